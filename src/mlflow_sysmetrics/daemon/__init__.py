@@ -1,0 +1,8 @@
+"""When to sample, what a window is, how points reach the server."""
+
+from __future__ import annotations
+
+from mlflow_sysmetrics.daemon.daemon import Status
+from mlflow_sysmetrics.daemon.process import Attachment, attach, end_at_exit, flush, status
+
+__all__ = ["Attachment", "Status", "attach", "end_at_exit", "flush", "status"]

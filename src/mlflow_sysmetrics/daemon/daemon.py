@@ -1,0 +1,228 @@
+"""Sampler, feeds and senders, assembled: one daemon per process."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from urllib.parse import urlsplit
+
+from mlflow_sysmetrics.collectors import COLLECTORS, Collector
+from mlflow_sysmetrics.daemon.clock import Clock, SystemClock
+from mlflow_sysmetrics.daemon.feed import Feed
+from mlflow_sysmetrics.daemon.points import Outbox
+from mlflow_sysmetrics.daemon.probe import Probe
+from mlflow_sysmetrics.daemon.sampler import Sampler
+from mlflow_sysmetrics.daemon.sender import Sender
+from mlflow_sysmetrics.daemon.sink import Sink, open_sink, redacted
+from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.settings import Settings
+
+_logger = logging.getLogger("mlflow_sysmetrics")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What the daemon of this process is doing.
+
+    Attributes:
+        running: whether its threads have been started.
+        attached: ids of the runs that it feeds.
+        ticks: passes over the collectors so far.
+        points_delivered: points that tracking servers took.
+        points_pending: points that wait for delivery.
+        points_dropped: points that were given up.
+        last_error: why the last attempt to deliver failed; None when all servers answer.
+        collectors: health of each collector by name, "ok" or the reason why not.
+    """
+
+    running: bool = False
+    attached: tuple[str, ...] = ()
+    ticks: int = 0
+    points_delivered: int = 0
+    points_pending: int = 0
+    points_dropped: int = 0
+    last_error: str | None = None
+    collectors: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+class Daemon:
+    """Feeds every attached run from one sampler, through one sender per tracking server.
+
+    Args:
+        settings: those in force at the first attach; they choose the collectors.
+        host: the machine to look at.
+        clock: tells the time.
+        collectors: classes of the collectors.
+        open_sink: makes the sink of a tracking server.
+        transparent: lets a collector's exceptions through, for tests.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        host: Host | None = None,
+        clock: Clock | None = None,
+        collectors: Sequence[type[Collector]] = COLLECTORS,
+        open_sink: Callable[[str], Sink] = open_sink,
+        transparent: bool = False,
+    ) -> None:
+        host = host or Host()
+        self._clock = clock or SystemClock()
+        self._open_sink = open_sink
+        self._probes = [
+            Probe(collector, host, transparent=transparent)
+            for collector in collectors
+            if collector.family in settings.collectors
+        ]
+        self.sampler = Sampler(self._probes, self._clock)
+        self._lock = threading.Lock()
+        self._feeds: dict[tuple[str, str], Feed] = {}
+        self._senders: dict[str, Sender] = {}
+        self._running = False
+        self._flush_timeout = settings.flush_timeout
+
+    def attach(
+        self, run_id: str, tracking_uri: str, settings: Settings, *, started_at: int | None = None
+    ) -> Feed:
+        """Begins to feed a run, or holds it once more.
+
+        Args:
+            run_id: the run.
+            tracking_uri: its tracking server.
+            settings: those in force now; those of the first holder of a run stay.
+            started_at: milliseconds since 1970 when the run started, if known; else the server is asked.
+
+        Raises:
+            RuntimeError: the interpreter is shutting down.
+        """
+        key = (tracking_uri, run_id)
+        with self._lock:
+            self._flush_timeout = settings.flush_timeout
+            feed = self._feeds.get(key)
+            if feed is None:
+                self._start(settings)
+                sender = self._sender(tracking_uri)
+                outbox = Outbox(run_id, started_at, settings.send_interval)
+                feed = self._feeds[key] = Feed(key, settings, sender, outbox)
+                self.sampler.add(feed)
+            feed.holders += 1
+            return feed
+
+    def detach(self, feed: Feed, timeout: float | None) -> bool:
+        """Lets go of a run; the last holder ends its feed and waits for delivery.
+
+        Args:
+            feed: the run.
+            timeout: longest wait in seconds; None waits the flush timeout, less where an outage of the
+                server has used it up.
+
+        Returns:
+            Whether all points of the run have been delivered, or it is still held by others.
+        """
+        with self._lock:
+            feed.holders -= 1
+            if feed.holders > 0:
+                return True
+            self._feeds.pop(feed.key, None)
+            self.sampler.remove(feed)
+        return self._deliver([feed], timeout)
+
+    def flush(self, timeout: float | None) -> bool:
+        """Closes all windows and waits until everything that was sampled has been delivered.
+
+        Args:
+            timeout: as in `detach`.
+
+        Returns:
+            Whether nothing is waiting any more.
+        """
+        ends = self._clock.monotonic() + (self._flush_timeout if timeout is None else timeout)
+        with self._lock:
+            cut = self.sampler.cut() if self._feeds else None
+        if cut is not None and not self._wait(cut, ends):
+            return False
+        return self._settle(ends, patient=timeout is not None)
+
+    def end(self) -> None:
+        """Ends all feeds and waits for delivery, at most the flush timeout; for the end of the process."""
+        with self._lock:
+            feeds = list(self._feeds.values())
+            self._feeds.clear()
+            for feed in feeds:
+                self.sampler.remove(feed)
+        self._deliver(feeds, None)
+        status = self.status()
+        _logger.info(
+            "Sampling ended after %d ticks: %d points delivered, %d dropped.",
+            status.ticks,
+            status.points_delivered,
+            status.points_dropped,
+        )
+        if status.points_pending:
+            _logger.warning(
+                "%d points of system metrics could not be delivered in time and are lost: %s.",
+                status.points_pending,
+                status.last_error or f"no answer within {self._flush_timeout:g} s",
+            )
+
+    def _deliver(self, feeds: Sequence[Feed], timeout: float | None) -> bool:
+        """Waits for the last points of feeds that were ended, then for the delivery of all that is owed to them."""
+        limit = self._flush_timeout if timeout is None else timeout
+        ends = self._clock.monotonic() + limit
+        complete = all([self._wait(feed.ended, ends) for feed in feeds])
+        for feed in feeds:
+            feed.sender.close(feed.outbox)
+        return self._settle(ends, feeds, patient=timeout is not None) and complete
+
+    def _settle(self, ends: float, feeds: Sequence[Feed] | None = None, *, patient: bool) -> bool:
+        """Has every sender deliver at once what it owes to the feeds, or to all runs, and waits for it."""
+        with self._lock:
+            senders = {feed.sender for feed in feeds} if feeds else set(self._senders.values())
+        # All are hastened before any is waited for: a dead server must not take the time of a good one.
+        owed = [
+            (sender, sender.hasten([feed.outbox for feed in feeds if feed.sender is sender] if feeds else None))
+            for sender in senders
+        ]
+        return all([sender.wait(debt, ends, patient=patient) for sender, debt in owed])
+
+    def _wait(self, event: threading.Event, ends: float) -> bool:
+        return event.wait(max(ends - self._clock.monotonic(), 0.0))
+
+    def status(self) -> Status:
+        """Returns what the daemon is doing."""
+        with self._lock:
+            counts = [sender.counts() for sender in self._senders.values()]
+            return Status(
+                running=self._running,
+                attached=tuple(run_id for _, run_id in self._feeds),
+                ticks=self.sampler.ticks,
+                points_delivered=sum(count.delivered for count in counts),
+                points_pending=sum(count.pending for count in counts),
+                points_dropped=sum(count.dropped for count in counts),
+                last_error=next((count.last_error for count in counts if count.last_error), None),
+                collectors=MappingProxyType({probe.name: probe.health for probe in self._probes}),
+            )
+
+    def _start(self, settings: Settings) -> None:
+        if self._running:
+            return
+        self.sampler.start()
+        self._running = True
+        _logger.info(
+            "Sampling started: a tick every %g s, a point every %g s, from %s.",
+            settings.sampling_interval,
+            settings.window_seconds,
+            ", ".join(probe.name for probe in self._probes) or "no collector",
+        )
+
+    def _sender(self, tracking_uri: str) -> Sender:
+        sender = self._senders.get(tracking_uri)
+        if sender is None:
+            sender = Sender(tracking_uri, self._open_sink, self._clock)
+            sender.start(f"sysmetrics-sender-{urlsplit(redacted(tracking_uri)).netloc or len(self._senders)}")
+            self._senders[tracking_uri] = sender
+        return sender

@@ -1,0 +1,83 @@
+"""One collector under guard.
+
+The one wide guard of the package: whatever a collector does, the tick goes on and the other collectors with
+it. A collector that fails is tried again with back-off, and never dropped for good.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+
+from mlflow_sysmetrics.collectors import Collector
+from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.samples import Sample
+
+OK = "ok"
+_FIRST_PAUSE_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 300.0
+
+_logger = logging.getLogger("mlflow_sysmetrics")
+
+
+class Probe:
+    """Builds a collector when it is first needed, in the thread that reads it, and reads it.
+
+    Args:
+        collector: class of the collector.
+        host: the machine to look at.
+        transparent: lets exceptions through, so that a test sees a collector that raises.
+    """
+
+    def __init__(self, collector: type[Collector], host: Host, *, transparent: bool = False) -> None:
+        self.name = collector.__name__
+        self.health = OK
+        self._class = collector
+        self._host = host
+        self._transparent = transparent
+        self._collector: Collector | None = None
+        self._failures = 0
+        self._paused_until = -math.inf
+
+    def read(self, now: float) -> Sequence[Sample]:
+        """Returns the samples of one tick; none while the collector is unavailable, failing or paused.
+
+        Args:
+            now: seconds of a clock that never goes back.
+        """
+        if now < self._paused_until:
+            return ()
+        samples: list[Sample] = []
+        try:
+            if self._collector is None:
+                self._collector = self._class(self._host)
+            samples.extend(self._collector.collect(now))
+        except Unavailable as reason:
+            self._collector = None
+            self._pause(now, f"unavailable: {reason}")
+        except Exception as error:
+            if self._transparent:
+                raise
+            # Every other exception is a collector's own fault, which must not reach the user's training.
+            self._pause(now, f"failing: {type(error).__name__}: {error}")
+        else:
+            self._recover()
+        return [sample for sample in samples if math.isfinite(sample.value)]
+
+    def _pause(self, now: float, health: str) -> None:
+        pause = min(_FIRST_PAUSE_SECONDS * 2**self._failures, _LONGEST_PAUSE_SECONDS)
+        self._failures = min(self._failures + 1, 16)  # 2**16 s is far over the longest pause
+        self._paused_until = now + pause
+        if health != self.health:
+            # An absent source is an ordinary answer; a failing one is news.
+            level = logging.DEBUG if health.startswith("unavailable") else logging.WARNING
+            _logger.log(level, "Collector %s is %s; trying again from time to time.", self.name, health)
+        self.health = health
+
+    def _recover(self) -> None:
+        if self._failures:
+            _logger.info("Collector %s is ok again.", self.name)
+        self._failures = 0
+        self.health = OK

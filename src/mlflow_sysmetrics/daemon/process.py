@@ -1,0 +1,155 @@
+"""The daemon of this process: made at the first attach, ended at exit, forgotten by a forked child."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from types import TracebackType
+
+from mlflow_sysmetrics.daemon.daemon import Daemon, Status
+from mlflow_sysmetrics.daemon.feed import Feed
+from mlflow_sysmetrics.daemon.sink import current_tracking_uri
+from mlflow_sysmetrics.settings import Settings
+
+_lock = threading.Lock()
+_daemon: Daemon | None = None
+
+
+class Attachment:
+    """Holds a run that the daemon feeds, until it is detached.
+
+    It is a context manager: the run is fed inside the ``with`` block.
+
+    Attributes:
+        run_id: the run.
+        tracking_uri: its tracking server.
+    """
+
+    def __init__(self, daemon: Daemon, feed: Feed) -> None:
+        self.tracking_uri, self.run_id = feed.key
+        self._daemon = daemon
+        self._feed = feed
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._detached = False
+
+    def detach(self, timeout: float | None = None) -> bool:
+        """Takes a last sample, ends the run's series and waits for delivery. Calling it again does nothing.
+
+        Args:
+            timeout: longest wait in seconds; None is `MLFLOW_SYSMETRICS_FLUSH_TIMEOUT`, and less where an
+                outage of the server has used it up already; 0 does not wait.
+
+        Returns:
+            Whether all points of the run have been delivered, or somebody else still holds the run.
+        """
+        if os.getpid() != self._pid:
+            return True  # a forked child holds nothing: the run is its parent's
+        with self._lock:
+            if self._detached:
+                return True
+            self._detached = True
+        return self._daemon.detach(self._feed, timeout)
+
+    def put_tags(self, tags: dict[str, str]) -> None:
+        """Has the delivery thread set tags on the run."""
+        if os.getpid() == self._pid:
+            self._feed.sender.append(self._feed.outbox, tags=tags)
+
+    def __enter__(self) -> Attachment:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.detach()
+
+
+def attach(
+    run_id: str,
+    *,
+    tracking_uri: str | None = None,
+    node_id: str | None = None,
+    settings: Settings | None = None,
+    started_at: int | None = None,
+) -> Attachment:
+    """Begins to feed a run with the system metrics of this machine.
+
+    Runs that `mlflow.start_run` makes are attached without this; it serves those made by
+    `MlflowClient.create_run`, as Lightning's logger does. Attaching a run twice feeds it once, until both
+    attachments are detached.
+
+    Args:
+        run_id: the run.
+        tracking_uri: its tracking server; by default the one that is in force now.
+        node_id: name of this machine in the keys, ``system/<node id>/...``.
+        settings: by default those of the environment.
+        started_at: milliseconds since 1970 when the run started; by default the server is asked.
+
+    Returns:
+        What holds the run; call its `detach`, or use it as a context manager.
+
+    Raises:
+        SettingsError: `node_id` cannot be part of a metric name.
+        RuntimeError: the interpreter is shutting down.
+    """
+    global _daemon  # noqa: PLW0603 - one per process is the point
+    chosen = Settings.from_environ(node_id=node_id) if settings is None else settings
+    uri = tracking_uri or current_tracking_uri()
+    with _lock:
+        if _daemon is None:
+            _daemon = Daemon(chosen)
+            end_at_exit()
+        daemon = _daemon
+    return Attachment(daemon, daemon.attach(run_id, uri, chosen, started_at=started_at))
+
+
+def flush(timeout: float | None = None) -> bool:
+    """Samples once more and waits until everything that was sampled is on the tracking servers.
+
+    Args:
+        timeout: longest wait in seconds; None is `MLFLOW_SYSMETRICS_FLUSH_TIMEOUT`.
+
+    Returns:
+        Whether it is; also if nothing was ever sampled.
+    """
+    daemon = _daemon
+    return True if daemon is None else daemon.flush(timeout)
+
+
+def status() -> Status:
+    """Returns what the daemon of this process is doing."""
+    daemon = _daemon
+    return Status() if daemon is None else daemon.status()
+
+
+_exit_registered = False
+
+
+def end_at_exit() -> None:
+    """Has the daemon end with the interpreter.
+
+    Exit functions run in reverse order. Called while MLflow is imported, this one runs after MLflow's own, which
+    ends the active run and so still finds a daemon that feeds it.
+    """
+    global _exit_registered  # noqa: PLW0603 - registered once per process
+    if not _exit_registered:
+        _exit_registered = True
+        atexit.register(_end)
+
+
+def _end() -> None:
+    if _daemon is not None:
+        _daemon.end()
+
+
+def _forget_parent() -> None:
+    """Leaves a forked child without daemon: threads do not survive a fork, and locks may be held for ever."""
+    global _lock, _daemon  # noqa: PLW0603
+    _lock = threading.Lock()
+    _daemon = None
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_forget_parent)

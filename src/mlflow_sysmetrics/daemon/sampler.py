@@ -1,0 +1,184 @@
+"""The one thread that ticks."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Sequence
+
+from mlflow_sysmetrics.daemon.clock import Clock, Stamper
+from mlflow_sysmetrics.daemon.feed import Feed
+from mlflow_sysmetrics.daemon.probe import Probe
+from mlflow_sysmetrics.daemon.window import Value, Window
+from mlflow_sysmetrics.samples import Kind, Sample
+
+THREAD_NAME = "sysmetrics-sampler"
+
+# A wait may end this early, and a multiple of a tenth of a second is not exact in binary: a tick that comes by
+# so little too soon is the scheduled one.
+_EARLY_SECONDS = 0.001
+
+
+class Sampler:
+    """Reads all collectors at each tick and hands the windows that close to the feeds.
+
+    It ticks on an absolute schedule while there are feeds, and at once when one arrives, departs or is to be
+    cut, so that a run of 50 ms has points too. Without feeds it waits for the next one and costs nothing.
+
+    Args:
+        probes: the collectors, each under guard.
+        clock: tells the time.
+    """
+
+    def __init__(self, probes: Sequence[Probe], clock: Clock) -> None:
+        self.ticks = 0
+        self._probes = probes
+        self._clock = clock
+        self._stamper = Stamper(clock)
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._arriving: list[Feed] = []
+        self._departing: list[Feed] = []
+        self._cuts: list[threading.Event] = []
+        self._feeds: dict[Feed, None] = {}
+        self._windows: dict[Window, dict[Feed, None]] = {}
+        self._without_window: list[Feed] = []
+        self._interval = math.inf
+        self._epoch = 0.0
+        self._ticked_at = 0.0
+        self._due_at = math.inf
+
+    def start(self) -> None:
+        """Starts the thread.
+
+        Raises:
+            RuntimeError: the interpreter is shutting down.
+        """
+        threading.Thread(target=self._run, name=THREAD_NAME, daemon=True).start()
+
+    def add(self, feed: Feed) -> None:
+        """Begins to feed a run, with a tick at once."""
+        with self._lock:
+            self._arriving.append(feed)
+        self._wake.set()
+
+    def remove(self, feed: Feed) -> None:
+        """Ends a feed, with a last tick at once; `feed.ended` tells when its last point is in the outbox."""
+        with self._lock:
+            self._departing.append(feed)
+        self._wake.set()
+
+    def cut(self) -> threading.Event:
+        """Closes all windows with a tick at once; the event tells when their points are in the outboxes."""
+        done = threading.Event()
+        with self._lock:
+            self._cuts.append(done)
+        self._wake.set()
+        return done
+
+    def tick(self) -> None:
+        """Does one pass over all collectors and all windows. The thread does nothing else."""
+        with self._lock:
+            arriving, departing, cuts = self._take_requests()
+        now = self._clock.monotonic()
+        if not self._feeds:
+            self._epoch = now  # the schedule begins anew with the first run after a pause
+        samples = [sample for probe in self._probes for sample in probe.read(now)]
+        timestamp = self._stamper.next()
+        self.ticks += 1
+        for window in self._windows:
+            window.add(samples, now - self._ticked_at)
+        self._ticked_at = now
+        self._close_windows(now, timestamp, everything=bool(cuts))
+        self._end(departing, timestamp)
+        self._begin(arriving, samples, timestamp)
+        self._end([feed for feed in departing if feed in self._feeds], timestamp)
+        self._open_windows(now)
+        for done in cuts:
+            done.set()
+
+    def _take_requests(self) -> tuple[list[Feed], list[Feed], list[threading.Event]]:
+        departing, self._departing = self._departing, []
+        cuts, self._cuts = self._cuts, []
+        # A run that ends and is resumed within one tick waits for the next: one point per key and timestamp.
+        taken = {feed.key for feed in departing if feed in self._feeds}
+        arriving: list[Feed] = []
+        waiting: list[Feed] = []
+        for feed in self._arriving:
+            (waiting if feed.key in taken else arriving).append(feed)
+            taken.add(feed.key)
+        self._arriving = waiting
+        # One that has to wait may be among those that end already; then its end waits with it.
+        self._departing = [feed for feed in departing if feed in waiting]
+        departing = [feed for feed in departing if feed not in waiting]
+        if self._arriving:
+            self._wake.set()
+        return arriving, departing, cuts
+
+    def _close_windows(self, now: float, timestamp: int, *, everything: bool) -> None:
+        closing = [
+            window for window in self._windows if everything or window.closes_at <= now + _EARLY_SECONDS
+        ]
+        for window in closing:
+            values = window.values()
+            for feed in self._windows.pop(window):
+                feed.emit(values, timestamp)
+                feed.window = None
+                self._without_window.append(feed)
+
+    def _begin(self, arriving: list[Feed], samples: Sequence[Sample], timestamp: int) -> None:
+        levels = _levels(samples)
+        for feed in arriving:
+            feed.emit(levels, timestamp)
+            self._feeds[feed] = None
+            self._without_window.append(feed)
+        self._interval = min((feed.settings.sampling_interval for feed in self._feeds), default=math.inf)
+
+    def _end(self, departing: list[Feed], timestamp: int) -> None:
+        for feed in departing:
+            if feed.window is not None:  # its partial window, unless that has just closed
+                feed.emit(feed.window.values(), timestamp)
+                self._windows[feed.window].pop(feed, None)
+                feed.window = None
+            if self._feeds.pop(feed, self) is None:
+                feed.ended.set()
+
+    def _open_windows(self, now: float) -> None:
+        opened: dict[float, Window] = {}
+        for feed in self._without_window:
+            if feed not in self._feeds:
+                continue
+            length = feed.settings.window_seconds
+            passed = math.floor((now - self._epoch + _EARLY_SECONDS) / length)
+            closes_at = self._epoch + (passed + 1) * length
+            feed.window = opened.setdefault(closes_at, Window(closes_at))
+            self._windows.setdefault(feed.window, {})[feed] = None
+        self._without_window.clear()
+        for window in [window for window, feeds in self._windows.items() if not feeds]:
+            del self._windows[window]
+
+    def _run(self) -> None:
+        while True:
+            left = self._due_at - self._clock.monotonic()
+            asked = self._wake.wait(None if math.isinf(left) else max(left, 0.0))
+            self._wake.clear()
+            if asked and not self._requested() and self._clock.monotonic() < self._due_at:
+                continue
+            self.tick()
+            self._due_at = self._next_due()
+
+    def _requested(self) -> bool:
+        with self._lock:
+            return bool(self._arriving or self._departing or self._cuts)
+
+    def _next_due(self) -> float:
+        """Returns when the next tick is due: the next multiple of the interval, so that missed ones are skipped."""
+        if not self._feeds:
+            return math.inf
+        passed = math.floor((self._clock.monotonic() - self._epoch + _EARLY_SECONDS) / self._interval)
+        return self._epoch + (passed + 1) * self._interval
+
+
+def _levels(samples: Sequence[Sample]) -> list[Value]:
+    """Returns what is true at one moment; a rate is of the time before, in which the run did not exist yet."""
+    return [Value(key, kind, value) for key, kind, value, _ in samples if kind is not Kind.RATE]

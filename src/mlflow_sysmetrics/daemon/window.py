@@ -1,0 +1,88 @@
+"""The ticks between two points of a series.
+
+All runs whose windows cover the same ticks share one window, so a tick costs the same for one run and for a
+thousand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from mlflow_sysmetrics.samples import Kind, Sample
+
+DECIMALS = 3  #: what is kept of a value; a watt or a percent has no more that is real
+
+
+class Value(NamedTuple):
+    """What a window says of one series: its mean for gauges and rates, its last value for counters."""
+
+    key: str
+    kind: Kind
+    value: float
+
+
+class Statistics:
+    """Streaming statistics of one series: count, time-weighted mean, minimum, maximum, last."""
+
+    __slots__ = ("count", "kind", "last", "maximum", "minimum", "total", "weight")
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.count = 0
+        self.weight = 0.0
+        self.total = 0.0
+        self.minimum = float("inf")
+        self.maximum = float("-inf")
+        self.last = 0.0
+
+    def add(self, value: float, weight: float) -> None:
+        """Takes one value that stands for `weight` seconds."""
+        self.count += 1
+        self.weight += weight
+        self.total += value * weight
+        self.last = value
+        if value < self.minimum:
+            self.minimum = value
+        if value > self.maximum:
+            self.maximum = value
+
+    @property
+    def mean(self) -> float:
+        """The time-weighted mean; of values that stand for no time, the last."""
+        return self.total / self.weight if self.weight > 0 else self.last
+
+
+class Window:
+    """Statistics of every series over some ticks.
+
+    Args:
+        closes_at: monotonic time from which the next tick closes it.
+    """
+
+    __slots__ = ("_statistics", "closes_at")
+
+    def __init__(self, closes_at: float) -> None:
+        self.closes_at = closes_at
+        self._statistics: dict[str, Statistics] = {}
+
+    def add(self, samples: Iterable[Sample], seconds: float) -> None:
+        """Takes one tick.
+
+        Args:
+            samples: what was read.
+            seconds: time since the tick before, which the samples without a span of their own stand for.
+        """
+        statistics = self._statistics
+        for key, kind, value, span in samples:
+            series = statistics.get(key)
+            if series is None:
+                series = statistics[key] = Statistics(kind)
+            series.add(value, seconds if span is None else span)
+
+    def values(self) -> list[Value]:
+        """Returns what the window says of each series that had a sample."""
+        return [
+            Value(key, series.kind, series.last if series.kind is Kind.COUNTER else series.mean)
+            for key, series in self._statistics.items()
+        ]

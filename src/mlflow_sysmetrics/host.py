@@ -1,0 +1,57 @@
+"""The machine that is looked at, as one argument.
+
+Everything that reads the machine takes a `Host`. The real one is `Host()`; a recorded one has another
+root, another environment and canned answers, so no test patches anything.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class DiskUsage(NamedTuple):
+    """Space of one filesystem, in bytes; `free` is what an ordinary user may still take."""
+
+    total: int
+    used: int
+    free: int
+
+
+def _disk_usage(path: str) -> DiskUsage:
+    return DiskUsage(*shutil.disk_usage(path))
+
+
+def _load_nvml() -> Any:  # noqa: ANN401 - nvidia-ml-py ships no types
+    import pynvml  # noqa: PLC0415 - 7 ms that a machine without a GPU need not spend
+
+    return pynvml
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """Where a machine's answers come from.
+
+    Attributes:
+        root: directory that stands for ``/`` (``proc`` and ``sys`` lie below it).
+        environ: environment variables of the job, read when they are needed.
+        disk_usage: space of the filesystem that holds a path, in bytes; raises OSError.
+        load_nvml: returns the `pynvml` module (nvidia-ml-py); raises ImportError.
+    """
+
+    root: Path = Path("/")
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    disk_usage: Callable[[str], DiskUsage] = _disk_usage
+    load_nvml: Callable[[], Any] = _load_nvml
+
+    def read_text(self, path: str) -> str:
+        """Returns the text of ``root/path``.
+
+        Raises:
+            OSError: the file is missing or may not be read.
+        """
+        return (self.root / path).read_bytes().decode("utf-8", "replace")

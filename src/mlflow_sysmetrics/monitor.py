@@ -1,0 +1,220 @@
+"""Our place in MLflow: a stand-in for its `SystemMetricsMonitor`.
+
+`mlflow.start_run` builds a `SystemMetricsMonitor` for every run whose metrics are wanted and calls its
+`start()`; `mlflow.end_run` calls its `finish()`. The stand-in has the same constructor and methods, attaches
+the run to the daemon and detaches it. So runs are attached exactly when MLflow says so, its switches and
+setters keep their meaning, and nothing is logged twice.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+from mlflow_sysmetrics.daemon import Attachment, attach, end_at_exit
+from mlflow_sysmetrics.errors import SettingsError, Unavailable
+from mlflow_sysmetrics.facts import host_facts
+from mlflow_sysmetrics.settings import METRICS, Settings
+
+MONITOR_MODULE = "mlflow.system_metrics.system_metrics_monitor"
+_CLASS = "SystemMetricsMonitor"
+_FLUENT = "mlflow.tracking.fluent"
+
+_logger = logging.getLogger("mlflow_sysmetrics")
+
+
+class SystemMetricsMonitor:
+    """Attaches a run to the daemon, behind the face of MLflow's own class.
+
+    Args:
+        run_id: the run.
+        sampling_interval: seconds between two ticks, where the environment is silent.
+        samples_before_logging: ticks per point, where the environment is silent.
+        resume_logging: taken for MLflow's sake; steps count from the run's start in any case.
+        node_id: name of this node in the keys, where the environment is silent.
+        tracking_uri: the run's tracking server; by default the one that is in force now.
+
+    Raises:
+        SettingsError: an argument is out of its range.
+    """
+
+    def __init__(  # noqa: PLR0913 - MLflow's own signature
+        self,
+        run_id: str,
+        sampling_interval: float | None = None,
+        samples_before_logging: int | None = None,
+        resume_logging: bool = False,  # noqa: ARG002, FBT001, FBT002 - as above
+        node_id: str | None = None,
+        tracking_uri: str | None = None,
+    ) -> None:
+        settings = Settings.from_environ(
+            sampling_interval=sampling_interval,
+            samples_before_logging=samples_before_logging,
+            node_id=node_id,
+        )
+        self.sampling_interval = settings.sampling_interval
+        self.samples_before_logging = settings.samples_before_logging
+        self.node_id = settings.node_id
+        self._run_id = run_id
+        self._settings = settings
+        self._tracking_uri = tracking_uri
+        self._attachment: Attachment | None = None
+        self._shadowed = _registered_monitors().get(run_id)
+
+    def start(self) -> None:
+        """Attaches the run; a problem is logged and does not reach the program."""
+        run = _run_being_started(self._run_id)
+        try:
+            self._attachment = attach(
+                self._run_id,
+                tracking_uri=self._tracking_uri,
+                settings=self._settings,
+                started_at=None if run is None else run.info.start_time,
+            )
+            if run is not None and self._settings.tags:
+                _owe_late_facts(self._attachment, run.data.tags)
+        except Exception as error:
+            # The user's training calls us here, and a metric is never worth a training.
+            _logger.warning("System metrics of run %s are off: %s: %s", self._run_id, type(error).__name__, error)
+
+    def finish(self) -> None:
+        """Detaches the run and waits for its last points, at most the flush timeout."""
+        try:
+            if self._attachment is not None:
+                self._attachment.detach()
+                self._hand_back()
+        except Exception as error:
+            # As in `start`.
+            _logger.warning("System metrics of run %s: %s: %s", self._run_id, type(error).__name__, error)
+
+    def _hand_back(self) -> None:
+        """Puts the monitor that this one replaced back in its place.
+
+        MLflow keeps one monitor per run id. Where a run is started again inside itself (kedro does), the inner
+        end would otherwise leave the outer one without anybody to finish it.
+        """
+        outer = self._shadowed
+        if isinstance(outer, SystemMetricsMonitor) and outer is not self:
+            _registered_monitors()[self._run_id] = outer
+
+
+def _registered_monitors() -> dict[str, Any]:
+    """Returns MLflow's register of the monitors of active runs."""
+    fluent = sys.modules.get(_FLUENT)
+    monitors = getattr(fluent, "run_id_to_system_metrics_monitor", None)
+    return monitors if isinstance(monitors, dict) else {}
+
+
+def _run_being_started(run_id: str) -> Any:  # noqa: ANN401 - mlflow.entities.Run, or None
+    """Returns the run that `mlflow.start_run` is starting, None when somebody else starts the monitor.
+
+    MLflow gives its monitor an id only; the run with its start time and tags is one frame up. Found there, and
+    it is the run only if its id says so, a request per run is saved.
+    """
+    frame = sys._getframe(1).f_back  # noqa: SLF001 - documented for CPython and PyPy, absent elsewhere at worst
+    if frame is None or frame.f_globals.get("__name__") != _FLUENT:
+        return None
+    run = frame.f_locals.get("active_run_obj")
+    return run if getattr(getattr(run, "info", None), "run_id", None) == run_id else None
+
+
+def _owe_late_facts(attachment: Attachment, present: dict[str, str]) -> None:
+    """Has facts that were not yet known when the run was created put on it as soon as they are."""
+    if "sys.platform" not in present:
+        return  # the run was not tagged by us, or on another machine long ago
+    facts = host_facts()
+    if not facts.complete or facts.tags(wait_seconds=0).keys() - present.keys():
+        facts.when_complete(
+            lambda tags: attachment.put_tags({key: tags[key] for key in tags.keys() - present.keys()})
+        )
+
+
+def install() -> None:
+    """Makes MLflow's system metrics ours, and on by default.
+
+    Raises:
+        Unavailable: this MLflow is not laid out as we know it, with the reason.
+    """
+    environment = sys.modules.get("mlflow.environment_variables")
+    switch = getattr(environment, METRICS, None)
+    try:
+        found = importlib.util.find_spec(MONITOR_MODULE) is not None
+    except ModuleNotFoundError:
+        found = False
+    if not found or switch is None or not hasattr(switch, "default"):
+        raise Unavailable(f"MLflow {mlflow_version()} has no system metrics; MLflow 2.8 and newer have")
+    _repair_switch()
+    switch.default = True
+    module = sys.modules.get(MONITOR_MODULE)
+    if module is not None:
+        _put_stand_in(module)
+    elif not any(isinstance(finder, _MonitorFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _MonitorFinder())
+    end_at_exit()
+
+
+def mlflow_version() -> str:
+    """Returns the version of MLflow, which may not be fully imported yet."""
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - needed in two rare cases only
+
+    for name in ("mlflow", "mlflow-skinny"):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return "of unknown version"
+
+
+def _repair_switch() -> None:
+    """Puts what we use in the place of a switch that MLflow would raise at, in the middle of `start_run`."""
+    if os.environ.get(METRICS, "true").lower() not in {"true", "false", "1", "0"}:
+        os.environ[METRICS] = str(Settings.from_environ().metrics).lower()
+
+
+def _put_stand_in(module: ModuleType) -> None:
+    if not hasattr(module, _CLASS):
+        raise SettingsError(f"{module.__name__} has no {_CLASS}")
+    setattr(module, _CLASS, SystemMetricsMonitor)
+
+
+class _MonitorFinder(importlib.abc.MetaPathFinder):
+    """Waits for the first import of MLflow's monitor module and puts the stand-in there.
+
+    Importing it ourselves would cost every `import mlflow` ten milliseconds, most of them for pynvml.
+    """
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Returns MLflow's own spec with a loader that puts the stand-in into the loaded module."""
+        del path, target
+        if fullname != MONITOR_MODULE:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _StandInLoader(spec.loader)
+        return spec
+
+
+class _StandInLoader(importlib.abc.Loader):
+    """Loads MLflow's module as its own loader does, then replaces the class."""
+
+    def __init__(self, loader: importlib.abc.Loader) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        """Leaves the making of the module to MLflow's own loader."""
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Runs MLflow's module, then replaces the class."""
+        self._loader.exec_module(module)
+        _put_stand_in(module)

@@ -1,0 +1,31 @@
+"""What all tests share: the two suites as markers, a clean environment, and `--bless`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--bless", action="store_true", help="rewrite tests/hosts/*/expected.txt from what is read now"
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks every test with the name of the suite whose folder it lies in."""
+    for item in items:
+        suite = item.path.relative_to(TESTS).parts[0]
+        item.add_marker(getattr(pytest.mark, suite))
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Leaves no MLflow variable of the developer's shell in force, and no store but the test's own."""
+    for name in [name for name in os.environ if name.startswith(("MLFLOW_", "_MLFLOW_", "CUDA_", "NVIDIA_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)

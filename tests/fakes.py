@@ -1,0 +1,112 @@
+"""Stand-ins that tests move by hand. Put on the path by pytest (`pythonpath` in pyproject.toml)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from mlflow_sysmetrics.daemon.points import Point
+from mlflow_sysmetrics.errors import ServerUnreachable
+from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.samples import Family, Kind, Metric, Sample
+
+STARTED_AT = 1_700_000_000_000
+
+
+class FakeClock:
+    """A clock that stands still until it is told to move; waiting on a condition is not its business."""
+
+    def __init__(self) -> None:
+        self.seconds = 100.0
+        self.jumped = 0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def wall(self) -> int:
+        return STARTED_AT + self.jumped + round((self.seconds - 100) * 1000)
+
+    def move(self, seconds: float) -> None:
+        """Lets time pass."""
+        self.seconds += seconds
+
+
+@dataclass
+class Batch:
+    """One call of `FakeSink.send`."""
+
+    run_id: str
+    points: list[Point]
+    steps: list[int]
+    tags: dict[str, str]
+
+
+@dataclass
+class FakeSink:
+    """A tracking server that remembers, and fails when told to.
+
+    Attributes:
+        failures: raised one by one, before anything is taken.
+        batches: what was taken.
+        asked: runs whose start was asked for.
+    """
+
+    failures: list[Exception] = field(default_factory=list)
+    batches: list[Batch] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    delay: float = 0.0
+    down: bool = False
+
+    def started_at(self, run_id: str) -> int:
+        self.asked.append(run_id)
+        return STARTED_AT
+
+    def send(
+        self, run_id: str, points: Sequence[Point], steps: Sequence[int], tags: Mapping[str, str]
+    ) -> None:
+        if self.delay:
+            time.sleep(self.delay)
+        if self.down:
+            raise ServerUnreachable("connection refused")
+        if self.failures:
+            raise self.failures.pop(0)
+        self.batches.append(Batch(run_id, list(points), list(steps), dict(tags)))
+
+    def points(self, run_id: str) -> list[Point]:
+        """Returns all points that a run has, in the order of arrival."""
+        return [point for batch in self.batches if batch.run_id == run_id for point in batch.points]
+
+
+LEVEL = Metric(name="level_megabytes", kind=Kind.GAUGE, unit="MB", family=Family.MEMORY, meaning="a level")
+SHARE = Metric(name="share_percentage", kind=Kind.RATE, unit="%", family=Family.CPU, meaning="a rate")
+TOTAL = Metric(name="total_megabytes", kind=Kind.COUNTER, unit="MB", family=Family.NETWORK, meaning="a total")
+
+
+class Scripted:
+    """A collector that yields what the test puts into `values`, and raises what it puts into `error`."""
+
+    family: ClassVar[Family] = Family.CPU
+    metrics: ClassVar[tuple[Metric, ...]] = (LEVEL, SHARE, TOTAL)
+    values: ClassVar[dict[Metric, float]] = {}
+    error: ClassVar[Exception | None] = None
+    built: ClassVar[int] = 0
+
+    def __init__(self, host: Host) -> None:
+        del host
+        type(self).built += 1
+
+    def collect(self, now: float) -> Iterator[Sample]:
+        del now
+        for metric, value in self.values.items():
+            yield metric.sample(value)
+        if self.error is not None:
+            raise self.error
+
+
+def scripted(**values: float) -> type[Scripted]:
+    """Returns a fresh `Scripted` class with values by metric: level, share, total."""
+    metrics = {"level": LEVEL, "share": SHARE, "total": TOTAL}
+    found = {metrics[name]: value for name, value in values.items()}
+    return type("Scripted", (Scripted,), {"values": found, "error": None, "built": 0})

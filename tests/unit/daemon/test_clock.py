@@ -1,0 +1,36 @@
+"""Timestamps: one per tick, whatever the clock does."""
+
+from __future__ import annotations
+
+import time
+
+from fakes import STARTED_AT, FakeClock
+
+from mlflow_sysmetrics.daemon.clock import Stamper, SystemClock
+
+
+def test_two_ticks_in_one_millisecond_differ() -> None:
+    stamper = Stamper(FakeClock())
+    assert [stamper.next() - STARTED_AT for _ in range(3)] == [0, 1, 2]
+
+
+def test_a_small_step_back_is_waited_for() -> None:
+    clock = FakeClock()
+    stamper = Stamper(clock)
+    stamper.next()
+    clock.jumped = -500
+    assert stamper.next() == STARTED_AT + 1
+
+
+def test_a_clock_that_was_really_set_back_is_believed() -> None:
+    clock = FakeClock()
+    stamper = Stamper(clock)
+    stamper.next()
+    clock.jumped = -3_600_000
+    assert stamper.next() == STARTED_AT - 3_600_000
+
+
+def test_the_system_clock_is_the_one_of_the_system() -> None:
+    clock = SystemClock()
+    assert abs(clock.wall() - time.time() * 1000) < 1000
+    assert clock.monotonic() <= clock.monotonic()

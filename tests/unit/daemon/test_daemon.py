@@ -1,0 +1,182 @@
+"""The daemon assembled: real threads, a fake tracking server, fake collectors."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from fakes import LEVEL, STARTED_AT, FakeSink, scripted
+
+from mlflow_sysmetrics.daemon.daemon import Daemon
+from mlflow_sysmetrics.errors import RunRefused
+from mlflow_sysmetrics.settings import Settings
+
+FAST = Settings(sampling_interval=0.1, samples_before_logging=1, send_interval=0.1, flush_timeout=5)
+
+
+@pytest.fixture
+def sinks() -> dict[str, FakeSink]:
+    return {}
+
+
+@pytest.fixture
+def daemon(sinks: dict[str, FakeSink]) -> Iterator[Daemon]:
+    def open_sink(uri: str) -> FakeSink:
+        return sinks.setdefault(uri, FakeSink())
+
+    yield Daemon(FAST, collectors=[scripted(level=1, share=2, total=3)], open_sink=open_sink)
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    """Waits until something holds, at most five seconds."""
+    ends = time.monotonic() + 5
+    while not holds():
+        assert time.monotonic() < ends, "it did not happen within 5 s"
+        time.sleep(0.01)
+
+
+def ours() -> list[str]:
+    return sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("sysmetrics"))
+
+
+def test_what_a_run_was_owed_is_there_when_detach_returns(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
+    feed = daemon.attach("run", "uri", FAST, started_at=STARTED_AT)
+    assert daemon.detach(feed, None)
+    assert [point.key for point in sinks["uri"].points("run")][0] == f"system/{LEVEL.name}"
+    assert daemon.status().points_pending == 0
+    assert daemon.status().points_delivered == len(sinks["uri"].points("run"))
+
+
+def test_attaching_twice_feeds_once_until_both_let_go(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
+    first = daemon.attach("run", "uri", FAST, started_at=STARTED_AT)
+    second = daemon.attach("run", "uri", FAST, started_at=STARTED_AT)
+    assert second is first
+    assert daemon.detach(first, None)
+    assert daemon.status().attached == ("run",)
+    assert daemon.detach(second, None)
+    assert daemon.status().attached == ()
+    keys = [(point.key, point.timestamp) for point in sinks["uri"].points("run")]
+    assert len(keys) == len(set(keys))
+
+
+def test_the_same_run_id_on_two_servers_is_two_runs(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
+    feeds = [daemon.attach("run", uri, FAST, started_at=STARTED_AT) for uri in ("a", "b")]
+    assert all([daemon.detach(feed, None) for feed in feeds])
+    assert sinks["a"].points("run")
+    assert sinks["b"].points("run")
+
+
+def test_a_dead_server_does_not_delay_a_good_one(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
+    sinks["dead"] = FakeSink(down=True)
+    daemon.attach("lost", "dead", FAST, started_at=STARTED_AT)
+    daemon.attach("kept", "good", FAST, started_at=STARTED_AT)
+    assert not daemon.flush(0.2)
+    assert sinks["good"].points("kept")
+    assert daemon.status().last_error == "connection refused"
+
+
+def test_flush_delivers_the_partial_window_and_the_run_goes_on(
+    daemon: Daemon, sinks: dict[str, FakeSink]
+) -> None:
+    slow = Settings(sampling_interval=60, samples_before_logging=10, send_interval=600)
+    daemon.attach("run", "uri", slow, started_at=STARTED_AT)
+    eventually(lambda: daemon.sampler.ticks == 1)
+    assert daemon.flush(None)
+    assert len([point for point in sinks["uri"].points("run") if point.key.endswith(LEVEL.name)]) == 2
+    assert daemon.status().attached == ("run",)
+
+
+def test_not_waiting_is_a_choice(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
+    sinks["uri"] = FakeSink(delay=0.2)
+    feed = daemon.attach("run", "uri", FAST, started_at=STARTED_AT)
+    began = time.monotonic()
+    daemon.detach(feed, 0)
+    assert time.monotonic() - began < 0.15
+    eventually(lambda: bool(sinks["uri"].points("run")))
+
+
+def test_there_are_two_threads_whatever_the_number_of_runs(daemon: Daemon) -> None:
+    before = ours()
+    feeds = [daemon.attach(str(n), "uri", FAST, started_at=STARTED_AT) for n in range(50)]
+    assert len(ours()) - len(before) == 2
+    for feed in feeds:
+        daemon.detach(feed, None)
+    assert len(ours()) - len(before) == 2
+
+
+def test_a_daemon_that_nobody_used_has_no_thread_and_says_so(daemon: Daemon) -> None:
+    before = ours()
+    assert daemon.flush(None)
+    assert ours() == before
+    assert not daemon.status().running
+
+
+def test_the_life_of_a_daemon_is_two_lines_however_many_runs(
+    daemon: Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "mlflow_sysmetrics")
+    for n in range(20):
+        daemon.detach(daemon.attach(str(n), "uri", FAST, started_at=STARTED_AT), None)
+    daemon.end()
+    assert [record.message.split()[:2] for record in caplog.records] == [
+        ["Sampling", "started:"],
+        ["Sampling", "ended"],
+    ]
+
+
+def test_the_end_ends_all_runs(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
+    for n in range(3):
+        daemon.attach(str(n), "uri", FAST, started_at=STARTED_AT)
+    daemon.end()
+    assert daemon.status().attached == ()
+    assert all(sinks["uri"].points(str(n)) for n in range(3))
+
+
+def test_an_end_in_an_outage_says_what_is_lost(
+    daemon: Daemon, sinks: dict[str, FakeSink], caplog: pytest.LogCaptureFixture
+) -> None:
+    sinks["uri"] = FakeSink(down=True)
+    impatient = Settings(sampling_interval=0.1, samples_before_logging=1, flush_timeout=0.2)
+    daemon.attach("run", "uri", impatient, started_at=STARTED_AT)
+    eventually(lambda: daemon.sampler.ticks > 0)
+    daemon.end()
+    assert "could not be delivered in time and are lost: connection refused" in caplog.text
+
+
+def test_a_run_that_the_server_refuses_stops_nobody(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
+    sinks["uri"] = FakeSink(failures=[RunRefused("deleted")])
+    feed = daemon.attach("gone", "uri", FAST, started_at=STARTED_AT)
+    assert daemon.detach(feed, None)
+    assert daemon.status().points_dropped > 0
+    other = daemon.attach("other", "uri", FAST, started_at=STARTED_AT)
+    assert daemon.detach(other, None)
+    assert sinks["uri"].points("other")
+
+
+def test_idle_threads_do_not_wake(daemon: Daemon) -> None:
+    daemon.detach(daemon.attach("run", "uri", FAST, started_at=STARTED_AT), None)
+    ticks = daemon.sampler.ticks
+    time.sleep(0.25)
+    assert daemon.sampler.ticks == ticks
+
+
+def test_a_family_that_is_left_out_is_not_even_opened() -> None:
+    collector = scripted(level=1)
+    settings = Settings(collectors=frozenset())
+    daemon = Daemon(settings, collectors=[collector], open_sink=lambda _: FakeSink())
+    daemon.detach(daemon.attach("run", "uri", settings, started_at=STARTED_AT), None)
+    assert collector.built == 0
+    assert daemon.status().collectors == {}
+
+
+def test_runs_that_come_and_go_leave_nothing_behind(daemon: Daemon) -> None:
+    for n in range(300):
+        daemon.detach(daemon.attach(str(n), "uri", FAST, started_at=STARTED_AT), None)
+    (sender,) = daemon._senders.values()
+    assert not sender._outboxes
+    assert not daemon._feeds
+    assert not daemon.sampler._feeds
+    assert not daemon.sampler._windows

@@ -1,0 +1,33 @@
+"""One outage costs a program at most one flush timeout."""
+
+from __future__ import annotations
+
+from mlflow_sysmetrics.daemon.patience import Patience
+
+
+def test_the_first_wait_leaves_room_for_the_work_around_it() -> None:
+    assert Patience().seconds(5) == 4.5
+
+
+def test_all_waits_of_one_outage_together_stay_below_the_timeout() -> None:
+    patience = Patience()
+    now = 0.0
+    for _ in range(100):
+        wait = patience.seconds(5)
+        patience.waited_in_vain(now, now + wait)
+        now += wait + 60
+    assert 4.9 < now - 100 * 60 <= 5
+
+
+def test_waits_at_the_same_time_count_once() -> None:
+    patience = Patience()
+    for _ in range(64):
+        patience.waited_in_vain(10, 12)
+    assert patience.seconds(5) == 1.5
+
+
+def test_a_delivery_ends_the_outage() -> None:
+    patience = Patience()
+    patience.waited_in_vain(0, 4.5)
+    patience.reward()
+    assert patience.seconds(5) == 4.5

@@ -1,0 +1,103 @@
+"""The guard: a collector that fails costs nobody else anything, and is never dropped for good."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import pytest
+from fakes import LEVEL, Scripted, scripted
+
+from mlflow_sysmetrics.daemon.probe import OK, Probe
+from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.host import Host
+
+
+def test_a_collector_is_built_at_its_first_reading_and_only_once() -> None:
+    collector = scripted(level=1)
+    probe = Probe(collector, Host())
+    assert collector.built == 0
+    assert [sample.value for sample in probe.read(0)] == [1]
+    probe.read(1)
+    assert collector.built == 1
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_only_finite_values_leave(value: float) -> None:
+    collector = scripted(level=value, share=5)
+    assert [sample.value for sample in Probe(collector, Host()).read(0)] == [5]
+
+
+def test_what_was_read_before_a_failure_is_kept(caplog: pytest.LogCaptureFixture) -> None:
+    collector = scripted(level=1)
+    collector.error = RuntimeError("boom")
+    probe = Probe(collector, Host())
+    assert [sample.value for sample in probe.read(0)] == [1]
+    assert probe.health == "failing: RuntimeError: boom"
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
+def test_a_failing_collector_is_logged_when_its_health_changes_and_not_at_each_tick(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "mlflow_sysmetrics")
+    collector = scripted(level=1)
+    collector.error = RuntimeError("boom")
+    probe = Probe(collector, Host())
+    for now in range(1000):
+        probe.read(now)
+    collector.error = None
+    for now in range(1000, 2000):
+        probe.read(now)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert probe.health == OK
+
+
+def test_pauses_grow_to_five_minutes_and_no_longer() -> None:
+    collector = scripted()
+    collector.error = RuntimeError("boom")
+    tries: list[int] = []
+    collector.collect = lambda self, now: tries.append(now) or Scripted.collect(self, now)  # type: ignore[method-assign]
+    probe = Probe(collector, Host())
+    for now in range(3000):
+        probe.read(now)
+    pauses = [later - sooner for sooner, later in zip(tries, tries[1:], strict=False)]
+    assert pauses[:4] == [1, 2, 4, 8]
+    assert max(pauses) == 300
+    assert len(tries) > 12
+
+
+def test_an_absent_source_is_an_answer_not_an_alarm(caplog: pytest.LogCaptureFixture) -> None:
+    class Absent(Scripted):
+        def __init__(self, host: Host) -> None:
+            raise Unavailable("/proc/pressure does not exist")
+
+    probe = Probe(Absent, Host())
+    assert probe.read(0) == []
+    assert probe.health == "unavailable: /proc/pressure does not exist"
+    assert not [record for record in caplog.records if record.levelno > logging.DEBUG]
+
+
+def test_a_source_that_appears_later_is_found() -> None:
+    present: list[bool] = []
+
+    class Late(Scripted):
+        values = {LEVEL: 3.0}  # noqa: RUF012 - as its base class has it
+
+        def __init__(self, host: Host) -> None:
+            if not present:
+                raise Unavailable("not yet")
+            super().__init__(host)
+
+    probe = Probe(Late, Host())
+    assert probe.read(0) == []
+    present.append(True)
+    assert [sample.value for sample in probe.read(1)] == [3]
+    assert probe.health == OK
+
+
+def test_the_guard_is_transparent_on_request() -> None:
+    collector = scripted()
+    collector.error = RuntimeError("boom")
+    with pytest.raises(RuntimeError, match="boom"):
+        Probe(collector, Host(), transparent=True).read(0)

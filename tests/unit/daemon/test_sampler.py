@@ -1,0 +1,249 @@
+"""Ticks, windows and points, with a clock that the test moves. No thread, no waiting."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import pytest
+from fakes import LEVEL, SHARE, STARTED_AT, TOTAL, FakeClock, FakeSink, scripted
+
+from mlflow_sysmetrics.daemon.feed import Feed
+from mlflow_sysmetrics.daemon.points import Outbox, Point
+from mlflow_sysmetrics.daemon.probe import Probe
+from mlflow_sysmetrics.daemon.sampler import Sampler
+from mlflow_sysmetrics.daemon.sender import Sender
+from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.settings import Settings
+
+
+class Bench:
+    """A sampler on a bench."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.collector = scripted(level=10, share=50, total=1000)
+        self.sampler = Sampler([Probe(self.collector, Host(), transparent=True)], self.clock)
+        self.sender = Sender("uri", lambda _: FakeSink(), self.clock)
+
+    def feed(self, run_id: str = "run", **settings: object) -> Feed:
+        """Attaches a run; its points are seen in its outbox, which nobody empties."""
+        chosen = Settings(**{"sampling_interval": 1, "samples_before_logging": 5, **settings})  # type: ignore[arg-type]
+        feed = Feed(("uri", run_id), chosen, self.sender, Outbox(run_id, STARTED_AT, 1e3))
+        self.sampler.add(feed)
+        return feed
+
+    def pass_time(self, seconds: float) -> None:
+        """Lets the sampler do what its thread would do in that time."""
+        ends = self.clock.seconds + seconds
+        if self.sampler._requested():
+            self.sampler.tick()
+        while (due := self.sampler._next_due()) <= ends + 1e-9:
+            self.clock.seconds = due
+            self.sampler.tick()
+        self.clock.seconds = ends
+
+    def set(self, **values: float) -> None:
+        metrics = {"level": LEVEL, "share": SHARE, "total": TOTAL}
+        self.collector.values.update({metrics[name]: value for name, value in values.items()})
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def series(feed: Feed, key: str) -> list[tuple[float, float]]:
+    """Returns (seconds since the start, value) of one series."""
+    return [
+        ((point.timestamp - STARTED_AT) / 1000, point.value)
+        for point in feed.outbox.points
+        if point.key == f"system/{key}"
+    ]
+
+
+def test_a_run_has_points_at_its_attach_once_per_window_and_at_its_end(bench: Bench) -> None:
+    feed = bench.feed()
+    bench.pass_time(12)
+    bench.sampler.remove(feed)
+    bench.pass_time(0)
+    assert series(feed, LEVEL.name) == [(0, 10), (5, 10), (10, 10), (12.001, 10)]  # the tick of the end is another one
+    assert feed.ended.is_set()
+
+
+def test_the_first_point_has_levels_and_zeros_but_no_rate(bench: Bench) -> None:
+    """A rate is of the time before the run existed."""
+    feed = bench.feed()
+    bench.pass_time(0)
+    assert {(point.key, point.value) for point in feed.outbox.points} == {
+        (f"system/{LEVEL.name}", 10),
+        (f"system/{TOTAL.name}", 0),
+    }
+
+
+def test_counters_count_from_the_attach_of_each_run(bench: Bench) -> None:
+    first = bench.feed("first")
+    bench.pass_time(5)
+    bench.set(total=1700)
+    second = bench.feed("second")
+    bench.pass_time(5)
+    assert series(first, TOTAL.name)[-1] == (10, 700)
+    assert series(second, TOTAL.name)[-1] == (10, 0)
+
+
+def test_a_window_is_the_mean_of_its_ticks(bench: Bench) -> None:
+    feed = bench.feed()
+    bench.pass_time(0)
+    for level in (10, 20, 30, 40, 50):
+        bench.set(level=level)
+        bench.pass_time(1)
+    assert series(feed, LEVEL.name)[-1] == (5, 30)
+
+
+def test_an_extra_tick_of_another_run_does_not_tilt_the_mean(bench: Bench) -> None:
+    feed = bench.feed("long")
+    bench.pass_time(2.5)
+    bench.set(level=90)
+    for n in range(20):  # twenty short runs within no time
+        bench.sampler.remove(bench.feed(f"short {n}"))
+        bench.pass_time(0)
+    bench.set(level=10)
+    bench.pass_time(2.5)
+    value = series(feed, LEVEL.name)[-1][1]
+    assert value == pytest.approx((4.5 * 10 + 0.5 * 90) / 5, abs=0.001)
+
+
+def test_a_run_that_begins_and_ends_within_one_tick_has_its_levels(bench: Bench) -> None:
+    feed = bench.feed()
+    bench.sampler.remove(feed)
+    bench.pass_time(0)
+    assert series(feed, LEVEL.name) == [(0, 10)]
+    assert feed.ended.is_set()
+    bench.pass_time(60)
+    assert len(series(feed, LEVEL.name)) == 1
+
+
+def test_a_run_of_fifty_milliseconds_has_a_second_point(bench: Bench) -> None:
+    feed = bench.feed()
+    bench.pass_time(0.05)
+    bench.sampler.remove(feed)
+    bench.pass_time(0)
+    assert [at for at, _ in series(feed, LEVEL.name)] == [0, 0.05]
+    assert series(feed, SHARE.name) == [(0.05, 50)]
+
+
+def test_runs_share_ticks_whatever_their_number(bench: Bench) -> None:
+    for n in range(64):
+        bench.feed(str(n))
+    bench.pass_time(10)
+    assert bench.sampler.ticks == 11
+    assert len(bench.sampler._windows) == 1
+
+
+def test_every_run_has_its_own_complete_series(bench: Bench) -> None:
+    feeds = []
+    for n in range(10):
+        feeds.append(bench.feed(str(n)))
+        bench.pass_time(0.7)
+    bench.pass_time(20)
+    for feed in feeds:
+        times = [at for at, _ in series(feed, LEVEL.name)]
+        assert times[1:] == [at for at in (5, 10, 15, 20, 25) if at > times[0]]
+
+
+def test_runs_with_other_rhythms_keep_them(bench: Bench) -> None:
+    slow = bench.feed("slow", sampling_interval=2, samples_before_logging=2)
+    fast = bench.feed("fast", sampling_interval=0.5, samples_before_logging=1)
+    bench.pass_time(8)
+    assert [at for at, _ in series(slow, LEVEL.name)] == [0, 4, 8]
+    assert [at for at, _ in series(fast, LEVEL.name)] == [n / 2 for n in range(17)]
+    bench.sampler.remove(fast)
+    ticks = bench.sampler.ticks
+    bench.pass_time(8)
+    assert bench.sampler.ticks - ticks == 1 + 4
+
+
+def test_there_is_at_most_one_point_per_run_key_and_timestamp(bench: Bench) -> None:
+    feeds = [bench.feed("run")]
+    for _ in range(30):
+        bench.sampler.remove(feeds[-1])
+        feeds.append(bench.feed("run"))  # resumed before the sampler has seen the end
+        bench.pass_time(0)
+        bench.pass_time(0.013)
+        bench.sampler.cut()
+        bench.pass_time(0)
+    points = [point for feed in feeds for point in feed.outbox.points]
+    assert max(Counter((point.key, point.timestamp) for point in points).values()) == 1
+    assert all(feed.ended.is_set() for feed in feeds[:-1])
+
+
+def test_a_cut_closes_the_windows_and_the_runs_go_on(bench: Bench) -> None:
+    feed = bench.feed()
+    bench.pass_time(2)
+    done = bench.sampler.cut()
+    bench.pass_time(0)
+    assert done.is_set()
+    bench.pass_time(3)
+    assert [at for at, _ in series(feed, LEVEL.name)] == [0, 2.001, 5]
+
+
+def test_missed_ticks_are_skipped_and_the_schedule_stays(bench: Bench) -> None:
+    feed = bench.feed()
+    bench.pass_time(2)
+    bench.clock.move(5.3)  # the machine slept
+    bench.sampler.tick()
+    bench.pass_time(3)
+    assert bench.sampler._next_due() == 111
+    assert [at for at, _ in series(feed, LEVEL.name)] == [0, 7.3, 10]
+
+
+def test_without_runs_nothing_is_due(bench: Bench) -> None:
+    feed = bench.feed()
+    bench.pass_time(3)
+    bench.sampler.remove(feed)
+    bench.pass_time(0)
+    assert bench.sampler._next_due() == math.inf
+    assert not bench.sampler._windows
+
+
+def test_the_schedule_begins_anew_after_a_pause(bench: Bench) -> None:
+    first = bench.feed("first")
+    bench.pass_time(1)
+    bench.sampler.remove(first)
+    bench.pass_time(0)
+    bench.clock.move(77.7)
+    second = bench.feed("second")
+    bench.pass_time(5)
+    assert [at - 78.7 for at, _ in series(second, LEVEL.name)] == pytest.approx([0, 5])
+
+
+def test_an_interval_that_is_not_exact_in_binary_gives_each_tick_once(bench: Bench) -> None:
+    feed = bench.feed(sampling_interval=0.1, samples_before_logging=1)
+    bench.pass_time(100)
+    assert bench.sampler.ticks == 1001
+    assert len(series(feed, LEVEL.name)) == 1001
+
+
+def test_keys_carry_the_node(bench: Bench) -> None:
+    feed = bench.feed(node_id="node_3")
+    bench.pass_time(0)
+    assert {point.key for point in feed.outbox.points} == {
+        f"system/node_3/{LEVEL.name}",
+        f"system/node_3/{TOTAL.name}",
+    }
+
+
+def test_values_keep_three_decimals(bench: Bench) -> None:
+    bench.set(level=1 / 3)
+    feed = bench.feed()
+    bench.pass_time(0)
+    assert feed.outbox.points[0] == Point(f"system/{LEVEL.name}", 0.333, STARTED_AT)
+
+
+def test_a_metric_that_is_absent_is_absent(bench: Bench) -> None:
+    feed = bench.feed()
+    bench.pass_time(5)
+    del bench.collector.values[LEVEL]
+    bench.pass_time(10)
+    assert [at for at, _ in series(feed, LEVEL.name)] == [0, 5]
+    assert [at for at, _ in series(feed, SHARE.name)] == [5, 10, 15]

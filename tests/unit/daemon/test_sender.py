@@ -1,0 +1,305 @@
+"""Delivery: when, in which order, and what happens when the server does not take it. No thread, no waiting."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+from fakes import STARTED_AT, FakeClock, FakeSink
+
+from mlflow_sysmetrics.daemon.points import Outbox, Point
+from mlflow_sysmetrics.daemon.sender import Sender
+from mlflow_sysmetrics.errors import RunRefused, ServerUnreachable
+
+URI = "http://user:secret@server:5000"
+
+
+class Bench:
+    """A sender on a bench: its clock, its sink, and outboxes to fill."""
+
+    def __init__(self, **options: int) -> None:
+        self.clock = FakeClock()
+        self.sink = FakeSink()
+        self.opened = 0
+        self.sender = Sender(URI, self.open, self.clock, jitter=lambda: 1.0, **options)
+
+    def open(self, uri: str) -> FakeSink:
+        assert uri == URI
+        self.opened += 1
+        return self.sink
+
+    def outbox(self, run_id: str = "run", started_at: int | None = STARTED_AT) -> Outbox:
+        return Outbox(run_id, started_at, send_interval=10)
+
+    def put(self, outbox: Outbox, count: int = 1) -> None:
+        first = outbox.appended
+        points = [Point("system/x", float(n), STARTED_AT + n * 1000) for n in range(first, first + count)]
+        self.sender.append(outbox, points)
+
+    def run_until(self, seconds: float, step: float = 0.5) -> None:
+        """Lets time pass as the thread would see it."""
+        while self.clock.seconds < 100 + seconds:
+            while self.sender.send_next():
+                pass
+            self.clock.move(step)
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_points_are_sent_together_once_per_send_interval(bench: Bench) -> None:
+    outbox = bench.outbox()
+    for _ in range(5):
+        bench.put(outbox)
+        assert not bench.sender.send_next()
+        bench.clock.move(1)
+    bench.clock.move(5)
+    assert bench.sender.send_next()
+    assert not bench.sender.send_next()
+    assert [len(batch.points) for batch in bench.sink.batches] == [5]
+    assert bench.sender.counts().delivered == 5
+
+
+def test_steps_are_whole_seconds_since_the_start_of_the_run(bench: Bench) -> None:
+    outbox = bench.outbox(started_at=STARTED_AT - 7_900)
+    bench.put(outbox, 3)
+    bench.run_until(11)
+    assert bench.sink.batches[0].steps == [7, 8, 9]
+    assert bench.sink.asked == []
+
+
+def test_a_start_that_is_not_known_is_asked_for_once(bench: Bench) -> None:
+    outbox = bench.outbox(started_at=None)
+    bench.put(outbox, 2)
+    bench.run_until(11)
+    bench.put(outbox, 2)
+    bench.run_until(22)
+    assert bench.sink.asked == ["run"]
+    assert [batch.steps for batch in bench.sink.batches] == [[0, 1], [2, 3]]
+
+
+def test_a_batch_has_at_most_a_thousand_points_and_the_rest_follows_at_once(bench: Bench) -> None:
+    outbox = bench.outbox()
+    bench.put(outbox, 2500)
+    bench.run_until(10.5)
+    assert [len(batch.points) for batch in bench.sink.batches] == [1000, 1000, 500]
+
+
+def test_tags_travel_with_the_points_and_once(bench: Bench) -> None:
+    outbox = bench.outbox()
+    bench.put(outbox)
+    bench.sender.append(outbox, tags={"sys.gpu": "None"})
+    bench.run_until(11)
+    bench.put(outbox)
+    bench.run_until(25)
+    assert [batch.tags for batch in bench.sink.batches] == [{"sys.gpu": "None"}, {}]
+
+
+def test_an_outage_loses_nothing_and_keeps_the_order(bench: Bench) -> None:
+    outbox = bench.outbox()
+    bench.sink.down = True
+    for _ in range(60):
+        bench.put(outbox)
+        bench.run_until(bench.clock.seconds - 100 + 1)
+    assert bench.sink.batches == []
+    bench.sink.down = False
+    bench.run_until(200)
+    assert [point.value for point in bench.sink.points("run")] == list(range(60))
+
+
+def test_pauses_double_up_to_a_minute(bench: Bench) -> None:
+    outbox = bench.outbox()
+    attempts: list[float] = []
+    bench.sink.send = lambda *_: attempts.append(bench.clock.seconds) or _raise(ServerUnreachable("no"))  # type: ignore[method-assign]
+    bench.put(outbox)
+    bench.run_until(400, step=1)
+    pauses = [later - sooner for sooner, later in zip(attempts, attempts[1:], strict=False)]
+    assert pauses == [1, 2, 4, 8, 16, 32] + [60] * (len(pauses) - 6)
+    assert len(pauses) > 8
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def test_an_outage_is_one_warning_without_secrets_and_its_end_one_line(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "mlflow_sysmetrics")
+    bench.sink.failures = [ServerUnreachable("connection refused")] * 5
+    bench.put(bench.outbox())
+    bench.run_until(100)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert "http://server:5000" in caplog.text
+    assert "connection refused" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_one_run_that_the_server_chokes_on_does_not_block_the_others(bench: Bench) -> None:
+    bad, good = bench.outbox("bad"), bench.outbox("good")
+    send = bench.sink.send
+
+    def choke(run_id: str, *rest: object) -> None:
+        if run_id == "bad":
+            raise ServerUnreachable("HTTP 500")
+        send(run_id, *rest)  # type: ignore[arg-type]
+
+    bench.sink.send = choke  # type: ignore[method-assign]
+    bench.put(bad)
+    bench.put(good)
+    bench.run_until(13)
+    assert bench.sink.points("good")
+
+
+def test_a_run_that_is_gone_is_set_aside_and_said_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    gone, other = bench.outbox("gone"), bench.outbox("other")
+    bench.sink.failures = [RunRefused("HTTP 404 RESOURCE_DOES_NOT_EXIST")]
+    bench.put(gone, 3)
+    bench.put(other, 2)
+    bench.run_until(11)
+    bench.put(gone, 4)
+    bench.run_until(30)
+    counts = bench.sender.counts()
+    assert (counts.delivered, counts.dropped, counts.pending) == (2, 7, 0)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "Run gone" in caplog.text
+
+
+def test_too_many_points_drop_the_oldest_and_count_them(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench(max_pending_points=100)
+    small, large = bench.outbox("small"), bench.outbox("large")
+    bench.put(small, 10)
+    bench.put(large, 150)
+    counts = bench.sender.counts()
+    assert (counts.pending, counts.dropped) == (100, 60)
+    bench.run_until(11)
+    assert [point.value for point in bench.sink.points("large")] == list(range(60, 150))
+    assert len(bench.sink.points("small")) == 10
+    assert len(caplog.records) == 1
+
+
+def test_points_dropped_while_they_are_under_way_are_counted_once() -> None:
+    bench = Bench(max_pending_points=5)
+    outbox = bench.outbox()
+    bench.put(outbox, 5)
+    bench.clock.move(11)
+    send = bench.sink.send
+
+    def slow(*batch: object) -> None:
+        bench.put(outbox, 3)  # comes in during the request and pushes three of those under way out
+        send(*batch)  # type: ignore[arg-type]
+
+    bench.sink.send = slow  # type: ignore[method-assign]
+    bench.sender.send_next()
+    bench.sink.send = send  # type: ignore[method-assign]
+    bench.run_until(40)
+    counts = bench.sender.counts()
+    assert (counts.delivered, counts.dropped, counts.pending) == (5, 3, 0)
+    assert [point.value for point in bench.sink.points("run")] == list(range(8))
+
+
+def test_a_client_that_cannot_be_made_is_tried_again(bench: Bench) -> None:
+    sinks = [ValueError("unsupported scheme"), bench.sink]
+
+    def open_sink(_: str) -> FakeSink:
+        found = sinks.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    bench.sender._open_sink = open_sink
+    bench.put(bench.outbox())
+    bench.run_until(12)
+    assert len(bench.sink.points("run")) == 1
+
+
+def test_hastening_sends_at_once_and_the_wait_ends_with_the_delivery(bench: Bench) -> None:
+    outbox = bench.outbox()
+    bench.put(outbox, 3)
+    debt = bench.sender.hasten([outbox])
+    assert bench.sender.send_next()
+    assert bench.sender.wait(debt, bench.clock.seconds + 5)
+
+
+def test_nothing_owed_is_nothing_to_wait_for(bench: Bench) -> None:
+    assert bench.sender.wait(bench.sender.hasten(), bench.clock.seconds + 5)
+
+
+def test_a_wait_ends_at_once_where_the_next_attempt_comes_too_late(bench: Bench) -> None:
+    outbox = bench.outbox()
+    bench.sink.down = True
+    bench.put(outbox)
+    bench.run_until(60)
+    debt = bench.sender.hasten([outbox])
+    assert bench.sender.send_next(), "the one attempt that a flush is worth"
+    assert not bench.sender.wait(debt, bench.clock.seconds + 5)
+
+
+def test_many_runs_that_end_in_an_outage_do_not_knock_once_each(bench: Bench) -> None:
+    bench.sink.down = True
+    outboxes = [bench.outbox(str(n)) for n in range(64)]
+    for outbox in outboxes:
+        bench.put(outbox)
+    bench.run_until(30)
+    attempts = 0
+    for outbox in outboxes:
+        bench.sender.hasten([outbox])
+        while bench.sender.send_next():
+            attempts += 1
+    assert attempts == 1
+
+
+def test_what_comes_in_during_a_request_is_hastened_too(bench: Bench) -> None:
+    """A run that ends while its last batch is under way must not wait for the next interval."""
+    outbox = bench.outbox()
+    bench.put(outbox)
+    bench.clock.move(11)
+    send = bench.sink.send
+
+    def ends_meanwhile(*batch: object) -> None:
+        bench.sink.send = send  # type: ignore[method-assign]
+        bench.put(outbox)
+        bench.sender.hasten([outbox])
+        send(*batch)  # type: ignore[arg-type]
+
+    bench.sink.send = ends_meanwhile  # type: ignore[method-assign]
+    bench.sender.send_next()
+    assert bench.sender.send_next()
+    assert len(bench.sink.points("run")) == 2
+
+
+def test_a_closed_outbox_is_let_go_when_it_is_empty(bench: Bench) -> None:
+    outbox = bench.outbox()
+    bench.put(outbox)
+    bench.sender.close(outbox)
+    assert list(bench.sender._outboxes) == [outbox]
+    bench.run_until(11)
+    assert not bench.sender._outboxes
+
+
+def test_points_that_come_after_the_closing_are_delivered_all_the_same(bench: Bench) -> None:
+    outbox = bench.outbox()
+    bench.sender.close(outbox)
+    bench.put(outbox)
+    bench.run_until(11)
+    assert len(bench.sink.points("run")) == 1
+    assert not bench.sender._outboxes
+
+
+def test_no_lock_is_held_during_a_request(bench: Bench) -> None:
+    outbox = bench.outbox()
+    bench.put(outbox)
+    bench.clock.move(11)
+    appended = []
+
+    def blocked(*_: object) -> None:
+        other = threading.Thread(target=lambda: (bench.put(outbox), bench.sender.counts(), appended.append(1)))
+        other.start()
+        other.join(timeout=5)
+
+    bench.sink.send = blocked  # type: ignore[method-assign]
+    bench.sender.send_next()
+    assert appended == [1]

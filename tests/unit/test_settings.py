@@ -1,0 +1,155 @@
+"""Settings: what the environment may say, and what happens when it says nonsense."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from mlflow_sysmetrics import settings
+from mlflow_sysmetrics.errors import SettingsError, SysMetricsError
+from mlflow_sysmetrics.samples import Family
+from mlflow_sysmetrics.settings import Settings
+
+
+def read(**environ: str) -> Settings:
+    """Returns the settings of an environment with nothing else in it."""
+    return Settings.from_environ(environ)
+
+
+def test_defaults() -> None:
+    assert read() == Settings()
+    assert Settings().window_seconds == 10
+
+
+def test_an_empty_variable_is_an_unset_one(caplog: pytest.LogCaptureFixture) -> None:
+    names = [getattr(settings, name) for name in ("PROVIDERS", "METRICS", "SAMPLING_INTERVAL", "COLLECTORS")]
+    assert read(**dict.fromkeys(names, " ")) == Settings()
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [("sysmetrics", True), ("git, sysmetrics", True), ("none", False), ("sysmetrics_daemon", False), ("", True)],
+)
+def test_the_list_of_providers_must_name_us(value: str, wanted: bool) -> None:
+    assert read(MLFLOW_RUN_CONTEXT_PROVIDER=value).providers is wanted
+
+
+@pytest.mark.parametrize("value", ["false", "0", "False", "off", "no"])
+def test_switches_are_on_unless_switched_off(value: str) -> None:
+    assert read(MLFLOW_SYSMETRICS_TAGS=value).tags is False
+    assert read(MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=value).metrics is False
+
+
+@pytest.mark.parametrize(
+    ("environ", "interval", "samples"),
+    [
+        ({}, 1, 10),
+        ({"MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "5"}, 5, 1),
+        ({"MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING": "3"}, 10, 3),
+        (
+            {
+                "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.5",
+                "MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING": "4",
+            },
+            0.5,
+            4,
+        ),
+    ],
+)
+def test_one_of_the_two_alone_means_what_it_means_to_mlflow(
+    environ: dict[str, str], interval: float, samples: int
+) -> None:
+    found = Settings.from_environ(environ)
+    assert (found.sampling_interval, found.samples_before_logging) == (interval, samples)
+
+
+def test_the_environment_wins_over_code_as_in_mlflow() -> None:
+    environ = {"MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "2", "MLFLOW_SYSTEM_METRICS_NODE_ID": "a"}
+    found = Settings.from_environ(environ, sampling_interval=7, samples_before_logging=3, node_id="b")
+    assert (found.sampling_interval, found.samples_before_logging, found.node_id) == (2, 3, "a")
+
+
+def test_code_holds_where_the_environment_is_silent() -> None:
+    found = Settings.from_environ({}, sampling_interval=7, node_id="b")
+    assert (found.sampling_interval, found.samples_before_logging, found.node_id) == (7, 1, "b")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "used"),
+    [
+        ("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "abc", "the default"),
+        ("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "-1", "the default"),
+        ("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0", "the default"),
+        ("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "nan", "the default"),
+        ("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.01", "0.1"),
+        ("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "99999", "3600"),
+        ("MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING", "2.5", "the default"),
+        ("MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING", "0", "the default"),
+        ("MLFLOW_SYSMETRICS_SEND_INTERVAL", "inf", "10"),
+        ("MLFLOW_SYSMETRICS_SEND_INTERVAL", "abc", "10"),
+        ("MLFLOW_SYSMETRICS_FLUSH_TIMEOUT", "-1", "5"),
+        ("MLFLOW_SYSMETRICS_FLUSH_TIMEOUT", "nan", "5"),
+        ("MLFLOW_SYSMETRICS_TAGS", "maybe", "true"),
+        ("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "abc", "true"),
+        ("MLFLOW_SYSTEM_METRICS_NODE_ID", "a(b", "a_b"),
+        ("MLFLOW_SYSMETRICS_COLLECTORS", "gpuu", "the rest of the list"),
+    ],
+)
+def test_a_bad_value_gives_one_warning_that_says_what_is_used(
+    variable: str, value: str, used: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        Settings.from_environ({variable: value})
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert f"{variable}={value!r}" in record.getMessage()
+    assert f"using {used}:" in record.getMessage()
+
+
+def test_what_the_warning_says_is_what_is_used() -> None:
+    assert read(MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL="abc").sampling_interval == 1
+    assert read(MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL="0.01").sampling_interval == 0.1
+    assert read(MLFLOW_SYSMETRICS_FLUSH_TIMEOUT="nan").flush_timeout == 5
+    assert read(MLFLOW_SYSTEM_METRICS_NODE_ID="/a//b(c)/").node_id == "_a_b_c__"
+    assert read(MLFLOW_SYSMETRICS_COLLECTORS="gpuu").collectors == settings.ALL_FAMILIES
+
+
+def test_a_flush_timeout_of_zero_is_a_wish_not_a_fault(caplog: pytest.LogCaptureFixture) -> None:
+    assert read(MLFLOW_SYSMETRICS_FLUSH_TIMEOUT="0").flush_timeout == 0
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("value", "families"),
+    [
+        ("all", settings.ALL_FAMILIES),
+        ("cpu, memory", {Family.CPU, Family.MEMORY}),
+        ("-gpu", settings.ALL_FAMILIES - {Family.GPU}),
+        ("CPU,-cpu", settings.ALL_FAMILIES - settings.ALL_FAMILIES),
+    ],
+)
+def test_families_are_named_or_left_out(value: str, families: set[Family]) -> None:
+    assert read(MLFLOW_SYSMETRICS_COLLECTORS=value).collectors == families
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"sampling_interval": 0},
+        {"sampling_interval": float("nan")},
+        {"samples_before_logging": 0},
+        {"send_interval": 1e9},
+        {"flush_timeout": -1},
+        {"node_id": "a(b"},
+        {"node_id": ""},
+    ],
+)
+def test_the_same_in_code_is_an_error_that_names_it(wrong: dict[str, object]) -> None:
+    ((name, value),) = wrong.items()
+    with pytest.raises(SettingsError, match=name) as caught:
+        Settings(**wrong)  # type: ignore[arg-type]
+    assert repr(value) in str(caught.value)
+    assert isinstance(caught.value, ValueError)
+    assert isinstance(caught.value, SysMetricsError)
