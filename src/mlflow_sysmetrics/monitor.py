@@ -8,6 +8,7 @@ setters keep their meaning, and nothing is logged twice.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -45,7 +46,7 @@ class SystemMetricsMonitor:
         SettingsError: an argument is out of its range.
     """
 
-    def __init__(  # noqa: PLR0913 - MLflow's own signature
+    def __init__(  # noqa: PLR0913, PLR0917 - MLflow's own signature
         self,
         run_id: str,
         sampling_interval: float | None = None,
@@ -80,9 +81,11 @@ class SystemMetricsMonitor:
             )
             if run is not None and self._settings.tags:
                 _owe_late_facts(self._attachment, run.data.tags)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             # The user's training calls us here, and a metric is never worth a training.
-            _logger.warning("System metrics of run %s are off: %s: %s", self._run_id, type(error).__name__, error)
+            _logger.warning(
+                "System metrics of run %s are off: %s: %s", self._run_id, type(error).__name__, error
+            )
 
     def finish(self) -> None:
         """Detaches the run and waits for its last points, at most the flush timeout."""
@@ -90,15 +93,15 @@ class SystemMetricsMonitor:
             if self._attachment is not None:
                 self._attachment.detach()
                 self._hand_back()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             # As in `start`.
             _logger.warning("System metrics of run %s: %s: %s", self._run_id, type(error).__name__, error)
 
     def _hand_back(self) -> None:
         """Puts the monitor that this one replaced back in its place.
 
-        MLflow keeps one monitor per run id. Where a run is started again inside itself (kedro does), the inner
-        end would otherwise leave the outer one without anybody to finish it.
+        MLflow keeps one monitor per run id. Where a run is started again inside itself (kedro does), the
+        inner end would otherwise leave the outer one without anybody to finish it.
         """
         outer = self._shadowed
         if isinstance(outer, SystemMetricsMonitor) and outer is not self:
@@ -115,8 +118,8 @@ def _registered_monitors() -> dict[str, Any]:
 def _run_being_started(run_id: str) -> Any:  # noqa: ANN401 - mlflow.entities.Run, or None
     """Returns the run that `mlflow.start_run` is starting, None when somebody else starts the monitor.
 
-    MLflow gives its monitor an id only; the run with its start time and tags is one frame up. Found there, and
-    it is the run only if its id says so, a request per run is saved.
+    MLflow gives its monitor an id only; the run with its start time and tags is one frame up. Found there
+    (and it is the run only if its id says so), a request per run is saved.
     """
     frame = sys._getframe(1).f_back  # noqa: SLF001 - documented for CPython and PyPy, absent elsewhere at worst
     if frame is None or frame.f_globals.get("__name__") != _FLUENT:
@@ -165,10 +168,8 @@ def mlflow_version() -> str:
     from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - needed in two rare cases only
 
     for name in ("mlflow", "mlflow-skinny"):
-        try:
+        with contextlib.suppress(PackageNotFoundError):
             return version(name)
-        except PackageNotFoundError:
-            continue
     return "of unknown version"
 
 

@@ -13,7 +13,9 @@ import logging
 
 from mlflow_sysmetrics.settings import METRICS, Settings
 
-FACTS_WAIT_SECONDS = 1.0  #: longest wait of `start_run` for facts; later ones are put on the run by the daemon
+FACTS_WAIT_SECONDS = (
+    1.0  #: longest wait of `start_run` for facts; later ones are put on the run by the daemon
+)
 
 _logger = logging.getLogger("mlflow_sysmetrics")
 _no_metrics: str | None = None  # what the tag says where the hook could not be installed
@@ -51,8 +53,8 @@ class SysMetricsDaemonRunContextProvider:
 
         try:
             install()
-        except Exception as reason:
-            # `import mlflow` is running, and nothing here is worth breaking it. Tags and attach() go on working.
+        except Exception as reason:  # noqa: BLE001
+            # `import mlflow` is running, and nothing here is worth breaking it. Tags go on working.
             _no_metrics = f"unavailable: MLflow {mlflow_version()}"
             _logger.warning("System metrics are not logged: %s. Tags are.", reason)
 

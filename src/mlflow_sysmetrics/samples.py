@@ -56,7 +56,7 @@ class Metric:
         return Sample(self.name, self.kind, value, span)
 
 
-# A named tuple, not a dataclass: a tick makes dozens, and a frozen dataclass takes three times as long to build.
+# A named tuple, not a dataclass: a tick makes dozens, and a frozen dataclass takes thrice as long to build.
 class Sample(NamedTuple):
     """One value of one metric at one tick.
 

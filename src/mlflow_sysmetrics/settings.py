@@ -29,8 +29,8 @@ FLUSH_TIMEOUT = "MLFLOW_SYSMETRICS_FLUSH_TIMEOUT"
 ENTRY_POINT = "sysmetrics"  #: our name in a list of providers
 ALL_FAMILIES = frozenset(Family)
 
-# Where the user sets one of the two, the other one takes MLflow's default, so that "every 5 seconds" means what
-# it means to MLflow. https://mlflow.org/docs/latest/ml/tracking/system-metrics
+# Where the user sets one of the two, the other one takes MLflow's default, so that "every 5 seconds" means
+# what it means to MLflow. https://mlflow.org/docs/latest/ml/tracking/system-metrics
 MLFLOW_SAMPLING_INTERVAL = 10.0
 MLFLOW_SAMPLES_BEFORE_LOGGING = 1
 

@@ -30,7 +30,13 @@ def test_an_empty_variable_is_an_unset_one(caplog: pytest.LogCaptureFixture) -> 
 
 @pytest.mark.parametrize(
     ("value", "wanted"),
-    [("sysmetrics", True), ("git, sysmetrics", True), ("none", False), ("sysmetrics_daemon", False), ("", True)],
+    [
+        ("sysmetrics", True),
+        ("git, sysmetrics", True),
+        ("none", False),
+        ("sysmetrics_daemon", False),
+        ("", True),
+    ],
 )
 def test_the_list_of_providers_must_name_us(value: str, wanted: bool) -> None:
     assert read(MLFLOW_RUN_CONTEXT_PROVIDER=value).providers is wanted

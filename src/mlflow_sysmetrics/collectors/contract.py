@@ -17,8 +17,8 @@ MEGABYTE = 1e6
 PERCENT = 100.0
 
 # The kernel counts CPU time in steps of 10 ms. Over less than this a share of time is mostly rounding, so a
-# rate waits for the next tick and then covers both.
-SHORTEST_RATE_SECONDS = 0.2
+# rate waits for the next tick and then covers both. Below 0.2, so that ticks of 0.2 s that jitter all count.
+SHORTEST_RATE_SECONDS = 0.15
 
 
 class Collector(Protocol):

@@ -4,7 +4,7 @@ Source:  /proc/stat, first line: USER_HZ ticks per mode since boot.
 Units:   percent of the CPU time of all CPUs, 0 to 100. Waiting for a disk counts as idle, guests as user (the
          kernel has them in both), as in psutil.
 Cost:    one read of /proc/stat, of which only the first line is parsed.
-Absent:  in the first 0.2 s; where the kernel's counters did not move.
+Absent:  in the first 0.15 s; where the kernel's counters did not move.
 Check:   head -1 /proc/stat; top
 """
 

@@ -60,7 +60,7 @@ class Daemon:
         transparent: lets a collector's exceptions through, for tests.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - every part that a test replaces is one
         self,
         settings: Settings,
         *,
@@ -170,13 +170,13 @@ class Daemon:
             )
 
     def _deliver(self, feeds: Sequence[Feed], timeout: float | None) -> bool:
-        """Waits for the last points of feeds that were ended, then for the delivery of all that is owed to them."""
+        """Waits for the last points of feeds that were ended, then for the delivery of what they are owed."""
         limit = self._flush_timeout if timeout is None else timeout
         ends = self._clock.monotonic() + limit
-        complete = all([self._wait(feed.ended, ends) for feed in feeds])
+        complete = [self._wait(feed.ended, ends) for feed in feeds]
         for feed in feeds:
             feed.sender.close(feed.outbox)
-        return self._settle(ends, feeds, patient=timeout is not None) and complete
+        return self._settle(ends, feeds, patient=timeout is not None) and all(complete)
 
     def _settle(self, ends: float, feeds: Sequence[Feed] | None = None, *, patient: bool) -> bool:
         """Has every sender deliver at once what it owes to the feeds, or to all runs, and waits for it."""
@@ -184,10 +184,14 @@ class Daemon:
             senders = {feed.sender for feed in feeds} if feeds else set(self._senders.values())
         # All are hastened before any is waited for: a dead server must not take the time of a good one.
         owed = [
-            (sender, sender.hasten([feed.outbox for feed in feeds if feed.sender is sender] if feeds else None))
+            (
+                sender,
+                sender.hasten([feed.outbox for feed in feeds if feed.sender is sender] if feeds else None),
+            )
             for sender in senders
         ]
-        return all([sender.wait(debt, ends, patient=patient) for sender, debt in owed])
+        settled = [sender.wait(debt, ends, patient=patient) for sender, debt in owed]
+        return all(settled)
 
     def _wait(self, event: threading.Event, ends: float) -> bool:
         return event.wait(max(ends - self._clock.monotonic(), 0.0))

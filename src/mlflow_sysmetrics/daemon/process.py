@@ -57,7 +57,7 @@ class Attachment:
         if os.getpid() == self._pid:
             self._feed.sender.append(self._feed.outbox, tags=tags)
 
-    def __enter__(self) -> Attachment:
+    def __enter__(self) -> Attachment:  # noqa: PYI034 - typing.Self is 3.11
         return self
 
     def __exit__(
@@ -130,8 +130,8 @@ _exit_registered = False
 def end_at_exit() -> None:
     """Has the daemon end with the interpreter.
 
-    Exit functions run in reverse order. Called while MLflow is imported, this one runs after MLflow's own, which
-    ends the active run and so still finds a daemon that feeds it.
+    Exit functions run in reverse order. Called while MLflow is imported, this one runs after MLflow's own,
+    which ends the active run and so still finds a daemon that feeds it.
     """
     global _exit_registered  # noqa: PLW0603 - registered once per process
     if not _exit_registered:

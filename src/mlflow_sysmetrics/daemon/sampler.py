@@ -14,8 +14,8 @@ from mlflow_sysmetrics.samples import Kind, Sample
 
 THREAD_NAME = "sysmetrics-sampler"
 
-# A wait may end this early, and a multiple of a tenth of a second is not exact in binary: a tick that comes by
-# so little too soon is the scheduled one.
+# A wait may end this early, and a multiple of a tenth of a second is not exact in binary: a tick that comes
+# by so little too soon is the scheduled one.
 _EARLY_SECONDS = 0.001
 
 
@@ -172,7 +172,7 @@ class Sampler:
             return bool(self._arriving or self._departing or self._cuts)
 
     def _next_due(self) -> float:
-        """Returns when the next tick is due: the next multiple of the interval, so that missed ones are skipped."""
+        """Returns when the next tick is due: the next multiple of the interval; missed ones are skipped."""
         if not self._feeds:
             return math.inf
         passed = math.floor((self._clock.monotonic() - self._epoch + _EARLY_SECONDS) / self._interval)
@@ -180,5 +180,5 @@ class Sampler:
 
 
 def _levels(samples: Sequence[Sample]) -> list[Value]:
-    """Returns what is true at one moment; a rate is of the time before, in which the run did not exist yet."""
+    """Returns what is true at one moment; a rate is of the time before, when the run did not exist yet."""
     return [Value(key, kind, value) for key, kind, value, _ in samples if kind is not Kind.RATE]

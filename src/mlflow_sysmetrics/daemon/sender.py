@@ -93,7 +93,9 @@ class Sender:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def append(self, outbox: Outbox, points: Iterable[Point] = (), tags: dict[str, str] | None = None) -> None:
+    def append(
+        self, outbox: Outbox, points: Iterable[Point] = (), tags: dict[str, str] | None = None
+    ) -> None:
         """Takes points and tags for delivery within the outbox's interval. Never blocks on I/O."""
         with self._changed:
             if outbox.refused is not None:
@@ -129,7 +131,7 @@ class Sender:
             debt = {outbox: outbox.appended for outbox in chosen if not outbox.empty}
             for outbox in debt:
                 outbox.due_at = now
-            # One attempt at once, whatever the back-off says, but not one for each run that ends in an outage.
+            # One attempt at once, whatever the back-off says, but not one per run that ends in an outage.
             if debt and now - self._failed_at >= _FIRST_BACKOFF_SECONDS:
                 self._retry_at = now
             if debt:
@@ -209,7 +211,7 @@ class Sender:
             try:
                 self._sink = self._open_sink(self.tracking_uri)
             except Exception as error:
-                # A store is made by MLflow or by somebody's plugin: it may raise anything, and may do better later.
+                # A store is made by MLflow or by a plugin: it may raise anything, and may do better later.
                 raise ServerUnreachable(f"no client for {redacted(self.tracking_uri)}: {error}") from error
         if outbox.started_at is None:
             outbox.started_at = self._sink.started_at(outbox.run_id)

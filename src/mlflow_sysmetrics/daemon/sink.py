@@ -11,13 +11,14 @@ from mlflow_sysmetrics.errors import RunRefused, ServerUnreachable
 
 MAX_POINTS_PER_BATCH = 1000  #: MLflow's own limit, https://mlflow.org/docs/latest/rest-api#log-batch
 
-# One try, one answer: the sender does the waiting. MLflow's defaults (120 s, 7 retries) would hold it for an hour.
+# One try, one answer: the sender does the waiting. MLflow's defaults (120 s, 7 retries) would hold it for
+# a quarter of an hour.
 _REQUEST_SECONDS = 20
 _OK = 200
 _LOG_BATCH = "/api/2.0/mlflow/runs/log-batch"
 _GET_RUN = "/api/2.0/mlflow/runs/get"
-# Answers that no waiting can change. Any other one, and any answer that is not MLflow's own (a proxy's 404 or 400
-# page), may pass.
+# Answers that no waiting can change. Any other one, and any that is not MLflow's own (a proxy's page with 404
+# or 400), may pass.
 _FINAL = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE"})
 
 
@@ -32,7 +33,9 @@ class Sink(Protocol):
             RunRefused: there is no such run.
         """
 
-    def send(self, run_id: str, points: Sequence[Point], steps: Sequence[int], tags: Mapping[str, str]) -> None:
+    def send(
+        self, run_id: str, points: Sequence[Point], steps: Sequence[int], tags: Mapping[str, str]
+    ) -> None:
         """Delivers points and tags of one run, at most `MAX_POINTS_PER_BATCH` points.
 
         Raises:
@@ -59,25 +62,27 @@ def redacted(tracking_uri: str) -> str:
 def open_sink(tracking_uri: str) -> Sink:
     """Returns the sink for a tracking URI.
 
-    A plain REST server is spoken to through MLflow's own request function, so its headers, tokens, certificates
-    and plugins apply, but with one try and a short timeout. Any other store (SQLAlchemy, files, plugins that
-    replace the REST client) gets what `MlflowClient` does.
+    A plain REST server is spoken to through MLflow's own request function, so its headers, tokens,
+    certificates and plugins apply, but with one try and a short timeout. Any other store (SQLAlchemy, files,
+    plugins that replace the REST client) gets what `MlflowClient` does.
     """
     from mlflow.store.tracking.rest_store import RestStore  # noqa: PLC0415 - as above
     from mlflow.tracking import MlflowClient  # noqa: PLC0415
 
     client = MlflowClient(tracking_uri)
     store = getattr(getattr(client, "_tracking_client", None), "store", None)
-    plain = isinstance(store, RestStore) and all(
-        getattr(type(store), name) is getattr(RestStore, name) for name in ("log_batch", "get_run", "_call_endpoint")
-    )
-    return RestSink(store.get_host_creds) if plain else ClientSink(client)
+    if isinstance(store, RestStore) and all(
+        getattr(type(store), name) is getattr(RestStore, name)
+        for name in ("log_batch", "get_run", "_call_endpoint")
+    ):
+        return RestSink(store.get_host_creds)
+    return ClientSink(client)
 
 
 class RestSink:
     """Speaks MLflow's REST protocol."""
 
-    def __init__(self, get_host_creds: Any) -> None:  # noqa: ANN401 - MLflow's own callable, fresh credentials each call
+    def __init__(self, get_host_creds: Any) -> None:  # noqa: ANN401 - MLflow's; fresh credentials each call
         self._get_host_creds = get_host_creds
 
     def started_at(self, run_id: str) -> int:
@@ -85,7 +90,9 @@ class RestSink:
         answer = self._request("GET", _GET_RUN, params={"run_id": run_id})
         return int(answer["run"]["info"]["start_time"])
 
-    def send(self, run_id: str, points: Sequence[Point], steps: Sequence[int], tags: Mapping[str, str]) -> None:
+    def send(
+        self, run_id: str, points: Sequence[Point], steps: Sequence[int], tags: Mapping[str, str]
+    ) -> None:
         """Delivers points and tags of one run."""
         metrics = [
             {"key": key, "value": value, "timestamp": timestamp, "step": step}
@@ -108,7 +115,7 @@ class RestSink:
                 **body,
             )
         except Exception as error:
-            # Not only requests' own: credential providers and auth plugins run in there and may raise anything.
+            # Not only requests' own: credential providers and auth plugins run in there too.
             raise ServerUnreachable(_short(error)) from error
         try:
             answer = response.json()
@@ -133,7 +140,9 @@ class ClientSink:
         """Returns when the run started, in milliseconds since 1970."""
         return int(self._call(self._client.get_run, run_id).info.start_time)
 
-    def send(self, run_id: str, points: Sequence[Point], steps: Sequence[int], tags: Mapping[str, str]) -> None:
+    def send(
+        self, run_id: str, points: Sequence[Point], steps: Sequence[int], tags: Mapping[str, str]
+    ) -> None:
         """Delivers points and tags of one run."""
         from mlflow.entities import Metric, RunTag  # noqa: PLC0415 - importing us must not import MLflow
 

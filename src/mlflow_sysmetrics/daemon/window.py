@@ -42,9 +42,9 @@ class Statistics:
         self.weight += weight
         self.total += value * weight
         self.last = value
-        if value < self.minimum:
+        if value < self.minimum:  # noqa: PLR1730 - a comparison costs a third of a call, at every sample
             self.minimum = value
-        if value > self.maximum:
+        if value > self.maximum:  # noqa: PLR1730 - as above
             self.maximum = value
 
     @property

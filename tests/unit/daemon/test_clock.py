@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 from fakes import STARTED_AT, FakeClock
-
 from mlflow_sysmetrics.daemon.clock import Stamper, SystemClock
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-from fakes import LEVEL, STARTED_AT, FakeSink, scripted
 
+from fakes import LEVEL, STARTED_AT, FakeSink, scripted
 from mlflow_sysmetrics.daemon.daemon import Daemon
 from mlflow_sysmetrics.errors import RunRefused
 from mlflow_sysmetrics.settings import Settings
@@ -23,11 +23,11 @@ def sinks() -> dict[str, FakeSink]:
 
 
 @pytest.fixture
-def daemon(sinks: dict[str, FakeSink]) -> Iterator[Daemon]:
+def daemon(sinks: dict[str, FakeSink]) -> Daemon:
     def open_sink(uri: str) -> FakeSink:
         return sinks.setdefault(uri, FakeSink())
 
-    yield Daemon(FAST, collectors=[scripted(level=1, share=2, total=3)], open_sink=open_sink)
+    return Daemon(FAST, collectors=[scripted(level=1, share=2, total=3)], open_sink=open_sink)
 
 
 def eventually(holds: Callable[[], bool]) -> None:
@@ -45,7 +45,7 @@ def ours() -> list[str]:
 def test_what_a_run_was_owed_is_there_when_detach_returns(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
     feed = daemon.attach("run", "uri", FAST, started_at=STARTED_AT)
     assert daemon.detach(feed, None)
-    assert [point.key for point in sinks["uri"].points("run")][0] == f"system/{LEVEL.name}"
+    assert next(point.key for point in sinks["uri"].points("run")) == f"system/{LEVEL.name}"
     assert daemon.status().points_pending == 0
     assert daemon.status().points_delivered == len(sinks["uri"].points("run"))
 
@@ -64,7 +64,8 @@ def test_attaching_twice_feeds_once_until_both_let_go(daemon: Daemon, sinks: dic
 
 def test_the_same_run_id_on_two_servers_is_two_runs(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
     feeds = [daemon.attach("run", uri, FAST, started_at=STARTED_AT) for uri in ("a", "b")]
-    assert all([daemon.detach(feed, None) for feed in feeds])
+    for feed in feeds:
+        assert daemon.detach(feed, None)
     assert sinks["a"].points("run")
     assert sinks["b"].points("run")
 

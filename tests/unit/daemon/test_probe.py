@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
+from itertools import pairwise
 
 import pytest
-from fakes import LEVEL, Scripted, scripted
 
+from fakes import LEVEL, Scripted, scripted
 from mlflow_sysmetrics.daemon.probe import OK, Probe
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.host import Host
@@ -61,7 +62,7 @@ def test_pauses_grow_to_five_minutes_and_no_longer() -> None:
     probe = Probe(collector, Host())
     for now in range(3000):
         probe.read(now)
-    pauses = [later - sooner for sooner, later in zip(tries, tries[1:], strict=False)]
+    pauses = [later - sooner for sooner, later in pairwise(tries)]
     assert pauses[:4] == [1, 2, 4, 8]
     assert max(pauses) == 300
     assert len(tries) > 12
@@ -70,6 +71,7 @@ def test_pauses_grow_to_five_minutes_and_no_longer() -> None:
 def test_an_absent_source_is_an_answer_not_an_alarm(caplog: pytest.LogCaptureFixture) -> None:
     class Absent(Scripted):
         def __init__(self, host: Host) -> None:
+            del host
             raise Unavailable("/proc/pressure does not exist")
 
     probe = Probe(Absent, Host())

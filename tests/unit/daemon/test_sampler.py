@@ -6,8 +6,8 @@ import math
 from collections import Counter
 
 import pytest
-from fakes import LEVEL, SHARE, STARTED_AT, TOTAL, FakeClock, FakeSink, scripted
 
+from fakes import LEVEL, SHARE, STARTED_AT, TOTAL, FakeClock, FakeSink, scripted
 from mlflow_sysmetrics.daemon.feed import Feed
 from mlflow_sysmetrics.daemon.points import Outbox, Point
 from mlflow_sysmetrics.daemon.probe import Probe
@@ -67,7 +67,12 @@ def test_a_run_has_points_at_its_attach_once_per_window_and_at_its_end(bench: Be
     bench.pass_time(12)
     bench.sampler.remove(feed)
     bench.pass_time(0)
-    assert series(feed, LEVEL.name) == [(0, 10), (5, 10), (10, 10), (12.001, 10)]  # the tick of the end is another one
+    assert series(feed, LEVEL.name) == [
+        (0, 10),
+        (5, 10),
+        (10, 10),
+        (12.001, 10),
+    ]  # the tick of the end is another one
     assert feed.ended.is_set()
 
 

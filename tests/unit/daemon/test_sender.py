@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
+from itertools import pairwise
 
 import pytest
-from fakes import STARTED_AT, FakeClock, FakeSink
 
+from fakes import STARTED_AT, FakeClock, FakeSink
 from mlflow_sysmetrics.daemon.points import Outbox, Point
 from mlflow_sysmetrics.daemon.sender import Sender
 from mlflow_sysmetrics.errors import RunRefused, ServerUnreachable
@@ -116,7 +117,7 @@ def test_pauses_double_up_to_a_minute(bench: Bench) -> None:
     bench.sink.send = lambda *_: attempts.append(bench.clock.seconds) or _raise(ServerUnreachable("no"))  # type: ignore[method-assign]
     bench.put(outbox)
     bench.run_until(400, step=1)
-    pauses = [later - sooner for sooner, later in zip(attempts, attempts[1:], strict=False)]
+    pauses = [later - sooner for sooner, later in pairwise(attempts)]
     assert pauses == [1, 2, 4, 8, 16, 32] + [60] * (len(pauses) - 6)
     assert len(pauses) > 8
 
@@ -154,7 +155,9 @@ def test_one_run_that_the_server_chokes_on_does_not_block_the_others(bench: Benc
     assert bench.sink.points("good")
 
 
-def test_a_run_that_is_gone_is_set_aside_and_said_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_run_that_is_gone_is_set_aside_and_said_once(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
     gone, other = bench.outbox("gone"), bench.outbox("other")
     bench.sink.failures = [RunRefused("HTTP 404 RESOURCE_DOES_NOT_EXIST")]
     bench.put(gone, 3)
@@ -296,7 +299,9 @@ def test_no_lock_is_held_during_a_request(bench: Bench) -> None:
     appended = []
 
     def blocked(*_: object) -> None:
-        other = threading.Thread(target=lambda: (bench.put(outbox), bench.sender.counts(), appended.append(1)))
+        other = threading.Thread(
+            target=lambda: (bench.put(outbox), bench.sender.counts(), appended.append(1))
+        )
         other.start()
         other.join(timeout=5)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fakes import LEVEL, SHARE, TOTAL
-
 from mlflow_sysmetrics.daemon.window import Statistics, Window
 from mlflow_sysmetrics.samples import Kind
 
@@ -33,7 +32,7 @@ def test_a_series_that_is_absent_in_some_ticks_is_the_mean_of_the_others() -> No
     window = Window(closes_at=0)
     window.add([LEVEL.sample(10), SHARE.sample(50)], seconds=1)
     window.add([LEVEL.sample(20)], seconds=1)
-    assert dict((key, value) for key, _, value in window.values()) == {LEVEL.name: 15, SHARE.name: 50}
+    assert {key: value for key, _, value in window.values()} == {LEVEL.name: 15, SHARE.name: 50}
 
 
 def test_an_empty_window_says_nothing() -> None:

@@ -1,0 +1,126 @@
+"""Runs the tools of the operating system: the only place of the package that starts a process.
+
+A tool is run without a shell, without input, in the C locale, and never longer than its budget. It runs in a
+process group of its own, and on timeout the whole group is killed: a hung nvidia-smi is not the only holder
+of our pipe when it has children.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from mlflow_sysmetrics.errors import Unavailable
+
+RunCommand = Callable[[Sequence[str]], str]
+"""Runs a command line and returns what it printed; raises `Unavailable`."""
+
+# A process in uninterruptible sleep (a hung driver) survives SIGKILL until the driver answers. We wait this
+# long for the killed group to let go of the pipe, then leave it to the kernel.
+_REAP_SECONDS = 0.2
+
+
+class CommandMissing(Unavailable):
+    """The tool is not installed."""
+
+
+class CommandFailed(Unavailable):
+    """The tool ended with an error.
+
+    Attributes:
+        exit_code: what it returned; negative for the signal that ended it.
+        output: what it printed before.
+    """
+
+    def __init__(self, tool: str, exit_code: int, output: str) -> None:
+        super().__init__(f"{tool} failed with exit code {exit_code}")
+        self.exit_code = exit_code
+        self.output = output
+
+
+class CommandTimeout(Unavailable):
+    """The tool did not answer in time."""
+
+
+class Commands:
+    """Runs commands that together may take `budget_seconds`.
+
+    Attributes:
+        budget_seconds: the longest that one command, and all of them together, may take.
+    """
+
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        *,
+        budget_seconds: float = 3.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.budget_seconds = budget_seconds
+        self._left_seconds = budget_seconds
+        self._clock = clock
+        # The tools are parsed, so they must not speak the user's language.
+        self._environ = {**environ, "LC_ALL": "C"}
+
+    def __call__(self, command: Sequence[str]) -> str:
+        """Returns what `command` printed on its standard output.
+
+        Raises:
+            CommandMissing: there is no such tool.
+            CommandFailed: it ended with an exit code other than 0.
+            CommandTimeout: it did not answer within what is left of the budget.
+            Unavailable: it may not be run.
+        """
+        tool = os.path.basename(command[0])  # noqa: PTH119 - a Windows path is a name too, on every OS
+        if self._left_seconds <= 0:
+            raise CommandTimeout(f"{tool} was not run: other commands took {self.budget_seconds:g} s")
+        started = self._clock()
+        try:
+            process = self._start(command)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise CommandMissing(f"{tool} is not installed") from error
+        except OSError as error:
+            raise Unavailable(f"{tool} could not be started: {error.strerror}") from error
+        try:
+            printed, _ = process.communicate(timeout=self._left_seconds)
+        except subprocess.TimeoutExpired as error:
+            _end(process)
+            raise CommandTimeout(f"{tool} did not answer within {self.budget_seconds:g} s") from error
+        finally:
+            self._left_seconds -= self._clock() - started
+        output = printed.decode("utf-8", "replace")
+        if process.returncode != 0:
+            raise CommandFailed(tool, process.returncode, output)
+        return output
+
+    def _start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        # No "with": leaving its block waits for the process without a limit.
+        return subprocess.Popen(  # noqa: S603 - fixed words of ours, and no shell
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=self._environ,
+            start_new_session=os.name == "posix",
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+        )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kills the process and its group, and lets go of the pipe whether or not they die of it."""
+    if os.name == "posix":
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):  # it ended meanwhile
+            process.kill()
+    else:
+        process.kill()
+    try:
+        process.communicate(timeout=_REAP_SECONDS)
+    except subprocess.TimeoutExpired:
+        # On Windows a thread still reads the pipe, and closing it would wait for that thread.
+        if os.name == "posix" and process.stdout is not None:
+            process.stdout.close()

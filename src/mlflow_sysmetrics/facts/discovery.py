@@ -1,0 +1,179 @@
+"""Finds every fact once, in the background, while the caller of `tags()` need not wait."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.facts.catalogue import FACTS, Fact
+from mlflow_sysmetrics.facts.command import Commands, RunCommand
+from mlflow_sysmetrics.facts.contract import OperatingSystem, Sources, operating_system
+from mlflow_sysmetrics.facts.values import gigabytes, shortened
+from mlflow_sysmetrics.host import Host
+
+_logger = logging.getLogger(__name__)
+
+Tags = dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What is known at one moment; a new one takes its place, so that no reader sees half of an update."""
+
+    tags: Mapping[str, str] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+    def and_(self, tags: Mapping[str, str], problem: str) -> _Found:
+        return _Found({**self.tags, **tags}, (*self.problems, problem) if problem else self.problems)
+
+
+class HostFacts:
+    """What the host is, as tags.
+
+    The first call of `tags` starts one daemon thread that looks for every fact once and ends.
+
+    Args:
+        host: the machine.
+        system: the operating system's own ways; by default those of this process.
+        run: runs a command; by default a real one, all of them together within 3 s.
+        facts: what to look for, in this order.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        *,
+        system: OperatingSystem | None = None,
+        run: RunCommand | None = None,
+        facts: Sequence[Fact] = FACTS,
+    ) -> None:
+        self._host = host
+        self._system = system or operating_system()
+        self._run = run
+        self._facts = facts
+        self._found = _Found()
+        self._forget_threads()
+
+    def _forget_threads(self) -> None:
+        self._lock = threading.Lock()
+        self._finished = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._started_at = 0.0
+        self._callbacks: list[Callable[[Tags], None]] = []
+
+    @property
+    def complete(self) -> bool:
+        """Whether every fact has been looked for."""
+        return self._finished.is_set()
+
+    def tags(self, wait_seconds: float = 1.0) -> Tags:
+        """Returns what is known by now.
+
+        Waits until all is known, but never past `wait_seconds` after the search began: a driver that hangs
+        holds up a program once, not at each of its runs.
+        """
+        if not self._finished.is_set():
+            self._start()
+            if self._thread is not None:
+                self._finished.wait(max(0.0, self._started_at + wait_seconds - time.monotonic()))
+        found = self._found
+        tags = dict(found.tags)
+        problems = found.problems
+        try:
+            tags["sys.disk_free_gb"] = gigabytes(self._host.disk_usage(".").free)
+        except OSError as error:
+            problems = (*problems, f"disk: {_without_path(error)}")
+        if problems:
+            tags["sysmetrics.error"] = shortened("; ".join(problems))
+        return tags
+
+    def when_complete(self, callback: Callable[[Tags], None]) -> None:
+        """Calls `callback` with the complete tags: now if they are, else at the end of the facts thread.
+
+        Does not start the search; `tags` does.
+        """
+        with self._lock:
+            if not self._finished.is_set():
+                self._callbacks.append(callback)
+                return
+        callback(self.tags())
+
+    def after_fork(self) -> None:
+        """Makes this object usable in a forked child: new locks, and a new search if none had ended."""
+        complete = self._finished.is_set()
+        self._forget_threads()
+        if complete:
+            self._finished.set()
+        else:
+            self._found = _Found()
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is not None:
+                return
+            thread = threading.Thread(target=self._find_all, name="sysmetrics-facts", daemon=True)
+            self._started_at = time.monotonic()
+            try:
+                thread.start()
+            except RuntimeError:  # no thread can be had: a limit of the system, or the interpreter shuts down
+                self._find_quick()
+            else:
+                self._thread = thread
+
+    def _find_all(self) -> None:
+        run = self._run or Commands(self._host.environ)
+        sources = Sources(host=self._host, system=self._system, run=run)
+        found = _Found()
+        for fact in self._facts:
+            found = self._found = found.and_(*_look_for(fact, sources))
+        with self._lock:
+            self._finished.set()
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            try:
+                callback(self.tags())
+            except Exception:  # noqa: PERF203 - one listener's fault must not keep the tags from the next
+                _logger.exception("A listener for the facts about this host failed")
+
+    def _find_quick(self) -> None:
+        """Finds, once, what neither a command nor a driver is needed for; nobody could wait for those."""
+        if self._found.tags:
+            return
+        sources = Sources(host=self._host, system=self._system, run=_no_command)
+        found = _Found()
+        for fact in self._facts:
+            if fact.quick:
+                found = found.and_(*_look_for(fact, sources))
+            else:
+                found = found.and_({}, f"{fact.name}: no thread could be started")
+        self._found = found
+
+
+def _look_for(fact: Fact, sources: Sources) -> tuple[Tags, str]:
+    """Returns a fact's tags, and why some of them are missing ("" if none is)."""
+    tags: Tags = {}
+    reason = ""
+    try:
+        for tag, value in fact.find(sources):
+            tags[tag] = shortened(value)
+    except Unavailable as error:
+        reason = f"{fact.name}: {error}"
+    except OSError as error:
+        reason = f"{fact.name}: {_without_path(error)}"
+    except Exception as error:  # each fact has this guard: none may cost the others, or the run
+        _logger.debug("Looking for the fact %s failed", fact.name, exc_info=True)
+        reason = f"{fact.name}: {type(error).__name__}"
+    return {tag: value for tag, value in tags.items() if value}, reason
+
+
+def _without_path(error: OSError) -> str:
+    """Returns what went wrong, without the file's name: a path may hold a user's."""
+    return error.strerror or type(error).__name__
+
+
+def _no_command(command: Sequence[str]) -> str:  # noqa: ARG001 - the signature of a runner
+    raise Unavailable("no thread could be started to run a command")

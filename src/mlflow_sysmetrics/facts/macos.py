@@ -1,0 +1,111 @@
+"""Facts of a Mac: sysctl and psutil for the host, system_profiler for its GPUs.
+
+Check:  /usr/sbin/system_profiler SPDisplaysDataType -json
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import psutil
+
+from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.facts.command import RunCommand
+from mlflow_sysmetrics.facts.values import Cores, Gpu, GpuReport, Memory
+from mlflow_sysmetrics.host import Host
+
+# Absolute, since a Conda or Homebrew directory in PATH may hold another sysctl.
+_SYSCTL = ("/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string")
+_SYSTEM_PROFILER = ("/usr/sbin/system_profiler", "SPDisplaysDataType", "-json")
+
+_UNIT_BYTES = {"MB": 2**20, "GB": 2**30}
+
+
+def cpu_model(host: Host, run: RunCommand) -> str:  # noqa: ARG001 - the contract's; sysctl knows no root
+    """Returns the processor's brand: "Apple M2 Max"."""
+    brand = run(_SYSCTL).strip()
+    if not brand:
+        raise Unavailable("sysctl printed nothing")
+    return brand
+
+
+def cores(host: Host) -> Cores:  # noqa: ARG001 - the contract's; psutil knows no root
+    """Returns the cores; macOS has neither quotas nor affinity masks."""
+    logical = psutil.cpu_count()
+    if logical is None:
+        raise Unavailable("the number of CPUs is unknown")
+    return Cores(logical=logical, physical=psutil.cpu_count(logical=False), effective=logical)
+
+
+def memory(host: Host) -> Memory:  # noqa: ARG001 - the contract's; psutil knows no root
+    """Returns the host's memory."""
+    return Memory(total_bytes=psutil.virtual_memory().total)
+
+
+def os_name(host: Host) -> str:  # noqa: ARG001 - the contract's; `platform` knows no root
+    """Returns the product's name and version: "macOS 14.5"."""
+    version = platform.mac_ver()[0]
+    if not version:
+        raise Unavailable("this is not macOS")
+    return f"macOS {version}"
+
+
+def platform_name() -> str:
+    """Returns what `platform.platform()` does, which starts `uname -p` and `file` to find its last words."""
+    machine = platform.machine()
+    processor = "arm" if machine.startswith("arm") else "i386"
+    return f"macOS-{platform.mac_ver()[0]}-{machine}-{processor}-64bit"
+
+
+def container(host: Host) -> str | None:  # noqa: ARG001 - the contract's
+    """Returns None: containers on a Mac run in a Linux machine."""
+    return None
+
+
+def cloud(host: Host) -> str | None:  # noqa: ARG001 - the contract's
+    """Returns None: a Mac has no DMI files."""
+    return None
+
+
+def displays(host: Host, run: RunCommand) -> GpuReport:  # noqa: ARG001 - the contract of a GPU source
+    """Returns the GPUs that system_profiler lists, with or without a display."""
+    return GpuReport(gpus=parse_displays(run(_SYSTEM_PROFILER)))
+
+
+GPU_SOURCES = (displays,)
+
+
+def parse_displays(text: str) -> tuple[Gpu, ...]:
+    """Returns the GPUs in system_profiler's JSON.
+
+    Raises:
+        Unavailable: the text is no such JSON.
+    """
+    try:
+        cards = json.loads(text)["SPDisplaysDataType"]
+        return tuple(_gpu(card) for card in cards)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Unavailable("system_profiler printed no list of displays") from error
+
+
+def _gpu(card: Mapping[str, Any]) -> Gpu:
+    # A GPU without video memory of its own says nothing about it (Apple) or "shared" (Intel).
+    own_memory = card.get("spdisplays_vram") or card.get("_spdisplays_vram")
+    unified = "spdisplays_vram_shared" in card or (
+        own_memory is None and "Apple" in card.get("spdisplays_vendor", "")
+    )
+    return Gpu(
+        name=card.get("sppci_model") or card["_name"],
+        memory_bytes=None if unified or own_memory is None else _bytes(own_memory),
+        unified=unified,
+    )
+
+
+def _bytes(text: str) -> int | None:
+    """Returns the bytes of "1536 MB" or "4 GB"."""
+    size = re.fullmatch(r"(\d+) (MB|GB)", text.strip())
+    return int(size[1]) * _UNIT_BYTES[size[2]] if size else None

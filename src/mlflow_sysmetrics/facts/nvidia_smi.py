@@ -1,0 +1,70 @@
+"""NVIDIA GPUs through nvidia-smi, for where NVML does not load.
+
+Source:  nvidia-smi --query-gpu, in NVML's order. It does not tell the CUDA version in that form.
+Absent:  nvidia-smi is not installed, or says "No devices were found".
+Check:   nvidia-smi --query-gpu=name,uuid,memory.total,driver_version --format=csv,noheader,nounits
+"""
+
+from __future__ import annotations
+
+from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.facts.command import CommandFailed, CommandMissing, RunCommand
+from mlflow_sysmetrics.facts.values import Gpu, GpuReport
+from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.visible_gpus import mig_entries, visible_gpus
+
+_COMMAND = (
+    "nvidia-smi",
+    "--query-gpu=name,uuid,memory.total,driver_version",
+    "--format=csv,noheader,nounits",
+)
+_NO_DEVICES = "No devices were found"
+# What stands for a size on devices that share the host's memory (GB10, Thor, Orin).
+_NO_OWN_MEMORY = ("[N/A]", "N/A", "[Not Supported]", "Not Supported")
+
+
+def gpus(host: Host, run: RunCommand) -> GpuReport:
+    """Returns the visible GPUs that nvidia-smi lists.
+
+    Raises:
+        Unavailable: it failed, or the device nodes are there without it.
+    """
+    try:
+        listed = parse_gpus(run(_COMMAND))
+    except CommandMissing as error:
+        if (host.root / "dev/nvidiactl").exists():
+            raise Unavailable("/dev/nvidiactl is there, but neither NVML nor nvidia-smi") from error
+        return GpuReport()
+    except CommandFailed as error:
+        if _NO_DEVICES in error.output:
+            return GpuReport()
+        raise
+    indices = visible_gpus(host.environ, [gpu.uuid or "" for gpu in listed])
+    if not indices and mig_entries(host.environ):
+        raise Unavailable("nvidia-smi does not list the MIG device that CUDA_VISIBLE_DEVICES names")
+    return GpuReport(gpus=tuple(listed[index] for index in indices), conclusive=bool(listed))
+
+
+def parse_gpus(text: str) -> tuple[Gpu, ...]:
+    """Returns all GPUs of nvidia-smi's rows "name, uuid, MiB, driver".
+
+    Raises:
+        Unavailable: the text is no such list.
+    """
+    if _NO_DEVICES in text:
+        return ()
+    gpus_found = []
+    for line in text.strip().splitlines():
+        fields = [field.strip() for field in line.split(",")]
+        try:
+            name, uuid, mebibytes, driver = fields
+        except ValueError as error:
+            raise Unavailable("nvidia-smi printed no list of GPUs") from error
+        memory_bytes = int(mebibytes) * 2**20 if mebibytes.isdecimal() else None
+        unified = mebibytes in _NO_OWN_MEMORY
+        gpus_found.append(
+            Gpu(name=name, memory_bytes=memory_bytes, unified=unified, uuid=uuid, driver=driver)
+        )
+    if not gpus_found:
+        raise Unavailable("nvidia-smi printed nothing")
+    return tuple(gpus_found)

@@ -1,0 +1,93 @@
+"""What the sources of facts return, and how a value becomes the text of a tag."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+# MLflow 2 stores cut or refuse longer tag values; 250 is what every store and every version takes.
+LONGEST_VALUE = 249
+
+_ELLIPSIS = "..."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cores:
+    """CPUs: `physical` and `effective` (what this job may use) are None where unknown."""
+
+    logical: int
+    physical: int | None = None
+    effective: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """Bytes of the whole host, and of the limit on this job (None without one)."""
+
+    total_bytes: int
+    limit_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """One GPU that the job may use; None is unknown.
+
+    Attributes:
+        name: model, with the MIG profile where it is a slice of one.
+        memory_bytes: its own memory.
+        unified: it has none of its own and uses the host's.
+        uuid: as the vendor's tools write it.
+        driver: version of its driver.
+    """
+
+    name: str
+    memory_bytes: int | None = None
+    unified: bool = False
+    uuid: str | None = None
+    driver: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuReport:
+    """What one source, or all of them, found.
+
+    Attributes:
+        gpus: those that the job may use.
+        cuda: newest CUDA version that the driver supports.
+        problems: what could not be found out, one short clause each.
+        conclusive: no other source need be asked, even if there are no GPUs here.
+    """
+
+    gpus: tuple[Gpu, ...] = ()
+    cuda: str | None = None
+    problems: tuple[str, ...] = ()
+    conclusive: bool = False
+
+
+def gigabytes(count_bytes: int) -> str:
+    """Returns bytes as GB (1e9) with two decimals."""
+    return f"{count_bytes / 1e9:.2f}"
+
+
+def number(value: float) -> str:
+    """Returns a count of cores: "2", "1.5", never below "0.01"."""
+    return f"{max(round(value, 2), 0.01):g}"
+
+
+def shortened(value: str) -> str:
+    """Returns `value` on one line, without unprintable characters, short enough for a tag."""
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in value).split())
+    if len(line) <= LONGEST_VALUE:
+        return line
+    return line[: LONGEST_VALUE - len(_ELLIPSIS)].rstrip() + _ELLIPSIS
+
+
+def joined(items: Iterable[str], separator: str) -> str:
+    """Returns `items` in one value; those for which there is no room are counted: "a,b,+6 more"."""
+    parts = list(items)
+    value = separator.join(parts)
+    kept = len(parts)
+    while len(value) > LONGEST_VALUE and kept > 1:
+        kept -= 1
+        value = separator.join([*parts[:kept], f"+{len(parts) - kept} more"])
+    return shortened(value)

@@ -1,0 +1,134 @@
+"""Real parts: programs in their own interpreter, sqlite stores, and a server that counts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+from counting_server import CountingServer, counting_server
+
+MLFLOW = tuple(int(part) for part in version("mlflow").split(".")[:2])
+HOST_METRICS = {
+    "system/cpu_utilization_percentage",
+    "system/system_memory_usage_megabytes",
+    "system/system_memory_usage_percentage",
+    "system/disk_usage_percentage",
+    "system/disk_usage_megabytes",
+    "system/disk_available_megabytes",
+    "system/network_receive_megabytes",
+    "system/network_transmit_megabytes",
+}
+LEVELS = HOST_METRICS - {"system/cpu_utilization_percentage"}
+
+# MLflow 3 prints a line per run to the standard output.
+QUIET = {"GIT_PYTHON_REFRESH": "quiet", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
+
+# Every program begins with this: MLflow, a store, and the name of the run's store for the test to read.
+PREAMBLE = """
+import logging, os, sys, threading, time
+import mlflow
+import mlflow_sysmetrics
+"""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a program left."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+    @property
+    def lines(self) -> list[str]:
+        """Lines of its output; programs print run ids and the like, one a line."""
+        return self.stdout.split()
+
+
+@dataclass(frozen=True)
+class Store:
+    """A tracking store, read through MLflow."""
+
+    uri: str
+
+    @property
+    def client(self) -> Any:
+        with warnings.catch_warnings():
+            # MLflow 3.17 on SQLAlchemy 2.1, MLflow 2.8 on anything of today: their warnings, not ours.
+            warnings.simplefilter("ignore")
+            from mlflow import MlflowClient  # noqa: PLC0415 - importing MLflow takes a second
+
+            client = MlflowClient(self.uri)
+            client.get_experiment("0")
+        return client
+
+    def tags(self, run_id: str) -> dict[str, str]:
+        return dict(self.client.get_run(run_id).data.tags)
+
+    def keys(self, run_id: str) -> set[str]:
+        """Returns the system metrics that a run has."""
+        return {key for key in self.client.get_run(run_id).data.metrics if key.startswith("system/")}
+
+    def points(self, run_id: str, key: str) -> list[Any]:
+        """Returns the points of one series, oldest first."""
+        history = self.client.get_metric_history(run_id, key)
+        return sorted(history, key=lambda metric: metric.timestamp)
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database with MLflow's tables, made once: the making takes seconds."""
+    path = tmp_path_factory.mktemp("database") / "empty.db"
+    make = "import sys, mlflow; mlflow.MlflowClient(sys.argv[1]).get_experiment('0')"
+    environ = {**os.environ, "MLFLOW_RUN_CONTEXT_PROVIDER": "none"}
+    subprocess.run(
+        [sys.executable, "-c", make, f"sqlite:///{path}"], check=True, capture_output=True, env=environ
+    )
+    return path
+
+
+@pytest.fixture
+def store(tmp_path: Path, empty_database: Path) -> Store:
+    """An empty sqlite store."""
+    return Store(f"sqlite:///{shutil.copy(empty_database, tmp_path / 'runs.db')}")
+
+
+@pytest.fixture
+def server() -> Iterator[CountingServer]:
+    """A server on loopback that speaks MLflow's protocol, counts, and misbehaves on request."""
+    with counting_server() as running:
+        yield running
+
+
+Program = Callable[..., Finished]
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    """Runs a program in an interpreter of its own, with MLflow's tracking URI set, and returns what it left."""
+
+    def run(uri: str, code: str, *, timeout: float = 60, check: bool = True, **environ: str) -> Finished:
+        path = tmp_path / "program.py"
+        path.write_text(PREAMBLE + textwrap.dedent(code))
+        found = subprocess.run(
+            [sys.executable, "-W", "ignore", str(path)],
+            env={**os.environ, "MLFLOW_TRACKING_URI": uri, **QUIET, **environ},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        assert not check or found.returncode == 0, found.stderr
+        return Finished(found.returncode, found.stdout, found.stderr)
+
+    return run

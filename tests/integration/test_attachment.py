@@ -1,0 +1,221 @@
+"""Which runs are fed: exactly those that MLflow says, and each of them once."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from textwrap import dedent
+
+import pytest
+
+from conftest import HOST_METRICS, LEVELS, MLFLOW, Program, Store
+
+ONCE = {"MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.1", "MLFLOW_SYSMETRICS_SEND_INTERVAL": "0.5"}
+
+
+def test_installed_and_forgotten(program: Program, store: Store) -> None:
+    """A script that only imports mlflow and starts a run has tags and metrics on it."""
+    code = """
+        with mlflow.start_run() as run:
+            time.sleep(0.3)
+        print(run.info.run_id)
+    """
+    (run_id,) = program(store.uri, code).lines
+    assert store.keys(run_id) == HOST_METRICS
+    tags = store.tags(run_id)
+    assert {"sys.cpu", "sys.cpu_cores", "sys.memory_gb", "sys.disk_free_gb", "sys.platform"} <= tags.keys()
+    assert tags["sys.metrics"] == "on"
+
+
+def test_nested_and_threaded_runs(program: Program, store: Store) -> None:
+    code = """
+        ids = []
+        with mlflow.start_run() as parent:
+            with mlflow.start_run(nested=True) as child:
+                time.sleep(0.25)
+            ids += [parent.info.run_id, child.info.run_id]
+        def train():
+            with mlflow.start_run() as run:
+                time.sleep(0.25)
+            ids.append(run.info.run_id)
+        thread = threading.Thread(target=train)
+        thread.start(); thread.join()
+        print(*ids)
+    """
+    ids = program(store.uri, code, **ONCE).lines
+    assert len(ids) == 3
+    for run_id in ids:
+        assert store.keys(run_id) == HOST_METRICS
+
+
+def test_a_resumed_run_goes_on_where_it_was(program: Program, store: Store) -> None:
+    """MLflow 2.8 monitors new runs only, newer ones resumed runs too."""
+    code = """
+        if len(sys.argv) == 1 and "RESUME" not in os.environ:
+            with mlflow.start_run() as run:
+                time.sleep(0.3)
+        else:
+            with mlflow.start_run(run_id=os.environ["RESUME"]) as run:
+                time.sleep(0.3)
+        print(run.info.run_id, int(time.time() * 1000))
+    """
+    run_id, first_end = program(store.uri, code, **ONCE).lines
+    program(store.uri, code, RESUME=run_id, **ONCE)
+    points = store.points(run_id, "system/system_memory_usage_megabytes")
+    start = store.client.get_run(run_id).info.start_time
+    assert [point.step for point in points] == [(point.timestamp - start) // 1000 for point in points]
+    resumed = [point for point in points if point.timestamp > int(first_end)]
+    assert bool(resumed) is (MLFLOW >= (2, 9))
+
+
+def test_a_run_that_is_started_again_inside_itself(program: Program, store: Store) -> None:
+    """kedro-mlflow does so for each node of a pipeline. The series goes on until the outer end, and then ends."""
+    code = """
+        with mlflow.start_run() as run:
+            for _ in range(5):
+                with mlflow.start_run(run_id=run.info.run_id, nested=True):
+                    time.sleep(0.1)
+            inner = int(time.time() * 1000)
+            time.sleep(0.4)
+        print(run.info.run_id, inner)
+        print(len(mlflow_sysmetrics.status().attached), threading.active_count())
+    """
+    run_id, inner, attached, threads = program(store.uri, code, **ONCE).lines
+    points = store.points(run_id, "system/disk_usage_megabytes")
+    assert points[-1].timestamp > int(inner) + 300
+    assert len({point.timestamp for point in points}) == len(points)
+    assert (attached, threads) == ("0", "3")
+
+
+def test_autologged_runs(program: Program, store: Store) -> None:
+    code = """
+        import numpy
+        from sklearn.linear_model import LinearRegression
+        mlflow.sklearn.autolog(log_models=False, log_datasets=False)
+        LinearRegression().fit(numpy.arange(20).reshape(10, 2), numpy.arange(10))
+        print(mlflow.last_active_run().info.run_id)
+    """
+    run_id = program(store.uri, code).lines[-1]
+    assert store.keys(run_id) >= LEVELS
+    assert "sys.cpu" in store.tags(run_id)
+
+
+def test_a_monitor_built_by_hand(program: Program, store: Store) -> None:
+    """Lightning callbacks and MONAI build MLflow's class themselves."""
+    code = """
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+        run = mlflow.MlflowClient().create_run("0")
+        monitor = SystemMetricsMonitor(run.info.run_id, sampling_interval=0.1, samples_before_logging=1)
+        monitor.start()
+        time.sleep(0.5)
+        monitor.finish()
+        monitor.finish()
+        print(run.info.run_id, *[thread.name for thread in threading.enumerate()])
+    """
+    run_id, *threads = program(store.uri, code).lines
+    assert store.keys(run_id) == HOST_METRICS
+    assert len(store.points(run_id, "system/disk_usage_megabytes")) >= 5
+    assert "SystemMetricsMonitor" not in threads
+
+
+def test_a_run_made_by_the_client(program: Program, store: Store) -> None:
+    code = """
+        run = mlflow.MlflowClient().create_run("0")
+        with mlflow_sysmetrics.attach(run.info.run_id, node_id="node_1") as attachment:
+            time.sleep(0.3)
+        assert attachment.detach()
+        print(run.info.run_id)
+    """
+    (run_id,) = program(store.uri, code).lines
+    assert store.keys(run_id) == {key.replace("system/", "system/node_1/") for key in HOST_METRICS}
+
+
+@pytest.mark.parametrize(
+    ("code", "environ"),
+    [
+        ("mlflow.start_run(log_system_metrics=False)", {}),
+        ("mlflow.disable_system_metrics_logging(); mlflow.start_run()", {}),
+        ("mlflow.start_run()", {"MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false"}),
+        ("mlflow.start_run()", {"MLFLOW_RUN_CONTEXT_PROVIDER": "git"}),
+    ],
+)
+def test_off_means_off(program: Program, store: Store, code: str, environ: dict[str, str]) -> None:
+    after = """
+        time.sleep(0.3)
+        print(mlflow.active_run().info.run_id, *[thread.name for thread in threading.enumerate()])
+        mlflow.end_run()
+    """
+    run_id, *threads = program(store.uri, f"{code}\n{dedent(after)}", **environ).lines
+    assert store.keys(run_id) == set()
+    assert threads == ["MainThread"]
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [{"MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false"}, {"MLFLOW_SYSMETRICS_COLLECTORS": "-gpu"}],
+)
+def test_the_argument_of_start_run_has_the_last_word(
+    program: Program, store: Store, environ: dict[str, str]
+) -> None:
+    code = """
+        with mlflow.start_run(log_system_metrics=True) as run:
+            time.sleep(0.3)
+        print(run.info.run_id)
+    """
+    (run_id,) = program(store.uri, code, **environ).lines
+    assert store.keys(run_id) == HOST_METRICS
+
+
+def test_another_list_of_providers_leaves_mlflow_untouched(program: Program, store: Store) -> None:
+    code = """
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+        assert SystemMetricsMonitor.__module__.startswith("mlflow."), SystemMetricsMonitor.__module__
+        with mlflow.start_run() as run:
+            pass
+        print(run.info.run_id)
+    """
+    (run_id,) = program(store.uri, code, MLFLOW_RUN_CONTEXT_PROVIDER="none").lines
+    assert not [key for key in store.tags(run_id) if key.startswith("sys")]
+
+
+def test_mlflows_setters_are_read_again_for_each_run(program: Program, store: Store) -> None:
+    code = """
+        mlflow.set_system_metrics_sampling_interval(0.2)
+        mlflow.set_system_metrics_samples_before_logging(2)
+        if hasattr(mlflow, "set_system_metrics_node_id"):
+            mlflow.set_system_metrics_node_id("node_7")
+        with mlflow.start_run() as run:
+            time.sleep(1.0)
+        print(run.info.run_id)
+    """
+    (run_id,) = program(store.uri, code).lines
+    (key,) = [key for key in store.keys(run_id) if key.endswith("disk_usage_megabytes")]
+    points = store.points(run_id, key)
+    gaps = [later.timestamp - sooner.timestamp for sooner, later in pairwise(points)]
+    assert gaps[:2] == pytest.approx([400, 400], abs=100)
+
+
+def test_a_changed_tracking_uri_moves_later_runs_only(
+    program: Program, store: Store, tmp_path: object
+) -> None:
+    code = f"""
+        started, end = threading.Event(), threading.Event()
+        def train():
+            with mlflow.start_run() as run:
+                print(run.info.run_id, flush=True)
+                started.set()
+                end.wait()
+        thread = threading.Thread(target=train)
+        thread.start()
+        started.wait()
+        mlflow.set_tracking_uri("sqlite:///{tmp_path}/second.db")
+        with mlflow.start_run() as second:
+            time.sleep(0.3)
+        mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
+        end.set()
+        thread.join()
+        print(second.info.run_id, sum(one.name.startswith("sysmetrics") for one in threading.enumerate()))
+    """
+    first, second, threads = program(store.uri, code).lines
+    assert store.keys(first) == HOST_METRICS
+    assert Store(f"sqlite:///{tmp_path}/second.db").keys(second) == HOST_METRICS
+    assert threads == "3"

@@ -1,0 +1,117 @@
+"""A forked child is silent until it starts a run of its own."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+from counting_server import CountingServer
+
+from conftest import HOST_METRICS, Program
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot fork")
+
+FAST = {"MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.1", "MLFLOW_SYSMETRICS_SEND_INTERVAL": "0.2"}
+
+
+def test_a_child_has_no_thread_and_no_run(program: Program, server: CountingServer) -> None:
+    code = """
+        with mlflow.start_run() as run:
+            time.sleep(0.3)
+            child = os.fork()
+            if child == 0:
+                status = mlflow_sysmetrics.status()
+                print(threading.active_count(), status.running, len(status.attached), flush=True)
+                time.sleep(0.3)
+                os._exit(0)
+            os.waitpid(child, 0)
+    """
+    assert program(server.url, code, **FAST).lines == ["1", "False", "0"]
+
+
+def test_a_child_may_start_a_run_of_its_own(program: Program, server: CountingServer) -> None:
+    code = """
+        with mlflow.start_run() as parent:
+            time.sleep(0.3)
+            child = os.fork()
+            if child == 0:
+                with mlflow.start_run(nested=True) as run:
+                    print(run.info.run_id, flush=True)
+                    time.sleep(0.4)
+                names = sorted(thread.name.split("-")[1] for thread in threading.enumerate()[1:])
+                print(*names, flush=True)
+                os._exit(0)
+            os.waitpid(child, 0)
+            time.sleep(0.2)
+        print(parent.info.run_id)
+    """
+    child, *threads, parent = program(server.url, code, **FAST).lines
+    assert threads == ["sampler", "sender"]
+    assert server.points(child).keys() == HOST_METRICS
+    assert server.points(parent).keys() == HOST_METRICS
+
+
+def test_a_pool_of_forked_workers_changes_nothing_in_the_parents_series(
+    program: Program, server: CountingServer
+) -> None:
+    """As a DataLoader does, while the sampler and the sender are at work."""
+    code = """
+        import multiprocessing
+        def work(n):
+            time.sleep(0.01)
+            return mlflow_sysmetrics.status().ticks
+        if __name__ == "__main__":
+            with mlflow.start_run() as run:
+                ticks = set()
+                for _ in range(5):
+                    with multiprocessing.get_context("fork").Pool(4) as pool:
+                        ticks.update(pool.map(work, range(20)))
+                time.sleep(0.2)
+            status = mlflow_sysmetrics.status()
+            print(run.info.run_id, *ticks, status.points_pending, status.points_dropped)
+    """
+    run_id, ticks, pending, dropped = program(server.url, code, **FAST).lines
+    assert (ticks, pending, dropped) == ("0", "0", "0")
+    points = server.points(run_id)["system/disk_usage_megabytes"]
+    stamps = [point["timestamp"] for point in points]
+    assert max(Counter(stamps).values()) == 1
+    assert max(later - sooner for sooner, later in pairwise(stamps)) < 1000
+
+
+def test_fork_again_and_again_under_load_hangs_nothing(program: Program, server: CountingServer) -> None:
+    """The child ends the ordinary way, exit functions and all, with whatever locks the parent held."""
+    code = """
+        with mlflow.start_run() as run:
+            for n in range(100):
+                child = os.fork()
+                if child == 0:
+                    mlflow_sysmetrics.flush()
+                    mlflow_sysmetrics.status()
+                    os._exit(7 if mlflow_sysmetrics.status().attached else 0)
+                assert os.waitpid(child, 0)[1] == 0
+        print(run.info.run_id)
+    """
+    (run_id,) = program(server.url, code, MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL="0.1").lines
+    assert server.points(run_id).keys() == HOST_METRICS
+
+
+def test_a_child_that_exits_the_ordinary_way_leaves_the_parents_attachment_alone(
+    program: Program, server: CountingServer
+) -> None:
+    code = """
+        run = mlflow.MlflowClient().create_run("0")
+        attachment = mlflow_sysmetrics.attach(run.info.run_id)
+        child = os.fork()
+        if child == 0:
+            attachment.detach()
+            sys.exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        print(run.info.run_id, len(mlflow_sysmetrics.status().attached))
+        time.sleep(0.3)
+        attachment.detach()
+    """
+    run_id, attached = program(server.url, code, **FAST).lines
+    assert attached == "1"
+    assert server.points(run_id).keys() == HOST_METRICS

@@ -1,0 +1,145 @@
+"""What the series are: complete, true, and each run's own."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from counting_server import CountingServer
+
+from conftest import HOST_METRICS, LEVELS, Program, Store
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(0.05, LEVELS), (0.3, HOST_METRICS)])
+def test_short_runs_have_points(program: Program, store: Store, seconds: float, expected: set[str]) -> None:
+    code = f"""
+        with mlflow.start_run() as run:
+            time.sleep({seconds})
+        print(run.info.run_id)
+    """
+    (run_id,) = program(store.uri, code).lines
+    assert store.keys(run_id) >= expected
+
+
+def test_steps_are_seconds_since_the_start_that_the_server_knows(program: Program, store: Store) -> None:
+    code = """
+        with mlflow.start_run() as run:
+            time.sleep(2.5)
+        print(run.info.run_id)
+    """
+    (run_id,) = program(store.uri, code, MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL="0.1").lines
+    start = store.client.get_run(run_id).info.start_time
+    points = store.points(run_id, "system/disk_usage_megabytes")
+    assert len(points) > 20
+    assert [point.step for point in points] == [(point.timestamp - start) // 1000 for point in points]
+
+
+def test_the_first_value_of_cpu_is_true(program: Program, server: CountingServer) -> None:
+    """One busy thread on N CPUs is at least 100/N percent; the built-in monitor's first value is noise."""
+    code = """
+        with mlflow.start_run() as run:
+            ends = time.perf_counter() + 1.0
+            busy = os.times()
+            while time.perf_counter() < ends:
+                pass
+            spent = sum(os.times()[:2]) - sum(busy[:2])
+        print(run.info.run_id, spent / os.cpu_count() * 100)
+    """
+    run_id, expected = program(server.url, code, MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL="0.4").lines
+    values = [point["value"] for point in server.points(run_id)["system/cpu_utilization_percentage"]]
+    assert values
+    assert all(value >= float(expected) * 0.8 for value in values), (values, expected)
+    assert all(value <= 100 for value in values)
+
+
+def test_64_runs_in_64_threads_have_their_own_complete_series(
+    program: Program, server: CountingServer
+) -> None:
+    code = """
+        barrier = threading.Barrier(65)
+        def train():
+            with mlflow.start_run() as run:
+                barrier.wait()
+                barrier.wait()
+            print(run.info.run_id, flush=True)
+        threads = [threading.Thread(target=train) for _ in range(64)]
+        for thread in threads:
+            thread.start()
+        barrier.wait()
+        time.sleep(1.1)
+        names = [thread.name for thread in threading.enumerate()]
+        print(len([name for name in names if name.startswith("sysmetrics")]), flush=True)
+        barrier.wait()
+        for thread in threads:
+            thread.join()
+        print(mlflow_sysmetrics.status().points_dropped)
+    """
+    environ = {
+        "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.2",
+        "MLFLOW_SYSMETRICS_SEND_INTERVAL": "0.5",
+        "MLFLOW_SYSMETRICS_FLUSH_TIMEOUT": "30",
+    }
+    threads, *run_ids, dropped = program(server.url, code, **environ).lines
+    assert (threads, dropped) == ("2", "0")
+    assert len(set(run_ids)) == 64
+    for run_id in run_ids:
+        series = server.points(run_id)
+        assert series.keys() == HOST_METRICS
+        for key, points in series.items():
+            assert len(points) >= 5, key
+            assert max(Counter(point["timestamp"] for point in points).values()) == 1
+
+
+def test_200_runs_one_after_the_other_leave_nothing_behind(program: Program, server: CountingServer) -> None:
+    code = """
+        logging.basicConfig(level=logging.INFO, format="%(name)s %(message)s")
+        for name in ("mlflow", "urllib3", "git"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        import psutil
+        process = psutil.Process()
+        def train(count):
+            for _ in range(count):
+                with mlflow.start_run():
+                    pass
+            return threading.active_count(), process.num_fds(), process.memory_info().rss
+        train(50)
+        before = train(50)
+        after = train(100)
+        print(after[0] - before[0], after[1] - before[1], after[2] - before[2])
+        print(mlflow_sysmetrics.status().points_pending)
+    """
+    finished = program(server.url, code)
+    threads, descriptors, memory, pending = (int(word) for word in finished.lines)
+    assert (threads, descriptors, pending) == (0, 0, 0)
+    assert memory < 4e6
+    assert finished.stderr.count("Sampling started") == 1
+    assert finished.stderr.count("Sampling ended") == 1
+    assert finished.stderr.count("mlflow_sysmetrics") == 2
+    assert server.counts()["requests"]["runs/create"] == 200
+
+
+def test_idle_costs_nothing(program: Program, server: CountingServer) -> None:
+    code = """
+        with mlflow.start_run():
+            pass
+        ticks = mlflow_sysmetrics.status().ticks
+        before = time.process_time()
+        time.sleep(3)
+        print((time.process_time() - before) * 1000, mlflow_sysmetrics.status().ticks - ticks)
+    """
+    milliseconds, ticks = program(server.url, code, MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL="0.1").lines
+    assert ticks == "0"
+    assert float(milliseconds) < 10
+
+
+def test_flush_shows_what_was_sampled_so_far(program: Program, server: CountingServer) -> None:
+    code = """
+        with mlflow.start_run() as run:
+            time.sleep(0.3)
+            assert mlflow_sysmetrics.flush()
+            print(run.info.run_id, mlflow_sysmetrics.status().points_pending)
+            os._exit(0)
+    """
+    run_id, pending = program(server.url, code).lines
+    assert pending == "0"
+    assert server.points(run_id).keys() == HOST_METRICS

@@ -1,0 +1,139 @@
+"""Tags: who gets them, what they cost, and what happens when a tool hangs."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from counting_server import CountingServer
+
+from conftest import HOST_METRICS, Program, Store
+
+
+@pytest.mark.parametrize("value", ["sysmetrics", "git,sysmetrics"])
+def test_being_named_is_as_good_as_being_installed(program: Program, store: Store, value: str) -> None:
+    code = """
+        with mlflow.start_run() as run:
+            time.sleep(0.3)
+        print(run.info.run_id)
+    """
+    (run_id,) = program(store.uri, code, MLFLOW_RUN_CONTEXT_PROVIDER=value).lines
+    assert store.tags(run_id)["sys.metrics"] == "on"
+    assert store.keys(run_id) == HOST_METRICS
+
+
+def test_tags_alone_can_be_switched_off(program: Program, store: Store) -> None:
+    code = """
+        with mlflow.start_run() as run:
+            time.sleep(0.3)
+        print(run.info.run_id)
+    """
+    (run_id,) = program(store.uri, code, MLFLOW_SYSMETRICS_TAGS="off").lines
+    assert not [key for key in store.tags(run_id) if key.startswith("sys")]
+    assert store.keys(run_id) == HOST_METRICS
+
+
+def test_tags_say_when_metrics_are_off(program: Program, store: Store) -> None:
+    code = """
+        with mlflow.start_run() as run:
+            pass
+        print(run.info.run_id)
+    """
+    (run_id,) = program(store.uri, code, MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING="false").lines
+    assert store.tags(run_id)["sys.metrics"] == "off: MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=false"
+
+
+@pytest.fixture
+def hanging_nvidia_smi(tmp_path: Path) -> Path:
+    """A folder with an nvidia-smi that hangs for a minute."""
+    tool = tmp_path / "tools" / "nvidia-smi"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\nsleep 60\n")
+    tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
+    return tool.parent
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell script as a tool")
+def test_a_tool_that_hangs_costs_a_second_and_its_fact_comes_later(
+    program: Program, server: CountingServer, hanging_nvidia_smi: Path
+) -> None:
+    if Path("/dev/nvidiactl").exists():
+        pytest.skip("this machine has an NVIDIA GPU, so nvidia-smi is not asked")
+    code = """
+        began = time.perf_counter()
+        run = mlflow.start_run()
+        first = time.perf_counter() - began
+        time.sleep(4)
+        mlflow.end_run()
+        began = time.perf_counter()
+        with mlflow.start_run() as other:
+            second = time.perf_counter() - began
+        print(run.info.run_id, other.info.run_id, first, second)
+    """
+    path = f"{hanging_nvidia_smi}{os.pathsep}{os.environ['PATH']}"
+    run_id, other, first, second = program(server.url, code, PATH=path).lines
+    assert float(first) < 2.5  # one second for the facts; the rest is MLflow's first run in a process
+    assert float(second) < 0.5
+    for tags in (Store(server.url).tags(run_id), Store(server.url).tags(other)):
+        assert "nvidia-smi" in tags["sysmetrics.error"]
+        assert "sys.gpu" not in tags
+        assert "sys.cpu" in tags
+
+
+BAD = {
+    "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "abc",
+    "MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING": "-1",
+    "MLFLOW_SYSMETRICS_SEND_INTERVAL": "0",
+    "MLFLOW_SYSMETRICS_FLUSH_TIMEOUT": "nan",
+    "MLFLOW_SYSMETRICS_COLLECTORS": "gpuu",
+    "MLFLOW_SYSMETRICS_TAGS": "perhaps",
+    "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "2",
+}
+
+
+def test_bad_settings_warn_once_each_and_the_run_starts(program: Program, store: Store) -> None:
+    code = """
+        for _ in range(2):
+            with mlflow.start_run() as run:
+                time.sleep(0.3)
+        print(run.info.run_id)
+    """
+    finished = program(store.uri, code, **BAD)
+    assert store.keys(finished.lines[-1]) == HOST_METRICS
+    for variable, value in BAD.items():
+        (line,) = [line for line in finished.stderr.splitlines() if variable in line]
+        assert repr(value) in line
+        assert "using" in line
+
+
+def test_tags_are_cheap_and_start_no_process(program: Program, server: CountingServer) -> None:
+    code = """
+        provider = mlflow_sysmetrics.SysMetricsRunContextProvider()
+        first = provider.tags()
+        import subprocess
+        subprocess.Popen = None
+        threads = threading.active_count()
+        again = provider.tags()
+        assert threading.active_count() == threads
+        assert again is not first and again.keys() == first.keys()
+        print(provider.in_context(), all(isinstance(value, str) and len(value) < 250 for value in again.values()))
+    """
+    assert program(server.url, code).lines == ["True", "True"]
+
+
+def test_the_provider_may_be_imported_before_mlflow(program: Program, server: CountingServer) -> None:
+    """Its module must not run MLflow's import, which looks for it."""
+    code = """
+        import subprocess
+        line = (
+            "import warnings; warnings.simplefilter('error');"
+            "from mlflow_sysmetrics import SysMetricsRunContextProvider;"
+            "warnings.simplefilter('ignore');"
+            "import mlflow.tracking.context.registry as registry;"
+            "print([type(p).__name__ for p in registry._run_context_provider_registry].count('SysMetricsRunContextProvider'))"
+        )
+        print(subprocess.run([sys.executable, "-c", line], check=True, capture_output=True, text=True).stdout)
+    """
+    assert program(server.url, code).lines == ["1"]

@@ -1,0 +1,138 @@
+"""The first source that knows GPUs, and the tags of what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from facts_fake_nvml import FakeGpu, FakeNvml
+from facts_machines import NO_NVML, machine, printed, tools
+
+from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.facts import linux, nvml
+from mlflow_sysmetrics.facts.command import CommandFailed, CommandTimeout
+from mlflow_sysmetrics.facts.gpus import find_gpus, gpu_tags
+from mlflow_sysmetrics.facts.values import Gpu, GpuReport
+
+pytestmark = pytest.mark.unit
+
+SOURCES = (nvml.gpus, *linux.GPU_SOURCES)
+BROKEN = FakeNvml(init_error=FakeNvml.NVMLError_DriverNotLoaded("Driver Not Loaded"))
+INTEL = {"sys/class/drm/card0/device/vendor": "0x8086\n", "sys/class/drm/card0/device/device": "0x56a0\n"}
+
+
+def tags_and_reason(report: GpuReport) -> tuple[dict[str, str], str]:
+    tags: dict[str, str] = {}
+    try:
+        for tag, value in gpu_tags(report):
+            tags[tag] = value  # noqa: PERF403 - what was yielded before the error counts
+    except Unavailable as reason:
+        return tags, str(reason)
+    return tags, ""
+
+
+def found_on(
+    root: Path,
+    *,
+    fake: FakeNvml = NO_NVML,
+    files: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] | None = None,
+    **answers: str | Exception,
+) -> tuple[dict[str, str], str]:
+    host = machine(root, files, environ=environ, nvml=fake)
+    return tags_and_reason(find_gpus(host, tools(**answers), SOURCES))
+
+
+NONE = {"sys.gpu": "None", "sys.gpu_count": "0"}
+
+
+def test_two_equal_gpus_are_counted() -> None:
+    h200 = Gpu(name="NVIDIA H200", memory_bytes=150_754_820_096, uuid="GPU-a", driver="570.1")
+    assert tags_and_reason(GpuReport(gpus=(h200, h200), cuda="12.8")) == (
+        {
+            "sys.gpu": "2 x NVIDIA H200",
+            "sys.gpu_count": "2",
+            "sys.gpu_memory_gb": "150.75,150.75",
+            "sys.gpu_driver": "570.1",
+            "sys.gpu_uuid": "GPU-a,GPU-a",
+            "sys.gpu_cuda": "12.8",
+        },
+        "",
+    )
+
+
+def test_different_gpus_are_listed() -> None:
+    report = GpuReport(gpus=(Gpu(name="A", memory_bytes=10**9), Gpu(name="B"), Gpu(name="A", unified=True)))
+    tags, _ = tags_and_reason(report)
+    assert tags["sys.gpu"] == "2 x A, B"
+    assert tags["sys.gpu_memory_gb"] == "1.00,unknown,unified"
+
+
+def test_unified_memory_is_said_once() -> None:
+    tags, _ = tags_and_reason(GpuReport(gpus=(Gpu(name="NVIDIA GB10", unified=True),) * 2))
+    assert tags["sys.gpu_memory_gb"] == "unified"
+
+
+def test_what_is_unknown_is_absent() -> None:
+    tags, _ = tags_and_reason(GpuReport(gpus=(Gpu(name="Intel GPU [8086:56a0]"),)))
+    assert tags == {"sys.gpu": "Intel GPU [8086:56a0]", "sys.gpu_count": "1"}
+
+
+def test_sixteen_uuids_are_cut_between_two() -> None:
+    gpus = tuple(Gpu(name="V100", uuid=f"GPU-{index:036d}") for index in range(16))
+    tags, _ = tags_and_reason(GpuReport(gpus=gpus))
+    assert len(tags["sys.gpu_uuid"]) < 250
+    assert tags["sys.gpu_uuid"].endswith(f"GPU-{4:036d},+11 more")
+
+
+def test_nvml_comes_before_the_tool(tmp_path: Path) -> None:
+    fake = FakeNvml(FakeGpu("Tesla T4", "GPU-1", 16 * 10**9))
+    tags, reason = found_on(tmp_path, fake=fake, nvidia_smi=AssertionError())
+    assert (tags["sys.gpu"], reason) == ("Tesla T4", "")
+
+
+def test_the_tool_answers_where_nvml_does_not_work(tmp_path: Path) -> None:
+    tags, reason = found_on(tmp_path, fake=BROKEN, nvidia_smi=printed("nvidia_smi/two_a100.csv"))
+    assert tags["sys.gpu"] == "2 x NVIDIA A100-SXM4-80GB"
+    assert reason == "NVML: Driver Not Loaded"
+
+
+def test_intel_beside_a_broken_nvidia_driver_keeps_the_reason(tmp_path: Path) -> None:
+    failed = CommandFailed("nvidia-smi", 9, printed("nvidia_smi/driver_not_loaded.txt"))
+    tags, reason = found_on(tmp_path, fake=BROKEN, files=INTEL, nvidia_smi=failed)
+    assert tags["sys.gpu"] == "Intel GPU [8086:56a0]"
+    assert reason == "NVML: Driver Not Loaded, nvidia-smi failed with exit code 9"
+
+
+def test_certainly_none_without_library_tool_and_card(tmp_path: Path) -> None:
+    assert found_on(tmp_path) == (NONE, "")
+
+
+def test_certainly_none_where_the_tool_finds_no_devices(tmp_path: Path) -> None:
+    assert found_on(tmp_path, nvidia_smi=printed("nvidia_smi/no_devices.txt")) == (NONE, "")
+
+
+@pytest.mark.parametrize("listed", ["", "-1"])
+def test_certainly_none_where_all_are_hidden(tmp_path: Path, listed: str) -> None:
+    environ = {"CUDA_VISIBLE_DEVICES": listed}
+    fake = FakeNvml(FakeGpu("Tesla T4", "GPU-1", 1))
+    assert found_on(tmp_path, fake=fake, files=INTEL, environ=environ) == (NONE, "")
+
+
+def test_certainly_none_where_an_invalid_index_hides_all(tmp_path: Path) -> None:
+    fake = FakeNvml(FakeGpu("Tesla T4", "GPU-1", 1))
+    assert found_on(tmp_path, fake=fake, files=INTEL, environ={"CUDA_VISIBLE_DEVICES": "3"}) == (NONE, "")
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (CommandTimeout("nvidia-smi did not answer within 3 s"), "nvidia-smi did not answer within 3 s"),
+        (CommandFailed("nvidia-smi", 9, ""), "nvidia-smi failed with exit code 9"),
+        ("", "nvidia-smi printed nothing"),
+        ("\ufffd", "nvidia-smi printed no list of GPUs"),
+    ],
+)
+def test_a_failing_tool_is_not_none(tmp_path: Path, answer: str | Exception, reason: str) -> None:
+    assert found_on(tmp_path, nvidia_smi=answer) == ({}, reason)

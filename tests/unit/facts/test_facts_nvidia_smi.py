@@ -1,0 +1,99 @@
+"""GPUs through nvidia-smi's recorded answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from facts_machines import machine, printed, tools
+
+from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.facts import nvidia_smi
+from mlflow_sysmetrics.facts.command import CommandFailed, CommandTimeout
+from mlflow_sysmetrics.facts.values import Gpu, GpuReport
+
+pytestmark = pytest.mark.unit
+
+
+def report(root: Path, answer: str | Exception, **environ: str) -> GpuReport:
+    return nvidia_smi.gpus(machine(root, environ=environ), tools(nvidia_smi=answer))
+
+
+def test_one_gpu(tmp_path: Path) -> None:
+    assert report(tmp_path, printed("nvidia_smi/one_h200.csv")).gpus == (
+        Gpu(
+            name="NVIDIA H200",
+            memory_bytes=143771 * 2**20,
+            uuid="GPU-3f1c2a6e-8d5b-4a77-9c1e-6b0f2d9e4a10",
+            driver="570.133.20",
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("recorded", "names"),
+    [
+        ("two_a100", ["NVIDIA A100-SXM4-80GB", "NVIDIA A100-SXM4-80GB"]),
+        ("rtx4090_and_t1000", ["NVIDIA GeForce RTX 4090", "NVIDIA T1000 8GB"]),
+    ],
+)
+def test_two_gpus(tmp_path: Path, recorded: str, names: list[str]) -> None:
+    found = report(tmp_path, printed(f"nvidia_smi/{recorded}.csv"))
+    assert [gpu.name for gpu in found.gpus] == names
+
+
+def test_unified_memory(tmp_path: Path) -> None:
+    (gpu,) = report(tmp_path, printed("nvidia_smi/gb10_unified.csv")).gpus
+    assert (gpu.unified, gpu.memory_bytes) == (True, None)
+
+
+def test_a_size_that_is_an_error_is_unknown(tmp_path: Path) -> None:
+    (gpu,) = report(tmp_path, "NVIDIA T4, GPU-1, [Unknown Error], 550.1\n").gpus
+    assert (gpu.unified, gpu.memory_bytes) == (False, None)
+
+
+def test_only_visible_gpus(tmp_path: Path) -> None:
+    found = report(tmp_path, printed("nvidia_smi/rtx4090_and_t1000.csv"), CUDA_VISIBLE_DEVICES="1")
+    assert [gpu.name for gpu in found.gpus] == ["NVIDIA T1000 8GB"]
+
+
+def test_an_unknown_slice_is_not_none(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="does not list the MIG device"):
+        report(tmp_path, printed("nvidia_smi/one_h200.csv"), CUDA_VISIBLE_DEVICES="MIG-1")
+
+
+@pytest.mark.parametrize("exit_code", [0, 6])
+def test_no_devices(tmp_path: Path, exit_code: int) -> None:
+    text = printed("nvidia_smi/no_devices.txt")
+    answer = CommandFailed("nvidia-smi", exit_code, text) if exit_code else text
+    assert report(tmp_path, answer) == GpuReport()
+
+
+def test_a_missing_tool_is_no_problem(tmp_path: Path) -> None:
+    assert nvidia_smi.gpus(machine(tmp_path), tools()) == GpuReport()
+
+
+def test_a_missing_tool_beside_device_nodes_is_one(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="/dev/nvidiactl is there"):
+        nvidia_smi.gpus(machine(tmp_path, {"dev/nvidiactl": ""}), tools())
+
+
+@pytest.mark.parametrize(("recorded", "exit_code"), [("driver_not_loaded", 9), ("version_mismatch", 18)])
+def test_a_driver_that_does_not_work(tmp_path: Path, recorded: str, exit_code: int) -> None:
+    answer = CommandFailed("nvidia-smi", exit_code, printed(f"nvidia_smi/{recorded}.txt"))
+    with pytest.raises(Unavailable, match=f"^nvidia-smi failed with exit code {exit_code}$"):
+        report(tmp_path, answer)
+
+
+def test_a_tool_that_hangs(tmp_path: Path) -> None:
+    with pytest.raises(CommandTimeout):
+        report(tmp_path, CommandTimeout("nvidia-smi did not answer within 3 s"))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("", "printed nothing"), ("\n", "printed nothing"), ("\ufffd\x00", "no list"), ("a, b\n", "no list")],
+)
+def test_garbage(tmp_path: Path, text: str, reason: str) -> None:
+    with pytest.raises(Unavailable, match=reason):
+        report(tmp_path, text)

@@ -1,0 +1,125 @@
+"""GPUs through NVML, on a fake whose names are checked against the real module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from facts_fake_nvml import FakeGpu, FakeNvml
+from facts_machines import NO_NVML, machine, tools
+
+from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.facts import nvml
+from mlflow_sysmetrics.facts.values import Gpu, GpuReport
+from mlflow_sysmetrics.host import Host
+
+pytestmark = pytest.mark.unit
+
+H200 = FakeGpu("NVIDIA H200", "GPU-aaaa", 150_754_820_096)
+T4 = FakeGpu("Tesla T4", "GPU-bbbb", 16_106_127_360)
+SLICES = (
+    FakeGpu("NVIDIA H100 80GB HBM3 MIG 3g.40gb", "MIG-1111", 42_412_802_048),
+    FakeGpu("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "MIG-2222", 10_468_982_784),
+)
+SLICED = FakeGpu("NVIDIA H100 80GB HBM3", "GPU-cccc", 85_520_809_984, slices=SLICES)
+
+
+def report(root: Path, fake: FakeNvml, **environ: str) -> GpuReport:
+    return nvml.gpus(machine(root, nvml=fake, environ=environ), tools())
+
+
+def test_the_fake_has_only_names_of_the_real_module() -> None:
+    pynvml = pytest.importorskip("pynvml")
+    names = [name for name in vars(FakeNvml) if name.lower().startswith("nvml")]
+    assert [name for name in names if not hasattr(pynvml, name)] == []
+    errors = [name for name in names if name.startswith("NVMLError_")]
+    assert all(issubclass(getattr(pynvml, name), pynvml.NVMLError) for name in errors)
+
+
+def test_one_gpu(tmp_path: Path) -> None:
+    assert report(tmp_path, FakeNvml(H200)) == GpuReport(
+        gpus=(Gpu(name="NVIDIA H200", memory_bytes=150_754_820_096, uuid="GPU-aaaa", driver="570.133.20"),),
+        cuda="12.8",
+        conclusive=True,
+    )
+
+
+def test_old_bindings_that_return_bytes(tmp_path: Path) -> None:
+    fake = FakeNvml(FakeGpu(b"Tesla V100", b"GPU-dddd", 1), driver=b"418.87", cuda=10010)
+    found = report(tmp_path, fake)
+    assert found.gpus == (Gpu(name="Tesla V100", memory_bytes=1, uuid="GPU-dddd", driver="418.87"),)
+    assert found.cuda == "10.1"
+
+
+def test_only_visible_gpus_in_their_order(tmp_path: Path) -> None:
+    found = report(tmp_path, FakeNvml(H200, T4), CUDA_VISIBLE_DEVICES="GPU-bbbb,0")
+    assert [gpu.name for gpu in found.gpus] == ["Tesla T4", "NVIDIA H200"]
+
+
+def test_an_index_beyond_the_last_gpu_leaves_certainly_none(tmp_path: Path) -> None:
+    assert report(tmp_path, FakeNvml(H200), CUDA_VISIBLE_DEVICES="1") == GpuReport(conclusive=True)
+
+
+def test_cdi_containers_show_their_gpus(tmp_path: Path) -> None:
+    assert report(tmp_path, FakeNvml(H200), NVIDIA_VISIBLE_DEVICES="void").gpus
+
+
+def test_an_unsupported_query_costs_only_itself(tmp_path: Path) -> None:
+    lost = FakeNvml.NVMLError("Unknown Error")
+    found = report(tmp_path, FakeNvml(FakeGpu("GRID A10-4Q", "GPU-a10", lost)))
+    assert found.gpus == (Gpu(name="GRID A10-4Q", uuid="GPU-a10", driver="570.133.20"),)
+    assert found.problems == ()
+
+
+@pytest.mark.parametrize("memory", [0, FakeNvml.NVMLError_NotSupported("Not Supported")])
+def test_unified_memory(tmp_path: Path, memory: int | Exception) -> None:
+    (gpu,) = report(tmp_path, FakeNvml(FakeGpu("NVIDIA GB10", "GPU-gb10", memory))).gpus
+    assert (gpu.unified, gpu.memory_bytes) == (True, None)
+
+
+def test_a_lost_gpu_costs_only_itself(tmp_path: Path) -> None:
+    lost = FakeGpu(FakeNvml.NVMLError_GpuIsLost("GPU is lost"), "GPU-bbbb")
+    found = report(tmp_path, FakeNvml(H200, lost))
+    assert [gpu.name for gpu in found.gpus] == ["NVIDIA H200"]
+    assert found.problems == ("GPU 1: GPU is lost",)
+
+
+def test_a_lost_gpu_that_is_hidden_is_no_problem(tmp_path: Path) -> None:
+    lost = FakeGpu(FakeNvml.NVMLError_GpuIsLost("GPU is lost"), "GPU-bbbb")
+    assert report(tmp_path, FakeNvml(H200, lost), CUDA_VISIBLE_DEVICES="0").problems == ()
+
+
+def test_a_sliced_gpu_is_shown_as_its_slices(tmp_path: Path) -> None:
+    assert [gpu.name for gpu in report(tmp_path, FakeNvml(SLICED)).gpus] == [piece.name for piece in SLICES]
+
+
+def test_only_the_slice_that_is_named(tmp_path: Path) -> None:
+    found = report(tmp_path, FakeNvml(H200, SLICED), CUDA_VISIBLE_DEVICES="MIG-2222")
+    assert [gpu.uuid for gpu in found.gpus] == ["MIG-2222"]
+
+
+def test_an_unknown_slice_is_not_none(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="does not list the MIG device"):
+        report(tmp_path, FakeNvml(H200), CUDA_VISIBLE_DEVICES="MIG-9999")
+
+
+def test_no_devices(tmp_path: Path) -> None:
+    assert report(tmp_path, FakeNvml()) == GpuReport()
+
+
+def test_no_library_is_no_problem(tmp_path: Path) -> None:
+    assert report(tmp_path, NO_NVML) == GpuReport()
+
+
+def test_no_bindings_are_no_problem(tmp_path: Path) -> None:
+    def missing() -> NoReturn:
+        raise ImportError
+
+    assert nvml.gpus(Host(root=tmp_path, environ={}, load_nvml=missing), tools()) == GpuReport()
+
+
+def test_a_library_that_does_not_work_says_why(tmp_path: Path) -> None:
+    fake = FakeNvml(init_error=FakeNvml.NVMLError_DriverNotLoaded("Driver Not Loaded"))
+    with pytest.raises(Unavailable, match=r"^NVML: Driver Not Loaded$"):
+        report(tmp_path, fake)

@@ -1,0 +1,248 @@
+"""The own cgroup and its limits, on small trees of /proc and /sys/fs/cgroup."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from mlflow_sysmetrics.cgroups import (
+    V1,
+    V2,
+    CgroupLimits,
+    CgroupMount,
+    controller_directory,
+    group_paths,
+    limits,
+    parse_cgroup_mounts,
+    parse_cpu_list,
+    parse_cpu_quota,
+    parse_memory_limit,
+    parse_own_groups,
+)
+from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.host import Host
+
+pytestmark = pytest.mark.unit
+
+V2_MOUNT = "35 24 0:30 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n"
+SLICE = "sys/fs/cgroup/user.slice"
+
+
+def host(root: Path, cgroup: str, mountinfo: str, files: Mapping[str, str]) -> Host:
+    tree = {"proc/self/cgroup": cgroup, "proc/self/mountinfo": mountinfo, **files}
+    for path, text in tree.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+    return Host(root=root, environ={})
+
+
+def test_v2_quota_and_memory_of_the_own_group(tmp_path: Path) -> None:
+    machine = host(
+        tmp_path,
+        "0::/user.slice/job.scope\n",
+        V2_MOUNT,
+        {
+            f"{SLICE}/job.scope/cpu.max": "150000 100000\n",
+            f"{SLICE}/job.scope/memory.max": "4294967296\n",
+            f"{SLICE}/job.scope/memory.high": "max\n",
+            f"{SLICE}/job.scope/cpuset.cpus.effective": "0-3,8\n",
+        },
+    )
+    assert limits(machine) == CgroupLimits(
+        memory_bytes=4294967296, cpu_cores=1.5, cpus=frozenset({0, 1, 2, 3, 8})
+    )
+
+
+def test_v2_smaller_ancestor_wins(tmp_path: Path) -> None:
+    machine = host(
+        tmp_path,
+        "0::/user.slice/job.scope\n",
+        V2_MOUNT,
+        {
+            f"{SLICE}/job.scope/cpu.max": "800000 100000\n",
+            f"{SLICE}/job.scope/memory.max": "8589934592\n",
+            f"{SLICE}/cpu.max": "200000 100000\n",
+            f"{SLICE}/memory.max": "2147483648\n",
+        },
+    )
+    assert limits(machine) == CgroupLimits(memory_bytes=2147483648, cpu_cores=2.0)
+
+
+def test_v2_memory_high_limits_too(tmp_path: Path) -> None:
+    files = {f"{SLICE}/memory.max": "4294967296\n", f"{SLICE}/memory.high": "1073741824\n"}
+    assert limits(host(tmp_path, "0::/user.slice\n", V2_MOUNT, files)).memory_bytes == 1073741824
+
+
+def test_v2_cpuset_of_an_ancestor_counts_where_the_own_group_has_none(tmp_path: Path) -> None:
+    files = {f"{SLICE}/job.scope/cpu.max": "max 100000\n", f"{SLICE}/cpuset.cpus.effective": "4-5\n"}
+    machine = host(tmp_path, "0::/user.slice/job.scope\n", V2_MOUNT, files)
+    assert limits(machine) == CgroupLimits(cpus=frozenset({4, 5}))
+
+
+def test_v2_private_namespace_of_a_container(tmp_path: Path) -> None:
+    machine = host(
+        tmp_path,
+        "0::/\n",
+        "1200 1190 0:26 / /sys/fs/cgroup ro,nosuid - cgroup2 cgroup rw\n",
+        {"sys/fs/cgroup/cpu.max": "50000 100000\n", "sys/fs/cgroup/memory.max": "536870912\n"},
+    )
+    assert limits(machine) == CgroupLimits(memory_bytes=536870912, cpu_cores=0.5)
+
+
+def test_v1_docker_container_whose_mount_root_is_its_own_group(tmp_path: Path) -> None:
+    machine = host(
+        tmp_path,
+        "5:memory:/docker/c0ffee\n4:cpu,cpuacct:/docker/c0ffee\n3:cpuset:/docker/c0ffee\n1:name=systemd:/docker/c0ffee\n",
+        "60 50 0:31 /docker/c0ffee /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n"
+        "61 50 0:32 /docker/c0ffee /sys/fs/cgroup/cpu,cpuacct ro - cgroup cgroup rw,cpu,cpuacct\n"
+        "62 50 0:33 /docker/c0ffee /sys/fs/cgroup/cpuset ro - cgroup cgroup rw,cpuset\n",
+        {
+            "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+            "sys/fs/cgroup/memory/memory.stat": "cache 0\nhierarchical_memory_limit 3221225472\n",
+            "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "250000\n",
+            "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000\n",
+            "sys/fs/cgroup/cpuset/cpuset.effective_cpus": "\n",
+            "sys/fs/cgroup/cpuset/cpuset.cpus": "0,2\n",
+        },
+    )
+    assert limits(machine) == CgroupLimits(memory_bytes=3221225472, cpu_cores=2.5, cpus=frozenset({0, 2}))
+
+
+HYBRID_GROUPS = "4:memory:/job/a\n3:cpuset:/\n2:cpu:/\n0::/\n"
+HYBRID_MOUNTS = (
+    "32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n"
+    "34 31 0:31 / /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset\n"
+    "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
+    "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
+)
+
+
+def test_hybrid_takes_each_controller_where_it_is_bound(tmp_path: Path) -> None:
+    machine = host(
+        tmp_path,
+        HYBRID_GROUPS,
+        HYBRID_MOUNTS,
+        {
+            "sys/fs/cgroup/memory/job/a/memory.limit_in_bytes": "2147483648\n",
+            "sys/fs/cgroup/memory/job/memory.limit_in_bytes": "1073741824\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+            "sys/fs/cgroup/unified/io.stat": "",
+        },
+    )
+    assert limits(machine) == CgroupLimits(memory_bytes=1073741824)
+    assert controller_directory(machine, "memory").version == V1
+    assert controller_directory(machine, "memory").own == "sys/fs/cgroup/memory/job/a"
+    assert controller_directory(machine, "io").version == V2
+    assert controller_directory(machine, "io").paths == ("sys/fs/cgroup/unified",)
+
+
+def test_a_limit_of_the_whole_host_is_none(tmp_path: Path) -> None:
+    machine = host(tmp_path, "0::/user.slice\n", V2_MOUNT, {f"{SLICE}/memory.max": "8000000000\n"})
+    assert limits(machine, host_memory_bytes=8_000_000_000).memory_bytes is None
+    assert limits(machine, host_memory_bytes=8_000_000_001).memory_bytes == 8_000_000_000
+
+
+def test_a_group_that_the_container_does_not_see_leaves_its_nearest_visible_ancestor(tmp_path: Path) -> None:
+    files = {"sys/fs/cgroup/memory.max": "1048576\n"}
+    assert limits(host(tmp_path, "0::/gone/group\n", V2_MOUNT, files)).memory_bytes == 1048576
+
+
+def test_without_cgroups_nothing_is_limited(tmp_path: Path) -> None:
+    assert limits(Host(root=tmp_path, environ={})) == CgroupLimits()
+
+
+def test_without_cgroups_there_is_no_directory(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="no cgroup"):
+        controller_directory(Host(root=tmp_path, environ={}), "memory")
+
+
+def test_a_controller_that_is_not_mounted_has_no_directory(tmp_path: Path) -> None:
+    machine = host(tmp_path, "4:memory:/\n", "", {})
+    with pytest.raises(Unavailable, match="memory controller is mounted"):
+        controller_directory(machine, "memory")
+    with pytest.raises(Unavailable, match="no cgroup has the cpu controller"):
+        controller_directory(machine, "cpu")
+
+
+def test_garbage_limits_nothing(tmp_path: Path) -> None:
+    files = {
+        f"{SLICE}/memory.max": "\x00\x01",
+        f"{SLICE}/cpu.max": "soon",
+        f"{SLICE}/cpuset.cpus.effective": "a-b",
+    }
+    assert limits(host(tmp_path, "0::/user.slice\n", V2_MOUNT, files)) == CgroupLimits()
+
+
+@pytest.mark.parametrize(
+    ("group", "root", "expected"),
+    [
+        ("/a/b", "/", ("m/a/b", "m/a", "m")),
+        ("/docker/c0ffee", "/docker/c0ffee", ("m",)),
+        ("/docker/c0ffee/job", "/docker/c0ffee", ("m/job", "m")),
+        ("/docker/c0ffee2", "/docker/c0ffee", ("m",)),
+        ("/", "/docker/c0ffee", ("m",)),
+        ("/../other", "/", ("m",)),
+        ("/", "/..", ("m",)),
+    ],
+)
+def test_group_paths_strip_the_mount_root(group: str, root: str, expected: tuple[str, ...]) -> None:
+    assert group_paths(group, CgroupMount(root, "/m", V2)) == expected
+
+
+def test_own_groups_by_controller() -> None:
+    text = "4:cpu,cpuacct:/a:b\n1:name=systemd:/init.scope\n0::/user.slice\nnonsense\n"
+    assert parse_own_groups(text) == {
+        "cpu": "/a:b",
+        "cpuacct": "/a:b",
+        "name=systemd": "/init.scope",
+        "": "/user.slice",
+    }
+
+
+def test_mounts_of_both_versions() -> None:
+    text = (
+        "22 1 0:5 / /proc rw - proc proc rw\n"
+        r"60 50 0:31 / /sys/fs/my\040cgroup rw shared:3 - cgroup cgroup rw,memory"
+        "\n" + V2_MOUNT + "short - line\n"
+    )
+    assert parse_cgroup_mounts(text) == (
+        CgroupMount("/", "/sys/fs/my cgroup", V1, frozenset({"rw", "memory"})),
+        CgroupMount("/", "/sys/fs/cgroup", V2),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("max\n", None),
+        ("9223372036854771712\n", None),
+        ("9223372036854710272\n", None),
+        ("0\n", None),
+        ("", None),
+        ("1073741824\n", 1073741824),
+    ],
+)
+def test_memory_limit(text: str, expected: int | None) -> None:
+    assert parse_memory_limit(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("quota", "period", "expected"),
+    [
+        ("max", "100000", None),
+        ("-1", "100000", None),
+        ("150000", "100000", 1.5),
+        ("1000", "0", None),
+        ("", "", None),
+    ],
+)
+def test_cpu_quota(quota: str, period: str, expected: float | None) -> None:
+    assert parse_cpu_quota(quota, period) == expected
+
+
+@pytest.mark.parametrize(("text", "expected"), [("0-2,5\n", {0, 1, 2, 5}), ("3", {3}), ("\n", set())])
+def test_cpu_list(text: str, expected: set[int]) -> None:
+    assert parse_cpu_list(text) == expected
