@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from mlflow_sysmetrics.daemon import Attachment, attach, end_at_exit
-from mlflow_sysmetrics.errors import SettingsError, Unavailable
+from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts import host_facts
 from mlflow_sysmetrics.settings import METRICS, Settings
 
@@ -180,9 +180,16 @@ def _repair_switch() -> None:
 
 
 def _put_stand_in(module: ModuleType) -> None:
-    if not hasattr(module, _CLASS):
-        raise SettingsError(f"{module.__name__} has no {_CLASS}")
-    setattr(module, _CLASS, SystemMetricsMonitor)
+    """Replaces the class; a module of a future MLflow that has none is left alone, with one warning."""
+    if hasattr(module, _CLASS):
+        setattr(module, _CLASS, SystemMetricsMonitor)
+    else:
+        _logger.warning(
+            "System metrics are MLflow's own: %s of MLflow %s has no %s to stand in for.",
+            module.__name__,
+            mlflow_version(),
+            _CLASS,
+        )
 
 
 class _MonitorFinder(importlib.abc.MetaPathFinder):

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from facts_fake_nvml import FakeNvml
-
+from fake_nvml import FakeNvml
 from mlflow_sysmetrics.facts.command import CommandMissing, RunCommand
 from mlflow_sysmetrics.host import DiskUsage, Host
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from facts_fake_nvml import FakeGpu, FakeNvml
 from facts_machines import NO_NVML, machine, printed, tools
 
+from fake_nvml import FakeGpu, FakeNvml
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts import HostFacts, host_facts, linux, macos, windows
 from mlflow_sysmetrics.facts.catalogue import FACTS, Fact

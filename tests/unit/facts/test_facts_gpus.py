@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from facts_fake_nvml import FakeGpu, FakeNvml
 from facts_machines import NO_NVML, machine, printed, tools
 
+from fake_nvml import FakeGpu, FakeNvml
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts import linux, nvml
 from mlflow_sysmetrics.facts.command import CommandFailed, CommandTimeout

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from facts_fake_nvml import FakeGpu, FakeNvml
 from facts_machines import NO_NVML, machine, tools
 
+from fake_nvml import FakeGpu, FakeNvml
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts import nvml
 from mlflow_sysmetrics.facts.values import Gpu, GpuReport

@@ -12,6 +12,12 @@ from typing import Any, NamedTuple
 
 class _Memory(NamedTuple):
     total: int
+    used: int
+
+
+class _Utilization(NamedTuple):
+    gpu: int
+    memory: int
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,10 @@ class FakeGpu:
     name: str | bytes | Exception
     uuid: str | bytes = ""
     memory_bytes: int | Exception = 0
+    memory_used_bytes: int = 0
+    utilization: int | Exception = 0
+    power_milliwatts: int | Exception = 0
+    power_limit_milliwatts: int | Exception = 0
     slices: tuple[FakeGpu, ...] | None = None
     """MIG slices by their place; None where MIG is off."""
 
@@ -75,7 +85,16 @@ class FakeNvml:
         return handle.uuid
 
     def nvmlDeviceGetMemoryInfo(self, handle: FakeGpu) -> _Memory:
-        return _Memory(_answer(handle.memory_bytes))
+        return _Memory(_answer(handle.memory_bytes), handle.memory_used_bytes)
+
+    def nvmlDeviceGetUtilizationRates(self, handle: FakeGpu) -> _Utilization:
+        return _Utilization(_answer(handle.utilization), 0)
+
+    def nvmlDeviceGetPowerUsage(self, handle: FakeGpu) -> int:
+        return _answer(handle.power_milliwatts)  # type: ignore[no-any-return]
+
+    def nvmlDeviceGetEnforcedPowerLimit(self, handle: FakeGpu) -> int:
+        return _answer(handle.power_limit_milliwatts)  # type: ignore[no-any-return]
 
     def nvmlSystemGetDriverVersion(self) -> str | bytes:
         return self.driver

@@ -1,0 +1,72 @@
+"""The collectors of macOS and Windows, which run on every system that psutil knows."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+
+import psutil
+import pytest
+from pytest_mock import MockerFixture
+
+from mlflow_sysmetrics.collectors import PORTABLE
+from mlflow_sysmetrics.collectors.host_psutil import CpuPsutil, MemoryPsutil, NetworkPsutil
+from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.host import Host
+
+Times = namedtuple("Times", ["user", "system", "idle"])  # noqa: PYI024 - the shape of psutil's own
+Counters = namedtuple("Counters", ["bytes_sent", "bytes_recv"])  # noqa: PYI024 - as above
+
+
+def test_every_portable_collector_reads_this_host() -> None:
+    for collector in PORTABLE:
+        if collector.__name__ != "Nvidia":
+            one = collector(Host())
+            list(one.collect(0))
+            assert list(one.collect(1)) or collector is CpuPsutil
+
+
+def test_cpu_is_the_share_since_the_reading_before(mocker: MockerFixture) -> None:
+    mocker.patch.object(psutil, "cpu_times", side_effect=[Times(10, 10, 80), Times(40, 20, 100)])
+    one = CpuPsutil(Host())
+    assert list(one.collect(0)) == []
+    ((_, _, value, span),) = one.collect(2)
+    assert value == pytest.approx(100 * 40 / 60)
+    assert span == 2
+
+
+def test_cpu_counters_that_stand_still_give_nothing(mocker: MockerFixture) -> None:
+    mocker.patch.object(psutil, "cpu_times", return_value=Times(10, 10, 80))
+    one = CpuPsutil(Host())
+    list(one.collect(0))
+    assert list(one.collect(1)) == []
+
+
+def test_memory_in_use_is_what_psutil_says(mocker: MockerFixture) -> None:
+    memory = mocker.patch.object(psutil, "virtual_memory").return_value
+    memory.used, memory.total = 4e9, 16e9
+    assert [sample.value for sample in MemoryPsutil(Host()).collect(0)] == [4000, 25]
+
+
+def test_loopback_and_tunnels_do_not_count(mocker: MockerFixture) -> None:
+    def counters(scale: int) -> dict[str, Counters]:
+        return {
+            "lo0": Counters(9 * scale, 9 * scale),
+            "utun3": Counters(5 * scale, 5 * scale),
+            "Loopback Pseudo-Interface 1": Counters(7 * scale, 7 * scale),
+            "en0": Counters(scale, 2 * scale),
+        }
+
+    mocker.patch.object(psutil, "net_io_counters", side_effect=[counters(1_000_000), counters(3_000_000)])
+    assert [sample.value for sample in NetworkPsutil(Host()).collect(0)] == [4, 2]
+
+
+@pytest.mark.parametrize(
+    ("collector", "function"),
+    [(CpuPsutil, "cpu_times"), (MemoryPsutil, "virtual_memory"), (NetworkPsutil, "net_io_counters")],
+)
+def test_what_psutil_cannot_read_is_unavailable(
+    mocker: MockerFixture, collector: type[CpuPsutil], function: str
+) -> None:
+    mocker.patch.object(psutil, function, side_effect=OSError("not here"))
+    with pytest.raises(Unavailable, match=f"psutil.{function}: not here"):
+        collector(Host())

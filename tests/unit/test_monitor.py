@@ -1,0 +1,120 @@
+"""The stand-in's place in MLflow, without MLflow: a package that looks like it, and ones that do not."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from mlflow_sysmetrics import monitor
+from mlflow_sysmetrics.errors import SettingsError, Unavailable
+from mlflow_sysmetrics.settings import METRICS
+
+CLASS = "class SystemMetricsMonitor:\n    pass\nOTHER = 1\n"
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A package of the shape of MLflow's system metrics, and MLflow's switch beside it."""
+    (tmp_path / "likemlflow").mkdir()
+    (tmp_path / "likemlflow/__init__.py").write_text("")
+    (tmp_path / "likemlflow/monitor.py").write_text(CLASS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(monitor, "MONITOR_MODULE", "likemlflow.monitor")
+    switches = ModuleType("mlflow.environment_variables")
+    setattr(switches, METRICS, SimpleNamespace(default=False))
+    monkeypatch.setitem(sys.modules, "mlflow.environment_variables", switches)
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    importlib.invalidate_caches()
+    yield tmp_path / "likemlflow"
+    for name in [name for name in sys.modules if name.startswith("likemlflow")]:
+        del sys.modules[name]
+
+
+def switch() -> SimpleNamespace:
+    return getattr(sys.modules["mlflow.environment_variables"], METRICS)  # type: ignore[no-any-return]
+
+
+@pytest.mark.usefixtures("package")
+def test_the_class_is_replaced_when_its_module_is_imported_and_not_before() -> None:
+    monitor.install()
+    assert "likemlflow.monitor" not in sys.modules
+    found = importlib.import_module("likemlflow.monitor")
+    assert found.SystemMetricsMonitor is monitor.SystemMetricsMonitor
+    assert found.OTHER == 1
+    assert switch().default is True
+
+
+@pytest.mark.usefixtures("package")
+def test_the_class_of_a_module_that_is_there_already_is_replaced_at_once() -> None:
+    found = importlib.import_module("likemlflow.monitor")
+    monitor.install()
+    assert found.SystemMetricsMonitor is monitor.SystemMetricsMonitor
+
+
+@pytest.mark.usefixtures("package")
+def test_installing_twice_is_installing_once() -> None:
+    finders = len(sys.meta_path)
+    monitor.install()
+    monitor.install()
+    assert len(sys.meta_path) == finders + 1
+    importlib.import_module("likemlflow.monitor")
+    assert len(sys.meta_path) == finders
+
+
+def test_an_mlflow_without_system_metrics_is_named(package: Path) -> None:
+    (package / "monitor.py").unlink()
+    with pytest.raises(Unavailable, match=r"MLflow \d.* has no system metrics; MLflow 2.8 and newer have"):
+        monitor.install()
+    assert switch().default is False
+
+
+def test_an_mlflow_that_keeps_its_class_elsewhere_is_left_alone_with_one_warning(
+    package: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (package / "monitor.py").write_text("OTHER = 1\n")
+    monitor.install()
+    assert importlib.import_module("likemlflow.monitor").OTHER == 1
+    (record,) = caplog.records
+    assert "likemlflow.monitor" in record.message
+    assert "has no SystemMetricsMonitor to stand in for" in record.message
+
+
+@pytest.mark.usefixtures("package")
+@pytest.mark.parametrize(
+    ("given", "left"), [("maybe", "true"), ("off", "false"), ("0", "0"), ("True", "True")]
+)
+def test_a_switch_that_mlflow_would_raise_at_is_repaired(
+    monkeypatch: pytest.MonkeyPatch, given: str, left: str
+) -> None:
+    monkeypatch.setenv(METRICS, given)
+    monitor.install()
+    import os  # noqa: PLC0415
+
+    assert os.environ[METRICS] == left
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"sampling_interval": -1}, {"samples_before_logging": 0}, {"node_id": "("}]
+)
+def test_a_bad_argument_in_code_is_an_error(wrong: dict[str, object]) -> None:
+    with pytest.raises(SettingsError):
+        monitor.SystemMetricsMonitor("run", **wrong)  # type: ignore[arg-type]
+
+
+def test_a_run_that_cannot_be_attached_costs_one_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread at interpreter shutdown")
+
+    monkeypatch.setattr(monitor, "attach", fail)
+    one = monitor.SystemMetricsMonitor("run")
+    one.start()
+    one.finish()
+    (record,) = caplog.records
+    assert "System metrics of run run are off: RuntimeError: can't start new thread" in record.message
