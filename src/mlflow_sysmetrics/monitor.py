@@ -38,7 +38,7 @@ class SystemMetricsMonitor:
         run_id: the run.
         sampling_interval: seconds between two ticks, where the environment is silent.
         samples_before_logging: ticks per point, where the environment is silent.
-        resume_logging: taken for MLflow's sake; steps count from the run's start in any case.
+        resume_logging: whether the run existed before; its tags are then those of the machine it began on.
         node_id: name of this node in the keys, where the environment is silent.
         tracking_uri: the run's tracking server; by default the one that is in force now.
 
@@ -51,7 +51,7 @@ class SystemMetricsMonitor:
         run_id: str,
         sampling_interval: float | None = None,
         samples_before_logging: int | None = None,
-        resume_logging: bool = False,  # noqa: ARG002, FBT001, FBT002 - as above
+        resume_logging: bool = False,  # noqa: FBT001, FBT002 - as above
         node_id: str | None = None,
         tracking_uri: str | None = None,
     ) -> None:
@@ -67,6 +67,7 @@ class SystemMetricsMonitor:
         self._settings = settings
         self._tracking_uri = tracking_uri
         self._attachment: Attachment | None = None
+        self._resumed = resume_logging
         self._shadowed = _registered_monitors().get(run_id)
 
     def start(self) -> None:
@@ -79,7 +80,7 @@ class SystemMetricsMonitor:
                 settings=self._settings,
                 started_at=None if run is None else run.info.start_time,
             )
-            if run is not None and self._settings.tags:
+            if run is not None and self._settings.tags and not self._resumed:
                 _owe_late_facts(self._attachment, run.data.tags)
         except Exception as error:  # noqa: BLE001
             # The user's training calls us here, and a metric is never worth a training.
@@ -131,7 +132,7 @@ def _run_being_started(run_id: str) -> Any:  # noqa: ANN401 - mlflow.entities.Ru
 def _owe_late_facts(attachment: Attachment, present: dict[str, str]) -> None:
     """Has facts that were not yet known when the run was created put on it as soon as they are."""
     if "sys.platform" not in present:
-        return  # the run was not tagged by us, or on another machine long ago
+        return  # the run was not tagged by us
     facts = host_facts()
     if not facts.complete or facts.tags(wait_seconds=0).keys() - present.keys():
         facts.when_complete(

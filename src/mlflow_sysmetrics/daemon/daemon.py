@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from mlflow_sysmetrics.collectors import COLLECTORS, Collector
 from mlflow_sysmetrics.daemon.clock import Clock, SystemClock
 from mlflow_sysmetrics.daemon.feed import Feed
+from mlflow_sysmetrics.daemon.patience import Patience
 from mlflow_sysmetrics.daemon.points import Outbox
 from mlflow_sysmetrics.daemon.probe import Probe
 from mlflow_sysmetrics.daemon.sampler import Sampler
@@ -84,6 +85,7 @@ class Daemon:
         self._senders: dict[str, Sender] = {}
         self._running = False
         self._flush_timeout = settings.flush_timeout
+        self._sampler_patience = Patience()
 
     def attach(
         self, run_id: str, tracking_uri: str, settings: Settings, *, started_at: int | None = None
@@ -129,7 +131,7 @@ class Daemon:
                 return True
             self._feeds.pop(feed.key, None)
             self.sampler.remove(feed)
-        return self._deliver([feed], timeout)
+        return self._deliver(feed, timeout)
 
     def flush(self, timeout: float | None) -> bool:
         """Closes all windows and waits until everything that was sampled has been delivered.
@@ -154,7 +156,9 @@ class Daemon:
             self._feeds.clear()
             for feed in feeds:
                 self.sampler.remove(feed)
-        self._deliver(feeds, None)
+        ends = self._clock.monotonic() + self._flush_timeout
+        self._await_ends(feeds, ends, patient=False)
+        self._settle(ends, patient=False)
         status = self.status()
         _logger.info(
             "Sampling ended after %d ticks: %d points delivered, %d dropped.",
@@ -169,27 +173,35 @@ class Daemon:
                 status.last_error or f"no answer within {self._flush_timeout:g} s",
             )
 
-    def _deliver(self, feeds: Sequence[Feed], timeout: float | None) -> bool:
-        """Waits for the last points of feeds that were ended, then for the delivery of what they are owed."""
-        limit = self._flush_timeout if timeout is None else timeout
-        ends = self._clock.monotonic() + limit
-        complete = [self._wait(feed.ended, ends) for feed in feeds]
+    def _deliver(self, feed: Feed, timeout: float | None) -> bool:
+        """Waits for the last points of a feed that was ended, then for the delivery of what it is owed."""
+        patient = timeout is not None
+        ends = self._clock.monotonic() + (feed.settings.flush_timeout if timeout is None else timeout)
+        complete = self._await_ends([feed], ends, patient=patient)
+        return self._settle(ends, feed, patient=patient) and complete
+
+    def _await_ends(self, feeds: Sequence[Feed], ends: float, *, patient: bool) -> bool:
+        """Waits until the sampler has ended feeds; a hanging collector uses up patience, as a server does."""
+        began = self._clock.monotonic()
+        if not patient:
+            ends = began + self._sampler_patience.seconds(max(ends - began, 0.0))
+        ended = [self._wait(feed.ended, ends) for feed in feeds]
         for feed in feeds:
             feed.sender.close(feed.outbox)
-        return self._settle(ends, feeds, patient=timeout is not None) and all(complete)
+        if all(ended):
+            self._sampler_patience.reward()
+        else:
+            self._sampler_patience.waited_in_vain(began, self._clock.monotonic())
+        return all(ended)
 
-    def _settle(self, ends: float, feeds: Sequence[Feed] | None = None, *, patient: bool) -> bool:
-        """Has every sender deliver at once what it owes to the feeds, or to all runs, and waits for it."""
+    def _settle(self, ends: float, feed: Feed | None = None, *, patient: bool) -> bool:
+        """Has what a feed is owed delivered at once, or what all runs are, and waits for it."""
+        if feed is not None:
+            return feed.sender.wait(feed.sender.hasten([feed.outbox]), ends, patient=patient)
         with self._lock:
-            senders = {feed.sender for feed in feeds} if feeds else set(self._senders.values())
+            senders = list(self._senders.values())
         # All are hastened before any is waited for: a dead server must not take the time of a good one.
-        owed = [
-            (
-                sender,
-                sender.hasten([feed.outbox for feed in feeds if feed.sender is sender] if feeds else None),
-            )
-            for sender in senders
-        ]
+        owed = [(sender, sender.hasten()) for sender in senders]
         settled = [sender.wait(debt, ends, patient=patient) for sender, debt in owed]
         return all(settled)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from itertools import islice
 from typing import NamedTuple
 
 
@@ -60,7 +61,7 @@ class Outbox:
 
     def first(self, count: int) -> list[Point]:
         """Returns the oldest points without taking them out."""
-        return [self.points[index] for index in range(min(count, len(self.points)))]
+        return list(islice(self.points, count))
 
     def settle(self, points: int, tags: dict[str, str]) -> int:
         """Takes out the oldest points and the tags that were sent; returns how many points those were."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from fakes import LEVEL, STARTED_AT, FakeSink, scripted
+from fakes import LEVEL, STARTED_AT, FakeSink, Scripted, scripted
 from mlflow_sysmetrics.daemon.daemon import Daemon
 from mlflow_sysmetrics.errors import RunRefused
+from mlflow_sysmetrics.samples import Sample
 from mlflow_sysmetrics.settings import Settings
 
 FAST = Settings(sampling_interval=0.1, samples_before_logging=1, send_interval=0.1, flush_timeout=5)
@@ -155,6 +156,24 @@ def test_a_run_that_the_server_refuses_stops_nobody(daemon: Daemon, sinks: dict[
     other = daemon.attach("other", "uri", FAST, started_at=STARTED_AT)
     assert daemon.detach(other, None)
     assert sinks["uri"].points("other")
+
+
+def test_a_collector_that_hangs_costs_one_flush_timeout_however_many_runs_end() -> None:
+    released = threading.Event()
+
+    class Hanging(Scripted):
+        def collect(self, now: float) -> Iterator[Sample]:
+            released.wait(10)
+            yield LEVEL.sample(now)
+
+    impatient = Settings(flush_timeout=0.2)
+    daemon = Daemon(impatient, collectors=[Hanging], open_sink=lambda _: FakeSink())
+    began = time.monotonic()
+    for n in range(20):
+        assert not daemon.detach(daemon.attach(str(n), "uri", impatient, started_at=STARTED_AT), None)
+    assert time.monotonic() - began < 2
+    released.set()
+    assert daemon.flush(5)
 
 
 def test_idle_threads_do_not_wake(daemon: Daemon) -> None:

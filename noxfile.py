@@ -1,0 +1,33 @@
+"""The compatibility matrix: `nox -s compat` and `nox -s tags_only`."""
+
+from __future__ import annotations
+
+import nox
+
+nox.options.sessions = ["compat", "tags_only"]
+nox.options.error_on_missing_interpreters = True
+
+# Python, MLflow, and what that MLflow needs held back. SQLAlchemy 2.1 came after MLflow 3.1 and breaks older
+# ones; MLflow 2.8 still looks for pkg_resources.
+MATRIX = [
+    ("3.10", "mlflow==2.8.*", ("sqlalchemy<2.1", "setuptools<81")),
+    ("3.11", "mlflow==2.22.*", ("sqlalchemy<2.1",)),
+    ("3.12", "mlflow", ()),
+    ("3.13", "mlflow", ()),
+]
+
+
+@nox.session
+@nox.parametrize("python,mlflow,held", MATRIX, ids=[f"{python}, {mlflow}" for python, mlflow, _ in MATRIX])
+def compat(session: nox.Session, mlflow: str, held: tuple[str, ...]) -> None:
+    """Runs the integration suite on one pair of Python and MLflow."""
+    session.install(".[test]", mlflow, *held)
+    session.run("python", "-c", "import mlflow; print('MLflow', mlflow.__version__)")
+    session.run("pytest", "-m", "integration", *session.posargs)
+
+
+@nox.session(python="3.10")
+def tags_only(session: nox.Session) -> None:
+    """Shows that an MLflow without system metrics gets the tags, and one warning."""
+    session.install(".", "mlflow==2.7.*", "sqlalchemy<2.1", "setuptools<81")
+    session.run("python", "tests/check_tags_only.py")

@@ -1,0 +1,33 @@
+"""On an MLflow older than 2.8: tags on the run, one warning, metrics by attach(). Run by `nox -s tags_only`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+PROGRAM = """
+import time
+import mlflow, mlflow_sysmetrics
+with mlflow.start_run() as run:
+    with mlflow_sysmetrics.attach(run.info.run_id):
+        time.sleep(0.3)
+with mlflow.start_run():
+    pass
+found = mlflow.get_run(run.info.run_id).data
+assert "sys.cpu" in found.tags, found.tags
+assert found.tags["sys.metrics"] == f"unavailable: MLflow {mlflow.__version__}", found.tags
+assert "system/cpu_utilization_percentage" in found.metrics, found.metrics
+print(mlflow.__version__)
+"""
+
+with tempfile.TemporaryDirectory() as folder:
+    environ = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{Path(folder) / 'runs.db'}"}
+    command = [sys.executable, "-W", "ignore", "-c", PROGRAM]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, cwd=folder)
+    warned = done.stderr.count("System metrics are not logged: MLflow")
+    if done.returncode or warned != 1:
+        sys.exit(f"exit status {done.returncode}, {warned} warnings\n{done.stdout}{done.stderr}")
+    print(f"MLflow {done.stdout.strip()}: tags, one warning, metrics by attach()")  # noqa: T201 - a program

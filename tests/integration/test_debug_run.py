@@ -1,0 +1,162 @@
+"""What a newcomer sees of `scripts/debug_run.py`: tables, JSON, and a reason with a remedy when it does not work."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from mlflow_sysmetrics.collectors import COLLECTORS
+from mlflow_sysmetrics.samples import Family
+
+pytestmark = pytest.mark.integration
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "debug_run.py"
+SHORT = ("--seconds", "2", "--interval", "0.3")
+LONGEST_SECONDS = 60
+# Where the tests run in the background of a shell, SIGINT is ignored, and the script would inherit that.
+INTERRUPTIBLE = """
+import runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv = sys.argv[1:]
+sys.path.insert(0, sys.argv[0].rpartition("/")[0])
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Returns this process's environment without what would change a run, and with the variables given."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "COLUMNS"))}
+    return kept | variables
+
+
+def debug_run(folder: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Runs the script in a folder, in which it makes its SQLite file."""
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *options],
+        cwd=folder,
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=LONGEST_SECONDS,
+        check=False,
+    )
+
+
+def run_states(folder: Path) -> list[str]:
+    with closing(sqlite3.connect(folder / "mlflow-sysmetrics-debug.db")) as database:
+        return [state for (state,) in database.execute("select status from runs")]
+
+
+def test_it_prints_tags_and_metrics_of_the_store_and_how_to_see_them(tmp_path: Path) -> None:
+    done = debug_run(tmp_path, *SHORT)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    for word in ("sys.cpu_cores", "system/cpu_utilization_percentage", "MB", "It works: "):
+        assert word in done.stdout
+    assert "mlflow ui --backend-store-uri sqlite:///mlflow-sysmetrics-debug.db" in done.stdout
+    assert "alembic" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert run_states(tmp_path) == ["FINISHED"]
+
+
+def test_json_holds_every_host_metric_with_its_unit_and_nothing_else_is_on_stdout(tmp_path: Path) -> None:
+    done = debug_run(tmp_path, *SHORT, "--json")
+    report = json.loads(done.stdout)
+
+    assert done.returncode == 0, done.stderr
+    assert report["ok"] is True
+    assert int(report["tags"]["sys.cpu_cores"]["value"]) >= 1
+    for collector in COLLECTORS:
+        for metric in collector.metrics if collector.family is not Family.GPU else ():
+            series = report["metrics"][f"system/{metric.name}"]
+            assert series["unit"] == metric.unit
+            assert series["points"] >= 2
+            assert series["min"] <= series["mean"] <= series["max"]
+    assert report["metrics"]["system/cpu_utilization_percentage"]["max"] > 0
+
+
+def test_a_plugin_that_is_switched_off_is_named_with_the_variable(tmp_path: Path) -> None:
+    done = debug_run(tmp_path, *SHORT, MLFLOW_RUN_CONTEXT_PROVIDER="none")
+
+    assert done.returncode == 1
+    assert "no system metric is in the store" in done.stdout
+    assert "MLFLOW_RUN_CONTEXT_PROVIDER=none switches the plugin off: unset it" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--seconds", "0"), "'0' is out of range"),
+        (("--seconds", "nan"), "'nan' is out of range"),
+        (("--seconds", "six"), "'six' is not a number"),
+        (("--interval", "-1"), "'-1' is no interval"),
+        (("--seconds", "2", "--interval", "1"), "--seconds 2 is too short"),
+    ],
+)
+def test_a_bad_option_is_named_and_nothing_is_made(
+    tmp_path: Path, options: tuple[str, ...], named: str
+) -> None:
+    done = debug_run(tmp_path, *options)
+
+    assert done.returncode == 2
+    assert named in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("uri", "reason"), [("http://127.0.0.1:1", "refused"), ("http://[::1", "malformed")])
+def test_an_address_without_a_server_is_told_at_once_with_the_remedy(
+    tmp_path: Path, uri: str, reason: str
+) -> None:
+    began = time.monotonic()
+    done = debug_run(tmp_path, *SHORT, MLFLOW_TRACKING_URI=uri)
+
+    assert done.returncode == 1
+    assert reason in done.stdout
+    assert "unset it to use a local SQLite file" in done.stdout
+    assert "Traceback" not in done.stderr
+    assert time.monotonic() - began < LONGEST_SECONDS / 3
+
+
+def test_it_says_that_the_source_tree_alone_is_not_an_installed_plugin(tmp_path: Path) -> None:
+    without_entry_points = (
+        "import importlib.metadata as metadata, sys; metadata.entry_points = lambda **_: (); "
+        f"sys.path.insert(0, {str(SCRIPT.parent)!r}); import debug_run; sys.exit(debug_run.main([]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", without_entry_points],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=LONGEST_SECONDS,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert "pip install -e ." in done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for another process")
+def test_an_interrupt_ends_the_run_as_killed_without_a_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", INTERRUPTIBLE, str(SCRIPT), "--seconds", "60"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("Run ")
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=LONGEST_SECONDS)
+
+    assert process.returncode == 130
+    assert "The run has ended as KILLED." in errors
+    assert "Traceback" not in errors
+    assert run_states(tmp_path) == ["KILLED"]

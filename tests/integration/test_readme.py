@@ -1,0 +1,59 @@
+"""What README.md says is run: every Python block, in the order in which a reader would try them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import QUIET, Store
+
+README = Path(__file__).parents[2] / "README.md"
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def test_there_are_examples() -> None:
+    assert len(BLOCKS) >= 3
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.strip().splitlines()[-1][:40])
+def test_every_python_block_runs(block: str, store: Store, tmp_path: Path) -> None:
+    environ = {**os.environ, **QUIET, "MLFLOW_TRACKING_URI": store.uri}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", block],
+        env=environ,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    runs = store.client.search_runs(["0"])
+    assert runs
+    assert all(any(key.startswith("system/") for key in run.data.metrics) for run in runs)
+    assert all("sys.cpu" in run.data.tags for run in runs if "mlflow.source.name" in run.data.tags)
+
+
+def test_every_setting_is_explained() -> None:
+    from mlflow_sysmetrics import settings  # noqa: PLC0415
+
+    text = README.read_text(encoding="utf-8")
+    names = [
+        value for value in vars(settings).values() if isinstance(value, str) and value.startswith("MLFLOW_")
+    ]
+    assert len(names) >= 9
+    for name in names:
+        assert f"`{name}`" in text, name
+
+
+def test_every_metric_is_listed() -> None:
+    from mlflow_sysmetrics.collectors import LINUX  # noqa: PLC0415
+
+    text = README.read_text(encoding="utf-8")
+    for metric in (metric for collector in LINUX for metric in collector.metrics):
+        assert f"`{metric.name}`" in text, metric.name
