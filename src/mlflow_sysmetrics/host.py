@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+_READ_BYTES = 65_536  # more than /proc/stat of a host with 256 CPUs needs
+
 
 class DiskUsage(NamedTuple):
     """Space of one filesystem, in bytes; `free` is what an ordinary user may still take."""
@@ -54,4 +56,21 @@ class Host:
         Raises:
             OSError: the file is missing or may not be read.
         """
-        return (self.root / path).read_bytes().decode("utf-8", "replace")
+        return read_bytes(str(self.root / path)).decode("utf-8", "replace")
+
+
+def read_bytes(path: str) -> bytes:
+    """Returns what a file holds, at half the cost of `Path.read_bytes`: three files are read at every tick.
+
+    Raises:
+        OSError: the file is missing or may not be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    try:
+        # /proc hands out a whole file at once if it fits; a short read says nothing, an empty one is the end.
+        parts = []
+        while part := os.read(descriptor, _READ_BYTES):
+            parts.append(part)
+    finally:
+        os.close(descriptor)
+    return b"".join(parts)

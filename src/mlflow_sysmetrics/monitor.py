@@ -17,12 +17,13 @@ import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mlflow_sysmetrics.daemon import Attachment, attach, end_at_exit
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.facts import host_facts
 from mlflow_sysmetrics.settings import METRICS, Settings
+
+if TYPE_CHECKING:
+    from mlflow_sysmetrics.daemon import Attachment
 
 MONITOR_MODULE = "mlflow.system_metrics.system_metrics_monitor"
 _CLASS = "SystemMetricsMonitor"
@@ -74,6 +75,8 @@ class SystemMetricsMonitor:
         """Attaches the run; a problem is logged and does not reach the program."""
         run = _run_being_started(self._run_id)
         try:
+            from mlflow_sysmetrics.daemon import attach  # noqa: PLC0415 - `import mlflow` need not wait for it
+
             self._attachment = attach(
                 self._run_id,
                 tracking_uri=self._tracking_uri,
@@ -133,6 +136,8 @@ def _owe_late_facts(attachment: Attachment, present: dict[str, str]) -> None:
     """Has facts that were not yet known when the run was created put on it as soon as they are."""
     if "sys.platform" not in present:
         return  # the run was not tagged by us
+    from mlflow_sysmetrics.facts import host_facts  # noqa: PLC0415 - as in `start`
+
     facts = host_facts()
     if not facts.complete or facts.tags(wait_seconds=0).keys() - present.keys():
         facts.when_complete(
@@ -161,7 +166,6 @@ def install() -> None:
         _put_stand_in(module)
     elif not any(isinstance(finder, _MonitorFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _MonitorFinder())
-    end_at_exit()
 
 
 def mlflow_version() -> str:

@@ -35,7 +35,7 @@ QUIET = {"GIT_PYTHON_REFRESH": "quiet", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
 
 # Every program begins with this: MLflow, a store, and the name of the run's store for the test to read.
 PREAMBLE = """
-import logging, os, sys, threading, time
+import contextlib, logging, os, sys, threading, time
 import mlflow
 import mlflow_sysmetrics
 """

@@ -10,7 +10,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from mlflow_sysmetrics import monitor
+from mlflow_sysmetrics import daemon, monitor
 from mlflow_sysmetrics.errors import SettingsError, Unavailable
 from mlflow_sysmetrics.settings import METRICS
 
@@ -112,7 +112,7 @@ def test_a_run_that_cannot_be_attached_costs_one_warning(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("can't start new thread at interpreter shutdown")
 
-    monkeypatch.setattr(monitor, "attach", fail)
+    monkeypatch.setattr(daemon, "attach", fail)
     one = monitor.SystemMetricsMonitor("run")
     one.start()
     one.finish()

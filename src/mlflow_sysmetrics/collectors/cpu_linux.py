@@ -16,7 +16,7 @@ from typing import ClassVar, NamedTuple
 from mlflow_sysmetrics.collectors import catalogue
 from mlflow_sysmetrics.collectors.contract import PERCENT, SHORTEST_RATE_SECONDS
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.host import Host, read_bytes
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 _IDLE, _IOWAIT, _GUEST = 3, 4, 8
@@ -50,7 +50,7 @@ class CpuLinux:
     metrics: ClassVar[tuple[Metric, ...]] = (catalogue.CPU_UTILIZATION,)
 
     def __init__(self, host: Host) -> None:
-        self._path = host.root / "proc/stat"
+        self._path = str(host.root / "proc/stat")
         self._read_at = float("-inf")
         try:
             self._times = self._read()
@@ -73,4 +73,4 @@ class CpuLinux:
             yield catalogue.CPU_UTILIZATION.sample(PERCENT * share, span)
 
     def _read(self) -> CpuTimes:
-        return parse_stat(self._path.read_bytes())
+        return parse_stat(read_bytes(self._path))

@@ -15,7 +15,7 @@ from typing import ClassVar, NamedTuple
 from mlflow_sysmetrics.collectors import catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.host import Host, read_bytes
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 _KIBIBYTE = 1024
@@ -62,15 +62,15 @@ class MemoryLinux:
     metrics: ClassVar[tuple[Metric, ...]] = (catalogue.MEMORY_USAGE, catalogue.MEMORY_USAGE_PERCENTAGE)
 
     def __init__(self, host: Host) -> None:
-        self._path = host.root / "proc/meminfo"
+        self._path = str(host.root / "proc/meminfo")
         try:
-            parse_meminfo(self._path.read_bytes())
+            parse_meminfo(read_bytes(self._path))
         except (OSError, ValueError) as error:
             raise Unavailable(str(error)) from error
 
     def collect(self, now: float) -> Iterator[Sample]:  # noqa: ARG002 - a level needs no clock
         """Yields used memory, absolute and as a share."""
-        total, available = parse_meminfo(self._path.read_bytes())
+        total, available = parse_meminfo(read_bytes(self._path))
         used = total - available
         yield catalogue.MEMORY_USAGE.sample(used / MEGABYTE)
         yield catalogue.MEMORY_USAGE_PERCENTAGE.sample(PERCENT * used / total)

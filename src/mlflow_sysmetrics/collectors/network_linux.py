@@ -17,7 +17,7 @@ from mlflow_sysmetrics.collectors import catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE
 from mlflow_sysmetrics.collectors.traffic import Traffic, TrafficTotals
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.host import Host, read_bytes
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 _HEADER_LINES = 2
@@ -73,7 +73,7 @@ class NetworkLinux:
     metrics: ClassVar[tuple[Metric, ...]] = (catalogue.NETWORK_RECEIVE, catalogue.NETWORK_TRANSMIT)
 
     def __init__(self, host: Host) -> None:
-        self._path = host.root / "proc/net/dev"
+        self._path = str(host.root / "proc/net/dev")
         self._class = host.root / "sys/class/net"
         self._counted: dict[str, bool] = {}
         self._totals = TrafficTotals()
@@ -89,7 +89,7 @@ class NetworkLinux:
         yield catalogue.NETWORK_TRANSMIT.sample(transmitted / MEGABYTE)
 
     def _read(self) -> dict[str, Traffic]:
-        interfaces = parse_net_dev(self._path.read_text())
+        interfaces = parse_net_dev(read_bytes(self._path).decode())
         if interfaces.keys() != self._counted.keys():
             self._counted = {name: counts(self._class / name) for name in interfaces}
         return {name: traffic for name, traffic in interfaces.items() if self._counted[name]}

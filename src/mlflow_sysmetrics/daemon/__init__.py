@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from mlflow_sysmetrics.daemon.daemon import Status
-from mlflow_sysmetrics.daemon.process import Attachment, attach, end_at_exit, flush, status
+from mlflow_sysmetrics.daemon.process import Attachment, attach, flush, status
 
-__all__ = ["Attachment", "Status", "attach", "end_at_exit", "flush", "status"]
+__all__ = ["Attachment", "Status", "attach", "flush", "status"]

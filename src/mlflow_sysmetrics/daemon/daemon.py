@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from urllib.parse import urlsplit
 
 from mlflow_sysmetrics.collectors import COLLECTORS, Collector
 from mlflow_sysmetrics.daemon.clock import Clock, SystemClock
@@ -17,7 +16,7 @@ from mlflow_sysmetrics.daemon.points import Outbox
 from mlflow_sysmetrics.daemon.probe import Probe
 from mlflow_sysmetrics.daemon.sampler import Sampler
 from mlflow_sysmetrics.daemon.sender import Sender
-from mlflow_sysmetrics.daemon.sink import Sink, open_sink, redacted
+from mlflow_sysmetrics.daemon.sink import Sink, open_sink
 from mlflow_sysmetrics.host import Host
 from mlflow_sysmetrics.settings import Settings
 
@@ -83,7 +82,7 @@ class Daemon:
         self._lock = threading.Lock()
         self._feeds: dict[tuple[str, str], Feed] = {}
         self._senders: dict[str, Sender] = {}
-        self._running = False
+        self._running = self._ended = False
         self._flush_timeout = settings.flush_timeout
         self._sampler_patience = Patience()
 
@@ -152,6 +151,9 @@ class Daemon:
     def end(self) -> None:
         """Ends all feeds and waits for delivery, at most the flush timeout; for the end of the process."""
         with self._lock:
+            if self._ended:
+                return
+            self._ended = True
             feeds = list(self._feeds.values())
             self._feeds.clear()
             for feed in feeds:
@@ -239,6 +241,6 @@ class Daemon:
         sender = self._senders.get(tracking_uri)
         if sender is None:
             sender = Sender(tracking_uri, self._open_sink, self._clock)
-            sender.start(f"sysmetrics-sender-{urlsplit(redacted(tracking_uri)).netloc or len(self._senders)}")
+            sender.start(f"sysmetrics-sender-{len(self._senders)}")
             self._senders[tracking_uri] = sender
         return sender

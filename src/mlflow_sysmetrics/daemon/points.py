@@ -29,6 +29,7 @@ class Outbox:
             the server has been asked.
         send_interval: seconds between two sends.
         due_at: monotonic time of the next send; None while there is nothing to send.
+        sent_at: monotonic time of the last send, at first of the first point.
         closed: no more points will come.
         refused: why the server takes nothing for this run; None while it does.
     """
@@ -38,6 +39,7 @@ class Outbox:
         self.started_at = started_at
         self.send_interval = send_interval
         self.due_at: float | None = None
+        self.sent_at: float | None = None
         self.closed = False
         self.refused: str | None = None
         self.appended = 0

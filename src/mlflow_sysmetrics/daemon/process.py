@@ -100,7 +100,8 @@ def attach(
     with _lock:
         if _daemon is None:
             _daemon = Daemon(chosen)
-            end_at_exit()
+            # Runs before MLflow's own exit function, which ends the active run and finds nothing to wait for.
+            atexit.register(_end)
         daemon = _daemon
     return Attachment(daemon, daemon.attach(run_id, uri, chosen, started_at=started_at))
 
@@ -124,24 +125,11 @@ def status() -> Status:
     return Status() if daemon is None else daemon.status()
 
 
-_exit_registered = False
-
-
-def end_at_exit() -> None:
-    """Has the daemon end with the interpreter.
-
-    Exit functions run in reverse order. Called while MLflow is imported, this one runs after MLflow's own,
-    which ends the active run and so still finds a daemon that feeds it.
-    """
-    global _exit_registered  # noqa: PLW0603 - registered once per process
-    if not _exit_registered:
-        _exit_registered = True
-        atexit.register(_end)
-
-
 def _end() -> None:
-    if _daemon is not None:
-        _daemon.end()
+    # Not the daemon's own method: a forked child inherits the exit functions, but not the daemon.
+    daemon = _daemon
+    if daemon is not None:
+        daemon.end()
 
 
 def _forget_parent() -> None:

@@ -141,6 +141,7 @@ class Sampler:
                 self._windows[feed.window].pop(feed, None)
                 feed.window = None
             if self._feeds.pop(feed, self) is None:
+                feed.sender.hasten([feed.outbox])  # somebody waits for the end of the run
                 feed.ended.set()
 
     def _open_windows(self, now: float) -> None:

@@ -20,6 +20,7 @@ from mlflow_sysmetrics.errors import RunRefused, ServerUnreachable
 MAX_PENDING_POINTS = 200_000
 _FIRST_BACKOFF_SECONDS = 1.0
 _LONGEST_BACKOFF_SECONDS = 60.0
+_TOLERANCE = 0.05  # share of a send interval by which a send may be early or late
 _MILLISECONDS = 1000
 
 Debt: TypeAlias = dict[Outbox, int]  #: how many points each outbox had taken when the debt was counted
@@ -104,10 +105,8 @@ class Sender:
             self._outboxes.setdefault(outbox, None)
             self._pending += outbox.append(points, tags or {})
             self._keep_within_bound()
-            if outbox.due_at is None and not outbox.empty:
-                outbox.due_at = self._clock.monotonic() + outbox.send_interval
-                if outbox.due_at < self._wakes_at:
-                    self._changed.notify_all()
+            if not outbox.empty:
+                self._schedule(outbox)
 
     def close(self, outbox: Outbox) -> None:
         """Says that nothing more will come, so that the outbox is let go when it is empty."""
@@ -175,6 +174,7 @@ class Sender:
             points, tags = outbox.first(MAX_POINTS_PER_BATCH), dict(outbox.tags)
             settled = outbox.settled + len(points)
             outbox.due_at = None  # set again by whatever asks for the next send while this one is under way
+            outbox.sent_at = self._clock.monotonic()
         try:
             self._deliver(outbox, points, tags)
         except RunRefused as reason:
@@ -195,6 +195,23 @@ class Sender:
                     left = self._wakes_at - self._clock.monotonic()
                     self._changed.wait(None if math.isinf(left) else max(left, 0.0))
                     self._wakes_at = -math.inf
+
+    def _schedule(self, outbox: Outbox) -> None:
+        """Makes an outbox due about one send interval after its last send.
+
+        A little earlier when a point comes in then, and else a little later: so the point of a window that
+        closes just when the send is due travels with it, and not one interval later.
+        """
+        now = self._clock.monotonic()
+        if outbox.sent_at is None:
+            outbox.sent_at = now
+        early = outbox.sent_at + (1 - _TOLERANCE) * outbox.send_interval
+        late = outbox.sent_at + (1 + _TOLERANCE) * outbox.send_interval
+        due_at = now if now >= early else late
+        if outbox.due_at is None or due_at < outbox.due_at:
+            outbox.due_at = due_at
+            if due_at < self._wakes_at:
+                self._changed.notify_all()
 
     def _next_due(self) -> Outbox | None:
         now = self._clock.monotonic()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
-from urllib.parse import urlsplit, urlunsplit
 
 from mlflow_sysmetrics.daemon.points import Point
 from mlflow_sysmetrics.errors import RunRefused, ServerUnreachable
@@ -15,6 +14,16 @@ MAX_POINTS_PER_BATCH = 1000  #: MLflow's own limit, https://mlflow.org/docs/late
 # a quarter of an hour.
 _REQUEST_SECONDS = 20
 _OK = 200
+_LONGEST_REASON = 300
+
+
+class _NoRetries(int):
+    """Zero, but true: MLflow 2.8 writes ``max_retries or 5``."""
+
+    def __bool__(self) -> bool:
+        return True
+
+
 _LOG_BATCH = "/api/2.0/mlflow/runs/log-batch"
 _GET_RUN = "/api/2.0/mlflow/runs/get"
 # Answers that no waiting can change. Any other one, and any that is not MLflow's own (a proxy's page with 404
@@ -52,11 +61,14 @@ def current_tracking_uri() -> str:
 
 
 def redacted(tracking_uri: str) -> str:
-    """Returns the URI without user and password, for messages."""
-    parts = urlsplit(tracking_uri)
-    if "@" not in parts.netloc:
-        return tracking_uri
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    """Returns the URI without user, password and query, for messages.
+
+    Never raises, and rather cuts too much: a password may hold a slash or an at sign where it should not.
+    """
+    scheme, colon, rest = tracking_uri.partition("?")[0].partition("://")
+    if "@" in rest.partition("/")[0]:
+        rest = rest.rpartition("@")[2]
+    return f"{scheme}{colon}{rest}"
 
 
 def open_sink(tracking_uri: str) -> Sink:
@@ -109,14 +121,14 @@ class RestSink:
                 self._get_host_creds(),
                 endpoint,
                 method,
-                max_retries=0,
+                max_retries=_NoRetries(0),
                 timeout=_REQUEST_SECONDS,
                 raise_on_status=False,
                 **body,
             )
         except Exception as error:
             # Not only requests' own: credential providers and auth plugins run in there too.
-            raise ServerUnreachable(_short(error)) from error
+            raise ServerUnreachable(_reason(error)) from error
         try:
             answer = response.json()
         except ValueError:
@@ -127,7 +139,7 @@ class RestSink:
         reason = f"HTTP {response.status_code} {code or response.reason or ''}".rstrip()
         if isinstance(answer, dict) and answer.get("message"):
             reason += f": {answer['message']}"
-        raise (RunRefused if code in _FINAL else ServerUnreachable)(_short(reason))
+        raise (RunRefused if code in _FINAL else ServerUnreachable)(_first_line(reason))
 
 
 class ClientSink:
@@ -159,10 +171,20 @@ class ClientSink:
         except Exception as error:
             # Stores raise MlflowException, but also what their database, file system or plugin raises.
             final = getattr(error, "error_code", None) in _FINAL
-            raise (RunRefused if final else ServerUnreachable)(_short(error)) from error
+            raise (RunRefused if final else ServerUnreachable)(_reason(error)) from error
 
 
-def _short(reason: object) -> str:
-    """Returns the first line of a message, for a log; some servers answer with a page."""
-    lines = str(reason).strip().splitlines() or [type(reason).__name__]
-    return lines[0][:300]
+def _reason(error: BaseException) -> str:
+    """Returns what lies at the bottom of an exception: "Connection refused", not the layers above it."""
+    root = error
+    while (deeper := root.__cause__ or root.__context__) is not None:
+        root = deeper
+    if isinstance(root, OSError) and root.strerror:
+        return root.strerror
+    return f"{type(root).__name__}: {_first_line(str(root))}"
+
+
+def _first_line(text: str) -> str:
+    """Returns the first line of a message; some servers answer with a page."""
+    lines = text.strip().splitlines() or [""]
+    return lines[0] if len(lines[0]) <= _LONGEST_REASON else f"{lines[0][:_LONGEST_REASON]}..."

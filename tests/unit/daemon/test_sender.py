@@ -57,11 +57,30 @@ def test_points_are_sent_together_once_per_send_interval(bench: Bench) -> None:
         bench.put(outbox)
         assert not bench.sender.send_next()
         bench.clock.move(1)
-    bench.clock.move(5)
+    bench.clock.move(5.5)
     assert bench.sender.send_next()
     assert not bench.sender.send_next()
     assert [len(batch.points) for batch in bench.sink.batches] == [5]
     assert bench.sender.counts().delivered == 5
+
+
+def test_a_point_that_comes_when_the_send_is_due_travels_with_it(bench: Bench) -> None:
+    """Windows of ten seconds and sends every ten seconds: each point leaves when it is made."""
+    outbox = bench.outbox()
+    bench.put(outbox)
+    for _ in range(5):
+        bench.run_until(bench.clock.seconds - 100 + 10)
+        bench.put(outbox)
+        assert bench.sender.send_next()
+    assert [len(batch.points) for batch in bench.sink.batches] == [2, 1, 1, 1, 1]
+
+
+def test_points_every_second_leave_every_ten_seconds_and_not_every_eleven(bench: Bench) -> None:
+    outbox = bench.outbox()
+    for _ in range(61):
+        bench.put(outbox)
+        bench.run_until(bench.clock.seconds - 100 + 1)
+    assert [len(batch.points) for batch in bench.sink.batches] == [11, 10, 10, 10, 10, 10]
 
 
 def test_steps_are_whole_seconds_since_the_start_of_the_run(bench: Bench) -> None:
@@ -85,7 +104,7 @@ def test_a_start_that_is_not_known_is_asked_for_once(bench: Bench) -> None:
 def test_a_batch_has_at_most_a_thousand_points_and_the_rest_follows_at_once(bench: Bench) -> None:
     outbox = bench.outbox()
     bench.put(outbox, 2500)
-    bench.run_until(10.5)
+    bench.run_until(11)
     assert [len(batch.points) for batch in bench.sink.batches] == [1000, 1000, 500]
 
 

@@ -1,0 +1,76 @@
+"""A headless Chromium for the scripts that make pictures.
+
+Needs: pip install selenium; Chromium or Chrome; the chromedriver of the same version.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+try:
+    from selenium.webdriver import Chrome, ChromeOptions
+    from selenium.webdriver.chrome.service import Service
+except ImportError:
+    sys.exit("This script needs selenium: pip install selenium")
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+QUIET = (
+    "--headless=new",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--hide-scrollbars",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+def picture_parser(doc: str | None, output: str) -> argparse.ArgumentParser:
+    """Returns a parser of the options that all picture makers have."""
+    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+    parser.add_argument("--chromium", default=_first(NAMES), help="Chromium or Chrome (default: from PATH)")
+    parser.add_argument("--chromedriver", default=shutil.which("chromedriver"), help="default: from PATH")
+    parser.add_argument("--output", type=Path, default=ASSETS / output, help="default: %(default)s")
+    return parser
+
+
+def parse_picture_options(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Returns the options; a browser that is not there ends the program before any work is done."""
+    options = parser.parse_args()
+    for name in ("chromium", "chromedriver"):
+        path = getattr(options, name)
+        if path is None or shutil.which(path) is None:
+            parser.error(
+                f"there is no {name} at {path or 'any place in PATH'}: install it, or give --{name} PATH"
+            )
+    return options
+
+
+def _first(names: tuple[str, ...]) -> str | None:
+    return next(filter(None, map(shutil.which, names)), None)
+
+
+@contextlib.contextmanager
+def browser(options: argparse.Namespace, *, width: int, height: int) -> Iterator[Chrome]:
+    """Gives a browser with a window of that many pixels, and closes it."""
+    chrome = ChromeOptions()
+    chrome.binary_location = options.chromium
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        for flag in (*QUIET, f"--window-size={width},{height}", f"--user-data-dir={profile}"):
+            chrome.add_argument(flag)
+        if hasattr(os, "geteuid") and os.geteuid() == 0:
+            chrome.add_argument("--no-sandbox")  # Chromium's sandbox refuses to run as root
+        driver = Chrome(options=chrome, service=Service(options.chromedriver))
+        try:
+            yield driver
+        finally:
+            driver.quit()

@@ -1,0 +1,87 @@
+"""Whether a debug run has what it should have, and why not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from debug_report import PREFIX, Report
+
+from mlflow_sysmetrics import Settings, settings, status
+from mlflow_sysmetrics.collectors import COLLECTORS
+from mlflow_sysmetrics.samples import Family
+
+ALL_FAMILIES = frozenset(Family)
+ALWAYS_THERE = ("sys.cpu", "sys.cpu_cores", "sys.memory_gb", "sys.disk_free_gb", "sys.platform")
+FEWEST_POINTS = 2
+
+
+def check(report: Report) -> None:
+    """Writes into the report what this machine does not have, and what the store lacks, with the remedy."""
+    report.not_available.extend(absent(report))
+    report.problems.extend([*missing_tags(report), *missing_metrics(report)])
+    if report.problems:
+        unexplained = (
+            "no reason is known: try --seconds 20, and if that is no better, report it with this output"
+        )
+        report.problems.extend(list(reasons(report)) or [unexplained])
+
+
+def absent(report: Report) -> Iterator[str]:
+    """Yields what this machine does not have, in plain words."""
+    for name, health in status().collectors.items():
+        if health != "ok":
+            reason = health.removeprefix("unavailable: ")
+            yield f"no NVIDIA GPU: {reason}" if name == "Nvidia" else f"{name}: {reason}"
+    if "sysmetrics.error" in report.tags:
+        yield f"not found out: {report.tags['sysmetrics.error']}"
+
+
+def missing_tags(report: Report) -> Iterator[str]:
+    """Yields a sentence for the tags that every machine has and the store has not."""
+    missing = [name for name in ALWAYS_THERE if name not in report.tags]
+    if missing:
+        yield f"tags are not in the store: {', '.join(missing)}"
+
+
+def missing_metrics(report: Report) -> Iterator[str]:
+    """Yields a sentence for each host metric of which the store has fewer points than two."""
+    if not report.metrics:
+        yield "no system metric is in the store"
+        return
+    node_id = Settings.from_environ().node_id
+    health = status().collectors
+    prefix = f"{PREFIX}{node_id}/" if node_id else PREFIX
+    for collector in COLLECTORS:
+        if collector.family is Family.GPU:
+            continue
+        # What a machine does not have is no fault, but every machine has a CPU.
+        state = health.get(collector.__name__, "not switched on")
+        if state.startswith("unavailable") and collector.family is not Family.CPU:
+            continue
+        for metric in collector.metrics:
+            key = prefix + metric.name
+            points = report.metrics[key].points if key in report.metrics else 0
+            if points < FEWEST_POINTS:
+                yield f"{key}: {points} points in the store, {FEWEST_POINTS} or more expected ({state})"
+
+
+def reasons(report: Report) -> Iterator[str]:
+    """Yields what explains that something is missing, with the remedy."""
+    wanted = Settings.from_environ()
+    environ = os.environ
+    if not wanted.providers:
+        value = environ[settings.PROVIDERS]
+        yield f'{settings.PROVIDERS}={value} switches the plugin off: unset it, or add "sysmetrics" to it'
+    if not wanted.tags:
+        yield f"{settings.TAGS}={environ[settings.TAGS]} switches the tags off: unset it"
+    if not wanted.metrics:
+        yield f"{settings.METRICS}={environ[settings.METRICS]} switches the metrics off: unset it"
+    if wanted.collectors != ALL_FAMILIES:
+        yield f"{settings.COLLECTORS}={environ[settings.COLLECTORS]} leaves some metrics out: unset it"
+    state = report.tags.get("sys.metrics", "")
+    if state.startswith("unavailable"):
+        yield f'metrics are {state}, they need MLflow 2.8: pip install --upgrade "mlflow>=2.8"'
+    error = status().last_error
+    if error is not None:
+        yield f"the store does not take the points: {error}"

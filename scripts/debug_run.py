@@ -1,0 +1,259 @@
+"""Shows that mlflow-sysmetrics works: makes a run, works for a few seconds, reads back what the store has.
+
+    python scripts/debug_run.py [--seconds 6] [--interval 0.5] [--json]
+
+The run goes to the store of MLFLOW_TRACKING_URI, by default to a SQLite file in the current directory. The
+exit status is 0 only if its tags and metrics are really there; 1 says what is missing and what to do, 2 that
+an option is wrong, 130 that Ctrl-C ended it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.metadata import entry_points
+from typing import Any
+from urllib.parse import urlsplit
+
+try:
+    from rich.console import Console
+except ImportError:
+    sys.exit('This script needs rich: pip install "mlflow-sysmetrics[cli]"')
+try:
+    from debug_checks import check
+    from debug_report import PREFIX, Report, Series, show, show_json
+    from debug_work import work
+
+    from mlflow_sysmetrics import Settings, SettingsError, settings
+    from mlflow_sysmetrics.daemon.sink import redacted
+except ImportError as error:
+    sys.exit(f"mlflow-sysmetrics cannot be imported ({error}): pip install mlflow-sysmetrics")
+
+DEFAULT_STORE = "sqlite:///mlflow-sysmetrics-debug.db"
+TAG_PREFIXES = ("sys.", "sysmetrics.")
+LONGEST_SECONDS = 3600
+FEWEST_INTERVALS = 3  # one before the first CPU point, one before the second, and the last may be cut short
+WIDTH = 112  # of output that goes to a file or a pipe
+DATABASES = frozenset({"sqlite", "postgresql", "mysql", "mssql"})
+HTTP = frozenset({"http", "https"})
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+class Problem(Exception):  # noqa: N818 - a sentence for the user, not a fault of the program
+    """Says what is wrong and what to do about it."""
+
+
+def main(arguments: Sequence[str] | None = None, out: Console | None = None) -> int:
+    """Returns the exit status; `out` takes what is for people, stdout by default."""
+    options = parse_options(arguments)
+    # MLflow's INFO lines (tables created, one per database migration) would drown ours. Warnings stay.
+    logging.disable(logging.INFO)
+    progress = plain_console(stderr=True)
+    try:
+        prepare_environment(options.interval)
+        report = debug_run(options.seconds, progress)
+    except Problem as problem:
+        report = Report(problems=[str(problem)])
+    except KeyboardInterrupt:
+        progress.print("Interrupted.")
+        return INTERRUPTED
+    if options.json:
+        show_json(report)
+    else:
+        show(report, out or plain_console())
+    return 1 if report.problems else 0
+
+
+def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Returns the options; a bad one ends the program with status 2."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seconds", type=_seconds, default=6.0, help="how long to work (default: 6)")
+    parser.add_argument(
+        "--interval", type=_interval, default=0.5, help="seconds between two points (default: 0.5)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON on stdout, and nothing else there")
+    options = parser.parse_args(arguments)
+    least = options.interval * FEWEST_INTERVALS
+    if options.seconds < least:
+        parser.error(
+            f"--seconds {options.seconds:g} is too short for points every {options.interval:g} s: "
+            f"use at least --seconds {least:g}, or a smaller --interval"
+        )
+    return options
+
+
+def _seconds(text: str) -> float:
+    value = _number(text)
+    if 1 <= value <= LONGEST_SECONDS:
+        return value
+    raise argparse.ArgumentTypeError(f"{text!r} is out of range; use 1 to {LONGEST_SECONDS} seconds")
+
+
+def _interval(text: str) -> float:
+    try:
+        return Settings(sampling_interval=_number(text)).sampling_interval
+    except SettingsError as reason:
+        raise argparse.ArgumentTypeError(f"{text!r} is no interval in seconds: {reason}") from reason
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number; write seconds like 6 or 2.5") from None
+
+
+def plain_console(*, stderr: bool = False) -> Console:
+    """Returns a console that prints text as it is: no markup, no emoji, no colours for numbers."""
+    console = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = WIDTH
+    return console
+
+
+def prepare_environment(interval: float) -> None:
+    """Sets what this process's MLflow and plugin read, before they are imported or asked.
+
+    Raises:
+        Problem: the tracking URI is malformed.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
+    if _malformed(uri):
+        raise Problem(f"MLFLOW_TRACKING_URI={uri.rpartition('@')[2]!r} is malformed. {_remedy('')}")
+    os.environ["MLFLOW_TRACKING_URI"] = uri
+    os.environ[settings.SAMPLING_INTERVAL] = str(interval)
+    os.environ[settings.SAMPLES_BEFORE_LOGGING] = "1"
+    os.environ.pop("MLFLOW_RUN_ID", None)  # a run of its own, even inside somebody's project
+    # MLflow would try for minutes, and this is a question that wants an answer.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # no page of advice where git is not installed
+
+
+def _malformed(uri: str) -> bool:
+    try:
+        parts = urlsplit(uri)
+        port = parts.port if parts.scheme in HTTP else None
+    except ValueError:  # from either line
+        return True
+    return parts.scheme in HTTP and (parts.hostname is None or port == 0)
+
+
+def debug_run(seconds: float, console: Console) -> Report:
+    """Makes a run, works, and returns what the store has of it.
+
+    Raises:
+        Problem: there is no run to report on.
+    """
+    found = entry_points(group="mlflow.run_context_provider")
+    if not any(point.value.startswith("mlflow_sysmetrics.") for point in found):
+        raise Problem(
+            "mlflow-sysmetrics can be imported, but it is not installed: MLflow finds no entry points of it. "
+            "Install it with `pip install mlflow-sysmetrics`, or `pip install -e .` in its source tree."
+        )
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    run = make_run(uri, seconds, console)
+    with quiet_store(f"Run {run.info.run_id} could not be read from {redacted(uri)}", uri):
+        return read_back(run, uri)
+
+
+def make_run(uri: str, seconds: float, console: Console) -> Any:  # noqa: ANN401 - MLflow is imported late
+    """Makes a run and works in it; Ctrl-C ends it as KILLED.
+
+    Raises:
+        Problem: the store does not take it.
+    """
+    with quiet_store(f"No run could be made on {redacted(uri)}", uri):
+        import mlflow  # noqa: PLC0415 - it reads the environment, which had to be prepared
+
+        if urlsplit(uri).scheme.partition("+")[0] in DATABASES:
+            from mlflow.store.db import utils  # noqa: PLC0415 - needs SQLAlchemy, which mlflow-skinny lacks
+
+            utils.MAX_RETRY_COUNT = 1  # its ten attempts take 100 s, and no variable sets it
+    try:
+        with quiet_store(f"No run could be made on {redacted(uri)}", uri):
+            run = mlflow.start_run(run_name="sysmetrics-debug")
+        console.print(f"Run {run.info.run_id} on {redacted(uri)}: {seconds:g} s of work.", soft_wrap=True)
+        work(seconds, console)
+    except KeyboardInterrupt:
+        if mlflow.active_run() is not None:
+            with quiet_store("The interrupted run could not be ended", uri):
+                mlflow.end_run("KILLED")
+            console.print("The run has ended as KILLED.")
+        raise
+    with quiet_store(f"Run {run.info.run_id} could not be ended on {redacted(uri)}", uri):
+        mlflow.end_run()
+    return run
+
+
+@contextlib.contextmanager
+def quiet_store(failure: str, uri: str) -> Iterator[None]:
+    """Keeps what MLflow prints from stdout, and turns what its stores raise into a sentence.
+
+    Raises:
+        Problem: the block raised anything but KeyboardInterrupt.
+    """
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    except Exception as error:
+        # Stores are MLflow's, a database driver's or a plugin's: they may raise anything.
+        raise Problem(f"{failure}: {_cause(error)}. {_remedy(uri)}") from error
+
+
+def _cause(error: BaseException) -> str:
+    """Returns why a store failed in one line: what the network or the file system said, if it was that."""
+    innermost = error
+    while (inner := innermost.__cause__ or innermost.__context__) is not None:
+        innermost = inner
+    chosen = innermost if isinstance(innermost, OSError) else error
+    lines = str(chosen).strip().splitlines() or [type(chosen).__name__]
+    return lines[0][:300].rstrip(".")
+
+
+def _remedy(uri: str) -> str:
+    if urlsplit(uri).scheme in HTTP:
+        return (
+            "Is the tracking server running, and is that its address? Correct MLFLOW_TRACKING_URI, "
+            "or unset it to use a local SQLite file."
+        )
+    return (
+        "Set MLFLOW_TRACKING_URI to http://<host>:<port> or sqlite:///<file>, "
+        "or unset it to use a local SQLite file."
+    )
+
+
+def read_back(run: Any, uri: str) -> Report:  # noqa: ANN401 - as above
+    """Returns what the store has of a run, and what it should have."""
+    import mlflow  # noqa: PLC0415 - as above
+
+    client = mlflow.MlflowClient()
+    run_id = run.info.run_id
+    stored = client.get_run(run_id).data
+    keys = [key for key in stored.metrics if key.startswith(PREFIX)]
+    report = Report(
+        run_id=run_id,
+        tags={name: value for name, value in stored.tags.items() if name.startswith(TAG_PREFIXES)},
+        metrics={key: Series.of(key, client.get_metric_history(run_id, key)) for key in keys},
+        open_with=open_with(uri, run),
+    )
+    check(report)
+    return report
+
+
+def open_with(uri: str, run: Any) -> str:  # noqa: ANN401 - as above
+    """Returns the address that shows the run, or the command that opens the UI on its store."""
+    if urlsplit(uri).scheme in HTTP:
+        return f"{redacted(uri).rstrip('/')}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    return f"mlflow ui --backend-store-uri {shlex.quote(redacted(uri))}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""What is said of a server, and what an answer means. The sinks themselves are tried on real stores."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlflow_sysmetrics.daemon.sink import ClientSink, RestSink, redacted
+from mlflow_sysmetrics.errors import RunRefused, ServerUnreachable
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("http://server:5000", "http://server:5000"),
+        ("http://user:secret@server:5000/prefix", "http://server:5000/prefix"),
+        ("postgresql://user:sec@ret/word@server/db?password=secret", "postgresql://server/db"),
+        ("http://[::1", "http://[::1"),
+        ("sqlite:///runs.db", "sqlite:///runs.db"),
+        ("databricks", "databricks"),
+    ],
+)
+def test_secrets_are_not_shown(uri: str, shown: str) -> None:
+    assert redacted(uri) == shown
+
+
+def layered() -> None:
+    """Fails as MLflow does on top of requests on top of urllib3 on top of a socket."""
+    try:
+        try:
+            raise ConnectionRefusedError(111, "Connection refused")
+        except OSError as error:
+            raise RuntimeError("Max retries exceeded with url: http://user:secret@server") from error
+    except RuntimeError as error:
+        raise ValueError(f"API request failed with exception {error}") from error
+
+
+class FailingClient:
+    """A client whose store fails."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self.error = error
+
+    def log_batch(self, *_: object, **__: object) -> None:
+        if self.error is not None:
+            raise self.error
+        layered()
+
+
+def test_the_reason_is_the_one_at_the_bottom() -> None:
+    with pytest.raises(ServerUnreachable, match=r"^Connection refused$"):
+        ClientSink(FailingClient(None)).send("run", [], [], {})
+
+
+def test_a_long_reason_is_cut_and_says_so() -> None:
+    with pytest.raises(ServerUnreachable, match=r"^KeyError: 'x{200,299}\.\.\.$"):
+        ClientSink(FailingClient(KeyError("x" * 1000))).send("run", [], [], {})
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("RESOURCE_DOES_NOT_EXIST", RunRefused),
+        ("INVALID_PARAMETER_VALUE", RunRefused),
+        ("TEMPORARILY_UNAVAILABLE", ServerUnreachable),
+        ("INTERNAL_ERROR", ServerUnreachable),
+        (None, ServerUnreachable),
+    ],
+)
+def test_what_a_store_says_is_final_or_may_pass(code: str | None, kind: type[Exception]) -> None:
+    error = RuntimeError("no")
+    error.error_code = code  # type: ignore[attr-defined]
+    with pytest.raises(kind):
+        ClientSink(FailingClient(error)).send("run", [], [], {})
+
+
+def test_credentials_that_cannot_be_had_may_be_had_later() -> None:
+    def expired() -> None:
+        raise PermissionError(13, "token expired")
+
+    with pytest.raises(ServerUnreachable, match="token expired"):
+        RestSink(expired).send("run", [], [], {})
