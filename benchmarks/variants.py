@@ -83,7 +83,6 @@ def fresh_worker(variant: Variant, tracking_uri: str) -> Iterator[Worker]:
         environ |= {
             "PYTHONPATH": str(_HERE),
             "MLFLOW_TRACKING_URI": tracking_uri,
-            "MLFLOW_SYSMETRICS_SPOOL_DIR": directory,
             **variant.environ,
         }
         # No script and no repository around the working directory: MLflow would start git, on both sides.

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -85,6 +86,29 @@ class Store:
         return sorted(history, key=lambda metric: metric.timestamp)
 
 
+@dataclass(frozen=True)
+class Remote:
+    """A counting server, read as a `Store` is; it is up in a twentieth of the time that a database takes."""
+
+    server: CountingServer
+
+    @property
+    def uri(self) -> str:
+        return self.server.url
+
+    def tags(self, run_id: str) -> dict[str, str]:
+        return Store(self.uri).tags(run_id)
+
+    def keys(self, run_id: str) -> set[str]:
+        """Returns the system metrics that a run has."""
+        return {key for key in self.server.points(run_id) if key.startswith("system/")}
+
+    def points(self, run_id: str, key: str) -> list[Any]:
+        """Returns the points of one series, oldest first."""
+        found = [SimpleNamespace(**point) for point in self.server.points(run_id)[key]]
+        return sorted(found, key=lambda metric: metric.timestamp)
+
+
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty database with MLflow's tables, made once: the making takes seconds."""
@@ -108,6 +132,12 @@ def server() -> Iterator[CountingServer]:
     """A server on loopback that speaks MLflow's protocol, counts, and misbehaves on request."""
     with counting_server() as running:
         yield running
+
+
+@pytest.fixture
+def remote(server: CountingServer) -> Remote:
+    """An empty store behind a server on loopback."""
+    return Remote(server)
 
 
 Program = Callable[..., Finished]

@@ -7,7 +7,7 @@ from textwrap import dedent
 
 import pytest
 
-from conftest import HOST_METRICS, LEVELS, MLFLOW, Program, Store
+from conftest import HOST_METRICS, LEVELS, MLFLOW, Program, Remote, Store
 
 ONCE = {"MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.1", "MLFLOW_SYSMETRICS_SEND_INTERVAL": "0.5"}
 
@@ -26,7 +26,7 @@ def test_installed_and_forgotten(program: Program, store: Store) -> None:
     assert tags["sys.metrics"] == "on"
 
 
-def test_nested_and_threaded_runs(program: Program, store: Store) -> None:
+def test_nested_and_threaded_runs(program: Program, remote: Remote) -> None:
     code = """
         ids = []
         with mlflow.start_run() as parent:
@@ -41,10 +41,10 @@ def test_nested_and_threaded_runs(program: Program, store: Store) -> None:
         thread.start(); thread.join()
         print(*ids)
     """
-    ids = program(store.uri, code, **ONCE).lines
+    ids = program(remote.uri, code, **ONCE).lines
     assert len(ids) == 3
     for run_id in ids:
-        assert store.keys(run_id) == HOST_METRICS
+        assert remote.keys(run_id) == HOST_METRICS
 
 
 def test_a_resumed_run_goes_on_where_it_was(program: Program, store: Store) -> None:
@@ -100,7 +100,7 @@ def test_autologged_runs(program: Program, store: Store) -> None:
     assert "sys.cpu" in store.tags(run_id)
 
 
-def test_a_monitor_built_by_hand(program: Program, store: Store) -> None:
+def test_a_monitor_built_by_hand(program: Program, remote: Remote) -> None:
     """Lightning callbacks and MONAI build MLflow's class themselves."""
     code = """
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
@@ -112,13 +112,13 @@ def test_a_monitor_built_by_hand(program: Program, store: Store) -> None:
         monitor.finish()
         print(run.info.run_id, *[thread.name for thread in threading.enumerate()])
     """
-    run_id, *threads = program(store.uri, code).lines
-    assert store.keys(run_id) == HOST_METRICS
-    assert len(store.points(run_id, "system/disk_usage_megabytes")) >= 5
+    run_id, *threads = program(remote.uri, code).lines
+    assert remote.keys(run_id) == HOST_METRICS
+    assert len(remote.points(run_id, "system/disk_usage_megabytes")) >= 5
     assert "SystemMetricsMonitor" not in threads
 
 
-def test_a_run_made_by_the_client(program: Program, store: Store) -> None:
+def test_a_run_made_by_the_client(program: Program, remote: Remote) -> None:
     code = """
         run = mlflow.MlflowClient().create_run("0")
         with mlflow_sysmetrics.attach(run.info.run_id, node_id="node_1") as attachment:
@@ -126,8 +126,8 @@ def test_a_run_made_by_the_client(program: Program, store: Store) -> None:
         assert attachment.detach()
         print(run.info.run_id)
     """
-    (run_id,) = program(store.uri, code).lines
-    assert store.keys(run_id) == {key.replace("system/", "system/node_1/") for key in HOST_METRICS}
+    (run_id,) = program(remote.uri, code).lines
+    assert remote.keys(run_id) == {key.replace("system/", "system/node_1/") for key in HOST_METRICS}
 
 
 @pytest.mark.parametrize(
@@ -139,14 +139,14 @@ def test_a_run_made_by_the_client(program: Program, store: Store) -> None:
         ("mlflow.start_run()", {"MLFLOW_RUN_CONTEXT_PROVIDER": "git"}),
     ],
 )
-def test_off_means_off(program: Program, store: Store, code: str, environ: dict[str, str]) -> None:
+def test_off_means_off(program: Program, remote: Remote, code: str, environ: dict[str, str]) -> None:
     after = """
         time.sleep(0.3)
         print(mlflow.active_run().info.run_id, *[thread.name for thread in threading.enumerate()])
         mlflow.end_run()
     """
-    run_id, *threads = program(store.uri, f"{code}\n{dedent(after)}", **environ).lines
-    assert store.keys(run_id) == set()
+    run_id, *threads = program(remote.uri, f"{code}\n{dedent(after)}", **environ).lines
+    assert remote.keys(run_id) == set()
     assert threads == ["MainThread"]
 
 
@@ -155,18 +155,18 @@ def test_off_means_off(program: Program, store: Store, code: str, environ: dict[
     [{"MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false"}, {"MLFLOW_SYSMETRICS_COLLECTORS": "-gpu"}],
 )
 def test_the_argument_of_start_run_has_the_last_word(
-    program: Program, store: Store, environ: dict[str, str]
+    program: Program, remote: Remote, environ: dict[str, str]
 ) -> None:
     code = """
         with mlflow.start_run(log_system_metrics=True) as run:
             time.sleep(0.3)
         print(run.info.run_id)
     """
-    (run_id,) = program(store.uri, code, **environ).lines
-    assert store.keys(run_id) == HOST_METRICS
+    (run_id,) = program(remote.uri, code, **environ).lines
+    assert remote.keys(run_id) == HOST_METRICS
 
 
-def test_another_list_of_providers_leaves_mlflow_untouched(program: Program, store: Store) -> None:
+def test_another_list_of_providers_leaves_mlflow_untouched(program: Program, remote: Remote) -> None:
     code = """
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
         assert SystemMetricsMonitor.__module__.startswith("mlflow."), SystemMetricsMonitor.__module__
@@ -174,11 +174,11 @@ def test_another_list_of_providers_leaves_mlflow_untouched(program: Program, sto
             pass
         print(run.info.run_id)
     """
-    (run_id,) = program(store.uri, code, MLFLOW_RUN_CONTEXT_PROVIDER="none").lines
-    assert not [key for key in store.tags(run_id) if key.startswith("sys")]
+    (run_id,) = program(remote.uri, code, MLFLOW_RUN_CONTEXT_PROVIDER="none").lines
+    assert not [key for key in remote.tags(run_id) if key.startswith("sys")]
 
 
-def test_mlflows_setters_are_read_again_for_each_run(program: Program, store: Store) -> None:
+def test_mlflows_setters_are_read_again_for_each_run(program: Program, remote: Remote) -> None:
     code = """
         mlflow.set_system_metrics_sampling_interval(0.2)
         mlflow.set_system_metrics_samples_before_logging(2)
@@ -188,9 +188,9 @@ def test_mlflows_setters_are_read_again_for_each_run(program: Program, store: St
             time.sleep(1.0)
         print(run.info.run_id)
     """
-    (run_id,) = program(store.uri, code).lines
-    (key,) = [key for key in store.keys(run_id) if key.endswith("disk_usage_megabytes")]
-    points = store.points(run_id, key)
+    (run_id,) = program(remote.uri, code).lines
+    (key,) = [key for key in remote.keys(run_id) if key.endswith("disk_usage_megabytes")]
+    points = remote.points(run_id, key)
     gaps = [later.timestamp - sooner.timestamp for sooner, later in pairwise(points)]
     assert gaps[:2] == pytest.approx([400, 400], abs=100)
 

@@ -9,40 +9,40 @@ from pathlib import Path
 import pytest
 from counting_server import CountingServer
 
-from conftest import HOST_METRICS, Program, Store
+from conftest import HOST_METRICS, Program, Remote, Store
 
 
 @pytest.mark.parametrize("value", ["sysmetrics", "git,sysmetrics"])
-def test_being_named_is_as_good_as_being_installed(program: Program, store: Store, value: str) -> None:
+def test_being_named_is_as_good_as_being_installed(program: Program, remote: Remote, value: str) -> None:
     code = """
         with mlflow.start_run() as run:
             time.sleep(0.3)
         print(run.info.run_id)
     """
-    (run_id,) = program(store.uri, code, MLFLOW_RUN_CONTEXT_PROVIDER=value).lines
-    assert store.tags(run_id)["sys.metrics"] == "on"
-    assert store.keys(run_id) == HOST_METRICS
+    (run_id,) = program(remote.uri, code, MLFLOW_RUN_CONTEXT_PROVIDER=value).lines
+    assert remote.tags(run_id)["sys.metrics"] == "on"
+    assert remote.keys(run_id) == HOST_METRICS
 
 
-def test_tags_alone_can_be_switched_off(program: Program, store: Store) -> None:
+def test_tags_alone_can_be_switched_off(program: Program, remote: Remote) -> None:
     code = """
         with mlflow.start_run() as run:
             time.sleep(0.3)
         print(run.info.run_id)
     """
-    (run_id,) = program(store.uri, code, MLFLOW_SYSMETRICS_TAGS="off").lines
-    assert not [key for key in store.tags(run_id) if key.startswith("sys")]
-    assert store.keys(run_id) == HOST_METRICS
+    (run_id,) = program(remote.uri, code, MLFLOW_SYSMETRICS_TAGS="off").lines
+    assert not [key for key in remote.tags(run_id) if key.startswith("sys")]
+    assert remote.keys(run_id) == HOST_METRICS
 
 
-def test_tags_say_when_metrics_are_off(program: Program, store: Store) -> None:
+def test_tags_say_when_metrics_are_off(program: Program, remote: Remote) -> None:
     code = """
         with mlflow.start_run() as run:
             pass
         print(run.info.run_id)
     """
-    (run_id,) = program(store.uri, code, MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING="false").lines
-    assert store.tags(run_id)["sys.metrics"] == "off: MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=false"
+    (run_id,) = program(remote.uri, code, MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING="false").lines
+    assert remote.tags(run_id)["sys.metrics"] == "off: MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=false"
 
 
 @pytest.fixture
@@ -93,15 +93,15 @@ BAD = {
 }
 
 
-def test_bad_settings_warn_once_each_and_the_run_starts(program: Program, store: Store) -> None:
+def test_bad_settings_warn_once_each_and_the_run_starts(program: Program, remote: Remote) -> None:
     code = """
         for _ in range(2):
             with mlflow.start_run() as run:
                 time.sleep(0.3)
         print(run.info.run_id)
     """
-    finished = program(store.uri, code, **BAD)
-    assert store.keys(finished.lines[-1]) == HOST_METRICS
+    finished = program(remote.uri, code, **BAD)
+    assert remote.keys(finished.lines[-1]) == HOST_METRICS
     for variable, value in BAD.items():
         (line,) = [line for line in finished.stderr.splitlines() if variable in line]
         assert repr(value) in line

@@ -28,7 +28,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     switches = ModuleType("mlflow.environment_variables")
     setattr(switches, METRICS, SimpleNamespace(default=False))
     monkeypatch.setitem(sys.modules, "mlflow.environment_variables", switches)
-    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    waiting = monitor._MonitorFinder  # of MLflow itself, where another test has imported it
+    monkeypatch.setattr(sys, "meta_path", [one for one in sys.meta_path if not isinstance(one, waiting)])
     importlib.invalidate_caches()
     yield tmp_path / "likemlflow"
     for name in [name for name in sys.modules if name.startswith("likemlflow")]:
