@@ -19,7 +19,7 @@ def test_installed_and_forgotten(program: Program, store: Store) -> None:
             time.sleep(0.3)
         print(run.info.run_id)
     """
-    (run_id,) = program(store.uri, code).lines
+    (run_id,) = program(store.uri, code).words
     assert store.keys(run_id) == HOST_METRICS
     tags = store.tags(run_id)
     assert {"sys.cpu", "sys.cpu_cores", "sys.memory_gb", "sys.disk_free_gb", "sys.platform"} <= tags.keys()
@@ -41,7 +41,7 @@ def test_nested_and_threaded_runs(program: Program, remote: Remote) -> None:
         thread.start(); thread.join()
         print(*ids)
     """
-    ids = program(remote.uri, code, **ONCE).lines
+    ids = program(remote.uri, code, **ONCE).words
     assert len(ids) == 3
     for run_id in ids:
         assert remote.keys(run_id) == HOST_METRICS
@@ -58,7 +58,7 @@ def test_a_resumed_run_goes_on_where_it_was(program: Program, store: Store) -> N
                 time.sleep(0.3)
         print(run.info.run_id, int(time.time() * 1000))
     """
-    run_id, first_end = program(store.uri, code, **ONCE).lines
+    run_id, first_end = program(store.uri, code, **ONCE).words
     program(store.uri, code, RESUME=run_id, **ONCE)
     points = store.points(run_id, "system/system_memory_usage_megabytes")
     start = store.client.get_run(run_id).info.start_time
@@ -80,7 +80,7 @@ def test_a_run_that_is_started_again_inside_itself(program: Program, store: Stor
         print(run.info.run_id, inner)
         print(len(mlflow_sysmetrics.status().attached), threading.active_count())
     """
-    run_id, inner, attached, threads = program(store.uri, code, **ONCE).lines
+    run_id, inner, attached, threads = program(store.uri, code, **ONCE).words
     points = store.points(run_id, "system/disk_usage_megabytes")
     assert points[-1].timestamp > int(inner) + 300
     assert len({point.timestamp for point in points}) == len(points)
@@ -95,7 +95,7 @@ def test_autologged_runs(program: Program, store: Store) -> None:
         LinearRegression().fit(numpy.arange(20).reshape(10, 2), numpy.arange(10))
         print(mlflow.last_active_run().info.run_id)
     """
-    run_id = program(store.uri, code).lines[-1]
+    run_id = program(store.uri, code).words[-1]
     assert store.keys(run_id) >= LEVELS
     assert "sys.cpu" in store.tags(run_id)
 
@@ -112,7 +112,7 @@ def test_a_monitor_built_by_hand(program: Program, remote: Remote) -> None:
         monitor.finish()
         print(run.info.run_id, *[thread.name for thread in threading.enumerate()])
     """
-    run_id, *threads = program(remote.uri, code).lines
+    run_id, *threads = program(remote.uri, code).words
     assert remote.keys(run_id) == HOST_METRICS
     assert len(remote.points(run_id, "system/disk_usage_megabytes")) >= 5
     assert "SystemMetricsMonitor" not in threads
@@ -126,7 +126,7 @@ def test_a_run_made_by_the_client(program: Program, remote: Remote) -> None:
         assert attachment.detach()
         print(run.info.run_id)
     """
-    (run_id,) = program(remote.uri, code).lines
+    (run_id,) = program(remote.uri, code).words
     assert remote.keys(run_id) == {key.replace("system/", "system/node_1/") for key in HOST_METRICS}
 
 
@@ -145,7 +145,7 @@ def test_off_means_off(program: Program, remote: Remote, code: str, environ: dic
         print(mlflow.active_run().info.run_id, *[thread.name for thread in threading.enumerate()])
         mlflow.end_run()
     """
-    run_id, *threads = program(remote.uri, f"{code}\n{dedent(after)}", **environ).lines
+    run_id, *threads = program(remote.uri, f"{code}\n{dedent(after)}", **environ).words
     assert remote.keys(run_id) == set()
     assert threads == ["MainThread"]
 
@@ -162,7 +162,7 @@ def test_the_argument_of_start_run_has_the_last_word(
             time.sleep(0.3)
         print(run.info.run_id)
     """
-    (run_id,) = program(remote.uri, code, **environ).lines
+    (run_id,) = program(remote.uri, code, **environ).words
     assert remote.keys(run_id) == HOST_METRICS
 
 
@@ -174,7 +174,7 @@ def test_another_list_of_providers_leaves_mlflow_untouched(program: Program, rem
             pass
         print(run.info.run_id)
     """
-    (run_id,) = program(remote.uri, code, MLFLOW_RUN_CONTEXT_PROVIDER="none").lines
+    (run_id,) = program(remote.uri, code, MLFLOW_RUN_CONTEXT_PROVIDER="none").words
     assert not [key for key in remote.tags(run_id) if key.startswith("sys")]
 
 
@@ -188,7 +188,7 @@ def test_mlflows_setters_are_read_again_for_each_run(program: Program, remote: R
             time.sleep(1.0)
         print(run.info.run_id)
     """
-    (run_id,) = program(remote.uri, code).lines
+    (run_id,) = program(remote.uri, code).words
     (key,) = [key for key in remote.keys(run_id) if key.endswith("disk_usage_megabytes")]
     points = remote.points(run_id, key)
     gaps = [later.timestamp - sooner.timestamp for sooner, later in pairwise(points)]
@@ -209,7 +209,7 @@ def test_a_changed_tracking_uri_moves_later_runs_only(
         print(first.info.run_id, second.info.run_id)
         print(sum(one.name.startswith("sysmetrics") for one in threading.enumerate()))
     """
-    first, second, threads = program(store.uri, code).lines
+    first, second, threads = program(store.uri, code).words
     assert store.keys(first) == HOST_METRICS
     assert Store(f"sqlite:///{tmp_path}/second.db").keys(second) == HOST_METRICS
     assert threads == "3"

@@ -52,7 +52,7 @@ def test_ten_runs_that_end_in_one_outage_wait_for_one_timeout_together(
                 pass
         print(time.perf_counter() - began)
     """
-    (seconds,) = program(server.url, code, **ENVIRON).lines
+    (seconds,) = program(server.url, code, **ENVIRON).words
     assert float(seconds) < FLUSH_TIMEOUT + 1
 
 
@@ -72,7 +72,7 @@ def test_an_outage_in_the_middle_loses_nothing(program: Program, server: Countin
         status = mlflow_sysmetrics.status()
         print(run.info.run_id, status.points_delivered, status.points_dropped, status.last_error)
     """
-    run_id, delivered, dropped, error = program(server.url, code, **ENVIRON).lines
+    run_id, delivered, dropped, error = program(server.url, code, **ENVIRON).words
     series = server.points(run_id)
     assert (dropped, error) == ("0", "None")
     stamps = [point["timestamp"] for point in series["system/disk_usage_megabytes"]]
@@ -101,7 +101,7 @@ def test_a_run_that_nobody_ended_is_complete_at_exit(
     """
     finished = program(server.url, code, check=False, MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL="3600")
     assert finished.returncode in {returncode, -2 if returncode == 130 else returncode}
-    series = server.points(finished.lines[0])
+    series = server.points(finished.words[0])
     assert series.keys() == HOST_METRICS
     assert len(series["system/disk_usage_megabytes"]) == 2
 
@@ -115,7 +115,7 @@ def test_an_attachment_that_nobody_detached_is_complete_at_exit(
         print(run.info.run_id)
         time.sleep(0.35)
     """
-    (run_id,) = program(server.url, code).lines
+    (run_id,) = program(server.url, code).words
     assert server.points(run_id).keys() == HOST_METRICS
 
 
@@ -130,7 +130,7 @@ def test_a_run_that_was_deleted_is_set_aside(program: Program, store: object) ->
         print(status.points_pending, status.points_dropped > 0)
     """
     finished = program(store.uri, code, **ENVIRON)  # type: ignore[attr-defined]
-    assert finished.lines == ["0", "True"]
+    assert finished.words == ["0", "True"]
     assert finished.stderr.count("takes no system metrics any more") == 1
 
 
@@ -147,7 +147,7 @@ def test_a_start_during_the_shutdown_of_the_interpreter_raises_nothing(
     """
     finished = program(server.url, code)
     assert "Traceback" not in finished.stderr
-    assert len(finished.lines) == 1
+    assert len(finished.words) == 1
 
 
 def test_secrets_in_the_tracking_uri_are_not_shown(program: Program, server: CountingServer) -> None:
@@ -173,7 +173,7 @@ def test_runs_that_end_together_on_a_slow_server_share_the_wait(
         for thread in threads: thread.join()
         print(time.perf_counter() - began)
     """
-    (seconds,) = program(server.url, code, MLFLOW_SYSMETRICS_FLUSH_TIMEOUT="2").lines
+    (seconds,) = program(server.url, code, MLFLOW_SYSMETRICS_FLUSH_TIMEOUT="2").words
     assert float(seconds) < 4
 
 
@@ -183,5 +183,5 @@ def test_levels_are_there_even_for_the_shortest_run(program: Program, server: Co
             pass
         print(run.info.run_id)
     """
-    (run_id,) = program(server.url, code).lines
+    (run_id,) = program(server.url, code).words
     assert server.points(run_id).keys() >= LEVELS

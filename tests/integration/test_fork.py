@@ -28,7 +28,7 @@ def test_a_child_has_no_thread_and_no_run(program: Program, server: CountingServ
                 os._exit(0)
             os.waitpid(child, 0)
     """
-    assert program(server.url, code, **FAST).lines == ["1", "False", "0"]
+    assert program(server.url, code, **FAST).words == ["1", "False", "0"]
 
 
 def test_a_child_may_start_a_run_of_its_own(program: Program, server: CountingServer) -> None:
@@ -47,7 +47,7 @@ def test_a_child_may_start_a_run_of_its_own(program: Program, server: CountingSe
             time.sleep(0.2)
         print(parent.info.run_id)
     """
-    child, *threads, parent = program(server.url, code, **FAST).lines
+    child, *threads, parent = program(server.url, code, **FAST).words
     assert threads == ["sampler", "sender"]
     assert server.points(child).keys() == HOST_METRICS
     assert server.points(parent).keys() == HOST_METRICS
@@ -72,7 +72,7 @@ def test_a_pool_of_forked_workers_changes_nothing_in_the_parents_series(
             status = mlflow_sysmetrics.status()
             print(run.info.run_id, *ticks, status.points_pending, status.points_dropped)
     """
-    run_id, ticks, pending, dropped = program(server.url, code, **FAST).lines
+    run_id, ticks, pending, dropped = program(server.url, code, **FAST).words
     assert (ticks, pending, dropped) == ("0", "0", "0")
     points = server.points(run_id)["system/disk_usage_megabytes"]
     stamps = [point["timestamp"] for point in points]
@@ -93,7 +93,7 @@ def test_fork_again_and_again_under_load_hangs_nothing(program: Program, server:
                 assert os.waitpid(child, 0)[1] == 0
         print(run.info.run_id)
     """
-    (run_id,) = program(server.url, code, MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL="0.1").lines
+    (run_id,) = program(server.url, code, MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL="0.1").words
     assert server.points(run_id).keys() == HOST_METRICS
 
 
@@ -112,6 +112,6 @@ def test_a_child_that_exits_the_ordinary_way_leaves_the_parents_attachment_alone
         time.sleep(0.3)
         attachment.detach()
     """
-    run_id, attached = program(server.url, code, **FAST).lines
+    run_id, attached = program(server.url, code, **FAST).words
     assert attached == "1"
     assert server.points(run_id).keys() == HOST_METRICS

@@ -17,7 +17,7 @@ def test_short_runs_have_points(program: Program, store: Store, seconds: float, 
             time.sleep({seconds})
         print(run.info.run_id)
     """
-    (run_id,) = program(store.uri, code).lines
+    (run_id,) = program(store.uri, code).words
     assert store.keys(run_id) >= expected
 
 
@@ -27,7 +27,7 @@ def test_steps_are_seconds_since_the_start_that_the_server_knows(program: Progra
             time.sleep(2.5)
         print(run.info.run_id)
     """
-    (run_id,) = program(store.uri, code, MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL="0.1").lines
+    (run_id,) = program(store.uri, code, MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL="0.1").words
     start = store.client.get_run(run_id).info.start_time
     points = store.points(run_id, "system/disk_usage_megabytes")
     assert len(points) > 20
@@ -45,7 +45,7 @@ def test_the_first_value_of_cpu_is_true(program: Program, server: CountingServer
             spent = sum(os.times()[:2]) - sum(busy[:2])
         print(run.info.run_id, spent / os.cpu_count() * 100)
     """
-    run_id, expected = program(server.url, code, MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL="0.4").lines
+    run_id, expected = program(server.url, code, MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL="0.4").words
     values = [point["value"] for point in server.points(run_id)["system/cpu_utilization_percentage"]]
     assert values
     assert all(value >= float(expected) * 0.8 for value in values), (values, expected)
@@ -87,7 +87,7 @@ def test_64_runs_in_64_threads_have_their_own_complete_series(
         "MLFLOW_SYSMETRICS_SEND_INTERVAL": "0.5",
         "MLFLOW_SYSMETRICS_FLUSH_TIMEOUT": "30",
     }
-    threads, *run_ids, dropped = program(server.url, code, **environ).lines
+    threads, *run_ids, dropped = program(server.url, code, **environ).words
     assert (threads, dropped) == ("2", "0")
     assert len(set(run_ids)) == 64
     for run_id in run_ids:
@@ -117,7 +117,7 @@ def test_200_runs_one_after_the_other_leave_nothing_behind(program: Program, ser
         print(mlflow_sysmetrics.status().points_pending)
     """
     finished = program(server.url, code)
-    threads, descriptors, memory, pending = (int(word) for word in finished.lines)
+    threads, descriptors, memory, pending = (int(word) for word in finished.words)
     assert (threads, descriptors, pending) == (0, 0, 0)
     assert memory < 4e6
     assert finished.stderr.count("Sampling started") == 1
@@ -135,7 +135,7 @@ def test_idle_costs_nothing(program: Program, server: CountingServer) -> None:
         time.sleep(1.5)
         print((time.process_time() - before) * 1000, mlflow_sysmetrics.status().ticks - ticks)
     """
-    milliseconds, ticks = program(server.url, code, MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL="0.1").lines
+    milliseconds, ticks = program(server.url, code, MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL="0.1").words
     assert ticks == "0"
     assert float(milliseconds) < 10
 
@@ -148,6 +148,6 @@ def test_flush_shows_what_was_sampled_so_far(program: Program, server: CountingS
             print(run.info.run_id, mlflow_sysmetrics.status().points_pending)
             os._exit(0)
     """
-    run_id, pending = program(server.url, code).lines
+    run_id, pending = program(server.url, code).words
     assert pending == "0"
     assert server.points(run_id).keys() == HOST_METRICS

@@ -19,7 +19,7 @@ def test_being_named_is_as_good_as_being_installed(program: Program, remote: Rem
             time.sleep(0.3)
         print(run.info.run_id)
     """
-    (run_id,) = program(remote.uri, code, MLFLOW_RUN_CONTEXT_PROVIDER=value).lines
+    (run_id,) = program(remote.uri, code, MLFLOW_RUN_CONTEXT_PROVIDER=value).words
     assert remote.tags(run_id)["sys.metrics"] == "on"
     assert remote.keys(run_id) == HOST_METRICS
 
@@ -30,7 +30,7 @@ def test_tags_alone_can_be_switched_off(program: Program, remote: Remote) -> Non
             time.sleep(0.3)
         print(run.info.run_id)
     """
-    (run_id,) = program(remote.uri, code, MLFLOW_SYSMETRICS_TAGS="off").lines
+    (run_id,) = program(remote.uri, code, MLFLOW_SYSMETRICS_TAGS="off").words
     assert not [key for key in remote.tags(run_id) if key.startswith("sys")]
     assert remote.keys(run_id) == HOST_METRICS
 
@@ -41,7 +41,7 @@ def test_tags_say_when_metrics_are_off(program: Program, remote: Remote) -> None
             pass
         print(run.info.run_id)
     """
-    (run_id,) = program(remote.uri, code, MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING="false").lines
+    (run_id,) = program(remote.uri, code, MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING="false").words
     assert remote.tags(run_id)["sys.metrics"] == "off: MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=false"
 
 
@@ -73,7 +73,7 @@ def test_a_tool_that_hangs_costs_a_second_and_its_fact_comes_later(
         print(run.info.run_id, other.info.run_id, first, second)
     """
     path = f"{hanging_nvidia_smi}{os.pathsep}{os.environ['PATH']}"
-    run_id, other, first, second = program(server.url, code, PATH=path).lines
+    run_id, other, first, second = program(server.url, code, PATH=path).words
     assert float(first) < 2.5  # one second for the facts; the rest is MLflow's first run in a process
     assert float(second) < 0.5
     for tags in (Store(server.url).tags(run_id), Store(server.url).tags(other)):
@@ -101,7 +101,7 @@ def test_bad_settings_warn_once_each_and_the_run_starts(program: Program, remote
         print(run.info.run_id)
     """
     finished = program(remote.uri, code, **BAD)
-    assert remote.keys(finished.lines[-1]) == HOST_METRICS
+    assert remote.keys(finished.words[-1]) == HOST_METRICS
     for variable, value in BAD.items():
         (line,) = [line for line in finished.stderr.splitlines() if variable in line]
         assert repr(value) in line
@@ -120,7 +120,7 @@ def test_tags_are_cheap_and_start_no_process(program: Program, server: CountingS
         assert again is not first and again.keys() == first.keys()
         print(provider.in_context(), all(isinstance(value, str) and len(value) < 250 for value in again.values()))
     """
-    assert program(server.url, code).lines == ["True", "True"]
+    assert program(server.url, code).words == ["True", "True"]
 
 
 def test_the_provider_may_be_imported_before_mlflow(program: Program, server: CountingServer) -> None:
@@ -136,4 +136,4 @@ def test_the_provider_may_be_imported_before_mlflow(program: Program, server: Co
         )
         print(subprocess.run([sys.executable, "-c", line], check=True, capture_output=True, text=True).stdout)
     """
-    assert program(server.url, code).lines == ["1"]
+    assert program(server.url, code).words == ["1"]
