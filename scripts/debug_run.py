@@ -15,9 +15,11 @@ import io
 import logging
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -252,7 +254,10 @@ def open_with(uri: str, run: Any) -> str:  # noqa: ANN401 - as above
     """Returns the address that shows the run, or the command that opens the UI on its store."""
     if urlsplit(uri).scheme in HTTP:
         return f"{redacted(uri).rstrip('/')}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
-    return f"mlflow ui --backend-store-uri {shlex.quote(redacted(uri))}"
+    # The one beside this interpreter: its environment need not be active.
+    beside = shutil.which("mlflow", path=str(Path(sys.executable).parent))
+    shown = min(os.path.relpath(beside), beside, key=len) if beside else "mlflow"
+    return f"{shlex.quote(shown)} ui --backend-store-uri {shlex.quote(redacted(uri))}"
 
 
 if __name__ == "__main__":

@@ -13,12 +13,12 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import mlflow_sysmetrics.clock  # noqa: F401 - its functions are to be bound before anybody freezes time
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.settings import METRICS, Settings
 
@@ -30,6 +30,7 @@ _CLASS = "SystemMetricsMonitor"
 _FLUENT = "mlflow.tracking.fluent"
 
 _logger = logging.getLogger("mlflow_sysmetrics")
+_warned: set[str] = set()
 
 
 class SystemMetricsMonitor:
@@ -84,12 +85,10 @@ class SystemMetricsMonitor:
                 started_at=None if run is None else run.info.start_time,
             )
             if run is not None and self._settings.tags and not self._resumed:
-                _owe_late_facts(self._attachment, run.data.tags)
+                _owe_late_tags(self._attachment, run.data.tags)
         except Exception as error:  # noqa: BLE001
             # The user's training calls us here, and a metric is never worth a training.
-            _logger.warning(
-                "System metrics of run %s are off: %s: %s", self._run_id, type(error).__name__, error
-            )
+            _warn_once(f"System metrics are off: {type(error).__name__}: {error}")
 
     def finish(self) -> None:
         """Detaches the run and waits for its last points, at most the flush timeout."""
@@ -99,7 +98,7 @@ class SystemMetricsMonitor:
                 self._hand_back()
         except Exception as error:  # noqa: BLE001
             # As in `start`.
-            _logger.warning("System metrics of run %s: %s: %s", self._run_id, type(error).__name__, error)
+            _warn_once(f"System metrics may be incomplete: {type(error).__name__}: {error}")
 
     def _hand_back(self) -> None:
         """Puts the monitor that this one replaced back in its place.
@@ -132,17 +131,25 @@ def _run_being_started(run_id: str) -> Any:  # noqa: ANN401 - mlflow.entities.Ru
     return run if getattr(getattr(run, "info", None), "run_id", None) == run_id else None
 
 
-def _owe_late_facts(attachment: Attachment, present: dict[str, str]) -> None:
-    """Has facts that were not yet known when the run was created put on it as soon as they are."""
+def _owe_late_tags(attachment: Attachment, present: dict[str, str]) -> None:
+    """Has tags that were not yet known when the run was created put on it as soon as they are."""
     if "sys.platform" not in present:
         return  # the run was not tagged by us
     from mlflow_sysmetrics.facts import host_facts  # noqa: PLC0415 - as in `start`
 
+    if present.get("sys.metrics", "on") != "on":  # start_run was told so, against the environment
+        attachment.put_tags({"sys.metrics": "on"})
     facts = host_facts()
     if not facts.complete or facts.tags(wait_seconds=0).keys() - present.keys():
         facts.when_complete(
             lambda tags: attachment.put_tags({key: tags[key] for key in tags.keys() - present.keys()})
         )
+
+
+def _warn_once(message: str) -> None:
+    if message not in _warned:
+        _warned.add(message)
+        _logger.warning("%s", message)
 
 
 def install() -> None:
@@ -159,7 +166,8 @@ def install() -> None:
         found = False
     if not found or switch is None or not hasattr(switch, "default"):
         raise Unavailable(f"MLflow {mlflow_version()} has no system metrics; MLflow 2.8 and newer have")
-    _repair_switch()
+    # MLflow's own `get` raises at a value that it does not know, in the middle of `start_run`.
+    switch.get = lambda: Settings.from_environ().metrics
     switch.default = True
     module = sys.modules.get(MONITOR_MODULE)
     if module is not None:
@@ -176,12 +184,6 @@ def mlflow_version() -> str:
         with contextlib.suppress(PackageNotFoundError):
             return version(name)
     return "of unknown version"
-
-
-def _repair_switch() -> None:
-    """Puts what we use in the place of a switch that MLflow would raise at, in the middle of `start_run`."""
-    if os.environ.get(METRICS, "true").lower() not in {"true", "false", "1", "0"}:
-        os.environ[METRICS] = str(Settings.from_environ().metrics).lower()
 
 
 def _put_stand_in(module: ModuleType) -> None:
@@ -207,14 +209,15 @@ class _MonitorFinder(importlib.abc.MetaPathFinder):
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """Returns MLflow's own spec with a loader that puts the stand-in into the loaded module."""
-        del path, target
         if fullname != MONITOR_MODULE:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _StandInLoader(spec.loader)
-        return spec
+        for finder in sys.meta_path:
+            spec = None if finder is self else finder.find_spec(fullname, path, target)
+            if spec is not None:
+                if spec.loader is not None:
+                    spec.loader = _StandInLoader(spec.loader)
+                return spec
+        return None
 
 
 class _StandInLoader(importlib.abc.Loader):
@@ -231,3 +234,4 @@ class _StandInLoader(importlib.abc.Loader):
         """Runs MLflow's module, then replaces the class."""
         self._loader.exec_module(module)
         _put_stand_in(module)
+        sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _MonitorFinder)]

@@ -41,8 +41,11 @@ DEFAULT_FLUSH_TIMEOUT = 5.0
 
 _TRUE = frozenset({"true", "1", "on", "yes"})
 _FALSE = frozenset({"false", "0", "off", "no"})
-# What every MLflow since 2.0 takes in a metric name; newer ones take a colon too.
-_NODE_ID_PATTERN = re.compile(r"[\w\-. ]+(/[\w\-. ]+)*", re.ASCII)
+# What every MLflow since 2.0 takes in a metric name: no colon, and no part that a path would swallow. A name
+# has at most 250 characters, of which our longest key takes less than 100.
+_NODE_ID_LENGTH = 150
+_PART = r"(?!\.{1,2}(/|$))[\w\-. ]+"
+_NODE_ID_PATTERN = re.compile(rf"(?=.{{1,{_NODE_ID_LENGTH}}}$){_PART}(/{_PART})*", re.ASCII)
 
 _logger = logging.getLogger("mlflow_sysmetrics")
 _warned: set[tuple[str, str]] = set()
@@ -55,7 +58,9 @@ class _Range:
     low: float
     high: float
 
-    def __contains__(self, value: float) -> bool:
+    def __contains__(self, value: object) -> bool:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return False
         return math.isfinite(value) and self.low <= value <= self.high
 
     def __str__(self) -> str:
@@ -107,8 +112,13 @@ class Settings:
         if self.node_id is not None and not _NODE_ID_PATTERN.fullmatch(self.node_id):
             raise SettingsError(
                 f"node_id={self.node_id!r} cannot be part of a metric name; "
-                "use letters, digits, '_', '-', '.', ' ' and '/'"
+                "use up to 150 letters, digits, '_', '-', '.', ' ' and '/', and no part '.' or '..'"
             )
+        if not isinstance(self.samples_before_logging, int):
+            raise SettingsError(f"samples_before_logging={self.samples_before_logging!r} is no whole number")
+        unknown = [one for one in self.collectors if not isinstance(one, Family)]
+        if unknown:
+            raise SettingsError(f"collectors has {unknown!r}; its members are those of {Family}")
 
     @property
     def window_seconds(self) -> float:
@@ -174,47 +184,52 @@ class _Variables:
 
     def rhythm(self, interval: float | None, samples: int | None) -> tuple[float, int]:
         """Reads seconds between ticks and ticks per point; the arguments are those given in code."""
-        nothing = math.nan
-        seconds = self.number(SAMPLING_INTERVAL, "sampling_interval", nothing)
-        count = self.number(SAMPLES_BEFORE_LOGGING, "samples_before_logging", nothing, whole=True)
-        chosen_interval = interval if math.isnan(seconds) else seconds
-        chosen_samples = samples if math.isnan(count) else int(count)
-        if chosen_interval is None:
-            alone = chosen_samples is not None
-            chosen_interval = MLFLOW_SAMPLING_INTERVAL if alone else DEFAULT_SAMPLING_INTERVAL
-            default_samples = DEFAULT_SAMPLES_BEFORE_LOGGING
+        seconds = self._usable(SAMPLING_INTERVAL, "sampling_interval", float)
+        count = self._usable(SAMPLES_BEFORE_LOGGING, "samples_before_logging", int)
+        chosen_interval = interval if seconds is None else seconds
+        chosen_samples = samples if count is None else int(count)
+        if chosen_interval is not None:
+            default_interval, default_samples = chosen_interval, MLFLOW_SAMPLES_BEFORE_LOGGING
+        elif chosen_samples is not None:
+            default_interval, default_samples = MLFLOW_SAMPLING_INTERVAL, chosen_samples
         else:
-            default_samples = MLFLOW_SAMPLES_BEFORE_LOGGING
-        return chosen_interval, default_samples if chosen_samples is None else chosen_samples
+            default_interval, default_samples = DEFAULT_SAMPLING_INTERVAL, DEFAULT_SAMPLES_BEFORE_LOGGING
+        if chosen_samples is not None:
+            default_samples = chosen_samples
+        return (
+            self.number(SAMPLING_INTERVAL, "sampling_interval", default_interval),
+            int(self.number(SAMPLES_BEFORE_LOGGING, "samples_before_logging", default_samples, int)),
+        )
 
-    def number(self, variable: str, name: str, default: float, *, whole: bool = False) -> float:
-        """Reads a number in the range of the setting `name`; what cannot be used counts as `default`."""
+    def number(self, variable: str, name: str, default: float, kind: type[float | int] = float) -> float:
+        """Reads a number in the range of the setting `name`; what cannot be used warns once."""
         text = self.text(variable)
-        if not text:
-            return default
-        allowed = _RANGES[name]
-        shown = "the default" if math.isnan(default) else f"{default:g}"
+        value = self._usable(variable, name, kind)
+        used = default if value is None else value
+        if text and (value is None or value != kind(text)):
+            what = "a whole number" if kind is int else "a number"
+            warn_once(variable, text, f"{used:g}", f"it is not {what} from {_RANGES[name]}")
+        return used
+
+    def _usable(self, variable: str, name: str, kind: type[float | int]) -> float | None:
+        """Returns the number of a variable, moved to the nearest bound of its range; None if it is none."""
         try:
-            value = int(text) if whole else float(text)
+            value = kind(self.text(variable))
         except ValueError:
-            kind = "a whole number" if whole else "a number"
-            warn_once(variable, text, shown, f"it is not {kind} from {allowed}")
-            return default
+            return None
+        allowed = _RANGES[name]
         if value in allowed:
             return value
-        if not math.isfinite(value) or value <= 0:
-            warn_once(variable, text, shown, f"it is not a number from {allowed}")
-            return default
-        bound = min(max(value, allowed.low), allowed.high)
-        warn_once(variable, text, f"{bound:g}", f"it is out of the range {allowed}")
-        return bound
+        # Zero and less are no wish for the smallest interval; a tenth too little of it is.
+        return min(max(value, allowed.low), allowed.high) if 0 < value < math.inf else None
 
     def node_id(self) -> str | None:
         """Reads the node's name; what a metric name cannot hold becomes an underscore."""
         text = self.text(NODE_ID)
         if not text or _NODE_ID_PATTERN.fullmatch(text):
             return text or None
-        cleaned = re.sub(r"[^\w\-. /]|^/+|/+$|//+", "_", text, flags=re.ASCII)
+        cleaned = re.sub(r"[^\w\-. /]|^/+|/+$|//+|(?<![^/])\.{1,2}(?![^/])", "_", text, flags=re.ASCII)
+        cleaned = cleaned[:_NODE_ID_LENGTH].rstrip("/")
         warn_once(NODE_ID, text, cleaned, "it cannot be part of a metric name")
         return cleaned
 
@@ -224,18 +239,22 @@ class _Variables:
         known = {family.value: family for family in Family}
         wanted: set[Family] = set()
         unwanted: set[Family] = set()
+        unknown: list[str] = []
         for word in (part.strip() for part in text.split(",")):
             family = known.get(word.removeprefix("-"))
             if family is not None:
                 (unwanted if word.startswith("-") else wanted).add(family)
             elif word not in {"", "all"}:
-                names = ", ".join(sorted(known))
-                warn_once(COLLECTORS, word, "the rest of the list", f"the collectors are {names}")
-        return frozenset((wanted or ALL_FAMILIES) - unwanted)
+                unknown.append(word)
+        found = frozenset((wanted or ALL_FAMILIES) - unwanted)
+        for word in unknown:
+            used = ",".join(sorted(family.value for family in found)) or "none"
+            warn_once(COLLECTORS, word, used, f"the collectors are {', '.join(sorted(known))}")
+        return found
 
 
 def warn_once(variable: str, value: str, used: str, reason: str) -> None:
     """Logs one warning per variable and value in the life of the process."""
     if (variable, value) not in _warned:
         _warned.add((variable, value))
-        _logger.warning("%s=%r is ignored, using %s: %s.", variable, value, used, reason)
+        _logger.warning("mlflow-sysmetrics: %s=%r is ignored, using %s: %s.", variable, value, used, reason)

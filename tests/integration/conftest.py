@@ -18,18 +18,13 @@ from typing import Any
 import pytest
 from counting_server import CountingServer, counting_server
 
+from mlflow_sysmetrics.collectors import COLLECTORS
+from mlflow_sysmetrics.samples import Family, Kind
+
 MLFLOW = tuple(int(part) for part in version("mlflow").split(".")[:2])
-HOST_METRICS = {
-    "system/cpu_utilization_percentage",
-    "system/system_memory_usage_megabytes",
-    "system/system_memory_usage_percentage",
-    "system/disk_usage_percentage",
-    "system/disk_usage_megabytes",
-    "system/disk_available_megabytes",
-    "system/network_receive_megabytes",
-    "system/network_transmit_megabytes",
-}
-LEVELS = HOST_METRICS - {"system/cpu_utilization_percentage"}
+HOST = [metric for one in COLLECTORS for metric in one.metrics if metric.family is not Family.GPU]
+HOST_METRICS = {f"system/{metric.name}" for metric in HOST}
+LEVELS = {f"system/{metric.name}" for metric in HOST if metric.kind is not Kind.RATE}
 
 # MLflow 3 prints no links when told so; 2.22 prints them whatever it is told.
 QUIET = {"GIT_PYTHON_REFRESH": "quiet", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}

@@ -81,7 +81,7 @@ def test_a_pool_of_forked_workers_changes_nothing_in_the_parents_series(
 
 
 def test_fork_again_and_again_under_load_hangs_nothing(program: Program, server: CountingServer) -> None:
-    """The child ends the ordinary way, exit functions and all, with whatever locks the parent held."""
+    """Whatever locks the parent's threads held at that moment."""
     code = """
         with mlflow.start_run() as run:
             for n in range(100):
@@ -94,6 +94,27 @@ def test_fork_again_and_again_under_load_hangs_nothing(program: Program, server:
         print(run.info.run_id)
     """
     (run_id,) = program(server.url, code, MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL="0.1").words
+    assert server.points(run_id).keys() == HOST_METRICS
+
+
+def test_what_a_child_of_multiprocessing_attached_is_complete_at_its_end(
+    program: Program, server: CountingServer
+) -> None:
+    """Such children run no exit functions."""
+    code = """
+        import multiprocessing
+        def work(run_id):
+            mlflow_sysmetrics.attach(run_id)
+            time.sleep(0.3)
+        if __name__ == "__main__":
+            run_id = mlflow.MlflowClient().create_run("0").info.run_id
+            child = multiprocessing.get_context("fork").Process(target=work, args=(run_id,))
+            child.start()
+            child.join()
+            print(run_id, child.exitcode)
+    """
+    run_id, exitcode = program(server.url, code).words
+    assert exitcode == "0"
     assert server.points(run_id).keys() == HOST_METRICS
 
 

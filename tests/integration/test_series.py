@@ -126,6 +126,18 @@ def test_200_runs_one_after_the_other_leave_nothing_behind(program: Program, ser
     assert server.counts()["requests"]["runs/create"] == 200
 
 
+def test_the_names_are_those_of_the_built_in_monitor(program: Program, server: CountingServer) -> None:
+    code = """
+        from mlflow.system_metrics.metrics import cpu_monitor, disk_monitor, network_monitor
+        for one in (cpu_monitor.CPUMonitor(), disk_monitor.DiskMonitor(), network_monitor.NetworkMonitor()):
+            one.collect_metrics()
+            print(*one.metrics)
+    """
+    names = program(server.url, code).words
+    assert len(names) == 8
+    assert {f"system/{name}" for name in names} <= HOST_METRICS
+
+
 def test_idle_costs_nothing(program: Program, server: CountingServer) -> None:
     code = """
         with mlflow.start_run():

@@ -45,6 +45,17 @@ def test_tags_say_when_metrics_are_off(program: Program, remote: Remote) -> None
     assert remote.tags(run_id)["sys.metrics"] == "off: MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=false"
 
 
+def test_tags_say_so_when_start_run_was_told_otherwise(program: Program, remote: Remote) -> None:
+    code = """
+        with mlflow.start_run(log_system_metrics=True) as run:
+            pass
+        print(run.info.run_id)
+    """
+    (run_id,) = program(remote.uri, code, MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING="false").words
+    assert remote.keys(run_id)
+    assert remote.tags(run_id)["sys.metrics"] == "on"
+
+
 @pytest.fixture
 def hanging_nvidia_smi(tmp_path: Path) -> Path:
     """A folder with an nvidia-smi that hangs for a minute."""

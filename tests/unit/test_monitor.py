@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,17 +87,20 @@ def test_an_mlflow_that_keeps_its_class_elsewhere_is_left_alone_with_one_warning
 
 
 @pytest.mark.usefixtures("package")
-@pytest.mark.parametrize(
-    ("given", "left"), [("maybe", "true"), ("off", "false"), ("0", "0"), ("True", "True")]
-)
-def test_a_switch_that_mlflow_would_raise_at_is_repaired(
-    monkeypatch: pytest.MonkeyPatch, given: str, left: str
+@pytest.mark.parametrize(("given", "wanted"), [("maybe", True), ("off", False), ("0", False), ("True", True)])
+def test_a_switch_that_mlflow_would_raise_at_is_read_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, given: str, wanted: bool
 ) -> None:
-    monkeypatch.setenv(METRICS, given)
     monitor.install()
-    import os  # noqa: PLC0415
+    monkeypatch.setenv(METRICS, given)
+    assert switch().get() is wanted
 
-    assert os.environ[METRICS] == left
+
+@pytest.mark.usefixtures("package")
+def test_looking_for_the_module_does_not_spoil_the_hook() -> None:
+    monitor.install()
+    assert importlib.util.find_spec("likemlflow.monitor") is not None
+    assert importlib.import_module("likemlflow.monitor").SystemMetricsMonitor is monitor.SystemMetricsMonitor
 
 
 @pytest.mark.parametrize(
@@ -114,8 +118,10 @@ def test_a_run_that_cannot_be_attached_costs_one_warning(
         raise RuntimeError("can't start new thread at interpreter shutdown")
 
     monkeypatch.setattr(daemon, "attach", fail)
-    one = monitor.SystemMetricsMonitor("run")
-    one.start()
-    one.finish()
+    monkeypatch.setattr(monitor, "_warned", set())
+    for n in range(10):
+        one = monitor.SystemMetricsMonitor(f"run {n}")
+        one.start()
+        one.finish()
     (record,) = caplog.records
-    assert "System metrics of run run are off: RuntimeError: can't start new thread" in record.message
+    assert "System metrics are off: RuntimeError: can't start new thread" in record.message

@@ -85,14 +85,14 @@ def test_code_holds_where_the_environment_is_silent() -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "used"),
     [
-        ("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "abc", "the default"),
-        ("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "-1", "the default"),
-        ("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0", "the default"),
-        ("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "nan", "the default"),
+        ("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "abc", "1"),
+        ("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "-1", "1"),
+        ("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0", "1"),
+        ("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "nan", "1"),
         ("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.01", "0.1"),
         ("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "99999", "3600"),
-        ("MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING", "2.5", "the default"),
-        ("MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING", "0", "the default"),
+        ("MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING", "2.5", "10"),
+        ("MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING", "0", "10"),
         ("MLFLOW_SYSMETRICS_SEND_INTERVAL", "inf", "10"),
         ("MLFLOW_SYSMETRICS_SEND_INTERVAL", "abc", "10"),
         ("MLFLOW_SYSMETRICS_FLUSH_TIMEOUT", "-1", "5"),
@@ -100,7 +100,8 @@ def test_code_holds_where_the_environment_is_silent() -> None:
         ("MLFLOW_SYSMETRICS_TAGS", "maybe", "true"),
         ("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "abc", "true"),
         ("MLFLOW_SYSTEM_METRICS_NODE_ID", "a(b", "a_b"),
-        ("MLFLOW_SYSMETRICS_COLLECTORS", "gpuu", "the rest of the list"),
+        ("MLFLOW_SYSTEM_METRICS_NODE_ID", "../x/./y", "_/x/_/y"),
+        ("MLFLOW_SYSMETRICS_COLLECTORS", "gpuu", "cpu,disk,gpu,memory,network"),
     ],
 )
 def test_a_bad_value_gives_one_warning_that_says_what_is_used(
@@ -117,8 +118,14 @@ def test_a_bad_value_gives_one_warning_that_says_what_is_used(
 def test_what_the_warning_says_is_what_is_used() -> None:
     assert read(MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL="abc").sampling_interval == 1
     assert read(MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL="0.01").sampling_interval == 0.1
+    both = {
+        "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "x",
+        "MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING": "3",
+    }
+    assert Settings.from_environ(both).sampling_interval == 10
     assert read(MLFLOW_SYSMETRICS_FLUSH_TIMEOUT="nan").flush_timeout == 5
     assert read(MLFLOW_SYSTEM_METRICS_NODE_ID="/a//b(c)/").node_id == "_a_b_c__"
+    assert read(MLFLOW_SYSTEM_METRICS_NODE_ID="n" * 240).node_id == "n" * 150
     assert read(MLFLOW_SYSMETRICS_COLLECTORS="gpuu").collectors == settings.ALL_FAMILIES
 
 
@@ -150,6 +157,12 @@ def test_families_are_named_or_left_out(value: str, families: set[Family]) -> No
         {"flush_timeout": -1},
         {"node_id": "a(b"},
         {"node_id": ""},
+        {"node_id": "a/../b"},
+        {"node_id": "n" * 151},
+        {"sampling_interval": "5"},
+        {"flush_timeout": None},
+        {"samples_before_logging": 2.5},
+        {"collectors": ["cpu"]},
     ],
 )
 def test_the_same_in_code_is_an_error_that_names_it(wrong: dict[str, object]) -> None:

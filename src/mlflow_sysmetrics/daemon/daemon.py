@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from mlflow_sysmetrics.clock import Clock, SystemClock
 from mlflow_sysmetrics.collectors import COLLECTORS, Collector
-from mlflow_sysmetrics.daemon.clock import Clock, SystemClock
 from mlflow_sysmetrics.daemon.feed import Feed
 from mlflow_sysmetrics.daemon.patience import Patience
 from mlflow_sysmetrics.daemon.points import Outbox
@@ -19,6 +19,9 @@ from mlflow_sysmetrics.daemon.sender import Sender
 from mlflow_sysmetrics.daemon.sink import Sink, open_sink
 from mlflow_sysmetrics.host import Host
 from mlflow_sysmetrics.settings import Settings
+
+_LAST_SAMPLE_SECONDS = 0.25
+_LONGEST_WAIT_SECONDS = threading.TIMEOUT_MAX / 2  # the sum with the clock must stay below the maximum
 
 _logger = logging.getLogger("mlflow_sysmetrics")
 
@@ -79,7 +82,7 @@ class Daemon:
             if collector.family in settings.collectors
         ]
         self.sampler = Sampler(self._probes, self._clock)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may come back in
         self._feeds: dict[tuple[str, str], Feed] = {}
         self._senders: dict[str, Sender] = {}
         self._running = self._ended = False
@@ -104,14 +107,21 @@ class Daemon:
         with self._lock:
             self._flush_timeout = settings.flush_timeout
             feed = self._feeds.get(key)
+            started = feed is None and self._start()
             if feed is None:
-                self._start(settings)
                 sender = self._sender(tracking_uri)
                 outbox = Outbox(run_id, started_at, settings.send_interval)
                 feed = self._feeds[key] = Feed(key, settings, sender, outbox)
                 self.sampler.add(feed)
             feed.holders += 1
-            return feed
+        if started:  # told without the lock: a log handler may block
+            _logger.info(
+                "Sampling started: a tick every %g s, a point every %g s, from %s.",
+                settings.sampling_interval,
+                settings.window_seconds,
+                ", ".join(probe.name for probe in self._probes) or "no collector",
+            )
+        return feed
 
     def detach(self, feed: Feed, timeout: float | None) -> bool:
         """Lets go of a run; the last holder ends its feed and waits for delivery.
@@ -130,7 +140,27 @@ class Daemon:
                 return True
             self._feeds.pop(feed.key, None)
             self.sampler.remove(feed)
-        return self._deliver(feed, timeout)
+        return self.deliver(feed, timeout)
+
+    def deliver(self, feed: Feed, timeout: float | None) -> bool:
+        """Waits for the last points of a feed that was ended, then for the delivery of what it is owed.
+
+        Args:
+            feed: the run.
+            timeout: as in `detach`.
+
+        Returns:
+            As `detach`.
+        """
+        if feed.holders > 0:
+            return True
+        patient = timeout is not None
+        ends = self._clock.monotonic() + _bounded(feed.settings.flush_timeout if timeout is None else timeout)
+        try:
+            complete = self._await_sampler(feed.ended, ends, patient=patient)
+        finally:
+            feed.sender.close(feed.outbox)
+        return self._settle(ends, feed, patient=patient) and complete
 
     def flush(self, timeout: float | None) -> bool:
         """Closes all windows and waits until everything that was sampled has been delivered.
@@ -141,74 +171,32 @@ class Daemon:
         Returns:
             Whether nothing is waiting any more.
         """
-        ends = self._clock.monotonic() + (self._flush_timeout if timeout is None else timeout)
-        with self._lock:
-            cut = self.sampler.cut() if self._feeds else None
-        if cut is not None and not self._wait(cut, ends):
-            return False
-        return self._settle(ends, patient=timeout is not None)
+        if not self._running:
+            return True
+        patient = timeout is not None
+        ends = self._clock.monotonic() + _bounded(self._flush_timeout if timeout is None else timeout)
+        # Of runs that have just ended, too: the sampler takes their last sample in the same tick.
+        complete = self._await_sampler(self.sampler.cut(), ends, patient=patient)
+        return self._settle(ends, patient=patient) and complete
 
     def end(self) -> None:
         """Ends all feeds and waits for delivery, at most the flush timeout; for the end of the process."""
         with self._lock:
-            if self._ended:
+            if self._ended or not self._running:
                 return
             self._ended = True
             feeds = list(self._feeds.values())
             self._feeds.clear()
             for feed in feeds:
                 self.sampler.remove(feed)
-        ends = self._clock.monotonic() + self._flush_timeout
-        self._await_ends(feeds, ends, patient=False)
-        self._settle(ends, patient=False)
-        status = self.status()
-        _logger.info(
-            "Sampling ended after %d ticks: %d points delivered, %d dropped.",
-            status.ticks,
-            status.points_delivered,
-            status.points_dropped,
-        )
-        if status.points_pending:
-            _logger.warning(
-                "%d points of system metrics could not be delivered in time and are lost: %s.",
-                status.points_pending,
-                status.last_error or f"no answer within {self._flush_timeout:g} s",
-            )
-
-    def _deliver(self, feed: Feed, timeout: float | None) -> bool:
-        """Waits for the last points of a feed that was ended, then for the delivery of what it is owed."""
-        patient = timeout is not None
-        ends = self._clock.monotonic() + (feed.settings.flush_timeout if timeout is None else timeout)
-        complete = self._await_ends([feed], ends, patient=patient)
-        return self._settle(ends, feed, patient=patient) and complete
-
-    def _await_ends(self, feeds: Sequence[Feed], ends: float, *, patient: bool) -> bool:
-        """Waits until the sampler has ended feeds; a hanging collector uses up patience, as a server does."""
-        began = self._clock.monotonic()
-        if not patient:
-            ends = began + self._sampler_patience.seconds(max(ends - began, 0.0))
-        ended = [self._wait(feed.ended, ends) for feed in feeds]
+            cut = self.sampler.cut()
+        now = self._clock.monotonic()
+        # The last sample is waited for even where delivery is not: what it adds to is counted below.
+        self._await_sampler(cut, now + max(self._flush_timeout, _LAST_SAMPLE_SECONDS), patient=False)
         for feed in feeds:
             feed.sender.close(feed.outbox)
-        if all(ended):
-            self._sampler_patience.reward()
-        else:
-            self._sampler_patience.waited_in_vain(began, self._clock.monotonic())
-        return all(ended)
-
-    def _settle(self, ends: float, feed: Feed | None = None, *, patient: bool) -> bool:
-        """Has what a feed is owed delivered at once, or what all runs are, and waits for it."""
-        if feed is not None:
-            return feed.sender.wait(feed.sender.hasten([feed.outbox]), ends, patient=patient)
-        with self._lock:
-            senders = list(self._senders.values())
-        # All are hastened before any is waited for: a dead server must not take the time of a good one.
-        owed = [(sender, sender.hasten()) for sender in senders]
-        settled = [sender.wait(debt, ends, patient=patient) for sender, debt in owed]
-        return all(settled)
-
-    def _wait(self, event: threading.Event, ends: float) -> bool:
-        return event.wait(max(ends - self._clock.monotonic(), 0.0))
+        self._settle(now + self._flush_timeout, patient=False)
+        self._tell_the_end()
 
     def status(self) -> Status:
         """Returns what the daemon is doing."""
@@ -225,17 +213,56 @@ class Daemon:
                 collectors=MappingProxyType({probe.name: probe.health for probe in self._probes}),
             )
 
-    def _start(self, settings: Settings) -> None:
+    def _tell_the_end(self) -> None:
+        status = self.status()
+        # A log stream may be closed by now, and logging would print a traceback about that.
+        raises, logging.raiseExceptions = logging.raiseExceptions, False
+        try:
+            _logger.info(
+                "Sampling ended after %d ticks: %d points delivered, %d dropped.",
+                status.ticks,
+                status.points_delivered,
+                status.points_dropped,
+            )
+            if status.points_pending:
+                _logger.warning(
+                    "mlflow-sysmetrics: %d points could not be delivered in time and are lost: %s.",
+                    status.points_pending,
+                    status.last_error or f"no answer within {self._flush_timeout:g} s",
+                )
+        finally:
+            logging.raiseExceptions = raises
+
+    def _await_sampler(self, event: threading.Event, ends: float, *, patient: bool) -> bool:
+        """Waits for an event of the sampler; a collector that hangs uses up patience, as a server does."""
+        began = self._clock.monotonic()
+        if not patient:
+            ends = began + self._sampler_patience.seconds(max(ends - began, 0.0))
+        happened = event.wait(max(ends - began, 0.0))
+        if happened:
+            self._sampler_patience.reward()
+        else:
+            self._sampler_patience.waited_in_vain(began, self._clock.monotonic())
+        return happened
+
+    def _settle(self, ends: float, feed: Feed | None = None, *, patient: bool) -> bool:
+        """Has what a feed is owed delivered at once, or what all runs are, and waits for it."""
+        if feed is not None:
+            return feed.sender.wait(feed.sender.hasten([feed.outbox]), ends, patient=patient)
+        with self._lock:
+            senders = list(self._senders.values())
+        # All are hastened before any is waited for: a dead server must not take the time of a good one.
+        owed = [(sender, sender.hasten()) for sender in senders]
+        settled = [sender.wait(debt, ends, patient=patient) for sender, debt in owed]
+        return all(settled)
+
+    def _start(self) -> bool:
+        """Starts the sampler if it does not run yet; returns whether it did not."""
         if self._running:
-            return
+            return False
         self.sampler.start()
         self._running = True
-        _logger.info(
-            "Sampling started: a tick every %g s, a point every %g s, from %s.",
-            settings.sampling_interval,
-            settings.window_seconds,
-            ", ".join(probe.name for probe in self._probes) or "no collector",
-        )
+        return True
 
     def _sender(self, tracking_uri: str) -> Sender:
         sender = self._senders.get(tracking_uri)
@@ -244,3 +271,8 @@ class Daemon:
             sender.start(f"sysmetrics-sender-{len(self._senders)}")
             self._senders[tracking_uri] = sender
         return sender
+
+
+def _bounded(timeout: float) -> float:
+    """Returns a timeout that the operating system can wait for."""
+    return min(max(timeout, 0.0), _LONGEST_WAIT_SECONDS)

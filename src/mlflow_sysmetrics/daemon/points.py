@@ -31,6 +31,7 @@ class Outbox:
         due_at: monotonic time of the next send; None while there is nothing to send.
         sent_at: monotonic time of the last send, at first of the first point.
         closed: no more points will come.
+        failures: attempts in a row that the server did not take.
         refused: why the server takes nothing for this run; None while it does.
     """
 
@@ -42,6 +43,7 @@ class Outbox:
         self.sent_at: float | None = None
         self.closed = False
         self.refused: str | None = None
+        self.failures = 0
         self.appended = 0
         self.settled = 0  # delivered or given up, in the order in which they were appended
         self.points: deque[Point] = deque()

@@ -18,6 +18,8 @@ from mlflow_sysmetrics.samples import Sample
 OK = "ok"
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 300.0
+# One that fails at every other reading has not recovered at each one between.
+_SUCCESSES_THAT_COUNT = 10
 
 _logger = logging.getLogger("mlflow_sysmetrics")
 
@@ -33,12 +35,13 @@ class Probe:
 
     def __init__(self, collector: type[Collector], host: Host, *, transparent: bool = False) -> None:
         self.name = collector.__name__
-        self.health = OK
+        self.health = "not read yet"
         self._class = collector
         self._host = host
         self._transparent = transparent
         self._collector: Collector | None = None
-        self._failures = 0
+        self._failures = self._successes = 0
+        self._told: set[str] = set()
         self._paused_until = -math.inf
 
     def read(self, now: float) -> Sequence[Sample]:
@@ -53,31 +56,37 @@ class Probe:
         try:
             if self._collector is None:
                 self._collector = self._class(self._host)
-            samples.extend(self._collector.collect(now))
+            for sample in self._collector.collect(now):
+                if math.isfinite(sample.value):
+                    samples.append(sample)  # noqa: PERF401 - what came before a failure is kept
         except Unavailable as reason:
             self._collector = None
             self._pause(now, f"unavailable: {reason}")
-        except Exception as error:
+        except BaseException as error:
             if self._transparent:
                 raise
-            # Every other exception is a collector's own fault, which must not reach the user's training.
+            # Every other exception is a collector's own fault, SystemExit too: it must not end the sampling.
             self._pause(now, f"failing: {type(error).__name__}: {error}")
         else:
-            self._recover()
-        return [sample for sample in samples if math.isfinite(sample.value)]
+            self._succeed()
+        return samples
 
     def _pause(self, now: float, health: str) -> None:
         pause = min(_FIRST_PAUSE_SECONDS * 2**self._failures, _LONGEST_PAUSE_SECONDS)
         self._failures = min(self._failures + 1, 16)  # 2**16 s is far over the longest pause
+        self._successes = 0
         self._paused_until = now + pause
-        if health != self.health:
-            # An absent source is an ordinary answer; a failing one is news.
+        self.health = health
+        if health not in self._told:
+            self._told.add(health)
+            # An absent source is an ordinary answer; a failing one is news, once.
             level = logging.DEBUG if health.startswith("unavailable") else logging.WARNING
             _logger.log(level, "Collector %s is %s; trying again from time to time.", self.name, health)
-        self.health = health
 
-    def _recover(self) -> None:
-        if self._failures:
-            _logger.info("Collector %s is ok again.", self.name)
-        self._failures = 0
+    def _succeed(self) -> None:
         self.health = OK
+        if self._failures:
+            self._successes += 1
+            if self._successes >= _SUCCESSES_THAT_COUNT:
+                self._failures = 0
+                _logger.info("Collector %s is ok again.", self.name)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import multiprocessing
 import os
+import sys
 import threading
+from dataclasses import replace
 from types import TracebackType
 
 from mlflow_sysmetrics.daemon.daemon import Daemon, Status
@@ -12,7 +15,7 @@ from mlflow_sysmetrics.daemon.feed import Feed
 from mlflow_sysmetrics.daemon.sink import current_tracking_uri
 from mlflow_sysmetrics.settings import Settings
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal handler may come back in
 _daemon: Daemon | None = None
 
 
@@ -35,7 +38,7 @@ class Attachment:
         self._detached = False
 
     def detach(self, timeout: float | None = None) -> bool:
-        """Takes a last sample, ends the run's series and waits for delivery. Calling it again does nothing.
+        """Takes a last sample, ends the run's series and waits for delivery. Again, it only waits again.
 
         Args:
             timeout: longest wait in seconds; None is `MLFLOW_SYSMETRICS_FLUSH_TIMEOUT`, and less where an
@@ -47,10 +50,8 @@ class Attachment:
         if os.getpid() != self._pid:
             return True  # a forked child holds nothing: the run is its parent's
         with self._lock:
-            if self._detached:
-                return True
-            self._detached = True
-        return self._daemon.detach(self._feed, timeout)
+            again, self._detached = self._detached, True
+        return (self._daemon.deliver if again else self._daemon.detach)(self._feed, timeout)
 
     def put_tags(self, tags: dict[str, str]) -> None:
         """Has the delivery thread set tags on the run."""
@@ -84,7 +85,8 @@ def attach(
         run_id: the run.
         tracking_uri: its tracking server; by default the one that is in force now.
         node_id: name of this machine in the keys, ``system/<node id>/...``.
-        settings: by default those of the environment.
+        settings: by default those of the environment. Which collectors there are is decided by the first
+            attach of the process.
         started_at: milliseconds since 1970 when the run started; by default the server is asked.
 
     Returns:
@@ -96,12 +98,13 @@ def attach(
     """
     global _daemon  # noqa: PLW0603 - one per process is the point
     chosen = Settings.from_environ(node_id=node_id) if settings is None else settings
-    uri = tracking_uri or current_tracking_uri()
+    if settings is not None and node_id is not None:
+        chosen = replace(settings, node_id=node_id)
+    uri = str(tracking_uri or current_tracking_uri())
     with _lock:
         if _daemon is None:
             _daemon = Daemon(chosen)
-            # Runs before MLflow's own exit function, which ends the active run and finds nothing to wait for.
-            atexit.register(_end)
+            _end_with_interpreter()
         daemon = _daemon
     return Attachment(daemon, daemon.attach(run_id, uri, chosen, started_at=started_at))
 
@@ -125,6 +128,15 @@ def status() -> Status:
     return Status() if daemon is None else daemon.status()
 
 
+def _end_with_interpreter() -> None:
+    # Before MLflow's own exit function, which ends the active run and finds nothing to wait for.
+    atexit.register(_end)
+    # The children of multiprocessing leave without running exit functions, but they run its finalizers.
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None and multiprocessing.parent_process() is not None:
+        util.Finalize(None, _end, exitpriority=0)
+
+
 def _end() -> None:
     # Not the daemon's own method: a forked child inherits the exit functions, but not the daemon.
     daemon = _daemon
@@ -135,7 +147,7 @@ def _end() -> None:
 def _forget_parent() -> None:
     """Leaves a forked child without daemon: threads do not survive a fork, and locks may be held for ever."""
     global _lock, _daemon  # noqa: PLW0603
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _daemon = None
 
 

@@ -6,7 +6,7 @@ import math
 import threading
 from collections.abc import Sequence
 
-from mlflow_sysmetrics.daemon.clock import Clock, Stamper
+from mlflow_sysmetrics.clock import Clock, Stamper
 from mlflow_sysmetrics.daemon.feed import Feed
 from mlflow_sysmetrics.daemon.probe import Probe
 from mlflow_sysmetrics.daemon.window import Value, Window
@@ -35,7 +35,7 @@ class Sampler:
         self._probes = probes
         self._clock = clock
         self._stamper = Stamper(clock)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may come back in
         self._wake = threading.Event()
         self._arriving: list[Feed] = []
         self._departing: list[Feed] = []
@@ -101,16 +101,20 @@ class Sampler:
         departing, self._departing = self._departing, []
         cuts, self._cuts = self._cuts, []
         # A run that ends and is resumed within one tick waits for the next: one point per key and timestamp.
+        # One that ends while it waits is over before it had a tick of its own.
+        ended = set(departing)
         taken = {feed.key for feed in departing if feed in self._feeds}
         arriving: list[Feed] = []
         waiting: list[Feed] = []
         for feed in self._arriving:
-            (waiting if feed.key in taken else arriving).append(feed)
-            taken.add(feed.key)
+            if feed.key not in taken:
+                arriving.append(feed)
+                taken.add(feed.key)
+            elif feed in ended:
+                feed.ended.set()
+            else:
+                waiting.append(feed)
         self._arriving = waiting
-        # One that has to wait may be among those that end already; then its end waits with it.
-        self._departing = [feed for feed in departing if feed in waiting]
-        departing = [feed for feed in departing if feed not in waiting]
         if self._arriving:
             self._wake.set()
         return arriving, departing, cuts
@@ -140,7 +144,8 @@ class Sampler:
                 feed.emit(feed.window.values(), timestamp)
                 self._windows[feed.window].pop(feed, None)
                 feed.window = None
-            if self._feeds.pop(feed, self) is None:
+            if feed in self._feeds:
+                del self._feeds[feed]
                 feed.sender.hasten([feed.outbox])  # somebody waits for the end of the run
                 feed.ended.set()
 

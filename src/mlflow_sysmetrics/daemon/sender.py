@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from mlflow_sysmetrics.daemon.clock import Clock
+from mlflow_sysmetrics.clock import Clock
 from mlflow_sysmetrics.daemon.patience import Patience
 from mlflow_sysmetrics.daemon.points import Outbox, Point
-from mlflow_sysmetrics.daemon.sink import MAX_POINTS_PER_BATCH, Sink, redacted
+from mlflow_sysmetrics.daemon.sink import MAX_POINTS_PER_BATCH, Sink, redacted, without_secrets
 from mlflow_sysmetrics.errors import RunRefused, ServerUnreachable
 
 # About 20 MB of memory: eight hours of outage for eight runs at the default rate.
@@ -76,7 +76,7 @@ class Sender:
         self._changed = threading.Condition()
         self._outboxes: dict[Outbox, None] = {}  # ordered: the first is the next in turn
         self._sink: Sink | None = None
-        self._thread: threading.Thread | None = None
+        self._news: list[tuple[int, str]] = []  # told by the thread, never under the lock
         self._wakes_at = -math.inf
         self._retry_at = -math.inf
         self._failed_at = -math.inf
@@ -91,8 +91,7 @@ class Sender:
         Raises:
             RuntimeError: the interpreter is shutting down.
         """
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def append(
         self, outbox: Outbox, points: Iterable[Point] = (), tags: dict[str, str] | None = None
@@ -105,7 +104,7 @@ class Sender:
             self._outboxes.setdefault(outbox, None)
             self._pending += outbox.append(points, tags or {})
             self._keep_within_bound()
-            if not outbox.empty:
+            if not outbox.empty and not outbox.failures:  # one that failed has its time already
                 self._schedule(outbox)
 
     def close(self, outbox: Outbox) -> None:
@@ -178,19 +177,30 @@ class Sender:
         try:
             self._deliver(outbox, points, tags)
         except RunRefused as reason:
-            self._give_up(outbox, str(reason))
+            self._give_up(outbox, without_secrets(str(reason), self.tracking_uri))
         except ServerUnreachable as reason:
-            self._back_off(outbox, str(reason))
+            self._back_off(outbox, without_secrets(str(reason), self.tracking_uri))
+        except Exception as error:  # noqa: BLE001
+            # A server may answer anything, and without this thread every run of it would be lost.
+            self._back_off(outbox, without_secrets(f"{type(error).__name__}: {error}", self.tracking_uri))
         else:
             self._record(outbox, settled, tags)
         return True
 
+    def tell(self) -> None:
+        """Logs what has happened. A log handler may block; so it is the thread's, and holds no lock."""
+        with self._changed:
+            news, self._news = self._news, []
+        for level, message in news:
+            _logger.log(level, "%s", message)
+
     def _run(self) -> None:
         while True:
             while self.send_next():
-                pass
+                self.tell()
+            self.tell()
             with self._changed:
-                if self._next_due() is None:
+                if self._next_due() is None and not self._news:
                     self._wakes_at = self._next_wake()
                     left = self._wakes_at - self._clock.monotonic()
                     self._changed.wait(None if math.isinf(left) else max(left, 0.0))
@@ -243,10 +253,10 @@ class Sender:
             self._delivered += sent
             self._pending -= sent
             self._patience.reward()
-            self._failures = 0
+            if outbox.failures:
+                self._tell_later(logging.INFO, f"{self._server} takes points of run {outbox.run_id} again.")
+            self._failures = outbox.failures = 0
             self._retry_at = -math.inf
-            if self._last_error is not None:
-                _logger.info("Tracking server %s takes points again.", redacted(self.tracking_uri))
             self._last_error = None
             if len(outbox.points) >= MAX_POINTS_PER_BATCH or (outbox.due_at is None and not outbox.empty):
                 outbox.due_at = self._clock.monotonic()  # the rest of a backlog
@@ -260,20 +270,23 @@ class Sender:
 
     def _back_off(self, outbox: Outbox, reason: str) -> None:
         with self._changed:
-            pause = min(_FIRST_BACKOFF_SECONDS * 2**self._failures, _LONGEST_BACKOFF_SECONDS)
-            self._failures = min(self._failures + 1, 16)  # 2**16 s is far over the longest pause
             self._failed_at = self._clock.monotonic()
-            self._retry_at = self._failed_at + pause * self._jitter()
-            if self._last_error is None:
-                _logger.warning(
-                    "Tracking server %s does not take system metrics (%s); keeping them and trying again.",
-                    redacted(self.tracking_uri),
-                    reason,
+            # The server rests for everybody; a run that it alone chokes on rests longer and longer by itself.
+            self._retry_at = self._failed_at + self._pause(self._failures)
+            outbox.due_at = self._failed_at + self._pause(outbox.failures)
+            if self._last_error is None and not outbox.failures:
+                self._tell_later(
+                    logging.WARNING,
+                    f"{self._server} does not take system metrics ({reason}); keeping them and trying again.",
                 )
+            self._failures = min(self._failures + 1, 16)  # 2**16 s is far over the longest pause
+            outbox.failures = min(outbox.failures + 1, 16)
             self._last_error = reason
-            outbox.due_at = self._failed_at
-            self._to_the_end(outbox)  # one run that the server chokes on must not block the others
+            self._to_the_end(outbox)  # the others first
             self._changed.notify_all()
+
+    def _pause(self, failures: int) -> float:
+        return min(_FIRST_BACKOFF_SECONDS * 2.0**failures, _LONGEST_BACKOFF_SECONDS) * self._jitter()
 
     def _give_up(self, outbox: Outbox, reason: str) -> None:
         with self._changed:
@@ -282,18 +295,28 @@ class Sender:
             self._pending -= lost
             self._dropped += lost
             self._outboxes.pop(outbox, None)
-            _logger.warning("Run %s takes no system metrics any more: %s.", outbox.run_id, reason)
+            self._tell_later(
+                logging.WARNING, f"Run {outbox.run_id} takes no system metrics any more: {reason}."
+            )
             self._changed.notify_all()
+
+    def _tell_later(self, level: int, message: str) -> None:
+        self._news.append((level, f"mlflow-sysmetrics: {message}"))
+
+    @property
+    def _server(self) -> str:
+        return f"Tracking server {redacted(self.tracking_uri)}"
 
     def _keep_within_bound(self) -> None:
         while self._pending > self._max_pending_points:
             fullest = max(self._outboxes, key=lambda box: len(box.points))
             dropped = fullest.settle(self._pending - self._max_pending_points, {})
             if self._dropped == 0:
-                _logger.warning(
-                    "Tracking server %s has been away for too long: dropping the oldest system metrics.",
-                    redacted(self.tracking_uri),
+                self._tell_later(
+                    logging.WARNING,
+                    f"{self._server} has been away for too long: dropping the oldest system metrics.",
                 )
+                self._changed.notify_all()
             self._pending -= dropped
             self._dropped += dropped
 

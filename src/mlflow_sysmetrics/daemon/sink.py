@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -63,12 +64,17 @@ def current_tracking_uri() -> str:
 def redacted(tracking_uri: str) -> str:
     """Returns the URI without user, password and query, for messages.
 
-    Never raises, and rather cuts too much: a password may hold a slash or an at sign where it should not.
+    Never raises, and rather cuts too much: a password may hold what it should not.
     """
-    scheme, colon, rest = tracking_uri.partition("?")[0].partition("://")
-    if "@" in rest.partition("/")[0]:
+    scheme, colon, rest = tracking_uri.partition("://")
+    if not rest.startswith("/"):  # there is an authority, which may have a user and a password
         rest = rest.rpartition("@")[2]
-    return f"{scheme}{colon}{rest}"
+    return f"{scheme}{colon}{rest}".partition("?")[0]
+
+
+def without_secrets(text: str, tracking_uri: str) -> str:
+    """Returns a message with every user and password of a URI cut out, and the tracking URI redacted."""
+    return re.sub(r"://[^\s/]*@", "://", text.replace(tracking_uri, redacted(tracking_uri)))
 
 
 def open_sink(tracking_uri: str) -> Sink:
@@ -177,8 +183,10 @@ class ClientSink:
 def _reason(error: BaseException) -> str:
     """Returns what lies at the bottom of an exception: "Connection refused", not the layers above it."""
     root = error
-    while (deeper := root.__cause__ or root.__context__) is not None:
+    seen = {error}
+    while (deeper := root.__cause__ or root.__context__) is not None and deeper not in seen:
         root = deeper
+        seen.add(root)
     if isinstance(root, OSError) and root.strerror:
         return root.strerror
     return f"{type(root).__name__}: {_first_line(str(root))}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from fakes import LEVEL, STARTED_AT, FakeSink, Scripted, scripted
+from mlflow_sysmetrics.daemon import Attachment
 from mlflow_sysmetrics.daemon.daemon import Daemon
 from mlflow_sysmetrics.errors import RunRefused
 from mlflow_sysmetrics.samples import Sample
@@ -29,6 +31,13 @@ def daemon(sinks: dict[str, FakeSink]) -> Daemon:
         return sinks.setdefault(uri, FakeSink())
 
     return Daemon(FAST, collectors=[scripted(level=1, share=2, total=3)], open_sink=open_sink)
+
+
+SLOW = Settings(sampling_interval=60, samples_before_logging=10, send_interval=600)
+
+
+def levels(sink: FakeSink, run_id: str = "run") -> int:
+    return sum(point.key.endswith(LEVEL.name) for point in sink.points(run_id))
 
 
 def eventually(holds: Callable[[], bool]) -> None:
@@ -92,12 +101,52 @@ def test_flush_delivers_the_partial_window_and_the_run_goes_on(
 
 
 def test_not_waiting_is_a_choice(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
-    sinks["uri"] = FakeSink(delay=0.2)
+    sinks["uri"] = FakeSink(delay=0.25)
     feed = daemon.attach("run", "uri", FAST, started_at=STARTED_AT)
-    began = time.monotonic()
-    daemon.detach(feed, 0)
-    assert time.monotonic() - began < 0.15
-    eventually(lambda: bool(sinks["uri"].points("run")))
+    eventually(lambda: daemon.sampler.ticks > 0)
+    assert not daemon.detach(feed, 0)
+    assert not sinks["uri"].batches
+    assert daemon.flush(None), "what was not waited for is not lost"
+    assert levels(sinks["uri"]) >= 2
+
+
+def test_a_run_that_nobody_waited_for_is_complete_after_a_flush(
+    daemon: Daemon, sinks: dict[str, FakeSink]
+) -> None:
+    for n in range(20):
+        feed = daemon.attach(str(n), "uri", SLOW, started_at=STARTED_AT)
+        eventually(lambda outbox=feed.outbox: bool(outbox.appended))  # type: ignore[misc]
+        daemon.detach(feed, 0)
+        assert daemon.flush(5)
+        assert levels(sinks["uri"], str(n)) == 2
+
+
+def test_detaching_again_tells_the_truth(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
+    sinks["uri"] = FakeSink(down=True)
+    feed = daemon.attach("run", "uri", FAST, started_at=STARTED_AT)
+    attachment = Attachment(daemon, feed)
+    assert not attachment.detach(0.1)
+    assert not attachment.detach(0.1)
+    sinks["uri"].down = False
+    assert attachment.detach(5)
+    assert attachment.detach(0)
+
+
+@pytest.mark.parametrize("timeout", [math.inf, 1e300, -1])
+def test_a_timeout_beyond_all_measure_is_no_error(daemon: Daemon, timeout: float) -> None:
+    feed = daemon.attach("run", "uri", FAST, started_at=STARTED_AT)
+    assert daemon.flush(timeout) is (timeout > 0)
+    assert daemon.detach(feed, timeout) is (timeout > 0)
+
+
+def test_a_thousand_ends_and_resumes_in_no_time_are_no_backlog(
+    daemon: Daemon, sinks: dict[str, FakeSink]
+) -> None:
+    for _ in range(1000):
+        daemon.detach(daemon.attach("run", "uri", FAST, started_at=STARTED_AT), 0)
+    assert daemon.flush(5)
+    points = sinks["uri"].points("run")
+    assert len({(point.key, point.timestamp) for point in points}) == len(points)
 
 
 def test_there_are_two_threads_whatever_the_number_of_runs(daemon: Daemon) -> None:

@@ -45,6 +45,7 @@ def test_a_failing_collector_is_logged_when_its_health_changes_and_not_at_each_t
     collector = scripted(level=1)
     collector.error = RuntimeError("boom")
     probe = Probe(collector, Host())
+    assert probe.health == "not read yet"
     for now in range(1000):
         probe.read(now)
     collector.error = None
@@ -52,6 +53,29 @@ def test_a_failing_collector_is_logged_when_its_health_changes_and_not_at_each_t
         probe.read(now)
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
     assert probe.health == OK
+
+
+def test_a_collector_that_fails_now_and_then_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    collector = scripted(level=1)
+    probe = Probe(collector, Host())
+    for now in range(2000):
+        collector.error = OSError(116, "Stale file handle") if now % 2 else None
+        probe.read(now)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), GeneratorExit()])
+def test_not_even_an_exit_ends_the_sampling(error: BaseException) -> None:
+    collector = scripted(level=1)
+    collector.error = error  # type: ignore[assignment]
+    assert [sample.value for sample in Probe(collector, Host()).read(0)] == [1]
+
+
+def test_a_value_that_is_no_number_is_a_failure_of_its_collector() -> None:
+    collector = scripted(level=None)  # type: ignore[arg-type]
+    probe = Probe(collector, Host())
+    assert probe.read(0) == []
+    assert probe.health.startswith("failing: TypeError")
 
 
 def test_pauses_grow_to_five_minutes_and_no_longer() -> None:

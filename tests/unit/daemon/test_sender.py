@@ -43,6 +43,7 @@ class Bench:
         while self.clock.seconds < 100 + seconds:
             while self.sender.send_next():
                 pass
+            self.sender.tell()
             self.clock.move(step)
 
 
@@ -174,6 +175,63 @@ def test_one_run_that_the_server_chokes_on_does_not_block_the_others(bench: Benc
     assert bench.sink.points("good")
 
 
+def test_one_run_that_is_refused_while_others_are_served_warns_once(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad, good = bench.outbox("bad"), bench.outbox("good")
+    send = bench.sink.send
+    tries: list[float] = []
+
+    def choke(run_id: str, *rest: object) -> None:
+        if run_id == "bad":
+            tries.append(bench.clock.seconds)
+            raise ServerUnreachable("HTTP 403")
+        send(run_id, *rest)  # type: ignore[arg-type]
+
+    bench.sink.send = choke  # type: ignore[method-assign]
+    for _ in range(300):
+        bench.put(bad)
+        bench.put(good)
+        bench.run_until(bench.clock.seconds - 100 + 1)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert len(bench.sink.points("good")) > 280
+    assert len(tries) < 15, "it must not knock whenever another run is served"
+
+
+def test_an_answer_that_nobody_expects_does_not_end_the_thread(bench: Bench) -> None:
+    outbox = bench.outbox(started_at=None)
+    bench.sink.started_at = lambda _: {}["run"]  # type: ignore[method-assign,index]
+    bench.put(outbox)
+    bench.run_until(30)
+    assert bench.sender.counts().last_error == "KeyError: 'run'"
+    assert bench.sender.counts().pending == 1
+
+
+def test_a_log_handler_that_blocks_holds_up_nobody_but_the_thread(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    outbox = bench.outbox()
+    seen: list[int] = []
+
+    class Blocking(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            del record
+            other = threading.Thread(target=lambda: (bench.put(outbox), seen.append(1)))
+            other.start()
+            other.join(timeout=5)
+
+    handler = Blocking()
+    logging.getLogger("mlflow_sysmetrics").addHandler(handler)
+    try:
+        bench.sink.down = True
+        bench.put(outbox)
+        bench.run_until(12)
+    finally:
+        logging.getLogger("mlflow_sysmetrics").removeHandler(handler)
+    assert seen == [1]
+    assert len(caplog.records) == 1
+
+
 def test_a_run_that_is_gone_is_set_aside_and_said_once(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -195,6 +253,7 @@ def test_too_many_points_drop_the_oldest_and_count_them(caplog: pytest.LogCaptur
     small, large = bench.outbox("small"), bench.outbox("large")
     bench.put(small, 10)
     bench.put(large, 150)
+    bench.sender.tell()
     counts = bench.sender.counts()
     assert (counts.pending, counts.dropped) == (100, 60)
     bench.run_until(11)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlflow_sysmetrics.daemon.sink import ClientSink, RestSink, redacted
+from mlflow_sysmetrics.daemon.sink import ClientSink, RestSink, redacted, without_secrets
 from mlflow_sysmetrics.errors import RunRefused, ServerUnreachable
 
 
@@ -14,6 +14,9 @@ from mlflow_sysmetrics.errors import RunRefused, ServerUnreachable
         ("http://server:5000", "http://server:5000"),
         ("http://user:secret@server:5000/prefix", "http://server:5000/prefix"),
         ("postgresql://user:sec@ret/word@server/db?password=secret", "postgresql://server/db"),
+        ("http://user:what?secret@server/", "http://server/"),
+        ("http://user:hash#secret@server/", "http://server/"),
+        ("sqlite:////home/me@work/runs.db", "sqlite:////home/me@work/runs.db"),
         ("http://[::1", "http://[::1"),
         ("sqlite:///runs.db", "sqlite:///runs.db"),
         ("databricks", "databricks"),
@@ -21,6 +24,19 @@ from mlflow_sysmetrics.errors import RunRefused, ServerUnreachable
 )
 def test_secrets_are_not_shown(uri: str, shown: str) -> None:
     assert redacted(uri) == shown
+
+
+def test_secrets_in_the_words_of_others_are_not_shown_either() -> None:
+    uri = "foo://me:hunter2@server/x"
+    text = f"No store for {uri!r}; did you mean http://me:hun#ter2@server?"
+    assert without_secrets(text, uri) == "No store for 'foo://server/x'; did you mean http://server?"
+
+
+def test_an_exception_that_is_its_own_cause_is_no_endless_story() -> None:
+    error = RuntimeError("round and round")
+    error.__cause__ = error
+    with pytest.raises(ServerUnreachable, match="round and round"):
+        ClientSink(FailingClient(error)).send("run", [], [], {})
 
 
 def layered() -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Protocol
 
-_MILLISECONDS = 1000
 # A step back by less than this is an adjustment, and timestamps wait for it; a larger one is a new truth.
 _ADJUSTMENT_MILLISECONDS = 1000
 
@@ -21,15 +21,20 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The clocks of the operating system."""
+    """The clocks of the operating system.
 
-    def monotonic(self) -> float:
+    The functions are bound when the module is loaded, which `import mlflow` sees to: a test of the user's
+    that freezes `time.monotonic` for its own thread would otherwise have that thread and the daemon's wait
+    for each other on different clocks.
+    """
+
+    def monotonic(self, _monotonic: Callable[[], float] = time.monotonic) -> float:
         """Returns seconds that never go back."""
-        return time.monotonic()
+        return _monotonic()
 
-    def wall(self) -> int:
+    def wall(self, _time_ns: Callable[[], int] = time.time_ns) -> int:
         """Returns milliseconds since 1970."""
-        return time.time_ns() // 1_000_000
+        return _time_ns() // 1_000_000
 
 
 class Stamper:

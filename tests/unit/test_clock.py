@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from fakes import STARTED_AT, FakeClock
-from mlflow_sysmetrics.daemon.clock import Stamper, SystemClock
+from mlflow_sysmetrics.clock import Stamper, SystemClock
 
 
 def test_two_ticks_in_one_millisecond_differ() -> None:
@@ -27,6 +29,13 @@ def test_a_clock_that_was_really_set_back_is_believed() -> None:
     stamper.next()
     clock.jumped = -3_600_000
     assert stamper.next() == STARTED_AT - 3_600_000
+
+
+def test_a_clock_that_somebody_freezes_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
+    monkeypatch.setattr(time, "time_ns", lambda: 0)
+    assert SystemClock().monotonic() > 0
+    assert SystemClock().wall() > STARTED_AT
 
 
 def test_the_system_clock_is_the_one_of_the_system() -> None:
