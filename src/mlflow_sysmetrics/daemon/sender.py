@@ -153,7 +153,7 @@ class Sender:
                 ends = began + self._patience.seconds(max(ends - began, 0.0))
             while not _settled(debt):
                 now = self._clock.monotonic()
-                if now >= ends or self._retry_at > ends:
+                if now >= ends or self._next_attempt(debt) > ends:
                     self._patience.waited_in_vain(began, now)
                     return False
                 self._changed.wait(ends - now)
@@ -229,6 +229,11 @@ class Sender:
             return None
         return next((box for box in self._outboxes if box.due_at is not None and box.due_at <= now), None)
 
+    def _next_attempt(self, debt: Debt) -> float:
+        # No time at all means that it is under way.
+        due = [-math.inf if box.due_at is None else box.due_at for box in debt if not box.empty]
+        return max(min(due, default=-math.inf), self._retry_at)
+
     def _next_wake(self) -> float:
         due = min((box.due_at for box in self._outboxes if box.due_at is not None), default=math.inf)
         return max(due, self._retry_at) if math.isfinite(due) else math.inf
@@ -258,7 +263,9 @@ class Sender:
             self._failures = outbox.failures = 0
             self._retry_at = -math.inf
             self._last_error = None
-            if len(outbox.points) >= MAX_POINTS_PER_BATCH or (outbox.due_at is None and not outbox.empty):
+            if outbox.empty:
+                outbox.due_at = None  # whatever was hastened meanwhile is what has just arrived
+            elif len(outbox.points) >= MAX_POINTS_PER_BATCH or outbox.due_at is None:
                 outbox.due_at = self._clock.monotonic()  # the rest of a backlog
             self._to_the_end(outbox)
             self._changed.notify_all()

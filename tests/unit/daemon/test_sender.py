@@ -352,6 +352,41 @@ def test_what_comes_in_during_a_request_is_hastened_too(bench: Bench) -> None:
     assert len(bench.sink.points("run")) == 2
 
 
+def test_what_is_hastened_while_it_is_under_way_is_not_sent_again(bench: Bench) -> None:
+    outbox = bench.outbox()
+    bench.put(outbox)
+    bench.clock.move(11)
+    send = bench.sink.send
+
+    def hastened_meanwhile(*batch: object) -> None:
+        bench.sender.hasten()
+        send(*batch)  # type: ignore[arg-type]
+
+    bench.sink.send = hastened_meanwhile  # type: ignore[method-assign]
+    assert bench.sender.send_next()
+    assert not bench.sender.send_next()
+    assert [len(batch.points) for batch in bench.sink.batches] == [1]
+
+
+def test_a_run_that_alone_is_refused_does_not_hold_up_its_end(bench: Bench) -> None:
+    """Others are served, so the server is not resting, but this run is."""
+    outbox = bench.outbox()
+    bench.sink.failures = [ServerUnreachable("HTTP 403")] * 20
+    bench.put(outbox)
+    bench.run_until(60)
+    bench.sink.failures = bench.sink.failures[:1]
+    debt = bench.sender.hasten([outbox])
+    assert bench.sender.send_next()
+    other = bench.outbox("other")
+    bench.put(other)
+    bench.sender.hasten([other])
+    bench.clock.move(2)
+    bench.sender._retry_at = -1.0
+    assert bench.sender.send_next()
+    assert bench.sink.points("other")
+    assert not bench.sender.wait(debt, bench.clock.seconds + 5)
+
+
 def test_a_closed_outbox_is_let_go_when_it_is_empty(bench: Bench) -> None:
     outbox = bench.outbox()
     bench.put(outbox)
