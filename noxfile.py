@@ -23,7 +23,7 @@ def compat(session: nox.Session, mlflow: str, held: tuple[str, ...]) -> None:
     """Runs the integration suite on one pair of Python and MLflow."""
     session.install(".[test]", mlflow, *held)
     session.run("python", "-c", "import mlflow; print('MLflow', mlflow.__version__)")
-    session.run("pytest", "-n", "2", "-m", "integration", *session.posargs)
+    session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", "integration", *session.posargs)
 
 
 @nox.session(python="3.10")
