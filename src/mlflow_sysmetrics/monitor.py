@@ -149,7 +149,7 @@ def _owe_late_tags(attachment: Attachment, present: dict[str, str]) -> None:
 def _warn_once(message: str) -> None:
     if message not in _warned:
         _warned.add(message)
-        _logger.warning("%s", message)
+        _logger.warning("mlflow-sysmetrics: %s", message)
 
 
 def install() -> None:
@@ -192,7 +192,7 @@ def _put_stand_in(module: ModuleType) -> None:
         setattr(module, _CLASS, SystemMetricsMonitor)
     else:
         _logger.warning(
-            "System metrics are MLflow's own: %s of MLflow %s has no %s to stand in for.",
+            "mlflow-sysmetrics: System metrics are MLflow's own: %s of MLflow %s has no %s to stand in for.",
             module.__name__,
             mlflow_version(),
             _CLASS,

@@ -56,7 +56,7 @@ class SysMetricsDaemonRunContextProvider:
         except Exception as reason:  # noqa: BLE001
             # `import mlflow` is running, and nothing here is worth breaking it. Tags go on working.
             _no_metrics = f"unavailable: MLflow {mlflow_version()}"
-            _logger.warning("System metrics are not logged: %s. Tags are.", reason)
+            _logger.warning("mlflow-sysmetrics: System metrics are not logged: %s. Tags are.", reason)
 
     def in_context(self) -> bool:
         """Tells that there are no tags from here."""

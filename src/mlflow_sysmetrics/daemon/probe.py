@@ -81,7 +81,12 @@ class Probe:
             self._told.add(health)
             # An absent source is an ordinary answer; a failing one is news, once.
             level = logging.DEBUG if health.startswith("unavailable") else logging.WARNING
-            _logger.log(level, "Collector %s is %s; trying again from time to time.", self.name, health)
+            _logger.log(
+                level,
+                "mlflow-sysmetrics: Collector %s is %s; trying again from time to time.",
+                self.name,
+                health,
+            )
 
     def _succeed(self) -> None:
         self.health = OK
