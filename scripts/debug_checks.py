@@ -9,9 +9,9 @@ from debug_report import PREFIX, Report
 
 from mlflow_sysmetrics import Settings, settings, status
 from mlflow_sysmetrics.collectors import COLLECTORS
-from mlflow_sysmetrics.samples import Family
+from mlflow_sysmetrics.samples import DEFAULT_FAMILIES, Family
 
-ALL_FAMILIES = frozenset(Family)
+
 ALWAYS_THERE = ("sys.cpu", "sys.cpu_cores", "sys.memory_gb", "sys.disk_free_gb", "sys.platform")
 FEWEST_POINTS = 2
 
@@ -77,7 +77,7 @@ def reasons(report: Report) -> Iterator[str]:
         yield f"{settings.TAGS}={environ[settings.TAGS]} switches the tags off: unset it"
     if not wanted.metrics:
         yield f"{settings.METRICS}={environ[settings.METRICS]} switches the metrics off: unset it"
-    if wanted.collectors != ALL_FAMILIES:
+    if wanted.collectors != DEFAULT_FAMILIES:
         yield f"{settings.COLLECTORS}={environ[settings.COLLECTORS]} leaves some metrics out: unset it"
     state = report.tags.get("sys.metrics", "")
     if state.startswith("unavailable"):

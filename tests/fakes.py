@@ -79,17 +79,26 @@ class FakeSink:
         return [point for batch in self.batches if batch.run_id == run_id for point in batch.points]
 
 
-LEVEL = Metric(name="level_megabytes", kind=Kind.GAUGE, unit="MB", family=Family.MEMORY, meaning="a level")
-SHARE = Metric(name="share_percentage", kind=Kind.RATE, unit="%", family=Family.CPU, meaning="a rate")
-TOTAL = Metric(name="total_megabytes", kind=Kind.COUNTER, unit="MB", family=Family.NETWORK, meaning="a total")
+def describe(name: str, kind: Kind, unit: str, family: Family, meaning: str) -> Metric:
+    """Returns a metric whose values a test makes up."""
+    return Metric(
+        name=name, kind=kind, unit=unit, family=family, meaning=meaning, source="a test", bad="none by itself"
+    )
+
+
+LEVEL = describe("level_megabytes", Kind.GAUGE, "MB", Family.MEMORY, "a level")
+SHARE = describe("share_percentage", Kind.RATE, "%", Family.CPU, "a rate")
+TOTAL = describe("total_megabytes", Kind.COUNTER, "MB", Family.NETWORK, "a total")
+EVENTS = describe("trouble_events", Kind.EVENTS, "events", Family.NETWORK, "a total that is mostly silent")
 
 
 class Scripted:
     """A collector that yields what the test puts into `values`, and raises what it puts into `error`."""
 
     family: ClassVar[Family] = Family.CPU
-    metrics: ClassVar[tuple[Metric, ...]] = (LEVEL, SHARE, TOTAL)
+    metrics: ClassVar[tuple[Metric, ...]] = (LEVEL, SHARE, TOTAL, EVENTS)
     values: ClassVar[dict[Metric, float]] = {}
+    gaps: tuple[str, ...] = ()
     error: ClassVar[Exception | None] = None
     built: ClassVar[int] = 0
 
@@ -106,7 +115,7 @@ class Scripted:
 
 
 def scripted(**values: float) -> type[Scripted]:
-    """Returns a fresh `Scripted` class with values by metric: level, share, total."""
-    metrics = {"level": LEVEL, "share": SHARE, "total": TOTAL}
+    """Returns a fresh `Scripted` class with values by metric: level, share, total, events."""
+    metrics = {"level": LEVEL, "share": SHARE, "total": TOTAL, "events": EVENTS}
     found = {metrics[name]: value for name, value in values.items()}
     return type("Scripted", (Scripted,), {"values": found, "error": None, "built": 0})

@@ -17,6 +17,11 @@ class Kind(Enum):
     GAUGE = "gauge"  #: a level; a window has its time-weighted mean
     RATE = "rate"  #: a change per second or a share of time; a window has its time-weighted mean
     COUNTER = "counter"  #: a growing total; a window has its last value, counted from the run's attach
+    EVENTS = "events"  #: a counter that is silent until something happens: sent only when it has grown
+
+
+#: Kinds whose values grow: what counts is how much they have grown since the run's attach.
+TOTALS = frozenset({Kind.COUNTER, Kind.EVENTS})
 
 
 class Family(Enum):
@@ -24,9 +29,18 @@ class Family(Enum):
 
     CPU = "cpu"
     MEMORY = "memory"
+    PRESSURE = "pressure"
+    PROCESS = "process"
     DISK = "disk"
     NETWORK = "network"
+    FABRIC = "fabric"
+    ENERGY = "energy"
     GPU = "gpu"
+
+
+#: Families that are read only where the user asks for them by name: few machines have them.
+OPT_IN = frozenset({Family.FABRIC})
+DEFAULT_FAMILIES = frozenset(Family) - OPT_IN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,11 +48,16 @@ class Metric:
     """Describes one metric.
 
     Attributes:
-        name: key without the ``system/`` prefix; ``{i}`` stands for the ordinal of a device.
+        name: key without the ``system/`` prefix; ``{i}`` stands for the ordinal of a device, ``{name}`` for
+            the name of a filesystem.
         kind: how its values behave over time.
         unit: unit of its values, for people ("%", "MB", "W"); a megabyte is 1e6 bytes.
         family: the group it is switched with.
-        meaning: one line that says what a value is.
+        meaning: what a value is, in a sentence.
+        source: where the values come from.
+        bad: which values are a bad sign, and of what.
+        only: the condition under which there is such a series; empty where every machine that has the source
+            has the series.
     """
 
     name: str
@@ -46,13 +65,16 @@ class Metric:
     unit: str
     family: Family
     meaning: str
+    source: str
+    bad: str
+    only: str = ""
 
-    def key(self, ordinal: int) -> str:
-        """Returns the key of this metric for the device with that ordinal."""
-        return self.name.format(i=ordinal)
+    def key(self, **which: object) -> str:
+        """Returns the key of this metric for one device (``i=0``) or one filesystem (``name="data"``)."""
+        return self.name.format(**which)
 
     def sample(self, value: float, span: float | None = None) -> Sample:
-        """Returns a sample of this metric, for a metric without devices."""
+        """Returns a sample of this metric, for a metric of the whole node."""
         return Sample(self.name, self.kind, value, span)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mlflow_sysmetrics.errors import SettingsError
-from mlflow_sysmetrics.samples import Family
+from mlflow_sysmetrics.samples import DEFAULT_FAMILIES, Family
 
 PROVIDERS = "MLFLOW_RUN_CONTEXT_PROVIDER"
 METRICS = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"
@@ -23,11 +23,11 @@ SAMPLES_BEFORE_LOGGING = "MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING"
 NODE_ID = "MLFLOW_SYSTEM_METRICS_NODE_ID"
 TAGS = "MLFLOW_SYSMETRICS_TAGS"
 COLLECTORS = "MLFLOW_SYSMETRICS_COLLECTORS"
+DISKS = "MLFLOW_SYSMETRICS_DISKS"
 SEND_INTERVAL = "MLFLOW_SYSMETRICS_SEND_INTERVAL"
 FLUSH_TIMEOUT = "MLFLOW_SYSMETRICS_FLUSH_TIMEOUT"
 
 ENTRY_POINT = "sysmetrics"  #: our name in a list of providers
-ALL_FAMILIES = frozenset(Family)
 
 # Where the user sets one of the two, the other one takes MLflow's default, so that "every 5 seconds" means
 # what it means to MLflow. https://mlflow.org/docs/latest/ml/tracking/system-metrics
@@ -87,6 +87,7 @@ class Settings:
         samples_before_logging: ticks per point, at least 1.
         node_id: name of this node in the keys (``system/<node id>/...``), or None.
         collectors: families that are read; one that is left out is not even opened.
+        disks: directories whose filesystems are watched beside the working directory's.
         send_interval: seconds between two sends of one run, 0.1 to 3600.
         flush_timeout: longest wait in seconds when a run ends and at exit, 0 (do not wait) to 3600.
 
@@ -100,7 +101,8 @@ class Settings:
     sampling_interval: float = DEFAULT_SAMPLING_INTERVAL
     samples_before_logging: int = DEFAULT_SAMPLES_BEFORE_LOGGING
     node_id: str | None = None
-    collectors: frozenset[Family] = ALL_FAMILIES
+    collectors: frozenset[Family] = DEFAULT_FAMILIES
+    disks: tuple[str, ...] = ()
     send_interval: float = DEFAULT_SEND_INTERVAL
     flush_timeout: float = DEFAULT_FLUSH_TIMEOUT
 
@@ -119,6 +121,8 @@ class Settings:
         unknown = [one for one in self.collectors if not isinstance(one, Family)]
         if unknown:
             raise SettingsError(f"collectors has {unknown!r}; its members are those of {Family}")
+        if isinstance(self.disks, str) or not all(isinstance(path, str) and path for path in self.disks):
+            raise SettingsError(f'disks={self.disks!r} is no tuple of directories; use disks=("/data",)')
 
     @property
     def window_seconds(self) -> float:
@@ -155,6 +159,7 @@ class Settings:
             samples_before_logging=rhythm[1],
             node_id=variables.node_id() or node_id,
             collectors=variables.families(),
+            disks=variables.disks(),
             send_interval=variables.number(SEND_INTERVAL, "send_interval", DEFAULT_SEND_INTERVAL),
             flush_timeout=variables.number(FLUSH_TIMEOUT, "flush_timeout", DEFAULT_FLUSH_TIMEOUT),
         )
@@ -234,23 +239,34 @@ class _Variables:
         return cleaned
 
     def families(self) -> frozenset[Family]:
-        """Reads a list of families, each one to read or, with a minus, to leave out."""
-        text = self.text(COLLECTORS).lower()
-        known = {family.value: family for family in Family}
-        wanted: set[Family] = set()
-        unwanted: set[Family] = set()
+        """Reads a list of families.
+
+        Plain words are what is read, words with a sign change what is read by default: ``cpu,memory`` is
+        these two, ``-disk,+fabric`` the default without one and with another. ``all`` is every family,
+        ``default`` those that are read where nothing is said.
+        """
+        known = {family.value: frozenset({family}) for family in Family}
+        known |= {"all": frozenset(Family), "default": DEFAULT_FAMILIES}
+        plain: list[frozenset[Family]] = []
+        signed: dict[str, list[frozenset[Family]]] = {"+": [], "-": []}
         unknown: list[str] = []
-        for word in (part.strip() for part in text.split(",")):
-            family = known.get(word.removeprefix("-"))
-            if family is not None:
-                (unwanted if word.startswith("-") else wanted).add(family)
-            elif word not in {"", "all"}:
+        for word in filter(None, (part.strip() for part in self.text(COLLECTORS).lower().split(","))):
+            families = known.get(word.lstrip("+-"))
+            if families is None:
                 unknown.append(word)
-        found = frozenset((wanted or ALL_FAMILIES) - unwanted)
+            else:
+                signed.get(word[0], plain).append(families)
+        found = frozenset().union(*(plain or [DEFAULT_FAMILIES]), *signed["+"]).difference(*signed["-"])
         for word in unknown:
             used = ",".join(sorted(family.value for family in found)) or "none"
             warn_once(COLLECTORS, word, used, f"the collectors are {', '.join(sorted(known))}")
         return found
+
+    def disks(self) -> tuple[str, ...]:
+        """Reads a list of directories; a "~" at the start is the home directory."""
+        paths = (path.strip() for path in self.text(DISKS).split(","))
+        # Not Path.expanduser, which raises where there is no home directory.
+        return tuple(dict.fromkeys(os.path.expanduser(path) for path in paths if path))  # noqa: PTH111
 
 
 def warn_once(variable: str, value: str, used: str, reason: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from mlflow_sysmetrics import settings
 from mlflow_sysmetrics.errors import SettingsError, SysMetricsError
-from mlflow_sysmetrics.samples import Family
+from mlflow_sysmetrics.samples import DEFAULT_FAMILIES, Family
 from mlflow_sysmetrics.settings import Settings
 
 
@@ -126,7 +126,7 @@ def test_what_the_warning_says_is_what_is_used() -> None:
     assert read(MLFLOW_SYSMETRICS_FLUSH_TIMEOUT="nan").flush_timeout == 5
     assert read(MLFLOW_SYSTEM_METRICS_NODE_ID="/a//b(c)/").node_id == "_a_b_c__"
     assert read(MLFLOW_SYSTEM_METRICS_NODE_ID="n" * 240).node_id == "n" * 150
-    assert read(MLFLOW_SYSMETRICS_COLLECTORS="gpuu").collectors == settings.ALL_FAMILIES
+    assert read(MLFLOW_SYSMETRICS_COLLECTORS="gpuu").collectors == DEFAULT_FAMILIES
 
 
 def test_a_flush_timeout_of_zero_is_a_wish_not_a_fault(caplog: pytest.LogCaptureFixture) -> None:
@@ -137,10 +137,10 @@ def test_a_flush_timeout_of_zero_is_a_wish_not_a_fault(caplog: pytest.LogCapture
 @pytest.mark.parametrize(
     ("value", "families"),
     [
-        ("all", settings.ALL_FAMILIES),
+        ("all", DEFAULT_FAMILIES),
         ("cpu, memory", {Family.CPU, Family.MEMORY}),
-        ("-gpu", settings.ALL_FAMILIES - {Family.GPU}),
-        ("CPU,-cpu", settings.ALL_FAMILIES - settings.ALL_FAMILIES),
+        ("-gpu", DEFAULT_FAMILIES - {Family.GPU}),
+        ("CPU,-cpu", DEFAULT_FAMILIES - settings.ALL_FAMILIES),
     ],
 )
 def test_families_are_named_or_left_out(value: str, families: set[Family]) -> None:

@@ -9,10 +9,12 @@ import sys
 
 from mlflow_sysmetrics.collectors.contract import Collector
 from mlflow_sysmetrics.collectors.cpu_linux import CpuLinux
+from mlflow_sysmetrics.collectors.cpu_psutil import CpuPsutil
 from mlflow_sysmetrics.collectors.disk import Disk
-from mlflow_sysmetrics.collectors.host_psutil import CpuPsutil, MemoryPsutil, NetworkPsutil
 from mlflow_sysmetrics.collectors.memory_linux import MemoryLinux
+from mlflow_sysmetrics.collectors.memory_psutil import MemoryPsutil
 from mlflow_sysmetrics.collectors.network_linux import NetworkLinux
+from mlflow_sysmetrics.collectors.network_psutil import NetworkPsutil
 from mlflow_sysmetrics.collectors.nvidia import Nvidia
 
 LINUX: tuple[type[Collector], ...] = (CpuLinux, MemoryLinux, Disk, NetworkLinux, Nvidia)

@@ -7,7 +7,7 @@ measured.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import ClassVar, Protocol
 
 from mlflow_sysmetrics.host import Host
@@ -16,10 +16,6 @@ from mlflow_sysmetrics.samples import Family, Metric, Sample
 MEGABYTE = 1e6
 PERCENT = 100.0
 
-# The kernel counts CPU time in steps of 10 ms. Over less than this a share of time is mostly rounding, so a
-# rate waits for the next tick and then covers both. Below 0.2, so that ticks of 0.2 s that jitter all count.
-SHORTEST_RATE_SECONDS = 0.15
-
 
 class Collector(Protocol):
     """Reads one source.
@@ -27,10 +23,12 @@ class Collector(Protocol):
     Attributes:
         family: the group that it is switched with.
         metrics: what it may yield.
+        gaps: what of its source this host lacks and why, one short clause each, for `status()`.
     """
 
     family: ClassVar[Family]
     metrics: ClassVar[tuple[Metric, ...]]
+    gaps: Sequence[str] = ()
 
     def __init__(self, host: Host) -> None:
         """Probes the source.

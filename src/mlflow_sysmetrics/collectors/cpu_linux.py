@@ -11,22 +11,17 @@ Check:   head -1 /proc/stat; top
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
-from mlflow_sysmetrics.collectors import catalogue
-from mlflow_sysmetrics.collectors.contract import PERCENT, SHORTEST_RATE_SECONDS
+from mlflow_sysmetrics.collectors.catalogue import cpu as catalogue
+from mlflow_sysmetrics.collectors.contract import Collector
+from mlflow_sysmetrics.collectors.cpu_times import CpuTimes, busy_percentage
+from mlflow_sysmetrics.collectors.rhythm import Lap
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.host import Host, read_bytes
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 _IDLE, _IOWAIT, _GUEST = 3, 4, 8
-
-
-class CpuTimes(NamedTuple):
-    """CPU time since boot, in kernel ticks."""
-
-    busy: int
-    total: int
 
 
 def parse_stat(text: bytes) -> CpuTimes:
@@ -43,7 +38,7 @@ def parse_stat(text: bytes) -> CpuTimes:
     return CpuTimes(total - sum(ticks[_IDLE : _IOWAIT + 1]), total)
 
 
-class CpuLinux:
+class CpuLinux(Collector):
     """Share of time that the CPUs of the host worked."""
 
     family: ClassVar[Family] = Family.CPU
@@ -51,7 +46,7 @@ class CpuLinux:
 
     def __init__(self, host: Host) -> None:
         self._path = str(host.root / "proc/stat")
-        self._read_at = float("-inf")
+        self._lap = Lap()
         try:
             self._times = self._read()
         except (OSError, ValueError) as error:
@@ -59,18 +54,13 @@ class CpuLinux:
 
     def collect(self, now: float) -> Iterator[Sample]:
         """Yields the share since the last reading that was old enough."""
-        if self._read_at == float("-inf"):  # the constructor has no clock; its reading ages from here
-            self._read_at = now
-        span = now - self._read_at
-        if span < SHORTEST_RATE_SECONDS:
+        span = self._lap.seconds(now)
+        if span is None:
             return
-        before, self._times, self._read_at = self._times, self._read(), now
-        total = self._times.total - before.total
-        busy = self._times.busy - before.busy
-        # iowait may run backwards by a tick, hence the bounds. https://docs.kernel.org/filesystems/proc.html
-        if total > 0 and busy <= total:
-            share = max(busy, 0) / total
-            yield catalogue.CPU_UTILIZATION.sample(PERCENT * share, span)
+        before, self._times = self._times, self._read()
+        share = busy_percentage(before, self._times)
+        if share is not None:
+            yield catalogue.CPU_UTILIZATION.sample(share, span)
 
     def _read(self) -> CpuTimes:
         return parse_stat(read_bytes(self._path))

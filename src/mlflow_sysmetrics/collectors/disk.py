@@ -13,14 +13,14 @@ import os
 from collections.abc import Iterator
 from typing import ClassVar
 
-from mlflow_sysmetrics.collectors import catalogue
-from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT
+from mlflow_sysmetrics.collectors.catalogue import disk as catalogue
+from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT, Collector
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.host import Host
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 
-class Disk:
+class Disk(Collector):
     """Space of the working directory's filesystem."""
 
     family: ClassVar[Family] = Family.DISK

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar, NamedTuple
 
-from mlflow_sysmetrics.collectors import catalogue
-from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT
+from mlflow_sysmetrics.collectors.catalogue import memory as catalogue
+from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT, Collector
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.host import Host, read_bytes
 from mlflow_sysmetrics.samples import Family, Metric, Sample
@@ -55,7 +55,7 @@ def parse_meminfo(text: bytes) -> Memory:
     return Memory(total, min(available, total))
 
 
-class MemoryLinux:
+class MemoryLinux(Collector):
     """Memory of the host that is in use."""
 
     family: ClassVar[Family] = Family.MEMORY

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from mlflow_sysmetrics.collectors import catalogue
-from mlflow_sysmetrics.collectors.contract import MEGABYTE
+from mlflow_sysmetrics.collectors.catalogue import network as catalogue
+from mlflow_sysmetrics.collectors.contract import MEGABYTE, Collector
 from mlflow_sysmetrics.collectors.traffic import Traffic, TrafficTotals
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.host import Host, read_bytes
@@ -66,7 +66,7 @@ def counts(interface: Path) -> bool:
     return physical or not stacked or (interface / "bonding").exists()
 
 
-class NetworkLinux:
+class NetworkLinux(Collector):
     """Bytes received and sent by the host."""
 
     family: ClassVar[Family] = Family.NETWORK

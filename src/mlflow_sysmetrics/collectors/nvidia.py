@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
-from mlflow_sysmetrics.collectors import catalogue
-from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT
+from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
+from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT, Collector
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.host import Host
 from mlflow_sysmetrics.samples import Family, Metric, Sample
@@ -25,7 +25,7 @@ _MILLIWATTS = 1000.0
 _ASK_AGAIN_SECONDS = 600.0
 
 
-class Nvidia:
+class Nvidia(Collector):
     """Utilisation, memory and power of the GPUs that the job may see."""
 
     family: ClassVar[Family] = Family.GPU
@@ -75,7 +75,7 @@ class _Device:
     def __init__(self, nvml: Any, handle: Any, ordinal: int) -> None:  # noqa: ANN401 - nvidia-ml-py ships no types
         self._nvml = nvml
         self._handle = handle
-        self._keys = {metric: metric.key(ordinal) for metric in Nvidia.metrics}
+        self._keys = {metric: metric.key(i=ordinal) for metric in Nvidia.metrics}
         self._readings: tuple[Callable[[], Iterator[Sample]], ...] = (
             self._utilization,
             self._memory,

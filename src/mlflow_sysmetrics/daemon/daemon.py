@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from mlflow_sysmetrics.clock import Clock, SystemClock
@@ -38,7 +38,8 @@ class Status:
         points_pending: points that wait for delivery.
         points_dropped: points that were given up.
         last_error: why the last attempt to deliver failed; None when all servers answer.
-        collectors: health of each collector by name, "ok" or the reason why not.
+        collectors: health of each collector by name: "ok", "ok, but ..." with what of its source this host
+            lacks, or the reason why it yields nothing.
     """
 
     running: bool = False
@@ -73,7 +74,7 @@ class Daemon:
         open_sink: Callable[[str], Sink] = open_sink,
         transparent: bool = False,
     ) -> None:
-        host = host or Host()
+        host = replace(host or Host(), disks=settings.disks)
         self._clock = clock or SystemClock()
         self._open_sink = open_sink
         self._probes = [

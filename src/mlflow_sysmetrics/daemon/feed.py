@@ -8,8 +8,28 @@ from collections.abc import Iterable
 from mlflow_sysmetrics.daemon.points import Outbox, Point
 from mlflow_sysmetrics.daemon.sender import Sender
 from mlflow_sysmetrics.daemon.window import DECIMALS, Value, Window
-from mlflow_sysmetrics.samples import Kind
+from mlflow_sysmetrics.samples import TOTALS, Kind
 from mlflow_sysmetrics.settings import Settings
+
+
+class _Total:
+    """How much a total has grown since the run's first point.
+
+    One that went back has started again, because its collector was built anew: it goes on from where it was.
+    """
+
+    __slots__ = ("_last", "value")
+
+    def __init__(self, first: float) -> None:
+        self._last = first
+        self.value = 0.0
+
+    def grow(self, value: float) -> bool:
+        """Takes the total's next value and returns whether it has grown."""
+        growth = value - self._last if value >= self._last else value
+        self._last = value
+        self.value += growth
+        return growth > 0
 
 
 class Feed:
@@ -34,15 +54,21 @@ class Feed:
         self.ended = threading.Event()
         self.holders = 0
         self._prefix = f"system/{settings.node_id}/" if settings.node_id else "system/"
-        self._zeros: dict[str, float] = {}
+        self._totals: dict[str, _Total] = {}
 
     def emit(self, values: Iterable[Value], timestamp: int) -> None:
-        """Puts one point per value into the outbox; counters count from the run's first point."""
+        """Puts one point per value into the outbox; totals count from the run's first point."""
         prefix = self._prefix
         points = []
         for key, kind, value in values:
-            if kind is Kind.COUNTER:
-                value -= self._zeros.setdefault(key, value)  # noqa: PLW2901 - the same quantity from another zero
+            if kind in TOTALS:
+                total = self._totals.get(key)
+                if total is None:
+                    total = self._totals[key] = _Total(value)
+                grown = total.grow(value)
+                if kind is Kind.EVENTS and not grown:
+                    continue
+                value = total.value  # noqa: PLW2901 - the same quantity from another zero
             points.append(Point(prefix + key, round(value, DECIMALS), timestamp))
         if points:
             self.sender.append(self.outbox, points)

@@ -89,7 +89,8 @@ class Probe:
             )
 
     def _succeed(self) -> None:
-        self.health = OK
+        gaps = () if self._collector is None else self._collector.gaps
+        self.health = f"{OK}, but {'; '.join(gaps)}" if gaps else OK
         if self._failures:
             self._successes += 1
             if self._successes >= _SUCCESSES_THAT_COUNT:

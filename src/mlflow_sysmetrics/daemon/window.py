@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from mlflow_sysmetrics.samples import Kind, Sample
+from mlflow_sysmetrics.samples import TOTALS, Kind, Sample
 
 DECIMALS = 3  #: what is kept of a value; a watt or a percent has no more that is real
 
 
 class Value(NamedTuple):
-    """What a window says of one series: its mean for gauges and rates, its last value for counters."""
+    """What a window says of one series: its mean for gauges and rates, its last value for totals."""
 
     key: str
     kind: Kind
@@ -83,6 +83,6 @@ class Window:
     def values(self) -> list[Value]:
         """Returns what the window says of each series that had a sample."""
         return [
-            Value(key, series.kind, series.last if series.kind is Kind.COUNTER else series.mean)
+            Value(key, series.kind, series.last if series.kind in TOTALS else series.mean)
             for key, series in self._statistics.items()
         ]

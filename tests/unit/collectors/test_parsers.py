@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_sysmetrics.collectors.cpu_linux import CpuTimes, parse_stat
+from mlflow_sysmetrics.collectors.cpu_linux import parse_stat
+from mlflow_sysmetrics.collectors.cpu_times import CpuTimes
 from mlflow_sysmetrics.collectors.memory_linux import Memory, parse_meminfo
 from mlflow_sysmetrics.collectors.network_linux import counts, parse_net_dev
 from mlflow_sysmetrics.collectors.traffic import Traffic, TrafficTotals

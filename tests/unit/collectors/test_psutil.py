@@ -9,7 +9,9 @@ import pytest
 from pytest_mock import MockerFixture
 
 from mlflow_sysmetrics.collectors import PORTABLE
-from mlflow_sysmetrics.collectors.host_psutil import CpuPsutil, MemoryPsutil, NetworkPsutil
+from mlflow_sysmetrics.collectors.cpu_psutil import CpuPsutil
+from mlflow_sysmetrics.collectors.memory_psutil import MemoryPsutil
+from mlflow_sysmetrics.collectors.network_psutil import NetworkPsutil
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.host import Host
 

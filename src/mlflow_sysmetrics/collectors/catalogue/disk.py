@@ -1,0 +1,96 @@
+"""Disks: space, and what the devices behind the watched filesystems do."""
+
+from __future__ import annotations
+
+from mlflow_sysmetrics.samples import Family, Kind, Metric
+
+DISK_USAGE_PERCENTAGE = Metric(
+    name="disk_usage_percentage",
+    kind=Kind.GAUGE,
+    unit="%",
+    family=Family.DISK,
+    meaning="share of the working directory's filesystem that is used, of what ordinary users may use",
+    source="statvfs; GetDiskFreeSpaceEx on Windows",
+    bad="near 100: the next checkpoint fails",
+)
+DISK_USAGE = Metric(
+    name="disk_usage_megabytes",
+    kind=Kind.GAUGE,
+    unit="MB",
+    family=Family.DISK,
+    meaning="used space of the working directory's filesystem",
+    source="as disk_usage_percentage",
+    bad="a steady rise: checkpoints or caches pile up",
+)
+DISK_AVAILABLE = Metric(
+    name="disk_available_megabytes",
+    kind=Kind.GAUGE,
+    unit="MB",
+    family=Family.DISK,
+    meaning="space of the working directory's filesystem that an ordinary user may still take",
+    source="as disk_usage_percentage",
+    bad="less than a checkpoint: the next one fails",
+)
+NAMED_DISK_USAGE_PERCENTAGE = Metric(
+    name="disk_{name}_usage_percentage",
+    kind=Kind.GAUGE,
+    unit="%",
+    family=Family.DISK,
+    meaning="as disk_usage_percentage, of a further filesystem",
+    source="as disk_usage_percentage",
+    bad="as disk_usage_percentage",
+    only="for each further filesystem in MLFLOW_SYSMETRICS_DISKS",
+)
+NAMED_DISK_USAGE = Metric(
+    name="disk_{name}_usage_megabytes",
+    kind=Kind.GAUGE,
+    unit="MB",
+    family=Family.DISK,
+    meaning="as disk_usage_megabytes, of a further filesystem",
+    source="as disk_usage_percentage",
+    bad="as disk_usage_megabytes",
+    only="for each further filesystem in MLFLOW_SYSMETRICS_DISKS",
+)
+NAMED_DISK_AVAILABLE = Metric(
+    name="disk_{name}_available_megabytes",
+    kind=Kind.GAUGE,
+    unit="MB",
+    family=Family.DISK,
+    meaning="as disk_available_megabytes, of a further filesystem",
+    source="as disk_usage_percentage",
+    bad="as disk_available_megabytes",
+    only="for each further filesystem in MLFLOW_SYSMETRICS_DISKS",
+)
+DISK_READ = Metric(
+    name="disk_read_megabytes_per_second",
+    kind=Kind.RATE,
+    unit="MB/s",
+    family=Family.DISK,
+    meaning=(
+        "bytes read from the devices behind the watched filesystems, by everybody; from all disks where "
+        "those devices cannot be told"
+    ),
+    source="/sys/class/block/<device>/stat; psutil.disk_io_counters elsewhere",
+    bad="at the device's limit beside an idle GPU: the data set is read too slowly",
+)
+DISK_WRITE = Metric(
+    name="disk_write_megabytes_per_second",
+    kind=Kind.RATE,
+    unit="MB/s",
+    family=Family.DISK,
+    meaning="bytes written to the same devices",
+    source="as disk_read_megabytes_per_second",
+    bad="peaks that stop the GPU: checkpoints are written in the training loop",
+)
+DISK_BUSY = Metric(
+    name="disk_busy_percentage",
+    kind=Kind.RATE,
+    unit="%",
+    family=Family.DISK,
+    meaning="share of time in which the busiest of these devices had work",
+    source="/sys/class/block/<device>/stat io_ticks",
+    bad=(
+        "near 100 on a disk that turns: it is the bottleneck; an SSD serves many requests at once and may "
+        "do more"
+    ),
+)

@@ -1,0 +1,54 @@
+"""CPU time of a host that is not Linux.
+
+Source:  psutil.cpu_times: GetSystemTimes on Windows, host_statistics of Mach on macOS.
+Units:   percent of the CPU time of all CPUs, 0 to 100.
+Cost:    one call.
+Absent:  in the first 0.15 s; where the counters did not move.
+Check:   python -c "import psutil; print(psutil.cpu_times())"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+import psutil
+
+from mlflow_sysmetrics.collectors.catalogue import cpu as catalogue
+from mlflow_sysmetrics.collectors.contract import Collector
+from mlflow_sysmetrics.collectors.cpu_times import CpuTimes, busy_percentage
+from mlflow_sysmetrics.collectors.rhythm import Lap
+from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.samples import Family, Metric, Sample
+
+
+class CpuPsutil(Collector):
+    """Share of time that the CPUs of the host worked."""
+
+    family: ClassVar[Family] = Family.CPU
+    metrics: ClassVar[tuple[Metric, ...]] = (catalogue.CPU_UTILIZATION,)
+
+    def __init__(self, host: Host) -> None:  # noqa: ARG002 - psutil knows one host, the real one
+        self._lap = Lap()
+        self._times = self._read()
+
+    def collect(self, now: float) -> Iterator[Sample]:
+        """Yields the share since the last reading that was old enough."""
+        span = self._lap.seconds(now)
+        if span is None:
+            return
+        # Not psutil.cpu_percent: it keeps its last reading per thread, so priming elsewhere gives noise.
+        before, self._times = self._times, self._read()
+        share = busy_percentage(before, self._times)
+        if share is not None:
+            yield catalogue.CPU_UTILIZATION.sample(share, span)
+
+    @staticmethod
+    def _read() -> CpuTimes:
+        try:
+            times = psutil.cpu_times()
+        except (psutil.Error, OSError) as error:
+            raise Unavailable(f"psutil.cpu_times: {error}") from error
+        total = sum(times)
+        return CpuTimes(busy=total - times.idle, total=total)

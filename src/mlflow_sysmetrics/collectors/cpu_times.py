@@ -1,0 +1,24 @@
+"""CPU time, and the share of it that was work."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mlflow_sysmetrics.collectors.contract import PERCENT
+
+
+class CpuTimes(NamedTuple):
+    """CPU time since boot, in the unit of its source."""
+
+    busy: float
+    total: float
+
+
+def busy_percentage(before: CpuTimes, now: CpuTimes) -> float | None:
+    """Returns the share of CPU time between two readings that was work, 0 to 100; None if unknown."""
+    total = now.total - before.total
+    busy = now.busy - before.busy
+    # iowait may run backwards by a tick, hence the bounds. https://docs.kernel.org/filesystems/proc.html
+    if total <= 0 or busy > total:
+        return None
+    return PERCENT * max(busy, 0.0) / total

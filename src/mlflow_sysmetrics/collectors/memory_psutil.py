@@ -1,0 +1,55 @@
+"""Memory and swap space of a host that is not Linux.
+
+Source:  psutil.virtual_memory and psutil.swap_memory: GlobalMemoryStatusEx on Windows, host_statistics64 of
+         Mach on macOS.
+Units:   megabytes (1e6 bytes), percent of the host's memory.
+Cost:    two calls.
+Absent:  swap where there is none.
+Check:   python -c "import psutil; print(psutil.virtual_memory(), psutil.swap_memory())"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+import psutil
+
+from mlflow_sysmetrics.collectors.catalogue import memory as catalogue
+from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT, Collector
+from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.samples import Family, Metric, Sample
+
+
+class MemoryPsutil(Collector):
+    """Memory of the host that is in use."""
+
+    family: ClassVar[Family] = Family.MEMORY
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        catalogue.MEMORY_USAGE,
+        catalogue.MEMORY_USAGE_PERCENTAGE,
+        catalogue.MEMORY_AVAILABLE,
+        catalogue.SWAP_USAGE,
+    )
+
+    def __init__(self, host: Host) -> None:  # noqa: ARG002 - psutil knows one host, the real one
+        try:
+            psutil.virtual_memory()
+        except (psutil.Error, OSError) as error:
+            raise Unavailable(f"psutil.virtual_memory: {error}") from error
+        try:
+            self._has_swap = psutil.swap_memory().total > 0
+        except (psutil.Error, OSError) as error:
+            self._has_swap = False
+            self.gaps = (f"no swap usage: {error}",)
+
+    def collect(self, now: float) -> Iterator[Sample]:  # noqa: ARG002 - a level needs no clock
+        """Yields used memory from `used`, as MLflow's monitor does; what is available; swap in use."""
+        memory = psutil.virtual_memory()
+        yield catalogue.MEMORY_USAGE.sample(memory.used / MEGABYTE)
+        if memory.total:
+            yield catalogue.MEMORY_USAGE_PERCENTAGE.sample(PERCENT * memory.used / memory.total)
+        yield catalogue.MEMORY_AVAILABLE.sample(memory.available / MEGABYTE)
+        if self._has_swap:
+            yield catalogue.SWAP_USAGE.sample(psutil.swap_memory().used / MEGABYTE)
