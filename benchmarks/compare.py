@@ -15,13 +15,15 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import agreement
 import concurrent_runs
+import default_tick
 import import_time
 import run_latency
 import tables
 import tick_cost
 
-_PARTS = ("concurrent", "latency", "tick", "import")
+_PARTS = ("concurrent", "latency", "tick", "default_tick", "import", "agreement")
 
 
 def _numbers(text: str) -> list[int]:
@@ -44,6 +46,7 @@ def _options() -> argparse.Namespace:
     add("--repetitions", type=int, default=3, help="how often each number of runs is measured")
     add("--latency-runs", type=int, default=100, help="runs one after another, of each side")
     add("--ticks", type=int, default=1000, help="ticks of each side")
+    add("--agreement-seconds", type=int, default=60, help="how long our figures are compared with others")
     add("--imports", type=int, default=25, help="imports of each side")
     add("--json", action="store_true", help="print everything that was measured, not the tables")
     return parser.parse_args()
@@ -54,6 +57,13 @@ def _measure(options: argparse.Namespace) -> Iterator[tuple[str, Any, tables.Tab
     if "tick" in options.only:
         ticks = tick_cost.measure(options.ticks)
         yield "tick", ticks, tick_cost.table(ticks)
+    if "default_tick" in options.only:
+        for children in default_tick.CHILDREN:
+            default = default_tick.measure(options.ticks, children)
+            yield f"default tick, {children} children", default, default_tick.table(default)
+    if "agreement" in options.only and sys.platform == "linux":  # /proc, free, df
+        agreed = agreement.measure(options.agreement_seconds)
+        yield "agreement", agreed, agreement.table(agreed)
     if "import" in options.only:
         imports = import_time.measure(options.imports)
         yield "import", imports, import_time.table(imports)

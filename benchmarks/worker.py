@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import default_tick
 import mlflow
 import tick_cost
 
@@ -98,6 +99,7 @@ def main() -> None:
         "end": runs.end,
         "one_run": one_run,
         "ticks": tick_cost.ticks,
+        "default_ticks": default_tick.default_ticks,
     }
     for line in sys.stdin:
         command = json.loads(line)

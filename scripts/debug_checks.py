@@ -9,11 +9,13 @@ from debug_report import PREFIX, Report
 
 from mlflow_sysmetrics import Settings, settings, status
 from mlflow_sysmetrics.collectors import COLLECTORS
+from mlflow_sysmetrics.collectors.catalogue.process import PROCESS_USS
 from mlflow_sysmetrics.samples import DEFAULT_FAMILIES, Family
 
-
+EVERYWHERE = ("CpuLinux", "CpuPsutil")  # every machine has a CPU
+SELDOM = (PROCESS_USS,)
 ALWAYS_THERE = ("sys.cpu", "sys.cpu_cores", "sys.memory_gb", "sys.disk_free_gb", "sys.platform")
-FEWEST_POINTS = 2
+FEWEST_POINTS = 2  # of every series but those of sources that are read less often than at every tick
 
 
 def check(report: Report) -> None:
@@ -45,7 +47,7 @@ def missing_tags(report: Report) -> Iterator[str]:
 
 
 def missing_metrics(report: Report) -> Iterator[str]:
-    """Yields a sentence for each host metric of which the store has fewer points than two."""
+    """Yields a sentence for each host metric that should be in the store and is not."""
     if not report.metrics:
         yield "no system metric is in the store"
         return
@@ -57,13 +59,14 @@ def missing_metrics(report: Report) -> Iterator[str]:
             continue
         # What a machine does not have is no fault, but every machine has a CPU.
         state = health.get(collector.__name__, "not switched on")
-        if state.startswith("unavailable") and collector.family is not Family.CPU:
+        if state.startswith(("unavailable", "ok, but")) and collector.__name__ not in EVERYWHERE:
             continue
-        for metric in collector.metrics:
+        for metric in collector.metrics if collector.family in DEFAULT_FAMILIES else ():
             key = prefix + metric.name
             points = report.metrics[key].points if key in report.metrics else 0
-            if points < FEWEST_POINTS:
-                yield f"{key}: {points} points in the store, {FEWEST_POINTS} or more expected ({state})"
+            fewest = 1 if metric in SELDOM else FEWEST_POINTS
+            if points < fewest and not metric.only:
+                yield f"{key}: {points} points in the store, {fewest} or more expected ({state})"
 
 
 def reasons(report: Report) -> Iterator[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 _READ_BYTES = 65_536  # more than /proc/stat of a host with 256 CPUs needs
+_READ_ONLY = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)  # Windows has no such flag, nor the trouble
 
 
 class DiskUsage(NamedTuple):
@@ -73,17 +74,32 @@ class Host:
 
 
 def read_bytes(path: str) -> bytes:
-    """Returns what a file holds, at half the cost of `Path.read_bytes`: three files are read at every tick.
+    """Returns what a file holds, at half the cost of `Path.read_bytes`: a dozen files are read at every tick.
 
     Raises:
         OSError: the file is missing or may not be read.
     """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    descriptor = os.open(path, _READ_ONLY)
     try:
-        # /proc hands out a whole file at once if it fits; a short read says nothing, an empty one is the end.
+        # The kernel hands out long tables in pieces; a short one says nothing, an empty one is the end.
         parts = []
         while part := os.read(descriptor, _READ_BYTES):
             parts.append(part)
     finally:
         os.close(descriptor)
     return b"".join(parts)
+
+
+def read_short(path: str) -> bytes:
+    """Returns what a file of the kernel holds that it writes at once: one value or one record, up to 64 KB.
+
+    That saves asking for the end, of which `read_bytes` must make sure.
+
+    Raises:
+        OSError: the file is missing or may not be read.
+    """
+    descriptor = os.open(path, _READ_ONLY)
+    try:
+        return os.read(descriptor, _READ_BYTES)
+    finally:
+        os.close(descriptor)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,12 +20,30 @@ import pytest
 from counting_server import CountingServer, counting_server
 
 from mlflow_sysmetrics.collectors import COLLECTORS
-from mlflow_sysmetrics.samples import Family, Kind
+from mlflow_sysmetrics.daemon.probe import Probe
+from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.samples import DEFAULT_FAMILIES, Family, Kind, Sample
 
 MLFLOW = tuple(int(part) for part in version("mlflow").split(".")[:2])
-HOST = [metric for one in COLLECTORS for metric in one.metrics if metric.family is not Family.GPU]
-HOST_METRICS = {f"system/{metric.name}" for metric in HOST}
-LEVELS = {f"system/{metric.name}" for metric in HOST if metric.kind is not Kind.RATE}
+
+
+def series_of_this_machine() -> Iterator[Sample]:
+    """Yields what the collectors say here, each read twice; what the daemon has to deliver of a run."""
+    host = Host()
+    probes = [
+        Probe(one, host)
+        for one in COLLECTORS
+        if one.family in DEFAULT_FAMILIES and one.family is not Family.GPU
+    ]
+    for moment in (0.0, 1.0):
+        for probe in probes:
+            yield from probe.read(moment)
+        time.sleep(0.05)  # so that the kernel's counters of CPU time move on
+
+
+HERE = [sample for sample in series_of_this_machine() if sample.kind is not Kind.EVENTS]
+HOST_METRICS = {f"system/{sample.key}" for sample in HERE}
+LEVELS = {f"system/{sample.key}" for sample in HERE if sample.kind is not Kind.RATE}
 
 # MLflow 3 prints no links when told so; 2.22 prints them whatever it is told.
 QUIET = {"GIT_PYTHON_REFRESH": "quiet", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from conftest import HOST_METRICS
 from mlflow_sysmetrics.collectors import COLLECTORS
-from mlflow_sysmetrics.samples import Family
+from mlflow_sysmetrics.collectors.catalogue.process import PROCESS_USS
 
 pytestmark = pytest.mark.integration
 
@@ -75,12 +76,13 @@ def test_json_holds_every_host_metric_with_its_unit_and_nothing_else_is_on_stdou
     assert done.returncode == 0, done.stderr
     assert report["ok"] is True
     assert int(report["tags"]["sys.cpu_cores"]["value"]) >= 1
-    for collector in COLLECTORS:
-        for metric in collector.metrics if collector.family is not Family.GPU else ():
-            series = report["metrics"][f"system/{metric.name}"]
-            assert series["unit"] == metric.unit
-            assert series["points"] >= 2
-            assert series["min"] <= series["mean"] <= series["max"]
+    described = {metric.name: metric for collector in COLLECTORS for metric in collector.metrics}
+    for key in HOST_METRICS:
+        series = report["metrics"][key]
+        metric = described[key.removeprefix("system/")]
+        assert series["unit"] == metric.unit
+        assert series["points"] >= (1 if metric is PROCESS_USS else 2)
+        assert series["min"] <= series["mean"] <= series["max"]
     assert report["metrics"]["system/cpu_utilization_percentage"]["max"] > 0
 
 

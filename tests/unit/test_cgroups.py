@@ -7,22 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_sysmetrics.cgroups import (
-    V1,
-    V2,
-    CgroupLimits,
-    CgroupMount,
-    controller_directory,
-    group_paths,
-    limits,
-    parse_cgroup_mounts,
-    parse_cpu_list,
-    parse_cpu_quota,
-    parse_memory_limit,
-    parse_own_groups,
-)
+from mlflow_sysmetrics.cgroups import V1, V2, CgroupLimits, controller_directory, limits
+from mlflow_sysmetrics.cgroups.limits import parse_cpu_quota, parse_memory_limit
+from mlflow_sysmetrics.cgroups.placement import group_paths, parse_own_groups, shows
+from mlflow_sysmetrics.cpus import parse_cpu_list
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.mounts import Mount, parse_mountinfo
 
 pytestmark = pytest.mark.unit
 
@@ -189,7 +180,7 @@ def test_garbage_limits_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_group_paths_strip_the_mount_root(group: str, root: str, expected: tuple[str, ...]) -> None:
-    assert group_paths(group, CgroupMount(root, "/m", V2)) == expected
+    assert group_paths(group, Mount("35", "24", "0:30", root, "/m", "cgroup2", "cgroup2", "rw")) == expected
 
 
 def test_own_groups_by_controller() -> None:
@@ -208,10 +199,11 @@ def test_mounts_of_both_versions() -> None:
         r"60 50 0:31 / /sys/fs/my\040cgroup rw shared:3 - cgroup cgroup rw,memory"
         "\n" + V2_MOUNT + "short - line\n"
     )
-    assert parse_cgroup_mounts(text) == (
-        CgroupMount("/", "/sys/fs/my cgroup", V1, frozenset({"rw", "memory"})),
-        CgroupMount("/", "/sys/fs/cgroup", V2),
-    )
+    proc, memory, unified = parse_mountinfo(text)
+    assert memory.point == "/sys/fs/my cgroup"
+    assert [shows(mount, V1, "memory") for mount in (proc, memory, unified)] == [False, True, False]
+    assert [shows(mount, V2, "memory") for mount in (proc, memory, unified)] == [False, False, True]
+    assert not shows(memory, V1, "cpu")
 
 
 @pytest.mark.parametrize(

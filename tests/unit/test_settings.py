@@ -101,7 +101,7 @@ def test_code_holds_where_the_environment_is_silent() -> None:
         ("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "abc", "true"),
         ("MLFLOW_SYSTEM_METRICS_NODE_ID", "a(b", "a_b"),
         ("MLFLOW_SYSTEM_METRICS_NODE_ID", "../x/./y", "_/x/_/y"),
-        ("MLFLOW_SYSMETRICS_COLLECTORS", "gpuu", "cpu,disk,gpu,memory,network"),
+        ("MLFLOW_SYSMETRICS_COLLECTORS", "gpuu", "cpu,disk,energy,gpu,memory,network,pressure,process"),
     ],
 )
 def test_a_bad_value_gives_one_warning_that_says_what_is_used(
@@ -137,14 +137,33 @@ def test_a_flush_timeout_of_zero_is_a_wish_not_a_fault(caplog: pytest.LogCapture
 @pytest.mark.parametrize(
     ("value", "families"),
     [
-        ("all", DEFAULT_FAMILIES),
+        ("", DEFAULT_FAMILIES),
+        ("all", set(Family)),
+        ("fabric", {Family.FABRIC}),
+        ("+fabric", DEFAULT_FAMILIES | {Family.FABRIC}),
+        ("default,fabric", DEFAULT_FAMILIES | {Family.FABRIC}),
+        ("-disk,+fabric", DEFAULT_FAMILIES - {Family.DISK} | {Family.FABRIC}),
+        ("all,-cpu", set(Family) - {Family.CPU}),
+        ("-all", set()),
         ("cpu, memory", {Family.CPU, Family.MEMORY}),
         ("-gpu", DEFAULT_FAMILIES - {Family.GPU}),
-        ("CPU,-cpu", DEFAULT_FAMILIES - settings.ALL_FAMILIES),
+        ("CPU,-cpu", set()),
     ],
 )
-def test_families_are_named_or_left_out(value: str, families: set[Family]) -> None:
+def test_families_are_named_added_or_left_out(value: str, families: set[Family]) -> None:
     assert read(MLFLOW_SYSMETRICS_COLLECTORS=value).collectors == families
+
+
+def test_disks_are_a_list_of_directories_in_which_the_home_directory_has_its_sign(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert read(MLFLOW_SYSMETRICS_DISKS=" /data, ~/runs ,,/data,cache").disks == (
+        "/data",
+        "/home/me/runs",
+        "cache",
+    )
+    assert read().disks == ()
 
 
 @pytest.mark.parametrize(
@@ -163,6 +182,8 @@ def test_families_are_named_or_left_out(value: str, families: set[Family]) -> No
         {"flush_timeout": None},
         {"samples_before_logging": 2.5},
         {"collectors": ["cpu"]},
+        {"disks": "/data"},
+        {"disks": ("",)},
     ],
 )
 def test_the_same_in_code_is_an_error_that_names_it(wrong: dict[str, object]) -> None:

@@ -11,14 +11,44 @@ from mlflow_sysmetrics.collectors.contract import Collector
 from mlflow_sysmetrics.collectors.cpu_linux import CpuLinux
 from mlflow_sysmetrics.collectors.cpu_psutil import CpuPsutil
 from mlflow_sysmetrics.collectors.disk import Disk
+from mlflow_sysmetrics.collectors.disk_io_linux import DiskIoLinux
+from mlflow_sysmetrics.collectors.disk_io_psutil import DiskIoPsutil
+from mlflow_sysmetrics.collectors.energy_linux import EnergyLinux
+from mlflow_sysmetrics.collectors.infiniband_linux import InfinibandLinux
 from mlflow_sysmetrics.collectors.memory_linux import MemoryLinux
 from mlflow_sysmetrics.collectors.memory_psutil import MemoryPsutil
 from mlflow_sysmetrics.collectors.network_linux import NetworkLinux
 from mlflow_sysmetrics.collectors.network_psutil import NetworkPsutil
 from mlflow_sysmetrics.collectors.nvidia import Nvidia
+from mlflow_sysmetrics.collectors.oom_linux import OomLinux
+from mlflow_sysmetrics.collectors.pressure_linux import PressureLinux
+from mlflow_sysmetrics.collectors.process_linux import ProcessLinux
+from mlflow_sysmetrics.collectors.process_psutil import ProcessPsutil
+from mlflow_sysmetrics.collectors.throttling_linux import ThrottlingLinux
 
-LINUX: tuple[type[Collector], ...] = (CpuLinux, MemoryLinux, Disk, NetworkLinux, Nvidia)
-PORTABLE: tuple[type[Collector], ...] = (CpuPsutil, MemoryPsutil, Disk, NetworkPsutil, Nvidia)
+LINUX: tuple[type[Collector], ...] = (
+    CpuLinux,
+    ThrottlingLinux,
+    MemoryLinux,
+    OomLinux,
+    PressureLinux,
+    ProcessLinux,
+    Disk,
+    DiskIoLinux,
+    NetworkLinux,
+    InfinibandLinux,
+    EnergyLinux,
+    Nvidia,
+)
+PORTABLE: tuple[type[Collector], ...] = (
+    CpuPsutil,
+    MemoryPsutil,
+    ProcessPsutil,
+    Disk,
+    DiskIoPsutil,
+    NetworkPsutil,
+    Nvidia,
+)
 COLLECTORS = LINUX if sys.platform == "linux" else PORTABLE
 
 __all__ = ["COLLECTORS", "LINUX", "PORTABLE", "Collector"]

@@ -1,66 +1,154 @@
-"""CPU time of the host.
+"""CPU time: what the job uses of what it may use, and what the host does where that is something else.
 
-Source:  /proc/stat, first line: USER_HZ ticks per mode since boot.
-Units:   percent of the CPU time of all CPUs, 0 to 100. Waiting for a disk counts as idle, guests as user (the
-         kernel has them in both), as in psutil.
-Cost:    one read of /proc/stat, of which only the first line is parsed.
+Source:  /proc/stat: USER_HZ ticks per mode since boot, of all CPUs in its first line and of each one below.
+         Where a quota or a cpuset holds the job below the host: the CPU time of its own cgroup.
+Units:   percent, 0 to 100, of the CPUs that the job may use. In /proc/stat waiting for a disk counts as idle,
+         guests as user (the kernel has them in both), as in psutil.
+Cost:    one read of /proc/stat, of which only the first line is parsed; one more small read under a limit.
+         The limits are looked up every two minutes.
 Absent:  in the first 0.15 s; where the kernel's counters did not move.
-Check:   head -1 /proc/stat; top
+Check:   head -1 /proc/stat; top; cat /sys/fs/cgroup/cpu.stat
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from mlflow_sysmetrics.collectors.catalogue import cpu as catalogue
-from mlflow_sysmetrics.collectors.contract import Collector
+from mlflow_sysmetrics.collectors.contract import PERCENT, Collector
 from mlflow_sysmetrics.collectors.cpu_times import CpuTimes, busy_percentage
-from mlflow_sysmetrics.collectors.rhythm import Lap
+from mlflow_sysmetrics.collectors.group_cpu_time import GroupCpuTime
+from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Lap, Pause
+from mlflow_sysmetrics.cpu_share import CpuShare, cpu_share
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host, read_bytes
+from mlflow_sysmetrics.host import Host, read_short
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 _IDLE, _IOWAIT, _GUEST = 3, 4, 8
+# The kernel's counter and our clock are read at moments that a busy machine may part by some of a short span.
+_CLOCKS_DIFFER = 1.5
 
 
-def parse_stat(text: bytes) -> CpuTimes:
-    """Returns the CPU time of all CPUs from the text of /proc/stat.
+def parse_stat(text: bytes, cpu: bytes = b"cpu") -> CpuTimes:
+    """Returns the CPU time of all CPUs, or of one, from the text of /proc/stat.
 
     Raises:
-        ValueError: the text does not start with the line of all CPUs.
+        ValueError: the text has no such line.
     """
-    label, *fields = text.partition(b"\n")[0].split() or [b""]
-    if label != b"cpu" or len(fields) <= _IDLE:
-        raise ValueError(f"/proc/stat starts with {text[:40]!r}, not with the line of all CPUs")
+    start = 0 if text.startswith(cpu + b" ") else text.find(b"\n" + cpu + b" ") + 1
+    label, *fields = text[start : text.find(b"\n", start)].split() or [b""]
+    if label != cpu or len(fields) <= _IDLE:
+        raise ValueError(f"/proc/stat starts with {text[:40]!r} and has no line of {cpu.decode()}")
     ticks = [int(field) for field in fields]
     total = sum(ticks[:_GUEST])
     return CpuTimes(total - sum(ticks[_IDLE : _IOWAIT + 1]), total)
 
 
 class CpuLinux(Collector):
-    """Share of time that the CPUs of the host worked."""
+    """Share of time that CPUs worked: the job's, and the host's where that is not the same."""
 
     family: ClassVar[Family] = Family.CPU
-    metrics: ClassVar[tuple[Metric, ...]] = (catalogue.CPU_UTILIZATION,)
+    metrics: ClassVar[tuple[Metric, ...]] = (catalogue.CPU_UTILIZATION, catalogue.HOST_CPU_UTILIZATION)
 
     def __init__(self, host: Host) -> None:
+        self._host = host
         self._path = str(host.root / "proc/stat")
         self._lap = Lap()
+        self._look = Pause(LIMITS_SECONDS)
         try:
-            self._times = self._read()
+            self._times = parse_stat(read_short(self._path))
+            self._job = self._find_job()
         except (OSError, ValueError) as error:
             raise Unavailable(str(error)) from error
 
     def collect(self, now: float) -> Iterator[Sample]:
-        """Yields the share since the last reading that was old enough."""
+        """Yields the shares since the last reading that was old enough.
+
+        Raises:
+            Unavailable: the job's cgroup is gone; a new collector finds where the job is now.
+        """
         span = self._lap.seconds(now)
         if span is None:
             return
-        before, self._times = self._times, self._read()
-        share = busy_percentage(before, self._times)
-        if share is not None:
-            yield catalogue.CPU_UTILIZATION.sample(share, span)
+        text = read_short(self._path)
+        before, self._times = self._times, parse_stat(text)
+        host = busy_percentage(before, self._times)
+        if host is not None:
+            metric = catalogue.CPU_UTILIZATION if self._job is None else catalogue.HOST_CPU_UTILIZATION
+            yield metric.sample(host, span)
+        job = None if self._job is None else self._job.percentage(text, span)
+        if job is not None:
+            yield catalogue.CPU_UTILIZATION.sample(job, span)
+        if self._look.over(now):
+            self._job = self._find_job()
 
-    def _read(self) -> CpuTimes:
-        return parse_stat(read_bytes(self._path))
+    def _find_job(self) -> _Job | None:
+        """Returns what tells the job's share of CPU time; None where it may use the whole host."""
+        self.gaps = ()
+        share = cpu_share(self._host)
+        if not share.limited:
+            return None
+        if share.held_by_group:
+            try:
+                return _Group(self._host, share)
+            except Unavailable as reason:
+                if share.quota is not None:
+                    # How busy the CPUs are would say nothing of what a quota leaves of them to the job.
+                    self.gaps = (f"no CPU utilization of the job: {reason}",)
+                    return _Unknown()
+        return _Lines(share.usable, read_short(self._path))
+
+
+class _Job(Protocol):
+    """Tells the job's share of CPU time where that is not the host's."""
+
+    def percentage(self, text: bytes, span: float) -> float | None:
+        """Returns the share since the reading before; None if unknown.
+
+        Args:
+            text: /proc/stat as it is now.
+            span: seconds since the reading before.
+        """
+
+
+class _Unknown(_Job):
+    """The job's share, where nothing counts its CPU time."""
+
+    def percentage(self, text: bytes, span: float) -> float | None:  # noqa: ARG002 - none is of use
+        return None
+
+
+class _Group(_Job):
+    """The job's share, where its cgroup is held by a quota or a cpuset: what the group used of that."""
+
+    def __init__(self, host: Host, share: CpuShare) -> None:
+        self._cores = share.cores
+        self._most = _CLOCKS_DIFFER * len(share.online)
+        self._time = GroupCpuTime(host, "cpuset" if share.quota is None else "cpu")
+        self._used = self._time.seconds()
+
+    def percentage(self, text: bytes, span: float) -> float | None:  # noqa: ARG002 - the host's times are no help
+        before, self._used = self._used, self._time.seconds()
+        # Over 100 only by the difference between the group's clock and ours, or by a burst saved up before;
+        # a group that used more than the host has was not read right.
+        used = self._used - before
+        if not 0 <= used <= span * self._most:
+            return None
+        return min(PERCENT * used / (span * self._cores), PERCENT)
+
+
+class _Lines(_Job):
+    """The job's share, where it is bound to some CPUs: how busy these are, whoever uses them."""
+
+    def __init__(self, cpus: frozenset[int], text: bytes) -> None:
+        self._names = [b"cpu%d" % cpu for cpu in sorted(cpus)]
+        self._times = self._sum(text)
+
+    def percentage(self, text: bytes, span: float) -> float | None:  # noqa: ARG002 - the lines have their own time
+        before, self._times = self._times, self._sum(text)
+        return busy_percentage(before, self._times)
+
+    def _sum(self, text: bytes) -> CpuTimes:
+        times = [parse_stat(text, name) for name in self._names]
+        return CpuTimes(sum(one.busy for one in times), sum(one.total for one in times))

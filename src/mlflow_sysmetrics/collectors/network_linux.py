@@ -1,95 +1,95 @@
-"""Bytes that the host's interfaces moved.
+"""What the host's interfaces move, and what of it goes wrong.
 
-Source:  /proc/net/dev; /sys/class/net/<interface>/ tells, once per interface, which ones to count.
-Units:   megabytes (1e6 bytes) since the collector was built; the daemon counts from each run's attach.
-Cost:    one read of /proc/net/dev.
+Source:  /proc/net/dev; /sys/class/net/<interface>/ tells which ones to count, when the list of interfaces
+         changes and once a minute: an interface may join a bond or a bridge at any time.
+Units:   megabytes (1e6 bytes), errors and drops since the collector was built (the daemon counts from each
+         run's attach); megabytes per second.
+Cost:    one read of /proc/net/dev, of which the lines of counted interfaces are parsed.
 Absent:  a kernel without /proc/net/dev. No traffic is 0, not absent.
 Check:   cat /proc/net/dev; ip -s link
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import ClassVar
 
-from mlflow_sysmetrics.collectors.catalogue import network as catalogue
-from mlflow_sysmetrics.collectors.contract import MEGABYTE, Collector
-from mlflow_sysmetrics.collectors.traffic import Traffic, TrafficTotals
+from mlflow_sysmetrics.collectors.contract import Collector
+from mlflow_sysmetrics.collectors.fields import WORD
+from mlflow_sysmetrics.collectors.interfaces import counted
+from mlflow_sysmetrics.collectors.rhythm import Pause
+from mlflow_sysmetrics.collectors.traffic import Traffic, TrafficSeries
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.host import Host, read_bytes
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
-_HEADER_LINES = 2
+# Bytes, packets, errs, drop and four more that are received, then the same of what is sent.
+_FIELDS = 16
 _RECEIVED, _TRANSMITTED = 0, 8
-_ARPHRD_LOOPBACK = "772"  # include/uapi/linux/if_arp.h
+_ERRORS_AND_DROPS = (2, 3, 10, 11)
+_LOOK_SECONDS = 60.0
 
 
-def parse_net_dev(text: str) -> dict[str, Traffic]:
-    """Returns the byte counters of every interface from the text of /proc/net/dev.
+def split_net_dev(text: str) -> dict[str, str]:
+    """Returns the counters of every interface, not parsed yet, from the text of /proc/net/dev.
 
     Raises:
-        ValueError: a line is not of that table.
+        ValueError: the text is not that table, or not all of it.
     """
+    _, headings, *lines = text.split("\n") if text.count("\n") > 1 else ("", "")
+    if "|" not in headings or lines.pop():  # every line ends, the last one too
+        raise ValueError(f"/proc/net/dev is no table, or only a part of it: {text[-40:]!r}")
     interfaces = {}
-    for line in text.splitlines()[_HEADER_LINES:]:
-        name, colon, counters = line.partition(":")
-        fields = counters.split()
-        if not colon or len(fields) <= _TRANSMITTED:
+    for line in lines:
+        name, colon, counters = line.rpartition(":")  # a name may hold a colon itself
+        if not colon:
             raise ValueError(f"/proc/net/dev has the line {line!r}")
-        interfaces[name.strip()] = Traffic(int(fields[_RECEIVED]), int(fields[_TRANSMITTED]))
+        interfaces[name.lstrip()] = counters
     return interfaces
 
 
-def counts(interface: Path) -> bool:
-    """Tells whether an interface carries traffic that no other one of this host counts too.
+def parse_counters(counters: str) -> Traffic:
+    """Returns what one interface has counted from its line in /proc/net/dev.
 
-    Left out are loopback, bridges and their virtual members (containers), the members of a bond, what is
-    stacked on another interface (VLANs, macvlans) and tunnels, whose packets pass a real interface again.
-
-    Args:
-        interface: directory of the interface below /sys/class/net; where there is none, its name decides.
+    Raises:
+        ValueError: these are not the counters of an interface.
     """
-    if not interface.is_dir():
-        return interface.name != "lo"
-    try:
-        if (interface / "type").read_text().strip() == _ARPHRD_LOOPBACK:
-            return False
-    except OSError:
-        return interface.name != "lo"
-    if any((interface / mark).exists() for mark in ("bridge", "bonding_slave", "tun_flags", "wireguard")):
-        return False
-    physical = (interface / "device").exists()
-    if (interface / "brport").exists() and not physical:
-        return False
-    stacked = any(interface.glob("lower_*"))
-    return physical or not stacked or (interface / "bonding").exists()
+    fields = counters.split()
+    if len(fields) < _FIELDS:
+        raise ValueError(f"/proc/net/dev has the counters {counters!r}")
+    traffic = Traffic(
+        int(fields[_RECEIVED]),
+        int(fields[_TRANSMITTED]),
+        sum(int(fields[index]) for index in _ERRORS_AND_DROPS),
+    )
+    if min(traffic) < 0 or max(traffic) >= WORD:
+        raise ValueError(f"/proc/net/dev has the counters {counters!r}")
+    return traffic
 
 
 class NetworkLinux(Collector):
-    """Bytes received and sent by the host."""
+    """Bytes received and sent by the host, their rates, and errors."""
 
     family: ClassVar[Family] = Family.NETWORK
-    metrics: ClassVar[tuple[Metric, ...]] = (catalogue.NETWORK_RECEIVE, catalogue.NETWORK_TRANSMIT)
+    metrics: ClassVar[tuple[Metric, ...]] = TrafficSeries.metrics
 
     def __init__(self, host: Host) -> None:
+        self._host = host
         self._path = str(host.root / "proc/net/dev")
-        self._class = host.root / "sys/class/net"
+        self._pause = Pause(_LOOK_SECONDS)
         self._counted: dict[str, bool] = {}
-        self._totals = TrafficTotals()
         try:
-            self._totals.update(self._read())
+            self._series = TrafficSeries(self._read(look=True))
         except (OSError, ValueError) as error:
             raise Unavailable(str(error)) from error
 
-    def collect(self, now: float) -> Iterator[Sample]:  # noqa: ARG002 - a total needs no clock
-        """Yields the totals since the collector was built."""
-        received, transmitted = self._totals.update(self._read())
-        yield catalogue.NETWORK_RECEIVE.sample(received / MEGABYTE)
-        yield catalogue.NETWORK_TRANSMIT.sample(transmitted / MEGABYTE)
+    def collect(self, now: float) -> Iterator[Sample]:
+        """Yields the totals since the collector was built, and the rates of the last moment."""
+        return self._series.samples(self._read(look=self._pause.over(now)), now)
 
-    def _read(self) -> dict[str, Traffic]:
-        interfaces = parse_net_dev(read_bytes(self._path).decode())
-        if interfaces.keys() != self._counted.keys():
-            self._counted = {name: counts(self._class / name) for name in interfaces}
-        return {name: traffic for name, traffic in interfaces.items() if self._counted[name]}
+    def _read(self, *, look: bool) -> dict[str, Traffic]:
+        interfaces = split_net_dev(os.fsdecode(read_bytes(self._path)))
+        if look or interfaces.keys() != self._counted.keys():
+            self._counted = counted(self._host, interfaces)
+        return {name: parse_counters(interfaces[name]) for name, counts in self._counted.items() if counts}

@@ -1,7 +1,8 @@
-"""Bytes that the interfaces of a host that is not Linux moved.
+"""What the interfaces of a host that is not Linux move.
 
 Source:  psutil.net_io_counters: GetIfEntry2 on Windows, the routing table's if_data64 on macOS.
-Units:   megabytes (1e6 bytes) since the collector was built; the daemon counts from each run's attach.
+Units:   megabytes (1e6 bytes), errors and drops since the collector was built (the daemon counts from each
+         run's attach); megabytes per second.
 Cost:    one call that lists all interfaces.
 Absent:  what psutil cannot read on that system.
 Check:   python -c "import psutil; print(psutil.net_io_counters(pernic=True))"
@@ -14,9 +15,8 @@ from typing import ClassVar
 
 import psutil
 
-from mlflow_sysmetrics.collectors.catalogue import network as catalogue
-from mlflow_sysmetrics.collectors.contract import MEGABYTE, Collector
-from mlflow_sysmetrics.collectors.traffic import Traffic, TrafficTotals
+from mlflow_sysmetrics.collectors.contract import Collector
+from mlflow_sysmetrics.collectors.traffic import Traffic, TrafficSeries
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.host import Host
 from mlflow_sysmetrics.samples import Family, Metric, Sample
@@ -26,28 +26,30 @@ _NOT_COUNTED = ("lo", "Loopback", "utun", "bridge", "awdl", "llw", "gif", "stf",
 
 
 class NetworkPsutil(Collector):
-    """Bytes received and sent by the host."""
+    """Bytes received and sent by the host, their rates, and errors."""
 
     family: ClassVar[Family] = Family.NETWORK
-    metrics: ClassVar[tuple[Metric, ...]] = (catalogue.NETWORK_RECEIVE, catalogue.NETWORK_TRANSMIT)
+    metrics: ClassVar[tuple[Metric, ...]] = TrafficSeries.metrics
 
     def __init__(self, host: Host) -> None:  # noqa: ARG002 - psutil knows one host, the real one
-        self._totals = TrafficTotals()
         try:
-            self._totals.update(self._read())
+            self._series = TrafficSeries(_read())
         except (psutil.Error, OSError) as error:
             raise Unavailable(f"psutil.net_io_counters: {error}") from error
 
-    def collect(self, now: float) -> Iterator[Sample]:  # noqa: ARG002 - a total needs no clock
-        """Yields the totals since the collector was built."""
-        received, transmitted = self._totals.update(self._read())
-        yield catalogue.NETWORK_RECEIVE.sample(received / MEGABYTE)
-        yield catalogue.NETWORK_TRANSMIT.sample(transmitted / MEGABYTE)
+    def collect(self, now: float) -> Iterator[Sample]:
+        """Yields the totals since the collector was built, and the rates of the last moment."""
+        yield from self._series.samples(_read(), now)
 
-    @staticmethod
-    def _read() -> dict[str, Traffic]:
-        return {
-            name: Traffic(counters.bytes_recv, counters.bytes_sent)
-            for name, counters in psutil.net_io_counters(pernic=True).items()
-            if not name.startswith(_NOT_COUNTED)
-        }
+
+def _read() -> dict[str, Traffic]:
+    # Not nowrap, which keeps a history of every interface: the totals see to a counter that starts again.
+    return {
+        name: Traffic(
+            counters.bytes_recv,
+            counters.bytes_sent,
+            counters.errin + counters.errout + counters.dropin + counters.dropout,
+        )
+        for name, counters in psutil.net_io_counters(pernic=True, nowrap=False).items()
+        if not name.startswith(_NOT_COUNTED)
+    }

@@ -8,6 +8,10 @@ import math
 # rate waits for the next tick and then covers both. Below 0.2, so that ticks of 0.2 s that jitter all count.
 SHORTEST_RATE_SECONDS = 0.15
 
+# Limits change in the life of a job (a pod that is resized, a user's slice), but seldom, and looking them up
+# reads a dozen files.
+LIMITS_SECONDS = 120.0
+
 
 class Lap:
     """Measures the time between two readings of a counter.

@@ -9,7 +9,8 @@ import platform
 import re
 from pathlib import Path
 
-from mlflow_sysmetrics.cgroups import CgroupLimits, limits, parse_cpu_list
+from mlflow_sysmetrics.cgroups import limits
+from mlflow_sysmetrics.cpu_share import cpu_share
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts import cpuinfo, drm, nvidia_smi
 from mlflow_sysmetrics.facts.clouds import cloud
@@ -41,14 +42,8 @@ def cpu_model(host: Host, run: RunCommand) -> str:  # noqa: ARG001 - the contrac
 
 def cores(host: Host) -> Cores:
     """Returns the CPUs that are online, their physical cores, and the share of this job."""
-    online = parse_online_cpus(host.read_text("proc/stat"))
-    if not online:
-        raise Unavailable("/proc/stat lists no CPU")
-    return Cores(
-        logical=len(online),
-        physical=_physical_cores(host),
-        effective=effective_cores(online, _affinity(host), limits(host)),
-    )
+    share = cpu_share(host)
+    return Cores(logical=len(share.online), physical=_physical_cores(host), effective=share.cores)
 
 
 def memory(host: Host) -> Memory:
@@ -79,38 +74,6 @@ def platform_name() -> str:
     libc = "".join(platform.libc_ver())
     kernel = f"{platform.system()}-{platform.release()}-{platform.machine()}"
     return f"{kernel}-with-{libc}" if libc else kernel
-
-
-def parse_online_cpus(text: str) -> frozenset[int]:
-    """Returns the CPUs that have a line of their own in /proc/stat."""
-    return frozenset(int(cpu) for cpu in re.findall(r"^cpu(\d+) ", text, re.MULTILINE))
-
-
-def parse_affinity(text: str) -> frozenset[int] | None:
-    """Returns the CPUs of Cpus_allowed_list in /proc/<pid>/status."""
-    allowed = re.search(r"^Cpus_allowed_list:\s*(\S+)$", text, re.MULTILINE)
-    return parse_cpu_list(allowed[1]) if allowed else None
-
-
-def effective_cores(online: frozenset[int], affinity: frozenset[int] | None, limited: CgroupLimits) -> float:
-    """Returns how many CPUs the job can keep busy.
-
-    Those that are online, in its affinity mask and in its cpuset, but no more than its quota.
-    """
-    usable = online
-    for allowed in (affinity, limited.cpus):
-        # A mask without a CPU that is online speaks of another namespace's numbers, as under gVisor.
-        if allowed is not None and usable & allowed:
-            usable &= allowed
-    return min(float(len(usable)), limited.cpu_cores or float(len(usable)))
-
-
-def _affinity(host: Host) -> frozenset[int] | None:
-    """Returns the mask of the process's first thread; `os.sched_getaffinity` gives the calling thread's."""
-    try:
-        return parse_affinity(host.read_text("proc/self/status"))
-    except OSError:
-        return None
 
 
 def _physical_cores(host: Host) -> int | None:

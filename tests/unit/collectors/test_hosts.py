@@ -2,95 +2,82 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
-import shutil
+import time
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
-from fake_nvml import FakeGpu, FakeNvml
+from fake_nvml import FakeNvml
 from mlflow_sysmetrics.collectors import LINUX, PORTABLE, Collector
+from mlflow_sysmetrics.collectors.catalogue.memory import SWAP_USAGE
+from mlflow_sysmetrics.collectors.cpu_linux import CpuLinux
+from mlflow_sysmetrics.collectors.disk import Disk
+from mlflow_sysmetrics.collectors.memory_linux import MemoryLinux
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.host import DiskUsage, Host
-from mlflow_sysmetrics.samples import Metric, Sample
+from mlflow_sysmetrics.samples import DEFAULT_FAMILIES, Family, Kind, Sample
+from recorded import advance, build, every_host, facts, metric_of, revive
 
-HOSTS = sorted(path for path in (Path(__file__).parents[2] / "hosts").iterdir() if path.is_dir())
 # A new unit needs a line here: its name in `Metric.unit`, and how keys of that unit end.
-UNITS = {"%": "_percentage", "MB": "_megabytes", "W": "_watts"}
+UNITS = {
+    "%": "_percentage",
+    "MB": "_megabytes",
+    "MB/s": "_megabytes_per_second",
+    "W": "_watts",
+    "Wh": "_watt_hours",
+    "kills": "_kills",
+    "errors": "_errors",
+    "threads": "_threads",
+    "files": "_files",
+    "processes": "_children",
+}
+MOST_SERIES = 26  # of a node by default, GPUs apart: what a tab of charts and a tracking server bear
 
-every_host = pytest.mark.parametrize("recorded", HOSTS, ids=lambda path: path.name)
 every_collector = pytest.mark.parametrize("collector", LINUX, ids=lambda collector: collector.__name__)
 
 
-def revive(recorded: Path, root: Path) -> Host:
-    """Returns a recorded machine at its first moment, below `root`."""
-    if (recorded / "first").is_dir():
-        shutil.copytree(recorded / "first", root, dirs_exist_ok=True)
-    disk = DiskUsage(*(int(number) for number in (recorded / "disk.txt").read_text().split()))
-    environ = dict(
-        line.split("=", 1) for file in recorded.glob("environ.txt") for line in file.read_text().splitlines()
-    )
-    gpus = [
-        FakeGpu(**{key: answer(value) for key, value in gpu.items()})
-        for file in recorded.glob("gpus.json")
-        for gpu in json.loads(file.read_text())
-    ]
-    missing = FakeNvml.NVMLError_LibraryNotFound("NVML Shared Library Not Found")
-    nvml = FakeNvml(*gpus, init_error=None if gpus else missing)
-    return Host(root=root, environ=environ, disk_usage=lambda _: disk, load_nvml=lambda: nvml)
-
-
-def answer(value: object) -> object:
-    return FakeNvml.NVMLError_NotSupported(value) if value == "Not Supported" else value
-
-
-def advance(recorded: Path, root: Path) -> None:
-    """Moves a revived machine to its second moment."""
-    if (recorded / "second").is_dir():
-        shutil.copytree(recorded / "second", root, dirs_exist_ok=True)
-
-
-def unit(key: str, collector: type[Collector]) -> str:
-    return next(metric.unit for metric in collector.metrics if re.fullmatch(pattern(metric), key))
-
-
-def pattern(metric: Metric) -> str:
-    return metric.name.replace("{i}", r"\d+")
-
-
-def build(collector: type[Collector], host: Host) -> Collector | Unavailable:
-    """Returns the collector, or why there is none."""
-    try:
-        return collector(host)
-    except Unavailable as reason:
-        return reason
+@pytest.fixture(autouse=True)
+def cpu_time_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets no tick be cut short because the machine that runs the test is slow."""
+    monkeypatch.setattr(time, "thread_time", lambda: 0.0)
 
 
 def describe(recorded: Path, root: Path) -> str:
-    """Returns what the collectors say of a machine at both moments, as text."""
+    """Returns what the facts and the collectors say of a machine at both moments, as text."""
     host = revive(recorded, root)
-    lines = []
+    lines = ["facts", *(f"  {tag} {value}" for tag, value in facts(host).items())]
     built = [(collector, build(collector, host)) for collector in LINUX]
-    for collector, one in built:
-        if isinstance(one, Unavailable):
-            lines.append(f"{collector.__name__}: {str(one).replace(str(root), '')}")
+    lines.append("unavailable")
+    lines += [f"  {kind.__name__}: {reason}" for kind, reason in built if isinstance(reason, Unavailable)]
     for second in (0, 1):
         if second:
             advance(recorded, root)
         lines.append(f"second {second}")
-        for collector, one in built:
-            lines += (
-                []
-                if isinstance(one, Unavailable)
-                else [
-                    f"  {sample.key} {sample.value:.3f} {unit(sample.key, collector)}"
+        for kind, one in built:
+            if not isinstance(one, Unavailable):
+                lines += [
+                    f"  {sample.key} {sample.value:.3f} {metric_of(sample.key, kind).unit}"
                     for sample in one.collect(float(second))
                 ]
-            )
-    return "\n".join(lines) + "\n"
+    lines.append("gaps")
+    for kind, one in built:
+        if not isinstance(one, Unavailable):
+            lines += [f"  {kind.__name__}: {gap}" for gap in one.gaps]
+    return "\n".join(lines).replace(str(root), "") + "\n"
+
+
+def both_seconds(recorded: Path, collector: type[Collector], root: Path) -> list[Sample]:
+    """Returns the samples of both moments; none where the machine does not have the source."""
+    one = build(collector, revive(recorded, root))
+    if isinstance(one, Unavailable):
+        return []
+    first = list(one.collect(0.0))
+    advance(recorded, root)
+    return first + list(one.collect(1.0))
 
 
 @every_host
@@ -119,7 +106,7 @@ def test_samples_are_finite_legal_and_unique(
         return
     for second in (0, 1):
         samples = list(one.collect(float(second)))
-        assert all(math.isfinite(sample.value) for sample in samples)
+        assert all(math.isfinite(sample.value) and sample.value >= 0 for sample in samples)
         assert len({sample.key for sample in samples}) == len(samples)
         for sample in samples:
             assert_described(sample, collector)
@@ -127,7 +114,7 @@ def test_samples_are_finite_legal_and_unique(
 
 
 def assert_described(sample: Sample, collector: type[Collector]) -> None:
-    (metric,) = (metric for metric in collector.metrics if re.fullmatch(pattern(metric), sample.key))
+    metric = metric_of(sample.key, collector)
     assert sample.kind is metric.kind
     assert metric.family is collector.family
     assert metric.unit in UNITS, f"add {metric.unit!r} to UNITS in {__file__}"
@@ -135,9 +122,7 @@ def assert_described(sample: Sample, collector: type[Collector]) -> None:
     assert re.fullmatch(r"[a-z0-9_]+", sample.key)
 
 
-@pytest.mark.parametrize(
-    "collector", [one for one in LINUX if one.__name__ != "Disk"], ids=lambda one: one.__name__
-)
+@pytest.mark.parametrize("collector", [one for one in LINUX if one is not Disk], ids=lambda one: one.__name__)
 def test_an_empty_machine_is_unavailable_with_a_reason(collector: type[Collector], tmp_path: Path) -> None:
     missing = FakeNvml(init_error=FakeNvml.NVMLError_LibraryNotFound("NVML Shared Library Not Found"))
     with pytest.raises(Unavailable, match=r"\w{4}"):
@@ -148,9 +133,8 @@ def test_a_directory_that_is_gone_is_unavailable(tmp_path: Path) -> None:
     def gone(path: str) -> DiskUsage:
         raise FileNotFoundError(2, "No such file or directory", path)
 
-    (disk,) = (one for one in LINUX if one.__name__ == "Disk")
     with pytest.raises(Unavailable, match="No such file"):
-        disk(Host(root=tmp_path, disk_usage=gone))
+        Disk(Host(root=tmp_path, disk_usage=gone))
 
 
 @every_host
@@ -169,6 +153,65 @@ def test_a_hundred_ticks_leave_as_many_open_files_as_before(
     for second in range(100):
         list(one.collect(float(second)))
     assert len(os.listdir(descriptors)) == before  # noqa: PTH208 - as above
+
+
+@every_host
+def test_no_machine_has_more_series_than_the_tab_bears(recorded: Path, tmp_path: Path) -> None:
+    """Counts what a machine has by nature; what a limit or trouble adds, or the user names, comes on top."""
+    keys = set()
+    for collector in LINUX:
+        if collector.family in DEFAULT_FAMILIES - {Family.GPU}:
+            root = tmp_path / collector.__name__
+            for sample in both_seconds(recorded, collector, root):
+                metric = metric_of(sample.key, collector)
+                if not metric.only or metric is SWAP_USAGE:
+                    keys.add(sample.key)
+    assert len(keys) <= MOST_SERIES
+
+
+def test_the_catalogue_has_no_more_series_than_the_tab_bears() -> None:
+    metrics = {metric for collector in LINUX for metric in collector.metrics}
+    regular = [one for one in metrics if one.family in DEFAULT_FAMILIES - {Family.GPU} and not one.only]
+    assert len([*regular, SWAP_USAGE]) <= MOST_SERIES
+
+
+@every_host
+def test_events_are_silent_at_the_first_moment(recorded: Path, tmp_path: Path) -> None:
+    host = revive(recorded, tmp_path / "root")
+    for collector in LINUX:
+        one = build(collector, host)
+        samples = [] if isinstance(one, Unavailable) else one.collect(0.0)
+        assert not [sample for sample in samples if sample.kind is Kind.EVENTS and sample.value]
+
+
+@every_host
+def test_the_host_has_series_of_its_own_exactly_where_a_limit_holds_the_job(
+    recorded: Path, tmp_path: Path
+) -> None:
+    tags = facts(revive(recorded, tmp_path / "facts"))
+    found = defaultdict(set)
+    for collector in (CpuLinux, MemoryLinux):
+        for sample in both_seconds(recorded, collector, tmp_path / collector.__name__):
+            found[collector].add(sample.key)
+    limited_cpu = tags["sys.cpu_cores_effective"] != tags["sys.cpu_cores"]
+    assert ("host_cpu_utilization_percentage" in found[CpuLinux]) is limited_cpu
+    limited_memory = "sys.memory_limit_gb" in tags
+    assert ("host_memory_usage_percentage" in found[MemoryLinux]) is limited_memory
+
+
+@every_host
+@pytest.mark.parametrize("collector", [CpuLinux, MemoryLinux])
+def test_the_numbers_are_exactly_those_without_cgroups_unless_a_limit_holds_the_job(
+    recorded: Path, collector: type[Collector], tmp_path: Path
+) -> None:
+    with_groups = both_seconds(recorded, collector, tmp_path / "with")
+    host = revive(recorded, tmp_path / "without")
+    (tmp_path / "without/proc/self/cgroup").unlink(missing_ok=True)
+    one = collector(host)
+    first = list(one.collect(0.0))
+    advance(recorded, tmp_path / "without")
+    limited = any(sample.key.startswith("host_") for sample in with_groups)
+    assert limited or first + list(one.collect(1.0)) == with_groups
 
 
 @pytest.mark.parametrize("collectors", [LINUX, PORTABLE], ids=["linux", "portable"])

@@ -16,7 +16,9 @@ from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.host import Host
 
 Times = namedtuple("Times", ["user", "system", "idle"])  # noqa: PYI024 - the shape of psutil's own
-Counters = namedtuple("Counters", ["bytes_sent", "bytes_recv"])  # noqa: PYI024 - as above
+Counters = namedtuple(  # noqa: PYI024 - as above
+    "Counters", ["bytes_sent", "bytes_recv", "errin", "errout", "dropin", "dropout"], defaults=[0] * 4
+)
 
 
 def test_every_portable_collector_reads_this_host() -> None:
@@ -45,8 +47,22 @@ def test_cpu_counters_that_stand_still_give_nothing(mocker: MockerFixture) -> No
 
 def test_memory_in_use_is_what_psutil_says(mocker: MockerFixture) -> None:
     memory = mocker.patch.object(psutil, "virtual_memory").return_value
-    memory.used, memory.total = 4e9, 16e9
-    assert [sample.value for sample in MemoryPsutil(Host()).collect(0)] == [4000, 25]
+    memory.used, memory.total, memory.available = 4e9, 16e9, 11e9
+    swap = mocker.patch.object(psutil, "swap_memory").return_value
+    swap.total, swap.used = 2e9, 1e9
+    assert [sample.value for sample in MemoryPsutil(Host()).collect(0)] == [4000, 25, 11000, 1000]
+
+
+def test_a_host_without_swap_space_has_no_swap(mocker: MockerFixture) -> None:
+    mocker.patch.object(psutil, "swap_memory").return_value.total = 0
+    assert "swap_usage_megabytes" not in {sample.key for sample in MemoryPsutil(Host()).collect(0)}
+
+
+def test_swap_that_cannot_be_read_costs_no_memory(mocker: MockerFixture) -> None:
+    mocker.patch.object(psutil, "swap_memory", side_effect=OSError("no /proc/vmstat"))
+    one = MemoryPsutil(Host())
+    assert len(list(one.collect(0))) == 3
+    assert one.gaps == ("no swap usage: no /proc/vmstat",)
 
 
 def test_loopback_and_tunnels_do_not_count(mocker: MockerFixture) -> None:
@@ -59,7 +75,23 @@ def test_loopback_and_tunnels_do_not_count(mocker: MockerFixture) -> None:
         }
 
     mocker.patch.object(psutil, "net_io_counters", side_effect=[counters(1_000_000), counters(3_000_000)])
-    assert [sample.value for sample in NetworkPsutil(Host()).collect(0)] == [4, 2]
+    assert [sample.value for sample in NetworkPsutil(Host()).collect(0)] == [4, 2, 0]
+
+
+def test_network_rates_and_errors(mocker: MockerFixture) -> None:
+    before, now = Counters(0, 0, 1, 1, 1, 1), Counters(3_000_000, 6_000_000, 2, 2, 2, 3)
+    mocker.patch.object(
+        psutil, "net_io_counters", side_effect=[{"en0": before}, {"en0": before}, {"en0": now}]
+    )
+    one = NetworkPsutil(Host())
+    list(one.collect(0))
+    assert {sample.key: sample.value for sample in one.collect(2)} == {
+        "network_receive_megabytes": 6,
+        "network_transmit_megabytes": 3,
+        "network_errors": 5,
+        "network_receive_megabytes_per_second": 3,
+        "network_transmit_megabytes_per_second": 1.5,
+    }
 
 
 @pytest.mark.parametrize(

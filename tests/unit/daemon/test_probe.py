@@ -55,6 +55,14 @@ def test_a_failing_collector_is_logged_when_its_health_changes_and_not_at_each_t
     assert probe.health == OK
 
 
+def test_what_of_a_source_is_missing_is_part_of_its_health() -> None:
+    collector = scripted(level=1)
+    collector.gaps = ("no swap", "no /data: it does not exist")
+    probe = Probe(collector, Host())
+    probe.read(0)
+    assert probe.health == "ok, but no swap; no /data: it does not exist"
+
+
 def test_a_collector_that_fails_now_and_then_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     collector = scripted(level=1)
     probe = Probe(collector, Host())

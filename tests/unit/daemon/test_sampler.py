@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from fakes import LEVEL, SHARE, STARTED_AT, TOTAL, FakeClock, FakeSink, scripted
+from fakes import EVENTS, LEVEL, SHARE, STARTED_AT, TOTAL, FakeClock, FakeSink, scripted
 from mlflow_sysmetrics.daemon.feed import Feed
 from mlflow_sysmetrics.daemon.points import Outbox, Point
 from mlflow_sysmetrics.daemon.probe import Probe
@@ -22,7 +22,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.clock = FakeClock()
-        self.collector = scripted(level=10, share=50, total=1000)
+        self.collector = scripted(level=10, share=50, total=1000, events=3)
         self.sampler = Sampler([Probe(self.collector, Host(), transparent=True)], self.clock)
         self.sender = Sender("uri", lambda _: FakeSink(), self.clock)
 
@@ -44,7 +44,7 @@ class Bench:
         self.clock.seconds = ends
 
     def set(self, **values: float) -> None:
-        metrics = {"level": LEVEL, "share": SHARE, "total": TOTAL}
+        metrics = {"level": LEVEL, "share": SHARE, "total": TOTAL, "events": EVENTS}
         self.collector.values.update({metrics[name]: value for name, value in values.items()})
 
 
@@ -94,6 +94,33 @@ def test_counters_count_from_the_attach_of_each_run(bench: Bench) -> None:
     bench.pass_time(5)
     assert series(first, TOTAL.name)[-1] == (10, 700)
     assert series(second, TOTAL.name)[-1] == (10, 0)
+
+
+def test_a_counter_whose_collector_was_built_anew_goes_on_from_where_it_was(bench: Bench) -> None:
+    feed = bench.feed()
+    bench.pass_time(0)
+    for total in (1500, 20, 50):
+        bench.set(total=total)
+        bench.pass_time(5)
+    assert [value for _, value in series(feed, TOTAL.name)] == [0, 500, 520, 550]
+
+
+def test_events_are_silent_until_they_happen_and_count_from_the_attach(bench: Bench) -> None:
+    feed = bench.feed()
+    bench.pass_time(10)
+    assert series(feed, EVENTS.name) == []
+    bench.set(events=5)
+    bench.pass_time(15)
+    assert series(feed, EVENTS.name) == [(15, 2)]
+
+
+def test_events_before_the_attach_are_not_this_runs(bench: Bench) -> None:
+    bench.feed("first")
+    bench.pass_time(5)
+    bench.set(events=9)
+    second = bench.feed("second")
+    bench.pass_time(10)
+    assert series(second, EVENTS.name) == []
 
 
 def test_a_window_is_the_mean_of_its_ticks(bench: Bench) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from facts_machines import machine, printed, tools
 
-from mlflow_sysmetrics.cgroups import CgroupLimits
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts import linux
 from mlflow_sysmetrics.facts.cpuinfo import parse_cpu_model, parse_physical_cores
@@ -82,22 +81,6 @@ def test_physical_cores_from_the_topology_where_cpuinfo_is_silent(tmp_path: Path
 def test_effective_cores_under_a_quota(tmp_path: Path) -> None:
     files = {"proc/stat": STAT, "proc/cpuinfo": "", **CGROUP_V2, "sys/fs/cgroup/cpu.max": "150000 100000\n"}
     assert linux.cores(machine(tmp_path, files)) == Cores(logical=4, physical=None, effective=1.5)
-
-
-@pytest.mark.parametrize(
-    ("affinity", "limited", "expected"),
-    [
-        (None, CgroupLimits(), 4.0),
-        (frozenset({0, 1}), CgroupLimits(), 2.0),
-        (frozenset(range(128)), CgroupLimits(), 4.0),
-        (frozenset({0, 1}), CgroupLimits(cpus=frozenset({1, 2})), 1.0),
-        (frozenset({0, 1}), CgroupLimits(cpu_cores=8.0), 2.0),
-        (frozenset({0, 1}), CgroupLimits(cpu_cores=0.5), 0.5),
-        (frozenset({64}), CgroupLimits(cpus=frozenset({3})), 1.0),
-    ],
-)
-def test_effective_cores(affinity: frozenset[int] | None, limited: CgroupLimits, expected: float) -> None:
-    assert linux.effective_cores(frozenset(range(4)), affinity, limited) == expected
 
 
 def test_affinity_of_the_process(tmp_path: Path) -> None:

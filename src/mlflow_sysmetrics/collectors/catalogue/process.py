@@ -40,7 +40,10 @@ PROCESS_USS = Metric(
         "memory that belongs to this process and its descendants alone, page by page: what their end "
         "would free"
     ),
-    source="/proc/<pid>/smaps_rollup Private_*; psutil memory_full_info().uss elsewhere",
+    source=(
+        "/proc/<pid>/smaps_rollup Private_*, at most every 30 s since it is dear; psutil "
+        "memory_full_info().uss elsewhere"
+    ),
     bad="a rise in data loaders that only read: reference counts copy the pages they share",
 )
 PROCESS_THREADS = Metric(

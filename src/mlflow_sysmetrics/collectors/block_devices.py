@@ -1,0 +1,153 @@
+"""Which block devices lie behind a filesystem, whose counters tell what it does.
+
+Source:  /sys/dev/block/<major:minor>/uevent, /sys/class/block/<device>/{partition,slaves}, /sys/block,
+         /sys/fs/btrfs; https://www.kernel.org/doc/Documentation/ABI/stable/sysfs-block
+Check:   lsblk
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+
+from mlflow_sysmetrics.collectors.sysfs import listed, text_of
+from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.mounts import Mount, below_root, mount_of, real_path
+
+# Their data lie in memory or on another machine. A fuse filesystem on a disk of its own calls itself fuseblk.
+_NO_LOCAL_DEVICE = re.compile(
+    r"(nfs4?|cifs|smb3|smbfs|ncpfs|afs|ceph|lustre|gpfs|beegfs|orangefs|pvfs2|panfs|wekafs|ocfs2_dlmfs|9p|"
+    r"virtiofs|vboxsf|vmhgfs|drvfs|tmpfs|ramfs|rootfs|devtmpfs|hugetlbfs|proc|sysfs|cgroup2?|fuse|fuse\..*)"
+)
+_ANONYMOUS_MAJOR = "0"  # Documentation/admin-guide/devices.txt: unnamed devices
+_CLASS = "sys/class/block"
+
+
+def has_local_device(filesystem: str) -> bool:
+    """Tells whether a type of filesystem keeps its data on block devices of this host."""
+    return _NO_LOCAL_DEVICE.fullmatch(filesystem) is None
+
+
+def devices_behind(host: Host, mount: Mount, mounts: Sequence[Mount]) -> frozenset[str] | None:
+    """Returns the names of the devices that a filesystem reads and writes; None where they cannot be told.
+
+    A partition stands for its whole disk, a device-mapper or md device for itself: what the filesystem sees.
+    """
+    if not mount.device.startswith(f"{_ANONYMOUS_MAJOR}:"):
+        name = _device_of_number(host, mount.device)
+        return None if name is None else frozenset((whole_disk(host, name),))
+    if mount.filesystem == "overlay":
+        return _devices_of_overlay(host, mount, mounts)
+    if mount.source.startswith("/dev/"):  # btrfs and others with subvolumes have no number of their own
+        name = Path(real_path(host, mount.source)).name
+        members = _btrfs_members(host, name) or (name,)
+        if all(_exists(host, f"{_CLASS}/{member}/stat") for member in members):
+            return frozenset(whole_disk(host, member) for member in members)
+    return None
+
+
+def physical_disks(host: Host) -> frozenset[str]:
+    """Returns the disks that are hardware: no loop, RAM, device-mapper or md device, no hidden NVMe path."""
+    return frozenset(
+        name
+        for name in _names(host, "sys/block")
+        if _exists(host, f"sys/block/{name}/device") and _text(host, f"sys/block/{name}/hidden") != "1"
+    )
+
+
+def whole_disk(host: Host, name: str) -> str:
+    """Returns the disk that a partition lies on; any other device as it is."""
+    if not _exists(host, f"{_CLASS}/{name}/partition"):
+        return name
+    # A partition's directory lies in its disk's, and the class only links to it.
+    parent = Path(os.path.realpath(host.root / _CLASS / name)).parent.name
+    if not _exists(host, f"{_CLASS}/{parent}/stat"):  # a recorded tree without links: sda1, nvme0n1p1
+        parent = re.sub(r"(?<=\d)p\d+$|(?<=\D)\d+$", "", name)
+    return parent if _exists(host, f"{_CLASS}/{parent}/stat") else name
+
+
+def without_overlaps(host: Host, names: Iterable[str]) -> frozenset[str]:
+    """Returns the devices with each that lies on another one of them replaced by the disks below it.
+
+    Where a path lies on a logical volume and another one on a plain partition of the same disk, the disk
+    counts the volume's bytes too.
+    """
+    found = set(names)
+    for name in sorted(found):
+        disks = _disks_below(host, name)
+        if disks & found:
+            found.remove(name)
+            found |= {disk for disk in disks if not _names(host, f"{_CLASS}/{disk}/slaves")}
+    return frozenset(found)
+
+
+def counting_devices(host: Host, name: str) -> list[str]:
+    """Returns the devices whose counters tell what a device does: itself, or nothing where it does not count.
+
+    Before Linux 6.3 an NVMe disk with several paths counts nothing, but its paths do, which are hidden else.
+    """
+    # Devices without hardware, as device-mapper and md are, count without heeding their queue's switch.
+    if _text(host, f"{_CLASS}/{name}/queue/iostats") != "0" or not _exists(host, f"{_CLASS}/{name}/device"):
+        return [name]
+    path = re.sub(r"^(nvme\d+)(n\d+)$", r"\1c[0-9]*\2", name)
+    return [one for one in _names(host, _CLASS) if path != name and fnmatch(one, path)]
+
+
+def _device_of_number(host: Host, number: str) -> str | None:
+    found = re.search(r"^DEVNAME=(\S+)$", _text(host, f"sys/dev/block/{number}/uevent"), re.MULTILINE)
+    # The name of a device node may have a directory ("cciss/c0d0"), which sysfs writes with "!".
+    name = found[1].replace("/", "!") if found else None
+    return name if name is not None and _exists(host, f"{_CLASS}/{name}/stat") else None
+
+
+def _devices_of_overlay(host: Host, overlay: Mount, mounts: Sequence[Mount]) -> frozenset[str] | None:
+    """Returns the devices of the directories below an overlay; inside a container these are out of sight."""
+    layers = [path for path in overlay.paths("upperdir") + overlay.paths("lowerdir") if path.startswith("/")]
+    found: set[str] = set()
+    for path in layers:
+        mount = mount_of(real_path(host, path), mounts) if os.path.isdir(below_root(host, path)) else None  # noqa: PTH112 - a string is at hand
+        # A path that leads into an overlay is the host's, seen from a container that has the same name.
+        if mount is None or mount.filesystem == "overlay":
+            return None
+        if has_local_device(mount.filesystem):
+            devices = devices_behind(host, mount, mounts)
+            if devices is None:
+                return None
+            found |= devices
+    return frozenset(found) or None
+
+
+def _btrfs_members(host: Host, name: str) -> list[str]:
+    """Returns all devices of the btrfs that one device belongs to: the mount table shows only one of them."""
+    for uuid in _names(host, "sys/fs/btrfs"):
+        members = _names(host, f"sys/fs/btrfs/{uuid}/devices")
+        if name in members:
+            return members
+    return []
+
+
+def _disks_below(host: Host, name: str) -> set[str]:
+    return {whole_disk(host, below) for below in _below(host, name, {name})}
+
+
+def _below(host: Host, name: str, seen: set[str]) -> Iterator[str]:
+    for slave in _names(host, f"{_CLASS}/{name}/slaves"):
+        if slave not in seen:
+            seen.add(slave)
+            yield slave
+            yield from _below(host, slave, seen)
+
+
+def _names(host: Host, directory: str) -> list[str]:
+    return listed(str(host.root / directory))
+
+
+def _exists(host: Host, path: str) -> bool:
+    return os.path.exists(host.root / path)  # noqa: PTH110 - Path.exists raises where it may not look
+
+
+def _text(host: Host, path: str) -> str:
+    return text_of(str(host.root / path))

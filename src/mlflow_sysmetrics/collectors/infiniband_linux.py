@@ -1,0 +1,113 @@
+"""What the InfiniBand and RoCE ports move, RDMA included, which the network's counters do not see.
+
+Source:  /sys/class/infiniband/<device>/ports/<port>/counters/port_{rcv,xmit}_data, in words of 4 bytes;
+         https://www.kernel.org/doc/Documentation/ABI/stable/sysfs-class-infiniband
+Units:   megabytes (1e6 bytes) per second over all ports.
+Cost:    two reads per port at a tick, which the adapter's firmware answers; twice a minute the ports are
+         looked up anew.
+Absent:  no adapter; a port whose counters do not answer; one that has stopped at the end of its 32 bits.
+Check:   perfquery -x; cat /sys/class/infiniband/*/ports/*/counters/port_rcv_data
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, NamedTuple
+
+from mlflow_sysmetrics.collectors.catalogue import network as catalogue
+from mlflow_sysmetrics.collectors.contract import MEGABYTE, Collector
+from mlflow_sysmetrics.collectors.fields import count
+from mlflow_sysmetrics.collectors.rhythm import Lap, Pause
+from mlflow_sysmetrics.collectors.sysfs import listed
+from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.host import Host, read_short
+from mlflow_sysmetrics.samples import Family, Metric, Sample
+
+_WORD_BYTES = 4
+# Adapters without extended counters have 32 bits, which stop at their end instead of starting again: 16 GB.
+_SATURATED = 2**32 - 1
+_LOOK_SECONDS = 30.0
+
+
+class PortBytes(NamedTuple):
+    """What a port has moved since its counters were reset."""
+
+    received: int
+    transmitted: int
+
+
+def parse_words(text: bytes) -> int:
+    """Returns the bytes that a counter of words stands for.
+
+    Raises:
+        ValueError: the text is no count, or the counter has stopped.
+    """
+    words = count(text)
+    if words == _SATURATED:
+        raise ValueError("the 32-bit counter is full: perfquery -R starts it again")
+    return words * _WORD_BYTES
+
+
+class InfinibandLinux(Collector):
+    """Bytes per second that the host's InfiniBand and RoCE ports receive and send."""
+
+    family: ClassVar[Family] = Family.FABRIC
+    metrics: ClassVar[tuple[Metric, ...]] = (catalogue.INFINIBAND_RECEIVE, catalogue.INFINIBAND_TRANSMIT)
+
+    def __init__(self, host: Host) -> None:
+        self._directory = str(host.root / "sys/class/infiniband")
+        self._lap = Lap()
+        self._pause = Pause(_LOOK_SECONDS)
+        self._ports = self._look()
+        self._last = self._read()
+        if not self._last:
+            raise Unavailable("; ".join(self.gaps) or "no port in /sys/class/infiniband")
+
+    def collect(self, now: float) -> Iterator[Sample]:
+        """Yields the rates since the last reading that was old enough, of the ports that were there."""
+        span = self._lap.seconds(now)
+        if self._pause.over(now):
+            self._ports = self._look()
+        if span is None:
+            return
+        before, self._last = self._last, self._read()
+        received = transmitted = 0
+        known = False
+        for port, (now_received, now_transmitted) in self._last.items():
+            if port not in before:
+                continue
+            more_received = now_received - before[port].received
+            more_transmitted = now_transmitted - before[port].transmitted
+            if more_received >= 0 and more_transmitted >= 0:  # else somebody has reset it
+                known = True
+                received += more_received
+                transmitted += more_transmitted
+        if known:
+            yield catalogue.INFINIBAND_RECEIVE.sample(received / MEGABYTE / span, span)
+            yield catalogue.INFINIBAND_TRANSMIT.sample(transmitted / MEGABYTE / span, span)
+
+    def _read(self) -> dict[str, PortBytes]:
+        """Returns the counters of the ports that answer; the others wait for the next look."""
+        found = {}
+        for port in tuple(self._ports):
+            counters = f"{self._directory}/{port}/counters"
+            try:
+                found[port] = PortBytes(
+                    parse_words(read_short(f"{counters}/port_rcv_data")),
+                    parse_words(read_short(f"{counters}/port_xmit_data")),
+                )
+            except (OSError, ValueError) as error:
+                self._ports.remove(port)
+                reason = getattr(error, "strerror", None) or error
+                self.gaps = (*self.gaps, f"the counters of {port}: {reason}")
+        return found
+
+    def _look(self) -> list[str]:
+        """Returns the ports that have these counters: a software adapter (rxe, siw) has none."""
+        self.gaps: Sequence[str] = ()
+        ports = [
+            f"{device}/ports/{port}"
+            for device in listed(self._directory)
+            for port in listed(f"{self._directory}/{device}/ports")
+        ]
+        return [port for port in ports if "port_rcv_data" in listed(f"{self._directory}/{port}/counters")]

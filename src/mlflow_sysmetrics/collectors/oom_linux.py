@@ -1,0 +1,67 @@
+"""Processes of the job that the kernel killed for memory.
+
+Source:  oom_kill in memory.events of the own cgroup, all groups in it included; v1 in memory.oom_control.
+Units:   kills since the collector was built; the daemon counts from each run's attach.
+Cost:    one read of 100 bytes.
+Absent:  no memory cgroup but the root, which does not count; v1 before Linux 4.13.
+Check:   cat /sys/fs/cgroup/memory.events
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import ClassVar
+
+from mlflow_sysmetrics.cgroups import V2, controller_directory
+from mlflow_sysmetrics.collectors.catalogue import memory as catalogue
+from mlflow_sysmetrics.collectors.contract import Collector
+from mlflow_sysmetrics.collectors.fields import number_after
+from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Pause
+from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.host import Host, read_short
+from mlflow_sysmetrics.samples import Family, Metric, Sample
+
+
+class OomLinux(Collector):
+    """Kills for memory in the job's cgroup."""
+
+    family: ClassVar[Family] = Family.MEMORY
+    metrics: ClassVar[tuple[Metric, ...]] = (catalogue.MEMORY_OOM_KILLS,)
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._look = Pause(LIMITS_SECONDS)
+        self._path = _find(host)
+        self._zero = self._read()
+
+    def collect(self, now: float) -> Iterator[Sample]:
+        """Yields the kills since the collector was built.
+
+        Raises:
+            Unavailable: the job's cgroup is another one now, or gone; a new collector finds where the job is.
+        """
+        yield catalogue.MEMORY_OOM_KILLS.sample(max(self._read() - self._zero, 0))
+        if self._look.over(now) and _find(self._host) != self._path:
+            raise Unavailable("the job has moved to another cgroup")
+
+    def _read(self) -> int:
+        try:
+            kills = number_after(b"oom_kill ", read_short(self._path))
+        except OSError as error:
+            raise Unavailable(f"the kills of the cgroup cannot be read: {error}") from error
+        if kills is None:
+            raise Unavailable(f"{self._path} counts no kills")
+        return kills
+
+
+def _find(host: Host) -> str:
+    """Returns the file that counts the kills of the job's own group."""
+    directory = controller_directory(host, "memory")
+    name = "memory.events" if directory.version == V2 else "memory.oom_control"
+    files = [str(host.root / path / name) for path in directory.paths]
+    # A group whose controller is off has no such file; the nearest ancestor's counts for it.
+    found = next((file for file in files if os.path.exists(file)), None)  # noqa: PTH110 - a string is what is read
+    if found is None:
+        raise Unavailable(f"no {name} counts the kills of the own cgroup")
+    return found

@@ -1,0 +1,112 @@
+"""Time lost to waiting for CPU, memory and block devices.
+
+Source:  cpu.pressure, memory.pressure, io.pressure of the own cgroup (v2, in a hybrid layout too), else
+         /proc/pressure: total of the line "some", in microseconds. https://docs.kernel.org/accounting/psi.html
+Units:   percent of time in which at least one task waited, 0 to 100.
+Cost:    three reads of 100 bytes.
+Absent:  a kernel before 4.20, or without psi=1 where that is not the default.
+Check:   cat /sys/fs/cgroup/*.pressure /proc/pressure/*
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+from mlflow_sysmetrics.cgroups import unified_directory
+from mlflow_sysmetrics.collectors.catalogue import pressure as catalogue
+from mlflow_sysmetrics.collectors.contract import PERCENT, Collector
+from mlflow_sysmetrics.collectors.fields import count
+from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Lap, Pause
+from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.host import Host, read_short
+from mlflow_sysmetrics.samples import Family, Metric, Sample
+
+_MICROSECONDS = 1e6
+# The kernel's counter and our clock are read at moments that a busy machine may part by some of a short span.
+_CLOCKS_DIFFER = 1.5
+_RESOURCES = {
+    "cpu": catalogue.CPU_PRESSURE,
+    "memory": catalogue.MEMORY_PRESSURE,
+    "io": catalogue.IO_PRESSURE,
+}
+
+
+def parse_pressure(text: bytes) -> int:
+    """Returns the microseconds in which some task waited, since boot or since the group was made.
+
+    Raises:
+        ValueError: the text does not tell.
+    """
+    line, end, _ = text.partition(b"\n")
+    label, _, total = line.rpartition(b" total=")
+    if not end or not label.startswith(b"some "):
+        raise ValueError(f"{text[:40]!r} is no pressure")
+    return count(total + end)
+
+
+class PressureLinux(Collector):
+    """Share of time in which work waited."""
+
+    family: ClassVar[Family] = Family.PRESSURE
+    metrics: ClassVar[tuple[Metric, ...]] = tuple(_RESOURCES.values())
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._lap = Lap()
+        self._look = Pause(LIMITS_SECONDS)
+        self._group = _own_group(host)
+        self._waited: dict[tuple[Metric, str], int | None] = {}
+        missing = {}
+        for resource, metric in _RESOURCES.items():
+            try:
+                path, waited = _find(host, self._group, resource)
+                self._waited[metric, path] = waited
+            except Unavailable as reason:  # noqa: PERF203 - thrice in the life of a collector
+                missing[resource] = reason
+        if not self._waited:
+            raise Unavailable(str(missing["cpu"]))
+        self.gaps = tuple(f"no {resource} pressure: {reason}" for resource, reason in missing.items())
+
+    def collect(self, now: float) -> Iterator[Sample]:
+        """Yields the shares since the last reading that was old enough.
+
+        Raises:
+            Unavailable: the job's cgroup is another one now; a new collector finds where the job is.
+        """
+        span = self._lap.seconds(now)
+        if span is None:
+            return
+        for (metric, path), before in self._waited.items():
+            try:
+                after = parse_pressure(read_short(path))
+            except (OSError, ValueError):
+                after = None  # this resource is unknown at this tick; the others are not its business
+            self._waited[metric, path] = after
+            if before is None or after is None:
+                continue
+            share = (after - before) / (span * _MICROSECONDS)
+            if 0 <= share <= _CLOCKS_DIFFER:
+                yield metric.sample(min(PERCENT * share, PERCENT), span)
+        if self._look.over(now) and _own_group(self._host) != self._group:
+            raise Unavailable("the job has moved to another cgroup")
+
+
+def _own_group(host: Host) -> str | None:
+    try:
+        return unified_directory(host).own
+    except Unavailable:
+        return None
+
+
+def _find(host: Host, group: str | None, resource: str) -> tuple[str, int]:
+    """Returns the file that tells of a resource, and what it says now."""
+    places = [] if group is None else [f"{group}/{resource}.pressure"]
+    places.append(f"proc/pressure/{resource}")
+    for place in places:
+        path = str(host.root / place)
+        try:
+            return path, parse_pressure(read_short(path))
+        except (OSError, ValueError) as error:  # switched off for the group, or for the whole kernel
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+    raise Unavailable(f"/{places[-1]}: {reason}")

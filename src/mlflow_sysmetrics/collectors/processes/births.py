@@ -1,0 +1,150 @@
+"""Finds the processes that have joined a tree, without looking at every process of the host at every tick.
+
+/proc/loadavg ends with the id that was given out last: while it stands still nobody was born. Else the names
+in /proc are listed, and of those that were not there before the stat is read. Children that live and die
+between two listings are not missed: their time arrives through their parent.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Container
+from typing import NamedTuple
+
+from mlflow_sysmetrics.collectors.processes.ration import Ration
+from mlflow_sysmetrics.collectors.processes.stat import ProcessStat, read_process_stat
+from mlflow_sysmetrics.host import Host, read_short
+
+# LXCFS refreshes its own /proc/loadavg only every 5 s, so an id that stands still is not trusted for ever.
+_LONGEST_REST_SECONDS = 60.0
+_REST = 1000.0  # a host with thousands of processes takes milliseconds to list
+_STATS_PER_TICK = 30  # 10 us each, and as much again for one that is in the tree
+_STATS_AT_FIRST = 1000  # once, so that the workers of a run that is attached late are there at once
+_PID_LIMIT = 2**22  # PID_MAX_LIMIT of include/linux/threads.h
+
+
+class Birth(NamedTuple):
+    """A process that has joined the tree.
+
+    Attributes:
+        stat: what is known of it.
+        watched: it was born while the tree was watched, not before.
+    """
+
+    stat: ProcessStat
+    watched: bool
+
+
+class Births:
+    """Knows which processes were looked at before.
+
+    Args:
+        host: the machine to look at.
+        own: id of the tree's root; ids given out after it come first, since its children are among them.
+    """
+
+    def __init__(self, host: Host, own: int) -> None:
+        self._proc = str(host.root / "proc")
+        self._loadavg = str(host.root / "proc/loadavg")
+        self._own = own
+        self._ration = Ration(_REST)
+        self._listed_at = math.inf
+        self._last_id: bytes | None = None
+        self._names: set[str] = set()
+        self._pending: set[int] = set()
+        self._waited: set[int] = set()
+        self._before: set[int] = set()
+
+    def first(self, tree: Container[int]) -> list[Birth]:
+        """Returns the processes that are in the tree already, parents before children."""
+        self._last_id = self._read_last_id()
+        self._list()
+        self._before = set(self._pending)
+        return self._look(tree, _STATS_AT_FIRST)
+
+    def since(self, now: float, tree: Container[int]) -> list[Birth]:
+        """Returns the processes that have joined since the last call, parents before children.
+
+        Args:
+            now: seconds of a clock that never goes back.
+            tree: ids of the processes in the tree.
+        """
+        began = time.thread_time()
+        if self._due(now):
+            self._ration.begin(now)
+            self._listed_at = now
+            self._list()
+        elif not self._pending:
+            return []
+        found = self._look(tree, _STATS_PER_TICK)
+        self._ration.charge(time.thread_time() - began)
+        return found
+
+    def again(self, pid: int) -> None:
+        """Looks at an id once more: it was given to another process."""
+        self._pending.add(pid)
+
+    def _due(self, now: float) -> bool:
+        if not self._ration.over(now):
+            return False
+        last_id = self._read_last_id()
+        rested = now - self._listed_at
+        if rested < 0:  # the first question too: the first listing had no clock
+            self._listed_at = now
+        if last_id is not None and last_id == self._last_id and rested < _LONGEST_REST_SECONDS:
+            return False
+        self._last_id = last_id  # read before the listing, so that what is born meanwhile is not lost
+        return True
+
+    def _read_last_id(self) -> bytes | None:
+        """Returns the id given out last; None where the file does not say: gVisor writes 0 for ever."""
+        try:
+            last_id = read_short(self._loadavg).rpartition(b" ")[2].strip()
+        except OSError:
+            return None
+        return last_id if last_id.isdigit() and last_id != b"0" else None
+
+    def _list(self) -> None:
+        try:
+            names = set(os.listdir(self._proc))  # noqa: PTH208 - Path.iterdir takes thrice as long
+        except OSError:
+            return
+        self._pending.update(int(name) for name in names - self._names if name.isdecimal())
+        self._pending.discard(self._own)
+        self._names = names
+
+    def _look(self, tree: Container[int], most: int) -> list[Birth]:
+        """Reads the stat of pending processes and returns those in the tree.
+
+        One whose parent was not looked at yet stays pending, but only once: a parent may not be visible.
+        """
+        chosen = sorted(self._pending, key=lambda pid: (pid - self._own) % _PID_LIMIT)[:most]
+        self._pending.difference_update(chosen)
+        stats = {}
+        for pid in chosen:
+            try:
+                stats[pid] = read_process_stat(f"{self._proc}/{pid}")
+            except (OSError, ValueError):  # noqa: PERF203 - one that has ended must not hide the others
+                self._before.discard(pid)  # it has ended, or is not ours to see
+        joined: dict[int, ProcessStat] = {}
+        while new := {
+            pid: stat
+            for pid, stat in stats.items()
+            if pid not in joined and (stat.parent in tree or stat.parent in joined)
+        }:
+            joined.update(new)
+        self._postpone({pid: stat.parent for pid, stat in stats.items() if pid not in joined})
+        found = [Birth(stat, pid not in self._before) for pid, stat in joined.items()]
+        self._before.intersection_update(self._pending)
+        return found
+
+    def _postpone(self, parents: dict[int, int]) -> None:
+        waiting = {
+            pid
+            for pid, parent in parents.items()
+            if parent in self._pending or (parent and str(parent) not in self._names)
+        }
+        self._pending |= waiting - self._waited
+        self._waited = waiting

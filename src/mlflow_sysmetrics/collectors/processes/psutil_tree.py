@@ -1,0 +1,148 @@
+"""The processes below this one as psutil shows them: who they are, what they hold, what they have used."""
+
+from __future__ import annotations
+
+import time
+
+import psutil
+
+from mlflow_sysmetrics.collectors.processes.ledger import Account, CpuLedger
+from mlflow_sysmetrics.collectors.processes.member import NOTHING, Holding
+from mlflow_sysmetrics.collectors.processes.ration import Ration
+from mlflow_sysmetrics.collectors.rhythm import Pause
+
+_LISTING_SECONDS = 3.0
+_LISTING_REST = 1000.0  # psutil asks for the parent of every process of the host: at most 0.1 % of a core
+
+
+class Child:
+    """A descendant, known by its id and the moment of its birth.
+
+    Attributes:
+        process: psutil's object; `psutil.Process.children` makes new ones at each call.
+        account: its CPU time.
+        holding: what it holds; nothing where it may not be read.
+    """
+
+    __slots__ = ("account", "holding", "process")
+
+    def __init__(self, process: psutil.Process, account: Account) -> None:
+        self.process = process
+        self.account = account
+        self.holding = NOTHING
+
+
+class PsutilTree:
+    """Follows this process and all its descendants.
+
+    Raises:
+        psutil.Error: this process cannot be read.
+        OSError: the same.
+    """
+
+    def __init__(self) -> None:
+        self._pause = Pause(_LISTING_SECONDS)
+        self._ration = Ration(_LISTING_REST)
+        self._ledger = CpuLedger()
+        self._own = psutil.Process()
+        self._account = self._ledger.open(None, *_times(self._own), born=False)
+        self._holding = _hold(self._own)
+        self._children: dict[tuple[int, float], Child] = {}
+        self._list(born=False)
+
+    def processes(self) -> list[psutil.Process]:
+        """Returns all processes, this one first."""
+        return [self._own, *(child.process for child in self._children.values())]
+
+    def holdings(self) -> list[Holding]:
+        """Returns what each process holds, this one first."""
+        return [self._holding, *(child.holding for child in self._children.values())]
+
+    def look(self, now: float) -> float:
+        """Looks at the tree once more and returns the CPU seconds that it has used since the last look.
+
+        Args:
+            now: seconds of a clock that never goes back.
+
+        Raises:
+            psutil.Error: this process cannot be read.
+            OSError: the same.
+        """
+        # The order matters: a parent's time of ended children first, then which of them live (`CpuLedger`).
+        own, ended = _times(self._own)
+        self._ledger.spend(self._account, own)
+        self._holding = _hold(self._own)
+        if self._ration.over(now) and self._pause.over(now):
+            self._ration.begin(now)
+            began = time.thread_time()
+            self._list(born=True)
+            self._ration.charge(time.thread_time() - began)
+        settlements = [(self._account, ended)]
+        for identity, child in list(self._children.items()):
+            child.holding = NOTHING
+            try:
+                own, ended = _times(child.process)
+                self._ledger.spend(child.account, own)
+                settlements.append((child.account, ended))
+                child.holding = _hold(child.process)
+            except (psutil.ZombieProcess, psutil.AccessDenied, OSError):
+                pass  # it was not waited for yet, or is not ours to see
+            except psutil.NoSuchProcess:
+                self._ledger.close(self._children.pop(identity).account)
+        for account, seconds in settlements:
+            if not account.closed:
+                self._ledger.settle(account, seconds)
+        return self._ledger.take()
+
+    def _list(self, *, born: bool) -> None:
+        """Takes in the children that are new, parents before theirs, and lets go those that have left.
+
+        Args:
+            born: those that are new were born since the last listing.
+        """
+        try:
+            found = {(one.pid, one.create_time()): one for one in self._own.children(recursive=True)}
+        except (psutil.Error, OSError):
+            return
+        for identity in self._children.keys() - found.keys():
+            child = self._children.pop(identity)
+            # One that runs on was adopted by a process outside the tree.
+            (self._ledger.release if child.process.is_running() else self._ledger.close)(child.account)
+        accounts = {self._own.pid: self._account}
+        accounts.update((pid, child.account) for (pid, _), child in self._children.items())
+        for identity, process in found.items():
+            if identity not in self._children:
+                self._take_in(identity, process, accounts, born=born)
+
+    def _take_in(
+        self,
+        identity: tuple[int, float],
+        process: psutil.Process,
+        accounts: dict[int, Account],
+        *,
+        born: bool,
+    ) -> None:
+        try:
+            parent = accounts.get(process.ppid(), self._account)
+            account = self._ledger.open(parent, *_times(process), born=born)
+        except (psutil.Error, OSError):
+            return
+        self._children[identity] = Child(process, account)
+        accounts[process.pid] = account
+
+
+def _times(process: psutil.Process) -> tuple[float, float]:
+    """Returns CPU time of a process's own and of its children that have ended; only Linux knows of these."""
+    times = process.cpu_times()
+    ended = getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
+    return times.user + times.system, ended
+
+
+def _hold(process: psutil.Process) -> Holding:
+    with process.oneshot():
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return NOTHING
+        files = (
+            process.num_fds() if hasattr(process, "num_fds") else None
+        )  # Windows counts handles, not files
+        return Holding(1, process.memory_info().rss, process.num_threads(), files)

@@ -1,0 +1,93 @@
+"""What /proc/<pid>/stat says of one process (proc_pid_stat(5))."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from mlflow_sysmetrics.host import read_short
+
+# Absent on Windows, which has no /proc either but imports and tests this module.
+_SYSCONF = getattr(os, "sysconf", {"SC_CLK_TCK": 100, "SC_PAGE_SIZE": 4096}.__getitem__)
+_TICKS_PER_SECOND: int = _SYSCONF("SC_CLK_TCK")
+_PAGE_BYTES: int = _SYSCONF("SC_PAGE_SIZE")
+
+# Places after the command's closing parenthesis; field 3 of the manual is the first of them.
+_STATE, _PARENT = 0, 1
+_UTIME, _STIME, _CUTIME, _CSTIME = 11, 12, 13, 14
+_THREADS, _START, _RSS = 17, 19, 21
+_FIELDS = _RSS + 2  # one more than is read: a text cut within a number is refused
+_WORD = 2**64  # the kernel counts in words; a number beyond is none of its own
+
+
+class ProcessStat(NamedTuple):
+    """One process at one moment.
+
+    Attributes:
+        pid: its id.
+        parent: id of its parent.
+        start: ticks since boot at which it was born; with the id, its identity.
+        own: CPU time of its own, in seconds.
+        ended: CPU time of its children that it has waited for, in seconds.
+        alive: it has not ended. One that has, and was not waited for, holds nothing but its id.
+        threads: how many it has.
+        rss: resident memory, in bytes.
+    """
+
+    pid: int
+    parent: int
+    start: int
+    own: float
+    ended: float
+    alive: bool
+    threads: int
+    rss: int
+
+
+def parse_process_stat(text: bytes) -> ProcessStat:
+    """Returns what a process's stat says.
+
+    The command stands in parentheses and may itself hold parentheses, spaces and line breaks: its end is the
+    last closing parenthesis.
+
+    Raises:
+        ValueError: the text is cut, or none of a process.
+    """
+    before, parenthesis, after = text.rpartition(b")")
+    fields = after.split(None, _FIELDS - 1)
+    if not parenthesis or len(fields) < _FIELDS:
+        raise ValueError(f"the stat of a process is {text[:40]!r}")
+    numbers = (
+        int(before.partition(b" ")[0]),
+        int(fields[_PARENT]),
+        int(fields[_START]),
+        int(fields[_UTIME]) + int(fields[_STIME]),
+        int(fields[_CUTIME]) + int(fields[_CSTIME]),
+        int(fields[_THREADS]),
+        int(fields[_RSS]),
+    )
+    if min(numbers) < 0 or max(numbers) >= _WORD:
+        raise ValueError(f"the stat of a process has a number out of range: {text[:40]!r}")
+    pid, parent, start, own, ended, threads, rss = numbers
+    # The leader of a process may have ended before its other threads: the process lives on.
+    alive = fields[_STATE] not in b"ZX" or threads > 1
+    return ProcessStat(
+        pid,
+        parent,
+        start,
+        own / _TICKS_PER_SECOND,
+        ended / _TICKS_PER_SECOND,
+        alive,
+        threads,
+        rss * _PAGE_BYTES,
+    )
+
+
+def read_process_stat(directory: str) -> ProcessStat:
+    """Returns what the stat in a process's directory says.
+
+    Raises:
+        OSError: the process is gone, or not to be seen.
+        ValueError: the text is none of a process.
+    """
+    return parse_process_stat(read_short(directory + "/stat"))

@@ -1,0 +1,178 @@
+"""The processes below this one on Linux: who they are, what they hold, what they have used."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+from mlflow_sysmetrics.collectors.processes.births import Birth, Births
+from mlflow_sysmetrics.collectors.processes.ledger import Account, CpuLedger
+from mlflow_sysmetrics.collectors.processes.member import NOTHING, Member, Parting
+from mlflow_sysmetrics.collectors.processes.open_files import OpenFiles
+from mlflow_sysmetrics.collectors.processes.stat import ProcessStat, read_process_stat
+from mlflow_sysmetrics.host import Host
+
+# Of each child the CPU clock is read at every tick (0.3 us), its stat and files in turn (8 us).
+_READ_PER_TICK = 25
+_SECONDS_PER_TICK = 250e-6  # so that fewer are read where files must be listed
+# The stat and the CPU clock tell the same time, but for two ticks of rounding and what passes between.
+_CLOCK_AGREES_SECONDS = 0.1
+
+
+class ProcessTree:
+    """Follows this process and all its descendants.
+
+    Args:
+        host: the machine to look at.
+
+    Attributes:
+        own: this process, the root.
+
+    Raises:
+        OSError: the own process cannot be read.
+        ValueError: its stat is none.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._proc = str(host.root / "proc")
+        directory = self._proc + "/self"
+        stat = read_process_stat(directory)
+        self._clock = _trusted(host.process_seconds, stat)
+        self._files = OpenFiles(directory)
+        self._ledger = CpuLedger()
+        self.own = Member(stat, directory, self._ledger.open(None, self._used(stat), stat.ended, born=False))
+        self._members = {stat.pid: self.own}
+        self._queue: deque[Member] = deque()
+        self._births = Births(host, stat.pid)
+        self._admit(self._births.first(self._members))
+
+    def members(self) -> list[Member]:
+        """Returns all processes, this one first."""
+        return list(self._members.values())
+
+    def look(self, now: float) -> float:
+        """Looks at the tree once more and returns the CPU seconds that it has used since the last look.
+
+        Args:
+            now: seconds of a clock that never goes back.
+
+        Raises:
+            OSError: the own process cannot be read.
+            ValueError: its stat is none.
+        """
+        # The order matters: a parent's time of ended children first, then which of them live (`CpuLedger`).
+        stat = read_process_stat(self.own.directory)
+        self._ledger.spend(self.own.account, self._used(stat))
+        self.own.look(stat, self._files)
+        ended = [(self.own.account, stat.ended)]
+        births = self._births.since(now, self._members)
+        self._admit(births)
+        parted = self._read_in_turn(ended, _READ_PER_TICK - len(births))
+        if self._clock is not None:
+            parted += self._read_clocks(self._clock)
+        self._dismiss(parted)
+        for account, seconds in ended:
+            if not account.closed:
+                self._ledger.settle(account, seconds)
+        return self._ledger.take()
+
+    def _used(self, stat: ProcessStat) -> float:
+        """Returns the CPU time of a process's own, exact where the kernel has the clock."""
+        if self._clock is not None:
+            try:
+                return self._clock(stat.pid)
+            except OSError:  # it has ended since its stat was read
+                pass
+        return stat.own
+
+    def _read_in_turn(self, ended: list[tuple[Account, float]], most: int) -> list[Parting]:
+        """Reads the stat of some members, of all where there is no clock; returns who is here no more."""
+        parted: list[Parting] = []
+        began = time.thread_time()
+        for turn in range(len(self._queue)):
+            if self._clock is not None and (
+                turn >= most or (turn and time.thread_time() - began > _SECONDS_PER_TICK)
+            ):
+                break
+            member = self._queue.popleft()
+            if self._members.get(member.pid) is not member:
+                continue
+            self._queue.append(member)
+            stat = self._reread(member, parted)
+            if stat is not None:
+                ended.append((member.account, stat.ended))
+                if self._clock is None:
+                    self._ledger.spend(member.account, stat.own)
+        return parted
+
+    def _read_clocks(self, clock: Callable[[int], float]) -> list[Parting]:
+        """Reads the CPU time of every member; returns who has ended."""
+        parted: list[Parting] = []
+        for pid, member in self._members.items():
+            if member is self.own:
+                continue
+            try:
+                seconds = clock(pid)
+            except OSError:
+                parted.append(Parting(member, vanished=True))
+                continue
+            if seconds > member.account.own:
+                self._ledger.spend(member.account, seconds)
+            elif seconds < member.account.own:  # the id was given to another process
+                self._births.again(pid)
+                parted.append(Parting(member, vanished=True))
+        return parted
+
+    def _reread(self, member: Member, parted: list[Parting]) -> ProcessStat | None:
+        """Reads what a member holds, and whether it is still the same process and in the tree."""
+        try:
+            stat = read_process_stat(member.directory)
+        except (OSError, ValueError) as error:
+            member.holding = NOTHING
+            # With a clock it is the clock that tells: /proc may hide a process that changed its user.
+            if self._clock is None and isinstance(error, FileNotFoundError | ProcessLookupError):
+                parted.append(Parting(member, vanished=True))
+            return None
+        if stat.start != member.start:
+            self._births.again(member.pid)
+            parted.append(Parting(member, vanished=True))
+            return None
+        parent = self._members.get(stat.parent)
+        if parent is None:
+            parted.append(Parting(member, vanished=False))
+            return None
+        member.parent, member.account.parent = parent.pid, parent.account
+        member.look(stat, self._files)
+        return stat
+
+    def _admit(self, births: list[Birth]) -> None:
+        for stat, watched in births:
+            parent = self._members[stat.parent]
+            account = self._ledger.open(parent.account, self._used(stat), stat.ended, born=watched)
+            member = Member(stat, f"{self._proc}/{stat.pid}", account)
+            member.look(stat, self._files)
+            self._members[stat.pid] = member
+            self._queue.append(member)
+
+    def _dismiss(self, parted: list[Parting]) -> None:
+        """Removes members, and those of their children that have left the tree with them."""
+        while parted:
+            gone = set()
+            for member, vanished in parted:
+                if self._members.get(member.pid) is member:
+                    del self._members[member.pid]
+                    gone.add(member.pid)
+                    (self._ledger.close if vanished else self._ledger.release)(member.account)
+            parted = []
+            for orphan in [member for member in self._members.values() if member.parent in gone]:
+                self._reread(orphan, parted)
+
+
+def _trusted(clock: Callable[[int], float], stat: ProcessStat) -> Callable[[int], float] | None:
+    """Returns the CPU clock if it works here and counts the same processes as /proc, else None."""
+    try:
+        seconds = clock(stat.pid)
+    except OSError:
+        return None
+    return clock if abs(seconds - stat.own) < _CLOCK_AGREES_SECONDS else None

@@ -1,0 +1,93 @@
+"""CPU time lost to a cgroup quota.
+
+Source:  cpu.stat of each group over the job that has a quota, v1 and v2: nr_periods, nr_throttled.
+Units:   percent of enforcement periods in which the group was stopped, 0 to 100; of several groups the most.
+Cost:    one 200-byte read per group with a quota.
+Absent:  no quota; a kernel without CONFIG_CFS_BANDWIDTH.
+Check:   cat /sys/fs/cgroup/cpu.stat
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import ClassVar, NamedTuple
+
+from mlflow_sysmetrics.cgroups import controller_directory, cpu_quotas
+from mlflow_sysmetrics.collectors.catalogue import cpu as catalogue
+from mlflow_sysmetrics.collectors.contract import PERCENT, Collector
+from mlflow_sysmetrics.collectors.fields import number_after
+from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Lap, Pause
+from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.host import Host, read_short
+from mlflow_sysmetrics.samples import Family, Metric, Sample
+
+
+class Periods(NamedTuple):
+    """Enforcement periods of a quota since the group was made."""
+
+    elapsed: int
+    throttled: int
+
+
+def parse_cpu_stat(text: bytes) -> Periods:
+    """Returns the periods in the text of cpu.stat.
+
+    Raises:
+        ValueError: the text has none.
+    """
+    elapsed, throttled = number_after(b"nr_periods ", text), number_after(b"nr_throttled ", text)
+    if elapsed is None or throttled is None:
+        raise ValueError("cpu.stat has no nr_periods or no nr_throttled")
+    return Periods(elapsed, throttled)
+
+
+class ThrottlingLinux(Collector):
+    """Share of periods in which a quota stopped the job."""
+
+    family: ClassVar[Family] = Family.CPU
+    metrics: ClassVar[tuple[Metric, ...]] = (catalogue.CPU_THROTTLED,)
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._lap = Lap()
+        self._look = Pause(LIMITS_SECONDS)
+        self._periods = self._find()
+
+    def collect(self, now: float) -> Iterator[Sample]:
+        """Yields the share since the last reading that was old enough.
+
+        Raises:
+            Unavailable: the quota was taken away, or its group is gone.
+        """
+        span = self._lap.seconds(now)
+        if span is None:
+            return
+        before, self._periods = self._periods, _read(self._periods)
+        shares = [_share(before[file], after) for file, after in self._periods.items()]
+        known = [share for share in shares if share is not None]
+        if known:
+            yield catalogue.CPU_THROTTLED.sample(max(known), span)
+        if self._look.over(now):
+            self._periods = self._find()
+
+    def _find(self) -> dict[str, Periods]:
+        """Returns what the groups with a quota say now, by their files."""
+        quotas = cpu_quotas(self._host, controller_directory(self._host, "cpu"))
+        if not quotas:
+            raise Unavailable("no CPU quota")
+        return _read(str(self._host.root / path / "cpu.stat") for path, _ in quotas)
+
+
+def _read(files: Iterable[str]) -> dict[str, Periods]:
+    try:
+        return {file: parse_cpu_stat(read_short(file)) for file in files}
+    except (OSError, ValueError) as error:
+        raise Unavailable(f"the periods of the CPU quota cannot be read: {error}") from error
+
+
+def _share(before: Periods, after: Periods) -> float | None:
+    """Returns the share of periods that were throttled; periods only pass while the group has work."""
+    elapsed, throttled = after.elapsed - before.elapsed, after.throttled - before.throttled
+    if elapsed < 0 or not 0 <= throttled <= elapsed:
+        return None
+    return PERCENT * throttled / elapsed if elapsed else 0.0

@@ -1,0 +1,130 @@
+"""Disks and network against what the kernel and psutil say of the same interval."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mlflow_sysmetrics.collectors import Collector
+from mlflow_sysmetrics.collectors.disk_io_linux import DiskIoLinux
+from mlflow_sysmetrics.collectors.network_linux import NetworkLinux
+from mlflow_sysmetrics.host import Host
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc is read beside the collectors")
+
+MEGABYTE = 1_000_000
+LARGEST_PACKET = 65_536  # of a network card that puts packets together
+
+
+def over(collector: Collector, work: Callable[[], None]) -> dict[str, float]:
+    """Returns totals, and what rates stand for in megabytes, over the time in which work was done."""
+    list(collector.collect(time.monotonic()))
+    began = time.monotonic()
+    work()
+    time.sleep(max(0.0, 0.2 - (time.monotonic() - began)))  # a rate needs as long
+    return {sample.key: sample.value * (sample.span or 1.0) for sample in collector.collect(time.monotonic())}
+
+
+def disk_of(path: Path) -> str:
+    """Returns the name of the disk that holds a path, found without the collector."""
+    device = path.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    directory = Path("/sys/dev/block", number)
+    if not directory.exists():
+        pytest.skip(f"{path} has no block device of its own ({number} is not in /sys/dev/block)")
+    directory = directory.resolve()
+    return directory.parent.name if (directory / "partition").exists() else directory.name
+
+
+def sectors_written(disk: str) -> int:
+    for line in Path("/proc/diskstats").read_text().splitlines():
+        fields = line.split()
+        if fields[2] == disk:
+            return int(fields[9])
+    raise LookupError(f"/proc/diskstats has no line of {disk}")
+
+
+def write(path: Path, megabytes: int) -> None:
+    """Writes what no filesystem can make smaller, and waits until the disk has it."""
+    with path.open("wb") as file:
+        for _ in range(megabytes):
+            file.write(os.urandom(MEGABYTE))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def test_bytes_written_to_a_disk_are_those_of_diskstats(tmp_path: Path) -> None:
+    disk = disk_of(tmp_path)
+    collector = DiskIoLinux(Host(working_directory=lambda: str(tmp_path)))
+    before = sectors_written(disk)
+    found = over(collector, lambda: write(tmp_path / "file", 64))
+    written = (sectors_written(disk) - before) * 512 / MEGABYTE
+    assert found["disk_write_megabytes_per_second"] >= 60
+    assert found["disk_write_megabytes_per_second"] == pytest.approx(written, rel=0.02)
+
+
+def test_a_disk_that_writes_is_busy(tmp_path: Path) -> None:
+    disk_of(tmp_path)
+    collector = DiskIoLinux(Host(working_directory=lambda: str(tmp_path)))
+    list(collector.collect(time.monotonic()))
+    write(tmp_path / "file", 64)
+    time.sleep(0.2)
+    (busy,) = (
+        sample for sample in collector.collect(time.monotonic()) if sample.key == "disk_busy_percentage"
+    )
+    assert 0 < busy.value <= 100
+
+
+def transfer(megabytes: int) -> None:
+    """Sends bytes to ourselves."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sender = socket.create_connection(server.getsockname())
+        receiver, _ = server.accept()
+
+        def send() -> None:
+            with sender:
+                sender.sendall(bytes(megabytes * MEGABYTE))
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        with receiver:
+            while receiver.recv(MEGABYTE):
+                pass
+        thread.join()
+
+
+def bytes_by_psutil() -> dict[str, tuple[int, int]]:
+    """Returns bytes received and sent by each interface that has an address and is no container's bridge."""
+    counters = psutil.net_io_counters(pernic=True, nowrap=False)
+    addressed = [
+        name
+        for name, found in psutil.net_if_addrs().items()
+        if socket.AF_INET in {one.family for one in found}
+    ]
+    return {
+        name: (counters[name].bytes_recv, counters[name].bytes_sent)
+        for name in addressed
+        if name in counters and not Path("/sys/class/net", name, "bridge").exists()
+    }
+
+
+def test_bytes_over_the_network_are_those_of_psutil_without_loopback() -> None:
+    collector = NetworkLinux(Host())
+    before = bytes_by_psutil()
+    found = over(collector, lambda: transfer(32))
+    after = bytes_by_psutil()
+    loopback = after["lo"][0] - before["lo"][0]
+    assert loopback >= 32 * MEGABYTE
+    for index, direction in enumerate(("receive", "transmit")):
+        moved = sum(after[name][index] - before[name][index] for name in before if name != "lo")
+        total = found[f"network_{direction}_megabytes"]
+        assert total * MEGABYTE == pytest.approx(moved, rel=0.02, abs=LARGEST_PACKET)
+        assert found[f"network_{direction}_megabytes_per_second"] == pytest.approx(total, rel=0.001, abs=1e-3)

@@ -1,0 +1,148 @@
+"""Brings the machines in tests/hosts to life, at their first moment and one second later.
+
+Put on the path by pytest (`pythonpath` in pyproject.toml). tests/hosts/README.md describes the folders.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from fake_nvml import FakeGpu, FakeNvml
+from mlflow_sysmetrics.collectors import Collector
+from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.facts import linux
+from mlflow_sysmetrics.facts.catalogue import FACTS
+from mlflow_sysmetrics.facts.contract import Sources
+from mlflow_sysmetrics.host import DiskUsage, Host
+from mlflow_sysmetrics.samples import Metric
+
+HOSTS = sorted(path for path in (Path(__file__).parent / "hosts").iterdir() if path.is_dir())
+# Facts that follow from the files and the environment of a machine; the others ask the running process.
+_FACTS_FROM_FILES = frozenset({"memory", "cores", "container", "scheduler", "cloud"})
+
+every_host = pytest.mark.parametrize("recorded", HOSTS, ids=lambda path: path.name)
+
+
+def revive(recorded: Path, root: Path) -> Host:
+    """Returns a recorded machine at its first moment, below `root`."""
+    _place(recorded / "first", root)
+    gpus = [
+        FakeGpu(**{key: _answer(value) for key, value in gpu.items()})
+        for file in recorded.glob("gpus.json")
+        for gpu in json.loads(file.read_text())
+    ]
+    missing = FakeNvml.NVMLError_LibraryNotFound("NVML Shared Library Not Found")
+    nvml = FakeNvml(*gpus, init_error=None if gpus else missing)
+    job = _assignments(recorded / "job.txt")
+    sizes = _sizes(recorded / "disk.txt")
+    return Host(
+        root=root,
+        environ=_assignments(recorded / "environ.txt"),
+        disk_usage=lambda path: _disk_usage(sizes, path),
+        working_directory=lambda: job.get("working_directory", "/"),
+        disks=tuple(filter(None, job.get("disks", "").split(","))),
+        process_seconds=_no_clock,
+        load_nvml=lambda: nvml,
+    )
+
+
+def advance(recorded: Path, root: Path) -> None:
+    """Moves a revived machine to its second moment."""
+    _place(recorded / "second", root)
+
+
+@functools.cache
+def files(moment: Path) -> Mapping[str, bytes]:
+    """Returns the files of one moment, by their paths on the machine."""
+    return {
+        # Windows has no colons in file names, but /sys has: they are written %3A here.
+        file.relative_to(moment).as_posix().replace("%3A", ":"): file.read_bytes()
+        for file in sorted(moment.rglob("*"))
+        if file.is_file()
+    }
+
+
+def facts(host: Host) -> dict[str, str]:
+    """Returns the tags that follow from the files and the environment of a machine."""
+    sources = Sources(host=host, system=linux, run=_no_command)
+    tags = {}
+    for fact in FACTS:
+        if fact.name in _FACTS_FROM_FILES:
+            tags.update(fact.find(sources))
+    return tags
+
+
+def build(collector: type[Collector], host: Host) -> Collector | Unavailable:
+    """Returns the collector, or why there is none."""
+    try:
+        return collector(host)
+    except Unavailable as reason:
+        return reason
+
+
+def metric_of(key: str, collector: type[Collector]) -> Metric:
+    """Returns the one metric of a collector that has series with this key."""
+    (metric,) = (metric for metric in collector.metrics if re.fullmatch(_pattern(metric), key))
+    return metric
+
+
+def _pattern(metric: Metric) -> str:
+    return metric.name.replace("{i}", r"\d+").replace("{name}", "[a-z0-9_]+")
+
+
+def _place(moment: Path, root: Path) -> None:
+    root.mkdir(exist_ok=True)
+    for path, content in files(moment).items():
+        if os.name == "nt" and ":" in path:
+            pytest.skip("this file system takes no colons in file names")
+        file = root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.unlink(
+            missing_ok=True
+        )  # ext4 writes a file that is truncated and filled again to the disk at once
+        file.write_bytes(content)
+
+
+def _assignments(file: Path) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in _lines(file))
+
+
+def _lines(file: Path) -> Iterator[str]:
+    if file.exists():
+        yield from file.read_text().splitlines()
+
+
+def _sizes(file: Path) -> dict[str, DiskUsage]:
+    """Returns the size of the filesystem at each path; a line without a path is for all of them."""
+    sizes = {}
+    for line in _lines(file):
+        *path, total, used, free = line.split()
+        sizes[path[0] if path else "/"] = DiskUsage(int(total), int(used), int(free))
+    return sizes
+
+
+def _disk_usage(sizes: Mapping[str, DiskUsage], path: str) -> DiskUsage:
+    for directory in (PurePosixPath(path), *PurePosixPath(path).parents):
+        if str(directory) in sizes:
+            return sizes[str(directory)]
+    raise FileNotFoundError(2, "No such file or directory", path)
+
+
+def _no_clock(pid: int) -> float:
+    """Raises what a CPU clock of a process that does not run here raises, so that its stat is read."""
+    raise ProcessLookupError(3, "No such process", str(pid))
+
+
+def _no_command(command: object) -> str:
+    raise Unavailable(f"a recorded machine runs no {command}")
+
+
+def _answer(value: object) -> object:
+    return FakeNvml.NVMLError_NotSupported(value) if value == "Not Supported" else value

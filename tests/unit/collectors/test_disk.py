@@ -1,0 +1,224 @@
+"""Disk space: which filesystems are read, what they are called, and what happens when one does not answer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mlflow_sysmetrics.collectors.disk import Disk
+from mlflow_sysmetrics.collectors.watched_paths import names, watched_paths
+from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.host import DiskUsage, Host
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="the paths are those of Linux, with colons in names")
+
+PLAIN = {"disk_usage_percentage": 75, "disk_usage_megabytes": 3, "disk_available_megabytes": 1}
+USAGE = DiskUsage(total=5_000_000, used=3_000_000, free=1_000_000)
+MOUNTS = """20 1 8:1 / / rw - ext4 /dev/sda1 rw
+21 20 0:44 / /data rw - nfs4 server:/data rw
+22 20 0:45 /@work /work rw - btrfs /dev/sdb rw,subvol=/@work
+23 20 0:45 /@more /more rw - btrfs /dev/sdb rw,subvol=/@more
+"""
+
+
+class Disks:
+    """Answers for filesystems; a test makes paths fail and changes sizes."""
+
+    def __init__(self) -> None:
+        self.fails: dict[str, OSError] = {}
+        self.usage = USAGE
+
+    def __call__(self, path: str) -> DiskUsage:
+        if path in self.fails:
+            raise self.fails[path]
+        return self.usage
+
+    def lose(self, path: str) -> None:
+        self.fails[path] = FileNotFoundError(2, "No such file or directory", path)
+
+
+@pytest.fixture
+def disks() -> Disks:
+    return Disks()
+
+
+Make = Callable[..., Host]
+
+
+@pytest.fixture
+def make(tmp_path: Path, disks: Disks) -> Make:
+    """Makes a host with a mount table, whose job works in /home/job."""
+
+    def host(*further: str, mounts: str = MOUNTS, base: str = "/home/job") -> Host:
+        (tmp_path / "proc/self").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "proc/self/mountinfo").write_text(mounts)
+        return Host(root=tmp_path, disk_usage=disks, working_directory=lambda: base, disks=further)
+
+    return host
+
+
+def values(disk: Disk, now: float = 0) -> dict[str, float]:
+    return {sample.key: sample.value for sample in disk.collect(now)}
+
+
+def named(disk: Disk, now: float = 0) -> list[str]:
+    """Returns the names in the keys of the percentages."""
+    keys = (key for key in values(disk, now) if key.endswith("_usage_percentage"))
+    return [key.removeprefix("disk_").removesuffix("usage_percentage").rstrip("_") for key in keys]
+
+
+def gone() -> str:
+    raise FileNotFoundError(2, "No such file or directory")
+
+
+@pytest.mark.parametrize(
+    ("paths", "expected"),
+    [
+        (["/"], ["root"]),
+        (["/data"], ["data"]),
+        (["/mnt/Data-Sets.v2"], ["data_sets_v2"]),
+        (["/a/data", "/b/data"], ["a_data", "b_data"]),
+        (["/data", "/mnt/data"], ["data", "mnt_data"]),
+        (["/x/a/data", "/x/b/data", "/scratch"], ["a_data", "b_data", "scratch"]),
+        (["/a-b", "/a_b", "/a.b"], ["a_b", "a_b_2", "a_b_3"]),
+        (["/" + "x" * 255], ["x" * 64]),
+        ([], []),
+    ],
+)
+def test_a_path_has_as_much_of_itself_in_its_name_as_it_takes(paths: list[str], expected: list[str]) -> None:
+    assert names(paths) == expected
+
+
+def test_a_drive_is_named_after_its_letter(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pathlib import PureWindowsPath  # noqa: PLC0415 - the one test that needs it
+
+    monkeypatch.setattr("mlflow_sysmetrics.collectors.watched_paths.PurePath", PureWindowsPath)
+    assert names(["D:\\", "E:\\Data"]) == ["d", "data"]
+
+
+def test_a_relative_path_starts_at_the_working_directory(make: Make) -> None:
+    watched, gaps = watched_paths(make("data", "../other", "/data"))
+    assert [path for path, _ in watched] == ["/home/job", "/home/job/data", "/home/other", "/data"]
+    assert gaps == []
+
+
+def test_a_path_that_is_given_twice_is_watched_once(make: Make) -> None:
+    watched, _ = watched_paths(make("/data", "/data/", "/home/job", "."))
+    assert watched == [("/home/job", None), ("/data", "data")]
+
+
+def test_space_is_a_share_of_what_ordinary_users_may_use(make: Make) -> None:
+    assert values(Disk(make())) == PLAIN
+
+
+def test_further_filesystems_have_series_of_their_own(make: Make) -> None:
+    assert values(Disk(make("/data"))) == PLAIN | {
+        "disk_data_usage_percentage": 75,
+        "disk_data_usage_megabytes": 3,
+        "disk_data_available_megabytes": 1,
+    }
+
+
+def test_a_path_on_the_working_directorys_filesystem_has_no_series(make: Make) -> None:
+    disk = Disk(make("/opt"))
+    assert values(disk) == PLAIN
+    assert disk.gaps == ("/opt lies on the filesystem of /home/job, whose series stand for both",)
+
+
+def test_subvolumes_of_one_filesystem_are_one(make: Make) -> None:
+    assert named(Disk(make("/work", "/more"))) == ["", "work"]
+
+
+def test_without_a_mount_table_the_devices_of_stat_tell(tmp_path: Path, disks: Disks) -> None:
+    (tmp_path / "data").mkdir()
+    host = Host(root=tmp_path, disk_usage=disks, working_directory=lambda: "/", disks=("/data", "/absent"))
+    assert named(Disk(host)) == ["", "absent"]  # what nothing tells apart is shown rather than left out
+
+
+def test_a_path_that_does_not_exist_is_named_with_the_remedy(make: Make, disks: Disks) -> None:
+    disks.lose("/data")
+    disk = Disk(make("/data"))
+    assert values(disk) == PLAIN
+    assert disk.gaps == ("/data: No such file or directory; mount it, or correct MLFLOW_SYSMETRICS_DISKS",)
+
+
+def test_a_path_that_appears_is_found_within_a_minute(make: Make, disks: Disks) -> None:
+    disks.lose("/data")
+    disk = Disk(make("/data"))
+    named(disk, 0)
+    disks.fails.clear()
+    assert named(disk, 59) == [""]
+    assert named(disk, 60) == ["", "data"]
+    assert disk.gaps == ()
+
+
+def test_a_path_that_stops_answering_silences_no_other_and_comes_back(make: Make, disks: Disks) -> None:
+    disk = Disk(make("/data"))
+    assert named(disk, 0) == ["", "data"]
+    disks.fails["/home/job"] = OSError(116, "Stale file handle")
+    assert named(disk, 1) == ["data"]
+    assert disk.gaps == ("/home/job: Stale file handle",)
+    disks.fails.clear()
+    assert named(disk, 61) == ["", "data"]
+
+
+def test_a_filesystem_that_is_mounted_later_gets_its_series(make: Make) -> None:
+    before = MOUNTS.replace("/data rw", "/elsewhere rw")
+    disk = Disk(make("/data", mounts=before))
+    assert named(disk, 0) == [""]
+    make("/data")
+    assert named(disk, 60) == ["", "data"]
+
+
+def test_without_a_working_directory_the_further_paths_are_read(
+    make: Make, tmp_path: Path, disks: Disks
+) -> None:
+    make()
+    host = Host(root=tmp_path, disk_usage=disks, working_directory=gone, disks=("/data", "relative"))
+    disk = Disk(host)
+    assert named(disk) == ["data"]
+    assert disk.gaps == (
+        "the working directory is gone (No such file or directory)",
+        "relative is relative to it; use an absolute path",
+    )
+
+
+def test_no_path_at_all_is_unavailable(tmp_path: Path, disks: Disks) -> None:
+    with pytest.raises(Unavailable, match="the working directory is gone"):
+        Disk(Host(root=tmp_path, disk_usage=disks, working_directory=gone))
+
+
+def test_no_path_that_answers_is_unavailable(make: Make, disks: Disks) -> None:
+    disks.lose("/home/job")
+    with pytest.raises(Unavailable, match=r"^/home/job: No such file or directory$"):
+        Disk(make())
+
+
+def test_a_filesystem_without_a_size_is_named(make: Make, disks: Disks) -> None:
+    disks.usage = DiskUsage(0, 0, 0)
+    with pytest.raises(Unavailable, match="the filesystem of /home/job tells no size"):
+        Disk(make())
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [DiskUsage(100, -1, 50), DiskUsage(100, 200, 50), DiskUsage(100, 50, -1), DiskUsage(100, 0, 2**64)],
+)
+def test_a_size_that_cannot_be_gives_nothing(make: Make, disks: Disks, usage: DiskUsage) -> None:
+    disk = Disk(make())
+    disks.usage = usage
+    assert values(disk) == {}
+
+
+def test_a_program_that_changes_its_directory_does_not_change_its_disk(
+    make: Make, tmp_path: Path, disks: Disks
+) -> None:
+    make()
+    answers = iter(["/data", "/home/job"])
+    host = Host(root=tmp_path, disk_usage=disks, working_directory=lambda: next(answers))
+    disk = Disk(host)
+    disks.lose("/data")
+    assert values(disk) == {}

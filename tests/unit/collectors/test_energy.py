@@ -1,0 +1,192 @@
+"""Energy: RAPL counters that wrap, start again, show a package twice, or may not be read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from pytest_mock import MockerFixture
+
+from mlflow_sysmetrics.collectors import rapl
+from mlflow_sysmetrics.collectors.energy_linux import EnergyLinux
+from mlflow_sysmetrics.collectors.rapl import joules_between
+from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.host import Host
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="the paths are those of Linux, with colons in names")
+
+RANGE = 262_143_328_850  # of most Intel processors: 262 kJ
+POWERCAP = "sys/class/powercap"
+ENERGY, POWER = "cpu_energy_watt_hours", "cpu_power_watts"
+
+
+def zone(root: Path, name: str, package: str, joules: float, range_uj: object = RANGE) -> Path:
+    """Makes a zone's directory, and returns its counter."""
+    directory = root / POWERCAP / name
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "name").write_text(f"{package}\n")
+    (directory / "max_energy_range_uj").write_text(f"{range_uj}\n")
+    (directory / "energy_uj").write_text(f"{int(joules * 1e6)}\n")
+    return directory / "energy_uj"
+
+
+def said(collector: EnergyLinux, now: float) -> dict[str, float]:
+    return {sample.key: sample.value for sample in collector.collect(now)}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "range_uj", "span", "joules"),
+    [
+        (1_000_000, 51_000_000, RANGE, 1.0, 50),
+        (0, 0, RANGE, 1.0, 0),
+        (RANGE - 20_000_000, 30_000_000, RANGE, 1.0, 50),  # it wrapped
+        (90_000_000, 50_000_000, RANGE, 1.0, None),  # it started again: no package takes 262 kW
+        (90_000_000, 50_000_000, 0, 1.0, None),  # where it wraps is not known
+        (0, 50_000_000, 0, 1.0, 50),
+        (0, 50_000_000, RANGE, 262.0, 50),
+        (0, 50_000_000, RANGE, 263.0, None),  # at 1 kW it could have wrapped
+        (0, 2_000_000_000, RANGE, 1.0, None),  # 2 kW
+    ],
+)
+def test_the_energy_between_two_readings(
+    before: int, now: int, range_uj: int, span: float, joules: float | None
+) -> None:
+    assert joules_between(before, now, range_uj, span) == joules
+
+
+def test_energy_and_power_are_summed_over_packages(tmp_path: Path) -> None:
+    zone(tmp_path, "intel-rapl:0", "package-0", 1000)
+    zone(tmp_path, "intel-rapl:1", "package-1", 5)
+    collector = EnergyLinux(Host(root=tmp_path))
+    assert said(collector, 0) == {ENERGY: 0}
+    zone(tmp_path, "intel-rapl:0", "package-0", 1120)
+    zone(tmp_path, "intel-rapl:1", "package-1", 65)
+    assert said(collector, 2) == {ENERGY: 180 / 3600, POWER: 90}
+
+
+def test_power_stands_for_the_time_since_the_last_reading_that_was_old_enough(tmp_path: Path) -> None:
+    zone(tmp_path, "intel-rapl:0", "package-0", 0)
+    collector = EnergyLinux(Host(root=tmp_path))
+    said(collector, 0)
+    zone(tmp_path, "intel-rapl:0", "package-0", 5)
+    assert said(collector, 0.1) == {ENERGY: 0}
+    zone(tmp_path, "intel-rapl:0", "package-0", 60)
+    power = next(sample for sample in collector.collect(0.5) if sample.key == POWER)
+    assert (power.value, power.span) == (120, 0.5)
+
+
+def test_a_package_that_both_interfaces_show_counts_once(tmp_path: Path) -> None:
+    zone(tmp_path, "intel-rapl:0", "package-0", 0)
+    zone(tmp_path, "intel-rapl-mmio:0", "package-0", 0)
+    collector = EnergyLinux(Host(root=tmp_path))
+    said(collector, 0)
+    zone(tmp_path, "intel-rapl:0", "package-0", 50)
+    zone(tmp_path, "intel-rapl-mmio:0", "package-0", 70)
+    assert said(collector, 1)[POWER] == 50
+
+
+def test_the_second_interface_serves_where_the_first_does_not_answer(tmp_path: Path) -> None:
+    counter = zone(tmp_path, "intel-rapl:0", "package-0", 0)
+    counter.write_text("")
+    zone(tmp_path, "intel-rapl-mmio:0", "package-0", 0)
+    assert said(EnergyLinux(Host(root=tmp_path)), 0) == {ENERGY: 0}
+
+
+def test_parts_of_a_package_and_the_whole_platform_do_not_count(tmp_path: Path) -> None:
+    names = {
+        "intel-rapl:0": "package-0",
+        "intel-rapl:0:0": "core",
+        "intel-rapl:0:1": "dram",
+        "intel-rapl:1": "psys",
+    }
+    for name, package in names.items():
+        zone(tmp_path, name, package, 0)
+    collector = EnergyLinux(Host(root=tmp_path))
+    said(collector, 0)
+    for name, package in names.items():
+        zone(tmp_path, name, package, 50)
+    assert said(collector, 1)[POWER] == 50
+
+
+def test_no_rapl_is_unavailable(tmp_path: Path) -> None:
+    zone(tmp_path, "intel-rapl:0", "psys", 0)
+    with pytest.raises(Unavailable, match="no RAPL package in /sys/class/powercap"):
+        EnergyLinux(Host(root=tmp_path))
+
+
+def test_a_counter_for_root_only_is_named_with_the_remedy(tmp_path: Path, mocker: MockerFixture) -> None:
+    zone(tmp_path, "intel-rapl:0", "package-0", 0)
+    mocker.patch.object(rapl, "read_short", side_effect=PermissionError(13, "Permission denied"))
+    with pytest.raises(
+        Unavailable,
+        match=r"^/sys/class/powercap/intel-rapl:0/energy_uj is for root only: ask the administrator",
+    ):
+        EnergyLinux(Host(root=tmp_path))
+
+
+def test_one_package_of_two_that_cannot_be_read_is_too_little(tmp_path: Path) -> None:
+    zone(tmp_path, "intel-rapl:0", "package-0", 0)
+    counter = zone(tmp_path, "intel-rapl:1", "package-1", 0)
+    counter.unlink()
+    counter.mkdir()
+    with pytest.raises(Unavailable, match=r"^/sys/class/powercap/intel-rapl:1/energy_uj: Is a directory$"):
+        EnergyLinux(Host(root=tmp_path))
+
+
+@pytest.mark.parametrize("text", ["", "50000", "garbage\n", "-5\n", "9" * 30 + "\n"])
+def test_a_package_that_fails_silences_the_tick_but_loses_no_energy(tmp_path: Path, text: str) -> None:
+    zone(tmp_path, "intel-rapl:0", "package-0", 0)
+    zone(tmp_path, "intel-rapl:1", "package-1", 0)
+    collector = EnergyLinux(Host(root=tmp_path))
+    said(collector, 0)
+    zone(tmp_path, "intel-rapl:0", "package-0", 50).write_text(text)
+    zone(tmp_path, "intel-rapl:1", "package-1", 50)
+    assert said(collector, 1) == {}
+    assert collector.gaps[0].startswith("no energy at the last tick")
+    zone(tmp_path, "intel-rapl:0", "package-0", 100)
+    zone(tmp_path, "intel-rapl:1", "package-1", 100)
+    assert said(collector, 2) == {ENERGY: 200 / 3600, POWER: 100}
+    assert collector.gaps == ()
+
+
+def test_a_package_that_vanishes_while_the_collector_is_built_is_unavailable(
+    tmp_path: Path, mocker: MockerFixture
+) -> None:
+    zone(tmp_path, "intel-rapl:0", "package-0", 0)
+    mocker.patch(
+        "mlflow_sysmetrics.collectors.energy_linux.read_short", side_effect=OSError(19, "No such device")
+    )
+    with pytest.raises(Unavailable, match="No such device"):
+        EnergyLinux(Host(root=tmp_path))
+
+
+def test_an_interval_in_which_a_counter_may_have_wrapped_twice_does_not_count(tmp_path: Path) -> None:
+    zone(tmp_path, "intel-rapl:0", "package-0", 0)
+    collector = EnergyLinux(Host(root=tmp_path))
+    said(collector, 0)
+    zone(tmp_path, "intel-rapl:0", "package-0", 100)
+    assert said(collector, 3600) == {}
+    zone(tmp_path, "intel-rapl:0", "package-0", 150)
+    assert said(collector, 3601) == {ENERGY: 50 / 3600, POWER: 50}
+
+
+def test_a_counter_that_starts_again_gives_nothing_at_that_tick(tmp_path: Path) -> None:
+    zone(tmp_path, "intel-rapl:0", "package-0", 200)
+    collector = EnergyLinux(Host(root=tmp_path))
+    said(collector, 0)
+    zone(tmp_path, "intel-rapl:0", "package-0", 10)
+    assert said(collector, 1) == {}
+    zone(tmp_path, "intel-rapl:0", "package-0", 60)
+    assert said(collector, 2)[POWER] == 50
+
+
+@pytest.mark.parametrize("range_uj", ["", "garbage", "-1"])
+def test_a_range_that_is_none_costs_only_what_wraps(tmp_path: Path, range_uj: str) -> None:
+    zone(tmp_path, "intel-rapl:0", "package-0", 0, range_uj)
+    collector = EnergyLinux(Host(root=tmp_path))
+    said(collector, 0)
+    zone(tmp_path, "intel-rapl:0", "package-0", 50, range_uj)
+    assert said(collector, 1)[POWER] == 50
+    zone(tmp_path, "intel-rapl:0", "package-0", 10, range_uj)
+    assert said(collector, 2) == {}

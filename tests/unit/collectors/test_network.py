@@ -1,0 +1,309 @@
+"""Network: which interfaces count, and what is made of their counters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mlflow_sysmetrics.collectors.interfaces import Role, counted, parse_default_routes, role
+from mlflow_sysmetrics.collectors.network_linux import NetworkLinux, parse_counters, split_net_dev
+from mlflow_sysmetrics.collectors.traffic import Traffic, TrafficTotals
+from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.host import Host
+
+HEADINGS = """Inter-|   Receive                  |  Transmit
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes packets errs drop fifo colls carrier compressed
+"""
+RECEIVED, TRANSMITTED = "network_receive_megabytes", "network_transmit_megabytes"
+RECEIVE_RATE, TRANSMIT_RATE = f"{RECEIVED}_per_second", f"{TRANSMITTED}_per_second"
+ERRORS = "network_errors"
+NO_ROUTE = "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n"
+
+
+def line(name: str, received: int, transmitted: int, errors: int = 0) -> str:
+    return f"{name:>6}:{received} 10 {errors} 0 0 0 0 0 {transmitted} 3 0 0 0 0 0 0\n"
+
+
+@dataclass
+class Machine:
+    """A host whose interfaces a test writes."""
+
+    root: Path
+
+    @property
+    def host(self) -> Host:
+        return Host(root=self.root, environ={})
+
+    def shows(self, *lines: str) -> None:
+        self.write("proc/net/dev", HEADINGS + "".join(lines))
+
+    def has(self, name: str, *marks: str, kind: str = "1") -> None:
+        """Makes a directory as /sys/class/net has one for each interface."""
+        self.write(f"sys/class/net/{name}/type", f"{kind}\n")
+        for mark in marks:
+            (self.root / "sys/class/net" / name / mark).mkdir()
+
+    def write(self, path: str, text: str) -> None:
+        (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / path).write_text(text)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def values(collector: NetworkLinux, now: float) -> dict[str, float]:
+    return {sample.key: sample.value for sample in collector.collect(now)}
+
+
+def test_interfaces_are_read_even_where_the_name_touches_the_number() -> None:
+    found = split_net_dev(HEADINGS + line("lo", 100, 100) + "  eth0:5000000 1\n")
+    assert found == {"lo": "100 10 0 0 0 0 0 0 100 3 0 0 0 0 0 0", "eth0": "5000000 1"}
+
+
+def test_a_name_may_hold_a_colon() -> None:
+    assert list(split_net_dev(HEADINGS + "eth0:1: 5\n")) == ["eth0:1"]
+
+
+def test_a_namespace_without_interfaces_has_none() -> None:
+    assert split_net_dev(HEADINGS) == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "\n",
+        "garbage",
+        "a\nb\neth0 1 2 3\n",
+        HEADINGS + "eth0 1 2 3\n",
+        HEADINGS + line("eth0", 1, 1)[:-1],
+    ],
+    ids=["empty", "a line", "no lines", "no headings", "no colon", "cut short"],
+)
+def test_what_is_not_the_whole_table_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="/proc/net/dev"):
+        split_net_dev(text)
+
+
+def test_counters_are_bytes_and_the_sum_of_errors_and_drops_both_ways() -> None:
+    assert parse_counters("5000 10 1 2 9 9 9 9 700 3 4 8 9 9 9 9") == Traffic(5000, 700, errors=15)
+
+
+@pytest.mark.parametrize(
+    "counters",
+    [
+        "",
+        "1 2 3",
+        "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15",
+        "a 10 0 0 0 0 0 0 700 3 0 0 0 0 0 0",
+        "-1 10 0 0 0 0 0 0 700 3 0 0 0 0 0 0",
+        f"{2**64} 10 0 0 0 0 0 0 700 3 0 0 0 0 0 0",
+    ],
+)
+def test_counters_that_are_none_are_refused(counters: str) -> None:
+    with pytest.raises(ValueError, match=r"/proc/net/dev|invalid literal"):
+        parse_counters(counters)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "marks", "expected"),
+    [
+        ("lo", "772", (), Role.REPEATER),
+        ("eth0", "1", ("device",), Role.OUTLET),
+        ("eth0", "1", ("type",), Role.VIRTUAL),  # the container's end of a veth pair
+        ("docker0", "1", ("bridge",), Role.REPEATER),
+        ("veth12ab", "1", ("brport", "master"), Role.REPEATER),
+        ("vnet0", "1", ("master",), Role.REPEATER),  # in Open vSwitch
+        ("eth1", "1", ("device", "brport"), Role.OUTLET),  # a real card in a bridge for virtual machines
+        ("eth2", "1", ("device", "bonding_slave"), Role.REPEATER),
+        ("bond0", "1", ("bonding", "lower_eth2"), Role.OUTLET),
+        ("eth0.100", "1", ("lower_eth0",), Role.REPEATER),
+        ("tun0", "65534", ("tun_flags",), Role.REPEATER),
+        ("wg0", "65534", ("wireguard",), Role.REPEATER),
+        ("ib0", "32", ("device",), Role.OUTLET),
+    ],
+)
+def test_the_role_of_an_interface(name: str, kind: str, marks: tuple[str, ...], expected: Role) -> None:
+    assert role(name, kind, frozenset(marks)) is expected
+
+
+def test_without_sysfs_only_the_name_can_tell(machine: Machine) -> None:
+    assert counted(machine.host, ["eth0", "lo"]) == {"eth0": True, "lo": False}
+
+
+def test_a_container_counts_its_end_of_the_pair(machine: Machine) -> None:
+    machine.has("lo", kind="772")
+    machine.has("eth0")
+    assert counted(machine.host, ["lo", "eth0"]) == {"lo": False, "eth0": True}
+
+
+def test_beside_a_card_the_ends_of_containers_do_not_count(machine: Machine) -> None:
+    """Networks of containers that are routed instead of bridged, ifb, dummy: all of it passes the card too."""
+    machine.has("eth0", "device")
+    inside = ["cali12ab", "ifb0", "dummy0"]
+    for name in inside:
+        machine.has(name)
+    assert counted(machine.host, ["eth0", *inside]) == {"eth0": True, **dict.fromkeys(inside, False)}
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("proc/net/route", NO_ROUTE + "eth0 00000000 0101A8C0 0003 0 0 0 00000000 0 0 0\n"),
+        ("proc/net/ipv6_route", f"{'0' * 32} 00 {'0' * 32} 00 {'f' * 32} 00000400 1 0 1 eth0\n"),
+    ],
+    ids=["IPv4", "IPv6"],
+)
+def test_a_pod_that_was_given_a_card_counts_its_own_network_too(
+    machine: Machine, file: str, text: str
+) -> None:
+    machine.has("eth0")
+    machine.has("net1", "device")
+    machine.write(file, text)
+    assert counted(machine.host, ["eth0", "net1"]) == {"eth0": True, "net1": True}
+
+
+def test_the_fast_path_of_a_card_counts_with_the_card(machine: Machine) -> None:
+    """Azure's accelerated networking shows a virtual function whose packets its master counts too."""
+    machine.has("eth0", "device", "lower_enP1s1")
+    machine.has("enP1s1", "device", "master", "upper_eth0")
+    assert counted(machine.host, ["eth0", "enP1s1"]) == {"eth0": True, "enP1s1": False}
+
+
+def test_a_card_below_a_vlan_counts(machine: Machine) -> None:
+    machine.has("eth0", "device", "upper_eth0.100")
+    machine.has("eth0.100", "lower_eth0")
+    assert counted(machine.host, ["eth0", "eth0.100"]) == {"eth0": True, "eth0.100": False}
+
+
+def test_only_routes_to_everywhere_are_default_routes() -> None:
+    ipv4 = (
+        NO_ROUTE + "eth0 00000000 0 0 0 0 0 0000FFFF 0 0 0\neth1 0000A8C0 0 0 0 0 0 0000FFFF 0\n\ngarbage\n"
+    )
+    assert list(parse_default_routes(ipv4, "fe80 40 0 00 0 0 0 0 0 eth0\ngarbage\n")) == []
+
+
+def test_totals_survive_interfaces_that_come_go_and_start_again() -> None:
+    totals = TrafficTotals()
+    assert totals.update({"eth0": Traffic(1000, 100, 7)}) == Traffic(0, 0, 0)
+    assert totals.update({"eth0": Traffic(1500, 150, 9)}) == Traffic(500, 50, 2)
+    assert totals.update({"eth0": Traffic(1600, 160, 9), "eth1": Traffic(9000, 900)}) == Traffic(600, 60, 2)
+    assert totals.update({"eth1": Traffic(9010, 901)}) == Traffic(610, 61, 2)
+    assert totals.complete
+    assert totals.update({"eth1": Traffic(5, 3, 1)}) == Traffic(615, 64, 3)
+    assert not totals.complete
+
+
+def test_a_counter_that_tells_a_little_less_has_not_started_again() -> None:
+    totals = TrafficTotals()
+    totals.update({"eth0": Traffic(1000, 0)})
+    assert totals.update({"eth0": Traffic(990, 0)}) == Traffic(0, 0)
+    assert totals.update({"eth0": Traffic(1010, 0)}) == Traffic(20, 0)
+    assert totals.complete
+
+
+def test_totals_count_from_the_first_reading(machine: Machine) -> None:
+    machine.shows(line("eth0", 7_000_000, 2_000_000, 3))
+    collector = NetworkLinux(machine.host)
+    assert values(collector, 0) == {RECEIVED: 0, TRANSMITTED: 0, ERRORS: 0}
+    machine.shows(line("eth0", 9_000_000, 2_500_000, 5))
+    found = values(collector, 0.1)
+    assert found == {RECEIVED: 2, TRANSMITTED: 0.5, ERRORS: 2}
+
+
+def test_rates_are_the_growth_of_the_totals_per_second(machine: Machine) -> None:
+    machine.shows(line("eth0", 0, 0))
+    collector = NetworkLinux(machine.host)
+    values(collector, 10)
+    machine.shows(line("eth0", 3_000_000, 1_000_000))
+    values(collector, 10.1)  # too short for a rate: it waits for the next reading
+    machine.shows(line("eth0", 8_000_000, 1_000_000))
+    samples = {sample.key: sample for sample in collector.collect(12)}
+    assert samples[RECEIVE_RATE].value == pytest.approx(4)
+    assert samples[TRANSMIT_RATE].value == pytest.approx(0.5)
+    assert samples[RECEIVE_RATE].span == pytest.approx(2)
+
+
+def test_a_counter_that_starts_again_gives_no_rate_at_that_tick(machine: Machine) -> None:
+    machine.shows(line("eth0", 5_000_000, 0))
+    collector = NetworkLinux(machine.host)
+    values(collector, 0)
+    machine.shows(line("eth0", 1_000_000, 0))
+    assert values(collector, 1) == {RECEIVED: 1, TRANSMITTED: 0, ERRORS: 0}
+    machine.shows(line("eth0", 3_000_000, 0))
+    found = values(collector, 2)
+    assert (found[RECEIVED], found[RECEIVE_RATE]) == (3, 2)
+
+
+def test_a_counter_that_starts_again_within_a_short_tick_spoils_the_rate_over_it(machine: Machine) -> None:
+    machine.shows(line("eth0", 5_000_000, 0))
+    collector = NetworkLinux(machine.host)
+    values(collector, 0)
+    machine.shows(line("eth0", 1_000_000, 0))
+    values(collector, 0.1)
+    machine.shows(line("eth0", 3_000_000, 0))
+    assert RECEIVE_RATE not in values(collector, 1)
+
+
+def test_loopback_does_not_count(machine: Machine) -> None:
+    machine.has("lo", kind="772")
+    machine.has("eth0", "device")
+    machine.shows(line("lo", 0, 0), line("eth0", 0, 0))
+    collector = NetworkLinux(machine.host)
+    machine.shows(line("lo", 9_000_000, 9_000_000), line("eth0", 1_000_000, 0))
+    assert values(collector, 0)[RECEIVED] == 1
+
+
+def test_an_interface_that_joins_a_bond_later_is_seen_within_a_minute(machine: Machine) -> None:
+    machine.has("eth0", "device")
+    machine.has("eth1", "device")
+    machine.shows(line("eth0", 0, 0), line("eth1", 0, 0))
+    collector = NetworkLinux(machine.host)
+    values(collector, 0)
+    (machine.root / "sys/class/net/eth1/bonding_slave").mkdir()
+    values(collector, 61)
+    machine.shows(line("eth0", 1_000_000, 0), line("eth1", 1_000_000, 0))
+    assert values(collector, 62)[RECEIVED] == 1
+
+
+def test_a_hot_plugged_interface_brings_its_traffic_from_then_on(machine: Machine) -> None:
+    machine.shows(line("eth0", 0, 0))
+    collector = NetworkLinux(machine.host)
+    machine.shows(line("eth0", 0, 0), line("eth1", 4_000_000, 0))
+    values(collector, 0)
+    machine.shows(line("eth0", 0, 0), line("eth1", 5_000_000, 0))
+    assert values(collector, 1)[RECEIVED] == 1
+
+
+def test_a_reading_that_fails_loses_no_traffic(machine: Machine) -> None:
+    machine.shows(line("eth0", 0, 0))
+    collector = NetworkLinux(machine.host)
+    values(collector, 0)
+    machine.write("proc/net/dev", HEADINGS + "  eth0: 50")
+    with pytest.raises(ValueError, match="only a part"):
+        values(collector, 1)
+    machine.shows(line("eth0", 4_000_000, 0))
+    found = values(collector, 2)
+    assert (found[RECEIVED], found[RECEIVE_RATE]) == (4, 2)
+
+
+def test_a_clock_that_goes_back_gives_no_rate(machine: Machine) -> None:
+    machine.shows(line("eth0", 0, 0))
+    collector = NetworkLinux(machine.host)
+    values(collector, 100)
+    assert RECEIVE_RATE not in values(collector, 50)
+
+
+def test_a_host_without_the_table_is_unavailable(machine: Machine) -> None:
+    with pytest.raises(Unavailable, match="net/dev"):
+        NetworkLinux(machine.host)
+
+
+def test_a_table_of_garbage_is_unavailable(machine: Machine) -> None:
+    machine.write("proc/net/dev", "garbage")
+    with pytest.raises(Unavailable, match="/proc/net/dev is no table"):
+        NetworkLinux(machine.host)

@@ -1,0 +1,607 @@
+"""The process tree of Linux, on trees of /proc that the test writes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mlflow_sysmetrics.collectors.process_linux import ProcessLinux
+from mlflow_sysmetrics.collectors.processes import births, open_files, uss
+from mlflow_sysmetrics.collectors.processes import tree as process_tree
+from mlflow_sysmetrics.collectors.processes.stat import parse_process_stat
+from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.host import Host
+
+OWN = 100
+PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+
+
+def stat(  # noqa: PLR0913 - the fields of a line that has fifty
+    pid: int,
+    parent: int,
+    *,
+    own: int = 0,
+    ended: int = 0,
+    start: int = 7,
+    threads: int = 1,
+    pages: int = 10,
+    state: str = "S",
+    command: str = "python",
+) -> str:
+    """Returns a stat; times in ticks of 10 ms."""
+    return (
+        f"{pid} ({command}) {state} {parent} 1 1 0 -1 4194304 1 0 0 0 {own} 0 {ended} 0 20 0 "
+        f"{threads} 0 {start} 4096 {pages} 18446744073709551615 1 1\n"
+    )
+
+
+class Proc:
+    """A /proc that tests write.
+
+    Attributes:
+        clocks: CPU time by id, in seconds; a host without CPU clocks has none.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.proc = root / "proc"
+        self.clocks: dict[int, float] = {}
+        self.proc.mkdir()
+        self.put(OWN, 1)
+        self.last_id(OWN)
+
+    def last_id(self, pid: object) -> None:
+        (self.proc / "loadavg").write_text(f"0.01 0.03 0.19 1/83 {pid}\n")
+
+    def put(
+        self, pid: int, parent: int, *, files: int = 3, private: int | None = 4, **fields: object
+    ) -> None:
+        """Writes a process; that of id OWN is self, whose list of files has the one that it is read through."""
+        directory = self.proc / ("self" if pid == OWN else str(pid))
+        (directory / "fd").mkdir(parents=True, exist_ok=True)
+        for number in range(files + (pid == OWN)):
+            (directory / "fd" / str(number)).touch()
+        (directory / "stat").write_text(stat(pid, parent, **fields))  # type: ignore[arg-type]
+        if private is not None:
+            (directory / "smaps_rollup").write_text(
+                f"0-1 ---p 0 00:00 0 [rollup]\nRss:  9 kB\nPrivate_Clean:  {private} kB\nPrivate_Dirty:  0 kB\n"
+            )
+        if pid != OWN:
+            self.last_id(pid)
+
+    def end(self, pid: int) -> None:
+        shutil.rmtree(self.proc / str(pid))
+        self.clocks.pop(pid, None)
+
+    def host(self) -> Host:
+        def seconds(pid: int) -> float:
+            if pid not in self.clocks:
+                raise OSError(22, "Invalid argument")
+            return self.clocks[pid]
+
+        return Host(root=self.root, process_seconds=seconds)
+
+
+class Watched:
+    """A collector that is asked every ten seconds, so that no cost of a reading makes it rest."""
+
+    def __init__(self, proc: Proc) -> None:
+        self.one = ProcessLinux(proc.host())
+        self.now = 0.0
+
+    def tick(self) -> dict[str, float]:
+        self.now += 10
+        found = {key.removeprefix("process_"): value for key, _, value, _ in self.one.collect(self.now)}
+        if "cpu_percentage" in found:
+            found["used"] = found["cpu_percentage"] / 10
+        return found
+
+
+@pytest.fixture
+def proc(tmp_path: Path) -> Proc:
+    return Proc(tmp_path)
+
+
+with_and_without_clocks = pytest.mark.parametrize("clocks", [True, False], ids=["clocks", "no clocks"])
+
+
+def test_a_command_may_hold_parentheses_spaces_and_line_breaks() -> None:
+    found = parse_process_stat(stat(42, 7, command="a) R 1 (b\n) Z 9").encode())
+    assert (found.pid, found.parent, found.start, found.rss) == (42, 7, 7, 10 * PAGE)
+
+
+def test_times_are_in_seconds() -> None:
+    found = parse_process_stat(stat(42, 7, own=250, ended=30).encode())
+    assert (found.own, found.ended) == (2.5, 0.3)
+
+
+@pytest.mark.parametrize(("state", "threads", "alive"), [("Z", 1, False), ("X", 1, False), ("Z", 2, True)])
+def test_a_process_lives_while_a_thread_of_it_does(state: str, threads: int, alive: bool) -> None:
+    assert parse_process_stat(stat(42, 7, state=state, threads=threads).encode()).alive is alive
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "garbage",
+        "42 (python",
+        stat(42, 7)[:60],
+        stat(42, 7)[: stat(42, 7).index("4096") + 6],
+        stat(42, 7, own=-1),
+        stat(42, 7, own=10**400),
+        stat(42, 7).replace("20 0", "x 0").replace(" 7 4096", " x 4096"),
+    ],
+)
+def test_a_stat_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"stat of a process|invalid literal"):
+        parse_process_stat(text.encode())
+
+
+def test_private_memory_is_what_is_clean_dirty_and_huge() -> None:
+    text = b"Rss: 9 kB\nPrivate_Clean:  1 kB\nPrivate_Dirty:   2 kB\nPrivate_Hugetlb:   4 kB\nPss: 9 kB\n"
+    assert uss.parse_smaps_rollup(text) == 7 * 1024
+
+
+def test_a_rollup_that_is_cut_is_refused() -> None:
+    with pytest.raises(ValueError, match="smaps_rollup"):
+        uss.parse_smaps_rollup(b"Private_Clean:  1 kB\nPrivate_Dir")
+
+
+def test_all_that_the_tree_holds(proc: Proc) -> None:
+    proc.put(OWN, 1, threads=4, pages=1000, files=8, private=500)
+    proc.put(101, OWN, threads=2, pages=100, files=5, private=50)
+    proc.put(102, 101)
+    proc.put(103, 1)  # not ours
+    assert Watched(proc).tick() == {
+        "memory_rss_megabytes": 1110 * PAGE / 1e6,
+        "memory_uss_megabytes": 554 * 1024 / 1e6,
+        "threads": 7,
+        "open_files": 16,
+        "children": 2,
+    }
+
+
+@with_and_without_clocks
+def test_cpu_time_of_all_counts(proc: Proc, clocks: bool) -> None:
+    proc.put(101, OWN)
+    if clocks:
+        proc.clocks = {OWN: 0.0, 101: 0.0}
+    watched = Watched(proc)
+    assert "used" not in watched.tick()
+    proc.put(OWN, 1, own=100)
+    proc.put(101, OWN, own=200)
+    if clocks:
+        proc.clocks = {OWN: 1.0, 101: 2.0}
+    assert watched.tick()["used"] == pytest.approx(3)
+
+
+@with_and_without_clocks
+def test_a_child_that_comes_and_goes_counts_once(proc: Proc, clocks: bool) -> None:
+    if clocks:
+        proc.clocks = {OWN: 0.0}
+    watched = Watched(proc)
+    watched.tick()
+    proc.put(101, OWN, own=300)
+    if clocks:
+        proc.clocks[101] = 3.0
+    found = watched.tick()
+    assert (found["used"], found["children"]) == (3, 1)
+    proc.put(OWN, 1, ended=400)
+    proc.end(101)
+    found = watched.tick()
+    assert (found["used"], found["children"]) == (1, 0)
+
+
+@with_and_without_clocks
+def test_an_id_that_is_given_to_another_child_is_another_child(proc: Proc, clocks: bool) -> None:
+    proc.put(101, OWN, own=300)
+    if clocks:
+        proc.clocks = {OWN: 0.0, 101: 3.0}
+    watched = Watched(proc)
+    watched.tick()
+    proc.put(OWN, 1, ended=300)
+    proc.put(101, OWN, own=100, start=900)
+    if clocks:
+        proc.clocks[101] = 1.0
+    assert watched.tick()["used"] == 0
+    found = watched.tick()
+    assert (found["used"], found["children"]) == (1, 1)
+
+
+def test_an_id_whose_clock_goes_back_is_another_child(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_tree, "_SECONDS_PER_TICK", -1)  # the stat of one child at a tick
+    for pid in (101, 102):
+        proc.put(pid, OWN)
+    proc.clocks = {OWN: 0.0, 101: 0.0, 102: 3.0}
+    watched = Watched(proc)
+    watched.tick()
+    watched.tick()
+    proc.put(OWN, 1, ended=300)
+    proc.put(102, OWN, start=900)
+    proc.clocks[102] = 1.0
+    assert watched.tick()["used"] == 0
+    found = watched.tick()
+    assert (found["used"], found["children"]) == (1, 2)
+
+
+def test_an_id_that_is_given_away_shows_by_its_birth_where_the_clock_does_not_tell(proc: Proc) -> None:
+    proc.put(101, OWN)
+    proc.clocks = {OWN: 0.0, 101: 0.0}
+    watched = Watched(proc)
+    watched.tick()
+    proc.put(101, 1, start=900)
+    assert watched.tick()["children"] == 0
+
+
+@with_and_without_clocks
+def test_a_child_whose_parent_ends_leaves_with_it(proc: Proc, clocks: bool) -> None:
+    proc.put(101, OWN)
+    proc.put(102, 101)
+    proc.put(103, 102)
+    if clocks:
+        proc.clocks = dict.fromkeys((OWN, 101, 102, 103), 0.0)
+    watched = Watched(proc)
+    assert watched.tick()["children"] == 3
+    proc.end(101)
+    proc.put(102, 1)
+    assert watched.tick()["children"] == 0
+
+
+def test_a_child_that_the_tree_adopts_stays(proc: Proc) -> None:
+    """As with PR_SET_CHILD_SUBREAPER."""
+    proc.put(101, OWN)
+    proc.put(102, 101)
+    watched = Watched(proc)
+    watched.tick()
+    proc.end(101)
+    proc.put(102, OWN, own=500)
+    found = watched.tick()
+    assert (found["children"], found["used"]) == (1, 5)
+
+
+def test_a_child_that_has_ended_and_waits_holds_nothing(proc: Proc) -> None:
+    proc.put(101, OWN)
+    watched = Watched(proc)
+    watched.tick()
+    proc.put(101, OWN, state="Z")
+    found = watched.tick()
+    assert (found["children"], found["threads"], found["open_files"]) == (0, 1, 3)
+
+
+@with_and_without_clocks
+@pytest.mark.parametrize("text", ["", "garbage", "101 (python) S"])
+def test_a_child_with_a_broken_stat_is_skipped(proc: Proc, clocks: bool, text: str) -> None:
+    proc.put(101, OWN)
+    if clocks:
+        proc.clocks = {OWN: 0.0, 101: 0.0}
+    watched = Watched(proc)
+    watched.tick()
+    (proc.proc / "101" / "stat").write_text(text)
+    found = watched.tick()
+    assert (found["threads"], found["open_files"]) == (1, 3)
+    proc.put(101, OWN)
+    assert watched.tick()["threads"] == 2
+
+
+def test_a_child_that_may_not_be_read_counts_by_its_clock(
+    proc: Proc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proc.put(101, OWN)
+    proc.clocks = {OWN: 0.0, 101: 0.0}
+    watched = Watched(proc)
+    watched.tick()
+    read = process_tree.read_process_stat
+
+    def deny(directory: str) -> object:
+        if directory.endswith("101"):
+            raise PermissionError(13, "Permission denied", directory)
+        return read(directory)
+
+    monkeypatch.setattr(process_tree, "read_process_stat", deny)
+    proc.clocks[101] = 4.0
+    found = watched.tick()
+    assert (found["used"], found["children"]) == (4, 0)
+
+
+def test_files_and_private_memory_that_may_not_be_read_are_left_out(proc: Proc) -> None:
+    proc.put(101, OWN, private=None)
+    shutil.rmtree(proc.proc / "101" / "fd")
+    found = Watched(proc).tick()
+    assert (found["open_files"], found["memory_uss_megabytes"]) == (3, 4096 / 1e6)
+
+
+def test_what_this_process_lacks_is_a_gap(proc: Proc) -> None:
+    shutil.rmtree(proc.proc / "self" / "fd")
+    (proc.proc / "self" / "smaps_rollup").unlink()
+    watched = Watched(proc)
+    assert watched.tick().keys() == {"memory_rss_megabytes", "threads", "children"}
+    assert watched.one.gaps == ("open files cannot be counted", "private memory cannot be read")
+
+
+def test_a_child_that_ends_between_listing_and_reading_is_skipped(proc: Proc) -> None:
+    watched = Watched(proc)
+    (proc.proc / "101").mkdir()
+    proc.last_id(101)
+    assert watched.tick()["children"] == 0
+
+
+def test_a_clock_that_stops_while_a_child_is_taken_in_gives_way_to_the_stat(proc: Proc) -> None:
+    proc.clocks = {OWN: 0.0}
+    watched = Watched(proc)
+    watched.tick()
+    proc.put(101, OWN, own=200)  # has no clock: it ended in between
+    found = watched.tick()
+    assert (found["used"], found["children"]) == (2, 0)
+
+
+def test_without_a_new_id_nobody_is_looked_for(proc: Proc) -> None:
+    watched = Watched(proc)
+    watched.tick()
+    proc.put(101, OWN)
+    proc.last_id(OWN)
+    watched.now -= 5
+    assert watched.tick()["children"] == 0
+    watched.now += 45
+    assert watched.tick()["children"] == 1  # after a minute all the same
+
+
+@pytest.mark.parametrize("last_id", [None, "0", "x"])
+def test_where_the_last_id_is_not_told_children_are_found_at_every_tick(
+    proc: Proc, last_id: str | None
+) -> None:
+    watched = Watched(proc)
+    watched.tick()
+    proc.put(101, OWN)
+    proc.last_id(last_id)
+    if last_id is None:
+        (proc.proc / "loadavg").unlink()
+    watched.now -= 5
+    assert watched.tick()["children"] == 1
+
+
+def test_a_listing_that_was_dear_rests(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
+    spent = iter(range(10_000))
+    watched = Watched(proc)
+    watched.tick()
+    monkeypatch.setattr(births.time, "thread_time", lambda: float(next(spent)))
+    proc.put(101, OWN)
+    assert watched.tick()["children"] == 1
+    proc.put(102, OWN)
+    assert watched.tick()["children"] == 1
+    watched.now += 5000
+    assert watched.tick()["children"] == 2
+
+
+def test_many_children_are_found_a_few_at_a_tick(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(births, "_STATS_PER_TICK", 2)
+    watched = Watched(proc)
+    watched.tick()
+    for pid in range(101, 106):
+        proc.put(pid, OWN)
+    assert [watched.tick()["children"] for _ in range(3)] == [2, 4, 5]
+
+
+def test_children_that_were_there_before_are_primed_however_late_they_are_read(
+    proc: Proc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(births, "_STATS_AT_FIRST", 1)
+    monkeypatch.setattr(births, "_STATS_PER_TICK", 1)
+    for pid in range(101, 104):
+        proc.put(pid, OWN, own=1000)
+    watched = Watched(proc)
+    watched.tick()
+    found = watched.tick()
+    assert (found["children"], found["used"]) == (3, 0)
+
+
+def test_a_child_whose_parent_is_read_later_waits_for_it(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids are given out in a circle: a child may have a lower one than its parent."""
+    monkeypatch.setattr(births, "_STATS_AT_FIRST", 1)
+    proc.put(102, 50)
+    proc.put(50, OWN)
+    assert Watched(proc).tick()["children"] == 2
+
+
+def test_a_child_whose_parent_the_listing_missed_waits_for_it(proc: Proc) -> None:
+    watched = Watched(proc)
+    watched.tick()
+    proc.put(102, 101)
+    assert watched.tick()["children"] == 0
+    proc.put(101, OWN)
+    assert watched.tick()["children"] == 2
+
+
+def test_processes_whose_parents_are_hidden_are_not_read_for_ever(proc: Proc) -> None:
+    proc.put(102, 101)
+    watched = Watched(proc)
+    watched.tick()
+    watched.tick()
+    assert watched.one._tree._births._pending == set()
+
+
+def test_more_children_than_fit_a_tick_are_read_in_turn(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_tree, "_READ_PER_TICK", 2)
+    monkeypatch.setattr(process_tree, "_SECONDS_PER_TICK", 60)
+    for pid in range(101, 106):
+        proc.put(pid, OWN)
+        proc.clocks[pid] = 0.0
+    proc.clocks[OWN] = 0.0
+    watched = Watched(proc)
+    watched.tick()
+    for pid in range(101, 106):
+        proc.put(pid, OWN, threads=11)
+    assert [watched.tick()["threads"] for _ in range(3)] == [26, 46, 56]
+
+
+def test_children_that_are_dear_to_read_are_read_one_at_a_tick(
+    proc: Proc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_tree, "_SECONDS_PER_TICK", -1)
+    for pid in (101, 102):
+        proc.put(pid, OWN)
+        proc.clocks[pid] = 0.0
+    proc.clocks[OWN] = 0.0
+    watched = Watched(proc)
+    watched.tick()
+    proc.put(101, OWN, threads=11)
+    proc.put(102, OWN, threads=11)
+    assert sorted(watched.tick()["threads"] for _ in range(2)) == [13, 23]
+
+
+class Spender:
+    """Private memory that costs one second to read."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.spent = 0
+        self.bytes = {1: 7, 2: 1}
+        self.uss = uss.UssRounds(self.read)
+        monkeypatch.setattr(uss.time, "thread_time", lambda: float(self.spent))
+
+    def read(self, pid: int) -> int | None:
+        self.spent += 1
+        return self.bytes.get(pid)
+
+    def ask(self, *moments: float, pids: tuple[int, ...] = (1,), resident: int = 100) -> list[int | None]:
+        """Returns the sum at some moments."""
+        return [self.uss.advance(now, pids, resident) for now in moments]
+
+
+def test_private_memory_is_read_again_after_five_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uss, "_REST", 0)
+    spender = Spender(monkeypatch)
+    assert spender.ask(0) == [7]
+    spender.bytes[1] = 9
+    assert spender.ask(10, 290, 300) == [7, 7, 9]
+
+
+def test_private_memory_is_read_again_at_once_when_resident_memory_has_moved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(uss, "_REST", 0)
+    spender = Spender(monkeypatch)
+    assert spender.ask(0) == [7]
+    spender.bytes[1] = 9
+    assert spender.ask(1, resident=109) == [7]
+    assert spender.ask(2, resident=111) == [9]
+    assert spender.ask(3, resident=115) == [9]
+
+
+def test_private_memory_is_unknown_while_resident_memory_has_moved_and_it_rests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spender = Spender(monkeypatch)
+    assert spender.ask(0) == [7]
+    assert spender.ask(1, 4999, 5000, resident=50) == [None, None, 7]
+
+
+def test_private_memory_is_summed_over_several_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    spender = Spender(monkeypatch)
+    assert spender.ask(0, 4990, 5000, pids=(1, 2)) == [None, None, 8]
+    spender.bytes[1] = 9
+    assert spender.ask(10_000, 15_000, pids=(1, 2)) == [8, 10]
+
+
+def test_a_round_over_a_few_processes_does_not_rest_the_first_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uss, "_AT_ONCE_SECONDS", 1.5)
+    spender = Spender(monkeypatch)
+    assert spender.ask(0, 1, pids=(1, 2)) == [None, 8]
+    assert spender.spent == 2
+
+
+def test_private_memory_rests_the_longer_the_dearer_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    spender = Spender(monkeypatch)
+    spender.ask(0, 4990, 5000)
+    assert spender.spent == 2
+
+
+def test_private_memory_that_can_be_read_no_more_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    spender = Spender(monkeypatch)
+    assert spender.ask(0) == [7]
+    spender.bytes.clear()
+    assert spender.ask(5000, pids=(1, 2)) == [None]
+    assert not spender.uss.readable
+
+
+def test_files_are_listed_where_their_number_is_not_the_size_of_the_directory(proc: Proc) -> None:
+    proc.put(OWN, 1, files=5)
+    assert open_files.OpenFiles(str(proc.proc / "self")).count(str(proc.proc / "self")) == 5
+
+
+def test_a_clock_that_counts_another_process_is_not_trusted(proc: Proc) -> None:
+    """/proc of another pid namespace has other ids."""
+    proc.clocks = {OWN: 1000.0}
+    watched = Watched(proc)
+    watched.tick()
+    proc.clocks[OWN] = 1005.0
+    assert watched.tick()["used"] == 0
+
+
+def test_a_clock_of_this_process_that_fails_gives_way_to_the_stat(proc: Proc) -> None:
+    proc.clocks = {OWN: 0.0}
+    watched = Watched(proc)
+    watched.tick()
+    proc.clocks.clear()
+    proc.put(OWN, 1, own=200)
+    assert watched.tick()["used"] == 2
+
+
+def test_time_that_is_set_back_gives_no_cpu_time_and_counts_on(proc: Proc) -> None:
+    watched = Watched(proc)
+    watched.tick()
+    proc.put(OWN, 1, own=200)
+    watched.now -= 15
+    assert "used" not in watched.tick()
+    proc.put(OWN, 1, own=300)
+    assert watched.tick()["used"] == 1
+
+
+def test_what_was_used_in_too_short_a_lap_counts_in_the_next(proc: Proc) -> None:
+    watched = Watched(proc)
+    watched.tick()
+    proc.put(OWN, 1, own=100)
+    watched.now -= 9.9
+    assert "used" not in watched.tick()
+    proc.put(OWN, 1, own=300)
+    watched.now -= 0.1
+    assert watched.tick()["used"] == 3
+
+
+def test_counters_that_go_back_count_nothing(proc: Proc) -> None:
+    proc.put(OWN, 1, own=500, ended=500)
+    watched = Watched(proc)
+    watched.tick()
+    proc.put(OWN, 1, own=100, ended=100)
+    assert watched.tick()["used"] == 0
+
+
+def test_a_proc_that_cannot_be_listed_leaves_this_process(
+    proc: Proc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deny(path: str) -> list[str]:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(births.os, "listdir", deny)
+    assert Watched(proc).tick()["children"] == 0
+
+
+@pytest.mark.parametrize("text", [None, "", "garbage"])
+def test_without_a_stat_of_its_own_the_tree_is_unavailable(proc: Proc, text: str | None) -> None:
+    path = proc.proc / "self" / "stat"
+    path.unlink() if text is None else path.write_text(text)
+    with pytest.raises(Unavailable, match="stat"):
+        ProcessLinux(proc.host())
+
+
+def test_the_own_stat_that_vanishes_is_the_probes_business(proc: Proc) -> None:
+    watched = Watched(proc)
+    watched.tick()
+    (proc.proc / "self" / "stat").unlink()
+    with pytest.raises(FileNotFoundError):
+        watched.tick()
+    proc.put(OWN, 1, own=100)
+    watched.now = 10
+    assert watched.tick()["used"] == 1

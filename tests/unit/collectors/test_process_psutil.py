@@ -1,0 +1,231 @@
+"""The process tree of macOS and Windows, on processes that the test makes up."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from contextlib import AbstractContextManager, nullcontext
+from types import SimpleNamespace
+
+import psutil
+import pytest
+from pytest_mock import MockerFixture
+
+from mlflow_sysmetrics.collectors.process_psutil import ProcessPsutil
+from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.host import Host
+
+Times = namedtuple("Times", ["user", "system", "children_user", "children_system"])  # noqa: PYI024 - psutil's
+
+
+class FakeProcess:
+    """A process that psutil shows; `error` is raised by what it holds and uses."""
+
+    def __init__(self, pid: int, parent: int = 1, own: float = 0, born: float = 5) -> None:
+        self.pid = pid
+        self.parent = parent
+        self.own = own
+        self.born = born
+        self.ended = 0.0
+        self.status_is = psutil.STATUS_RUNNING
+        self.error: Exception | None = None
+        self.uss_error: Exception | None = None
+        self.list_error: Exception | None = None
+        self.running = True
+        self.below: list[FakeProcess] = []
+
+    def create_time(self) -> float:
+        return self.born
+
+    def ppid(self) -> int:
+        return self.parent
+
+    def is_running(self) -> bool:
+        return self.running
+
+    def children(self, *, recursive: bool) -> list[FakeProcess]:
+        assert recursive
+        if self.list_error:
+            raise self.list_error
+        return list(self.below)
+
+    def cpu_times(self) -> Times:
+        if self.error:
+            raise self.error
+        return Times(self.own, 0.0, self.ended, 0.0)
+
+    def oneshot(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def status(self) -> str:
+        return self.status_is
+
+    def num_threads(self) -> int:
+        return 2
+
+    def num_fds(self) -> int:
+        return 3
+
+    def memory_info(self) -> SimpleNamespace:
+        return SimpleNamespace(rss=5e6)
+
+    def memory_full_info(self) -> SimpleNamespace:
+        if self.uss_error:
+            raise self.uss_error
+        return SimpleNamespace(uss=4e6)
+
+
+class Watched:
+    """A collector that is asked every ten seconds, so that no cost of a reading makes it rest."""
+
+    def __init__(self) -> None:
+        self.one = ProcessPsutil(Host())
+        self.now = 0.0
+
+    def tick(self) -> dict[str, float]:
+        self.now += 10
+        found = {key.removeprefix("process_"): value for key, _, value, _ in self.one.collect(self.now)}
+        if "cpu_percentage" in found:
+            found["used"] = found["cpu_percentage"] / 10
+        return found
+
+
+@pytest.fixture
+def own(mocker: MockerFixture) -> FakeProcess:
+    process = FakeProcess(100)
+    mocker.patch.object(psutil, "Process", return_value=process)
+    return process
+
+
+def test_all_that_the_tree_holds(own: FakeProcess) -> None:
+    own.below = [FakeProcess(101, 100), FakeProcess(102, 101)]
+    assert Watched().tick() == {
+        "memory_rss_megabytes": 15,
+        "memory_uss_megabytes": 12,
+        "threads": 6,
+        "open_files": 9,
+        "children": 2,
+    }
+
+
+def test_cpu_time_of_all_counts(own: FakeProcess) -> None:
+    own.below = [FakeProcess(101, 100, own=50)]
+    watched = Watched()
+    watched.tick()
+    own.own, own.below[0].own = 1, 52
+    assert watched.tick()["used"] == 3
+
+
+def test_a_child_that_comes_and_goes_counts_once(own: FakeProcess) -> None:
+    watched = Watched()
+    watched.tick()
+    own.below = [FakeProcess(101, 100, own=3)]
+    assert watched.tick()["used"] == 3
+    own.below[0].running = False
+    own.below = []
+    own.ended = 4
+    found = watched.tick()
+    assert (found["used"], found["children"]) == (1, 0)
+
+
+def test_a_child_that_ends_between_two_listings_counts_once(own: FakeProcess) -> None:
+    own.below = [FakeProcess(101, 100, own=3)]
+    watched = Watched()
+    watched.tick()
+    own.below[0].error = psutil.NoSuchProcess(101)
+    own.ended = 4
+    found = watched.tick()
+    assert (found["used"], found["children"]) == (1, 0)
+
+
+def test_an_id_that_is_given_to_another_child_is_another_child(own: FakeProcess) -> None:
+    own.below = [FakeProcess(101, 100, own=3)]
+    watched = Watched()
+    watched.tick()
+    own.below[0].running = False
+    own.below = [FakeProcess(101, 100, own=2, born=9)]
+    own.ended = 3
+    found = watched.tick()
+    assert (found["used"], found["children"]) == (2, 1)
+
+
+def test_a_child_that_was_adopted_elsewhere_owes_nothing(own: FakeProcess) -> None:
+    own.below = [FakeProcess(101, 100, own=3)]
+    watched = Watched()
+    watched.tick()
+    own.below = []
+    own.ended = 1
+    found = watched.tick()
+    assert (found["used"], found["children"]) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "error", [psutil.AccessDenied(101), psutil.ZombieProcess(101), PermissionError(13, "Permission denied")]
+)
+def test_a_child_that_cannot_be_read_is_skipped_until_it_can(own: FakeProcess, error: Exception) -> None:
+    own.below = [FakeProcess(101, 100)]
+    watched = Watched()
+    watched.tick()
+    own.below[0].error = error
+    found = watched.tick()
+    assert (found["children"], found["threads"]) == (0, 2)
+    own.below[0].error = None
+    own.below[0].own = 7
+    assert watched.tick()["used"] == 7
+
+
+def test_a_child_that_cannot_be_read_at_first_is_skipped(own: FakeProcess) -> None:
+    own.below = [FakeProcess(101, 100)]
+    own.below[0].error = psutil.AccessDenied(101)
+    assert Watched().tick()["children"] == 0
+
+
+def test_a_child_that_has_ended_and_waits_holds_nothing(own: FakeProcess) -> None:
+    own.below = [FakeProcess(101, 100)]
+    own.below[0].status_is = psutil.STATUS_ZOMBIE
+    found = Watched().tick()
+    assert (found["children"], found["threads"]) == (0, 2)
+
+
+def test_a_listing_that_fails_keeps_the_children_that_are_known(own: FakeProcess) -> None:
+    own.below = [FakeProcess(101, 100)]
+    watched = Watched()
+    own.list_error = psutil.AccessDenied(100)
+    assert watched.tick()["children"] == 1
+
+
+def test_children_are_not_listed_at_every_tick(own: FakeProcess) -> None:
+    watched = Watched()
+    watched.tick()
+    own.below = [FakeProcess(101, 100)]
+    watched.now -= 9
+    assert watched.tick()["children"] == 0
+    assert watched.tick()["children"] == 1
+
+
+def test_where_files_are_not_counted_there_is_a_gap(
+    own: FakeProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows counts handles."""
+    monkeypatch.delattr(FakeProcess, "num_fds")
+    own.uss_error = psutil.AccessDenied(100)
+    watched = Watched()
+    assert watched.tick().keys() == {"memory_rss_megabytes", "threads", "children"}
+    assert watched.one.gaps == ("open files cannot be counted", "private memory cannot be read")
+
+
+@pytest.mark.parametrize("error", [psutil.AccessDenied(100), PermissionError(13, "Permission denied")])
+def test_without_this_process_the_tree_is_unavailable(own: FakeProcess, error: Exception) -> None:
+    watched = Watched()
+    own.error = error
+    with pytest.raises(Unavailable, match=r"psutil\.Process"):
+        watched.tick()
+    with pytest.raises(Unavailable, match=r"psutil\.Process"):
+        Watched()
+
+
+def test_the_real_process_has_a_value_of_each() -> None:
+    one = ProcessPsutil(Host())
+    found = {sample.key: sample.value for now in (0, 1) for sample in one.collect(now)}
+    assert found.keys() <= {metric.name for metric in ProcessPsutil.metrics}
+    assert found["process_threads"] >= 1
+    assert found["process_memory_rss_megabytes"] > found["process_memory_uss_megabytes"] > 1

@@ -1,0 +1,57 @@
+"""When to read: laps of rates, pauses of dear sources, and the fields of the kernel's text files."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlflow_sysmetrics.collectors.fields import number_after
+from mlflow_sysmetrics.collectors.rhythm import Lap, Pause
+
+
+def test_a_lap_begins_with_the_first_question() -> None:
+    lap = Lap()
+    assert lap.seconds(100.0) is None
+    assert lap.seconds(101.5) == 1.5
+    assert lap.seconds(102.0) == 0.5
+
+
+def test_a_lap_that_is_too_short_goes_on() -> None:
+    lap = Lap()
+    lap.seconds(100.0)
+    assert lap.seconds(100.1) is None
+    assert lap.seconds(100.2) == pytest.approx(0.2)
+
+
+def test_a_clock_that_is_set_back_begins_a_new_lap() -> None:
+    lap = Lap()
+    lap.seconds(100.0)
+    assert lap.seconds(50.0) is None
+    assert lap.seconds(51.0) == 1.0
+
+
+def test_a_pause_lasts_until_its_seconds_have_passed() -> None:
+    pause = Pause(30.0)
+    assert [pause.over(now) for now in (0.0, 29.9, 30.0, 59.0, 61.0)] == [True, False, True, False, True]
+
+
+def test_a_clock_that_is_set_back_ends_a_pause() -> None:
+    pause = Pause(30.0)
+    pause.over(1000.0)
+    assert pause.over(10.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        (b"MemFree:  12 kB\n", 12),
+        (b"MemTotal: 1 kB\nMemFree:\t 12 kB\nx 1\n", 12),
+        (b"NotMemFree: 1 kB\nMemFree: 2 kB\n", 2),
+        (b"MemTotal: 1 kB\n", None),
+        (b"MemFree: 12", None),  # cut off: there may have been more digits
+        (b"MemFree:\n", None),
+        (b"MemFree: many\n", None),
+        (b"", None),
+    ],
+)
+def test_a_number_after_its_label(text: bytes, number: int | None) -> None:
+    assert number_after(b"MemFree:", text) == number
