@@ -11,7 +11,7 @@ from typing import NamedTuple
 from mlflow_sysmetrics.collectors.fields import count
 from mlflow_sysmetrics.collectors.sysfs import listed, text_of
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host, read_bytes
+from mlflow_sysmetrics.host import Host, read_short
 
 _CLASS = "sys/class/powercap"
 _TOP_ZONE = re.compile(r"intel-rapl(-mmio)?:\d+")  # intel-rapl:0:1 lies inside intel-rapl:0
@@ -60,7 +60,7 @@ def packages(host: Host) -> list[Zone]:
             continue
         path = f"{_CLASS}/{zone}/energy_uj"
         try:
-            count(read_bytes(str(host.root / path)))
+            count(read_short(str(host.root / path)))
         except PermissionError:
             refused.setdefault(package, f"/{path} is for root only: ask the administrator to let you read it")
         except (OSError, ValueError) as error:
@@ -79,6 +79,6 @@ def _msr_first(zone: str) -> tuple[bool, str]:
 
 def _range(host: Host, zone: str) -> int:
     try:
-        return count(read_bytes(str(host.root / _CLASS / zone / "max_energy_range_uj")))
+        return count(read_short(str(host.root / _CLASS / zone / "max_energy_range_uj")))
     except (OSError, ValueError):
         return 0
