@@ -120,6 +120,14 @@ def test_the_unified_hierarchy_counts_where_v1_does_not(tmp_path: Path) -> None:
     assert values(one, 1) == {JOB: 50}
 
 
+def test_a_kernel_without_cpuacct_counts_in_the_unified_hierarchy(tmp_path: Path) -> None:
+    files = v1("/job", "/job", "/job") | {"proc/self/cgroup": "2:cpu:/job\n0::/job\n"}
+    one = CpuLinux(tree(tmp_path, files))
+    values(one, 0)
+    tree(tmp_path, {"sys/fs/cgroup/unified/job/cpu.stat": "usage_usec 250000\n"})
+    assert values(one, 1) == {JOB: 50}
+
+
 def test_a_limit_that_is_set_later_is_found(tmp_path: Path) -> None:
     one = CpuLinux(tree(tmp_path, {**stat((0, 0), (0, 0)), **group_v2(), **usage(0)}))
     values(one, 0)
