@@ -1,0 +1,255 @@
+"""Readings beside the thread that asks for them: never a wait, never a thread too many."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+
+import pytest
+from pytest_mock import MockerFixture
+
+from fakes import FakeClock
+from mlflow_sysmetrics.beside import Beside, Reading
+from mlflow_sysmetrics.errors import Unavailable
+
+LONG_SECONDS = 10.0  # a thread that never comes must not hold the suite; one that comes takes microseconds
+
+
+class Tool:
+    """What takes long: it tells when it begins, and ends when the test lets it."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.runs = 0
+        self.takes = 0.0
+        self.error: BaseException | None = None
+        self.began = threading.Semaphore(0)
+        self.may_end = threading.Semaphore(0)
+
+    def __call__(self) -> int:
+        self.runs += 1
+        self.began.release()
+        assert self.may_end.acquire(timeout=LONG_SECONDS)
+        self.clock.move(self.takes)
+        if self.error is not None:
+            raise self.error
+        return self.runs
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def tool(clock: FakeClock) -> Tool:
+    return Tool(clock)
+
+
+@pytest.fixture
+def make(tool: Tool, clock: FakeClock) -> Iterator[Callable[..., Beside[int]]]:
+    def make(rest_seconds: float = 5.0) -> Beside[int]:
+        return Beside("test", tool, rest_seconds=rest_seconds, clock=clock.monotonic)
+
+    yield make
+    for _ in range(3):
+        tool.may_end.release()
+    for thread in threads():
+        thread.join(LONG_SECONDS)
+    assert threads() == []
+
+
+@pytest.fixture
+def beside(make: Callable[..., Beside[int]]) -> Beside[int]:
+    return make()
+
+
+def threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "sysmetrics-test"]
+
+
+def ended() -> None:
+    """Waits until the reading has ended, as it is about to."""
+    for thread in threads():
+        thread.join(LONG_SECONDS)
+        assert not thread.is_alive()
+
+
+def read_once(beside: Beside[int], tool: Tool) -> None:
+    """Asks, and lets the reading end."""
+    beside.ask()
+    assert tool.began.acquire(timeout=LONG_SECONDS)
+    tool.may_end.release()
+    ended()
+
+
+def test_no_thread_runs_before_somebody_asks(beside: Beside[int]) -> None:
+    assert beside.answer() is None
+    assert threads() == []
+    beside.ask()
+    assert len(threads()) == 1
+
+
+def test_the_thread_does_not_keep_the_interpreter_alive(beside: Beside[int]) -> None:
+    beside.ask()
+    assert threads()[0].daemon
+
+
+def test_nobody_waits_for_a_reading_that_takes_long(beside: Beside[int], tool: Tool) -> None:
+    assert beside.latest() is None
+    assert tool.began.acquire(timeout=LONG_SECONDS)
+    assert beside.latest() is None
+
+
+def test_who_wants_to_waits_as_long_as_he_says(beside: Beside[int], tool: Tool) -> None:
+    beside.ask()
+    assert beside.answer(within=0.01) is None
+    tool.may_end.release()
+    assert beside.answer(within=LONG_SECONDS) == Reading(value=1, ended_at=100.0, age=0.0)
+
+
+def test_a_reading_comes_with_its_age(beside: Beside[int], tool: Tool, clock: FakeClock) -> None:
+    read_once(beside, tool)
+    clock.move(2.0)
+    assert beside.latest() == Reading(value=1, ended_at=100.0, age=2.0)
+
+
+def test_the_last_reading_stays_while_the_next_is_made(
+    beside: Beside[int], tool: Tool, clock: FakeClock
+) -> None:
+    read_once(beside, tool)
+    clock.move(7.0)
+    beside.ask()
+    assert tool.began.acquire(timeout=LONG_SECONDS)
+    assert beside.latest() == Reading(value=1, ended_at=100.0, age=7.0)
+
+
+def test_it_tells_how_long_a_reading_has_not_ended(beside: Beside[int], tool: Tool, clock: FakeClock) -> None:
+    assert beside.waiting_seconds == 0.0
+    beside.ask()
+    clock.move(40.0)
+    assert beside.waiting_seconds == 40.0
+    tool.may_end.release()
+    ended()
+    assert beside.waiting_seconds == 0.0
+
+
+def test_questions_while_a_reading_is_made_are_one_question(
+    beside: Beside[int], tool: Tool, clock: FakeClock
+) -> None:
+    for _ in range(5):
+        beside.ask()
+        clock.move(60.0)
+    assert len(threads()) == 1
+    tool.may_end.release()
+    ended()
+    assert tool.runs == 1
+
+
+def test_it_rests_after_a_reading(beside: Beside[int], tool: Tool, clock: FakeClock) -> None:
+    read_once(beside, tool)
+    clock.move(4.9)
+    beside.ask()
+    assert threads() == []
+    clock.move(0.2)
+    beside.ask()
+    assert len(threads()) == 1
+
+
+def test_a_dear_reading_is_made_less_often(beside: Beside[int], tool: Tool, clock: FakeClock) -> None:
+    tool.takes = 0.3
+    read_once(beside, tool)
+    clock.move(29.9)
+    beside.ask()
+    assert threads() == []
+    clock.move(0.2)
+    beside.ask()
+    assert len(threads()) == 1
+
+
+def test_without_a_rest_every_question_has_a_reading_made(
+    make: Callable[..., Beside[int]], tool: Tool
+) -> None:
+    beside = make(rest_seconds=0)
+    read_once(beside, tool)
+    read_once(beside, tool)
+    reading = beside.answer()
+    assert reading is not None
+    assert reading.value == 2
+
+
+@pytest.mark.parametrize("error", [Unavailable("ioreg is not installed"), SystemExit(3)])
+def test_a_failure_is_raised_once_and_the_next_question_begins_anew(
+    beside: Beside[int], tool: Tool, error: BaseException
+) -> None:
+    tool.error = error
+    read_once(beside, tool)
+    with pytest.raises(type(error)):
+        beside.latest()
+    tool.error = None
+    read_once(beside, tool)
+    reading = beside.latest()
+    assert reading is not None
+    assert reading.value == 2
+
+
+def test_a_failure_leaves_no_earlier_reading(beside: Beside[int], tool: Tool, clock: FakeClock) -> None:
+    read_once(beside, tool)
+    clock.move(5.0)
+    tool.error = Unavailable("gone")
+    read_once(beside, tool)
+    with pytest.raises(Unavailable):
+        beside.answer()
+    assert beside.answer() is None
+
+
+def test_a_reading_that_never_ends_keeps_one_thread_whoever_asks_for_it(
+    make: Callable[..., Beside[int]],
+) -> None:
+    make().ask()
+    second = make()
+    with pytest.raises(Unavailable, match="an earlier reading has not ended"):
+        second.latest()
+    assert len(threads()) == 1
+
+
+def test_a_thread_that_cannot_be_had_is_said_and_tried_again(
+    beside: Beside[int], tool: Tool, mocker: MockerFixture
+) -> None:
+    start = mocker.patch("threading.Thread.start", side_effect=RuntimeError("can't start new thread"))
+    with pytest.raises(Unavailable, match="no thread could be started"):
+        beside.latest()
+    mocker.stop(start)
+    read_once(beside, tool)
+    assert tool.runs == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+def test_a_forked_child_does_not_wait_for_its_parents_thread(tool: Tool, beside: Beside[int]) -> None:
+    beside.ask()
+    assert tool.began.acquire(timeout=LONG_SECONDS)
+
+    def child() -> bool:
+        tool.may_end.release()
+        beside.ask()
+        reading = beside.answer(within=LONG_SECONDS)
+        return reading is not None and reading.value == 2
+
+    with warnings.catch_warnings():
+        # Python 3.12 warns of a fork while threads run, which is what this test is about.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            code = 0 if child() else 1
+        finally:
+            os._exit(code)
+    deadline = time.monotonic() + 2 * LONG_SECONDS
+    while (status := os.waitpid(pid, os.WNOHANG))[0] == 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert os.waitstatus_to_exitcode(status[1]) == 0
