@@ -2,7 +2,7 @@
 
 Source:  /sys/class/block/<device>/stat, https://docs.kernel.org/block/stat.html
 Units:   megabytes (1e6 bytes) per second over all these devices; percent of time for the busiest of them.
-Cost:    one read of 5 us per device at a tick; every 30 s they are looked up anew, beside
+Cost:    one read of 5 us per device at a tick; once a minute they are looked up anew, beside
          the tick.
 Absent:  in the first 0.15 s; filesystems without a local device (NFS, tmpfs, ...); busy time of a device
          that does not count it (md before Linux 5.10).

@@ -13,7 +13,7 @@ from mlflow_sysmetrics.errors import Unavailable
 Value = TypeVar("Value")
 
 # Filesystems are mounted by hand and by automounters: soon enough to be seen, seldom enough to cost nothing.
-LOOK_SECONDS = 30.0
+LOOK_SECONDS = 60.0
 # What answers at all does so within this, an automounter too: a tick waits for it once, after the start.
 _FIRST_ANSWER_SECONDS = 0.25
 # A local filesystem takes 0.1 ms, a server nearby 1 ms: so long a tick waits for what is new.
