@@ -4,8 +4,8 @@ Source:  statvfs of the working directory and of the paths in MLFLOW_SYSMETRICS_
          Windows), through `shutil.disk_usage`; once per filesystem, told apart by /proc/self/mountinfo
          (st_dev where there is none).
 Units:   megabytes (1e6 bytes); percent of what ordinary users may use, as in df and psutil.
-Cost:    one system call per filesystem; once a minute a look at the paths, each in a thread of its own, since one
-         on a network filesystem may not answer. Of such a one, space is what that look found.
+Cost:    one system call per filesystem; once a minute a look at the paths, each in a thread of its own: a
+         network filesystem may not answer. Of such a one, space is what that look found.
 Absent:  a path that does not exist, does not answer for 30 s or has no size. It is tried again once a minute.
 Check:   df .
 """
