@@ -19,11 +19,12 @@ import agreement
 import concurrent_runs
 import default_tick
 import import_time
+import journal_append
 import run_latency
 import tables
 import tick_cost
 
-_PARTS = ("concurrent", "latency", "tick", "default_tick", "import", "agreement")
+_PARTS = ("concurrent", "latency", "tick", "default_tick", "journal", "import", "agreement")
 
 
 def _numbers(text: str) -> list[int]:
@@ -46,6 +47,7 @@ def _options() -> argparse.Namespace:
     add("--repetitions", type=int, default=3, help="how often each number of runs is measured")
     add("--latency-runs", type=int, default=100, help="runs one after another, of each side")
     add("--ticks", type=int, default=1000, help="ticks of each side")
+    add("--appends", type=int, default=20_000, help="points that are put into a journal")
     add("--agreement-seconds", type=int, default=60, help="how long our figures are compared with others")
     add("--imports", type=int, default=25, help="imports of each side")
     add("--json", action="store_true", help="print everything that was measured, not the tables")
@@ -61,6 +63,9 @@ def _measure(options: argparse.Namespace) -> Iterator[tuple[str, Any, tables.Tab
         for children in default_tick.CHILDREN:
             default = default_tick.measure(options.ticks, children)
             yield f"default tick, {children} children", default, default_tick.table(default)
+    if "journal" in options.only:
+        appends = journal_append.measure(options.appends)
+        yield "journal", appends, journal_append.table(appends)
     if "agreement" in options.only and sys.platform == "linux":  # /proc, free, df
         agreed = agreement.measure(options.agreement_seconds)
         yield "agreement", agreed, agreement.table(agreed)

@@ -49,7 +49,7 @@ def our_probes(collectors: Collection[type[Collector]]) -> list[Probe]:
 def our_tick(probes: Collection[Probe]) -> tuple[Callable[[], None], Callable[[], set[str]]]:
     """Returns our tick with one run attached, and what tells the metrics that it has read."""
     from mlflow_sysmetrics.daemon.feed import Feed  # noqa: PLC0415 - as above
-    from mlflow_sysmetrics.daemon.points import Outbox  # noqa: PLC0415
+    from mlflow_sysmetrics.daemon.outbox import Outbox  # noqa: PLC0415
     from mlflow_sysmetrics.daemon.sampler import Sampler  # noqa: PLC0415
     from mlflow_sysmetrics.daemon.sender import Sender  # noqa: PLC0415
     from mlflow_sysmetrics.daemon.sink import open_sink  # noqa: PLC0415

@@ -28,4 +28,5 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Leaves no MLflow variable of the developer's shell in force, and no store but the test's own."""
     for name in [name for name in os.environ if name.startswith(("MLFLOW_", "_MLFLOW_", "CUDA_", "NVIDIA_"))]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))  # where journals are: not the developer's
     monkeypatch.chdir(tmp_path)

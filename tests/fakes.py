@@ -51,6 +51,7 @@ class FakeSink:
         failures: raised one by one, before anything is taken.
         batches: what was taken.
         asked: runs whose start was asked for.
+        running: runs that are not over.
     """
 
     failures: list[Exception] = field(default_factory=list)
@@ -58,6 +59,10 @@ class FakeSink:
     asked: list[str] = field(default_factory=list)
     delay: float = 0.0
     down: bool = False
+    running: set[str] = field(default_factory=set)
+
+    def has_ended(self, run_id: str) -> bool:
+        return run_id not in self.running
 
     def started_at(self, run_id: str) -> int:
         self.asked.append(run_id)

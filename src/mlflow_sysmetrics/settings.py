@@ -26,8 +26,11 @@ COLLECTORS = "MLFLOW_SYSMETRICS_COLLECTORS"
 DISKS = "MLFLOW_SYSMETRICS_DISKS"
 SEND_INTERVAL = "MLFLOW_SYSMETRICS_SEND_INTERVAL"
 FLUSH_TIMEOUT = "MLFLOW_SYSMETRICS_FLUSH_TIMEOUT"
+SPOOL_DIR = "MLFLOW_SYSMETRICS_SPOOL_DIR"
+SPOOL_MEGABYTES = "MLFLOW_SYSMETRICS_SPOOL_MEGABYTES"
 
 ENTRY_POINT = "sysmetrics"  #: our name in a list of providers
+SPOOL_OFF = "off"  #: in place of a directory: points wait in memory only
 
 # Where the user sets one of the two, the other one takes MLflow's default, so that "every 5 seconds" means
 # what it means to MLflow. https://mlflow.org/docs/latest/ml/tracking/system-metrics
@@ -38,6 +41,8 @@ DEFAULT_SAMPLING_INTERVAL = 1.0
 DEFAULT_SAMPLES_BEFORE_LOGGING = 10
 DEFAULT_SEND_INTERVAL = 10.0
 DEFAULT_FLUSH_TIMEOUT = 5.0
+DEFAULT_SPOOL_MEGABYTES = 64.0  # six days of an outage for one run, nineteen hours for eight
+_BYTES_PER_MEGABYTE = 1_000_000
 
 _TRUE = frozenset({"true", "1", "on", "yes"})
 _FALSE = frozenset({"false", "0", "off", "no"})
@@ -72,6 +77,7 @@ _RANGES = {
     "samples_before_logging": _Range(1, 100_000),
     "send_interval": _Range(0.1, 3600),
     "flush_timeout": _Range(0, 3600),
+    "spool_megabytes": _Range(0, 1_000_000),
 }
 
 
@@ -90,6 +96,9 @@ class Settings:
         disks: directories whose filesystems are watched beside the working directory's.
         send_interval: seconds between two sends of one run, 0.1 to 3600.
         flush_timeout: longest wait in seconds when a run ends and at exit, 0 (do not wait) to 3600.
+        spool_dir: directory of the journals, which keep points on disk until their server has them; None is
+            the user's state directory, "off" keeps them in memory only.
+        spool_megabytes: bound of the journal of one process, in megabytes of 1e6 bytes; 0 is as "off".
 
     Raises:
         SettingsError: a value is out of its range.
@@ -105,6 +114,8 @@ class Settings:
     disks: tuple[str, ...] = ()
     send_interval: float = DEFAULT_SEND_INTERVAL
     flush_timeout: float = DEFAULT_FLUSH_TIMEOUT
+    spool_dir: str | None = None
+    spool_megabytes: float = DEFAULT_SPOOL_MEGABYTES
 
     def __post_init__(self) -> None:
         for name, allowed in _RANGES.items():
@@ -125,11 +136,23 @@ class Settings:
             isinstance(path, str) and path and "\0" not in path for path in self.disks
         ):
             raise SettingsError(f'disks={self.disks!r} is no tuple of directories; use disks=("/data",)')
+        if self.spool_dir is not None and (not isinstance(self.spool_dir, str) or not self.spool_dir):
+            raise SettingsError(f'spool_dir={self.spool_dir!r} is no directory; use a path, or "off"')
 
     @property
     def window_seconds(self) -> float:
         """Seconds between two points of a series."""
         return self.sampling_interval * self.samples_before_logging
+
+    @property
+    def journalled(self) -> bool:
+        """Whether points are to be kept on disk until their server has them."""
+        return self.spool_dir != SPOOL_OFF and self.spool_bytes > 0
+
+    @property
+    def spool_bytes(self) -> int:
+        """Bound of the journal of one process."""
+        return int(self.spool_megabytes * _BYTES_PER_MEGABYTE)
 
     @classmethod
     def from_environ(
@@ -164,6 +187,8 @@ class Settings:
             disks=variables.disks(),
             send_interval=variables.number(SEND_INTERVAL, "send_interval", DEFAULT_SEND_INTERVAL),
             flush_timeout=variables.number(FLUSH_TIMEOUT, "flush_timeout", DEFAULT_FLUSH_TIMEOUT),
+            spool_dir=variables.spool_dir(),
+            spool_megabytes=variables.number(SPOOL_MEGABYTES, "spool_megabytes", DEFAULT_SPOOL_MEGABYTES),
         )
 
 
@@ -269,6 +294,13 @@ class _Variables:
         paths = (path.strip() for path in self.text(DISKS).split(","))
         # Not Path.expanduser, which raises where there is no home directory.
         return tuple(dict.fromkeys(os.path.expanduser(path) for path in paths if path))  # noqa: PTH111
+
+    def spool_dir(self) -> str | None:
+        """Reads the directory of the journals, or that there is to be none."""
+        text = self.text(SPOOL_DIR)
+        if text.lower() in _FALSE:
+            return SPOOL_OFF
+        return os.path.expanduser(text) or None  # noqa: PTH111 - as above
 
 
 def warn_once(variable: str, value: str, used: str, reason: str) -> None:

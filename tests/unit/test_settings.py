@@ -97,6 +97,9 @@ def test_code_holds_where_the_environment_is_silent() -> None:
         ("MLFLOW_SYSMETRICS_SEND_INTERVAL", "abc", "10"),
         ("MLFLOW_SYSMETRICS_FLUSH_TIMEOUT", "-1", "5"),
         ("MLFLOW_SYSMETRICS_FLUSH_TIMEOUT", "nan", "5"),
+        ("MLFLOW_SYSMETRICS_SPOOL_MEGABYTES", "-1", "64"),
+        ("MLFLOW_SYSMETRICS_SPOOL_MEGABYTES", "64 MB", "64"),
+        ("MLFLOW_SYSMETRICS_SPOOL_MEGABYTES", "1e9", "1e+06"),
         ("MLFLOW_SYSMETRICS_TAGS", "maybe", "true"),
         ("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "abc", "true"),
         ("MLFLOW_SYSTEM_METRICS_NODE_ID", "a(b", "a_b"),
@@ -168,6 +171,33 @@ def test_disks_are_a_list_of_directories_in_which_the_home_directory_has_its_sig
     assert read().disks == ()
 
 
+def test_journals_lie_in_the_directory_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert read(MLFLOW_SYSMETRICS_SPOOL_DIR=" ~/spool ").spool_dir == "/home/me/spool"
+    assert read(MLFLOW_SYSMETRICS_SPOOL_DIR=" ").spool_dir is None
+
+
+@pytest.mark.parametrize(
+    ("environ", "journalled"),
+    [
+        ({}, True),
+        ({"MLFLOW_SYSMETRICS_SPOOL_DIR": "/scratch"}, True),
+        ({"MLFLOW_SYSMETRICS_SPOOL_DIR": "off"}, False),
+        ({"MLFLOW_SYSMETRICS_SPOOL_DIR": "OFF"}, False),
+        ({"MLFLOW_SYSMETRICS_SPOOL_DIR": "false"}, False),
+        ({"MLFLOW_SYSMETRICS_SPOOL_MEGABYTES": "0"}, False),
+        ({"MLFLOW_SYSMETRICS_SPOOL_MEGABYTES": "0.5"}, True),
+    ],
+)
+def test_off_or_no_megabytes_keep_points_in_memory_only(environ: dict[str, str], journalled: bool) -> None:
+    assert Settings.from_environ(environ).journalled is journalled
+
+
+def test_the_bound_of_a_journal_is_in_megabytes_of_a_million_bytes() -> None:
+    assert read().spool_bytes == 64_000_000
+    assert read(MLFLOW_SYSMETRICS_SPOOL_MEGABYTES="0.5").spool_bytes == 500_000
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -187,6 +217,10 @@ def test_disks_are_a_list_of_directories_in_which_the_home_directory_has_its_sig
         {"disks": "/data"},
         {"disks": ("",)},
         {"disks": ("/a\0b",)},
+        {"spool_dir": ""},
+        {"spool_dir": 5},
+        {"spool_megabytes": -1},
+        {"spool_megabytes": float("inf")},
     ],
 )
 def test_the_same_in_code_is_an_error_that_names_it(wrong: dict[str, object]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -10,13 +11,20 @@ from types import MappingProxyType
 
 from mlflow_sysmetrics.clock import Clock, SystemClock
 from mlflow_sysmetrics.collectors import COLLECTORS, Collector
+from mlflow_sysmetrics.daemon.allowance import Allowance
 from mlflow_sysmetrics.daemon.feed import Feed
+from mlflow_sysmetrics.daemon.footprint import footprint
+from mlflow_sysmetrics.daemon.journal import Journal
+from mlflow_sysmetrics.daemon.outbox import Outbox
+from mlflow_sysmetrics.daemon.own_journal import OwnJournal, OwnRun
 from mlflow_sysmetrics.daemon.patience import Patience
-from mlflow_sysmetrics.daemon.points import Outbox
 from mlflow_sysmetrics.daemon.probe import Probe
+from mlflow_sysmetrics.daemon.recovery import Recovery
 from mlflow_sysmetrics.daemon.sampler import Sampler
 from mlflow_sysmetrics.daemon.sender import Sender
-from mlflow_sysmetrics.daemon.sink import Sink, open_sink
+from mlflow_sysmetrics.daemon.sink import Sink, current_tracking_uri, open_sink
+from mlflow_sysmetrics.daemon.spool import spool_directory
+from mlflow_sysmetrics.daemon.tracking_uris import lasting, with_secrets
 from mlflow_sysmetrics.host import Host
 from mlflow_sysmetrics.settings import Settings
 
@@ -36,10 +44,14 @@ class Status:
         ticks: passes over the collectors so far.
         points_delivered: points that tracking servers took.
         points_pending: points that wait for delivery.
+        points_unsaved: how many of them are in memory only.
         points_dropped: points that were given up.
         last_error: why the last attempt to deliver failed; None when all servers answer.
         collectors: health of each collector by name: "ok", "ok, but ..." with what of its source this host
             lacks, or the reason why it yields nothing.
+        journal: the file that keeps points until their server has them; None where there is none yet.
+        journal_bytes: its size.
+        journal_failed: why points are kept in memory only; None while nothing speaks against the disk.
     """
 
     running: bool = False
@@ -47,9 +59,13 @@ class Status:
     ticks: int = 0
     points_delivered: int = 0
     points_pending: int = 0
+    points_unsaved: int = 0
     points_dropped: int = 0
     last_error: str | None = None
     collectors: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    journal: str | None = None
+    journal_bytes: int = 0
+    journal_failed: str | None = None
 
 
 class Daemon:
@@ -89,6 +105,16 @@ class Daemon:
         self._running = self._ended = False
         self._flush_timeout = settings.flush_timeout
         self._sampler_patience = Patience()
+        self._allowance = Allowance()
+        self._journal = OwnJournal(
+            (lambda: _create_journal(settings)) if settings.journalled else None,
+            self._clock,
+            lambda: footprint(host),
+        )
+        self._recovery = Recovery(
+            lambda: spool_directory(settings), self._adopt, open_sink, self._tracking_uris
+        )
+        self._recovers = settings.journalled
 
     def attach(
         self, run_id: str, tracking_uri: str, settings: Settings, *, started_at: int | None = None
@@ -111,7 +137,8 @@ class Daemon:
             started = feed is None and self._start()
             if feed is None:
                 sender = self._sender(tracking_uri)
-                outbox = Outbox(run_id, started_at, settings.send_interval)
+                backing = OwnRun(self._journal, run_id, lasting(tracking_uri), started_at)
+                outbox = Outbox(run_id, started_at, settings.send_interval, backing)
                 feed = self._feeds[key] = Feed(key, settings, sender, outbox)
                 self.sampler.add(feed)
             feed.holders += 1
@@ -197,7 +224,13 @@ class Daemon:
         for feed in feeds:
             feed.sender.close(feed.outbox)
         self._settle(now + self._flush_timeout, patient=False)
+        self._leave_journal()
         self._tell_the_end()
+
+    def forget_after_fork(self) -> None:
+        """Closes a forked child's descriptors: the journals and their locks stay its parent's."""
+        self._journal.forget_after_fork()
+        self._recovery.forget_after_fork()
 
     def status(self) -> Status:
         """Returns what the daemon is doing."""
@@ -209,10 +242,26 @@ class Daemon:
                 ticks=self.sampler.ticks,
                 points_delivered=sum(count.delivered for count in counts),
                 points_pending=sum(count.pending for count in counts),
+                points_unsaved=sum(count.unsaved for count in counts),
                 points_dropped=sum(count.dropped for count in counts),
                 last_error=next((count.last_error for count in counts if count.last_error), None),
                 collectors=MappingProxyType({probe.name: probe.health for probe in self._probes}),
+                journal=None if self._journal.path is None else str(self._journal.path),
+                journal_bytes=self._journal.size,
+                journal_failed=self._journal.failed,
             )
+
+    def _leave_journal(self) -> None:
+        """Has the journal deleted if nothing waits in it; by a sender, since a disk may hang."""
+        if not self._journal.leave():
+            return
+        with self._lock:
+            senders = list(self._senders.values())
+        if any(sender.counts().pending for sender in senders):
+            return
+        for sender in senders:
+            sender.wake()
+        self._journal.left.wait(_LAST_SAMPLE_SECONDS)
 
     def _tell_the_end(self) -> None:
         status = self.status()
@@ -225,11 +274,21 @@ class Daemon:
                 status.points_delivered,
                 status.points_dropped,
             )
-            if status.points_pending:
+            why = status.last_error or f"no answer within {self._flush_timeout:g} s"
+            saved = status.points_pending - status.points_unsaved
+            if saved:
+                _logger.warning(
+                    "mlflow-sysmetrics: %d points wait in %s; they are sent by the next run on this machine "
+                    "or by `mlflow-sysmetrics sync`: %s.",
+                    saved,
+                    status.journal,
+                    why,
+                )
+            if status.points_unsaved:
                 _logger.warning(
                     "mlflow-sysmetrics: %d points could not be delivered in time and are lost: %s.",
-                    status.points_pending,
-                    status.last_error or f"no answer within {self._flush_timeout:g} s",
+                    status.points_unsaved,
+                    why,
                 )
         finally:
             logging.raiseExceptions = raises
@@ -263,15 +322,43 @@ class Daemon:
             return False
         self.sampler.start()
         self._running = True
+        if self._recovers:
+            with contextlib.suppress(
+                RuntimeError
+            ):  # too late in the life of the interpreter for others' points
+                self._recovery.start()
         return True
+
+    def _adopt(self, tracking_uri: str, outbox: Outbox) -> None:
+        """Gives what a process that died had owed to the sender of its server."""
+        uri = with_secrets(tracking_uri, self._tracking_uris())
+        with self._lock:
+            sender = self._sender(uri)
+        sender.adopt(outbox)
+
+    def _tracking_uris(self) -> list[str]:
+        """Returns the tracking URIs of this program, with their credentials."""
+        current = current_tracking_uri()
+        with self._lock:
+            return [*self._senders, current]
 
     def _sender(self, tracking_uri: str) -> Sender:
         sender = self._senders.get(tracking_uri)
         if sender is None:
-            sender = Sender(tracking_uri, self._open_sink, self._clock)
+            sender = Sender(
+                tracking_uri,
+                self._open_sink,
+                self._clock,
+                allowance=self._allowance,
+                journal=self._journal,
+            )
             sender.start(f"sysmetrics-sender-{len(self._senders)}")
             self._senders[tracking_uri] = sender
         return sender
+
+
+def _create_journal(settings: Settings) -> Journal:
+    return Journal.create(spool_directory(settings), settings.spool_bytes)
 
 
 def _bounded(timeout: float) -> float:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 
-from mlflow_sysmetrics.daemon.points import Outbox, Point
+from mlflow_sysmetrics.daemon.outbox import Outbox
+from mlflow_sysmetrics.daemon.points import Point
 from mlflow_sysmetrics.daemon.sender import Sender
 from mlflow_sysmetrics.daemon.window import DECIMALS, Value, Window
 from mlflow_sysmetrics.samples import TOTALS, Kind
@@ -54,11 +55,11 @@ class Feed:
         self.ended = threading.Event()
         self.holders = 0
         self._prefix = f"system/{settings.node_id}/" if settings.node_id else "system/"
+        self._names: dict[str, str] = {}
         self._totals: dict[str, _Total] = {}
 
     def emit(self, values: Iterable[Value], timestamp: int) -> None:
         """Puts one point per value into the outbox; totals count from the run's first point."""
-        prefix = self._prefix
         points = []
         for key, kind, value in values:
             if kind in TOTALS:
@@ -69,6 +70,25 @@ class Feed:
                 if kind is Kind.EVENTS and not grown:
                     continue
                 value = total.value  # noqa: PLW2901 - the same quantity from another zero
-            points.append(Point(prefix + key, round(value, DECIMALS), timestamp))
-        if points:
-            self.sender.append(self.outbox, points)
+            name = self._names.get(key)
+            if name is None:  # one string for all points of the series: it is most of what a point weighs
+                name = self._names[key] = self._prefix + key
+            points.append(Point(name, round(value, DECIMALS), timestamp))
+        if points and self.outbox.refused is None:
+            self._keep(points)
+
+    def end(self) -> None:
+        """Ends the feed after its last point. For the sampler."""
+        if self.outbox.backing is not None:
+            self.outbox.backing.end()
+        self.sender.hasten([self.outbox])  # somebody waits for the end of the run
+        self.ended.set()
+
+    def _keep(self, points: list[Point]) -> None:
+        """Puts points on disk, then into the outbox: a crash in between loses nothing."""
+        backing = self.outbox.backing
+        # Nobody else adds points to this outbox, so this is the index that they will have.
+        place = None if backing is None else backing.append(self.outbox.appended, points)
+        taken = self.sender.append(self.outbox, points, place=place)
+        if not taken and backing is not None:  # given up in this moment
+            backing.acknowledge(self.outbox.settled)

@@ -1,15 +1,11 @@
-"""What is sent, and where it waits until the server has it.
-
-An outbox holds what one run is owed, in memory and within a bound that all runs of a server share. The
-journal on disk is to take this place: it keeps the same promises over the death of the process.
-"""
+"""What is sent: points, in memory or on disk, and the batches they travel in."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
-from itertools import islice
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 
 class Point(NamedTuple):
@@ -20,60 +16,100 @@ class Point(NamedTuple):
     timestamp: int
 
 
-class Outbox:
-    """What one run is owed by the server. Only its sender touches it, under the sender's lock.
+class Backing(Protocol):
+    """Where the points of one run lie on disk. The sampler appends, the sender does the rest."""
+
+    def append(self, index: int, points: Sequence[Point]) -> int | None:
+        """Puts points of one moment on disk; returns the place to read them from, None where it cannot."""
+
+    def acknowledge(self, settled: int) -> None:
+        """Says that all points below an index are delivered or given up."""
+
+    def read(self, since: int, place: int, most: int) -> tuple[list[tuple[int, Point]], int]:
+        """Returns points from an index on, with their indices, and the place to go on from.
+
+        Raises:
+            OSError: the disk does not answer.
+        """
+
+    def end(self) -> None:
+        """Says that no more points will come."""
+
+
+@dataclass(slots=True)
+class Held:
+    """Consecutive points in memory.
 
     Attributes:
-        run_id: the run.
-        started_at: milliseconds since 1970 when the run started, from which steps are counted; None until
-            the server has been asked.
-        send_interval: seconds between two sends.
-        due_at: monotonic time of the next send; None while there is nothing to send.
-        sent_at: monotonic time of the last send, at first of the first point.
-        closed: no more points will come.
-        failures: attempts in a row that the server did not take.
-        refused: why the server takes nothing for this run; None while it does.
+        first: index of the oldest.
+        saved: whether they are on disk, too.
+        points: the points.
     """
 
-    def __init__(self, run_id: str, started_at: int | None, send_interval: float) -> None:
-        self.run_id = run_id
-        self.started_at = started_at
-        self.send_interval = send_interval
-        self.due_at: float | None = None
-        self.sent_at: float | None = None
-        self.closed = False
-        self.refused: str | None = None
-        self.failures = 0
-        self.appended = 0
-        self.settled = 0  # delivered or given up, in the order in which they were appended
-        self.points: deque[Point] = deque()
-        self.tags: dict[str, str] = {}
+    first: int
+    saved: bool
+    points: deque[Point]
 
     @property
-    def empty(self) -> bool:
-        """Whether the server is owed nothing."""
-        return not self.points and not self.tags
+    def until(self) -> int:
+        """One more than the index of the newest."""
+        return self.first + len(self.points)
 
-    def append(self, points: Iterable[Point], tags: dict[str, str]) -> int:
-        """Puts points and tags at the end and returns how many points there were."""
-        before = len(self.points)
-        self.points.extend(points)
-        self.tags.update(tags)
-        added = len(self.points) - before
-        self.appended += added
-        return added
 
-    def first(self, count: int) -> list[Point]:
-        """Returns the oldest points without taking them out."""
-        return list(islice(self.points, count))
+@dataclass(slots=True)
+class Spilled:
+    """Consecutive points that are on disk only.
 
-    def settle(self, points: int, tags: dict[str, str]) -> int:
-        """Takes out the oldest points and the tags that were sent; returns how many points those were."""
-        points = min(points, len(self.points))
-        for _ in range(points):
-            self.points.popleft()
-        self.settled += points
-        for key, value in tags.items():
-            if self.tags.get(key) == value:
-                del self.tags[key]
-        return points
+    Attributes:
+        first: index of the oldest.
+        until: one more than the index of the newest.
+        place: where to read them from.
+    """
+
+    first: int
+    until: int
+    place: int
+
+
+class Batch(NamedTuple):
+    """What is sent at once.
+
+    Attributes:
+        points: the points.
+        settles: one more than the highest index that is settled with them.
+        indices: those of the points, where they are not consecutive.
+        place: where on disk those after them begin; None for points from memory.
+        lost: how many points between them are not on disk any more.
+    """
+
+    points: list[Point]
+    settles: int
+    indices: list[int] | None = None
+    place: int | None = None
+    lost: int = 0
+
+    def shortened(self, count: int) -> Batch:
+        """Returns the oldest points of it only."""
+        if count >= len(self.points):
+            return self
+        if self.indices is None:
+            return self._replace(points=self.points[:count], settles=self.settles - len(self.points) + count)
+        settles = self.indices[count]
+        lost = self.lost - (self.settles - settles - (len(self.points) - count))
+        # The place stays where it was read from: the next read skips what is settled.
+        return Batch(self.points[:count], settles, self.indices[:count], None, max(lost, 0))
+
+
+def read_back(backing: Backing, spilled: Spilled, most: int) -> Batch:
+    """Returns the oldest points of a stretch that is on disk only.
+
+    Raises:
+        OSError: the disk does not answer.
+    """
+    found, place = backing.read(spilled.first, spilled.place, most)
+    inside = [(index, point) for index, point in found if index < spilled.until]
+    # What is missing was thinned: between the points, or all that is left.
+    settles = inside[-1][0] + 1 if inside else spilled.until
+    points = [point for _, point in inside]
+    lost = settles - spilled.first - len(points)
+    return Batch(points, settles, [index for index, _ in inside], place, lost).shortened(most)

@@ -147,8 +147,11 @@ def _end() -> None:
 def _forget_parent() -> None:
     """Leaves a forked child without daemon: threads do not survive a fork, and locks may be held for ever."""
     global _lock, _daemon  # noqa: PLW0603
+    daemon = _daemon
     _lock = threading.RLock()
     _daemon = None
+    if daemon is not None:
+        daemon.forget_after_fork()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows

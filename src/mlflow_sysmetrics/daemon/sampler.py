@@ -154,8 +154,7 @@ class Sampler:
                 feed.window = None
             if feed in self._feeds:
                 del self._feeds[feed]
-                feed.sender.hasten([feed.outbox])  # somebody waits for the end of the run
-                feed.ended.set()
+                feed.end()
 
     def _open_windows(self, now: float) -> None:
         opened: dict[float, Window] = {}

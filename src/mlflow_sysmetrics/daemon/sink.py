@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-import re
+import json
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from mlflow_sysmetrics.daemon.answers import fault
 from mlflow_sysmetrics.daemon.points import Point
-from mlflow_sysmetrics.errors import RunRefused, ServerUnreachable
+from mlflow_sysmetrics.daemon.tracking_uris import redacted, without_secrets
+from mlflow_sysmetrics.errors import DeliveryError, RunRefused, ServerUnreachable
 
-MAX_POINTS_PER_BATCH = 1000  #: MLflow's own limit, https://mlflow.org/docs/latest/rest-api#log-batch
+__all__ = ["Sink", "current_tracking_uri", "open_sink", "redacted", "without_secrets"]
 
-# One try, one answer: the sender does the waiting. MLflow's defaults (120 s, 7 retries) would hold it for
-# a quarter of an hour.
-_REQUEST_SECONDS = 20
+# One try, one answer: the sender does the waiting. MLflow's defaults (120 s, 7 retries) would hold it for a
+# quarter of an hour. A server on the other side of the world shakes hands within a second, and a batch of a
+# thousand points takes a busy database a few.
+_CONNECT_SECONDS = 5
+_READ_SECONDS = 15
+# The read timeout is for each piece. An answer that drips in takes no longer than this in all; it is read in
+# pieces so small that even a byte a second lets us look at the clock.
+_ANSWER_SECONDS = 30
+_PIECE_BYTES = 8
 _OK = 200
 _LONGEST_REASON = 300
+_LONGEST_TEXT = 2000  # of an answer that is searched for what it complains of
 
 
 class _NoRetries(int):
@@ -27,9 +37,8 @@ class _NoRetries(int):
 
 _LOG_BATCH = "/api/2.0/mlflow/runs/log-batch"
 _GET_RUN = "/api/2.0/mlflow/runs/get"
-# Answers that no waiting can change. Any other one, and any that is not MLflow's own (a proxy's page with 404
-# or 400), may pass.
-_FINAL = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE"})
+_RUNNING = "RUNNING"
+_ALIVE = frozenset({_RUNNING, "SCHEDULED"})
 
 
 class Sink(Protocol):
@@ -43,13 +52,21 @@ class Sink(Protocol):
             RunRefused: there is no such run.
         """
 
+    def has_ended(self, run_id: str) -> bool:
+        """Returns whether the run is over, or does not exist any more.
+
+        Raises:
+            ServerUnreachable: the server may tell later.
+        """
+
     def send(
         self, run_id: str, points: Sequence[Point], steps: Sequence[int], tags: Mapping[str, str]
     ) -> None:
-        """Delivers points and tags of one run, at most `MAX_POINTS_PER_BATCH` points.
+        """Delivers points and tags of one run, at most a thousand points.
 
         Raises:
             ServerUnreachable: nothing is known to have arrived; sending the same again is harmless.
+            BatchTooLarge: the server takes fewer at a time.
             RunRefused: this run will never take them.
         """
 
@@ -59,22 +76,6 @@ def current_tracking_uri() -> str:
     from mlflow.tracking import get_tracking_uri  # noqa: PLC0415 - importing us must not import MLflow
 
     return str(get_tracking_uri())
-
-
-def redacted(tracking_uri: str) -> str:
-    """Returns the URI without user, password and query, for messages.
-
-    Never raises, and rather cuts too much: a password may hold what it should not.
-    """
-    scheme, colon, rest = tracking_uri.partition("://")
-    if not rest.startswith("/"):  # there is an authority, which may have a user and a password
-        rest = rest.rpartition("@")[2]
-    return f"{scheme}{colon}{rest}".partition("?")[0]
-
-
-def without_secrets(text: str, tracking_uri: str) -> str:
-    """Returns a message with every user and password of a URI cut out, and the tracking URI redacted."""
-    return re.sub(r"://[^\s/]*@", "://", text.replace(tracking_uri, redacted(tracking_uri)))
 
 
 def open_sink(tracking_uri: str) -> Sink:
@@ -105,8 +106,14 @@ class RestSink:
 
     def started_at(self, run_id: str) -> int:
         """Returns when the run started, in milliseconds since 1970."""
-        answer = self._request("GET", _GET_RUN, params={"run_id": run_id})
-        return int(answer["run"]["info"]["start_time"])
+        return int(self._info(run_id)["start_time"])
+
+    def has_ended(self, run_id: str) -> bool:
+        """Returns whether the run is over, or does not exist any more."""
+        try:
+            return bool(self._info(run_id).get("status", _RUNNING) not in _ALIVE)
+        except RunRefused:
+            return True
 
     def send(
         self, run_id: str, points: Sequence[Point], steps: Sequence[int], tags: Mapping[str, str]
@@ -119,33 +126,38 @@ class RestSink:
         pairs = [{"key": key, "value": value} for key, value in tags.items()]
         self._request("POST", _LOG_BATCH, json={"run_id": run_id, "metrics": metrics, "tags": pairs})
 
+    def _info(self, run_id: str) -> Any:  # noqa: ANN401 - JSON
+        return self._request("GET", _GET_RUN, params={"run_id": run_id})["run"]["info"]
+
     def _request(self, method: str, endpoint: str, **body: object) -> Any:  # noqa: ANN401 - JSON
         from mlflow.utils.rest_utils import http_request  # noqa: PLC0415 - loaded by the store already
 
+        ends = time.monotonic() + _ANSWER_SECONDS
         try:
+            creds = self._get_host_creds()
             response = http_request(
-                self._get_host_creds(),
+                creds,
                 endpoint,
                 method,
                 max_retries=_NoRetries(0),
-                timeout=_REQUEST_SECONDS,
                 raise_on_status=False,
+                stream=True,
+                **_timeouts(creds),
                 **body,
             )
+            text = _read(response, ends)
+        except ServerUnreachable:
+            raise
         except Exception as error:
             # Not only requests' own: credential providers and auth plugins run in there too.
             raise ServerUnreachable(_reason(error)) from error
         try:
-            answer = response.json()
+            answer = json.loads(text)
         except ValueError:
             answer = None
         if response.status_code == _OK and isinstance(answer, dict):
             return answer
-        code = answer.get("error_code") if isinstance(answer, dict) else None
-        reason = f"HTTP {response.status_code} {code or response.reason or ''}".rstrip()
-        if isinstance(answer, dict) and answer.get("message"):
-            reason += f": {answer['message']}"
-        raise (RunRefused if code in _FINAL else ServerUnreachable)(_first_line(reason))
+        raise _fault(response, answer, text)
 
 
 class ClientSink:
@@ -157,6 +169,13 @@ class ClientSink:
     def started_at(self, run_id: str) -> int:
         """Returns when the run started, in milliseconds since 1970."""
         return int(self._call(self._client.get_run, run_id).info.start_time)
+
+    def has_ended(self, run_id: str) -> bool:
+        """Returns whether the run is over, or does not exist any more."""
+        try:
+            return self._call(self._client.get_run, run_id).info.status not in _ALIVE
+        except RunRefused:
+            return True
 
     def send(
         self, run_id: str, points: Sequence[Point], steps: Sequence[int], tags: Mapping[str, str]
@@ -176,8 +195,45 @@ class ClientSink:
             return method(*arguments, **named)
         except Exception as error:
             # Stores raise MlflowException, but also what their database, file system or plugin raises.
-            final = getattr(error, "error_code", None) in _FINAL
-            raise (RunRefused if final else ServerUnreachable)(_reason(error)) from error
+            code = getattr(error, "error_code", None)
+            raise fault(None, code, str(error)[:_LONGEST_TEXT], _reason(error)) from error
+
+
+def _timeouts(creds: Any) -> dict[str, Any]:  # noqa: ANN401 - MLflow's
+    """Returns the timeouts of a request, in the form that what makes it understands."""
+    if getattr(creds, "use_databricks_sdk", False):  # it takes one number, and retries by itself
+        return {"timeout": _READ_SECONDS, "retry_timeout_seconds": _READ_SECONDS}
+    return {"timeout": (_CONNECT_SECONDS, _READ_SECONDS)}
+
+
+def _read(response: Any, ends: float) -> bytes:  # noqa: ANN401 - of requests
+    """Returns the body of an answer.
+
+    Raises:
+        ServerUnreachable: it has not come to its end in time.
+    """
+    text = bytearray()
+    for piece in response.iter_content(_PIECE_BYTES):
+        text += piece
+        if time.monotonic() > ends:
+            response.close()
+            raise ServerUnreachable(f"the answer drips in, and was not complete after {_ANSWER_SECONDS} s")
+    return bytes(text)
+
+
+def _fault(response: Any, answer: object, text: bytes) -> DeliveryError:  # noqa: ANN401 - of requests
+    """Returns what to raise for an answer that is not a success."""
+    code = answer.get("error_code") if isinstance(answer, dict) else None
+    reason = f"HTTP {response.status_code} {code or response.reason or ''}".rstrip()
+    if isinstance(answer, dict) and answer.get("message"):
+        reason += f": {answer['message']}"
+    return fault(
+        response.status_code,
+        code if isinstance(code, str) else None,
+        text[:_LONGEST_TEXT].decode("utf-8", "replace"),
+        _first_line(reason),
+        response.headers.get("Retry-After"),
+    )
 
 
 def _reason(error: BaseException) -> str:

@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -186,7 +187,7 @@ def test_the_end_ends_all_runs(daemon: Daemon, sinks: dict[str, FakeSink]) -> No
     assert all(sinks["uri"].points(str(n)) for n in range(3))
 
 
-def test_an_end_in_an_outage_says_what_is_lost(
+def test_an_end_in_an_outage_says_what_waits_where(
     daemon: Daemon, sinks: dict[str, FakeSink], caplog: pytest.LogCaptureFixture
 ) -> None:
     sinks["uri"] = FakeSink(down=True)
@@ -194,7 +195,29 @@ def test_an_end_in_an_outage_says_what_is_lost(
     daemon.attach("run", "uri", impatient, started_at=STARTED_AT)
     eventually(lambda: daemon.sampler.ticks > 0)
     daemon.end()
+    status = daemon.status()
+    assert status.points_unsaved == 0
+    assert f"{status.points_pending} points wait in {status.journal}; they are sent by" in caplog.text
+    assert "are lost" not in caplog.text
+
+
+def test_an_end_in_an_outage_without_a_journal_says_what_is_lost(caplog: pytest.LogCaptureFixture) -> None:
+    settings = Settings(sampling_interval=0.1, samples_before_logging=1, flush_timeout=0.2, spool_dir="off")
+    daemon = Daemon(settings, collectors=[scripted(level=1)], open_sink=lambda _: FakeSink(down=True))
+    daemon.attach("run", "uri", settings, started_at=STARTED_AT)
+    eventually(lambda: daemon.sampler.ticks > 0)
+    daemon.end()
     assert "could not be delivered in time and are lost: connection refused" in caplog.text
+    assert "wait in" not in caplog.text
+
+
+def test_an_end_with_everything_delivered_leaves_no_journal(daemon: Daemon) -> None:
+    daemon.attach("run", "uri", FAST, started_at=STARTED_AT)
+    assert daemon.flush(5)
+    path = Path(str(daemon.status().journal))
+    assert path.exists()
+    daemon.end()
+    assert not list(path.parent.iterdir())
 
 
 def test_a_run_that_the_server_refuses_stops_nobody(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
@@ -245,7 +268,7 @@ def test_runs_that_come_and_go_leave_nothing_behind(daemon: Daemon) -> None:
     for n in range(300):
         daemon.detach(daemon.attach(str(n), "uri", FAST, started_at=STARTED_AT), None)
     (sender,) = daemon._senders.values()
-    assert not sender._outboxes
+    assert not list(sender._turns)
     assert not daemon._feeds
     assert not daemon.sampler._feeds
     assert not daemon.sampler._windows

@@ -9,9 +9,11 @@ from itertools import pairwise
 import pytest
 
 from fakes import STARTED_AT, FakeClock, FakeSink
-from mlflow_sysmetrics.daemon.points import Outbox, Point
+from mlflow_sysmetrics.daemon.allowance import Allowance
+from mlflow_sysmetrics.daemon.outbox import Outbox
+from mlflow_sysmetrics.daemon.points import Point
 from mlflow_sysmetrics.daemon.sender import Sender
-from mlflow_sysmetrics.errors import RunRefused, ServerUnreachable
+from mlflow_sysmetrics.errors import BatchTooLarge, NotAllowed, RunRefused, ServerUnreachable
 
 URI = "http://user:secret@server:5000"
 
@@ -19,11 +21,11 @@ URI = "http://user:secret@server:5000"
 class Bench:
     """A sender on a bench: its clock, its sink, and outboxes to fill."""
 
-    def __init__(self, **options: int) -> None:
+    def __init__(self, **bounds: int) -> None:
         self.clock = FakeClock()
         self.sink = FakeSink()
         self.opened = 0
-        self.sender = Sender(URI, self.open, self.clock, jitter=lambda: 1.0, **options)
+        self.sender = Sender(URI, self.open, self.clock, jitter=lambda: 1.0, allowance=Allowance(**bounds))
 
     def open(self, uri: str) -> FakeSink:
         assert uri == URI
@@ -249,7 +251,7 @@ def test_a_run_that_is_gone_is_set_aside_and_said_once(
 
 
 def test_too_many_points_drop_the_oldest_and_count_them(caplog: pytest.LogCaptureFixture) -> None:
-    bench = Bench(max_pending_points=100)
+    bench = Bench(unsaved=100)
     small, large = bench.outbox("small"), bench.outbox("large")
     bench.put(small, 10)
     bench.put(large, 150)
@@ -263,7 +265,7 @@ def test_too_many_points_drop_the_oldest_and_count_them(caplog: pytest.LogCaptur
 
 
 def test_points_dropped_while_they_are_under_way_are_counted_once() -> None:
-    bench = Bench(max_pending_points=5)
+    bench = Bench(unsaved=5)
     outbox = bench.outbox()
     bench.put(outbox, 5)
     bench.clock.move(11)
@@ -381,7 +383,7 @@ def test_a_run_that_alone_is_refused_does_not_hold_up_its_end(bench: Bench) -> N
     bench.put(other)
     bench.sender.hasten([other])
     bench.clock.move(2)
-    bench.sender._retry_at = -1.0
+    bench.sender._rest.until = -1.0
     assert bench.sender.send_next()
     assert bench.sink.points("other")
     assert not bench.sender.wait(debt, bench.clock.seconds + 5)
@@ -391,9 +393,9 @@ def test_a_closed_outbox_is_let_go_when_it_is_empty(bench: Bench) -> None:
     outbox = bench.outbox()
     bench.put(outbox)
     bench.sender.close(outbox)
-    assert list(bench.sender._outboxes) == [outbox]
+    assert list(bench.sender._turns) == [outbox]
     bench.run_until(11)
-    assert not bench.sender._outboxes
+    assert not bench.sender._turns
 
 
 def test_points_that_come_after_the_closing_are_delivered_all_the_same(bench: Bench) -> None:
@@ -402,7 +404,7 @@ def test_points_that_come_after_the_closing_are_delivered_all_the_same(bench: Be
     bench.put(outbox)
     bench.run_until(11)
     assert len(bench.sink.points("run")) == 1
-    assert not bench.sender._outboxes
+    assert not bench.sender._turns
 
 
 def test_no_lock_is_held_during_a_request(bench: Bench) -> None:
@@ -421,3 +423,93 @@ def test_no_lock_is_held_during_a_request(bench: Bench) -> None:
     bench.sink.send = blocked  # type: ignore[method-assign]
     bench.sender.send_next()
     assert appended == [1]
+
+
+def test_a_server_that_takes_two_hundred_at_once_gets_all_in_smaller_batches(bench: Bench) -> None:
+    send = bench.sink.send
+
+    def azure(run_id: str, points: list[Point], *rest: object) -> None:
+        if len(points) > 200:
+            raise BatchTooLarge("HTTP 400")
+        send(run_id, points, *rest)  # type: ignore[arg-type]
+
+    bench.sink.send = azure  # type: ignore[method-assign]
+    bench.put(bench.outbox(), 2500)
+    bench.run_until(11)
+    assert [point.value for point in bench.sink.points("run")] == list(range(2500))
+    assert {len(batch.points) for batch in bench.sink.batches} == {125}
+    assert bench.sender.counts().last_error is None
+
+
+def test_a_point_that_is_too_large_by_itself_is_given_up_and_counted(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    send = bench.sink.send
+
+    def picky(run_id: str, points: list[Point], *rest: object) -> None:
+        if any(point.value == 77 for point in points):
+            raise BatchTooLarge("HTTP 413")
+        send(run_id, points, *rest)  # type: ignore[arg-type]
+
+    bench.sink.send = picky  # type: ignore[method-assign]
+    bench.put(bench.outbox(), 300)
+    bench.run_until(11)
+    assert [point.value for point in bench.sink.points("run")] == [n for n in range(300) if n != 77]
+    counts = bench.sender.counts()
+    assert (counts.delivered, counts.pending, counts.dropped) == (299, 0, 1)
+    assert {"sysmetrics.points_dropped": "1"} in [batch.tags for batch in bench.sink.batches]
+    assert "does not take system/x: HTTP 413" in caplog.text
+
+
+def test_tags_that_are_too_large_do_not_take_the_points_with_them(bench: Bench) -> None:
+    outbox = bench.outbox()
+    send = bench.sink.send
+
+    def picky(run_id: str, points: list[Point], steps: list[int], tags: dict[str, str]) -> None:
+        if tags:
+            raise BatchTooLarge("HTTP 400")
+        send(run_id, points, steps, tags)
+
+    bench.sink.send = picky  # type: ignore[method-assign]
+    bench.put(outbox, 5)
+    bench.sender.append(outbox, tags={"sys.long": "x" * 9000})
+    bench.run_until(11)
+    assert len(bench.sink.points("run")) == 5
+    assert outbox.empty
+
+
+def test_a_server_is_left_alone_as_long_as_it_asks_even_when_a_run_ends(bench: Bench) -> None:
+    outbox = bench.outbox()
+    bench.sink.failures = [ServerUnreachable("HTTP 429", retry_after=40)]
+    bench.put(outbox)
+    bench.run_until(20)
+    debt = bench.sender.hasten([outbox])
+    assert not bench.sender.send_next()
+    assert not bench.sender.wait(debt, bench.clock.seconds + 5)
+    bench.run_until(55)
+    assert len(bench.sink.points("run")) == 1
+
+
+def test_wrong_credentials_are_one_warning_with_its_remedy_and_a_try_a_minute(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.sink.failures = [NotAllowed("HTTP 401")] * 5
+    bench.put(bench.outbox())
+    bench.run_until(280)
+    assert len(bench.sink.failures) == 0
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "set MLFLOW_TRACKING_USERNAME" in caplog.text
+    bench.run_until(330)
+    assert len(bench.sink.points("run")) == 1
+
+
+def test_what_others_had_owed_waits_for_the_runs_that_live(bench: Bench) -> None:
+    left, live = bench.outbox("left"), bench.outbox("live")
+    left.replayed = True
+    left.hold([Point("system/x", 1.0, STARTED_AT)])
+    bench.sender.adopt(left)
+    bench.put(live)
+    bench.sender.hasten([live])
+    assert bench.sender.send_next()
+    assert bench.sink.points("live")
+    assert not bench.sink.points("left")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mlflow_sysmetrics.daemon.sink import ClientSink, RestSink, redacted, without_secrets
+from mlflow_sysmetrics.daemon.sink import ClientSink, RestSink, _read, _timeouts
+from mlflow_sysmetrics.daemon.tracking_uris import redacted, without_secrets
 from mlflow_sysmetrics.errors import RunRefused, ServerUnreachable
 
 
@@ -95,3 +96,41 @@ def test_credentials_that_cannot_be_had_may_be_had_later() -> None:
 
     with pytest.raises(ServerUnreachable, match="token expired"):
         RestSink(expired).send("run", [], [], {})
+
+
+class Dripping:
+    """An answer that comes in piece by piece."""
+
+    status_code = 200
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self.pieces = pieces
+        self.closed = False
+
+    def iter_content(self, _: int) -> list[bytes]:
+        return self.pieces
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_an_answer_that_drips_in_for_ever_is_not_waited_for() -> None:
+    answer = Dripping([b"{", b"}"])
+    with pytest.raises(ServerUnreachable, match="drips in"):
+        _read(answer, ends=-1.0)
+    assert answer.closed
+
+
+def test_an_answer_that_comes_in_time_is_read_to_its_end() -> None:
+    assert _read(Dripping([b"{", b"}"]), ends=float("inf")) == b"{}"
+
+
+def test_connecting_and_reading_have_short_timeouts_of_their_own() -> None:
+    assert _timeouts(object()) == {"timeout": (5, 15)}
+
+
+def test_the_sdk_of_databricks_which_knows_one_number_gets_one() -> None:
+    class Creds:
+        use_databricks_sdk = True
+
+    assert _timeouts(Creds()) == {"timeout": 15, "retry_timeout_seconds": 15}

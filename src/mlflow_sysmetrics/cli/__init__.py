@@ -1,0 +1,21 @@
+"""The command line: one file per command."""
+
+from __future__ import annotations
+
+import click
+
+from mlflow_sysmetrics.cli.reap import reap
+from mlflow_sysmetrics.cli.status import status
+from mlflow_sysmetrics.cli.sync import sync
+
+__all__ = ["main"]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="mlflow-sysmetrics")
+def main() -> None:
+    """System metrics of MLflow runs: what waits on this machine, and what its dead processes left behind."""
+
+
+for command in (status, sync, reap):
+    main.add_command(command)

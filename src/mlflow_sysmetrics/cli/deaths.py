@@ -1,0 +1,184 @@
+"""Which runs still say RUNNING although nothing samples them any more, and why."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlflow_sysmetrics.cli.causes import cause
+from mlflow_sysmetrics.cli.durations import spoken
+from mlflow_sysmetrics.cli.spooled import SpooledJournal, SpooledRun
+from mlflow_sysmetrics.cli.tracked_runs import TrackedRun, TrackingServer
+from mlflow_sysmetrics.daemon.journal_scan import unsettled
+from mlflow_sysmetrics.daemon.tracking_uris import redacted, with_secrets
+from mlflow_sysmetrics.errors import DeliveryError
+
+_MILLISECONDS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """A run whose process is taken to be gone.
+
+    Attributes:
+        run: what its server says of it.
+        server: that server.
+        why: what is known of its end.
+        last_sign: milliseconds since 1970 of its newest point, here or there; None where it has none.
+        journal: what its process left on this machine; None where it left nothing.
+        waiting: points of it in there that are to be delivered first.
+    """
+
+    run: TrackedRun
+    server: TrackingServer
+    why: str
+    last_sign: int | None
+    journal: Path | None = None
+    waiting: int = 0
+
+
+@dataclass(slots=True)
+class Search:
+    """Looks for dead runs, in the journals of this machine and on one tracking server.
+
+    Attributes:
+        tracking_uri: the server to search, with its credentials; None for the journals alone.
+        older_than: seconds after which a run without a point is taken to be dead.
+        experiments: names of the experiments to look at; none for all.
+        any_host: takes the runs of other machines, too.
+        alone: run id -> why a run was left alone that would else be dead.
+        faults: what could not be found out.
+    """
+
+    tracking_uri: str | None
+    older_than: float
+    experiments: Sequence[str] = ()
+    any_host: bool = False
+    alone: dict[str, str] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+    _servers: dict[str, TrackingServer | None] = field(default_factory=dict)
+
+    def deaths(self, journals: Sequence[SpooledJournal]) -> list[Death]:
+        """Returns the dead runs, those of this machine's journals first.
+
+        Raises:
+            LookupError: the server to search has no experiment of a name.
+        """
+        living = _living(journals)
+        found = list(self._in_journals(journals, living))
+        if self.tracking_uri is not None:
+            seen = {death.run.run_id for death in found} | set(self.alone)
+            try:
+                found += self._on_server(self.tracking_uri, living, seen)
+            except DeliveryError as error:
+                self._fault(self.tracking_uri, str(error))
+        return found
+
+    def server(self, uri: str) -> TrackingServer | None:
+        """Returns the server of a journalled URI, with the credentials that were given; None if it fails."""
+        wanted = with_secrets(uri, () if self.tracking_uri is None else (self.tracking_uri,))
+        if wanted not in self._servers:
+            try:
+                self._servers[wanted] = TrackingServer(wanted)
+            except DeliveryError as error:
+                self._servers[wanted] = None
+                self._fault(wanted, str(error))
+        return self._servers[wanted]
+
+    def _in_journals(self, journals: Sequence[SpooledJournal], living: Mapping[str, str]) -> Iterator[Death]:
+        for journal in journals:
+            for spooled in () if journal.alive else journal.runs:
+                run_id = spooled.journaled.run_id
+                if spooled.journaled.ended:
+                    continue
+                if run_id in living:
+                    self.alone[run_id] = living[run_id]
+                    continue
+                death = self._of(journal, spooled)
+                if death is not None:
+                    yield death
+
+    def _of(self, journal: SpooledJournal, spooled: SpooledRun) -> Death | None:
+        """Returns the death of a run in an orphaned journal, if its server still says RUNNING."""
+        known = spooled.journaled
+        server = self.server(known.tracking_uri)
+        if server is None:
+            return None
+        try:
+            run = server.run(known.run_id)
+            if run is None or not run.running or not self._is_wanted(server, run):
+                return None
+        except DeliveryError as error:
+            self._fault(server.uri, str(error))
+            self._servers[server.uri] = None  # one that is down is not asked for every run
+            return None
+        # Somebody has resumed it, or another node of its job feeds it: the writer of this journal did not.
+        if (
+            run.last_sign is not None
+            and run.last_sign > journal.written_at
+            and not self._is_old(run.last_sign)
+        ):
+            self.alone[known.run_id] = "another process feeds it"
+            return None
+        newest, system = _with_waiting(journal.path, spooled, run)
+        why = cause(known.cgroup, known.oom_kills, system)
+        return Death(run, server, why, newest, journal.path, spooled.waiting)
+
+    def _on_server(self, uri: str, living: Mapping[str, str], seen: set[str]) -> Iterator[Death]:
+        server = self.server(uri)
+        if server is None:
+            return
+        here = platform.node()  # as the tag sys.hostname is made
+        for run in server.sampled_runs(self.experiments):
+            # A run without any system point may never have been sampled: log_system_metrics=False.
+            if run.run_id in seen or run.last_sign is None or not run.system:
+                continue
+            if not self._is_old(run.last_sign) or not (self.any_host or run.hostname == here):
+                continue
+            if run.run_id in living:
+                self.alone[run.run_id] = living[run.run_id]
+                continue
+            yield Death(run, server, cause(None, None, run.system), run.last_sign)
+
+    def _is_wanted(self, server: TrackingServer, run: TrackedRun) -> bool:
+        if not self.experiments:
+            return True
+        try:
+            return run.experiment_id in server.experiment_ids(self.experiments)
+        except LookupError:
+            return False  # another server than the one whose experiments were named
+
+    def _is_old(self, timestamp: int) -> bool:
+        return time.time() - timestamp / _MILLISECONDS > self.older_than
+
+    def _fault(self, uri: str, reason: str) -> None:
+        fault = f"{redacted(uri)}: {reason}"
+        if fault not in self.faults:
+            self.faults.append(fault)
+
+
+def age(death: Death) -> str:
+    """Returns how long ago the run gave its last sign of life, for people."""
+    return "-" if death.last_sign is None else spoken(time.time() - death.last_sign / _MILLISECONDS)
+
+
+def _living(journals: Sequence[SpooledJournal]) -> dict[str, str]:
+    """Returns the runs that a living process of this machine feeds, with who that is."""
+    return {
+        run.journaled.run_id: f"{journal.owner}, feeds it"
+        for journal in journals
+        for run in journal.runs
+        if journal.alive and not run.journaled.ended
+    }
+
+
+def _with_waiting(path: Path, spooled: SpooledRun, run: TrackedRun) -> tuple[int | None, dict[str, float]]:
+    """Returns time and values of the newest points, of which the server may not have the last ones yet."""
+    newest, system = run.last_sign, dict(run.system)
+    for _, point in unsettled(path, spooled.journaled.number):
+        system[point.key] = point.value
+        newest = point.timestamp if newest is None else max(newest, point.timestamp)
+    return newest, system

@@ -1,0 +1,146 @@
+"""`mlflow-sysmetrics reap`: ends the runs whose process died without saying so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mlflow_sysmetrics.cli.deaths import Death, Search, age
+from mlflow_sysmetrics.cli.durations import duration
+from mlflow_sysmetrics.cli.options import (
+    directory_option,
+    journals_directory,
+    json_option,
+    tracking_uri_option,
+)
+from mlflow_sysmetrics.cli.reaping import Reaper
+from mlflow_sysmetrics.cli.spooled import look
+from mlflow_sysmetrics.cli.table import counted, print_json, print_table
+from mlflow_sysmetrics.cli.tracked_runs import tracking_uri_in_force
+from mlflow_sysmetrics.errors import JournalUnavailable
+
+_HEADS = ("RUN", "NAME", "SERVER", "LAST POINT", "WHY")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was found and done.
+
+    Attributes:
+        deaths: the dead runs.
+        killed: ids of those that were set to KILLED.
+        alone: run id -> why a run was left alone.
+        faults: what could not be found out or done.
+        searched: whether a server was searched, beside the journals.
+    """
+
+    deaths: Sequence[Death]
+    killed: Sequence[str]
+    alone: dict[str, str]
+    faults: Sequence[str]
+    searched: bool
+
+
+@click.command()
+@click.option(
+    "--older-than",
+    metavar="DURATION",
+    callback=duration,
+    default="10m",
+    show_default=True,
+    help="Take a run without a journal here for dead when its last point is older: 90s, 10m, 2h, 1d.",
+)
+@click.option("--apply", is_flag=True, help="Do it; without this nothing is changed.")
+@click.option("--experiment", "experiments", metavar="NAME", multiple=True, help="Only this one; repeatable.")
+@click.option("--any-host", is_flag=True, help="Runs that began on other machines, too.")
+@directory_option
+@tracking_uri_option
+@json_option
+def reap(  # noqa: PLR0913 - the options of the command
+    *,
+    older_than: float,
+    apply: bool,
+    experiments: tuple[str, ...],
+    any_host: bool,
+    chosen: Path | None,
+    tracking_uri: str | None,
+    as_json: bool,
+) -> None:
+    """End the runs whose process died without saying so.
+
+    Finds runs that still say RUNNING on their server although (a) the journal of their process lies on this
+    machine and that process is gone, or (b) they began on this machine, carry sys.metrics=on and have had no
+    point for long. (b) asks the server of --tracking-uri or MLFLOW_TRACKING_URI. With --apply, what waits in
+    their journal is delivered first; then they are set to KILLED, with the time of their last point as
+    their end, and the tag sysmetrics.reaped says why. Runs that a living process of this machine feeds are
+    left alone.
+    """
+    directory = journals_directory(chosen)
+    uri = tracking_uri or tracking_uri_in_force()
+    search = Search(uri, older_than, experiments, any_host)
+    try:
+        found = list(look(directory))
+        deaths = search.deaths(found)
+    except JournalUnavailable as error:
+        raise click.ClickException(str(error)) from error
+    except LookupError as error:
+        raise click.BadParameter(str(error.args[0]), param_hint="--experiment") from error
+    killed = Reaper(search, found).reap(deaths) if apply else []
+    report = Report(deaths, killed, search.alone, search.faults, uri is not None)
+    if as_json:
+        print_json(_document(report, applied=apply))
+    else:
+        _print(report, applied=apply)
+    if report.faults:
+        raise SystemExit(1)
+
+
+def _print(report: Report, *, applied: bool) -> None:
+    if report.deaths:
+        rows = [(one.run.run_id, one.run.name, one.server.name, age(one), one.why) for one in report.deaths]
+        print_table(_HEADS, rows)
+        click.echo()
+    waiting = sum(death.waiting for death in report.deaths)
+    if not report.deaths and not report.faults:
+        click.echo("No run says RUNNING without a process that feeds it.")
+    elif report.deaths and applied:
+        click.echo(f"{counted(len(report.killed), 'run')} set to KILLED.")
+    elif report.deaths:
+        first = f"delivers {counted(waiting, 'point')} and " if waiting else ""
+        click.echo(
+            f"Nothing was changed. --apply {first}sets {counted(len(report.deaths), 'run')} to KILLED."
+        )
+    for run_id, why in report.alone.items():
+        click.echo(f"Left alone: {run_id}: {why}.", err=True)
+    if not report.searched:
+        click.echo(
+            "Only runs in journals were looked at: --tracking-uri or MLFLOW_TRACKING_URI names a server.",
+            err=True,
+        )
+    for fault in report.faults:
+        click.echo(f"Error: {fault}", err=True)
+
+
+def _document(report: Report, *, applied: bool) -> dict[str, Any]:
+    return {
+        "applied": applied,
+        "runs": [
+            {
+                "run_id": death.run.run_id,
+                "name": death.run.name,
+                "tracking_uri": death.server.name,
+                "last_point": death.last_sign,
+                "reason": death.why,
+                "points_waiting": death.waiting,
+                "journal": str(death.journal) if death.journal else None,
+                "killed": death.run.run_id in report.killed,
+            }
+            for death in report.deaths
+        ],
+        "left_alone": report.alone,
+        "faults": list(report.faults),
+    }

@@ -1,0 +1,135 @@
+"""A journal whose owner died: what it owes, to whom, and what becomes of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from mlflow_sysmetrics.daemon.journal import Journal, JournaledRun
+from mlflow_sysmetrics.daemon.outbox import POINTS_DROPPED, Outbox
+from mlflow_sysmetrics.daemon.own_journal import RunBacking
+from mlflow_sysmetrics.daemon.sink import Sink
+from mlflow_sysmetrics.daemon.tracking_uris import with_secrets
+
+_SEND_INTERVAL_SECONDS = 10.0  # only after a failure: a backlog goes out batch by batch
+_KEPT_SECONDS = 30 * 86400  # a run that still says RUNNING after a month is nobody's any more
+
+
+class Orphan:
+    """Gives out what a journal owes as outboxes that read from it and acknowledge in it.
+
+    At most one batch of it is in memory at a time, and only while that is sent.
+
+    Args:
+        journal: claimed.
+        progress: told how many points more are settled, by the thread of a sender.
+    """
+
+    def __init__(self, journal: Journal, progress: Callable[[int], None]) -> None:
+        self.journal = journal
+        self._progress = progress
+        self._outboxes: dict[Outbox, str] = {}
+        self._written_at = _modified(journal.path)
+        for run in journal.runs:
+            if run.settled < run.appended:
+                self._outboxes[self._outbox(run)] = run.tracking_uri
+
+    @property
+    def servers(self) -> set[str]:
+        """Tracking URIs of what it owes, without secrets."""
+        return set(self._outboxes.values())
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing waits."""
+        return all(outbox.empty for outbox in self._outboxes)
+
+    @property
+    def waiting(self) -> int:
+        """How many points wait."""
+        return sum(outbox.waiting for outbox in self._outboxes)
+
+    def by_server(self) -> dict[str, list[Outbox]]:
+        """Returns what it owes, by tracking URI."""
+        found: dict[str, list[Outbox]] = {}
+        for outbox, uri in self._outboxes.items():
+            found.setdefault(uri, []).append(outbox)
+        return found
+
+    def let_go(
+        self, open_sink: Callable[[str], Sink], known_uris: Iterable[str], most_questions: int | None = None
+    ) -> int:
+        """Closes the journal, and deletes it if nothing waits in it and none of its runs says RUNNING.
+
+        Args:
+            open_sink: makes the sink to ask of a run.
+            known_uris: tracking URIs with their credentials.
+            most_questions: how many requests that is worth; by default as many as it takes.
+
+        Returns:
+            How many it took.
+        """
+        asked = 0
+        # One that owed nothing stays as it is, since its file's time says how long it has been kept.
+        wanted = not self.settled or (bool(self._outboxes) and not self.journal.clear())
+        if not wanted and time.time() - self._written_at < _KEPT_SECONDS:
+            for run in self.journal.runs:
+                if run.ended:
+                    continue
+                if most_questions is not None and asked >= most_questions:
+                    wanted = True
+                    break
+                asked += 1
+                if not _has_ended(run, open_sink, known_uris):
+                    wanted = True
+                    break
+        self.journal.close(delete=not wanted)
+        return asked
+
+    def _outbox(self, run: JournaledRun) -> Outbox:
+        outbox = Outbox(run.run_id, run.started_at, _SEND_INTERVAL_SECONDS, replayed=True)
+        outbox.backing = _OrphanRun(self.journal, run.number, outbox, self._progress)
+        outbox.appended = outbox.settled = run.settled
+        outbox.spill(run.appended - run.settled, 0)
+        outbox.closed = True
+        outbox.dropped = run.dropped
+        if run.dropped:
+            outbox.tags[POINTS_DROPPED] = str(run.dropped)
+        return outbox
+
+
+class _OrphanRun(RunBacking):
+    """One run of an orphan; it tells how the delivery goes on."""
+
+    def __init__(
+        self, journal: Journal, number: int, outbox: Outbox, progress: Callable[[int], None]
+    ) -> None:
+        super().__init__(journal, number)
+        self._outbox = outbox
+        self._tell = progress
+        self._told = outbox.settled
+
+    def acknowledge(self, settled: int) -> None:
+        """Says that all points below an index are delivered or given up."""
+        super().acknowledge(settled)
+        if settled > self._told or self._outbox.empty:
+            self._tell(settled - self._told)
+            self._told = settled
+
+
+def _has_ended(run: JournaledRun, open_sink: Callable[[str], Sink], known_uris: Iterable[str]) -> bool:
+    """Asks the server whether a run is over; one that cannot be asked may go on."""
+    try:
+        return open_sink(with_secrets(run.tracking_uri, known_uris)).has_ended(run.run_id)
+    except Exception:  # noqa: BLE001
+        # A store is made by MLflow or by a plugin, and may raise anything.
+        return False
+
+
+def _modified(path: Path) -> float:
+    """Returns when a file was written last, in seconds since 1970; now if it is not there any more."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return time.time()

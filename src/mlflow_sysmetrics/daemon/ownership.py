@@ -1,0 +1,150 @@
+"""Who owns a journal: its name says who made it, a lock beside it dies with the process that has it now."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlflow_sysmetrics.errors import JournalUnavailable
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+LOCK_SUFFIX = ".lock"
+_OWN_EYES_ONLY = 0o600
+_NAME = re.compile(r"(?P<host>.+)-[0-9]+-[0-9a-f]{8}\.jsonl")
+
+
+def hostname() -> str:
+    """Returns this machine's name, as it stands in the names of journals."""
+    return re.sub(r"[^\w.-]", "_", socket.gethostname(), flags=re.ASCII) or "localhost"
+
+
+def new_path(directory: Path) -> Path:
+    """Returns a path for a journal of this process that nothing else has."""
+    return directory / f"{hostname()}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
+
+
+def host_of(journal: Path) -> str | None:
+    """Returns the name of the machine that made a journal; None for a file that is no journal."""
+    found = _NAME.fullmatch(journal.name)
+    return found["host"] if found else None
+
+
+def lock_path(journal: Path) -> Path:
+    """Returns the path of the lock beside a journal."""
+    return journal.with_suffix(LOCK_SUFFIX)
+
+
+class Ownership:
+    """Holds the lock of one journal.
+
+    On POSIX it is an flock, which belongs to the open file and not to the process: a forked child shares it,
+    and keeps it alive after its parent's death unless it closes its copy.
+    """
+
+    def __init__(self, journal: Path, lock: BaseFileLock) -> None:
+        self.journal = journal
+        self._lock = lock
+        # filelock has no public name for its descriptor, neither in 3.x nor in 4.x.
+        self._descriptor: int | None = getattr(_context(lock), "lock_file_fd", None)
+        self._identity = _identity(self._descriptor)
+
+    @classmethod
+    def take(cls, journal: Path) -> Ownership | None:
+        """Takes the lock of a journal without waiting; returns None where somebody else holds it.
+
+        Raises:
+            JournalUnavailable: the lock cannot be tried.
+        """
+        from filelock import Timeout  # noqa: PLC0415 - costs 30 ms, which a program without runs need not pay
+
+        try:
+            lock = _new_lock(lock_path(journal))
+            lock.acquire(timeout=0)
+        except Timeout:
+            return None
+        # A filesystem without locks is a NotImplementedError, which is a RuntimeError, to older versions.
+        except (OSError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise JournalUnavailable(f"no lock in {journal.parent}: {reason}") from error
+        return cls(journal, lock)
+
+    def take_again(self) -> None:
+        """Takes the lock once more, after somebody has deleted its file.
+
+        Raises:
+            OSError: it cannot be taken.
+        """
+        self.let_go()
+        try:
+            again = Ownership.take(self.journal)
+        except JournalUnavailable as error:
+            raise OSError(str(error)) from error
+        if again is None:
+            raise OSError(None, "somebody else owns the journal now")
+        vars(self).update(vars(again))
+
+    def let_go(self, *, delete: bool = False) -> None:
+        """Releases the lock.
+
+        Args:
+            delete: deletes the lock's file too, after the journal: whoever gets the lock of a file that was
+                deleted in that moment finds no journal, and leaves.
+        """
+        path = lock_path(self.journal)
+        if delete and os.name != "nt":  # Windows deletes no open file
+            _delete(path)
+        with contextlib.suppress(OSError, RuntimeError):
+            self._lock.release(force=True)
+        if delete and os.name == "nt":
+            _delete(path)
+
+    def forget_after_fork(self) -> None:
+        """Closes a forked child's copy of the lock, which stays locked: it is the parent's."""
+        descriptor, self._descriptor = self._descriptor, None
+        # filelock 4 has closed it already, in a fork handler of its own; older ones would unlock it when the
+        # object is collected.
+        context = _context(self._lock)
+        if getattr(context, "lock_file_fd", None) is not None:
+            context.lock_file_fd = None
+        if descriptor is not None and _identity(descriptor) == self._identity:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+
+def _new_lock(path: Path) -> BaseFileLock:
+    from filelock import FileLock  # noqa: PLC0415 - as above
+
+    # Any thread may let go of what another has taken.
+    wanted: dict[str, Any] = {"timeout": 0, "thread_local": False, "mode": _OWN_EYES_ONLY}
+    try:
+        # A lock that is the mere existence of a file would outlive its owner. Before 3.21 there was none.
+        return FileLock(path, fallback_to_soft=False, **wanted)
+    except TypeError:
+        return FileLock(path, **wanted)
+
+
+def _context(lock: BaseFileLock) -> Any:  # noqa: ANN401 - private to filelock
+    return getattr(lock, "_context", None)
+
+
+def _identity(descriptor: int | None) -> tuple[int, int] | None:
+    """Returns what tells an open file from another one that has got its number."""
+    if descriptor is None:
+        return None
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _delete(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()

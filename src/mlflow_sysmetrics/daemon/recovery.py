@@ -1,0 +1,200 @@
+"""What processes that died had owed: delivered in the background by the next one, or by `sync` in front.
+
+An orphan is a journal whose owner is dead. Whoever gets its lock delivers what waits in it, acknowledges in
+it, and deletes it. Where a run in it was never detached, its process died: then the journal is kept, without
+its points, so that `reap` can tell what became of the run.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow_sysmetrics.clock import Clock, SystemClock
+from mlflow_sysmetrics.daemon.journal import Journal
+from mlflow_sysmetrics.daemon.orphan import Orphan
+from mlflow_sysmetrics.daemon.outbox import Outbox
+from mlflow_sysmetrics.daemon.sender import Sender
+from mlflow_sysmetrics.daemon.sink import Sink, open_sink
+from mlflow_sysmetrics.daemon.spool import claim, journals
+from mlflow_sysmetrics.daemon.tracking_uris import redacted, with_secrets
+from mlflow_sysmetrics.thread import start_thread
+
+THREAD_NAME = "sysmetrics-recovery"
+
+# Each orphan is two open files of somebody else's process. A server that is away keeps its orphans in hand,
+# and must leave room for those of others.
+_MOST_IN_HAND = 16
+_MOST_PER_SERVER = 4
+# Orphans that only wait for `reap` cost a request each to see whether they still must.
+_MOST_QUESTIONS = 20
+_STEP_SECONDS = 1.0  # so that a foreground replay can be interrupted while it waits
+
+_logger = logging.getLogger("mlflow_sysmetrics")
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What became of one orphan.
+
+    Attributes:
+        delivered: points that its servers took.
+        dropped: points that were given up: their run is gone, or the journal had thinned them.
+        waiting: points that still wait.
+        faults: why they do, one line per server, without secrets.
+    """
+
+    delivered: int
+    dropped: int
+    waiting: int
+    faults: tuple[str, ...]
+
+
+def replay(  # noqa: PLR0913 - the parts that a test replaces
+    journal: Journal,
+    open_sink: Callable[[str], Sink] = open_sink,
+    progress: Callable[[int], None] = lambda _: None,
+    *,
+    tracking_uri: str | None = None,
+    patience_seconds: float = 10.0,
+    clock: Clock | None = None,
+) -> Replayed:
+    """Delivers what waits in an orphan, in the foreground, and lets go of it.
+
+    Args:
+        journal: from `spool.claim`; closed on return, and deleted if nobody needs it any more.
+        open_sink: makes the sink of a tracking server.
+        progress: told how many points more are settled.
+        tracking_uri: used, with its credentials, for the runs of that server.
+        patience_seconds: longest wait for a server that does not answer; its points then stay where they are.
+        clock: tells the time.
+    """
+    clock = clock or SystemClock()
+    orphan = Orphan(journal, progress)
+    known = [] if tracking_uri is None else [tracking_uri]
+    delivered = dropped = 0
+    faults: list[str] = []
+    try:
+        for uri, outboxes in orphan.by_server().items():
+            sender = Sender(with_secrets(uri, known), open_sink, clock)
+            for outbox in outboxes:
+                sender.adopt(outbox)
+            _deliver(sender, patience_seconds, clock)
+            counts = sender.counts()
+            delivered += counts.delivered
+            dropped += counts.dropped
+            if any(not outbox.empty for outbox in outboxes):
+                faults.append(f"{redacted(uri)}: {counts.last_error or 'no answer'}")
+    finally:
+        orphan.let_go(open_sink, known)
+    return Replayed(delivered, dropped, orphan.waiting, tuple(faults))
+
+
+def _deliver(sender: Sender, patience_seconds: float, clock: Clock) -> None:
+    """Sends until nothing waits, or the server has not answered for too long."""
+    gives_up_at = clock.monotonic() + patience_seconds
+    while True:
+        settled = sender.counts()
+        if sender.send_next():
+            sender.tell()
+            counts = sender.counts()
+            if (counts.delivered, counts.dropped) != (settled.delivered, settled.dropped):
+                gives_up_at = clock.monotonic() + patience_seconds
+            continue
+        wait = sender.due_in()
+        if clock.monotonic() + wait > gives_up_at:
+            return
+        time.sleep(min(max(wait, 0.0), _STEP_SECONDS))
+
+
+class Recovery:
+    """Takes over orphans of this machine, a few at a time, and hands what they owe to the senders.
+
+    Args:
+        directory: returns where the journals are; called in the thread.
+        adopt: gives an outbox to the sender of a tracking URI that has no secrets.
+        open_sink: makes the sink of a tracking server.
+        known_uris: returns tracking URIs with their credentials.
+    """
+
+    def __init__(
+        self,
+        directory: Callable[[], Path],
+        adopt: Callable[[str, Outbox], None],
+        open_sink: Callable[[str], Sink],
+        known_uris: Callable[[], list[str]],
+    ) -> None:
+        self._directory = directory
+        self._adopt = adopt
+        self._open_sink = open_sink
+        self._known_uris = known_uris
+        self._settled = threading.Event()
+        self._in_hand: list[Orphan] = []
+        self._servers: dict[Path, set[str]] = {}
+        self._questions = _MOST_QUESTIONS
+
+    def start(self) -> None:
+        """Starts the thread, which ends when all orphans are dealt with.
+
+        Raises:
+            RuntimeError: the interpreter is shutting down.
+        """
+        start_thread(self.run, THREAD_NAME)
+
+    def run(self) -> None:
+        """Takes orphans over until there are none. The thread does nothing else."""
+        try:
+            self._take_over_all()
+        except Exception as error:  # noqa: BLE001
+            # The user's machine may be laid out in any way, and what is left lies where it lay.
+            _logger.debug("Recovery of journals ended: %s: %s.", type(error).__name__, error)
+
+    def forget_after_fork(self) -> None:
+        """Closes a forked child's descriptors; the orphans stay its parent's."""
+        for orphan in self._in_hand:
+            orphan.journal.forget_after_fork()
+
+    def _take_over_all(self) -> None:
+        waiting = journals(self._directory())
+        random.shuffle(waiting)  # many processes may start at once; nothing but their order hangs on it
+        while waiting or self._in_hand:
+            waiting = [path for path in waiting if not self._take(path)]
+            self._let_go_of_settled()
+            if self._in_hand:
+                self._settled.wait()
+                self._settled.clear()
+                self._let_go_of_settled()
+
+    def _take(self, path: Path) -> bool:
+        """Takes an orphan over; returns whether it needs no more thought."""
+        if self._is_busy(self._servers.get(path, set())):
+            return False
+        journal = claim(path)
+        if journal is None:
+            return True
+        orphan = Orphan(journal, lambda _: self._settled.set())
+        outboxes = orphan.by_server()
+        if self._is_busy(outboxes.keys()):
+            self._servers[path] = set(outboxes)
+            journal.close(delete=False)
+            return False
+        self._in_hand.append(orphan)
+        for uri, owed in outboxes.items():
+            for outbox in owed:
+                self._adopt(uri, outbox)
+        return True
+
+    def _is_busy(self, servers: Iterable[str]) -> bool:
+        counts = [sum(one in orphan.servers for orphan in self._in_hand) for one in servers]
+        return len(self._in_hand) >= _MOST_IN_HAND or max(counts, default=0) >= _MOST_PER_SERVER
+
+    def _let_go_of_settled(self) -> None:
+        settled = [orphan for orphan in self._in_hand if orphan.settled]
+        for orphan in settled:
+            self._questions -= orphan.let_go(self._open_sink, self._known_uris(), self._questions)
+            self._in_hand.remove(orphan)

@@ -1,0 +1,43 @@
+"""The one check that every case of the chaos suite ends with."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from chaos_sampled import Evidence, Sampled
+from chaos_server import TrackingServer
+
+
+def assert_all_on_server(server: TrackingServer, sides: Iterable[Path]) -> int:
+    """Fails unless the server has what was sampled, all of it, each point once, at the step of its time.
+
+    Args:
+        server: the tracking server.
+        sides: what the programs wrote down, one file each.
+
+    Returns:
+        How many points that were.
+    """
+    said = Evidence.read(sides)
+    assert said.taken, "nothing was sampled"
+    stored = server.points(*said.run_ids)
+    found = Counter(Sampled(one.run_id, one.key, one.timestamp, one.value) for one in stored)
+    taken = Counter(said.taken)
+    lost = taken - found
+    # A tick that a kill interrupted may have been journalled or not, each of its points on its own.
+    foreign = found - taken - Counter(said.unsure)
+    assert not lost, f"{lost.total()} of {taken.total()} points lost, such as {next(iter(lost))}"
+    assert not foreign, f"{foreign.total()} points doubled or never sampled, such as {next(iter(foreign))}"
+    started_at = server.started_at(*said.run_ids)
+    wrong = [one for one in stored if one.step != max(one.timestamp - started_at[one.run_id], 0) // 1000]
+    assert not wrong, f"{len(wrong)} points at a wrong step, such as {wrong[0]}"
+    return found.total()
+
+
+def assert_nothing_on_server(server: TrackingServer, sides: Iterable[Path]) -> None:
+    """Fails if the server has a point of these programs."""
+    run_ids = Evidence.read(sides).run_ids
+    assert run_ids, "nothing was sampled"
+    assert not server.points(*run_ids)

@@ -1,0 +1,69 @@
+"""What the chaos suite shares; its test files name this as their plugin.
+
+Not a conftest.py: the tests one floor up import theirs by that name.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from chaos_nursery import Nursery, nursery
+from chaos_proxy import Proxy
+from chaos_server import TrackingServer
+from chaos_starter import Starter
+
+
+@pytest.fixture(scope="session")
+def session_server(
+    tmp_path_factory: pytest.TempPathFactory, empty_database: Path
+) -> Iterator[TrackingServer]:
+    """The one real server of a session, for tests that leave it as it was."""
+    directory = tmp_path_factory.mktemp("server")
+    server = TrackingServer(Path(shutil.copy(empty_database, directory / "runs.db")), directory / "log")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def tracking(session_server: TrackingServer) -> TrackingServer:
+    """A real `mlflow server`, running."""
+    return session_server
+
+
+@pytest.fixture
+def proxy(tracking: TrackingServer) -> Iterator[Proxy]:
+    """A proxy in front of the server, without trouble at first."""
+    running = Proxy(tracking.port)
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="session")
+def session_nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    """The one process of a session that has imported MLflow and forks programs."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(("MLFLOW_", "_MLFLOW_"))]:
+            patch.delenv(name)
+        with nursery(tmp_path_factory.mktemp("programs")) as running:
+            yield running
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    """Where the journals of a test's programs lie."""
+    return tmp_path / "spool"
+
+
+@pytest.fixture
+def start(session_nursery: Nursery, spool: Path) -> Iterator[Starter]:
+    """Starts programs; those that still run when the test ends are killed."""
+    starter = Starter(session_nursery, spool)
+    yield starter
+    starter.end()

@@ -1,0 +1,252 @@
+"""A proxy on loopback that spoils what passes through it, in as many ways as networks and servers do.
+
+It is a plain TCP server with just enough HTTP to know where a request ends. What happens to a request is
+one function of the table `TROUBLES`; `Proxy.trouble` names the one in force. Connections that are in some
+trouble are reset as soon as another one, or none, is in force.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
+
+from chaos_server import HOST
+
+# Without a bound a fault of ours would hang the suite; no request of a test takes so long.
+_SOCKET_SECONDS = 60.0
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close() sends RST instead of FIN
+_LONGEST_HEAD = 65536
+LOG_BATCH = "/api/2.0/mlflow/runs/log-batch"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request, with the moment in monotonic seconds at which it had arrived."""
+
+    path: str
+    head: bytes
+    body: bytes
+    arrived_at: float
+
+
+class _Mode(NamedTuple):
+    """What is in force: read and replaced as one, since every connection has a thread of its own."""
+
+    trouble: str
+    only: str
+    over: threading.Event  # set when another one comes into force
+
+
+class Proxy:
+    """Passes requests on to a server, one connection each, and spoils them when told to.
+
+    Attributes:
+        url: where it listens.
+        requests: all that arrived whole, oldest first, whatever became of them.
+    """
+
+    def __init__(self, upstream_port: int) -> None:
+        self.requests: list[Request] = []
+        self._upstream = (HOST, upstream_port)
+        self._mode = _Mode("none", "", threading.Event())
+        self._listener = self._listen(0)
+        self.port: int = self._listener.getsockname()[1]
+        self.url = f"http://{HOST}:{self.port}"
+
+    def trouble(self, name: str, *, only: str = "") -> None:
+        """Has requests treated in another way from now on, and resets those that are in trouble.
+
+        Args:
+            name: one of `TROUBLES` or `EARLY_TROUBLES`, or "refuse": nobody listens.
+            only: the beginning of the paths that one of `TROUBLES` happens to; all by default.
+        """
+        before, self._mode = self._mode, _Mode(name, only, threading.Event())
+        before.over.set()
+        if name == "refuse":
+            # Closing alone leaves the port open where a thread is inside accept().
+            with suppress(OSError):
+                self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+        elif self._listener.fileno() < 0:
+            self._listener = self._listen(self.port)
+
+    @contextmanager
+    def troubled(self, name: str, *, only: str = "") -> Iterator[None]:
+        """Spoils requests for the time of a ``with`` block."""
+        self.trouble(name, only=only)
+        try:
+            yield
+        finally:
+            self.trouble("none")
+
+    def await_requests(self, count: int, *, path: str = LOG_BATCH, seconds: float = 30) -> list[Request]:
+        """Waits until so many more requests for a path have come, and returns them."""
+        before = len(self.requests)
+        ends = time.monotonic() + seconds
+        while len(found := [one for one in self.requests[before:] if one.path == path]) < count:
+            assert time.monotonic() < ends, f"{len(found)} of {count} requests within {seconds:g} s"
+            time.sleep(0.01)
+        return found
+
+    def close(self) -> None:
+        """Stops listening and lets go of all connections."""
+        self.trouble("refuse")
+
+    def _listen(self, port: int) -> socket.socket:
+        listener = socket.create_server((HOST, port), backlog=256)
+        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+        return listener
+
+    def _accept(self, listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                client.settimeout(_SOCKET_SECONDS)
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        mode = self._mode
+        with closing(client), suppress(OSError, EOFError):
+            if mode.trouble in EARLY_TROUBLES:
+                EARLY_TROUBLES[mode.trouble](client, mode.over)
+                return
+            request = read_request(client)
+            self.requests.append(request)
+            chosen = mode.trouble if request.path.startswith(mode.only) else "none"
+            TROUBLES[chosen](Spoiled(client, request, mode.over, self._upstream))
+
+
+@dataclass(frozen=True)
+class Spoiled:
+    """What a trouble has to do with: the client, its request, the end of the trouble, the server behind."""
+
+    client: socket.socket
+    request: Request
+    over: threading.Event
+    upstream: tuple[str, int]
+
+    def forward(self) -> bytes:
+        """Hands the request on and returns the whole answer."""
+        with closing(socket.create_connection(self.upstream, timeout=_SOCKET_SECONDS)) as server:
+            server.sendall(self.request.head + self.request.body)
+            return b"".join(iter(lambda: server.recv(65536), b""))
+
+    def answer(self, status: str, body: str, *headers: str) -> None:
+        """Answers in the server's place."""
+        lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close", *headers]
+        self.client.sendall("\r\n".join([*lines, "", body]).encode())
+
+
+def reset(client: socket.socket) -> None:
+    """Ends a connection the hard way."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    client.close()
+
+
+def read_request(client: socket.socket) -> Request:
+    """Reads one request, and asks in its head for the connection to be closed after it."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += _receive(client)
+    head, _, body = received.partition(b"\r\n\r\n")
+    length = re.search(rb"(?im)^content-length:\s*(\d+)", head)
+    while len(body) < (int(length[1]) if length else 0):
+        body += _receive(client)
+    lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"connection:")]
+    path = lines[0].split(b" ")[1].partition(b"?")[0].decode()
+    head = b"\r\n".join([*lines, b"Connection: close", b"", b""])
+    return Request(path, head, body, time.monotonic())
+
+
+def _receive(client: socket.socket) -> bytes:
+    received = client.recv(65536)
+    if not received:
+        raise EOFError
+    return received
+
+
+def _half_open(client: socket.socket, over: threading.Event) -> None:
+    """Nobody at the other end reads, nor ever says so."""
+    over.wait(_SOCKET_SECONDS)
+    reset(client)
+
+
+def _reset_mid_body(client: socket.socket, over: threading.Event) -> None:
+    del over
+    received = b""
+    while b"\r\n\r\n" not in received:  # the body follows its head at once, and some of it is read with it
+        received += client.recv(64)
+    reset(client)
+
+
+EARLY_TROUBLES: Mapping[str, Callable[[socket.socket, threading.Event], None]] = MappingProxyType(
+    {"half-open": _half_open, "reset-mid-body": _reset_mid_body}
+)  #: those that come before a request has arrived whole; they happen to every path
+
+
+def _pass_on(spoiled: Spoiled) -> None:
+    spoiled.client.sendall(spoiled.forward())
+
+
+def _hang(spoiled: Spoiled) -> None:
+    spoiled.over.wait(_SOCKET_SECONDS)
+    reset(spoiled.client)
+
+
+def _reset(spoiled: Spoiled) -> None:
+    reset(spoiled.client)
+
+
+def _lose_answer(spoiled: Spoiled) -> None:
+    """The server has committed what the client must believe lost."""
+    spoiled.forward()
+    reset(spoiled.client)
+
+
+def _cut_answer(spoiled: Spoiled) -> None:
+    answer = spoiled.forward()
+    spoiled.client.sendall(answer[: len(answer) // 2])
+    reset(spoiled.client)
+
+
+def _drip(spoiled: Spoiled) -> None:
+    """A byte a second: no single read ever times out."""
+    for byte in spoiled.forward():
+        spoiled.client.sendall(bytes([byte]))
+        if spoiled.over.wait(1):
+            break
+    reset(spoiled.client)
+
+
+def _refusal(status: str, body: str, *headers: str) -> Callable[[Spoiled], None]:
+    return lambda spoiled: spoiled.answer(status, body, *headers)
+
+
+RETRY_AFTER_SECONDS = 2
+_LATER = f"Retry-After: {RETRY_AFTER_SECONDS}"
+TROUBLES: Mapping[str, Callable[[Spoiled], None]] = MappingProxyType(
+    {
+        "none": _pass_on,
+        "reset": _reset,
+        "hang": _hang,
+        "lose-answer": _lose_answer,
+        "cut-answer": _cut_answer,
+        "drip": _drip,
+        "500": _refusal("500 Internal Server Error", '{"error_code": "INTERNAL_ERROR", "message": "no"}'),
+        "502": _refusal("502 Bad Gateway", "<html>\n<h1>Bad Gateway</h1></html>", "Content-Type: text/html"),
+        "503": _refusal("503 Service Unavailable", "", _LATER),
+        "429": _refusal(
+            "429 Too Many Requests", '{"error_code": "REQUEST_LIMIT_EXCEEDED", "message": "no"}', _LATER
+        ),
+        "401": _refusal("401 Unauthorized", '{"error_code": "UNAUTHENTICATED", "message": "no"}'),
+        "refuse": _reset,  # what was still in the queue of connections
+    }
+)

@@ -1,0 +1,68 @@
+"""Programs that sample fast, with the journals of one test, and what is done with those journals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from chaos_nursery import Nursery, Program
+from chaos_sampled import COLLECTORS
+
+FAST = {
+    "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.1",
+    "MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING": "1",
+    "MLFLOW_SYSMETRICS_SEND_INTERVAL": "0.2",
+    "MLFLOW_SYSMETRICS_FLUSH_TIMEOUT": "5",
+    "MLFLOW_SYSMETRICS_COLLECTORS": COLLECTORS,
+}
+
+# The command as it is typed, in a process that has imported MLflow already.
+SYNC = """
+    import runpy
+    sys.argv = ["mlflow-sysmetrics", "sync", "--dir", os.environ["SPOOL"]]
+    runpy.run_module("mlflow_sysmetrics.cli", run_name="__main__")
+"""
+
+
+class Starter:
+    """Starts programs that sample fast, with the journals of one test, and ends what is left of them."""
+
+    def __init__(self, started_by: Nursery, spool: Path) -> None:
+        self.programs: list[Program] = []
+        self._syncs: list[Program] = []
+        self._nursery = started_by
+        self._spool = spool
+
+    def __call__(self, code: str, **environ: str) -> Program:
+        chosen = {**FAST, "MLFLOW_SYSMETRICS_SPOOL_DIR": str(self._spool), **environ}
+        program = self._nursery.start(code, **chosen)
+        self.programs.append(program)
+        return program
+
+    def sync(self) -> str:
+        """Runs `mlflow-sysmetrics sync` on the test's journals and returns what it says."""
+        program = self.begin_sync()
+        assert program.wait(120) == 0, program.stdout + program.stderr
+        return program.stdout
+
+    def begin_sync(self) -> Program:
+        """Starts `mlflow-sysmetrics sync` on the test's journals; it is no training, and samples nothing."""
+        program = self._nursery.start(SYNC, SPOOL=str(self._spool))
+        self._syncs.append(program)
+        return program
+
+    @property
+    def sides(self) -> list[Path]:
+        """What all of them sampled, by their own testimony."""
+        return [program.side for program in self.programs if program.side.exists()]
+
+    def end(self) -> None:
+        """Kills what still runs."""
+        for program in (*self.programs, *self._syncs):
+            if not program.ended:
+                program.kill()
+                program.wait()
+
+
+def journals(spool: Path) -> list[Path]:
+    """Returns the journals that lie in a directory."""
+    return sorted(spool.glob("*.jsonl"))

@@ -1,0 +1,84 @@
+"""The training goes on whatever our threads are stuck in: no lock that it takes is held over I/O."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from chaos_check import assert_all_on_server
+from chaos_server import TrackingServer
+from chaos_starter import Starter
+
+pytest_plugins = ["chaos_fixtures"]
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="programs are forked here")
+
+BLOCKED = """
+    inside, never = threading.Event(), threading.Event()
+    def block(*_, **__):
+        inside.set()
+        never.wait()
+"""
+# What a training thread calls. One call that waits for a stuck thread would never return.
+CALLS = """
+    def calls():
+        with mlflow_sysmetrics.attach(os.environ["OTHER"], tracking_uri=URL) as other:
+            other.put_tags({"a": "b"})
+        attachment.put_tags({"a": "b"})
+        mlflow_sysmetrics.status()
+        mlflow_sysmetrics.flush(0.1)
+        attachment.detach(0.1)
+        tell("returned")
+    training = threading.Thread(target=calls, daemon=True)
+    training.start()
+    training.join(30)
+    print(training.is_alive(), flush=True)
+"""
+
+
+def test_a_sender_that_is_stuck_for_ever_blocks_no_call_and_no_sample(
+    start: Starter, tracking: TrackingServer
+) -> None:
+    program = start(
+        BLOCKED
+        + """
+    from mlflow_sysmetrics.daemon.sink import RestSink
+    RestSink.send = block
+    attachment = mlflow_sysmetrics.attach(os.environ["RUN"], tracking_uri=URL)
+    assert inside.wait(30)
+    before = mlflow_sysmetrics.status().ticks
+    while mlflow_sysmetrics.status().ticks < before + 3:
+        time.sleep(0.01)
+    """
+        + CALLS
+        + "    os._exit(0)",
+        **environ(tracking),
+    )
+    assert program.wait() == 0, program.stderr
+    assert program.stdout == "False"
+    start.sync()
+    assert assert_all_on_server(tracking, start.sides) > 0
+
+
+def test_a_disk_that_never_answers_blocks_no_call_and_no_exit(
+    start: Starter, tracking: TrackingServer
+) -> None:
+    """As a network home directory does; the sampler is stuck in it, and nothing else."""
+    program = start(
+        BLOCKED
+        + """
+    from mlflow_sysmetrics.daemon.line_file import LineFile
+    LineFile.append = block
+    attachment = mlflow_sysmetrics.attach(os.environ["RUN"], tracking_uri=URL)
+    assert inside.wait(30)
+    """
+        + CALLS,
+        **environ(tracking),
+    )
+    assert program.wait() == 0, program.stderr
+    assert program.stdout == "False"
+
+
+def environ(tracking: TrackingServer) -> dict[str, str]:
+    """Returns what both programs are told."""
+    runs = {"RUN": tracking.new_run(), "OTHER": tracking.new_run()}
+    return {**runs, "CHAOS_URL": tracking.url, "MLFLOW_SYSMETRICS_FLUSH_TIMEOUT": "0.5"}

@@ -1,0 +1,96 @@
+"""What an end may cost while the server is away: a promise, and so the one timing that is a test."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+import pytest
+from chaos_nursery import Program
+from chaos_proxy import LOG_BATCH, Proxy
+from chaos_server import TrackingServer
+from chaos_starter import Starter
+
+pytest_plugins = ["chaos_fixtures"]
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="programs are forked here")
+
+FLUSH_TIMEOUT = 1.0
+PROMISED = FLUSH_TIMEOUT + 0.5
+# Three programs, a server and the test share what may be two busy cores, and MLflow's own request in end_run
+# is in it. Without a bound of ours it would be 20 seconds to minutes.
+SLACK = 1.5
+
+ATTACH = """
+    attachment = mlflow_sysmetrics.attach(os.environ["RUN"], tracking_uri=URL)
+    await_sample()
+    time.sleep(0.5)
+"""
+# Exit functions run in the opposite order, so that the one which is registered first sees the time of all others.
+WAYS: Mapping[str, str] = {
+    "detach": ATTACH
+    + """
+    began = time.monotonic()
+    attachment.detach()
+    print(time.monotonic() - began, flush=True)
+    os._exit(0)
+    """,
+    "exit": """
+    atexit.register(lambda: print(time.monotonic() - began, flush=True))
+    """
+    + ATTACH
+    + """
+    began = time.monotonic()
+    """,
+    "end_run": """
+    mlflow.start_run(run_id=os.environ["RUN"])
+    await_sample()
+    time.sleep(0.5)
+    began = time.monotonic()
+    mlflow.end_run()
+    print(time.monotonic() - began, flush=True)
+    os._exit(0)
+    """,
+}
+
+
+@pytest.mark.parametrize("trouble", ["refuse", "hang", "half-open", "drip", "503"])
+def test_an_end_costs_at_most_the_flush_timeout(
+    trouble: str, start: Starter, tracking: TrackingServer, proxy: Proxy
+) -> None:
+    """MLflow's own requests pass, as far as a trouble can tell them apart; else end_run is left out."""
+    spares_others = trouble not in {"refuse", "half-open"}
+    ways = WAYS if spares_others else {name: WAYS[name] for name in ("detach", "exit")}
+    with proxy.troubled(trouble, only=LOG_BATCH if spares_others else ""):
+        programs = {name: begin(start, tracking, proxy, code) for name, code in ways.items()}
+        for name, program in programs.items():
+            assert program.wait() == 0, program.stderr
+            assert float(program.stdout) < PROMISED + SLACK, name
+
+
+def begin(start: Starter, tracking: TrackingServer, proxy: Proxy, code: str) -> Program:
+    """Starts a training of a run of its own."""
+    return start(
+        code,
+        RUN=tracking.new_run(),
+        CHAOS_URL=proxy.url,
+        MLFLOW_TRACKING_URI=proxy.url,
+        MLFLOW_SYSMETRICS_FLUSH_TIMEOUT=str(FLUSH_TIMEOUT),
+    )
+
+
+def test_an_outage_costs_one_flush_timeout_however_many_runs_end_in_it(
+    start: Starter, tracking: TrackingServer, proxy: Proxy
+) -> None:
+    code = """
+        runs = os.environ["RUNS"].split()
+        began = time.monotonic()
+        for run in runs:
+            mlflow_sysmetrics.attach(run, tracking_uri=URL).detach()
+        print(time.monotonic() - began, flush=True)
+        os._exit(0)
+    """
+    runs = " ".join(tracking.new_run() for _ in range(8))
+    with proxy.troubled("hang"):
+        program = start(code, RUNS=runs, CHAOS_URL=proxy.url, MLFLOW_SYSMETRICS_FLUSH_TIMEOUT="1")
+        assert program.wait() == 0, program.stderr
+        assert float(program.stdout) < PROMISED + SLACK

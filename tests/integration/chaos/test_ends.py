@@ -1,0 +1,141 @@
+"""How a program may end: what is delivered then, what lies in the journal, and that one `sync` brings the rest."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from chaos_check import assert_all_on_server, assert_nothing_on_server
+from chaos_proxy import LOG_BATCH, Proxy
+from chaos_sampled import Evidence
+from chaos_server import TrackingServer
+from chaos_starter import Starter, journals
+
+pytest_plugins = ["chaos_fixtures"]
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="programs are forked here")
+
+# One sample when the run is attached, one when something ends it, and none between; and nothing is sent but by
+# an end. So what an end does is its own doing, whatever the machine is busy with.
+STILL = {
+    "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "3600",
+    "MLFLOW_SYSMETRICS_SEND_INTERVAL": "3600",
+    "MLFLOW_SYSMETRICS_FLUSH_TIMEOUT": "5",
+}
+ATTACH = """
+    attachment = mlflow_sysmetrics.attach(os.environ["RUN"], tracking_uri=URL)
+    await_sample()
+"""
+START_RUN = """
+    mlflow.start_run(run_id=os.environ["RUN"])
+    await_sample()
+"""
+# Each end that delivers is followed by one that does nothing, where it is not the end of the program itself.
+ENDS: Mapping[str, tuple[str, int]] = {
+    "end_run": (START_RUN + "    mlflow.end_run(); os._exit(0)", 0),
+    "detach": (ATTACH + "    attachment.detach(); os._exit(0)", 0),
+    "flush": (ATTACH + "    mlflow_sysmetrics.flush(); os._exit(0)", 0),
+    "exit": (ATTACH, 0),
+    "exit inside a run": (START_RUN, 0),
+    "sys.exit": (ATTACH + "    sys.exit(3)", 3),
+    "uncaught exception": (ATTACH + "    raise RuntimeError('training failed')", 1),
+    "KeyboardInterrupt": (ATTACH + "    os.kill(os.getpid(), signal.SIGINT); time.sleep(60)", -signal.SIGINT),
+    "sys.exit on SIGTERM": (
+        ATTACH
+        + """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(4))
+    os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)
+    """,
+        4,
+    ),
+    "exit with threads running": (
+        ATTACH
+        + """
+    def busy():
+        while True:
+            mlflow_sysmetrics.status(); attachment.put_tags({"a": "b"}); time.sleep(0)
+    for _ in range(3):
+        threading.Thread(target=busy, daemon=True).start()
+    threading.Timer(0.2, print).start()  # outlives the main thread
+    """,
+        0,
+    ),
+}
+DEATHS: Mapping[str, tuple[str, int]] = {
+    "SIGTERM": (ATTACH + "    os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)", -signal.SIGTERM),
+    "os._exit": (ATTACH + "    os._exit(5)", 5),
+    "SIGKILL": (ATTACH + "    os.kill(os.getpid(), signal.SIGKILL); time.sleep(60)", -signal.SIGKILL),
+    "SIGKILL inside a run": (START_RUN + "    os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
+}
+
+
+def end(start: Starter, tracking: TrackingServer, url: str, how: tuple[str, int], **environ: str) -> str:
+    """Runs a program to the end that it is to come to, and returns what it complained of."""
+    code, returncode = how
+    run = {"RUN": tracking.new_run(), "CHAOS_URL": url, "MLFLOW_TRACKING_URI": url}
+    program = start(code, **{**STILL, **run, **environ})
+    assert program.wait() == returncode, program.stderr
+    return program.stderr
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_an_end_that_python_sees_delivers_all_and_leaves_no_journal(
+    name: str, start: Starter, tracking: TrackingServer, spool: Path
+) -> None:
+    complaints = end(start, tracking, tracking.url, ENDS[name])
+    assert assert_all_on_server(tracking, start.sides) > 0
+    assert "sysmetrics" not in complaints
+    if "os._exit" in ENDS[name][0]:  # its journal is there, and owes nothing
+        start.sync()
+    # A program that is gone while it holds a run leaves its name there, for `reap`.
+    assert len(journals(spool)) == (1 if name == "flush" else 0)
+
+
+@pytest.mark.parametrize("name", DEATHS)
+def test_a_death_that_python_does_not_see_leaves_all_in_the_journal(
+    name: str, start: Starter, tracking: TrackingServer, spool: Path
+) -> None:
+    end(start, tracking, tracking.url, DEATHS[name])
+    assert_nothing_on_server(tracking, start.sides)
+    assert len(journals(spool)) == 1
+    start.sync()
+    assert assert_all_on_server(tracking, start.sides) > 0
+
+
+@pytest.mark.parametrize("name", [*ENDS, *DEATHS])
+def test_what_ended_while_the_server_was_away_is_there_after_one_sync(
+    name: str, start: Starter, tracking: TrackingServer, proxy: Proxy, spool: Path
+) -> None:
+    with proxy.troubled("500", only=LOG_BATCH):
+        how = {**ENDS, **DEATHS}[name]
+        end(start, tracking, proxy.url, how, MLFLOW_SYSMETRICS_FLUSH_TIMEOUT="0.3")
+        assert_nothing_on_server(tracking, start.sides)
+        assert len(journals(spool)) == 1
+    start.sync()
+    assert assert_all_on_server(tracking, start.sides) > 0
+
+
+def test_the_next_training_on_the_machine_brings_what_the_last_one_left(
+    start: Starter, tracking: TrackingServer
+) -> None:
+    """In the background, with nobody asking for it."""
+    end(start, tracking, tracking.url, DEATHS["SIGKILL"])
+    heir = start(
+        ATTACH + '    await_word("finish"); attachment.detach()',
+        **STILL,
+        RUN=tracking.new_run(),
+        CHAOS_URL=tracking.url,
+    )
+    heir.await_sample()
+    dead = start.programs[0]
+    run_ids = Evidence.read([dead.side]).run_ids
+    ends = time.monotonic() + 30
+    while not tracking.points(*run_ids):
+        assert time.monotonic() < ends, heir.stderr
+        time.sleep(0.02)
+    heir.tell("finish")
+    assert heir.wait() == 0
+    assert assert_all_on_server(tracking, start.sides) > 0

@@ -1,0 +1,131 @@
+"""A day in one process, and thousands of runs in turn: nothing grows."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import threading
+import tracemalloc
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+from chaos_starter import Starter
+
+from fakes import STARTED_AT, FakeClock, scripted
+from mlflow_sysmetrics.daemon import sampler, sender
+from mlflow_sysmetrics.daemon.daemon import Daemon
+from mlflow_sysmetrics.daemon.points import Point
+from mlflow_sysmetrics.settings import Settings
+
+pytest_plugins = ["chaos_fixtures"]
+
+RUNS = 10_000
+DAY_SECONDS = 24 * 3600
+TICKS_PER_RUN = DAY_SECONDS // RUNS  # 8, at the default rate of one a second; the rest is between two runs
+WARM = 1_000  # runs after which everything that is made once has been made
+# What is counted and cached once more in a day of which nothing is kept; a single point kept per run is 1 MB.
+GROWTH_BYTES = 50_000
+
+
+class CountingSink:
+    """Takes everything and keeps nothing."""
+
+    def __init__(self) -> None:
+        self.points = 0
+
+    def started_at(self, run_id: str) -> int:
+        del run_id
+        return STARTED_AT
+
+    def send(
+        self, run_id: str, points: Sequence[Point], steps: Sequence[int], tags: Mapping[str, str]
+    ) -> None:
+        del run_id, steps, tags
+        self.points += len(points)
+
+
+@pytest.fixture
+def traced() -> Iterator[None]:
+    tracemalloc.start()
+    yield
+    tracemalloc.stop()
+
+
+@pytest.mark.usefixtures("traced")
+def test_a_day_with_ten_thousand_runs_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch, spool: Path
+) -> None:
+    """The threads are this test: it ticks and sends itself, so that a day lasts seconds."""
+    for module in (sampler, sender):
+        monkeypatch.setattr(module, "start_thread", lambda *_: None)
+    clock, sink = FakeClock(), CountingSink()
+    settings = Settings(spool_dir=str(spool))
+    collectors = [scripted(level=1, share=2, total=3)]
+    daemon = Daemon(settings, clock=clock, collectors=collectors, open_sink=lambda _: sink)
+    warm = size_of_process()
+    for number in range(RUNS):
+        live(daemon, f"run-{number}", settings, clock)
+        if number == WARM:
+            warm = size_of_process()
+    memory, descriptors, threads = (now - then for now, then in zip(size_of_process(), warm, strict=True))
+    assert (descriptors, threads) == (0, 0)
+    assert memory < GROWTH_BYTES
+    assert daemon.sampler.ticks >= RUNS * TICKS_PER_RUN
+    status = daemon.status()
+    assert (status.points_delivered, status.points_pending, status.points_dropped) == (sink.points, 0, 0)
+    assert sum(path.stat().st_size for path in spool.iterdir()) < 1_000_000
+
+
+def live(daemon: Daemon, run_id: str, settings: Settings, clock: FakeClock) -> None:
+    """Lets one run begin, be sampled at the default rate, and end."""
+    feed = daemon.attach(run_id, "uri", settings, started_at=STARTED_AT)
+    for _ in range(TICKS_PER_RUN):
+        step(daemon, clock)
+    daemon.detach(feed, 0)
+    step(daemon, clock, seconds=DAY_SECONDS / RUNS - TICKS_PER_RUN)
+
+
+def step(daemon: Daemon, clock: FakeClock, seconds: float = 1) -> None:
+    """Does what the two threads do within a second."""
+    daemon.sampler.tick()
+    for one in daemon._senders.values():
+        while one.send_next():
+            one.tidy()
+        one.tidy()
+        one.tell()
+    clock.move(seconds)
+
+
+def size_of_process() -> tuple[int, int, int]:
+    """Returns bytes, open descriptors and threads."""
+    gc.collect()
+    process = psutil.Process()
+    descriptors = process.num_handles() if sys.platform == "win32" else process.num_fds()
+    return tracemalloc.get_traced_memory()[0], descriptors, threading.active_count()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="programs are forked here")
+def test_a_thousand_runs_in_turn_share_the_threads_and_files_of_the_first(start: Starter) -> None:
+    """With real threads and a real clock; nothing of it reaches a server."""
+    program = start(
+        """
+    import psutil
+    from mlflow_sysmetrics.daemon.sink import RestSink
+    RestSink.send = lambda *_: None
+    def size():
+        return psutil.Process().num_fds(), threading.active_count()
+    sizes = set()
+    for number in range(1000):
+        with mlflow_sysmetrics.attach(f"{number:032x}", tracking_uri=URL, started_at=0):
+            pass
+        if number >= 100:  # the recovery of what others left is over by then
+            sizes.add(size())
+    print(len(sizes), mlflow_sysmetrics.status().points_pending)
+    """,
+        CHAOS_URL="http://127.0.0.1:9",
+    )
+    assert program.wait() == 0, program.stderr
+    assert program.stdout == "1 0"

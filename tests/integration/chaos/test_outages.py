@@ -1,0 +1,141 @@
+"""Whatever a network or a server does to a request, what was sampled arrives, each point once."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from chaos_check import assert_all_on_server
+from chaos_nursery import Program
+from chaos_proxy import EARLY_TROUBLES, RETRY_AFTER_SECONDS, TROUBLES, Proxy
+from chaos_server import TrackingServer
+from chaos_starter import Starter, journals
+
+pytest_plugins = ["chaos_fixtures"]
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="programs are forked here")
+
+TRAINING = """
+    from mlflow_sysmetrics.daemon import sink
+    sink._READ_SECONDS = int(os.environ["CHAOS_READ_TIMEOUT_SECONDS"])
+    attachment = mlflow_sysmetrics.attach(os.environ["RUN"], tracking_uri=URL)
+    tell("attached")
+    await_word("finish")
+    assert mlflow_sysmetrics.flush(30), mlflow_sysmetrics.status()
+    assert attachment.detach(30), mlflow_sysmetrics.status()
+    status = mlflow_sysmetrics.status()
+    print(status.points_delivered, status.points_pending, status.points_dropped, status.last_error)
+"""
+
+
+def finish(program: Program) -> str:
+    """Lets a training end and returns what it says of itself after the number of points."""
+    program.tell("finish")
+    assert program.wait() == 0, program.stderr
+    return program.stdout.partition(" ")[2]
+
+
+def training(start: Starter, tracking: TrackingServer, url: str, *, read_timeout: int = 15) -> Program:
+    """Starts a training of a run of its own and returns once it is attached."""
+    program = start(
+        TRAINING, RUN=tracking.new_run(), CHAOS_URL=url, CHAOS_READ_TIMEOUT_SECONDS=str(read_timeout)
+    )
+    program.await_word("attached")
+    return program
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        "reset",
+        "reset-mid-body",
+        "hang",
+        "half-open",
+        "lose-answer",
+        "cut-answer",
+        "drip",
+        "500",
+        "502",
+        "401",
+        "503",
+        "429",
+        "refuse",
+    ],
+)
+def test_an_outage_loses_and_doubles_nothing(
+    trouble: str, start: Starter, tracking: TrackingServer, proxy: Proxy, spool: Path
+) -> None:
+    program = training(start, tracking, proxy.url)
+    proxy.await_requests(2)
+    with proxy.troubled(trouble):
+        time.sleep(1.5)  # within a second of a failure not even a flush asks the server again
+    assert finish(program) == "0 0 None"
+    assert assert_all_on_server(tracking, start.sides) > 0
+    assert journals(spool) == []
+
+
+def test_a_server_that_was_killed_and_started_again_has_it_all(
+    start: Starter, tracking: TrackingServer, spool: Path
+) -> None:
+    program = training(start, tracking, tracking.url)
+    time.sleep(0.5)
+    tracking.kill()
+    tracking.start()
+    assert finish(program) == "0 0 None"
+    assert assert_all_on_server(tracking, start.sides) > 0
+    assert journals(spool) == []
+
+
+@pytest.mark.parametrize("read_timeout", [15, 1])
+def test_a_locked_database_loses_and_doubles_nothing(
+    read_timeout: int, start: Starter, tracking: TrackingServer, proxy: Proxy
+) -> None:
+    """MLflow waits for the lock, 20 seconds at most: its answer is late, or comes when nobody waits for it."""
+    program = training(start, tracking, proxy.url, read_timeout=read_timeout)
+    proxy.await_requests(2)
+    with tracking.locked_database():
+        proxy.await_requests(1 if read_timeout > 1 else 2)
+        time.sleep(0.5)
+    assert finish(program) == "0 0 None"
+    assert assert_all_on_server(tracking, start.sides) > 0
+
+
+@pytest.mark.parametrize("trouble", ["429", "503"])
+def test_a_server_that_says_when_is_asked_no_sooner(
+    trouble: str, start: Starter, tracking: TrackingServer, proxy: Proxy
+) -> None:
+    program = training(start, tracking, proxy.url)
+    proxy.await_requests(1)
+    with proxy.troubled(trouble):
+        first, second = proxy.await_requests(2)
+    assert second.arrived_at - first.arrived_at >= RETRY_AFTER_SECONDS
+    assert finish(program) == "0 0 None"
+    assert_all_on_server(tracking, start.sides)
+
+
+def test_one_trouble_after_another_loses_and_doubles_nothing(
+    start: Starter, tracking: TrackingServer, proxy: Proxy
+) -> None:
+    """Four trainings at once; each trouble lasts as long as it takes to hit somebody, or a little."""
+    programs = [training(start, tracking, proxy.url) for _ in range(4)]
+    chosen = random.Random(5)  # noqa: S311 - any; the same each time
+    for trouble in chosen.sample([*TROUBLES, *EARLY_TROUBLES], k=len(TROUBLES) + len(EARLY_TROUBLES)):
+        with proxy.troubled(trouble):
+            time.sleep(chosen.uniform(0.05, 0.5))
+    for program in programs:
+        assert finish(program) == "0 0 None"
+    assert assert_all_on_server(tracking, start.sides) > 0
+
+
+def test_what_was_sampled_before_the_server_ever_answered_is_there(
+    start: Starter, tracking: TrackingServer, proxy: Proxy
+) -> None:
+    """Nothing is known of the run then, not even when it started."""
+    with proxy.troubled("refuse"):
+        program = training(start, tracking, proxy.url)
+        program.await_sample()
+        time.sleep(0.5)
+    assert finish(program) == "0 0 None"
+    assert assert_all_on_server(tracking, start.sides) > 0

@@ -1,0 +1,139 @@
+"""The command line after a training that was killed, on a real store."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import QUIET, Program, Store
+
+# Nothing is sent before the kill: the send interval is an hour, and so all that was sampled lies in the journal.
+ENVIRON = {
+    "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.1",
+    "MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING": "1",
+    "MLFLOW_SYSMETRICS_SEND_INTERVAL": "3600",
+}
+KILLED = """
+    import signal
+    from pathlib import Path
+
+    run = mlflow.start_run()
+    print(run.info.run_id, flush=True)
+    spool = Path(os.environ["MLFLOW_SYSMETRICS_SPOOL_DIR"])
+    while sum(path.read_bytes().count(b'"m"') for path in spool.glob("*.jsonl")) < 3:
+        time.sleep(0.02)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    """Where the journals of the test's programs lie."""
+    return tmp_path / "spool"
+
+
+@pytest.fixture
+def killed(program: Program, store: Store, spool: Path) -> str:
+    """A run whose process was killed before it had sent anything."""
+    finished = program(store.uri, KILLED, check=False, MLFLOW_SYSMETRICS_SPOOL_DIR=str(spool), **ENVIRON)
+    assert finished.returncode == -9, finished.stderr
+    return finished.words[0]
+
+
+def command(name: str, *arguments: str, status: int = 0, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command in an interpreter of its own, as a shell would."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mlflow_sysmetrics.cli", name, *arguments],
+        env={**os.environ, **QUIET, **environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    return done
+
+
+def journalled(spool: Path) -> set[tuple[str, int, float]]:
+    """Returns key, time and value of every point in the journals."""
+    lines = [json.loads(line) for path in spool.glob("*.jsonl") for line in path.read_text().splitlines()]
+    return {(key, line["t"], value) for line in lines if "m" in line for key, value in line["m"].items()}
+
+
+def stored(store: Store, run_id: str) -> list[tuple[str, int, float]]:
+    """Returns the same of every point on the server, doubled ones twice."""
+    return [(p.key, p.timestamp, p.value) for key in store.keys(run_id) for p in store.points(run_id, key)]
+
+
+def test_a_killed_run_is_synced_and_reaped(killed: str, store: Store, spool: Path) -> None:
+    sampled = journalled(spool)
+    place = ("--dir", str(spool))
+    (journal,) = json.loads(command("status", *place, "--json").stdout)["journals"]
+    assert (journal["owner_alive"], journal["runs"][0]["points_waiting"]) == (False, len(sampled))
+
+    assert command("sync", *place).stdout.startswith(f"Sent {len(sampled):,} points from 1 journal.")
+    points = stored(store, killed)
+    assert len(points) == len(sampled)
+    assert set(points) == sampled
+    assert store.client.get_run(killed).info.status == "RUNNING"
+    assert list(spool.glob("*.jsonl"))
+
+    assert killed in command("reap", *place).stdout
+    assert store.client.get_run(killed).info.status == "RUNNING"
+    assert "1 run set to KILLED." in command("reap", *place, "--apply").stdout
+    run = store.client.get_run(killed)
+    assert (run.info.status, run.info.end_time) == ("KILLED", max(time for _, time, _ in sampled))
+    assert "sysmetrics.reaped" in run.data.tags
+    assert not list(spool.iterdir())
+
+
+def test_reap_finds_a_silent_run_without_journal_on_the_server(
+    killed: str, store: Store, spool: Path
+) -> None:
+    command("sync", "--dir", str(spool))
+    for path in spool.iterdir():
+        path.unlink()
+    time.sleep(0.2)  # so that the last point is older than a tenth of a second
+    found = command("reap", "--dir", str(spool), "--older-than", "0.1s", MLFLOW_TRACKING_URI=store.uri)
+    assert killed in found.stdout
+
+
+def test_a_run_that_trains_is_never_reaped(program: Program, store: Store, spool: Path) -> None:
+    code = """
+        import subprocess
+
+        with mlflow.start_run():
+            mlflow_sysmetrics.flush(10)
+            reap = [sys.executable, "-m", "mlflow_sysmetrics.cli", "reap", "--older-than", "0.001s"]
+            print("REAP", subprocess.run(reap, capture_output=True, text=True).stdout)
+    """
+    words = program(store.uri, code, MLFLOW_SYSMETRICS_SPOOL_DIR=str(spool)).words
+    assert " ".join(words[words.index("REAP") :]).startswith("REAP No run says RUNNING")
+
+
+def test_a_server_that_is_away_is_named_and_the_points_stay(spool: Path) -> None:
+    from mlflow_sysmetrics.daemon.journal import Journal  # noqa: PLC0415 - this test alone makes one
+
+    journal = Journal.create(spool, 1_000_000)
+    journal.append(journal.register("run", "http://127.0.0.1:9", 0), 0, 1000, {"system/cpu": 1.0})
+    journal.close(delete=False)
+    done = command("sync", "--dir", str(spool), "--wait", "0.1s", status=1)
+    assert f"Error: http://127.0.0.1:9: Connection refused; 1 point still in {journal.path}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert journalled(spool) == {("system/cpu", 1000, 1.0)}
+
+
+def test_a_wrong_command_line_is_a_usage_error() -> None:
+    outcomes: list[Any] = [
+        command("sync", "--dir", "nowhere", status=2),
+        command("reap", "--older-than", "soon", status=2),
+        command("nothing", status=2),
+    ]
+    assert all("Error: " in done.stderr and "Traceback" not in done.stderr for done in outcomes)

@@ -1,0 +1,112 @@
+"""Journals as a process that died would have left them, and servers that hold their runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from mlflow_sysmetrics.cli.tracked_runs import TrackedRun
+from mlflow_sysmetrics.daemon.journal import Journal
+from mlflow_sysmetrics.daemon.points import Point
+from mlflow_sysmetrics.errors import RunRefused, ServerUnreachable
+
+CPU = "system/cpu_utilization_percentage"
+MEMORY = "system/system_memory_usage_percentage"
+SERVER = "http://tracking:5000"
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def living(directory: Path, run_id: str, points: int, uri: str = SERVER, **about: Any) -> Journal:
+    """Returns the journal of this process with that many points of one run, one a second until now."""
+    journal = Journal.create(directory, 1_000_000)
+    began = now_ms() - points * 1000
+    number = journal.register(run_id, uri, began, **about)
+    for index in range(points):
+        journal.append(number, index, began + (index + 1) * 1000, {CPU: float(index)})
+    return journal
+
+
+def orphan(directory: Path, run_id: str, points: int, uri: str = SERVER, **about: Any) -> Path:
+    """Leaves such a journal without owner and returns its path."""
+    journal = living(directory, run_id, points, uri, **about)
+    journal.close(delete=False)
+    return journal.path
+
+
+def running(run_id: str, *, last_sign: int | None = None, **changes: Any) -> TrackedRun:
+    """Returns a run that says RUNNING."""
+    begun = TrackedRun(
+        run_id,
+        "a name",
+        running=True,
+        started_at=now_ms() - 86_400_000,
+        experiment_id="0",
+        hostname=None,
+        last_sign=last_sign,
+        system={},
+    )
+    return replace(begun, **changes)
+
+
+@dataclass
+class FakeServer:
+    """Stands for `TrackingServer`: holds runs in memory, and may be away."""
+
+    runs: dict[str, TrackedRun] = field(default_factory=dict)
+    away: str | None = None
+    name: str = SERVER
+    uri: str = SERVER
+    killed: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    def run(self, run_id: str) -> TrackedRun | None:
+        if self.away:
+            raise ServerUnreachable(self.away)
+        return self.runs.get(run_id)
+
+    def experiment_ids(self, names: Sequence[str]) -> list[str]:
+        if missing := set(names) - {"Default"}:
+            raise LookupError(f"no experiment {missing}")
+        return ["0"]
+
+    def sampled_runs(self, experiments: Sequence[str]) -> Iterator[TrackedRun]:
+        ids = self.experiment_ids(experiments)
+        yield from (run for run in self.runs.values() if run.running and run.experiment_id in ids)
+
+    def kill(self, run_id: str, end_time: int, reason: str) -> None:
+        self.killed[run_id] = (end_time, reason)
+        self.runs[run_id] = replace(self.runs[run_id], running=False)
+
+
+@dataclass
+class FakeSink:
+    """Stands for a sink: takes points of the runs that it knows."""
+
+    runs: Sequence[str] = ()
+    away: str | None = None
+    ended: bool = False
+    taken: list[tuple[str, Point]] = field(default_factory=list)
+
+    def started_at(self, run_id: str) -> int:  # noqa: ARG002 - the sink's method
+        return 0
+
+    def has_ended(self, run_id: str) -> bool:  # noqa: ARG002
+        return self.ended
+
+    def send(
+        self,
+        run_id: str,
+        points: Sequence[Point],
+        steps: Sequence[int],  # noqa: ARG002
+        tags: Mapping[str, str],  # noqa: ARG002
+    ) -> None:
+        if self.away:
+            raise ServerUnreachable(self.away)
+        if run_id not in self.runs:
+            raise RunRefused("there is no such run")
+        self.taken += [(run_id, point) for point in points]

@@ -1,0 +1,102 @@
+"""`reap` ends the runs whose process died."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from orphaned import SERVER, FakeServer, FakeSink, now_ms, orphan, running
+
+from mlflow_sysmetrics.cli import main
+from mlflow_sysmetrics.cli.delivery import Delivery
+from mlflow_sysmetrics.cli.tracked_runs import TrackedRun
+
+
+class World:
+    """One server, as the search and the delivery see it."""
+
+    def __init__(self, *runs: TrackedRun) -> None:
+        self.server = FakeServer({run.run_id: run for run in runs})
+        self.sink = FakeSink(runs=list(self.server.runs))
+        self.sink.has_ended = lambda run_id: not self.server.runs[run_id].running  # type: ignore[method-assign]
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    found = World(running("run-1", last_sign=now_ms() - 5000))
+    impatient = partial(Delivery, open_sink=lambda _: found.sink, patience_seconds=0.0)
+    monkeypatch.setattr("mlflow_sysmetrics.cli.reaping.Delivery", impatient)
+    monkeypatch.setattr("mlflow_sysmetrics.cli.deaths.TrackingServer", lambda _: found.server)
+    return found
+
+
+def reap(directory: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(main, ["reap", "--dir", str(directory), "--tracking-uri", SERVER, *arguments])
+
+
+def test_without_apply_nothing_changes(tmp_path: Path, world: World) -> None:
+    path = orphan(tmp_path, "run-1", 3)
+    before = path.read_bytes()
+    done = reap(tmp_path)
+    assert (done.exit_code, world.server.killed, world.sink.taken) == (0, {}, [])
+    assert path.read_bytes() == before
+    assert "Nothing was changed. --apply delivers 3 points and sets 1 run to KILLED." in done.stdout
+
+
+def test_apply_delivers_the_journal_and_ends_the_run_at_its_last_point(tmp_path: Path, world: World) -> None:
+    orphan(tmp_path, "run-1", 3)
+    done = reap(tmp_path, "--apply")
+    assert len(world.sink.taken) == 3
+    last_sign = world.server.runs["run-1"].last_sign
+    assert world.server.killed == {"run-1": (last_sign, "the process ended without a word")}
+    assert (done.exit_code, done.stdout.splitlines()[-1]) == (0, "1 run set to KILLED.")
+
+
+def test_the_journal_of_a_reaped_run_is_deleted(tmp_path: Path, world: World) -> None:
+    path = orphan(tmp_path, "run-1", 3)
+    reap(tmp_path, "--apply")
+    assert "run-1" in world.server.killed
+    assert not path.exists()
+
+
+def test_a_run_whose_points_cannot_be_delivered_is_not_ended(tmp_path: Path, world: World) -> None:
+    world.sink.away = "Connection refused"
+    path = orphan(tmp_path, "run-1", 3)
+    done = reap(tmp_path, "--apply")
+    assert (done.exit_code, world.server.killed) == (1, {})
+    assert f"Error: {SERVER}: Connection refused; 3 points still in {path}" in done.stderr
+
+
+def test_json_says_what_was_done(tmp_path: Path, world: World) -> None:
+    path = orphan(tmp_path, "run-1", 3)
+    found = json.loads(reap(tmp_path, "--apply", "--json").stdout)
+    (run,) = found["runs"]
+    assert (found["applied"], run["run_id"], run["killed"], run["journal"]) == (
+        True,
+        "run-1",
+        True,
+        str(path),
+    )
+    assert run["reason"] == world.server.killed["run-1"][1]
+
+
+@pytest.mark.usefixtures("world")
+def test_no_dead_run_is_said(tmp_path: Path) -> None:
+    assert reap(tmp_path).stdout == "No run says RUNNING without a process that feeds it.\n"
+
+
+@pytest.mark.usefixtures("world")
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--older-than", "10"), "'10' is no duration"),
+        (("--experiment", "Nope"), "no experiment {'Nope'}"),
+    ],
+)
+def test_a_wrong_argument_is_named(tmp_path: Path, arguments: tuple[str, ...], complaint: str) -> None:
+    done = reap(tmp_path, *arguments)
+    assert done.exit_code == 2
+    assert complaint in done.output

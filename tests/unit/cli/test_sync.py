@@ -1,0 +1,146 @@
+"""`sync` delivers what processes that are gone had owed."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from orphaned import CPU, SERVER, FakeSink, living, orphan
+
+from mlflow_sysmetrics.cli import main
+from mlflow_sysmetrics.cli.delivery import Delivery
+
+
+@pytest.fixture
+def sink(monkeypatch: pytest.MonkeyPatch) -> FakeSink:
+    """The one sink, whatever the server."""
+    found = FakeSink(runs=["run-1", "run-2"])
+    delivery = partial(Delivery, open_sink=lambda _: found)
+    monkeypatch.setattr(import_module("mlflow_sysmetrics.cli.sync"), "Delivery", delivery)
+    return found
+
+
+def sync(directory: Path, *arguments: str) -> Result:
+    # A tracking URI, so that the command need not ask MLflow for one.
+    common = ["--dir", str(directory), "--tracking-uri", SERVER, "--wait", "0.01s"]
+    return CliRunner().invoke(main, ["sync", *common, *arguments])
+
+
+def test_all_that_waits_is_sent(tmp_path: Path, sink: FakeSink) -> None:
+    orphan(tmp_path, "run-1", 3)
+    orphan(tmp_path, "run-2", 2)
+    done = sync(tmp_path)
+    assert sorted((run, point.key, point.value) for run, point in sink.taken) == [
+        ("run-1", CPU, 0.0),
+        ("run-1", CPU, 1.0),
+        ("run-1", CPU, 2.0),
+        ("run-2", CPU, 0.0),
+        ("run-2", CPU, 1.0),
+    ]
+    assert (done.exit_code, done.stdout.splitlines()[0]) == (0, "Sent 5 points from 2 journals.")
+
+
+def test_the_journal_of_an_ended_run_is_deleted(tmp_path: Path, sink: FakeSink) -> None:
+    sink.ended = True
+    path = orphan(tmp_path, "run-1", 3)
+    sync(tmp_path)
+    assert not path.exists()
+
+
+def test_that_of_a_run_that_says_running_is_kept_for_reap(tmp_path: Path, sink: FakeSink) -> None:
+    path = orphan(tmp_path, "run-1", 3)
+    assert (
+        "1 run may still say RUNNING without a process; see mlflow-sysmetrics reap." in sync(tmp_path).stdout
+    )
+    assert path.exists()
+    assert len(sink.taken) == 3
+
+
+def test_a_second_time_sends_nothing_twice(tmp_path: Path, sink: FakeSink) -> None:
+    orphan(tmp_path, "run-1", 3)
+    sync(tmp_path)
+    assert sync(tmp_path).stdout.startswith("Nothing to send")
+    assert len(sink.taken) == 3
+
+
+def test_a_server_that_is_away_is_named_with_the_reason(tmp_path: Path, sink: FakeSink) -> None:
+    sink.away = "Connection refused"
+    path = orphan(tmp_path, "run-1", 3)
+    done = sync(tmp_path)
+    assert done.exit_code == 1
+    assert done.stderr == f"Error: {SERVER}: Connection refused; 3 points still in {path}\n"
+
+
+def test_a_run_that_is_gone_is_named(tmp_path: Path, sink: FakeSink) -> None:
+    orphan(tmp_path, "deleted", 3)
+    done = sync(tmp_path)
+    assert done.exit_code == 1
+    assert done.stderr == (
+        f"Error: {SERVER}: run deleted takes no points, which are given up: there is no such run\n"
+    )
+    assert not sink.taken
+
+
+def test_a_living_process_is_left_alone_and_named(tmp_path: Path, sink: FakeSink) -> None:
+    journal = living(tmp_path, "run-1", 3)
+    try:
+        done = sync(tmp_path)
+    finally:
+        journal.close(delete=True)
+    assert done.exit_code == 0
+    assert f"Left alone: {journal.path} (process" in done.stderr
+    assert not sink.taken
+
+
+def test_a_dry_run_lists_and_sends_nothing(tmp_path: Path, sink: FakeSink) -> None:
+    path = orphan(tmp_path, "run-1", 3)
+    before = path.read_bytes()
+    done = sync(tmp_path, "--dry-run")
+    assert done.stdout.splitlines()[1].split()[:3] == ["run-1", SERVER, "3"]
+    assert "3 points would be sent; nothing was." in done.stdout
+    assert path.read_bytes() == before
+    assert not sink.taken
+
+
+def test_json_counts_what_was_sent(tmp_path: Path, sink: FakeSink) -> None:
+    path = orphan(tmp_path, "run-1", 3)
+    found = json.loads(sync(tmp_path, "--json").stdout)
+    assert (found["points_sent"], found["points_waiting"], found["points_dropped"]) == (3, 0, 0)
+    assert found["journals"][0]["journal"] == str(path)
+    assert len(sink.taken) == 3
+
+
+def test_json_of_a_dry_run_says_when_the_points_are_from(tmp_path: Path, sink: FakeSink) -> None:
+    orphan(tmp_path, "run-1", 3)
+    (run,) = json.loads(sync(tmp_path, "--dry-run", "--json").stdout)["runs"]
+    assert run["newest_point"] - run["oldest_point"] == 2000
+    assert not sink.taken
+
+
+@pytest.mark.usefixtures("sink")
+def test_nothing_to_send_is_no_fault(tmp_path: Path) -> None:
+    done = sync(tmp_path)
+    assert (done.exit_code, done.stdout) == (
+        0,
+        f"Nothing to send: no process that is gone left points in {tmp_path}.\n",
+    )
+
+
+def test_a_store_that_is_not_mounted_keeps_its_points(tmp_path: Path) -> None:
+    """MLflow would make an empty database there, which has never had the run."""
+    path = orphan(tmp_path, "run-1", 3, f"sqlite:///{tmp_path / 'mount' / 'runs.db'}")
+    outcome = Delivery(None, patience_seconds=0.0).deliver(path)
+    assert outcome is not None
+    assert (outcome.delivered, outcome.dropped, outcome.waiting) == (0, 0, 3)
+    assert "runs.db does not exist" in outcome.faults[0]
+
+
+def test_after_one_server_was_waited_for_in_vain_the_others_are_tried_once(tmp_path: Path) -> None:
+    path = orphan(tmp_path, "run-1", 3)
+    delivery = Delivery(None, open_sink=lambda _: FakeSink(away="Connection refused"), patience_seconds=0.01)
+    delivery.deliver(path)
+    assert delivery.patience_seconds == 0.0

@@ -1,0 +1,131 @@
+"""What a tracking server says of its runs."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from orphaned import CPU, SERVER, now_ms
+
+from mlflow_sysmetrics.cli.tracked_runs import TrackedRun, TrackingServer
+from mlflow_sysmetrics.errors import RunRefused, ServerUnreachable
+
+
+class StoreError(Exception):
+    """Stands for MLflow's exception."""
+
+    def __init__(self, message: str, error_code: str) -> None:
+        super().__init__(message)
+        self.error_code = error_code
+
+
+class FakeClient:
+    """Stands for `MlflowClient`."""
+
+    def __init__(self, run: Any = None, error: Exception | None = None) -> None:
+        self.found = run
+        self.error = error
+        self.calls: list[str] = []
+
+    def get_run(self, run_id: str) -> Any:  # noqa: ARG002 - MLflow's method
+        if self.error:
+            raise self.error
+        return self.found
+
+    def search_experiments(self, page_token: str | None) -> Any:
+        class Page(list[Any]):
+            token = None if page_token else "more"
+
+        name = "second" if page_token else "first"
+        return Page([SimpleNamespace(name=name, experiment_id=name.upper())])
+
+    def set_tag(self, *_: str) -> None:
+        self.calls.append("set_tag")
+
+    def set_terminated(self, *_: str, status: str, end_time: int) -> None:
+        self.calls.append(f"{status} {end_time}")
+
+
+def server(client: FakeClient) -> TrackingServer:
+    """Returns a server that asks that client; the constructor would import MLflow."""
+    made = object.__new__(TrackingServer)
+    made.uri = "http://me:secret@tracking:5000"
+    made._client = client
+    return made
+
+
+def entity(*, status: str = "RUNNING", stage: str = "active", metrics: dict[str, int] | None = None) -> Any:
+    """Returns a run as MLflow does, with the time of each metric."""
+    found = [SimpleNamespace(key=key, value=1.0, timestamp=time) for key, time in (metrics or {}).items()]
+    proto = SimpleNamespace(metrics=found)
+    return SimpleNamespace(
+        info=SimpleNamespace(
+            run_id="r", status=status, lifecycle_stage=stage, start_time=7, experiment_id="0"
+        ),
+        data=SimpleNamespace(tags={"sys.hostname": "here"}, to_proto=lambda: proto),
+    )
+
+
+def read(run: Any) -> TrackedRun:
+    found = server(FakeClient(run)).run("r")
+    assert found is not None
+    return found
+
+
+def test_the_newest_point_of_any_series_is_a_sign_of_life() -> None:
+    run = read(entity(metrics={CPU: 1000, "loss": 2000}))
+    assert (run.last_sign, run.system) == (2000, {CPU: 1.0})
+
+
+def test_a_time_in_the_future_is_none() -> None:
+    assert read(entity(metrics={CPU: 1000, "loss": now_ms() + 10**6})).last_sign == 1000
+
+
+@pytest.mark.parametrize(("status", "stage"), [("FINISHED", "active"), ("RUNNING", "deleted")])
+def test_a_run_that_ended_or_was_deleted_does_not_run(status: str, stage: str) -> None:
+    assert not read(entity(status=status, stage=stage)).running
+
+
+def test_a_run_that_the_server_does_not_have_is_none() -> None:
+    assert server(FakeClient(error=StoreError("gone", "RESOURCE_DOES_NOT_EXIST"))).run("r") is None
+
+
+def test_any_other_error_may_pass_and_tells_no_secrets() -> None:
+    error = StoreError("no answer from http://me:secret@tracking:5000/x", "INTERNAL_ERROR")
+    with pytest.raises(ServerUnreachable, match="no answer from http://tracking:5000/x"):
+        server(FakeClient(error=error)).run("r")
+
+
+def test_a_refused_connection_is_said_without_the_layers_above_it() -> None:
+    error = StoreError("Max retries exceeded", "INTERNAL_ERROR")
+    error.__cause__ = ConnectionRefusedError(111, "Connection refused")
+    with pytest.raises(ServerUnreachable, match=r"^Connection refused$"):
+        server(FakeClient(error=error)).run("r")
+
+
+def test_experiments_are_read_page_by_page() -> None:
+    assert server(FakeClient()).experiment_ids([]) == ["FIRST", "SECOND"]
+
+
+def test_an_unknown_experiment_is_named_with_those_that_exist() -> None:
+    with pytest.raises(LookupError, match="has no experiment 'x'; its experiments are 'first', 'second'"):
+        server(FakeClient()).experiment_ids(["x"])
+
+
+def test_a_run_is_tagged_before_it_is_ended() -> None:
+    """One that is not RUNNING any more would not be looked at again."""
+    client = FakeClient()
+    server(client).kill("r", 5, "why")
+    assert client.calls == ["set_tag", "KILLED 5"]
+
+
+def test_the_name_of_a_server_holds_no_secrets() -> None:
+    assert server(FakeClient()).name == SERVER
+
+
+def test_a_run_that_is_gone_cannot_be_ended() -> None:
+    client = FakeClient()
+    client.set_tag = lambda *_: (_ for _ in ()).throw(StoreError("gone", "RESOURCE_DOES_NOT_EXIST"))  # type: ignore[method-assign]
+    with pytest.raises(RunRefused):
+        server(client).kill("r", 5, "why")

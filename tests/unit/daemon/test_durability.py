@@ -1,0 +1,285 @@
+"""Points over the death of a process and beyond the memory: a sender on a real journal. No thread, no waiting."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from fakes import STARTED_AT, FakeClock, FakeSink
+from mlflow_sysmetrics.daemon.allowance import Allowance
+from mlflow_sysmetrics.daemon.feed import Feed
+from mlflow_sysmetrics.daemon.journal import Journal, scan, unsettled
+from mlflow_sysmetrics.daemon.outbox import Outbox
+from mlflow_sysmetrics.daemon.own_journal import OwnJournal, OwnRun
+from mlflow_sysmetrics.daemon.points import Point
+from mlflow_sysmetrics.daemon.sender import Sender
+from mlflow_sysmetrics.daemon.window import Value
+from mlflow_sysmetrics.errors import JournalUnavailable, RunRefused
+from mlflow_sysmetrics.samples import Kind
+from mlflow_sysmetrics.settings import Settings
+
+URI = "http://server:5000"
+SERIES = 24
+
+
+class Process:
+    """One process: a journal, a sender and feeds, moved by hand."""
+
+    def __init__(self, directory: Path, *, megabytes: float = 64, **bounds: int) -> None:
+        self.clock = FakeClock()
+        self.sink = FakeSink()
+        self.directory = directory
+        self.bytes = int(megabytes * 1e6)
+        self.allowance = Allowance(**bounds)
+        self.journal = OwnJournal(self.create, self.clock)
+        self.sender = Sender(
+            URI,
+            lambda _: self.sink,
+            self.clock,
+            jitter=lambda: 1.0,
+            allowance=self.allowance,
+            journal=self.journal,
+        )
+        self.series = [f"series_{n}_megabytes" for n in range(SERIES)]
+
+    def create(self) -> Journal:
+        return Journal.create(self.directory, self.bytes, monotonic=self.clock.monotonic)
+
+    def feed(self, run_id: str = "run") -> Feed:
+        outbox = Outbox(run_id, STARTED_AT, 10, OwnRun(self.journal, run_id, URI, STARTED_AT))
+        return Feed((URI, run_id), Settings(), self.sender, outbox)
+
+    def emit(self, feed: Feed, ticks: int = 1, *, seconds: float = 10) -> None:
+        for _ in range(ticks):
+            values = [Value(key, Kind.GAUGE, feed.outbox.appended / 7) for key in self.series]
+            feed.emit(values, self.clock.wall())
+            self.clock.move(seconds)
+
+    def send(self) -> None:
+        while self.sender.send_next():
+            self.sender.tidy()
+        self.sender.tidy()
+        self.sender.tell()
+
+    @property
+    def path(self) -> Path:
+        assert self.journal.path is not None
+        return self.journal.path
+
+    def on_disk(self, run: int = 0) -> list[Point]:
+        return [point for _, point in unsettled(self.path, run)]
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Process:
+    return Process(tmp_path)
+
+
+def test_a_point_is_on_disk_before_anybody_sends_it(process: Process) -> None:
+    feed = process.feed()
+    process.emit(feed)
+    assert len(process.on_disk()) == SERIES
+    assert not process.sink.batches
+
+
+def test_what_was_delivered_is_acknowledged_and_the_journal_emptied(process: Process) -> None:
+    feed = process.feed()
+    process.emit(feed, 3)
+    size = process.path.stat().st_size
+    process.send()
+    assert process.on_disk() == []
+    assert process.path.stat().st_size < size / 10
+
+
+def test_a_run_goes_on_in_a_journal_that_was_emptied(process: Process) -> None:
+    feed = process.feed()
+    process.emit(feed, 3)
+    process.send()
+    process.sink.down = True
+    process.emit(feed, 2)
+    process.send()
+    assert len(process.on_disk()) == 2 * SERIES
+    process.sink.down = False
+    process.clock.move(60)
+    process.send()
+    assert len(process.sink.points("run")) == 5 * SERIES
+
+
+def test_what_the_memory_cannot_hold_is_read_back_from_the_disk(tmp_path: Path) -> None:
+    process = Process(tmp_path, held=5 * SERIES)
+    process.sink.down = True
+    feeds = [process.feed("a"), process.feed("b")]
+    for _ in range(100):
+        for feed in feeds:
+            process.emit(feed, seconds=5)
+    assert sum(feed.outbox.held for feed in feeds) <= 6 * SERIES
+    assert process.sender.counts().pending == 200 * SERIES
+    process.sink.down = False
+    process.send()
+    for feed in feeds:
+        sent = process.sink.points(feed.outbox.run_id)
+        assert len(sent) == 100 * SERIES
+        assert len(set(sent)) == len(sent)
+        assert sent == sorted(sent, key=lambda point: point.timestamp)
+    counts = process.sender.counts()
+    assert (counts.pending, counts.unsaved, counts.dropped) == (0, 0, 0)
+
+
+def test_a_run_that_caught_up_waits_in_memory_again(tmp_path: Path) -> None:
+    process = Process(tmp_path, held=SERIES)
+    feed = process.feed()
+    process.sink.down = True
+    process.emit(feed, 10)
+    process.sink.down = False
+    process.send()
+    process.emit(feed)
+    assert feed.outbox.held == SERIES
+
+
+def test_points_that_come_while_others_are_read_back_keep_the_order(tmp_path: Path) -> None:
+    process = Process(tmp_path, held=SERIES)
+    feed = process.feed()
+    process.emit(feed, 60)
+    for _ in range(60):
+        process.emit(feed, seconds=1)
+        process.sender.send_next()
+    process.clock.move(20)
+    process.send()
+    assert [point.timestamp for point in process.sink.points("run")] == sorted(
+        point.timestamp for point in process.sink.points("run")
+    )
+    assert len(set(process.sink.points("run"))) == 120 * SERIES
+
+
+def test_a_disk_that_fails_costs_no_point_while_memory_lasts(
+    process: Process, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> Journal:
+        raise JournalUnavailable("no space")
+
+    process.journal._create = fail
+    process.sink.down = True
+    feed = process.feed()
+    process.emit(feed, 3)
+    process.send()
+    assert process.sender.counts().unsaved == 3 * SERIES
+    process.journal._create = process.create
+    process.clock.move(60)
+    process.emit(feed, 3)
+    process.send()
+    assert (process.sender.counts().unsaved, len(process.on_disk())) == (3 * SERIES, 3 * SERIES)
+    process.sink.down = False
+    process.clock.move(60)
+    process.send()
+    assert len(set(process.sink.points("run"))) == 6 * SERIES
+    said = [record.message for record in caplog.records if "memory only" in record.message]
+    assert said == ["mlflow-sysmetrics: System metrics are kept in memory only, and not on disk: no space."]
+
+
+def test_a_run_that_is_refused_owes_nothing_to_anybody_later(process: Process) -> None:
+    feed = process.feed()
+    process.emit(feed, 2)
+    process.sink.failures = [RunRefused("deleted")]
+    process.send()
+    process.emit(feed, 2)
+    assert process.on_disk() == []
+    assert process.sender.counts().dropped == 2 * SERIES
+
+
+def test_a_full_journal_thins_what_is_oldest_and_the_run_says_so(tmp_path: Path) -> None:
+    process = Process(tmp_path, megabytes=0.1, held=SERIES)
+    process.sink.down = True
+    feed = process.feed()
+    process.emit(feed)
+    for _ in range(300):
+        process.emit(feed)
+        process.sender.tidy()
+    assert process.path.stat().st_size <= 100_000
+    process.sink.down = False
+    process.send()
+    sent = process.sink.points("run")
+    dropped = process.sender.counts().dropped
+    assert dropped > 0
+    assert len(sent) + dropped == 301 * SERIES
+    tags = {key: value for batch in process.sink.batches for key, value in batch.tags.items()}
+    assert tags == {"sysmetrics.points_dropped": str(dropped)}
+    assert sent[-1].timestamp == process.clock.wall() - 10_000
+
+
+def test_a_journal_that_is_deleted_under_our_hands_loses_nothing(tmp_path: Path) -> None:
+    process = Process(tmp_path, held=SERIES)
+    process.sink.down = True
+    feed = process.feed()
+    process.emit(feed, 3)
+    process.path.unlink()
+    process.emit(feed, 3)
+    process.sink.down = False
+    process.send()
+    counts = process.sender.counts()
+    assert (counts.delivered, counts.pending, counts.dropped) == (6 * SERIES, 0, 0)
+
+
+def test_what_the_disk_has_lost_is_counted(tmp_path: Path) -> None:
+    process = Process(tmp_path, held=SERIES)
+    feed = process.feed()
+    process.emit(feed, 4)
+    process.path.write_bytes(b"")
+    process.send()
+    counts = process.sender.counts()
+    assert (counts.delivered, counts.pending, counts.dropped) == (SERIES, 0, 3 * SERIES)
+    assert process.sink.batches[-1].tags == {"sysmetrics.points_dropped": str(3 * SERIES)}
+
+
+def test_the_end_of_a_run_is_journalled(process: Process) -> None:
+    process.sink.down = True
+    feed = process.feed()
+    process.emit(feed)
+    assert [run.ended for run in scan(process.path)] == [False]
+    feed.end()
+    assert [run.ended for run in scan(process.path)] == [True]
+
+
+def test_a_process_that_leaves_owing_nothing_leaves_no_journal(process: Process) -> None:
+    feed = process.feed()
+    process.emit(feed, 2)
+    process.send()
+    assert process.journal.leave()
+    process.sender.tidy()
+    assert process.journal.left.is_set()
+    assert not list(process.directory.iterdir())
+
+
+def test_a_process_that_leaves_with_debts_leaves_its_journal(process: Process) -> None:
+    process.sink.down = True
+    process.emit(process.feed())
+    process.send()
+    process.journal.leave()
+    process.sender.tidy()
+    assert len(process.on_disk()) == SERIES
+
+
+def test_a_long_outage_does_not_grow_the_memory(tmp_path: Path) -> None:
+    """Eight runs at the default rate fill the memory in a quarter of an hour, and then the disk."""
+    process = Process(tmp_path)
+    process.sink.down = True
+    feeds = [process.feed(str(n)) for n in range(8)]
+
+    def an_hour_passes() -> int:
+        for _ in range(360 // 3):
+            for feed in feeds:
+                process.emit(feed, seconds=0)
+            process.clock.move(30)
+            process.send()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        began = tracemalloc.get_traced_memory()[0]
+        first, second = an_hour_passes(), an_hour_passes()
+    finally:
+        tracemalloc.stop()
+    assert process.sender.counts().pending == 2 * 8 * 120 * SERIES
+    assert first - began < 5e6
+    assert second - first < 0.3e6

@@ -1,0 +1,246 @@
+"""What the dead owed: delivered by whoever takes their journal over."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from fakes import STARTED_AT, FakeClock, FakeSink
+from mlflow_sysmetrics.daemon.journal import Journal, scan
+from mlflow_sysmetrics.daemon.outbox import Outbox
+from mlflow_sysmetrics.daemon.recovery import Recovery, Replayed, replay
+from mlflow_sysmetrics.daemon.sender import Sender
+from mlflow_sysmetrics.daemon.spool import claim, journals
+from mlflow_sysmetrics.errors import RunRefused
+
+URI = "http://server:5000"
+MONTH = 31 * 86400
+
+
+def die(  # noqa: PLR0913 - a journal is described by what is in it
+    directory: Path, *, runs: int = 1, ticks: int = 3, uri: str = URI, ended: bool = True, settled: int = 0
+) -> Path:
+    """Leaves the journal of a process that died with ten points per tick and run."""
+    journal = Journal.create(directory, 10**8)
+    for run in range(runs):
+        number = journal.register(f"run_{run}", uri, STARTED_AT)
+        for tick in range(ticks):
+            values = {f"system/s{n}": tick + n / 10 for n in range(10)}
+            journal.append(number, tick * 10, STARTED_AT + tick * 1000, values)
+        if settled:
+            journal.acknowledge(number, settled)
+        if ended:
+            journal.end(number)
+    journal.close(delete=False)
+    return journal.path
+
+
+def replayed(path: Path, sink: FakeSink, **options: float) -> Replayed:
+    journal = claim(path)
+    assert journal is not None
+    return replay(journal, lambda _: sink, patience_seconds=options.get("patience", 0))
+
+
+def test_an_orphan_is_delivered_with_its_timestamps_and_steps_and_deleted(tmp_path: Path) -> None:
+    sink = FakeSink()
+    outcome = replayed(die(tmp_path, runs=2), sink)
+    assert outcome == Replayed(60, 0, 0, ())
+    assert [point.value for point in sink.points("run_1")][:2] == [0.0, 0.1]
+    assert sink.batches[0].steps == [0] * 10 + [1] * 10 + [2] * 10
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_what_was_not_acknowledged_is_delivered(tmp_path: Path) -> None:
+    sink = FakeSink()
+    replayed(die(tmp_path, settled=15), sink)
+    assert [point.value for point in sink.points("run_0")] == [1.5, 1.6, 1.7, 1.8, 1.9] + [
+        2 + n / 10 for n in range(10)
+    ]
+
+
+def test_the_run_says_how_many_points_were_replayed(tmp_path: Path) -> None:
+    sink = FakeSink()
+    replayed(die(tmp_path, ticks=150), sink)
+    tags = [batch.tags for batch in sink.batches if batch.tags]
+    assert tags == [{"sysmetrics.replayed": "1500"}]
+
+
+def test_an_orphan_that_cannot_be_delivered_stays_where_it_is(tmp_path: Path) -> None:
+    path = die(tmp_path)
+    outcome = replayed(path, FakeSink(down=True))
+    assert outcome == Replayed(0, 0, 30, ("http://server:5000: connection refused",))
+    assert replayed(path, FakeSink()).delivered == 30
+
+
+def test_a_replay_that_is_interrupted_goes_on_where_it_was(tmp_path: Path) -> None:
+    path = die(tmp_path, ticks=150)
+    sink = FakeSink()
+    send, calls = sink.send, []
+
+    def breaks(*batch: object) -> None:
+        calls.append(1)
+        sink.down = len(calls) > 1
+        send(*batch)  # type: ignore[arg-type]
+
+    sink.send = breaks  # type: ignore[method-assign]
+    assert replayed(path, sink).waiting == 500
+    sink.send = send  # type: ignore[method-assign]
+    sink.down = False
+    assert replayed(path, sink).delivered == 500
+    assert len(set(sink.points("run_0"))) == len(sink.points("run_0")) == 1500
+
+
+def test_a_run_that_is_gone_is_given_up(tmp_path: Path) -> None:
+    outcome = replayed(die(tmp_path), FakeSink(failures=[RunRefused("deleted")]))
+    assert outcome == Replayed(0, 30, 0, ())
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_credentials_of_the_same_server_are_used(tmp_path: Path) -> None:
+    journal = claim(die(tmp_path))
+    assert journal is not None
+    opened = []
+
+    def open_sink(uri: str) -> FakeSink:
+        opened.append(uri)
+        return FakeSink()
+
+    replay(journal, open_sink, tracking_uri="http://me:secret@server:5000")
+    assert opened == ["http://me:secret@server:5000"]
+
+
+def test_progress_adds_up_to_what_was_settled(tmp_path: Path) -> None:
+    journal = claim(die(tmp_path, runs=3, ticks=120))
+    assert journal is not None
+    steps: list[int] = []
+    replay(journal, lambda _: FakeSink(), steps.append)
+    assert sum(steps) == 3600
+    assert len(steps) >= 6
+
+
+@pytest.mark.parametrize(("running", "kept"), [(True, True), (False, False)])
+def test_a_run_that_was_never_detached_is_kept_in_mind_while_it_says_running(
+    tmp_path: Path, *, running: bool, kept: bool
+) -> None:
+    path = die(tmp_path, ended=False)
+    replayed(path, FakeSink(running={"run_0"} if running else set()))
+    assert path.exists() is kept
+    if kept:
+        assert [(run.run_id, run.settled >= run.appended) for run in scan(path)] == [("run_0", True)]
+
+
+def test_what_is_kept_in_mind_is_forgotten_after_a_month(tmp_path: Path) -> None:
+    path = die(tmp_path, ended=False)
+    sink = FakeSink(running={"run_0"})
+    replayed(path, sink)
+    replayed(path, sink)
+    assert path.exists()
+    os.utime(path, (path.stat().st_mtime - MONTH,) * 2)
+    replayed(path, sink)
+    assert not path.exists()
+
+
+class Household:
+    """The recovery of one process, with senders that are moved by hand."""
+
+    def __init__(self, directory: Path) -> None:
+        self.clock = FakeClock()
+        self.sinks: dict[str, FakeSink] = {}
+        self.senders: dict[str, Sender] = {}
+        self.most_in_hand = 0
+        self.recovery = Recovery(lambda: directory, self.adopt, self.open, list)
+        self.thread = threading.Thread(target=self.recovery.run, daemon=True)
+
+    def open(self, uri: str) -> FakeSink:
+        return self.sinks.setdefault(uri, FakeSink())
+
+    def adopt(self, uri: str, outbox: Outbox) -> None:
+        if uri not in self.senders:
+            self.senders[uri] = Sender(uri, self.open, self.clock, jitter=lambda: 1.0)
+        self.senders[uri].adopt(outbox)
+
+    def recover(self) -> None:
+        """Runs until the thread has ended, delivering meanwhile."""
+        self.thread.start()
+        self.deliver_until(lambda: not self.thread.is_alive())
+
+    def deliver_until(self, holds: object) -> None:
+        for _ in range(2000):
+            for sender in list(self.senders.values()):
+                while sender.send_next():
+                    self.most_in_hand = max(self.most_in_hand, len(self.recovery._in_hand))
+            self.thread.join(0.005)
+            if holds():  # type: ignore[operator]
+                return
+        raise AssertionError("it did not happen")
+
+
+def test_all_orphans_are_delivered_in_the_background(tmp_path: Path) -> None:
+    for _ in range(12):
+        die(tmp_path)
+    household = Household(tmp_path)
+    household.recover()
+    assert len(household.sinks[URI].points("run_0")) == 12 * 30
+    assert household.most_in_hand <= 4
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_server_that_is_away_keeps_nobody_else_waiting(tmp_path: Path) -> None:
+    for _ in range(20):
+        die(tmp_path, uri="http://away")
+    for _ in range(5):
+        die(tmp_path)
+    household = Household(tmp_path)
+    household.sinks["http://away"] = FakeSink(down=True)
+    household.thread.start()
+    household.deliver_until(lambda: len(journals(tmp_path)) == 20)
+    assert len(household.sinks[URI].points("run_0")) == 5 * 30
+    assert household.thread.is_alive()
+    household.sinks["http://away"].down = False
+    household.clock.move(100)
+    household.deliver_until(lambda: not household.thread.is_alive())
+    assert len(household.sinks["http://away"].points("run_0")) == 20 * 30
+
+
+def test_a_journal_with_a_living_owner_is_left_alone(tmp_path: Path) -> None:
+    living = Journal.create(tmp_path, 10**6)
+    living.append(living.register("run", URI, STARTED_AT), 0, STARTED_AT, {"system/x": 1.0})
+    household = Household(tmp_path)
+    household.recover()
+    assert not household.senders
+    living.close(delete=True)
+
+
+def test_two_processes_that_recover_at_once_deliver_each_point_once(tmp_path: Path) -> None:
+    for _ in range(12):
+        die(tmp_path)
+    first, second = Household(tmp_path), Household(tmp_path)
+    first.thread.start()
+    second.thread.start()
+    first.deliver_until(lambda: not first.thread.is_alive())
+    second.deliver_until(lambda: not second.thread.is_alive())
+    sent = [len(household.open(URI).points("run_0")) for household in (first, second)]
+    assert sum(sent) == 12 * 30
+
+
+def test_a_directory_that_does_not_exist_has_no_orphans(tmp_path: Path) -> None:
+    household = Household(tmp_path / "none")
+    household.recover()
+    assert not household.senders
+
+
+def test_nobody_waits_for_what_others_had_owed(tmp_path: Path) -> None:
+    die(tmp_path)
+    household = Household(tmp_path)
+    household.sinks[URI] = FakeSink(down=True)
+    household.thread.start()
+    household.deliver_until(lambda: bool(household.senders))
+    sender = household.senders[URI]
+    assert sender.hasten() == {}
+    assert sender.counts().pending == 0
+    household.sinks[URI].down = False
+    household.clock.move(100)
+    household.deliver_until(lambda: not household.thread.is_alive())

@@ -1,0 +1,215 @@
+"""The directory of the journals: names, owners, and who gets an orphan when its owner was killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from mlflow_sysmetrics.daemon import spool
+from mlflow_sysmetrics.daemon.journal import Journal
+from mlflow_sysmetrics.errors import JournalUnavailable
+from mlflow_sysmetrics.settings import Settings
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+
+OWNER = """
+import os, sys
+from pathlib import Path
+from mlflow_sysmetrics.daemon.journal import Journal
+journal = Journal.create(Path(sys.argv[1]), 1_000_000)
+run = journal.register("run", "http://x", 0)
+journal.append(run, 0, 5, {"key": 1.0})
+"""
+WAITING = OWNER + "print(journal.path, flush=True); sys.stdin.read()"
+FORKING = (
+    OWNER
+    + """
+if (child := os.fork()) == 0:
+    journal.forget_after_fork()
+    assert journal.append(run, 1, 6, {"key": 2.0}) is None
+    journal.acknowledge(run, 1)
+    journal.clear()
+    journal.close(delete=True)
+    del journal  # what collects it must not unlock it either
+    print(sys.argv[1], flush=True)
+    sys.stdin.read()
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+)
+CLAIMING = """
+import os, sys
+from pathlib import Path
+from mlflow_sysmetrics.daemon.spool import claim
+begin, go = os.pipe()
+result, tell = os.pipe()
+for _ in range(10):
+    if os.fork() == 0:
+        os.close(go)
+        os.read(begin, 1)  # until all are there
+        journal = claim(Path(sys.argv[1]))
+        if journal is not None:
+            journal.acknowledge(0, 1)
+            journal.close(delete=True)
+            os.write(tell, b"x")
+        os._exit(0)
+os.close(go)
+for _ in range(10):
+    assert os.wait()[1] == 0
+os.close(tell)
+print(len(os.read(result, 100)))
+"""
+
+
+@contextmanager
+def running(program: str, directory: Path) -> Iterator[subprocess.Popen[str]]:
+    """Starts a program that has a journal in a directory, and waits until it has."""
+    command = [sys.executable, "-W", "ignore", "-c", program, str(directory)]
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with subprocess.Popen(
+        command, env=environ, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline()
+            yield process
+        finally:
+            process.kill()
+
+
+def orphan(directory: Path) -> Path:
+    """Leaves the journal of a process that was killed, and returns its path."""
+    with running(WAITING, directory) as process:
+        process.kill()
+        process.wait()
+    (path,) = spool.journals(directory)
+    return path
+
+
+def test_the_default_directory_is_the_users_state_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    if sys.platform != "linux":
+        pytest.skip("named by an environment variable on Linux alone")
+    monkeypatch.setenv("XDG_STATE_HOME", "/home/me/state")
+    assert spool.spool_directory(Settings()) == Path("/home/me/state/mlflow-sysmetrics")
+
+
+def test_a_directory_may_be_named(tmp_path: Path) -> None:
+    assert spool.spool_directory(Settings(spool_dir=str(tmp_path))) == tmp_path
+
+
+def test_a_relative_directory_is_made_absolute(tmp_path: Path) -> None:
+    assert spool.spool_directory(Settings(spool_dir="spool")) == tmp_path / "spool"
+
+
+def test_older_journals_are_found_where_journals_are_switched_off() -> None:
+    assert spool.spool_directory(Settings(spool_dir="off")) == spool.spool_directory(Settings())
+
+
+@needs_fork
+def test_a_user_without_a_home_has_no_default_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_such_user(uid: int) -> None:
+        raise KeyError(uid)
+
+    for name in ("XDG_STATE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", no_such_user)
+    with pytest.raises(JournalUnavailable, match="MLFLOW_SYSMETRICS_SPOOL_DIR"):
+        spool.spool_directory(Settings())
+
+
+def test_a_journal_is_named_after_host_and_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "node-7/ä")
+    journal = Journal.create(tmp_path, 1000)
+    assert journal.path.name.startswith(f"node-7__-{os.getpid()}-")
+    journal.close(delete=True)
+
+
+def test_only_journals_of_this_host_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "node")
+    for name in ("node-1-0123abcd.jsonl", "node-1-0123abcd.lock", "node-1-0123abcd.new", "node-x.jsonl"):
+        (tmp_path / name).touch()
+    (tmp_path / "node-2-1-0123abcd.jsonl").touch()  # of the host "node-2"
+    assert [path.name for path in spool.journals(tmp_path)] == ["node-1-0123abcd.jsonl"]
+    assert len(spool.journals(tmp_path, any_host=True)) == 2
+
+
+def test_no_directory_holds_no_journals(tmp_path: Path) -> None:
+    assert spool.journals(tmp_path / "absent") == []
+
+
+def test_a_journal_of_this_process_is_owned(tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path, 1000)
+    assert spool.is_owned(journal.path)
+    assert spool.claim(journal.path) is None
+    journal.close(delete=True)
+
+
+def test_asking_who_owns_it_leaves_an_orphan_to_be_claimed(tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path, 1000)
+    journal.close(delete=False)
+    assert not spool.is_owned(journal.path)
+    claimed = spool.claim(journal.path)
+    assert claimed is not None
+    claimed.close(delete=True)
+
+
+def test_asking_for_a_journal_that_is_gone_leaves_no_lock(tmp_path: Path) -> None:
+    assert not spool.is_owned(tmp_path / "node-1-0123abcd.jsonl")
+    assert spool.claim(tmp_path / "node-1-0123abcd.jsonl") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_claiming_where_there_is_no_directory_gets_nothing(tmp_path: Path) -> None:
+    assert spool.claim(tmp_path / "absent" / "node-1-0123abcd.jsonl") is None
+
+
+def test_a_journal_of_another_living_process_is_left_alone(tmp_path: Path) -> None:
+    with running(WAITING, tmp_path):
+        (path,) = spool.journals(tmp_path)
+        assert spool.is_owned(path)
+        assert spool.claim(path) is None
+
+
+def test_a_journal_whose_owner_was_killed_is_claimed(tmp_path: Path) -> None:
+    path = orphan(tmp_path)
+    claimed = spool.claim(path)
+    assert claimed is not None
+    assert [run.run_id for run in claimed.runs] == ["run"]
+    claimed.close(delete=True)
+
+
+@needs_fork
+def test_of_ten_who_claim_at_once_one_gets_it(tmp_path: Path) -> None:
+    path = orphan(tmp_path)
+    command = [sys.executable, "-W", "ignore", "-c", CLAIMING, str(path)]
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    found = subprocess.run(command, env=environ, text=True, capture_output=True, check=False)
+    assert (found.stdout, found.stderr) == ("1\n", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_fork
+def test_a_forked_child_does_not_own_its_parents_journal(tmp_path: Path) -> None:
+    with running(FORKING, tmp_path) as process:
+        (path,) = spool.journals(tmp_path)
+        assert spool.is_owned(path)  # the parent's: the child has closed and collected its copy
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        claimed = spool.claim(path)  # while the child lives
+        assert claimed is not None
+        assert [(run.run_id, run.settled, run.appended) for run in claimed.runs] == [("run", 0, 1)]
+        claimed.close(delete=True)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such rights")
+def test_what_is_no_journal_of_ours_is_not_claimed(tmp_path: Path) -> None:
+    path = tmp_path / "node-1-0123abcd.jsonl"
+    path.mkdir()  # stands in for whatever cannot be opened
+    assert spool.claim(path) is None
