@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mlflow_sysmetrics.gpu_ordinals import GpuOrdinals
+
 _READ_BYTES = 65_536  # more than /proc/stat of a host with 256 CPUs needs
 _READ_ONLY = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)  # Windows has no such flag, nor the trouble
 
@@ -52,6 +54,8 @@ class Host:
         disk_usage: space of the filesystem that holds a path, in bytes; raises OSError.
         working_directory: returns the directory that the job works in; raises OSError where it is gone.
         disks: further directories whose filesystems the user wants watched.
+        gpus: which GPUs the user wants watched, as `Settings.gpus`.
+        gpu_ordinals: numbers the GPUs of all vendors; shared by the collectors of one daemon.
         process_seconds: returns the CPU time of a process that lives, by its id; raises OSError.
         load_nvml: returns the `pynvml` module (nvidia-ml-py); raises ImportError.
     """
@@ -61,6 +65,8 @@ class Host:
     disk_usage: Callable[[str], DiskUsage] = _disk_usage
     working_directory: Callable[[], str] = os.getcwd
     disks: tuple[str, ...] = ()
+    gpus: str = "visible"
+    gpu_ordinals: GpuOrdinals = field(default_factory=GpuOrdinals)
     process_seconds: Callable[[int], float] = _process_seconds
     load_nvml: Callable[[], Any] = _load_nvml
 

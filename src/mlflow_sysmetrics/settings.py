@@ -24,6 +24,7 @@ NODE_ID = "MLFLOW_SYSTEM_METRICS_NODE_ID"
 TAGS = "MLFLOW_SYSMETRICS_TAGS"
 COLLECTORS = "MLFLOW_SYSMETRICS_COLLECTORS"
 DISKS = "MLFLOW_SYSMETRICS_DISKS"
+GPUS = "MLFLOW_SYSMETRICS_GPUS"
 SEND_INTERVAL = "MLFLOW_SYSMETRICS_SEND_INTERVAL"
 FLUSH_TIMEOUT = "MLFLOW_SYSMETRICS_FLUSH_TIMEOUT"
 
@@ -88,6 +89,8 @@ class Settings:
         node_id: name of this node in the keys (``system/<node id>/...``), or None.
         collectors: families that are read; one that is left out is not even opened.
         disks: directories whose filesystems are watched beside the working directory's.
+        gpus: "visible" (to the job), "all", "process" (where the job holds memory), or a comma-separated
+            list of indices and UUIDs.
         send_interval: seconds between two sends of one run, 0.1 to 3600.
         flush_timeout: longest wait in seconds when a run ends and at exit, 0 (do not wait) to 3600.
 
@@ -103,6 +106,7 @@ class Settings:
     node_id: str | None = None
     collectors: frozenset[Family] = DEFAULT_FAMILIES
     disks: tuple[str, ...] = ()
+    gpus: str = "visible"
     send_interval: float = DEFAULT_SEND_INTERVAL
     flush_timeout: float = DEFAULT_FLUSH_TIMEOUT
 
@@ -160,6 +164,7 @@ class Settings:
             node_id=variables.node_id() or node_id,
             collectors=variables.families(),
             disks=variables.disks(),
+            gpus=variables.text(GPUS) or "visible",
             send_interval=variables.number(SEND_INTERVAL, "send_interval", DEFAULT_SEND_INTERVAL),
             flush_timeout=variables.number(FLUSH_TIMEOUT, "flush_timeout", DEFAULT_FLUSH_TIMEOUT),
         )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from mlflow_sysmetrics.facts.command import RunCommand
+from mlflow_sysmetrics.command import RunCommand
 from mlflow_sysmetrics.facts.values import Gpu, GpuReport
 from mlflow_sysmetrics.host import Host
 

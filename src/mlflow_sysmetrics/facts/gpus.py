@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
+from mlflow_sysmetrics.command import RunCommand
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.facts.command import RunCommand
 from mlflow_sysmetrics.facts.contract import GpuSource
 from mlflow_sysmetrics.facts.values import Gpu, GpuReport, gigabytes, joined
 from mlflow_sysmetrics.host import Host

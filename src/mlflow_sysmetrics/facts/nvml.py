@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from mlflow_sysmetrics.command import RunCommand
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.facts.command import RunCommand
 from mlflow_sysmetrics.facts.values import Gpu, GpuReport
 from mlflow_sysmetrics.host import Host
 from mlflow_sysmetrics.visible_gpus import mig_entries, visible_gpus

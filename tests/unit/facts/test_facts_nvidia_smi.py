@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from facts_machines import machine, printed, tools
 
+from mlflow_sysmetrics.command import CommandFailed, CommandTimeout
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts import nvidia_smi
-from mlflow_sysmetrics.facts.command import CommandFailed, CommandTimeout
 from mlflow_sysmetrics.facts.values import Gpu, GpuReport
 
 pytestmark = pytest.mark.unit
