@@ -18,12 +18,13 @@ from typing import Any
 import agreement
 import concurrent_runs
 import default_tick
+import gpu
 import import_time
 import run_latency
 import tables
 import tick_cost
 
-_PARTS = ("concurrent", "latency", "tick", "default_tick", "import", "agreement")
+_PARTS = ("concurrent", "latency", "tick", "default_tick", "gpu", "import", "agreement")
 
 
 def _numbers(text: str) -> list[int]:
@@ -46,13 +47,14 @@ def _options() -> argparse.Namespace:
     add("--repetitions", type=int, default=3, help="how often each number of runs is measured")
     add("--latency-runs", type=int, default=100, help="runs one after another, of each side")
     add("--ticks", type=int, default=1000, help="ticks of each side")
+    add("--gpu-seconds", type=float, default=30, help="how long each kind of training step is repeated")
     add("--agreement-seconds", type=int, default=60, help="how long our figures are compared with others")
     add("--imports", type=int, default=25, help="imports of each side")
     add("--json", action="store_true", help="print everything that was measured, not the tables")
     return parser.parse_args()
 
 
-def _measure(options: argparse.Namespace) -> Iterator[tuple[str, Any, tables.Table]]:
+def _measure(options: argparse.Namespace) -> Iterator[tuple[str, Any, tables.Table | str]]:
     """Yields name, raw figures and table of one measurement after another."""
     if "tick" in options.only:
         ticks = tick_cost.measure(options.ticks)
@@ -61,6 +63,8 @@ def _measure(options: argparse.Namespace) -> Iterator[tuple[str, Any, tables.Tab
         for children in default_tick.CHILDREN:
             default = default_tick.measure(options.ticks, children)
             yield f"default tick, {children} children", default, default_tick.table(default)
+    if "gpu" in options.only:
+        yield from _measure_gpu(options)
     if "agreement" in options.only and sys.platform == "linux":  # /proc, free, df
         agreed = agreement.measure(options.agreement_seconds)
         yield "agreement", agreed, agreement.table(agreed)
@@ -74,6 +78,14 @@ def _measure(options: argparse.Namespace) -> Iterator[tuple[str, Any, tables.Tab
         for runs in options.runs:
             found = concurrent_runs.measure(runs, options.seconds, options.repetitions)
             yield f"concurrent {runs}", found, concurrent_runs.table(runs, options.seconds, found)
+
+
+def _measure_gpu(options: argparse.Namespace) -> Iterator[tuple[str, Any, tables.Table | str]]:
+    ticks = gpu.measure(options.ticks)
+    yield "gpu", ticks, gpu.table(ticks)
+    if "skipped" not in ticks:
+        steps = gpu.measure_steps(options.gpu_seconds)
+        yield "gpu steps", steps, gpu.steps_table(steps)
 
 
 def main() -> None:

@@ -40,6 +40,9 @@ LABELS = ("Source", "Units", "Cost", "Absent", "Check")
 
 # What has met its source only as recorded or constructed files, or as a stand-in of a library.
 UNCONFIRMED = {
+    "AmdLinux": "constructed files",
+    "DrmClocks": "constructed files",
+    "IntelLinux": "constructed files",
     "EnergyLinux": "constructed files",
     "InfinibandLinux": "constructed files",
     "Nvidia": "a stand-in for NVML",

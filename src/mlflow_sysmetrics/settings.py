@@ -47,6 +47,10 @@ _FALSE = frozenset({"false", "0", "off", "no"})
 _NODE_ID_LENGTH = 150
 _PART = r"(?!\.{1,2}(/|$))[\w\-. ]+"
 _NODE_ID_PATTERN = re.compile(rf"(?=.{{1,{_NODE_ID_LENGTH}}}$){_PART}(/{_PART})*", re.ASCII)
+# What a list of GPUs holds: indices, beginnings of UUIDs, and for Intel's, which have none, PCI addresses.
+_GPU = re.compile(r"\d{1,4}|(?i:GPU|MIG)-[\w/-]+|[\da-f]{4}:[\da-f]{2}:[\da-f]{2}\.[0-7]", re.ASCII)
+_GPU_CHOICES = ("visible", "process", "all")
+_GPU_FORMS = f"one of {', '.join(_GPU_CHOICES)} nor a list of indices and UUIDs"
 
 _logger = logging.getLogger("mlflow_sysmetrics")
 _warned: set[tuple[str, str]] = set()
@@ -127,6 +131,8 @@ class Settings:
             raise SettingsError(f"collectors has {unknown!r}; its members are those of {Family}")
         if isinstance(self.disks, str) or not all(isinstance(path, str) and path for path in self.disks):
             raise SettingsError(f'disks={self.disks!r} is no tuple of directories; use disks=("/data",)')
+        if not _names_gpus(self.gpus):
+            raise SettingsError(f"gpus={self.gpus!r} is neither {_GPU_FORMS}")
 
     @property
     def window_seconds(self) -> float:
@@ -164,7 +170,7 @@ class Settings:
             node_id=variables.node_id() or node_id,
             collectors=variables.families(),
             disks=variables.disks(),
-            gpus=variables.text(GPUS) or "visible",
+            gpus=variables.gpus(),
             send_interval=variables.number(SEND_INTERVAL, "send_interval", DEFAULT_SEND_INTERVAL),
             flush_timeout=variables.number(FLUSH_TIMEOUT, "flush_timeout", DEFAULT_FLUSH_TIMEOUT),
         )
@@ -272,6 +278,27 @@ class _Variables:
         paths = (path.strip() for path in self.text(DISKS).split(","))
         # Not Path.expanduser, which raises where there is no home directory.
         return tuple(dict.fromkeys(os.path.expanduser(path) for path in paths if path))  # noqa: PTH111
+
+    def gpus(self) -> str:
+        """Reads which GPUs are watched; what names none in a list is left out of it."""
+        text = self.text(GPUS)
+        if text.lower() in _GPU_CHOICES:
+            return text.lower()
+        words = _words(text)
+        used = ",".join(filter(_GPU.fullmatch, words)) or "visible"
+        for word in words:
+            if not _GPU.fullmatch(word):
+                warn_once(GPUS, word, used, f"it is neither {_GPU_FORMS}")
+        return used
+
+
+def _names_gpus(wanted: object) -> bool:
+    words = _words(wanted) if isinstance(wanted, str) else []
+    return wanted in _GPU_CHOICES or (bool(words) and all(map(_GPU.fullmatch, words)))
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def warn_once(variable: str, value: str, used: str, reason: str) -> None:

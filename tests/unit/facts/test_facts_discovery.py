@@ -72,6 +72,7 @@ def test_a_linux_machine_with_two_gpus(tmp_path: Path) -> None:
         "sys.gpu_driver": "570.133.20",
         "sys.gpu_cuda": "12.8",
         "sys.gpu_uuid": "GPU-1,GPU-1",
+        "sys.gpu_index": "0,1",
     }
 
 
