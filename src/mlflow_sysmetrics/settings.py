@@ -129,7 +129,9 @@ class Settings:
         unknown = [one for one in self.collectors if not isinstance(one, Family)]
         if unknown:
             raise SettingsError(f"collectors has {unknown!r}; its members are those of {Family}")
-        if isinstance(self.disks, str) or not all(isinstance(path, str) and path for path in self.disks):
+        if isinstance(self.disks, str) or not all(
+            isinstance(path, str) and path and "\0" not in path for path in self.disks
+        ):
             raise SettingsError(f'disks={self.disks!r} is no tuple of directories; use disks=("/data",)')
         if not _names_gpus(self.gpus):
             raise SettingsError(f"gpus={self.gpus!r} is neither {_GPU_FORMS}")
@@ -254,10 +256,10 @@ class _Variables:
 
         Plain words are what is read, words with a sign change what is read by default: ``cpu,memory`` is
         these two, ``-disk,+fabric`` the default without one and with another. ``all`` is every family,
-        ``default`` those that are read where nothing is said.
+        ``default`` those that are read where nothing is said, ``none`` none.
         """
         known = {family.value: frozenset({family}) for family in Family}
-        known |= {"all": frozenset(Family), "default": DEFAULT_FAMILIES}
+        known |= {"all": frozenset(Family), "default": DEFAULT_FAMILIES, "none": frozenset()}
         plain: list[frozenset[Family]] = []
         signed: dict[str, list[frozenset[Family]]] = {"+": [], "-": []}
         unknown: list[str] = []

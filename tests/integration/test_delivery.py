@@ -35,8 +35,8 @@ def test_a_server_that_takes_nothing_costs_less_than_the_flush_timeout(
         server.mode(mode)
         began = time.perf_counter()
         finished = program(server.url, TRAINING, **ENVIRON)
-        # Interpreters start at different speeds on a busy machine, hence the second over the two.
-        assert time.perf_counter() - began - alone < FLUSH_TIMEOUT + 1, mode
+        # Minutes without us giving up; interpreters start at very different speeds on a busy machine.
+        assert time.perf_counter() - began - alone < FLUSH_TIMEOUT + 15, mode
         assert "Traceback" not in finished.stderr
         assert finished.stderr.count("are lost") == 1
 

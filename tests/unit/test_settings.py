@@ -145,6 +145,8 @@ def test_a_flush_timeout_of_zero_is_a_wish_not_a_fault(caplog: pytest.LogCapture
         ("-disk,+fabric", DEFAULT_FAMILIES - {Family.DISK} | {Family.FABRIC}),
         ("all,-cpu", set(Family) - {Family.CPU}),
         ("-all", set()),
+        ("none", set()),
+        ("none,+cpu", {Family.CPU}),
         ("cpu, memory", {Family.CPU, Family.MEMORY}),
         ("-gpu", DEFAULT_FAMILIES - {Family.GPU}),
         ("CPU,-cpu", set()),
@@ -184,6 +186,7 @@ def test_disks_are_a_list_of_directories_in_which_the_home_directory_has_its_sig
         {"collectors": ["cpu"]},
         {"disks": "/data"},
         {"disks": ("",)},
+        {"disks": ("/a\0b",)},
     ],
 )
 def test_the_same_in_code_is_an_error_that_names_it(wrong: dict[str, object]) -> None:

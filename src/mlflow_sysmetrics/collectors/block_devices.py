@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mlflow_sysmetrics.collectors.sysfs import listed, text_of
 from mlflow_sysmetrics.host import Host
-from mlflow_sysmetrics.mounts import Mount, below_root, mount_of, real_path
+from mlflow_sysmetrics.mounts import Mount, below_root, mount_of, read_mounts, real_path
 
 # Their data lie in memory or on another machine. A fuse filesystem on a disk of its own calls itself fuseblk.
 _NO_LOCAL_DEVICE = re.compile(
@@ -134,11 +134,19 @@ def _disks_below(host: Host, name: str) -> set[str]:
 
 
 def _below(host: Host, name: str, seen: set[str]) -> Iterator[str]:
-    for slave in _names(host, f"{_CLASS}/{name}/slaves"):
+    for slave in (*_names(host, f"{_CLASS}/{name}/slaves"), *_behind_loop(host, name)):
         if slave not in seen:
             seen.add(slave)
             yield slave
             yield from _below(host, slave, seen)
+
+
+def _behind_loop(host: Host, name: str) -> frozenset[str]:
+    """Returns the devices that hold the file behind a loop device; none for other devices."""
+    file = _text(host, f"{_CLASS}/{name}/loop/backing_file")
+    mounts = read_mounts(host) if file else ()
+    mount = mount_of(real_path(host, file), mounts) if mounts else None
+    return (devices_behind(host, mount, mounts) if mount else None) or frozenset()
 
 
 def _names(host: Host, directory: str) -> list[str]:

@@ -19,6 +19,7 @@ from mlflow_sysmetrics.collectors.catalogue import cpu as catalogue
 from mlflow_sysmetrics.collectors.contract import PERCENT, Collector
 from mlflow_sysmetrics.collectors.cpu_times import CpuTimes, busy_percentage
 from mlflow_sysmetrics.collectors.group_cpu_time import GroupCpuTime
+from mlflow_sysmetrics.collectors.own_group import OwnGroup
 from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Lap, Pause
 from mlflow_sysmetrics.cpu_share import CpuShare, cpu_share
 from mlflow_sysmetrics.errors import Unavailable
@@ -56,6 +57,7 @@ class CpuLinux(Collector):
         self._path = str(host.root / "proc/stat")
         self._lap = Lap()
         self._look = Pause(LIMITS_SECONDS)
+        self._group = OwnGroup(host)
         try:
             self._times = parse_stat(read_short(self._path))
             self._job = self._find_job()
@@ -66,12 +68,13 @@ class CpuLinux(Collector):
         """Yields the shares since the last reading that was old enough.
 
         Raises:
-            Unavailable: the job's cgroup is gone; a new collector finds where the job is now.
+            Unavailable: the job's cgroup is gone, or another one now; a new collector finds it.
         """
+        self._group.check(now)
+        text = read_short(self._path)  # before the lap ends: where this fails, the lap goes on
         span = self._lap.seconds(now)
         if span is None:
             return
-        text = read_short(self._path)
         before, self._times = self._times, parse_stat(text)
         host = busy_percentage(before, self._times)
         if host is not None:

@@ -35,11 +35,12 @@ class CpuPsutil(Collector):
 
     def collect(self, now: float) -> Iterator[Sample]:
         """Yields the share since the last reading that was old enough."""
+        # Not psutil.cpu_percent: it keeps its last reading per thread, so priming elsewhere gives noise.
+        times = self._read()
         span = self._lap.seconds(now)
         if span is None:
             return
-        # Not psutil.cpu_percent: it keeps its last reading per thread, so priming elsewhere gives noise.
-        before, self._times = self._times, self._read()
+        before, self._times = self._times, times
         share = busy_percentage(before, self._times)
         if share is not None:
             yield catalogue.CPU_UTILIZATION.sample(share, span)

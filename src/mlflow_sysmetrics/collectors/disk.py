@@ -12,6 +12,7 @@ Check:   df .
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Hashable, Iterator, Sequence
 from typing import ClassVar, NamedTuple
 
@@ -89,7 +90,9 @@ class Disk(Collector):
                 gaps.append(f"{path}: {error.strerror or error}" + (f"; {_REMEDY}" if name else ""))
                 continue
             identity = _identity(self._host, path, mounts)
-            if total <= 0:
+            if _is_device(self._host, path):
+                gaps.append(f"{path} is a device: name a directory on its filesystem")
+            elif total <= 0:
                 gaps.append(f"the filesystem of {path} tells no size")
             elif identity in found:
                 first = found[identity][0]
@@ -100,6 +103,15 @@ class Disk(Collector):
                 found[identity] = watched, _Filesystem(path, *keys)
         self.gaps: Sequence[str] = tuple(gaps)
         return [filesystem for _, filesystem in found.values()]
+
+
+def _is_device(host: Host, path: str) -> bool:
+    """Tells whether a path is a device node: its filesystem would be /dev, not the one on the device."""
+    try:
+        mode = os.stat(below_root(host, path)).st_mode  # noqa: PTH116 - a string is what the system call takes
+    except OSError:
+        return False
+    return stat.S_ISBLK(mode) or stat.S_ISCHR(mode)
 
 
 def _identity(host: Host, path: str, mounts: Sequence[Mount]) -> Hashable:

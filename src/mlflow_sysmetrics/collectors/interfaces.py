@@ -36,13 +36,16 @@ def counted(host: Host, names: Iterable[str]) -> dict[str, bool]:
     directory = host.root / "sys/class/net"
     marks = {name: frozenset(listed(f"{directory}/{name}")) for name in names}
     roles = {name: role(name, text_of(f"{directory}/{name}/type"), marks[name]) for name in marks}
+    if any(marks.values()):  # what is missing in sysfs is out of its sight: it shows another namespace
+        roles |= {name: Role.REPEATER for name in marks if not marks[name]}
     outlets = {name for name in roles if roles[name] is Role.OUTLET}
     # A card whose master is a card too is that one's fast path, as in Azure's accelerated networking.
     repeated = {name for name in outlets if any(f"{_UPPER}{outlet}" in marks[name] for outlet in outlets)}
     virtual = {name for name in roles if roles[name] is Role.VIRTUAL}
     if virtual and outlets:
         virtual &= set(_default_routes(host))
-    chosen = outlets - repeated | virtual
+    # In a rootless container, or a namespace with a tunnel only, that is the way out.
+    chosen = outlets - repeated | virtual or set(_default_routes(host)) & roles.keys()
     return {name: name in chosen for name in roles}
 
 

@@ -21,6 +21,7 @@ from mlflow_sysmetrics.collectors.catalogue import memory as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT, Collector
 from mlflow_sysmetrics.collectors.fields import number_after
 from mlflow_sysmetrics.collectors.group_memory import GroupMemory
+from mlflow_sysmetrics.collectors.own_group import OwnGroup
 from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Pause
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.host import Host, read_short
@@ -73,6 +74,7 @@ class MemoryLinux(Collector):
         self._host = host
         self._path = str(host.root / "proc/meminfo")
         self._look = Pause(LIMITS_SECONDS)
+        self._group = OwnGroup(host)
         self._job: _Job | None = None
         try:
             parse_meminfo(read_short(self._path))
@@ -83,8 +85,9 @@ class MemoryLinux(Collector):
         """Yields used and available memory and used swap space.
 
         Raises:
-            Unavailable: the job's cgroup is gone; a new collector finds where the job is now.
+            Unavailable: the job's cgroup is gone, or another one now; a new collector finds it.
         """
+        self._group.check(now)
         memory = parse_meminfo(read_short(self._path))
         used = memory.total - memory.available
         if self._look.over(now):

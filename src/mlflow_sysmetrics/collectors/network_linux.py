@@ -92,4 +92,5 @@ class NetworkLinux(Collector):
         interfaces = split_net_dev(os.fsdecode(read_bytes(self._path)))
         if look or interfaces.keys() != self._counted.keys():
             self._counted = counted(self._host, interfaces)
+            self.gaps = () if any(self._counted.values()) else ("no interface leads out of this host",)
         return {name: parse_counters(interfaces[name]) for name, counts in self._counted.items() if counts}

@@ -1,6 +1,7 @@
 """Processes of the job that the kernel killed for memory.
 
-Source:  oom_kill in memory.events of the own cgroup, all groups in it included; v1 in memory.oom_control.
+Source:  oom_kill in memory.events of the own cgroup, groups inside it included; v1 in memory.oom_control,
+         the own group only.
 Units:   kills since the collector was built; the daemon counts from each run's attach.
 Cost:    one read of 100 bytes.
 Absent:  no memory cgroup but the root, which does not count; v1 before Linux 4.13.
@@ -17,7 +18,7 @@ from mlflow_sysmetrics.cgroups import V2, controller_directory
 from mlflow_sysmetrics.collectors.catalogue import memory as catalogue
 from mlflow_sysmetrics.collectors.contract import Collector
 from mlflow_sysmetrics.collectors.fields import number_after
-from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Pause
+from mlflow_sysmetrics.collectors.own_group import OwnGroup
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.host import Host, read_short
 from mlflow_sysmetrics.samples import Family, Metric, Sample
@@ -30,8 +31,7 @@ class OomLinux(Collector):
     metrics: ClassVar[tuple[Metric, ...]] = (catalogue.MEMORY_OOM_KILLS,)
 
     def __init__(self, host: Host) -> None:
-        self._host = host
-        self._look = Pause(LIMITS_SECONDS)
+        self._group = OwnGroup(host)
         self._path = _find(host)
         self._zero = self._read()
 
@@ -41,9 +41,8 @@ class OomLinux(Collector):
         Raises:
             Unavailable: the job's cgroup is another one now, or gone; a new collector finds where the job is.
         """
+        self._group.check(now)
         yield catalogue.MEMORY_OOM_KILLS.sample(max(self._read() - self._zero, 0))
-        if self._look.over(now) and _find(self._host) != self._path:
-            raise Unavailable("the job has moved to another cgroup")
 
     def _read(self) -> int:
         try:

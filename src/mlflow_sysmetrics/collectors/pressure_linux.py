@@ -17,7 +17,8 @@ from mlflow_sysmetrics.cgroups import unified_directory
 from mlflow_sysmetrics.collectors.catalogue import pressure as catalogue
 from mlflow_sysmetrics.collectors.contract import PERCENT, Collector
 from mlflow_sysmetrics.collectors.fields import count
-from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Lap, Pause
+from mlflow_sysmetrics.collectors.own_group import OwnGroup
+from mlflow_sysmetrics.collectors.rhythm import Lap
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.host import Host, read_short
 from mlflow_sysmetrics.samples import Family, Metric, Sample
@@ -52,15 +53,14 @@ class PressureLinux(Collector):
     metrics: ClassVar[tuple[Metric, ...]] = tuple(_RESOURCES.values())
 
     def __init__(self, host: Host) -> None:
-        self._host = host
         self._lap = Lap()
-        self._look = Pause(LIMITS_SECONDS)
-        self._group = _own_group(host)
+        self._group = OwnGroup(host)
+        directory = _own_directory(host)
         self._waited: dict[tuple[Metric, str], int | None] = {}
         missing = {}
         for resource, metric in _RESOURCES.items():
             try:
-                path, waited = _find(host, self._group, resource)
+                path, waited = _find(host, directory, resource)
                 self._waited[metric, path] = waited
             except Unavailable as reason:  # noqa: PERF203 - thrice in the life of a collector
                 missing[resource] = reason
@@ -74,6 +74,7 @@ class PressureLinux(Collector):
         Raises:
             Unavailable: the job's cgroup is another one now; a new collector finds where the job is.
         """
+        self._group.check(now)
         span = self._lap.seconds(now)
         if span is None:
             return
@@ -88,20 +89,18 @@ class PressureLinux(Collector):
             share = (after - before) / (span * _MICROSECONDS)
             if 0 <= share <= _CLOCKS_DIFFER:
                 yield metric.sample(min(PERCENT * share, PERCENT), span)
-        if self._look.over(now) and _own_group(self._host) != self._group:
-            raise Unavailable("the job has moved to another cgroup")
 
 
-def _own_group(host: Host) -> str | None:
+def _own_directory(host: Host) -> str | None:
     try:
         return unified_directory(host).own
     except Unavailable:
         return None
 
 
-def _find(host: Host, group: str | None, resource: str) -> tuple[str, int]:
+def _find(host: Host, directory: str | None, resource: str) -> tuple[str, int]:
     """Returns the file that tells of a resource, and what it says now."""
-    places = [] if group is None else [f"{group}/{resource}.pressure"]
+    places = [] if directory is None else [f"{directory}/{resource}.pressure"]
     places.append(f"proc/pressure/{resource}")
     for place in places:
         path = str(host.root / place)

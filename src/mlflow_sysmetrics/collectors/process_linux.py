@@ -5,9 +5,11 @@ Source:  /proc/<pid>/stat, CPU clocks (clock_getcpuclockid(3)), /proc/<pid>/fd, 
 Units:   percent of one core; megabytes (1e6 bytes); counts.
 Cost:    17 us; for each child 0.3 us, and 8 us more for each of the 25 that are read in turn. Private memory
          takes 0.1 ms per process, 0.8 ms for one of 200 MB: at most 0.02 % of a core goes into its rounds.
-Absent:  CPU time in the first 0.15 s. Private memory until all were read once, or where that is over a
-         minute ago, and on Linux before 4.14. A child that may not be read has no memory, threads and files
-         here and is not among the children; its CPU time counts all the same.
+Absent:  CPU time in the first 0.15 s. Private memory until all were read once, and after resident memory has
+         moved by a tenth until they were read again; on Linux before 4.14. A child that may not be read has
+         no memory, threads and files here and is not among the children; its CPU time counts all the same.
+         What a child used after its last tick, where its parent ignores SIGCHLD or has ended before it: the
+         kernel moves that to nobody.
 Check:   ps -o pid,ppid,nlwp,rss,cputimes --ppid <pid>; ls /proc/<pid>/fd | wc -l; pidstat -T ALL -p <pid> 1
 """
 

@@ -16,6 +16,7 @@ from mlflow_sysmetrics.cgroups import controller_directory, cpu_quotas
 from mlflow_sysmetrics.collectors.catalogue import cpu as catalogue
 from mlflow_sysmetrics.collectors.contract import PERCENT, Collector
 from mlflow_sysmetrics.collectors.fields import number_after
+from mlflow_sysmetrics.collectors.own_group import OwnGroup
 from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Lap, Pause
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.host import Host, read_short
@@ -51,14 +52,16 @@ class ThrottlingLinux(Collector):
         self._host = host
         self._lap = Lap()
         self._look = Pause(LIMITS_SECONDS)
+        self._group = OwnGroup(host)
         self._periods = self._find()
 
     def collect(self, now: float) -> Iterator[Sample]:
         """Yields the share since the last reading that was old enough.
 
         Raises:
-            Unavailable: the quota was taken away, or its group is gone.
+            Unavailable: the quota was taken away, or the job is in another group now.
         """
+        self._group.check(now)
         span = self._lap.seconds(now)
         if span is None:
             return

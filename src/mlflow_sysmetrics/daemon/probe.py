@@ -71,6 +71,10 @@ class Probe:
             self._succeed()
         return samples
 
+    def renew(self) -> None:
+        """Has the collector built anew at the next reading."""
+        self._collector = None
+
     def _pause(self, now: float, health: str) -> None:
         pause = min(_FIRST_PAUSE_SECONDS * 2**self._failures, _LONGEST_PAUSE_SECONDS)
         self._failures = min(self._failures + 1, 16)  # 2**16 s is far over the longest pause

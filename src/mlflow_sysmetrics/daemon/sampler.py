@@ -11,12 +11,16 @@ from mlflow_sysmetrics.daemon.feed import Feed
 from mlflow_sysmetrics.daemon.probe import Probe
 from mlflow_sysmetrics.daemon.window import Value, Window
 from mlflow_sysmetrics.samples import Kind, Sample
+from mlflow_sysmetrics.thread import start_thread
 
 THREAD_NAME = "sysmetrics-sampler"
 
 # A wait may end this early, and a multiple of a tenth of a second is not exact in binary: a tick that comes
 # by so little too soon is the scheduled one.
 _EARLY_SECONDS = 0.001
+# After so long without a run the collectors are built anew: what happened meanwhile is no run's, and neither
+# the time it took nor the processes it started may show in the next one's first rates.
+_PAUSE_SECONDS = 1.0
 
 
 class Sampler:
@@ -54,7 +58,7 @@ class Sampler:
         Raises:
             RuntimeError: the interpreter is shutting down.
         """
-        threading.Thread(target=self._run, name=THREAD_NAME, daemon=True).start()
+        start_thread(self._run, THREAD_NAME)
 
     def add(self, feed: Feed) -> None:
         """Begins to feed a run, with a tick at once."""
@@ -83,7 +87,11 @@ class Sampler:
         now = self._clock.monotonic()
         if not self._feeds:
             self._epoch = now  # the schedule begins anew with the first run after a pause
-        samples = [sample for probe in self._probes for sample in probe.read(now)]
+            if now - self._ticked_at > _PAUSE_SECONDS:
+                for probe in self._probes:
+                    probe.renew()
+        # Each at its own moment: a source that stalls must not bend the rates of those after it.
+        samples = [sample for probe in self._probes for sample in probe.read(self._clock.monotonic())]
         timestamp = self._stamper.next()
         self.ticks += 1
         for window in self._windows:

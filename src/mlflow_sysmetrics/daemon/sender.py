@@ -15,6 +15,7 @@ from mlflow_sysmetrics.daemon.patience import Patience
 from mlflow_sysmetrics.daemon.points import Outbox, Point
 from mlflow_sysmetrics.daemon.sink import MAX_POINTS_PER_BATCH, Sink, redacted, without_secrets
 from mlflow_sysmetrics.errors import RunRefused, ServerUnreachable
+from mlflow_sysmetrics.thread import start_thread
 
 # About 20 MB of memory: eight hours of outage for eight runs at the default rate.
 MAX_PENDING_POINTS = 200_000
@@ -91,7 +92,7 @@ class Sender:
         Raises:
             RuntimeError: the interpreter is shutting down.
         """
-        threading.Thread(target=self._run, name=name, daemon=True).start()
+        start_thread(self._run, name)
 
     def append(
         self, outbox: Outbox, points: Iterable[Point] = (), tags: dict[str, str] | None = None

@@ -14,6 +14,7 @@ from mlflow_sysmetrics.facts.catalogue import FACTS, Fact
 from mlflow_sysmetrics.facts.contract import OperatingSystem, Sources, operating_system
 from mlflow_sysmetrics.facts.values import gigabytes, shortened
 from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.thread import start_thread
 
 _logger = logging.getLogger(__name__)
 
@@ -115,14 +116,11 @@ class HostFacts:
         with self._lock:
             if self._thread is not None:
                 return
-            thread = threading.Thread(target=self._find_all, name="sysmetrics-facts", daemon=True)
             self._started_at = time.monotonic()
             try:
-                thread.start()
+                self._thread = start_thread(self._find_all, "sysmetrics-facts")
             except RuntimeError:  # no thread can be had: a limit of the system, or the interpreter shuts down
                 self._find_quick()
-            else:
-                self._thread = thread
 
     def _find_all(self) -> None:
         run = self._run or Commands(self._host.environ)

@@ -120,6 +120,14 @@ def test_the_unified_hierarchy_counts_where_v1_does_not(tmp_path: Path) -> None:
     assert values(one, 1) == {JOB: 50}
 
 
+def test_a_kernel_without_cpuacct_counts_in_the_unified_hierarchy(tmp_path: Path) -> None:
+    files = v1("/job", "/job", "/job") | {"proc/self/cgroup": "2:cpu:/job\n0::/job\n"}
+    one = CpuLinux(tree(tmp_path, files))
+    values(one, 0)
+    tree(tmp_path, {"sys/fs/cgroup/unified/job/cpu.stat": "usage_usec 250000\n"})
+    assert values(one, 1) == {JOB: 50}
+
+
 def test_a_limit_that_is_set_later_is_found(tmp_path: Path) -> None:
     one = CpuLinux(tree(tmp_path, {**stat((0, 0), (0, 0)), **group_v2(), **usage(0)}))
     values(one, 0)
@@ -137,6 +145,27 @@ def test_a_group_that_is_gone_is_unavailable_to_be_found_anew(tmp_path: Path) ->
     (tmp_path / "sys/fs/cgroup/job/cpu.stat").unlink()
     with pytest.raises(Unavailable, match="CPU time of the cgroup"):
         values(one, 1)
+
+
+def test_a_job_that_moves_to_another_group_is_found_within_seconds(tmp_path: Path) -> None:
+    one = CpuLinux(tree(tmp_path, {**stat((0, 0), (0, 0)), **group_v2(), **usage(0)}))
+    values(one, 0)
+    tree(tmp_path, group_v2("/other"))
+    values(one, 4)
+    with pytest.raises(Unavailable, match="moved to another cgroup"):
+        values(one, 5)
+
+
+def test_a_moment_without_proc_stat_does_not_shorten_the_lap(tmp_path: Path) -> None:
+    """The group's time would else be measured against too little."""
+    quota = {"sys/fs/cgroup/job/cpu.max": "50000 100000\n"}
+    one = CpuLinux(tree(tmp_path, {**stat((0, 0), (0, 0)), **group_v2(), **usage(0), **quota}))
+    values(one, 0)
+    (tmp_path / "proc/stat").unlink()
+    with pytest.raises(OSError, match="No such file"):
+        values(one, 1)
+    tree(tmp_path, {**stat((0, 0), (0, 0)), **usage(0.5)})
+    assert values(one, 2) == {JOB: 50}
 
 
 def test_a_groups_time_that_goes_back_is_unknown(tmp_path: Path) -> None:

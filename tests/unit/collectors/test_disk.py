@@ -222,3 +222,9 @@ def test_a_program_that_changes_its_directory_does_not_change_its_disk(
     disk = Disk(host)
     disks.lose("/data")
     assert values(disk) == {}
+
+
+def test_a_device_is_not_taken_for_the_filesystem_on_it() -> None:
+    device = "/dev/null"
+    disk = Disk(Host(working_directory=lambda: "/", disks=(device,)))
+    assert f"{device} is a device: name a directory on its filesystem" in disk.gaps

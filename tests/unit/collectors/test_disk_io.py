@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from disk_machine import ROOT, Machine, stat, values, with_root_on_sda
+from disk_machine import ROOT, Machine, devices, stat, values, with_root_on_sda
 
 from mlflow_sysmetrics.errors import Unavailable
 
@@ -134,3 +134,11 @@ def test_a_disk_that_cannot_be_read_at_first_is_unavailable(machine: Machine) ->
     machine.counts("sda", "")
     with pytest.raises(Unavailable, match="/sys/class/block/sda/stat"):
         machine.collector()
+
+
+def test_a_file_that_is_mounted_as_a_disk_counts_with_the_disk_it_lies_on(tmp_path: Path) -> None:
+    machine = with_root_on_sda(tmp_path)
+    machine.mounts(ROOT + "31 20 7:0 / /data rw - ext4 /dev/loop0 rw\n")
+    machine.device("loop0", "7:0")
+    machine.write("sys/class/block/loop0/loop/backing_file", "/var/images/data.img\n")
+    assert devices(machine.collector("/data")) == ["sda"]

@@ -180,6 +180,30 @@ def test_a_card_below_a_vlan_counts(machine: Machine) -> None:
     assert counted(machine.host, ["eth0", "eth0.100"]) == {"eth0": True, "eth0.100": False}
 
 
+@pytest.mark.parametrize("mark", ["tun_flags", "wireguard"])
+def test_a_tunnel_counts_where_it_is_the_only_way_out(machine: Machine, mark: str) -> None:
+    """Rootless containers have nothing else: slirp4netns and pasta make a tap device."""
+    machine.has("lo", kind="772")
+    machine.has("tap0", mark)
+    machine.write("proc/net/route", NO_ROUTE + "tap0 00000000 0202000A 0003 0 0 0 00000000 0 0 0\n")
+    assert counted(machine.host, ["lo", "tap0"]) == {"lo": False, "tap0": True}
+
+
+def test_a_sysfs_of_another_namespace_tells_nothing_of_this_ones_interfaces(machine: Machine) -> None:
+    machine.has("lo", kind="772")
+    machine.has("eno1", "device")
+    names = ["lo", "br0", "veth0"]
+    assert not any(counted(machine.host, names).values())
+    machine.write("proc/net/route", NO_ROUTE + "veth0 00000000 0202000A 0003 0 0 0 00000000 0 0 0\n")
+    assert counted(machine.host, names) == {"lo": False, "br0": False, "veth0": True}
+
+
+def test_a_host_without_a_way_out_says_so(machine: Machine) -> None:
+    machine.has("lo", kind="772")
+    machine.shows(line("lo", 1, 1))
+    assert NetworkLinux(machine.host).gaps == ("no interface leads out of this host",)
+
+
 def test_only_routes_to_everywhere_are_default_routes() -> None:
     ipv4 = (
         NO_ROUTE + "eth0 00000000 0 0 0 0 0 0000FFFF 0 0 0\neth1 0000A8C0 0 0 0 0 0 0000FFFF 0\n\ngarbage\n"

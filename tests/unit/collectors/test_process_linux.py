@@ -377,7 +377,7 @@ def test_a_listing_that_was_dear_rests(proc: Proc, monkeypatch: pytest.MonkeyPat
 
 
 def test_many_children_are_found_a_few_at_a_tick(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(births, "_STATS_PER_TICK", 2)
+    monkeypatch.setattr(births.Births, "_most", lambda _, __: 2)
     watched = Watched(proc)
     watched.tick()
     for pid in range(101, 106):
@@ -385,11 +385,16 @@ def test_many_children_are_found_a_few_at_a_tick(proc: Proc, monkeypatch: pytest
     assert [watched.tick()["children"] for _ in range(3)] == [2, 4, 5]
 
 
+def test_more_are_looked_at_the_more_time_has_passed(proc: Proc) -> None:
+    one = births.Births(Host(root=proc.root), OWN)
+    assert [one._most(now) for now in (5.0, 6.0, 8.0, 8.1, 3600.0)] == [200, 200, 400, 200, 1000]
+
+
 def test_children_that_were_there_before_are_primed_however_late_they_are_read(
     proc: Proc, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(births, "_STATS_AT_FIRST", 1)
-    monkeypatch.setattr(births, "_STATS_PER_TICK", 1)
+    monkeypatch.setattr(births.Births, "_most", lambda _, __: 1)
     for pid in range(101, 104):
         proc.put(pid, OWN, own=1000)
     watched = Watched(proc)
@@ -401,6 +406,7 @@ def test_children_that_were_there_before_are_primed_however_late_they_are_read(
 def test_a_child_whose_parent_is_read_later_waits_for_it(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ids are given out in a circle: a child may have a lower one than its parent."""
     monkeypatch.setattr(births, "_STATS_AT_FIRST", 1)
+    monkeypatch.setattr(births.Births, "_most", lambda _, __: 9)
     proc.put(102, 50)
     proc.put(50, OWN)
     assert Watched(proc).tick()["children"] == 2

@@ -30,7 +30,9 @@ def test_every_portable_collector_reads_this_host() -> None:
 
 
 def test_cpu_is_the_share_since_the_reading_before(mocker: MockerFixture) -> None:
-    mocker.patch.object(psutil, "cpu_times", side_effect=[Times(10, 10, 80), Times(40, 20, 100)])
+    mocker.patch.object(
+        psutil, "cpu_times", side_effect=[Times(10, 10, 80), Times(10, 10, 80), Times(40, 20, 100)]
+    )
     one = CpuPsutil(Host())
     assert list(one.collect(0)) == []
     ((_, _, value, span),) = one.collect(2)

@@ -55,6 +55,15 @@ def test_a_failing_collector_is_logged_when_its_health_changes_and_not_at_each_t
     assert probe.health == OK
 
 
+def test_a_collector_can_be_built_anew() -> None:
+    collector = scripted(level=1)
+    probe = Probe(collector, Host())
+    probe.read(0)
+    probe.renew()
+    probe.read(1)
+    assert collector.built == 2
+
+
 def test_what_of_a_source_is_missing_is_part_of_its_health() -> None:
     collector = scripted(level=1)
     collector.gaps = ("no swap", "no /data: it does not exist")

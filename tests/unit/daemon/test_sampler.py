@@ -14,6 +14,7 @@ from mlflow_sysmetrics.daemon.probe import Probe
 from mlflow_sysmetrics.daemon.sampler import Sampler
 from mlflow_sysmetrics.daemon.sender import Sender
 from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.samples import Sample
 from mlflow_sysmetrics.settings import Settings
 
 
@@ -103,6 +104,40 @@ def test_a_counter_whose_collector_was_built_anew_goes_on_from_where_it_was(benc
         bench.set(total=total)
         bench.pass_time(5)
     assert [value for _, value in series(feed, TOTAL.name)] == [0, 500, 520, 550]
+
+
+def test_what_happened_while_no_run_was_there_is_forgotten_with_the_collectors(bench: Bench) -> None:
+    """Their counters would have the first rate of the next run cover all that time."""
+    first = bench.feed("first")
+    bench.pass_time(5)
+    bench.sampler.remove(first)
+    bench.pass_time(0.5)
+    second = bench.feed("second")
+    bench.pass_time(5)
+    assert bench.collector.built == 1
+    bench.sampler.remove(second)
+    bench.pass_time(60)
+    bench.feed("third")
+    bench.pass_time(0)
+    assert bench.collector.built == 2
+
+
+def test_a_source_that_stalls_does_not_bend_the_rates_of_the_next(bench: Bench) -> None:
+    """Each collector is told the moment at which it reads, not that of the tick."""
+    moments = []
+
+    def read(now: float) -> tuple[Sample, ...]:
+        moments.append(now)
+        bench.clock.move(5)
+        return ()
+
+    probes = [Probe(bench.collector, Host()) for _ in range(2)]
+    for probe in probes:
+        probe.read = read  # type: ignore[method-assign]
+    bench.sampler._probes = probes
+    bench.feed()
+    bench.pass_time(0)
+    assert moments == [100, 105]
 
 
 def test_events_are_silent_until_they_happen_and_count_from_the_attach(bench: Bench) -> None:

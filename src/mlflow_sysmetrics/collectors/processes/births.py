@@ -20,7 +20,7 @@ from mlflow_sysmetrics.host import Host, read_short
 # LXCFS refreshes its own /proc/loadavg only every 5 s, so an id that stands still is not trusted for ever.
 _LONGEST_REST_SECONDS = 60.0
 _REST = 1000.0  # a host with thousands of processes takes milliseconds to list
-_STATS_PER_TICK = 30  # 10 us each, and as much again for one that is in the tree
+_STATS_PER_SECOND = 200  # 10 us each, and as much again for one that is in the tree
 _STATS_AT_FIRST = 1000  # once, so that the workers of a run that is attached late are there at once
 _PID_LIMIT = 2**22  # PID_MAX_LIMIT of include/linux/threads.h
 
@@ -50,7 +50,7 @@ class Births:
         self._loadavg = str(host.root / "proc/loadavg")
         self._own = own
         self._ration = Ration(_REST)
-        self._listed_at = math.inf
+        self._listed_at = self._looked_at = math.inf
         self._last_id: bytes | None = None
         self._names: set[str] = set()
         self._pending: set[int] = set()
@@ -78,9 +78,14 @@ class Births:
             self._list()
         elif not self._pending:
             return []
-        found = self._look(tree, _STATS_PER_TICK)
+        found = self._look(tree, self._most(now))
         self._ration.charge(time.thread_time() - began)
         return found
+
+    def _most(self, now: float) -> int:
+        """Returns how many processes may be looked at, by the time since the last look."""
+        passed, self._looked_at = now - self._looked_at, now
+        return int(min(max(passed, 1.0) * _STATS_PER_SECOND, _STATS_AT_FIRST))
 
     def again(self, pid: int) -> None:
         """Looks at an id once more: it was given to another process."""
