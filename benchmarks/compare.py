@@ -19,6 +19,7 @@ import agreement
 import concurrent_runs
 import default_tick
 import gpu
+import gpu_steps
 import import_time
 import run_latency
 import tables
@@ -84,8 +85,8 @@ def _measure_gpu(options: argparse.Namespace) -> Iterator[tuple[str, Any, tables
     ticks = gpu.measure(options.ticks)
     yield "gpu", ticks, gpu.table(ticks)
     if "skipped" not in ticks:
-        steps = gpu.measure_steps(options.gpu_seconds)
-        yield "gpu steps", steps, gpu.steps_table(steps)
+        steps = gpu_steps.measure(options.gpu_seconds)
+        yield "gpu steps", steps, gpu_steps.table(steps)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import default_tick
 import gpu
+import gpu_steps
 import mlflow
 import tick_cost
 
@@ -102,7 +103,7 @@ def main() -> None:
         "ticks": tick_cost.ticks,
         "default_ticks": default_tick.default_ticks,
         "gpu_ticks": gpu.gpu_ticks,
-        "gpu_steps": gpu.gpu_steps,
+        "gpu_steps": gpu_steps.gpu_steps,
     }
     for line in sys.stdin:
         command = json.loads(line)

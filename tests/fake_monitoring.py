@@ -20,10 +20,8 @@ def asked(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(self: Monitoring, *arguments: Any) -> Any:
         self.calls[name] += 1
         handle = arguments[0] if arguments and isinstance(arguments[0], Handle) else None
-        uuid = handle.gpu.uuid if handle else None
-        for key in ((name, uuid), (name, None)):
-            if key in self.faults:
-                raise self.faults[key]
+        if self.faults:
+            self.check(name, handle.gpu.uuid if handle else None)
         if handle is not None and (handle.gpu.card.lost or handle.life != handle.gpu.card.life):
             raise ERRORS[15]("GPU is lost")
         return function(self, *arguments)
@@ -53,6 +51,12 @@ class Monitoring:
     def fail(self, function: str, code: int, uuid: str | None = None) -> None:
         """Lets a function fail from now on, on one device or on all."""
         self.faults[function, uuid] = ERRORS[code]()
+
+    def check(self, function: str, uuid: Any = None) -> None:
+        """Raises what the test has ordered for a function."""
+        for key in ((function, uuid), (function, None)):
+            if key in self.faults:
+                raise self.faults[key]
 
     @asked
     def nvmlEventSetCreate(self) -> object:
@@ -98,7 +102,9 @@ class Monitoring:
 
     @asked
     def nvmlGpmMigSampleGet(self, device: Handle, gpuInstanceId: int, gpmSample: Buffer) -> Buffer:
-        (piece,) = (one for one in device.gpu.slices or () if one.instance == gpuInstanceId)
+        piece = next((one for one in device.gpu.slices or () if one.instance == gpuInstanceId), None)
+        if piece is None:
+            raise ERRORS[2]("Invalid Argument")
         gpmSample.of, gpmSample.values = (str(device.gpu.uuid), gpuInstanceId), dict(piece.gpm or {})
         return gpmSample
 

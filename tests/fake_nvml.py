@@ -16,8 +16,15 @@ from fake_monitoring import Monitoring, asked
 
 __all__ = ["FakeGpu", "FakeNvml", "Process"]
 
-# What bindings of 2023 (12.535.77, our oldest) and drivers before 535 do not have.
-OLD_BINDINGS = frozenset({"nvmlDeviceGetTemperatureV", "NVMLLibraryMismatchError"})
+# What bindings of 2023 (12.535.77, our oldest) and those of before do not have, and functions that drivers
+# before 535 lack. Bindings look for a function when it is called, so with an old driver the call fails.
+OLD_BINDINGS = frozenset(
+    {
+        "nvmlDeviceGetTemperatureV",
+        "nvmlDeviceGetComputeRunningProcesses_v2",
+        "NVMLLibraryMismatchError",
+    }
+)
 OLDER_BINDINGS = OLD_BINDINGS | {
     "nvmlMemory_v2",
     "nvmlDeviceGetCurrentClocksEventReasons",
@@ -25,7 +32,13 @@ OLDER_BINDINGS = OLD_BINDINGS | {
     "c_nvmlGpmMetricsGet_t",
 }
 OLD_DRIVER = frozenset(
-    {"nvmlDeviceGetTemperatureV", "nvmlDeviceGetCurrentClocksEventReasons", "nvmlGpmQueryDeviceSupport"}
+    {
+        "nvmlDeviceGetComputeRunningProcesses",
+        "nvmlDeviceGetCurrentClocksEventReasons",
+        "nvmlDeviceGetMemoryInfo_v2",
+        "nvmlDeviceGetTemperatureV",
+        "nvmlGpmQueryDeviceSupport",
+    }
 )
 
 
@@ -42,6 +55,10 @@ class FakeNvml(Monitoring):
     class NVMLLibraryMismatchError(Exception):
         """The bindings are newer than the driver."""
 
+    def __new__(cls, *_: FakeGpu, missing: Collection[str] = (), **__: Any) -> FakeNvml:  # noqa: PYI034 - Self came with Python 3.11
+        lacking = type(cls.__name__, (cls,), dict.fromkeys(missing, property(_absent))) if missing else cls
+        return super().__new__(lacking)
+
     def __init__(
         self,
         *gpus: FakeGpu,
@@ -54,13 +71,8 @@ class FakeNvml(Monitoring):
         self.init_error = init_error
         self.driver = driver
         self.cuda = cuda
-        self.missing = frozenset(missing)
+        self.missing = missing
         super().__init__()
-
-    def __getattribute__(self, name: str) -> Any:
-        if name.lower().startswith(("nvml", "c_nvml")) and name in self.missing:
-            raise AttributeError(name)
-        return super().__getattribute__(name)
 
     @asked
     def nvmlInit(self) -> None:
@@ -102,6 +114,9 @@ class FakeNvml(Monitoring):
     @asked
     def nvmlDeviceGetMemoryInfo(self, handle: Handle, version: int | None = None) -> Any:
         gpu = handle.gpu
+        if version is not None:
+            assert version == self.nvmlMemory_v2
+            self.check("nvmlDeviceGetMemoryInfo_v2", gpu.uuid)  # what the bindings call then
         reserved = gpu.memory_reserved_bytes
         used = gpu.memory_used_bytes + (0 if version else reserved)
         return SimpleNamespace(total=_answer(gpu.memory_bytes), used=used, reserved=reserved)
@@ -206,6 +221,10 @@ class FakeNvml(Monitoring):
 
 for error in ERRORS.values():
     setattr(FakeNvml, error.__name__, error)
+
+
+def _absent(nvml: FakeNvml) -> Any:
+    raise AttributeError(nvml)
 
 
 def _answer(value: Any) -> Any:

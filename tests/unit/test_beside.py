@@ -39,14 +39,6 @@ class Tool:
         return self.runs
 
 
-def soon(true: Callable[[], object]) -> None:
-    """Waits until something is true that another thread is about to make true."""
-    deadline = time.monotonic() + LONG_SECONDS
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-
-
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
@@ -58,44 +50,51 @@ def tool(clock: FakeClock) -> Tool:
 
 
 @pytest.fixture
-def beside(tool: Tool, clock: FakeClock) -> Iterator[Beside[int]]:
-    made = Beside("test", tool, rest_seconds=5.0, idle_seconds=LONG_SECONDS, clock=clock.monotonic)
-    yield made
-    made._idle_seconds = 0.0
-    made._asked.set()  # one more reading, and then the thread ends
+def make(tool: Tool, clock: FakeClock) -> Iterator[Callable[..., Beside[int]]]:
+    def make(rest_seconds: float = 5.0) -> Beside[int]:
+        return Beside("test", tool, rest_seconds=rest_seconds, clock=clock.monotonic)
+
+    yield make
     for _ in range(3):
         tool.may_end.release()
-    if made._thread is not None:
-        ended(made)
+    for thread in threads():
+        thread.join(LONG_SECONDS)
+    assert threads() == []
 
 
-def read_once(beside: Beside[int], tool: Tool) -> None:
-    """Asks, and lets the reading end."""
-    beside.latest()
-    assert tool.began.acquire(timeout=LONG_SECONDS)
-    tool.may_end.release()
-    soon(lambda: beside._due_at != float("inf"))
-
-
-def ended(beside: Beside[int]) -> None:
-    """Waits until the thread has ended, as it is about to."""
-    assert beside._thread is not None
-    beside._thread.join(LONG_SECONDS)
-    assert not beside._thread.is_alive()
+@pytest.fixture
+def beside(make: Callable[..., Beside[int]]) -> Beside[int]:
+    return make()
 
 
 def threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "sysmetrics-test"]
 
 
+def ended() -> None:
+    """Waits until the reading has ended, as it is about to."""
+    for thread in threads():
+        thread.join(LONG_SECONDS)
+        assert not thread.is_alive()
+
+
+def read_once(beside: Beside[int], tool: Tool) -> None:
+    """Asks, and lets the reading end."""
+    beside.ask()
+    assert tool.began.acquire(timeout=LONG_SECONDS)
+    tool.may_end.release()
+    ended()
+
+
 def test_no_thread_runs_before_somebody_asks(beside: Beside[int]) -> None:
+    assert beside.answer() is None
     assert threads() == []
-    beside.latest()
+    beside.ask()
     assert len(threads()) == 1
 
 
 def test_the_thread_does_not_keep_the_interpreter_alive(beside: Beside[int]) -> None:
-    beside.latest()
+    beside.ask()
     assert threads()[0].daemon
 
 
@@ -103,6 +102,13 @@ def test_nobody_waits_for_a_reading_that_takes_long(beside: Beside[int], tool: T
     assert beside.latest() is None
     assert tool.began.acquire(timeout=LONG_SECONDS)
     assert beside.latest() is None
+
+
+def test_who_wants_to_waits_as_long_as_he_says(beside: Beside[int], tool: Tool) -> None:
+    beside.ask()
+    assert beside.answer(within=0.01) is None
+    tool.may_end.release()
+    assert beside.answer(within=LONG_SECONDS) == Reading(value=1, ended_at=100.0, age=0.0)
 
 
 def test_a_reading_comes_with_its_age(beside: Beside[int], tool: Tool, clock: FakeClock) -> None:
@@ -116,70 +122,65 @@ def test_the_last_reading_stays_while_the_next_is_made(
 ) -> None:
     read_once(beside, tool)
     clock.move(7.0)
-    beside.latest()
+    beside.ask()
     assert tool.began.acquire(timeout=LONG_SECONDS)
-    reading = beside.latest()
-    assert reading is not None
-    assert (reading.value, reading.age) == (1, 7.0)
+    assert beside.latest() == Reading(value=1, ended_at=100.0, age=7.0)
+
+
+def test_it_tells_how_long_a_reading_has_not_ended(
+    beside: Beside[int], tool: Tool, clock: FakeClock
+) -> None:
+    assert beside.waiting_seconds == 0.0
+    beside.ask()
+    clock.move(40.0)
+    assert beside.waiting_seconds == 40.0
+    tool.may_end.release()
+    ended()
+    assert beside.waiting_seconds == 0.0
 
 
 def test_questions_while_a_reading_is_made_are_one_question(
     beside: Beside[int], tool: Tool, clock: FakeClock
 ) -> None:
     for _ in range(5):
-        beside.latest()
+        beside.ask()
         clock.move(60.0)
+    assert len(threads()) == 1
     tool.may_end.release()
-    soon(lambda: beside._last is not None)
+    ended()
     assert tool.runs == 1
 
 
 def test_it_rests_after_a_reading(beside: Beside[int], tool: Tool, clock: FakeClock) -> None:
     read_once(beside, tool)
     clock.move(4.9)
-    beside.latest()
-    assert not beside._asked.is_set()
-    assert beside._due_at == 105.0
-    clock.move(0.1)
-    beside.latest()
-    assert tool.began.acquire(timeout=LONG_SECONDS)
+    beside.ask()
+    assert threads() == []
+    clock.move(0.2)
+    beside.ask()
+    assert len(threads()) == 1
 
 
 def test_a_dear_reading_is_made_less_often(beside: Beside[int], tool: Tool, clock: FakeClock) -> None:
     tool.takes = 0.3
     read_once(beside, tool)
-    assert beside._due_at == pytest.approx(clock.seconds + 30.0)
+    clock.move(29.9)
+    beside.ask()
+    assert threads() == []
+    clock.move(0.2)
+    beside.ask()
+    assert len(threads()) == 1
 
 
-def test_one_thread_makes_all_readings(beside: Beside[int], tool: Tool, clock: FakeClock) -> None:
+def test_without_a_rest_every_question_has_a_reading_made(
+    make: Callable[..., Beside[int]], tool: Tool
+) -> None:
+    beside = make(rest_seconds=0)
     read_once(beside, tool)
-    first = threads()
-    clock.move(5.0)
     read_once(beside, tool)
-    assert threads() == first
-    assert tool.runs == 2
-
-
-def test_the_thread_ends_when_nobody_asks(tool: Tool, clock: FakeClock) -> None:
-    beside = Beside("test", tool, rest_seconds=5.0, idle_seconds=0.01, clock=clock.monotonic)
-    read_once(beside, tool)
-    ended(beside)
-    clock.move(3600.0)
-    reading = beside.latest()
+    reading = beside.answer()
     assert reading is not None
-    assert reading.age == 3600.0
-    assert tool.began.acquire(timeout=LONG_SECONDS)
-    tool.may_end.release()
-    ended(beside)
-
-
-def test_a_question_that_meets_a_thread_that_ends_is_not_lost(tool: Tool, clock: FakeClock) -> None:
-    beside = Beside("test", tool, rest_seconds=5.0, idle_seconds=0.0, clock=clock.monotonic)
-    beside._thread, beside._due_at = threading.Thread(), float("inf")
-    beside._asked.set()  # as the question left it that took the thread for alive
-    read_once(beside, tool)
-    assert tool.runs == 1
-    ended(beside)
+    assert reading.value == 2
 
 
 @pytest.mark.parametrize("error", [Unavailable("ioreg is not installed"), SystemExit(3)])
@@ -188,7 +189,6 @@ def test_a_failure_is_raised_once_and_the_next_question_begins_anew(
 ) -> None:
     tool.error = error
     read_once(beside, tool)
-    ended(beside)
     with pytest.raises(type(error)):
         beside.latest()
     tool.error = None
@@ -203,10 +203,19 @@ def test_a_failure_leaves_no_earlier_reading(beside: Beside[int], tool: Tool, cl
     clock.move(5.0)
     tool.error = Unavailable("gone")
     read_once(beside, tool)
-    ended(beside)
     with pytest.raises(Unavailable):
-        beside.latest()
-    assert beside.latest() is None
+        beside.answer()
+    assert beside.answer() is None
+
+
+def test_a_reading_that_never_ends_keeps_one_thread_whoever_asks_for_it(
+    make: Callable[..., Beside[int]],
+) -> None:
+    make().ask()
+    second = make()
+    with pytest.raises(Unavailable, match="an earlier reading has not ended"):
+        second.latest()
+    assert len(threads()) == 1
 
 
 def test_a_thread_that_cannot_be_had_is_said_and_tried_again(
@@ -220,31 +229,15 @@ def test_a_thread_that_cannot_be_had_is_said_and_tried_again(
     assert tool.runs == 1
 
 
-def test_in_another_process_nothing_is_known(beside: Beside[int], tool: Tool) -> None:
-    read_once(beside, tool)
-    parents, parents_event = beside._thread, beside._asked
-    beside._pid = -1
-    assert beside.latest() is None
-    assert beside._thread is not parents
-    assert parents is not None
-    beside._idle_seconds = 0.0
-    parents_event.set()
-    tool.may_end.release()
-    parents.join(LONG_SECONDS)
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
-def test_a_forked_child_forgets_its_parents_reading_and_makes_its_own(
-    tool: Tool, beside: Beside[int]
-) -> None:
-    read_once(beside, tool)
+def test_a_forked_child_does_not_wait_for_its_parents_thread(tool: Tool, beside: Beside[int]) -> None:
+    beside.ask()
+    assert tool.began.acquire(timeout=LONG_SECONDS)
 
     def child() -> bool:
-        if beside.latest() is not None:
-            return False
         tool.may_end.release()
-        soon(lambda: beside._last is not None)
-        reading = beside.latest()
+        beside.ask()
+        reading = beside.answer(within=LONG_SECONDS)
         return reading is not None and reading.value == 2
 
     with warnings.catch_warnings():
@@ -257,7 +250,8 @@ def test_a_forked_child_forgets_its_parents_reading_and_makes_its_own(
             code = 0 if child() else 1
         finally:
             os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    reading = beside.latest()
-    assert reading is not None
-    assert reading.value == 1
+    deadline = time.monotonic() + 2 * LONG_SECONDS
+    while (status := os.waitpid(pid, os.WNOHANG))[0] == 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert os.waitstatus_to_exitcode(status[1]) == 0

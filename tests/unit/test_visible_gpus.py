@@ -10,9 +10,11 @@ from mlflow_sysmetrics.visible_gpus import (
     Chosen,
     GpuId,
     Selection,
-    hides_all_gpus,
     hides_every_gpu,
+    hides_nvidia_gpus,
+    select_amd,
     select_gpus,
+    select_intel,
 )
 
 pytestmark = pytest.mark.unit
@@ -73,7 +75,6 @@ def shown(environ: Mapping[str, str]) -> list[int]:
         ("GPU-ffffffff,GPU-b5", [], "no GPU begins with it"),
         ("GPU-b5,GPU-b5", [], "an entry twice"),
         ("GPU-b5,GPU-b5a4", [], "two entries for one GPU"),
-        ("GPU-B5", [], "upper case is another text"),
         ("gpu-b5", [], "neither index nor UUID"),
         ("NoDevFiles", [], "what Slurm sets for a job without GPUs"),
         ("none", [], "garbage"),
@@ -89,23 +90,23 @@ def test_cuda_visible_devices_shows(listed: str, expected: list[int], reason: st
 
 
 @pytest.mark.parametrize(
-    ("listed", "expected"),
+    ("listed", "expected", "reason"),
     [
-        ("1gpu2,2ampere", [1, 2]),
-        ("+1,-0,5", [1, 0, 5]),
-        ("0x1", [0]),
-        ("1gpu,1", []),
-        ("GPU-b5,1", [2]),
-        ("GPU-b5, GPU-8932f", [2]),
-        ("0,GPU-b5", [0]),
-        (" GPU-b5", []),
+        ("1gpu2,2ampere", [1, 2], "PyTorch: something like strtoul, which stops where the digits do"),
+        ("+1,-0,5", [1, 0, 5], "a sign is part of a number"),
+        ("0x1", [0], "in tens, so the digits end at x; CUDA may read it in sixteens"),
+        ("1gpu,1", [], "the same number twice"),
+        ("GPU-b5,1", [2], "the first entry decides that UUIDs follow"),
+        ("GPU-b5, GPU-8932f", [2], "a blank does not begin a UUID"),
+        ("0,GPU-b5", [0], "the first entry decides that indices follow"),
+        (" GPU-b5", [], "with the blank it is no UUID, and no index either"),
     ],
 )
 def test_what_may_be_read_in_two_ways_is_read_as_pytorch_does_and_said(
-    listed: str, expected: list[int]
+    listed: str, expected: list[int], reason: str
 ) -> None:
     environ = {"CUDA_VISIBLE_DEVICES": listed}
-    assert shown(environ) == expected
+    assert shown(environ) == expected, reason
     assert "may be read in two ways: write only indices, or only UUIDs" in (selection(environ).doubt or "")
 
 
@@ -117,6 +118,37 @@ def test_a_plain_list_is_beyond_doubt(listed: str) -> None:
 def test_a_slice_that_nvml_does_not_list_is_said() -> None:
     doubt = selection({"CUDA_VISIBLE_DEVICES": "MIG-3e20"}).doubt
     assert doubt == "CUDA_VISIBLE_DEVICES names a MIG device that is not listed"
+
+
+@pytest.mark.parametrize(("listed", "expected"), [("GPU-B5", []), ("GPU-c0,GPU-8932F9,GPU-b5", [3])])
+def test_a_uuid_in_capitals_is_another_text_and_said(listed: str, expected: list[int]) -> None:
+    environ = {"CUDA_VISIBLE_DEVICES": listed}
+    assert shown(environ) == expected
+    assert "a UUID in capitals: write it as nvidia-smi -L does" in (selection(environ).doubt or "")
+
+
+@pytest.mark.parametrize("listed", ["GPU-8932,GPU-B5", "GPU-b5,GPU-FFFF", "GPU-b5,GPU-B5FF"])
+def test_capitals_are_not_spoken_of_where_they_change_nothing(listed: str) -> None:
+    assert selection({"CUDA_VISIBLE_DEVICES": listed}).doubt is None
+
+
+@pytest.mark.parametrize(
+    ("listed", "doubtful", "reason"),
+    [
+        (None, True, "device 2 may be CUDA's device 1"),
+        ("2", True, "index 2 may be CUDA's device 3"),
+        ("0", False, "what comes before is counted either way"),
+        ("GPU-b5", False, "a UUID is not counted"),
+        ("1", True, "it is the one that does not answer"),
+    ],
+)
+def test_a_gpu_that_does_not_answer_may_not_be_counted_by_cuda(
+    listed: str | None, doubtful: bool, reason: str
+) -> None:
+    devices = (EIGHT[0], GpuId(1, ""), EIGHT[2])
+    environ = {} if listed is None else {"CUDA_VISIBLE_DEVICES": listed}
+    doubt = select_gpus(environ, "visible", devices, same_model=True).doubt
+    assert (doubt is not None and doubt.startswith("GPU 1 does not answer")) is doubtful, reason
 
 
 def test_without_the_variable_all_are_visible() -> None:
@@ -184,30 +216,37 @@ def test_a_container_that_asked_for_no_gpus_has_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("environ", "hidden"),
+    ("environ", "nvidias", "every"),
     [
-        ({}, False),
-        ({"CUDA_VISIBLE_DEVICES": ""}, True),
-        ({"CUDA_VISIBLE_DEVICES": "-1"}, True),
-        ({"CUDA_VISIBLE_DEVICES": "NoDevFiles"}, True),
-        ({"CUDA_VISIBLE_DEVICES": "0"}, False),
-        ({"CUDA_VISIBLE_DEVICES": "7"}, False),
-        ({"CUDA_VISIBLE_DEVICES": " GPU-b5"}, False),
-        ({"NVIDIA_VISIBLE_DEVICES": "none"}, True),
-        ({"NVIDIA_VISIBLE_DEVICES": "void"}, False),
+        ({}, False, False),
+        ({"CUDA_VISIBLE_DEVICES": ""}, True, True),
+        ({"CUDA_VISIBLE_DEVICES": "-1"}, True, True),
+        ({"CUDA_VISIBLE_DEVICES": "NoDevFiles"}, True, True),
+        ({"CUDA_VISIBLE_DEVICES": "0"}, False, False),
+        ({"CUDA_VISIBLE_DEVICES": "7"}, False, False),
+        ({"CUDA_VISIBLE_DEVICES": " GPU-b5"}, False, False),
+        ({"CUDA_VISIBLE_DEVICES": "1,1"}, True, False),  # HIP shows device 1
+        ({"CUDA_VISIBLE_DEVICES": "-1", "ROCR_VISIBLE_DEVICES": "0"}, True, True),  # HIP reads both
+        ({"CUDA_VISIBLE_DEVICES": "", "ROCR_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "0"}, True, True),
+        ({"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "-1"}, True, True),
+        ({"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "0"}, True, False),
+        ({"CUDA_VISIBLE_DEVICES": "", "ZE_AFFINITY_MASK": "0"}, True, False),
+        ({"CUDA_VISIBLE_DEVICES": "", "ZE_AFFINITY_MASK": ""}, True, True),
+        ({"CUDA_VISIBLE_DEVICES": "", "ONEAPI_DEVICE_SELECTOR": "level_zero:0"}, True, False),
+        ({"NVIDIA_VISIBLE_DEVICES": "none"}, True, False),  # of NVIDIA's only
+        ({"NVIDIA_VISIBLE_DEVICES": "void"}, False, False),
     ],
+    ids=str,
 )
-def test_what_hides_all_gpus_of_any_machine(environ: dict[str, str], hidden: bool) -> None:
-    assert hides_all_gpus(environ) is hidden
-    assert hides_every_gpu(environ, "visible") is hidden
+def test_what_hides_all_gpus_of_any_machine(environ: dict[str, str], nvidias: bool, every: bool) -> None:
+    assert hides_nvidia_gpus(environ) is nvidias
+    assert hides_every_gpu(environ, "visible") is every
+    if every:  # then no vendor's rules show one on a machine with many
+        amd, intel = [f"GPU-{index:016x}" for index in range(1, 9)], [f"0000:0{i}:00.0" for i in range(8)]
+        assert selection(environ).chosen == ()
+        assert select_amd(environ, "visible", amd).chosen == ()
+        assert select_intel(environ, "visible", intel).chosen == ()
 
 
 def test_nothing_is_hidden_from_a_user_who_asks_for_all() -> None:
     assert not hides_every_gpu({"CUDA_VISIBLE_DEVICES": ""}, "all")
-
-
-@pytest.mark.parametrize(
-    "variable", ["ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK", "ONEAPI_DEVICE_SELECTOR"]
-)
-def test_another_vendors_variable_says_more_than_an_empty_one_of_cudas(variable: str) -> None:
-    assert not hides_every_gpu({"CUDA_VISIBLE_DEVICES": "", variable: "0"}, "visible")

@@ -90,6 +90,15 @@ def test_a_whole_gpu_beside_slices() -> None:
     assert shown(SHARED, WHOLE, listed="GPU-0aa1,MIG-b4b2") == ["whole 1", "MIG-b4b2228d-6933"]
 
 
+@pytest.mark.parametrize("listed", ["GPU-0aa1,MIG-b4b2", "MIG-b4b2,GPU-0aa1", "GPU-0aa1,MIG-b4b2,GPU-0aa1"])
+def test_a_list_of_gpus_and_slices_is_said_since_pytorch_counts_one_kind_only(listed: str) -> None:
+    environ = {"CUDA_VISIBLE_DEVICES": listed}
+    found = select_gpus(environ, "visible", [SHARED, WHOLE], same_model=True, driver=NEW)
+    assert (
+        found.doubt == "CUDA_VISIBLE_DEVICES has GPUs and MIG devices, of which PyTorch counts one kind only"
+    )
+
+
 def test_a_whole_gpu_beside_slices_is_not_shown_by_an_old_driver() -> None:
     assert shown(SHARED, WHOLE, driver=OLD) == ["MIG-c788539f-c1ea"]
     assert shown(SHARED, WHOLE, listed="1,0", driver=OLD) == ["MIG-c788539f-c1ea"]

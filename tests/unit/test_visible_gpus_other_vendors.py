@@ -140,6 +140,11 @@ def test_no_gpu_for_cuda_is_none_of_intels_unless_its_own_variables_speak() -> N
     assert intel(CUDA_VISIBLE_DEVICES="0") == [1, 2, 0]
 
 
+def test_a_container_without_nvidias_gpus_may_have_intels_and_amds() -> None:
+    assert intel(NVIDIA_VISIBLE_DEVICES="none") == [1, 2, 0]
+    assert amd(NVIDIA_VISIBLE_DEVICES="none") == [0, 1, 2, 3]
+
+
 def test_a_list_of_the_users_names_intels_gpus_by_index_or_address() -> None:
     found = select_intel({}, "0,0000:83:00.0", INTEL)
     assert found.chosen == (Chosen(0, 0), Chosen(2, 2))

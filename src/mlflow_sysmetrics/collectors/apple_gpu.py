@@ -6,7 +6,8 @@ Units:   percent, 0 to 100; megabytes (1e6 bytes) of the memory that the GPU sha
          no percentage of a memory of its own.
 Cost:    a run of ioreg every 5 s, in a thread of its own and at most 1 % of the time; no more than a look at
          its last answer in a tick. An answer counts at the first tick after it came, and not again.
-Absent:  on Macs with an Intel processor; in the first tick; in ticks a minute and more apart.
+Absent:  on Macs with an Intel processor and on virtual ones; in the first tick; where the environment says
+         that the job uses no GPU.
 Check:   ioreg -r -d 1 -w 0 -c IOAccelerator | grep PerformanceStatistics
 """
 
@@ -25,15 +26,13 @@ from mlflow_sysmetrics.collectors.fields import WORD
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.host import Host
 from mlflow_sysmetrics.samples import Family, Metric, Sample
-from mlflow_sysmetrics.visible_gpus import GpuId, Selection
+from mlflow_sysmetrics.visible_gpus import GpuId, Selection, hides_every_gpu
 from mlflow_sysmetrics.visible_gpus.wanted import follows_environment, select_listed
 
 # Absolute, since a directory in PATH may hold another. -r -c: entries of the class and its subclasses; -d 1:
 # without what lies below them; -w 0: lines of any length; -a: as a property list.
 _IOREG = ("/usr/sbin/ioreg", "-r", "-d", "1", "-w", "0", "-c", "IOAccelerator", "-a")
 _REST_SECONDS = 5.0
-# An older answer is of a time when nobody asked, such as that between two runs.
-_STALE_SECONDS = 60.0
 
 
 class Accelerator(NamedTuple):
@@ -51,7 +50,8 @@ def parse_ioreg(text: str) -> tuple[Accelerator, ...]:
     """
     try:
         entries = plistlib.loads(text.encode()) if text.strip() else []
-    except (ValueError, ExpatError) as error:
+    # The last two are what plistlib trips over in dates and encodings.
+    except (ValueError, ExpatError, AttributeError, LookupError) as error:
         raise Unavailable("ioreg printed no property list") from error
     entries = entries if isinstance(entries, list) else [entries]
     found = tuple(_accelerator(entry) for entry in entries if _is_apples(entry))
@@ -88,9 +88,12 @@ class AppleGpu(Collector):
     def __init__(self, host: Host) -> None:
         if host.platform != "darwin":
             raise Unavailable("this is not macOS")
+        if hides_every_gpu(host.environ, host.gpus):
+            raise Unavailable("no GPU that this job may see")
         self._host = host
         self._ioreg = Beside("ioreg", lambda: parse_ioreg(host.run(_IOREG)), rest_seconds=_REST_SECONDS)
         self._taken_at: float | None = None
+        self.gaps = ("ioreg has not answered yet",)
 
     def collect(self, now: float) -> Iterator[Sample]:  # noqa: ARG002 - an answer has a time of its own
         """Yields what ioreg has said since the last tick.
@@ -102,9 +105,6 @@ class AppleGpu(Collector):
         if reading is None or reading.ended_at == self._taken_at:
             return
         self._taken_at = reading.ended_at
-        if reading.age > _STALE_SECONDS:
-            self.gaps = (f"ioreg answered {reading.age:.0f} s before the tick",)
-            return
         selection = _select(self._host.gpus, len(reading.value))
         gaps = list(selection.gaps)
         first = self._host.gpu_ordinals.first("apple", len(reading.value))

@@ -27,6 +27,7 @@ from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
 from mlflow_sysmetrics.collectors.drm.gpus import DrmGpus
 from mlflow_sysmetrics.collectors.drm.intel_devices import watched_intel_cards
 from mlflow_sysmetrics.collectors.drm.intel_gpu import IntelGpu
+from mlflow_sysmetrics.collectors.drm.roll_call import RollCall
 from mlflow_sysmetrics.host import Host
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
@@ -49,7 +50,8 @@ class IntelLinux(Collector):
     )
 
     def __init__(self, host: Host) -> None:
-        cards, self._doubts = watched_intel_cards(host)
+        self._roll_call = RollCall(lambda: watched_intel_cards(host))
+        cards, self._doubts = self._roll_call.found
         samples = {ordinal: GpuSamples(ordinal, self.metrics) for ordinal in cards}
         gpus = [IntelGpu(card, samples[ordinal]) for ordinal, card in cards.items()]
         places = {
@@ -65,7 +67,8 @@ class IntelLinux(Collector):
         """Yields what each device tells.
 
         Raises:
-            Unavailable: one that did tells nothing any more; a new collector may find it again.
+            Unavailable: one that did tells nothing any more, or others are there; a new collector finds them.
         """
+        self._roll_call.check(now)
         yield from self._gpus.collect(now)
         self.gaps = (*self._doubts, *self._gpus.gaps)

@@ -84,6 +84,8 @@ class Nvidia(Collector):
             ]
         )
         return [
+            # First: the error with which a GPU leaves the bus has come when the other readings lose it.
+            XidErrors(device, self._events),
             *own,
             MemoryUsage(nvml, device),
             ProcessMemory(nvml, device, tree),
@@ -92,5 +94,4 @@ class Nvidia(Collector):
             Throttling(nvml, device, fields),
             EccErrors(nvml, device),
             RemappedRows(nvml, device),
-            XidErrors(device, self._events),
         ]

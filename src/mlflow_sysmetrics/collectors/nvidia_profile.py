@@ -61,7 +61,7 @@ class NvidiaProfile(Collector):
 def _readings(nvml: Nvml, device: Device, tree: Tree) -> list[Reading]:  # noqa: ARG001 - no process matters
     profile = Profile(nvml, device)
     readings: list[Reading] = [profile, SmClock(nvml, device), MemoryClock(nvml, device)]
-    if device.slice is None:  # the links are the whole GPU's
+    if device.slice is None:
         fields = Fields(nvml, device)
         readings += [Pcie(device, fields, profile), Nvlink(device, fields, profile)]
     return readings

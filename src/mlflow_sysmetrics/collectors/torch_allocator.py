@@ -76,17 +76,22 @@ class TorchAllocator(Collector):
         if allocator != _OWN_ALLOCATOR:
             self.gaps = (f"no account of torch's memory: its allocator is {allocator}",)
             return
-        gaps = []
-        count = cuda.device_count()
+        count = _device_count(cuda)
+        if count is None:
+            self.gaps = ("torch does not tell how many devices it has",)
+            return
+        gaps, taken = [], set()
         for index in range(count):
             memory = _read(cuda, index)
             if memory is None:
                 gaps.append(f"torch does not tell its memory on cuda:{index}")
             elif memory[1] > 0:
                 ordinal = self._ordinal(_uuid(cuda, index), index, count)
-                if ordinal is None:
+                # Parts of one GPU may bear one UUID: no two of them under one key.
+                if ordinal is None or ordinal in taken:
                     gaps.append(f"cuda:{index} of torch is not known among the GPUs that are watched")
                 else:
+                    taken.add(ordinal)
                     self._keys[index] = tuple(metric.key(i=ordinal) for metric in self.metrics)
         self.gaps = tuple(gaps)
 
@@ -94,19 +99,28 @@ class TorchAllocator(Collector):
         """Returns the ordinal of a device of torch's; None where it is not watched."""
         ordinals = self._host.gpu_ordinals
         known = None if uuid is None else ordinals.of(uuid)
-        if known is not None or not follows_environment(self._host.gpus):
+        if not follows_environment(self._host.gpus):
             return known
         # What CUDA calls device k is the visible device k. For a MIG slice it may tell its parent's UUID.
         ordinal = ordinals.first("amd" if _is_rocm() else "nvidia", count) + index
         shown = ordinals.uuid(ordinal)
-        return ordinal if uuid is None or shown is None or shown.startswith("MIG-") else None
+        if uuid is None or shown is None or shown.startswith("MIG-"):
+            return ordinal if known is None else known
+        return ordinal if shown.lower() == f"gpu-{uuid}".lower() else known
 
 
 def _is_initialized(cuda: Any) -> bool:  # noqa: ANN401 - as above
     try:
-        return bool(cuda.is_initialized())
+        return cuda.is_initialized() is True  # what stands for torch while documentation is built is no bool
     except AttributeError:  # another thread is importing torch
         return False
+
+
+def _device_count(cuda: Any) -> int | None:  # noqa: ANN401 - as above
+    try:
+        return int(cuda.device_count())
+    except RuntimeError:  # a fault of CUDA's
+        return None
 
 
 def _is_rocm() -> bool:
@@ -128,9 +142,22 @@ def _read(cuda: Any, index: int) -> tuple[int, int] | None:  # noqa: ANN401 - as
 
 
 def _uuid(cuda: Any, index: int) -> str | None:  # noqa: ANN401 - as above
-    if _is_rocm():
-        return None  # sixteen letters of another number, not the bytes of one
     try:
-        return str(cuda.get_device_properties(index).uuid)
+        uuid = str(cuda.get_device_properties(index).uuid)
     except (AttributeError, AssertionError, RuntimeError):  # before torch 2.4; a fault of CUDA's
+        return None
+    return parse_rocm_uuid(uuid) if _is_rocm() else uuid
+
+
+def parse_rocm_uuid(text: str) -> str | None:
+    """Returns the UUID of an AMD GPU, as its driver writes it; None for one that has none ("XX").
+
+    Args:
+        text: what torch makes of it: ROCm fills CUDA's sixteen bytes with sixteen letters
+            (https://github.com/pytorch/ao/pull/2853), and torch writes each of these in hexadecimal.
+    """
+    try:
+        letters = bytes.fromhex(text.replace("-", "")).decode("ascii")
+        return f"{int(letters, 16):016x}"
+    except ValueError:
         return None

@@ -25,7 +25,7 @@ _REASONS = {
     "NVMLError_DriverNotLoaded": "driver not loaded: load it (modprobe nvidia)",
     "NVMLError_GpuIsLost": "GPU is lost: reset it or reboot",
     "NVMLError_LibRmVersionMismatch": "driver/library version mismatch: reload the driver or reboot",
-    "NVMLError_NoPermission": "no permission: this user needs to read and write /dev/nvidiactl",
+    "NVMLError_NoPermission": "no permission: this user needs to read and write /dev/nvidia*",
     "NVMLError_ResetRequired": "GPU needs a reset: nvidia-smi --gpu-reset, or reboot",
     # The bindings decode what a driver leaves in the buffer of a name that it does not have.
     "UnicodeDecodeError": "its name cannot be read",
@@ -34,7 +34,7 @@ _REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class _Device:
-    """One physical GPU and its slices, or the reason why it does not answer."""
+    """One physical GPU and its slices; where it does not say what it is, the reason."""
 
     identity: GpuId
     gpu: Gpu | None = None
@@ -91,19 +91,22 @@ def _report(host: Host, devices: Sequence[_Device], driver: str | None, cuda: st
 
 
 def _device(nvml: Any, index: int, driver: str | None) -> _Device:  # noqa: ANN401 - nvidia-ml-py ships no types
-    uuid = ""
     try:
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
-        uuid = _ask(nvml, "nvmlDeviceGetUUID", handle) or ""
+    except nvml.NVMLError as error:
+        return _Device(GpuId(index, ""), problem=f"GPU {index}: {_reason(error)}")
+    gpu, problem = None, ""
+    uuid = _ask(nvml, "nvmlDeviceGetUUID", handle) or ""
+    try:
         name = _text(nvml.nvmlDeviceGetName(handle))
+        gpu = _gpu(nvml, handle, Gpu(name=name, uuid=uuid or None, driver=driver, index=index))
     except (nvml.NVMLError, UnicodeDecodeError) as error:
-        return _Device(GpuId(index, uuid), problem=f"GPU {index}: {_reason(error)}")
-    gpu = _gpu(nvml, handle, Gpu(name=name, uuid=uuid or None, driver=driver, index=index))
+        name, problem = "NVIDIA GPU", f"GPU {index}: {_reason(error)}"
     mode = _ask(nvml, "nvmlDeviceGetMigMode", handle)
     if not mode or mode[0] != _MIG_ENABLED:
-        return _Device(GpuId(index, uuid), gpu)
-    slices = dict(_slices(nvml, handle, gpu))
-    return _Device(GpuId(index, uuid, tuple(slices), mig=True), gpu, slices)
+        return _Device(GpuId(index, uuid), gpu, problem=problem)
+    slices = dict(_slices(nvml, handle, Gpu(name=name, driver=driver, index=index)))
+    return _Device(GpuId(index, uuid, tuple(slices), mig=True), gpu, slices, problem)
 
 
 def _slices(nvml: Any, handle: Any, parent: Gpu) -> Iterator[tuple[SliceId, Gpu]]:  # noqa: ANN401 - nvidia-ml-py ships no types
@@ -112,9 +115,11 @@ def _slices(nvml: Any, handle: Any, parent: Gpu) -> Iterator[tuple[SliceId, Gpu]
         if piece is None:  # places without a slice are "not found"
             continue
         uuid = _ask(nvml, "nvmlDeviceGetUUID", piece)
+        if not uuid:  # one without a name cannot be told from others, and no collector shows it
+            continue
         name = _ask(nvml, "nvmlDeviceGetName", piece) or f"{parent.name} MIG"
         ids = (_ask(nvml, f"nvmlDeviceGet{kind}InstanceId", piece) for kind in ("Gpu", "Compute"))
-        identity = SliceId(uuid or "", *(-1 if number is None else number for number in ids))
+        identity = SliceId(uuid, *(-1 if number is None else number for number in ids))
         yield identity, _gpu(nvml, piece, Gpu(name=name, uuid=uuid, driver=parent.driver, index=parent.index))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mlflow_sysmetrics.visible_gpus.amd import select_amd
 from mlflow_sysmetrics.visible_gpus.hidden import hides_every_gpu
 from mlflow_sysmetrics.visible_gpus.intel import select_intel
-from mlflow_sysmetrics.visible_gpus.nvidia import hides_all_gpus, select_gpus
+from mlflow_sysmetrics.visible_gpus.nvidia import hides_nvidia_gpus, select_gpus
 from mlflow_sysmetrics.visible_gpus.selection import Chosen, GpuId, Selection, SliceId
 
 __all__ = [
@@ -13,8 +13,8 @@ __all__ = [
     "GpuId",
     "Selection",
     "SliceId",
-    "hides_all_gpus",
     "hides_every_gpu",
+    "hides_nvidia_gpus",
     "select_amd",
     "select_gpus",
     "select_intel",

@@ -12,6 +12,7 @@ Ignored: GPU_DEVICE_ORDINAL, which ROCclr reads for OpenCL only.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from mlflow_sysmetrics.visible_gpus.cuda_list import VARIABLE
@@ -20,6 +21,10 @@ from mlflow_sysmetrics.visible_gpus.wanted import follows_environment, select_li
 
 ROCR = "ROCR_VISIBLE_DEVICES"
 HIP = "HIP_VISIBLE_DEVICES"
+
+_NAMES_ONE = re.compile(
+    r"\d+\s*(?:,|$)|GPU-", re.ASCII
+)  # the beginning of a list that some machine can fulfil
 
 
 def select_amd(environ: Mapping[str, str], wanted: str, uuids: Sequence[str]) -> Selection:
@@ -36,11 +41,22 @@ def select_amd(environ: Mapping[str, str], wanted: str, uuids: Sequence[str]) ->
     visible = list(range(len(uuids)))
     if ROCR in environ:
         visible = _rocr(environ[ROCR], uuids)
-    for variable in (HIP, VARIABLE):
-        if variable in environ:
-            visible = _hip(environ[variable], visible, uuids)
-            break
+    listed = _hip_variable(environ)
+    if listed is not None:
+        visible = _hip(listed, visible, uuids)
     return Selection(tuple(Chosen(ordinal, index) for ordinal, index in enumerate(visible)))
+
+
+def hides_amd_gpus(environ: Mapping[str, str]) -> bool:
+    """Tells whether the environment alone says that the job has no AMD GPU, whatever the machine has."""
+    listed = _hip_variable(environ)
+    return (ROCR in environ and not _NAMES_ONE.match(environ[ROCR].strip().upper())) or (
+        listed is not None and not _NAMES_ONE.match(listed)
+    )
+
+
+def _hip_variable(environ: Mapping[str, str]) -> str | None:
+    return environ.get(HIP, environ.get(VARIABLE))
 
 
 def _rocr(text: str, uuids: Sequence[str]) -> list[int]:

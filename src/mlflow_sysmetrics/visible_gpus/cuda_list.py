@@ -5,13 +5,16 @@ Source:  CUDA Programming Guide, "CUDA Environment Variables": only what stands 
          read as PyTorch reads it (`torch.cuda._parse_visible_devices`), which must agree with CUDA about the
          number of devices: the first entry decides between indices and UUIDs, an index ends where its digits
          end (" 1" and "1gpu" are 1, by something like strtoul), and what is named twice makes the list empty.
+         Only a list of GPUs and of slices, which PyTorch ends where the kind changes, is read to its end:
+         since driver 570 CUDA shows both at once (MIG User Guide, "CUDA Device Enumeration").
 Doubt:   an entry of which another reader may make something else ("1gpu", "+1", "0x1", an index among UUIDs,
-         a UUID after a blank) is reported beside the result.
+         a UUID after a blank, a slice among GPUs) is reported beside the result.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
@@ -42,16 +45,23 @@ def read_cuda_list(text: str) -> CudaList:
     return _uuids(text) if text.startswith(_UUID_PREFIXES) else _indices(text)
 
 
+def names_no_device(environ: Mapping[str, str]) -> bool:
+    """Tells whether the variable is set and, beyond doubt, names nothing: the job is to use no GPU."""
+    return VARIABLE in environ and read_cuda_list(environ[VARIABLE]) == CudaList()
+
+
 def _uuids(text: str) -> CudaList:
     uuids: list[str] = []
     doubt = None
     for entry in text.split(","):
         if not entry.startswith(_UUID_PREFIXES):
             meant = entry.lstrip().startswith(_UUID_PREFIXES) or _LEADING_INDEX.match(entry)
-            doubt = _doubt(entry) if meant else None
+            doubt = doubt or (_doubt(entry) if meant else None)
             break
         if entry in uuids:
-            return CudaList()
+            return CudaList(doubt=doubt)
+        if entry[:4] != text[:4]:
+            doubt = doubt or f"{VARIABLE} has GPUs and MIG devices, of which PyTorch counts one kind only"
         uuids.append(entry)
     return CudaList(uuids=tuple(uuids), doubt=doubt)
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from mlflow_sysmetrics.visible_gpus.nvidia import hides_all_gpus
+from mlflow_sysmetrics.visible_gpus.cuda_list import names_no_device
 from mlflow_sysmetrics.visible_gpus.selection import Chosen, GpuId, Selection
 from mlflow_sysmetrics.visible_gpus.wanted import follows_environment, select_listed
 
@@ -43,9 +43,9 @@ def select_intel(environ: Mapping[str, str], wanted: str, addresses: Sequence[st
     """
     if not follows_environment(wanted):
         return select_listed(wanted, [GpuId(index, name) for index, name in enumerate(addresses)], "Intel")
-    mask, selector = (environ.get(variable, "").strip().lower() for variable in (MASK, SELECTOR))
-    if not mask and not selector and hides_all_gpus(environ):
+    if hides_intel_gpus(environ):
         return Selection()
+    mask, selector = _own_variables(environ)
     visible = list(range(len(addresses)))
     if environ.get(_PCI_ORDER) != "1":
         visible.sort(key=lambda index: addresses[index] == _PROCESSORS_OWN)
@@ -58,6 +58,16 @@ def select_intel(environ: Mapping[str, str], wanted: str, addresses: Sequence[st
     elif selector and not term:
         doubt = f"{SELECTOR}={selector} is not understood, so all Intel GPUs are shown"
     return Selection(tuple(Chosen(ordinal, index) for ordinal, index in enumerate(visible)), doubt)
+
+
+def hides_intel_gpus(environ: Mapping[str, str]) -> bool:
+    """Tells whether the environment alone says that the job has no Intel GPU, whatever the machine has."""
+    return not any(_own_variables(environ)) and names_no_device(environ)
+
+
+def _own_variables(environ: Mapping[str, str]) -> tuple[str, str]:
+    mask, selector = (environ.get(variable, "").strip().lower() for variable in (MASK, SELECTOR))
+    return mask, selector
 
 
 def _filtered(text: str, visible: Sequence[int]) -> list[int]:

@@ -10,7 +10,8 @@ MIG:     CUDA uses a GPU in MIG mode through its slices only. Since driver 570 i
          before driver 470.
 Order:   indices are taken in NVML's order, which is CUDA_DEVICE_ORDER=PCI_BUS_ID. CUDA's default,
          FASTEST_FIRST, is the same among equal GPUs; among different ones CUDA alone knows it, so the names
-         keep NVML's order and `Selection.doubt` says so. A list of UUIDs needs no order.
+         keep NVML's order and `Selection.doubt` says so, as it does where a GPU that does not answer stands
+         before others: CUDA may count without it. A list of UUIDs needs no order.
 Toolkit: NVIDIA_VISIBLE_DEVICES is an order to the container toolkit, not to CUDA. "none" asks for a
          container without GPUs; an index, "all", a UUID or a directory was carried out before this process
          began, so the devices that NVML lists are those that were asked for. "void" tells nothing: the
@@ -22,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from mlflow_sysmetrics.visible_gpus.cuda_list import VARIABLE, read_cuda_list
+from mlflow_sysmetrics.visible_gpus.cuda_list import VARIABLE, names_no_device, read_cuda_list
 from mlflow_sysmetrics.visible_gpus.selection import Chosen, GpuId, Selection, SliceId
 from mlflow_sysmetrics.visible_gpus.wanted import follows_environment, select_listed
 
@@ -61,31 +62,31 @@ def select_gpus(
     """
     if not follows_environment(wanted):
         return select_listed(wanted, devices, "NVIDIA")
-    if hides_all_gpus(environ):
+    if hides_nvidia_gpus(environ):
         return Selection()
     doubt = None
     if VARIABLE in environ:
         listed = read_cuda_list(environ[VARIABLE])
         asked = _named(listed.uuids, devices) if listed.uuids else _indexed(listed.indices, devices)
-        doubt = listed.doubt or _unlisted_slice(listed.uuids, devices)
+        doubt = listed.doubt or _unfound(listed.uuids, devices)
         ordered = bool(listed.uuids)
     else:
         asked = [_Device(device.index) for device in devices]
         ordered = False
     shown = _enumerated(asked, devices, driver)
     if not ordered and shown:
-        doubt = doubt or _order_doubt(environ, devices, same_model=same_model)
+        doubt = (
+            doubt
+            or _order_doubt(environ, devices, same_model=same_model)
+            or _silent_doubt(max(one.index for one in shown), devices)
+        )
     chosen = (Chosen(ordinal, device.index, device.slice) for ordinal, device in enumerate(shown))
     return Selection(tuple(chosen), doubt)
 
 
-def hides_all_gpus(environ: Mapping[str, str]) -> bool:
-    """Tells whether the environment alone says that the job has no GPU, whatever the machine has."""
-    if VARIABLE in environ:
-        listed = read_cuda_list(environ[VARIABLE])
-        if listed.doubt is None and not listed.indices and not listed.uuids:
-            return True
-    return environ.get(_TOOLKIT, "").strip().lower() == "none"
+def hides_nvidia_gpus(environ: Mapping[str, str]) -> bool:
+    """Tells whether the environment alone says that the job has no NVIDIA GPU, whatever the machine has."""
+    return names_no_device(environ) or environ.get(_TOOLKIT, "").strip().lower() == "none"
 
 
 def _indexed(indices: Sequence[int], devices: Sequence[GpuId]) -> list[_Device]:
@@ -155,10 +156,26 @@ def _release(driver: str | None) -> int:
     return int(release) if release.isdecimal() else _MANY_SLICES_SINCE
 
 
-def _unlisted_slice(entries: Sequence[str], devices: Sequence[GpuId]) -> str | None:
-    if all(_matching(entry, devices) for entry in entries if entry.startswith("MIG-")):
+def _unfound(entries: Sequence[str], devices: Sequence[GpuId]) -> str | None:
+    """Returns why the entry that ends the list might be a device's after all; None where it cannot."""
+    entry = next((entry for entry in entries if len(_matching(entry, devices)) != 1), "")
+    small = entry[:4] + entry[4:].lower()
+    if small != entry and _matching(small, devices):
+        return f"{VARIABLE} has {entry!r}, a UUID in capitals: write it as nvidia-smi -L does"
+    if entry.startswith("MIG-") and not _matching(entry, devices):
+        return f"{VARIABLE} names a MIG device that is not listed"
+    return None
+
+
+def _silent_doubt(last: int, devices: Sequence[GpuId]) -> str | None:
+    """Returns the doubt where CUDA may leave out a GPU before the last one that is shown."""
+    silent = next((device.index for device in devices if not device.uuid and device.index <= last), None)
+    if silent is None:
         return None
-    return f"{VARIABLE} names a MIG device that is not listed"
+    return (
+        f"GPU {silent} does not answer, so CUDA may count without it: "
+        f"name the others by their UUIDs in {VARIABLE}"
+    )
 
 
 def _order_doubt(environ: Mapping[str, str], devices: Sequence[GpuId], *, same_model: bool) -> str | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from small_machines import tree
+
 from mlflow_sysmetrics.collectors import Collector
 from mlflow_sysmetrics.host import Host
 from mlflow_sysmetrics.samples import Sample
-from small_machines import tree
 
 OWN = 8000
 

@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-
 from drm_machine import card, machine, opens, samples
+from small_machines import values
+
 from mlflow_sysmetrics.collectors.amd_linux import AmdLinux
+from mlflow_sysmetrics.collectors.drm import kfd
 from mlflow_sysmetrics.collectors.drm.amd_gpu import parse_error_count
 from mlflow_sysmetrics.collectors.drm.energy_integral import EnergyIntegral
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.host import Host, read_short
 from recorded import HOSTS, advance, revive
-from small_machines import values
 
 DEVICE = "sys/class/drm/card0/device"
 SLOT = "0000:03:00.0"
@@ -101,6 +102,11 @@ def test_what_is_unknown_is_absent(tmp_path: Path, changes: dict[str, str | None
 
 def test_power_of_the_moment_stands_for_an_average_that_is_not_told(tmp_path: Path) -> None:
     changes = {"hwmon/hwmon3/power1_average": None, "hwmon/hwmon3/power1_input": "142000000\n"}
+    assert values(AmdLinux(radeon(tmp_path, changes)), 0)["gpu_0_power_usage_watts"] == 142
+
+
+def test_power_of_the_moment_stands_for_an_average_that_reads_0(tmp_path: Path) -> None:
+    changes = {"hwmon/hwmon3/power1_average": "0\n", "hwmon/hwmon3/power1_input": "142000000\n"}
     assert values(AmdLinux(radeon(tmp_path, changes)), 0)["gpu_0_power_usage_watts"] == 142
 
 
@@ -241,9 +247,7 @@ def test_gaps_say_that_a_card_tells_no_power_and_no_memory(tmp_path: Path) -> No
     values(collector, 0)
     assert collector.gaps == (
         "gpu_0: no utilization: out of range",
-        "gpu_0: no memory utilization: b'what?\\n' is no count"
-        if "b'what?\\n' is no count" in str(collector.gaps)
-        else next(gap for gap in collector.gaps if "memory utilization" in gap),
+        "gpu_0: no memory utilization: it says no number",
         "gpu_0: no power, no memory usage: not supported by this device",
     )
 
@@ -295,13 +299,56 @@ def test_rocms_order_goes_before_the_pci_buss(tmp_path: Path) -> None:
     assert loads(AmdLinux(host))["gpu_0_utilization_percentage"] == 83
 
 
-def test_a_device_that_rocm_may_not_open_is_not_one_of_the_jobs(tmp_path: Path) -> None:
-    host = two_cards(tmp_path)
-    properties = tmp_path / "sys/class/kfd/kfd/topology/nodes/1/properties"
+def kfd_node(root: Path, number: int, text: str) -> None:
+    properties = root / f"sys/class/kfd/kfd/topology/nodes/{number}/properties"
     properties.parent.mkdir(parents=True)
-    properties.write_text("simd_count 192\ndrm_render_minor 128\n")
-    (tmp_path / "sys/class/kfd/kfd/topology/nodes/2").mkdir()  # what it is, the kernel does not tell
-    assert loads(AmdLinux(host)) == {"gpu_0_utilization_percentage": 83}
+    properties.write_text(text)
+
+
+def test_a_device_that_rocm_may_not_open_is_not_one_of_the_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse_node_1(path: str) -> bytes:
+        if path.endswith("nodes/1/properties"):
+            raise PermissionError(1, "Operation not permitted", path)
+        return read_short(path)
+
+    host = two_cards(tmp_path)
+    kfd_node(tmp_path, 1, "")
+    kfd_node(tmp_path, 2, "simd_count 192\ndrm_render_minor 129\n")
+    monkeypatch.setattr(kfd, "read_short", refuse_node_1)
+    assert loads(AmdLinux(host)) == {"gpu_0_utilization_percentage": 3}
+
+
+@pytest.mark.parametrize("text", ["", "simd_count nan\n", "simd_count 192\n"])
+def test_a_device_that_cannot_be_understood_leaves_no_other_one_under_its_number(
+    tmp_path: Path, text: str
+) -> None:
+    host = two_cards(tmp_path)
+    kfd_node(tmp_path, 1, text)
+    kfd_node(tmp_path, 2, "simd_count 192\ndrm_render_minor 129\n")
+    with pytest.raises(Unavailable, match="nodes/1/properties: neither a CPU nor a GPU"):
+        AmdLinux(host)
+
+
+def test_a_card_without_a_slot_leaves_no_other_one_under_its_number(tmp_path: Path) -> None:
+    host = two_cards(tmp_path)
+    (tmp_path / "sys/class/drm/card1/device/uevent").write_text("DRIVER=amdgpu\n")
+    with pytest.raises(Unavailable, match="card1/device/uevent: no PCI slot"):
+        AmdLinux(host)
+
+
+def test_a_card_that_is_plugged_in_is_found_within_two_minutes(tmp_path: Path) -> None:
+    host = two_cards(tmp_path)
+    vendor = tmp_path / "sys/class/drm/card0/device/vendor"
+    vendor.unlink()
+    collector = AmdLinux(host)
+    assert len(loads(collector)) == 1
+    vendor.write_text("0x1002\n")
+    assert values(collector, 119)
+    with pytest.raises(Unavailable, match="others than before"):
+        values(collector, 120)
+    assert len(loads(AmdLinux(host))) == 2
 
 
 def test_hip_visible_devices_chooses_and_orders(tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import plistlib
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,8 @@ def test_the_gpus_of_an_intel_mac_are_not_shown() -> None:
         "<plist><array>",
         "\ufffd\x00",
         "<plist><integer>x</integer></plist>",
+        "<plist><date>yesterday</date></plist>",
+        '<?xml version="1.0" encoding="bplist00"?><plist/>',
         printed("m1_pro")[:900],
         printed("m1_pro").replace("<key>", "", 1),
     ],
@@ -151,6 +154,16 @@ def test_other_systems_have_no_ioreg(platform: str) -> None:
         AppleGpu(Host(platform=platform))
 
 
+def test_an_environment_that_hides_all_gpus_hides_this_one() -> None:
+    with pytest.raises(Unavailable, match="no GPU that this job may see"):
+        AppleGpu(mac(printed("m2"), environ={"CUDA_VISIBLE_DEVICES": ""}))
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_user_who_asks_for_all_gpus_gets_those_that_are_hidden() -> None:
+    assert said(AppleGpu(mac(printed("m2"), environ={"CUDA_VISIBLE_DEVICES": ""}, gpus="all")))
+
+
 @pytest.mark.usefixtures("at_once")
 def test_the_keys_and_units_are_those_of_every_vendor() -> None:
     collector = AppleGpu(mac(printed("m3_pro")))
@@ -167,14 +180,19 @@ def test_an_answer_counts_once(at_once: type[AtOnce]) -> None:
     assert said(collector)
 
 
-def test_an_answer_from_long_ago_does_not_count(at_once: type[AtOnce]) -> None:
-    at_once.age = 3600.0
+def test_until_ioreg_has_answered_that_is_said(at_once: type[AtOnce]) -> None:
+    at_once.come = False
     collector = AppleGpu(mac(printed("m2")))
     assert said(collector) == {}
-    assert collector.gaps == ("ioreg answered 3600 s before the tick",)
-    at_once.age = 1.0
+    assert collector.gaps == ("ioreg has not answered yet",)
+    at_once.come = True
     assert said(collector)
     assert collector.gaps == ()
+
+
+def test_an_answer_counts_at_the_next_tick_however_late_that_is(at_once: type[AtOnce]) -> None:
+    at_once.age = 3600.0
+    assert said(AppleGpu(mac(printed("m2"))))
 
 
 @pytest.mark.usefixtures("at_once")
@@ -224,19 +242,16 @@ def test_an_ioreg_that_is_missing_is_unavailable() -> None:
 
 
 def test_the_tool_runs_beside_the_tick() -> None:
-    collector = AppleGpu(mac(printed("m2")))
+    asked_by: list[str] = []
 
-    def answers() -> Iterator[dict[str, float]]:
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            yield said(collector)
-            time.sleep(0.001)
+    def run(command: Sequence[str]) -> str:
+        del command
+        asked_by.append(threading.current_thread().name)
+        return printed("m2")
 
-    found = next(filter(None, answers()))
+    collector = AppleGpu(Host(platform="darwin", run=run))
+    deadline = time.monotonic() + 10
+    while not (found := said(collector)) and time.monotonic() < deadline:
+        time.sleep(0.001)
     assert found == {BUSY: 4, MEMORY: 632.307712}
-    thread = collector._ioreg._thread
-    assert thread is not None
-    assert (thread.name, thread.daemon) == ("sysmetrics-ioreg", True)
-    collector._ioreg._idle_seconds = 0.0
-    collector._ioreg._asked.set()
-    thread.join(10)
+    assert asked_by == ["sysmetrics-ioreg"]

@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 
 import pytest
-
 from drm_machine import OWN, card, machine, opens, stat
+from small_machines import values
+
 from mlflow_sysmetrics.collectors.drm.clients import ClientKey, DrmClients
 from mlflow_sysmetrics.collectors.drm.fdinfo import parse_fdinfo
 from mlflow_sysmetrics.collectors.drm.hwmon import reading, why_silent
@@ -15,7 +16,6 @@ from mlflow_sysmetrics.collectors.drm.kfd import ComputeDevice, parse_properties
 from mlflow_sysmetrics.collectors.drm_clocks_linux import DrmClocks
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.host import Host
-from small_machines import values
 
 NODE = "/dev/dri/renderD128"
 LINES = ("drm-driver: amdgpu", "drm-client-id: 1", "drm-memory-vram: 4 KiB")
@@ -153,8 +153,6 @@ def test_an_engine_without_capacity_and_one_of_capacity_0_are_one_engine() -> No
         ),
         (b"simd_count 152\ndrm_render_minor 129\nunique_id 0\n", ComputeDevice("renderD129", "")),
         (b"cpu_cores_count 64\nsimd_count 0\ndrm_render_minor 0\n", None),
-        (b"simd_count 152\n", None),
-        (b"", None),
     ],
 )
 def test_a_node_of_kfd(text: bytes, device: ComputeDevice | None) -> None:
@@ -183,6 +181,7 @@ def test_clocks_of_all_vendors(tmp_path: Path) -> None:
         card("0000:03:00.0", "0x1002\n", "amdgpu", name="card0"),
         card("0000:04:00.0", "0x8086\n", "i915", name="card1"),
         card("0000:05:00.0", "0x8086\n", "xe", name="card2"),
+        {f"{device.format(number)}/hwmon/hwmon1/name": "it\n" for number in (1, 2)},
         {
             f"{device.format(0)}/hwmon/hwmon1/freq1_input": "2371000000\n",
             f"{device.format(0)}/hwmon/hwmon1/freq1_label": "sclk\n",
@@ -203,7 +202,8 @@ def test_clocks_of_all_vendors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "status"), [("65535\n", "active\n"), ("", "active\n"), ("2400\n", "suspended\n")]
+    ("text", "status"),
+    [("65535\n", "active\n"), ("", "active\n"), ("0\n", "active\n"), ("2400\n", "suspended\n")],
 )
 def test_a_clock_that_is_not_told_is_absent(tmp_path: Path, text: str, status: str) -> None:
     host = machine(
@@ -212,9 +212,37 @@ def test_a_clock_that_is_not_told_is_absent(tmp_path: Path, text: str, status: s
         {
             "sys/class/drm/card0/gt_act_freq_mhz": text,
             "sys/class/drm/card0/device/power/runtime_status": status,
+            "sys/class/drm/card0/device/hwmon/hwmon1/name": "i915\n",
         },
     )
     assert values(DrmClocks(host), 0) == {}
+
+
+CLOCKED = {"sys/class/drm/card0/gt_act_freq_mhz": "600\n"}
+
+
+@pytest.mark.parametrize(
+    ("sensors", "gpus"), [({}, "visible"), ({"sys/class/drm/card0/device/hwmon/hwmon1/name": ""}, "process")]
+)
+def test_a_clock_is_shown_only_while_the_job_uses_a_gpu(
+    tmp_path: Path, sensors: dict[str, str], gpus: str
+) -> None:
+    """A GPU that has nothing else to tell, or any where the user asks for those that the job uses."""
+    host = machine(tmp_path, card("0000:00:02.0", "0x8086\n", "i915"), CLOCKED, sensors, gpus=gpus)
+    collector = DrmClocks(host)
+    assert values(collector, 0) == {}
+    opens(tmp_path, 4, NODE, "drm-driver: i915", "drm-client-id: 1", "drm-resident-system0: 4 KiB")
+    assert values(collector, 5) == {"gpu_0_sm_clock_megahertz": 600}
+
+
+def test_a_clock_that_a_card_does_not_have_is_a_gap(tmp_path: Path) -> None:
+    hwmon = "sys/class/drm/card0/device/hwmon/hwmon1"
+    host = machine(
+        tmp_path,
+        card("0000:03:00.0", "0x1002\n", "amdgpu"),
+        {f"{hwmon}/freq1_input": "5000000\n", f"{hwmon}/freq1_label": "sclk\n"},
+    )
+    assert DrmClocks(host).gaps == ("gpu_0: no memory clock: not supported by this device",)
 
 
 def test_cards_without_clocks_are_unavailable(tmp_path: Path) -> None:

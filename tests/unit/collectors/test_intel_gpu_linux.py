@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from drm_machine import card, machine, opens, samples
+from small_machines import values
+
 from mlflow_sysmetrics.collectors.drm.energy_counter import EnergyCounter
 from mlflow_sysmetrics.collectors.drm.engine_time import EngineTime
 from mlflow_sysmetrics.collectors.drm.fdinfo import DrmClient, parse_fdinfo
@@ -14,7 +15,6 @@ from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
 from mlflow_sysmetrics.collectors.intel_gpu_linux import IntelLinux
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.host import Host
-from small_machines import values
 
 SLOT = "0000:03:00.0"
 HWMON = "sys/class/drm/card0/device/hwmon/hwmon4"
@@ -100,10 +100,27 @@ def test_the_package_is_measured_where_the_cards_counter_stands_at_0(tmp_path: P
     assert values(collector, 1)[SHARE] == 50
 
 
+def test_the_package_does_not_stand_for_a_card_that_cannot_be_read_now(tmp_path: Path) -> None:
+    collector = IntelLinux(arc(tmp_path, "xe", energy1_input="x", energy2_input=5_000_000))
+    assert values(collector, 0) == {}
+    put(tmp_path, "energy1_input", 7_000_000)
+    values(collector, 1)
+    put(tmp_path, "energy1_input", 57_000_000)
+    assert values(collector, 2)[POWER] == 50
+
+
+def test_a_sum_that_has_started_again_has_not_wrapped(tmp_path: Path) -> None:
+    register = 2**32 * 1_000_000 // 2**14
+    collector = IntelLinux(arc(tmp_path, energy1_input=register - 10_000_000, temp1_input=40_000))
+    values(collector, 0)
+    put(tmp_path, "energy1_input", 10_000_000)
+    assert POWER not in values(collector, 1)
+
+
 def test_a_counter_that_stands_at_0_is_no_power(tmp_path: Path) -> None:
     collector = IntelLinux(arc(tmp_path, energy1_input=0, temp1_input=40_000))
     assert values(collector, 0) == {"gpu_0_temperature_celsius": 40}
-    assert "gpu_0: no power: its counter reads 0" in collector.gaps
+    assert "gpu_0: no power: it reads 0" in collector.gaps
 
 
 @pytest.mark.parametrize(
@@ -228,6 +245,7 @@ def test_a_card_says_what_it_does_not_tell(tmp_path: Path) -> None:
     assert collector.gaps == (
         "gpu_0: utilization is this job's only; no memory usage: no permission",
         "gpu_0: no temperature: not supported by this device",
+        "gpu_0: no power limit: none is set",
     )
 
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from mlflow_sysmetrics.collectors.torch_allocator import TorchAllocator, parse_stats
+from mlflow_sysmetrics.collectors.torch_allocator import TorchAllocator, parse_rocm_uuid, parse_stats
 from mlflow_sysmetrics.gpu_ordinals import GpuOrdinals
 from mlflow_sysmetrics.host import Host
 
+MI300X = "65303434-3830-3136-3839-323537666234"
 UUIDS = ("ffc79498-8ff3-c2dc-3b0d-fafd804516ae", "00000000-0000-0000-0000-00000000000b")
 
 
@@ -31,16 +32,19 @@ class FakeCuda(ModuleType):
 
     def __init__(self) -> None:
         super().__init__("torch.cuda")
-        self.started = True
+        self.started: object = True
         self.backend = "native"
+        self.count: Exception | None = None
         self.memory: list[Mapping[str, Any] | Exception] = [stats(3_000_000, 5_000_000), stats(0, 0)]
         self.uuids: list[str | Exception | None] = list(UUIDS)
         self.asked: list[int] = []
 
-    def is_initialized(self) -> bool:
+    def is_initialized(self) -> object:
         return self.started
 
     def device_count(self) -> int:
+        if isinstance(self.count, Exception):
+            raise self.count
         return len(self.memory)
 
     def get_allocator_backend(self) -> str:
@@ -109,6 +113,7 @@ def test_without_torch_there_is_nothing_and_no_complaint(monkeypatch: pytest.Mon
 def test_torch_is_never_imported() -> None:
     program = """
 import sys
+sys.path[:0] = PATHS
 class Finder:
     def find_spec(self, name, path=None, target=None):
         assert not name.startswith("torch"), name
@@ -117,6 +122,7 @@ from mlflow_sysmetrics.collectors.torch_allocator import TorchAllocator
 from mlflow_sysmetrics.host import Host
 assert list(TorchAllocator(Host()).collect(0.0)) == []
 """
+    program = program.replace("PATHS", repr(sys.path))  # entries of PYTHONPATH may be relative
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
@@ -126,6 +132,12 @@ def test_before_the_program_starts_cuda_there_is_nothing(cuda: FakeCuda) -> None
     assert said(collector) == {}
     assert cuda.asked == []
     assert collector.gaps == ()
+
+
+def test_what_stands_for_torch_while_documentation_is_built_is_no_torch(cuda: FakeCuda) -> None:
+    cuda.started = ModuleType("mock")
+    assert said(TorchAllocator(Host())) == {}
+    assert cuda.asked == []
 
 
 def test_torch_that_is_imported_at_this_moment_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,13 +245,55 @@ def test_where_ordinals_are_the_hosts_an_index_of_torchs_is_none(cuda: FakeCuda,
 
 @pytest.mark.parametrize(("hip", "first"), [(None, 0), ("6.2.41133", 2)])
 def test_a_rocm_build_counts_after_nvidias_devices(cuda: FakeCuda, hip: str | None, first: int) -> None:
-    del cuda
+    cuda.uuids[0] = None
     sys.modules["torch.version"].hip = hip  # type: ignore[attr-defined]
     ordinals = GpuOrdinals()
     ordinals.first("nvidia", 2)
     ordinals.first("amd", 1)
     ordinals.assign("GPU-8a2d1f3c55aa0001", 2)
     assert shown(TorchAllocator(Host(gpu_ordinals=ordinals))) == {first}
+
+
+@pytest.mark.parametrize(
+    ("text", "uuid"),
+    [
+        (MI300X, "e044801689257fb4"),
+        ("58580000-0000-0000-0000-000000000000", None),  # "XX": a GPU without one
+        (UUIDS[0], None),
+        ("", None),
+    ],
+)
+def test_rocms_uuid_is_written_in_letters(text: str, uuid: str | None) -> None:
+    assert parse_rocm_uuid(text) == uuid
+
+
+def test_a_rocm_device_is_known_by_its_uuid(cuda: FakeCuda) -> None:
+    cuda.uuids[0] = MI300X
+    sys.modules["torch.version"].hip = "6.4"  # type: ignore[attr-defined]
+    ordinals = GpuOrdinals()
+    ordinals.assign("GPU-e044801689257fb4", 3)
+    assert shown(TorchAllocator(Host(gpus="all", gpu_ordinals=ordinals))) == {3}
+
+
+@pytest.mark.parametrize(("gpus", "ordinals_shown"), [("visible", {0, 1}), ("all", {1})])
+def test_parts_of_one_gpu_that_bear_one_uuid_have_no_key_in_common(
+    cuda: FakeCuda, gpus: str, ordinals_shown: set[int]
+) -> None:
+    cuda.uuids = [UUIDS[0], UUIDS[0]]
+    cuda.memory[1] = stats(1, 1)
+    ordinals = GpuOrdinals()
+    for ordinal in (0, 1):
+        ordinals.assign(f"GPU-{UUIDS[0]}", ordinal)
+    keys = [one.key for one in TorchAllocator(Host(gpus=gpus, gpu_ordinals=ordinals)).collect(0.0)]
+    assert len(keys) == len(set(keys))
+    assert {int(key.split("_")[1]) for key in keys} == ordinals_shown
+
+
+def test_a_torch_that_does_not_tell_its_number_of_devices(cuda: FakeCuda) -> None:
+    cuda.count = RuntimeError("CUDA error")
+    collector = TorchAllocator(Host())
+    assert said(collector) == {}
+    assert collector.gaps == ("torch does not tell how many devices it has",)
 
 
 @pytest.mark.parametrize("backend", ["cudaMallocAsync", "pluggable"])

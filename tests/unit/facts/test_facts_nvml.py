@@ -192,7 +192,7 @@ def test_no_bindings_are_no_problem(tmp_path: Path) -> None:
     [
         ("DriverNotLoaded", "driver not loaded: load it (modprobe nvidia)"),
         ("LibRmVersionMismatch", "driver/library version mismatch: reload the driver or reboot"),
-        ("NoPermission", "no permission: this user needs to read and write /dev/nvidiactl"),
+        ("NoPermission", "no permission: this user needs to read and write /dev/nvidia*"),
         ("Unknown", "as the bindings call it"),
     ],
 )

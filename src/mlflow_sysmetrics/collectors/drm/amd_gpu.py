@@ -57,6 +57,10 @@ def parse_error_count(text: bytes) -> int | None:
     return sum(filter(None, counts))
 
 
+def _reads_power(path: str) -> bool:
+    return bool(reading(path, _MOST_MICROWATTS))
+
+
 class AmdGpu:
     """One device with sensors.
 
@@ -84,7 +88,10 @@ class AmdGpu:
         self._used = [f"{path}/mem_info_{region}_used" for region in self.regions]
         self._totals = [f"{path}/mem_info_{region}_total" for region in self.regions]
         self._gauges = self._find_gauges(path, hwmon)
-        self._power = hwmon.path("power1_average", "power1_input")
+        # Not all products support both (kernel, hwmon_attributes_visible).
+        names = ("power1_average", "power1_input")
+        self._powers = [path for path in map(hwmon.path, names) if path] or [""]
+        self._power = self._powers[0]
         self._cap_path = hwmon.path("power1_cap")
         self._ecc_path = f"{path}/ras/umc_err_count"
         self._energy = EnergyIntegral()
@@ -98,6 +105,7 @@ class AmdGpu:
         """Yields what the device tells."""
         if self._look.over(now):
             self._cap = reading(self._cap_path, _MOST_MICROWATTS) or 0
+            self._power = next(filter(_reads_power, self._powers), self._power)
             self._total = sum(filter(None, map(reading, self._totals)))
             self.gaps = self._find_gaps()
         for gauge in self._gauges:

@@ -11,12 +11,14 @@ import re
 from typing import NamedTuple
 
 from mlflow_sysmetrics.collectors.sysfs import listed, text_of
+from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.host import Host
 
 AMD, INTEL = "0x1002", "0x8086"
 
 _CLASS = "sys/class/drm"
 _CARD = re.compile(r"card\d+")  # card0-HDMI-A-1 is a connector
+_SLOT = re.compile(r"[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 _NODE = re.compile(r"(?:card|renderD)\d+")
 
 
@@ -44,6 +46,9 @@ def cards(host: Host, vendor: str) -> list[Card]:
     Args:
         host: the machine to look at.
         vendor: `AMD` or `INTEL`.
+
+    Raises:
+        Unavailable: one does not tell its slot, so that their order is not known.
     """
     directory = str(host.root / _CLASS)
     found: dict[str, Card] = {}
@@ -52,7 +57,9 @@ def cards(host: Host, vendor: str) -> list[Card]:
         device = f"{primary}/device"
         if text_of(f"{device}/vendor") == vendor:
             event = parse_uevent(text_of(f"{device}/uevent"))
-            slot = event.get("PCI_SLOT_NAME", name)
+            slot = event.get("PCI_SLOT_NAME", "")
+            if not _SLOT.fullmatch(slot):
+                raise Unavailable(f"/{_CLASS}/{name}/device/uevent: no PCI slot")
             nodes = frozenset({name, *filter(_NODE.fullmatch, listed(f"{device}/drm"))})
             found.setdefault(slot, Card(slot, device, primary, event.get("DRIVER", ""), nodes))
     return [found[slot] for slot in sorted(found)]

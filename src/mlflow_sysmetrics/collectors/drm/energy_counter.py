@@ -49,7 +49,8 @@ class EnergyCounter:
         span = self._lap.seconds(now)
         if span is not None:
             before, self._last = self._last, count
-            joules = joules_between(before, count, _REGISTER_UJ, span)
+            # The driver's own sum never wraps: one that is smaller has started again with the driver.
+            joules = joules_between(before, count, _REGISTER_UJ, span) if count >= before else None
             if joules is None:
                 return
             self._joules += joules

@@ -21,7 +21,7 @@ class GpuPlace(NamedTuple):
     """By what a GPU's clients are known.
 
     Attributes:
-        slot: its place on the PCI bus; "" for a partition, which shares it with others and is known by its node.
+        slot: its place on the PCI bus; "" for a partition, which shares it and is known by its node.
         nodes: names of its files in /dev/dri.
         regions: its own memory, as the driver calls it, without the number of a tile.
     """
@@ -70,9 +70,13 @@ class GpuProcesses:
         self._used = frozenset(ordinal for ordinal in found if self._bytes(ordinal, found[ordinal]))
         return found
 
+    def is_used(self, ordinal: int) -> bool:
+        """Tells whether the job holds memory of a GPU."""
+        return ordinal in self._used
+
     def is_shown(self, ordinal: int) -> bool:
         """Tells whether the user wants to see a GPU: with "process", only one that the job uses."""
-        return not self._only_used or ordinal in self._used
+        return not self._only_used or self.is_used(ordinal)
 
     def memory(
         self, now: float, clients: Mapping[int, list[DrmClient]], samples: Mapping[int, GpuSamples]

@@ -75,7 +75,10 @@ class IntelGpu:
     def _find_energy(self) -> None:
         """Finds the counter to follow, and the limit that belongs to it."""
         if self._channel is None:
-            counting = (one for one in (_CARD, _PACKAGE) if reading(self._hwmon.path(f"energy{one}_input")))
+            # The package stands for a card whose counter is missing or stands still, not for one that cannot
+            # be read now.
+            counters = {one: self._hwmon.path(f"energy{one}_input") for one in (_CARD, _PACKAGE)}
+            counting = (one for one, path in counters.items() if path and reading(path) != 0)
             self._channel = next(counting, None)
             self._energy = EnergyCounter(self._energy_path(), self.samples)
         # Sustained (PL1), else the one for bursts (PL2); not `crit`, at which the card is shut down. 0 says
@@ -92,7 +95,11 @@ class IntelGpu:
             yield f"{name}: nothing but this job's utilization: not supported by this device"
             return
         yield f"{name}: utilization is this job's only; no memory usage: no permission"
-        for label, path in (("power", self._energy_path()), ("temperature", self._temperature)):
+        sensors = {"power": self._energy_path(), "temperature": self._temperature}
+        if self.card.driver == "xe":  # i915 has no such sensor at all
+            sensors["memory temperature"] = self._memory_temperature
+        for label, path in sensors.items():
             if not reading(path):
-                why = "its counter reads 0" if reading(path) == 0 else why_silent(path)
-                yield f"{name}: no {label}: {why}"
+                yield f"{name}: no {label}: {'it reads 0' if reading(path) == 0 else why_silent(path)}"
+        if not self._limit and self._energy_path():
+            yield f"{name}: no power limit: none is set"

@@ -49,10 +49,12 @@ class Reading(Protocol):
     Attributes:
         name: what is missing where it is not supported, in `gaps`.
         needs: another reading without which this one has no value.
+        vouches: no error shows that the device is there; not so where an earlier answer may stand.
     """
 
     name: str
     needs: Reading | None = None
+    vouches: bool = True
 
     def read(self, now: float) -> Iterable[Sample]:
         """Yields what the device answers.

@@ -24,6 +24,7 @@ class _Counted(Reading):
     """A count of events that is read seldom, and stands in between."""
 
     metric: Metric
+    vouches = False
 
     def __init__(self, nvml: Nvml, device: Device) -> None:
         self._nvml = nvml

@@ -72,5 +72,7 @@ def _value(answer: Handle) -> float:
     if answer.nvmlReturn:
         raise refusal(answer.nvmlReturn)
     kind = answer.valueType
-    value: float = getattr(answer.value, _MEMBERS[kind]) if kind < len(_MEMBERS) else math.nan
+    if kind >= len(_MEMBERS):
+        return math.nan
+    value: float = getattr(answer.value, _MEMBERS[kind], math.nan)  # old bindings lack the last two
     return value

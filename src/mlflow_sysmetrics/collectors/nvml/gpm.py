@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 
 from mlflow_sysmetrics.collectors.nvml.device import Device, known
-from mlflow_sysmetrics.collectors.nvml.library import NOT_SUPPORTED, Handle, Nvml, NvmlError, refusal
+from mlflow_sysmetrics.collectors.nvml.library import NOT_SUPPORTED, Handle, Nvml, NvmlError, Verdict, refusal
 from mlflow_sysmetrics.collectors.rhythm import Lap
 
 # NVML_GPM_METRIC_* of nvml.h.
@@ -66,6 +66,8 @@ class Gpm:
         self._supported = False
 
     def _prepare(self) -> None:
+        if self._device.slice is not None and self._device.slice.gpu_instance < 0:
+            raise NvmlError("its GPU instance is not known", Verdict.UNSUPPORTED)
         support = self._nvml.ask("nvmlGpmQueryDeviceSupport", self._device.card)
         if not support.isSupportedDevice:
             raise refusal(NOT_SUPPORTED)

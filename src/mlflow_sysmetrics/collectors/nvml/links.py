@@ -30,6 +30,7 @@ class _Link(Reading):
     metrics: tuple[Metric, ...]
     unit_bytes: int
     believed_beyond: int
+    vouches = False
 
     def __init__(self, device: Device, fields: Fields, profile: Profile) -> None:
         self._device = device
@@ -40,17 +41,20 @@ class _Link(Reading):
 
     def read(self, now: float) -> Iterator[Sample]:
         """Yields the rates since the tick before."""
-        if self._profile.supported is not False:
+        counted = self._profile.counted
+        self.vouches = self._profile.supported is False or not counted.isdisjoint(self.metrics)
+        if not self.vouches:
             return  # GPM has them, or it is not known yet
         counts = [known(count) for count in self._fields.values(self.fields, now)]
         span = self._lap.seconds(now)
-        if span is None and any(self._before):
-            return
+        if span is None and any(count is not None for count in self._before):
+            return  # too soon after the reading before: the next one covers both
         before, self._before = self._before, counts
         if span is None:
             return
         for metric, old, new in zip(self.metrics, before, counts, strict=True):
             if old is not None and new is not None and new >= old >= self.believed_beyond:
+                counted.add(metric)
                 yield self._device.sample(metric, (new - old) * self.unit_bytes / MEGABYTE / span, span)
 
     def restart(self) -> None:

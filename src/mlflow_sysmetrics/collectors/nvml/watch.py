@@ -40,6 +40,7 @@ class Watch:
         self._presence = Support()
         self._look = Pause(_PRESENCE_SECONDS)
         self._occupied = False
+        self._answers = False
 
     def samples(self, now: float) -> Iterator[Sample]:
         """Yields what the device answers at this tick."""
@@ -52,10 +53,8 @@ class Watch:
                 return
             if support.due(now):
                 yield from self._read(reading, support, now)
-        troubles = [one.gap for one in self._supports.values() if one.verdict is Verdict.TROUBLE]
-        if troubles and self._device.handle is not None and all(one.gap for one in self._supports.values()):
-            # Nothing is answered any more: a GPU that fell off the bus is not always called lost.
-            self._lose(NvmlError(troubles[0], Verdict.LOST), now)
+        if self._device.handle is not None:
+            self._listen(now)
 
     @property
     def gaps(self) -> Iterator[str]:
@@ -95,8 +94,10 @@ class Watch:
         else:
             if support.gap:
                 support.answered()
-            if self._reach.gap:
-                self._reach.answered()
+            if _vouches(reading):
+                self._answers = True
+                if self._reach.gap:
+                    self._reach.answered()
 
     def _chosen(self, now: float) -> bool:
         """Tells whether to read the device; while NVML does not say who uses it, as before."""
@@ -112,8 +113,21 @@ class Watch:
                     self._lose(error, now)
         return self._occupied
 
+    def _listen(self, now: float) -> None:
+        """Takes a device that is silent for lost: NVML does not always call it so, nor an outdated handle."""
+        gaps = []
+        for reading, support in self._supports.items():
+            if _vouches(reading):
+                if not support.gap:
+                    return
+                if self._answers or support.verdict is Verdict.TROUBLE:
+                    gaps.append(support.gap)
+        if gaps:
+            self._lose(NvmlError(gaps[0], Verdict.LOST), now)
+
     def _lose(self, error: NvmlError, now: float) -> None:
         self._device.handle = self._device.card = None
+        self._answers = False
         self._reach.refused(error, now)
 
     def _find(self, now: float) -> None:
@@ -127,3 +141,7 @@ class Watch:
         for reading, support in self._supports.items():
             reading.restart()
             support.wake()
+
+
+def _vouches(reading: Reading) -> bool:
+    return reading.vouches and reading.needs is None  # what follows from another reading asks nothing itself
