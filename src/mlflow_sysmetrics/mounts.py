@@ -15,6 +15,15 @@ from typing import NamedTuple
 
 from mlflow_sysmetrics.host import Host, read_bytes
 
+# Their data lie on another machine, or come from a program (a fuse filesystem on a disk of its own calls
+# itself fuseblk; it too is a program's). Such a one may stop to answer, and whoever asks waits for ever.
+_DISTANT = re.compile(
+    r"(nfs4?|cifs|smb3|smbfs|ncpfs|afs|ceph|lustre|gpfs|beegfs|orangefs|pvfs2|panfs|wekafs|9p|virtiofs|"
+    r"vboxsf|vmhgfs|drvfs|autofs|fuse|fuse\..*)"
+)
+# Their data lie in memory.
+_IN_MEMORY = re.compile(r"tmpfs|ramfs|rootfs|devtmpfs|hugetlbfs|ocfs2_dlmfs|proc|sysfs|cgroup2?")
+
 
 class Mount(NamedTuple):
     """One line of the mount table.
@@ -83,6 +92,16 @@ def mount_of(path: str, mounts: Iterable[Mount]) -> Mount | None:
         holding = [mount for mount in holding if mount.identity != found.identity]
         next_ones = [mount for mount in holding if mount.parent == found.identity]
     return found
+
+
+def is_distant(filesystem: str) -> bool:
+    """Tells whether a filesystem of this type answers for another machine or a program, if it answers."""
+    return _DISTANT.fullmatch(filesystem) is not None or filesystem == "fuseblk"
+
+
+def has_local_device(filesystem: str) -> bool:
+    """Tells whether a filesystem of this type keeps its data on block devices of this host."""
+    return _DISTANT.fullmatch(filesystem) is None and _IN_MEMORY.fullmatch(filesystem) is None
 
 
 def real_path(host: Host, path: str) -> str:

@@ -127,9 +127,7 @@ def test_the_last_reading_stays_while_the_next_is_made(
     assert beside.latest() == Reading(value=1, ended_at=100.0, age=7.0)
 
 
-def test_it_tells_how_long_a_reading_has_not_ended(
-    beside: Beside[int], tool: Tool, clock: FakeClock
-) -> None:
+def test_it_tells_how_long_a_reading_has_not_ended(beside: Beside[int], tool: Tool, clock: FakeClock) -> None:
     assert beside.waiting_seconds == 0.0
     beside.ask()
     clock.move(40.0)

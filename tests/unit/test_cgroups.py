@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from mlflow_sysmetrics.cgroups import V1, V2, CgroupLimits, controller_directory, limits
+from mlflow_sysmetrics.cgroups import (
+    V1,
+    V2,
+    allowed_cpus,
+    controller_directory,
+    smallest_cpu_quota,
+    smallest_memory_limit,
+)
 from mlflow_sysmetrics.cgroups.limits import parse_cpu_quota, parse_memory_limit
 from mlflow_sysmetrics.cgroups.placement import group_paths, parse_own_groups, shows
 from mlflow_sysmetrics.cpus import parse_cpu_list
@@ -19,6 +27,18 @@ pytestmark = pytest.mark.unit
 
 V2_MOUNT = "35 24 0:30 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n"
 SLICE = "sys/fs/cgroup/user.slice"
+
+
+class Limits(NamedTuple):
+    """What the own group may use; None where nothing limits it."""
+
+    memory_bytes: int | None = None
+    cpu_cores: float | None = None
+    cpus: frozenset[int] | None = None
+
+
+def limits(machine: Host) -> Limits:
+    return Limits(smallest_memory_limit(machine), smallest_cpu_quota(machine), allowed_cpus(machine))
 
 
 def host(root: Path, cgroup: str, mountinfo: str, files: Mapping[str, str]) -> Host:
@@ -41,9 +61,7 @@ def test_v2_quota_and_memory_of_the_own_group(tmp_path: Path) -> None:
             f"{SLICE}/job.scope/cpuset.cpus.effective": "0-3,8\n",
         },
     )
-    assert limits(machine) == CgroupLimits(
-        memory_bytes=4294967296, cpu_cores=1.5, cpus=frozenset({0, 1, 2, 3, 8})
-    )
+    assert limits(machine) == Limits(memory_bytes=4294967296, cpu_cores=1.5, cpus=frozenset({0, 1, 2, 3, 8}))
 
 
 def test_v2_smaller_ancestor_wins(tmp_path: Path) -> None:
@@ -58,7 +76,7 @@ def test_v2_smaller_ancestor_wins(tmp_path: Path) -> None:
             f"{SLICE}/memory.max": "2147483648\n",
         },
     )
-    assert limits(machine) == CgroupLimits(memory_bytes=2147483648, cpu_cores=2.0)
+    assert limits(machine) == Limits(memory_bytes=2147483648, cpu_cores=2.0)
 
 
 def test_v2_memory_high_limits_too(tmp_path: Path) -> None:
@@ -69,7 +87,7 @@ def test_v2_memory_high_limits_too(tmp_path: Path) -> None:
 def test_v2_cpuset_of_an_ancestor_counts_where_the_own_group_has_none(tmp_path: Path) -> None:
     files = {f"{SLICE}/job.scope/cpu.max": "max 100000\n", f"{SLICE}/cpuset.cpus.effective": "4-5\n"}
     machine = host(tmp_path, "0::/user.slice/job.scope\n", V2_MOUNT, files)
-    assert limits(machine) == CgroupLimits(cpus=frozenset({4, 5}))
+    assert limits(machine) == Limits(cpus=frozenset({4, 5}))
 
 
 def test_v2_private_namespace_of_a_container(tmp_path: Path) -> None:
@@ -79,7 +97,7 @@ def test_v2_private_namespace_of_a_container(tmp_path: Path) -> None:
         "1200 1190 0:26 / /sys/fs/cgroup ro,nosuid - cgroup2 cgroup rw\n",
         {"sys/fs/cgroup/cpu.max": "50000 100000\n", "sys/fs/cgroup/memory.max": "536870912\n"},
     )
-    assert limits(machine) == CgroupLimits(memory_bytes=536870912, cpu_cores=0.5)
+    assert limits(machine) == Limits(memory_bytes=536870912, cpu_cores=0.5)
 
 
 def test_v1_docker_container_whose_mount_root_is_its_own_group(tmp_path: Path) -> None:
@@ -98,7 +116,7 @@ def test_v1_docker_container_whose_mount_root_is_its_own_group(tmp_path: Path) -
             "sys/fs/cgroup/cpuset/cpuset.cpus": "0,2\n",
         },
     )
-    assert limits(machine) == CgroupLimits(memory_bytes=3221225472, cpu_cores=2.5, cpus=frozenset({0, 2}))
+    assert limits(machine) == Limits(memory_bytes=3221225472, cpu_cores=2.5, cpus=frozenset({0, 2}))
 
 
 HYBRID_GROUPS = "4:memory:/job/a\n3:cpuset:/\n2:cpu:/\n0::/\n"
@@ -123,17 +141,11 @@ def test_hybrid_takes_each_controller_where_it_is_bound(tmp_path: Path) -> None:
             "sys/fs/cgroup/unified/io.stat": "",
         },
     )
-    assert limits(machine) == CgroupLimits(memory_bytes=1073741824)
+    assert limits(machine) == Limits(memory_bytes=1073741824)
     assert controller_directory(machine, "memory").version == V1
     assert controller_directory(machine, "memory").own == "sys/fs/cgroup/memory/job/a"
     assert controller_directory(machine, "io").version == V2
     assert controller_directory(machine, "io").paths == ("sys/fs/cgroup/unified",)
-
-
-def test_a_limit_of_the_whole_host_is_none(tmp_path: Path) -> None:
-    machine = host(tmp_path, "0::/user.slice\n", V2_MOUNT, {f"{SLICE}/memory.max": "8000000000\n"})
-    assert limits(machine, host_memory_bytes=8_000_000_000).memory_bytes is None
-    assert limits(machine, host_memory_bytes=8_000_000_001).memory_bytes == 8_000_000_000
 
 
 def test_a_group_that_the_container_does_not_see_leaves_its_nearest_visible_ancestor(tmp_path: Path) -> None:
@@ -142,7 +154,7 @@ def test_a_group_that_the_container_does_not_see_leaves_its_nearest_visible_ance
 
 
 def test_without_cgroups_nothing_is_limited(tmp_path: Path) -> None:
-    assert limits(Host(root=tmp_path, environ={})) == CgroupLimits()
+    assert limits(Host(root=tmp_path, environ={})) == Limits()
 
 
 def test_without_cgroups_there_is_no_directory(tmp_path: Path) -> None:
@@ -164,7 +176,7 @@ def test_garbage_limits_nothing(tmp_path: Path) -> None:
         f"{SLICE}/cpu.max": "soon",
         f"{SLICE}/cpuset.cpus.effective": "a-b",
     }
-    assert limits(host(tmp_path, "0::/user.slice\n", V2_MOUNT, files)) == CgroupLimits()
+    assert limits(host(tmp_path, "0::/user.slice\n", V2_MOUNT, files)) == Limits()
 
 
 @pytest.mark.parametrize(

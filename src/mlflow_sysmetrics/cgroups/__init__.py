@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from mlflow_sysmetrics.cgroups.limits import (
-    CgroupLimits,
     GroupLimit,
     allowed_cpus,
     cpu_quotas,
-    limits,
     memory_limits,
     smallest_cpu_quota,
+    smallest_memory_limit,
 )
 from mlflow_sysmetrics.cgroups.placement import (
     V1,
@@ -22,14 +21,13 @@ from mlflow_sysmetrics.cgroups.placement import (
 __all__ = [
     "V1",
     "V2",
-    "CgroupLimits",
     "ControllerDirectory",
     "GroupLimit",
     "allowed_cpus",
     "controller_directory",
     "cpu_quotas",
-    "limits",
     "memory_limits",
     "smallest_cpu_quota",
+    "smallest_memory_limit",
     "unified_directory",
 ]

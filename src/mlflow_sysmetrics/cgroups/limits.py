@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -26,21 +25,6 @@ from mlflow_sysmetrics.host import Host
 _NO_LIMIT_BYTES = 2**60
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CgroupLimits:
-    """What the own group may use; None where nothing limits it.
-
-    Attributes:
-        memory_bytes: smallest memory limit.
-        cpu_cores: smallest CPU quota, in cores: 1.5 is 150 ms of CPU in each 100 ms.
-        cpus: CPUs that the cpuset allows.
-    """
-
-    memory_bytes: int | None = None
-    cpu_cores: float | None = None
-    cpus: frozenset[int] | None = None
-
-
 class GroupLimit(NamedTuple):
     """A limit, and the directory of the group that has it."""
 
@@ -48,21 +32,10 @@ class GroupLimit(NamedTuple):
     limit: float
 
 
-def limits(host: Host, *, host_memory_bytes: int | None = None) -> CgroupLimits:
-    """Returns the limits on the own group; all None where there is no cgroup.
-
-    Args:
-        host: the machine to read.
-        host_memory_bytes: its whole memory; a limit that is not below it limits nothing.
-    """
-    memory = _smallest(host, "memory", memory_limits)
-    if memory is not None and host_memory_bytes is not None and memory >= host_memory_bytes:
-        memory = None
-    return CgroupLimits(
-        memory_bytes=None if memory is None else int(memory),
-        cpu_cores=smallest_cpu_quota(host),
-        cpus=allowed_cpus(host),
-    )
+def smallest_memory_limit(host: Host) -> int | None:
+    """Returns the smallest memory limit on the own group, in bytes; None where there is none."""
+    limit = _smallest(host, "memory", memory_limits)
+    return None if limit is None else int(limit)
 
 
 def smallest_cpu_quota(host: Host) -> float | None:

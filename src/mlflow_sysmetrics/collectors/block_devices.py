@@ -15,20 +15,10 @@ from pathlib import Path
 
 from mlflow_sysmetrics.collectors.sysfs import listed, text_of
 from mlflow_sysmetrics.host import Host
-from mlflow_sysmetrics.mounts import Mount, below_root, mount_of, read_mounts, real_path
+from mlflow_sysmetrics.mounts import Mount, below_root, has_local_device, mount_of, read_mounts, real_path
 
-# Their data lie in memory or on another machine. A fuse filesystem on a disk of its own calls itself fuseblk.
-_NO_LOCAL_DEVICE = re.compile(
-    r"(nfs4?|cifs|smb3|smbfs|ncpfs|afs|ceph|lustre|gpfs|beegfs|orangefs|pvfs2|panfs|wekafs|ocfs2_dlmfs|9p|"
-    r"virtiofs|vboxsf|vmhgfs|drvfs|tmpfs|ramfs|rootfs|devtmpfs|hugetlbfs|proc|sysfs|cgroup2?|fuse|fuse\..*)"
-)
 _ANONYMOUS_MAJOR = "0"  # Documentation/admin-guide/devices.txt: unnamed devices
 _CLASS = "sys/class/block"
-
-
-def has_local_device(filesystem: str) -> bool:
-    """Tells whether a type of filesystem keeps its data on block devices of this host."""
-    return _NO_LOCAL_DEVICE.fullmatch(filesystem) is None
 
 
 def devices_behind(host: Host, mount: Mount, mounts: Sequence[Mount]) -> frozenset[str] | None:

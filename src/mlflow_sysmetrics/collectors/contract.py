@@ -13,7 +13,9 @@ from typing import ClassVar, Protocol
 from mlflow_sysmetrics.host import Host
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
+KIBIBYTE = 1024
 MEGABYTE = 1e6
+MICROSECONDS = 1e6  # in a second
 PERCENT = 100.0
 
 

@@ -20,15 +20,13 @@ from mlflow_sysmetrics.collectors.contract import PERCENT, Collector
 from mlflow_sysmetrics.collectors.cpu_times import CpuTimes, busy_percentage
 from mlflow_sysmetrics.collectors.group_cpu_time import GroupCpuTime
 from mlflow_sysmetrics.collectors.own_group import OwnGroup
-from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Lap, Pause
+from mlflow_sysmetrics.collectors.rhythm import CLOCKS_DIFFER, LIMITS_SECONDS, Lap, Pause
 from mlflow_sysmetrics.cpu_share import CpuShare, cpu_share
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host, read_short
+from mlflow_sysmetrics.host import Host, read_bytes, read_short
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 _IDLE, _IOWAIT, _GUEST = 3, 4, 8
-# The kernel's counter and our clock are read at moments that a busy machine may part by some of a short span.
-_CLOCKS_DIFFER = 1.5
 
 
 def parse_stat(text: bytes, cpu: bytes = b"cpu") -> CpuTimes:
@@ -68,10 +66,12 @@ class CpuLinux(Collector):
         """Yields the shares since the last reading that was old enough.
 
         Raises:
-            Unavailable: the job's cgroup is gone, or another one now; a new collector finds it.
+            Unavailable: the job's cgroup is gone, or another one now, or a CPU of its own went offline; a new
+                collector finds what there is.
         """
         self._group.check(now)
-        text = read_short(self._path)  # before the lap ends: where this fails, the lap goes on
+        # Before the lap ends: where this fails, the lap goes on. Only the first line comes at once for sure.
+        text = read_bytes(self._path) if isinstance(self._job, _Lines) else read_short(self._path)
         span = self._lap.seconds(now)
         if span is None:
             return
@@ -83,7 +83,7 @@ class CpuLinux(Collector):
         job = None if self._job is None else self._job.percentage(text, span)
         if job is not None:
             yield catalogue.CPU_UTILIZATION.sample(job, span)
-        if self._look.over(now):
+        if self._look.renew_if_over(now):
             self._job = self._find_job()
 
     def _find_job(self) -> _Job | None:
@@ -100,7 +100,7 @@ class CpuLinux(Collector):
                     # How busy the CPUs are would say nothing of what a quota leaves of them to the job.
                     self.gaps = (f"no CPU utilization of the job: {reason}",)
                     return _Unknown()
-        return _Lines(share.usable, read_short(self._path))
+        return _Lines(share.usable, read_bytes(self._path))
 
 
 class _Job(Protocol):
@@ -127,7 +127,7 @@ class _Group(_Job):
 
     def __init__(self, host: Host, share: CpuShare) -> None:
         self._cores = share.cores
-        self._most = _CLOCKS_DIFFER * len(share.online)
+        self._most = CLOCKS_DIFFER * len(share.online)
         self._time = GroupCpuTime(host, "cpuset" if share.quota is None else "cpu")
         self._used = self._time.seconds()
 
@@ -149,7 +149,10 @@ class _Lines(_Job):
         self._times = self._sum(text)
 
     def percentage(self, text: bytes, span: float) -> float | None:  # noqa: ARG002 - the lines have their own time
-        before, self._times = self._times, self._sum(text)
+        try:
+            before, self._times = self._times, self._sum(text)
+        except ValueError as error:
+            raise Unavailable("the CPUs of the job have changed") from error
         return busy_percentage(before, self._times)
 
     def _sum(self, text: bytes) -> CpuTimes:

@@ -4,8 +4,9 @@ Source:  statvfs of the working directory and of the paths in MLFLOW_SYSMETRICS_
          Windows), through `shutil.disk_usage`; once per filesystem, told apart by /proc/self/mountinfo
          (st_dev where there is none).
 Units:   megabytes (1e6 bytes); percent of what ordinary users may use, as in df and psutil.
-Cost:    one system call per filesystem; once a minute a read of the mount table.
-Absent:  a path that does not exist, does not answer or has no size. It is tried again once a minute.
+Cost:    one system call per filesystem; once a minute a look at the paths, each in a thread of its own: a
+         network filesystem may not answer. Of such a one, space is what that look found.
+Absent:  a path that does not exist, does not answer for 30 s or has no size. It is tried again once a minute.
 Check:   df .
 """
 
@@ -18,15 +19,14 @@ from typing import ClassVar, NamedTuple
 
 from mlflow_sysmetrics.collectors.catalogue import disk as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT, Collector
+from mlflow_sysmetrics.collectors.path_readings import LOOK_SECONDS, Answers, PathReadings
 from mlflow_sysmetrics.collectors.rhythm import Pause
-from mlflow_sysmetrics.collectors.watched_paths import WatchedPath, watched_paths
+from mlflow_sysmetrics.collectors.watched_paths import watched_paths
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
-from mlflow_sysmetrics.mounts import Mount, below_root, mount_of, read_mounts, real_path
+from mlflow_sysmetrics.host import DiskUsage, Host
+from mlflow_sysmetrics.mounts import below_root, is_distant, mount_of, read_mounts, real_path
 from mlflow_sysmetrics.samples import Family, Kind, Metric, Sample
 
-# Filesystems are mounted by hand and by automounters: soon enough to be seen, seldom enough to cost nothing.
-_LOOK_SECONDS = 60.0
 _REMEDY = "mount it, or correct MLFLOW_SYSMETRICS_DISKS"
 
 _PLAIN = (catalogue.DISK_USAGE_PERCENTAGE, catalogue.DISK_USAGE, catalogue.DISK_AVAILABLE)
@@ -37,8 +37,24 @@ _NAMED = (
 )
 
 
-class _Filesystem(NamedTuple):
-    """A filesystem that is read at every tick: through which path, and the keys of its three series."""
+class _Place(NamedTuple):
+    """What is known of a watched path.
+
+    Attributes:
+        usage: space of its filesystem when it was looked at.
+        filesystem: the same for two paths on one filesystem; the path itself where nothing tells.
+        is_device: the path is a device node: its filesystem would be /dev, not the one on the device.
+        is_distant: the filesystem may stop to answer, so it is asked by that look alone.
+    """
+
+    usage: DiskUsage
+    filesystem: Hashable
+    is_device: bool
+    is_distant: bool
+
+
+class _Series(NamedTuple):
+    """A filesystem that has series: through which path it is read, and their three keys."""
 
     path: str
     percentage: str
@@ -54,72 +70,70 @@ class Disk(Collector):
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._paths, self._lasting_gaps = watched_paths(host)
-        self._pause = Pause(_LOOK_SECONDS)
-        self._filesystems = self._look()
-        if not self._filesystems:
+        watched, self._lasting_gaps = watched_paths(host)
+        self._names = dict(watched)
+        self._readings = PathReadings("disk", self._names, lambda path: _look_at(host, path))
+        self._pause = Pause(LOOK_SECONDS)
+        self._places: dict[str, _Place] = {}
+        self._series = self._choose(self._readings.first())
+        if not self._series:
             raise Unavailable("; ".join(self.gaps) or "no path to watch")
 
     def collect(self, now: float) -> Iterator[Sample]:
         """Yields used and available space of each filesystem that answers."""
-        if self._pause.over(now):
-            self._filesystems = self._look()
-        for filesystem in self._filesystems:
-            path, percentage, used_key, free_key = filesystem
+        if self._pause.renew_if_over(now):
+            self._series = self._choose(self._readings.next())
+        for series in self._series:
+            place = self._places[series.path]
             try:
-                total, used, free = self._host.disk_usage(path)
+                usage = place.usage if place.is_distant else self._host.disk_usage(series.path)
             except OSError as error:
-                self.gaps = (*self.gaps, f"{path}: {error.strerror or error}")
-                self._filesystems = [one for one in self._filesystems if one is not filesystem]
+                self.gaps = (*self.gaps, f"{series.path}: {error.strerror or error}")
+                self._series = [one for one in self._series if one is not series]
                 continue
+            total, used, free = usage
             if 0 <= used <= total and 0 <= free <= total and used + free > 0:
-                yield Sample(percentage, Kind.GAUGE, PERCENT * used / (used + free))
-                yield Sample(used_key, Kind.GAUGE, used / MEGABYTE)
-                yield Sample(free_key, Kind.GAUGE, free / MEGABYTE)
+                yield Sample(series.percentage, Kind.GAUGE, PERCENT * used / (used + free))
+                yield Sample(series.used, Kind.GAUGE, used / MEGABYTE)
+                yield Sample(series.free, Kind.GAUGE, free / MEGABYTE)
 
-    def _look(self) -> list[_Filesystem]:
-        """Returns the filesystems that answer now, each through the first path that lies on it."""
-        gaps = list(self._lasting_gaps)
-        mounts = read_mounts(self._host)
-        found: dict[Hashable, tuple[WatchedPath, _Filesystem]] = {}
-        for watched in self._paths:
-            path, name = watched
-            try:
-                total = self._host.disk_usage(path).total
-            except OSError as error:
-                gaps.append(f"{path}: {error.strerror or error}" + (f"; {_REMEDY}" if name else ""))
-                continue
-            identity = _identity(self._host, path, mounts)
-            if _is_device(self._host, path):
+    def _choose(self, answers: Answers[_Place]) -> list[_Series]:
+        """Returns the series of the filesystems that answer, each through the first path that lies on it."""
+        gaps = [*self._lasting_gaps]
+        gaps += [why + (f"; {_REMEDY}" if self._names[path] else "") for path, why in answers.silent.items()]
+        self._places = answers.values
+        first: dict[Hashable, str] = {}
+        chosen = []
+        for path, place in answers.values.items():
+            if place.is_device:
                 gaps.append(f"{path} is a device: name a directory on its filesystem")
-            elif total <= 0:
+            elif place.usage.total <= 0:
                 gaps.append(f"the filesystem of {path} tells no size")
-            elif identity in found:
-                first = found[identity][0]
-                gaps.append(f"{path} lies on the filesystem of {first.path}, whose series stand for both")
+            elif place.filesystem in first:
+                other = first[place.filesystem]
+                gaps.append(f"{path} lies on the filesystem of {other}, whose series stand for both")
             else:
+                first[place.filesystem] = path
+                name = self._names[path]
                 metrics = _PLAIN if name is None else _NAMED
-                keys = (metric.key(name=name) for metric in metrics)
-                found[identity] = watched, _Filesystem(path, *keys)
+                chosen.append(_Series(path, *(metric.key(name=name) for metric in metrics)))
         self.gaps: Sequence[str] = tuple(gaps)
-        return [filesystem for _, filesystem in found.values()]
+        return chosen
 
 
-def _is_device(host: Host, path: str) -> bool:
-    """Tells whether a path is a device node: its filesystem would be /dev, not the one on the device."""
-    try:
-        mode = os.stat(below_root(host, path)).st_mode  # noqa: PTH116 - a string is what the system call takes
-    except OSError:
-        return False
-    return stat.S_ISBLK(mode) or stat.S_ISCHR(mode)
-
-
-def _identity(host: Host, path: str, mounts: Sequence[Mount]) -> Hashable:
-    """Returns what is the same for two paths on one filesystem; the path itself where nothing tells."""
+def _look_at(host: Host, path: str) -> _Place:
+    """Looks at a path, for as long as it takes."""
+    usage = host.disk_usage(path)
+    mounts = read_mounts(host)
     mount = mount_of(real_path(host, path), mounts) if mounts else None
-    if mount is not None:
-        return mount.device
     try:
-        return os.stat(below_root(host, path)).st_dev  # noqa: PTH116 - a string is what the system call takes
+        status = os.stat(below_root(host, path))  # noqa: PTH116 - a string is what the system call takes
     except OSError:
-        return path
+        status = None
+    filesystem: Hashable = path
+    if mount is not None:
+        filesystem = mount.device
+    elif status is not None:
+        filesystem = status.st_dev
+    is_device = status is not None and (stat.S_ISBLK(status.st_mode) or stat.S_ISCHR(status.st_mode))
+    return _Place(usage, filesystem, is_device, is_distant=mount is not None and is_distant(mount.filesystem))

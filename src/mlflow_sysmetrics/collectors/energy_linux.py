@@ -56,6 +56,7 @@ class EnergyLinux(Collector):
             ]
             known = [joules for joules in grown if joules is not None]
             if len(known) < len(grown):
+                self.gaps = (f"no energy over the last {span:.0f} s: a counter may have wrapped unseen",)
                 return
             self._joules += sum(known)
             yield catalogue.CPU_POWER.sample(sum(known) / span, span)

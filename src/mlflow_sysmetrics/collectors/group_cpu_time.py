@@ -10,11 +10,11 @@ Check:   cat /sys/fs/cgroup/cpu.stat
 from __future__ import annotations
 
 from mlflow_sysmetrics.cgroups import V2, ControllerDirectory, controller_directory, unified_directory
+from mlflow_sysmetrics.collectors.contract import MICROSECONDS
 from mlflow_sysmetrics.collectors.fields import count, number_after
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.host import Host, read_short
 
-_MICROSECONDS = 1e6
 _NANOSECONDS = 1e9
 
 
@@ -53,7 +53,7 @@ class GroupCpuTime:
         usage = number_after(b"usage_usec ", text)
         if usage is None:
             raise Unavailable(f"{self._path} has no usage_usec")
-        return usage / _MICROSECONDS
+        return usage / MICROSECONDS
 
 
 def _counted(host: Host, held: ControllerDirectory) -> tuple[ControllerDirectory, bool]:

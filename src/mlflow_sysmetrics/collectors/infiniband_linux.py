@@ -66,7 +66,7 @@ class InfinibandLinux(Collector):
     def collect(self, now: float) -> Iterator[Sample]:
         """Yields the rates since the last reading that was old enough, of the ports that were there."""
         span = self._lap.seconds(now)
-        if self._pause.over(now):
+        if self._pause.renew_if_over(now):
             self._ports = self._look()
         if span is None:
             return

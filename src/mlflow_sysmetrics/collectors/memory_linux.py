@@ -18,7 +18,7 @@ from typing import ClassVar, NamedTuple
 
 from mlflow_sysmetrics.cgroups import ControllerDirectory, GroupLimit, controller_directory, memory_limits
 from mlflow_sysmetrics.collectors.catalogue import memory as catalogue
-from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT, Collector
+from mlflow_sysmetrics.collectors.contract import KIBIBYTE, MEGABYTE, PERCENT, Collector
 from mlflow_sysmetrics.collectors.fields import number_after
 from mlflow_sysmetrics.collectors.group_memory import GroupMemory
 from mlflow_sysmetrics.collectors.own_group import OwnGroup
@@ -26,8 +26,6 @@ from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Pause
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.host import Host, read_short
 from mlflow_sysmetrics.samples import Family, Metric, Sample
-
-_KIBIBYTE = 1024
 
 
 class Memory(NamedTuple):
@@ -54,8 +52,8 @@ def parse_meminfo(text: bytes) -> Memory:
         raise ValueError("/proc/meminfo has no MemTotal or nothing that tells what is available")
     swap_total, swap_free = number_after(b"SwapTotal:", text), number_after(b"SwapFree:", text)
     # LXC shows a total of its own beside what is available on the host, hence the bounds.
-    swap = max(swap_total - swap_free, 0) * _KIBIBYTE if swap_total and swap_free is not None else None
-    return Memory(total * _KIBIBYTE, min(available, total) * _KIBIBYTE, swap)
+    swap = max(swap_total - swap_free, 0) * KIBIBYTE if swap_total and swap_free is not None else None
+    return Memory(total * KIBIBYTE, min(available, total) * KIBIBYTE, swap)
 
 
 class MemoryLinux(Collector):
@@ -75,11 +73,11 @@ class MemoryLinux(Collector):
         self._path = str(host.root / "proc/meminfo")
         self._look = Pause(LIMITS_SECONDS)
         self._group = OwnGroup(host)
-        self._job: _Job | None = None
         try:
-            parse_meminfo(read_short(self._path))
+            memory = parse_meminfo(read_short(self._path))
         except (OSError, ValueError) as error:
             raise Unavailable(str(error)) from error
+        self._job = _find_job(host, memory.total)
 
     def collect(self, now: float) -> Iterator[Sample]:
         """Yields used and available memory and used swap space.
@@ -90,7 +88,7 @@ class MemoryLinux(Collector):
         self._group.check(now)
         memory = parse_meminfo(read_short(self._path))
         used = memory.total - memory.available
-        if self._look.over(now):
+        if self._look.renew_if_over(now):
             self._job = _find_job(self._host, memory.total)
         if self._job is not None:
             yield catalogue.HOST_MEMORY_USAGE_PERCENTAGE.sample(PERCENT * used / memory.total)

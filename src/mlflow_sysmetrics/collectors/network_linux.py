@@ -86,7 +86,7 @@ class NetworkLinux(Collector):
 
     def collect(self, now: float) -> Iterator[Sample]:
         """Yields the totals since the collector was built, and the rates of the last moment."""
-        return self._series.samples(self._read(look=self._pause.over(now)), now)
+        return self._series.samples(self._read(look=self._pause.renew_if_over(now)), now)
 
     def _read(self, *, look: bool) -> dict[str, Traffic]:
         interfaces = split_net_dev(os.fsdecode(read_bytes(self._path)))

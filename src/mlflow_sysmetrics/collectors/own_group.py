@@ -30,7 +30,7 @@ class OwnGroup:
         Raises:
             Unavailable: they are not; a new collector finds where the job is now.
         """
-        if self._pause.over(now) and self._read() != self._groups:
+        if self._pause.renew_if_over(now) and self._read() != self._groups:
             raise Unavailable("the job has moved to another cgroup")
 
     def _read(self) -> bytes:

@@ -13,19 +13,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
-from mlflow_sysmetrics.cgroups import unified_directory
+from mlflow_sysmetrics.cgroups import ControllerDirectory, unified_directory
 from mlflow_sysmetrics.collectors.catalogue import pressure as catalogue
-from mlflow_sysmetrics.collectors.contract import PERCENT, Collector
+from mlflow_sysmetrics.collectors.contract import MICROSECONDS, PERCENT, Collector
 from mlflow_sysmetrics.collectors.fields import count
 from mlflow_sysmetrics.collectors.own_group import OwnGroup
-from mlflow_sysmetrics.collectors.rhythm import Lap
+from mlflow_sysmetrics.collectors.rhythm import CLOCKS_DIFFER, Lap
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.host import Host, read_short
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
-_MICROSECONDS = 1e6
-# The kernel's counter and our clock are read at moments that a busy machine may part by some of a short span.
-_CLOCKS_DIFFER = 1.5
 _RESOURCES = {
     "cpu": catalogue.CPU_PRESSURE,
     "memory": catalogue.MEMORY_PRESSURE,
@@ -55,52 +52,61 @@ class PressureLinux(Collector):
     def __init__(self, host: Host) -> None:
         self._lap = Lap()
         self._group = OwnGroup(host)
-        directory = _own_directory(host)
+        own = _own_group(host)
         self._waited: dict[tuple[Metric, str], int | None] = {}
         missing = {}
         for resource, metric in _RESOURCES.items():
             try:
-                path, waited = _find(host, directory, resource)
+                path, waited = _find(host, own, resource)
                 self._waited[metric, path] = waited
             except Unavailable as reason:  # noqa: PERF203 - thrice in the life of a collector
                 missing[resource] = reason
         if not self._waited:
             raise Unavailable(str(missing["cpu"]))
-        self.gaps = tuple(f"no {resource} pressure: {reason}" for resource, reason in missing.items())
+        gaps = [f"no {resource} pressure: {reason}" for resource, reason in missing.items()]
+        if own is not None and own.group != "/" and any(own.own not in path for _, path in self._waited):
+            gaps.append(f"the pressure is the host's: the cgroup {own.group} does not tell its own")
+        self._lasting_gaps = self.gaps = tuple(gaps)
 
     def collect(self, now: float) -> Iterator[Sample]:
         """Yields the shares since the last reading that was old enough.
 
         Raises:
-            Unavailable: the job's cgroup is another one now; a new collector finds where the job is.
+            Unavailable: no pressure can be read any more, or the job's cgroup is another one now; a new
+                collector finds where the job is.
         """
         self._group.check(now)
         span = self._lap.seconds(now)
         if span is None:
             return
+        silent = []
         for (metric, path), before in self._waited.items():
             try:
                 after = parse_pressure(read_short(path))
-            except (OSError, ValueError):
+            except (OSError, ValueError) as error:
                 after = None  # this resource is unknown at this tick; the others are not its business
+                silent.append(f"{path}: {getattr(error, 'strerror', None) or error}")
             self._waited[metric, path] = after
             if before is None or after is None:
                 continue
-            share = (after - before) / (span * _MICROSECONDS)
-            if 0 <= share <= _CLOCKS_DIFFER:
+            share = (after - before) / (span * MICROSECONDS)
+            if 0 <= share <= CLOCKS_DIFFER:
                 yield metric.sample(min(PERCENT * share, PERCENT), span)
+        if len(silent) == len(self._waited):
+            raise Unavailable(silent[0])
+        self.gaps = (*self._lasting_gaps, *silent)
 
 
-def _own_directory(host: Host) -> str | None:
+def _own_group(host: Host) -> ControllerDirectory | None:
     try:
-        return unified_directory(host).own
+        return unified_directory(host)
     except Unavailable:
         return None
 
 
-def _find(host: Host, directory: str | None, resource: str) -> tuple[str, int]:
+def _find(host: Host, own: ControllerDirectory | None, resource: str) -> tuple[str, int]:
     """Returns the file that tells of a resource, and what it says now."""
-    places = [] if directory is None else [f"{directory}/{resource}.pressure"]
+    places = [] if own is None else [f"{own.own}/{resource}.pressure"]
     places.append(f"proc/pressure/{resource}")
     for place in places:
         path = str(host.root / place)

@@ -3,7 +3,7 @@
 Source:  psutil.Process of this process and of those in children(recursive=True).
 Units:   percent of one core; megabytes (1e6 bytes); counts.
 Cost:    five calls for each process. The children are looked for at most every 3 s, private memory is read at
-         most every 30 s, and both less often where they are dear.
+         most every minute, and both less often where they are dear.
 Absent:  CPU time in the first 0.15 s; open files on Windows; private memory until all processes were read
          once. A child that may not be read has no memory, threads and files here. Neither macOS nor Windows
          hands the time of a child to its parent, so what one used after it was last seen is lost there.

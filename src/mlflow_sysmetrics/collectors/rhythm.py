@@ -8,6 +8,10 @@ import math
 # rate waits for the next tick and then covers both. Below 0.2, so that ticks of 0.2 s that jitter all count.
 SHORTEST_RATE_SECONDS = 0.15
 
+# How much a counter of the kernel may seem to have run ahead of our clock: the two are read at moments that a
+# busy machine may part by some of a short span.
+CLOCKS_DIFFER = 1.5
+
 # Limits change in the life of a job (a pod that is resized, a user's slice), but seldom, and looking them up
 # reads a dozen files.
 LIMITS_SECONDS = 120.0
@@ -44,14 +48,18 @@ class Pause:
 
     Args:
         seconds: shortest time from one reading to the next.
+        read: the source has just been read, in the constructor of a collector, which knows no time: the first
+            question begins the first pause.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, *, read: bool = True) -> None:
         self._seconds = seconds
-        self._over_at = -math.inf
+        self._over_at: float | None = None if read else -math.inf
 
-    def over(self, now: float) -> bool:
+    def renew_if_over(self, now: float) -> bool:
         """Tells whether it is time to read, and if so begins the next pause."""
+        if self._over_at is None:
+            self._over_at = now + self._seconds
         if now < self._over_at and self._over_at - now <= self._seconds:
             return False
         self._over_at = now + self._seconds

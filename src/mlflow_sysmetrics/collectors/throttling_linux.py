@@ -70,7 +70,7 @@ class ThrottlingLinux(Collector):
         known = [share for share in shares if share is not None]
         if known:
             yield catalogue.CPU_THROTTLED.sample(max(known), span)
-        if self._look.over(now):
+        if self._look.renew_if_over(now):
             self._periods = self._find()
 
     def _find(self) -> dict[str, Periods]:

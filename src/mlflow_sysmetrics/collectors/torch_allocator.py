@@ -52,7 +52,7 @@ class TorchAllocator(Collector):
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._look = Pause(_LOOK_SECONDS)
+        self._look = Pause(_LOOK_SECONDS, read=False)
         self._keys: dict[int, tuple[str, ...]] = {}  # of the devices in use, by torch's index
 
     def collect(self, now: float) -> Iterator[Sample]:
@@ -61,7 +61,7 @@ class TorchAllocator(Collector):
         cuda: Any = sys.modules.get("torch.cuda")
         if cuda is None or not _is_initialized(cuda):
             return
-        if self._look.over(now):
+        if self._look.renew_if_over(now):
             self._find_devices(cuda)
         for index, keys in self._keys.items():
             memory = _read(cuda, index)

@@ -30,7 +30,7 @@ class TrafficTotals:
 
     An interface that appears later brings its traffic from then on; one that goes away leaves what it had;
     one whose counter fell to less than half has started again from zero. A counter that went back by less has
-    told less than before, as some drivers do for a moment, and counts on from there.
+    told less than before, as some drivers do for a moment, and counts on once it has passed what it told.
 
     Attributes:
         complete: whether every counter went forward at the last update: else some traffic is not known.
@@ -38,28 +38,33 @@ class TrafficTotals:
 
     def __init__(self) -> None:
         self.complete = True
-        self._last: Mapping[str, Traffic] = {}
+        self._last: dict[str, Traffic] = {}
         self._totals = Traffic(0, 0)
 
     def update(self, interfaces: Mapping[str, Traffic]) -> Traffic:
         """Takes the counters of all interfaces and returns the totals so far."""
         self.complete = True
         received, transmitted, errors = self._totals
+        last = {}
         for name, now in interfaces.items():
             before = self._last.get(name)
-            if before is not None:
-                received += self._growth(before.received, now.received)
-                transmitted += self._growth(before.transmitted, now.transmitted)
-                errors += self._growth(before.errors, now.errors)
-        self._last = interfaces
+            last[name] = now
+            if before is not None and before != now:
+                steps = [self._step(*both) for both in zip(before, now, strict=True)]
+                last[name] = Traffic(*(reached for _, reached in steps))
+                received += steps[0][0]
+                transmitted += steps[1][0]
+                errors += steps[2][0]
+        self._last = last
         self._totals = Traffic(received, transmitted, errors)
         return self._totals
 
-    def _growth(self, before: int, now: int) -> int:
+    def _step(self, before: int, now: int) -> tuple[int, int]:
+        """Returns by how much a counter has grown, and what it has reached."""
         if now >= before:
-            return now - before
+            return now - before, now
         self.complete = False
-        return now if now < before // 2 else 0
+        return (now, now) if now < before // 2 else (0, before)
 
 
 class TrafficSeries:

@@ -41,7 +41,7 @@ class Probe:
         self._transparent = transparent
         self._collector: Collector | None = None
         self._failures = self._successes = 0
-        self._told: set[str] = set()
+        self._told: set[tuple[int, type[BaseException]]] = set()
         self._paused_until = -math.inf
 
     def read(self, now: float) -> Sequence[Sample]:
@@ -61,12 +61,12 @@ class Probe:
                     samples.append(sample)  # noqa: PERF401 - what came before a failure is kept
         except Unavailable as reason:
             self._collector = None
-            self._pause(now, f"unavailable: {reason}")
+            self._pause(now, f"unavailable: {reason}", reason)
         except BaseException as error:
             if self._transparent:
                 raise
             # Every other exception is a collector's own fault, SystemExit too: it must not end the sampling.
-            self._pause(now, f"failing: {type(error).__name__}: {error}")
+            self._pause(now, f"failing: {type(error).__name__}: {error}", error)
         else:
             self._succeed()
         return samples
@@ -75,16 +75,16 @@ class Probe:
         """Has the collector built anew at the next reading."""
         self._collector = None
 
-    def _pause(self, now: float, health: str) -> None:
+    def _pause(self, now: float, health: str, error: BaseException) -> None:
         pause = min(_FIRST_PAUSE_SECONDS * 2**self._failures, _LONGEST_PAUSE_SECONDS)
         self._failures = min(self._failures + 1, 16)  # 2**16 s is far over the longest pause
         self._successes = 0
         self._paused_until = now + pause
         self.health = health
-        if health not in self._told:
-            self._told.add(health)
-            # An absent source is an ordinary answer; a failing one is news, once.
-            level = logging.DEBUG if health.startswith("unavailable") else logging.WARNING
+        # An absent source is an ordinary answer; a failing one is news, once until it has recovered.
+        level = logging.DEBUG if isinstance(error, Unavailable) else logging.WARNING
+        if (level, type(error)) not in self._told:
+            self._told.add((level, type(error)))
             _logger.log(
                 level,
                 "mlflow-sysmetrics: Collector %s is %s; trying again from time to time.",
@@ -99,4 +99,6 @@ class Probe:
             self._successes += 1
             if self._successes >= _SUCCESSES_THAT_COUNT:
                 self._failures = 0
-                _logger.info("Collector %s is ok again.", self.name)
+                if any(level == logging.WARNING for level, _ in self._told):
+                    _logger.info("mlflow-sysmetrics: Collector %s is ok again.", self.name)
+                self._told.clear()

@@ -9,7 +9,7 @@ import platform
 import re
 from pathlib import Path
 
-from mlflow_sysmetrics.cgroups import limits
+from mlflow_sysmetrics.cgroups import smallest_memory_limit
 from mlflow_sysmetrics.command import RunCommand
 from mlflow_sysmetrics.cpu_share import cpu_share
 from mlflow_sysmetrics.errors import Unavailable
@@ -52,8 +52,9 @@ def memory(host: Host) -> Memory:
     if total is None:
         raise Unavailable("/proc/meminfo has no MemTotal")
     total_bytes = int(total[1]) * 1024
-    limit_bytes = limits(host, host_memory_bytes=total_bytes).memory_bytes
-    return Memory(total_bytes=total_bytes, limit_bytes=limit_bytes)
+    limit_bytes = smallest_memory_limit(host)
+    is_held = limit_bytes is not None and limit_bytes < total_bytes
+    return Memory(total_bytes=total_bytes, limit_bytes=limit_bytes if is_held else None)
 
 
 def os_name(host: Host) -> str:

@@ -77,6 +77,40 @@ def test_a_job_that_is_only_bound_to_cpus_sees_how_busy_these_are(tmp_path: Path
     assert values(one, 1) == {HOST: 40, JOB: 80}
 
 
+def bound_to(*cpus: int) -> dict[str, str]:
+    return {"proc/self/status": f"Cpus_allowed_list:\t{','.join(map(str, cpus))}\n", **group_v2("/")}
+
+
+def test_a_cpu_of_the_job_that_goes_offline_is_unavailable_to_be_found_anew(tmp_path: Path) -> None:
+    one = CpuLinux(tree(tmp_path, {**stat((0, 0), (0, 0), (0, 0)), **bound_to(1, 2)}))
+    values(one, 0)
+    tree(tmp_path, stat((0, 100), (80, 20)))
+    with pytest.raises(Unavailable, match="the CPUs of the job have changed"):
+        values(one, 1)
+
+
+def test_the_lines_of_the_last_of_very_many_cpus_are_read(tmp_path: Path) -> None:
+    """The kernel hands out /proc/stat in pieces."""
+    many = 5000
+    one = CpuLinux(tree(tmp_path, {**stat(*[(0, 0)] * many), **bound_to(many - 1)}))
+    assert len((tmp_path / "proc/stat").read_bytes()) > 65_536
+    values(one, 0)
+    tree(tmp_path, stat(*[(0, 100)] * (many - 1), (60, 40)))
+    assert values(one, 1)[JOB] == 60
+
+
+@pytest.mark.parametrize(("seconds", "share"), [(2.9, 100), (3.1, None)])
+def test_a_group_that_used_more_than_the_host_has_was_not_read_right(
+    tmp_path: Path, seconds: float, share: float | None
+) -> None:
+    """The clocks may differ by half, on a busy machine: two CPUs give 3 seconds in one."""
+    quota = {"sys/fs/cgroup/job/cpu.max": "50000 100000\n"}
+    one = CpuLinux(tree(tmp_path, {**stat((0, 0), (0, 0)), **group_v2(), **usage(0), **quota}))
+    values(one, 0)
+    tree(tmp_path, usage(seconds))
+    assert values(one, 1).get(JOB) == share
+
+
 V1_MOUNTS = (
     "32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n"
     "33 31 0:30 / /sys/fs/cgroup/cpuacct rw - cgroup cgroup rw,cpuacct\n"

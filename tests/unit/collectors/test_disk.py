@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from mlflow_sysmetrics.collectors import path_readings
 from mlflow_sysmetrics.collectors.disk import Disk
 from mlflow_sysmetrics.collectors.watched_paths import names, watched_paths
 from mlflow_sysmetrics.errors import Unavailable
@@ -25,13 +28,16 @@ MOUNTS = """20 1 8:1 / / rw - ext4 /dev/sda1 rw
 
 
 class Disks:
-    """Answers for filesystems; a test makes paths fail and changes sizes."""
+    """Answers for filesystems; a test makes paths fail or hang and changes sizes."""
 
     def __init__(self) -> None:
         self.fails: dict[str, OSError] = {}
+        self.hangs: dict[str, threading.Event] = {}
         self.usage = USAGE
 
     def __call__(self, path: str) -> DiskUsage:
+        if path in self.hangs:
+            self.hangs[path].wait(10)
         if path in self.fails:
             raise self.fails[path]
         return self.usage
@@ -41,8 +47,14 @@ class Disks:
 
 
 @pytest.fixture
-def disks() -> Disks:
-    return Disks()
+def disks() -> Iterator[Disks]:
+    disks = Disks()
+    yield disks
+    for hang in disks.hangs.values():
+        hang.set()
+    for thread in readings():
+        thread.join(10)
+    assert readings() == []
 
 
 Make = Callable[..., Host]
@@ -58,6 +70,10 @@ def make(tmp_path: Path, disks: Disks) -> Make:
         return Host(root=tmp_path, disk_usage=disks, working_directory=lambda: base, disks=further)
 
     return host
+
+
+def readings() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("sysmetrics-disk")]
 
 
 def values(disk: Disk, now: float = 0) -> dict[str, float]:
@@ -217,10 +233,10 @@ def test_a_program_that_changes_its_directory_does_not_change_its_disk(
     make: Make, tmp_path: Path, disks: Disks
 ) -> None:
     make()
-    answers = iter(["/data", "/home/job"])
+    answers = iter(["/work", "/home/job"])
     host = Host(root=tmp_path, disk_usage=disks, working_directory=lambda: next(answers))
     disk = Disk(host)
-    disks.lose("/data")
+    disks.lose("/work")
     assert values(disk) == {}
 
 
@@ -228,3 +244,51 @@ def test_a_device_is_not_taken_for_the_filesystem_on_it() -> None:
     device = "/dev/null"
     disk = Disk(Host(working_directory=lambda: "/", disks=(device,)))
     assert f"{device} is a device: name a directory on its filesystem" in disk.gaps
+
+
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(path_readings, "_FIRST_ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(path_readings, "_PATIENCE_SECONDS", 0.1)
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_a_server_that_is_gone_costs_its_own_series_alone_and_no_tick(make: Make, disks: Disks) -> None:
+    disks.hangs["/data"] = threading.Event()
+    disk = Disk(make("/data"))
+    for now in range(100):
+        assert values(disk, now) == PLAIN
+    assert disk.gaps == ("/data does not answer; mount it, or correct MLFLOW_SYSMETRICS_DISKS",)
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_a_filesystem_that_hangs_for_ever_keeps_one_thread_however_many_collectors_ask(
+    make: Make, disks: Disks
+) -> None:
+    disks.hangs["/data"] = threading.Event()
+    host = make("/data")
+    for _ in range(3):
+        assert values(Disk(host)) == PLAIN
+    assert len(readings()) == 1
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_a_server_that_goes_away_keeps_its_series_for_a_moment_and_comes_back(
+    make: Make, disks: Disks
+) -> None:
+    disk = Disk(make("/data"))
+    disks.hangs["/data"] = threading.Event()
+    assert named(disk, 0) == ["", "data"]
+    assert named(disk, 60) == ["", "data"]
+    time.sleep(0.11)
+    assert named(disk, 120) == [""]
+    disks.hangs.pop("/data").set()
+    readings()[0].join(10)
+    assert named(disk, 180) == ["", "data"]
+
+
+def test_space_behind_a_network_is_read_at_each_look_and_not_at_each_tick(make: Make, disks: Disks) -> None:
+    disk = Disk(make(base="/data"))
+    disks.usage = DiskUsage(total=9_000_000, used=6_000_000, free=2_000_000)
+    assert values(disk, 0) == PLAIN
+    assert values(disk, 60) == PLAIN | {"disk_usage_megabytes": 6, "disk_available_megabytes": 2}

@@ -116,9 +116,14 @@ def test_a_limited_group_that_does_not_tell_is_no_reason_to_show_the_hosts_memor
     tmp_path: Path, damage: str
 ) -> None:
     files = memory("/job", 900, 100, max=str(2000 * MB)) | {f"sys/fs/cgroup/job/{damage}": "garbage\n"}
-    one = MemoryLinux(tree(tmp_path, {**MEMINFO, **group_v2(), **files}))
     with pytest.raises(Unavailable, match="memory of the cgroup /job cannot be read"):
-        values(one, 0)
+        MemoryLinux(tree(tmp_path, {**MEMINFO, **group_v2(), **files}))
+
+
+def test_a_group_over_its_soft_limit_is_full_and_has_nothing_left(tmp_path: Path) -> None:
+    one = MemoryLinux(tree(tmp_path, {**MEMINFO, **group_v2(), **memory("/job", 900, 0, high=str(600 * MB))}))
+    assert values(one, 0)["system_memory_usage_percentage"] == 100
+    assert values(one, 0)["memory_available_megabytes"] == 0
 
 
 def test_a_group_that_is_gone_is_unavailable_to_be_found_anew(tmp_path: Path) -> None:

@@ -226,7 +226,8 @@ def test_a_counter_that_tells_a_little_less_has_not_started_again() -> None:
     totals = TrafficTotals()
     totals.update({"eth0": Traffic(1000, 0)})
     assert totals.update({"eth0": Traffic(990, 0)}) == Traffic(0, 0)
-    assert totals.update({"eth0": Traffic(1010, 0)}) == Traffic(20, 0)
+    assert not totals.complete
+    assert totals.update({"eth0": Traffic(1010, 0)}) == Traffic(10, 0)
     assert totals.complete
 
 

@@ -10,81 +10,15 @@ import pytest
 from nvidia_machines import HOPPER, SLICE, ampere, collector, hopper, host, sliced, tick
 
 from fake_gpu import CODES, ERRORS, UNSUPPORTED
-from fake_nvml import OLD_BINDINGS, OLD_DRIVER, OLDER_BINDINGS, FakeGpu, FakeNvml, Process
+from fake_nvml import FakeGpu, FakeNvml, Process
 from mlflow_sysmetrics.collectors.nvidia import Nvidia
 from mlflow_sysmetrics.collectors.nvidia_profile import NvidiaProfile
 from mlflow_sysmetrics.daemon.probe import Probe
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
 from mlflow_sysmetrics.samples import Kind
 
 both = pytest.mark.parametrize("kind", [Nvidia, NvidiaProfile])
 MOST_SERIES = 12  # of a device by default: what a tab of charts bears
-
-
-@both
-@pytest.mark.parametrize(
-    ("code", "says"),
-    [
-        (4, "no permission: this user needs to read and write /dev/nvidiactl"),
-        (8, "lacks external power"),
-        (9, "driver not loaded: load it"),
-        (11, "interrupts"),
-        (12, "driver not found"),
-        (15, "a GPU is lost: reset it or reboot"),
-        (16, "needs a reset"),
-        (17, "/dev/nvidiactl"),
-        (18, "driver/library version mismatch: reload the driver or reboot"),
-        (999, "NVML error 999"),
-    ],
-)
-def test_a_library_that_does_not_start_says_what_helps(kind: type[Nvidia], code: int, says: str) -> None:
-    with pytest.raises(Unavailable, match=f"^NVML: .*{says}"):
-        collector(FakeNvml(hopper(), init_error=ERRORS[code]()), kind)
-
-
-def test_a_container_without_gpus_is_told_apart_from_one_without_a_driver() -> None:
-    with pytest.raises(Unavailable, match=r"^NVML: no device$"):
-        collector(FakeNvml())
-
-
-def test_a_count_that_fails_is_as_bad_as_a_start_that_does() -> None:
-    nvml = FakeNvml(hopper())
-    nvml.fail("nvmlDeviceGetCount", 18)
-    with pytest.raises(Unavailable, match="version mismatch"):
-        collector(nvml)
-
-
-def test_bindings_that_are_missing_are_named() -> None:
-    def missing() -> FakeNvml:
-        raise ImportError("No module named 'pynvml'")
-
-    with pytest.raises(Unavailable, match="nvidia-ml-py cannot be imported: No module named 'pynvml'"):
-        Nvidia(Host(load_nvml=missing))
-
-
-@pytest.mark.parametrize("hidden", ["", "-1", "7"])
-def test_hidden_devices_are_not_read(hidden: str) -> None:
-    with pytest.raises(Unavailable, match="that this job may see"):
-        collector(FakeNvml(hopper()), CUDA_VISIBLE_DEVICES=hidden)
-
-
-def test_a_device_that_is_not_on_this_host_is_named() -> None:
-    with pytest.raises(Unavailable, match="that this job may see; MLFLOW_SYSMETRICS_GPUS: 5 is none"):
-        collector(FakeNvml(hopper()), gpus="5")
-
-
-def test_devices_have_the_ordinals_of_the_job() -> None:
-    nvml = FakeNvml(hopper("GPU-a", temperature=30), hopper("GPU-b", temperature=40))
-    found = tick(collector(nvml, CUDA_VISIBLE_DEVICES="GPU-b,GPU-a"))
-    assert (found["0_temperature_celsius"], found["1_temperature_celsius"]) == (40, 30)
-
-
-def test_others_find_a_device_by_its_uuid() -> None:
-    machine = host(FakeNvml(hopper("GPU-a"), hopper("GPU-b")), environ={"CUDA_VISIBLE_DEVICES": "GPU-b"})
-    Nvidia(machine)
-    assert machine.gpu_ordinals.of("GPU-b") == 0
-    assert machine.gpu_ordinals.of("GPU-a") is None
 
 
 @pytest.mark.parametrize("gpu", [hopper(), ampere(), sliced()], ids=["hopper", "ampere", "slices"])
@@ -175,53 +109,6 @@ def test_the_health_of_the_collector_names_what_is_missing_and_forgets_it() -> N
     nvml.faults.clear()
     probe.read(2.0)
     assert probe.health == "ok"
-
-
-@pytest.mark.parametrize("missing", [OLD_BINDINGS, OLDER_BINDINGS], ids=["2023", "before"])
-def test_old_bindings_give_the_same_series(missing: frozenset[str]) -> None:
-    newest, old = [
-        collector(FakeNvml(ampere(), missing=one)) for one in ((), missing)
-    ]  # GPM apart, which is newer
-    for now in (0, 1):
-        assert tick(old, now).keys() == tick(newest, now).keys()
-
-
-def test_without_the_second_version_of_the_call_reserved_memory_counts_as_used() -> None:
-    assert tick(collector(FakeNvml(hopper(), missing=OLDER_BINDINGS)))["0_memory_usage_megabytes"] == 41_000
-    assert tick(collector(FakeNvml(hopper())))["0_memory_usage_megabytes"] == 40_000
-
-
-def test_an_old_driver_gives_the_same_series() -> None:
-    nvml = FakeNvml(ampere(), driver="470.57.02")
-    for name in OLD_DRIVER:
-        nvml.fail(name, 13)
-    newest, old = collector(FakeNvml(ampere())), collector(nvml)
-    for now in (0, 1):
-        assert tick(old, now).keys() == tick(newest, now).keys()
-
-
-def test_old_bindings_have_no_gpm() -> None:
-    one = collector(FakeNvml(ampere(), missing=OLDER_BINDINGS), NvidiaProfile)
-    assert tick(one).keys() == {"0_sm_clock_megahertz", "0_memory_clock_megahertz"}
-    assert "gpu_0 GPM: nvidia-ml-py is too old" in one.gaps
-
-
-def test_bytes_of_old_bindings_are_text() -> None:
-    nvml = FakeNvml(hopper(name=b"NVIDIA H100", uuid=b"GPU-a"), driver=b"418.87")
-    assert "0_temperature_celsius" in tick(collector(nvml, CUDA_VISIBLE_DEVICES="GPU-a"))
-
-
-def test_bindings_newer_than_the_driver_are_no_fault_of_the_device() -> None:
-    nvml = FakeNvml(hopper())
-    nvml.faults["nvmlDeviceGetMemoryInfo", None] = FakeNvml.NVMLLibraryMismatchError("v3")
-    one = collector(nvml)
-    assert "0_memory_usage_megabytes" not in tick(one)
-    assert one.gaps == ("gpu_0 memory usage: not supported by this driver",)
-
-
-def test_a_name_that_is_no_text_costs_nothing() -> None:
-    nvml = FakeNvml(hopper(name=UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")))
-    assert "0_temperature_celsius" in tick(collector(nvml))
 
 
 @both

@@ -49,6 +49,7 @@ def test_a_group_in_which_it_is_switched_off_shows_the_hosts(tmp_path: Path) -> 
     values(one, 0)
     tree(tmp_path, host_pressure(300_000, 0, 0))
     assert values(one, 1)["cpu_pressure_percentage"] == 30
+    assert one.gaps == ("the pressure is the host's: the cgroup /job does not tell its own",)
 
 
 def test_one_that_is_missing_costs_no_other_and_is_named(tmp_path: Path) -> None:
@@ -71,7 +72,9 @@ def test_one_that_cannot_be_read_for_a_moment_begins_anew(tmp_path: Path) -> Non
     tree(tmp_path, {**host_pressure(0, 0, 100_000), "proc/pressure/cpu": "garbage\n"})
     assert values(one, 1) == {"memory_pressure_percentage": 0, "io_pressure_percentage": 10}
     tree(tmp_path, host_pressure(900_000, 0, 100_000))
+    assert one.gaps == (f"{tmp_path}/proc/pressure/cpu: b'garbage\\n' is no pressure",)
     assert "cpu_pressure_percentage" not in values(one, 2)
+    assert one.gaps == ()
     tree(tmp_path, host_pressure(910_000, 0, 100_000))
     assert values(one, 3)["cpu_pressure_percentage"] == 1
 
@@ -86,8 +89,24 @@ def test_a_total_that_goes_back_is_unknown(tmp_path: Path) -> None:
 def test_it_is_never_more_than_all_the_time(tmp_path: Path) -> None:
     one = PressureLinux(tree(tmp_path, host_pressure(0, 0, 0)))
     values(one, 0)
-    tree(tmp_path, host_pressure(1_000_400, 0, 0))
+    tree(tmp_path, host_pressure(1_499_000, 0, 0))
     assert values(one, 1)["cpu_pressure_percentage"] == 100
+
+
+def test_more_than_the_clocks_may_differ_by_was_not_read_right(tmp_path: Path) -> None:
+    one = PressureLinux(tree(tmp_path, host_pressure(0, 0, 0)))
+    values(one, 0)
+    tree(tmp_path, host_pressure(1_501_000, 0, 0))
+    assert "cpu_pressure_percentage" not in values(one, 1)
+
+
+def test_when_none_can_be_read_any_more_it_is_unavailable(tmp_path: Path) -> None:
+    one = PressureLinux(tree(tmp_path, host_pressure(0, 0, 0)))
+    values(one, 0)
+    for name in ("cpu", "memory", "io"):
+        (tmp_path / "proc/pressure" / name).unlink()
+    with pytest.raises(Unavailable, match="proc/pressure/cpu: No such file"):
+        values(one, 1)
 
 
 def test_a_job_that_moves_to_another_group_is_found_anew(tmp_path: Path) -> None:

@@ -476,12 +476,12 @@ class Spender:
         return [self.uss.advance(now, pids, resident) for now in moments]
 
 
-def test_private_memory_is_read_again_after_five_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_private_memory_is_read_again_after_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uss, "_REST", 0)
     spender = Spender(monkeypatch)
     assert spender.ask(0) == [7]
     spender.bytes[1] = 9
-    assert spender.ask(10, 290, 300) == [7, 7, 9]
+    assert spender.ask(10, 59, 60) == [7, 7, 9]
 
 
 def test_private_memory_is_read_again_at_once_when_resident_memory_has_moved(
@@ -505,10 +505,16 @@ def test_private_memory_is_unknown_while_resident_memory_has_moved_and_it_rests(
 
 
 def test_private_memory_is_summed_over_several_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uss, "_REST", 500)
     spender = Spender(monkeypatch)
-    assert spender.ask(0, 4990, 5000, pids=(1, 2)) == [None, None, 8]
+    assert spender.ask(0, 499, 500, pids=(1, 2)) == [None, None, 8]
     spender.bytes[1] = 9
-    assert spender.ask(10_000, 15_000, pids=(1, 2)) == [8, 10]
+    assert spender.ask(560, 1000, 1500, pids=(1, 2)) == [8, None, 10]
+
+
+def test_private_memory_of_ten_minutes_ago_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    spender = Spender(monkeypatch)
+    assert spender.ask(0, 600, 601, 5000) == [7, 7, None, 7]
 
 
 def test_a_round_over_a_few_processes_does_not_rest_the_first_time(monkeypatch: pytest.MonkeyPatch) -> None:

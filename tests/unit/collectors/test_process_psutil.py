@@ -189,6 +189,7 @@ def test_a_child_that_has_ended_and_waits_holds_nothing(own: FakeProcess) -> Non
 def test_a_listing_that_fails_keeps_the_children_that_are_known(own: FakeProcess) -> None:
     own.below = [FakeProcess(101, 100)]
     watched = Watched()
+    watched.tick()
     own.list_error = psutil.AccessDenied(100)
     assert watched.tick()["children"] == 1
 

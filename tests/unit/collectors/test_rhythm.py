@@ -30,14 +30,20 @@ def test_a_clock_that_is_set_back_begins_a_new_lap() -> None:
 
 
 def test_a_pause_lasts_until_its_seconds_have_passed() -> None:
+    pause = Pause(30.0, read=False)
+    moments = (0.0, 29.9, 30.0, 59.0, 61.0)
+    assert [pause.renew_if_over(now) for now in moments] == [True, False, True, False, True]
+
+
+def test_a_source_that_was_just_read_rests_from_the_first_question_on() -> None:
     pause = Pause(30.0)
-    assert [pause.over(now) for now in (0.0, 29.9, 30.0, 59.0, 61.0)] == [True, False, True, False, True]
+    assert [pause.renew_if_over(now) for now in (100.0, 129.0, 130.0)] == [False, False, True]
 
 
 def test_a_clock_that_is_set_back_ends_a_pause() -> None:
     pause = Pause(30.0)
-    pause.over(1000.0)
-    assert pause.over(10.0)
+    pause.renew_if_over(1000.0)
+    assert pause.renew_if_over(10.0)
 
 
 @pytest.mark.parametrize(

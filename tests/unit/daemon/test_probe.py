@@ -144,3 +144,35 @@ def test_the_guard_is_transparent_on_request() -> None:
     collector.error = RuntimeError("boom")
     with pytest.raises(RuntimeError, match="boom"):
         Probe(collector, Host(), transparent=True).read(0)
+
+
+def test_a_failure_that_says_something_else_each_time_is_one_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    collector = scripted(level=1)
+    probe = Probe(collector, Host())
+    for now in range(100):
+        collector.error = ValueError(f"garbage {now}")
+        probe.read(now * 300)
+    assert len(caplog.records) == 1
+
+
+def test_what_fails_again_after_it_had_recovered_is_news(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "mlflow_sysmetrics")
+    collector = scripted(level=1)
+    probe = Probe(collector, Host())
+    for now in range(20):
+        collector.error = OSError(5, "Input/output error") if now in {0, 19} else None
+        probe.read(now)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO", "WARNING"]
+    assert caplog.records[1].message == f"mlflow-sysmetrics: Collector {probe.name} is ok again."
+
+
+def test_an_absent_source_that_appears_is_no_news(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "mlflow_sysmetrics")
+    collector = scripted(level=1)
+    probe = Probe(collector, Host())
+    for now in range(20):
+        collector.error = None if now else Unavailable("not yet")  # type: ignore[assignment]
+        probe.read(now)
+    assert caplog.records == []

@@ -41,7 +41,7 @@ PROCESS_USS = Metric(
         "would free"
     ),
     source=(
-        "/proc/<pid>/smaps_rollup Private_*, at most every 30 s since it is dear; psutil "
+        "/proc/<pid>/smaps_rollup Private_*, once a minute since it is dear; psutil "
         "memory_full_info().uss elsewhere"
     ),
     bad="a rise in data loaders that only read: reference counts copy the pages they share",

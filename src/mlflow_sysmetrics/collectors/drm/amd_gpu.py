@@ -97,13 +97,13 @@ class AmdGpu:
         self._energy = EnergyIntegral()
         self._errors: int | None = None
         self._more_errors = 0
-        self._look, self._ecc_pause = Pause(LIMITS_SECONDS), Pause(_ECC_SECONDS)
+        self._look, self._ecc_pause = Pause(LIMITS_SECONDS, read=False), Pause(_ECC_SECONDS, read=False)
         self._total = self._cap = 0
         self.gaps: tuple[str, ...] = ()
 
     def collect(self, now: float, clients: Sequence[DrmClient] | None) -> Iterator[Sample]:  # noqa: ARG002 - its load is the device's
         """Yields what the device tells."""
-        if self._look.over(now):
+        if self._look.renew_if_over(now):
             self._cap = reading(self._cap_path, _MOST_MICROWATTS) or 0
             self._power = next(filter(_reads_power, self._powers), self._power)
             self._total = sum(filter(None, map(reading, self._totals)))
@@ -192,7 +192,7 @@ class AmdGpu:
         yield self.samples.of(catalogue.GPU_ENERGY, self._energy.add(now, watts) / _SECONDS_PER_HOUR)
 
     def _ecc(self, now: float) -> Iterator[Sample]:
-        if not self._ecc_pause.over(now):
+        if not self._ecc_pause.renew_if_over(now):
             return
         try:
             errors = parse_error_count(read_short(self._ecc_path))

@@ -54,7 +54,7 @@ class DrmClients:
             self._tree = ProcessTree(host)
         except (OSError, ValueError) as error:
             raise Unavailable(f"the own processes cannot be read: {error}") from error
-        self._pause = Pause(_ROUND_SECONDS)
+        self._pause = Pause(_ROUND_SECONDS, read=False)
         self._ration = Ration(_REST)
         self._left: list[str] = []
         self._found: dict[ClientKey, Use] = {}
@@ -68,7 +68,7 @@ class DrmClients:
         Returns:
             All clients at the tick at which a round ends; None at the others.
         """
-        if not self._ration.over(now) or (not self._left and not self._pause.over(now)):
+        if not self._ration.over(now) or (not self._left and not self._pause.renew_if_over(now)):
             return None
         self._ration.begin(now)
         began = time.thread_time()

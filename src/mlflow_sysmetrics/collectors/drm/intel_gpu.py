@@ -47,7 +47,7 @@ class IntelGpu:
         self._channel: int | None = None
         self._energy = EnergyCounter("", samples)
         self._limit: int | None = None
-        self._look = Pause(LIMITS_SECONDS)
+        self._look = Pause(LIMITS_SECONDS, read=False)
         self._engines = EngineTime()
         self.gaps: tuple[str, ...] = ()
 
@@ -56,7 +56,7 @@ class IntelGpu:
         share = None if clients is None else self._engines.busiest(now, clients)
         if share is not None:
             yield self.samples.of(catalogue.GPU_UTILIZATION, *share)
-        if self._look.over(now):
+        if self._look.renew_if_over(now):
             self._find_energy()
             self.gaps = tuple(self._find_gaps())
         for metric, path in (

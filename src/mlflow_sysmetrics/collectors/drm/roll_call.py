@@ -35,5 +35,5 @@ class RollCall(Generic[Found]):
         Raises:
             Unavailable: the GPUs are others now; a new collector finds them.
         """
-        if self._pause.over(now) and self._find() != self.found:
+        if self._pause.renew_if_over(now) and self._find() != self.found:
             raise Unavailable("the GPUs are others than before")

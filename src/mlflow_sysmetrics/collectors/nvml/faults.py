@@ -7,6 +7,7 @@ Absent:  devices without ECC; the counters of a GPU that is in MIG mode.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
@@ -29,13 +30,13 @@ class _Counted(Reading):
     def __init__(self, nvml: Nvml, device: Device) -> None:
         self._nvml = nvml
         self._device = device
-        self._pause = Pause(_SECONDS)
+        self._pause = Pause(_SECONDS, read=False)
         self._total = Total()
         self._known = False
 
     def read(self, now: float) -> Iterator[Sample]:
         """Yields how many there were since the collector was built."""
-        if self._pause.over(now) or not self._known:
+        if self._pause.renew_if_over(now) or not self._known:
             self._known = False  # until it is answered
             counts = [known(count) for count in self._ask()]
             told = [count for count in counts if count is not None]
@@ -49,9 +50,9 @@ class _Counted(Reading):
         """Reads anew: what was known may be of another life."""
         self._known = False
 
+    @abstractmethod
     def _ask(self) -> tuple[int, ...]:
         """Returns the counts that make up the events."""
-        raise NotImplementedError
 
 
 class EccErrors(_Counted):

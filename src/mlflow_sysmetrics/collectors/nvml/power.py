@@ -58,12 +58,12 @@ class PowerShare(Reading):
         self._power = power
         self._nvml = nvml
         self._device = device
-        self._pause = Pause(_LIMIT_SECONDS)
+        self._pause = Pause(_LIMIT_SECONDS, read=False)
         self._limit: float | None = None
 
     def read(self, now: float) -> Iterator[Sample]:
         """Yields the share."""
-        if self._pause.over(now) or self._limit is None:
+        if self._pause.renew_if_over(now) or self._limit is None:
             self._limit = None  # until it is answered
             milliwatts = self._nvml.ask("nvmlDeviceGetEnforcedPowerLimit", self._device.handle)
             self._limit = (known(milliwatts) or 0.0) / _MILLIWATTS

@@ -39,14 +39,14 @@ class Tree:
         has_proc = os.path.isdir(proc)  # noqa: PTH112 - as everywhere where /proc is read
         self._parent: Callable[[int], int] = (lambda pid: _listed_parent(proc, pid)) if has_proc else _parent
         self._own = os.getpid()
-        self._pause = Pause(_TREE_SECONDS)
+        self._pause = Pause(_TREE_SECONDS, read=False)
         self._known: dict[int, bool] = {}
 
     def holds(self, pid: int, now: float) -> bool:
         """Tells whether a process is ours."""
         if pid == self._own:
             return True
-        if self._pause.over(now):
+        if self._pause.renew_if_over(now):
             self._known.clear()
         ours = self._known.get(pid)
         if ours is None:

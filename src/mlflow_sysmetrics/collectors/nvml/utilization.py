@@ -28,10 +28,11 @@ class Utilization(Reading):
     def read(self, now: float) -> Iterator[Sample]:  # noqa: ARG002 - the driver has a window of its own
         """Yields both shares."""
         rates = self._nvml.ask("nvmlDeviceGetUtilizationRates", self._device.handle)
-        if rates.gpu <= PERCENT:  # "not available" is far over it
-            yield self._device.sample(catalogue.GPU_UTILIZATION, rates.gpu)
-        if rates.memory <= PERCENT:
-            yield self._device.sample(catalogue.GPU_MEMORY_UTILIZATION, rates.memory)
+        gpu, memory = rates.gpu, rates.memory
+        if gpu <= PERCENT:  # "not available" is far over it
+            yield self._device.sample(catalogue.GPU_UTILIZATION, gpu)
+        if memory <= PERCENT:
+            yield self._device.sample(catalogue.GPU_MEMORY_UTILIZATION, memory)
 
 
 class SliceUtilization(Reading):

@@ -38,23 +38,24 @@ class Watch:
         self._reach = Support()
         self._processes = processes
         self._presence = Support()
-        self._look = Pause(_PRESENCE_SECONDS)
+        self._look = Pause(_PRESENCE_SECONDS, read=False)
         self._occupied = False
         self._answers = False
 
-    def samples(self, now: float) -> Iterator[Sample]:
-        """Yields what the device answers at this tick."""
+    def samples(self, now: float) -> list[Sample]:
+        """Returns what the device answers at this tick."""
+        found: list[Sample] = []
         if self._device.handle is None:
             self._find(now)
         if self._device.handle is None or not self._chosen(now):
-            return
+            return found
         for reading, support in self._supports.items():
-            if self._device.handle is None:
-                return
             if support.due(now):
-                yield from self._read(reading, support, now)
-        if self._device.handle is not None:
-            self._listen(now)
+                self._read(reading, support, now, found)
+                if self._device.handle is None:
+                    return found
+        self._listen(now)
+        return found
 
     @property
     def gaps(self) -> Iterator[str]:
@@ -84,9 +85,10 @@ class Watch:
             *[one.gap for one in self._supports.values()],
         )
 
-    def _read(self, reading: Reading, support: Support, now: float) -> Iterator[Sample]:
+    def _read(self, reading: Reading, support: Support, now: float, found: list[Sample]) -> None:
         try:
-            yield from reading.read(now)
+            for sample in reading.read(now):
+                found.append(sample)  # noqa: PERF402 - what came before an error is kept
         except NvmlError as error:
             support.refused(error, now)
             if error.verdict is Verdict.LOST:
@@ -103,7 +105,7 @@ class Watch:
         """Tells whether to read the device; while NVML does not say who uses it, as before."""
         if self._processes is None:
             return True
-        if self._presence.due(now) and self._look.over(now):
+        if self._presence.due(now) and self._look.renew_if_over(now):
             try:
                 self._occupied = bool(self._processes.ours(now))
                 self._presence.answered()
@@ -111,7 +113,7 @@ class Watch:
                 self._presence.refused(error, now)
                 if error.verdict is Verdict.LOST:
                     self._lose(error, now)
-        return self._occupied
+        return self._occupied and self._device.handle is not None
 
     def _listen(self, now: float) -> None:
         """Takes a device that is silent for lost: NVML does not always call it so, nor an outdated handle."""

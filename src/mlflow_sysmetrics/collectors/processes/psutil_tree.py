@@ -72,7 +72,7 @@ class PsutilTree:
         own, ended = _times(self._own)
         self._ledger.spend(self._account, own)
         self._holding = _hold(self._own)
-        if self._ration.over(now) and self._pause.over(now):
+        if self._ration.over(now) and self._pause.renew_if_over(now):
             self._ration.begin(now)
             began = time.thread_time()
             self._list(born=True)

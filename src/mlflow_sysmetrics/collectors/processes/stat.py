@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+from mlflow_sysmetrics.collectors.fields import WORD
 from mlflow_sysmetrics.host import read_short
 
 # Absent on Windows, which has no /proc either but imports and tests this module.
@@ -17,7 +18,6 @@ _STATE, _PARENT = 0, 1
 _UTIME, _STIME, _CUTIME, _CSTIME = 11, 12, 13, 14
 _THREADS, _START, _RSS = 17, 19, 21
 _FIELDS = _RSS + 2  # one more than is read: a text cut within a number is refused
-_WORD = 2**64  # the kernel counts in words; a number beyond is none of its own
 
 
 class ProcessStat(NamedTuple):
@@ -66,7 +66,7 @@ def parse_process_stat(text: bytes) -> ProcessStat:
         int(fields[_THREADS]),
         int(fields[_RSS]),
     )
-    if min(numbers) < 0 or max(numbers) >= _WORD:
+    if min(numbers) < 0 or max(numbers) >= WORD:
         raise ValueError(f"the stat of a process has a number out of range: {text[:40]!r}")
     pid, parent, start, own, ended, threads, rss = numbers
     # The leader of a process may have ended before its other threads: the process lives on.

@@ -16,7 +16,7 @@ from mlflow_sysmetrics.host import Host
 # Of each child the CPU clock is read at every tick (0.3 us), its stat and files in turn (8 us).
 _READ_PER_TICK = 25
 _SECONDS_PER_TICK = 250e-6  # so that fewer are read where files must be listed
-# The stat and the CPU clock tell the same time, but for two ticks of rounding and what passes between.
+# The stat and the CPU clock tell the same time, but for two ticks of rounding.
 _CLOCK_AGREES_SECONDS = 0.1
 
 
@@ -38,7 +38,7 @@ class ProcessTree:
         self._proc = str(host.root / "proc")
         directory = self._proc + "/self"
         stat = read_process_stat(directory)
-        self._clock = _trusted(host.process_seconds, stat)
+        self._clock = _trusted(host.process_seconds, stat.pid, directory)
         self._files = OpenFiles(directory)
         self._ledger = CpuLedger()
         self.own = Member(stat, directory, self._ledger.open(None, self._used(stat), stat.ended, born=False))
@@ -169,10 +169,11 @@ class ProcessTree:
                 self._reread(orphan, parted)
 
 
-def _trusted(clock: Callable[[int], float], stat: ProcessStat) -> Callable[[int], float] | None:
+def _trusted(clock: Callable[[int], float], pid: int, directory: str) -> Callable[[int], float] | None:
     """Returns the CPU clock if it works here and counts the same processes as /proc, else None."""
     try:
-        seconds = clock(stat.pid)
+        before, own, after = clock(pid), read_process_stat(directory).own, clock(pid)
     except OSError:
         return None
-    return clock if abs(seconds - stat.own) < _CLOCK_AGREES_SECONDS else None
+    agrees = before - _CLOCK_AGREES_SECONDS < own < after + _CLOCK_AGREES_SECONDS
+    return clock if agrees else None

@@ -1,26 +1,30 @@
 """USS of many processes, a few at each tick: the kernel walks every page of a process to tell its own.
 
 The sum of a round holds while resident memory, which is read at every tick, stays what it was: private memory
-is a part of it. When that has moved, the sum is unknown until another round has been made.
+is a part of it. When that has moved, the sum is unknown until another round has been made. Memory that a
+child shares with its parent until one of them writes to it (copy on write) becomes private without that:
+hence a round every minute. A sum that is ten minutes old, because there are very many processes, is unknown.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
+from mlflow_sysmetrics.collectors.contract import KIBIBYTE
 from mlflow_sysmetrics.collectors.processes.ration import Ration
 from mlflow_sysmetrics.collectors.rhythm import Pause
 from mlflow_sysmetrics.host import read_bytes
 
-_ROUND_SECONDS = 300.0
+_ROUND_SECONDS = 60.0
+_OLDEST_SECONDS = 600.0
 _SECONDS_PER_TICK = 200e-6  # a small process takes 130 us, one of 200 MB with small pages 800 us
 _MOVED = 0.1  # of resident memory: more than an interpreter's own breathing, less than a batch of data
 _REST = 5000.0  # 0.02 % of a core: one process of 200 MB in 4 s
 _AT_ONCE_SECONDS = 5e-3  # spent once without a rest, so that a short run with a few children has a sum
-_KIBIBYTE = 1024
 _PRIVATE = re.compile(rb"^Private_(?:Clean|Dirty|Hugetlb): +(\d+) kB$", re.MULTILINE)
 
 Process = TypeVar("Process")
@@ -35,7 +39,7 @@ def parse_smaps_rollup(text: bytes) -> int:
     sizes = _PRIVATE.findall(text)
     if len(sizes) < 2:  # noqa: PLR2004 - clean and dirty; Hugetlb came with Linux 4.4
         raise ValueError(f"smaps_rollup is {text[:40]!r}")
-    return sum(map(int, sizes)) * _KIBIBYTE
+    return sum(map(int, sizes)) * KIBIBYTE
 
 
 def read_smaps_rollup(directory: str) -> int | None:
@@ -59,13 +63,14 @@ class UssRounds(Generic[Process]):
     def __init__(self, read: Callable[[Process], int | None]) -> None:
         self.readable = True
         self._read = read
-        self._pause = Pause(_ROUND_SECONDS)
+        self._pause = Pause(_ROUND_SECONDS, read=False)
         self._ration = Ration(_REST)
         self._left: list[Process] = []
         self._at_once = _AT_ONCE_SECONDS
         self._bytes = 0
         self._sum: int | None = None
         self._resident = self._resident_then = 0  # of the sum, and of the round that is under way
+        self._began = self._began_then = -math.inf  # likewise
 
     def advance(self, now: float, processes: Sequence[Process], resident: int) -> int | None:
         """Reads some more processes if it is time to; returns the sum of the last round, None while unknown.
@@ -76,12 +81,13 @@ class UssRounds(Generic[Process]):
             resident: bytes of resident memory of all of them.
         """
         if self._at_once > 0 or self._ration.over(now):
-            if not self._left and (self._pause.over(now) or self._has_moved(resident)):
-                self._bytes, self._resident_then = 0, resident
+            if not self._left and (self._pause.renew_if_over(now) or self._has_moved(resident)):
+                self._bytes, self._resident_then, self._began_then = 0, resident, now
                 self._left = list(reversed(processes))
             if self._left:
                 self._read_some(processes[0], now)
-        return None if self._has_moved(resident) else self._sum
+        is_old = now - self._began > _OLDEST_SECONDS
+        return None if is_old or self._has_moved(resident) else self._sum
 
     def _has_moved(self, resident: int) -> bool:
         return self._sum is not None and abs(resident - self._resident) > _MOVED * self._resident
@@ -102,4 +108,4 @@ class UssRounds(Generic[Process]):
         self._at_once -= spent
         if not self._left:
             self._sum = self._bytes if self.readable else None
-            self._resident = self._resident_then
+            self._resident, self._began = self._resident_then, self._began_then
