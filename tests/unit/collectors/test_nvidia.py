@@ -1,4 +1,4 @@
-"""NVIDIA's collectors where there is no device, where devices differ, and what becomes of their numbers."""
+"""NVIDIA's collectors where devices differ, answer nothing, or are built anew."""
 
 from __future__ import annotations
 
