@@ -248,7 +248,8 @@ def test_a_device_is_not_taken_for_the_filesystem_on_it() -> None:
 
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(path_readings, "_FIRST_ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(path_readings, "_FIRST_ANSWER_SECONDS", 0.25)
+    monkeypatch.setattr(path_readings, "_NEXT_ANSWER_SECONDS", 0.005)
     monkeypatch.setattr(path_readings, "_PATIENCE_SECONDS", 0.1)
 
 

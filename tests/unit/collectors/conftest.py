@@ -1,0 +1,14 @@
+"""What every test of a collector needs."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlflow_sysmetrics.collectors import path_readings
+
+
+@pytest.fixture(autouse=True)
+def _a_busy_machine_has_time_to_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits for threads that the collectors would go on without; one that hangs is a test's own business."""
+    monkeypatch.setattr(path_readings, "_FIRST_ANSWER_SECONDS", 10.0)
+    monkeypatch.setattr(path_readings, "_NEXT_ANSWER_SECONDS", 10.0)
