@@ -13,7 +13,8 @@ from mlflow_sysmetrics.collectors.nvml.watch import Watch
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.host import Host
 from mlflow_sysmetrics.samples import Sample
-from mlflow_sysmetrics.visible_gpus import Chosen, Selection, select_gpus
+from mlflow_sysmetrics.visible_gpus import Chosen, Selection, hides_nvidia_gpus, select_gpus
+from mlflow_sysmetrics.visible_gpus.wanted import follows_environment
 
 _PROCESS = "process"
 
@@ -36,6 +37,8 @@ class Devices:
 
     def __init__(self, host: Host, build: Build) -> None:
         self._pid = os.getpid()
+        if follows_environment(host.gpus) and hides_nvidia_gpus(host.environ):
+            raise Unavailable("NVML: no device that this job may see")
         nvml = start(host)
         try:
             found = listing(nvml)

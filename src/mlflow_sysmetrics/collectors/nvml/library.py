@@ -47,7 +47,7 @@ _UNSUPPORTED = {
 _LOST = frozenset({UNINITIALIZED, 15, 16, 28})  # GPU is lost, reset required, GPU not found
 
 _REMEDIES = {
-    NO_PERMISSION: "no permission: this user needs to read and write /dev/nvidiactl",
+    NO_PERMISSION: "no permission: this user needs to read and write /dev/nvidia*",
     8: "a GPU lacks external power: check its power cables",
     9: "driver not loaded: load it (modprobe nvidia), or start the container with GPUs",
     11: "the driver gets no interrupts from a GPU: check the kernel's log",
