@@ -47,6 +47,7 @@ UNCONFIRMED = {
     "EnergyLinux": "constructed files",
     "InfinibandLinux": "constructed files",
     "Nvidia": "a stand-in for NVML",
+    "NvidiaProfile": "a stand-in for NVML",
     "TorchAllocator": "torch without CUDA and a stand-in for torch with it",
 }
 UNCONFIRMED_SYSTEMS = ("macOS", "Windows")

@@ -19,7 +19,7 @@ both = pytest.mark.parametrize("kind", [Nvidia, NvidiaProfile])
 @pytest.mark.parametrize(
     ("code", "says"),
     [
-        (4, "no permission: this user needs to read and write /dev/nvidiactl"),
+        (4, "no permission: this user needs to read and write /dev/nvidia*"),
         (8, "lacks external power"),
         (9, "driver not loaded: load it"),
         (11, "interrupts"),
