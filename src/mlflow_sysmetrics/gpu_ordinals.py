@@ -1,7 +1,8 @@
 """Which number a GPU bears in the keys: ``gpu_0_...``.
 
-NVIDIA's visible devices have CUDA's ordinals, from 0. Devices of other vendors on the same host follow them,
-in the order in which their collectors are read, so that no key stands for two devices.
+NVIDIA's visible devices have CUDA's ordinals, from 0: they are looked for first. Devices of other vendors on
+the same host follow them, in the order in which they are found, so that no key stands for two devices. A
+driver that is loaded later than another vendor's finds its places taken.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ class GpuOrdinals:
             uuid: as NVML writes it, "GPU-..." or "MIG-...".
             ordinal: what stands in the keys.
         """
+        before = self._uuids.pop(ordinal, None)  # of a run that saw other devices
+        if before is not None:
+            self._ordinals.pop(_bare(before), None)
         self._ordinals[_bare(uuid)] = ordinal
         self._uuids[ordinal] = uuid
 

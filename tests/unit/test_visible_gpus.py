@@ -250,3 +250,25 @@ def test_what_hides_all_gpus_of_any_machine(environ: dict[str, str], nvidias: bo
 
 def test_nothing_is_hidden_from_a_user_who_asks_for_all() -> None:
     assert not hides_every_gpu({"CUDA_VISIBLE_DEVICES": ""}, "all")
+
+
+def test_indices_that_pick_some_of_different_models_show_none() -> None:
+    """CUDA's first device may be the host's second: its curve would be another job's."""
+    found = selection({"CUDA_VISIBLE_DEVICES": "0"}, same_model=False)
+    assert found.chosen == ()
+    assert found.doubt == (
+        "CUDA_DEVICE_ORDER is FASTEST_FIRST and the GPUs differ, so CUDA_VISIBLE_DEVICES may mean others: "
+        "set CUDA_DEVICE_ORDER=PCI_BUS_ID, or name UUIDs"
+    )
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
+        {"CUDA_VISIBLE_DEVICES": EIGHT[1].uuid},
+    ],
+)
+def test_different_models_are_told_apart_by_order_or_uuid(environ: dict[str, str]) -> None:
+    found = selection(environ, same_model=False)
+    assert ([one.index for one in found.chosen], found.doubt) == ([1], None)

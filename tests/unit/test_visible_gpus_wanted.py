@@ -7,7 +7,7 @@ import pytest
 from mlflow_sysmetrics.errors import SettingsError
 from mlflow_sysmetrics.settings import GPUS, Settings
 from mlflow_sysmetrics.visible_gpus import Chosen, GpuId, Selection, select_gpus
-from mlflow_sysmetrics.visible_gpus.wanted import follows_environment
+from mlflow_sysmetrics.visible_gpus.wanted import follows_environment, without_indices
 
 pytestmark = pytest.mark.unit
 
@@ -96,3 +96,11 @@ def test_a_bad_word_in_code_is_an_error(gpus: str) -> None:
 
 def test_a_list_in_code() -> None:
     assert Settings(gpus="0,GPU-8932f937").gpus == "0,GPU-8932f937"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "rest"),
+    [("visible", "visible"), ("all", "all"), ("0,3", ""), ("0,GPU-8932f937, 1", "GPU-8932f937")],
+)
+def test_indices_are_those_of_one_vendor(wanted: str, rest: str) -> None:
+    assert without_indices(wanted) == rest

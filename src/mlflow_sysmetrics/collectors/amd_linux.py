@@ -54,7 +54,7 @@ class AmdLinux(Collector):
     )
 
     def __init__(self, host: Host) -> None:
-        self._roll_call = RollCall(lambda: watched_amd_devices(host))
+        self._roll_call = RollCall(host, watched_amd_devices)
         devices, self._doubts = self._roll_call.found
         samples = {ordinal: GpuSamples(ordinal, self.metrics) for ordinal in devices}
         gpus = [

@@ -70,7 +70,7 @@ class DrmClocks(Collector):
     metrics: ClassVar[tuple[Metric, ...]] = (catalogue.GPU_SM_CLOCK, catalogue.GPU_MEMORY_CLOCK)
 
     def __init__(self, host: Host) -> None:
-        self._roll_call = RollCall(lambda: _clocked_gpus(host))
+        self._roll_call = RollCall(host, _clocked_gpus)
         self._gpus = self._roll_call.found
         self._samples = {ordinal: GpuSamples(ordinal, self.metrics) for ordinal in self._gpus}
         places = {ordinal: GpuPlace(gpu.card.slot, gpu.card.nodes, ()) for ordinal, gpu in self._gpus.items()}

@@ -50,7 +50,7 @@ class IntelLinux(Collector):
     )
 
     def __init__(self, host: Host) -> None:
-        self._roll_call = RollCall(lambda: watched_intel_cards(host))
+        self._roll_call = RollCall(host, watched_intel_cards)
         cards, self._doubts = self._roll_call.found
         samples = {ordinal: GpuSamples(ordinal, self.metrics) for ordinal in cards}
         gpus = [IntelGpu(card, samples[ordinal]) for ordinal, card in cards.items()]

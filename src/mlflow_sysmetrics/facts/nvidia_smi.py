@@ -52,7 +52,7 @@ def gpus(host: Host, run: RunCommand) -> GpuReport:
     return GpuReport(
         gpus=tuple(listed[one.index] for one in selection.chosen),
         problems=selection.gaps if listed else (),
-        conclusive=bool(listed),
+        conclusive=bool(selection.chosen),
     )
 
 

@@ -86,7 +86,7 @@ def _report(host: Host, devices: Sequence[_Device], driver: str | None, cuda: st
         gpus=tuple(found),
         cuda=cuda if selection.chosen else None,
         problems=tuple(problems),
-        conclusive=True,
+        conclusive=bool(selection.chosen),  # else GPUs of another vendor may be there
     )
 
 

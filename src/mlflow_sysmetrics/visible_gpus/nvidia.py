@@ -9,9 +9,10 @@ MIG:     CUDA uses a GPU in MIG mode through its slices only. Since driver 570 i
          that is visible, and no GPU without MIG beside it. "MIG-GPU-<uuid>/<gi>/<ci>" is the name of a slice
          before driver 470.
 Order:   indices are taken in NVML's order, which is CUDA_DEVICE_ORDER=PCI_BUS_ID. CUDA's default,
-         FASTEST_FIRST, is the same among equal GPUs; among different ones CUDA alone knows it, so the names
-         keep NVML's order and `Selection.doubt` says so, as it does where a GPU that does not answer stands
-         before others: CUDA may count without it. A list of UUIDs needs no order.
+         FASTEST_FIRST, is the same among equal GPUs; among different ones CUDA alone knows it. Where all are
+         shown, the names keep NVML's order and `Selection.doubt` says so, as it does where a GPU that does
+         not answer stands before others: CUDA may count without it. Where indices leave some out, none is
+         shown: it might be another job's. A list of UUIDs needs no order.
 Toolkit: NVIDIA_VISIBLE_DEVICES is an order to the container toolkit, not to CUDA. "none" asks for a
          container without GPUs; an index, "all", a UUID or a directory was carried out before this process
          began, so the devices that NVML lists are those that were asked for. "void" tells nothing: the
@@ -29,6 +30,9 @@ from mlflow_sysmetrics.visible_gpus.wanted import follows_environment, select_li
 
 _TOOLKIT = "NVIDIA_VISIBLE_DEVICES"
 _ORDER = "CUDA_DEVICE_ORDER"
+_MIXED = f"{_ORDER} is FASTEST_FIRST and the GPUs differ"
+_NVMLS = "PCI_BUS_ID"
+_REMEDY = f"set {_ORDER}={_NVMLS}"
 _MANY_SLICES_SINCE = 570  # MIG User Guide: "Starting with CUDA 12/R570"
 
 
@@ -74,6 +78,9 @@ def select_gpus(
         asked = [_Device(device.index) for device in devices]
         ordered = False
     shown = _enumerated(asked, devices, driver)
+    picks_by_index = not ordered and shown and len({one.index for one in asked}) < len(devices)
+    if picks_by_index and not same_model and environ.get(_ORDER) != _NVMLS:
+        return Selection(doubt=f"{_MIXED}, so {VARIABLE} may mean others: {_REMEDY}, or name UUIDs")
     if not ordered and shown:
         doubt = (
             doubt
@@ -180,9 +187,6 @@ def _silent_doubt(last: int, devices: Sequence[GpuId]) -> str | None:
 
 def _order_doubt(environ: Mapping[str, str], devices: Sequence[GpuId], *, same_model: bool) -> str | None:
     sliced = sum(1 for device in devices if device.slices)
-    if environ.get(_ORDER) == "PCI_BUS_ID" or (same_model and sliced in (0, len(devices))):
+    if environ.get(_ORDER) == _NVMLS or (same_model and sliced in (0, len(devices))):
         return None
-    return (
-        f"{_ORDER} is FASTEST_FIRST and the GPUs differ, so they are numbered in NVML's order, "
-        f"which may not be CUDA's: set {_ORDER}=PCI_BUS_ID"
-    )
+    return f"{_MIXED}, so they are numbered in NVML's order, which may not be CUDA's: {_REMEDY}"

@@ -3,7 +3,8 @@
 ``MLFLOW_SYSMETRICS_GPUS=all`` and a list number the host's devices, not the program's: a GPU keeps its own
 index (NVML's, which ``nvidia-smi`` prints), so ``1,3`` gives ``gpu_1_...`` and ``gpu_3_...``. Slices have no
 index of their own; they are numbered after the last GPU, in the order of ``nvidia-smi -L``. A list holds
-indices and beginnings of UUIDs, each of which must name one device: "0", "GPU-8932f937", "MIG-3e20".
+indices and beginnings of UUIDs, each of which must name one device: "0", "GPU-8932f937", "MIG-3e20". On a
+host with GPUs of several vendors the indices are NVIDIA's, else AMD's.
 """
 
 from __future__ import annotations
@@ -44,6 +45,13 @@ def select_listed(wanted: str, devices: Sequence[GpuId], vendor: str) -> Selecti
             reason = "names more than one" if matching else "is none"
             missing.append(f"{GPUS}: {word} {reason} of this host's {vendor} GPUs")
     return Selection(tuple(one for one in everything if one.ordinal in found), missing=tuple(missing))
+
+
+def without_indices(wanted: str) -> str:
+    """Returns a list without its indices: they are those of the first vendor that has GPUs here."""
+    if follows_environment(wanted) or wanted.strip().lower() == _ALL:
+        return wanted
+    return ",".join(word for word in wanted.split(",") if not word.strip().isdecimal())
 
 
 def _everything(devices: Sequence[GpuId]) -> list[Chosen]:

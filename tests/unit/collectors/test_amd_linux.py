@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -453,3 +454,37 @@ def test_no_process_memory_without_proc_is_a_gap(tmp_path: Path) -> None:
     collector = AmdLinux(host)
     assert "gpu_0_utilization_percentage" in values(collector, 0)
     assert collector.gaps[0].startswith("no process memory: the own processes cannot be read")
+
+
+def test_energy_is_not_drawn_over_a_time_in_which_the_job_did_not_use_the_card(tmp_path: Path) -> None:
+    host = radeon(tmp_path, gpus="process")
+    client = ("drm-driver: amdgpu", "drm-client-id: 1", "drm-memory-vram: 4 KiB")
+    opens(tmp_path, 7, "/dev/dri/renderD128", *client)
+    collector = AmdLinux(host)
+    key = "gpu_0_energy_watt_hours"
+    values(collector, 0)
+    used = values(collector, 36)[key]
+    assert used == pytest.approx(250 * 36 / 3600)
+    for name in ("fd/7", "fdinfo/7"):
+        (tmp_path / "proc/self" / name).unlink()
+    assert key not in values(collector, 72)
+    opens(tmp_path, 7, "/dev/dri/renderD128", *client)
+    values(collector, 3600)
+    assert values(collector, 3610)[key] <= used + 250 * 46 / 3600
+
+
+def test_a_list_of_devices_that_is_changed_later_changes_no_series(tmp_path: Path) -> None:
+    """HIP has been started: the change is for the program's children."""
+    environ = {"HIP_VISIBLE_DEVICES": "0"}
+    collector = AmdLinux(replace(two_cards(tmp_path), environ=environ))
+    before = loads(collector)
+    environ["HIP_VISIBLE_DEVICES"] = "1"
+    values(collector, 1)
+    assert {key: value for key, value in values(collector, 500).items() if key in before} == before
+
+
+def test_indices_in_a_list_are_nvidias_where_there_are_some(tmp_path: Path) -> None:
+    host = radeon(tmp_path, gpus="0")
+    host.gpu_ordinals.first("nvidia", 2)
+    with pytest.raises(Unavailable, match="no AMD GPU that this job may see"):
+        AmdLinux(host)

@@ -149,7 +149,13 @@ def test_what_the_user_asks_for_is_shown_though_the_job_hides_all(tmp_path: Path
 
 def test_certainly_none_where_an_invalid_index_hides_all(tmp_path: Path) -> None:
     fake = FakeNvml(FakeGpu("Tesla T4", "GPU-1", 1))
-    assert found_on(tmp_path, fake=fake, files=INTEL, environ={"CUDA_VISIBLE_DEVICES": "3"}) == (NONE, "")
+    assert found_on(tmp_path, fake=fake, environ={"CUDA_VISIBLE_DEVICES": "3"}) == (NONE, "")
+
+
+def test_what_hides_nvidias_gpus_does_not_hide_another_vendors(tmp_path: Path) -> None:
+    fake = FakeNvml(FakeGpu("Tesla T4", "GPU-1", 1))
+    tags, problem = found_on(tmp_path, fake=fake, files=INTEL, environ={"CUDA_VISIBLE_DEVICES": "3"})
+    assert (tags["sys.gpu"], problem) == ("Intel GPU [8086:56a0]", "")
 
 
 @pytest.mark.parametrize(

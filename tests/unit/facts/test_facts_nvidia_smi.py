@@ -54,8 +54,8 @@ def test_a_size_that_is_an_error_is_unknown(tmp_path: Path) -> None:
 
 
 def test_only_visible_gpus(tmp_path: Path) -> None:
-    found = report(tmp_path, printed("nvidia_smi/rtx4090_and_t1000.csv"), CUDA_VISIBLE_DEVICES="1")
-    assert [gpu.name for gpu in found.gpus] == ["NVIDIA T1000 8GB"]
+    found = report(tmp_path, printed("nvidia_smi/rtx4090_and_t1000.csv"), CUDA_VISIBLE_DEVICES="1,0")
+    assert [gpu.name for gpu in found.gpus] == ["NVIDIA T1000 8GB", "NVIDIA GeForce RTX 4090"]
 
 
 def test_an_unknown_slice_is_not_none(tmp_path: Path) -> None:

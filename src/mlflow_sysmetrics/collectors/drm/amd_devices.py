@@ -10,6 +10,7 @@ from mlflow_sysmetrics.collectors.sysfs import text_of
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.host import Host
 from mlflow_sysmetrics.visible_gpus import select_amd
+from mlflow_sysmetrics.visible_gpus.wanted import without_indices
 
 _WHOLE = ("", "SPX")  # a card that cannot be divided, or is not
 
@@ -51,7 +52,8 @@ def watched_amd_devices(host: Host) -> tuple[dict[int, AmdDevice], tuple[str, ..
     devices = amd_devices(host)
     if not devices:
         raise Unavailable("no AMD GPU in /sys/class/drm")
-    selection = select_amd(host.environ, host.gpus, [device.uuid for device in devices])
+    wanted = without_indices(host.gpus) if host.gpu_ordinals.first("amd", 0) else host.gpus
+    selection = select_amd(host.environ, wanted, [device.uuid for device in devices])
     if not selection.chosen:
         raise Unavailable("; ".join(("no AMD GPU that this job may see", *selection.gaps)))
     first = host.gpu_ordinals.first("amd", selection.places)

@@ -83,6 +83,8 @@ class DrmGpus:
         for gpu in self._gpus:
             ordinal = gpu.samples.ordinal
             if not self._processes.is_shown(ordinal):
+                gpu.rest()  # its series end here, and energy is not drawn across the gap
+                self._spoke_at.pop(ordinal, None)
                 continue
             if asleep(gpu.card):
                 gpu.rest()

@@ -42,11 +42,12 @@ def listing(nvml: Nvml) -> Listing:
         uuid, mig, pieces = "", False, {}
         with contextlib.suppress(NvmlError):  # what is known of it until then is enough for its place
             handle = found.handles[index] = nvml.ask("nvmlDeviceGetHandleByIndex", index)
+            with contextlib.suppress(NvmlError):
+                names.add(nvml.ask("nvmlDeviceGetName", handle))
             uuid = uuid_of(nvml, handle)
             mig = _in_mig_mode(nvml, handle)
             if mig:
                 pieces = dict(_slices(nvml, handle))
-            names.add(nvml.ask("nvmlDeviceGetName", handle))
         found.gpus.append(GpuId(index, uuid, tuple(pieces), mig=mig))
         found.slices.update(pieces)
     found.same_model = len(names) <= 1
