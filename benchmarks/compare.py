@@ -12,19 +12,20 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 import agreement
 import concurrent_runs
 import default_tick
+import gpu
+import gpu_steps
 import import_time
 import journal_append
 import run_latency
 import tables
 import tick_cost
-
-_PARTS = ("concurrent", "latency", "tick", "default_tick", "journal", "import", "agreement")
 
 
 def _numbers(text: str) -> list[int]:
@@ -48,37 +49,73 @@ def _options() -> argparse.Namespace:
     add("--latency-runs", type=int, default=100, help="runs one after another, of each side")
     add("--ticks", type=int, default=1000, help="ticks of each side")
     add("--appends", type=int, default=20_000, help="points that are put into a journal")
+    add("--gpu-seconds", type=float, default=30, help="how long each kind of training step is repeated")
     add("--agreement-seconds", type=int, default=60, help="how long our figures are compared with others")
     add("--imports", type=int, default=25, help="imports of each side")
     add("--json", action="store_true", help="print everything that was measured, not the tables")
     return parser.parse_args()
 
 
-def _measure(options: argparse.Namespace) -> Iterator[tuple[str, Any, tables.Table]]:
-    """Yields name, raw figures and table of one measurement after another."""
-    if "tick" in options.only:
-        ticks = tick_cost.measure(options.ticks)
-        yield "tick", ticks, tick_cost.table(ticks)
-    if "default_tick" in options.only:
-        for children in default_tick.CHILDREN:
-            default = default_tick.measure(options.ticks, children)
-            yield f"default tick, {children} children", default, default_tick.table(default)
-    if "journal" in options.only:
-        appends = journal_append.measure(options.appends)
-        yield "journal", appends, journal_append.table(appends)
-    if "agreement" in options.only and sys.platform == "linux":  # /proc, free, df
-        agreed = agreement.measure(options.agreement_seconds)
-        yield "agreement", agreed, agreement.table(agreed)
-    if "import" in options.only:
-        imports = import_time.measure(options.imports)
-        yield "import", imports, import_time.table(imports)
-    if "latency" in options.only:
-        latency = run_latency.measure(options.latency_runs)
-        yield "latency", latency, run_latency.table(latency)
-    if "concurrent" in options.only:
-        for runs in options.runs:
-            found = concurrent_runs.measure(runs, options.seconds, options.repetitions)
-            yield f"concurrent {runs}", found, concurrent_runs.table(runs, options.seconds, found)
+Measured = Iterator[tuple[str, Any, tables.Table | str]]  # name, raw figures, table
+
+
+def _tick(options: argparse.Namespace) -> Measured:
+    found = tick_cost.measure(options.ticks)
+    yield "tick", found, tick_cost.table(found)
+
+
+def _default_tick(options: argparse.Namespace) -> Measured:
+    for children in default_tick.CHILDREN:
+        found = default_tick.measure(options.ticks, children)
+        yield f"default tick, {children} children", found, default_tick.table(found)
+
+
+def _journal(options: argparse.Namespace) -> Measured:
+    found = journal_append.measure(options.appends)
+    yield "journal", found, journal_append.table(found)
+
+
+def _gpu(options: argparse.Namespace) -> Measured:
+    ticks = gpu.measure(options.ticks)
+    yield "gpu", ticks, gpu.table(ticks)
+    if "skipped" not in ticks:
+        steps = gpu_steps.measure(options.gpu_seconds)
+        yield "gpu steps", steps, gpu_steps.table(steps)
+
+
+def _agreement(options: argparse.Namespace) -> Measured:
+    if sys.platform == "linux":  # /proc, free, df
+        found = agreement.measure(options.agreement_seconds)
+        yield "agreement", found, agreement.table(found)
+
+
+def _import(options: argparse.Namespace) -> Measured:
+    found = import_time.measure(options.imports)
+    yield "import", found, import_time.table(found)
+
+
+def _latency(options: argparse.Namespace) -> Measured:
+    found = run_latency.measure(options.latency_runs)
+    yield "latency", found, run_latency.table(found)
+
+
+def _concurrent(options: argparse.Namespace) -> Measured:
+    for runs in options.runs:
+        found = concurrent_runs.measure(runs, options.seconds, options.repetitions)
+        yield f"concurrent {runs}", found, concurrent_runs.table(runs, options.seconds, found)
+
+
+# In this order: what takes seconds first.
+_PARTS: dict[str, Callable[[argparse.Namespace], Measured]] = {
+    "tick": _tick,
+    "default_tick": _default_tick,
+    "journal": _journal,
+    "gpu": _gpu,
+    "agreement": _agreement,
+    "import": _import,
+    "latency": _latency,
+    "concurrent": _concurrent,
+}
 
 
 def main() -> None:
@@ -88,7 +125,8 @@ def main() -> None:
     if not options.json:
         print(*(f"{name}: {value}" for name, value in machine.items()), "", tables.NOISE, "", sep="\n")
     raw: dict[str, Any] = {"machine": machine, "warning": tables.NOISE, "seconds": options.seconds}
-    for name, found, table in _measure(options):
+    measured = chain.from_iterable(part(options) for name, part in _PARTS.items() if name in options.only)
+    for name, found, table in measured:
         raw[name] = found
         # Each as soon as it is known: the whole takes half an hour.
         print(

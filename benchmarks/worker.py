@@ -12,6 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 import default_tick
+import gpu
+import gpu_steps
 import mlflow
 import tick_cost
 
@@ -100,6 +102,8 @@ def main() -> None:
         "one_run": one_run,
         "ticks": tick_cost.ticks,
         "default_ticks": default_tick.default_ticks,
+        "gpu_ticks": gpu.gpu_ticks,
+        "gpu_steps": gpu_steps.gpu_steps,
     }
     for line in sys.stdin:
         command = json.loads(line)

@@ -40,9 +40,15 @@ LABELS = ("Source", "Units", "Cost", "Absent", "Check")
 
 # What has met its source only as recorded or constructed files, or as a stand-in of a library.
 UNCONFIRMED = {
+    "AmdLinux": "constructed files",
+    "AppleGpu": "constructed property lists",
+    "DrmClocks": "constructed files",
+    "IntelLinux": "constructed files",
     "EnergyLinux": "constructed files",
     "InfinibandLinux": "constructed files",
     "Nvidia": "a stand-in for NVML",
+    "NvidiaProfile": "a stand-in for NVML",
+    "TorchAllocator": "torch without CUDA and a stand-in for torch with it",
 }
 UNCONFIRMED_SYSTEMS = ("macOS", "Windows")
 

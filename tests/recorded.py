@@ -11,10 +11,11 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
 
-from fake_nvml import FakeGpu, FakeNvml
+from fake_nvml import FakeGpu, FakeNvml, Process
 from mlflow_sysmetrics.collectors import Collector
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts import linux
@@ -27,17 +28,17 @@ HOSTS = sorted(path for path in (Path(__file__).parent / "hosts").iterdir() if p
 # Facts that follow from the files and the environment of a machine; the others ask the running process.
 _FACTS_FROM_FILES = frozenset({"memory", "cores", "container", "scheduler", "cloud"})
 
+# The GPUs of the machines that were revived, by their root: `advance` moves them too.
+_GPUS: dict[Path, list[FakeGpu]] = {}
+
 every_host = pytest.mark.parametrize("recorded", HOSTS, ids=lambda path: path.name)
 
 
 def revive(recorded: Path, root: Path) -> Host:
     """Returns a recorded machine at its first moment, below `root`."""
     _place(recorded / "first", root)
-    gpus = [
-        FakeGpu(**{key: _answer(value) for key, value in gpu.items()})
-        for file in recorded.glob("gpus.json")
-        for gpu in json.loads(file.read_text())
-    ]
+    gpus = [_gpu(gpu) for file in recorded.glob("gpus.json") for gpu in json.loads(file.read_text())]
+    _GPUS[root] = gpus
     missing = FakeNvml.NVMLError_LibraryNotFound("NVML Shared Library Not Found")
     nvml = FakeNvml(*gpus, init_error=None if gpus else missing)
     job = _assignments(recorded / "job.txt")
@@ -56,6 +57,9 @@ def revive(recorded: Path, root: Path) -> Host:
 def advance(recorded: Path, root: Path) -> None:
     """Moves a revived machine to its second moment."""
     _place(recorded / "second", root)
+    for gpu in _GPUS[root]:
+        for one in (gpu, *(gpu.slices or ())):
+            vars(one).update(one.later)
 
 
 @functools.cache
@@ -144,5 +148,20 @@ def _no_command(command: object) -> str:
     raise Unavailable(f"a recorded machine runs no {command}")
 
 
-def _answer(value: object) -> object:
-    return FakeNvml.NVMLError_NotSupported(value) if value == "Not Supported" else value
+def _gpu(described: Mapping[str, Any]) -> FakeGpu:
+    """Returns a device of gpus.json."""
+    answers = {key: _answer(key, value) for key, value in described.items()}
+    if "slices" in described:
+        answers["slices"] = tuple(_gpu(piece) for piece in described["slices"])
+    answers["later"] = {key: _answer(key, value) for key, value in described.get("later", {}).items()}
+    return FakeGpu(**answers)
+
+
+def _answer(key: str, value: Any) -> Any:
+    if value == "Not Supported":
+        return FakeNvml.NVMLError_NotSupported(value)
+    if key in ("fields", "gpm"):  # by NVML's numbers, which JSON has as text
+        return {int(number): each for number, each in value.items()}
+    if key == "processes":  # of pid, or "self", and bytes
+        return [Process(os.getpid() if pid == "self" else pid, held) for pid, held in value]
+    return value

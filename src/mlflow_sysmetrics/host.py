@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from mlflow_sysmetrics.command import Commands, RunCommand
+from mlflow_sysmetrics.gpu_ordinals import GpuOrdinals
 
 _READ_BYTES = 65_536  # more than /proc/stat of a host with 256 CPUs needs
 _READ_ONLY = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)  # Windows has no such flag, nor the trouble
@@ -36,6 +40,12 @@ def _process_seconds(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | 2)
 
 
+def _run(command: Sequence[str]) -> str:
+    return Commands(os.environ)(
+        command
+    )  # each with a budget of its own: one runs every few seconds, for days
+
+
 def _load_nvml() -> Any:  # noqa: ANN401 - nvidia-ml-py ships no types
     import pynvml  # noqa: PLC0415, TID251 - the one door to NVML; 7 ms, not spent before it is needed
 
@@ -48,21 +58,29 @@ class Host:
 
     Attributes:
         root: directory that stands for ``/`` (``proc`` and ``sys`` lie below it).
+        platform: its operating system, as `sys.platform`.
         environ: environment variables of the job, read when they are needed.
         disk_usage: space of the filesystem that holds a path, in bytes; raises OSError.
         working_directory: returns the directory that the job works in; raises OSError where it is gone.
         disks: further directories whose filesystems the user wants watched.
+        gpus: which GPUs the user wants watched, as `Settings.gpus`.
+        gpu_ordinals: numbers the GPUs of all vendors; shared by the collectors of one daemon.
         process_seconds: returns the CPU time of a process that lives, by its id; raises OSError.
         load_nvml: returns the `pynvml` module (nvidia-ml-py); raises ImportError.
+        run: runs a tool of the operating system, never on the sampling thread; raises `Unavailable`.
     """
 
     root: Path = Path("/")
+    platform: str = sys.platform
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     disk_usage: Callable[[str], DiskUsage] = _disk_usage
     working_directory: Callable[[], str] = os.getcwd
     disks: tuple[str, ...] = ()
+    gpus: str = "visible"
+    gpu_ordinals: GpuOrdinals = field(default_factory=GpuOrdinals)
     process_seconds: Callable[[int], float] = _process_seconds
     load_nvml: Callable[[], Any] = _load_nvml
+    run: RunCommand = _run
 
     def read_text(self, path: str) -> str:
         """Returns the text of ``root/path``.

@@ -36,10 +36,11 @@ class Family(Enum):
     FABRIC = "fabric"
     ENERGY = "energy"
     GPU = "gpu"
+    GPU_PROFILE = "gpu_profile"
 
 
-#: Families that are read only where the user asks for them by name: few machines have them.
-OPT_IN = frozenset({Family.FABRIC})
+#: Families that are read only where the user asks for them by name: few machines or people have a use.
+OPT_IN = frozenset({Family.FABRIC, Family.GPU_PROFILE})
 DEFAULT_FAMILIES = frozenset(Family) - OPT_IN
 
 

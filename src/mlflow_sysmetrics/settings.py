@@ -24,6 +24,7 @@ NODE_ID = "MLFLOW_SYSTEM_METRICS_NODE_ID"
 TAGS = "MLFLOW_SYSMETRICS_TAGS"
 COLLECTORS = "MLFLOW_SYSMETRICS_COLLECTORS"
 DISKS = "MLFLOW_SYSMETRICS_DISKS"
+GPUS = "MLFLOW_SYSMETRICS_GPUS"
 SEND_INTERVAL = "MLFLOW_SYSMETRICS_SEND_INTERVAL"
 FLUSH_TIMEOUT = "MLFLOW_SYSMETRICS_FLUSH_TIMEOUT"
 SPOOL_DIR = "MLFLOW_SYSMETRICS_SPOOL_DIR"
@@ -51,6 +52,10 @@ _FALSE = frozenset({"false", "0", "off", "no"})
 _NODE_ID_LENGTH = 150
 _PART = r"(?!\.{1,2}(/|$))[\w\-. ]+"
 _NODE_ID_PATTERN = re.compile(rf"(?=.{{1,{_NODE_ID_LENGTH}}}$){_PART}(/{_PART})*", re.ASCII)
+# What a list of GPUs holds: indices, beginnings of UUIDs, and for Intel's, which have none, PCI addresses.
+_GPU = re.compile(r"\d{1,4}|(?i:GPU|MIG)-[\w/-]+|[\da-f]{4}:[\da-f]{2}:[\da-f]{2}\.[0-7]", re.ASCII)
+_GPU_CHOICES = ("visible", "process", "all")
+_GPU_FORMS = f"one of {', '.join(_GPU_CHOICES)} nor a list of indices and UUIDs"
 
 _logger = logging.getLogger("mlflow_sysmetrics")
 _warned: set[tuple[str, str]] = set()
@@ -94,6 +99,8 @@ class Settings:
         node_id: name of this node in the keys (``system/<node id>/...``), or None.
         collectors: families that are read; one that is left out is not even opened.
         disks: directories whose filesystems are watched beside the working directory's.
+        gpus: "visible" (to the job), "all", "process" (where the job holds memory), or a comma-separated
+            list of indices and UUIDs.
         send_interval: seconds between two sends of one run, 0.1 to 3600.
         flush_timeout: longest wait in seconds when a run ends and at exit, 0 (do not wait) to 3600.
         spool_dir: directory of the journals, which keep points on disk until their server has them; None is
@@ -112,6 +119,7 @@ class Settings:
     node_id: str | None = None
     collectors: frozenset[Family] = DEFAULT_FAMILIES
     disks: tuple[str, ...] = ()
+    gpus: str = "visible"
     send_interval: float = DEFAULT_SEND_INTERVAL
     flush_timeout: float = DEFAULT_FLUSH_TIMEOUT
     spool_dir: str | None = None
@@ -138,6 +146,8 @@ class Settings:
             raise SettingsError(f'disks={self.disks!r} is no tuple of directories; use disks=("/data",)')
         if self.spool_dir is not None and (not isinstance(self.spool_dir, str) or not self.spool_dir):
             raise SettingsError(f'spool_dir={self.spool_dir!r} is no directory; use a path, or "off"')
+        if not _names_gpus(self.gpus):
+            raise SettingsError(f"gpus={self.gpus!r} is neither {_GPU_FORMS}")
 
     @property
     def window_seconds(self) -> float:
@@ -185,6 +195,7 @@ class Settings:
             node_id=variables.node_id() or node_id,
             collectors=variables.families(),
             disks=variables.disks(),
+            gpus=variables.gpus(),
             send_interval=variables.number(SEND_INTERVAL, "send_interval", DEFAULT_SEND_INTERVAL),
             flush_timeout=variables.number(FLUSH_TIMEOUT, "flush_timeout", DEFAULT_FLUSH_TIMEOUT),
             spool_dir=variables.spool_dir(),
@@ -301,6 +312,26 @@ class _Variables:
         if text.lower() in _FALSE:
             return SPOOL_OFF
         return os.path.expanduser(text) or None  # noqa: PTH111 - as above
+    def gpus(self) -> str:
+        """Reads which GPUs are watched; what names none in a list is left out of it."""
+        text = self.text(GPUS)
+        if text.lower() in _GPU_CHOICES:
+            return text.lower()
+        words = _words(text)
+        used = ",".join(filter(_GPU.fullmatch, words)) or "visible"
+        for word in words:
+            if not _GPU.fullmatch(word):
+                warn_once(GPUS, word, used, f"it is neither {_GPU_FORMS}")
+        return used
+
+
+def _names_gpus(wanted: object) -> bool:
+    words = _words(wanted) if isinstance(wanted, str) else []
+    return wanted in _GPU_CHOICES or (bool(words) and all(map(_GPU.fullmatch, words)))
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def warn_once(variable: str, value: str, used: str, reason: str) -> None:

@@ -5,9 +5,17 @@ from __future__ import annotations
 import pytest
 
 from mlflow_sysmetrics import settings
+from mlflow_sysmetrics.collectors import path_readings
 
 
 @pytest.fixture(autouse=True)
 def forget_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes `warn_once` forget what it warned of in another test."""
     monkeypatch.setattr(settings, "_warned", set())
+
+
+@pytest.fixture(autouse=True)
+def _a_busy_machine_has_time_to_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits for threads that the collectors would go on without; one that hangs is a test's own business."""
+    monkeypatch.setattr(path_readings, "_FIRST_ANSWER_SECONDS", 10.0)
+    monkeypatch.setattr(path_readings, "_NEXT_ANSWER_SECONDS", 10.0)

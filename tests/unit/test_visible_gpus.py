@@ -1,104 +1,274 @@
-"""Which GPUs CUDA would show, by the rules of the CUDA C++ Programming Guide."""
+"""Which GPUs CUDA would show on a host of eight, by its documented rules and by PyTorch's reading of the rest."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
-from mlflow_sysmetrics.visible_gpus import hides_all_gpus, mig_entries, visible_gpus
+from mlflow_sysmetrics.visible_gpus import (
+    Chosen,
+    GpuId,
+    Selection,
+    hides_every_gpu,
+    hides_nvidia_gpus,
+    select_amd,
+    select_gpus,
+    select_intel,
+)
 
 pytestmark = pytest.mark.unit
 
-UUIDS = ("GPU-8932f937-d72c", "GPU-8932aaaa-0000", "GPU-b5a4c1d0-77e2")
+UUIDS = (
+    "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6",
+    "GPU-8932aaaa-0000-4106-c12f-20bd9faed9f6",
+    "GPU-b5a4c1d0-77e2-4106-c12f-20bd9faed9f6",
+    "GPU-c0ffee00-0003-4106-c12f-20bd9faed9f6",
+    "GPU-d00df00d-0004-4106-c12f-20bd9faed9f6",
+    "GPU-e0e0e0e0-0005-4106-c12f-20bd9faed9f6",
+    "GPU-f1f1f1f1-0006-4106-c12f-20bd9faed9f6",
+    "GPU-0a0a0a0a-0007-4106-c12f-20bd9faed9f6",
+)
+EIGHT = tuple(GpuId(index, uuid) for index, uuid in enumerate(UUIDS))
+ALL = list(range(8))
+
+
+def selection(environ: Mapping[str, str], *, same_model: bool = True, wanted: str = "visible") -> Selection:
+    return select_gpus(environ, wanted, EIGHT, same_model=same_model)
+
+
+def shown(environ: Mapping[str, str]) -> list[int]:
+    """Returns the NVML indices of CUDA's devices 0, 1, 2..."""
+    chosen = selection(environ).chosen
+    assert [one.ordinal for one in chosen] == list(range(len(chosen)))
+    return [one.index for one in chosen]
 
 
 @pytest.mark.parametrize(
-    ("listed", "expected"),
+    ("listed", "expected", "reason"),
     [
-        ("0,1,2", [0, 1, 2]),
-        ("2,1", [2, 1]),
-        (" 1 , 0 ", [1, 0]),
-        ("", []),
-        (" ", []),
-        ("-1", []),
-        ("-1,0", []),
-        ("0,2,-1,1", [0, 2]),
-        ("0,7,1", [0]),
-        ("7", []),
-        ("0,,1", [0]),
-        ("NoDevFiles", []),
-        ("0,gpu1", [0]),
-        ("1,1", []),
-        ("0,1,0", []),
-        ("GPU-b5a4c1d0-77e2,GPU-8932f937-d72c", [2, 0]),
-        ("GPU-b5", [2]),
-        ("GPU-8932", []),
-        ("GPU-b5,GPU-8932", [2]),
-        ("GPU-ffffffff", []),
-        ("gpu-b5", []),
-        ("2,GPU-b5", []),
-        ("\u0661", []),
+        ("0,1,2,3,4,5,6,7", ALL, "every device, in NVML's order"),
+        ("0,1", [0, 1], "a list of indices"),
+        ("2,0", [2, 0], "CUDA's device 0 is the first of the list"),
+        ("7", [7], "one device becomes device 0"),
+        ("", [], "the guide: empty means none"),
+        (" ", [], "a blank is no index"),
+        ("-1", [], "an invalid index, and nothing before it"),
+        ("-1,0", [], "what follows an invalid index is not visible"),
+        ("0,2,-1,1", [0, 2], "the guide's own example"),
+        ("0,8,1", [0], "there is no device 8, so the list ends"),
+        ("8", [], "there is no device 8"),
+        ("99999999999999999999,0", [], "more digits than any index"),
+        (" 1 , 0 ", [1, 0], "blanks around an index do not count"),
+        ("0,,1", [0], "an empty entry is invalid"),
+        ("0,1,", [0, 1], "so is the one after the last comma"),
+        ("00,01", [0, 1], "leading zeros are read in tens"),
+        ("1,1", [], "a device named twice makes the list empty"),
+        ("0,1,0", [], "also when others lie between"),
+        ("0,8,8", [], "PyTorch looks for repetitions before it asks for devices"),
+        ("0,-1,0", [0], "but not behind the end of the list"),
+        ("GPU-b5a4c1d0-77e2-4106-c12f-20bd9faed9f6", [2], "a whole UUID"),
+        ("GPU-b5,GPU-8932f", [2, 0], "beginnings of UUIDs, in the order of the list"),
+        ("GPU-b5,GPU-8932", [2], "two GPUs begin with GPU-8932, so the list ends"),
+        ("GPU-8932,GPU-b5", [], "it ends before its first device"),
+        ("GPU-", [], "all of them begin with it"),
+        ("GPU-ffffffff,GPU-b5", [], "no GPU begins with it"),
+        ("GPU-b5,GPU-b5", [], "an entry twice"),
+        ("GPU-b5,GPU-b5a4", [], "two entries for one GPU"),
+        ("gpu-b5", [], "neither index nor UUID"),
+        ("NoDevFiles", [], "what Slurm sets for a job without GPUs"),
+        ("none", [], "garbage"),
+        ("0,gpu1", [0], "garbage ends the list"),
+        ("0;1", [0], "only the leading digits count"),
+        ("MIG-3e209540-03e2-5edb-8798-51d4967218c9", [], "no slice of this name"),
+        ("all", [], "a word of the container toolkit's, not of CUDA's"),
+        ("\u0661", [], "a digit, but not an ASCII one"),
     ],
 )
-def test_cuda_visible_devices(listed: str, expected: list[int]) -> None:
-    assert visible_gpus({"CUDA_VISIBLE_DEVICES": listed}, UUIDS) == expected
+def test_cuda_visible_devices_shows(listed: str, expected: list[int], reason: str) -> None:
+    assert shown({"CUDA_VISIBLE_DEVICES": listed}) == expected, reason
+
+
+@pytest.mark.parametrize(
+    ("listed", "expected", "reason"),
+    [
+        ("1gpu2,2ampere", [1, 2], "PyTorch: something like strtoul, which stops where the digits do"),
+        ("+1,-0,5", [1, 0, 5], "a sign is part of a number"),
+        ("0x1", [0], "in tens, so the digits end at x; CUDA may read it in sixteens"),
+        ("1gpu,1", [], "the same number twice"),
+        ("GPU-b5,1", [2], "the first entry decides that UUIDs follow"),
+        ("GPU-b5, GPU-8932f", [2], "a blank does not begin a UUID"),
+        ("0,GPU-b5", [0], "the first entry decides that indices follow"),
+        (" GPU-b5", [], "with the blank it is no UUID, and no index either"),
+    ],
+)
+def test_what_may_be_read_in_two_ways_is_read_as_pytorch_does_and_said(
+    listed: str, expected: list[int], reason: str
+) -> None:
+    environ = {"CUDA_VISIBLE_DEVICES": listed}
+    assert shown(environ) == expected, reason
+    assert "may be read in two ways: write only indices, or only UUIDs" in (selection(environ).doubt or "")
+
+
+@pytest.mark.parametrize("listed", ["0,1", "2,0", "", "-1", "0,,1", "GPU-b5,GPU-c0", "GPU-b5,", "NoDevFiles"])
+def test_a_plain_list_is_beyond_doubt(listed: str) -> None:
+    assert selection({"CUDA_VISIBLE_DEVICES": listed}).gaps == ()
+
+
+def test_a_slice_that_nvml_does_not_list_is_said() -> None:
+    doubt = selection({"CUDA_VISIBLE_DEVICES": "MIG-3e20"}).doubt
+    assert doubt == "CUDA_VISIBLE_DEVICES names a MIG device that is not listed"
+
+
+@pytest.mark.parametrize(("listed", "expected"), [("GPU-B5", []), ("GPU-c0,GPU-8932F9,GPU-b5", [3])])
+def test_a_uuid_in_capitals_is_another_text_and_said(listed: str, expected: list[int]) -> None:
+    environ = {"CUDA_VISIBLE_DEVICES": listed}
+    assert shown(environ) == expected
+    assert "a UUID in capitals: write it as nvidia-smi -L does" in (selection(environ).doubt or "")
+
+
+@pytest.mark.parametrize("listed", ["GPU-8932,GPU-B5", "GPU-b5,GPU-FFFF", "GPU-b5,GPU-B5FF"])
+def test_capitals_are_not_spoken_of_where_they_change_nothing(listed: str) -> None:
+    assert selection({"CUDA_VISIBLE_DEVICES": listed}).doubt is None
+
+
+@pytest.mark.parametrize(
+    ("listed", "doubtful", "reason"),
+    [
+        (None, True, "device 2 may be CUDA's device 1"),
+        ("2", True, "index 2 may be CUDA's device 3"),
+        ("0", False, "what comes before is counted either way"),
+        ("GPU-b5", False, "a UUID is not counted"),
+        ("1", True, "it is the one that does not answer"),
+    ],
+)
+def test_a_gpu_that_does_not_answer_may_not_be_counted_by_cuda(
+    listed: str | None, doubtful: bool, reason: str
+) -> None:
+    devices = (EIGHT[0], GpuId(1, ""), EIGHT[2])
+    environ = {} if listed is None else {"CUDA_VISIBLE_DEVICES": listed}
+    doubt = select_gpus(environ, "visible", devices, same_model=True).doubt
+    assert (doubt is not None and doubt.startswith("GPU 1 does not answer")) is doubtful, reason
 
 
 def test_without_the_variable_all_are_visible() -> None:
-    assert visible_gpus({}, UUIDS) == [0, 1, 2]
+    assert shown({}) == ALL
 
 
 def test_without_gpus_none_is_visible() -> None:
-    assert visible_gpus({"CUDA_VISIBLE_DEVICES": "0"}, ()) == []
+    assert select_gpus({"CUDA_VISIBLE_DEVICES": "0"}, "visible", (), same_model=True) == Selection()
 
 
 def test_one_gpu_is_named_by_the_shortest_prefix() -> None:
-    assert visible_gpus({"CUDA_VISIBLE_DEVICES": "GPU-"}, UUIDS[:1]) == [0]
+    found = select_gpus({"CUDA_VISIBLE_DEVICES": "GPU-"}, "visible", EIGHT[:1], same_model=True)
+    assert found.chosen == (Chosen(0, 0),)
 
 
 def test_a_gpu_without_uuid_is_found_by_index_only() -> None:
-    assert visible_gpus({"CUDA_VISIBLE_DEVICES": "1,GPU-8"}, ("GPU-8932f937", "")) == [1, 0]
+    devices = (GpuId(0, ""), GpuId(1, "GPU-8932f937"))
+    by_index = select_gpus({"CUDA_VISIBLE_DEVICES": "0"}, "visible", devices, same_model=True)
+    by_uuid = select_gpus({"CUDA_VISIBLE_DEVICES": "GPU-8"}, "visible", devices, same_model=True)
+    assert [one.index for one in (*by_index.chosen, *by_uuid.chosen)] == [0, 1]
 
 
-@pytest.mark.parametrize("value", ["all", "void", "", "0", "/var/run/nvidia-container-devices"])
-def test_the_container_toolkits_variable_does_not_filter(value: str) -> None:
-    assert visible_gpus({"NVIDIA_VISIBLE_DEVICES": value}, UUIDS) == [0, 1, 2]
+def test_the_process_choice_begins_with_what_is_visible() -> None:
+    environ = {"CUDA_VISIBLE_DEVICES": "2,0"}
+    assert selection(environ, wanted="process") == selection(environ)
 
 
-def test_a_container_that_asked_for_no_gpus_has_none() -> None:
-    assert visible_gpus({"NVIDIA_VISIBLE_DEVICES": "none"}, UUIDS) == []
+def test_ordinals_are_counted_for_the_next_vendor() -> None:
+    assert selection({"CUDA_VISIBLE_DEVICES": "5,3"}).places == 2
+    assert Selection().places == 0
+
+
+@pytest.mark.parametrize("order", [{}, {"CUDA_DEVICE_ORDER": "FASTEST_FIRST"}])
+def test_different_models_in_cudas_own_order_are_doubtful(order: dict[str, str]) -> None:
+    found = selection(order, same_model=False)
+    assert [one.index for one in found.chosen] == ALL
+    assert found.doubt == (
+        "CUDA_DEVICE_ORDER is FASTEST_FIRST and the GPUs differ, so they are numbered in NVML's order, "
+        "which may not be CUDA's: set CUDA_DEVICE_ORDER=PCI_BUS_ID"
+    )
 
 
 @pytest.mark.parametrize(
-    ("environ", "hidden"),
+    "environ",
     [
-        ({}, False),
-        ({"CUDA_VISIBLE_DEVICES": ""}, True),
-        ({"CUDA_VISIBLE_DEVICES": "-1"}, True),
-        ({"CUDA_VISIBLE_DEVICES": "0"}, False),
-        ({"CUDA_VISIBLE_DEVICES": "7"}, False),
-        ({"NVIDIA_VISIBLE_DEVICES": "none"}, True),
-        ({"NVIDIA_VISIBLE_DEVICES": "void"}, False),
+        {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
+        {"CUDA_VISIBLE_DEVICES": "GPU-b5,GPU-c0"},
+        {"CUDA_VISIBLE_DEVICES": ""},
+        {"CUDA_VISIBLE_DEVICES": "9"},
     ],
 )
-def test_what_hides_all_gpus_of_any_machine(environ: dict[str, str], hidden: bool) -> None:
-    assert hides_all_gpus(environ) is hidden
+def test_different_models_are_beyond_doubt_where_the_order_cannot_matter(environ: dict[str, str]) -> None:
+    assert selection(environ, same_model=False).doubt is None
 
 
-def test_an_old_mig_entry_names_its_parent() -> None:
-    assert visible_gpus({"CUDA_VISIBLE_DEVICES": "MIG-GPU-b5a4c1d0-77e2/1/0"}, UUIDS) == [2]
+@pytest.mark.parametrize(
+    "value", ["all", "void", "", "0", "GPU-b5a4c1d0", "/var/run/nvidia-container-devices"]
+)
+def test_the_container_toolkits_variable_does_not_filter(value: str) -> None:
+    assert shown({"NVIDIA_VISIBLE_DEVICES": value}) == ALL
 
 
-def test_a_new_mig_entry_needs_to_be_told_its_parent() -> None:
-    environ = {"CUDA_VISIBLE_DEVICES": "MIG-11111111-2222"}
-    assert visible_gpus(environ, UUIDS) == []
-    assert visible_gpus(environ, UUIDS, mig_parents={"MIG-11111111-2222": 1}) == [1]
+def test_a_container_that_asked_for_no_gpus_has_none() -> None:
+    assert shown({"NVIDIA_VISIBLE_DEVICES": "none"}) == []
 
 
-def test_two_slices_of_one_gpu_are_no_duplicate() -> None:
-    environ = {"CUDA_VISIBLE_DEVICES": "MIG-aa,MIG-bb"}
-    assert visible_gpus(environ, UUIDS, mig_parents={"MIG-aa": 0, "MIG-bb": 0}) == [0]
+@pytest.mark.parametrize(
+    ("environ", "nvidias", "every"),
+    [
+        ({}, False, False),
+        ({"CUDA_VISIBLE_DEVICES": ""}, True, True),
+        ({"CUDA_VISIBLE_DEVICES": "-1"}, True, True),
+        ({"CUDA_VISIBLE_DEVICES": "NoDevFiles"}, True, True),
+        ({"CUDA_VISIBLE_DEVICES": "0"}, False, False),
+        ({"CUDA_VISIBLE_DEVICES": "7"}, False, False),
+        ({"CUDA_VISIBLE_DEVICES": " GPU-b5"}, False, False),
+        ({"CUDA_VISIBLE_DEVICES": "1,1"}, True, False),  # HIP shows device 1
+        ({"CUDA_VISIBLE_DEVICES": "-1", "ROCR_VISIBLE_DEVICES": "0"}, True, True),  # HIP reads both
+        ({"CUDA_VISIBLE_DEVICES": "", "ROCR_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "0"}, True, True),
+        ({"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "-1"}, True, True),
+        ({"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "0"}, True, False),
+        ({"CUDA_VISIBLE_DEVICES": "", "ZE_AFFINITY_MASK": "0"}, True, False),
+        ({"CUDA_VISIBLE_DEVICES": "", "ZE_AFFINITY_MASK": ""}, True, True),
+        ({"CUDA_VISIBLE_DEVICES": "", "ONEAPI_DEVICE_SELECTOR": "level_zero:0"}, True, False),
+        ({"NVIDIA_VISIBLE_DEVICES": "none"}, True, False),  # of NVIDIA's only
+        ({"NVIDIA_VISIBLE_DEVICES": "void"}, False, False),
+    ],
+    ids=str,
+)
+def test_what_hides_all_gpus_of_any_machine(environ: dict[str, str], nvidias: bool, every: bool) -> None:
+    assert hides_nvidia_gpus(environ) is nvidias
+    assert hides_every_gpu(environ, "visible") is every
+    if every:  # then no vendor's rules show one on a machine with many
+        amd, intel = [f"GPU-{index:016x}" for index in range(1, 9)], [f"0000:0{i}:00.0" for i in range(8)]
+        assert selection(environ).chosen == ()
+        assert select_amd(environ, "visible", amd).chosen == ()
+        assert select_intel(environ, "visible", intel).chosen == ()
 
 
-def test_mig_entries_are_those_that_name_slices() -> None:
-    assert mig_entries({"CUDA_VISIBLE_DEVICES": "MIG-aa, 1"}) == ("MIG-aa",)
-    assert mig_entries({}) == ()
+def test_nothing_is_hidden_from_a_user_who_asks_for_all() -> None:
+    assert not hides_every_gpu({"CUDA_VISIBLE_DEVICES": ""}, "all")
+
+
+def test_indices_that_pick_some_of_different_models_show_none() -> None:
+    """CUDA's first device may be the host's second: its curve would be another job's."""
+    found = selection({"CUDA_VISIBLE_DEVICES": "0"}, same_model=False)
+    assert found.chosen == ()
+    assert found.doubt == (
+        "CUDA_DEVICE_ORDER is FASTEST_FIRST and the GPUs differ, so CUDA_VISIBLE_DEVICES may mean others: "
+        "set CUDA_DEVICE_ORDER=PCI_BUS_ID, or name UUIDs"
+    )
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
+        {"CUDA_VISIBLE_DEVICES": EIGHT[1].uuid},
+    ],
+)
+def test_different_models_are_told_apart_by_order_or_uuid(environ: dict[str, str]) -> None:
+    found = selection(environ, same_model=False)
+    assert ([one.index for one in found.chosen], found.doubt) == ([1], None)

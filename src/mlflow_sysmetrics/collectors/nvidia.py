@@ -1,126 +1,97 @@
 """NVIDIA GPUs.
 
-Source:  NVML through nvidia-ml-py: nvmlDeviceGetUtilizationRates, ...GetMemoryInfo, ...GetPowerUsage,
-         ...GetEnforcedPowerLimit. https://docs.nvidia.com/deploy/nvml-api
-Units:   percent, megabytes (1e6 bytes), watts.
-Cost:    four calls per device, 10 to 100 microseconds each.
-Absent:  no driver library, no device that the job may see; per device, what NVML answers "not supported".
+Source:  NVML through nvidia-ml-py, one reading per module of `collectors.nvml`.
+         https://docs.nvidia.com/deploy/nvml-api
+Units:   percent, megabytes (1e6 bytes), watts, watt-hours, degrees Celsius.
+Cost:    eight calls per device and tick, 10 to 100 microseconds each.
+Absent:  no driver library, no device that the job may see; per device, what NVML does not answer. A MIG slice
+         has no power and no energy of its own: those of its GPU are everybody's who has a slice of it.
+         Temperature, throttling and errors of the GPU concern each of its slices, so they have them.
 Check:   nvidia-smi --query-gpu=utilization.gpu,memory.used,power.draw --format=csv
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from typing import ClassVar
 
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
-from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT, Collector
-from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.collectors.contract import Collector
+from mlflow_sysmetrics.collectors.nvml.device import Device, Reading
+from mlflow_sysmetrics.collectors.nvml.devices import Devices
+from mlflow_sysmetrics.collectors.nvml.faults import EccErrors, RemappedRows
+from mlflow_sysmetrics.collectors.nvml.fields import Fields
+from mlflow_sysmetrics.collectors.nvml.library import Nvml
+from mlflow_sysmetrics.collectors.nvml.memory import MemoryUsage
+from mlflow_sysmetrics.collectors.nvml.power import Energy, OfTheWholeCard, PowerShare, PowerUsage
+from mlflow_sysmetrics.collectors.nvml.processes import ProcessMemory, Tree
+from mlflow_sysmetrics.collectors.nvml.temperature import MemoryTemperature, Temperature
+from mlflow_sysmetrics.collectors.nvml.throttling import Throttling
+from mlflow_sysmetrics.collectors.nvml.utilization import SliceUtilization, Utilization
+from mlflow_sysmetrics.collectors.nvml.xid import XidErrors, XidEvents
 from mlflow_sysmetrics.host import Host
 from mlflow_sysmetrics.samples import Family, Metric, Sample
-from mlflow_sysmetrics.visible_gpus import visible_gpus
-
-_MILLIWATTS = 1000.0
-# A driver reload may bring a call back; asking again this seldom costs nothing.
-_ASK_AGAIN_SECONDS = 600.0
 
 
 class Nvidia(Collector):
-    """Utilisation, memory and power of the GPUs that the job may see."""
+    """Use, power, temperature and errors of the GPUs that the job may see."""
 
     family: ClassVar[Family] = Family.GPU
     metrics: ClassVar[tuple[Metric, ...]] = (
         catalogue.GPU_UTILIZATION,
+        catalogue.GPU_MEMORY_UTILIZATION,
         catalogue.GPU_MEMORY_USAGE,
         catalogue.GPU_MEMORY_USAGE_PERCENTAGE,
+        catalogue.GPU_PROCESS_MEMORY,
         catalogue.GPU_POWER_USAGE,
         catalogue.GPU_POWER_USAGE_PERCENTAGE,
+        catalogue.GPU_ENERGY,
+        catalogue.GPU_TEMPERATURE,
+        catalogue.GPU_MEMORY_TEMPERATURE,
+        catalogue.GPU_THROTTLED,
+        catalogue.GPU_ECC_ERRORS,
+        catalogue.GPU_XID_ERRORS,
+        catalogue.GPU_REMAPPED_ROWS,
     )
 
     def __init__(self, host: Host) -> None:
-        try:
-            nvml = host.load_nvml()
-        except ImportError as error:
-            raise Unavailable(f"nvidia-ml-py cannot be imported: {error}") from error
-        try:
-            # Never shut down: NVML counts its users in this process, and another one may rely on ours.
-            nvml.nvmlInit()
-            handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
-            uuids = [_text(nvml.nvmlDeviceGetUUID(handle)) for handle in handles]
-        except nvml.NVMLError as error:
-            raise Unavailable(f"NVML: {error}") from error
-        visible = visible_gpus(host.environ, uuids)
-        if not visible:
-            raise Unavailable("NVML: no device" if not handles else "NVML: no device that this job may see")
-        self._devices = [_Device(nvml, handles[index], ordinal) for ordinal, index in enumerate(visible)]
+        self._events: XidEvents | None = None
+        self._devices = Devices(host, self._readings)
+        self.gaps = self._devices.gaps
 
     def collect(self, now: float) -> Iterator[Sample]:
         """Yields what each device answers.
 
         Raises:
-            Unavailable: no device answered at all; a new collector may find them again.
+            Unavailable: the process was forked; a new collector starts NVML anew.
         """
-        silent = True
-        for device in self._devices:
-            for sample in device.collect(now):
-                silent = False
-                yield sample
-        if silent:
-            raise Unavailable("NVML: no device answers")
+        yield from self._devices.samples(now)
+        self.gaps = self._devices.gaps
 
-
-class _Device:
-    """One GPU: its readings, and which of them it does not support."""
-
-    def __init__(self, nvml: Any, handle: Any, ordinal: int) -> None:  # noqa: ANN401 - nvidia-ml-py ships no types
-        self._nvml = nvml
-        self._handle = handle
-        self._keys = {metric: metric.key(i=ordinal) for metric in Nvidia.metrics}
-        self._readings: tuple[Callable[[], Iterator[Sample]], ...] = (
-            self._utilization,
-            self._memory,
-            self._power,
-            self._power_share,
+    def _readings(self, nvml: Nvml, device: Device, tree: Tree) -> list[Reading]:
+        if self._events is None:
+            self._events = XidEvents(nvml)
+        power = PowerUsage(nvml, device)
+        fields = Fields(nvml, device)
+        own: list[Reading] = (
+            [SliceUtilization(nvml, device), OfTheWholeCard()]
+            if device.slice
+            else [
+                Utilization(nvml, device),
+                power,
+                PowerShare(nvml, device, power),
+                Energy(nvml, device, power),
+            ]
         )
-        self._milliwatts: float | None = None
-        self._ask_again_at = dict.fromkeys(self._readings, float("-inf"))
-
-    def collect(self, now: float) -> Iterator[Sample]:
-        for reading in self._readings:
-            if now < self._ask_again_at[reading]:
-                continue
-            try:
-                yield from reading()
-            except self._nvml.NVMLError_NotSupported:
-                self._ask_again_at[reading] = now + _ASK_AGAIN_SECONDS
-            except self._nvml.NVMLError:
-                continue  # this reading is absent at this tick; the others are not its business
-
-    def _utilization(self) -> Iterator[Sample]:
-        rates = self._nvml.nvmlDeviceGetUtilizationRates(self._handle)
-        yield self._sample(catalogue.GPU_UTILIZATION, rates.gpu)
-
-    def _memory(self) -> Iterator[Sample]:
-        memory = self._nvml.nvmlDeviceGetMemoryInfo(self._handle)
-        yield self._sample(catalogue.GPU_MEMORY_USAGE, memory.used / MEGABYTE)
-        if memory.total:  # 0 on devices that share the host's memory
-            yield self._sample(catalogue.GPU_MEMORY_USAGE_PERCENTAGE, PERCENT * memory.used / memory.total)
-
-    def _power(self) -> Iterator[Sample]:
-        self._milliwatts = None
-        self._milliwatts = self._nvml.nvmlDeviceGetPowerUsage(self._handle)
-        yield self._sample(catalogue.GPU_POWER_USAGE, self._milliwatts / _MILLIWATTS)
-
-    def _power_share(self) -> Iterator[Sample]:
-        if self._milliwatts is None:
-            return
-        limit = self._nvml.nvmlDeviceGetEnforcedPowerLimit(self._handle)
-        if limit:
-            yield self._sample(catalogue.GPU_POWER_USAGE_PERCENTAGE, PERCENT * self._milliwatts / limit)
-
-    def _sample(self, metric: Metric, value: float) -> Sample:
-        return Sample(self._keys[metric], metric.kind, value)
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+        return [
+            # First: the error with which a GPU leaves the bus has come when the other readings lose it.
+            XidErrors(device, self._events),
+            *own,
+            MemoryUsage(nvml, device),
+            ProcessMemory(nvml, device, tree),
+            Temperature(nvml, device),
+            MemoryTemperature(device, fields),
+            Throttling(nvml, device, fields),
+            EccErrors(nvml, device),
+            RemappedRows(nvml, device),
+        ]

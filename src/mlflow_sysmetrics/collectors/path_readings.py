@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 from mlflow_sysmetrics.beside import Beside
 from mlflow_sysmetrics.errors import Unavailable
@@ -22,7 +23,8 @@ _NEXT_ANSWER_SECONDS = 5e-3
 _PATIENCE_SECONDS = 30.0
 
 
-class Answers(NamedTuple, Generic[Value]):
+@dataclass(frozen=True, slots=True)
+class Answers(Generic[Value]):
     """What the paths told.
 
     Attributes:

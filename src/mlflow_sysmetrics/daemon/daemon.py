@@ -90,7 +90,7 @@ class Daemon:
         open_sink: Callable[[str], Sink] = open_sink,
         transparent: bool = False,
     ) -> None:
-        host = replace(host or Host(), disks=settings.disks)
+        host = replace(host or Host(), disks=settings.disks, gpus=settings.gpus)
         self._clock = clock or SystemClock()
         self._open_sink = open_sink
         self._probes = [

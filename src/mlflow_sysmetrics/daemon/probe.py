@@ -18,6 +18,8 @@ from mlflow_sysmetrics.samples import Sample
 OK = "ok"
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 300.0
+# A clause may hold a number that is another one each time.
+_MOST_GAPS_TOLD = 50
 # One that fails at every other reading has not recovered at each one between.
 _SUCCESSES_THAT_COUNT = 10
 
@@ -42,6 +44,7 @@ class Probe:
         self._collector: Collector | None = None
         self._failures = self._successes = 0
         self._told: set[tuple[int, type[BaseException]]] = set()
+        self._told_gaps: set[str] = set()
         self._paused_until = -math.inf
 
     def read(self, now: float) -> Sequence[Sample]:
@@ -92,9 +95,19 @@ class Probe:
                 health,
             )
 
+    def _tell_gaps(self, gaps: Sequence[str]) -> None:
+        """Logs what has come to be missing: each clause once, whatever comes and goes at every tick."""
+        for gap in gaps:
+            if gap not in self._told_gaps and len(self._told_gaps) < _MOST_GAPS_TOLD:
+                self._told_gaps.add(gap)
+                _logger.info("mlflow-sysmetrics: Collector %s: %s.", self.name, gap)
+
     def _succeed(self) -> None:
         gaps = () if self._collector is None else self._collector.gaps
-        self.health = f"{OK}, but {'; '.join(gaps)}" if gaps else OK
+        health = f"{OK}, but {'; '.join(gaps)}" if gaps else OK
+        if health != self.health:
+            self.health = health
+            self._tell_gaps(gaps)
         if self._failures:
             self._successes += 1
             if self._successes >= _SUCCESSES_THAT_COUNT:

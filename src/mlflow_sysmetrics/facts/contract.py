@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from mlflow_sysmetrics.command import RunCommand
 from mlflow_sysmetrics.facts import linux, macos, windows
-from mlflow_sysmetrics.facts.command import RunCommand
 from mlflow_sysmetrics.facts.values import Cores, GpuReport, Memory
 from mlflow_sysmetrics.host import Host
 

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from mlflow_sysmetrics.command import Commands, RunCommand
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts.catalogue import FACTS, Fact
-from mlflow_sysmetrics.facts.command import Commands, RunCommand
 from mlflow_sysmetrics.facts.contract import OperatingSystem, Sources, operating_system
 from mlflow_sysmetrics.facts.values import gigabytes, shortened
 from mlflow_sysmetrics.host import Host

@@ -1,35 +1,66 @@
 """AMD and Intel GPUs through the kernel's display subsystem.
 
 Source:  /sys/class/drm/card*/device: PCI ids, product name, amount of video memory (amdgpu).
+Order:   AMD's before Intel's; AMD's as ROCm counts them, by the nodes of /sys/class/kfd/kfd/topology, where
+         each partition of an MI300 is a device; Intel's, and AMD's without ROCm's driver, by the PCI bus.
 Names:   the driver's own, else amdgpu.ids (libdrm) and pci.ids (pciutils, hwdata) where they are installed,
-         else the PCI ids.
+         else the PCI ids; with the partition mode where the card is divided ("... CPX").
+UUIDs:   "GPU-" and the unique_id of amdgpu, as rocminfo prints it; Intel's have none.
 Absent:  no card of either vendor; NVIDIA's are left to NVML and nvidia-smi.
-Check:   grep . /sys/class/drm/card*/device/{vendor,device,product_name,mem_info_vram_total}
+Check:   grep . /sys/class/drm/card*/device/{vendor,device,product_name,mem_info_vram_total,unique_id}
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mlflow_sysmetrics.facts.command import RunCommand
+from mlflow_sysmetrics.command import RunCommand
 from mlflow_sysmetrics.facts.values import Gpu, GpuReport
 from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.visible_gpus import select_amd, select_intel
 
 _VENDORS = {"1002": "AMD", "8086": "Intel"}
 _AMDGPU_IDS = ("usr/share/libdrm/amdgpu.ids", "opt/amdgpu/share/libdrm/amdgpu.ids")
 _PCI_IDS = ("usr/share/misc/pci.ids", "usr/share/hwdata/pci.ids")
+_UNIQUE_ID = r"(?!0+$)[0-9a-f]{1,16}"  # amdgpu prints 0 for a chip without one
+_WHOLE = ("", "SPX")  # a card that cannot be divided, or is not
+
+
+@dataclass(frozen=True, slots=True)
+class _Card:
+    """One card: its vendor, its PCI address, its render nodes ("renderD128"), and what it is."""
+
+    vendor: str
+    address: str
+    nodes: frozenset[str]
+    partition: str
+    gpu: Gpu
 
 
 def gpus(host: Host, run: RunCommand) -> GpuReport:  # noqa: ARG001 - the contract of a GPU source
-    """Returns the AMD and Intel GPUs that the kernel drives."""
-    cards = [
-        (int(path.name.removeprefix("card")), path)
-        for path in (host.root / "sys/class/drm").glob("card*")
-        if path.name.removeprefix("card").isdecimal()  # card0-HDMI-A-1 is a connector
-    ]
-    found = (_gpu(host, path / "device") for _, path in sorted(cards))
-    return GpuReport(gpus=tuple(gpu for gpu in found if gpu is not None))
+    """Returns the AMD and Intel GPUs that are watched, of those that the kernel drives."""
+    paths = (host.root / "sys/class/drm").glob("card*")
+    # card0-HDMI-A-1 is a connector
+    numbered = sorted((int(path.name[4:]), path) for path in paths if path.name[4:].isdecimal())
+    cards = [card for _, path in numbered if (card := _card(host, path / "device")) is not None]
+    cards.sort(key=lambda card: card.address)
+    amd = _compute_devices(host, [card for card in cards if card.vendor == "AMD"])
+    intel = [card for card in cards if card.vendor == "Intel"]
+    chosen: list[Gpu] = []
+    problems: list[str] = []
+    for found, selection in (
+        (amd, select_amd(host.environ, host.gpus, [gpu.uuid or "" for gpu in amd])),
+        (
+            [card.gpu for card in intel],
+            select_intel(host.environ, host.gpus, [card.address for card in intel]),
+        ),
+    ):
+        chosen += [replace(found[one.index], index=one.index) for one in selection.chosen]
+        problems += selection.gaps if found else ()
+    return GpuReport(gpus=tuple(chosen), problems=tuple(problems))
 
 
 def parse_amdgpu_name(text: str, device: str, revision: str) -> str | None:
@@ -48,16 +79,72 @@ def parse_pci_name(text: str, vendor: str, device: str) -> str | None:
     return name[1].strip() if name else None
 
 
-def _gpu(host: Host, device_directory: Path) -> Gpu | None:
+def parse_address(uevent: str) -> str:
+    """Returns "0000:03:00.0" of the kernel's description of a PCI device, "" where it is none."""
+    slot = re.search(r"^PCI_SLOT_NAME=(\S+)$", uevent, re.MULTILINE)
+    return slot[1] if slot else ""
+
+
+def parse_compute_device(properties: str) -> tuple[str, str | None] | None:
+    """Returns render node ("renderD128") and UUID of one of ROCm's nodes, None where it has no GPU."""
+    numbers = dict(
+        re.findall(r"^(simd_count|drm_render_minor|unique_id) ([1-9]\d*)$", properties, re.MULTILINE)
+    )
+    if not numbers.keys() >= {"simd_count", "drm_render_minor"}:
+        return None
+    unique = int(numbers.get("unique_id", "0"))
+    return f"renderD{numbers['drm_render_minor']}", f"GPU-{unique:016x}" if unique else None
+
+
+def _compute_devices(host: Host, cards: Sequence[_Card]) -> list[Gpu]:
+    """Returns AMD's devices in ROCm's order; the further partitions of a card follow it there."""
+    by_node = {node: card for card in cards for node in card.nodes}
+    found = _topology(host)
+    if by_node.keys().isdisjoint(node for node, _ in found):
+        return [card.gpu for card in cards]
+    devices: list[Gpu] = []
+    card = None
+    for node, uuid in found:
+        card = by_node.get(node, card)
+        gpu = _partition(card) if card else Gpu(name="AMD GPU")
+        own = gpu.uuid if node in by_node else None
+        devices.append(replace(gpu, uuid=uuid or own))
+    return devices
+
+
+def _partition(card: _Card) -> Gpu:
+    """Returns the card, or one of its partitions, whose memory the card's files do not tell."""
+    if card.partition in _WHOLE:
+        return card.gpu
+    return replace(card.gpu, name=f"{card.gpu.name} {card.partition}", memory_bytes=None)
+
+
+def _topology(host: Host) -> list[tuple[str, str | None]]:
+    nodes = (host.root / "sys/class/kfd/kfd/topology/nodes").glob("*")
+    numbered = sorted((int(path.name), path) for path in nodes if path.name.isdecimal())
+    found = (parse_compute_device(_text(path / "properties")) for _, path in numbered)
+    return [device for device in found if device is not None]
+
+
+def _card(host: Host, device_directory: Path) -> _Card | None:
     vendor_id = _pci_id(device_directory / "vendor")
     vendor = _VENDORS.get(vendor_id)
     if vendor is None:
         return None
     memory = _text(device_directory / "mem_info_vram_total")
-    return Gpu(
+    unique = _text(device_directory / "unique_id")
+    gpu = Gpu(
         name=_text(device_directory / "product_name")
         or _looked_up_name(host, device_directory, vendor_id, vendor),
         memory_bytes=int(memory) if memory.isdecimal() else None,
+        uuid=f"GPU-{unique:0>16}" if re.fullmatch(_UNIQUE_ID, unique) else None,
+    )
+    return _Card(
+        vendor=vendor,
+        address=parse_address(_text(device_directory / "uevent")),
+        nodes=frozenset(path.name for path in (device_directory / "drm").glob("renderD*")),
+        partition=_text(device_directory / "current_compute_partition"),
+        gpu=gpu,
     )
 
 

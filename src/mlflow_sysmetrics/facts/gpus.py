@@ -1,19 +1,25 @@
-"""The GPUs that the job may use, from the first source that knows them, as tags."""
+"""The GPUs that are watched, from the first source that knows them, as tags.
+
+The lists have one entry per device, in the order of the ordinals in ``gpu_<ordinal>_...``. `sys.gpu_uuid`
+says which device that is on any host, `sys.gpu_index` what ``nvidia-smi`` calls it on this one: "2,0" says
+that ``gpu_0`` is the GPU of index 2. A slice has the index of its GPU.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
+from mlflow_sysmetrics.command import RunCommand
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.facts.command import RunCommand
 from mlflow_sysmetrics.facts.contract import GpuSource
-from mlflow_sysmetrics.facts.values import Gpu, GpuReport, gigabytes, joined
+from mlflow_sysmetrics.facts.values import LONGEST_VALUE, Gpu, GpuReport, gigabytes, joined
 from mlflow_sysmetrics.host import Host
-from mlflow_sysmetrics.visible_gpus import hides_all_gpus
+from mlflow_sysmetrics.visible_gpus import hides_every_gpu
 
 _UNIFIED = "unified"
 _UNKNOWN = "unknown"
+_SHORT_UUID = len("GPU-8932f937")  # CUDA_VISIBLE_DEVICES and MLFLOW_SYSMETRICS_GPUS take it too
 
 
 def find_gpus(host: Host, run: RunCommand, sources: Iterable[GpuSource]) -> GpuReport:
@@ -21,7 +27,7 @@ def find_gpus(host: Host, run: RunCommand, sources: Iterable[GpuSource]) -> GpuR
 
     No GPUs and no problems means that there certainly is none.
     """
-    if hides_all_gpus(host.environ):
+    if hides_every_gpu(host.environ, host.gpus):
         return GpuReport(conclusive=True)
     problems: list[str] = []
     for source in sources:
@@ -64,15 +70,26 @@ def _tags_of(gpus: Sequence[Gpu]) -> Iterator[tuple[str, str]]:
     drivers = list(dict.fromkeys(gpu.driver for gpu in gpus if gpu.driver))
     if drivers:
         yield "sys.gpu_driver", joined(drivers, ",")
-    uuids = [gpu.uuid for gpu in gpus if gpu.uuid]
-    if uuids:
-        yield "sys.gpu_uuid", joined(uuids, ",")
+    uuids = [gpu.uuid or _UNKNOWN for gpu in gpus]
+    if set(uuids) != {_UNKNOWN}:
+        yield "sys.gpu_uuid", joined(_fitting(uuids), ",")
+    indices = [str(gpu.index) for gpu in gpus if gpu.index is not None]
+    if indices:
+        yield "sys.gpu_index", joined(indices, ",")
 
 
 def counted_names(gpus: Sequence[Gpu]) -> str:
     """Returns the names with equal ones counted: "2 x NVIDIA H200", "NVIDIA A100, NVIDIA T4"."""
     counts = Counter(gpu.name for gpu in gpus)
     return joined((name if count == 1 else f"{count} x {name}" for name, count in counts.items()), ", ")
+
+
+def _fitting(uuids: Sequence[str]) -> Sequence[str]:
+    """Returns the beginnings of UUIDs where the whole of all of them has no room, but they still differ."""
+    short = [uuid[:_SHORT_UUID] for uuid in uuids]
+    if len(",".join(uuids)) <= LONGEST_VALUE or len(set(short)) < len(set(uuids)):
+        return uuids
+    return short
 
 
 def _size(gpu: Gpu) -> str:

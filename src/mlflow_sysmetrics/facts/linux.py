@@ -10,11 +10,11 @@ import re
 from pathlib import Path
 
 from mlflow_sysmetrics.cgroups import smallest_memory_limit
+from mlflow_sysmetrics.command import RunCommand
 from mlflow_sysmetrics.cpu_share import cpu_share
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts import cpuinfo, drm, nvidia_smi
 from mlflow_sysmetrics.facts.clouds import cloud
-from mlflow_sysmetrics.facts.command import RunCommand
 from mlflow_sysmetrics.facts.containers import container
 from mlflow_sysmetrics.facts.values import Cores, Memory
 from mlflow_sysmetrics.host import Host

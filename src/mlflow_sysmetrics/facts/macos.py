@@ -13,8 +13,8 @@ from typing import Any
 
 import psutil
 
+from mlflow_sysmetrics.command import RunCommand
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.facts.command import RunCommand
 from mlflow_sysmetrics.facts.values import Cores, Gpu, GpuReport, Memory
 from mlflow_sysmetrics.host import Host
 

@@ -1,17 +1,18 @@
 """NVIDIA GPUs through nvidia-smi, for where NVML does not load.
 
 Source:  nvidia-smi --query-gpu, in NVML's order. It does not tell the CUDA version in that form.
+MIG:     it lists no slices in that form: a sliced GPU is shown as one.
 Absent:  nvidia-smi is not installed, or says "No devices were found".
 Check:   nvidia-smi --query-gpu=name,uuid,memory.total,driver_version --format=csv,noheader,nounits
 """
 
 from __future__ import annotations
 
+from mlflow_sysmetrics.command import CommandFailed, CommandMissing, RunCommand
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.facts.command import CommandFailed, CommandMissing, RunCommand
 from mlflow_sysmetrics.facts.values import Gpu, GpuReport
 from mlflow_sysmetrics.host import Host
-from mlflow_sysmetrics.visible_gpus import mig_entries, visible_gpus
+from mlflow_sysmetrics.visible_gpus import GpuId, select_gpus
 
 _COMMAND = (
     "nvidia-smi",
@@ -24,7 +25,7 @@ _NO_OWN_MEMORY = ("[N/A]", "N/A", "[Not Supported]", "Not Supported")
 
 
 def gpus(host: Host, run: RunCommand) -> GpuReport:
-    """Returns the visible GPUs that nvidia-smi lists.
+    """Returns the GPUs that are watched, of those that nvidia-smi lists.
 
     Raises:
         Unavailable: it failed, or the device nodes are there without it.
@@ -39,10 +40,20 @@ def gpus(host: Host, run: RunCommand) -> GpuReport:
         if _NO_DEVICES in error.output:
             return GpuReport()
         raise
-    indices = visible_gpus(host.environ, [gpu.uuid or "" for gpu in listed])
-    if not indices and mig_entries(host.environ):
-        raise Unavailable("nvidia-smi does not list the MIG device that CUDA_VISIBLE_DEVICES names")
-    return GpuReport(gpus=tuple(listed[index] for index in indices), conclusive=bool(listed))
+    selection = select_gpus(
+        host.environ,
+        host.gpus,
+        [GpuId(index, gpu.uuid or "") for index, gpu in enumerate(listed)],
+        same_model=len({gpu.name for gpu in listed}) <= 1,
+        driver=listed[0].driver if listed else None,
+    )
+    if listed and selection.gaps and not selection.chosen:
+        raise Unavailable(f"nvidia-smi: {', '.join(selection.gaps)}")
+    return GpuReport(
+        gpus=tuple(listed[one.index] for one in selection.chosen),
+        problems=selection.gaps if listed else (),
+        conclusive=bool(selection.chosen),
+    )
 
 
 def parse_gpus(text: str) -> tuple[Gpu, ...]:
@@ -53,7 +64,7 @@ def parse_gpus(text: str) -> tuple[Gpu, ...]:
     """
     if _NO_DEVICES in text:
         return ()
-    gpus_found = []
+    gpus_found: list[Gpu] = []
     for line in text.strip().splitlines():
         fields = [field.strip() for field in line.split(",")]
         try:
@@ -62,8 +73,9 @@ def parse_gpus(text: str) -> tuple[Gpu, ...]:
             raise Unavailable("nvidia-smi printed no list of GPUs") from error
         memory_bytes = int(mebibytes) * 2**20 if mebibytes.isdecimal() else None
         unified = mebibytes in _NO_OWN_MEMORY
+        place = len(gpus_found)
         gpus_found.append(
-            Gpu(name=name, memory_bytes=memory_bytes, unified=unified, uuid=uuid, driver=driver)
+            Gpu(name=name, memory_bytes=memory_bytes, unified=unified, uuid=uuid, driver=driver, index=place)
         )
     if not gpus_found:
         raise Unavailable("nvidia-smi printed nothing")

@@ -3,43 +3,50 @@
 Source:  nvmlDeviceGetName, ...GetUUID, ...GetMemoryInfo, nvmlSystemGetDriverVersion and
          nvmlSystemGetCudaDriverVersion_v2, through nvidia-ml-py.
 Absent:  no NVML library: there is no NVIDIA driver here.
-MIG:     a sliced GPU is shown as its slices, whose names carry the profile ("... MIG 3g.40gb").
+MIG:     of a sliced GPU the slices that CUDA shows; their names carry the profile ("... MIG 3g.40gb").
 Never:   nvmlShutdown. NVML counts its users per process, and another one may still need it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mlflow_sysmetrics.command import RunCommand
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.facts.command import RunCommand
 from mlflow_sysmetrics.facts.values import Gpu, GpuReport
 from mlflow_sysmetrics.host import Host
-from mlflow_sysmetrics.visible_gpus import mig_entries, visible_gpus
+from mlflow_sysmetrics.visible_gpus import GpuId, SliceId, select_gpus
 
 _MIG_ENABLED = 1
+# By name: the bindings have a class for each of NVML's errors. Their own words do not say what helps.
+_REASONS = {
+    "NVMLError_DriverNotLoaded": "driver not loaded: load it (modprobe nvidia)",
+    "NVMLError_GpuIsLost": "GPU is lost: reset it or reboot",
+    "NVMLError_LibRmVersionMismatch": "driver/library version mismatch: reload the driver or reboot",
+    "NVMLError_NoPermission": "no permission: this user needs to read and write /dev/nvidia*",
+    "NVMLError_ResetRequired": "GPU needs a reset: nvidia-smi --gpu-reset, or reboot",
+    # The bindings decode what a driver leaves in the buffer of a name that it does not have.
+    "UnicodeDecodeError": "its name cannot be read",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class _Device:
-    """One physical GPU, or the reason why it does not answer."""
+    """One physical GPU and its slices; where it does not say what it is, the reason."""
 
-    gpu: Gpu | None
-    slices: tuple[Gpu, ...] = ()
+    identity: GpuId
+    gpu: Gpu | None = None
+    slices: Mapping[SliceId, Gpu] = field(default_factory=dict)
     problem: str = ""
-
-    @property
-    def uuid(self) -> str:
-        return (self.gpu and self.gpu.uuid) or ""
 
 
 def gpus(host: Host, run: RunCommand) -> GpuReport:  # noqa: ARG001 - the contract of a GPU source
-    """Returns the visible GPUs that NVML lists.
+    """Returns the GPUs that are watched, of those that NVML lists.
 
     Raises:
-        Unavailable: NVML is installed but does not work.
+        Unavailable: NVML is installed but does not work, or lists no slice of the name that CUDA is given.
     """
     try:
         nvml = host.load_nvml()
@@ -47,78 +54,84 @@ def gpus(host: Host, run: RunCommand) -> GpuReport:  # noqa: ARG001 - the contra
         return GpuReport()
     try:
         nvml.nvmlInit()
-        devices = [_device(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
+        driver = _ask(nvml, "nvmlSystemGetDriverVersion")
+        devices = [_device(nvml, index, driver) for index in range(nvml.nvmlDeviceGetCount())]
     except nvml.NVMLError_LibraryNotFound:
         return GpuReport()
     except nvml.NVMLError as error:
-        raise Unavailable(f"NVML: {error}") from error
-    return _report(host, devices, _cuda(nvml))
+        raise Unavailable(f"NVML: {_reason(error)}") from error
+    return _report(host, devices, driver, _cuda(nvml)) if devices else GpuReport()
 
 
-def _report(host: Host, devices: list[_Device], cuda: str | None) -> GpuReport:
-    uuids = [device.uuid for device in devices]
-    parents = {piece.uuid or "": index for index, device in enumerate(devices) for piece in device.slices}
-    indices = visible_gpus(host.environ, uuids, mig_parents=parents)
-    named = mig_entries(host.environ)
-    if devices and not indices and named:
-        raise Unavailable("NVML does not list the MIG device that CUDA_VISIBLE_DEVICES names")
-    visible = [devices[index] for index in indices]
+def _report(host: Host, devices: Sequence[_Device], driver: str | None, cuda: str | None) -> GpuReport:
+    selection = select_gpus(
+        host.environ,
+        host.gpus,
+        [device.identity for device in devices],
+        same_model=len({device.gpu.name for device in devices if device.gpu}) <= 1,
+        driver=driver,
+    )
+    if selection.gaps and not selection.chosen:
+        raise Unavailable(f"NVML: {', '.join(selection.gaps)}")
+    found: list[Gpu] = []
+    problems = list(selection.gaps)
+    for one in selection.chosen:
+        device = devices[one.index]
+        gpu = device.gpu if one.slice is None else device.slices[one.slice]
+        if gpu is None:
+            problems.append(device.problem)
+        else:
+            found.append(gpu)
     return GpuReport(
-        gpus=tuple(gpu for device in visible for gpu in _shown(device, named)),
-        cuda=cuda if visible else None,
-        problems=tuple(device.problem for device in visible if device.problem),
-        conclusive=bool(devices),
+        gpus=tuple(found),
+        cuda=cuda if selection.chosen else None,
+        problems=tuple(problems),
+        conclusive=bool(selection.chosen),  # else GPUs of another vendor may be there
     )
 
 
-def _shown(device: _Device, named: tuple[str, ...]) -> Iterator[Gpu]:
-    """Yields the slices of a MIG GPU, only those that are named if any is, or else the GPU itself."""
-    if device.slices:
-        yield from (piece for piece in device.slices if not named or (piece.uuid or "").startswith(named))
-    elif device.gpu is not None:
-        yield device.gpu
-
-
-def _device(nvml: Any, index: int) -> _Device:  # noqa: ANN401 - nvidia-ml-py ships no types
+def _device(nvml: Any, index: int, driver: str | None) -> _Device:  # noqa: ANN401 - nvidia-ml-py ships no types
     try:
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
-        gpu = _gpu(nvml, handle)
     except nvml.NVMLError as error:
-        return _Device(None, problem=f"GPU {index}: {error}")
-    return _Device(gpu, slices=tuple(_gpu(nvml, piece) for piece in _mig_handles(nvml, handle)))
+        return _Device(GpuId(index, ""), problem=f"GPU {index}: {_reason(error)}")
+    gpu, problem = None, ""
+    uuid = _ask(nvml, "nvmlDeviceGetUUID", handle) or ""
+    try:
+        name = _text(nvml.nvmlDeviceGetName(handle))
+        gpu = _gpu(nvml, handle, Gpu(name=name, uuid=uuid or None, driver=driver, index=index))
+    except (nvml.NVMLError, UnicodeDecodeError) as error:
+        name, problem = "NVIDIA GPU", f"GPU {index}: {_reason(error)}"
+    mode = _ask(nvml, "nvmlDeviceGetMigMode", handle)
+    if not mode or mode[0] != _MIG_ENABLED:
+        return _Device(GpuId(index, uuid), gpu, problem=problem)
+    slices = dict(_slices(nvml, handle, Gpu(name=name, driver=driver, index=index)))
+    return _Device(GpuId(index, uuid, tuple(slices), mig=True), gpu, slices, problem)
 
 
-def _gpu(nvml: Any, handle: Any) -> Gpu:  # noqa: ANN401 - nvidia-ml-py ships no types
-    name = _text(nvml.nvmlDeviceGetName(handle))
-    memory_bytes, unified = _memory(nvml, handle)
-    return Gpu(
-        name=name,
-        memory_bytes=memory_bytes,
-        unified=unified,
-        uuid=_ask(nvml, "nvmlDeviceGetUUID", handle),
-        driver=_ask(nvml, "nvmlSystemGetDriverVersion"),
-    )
+def _slices(nvml: Any, handle: Any, parent: Gpu) -> Iterator[tuple[SliceId, Gpu]]:  # noqa: ANN401 - nvidia-ml-py ships no types
+    for place in range(_ask(nvml, "nvmlDeviceGetMaxMigDeviceCount", handle) or 0):
+        piece = _ask(nvml, "nvmlDeviceGetMigDeviceHandleByIndex", handle, place)
+        if piece is None:  # places without a slice are "not found"
+            continue
+        uuid = _ask(nvml, "nvmlDeviceGetUUID", piece)
+        if not uuid:  # one without a name cannot be told from others, and no collector shows it
+            continue
+        name = _ask(nvml, "nvmlDeviceGetName", piece) or f"{parent.name} MIG"
+        ids = (_ask(nvml, f"nvmlDeviceGet{kind}InstanceId", piece) for kind in ("Gpu", "Compute"))
+        identity = SliceId(uuid, *(-1 if number is None else number for number in ids))
+        yield identity, _gpu(nvml, piece, Gpu(name=name, uuid=uuid, driver=parent.driver, index=parent.index))
 
 
-def _memory(nvml: Any, handle: Any) -> tuple[int | None, bool]:  # noqa: ANN401 - nvidia-ml-py ships no types
-    """Returns bytes and whether they are the host's own: GB10, Thor and Orin say "not supported", or 0."""
+def _gpu(nvml: Any, handle: Any, named: Gpu) -> Gpu:  # noqa: ANN401 - nvidia-ml-py ships no types
+    """Adds the memory of a device; GB10, Thor and Orin, which use the host's, say "not supported", or 0."""
     try:
         total = int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
     except nvml.NVMLError_NotSupported:
-        return None, True
+        return replace(named, unified=True)
     except nvml.NVMLError:
-        return None, False
-    return (total, False) if total else (None, True)
-
-
-def _mig_handles(nvml: Any, handle: Any) -> Iterator[Any]:  # noqa: ANN401 - nvidia-ml-py ships no types
-    mode = _ask(nvml, "nvmlDeviceGetMigMode", handle)
-    if not mode or mode[0] != _MIG_ENABLED:
-        return
-    for index in range(_ask(nvml, "nvmlDeviceGetMaxMigDeviceCount", handle) or 0):
-        piece = _ask(nvml, "nvmlDeviceGetMigDeviceHandleByIndex", handle, index)
-        if piece is not None:  # places without a slice are "not found"
-            yield piece
+        return named
+    return replace(named, memory_bytes=total) if total else replace(named, unified=True)
 
 
 def _cuda(nvml: Any) -> str | None:  # noqa: ANN401 - nvidia-ml-py ships no types
@@ -127,11 +140,16 @@ def _cuda(nvml: Any) -> str | None:  # noqa: ANN401 - nvidia-ml-py ships no type
     return f"{version // 1000}.{version % 1000 // 10}" if version else None
 
 
+def _reason(error: Exception) -> str:
+    """Returns what went wrong and, where one is known, what helps."""
+    return _REASONS.get(type(error).__name__, str(error))
+
+
 def _ask(nvml: Any, function: str, *arguments: Any) -> Any:  # noqa: ANN401 - nvidia-ml-py ships no types
     """Returns what an NVML function does, or None where this driver or these bindings do not have it."""
     try:
         answer = getattr(nvml, function)(*arguments)
-    except (nvml.NVMLError, AttributeError):
+    except (nvml.NVMLError, AttributeError, UnicodeDecodeError):
         return None
     return _text(answer) if isinstance(answer, bytes) else answer
 

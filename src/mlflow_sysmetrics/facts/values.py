@@ -38,6 +38,7 @@ class Gpu:
         unified: it has none of its own and uses the host's.
         uuid: as the vendor's tools write it.
         driver: version of its driver.
+        index: its place in the vendor's own order, NVML's for instance; a slice has that of its GPU.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Gpu:
     unified: bool = False
     uuid: str | None = None
     driver: str | None = None
+    index: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +54,7 @@ class GpuReport:
     """What one source, or all of them, found.
 
     Attributes:
-        gpus: those that the job may use.
+        gpus: those that are watched, in the order of their ordinals.
         cuda: newest CUDA version that the driver supports.
         problems: what could not be found out, one short clause each.
         conclusive: no other source need be asked, even if there are no GPUs here.

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from mlflow_sysmetrics.collectors.catalogue.memory import SWAP_USAGE
 from mlflow_sysmetrics.collectors.cpu_linux import CpuLinux
 from mlflow_sysmetrics.collectors.disk import Disk
 from mlflow_sysmetrics.collectors.memory_linux import MemoryLinux
+from mlflow_sysmetrics.collectors.torch_allocator import TorchAllocator
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.host import DiskUsage, Host
 from mlflow_sysmetrics.samples import DEFAULT_FAMILIES, Family, Kind, Sample
@@ -34,8 +35,14 @@ UNITS = {
     "threads": "_threads",
     "files": "_files",
     "processes": "_children",
+    "deg C": "_celsius",
+    "MHz": "_megahertz",
+    "rows": "_rows",
 }
 MOST_SERIES = 26  # of a node by default, GPUs apart: what a tab of charts and a tracking server bear
+
+# Sizes of filesystems come from a call; torch's account from the program, which may import torch later.
+NOT_FROM_FILES = (Disk, TorchAllocator)
 
 every_collector = pytest.mark.parametrize("collector", LINUX, ids=lambda collector: collector.__name__)
 
@@ -122,7 +129,9 @@ def assert_described(sample: Sample, collector: type[Collector]) -> None:
     assert re.fullmatch(r"[a-z0-9_]+", sample.key)
 
 
-@pytest.mark.parametrize("collector", [one for one in LINUX if one is not Disk], ids=lambda one: one.__name__)
+@pytest.mark.parametrize(
+    "collector", [one for one in LINUX if one not in NOT_FROM_FILES], ids=lambda one: one.__name__
+)
 def test_an_empty_machine_is_unavailable_with_a_reason(collector: type[Collector], tmp_path: Path) -> None:
     missing = FakeNvml(init_error=FakeNvml.NVMLError_LibraryNotFound("NVML Shared Library Not Found"))
     with pytest.raises(Unavailable, match=r"\w{4}"):
@@ -214,10 +223,31 @@ def test_the_numbers_are_exactly_those_without_cgroups_unless_a_limit_holds_the_
     assert limited or first + list(one.collect(1.0)) == with_groups
 
 
-@pytest.mark.parametrize("collectors", [LINUX, PORTABLE], ids=["linux", "portable"])
-def test_names_are_unique_over_all_collectors(collectors: tuple[type[Collector], ...]) -> None:
-    names = [metric.name for collector in collectors for metric in collector.metrics]
-    assert len(names) == len(set(names))
+every_system = pytest.mark.parametrize("collectors", [LINUX, PORTABLE], ids=["linux", "portable"])
+
+
+@every_system
+def test_a_name_stands_for_one_metric(collectors: tuple[type[Collector], ...]) -> None:
+    metrics = {metric for collector in collectors for metric in collector.metrics}
+    assert len({metric.name for metric in metrics}) == len(metrics)
+
+
+@every_system
+def test_only_what_a_gpu_has_has_several_sources(collectors: tuple[type[Collector], ...]) -> None:
+    """Every vendor's GPUs have the same names, and ordinals of their own."""
+    sources = Counter(metric for collector in collectors for metric in collector.metrics)
+    shared = [metric for metric, count in sources.items() if count > 1]
+    assert all(metric.name.startswith("gpu_{i}_") for metric in shared)
+
+
+@every_host
+def test_no_two_collectors_of_a_machine_yield_the_same_series(recorded: Path, tmp_path: Path) -> None:
+    host = revive(recorded, tmp_path / "root")
+    built = [one for one in (build(kind, host) for kind in LINUX) if not isinstance(one, Unavailable)]
+    for second in (0, 1):
+        keys = Counter(sample.key for one in built for sample in one.collect(float(second)))
+        assert set(keys.values()) <= {1}
+        advance(recorded, tmp_path / "root")
 
 
 def test_no_system_has_a_metric_that_linux_lacks() -> None:

@@ -1,95 +1,205 @@
-"""NVIDIA's collector when devices misbehave. The ordinary case is in the golden files."""
+"""NVIDIA's collectors where devices differ, answer nothing, or are built anew."""
 
 from __future__ import annotations
 
-import importlib
-from pathlib import Path
+import gc
+import math
+import os
 
 import pytest
+from nvidia_machines import HOPPER, SLICE, ampere, collector, hopper, host, sliced, tick
 
-from fake_nvml import FakeGpu, FakeNvml
+from fake_gpu import CODES, ERRORS, UNSUPPORTED
+from fake_nvml import FakeGpu, FakeNvml, Process
 from mlflow_sysmetrics.collectors.nvidia import Nvidia
+from mlflow_sysmetrics.collectors.nvidia_profile import NvidiaProfile
+from mlflow_sysmetrics.daemon.probe import Probe
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.samples import Kind
 
-LOST = FakeNvml.NVMLError_GpuIsLost("GPU is lost")
-UNSUPPORTED = FakeNvml.NVMLError_NotSupported("Not Supported")
-GOOD = FakeGpu("H200", "GPU-a", 1000, 500, 87, 100_000, 700_000)
-
-
-def collector(nvml: FakeNvml, **environ: str) -> Nvidia:
-    return Nvidia(Host(root=Path("/nowhere"), environ=environ, load_nvml=lambda: nvml))
+both = pytest.mark.parametrize("kind", [Nvidia, NvidiaProfile])
+MOST_SERIES = 12  # of a device by default: what a tab of charts bears
 
 
-def keys(one: Nvidia, now: float = 0) -> list[str]:
-    return [sample.key.removeprefix("gpu_") for sample in one.collect(now)]
+@pytest.mark.parametrize("gpu", [hopper(), ampere(), sliced()], ids=["hopper", "ampere", "slices"])
+def test_a_device_has_no_more_series_than_the_tab_bears(gpu: FakeGpu) -> None:
+    one = collector(FakeNvml(gpu))
+    tick(one, 0)
+    first = [sample for sample in one.collect(1) if sample.key.startswith("gpu_0_")]
+    assert len([sample for sample in first if sample.kind is not Kind.EVENTS]) <= MOST_SERIES
 
 
-def test_one_unsupported_reading_costs_no_other() -> None:
-    gpu = FakeGpu("A10", "GPU-a", 1000, 500, UNSUPPORTED, 100_000, UNSUPPORTED)
-    assert keys(collector(FakeNvml(gpu))) == [
-        "0_memory_usage_megabytes",
-        "0_memory_usage_percentage",
-        "0_power_usage_watts",
-    ]
+def test_a_virtual_gpu_without_power_has_the_rest() -> None:
+    gpu = FakeGpu("A10-8Q", "GPU-v", 1000, 500, 33, UNSUPPORTED, UNSUPPORTED, temperature=UNSUPPORTED)
+    one = collector(FakeNvml(gpu))
+    found = tick(one)
+    assert found.keys() >= {"0_utilization_percentage", "0_memory_usage_percentage"}
+    assert not [key for key in found if "power" in key or "energy" in key or "temperature" in key]
+    (gap,) = one.gaps
+    assert gap.startswith("gpu_0 power, power limit, energy, temperature,")
+    assert gap.endswith(": not supported by this device")
+
+
+@pytest.mark.parametrize("total", [0, UNSUPPORTED, 2**64 - 1])
+def test_unified_memory_has_no_size_but_what_the_job_holds_of_it(total: int | Exception) -> None:
+    found = tick(collector(FakeNvml(hopper(memory_bytes=total, memory_used_bytes=500))))
+    assert not [key for key in found if "memory_usage" in key]
+    assert found["0_process_memory_megabytes"] == 40_000
+
+
+def test_a_device_that_answers_nothing_stays_unread_and_says_so() -> None:
+    """As Jetson Orin: one device is listed, and no question about it is supported."""
+    nvml = FakeNvml(FakeGpu("Orin", "GPU-o", UNSUPPORTED, 0, UNSUPPORTED, UNSUPPORTED, UNSUPPORTED))
+    nvml.fail("nvmlDeviceGetComputeRunningProcesses", 3)
+    nvml.fail("nvmlDeviceGetComputeRunningProcesses_v2", 3)
+    nvml.fail("nvmlEventSetCreate", 3)
+    one = collector(nvml)
+    asked = [sum(nvml.calls.values()) for now in range(100) if not tick(one, now)]
+    assert len(asked) == 100
+    assert asked[-1] == asked[0]
+    assert one.gaps[0].startswith("gpu_0 XID errors, utilization, power,")
 
 
 def test_what_is_unsupported_is_asked_again_only_after_ten_minutes() -> None:
-    nvml = FakeNvml(FakeGpu("A10", "GPU-a", 1000, 500, UNSUPPORTED, 100_000, 700_000))
-    asked: list[int] = []
-    ask = nvml.nvmlDeviceGetUtilizationRates
-    nvml.nvmlDeviceGetUtilizationRates = lambda handle: asked.append(1) or ask(handle)  # type: ignore[method-assign]
+    nvml = FakeNvml(hopper(utilization=UNSUPPORTED))
     one = collector(nvml)
     for now in range(1300):
-        keys(one, now)
-    assert len(asked) == 3
+        tick(one, now)
+    assert nvml.calls["nvmlDeviceGetUtilizationRates"] == 3
 
 
-def test_a_device_that_is_lost_does_not_take_the_others_along() -> None:
-    lost = FakeGpu("H200", "GPU-b", LOST, 0, LOST, LOST, LOST)
-    found = keys(collector(FakeNvml(lost, GOOD)))
-    assert {key[0] for key in found} == {"1"}
-    assert len(found) == 5
+def test_what_is_in_trouble_is_asked_ever_more_seldom_and_at_least_every_five_minutes() -> None:
+    nvml = FakeNvml(hopper(utilization=ERRORS[999]("Unknown Error")))
+    one = collector(nvml)
+    asked = []
+    for now in range(1400):
+        before = nvml.calls["nvmlDeviceGetUtilizationRates"]
+        tick(one, now)
+        if nvml.calls["nvmlDeviceGetUtilizationRates"] > before:
+            asked.append(now)
+    assert asked == [0, 1, 3, 7, 15, 31, 63, 127, 255, 511, 811, 1111]
 
 
-def test_when_no_device_answers_the_collector_says_so_to_be_built_anew() -> None:
-    lost = FakeGpu("H200", "GPU-b", LOST, 0, LOST, LOST, LOST)
-    with pytest.raises(Unavailable, match="no device answers"):
-        keys(collector(FakeNvml(lost)))
+def test_a_clock_that_is_set_back_keeps_nothing_waiting() -> None:
+    nvml = FakeNvml(hopper())
+    one = collector(nvml)
+    tick(one, 1e6)
+    nvml.fail("nvmlDeviceGetTemperatureV", 999)
+    tick(one, 1e6 + 1)
+    nvml.faults.clear()
+    assert "0_temperature_celsius" in tick(one, 5.0)
 
 
-def test_a_memory_of_no_size_gives_no_percentage() -> None:
-    assert "0_memory_usage_percentage" not in keys(collector(FakeNvml(FakeGpu("GB10", "GPU-a", 0, 500))))
+def test_the_lack_of_a_right_is_named() -> None:
+    nvml = FakeNvml(hopper())
+    nvml.fail("nvmlDeviceGetTotalEccErrors", 4)
+    one = collector(nvml)
+    tick(one)
+    assert one.gaps == ("gpu_0 ECC errors: no permission",)
 
 
-@pytest.mark.parametrize("hidden", ["", "-1", "7"])
-def test_hidden_devices_are_not_read(hidden: str) -> None:
-    with pytest.raises(Unavailable, match="that this job may see"):
-        collector(FakeNvml(GOOD), CUDA_VISIBLE_DEVICES=hidden)
+def test_the_health_of_the_collector_names_what_is_missing_and_forgets_it() -> None:
+    nvml = FakeNvml(hopper())
+    probe = Probe(Nvidia, host(nvml), transparent=True)
+    probe.read(0.0)
+    assert probe.health == "ok"
+    nvml.fail("nvmlDeviceGetPowerUsage", 999)
+    probe.read(1.0)
+    assert probe.health == "ok, but gpu_0 power, power limit: NVML error 999"
+    nvml.faults.clear()
+    probe.read(2.0)
+    assert probe.health == "ok"
 
 
-def test_no_device_at_all() -> None:
-    with pytest.raises(Unavailable, match=r"NVML: no device$"):
-        collector(FakeNvml())
+@both
+def test_a_forked_child_builds_its_own(kind: type[Nvidia], monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = FakeNvml(hopper())
+    one = collector(nvml, kind)
+    tick(one)
+    asked = nvml.calls.copy()
+    own = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: own + 1)
+    with pytest.raises(Unavailable, match="before this process was forked"):
+        tick(one, 1)
+    del one
+    gc.collect()
+    assert nvml.calls == asked, "NVML is the parent's"
 
 
-def test_a_driver_that_does_not_run_is_named() -> None:
-    error = FakeNvml.NVMLError_DriverNotLoaded("Driver Not Loaded")
-    with pytest.raises(Unavailable, match="NVML: Driver Not Loaded"):
-        collector(FakeNvml(init_error=error))
+@both
+def test_a_collector_that_is_built_anew_leaves_nothing_behind(kind: type[Nvidia]) -> None:
+    nvml = FakeNvml(hopper(), sliced())
+    probe = Probe(kind, host(nvml), transparent=True)
+    for now in range(10):
+        probe.read(float(now))
+        if not now:
+            held = len(nvml.live)
+        probe.renew()
+        assert not nvml.live, now
+    assert held > 0
+    assert nvml.calls["nvmlShutdown"] == 0
 
 
-def test_bindings_that_are_missing_are_named() -> None:
-    def missing() -> FakeNvml:
-        raise ImportError("No module named 'pynvml'")
+@both
+@pytest.mark.parametrize("code", CODES)
+def test_what_cannot_be_freed_is_left(kind: type[Nvidia], code: int) -> None:
+    nvml = FakeNvml(hopper())
+    one = collector(nvml, kind)
+    tick(one)
+    nvml.fail("nvmlEventSetFree", code)
+    nvml.fail("nvmlGpmSampleFree", code)
+    del one
+    assert nvml.live
 
-    with pytest.raises(Unavailable, match="nvidia-ml-py cannot be imported"):
-        Nvidia(Host(load_nvml=missing))
+
+def test_only_devices_of_the_job_are_read_where_that_is_asked() -> None:
+    ours, theirs = hopper("GPU-a"), hopper("GPU-b", processes=[Process(1, 1000)])
+    one = collector(FakeNvml(ours, theirs), gpus="process")
+    assert {key[0] for key in tick(one, 0)} == {"0"}
+    ours.processes, theirs.processes = (), [Process(os.getpid(), 2_000_000)]
+    assert {key[0] for key in tick(one, 1)} == {"0"}, "looked at every ten seconds"
+    assert {key[0] for key in tick(one, 10)} == {"1"}
 
 
-def test_the_fake_has_the_names_of_the_real_module() -> None:
-    pynvml = importlib.import_module("pynvml")
-    for name in dir(FakeNvml):
-        if name.lower().startswith("nvml"):
-            assert hasattr(pynvml, name), name
-    assert issubclass(pynvml.NVMLError_NotSupported, pynvml.NVMLError)
+@pytest.mark.parametrize(("code", "lost"), [(999, False), (15, True)])
+def test_while_nobody_says_who_uses_a_device_it_is_read_as_before(code: int, lost: bool) -> None:
+    nvml = FakeNvml(hopper())
+    one = collector(nvml, gpus="process")
+    tick(one, 0)
+    nvml.fail("nvmlDeviceGetComputeRunningProcesses", code)
+    assert bool(tick(one, 10)) is not lost
+    assert any("NVML error" in gap for gap in one.gaps)
+    nvml.faults.clear()
+    tick(one, 20)
+    assert tick(one, 21)
+    assert not one.gaps
+
+
+@pytest.mark.parametrize("nothing", [2**32 - 1, 2**64 - 1, -1, math.nan, math.inf])
+def test_not_available_is_never_a_value(nothing: float) -> None:
+    gpu = hopper(
+        utilization=2**32 - 1,
+        memory_utilization=2**32 - 1,
+        memory_used_bytes=nothing,
+        power_milliwatts=nothing,
+        energy_millijoules=nothing,
+        temperature=nothing,
+        processes=[Process(os.getpid(), nothing)],
+        ecc_corrected=nothing,
+        remapped_rows=nothing,
+        fields=dict.fromkeys((74, 75, 77, 82), nothing),
+    )
+    one = collector(FakeNvml(gpu))
+    for now in range(3):
+        assert tick(one, now).keys() <= {"0_xid_errors"}
+
+
+def test_a_process_that_does_not_tell_what_it_holds_leaves_no_sum() -> None:
+    processes = [Process(os.getpid(), 1_000_000), Process(os.getpid(), None)]
+    assert "0_process_memory_megabytes" not in tick(collector(FakeNvml(hopper(processes=processes))))
+
+
+def test_slices_and_gpus_of_one_host_have_ordinals_of_their_own() -> None:
+    found = tick(collector(FakeNvml(hopper(), sliced()), CUDA_VISIBLE_DEVICES=f"{SLICE},{HOPPER}"))
+    assert found["0_memory_usage_megabytes"] == 5_000
+    assert found["1_memory_usage_megabytes"] == 40_000

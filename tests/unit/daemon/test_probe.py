@@ -176,3 +176,25 @@ def test_an_absent_source_that_appears_is_no_news(caplog: pytest.LogCaptureFixtu
         collector.error = None if now else Unavailable("not yet")  # type: ignore[assignment]
         probe.read(now)
     assert caplog.records == []
+
+
+def test_what_comes_to_be_missing_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "mlflow_sysmetrics")
+    collector = scripted(level=1)
+    probe = Probe(collector, Host())
+    for now in range(10):
+        collector.gaps = ("gpu_1 is lost",) if now % 2 else ()
+        probe.read(now)
+    assert [record.message for record in caplog.records] == [
+        f"mlflow-sysmetrics: Collector {probe.name}: gpu_1 is lost."
+    ]
+
+
+def test_gaps_that_are_others_each_time_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "mlflow_sysmetrics")
+    collector = scripted(level=1)
+    probe = Probe(collector, Host())
+    for now in range(200):
+        collector.gaps = (f"garbage {now}",)
+        probe.read(now)
+    assert len(caplog.records) == 50

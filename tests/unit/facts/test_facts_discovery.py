@@ -15,10 +15,10 @@ import pytest
 from facts_machines import NO_NVML, machine, printed, tools
 
 from fake_nvml import FakeGpu, FakeNvml
+from mlflow_sysmetrics.command import CommandMissing, Commands, CommandTimeout
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts import HostFacts, host_facts, linux, macos, windows
 from mlflow_sysmetrics.facts.catalogue import FACTS, Fact
-from mlflow_sysmetrics.facts.command import CommandMissing, Commands, CommandTimeout
 from mlflow_sysmetrics.facts.contract import OperatingSystem, Sources, operating_system
 from mlflow_sysmetrics.host import Host
 
@@ -72,6 +72,7 @@ def test_a_linux_machine_with_two_gpus(tmp_path: Path) -> None:
         "sys.gpu_driver": "570.133.20",
         "sys.gpu_cuda": "12.8",
         "sys.gpu_uuid": "GPU-1,GPU-1",
+        "sys.gpu_index": "0,1",
     }
 
 

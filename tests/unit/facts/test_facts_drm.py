@@ -27,9 +27,21 @@ def card(index: int, vendor: str, device: str, **files: str) -> dict[str, str]:
     return {f"sys/class/drm/card{index}/device/{name}": text for name, text in known.items()}
 
 
-def report(root: Path, *cards: Mapping[str, str], **files: str) -> GpuReport:
+def kfd(node: int, minor: int, simds: int = 304, unique_id: int = 0) -> dict[str, str]:
+    """Returns one of ROCm's nodes; a processor's has neither SIMDs nor a render node."""
+    text = f"cpu_cores_count 0\nsimd_count {simds}\ndrm_render_minor {minor}\nunique_id {unique_id}\n"
+    return {f"sys/class/kfd/kfd/topology/nodes/{node}/properties": text}
+
+
+def slot(address: str) -> str:
+    return f"DRIVER=amdgpu\nPCI_CLASS=38000\nPCI_SLOT_NAME={address}\n"
+
+
+def report(
+    root: Path, *cards: Mapping[str, str], environ: Mapping[str, str] | None = None, **files: str
+) -> GpuReport:
     tree = {path: text for each in (*cards, files) for path, text in each.items()}
-    return drm.gpus(machine(root, tree), tools())
+    return drm.gpus(machine(root, tree, environ=environ), tools())
 
 
 def test_the_drivers_own_name_and_memory(tmp_path: Path) -> None:
@@ -37,7 +49,7 @@ def test_the_drivers_own_name_and_memory(tmp_path: Path) -> None:
         1, "1002", "74a1", product_name="AMD Instinct MI300X OAM\n", mem_info_vram_total="206141652992\n"
     )
     assert report(tmp_path, instinct).gpus == (
-        Gpu(name="AMD Instinct MI300X OAM", memory_bytes=206141652992),
+        Gpu(name="AMD Instinct MI300X OAM", memory_bytes=206141652992, index=0),
     )
 
 
@@ -50,11 +62,11 @@ def test_the_name_of_the_chip_and_its_revision(tmp_path: Path) -> None:
 def test_the_name_in_pci_ids(tmp_path: Path) -> None:
     files = {"usr/share/misc/pci.ids": PCI_IDS}
     found = report(tmp_path, card(0, "8086", "46a6"), card(1, "1002", "744c"), **files)
-    assert [gpu.name for gpu in found.gpus] == ["Intel Alder Lake-P GT2 [Iris Xe Graphics]", "AMD Navi 31"]
+    assert [gpu.name for gpu in found.gpus] == ["AMD Navi 31", "Intel Alder Lake-P GT2 [Iris Xe Graphics]"]
 
 
 def test_the_ids_where_no_name_is_known(tmp_path: Path) -> None:
-    assert report(tmp_path, card(0, "8086", "56a0")).gpus == (Gpu(name="Intel GPU [8086:56a0]"),)
+    assert report(tmp_path, card(0, "8086", "56a0")).gpus == (Gpu(name="Intel GPU [8086:56a0]", index=0),)
 
 
 def test_cards_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
@@ -75,4 +87,75 @@ def test_no_display_subsystem(tmp_path: Path) -> None:
 def test_garbage_names_nothing(tmp_path: Path) -> None:
     files = {"usr/share/libdrm/amdgpu.ids": "\x00\x01", "usr/share/misc/pci.ids": "1002\n"}
     found = report(tmp_path, card(0, "1002", "744c", mem_info_vram_total="much"), **files)
-    assert found.gpus == (Gpu(name="AMD GPU [1002:744c]"),)
+    assert found.gpus == (Gpu(name="AMD GPU [1002:744c]", index=0),)
+
+
+def test_cards_come_in_the_order_of_the_bus(tmp_path: Path) -> None:
+    late = card(0, "1002", "0083", uevent=slot("0000:83:00.0"))
+    early = card(1, "1002", "0003", uevent=slot("0000:03:00.0"))
+    names = [gpu.name for gpu in report(tmp_path, late, early).gpus]
+    assert names == ["AMD GPU [1002:0003]", "AMD GPU [1002:0083]"]
+
+
+@pytest.mark.parametrize(
+    ("unique_id", "uuid"),
+    [("4b2c1a9f8d3e6f7a", "GPU-4b2c1a9f8d3e6f7a"), ("b2c", "GPU-0000000000000b2c"), ("0", None), ("-", None)],
+)
+def test_the_uuid_is_that_of_rocm(tmp_path: Path, unique_id: str, uuid: str | None) -> None:
+    (gpu,) = report(tmp_path, card(0, "1002", "744c", unique_id=f"{unique_id}\n")).gpus
+    assert gpu.uuid == uuid
+
+
+def test_only_the_cards_that_hip_shows(tmp_path: Path) -> None:
+    environ = {"HIP_VISIBLE_DEVICES": "1"}
+    found = report(tmp_path, card(0, "1002", "0000"), card(1, "1002", "0001"), environ=environ)
+    assert [(gpu.name, gpu.index) for gpu in found.gpus] == [("AMD GPU [1002:0001]", 1)]
+
+
+def test_only_the_cards_that_level_zero_shows(tmp_path: Path) -> None:
+    own = card(0, "8086", "46a6", uevent=slot("0000:00:02.0"))
+    arc = card(1, "8086", "56a0", uevent=slot("0000:03:00.0"))
+    found = report(tmp_path, own, arc, environ={"ZE_AFFINITY_MASK": "0"})
+    assert [(gpu.name, gpu.index) for gpu in found.gpus] == [("Intel GPU [8086:56a0]", 1)]
+
+
+def test_a_selector_that_is_not_understood_is_a_problem_where_there_is_a_card(tmp_path: Path) -> None:
+    environ = {"ONEAPI_DEVICE_SELECTOR": "opencl:*"}
+    assert report(tmp_path / "bare", environ=environ) == GpuReport()
+    (problem,) = report(tmp_path / "arc", card(0, "8086", "56a0"), environ=environ).problems
+    assert problem.startswith("ONEAPI_DEVICE_SELECTOR=opencl:* is not understood")
+
+
+def test_amd_gpus_come_in_the_order_of_rocm(tmp_path: Path) -> None:
+    near = card(0, "1002", "0003", uevent=slot("0000:03:00.0")) | {
+        "sys/class/drm/card0/device/drm/renderD128/dev": "226:128\n"
+    }
+    far = card(1, "1002", "0083", uevent=slot("0000:83:00.0")) | {
+        "sys/class/drm/card1/device/drm/renderD129/dev": "226:129\n"
+    }
+    found = report(tmp_path, near, far, kfd(0, 0, simds=0), kfd(10, 128), kfd(9, 129))
+    assert [gpu.name for gpu in found.gpus] == ["AMD GPU [1002:0083]", "AMD GPU [1002:0003]"]
+
+
+def test_each_partition_of_a_card_is_a_device(tmp_path: Path) -> None:
+    instinct = card(
+        1,
+        "1002",
+        "74a1",
+        product_name="AMD Instinct MI300X OAM\n",
+        mem_info_vram_total="206141652992\n",
+        current_compute_partition="DPX\n",
+        unique_id="4b2c1a9f8d3e6f7a\n",
+    ) | {"sys/class/drm/card1/device/drm/renderD128/dev": "226:128\n"}
+    found = report(tmp_path, instinct, kfd(1, 128), kfd(2, 129, unique_id=0xBA), kfd(3, 130))
+    assert found.gpus == (
+        Gpu(name="AMD Instinct MI300X OAM DPX", uuid="GPU-4b2c1a9f8d3e6f7a", index=0),
+        Gpu(name="AMD Instinct MI300X OAM DPX", uuid="GPU-00000000000000ba", index=1),
+        Gpu(name="AMD Instinct MI300X OAM DPX", index=2),
+    )
+
+
+def test_a_device_of_rocms_without_a_card_keeps_its_place(tmp_path: Path) -> None:
+    known = card(1, "1002", "74a1") | {"sys/class/drm/card1/device/drm/renderD128/dev": "226:128\n"}
+    found = report(tmp_path, known, kfd(1, 127), kfd(2, 128))
+    assert [(gpu.name, gpu.index) for gpu in found.gpus] == [("AMD GPU", 0), ("AMD GPU [1002:74a1]", 1)]

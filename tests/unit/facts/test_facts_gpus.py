@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from facts_machines import NO_NVML, machine, printed, tools
 
 from fake_nvml import FakeGpu, FakeNvml
+from mlflow_sysmetrics.command import CommandFailed, CommandTimeout
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts import linux, nvml
-from mlflow_sysmetrics.facts.command import CommandFailed, CommandTimeout
 from mlflow_sysmetrics.facts.gpus import find_gpus, gpu_tags
 from mlflow_sysmetrics.facts.values import Gpu, GpuReport
 
@@ -79,7 +80,24 @@ def test_what_is_unknown_is_absent() -> None:
     assert tags == {"sys.gpu": "Intel GPU [8086:56a0]", "sys.gpu_count": "1"}
 
 
-def test_sixteen_uuids_are_cut_between_two() -> None:
+def test_an_unknown_uuid_keeps_its_place() -> None:
+    tags, _ = tags_and_reason(GpuReport(gpus=(Gpu(name="A"), Gpu(name="A", uuid="GPU-a"))))
+    assert tags["sys.gpu_uuid"] == "unknown,GPU-a"
+
+
+def test_the_index_of_each_gpu_in_the_order_of_their_ordinals() -> None:
+    tags, _ = tags_and_reason(GpuReport(gpus=(Gpu(name="A", index=2), Gpu(name="A", index=0))))
+    assert tags["sys.gpu_index"] == "2,0"
+
+
+def test_the_uuids_of_sixteen_gpus_are_abbreviated_as_cuda_takes_them() -> None:
+    gpus = tuple(Gpu(name="V100", uuid=f"GPU-{index:08x}-d72c-4106-c12f-20bd9faed9f6") for index in range(16))
+    tags, _ = tags_and_reason(GpuReport(gpus=gpus))
+    assert len(tags["sys.gpu_uuid"]) < 250
+    assert tags["sys.gpu_uuid"].split(",") == [f"GPU-{index:08x}" for index in range(16)]
+
+
+def test_uuids_that_begin_alike_are_cut_between_two() -> None:
     gpus = tuple(Gpu(name="V100", uuid=f"GPU-{index:036d}") for index in range(16))
     tags, _ = tags_and_reason(GpuReport(gpus=gpus))
     assert len(tags["sys.gpu_uuid"]) < 250
@@ -95,14 +113,16 @@ def test_nvml_comes_before_the_tool(tmp_path: Path) -> None:
 def test_the_tool_answers_where_nvml_does_not_work(tmp_path: Path) -> None:
     tags, reason = found_on(tmp_path, fake=BROKEN, nvidia_smi=printed("nvidia_smi/two_a100.csv"))
     assert tags["sys.gpu"] == "2 x NVIDIA A100-SXM4-80GB"
-    assert reason == "NVML: Driver Not Loaded"
+    assert reason == "NVML: driver not loaded: load it (modprobe nvidia)"
 
 
 def test_intel_beside_a_broken_nvidia_driver_keeps_the_reason(tmp_path: Path) -> None:
     failed = CommandFailed("nvidia-smi", 9, printed("nvidia_smi/driver_not_loaded.txt"))
     tags, reason = found_on(tmp_path, fake=BROKEN, files=INTEL, nvidia_smi=failed)
     assert tags["sys.gpu"] == "Intel GPU [8086:56a0]"
-    assert reason == "NVML: Driver Not Loaded, nvidia-smi failed with exit code 9"
+    assert reason == (
+        "NVML: driver not loaded: load it (modprobe nvidia), nvidia-smi failed with exit code 9"
+    )
 
 
 def test_certainly_none_without_library_tool_and_card(tmp_path: Path) -> None:
@@ -120,9 +140,22 @@ def test_certainly_none_where_all_are_hidden(tmp_path: Path, listed: str) -> Non
     assert found_on(tmp_path, fake=fake, files=INTEL, environ=environ) == (NONE, "")
 
 
+def test_what_the_user_asks_for_is_shown_though_the_job_hides_all(tmp_path: Path) -> None:
+    environ = {"CUDA_VISIBLE_DEVICES": ""}
+    host = machine(tmp_path, environ=environ, nvml=FakeNvml(FakeGpu("Tesla T4", "GPU-1", 1)))
+    report = find_gpus(replace(host, gpus="all"), tools(), SOURCES)
+    assert [gpu.uuid for gpu in report.gpus] == ["GPU-1"]
+
+
 def test_certainly_none_where_an_invalid_index_hides_all(tmp_path: Path) -> None:
     fake = FakeNvml(FakeGpu("Tesla T4", "GPU-1", 1))
-    assert found_on(tmp_path, fake=fake, files=INTEL, environ={"CUDA_VISIBLE_DEVICES": "3"}) == (NONE, "")
+    assert found_on(tmp_path, fake=fake, environ={"CUDA_VISIBLE_DEVICES": "3"}) == (NONE, "")
+
+
+def test_what_hides_nvidias_gpus_does_not_hide_another_vendors(tmp_path: Path) -> None:
+    fake = FakeNvml(FakeGpu("Tesla T4", "GPU-1", 1))
+    tags, problem = found_on(tmp_path, fake=fake, files=INTEL, environ={"CUDA_VISIBLE_DEVICES": "3"})
+    assert (tags["sys.gpu"], problem) == ("Intel GPU [8086:56a0]", "")
 
 
 @pytest.mark.parametrize(

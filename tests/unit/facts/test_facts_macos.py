@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from facts_machines import machine, printed, tools
 
+from mlflow_sysmetrics.command import CommandFailed, CommandTimeout
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts import macos
-from mlflow_sysmetrics.facts.command import CommandFailed, CommandTimeout
 from mlflow_sysmetrics.facts.values import Gpu
 
 pytestmark = pytest.mark.unit

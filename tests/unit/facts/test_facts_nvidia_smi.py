@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from facts_machines import machine, printed, tools
 
+from mlflow_sysmetrics.command import CommandFailed, CommandTimeout
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts import nvidia_smi
-from mlflow_sysmetrics.facts.command import CommandFailed, CommandTimeout
 from mlflow_sysmetrics.facts.values import Gpu, GpuReport
 
 pytestmark = pytest.mark.unit
@@ -26,6 +26,7 @@ def test_one_gpu(tmp_path: Path) -> None:
             memory_bytes=143771 * 2**20,
             uuid="GPU-3f1c2a6e-8d5b-4a77-9c1e-6b0f2d9e4a10",
             driver="570.133.20",
+            index=0,
         ),
     )
 
@@ -53,13 +54,21 @@ def test_a_size_that_is_an_error_is_unknown(tmp_path: Path) -> None:
 
 
 def test_only_visible_gpus(tmp_path: Path) -> None:
-    found = report(tmp_path, printed("nvidia_smi/rtx4090_and_t1000.csv"), CUDA_VISIBLE_DEVICES="1")
-    assert [gpu.name for gpu in found.gpus] == ["NVIDIA T1000 8GB"]
+    found = report(tmp_path, printed("nvidia_smi/rtx4090_and_t1000.csv"), CUDA_VISIBLE_DEVICES="1,0")
+    assert [gpu.name for gpu in found.gpus] == ["NVIDIA T1000 8GB", "NVIDIA GeForce RTX 4090"]
 
 
 def test_an_unknown_slice_is_not_none(tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match="does not list the MIG device"):
+    with pytest.raises(
+        Unavailable, match="nvidia-smi: CUDA_VISIBLE_DEVICES names a MIG device that is not listed"
+    ):
         report(tmp_path, printed("nvidia_smi/one_h200.csv"), CUDA_VISIBLE_DEVICES="MIG-1")
+
+
+def test_the_order_of_different_models_is_doubtful(tmp_path: Path) -> None:
+    found = report(tmp_path, printed("nvidia_smi/rtx4090_and_t1000.csv"))
+    assert [gpu.index for gpu in found.gpus] == [0, 1]
+    assert [problem.rpartition(": ")[2] for problem in found.problems] == ["set CUDA_DEVICE_ORDER=PCI_BUS_ID"]
 
 
 @pytest.mark.parametrize("exit_code", [0, 6])

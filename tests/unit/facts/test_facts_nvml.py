@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -40,7 +41,15 @@ def test_the_fake_has_only_names_of_the_real_module() -> None:
 
 def test_one_gpu(tmp_path: Path) -> None:
     assert report(tmp_path, FakeNvml(H200)) == GpuReport(
-        gpus=(Gpu(name="NVIDIA H200", memory_bytes=150_754_820_096, uuid="GPU-aaaa", driver="570.133.20"),),
+        gpus=(
+            Gpu(
+                name="NVIDIA H200",
+                memory_bytes=150_754_820_096,
+                uuid="GPU-aaaa",
+                driver="570.133.20",
+                index=0,
+            ),
+        ),
         cuda="12.8",
         conclusive=True,
     )
@@ -49,27 +58,46 @@ def test_one_gpu(tmp_path: Path) -> None:
 def test_old_bindings_that_return_bytes(tmp_path: Path) -> None:
     fake = FakeNvml(FakeGpu(b"Tesla V100", b"GPU-dddd", 1), driver=b"418.87", cuda=10010)
     found = report(tmp_path, fake)
-    assert found.gpus == (Gpu(name="Tesla V100", memory_bytes=1, uuid="GPU-dddd", driver="418.87"),)
+    assert found.gpus == (Gpu(name="Tesla V100", memory_bytes=1, uuid="GPU-dddd", driver="418.87", index=0),)
     assert found.cuda == "10.1"
 
 
 def test_only_visible_gpus_in_their_order(tmp_path: Path) -> None:
-    found = report(tmp_path, FakeNvml(H200, T4), CUDA_VISIBLE_DEVICES="GPU-bbbb,0")
-    assert [gpu.name for gpu in found.gpus] == ["Tesla T4", "NVIDIA H200"]
+    found = report(tmp_path, FakeNvml(H200, T4), CUDA_VISIBLE_DEVICES="1,0", CUDA_DEVICE_ORDER="PCI_BUS_ID")
+    assert [(gpu.name, gpu.index) for gpu in found.gpus] == [("Tesla T4", 1), ("NVIDIA H200", 0)]
 
 
 def test_an_index_beyond_the_last_gpu_leaves_certainly_none(tmp_path: Path) -> None:
-    assert report(tmp_path, FakeNvml(H200), CUDA_VISIBLE_DEVICES="1") == GpuReport(conclusive=True)
+    assert report(tmp_path, FakeNvml(H200), CUDA_VISIBLE_DEVICES="1") == GpuReport()
 
 
 def test_cdi_containers_show_their_gpus(tmp_path: Path) -> None:
     assert report(tmp_path, FakeNvml(H200), NVIDIA_VISIBLE_DEVICES="void").gpus
 
 
+def test_the_order_of_different_models_is_doubtful(tmp_path: Path) -> None:
+    found = report(tmp_path, FakeNvml(H200, T4))
+    assert [gpu.name for gpu in found.gpus] == ["NVIDIA H200", "Tesla T4"]
+    assert [problem.rpartition(": ")[2] for problem in found.problems] == ["set CUDA_DEVICE_ORDER=PCI_BUS_ID"]
+
+
+def test_the_gpus_that_the_user_asks_for(tmp_path: Path) -> None:
+    host = machine(tmp_path, nvml=FakeNvml(H200, H200, T4), environ={"CUDA_VISIBLE_DEVICES": "0"})
+    found = nvml.gpus(replace(host, gpus="2,5"), tools())
+    assert [(gpu.name, gpu.index) for gpu in found.gpus] == [("Tesla T4", 2)]
+    assert found.problems == ("MLFLOW_SYSMETRICS_GPUS: 5 is none of this host's NVIDIA GPUs",)
+
+
+def test_asking_for_gpus_that_are_not_there_says_so(tmp_path: Path) -> None:
+    host = replace(machine(tmp_path, nvml=FakeNvml(H200)), gpus="5")
+    with pytest.raises(Unavailable, match="5 is none of this host's NVIDIA GPUs"):
+        nvml.gpus(host, tools())
+
+
 def test_an_unsupported_query_costs_only_itself(tmp_path: Path) -> None:
     lost = FakeNvml.NVMLError("Unknown Error")
     found = report(tmp_path, FakeNvml(FakeGpu("GRID A10-4Q", "GPU-a10", lost)))
-    assert found.gpus == (Gpu(name="GRID A10-4Q", uuid="GPU-a10", driver="570.133.20"),)
+    assert found.gpus == (Gpu(name="GRID A10-4Q", uuid="GPU-a10", driver="570.133.20", index=0),)
     assert found.problems == ()
 
 
@@ -83,7 +111,14 @@ def test_a_lost_gpu_costs_only_itself(tmp_path: Path) -> None:
     lost = FakeGpu(FakeNvml.NVMLError_GpuIsLost("GPU is lost"), "GPU-bbbb")
     found = report(tmp_path, FakeNvml(H200, lost))
     assert [gpu.name for gpu in found.gpus] == ["NVIDIA H200"]
-    assert found.problems == ("GPU 1: GPU is lost",)
+    assert found.problems == ("GPU 1: GPU is lost: reset it or reboot",)
+
+
+def test_a_gpu_whose_name_is_no_text_costs_only_itself(tmp_path: Path) -> None:
+    garbage = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+    found = report(tmp_path, FakeNvml(FakeGpu(garbage, "GPU-bbbb"), H200))
+    assert [gpu.name for gpu in found.gpus] == ["NVIDIA H200"]
+    assert found.problems == ("GPU 0: its name cannot be read",)
 
 
 def test_a_lost_gpu_that_is_hidden_is_no_problem(tmp_path: Path) -> None:
@@ -91,8 +126,38 @@ def test_a_lost_gpu_that_is_hidden_is_no_problem(tmp_path: Path) -> None:
     assert report(tmp_path, FakeNvml(H200, lost), CUDA_VISIBLE_DEVICES="0").problems == ()
 
 
+def test_a_lost_gpu_is_known_by_its_uuid(tmp_path: Path) -> None:
+    lost = FakeGpu(FakeNvml.NVMLError_GpuIsLost("GPU is lost"), "GPU-bbbb")
+    found = report(tmp_path, FakeNvml(H200, lost), CUDA_VISIBLE_DEVICES="GPU-bbbb,GPU-aaaa")
+    assert [gpu.name for gpu in found.gpus] == ["NVIDIA H200"]
+    assert found.problems == ("GPU 1: GPU is lost: reset it or reboot",)
+
+
 def test_a_sliced_gpu_is_shown_as_its_slices(tmp_path: Path) -> None:
-    assert [gpu.name for gpu in report(tmp_path, FakeNvml(SLICED)).gpus] == [piece.name for piece in SLICES]
+    found = report(tmp_path, FakeNvml(SLICED)).gpus
+    assert [(gpu.name, gpu.uuid, gpu.index) for gpu in found] == [
+        ("NVIDIA H100 80GB HBM3 MIG 3g.40gb", "MIG-1111", 0),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "MIG-2222", 0),
+    ]
+
+
+def test_an_old_driver_shows_one_slice(tmp_path: Path) -> None:
+    found = report(tmp_path, FakeNvml(SLICED, driver="535.183.01"))
+    assert [gpu.uuid for gpu in found.gpus] == ["MIG-1111"]
+
+
+def test_of_two_slices_in_one_gpu_instance_cuda_shows_one(tmp_path: Path) -> None:
+    class OneInstance(FakeNvml):
+        def nvmlDeviceGetGpuInstanceId(self, handle: object) -> int:  # noqa: ARG002, N802 - the real one's
+            return 0
+
+    assert [gpu.uuid for gpu in report(tmp_path, OneInstance(SLICED)).gpus] == ["MIG-1111"]
+
+
+def test_a_slice_without_a_name_bears_its_gpus(tmp_path: Path) -> None:
+    nameless = FakeGpu(FakeNvml.NVMLError("Unknown Error"), "MIG-3333", 1)
+    sliced = FakeGpu("NVIDIA A100-SXM4-40GB", "GPU-cccc", 1, slices=(nameless,))
+    assert [gpu.name for gpu in report(tmp_path, FakeNvml(sliced)).gpus] == ["NVIDIA A100-SXM4-40GB MIG"]
 
 
 def test_only_the_slice_that_is_named(tmp_path: Path) -> None:
@@ -101,7 +166,9 @@ def test_only_the_slice_that_is_named(tmp_path: Path) -> None:
 
 
 def test_an_unknown_slice_is_not_none(tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match="does not list the MIG device"):
+    with pytest.raises(
+        Unavailable, match=r"^NVML: CUDA_VISIBLE_DEVICES names a MIG device that is not listed$"
+    ):
         report(tmp_path, FakeNvml(H200), CUDA_VISIBLE_DEVICES="MIG-9999")
 
 
@@ -120,7 +187,20 @@ def test_no_bindings_are_no_problem(tmp_path: Path) -> None:
     assert nvml.gpus(Host(root=tmp_path, environ={}, load_nvml=missing), tools()) == GpuReport()
 
 
-def test_a_library_that_does_not_work_says_why(tmp_path: Path) -> None:
-    fake = FakeNvml(init_error=FakeNvml.NVMLError_DriverNotLoaded("Driver Not Loaded"))
-    with pytest.raises(Unavailable, match=r"^NVML: Driver Not Loaded$"):
-        report(tmp_path, fake)
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        ("DriverNotLoaded", "driver not loaded: load it (modprobe nvidia)"),
+        ("LibRmVersionMismatch", "driver/library version mismatch: reload the driver or reboot"),
+        ("NoPermission", "no permission: this user needs to read and write /dev/nvidia*"),
+        ("Unknown", "as the bindings call it"),
+    ],
+)
+def test_a_library_that_does_not_work_says_why_and_what_helps(
+    tmp_path: Path, error: str, reason: str
+) -> None:
+    kind = type(f"NVMLError_{error}", (FakeNvml.NVMLError,), {})
+    assert hasattr(importlib.import_module("pynvml"), kind.__name__)
+    with pytest.raises(Unavailable) as raised:
+        report(tmp_path, FakeNvml(init_error=kind("as the bindings call it")))
+    assert str(raised.value) == f"NVML: {reason}"

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from facts_machines import machine, printed, tools
 
+from mlflow_sysmetrics.command import CommandFailed, CommandTimeout
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts import windows
-from mlflow_sysmetrics.facts.command import CommandFailed, CommandTimeout
 from mlflow_sysmetrics.facts.values import Gpu
 
 pytestmark = pytest.mark.unit

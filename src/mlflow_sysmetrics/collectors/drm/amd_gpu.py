@@ -1,0 +1,206 @@
+"""What one AMD GPU tells: files of its PCI device and of its sensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
+from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT
+from mlflow_sysmetrics.collectors.drm.cards import Card
+from mlflow_sysmetrics.collectors.drm.energy_integral import EnergyIntegral
+from mlflow_sysmetrics.collectors.drm.fdinfo import DrmClient
+from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
+from mlflow_sysmetrics.collectors.drm.hwmon import MICRO, MILLI, Hwmon, reading, why_silent
+from mlflow_sysmetrics.collectors.fields import number_after
+from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Pause
+from mlflow_sysmetrics.host import read_short
+from mlflow_sysmetrics.samples import Metric, Sample
+
+# The driver asks all memory channels for their errors, which may take milliseconds.
+_ECC_SECONDS = 60.0
+_SECONDS_PER_HOUR = 3600.0
+# Drivers have answered 65535 % or millions of watts for a moment. The largest GPUs are built for 1400 W.
+_MOST_MICROWATTS = 2_500_000_000
+_MOST_MILLICELSIUS = 200_000
+
+
+class Gauge(NamedTuple):
+    """A file whose number is a sample.
+
+    Attributes:
+        metric: of which metric.
+        label: what it is called in a gap.
+        path: the file; "" where the device has none.
+        scale: units of the metric per unit of the file.
+        least: a smaller number is not believed.
+        most: a larger number is not believed.
+    """
+
+    metric: Metric
+    label: str
+    path: str
+    scale: float
+    least: int
+    most: int
+
+
+def parse_error_count(text: bytes) -> int | None:
+    """Returns the errors that the text of ras/umc_err_count counts; None where it does not tell.
+
+    ue: uncorrected, ce: corrected, de: deferred until the data are used (MI300 and newer).
+    https://docs.kernel.org/gpu/amdgpu/ras.html
+    """
+    counts = [number_after(label, text) for label in (b"ue: ", b"ce: ", b"de: ")]
+    if counts[0] is None or counts[1] is None:
+        return None
+    return sum(filter(None, counts))
+
+
+def _reads_power(path: str) -> bool:
+    return bool(reading(path, _MOST_MICROWATTS))
+
+
+class AmdGpu:
+    """One device with sensors.
+
+    Args:
+        card: where its files are.
+        samples: makes its samples.
+        partitioned: it is the first partition of its card.
+
+    Attributes:
+        card: where its files are.
+        samples: makes its samples.
+        gaps: what it does not tell, and why.
+        talkative: it tells something at every tick while it is switched on.
+        regions: its memory, as the driver calls it.
+    """
+
+    def __init__(self, card: Card, samples: GpuSamples, *, partitioned: bool) -> None:
+        self.card, self.samples, self.talkative = card, samples, True
+        self._partitioned = partitioned
+        path = card.device
+        hwmon = Hwmon(path)
+        # Only processors with graphics have a voltage of the north bridge (kernel, amdgpu hwmon).
+        self._integrated = bool(hwmon.path("in1_input"))
+        self.regions = ("vram", "gtt") if self._integrated else ("vram",)
+        self._used = [f"{path}/mem_info_{region}_used" for region in self.regions]
+        self._totals = [f"{path}/mem_info_{region}_total" for region in self.regions]
+        self._gauges = self._find_gauges(path, hwmon)
+        # Not all products support both (kernel, hwmon_attributes_visible).
+        names = ("power1_average", "power1_input")
+        self._powers = [path for path in map(hwmon.path, names) if path] or [""]
+        self._power = self._powers[0]
+        self._cap_path = hwmon.path("power1_cap")
+        self._ecc_path = f"{path}/ras/umc_err_count"
+        self._energy = EnergyIntegral()
+        self._errors: int | None = None
+        self._more_errors = 0
+        self._look, self._ecc_pause = Pause(LIMITS_SECONDS, read=False), Pause(_ECC_SECONDS, read=False)
+        self._total = self._cap = 0
+        self.gaps: tuple[str, ...] = ()
+
+    def collect(self, now: float, clients: Sequence[DrmClient] | None) -> Iterator[Sample]:  # noqa: ARG002 - its load is the device's
+        """Yields what the device tells."""
+        if self._look.renew_if_over(now):
+            self._cap = reading(self._cap_path, _MOST_MICROWATTS) or 0
+            self._power = next(filter(_reads_power, self._powers), self._power)
+            self._total = sum(filter(None, map(reading, self._totals)))
+            self.gaps = self._find_gaps()
+        for gauge in self._gauges:
+            number = reading(gauge.path, gauge.most)
+            if number is not None and number >= gauge.least:
+                yield self.samples.of(gauge.metric, number * gauge.scale)
+        if not self._partitioned:
+            yield from self._memory()
+        yield from self._power_and_energy(now)
+        yield from self._ecc(now)
+
+    def rest(self) -> None:
+        """Notes that the device is switched off."""
+        self._energy.pause()
+
+    def _find_gauges(self, path: str, hwmon: Hwmon) -> tuple[Gauge, ...]:
+        edge = hwmon.labelled("temp", "edge", "junction") or hwmon.path("temp1_input")
+        memory = hwmon.labelled("temp", "mem")
+        busy, memory_busy = f"{path}/gpu_busy_percent", f"{path}/mem_busy_percent"
+        # 0 degrees is what a sensor says that has nothing to say.
+        sensors = (
+            Gauge(catalogue.GPU_TEMPERATURE, "temperature", edge, MILLI, 1, _MOST_MILLICELSIUS),
+            Gauge(
+                catalogue.GPU_MEMORY_TEMPERATURE, "memory temperature", memory, MILLI, 1, _MOST_MILLICELSIUS
+            ),
+        )
+        if self._partitioned:
+            return sensors
+        return (
+            Gauge(catalogue.GPU_UTILIZATION, "utilization", busy, 1, 0, 100),
+            Gauge(catalogue.GPU_MEMORY_UTILIZATION, "memory utilization", memory_busy, 1, 0, 100),
+            *sensors,
+        )
+
+    def _find_gaps(self) -> tuple[str, ...]:
+        silent = {
+            gauge.label: why_silent(gauge.path)
+            for gauge in self._gauges
+            if reading(gauge.path, gauge.most) is None
+        }
+        power = reading(self._power, _MOST_MICROWATTS)
+        if self._integrated:
+            silent["power"] = "the sensor's includes the CPU"
+        elif power == 0:
+            silent["power"] = "it reads 0, as on the second die of an MI250, whose first die has that of both"
+        elif power is None:
+            silent["power"] = why_silent(self._power)
+        elif not reading(self._cap_path):
+            silent["power limit"] = "none is set" if self._cap_path else why_silent("")
+        if self._partitioned:
+            silent["utilization, no memory usage"] = "the card's is that of all its partitions"
+        elif reading(self._used[0]) is None:
+            silent["memory usage"] = why_silent(self._used[0])
+        reasons: dict[str, list[str]] = {}
+        for label, reason in silent.items():
+            reasons.setdefault(reason, []).append(label)
+        return tuple(
+            f"gpu_{self.samples.ordinal}: no {', no '.join(labels)}: {reason}"
+            for reason, labels in reasons.items()
+        )
+
+    def _memory(self) -> Iterator[Sample]:
+        parts = [reading(path) for path in self._used]
+        known = [part for part in parts if part is not None]
+        used = sum(known)
+        # More than there is was not read right, or the total was not.
+        if len(known) < len(parts) or (self._total and used > self._total):
+            return
+        yield self.samples.of(catalogue.GPU_MEMORY_USAGE, used / MEGABYTE)
+        if self._total:
+            yield self.samples.of(catalogue.GPU_MEMORY_USAGE_PERCENTAGE, PERCENT * used / self._total)
+
+    def _power_and_energy(self, now: float) -> Iterator[Sample]:
+        microwatts = None if self._integrated else reading(self._power, _MOST_MICROWATTS)
+        # No device that is on draws nothing: 0 is the second die of a package, or a driver at a loss.
+        if not microwatts:
+            return
+        watts = microwatts * MICRO
+        yield self.samples.of(catalogue.GPU_POWER_USAGE, watts)
+        if self._cap:
+            # Over the cap only for moments, since it holds on average.
+            share = min(PERCENT * microwatts / self._cap, PERCENT)
+            yield self.samples.of(catalogue.GPU_POWER_USAGE_PERCENTAGE, share)
+        yield self.samples.of(catalogue.GPU_ENERGY, self._energy.add(now, watts) / _SECONDS_PER_HOUR)
+
+    def _ecc(self, now: float) -> Iterator[Sample]:
+        if not self._ecc_pause.renew_if_over(now):
+            return
+        try:
+            errors = parse_error_count(read_short(self._ecc_path))
+        except OSError:  # a card without error correction
+            return
+        if errors is None:  # "Query currently inaccessible"
+            return
+        # The count starts again with the driver.
+        self._more_errors += max(errors - self._errors, 0) if self._errors is not None else 0
+        self._errors = errors
+        yield self.samples.of(catalogue.GPU_ECC_ERRORS, self._more_errors)

@@ -1,0 +1,104 @@
+"""Which of the own processes' GPU clients belong to which of the watched GPUs, on AMD and Intel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
+from mlflow_sysmetrics.collectors.contract import MEGABYTE
+from mlflow_sysmetrics.collectors.drm.clients import DrmClients, Use
+from mlflow_sysmetrics.collectors.drm.fdinfo import DrmClient
+from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
+from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.samples import Sample
+
+_PROCESS = "process"  # MLFLOW_SYSMETRICS_GPUS: only where the job holds memory
+
+
+class GpuPlace(NamedTuple):
+    """By what a GPU's clients are known.
+
+    Attributes:
+        slot: its place on the PCI bus; "" for a partition, which shares it and is known by its node.
+        nodes: names of its files in /dev/dri.
+        regions: its own memory, as the driver calls it, without the number of a tile.
+    """
+
+    slot: str
+    nodes: frozenset[str]
+    regions: tuple[str, ...]
+
+
+class GpuProcesses:
+    """Sorts the clients by GPU, and adds up what they hold.
+
+    Args:
+        host: the machine to look at.
+        places: the watched GPUs, by ordinal.
+
+    Attributes:
+        gaps: why it knows nothing.
+    """
+
+    def __init__(self, host: Host, places: Mapping[int, GpuPlace]) -> None:
+        self._places = places
+        self._only_used = host.gpus.strip().lower() == _PROCESS
+        self._used: frozenset[int] = frozenset()
+        self._read_at: float | None = None
+        self.gaps: Sequence[str] = ()
+        self._clients: DrmClients | None = None
+        try:
+            self._clients = DrmClients(host)
+        except Unavailable as reason:
+            self.gaps = (f"no process memory: {reason}",)
+        # A container may show a card by the name of another one, but its slot is what the driver tells.
+        self._by_slot = {place.slot: ordinal for ordinal, place in places.items() if place.slot}
+        self._by_node = {node: ordinal for ordinal, place in places.items() for node in place.nodes}
+
+    def read(self, now: float) -> Mapping[int, list[DrmClient]] | None:
+        """Returns the clients of each watched GPU; None at a tick at which nothing new is known."""
+        uses = None if self._clients is None else self._clients.read(now)
+        if uses is None:
+            return None
+        found: dict[int, list[DrmClient]] = {ordinal: [] for ordinal in self._places}
+        for use in uses.values():
+            ordinal = self._ordinal(use)
+            if ordinal is not None:
+                found[ordinal].append(use.client)
+        self._used = frozenset(ordinal for ordinal in found if self._bytes(ordinal, found[ordinal]))
+        return found
+
+    def is_used(self, ordinal: int) -> bool:
+        """Tells whether the job holds memory of a GPU."""
+        return ordinal in self._used
+
+    def is_shown(self, ordinal: int) -> bool:
+        """Tells whether the user wants to see a GPU: with "process", only one that the job uses."""
+        return not self._only_used or self.is_used(ordinal)
+
+    def memory(
+        self, now: float, clients: Mapping[int, list[DrmClient]], samples: Mapping[int, GpuSamples]
+    ) -> Iterator[Sample]:
+        """Yields what the own processes hold of the memory of each GPU that they use."""
+        span = None if self._read_at is None or now <= self._read_at else now - self._read_at
+        self._read_at = now
+        for ordinal in self._used:
+            if self._places[ordinal].regions:
+                held = self._bytes(ordinal, clients[ordinal])
+                yield samples[ordinal].of(catalogue.GPU_PROCESS_MEMORY, held / MEGABYTE, span)
+
+    def _ordinal(self, use: Use) -> int | None:
+        by_slot = self._by_slot.get(use.client.slot)
+        return self._by_node.get(use.node) if by_slot is None else by_slot
+
+    def _bytes(self, ordinal: int, clients: Sequence[DrmClient]) -> int:
+        """Returns what clients hold of a GPU's memory; of a GPU without any, what they hold of the host's."""
+        regions = self._places[ordinal].regions
+        return sum(
+            size
+            for client in clients
+            for region, size in client.memory.items()
+            if not regions or region.rstrip("0123456789") in regions
+        )

@@ -1,0 +1,72 @@
+"""AMD's compute devices as ROCm counts them, which is not how the PCI bus does.
+
+/sys/class/kfd/kfd/topology/nodes/<n>/properties describes a processor in lines of a name and a number; one
+with `simd_count` has a GPU. ROCm's device k is the k-th such node: a partition of an MI300 is one of its own,
+and `drm_render_minor` tells by which node in /dev/dri it is opened. In a container the kernel refuses (EPERM)
+to describe the devices that the container may not open, and ROCm does not count these.
+https://github.com/torvalds/linux/blob/master/drivers/gpu/drm/amd/amdkfd/kfd_topology.c
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mlflow_sysmetrics.collectors.fields import number_after
+from mlflow_sysmetrics.collectors.sysfs import listed
+from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.host import Host, read_short
+
+_NODES = "sys/class/kfd/kfd/topology/nodes"
+
+
+class ComputeDevice(NamedTuple):
+    """One GPU, or one partition of a GPU.
+
+    Attributes:
+        node: its name in /dev/dri, "renderD128".
+        uuid: as ROCR_VISIBLE_DEVICES takes it, "GPU-e7e23432f77c7e0d"; "" where the device has none.
+    """
+
+    node: str
+    uuid: str
+
+
+def parse_properties(text: bytes) -> ComputeDevice | None:
+    """Returns the GPU that the properties of a node describe; None where they describe a CPU.
+
+    Raises:
+        ValueError: they describe neither.
+    """
+    minor = number_after(b"drm_render_minor ", text)
+    simds = number_after(b"simd_count ", text)
+    if simds is None or (simds and not minor):
+        raise ValueError("neither a CPU nor a GPU")
+    if not simds:
+        return None
+    return ComputeDevice(f"renderD{minor}", uuid_of(number_after(b"unique_id ", text)))
+
+
+def uuid_of(unique_id: int | None) -> str:
+    """Returns a device's UUID as ROCm writes it; "" for a device without."""
+    return f"GPU-{unique_id:016x}" if unique_id else ""
+
+
+def compute_devices(host: Host) -> list[ComputeDevice]:
+    """Returns the GPUs that ROCm sees, in its order; none where the kernel has no amdkfd.
+
+    Raises:
+        Unavailable: a node cannot be understood. Without it the devices behind it would bear wrong numbers.
+    """
+    directory = str(host.root / _NODES)
+    found = []
+    for name in sorted(filter(str.isdecimal, listed(directory)), key=int):
+        try:
+            device = parse_properties(read_short(f"{directory}/{name}/properties"))
+        except PermissionError:  # not one of this container's devices
+            continue
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise Unavailable(f"/{_NODES}/{name}/properties: {reason}") from error
+        if device is not None:
+            found.append(device)
+    return found

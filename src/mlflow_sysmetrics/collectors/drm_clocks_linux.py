@@ -1,0 +1,145 @@
+"""Clocks of AMD and Intel GPUs on Linux.
+
+Source:  amdgpu hwmon freq<n>_input, labelled sclk and mclk; i915 /sys/class/drm/card<n>/gt_act_freq_mhz; xe
+         /sys/class/drm/card<n>/device/tile0/gt0/freq0/act_freq, of the first tile where there are more.
+Units:   megahertz.
+Cost:    two reads per device, each 3 us and what the driver takes; every 5 s the own processes' files, at
+         most 0.1 % of a core.
+Absent:  no such card; while the kernel has the card switched off; a clock that reads 0, since the engines are
+         switched off then; the memory's clock on Intel and in a processor with graphics; clocks of partitions
+         (MI300); those of an Intel GPU without sensors while none of this job's processes uses it.
+Check:   grep . /sys/class/drm/card*/device/hwmon/hwmon*/freq*_input /sys/class/drm/card*/gt_act_freq_mhz
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, NamedTuple
+
+from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
+from mlflow_sysmetrics.collectors.contract import Collector
+from mlflow_sysmetrics.collectors.drm.amd_devices import watched_amd_devices
+from mlflow_sysmetrics.collectors.drm.cards import Card, asleep
+from mlflow_sysmetrics.collectors.drm.gpu_processes import GpuPlace, GpuProcesses
+from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
+from mlflow_sysmetrics.collectors.drm.hwmon import MICRO, Hwmon, reading
+from mlflow_sysmetrics.collectors.drm.intel_devices import watched_intel_cards
+from mlflow_sysmetrics.collectors.drm.roll_call import RollCall
+from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.samples import Family, Metric, Sample
+
+_MOST_MEGAHERTZ = 10_000.0  # drivers have answered 65535 for a moment
+
+
+class Clock(NamedTuple):
+    """A file with a clock, and the megahertz of its unit.
+
+    Attributes:
+        metric: of which metric.
+        label: what it is called in a gap.
+        path: the file; "" where the device has none.
+        megahertz: of its unit.
+    """
+
+    metric: Metric
+    label: str
+    path: str
+    megahertz: float
+
+
+class ClockedGpu(NamedTuple):
+    """A GPU and its clocks.
+
+    Attributes:
+        card: where its files are.
+        clocks: those that it may have.
+        shy: it has nothing else to tell, so it is shown only while the job uses it.
+    """
+
+    card: Card
+    clocks: tuple[Clock, ...]
+    shy: bool
+
+
+class DrmClocks(Collector):
+    """Clocks of the shader engines and of the memory."""
+
+    family: ClassVar[Family] = Family.GPU_PROFILE
+    metrics: ClassVar[tuple[Metric, ...]] = (catalogue.GPU_SM_CLOCK, catalogue.GPU_MEMORY_CLOCK)
+
+    def __init__(self, host: Host) -> None:
+        self._roll_call = RollCall(host, _clocked_gpus)
+        self._gpus = self._roll_call.found
+        self._samples = {ordinal: GpuSamples(ordinal, self.metrics) for ordinal in self._gpus}
+        places = {ordinal: GpuPlace(gpu.card.slot, gpu.card.nodes, ()) for ordinal, gpu in self._gpus.items()}
+        self._processes = GpuProcesses(host, places)
+        self.gaps = tuple(
+            f"gpu_{ordinal}: no {clock.label} clock: not supported by this device"
+            for ordinal, gpu in self._gpus.items()
+            for clock in gpu.clocks
+            if not clock.path
+        )
+
+    def collect(self, now: float) -> Iterator[Sample]:
+        """Yields the clocks of each device.
+
+        Raises:
+            Unavailable: the devices are others than before; a new collector finds them.
+        """
+        self._roll_call.check(now)
+        self._processes.read(now)
+        for ordinal, gpu in self._gpus.items():
+            if self._is_shown(ordinal) and not asleep(gpu.card):
+                for clock in gpu.clocks:
+                    number = reading(clock.path)
+                    if number and number * clock.megahertz <= _MOST_MEGAHERTZ:
+                        yield self._samples[ordinal].of(clock.metric, number * clock.megahertz)
+
+    def _is_shown(self, ordinal: int) -> bool:
+        if self._gpus[ordinal].shy:
+            return self._processes.is_used(ordinal)
+        return self._processes.is_shown(ordinal)
+
+
+def _clocked_gpus(host: Host) -> Mapping[int, ClockedGpu]:
+    """Returns the GPUs of both vendors that have a clock, by ordinal.
+
+    Raises:
+        Unavailable: there is none.
+    """
+    found: dict[int, ClockedGpu] = {}
+    reasons: list[str] = []
+    for find in (_amd, _intel):
+        try:
+            found |= dict(find(host))
+        except Unavailable as reason:  # noqa: PERF203 - one vendor's absence says nothing of the other
+            reasons.append(str(reason))
+    found = {ordinal: gpu for ordinal, gpu in found.items() if any(clock.path for clock in gpu.clocks)}
+    if not found:
+        raise Unavailable("; ".join(reasons) or "no AMD or Intel GPU with a clock")
+    return found
+
+
+def _amd(host: Host) -> Iterator[tuple[int, ClockedGpu]]:
+    for ordinal, device in watched_amd_devices(host)[0].items():
+        # A partition's clocks are not told: the card's are those of one of its dies.
+        if device.card is not None and not device.partitioned:
+            hwmon = Hwmon(device.card.device)
+            shader, memory = (hwmon.labelled("freq", label) for label in ("sclk", "mclk"))
+            clocks = (
+                Clock(catalogue.GPU_SM_CLOCK, "shader", shader, MICRO),
+                Clock(catalogue.GPU_MEMORY_CLOCK, "memory", memory, MICRO),
+            )
+            yield ordinal, ClockedGpu(device.card, clocks, shy=False)
+
+
+def _intel(host: Host) -> Iterator[tuple[int, ClockedGpu]]:
+    for ordinal, card in watched_intel_cards(host)[0].items():
+        xe, i915 = f"{card.device}/tile0/gt0/freq0/act_freq", f"{card.primary}/gt_act_freq_mhz"
+        path = xe if card.driver == "xe" else i915
+        # Reading it would switch the card on.
+        found = path if os.path.exists(path) else ""  # noqa: PTH110 - a string is read
+        clock = Clock(catalogue.GPU_SM_CLOCK, "shader", found, 1.0)
+        yield ordinal, ClockedGpu(card, (clock,), shy=not Hwmon(card.device))

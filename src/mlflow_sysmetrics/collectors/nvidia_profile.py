@@ -1,0 +1,67 @@
+"""How well NVIDIA GPUs are used: multiprocessors, tensor cores, memory bandwidth, links, clocks.
+
+Source:  NVML: GPM on Hopper and newer, else counters of the links; nvmlDeviceGetClockInfo.
+         https://docs.nvidia.com/deploy/nvml-api/group__nvmlGpmFunctions.html
+Units:   percent, megabytes (1e6 bytes) per second, megahertz.
+Cost:    four calls per device and tick.
+Absent:  before Hopper all but links and clocks; at the first tick all but clocks.
+Check:   dcgmi dmon -e 1002,1003,1004,1005,1009,1010,1011,1012; nvidia-smi --query-gpu=clocks.sm,clocks.mem
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
+from mlflow_sysmetrics.collectors.contract import Collector
+from mlflow_sysmetrics.collectors.nvml.clocks import MemoryClock, SmClock
+from mlflow_sysmetrics.collectors.nvml.device import Device, Reading
+from mlflow_sysmetrics.collectors.nvml.devices import Devices
+from mlflow_sysmetrics.collectors.nvml.fields import Fields
+from mlflow_sysmetrics.collectors.nvml.library import Nvml
+from mlflow_sysmetrics.collectors.nvml.links import Nvlink, Pcie
+from mlflow_sysmetrics.collectors.nvml.processes import Tree
+from mlflow_sysmetrics.collectors.nvml.profile import Profile
+from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.samples import Family, Metric, Sample
+
+
+class NvidiaProfile(Collector):
+    """What the GPUs that the job may see are busy with."""
+
+    family: ClassVar[Family] = Family.GPU_PROFILE
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        catalogue.GPU_SM_CLOCK,
+        catalogue.GPU_MEMORY_CLOCK,
+        catalogue.GPU_SM_ACTIVE,
+        catalogue.GPU_SM_OCCUPANCY,
+        catalogue.GPU_TENSOR_ACTIVE,
+        catalogue.GPU_DRAM_ACTIVE,
+        catalogue.GPU_PCIE_RECEIVE,
+        catalogue.GPU_PCIE_TRANSMIT,
+        catalogue.GPU_NVLINK_RECEIVE,
+        catalogue.GPU_NVLINK_TRANSMIT,
+    )
+
+    def __init__(self, host: Host) -> None:
+        self._devices = Devices(host, _readings)
+        self.gaps = self._devices.gaps
+
+    def collect(self, now: float) -> Iterator[Sample]:
+        """Yields what each device answers.
+
+        Raises:
+            Unavailable: the process was forked; a new collector starts NVML anew.
+        """
+        yield from self._devices.samples(now)
+        self.gaps = self._devices.gaps
+
+
+def _readings(nvml: Nvml, device: Device, tree: Tree) -> list[Reading]:  # noqa: ARG001 - no process matters
+    profile = Profile(nvml, device)
+    readings: list[Reading] = [profile, SmClock(nvml, device), MemoryClock(nvml, device)]
+    if device.slice is None:
+        fields = Fields(nvml, device)
+        readings += [Pcie(device, fields, profile), Nvlink(device, fields, profile)]
+    return readings

@@ -1,0 +1,80 @@
+"""Errors that a GPU counts itself: of its memory, and rows of it that were replaced.
+
+Source:  nvmlDeviceGetTotalEccErrors, volatile counters, corrected and uncorrected;
+         nvmlDeviceGetRemappedRows. Both every ten seconds: they rarely change, and take a driver long.
+Absent:  devices without ECC; the counters of a GPU that is in MIG mode.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+
+from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
+from mlflow_sysmetrics.collectors.nvml.device import Device, Reading, Total, known
+from mlflow_sysmetrics.collectors.nvml.library import Nvml
+from mlflow_sysmetrics.collectors.rhythm import Pause
+from mlflow_sysmetrics.samples import Metric, Sample
+
+_SECONDS = 10.0
+_CORRECTED, _UNCORRECTED = 0, 1  # NVML_MEMORY_ERROR_TYPE_*
+_VOLATILE = 0  # NVML_VOLATILE_ECC: since the driver was loaded
+
+
+class _Counted(Reading):
+    """A count of events that is read seldom, and stands in between."""
+
+    metric: Metric
+    vouches = False
+
+    def __init__(self, nvml: Nvml, device: Device) -> None:
+        self._nvml = nvml
+        self._device = device
+        self._pause = Pause(_SECONDS, read=False)
+        self._total = Total()
+        self._known = False
+
+    def read(self, now: float) -> Iterator[Sample]:
+        """Yields how many there were since the collector was built."""
+        if self._pause.renew_if_over(now) or not self._known:
+            self._known = False  # until it is answered
+            counts = [known(count) for count in self._ask()]
+            told = [count for count in counts if count is not None]
+            if len(told) < len(counts):
+                return
+            self._total.follow(sum(told))
+            self._known = True
+        yield self._device.sample(self.metric, self._total.value)
+
+    def restart(self) -> None:
+        """Reads anew: what was known may be of another life."""
+        self._known = False
+
+    @abstractmethod
+    def _ask(self) -> tuple[int, ...]:
+        """Returns the counts that make up the events."""
+
+
+class EccErrors(_Counted):
+    """Memory errors."""
+
+    name = "ECC errors"
+    metric = catalogue.GPU_ECC_ERRORS
+
+    def _ask(self) -> tuple[int, ...]:
+        ask = self._nvml.ask
+        return tuple(
+            ask("nvmlDeviceGetTotalEccErrors", self._device.card, kind, _VOLATILE)
+            for kind in (_CORRECTED, _UNCORRECTED)
+        )
+
+
+class RemappedRows(_Counted):
+    """Rows of memory that were replaced."""
+
+    name = "remapped rows"
+    metric = catalogue.GPU_REMAPPED_ROWS
+
+    def _ask(self) -> tuple[int, ...]:
+        corrected, uncorrected, *_ = self._nvml.ask("nvmlDeviceGetRemappedRows", self._device.card)
+        return corrected, uncorrected

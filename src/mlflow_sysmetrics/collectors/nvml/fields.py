@@ -1,0 +1,78 @@
+"""Field values: one call for many readings of one device.
+
+Source:  nvmlDeviceGetFieldValues; each field has an error of its own.
+Numbers: NVML_FI_DEV_* of nvml.h, given here and not taken from the bindings. Bindings and driver are of
+         different age more often than not, and some fields were given other numbers between CUDA 12.8 and 13
+         (the newer CLOCKS_EVENT_REASON_*: 251 to 253, then 269 to 271); those below never were.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from mlflow_sysmetrics.collectors.nvml.device import Device
+from mlflow_sysmetrics.collectors.nvml.library import Handle, Nvml, refusal
+
+PERF_POLICY_POWER = 74
+PERF_POLICY_THERMAL = 75
+PERF_POLICY_BOARD_LIMIT = 77
+MEMORY_TEMPERATURE = 82
+NVLINK_DATA_TX, NVLINK_DATA_RX = 138, 139
+PCIE_TX_BYTES, PCIE_RX_BYTES = 197, 198
+ALL_LINKS = 2**32 - 1  #: scope of the NVLink fields that means their sum
+
+# nvmlValueType_t -> the member of the union that holds the value.
+_MEMBERS = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
+
+
+class Field(NamedTuple):
+    """One field: its number, and which part of the device is meant."""
+
+    number: int
+    scope: int = 0
+
+
+class Fields:
+    """The fields of one device that are read together, at most once per tick."""
+
+    def __init__(self, nvml: Nvml, device: Device) -> None:
+        self._nvml = nvml
+        self._device = device
+        self._wanted: dict[Field, None] = {}
+        self._answers: dict[Field, Handle] = {}
+        self._read_at = math.nan
+
+    def values(self, fields: Sequence[Field], now: float) -> list[float]:
+        """Returns the values of some fields; whoever asks for others in the same tick saves a call.
+
+        Raises:
+            NvmlError: one of them has none.
+        """
+        if now != self._read_at or any(field not in self._answers for field in fields):
+            self._wanted.update(dict.fromkeys(fields))
+            self._read(now)
+        return [_value(self._answers[field]) for field in fields]
+
+    def _read(self, now: float) -> None:
+        self._read_at = math.nan
+        wanted = list(self._wanted)
+        # Forgotten until they are answered, so that one which is refused is not asked with the others.
+        self._wanted.clear()
+        answers = self._nvml.ask(
+            "nvmlDeviceGetFieldValues", self._device.card, [tuple(one) for one in wanted]
+        )
+        self._answers = dict(zip(wanted, answers, strict=True))
+        self._wanted.update({field: None for field in wanted if not self._answers[field].nvmlReturn})
+        self._read_at = now
+
+
+def _value(answer: Handle) -> float:
+    if answer.nvmlReturn:
+        raise refusal(answer.nvmlReturn)
+    kind = answer.valueType
+    if kind >= len(_MEMBERS):
+        return math.nan
+    value: float = getattr(answer.value, _MEMBERS[kind], math.nan)  # old bindings lack the last two
+    return value

@@ -1,0 +1,145 @@
+"""The one way to ask NVML: foreign errors become `NvmlError`, which says what to do about it."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any, TypeAlias
+
+from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.host import Host
+
+Handle: TypeAlias = Any  #: of a device, an event set or a sample; nvidia-ml-py ships no types
+
+
+class Verdict(Enum):
+    """What an error says about asking again."""
+
+    UNSUPPORTED = "unsupported"  #: it will not be answered, short of another driver
+    FORBIDDEN = "forbidden"  #: nor this, short of another user
+    LOST = "lost"  #: the handle is of no use any more
+    TROUBLE = "trouble"  #: it may be answered later
+
+
+class NvmlError(Exception):
+    """NVML did not answer.
+
+    Attributes:
+        verdict: what it says about asking again.
+        code: NVML's own number for it; 0 where it is none of its own.
+    """
+
+    def __init__(self, reason: str, verdict: Verdict, code: int = 0) -> None:
+        super().__init__(reason)
+        self.verdict = verdict
+        self.code = code
+
+
+# nvmlReturn_t of nvml.h. By number, since old bindings lack the names of the newer ones.
+UNINITIALIZED, NOT_SUPPORTED, NO_PERMISSION, TIMEOUT = 1, 3, 4, 10
+_UNSUPPORTED = {
+    2: "not supported by this driver",  # invalid argument: to an old driver, a question it does not know
+    NOT_SUPPORTED: "not supported by this device",
+    13: "not supported by this driver",  # function not found
+    22: "not supported by this device",  # ECC in a virtual GPU
+    25: "not supported by this driver",  # argument version mismatch
+    26: "not supported by this driver",  # deprecated
+}
+_LOST = frozenset({UNINITIALIZED, 15, 16, 28})  # GPU is lost, reset required, GPU not found
+
+_REMEDIES = {
+    NO_PERMISSION: "no permission: this user needs to read and write /dev/nvidia*",
+    8: "a GPU lacks external power: check its power cables",
+    9: "driver not loaded: load it (modprobe nvidia), or start the container with GPUs",
+    11: "the driver gets no interrupts from a GPU: check the kernel's log",
+    12: "driver not found",
+    15: "a GPU is lost: reset it or reboot",
+    16: "a GPU needs a reset: nvidia-smi --gpu-reset, or reboot",
+    17: "the operating system has blocked the request: does the container pass /dev/nvidiactl on?",
+    18: "driver/library version mismatch: reload the driver or reboot",
+}
+
+
+class Nvml:
+    """NVML, started in this process.
+
+    It is never shut down: it counts its users per process, and another one may rely on ours.
+
+    Args:
+        module: `pynvml`.
+    """
+
+    def __init__(self, module: Any) -> None:  # noqa: ANN401 - nvidia-ml-py ships no types
+        self._module = module
+        mismatch = getattr(module, "NVMLLibraryMismatchError", None)  # no NVMLError; since 12.535
+        self._mismatch = () if mismatch is None else (mismatch,)
+
+    def ask(self, function: str, *arguments: object) -> Any:  # noqa: ANN401 - nvidia-ml-py ships no types
+        """Returns what an NVML function answers.
+
+        Raises:
+            NvmlError: it does not.
+        """
+        call = getattr(self._module, function, None)
+        if call is None:
+            raise NvmlError("nvidia-ml-py is too old", Verdict.UNSUPPORTED)
+        try:
+            return call(*arguments)
+        except self._module.NVMLError as error:
+            raise refusal(getattr(error, "value", 0), str(error)) from error
+        except self._mismatch as error:
+            raise refusal(25) from error
+        except UnicodeDecodeError as error:  # what a driver left in the buffer of a name that it has not
+            raise NvmlError("its text cannot be read", Verdict.TROUBLE) from error
+
+    def constant(self, name: str) -> int | None:
+        """Returns a constant of the bindings; None where they are too old to have it."""
+        return getattr(self._module, name, None)
+
+    def new(self, structure: str) -> Any:  # noqa: ANN401 - nvidia-ml-py ships no types
+        """Returns an empty structure of the bindings.
+
+        Raises:
+            NvmlError: they are too old to have it.
+        """
+        kind = getattr(self._module, structure, None)
+        if kind is None:
+            raise NvmlError("nvidia-ml-py is too old", Verdict.UNSUPPORTED)
+        return kind()
+
+
+def refusal(code: int, text: str = "") -> NvmlError:
+    """Returns the error for one of NVML's numbers.
+
+    Args:
+        code: nvmlReturn_t.
+        text: what NVML calls it.
+    """
+    if code in _UNSUPPORTED:
+        return NvmlError(_UNSUPPORTED[code], Verdict.UNSUPPORTED, code)
+    if code == NO_PERMISSION:
+        return NvmlError("no permission", Verdict.FORBIDDEN, code)
+    verdict = Verdict.LOST if code in _LOST else Verdict.TROUBLE
+    return NvmlError(text or f"NVML error {code}", verdict, code)
+
+
+def start(host: Host) -> Nvml:
+    """Returns NVML, loaded and initialised.
+
+    Raises:
+        Unavailable: this machine does not have it, or it does not work.
+    """
+    try:
+        module = host.load_nvml()
+    except ImportError as error:
+        raise Unavailable(f"nvidia-ml-py cannot be imported: {error}") from error
+    nvml = Nvml(module)
+    try:
+        nvml.ask("nvmlInit")
+    except NvmlError as error:
+        raise unavailable(error) from error
+    return nvml
+
+
+def unavailable(error: NvmlError) -> Unavailable:
+    """Returns why NVML as a whole is of no use, with what helps where something does."""
+    return Unavailable(f"NVML: {_REMEDIES.get(error.code, str(error))}")

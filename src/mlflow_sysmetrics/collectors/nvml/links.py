@@ -1,0 +1,85 @@
+"""Bytes over PCI Express and NVLink on devices without GPM.
+
+Source:  fields NVML_FI_DEV_PCIE_COUNT_TX_BYTES and _RX_BYTES, in bytes; of all links together
+         NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX and _RX, in KiB. Never nvmlDeviceGetPcieThroughput, which
+         counts for 20 ms while one waits.
+Absent:  a counter that may have 32 bits: it would go round within a second, unseen. It is believed once it
+         has been seen beyond that. At ticks where a counter went back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
+from mlflow_sysmetrics.collectors.contract import MEGABYTE
+from mlflow_sysmetrics.collectors.nvml import fields as field
+from mlflow_sysmetrics.collectors.nvml.device import Device, Reading, known
+from mlflow_sysmetrics.collectors.nvml.fields import Field, Fields
+from mlflow_sysmetrics.collectors.nvml.profile import Profile
+from mlflow_sysmetrics.collectors.rhythm import Lap
+from mlflow_sysmetrics.samples import Metric, Sample
+
+_32_BITS = 2**32
+
+
+class _Link(Reading):
+    """The two directions of one kind of link."""
+
+    fields: tuple[Field, ...]
+    metrics: tuple[Metric, ...]
+    unit_bytes: int
+    believed_beyond: int
+    vouches = False
+
+    def __init__(self, device: Device, fields: Fields, profile: Profile) -> None:
+        self._device = device
+        self._fields = fields
+        self._profile = profile
+        self._lap = Lap()
+        self._before: list[float | None] = [None] * len(self.fields)
+
+    def read(self, now: float) -> Iterator[Sample]:
+        """Yields the rates since the tick before."""
+        counted = self._profile.counted
+        self.vouches = self._profile.supported is False or not counted.isdisjoint(self.metrics)
+        if not self.vouches:
+            return  # GPM has them, or it is not known yet
+        counts = [known(count) for count in self._fields.values(self.fields, now)]
+        span = self._lap.seconds(now)
+        if span is None and any(count is not None for count in self._before):
+            return  # too soon after the reading before: the next one covers both
+        before, self._before = self._before, counts
+        if span is None:
+            return
+        for metric, old, new in zip(self.metrics, before, counts, strict=True):
+            if old is not None and new is not None and new >= old >= self.believed_beyond:
+                counted.add(metric)
+                yield self._device.sample(metric, (new - old) * self.unit_bytes / MEGABYTE / span, span)
+
+    def restart(self) -> None:
+        """Forgets the counters of another life."""
+        self._before = [None] * len(self.fields)
+
+
+class Pcie(_Link):
+    """PCI Express."""
+
+    name = "PCIe"
+    fields = (Field(field.PCIE_RX_BYTES), Field(field.PCIE_TX_BYTES))
+    metrics = (catalogue.GPU_PCIE_RECEIVE, catalogue.GPU_PCIE_TRANSMIT)
+    unit_bytes = 1
+    believed_beyond = _32_BITS  # nvml.h: "Value can be wrapped", and not where
+
+
+class Nvlink(_Link):
+    """All NVLinks of the device."""
+
+    name = "NVLink"
+    fields = (
+        Field(field.NVLINK_DATA_RX, field.ALL_LINKS),
+        Field(field.NVLINK_DATA_TX, field.ALL_LINKS),
+    )
+    metrics = (catalogue.GPU_NVLINK_RECEIVE, catalogue.GPU_NVLINK_TRANSMIT)
+    unit_bytes = 1024
+    believed_beyond = 0

@@ -1,0 +1,129 @@
+"""Power that a GPU draws, its share of the limit, and the energy that it took.
+
+Source:  nvmlDeviceGetPowerUsage, in milliwatts; nvmlDeviceGetEnforcedPowerLimit, once a minute;
+         nvmlDeviceGetTotalEnergyConsumption, in millijoules since the driver was loaded (Volta and newer).
+         Where there is no such counter, power is integrated over the ticks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
+from mlflow_sysmetrics.collectors.contract import PERCENT
+from mlflow_sysmetrics.collectors.nvml.device import Device, Reading, Total, known
+from mlflow_sysmetrics.collectors.nvml.library import Nvml, NvmlError, Verdict
+from mlflow_sysmetrics.collectors.rhythm import Pause
+from mlflow_sysmetrics.samples import Sample
+
+_MILLIWATTS = 1000.0
+_MILLIJOULES_PER_WATT_HOUR = 3.6e6
+_JOULES_PER_WATT_HOUR = 3600.0
+_LIMIT_SECONDS = 60.0  # somebody may lower it while the job runs
+# Over a longer time than this without a look, say of a laptop that slept, power is not known.
+_LONGEST_STEP_SECONDS = 120.0
+
+
+class PowerUsage(Reading):
+    """Power of a GPU."""
+
+    name = "power"
+
+    def __init__(self, nvml: Nvml, device: Device) -> None:
+        self._nvml = nvml
+        self._device = device
+        self._watts: float | None = None
+        self._read_at: float | None = None
+
+    def read(self, now: float) -> Iterator[Sample]:
+        """Yields the power."""
+        self._read_at = None
+        milliwatts = known(self._nvml.ask("nvmlDeviceGetPowerUsage", self._device.handle))
+        if milliwatts is not None:
+            self._watts, self._read_at = milliwatts / _MILLIWATTS, now
+            yield self._device.sample(catalogue.GPU_POWER_USAGE, self._watts)
+
+    def watts(self, now: float) -> float | None:
+        """Returns what this tick has read; None where it has not."""
+        return self._watts if self._read_at == now else None
+
+
+class PowerShare(Reading):
+    """Power of a GPU as a share of the limit that is enforced."""
+
+    name = "power limit"
+
+    def __init__(self, nvml: Nvml, device: Device, power: PowerUsage) -> None:
+        self.needs = power
+        self._power = power
+        self._nvml = nvml
+        self._device = device
+        self._pause = Pause(_LIMIT_SECONDS, read=False)
+        self._limit: float | None = None
+
+    def read(self, now: float) -> Iterator[Sample]:
+        """Yields the share."""
+        if self._pause.renew_if_over(now) or self._limit is None:
+            self._limit = None  # until it is answered
+            milliwatts = self._nvml.ask("nvmlDeviceGetEnforcedPowerLimit", self._device.handle)
+            self._limit = (known(milliwatts) or 0.0) / _MILLIWATTS
+        watts = self._power.watts(now)
+        if watts is not None and self._limit:
+            yield self._device.sample(catalogue.GPU_POWER_USAGE_PERCENTAGE, PERCENT * watts / self._limit)
+
+
+class OfTheWholeCard(Reading):
+    """What a MIG slice does not have: its GPU's power is everybody's who has a slice of it."""
+
+    name = "power, energy"
+
+    def read(self, now: float) -> Iterator[Sample]:  # noqa: ARG002 - it is never there
+        """Says why there is none."""
+        raise NvmlError("of the whole GPU, not of a slice", Verdict.UNSUPPORTED)
+
+
+class Energy(Reading):
+    """Energy of a GPU, from its counter or from its power; which of them is decided once."""
+
+    name = "energy"
+
+    def __init__(self, nvml: Nvml, device: Device, power: PowerUsage) -> None:
+        self._nvml = nvml
+        self._device = device
+        self._power = power
+        self._counter = Total()
+        self._counted = False
+        self._last: tuple[float, float] | None = None
+        self._integral = 0.0
+
+    def read(self, now: float) -> Iterator[Sample]:
+        """Yields the energy since the collector was built."""
+        if self.needs is None:
+            try:
+                count = known(self._nvml.ask("nvmlDeviceGetTotalEnergyConsumption", self._device.handle))
+            except NvmlError as error:
+                if self._counted or error.verdict not in (Verdict.UNSUPPORTED, Verdict.FORBIDDEN):
+                    raise
+                self.needs = self._power
+            else:
+                if count is not None:
+                    self._counted = True
+                    yield self._sample(self._counter.follow(count) / _MILLIJOULES_PER_WATT_HOUR)
+                return
+        yield from self._integrate(now)
+
+    def _integrate(self, now: float) -> Iterator[Sample]:
+        watts = self._power.watts(now)
+        before, self._last = self._last, None if watts is None else (now, watts)
+        if watts is None:
+            return
+        if before is not None and 0 < now - before[0] <= _LONGEST_STEP_SECONDS:
+            self._integral += (now - before[0]) * (watts + before[1]) / 2  # the trapezoid between the two
+        yield self._sample(self._integral / _JOULES_PER_WATT_HOUR)
+
+    def restart(self) -> None:
+        """Forgets the power before, since what was drawn meanwhile is not known."""
+        self._last = None
+
+    def _sample(self, watt_hours: float) -> Sample:
+        return self._device.sample(catalogue.GPU_ENERGY, watt_hours)

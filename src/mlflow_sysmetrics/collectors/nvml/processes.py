@@ -1,0 +1,107 @@
+"""Which processes on a device are ours, and what they hold there.
+
+Source:  nvmlDeviceGetComputeRunningProcesses, which names processes by id; the parents of each from
+         /proc/<pid>/stat, elsewhere through psutil, up to our own.
+Absent:  under WDDM and for some MIG slices NVML does not tell what a process holds. A container with process
+         ids of its own may get the host's from NVML: then none is ours, and there is no series.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import psutil
+
+from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
+from mlflow_sysmetrics.collectors.contract import MEGABYTE
+from mlflow_sysmetrics.collectors.nvml.alternatives import FirstOf
+from mlflow_sysmetrics.collectors.nvml.device import Device, Reading, known
+from mlflow_sysmetrics.collectors.nvml.library import Handle, Nvml
+from mlflow_sysmetrics.collectors.processes.stat import read_process_stat
+from mlflow_sysmetrics.collectors.rhythm import Pause
+from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.samples import Sample
+
+_TREE_SECONDS = 10.0  # a process joins or leaves our tree as it is born or orphaned
+_MOST_GENERATIONS = 64  # ids that are given out anew while one climbs could lead in a circle
+
+
+class Tree:
+    """Tells which process ids belong to this process and its descendants.
+
+    Args:
+        host: the machine to look at.
+    """
+
+    def __init__(self, host: Host) -> None:
+        proc = str(host.root / "proc")
+        has_proc = os.path.isdir(proc)  # noqa: PTH112 - as everywhere where /proc is read
+        self._parent: Callable[[int], int] = (lambda pid: _listed_parent(proc, pid)) if has_proc else _parent
+        self._own = os.getpid()
+        self._pause = Pause(_TREE_SECONDS, read=False)
+        self._known: dict[int, bool] = {}
+
+    def holds(self, pid: int, now: float) -> bool:
+        """Tells whether a process is ours."""
+        if pid == self._own:
+            return True
+        if self._pause.renew_if_over(now):
+            self._known.clear()
+        ours = self._known.get(pid)
+        if ours is None:
+            ours = self._known[pid] = self._descends(pid)
+        return ours
+
+    def _descends(self, pid: int) -> bool:
+        for _ in range(_MOST_GENERATIONS):
+            pid = self._parent(pid)
+            if pid == self._own:
+                return True
+            if pid <= 1:
+                return False
+        return False
+
+
+def _listed_parent(proc: str, pid: int) -> int:
+    try:
+        return read_process_stat(f"{proc}/{pid}").parent
+    except (OSError, ValueError):
+        return 0  # it has ended, or has no such id here
+
+
+def _parent(pid: int) -> int:
+    try:
+        return psutil.Process(pid).ppid()
+    except (psutil.Error, ValueError):
+        return 0
+
+
+class ProcessMemory(Reading):
+    """Device memory that our processes hold."""
+
+    name = "process memory"
+
+    def __init__(self, nvml: Nvml, device: Device, tree: Tree) -> None:
+        self._device = device
+        self._tree = tree
+        # The bindings ask for the newest version of the structure, which this driver may not have.
+        self._processes: FirstOf[list[Handle]] = FirstOf(
+            lambda: nvml.ask("nvmlDeviceGetComputeRunningProcesses", device.handle),
+            lambda: nvml.ask("nvmlDeviceGetComputeRunningProcesses_v2", device.handle),
+        )
+
+    def read(self, now: float) -> Iterator[Sample]:
+        """Yields what they hold; nothing while none of ours is on the device."""
+        held = [known(one.usedGpuMemory) for one in self.ours(now)]
+        told = [one for one in held if one is not None]
+        if held and len(told) == len(held):
+            yield self._device.sample(catalogue.GPU_PROCESS_MEMORY, sum(told) / MEGABYTE)
+
+    def ours(self, now: float) -> list[Handle]:
+        """Returns those of the device's processes that are ours.
+
+        Raises:
+            NvmlError: NVML does not list them.
+        """
+        return [one for one in self._processes() if self._tree.holds(one.pid, now)]

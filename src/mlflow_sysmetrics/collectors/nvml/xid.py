@@ -1,0 +1,131 @@
+"""Critical errors that the driver reports of a GPU: XID errors.
+
+Source:  an event set for nvmlEventTypeXidCriticalError, asked at each tick without waiting.
+         https://docs.nvidia.com/deploy/xid-errors
+MIG:     an event names the GPU and, where the driver knows it, the GPU instance: it counts for the slices of
+         that instance, or else for all slices of the GPU.
+Loss:    asking for events fails for all GPUs once one of them has fallen off the bus. The set is then freed,
+         and those that still answer are listened to by a new one.
+Absent:  on Windows.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections import Counter
+from collections.abc import Iterator
+
+from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
+from mlflow_sysmetrics.collectors.nvml.device import Device, Reading, Total
+from mlflow_sysmetrics.collectors.nvml.library import TIMEOUT, Handle, Nvml, NvmlError, Verdict
+from mlflow_sysmetrics.samples import Sample
+
+_XID = 8  # nvmlEventTypeXidCriticalError
+_NO_INSTANCE = 2**32 - 1  # gpuInstanceId of an event that is of no slice
+_MOST_PER_TICK = 64  # a GPU that fails reports by the thousand: the rest waits for the next tick
+
+
+class XidEvents:
+    """The event set of all watched devices.
+
+    Attributes:
+        generation: grows when the set was freed, and everybody is to register again.
+    """
+
+    def __init__(self, nvml: Nvml) -> None:
+        self.generation = 0
+        self._nvml = nvml
+        self._set: Handle = None
+        self._finalizer: weakref.finalize[[Nvml, Handle, int], XidEvents] | None = None
+        self._polled_at: float | None = None
+        self._counts: Counter[tuple[bytes, int]] = Counter()
+
+    def register(self, card: Handle) -> None:
+        """Begins to listen to a GPU.
+
+        Raises:
+            NvmlError: there are no such events.
+        """
+        if self._set is None:
+            self._set = self._nvml.ask("nvmlEventSetCreate")
+            self._finalizer = weakref.finalize(self, _free, self._nvml, self._set, os.getpid())
+            self._finalizer.atexit = False
+        self._nvml.ask("nvmlDeviceRegisterEvents", card, _XID, self._set)
+
+    def poll(self, now: float) -> None:
+        """Takes the events that have come, once per tick.
+
+        Raises:
+            NvmlError: they cannot be asked for.
+        """
+        if now == self._polled_at:
+            return
+        for _ in range(_MOST_PER_TICK):
+            try:
+                event = self._nvml.ask("nvmlEventSetWait_v2", self._set, 0)
+            except NvmlError as error:
+                if error.code == TIMEOUT:
+                    break  # there are no more
+                if error.verdict is not Verdict.LOST:
+                    raise
+                self._begin_anew()
+                # Which GPU it is, its own readings find out.
+                raise NvmlError(str(error), Verdict.TROUBLE, error.code) from error
+            self._counts[bytes(event.device), event.gpuInstanceId] += 1
+        self._polled_at = now
+
+    def count(self, device: Device) -> int:
+        """Returns how many events a device has had."""
+        # A handle is a pointer: its bytes tell two GPUs apart even where they do not answer any more.
+        card = bytes(device.card)
+        instance = None if device.slice is None else device.slice.gpu_instance
+        return sum(
+            count
+            for (source, of), count in self._counts.items()
+            if source == card and (instance is None or of in (instance, _NO_INSTANCE))
+        )
+
+    def _begin_anew(self) -> None:
+        if self._finalizer is not None:
+            self._finalizer()
+        self._set = None
+        self.generation += 1
+
+
+class XidErrors(Reading):
+    """Critical errors of one device."""
+
+    name = "XID errors"
+    vouches = False
+
+    def __init__(self, device: Device, events: XidEvents) -> None:
+        self._device = device
+        self._events = events
+        self._registered: int | None = None
+        self._total: Total | None = None
+
+    def read(self, now: float) -> Iterator[Sample]:
+        """Yields how many there were since the collector was built."""
+        if self._registered != self._events.generation:
+            self._events.register(self._device.card)
+            self._registered = self._events.generation
+        if self._total is None:
+            self._total = Total()
+            self._total.follow(self._events.count(self._device))
+        self._events.poll(now)
+        total = self._total.follow(self._events.count(self._device))
+        yield self._device.sample(catalogue.GPU_XID_ERRORS, total)
+
+    def restart(self) -> None:
+        """Listens to the device anew: a reset ended it."""
+        self._registered = None
+
+
+def _free(nvml: Nvml, events: Handle, pid: int) -> None:
+    if os.getpid() != pid:  # a forked child: NVML is not its own
+        return
+    try:
+        nvml.ask("nvmlEventSetFree", events)
+    except NvmlError:
+        return  # the library has ended, and the set with it

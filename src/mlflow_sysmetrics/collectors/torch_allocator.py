@@ -1,0 +1,163 @@
+"""GPU memory by torch's own account: what is in tensors, and what its allocator holds.
+
+Source:  torch.cuda.memory_stats_as_nested_dict, allocated_bytes and reserved_bytes, where the program has
+         imported torch and started CUDA; this neither imports the one nor starts the other. ROCm builds have
+         the same functions. https://docs.pytorch.org/docs/stable/notes/cuda.html#memory-management
+Units:   megabytes (1e6 bytes).
+Cost:    without torch one look into sys.modules; else one call of torch per device that it uses, and every
+         5 s one for each that it does not. torch.cuda.memory_allocated and memory_reserved would flatten and
+         sort all 120 statistics, once each, for one number.
+Absent:  without torch, before the program uses CUDA, on devices where torch holds nothing; with another
+         allocator than torch's own, which counts differently or not at all.
+Check:   python -c "import torch; torch.ones(9).cuda(); print(torch.cuda.memory_summary())"
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
+from mlflow_sysmetrics.collectors.contract import MEGABYTE, Collector
+from mlflow_sysmetrics.collectors.rhythm import Pause
+from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.samples import Family, Metric, Sample
+from mlflow_sysmetrics.visible_gpus.wanted import follows_environment
+
+# A device is taken into use seldom, and most processes of a training use one of those they see.
+_LOOK_SECONDS = 5.0
+_OWN_ALLOCATOR = "native"
+
+
+def parse_stats(stats: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Returns the bytes allocated and reserved of one device; None where torch does not tell.
+
+    Args:
+        stats: what torch.cuda.memory_stats_as_nested_dict returns: {} while CUDA is not started.
+    """
+    try:
+        allocated = int(stats["allocated_bytes"]["all"]["current"])
+        reserved = int(stats["reserved_bytes"]["all"]["current"])
+    except (KeyError, TypeError):
+        return None
+    return (allocated, reserved) if allocated >= 0 <= reserved else None
+
+
+class TorchAllocator(Collector):
+    """Memory that torch's caching allocator has in tensors and in reserve, per device."""
+
+    family: ClassVar[Family] = Family.GPU
+    metrics: ClassVar[tuple[Metric, ...]] = (catalogue.GPU_TORCH_ALLOCATED, catalogue.GPU_TORCH_RESERVED)
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._look = Pause(_LOOK_SECONDS, read=False)
+        self._keys: dict[int, tuple[str, ...]] = {}  # of the devices in use, by torch's index
+
+    def collect(self, now: float) -> Iterator[Sample]:
+        """Yields what torch says of each device that it uses; nothing where it does not run on GPUs."""
+        # Not `torch.cuda`: an attribute of a module that is loaded lazily would have it loaded.
+        cuda: Any = sys.modules.get("torch.cuda")
+        if cuda is None or not _is_initialized(cuda):
+            return
+        if self._look.renew_if_over(now):
+            self._find_devices(cuda)
+        for index, keys in self._keys.items():
+            memory = _read(cuda, index)
+            if memory is not None and memory[1] > 0:
+                for key, metric, size in zip(keys, self.metrics, memory, strict=True):
+                    yield Sample(key, metric.kind, size / MEGABYTE)
+
+    def _find_devices(self, cuda: Any) -> None:  # noqa: ANN401 - torch is no dependency
+        """Finds which devices torch uses, and under which ordinals they are shown."""
+        self._keys.clear()
+        allocator = _allocator(cuda)
+        if allocator != _OWN_ALLOCATOR:
+            self.gaps = (f"no account of torch's memory: its allocator is {allocator}",)
+            return
+        count = _device_count(cuda)
+        if count is None:
+            self.gaps = ("torch does not tell how many devices it has",)
+            return
+        gaps, taken = [], set()
+        for index in range(count):
+            memory = _read(cuda, index)
+            if memory is None:
+                gaps.append(f"torch does not tell its memory on cuda:{index}")
+            elif memory[1] > 0:
+                ordinal = self._ordinal(_uuid(cuda, index), index, count)
+                # Parts of one GPU may bear one UUID: no two of them under one key.
+                if ordinal is None or ordinal in taken:
+                    gaps.append(f"cuda:{index} of torch is not known among the GPUs that are watched")
+                else:
+                    taken.add(ordinal)
+                    self._keys[index] = tuple(metric.key(i=ordinal) for metric in self.metrics)
+        self.gaps = tuple(gaps)
+
+    def _ordinal(self, uuid: str | None, index: int, count: int) -> int | None:
+        """Returns the ordinal of a device of torch's; None where it is not watched."""
+        ordinals = self._host.gpu_ordinals
+        known = None if uuid is None else ordinals.of(uuid)
+        if not follows_environment(self._host.gpus):
+            return known
+        # What CUDA calls device k is the visible device k. For a MIG slice it may tell its parent's UUID.
+        ordinal = ordinals.first("amd" if _is_rocm() else "nvidia", count) + index
+        shown = ordinals.uuid(ordinal)
+        if uuid is None or shown is None or shown.startswith("MIG-"):
+            return ordinal if known is None else known
+        return ordinal if shown.lower() == f"gpu-{uuid}".lower() else known
+
+
+def _is_initialized(cuda: Any) -> bool:  # noqa: ANN401 - as above
+    try:
+        return cuda.is_initialized() is True  # what stands for torch while documentation is built is no bool
+    except AttributeError:  # another thread is importing torch
+        return False
+
+
+def _device_count(cuda: Any) -> int | None:  # noqa: ANN401 - as above
+    try:
+        return int(cuda.device_count())
+    except RuntimeError:  # a fault of CUDA's
+        return None
+
+
+def _is_rocm() -> bool:
+    return getattr(sys.modules.get("torch.version"), "hip", None) is not None
+
+
+def _allocator(cuda: Any) -> str:  # noqa: ANN401 - as above
+    try:
+        return str(cuda.get_allocator_backend())
+    except AttributeError:  # before torch 2.0 there was no choice
+        return _OWN_ALLOCATOR
+
+
+def _read(cuda: Any, index: int) -> tuple[int, int] | None:  # noqa: ANN401 - as above
+    try:
+        return parse_stats(cuda.memory_stats_as_nested_dict(index))
+    except (AttributeError, RuntimeError):  # before torch 1.4; a fault of CUDA's
+        return None
+
+
+def _uuid(cuda: Any, index: int) -> str | None:  # noqa: ANN401 - as above
+    try:
+        uuid = str(cuda.get_device_properties(index).uuid)
+    except (AttributeError, AssertionError, RuntimeError):  # before torch 2.4; a fault of CUDA's
+        return None
+    return parse_rocm_uuid(uuid) if _is_rocm() else uuid
+
+
+def parse_rocm_uuid(text: str) -> str | None:
+    """Returns the UUID of an AMD GPU, as its driver writes it; None for one that has none ("XX").
+
+    Args:
+        text: what torch makes of it: ROCm fills CUDA's sixteen bytes with sixteen letters
+            (https://github.com/pytorch/ao/pull/2853), and torch writes each of these in hexadecimal.
+    """
+    try:
+        letters = bytes.fromhex(text.replace("-", "")).decode("ascii")
+        return f"{int(letters, 16):016x}"
+    except ValueError:
+        return None

@@ -1,0 +1,179 @@
+"""Devices for the fake NVML, and NVML's errors. Whatever a device answers may be an error instead."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+# nvmlReturn_t of nvml.h -> the name of the bindings' class.
+CODES = {
+    1: "Uninitialized",
+    2: "InvalidArgument",
+    3: "NotSupported",
+    4: "NoPermission",
+    5: "AlreadyInitialized",
+    6: "NotFound",
+    7: "InsufficientSize",
+    8: "InsufficientPower",
+    9: "DriverNotLoaded",
+    10: "Timeout",
+    11: "IrqIssue",
+    12: "LibraryNotFound",
+    13: "FunctionNotFound",
+    14: "CorruptedInforom",
+    15: "GpuIsLost",
+    16: "ResetRequired",
+    17: "OperatingSystem",
+    18: "LibRmVersionMismatch",
+    19: "InUse",
+    20: "Memory",
+    21: "NoData",
+    22: "VgpuEccNotSupported",
+    23: "InsufficientResources",
+    24: "FreqNotSupported",
+    25: "ArgumentVersionMismatch",
+    26: "Deprecated",
+    27: "NotReady",
+    28: "GpuNotFound",
+    29: "InvalidState",
+    30: "ResetTypeNotSupported",
+    999: "Unknown",
+}
+
+
+class NVMLError(Exception):
+    """The base of the bindings' errors."""
+
+    value = 999
+
+    def __str__(self) -> str:
+        return super().__str__() or f"NVML error {self.value}"
+
+
+ERRORS: Mapping[int, type[NVMLError]] = {
+    code: type(f"NVMLError_{name}", (NVMLError,), {"value": code}) for code, name in CODES.items()
+}
+UNSUPPORTED = ERRORS[3]("Not Supported")
+
+
+class Process(NamedTuple):
+    """A process on a device, as the bindings show it."""
+
+    pid: int
+    usedGpuMemory: int | None  # noqa: N815 - NVML's name
+
+
+class Value(NamedTuple):
+    """A field value of type unsigned long long, whichever member is asked."""
+
+    ullVal: int  # noqa: N815 - NVML's name
+
+
+class FieldAnswer(NamedTuple):
+    """One field: its own error, and its value."""
+
+    nvmlReturn: int  # noqa: N815 - NVML's name
+    valueType: int  # noqa: N815 - NVML's name
+    value: Value
+
+
+@dataclass(eq=False)
+class FakeGpu:
+    """One device, or one MIG slice of one; an exception stands for a query that fails with it.
+
+    Attributes:
+        slices: MIG slices by their place; None where MIG is off.
+        instance: id of a slice's GPU instance; by its place unless given.
+        fields: field values by number.
+        gpm: metrics by number; None where there is no GPM.
+        lost: it fell off the bus; a test sets it, and takes it back.
+        later: what has another value at the second moment of a recorded machine.
+    """
+
+    name: str | bytes | Exception
+    uuid: str | bytes | Exception = ""
+    memory_bytes: int | Exception = 0
+    memory_used_bytes: int = 0
+    utilization: int | Exception = 0
+    power_milliwatts: int | Exception = 0
+    power_limit_milliwatts: int | Exception = 0
+    slices: tuple[FakeGpu, ...] | None = None
+    instance: int = -1
+    memory_utilization: int = 0
+    memory_reserved_bytes: int = 0
+    energy_millijoules: int | Exception = UNSUPPORTED
+    temperature: int | Exception = UNSUPPORTED
+    processes: Sequence[Process] | Exception = ()
+    ecc_corrected: int | Exception = UNSUPPORTED
+    ecc_uncorrected: int | Exception = 0
+    remapped_rows: int | Exception = UNSUPPORTED
+    reasons: int | Exception = UNSUPPORTED
+    sm_clock: int | Exception = UNSUPPORTED
+    memory_clock: int | Exception = UNSUPPORTED
+    fields: dict[int, int] = field(default_factory=dict)
+    gpm: Mapping[int, float] | None = None
+    lost: bool = False
+    later: Mapping[str, Any] = field(default_factory=dict)
+    life: int = 0
+    parent: FakeGpu | None = None
+
+    def __post_init__(self) -> None:
+        for place, piece in enumerate(self.slices or ()):
+            piece.parent = self
+            if piece.instance < 0:
+                piece.instance = 1 + place
+
+    @property
+    def card(self) -> FakeGpu:
+        """The GPU that it is, or is a slice of."""
+        return self.parent or self
+
+    def return_to_the_bus(self) -> None:
+        """Comes back after it was lost; handles from before stay of no use."""
+        self.lost = False
+        self.life += 1
+
+
+_serial = itertools.count(1)
+
+
+class Handle:
+    """A pointer to a device in one of its lives."""
+
+    def __init__(self, gpu: FakeGpu) -> None:
+        self.gpu = gpu
+        self.life = gpu.card.life
+
+    def __bytes__(self) -> bytes:
+        return f"{id(self.gpu)}/{self.life}".encode()
+
+
+class Buffer:
+    """A GPM sample."""
+
+    def __init__(self) -> None:
+        self.serial = next(_serial)
+        self.of: tuple[str, int | None] | None = None
+        self.values: Mapping[int, float] = {}
+
+
+class GpmMetric:
+    """One metric of a request."""
+
+    metricId = 0  # noqa: N815 - NVML's name
+    nvmlReturn = 0  # noqa: N815 - NVML's name
+    value = 0.0
+
+
+class GpmRequest:
+    """Stands for c_nvmlGpmMetricsGet_t."""
+
+    version = 0
+    numMetrics = 0  # noqa: N815 - NVML's name
+    sample1: Buffer
+    sample2: Buffer
+
+    def __init__(self) -> None:
+        self.metrics = [GpmMetric() for _ in range(100)]

@@ -1,0 +1,132 @@
+"""The collectors over the real nvidia-ml-py, below which a library in Python answers: no fake of the bindings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pynvml
+import pytest
+from nvidia_machines import tick
+from stub_library import Library
+
+from mlflow_sysmetrics.collectors import Collector
+from mlflow_sysmetrics.collectors.nvidia import Nvidia
+from mlflow_sysmetrics.collectors.nvidia_profile import NvidiaProfile
+from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.host import Host
+
+Load = Callable[..., Library]
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Load:
+    """Puts a library below the bindings, as if it had been loaded."""
+
+    def put(library: Any) -> Any:
+        monkeypatch.setattr(pynvml, "nvmlLib", library)
+        monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+        return library
+
+    return put
+
+
+def built(kind: type[Collector], **environ: str) -> Collector:
+    return kind(Host(root=Path("/nowhere"), environ=environ, load_nvml=lambda: pynvml))
+
+
+def test_every_default_series_comes_through_the_real_bindings(load: Load) -> None:
+    load(Library())
+    one = built(Nvidia)
+    tick(one, 0)
+    assert tick(one, 1) == {
+        "0_xid_errors": 0,
+        "0_utilization_percentage": 87,
+        "0_memory_utilization_percentage": 41,
+        "0_power_usage_watts": 350,
+        "0_power_usage_percentage": 50,
+        "0_energy_watt_hours": 0,
+        "0_memory_usage_megabytes": 40_000,
+        "0_memory_usage_percentage": 50,
+        "0_process_memory_megabytes": 2,
+        "0_temperature_celsius": 61,
+        "0_memory_temperature_celsius": 70,
+        "0_throttled_percentage": 0,
+        "0_ecc_errors": 0,
+        "0_remapped_rows": 0,
+    }
+    assert not one.gaps
+
+
+def test_an_event_belongs_to_the_device_that_its_pointer_names(load: Load) -> None:
+    library = load(Library())
+    one = built(Nvidia)
+    tick(one, 0)
+    library.events = 3
+    assert tick(one, 1)["0_xid_errors"] == 3
+
+
+def test_gpm_comes_through_the_real_structures_and_is_freed(load: Load) -> None:
+    library = load(Library())
+    one = built(NvidiaProfile)
+    tick(one, 0)
+    for now in (1, 2):
+        assert tick(one, now) == {
+            "0_sm_clock_megahertz": 1980,
+            "0_memory_clock_megahertz": 2619,
+            "0_sm_active_percentage": 40,
+            "0_pcie_transmit_megabytes_per_second": 1048.576,
+        }
+    del one
+    assert library.calls["nvmlGpmSampleFree"] == library.calls["nvmlGpmSampleAlloc"] == 2
+
+
+def test_functions_that_the_driver_lacks_are_replaced_by_older_ones(load: Load) -> None:
+    load(
+        Library(
+            "nvmlDeviceGetTemperatureV",
+            "nvmlDeviceGetMemoryInfo_v2",
+            "nvmlDeviceGetComputeRunningProcesses_v3",
+        )
+    )
+    found = tick(built(Nvidia))
+    assert found["0_temperature_celsius"] == 61
+    assert found["0_memory_usage_megabytes"] == 41_000
+    assert found["0_process_memory_megabytes"] == 2
+
+
+def test_an_old_driver_without_gpm_says_so(load: Load) -> None:
+    load(Library("nvmlGpmQueryDeviceSupport"))
+    one = built(NvidiaProfile)
+    tick(one, 0)
+    assert "gpu_0 GPM: not supported by this driver" in one.gaps
+
+
+def test_devices_are_chosen_by_the_uuid_that_the_real_bindings_give(load: Load) -> None:
+    load(Library())
+    assert tick(built(Nvidia, CUDA_VISIBLE_DEVICES="GPU-11111111"))
+
+
+def test_a_machine_without_a_driver_is_told_by_the_real_bindings(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_library(name: str) -> None:
+        raise OSError(2, "No such file or directory", name)
+
+    load(None)
+    monkeypatch.setattr(pynvml, "CDLL", no_library)
+    with pytest.raises(Unavailable, match=r"^NVML: driver not found$"):
+        built(Nvidia)
+
+
+def test_a_tick_is_cheap_beside_the_calls(load: Load) -> None:
+    """Counts what is asked, which costs; benchmarks/gpu.py has the time."""
+    library = load(Library())
+    one = built(Nvidia)
+    tick(one, 0)
+    before = library.calls.total()
+    tick(one, 1)
+    # Events, utilization, memory, temperature, fields, and processes, which the bindings ask for twice; the
+    # stub does not count power and energy.
+    assert library.calls.total() - before == 7

@@ -1,0 +1,185 @@
+"""A GPU that leaves the bus and comes back, and the critical errors that tell of it."""
+
+from __future__ import annotations
+
+import pytest
+from nvidia_machines import CARD, HOPPER, OTHER_SLICE, SLICE, collector, hopper, sliced, tick
+
+from fake_gpu import ERRORS
+from fake_nvml import FakeNvml
+from mlflow_sysmetrics.collectors import Collector
+from mlflow_sysmetrics.collectors.nvidia import Nvidia
+
+OTHER = "GPU-other"
+XID = "0_xid_errors"
+
+
+def ordinals(one: Collector, now: float) -> set[str]:
+    """Returns which devices answer; of errors a lost one may still tell."""
+    return {key[0] for key in tick(one, now) if not key.endswith("_xid_errors")}
+
+
+def test_a_device_that_is_lost_takes_no_other_along_and_comes_back_under_its_ordinal() -> None:
+    nvml = FakeNvml(gpu := hopper(), hopper(OTHER))
+    one = collector(nvml)
+    whole = tick(one, 0).keys()
+    gpu.lost = True
+    assert ordinals(one, 1) == {"1"}
+    assert one.gaps == ("gpu_0: GPU is lost",)
+    gpu.return_to_the_bus()
+    tick(one, 2)
+    assert tick(one, 3).keys() == whole | {"0_throttled_percentage", "1_throttled_percentage"}
+    assert not one.gaps
+
+
+def test_a_lost_device_is_looked_for_ever_more_seldom() -> None:
+    nvml = FakeNvml(gpu := hopper(), hopper(OTHER))
+    one = collector(nvml)
+    tick(one, 0)
+    gpu.lost = True
+    for now in range(1, 600):
+        tick(one, now)
+    assert nvml.calls["nvmlDeviceGetHandleByUUID"] == 9
+
+
+def test_a_handle_of_before_a_reset_is_replaced() -> None:
+    """Handles of before are refused as lost, while the device has long been there again."""
+    nvml = FakeNvml(gpu := hopper())
+    one = collector(nvml)
+    tick(one, 0)
+    gpu.return_to_the_bus()
+    assert not tick(one, 1).keys() - {XID}
+    assert "0_temperature_celsius" in tick(one, 2)
+
+
+@pytest.mark.parametrize("code", [2, 6, 999], ids=["invalid argument", "not found", "unknown"])
+def test_a_device_that_answers_nothing_any_more_is_looked_for(code: int) -> None:
+    nvml = FakeNvml(hopper())
+    one = collector(nvml)
+    whole = tick(one, 0)
+    for function in set(nvml.calls) - {"nvmlInit", "nvmlDeviceGetHandleByUUID"}:
+        nvml.fail(function, code, HOPPER)
+    nvml.fail("nvmlEventSetWait_v2", code)
+    assert tick(one, 1).keys() <= {"0_ecc_errors", "0_remapped_rows"}, "which are read seldom"
+    assert one.gaps[0].startswith("gpu_0: ")
+    nvml.faults.clear()
+    assert tick(one, 3).keys() >= whole.keys()
+
+
+def test_a_library_that_was_shut_down_by_another_is_started_again() -> None:
+    nvml = FakeNvml(hopper())
+    one = collector(nvml)
+    whole = tick(one, 0)
+    for function in set(nvml.calls) - {"nvmlInit"}:
+        nvml.fail(function, 1)
+    assert not tick(one, 1)
+    started = nvml.calls["nvmlInit"]
+    nvml.faults.clear()
+    assert tick(one, 2).keys() >= whole.keys()
+    assert nvml.calls["nvmlInit"] == started + 1
+
+
+def test_a_device_that_is_lost_from_the_start_is_read_when_it_comes() -> None:
+    nvml = FakeNvml(gpu := hopper(), hopper(OTHER))
+    gpu.lost = True
+    one = collector(nvml)
+    assert ordinals(one, 0) == {"1"}
+    assert one.gaps[-1] == "gpu_0: GPU is lost"
+    gpu.return_to_the_bus()
+    assert ordinals(one, 1) == {"0", "1"}
+
+
+def test_a_lost_gpu_takes_its_slices_along_and_brings_them_back() -> None:
+    nvml = FakeNvml(gpu := sliced(), hopper(OTHER))
+    one = collector(nvml)
+    assert ordinals(one, 0) == {"0", "1", "2"}
+    gpu.lost = True
+    assert ordinals(one, 1) == {"2"}
+    gpu.return_to_the_bus()
+    assert ordinals(one, 2) == {"0", "1", "2"}
+
+
+def test_counters_go_on_where_they_were_after_a_reset() -> None:
+    nvml = FakeNvml(gpu := hopper(energy_millijoules=7_200_000))
+    one = collector(nvml)
+    tick(one, 0)
+    gpu.energy_millijoules = 10_800_000
+    assert tick(one, 1)["0_energy_watt_hours"] == 1
+    gpu.return_to_the_bus()
+    gpu.energy_millijoules = 3_600_000  # since the driver was loaded anew
+    tick(one, 2)
+    assert tick(one, 3)["0_energy_watt_hours"] == 1
+    gpu.energy_millijoules = 7_200_000
+    assert tick(one, 4)["0_energy_watt_hours"] == 2
+
+
+def test_errors_count_from_the_first_tick_on() -> None:
+    nvml = FakeNvml(gpu := hopper(), other := hopper(OTHER))
+    one = collector(nvml)
+    assert tick(one, 0)[XID] == 0
+    nvml.events += [(gpu, 2**32 - 1), (other, 2**32 - 1), (gpu, 2**32 - 1)]
+    found = tick(one, 1)
+    assert (found[XID], found["1_xid_errors"]) == (2, 1)
+    assert tick(one, 2)[XID] == 2
+
+
+def test_nobody_waits_for_errors() -> None:
+    """The fake refuses any time to wait but none; the set of all devices is asked once per tick."""
+    nvml = FakeNvml(hopper(), hopper(OTHER))
+    one = collector(nvml)
+    tick(one, 0)
+    assert nvml.calls["nvmlEventSetWait_v2"] == 1
+    assert nvml.registered == {HOPPER, OTHER}
+
+
+def test_a_storm_of_errors_holds_no_tick_up() -> None:
+    nvml = FakeNvml(gpu := hopper())
+    one = collector(nvml)
+    nvml.events += [(gpu, 2**32 - 1)] * 100
+    assert tick(one, 0)[XID] == 64
+    assert tick(one, 1)[XID] == 100
+
+
+def test_the_error_with_which_a_gpu_leaves_the_bus_is_still_told() -> None:
+    nvml = FakeNvml(gpu := hopper(), hopper(OTHER))
+    one = collector(nvml)
+    tick(one, 0)
+    nvml.events.append((gpu, 2**32 - 1))
+    gpu.lost = True
+    assert tick(one, 1)[XID] == 1
+
+
+def test_an_event_set_that_fails_for_one_lost_gpu_serves_the_others_again() -> None:
+    """NVML fails the wait for all GPUs of a set as soon as one of them is lost."""
+    nvml = FakeNvml(gpu := hopper(), other := hopper(OTHER))
+    one = collector(nvml)
+    whole = {key for key in tick(one, 0) if key[0] == "1"}
+    gpu.lost = True
+    nvml.fail("nvmlEventSetWait_v2", 15)
+    assert whole <= tick(one, 1).keys() | {"1_xid_errors"}
+    nvml.faults.clear()  # the set that has the lost GPU is gone
+    nvml.registered.clear()
+    nvml.events.append((other, 2**32 - 1))
+    for now in range(2, 6):
+        found = tick(one, now)
+    assert found["1_xid_errors"] == 1
+    assert nvml.registered == {OTHER}
+    assert len(nvml.live) == 1
+
+
+def test_an_error_of_a_slice_is_that_slices_and_one_of_the_gpu_everybodys() -> None:
+    nvml = FakeNvml(gpu := sliced())
+    one = collector(nvml, Nvidia, CUDA_VISIBLE_DEVICES=f"{SLICE},{OTHER_SLICE}")
+    tick(one, 0)
+    nvml.events += [(gpu, 1), (gpu, 2**32 - 1)]
+    found = tick(one, 1)
+    assert (found[XID], found["1_xid_errors"]) == (2, 1)
+    assert nvml.registered == {CARD}
+
+
+def test_where_there_are_no_events_the_rest_is_read() -> None:
+    nvml = FakeNvml(hopper())
+    nvml.faults["nvmlEventSetCreate", None] = ERRORS[3]("Not Supported")
+    one = collector(nvml)
+    assert XID not in tick(one)
+    assert one.gaps == ("gpu_0 XID errors: not supported by this device",)

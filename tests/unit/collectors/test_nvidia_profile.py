@@ -1,0 +1,187 @@
+"""GPM, clocks and links of NVIDIA GPUs, and GPM as the utilization of MIG slices."""
+
+from __future__ import annotations
+
+import pytest
+from nvidia_machines import GPM, SLICE, ampere, collector, hopper, sliced, tick
+
+from fake_nvml import FakeGpu, FakeNvml
+from mlflow_sysmetrics.collectors import Collector
+from mlflow_sysmetrics.collectors.nvidia_profile import NvidiaProfile
+
+RECEIVE, TRANSMIT = "0_pcie_receive_megabytes_per_second", "0_pcie_transmit_megabytes_per_second"
+NVLINK = "0_nvlink_receive_megabytes_per_second"
+SM = "0_sm_active_percentage"
+
+
+def profile(*gpus: FakeGpu) -> tuple[FakeNvml, Collector]:
+    nvml = FakeNvml(*gpus)
+    return nvml, collector(nvml, NvidiaProfile)
+
+
+def test_the_window_is_the_tick() -> None:
+    """Two samples, of which the first is the last of the tick before; nobody waits for the second."""
+    nvml, one = profile(hopper())
+    assert tick(one, 0).keys() == {"0_sm_clock_megahertz", "0_memory_clock_megahertz"}
+    samples = {sample.key: sample for sample in one.collect(2.0)}
+    assert samples[f"gpu_{SM}"].value == 40
+    assert samples[f"gpu_{SM}"].span == 2.0
+    for now in range(3, 10):
+        tick(one, now)
+    assert nvml.calls["nvmlGpmSampleAlloc"] == 2
+    assert nvml.calls["nvmlGpmSampleGet"] == 9
+    assert nvml.calls["nvmlGpmMetricsGet"] == 8
+
+
+def test_gpm_gives_all_of_the_family_at_once() -> None:
+    _, one = profile(hopper())
+    tick(one, 0)
+    assert {f"gpu_{key}" for key in tick(one, 1)} == {metric.key(i=0) for metric in NvidiaProfile.metrics}
+
+
+def test_link_rates_of_gpm_are_in_binary_units() -> None:
+    _, one = profile(hopper(gpm={20: 1000.0, 21: 2000.0}))
+    tick(one, 0)
+    found = tick(one, 1)
+    assert (found[TRANSMIT], found[RECEIVE]) == (1048.576, 2097.152)
+
+
+def test_ticks_that_follow_too_soon_share_a_window() -> None:
+    nvml, one = profile(hopper())
+    tick(one, 0)
+    assert SM not in tick(one, 0.1)
+    assert SM in tick(one, 0.2)
+    assert nvml.calls["nvmlGpmSampleGet"] == 2
+
+
+def test_a_metric_that_a_device_lacks_is_left_out() -> None:
+    _, one = profile(hopper(gpm={2: 40.0, 5: float("nan"), 10: 101.0}))
+    tick(one, 0)
+    found = tick(one, 1)
+    assert found[SM] == 40
+    assert found["0_dram_active_percentage"] == 100
+    assert "0_tensor_active_percentage" not in found
+    assert "0_sm_occupancy_percentage" not in found
+
+
+def test_a_sample_that_fails_ends_the_window() -> None:
+    nvml, one = profile(hopper())
+    tick(one, 0)
+    nvml.fail("nvmlGpmSampleGet", 999)
+    assert SM not in tick(one, 1)
+    nvml.faults.clear()
+    assert SM not in tick(one, 2), "the window before is of no use"
+    assert SM in tick(one, 3)
+
+
+def test_links_without_gpm_are_counted() -> None:
+    _, one = profile(gpu := ampere())
+    tick(one, 0)
+    gpu.fields |= {138: 1024 + 2000, 139: 2048 + 1000, 197: 2**33 + 8_000_000, 198: 2**34 + 4_000_000}
+    found = tick(one, 2)
+    assert (found[TRANSMIT], found[RECEIVE]) == (4, 2)
+    assert found[NVLINK] == 0.512
+    assert SM not in found
+    assert one.gaps == ("gpu_0 GPM: not supported by this device",)
+
+
+def test_a_counter_that_may_go_round_unseen_is_not_believed() -> None:
+    _, one = profile(gpu := ampere(fields={197: 5, 198: 7}))
+    tick(one, 0)
+    gpu.fields |= {197: 10, 198: 9}
+    assert RECEIVE not in tick(one, 1)
+
+
+def test_a_link_counter_that_went_back_says_nothing_once() -> None:
+    _, one = profile(gpu := ampere())
+    tick(one, 0)
+    gpu.fields |= {139: 5}
+    assert NVLINK not in tick(one, 1)
+    gpu.fields |= {139: 1005}
+    assert tick(one, 2)[NVLINK] == 1.024
+
+
+def test_link_ticks_that_follow_too_soon_share_a_rate() -> None:
+    _, one = profile(gpu := ampere())
+    tick(one, 0)
+    gpu.fields |= {139: 2048 + 500}
+    assert NVLINK not in tick(one, 0.1)
+    gpu.fields |= {139: 2048 + 1000}
+    assert tick(one, 1)[NVLINK] == 1.024
+
+
+def test_links_that_were_lost_begin_anew() -> None:
+    _, one = profile(gpu := ampere())
+    tick(one, 0)
+    gpu.return_to_the_bus()
+    for now in (1, 2):
+        assert NVLINK not in tick(one, now)
+    assert NVLINK in tick(one, 3)
+
+
+def test_a_link_that_began_as_a_counter_stays_one() -> None:
+    _, one = profile(gpu := ampere())
+    tick(one, 0)
+    gpu.gpm = GPM
+    for now in (1, 700, 701):
+        found = tick(one, now)
+    assert found[NVLINK] == 0, "the counter stands still; GPM would say 3 MiB/s"
+    assert found[SM] == 40
+
+
+def test_while_it_is_not_known_whether_there_is_gpm_no_link_is_counted() -> None:
+    nvml, one = profile(ampere())
+    nvml.fail("nvmlGpmQueryDeviceSupport", 999)
+    for now in (0, 1):
+        assert NVLINK not in tick(one, now)
+    assert "nvmlDeviceGetFieldValues" not in nvml.calls
+
+
+def test_slices_are_used_as_their_instance_says() -> None:
+    nvml = FakeNvml(sliced())
+    one = collector(nvml)
+    assert "0_utilization_percentage" not in tick(one, 0)
+    found = tick(one, 1)
+    assert (found["0_utilization_percentage"], found["1_utilization_percentage"]) == (50, 50)
+    assert nvml.calls["nvmlDeviceGetUtilizationRates"] == 0
+    assert nvml.calls["nvmlGpmMigSampleGet"] == 4
+
+
+@pytest.mark.parametrize("what", ["power", "energy"])
+def test_no_slice_has_what_is_the_whole_gpus(what: str) -> None:
+    one = collector(FakeNvml(sliced()))
+    tick(one, 0)
+    assert not [key for key in tick(one, 1) if what in key]
+    assert "gpu_0 power, energy: of the whole GPU, not of a slice" in one.gaps
+
+
+def test_links_are_no_slices() -> None:
+    _, one = profile(sliced())
+    tick(one, 0)
+    found = tick(one, 1)
+    assert not [key for key in found if "pcie" in key or "nvlink" in key]
+    assert {"0_sm_active_percentage", "1_sm_active_percentage"} <= found.keys()
+
+
+def test_a_slice_before_hopper_has_no_utilization_and_says_so() -> None:
+    one = collector(FakeNvml(sliced(gpm=None)))
+    tick(one, 0)
+    assert "0_utilization_percentage" not in tick(one, 1)
+    assert [gap for gap in one.gaps if gap.startswith("gpu_0 utilization")] == [
+        "gpu_0 utilization, ECC errors, remapped rows: not supported by this device"
+    ]
+
+
+def test_a_slice_of_an_unknown_instance_is_not_asked_for() -> None:
+    nvml = FakeNvml(sliced())
+    nvml.fail("nvmlDeviceGetGpuInstanceId", 3)
+    one = collector(nvml, CUDA_VISIBLE_DEVICES=SLICE)
+    tick(one, 0)
+    assert "0_utilization_percentage" not in tick(one, 1)
+    assert "gpu_0 utilization: its GPU instance is not known" in one.gaps
+    assert nvml.calls["nvmlGpmMigSampleGet"] == 0
+
+
+def test_a_place_without_a_slice_and_an_empty_card_are_no_devices() -> None:
+    found = tick(collector(FakeNvml(hopper(), sliced(slices=()))))
+    assert {key[0] for key in found} == {"0"}

@@ -1,0 +1,118 @@
+"""The command runner, with real small scripts."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from mlflow_sysmetrics.command import CommandFailed, CommandMissing, Commands, CommandTimeout
+from mlflow_sysmetrics.errors import Unavailable
+
+pytestmark = [
+    pytest.mark.unit,
+    pytest.mark.skipif(os.name == "nt", reason="the scripts are for a POSIX shell; Windows has none"),
+]
+
+# A killed tool and a loaded test machine fit in; the 30 s that the scripts sleep do not.
+FAR_BELOW_THE_SLEEP_SECONDS = 10
+
+
+def script(directory: Path, text: str, name: str = "tool") -> str:
+    path = directory / name
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_returns_what_the_tool_printed(tmp_path: Path) -> None:
+    assert Commands(os.environ)([script(tmp_path, "echo one; echo two >&2")]) == "one\n"
+
+
+def test_finds_the_tool_in_the_path_of_the_machine(tmp_path: Path) -> None:
+    script(tmp_path, "echo found", "nvidia-smi")
+    assert Commands({"PATH": str(tmp_path)})(["nvidia-smi"]) == "found\n"
+
+
+def test_tools_speak_the_c_locale_and_read_nothing(tmp_path: Path) -> None:
+    tool = script(tmp_path, 'cat; echo "$LC_ALL"')
+    assert Commands({**os.environ, "LC_ALL": "de_DE.UTF-8"})([tool]) == "C\n"
+
+
+def test_an_empty_answer_is_an_answer(tmp_path: Path) -> None:
+    assert Commands(os.environ)([script(tmp_path, "true")]) == ""
+
+
+def test_bytes_that_are_no_text_do_not_raise(tmp_path: Path) -> None:
+    assert Commands(os.environ)([script(tmp_path, r"printf '\377\376\001GPU'")]) == "\ufffd\ufffd\x01GPU"
+
+
+def test_a_missing_tool(tmp_path: Path) -> None:
+    with pytest.raises(CommandMissing, match=r"^nvidia-smi is not installed$"):
+        Commands({"PATH": str(tmp_path)})(["nvidia-smi"])
+
+
+def test_a_tool_that_may_not_be_run(tmp_path: Path) -> None:
+    path = tmp_path / "tool"
+    path.write_text("no program")
+    with pytest.raises(Unavailable, match=r"^tool could not be started: ") as caught:
+        Commands(os.environ)([str(path)])
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_an_exit_code_other_than_zero(tmp_path: Path) -> None:
+    with pytest.raises(CommandFailed, match=r"^tool failed with exit code 9$") as caught:
+        Commands(os.environ)([script(tmp_path, "echo broken; exit 9")])
+    assert (caught.value.exit_code, caught.value.output) == (9, "broken\n")
+
+
+def test_a_hanging_tool_is_given_up(tmp_path: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(CommandTimeout, match=r"^tool did not answer within 0.1 s$"):
+        Commands(os.environ, budget_seconds=0.1)([script(tmp_path, "exec sleep 30")])
+    assert time.monotonic() - started < FAR_BELOW_THE_SLEEP_SECONDS
+
+
+def test_a_child_that_keeps_the_pipe_open_is_killed_with_its_parent(tmp_path: Path) -> None:
+    tool = script(tmp_path, f"sleep 30 & echo $! > {tmp_path}/child; wait")
+    started = time.monotonic()
+    with pytest.raises(CommandTimeout):
+        Commands(os.environ, budget_seconds=0.25)([tool])
+    assert time.monotonic() - started < FAR_BELOW_THE_SLEEP_SECONDS
+    assert_dies(int((tmp_path / "child").read_text()))
+
+
+def test_a_child_that_outlives_its_parent_does_not_hold_us(tmp_path: Path) -> None:
+    tool = script(tmp_path, "echo done; sleep 30 & exit 0")
+    started = time.monotonic()
+    with pytest.raises(CommandTimeout):
+        Commands(os.environ, budget_seconds=0.25)([tool])
+    assert time.monotonic() - started < FAR_BELOW_THE_SLEEP_SECONDS
+
+
+def test_all_commands_share_one_budget(tmp_path: Path) -> None:
+    ticks = iter([0.0, 2.0, 2.0, 3.5])
+    run = Commands(os.environ, budget_seconds=3.0, clock=lambda: next(ticks))
+    tool = script(tmp_path, f"echo run >> {tmp_path}/runs")
+    run([tool])
+    run([tool])
+    with pytest.raises(CommandTimeout, match=r"^tool was not run: other commands took 3 s$"):
+        run([tool])
+    assert (tmp_path / "runs").read_text() == "run\nrun\n"
+
+
+def assert_dies(pid: int) -> None:
+    """The kernel may take a moment to end a killed process, and its new parent to reap it."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+            with open(f"/proc/{pid}/stat") as stat:  # noqa: PTH123 - absent on macOS, like the process
+                if stat.read().rpartition(")")[2].split()[0] == "Z":
+                    return
+        except (ProcessLookupError, FileNotFoundError):
+            return
+        time.sleep(0.01)
+    pytest.fail(f"process {pid} still runs")

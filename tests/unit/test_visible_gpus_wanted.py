@@ -1,0 +1,106 @@
+"""MLFLOW_SYSMETRICS_GPUS: what it takes, and which devices it chooses."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlflow_sysmetrics.errors import SettingsError
+from mlflow_sysmetrics.settings import GPUS, Settings
+from mlflow_sysmetrics.visible_gpus import Chosen, GpuId, Selection, select_gpus
+from mlflow_sysmetrics.visible_gpus.wanted import follows_environment, without_indices
+
+pytestmark = pytest.mark.unit
+
+FOUR = tuple(GpuId(index, uuid) for index, uuid in enumerate(("GPU-aa11", "GPU-aa22", "GPU-bb33", "")))
+
+
+def listed(wanted: str) -> Selection:
+    # The job's own variable must not matter: the user asks for devices of the host.
+    environ = {"CUDA_VISIBLE_DEVICES": "3", "CUDA_DEVICE_ORDER": "FASTEST_FIRST"}
+    return select_gpus(environ, wanted, FOUR, same_model=False)
+
+
+def test_a_list_keeps_the_index_of_each_gpu() -> None:
+    assert listed("1,3") == Selection((Chosen(1, 1), Chosen(3, 3)))
+
+
+def test_the_order_of_a_list_and_repetitions_do_not_matter() -> None:
+    assert listed(" 3, GPU-AA22 ,1,") == listed("1,3")
+
+
+def test_all_are_all() -> None:
+    assert [one.index for one in listed("All").chosen] == [0, 1, 2, 3]
+
+
+def test_what_this_host_does_not_have_is_said() -> None:
+    found = listed("0,7,GPU-cc,GPU-aa")
+    assert found.chosen == (Chosen(0, 0),)
+    assert found.gaps == (
+        "MLFLOW_SYSMETRICS_GPUS: 7 is none of this host's NVIDIA GPUs",
+        "MLFLOW_SYSMETRICS_GPUS: GPU-cc is none of this host's NVIDIA GPUs",
+        "MLFLOW_SYSMETRICS_GPUS: GPU-aa names more than one of this host's NVIDIA GPUs",
+    )
+
+
+def test_no_devices_at_all() -> None:
+    assert select_gpus({}, "all", (), same_model=True) == Selection()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "follows"), [("visible", True), ("Process", True), ("all", False), ("0", False)]
+)
+def test_two_choices_follow_the_environment(wanted: str, follows: bool) -> None:
+    assert follows_environment(wanted) is follows
+
+
+@pytest.mark.parametrize(
+    ("text", "gpus"),
+    [
+        ("", "visible"),
+        ("visible", "visible"),
+        (" ALL ", "all"),
+        ("process", "process"),
+        ("0, 2", "0,2"),
+        ("GPU-8932f937,MIG-3e20,gpu-b5", "GPU-8932f937,MIG-3e20,gpu-b5"),
+        ("MIG-GPU-8932f937/1/0", "MIG-GPU-8932f937/1/0"),
+        ("0000:03:00.0", "0000:03:00.0"),
+    ],
+)
+def test_the_variable_takes(text: str, gpus: str) -> None:
+    assert Settings.from_environ({GPUS: text}).gpus == gpus
+
+
+@pytest.mark.parametrize(
+    ("text", "word", "used"),
+    [
+        ("first", "first", "visible"),
+        ("0,last,2", "last", "0,2"),
+        ("all,0", "all", "0"),
+        ("-1", "-1", "visible"),
+        ("GPU-", "GPU-", "visible"),
+    ],
+)
+def test_a_word_that_names_no_gpu_is_left_out_with_a_warning(
+    text: str, word: str, used: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert Settings.from_environ({GPUS: text}).gpus == used
+    (record,) = caplog.records
+    assert f"MLFLOW_SYSMETRICS_GPUS='{word}' is ignored, using {used}: " in record.message
+
+
+@pytest.mark.parametrize("gpus", ["first", "", ",", "0,last", None])
+def test_a_bad_word_in_code_is_an_error(gpus: str) -> None:
+    with pytest.raises(SettingsError, match="neither one of visible, process, all nor a list"):
+        Settings(gpus=gpus)
+
+
+def test_a_list_in_code() -> None:
+    assert Settings(gpus="0,GPU-8932f937").gpus == "0,GPU-8932f937"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "rest"),
+    [("visible", "visible"), ("all", "all"), ("0,3", ""), ("0,GPU-8932f937, 1", "GPU-8932f937")],
+)
+def test_indices_are_those_of_one_vendor(wanted: str, rest: str) -> None:
+    assert without_indices(wanted) == rest
