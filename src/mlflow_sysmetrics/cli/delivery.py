@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlflow_sysmetrics.cli.stores import check_store
 from mlflow_sysmetrics.cli.table import counted
 from mlflow_sysmetrics.daemon.points import Point
 from mlflow_sysmetrics.daemon.recovery import replay
 from mlflow_sysmetrics.daemon.sink import Sink, open_sink
 from mlflow_sysmetrics.daemon.spool import claim
+from mlflow_sysmetrics.daemon.stores import check_store
 from mlflow_sysmetrics.daemon.tracking_uris import redacted, without_secrets
 from mlflow_sysmetrics.errors import RunRefused
 

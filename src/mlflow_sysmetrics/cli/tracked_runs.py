@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlflow_sysmetrics.cli.stores import check_store
+from mlflow_sysmetrics.daemon.stores import check_store
 from mlflow_sysmetrics.daemon.tracking_uris import redacted, without_secrets
 from mlflow_sysmetrics.errors import RunRefused, ServerUnreachable
 

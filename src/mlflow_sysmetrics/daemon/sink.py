@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from mlflow_sysmetrics.daemon.answers import fault
 from mlflow_sysmetrics.daemon.points import Point
+from mlflow_sysmetrics.daemon.stores import check_store
 from mlflow_sysmetrics.daemon.tracking_uris import redacted, without_secrets
 from mlflow_sysmetrics.errors import DeliveryError, RunRefused, ServerUnreachable
 
@@ -84,7 +85,12 @@ def open_sink(tracking_uri: str) -> Sink:
     A plain REST server is spoken to through MLflow's own request function, so its headers, tokens,
     certificates and plugins apply, but with one try and a short timeout. Any other store (SQLAlchemy, files,
     plugins that replace the REST client) gets what `MlflowClient` does.
+
+    Raises:
+        ServerUnreachable: the store is a file that is not there, on a disk that may come back. MLflow would
+            make a new one, which knows no run.
     """
+    check_store(tracking_uri)
     from mlflow.store.tracking.rest_store import RestStore  # noqa: PLC0415 - as above
     from mlflow.tracking import MlflowClient  # noqa: PLC0415
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from mlflow_sysmetrics.daemon.sink import ClientSink, RestSink, _read, _timeouts
+from mlflow_sysmetrics.daemon.sink import ClientSink, RestSink, _read, _timeouts, open_sink
 from mlflow_sysmetrics.daemon.tracking_uris import redacted, without_secrets
 from mlflow_sysmetrics.errors import RunRefused, ServerUnreachable
 
@@ -134,3 +136,10 @@ def test_the_sdk_of_databricks_which_knows_one_number_gets_one() -> None:
         use_databricks_sdk = True
 
     assert _timeouts(Creds()) == {"timeout": 15, "retry_timeout_seconds": 15}
+
+
+def test_a_store_whose_disk_is_away_is_not_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "unmounted" / "mlflow.db"
+    with pytest.raises(ServerUnreachable, match="does not exist"):
+        open_sink(f"sqlite:///{path}")
+    assert not path.parent.exists()
