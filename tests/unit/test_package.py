@@ -45,6 +45,8 @@ def test_importing_starts_nothing_and_loads_nothing_heavy() -> None:
         ("daemon/probe.py", "from mlflow_sysmetrics.providers import SysMetricsRunContextProvider"),
         ("daemon/probe.py", "import mlflow"),
         ("daemon/probe.py", "import pynvml"),
+        ("cli/probe.py", "import mlflow"),
+        ("cli/probe.py", "from mlflow_sysmetrics.monitor import install"),
         ("samples.py", "from mlflow_sysmetrics.daemon import attach"),
         ("settings.py", "import mlflow_sysmetrics.collectors"),
         ("host.py", "from mlflow import start_run"),
