@@ -56,7 +56,7 @@ def our_tick(probes: Collection[Probe]) -> tuple[Callable[[], None], Callable[[]
     from mlflow_sysmetrics.settings import Settings  # noqa: PLC0415
 
     clock = SecondHand()
-    sampler = Sampler(lambda: list(probes), clock)
+    sampler = Sampler(list(probes), clock)
     settings = Settings(sampling_interval=1, samples_before_logging=TICKS_PER_WINDOW)
     outbox = Outbox("run", 0, settings.send_interval)
     sampler.add(Feed(("", "run"), settings, Sender("", open_sink, clock), outbox))

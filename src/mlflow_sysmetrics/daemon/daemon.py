@@ -8,11 +8,12 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from mlflow_sysmetrics.clock import Clock, SystemClock
+from mlflow_sysmetrics.collectors import COLLECTORS, Collector
 from mlflow_sysmetrics.daemon.allowance import Allowance
 from mlflow_sysmetrics.daemon.feed import Feed
+from mlflow_sysmetrics.daemon.footprint import footprint
 from mlflow_sysmetrics.daemon.journal import Journal
 from mlflow_sysmetrics.daemon.outbox import Outbox
 from mlflow_sysmetrics.daemon.own_journal import OwnJournal, OwnRun
@@ -26,9 +27,6 @@ from mlflow_sysmetrics.daemon.spool import spool_directory
 from mlflow_sysmetrics.daemon.tracking_uris import lasting, with_secrets
 from mlflow_sysmetrics.host import Host
 from mlflow_sysmetrics.settings import Settings
-
-if TYPE_CHECKING:
-    from mlflow_sysmetrics.collectors import Collector
 
 _LAST_SAMPLE_SECONDS = 0.25
 _LONGEST_WAIT_SECONDS = threading.TIMEOUT_MAX / 2  # the sum with the clock must stay below the maximum
@@ -77,8 +75,7 @@ class Daemon:
         settings: those in force at the first attach; they choose the collectors.
         host: the machine to look at.
         clock: tells the time.
-        collectors: classes of the collectors; by default all of this operating system, which the sampler's
-            thread imports.
+        collectors: classes of the collectors.
         open_sink: makes the sink of a tracking server.
         transparent: lets a collector's exceptions through, for tests.
     """
@@ -89,17 +86,19 @@ class Daemon:
         *,
         host: Host | None = None,
         clock: Clock | None = None,
-        collectors: Sequence[type[Collector]] | None = None,
+        collectors: Sequence[type[Collector]] = COLLECTORS,
         open_sink: Callable[[str], Sink] = open_sink,
         transparent: bool = False,
     ) -> None:
         host = replace(host or Host(), disks=settings.disks, gpus=settings.gpus)
         self._clock = clock or SystemClock()
         self._open_sink = open_sink
-        self._probes: Sequence[Probe] = ()
-        self.sampler = Sampler(
-            lambda: self._open_probes(settings, host, collectors, transparent=transparent), self._clock
-        )
+        self._probes = [
+            Probe(collector, host, transparent=transparent)
+            for collector in collectors
+            if collector.family in settings.collectors
+        ]
+        self.sampler = Sampler(self._probes, self._clock)
         self._lock = threading.RLock()  # a signal handler may come back in
         self._feeds: dict[tuple[str, str], Feed] = {}
         self._senders: dict[str, Sender] = {}
@@ -110,7 +109,7 @@ class Daemon:
         self._journal = OwnJournal(
             (lambda: _create_journal(settings)) if settings.journalled else None,
             self._clock,
-            lambda: _footprint(host),
+            lambda: footprint(host),
         )
         self._recovery = Recovery(
             lambda: spool_directory(settings), self._adopt, open_sink, self._tracking_uris
@@ -145,9 +144,10 @@ class Daemon:
             feed.holders += 1
         if started:  # told without the lock: a log handler may block
             _logger.info(
-                "Sampling started: a tick every %g s, a point every %g s.",
+                "Sampling started: a tick every %g s, a point every %g s, from %s.",
                 settings.sampling_interval,
                 settings.window_seconds,
+                ", ".join(probe.name for probe in self._probes) or "no collector",
             )
         return feed
 
@@ -250,28 +250,6 @@ class Daemon:
                 journal_bytes=self._journal.size,
                 journal_failed=self._journal.failed,
             )
-
-    def _open_probes(
-        self,
-        settings: Settings,
-        host: Host,
-        collectors: Sequence[type[Collector]] | None,
-        *,
-        transparent: bool,
-    ) -> Sequence[Probe]:
-        """Puts the collectors of the chosen families under guard."""
-        try:
-            chosen = _all_collectors() if collectors is None else collectors
-        except Exception as error:  # noqa: BLE001
-            # What a collector needs is somebody else's: psutil may be broken here, or half installed.
-            _logger.warning("mlflow-sysmetrics: System metrics are off: %s.", error)
-            return ()
-        self._probes = [
-            Probe(collector, host, transparent=transparent)
-            for collector in chosen
-            if collector.family in settings.collectors
-        ]
-        return self._probes
 
     def _leave_journal(self) -> None:
         """Has the journal deleted if nothing waits in it; by a sender, since a disk may hang."""
@@ -381,18 +359,6 @@ class Daemon:
 
 def _create_journal(settings: Settings) -> Journal:
     return Journal.create(spool_directory(settings), settings.spool_bytes)
-
-
-def _all_collectors() -> Sequence[type[Collector]]:
-    from mlflow_sysmetrics.collectors import COLLECTORS  # noqa: PLC0415 - see `Sampler`
-
-    return COLLECTORS
-
-
-def _footprint(host: Host) -> tuple[str | None, int | None]:
-    from mlflow_sysmetrics.daemon.footprint import footprint  # noqa: PLC0415 - as above
-
-    return footprint(host)
 
 
 def _bounded(timeout: float) -> float:

@@ -9,14 +9,11 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from mlflow_sysmetrics.collectors import Collector
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.host import Host
 from mlflow_sysmetrics.samples import Sample
-
-if TYPE_CHECKING:
-    from mlflow_sysmetrics.collectors import Collector
 
 OK = "ok"
 _FIRST_PAUSE_SECONDS = 1.0

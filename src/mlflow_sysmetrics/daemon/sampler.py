@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from mlflow_sysmetrics.clock import Clock, Stamper
 from mlflow_sysmetrics.daemon.feed import Feed
@@ -30,15 +30,13 @@ class Sampler:
     cut, so that a run of 50 ms has points too. Without feeds it waits for the next one and costs nothing.
 
     Args:
-        open_probes: returns the collectors, each under guard. Called at the first tick: importing them takes
-            a tenth of a second, which no program is to wait for.
+        probes: the collectors, each under guard.
         clock: tells the time.
     """
 
-    def __init__(self, open_probes: Callable[[], Sequence[Probe]], clock: Clock) -> None:
+    def __init__(self, probes: Sequence[Probe], clock: Clock) -> None:
         self.ticks = 0
-        self._open_probes = open_probes
-        self._probes: Sequence[Probe] | None = None
+        self._probes = probes
         self._clock = clock
         self._stamper = Stamper(clock)
         self._lock = threading.RLock()  # a signal handler may come back in
@@ -86,8 +84,6 @@ class Sampler:
         """Does one pass over all collectors and all windows. The thread does nothing else."""
         with self._lock:
             arriving, departing, cuts = self._take_requests()
-        if self._probes is None:
-            self._probes = self._open_probes()
         now = self._clock.monotonic()
         if not self._feeds:
             self._epoch = now  # the schedule begins anew with the first run after a pause

@@ -25,7 +25,7 @@ class Bench:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.collector = scripted(level=10, share=50, total=1000, events=3)
-        self.sampler = Sampler(lambda: [Probe(self.collector, Host(), transparent=True)], self.clock)
+        self.sampler = Sampler([Probe(self.collector, Host(), transparent=True)], self.clock)
         self.sender = Sender("uri", lambda _: FakeSink(), self.clock)
 
     def feed(self, run_id: str = "run", **settings: object) -> Feed:
