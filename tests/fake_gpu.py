@@ -85,6 +85,7 @@ class FakeGpu:
 
     Attributes:
         slices: MIG slices by their place; None where MIG is off.
+        mig_capable: it answers whether MIG is on; one that is cut into slices does so anyway.
         instance: id of a slice's GPU instance; by its place unless given.
         fields: field values by number.
         gpm: metrics by number; None where there is no GPM.
@@ -100,6 +101,7 @@ class FakeGpu:
     power_milliwatts: int | Exception = 0
     power_limit_milliwatts: int | Exception = 0
     slices: tuple[FakeGpu, ...] | None = None
+    mig_capable: bool = False
     instance: int = -1
     memory_utilization: int = 0
     memory_reserved_bytes: int = 0

@@ -119,7 +119,10 @@ class FakeNvml(Monitoring):
             self.check("nvmlDeviceGetMemoryInfo_v2", gpu.uuid)  # what the bindings call then
         reserved = gpu.memory_reserved_bytes
         used = gpu.memory_used_bytes + (0 if version else reserved)
-        return SimpleNamespace(total=_answer(gpu.memory_bytes), used=used, reserved=reserved)
+        told = SimpleNamespace(total=_answer(gpu.memory_bytes), used=used)
+        if version is not None:
+            told.reserved = reserved
+        return told
 
     @asked
     def nvmlDeviceGetUtilizationRates(self, handle: Handle) -> Any:
@@ -186,9 +189,9 @@ class FakeNvml(Monitoring):
 
     @asked
     def nvmlDeviceGetMigMode(self, device: Handle) -> list[int]:
-        if device.gpu.slices is None:
+        if device.gpu.slices is None and not device.gpu.mig_capable:
             raise ERRORS[3]("Not Supported")
-        return [1, 1]
+        return [0, 0] if device.gpu.slices is None else [1, 1]
 
     @asked
     def nvmlDeviceGetMaxMigDeviceCount(self, device: Handle) -> int:

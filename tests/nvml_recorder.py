@@ -5,19 +5,24 @@
     SYSMETRICS_RECORD=tests/hosts/<card> pytest -m gpu tests/integration/test_gpu_live.py
 
 writes `nvml.json` there. UUIDs and the ids of processes are replaced: they tell of one card and its users.
+`differences` asks a fake the same and says where it answers otherwise than the device did.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
+
+from fake_gpu import Buffer, FakeGpu, Handle
+from fake_nvml import FakeNvml, Process
 
 _UUID = re.compile(r"(GPU|MIG)-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -32,6 +37,8 @@ class Call:
         answer: its value, as JSON can hold it; None where it failed.
         error: NVML's number, where it failed.
         microseconds: how long it took.
+        passed: all its arguments, pointers among them.
+        returned: its value, with pointers; None where it failed.
     """
 
     function: str
@@ -39,6 +46,14 @@ class Call:
     answer: Any
     error: int | None
     microseconds: float
+    passed: tuple[Any, ...]
+    returned: Any
+
+
+class Pointer(NamedTuple):
+    """What a pointer points to: a device, an event set or a sample."""
+
+    address: int
 
 
 class Recorder:
@@ -61,13 +76,14 @@ class Recorder:
 
         def call(*arguments: Any) -> Any:
             self.replay.append(lambda: found(*arguments))
+            passed = tuple(map(kept, arguments))  # now, since a structure is filled by the call
             began = time.perf_counter()
             try:
                 answer = found(*arguments)
             except self._module.NVMLError as error:
-                self._keep(name, arguments, None, error.value, began)
+                self._keep(name, arguments, passed, None, error.value, began)
                 raise
-            self._keep(name, arguments, plain(answer), None, began)
+            self._keep(name, arguments, passed, answer, None, began)
             return answer
 
         return call
@@ -79,7 +95,7 @@ class Recorder:
         for call in self.calls:
             asked.setdefault(json.dumps([call.function, call.arguments, call.error]), []).append(call)
         calls = [
-            asdict(same[-1])
+            {name: told for name, told in asdict(same[-1]).items() if name not in {"passed", "returned"}}
             | {"times": len(same), "microseconds": round(median(one.microseconds for one in same), 1)}
             for same in asked.values()
         ]
@@ -87,10 +103,12 @@ class Recorder:
         file.write_text(json.dumps(about | {"calls": calls}, indent=1) + "\n")
         return file
 
-    def _keep(self, function: str, arguments: Any, answer: Any, error: int | None, began: float) -> None:
+    def _keep(  # noqa: PLR0913, PLR0917 - all that there is to know of a call
+        self, function: str, arguments: Any, passed: Any, answer: Any, error: int | None, began: float
+    ) -> None:
         microseconds = (time.perf_counter() - began) * 1e6
         told = [one for one in map(plain, arguments) if one is not None and not isinstance(one, dict)]
-        self.calls.append(Call(function, told, answer, error, microseconds))
+        self.calls.append(Call(function, told, plain(answer), error, microseconds, passed, kept(answer)))
 
 
 def plain(value: Any) -> Any:
@@ -124,3 +142,181 @@ def _members(value: Any) -> Mapping[str, Any]:
 
 def _pointer(value: Any) -> bool:
     return hasattr(value, "contents")
+
+
+def kept(value: Any) -> Any:
+    """Returns an argument or an answer as it is at this moment: structures as mappings, pointers by address."""
+    if value is None or isinstance(value, str | bytes | int | float):
+        return value
+    if _pointer(value):
+        return Pointer(ctypes.cast(value, ctypes.c_void_p).value or 0)
+    if isinstance(value, Handle | Buffer) or type(value) is object:  # the fake's pointers
+        return Pointer(id(value))
+    if isinstance(value, ctypes.Array):
+        return list(map(kept, value))
+    if hasattr(value, "_fields_") or hasattr(value, "_asdict") or hasattr(value, "__dict__"):
+        members = dict(value._asdict()) if hasattr(value, "_asdict") else _raw_members(value)
+        if "metrics" in members:
+            members["metrics"] = list(members["metrics"])[: members["numMetrics"]]
+        return {name: kept(each) for name, each in members.items()}
+    return type(value)(map(kept, value)) if isinstance(value, list | tuple) else list(map(kept, value))
+
+
+def _raw_members(value: Any) -> dict[str, Any]:
+    if hasattr(value, "_fields_"):
+        return {name: getattr(value, name) for name, *_ in value._fields_}
+    return dict(vars(value))
+
+
+# What the collectors take an answer for, in NVML's units: a unit or a meaning that is another would be beyond.
+# By function, member of the answer, and number of the field or metric.
+RANGES: Mapping[str, tuple[float, float]] = {
+    "nvmlDeviceGetCount": (1, 64),
+    "nvmlDeviceGetMemoryInfo.total": (2**27, 2**42),
+    "nvmlDeviceGetMemoryInfo.used": (0, 2**42),
+    "nvmlDeviceGetMemoryInfo.reserved": (0, 2**36),
+    "nvmlDeviceGetUtilizationRates.gpu": (0, 100),
+    "nvmlDeviceGetUtilizationRates.memory": (0, 100),
+    "nvmlDeviceGetPowerUsage": (1e3, 3e6),
+    "nvmlDeviceGetEnforcedPowerLimit": (1e4, 3e6),
+    "nvmlDeviceGetTotalEnergyConsumption": (0, 1e15),
+    "nvmlDeviceGetTemperatureV": (1, 130),
+    "nvmlDeviceGetTemperature": (1, 130),
+    "nvmlDeviceGetClockInfo": (1, 20_000),
+    "nvmlDeviceGetTotalEccErrors": (0, 2**40),
+    "nvmlDeviceGetRemappedRows": (0, 10_000),
+    "nvmlDeviceGetMigMode": (0, 1),
+    "nvmlDeviceGetCurrentClocksEventReasons": (0, 0xFFFF),
+    "nvmlDeviceGetCurrentClocksThrottleReasons": (0, 0xFFFF),
+    "nvmlDeviceGetComputeRunningProcesses.usedGpuMemory": (0, 2**42),
+    "nvmlGpmQueryDeviceSupport.isSupportedDevice": (0, 1),
+    "nvmlDeviceGetFieldValues.valueType": (0, 6),
+    "nvmlDeviceGetFieldValues.value.ullVal[82]": (0, 130),
+    **{f"nvmlDeviceGetFieldValues.value.ullVal[{field}]": (0, 1e18) for field in (74, 75, 77)},
+    **{f"nvmlDeviceGetFieldValues.value.ullVal[{field}]": (0, 2**63) for field in (138, 139, 197, 198)},
+    **{f"nvmlGpmMetricsGet.metrics.value[{metric}]": (0, 101) for metric in (1, 2, 3, 5, 10)},
+    **{f"nvmlGpmMetricsGet.metrics.value[{metric}]": (0, 1e7) for metric in (20, 21, 60, 61)},
+}
+_NOT_AVAILABLE = {2**32 - 1, 2**64 - 1}
+_AS_MANY_AS_THERE_ARE = "nvmlDeviceGetComputeRunningProcesses"
+
+
+def described(calls: Sequence[Call]) -> FakeNvml:
+    """Returns a fake of as many GPUs as were recorded, under their UUIDs, that answers every question."""
+    uuids = dict.fromkeys(
+        call.returned for call in calls if call.function == "nvmlDeviceGetUUID" and call.error is None
+    )
+    return FakeNvml(*map(_capable, uuids))
+
+
+def _capable(uuid: str) -> FakeGpu:
+    return FakeGpu(
+        "NVIDIA H100",
+        uuid,
+        80_000_000_000,
+        1_000_000_000,
+        50,
+        power_milliwatts=350_000,
+        power_limit_milliwatts=700_000,
+        memory_utilization=10,
+        memory_reserved_bytes=500_000_000,
+        energy_millijoules=10**9,
+        temperature=50,
+        processes=[Process(1, 10**9)],
+        ecc_corrected=0,
+        remapped_rows=0,
+        reasons=1,
+        sm_clock=1980,
+        memory_clock=2619,
+        fields=dict.fromkeys((74, 75, 77, 138, 139, 197, 198), 10**9) | {82: 60},
+        gpm=dict.fromkeys((1, 2, 3, 5, 10, 20, 21, 60, 61), 50.0),
+        mig_capable=True,
+    )
+
+
+def differences(calls: Sequence[Call], fake: FakeNvml) -> list[str]:
+    """Returns in what a fake answers otherwise than a device did, asked the same in the same order.
+
+    A device may refuse what the fake answers, if the fake could refuse it, too; not the other way round.
+
+    Args:
+        calls: what was recorded.
+        fake: supports everything, as `described` does.
+    """
+    pointers: dict[int, Any] = {}
+    found: dict[str, None] = {}
+    for call in calls:
+        function = getattr(fake, call.function, None)
+        if function is None:
+            found[f"{call.function}: the fake lacks it"] = None
+            continue
+        if call.function == "nvmlEventSetWait_v2" and call.error is None:
+            fake.events.append((fake.gpus[0], 2**32 - 1))
+        try:
+            answer = function(*[_mapped(one, pointers, fake) for one in call.passed])
+        except fake.NVMLError as error:
+            if call.error is None:
+                found[f"{call.function}: the fake refuses it with {error.value}"] = None
+            continue
+        if call.error is not None:
+            names = [name for name in dir(fake) if getattr(getattr(fake, name), "value", 0) == call.error]
+            if not any(name.startswith("NVMLError_") for name in names):
+                found[f"{call.function}: the fake has no error {call.error}"] = None
+            continue
+        if isinstance(call.returned, Pointer):
+            pointers[call.returned.address] = answer
+        for difference in _compare(call.function, kept(answer), call.returned):
+            found[difference] = None
+    return list(found)
+
+
+def _mapped(value: Any, pointers: Mapping[int, Any], fake: FakeNvml) -> Any:
+    """Returns what the fake takes for an argument."""
+    if isinstance(value, Pointer):
+        return pointers[value.address]
+    if isinstance(value, dict):  # a request of GPM, the one structure that is passed
+        request = fake.c_nvmlGpmMetricsGet_t()
+        request.version, request.numMetrics = value["version"], value["numMetrics"]
+        request.sample1, request.sample2 = (pointers[value[name].address] for name in ("sample1", "sample2"))
+        for metric, asked in zip(request.metrics, value["metrics"], strict=False):
+            metric.metricId = asked["metricId"]
+        return request
+    return value
+
+
+def _compare(path: str, fake: Any, real: Any, which: str = "") -> Iterator[str]:
+    if isinstance(fake, Pointer) or isinstance(real, Pointer):
+        if type(fake) is not type(real):
+            yield f"{path}: {fake!r} instead of {real!r}"
+    elif isinstance(fake, dict) and isinstance(real, dict):
+        yield from _compare_members(path, fake, real, which)
+    elif isinstance(fake, list | tuple) and type(fake) is type(real):
+        if len(fake) != len(real) and path != _AS_MANY_AS_THERE_ARE:
+            yield f"{path}: {len(fake)} values instead of {len(real)}"
+        for ours, theirs in zip(fake, real, strict=False):
+            yield from _compare(path, ours, theirs, which)
+    elif type(fake) is not type(real) and not (which and None in {fake, real}):
+        yield f"{path}: {type(fake).__name__} instead of {type(real).__name__}"
+    else:
+        yield from _beyond(path, which, fake, real)
+
+
+def _compare_members(path: str, fake: Any, real: Any, which: str) -> Iterator[str]:
+    yield from (f"{path}.{name}: the device has no such member" for name in fake.keys() - real.keys())
+    which = str(real.get("fieldId", real.get("metricId", which)))
+    if real.get("nvmlReturn"):
+        return  # this one is not supported, and has no value
+    if fake.get("nvmlReturn"):
+        yield f"{path}[{which}]: the fake refuses it with {fake['nvmlReturn']}"
+        return
+    for name in fake.keys() & real.keys():
+        yield from _compare(f"{path}.{name}", fake[name], real[name], which)
+
+
+def _beyond(path: str, which: str, fake: Any, real: Any) -> Iterator[str]:
+    low, high = RANGES.get(f"{path}[{which}]") or RANGES.get(path) or (None, None)
+    if low is None or high is None:
+        return
+    for whose, value in (("the fake", fake), ("the device", real)):
+        if isinstance(value, int | float) and value not in _NOT_AVAILABLE and not low <= value <= high:
+            yield f"{path}: {value} of {whose} is beyond {low} to {high}"

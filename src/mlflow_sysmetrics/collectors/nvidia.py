@@ -3,7 +3,7 @@
 Source:  NVML through nvidia-ml-py, one reading per module of `collectors.nvml`.
          https://docs.nvidia.com/deploy/nvml-api
 Units:   percent, megabytes (1e6 bytes), watts, watt-hours, degrees Celsius.
-Cost:    eight calls per device and tick, 10 to 100 microseconds each.
+Cost:    nine calls per device and tick, 10 to 100 microseconds each.
 Absent:  no driver library, no device that the job may see; per device, what NVML does not answer. A MIG slice
          has no power and no energy of its own: those of its GPU are everybody's who has a slice of it.
          Temperature, throttling and errors of the GPU concern each of its slices, so they have them.
@@ -15,10 +15,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
+from mlflow_sysmetrics.clock import Clock
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import Collector
 from mlflow_sysmetrics.collectors.nvml.device import Device, Reading
-from mlflow_sysmetrics.collectors.nvml.devices import Devices
+from mlflow_sysmetrics.collectors.nvml.devices import SYSTEM_CLOCK, Devices
 from mlflow_sysmetrics.collectors.nvml.faults import EccErrors, RemappedRows
 from mlflow_sysmetrics.collectors.nvml.fields import Fields
 from mlflow_sysmetrics.collectors.nvml.library import Nvml
@@ -54,9 +55,9 @@ class Nvidia(Collector):
         catalogue.GPU_REMAPPED_ROWS,
     )
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, clock: Clock = SYSTEM_CLOCK) -> None:
         self._events: XidEvents | None = None
-        self._devices = Devices(host, self._readings)
+        self._devices = Devices(host, self._readings, clock)
         self.gaps = self._devices.gaps
 
     def collect(self, now: float) -> Iterator[Sample]:
@@ -65,6 +66,8 @@ class Nvidia(Collector):
         Raises:
             Unavailable: the process was forked; a new collector starts NVML anew.
         """
+        if self._events is not None:
+            self._events.begin_tick()
         yield from self._devices.samples(now)
         self.gaps = self._devices.gaps
 

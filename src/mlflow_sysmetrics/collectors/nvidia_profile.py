@@ -13,11 +13,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
+from mlflow_sysmetrics.clock import Clock
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import Collector
 from mlflow_sysmetrics.collectors.nvml.clocks import MemoryClock, SmClock
 from mlflow_sysmetrics.collectors.nvml.device import Device, Reading
-from mlflow_sysmetrics.collectors.nvml.devices import Devices
+from mlflow_sysmetrics.collectors.nvml.devices import SYSTEM_CLOCK, Devices
 from mlflow_sysmetrics.collectors.nvml.fields import Fields
 from mlflow_sysmetrics.collectors.nvml.library import Nvml
 from mlflow_sysmetrics.collectors.nvml.links import Nvlink, Pcie
@@ -44,8 +45,8 @@ class NvidiaProfile(Collector):
         catalogue.GPU_NVLINK_TRANSMIT,
     )
 
-    def __init__(self, host: Host) -> None:
-        self._devices = Devices(host, _readings)
+    def __init__(self, host: Host, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._devices = Devices(host, _readings, clock)
         self.gaps = self._devices.gaps
 
     def collect(self, now: float) -> Iterator[Sample]:

@@ -9,7 +9,7 @@ from typing import Any
 import pynvml
 import pytest
 from nvidia_machines import tick
-from stub_library import Library
+from stub_library import NUMBERS, Library
 
 from mlflow_sysmetrics.collectors import Collector
 from mlflow_sysmetrics.collectors.nvidia import Nvidia
@@ -26,6 +26,7 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Load:
 
     def put(library: Any) -> Any:
         monkeypatch.setattr(pynvml, "nvmlLib", library)
+        monkeypatch.setitem(NUMBERS, "nvmlDeviceGetCurrentClocksEventReasons", 0)
         monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
         return library
 
@@ -128,5 +129,5 @@ def test_a_tick_is_cheap_beside_the_calls(load: Load) -> None:
     before = library.calls.total()
     tick(one, 1)
     # Events, utilization, memory, temperature, fields, and processes, which the bindings ask for twice; the
-    # stub does not count power and energy.
+    # stub does not count power, energy and reasons.
     assert library.calls.total() - before == 7

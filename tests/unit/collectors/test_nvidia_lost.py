@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-import pytest
-from nvidia_machines import CARD, HOPPER, OTHER_SLICE, SLICE, collector, hopper, sliced, tick
+import logging
 
-from fake_gpu import ERRORS
+import pytest
+from nvidia_machines import (
+    CARD,
+    GPM,
+    HOPPER,
+    OTHER_SLICE,
+    SLICE,
+    ampere,
+    collector,
+    hopper,
+    host,
+    sliced,
+    tick,
+)
+
+from fake_gpu import ERRORS, UNSUPPORTED, FakeGpu
 from fake_nvml import FakeNvml
 from mlflow_sysmetrics.collectors import Collector
 from mlflow_sysmetrics.collectors.nvidia import Nvidia
+from mlflow_sysmetrics.daemon.probe import Probe
 
 OTHER = "GPU-other"
 XID = "0_xid_errors"
@@ -30,6 +45,62 @@ def test_a_device_that_is_lost_takes_no_other_along_and_comes_back_under_its_ord
     tick(one, 2)
     assert tick(one, 3).keys() == whole | {"0_throttled_percentage", "1_throttled_percentage"}
     assert not one.gaps
+
+
+def test_what_a_device_never_had_is_missing_while_it_is_lost_too() -> None:
+    """So that nothing is news but the loss, when it is gone and when it is back."""
+    nvml = FakeNvml(gpu := ampere(ecc_corrected=UNSUPPORTED))
+    one = collector(nvml)
+    tick(one, 0)
+    gaps = one.gaps
+    gpu.lost = True
+    tick(one, 1)
+    assert one.gaps == ("gpu_0: GPU is lost", *gaps)
+    gpu.return_to_the_bus()
+    tick(one, 2)
+    assert one.gaps == gaps
+
+
+def test_each_loss_is_one_warning_and_each_return_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "mlflow_sysmetrics")
+    nvml = FakeNvml(gpu := hopper(), hopper(OTHER))
+    probe = Probe(Nvidia, host(nvml), transparent=True)
+    for now in range(1300):  # it is looked for every five minutes at the latest
+        if now in {100, 700}:
+            gpu.lost = True
+        if now in {400, 1000}:
+            gpu.return_to_the_bus()
+        probe.read(now)
+    assert [f"{record.levelname} {record.message.partition('Nvidia')[2]}" for record in caplog.records] == [
+        "WARNING : gpu_0: GPU is lost.",
+        "INFO  is ok again.",
+    ] * 2
+
+
+def test_the_loss_of_many_slices_is_two_lines_with_what_they_never_had(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "mlflow_sysmetrics")
+    cards = [
+        hopper(
+            f"GPU-{card}",
+            slices=tuple(FakeGpu("1g", f"MIG-{card}-{place}", 10**10, gpm=GPM) for place in range(7)),
+        )
+        for card in range(8)
+    ]
+    probe = Probe(Nvidia, host(FakeNvml(*cards)), transparent=True)
+    for now in range(50):
+        probe.read(now)
+    for card in cards:
+        card.lost = True
+    for now in range(50, 100):
+        probe.read(now)
+    start, loss = [record.message.partition("Nvidia: ")[2] for record in caplog.records]
+    assert start == (
+        "gpu_0 to gpu_55 power, energy: of the whole GPU, not of a slice; "
+        "gpu_0 to gpu_55 ECC errors, remapped rows: not supported by this device."
+    )
+    assert loss == "gpu_0 to gpu_55: GPU is lost."
 
 
 def test_a_lost_device_is_looked_for_ever_more_seldom() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from nvidia_machines import collector, hopper, tick
 
+from fake_gpu import UNSUPPORTED, FakeGpu
 from fake_nvml import FakeNvml, Process
 from mlflow_sysmetrics.collectors.nvidia import Nvidia
 from mlflow_sysmetrics.collectors.nvml.processes import Tree
@@ -31,10 +32,66 @@ def test_what_the_job_holds_is_what_its_processes_hold(tmp_path: Path) -> None:
     assert tick(one)["0_process_memory_megabytes"] == 111
 
 
-def test_processes_of_others_alone_are_no_series() -> None:
-    """As in a container that gets the host's process ids from NVML: none of them is known here."""
-    held = [Process(2**22 + 1, 10**9)]
-    assert "0_process_memory_megabytes" not in tick(collector(FakeNvml(hopper(processes=held))))
+FOREIGN = 2**22 + 1  # an id that no process has
+LACKS = "NVML lists processes that do not exist here: this container has process ids of its own"
+
+
+def test_processes_of_others_alone_are_no_series_and_no_gap() -> None:
+    held = [Process(os.getppid(), 10**9)]
+    one = collector(FakeNvml(hopper(processes=held)))
+    assert "0_process_memory_megabytes" not in tick(one)
+    assert not one.gaps
+
+
+def test_ids_of_another_namespace_are_a_gap_until_ours_is_seen() -> None:
+    """As in a container that gets the host's process ids from NVML."""
+    gpu = hopper(processes=[Process(os.getppid(), 10**9), Process(FOREIGN, 10**9)])
+    one = collector(FakeNvml(gpu))
+    for now in range(3):
+        assert "0_process_memory_megabytes" not in tick(one, now)
+        assert one.gaps == (f"gpu_0 process memory: {LACKS}",)
+    gpu.processes = [Process(FOREIGN, 10**9), Process(os.getpid(), 10**6)]
+    assert tick(one, 3)["0_process_memory_megabytes"] == 1, "asked at every tick"
+    assert not one.gaps
+
+
+def test_devices_that_are_chosen_by_ids_of_another_namespace_are_a_gap() -> None:
+    gpu = hopper(processes=[Process(FOREIGN, 10**9)])
+    one = collector(FakeNvml(gpu), gpus="process")
+    assert not tick(one, 0)
+    assert one.gaps == (f"gpu_0 processes: {LACKS}",)
+    gpu.processes = [Process(os.getpid(), 10**9)]
+    assert tick(one, 10)
+    assert not one.gaps
+
+
+def test_a_device_that_is_left_to_foreign_ids_is_not_read_on() -> None:
+    gpu = hopper()
+    one = collector(FakeNvml(gpu), gpus="process")
+    assert tick(one, 0)
+    gpu.processes = [Process(FOREIGN, 10**9)]
+    assert not tick(one, 10)
+
+
+def test_foreign_ids_are_an_answer_of_a_device_that_has_no_other() -> None:
+    """As Jetson Orin, of which little else is supported, in a container."""
+    unsupported = (UNSUPPORTED, 0, UNSUPPORTED, UNSUPPORTED, UNSUPPORTED)
+    gpu = FakeGpu("Orin", "GPU-o", *unsupported, processes=[Process(FOREIGN, 10**9)])
+    nvml = FakeNvml(gpu)
+    one = collector(nvml)
+    for now in range(3):
+        tick(one, now)
+    assert f"gpu_0 process memory: {LACKS}" in one.gaps
+    assert not nvml.calls["nvmlDeviceGetHandleByUUID"], "it is not lost"
+
+
+@pytest.mark.parametrize("proc", [True, False], ids=["proc", "psutil"])
+def test_a_process_that_is_not_here_is_told_from_one_that_is_not_ours(proc: bool, tmp_path: Path) -> None:
+    tree = Tree(Host(root=Path("/") if proc else tmp_path))
+    assert tree.lacks(FOREIGN, 0)
+    assert not tree.lacks(os.getpid(), 0)
+    assert not tree.lacks(os.getppid(), 0)
+    assert not tree.lacks(1, 0)
 
 
 def test_ids_that_lead_in_a_circle_are_left(tmp_path: Path) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
-from nvidia_machines import GPM, SLICE, ampere, collector, hopper, sliced, tick
+from typing import Any
 
+import pytest
+from nvidia_machines import GPM, SLICE, ampere, collector, hopper, host, sliced, tick
+
+from fake_gpu import Handle
 from fake_nvml import FakeGpu, FakeNvml
+from fakes import FakeClock
 from mlflow_sysmetrics.collectors import Collector
 from mlflow_sysmetrics.collectors.nvidia_profile import NvidiaProfile
 
@@ -117,6 +121,45 @@ def test_links_that_were_lost_begin_anew() -> None:
     for now in (1, 2):
         assert NVLINK not in tick(one, now)
     assert NVLINK in tick(one, 3)
+
+
+class Stalling(FakeNvml):
+    """A library in which a question about the first device may take long, and links count by the clock."""
+
+    stall = 0.0
+    clock: FakeClock
+
+    def nvmlDeviceGetClockInfo(self, handle: Handle, type: int) -> Any:  # noqa: A002, N802 - the real names
+        if handle.gpu is self.gpus[0]:
+            self.clock.move(self.stall)
+            self.stall = 0.0
+        return super().nvmlDeviceGetClockInfo(handle, type)
+
+    def nvmlDeviceGetFieldValues(self, handle: Handle, fieldIds: Any) -> Any:  # noqa: N802, N803 - as above
+        handle.gpu.fields |= {138: round(self.clock.seconds * 10**6)}
+        return super().nvmlDeviceGetFieldValues(handle, fieldIds)
+
+
+@pytest.mark.parametrize("stall", [0.04, 0.5, 2.0, 100.0])
+def test_a_device_that_stalls_bends_no_rate_of_another(stall: float) -> None:
+    nvml = Stalling(ampere(), ampere("GPU-other"))
+    nvml.clock = clock = FakeClock()
+    one = NvidiaProfile(host(nvml), clock)
+    rates = []
+    for second in range(10):
+        nvml.stall = stall if second == 5 else 0.0
+        rates.append(tick(one, clock.seconds).get("1_nvlink_transmit_megabytes_per_second"))
+        clock.move(1)
+    assert rates[1:] == [pytest.approx(1024, rel=0.05)] * 9
+
+
+def test_a_time_of_another_clock_is_taken_as_it_is() -> None:
+    nvml = Stalling(ampere(), ampere("GPU-other"))
+    nvml.clock = clock = FakeClock()
+    one = NvidiaProfile(host(nvml), clock)
+    tick(one, 7)
+    clock.move(1)
+    assert tick(one, 8)["1_nvlink_transmit_megabytes_per_second"] == 1024
 
 
 def test_a_link_that_began_as_a_counter_stays_one() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from nvidia_machines import HOPPER, ampere, collector, hopper, tick
 
-from fake_gpu import UNSUPPORTED
+from fake_gpu import ERRORS, UNSUPPORTED
 from fake_nvml import FakeGpu, FakeNvml
 from mlflow_sysmetrics.collectors.nvidia import Nvidia
 from mlflow_sysmetrics.collectors.nvml.device import Total
@@ -137,6 +137,63 @@ def test_without_counters_the_reasons_of_the_moment_count(reasons: int, share: f
     assert tick(one, 1)[THROTTLED] == share
 
 
+def test_a_brake_that_nothing_counts_is_no_zero() -> None:
+    one = collector(FakeNvml(hopper(reasons=0x80)))
+    tick(one, 0)
+    assert tick(one, 1)[THROTTLED] == 100
+
+
+def test_a_counter_is_more_exact_than_a_look_at_its_reason() -> None:
+    one = collector(FakeNvml(gpu := hopper(reasons=0x04)))
+    tick(one, 0)
+    gpu.fields |= {74: 250_000_000}
+    assert tick(one, 1)[THROTTLED] == 25
+    gpu.fields |= {75: 500_000_000}
+    gpu.reasons = 0x08 | 0x20 | 0x40
+    assert tick(one, 2)[THROTTLED] == 50
+
+
+@pytest.mark.parametrize("reasons", [0x04, 0x20, 0x40, 0x08])
+def test_a_counter_that_stands_still_beside_its_reason_is_not_believed(reasons: int) -> None:
+    one = collector(FakeNvml(hopper(reasons=reasons)))
+    tick(one, 0)
+    assert tick(one, 1)[THROTTLED] == 100
+
+
+@pytest.mark.parametrize("reasons", [2**64 - 1, UNSUPPORTED, ERRORS[4]("Insufficient Permissions")])
+def test_without_reasons_the_counters_count(reasons: int | Exception) -> None:
+    nvml = FakeNvml(gpu := hopper(reasons=reasons))
+    one = collector(nvml)
+    tick(one, 0)
+    gpu.fields |= {74: 250_000_000}
+    assert tick(one, 1)[THROTTLED] == 25
+    assert not one.gaps
+
+
+def test_reasons_that_a_device_lacks_are_asked_for_once() -> None:
+    nvml = FakeNvml(hopper(reasons=UNSUPPORTED))
+    one = collector(nvml)
+    for now in range(20):
+        tick(one, now)
+    assert nvml.calls["nvmlDeviceGetCurrentClocksEventReasons"] == 1
+
+
+def test_without_counters_and_without_reasons_there_is_no_share() -> None:
+    one = collector(FakeNvml(ampere(reasons=UNSUPPORTED)))
+    tick(one, 0)
+    assert THROTTLED not in tick(one, 1)
+    assert one.gaps == ("gpu_0 throttling: not supported by this device",)
+
+
+def test_reasons_that_fail_later_leave_no_half_answer() -> None:
+    nvml = FakeNvml(hopper())
+    one = collector(nvml)
+    tick(one, 0)
+    nvml.fail("nvmlDeviceGetCurrentClocksEventReasons", 3)
+    assert THROTTLED not in tick(one, 1)
+    assert one.gaps == ("gpu_0 throttling: not supported by this device",)
+
+
 def test_reasons_that_are_not_available_are_none() -> None:
     one = collector(FakeNvml(ampere(reasons=2**64 - 1)))
     tick(one, 0)
@@ -169,15 +226,16 @@ def test_faults_are_read_every_ten_seconds_and_stand_in_between() -> None:
     assert nvml.calls["nvmlDeviceGetRemappedRows"] == 2
 
 
-def test_a_tick_asks_seven_questions_per_device() -> None:
+def test_a_tick_asks_eight_questions_per_device() -> None:
     nvml = FakeNvml(hopper(), hopper("GPU-other"))
     one = collector(nvml)
     tick(one, 0)
     tick(one, 1)
     before = sum(nvml.calls.values())
     tick(one, 2)
-    # Events once for all; per device utilization, power, energy, memory, processes, temperature, fields.
-    assert sum(nvml.calls.values()) - before == 1 + 2 * 7
+    # Events once for all; per device utilization, power, energy, memory, processes, temperature, fields,
+    # reasons.
+    assert sum(nvml.calls.values()) - before == 1 + 2 * 8
 
 
 def test_the_example_of_the_docstring_has_the_series_of_the_catalogue() -> None:

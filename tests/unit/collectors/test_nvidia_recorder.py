@@ -4,28 +4,42 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pynvml
 import pytest
 from nvidia_machines import hopper, tick
-from stub_library import Library
+from stub_library import NUMBERS, Library
 
+from fake_gpu import ERRORS, UNSUPPORTED
 from fake_nvml import FakeNvml, Process
 from mlflow_sysmetrics.collectors.nvidia import Nvidia
 from mlflow_sysmetrics.collectors.nvidia_profile import NvidiaProfile
 from mlflow_sysmetrics.host import Host
-from nvml_recorder import Recorder
+from nvml_recorder import Recorder, described, differences
 
 
-def test_every_call_of_the_real_bindings_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(pynvml, "nvmlLib", Library("nvmlDeviceGetTemperatureV"))
+@pytest.fixture
+def real(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    """What both collectors asked the real bindings over a library in Python."""
+    library = Library("nvmlDeviceGetTemperatureV")
+    monkeypatch.setattr(pynvml, "nvmlLib", library)
     monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+    monkeypatch.setitem(NUMBERS, "nvmlDeviceGetCurrentClocksEventReasons", 0)
     recorder = Recorder(pynvml)
     for kind in (Nvidia, NvidiaProfile):
         one = kind(Host(root=Path("/nowhere"), environ={}, load_nvml=lambda: recorder))
         for now in range(3):
+            library.events = now
             tick(one, now)
+    return recorder
+
+
+def test_every_call_of_the_real_bindings_is_kept(real: Recorder, tmp_path: Path) -> None:
+    recorder = real
     told = json.loads(recorder.write(tmp_path / "card", driver="570").read_text())
     assert told["driver"] == "570"
     calls = {call["function"]: call for call in told["calls"]}
@@ -62,3 +76,108 @@ def test_the_calls_of_a_tick_can_be_made_again() -> None:
     asked = nvml.calls.total()
     recorder.replay[-1]()
     assert nvml.calls.total() == asked + 1
+
+
+def test_a_faithful_fake_differs_in_nothing(real: Recorder) -> None:
+    assert differences(real.calls, described(real.calls)) == []
+
+
+def memory(*, of_version_2: bool) -> Callable[..., Any]:
+    """Returns an answer that has a member which the other version of the structure lacks."""
+
+    def ask(handle: Any, version: int | None = None) -> Any:
+        del handle
+        members = {"total": 80 * 10**9, "used": 10**9}
+        odd = "reserve" if of_version_2 else "reserved"
+        return SimpleNamespace(**members | ({odd: 1} if (version is not None) is of_version_2 else {}))
+
+    return ask
+
+
+def answers(value: Any) -> Callable[..., Any]:
+    return lambda *_: value
+
+
+def refuses(code: int) -> Callable[..., Any]:
+    def ask(*_: Any) -> Any:
+        raise ERRORS[code]
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("function", "ask", "says"),
+    [
+        ("nvmlDeviceGetPowerUsage", answers(350), "350 of the fake is beyond 1000"),
+        ("nvmlDeviceGetPowerUsage", answers(350_000.0), "float instead of int"),
+        ("nvmlDeviceGetPowerUsage", refuses(3), "the fake refuses it with 3"),
+        ("nvmlDeviceGetTotalEnergyConsumption", answers("1"), "str instead of int"),
+        ("nvmlDeviceGetMemoryInfo", memory(of_version_2=True), "reserve: the device has no such member"),
+        ("nvmlDeviceGetUtilizationRates", answers(SimpleNamespace(gpu=870, memory=1)), "870 of the fake"),
+        ("nvmlDeviceGetUtilizationRates", answers((87, 41)), "tuple instead of dict"),
+        ("nvmlDeviceGetRemappedRows", answers((0, 0, 0)), "3 values instead of 4"),
+        ("nvmlDeviceGetRemappedRows", answers([0, 0, 0, 0]), "list instead of tuple"),
+        ("nvmlDeviceGetTotalEccErrors", answers(None), "NoneType instead of int"),
+        ("nvmlDeviceGetUUID", answers(b"GPU-1"), "bytes instead of str"),
+        ("nvmlDeviceGetCurrentClocksEventReasons", answers([0]), "list instead of int"),
+        ("nvmlDeviceGetComputeRunningProcesses", answers([SimpleNamespace(id=1)]), "id: the device has no"),
+        ("nvmlDeviceGetFieldValues", answers([]), "0 values instead of"),
+        ("nvmlEventSetWait_v2", answers(SimpleNamespace(gpu=1)), "gpu: the device has no such member"),
+        ("nvmlEventSetCreate", answers(5), "instead of Pointer"),
+        ("nvmlGpmQueryDeviceSupport", answers(1), "int instead of dict"),
+        ("nvmlGpmMetricsGet", refuses(2), "the fake refuses it with 2"),
+    ],
+)
+def test_a_fake_that_answers_otherwise_is_found(
+    real: Recorder, function: str, ask: Callable[..., Any], says: str
+) -> None:
+    fake = described(real.calls)
+    setattr(fake, function, ask)
+    # What is asked with what it answers would fail otherwise.
+    calls = [call for call in real.calls if function == call.function or function != "nvmlEventSetCreate"]
+    found = differences(calls, fake)
+    assert any(one.startswith(function) and says in one for one in found), found
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"temperature": 61_000}, "nvmlDeviceGetTemperature: 61000 of the fake"),
+        ({"sm_clock": UNSUPPORTED}, "nvmlDeviceGetClockInfo: the fake refuses it with 3"),
+        ({"gpm": {2: 40.0}}, "nvmlGpmMetricsGet.metrics[20]: the fake refuses it with 3"),
+        ({"gpm": {2: 4000.0, 20: 1.0}}, "nvmlGpmMetricsGet.metrics.value: 4000.0 of the fake"),
+        ({"fields": {74: 0, 75: 0, 77: 0}}, "nvmlDeviceGetFieldValues[82]: the fake refuses it with 3"),
+        ({"fields": {74: 0, 75: 0, 77: 0, 82: 500}}, "value.ullVal: 500 of the fake"),
+    ],
+)
+def test_a_described_device_that_is_otherwise_is_found(
+    real: Recorder, change: dict[str, Any], says: str
+) -> None:
+    fake = described(real.calls)
+    for name, value in change.items():
+        setattr(fake.gpus[0], name, value)
+    found = differences(real.calls, fake)
+    assert any(says in one for one in found), found
+
+
+def test_an_error_that_the_fake_could_not_have_is_found(
+    real: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(FakeNvml, "NVMLError_FunctionNotFound")  # as the stub answers of one function
+    assert differences(real.calls, described(real.calls)) == [
+        "nvmlDeviceGetTemperatureV: the fake has no error 13"
+    ]
+
+
+def test_a_function_that_the_fake_lacks_is_found(real: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(FakeNvml, "nvmlDeviceGetClockInfo")
+    assert "nvmlDeviceGetClockInfo: the fake lacks it" in differences(real.calls, described(real.calls))
+
+
+def test_an_answer_of_the_device_in_another_unit_is_found(real: Recorder) -> None:
+    for call in real.calls:
+        if call.function == "nvmlDeviceGetPowerUsage":
+            call.returned = 350
+    assert differences(real.calls, described(real.calls)) == [
+        "nvmlDeviceGetPowerUsage: 350 of the device is beyond 1000.0 to 3000000.0"
+    ]

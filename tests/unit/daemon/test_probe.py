@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
@@ -178,23 +179,90 @@ def test_an_absent_source_that_appears_is_no_news(caplog: pytest.LogCaptureFixtu
     assert caplog.records == []
 
 
-def test_what_comes_to_be_missing_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def logged(caplog: pytest.LogCaptureFixture, *readings: Sequence[str]) -> list[str]:
+    """Returns the lines about a collector that has one tuple of gaps after the other."""
     caplog.set_level(logging.INFO, "mlflow_sysmetrics")
     collector = scripted(level=1)
     probe = Probe(collector, Host())
-    for now in range(10):
-        collector.gaps = ("gpu_1 is lost",) if now % 2 else ()
+    for now, gaps in enumerate(readings):
+        collector.gaps = tuple(gaps)
         probe.read(now)
-    assert [record.message for record in caplog.records] == [
-        f"mlflow-sysmetrics: Collector {probe.name}: gpu_1 is lost."
+    start = f"mlflow-sysmetrics: Collector {probe.name}"
+    return [f"{record.levelname} {record.message.removeprefix(start)}" for record in caplog.records]
+
+
+LOST = ("gpu_1: GPU is lost",)
+
+
+def test_what_a_machine_never_had_is_no_alarm(caplog: pytest.LogCaptureFixture) -> None:
+    assert logged(caplog, LOST, LOST) == ["INFO : gpu_1: GPU is lost."]
+
+
+def test_what_comes_to_be_missing_is_an_alarm(caplog: pytest.LogCaptureFixture) -> None:
+    assert logged(caplog, (), LOST, LOST) == ["WARNING : gpu_1: GPU is lost."]
+
+
+def test_what_comes_and_goes_at_every_tick_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    assert logged(caplog, *[(), LOST] * 50) == ["WARNING : gpu_1: GPU is lost."]
+
+
+def test_what_is_lost_and_back_and_lost_again_is_told_each_time(caplog: pytest.LogCaptureFixture) -> None:
+    flap = [*[LOST] * 20, *[()] * 20]
+    told = ["WARNING : gpu_1: GPU is lost.", "INFO  is ok again."]
+    assert logged(caplog, (), *flap, *flap) == [*told, *told]
+
+
+def test_what_is_back_is_told_when_it_has_stayed(caplog: pytest.LogCaptureFixture) -> None:
+    assert len(logged(caplog, (), LOST, *[()] * 9)) == 1
+    caplog.clear()
+    assert len(logged(caplog, (), LOST, *[()] * 10)) == 2
+
+
+def test_what_is_still_missing_is_told_with_what_is_back(caplog: pytest.LogCaptureFixture) -> None:
+    both = ("gpu_0: GPU is lost", *LOST)
+    assert logged(caplog, (), both, *[LOST] * 20) == [
+        "WARNING : gpu_0, gpu_1: GPU is lost.",
+        "INFO  is now ok, but gpu_1: GPU is lost.",
     ]
 
 
+def test_all_that_is_news_at_one_reading_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    assert logged(caplog, ("no swap", "no /data: it does not exist")) == [
+        "INFO : no swap; no /data: it does not exist."
+    ]
+
+
+def test_what_is_the_same_of_many_devices_is_one_clause(caplog: pytest.LogCaptureFixture) -> None:
+    gaps = [
+        f"gpu_{number} {what}"
+        for number in (0, 1, 2, 5, 6, 10)
+        for what in ("power, energy: of the whole GPU, not of a slice", "ECC errors: no permission")
+    ]
+    names = "gpu_0 to gpu_2, gpu_5, gpu_6, gpu_10"
+    merged = f"{names} power, energy: of the whole GPU, not of a slice; {names} ECC errors: no permission"
+    assert logged(caplog, gaps) == [f"INFO : {merged}."]
+    collector = scripted(level=1)
+    collector.gaps = tuple(gaps)
+    probe = Probe(collector, Host())
+    probe.read(0)
+    assert probe.health == f"ok, but {merged}"
+
+
 def test_gaps_that_are_others_each_time_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    assert len(logged(caplog, *[(f"garbage {now}",) for now in range(3000)])) == 20
+
+
+def test_a_failure_that_comes_and_goes_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "mlflow_sysmetrics")
     collector = scripted(level=1)
     probe = Probe(collector, Host())
-    for now in range(200):
-        collector.gaps = (f"garbage {now}",)
+    for now in range(3000):
+        collector.error = None if now % 20 else OSError(5, "Input/output error")
         probe.read(now)
-    assert len(caplog.records) == 50
+    assert len(caplog.records) == 20
+
+
+def test_a_full_log_silences_nothing_for_ever(caplog: pytest.LogCaptureFixture) -> None:
+    noise = [(f"garbage {now}",) for now in range(100)]
+    lines = logged(caplog, *noise, *[LOST] * 3600)
+    assert lines[20:] == ["WARNING : gpu_1: GPU is lost."]

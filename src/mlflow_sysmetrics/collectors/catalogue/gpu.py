@@ -115,7 +115,10 @@ GPU_THROTTLED = Metric(
         "share of time in which power, heat or a brake slowed the device down; idling and chosen clocks "
         "do not count"
     ),
-    source="NVML event-reason counters, else the share of ticks with such a reason",
+    source=(
+        "NVML's counters of the time that power and heat took; ticks with an event reason that none of them "
+        "counted, as a brake, count as a whole"
+    ),
     bad="above 0: the same work takes longer than it could",
 )
 GPU_ECC_ERRORS = Metric(

@@ -18,6 +18,7 @@ class Verdict(Enum):
     FORBIDDEN = "forbidden"  #: nor this, short of another user
     LOST = "lost"  #: the handle is of no use any more
     TROUBLE = "trouble"  #: it may be answered later
+    UNUSABLE = "unusable"  #: it was answered, by a device that is well; the next answer may be of more use
 
 
 class NvmlError(Exception):

@@ -3,7 +3,8 @@
 Source:  nvmlDeviceGetComputeRunningProcesses, which names processes by id; the parents of each from
          /proc/<pid>/stat, elsewhere through psutil, up to our own.
 Absent:  under WDDM and for some MIG slices NVML does not tell what a process holds. A container with process
-         ids of its own may get the host's from NVML: then none is ours, and there is no series.
+         ids of its own may get the host's from NVML: then none is ours, some do not exist here, and there is
+         no series but a gap. Others' processes alone are none: they are seen here.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE
 from mlflow_sysmetrics.collectors.nvml.alternatives import FirstOf
 from mlflow_sysmetrics.collectors.nvml.device import Device, Reading, known
-from mlflow_sysmetrics.collectors.nvml.library import Handle, Nvml
+from mlflow_sysmetrics.collectors.nvml.library import Handle, Nvml, NvmlError, Verdict
 from mlflow_sysmetrics.collectors.processes.stat import read_process_stat
 from mlflow_sysmetrics.collectors.rhythm import Pause
 from mlflow_sysmetrics.host import Host
 from mlflow_sysmetrics.samples import Sample
 
 _TREE_SECONDS = 10.0  # a process joins or leaves our tree as it is born or orphaned
+_NO_PROCESS = -1  # in place of a parent's id
 _MOST_GENERATIONS = 64  # ids that are given out anew while one climbs could lead in a circle
 
 
@@ -40,39 +42,53 @@ class Tree:
         self._parent: Callable[[int], int] = (lambda pid: _listed_parent(proc, pid)) if has_proc else _parent
         self._own = os.getpid()
         self._pause = Pause(_TREE_SECONDS, read=False)
-        self._known: dict[int, bool] = {}
+        self._known: dict[int, bool | None] = {}
 
     def holds(self, pid: int, now: float) -> bool:
         """Tells whether a process is ours."""
+        return bool(self._ours(pid, now))
+
+    def lacks(self, pid: int, now: float) -> bool:
+        """Tells whether there is no such process here."""
+        return self._ours(pid, now) is None
+
+    def _ours(self, pid: int, now: float) -> bool | None:
+        """Tells whether a process is ours; None where there is no such process."""
         if pid == self._own:
             return True
         if self._pause.renew_if_over(now):
             self._known.clear()
-        ours = self._known.get(pid)
-        if ours is None:
-            ours = self._known[pid] = self._descends(pid)
-        return ours
+        if pid not in self._known:
+            self._known[pid] = self._descends(pid)
+        return self._known[pid]
 
-    def _descends(self, pid: int) -> bool:
+    def _descends(self, pid: int) -> bool | None:
+        parent = self._parent(pid)
+        if parent == _NO_PROCESS:
+            return None
         for _ in range(_MOST_GENERATIONS):
-            pid = self._parent(pid)
-            if pid == self._own:
+            if parent == self._own:
                 return True
-            if pid <= 1:
+            if parent <= 1:
                 return False
+            parent = self._parent(parent)
         return False
 
 
 def _listed_parent(proc: str, pid: int) -> int:
     try:
         return read_process_stat(f"{proc}/{pid}").parent
+    except FileNotFoundError:
+        return _NO_PROCESS  # it has ended, or has another id here
     except (OSError, ValueError):
-        return 0  # it has ended, or has no such id here
+        return 0
 
 
 def _parent(pid: int) -> int:
     try:
         return psutil.Process(pid).ppid()
+    except psutil.NoSuchProcess:
+        return _NO_PROCESS
     except (psutil.Error, ValueError):
         return 0
 
@@ -102,6 +118,13 @@ class ProcessMemory(Reading):
         """Returns those of the device's processes that are ours.
 
         Raises:
-            NvmlError: NVML does not list them.
+            NvmlError: NVML does not list them, or by ids that mean nothing here.
         """
-        return [one for one in self._processes() if self._tree.holds(one.pid, now)]
+        listed = self._processes()
+        ours = [one for one in listed if self._tree.holds(one.pid, now)]
+        if not ours and any(self._tree.lacks(one.pid, now) for one in listed):
+            raise NvmlError(
+                "NVML lists processes that do not exist here: this container has process ids of its own",
+                Verdict.UNUSABLE,
+            )
+        return ours

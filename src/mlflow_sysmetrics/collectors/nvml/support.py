@@ -1,7 +1,8 @@
 """Whether something that a device did not answer is worth asking for again.
 
 What is not supported or not permitted rests for ten minutes: a driver that is reloaded may bring it back, and
-asking this seldom costs nothing. Other errors back off from one second to five minutes.
+asking this seldom costs nothing. An answer that is of no use is asked for at the next tick. Other errors back
+off from one second to five minutes.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ class Support:
         """Takes note of an error."""
         self.gap = str(error)
         self.verdict = error.verdict
-        if error.verdict in (Verdict.UNSUPPORTED, Verdict.FORBIDDEN):
+        if error.verdict is Verdict.UNUSABLE:
+            self._rest = 0.0
+            self._failures = 0
+        elif error.verdict in (Verdict.UNSUPPORTED, Verdict.FORBIDDEN):
             self._rest = _UNSUPPORTED_SECONDS
         else:
             self._rest = min(_FIRST_SECONDS * 2**self._failures, _LONGEST_SECONDS)

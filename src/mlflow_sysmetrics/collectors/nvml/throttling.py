@@ -2,14 +2,15 @@
 
 Source:  fields NVML_FI_DEV_PERF_POLICY_POWER, _THERMAL and, where there is one, _BOARD_LIMIT: nanoseconds
          in which each of them lowered the clocks, counted by the driver. They may overlap, so the largest
-         counts and not their sum. Where a device has no such counters, the share of ticks at which
+         counts and not their sum. Nothing counts a brake or, on some devices, heat. So beside them
          nvmlDeviceGetCurrentClocksEventReasons (nvmlDeviceGetCurrentClocksThrottleReasons before driver 535)
-         names such a reason. Which of the two is decided once.
+         names the reasons of the moment: a tick at which it names one whose counter stood still, or that has
+         none, counts as a whole. A device without counters has these alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import PERCENT
@@ -22,7 +23,7 @@ from mlflow_sysmetrics.collectors.nvml.fields import (
     Field,
     Fields,
 )
-from mlflow_sysmetrics.collectors.nvml.library import Nvml
+from mlflow_sysmetrics.collectors.nvml.library import Nvml, NvmlError, Verdict
 from mlflow_sysmetrics.collectors.rhythm import Lap
 from mlflow_sysmetrics.samples import Sample
 
@@ -32,6 +33,9 @@ _MORE_COUNTERS = (*_COUNTERS, Field(PERF_POLICY_BOARD_LIMIT))
 # nvmlClocksEventReason* of nvml.h: software power cap, hardware slowdown, thermal slowdown by software and by
 # hardware, power brake. Not idle (1), chosen clocks (2), sync boost (0x10), display (0x100).
 _HELD_DOWN = 0x04 | 0x08 | 0x20 | 0x40 | 0x80
+# Which of them a counter that moves has counted, more exactly than a look per tick, in the order of
+# `_MORE_COUNTERS`. A hardware slowdown comes with its cause: heat, or the brake, which has a bit of its own.
+_COUNTED = (0x04, 0x08 | 0x20 | 0x40, 0)
 
 
 class Throttling(Reading):
@@ -43,26 +47,52 @@ class Throttling(Reading):
         self._device = device
         self._lap = Lap()
         self._before: list[float] = []
-        self._counts: FirstOf[list[float] | int] = FirstOf(
+        self._named = self._silent = False
+        self._counts: FirstOf[list[float] | None] = FirstOf(
             lambda now: fields.values(_MORE_COUNTERS, now),
             lambda now: fields.values(_COUNTERS, now),
-            lambda now: nvml.ask("nvmlDeviceGetCurrentClocksEventReasons", device.card),  # noqa: ARG005
-            lambda now: nvml.ask("nvmlDeviceGetCurrentClocksThrottleReasons", device.card),  # noqa: ARG005
+            lambda now: None,  # noqa: ARG005 - a device without counters
+        )
+        self._mask: FirstOf[int] = FirstOf(
+            lambda: nvml.ask("nvmlDeviceGetCurrentClocksEventReasons", device.card),
+            lambda: nvml.ask("nvmlDeviceGetCurrentClocksThrottleReasons", device.card),
         )
 
     def read(self, now: float) -> Iterator[Sample]:
         """Yields the share since the tick before."""
-        answer = self._counts(now)
+        counts = self._counts(now)
+        reasons = self._reasons(counted=counts is not None)
         span = self._lap.seconds(now)
-        share = self._grown(answer, span) if isinstance(answer, list) else _named(answer)
-        if share is not None and span is not None:
-            yield self._device.sample(catalogue.GPU_THROTTLED, share, span)
+        grown: Sequence[float] | None = () if counts is None else self._grown(counts, span)
+        if span is None or grown is None or (counts is None and reasons is None):
+            return
+        yield self._device.sample(catalogue.GPU_THROTTLED, _share(grown, reasons or 0, span), span)
 
     def restart(self) -> None:
         """Forgets the counters of another life."""
         self._before = []
 
-    def _grown(self, counts: list[float], span: float | None) -> float | None:
+    def _reasons(self, *, counted: bool) -> int | None:
+        """Returns the reasons of the moment; None where they are not known, but there are counters.
+
+        Raises:
+            NvmlError: they are not answered, and are wanted.
+        """
+        if counted and self._silent:
+            return None
+        try:
+            reasons = self._mask()
+        except NvmlError as error:
+            permanent = error.verdict in (Verdict.UNSUPPORTED, Verdict.FORBIDDEN)
+            if not counted or self._named or not permanent:
+                raise
+            self._silent = True
+            return None
+        self._named = True
+        return reasons if known(reasons) is not None else None
+
+    def _grown(self, counts: list[float], span: float | None) -> list[float] | None:
+        """Returns the nanoseconds that each counter has grown by; None where that is not known."""
         if any(known(count) is None for count in counts):
             self._before = []
             return None
@@ -72,10 +102,13 @@ class Throttling(Reading):
         if span is None or not before:
             return None
         grown = [after - old for old, after in zip(before, counts, strict=True)]
-        return min(PERCENT * max(grown) / _NANOSECONDS / span, PERCENT) if min(grown) >= 0 else None
+        return grown if min(grown) >= 0 else None
 
 
-def _named(reasons: int) -> float | None:
-    if known(reasons) is None:
-        return None
-    return PERCENT if reasons & _HELD_DOWN else 0.0
+def _share(grown: Sequence[float], reasons: int, span: float) -> float:
+    for nanoseconds, bits in zip(grown, _COUNTED, strict=False):
+        if nanoseconds:
+            reasons &= ~bits
+    if reasons & _HELD_DOWN:
+        return PERCENT
+    return min(PERCENT * max(grown, default=0.0) / _NANOSECONDS / span, PERCENT)

@@ -61,17 +61,18 @@ class Watch:
     def gaps(self) -> Iterator[str]:
         """What is missing, one clause per cause."""
         name = self._device.name
-        if self._device.handle is None:
+        lost = self._device.handle is None
+        if lost:
             yield f"{name}: {self._reach.gap or 'not reached'}"
-            return
-        if self._presence.gap:
+        elif self._presence.gap:
             yield f"{name} processes: {self._presence.gap}"
         causes: dict[str, list[str]] = {}
         for reading, support in self._supports.items():
             needed = self._supports.get(reading.needs) if reading.needs else None
-            gap = support.gap or (needed.gap if needed else "")
-            if gap:
-                causes.setdefault(gap, []).append(reading.name)
+            why = needed if needed and needed.gap and not support.gap else support
+            # What it never had, it lacks when it is back, too: that is no news then.
+            if why.gap and (not lost or why.verdict in (Verdict.UNSUPPORTED, Verdict.FORBIDDEN)):
+                causes.setdefault(why.gap, []).append(reading.name)
         for cause, names in causes.items():
             yield f"{name} {', '.join(names)}: {cause}"
 
@@ -93,13 +94,15 @@ class Watch:
             support.refused(error, now)
             if error.verdict is Verdict.LOST:
                 self._lose(error, now)
+            if error.verdict is not Verdict.UNUSABLE:
+                return
         else:
             if support.gap:
                 support.answered()
-            if _vouches(reading):
-                self._answers = True
-                if self._reach.gap:
-                    self._reach.answered()
+        if _vouches(reading):
+            self._answers = True
+            if self._reach.gap:
+                self._reach.answered()
 
     def _chosen(self, now: float) -> bool:
         """Tells whether to read the device; while NVML does not say who uses it, as before."""
@@ -111,6 +114,8 @@ class Watch:
                 self._presence.answered()
             except NvmlError as error:
                 self._presence.refused(error, now)
+                if error.verdict is Verdict.UNUSABLE:
+                    self._occupied = False
                 if error.verdict is Verdict.LOST:
                     self._lose(error, now)
         return self._occupied and self._device.handle is not None
@@ -120,7 +125,7 @@ class Watch:
         gaps = []
         for reading, support in self._supports.items():
             if _vouches(reading):
-                if not support.gap:
+                if not support.gap or support.verdict is Verdict.UNUSABLE:
                     return
                 if self._answers or support.verdict is Verdict.TROUBLE:
                     gaps.append(support.gap)

@@ -38,7 +38,7 @@ class XidEvents:
         self._nvml = nvml
         self._set: Handle = None
         self._finalizer: weakref.finalize[[Nvml, Handle, int], XidEvents] | None = None
-        self._polled_at: float | None = None
+        self._polled = False
         self._counts: Counter[tuple[bytes, int]] = Counter()
 
     def register(self, card: Handle) -> None:
@@ -53,13 +53,17 @@ class XidEvents:
             self._finalizer.atexit = False
         self._nvml.ask("nvmlDeviceRegisterEvents", card, _XID, self._set)
 
-    def poll(self, now: float) -> None:
+    def begin_tick(self) -> None:
+        """Has the first device of the next tick ask."""
+        self._polled = False
+
+    def poll(self) -> None:
         """Takes the events that have come, once per tick.
 
         Raises:
             NvmlError: they cannot be asked for.
         """
-        if now == self._polled_at:
+        if self._polled:
             return
         for _ in range(_MOST_PER_TICK):
             try:
@@ -73,7 +77,7 @@ class XidEvents:
                 # Which GPU it is, its own readings find out.
                 raise NvmlError(str(error), Verdict.TROUBLE, error.code) from error
             self._counts[bytes(event.device), event.gpuInstanceId] += 1
-        self._polled_at = now
+        self._polled = True
 
     def count(self, device: Device) -> int:
         """Returns how many events a device has had."""
@@ -105,7 +109,7 @@ class XidErrors(Reading):
         self._registered: int | None = None
         self._total: Total | None = None
 
-    def read(self, now: float) -> Iterator[Sample]:
+    def read(self, now: float) -> Iterator[Sample]:  # noqa: ARG002 - the tick is told to the events
         """Yields how many there were since the collector was built."""
         if self._registered != self._events.generation:
             self._events.register(self._device.card)
@@ -113,7 +117,7 @@ class XidErrors(Reading):
         if self._total is None:
             self._total = Total()
             self._total.follow(self._events.count(self._device))
-        self._events.poll(now)
+        self._events.poll()
         total = self._total.follow(self._events.count(self._device))
         yield self._device.sample(catalogue.GPU_XID_ERRORS, total)
 
