@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import hypothesis
 import pytest
 
 from mlflow_sysmetrics import settings
 from mlflow_sysmetrics.collectors import path_readings
+
+# The same examples each time, on a machine that may be busy with something else.
+hypothesis.settings.register_profile(
+    "steady",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("steady")
 
 
 @pytest.fixture(autouse=True)

@@ -90,13 +90,13 @@ def test_a_line_may_say_more_than_is_known_today() -> None:
     assert parse(b'{"r": 3, "a": 7, "later": [1]}') == SettledLine(3, 7)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=80))
 def test_no_bytes_raise(text: bytes) -> None:
     parse(text)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@settings(max_examples=200)
 @given(st.dictionaries(st.text(), st.floats(allow_nan=False, allow_infinity=False)))
 def test_any_key_and_any_finite_value_come_back_exactly(values: dict[str, float]) -> None:
     back = parse(dump(PointsLine(0, 0, 0, values)))

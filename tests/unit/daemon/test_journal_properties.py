@@ -185,7 +185,5 @@ class JournalMachine(RuleBasedStateMachine):
         return {number: run.waiting() for number, run in self.runs.items()}
 
 
-JournalMachine.TestCase.settings = settings(
-    max_examples=100, stateful_step_count=30, deadline=None, derandomize=True, database=None
-)
+JournalMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=30)
 TestJournal = JournalMachine.TestCase
