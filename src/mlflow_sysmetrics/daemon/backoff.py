@@ -58,9 +58,8 @@ class Rest:
         self._failures += 1
 
     def shorten(self, now: float) -> None:
-        """Allows one attempt at once for somebody who waits, but not one per run that ends in an outage."""
-        if now - self._failed_at >= _FIRST_SECONDS:
-            self.until = max(now, self._asked_until)
+        """Allows one attempt for somebody who waits, a second after the last one at the earliest."""
+        self.until = min(self.until, max(now, self._failed_at + _FIRST_SECONDS, self._asked_until))
 
     def end(self) -> None:
         """Ends the rest: the server has answered."""

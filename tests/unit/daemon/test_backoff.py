@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlflow_sysmetrics.daemon.backoff import asked_for, pause_seconds
+from mlflow_sysmetrics.daemon.backoff import Rest, asked_for, pause_seconds
 from mlflow_sysmetrics.errors import NotAllowed, ServerUnreachable
 
 
@@ -36,3 +36,14 @@ def test_what_a_server_asks_for_is_bounded(asked: float | None, granted: float) 
 
 def test_jitter_spreads_the_pause() -> None:
     assert pause_seconds(2, ServerUnreachable(""), lambda: 0.75) == 3
+
+
+def test_somebody_who_waits_right_after_a_refusal_is_served_a_second_later() -> None:
+    """Else `flush(30)` would wait in vain for a rest of a minute."""
+    rest = Rest(lambda: 1.0)
+    rest.failed(100.0, NotAllowed("HTTP 401"))
+    rest.shorten(100.2)
+    assert rest.until == 101.0
+    rest.failed(101.0, ServerUnreachable("HTTP 503", retry_after=30.0))
+    rest.shorten(101.1)
+    assert rest.until == 131.0
