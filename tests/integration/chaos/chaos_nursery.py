@@ -182,6 +182,8 @@ def _await_end(pid: int, seconds: float) -> int | None:
 
 def _become(question: dict[str, Any]) -> str:
     """Turns a forked child into a program: its own directory, output and variables; returns its text."""
+    # Where the tests run in the background of a shell, SIGINT is ignored, and a program would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.update(question["environ"])
     os.chdir(question["here"])
     nothing = os.open(os.devnull, os.O_RDONLY)
