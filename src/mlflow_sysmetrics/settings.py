@@ -312,6 +312,7 @@ class _Variables:
         if text.lower() in _FALSE:
             return SPOOL_OFF
         return os.path.expanduser(text) or None  # noqa: PTH111 - as above
+
     def gpus(self) -> str:
         """Reads which GPUs are watched; what names none in a list is left out of it."""
         text = self.text(GPUS)
