@@ -163,3 +163,18 @@ def test_flush_shows_what_was_sampled_so_far(program: Program, server: CountingS
     run_id, pending = program(server.url, code).words
     assert pending == "0"
     assert server.points(run_id).keys() == HOST_METRICS
+
+
+def test_a_training_that_changes_its_directory_has_its_points_where_the_run_is(
+    program: Program, store: Store, tmp_path: Path
+) -> None:
+    code = """
+        with mlflow.start_run() as run:
+            os.mkdir("elsewhere")
+            os.chdir("elsewhere")
+            time.sleep(1)
+        print(run.info.run_id)
+    """
+    (run_id,) = program("sqlite:///runs.db", code).words
+    assert store.keys(run_id) >= LEVELS
+    assert not list((tmp_path / "elsewhere").glob("*.db"))

@@ -24,7 +24,7 @@ from mlflow_sysmetrics.daemon.sampler import Sampler
 from mlflow_sysmetrics.daemon.sender import Sender
 from mlflow_sysmetrics.daemon.sink import Sink, current_tracking_uri, open_sink
 from mlflow_sysmetrics.daemon.spool import spool_directory
-from mlflow_sysmetrics.daemon.tracking_uris import lasting, with_secrets
+from mlflow_sysmetrics.daemon.tracking_uris import anchored, lasting, with_secrets
 from mlflow_sysmetrics.host import Host
 from mlflow_sysmetrics.settings import Settings
 
@@ -130,6 +130,7 @@ class Daemon:
         Raises:
             RuntimeError: the interpreter is shutting down.
         """
+        tracking_uri = anchored(tracking_uri)  # the sender opens it later, when a program may be elsewhere
         key = (tracking_uri, run_id)
         with self._lock:
             self._flush_timeout = settings.flush_timeout

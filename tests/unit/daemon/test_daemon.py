@@ -274,3 +274,16 @@ def test_runs_that_come_and_go_leave_nothing_behind(daemon: Daemon) -> None:
     assert not daemon._feeds
     assert not daemon.sampler._feeds
     assert not daemon.sampler._windows
+
+
+def test_a_store_in_the_working_directory_stays_where_it_was_when_the_run_was_attached(
+    daemon: Daemon, sinks: dict[str, FakeSink], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed = daemon.attach("run", "sqlite:///runs.db", FAST, started_at=STARTED_AT)
+    absolute = f"sqlite:///{tmp_path}/runs.db"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert daemon.attach("run", absolute, FAST, started_at=STARTED_AT) is feed
+    daemon.detach(feed, None)
+    assert daemon.detach(feed, None)
+    assert list(sinks) == [absolute]
