@@ -14,6 +14,7 @@ from mlflow_sysmetrics.cli.spooled import SpooledJournal, SpooledRun
 from mlflow_sysmetrics.cli.tracked_runs import TrackedRun, TrackingServer
 from mlflow_sysmetrics.daemon.journal_scan import unsettled
 from mlflow_sysmetrics.daemon.tracking_uris import redacted, with_secrets
+from mlflow_sysmetrics.daemon.trust import is_trusted
 from mlflow_sysmetrics.errors import DeliveryError
 
 _MILLISECONDS = 1000
@@ -79,10 +80,11 @@ class Search:
 
     def server(self, uri: str) -> TrackingServer | None:
         """Returns the server of a journalled URI, with the credentials that were given; None if it fails."""
-        wanted = with_secrets(uri, () if self.tracking_uri is None else (self.tracking_uri,))
+        chosen = () if self.tracking_uri is None else (self.tracking_uri,)
+        wanted = with_secrets(uri, chosen)
         if wanted not in self._servers:
             try:
-                self._servers[wanted] = TrackingServer(wanted)
+                self._servers[wanted] = TrackingServer(wanted, trusted=is_trusted(wanted, chosen))
             except DeliveryError as error:
                 self._servers[wanted] = None
                 self._fault(wanted, str(error))

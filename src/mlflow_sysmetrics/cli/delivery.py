@@ -13,6 +13,7 @@ from mlflow_sysmetrics.daemon.sink import Sink, open_sink
 from mlflow_sysmetrics.daemon.spool import claim
 from mlflow_sysmetrics.daemon.stores import check_store
 from mlflow_sysmetrics.daemon.tracking_uris import redacted, without_secrets
+from mlflow_sysmetrics.daemon.trust import is_trusted
 from mlflow_sysmetrics.errors import RunRefused
 
 # A server that is restarted is back within seconds. Where one has let an orphan wait in vain, those after it
@@ -44,13 +45,14 @@ class Delivery:
     Attributes:
         tracking_uri: used, with its credentials, for the runs of that server.
         progress: told how many points more are settled.
-        open_sink: makes the sink of a tracking server.
+        open_sink: makes the sink of a tracking server; by default the real one, which no server but that of
+            `tracking_uri` sees credentials through.
         patience_seconds: longest wait for a server that does not answer, until one did not.
     """
 
     tracking_uri: str | None
     progress: Callable[[int], None] = lambda _: None
-    open_sink: Callable[[str], Sink] = open_sink
+    open_sink: Callable[[str], Sink] | None = None
     patience_seconds: float = _PATIENCE_SECONDS
     _refusals: list[str] = field(default_factory=list)
 
@@ -78,7 +80,11 @@ class Delivery:
 
     def _open_noting_sink(self, uri: str) -> Sink:
         check_store(uri)
-        return _NotingSink(self.open_sink(uri), uri, self._refusals)
+        opened = open_sink(uri, self._trusts) if self.open_sink is None else self.open_sink(uri)
+        return _NotingSink(opened, uri, self._refusals)
+
+    def _trusts(self, uri: str) -> bool:
+        return is_trusted(uri, () if self.tracking_uri is None else (self.tracking_uri,))
 
 
 class _NotingSink:

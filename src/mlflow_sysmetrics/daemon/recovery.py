@@ -13,16 +13,19 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mlflow_sysmetrics.clock import Clock, SystemClock
+from mlflow_sysmetrics.daemon import sink
 from mlflow_sysmetrics.daemon.journal import Journal
 from mlflow_sysmetrics.daemon.orphan import Orphan
 from mlflow_sysmetrics.daemon.outbox import Outbox
 from mlflow_sysmetrics.daemon.sender import Sender
-from mlflow_sysmetrics.daemon.sink import Sink, open_sink
+from mlflow_sysmetrics.daemon.sink import Sink
 from mlflow_sysmetrics.daemon.spool import claim, journals
 from mlflow_sysmetrics.daemon.tracking_uris import redacted, with_secrets
+from mlflow_sysmetrics.daemon.trust import is_trusted
 from mlflow_sysmetrics.thread import start_thread
 
 THREAD_NAME = "sysmetrics-recovery"
@@ -57,7 +60,7 @@ class Replayed:
 
 def replay(  # noqa: PLR0913 - the parts that a test replaces
     journal: Journal,
-    open_sink: Callable[[str], Sink] = open_sink,
+    open_sink: Callable[[str], Sink] | None = None,
     progress: Callable[[int], None] = lambda _: None,
     *,
     tracking_uri: str | None = None,
@@ -68,7 +71,8 @@ def replay(  # noqa: PLR0913 - the parts that a test replaces
 
     Args:
         journal: from `spool.claim`; closed on return, and deleted if nobody needs it any more.
-        open_sink: makes the sink of a tracking server.
+        open_sink: makes the sink of a tracking server; by default the real one, which no server but that of
+            `tracking_uri` sees credentials through.
         progress: told how many points more are settled.
         tracking_uri: used, with its credentials, for the runs of that server.
         patience_seconds: longest wait for a server that does not answer; its points then stay where they are.
@@ -77,6 +81,7 @@ def replay(  # noqa: PLR0913 - the parts that a test replaces
     clock = clock or SystemClock()
     orphan = Orphan(journal, progress)
     known = [] if tracking_uri is None else [tracking_uri]
+    open_sink = open_sink or partial(sink.open_sink, trusts=lambda uri: is_trusted(uri, known))
     delivered = dropped = 0
     faults: list[str] = []
     try:
