@@ -161,6 +161,16 @@ def test_a_path_that_does_not_exist_is_named_with_the_remedy(make: Make, disks: 
     assert disk.gaps == ("/data: No such file or directory; mount it, or correct MLFLOW_SYSMETRICS_DISKS",)
 
 
+def test_a_path_that_does_not_exist_is_warned_of_once(
+    make: Make, disks: Disks, caplog: pytest.LogCaptureFixture
+) -> None:
+    disks.lose("/data")
+    for _ in range(3):
+        values(Disk(make("/data", "/work")), 60)
+    (record,) = caplog.records
+    assert "MLFLOW_SYSMETRICS_DISKS='/data' is not watched yet: /data: No such file" in record.getMessage()
+
+
 def test_a_path_that_appears_is_found_within_a_minute(make: Make, disks: Disks) -> None:
     disks.lose("/data")
     disk = Disk(make("/data"))

@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -287,3 +288,14 @@ def test_a_store_in_the_working_directory_stays_where_it_was_when_the_run_was_at
     daemon.detach(feed, None)
     assert daemon.detach(feed, None)
     assert list(sinks) == [absolute]
+
+
+def test_a_flush_timeout_of_zero_is_named_as_the_reason_why_points_wait(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings = replace(SLOW, flush_timeout=0)
+    daemon = Daemon(settings, collectors=[scripted(level=1)], open_sink=lambda _: FakeSink(delay=0.2))
+    daemon.attach("run", "uri", settings, started_at=STARTED_AT)
+    daemon.end()
+    (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert warning.getMessage().endswith(": a flush timeout of 0 does not wait.")
