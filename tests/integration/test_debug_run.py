@@ -63,6 +63,8 @@ def test_it_prints_tags_and_metrics_of_the_store_and_how_to_see_them(tmp_path: P
     assert done.returncode == 0, done.stdout + done.stderr
     for word in ("sys.cpu_cores", "system/cpu_utilization_percentage", "MB", "It works: "):
         assert word in done.stdout
+    for key in HOST_METRICS:
+        assert f" {key} " in done.stdout  # whole, for grep
     assert "mlflow ui --backend-store-uri sqlite:///mlflow-sysmetrics-debug.db" in done.stdout
     assert "alembic" not in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
