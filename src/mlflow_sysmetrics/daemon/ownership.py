@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 LOCK_SUFFIX = ".lock"
 _OWN_EYES_ONLY = 0o600
 _NAME = re.compile(r"(?P<host>.+)-(?P<pid>[0-9]{1,10})-[0-9a-f]{8}\.jsonl")
-_CHECK_SECONDS = 10.0  # a default window; a check is two system calls, and a lost lock is seldom asked for at once
+_CHECK_SECONDS = (
+    10.0  # a default window; a check is two system calls, and a lost lock is seldom asked for at once
+)
 
 
 def hostname() -> str:
@@ -131,8 +133,8 @@ class Ownership:
                 deleted in that moment finds no journal, and leaves.
         """
         path = lock_path(self.journal)
-        # Where it was lost, the file that has its name now is somebody else's lock, and the descriptor that has
-        # its number somebody else's file.
+        # Of one that was lost, the name may be somebody else's lock by now, and the descriptor's number
+        # somebody else's file.
         delete = delete and self.lost is None
         if delete and os.name != "nt":  # Windows deletes no open file
             _delete(path)

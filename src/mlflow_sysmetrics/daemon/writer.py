@@ -13,8 +13,8 @@ from pathlib import Path
 from mlflow_sysmetrics.daemon.journal_lines import Header, lines, parse
 
 _MILLISECONDS = 1000
-# Start times are counted from the boot, whose own time moves when the clock is set; at a boot that may be long
-# wrong. Who is taken for alive in vain is only left alone until it ends.
+# Start times are counted from the boot, whose own time moves when the clock is set. Who is taken for alive in
+# vain is only left alone until it ends.
 _TOLERANCE_SECONDS = 60.0
 
 
@@ -38,7 +38,9 @@ def writer_lives(journal: Path, pid: int) -> bool:
     try:
         process = psutil.Process(pid)
         # Another process that has got its id, after a reboot or in a restarted container, is younger.
-        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= began + _TOLERANCE_SECONDS
+        return (
+            process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= began + _TOLERANCE_SECONDS
+        )
     except psutil.NoSuchProcess:
         return False
     except (psutil.Error, OSError):
