@@ -65,22 +65,26 @@ def _print(directory: Path, found: Sequence[SpooledJournal], now: float, *, sile
     """Prints the runs, and what to do about them."""
     if any(journal.runs for journal in found):
         print_table(_HEADS, [_row(journal, run, now) for journal in found for run in journal.runs])
-        click.echo()
     elif not silent:
         click.echo(f"No run has a journal in {directory}.")
     for journal in found:
         if journal.user is not None and not journal.runs:
             click.echo(f"Cannot be read: {journal.path} ({journal.owner}).", err=True)
-    left = [journal for journal in found if journal.orphaned]
+    if hints := _hints([journal for journal in found if journal.orphaned]):
+        click.echo("\n" + "\n".join(hints))
+
+
+def _hints(left: Sequence[SpooledJournal]) -> list[str]:
+    """Returns what to do about orphans."""
     any_host = "" if all(journal.here for journal in left) else " --any-host"
+    hints = []
     if orphans := sum(journal.waiting for journal in left):
         points = counted(orphans, "point")
-        click.echo(f"{points} of processes that are gone: send with mlflow-sysmetrics sync{any_host}.")
+        hints.append(f"{points} of processes that are gone: send with mlflow-sysmetrics sync{any_host}.")
     if unended := len(runs_left(left)):
-        runs = counted(unended, "run")
-        click.echo(
-            f"{runs} of processes that are gone may still say RUNNING: see mlflow-sysmetrics reap{any_host}."
-        )
+        runs = f"{counted(unended, 'run')} of processes that are gone"
+        hints.append(f"{runs} may still say RUNNING: see mlflow-sysmetrics reap{any_host}.")
+    return hints
 
 
 def _row(journal: SpooledJournal, run: SpooledRun, now: float) -> tuple[str, ...]:

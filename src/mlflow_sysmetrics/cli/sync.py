@@ -73,14 +73,16 @@ def sync(  # noqa: PLR0913 - the options of the command
         list_waiting(directory, orphans, alone, as_json=as_json)
         status = 0
     else:
-        status = _send(directory, orphans, alone, _delivery(tracking_uri, patience), as_json=as_json)
+        status = _send(directory, orphans, alone, _delivery(tracking_uri, patience, orphans), as_json=as_json)
     _tell_of_unused(tracking_uri, orphans)
     tell_of_other_hosts(others)
     raise SystemExit(status)
 
 
-def _delivery(tracking_uri: str | None, patience: float) -> Delivery:
-    return Delivery(tracking_uri or tracking_uri_in_force(), patience_seconds=patience)
+def _delivery(tracking_uri: str | None, patience: float, orphans: Sequence[SpooledJournal]) -> Delivery:
+    if tracking_uri is None and any(journal.waiting for journal in orphans):
+        tracking_uri = tracking_uri_in_force()  # asking MLflow costs a second of import
+    return Delivery(tracking_uri, patience_seconds=patience)
 
 
 def _send(
