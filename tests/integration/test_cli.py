@@ -20,6 +20,7 @@ ENVIRON = {
     "MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING": "1",
     "MLFLOW_SYSMETRICS_SEND_INTERVAL": "3600",
 }
+AGED = ("--older-than", "0.1s")  # without it a run must have been silent for a minute
 KILLED = """
     import signal
     from pathlib import Path
@@ -85,9 +86,9 @@ def test_a_killed_run_is_synced_and_reaped(killed: str, store: Store, spool: Pat
     assert store.client.get_run(killed).info.status == "RUNNING"
     assert list(spool.glob("*.jsonl"))
 
-    assert killed in command("reap", *place).stdout
+    assert killed in command("reap", *place, *AGED).stdout
     assert store.client.get_run(killed).info.status == "RUNNING"
-    assert "1 run set to KILLED." in command("reap", *place, "--apply").stdout
+    assert "1 run set to KILLED." in command("reap", *place, *AGED, "--apply").stdout
     run = store.client.get_run(killed)
     assert (run.info.status, run.info.end_time) == ("KILLED", max(time for _, time, _ in sampled))
     assert "sysmetrics.reaped" in run.data.tags

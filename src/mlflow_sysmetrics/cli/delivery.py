@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlflow_sysmetrics.cli.table import counted
+from mlflow_sysmetrics.daemon.journal import Journal
 from mlflow_sysmetrics.daemon.points import Point
 from mlflow_sysmetrics.daemon.recovery import replay
 from mlflow_sysmetrics.daemon.sink import Sink, open_sink
@@ -14,7 +15,7 @@ from mlflow_sysmetrics.daemon.spool import claim
 from mlflow_sysmetrics.daemon.stores import check_store
 from mlflow_sysmetrics.daemon.tracking_uris import redacted, without_secrets
 from mlflow_sysmetrics.daemon.trust import is_trusted
-from mlflow_sysmetrics.errors import RunRefused
+from mlflow_sysmetrics.errors import RunRefused, ServerUnreachable
 
 # A server that is restarted is back within seconds. Where one has let an orphan wait in vain, those after it
 # are tried once, or two hundred of them would take half an hour.
@@ -30,12 +31,32 @@ class Outcome:
         dropped: points that nobody will ever take.
         waiting: points that wait on.
         faults: what could not be sent, each with its server and the reason.
+        refusals: what no server will ever take, likewise.
+        path: the journal.
     """
 
     delivered: int
     dropped: int
     waiting: int
     faults: tuple[str, ...]
+    refusals: tuple[str, ...]
+    path: Path
+
+
+def told(outcomes: Iterable[Outcome]) -> list[str]:
+    """Returns all faults for people, each once, with how many points wait for its end, and where."""
+    refusals: dict[str, None] = {}
+    stuck: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        refusals |= dict.fromkeys(outcome.refusals)
+        for fault in outcome.faults:
+            stuck.setdefault(fault, []).append(outcome)
+    waits = []
+    for fault, owing in stuck.items():
+        where = str(owing[0].path) if len(owing) == 1 else counted(len(owing), "journal")
+        points = counted(sum(outcome.waiting for outcome in owing), "point")
+        waits.append(f"{fault}; {points} still in {where}")
+    return [*refusals, *waits]
 
 
 @dataclass(slots=True)
@@ -65,6 +86,11 @@ class Delivery:
         if journal is None:
             return None
         self._refusals.clear()
+        missing = _missing_stores(journal)
+        if missing is not None:
+            owed = sum(run.appended - run.settled for run in journal.runs)
+            journal.close(delete=False)
+            return Outcome(0, 0, owed, missing, (), path)
         done = replay(
             journal,
             self._open_noting_sink,
@@ -74,9 +100,7 @@ class Delivery:
         )
         if done.faults:
             self.patience_seconds = 0.0
-        wait = f"; {counted(done.waiting, 'point')} still in {path}"
-        faults = [f"{fault}{wait}" for fault in done.faults]
-        return Outcome(done.delivered, done.dropped, done.waiting, (*self._refusals, *faults))
+        return Outcome(done.delivered, done.dropped, done.waiting, done.faults, tuple(self._refusals), path)
 
     def _open_noting_sink(self, uri: str) -> Sink:
         check_store(uri)
@@ -85,6 +109,24 @@ class Delivery:
 
     def _trusts(self, uri: str) -> bool:
         return is_trusted(uri, () if self.tracking_uri is None else (self.tracking_uri,))
+
+
+def _missing_stores(journal: Journal) -> tuple[str, ...] | None:
+    """Returns what to say of stores that are files and not there, if there is nowhere else to deliver to.
+
+    A server that is away is worth waiting for; a disk that is not mounted does not come back by itself.
+    """
+    owing = {run.tracking_uri for run in journal.runs if run.settled < run.appended}
+    missing = [fault for uri in sorted(owing) if (fault := _missing(uri)) is not None]
+    return tuple(missing) if missing and len(missing) == len(owing) else None
+
+
+def _missing(uri: str) -> str | None:
+    try:
+        check_store(uri)
+    except ServerUnreachable as reason:
+        return str(reason)
+    return None
 
 
 class _NotingSink:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -144,7 +146,9 @@ class TrackingServer:
 
     def _ask(self, method: Any, *arguments: object, **named: object) -> Any:  # noqa: ANN401
         try:
-            return method(*arguments, **named)
+            # MLflow prints addresses of runs ("View run ..."), between what programs are to read.
+            with contextlib.redirect_stdout(io.StringIO()):
+                return method(*arguments, **named)
         except Exception as error:
             # Stores raise MlflowException, and what their database, network or plugin raises.
             gone = getattr(error, "error_code", None) == _GONE

@@ -132,7 +132,7 @@ class Journal:
     @property
     def failed(self) -> str | None:
         """Why the disk is not used any more; None while it is. It is tried again after a minute."""
-        return self._file.failed
+        return self._ownership.lost or self._file.failed
 
     @property
     def is_full(self) -> bool:
@@ -296,7 +296,7 @@ class Journal:
 
     def _append(self, text: bytes, *runs: Tally) -> int | None:
         """Appends a line, after whatever the file does not say yet of itself and of these runs."""
-        if self._closed:
+        if self._closed or not self._ownership.keep(self._monotonic()):
             return None
         due = [run for run in runs if not run.written]
         head = b"" if self._header_written else dump(self._header)

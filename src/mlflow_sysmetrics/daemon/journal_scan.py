@@ -15,6 +15,7 @@ from mlflow_sysmetrics.daemon.journal_lines import (
     DroppedLine,
     EndLine,
     Header,
+    Line,
     PointsLine,
     RunLine,
     SettledLine,
@@ -96,7 +97,10 @@ class Contents:
 
     def take(self, text: bytes) -> None:
         """Takes one line."""
-        line = parse(text)
+        self.note(parse(text))
+
+    def note(self, line: Line | None) -> None:
+        """Takes what one line says."""
         if isinstance(line, Header):
             self.header = line
         elif isinstance(line, RunLine):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -84,8 +86,15 @@ class Orphan:
                 if not _has_ended(run, open_sink, known_uris):
                     wanted = True
                     break
+        if wanted:
+            self._put_back_time()
         self.journal.close(delete=not wanted)
         return asked
+
+    def _put_back_time(self) -> None:
+        """Has the file's time say when its owner last wrote, which tells how long its runs are silent."""
+        with contextlib.suppress(OSError):
+            os.utime(self.journal.path, (self._written_at, self._written_at))
 
     def _outbox(self, run: JournaledRun) -> Outbox:
         outbox = Outbox(run.run_id, run.started_at, _SEND_INTERVAL_SECONDS, replayed=True)
