@@ -17,11 +17,13 @@ from mlflow_sysmetrics.daemon.allowance import Allowance
 from mlflow_sysmetrics.daemon.feed import Feed
 from mlflow_sysmetrics.daemon.footprint import footprint
 from mlflow_sysmetrics.daemon.journal import Journal
+from mlflow_sysmetrics.daemon.journal_thread import JournalThread
 from mlflow_sysmetrics.daemon.outbox import Outbox
-from mlflow_sysmetrics.daemon.own_journal import OwnJournal, OwnRun
+from mlflow_sysmetrics.daemon.own_journal import OwnJournal
 from mlflow_sysmetrics.daemon.patience import Patience
 from mlflow_sysmetrics.daemon.probe import Probe
 from mlflow_sysmetrics.daemon.recovery import Recovery
+from mlflow_sysmetrics.daemon.run_backing import OwnRun
 from mlflow_sysmetrics.daemon.sampler import Sampler
 from mlflow_sysmetrics.daemon.sender import Sender
 from mlflow_sysmetrics.daemon.sink import Sink, current_tracking_uri
@@ -114,6 +116,7 @@ class Daemon:
             (lambda: _create_journal(settings)) if settings.journalled else None,
             self._clock,
             lambda: footprint(host),
+            JournalThread(self._clock),
         )
         self._recovery = Recovery(
             lambda: spool_directory(settings), self._adopt, self._open_sink, self._tracking_uris

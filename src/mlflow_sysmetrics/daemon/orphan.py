@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mlflow_sysmetrics.daemon.journal import Journal, JournaledRun
 from mlflow_sysmetrics.daemon.outbox import POINTS_DROPPED, Outbox
-from mlflow_sysmetrics.daemon.own_journal import RunBacking
+from mlflow_sysmetrics.daemon.run_backing import RunBacking
 from mlflow_sysmetrics.daemon.sink import Sink
 from mlflow_sysmetrics.daemon.tracking_uris import with_secrets
 

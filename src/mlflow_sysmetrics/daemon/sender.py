@@ -21,7 +21,13 @@ from mlflow_sysmetrics.daemon.points import Batch, Point, Spilled, read_back
 from mlflow_sysmetrics.daemon.sink import Sink
 from mlflow_sysmetrics.daemon.tracking_uris import redacted, without_secrets
 from mlflow_sysmetrics.daemon.turns import Turns
-from mlflow_sysmetrics.errors import BatchTooLarge, NotAllowed, RunRefused, ServerUnreachable
+from mlflow_sysmetrics.errors import (
+    BatchTooLarge,
+    JournalUnavailable,
+    NotAllowed,
+    RunRefused,
+    ServerUnreachable,
+)
 from mlflow_sysmetrics.thread import start_thread
 
 _MILLISECONDS = 1000
@@ -236,7 +242,7 @@ class Sender:
             self._give_up(outbox, self._clean(reason))
         except BatchTooLarge as reason:
             self._halve(outbox, batch, tags, self._clean(reason))
-        except ServerUnreachable as reason:
+        except (ServerUnreachable, JournalUnavailable) as reason:
             self._back_off(outbox, reason, self._clean(reason))
         except Exception as error:  # noqa: BLE001
             # A server may answer anything, and without this thread every run of it would be lost.
@@ -296,8 +302,8 @@ class Sender:
         assert outbox.backing is not None  # noqa: S101 - only what it has taken is spilled
         try:
             return read_back(outbox.backing, spilled, self._size.most)
-        except FileNotFoundError:  # deleted under our hands: nothing will bring it back
-            return Batch([], spilled.until, lost=spilled.until - spilled.first)
+        except OSError as error:  # a disk that was unmounted may come back
+            raise JournalUnavailable(f"the journal cannot be read: {error.strerror or error}") from error
 
     def _deliver(self, outbox: Outbox, points: list[Point], tags: dict[str, str]) -> None:
         if not points and not tags:
@@ -371,14 +377,20 @@ class Sender:
     def _back_off(self, outbox: Outbox, error: Exception, reason: str) -> None:
         with self._changed:
             now = self._now()
+            unread = isinstance(error, JournalUnavailable)
             # The server rests for everybody; a run that it alone chokes on rests longer and longer by itself.
-            self._rest.failed(now, error)
+            if not unread:
+                self._rest.failed(now, error)
             outbox.due_at = now + pause_seconds(outbox.failures, error, self._jitter)
             if self._last_error is None and not outbox.failures:
                 remedy = f"; {_REMEDY}" if isinstance(error, NotAllowed) else ""
                 message = (
                     f"{self._server} does not take system metrics ({reason}); keeping them and trying again"
                 )
+                if unread:
+                    message = (
+                        f"System metrics of run {outbox.run_id} wait on disk, and {reason}; trying again"
+                    )
                 self._tell_later(logging.WARNING, f"{message}{remedy}.")
             outbox.failures += 1
             self._last_error = reason

@@ -59,10 +59,10 @@ def test_a_sender_that_is_stuck_for_ever_blocks_no_call_and_no_sample(
     assert assert_all_on_server(tracking, start.sides) > 0
 
 
-def test_a_disk_that_never_answers_blocks_no_call_and_no_exit(
+def test_a_disk_that_never_answers_blocks_no_call_no_delivery_and_no_exit(
     start: Starter, tracking: TrackingServer
 ) -> None:
-    """As a network home directory does; the sampler is stuck in it, and nothing else."""
+    """As a network home directory does; the journal's thread is stuck in it, and nothing else."""
     program = start(
         BLOCKED
         + """
@@ -70,12 +70,17 @@ def test_a_disk_that_never_answers_blocks_no_call_and_no_exit(
     LineFile.append = block
     attachment = mlflow_sysmetrics.attach(os.environ["RUN"], tracking_uri=URL)
     assert inside.wait(30)
+    before = mlflow_sysmetrics.status().ticks
+    while mlflow_sysmetrics.status().ticks < before + 3:
+        time.sleep(0.01)
+    assert mlflow_sysmetrics.flush(30)
     """
         + CALLS,
         **environ(tracking),
     )
     assert program.wait() == 0, program.stderr
     assert program.stdout == "False"
+    assert_all_on_server(tracking, start.sides)
 
 
 def environ(tracking: TrackingServer) -> dict[str, str]:

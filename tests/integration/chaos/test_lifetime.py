@@ -15,7 +15,7 @@ import pytest
 from chaos_starter import Starter
 
 from fakes import STARTED_AT, FakeClock, scripted
-from mlflow_sysmetrics.daemon import sampler, sender
+from mlflow_sysmetrics.daemon import journal_thread, sampler, sender
 from mlflow_sysmetrics.daemon.daemon import Daemon
 from mlflow_sysmetrics.daemon.points import Point
 from mlflow_sysmetrics.settings import Settings
@@ -59,7 +59,7 @@ def test_a_day_with_ten_thousand_runs_leaves_nothing_behind(
     monkeypatch: pytest.MonkeyPatch, spool: Path
 ) -> None:
     """The threads are this test: it ticks and sends itself, so that a day lasts seconds."""
-    for module in (sampler, sender):
+    for module in (journal_thread, sampler, sender):
         monkeypatch.setattr(module, "start_thread", lambda *_: None)
     clock, sink = FakeClock(), CountingSink()
     settings = Settings(spool_dir=str(spool))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tracemalloc
 from pathlib import Path
 
@@ -12,8 +14,9 @@ from mlflow_sysmetrics.daemon.allowance import Allowance
 from mlflow_sysmetrics.daemon.feed import Feed
 from mlflow_sysmetrics.daemon.journal import Journal, scan, unsettled
 from mlflow_sysmetrics.daemon.outbox import Outbox
-from mlflow_sysmetrics.daemon.own_journal import OwnJournal, OwnRun
+from mlflow_sysmetrics.daemon.own_journal import OwnJournal
 from mlflow_sysmetrics.daemon.points import Point
+from mlflow_sysmetrics.daemon.run_backing import OwnRun
 from mlflow_sysmetrics.daemon.sender import Sender
 from mlflow_sysmetrics.daemon.window import Value
 from mlflow_sysmetrics.errors import JournalUnavailable, RunRefused
@@ -219,6 +222,62 @@ def test_a_journal_that_is_deleted_under_our_hands_loses_nothing(tmp_path: Path)
     process.send()
     counts = process.sender.counts()
     assert (counts.delivered, counts.pending, counts.dropped) == (6 * SERIES, 0, 0)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows deletes no open file")
+def test_points_that_are_on_disk_only_survive_the_deletion_of_the_disk_s_directory(tmp_path: Path) -> None:
+    process = Process(tmp_path, held=SERIES)
+    feed = process.feed()
+    process.emit(feed, 4)
+    process.path.unlink()
+    process.send()
+    counts = process.sender.counts()
+    assert (counts.delivered, counts.pending, counts.dropped) == (4 * SERIES, 0, 0)
+
+
+def test_a_journal_that_cannot_be_read_is_tried_again_and_costs_no_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    process = Process(tmp_path, held=SERIES)
+    feed = process.feed()
+    process.emit(feed, 4)
+
+    def fail(*_: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "read", fail)
+        process.send()
+        process.clock.move(1)
+        process.send()
+        counts = process.sender.counts()
+        assert (counts.pending, counts.dropped) == (3 * SERIES, 0)
+        assert counts.last_error == "the journal cannot be read: No such file or directory"
+    process.clock.move(60)
+    process.send()
+    assert len(process.sink.points("run")) == 4 * SERIES
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 1
+    assert "run run wait on disk, and the journal cannot be read: No such file" in warnings[0]
+
+
+def test_a_journal_that_cannot_be_read_holds_up_no_other_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = Process(tmp_path, held=SERIES)
+    process.emit(process.feed("spilled"), 4)
+    process.emit(process.feed("held"))
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Journal, "read", fail)
+    process.send()
+    process.emit(process.feed("later"))
+    process.clock.move(10)
+    process.sender.send_next()
+    process.send()
+    assert process.sink.points("later")
 
 
 def test_what_the_disk_has_lost_is_counted(tmp_path: Path) -> None:
