@@ -13,7 +13,7 @@ from mlflow_sysmetrics.daemon.sink import Sink, open_sink
 from mlflow_sysmetrics.daemon.spool import claim
 from mlflow_sysmetrics.daemon.stores import check_store
 from mlflow_sysmetrics.daemon.tracking_uris import redacted, without_secrets
-from mlflow_sysmetrics.errors import RunRefused
+from mlflow_sysmetrics.errors import RunDeleted
 
 # A server that is restarted is back within seconds. Where one has let an orphan wait in vain, those after it
 # are tried once, or two hundred of them would take half an hour.
@@ -73,7 +73,7 @@ class Delivery:
         if done.faults:
             self.patience_seconds = 0.0
         wait = f"; {counted(done.waiting, 'point')} still in {path}"
-        faults = [f"{fault}{wait}" for fault in done.faults]
+        faults = [f"{fault}{wait}" for fault in (*done.kept, *done.faults)]
         return Outcome(done.delivered, done.dropped, done.waiting, (*self._refusals, *faults))
 
     def _open_noting_sink(self, uri: str) -> Sink:
@@ -82,7 +82,7 @@ class Delivery:
 
 
 class _NotingSink:
-    """Notes which runs the server refuses, for people; the sender gives their points up."""
+    """Notes which runs were deleted on the server, for people; the sender gives their points up."""
 
     def __init__(self, sink: Sink, uri: str, refusals: list[str]) -> None:
         self._sink = sink
@@ -93,7 +93,7 @@ class _NotingSink:
         """Returns when the run started, in milliseconds since 1970."""
         try:
             return self._sink.started_at(run_id)
-        except RunRefused as reason:
+        except RunDeleted as reason:
             self._note(run_id, reason)
             raise
 
@@ -103,7 +103,7 @@ class _NotingSink:
         """Delivers points and tags of one run."""
         try:
             self._sink.send(run_id, points, steps, tags)
-        except RunRefused as reason:
+        except RunDeleted as reason:
             self._note(run_id, reason)
             raise
 
@@ -111,7 +111,7 @@ class _NotingSink:
         """Tells whether a run is over."""
         return self._sink.has_ended(run_id)
 
-    def _note(self, run_id: str, reason: RunRefused) -> None:
+    def _note(self, run_id: str, reason: RunDeleted) -> None:
         why = without_secrets(str(reason), self._uri)
         self._refusals.append(
             f"{redacted(self._uri)}: run {run_id} takes no points, which are given up: {why}"

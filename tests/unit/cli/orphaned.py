@@ -11,7 +11,7 @@ from typing import Any
 from mlflow_sysmetrics.cli.tracked_runs import TrackedRun
 from mlflow_sysmetrics.daemon.journal import Journal
 from mlflow_sysmetrics.daemon.points import Point
-from mlflow_sysmetrics.errors import RunRefused, ServerUnreachable
+from mlflow_sysmetrics.errors import RunDeleted, RunRefused, ServerUnreachable
 
 CPU = "system/cpu_utilization_percentage"
 MEMORY = "system/system_memory_usage_percentage"
@@ -90,6 +90,7 @@ class FakeSink:
     runs: Sequence[str] = ()
     away: str | None = None
     ended: bool = False
+    deleted: Sequence[str] = ()
     taken: list[tuple[str, Point]] = field(default_factory=list)
 
     def started_at(self, run_id: str) -> int:  # noqa: ARG002 - the sink's method
@@ -107,6 +108,8 @@ class FakeSink:
     ) -> None:
         if self.away:
             raise ServerUnreachable(self.away)
+        if run_id in self.deleted:
+            raise RunDeleted("the run was deleted")
         if run_id not in self.runs:
             raise RunRefused("there is no such run")
         self.taken += [(run_id, point) for point in points]
