@@ -45,7 +45,8 @@ class Replayed:
 
     Attributes:
         delivered: points that its servers took.
-        dropped: points that were given up: their run is gone, or the journal had thinned them.
+        dropped: points that were given up: their run was deleted, or unknown for a month, or the journal had
+            thinned them.
         waiting: points that still wait.
         faults: why they do, one line per server, without secrets.
         kept: which of them wait because their server takes none for their run, and until when.
