@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -117,6 +118,21 @@ def test_a_run_that_trains_is_never_reaped(program: Program, store: Store, spool
     """
     words = program(store.uri, code, MLFLOW_SYSMETRICS_SPOOL_DIR=str(spool)).words
     assert " ".join(words[words.index("REAP") :]).startswith("REAP No run says RUNNING")
+
+
+def test_points_outlive_another_store_in_the_place_of_theirs(
+    killed: str, store: Store, spool: Path, empty_database: Path, tmp_path: Path
+) -> None:
+    sampled = journalled(spool)
+    own = Path(store.uri.removeprefix("sqlite:///"))
+    aside = own.rename(tmp_path / "aside.db")
+    shutil.copy(empty_database, own)
+    refused = command("sync", "--dir", str(spool), status=1)
+    assert f"{store.uri} does not take points of run {killed} (" in refused.stderr
+    assert journalled(spool) == sampled
+    aside.replace(own)
+    command("sync", "--dir", str(spool))
+    assert set(stored(store, killed)) == sampled
 
 
 def test_a_server_that_is_away_is_named_and_the_points_stay(spool: Path) -> None:

@@ -15,7 +15,7 @@ from mlflow_sysmetrics.daemon.spool import claim
 from mlflow_sysmetrics.daemon.stores import check_store
 from mlflow_sysmetrics.daemon.tracking_uris import redacted, without_secrets
 from mlflow_sysmetrics.daemon.trust import is_trusted
-from mlflow_sysmetrics.errors import RunRefused, ServerUnreachable
+from mlflow_sysmetrics.errors import RunDeleted, ServerUnreachable
 
 # A server that is restarted is back within seconds. Where one has let an orphan wait in vain, those after it
 # are tried once, or two hundred of them would take half an hour.
@@ -100,7 +100,8 @@ class Delivery:
         )
         if done.faults:
             self.patience_seconds = 0.0
-        return Outcome(done.delivered, done.dropped, done.waiting, done.faults, tuple(self._refusals), path)
+        faults = (*done.kept, *done.faults)
+        return Outcome(done.delivered, done.dropped, done.waiting, faults, tuple(self._refusals), path)
 
     def _open_noting_sink(self, uri: str) -> Sink:
         check_store(uri)
@@ -130,7 +131,7 @@ def _missing(uri: str) -> str | None:
 
 
 class _NotingSink:
-    """Notes which runs the server refuses, for people; the sender gives their points up."""
+    """Notes which runs were deleted on the server, for people; the sender gives their points up."""
 
     def __init__(self, sink: Sink, uri: str, refusals: list[str]) -> None:
         self._sink = sink
@@ -141,7 +142,7 @@ class _NotingSink:
         """Returns when the run started, in milliseconds since 1970."""
         try:
             return self._sink.started_at(run_id)
-        except RunRefused as reason:
+        except RunDeleted as reason:
             self._note(run_id, reason)
             raise
 
@@ -151,7 +152,7 @@ class _NotingSink:
         """Delivers points and tags of one run."""
         try:
             self._sink.send(run_id, points, steps, tags)
-        except RunRefused as reason:
+        except RunDeleted as reason:
             self._note(run_id, reason)
             raise
 
@@ -159,7 +160,7 @@ class _NotingSink:
         """Tells whether a run is over."""
         return self._sink.has_ended(run_id)
 
-    def _note(self, run_id: str, reason: RunRefused) -> None:
+    def _note(self, run_id: str, reason: RunDeleted) -> None:
         why = without_secrets(str(reason), self._uri)
         self._refusals.append(
             f"{redacted(self._uri)}: run {run_id} takes no points, which are given up: {why}"

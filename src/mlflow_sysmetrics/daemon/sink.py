@@ -12,7 +12,7 @@ from mlflow_sysmetrics.daemon.points import Point
 from mlflow_sysmetrics.daemon.stores import check_store
 from mlflow_sysmetrics.daemon.tracking_uris import redacted, without_secrets
 from mlflow_sysmetrics.daemon.trust import WITHHELD, anonymous_request
-from mlflow_sysmetrics.errors import DeliveryError, NotAllowed, RunRefused, ServerUnreachable
+from mlflow_sysmetrics.errors import DeliveryError, NotAllowed, ServerUnreachable
 
 __all__ = ["Sink", "current_tracking_uri", "open_sink", "redacted", "without_secrets"]
 
@@ -55,10 +55,11 @@ class Sink(Protocol):
         """
 
     def has_ended(self, run_id: str) -> bool:
-        """Returns whether the run is over, or does not exist any more.
+        """Returns whether the run is over.
 
         Raises:
             ServerUnreachable: the server may tell later.
+            RunRefused: there is no such run.
         """
 
     def send(
@@ -127,11 +128,8 @@ class RestSink:
         return int(self._info(run_id)["start_time"])
 
     def has_ended(self, run_id: str) -> bool:
-        """Returns whether the run is over, or does not exist any more."""
-        try:
-            return bool(self._info(run_id).get("status", _RUNNING) not in _ALIVE)
-        except RunRefused:
-            return True
+        """Returns whether the run is over."""
+        return bool(self._info(run_id).get("status", _RUNNING) not in _ALIVE)
 
     def send(
         self, run_id: str, points: Sequence[Point], steps: Sequence[int], tags: Mapping[str, str]
@@ -184,11 +182,8 @@ class ClientSink:
         return int(self._call(self._client.get_run, run_id).info.start_time)
 
     def has_ended(self, run_id: str) -> bool:
-        """Returns whether the run is over, or does not exist any more."""
-        try:
-            return self._call(self._client.get_run, run_id).info.status not in _ALIVE
-        except RunRefused:
-            return True
+        """Returns whether the run is over."""
+        return self._call(self._client.get_run, run_id).info.status not in _ALIVE
 
     def send(
         self, run_id: str, points: Sequence[Point], steps: Sequence[int], tags: Mapping[str, str]

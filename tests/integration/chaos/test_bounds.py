@@ -18,7 +18,7 @@ FLUSH_TIMEOUT = 1.0
 PROMISED = FLUSH_TIMEOUT + 0.5
 # Three programs, a server and the test share what may be two busy cores, and MLflow's own request in end_run
 # is in it. Without a bound of ours it would be 20 seconds to minutes.
-SLACK = 1.5
+SLACK = 1.0
 
 ATTACH = """
     attachment = mlflow_sysmetrics.attach(os.environ["RUN"], tracking_uri=URL)

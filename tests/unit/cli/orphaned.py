@@ -13,7 +13,7 @@ from mlflow_sysmetrics.cli.tracked_runs import TrackedRun
 from mlflow_sysmetrics.daemon.journal import Journal
 from mlflow_sysmetrics.daemon.ownership import hostname
 from mlflow_sysmetrics.daemon.points import Point
-from mlflow_sysmetrics.errors import RunRefused, ServerUnreachable
+from mlflow_sysmetrics.errors import RunDeleted, RunRefused, ServerUnreachable
 
 CPU = "system/cpu_utilization_percentage"
 MEMORY = "system/system_memory_usage_percentage"
@@ -114,6 +114,7 @@ class FakeSink:
     runs: Sequence[str] = ()
     away: str | None = None
     ended: bool = False
+    deleted: Sequence[str] = ()
     taken: list[tuple[str, Point]] = field(default_factory=list)
     on_send: Callable[[int], None] = lambda _: None
 
@@ -132,6 +133,8 @@ class FakeSink:
     ) -> None:
         if self.away:
             raise ServerUnreachable(self.away)
+        if run_id in self.deleted:
+            raise RunDeleted("the run was deleted")
         if run_id not in self.runs:
             raise RunRefused("there is no such run")
         self.on_send(len(points))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -124,14 +125,33 @@ def test_no_wait_may_be_asked_for(tmp_path: Path, sink: FakeSink) -> None:
     assert sync(tmp_path, "--wait", "0").exit_code == 1
 
 
-def test_a_run_that_is_gone_is_named(tmp_path: Path, sink: FakeSink) -> None:
+def test_a_run_that_was_deleted_is_named(tmp_path: Path, sink: FakeSink) -> None:
     orphan(tmp_path, "deleted", 3)
+    sink.deleted = ["deleted"]
     done = sync(tmp_path)
     assert done.exit_code == 1
     assert done.stderr == (
-        f"Error: {SERVER}: run deleted takes no points, which are given up: there is no such run\n"
+        f"Error: {SERVER}: run deleted takes no points, which are given up: the run was deleted\n"
     )
-    assert not sink.taken
+
+
+@pytest.mark.usefixtures("sink")
+def test_a_run_that_the_server_does_not_know_is_named_and_kept_for_a_month(tmp_path: Path) -> None:
+    path = orphan(tmp_path, "elsewhere", 3)
+    done = sync(tmp_path)
+    date = time.strftime("%Y-%m-%d", time.localtime(path.stat().st_mtime + 30 * 86400))
+    assert done.exit_code == 1
+    assert done.stderr == (
+        f"Error: {SERVER} does not take points of run elsewhere (there is no such run); kept until {date}, "
+        f"in case it is another server than it was; 3 points still in {path}\n"
+    )
+
+
+@pytest.mark.usefixtures("sink")
+def test_a_run_that_is_not_known_costs_no_other_server_the_patience(tmp_path: Path) -> None:
+    delivery = Delivery(None, open_sink=lambda _: FakeSink(), patience_seconds=0.01)
+    delivery.deliver(orphan(tmp_path, "elsewhere", 3))
+    assert delivery.patience_seconds == 0.01
 
 
 def test_a_living_process_is_left_alone_and_named(tmp_path: Path, sink: FakeSink) -> None:

@@ -16,8 +16,10 @@ from mlflow_sysmetrics.daemon.journal import Journal, scan, unsettled
 from mlflow_sysmetrics.daemon.outbox import Outbox
 from mlflow_sysmetrics.daemon.own_journal import OwnJournal
 from mlflow_sysmetrics.daemon.points import Point
+from mlflow_sysmetrics.daemon.recovery import replay
 from mlflow_sysmetrics.daemon.run_backing import OwnRun
 from mlflow_sysmetrics.daemon.sender import Sender
+from mlflow_sysmetrics.daemon.spool import claim
 from mlflow_sysmetrics.daemon.window import Value
 from mlflow_sysmetrics.errors import JournalUnavailable, RunRefused
 from mlflow_sysmetrics.samples import Kind
@@ -70,6 +72,19 @@ class Process:
     def path(self) -> Path:
         assert self.journal.path is not None
         return self.journal.path
+
+    def fail_disk(self) -> None:
+        def fail(*_: object) -> int:
+            raise OSError(28, "No space left on device")
+
+        journal = self.journal.available()
+        assert journal is not None
+        journal._file._system_write = fail
+
+    def die(self) -> None:
+        journal = self.journal.available()
+        assert journal is not None
+        journal.close(delete=False)
 
     def on_disk(self, run: int = 0) -> list[Point]:
         return [point for _, point in unsettled(self.path, run)]
@@ -209,6 +224,45 @@ def test_a_full_journal_thins_what_is_oldest_and_the_run_says_so(tmp_path: Path)
     tags = {key: value for batch in process.sink.batches for key, value in batch.tags.items()}
     assert tags == {"sysmetrics.points_dropped": str(dropped)}
     assert sent[-1].timestamp == process.clock.wall() - 10_000
+
+
+@pytest.mark.parametrize("sent", [0, 1])
+def test_what_was_thinned_is_counted_once_though_its_process_died(sent: int, tmp_path: Path) -> None:
+    """However many of the gaps the process that dies has come across, and counted, itself."""
+    process = Process(tmp_path, megabytes=0.1, held=1)
+    process.sink.down = True
+    feed = process.feed()
+    for _ in range(300):
+        process.emit(feed)
+        process.sender.tidy()
+    process.sink.down = False
+    process.clock.move(60)
+    for _ in range(sent):
+        assert process.sender.send_next()
+    delivered = process.sink.points("run")
+    process.die()
+    journal, sink = claim(process.path), FakeSink()
+    assert journal is not None
+    replay(journal, lambda _: sink)
+    missing = 300 * SERIES - len({*delivered, *sink.points("run")})
+    tags = {key: value for batch in sink.batches for key, value in batch.tags.items()}
+    assert missing > 0
+    assert tags["sysmetrics.points_dropped"] == str(missing)
+
+
+def test_a_full_memory_drops_nothing_that_is_on_disk(tmp_path: Path) -> None:
+    process = Process(tmp_path, held=5 * SERIES, unsaved=20 * SERIES)
+    process.sink.down = True
+    feed = process.feed()
+    process.emit(feed, 4)
+    process.fail_disk()
+    process.emit(feed, 40)
+    counts = process.sender.counts()
+    assert (counts.pending, counts.unsaved, counts.dropped) == (24 * SERIES, 20 * SERIES, 20 * SERIES)
+    process.sink.down = False
+    process.send()
+    moments = {point.timestamp - STARTED_AT for point in process.sink.points("run")}
+    assert sorted(moments) == [tick * 10_000 for tick in (*range(4), *range(24, 44))]
 
 
 def test_a_journal_that_is_deleted_under_our_hands_loses_nothing(tmp_path: Path) -> None:
