@@ -166,7 +166,8 @@ class Recovery:
 
     def _take_over_all(self) -> None:
         waiting = journals(self._directory())
-        random.shuffle(waiting)  # many processes may start at once; nothing but their order hangs on it
+        # Many processes may start at once. Not with the module's own numbers: a training may have seeded them.
+        random.SystemRandom().shuffle(waiting)
         while waiting or self._in_hand:
             waiting = [path for path in waiting if not self._take(path)]
             self._let_go_of_settled()

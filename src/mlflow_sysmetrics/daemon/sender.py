@@ -72,7 +72,9 @@ class Sender:
         open_sink: Callable[[str], Sink],
         clock: Clock,
         *,
-        jitter: Callable[[], float] = lambda: random.uniform(0.75, 1.25),  # noqa: S311 - no secret hangs on it
+        jitter: Callable[[], float] = lambda: random.SystemRandom().uniform(
+            0.75, 1.25
+        ),  # a training's seed is its own
         allowance: Allowance | None = None,
         journal: OwnJournal | None = None,
     ) -> None:
