@@ -166,7 +166,7 @@ class Recovery:
 
     def _take_over_all(self) -> None:
         waiting = journals(self._directory())
-        # Many processes may start at once. Not with the module's own numbers: a training may have seeded them.
+        # Many processes may start at once. A training may have seeded the numbers of the module itself.
         random.SystemRandom().shuffle(waiting)
         while waiting or self._in_hand:
             waiting = [path for path in waiting if not self._take(path)]
