@@ -185,7 +185,8 @@ class Recovery:
 
     def _take_over_all(self) -> None:
         waiting = journals(self._directory())
-        random.shuffle(waiting)  # many processes may start at once; nothing but their order hangs on it
+        # Many processes may start at once. A training may have seeded the numbers of the module itself.
+        random.SystemRandom().shuffle(waiting)
         while waiting or self._in_hand:
             waiting = [path for path in waiting if not self._take(path)]
             self._let_go_of_done()

@@ -46,7 +46,8 @@ class Sender:
         open_sink: Callable[[str], Sink],
         clock: Clock,
         *,
-        jitter: Callable[[], float] = lambda: random.uniform(0.75, 1.25),  # noqa: S311 - no secret hangs on it
+        # A training's seed is its own: nothing is drawn from the numbers that it has seeded.
+        jitter: Callable[[], float] = lambda: random.SystemRandom().uniform(0.75, 1.25),
         allowance: Allowance | None = None,
         journal: OwnJournal | None = None,
     ) -> None:

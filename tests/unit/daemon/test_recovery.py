@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
@@ -179,3 +180,15 @@ def test_nobody_waits_for_what_others_had_owed(tmp_path: Path) -> None:
     household.sinks[URI].down = False
     household.clock.move(100)
     household.deliver_until(lambda: not household.thread.is_alive())
+
+
+def test_a_training_that_has_seeded_its_random_numbers_gets_them_all(tmp_path: Path) -> None:
+    journal = claim(die(tmp_path / "one"))
+    assert journal is not None
+    before = random.getstate()
+    replay(journal, lambda _: FakeSink(down=True), patience_seconds=0)  # which fails, and backs off
+    for _ in range(9):
+        die(tmp_path / "nine", settled=30)  # which owe nothing, and are cleared away
+    Recovery(lambda: tmp_path / "nine", lambda *_: None, lambda _: FakeSink(), list).run()
+    assert not list((tmp_path / "nine").iterdir())
+    assert random.getstate() == before
