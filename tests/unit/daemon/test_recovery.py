@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from mlflow_sysmetrics.daemon.recovery import Recovery, Replayed, replay
 from mlflow_sysmetrics.daemon.sender import Sender
 from mlflow_sysmetrics.daemon.spool import claim, journals
 from mlflow_sysmetrics.errors import RunRefused
+from watching import eventually
 
 URI = "http://server:5000"
 MONTH = 31 * 86400
@@ -167,15 +169,14 @@ class Household:
         self.thread.start()
         self.deliver_until(lambda: not self.thread.is_alive())
 
-    def deliver_until(self, holds: object) -> None:
-        for _ in range(2000):
+    def deliver_until(self, holds: Callable[[], object]) -> None:
+        def delivered() -> object:
             for sender in list(self.senders.values()):
                 while sender.send_next():
                     self.most_in_hand = max(self.most_in_hand, len(self.recovery._in_hand))
-            self.thread.join(0.005)
-            if holds():  # type: ignore[operator]
-                return
-        raise AssertionError("it did not happen")
+            return holds()
+
+        eventually(delivered)
 
 
 def test_all_orphans_are_delivered_in_the_background(tmp_path: Path) -> None:
