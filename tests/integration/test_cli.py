@@ -56,7 +56,7 @@ def command(name: str, *arguments: str, status: int = 0, **environ: str) -> subp
         env={**os.environ, **QUIET, **environ},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=400,
         check=False,
     )
     assert done.returncode == status, done.stdout + done.stderr
@@ -112,7 +112,7 @@ def test_a_run_that_trains_is_never_reaped(program: Program, store: Store, spool
         import subprocess
 
         with mlflow.start_run():
-            mlflow_sysmetrics.flush(10)
+            mlflow_sysmetrics.flush(60)
             reap = [sys.executable, "-m", "mlflow_sysmetrics.cli", "reap", "--older-than", "0.001s"]
             print("REAP", subprocess.run(reap, capture_output=True, text=True).stdout)
     """

@@ -13,6 +13,7 @@ from mlflow_sysmetrics.daemon.outbox import Outbox
 from mlflow_sysmetrics.daemon.recovery import Recovery, Replayed, replay
 from mlflow_sysmetrics.daemon.sender import Sender
 from mlflow_sysmetrics.daemon.spool import claim
+from watching import eventually
 
 URI = "http://server:5000"
 MONTH = 31 * 86400
@@ -72,11 +73,10 @@ class Household:
         self.deliver_until(lambda: not self.thread.is_alive())
 
     def deliver_until(self, holds: Callable[[], bool]) -> None:
-        for _ in range(2000):
+        def delivered() -> bool:
             for sender in list(self.senders.values()):
                 while sender.send_next():
                     self.most_in_hand = max(self.most_in_hand, len(self.recovery._in_hand))
-            self.thread.join(0.005)
-            if holds():
-                return
-        raise AssertionError("it did not happen")
+            return holds()
+
+        eventually(delivered)

@@ -10,7 +10,7 @@ from household import URI, Household, die, let_a_month_pass, replayed
 
 from fakes import STARTED_AT, FakeSink
 from mlflow_sysmetrics.daemon.journal import Journal, scan
-from mlflow_sysmetrics.daemon.recovery import Replayed, replay
+from mlflow_sysmetrics.daemon.recovery import Recovery, Replayed, replay
 from mlflow_sysmetrics.daemon.spool import claim, journals
 from mlflow_sysmetrics.errors import RunDeleted
 

@@ -220,7 +220,7 @@ def test_a_log_handler_that_blocks_holds_up_nobody_but_the_thread(
             del record
             other = threading.Thread(target=lambda: (bench.put(outbox), seen.append(1)))
             other.start()
-            other.join(timeout=5)
+            other.join(timeout=60)
 
     handler = Blocking()
     logging.getLogger("mlflow_sysmetrics").addHandler(handler)
@@ -418,7 +418,7 @@ def test_no_lock_is_held_during_a_request(bench: Bench) -> None:
             target=lambda: (bench.put(outbox), bench.sender.counts(), appended.append(1))
         )
         other.start()
-        other.join(timeout=5)
+        other.join(timeout=60)
 
     bench.sink.send = blocked  # type: ignore[method-assign]
     bench.sender.send_next()
