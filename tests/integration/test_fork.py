@@ -124,6 +124,7 @@ def test_a_child_that_exits_the_ordinary_way_leaves_the_parents_attachment_alone
     code = """
         run = mlflow.MlflowClient().create_run("0")
         attachment = mlflow_sysmetrics.attach(run.info.run_id)
+        watched(0)  # private memory of a tree is told when all of it was read, which may take longer than this
         child = os.fork()
         if child == 0:
             attachment.detach()
