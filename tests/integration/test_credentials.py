@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -164,6 +166,8 @@ def test_the_search_for_dead_runs_asks_without_them_too(
     listener: Listener, orphan: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hunter2")
+    silent_since = time.time() - 3600  # a process that wrote a moment ago is not taken to be dead
+    os.utime(orphan, (silent_since, silent_since))
     (death,) = Search(None, older_than=600).deaths(list(look(orphan.parent)))
     assert death.run.run_id == RUN
     assert set(listener.credentials) == {None}

@@ -28,12 +28,13 @@ Count = Callable[[], float]
 
 
 def over(
-    collector: Collector, work: Callable[[], None], counts: Mapping[str, Count]
+    make: Callable[[], Collector], work: Callable[[], None], counts: Mapping[str, Count]
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
     """Does work between two readings of a collector, and counts by other means.
 
     Others use disk and network too, at any moment; so counters are read before and after each of the two
-    readings, and what these show must lie between the two differences.
+    readings, and what these show must lie between the two differences. The collector is made between them,
+    too: it may count from then on.
 
     Returns:
         Totals, and what rates stand for in megabytes; for each counter the least and the most of the same.
@@ -43,6 +44,7 @@ def over(
         return {name: count() for name, count in counts.items()}
 
     before_first = counted()
+    collector = make()
     list(collector.collect(time.monotonic()))
     after_first = counted()
     began = time.monotonic()
@@ -88,9 +90,9 @@ def write(path: Path, megabytes: int) -> None:
 
 def test_bytes_written_to_a_disk_are_those_of_diskstats(tmp_path: Path) -> None:
     disk = disk_of(tmp_path)
-    collector = DiskIoLinux(Host(working_directory=lambda: str(tmp_path)))
     counts = {"written": lambda: sectors_written(disk) * 512 / MEGABYTE}
-    found, counted = over(collector, lambda: write(tmp_path / "file", 64), counts)
+    host = Host(working_directory=lambda: str(tmp_path))
+    found, counted = over(lambda: DiskIoLinux(host), lambda: write(tmp_path / "file", 64), counts)
     least, most = counted["written"]
     assert least >= 60
     assert least - ROUNDING <= found["disk_write_megabytes_per_second"] <= most + ROUNDING
@@ -153,7 +155,7 @@ def test_bytes_over_the_network_are_those_of_psutil_without_loopback() -> None:
         "transmit": lambda: moved(1),
         "loopback": lambda: moved(0, ["lo"]),
     }
-    found, counted = over(NetworkLinux(Host()), lambda: transfer(32), counts)
+    found, counted = over(lambda: NetworkLinux(Host()), lambda: transfer(32), counts)
     assert counted["loopback"][0] >= 32
     for direction in ("receive", "transmit"):
         total = found[f"network_{direction}_megabytes"]

@@ -91,8 +91,9 @@ def test_64_runs_in_64_threads_have_their_own_complete_series(
         "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.2",
         "MLFLOW_SYSMETRICS_SEND_INTERVAL": "0.5",
     }
-    sampler, sender, *run_ids, dropped = program(server.url, code, **environ).words
-    assert (sampler, sender, dropped) == ("sysmetrics-sampler", "sysmetrics-sender-0", "0")
+    journal, sampler, sender, *run_ids, dropped = program(server.url, code, **environ).words
+    assert (journal, sampler, sender) == ("sysmetrics-journal", "sysmetrics-sampler", "sysmetrics-sender-0")
+    assert dropped == "0"
     assert len(set(run_ids)) == 64
     for run_id in run_ids:
         series = server.points(run_id)
