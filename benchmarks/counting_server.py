@@ -37,7 +37,7 @@ from counting_store import ENDPOINTS, MODES, OWN_ENDPOINTS, ApiError, Store
 _PREFIX = "/api/2.0/mlflow/"
 _PLAIN = {"/health": "OK", "/version": "3.0.0"}  # not JSON, on a real server either
 _SLOW_SECONDS = 1.0
-_CLIENT_SECONDS = 30.0
+_CLIENT_SECONDS = 120.0
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close() sends RST instead of FIN
 
 

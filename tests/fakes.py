@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -11,6 +11,7 @@ from mlflow_sysmetrics.daemon.points import Point
 from mlflow_sysmetrics.errors import ServerUnreachable
 from mlflow_sysmetrics.host import Host
 from mlflow_sysmetrics.samples import Family, Kind, Metric, Sample
+from watching import LONG_SECONDS
 
 STARTED_AT = 1_700_000_000_000
 
@@ -51,13 +52,14 @@ class FakeSink:
         failures: raised one by one, before anything is taken.
         batches: what was taken.
         asked: runs whose start was asked for.
+        open: a request hangs until this is set.
         running: runs that are not over.
     """
 
     failures: list[Exception] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
-    delay: float = 0.0
+    open: threading.Event | None = None
     down: bool = False
     running: set[str] = field(default_factory=set)
 
@@ -71,8 +73,8 @@ class FakeSink:
     def send(
         self, run_id: str, points: Sequence[Point], steps: Sequence[int], tags: Mapping[str, str]
     ) -> None:
-        if self.delay:
-            time.sleep(self.delay)
+        if self.open is not None:
+            assert self.open.wait(LONG_SECONDS)
         if self.down:
             raise ServerUnreachable("connection refused")
         if self.failures:

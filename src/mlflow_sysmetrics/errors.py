@@ -18,6 +18,7 @@
         |   `-- NotAllowed           it will once the credentials are right: say so, try again slowly
         |-- BatchTooLarge            it would take fewer points at a time
         `-- RunRefused               it never will for this run: set its points aside
+            `-- RunDeleted           it has the run, which was deleted: no other store answers so
 """
 
 from __future__ import annotations
@@ -66,6 +67,10 @@ class BatchTooLarge(DeliveryError):  # noqa: N818 - as above
 
 class RunRefused(DeliveryError):  # noqa: N818 - named after what the server did
     """The server will never take points for this run: it was deleted, or it never existed there."""
+
+
+class RunDeleted(RunRefused):
+    """The server has the run, and the run or its experiment was deleted."""
 
 
 class JournalUnavailable(SysMetricsError):  # noqa: N818 - a state of the disk, in which memory serves

@@ -6,11 +6,12 @@ names the variable, the value and what is used instead; the same value passed in
 
 from __future__ import annotations
 
+import difflib
 import logging
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from mlflow_sysmetrics.errors import SettingsError
@@ -74,7 +75,7 @@ class _Range:
         return math.isfinite(value) and self.low <= value <= self.high
 
     def __str__(self) -> str:
-        return f"{self.low:g} to {self.high:g}"
+        return f"{_plain(self.low)} to {_plain(self.high)}"
 
 
 _RANGES = {
@@ -222,7 +223,8 @@ class _Variables:
         """Reads an on/off switch that is on by default."""
         text = self.text(variable).lower()
         if text and text not in _TRUE | _FALSE:
-            warn_once(variable, self.environ[variable], "true", "it is neither true nor false")
+            value = self.environ[variable]
+            warn_once(variable, value, "is ignored, using true: it is neither true nor false")
         return text not in _FALSE
 
     def rhythm(self, interval: float | None, samples: int | None) -> tuple[float, int]:
@@ -251,7 +253,10 @@ class _Variables:
         used = default if value is None else value
         if text and (value is None or value != kind(text)):
             what = "a whole number" if kind is int else "a number"
-            warn_once(variable, text, f"{used:g}", f"it is not {what} from {_RANGES[name]}")
+            verdict = "is ignored" if value is None else "is out of range"
+            warn_once(
+                variable, text, f"{verdict}, using {_plain(used)}: it is not {what} from {_RANGES[name]}"
+            )
         return used
 
     def _usable(self, variable: str, name: str, kind: type[float | int]) -> float | None:
@@ -273,7 +278,7 @@ class _Variables:
             return text or None
         cleaned = re.sub(r"[^\w\-. /]|^/+|/+$|//+|(?<![^/])\.{1,2}(?![^/])", "_", text, flags=re.ASCII)
         cleaned = cleaned[:_NODE_ID_LENGTH].rstrip("/")
-        warn_once(NODE_ID, text, cleaned, "it cannot be part of a metric name")
+        warn_once(NODE_ID, text, f"is changed, using {cleaned}: it cannot be part of a metric name")
         return cleaned
 
     def families(self) -> frozenset[Family]:
@@ -297,7 +302,7 @@ class _Variables:
         found = frozenset().union(*(plain or [DEFAULT_FAMILIES]), *signed["+"]).difference(*signed["-"])
         for word in unknown:
             used = ",".join(sorted(family.value for family in found)) or "none"
-            warn_once(COLLECTORS, word, used, f"the collectors are {', '.join(sorted(known))}")
+            warn_once(COLLECTORS, word, f"is ignored, using {used}: {_no_family(word.lstrip('+-'), known)}")
         return found
 
     def disks(self) -> tuple[str, ...]:
@@ -322,7 +327,7 @@ class _Variables:
         used = ",".join(filter(_GPU.fullmatch, words)) or "visible"
         for word in words:
             if not _GPU.fullmatch(word):
-                warn_once(GPUS, word, used, f"it is neither {_GPU_FORMS}")
+                warn_once(GPUS, word, f"is ignored, using {used}: it is neither {_GPU_FORMS}")
         return used
 
 
@@ -335,8 +340,22 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def warn_once(variable: str, value: str, used: str, reason: str) -> None:
+def _no_family(word: str, known: Iterable[str]) -> str:
+    """Returns what to say of a word that names no family, and which it may have been meant to name."""
+    families = [family.value for family in Family]
+    several = [name for name in known if name not in families]
+    near = difflib.get_close_matches(word, [*families, *several], n=1)
+    meant = f", did you mean {near[0]}?" if near else "."
+    return f"no family has this name{meant} The families are {', '.join(families)}; also {', '.join(several)}"
+
+
+def _plain(number: float) -> str:
+    """Returns a number as people write it: 1000000, not 1e+06."""
+    return f"{number:.15g}"
+
+
+def warn_once(variable: str, value: str, verdict: str) -> None:
     """Logs one warning per variable and value in the life of the process."""
     if (variable, value) not in _warned:
         _warned.add((variable, value))
-        _logger.warning("mlflow-sysmetrics: %s=%r is ignored, using %s: %s.", variable, value, used, reason)
+        _logger.warning("mlflow-sysmetrics: %s=%r %s.", variable, value, verdict)

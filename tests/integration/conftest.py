@@ -9,7 +9,7 @@ import sys
 import textwrap
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,12 +19,17 @@ from typing import Any
 import pytest
 from counting_server import CountingServer, counting_server
 
-from mlflow_sysmetrics.collectors import COLLECTORS
+from mlflow_sysmetrics.collectors import COLLECTORS, path_readings
 from mlflow_sysmetrics.daemon.probe import Probe
 from mlflow_sysmetrics.host import Host
 from mlflow_sysmetrics.samples import DEFAULT_FAMILIES, Family, Kind, Sample
 
 MLFLOW = tuple(int(part) for part in version("mlflow").split(".")[:2])
+
+
+TESTS = Path(__file__).parents[1]
+# A disk that answers late would be left out; a machine that is busy with other things is no dead file server.
+path_readings._FIRST_ANSWER_SECONDS = 60.0
 
 
 def series_of_this_machine() -> Iterator[Sample]:
@@ -43,17 +48,31 @@ def series_of_this_machine() -> Iterator[Sample]:
 
 HERE = [sample for sample in series_of_this_machine() if sample.kind is not Kind.EVENTS]
 HOST_METRICS = {f"system/{sample.key}" for sample in HERE}
+# Totals that are silent until something happens, to whomever: a busy machine may lose packets at any time.
+EVENTS = {metric.name for one in COLLECTORS for metric in one.metrics if metric.kind is Kind.EVENTS}
 LEVELS = {f"system/{sample.key}" for sample in HERE if sample.kind is not Kind.RATE}
 
 # MLflow 3 prints no links when told so; 2.22 prints them whatever it is told.
 QUIET = {"GIT_PYTHON_REFRESH": "quiet", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
+# An end waits until all is delivered, and so no longer than it takes; on a busy machine that is no five seconds.
+PATIENT = {"MLFLOW_SYSMETRICS_FLUSH_TIMEOUT": "60"}
 
-# Every program begins with this: MLflow, a store, and the name of the run's store for the test to read.
-PREAMBLE = """
+# Every program begins with this: MLflow, and how to wait for what a test is about.
+PREAMBLE = f"""
 import contextlib, logging, os, sys, threading, time
 import mlflow
 import mlflow_sysmetrics
+sys.path.append({str(TESTS)!r})
+from stalls import Stalls
+from watching import eventually, lasting_threads, ticked, watched
+from mlflow_sysmetrics.collectors import path_readings
+path_readings._FIRST_ANSWER_SECONDS = 60.0
 """
+
+
+def lasting(keys: Iterable[str]) -> set[str]:
+    """Returns the keys of system metrics, but for those of events that no test has brought about."""
+    return {key for key in keys if key.startswith("system/") and key.rpartition("/")[2] not in EVENTS}
 
 
 @dataclass(frozen=True)
@@ -93,7 +112,7 @@ class Store:
 
     def keys(self, run_id: str) -> set[str]:
         """Returns the system metrics that a run has."""
-        return {key for key in self.client.get_run(run_id).data.metrics if key.startswith("system/")}
+        return lasting(self.client.get_run(run_id).data.metrics)
 
     def points(self, run_id: str, key: str) -> list[Any]:
         """Returns the points of one series, oldest first."""
@@ -116,7 +135,7 @@ class Remote:
 
     def keys(self, run_id: str) -> set[str]:
         """Returns the system metrics that a run has."""
-        return {key for key in self.server.points(run_id) if key.startswith("system/")}
+        return lasting(self.server.points(run_id))
 
     def points(self, run_id: str, key: str) -> list[Any]:
         """Returns the points of one series, oldest first."""
@@ -162,12 +181,12 @@ Program = Callable[..., Finished]
 def program(tmp_path: Path) -> Program:
     """Runs a program in an interpreter of its own, with MLflow's tracking URI set, and returns what it left."""
 
-    def run(uri: str, code: str, *, timeout: float = 60, check: bool = True, **environ: str) -> Finished:
+    def run(uri: str, code: str, *, timeout: float = 400, check: bool = True, **environ: str) -> Finished:
         path = tmp_path / "program.py"
         path.write_text(PREAMBLE + textwrap.dedent(code))
         found = subprocess.run(
             [sys.executable, "-W", "ignore", str(path)],
-            env={**os.environ, "MLFLOW_TRACKING_URI": uri, **QUIET, **environ},
+            env={**os.environ, "MLFLOW_TRACKING_URI": uri, **QUIET, **PATIENT, **environ},
             capture_output=True,
             text=True,
             timeout=timeout,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ ENVIRON = {
     "MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING": "1",
     "MLFLOW_SYSMETRICS_SEND_INTERVAL": "3600",
 }
+AGED = ("--older-than", "0.1s")  # without it a run must have been silent for a minute
 KILLED = """
     import signal
     from pathlib import Path
@@ -54,7 +56,7 @@ def command(name: str, *arguments: str, status: int = 0, **environ: str) -> subp
         env={**os.environ, **QUIET, **environ},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=400,
         check=False,
     )
     assert done.returncode == status, done.stdout + done.stderr
@@ -85,9 +87,9 @@ def test_a_killed_run_is_synced_and_reaped(killed: str, store: Store, spool: Pat
     assert store.client.get_run(killed).info.status == "RUNNING"
     assert list(spool.glob("*.jsonl"))
 
-    assert killed in command("reap", *place).stdout
+    assert killed in command("reap", *place, *AGED).stdout
     assert store.client.get_run(killed).info.status == "RUNNING"
-    assert "1 run set to KILLED." in command("reap", *place, "--apply").stdout
+    assert "1 run set to KILLED." in command("reap", *place, *AGED, "--apply").stdout
     run = store.client.get_run(killed)
     assert (run.info.status, run.info.end_time) == ("KILLED", max(time for _, time, _ in sampled))
     assert "sysmetrics.reaped" in run.data.tags
@@ -110,12 +112,27 @@ def test_a_run_that_trains_is_never_reaped(program: Program, store: Store, spool
         import subprocess
 
         with mlflow.start_run():
-            mlflow_sysmetrics.flush(10)
+            mlflow_sysmetrics.flush(60)
             reap = [sys.executable, "-m", "mlflow_sysmetrics.cli", "reap", "--older-than", "0.001s"]
             print("REAP", subprocess.run(reap, capture_output=True, text=True).stdout)
     """
     words = program(store.uri, code, MLFLOW_SYSMETRICS_SPOOL_DIR=str(spool)).words
     assert " ".join(words[words.index("REAP") :]).startswith("REAP No run says RUNNING")
+
+
+def test_points_outlive_another_store_in_the_place_of_theirs(
+    killed: str, store: Store, spool: Path, empty_database: Path, tmp_path: Path
+) -> None:
+    sampled = journalled(spool)
+    own = Path(store.uri.removeprefix("sqlite:///"))
+    aside = own.rename(tmp_path / "aside.db")
+    shutil.copy(empty_database, own)
+    refused = command("sync", "--dir", str(spool), status=1)
+    assert f"{store.uri} does not take points of run {killed} (" in refused.stderr
+    assert journalled(spool) == sampled
+    aside.replace(own)
+    command("sync", "--dir", str(spool))
+    assert set(stored(store, killed)) == sampled
 
 
 def test_a_server_that_is_away_is_named_and_the_points_stay(spool: Path) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from itertools import pairwise
-
 import pytest
 from counting_server import CountingServer
 
-from conftest import HOST_METRICS, LEVELS, Program
+from conftest import HOST_METRICS, LEVELS, PATIENT, Program, Store, lasting
 
 FLUSH_TIMEOUT = 2.0
 ENVIRON = {
@@ -16,44 +13,62 @@ ENVIRON = {
     "MLFLOW_SYSMETRICS_SEND_INTERVAL": "0.2",
     "MLFLOW_SYSMETRICS_FLUSH_TIMEOUT": str(FLUSH_TIMEOUT),
 }
-TRAINING = """
-    began = time.perf_counter()
-    with mlflow.start_run() as run:
-        time.sleep(1.5)
-    print(run.info.run_id, time.perf_counter() - began - 1.5)
+# Seconds for which our part of `end_run` and of the exit have kept the program, less what the machine did.
+# Exit functions run in the opposite order: the first one registered sees the time of all others.
+TIMED = """
+    import atexit
+    from mlflow_sysmetrics.monitor import SystemMetricsMonitor
+    stalls = Stalls()
+    stalls.__enter__()
+    kept, finish = [], SystemMetricsMonitor.finish
+    def timed(self):
+        began, before = time.perf_counter(), stalls.seconds
+        finish(self)
+        kept.append(time.perf_counter() - began - (stalls.seconds - before))
+    SystemMetricsMonitor.finish = timed
 """
+TRAINING = (
+    TIMED
+    + """
+    def exit_took():
+        took = time.perf_counter() - began - (stalls.seconds - before)
+        print(sum(kept) + took, flush=True)
+    atexit.register(exit_took)
+    with mlflow.start_run() as run:
+        ticked(5)
+    began, before = time.perf_counter(), stalls.seconds
+"""
+)
 
 
+@pytest.mark.parametrize("mode", ["500", "hang", "refuse"])
 def test_a_server_that_takes_nothing_costs_less_than_the_flush_timeout(
-    program: Program, server: CountingServer
+    program: Program, server: CountingServer, mode: str
 ) -> None:
-    """The program's time and exit status are what they are without us; one warning says what waits."""
-    began = time.perf_counter()
-    program(server.url, TRAINING, MLFLOW_RUN_CONTEXT_PROVIDER="none")
-    alone = time.perf_counter() - began
-    for mode in ("500", "hang", "refuse"):
-        server.mode(mode)
-        began = time.perf_counter()
-        finished = program(server.url, TRAINING, **ENVIRON)
-        # Minutes without us giving up; interpreters start at very different speeds on a busy machine.
-        assert time.perf_counter() - began - alone < FLUSH_TIMEOUT + 15, mode
-        assert "Traceback" not in finished.stderr
-        assert finished.stderr.count("they are sent by the next run on this machine") == 1
+    """At the end of a run and of the program together; one warning says what waits."""
+    server.mode(mode)
+    finished = program(server.url, TRAINING, **ENVIRON)
+    (seconds,) = finished.words
+    assert float(seconds) < FLUSH_TIMEOUT + 0.5
+    assert "Traceback" not in finished.stderr
+    assert finished.stderr.count("they are sent by the next run on this machine") == 1
 
 
 def test_ten_runs_that_end_in_one_outage_wait_for_one_timeout_together(
     program: Program, server: CountingServer
 ) -> None:
     server.mode("hang")
-    code = """
-        began = time.perf_counter()
-        for _ in range(10):
-            with mlflow.start_run():
-                pass
-        print(time.perf_counter() - began)
-    """
+    code = (
+        TIMED
+        + """
+    for _ in range(10):
+        with mlflow.start_run():
+            pass
+    print(sum(kept))
+"""
+    )
     (seconds,) = program(server.url, code, **ENVIRON).words
-    assert float(seconds) < FLUSH_TIMEOUT + 1
+    assert float(seconds) < FLUSH_TIMEOUT + 0.5
 
 
 def test_an_outage_in_the_middle_loses_nothing(program: Program, server: CountingServer) -> None:
@@ -61,24 +76,26 @@ def test_an_outage_in_the_middle_loses_nothing(program: Program, server: Countin
         import urllib.request
         def mode(name):
             body = ('{{"log_batch": "%s"}}' % name).encode()
-            urllib.request.urlopen(urllib.request.Request("{server.url}/mode", body), timeout=5).read()
+            urllib.request.urlopen(urllib.request.Request("{server.url}/mode", body), timeout=60).read()
+        def fails():
+            return mlflow_sysmetrics.status().last_error is not None
         with mlflow.start_run() as run:
-            time.sleep(0.5)
+            ticked(5)
             mode("500")
-            time.sleep(1.0)
+            eventually(fails)
+            ticked(5)
             mode("ok")
-            time.sleep(0.5)
-            assert mlflow_sysmetrics.flush(20)
+            eventually(lambda: not fails(), 120)
+            ticked(5)
         status = mlflow_sysmetrics.status()
-        print(run.info.run_id, status.points_delivered, status.points_dropped, status.last_error)
+        print(run.info.run_id, status.ticks, status.points_delivered, status.points_dropped, status.last_error)
     """
-    run_id, delivered, dropped, error = program(server.url, code, **ENVIRON).words
+    run_id, ticks, delivered, dropped, error = program(server.url, code, **ENVIRON | PATIENT).words
     series = server.points(run_id)
     assert (dropped, error) == ("0", "None")
-    stamps = [point["timestamp"] for point in series["system/disk_usage_megabytes"]]
-    assert len(stamps) == len(set(stamps)) >= 20
+    stamps = [point["timestamp"] for point in series["system/system_memory_usage_megabytes"]]
+    assert len(stamps) == len(set(stamps)) == int(ticks)
     assert sum(len(points) for points in series.values()) == int(delivered)
-    assert max(later - sooner for sooner, later in pairwise(stamps)) < 600
 
 
 @pytest.mark.parametrize(
@@ -96,13 +113,13 @@ def test_a_run_that_nobody_ended_is_complete_at_exit(
     code = f"""
         run = mlflow.start_run()
         print(run.info.run_id, flush=True)
-        time.sleep(0.35)
+        watched()
         {ending}
     """
     finished = program(server.url, code, check=False, MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL="3600")
     assert finished.returncode in {returncode, -2 if returncode == 130 else returncode}
     series = server.points(finished.words[0])
-    assert series.keys() == HOST_METRICS
+    assert lasting(series) == HOST_METRICS
     assert len(series["system/disk_usage_megabytes"]) == 2
 
 
@@ -113,23 +130,23 @@ def test_an_attachment_that_nobody_detached_is_complete_at_exit(
         run = mlflow.MlflowClient().create_run("0")
         attachment = mlflow_sysmetrics.attach(run.info.run_id)
         print(run.info.run_id)
-        time.sleep(0.35)
+        watched()
     """
     (run_id,) = program(server.url, code).words
-    assert server.points(run_id).keys() == HOST_METRICS
+    assert lasting(server.points(run_id)) == HOST_METRICS
 
 
-def test_a_run_that_was_deleted_is_set_aside(program: Program, store: object) -> None:
+def test_a_run_that_was_deleted_is_set_aside(program: Program, store: Store) -> None:
     code = """
         with mlflow.start_run() as run:
             mlflow.MlflowClient().delete_run(run.info.run_id)
-            time.sleep(0.3)
+            watched()
             mlflow_sysmetrics.flush()
             mlflow.MlflowClient().restore_run(run.info.run_id)
         status = mlflow_sysmetrics.status()
         print(status.points_pending, status.points_dropped > 0)
     """
-    finished = program(store.uri, code, **ENVIRON)  # type: ignore[attr-defined]
+    finished = program(store.uri, code, **ENVIRON | PATIENT)
     assert finished.words == ["0", "True"]
     assert finished.stderr.count("takes no system metrics any more") == 1
 
@@ -163,18 +180,21 @@ def test_runs_that_end_together_on_a_slow_server_share_the_wait(
 ) -> None:
     """Each of the eight requests takes a second; the ends wait together, each at most the flush timeout."""
     server.mode("slow")
-    code = """
-        def train():
-            with mlflow.start_run():
-                time.sleep(0.2)
-        threads = [threading.Thread(target=train) for _ in range(8)]
-        began = time.perf_counter()
-        for thread in threads: thread.start()
-        for thread in threads: thread.join()
-        print(time.perf_counter() - began)
-    """
-    (seconds,) = program(server.url, code, MLFLOW_SYSMETRICS_FLUSH_TIMEOUT="2").words
-    assert float(seconds) < 4
+    code = (
+        TIMED
+        + """
+    def train():
+        with mlflow.start_run():
+            time.sleep(0.2)
+    threads = [threading.Thread(target=train) for _ in range(8)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    print(len(kept), max(kept))
+"""
+    )
+    count, longest = program(server.url, code, **ENVIRON).words
+    assert count == "8"
+    assert float(longest) < FLUSH_TIMEOUT + 0.5
 
 
 def test_levels_are_there_even_for_the_shortest_run(program: Program, server: CountingServer) -> None:

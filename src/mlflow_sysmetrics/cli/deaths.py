@@ -10,13 +10,17 @@ from pathlib import Path
 
 from mlflow_sysmetrics.cli.causes import cause
 from mlflow_sysmetrics.cli.durations import spoken
-from mlflow_sysmetrics.cli.spooled import SpooledJournal, SpooledRun
+from mlflow_sysmetrics.cli.spooled import SpooledJournal
+from mlflow_sysmetrics.cli.traces import Trace, feeding, newest_values, runs_left
 from mlflow_sysmetrics.cli.tracked_runs import TrackedRun, TrackingServer
-from mlflow_sysmetrics.daemon.journal_scan import unsettled
 from mlflow_sysmetrics.daemon.tracking_uris import redacted, with_secrets
+from mlflow_sysmetrics.daemon.trust import is_trusted
 from mlflow_sysmetrics.errors import DeliveryError
 
 _MILLISECONDS = 1000
+# A point every ten seconds is the default, clocks differ by seconds, and a program may go on logging for some
+# after its last point.
+_QUIET_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,8 @@ class Death:
         server: that server.
         why: what is known of its end.
         last_sign: milliseconds since 1970 of its newest point, here or there; None where it has none.
-        journal: what its process left on this machine; None where it left nothing.
+        journals: what its processes left on this machine, the newest first; one that was resumed may have
+            died more than once.
         waiting: points of it in there that are to be delivered first.
     """
 
@@ -36,7 +41,7 @@ class Death:
     server: TrackingServer
     why: str
     last_sign: int | None
-    journal: Path | None = None
+    journals: tuple[Path, ...] = ()
     waiting: int = 0
 
 
@@ -67,7 +72,7 @@ class Search:
         Raises:
             LookupError: the server to search has no experiment of a name.
         """
-        living = _living(journals)
+        living = feeding(journals)
         found = list(self._in_journals(journals, living))
         if self.tracking_uri is not None:
             seen = {death.run.run_id for death in found} | set(self.alone)
@@ -79,31 +84,32 @@ class Search:
 
     def server(self, uri: str) -> TrackingServer | None:
         """Returns the server of a journalled URI, with the credentials that were given; None if it fails."""
-        wanted = with_secrets(uri, () if self.tracking_uri is None else (self.tracking_uri,))
+        chosen = () if self.tracking_uri is None else (self.tracking_uri,)
+        wanted = with_secrets(uri, chosen)
         if wanted not in self._servers:
             try:
-                self._servers[wanted] = TrackingServer(wanted)
+                self._servers[wanted] = TrackingServer(wanted, trusted=is_trusted(wanted, chosen))
             except DeliveryError as error:
                 self._servers[wanted] = None
                 self._fault(wanted, str(error))
         return self._servers[wanted]
 
-    def _in_journals(self, journals: Sequence[SpooledJournal], living: Mapping[str, str]) -> Iterator[Death]:
-        for journal in journals:
-            for spooled in () if journal.alive else journal.runs:
-                run_id = spooled.journaled.run_id
-                if spooled.journaled.ended:
-                    continue
-                if run_id in living:
-                    self.alone[run_id] = living[run_id]
-                    continue
-                death = self._of(journal, spooled)
-                if death is not None:
-                    yield death
+    def is_old(self, timestamp: int) -> bool:
+        """Tells whether a last sign of life is so old that the run is taken to be dead for that alone."""
+        return _age(timestamp) > self.older_than
 
-    def _of(self, journal: SpooledJournal, spooled: SpooledRun) -> Death | None:
-        """Returns the death of a run in an orphaned journal, if its server still says RUNNING."""
-        known = spooled.journaled
+    def _in_journals(self, journals: Sequence[SpooledJournal], living: Mapping[str, str]) -> Iterator[Death]:
+        for run_id, traces in runs_left(journals).items():
+            if run_id in living:
+                self.alone[run_id] = living[run_id]
+                continue
+            if (death := self._of(traces)) is not None:
+                yield death
+
+    def _of(self, traces: Sequence[Trace]) -> Death | None:
+        """Returns the death of a run in orphaned journals, the newest first, if its server says RUNNING."""
+        last = traces[0]
+        known = last.run.journaled
         server = self.server(known.tracking_uri)
         if server is None:
             return None
@@ -115,17 +121,27 @@ class Search:
             self._fault(server.uri, str(error))
             self._servers[server.uri] = None  # one that is down is not asked for every run
             return None
-        # Somebody has resumed it, or another node of its job feeds it: the writer of this journal did not.
-        if (
-            run.last_sign is not None
-            and run.last_sign > journal.written_at
-            and not self._is_old(run.last_sign)
-        ):
-            self.alone[known.run_id] = "another process feeds it"
+        if (why := self._feeding(run, traces)) is not None:
+            self.alone[known.run_id] = why
             return None
-        newest, system = _with_waiting(journal.path, spooled, run)
-        why = cause(known.cgroup, known.oom_kills, system)
-        return Death(run, server, why, newest, journal.path, spooled.waiting)
+        newest, system = newest_values(traces, run.last_sign, run.system)
+        # The group of another host may have a namesake here.
+        cgroup = known.cgroup if last.journal.here else None
+        paths = tuple(trace.journal.path for trace in traces)
+        waiting = sum(trace.run.waiting for trace in traces)
+        return Death(run, server, cause(cgroup, known.oom_kills, system), newest, paths, waiting)
+
+    def _feeding(self, run: TrackedRun, traces: Sequence[Trace]) -> str | None:
+        """Returns why a run in orphaned journals may yet be fed; None where it is not."""
+        mine = traces[0].last_sign
+        theirs = run.last_sign or 0
+        # Somebody has resumed it, or another node of its job feeds it: the writer of this journal did not.
+        if theirs - mine > _QUIET_SECONDS * _MILLISECONDS and not self.is_old(theirs):
+            return "another process feeds it"
+        young = _age(max(theirs, *(max(one.last_sign, one.journal.written_at) for one in traces)))
+        if young < min(_QUIET_SECONDS, self.older_than):
+            return f"its last sign of life is {spoken(young)} old; try again in a minute"
+        return None
 
     def _on_server(self, uri: str, living: Mapping[str, str], seen: set[str]) -> Iterator[Death]:
         server = self.server(uri)
@@ -136,7 +152,7 @@ class Search:
             # A run without any system point may never have been sampled: log_system_metrics=False.
             if run.run_id in seen or run.last_sign is None or not run.system:
                 continue
-            if not self._is_old(run.last_sign) or not (self.any_host or run.hostname == here):
+            if not self.is_old(run.last_sign) or not (self.any_host or run.hostname == here):
                 continue
             if run.run_id in living:
                 self.alone[run.run_id] = living[run.run_id]
@@ -151,9 +167,6 @@ class Search:
         except LookupError:
             return False  # another server than the one whose experiments were named
 
-    def _is_old(self, timestamp: int) -> bool:
-        return time.time() - timestamp / _MILLISECONDS > self.older_than
-
     def _fault(self, uri: str, reason: str) -> None:
         fault = f"{redacted(uri)}: {reason}"
         if fault not in self.faults:
@@ -162,23 +175,8 @@ class Search:
 
 def age(death: Death) -> str:
     """Returns how long ago the run gave its last sign of life, for people."""
-    return "-" if death.last_sign is None else spoken(time.time() - death.last_sign / _MILLISECONDS)
+    return "-" if death.last_sign is None else spoken(_age(death.last_sign))
 
 
-def _living(journals: Sequence[SpooledJournal]) -> dict[str, str]:
-    """Returns the runs that a living process of this machine feeds, with who that is."""
-    return {
-        run.journaled.run_id: f"{journal.owner}, feeds it"
-        for journal in journals
-        for run in journal.runs
-        if journal.alive and not run.journaled.ended
-    }
-
-
-def _with_waiting(path: Path, spooled: SpooledRun, run: TrackedRun) -> tuple[int | None, dict[str, float]]:
-    """Returns time and values of the newest points, of which the server may not have the last ones yet."""
-    newest, system = run.last_sign, dict(run.system)
-    for _, point in unsettled(path, spooled.journaled.number):
-        system[point.key] = point.value
-        newest = point.timestamp if newest is None else max(newest, point.timestamp)
-    return newest, system
+def _age(timestamp: int) -> float:
+    return time.time() - timestamp / _MILLISECONDS

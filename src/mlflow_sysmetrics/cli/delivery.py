@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlflow_sysmetrics.cli.table import counted
+from mlflow_sysmetrics.daemon.journal import Journal
 from mlflow_sysmetrics.daemon.points import Point
 from mlflow_sysmetrics.daemon.recovery import replay
 from mlflow_sysmetrics.daemon.sink import Sink, open_sink
 from mlflow_sysmetrics.daemon.spool import claim
 from mlflow_sysmetrics.daemon.stores import check_store
 from mlflow_sysmetrics.daemon.tracking_uris import redacted, without_secrets
-from mlflow_sysmetrics.errors import RunRefused
+from mlflow_sysmetrics.daemon.trust import is_trusted
+from mlflow_sysmetrics.errors import RunDeleted, ServerUnreachable
 
 # A server that is restarted is back within seconds. Where one has let an orphan wait in vain, those after it
 # are tried once, or two hundred of them would take half an hour.
@@ -29,12 +31,32 @@ class Outcome:
         dropped: points that nobody will ever take.
         waiting: points that wait on.
         faults: what could not be sent, each with its server and the reason.
+        refusals: what no server will ever take, likewise.
+        path: the journal.
     """
 
     delivered: int
     dropped: int
     waiting: int
     faults: tuple[str, ...]
+    refusals: tuple[str, ...]
+    path: Path
+
+
+def told(outcomes: Iterable[Outcome]) -> list[str]:
+    """Returns all faults for people, each once, with how many points wait for its end, and where."""
+    refusals: dict[str, None] = {}
+    stuck: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        refusals |= dict.fromkeys(outcome.refusals)
+        for fault in outcome.faults:
+            stuck.setdefault(fault, []).append(outcome)
+    waits = []
+    for fault, owing in stuck.items():
+        where = str(owing[0].path) if len(owing) == 1 else counted(len(owing), "journal")
+        points = counted(sum(outcome.waiting for outcome in owing), "point")
+        waits.append(f"{fault}; {points} still in {where}")
+    return [*refusals, *waits]
 
 
 @dataclass(slots=True)
@@ -44,13 +66,14 @@ class Delivery:
     Attributes:
         tracking_uri: used, with its credentials, for the runs of that server.
         progress: told how many points more are settled.
-        open_sink: makes the sink of a tracking server.
+        open_sink: makes the sink of a tracking server; by default the real one, which no server but that of
+            `tracking_uri` sees credentials through.
         patience_seconds: longest wait for a server that does not answer, until one did not.
     """
 
     tracking_uri: str | None
     progress: Callable[[int], None] = lambda _: None
-    open_sink: Callable[[str], Sink] = open_sink
+    open_sink: Callable[[str], Sink] | None = None
     patience_seconds: float = _PATIENCE_SECONDS
     _refusals: list[str] = field(default_factory=list)
 
@@ -63,6 +86,11 @@ class Delivery:
         if journal is None:
             return None
         self._refusals.clear()
+        missing = _missing_stores(journal)
+        if missing is not None:
+            owed = sum(run.appended - run.settled for run in journal.runs)
+            journal.close(delete=False)
+            return Outcome(0, 0, owed, missing, (), path)
         done = replay(
             journal,
             self._open_noting_sink,
@@ -72,17 +100,38 @@ class Delivery:
         )
         if done.faults:
             self.patience_seconds = 0.0
-        wait = f"; {counted(done.waiting, 'point')} still in {path}"
-        faults = [f"{fault}{wait}" for fault in done.faults]
-        return Outcome(done.delivered, done.dropped, done.waiting, (*self._refusals, *faults))
+        faults = (*done.kept, *done.faults)
+        return Outcome(done.delivered, done.dropped, done.waiting, faults, tuple(self._refusals), path)
 
     def _open_noting_sink(self, uri: str) -> Sink:
         check_store(uri)
-        return _NotingSink(self.open_sink(uri), uri, self._refusals)
+        opened = open_sink(uri, self._trusts) if self.open_sink is None else self.open_sink(uri)
+        return _NotingSink(opened, uri, self._refusals)
+
+    def _trusts(self, uri: str) -> bool:
+        return is_trusted(uri, () if self.tracking_uri is None else (self.tracking_uri,))
+
+
+def _missing_stores(journal: Journal) -> tuple[str, ...] | None:
+    """Returns what to say of stores that are files and not there, if there is nowhere else to deliver to.
+
+    A server that is away is worth waiting for; a disk that is not mounted does not come back by itself.
+    """
+    owing = {run.tracking_uri for run in journal.runs if run.settled < run.appended}
+    missing = [fault for uri in sorted(owing) if (fault := _missing(uri)) is not None]
+    return tuple(missing) if missing and len(missing) == len(owing) else None
+
+
+def _missing(uri: str) -> str | None:
+    try:
+        check_store(uri)
+    except ServerUnreachable as reason:
+        return str(reason)
+    return None
 
 
 class _NotingSink:
-    """Notes which runs the server refuses, for people; the sender gives their points up."""
+    """Notes which runs were deleted on the server, for people; the sender gives their points up."""
 
     def __init__(self, sink: Sink, uri: str, refusals: list[str]) -> None:
         self._sink = sink
@@ -93,7 +142,7 @@ class _NotingSink:
         """Returns when the run started, in milliseconds since 1970."""
         try:
             return self._sink.started_at(run_id)
-        except RunRefused as reason:
+        except RunDeleted as reason:
             self._note(run_id, reason)
             raise
 
@@ -103,7 +152,7 @@ class _NotingSink:
         """Delivers points and tags of one run."""
         try:
             self._sink.send(run_id, points, steps, tags)
-        except RunRefused as reason:
+        except RunDeleted as reason:
             self._note(run_id, reason)
             raise
 
@@ -111,7 +160,7 @@ class _NotingSink:
         """Tells whether a run is over."""
         return self._sink.has_ended(run_id)
 
-    def _note(self, run_id: str, reason: RunRefused) -> None:
+    def _note(self, run_id: str, reason: RunDeleted) -> None:
         why = without_secrets(str(reason), self._uri)
         self._refusals.append(
             f"{redacted(self._uri)}: run {run_id} takes no points, which are given up: {why}"

@@ -10,19 +10,21 @@ from typing import Any
 import click
 
 from mlflow_sysmetrics.cli.deaths import Death, Search, age
-from mlflow_sysmetrics.cli.durations import duration
+from mlflow_sysmetrics.cli.durations import FORMAT, duration
 from mlflow_sysmetrics.cli.options import (
     directory_option,
-    journals_directory,
     json_option,
-    tracking_uri_option,
+    tell_of_other_hosts,
+    usable_directory,
 )
 from mlflow_sysmetrics.cli.reaping import Reaper
-from mlflow_sysmetrics.cli.spooled import look
+from mlflow_sysmetrics.cli.spooled import look, of_other_hosts
 from mlflow_sysmetrics.cli.table import counted, print_json, print_table
 from mlflow_sysmetrics.cli.tracked_runs import tracking_uri_in_force
+from mlflow_sysmetrics.cli.tracking_uri_option import check_tracking_uri, tracking_uri_option
 from mlflow_sysmetrics.errors import JournalUnavailable
 
+_NAME_A_SERVER = "--tracking-uri or MLFLOW_TRACKING_URI names one"
 _HEADS = ("RUN", "NAME", "SERVER", "LAST POINT", "WHY")
 
 
@@ -52,13 +54,13 @@ class Report:
     callback=duration,
     default="10m",
     show_default=True,
-    help="Take a run without a journal here for dead when its last point is older: 90s, 10m, 2h, 1d.",
+    help=f"Take a run without a journal here for dead when its last point is older: {FORMAT}.",
 )
 @click.option("--apply", is_flag=True, help="Do it; without this nothing is changed.")
 @click.option("--experiment", "experiments", metavar="NAME", multiple=True, help="Only this one; repeatable.")
-@click.option("--any-host", is_flag=True, help="Runs that began on other machines, too.")
+@click.option("--any-host", is_flag=True, help="Runs and journals of other hosts, too.")
 @directory_option
-@tracking_uri_option
+@tracking_uri_option("Server to search beside the journals, with the user and password that it needs.")
 @json_option
 def reap(  # noqa: PLR0913 - the options of the command
     *,
@@ -77,13 +79,16 @@ def reap(  # noqa: PLR0913 - the options of the command
     point for long. (b) asks the server of --tracking-uri or MLFLOW_TRACKING_URI. With --apply, what waits in
     their journal is delivered first; then they are set to KILLED, with the time of their last point as
     their end, and the tag sysmetrics.reaped says why. Runs that a living process of this machine feeds are
-    left alone.
+    left alone, and so are those whose last sign of life is younger than a minute, or than --older-than where
+    that is less.
     """
-    directory = journals_directory(chosen)
-    uri = tracking_uri or tracking_uri_in_force()
+    directory = usable_directory(chosen)
+    uri = tracking_uri or _uri_in_force()
+    if experiments and uri is None:
+        raise click.UsageError(f"--experiment needs a server: {_NAME_A_SERVER}")
     search = Search(uri, older_than, experiments, any_host)
     try:
-        found = list(look(directory))
+        found = list(look(directory, any_host=any_host))
         deaths = search.deaths(found)
     except JournalUnavailable as error:
         raise click.ClickException(str(error)) from error
@@ -95,8 +100,19 @@ def reap(  # noqa: PLR0913 - the options of the command
         print_json(_document(report, applied=apply))
     else:
         _print(report, applied=apply)
+    tell_of_other_hosts(0 if any_host else of_other_hosts(directory))
     if report.faults:
         raise SystemExit(1)
+
+
+def _uri_in_force() -> str | None:
+    uri = tracking_uri_in_force()
+    if uri is not None:
+        try:
+            check_tracking_uri(uri)
+        except ValueError as error:
+            raise click.UsageError(f"MLFLOW_TRACKING_URI: {error}") from error
+    return uri
 
 
 def _print(report: Report, *, applied: bool) -> None:
@@ -117,10 +133,7 @@ def _print(report: Report, *, applied: bool) -> None:
     for run_id, why in report.alone.items():
         click.echo(f"Left alone: {run_id}: {why}.", err=True)
     if not report.searched:
-        click.echo(
-            "Only runs in journals were looked at: --tracking-uri or MLFLOW_TRACKING_URI names a server.",
-            err=True,
-        )
+        click.echo(f"No server was searched, only journals: {_NAME_A_SERVER}.", err=True)
     for fault in report.faults:
         click.echo(f"Error: {fault}", err=True)
 
@@ -136,7 +149,7 @@ def _document(report: Report, *, applied: bool) -> dict[str, Any]:
                 "last_point": death.last_sign,
                 "reason": death.why,
                 "points_waiting": death.waiting,
-                "journal": str(death.journal) if death.journal else None,
+                "journals": [str(path) for path in death.journals],
                 "killed": death.run.run_id in report.killed,
             }
             for death in report.deaths

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ from typing import Any
 
 from mlflow_sysmetrics.daemon.stores import check_store
 from mlflow_sysmetrics.daemon.tracking_uris import redacted, without_secrets
+from mlflow_sysmetrics.daemon.trust import without_credentials
 from mlflow_sysmetrics.errors import RunRefused, ServerUnreachable
 
 REAPED = "sysmetrics.reaped"  #: the tag that says why a run was set to KILLED
@@ -49,17 +52,20 @@ class TrackingServer:
 
     Args:
         uri: its tracking URI, with the credentials that it needs.
+        trusted: whether it may see the credentials of the environment.
 
     Raises:
         ServerUnreachable: there is no client for this URI, or it is a file that does not exist.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, *, trusted: bool = True) -> None:
         self.uri = uri
         check_store(uri)
         from mlflow import MlflowClient  # noqa: PLC0415 - a second of import that `--help` need not wait for
 
         self._client = self._ask(MlflowClient, uri)
+        if not trusted:
+            _withhold_credentials(self._client)
 
     @property
     def name(self) -> str:
@@ -140,12 +146,22 @@ class TrackingServer:
 
     def _ask(self, method: Any, *arguments: object, **named: object) -> Any:  # noqa: ANN401
         try:
-            return method(*arguments, **named)
+            # MLflow prints addresses of runs ("View run ..."), between what programs are to read.
+            with contextlib.redirect_stdout(io.StringIO()):
+                return method(*arguments, **named)
         except Exception as error:
             # Stores raise MlflowException, and what their database, network or plugin raises.
             gone = getattr(error, "error_code", None) == _GONE
             reason = without_secrets(_reason(error), self.uri)
             raise (RunRefused if gone else ServerUnreachable)(reason) from error
+
+
+def _withhold_credentials(client: Any) -> None:  # noqa: ANN401 - MLflow is not imported for its types
+    """Has a client speak to its server as nobody in particular; for good, since MLflow shares its stores."""
+    store = getattr(getattr(client, "_tracking_client", None), "store", None)
+    get_host_creds = getattr(store, "get_host_creds", None)
+    if store is not None and get_host_creds is not None:
+        store.get_host_creds = lambda: without_credentials(get_host_creds())
 
 
 def tracking_uri_in_force() -> str | None:

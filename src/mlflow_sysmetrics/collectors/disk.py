@@ -17,6 +17,7 @@ import stat
 from collections.abc import Hashable, Iterator, Sequence
 from typing import ClassVar, NamedTuple
 
+from mlflow_sysmetrics import settings
 from mlflow_sysmetrics.collectors.catalogue import disk as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT, Collector
 from mlflow_sysmetrics.collectors.path_readings import LOOK_SECONDS, Answers, PathReadings
@@ -75,7 +76,13 @@ class Disk(Collector):
         self._readings = PathReadings("disk", self._names, lambda path: _look_at(host, path))
         self._pause = Pause(LOOK_SECONDS)
         self._places: dict[str, _Place] = {}
-        self._series = self._choose(self._readings.first())
+        first = self._readings.first()
+        self._series = self._choose(first)
+        for path, why in first.silent.items():
+            if (
+                self._names[path] is not None
+            ):  # a directory that somebody has asked for, and so wants to hear of
+                settings.warn_once(settings.DISKS, path, f"is not watched yet: {why}; {_REMEDY}")
         if not self._series:
             raise Unavailable("; ".join(self.gaps) or "no path to watch")
 

@@ -6,7 +6,14 @@ import re
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 
-from mlflow_sysmetrics.errors import BatchTooLarge, DeliveryError, NotAllowed, RunRefused, ServerUnreachable
+from mlflow_sysmetrics.errors import (
+    BatchTooLarge,
+    DeliveryError,
+    NotAllowed,
+    RunDeleted,
+    RunRefused,
+    ServerUnreachable,
+)
 
 # Answers that no waiting can change. Any other one, and any that is not MLflow's own (a proxy's page with 404
 # or 400), may pass.
@@ -24,6 +31,9 @@ _ABOUT_SIZE = re.compile(
     r"|limit=\d",
     re.IGNORECASE,
 )
+# Databases: "The run 7 must be in the 'active' state. Current state is deleted."; files: "The run 7 must be
+# in 'active' lifecycle_stage."; the same of the experiment. No store says so of a run that it never had.
+_ABOUT_DELETION = re.compile(r"must be in (?:an? |the )?'?active", re.IGNORECASE)
 
 
 def fault(
@@ -42,7 +52,7 @@ def fault(
     if status == _TOO_LARGE_STATUS or (bad_request and _ABOUT_SIZE.search(text)):
         return BatchTooLarge(reason)
     if code in _FINAL:
-        return RunRefused(reason)
+        return (RunDeleted if _ABOUT_DELETION.search(text) else RunRefused)(reason)
     seconds = None if retry_after is None else seconds_from(retry_after, datetime.now(timezone.utc))
     if status in _NOT_ALLOWED_STATUS or code in _NOT_ALLOWED:
         return NotAllowed(reason, seconds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from mlflow_sysmetrics.daemon.journal_lines import DroppedLine, PointsLine, dump, dump_points, lines, parse
 from mlflow_sysmetrics.daemon.thinning import thin
@@ -15,17 +16,18 @@ _OWN_EYES_ONLY = 0o600
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)  # Windows has none
 
 
-def rewrite(
-    journal: Path, end: int, head: bytes, settled: Mapping[int, int], most: int
+def rewrite(  # noqa: PLR0913, PLR0917 - the journal is the only caller, and has them all
+    old: BinaryIO, end: int, head: bytes, settled: Mapping[int, int], most: int, journal: Path
 ) -> tuple[Path, dict[int, int]]:
     """Writes a smaller journal beside a journal, line by line.
 
     Args:
-        journal: the journal; it may grow meanwhile.
+        old: the journal, open for reading; it may grow meanwhile.
         end: where to stop reading it.
         head: what the smaller one begins with: header and runs.
         settled: what is settled of each run that is kept, by its number.
         most: how many bytes it may have; the oldest points are thinned until it has no more.
+        journal: where the journal lies.
 
     Returns:
         The smaller journal, and how many points of each run were dropped.
@@ -35,7 +37,7 @@ def rewrite(
     """
     smaller = journal.with_suffix(TEMPORARY_SUFFIX)
     write_fresh(smaller)
-    with journal.open("rb") as old, smaller.open("ab") as new:
+    with smaller.open("ab") as new:
         new.write(head)
         for text in lines(old, end):
             line = parse(text)
@@ -56,13 +58,13 @@ def rewrite(
     return smaller, dropped
 
 
-def copy_tail(journal: Path, begin: int, end: int, smaller: Path) -> None:
-    """Appends to a smaller journal what its journal has got meanwhile.
+def copy_tail(old: BinaryIO, begin: int, end: int, smaller: Path) -> None:
+    """Appends to a smaller journal what its journal, open for reading, has got meanwhile.
 
     Raises:
         OSError: the disk did not take it.
     """
-    with journal.open("rb") as old, smaller.open("ab") as new:
+    with smaller.open("ab") as new:
         old.seek(begin)
         for text in lines(old, end - begin):
             new.write(text)

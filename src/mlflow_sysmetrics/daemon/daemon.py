@@ -7,24 +7,29 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import MappingProxyType
 
 from mlflow_sysmetrics.clock import Clock, SystemClock
 from mlflow_sysmetrics.collectors import COLLECTORS, Collector
+from mlflow_sysmetrics.daemon import sink
 from mlflow_sysmetrics.daemon.allowance import Allowance
 from mlflow_sysmetrics.daemon.feed import Feed
 from mlflow_sysmetrics.daemon.footprint import footprint
 from mlflow_sysmetrics.daemon.journal import Journal
+from mlflow_sysmetrics.daemon.journal_thread import JournalThread
 from mlflow_sysmetrics.daemon.outbox import Outbox
-from mlflow_sysmetrics.daemon.own_journal import OwnJournal, OwnRun
+from mlflow_sysmetrics.daemon.own_journal import OwnJournal
 from mlflow_sysmetrics.daemon.patience import Patience
 from mlflow_sysmetrics.daemon.probe import Probe
 from mlflow_sysmetrics.daemon.recovery import Recovery
+from mlflow_sysmetrics.daemon.run_backing import OwnRun
 from mlflow_sysmetrics.daemon.sampler import Sampler
 from mlflow_sysmetrics.daemon.sender import Sender
-from mlflow_sysmetrics.daemon.sink import Sink, current_tracking_uri, open_sink
+from mlflow_sysmetrics.daemon.sink import Sink, current_tracking_uri
 from mlflow_sysmetrics.daemon.spool import spool_directory
-from mlflow_sysmetrics.daemon.tracking_uris import lasting, with_secrets
+from mlflow_sysmetrics.daemon.tracking_uris import anchored, lasting, with_secrets
+from mlflow_sysmetrics.daemon.trust import is_trusted
 from mlflow_sysmetrics.host import Host
 from mlflow_sysmetrics.settings import Settings
 
@@ -76,7 +81,7 @@ class Daemon:
         host: the machine to look at.
         clock: tells the time.
         collectors: classes of the collectors.
-        open_sink: makes the sink of a tracking server.
+        open_sink: makes the sink of a tracking server, by default the real one.
         transparent: lets a collector's exceptions through, for tests.
     """
 
@@ -87,12 +92,12 @@ class Daemon:
         host: Host | None = None,
         clock: Clock | None = None,
         collectors: Sequence[type[Collector]] = COLLECTORS,
-        open_sink: Callable[[str], Sink] = open_sink,
+        open_sink: Callable[[str], Sink] | None = None,
         transparent: bool = False,
     ) -> None:
         host = replace(host or Host(), disks=settings.disks, gpus=settings.gpus)
         self._clock = clock or SystemClock()
-        self._open_sink = open_sink
+        self._open_sink = open_sink or partial(sink.open_sink, trusts=self._trusts)
         self._probes = [
             Probe(collector, host, transparent=transparent)
             for collector in collectors
@@ -102,6 +107,7 @@ class Daemon:
         self._lock = threading.RLock()  # a signal handler may come back in
         self._feeds: dict[tuple[str, str], Feed] = {}
         self._senders: dict[str, Sender] = {}
+        self._attached_to: dict[str, None] = {}  # tracking URIs that this program has chosen, in their order
         self._running = self._ended = False
         self._flush_timeout = settings.flush_timeout
         self._sampler_patience = Patience()
@@ -110,9 +116,10 @@ class Daemon:
             (lambda: _create_journal(settings)) if settings.journalled else None,
             self._clock,
             lambda: footprint(host),
+            JournalThread(self._clock),
         )
         self._recovery = Recovery(
-            lambda: spool_directory(settings), self._adopt, open_sink, self._tracking_uris
+            lambda: spool_directory(settings), self._adopt, self._open_sink, self._tracking_uris
         )
         self._recovers = settings.journalled
 
@@ -130,12 +137,14 @@ class Daemon:
         Raises:
             RuntimeError: the interpreter is shutting down.
         """
+        tracking_uri = anchored(tracking_uri)  # the sender opens it later, when a program may be elsewhere
         key = (tracking_uri, run_id)
         with self._lock:
             self._flush_timeout = settings.flush_timeout
             feed = self._feeds.get(key)
             started = feed is None and self._start()
             if feed is None:
+                self._attached_to[tracking_uri] = None
                 sender = self._sender(tracking_uri)
                 backing = OwnRun(self._journal, run_id, lasting(tracking_uri), started_at)
                 outbox = Outbox(run_id, started_at, settings.send_interval, backing)
@@ -274,7 +283,10 @@ class Daemon:
                 status.points_delivered,
                 status.points_dropped,
             )
-            why = status.last_error or f"no answer within {self._flush_timeout:g} s"
+            waited = f"no answer within {self._flush_timeout:g} s"
+            why = status.last_error or (
+                waited if self._flush_timeout else "a flush timeout of 0 does not wait"
+            )
             saved = status.points_pending - status.points_unsaved
             if saved:
                 _logger.warning(
@@ -340,7 +352,11 @@ class Daemon:
         """Returns the tracking URIs of this program, with their credentials."""
         current = current_tracking_uri()
         with self._lock:
-            return [*self._senders, current]
+            return [*self._attached_to, current]
+
+    def _trusts(self, tracking_uri: str) -> bool:
+        """Tells whether a server may see credentials: this program uses it, beside what journals name."""
+        return is_trusted(tracking_uri, self._tracking_uris())
 
     def _sender(self, tracking_uri: str) -> Sender:
         sender = self._senders.get(tracking_uri)

@@ -70,6 +70,7 @@ class Journal:
         self._numbers = itertools.count(max(self._runs, default=-1) + 1)
         self._monotonic = file.monotonic
         self._rests_until = 0.0
+        self._losses = file.losses
         self._cleared_size = -1
         self._closed = False
 
@@ -132,7 +133,7 @@ class Journal:
     @property
     def failed(self) -> str | None:
         """Why the disk is not used any more; None while it is. It is tried again after a minute."""
-        return self._file.failed
+        return self._ownership.lost or self._file.failed
 
     @property
     def is_full(self) -> bool:
@@ -263,9 +264,12 @@ class Journal:
         """
         while True:
             with self._lock:
+                source = self._file.reader()
+                self._notice_losses()
                 generation, size = self.generation, self._file.size
             offset = from_offset % _GENERATION if from_offset // _GENERATION == generation else 0
-            found, end = journal_scan.read(self.path, run, since, offset, size, most)
+            with source:
+                found, end = journal_scan.read(source, run, since, offset, size, most)
             with self._lock:
                 if generation == self.generation:
                     return found, generation * _GENERATION + end
@@ -296,9 +300,12 @@ class Journal:
 
     def _append(self, text: bytes, *runs: Tally) -> int | None:
         """Appends a line, after whatever the file does not say yet of itself and of these runs."""
-        if self._closed:
+        if self._closed or not self._ownership.keep(self._monotonic()) or not self._file.ready():
             return None
-        due = [run for run in runs if not run.written]
+        self._notice_losses()
+        if not self._header_written:  # an empty file, or one that somebody has cut off: it knows nobody
+            runs += tuple(run for run in list(self._runs.values()) if run.appended and not _is_over(run))
+        due = list({run.line.run: run for run in runs if not run.written}.values())
         head = b"" if self._header_written else dump(self._header)
         begin = self._file.append(head + b"".join(_introduction(run) for run in due) + text)
         if begin is not None:
@@ -307,21 +314,31 @@ class Journal:
                 run.written = True
         return begin
 
+    def _notice_losses(self) -> None:
+        """Has everything said again in a file that somebody has cut off or replaced."""
+        if self._file.losses != self._losses:
+            self._losses = self._file.losses
+            self.generation += 1
+            self._header_written = False
+            for run in list(self._runs.values()):
+                run.written = False
+
     def _compact(self) -> dict[int, int]:
-        with self._lock:
-            if self._closed:
-                return {}
-            generation, end = self.generation, self._file.size
-            kept = [run for run in self._runs.values() if run.written and not _is_over(run)]
-            head = dump(self._header) + b"".join(_introduction(run) for run in kept)
-            settled = {run.line.run: run.settled for run in kept}
-        try:
-            smaller, dropped = compaction.rewrite(
-                self.path, end, head, settled, int(self._max_bytes * _COMPACTED)
-            )
+        swapped = False
+        dropped: dict[int, int] = {}
+        with contextlib.suppress(OSError):
+            with self._lock:
+                if self._closed or (not self._header_written and self._append(b"") is None):
+                    return {}
+                source = self._file.reader()
+                generation, end = self.generation, self._file.size
+                kept = [run for run in self._runs.values() if run.written and not _is_over(run)]
+                head = dump(self._header) + b"".join(_introduction(run) for run in kept)
+                settled = {run.line.run: run.settled for run in kept}
+            with source:
+                most = int(self._max_bytes * _COMPACTED)
+                smaller, dropped = compaction.rewrite(source, end, head, settled, most, self.path)
             swapped = self._swap(smaller, generation, end, dropped)
-        except OSError:
-            swapped = False
         if not swapped:
             with contextlib.suppress(OSError):
                 compaction.remove_leftovers(self.path)
@@ -338,7 +355,8 @@ class Journal:
         with self._lock:
             if self._closed or self.generation != generation:
                 return False
-            compaction.copy_tail(self.path, end, self._file.size, smaller)
+            with self._file.reader() as source:
+                compaction.copy_tail(source, end, self._file.size, smaller)
             if not self._file.replace_by(smaller):
                 return False
             self.generation += 1

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from mlflow_sysmetrics.daemon.journal_lines import (
     DroppedLine,
     EndLine,
     Header,
+    Line,
     PointsLine,
     RunLine,
     SettledLine,
@@ -96,7 +97,10 @@ class Contents:
 
     def take(self, text: bytes) -> None:
         """Takes one line."""
-        line = parse(text)
+        self.note(parse(text))
+
+    def note(self, line: Line | None) -> None:
+        """Takes what one line says."""
         if isinstance(line, Header):
             self.header = line
         elif isinstance(line, RunLine):
@@ -159,12 +163,12 @@ def unsettled(path: Path, run: int) -> Iterator[tuple[int, Point]]:
 
 
 def read(  # noqa: PLR0913, PLR0917 - the journal is the only caller, and has them all
-    path: Path, run: int, since: int, offset: int, end: int, most: int
+    file: BinaryIO, run: int, since: int, offset: int, end: int, most: int
 ) -> tuple[list[tuple[int, Point]], int]:
     """Reads points of a run, a part of the file at a time.
 
     Args:
-        path: the journal.
+        file: the journal, open for reading.
         run: number of the run.
         since: index of the first point that is wanted.
         offset: where a line begins.
@@ -178,17 +182,16 @@ def read(  # noqa: PLR0913, PLR0917 - the journal is the only caller, and has th
         OSError: it cannot be read.
     """
     found: list[tuple[int, Point]] = []
-    with path.open("rb") as file:
-        file.seek(offset)
-        for text in lines(file, end - offset):
-            more = [pair for pair in _points_of(text, run) if pair[0] >= since]
-            if found and len(found) + len(more) > most:
-                break
-            found += more
-            offset += len(text)
-            since = found[-1][0] + 1 if found else since
-            if len(found) >= most:
-                break
+    file.seek(offset)
+    for text in lines(file, end - offset):
+        more = [pair for pair in _points_of(text, run) if pair[0] >= since]
+        if found and len(found) + len(more) > most:
+            break
+        found += more
+        offset += len(text)
+        since = found[-1][0] + 1 if found else since
+        if len(found) >= most:
+            break
     return found, offset
 
 

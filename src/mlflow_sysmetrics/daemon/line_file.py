@@ -8,13 +8,11 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
-_OWN_EYES_ONLY = 0o600
+from mlflow_sysmetrics.daemon.open_file import OpenFile
+
 _RETRY_SECONDS = 60.0  # a full disk is seldom emptied sooner, and each try costs a system call or a few
-# Windows knows neither; there the flags mean nothing.
-_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
-_BINARY = getattr(os, "O_BINARY", 0)
-_APPEND = os.O_RDWR | os.O_APPEND | _NOFOLLOW | _BINARY
 
 
 class LineFile:
@@ -35,6 +33,8 @@ class LineFile:
         path: where it lies.
         size: its bytes.
         failed: why the disk is not used any more; tried again after a minute.
+        losses: how often it was found to be another file, or cut off, by somebody else: what it held may be
+            gone, and offsets from before mean nothing.
     """
 
     def __init__(
@@ -47,11 +47,12 @@ class LineFile:
         self.path = path
         self.failed: str | None = None
         self.monotonic = monotonic
+        self.size = self.losses = 0
         self._before_again = before_again
         self._system_write = write
         self._retry_at = 0.0
-        self._descriptor: int | None = None
-        self.size = 0
+        self._file: OpenFile | None = None
+        self._identity: tuple[int, int] | None = None  # of the file that the descriptor is, or was, for
         self._torn = False
 
     def create(self) -> None:
@@ -60,8 +61,7 @@ class LineFile:
         Raises:
             OSError: it exists, or cannot be made.
         """
-        self._descriptor = os.open(self.path, _APPEND | os.O_CREAT | os.O_EXCL, _OWN_EYES_ONLY)
-        self.size, self._torn = 0, False
+        self._take(OpenFile.to_append(self.path, make=True))
 
     def open(self) -> None:
         """Opens the file, which exists.
@@ -69,24 +69,31 @@ class LineFile:
         Raises:
             OSError: it does not, or cannot be written.
         """
-        self._descriptor = os.open(self.path, _APPEND)
-        self.size = os.fstat(self._descriptor).st_size
-        # Whoever wrote it may have died within a line.
-        self._torn = self.size > 0 and _last_byte(self.path) != b"\n"
+        self._take(OpenFile.to_append(self.path))
+
+    def ready(self) -> bool:
+        """Makes sure that the next line goes to the end of this file and no other; returns whether it can."""
+        if self.failed is not None and self.monotonic() < self._retry_at:
+            return False
+        try:
+            self._look()
+        except OSError as error:
+            self._fail(error)
+            return False
+        return True
 
     def append(self, text: bytes) -> int | None:
-        """Appends lines.
+        """Appends lines; `ready` was called just before, and said so.
 
         Returns:
             Where they begin, or a byte before; None where the disk did not take all of them.
         """
-        if not self._usable():
-            return None
+        assert self._file is not None  # noqa: S101 - it is ready
         begin = self.size
         # What is left of a torn line becomes a line of its own, which no reader understands.
         whole = b"\n" + text if self._torn else text
         try:
-            written = self._write(whole)
+            written = self._system_write(self._file.number, whole)
         except OSError as error:
             self._fail(error)
             return None
@@ -99,73 +106,118 @@ class LineFile:
         return begin
 
     def truncate(self) -> bool:
-        """Empties the file; returns whether it could."""
-        if self._descriptor is None:
-            return False
+        """Empties the file, also on a disk that takes no lines; returns whether it could."""
         try:
-            os.ftruncate(self._descriptor, 0)
+            self._look()
+            assert self._file is not None  # noqa: S101 - for mypy
+            os.ftruncate(self._file.number, 0)
         except OSError as error:
             self._fail(error)
             return False
         self.size, self._torn = 0, False
         return True
 
+    def reader(self) -> BinaryIO:
+        """Opens what it holds for reading, wherever somebody has moved it.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        if self._file is None or self._file.status() is None:
+            self._open_again()
+        assert self._file is not None  # noqa: S101 - for mypy
+        return self._file.reader(self.path)
+
     def replace_by(self, other: Path) -> bool:
         """Puts another file in this one's place; returns whether it could.
 
         The other one is written completely. Both are closed first: Windows replaces no open file.
+
+        Raises:
+            OSError: the other one is not there.
         """
+        size = other.stat().st_size
         self.close()
         try:
             os.replace(other, self.path)  # noqa: PTH105 - the same call, by the name that says it
-            replaced = True
         except OSError:
-            replaced = False
-        with contextlib.suppress(OSError):  # else the next line opens it, or says why it cannot
-            self.open()
-        return replaced
+            return False  # the next line opens what lies there, or says why it cannot be opened
+        # Known even where it cannot be opened now, as in a program that has too many files open.
+        self.size, self._torn, self._identity = size, False, None
+        with contextlib.suppress(OSError):
+            self._open_again()
+        return True
 
     def close(self) -> None:
         """Closes the descriptor, also a forked child's copy."""
         # Forgotten before it is closed: a fork in between must not close whatever gets its number.
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
 
-    def _write(self, text: bytes) -> int:
-        if self._descriptor is None:
-            self.open()
-        assert self._descriptor is not None  # noqa: S101 - for mypy
-        if os.fstat(self._descriptor).st_nlink == 0:  # somebody has deleted it: nobody could read it later
-            deleted, self._descriptor = self._descriptor, self._make_again(self._descriptor)
-            os.close(deleted)
-        return self._system_write(self._descriptor, text)
+    def _look(self) -> None:
+        """Sees what has become of the file since the last line.
 
-    def _make_again(self, deleted: int) -> int:
-        """Makes the file again, with all that it held, so that offsets stay true; returns its descriptor."""
+        Raises:
+            OSError: it cannot be written.
+        """
+        found = None if self._file is None else self._file.status()
+        if found is None:
+            self._open_again(make=True)
+            return
+        assert self._file is not None  # noqa: S101 - for mypy
+        if found.st_nlink == 0:  # somebody has deleted it: nobody could read it later
+            deleted, self._file = self._file, self._copy(self._file)
+            self._identity = self._file.identity
+            deleted.close()
+        if found.st_size != self.size:
+            self._measure(found.st_size)
+
+    def _open_again(self, *, make: bool = False) -> None:
+        """Opens the file again, which could not be opened or was closed by somebody else."""
+        self._file = None
+        try:
+            file = OpenFile.to_append(self.path)
+        except FileNotFoundError:
+            if not make:
+                raise
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._before_again()
+            file = OpenFile.to_append(self.path, make=True)
+        lost = self._identity not in {None, file.identity}
+        size = os.fstat(file.number).st_size
+        self._file, self._identity = file, file.identity
+        self.losses += lost and size >= self.size  # a smaller one is counted there
+        self._measure(size)
+
+    def _take(self, file: OpenFile) -> None:
+        self._file, self._identity = file, file.identity
+        self.size = 0
+        self._measure(os.fstat(file.number).st_size)
+
+    def _measure(self, size: int) -> None:
+        """Takes note of a size that is not the one that we know."""
+        assert self._file is not None  # noqa: S101 - for mypy
+        if size != self.size:
+            # Whoever wrote it may have died within a line.
+            self._torn = self._file.last_byte() not in {b"", b"\n"}
+        self.losses += size < self.size
+        self.size = size
+
+    def _copy(self, deleted: OpenFile) -> OpenFile:
+        """Makes the file again, with all that it held, so that offsets stay true."""
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._before_again()
-        made = os.open(self.path, _APPEND | os.O_CREAT | os.O_EXCL, _OWN_EYES_ONLY)
+        made = OpenFile.to_append(self.path, make=True)
         try:
-            with os.fdopen(os.dup(deleted), "rb") as old, os.fdopen(os.dup(made), "wb") as new:
-                old.seek(0)
+            with deleted.reader(self.path) as old, os.fdopen(os.dup(made.number), "wb") as new:
                 shutil.copyfileobj(old, new)
         except OSError:
-            os.close(made)
+            made.close()
             self.path.unlink(missing_ok=True)
             raise
         return made
 
-    def _usable(self) -> bool:
-        return self.failed is None or self.monotonic() >= self._retry_at
-
     def _fail(self, error: OSError) -> None:
         self.failed = error.strerror or str(error)
         self._retry_at = self.monotonic() + _RETRY_SECONDS
-
-
-def _last_byte(path: Path) -> bytes:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1)

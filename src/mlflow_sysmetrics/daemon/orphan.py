@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from mlflow_sysmetrics.daemon.journal import Journal, JournaledRun
 from mlflow_sysmetrics.daemon.outbox import POINTS_DROPPED, Outbox
-from mlflow_sysmetrics.daemon.own_journal import RunBacking
+from mlflow_sysmetrics.daemon.run_backing import RunBacking
 from mlflow_sysmetrics.daemon.sink import Sink
 from mlflow_sysmetrics.daemon.tracking_uris import with_secrets
 
 _SEND_INTERVAL_SECONDS = 10.0  # only after a failure: a backlog goes out batch by batch
-_KEPT_SECONDS = 30 * 86400  # a run that still says RUNNING after a month is nobody's any more
+# A server that is away, or is not the one it was, is put right within a month; a run that still says RUNNING
+# after that is nobody's any more.
+_KEPT_SECONDS = 30 * 86400
+
+_logger = logging.getLogger("mlflow_sysmetrics")
 
 
 class Orphan:
@@ -41,9 +48,29 @@ class Orphan:
         return set(self._outboxes.values())
 
     @property
+    def kept_until(self) -> float:
+        """Seconds since 1970 from which on it is not kept any more, a month after it was written last."""
+        return self._written_at + _KEPT_SECONDS
+
+    @property
+    def expired(self) -> bool:
+        """Whether it has been kept long enough."""
+        return time.time() >= self.kept_until
+
+    @property
     def settled(self) -> bool:
         """Whether nothing waits."""
         return all(outbox.empty for outbox in self._outboxes)
+
+    @property
+    def set_aside(self) -> list[Outbox]:
+        """What waits, but is not to be tried again by this process."""
+        return [outbox for outbox in self._outboxes if outbox.set_aside is not None and not outbox.empty]
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing else waits."""
+        return all(outbox.empty or outbox.set_aside is not None for outbox in self._outboxes)
 
     @property
     def waiting(self) -> int:
@@ -56,6 +83,21 @@ class Orphan:
         for outbox, uri in self._outboxes.items():
             found.setdefault(uri, []).append(outbox)
         return found
+
+    def give_up(self, outboxes: Iterable[Outbox]) -> int:
+        """Gives up what some of its runs are owed, and returns how many points that were."""
+        points = 0
+        for outbox in outboxes:
+            points += outbox.give_up()
+            if outbox.backing is not None:
+                outbox.backing.acknowledge(outbox.settled)
+        if points:
+            _logger.info(
+                "mlflow-sysmetrics: %d points in %s are given up: in a month no server took them.",
+                points,
+                self.journal.path,
+            )
+        return points
 
     def let_go(
         self, open_sink: Callable[[str], Sink], known_uris: Iterable[str], most_questions: int | None = None
@@ -73,7 +115,7 @@ class Orphan:
         asked = 0
         # One that owed nothing stays as it is, since its file's time says how long it has been kept.
         wanted = not self.settled or (bool(self._outboxes) and not self.journal.clear())
-        if not wanted and time.time() - self._written_at < _KEPT_SECONDS:
+        if not wanted and not self.expired:
             for run in self.journal.runs:
                 if run.ended:
                     continue
@@ -84,8 +126,15 @@ class Orphan:
                 if not _has_ended(run, open_sink, known_uris):
                     wanted = True
                     break
+        if wanted:
+            self._put_back_time()
         self.journal.close(delete=not wanted)
         return asked
+
+    def _put_back_time(self) -> None:
+        """Has the file's time say when its owner last wrote, which tells how long its runs are silent."""
+        with contextlib.suppress(OSError):
+            os.utime(self.journal.path, (self._written_at, self._written_at))
 
     def _outbox(self, run: JournaledRun) -> Outbox:
         outbox = Outbox(run.run_id, run.started_at, _SEND_INTERVAL_SECONDS, replayed=True)
@@ -93,7 +142,8 @@ class Orphan:
         outbox.appended = outbox.settled = run.settled
         outbox.spill(run.appended - run.settled, 0)
         outbox.closed = True
-        outbox.dropped = run.dropped
+        # What the journal had thinned is missing in it: it is not to be counted a second time.
+        outbox.dropped = outbox.foretold = run.dropped
         if run.dropped:
             outbox.tags[POINTS_DROPPED] = str(run.dropped)
         return outbox
@@ -113,17 +163,18 @@ class _OrphanRun(RunBacking):
     def acknowledge(self, settled: int) -> None:
         """Says that all points below an index are delivered or given up."""
         super().acknowledge(settled)
-        if settled > self._told or self._outbox.empty:
+        if settled > self._told or self._outbox.empty or self._outbox.set_aside is not None:
             self._tell(settled - self._told)
             self._told = settled
 
 
 def _has_ended(run: JournaledRun, open_sink: Callable[[str], Sink], known_uris: Iterable[str]) -> bool:
-    """Asks the server whether a run is over; one that cannot be asked may go on."""
+    """Asks the server whether a run is over; one that cannot be asked, or is not known there, may go on."""
     try:
         return open_sink(with_secrets(run.tracking_uri, known_uris)).has_ended(run.run_id)
     except Exception:  # noqa: BLE001
-        # A store is made by MLflow or by a plugin, and may raise anything.
+        # A store is made by MLflow or by a plugin, and may raise anything. One that does not know the run may
+        # be another one than that which has it.
         return False
 
 

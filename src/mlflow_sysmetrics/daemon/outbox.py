@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
+from typing import TypeGuard
 
 from mlflow_sysmetrics.daemon.points import Backing, Batch, Held, Point, Spilled
 
@@ -32,9 +33,12 @@ class Outbox:
         closed: no more points will come.
         failures: attempts in a row that the server did not take.
         refused: why the server takes nothing for this run; None while it does.
+        set_aside: why its points stay on disk for another process to try; None while this one does.
+        last_try: whether it is set aside at its first failure of any kind.
         appended: one more than the index of the newest point.
         settled: all points below this index are delivered or given up.
         dropped: points that were given up.
+        foretold: how many of those will be missed on disk, and are counted already.
     """
 
     def __init__(
@@ -55,7 +59,9 @@ class Outbox:
         self.sent_at: float | None = None
         self.closed = False
         self.refused: str | None = None
-        self.failures = self.appended = self.settled = self.dropped = 0
+        self.set_aside: str | None = None
+        self.last_try = False
+        self.failures = self.appended = self.settled = self.dropped = self.foretold = 0
         self.tags: dict[str, str] = {}
         self._stretches: deque[Held | Spilled] = deque()
         self._replayed = 0
@@ -78,25 +84,25 @@ class Outbox:
     @property
     def unsaved(self) -> int:
         """How many of them are nowhere else."""
-        return sum(len(one.points) for one in self._stretches if isinstance(one, Held) and not one.saved)
+        return sum(len(one.points) for one in self._stretches if _is_unsaved(one))
 
     @property
     def spills(self) -> bool:
         """Whether the newest point is on disk only, and so must be those that the disk takes after it."""
         return bool(self._stretches) and isinstance(self._stretches[-1], Spilled)
 
-    def hold(self, points: Sequence[Point], *, saved: bool = False) -> None:
+    def hold(self, points: Sequence[Point], place: int | None = None) -> None:
         """Puts points at the end, in memory.
 
         Args:
             points: the points.
-            saved: whether they are on disk, too.
+            place: where they are on disk, too; None where they are not.
         """
         last = self._stretches[-1] if self._stretches else None
-        if isinstance(last, Held) and last.saved == saved and last.until == self.appended:
+        if isinstance(last, Held) and last.until == self.appended and _is_unsaved(last) == (place is None):
             last.points.extend(points)
         elif points:
-            self._stretches.append(Held(self.appended, saved, deque(points)))
+            self._stretches.append(Held(self.appended, place, deque(points)))
         self.appended += len(points)
 
     def spill(self, count: int, place: int) -> None:
@@ -143,9 +149,18 @@ class Outbox:
         self.dropped += given_up
         return given_up
 
+    def leave_on_disk(self) -> None:
+        """Lets go of all points in memory that are on disk, too."""
+        self._stretches = deque(
+            Spilled(one.first, one.until, one.place)
+            if isinstance(one, Held) and one.place is not None
+            else one
+            for one in self._stretches
+        )
+
     def drop_oldest(self, count: int) -> int:
-        """Gives up the oldest points in memory and returns how many."""
-        stretch = next(one for one in self._stretches if isinstance(one, Held))
+        """Gives up the oldest points that are in memory only and returns how many."""
+        stretch = next(one for one in self._stretches if _is_unsaved(one))
         count = min(count, len(stretch.points))
         for _ in range(count):
             stretch.points.popleft()
@@ -158,8 +173,10 @@ class Outbox:
 
     def count_dropped(self, count: int) -> None:
         """Counts points that will not reach the server, and has the run say so."""
-        if count:
-            self.dropped += count
+        foretold = min(count, self.foretold)
+        self.foretold -= foretold
+        if count > foretold:
+            self.dropped += count - foretold
             self.tags[POINTS_DROPPED] = str(self.dropped)
 
     def count_delivered(self, count: int) -> None:
@@ -182,3 +199,7 @@ class Outbox:
                     front.first += 1
         # Points between two stretches were dropped: they are settled with those before them.
         self.settled = self._stretches[0].first if self._stretches else self.appended
+
+
+def _is_unsaved(stretch: Held | Spilled) -> TypeGuard[Held]:
+    return isinstance(stretch, Held) and stretch.place is None

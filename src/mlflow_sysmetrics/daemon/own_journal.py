@@ -1,23 +1,31 @@
 """The journal of this process, as the daemon uses it: made late, missing at worst, never in anybody's way.
 
-The sampler appends and ends, the senders do the rest. No other thread comes here but for counting.
+The sampler appends and ends, the senders do the rest. All of it is done by a thread of the journal's own; the
+sampler waits for it, a moment at most, and the senders do not. No other thread comes here but for counting.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable
+from functools import partial
 from pathlib import Path
 
 from mlflow_sysmetrics.clock import Clock
 from mlflow_sysmetrics.daemon.journal import Journal
-from mlflow_sysmetrics.daemon.points import Point
+from mlflow_sysmetrics.daemon.journal_thread import JournalThread
 from mlflow_sysmetrics.errors import JournalUnavailable
+from mlflow_sysmetrics.thread import start_thread
+
+COMPACTION_THREAD_NAME = "sysmetrics-compaction"
 
 _RETRY_SECONDS = 60.0  # a directory may be mounted later, a disk may be cleaned up
 _OFF = "switched off"
+# A disk that was busy for a moment is nobody's concern: until then points wait in memory without a word.
+_SILENCE_SECONDS = 5.0
 
 _logger = logging.getLogger("mlflow_sysmetrics")
 
@@ -26,11 +34,12 @@ class OwnJournal:
     """Holds the journal of this process, or the reason why there is none.
 
     Args:
-        create: makes it; called by the sampler at the first point, again a minute after each failure. None
-            where points are to be kept in memory only.
+        create: makes it; called at the first point, again a minute after each failure. None where points
+            are to be kept in memory only.
         clock: tells the time.
         footprint: returns directory and count of memory kills of the own control group, for who asks later
-            what became of a run; called once, by the sampler.
+            what became of a run; called once.
+        thread: does what may wait for a disk; by default whoever calls does.
     """
 
     def __init__(
@@ -38,10 +47,13 @@ class OwnJournal:
         create: Callable[[], Journal] | None,
         clock: Clock,
         footprint: Callable[[], tuple[str | None, int | None]] = lambda: (None, None),
+        thread: JournalThread | None = None,
     ) -> None:
         self._create = create
         self._clock = clock
         self._find_footprint = footprint
+        self._thread = thread or JournalThread(clock, beside=False)
+        self._compaction: threading.Thread | None = None
         self._footprint: tuple[str | None, int | None] = (None, None)
         self._journal: Journal | None = None
         self._unavailable = _OFF if create is None else None
@@ -64,15 +76,44 @@ class OwnJournal:
     @property
     def failed(self) -> str | None:
         """Why points are in memory only; None while they are on disk, or before the first."""
-        return self._unavailable if self._journal is None else self._journal.failed
+        return self.silence or (self._unavailable if self._journal is None else self._journal.failed)
+
+    @property
+    def silence(self) -> str | None:
+        """For how long the disk has not answered; None where that is not worth a word."""
+        seconds = self._thread.silent_seconds
+        return f"the disk has not answered for {seconds:.0f} s" if seconds >= _SILENCE_SECONDS else None
 
     @property
     def is_full(self) -> bool:
         """Whether a sender is to make room."""
         return self._journal is not None and self._journal.is_full
 
+    @property
+    def takes_points(self) -> bool:
+        """Whether it is worth asking for a place for points. For the sampler."""
+        if self._journal is None and (self._create is None or self._clock.monotonic() < self._retry_at):
+            return False
+        return self._thread.takes_questions
+
+    def ask(self, job: Callable[[], int | None]) -> int | None:
+        """Has something appended and waits for it, a second at most; returns None where it took longer.
+
+        For the sampler. What took longer is on disk later, which nobody needs to know.
+        """
+        return self._thread.ask(job)
+
+    def later(self, key: Hashable, job: Callable[[], None]) -> None:
+        """Has something done in the journal after all that was asked for before, without waiting."""
+        self._thread.later(key, job)
+
+    def check_disk(self) -> None:
+        """Raises an OSError where the disk is known not to answer, so that nobody else waits for it."""
+        if self._thread.is_stuck:
+            raise OSError(None, f"the disk has not answered for {self._thread.silent_seconds:.0f} s")
+
     def available(self) -> Journal | None:
-        """Returns the journal, made now where there was none. For the sampler."""
+        """Returns the journal, made now where there was none. May wait for a disk."""
         if self._journal is not None or self._create is None or self._clock.monotonic() < self._retry_at:
             return self._journal
         try:
@@ -89,7 +130,7 @@ class OwnJournal:
         return journal.register(run_id, tracking_uri, started_at, cgroup=cgroup, oom_kills=oom_kills)
 
     def tidy(self, *, idle: bool) -> None:
-        """Empties the journal if nothing waits, or makes room in a full one. For the senders.
+        """Has the journal emptied if nothing waits, or room made in a full one. For the senders.
 
         Args:
             idle: whether nothing waits, as far as the caller knows.
@@ -97,17 +138,28 @@ class OwnJournal:
         journal = self._journal
         if journal is None:
             return
-        try:
-            # One that has just been emptied has grown by nothing.
-            if idle and journal.size != self._cleared_size and journal.clear():
-                self._cleared_size = journal.size
-            if journal.is_full:
-                journal.compact()
-            if self._leaving and idle and journal.clear():
+        # One that has just been emptied has grown by nothing.
+        if idle and (self._leaving or journal.size != self._cleared_size):
+            self._thread.later("empty", partial(self._empty, journal))
+        elif journal.is_full:
+            self._make_room(journal)
+
+    def _empty(self, journal: Journal) -> None:
+        if journal.clear():
+            self._cleared_size = journal.size
+            if self._leaving:
                 journal.close(delete=True)
                 self.left.set()
-        except OSError as error:
-            _logger.debug("The journal %s could not be tidied: %s.", journal.path, error)
+        elif journal.is_full:
+            self._make_room(journal)
+
+    def _make_room(self, journal: Journal) -> None:
+        """Has a full journal compacted: beside its thread, since it takes seconds and points go on coming."""
+        if not self._thread.is_beside:
+            journal.compact()
+        elif self._compaction is None or not self._compaction.is_alive():
+            with contextlib.suppress(RuntimeError):  # a limit of the system, or the interpreter shuts down
+                self._compaction = start_thread(lambda: _compact(journal), COMPACTION_THREAD_NAME)
 
     def leave(self) -> bool:
         """Has the next sender that is done delete the journal; returns whether there is one. At the end."""
@@ -135,74 +187,6 @@ class OwnJournal:
             journal.forget_after_fork()
 
 
-class OwnRun:
-    """One run of this process in its journal. It gets a number there with its first point.
-
-    Args:
-        journal: of this process.
-        run_id: the run.
-        tracking_uri: its server, without secrets.
-        started_at: milliseconds since 1970 when it started, if known.
-    """
-
-    def __init__(self, journal: OwnJournal, run_id: str, tracking_uri: str, started_at: int | None) -> None:
-        self._own = journal
-        self._description = (run_id, tracking_uri, started_at)
-        self._run: RunBacking | None = None
-
-    def append(self, index: int, points: Sequence[Point]) -> int | None:
-        """Puts points of one moment on disk; returns the place to read them from, None where it cannot."""
-        if self._run is None:
-            journal = self._own.available()
-            if journal is None:
-                return None
-            self._run = RunBacking(journal, self._own.register(journal, *self._description))
-        return self._run.append(index, points)
-
-    def acknowledge(self, settled: int) -> None:
-        """Says that all points below an index are delivered or given up."""
-        if self._run is not None:
-            self._run.acknowledge(settled)
-
-    def read(self, since: int, place: int, most: int) -> tuple[list[tuple[int, Point]], int]:
-        """Returns points from an index on, with their indices, and the place to go on from."""
-        return ([], place) if self._run is None else self._run.read(since, place, most)
-
-    def end(self) -> None:
-        """Says that no more points will come."""
-        if self._run is not None:
-            self._run.end()
-
-
-class RunBacking:
-    """One run in a journal.
-
-    Args:
-        journal: of this process, or of one that died.
-        number: of the run there.
-    """
-
-    def __init__(self, journal: Journal, number: int) -> None:
-        self._journal = journal
-        self._number = number
-
-    def append(self, index: int, points: Sequence[Point]) -> int | None:
-        """Puts points of one moment on disk; returns the place to read them from, None where it cannot."""
-        values = {point.key: point.value for point in points}
-        return self._journal.append(self._number, index, points[0].timestamp, values)
-
-    def acknowledge(self, settled: int) -> None:
-        """Says that all points below an index are delivered or given up."""
-        self._journal.acknowledge(self._number, settled)
-
-    def read(self, since: int, place: int, most: int) -> tuple[list[tuple[int, Point]], int]:
-        """Returns points from an index on, with their indices, and the place to go on from.
-
-        Raises:
-            OSError: the disk does not answer.
-        """
-        return self._journal.read(self._number, since, place, most)
-
-    def end(self) -> None:
-        """Says that no more points will come."""
-        self._journal.end(self._number)
+def _compact(journal: Journal) -> None:
+    with contextlib.suppress(OSError):  # it tells by itself
+        journal.compact()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import secrets
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 
 LOCK_SUFFIX = ".lock"
 _OWN_EYES_ONLY = 0o600
-_NAME = re.compile(r"(?P<host>.+)-[0-9]+-[0-9a-f]{8}\.jsonl")
+_NAME = re.compile(r"(?P<host>.+)-(?P<pid>[0-9]{1,10})-[0-9a-f]{8}\.jsonl")
+_CHECK_SECONDS = (
+    10.0  # a default window; a check is two system calls, and a lost lock is seldom asked for at once
+)
 
 
 def hostname() -> str:
@@ -36,6 +40,12 @@ def host_of(journal: Path) -> str | None:
     return found["host"] if found else None
 
 
+def pid_of(journal: Path) -> int:
+    """Returns the id of the process that made a journal; 0 for a file that is no journal."""
+    found = _NAME.fullmatch(journal.name)
+    return int(found["pid"]) if found else 0
+
+
 def lock_path(journal: Path) -> Path:
     """Returns the path of the lock beside a journal."""
     return journal.with_suffix(LOCK_SUFFIX)
@@ -46,6 +56,10 @@ class Ownership:
 
     On POSIX it is an flock, which belongs to the open file and not to the process: a forked child shares it,
     and keeps it alive after its parent's death unless it closes its copy.
+
+    Attributes:
+        journal: whose lock it is.
+        lost: why the lock is not held any more, although nobody let go of it; None while it is.
     """
 
     def __init__(self, journal: Path, lock: BaseFileLock) -> None:
@@ -54,6 +68,8 @@ class Ownership:
         # filelock has no public name for its descriptor, neither in 3.x nor in 4.x.
         self._descriptor: int | None = getattr(_context(lock), "lock_file_fd", None)
         self._identity = _identity(self._descriptor)
+        self.lost: str | None = None
+        self._checked_at = -math.inf
 
     @classmethod
     def take(cls, journal: Path) -> Ownership | None:
@@ -75,6 +91,24 @@ class Ownership:
             raise JournalUnavailable(f"no lock in {journal.parent}: {reason}") from error
         return cls(journal, lock)
 
+    def keep(self, now: float) -> bool:
+        """Tells whether the journal is still ours, and takes a lock again that was lost; looks every 10 s.
+
+        People and programs that clean directories delete lock files; a program that makes itself a daemon
+        closes all descriptors.
+
+        Args:
+            now: seconds on a monotonic clock.
+        """
+        if now - self._checked_at >= _CHECK_SECONDS:
+            if self.lost is not None or not self._is_ours():
+                try:
+                    self.take_again()
+                except OSError as error:
+                    self.lost = error.strerror or str(error)
+            self._checked_at = now
+        return self.lost is None
+
     def take_again(self) -> None:
         """Takes the lock once more, after somebody has deleted its file.
 
@@ -82,10 +116,11 @@ class Ownership:
             OSError: it cannot be taken.
         """
         self.let_go()
+        self.journal.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             again = Ownership.take(self.journal)
         except JournalUnavailable as error:
-            raise OSError(str(error)) from error
+            raise OSError(None, str(error)) from error
         if again is None:
             raise OSError(None, "somebody else owns the journal now")
         vars(self).update(vars(again))
@@ -98,8 +133,13 @@ class Ownership:
                 deleted in that moment finds no journal, and leaves.
         """
         path = lock_path(self.journal)
+        # Of one that was lost, the name may be somebody else's lock by now, and the descriptor's number
+        # somebody else's file.
+        delete = delete and self.lost is None
         if delete and os.name != "nt":  # Windows deletes no open file
             _delete(path)
+        if _identity(self._descriptor) != self._identity:
+            self._disown()
         with contextlib.suppress(OSError, RuntimeError):
             self._lock.release(force=True)
         if delete and os.name == "nt":
@@ -110,12 +150,22 @@ class Ownership:
         descriptor, self._descriptor = self._descriptor, None
         # filelock 4 has closed it already, in a fork handler of its own; older ones would unlock it when the
         # object is collected.
-        context = _context(self._lock)
-        if getattr(context, "lock_file_fd", None) is not None:
-            context.lock_file_fd = None
+        self._disown()
         if descriptor is not None and _identity(descriptor) == self._identity:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
+
+    def _is_ours(self) -> bool:
+        if self._descriptor is not None and _identity(self._descriptor) != self._identity:
+            return False
+        # NFS keeps a deleted file that is open, under another name and with its one link.
+        return lock_path(self.journal).exists() and _links(self._descriptor) > 0
+
+    def _disown(self) -> None:
+        """Makes filelock forget its descriptor, which it would close and unlock."""
+        context = _context(self._lock)
+        if getattr(context, "lock_file_fd", None) is not None:
+            context.lock_file_fd = None
 
 
 def _new_lock(path: Path) -> BaseFileLock:
@@ -143,6 +193,11 @@ def _identity(descriptor: int | None) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _links(descriptor: int | None) -> int:
+    """Returns how many names an open file has; one where that cannot be known."""
+    return 1 if descriptor is None else os.fstat(descriptor).st_nlink
 
 
 def _delete(path: Path) -> None:

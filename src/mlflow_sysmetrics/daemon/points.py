@@ -42,12 +42,12 @@ class Held:
 
     Attributes:
         first: index of the oldest.
-        saved: whether they are on disk, too.
+        place: where to read them from on disk, at the first or before it; None where they are not there.
         points: the points.
     """
 
     first: int
-    saved: bool
+    place: int | None
     points: deque[Point]
 
     @property

@@ -2,7 +2,8 @@
 
 An orphan is a journal whose owner is dead. Whoever gets its lock delivers what waits in it, acknowledges in
 it, and deletes it. Where a run in it was never detached, its process died: then the journal is kept, without
-its points, so that `reap` can tell what became of the run.
+its points, so that `reap` can tell what became of the run. What a server refuses is kept too, for a month: it
+may be another server than the one that has the run.
 """
 
 from __future__ import annotations
@@ -13,16 +14,19 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mlflow_sysmetrics.clock import Clock, SystemClock
+from mlflow_sysmetrics.daemon import sink
 from mlflow_sysmetrics.daemon.journal import Journal
 from mlflow_sysmetrics.daemon.orphan import Orphan
 from mlflow_sysmetrics.daemon.outbox import Outbox
 from mlflow_sysmetrics.daemon.sender import Sender
-from mlflow_sysmetrics.daemon.sink import Sink, open_sink
+from mlflow_sysmetrics.daemon.sink import Sink
 from mlflow_sysmetrics.daemon.spool import claim, journals
 from mlflow_sysmetrics.daemon.tracking_uris import redacted, with_secrets
+from mlflow_sysmetrics.daemon.trust import is_trusted
 from mlflow_sysmetrics.thread import start_thread
 
 THREAD_NAME = "sysmetrics-recovery"
@@ -44,20 +48,23 @@ class Replayed:
 
     Attributes:
         delivered: points that its servers took.
-        dropped: points that were given up: their run is gone, or the journal had thinned them.
+        dropped: points that were given up: their run was deleted, or unknown for a month, or the journal had
+            thinned them.
         waiting: points that still wait.
         faults: why they do, one line per server, without secrets.
+        kept: which of them wait because their server takes none for their run, and until when.
     """
 
     delivered: int
     dropped: int
     waiting: int
     faults: tuple[str, ...]
+    kept: tuple[str, ...] = ()
 
 
 def replay(  # noqa: PLR0913 - the parts that a test replaces
     journal: Journal,
-    open_sink: Callable[[str], Sink] = open_sink,
+    open_sink: Callable[[str], Sink] | None = None,
     progress: Callable[[int], None] = lambda _: None,
     *,
     tracking_uri: str | None = None,
@@ -68,7 +75,8 @@ def replay(  # noqa: PLR0913 - the parts that a test replaces
 
     Args:
         journal: from `spool.claim`; closed on return, and deleted if nobody needs it any more.
-        open_sink: makes the sink of a tracking server.
+        open_sink: makes the sink of a tracking server; by default the real one, which no server but that of
+            `tracking_uri` sees credentials through.
         progress: told how many points more are settled.
         tracking_uri: used, with its credentials, for the runs of that server.
         patience_seconds: longest wait for a server that does not answer; its points then stay where they are.
@@ -77,32 +85,48 @@ def replay(  # noqa: PLR0913 - the parts that a test replaces
     clock = clock or SystemClock()
     orphan = Orphan(journal, progress)
     known = [] if tracking_uri is None else [tracking_uri]
+    open_sink = open_sink or partial(sink.open_sink, trusts=lambda uri: is_trusted(uri, known))
     delivered = dropped = 0
     faults: list[str] = []
+    kept: list[str] = []
     try:
         for uri, outboxes in orphan.by_server().items():
             sender = Sender(with_secrets(uri, known), open_sink, clock)
             for outbox in outboxes:
                 sender.adopt(outbox)
             _deliver(sender, patience_seconds, clock)
-            counts = sender.counts()
+            counts = sender.counts_of_replayed()
             delivered += counts.delivered
             dropped += counts.dropped
-            if any(not outbox.empty for outbox in outboxes):
+            refused = [outbox for outbox in outboxes if outbox.refused is not None and not outbox.empty]
+            if any(not outbox.empty and outbox not in refused for outbox in outboxes):
                 faults.append(f"{redacted(uri)}: {counts.last_error or 'no answer'}")
+            if orphan.expired:
+                dropped += orphan.give_up(refused)
+            else:
+                kept += [_kept(uri, outbox, orphan.kept_until) for outbox in refused]
     finally:
         orphan.let_go(open_sink, known)
-    return Replayed(delivered, dropped, orphan.waiting, tuple(faults))
+    return Replayed(delivered, dropped, orphan.waiting, tuple(faults), tuple(kept))
+
+
+def _kept(uri: str, outbox: Outbox, until: float) -> str:
+    date = time.strftime("%Y-%m-%d", time.localtime(until))
+    server = redacted(uri)
+    return (
+        f"{server} does not take points of run {outbox.run_id} ({outbox.refused}); kept until {date}, "
+        "in case it is another server than it was"
+    )
 
 
 def _deliver(sender: Sender, patience_seconds: float, clock: Clock) -> None:
     """Sends until nothing waits, or the server has not answered for too long."""
     gives_up_at = clock.monotonic() + patience_seconds
     while True:
-        settled = sender.counts()
+        settled = sender.counts_of_replayed()
         if sender.send_next():
             sender.tell()
-            counts = sender.counts()
+            counts = sender.counts_of_replayed()
             if (counts.delivered, counts.dropped) != (settled.delivered, settled.dropped):
                 gives_up_at = clock.monotonic() + patience_seconds
             continue
@@ -161,14 +185,15 @@ class Recovery:
 
     def _take_over_all(self) -> None:
         waiting = journals(self._directory())
-        random.shuffle(waiting)  # many processes may start at once; nothing but their order hangs on it
+        # Many processes may start at once. A training may have seeded the numbers of the module itself.
+        random.SystemRandom().shuffle(waiting)
         while waiting or self._in_hand:
             waiting = [path for path in waiting if not self._take(path)]
-            self._let_go_of_settled()
+            self._let_go_of_done()
             if self._in_hand:
                 self._settled.wait()
                 self._settled.clear()
-                self._let_go_of_settled()
+                self._let_go_of_done()
 
     def _take(self, path: Path) -> bool:
         """Takes an orphan over; returns whether it needs no more thought."""
@@ -186,6 +211,8 @@ class Recovery:
         self._in_hand.append(orphan)
         for uri, owed in outboxes.items():
             for outbox in owed:
+                # Never given up untried: the machine may have been off for the month.
+                outbox.last_try = orphan.expired
                 self._adopt(uri, outbox)
         return True
 
@@ -193,8 +220,10 @@ class Recovery:
         counts = [sum(one in orphan.servers for orphan in self._in_hand) for one in servers]
         return len(self._in_hand) >= _MOST_IN_HAND or max(counts, default=0) >= _MOST_PER_SERVER
 
-    def _let_go_of_settled(self) -> None:
-        settled = [orphan for orphan in self._in_hand if orphan.settled]
-        for orphan in settled:
+    def _let_go_of_done(self) -> None:
+        done = [orphan for orphan in self._in_hand if orphan.done]
+        for orphan in done:
+            if orphan.expired:
+                orphan.give_up(orphan.set_aside)
             self._questions -= orphan.let_go(self._open_sink, self._known_uris(), self._questions)
             self._in_hand.remove(orphan)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from mlflow_sysmetrics.daemon.answers import fault
 from mlflow_sysmetrics.daemon.points import Point
 from mlflow_sysmetrics.daemon.stores import check_store
 from mlflow_sysmetrics.daemon.tracking_uris import redacted, without_secrets
-from mlflow_sysmetrics.errors import DeliveryError, RunRefused, ServerUnreachable
+from mlflow_sysmetrics.daemon.trust import WITHHELD, anonymous_request
+from mlflow_sysmetrics.errors import DeliveryError, NotAllowed, ServerUnreachable
 
 __all__ = ["Sink", "current_tracking_uri", "open_sink", "redacted", "without_secrets"]
 
@@ -54,10 +55,11 @@ class Sink(Protocol):
         """
 
     def has_ended(self, run_id: str) -> bool:
-        """Returns whether the run is over, or does not exist any more.
+        """Returns whether the run is over.
 
         Raises:
             ServerUnreachable: the server may tell later.
+            RunRefused: there is no such run.
         """
 
     def send(
@@ -79,12 +81,17 @@ def current_tracking_uri() -> str:
     return str(get_tracking_uri())
 
 
-def open_sink(tracking_uri: str) -> Sink:
+def open_sink(tracking_uri: str, trusts: Callable[[str], bool] = lambda _: True) -> Sink:
     """Returns the sink for a tracking URI.
 
     A plain REST server is spoken to through MLflow's own request function, so its headers, tokens,
     certificates and plugins apply, but with one try and a short timeout. Any other store (SQLAlchemy, files,
     plugins that replace the REST client) gets what `MlflowClient` does.
+
+    Args:
+        tracking_uri: the server.
+        trusts: tells whether a server may see the credentials of the environment; asked at each request. A
+            store that is not plain REST uses what its driver or plugin finds.
 
     Raises:
         ServerUnreachable: the store is a file that is not there, on a disk that may come back. MLflow would
@@ -100,26 +107,29 @@ def open_sink(tracking_uri: str) -> Sink:
         getattr(type(store), name) is getattr(RestStore, name)
         for name in ("log_batch", "get_run", "_call_endpoint")
     ):
-        return RestSink(store.get_host_creds)
+        return RestSink(store.get_host_creds, lambda: trusts(tracking_uri))
     return ClientSink(client)
 
 
 class RestSink:
-    """Speaks MLflow's REST protocol."""
+    """Speaks MLflow's REST protocol.
 
-    def __init__(self, get_host_creds: Any) -> None:  # noqa: ANN401 - MLflow's; fresh credentials each call
+    Args:
+        get_host_creds: of MLflow; returns fresh credentials at each call.
+        is_trusted: tells whether the server may see them.
+    """
+
+    def __init__(self, get_host_creds: Any, is_trusted: Callable[[], bool] = lambda: True) -> None:  # noqa: ANN401
         self._get_host_creds = get_host_creds
+        self._is_trusted = is_trusted
 
     def started_at(self, run_id: str) -> int:
         """Returns when the run started, in milliseconds since 1970."""
         return int(self._info(run_id)["start_time"])
 
     def has_ended(self, run_id: str) -> bool:
-        """Returns whether the run is over, or does not exist any more."""
-        try:
-            return bool(self._info(run_id).get("status", _RUNNING) not in _ALIVE)
-        except RunRefused:
-            return True
+        """Returns whether the run is over."""
+        return bool(self._info(run_id).get("status", _RUNNING) not in _ALIVE)
 
     def send(
         self, run_id: str, points: Sequence[Point], steps: Sequence[int], tags: Mapping[str, str]
@@ -141,16 +151,11 @@ class RestSink:
         ends = time.monotonic() + _ANSWER_SECONDS
         try:
             creds = self._get_host_creds()
-            response = http_request(
-                creds,
-                endpoint,
-                method,
-                max_retries=_NoRetries(0),
-                raise_on_status=False,
-                stream=True,
-                **_timeouts(creds),
-                **body,
-            )
+            trusted = self._is_trusted()
+            options = {**_timeouts(creds), **body}
+            if trusted:
+                options |= {"max_retries": _NoRetries(0), "raise_on_status": False, "stream": True}
+            response = (http_request if trusted else anonymous_request)(creds, endpoint, method, **options)
             text = _read(response, ends)
         except ServerUnreachable:
             raise
@@ -163,7 +168,7 @@ class RestSink:
             answer = None
         if response.status_code == _OK and isinstance(answer, dict):
             return answer
-        raise _fault(response, answer, text)
+        raise _fault(response, answer, text, note="" if trusted else f"; {WITHHELD}")
 
 
 class ClientSink:
@@ -177,11 +182,8 @@ class ClientSink:
         return int(self._call(self._client.get_run, run_id).info.start_time)
 
     def has_ended(self, run_id: str) -> bool:
-        """Returns whether the run is over, or does not exist any more."""
-        try:
-            return self._call(self._client.get_run, run_id).info.status not in _ALIVE
-        except RunRefused:
-            return True
+        """Returns whether the run is over."""
+        return self._call(self._client.get_run, run_id).info.status not in _ALIVE
 
     def send(
         self, run_id: str, points: Sequence[Point], steps: Sequence[int], tags: Mapping[str, str]
@@ -227,19 +229,20 @@ def _read(response: Any, ends: float) -> bytes:  # noqa: ANN401 - of requests
     return bytes(text)
 
 
-def _fault(response: Any, answer: object, text: bytes) -> DeliveryError:  # noqa: ANN401 - of requests
-    """Returns what to raise for an answer that is not a success."""
+def _fault(response: Any, answer: object, text: bytes, note: str) -> DeliveryError:  # noqa: ANN401 - of requests
+    """Returns what to raise for an answer that is not a success; the note is for one about credentials."""
     code = answer.get("error_code") if isinstance(answer, dict) else None
     reason = f"HTTP {response.status_code} {code or response.reason or ''}".rstrip()
     if isinstance(answer, dict) and answer.get("message"):
         reason += f": {answer['message']}"
-    return fault(
+    found = fault(
         response.status_code,
         code if isinstance(code, str) else None,
         text[:_LONGEST_TEXT].decode("utf-8", "replace"),
         _first_line(reason),
         response.headers.get("Retry-After"),
     )
+    return NotAllowed(f"{found}{note}", found.retry_after) if isinstance(found, NotAllowed) else found
 
 
 def _reason(error: BaseException) -> str:

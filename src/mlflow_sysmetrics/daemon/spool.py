@@ -8,13 +8,22 @@
 
 from __future__ import annotations
 
+import math
+import stat
+import time
 from pathlib import Path
 from typing import TypeAlias
 
 from mlflow_sysmetrics.daemon.journal import Journal
-from mlflow_sysmetrics.daemon.ownership import Ownership, host_of, hostname, lock_path
+from mlflow_sysmetrics.daemon.ownership import Ownership, host_of, hostname, lock_path, pid_of
+from mlflow_sysmetrics.daemon.writer import stranger, writer_lives
 from mlflow_sysmetrics.errors import JournalUnavailable
 from mlflow_sysmetrics.settings import SPOOL_OFF, Settings
+
+# Whether an owner on another machine lives cannot be known here: a lock on a network filesystem is seen only
+# where its server passes it on. One that has a run writes every few seconds, by default, and its clock may be
+# some minutes off.
+_QUIET_SECONDS = 600.0
 
 OwnedJournal: TypeAlias = Journal  #: one whose owner died, and which is ours now
 
@@ -45,19 +54,24 @@ def journals(directory: Path, *, any_host: bool = False) -> list[Path]:
 
     Args:
         directory: where to look.
-        any_host: those of other hosts too. Whether their owners live cannot be known here: a lock on a
-            network filesystem is seen by other machines only where its server passes it on.
+        any_host: those of other hosts too.
     """
     try:
         found = sorted(directory.iterdir())
     except OSError:
         return []
     host = hostname()
-    return [path for path in found if (owner := host_of(path)) is not None and (any_host or owner == host)]
+    return [
+        path
+        for path in found
+        if (owner := host_of(path)) is not None and (any_host or owner == host) and _is_file(path)
+    ]
 
 
 def is_owned(path: Path) -> bool:
-    """Tells whether a journal has an owner that lives; also where we may not try."""
+    """Tells whether a journal has an owner that lives; also where we may not try, or cannot be sure."""
+    if _may_be_owned(path):
+        return True
     if not lock_path(path).exists():
         return False
     try:
@@ -72,12 +86,14 @@ def is_owned(path: Path) -> bool:
 
 
 def claim(path: Path) -> OwnedJournal | None:
-    """Takes over a journal whose owner died, without waiting.
+    """Takes over a journal of this user whose owner died, without waiting.
 
     Returns:
-        The journal, to be closed by the caller; None where somebody owns it, it does not exist any more, or
-        it cannot be written.
+        The journal, to be closed by the caller; None where somebody owns it or may do so, it does not exist
+        any more, is another user's or no file, or cannot be written.
     """
+    if not _is_file(path) or stranger(path) is not None or _may_be_owned(path):
+        return None
     try:
         ownership = Ownership.take(path)
     except JournalUnavailable:
@@ -93,3 +109,26 @@ def claim(path: Path) -> OwnedJournal | None:
     except OSError:
         ownership.let_go()
         return None
+
+
+def _may_be_owned(path: Path) -> bool:
+    """Tells whether a journal may have an owner although its lock could be taken."""
+    if host_of(path) != hostname():
+        return _silent_for(path) < _QUIET_SECONDS
+    return not lock_path(path).exists() and writer_lives(path, pid_of(path))
+
+
+def _silent_for(path: Path) -> float:
+    """Returns the seconds since something was written to a journal."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return math.inf
+
+
+def _is_file(path: Path) -> bool:
+    """Tells whether a path is a file, and no link: who may write to the directory may point it anywhere."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False

@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 _HERE = Path(__file__).parent
+_TESTS = _HERE.parents[1]
+_LONG_SECONDS = 180  # what takes so long never ends, however busy the machine is
 
 # Every program begins with this: its testimony, and a word with the test, by files that nobody has to listen to.
 PREAMBLE = '''
@@ -29,21 +31,23 @@ from pathlib import Path
 import mlflow
 import mlflow_sysmetrics
 import chaos_sampled
+from mlflow_sysmetrics.collectors import path_readings
+from mlflow_sysmetrics.daemon import daemon
+from stalls import Stalls
+from watching import eventually, lasting_threads, ticked
 HERE, URL = Path(os.environ["CHAOS_HERE"]), os.environ.get("CHAOS_URL", "")
+# An exit waits a quarter of a second for the last sample and for the end of the journal, and a tick as long
+# for a disk: enough for what happens at once, but not on a machine that is busy with other things.
+path_readings._FIRST_ANSWER_SECONDS = 60.0
+daemon._LAST_SAMPLE_SECONDS = float(os.environ.get("CHAOS_LAST_SAMPLE_SECONDS", "60"))
 chaos_sampled.record(os.environ["CHAOS_SIDE"])
 def tell(word):
     (HERE / word).touch()
-def await_word(word, seconds=60):
-    ends = time.monotonic() + seconds
-    while not (HERE / word).exists():
-        assert time.monotonic() < ends, word
-        time.sleep(0.005)
+def await_word(word):
+    eventually((HERE / word).exists, 120)
 def await_sample():
     """Returns once something has been sampled, and journalled."""
-    ends = time.monotonic() + 60
-    while b"taken" not in Path(os.environ["CHAOS_SIDE"]).read_bytes():
-        assert time.monotonic() < ends, "nothing was sampled"
-        time.sleep(0.005)
+    eventually(lambda: b"taken" in Path(os.environ["CHAOS_SIDE"]).read_bytes(), 120)
 '''
 
 
@@ -83,7 +87,7 @@ class Program:
         """Leaves a word for the program, which waits for it with ``await_word``."""
         (self.here / word).touch()
 
-    def await_word(self, word: str, seconds: float = 60) -> None:
+    def await_word(self, word: str, seconds: float = _LONG_SECONDS) -> None:
         """Waits until the program has said ``tell(word)``."""
         ends = time.monotonic() + seconds
         while not (self.here / word).exists():
@@ -92,7 +96,7 @@ class Program:
 
     def await_sample(self) -> None:
         """Waits until something has been sampled, and journalled."""
-        ends = time.monotonic() + 60
+        ends = time.monotonic() + _LONG_SECONDS
         while not self.side.exists() or b"taken" not in self.side.read_bytes():
             assert time.monotonic() < ends, f"nothing was sampled: {self.stderr}"
             time.sleep(0.005)
@@ -101,7 +105,7 @@ class Program:
         """Sends a signal."""
         os.kill(self.pid, signal_number)
 
-    def wait(self, seconds: float = 60) -> int:
+    def wait(self, seconds: float = 2 * _LONG_SECONDS) -> int:
         """Waits for its end and returns its exit status, negative for a signal."""
         status = self.nursery.ask({"wait": self.pid, "seconds": seconds})
         assert status is not None, f"still running after {seconds:g} s: {self.stderr}"
@@ -208,7 +212,7 @@ def _serve() -> str:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(_HERE))
+    sys.path[:0] = [str(_HERE), str(_TESTS)]
     import requests  # noqa: F401
     from mlflow import MlflowClient  # noqa: F401
     from mlflow.store.tracking.rest_store import RestStore  # noqa: F401

@@ -14,11 +14,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import NamedTuple
 
 from chaos_server import HOST
+
+from watching import eventually
 
 # Without a bound a fault of ours would hang the suite; no request of a test takes so long.
 _SOCKET_SECONDS = 60.0
@@ -29,12 +31,13 @@ LOG_BATCH = "/api/2.0/mlflow/runs/log-batch"
 
 @dataclass(frozen=True)
 class Request:
-    """One request, with the moment in monotonic seconds at which it had arrived."""
+    """One request, with the moment in monotonic seconds at which it had arrived, and what became of it."""
 
     path: str
     head: bytes
     body: bytes
     arrived_at: float
+    trouble: str = "none"
 
 
 class _Mode(NamedTuple):
@@ -87,14 +90,16 @@ class Proxy:
         finally:
             self.trouble("none")
 
-    def await_requests(self, count: int, *, path: str = LOG_BATCH, seconds: float = 30) -> list[Request]:
-        """Waits until so many more requests for a path have come, and returns them."""
-        before = len(self.requests)
-        ends = time.monotonic() + seconds
-        while len(found := [one for one in self.requests[before:] if one.path == path]) < count:
-            assert time.monotonic() < ends, f"{len(found)} of {count} requests within {seconds:g} s"
-            time.sleep(0.01)
-        return found
+    def await_requests(self, count: int, *, path: str = LOG_BATCH, seconds: float = 60) -> list[Request]:
+        """Waits until so many requests for a path have met the trouble now in force, and returns them."""
+        before, trouble = len(self.requests), self._mode.trouble
+
+        def found() -> list[Request]:
+            # One whose connection is older than the trouble may still arrive.
+            return [one for one in self.requests[before:] if (one.path, one.trouble) == (path, trouble)]
+
+        eventually(lambda: len(found()) >= count, seconds)
+        return found()[:count]
 
     def close(self) -> None:
         """Stops listening and lets go of all connections."""
@@ -119,8 +124,8 @@ class Proxy:
                 EARLY_TROUBLES[mode.trouble](client, mode.over)
                 return
             request = read_request(client)
-            self.requests.append(request)
             chosen = mode.trouble if request.path.startswith(mode.only) else "none"
+            self.requests.append(replace(request, trouble=chosen))
             TROUBLES[chosen](Spoiled(client, request, mode.over, self._upstream))
 
 

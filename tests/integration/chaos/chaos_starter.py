@@ -11,7 +11,7 @@ FAST = {
     "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.1",
     "MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING": "1",
     "MLFLOW_SYSMETRICS_SEND_INTERVAL": "0.2",
-    "MLFLOW_SYSMETRICS_FLUSH_TIMEOUT": "5",
+    "MLFLOW_SYSMETRICS_FLUSH_TIMEOUT": "60",  # the longest; what is delivered is not waited for
     "MLFLOW_SYSMETRICS_COLLECTORS": COLLECTORS,
 }
 
@@ -41,7 +41,7 @@ class Starter:
     def sync(self) -> str:
         """Runs `mlflow-sysmetrics sync` on the test's journals and returns what it says."""
         program = self.begin_sync()
-        assert program.wait(120) == 0, program.stdout + program.stderr
+        assert program.wait() == 0, program.stdout + program.stderr
         return program.stdout
 
     def begin_sync(self) -> Program:

@@ -30,7 +30,7 @@ CALLS = """
         tell("returned")
     training = threading.Thread(target=calls, daemon=True)
     training.start()
-    training.join(30)
+    training.join(60)
     print(training.is_alive(), flush=True)
 """
 
@@ -44,7 +44,7 @@ def test_a_sender_that_is_stuck_for_ever_blocks_no_call_and_no_sample(
     from mlflow_sysmetrics.daemon.sink import RestSink
     RestSink.send = block
     attachment = mlflow_sysmetrics.attach(os.environ["RUN"], tracking_uri=URL)
-    assert inside.wait(30)
+    assert inside.wait(60)
     before = mlflow_sysmetrics.status().ticks
     while mlflow_sysmetrics.status().ticks < before + 3:
         time.sleep(0.01)
@@ -59,26 +59,36 @@ def test_a_sender_that_is_stuck_for_ever_blocks_no_call_and_no_sample(
     assert assert_all_on_server(tracking, start.sides) > 0
 
 
-def test_a_disk_that_never_answers_blocks_no_call_and_no_exit(
+def test_a_disk_that_never_answers_blocks_no_call_no_delivery_and_no_exit(
     start: Starter, tracking: TrackingServer
 ) -> None:
-    """As a network home directory does; the sampler is stuck in it, and nothing else."""
+    """As a network home directory does; the journal's thread is stuck in it, and nothing else."""
     program = start(
         BLOCKED
         + """
     from mlflow_sysmetrics.daemon.line_file import LineFile
     LineFile.append = block
     attachment = mlflow_sysmetrics.attach(os.environ["RUN"], tracking_uri=URL)
-    assert inside.wait(30)
+    assert inside.wait(60)
+    before = mlflow_sysmetrics.status().ticks
+    while mlflow_sysmetrics.status().ticks < before + 3:
+        time.sleep(0.01)
+    assert mlflow_sysmetrics.flush(30)
     """
         + CALLS,
         **environ(tracking),
     )
     assert program.wait() == 0, program.stderr
     assert program.stdout == "False"
+    assert_all_on_server(tracking, start.sides)
 
 
 def environ(tracking: TrackingServer) -> dict[str, str]:
     """Returns what both programs are told."""
     runs = {"RUN": tracking.new_run(), "OTHER": tracking.new_run()}
-    return {**runs, "CHAOS_URL": tracking.url, "MLFLOW_SYSMETRICS_FLUSH_TIMEOUT": "0.5"}
+    return {
+        **runs,
+        "CHAOS_URL": tracking.url,
+        "CHAOS_LAST_SAMPLE_SECONDS": "0.5",
+        "MLFLOW_SYSMETRICS_FLUSH_TIMEOUT": "0.5",
+    }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +14,8 @@ from chaos_sampled import Evidence
 from chaos_server import TrackingServer
 from chaos_starter import Starter, journals
 
+from watching import eventually
+
 pytest_plugins = ["chaos_fixtures"]
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="programs are forked here")
 
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="programs are fo
 STILL = {
     "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "3600",
     "MLFLOW_SYSMETRICS_SEND_INTERVAL": "3600",
-    "MLFLOW_SYSMETRICS_FLUSH_TIMEOUT": "5",
+    "MLFLOW_SYSMETRICS_FLUSH_TIMEOUT": "60",
 }
 ATTACH = """
     attachment = mlflow_sysmetrics.attach(os.environ["RUN"], tracking_uri=URL)
@@ -132,10 +133,7 @@ def test_the_next_training_on_the_machine_brings_what_the_last_one_left(
     heir.await_sample()
     dead = start.programs[0]
     run_ids = Evidence.read([dead.side]).run_ids
-    ends = time.monotonic() + 30
-    while not tracking.points(*run_ids):
-        assert time.monotonic() < ends, heir.stderr
-        time.sleep(0.02)
+    eventually(lambda: tracking.points(*run_ids))
     heir.tell("finish")
     assert heir.wait() == 0
     assert assert_all_on_server(tracking, start.sides) > 0

@@ -34,7 +34,7 @@ SLOWLY = """
     LineFile.append = slowly("journalling", LineFile.append)
     def await_inside(name):
         places[name].clear()
-        assert places[name].wait(30), name
+        assert places[name].wait(60), name
 """
 # What any child may do, by chance or because it was told to; a deadlock ends in SIGALRM.
 CHILD = """
@@ -43,7 +43,7 @@ CHILD = """
         paths = [os.path.realpath(f"/proc/self/fd/{number}") for number in numbers]
         return [path for path in paths if path.startswith(os.environ["MLFLOW_SYSMETRICS_SPOOL_DIR"])]
     def child(n):
-        signal.alarm(30)
+        signal.alarm(120)
         status = mlflow_sysmetrics.status()
         assert not status.attached and not status.running, status
         assert not descriptors(), descriptors()
@@ -53,7 +53,8 @@ CHILD = """
         if n % 10 == 0:
             with mlflow_sysmetrics.attach(os.environ["RUN_OF_CHILD"], tracking_uri=URL):
                 time.sleep(0.1)
-            assert len(descriptors()) == 2, descriptors()
+            # Whether its parent's journal is an orphan is found out with one more, for a moment.
+            eventually(lambda: len(descriptors()) == 2)
         (os._exit if n % 5 else sys.exit)(0)  # the interpreter's end takes half a second with MLflow
 """
 
@@ -72,8 +73,8 @@ def test_forks_in_the_worst_moments_harm_neither_side(start: Starter, tracking: 
         if pid == 0:
             child(n)
         assert os.waitpid(pid, 0)[1] == 0, n
-    assert mlflow_sysmetrics.flush(30)
-    assert attachment.detach(30)
+    assert mlflow_sysmetrics.flush(60)
+    assert attachment.detach(60)
     """,
         RUN=tracking.new_run(),
         RUN_OF_CHILD=tracking.new_run(),
@@ -81,7 +82,7 @@ def test_forks_in_the_worst_moments_harm_neither_side(start: Starter, tracking: 
         FORKS=str(FORKS),
         MLFLOW_SYSMETRICS_SEND_INTERVAL="0.1",
     )
-    assert program.wait(60 + FORKS) == 0, program.stderr
+    assert program.wait(240 + 5 * FORKS) == 0, program.stderr
     start.sync()
     assert assert_all_on_server(tracking, start.sides) > 0
 
@@ -99,9 +100,10 @@ def test_a_child_that_outlives_its_killed_parent_does_not_keep_the_journal(
     await_inside("{place}")
     pid = os.fork()
     if pid == 0:
-        signal.alarm(60)
-        (HERE / "child").write_text(str(os.getpid()))
-        time.sleep(60)
+        signal.alarm(300)
+        (HERE / "its pid").write_text(str(os.getpid()))
+        (HERE / "its pid").rename(HERE / "child")  # so that whoever sees it can read it
+        time.sleep(300)
         os._exit(0)
     await_word("child")
     time.sleep(0.2)

@@ -15,7 +15,7 @@ import pytest
 from chaos_starter import Starter
 
 from fakes import STARTED_AT, FakeClock, scripted
-from mlflow_sysmetrics.daemon import sampler, sender
+from mlflow_sysmetrics.daemon import journal_thread, sampler, sender
 from mlflow_sysmetrics.daemon.daemon import Daemon
 from mlflow_sysmetrics.daemon.points import Point
 from mlflow_sysmetrics.settings import Settings
@@ -59,7 +59,7 @@ def test_a_day_with_ten_thousand_runs_leaves_nothing_behind(
     monkeypatch: pytest.MonkeyPatch, spool: Path
 ) -> None:
     """The threads are this test: it ticks and sends itself, so that a day lasts seconds."""
-    for module in (sampler, sender):
+    for module in (journal_thread, sampler, sender):
         monkeypatch.setattr(module, "start_thread", lambda *_: None)
     clock, sink = FakeClock(), CountingSink()
     settings = Settings(spool_dir=str(spool))
@@ -71,7 +71,8 @@ def test_a_day_with_ten_thousand_runs_leaves_nothing_behind(
         if number == WARM:
             warm = size_of_process()
     memory, descriptors, threads = (now - then for now, then in zip(size_of_process(), warm, strict=True))
-    assert (descriptors, threads) == (0, 0)
+    # Connections and threads of tests before this one may end meanwhile; a leak is one for each run.
+    assert (max(descriptors, 0), max(threads, 0)) == (0, 0)
     assert memory < GROWTH_BYTES
     assert daemon.sampler.ticks >= RUNS * TICKS_PER_RUN
     status = daemon.status()
@@ -117,15 +118,17 @@ def test_a_thousand_runs_in_turn_share_the_threads_and_files_of_the_first(start:
     RestSink.send = lambda *_: None
     def size():
         return psutil.Process().num_fds(), threading.active_count()
-    sizes = set()
     for number in range(1000):
         with mlflow_sysmetrics.attach(f"{number:032x}", tracking_uri=URL, started_at=0):
             pass
-        if number >= 100:  # the recovery of what others left is over by then
-            sizes.add(size())
-    print(len(sizes), mlflow_sysmetrics.status().points_pending)
+        if number == 100:
+            lasting_threads()  # the recovery of what others left is over
+            first = size()
+        if number > 100 and size() != first:
+            eventually(lambda: size() == first)  # the sender has the journal open twice while it tidies up
+    print(mlflow_sysmetrics.status().points_pending)
     """,
         CHAOS_URL="http://127.0.0.1:9",
     )
     assert program.wait() == 0, program.stderr
-    assert program.stdout == "1 0"
+    assert program.stdout == "0"

@@ -23,8 +23,8 @@ TRAINING = """
     attachment = mlflow_sysmetrics.attach(os.environ["RUN"], tracking_uri=URL)
     tell("attached")
     await_word("finish")
-    assert mlflow_sysmetrics.flush(30), mlflow_sysmetrics.status()
-    assert attachment.detach(30), mlflow_sysmetrics.status()
+    assert mlflow_sysmetrics.flush(60), mlflow_sysmetrics.status()
+    assert attachment.detach(60), mlflow_sysmetrics.status()
     status = mlflow_sysmetrics.status()
     print(status.points_delivered, status.points_pending, status.points_dropped, status.last_error)
 """

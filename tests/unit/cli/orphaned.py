@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mlflow_sysmetrics.cli.tracked_runs import TrackedRun
 from mlflow_sysmetrics.daemon.journal import Journal
+from mlflow_sysmetrics.daemon.ownership import hostname
 from mlflow_sysmetrics.daemon.points import Point
-from mlflow_sysmetrics.errors import RunRefused, ServerUnreachable
+from mlflow_sysmetrics.errors import RunDeleted, RunRefused, ServerUnreachable
 
 CPU = "system/cpu_utilization_percentage"
 MEMORY = "system/system_memory_usage_percentage"
@@ -22,21 +24,43 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def living(directory: Path, run_id: str, points: int, uri: str = SERVER, **about: Any) -> Journal:
-    """Returns the journal of this process with that many points of one run, one a second until now."""
+def living(
+    directory: Path, run_id: str, points: int, uri: str = SERVER, *, silent_s: int = 0, **about: Any
+) -> Journal:
+    """Returns the journal of this process with that many points of one run, one a second until so long ago."""
     journal = Journal.create(directory, 1_000_000)
-    began = now_ms() - points * 1000
+    began = now_ms() - (points + silent_s) * 1000
     number = journal.register(run_id, uri, began, **about)
     for index in range(points):
         journal.append(number, index, began + (index + 1) * 1000, {CPU: float(index)})
     return journal
 
 
-def orphan(directory: Path, run_id: str, points: int, uri: str = SERVER, **about: Any) -> Path:
-    """Leaves such a journal without owner and returns its path."""
-    journal = living(directory, run_id, points, uri, **about)
+def orphan(  # noqa: PLR0913 - all but the first three are for few tests
+    directory: Path,
+    run_id: str,
+    points: int,
+    uri: str = SERVER,
+    *,
+    silent_s: int = 300,
+    host: str | None = None,
+    **about: Any,
+) -> Path:
+    """Leaves such a journal without owner, written so long ago, and returns its path."""
+    journal = living(directory, run_id, points, uri, silent_s=silent_s, **about)
     journal.close(delete=False)
-    return journal.path
+    path = journal.path
+    if host is not None:
+        path = path.rename(path.with_name(path.name.replace(hostname(), host)))
+        journal.path.with_suffix(".lock").rename(path.with_suffix(".lock"))
+    backdate(path, silent_s)
+    return path
+
+
+def backdate(path: Path, seconds: float) -> None:
+    """Makes a journal look as if it had been written last so long ago."""
+    written = time.time() - seconds
+    os.utime(path, (written, written))
 
 
 def running(run_id: str, *, last_sign: int | None = None, **changes: Any) -> TrackedRun:
@@ -90,7 +114,9 @@ class FakeSink:
     runs: Sequence[str] = ()
     away: str | None = None
     ended: bool = False
+    deleted: Sequence[str] = ()
     taken: list[tuple[str, Point]] = field(default_factory=list)
+    on_send: Callable[[int], None] = lambda _: None
 
     def started_at(self, run_id: str) -> int:  # noqa: ARG002 - the sink's method
         return 0
@@ -107,6 +133,9 @@ class FakeSink:
     ) -> None:
         if self.away:
             raise ServerUnreachable(self.away)
+        if run_id in self.deleted:
+            raise RunDeleted("the run was deleted")
         if run_id not in self.runs:
             raise RunRefused("there is no such run")
+        self.on_send(len(points))
         self.taken += [(run_id, point) for point in points]

@@ -6,10 +6,12 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from orphaned import CPU, MEMORY, SERVER, FakeServer, living, now_ms, orphan, running
+from orphaned import CPU, MEMORY, SERVER, FakeServer, FakeSink, backdate, living, now_ms, orphan, running
 
 from mlflow_sysmetrics.cli.deaths import Death, Search
+from mlflow_sysmetrics.cli.delivery import Delivery
 from mlflow_sysmetrics.cli.spooled import look
+from mlflow_sysmetrics.daemon.ownership import lock_path
 
 HOUR_MS = 3_600_000
 HERE = platform.node()
@@ -33,7 +35,7 @@ def long_silent(run_id: str = "run-1", **changes: Any) -> FakeServer:
 def test_a_running_run_in_an_orphaned_journal_is_dead(tmp_path: Path) -> None:
     path = orphan(tmp_path, "run-1", 3)
     (death,) = deaths(search(FakeServer({"run-1": running("run-1")})), tmp_path)
-    assert (death.run.run_id, death.journal, death.waiting) == ("run-1", path, 3)
+    assert (death.run.run_id, death.journals, death.waiting) == ("run-1", (path,), 3)
 
 
 def test_one_that_ended_is_not(tmp_path: Path) -> None:
@@ -67,16 +69,67 @@ def test_one_that_a_living_process_here_has_resumed_is_left_alone(tmp_path: Path
 def test_one_that_another_machine_feeds_is_left_alone(tmp_path: Path) -> None:
     """Its newest point is newer than anything that the journal's process can have written."""
     orphan(tmp_path, "run-1", 3)
-    looking = search(FakeServer({"run-1": running("run-1", last_sign=now_ms() + 5000)}))
+    looking = search(FakeServer({"run-1": running("run-1", last_sign=now_ms() - 100_000)}))
     assert not deaths(looking, tmp_path)
     assert looking.alone == {"run-1": "another process feeds it"}
 
 
+def test_one_that_was_resumed_elsewhere_after_a_sync_is_left_alone(tmp_path: Path) -> None:
+    """What was delivered stands in the journal no more, and its delivery does not count as a sign of life."""
+    orphan(tmp_path, "run-1", 3, silent_s=300)
+    server = FakeServer({"run-1": running("run-1", last_sign=now_ms() - 100_000)})
+    Delivery(None, open_sink=lambda _: FakeSink(runs=["run-1"])).deliver(next(tmp_path.glob("*.jsonl")))
+    looking = search(server)
+    assert not deaths(looking, tmp_path)
+    assert looking.alone == {"run-1": "another process feeds it"}
+
+
+def test_one_with_a_sign_of_life_within_the_last_minute_is_left_alone(tmp_path: Path) -> None:
+    orphan(tmp_path, "run-1", 3, silent_s=40)
+    looking = search(FakeServer({"run-1": running("run-1")}))
+    assert not deaths(looking, tmp_path)
+    assert "try again in a minute" in looking.alone["run-1"]
+
+
+def test_a_shorter_time_may_be_asked_for(tmp_path: Path) -> None:
+    orphan(tmp_path, "run-1", 3, silent_s=40)
+    server = FakeServer({"run-1": running("run-1")})
+    assert deaths(Search(None, 10.0, _servers={SERVER: server}), tmp_path)  # type: ignore[dict-item]
+
+
+def test_one_whose_lock_was_deleted_is_left_alone_while_its_process_lives(tmp_path: Path) -> None:
+    journal = living(tmp_path, "run-1", 3, silent_s=300)
+    lock_path(journal.path).unlink()
+    backdate(journal.path, 300)
+    try:
+        assert not deaths(search(FakeServer({"run-1": running("run-1")})), tmp_path)
+    finally:
+        journal.close(delete=True)
+
+
+def test_one_that_died_twice_is_dead_once(tmp_path: Path) -> None:
+    older = orphan(tmp_path, "run-1", 2, silent_s=600)
+    newer = orphan(tmp_path, "run-1", 3, silent_s=300)
+    (death,) = deaths(search(FakeServer({"run-1": running("run-1")})), tmp_path)
+    assert (death.journals, death.waiting) == ((newer, older), 5)
+
+
+def test_the_group_of_another_host_is_not_looked_for_here(tmp_path: Path) -> None:
+    group = tmp_path / "group"
+    group.mkdir()
+    (group / "memory.events").write_text("oom_kill 4\n")
+    orphan(tmp_path, "run-1", 3, silent_s=700, host="other", cgroup=str(group), oom_kills=3)
+    looking = search(FakeServer({"run-1": running("run-1")}))
+    (death,) = looking.deaths(list(look(tmp_path, any_host=True)))
+    assert death.why == "the process ended without a word"
+
+
 def test_the_last_point_may_still_lie_in_the_journal(tmp_path: Path) -> None:
-    journal = living(tmp_path, "run-1", 3)
-    last = now_ms()
+    journal = living(tmp_path, "run-1", 3, silent_s=300)
+    last = now_ms() - 300_000
     journal.append(0, 3, last, {MEMORY: 99.4})
     journal.close(delete=False)
+    backdate(journal.path, 300)
     (death,) = deaths(search(FakeServer({"run-1": running("run-1", last_sign=1000)})), tmp_path)
     assert death.last_sign == last
     assert death.why == "out of memory likely: memory at 99 % in the last point"
@@ -101,7 +154,7 @@ def test_a_server_that_is_away_is_named_once(tmp_path: Path) -> None:
 
 def test_a_run_of_this_machine_that_was_silent_for_long_is_dead(tmp_path: Path) -> None:
     (death,) = deaths(search(long_silent(), only_journals=False), tmp_path)
-    assert (death.run.run_id, death.journal, death.why) == ("run-1", None, "the process ended without a word")
+    assert (death.run.run_id, death.journals, death.why) == ("run-1", (), "the process ended without a word")
 
 
 def test_one_that_had_a_point_lately_is_not(tmp_path: Path) -> None:

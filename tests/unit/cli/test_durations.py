@@ -9,22 +9,26 @@ from mlflow_sysmetrics.cli.durations import parse_duration, spoken
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("90s", 90), ("10m", 600), ("2h", 7200), ("1d", 86_400), ("1.5h", 5400), (" 10M ", 600)],
+    [
+        ("90s", 90),
+        ("10m", 600),
+        ("2h", 7200),
+        ("1d", 86_400),
+        ("1.5h", 5400),
+        (" 10M ", 600),
+        ("600", 600),
+        ("0", 0),
+    ],
 )
 def test_a_number_with_its_unit_is_a_duration(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "10", "m", "ten m", "-5m", "10 m", "1e3s", "10min", "1h30m"])
+@pytest.mark.parametrize("text", ["", "m", "ten m", "-5m", "10 m", "1e3s", "10min", "1h30m"])
 def test_what_is_none_is_named_with_the_remedy(text: str) -> None:
-    with pytest.raises(ValueError, match="90s, 10m, 2h or 1d") as caught:
+    with pytest.raises(ValueError, match="90s, 10m, 2h, 1d, or plain seconds") as caught:
         parse_duration(text)
     assert repr(text) in str(caught.value)
-
-
-def test_no_time_at_all_is_refused() -> None:
-    with pytest.raises(ValueError, match="'0m' is no time at all"):
-        parse_duration("0m")
 
 
 @pytest.mark.parametrize(

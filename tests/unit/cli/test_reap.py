@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -26,10 +27,10 @@ class World:
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    found = World(running("run-1", last_sign=now_ms() - 5000))
+    found = World(running("run-1", last_sign=now_ms() - 305_000))
     impatient = partial(Delivery, open_sink=lambda _: found.sink, patience_seconds=0.0)
     monkeypatch.setattr("mlflow_sysmetrics.cli.reaping.Delivery", impatient)
-    monkeypatch.setattr("mlflow_sysmetrics.cli.deaths.TrackingServer", lambda _: found.server)
+    monkeypatch.setattr("mlflow_sysmetrics.cli.deaths.TrackingServer", lambda _, **__: found.server)
     return found
 
 
@@ -70,15 +71,43 @@ def test_a_run_whose_points_cannot_be_delivered_is_not_ended(tmp_path: Path, wor
     assert f"Error: {SERVER}: Connection refused; 3 points still in {path}" in done.stderr
 
 
+def test_a_run_that_somebody_resumes_meanwhile_is_left_alone(tmp_path: Path, world: World) -> None:
+    orphan(tmp_path, "run-1", 3)
+
+    def resume(_: int) -> None:
+        world.server.runs["run-1"] = running("run-1", last_sign=now_ms())
+
+    world.sink.on_send = resume
+    done = reap(tmp_path, "--apply")
+    assert world.server.killed == {}
+    assert "Left alone: run-1: another process has begun to feed it." in done.stderr
+
+
+def test_an_experiment_needs_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_module("mlflow_sysmetrics.cli.reap"), "tracking_uri_in_force", lambda: None)
+    done = CliRunner().invoke(main, ["reap", "--dir", str(tmp_path), "--experiment", "Nope"])
+    assert done.exit_code == 2
+    assert "--experiment needs a server" in done.output
+
+
+def test_a_wrong_variable_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        import_module("mlflow_sysmetrics.cli.reap"), "tracking_uri_in_force", lambda: "htp://x"
+    )
+    done = CliRunner().invoke(main, ["reap", "--dir", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "MLFLOW_TRACKING_URI: 'htp://x' is no tracking URI" in done.output
+
+
 def test_json_says_what_was_done(tmp_path: Path, world: World) -> None:
     path = orphan(tmp_path, "run-1", 3)
     found = json.loads(reap(tmp_path, "--apply", "--json").stdout)
     (run,) = found["runs"]
-    assert (found["applied"], run["run_id"], run["killed"], run["journal"]) == (
+    assert (found["applied"], run["run_id"], run["killed"], run["journals"]) == (
         True,
         "run-1",
         True,
-        str(path),
+        [str(path)],
     )
     assert run["reason"] == world.server.killed["run-1"][1]
 
@@ -92,7 +121,8 @@ def test_no_dead_run_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("--older-than", "10"), "'10' is no duration"),
+        (("--older-than", "soon"), "'soon' is no duration"),
+        (("--older-than", "0m"), "'0m' is no time at all"),
         (("--experiment", "Nope"), "no experiment {'Nope'}"),
     ],
 )

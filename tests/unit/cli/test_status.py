@@ -11,7 +11,13 @@ from click.testing import CliRunner
 from orphaned import living, orphan
 
 from mlflow_sysmetrics.cli import main
+from mlflow_sysmetrics.cli.options import directory_fault
 from mlflow_sysmetrics.cli.spooled import look
+from mlflow_sysmetrics.daemon.journal_lines import parse
+
+needs_root = pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may give files away"
+)
 
 
 def status(*arguments: str) -> str:
@@ -23,7 +29,17 @@ def status(*arguments: str) -> str:
 def test_a_run_of_a_process_that_is_gone_stands_with_its_points(tmp_path: Path) -> None:
     orphan(tmp_path, "run-1", 3)
     line = status("--dir", str(tmp_path)).splitlines()[1].split()
-    assert line == ["run-1", "http://tracking:5000", "3", "2", "s", "0", "process", f"{os.getpid()},", "gone"]
+    assert line == [
+        "run-1",
+        "http://tracking:5000",
+        "3",
+        "5",
+        "min",
+        "0",
+        "process",
+        f"{os.getpid()},",
+        "gone",
+    ]
 
 
 def test_points_of_a_process_that_is_gone_come_with_the_remedy(tmp_path: Path) -> None:
@@ -74,3 +90,89 @@ def test_a_directory_that_does_not_exist_is_named(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["status", "--dir", str(tmp_path / "nowhere")])
     assert done.exit_code == 2
     assert "nowhere" in done.output
+
+
+def test_a_directory_of_the_settings_that_is_a_file_is_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("MLFLOW_SYSMETRICS_SPOOL_DIR", str(tmp_path / "file"))
+    done = CliRunner().invoke(main, ["status"])
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert f"Error: {tmp_path / 'file'} is no directory" in done.stderr
+
+
+def test_one_that_cannot_be_made_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("MLFLOW_SYSMETRICS_SPOOL_DIR", str(tmp_path / "file" / "spool"))
+    assert CliRunner().invoke(main, ["status"]).exit_code == 1
+
+
+def test_one_that_cannot_be_written_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write everywhere
+    assert directory_fault(tmp_path) == (
+        f"{tmp_path} cannot be read and written by this user; no journal can be kept there, see"
+        " MLFLOW_SYSMETRICS_SPOOL_DIR"
+    )
+
+
+def test_a_run_that_was_never_ended_comes_with_the_remedy(tmp_path: Path) -> None:
+    orphan(tmp_path, "run-1", 3)
+    assert "1 run of processes that are gone may still say RUNNING: see mlflow-sysmetrics reap." in status(
+        "--dir", str(tmp_path)
+    )
+
+
+def test_one_that_was_ended_needs_none(tmp_path: Path) -> None:
+    journal = living(tmp_path, "run-1", 3)
+    journal.end(0)
+    journal.close(delete=False)
+    assert "reap" not in status("--dir", str(tmp_path))
+
+
+def test_journals_of_other_hosts_are_hinted_at(tmp_path: Path) -> None:
+    orphan(tmp_path, "run-1", 3, host="other")
+    assert "1 journal of other hosts: --any-host." in status("--dir", str(tmp_path))
+
+
+def test_any_host_shows_them(tmp_path: Path) -> None:
+    orphan(tmp_path, "run-1", 3, silent_s=700, host="other")
+    shown = status("--dir", str(tmp_path), "--any-host")
+    assert f"process {os.getpid()} on other, gone" in shown
+    assert "send with mlflow-sysmetrics sync --any-host." in shown
+
+
+@needs_root
+def test_a_journal_of_another_user_is_theirs(tmp_path: Path) -> None:
+    path = orphan(tmp_path, "run-1", 3)
+    os.chown(path, 12345, -1)
+    shown = status("--dir", str(tmp_path))
+    assert f"process {os.getpid()}, of user 12345" in shown
+    assert "sync" not in shown
+
+
+@needs_root
+def test_one_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("mlflow_sysmetrics.cli.spooled._read", forbidden)  # root may read everything
+    path = orphan(tmp_path, "run-1", 3)
+    os.chown(path, 12345, -1)
+    done = CliRunner().invoke(main, ["status", "--dir", str(tmp_path)])
+    assert done.exit_code == 0
+    assert done.stderr == f"Cannot be read: {path} (process {os.getpid()}, of user 12345).\n"
+
+
+def test_a_journal_is_read_once_however_many_runs_it_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = living(tmp_path, "run-0", 1)
+    for index in range(1, 20):
+        journal.append(journal.register(f"run-{index}", "http://x", 0), 0, 1000, {"system/x": 1.0})
+    journal.close(delete=False)
+    read: list[bytes] = []
+    monkeypatch.setattr("mlflow_sysmetrics.cli.spooled.parse", lambda text: read.append(text) or parse(text))
+    (found,) = look(tmp_path)
+    assert (len(found.runs), found.waiting) == (20, 20)
+    assert len(read) == len(journal.path.read_bytes().splitlines())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -75,14 +76,82 @@ def test_a_server_that_is_away_is_named_with_the_reason(tmp_path: Path, sink: Fa
     assert done.stderr == f"Error: {SERVER}: Connection refused; 3 points still in {path}\n"
 
 
-def test_a_run_that_is_gone_is_named(tmp_path: Path, sink: FakeSink) -> None:
+def test_one_reason_is_said_once_for_all_journals(tmp_path: Path, sink: FakeSink) -> None:
+    sink.away = "Connection refused"
+    orphan(tmp_path, "run-1", 3)
+    orphan(tmp_path, "run-2", 2)
+    done = sync(tmp_path)
+    assert done.stderr == f"Error: {SERVER}: Connection refused; 5 points still in 2 journals\n"
+    assert done.stdout == "Nothing was sent.\n"
+
+
+def test_a_delivery_leaves_the_time_when_the_owner_wrote_last(tmp_path: Path, sink: FakeSink) -> None:
+    path = orphan(tmp_path, "run-1", 3)
+    before = path.stat().st_mtime
+    sync(tmp_path)
+    assert len(sink.taken) == 3
+    assert abs(path.stat().st_mtime - before) < 1  # filesystems round
+
+
+def test_a_server_that_no_point_waits_for_is_named(tmp_path: Path, sink: FakeSink) -> None:
+    orphan(tmp_path, "run-1", 3)
+    done = sync(tmp_path, "--tracking-uri", "http://me:secret@other:5000")
+    assert "Note: no point waits for http://other:5000, so --tracking-uri was not used" in done.stderr
+    assert f"where their journal says: {SERVER}." in done.stderr
+    assert len(sink.taken) == 3
+
+
+def test_journals_of_other_hosts_are_hinted_at(tmp_path: Path, sink: FakeSink) -> None:
+    orphan(tmp_path, "run-1", 3, silent_s=700, host="other")
+    assert sync(tmp_path).stderr == "1 journal of other hosts: --any-host.\n"
+    assert not sink.taken
+
+
+def test_any_host_sends_them(tmp_path: Path, sink: FakeSink) -> None:
+    orphan(tmp_path, "run-1", 3, silent_s=700, host="other")
+    assert sync(tmp_path, "--any-host").stdout.startswith("Sent 3 points from 1 journal.")
+    assert len(sink.taken) == 3
+
+
+def test_any_host_leaves_those_alone_that_were_written_lately(tmp_path: Path, sink: FakeSink) -> None:
+    orphan(tmp_path, "run-1", 3, silent_s=500, host="other")
+    assert "on other, may be alive; 3 points waiting" in sync(tmp_path, "--any-host").stderr
+    assert not sink.taken
+
+
+def test_no_wait_may_be_asked_for(tmp_path: Path, sink: FakeSink) -> None:
+    sink.away = "Connection refused"
+    orphan(tmp_path, "run-1", 3)
+    assert sync(tmp_path, "--wait", "0").exit_code == 1
+
+
+def test_a_run_that_was_deleted_is_named(tmp_path: Path, sink: FakeSink) -> None:
     orphan(tmp_path, "deleted", 3)
+    sink.deleted = ["deleted"]
     done = sync(tmp_path)
     assert done.exit_code == 1
     assert done.stderr == (
-        f"Error: {SERVER}: run deleted takes no points, which are given up: there is no such run\n"
+        f"Error: {SERVER}: run deleted takes no points, which are given up: the run was deleted\n"
     )
-    assert not sink.taken
+
+
+@pytest.mark.usefixtures("sink")
+def test_a_run_that_the_server_does_not_know_is_named_and_kept_for_a_month(tmp_path: Path) -> None:
+    path = orphan(tmp_path, "elsewhere", 3)
+    done = sync(tmp_path)
+    date = time.strftime("%Y-%m-%d", time.localtime(path.stat().st_mtime + 30 * 86400))
+    assert done.exit_code == 1
+    assert done.stderr == (
+        f"Error: {SERVER} does not take points of run elsewhere (there is no such run); kept until {date}, "
+        f"in case it is another server than it was; 3 points still in {path}\n"
+    )
+
+
+@pytest.mark.usefixtures("sink")
+def test_a_run_that_is_not_known_costs_no_other_server_the_patience(tmp_path: Path) -> None:
+    delivery = Delivery(None, open_sink=lambda _: FakeSink(), patience_seconds=0.01)
+    delivery.deliver(orphan(tmp_path, "elsewhere", 3))
+    assert delivery.patience_seconds == 0.01
 
 
 def test_a_living_process_is_left_alone_and_named(tmp_path: Path, sink: FakeSink) -> None:
@@ -133,8 +202,10 @@ def test_nothing_to_send_is_no_fault(tmp_path: Path) -> None:
 def test_a_store_that_is_not_mounted_keeps_its_points(tmp_path: Path) -> None:
     """MLflow would make an empty database there, which has never had the run."""
     path = orphan(tmp_path, "run-1", 3, f"sqlite:///{tmp_path / 'mount' / 'runs.db'}")
-    outcome = Delivery(None, patience_seconds=0.0).deliver(path)
+    delivery = Delivery(None, patience_seconds=60.0)
+    outcome = delivery.deliver(path)
     assert outcome is not None
+    assert delivery.patience_seconds == 60.0  # it was not waited for, and servers after it still are
     assert (outcome.delivered, outcome.dropped, outcome.waiting) == (0, 0, 3)
     assert "runs.db does not exist" in outcome.faults[0]
 

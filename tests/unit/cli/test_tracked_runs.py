@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -129,3 +130,10 @@ def test_a_run_that_is_gone_cannot_be_ended() -> None:
     client.set_tag = lambda *_: (_ for _ in ()).throw(StoreError("gone", "RESOURCE_DOES_NOT_EXIST"))  # type: ignore[method-assign]
     with pytest.raises(RunRefused):
         server(client).kill("r", 5, "why")
+
+
+def test_what_mlflow_prints_stays_out_of_our_output(capsys: pytest.CaptureFixture[str]) -> None:
+    client = FakeClient()
+    client.set_terminated = lambda *_, **__: sys.stdout.write("View run")  # type: ignore[method-assign]
+    server(client).kill("r", 5, "why")
+    assert capsys.readouterr().out == ""

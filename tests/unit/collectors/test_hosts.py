@@ -22,6 +22,7 @@ from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.host import DiskUsage, Host
 from mlflow_sysmetrics.samples import DEFAULT_FAMILIES, Family, Kind, Sample
 from recorded import advance, build, every_host, facts, metric_of, revive
+from watching import eventually
 
 # A new unit needs a line here: its name in `Metric.unit`, and how keys of that unit end.
 UNITS = {
@@ -161,7 +162,8 @@ def test_a_hundred_ticks_leave_as_many_open_files_as_before(
     before = len(os.listdir(descriptors))  # noqa: PTH208 - a list, no open iterator
     for second in range(100):
         list(one.collect(float(second)))
-    assert len(os.listdir(descriptors)) == before  # noqa: PTH208 - as above
+    # Threads of other tests may have a file open for a moment; what leaks stays open.
+    eventually(lambda: len(os.listdir(descriptors)) <= before, 10)  # noqa: PTH208 - as above
 
 
 @every_host

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 import pytest
 
 from mlflow_sysmetrics.daemon.answers import fault, seconds_from
-from mlflow_sysmetrics.errors import BatchTooLarge, NotAllowed, RunRefused, ServerUnreachable
+from mlflow_sysmetrics.errors import BatchTooLarge, NotAllowed, RunDeleted, RunRefused, ServerUnreachable
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=timezone.utc)
 AZURE = (
@@ -19,8 +19,9 @@ AZURE = (
     ("status", "code", "text", "kind"),
     [
         (404, "RESOURCE_DOES_NOT_EXIST", "Run with id=7 not found", RunRefused),
-        (400, "INVALID_STATE", "The run must be in the active state", RunRefused),
-        (400, "INVALID_PARAMETER_VALUE", "The run 7 must be in the 'active' state.", RunRefused),
+        (400, "INVALID_STATE", "The run must be in the active state", RunDeleted),
+        (400, "INVALID_PARAMETER_VALUE", "The run 7 must be in the 'active' state.", RunDeleted),
+        (None, "INVALID_PARAMETER_VALUE", "The run 7 must be in 'active' lifecycle_stage.", RunDeleted),
         (400, "INVALID_PARAMETER_VALUE", "Invalid value for parameter 'run_id'", RunRefused),
         (
             400,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tracemalloc
 from pathlib import Path
 
@@ -12,9 +14,12 @@ from mlflow_sysmetrics.daemon.allowance import Allowance
 from mlflow_sysmetrics.daemon.feed import Feed
 from mlflow_sysmetrics.daemon.journal import Journal, scan, unsettled
 from mlflow_sysmetrics.daemon.outbox import Outbox
-from mlflow_sysmetrics.daemon.own_journal import OwnJournal, OwnRun
+from mlflow_sysmetrics.daemon.own_journal import OwnJournal
 from mlflow_sysmetrics.daemon.points import Point
+from mlflow_sysmetrics.daemon.recovery import replay
+from mlflow_sysmetrics.daemon.run_backing import OwnRun
 from mlflow_sysmetrics.daemon.sender import Sender
+from mlflow_sysmetrics.daemon.spool import claim
 from mlflow_sysmetrics.daemon.window import Value
 from mlflow_sysmetrics.errors import JournalUnavailable, RunRefused
 from mlflow_sysmetrics.samples import Kind
@@ -67,6 +72,19 @@ class Process:
     def path(self) -> Path:
         assert self.journal.path is not None
         return self.journal.path
+
+    def fail_disk(self) -> None:
+        def fail(*_: object) -> int:
+            raise OSError(28, "No space left on device")
+
+        journal = self.journal.available()
+        assert journal is not None
+        journal._file._system_write = fail
+
+    def die(self) -> None:
+        journal = self.journal.available()
+        assert journal is not None
+        journal.close(delete=False)
 
     def on_disk(self, run: int = 0) -> list[Point]:
         return [point for _, point in unsettled(self.path, run)]
@@ -208,6 +226,45 @@ def test_a_full_journal_thins_what_is_oldest_and_the_run_says_so(tmp_path: Path)
     assert sent[-1].timestamp == process.clock.wall() - 10_000
 
 
+@pytest.mark.parametrize("sent", [0, 1])
+def test_what_was_thinned_is_counted_once_though_its_process_died(sent: int, tmp_path: Path) -> None:
+    """However many of the gaps the process that dies has come across, and counted, itself."""
+    process = Process(tmp_path, megabytes=0.1, held=1)
+    process.sink.down = True
+    feed = process.feed()
+    for _ in range(300):
+        process.emit(feed)
+        process.sender.tidy()
+    process.sink.down = False
+    process.clock.move(60)
+    for _ in range(sent):
+        assert process.sender.send_next()
+    delivered = process.sink.points("run")
+    process.die()
+    journal, sink = claim(process.path), FakeSink()
+    assert journal is not None
+    replay(journal, lambda _: sink)
+    missing = 300 * SERIES - len({*delivered, *sink.points("run")})
+    tags = {key: value for batch in sink.batches for key, value in batch.tags.items()}
+    assert missing > 0
+    assert tags["sysmetrics.points_dropped"] == str(missing)
+
+
+def test_a_full_memory_drops_nothing_that_is_on_disk(tmp_path: Path) -> None:
+    process = Process(tmp_path, held=5 * SERIES, unsaved=20 * SERIES)
+    process.sink.down = True
+    feed = process.feed()
+    process.emit(feed, 4)
+    process.fail_disk()
+    process.emit(feed, 40)
+    counts = process.sender.counts()
+    assert (counts.pending, counts.unsaved, counts.dropped) == (24 * SERIES, 20 * SERIES, 20 * SERIES)
+    process.sink.down = False
+    process.send()
+    moments = {point.timestamp - STARTED_AT for point in process.sink.points("run")}
+    assert sorted(moments) == [tick * 10_000 for tick in (*range(4), *range(24, 44))]
+
+
 def test_a_journal_that_is_deleted_under_our_hands_loses_nothing(tmp_path: Path) -> None:
     process = Process(tmp_path, held=SERIES)
     process.sink.down = True
@@ -219,6 +276,62 @@ def test_a_journal_that_is_deleted_under_our_hands_loses_nothing(tmp_path: Path)
     process.send()
     counts = process.sender.counts()
     assert (counts.delivered, counts.pending, counts.dropped) == (6 * SERIES, 0, 0)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows deletes no open file")
+def test_points_that_are_on_disk_only_survive_the_deletion_of_the_disk_s_directory(tmp_path: Path) -> None:
+    process = Process(tmp_path, held=SERIES)
+    feed = process.feed()
+    process.emit(feed, 4)
+    process.path.unlink()
+    process.send()
+    counts = process.sender.counts()
+    assert (counts.delivered, counts.pending, counts.dropped) == (4 * SERIES, 0, 0)
+
+
+def test_a_journal_that_cannot_be_read_is_tried_again_and_costs_no_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    process = Process(tmp_path, held=SERIES)
+    feed = process.feed()
+    process.emit(feed, 4)
+
+    def fail(*_: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "read", fail)
+        process.send()
+        process.clock.move(1)
+        process.send()
+        counts = process.sender.counts()
+        assert (counts.pending, counts.dropped) == (3 * SERIES, 0)
+        assert counts.last_error == "the journal cannot be read: No such file or directory"
+    process.clock.move(60)
+    process.send()
+    assert len(process.sink.points("run")) == 4 * SERIES
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 1
+    assert "run run wait on disk, and the journal cannot be read: No such file" in warnings[0]
+
+
+def test_a_journal_that_cannot_be_read_holds_up_no_other_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = Process(tmp_path, held=SERIES)
+    process.emit(process.feed("spilled"), 4)
+    process.emit(process.feed("held"))
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Journal, "read", fail)
+    process.send()
+    process.emit(process.feed("later"))
+    process.clock.move(10)
+    process.sender.send_next()
+    process.send()
+    assert process.sink.points("later")
 
 
 def test_what_the_disk_has_lost_is_counted(tmp_path: Path) -> None:

@@ -2,46 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import threading
+import random
 from pathlib import Path
 
 import pytest
+from household import URI, Household, die, let_a_month_pass, replayed
 
-from fakes import STARTED_AT, FakeClock, FakeSink
+from fakes import STARTED_AT, FakeSink
 from mlflow_sysmetrics.daemon.journal import Journal, scan
-from mlflow_sysmetrics.daemon.outbox import Outbox
 from mlflow_sysmetrics.daemon.recovery import Recovery, Replayed, replay
-from mlflow_sysmetrics.daemon.sender import Sender
 from mlflow_sysmetrics.daemon.spool import claim, journals
-from mlflow_sysmetrics.errors import RunRefused
-
-URI = "http://server:5000"
-MONTH = 31 * 86400
-
-
-def die(  # noqa: PLR0913 - a journal is described by what is in it
-    directory: Path, *, runs: int = 1, ticks: int = 3, uri: str = URI, ended: bool = True, settled: int = 0
-) -> Path:
-    """Leaves the journal of a process that died with ten points per tick and run."""
-    journal = Journal.create(directory, 10**8)
-    for run in range(runs):
-        number = journal.register(f"run_{run}", uri, STARTED_AT)
-        for tick in range(ticks):
-            values = {f"system/s{n}": tick + n / 10 for n in range(10)}
-            journal.append(number, tick * 10, STARTED_AT + tick * 1000, values)
-        if settled:
-            journal.acknowledge(number, settled)
-        if ended:
-            journal.end(number)
-    journal.close(delete=False)
-    return journal.path
-
-
-def replayed(path: Path, sink: FakeSink, **options: float) -> Replayed:
-    journal = claim(path)
-    assert journal is not None
-    return replay(journal, lambda _: sink, patience_seconds=options.get("patience", 0))
+from mlflow_sysmetrics.errors import RunDeleted
 
 
 def test_an_orphan_is_delivered_with_its_timestamps_and_steps_and_deleted(tmp_path: Path) -> None:
@@ -93,8 +64,8 @@ def test_a_replay_that_is_interrupted_goes_on_where_it_was(tmp_path: Path) -> No
     assert len(set(sink.points("run_0"))) == len(sink.points("run_0")) == 1500
 
 
-def test_a_run_that_is_gone_is_given_up(tmp_path: Path) -> None:
-    outcome = replayed(die(tmp_path), FakeSink(failures=[RunRefused("deleted")]))
+def test_a_run_that_was_deleted_is_given_up(tmp_path: Path) -> None:
+    outcome = replayed(die(tmp_path), FakeSink(failures=[RunDeleted("deleted")]))
     assert outcome == Replayed(0, 30, 0, ())
     assert not list(tmp_path.iterdir())
 
@@ -138,44 +109,9 @@ def test_what_is_kept_in_mind_is_forgotten_after_a_month(tmp_path: Path) -> None
     replayed(path, sink)
     replayed(path, sink)
     assert path.exists()
-    os.utime(path, (path.stat().st_mtime - MONTH,) * 2)
+    let_a_month_pass(path)
     replayed(path, sink)
     assert not path.exists()
-
-
-class Household:
-    """The recovery of one process, with senders that are moved by hand."""
-
-    def __init__(self, directory: Path) -> None:
-        self.clock = FakeClock()
-        self.sinks: dict[str, FakeSink] = {}
-        self.senders: dict[str, Sender] = {}
-        self.most_in_hand = 0
-        self.recovery = Recovery(lambda: directory, self.adopt, self.open, list)
-        self.thread = threading.Thread(target=self.recovery.run, daemon=True)
-
-    def open(self, uri: str) -> FakeSink:
-        return self.sinks.setdefault(uri, FakeSink())
-
-    def adopt(self, uri: str, outbox: Outbox) -> None:
-        if uri not in self.senders:
-            self.senders[uri] = Sender(uri, self.open, self.clock, jitter=lambda: 1.0)
-        self.senders[uri].adopt(outbox)
-
-    def recover(self) -> None:
-        """Runs until the thread has ended, delivering meanwhile."""
-        self.thread.start()
-        self.deliver_until(lambda: not self.thread.is_alive())
-
-    def deliver_until(self, holds: object) -> None:
-        for _ in range(2000):
-            for sender in list(self.senders.values()):
-                while sender.send_next():
-                    self.most_in_hand = max(self.most_in_hand, len(self.recovery._in_hand))
-            self.thread.join(0.005)
-            if holds():  # type: ignore[operator]
-                return
-        raise AssertionError("it did not happen")
 
 
 def test_all_orphans_are_delivered_in_the_background(tmp_path: Path) -> None:
@@ -244,3 +180,15 @@ def test_nobody_waits_for_what_others_had_owed(tmp_path: Path) -> None:
     household.sinks[URI].down = False
     household.clock.move(100)
     household.deliver_until(lambda: not household.thread.is_alive())
+
+
+def test_a_training_that_has_seeded_its_random_numbers_gets_them_all(tmp_path: Path) -> None:
+    journal = claim(die(tmp_path / "one"))
+    assert journal is not None
+    before = random.getstate()
+    replay(journal, lambda _: FakeSink(down=True), patience_seconds=0)  # which fails, and backs off
+    for _ in range(9):
+        die(tmp_path / "nine", settled=30)  # which owe nothing, and are cleared away
+    Recovery(lambda: tmp_path / "nine", lambda *_: None, lambda _: FakeSink(), list).run()
+    assert not list((tmp_path / "nine").iterdir())
+    assert random.getstate() == before

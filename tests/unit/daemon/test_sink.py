@@ -21,6 +21,8 @@ from mlflow_sysmetrics.errors import RunRefused, ServerUnreachable
         ("http://user:hash#secret@server/", "http://server/"),
         ("sqlite:////home/me@work/runs.db", "sqlite:////home/me@work/runs.db"),
         ("http://[::1", "http://[::1"),
+        ("http://server:5000/teams/me@corp/ml#x", "http://server:5000/teams/me@corp/ml"),
+        ("postgresql://user:1234/5@server/db", "postgresql://server/db"),
         ("sqlite:///runs.db", "sqlite:///runs.db"),
         ("databricks", "databricks"),
     ],

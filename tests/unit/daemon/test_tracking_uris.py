@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mlflow_sysmetrics.daemon.tracking_uris import lasting, with_secrets
+from mlflow_sysmetrics.daemon.tracking_uris import anchored, lasting, origin, redacted, with_secrets
 
 
 @pytest.mark.parametrize(
@@ -49,3 +52,86 @@ def test_a_journalled_server_gets_back_the_credentials_that_this_program_knows()
     known = ["http://other", "http://me:secret@server:5000"]
     assert with_secrets("http://server:5000", known) == "http://me:secret@server:5000"
     assert with_secrets("http://elsewhere", known) == "http://elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("uri", "written"),
+    [
+        ("http://host/teams/me@corp/ml", "http://host/teams/me@corp/ml"),
+        ("http://host:5000/teams/me@corp/ml", "http://host:5000/teams/me@corp/ml"),
+        ("http://user:secret@host/teams/me@corp", "http://host/teams/me@corp"),
+        ("http://us@er:sec@ret@host/", "http://host/"),
+        ("http://host?mail=me@corp", "http://host"),
+        ("http://host/#/experiments/1", "http://host/"),
+        ("http://[::1]:5000/x", "http://[::1]:5000/x"),
+        ("mysql+pymysql://me:pa/ss?x#y@host:3306/db", "mysql+pymysql://host:3306/db"),
+        ("http://user:1/2@host/", "http://user:1/2@host/"),  # as requests reads it, right or wrong
+    ],
+)
+def test_what_is_written_names_the_host_that_is_spoken_to(uri: str, written: str) -> None:
+    assert lasting(uri) == written
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://user:pa/ss@host/x", "http://host\\@corp/", "https://:pass#word@host"]
+)
+def test_of_a_uri_that_names_no_host_nothing_is_written(uri: str) -> None:
+    assert lasting(uri) == uri[: uri.index("//") + 2]
+
+
+# What a URI divides by, in percent signs, and what may stand in a user or a password as it is.
+QUOTED = st.text("aZ09é /?#@:[]%\\", min_size=4, max_size=12).map(lambda text: quote(text, safe=""))
+QUOTED |= st.text("aZ09-._~!$&'()*+,;=", min_size=4, max_size=12)
+SERVERS = st.tuples(
+    st.sampled_from(["server", "a-1.example.test", "10.0.0.1", "[::1]"]),
+    st.none() | st.sampled_from([1, 80, 5000, 65535]),
+    st.lists(st.text("az09@:~-", min_size=1, max_size=8), max_size=3),
+)
+
+
+@given(
+    scheme=st.sampled_from(["http", "https", "postgresql", "mysql+pymysql", "plugin"]),
+    user=QUOTED,
+    password=QUOTED,
+    server=SERVERS,
+    tail=st.sampled_from(["", "?", "?a=b", "#c", "?mail=me#x"]),
+)
+def test_no_user_or_password_is_ever_written_and_the_server_always_is(
+    scheme: str, user: str, password: str, server: tuple[str, int | None, list[str]], tail: str
+) -> None:
+    host, port, parts = server
+    place = f"{scheme}://{host}{'' if port is None else f':{port}'}{''.join(f'/{part}' for part in parts)}"
+    uri = place.replace("://", f"://{user}:{password}@") + tail
+    assert lasting(uri) == place
+    if "@" not in place:  # else more than that is cut from messages, and SQLAlchemy sees a user in the path
+        assert redacted(uri) == place
+        assert lasting(place) == place
+    for shown in (lasting(uri), redacted(uri)):
+        assert not any(secret in shown for secret in (user, password) if secret not in place)
+
+
+def test_a_relative_path_keeps_its_secrets_and_options_and_becomes_absolute(tmp_path: Path) -> None:
+    assert anchored("sqlite:///runs.db?timeout=5") == f"sqlite:///{tmp_path}/runs.db?timeout=5"
+    assert anchored("file:./ml%23runs") == f"file://{tmp_path}/ml%23runs"
+    assert anchored("http://me:secret@server/x?y") == "http://me:secret@server/x?y"
+    assert anchored("sqlite:///file::memory:?uri=true") == "sqlite:///file::memory:?uri=true"
+    of_sqlite = anchored("sqlite:///file:runs.db?mode=rw&uri=true")
+    assert of_sqlite == f"sqlite:///file:{tmp_path}/runs.db?mode=rw&uri=true"
+    assert lasting(of_sqlite) == f"sqlite:///{tmp_path}/runs.db"
+
+
+@pytest.mark.parametrize(
+    ("uri", "found"),
+    [
+        ("HTTP://me:secret@Server/x", ("http", "server", 80)),
+        ("https://[::1]", ("https", "[::1]", 443)),
+        ("https://[::1]:5000", ("https", "[::1]", 5000)),
+        ("http://user:pa/ss@host", None),
+        ("http://host\\@corp", None),
+        ("sqlite:///runs.db", None),
+        ("file:///runs", None),
+        ("databricks", None),
+    ],
+)
+def test_a_server_is_scheme_host_and_port(uri: str, found: tuple[str, str, int] | None) -> None:
+    assert origin(uri) == found

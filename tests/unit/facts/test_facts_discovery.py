@@ -21,6 +21,7 @@ from mlflow_sysmetrics.facts import HostFacts, host_facts, linux, macos, windows
 from mlflow_sysmetrics.facts.catalogue import FACTS, Fact
 from mlflow_sysmetrics.facts.contract import OperatingSystem, Sources, operating_system
 from mlflow_sysmetrics.host import Host
+from stalls import Stalls
 
 pytestmark = pytest.mark.unit
 
@@ -32,7 +33,7 @@ LINUX_FILES = {
     "sys/class/dmi/id/sys_vendor": "Amazon EC2\n",
     "sys/class/dmi/id/product_name": "g6.xlarge\n",
 }
-LONG_SECONDS = 10.0
+LONG_SECONDS = 60.0
 
 
 def linux_facts(root: Path, fake: FakeNvml = NO_NVML, **answers: str | Exception) -> HostFacts:
@@ -211,10 +212,12 @@ def test_only_the_first_calls_wait(tmp_path: Path) -> None:
     gate = Gate()
     facts = made_of(tmp_path, gate.fact)
     facts.tags(wait_seconds=0.05)
-    started = time.monotonic()
-    for _ in range(100):
-        facts.tags(wait_seconds=0.05)
-    assert time.monotonic() - started < 100 * 0.05 / 2
+    with Stalls() as stalls:
+        started = time.monotonic()
+        for _ in range(100):
+            facts.tags(wait_seconds=0.25)
+        took = time.monotonic() - started - stalls.seconds
+    assert took < 100 * 0.25 / 2
     gate.opened.set()
     assert facts.tags(LONG_SECONDS)["sys.gate"] == "open"
 
@@ -246,7 +249,7 @@ def test_a_listener_that_fails_does_not_cost_the_next(
 def test_a_hanging_nvidia_smi_does_not_hold_tags(tmp_path: Path) -> None:
     tool = tmp_path / "bin" / "nvidia-smi"
     tool.parent.mkdir()
-    tool.write_text("#!/bin/sh\n/bin/sleep 30 &\nwait\n")
+    tool.write_text("#!/bin/sh\n/bin/sleep 300 &\nwait\n")
     tool.chmod(0o755)
     run = Commands({"PATH": str(tool.parent)}, budget_seconds=0.2)
     facts = HostFacts(machine(tmp_path, LINUX_FILES), system=linux, run=run)
@@ -256,7 +259,7 @@ def test_a_hanging_nvidia_smi_does_not_hold_tags(tmp_path: Path) -> None:
     facts.when_complete(lambda _: delivered.set())
     started = time.monotonic()
     facts.tags(wait_seconds=0.05)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < LONG_SECONDS
     assert delivered.wait(LONG_SECONDS)
     assert complete[0]["sysmetrics.error"] == "gpu: nvidia-smi did not answer within 0.2 s"
     assert "sys.gpu" not in complete[0]

@@ -1,0 +1,105 @@
+"""One run in a journal: of this process, or of one that died."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from mlflow_sysmetrics.daemon.journal import Journal
+from mlflow_sysmetrics.daemon.own_journal import OwnJournal
+from mlflow_sysmetrics.daemon.points import Point
+
+
+class RunBacking:
+    """One run in a journal.
+
+    Args:
+        journal: of this process, or of one that died.
+        number: of the run there.
+    """
+
+    def __init__(self, journal: Journal, number: int) -> None:
+        self._journal = journal
+        self._number = number
+
+    def append(self, index: int, points: Sequence[Point]) -> int | None:
+        """Puts points of one moment on disk; returns the place to read them from, None where it cannot."""
+        values = {point.key: point.value for point in points}
+        return self._journal.append(self._number, index, points[0].timestamp, values)
+
+    def acknowledge(self, settled: int) -> None:
+        """Says that all points below an index are delivered or given up."""
+        self._journal.acknowledge(self._number, settled)
+
+    def read(self, since: int, place: int, most: int) -> tuple[list[tuple[int, Point]], int]:
+        """Returns points from an index on, with their indices, and the place to go on from.
+
+        Raises:
+            OSError: the disk does not answer.
+        """
+        return self._journal.read(self._number, since, place, most)
+
+    def end(self) -> None:
+        """Says that no more points will come."""
+        self._journal.end(self._number)
+
+
+class OwnRun:
+    """One run of this process in its journal. It gets a number there with its first point.
+
+    Args:
+        journal: of this process.
+        run_id: the run.
+        tracking_uri: its server, without secrets.
+        started_at: milliseconds since 1970 when it started, if known.
+    """
+
+    def __init__(self, journal: OwnJournal, run_id: str, tracking_uri: str, started_at: int | None) -> None:
+        self._own = journal
+        self._description = (run_id, tracking_uri, started_at)
+        self._run: RunBacking | None = None
+        self._settled = 0
+        self._asked = False  # else the journal knows nothing of this run, and need not hear of its end
+
+    def append(self, index: int, points: Sequence[Point]) -> int | None:
+        """Puts points of one moment on disk; returns the place to read them from, None where it cannot."""
+        if not self._own.takes_points:
+            return None
+        self._asked = True
+        return self._own.ask(partial(self._append, index, points))
+
+    def acknowledge(self, settled: int) -> None:
+        """Says that all points below an index are delivered or given up."""
+        if self._asked and settled > self._settled:
+            self._settled = settled
+            self._own.later(("settled", self), partial(self._acknowledge, settled))
+
+    def read(self, since: int, place: int, most: int) -> tuple[list[tuple[int, Point]], int]:
+        """Returns points from an index on, with their indices, and the place to go on from.
+
+        Raises:
+            OSError: the disk does not answer.
+        """
+        self._own.check_disk()
+        return ([], place) if self._run is None else self._run.read(since, place, most)
+
+    def end(self) -> None:
+        """Says that no more points will come."""
+        if self._asked:
+            self._own.later(("end", self), self._end)
+
+    def _append(self, index: int, points: Sequence[Point]) -> int | None:
+        if self._run is None:
+            journal = self._own.available()
+            if journal is None:
+                return None
+            self._run = RunBacking(journal, self._own.register(journal, *self._description))
+        return self._run.append(index, points)
+
+    def _acknowledge(self, settled: int) -> None:
+        if self._run is not None:
+            self._run.acknowledge(settled)
+
+    def _end(self) -> None:
+        if self._run is not None:
+            self._run.end()

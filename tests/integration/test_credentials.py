@@ -1,0 +1,169 @@
+"""Credentials of the environment go to the server that the user has chosen, and not to one that a journal names."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from conftest import Program
+from mlflow_sysmetrics.cli.deaths import Search
+from mlflow_sysmetrics.cli.delivery import Delivery
+from mlflow_sysmetrics.cli.spooled import look
+from mlflow_sysmetrics.daemon.journal import Journal
+
+RUN = "f" * 32
+STARTED_AT = 1_700_000_000_000
+INFO: dict[str, object] = {"run_id": RUN, "experiment_id": "0", "status": "RUNNING", "start_time": STARTED_AT}
+INFO |= {"lifecycle_stage": "active", "run_uuid": RUN}
+TOKEN = {"MLFLOW_TRACKING_TOKEN": "hunter2"}
+ENVIRON = {"MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.1", "MLFLOW_SYSMETRICS_SEND_INTERVAL": "0.2"}
+
+
+class Listener(ThreadingHTTPServer):
+    """A tracking server that takes everything and remembers who asked."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.credentials: list[str | None] = []  # of each request
+        self.refuses = False
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers with one run, whatever was asked."""
+
+    server: Listener
+
+    def do_GET(self) -> None:
+        """Answers; the name is the base class's, as is the next one."""
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.credentials.append(self.headers.get("Authorization") or self.headers.get("X-Plugin"))
+        body = json.dumps({"run": {"info": INFO, "data": {}}}).encode()
+        self.send_response(401 if self.server.refuses else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_GET  # noqa: N815
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        """Says nothing."""
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    with Listener() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+chosen = listener  # a second one, for the server that the user has chosen
+
+
+@pytest.fixture
+def orphan(listener: Listener, tmp_path: Path) -> Path:
+    """A journal that names the listener, of a process that is gone."""
+    journal = Journal.create(tmp_path / "spool", 10**8)
+    number = journal.register(RUN, listener.url, STARTED_AT)
+    journal.append(number, 0, STARTED_AT, {"system/level": 1.0})
+    journal.close(delete=False)
+    return journal.path
+
+
+def test_a_program_sends_what_an_orphan_owes_without_credentials_and_its_own_points_with_them(
+    program: Program, listener: Listener, chosen: Listener, orphan: Path
+) -> None:
+    code = f"""
+        run = mlflow_sysmetrics.attach("{RUN}", started_at=1)
+        ends = time.monotonic() + 30
+        while b'"a":1' not in open({str(orphan)!r}, "rb").read() and time.monotonic() < ends:
+            time.sleep(0.05)
+        run.detach()
+    """
+    program(chosen.url, code, MLFLOW_SYSMETRICS_SPOOL_DIR=str(orphan.parent), **TOKEN, **ENVIRON)
+    assert set(listener.credentials) == {None}
+    assert set(chosen.credentials) == {"Bearer hunter2"}
+
+
+def test_a_server_that_the_program_attaches_a_run_to_sees_them_whatever_a_journal_says(
+    program: Program, listener: Listener, chosen: Listener, orphan: Path
+) -> None:
+    code = f"""
+        mlflow_sysmetrics.attach("{RUN}", started_at=1, tracking_uri="{listener.url}").detach()
+    """
+    program(chosen.url, code, MLFLOW_SYSMETRICS_SPOOL_DIR=str(orphan.parent), **TOKEN, **ENVIRON)
+    assert set(listener.credentials) == {"Bearer hunter2"}
+
+
+def headers_of_a_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has MLflow add a header to each of its requests, as a plugin does."""
+    from mlflow.tracking.request_header import registry  # noqa: PLC0415 - importing MLflow takes a second
+
+    class Provider:
+        def in_context(self) -> bool:
+            return True
+
+        def request_headers(self) -> dict[str, str]:
+            return {"X-Plugin": "secret"}
+
+    found = registry._request_header_provider_registry
+    monkeypatch.setattr(found, "_registry", [*found._registry, Provider()])
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        TOKEN,
+        {"MLFLOW_TRACKING_USERNAME": "me", "MLFLOW_TRACKING_PASSWORD": "hunter2"},
+        {"MLFLOW_TRACKING_AUTH": "some-plugin"},
+        {"MLFLOW_TRACKING_AWS_SIGV4": "true"},
+    ],
+    ids=lambda variables: next(iter(variables)),
+)
+def test_a_command_sends_to_a_server_that_was_not_chosen_as_nobody_in_particular(
+    variables: dict[str, str], listener: Listener, orphan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    headers_of_a_plugin(monkeypatch)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    outcome = Delivery(f"{listener.url}0").deliver(orphan)
+    assert outcome is not None
+    assert outcome.delivered == 1
+    assert set(listener.credentials) == {None}
+
+
+def test_a_command_uses_them_for_the_server_that_was_chosen_under_any_path(
+    listener: Listener, orphan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hunter2")
+    Delivery(f"{listener.url}/elsewhere").deliver(orphan)
+    assert set(listener.credentials) == {"Bearer hunter2"}
+
+
+def test_a_server_that_refuses_nobody_in_particular_is_named_with_the_reason(
+    listener: Listener, orphan: Path
+) -> None:
+    listener.refuses = True
+    outcome = Delivery(None, patience_seconds=0).deliver(orphan)
+    assert outcome is not None
+    assert "HTTP 401" in outcome.faults[0]
+    assert "go to the server of MLFLOW_TRACKING_URI alone" in outcome.faults[0]
+
+
+def test_the_search_for_dead_runs_asks_without_them_too(
+    listener: Listener, orphan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hunter2")
+    (death,) = Search(None, older_than=600).deaths(list(look(orphan.parent)))
+    assert death.run.run_id == RUN
+    assert set(listener.credentials) == {None}

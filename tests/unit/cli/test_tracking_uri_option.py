@@ -1,0 +1,54 @@
+"""What is said of a tracking URI that no store can be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mlflow_sysmetrics.cli.tracking_uri_option import check_tracking_uri
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://tracking:5000",
+        "https://me:secret@tracking",
+        "sqlite:///runs.db",
+        "postgresql+psycopg2://tracking/runs",
+        "file:///runs",
+        "./mlruns",
+        "/mlruns",
+        "some/mlruns",
+        "~/mlruns",
+        "databricks",
+        "databricks://profile",
+    ],
+)
+def test_what_mlflow_takes_is_taken(uri: str) -> None:
+    check_tracking_uri(uri)
+
+
+def test_a_directory_that_exists_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("banana").mkdir()
+    check_tracking_uri("banana")
+
+
+@pytest.mark.parametrize("uri", ["banana", "htp://x", "localhost:5000", ""])
+def test_anything_else_is_named_with_what_would_be_one(uri: str) -> None:
+    with pytest.raises(ValueError, match="is no tracking URI; write http://HOST:PORT") as caught:
+        check_tracking_uri(uri)
+    assert repr(uri) in str(caught.value)
+
+
+def test_a_missing_scheme_is_guessed() -> None:
+    with pytest.raises(ValueError, match=r"is it http://localhost:5000\?"):
+        check_tracking_uri("localhost:5000")
+
+
+@pytest.mark.parametrize("uri", ["htp://me:secret@x", "me:secret@x:5000"])
+def test_a_password_is_not_repeated(uri: str) -> None:
+    with pytest.raises(ValueError, match="is no tracking URI") as caught:
+        check_tracking_uri(uri)
+    assert "secret" not in str(caught.value)

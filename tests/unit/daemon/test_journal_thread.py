@@ -1,0 +1,249 @@
+"""A disk that does not answer: the journal's own thread waits for it, and no other one does."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fakes import STARTED_AT, FakeClock, FakeSink
+from mlflow_sysmetrics.daemon.feed import Feed
+from mlflow_sysmetrics.daemon.journal import Journal, scan, unsettled
+from mlflow_sysmetrics.daemon.journal_thread import JournalThread
+from mlflow_sysmetrics.daemon.outbox import Outbox
+from mlflow_sysmetrics.daemon.own_journal import OwnJournal
+from mlflow_sysmetrics.daemon.run_backing import OwnRun
+from mlflow_sysmetrics.daemon.sender import Sender
+from mlflow_sysmetrics.daemon.window import Value
+from mlflow_sysmetrics.samples import Kind
+from mlflow_sysmetrics.settings import Settings
+
+URI = "http://server:5000"
+LONGEST = 30.0  # of what is waited for and comes at once, on a machine that is busy
+
+
+class Disk:
+    """Answers while `answers` is set."""
+
+    def __init__(self) -> None:
+        self.answers = threading.Event()
+        self.answers.set()
+        self.asked = 0
+
+    def write(self, descriptor: int, text: bytes) -> int:
+        self.asked += 1
+        assert self.answers.wait(LONGEST)
+        return os.write(descriptor, text)
+
+
+class Process:
+    """A sampler and a sender, moved by hand, and the thread of the journal."""
+
+    def __init__(self, directory: Path, disk: Disk) -> None:
+        self.clock = FakeClock()
+        self.sink = FakeSink()
+        self.thread = JournalThread(self.clock, patience_seconds=LONGEST)
+        self.journal = OwnJournal(
+            lambda: Journal.create(directory, 1_000_000, monotonic=self.clock.monotonic, write=disk.write),
+            self.clock,
+            thread=self.thread,
+        )
+        self.sender = Sender(URI, lambda _: self.sink, self.clock, jitter=lambda: 1.0, journal=self.journal)
+        self.feed = self.new_feed("run")
+
+    def new_feed(self, run_id: str) -> Feed:
+        outbox = Outbox(run_id, STARTED_AT, 10, OwnRun(self.journal, run_id, URI, STARTED_AT))
+        return Feed((URI, run_id), Settings(), self.sender, outbox)
+
+    def emit(self, feed: Feed | None = None) -> None:
+        (feed or self.feed).emit([Value("level", Kind.GAUGE, 1.0)], self.clock.wall())
+        self.clock.move(10)
+
+    def send(self) -> None:
+        while self.sender.send_next():
+            self.sender.tidy()
+        self.sender.tidy()
+        self.sender.tell()
+
+    def await_written(self) -> None:
+        """Waits until all that was asked of the thread is done."""
+        done = threading.Event()
+        self.thread.later(done, done.set)
+        assert done.wait(LONGEST)
+
+    def stick(self, disk: Disk) -> None:
+        """Has the disk stop answering, and the sampler find that out."""
+        disk.answers.clear()
+        self.thread._patience = 0.05
+        self.emit()
+
+    @property
+    def path(self) -> Path:
+        assert self.journal.path is not None
+        return self.journal.path
+
+
+@pytest.fixture
+def disk() -> Iterator[Disk]:
+    made = Disk()
+    yield made
+    made.answers.set()
+
+
+@pytest.fixture
+def process(tmp_path: Path, disk: Disk) -> Process:
+    made = Process(tmp_path, disk)
+    made.emit()
+    return made
+
+
+def waiting(process: Process, run: int = 0) -> list[int]:
+    return [index for index, _ in unsettled(process.path, run)]
+
+
+def test_a_point_is_on_disk_when_the_sampler_goes_on(process: Process) -> None:
+    assert waiting(process) == [0]
+    assert process.feed.outbox.unsaved == 0
+
+
+def test_a_disk_that_does_not_answer_leaves_points_in_memory_only(process: Process, disk: Disk) -> None:
+    process.stick(disk)
+    process.emit()
+    assert process.feed.outbox.waiting == 3
+    assert process.feed.outbox.unsaved == 2
+
+
+def test_a_disk_that_is_known_to_be_stuck_is_not_asked_again(process: Process, disk: Disk) -> None:
+    process.stick(disk)
+    asked = disk.asked
+    process.thread._patience = LONGEST  # whoever waited now would wait for long
+    process.emit()
+    assert disk.asked == asked
+    assert process.feed.outbox.waiting == 3
+
+
+def test_a_disk_that_does_not_answer_holds_up_no_delivery(process: Process, disk: Disk) -> None:
+    process.stick(disk)
+    process.send()
+    process.emit()
+    process.feed.end()
+    process.clock.move(60)
+    process.send()
+    assert len(process.sink.points("run")) == 3
+
+
+def test_a_first_point_whose_journal_cannot_even_be_made_is_delivered(tmp_path: Path, disk: Disk) -> None:
+    process = Process(tmp_path, disk)
+    process.stick(disk)
+    process.clock.move(60)
+    process.send()
+    assert len(process.sink.points("run")) == 1
+
+
+def test_points_are_saved_again_when_the_disk_answers_and_what_was_delivered_is_not_owed(
+    process: Process, disk: Disk
+) -> None:
+    process.stick(disk)
+    process.clock.move(60)
+    process.send()
+    disk.answers.set()
+    process.thread._patience = LONGEST
+    process.await_written()
+    process.sink.down = True
+    process.emit()
+    assert waiting(process) == [2]
+    assert process.feed.outbox.unsaved == 0
+
+
+def test_what_was_appended_too_late_is_acknowledged_with_the_rest(process: Process, disk: Disk) -> None:
+    process.sink.down = True
+    process.stick(disk)
+    disk.answers.set()
+    process.await_written()
+    assert waiting(process) == [0, 1]
+    process.sink.down = False
+    process.clock.move(60)
+    process.send()
+    process.await_written()
+    assert waiting(process) == []
+
+
+def test_ends_and_acknowledgements_wait_for_the_disk_once_per_run(process: Process, disk: Disk) -> None:
+    process.stick(disk)
+    for _ in range(20):
+        process.emit()
+        process.clock.move(60)
+        process.send()
+    process.feed.end()
+    for number in range(20):  # of which the journal has never heard
+        other = process.new_feed(str(number))
+        process.emit(other)
+        other.end()
+        process.clock.move(60)
+        process.send()
+    assert len(process.thread._later) <= 3  # the end and what is settled of one run, and a clearing
+    disk.answers.set()
+    process.await_written()
+    assert all(run.ended and run.settled == run.appended for run in scan(process.path))
+
+
+def test_who_leaves_with_a_disk_that_does_not_answer_is_told_nothing_and_waits_for_nothing(
+    process: Process, disk: Disk
+) -> None:
+    process.stick(disk)
+    process.clock.move(60)
+    process.send()
+    assert process.journal.leave()
+    process.sender.tidy()
+    assert not process.journal.left.is_set()
+    disk.answers.set()
+    assert process.journal.left.wait(LONGEST)
+    assert not process.path.exists()
+
+
+def test_a_stuck_disk_is_said_once_and_its_answer_once(
+    process: Process, disk: Disk, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "mlflow_sysmetrics")
+    process.stick(disk)
+    for _ in range(3):
+        process.emit()
+        process.send()
+    assert process.journal.failed == "the disk has not answered for 40 s"
+    disk.answers.set()
+    process.await_written()
+    process.send()
+    assert process.journal.failed is None
+    assert [record.message.removeprefix("mlflow-sysmetrics: ") for record in caplog.records] == [
+        "System metrics are kept in memory only, and not on disk: the disk has not answered for 20 s.",
+        f"System metrics are journalled again, in {process.path}.",
+    ]
+
+
+def test_a_sender_does_not_read_from_a_disk_that_is_known_to_be_stuck(process: Process, disk: Disk) -> None:
+    process.stick(disk)
+    backing = process.feed.outbox.backing
+    assert backing is not None
+    with pytest.raises(OSError, match="not answered for 10 s"):
+        backing.read(0, 0, 1)
+
+
+def test_a_job_that_raises_leaves_the_thread_alive() -> None:
+    def fail() -> None:
+        raise RuntimeError("a lock of somebody else's")
+
+    thread = JournalThread(FakeClock(), patience_seconds=LONGEST)
+    assert thread.ask(fail) is None
+    assert thread.ask(lambda: 1) == 1
+
+
+def test_a_program_that_may_start_no_thread_writes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("mlflow_sysmetrics.daemon.journal_thread.start_thread", fail)
+    assert JournalThread(FakeClock()).ask(lambda: 1) == 1

@@ -1,0 +1,152 @@
+"""Orphans that their server does not take: kept for a month, and no trouble of the program that tries them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from household import URI, Household, die, let_a_month_pass, replayed
+
+from fakes import STARTED_AT, FakeSink
+from mlflow_sysmetrics.daemon.journal import scan
+from mlflow_sysmetrics.daemon.outbox import Outbox
+from mlflow_sysmetrics.daemon.points import Point
+from mlflow_sysmetrics.daemon.spool import journals
+from mlflow_sysmetrics.errors import NotAllowed, RunRefused
+
+NOT_FOUND = "HTTP 404 RESOURCE_DOES_NOT_EXIST"
+
+
+def another_store(*known: str, error: Exception | None = None) -> FakeSink:
+    """Returns a sink that has never had any run but these."""
+    sink = FakeSink()
+    send = sink.send
+
+    def refuse(run_id: str, *rest: object) -> None:
+        if run_id not in known:
+            raise error or RunRefused(NOT_FOUND)
+        send(run_id, *rest)  # type: ignore[arg-type]
+
+    sink.send = refuse  # type: ignore[method-assign]
+    return sink
+
+
+def test_points_of_a_run_that_the_server_does_not_know_are_delivered_once_it_does(tmp_path: Path) -> None:
+    path = die(tmp_path, settled=10)
+    outcome = replayed(path, another_store())
+    assert (outcome.delivered, outcome.dropped, outcome.waiting, outcome.faults) == (0, 0, 20, ())
+    assert replayed(path, FakeSink()).delivered == 20
+
+
+def test_what_is_kept_is_named_with_the_reason_and_the_date(tmp_path: Path) -> None:
+    (kept,) = replayed(die(tmp_path), another_store()).kept
+    assert kept.startswith(f"{URI} does not take points of run run_0 ({NOT_FOUND}); kept until 20")
+
+
+def test_the_other_runs_of_the_journal_are_delivered_once(tmp_path: Path) -> None:
+    path = die(tmp_path, runs=3)
+    assert replayed(path, another_store("run_0", "run_2")).delivered == 60
+    assert replayed(path, FakeSink()).delivered == 30
+
+
+def test_what_nobody_knew_for_a_month_is_given_up(tmp_path: Path) -> None:
+    path = die(tmp_path)
+    let_a_month_pass(path)
+    outcome = replayed(path, another_store())
+    assert (outcome.dropped, outcome.waiting, outcome.kept) == (30, 0, ())
+    assert not path.exists()
+
+
+def test_a_month_old_orphan_survives_a_sync_that_does_not_reach_its_server(tmp_path: Path) -> None:
+    path = die(tmp_path)
+    let_a_month_pass(path)
+    assert replayed(path, FakeSink(down=True)).waiting == 30
+    assert path.exists()
+
+
+def test_a_run_that_was_never_detached_is_kept_in_mind_where_it_is_not_known(tmp_path: Path) -> None:
+    """Else `reap` would not find it when the store that has it is back."""
+    path = die(tmp_path, ended=False)
+    sink = FakeSink()
+
+    def unknown(_: str) -> bool:
+        raise RunRefused(NOT_FOUND)
+
+    sink.has_ended = unknown  # type: ignore[method-assign]
+    replayed(path, sink)
+    assert [run.run_id for run in scan(path)] == ["run_0"]
+
+
+def test_in_the_background_they_are_let_go_of_with_all_that_waits_in_them(tmp_path: Path) -> None:
+    for _ in range(6):
+        die(tmp_path)
+    household = Household(tmp_path)
+    household.sinks[URI] = another_store()
+    household.recover()
+    assert len(journals(tmp_path)) == 6
+    assert all(run.settled == 0 for path in journals(tmp_path) for run in scan(path))
+
+
+def test_orphans_that_are_forbidden_keep_no_others_of_their_server_waiting(tmp_path: Path) -> None:
+    die(tmp_path, runs=2)
+    for _ in range(8):
+        die(tmp_path)
+    household = Household(tmp_path)
+    household.sinks[URI] = another_store("run_1", error=NotAllowed("HTTP 403"))
+    household.recover()
+    assert len(household.sinks[URI].points("run_1")) == 30
+    assert len(journals(tmp_path)) == 9
+
+
+def test_a_month_old_orphan_is_tried_once_more(tmp_path: Path) -> None:
+    let_a_month_pass(die(tmp_path))
+    household = Household(tmp_path)
+    household.recover()
+    assert len(household.sinks[URI].points("run_0")) == 30
+
+
+@pytest.mark.parametrize(
+    "sink", [lambda: FakeSink(down=True), another_store, lambda: another_store(error=NotAllowed("HTTP 403"))]
+)
+def test_a_month_old_orphan_that_no_server_takes_is_deleted_with_one_line(
+    sink: Callable[[], FakeSink], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "mlflow_sysmetrics")
+    let_a_month_pass(die(tmp_path, runs=2))
+    household = Household(tmp_path)
+    household.sinks[URI] = sink()
+    household.recover()
+    assert not list(tmp_path.iterdir())
+    said = [record for record in caplog.records if "given up" in record.message]
+    assert [record.levelname for record in said] == ["INFO"]
+    assert "60 points" in said[0].message
+
+
+@pytest.mark.parametrize("error", [ConnectionError("reset"), RunRefused(NOT_FOUND), NotAllowed("HTTP 401")])
+def test_the_trouble_of_orphans_is_no_trouble_of_the_program(
+    error: Exception, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "mlflow_sysmetrics")
+    die(tmp_path, runs=2)
+    household = Household(tmp_path)
+    household.sinks[URI] = another_store("live", error=error)
+    household.thread.start()
+    household.deliver_until(lambda: bool(household.sinks) and URI in household.senders)
+    sender = household.senders[URI]
+    while sender.send_next():
+        pass
+    sender.tell()
+    live = Outbox("live", STARTED_AT, 10)
+    sender.append(live, [Point("system/x", 1.0, STARTED_AT)])
+    sender.hasten()
+    assert sender.send_next(), "it must not wait until the server has had its rest"
+    assert len(household.sinks[URI].points("live")) == 1
+    counts = sender.counts()
+    assert (counts.delivered, counts.pending, counts.dropped, counts.last_error) == (1, 0, 0, None)
+    assert {record.levelname for record in caplog.records} == {"INFO"}
+    household.sinks[URI] = FakeSink()
+    sender._connection._sink = household.sinks[URI]
+    household.clock.move(100)
+    household.deliver_until(lambda: not household.thread.is_alive())

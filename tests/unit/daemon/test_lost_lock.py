@@ -1,0 +1,181 @@
+"""A journal whose lock was deleted or lost: whose it is, and how its owner gets the lock back."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fakes import FakeClock
+from mlflow_sysmetrics.daemon.journal import Journal
+from mlflow_sysmetrics.daemon.journal_lines import Header, dump
+from mlflow_sysmetrics.daemon.ownership import Ownership, hostname, lock_path
+from mlflow_sysmetrics.daemon.spool import claim, is_owned, journals
+
+POINT = {"key": 1.0}
+needs_posix = pytest.mark.skipif(os.name == "nt", reason="Windows deletes no open file and has no such ids")
+needs_root = pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may give files away"
+)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def journal(tmp_path: Path, clock: FakeClock) -> Iterator[Journal]:
+    made = Journal.create(tmp_path, 1_000_000, monotonic=clock.monotonic)
+    yield made
+    made.close(delete=True)
+
+
+def unlocked(directory: Path, pid: int, began: float, *, host: str | None = None) -> Path:
+    """Leaves a journal without a lock, begun by that process at that time (seconds since 1970)."""
+    path = directory / f"{host or hostname()}-{pid}-0123abcd.jsonl"
+    path.write_bytes(dump(Header(host or hostname(), pid, int(began * 1000))))
+    return path
+
+
+def ended_process() -> int:
+    """Returns the id of a process that is gone."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    return process.pid
+
+
+def claims(path: Path) -> bool:
+    """Tells whether a journal can be claimed, and lets go of it."""
+    claimed = claim(path)
+    if claimed is not None:
+        claimed.close(delete=False)
+    return claimed is not None
+
+
+@needs_posix
+def test_a_living_process_owns_its_journal_without_a_lock(journal: Journal) -> None:
+    lock_path(journal.path).unlink()
+    assert is_owned(journal.path)
+    assert not claims(journal.path)
+
+
+def test_one_that_ended_does_not(tmp_path: Path) -> None:
+    path = unlocked(tmp_path, ended_process(), time.time())
+    assert not is_owned(path)
+    assert claims(path)
+
+
+def test_one_that_is_younger_than_the_journal_has_only_got_its_id(tmp_path: Path) -> None:
+    path = unlocked(tmp_path, os.getpid(), psutil.Process().create_time() - 100)
+    assert not is_owned(path)
+    assert claims(path)
+
+
+def test_where_the_first_line_is_torn_the_name_tells_who_wrote_it(tmp_path: Path) -> None:
+    path = unlocked(tmp_path, os.getpid(), 0)
+    path.write_bytes(b'{"journal":1,"host"')
+    assert is_owned(path)
+
+
+@needs_posix
+def test_an_owner_takes_a_lock_again_that_was_deleted(journal: Journal, clock: FakeClock) -> None:
+    run = journal.register("run", "http://x", None)
+    lock_path(journal.path).unlink()
+    clock.move(10)
+    assert journal.append(run, 0, 0, POINT) is not None
+    assert lock_path(journal.path).exists()
+    assert Ownership.take(journal.path) is None
+
+
+@needs_posix
+def test_an_owner_whose_directory_was_deleted_makes_it_again(journal: Journal, clock: FakeClock) -> None:
+    run = journal.register("run", "http://x", None)
+    lock_path(journal.path).unlink()
+    journal.path.unlink()
+    journal.path.parent.rmdir()
+    clock.move(10)
+    assert journal.append(run, 0, 0, POINT) is not None
+    assert Ownership.take(journal.path) is None
+
+
+@needs_posix
+def test_a_descriptor_that_somebody_closed_is_not_closed_again(
+    journal: Journal, clock: FakeClock, tmp_path: Path
+) -> None:
+    """A program that makes itself a daemon closes them all, and then opens files of its own."""
+    run = journal.register("run", "http://x", None)
+    number = journal._ownership._descriptor
+    assert number is not None
+    theirs = os.open(tmp_path / "theirs", os.O_RDWR | os.O_CREAT)
+    os.dup2(theirs, number)
+    clock.move(10)
+    assert journal.append(run, 0, 0, POINT) is not None
+    assert os.fstat(number).st_ino == os.fstat(theirs).st_ino
+    assert Ownership.take(journal.path) is None
+    os.close(number)
+    os.close(theirs)
+
+
+@needs_posix
+def test_an_owner_that_lost_its_journal_to_another_keeps_points_in_memory(
+    journal: Journal, clock: FakeClock
+) -> None:
+    run = journal.register("run", "http://x", None)
+    number = journal._ownership._descriptor
+    assert number is not None
+    theirs = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(theirs, number)
+    other = Ownership.take(journal.path)
+    assert other is not None
+    clock.move(10)
+    assert journal.append(run, 0, 0, POINT) is None
+    assert journal.failed == "somebody else owns the journal now"
+    other.let_go()
+    clock.move(10)
+    assert journal.append(run, 1, 0, POINT) is not None
+    assert journal.failed is None
+    os.close(number)
+    os.close(theirs)
+
+
+@pytest.mark.parametrize(("silent", "claimed"), [(500, False), (700, True)])
+def test_a_journal_of_another_host_is_claimed_when_it_was_silent_for_ten_minutes(
+    tmp_path: Path, silent: float, *, claimed: bool
+) -> None:
+    path = unlocked(tmp_path, os.getpid(), time.time(), host="other")
+    os.utime(path, (time.time() - silent, time.time() - silent))
+    assert is_owned(path) is not claimed
+    assert claims(path) is claimed
+
+
+@needs_root
+def test_a_journal_of_another_user_is_not_claimed(tmp_path: Path) -> None:
+    path = unlocked(tmp_path, ended_process(), time.time())
+    os.chown(path, 12345, -1)
+    assert not claims(path)
+
+
+@needs_posix
+def test_on_a_mount_that_gives_all_files_to_one_user_ours_are_claimed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = unlocked(tmp_path, ended_process(), time.time())
+    monkeypatch.setattr("os.geteuid", lambda: path.stat().st_uid + 1)
+    assert claims(path)
+
+
+@needs_posix
+def test_a_link_is_no_journal(tmp_path: Path) -> None:
+    target = tmp_path / "precious.jsonl"
+    target.touch()
+    path = tmp_path / f"{hostname()}-{ended_process()}-0123abcd.jsonl"
+    path.symlink_to(target)
+    assert not claims(path)
+    assert journals(tmp_path) == []
