@@ -8,21 +8,22 @@ from contextlib import redirect_stdout
 
 import click
 
-from mlflow_sysmetrics.cli.durations import duration
+from mlflow_sysmetrics.cli.durations import FORMAT, duration
 from mlflow_sysmetrics.cli.findings import Finding, Mark, print_finding, say
-from mlflow_sysmetrics.cli.options import json_option, tracking_uri_option
+from mlflow_sysmetrics.cli.options import json_option
 from mlflow_sysmetrics.cli.table import print_json
 from mlflow_sysmetrics.cli.tracked_runs import tracking_uri_in_force
-from mlflow_sysmetrics.daemon.tracking_uris import redacted
+from mlflow_sysmetrics.cli.tracking_uri_option import tracking_uri_option
 from mlflow_sysmetrics.tracking import mlflow_state
 from mlflow_sysmetrics.tracking.verification import STEPS, Step, Verification
+from mlflow_sysmetrics.tracking_uris import redacted
 
 _WIDTH = max(map(len, STEPS)) + len("1. ")
 _MILLISECONDS = 1000
 
 
 @click.command()
-@tracking_uri_option
+@tracking_uri_option("Tracking server, with the user and password that it needs.")
 @click.option(
     "--experiment",
     metavar="NAME",
@@ -34,7 +35,7 @@ _MILLISECONDS = 1000
     callback=duration,
     default="30s",
     show_default=True,
-    help="Longest wait for each answer.",
+    help=f"Longest wait for each answer: {FORMAT}.",
 )
 @click.option("--keep", is_flag=True, help="Keep the run, and the experiment if it was made.")
 @json_option

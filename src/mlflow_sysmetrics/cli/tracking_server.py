@@ -10,7 +10,6 @@ from importlib import import_module
 from mlflow_sysmetrics.cli.findings import Finding, Mark
 from mlflow_sysmetrics.cli.tracked_runs import tracking_uri_in_force
 from mlflow_sysmetrics.daemon.stores import store_path
-from mlflow_sysmetrics.daemon.tracking_uris import redacted
 from mlflow_sysmetrics.tracking import mlflow_state
 from mlflow_sysmetrics.tracking.client_store import ClientStore
 from mlflow_sysmetrics.tracking.faults import Cause, Fault
@@ -21,6 +20,7 @@ from mlflow_sysmetrics.tracking.rest_store import RestStore
 from mlflow_sysmetrics.tracking.stores import Store
 from mlflow_sysmetrics.tracking.uri_check import problem_with
 from mlflow_sysmetrics.tracking.verification import is_remote
+from mlflow_sysmetrics.tracking_uris import redacted
 
 # A server that has work to do answers within this; one that starts cold is not up, which is what is asked.
 _SECONDS = 5.0

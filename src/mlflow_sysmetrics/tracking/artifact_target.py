@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from mlflow_sysmetrics.daemon.tracking_uris import redacted
+from mlflow_sysmetrics.tracking_uris import redacted
 
 # MLflow is imported by the functions: a program that writes no such file does not wait for it.
 

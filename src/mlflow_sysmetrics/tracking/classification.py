@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-from mlflow_sysmetrics.daemon.answers import seconds_from
 from mlflow_sysmetrics.errors import SysMetricsError
+from mlflow_sysmetrics.retry_after import seconds_from
 from mlflow_sysmetrics.tracking.bounded import TookTooLong
 from mlflow_sysmetrics.tracking.faults import Cause, Fault
 from mlflow_sysmetrics.tracking.secrets import cleaned

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from mlflow_sysmetrics.daemon.tracking_uris import redacted
 from mlflow_sysmetrics.errors import (
     AuthenticationError,
     ExperimentError,
@@ -17,6 +16,7 @@ from mlflow_sysmetrics.tracking.mechanisms import mechanism
 from mlflow_sysmetrics.tracking.remedies import remedy
 from mlflow_sysmetrics.tracking.secrets import cleaned
 from mlflow_sysmetrics.tracking.tries import Tries
+from mlflow_sysmetrics.tracking_uris import redacted
 
 LAST_WORDS = "Training does not proceed without experiment tracking."
 _BY_STEP = (

@@ -8,7 +8,6 @@ import time
 from dataclasses import replace
 from datetime import datetime, timezone
 
-from mlflow_sysmetrics.daemon.tracking_uris import redacted
 from mlflow_sysmetrics.errors import PreflightError, TrackingURIError
 from mlflow_sysmetrics.tracking import mlflow_state
 from mlflow_sysmetrics.tracking.asked import Asked
@@ -22,6 +21,7 @@ from mlflow_sysmetrics.tracking.steps import Steps
 from mlflow_sysmetrics.tracking.stores import FAILED, FINISHED, KILLED, RUNNING
 from mlflow_sysmetrics.tracking.tries import Pace, Tries
 from mlflow_sysmetrics.tracking.uri_check import problem_with
+from mlflow_sysmetrics.tracking_uris import redacted
 
 _CLEAN_UP_SECONDS = 5.0  # for ending a run that must not go on, also where the deadline has passed
 _log = logging.getLogger("mlflow_sysmetrics")

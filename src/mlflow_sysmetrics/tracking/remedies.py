@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mlflow_sysmetrics.daemon.tracking_uris import redacted
 from mlflow_sysmetrics.tracking.faults import Cause, Fault
+from mlflow_sysmetrics.tracking_uris import redacted
 
 _ALLOWED_HOSTS = (
     "Start the server with --allowed-hosts, or MLFLOW_SERVER_ALLOWED_HOSTS, naming the host and port of this "

@@ -6,7 +6,7 @@ import os
 import re
 from urllib.parse import unquote, urlsplit
 
-from mlflow_sysmetrics.daemon.tracking_uris import without_secrets
+from mlflow_sysmetrics.tracking_uris import without_secrets
 
 # Whose values a server, a proxy or a plugin may quote in an answer.
 _SECRET_VARIABLES = (

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any, cast
 
-from mlflow_sysmetrics.daemon.tracking_uris import redacted
 from mlflow_sysmetrics.tracking.attempts import Attempt
 from mlflow_sysmetrics.tracking.secrets import cleaned
 from mlflow_sysmetrics.tracking.status import STAGES, RunInfo, Stage, Status
+from mlflow_sysmetrics.tracking_uris import redacted
 
 SCHEMA = 1  #: raised by whoever adds, drops or changes a key
 

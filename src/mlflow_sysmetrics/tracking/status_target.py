@@ -10,9 +10,9 @@ from typing import Protocol
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from mlflow_sysmetrics.daemon.tracking_uris import redacted
 from mlflow_sysmetrics.tracking.artifact_target import get_from_store, put_into_store
 from mlflow_sysmetrics.tracking.bounded_writes import BoundedWrites
+from mlflow_sysmetrics.tracking_uris import redacted
 
 # "dbfs:/folder" is one as well as "gs://bucket"; a letter and a colon are a drive of Windows.
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")

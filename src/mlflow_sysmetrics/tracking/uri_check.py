@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from mlflow_sysmetrics.daemon.tracking_uris import redacted
 from mlflow_sysmetrics.tracking import mlflow_state
+from mlflow_sysmetrics.tracking_uris import redacted
 
 _HTTP = frozenset({"http", "https"})
 _HOST_AND_PORT = re.compile(r"[\w.\-]+:\d{1,5}(/.*)?")
