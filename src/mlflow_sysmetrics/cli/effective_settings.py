@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mlflow_sysmetrics import settings as names
@@ -47,40 +45,13 @@ def findings(
 
 
 def read(environ: Mapping[str, str]) -> tuple[Settings, dict[str, list[str]]]:
-    """Returns the settings, and by variable what is wrong with what the environment says.
-
-    `Settings.from_environ` warns of a bad value once in the life of a process, so this must be the first to
-    read the environment there.
-    """
-    with _heard() as records:
-        settings = Settings.from_environ(environ)
+    """Returns the settings, and by variable what is wrong with what the environment says."""
     complaints: dict[str, list[str]] = {}
-    for record in records:
-        if isinstance(record.args, tuple):
-            variable, value, used, reason = map(str, record.args)
-            text = f"{_shown(value)} is ignored, using {_shown(used, quoted=False)}: {reason}"
-            complaints.setdefault(variable, []).append(text)
-    return settings, complaints
 
+    def complain(variable: str, value: str, verdict: str) -> None:
+        complaints.setdefault(variable, []).append(f"{_shown(value)} {without_password(verdict)}")
 
-@contextmanager
-def _heard() -> Iterator[list[logging.LogRecord]]:
-    """Collects what is logged about settings, and keeps it from the log."""
-    logger = logging.getLogger("mlflow_sysmetrics")
-    records: list[logging.LogRecord] = []
-    level = logger.level
-
-    def take(record: logging.LogRecord) -> bool:
-        records.append(record)
-        return False
-
-    logger.addFilter(take)
-    logger.setLevel(logging.WARNING)
-    try:
-        yield records
-    finally:
-        logger.setLevel(level)
-        logger.removeFilter(take)
+    return Settings.from_environ(environ, complain=complain), complaints
 
 
 def _finding(
