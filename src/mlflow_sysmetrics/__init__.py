@@ -12,11 +12,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mlflow_sysmetrics.daemon import Attachment, Status, attach, flush, status
     from mlflow_sysmetrics.errors import (
+        AuthenticationError,
         DeliveryError,
+        ExperimentError,
+        PreflightError,
         RunRefused,
+        RunStartError,
+        RunVerificationError,
         ServerUnreachable,
+        ServerUnreachableError,
         SettingsError,
         SysMetricsError,
+        TrackingURIError,
         Unavailable,
     )
     from mlflow_sysmetrics.providers import (
@@ -24,39 +31,64 @@ if TYPE_CHECKING:
         SysMetricsRunContextProvider,
     )
     from mlflow_sysmetrics.settings import Settings
+    from mlflow_sysmetrics.tracking.preflight import PreflightResult, preflight
+    from mlflow_sysmetrics.tracking.status_files import read_status
+    from mlflow_sysmetrics.tracking.tracked_run import tracked_run
 
 _HOME = {
     "Attachment": "daemon",
+    "AuthenticationError": "errors",
     "DeliveryError": "errors",
+    "ExperimentError": "errors",
+    "PreflightError": "errors",
+    "PreflightResult": "tracking.preflight",
     "RunRefused": "errors",
+    "RunStartError": "errors",
+    "RunVerificationError": "errors",
     "ServerUnreachable": "errors",
+    "ServerUnreachableError": "errors",
     "Settings": "settings",
     "SettingsError": "errors",
     "Status": "daemon",
     "SysMetricsDaemonRunContextProvider": "providers",
     "SysMetricsError": "errors",
     "SysMetricsRunContextProvider": "providers",
+    "TrackingURIError": "errors",
     "Unavailable": "errors",
     "attach": "daemon",
     "flush": "daemon",
+    "preflight": "tracking.preflight",
+    "read_status": "tracking.status_files",
     "status": "daemon",
+    "tracked_run": "tracking.tracked_run",
 }
 
 __all__ = [
     "Attachment",
+    "AuthenticationError",
     "DeliveryError",
+    "ExperimentError",
+    "PreflightError",
+    "PreflightResult",
     "RunRefused",
+    "RunStartError",
+    "RunVerificationError",
     "ServerUnreachable",
+    "ServerUnreachableError",
     "Settings",
     "SettingsError",
     "Status",
     "SysMetricsDaemonRunContextProvider",
     "SysMetricsError",
     "SysMetricsRunContextProvider",
+    "TrackingURIError",
     "Unavailable",
     "attach",
     "flush",
+    "preflight",
+    "read_status",
     "status",
+    "tracked_run",
 ]
 
 

@@ -6,6 +6,13 @@
     |-- SettingsError (ValueError)   a setting given in code is out of range
     |-- Unavailable                  this machine does not have that source or fact
     |-- JournalUnavailable           points cannot be kept on disk: they wait in memory only
+    |-- PreflightError (RuntimeError)  the training cannot be tracked, so it must not start
+    |   |-- TrackingURIError         there is no tracking URI, or MLflow cannot use it
+    |   |-- ServerUnreachableError   no MLflow server answers there
+    |   |-- AuthenticationError      it answers, and refuses the credentials
+    |   |-- ExperimentError          the experiment cannot be made or used
+    |   |-- RunStartError            no run can be started in it
+    |   `-- RunVerificationError     the run was started, and is not what it should be
     `-- DeliveryError                the tracking server did not take what was sent
         |-- ServerUnreachable        it may do so later: keep the points, try again
         |   `-- NotAllowed           it will once the credentials are right: say so, try again slowly
@@ -15,6 +22,11 @@
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the one name from a floor above, and only for who reads the types
+    from mlflow_sysmetrics.tracking.attempts import Attempt  # noqa: TID251 - as said
 
 
 class SysMetricsError(Exception):
@@ -63,3 +75,64 @@ class RunDeleted(RunRefused):
 
 class JournalUnavailable(SysMetricsError):  # noqa: N818 - a state of the disk, in which memory serves
     """Says why points cannot be journalled, in one short clause: no directory, no permission, no lock."""
+
+
+class PreflightError(SysMetricsError, RuntimeError):
+    """A training cannot be tracked: the message says what was tried, what came back, and what to do.
+
+    Attributes:
+        step: where it failed: 0 the URI, 1 reaching the server, 2 the experiment, 3 the run, 4 its check.
+        attempts: every request that was made, oldest first.
+        status_code: the last answer's, of HTTP; None where no answer came.
+        tracking_uri: without user, password and query.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        step: int,
+        attempts: tuple[Attempt, ...] = (),
+        status_code: int | None = None,
+        tracking_uri: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.step = step
+        self.attempts = attempts
+        self.status_code = status_code
+        self.tracking_uri = tracking_uri
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keeps its keyword arguments when it is pickled, as pools of workers do with errors."""
+        return _rebuilt, (type(self), str(self), dict(vars(self)))
+
+
+class TrackingURIError(PreflightError):
+    """There is no tracking URI, it is malformed, or this MLflow cannot use what it names."""
+
+
+class ServerUnreachableError(PreflightError):
+    """No MLflow server answered at the tracking URI within the attempts or the deadline."""
+
+
+class AuthenticationError(PreflightError):
+    """The server, or what stands before it, refuses us: 401, 403."""
+
+
+class ExperimentError(PreflightError):
+    """The experiment can be neither found nor made, or it is deleted."""
+
+
+class RunStartError(PreflightError):
+    """No run could be started in the experiment, or the one to resume cannot be."""
+
+
+class RunVerificationError(PreflightError):
+    """The run was started, but what was written to it cannot be read back."""
+
+
+def _rebuilt(kind: type[PreflightError], message: str, attributes: dict[str, object]) -> PreflightError:
+    """Returns an error as it was before it was pickled."""
+    error = kind(message, step=0)
+    vars(error).update(attributes)
+    return error

@@ -11,7 +11,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from mlflow_sysmetrics.errors import SettingsError
@@ -173,6 +173,7 @@ class Settings:
         sampling_interval: float | None = None,
         samples_before_logging: int | None = None,
         node_id: str | None = None,
+        complain: Callable[[str, str, str], None] | None = None,
     ) -> Settings:
         """Reads the environment; the arguments hold where it is silent, as in MLflow's own monitor.
 
@@ -181,11 +182,12 @@ class Settings:
             sampling_interval: seconds between two ticks.
             samples_before_logging: ticks per point.
             node_id: name of this node in the keys.
+            complain: called with a bad variable, its value and what has become of it; warns once by default.
 
         Raises:
-            SettingsError: an argument is out of its range. A bad variable only warns.
+            SettingsError: an argument is out of its range. A bad variable never raises.
         """
-        variables = _Variables(os.environ if environ is None else environ)
+        variables = _Variables(os.environ if environ is None else environ, complain or warn_once)
         rhythm = variables.rhythm(sampling_interval, samples_before_logging)
         return cls(
             providers=variables.providers(),
@@ -206,9 +208,10 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class _Variables:
-    """Reads variables one by one; a bad one warns once and counts as something better."""
+    """Reads variables one by one; a bad one is complained of and counts as something better."""
 
     environ: Mapping[str, str]
+    complain: Callable[[str, str, str], None]
 
     def text(self, variable: str) -> str:
         """Returns the value without surrounding blanks; unset and empty are the same."""
@@ -224,7 +227,7 @@ class _Variables:
         text = self.text(variable).lower()
         if text and text not in _TRUE | _FALSE:
             value = self.environ[variable]
-            warn_once(variable, value, "is ignored, using true: it is neither true nor false")
+            self.complain(variable, value, "is ignored, using true: it is neither true nor false")
         return text not in _FALSE
 
     def rhythm(self, interval: float | None, samples: int | None) -> tuple[float, int]:
@@ -254,7 +257,7 @@ class _Variables:
         if text and (value is None or value != kind(text)):
             what = "a whole number" if kind is int else "a number"
             verdict = "is ignored" if value is None else "is out of range"
-            warn_once(
+            self.complain(
                 variable, text, f"{verdict}, using {_plain(used)}: it is not {what} from {_RANGES[name]}"
             )
         return used
@@ -278,7 +281,7 @@ class _Variables:
             return text or None
         cleaned = re.sub(r"[^\w\-. /]|^/+|/+$|//+|(?<![^/])\.{1,2}(?![^/])", "_", text, flags=re.ASCII)
         cleaned = cleaned[:_NODE_ID_LENGTH].rstrip("/")
-        warn_once(NODE_ID, text, f"is changed, using {cleaned}: it cannot be part of a metric name")
+        self.complain(NODE_ID, text, f"is changed, using {cleaned}: it cannot be part of a metric name")
         return cleaned
 
     def families(self) -> frozenset[Family]:
@@ -302,7 +305,9 @@ class _Variables:
         found = frozenset().union(*(plain or [DEFAULT_FAMILIES]), *signed["+"]).difference(*signed["-"])
         for word in unknown:
             used = ",".join(sorted(family.value for family in found)) or "none"
-            warn_once(COLLECTORS, word, f"is ignored, using {used}: {_no_family(word.lstrip('+-'), known)}")
+            self.complain(
+                COLLECTORS, word, f"is ignored, using {used}: {_no_family(word.lstrip('+-'), known)}"
+            )
         return found
 
     def disks(self) -> tuple[str, ...]:
@@ -327,7 +332,7 @@ class _Variables:
         used = ",".join(filter(_GPU.fullmatch, words)) or "visible"
         for word in words:
             if not _GPU.fullmatch(word):
-                warn_once(GPUS, word, f"is ignored, using {used}: it is neither {_GPU_FORMS}")
+                self.complain(GPUS, word, f"is ignored, using {used}: it is neither {_GPU_FORMS}")
         return used
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from mlflow_sysmetrics.cli.check import check
+from mlflow_sysmetrics.cli.doctor import doctor
 from mlflow_sysmetrics.cli.reap import reap
 from mlflow_sysmetrics.cli.status import status
 from mlflow_sysmetrics.cli.sync import sync
@@ -14,8 +16,8 @@ __all__ = ["main"]
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="mlflow-sysmetrics")
 def main() -> None:
-    """System metrics of MLflow runs: what waits on this machine, and what its dead processes left behind."""
+    """Look after MLflow runs: before they start (check, doctor), and when they are gone (status, sync, reap)."""
 
 
-for command in (status, sync, reap):
+for command in (status, sync, reap, check, doctor):
     main.add_command(command)

@@ -13,9 +13,9 @@ from mlflow_sysmetrics.cli.durations import spoken
 from mlflow_sysmetrics.cli.spooled import SpooledJournal
 from mlflow_sysmetrics.cli.traces import Trace, feeding, newest_values, runs_left
 from mlflow_sysmetrics.cli.tracked_runs import TrackedRun, TrackingServer
-from mlflow_sysmetrics.daemon.tracking_uris import redacted, with_secrets
 from mlflow_sysmetrics.daemon.trust import is_trusted
 from mlflow_sysmetrics.errors import DeliveryError
+from mlflow_sysmetrics.tracking_uris import redacted, with_secrets
 
 _MILLISECONDS = 1000
 # A point every ten seconds is the default, clocks differ by seconds, and a program may go on logging for some

@@ -13,9 +13,9 @@ from mlflow_sysmetrics.daemon.recovery import replay
 from mlflow_sysmetrics.daemon.sink import Sink, open_sink
 from mlflow_sysmetrics.daemon.spool import claim
 from mlflow_sysmetrics.daemon.stores import check_store
-from mlflow_sysmetrics.daemon.tracking_uris import redacted, without_secrets
 from mlflow_sysmetrics.daemon.trust import is_trusted
 from mlflow_sysmetrics.errors import RunDeleted, ServerUnreachable
+from mlflow_sysmetrics.tracking_uris import redacted, without_secrets
 
 # A server that is restarted is back within seconds. Where one has let an orphan wait in vain, those after it
 # are tried once, or two hundred of them would take half an hour.

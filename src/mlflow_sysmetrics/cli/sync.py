@@ -23,8 +23,8 @@ from mlflow_sysmetrics.cli.sync_report import document, list_waiting, tell
 from mlflow_sysmetrics.cli.table import print_json
 from mlflow_sysmetrics.cli.tracked_runs import tracking_uri_in_force
 from mlflow_sysmetrics.cli.tracking_uri_option import tracking_uri_option
-from mlflow_sysmetrics.daemon.tracking_uris import lasting, redacted
 from mlflow_sysmetrics.errors import JournalUnavailable
+from mlflow_sysmetrics.tracking_uris import lasting, redacted
 
 
 @click.command()

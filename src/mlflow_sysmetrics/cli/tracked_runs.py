@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlflow_sysmetrics.daemon.stores import check_store
-from mlflow_sysmetrics.daemon.tracking_uris import redacted, without_secrets
 from mlflow_sysmetrics.daemon.trust import without_credentials
 from mlflow_sysmetrics.errors import RunRefused, ServerUnreachable
+from mlflow_sysmetrics.tracking_uris import redacted, without_secrets
 
 REAPED = "sysmetrics.reaped"  #: the tag that says why a run was set to KILLED
 _RUNNING = "RUNNING"

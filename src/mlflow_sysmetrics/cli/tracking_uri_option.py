@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from mlflow_sysmetrics.daemon.tracking_uris import redacted
+from mlflow_sysmetrics.tracking_uris import redacted
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

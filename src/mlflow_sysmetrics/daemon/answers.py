@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 
 from mlflow_sysmetrics.errors import (
     BatchTooLarge,
@@ -14,6 +13,7 @@ from mlflow_sysmetrics.errors import (
     RunRefused,
     ServerUnreachable,
 )
+from mlflow_sysmetrics.retry_after import seconds_from
 
 # Answers that no waiting can change. Any other one, and any that is not MLflow's own (a proxy's page with 404
 # or 400), may pass.
@@ -57,17 +57,3 @@ def fault(
     if status in _NOT_ALLOWED_STATUS or code in _NOT_ALLOWED:
         return NotAllowed(reason, seconds)
     return ServerUnreachable(reason, seconds)
-
-
-def seconds_from(retry_after: str, now: datetime) -> float | None:
-    """Returns the seconds that a Retry-After header means, which are given or lie before a date."""
-    text = retry_after.strip()
-    if text.isascii() and text.isdigit():
-        return float(text)
-    try:
-        date = parsedate_to_datetime(text)
-    except (ValueError, TypeError):  # TypeError is Python 3.10's
-        return None
-    if date.tzinfo is None:
-        date = date.replace(tzinfo=timezone.utc)
-    return max((date - now).total_seconds(), 0.0)

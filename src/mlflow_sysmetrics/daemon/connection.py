@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from mlflow_sysmetrics.daemon.outbox import Outbox
 from mlflow_sysmetrics.daemon.points import Point
 from mlflow_sysmetrics.daemon.sink import Sink
-from mlflow_sysmetrics.daemon.tracking_uris import redacted, without_secrets
 from mlflow_sysmetrics.errors import DeliveryError, JournalUnavailable, ServerUnreachable
+from mlflow_sysmetrics.tracking_uris import redacted, without_secrets
 
 _MILLISECONDS = 1000
 

@@ -28,10 +28,10 @@ from mlflow_sysmetrics.daemon.sampler import Sampler
 from mlflow_sysmetrics.daemon.sender import Sender
 from mlflow_sysmetrics.daemon.sink import Sink, current_tracking_uri
 from mlflow_sysmetrics.daemon.spool import spool_directory
-from mlflow_sysmetrics.daemon.tracking_uris import anchored, lasting, with_secrets
 from mlflow_sysmetrics.daemon.trust import is_trusted
 from mlflow_sysmetrics.host import Host
 from mlflow_sysmetrics.settings import Settings
+from mlflow_sysmetrics.tracking_uris import anchored, lasting, with_secrets
 
 _LAST_SAMPLE_SECONDS = 0.25
 _LONGEST_WAIT_SECONDS = threading.TIMEOUT_MAX / 2  # the sum with the clock must stay below the maximum

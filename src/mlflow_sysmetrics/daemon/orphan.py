@@ -13,7 +13,7 @@ from mlflow_sysmetrics.daemon.journal import Journal, JournaledRun
 from mlflow_sysmetrics.daemon.outbox import POINTS_DROPPED, Outbox
 from mlflow_sysmetrics.daemon.run_backing import RunBacking
 from mlflow_sysmetrics.daemon.sink import Sink
-from mlflow_sysmetrics.daemon.tracking_uris import with_secrets
+from mlflow_sysmetrics.tracking_uris import with_secrets
 
 _SEND_INTERVAL_SECONDS = 10.0  # only after a failure: a backlog goes out batch by batch
 # A server that is away, or is not the one it was, is put right within a month; a run that still says RUNNING

@@ -25,9 +25,9 @@ from mlflow_sysmetrics.daemon.outbox import Outbox
 from mlflow_sysmetrics.daemon.sender import Sender
 from mlflow_sysmetrics.daemon.sink import Sink
 from mlflow_sysmetrics.daemon.spool import claim, journals
-from mlflow_sysmetrics.daemon.tracking_uris import redacted, with_secrets
 from mlflow_sysmetrics.daemon.trust import is_trusted
 from mlflow_sysmetrics.thread import start_thread
+from mlflow_sysmetrics.tracking_uris import redacted, with_secrets
 
 THREAD_NAME = "sysmetrics-recovery"
 

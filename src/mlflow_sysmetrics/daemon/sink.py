@@ -10,9 +10,9 @@ from typing import Any, Protocol
 from mlflow_sysmetrics.daemon.answers import fault
 from mlflow_sysmetrics.daemon.points import Point
 from mlflow_sysmetrics.daemon.stores import check_store
-from mlflow_sysmetrics.daemon.tracking_uris import redacted, without_secrets
 from mlflow_sysmetrics.daemon.trust import WITHHELD, anonymous_request
 from mlflow_sysmetrics.errors import DeliveryError, NotAllowed, ServerUnreachable
+from mlflow_sysmetrics.tracking_uris import redacted, without_secrets
 
 __all__ = ["Sink", "current_tracking_uri", "open_sink", "redacted", "without_secrets"]
 

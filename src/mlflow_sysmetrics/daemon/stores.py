@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import unquote
 
-from mlflow_sysmetrics.daemon.tracking_uris import lasting
 from mlflow_sysmetrics.errors import ServerUnreachable
+from mlflow_sysmetrics.tracking_uris import lasting
 
 
 def check_store(tracking_uri: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from mlflow_sysmetrics.daemon.tracking_uris import origin
+from mlflow_sysmetrics.tracking_uris import origin
 
 #: What to say where a server refuses a request that went without credentials.
 WITHHELD = "credentials of the environment go to the server of MLFLOW_TRACKING_URI alone"

@@ -1,0 +1,143 @@
+"""`mlflow-sysmetrics check`: whether the tracking server takes a run, tried before a job is submitted."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
+
+import click
+
+from mlflow_sysmetrics.cli.durations import FORMAT, duration
+from mlflow_sysmetrics.cli.findings import Finding, Mark, print_finding, say
+from mlflow_sysmetrics.cli.options import json_option
+from mlflow_sysmetrics.cli.table import print_json
+from mlflow_sysmetrics.cli.tracked_runs import tracking_uri_in_force
+from mlflow_sysmetrics.cli.tracking_uri_option import tracking_uri_option
+from mlflow_sysmetrics.tracking import mlflow_state
+from mlflow_sysmetrics.tracking.verification import STEPS, Step, Verification
+from mlflow_sysmetrics.tracking_uris import redacted
+
+_WIDTH = max(map(len, STEPS)) + len("1. ")
+_MILLISECONDS = 1000
+
+
+@click.command()
+@tracking_uri_option("Tracking server, with the user and password that it needs.")
+@click.option(
+    "--experiment",
+    metavar="NAME",
+    help="Experiment of the job, which is made if there is none.  [default: a new one]",
+)
+@click.option(
+    "--timeout",
+    metavar="DURATION",
+    callback=duration,
+    default="30s",
+    show_default=True,
+    help=f"Longest wait for each answer: {FORMAT}.",
+)
+@click.option("--keep", is_flag=True, help="Keep the run, and the experiment if it was made.")
+@json_option
+def check(
+    *, tracking_uri: str | None, experiment: str | None, timeout: float, keep: bool, as_json: bool
+) -> None:
+    """Try whether the tracking server takes a run, before a job is submitted.
+
+    Asks for the server, makes or finds the experiment, makes a run with a metric and ends it, and reads the
+    metric back. What was made is removed again, also after a failure. The exit status is 0 when all four
+    steps passed, 1 when one failed, 2 when the command line is wrong.
+    """
+    uri = tracking_uri or tracking_uri_in_force()
+    if not uri:
+        raise click.UsageError("no tracking server; name one with --tracking-uri or MLFLOW_TRACKING_URI")
+    if experiment is not None and not experiment.strip():
+        raise click.BadParameter("the name of an experiment is not empty", param_hint="--experiment")
+    verification = Verification(uri, experiment, timeout=timeout)
+    if not as_json:
+        say(f"Checking {redacted(uri)} with MLflow {mlflow_state.version()}\n")
+    steps: list[Step] = []
+    left: Sequence[str] = ()
+    try:
+        for step in _quiet(verification.steps()):
+            steps.append(step)
+            if not as_json:
+                print_finding(_finding(step), _WIDTH)
+    finally:
+        if not keep:
+            with redirect_stdout(sys.stderr):
+                left = verification.clean_up()
+        if not as_json:
+            _tell_rest(verification, len(steps), left, keep=keep)
+    passed = len(steps) == len(STEPS) and steps[-1].passed
+    if as_json:
+        print_json(_document(verification, uri, steps, left, keep=keep))
+    else:
+        _sum_up(steps, passed=passed)
+    if not passed:
+        raise SystemExit(1)
+
+
+def _quiet(steps: Iterator[Step]) -> Iterator[Step]:
+    """Yields the steps; what MLflow prints meanwhile ("View run ...") goes where errors go."""
+    while True:
+        with redirect_stdout(sys.stderr):
+            step = next(steps, None)
+        if step is None:
+            return
+        yield step
+
+
+def _finding(step: Step) -> Finding:
+    name = f"{step.number}. {step.name}"
+    text = f"{step.seconds * _MILLISECONDS:,.0f} ms, {step.text}"
+    return Finding(name, Mark.GOOD if step.passed else Mark.WRONG, text, step.remedy)
+
+
+def _tell_rest(verification: Verification, taken: int, left: Sequence[str], *, keep: bool) -> None:
+    """Prints the steps that were not taken, and what remains on the server if anything does."""
+    for number, name in enumerate(STEPS[taken:], start=taken + 1):
+        print_finding(Finding(f"{number}. {name}", Mark.ABSENT, "not tried"), _WIDTH)
+    for one in left:
+        print_finding(Finding("Left behind", Mark.NOTE, one), _WIDTH)
+    if keep and verification.traces.run_id is not None:
+        text = f"run {verification.traces.run_id} in {verification.traces.experiment}"
+        print_finding(Finding("Kept", Mark.PLAIN, text), _WIDTH)
+
+
+def _sum_up(steps: Sequence[Step], *, passed: bool) -> None:
+    if passed:
+        seconds = sum(step.seconds for step in steps)
+        say(f"\nAll {len(STEPS)} steps passed in {seconds:.1f} s: a run can be tracked.")
+    else:
+        say(f"\nStep {len(steps)} failed: a job that is submitted now is not tracked.")
+
+
+def _document(
+    verification: Verification, uri: str, steps: Sequence[Step], left: Sequence[str], *, keep: bool
+) -> object:
+    return {
+        "schema": 1,
+        "ok": len(steps) == len(STEPS) and steps[-1].passed,
+        "tracking_uri": redacted(uri),
+        "client_version": mlflow_state.version(),
+        "server_version": verification.server_version,
+        "experiment_name": verification.traces.experiment,
+        "experiment_id": verification.traces.experiment_id,
+        "run_id": verification.traces.run_id,
+        "kept": keep,
+        "left_behind": list(left),
+        "steps": [_step(step) for step in steps],
+    }
+
+
+def _step(step: Step) -> dict[str, object]:
+    return {
+        "number": step.number,
+        "name": step.name,
+        "ok": step.passed,
+        "seconds": round(step.seconds, 4),
+        "text": step.text,
+        "status_code": step.status_code,
+        "remedy": step.remedy,
+    }

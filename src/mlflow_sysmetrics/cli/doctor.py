@@ -1,0 +1,96 @@
+"""`mlflow-sysmetrics doctor`: what is at work here, what is not, and what to do next."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+
+import click
+
+from mlflow_sysmetrics.cli import (
+    effective_settings,
+    installed,
+    this_machine,
+    tracking_server,
+    waiting,
+)
+from mlflow_sysmetrics.cli.findings import Finding, Mark, Section, print_section, say, wrapped
+from mlflow_sysmetrics.cli.options import json_option
+from mlflow_sysmetrics.cli.table import counted, print_json
+
+_LONGEST_NEXT = 60  # of a remedy that fits into the last line
+
+
+@click.command()
+@json_option
+def doctor(*, as_json: bool) -> None:
+    """Show what is installed and active, what is collected here, and what is wrong.
+
+    Looks at the installation, this machine, the settings, the tracking server and the journals, and changes
+    nothing. What is marked "-" is absent or switched off, which is no fault. The exit status is 0 unless
+    something is wrong.
+    """
+    found: list[Section] = []
+    # First: a bad variable is complained of once in a process, and importing MLflow reads them too.
+    settings, complaints = effective_settings.read(os.environ)
+    with warnings.catch_warnings():
+        # MLflow's, and those of the libraries that it imports: nothing that this command is about.
+        warnings.simplefilter("ignore")
+        for key, title, look in (
+            ("installed", "Installed and active", lambda: installed.findings(settings)),
+            ("collected", "Collected on this machine", lambda: this_machine.findings(settings)),
+            (
+                "settings",
+                "Settings",
+                lambda: effective_settings.findings(settings, os.environ, complaints),
+            ),
+            ("tracking_server", "Tracking server", lambda: tracking_server.findings(os.environ)),
+            ("journals", "Journals", lambda: waiting.findings(settings)),
+        ):
+            found.append(Section(key, title, _looked(title, look)))
+            if not as_json:
+                print_section(found[-1])
+                say("")
+    wrong = [one for section in found for one in section.findings if one.mark is Mark.WRONG]
+    notes = [one for section in found for one in section.findings if one.mark is Mark.NOTE]
+    if as_json:
+        print_json(_document(found, wrong, notes))
+    else:
+        _sum_up(wrong, notes)
+    if wrong:
+        raise SystemExit(1)
+
+
+def _looked(title: str, look: Callable[[], Sequence[Finding]]) -> Sequence[Finding]:
+    """Returns what was found; where the looking itself fails, that is what was found."""
+    try:
+        return look()
+    except Exception as error:  # noqa: BLE001 - a broken installation, whose fault this command is to tell
+        text = f"cannot be looked at: {type(error).__name__}: {error}"
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        remedy = f"pip install {missing}" if missing else "report it, unless something above explains it"
+        return [Finding(title.lower(), Mark.WRONG, text, remedy)]
+
+
+def _sum_up(wrong: Sequence[Finding], notes: Sequence[Finding]) -> None:
+    """Prints how it stands in one line, and in the next what to do first."""
+    if wrong:
+        names = ", ".join(one.name for one in wrong)
+        verb = "is" if len(wrong) == 1 else "are"
+        say(wrapped("", f"{counted(len(wrong), 'thing')} {verb} wrong: {names}."))
+    else:
+        say("Nothing is wrong.")
+    first = next((one for one in (*wrong, *notes) if one.remedy is not None), None)
+    if first is None or first.remedy is None:
+        say("Next: " + ("see above." if wrong else "mlflow-sysmetrics check, before a job is submitted."))
+    elif len(first.remedy) > _LONGEST_NEXT:
+        say(f"Next: what stands beside {first.name}, above.")
+    else:
+        say(f"Next: {first.remedy} ({first.name})")
+
+
+def _document(found: Sequence[Section], wrong: Sequence[Finding], notes: Sequence[Finding]) -> object:
+    remedies = [one.remedy for one in (*wrong, *notes) if one.remedy is not None]
+    sections = {one.key: [finding.document() for finding in one.findings] for one in found}
+    return {"schema": 1, "ok": not wrong, "next": remedies, **sections}

@@ -1,0 +1,174 @@
+"""What of this package is installed, and whether MLflow has taken it up."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, requires, version
+from typing import Any, NamedTuple
+
+from mlflow_sysmetrics.cli.findings import Finding, Mark
+from mlflow_sysmetrics.settings import METRICS, PROVIDERS, Settings
+
+_PACKAGE = "mlflow-sysmetrics"
+_GROUP = "mlflow.run_context_provider"
+_FIRST_WITH_METRICS = (2, 8)
+# Names of MLflow's, looked up late: here they are what is examined, and may be missing or different.
+_REGISTRY = "mlflow.tracking.context.registry"
+_MONITOR = "mlflow.system_metrics.system_metrics_monitor"
+_OURS = "mlflow_sysmetrics.monitor"
+_REINSTALL = f"pip install --force-reinstall --no-deps {_PACKAGE}"
+_OFF = f"{PROVIDERS} does not name sysmetrics"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # at the start of a requirement
+
+Load = Callable[[str], Any]  #: as `importlib.import_module`
+
+
+class _Provider(NamedTuple):
+    title: str
+    entry_point: str
+    kind: str
+
+
+_PROVIDERS = (
+    _Provider("Tags provider", "sysmetrics", "SysMetricsRunContextProvider"),
+    _Provider("Metrics provider", "sysmetrics_daemon", "SysMetricsDaemonRunContextProvider"),
+)
+
+
+def findings(
+    settings: Settings,
+    *,
+    load: Load = import_module,
+    registered: Iterable[EntryPoint] | None = None,
+    required: Sequence[str] | None = None,
+) -> list[Finding]:
+    """Returns versions, and whether providers and hook are at work.
+
+    Args:
+        settings: those in force.
+        load: imports a module.
+        registered: the entry points of MLflow's group; by default those of this environment.
+        required: what this package needs, as its metadata say it; by default those that are installed.
+    """
+    points = list(entry_points(group=_GROUP) if registered is None else registered)
+    found = [_package(), _dependencies(required), _python()]
+    try:
+        mlflow = load("mlflow")
+    except Exception as error:  # noqa: BLE001 - MLflow's, of any kind: an incompatible library may raise any
+        text = f"cannot be imported: {_said(error)}"
+        found.append(Finding("MLflow", Mark.WRONG, text, "pip install --upgrade mlflow"))
+        found += [_entry_point(one, points) for one in _PROVIDERS]
+    else:
+        there = _Installation(str(mlflow.__version__), settings, load)
+        found.append(Finding("MLflow", Mark.GOOD, there.version, None, {"version": there.version}))
+        found += [there.provider(one, points) for one in _PROVIDERS]
+        found.append(there.hook())
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Installation:
+    """An MLflow that can be imported, and has built its providers by that."""
+
+    version: str
+    settings: Settings
+    load: Load
+
+    def provider(self, one: _Provider, registered: Sequence[EntryPoint]) -> Finding:
+        """Returns whether a provider is registered, can be loaded, and is in MLflow's own list."""
+        found = _entry_point(one, registered)
+        if found.mark is Mark.WRONG:
+            return found
+        if one.kind not in set(self._in_force()):
+            text = f"{one.entry_point} is registered, but this MLflow has not taken it up"
+            return Finding(one.title, Mark.WRONG, text, "pip install --upgrade mlflow")
+        if not self.settings.providers:
+            return Finding(one.title, Mark.ABSENT, f"{one.entry_point} is off: {_OFF}")
+        return found
+
+    def hook(self) -> Finding:
+        """Returns whether MLflow's monitor is ours, found by importing it as `mlflow.start_run` does."""
+        title = "Metrics hook"
+        if not self.settings.providers:
+            return Finding(title, Mark.ABSENT, f"not installed: {_OFF}")
+        if tuple(map(int, self.version.split(".")[:2])) < _FIRST_WITH_METRICS:
+            text = "this MLflow has no system metrics; runs get tags only"
+            return Finding(title, Mark.NOTE, text, "for metrics: pip install 'mlflow>=2.8'")
+        try:
+            monitor = getattr(self.load(_MONITOR), "SystemMetricsMonitor", None)
+        except Exception as error:  # noqa: BLE001 - as above
+            text = f"{_MONITOR} cannot be imported: {_said(error)}"
+            return Finding(title, Mark.WRONG, text, "pip install --force-reinstall mlflow")
+        if getattr(monitor, "__module__", None) != _OURS:
+            text = "not in effect: this MLflow's own monitor is in place; runs get tags, and its metrics"
+            return Finding(title, Mark.WRONG, text, "report it, with these versions; attach() still works")
+        if not self.settings.metrics:
+            return Finding(title, Mark.ABSENT, f"in effect, but metrics are off: {METRICS}=false")
+        return Finding(title, Mark.GOOD, "in effect: every run gets system metrics, from one thread")
+
+    def _in_force(self) -> Iterator[str]:
+        """Yields the classes of the providers that MLflow asks for tags."""
+        registry = getattr(self.load(_REGISTRY), "_run_context_provider_registry", None)
+        for provider in getattr(registry, "_registry", ()):
+            yield type(provider).__name__
+
+
+def _package() -> Finding:
+    try:
+        found = version(_PACKAGE)
+    except PackageNotFoundError:
+        text = "not installed, only importable: MLflow cannot find its providers"
+        return Finding(_PACKAGE, Mark.WRONG, text, f"pip install {_PACKAGE}", {"version": None})
+    return Finding(_PACKAGE, Mark.GOOD, found, None, {"version": found})
+
+
+def _dependencies(required: Sequence[str] | None) -> Finding:
+    """Returns which packages are missing that this one needs; those of extras may be."""
+    if required is None:
+        try:
+            required = requires(_PACKAGE) or []
+        except PackageNotFoundError:
+            required = []
+    names = [found[0] for one in required if "extra ==" not in one and (found := _NAME.match(one))]
+    missing = [name for name in names if not _is_installed(name)]
+    if not missing:
+        return Finding("dependencies", Mark.GOOD, f"all {len(names)} are installed")
+    text = f"not installed: {', '.join(missing)}"
+    return Finding("dependencies", Mark.WRONG, text, f"pip install {' '.join(missing)}")
+
+
+def _is_installed(name: str) -> bool:
+    # mlflow-skinny has all of MLflow that we need, under the same module name.
+    for one in (name, "mlflow-skinny") if name == "mlflow" else (name,):
+        with suppress(PackageNotFoundError):
+            version(one)
+            return True
+    return False
+
+
+def _python() -> Finding:
+    text = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    return Finding("Python", Mark.GOOD, text, None, {"version": platform.python_version()})
+
+
+def _entry_point(one: _Provider, registered: Sequence[EntryPoint]) -> Finding:
+    """Returns whether a provider is registered and can be loaded."""
+    mine = next((point for point in registered if point.name == one.entry_point), None)
+    if mine is None:
+        return Finding(one.title, Mark.WRONG, f"no entry point {one.entry_point} in {_GROUP}", _REINSTALL)
+    try:
+        mine.load()
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with the installation
+        text = f"{one.entry_point} cannot be loaded: {_said(error)}"
+        return Finding(one.title, Mark.WRONG, text, _REINSTALL)
+    return Finding(one.title, Mark.GOOD, f"{one.entry_point} is registered and loaded")
+
+
+def _said(error: BaseException) -> str:
+    first_line = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first_line}"

@@ -1,0 +1,118 @@
+"""The tracking server's state: whether it answers, lets us in, and its version. Nothing is changed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from importlib import import_module
+
+from mlflow_sysmetrics.cli.findings import Finding, Mark
+from mlflow_sysmetrics.cli.tracked_runs import tracking_uri_in_force
+from mlflow_sysmetrics.daemon.stores import store_path
+from mlflow_sysmetrics.tracking import mlflow_state
+from mlflow_sysmetrics.tracking.client_store import ClientStore
+from mlflow_sysmetrics.tracking.faults import Cause, Fault
+from mlflow_sysmetrics.tracking.mechanisms import mechanism
+from mlflow_sysmetrics.tracking.mlflow_client import load
+from mlflow_sysmetrics.tracking.remedies import remedy
+from mlflow_sysmetrics.tracking.rest_store import RestStore
+from mlflow_sysmetrics.tracking.stores import Store
+from mlflow_sysmetrics.tracking.uri_check import problem_with
+from mlflow_sysmetrics.tracking.verification import is_remote
+from mlflow_sysmetrics.tracking_uris import redacted
+
+# A server that has work to do answers within this; one that starts cold is not up, which is what is asked.
+_SECONDS = 5.0
+_URI = "MLFLOW_TRACKING_URI"
+# Any answer of MLflow's to this shows that it lets us in: it asks for credentials, allowed host and database.
+_NO_SUCH_EXPERIMENT = "mlflow-sysmetrics-doctor"
+
+
+def findings(environ: Mapping[str, str], open_store: Callable[[str], Store] = RestStore) -> list[Finding]:
+    """Returns what the tracking URI in force leads to.
+
+    Args:
+        environ: variables, for where the tracking URI came from.
+        open_store: returns what answers for the tracking URI of a server.
+    """
+    try:
+        import_module("mlflow")
+    except Exception:  # noqa: BLE001 - as `installed` says with the reason
+        return [Finding("tracking URI", Mark.ABSENT, "not looked at: MLflow cannot be imported")]
+    return list(_findings(environ, open_store))
+
+
+def _findings(environ: Mapping[str, str], open_store: Callable[[str], Store]) -> Iterator[Finding]:
+    uri = tracking_uri_in_force()
+    if uri is None:
+        text = "not set: a program that sets none itself writes to a local file"
+        yield Finding("tracking URI", Mark.NOTE, text, f"export {_URI}=https://host:port", {"uri": None})
+        return
+    shown = redacted(uri)
+    origin = "environment" if environ.get(_URI) else "mlflow"
+    more = {"uri": shown, "origin": origin}
+    problem = problem_with(uri)
+    if problem is not None:
+        yield Finding("tracking URI", Mark.WRONG, problem, None, more)
+        return
+    source = _URI if origin == "environment" else "found by MLflow"
+    yield Finding("tracking URI", Mark.GOOD, f"{shown} ({source})", None, more)
+    if is_remote(uri):
+        yield from _of_server(uri, open_store(uri))
+    else:
+        yield _of_file_or_database(uri)
+
+
+def _of_server(uri: str, store: Store) -> Iterator[Finding]:
+    """Yields whether a server is up, its version, and whether it lets us in: /health alone proves neither."""
+    try:
+        store.reach(_SECONDS)
+    except Fault as fault:
+        yield _wrong("reachable", fault, uri)
+        return
+    yield Finding("reachable", Mark.GOOD, "answers")
+    here, there = mlflow_state.version(), store.version(_SECONDS)
+    if there is not None:
+        yield _versions(here, there)
+    sent = mechanism(uri)
+    try:
+        store.experiment_named(_NO_SUCH_EXPERIMENT, _SECONDS)
+    except Fault as fault:
+        yield _wrong("lets us in", fault, uri)
+        return
+    yield Finding("lets us in", Mark.GOOD, f"yes, with {sent}", None, {"mechanism": sent})
+
+
+def _versions(here: str, there: str) -> Finding:
+    more = {"server_version": there, "client_version": here}
+    if here.partition(".")[0] == there.partition(".")[0]:
+        return Finding("version", Mark.GOOD, f"MLflow {there}", None, more)
+    text = f"MLflow {there}, and {here} here: what one of them has, the other may lack"
+    return Finding("version", Mark.NOTE, text, "let both have the same major version", more)
+
+
+def _of_file_or_database(uri: str) -> Finding:
+    """Returns whether a store can be opened; one that does not exist is not made."""
+    path = store_path(uri)
+    if path is not None and not path.exists():
+        return Finding("reachable", Mark.NOTE, "does not exist yet: MLflow makes it with the first run")
+    if path is not None and not os.access(path, os.R_OK | os.W_OK):
+        text = "cannot be read and written by this user"
+        return Finding("reachable", Mark.WRONG, text, "change its permissions")
+    with suppress(ImportError):  # what is missing is told when it is needed
+        load(uri)  # takes seconds on a busy machine, which are not the database's
+    try:
+        ClientStore(uri).reach(_SECONDS)
+    except Fault as fault:
+        return _wrong("reachable", fault, uri)
+    return Finding("reachable", Mark.GOOD, "opens")
+
+
+def _wrong(name: str, fault: Fault, uri: str) -> Finding:
+    sent = mechanism(uri) if is_remote(uri) else "no credentials"
+    more = {"status_code": fault.status_code, "mechanism": sent}
+    # A server that is only slow may be up in a minute, but not within the time of this look.
+    waits = fault.cause is Cause.DOWN and fault.status_code is not None
+    text = f"{fault.reason}; it may be starting" if waits else fault.reason
+    return Finding(name, Mark.WRONG, text, remedy(fault, uri, sent), more)

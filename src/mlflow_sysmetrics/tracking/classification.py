@@ -1,0 +1,176 @@
+"""Reads an answer, or the exception in its place, and says what it means."""
+
+from __future__ import annotations
+
+import json
+import re
+import ssl
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+from mlflow_sysmetrics.errors import SysMetricsError
+from mlflow_sysmetrics.retry_after import seconds_from
+from mlflow_sysmetrics.tracking.bounded import TookTooLong
+from mlflow_sysmetrics.tracking.faults import Cause, Fault
+from mlflow_sysmetrics.tracking.secrets import cleaned
+
+_LONGEST_REASON = 300
+_OK = 200
+_SERVER_ERROR = 500
+_WAITS = frozenset({408, 425, 429})
+_INVALID_HOST = "Invalid Host header"
+_STATUS_CAUSES = {401: Cause.UNAUTHENTICATED, 403: Cause.FORBIDDEN, 407: Cause.UNAUTHENTICATED}
+# MLflow's names of errors; any other one is told by the HTTP status, or may pass.
+_CODES = {
+    "RESOURCE_DOES_NOT_EXIST": Cause.MISSING,
+    "RESOURCE_ALREADY_EXISTS": Cause.EXISTS,
+    "INVALID_PARAMETER_VALUE": Cause.REFUSED,
+    "INVALID_STATE": Cause.REFUSED,
+    "BAD_REQUEST": Cause.REFUSED,
+    "NOT_IMPLEMENTED": Cause.REFUSED,
+    "ENDPOINT_NOT_FOUND": Cause.NOT_MLFLOW,
+    "UNAUTHENTICATED": Cause.UNAUTHENTICATED,
+    "CUSTOMER_UNAUTHORIZED": Cause.UNAUTHENTICATED,
+    "PERMISSION_DENIED": Cause.FORBIDDEN,
+}
+# What exceptions say, by the libraries that raise them. The first that fits counts.
+_SAYS = (
+    (r"password authentication failed|access denied for user|no pg_hba\.conf entry", Cause.UNAUTHENTICATED),
+    (r"out-of-date database schema|can't locate revision|upgrade your database", Cause.OLD_DATABASE),
+    (r"database is locked|starting up|shutting down|too many (clients|connections)", Cause.DOWN),
+    (r"database \S+ does not exist|unknown database|unable to open database file", Cause.BAD_DATABASE),
+    (r"not a database|readonly database|malformed|permission denied|read-only file", Cause.BAD_DATABASE),
+    (r"no module named|can't load plugin|requires .* to be installed", Cause.NO_DRIVER),
+)
+_BAD_URI_CLASSES = frozenset(
+    {
+        "InvalidURL",
+        "InvalidSchema",
+        "MissingSchema",
+        "InvalidUrlException",
+        "LocationParseError",
+        "ArgumentError",
+    }
+    | {"UnsupportedModelRegistryStoreURIException", "UnicodeError", "InvalidProxyURL"}
+)
+_NO_CREDENTIALS_CLASSES = frozenset({"DefaultCredentialsError", "NoCredentialsError", "RefreshError"})
+
+
+def fault_of_answer(
+    status_code: int,
+    text: str,
+    headers: Mapping[str, str],
+    tracking_uri: str = "",
+    *,
+    redirected_to: str | None = None,
+) -> Fault | None:
+    """Returns what is wrong with an answer; None where it is MLflow's and a success.
+
+    Args:
+        status_code: of HTTP.
+        text: the body.
+        headers: by name; one that ignores case, as of requests.
+        tracking_uri: what must not appear in full.
+        redirected_to: where the answer came from, if that is not what was asked.
+    """
+    answer = _object(text)
+    code = answer.get("error_code") if answer is not None else None
+    if status_code == _OK and answer is not None and code is None:
+        return None
+    said = str(answer.get("message") or "") if answer is not None else _text_of(text)
+    reason = f"HTTP {status_code} {code or ''}".rstrip() + (f": {said}" if said else "")
+    if redirected_to:
+        reason += f" (redirected to {redirected_to})"
+    after = headers.get("Retry-After")
+    return Fault(
+        _one_line(cleaned(reason, tracking_uri)),
+        _cause_of_answer(status_code, code, text),
+        status_code=status_code,
+        retry_after=None if after is None else seconds_from(after, datetime.now(timezone.utc)),
+    )
+
+
+def fault_of_error(error: BaseException, tracking_uri: str = "", *, seconds: float = 0.0) -> Fault:
+    """Returns what an exception means that came in place of an answer.
+
+    Args:
+        error: of MLflow, requests, a database driver, an operating system, or an auth plugin.
+        tracking_uri: what must not appear in full.
+        seconds: how long was waited for it.
+    """
+    if isinstance(error, Fault):
+        return error
+    if isinstance(error, TookTooLong):
+        return Fault(f"no answer within {seconds:g} s", Cause.DOWN)
+    chain = list(_chain(error))
+    code = next((found for one in chain if isinstance(found := getattr(one, "error_code", None), str)), None)
+    said = str(error) if code in _CODES else _said(chain[-1])
+    return Fault(_one_line(cleaned(said, tracking_uri)), _cause_of_error(chain, code))
+
+
+def _said(error: BaseException) -> str:
+    """Returns "Connection refused" where the operating system says so, else the exception with its class."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"{type(error).__name__}: {error}"
+
+
+def _cause_of_answer(status_code: int, code: object, text: str) -> Cause:
+    if _INVALID_HOST in text:
+        return Cause.WRONG_HOST
+    if isinstance(code, str) and code in _CODES:
+        return _CODES[code]
+    if status_code in _STATUS_CAUSES:
+        return _STATUS_CAUSES[status_code]
+    if status_code in _WAITS or status_code >= _SERVER_ERROR:
+        return Cause.DOWN
+    return Cause.REFUSED if isinstance(code, str) else Cause.NOT_MLFLOW
+
+
+def _cause_of_error(chain: list[BaseException], code: str | None) -> Cause:
+    names = {type(one).__name__ for one in chain}
+    text = " ".join(str(one) for one in chain)
+    ends_early = any(isinstance(one, ssl.SSLEOFError | ssl.SSLZeroReturnError) for one in chain)
+    if not ends_early and (any(isinstance(one, ssl.SSLError) for one in chain) or "TLS CA cert" in text):
+        return Cause.TLS
+    if any(isinstance(one, ImportError) for one in chain):
+        return Cause.NO_DRIVER
+    if names & _NO_CREDENTIALS_CLASSES or any(isinstance(one, SysMetricsError) for one in chain):
+        return Cause.UNAUTHENTICATED  # ours is that of the plugin google-id-token
+    if names & _BAD_URI_CLASSES:
+        return Cause.BAD_URI
+    found = next((cause for pattern, cause in _SAYS if re.search(pattern, text, re.IGNORECASE)), None)
+    return found or _CODES.get(code or "", Cause.DOWN)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yields an exception and all that led to it, down to the first one."""
+    seen: set[int] = set()
+    at: BaseException | None = error
+    while at is not None and id(at) not in seen:
+        seen.add(id(at))
+        yield at
+        # requests hands urllib3's exception on as an argument, and that one its own as `reason`.
+        inner = next((one for one in at.args if isinstance(one, BaseException)), None)
+        at = at.__cause__ or at.__context__ or inner or getattr(at, "reason", None)
+        at = at if isinstance(at, BaseException) else None
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        return None
+    return answer if isinstance(answer, dict) else None
+
+
+def _text_of(body: str) -> str:
+    """Returns the words of a page, without its tags."""
+    page = re.sub(r"(?is)<(script|style|head)\b.*?</\1>", " ", body)
+    return " ".join(re.sub(r"<[^>]*>", " ", page).split())
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}..."

@@ -1,0 +1,177 @@
+"""One preflight: takes the steps, says in the status file how far it is, and cleans up where it fails."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from dataclasses import replace
+from datetime import datetime, timezone
+
+from mlflow_sysmetrics.errors import PreflightError, TrackingURIError
+from mlflow_sysmetrics.tracking import mlflow_state
+from mlflow_sysmetrics.tracking.asked import Asked
+from mlflow_sysmetrics.tracking.failures import LAST_WORDS, failure
+from mlflow_sysmetrics.tracking.faults import Fault
+from mlflow_sysmetrics.tracking.preflight import PreflightResult
+from mlflow_sysmetrics.tracking.secrets import cleaned
+from mlflow_sysmetrics.tracking.status import RunInfo, Stage, Status
+from mlflow_sysmetrics.tracking.status_files import StatusFiles
+from mlflow_sysmetrics.tracking.steps import Steps
+from mlflow_sysmetrics.tracking.stores import FAILED, FINISHED, KILLED, RUNNING
+from mlflow_sysmetrics.tracking.tries import Pace, Tries
+from mlflow_sysmetrics.tracking.uri_check import problem_with
+from mlflow_sysmetrics.tracking_uris import redacted
+
+_CLEAN_UP_SECONDS = 5.0  # for ending a run that must not go on, also where the deadline has passed
+_log = logging.getLogger("mlflow_sysmetrics")
+
+
+class Flight:
+    """Takes one preflight; `fly` is called once.
+
+    Args:
+        asked: what the caller wants.
+        pace: how long to try.
+        status_path: where the files go; None for nowhere.
+
+    Attributes:
+        uri: the tracking URI; empty where there is none.
+    """
+
+    def __init__(self, asked: Asked, pace: Pace, status_path: str | os.PathLike[str] | None) -> None:
+        self._files = StatusFiles(status_path)
+        self._info: RunInfo | None = None
+        self._is_set = asked.tracking_uri is not None or mlflow_state.tracking_uri() is not None
+        self.uri = asked.tracking_uri if asked.tracking_uri is not None else mlflow_state.tracking_uri() or ""
+        self._asked = replace(asked, run_id=asked.run_id or mlflow_state.run_id_to_resume())
+        self._steps = Steps(self._asked, self.uri)
+        self._tries = Tries(pace, self._steps.status_code, self._before_wait)
+
+    def fly(self) -> PreflightResult:
+        """Takes all steps.
+
+        Raises:
+            PreflightError: one could not be taken.
+        """
+        self._report("initializing")
+        try:
+            self._check_uri()
+            self._steps.take(self._tries, lambda: self._report("initializing"))
+            return self._landed()
+        except Fault as fault:
+            found = fault
+        except PreflightError as error:
+            self._report("failed", error)
+            raise
+        except BaseException as error:  # Ctrl-C while waiting, or a fault of ours
+            self.end_run(KILLED if isinstance(error, KeyboardInterrupt) else FAILED)
+            self._report("failed", error)
+            raise
+        # Raised out here it carries no exception of a library, whose text may hold what must not be shown.
+        failed = failure(found, self._tries, self.uri, self.end_run(FAILED))
+        self._report("failed", failed)
+        raise failed
+
+    def say_run(self, status: str) -> None:
+        """Writes the run's file and has it among the run's artifacts."""
+        if self._info is not None:
+            ended = None if status == RUNNING else datetime.now(timezone.utc)
+            self._files.write_info(replace(self._info, status=status, ended_at=ended), run_artifact=True)
+
+    def say_end(self, status: str, error: BaseException | None) -> None:
+        """Writes both files of a run that is over."""
+        self.say_run(status)
+        self._report("completed" if status == FINISHED else "failed", error)
+
+    def _report(self, stage: Stage, error: BaseException | None = None) -> None:
+        """Writes the status file."""
+        experiment = self._steps.experiment
+        self._files.write_status(
+            Status(
+                stage=stage,
+                tracking_uri=self.uri or None,
+                experiment_name=experiment.name if experiment else self._asked.experiment_name,
+                experiment_id=experiment.experiment_id if experiment else None,
+                run_id=self._steps.run_id,
+                step=self._tries.step,
+                error=None if error is None else cleaned(str(error), self.uri) or type(error).__name__,
+                error_type=None if error is None else type(error).__name__,
+                attempts=tuple(self._tries.made),
+                client_version=mlflow_state.version(),
+                server_version=self._steps.server_version,
+                timestamp=datetime.now(timezone.utc),
+            )
+        )
+
+    def _check_uri(self) -> None:
+        if not self._is_set:
+            raise TrackingURIError(
+                "No tracking URI is set, so MLflow would log to a local store of this machine. "
+                f"{mlflow_state.HOW_TO_SET} {LAST_WORDS}",
+                step=0,
+            )
+        problem = problem_with(self.uri)
+        if problem is not None:
+            raise TrackingURIError(f"{problem} {LAST_WORDS}", step=0, tracking_uri=redacted(self.uri))
+
+    def _before_wait(self, fault: Fault, wait: float) -> None:
+        self._report("waiting")
+        _log.warning(
+            "preflight, step %d of 4, %s: try %d of %d: %s; the next one in %g s",
+            self._tries.step,
+            redacted(self.uri),
+            self._tries.asked,
+            self._tries.pace.max_retries,
+            fault.reason,
+            wait,
+        )
+
+    def _landed(self) -> PreflightResult:
+        run, experiment = self._steps.run, self._steps.experiment
+        if run is None or experiment is None:
+            raise AssertionError("all steps were taken")
+        mlflow_state.adopt(self.uri, experiment.experiment_id)
+        self._info = RunInfo(
+            run_id=run.run_id,
+            experiment_id=experiment.experiment_id,
+            experiment_name=experiment.name,
+            tracking_uri=self.uri,
+            run_name=run.run_name,
+            status=RUNNING,
+            started_at=datetime.fromtimestamp(run.start_time / 1000, timezone.utc),
+        )
+        self._report("initialized")
+        self._files.write_info(self._info)
+        return PreflightResult(
+            run_id=run.run_id,
+            experiment_id=experiment.experiment_id,
+            experiment_name=experiment.name,
+            tracking_uri=redacted(self.uri),
+            client_version=mlflow_state.version(),
+            server_version=self._steps.server_version,
+            attempts=tuple(self._tries.made),
+            elapsed_seconds=self._tries.elapsed,
+        )
+
+    def end_run(self, status: str) -> str:
+        """Ends the run that was made, or leaves the one that was resumed as it was found.
+
+        Returns:
+            What is left to do, as a sentence; empty where nothing is.
+        """
+        steps, found = self._steps, self._steps.resumed
+        try:
+            steps.find_lost_run(_CLEAN_UP_SECONDS)
+            if steps.run_id is None or steps.store is None:
+                return ""
+            if found is None:
+                now = time.time_ns() // 1_000_000
+                steps.store.set_status(steps.run_id, status, now, _CLEAN_UP_SECONDS)
+            elif found.status != RUNNING:
+                steps.store.set_status(steps.run_id, found.status, found.end_time, _CLEAN_UP_SECONDS)
+        except Fault as fault:
+            which = f"Run {steps.run_id}" if steps.run_id else "A run that was asked for"
+            _log.warning("%s could not be ended: %s", which, fault.reason)
+            return f"{which} may be left RUNNING: it could not be ended either."
+        return ""

@@ -1,0 +1,109 @@
+"""Whether a training can be tracked, found out before it starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mlflow_sysmetrics.tracking.asked import Asked
+from mlflow_sysmetrics.tracking.attempts import Attempt
+from mlflow_sysmetrics.tracking.tries import Pace
+
+
+@dataclass(frozen=True)
+class PreflightResult:
+    """A run that can be logged to, and what it took to get it.
+
+    Attributes:
+        run_id: of the run, which is RUNNING and not active in any thread yet.
+        experiment_id: of the experiment it is in.
+        experiment_name: of the same.
+        tracking_uri: without user, password and query.
+        client_version: of MLflow here.
+        server_version: of MLflow there; None where there is no server, or it does not tell.
+        attempts: every try, oldest first.
+        elapsed_seconds: from the call to the return.
+    """
+
+    run_id: str
+    experiment_id: str
+    experiment_name: str
+    tracking_uri: str
+    client_version: str
+    server_version: str | None
+    attempts: tuple[Attempt, ...]
+    elapsed_seconds: float
+
+
+def preflight(  # noqa: PLR0913 - each is one thing to say about a run or about how long to wait for it
+    experiment_name: str | None = None,
+    run_name: str | None = None,
+    *,
+    tracking_uri: str | os.PathLike[str] | None = None,
+    tags: Mapping[str, str] | None = None,
+    params: Mapping[str, object] | None = None,
+    run_id: str | None = None,
+    max_retries: int = 5,
+    timeout: float = 30.0,
+    backoff: Sequence[float] = (10, 20, 30),
+    deadline: float = 240.0,
+    check_artifacts: bool = False,
+    status_path: str | os.PathLike[str] | None = None,
+) -> PreflightResult:
+    """Starts a run and returns once it has been written to and read back.
+
+    The run is RUNNING and not active yet: go on with ``mlflow.start_run(run_id=result.run_id)``, or use
+    `tracked_run`. The tracking URI and the experiment are then MLflow's current ones.
+
+    Args:
+        experiment_name: found or made; by default the one that `mlflow.start_run` would use.
+        run_name: by default MLflow makes one up.
+        tracking_uri: by default the one that is set; MLflow's own default, a local store, counts as none.
+        tags: of the run, beside those that `mlflow.start_run` gives.
+        params: logged to the run.
+        run_id: resumes this run in place of making one; by default ``MLFLOW_RUN_ID``, as of `mlflow run`.
+        max_retries: tries of each request, the first included.
+        timeout: of each try, in seconds.
+        backoff: seconds to wait after the first try, the second, and so on; the last one goes on. Where the
+            server sends Retry-After, that counts.
+        deadline: of everything, in seconds.
+        check_artifacts: also writes a small artifact and reads it back.
+        status_path: a directory, or the URI of an object store, where `mlflow_status.json` and
+            `mlflow_info.json` go.
+
+    Raises:
+        TrackingURIError: there is no tracking URI, or it cannot be used.
+        ServerUnreachableError: no MLflow answers there.
+        AuthenticationError: it refuses us.
+        ExperimentError: the experiment can be neither found nor made.
+        RunStartError: no run can be started.
+        RunVerificationError: the run was started and is not as it should be; it is ended as FAILED.
+        SettingsError: an argument makes no sense.
+    """
+    from mlflow_sysmetrics.tracking.flight import Flight  # noqa: PLC0415 - a circle: it returns our result
+
+    pace = Pace(max_retries=max_retries, timeout=timeout, backoff=tuple(backoff), deadline=deadline)
+    asked = asked_for(experiment_name, run_name, tracking_uri, tags, params, run_id, check_artifacts)
+    return Flight(asked, pace, status_path).fly()
+
+
+def asked_for(  # noqa: PLR0913, PLR0917 - as above
+    experiment_name: str | None,
+    run_name: str | None,
+    tracking_uri: str | os.PathLike[str] | None,
+    tags: Mapping[str, str] | None,
+    params: Mapping[str, object] | None,
+    run_id: str | None,
+    check_artifacts: bool,  # noqa: FBT001 - as above
+) -> Asked:
+    """Returns the arguments of `preflight` that say what is wanted, in the form that MLflow takes them."""
+    return Asked(
+        tracking_uri=None if tracking_uri is None else str(tracking_uri),
+        experiment_name=experiment_name,
+        run_name=run_name,
+        tags={str(key): str(value) for key, value in (tags or {}).items()},
+        params={str(key): str(value) for key, value in (params or {}).items()},
+        run_id=run_id,
+        check_artifacts=check_artifacts,
+    )

@@ -1,0 +1,85 @@
+"""What the preflight asks of a tracking store, however that is spoken to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+ACTIVE = "active"
+RUNNING, FINISHED, FAILED, KILLED = "RUNNING", "FINISHED", "FAILED", "KILLED"
+
+
+@dataclass(frozen=True)
+class StoredExperiment:
+    """An experiment as the store has it; the lifecycle stage is "active" or "deleted"."""
+
+    experiment_id: str
+    name: str
+    lifecycle_stage: str
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run as the store has it, with milliseconds since 1970 for times."""
+
+    run_id: str
+    experiment_id: str
+    status: str
+    lifecycle_stage: str
+    run_name: str | None
+    start_time: int
+    end_time: int | None
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+
+
+class Store(Protocol):
+    """Answers each question once, within the given seconds.
+
+    Every method raises `Fault` for anything else than an answer.
+    """
+
+    status_code: int | None  #: of HTTP, of the last answer
+
+    def reach(self, seconds: float) -> None:
+        """Returns if the store is up."""
+
+    def open(self, seconds: float) -> None:
+        """Makes what the store needs to work: of a database, its tables."""
+
+    def version(self, seconds: float) -> str | None:
+        """Returns the version of MLflow at the other end; None where there is none, or it does not say."""
+
+    def experiment_named(self, name: str, seconds: float) -> StoredExperiment | None:
+        """Returns an experiment, deleted ones too; None where there is none of that name."""
+
+    def experiment(self, experiment_id: str, seconds: float) -> StoredExperiment:
+        """Returns an experiment, deleted ones too."""
+
+    def create_experiment(self, name: str, seconds: float) -> None:
+        """Makes an experiment."""
+
+    def run_tagged(self, experiment_id: str, key: str, value: str, seconds: float) -> str | None:
+        """Returns the id of the run in an experiment that has a tag; None where there is none."""
+
+    def create_run(
+        self, experiment_id: str, name: str | None, tags: Mapping[str, str], seconds: float
+    ) -> str:
+        """Starts a run now and returns its id."""
+
+    def run(self, run_id: str, seconds: float) -> StoredRun:
+        """Returns a run."""
+
+    def set_status(self, run_id: str, status: str, end_time: int | None, seconds: float) -> None:
+        """Changes the status of a run, and when it ended: milliseconds since 1970."""
+
+    def log(
+        self,
+        run_id: str,
+        metric: tuple[str, float],
+        params: Mapping[str, str],
+        tags: Mapping[str, str],
+        seconds: float,
+    ) -> None:
+        """Writes a metric at step 0, parameters and tags; at most a hundred of each."""

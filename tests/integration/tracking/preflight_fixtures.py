@@ -1,0 +1,71 @@
+"""What the tests of the preflight share; they name this as their plugin."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow_double import Double, Fly, running_double
+
+from mlflow_sysmetrics import PreflightResult
+from mlflow_sysmetrics.tracking.flight import Flight
+from mlflow_sysmetrics.tracking.preflight import asked_for
+from mlflow_sysmetrics.tracking.tries import Pace
+
+_PACE = frozenset({"max_retries", "timeout", "backoff", "deadline", "monotonic", "shortened"})
+
+
+@pytest.fixture
+def mlflow_as_it_starts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Forgets the tracking URI and the experiment that a preflight makes MLflow's own."""
+    monkeypatch.setenv("GIT_PYTHON_REFRESH", "quiet")
+    before = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what MLflow's own imports and stores warn of is not ours
+        import mlflow  # noqa: PLC0415 - importing MLflow takes a second
+        from mlflow.tracking import fluent  # noqa: PLC0415 - as above
+
+        monkeypatch.setattr(fluent, "_active_experiment_id", None)
+        mlflow.set_tracking_uri("")
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+        yield
+        while mlflow.active_run() is not None:
+            mlflow.end_run()
+        mlflow.set_tracking_uri("")
+    for name in [name for name in os.environ if name not in before]:
+        del os.environ[name]
+
+
+@pytest.fixture
+def double(mlflow_as_it_starts: None) -> Iterator[Double]:  # noqa: ARG001 - before and after each
+    """A tracking server that answers what a test wants."""
+    with running_double() as running:
+        yield running
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """Where the status files of a test are."""
+    return tmp_path / "status"
+
+
+@pytest.fixture
+def fly(mlflow_as_it_starts: None, files: Path) -> Fly:  # noqa: ARG001 - as above
+    """Takes a preflight whose waits take no time."""
+
+    def fly(
+        experiment_name: str | None = "ships", run_name: str | None = None, **named: Any
+    ) -> PreflightResult:
+        pace = {key: named.pop(key) for key in _PACE & named.keys()}
+        wanted: dict[str, Any] = dict.fromkeys(
+            ("tracking_uri", "tags", "params", "run_id", "check_artifacts"), None
+        )
+        status_path = named.pop("status_path", files)
+        asked = asked_for(experiment_name, run_name, **{**wanted, "check_artifacts": False, **named})
+        return Flight(asked, Pace(**{"shortened": lambda _wait: 0.0, **pace}), status_path).fly()
+
+    return fly

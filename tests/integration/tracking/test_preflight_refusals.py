@@ -1,0 +1,150 @@
+"""What waiting cannot cure is said at once, with what to do about it."""
+
+from __future__ import annotations
+
+import shutil
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from mlflow_double import API, Answer, Double, Fly, error
+
+from mlflow_sysmetrics import (
+    AuthenticationError,
+    ExperimentError,
+    PreflightError,
+    ServerUnreachableError,
+    TrackingURIError,
+)
+
+pytest_plugins = ["preflight_fixtures"]
+LAST_WORDS = "Training does not proceed without experiment tracking."
+INVALID_HOST = Answer(403, "Invalid Host header - possible DNS rebinding attack detected")
+
+
+@pytest.mark.parametrize(
+    ("path", "answer", "kind", "remedy"),
+    [
+        ("/health", Answer(401), AuthenticationError, "MLFLOW_TRACKING_TOKEN"),
+        ("experiments/get-by-name", Answer(401, "Unauthorized"), AuthenticationError, "no credentials"),
+        ("experiments/get-by-name", error(403, "PERMISSION_DENIED", "no"), AuthenticationError, "permission"),
+        ("/health", INVALID_HOST, AuthenticationError, "MLFLOW_SERVER_ALLOWED_HOSTS"),
+        ("experiments/get-by-name", INVALID_HOST, AuthenticationError, "MLFLOW_SERVER_ALLOWED_HOSTS"),
+        ("", Answer(404, "<h1>Not Found</h1>"), ServerUnreachableError, "--static-prefix"),
+        ("experiments/get-by-name", Answer(200, "<h1>Sign in</h1>"), ServerUnreachableError, "no MLflow"),
+        ("/health", Answer(418, "I am a teapot"), ServerUnreachableError, "no MLflow"),
+        (
+            "experiments/create",
+            error(400, "INVALID_PARAMETER_VALUE", "bad name"),
+            ExperimentError,
+            "bad name",
+        ),
+    ],
+)
+def test_a_refusal_is_raised_at_the_first_answer_with_its_remedy(  # noqa: PLR0913, PLR0917 - a table
+    double: Double, fly: Fly, path: str, answer: Answer, kind: type[PreflightError], remedy: str
+) -> None:
+    double.answers(path, answer)
+    with pytest.raises(kind) as raised:
+        fly(tracking_uri=double.url)
+    assert type(raised.value) is kind
+    assert remedy in str(raised.value)
+    assert str(raised.value).endswith(LAST_WORDS)
+    assert raised.value.status_code == answer.status
+    assert not any("next one in" in str(one.error) for one in raised.value.attempts)
+
+
+@pytest.mark.parametrize(
+    ("uri", "remedy"),
+    [
+        (None, "MLFLOW_TRACKING_URI"),
+        ("", "MLFLOW_TRACKING_URI"),
+        ("http://", "https://host:port"),
+        ("http:///path", "https://host:port"),
+        ("http://host:99999", "https://host:port"),
+        ("http://host:no", "https://host:port"),
+        ("http://host:5000\n", "line break"),
+        ("http://host/?a=b", "query"),
+        ("127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("localhost:5000", "http://localhost:5000"),
+        ("htp://host", "http"),
+        ("databricks-uc", "set_registry_uri"),
+        ("sqlite://", "sqlite:///"),
+        ("sqlite:///:memory:", "sqlite:///"),
+    ],
+)
+def test_a_tracking_uri_that_means_nothing_is_refused_before_anybody_is_asked(
+    fly: Fly, uri: str | None, remedy: str
+) -> None:
+    with pytest.raises(TrackingURIError) as raised:
+        fly(tracking_uri=uri)
+    assert remedy in str(raised.value)
+    assert str(raised.value).endswith(LAST_WORDS)
+    assert (raised.value.step, raised.value.attempts) == (0, ())
+
+
+def test_a_deleted_experiment_is_refused_with_the_command_that_restores_it(double: Double, fly: Fly) -> None:
+    number = double.make_experiment("ships", "deleted")
+    with pytest.raises(ExperimentError, match=f"mlflow experiments restore -x {number}"):
+        fly(tracking_uri=double.url)
+
+
+def test_the_mechanism_in_use_is_named(double: Double, fly: Fly, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "anna")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong-one")
+    double.answers("experiments/get-by-name", Answer(401))
+    with pytest.raises(AuthenticationError, match="basic authentication"):
+        fly(tracking_uri=double.url)
+
+
+def test_a_server_without_health_that_speaks_mlflow_is_taken(double: Double, fly: Fly) -> None:
+    double.answers("/health", Answer(404))
+    assert fly(tracking_uri=double.url).run_id in double.runs
+    assert ("GET", f"{API}experiments/get") in double.requests
+
+
+@pytest.fixture
+def bad_tls(tmp_path: Path) -> Iterator[str]:
+    """An https server whose certificate nobody has signed."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl to make a certificate with")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = [
+        openssl,
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+    ]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    server.daemon_threads = True
+    server.handle_error = lambda *_: None  # type: ignore[method-assign] - the client hangs up, as it should
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    yield f"https://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_certificate_that_nobody_signed_is_refused_at_once(bad_tls: str, fly: Fly) -> None:
+    with pytest.raises(ServerUnreachableError, match="MLFLOW_TRACKING_SERVER_CERT_PATH") as raised:
+        fly(tracking_uri=bad_tls)
+    assert len(raised.value.attempts) == 1
+
+
+def test_https_to_a_server_that_speaks_http_is_told_apart(double: Double, fly: Fly) -> None:
+    with pytest.raises(ServerUnreachableError, match=f"write {double.url}"):
+        fly(tracking_uri=double.url.replace("http://", "https://"))

@@ -1,0 +1,116 @@
+"""A tracked run ends as its body did, and no body begins that would not be tracked."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from chaos_server import free_port
+from mlflow_double import Answer, Double
+
+from mlflow_sysmetrics import RunStartError, ServerUnreachableError, read_status, tracked_run
+
+pytest_plugins = ["preflight_fixtures"]
+
+
+def run_file(files: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((files / "mlflow_info.json").read_text(encoding="utf-8"))
+    return found
+
+
+def test_the_body_logs_to_the_run_and_it_ends_finished(double: Double, files: Path) -> None:
+    with tracked_run(
+        "ships", "first", tracking_uri=double.url, status_path=files, log_system_metrics=False
+    ) as run:
+        mlflow.log_metrics({"loss": 0.5})
+    logged = double.runs[run.info.run_id]["data"]["metrics"]
+    assert double.statuses() == ["FINISHED"]
+    assert {"preflight/ok", "loss"} == {one["key"] for one in logged}
+    assert read_status(files).stage == "completed"
+    assert (run_file(files)["status"], run_file(files)["run_name"]) == ("FINISHED", "first")
+    assert run_file(files)["ended_at"] is not None
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "stage"),
+    [
+        (ZeroDivisionError("no data"), "FAILED", "failed"),
+        (KeyboardInterrupt(), "KILLED", "failed"),
+        (SystemExit(3), "FAILED", "failed"),
+        (SystemExit("bad"), "FAILED", "failed"),
+        (SystemExit(0), "FINISHED", "completed"),
+        (SystemExit(None), "FINISHED", "completed"),
+    ],
+)
+def test_a_body_that_raises_ends_the_run_accordingly(
+    double: Double, files: Path, raised: BaseException, status: str, stage: str
+) -> None:
+    with (
+        pytest.raises(type(raised)),
+        tracked_run("ships", tracking_uri=double.url, status_path=files, log_system_metrics=False),
+    ):
+        raise raised
+    assert double.statuses() == [status]
+    assert (read_status(files).stage, run_file(files)["status"]) == (stage, status)
+
+
+def test_what_the_body_raised_comes_before_a_server_that_is_gone(
+    double: Double, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+    def train() -> None:
+        with tracked_run("ships", tracking_uri=double.url, status_path=files, log_system_metrics=False):
+            double.answers("runs/update", Answer(500))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        train()
+    assert read_status(files).error_type == "ZeroDivisionError"
+
+
+def test_a_run_that_is_active_already_is_said_before_another_is_made(double: Double) -> None:
+    mlflow.set_tracking_uri(double.url)
+    with (
+        mlflow.start_run(log_system_metrics=False),
+        pytest.raises(RunStartError, match=r"mlflow\.end_run"),
+        tracked_run("ships", tracking_uri=double.url),
+    ):
+        pass
+    assert len(double.runs) == 1
+
+
+def test_the_body_is_not_entered_without_a_server(double: Double, files: Path) -> None:
+    entered = False
+    double.answers("/health", Answer(503))
+    with (
+        pytest.raises(ServerUnreachableError),
+        tracked_run("ships", tracking_uri=double.url, max_retries=1, status_path=files),
+    ):
+        entered = True
+    assert not entered
+
+
+def test_a_script_whose_server_is_down_exits_before_its_first_step(tmp_path: Path, files: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import sys\n"
+        "from mlflow_sysmetrics import tracked_run\n"
+        "with tracked_run('ships', tracking_uri=sys.argv[1], max_retries=2, backoff=(0.1,), status_path=sys.argv[2]):\n"
+        "    print('first step')\n"
+    )
+    url = f"http://anna:s3cr3t-value@127.0.0.1:{free_port()}"
+    ended = subprocess.run(
+        [sys.executable, script, url, files], capture_output=True, text=True, check=False, timeout=120
+    )
+    status = read_status(files)
+    assert ended.returncode != 0
+    assert "first step" not in ended.stdout
+    assert (status.stage, status.error_type, status.step) == ("failed", "ServerUnreachableError", 1)
+    assert "Connection refused" in str(status.error)
+    assert "s3cr3t" not in ended.stdout + ended.stderr + (files / "mlflow_status.json").read_text()

@@ -1,0 +1,189 @@
+"""`doctor` says what stands, in lines for people and JSON for programs, and ends with 1 where something is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from io import BytesIO, TextIOWrapper
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mlflow_sysmetrics.cli import (
+    effective_settings,
+    installed,
+    main,
+    this_machine,
+    tracking_server,
+    waiting,
+)
+from mlflow_sysmetrics.cli.findings import Finding, Mark, print_finding, say, sign, wrapped
+
+GOOD = Finding("MLflow", Mark.GOOD, "3.17.2")
+ABSENT = Finding("Nvidia", Mark.ABSENT, "not here: no driver")
+NOTE = Finding("left behind", Mark.NOTE, "3 points", "mlflow-sysmetrics sync")
+WRONG = Finding("reachable", Mark.WRONG, "Connection refused", "start the server", {"seconds": 0.1})
+
+
+@pytest.fixture
+def found(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
+    """What `doctor` finds in the installation; nothing is looked for elsewhere."""
+    findings: list[Finding] = [GOOD]
+    for one in (installed, this_machine, tracking_server, waiting):
+        of_it = findings if one is installed else []
+        monkeypatch.setattr(one, "findings", lambda *_, of=of_it: of)
+    return findings
+
+
+def doctor(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["doctor", *arguments])
+
+
+def last_lines(result: Result) -> Sequence[str]:
+    return result.stdout.splitlines()[-2:]
+
+
+@pytest.mark.usefixtures("found")
+def test_where_nothing_is_wrong_the_next_thing_is_a_check() -> None:
+    done = doctor()
+    assert done.exit_code == 0
+    assert last_lines(done)[0] == "Nothing is wrong."
+    assert last_lines(done)[1].startswith("Next: mlflow-sysmetrics check")
+
+
+def test_what_is_absent_is_not_wrong(found: list[Finding]) -> None:
+    found.append(ABSENT)
+    done = doctor()
+    assert done.exit_code == 0
+    assert "  – Nvidia  not here: no driver" in done.stdout  # noqa: RUF001 - the mark
+
+
+def test_what_is_to_be_done_is_no_fault_either(found: list[Finding]) -> None:
+    found.append(NOTE)
+    done = doctor()
+    assert done.exit_code == 0
+    assert last_lines(done)[1] == "Next: mlflow-sysmetrics sync (left behind)"
+
+
+def test_what_is_wrong_is_summed_up_with_its_remedy(found: list[Finding]) -> None:
+    found.extend([NOTE, WRONG])
+    done = doctor()
+    assert done.exit_code == 1
+    assert last_lines(done) == ["1 thing is wrong: reachable.", "Next: start the server (reachable)"]
+
+
+def test_a_bad_variable_is_wrong(found: list[Finding], monkeypatch: pytest.MonkeyPatch) -> None:
+    del found[:]
+    monkeypatch.setenv("MLFLOW_SYSMETRICS_SEND_INTERVAL", "soon")
+    done = doctor()
+    assert done.exit_code == 1
+    assert "send_interval           'soon' is ignored, using 10" in done.stdout
+
+
+def test_a_section_that_cannot_be_looked_at_is_wrong_and_the_rest_goes_on(
+    found: list[Finding], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> list[Finding]:
+        raise ModuleNotFoundError("No module named 'filelock'")
+
+    del found[:]
+    monkeypatch.setattr(this_machine, "findings", broken)
+    done = doctor()
+    assert done.exit_code == 1
+    assert "ModuleNotFoundError: No module named 'filelock'" in " ".join(done.stdout.split())
+    assert "Journals" in done.stdout
+
+
+def test_a_long_remedy_is_not_said_twice(found: list[Finding]) -> None:
+    found.append(Finding("reachable", Mark.WRONG, "down", "look at this and that " * 5))
+    assert last_lines(doctor())[1] == "Next: what stands beside reachable, above."
+
+
+def test_json_has_every_finding_under_its_section(found: list[Finding]) -> None:
+    found.append(WRONG)
+    done = doctor("--json")
+    document = json.loads(done.stdout)
+    assert (done.exit_code, document["ok"], document["next"]) == (1, False, ["start the server"])
+    assert document["installed"][1] == {
+        "name": "reachable",
+        "state": "wrong",
+        "text": "Connection refused",
+        "remedy": "start the server",
+        "seconds": 0.1,
+    }
+    assert {one["name"] for one in document["settings"]} >= {"providers", "spool_megabytes"}
+
+
+def written(encoding: str, act: Any) -> str:
+    """Returns what is printed to a standard output of that encoding."""
+    raw = BytesIO()
+    raw.close = lambda: None  # type: ignore[method-assign] - click wraps it once more, and closes that
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stdout", TextIOWrapper(raw, encoding=encoding, write_through=True))
+        act()
+    return raw.getvalue().decode(encoding)
+
+
+def test_marks_are_plain_where_the_output_cannot_show_others() -> None:
+    assert written("ascii", lambda: say(sign(Mark.WRONG))) == "x\n"
+    assert written("utf-8", lambda: say(sign(Mark.WRONG))) == "✗\n"
+
+
+def test_what_the_output_cannot_show_is_escaped() -> None:
+    assert written("ascii", lambda: say("/home/zoë")) == "/home/zo\\xeb\n"
+
+
+def test_what_a_terminal_would_obey_is_escaped() -> None:
+    assert written("utf-8", lambda: say("a\x1b[31mb")) == "a\\x1b[31mb\n"
+
+
+def test_a_long_text_stays_beside_its_name_within_80_columns() -> None:
+    lines = written("utf-8", lambda: print_finding(Finding("name", Mark.GOOD, "word " * 40), 6)).splitlines()
+    assert len(lines) > 1
+    assert all(len(line) <= 80 for line in lines)
+    assert lines[1].startswith(" " * 12 + "word")
+
+
+def test_a_long_path_is_left_whole() -> None:
+    path = "/" + "long-name/" * 10
+    assert path in wrapped("  x  ", f"see {path}").split()
+
+
+def test_every_setting_is_shown_with_its_origin() -> None:
+    environ = {"MLFLOW_SYSMETRICS_FLUSH_TIMEOUT": "7"}
+    texts = settings_of(environ)
+    assert texts["flush_timeout"].text == "7 s (MLFLOW_SYSMETRICS_FLUSH_TIMEOUT=7)"
+    assert texts["send_interval"].text == "10 s (default)"
+
+
+def test_the_other_half_of_the_rhythm_is_mlflows() -> None:
+    found = settings_of({"MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "5"})["samples_before_logging"]
+    assert found.text == "1 (MLflow's default, as MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL is set)"
+    assert found.more["origin"] == "mlflow default"
+
+
+def test_a_bad_setting_comes_with_its_value_and_its_remedy() -> None:
+    found = settings_of({"MLFLOW_SYSMETRICS_TAGS": "maybe"})["tags"]
+    assert found.mark is Mark.WRONG
+    assert found.text == "'maybe' is ignored, using true: it is neither true nor false"
+    assert found.remedy == "correct or unset MLFLOW_SYSMETRICS_TAGS"
+
+
+@pytest.mark.parametrize("value", ["https://me:s3cret@host/spool", "x" * 99 + "://me:s3cret@host"])
+def test_a_secret_in_a_variable_is_not_shown(value: str) -> None:
+    environ = dict.fromkeys(
+        ("MLFLOW_SYSMETRICS_SPOOL_DIR", "MLFLOW_SYSMETRICS_SEND_INTERVAL", "MLFLOW_SYSMETRICS_GPUS"), value
+    )
+    assert "s3cret" not in json.dumps([one.document() for one in settings_of(environ).values()])
+
+
+def test_what_is_wrong_with_a_variable_is_not_logged_too(caplog: pytest.LogCaptureFixture) -> None:
+    settings_of({"MLFLOW_SYSMETRICS_TAGS": "maybe"})
+    assert caplog.text == ""
+
+
+def settings_of(environ: dict[str, str]) -> dict[str, Finding]:
+    """Returns the findings about settings, by name."""
+    settings, complaints = effective_settings.read(environ)
+    return {one.name: one for one in effective_settings.findings(settings, environ, complaints)}

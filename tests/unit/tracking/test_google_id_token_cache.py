@@ -1,0 +1,175 @@
+"""ID tokens are fetched once, again before they end, and by one thread at a time."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+
+import pytest
+
+from mlflow_sysmetrics.tracking.google_id_token_cache import IdTokens, NoIdToken, end_of
+
+HOUR = 3600.0
+NOON = 1_772_366_400.0
+SERVER = "https://mlflow.example"
+SOON = 30.0  # longest wait of a test for what comes at once on an idle machine
+
+
+def token_until(ends_at: float, name: str = "t") -> str:
+    parts = [{"alg": "none"}, {"exp": ends_at, "name": name}]
+    encoded = [base64.urlsafe_b64encode(json.dumps(one).encode()).decode().rstrip("=") for one in parts]
+    return ".".join([*encoded, "signature"])
+
+
+class Google:
+    """Hands out tokens that live an hour from a moment that tests move."""
+
+    def __init__(self) -> None:
+        self.now = NOON
+        self.asked: list[str] = []
+        self.failure: Exception | None = None
+        self.lifetime = HOUR
+
+    def clock(self) -> float:
+        return self.now
+
+    def fetch(self, audience: str) -> str:
+        self.asked.append(audience)
+        if self.failure is not None:
+            raise self.failure
+        return token_until(self.now + self.lifetime, f"{audience} {len(self.asked)}")
+
+
+@pytest.fixture
+def google() -> Google:
+    return Google()
+
+
+@pytest.fixture
+def tokens(google: Google) -> IdTokens:
+    return IdTokens(google.fetch, google.clock)
+
+
+def test_a_token_serves_for_most_of_its_life(google: Google, tokens: IdTokens) -> None:
+    first = tokens.token(SERVER)
+    google.now += 3300
+    assert tokens.token(SERVER) == first
+    assert google.asked == [SERVER]
+
+
+def test_a_token_is_fetched_again_before_it_ends(google: Google, tokens: IdTokens) -> None:
+    first = tokens.token(SERVER)
+    google.now += 3400
+    assert tokens.token(SERVER) != first
+    assert len(google.asked) == 2
+
+
+def test_every_audience_has_its_own_token(google: Google, tokens: IdTokens) -> None:
+    assert tokens.token(SERVER) != tokens.token("https://other.example")
+    assert google.asked == [SERVER, "https://other.example"]
+
+
+def test_while_a_token_is_good_a_refresh_that_fails_is_no_failure(google: Google, tokens: IdTokens) -> None:
+    first = tokens.token(SERVER)
+    google.now += 3400
+    google.failure = NoIdToken("the metadata server restarts")
+    assert tokens.token(SERVER) == first
+
+
+def test_a_token_that_has_ended_is_not_sent(google: Google, tokens: IdTokens) -> None:
+    tokens.token(SERVER)
+    google.now += HOUR
+    google.failure = NoIdToken("the metadata server restarts")
+    with pytest.raises(NoIdToken, match="the metadata server restarts"):
+        tokens.token(SERVER)
+
+
+def test_a_failure_is_told_again_without_another_try(google: Google, tokens: IdTokens) -> None:
+    google.failure = NoIdToken("nobody is logged in")
+    for _ in range(3):
+        with pytest.raises(NoIdToken, match="nobody is logged in"):
+            tokens.token(SERVER)
+    assert google.asked == [SERVER]
+
+
+def test_seconds_after_a_failure_it_is_tried_again(google: Google, tokens: IdTokens) -> None:
+    google.failure = NoIdToken("nobody is logged in")
+    with pytest.raises(NoIdToken):
+        tokens.token(SERVER)
+    google.now += 6
+    google.failure = None
+    assert tokens.token(SERVER)
+
+
+def test_a_token_that_has_ended_by_our_clock_is_used_for_a_while(google: Google, tokens: IdTokens) -> None:
+    google.lifetime = -HOUR  # this machine's clock is two hours ahead
+    first = tokens.token(SERVER)
+    google.now += 20
+    assert tokens.token(SERVER) == first
+    google.now += 20
+    assert tokens.token(SERVER) != first
+
+
+def test_threads_that_start_together_fetch_one_token(google: Google) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+
+    def fetch(audience: str) -> str:
+        entered.set()
+        go_on.wait(SOON)
+        return google.fetch(audience)
+
+    tokens = IdTokens(fetch, google.clock)
+    found: list[str] = []
+    threads = [threading.Thread(target=lambda: found.append(tokens.token(SERVER))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    assert entered.wait(SOON)
+    go_on.set()
+    for thread in threads:
+        thread.join(SOON)
+    assert len(found) == 8
+    assert len(set(found)) == 1
+    assert google.asked == [SERVER]
+
+
+def test_nobody_waits_for_a_refresh_while_the_token_is_good(google: Google) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+    go_on.set()
+
+    def fetch(audience: str) -> str:
+        entered.set()
+        go_on.wait(SOON)
+        return google.fetch(audience)
+
+    tokens = IdTokens(fetch, google.clock)
+    first = tokens.token(SERVER)
+    google.now += 3400
+    entered.clear()
+    go_on.clear()
+    refresher = threading.Thread(target=tokens.token, args=(SERVER,))
+    refresher.start()
+    assert entered.wait(SOON)
+    assert tokens.token(SERVER) == first  # would wait for the refresher without end
+    go_on.set()
+    refresher.join(SOON)
+
+
+def test_a_forked_child_does_not_wait_for_a_thread_of_its_parent(google: Google, tokens: IdTokens) -> None:
+    tokens._fetching.acquire()  # as a thread has it that the child does not have
+    tokens.after_fork()
+    assert tokens.token(SERVER)
+    assert google.asked == [SERVER]
+
+
+def test_the_end_of_a_token_is_read_from_it() -> None:
+    assert end_of(token_until(NOON)) == NOON
+
+
+@pytest.mark.parametrize("text", ["", "hunter2", "a.hunter2.b", "a.aHVudGVyMg.b", token_until(NOON)[:-12]])
+def test_what_is_no_token_is_neither_sent_nor_shown(google: Google, text: str) -> None:
+    tokens = IdTokens(lambda _: text, google.clock)
+    with pytest.raises(NoIdToken) as raised:
+        tokens.token(SERVER)
+    assert "hunter2" not in str(raised.value)
+    assert raised.value.__context__ is None
