@@ -16,7 +16,7 @@ __all__ = ["main"]
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="mlflow-sysmetrics")
 def main() -> None:
-    """Look after MLflow runs: before they start (check, doctor), and when they are gone (status, sync, reap)."""
+    """Look after MLflow runs: before they start (check, doctor) and after they died (status, sync, reap)."""
 
 
 for command in (status, sync, reap, check, doctor):

@@ -38,7 +38,21 @@ START_RUN = """
 ENDS: Mapping[str, tuple[str, int]] = {
     "end_run": (START_RUN + "    mlflow.end_run(); os._exit(0)", 0),
     "detach": (ATTACH + "    attachment.detach(); os._exit(0)", 0),
-    "flush": (ATTACH + "    mlflow_sysmetrics.flush(); os._exit(0)", 0),
+    "flush": (
+        ATTACH
+        + """
+    def emptied():
+        with open(mlflow_sysmetrics.status().journal, "rb") as journal:
+            text = journal.read()
+        return b'"run":' in text and b'"m":' not in text
+    # The journal is emptied down to the name of the run in two steps. A program that is killed between these
+    # leaves no name: then `reap` has to find the run on the server.
+    if mlflow_sysmetrics.flush():
+        eventually(emptied)
+    os._exit(0)
+    """,
+        0,
+    ),
     "exit": (ATTACH, 0),
     "exit inside a run": (START_RUN, 0),
     "sys.exit": (ATTACH + "    sys.exit(3)", 3),
