@@ -65,7 +65,7 @@ class Journal:
         self._header = (found and found.header) or Header(
             hostname(), os.getpid(), time.time_ns() // 1_000_000
         )
-        self._header_written = found is not None
+        self._claimed = self._header_written = found is not None
         self._runs: dict[int, Tally] = found.runs if found else {}
         self._numbers = itertools.count(max(self._runs, default=-1) + 1)
         self._monotonic = file.monotonic
@@ -120,9 +120,13 @@ class Journal:
         Raises:
             OSError: it cannot be read or written.
         """
-        found = journal_scan.contents(path)
         file = LineFile(path)
-        file.open()
+        file.open()  # first, so that whatever is written from here on is noticed
+        try:
+            found = journal_scan.contents(path)
+        except OSError:
+            file.close()
+            raise
         return cls(file, ownership, _NO_BOUND, found)
 
     @property
@@ -211,11 +215,11 @@ class Journal:
         """Empties the file, but for the runs that are still attached, if nothing in it waits.
 
         Returns:
-            Whether nothing waits.
+            Whether nothing waits. In one that was claimed and grew meanwhile something may: its owner lives.
         """
         with self._lock:
             runs = list(self._runs.values())
-            if any(run.settled < run.appended for run in runs):
+            if any(run.settled < run.appended for run in runs) or self._is_somebody_elses:
                 return False
             if self._file.size == self._cleared_size or self._closed or not self._file.truncate():
                 return True
@@ -285,18 +289,23 @@ class Journal:
         """Lets go of the journal.
 
         Args:
-            delete: deletes it; else the next process takes it over.
+            delete: deletes it, unless it was claimed and grew meanwhile; else the next process takes it over.
         """
         with self._lock:
             if self._closed:
                 return
             self._closed = True
+            delete = delete and not self._is_somebody_elses
             self._file.close()
             if delete:
                 with contextlib.suppress(OSError):
                     self.path.unlink(missing_ok=True)
                     compaction.remove_leftovers(self.path)
             self._ownership.let_go(delete=delete)
+
+    @property
+    def _is_somebody_elses(self) -> bool:
+        return self._claimed and self._file.has_gained()
 
     def _append(self, text: bytes, *runs: Tally) -> int | None:
         """Appends a line, after whatever the file does not say yet of itself and of these runs."""

@@ -35,6 +35,7 @@ class LineFile:
         failed: why the disk is not used any more; tried again after a minute.
         losses: how often it was found to be another file, or cut off, by somebody else: what it held may be
             gone, and offsets from before mean nothing.
+        gains: how often somebody else was found to have appended to it.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class LineFile:
         self.path = path
         self.failed: str | None = None
         self.monotonic = monotonic
-        self.size = self.losses = 0
+        self.size = self.losses = self.gains = 0
         self._before_again = before_again
         self._system_write = write
         self._retry_at = 0.0
@@ -116,6 +117,11 @@ class LineFile:
             return False
         self.size, self._torn = 0, False
         return True
+
+    def has_gained(self) -> bool:
+        """Tells whether somebody else has appended to it since it was opened."""
+        found = None if self._file is None else self._file.status()
+        return self.gains > 0 or (found is not None and found.st_size > self.size)
 
     def reader(self) -> BinaryIO:
         """Opens what it holds for reading, wherever somebody has moved it.
@@ -194,6 +200,7 @@ class LineFile:
         self._file, self._identity = file, file.identity
         self.size = 0
         self._measure(os.fstat(file.number).st_size)
+        self.gains = 0
 
     def _measure(self, size: int) -> None:
         """Takes note of a size that is not the one that we know."""
@@ -202,6 +209,7 @@ class LineFile:
             # Whoever wrote it may have died within a line.
             self._torn = self._file.last_byte() not in {b"", b"\n"}
         self.losses += size < self.size
+        self.gains += size > self.size
         self.size = size
 
     def _copy(self, deleted: OpenFile) -> OpenFile:

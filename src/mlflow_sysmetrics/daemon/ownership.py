@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 import os
 import re
@@ -22,6 +23,10 @@ _NAME = re.compile(r"(?P<host>.+)-(?P<pid>[0-9]{1,10})-[0-9a-f]{8}\.jsonl")
 _CHECK_SECONDS = (
     10.0  # a default window; a check is two system calls, and a lost lock is seldom asked for at once
 )
+
+
+# Those of this process, until it lets go of them: also one whose lock is lost.
+_held: set[Ownership] = set()
 
 
 def hostname() -> str:
@@ -49,6 +54,12 @@ def pid_of(journal: Path) -> int:
 def lock_path(journal: Path) -> Path:
     """Returns the path of the lock beside a journal."""
     return journal.with_suffix(LOCK_SUFFIX)
+
+
+def is_held_here(journal: Path) -> bool:
+    """Tells whether this process owns a journal, with its lock or without."""
+    # By the name, which no other journal has: a directory may be written in two ways.
+    return any(ownership.journal.name == journal.name for ownership in list(_held))
 
 
 class Ownership:
@@ -89,7 +100,9 @@ class Ownership:
         except (OSError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise JournalUnavailable(f"no lock in {journal.parent}: {reason}") from error
-        return cls(journal, lock)
+        ownership = cls(journal, lock)
+        _held.add(ownership)
+        return ownership
 
     def keep(self, now: float) -> bool:
         """Tells whether the journal is still ours, and takes a lock again that was lost; looks every 10 s.
@@ -101,11 +114,11 @@ class Ownership:
             now: seconds on a monotonic clock.
         """
         if now - self._checked_at >= _CHECK_SECONDS:
-            if self.lost is not None or not self._is_ours():
-                try:
+            try:
+                if self.lost is not None or not self._is_ours():
                     self.take_again()
-                except OSError as error:
-                    self.lost = error.strerror or str(error)
+            except OSError as error:
+                self.lost = error.strerror or str(error)
             self._checked_at = now
         return self.lost is None
 
@@ -115,7 +128,7 @@ class Ownership:
         Raises:
             OSError: it cannot be taken.
         """
-        self.let_go()
+        self._release(delete=False)
         self.journal.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             again = Ownership.take(self.journal)
@@ -123,6 +136,7 @@ class Ownership:
             raise OSError(None, str(error)) from error
         if again is None:
             raise OSError(None, "somebody else owns the journal now")
+        _held.discard(again)
         vars(self).update(vars(again))
 
     def let_go(self, *, delete: bool = False) -> None:
@@ -132,6 +146,10 @@ class Ownership:
             delete: deletes the lock's file too, after the journal: whoever gets the lock of a file that was
                 deleted in that moment finds no journal, and leaves.
         """
+        self._release(delete=delete)
+        _held.discard(self)
+
+    def _release(self, *, delete: bool) -> None:
         path = lock_path(self.journal)
         # Of one that was lost, the name may be somebody else's lock by now, and the descriptor's number
         # somebody else's file.
@@ -147,6 +165,7 @@ class Ownership:
 
     def forget_after_fork(self) -> None:
         """Closes a forked child's copy of the lock, which stays locked: it is the parent's."""
+        _held.discard(self)
         descriptor, self._descriptor = self._descriptor, None
         # filelock 4 has closed it already, in a fork handler of its own; older ones would unlock it when the
         # object is collected.
@@ -173,11 +192,11 @@ def _new_lock(path: Path) -> BaseFileLock:
 
     # Any thread may let go of what another has taken.
     wanted: dict[str, Any] = {"timeout": 0, "thread_local": False, "mode": _OWN_EYES_ONLY}
-    try:
-        # A lock that is the mere existence of a file would outlive its owner. Before 3.21 there was none.
-        return FileLock(path, fallback_to_soft=False, **wanted)
-    except TypeError:
-        return FileLock(path, **wanted)
+    # A lock that is the mere existence of a file would outlive its owner. Before 3.21 there was none, and
+    # what 3.13 refuses to make prints a traceback when it is collected.
+    if "fallback_to_soft" in inspect.signature(FileLock.__init__).parameters:
+        wanted["fallback_to_soft"] = False
+    return FileLock(path, **wanted)
 
 
 def _context(lock: BaseFileLock) -> Any:  # noqa: ANN401 - private to filelock
@@ -203,3 +222,13 @@ def _links(descriptor: int | None) -> int:
 def _delete(path: Path) -> None:
     with contextlib.suppress(OSError):
         path.unlink()
+
+
+def _forget_parents() -> None:
+    for ownership in list(_held):
+        ownership.forget_after_fork()
+
+
+# Of an orphan that is just being read nobody else knows, and only filelock 4 closes a forked child's copies.
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_forget_parents)

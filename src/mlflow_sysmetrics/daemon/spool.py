@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import TypeAlias
 
 from mlflow_sysmetrics.daemon.journal import Journal
-from mlflow_sysmetrics.daemon.ownership import Ownership, host_of, hostname, lock_path, pid_of
+from mlflow_sysmetrics.daemon.ownership import (
+    Ownership,
+    host_of,
+    hostname,
+    is_held_here,
+    lock_path,
+    pid_of,
+)
 from mlflow_sysmetrics.daemon.writer import stranger, writer_lives
 from mlflow_sysmetrics.errors import JournalUnavailable
 from mlflow_sysmetrics.settings import SPOOL_OFF, Settings
@@ -115,7 +122,8 @@ def _may_be_owned(path: Path) -> bool:
     """Tells whether a journal may have an owner although its lock could be taken."""
     if host_of(path) != hostname():
         return _silent_for(path) < _QUIET_SECONDS
-    return not lock_path(path).exists() and writer_lives(path, pid_of(path))
+    # Somebody may have deleted the lock's file, or closed the owner's descriptors: it takes the lock again.
+    return is_held_here(path) or writer_lives(path, pid_of(path))
 
 
 def _silent_for(path: Path) -> float:

@@ -1,7 +1,7 @@
 """The process that wrote a journal: whether it still lives, as far as its id and its age tell.
 
-That is the second best answer. The best is the lock beside the journal, which some people and programs that
-clean directories delete.
+The lock beside the journal alone does not tell: some people and programs that clean directories delete it,
+and whoever closes all descriptors of a process, to make a daemon of it, unlocks it.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from pathlib import Path
 from mlflow_sysmetrics.daemon.journal_lines import Header, lines, parse
 
 _MILLISECONDS = 1000
-# Start times are counted from the boot, whose own time moves when the clock is set. Who is taken for alive in
-# vain is only left alone until it ends.
-_TOLERANCE_SECONDS = 60.0
+# Start times are counted from the boot in hundredths of a second, and the boot's own time moves when the
+# clock is set. No more than a little: the first process of a container that is started again has its
+# predecessor's id and host name, and would be taken for it as long as it lives.
+_TOLERANCE_SECONDS = 2.0
 
 
 def writer_lives(journal: Path, pid: int) -> bool:
-    """Tells whether the process that began a journal on this machine is still there.
+    """Tells whether another process that began a journal on this machine is still there.
 
     Args:
         journal: its file.
@@ -31,9 +32,11 @@ def writer_lives(journal: Path, pid: int) -> bool:
     header = _header(journal)
     if header is not None:
         pid, began = header.pid, header.began / _MILLISECONDS
-    if pid <= 0:
+    # This process knows what it owns, see `ownership`: what else it began it has let go of, or was another
+    # program's until that called exec.
+    if pid <= 0 or pid == os.getpid():
         return False
-    import psutil  # noqa: PLC0415 - only where a lock is missing
+    import psutil  # noqa: PLC0415 - only where there are journals of others
 
     try:
         process = psutil.Process(pid)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlflow_sysmetrics.daemon.journal import Journal, scan, unsettled
+from mlflow_sysmetrics.daemon.journal_lines import dump_points
 from mlflow_sysmetrics.daemon.points import Point
 from mlflow_sysmetrics.daemon.spool import claim
 
@@ -259,6 +260,33 @@ def test_an_orphan_remembers_whose_it_was(tmp_path: Path) -> None:
     assert orphan is not None
     orphan.clear()
     assert orphan.path.read_text(encoding="utf-8") == header
+
+
+def test_an_orphan_that_its_owner_goes_on_writing_is_not_emptied(tmp_path: Path) -> None:
+    first = Journal.create(tmp_path, 1_000_000)
+    run = register(first)
+    points = fill(first, run, 6)
+    first.close(delete=False)
+    orphan = claim(first.path)
+    assert orphan is not None
+    later = dump_points(run, 6, 6000, {"key": 1.0})
+    with first.path.open("ab") as file:
+        file.write(later)
+    orphan.acknowledge(run, len(points))
+    assert not orphan.clear()
+    orphan.close(delete=True)
+    assert later in first.path.read_bytes()
+
+
+def test_an_orphan_that_its_owner_goes_on_writing_is_not_deleted(tmp_path: Path) -> None:
+    first = Journal.create(tmp_path, 1_000_000)
+    first.close(delete=False)
+    orphan = claim(first.path)
+    assert orphan is not None
+    with first.path.open("ab") as file:
+        file.write(dump_points(0, 0, 0, {"key": 1.0}))
+    orphan.close(delete=True)
+    assert first.path.exists()
 
 
 def test_closing_deletes_when_it_is_told_to(tmp_path: Path) -> None:

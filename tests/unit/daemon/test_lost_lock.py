@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -73,13 +74,38 @@ def test_one_that_ended_does_not(tmp_path: Path) -> None:
 
 
 def test_one_that_is_younger_than_the_journal_has_only_got_its_id(tmp_path: Path) -> None:
-    path = unlocked(tmp_path, os.getpid(), psutil.Process().create_time() - 100)
+    path = unlocked(tmp_path, os.getppid(), psutil.Process(os.getppid()).create_time() - 3)
+    assert not is_owned(path)
+    assert claims(path)
+
+
+def test_a_living_process_owns_its_journal_although_its_lock_can_be_taken(tmp_path: Path) -> None:
+    """Somebody has closed its descriptors; it takes the lock again at a later point."""
+    path = unlocked(tmp_path, os.getppid(), time.time())
+    lock_path(path).touch()
+    assert is_owned(path)
+    assert not claims(path)
+
+
+@needs_posix
+def test_this_process_owns_a_journal_whose_lock_somebody_closed(journal: Journal) -> None:
+    number = journal._ownership._descriptor
+    assert number is not None
+    with open(os.devnull) as theirs:  # noqa: PTH123 - no path of anybody's
+        os.dup2(theirs.fileno(), number)
+    assert is_owned(journal.path)
+    assert not claims(journal.path)
+    os.close(number)
+
+
+def test_this_process_does_not_own_what_it_has_let_go_of(tmp_path: Path) -> None:
+    path = unlocked(tmp_path, os.getpid(), time.time())
     assert not is_owned(path)
     assert claims(path)
 
 
 def test_where_the_first_line_is_torn_the_name_tells_who_wrote_it(tmp_path: Path) -> None:
-    path = unlocked(tmp_path, os.getpid(), 0)
+    path = unlocked(tmp_path, os.getppid(), 0)
     path.write_bytes(b'{"journal":1,"host"')
     assert is_owned(path)
 
@@ -121,6 +147,24 @@ def test_a_descriptor_that_somebody_closed_is_not_closed_again(
     assert Ownership.take(journal.path) is None
     os.close(number)
     os.close(theirs)
+
+
+def test_an_owner_that_may_not_look_at_its_lock_says_so(
+    journal: Journal, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = journal.register("run", "http://x", None)
+    clock.move(10)
+
+    def forbidden(_: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "exists", forbidden)
+        assert journal.append(run, 0, 0, POINT) is None
+    assert journal.failed == "Permission denied"
+    clock.move(10)
+    assert journal.append(run, 1, 0, POINT) is not None
+    assert journal.failed is None
 
 
 @needs_posix

@@ -9,11 +9,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mlflow_sysmetrics.daemon import spool
 from mlflow_sysmetrics.daemon.journal import Journal
+from mlflow_sysmetrics.daemon.ownership import Ownership
 from mlflow_sysmetrics.errors import JournalUnavailable
 from mlflow_sysmetrics.settings import Settings
 
@@ -65,6 +67,18 @@ for _ in range(10):
     assert os.wait()[1] == 0
 os.close(tell)
 print(len(os.read(result, 100)))
+"""
+
+
+READING = """
+import os
+import sys
+from pathlib import Path
+from mlflow_sysmetrics.daemon.ownership import Ownership
+ownership = Ownership.take(Path(sys.argv[1]))  # as the thread that reads an orphan has it
+if (child := os.fork()) == 0:
+    os._exit(ownership._descriptor is not None)
+print(os.waitpid(child, 0)[1])
 """
 
 
@@ -193,6 +207,39 @@ def test_of_ten_who_claim_at_once_one_gets_it(tmp_path: Path) -> None:
     found = subprocess.run(command, env=environ, text=True, capture_output=True, check=False)
     assert (found.stdout, found.stderr) == ("1\n", "")
     assert list(tmp_path.iterdir()) == []
+
+
+@needs_fork
+def test_a_forked_child_closes_the_lock_of_an_orphan_that_its_parent_reads(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", READING, str(tmp_path / "node-1-0123abcd.jsonl")]
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    found = subprocess.run(command, env=environ, text=True, capture_output=True, check=False)
+    assert (found.stdout, found.stderr) == ("0\n", "")
+
+
+def test_a_lock_is_made_at_once_by_a_filelock_that_has_no_other_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What 3.13 refused to make printed a traceback when it was collected."""
+    made: list[object] = []
+
+    class OldLock:
+        def __init__(self, *_: Any, **wanted: Any) -> None:
+            made.append(self)
+            if "fallback_to_soft" in wanted:
+                raise TypeError
+
+        def acquire(self, timeout: float) -> None:
+            assert timeout == 0
+
+        def release(self, *, force: bool) -> None:
+            assert force
+
+    monkeypatch.setattr("filelock.FileLock", OldLock)
+    ownership = Ownership.take(tmp_path / "node-1-0123abcd.jsonl")
+    assert ownership is not None
+    ownership.let_go()
+    assert len(made) == 1
 
 
 @needs_fork
