@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from textwrap import dedent
 
 import pytest
@@ -219,3 +223,17 @@ def test_a_changed_tracking_uri_moves_later_runs_only(
     assert store.keys(first) == HOST_METRICS
     assert Store(f"sqlite:///{tmp_path}/second.db").keys(second) == HOST_METRICS
     assert threads == [f"sysmetrics-{name}" for name in ("journal", "sampler", "sender-0", "sender-1")]
+
+
+def test_mlflow_is_imported_before_our_threads_begin(tmp_path: Path) -> None:
+    """Two threads that import it at once break each other's import: it may be that of the program."""
+    code = (
+        "import sys, mlflow_sysmetrics;"
+        f"mlflow_sysmetrics.attach('0' * 32, tracking_uri='sqlite:///{tmp_path}/none.db', started_at=0);"
+        "print('MlflowClient' in vars(sys.modules.get('mlflow.tracking', sys)))"
+    )
+    environ = {**os.environ, "MLFLOW_SYSMETRICS_SPOOL_DIR": "off", "MLFLOW_SYSMETRICS_FLUSH_TIMEOUT": "0"}
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.split() == ["True"]

@@ -14,13 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 from mlflow_sysmetrics.clock import Clock
+from mlflow_sysmetrics.daemon.disk_patience import PATIENCE_SECONDS, DiskPatience
 from mlflow_sysmetrics.thread import start_thread
 
 THREAD_NAME = "sysmetrics-journal"
-
-# A local disk under load answers within a fifth of a second, the longest pause that Linux has for a writer.
-# It is the sampler that waits so long, once until the disk has answered: a tick may be late, and is skipped.
-PATIENCE_SECONDS = 1.0
 
 Result = TypeVar("Result")
 
@@ -43,7 +40,7 @@ class JournalThread:
         clock: tells the time.
         beside: does them in a thread of its own; if not, or if no thread can be started, whoever brings a
             job does it himself.
-        patience_seconds: how long a job is waited for.
+        patience_seconds: how long jobs are waited for, all those of a tick together.
     """
 
     def __init__(
@@ -51,7 +48,7 @@ class JournalThread:
     ) -> None:
         self._clock = clock
         self._beside = beside
-        self._patience = patience_seconds
+        self._patience = DiskPatience(clock, patience_seconds)
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._question: _Question | None = None
@@ -72,12 +69,17 @@ class JournalThread:
     @property
     def is_stuck(self) -> bool:
         """Whether the job under way takes longer than anybody waits."""
-        return self.silent_seconds >= self._patience
+        return self.silent_seconds >= self._patience.seconds
+
+    @property
+    def slow_seconds(self) -> float:
+        """For how long the disk has answered, but so late that not all points can wait for it; 0 if not."""
+        return self._patience.slow_seconds
 
     @property
     def takes_questions(self) -> bool:
-        """Whether the next question is asked at all; if not, the last one has not been answered yet."""
-        return self._question is None and not self.is_stuck
+        """Whether the next question is asked at all; if not, the disk owes an answer or was too slow."""
+        return self._question is None and not self.is_stuck and not self._patience.is_used_up
 
     def ask(self, job: Callable[[], Result]) -> Result | None:
         """Has a job done, and waits for it. For one thread, the sampler's.
@@ -91,10 +93,13 @@ class JournalThread:
         if not self.takes_questions:
             return None
         question = _Question(job)
+        began = self._clock.monotonic()
         with self._changed:
             self._question = question
             self._changed.notify()
-        return cast("Result", question.answer) if question.answered.wait(self._patience) else None
+        answered = question.answered.wait(self._patience.left)
+        self._patience.waited(began)
+        return cast("Result", question.answer) if answered else None
 
     def later(self, key: Hashable, job: Callable[[], object]) -> None:
         """Has a job done without waiting for it.

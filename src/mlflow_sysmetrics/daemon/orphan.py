@@ -20,6 +20,8 @@ _SEND_INTERVAL_SECONDS = 10.0  # only after a failure: a backlog goes out batch 
 # after that is nobody's any more.
 _KEPT_SECONDS = 30 * 86400
 
+_MANY_FAILURES = 3  # by then, some ten seconds, a server has had its chance to be only busy
+
 _logger = logging.getLogger("mlflow_sysmetrics")
 
 
@@ -73,6 +75,12 @@ class Orphan:
         return all(outbox.empty or outbox.set_aside is not None for outbox in self._outboxes)
 
     @property
+    def fails(self) -> bool:
+        """Whether all that waits has failed again and again."""
+        waiting = [box for box in self._outboxes if not box.empty and box.set_aside is None]
+        return bool(waiting) and all(box.failures >= _MANY_FAILURES for box in waiting)
+
+    @property
     def waiting(self) -> int:
         """How many points wait."""
         return sum(outbox.waiting for outbox in self._outboxes)
@@ -83,6 +91,11 @@ class Orphan:
         for outbox, uri in self._outboxes.items():
             found.setdefault(uri, []).append(outbox)
         return found
+
+    def give_way(self) -> None:
+        """Has it done with the next failure, so that others get its place."""
+        for outbox in self._outboxes:
+            outbox.last_try = True
 
     def give_up(self, outboxes: Iterable[Outbox]) -> int:
         """Gives up what some of its runs are owed, and returns how many points that were."""
@@ -163,7 +176,8 @@ class _OrphanRun(RunBacking):
     def acknowledge(self, settled: int) -> None:
         """Says that all points below an index are delivered or given up."""
         super().acknowledge(settled)
-        if settled > self._told or self._outbox.empty or self._outbox.set_aside is not None:
+        box = self._outbox
+        if settled > self._told or box.empty or box.set_aside or box.failures >= _MANY_FAILURES:
             self._tell(settled - self._told)
             self._told = settled
 

@@ -155,8 +155,9 @@ class Outcomes:
         self.replayed.last_error = reason
         self.replayed.pending -= outbox.waiting
         self._turns.remove(outbox)
-        message = f"{self._server} does not take what run {outbox.run_id} is owed ({reason}); keeping it."
-        self._say(outbox, logging.INFO, message)
+        if not outbox.failures:  # else it is said already
+            message = f"{self._server} does not take what run {outbox.run_id} is owed ({reason}); keeping it."
+            self._say(outbox, logging.INFO, message)
 
     def _give_up(self, outbox: Outbox, reason: str) -> None:
         held, lost = outbox.held, outbox.give_up()

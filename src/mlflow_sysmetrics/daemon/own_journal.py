@@ -80,9 +80,12 @@ class OwnJournal:
 
     @property
     def silence(self) -> str | None:
-        """For how long the disk has not answered; None where that is not worth a word."""
+        """For how long the disk has not answered, or not in time; None where that is not worth a word."""
         seconds = self._thread.silent_seconds
-        return f"the disk has not answered for {seconds:.0f} s" if seconds >= _SILENCE_SECONDS else None
+        if seconds >= _SILENCE_SECONDS:
+            return f"the disk has not answered for {seconds:.0f} s"
+        seconds = self._thread.slow_seconds
+        return f"the disk has been too slow for {seconds:.0f} s" if seconds >= _SILENCE_SECONDS else None
 
     @property
     def is_full(self) -> bool:

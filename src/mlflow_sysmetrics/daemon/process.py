@@ -12,7 +12,7 @@ from types import TracebackType
 
 from mlflow_sysmetrics.daemon.daemon import Daemon, Status
 from mlflow_sysmetrics.daemon.feed import Feed
-from mlflow_sysmetrics.daemon.sink import current_tracking_uri
+from mlflow_sysmetrics.daemon.sink import current_tracking_uri, import_mlflow
 from mlflow_sysmetrics.settings import Settings
 
 _lock = threading.RLock()  # a signal handler may come back in
@@ -100,6 +100,7 @@ def attach(
     chosen = Settings.from_environ(node_id=node_id) if settings is None else settings
     if settings is not None and node_id is not None:
         chosen = replace(settings, node_id=node_id)
+    import_mlflow()
     uri = str(tracking_uri or current_tracking_uri())
     with _lock:
         if _daemon is None:

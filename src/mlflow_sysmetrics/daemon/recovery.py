@@ -25,6 +25,7 @@ from mlflow_sysmetrics.daemon.outbox import Outbox
 from mlflow_sysmetrics.daemon.sender import Sender
 from mlflow_sysmetrics.daemon.sink import Sink
 from mlflow_sysmetrics.daemon.spool import claim, journals
+from mlflow_sysmetrics.daemon.stores import MissingStores
 from mlflow_sysmetrics.daemon.trust import is_trusted
 from mlflow_sysmetrics.thread import start_thread
 from mlflow_sysmetrics.tracking_uris import redacted, with_secrets
@@ -32,7 +33,7 @@ from mlflow_sysmetrics.tracking_uris import redacted, with_secrets
 THREAD_NAME = "sysmetrics-recovery"
 
 # Each orphan is two open files of somebody else's process. A server that is away keeps its orphans in hand,
-# and must leave room for those of others.
+# and must leave room for those of others; where many are away, those that wait get their turn, too.
 _MOST_IN_HAND = 16
 _MOST_PER_SERVER = 4
 # Orphans that only wait for `reap` cost a request each to see whether they still must.
@@ -160,6 +161,8 @@ class Recovery:
         self._settled = threading.Event()
         self._in_hand: list[Orphan] = []
         self._servers: dict[Path, set[str]] = {}
+        self._gives_way: dict[Orphan, Path] = {}
+        self._missing = MissingStores()
         self._questions = _MOST_QUESTIONS
 
     def start(self) -> None:
@@ -189,11 +192,12 @@ class Recovery:
         random.SystemRandom().shuffle(waiting)
         while waiting or self._in_hand:
             waiting = [path for path in waiting if not self._take(path)]
-            self._let_go_of_done()
+            waiting += self._let_go_of_done()
             if self._in_hand:
+                self._make_way(len(waiting))
                 self._settled.wait()
                 self._settled.clear()
-                self._let_go_of_done()
+                waiting += self._let_go_of_done()
 
     def _take(self, path: Path) -> bool:
         """Takes an orphan over; returns whether it needs no more thought."""
@@ -210,7 +214,11 @@ class Recovery:
             return False
         self._in_hand.append(orphan)
         for uri, owed in outboxes.items():
+            missing = self._missing.reason(uri)
             for outbox in owed:
+                if missing is not None:  # no thread need wait for it, nor any other orphan
+                    outbox.set_aside = missing
+                    continue
                 # Never given up untried: the machine may have been off for the month.
                 outbox.last_try = orphan.expired
                 self._adopt(uri, outbox)
@@ -220,10 +228,25 @@ class Recovery:
         counts = [sum(one in orphan.servers for orphan in self._in_hand) for one in servers]
         return len(self._in_hand) >= _MOST_IN_HAND or max(counts, default=0) >= _MOST_PER_SERVER
 
-    def _let_go_of_done(self) -> None:
+    def _make_way(self, waiting: int) -> None:
+        """Has orphans that fail give their places to those that wait for one; they come back after them."""
+        if len(self._in_hand) < _MOST_IN_HAND:
+            return
+        failing = [orphan for orphan in self._in_hand if orphan.fails and orphan not in self._gives_way]
+        for orphan in failing[: max(waiting - len(self._gives_way), 0)]:
+            self._gives_way[orphan] = orphan.journal.path
+            orphan.give_way()
+
+    def _let_go_of_done(self) -> list[Path]:
+        """Lets go of what is dealt with; returns what is to be tried again after all others."""
+        later = []
         done = [orphan for orphan in self._in_hand if orphan.done]
         for orphan in done:
             if orphan.expired:
                 orphan.give_up(orphan.set_aside)
             self._questions -= orphan.let_go(self._open_sink, self._known_uris(), self._questions)
             self._in_hand.remove(orphan)
+            path = self._gives_way.pop(orphan, None)
+            if path is not None:
+                later.append(path)
+        return later

@@ -70,9 +70,10 @@ class OwnRun:
 
     def acknowledge(self, settled: int) -> None:
         """Says that all points below an index are delivered or given up."""
-        if self._asked and settled > self._settled:
-            self._settled = settled
-            self._own.later(("settled", self), partial(self._acknowledge, settled))
+        if settled > self._settled:
+            self._settled = settled  # also for a journal that is made later, which must not wait for these
+            if self._asked:
+                self._own.later(("settled", self), partial(self._acknowledge, settled))
 
     def read(self, since: int, place: int, most: int) -> tuple[list[tuple[int, Point]], int]:
         """Returns points from an index on, with their indices, and the place to go on from.
@@ -94,6 +95,7 @@ class OwnRun:
             if journal is None:
                 return None
             self._run = RunBacking(journal, self._own.register(journal, *self._description))
+            self._run.acknowledge(self._settled)
         return self._run.append(index, points)
 
     def _acknowledge(self, settled: int) -> None:

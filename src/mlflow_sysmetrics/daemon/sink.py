@@ -74,6 +74,17 @@ class Sink(Protocol):
         """
 
 
+def import_mlflow() -> None:
+    """Imports all of MLflow that our threads use. For a program's own thread.
+
+    MLflow's modules import each other in a circle. Where two threads begin at different ends of it, Python
+    breaks the deadlock by giving one of them a module that is half made: its import fails, and a program's
+    own `import mlflow` may be that one.
+    """
+    import mlflow.store.tracking.rest_store  # noqa: PLC0415 - importing us must not import MLflow
+    import mlflow.tracking  # noqa: F401, PLC0415 - as above
+
+
 def current_tracking_uri() -> str:
     """Returns the tracking URI that is in force now."""
     from mlflow.tracking import get_tracking_uri  # noqa: PLC0415 - importing us must not import MLflow

@@ -27,15 +27,19 @@ LONGEST = 30.0  # of what is waited for and comes at once, on a machine that is 
 
 
 class Disk:
-    """Answers while `answers` is set."""
+    """Answers while `answers` is set, and late by its clock where it has one."""
 
     def __init__(self) -> None:
         self.answers = threading.Event()
         self.answers.set()
         self.asked = 0
+        self.late_seconds = 0.0
+        self.clock: FakeClock | None = None
 
     def write(self, descriptor: int, text: bytes) -> int:
         self.asked += 1
+        if self.clock is not None:
+            self.clock.move(self.late_seconds)
         assert self.answers.wait(LONGEST)
         return os.write(descriptor, text)
 
@@ -78,7 +82,7 @@ class Process:
     def stick(self, disk: Disk) -> None:
         """Has the disk stop answering, and the sampler find that out."""
         disk.answers.clear()
-        self.thread._patience = 0.05
+        self.thread._patience.seconds = 0.05
         self.emit()
 
     @property
@@ -120,7 +124,7 @@ def test_a_disk_that_does_not_answer_leaves_points_in_memory_only(process: Proce
 def test_a_disk_that_is_known_to_be_stuck_is_not_asked_again(process: Process, disk: Disk) -> None:
     process.stick(disk)
     asked = disk.asked
-    process.thread._patience = LONGEST  # whoever waited now would wait for long
+    process.thread._patience.seconds = LONGEST  # whoever waited now would wait for long
     process.emit()
     assert disk.asked == asked
     assert process.feed.outbox.waiting == 3
@@ -151,7 +155,7 @@ def test_points_are_saved_again_when_the_disk_answers_and_what_was_delivered_is_
     process.clock.move(60)
     process.send()
     disk.answers.set()
-    process.thread._patience = LONGEST
+    process.thread._patience.seconds = LONGEST
     process.await_written()
     process.sink.down = True
     process.emit()
@@ -247,3 +251,40 @@ def test_a_program_that_may_start_no_thread_writes_by_itself(monkeypatch: pytest
 
     monkeypatch.setattr("mlflow_sysmetrics.daemon.journal_thread.start_thread", fail)
     assert JournalThread(FakeClock()).ask(lambda: 1) == 1
+
+
+def test_points_of_a_tick_that_has_waited_enough_wait_in_memory(process: Process, disk: Disk) -> None:
+    disk.late_seconds = 0.6
+    process.thread._patience.seconds = 1.0
+    disk.clock = process.clock
+    feeds = [process.new_feed(str(number)) for number in range(5)]
+    for feed in feeds:
+        feed.emit([Value("level", Kind.GAUGE, 1.0)], process.clock.wall())
+    assert [feed.outbox.unsaved for feed in feeds] == [0, 0, 1, 1, 1]
+
+
+def test_a_disk_that_is_too_slow_again_and_again_is_said_once(
+    process: Process, disk: Disk, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk.clock, disk.late_seconds = process.clock, 1.5
+    process.thread._patience.seconds = 1.0
+    for _ in range(5):
+        process.emit()
+        process.send()
+        process.await_written()
+    assert ["the disk has been too slow for" in record.message for record in caplog.records] == [True]
+
+
+def test_a_journal_that_is_made_late_does_not_wait_for_what_was_delivered_before(
+    tmp_path: Path, disk: Disk
+) -> None:
+    process = Process(tmp_path / "a file", disk)
+    (tmp_path / "a file").touch()
+    process.emit()
+    process.clock.move(60)
+    process.send()
+    assert len(process.sink.points("run")) == 1
+    (tmp_path / "a file").unlink()
+    process.sink.down = True
+    process.emit()
+    assert [(run.settled, run.appended) for run in scan(process.path)] == [(1, 2)]

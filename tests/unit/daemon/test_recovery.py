@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import random
+import threading
 from pathlib import Path
 
 import pytest
 from household import URI, Household, die, let_a_month_pass, replayed
 
 from fakes import STARTED_AT, FakeSink
+from mlflow_sysmetrics.daemon import stores
 from mlflow_sysmetrics.daemon.journal import Journal, scan
 from mlflow_sysmetrics.daemon.recovery import Recovery, Replayed, replay
 from mlflow_sysmetrics.daemon.spool import claim, journals
 from mlflow_sysmetrics.errors import RunDeleted
+from watching import LONG_SECONDS
 
 
 def test_an_orphan_is_delivered_with_its_timestamps_and_steps_and_deleted(tmp_path: Path) -> None:
@@ -192,3 +196,53 @@ def test_a_training_that_has_seeded_its_random_numbers_gets_them_all(tmp_path: P
     Recovery(lambda: tmp_path / "nine", lambda *_: None, lambda _: FakeSink(), list).run()
     assert not list((tmp_path / "nine").iterdir())
     assert random.getstate() == before
+
+
+def test_stores_that_were_deleted_take_no_place_and_no_sender(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "mlflow_sysmetrics")
+    for number in range(20):
+        die(tmp_path, uri=f"sqlite:///{tmp_path}/gone/{number}.db")
+    die(tmp_path)
+    household = Household(tmp_path)
+    household.recover()
+    assert list(household.senders) == [URI]
+    assert len(journals(tmp_path)) == 20
+    assert ["does not exist" in record.message for record in caplog.records] == [True]
+
+
+def test_a_store_on_a_disk_that_does_not_answer_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr(stores, "check_store", lambda _: answers.wait(LONG_SECONDS))
+    monkeypatch.setattr(stores, "_PATIENCE_SECONDS", 0.05)
+    for number in range(20):
+        die(tmp_path, uri=f"sqlite:////away/{number}.db")
+    household = Household(tmp_path)
+    household.recover()
+    answers.set()
+    assert not household.senders
+    assert len(journals(tmp_path)) == 20
+
+
+def test_many_servers_that_are_away_give_way_to_those_that_answer(tmp_path: Path) -> None:
+    household = Household(tmp_path)
+    away = [f"http://away-{number}" for number in range(40)]
+    good = [f"http://good-{number}" for number in range(5)]
+    household.sinks = {uri: FakeSink(down=uri in away) for uri in away + good}
+    for uri in away + good:
+        die(tmp_path, uri=uri)
+    household.thread.start()
+
+    def delivered(uris: list[str]) -> bool:
+        household.clock.move(10)
+        return all(household.sinks[uri].points("run_0") for uri in uris)
+
+    household.deliver_until(lambda: delivered(good))
+    for sink in household.sinks.values():
+        sink.down = False
+    household.deliver_until(lambda: delivered(away) and not household.thread.is_alive())
+    assert not list(tmp_path.iterdir())
+    assert all(len(sink.points("run_0")) == 30 for sink in household.sinks.values())
