@@ -91,6 +91,17 @@ def fault_of_answer(
     )
 
 
+def fault_of_shape(text: str, tracking_uri: str = "") -> Fault:
+    """Returns what is wrong with a success in JSON that is not what MLflow answers.
+
+    Args:
+        text: the body.
+        tracking_uri: what must not appear in full.
+    """
+    reason = f"HTTP {_OK}, and not what MLflow answers: {text}"
+    return Fault(_one_line(cleaned(reason, tracking_uri)), Cause.NOT_MLFLOW, status_code=_OK)
+
+
 def fault_of_error(error: BaseException, tracking_uri: str = "", *, seconds: float = 0.0) -> Fault:
     """Returns what an exception means that came in place of an answer.
 
