@@ -14,12 +14,11 @@ from mlflow_sysmetrics.tracking import mlflow_state
 from mlflow_sysmetrics.tracking.client_store import ClientStore
 from mlflow_sysmetrics.tracking.faults import Cause, Fault
 from mlflow_sysmetrics.tracking.mechanisms import mechanism
-from mlflow_sysmetrics.tracking.mlflow_client import load
+from mlflow_sysmetrics.tracking.mlflow_client import is_remote, load
 from mlflow_sysmetrics.tracking.remedies import remedy
 from mlflow_sysmetrics.tracking.rest_store import RestStore
 from mlflow_sysmetrics.tracking.stores import Store
 from mlflow_sysmetrics.tracking.uri_check import problem_with
-from mlflow_sysmetrics.tracking.verification import is_remote
 from mlflow_sysmetrics.tracking_uris import redacted
 
 # A server that has work to do answers within this; one that starts cold is not up, which is what is asked.

@@ -13,7 +13,9 @@ from mlflow_sysmetrics.errors import SysMetricsError
 from mlflow_sysmetrics.retry_after import seconds_from
 from mlflow_sysmetrics.tracking.bounded import TookTooLong
 from mlflow_sysmetrics.tracking.faults import Cause, Fault
+from mlflow_sysmetrics.tracking.google_id_token_cache import NoIdToken
 from mlflow_sysmetrics.tracking.secrets import cleaned
+from mlflow_sysmetrics.tracking_uris import origin, redacted
 
 _LONGEST_REASON = 300
 _OK = 200
@@ -36,7 +38,9 @@ _CODES = {
 }
 # What exceptions say, by the libraries that raise them. The first that fits counts.
 _SAYS = (
-    (r"password authentication failed|access denied for user|no pg_hba\.conf entry", Cause.UNAUTHENTICATED),
+    (r"authentication failed for user|access denied for user|no pg_hba\.conf entry", Cause.UNAUTHENTICATED),
+    (r"role \S+ (does not exist|is not permitted)|no password supplied", Cause.UNAUTHENTICATED),
+    (r"databricks (credential )?configuration|default credentials", Cause.UNAUTHENTICATED),
     (r"out-of-date database schema|can't locate revision|upgrade your database", Cause.OLD_DATABASE),
     (r"database is locked|starting up|shutting down|too many (clients|connections)", Cause.DOWN),
     (r"database \S+ does not exist|unknown database|unable to open database file", Cause.BAD_DATABASE),
@@ -54,7 +58,10 @@ _BAD_URI_CLASSES = frozenset(
     }
     | {"UnsupportedModelRegistryStoreURIException", "UnicodeError", "InvalidProxyURL"}
 )
-_NO_CREDENTIALS_CLASSES = frozenset({"DefaultCredentialsError", "NoCredentialsError", "RefreshError"})
+_NO_CREDENTIALS_CLASSES = frozenset(
+    # The last one is of MLflow 2.8 on Databricks.
+    {"DefaultCredentialsError", "NoCredentialsError", "RefreshError", "InvalidConfigurationError"}
+)
 
 
 def fault_of_answer(
@@ -91,6 +98,17 @@ def fault_of_answer(
     )
 
 
+def fault_of_shape(text: str, tracking_uri: str = "") -> Fault:
+    """Returns what is wrong with a success in JSON that is not what MLflow answers.
+
+    Args:
+        text: the body.
+        tracking_uri: what must not appear in full.
+    """
+    reason = f"HTTP {_OK}, and not what MLflow answers: {text}"
+    return Fault(_one_line(cleaned(reason, tracking_uri)), Cause.NOT_MLFLOW, status_code=_OK)
+
+
 def fault_of_error(error: BaseException, tracking_uri: str = "", *, seconds: float = 0.0) -> Fault:
     """Returns what an exception means that came in place of an answer.
 
@@ -106,7 +124,25 @@ def fault_of_error(error: BaseException, tracking_uri: str = "", *, seconds: flo
     chain = list(_chain(error))
     code = next((found for one in chain if isinstance(found := getattr(one, "error_code", None), str)), None)
     said = str(error) if code in _CODES else _said(chain[-1])
-    return Fault(_one_line(cleaned(said, tracking_uri)), _cause_of_error(chain, code))
+    said += _where_else(chain, tracking_uri)
+    without_token = next((one for one in chain if isinstance(one, NoIdToken)), None)
+    if without_token is not None:
+        said = without_token.reason
+    return Fault(
+        _one_line(cleaned(said, tracking_uri)),
+        _cause_of_error(chain, code),
+        remedy=None if without_token is None else without_token.remedy,
+    )
+
+
+def _where_else(chain: list[BaseException], tracking_uri: str) -> str:
+    """Returns " (redirected to ...)" where the request that failed was not to the server that was asked."""
+    asked = origin(tracking_uri)
+    if asked is None or asked[0] not in {"http", "https"}:
+        return ""
+    urls = (getattr(getattr(one, "request", None), "url", None) for one in chain)  # as requests tells it
+    at = next((url for url in urls if isinstance(url, str)), None)
+    return "" if at is None or origin(at) in {None, asked} else f" (redirected to {redacted(at)})"
 
 
 def _said(error: BaseException) -> str:

@@ -21,7 +21,17 @@ _FAILURE_SECONDS = 5.0
 
 
 class NoIdToken(Unavailable):
-    """There is no ID token: says where it was looked for, and what to do. Has no token in it."""
+    """There is no ID token: says where it was looked for, and what to do. Has no token in it.
+
+    Attributes:
+        reason: where it was looked for, and what came back.
+        remedy: what to do, as a sentence; None where that is not known.
+    """
+
+    def __init__(self, reason: str, remedy: str | None = None) -> None:
+        super().__init__(reason if remedy is None else f"{reason}. {remedy}")
+        self.reason = reason
+        self.remedy = remedy
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +57,7 @@ class IdTokens:
         self._fetch = fetch
         self._clock = clock
         self._kept: dict[str, _Kept] = {}
-        self._failed: dict[str, tuple[str, float]] = {}
+        self._failed: dict[str, tuple[str, str | None, float]] = {}
         self._fetching = threading.Lock()
 
     def token(self, audience: str) -> str:
@@ -80,14 +90,14 @@ class IdTokens:
         now = self._clock()
         if kept is not None and now < kept.refresh_at:
             return kept.text
-        reason, failed_at = self._failed.get(audience, ("", 0.0))
+        reason, remedy, failed_at = self._failed.get(audience, ("", None, 0.0))
         if reason and 0 <= now - failed_at < _FAILURE_SECONDS:
-            raise NoIdToken(reason)
+            raise NoIdToken(reason, remedy)
         try:
             text = self._fetch(audience)
             ends_at = end_of(text)
         except NoIdToken as error:
-            self._failed[audience] = str(error), self._clock()
+            self._failed[audience] = error.reason, error.remedy, self._clock()
             raise
         self._failed.pop(audience, None)
         refresh_at = max(ends_at - REFRESH_SECONDS, self._clock() + _SHORTEST_USE_SECONDS)

@@ -25,7 +25,7 @@ _LONGEST_REASON = 300  # the address of a metadata server takes half of it
 
 _REMEDY = (
     "On Google Cloud, run as a service account; elsewhere set GOOGLE_APPLICATION_CREDENTIALS to the key file "
-    "of a service account, or on a laptop run: gcloud auth login"
+    "of a service account, or on a laptop run: gcloud auth login."
 )
 
 
@@ -45,7 +45,7 @@ def fetch_id_token(audience: str) -> str:
         without_gcloud = str(error)
     # Outside of the handler: the errors behind those reasons may quote what Google answered.
     reasons = f"google-auth: {without_google_auth}; gcloud: {without_gcloud}"
-    raise NoIdToken(f"There is no Google ID token for {audience} ({reasons}). {_REMEDY}")
+    raise NoIdToken(f"There is no Google ID token for {audience} ({reasons})", _REMEDY)
 
 
 def from_google_auth(audience: str) -> str:

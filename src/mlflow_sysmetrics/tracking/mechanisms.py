@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import urlsplit
 
 from mlflow_sysmetrics.tracking import mlflow_client
@@ -20,10 +21,21 @@ def mechanism(tracking_uri: str) -> str:
         return "credentials that cannot be named"
 
 
-def _mechanism(tracking_uri: str) -> str:  # noqa: PLR0911 - one for each mechanism, in MLflow's order
+def _mechanism(tracking_uri: str) -> str:
     if urlsplit(tracking_uri).username:
         return "the user and password of the tracking URI"
-    creds = mlflow_client.host_creds(tracking_uri)
+    if not mlflow_client.is_remote(tracking_uri):
+        return "no credentials"  # those of a database stand in its URI
+    try:
+        creds = mlflow_client.host_creds(tracking_uri)
+    except Exception:
+        if mlflow_client.is_databricks(tracking_uri):
+            return "no credentials: none for Databricks were found"
+        raise
+    return _named(creds)
+
+
+def _named(creds: Any) -> str:  # noqa: ANN401, PLR0911 - MLflow's; one for each mechanism, in MLflow's order
     if getattr(creds, "use_databricks_sdk", False):
         return "what the Databricks SDK found (DATABRICKS_* or ~/.databrickscfg)"
     if getattr(creds, "aws_sigv4", False):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mlflow_sysmetrics.tracking import mlflow_state
 from mlflow_sysmetrics.tracking.bounded import bounded
 from mlflow_sysmetrics.tracking.classification import fault_of_error
 
@@ -119,7 +120,10 @@ def _read(response: Any, ends: float) -> str:  # noqa: ANN401 - of requests
 
 
 def host_creds(tracking_uri: str) -> Any:  # noqa: ANN401 - MLflow's
-    """Returns the host and credentials that MLflow would use now, read anew."""
+    """Returns the host and credentials that MLflow would use now, read anew.
+
+    Only for what `is_remote`: a database would be opened, which MLflow tries for a minute and a half.
+    """
     return open_client(tracking_uri)._tracking_client.store.get_host_creds()  # noqa: SLF001 - as the sink does
 
 
@@ -139,6 +143,17 @@ def load(tracking_uri: str) -> None:
     if is_database(tracking_uri):
         import mlflow.store.db.utils  # noqa: PLC0415 - as above
         import mlflow.store.tracking.sqlalchemy_store  # noqa: F401, PLC0415 - as above
+
+
+def is_remote(tracking_uri: str) -> bool:
+    """Returns False for a database or a directory, which asking how it is spoken to would open."""
+    scheme = mlflow_state.scheme_of(tracking_uri)
+    return scheme not in {"", "file", "sqlite", "postgresql", "mysql", "mssql"}
+
+
+def is_databricks(tracking_uri: str) -> bool:
+    """Returns whether a tracking URI is of Databricks, which the environment or a profile tells more of."""
+    return tracking_uri.partition(":")[0] == "databricks"
 
 
 def is_database(tracking_uri: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mlflow_sysmetrics.tracking.faults import Cause, Fault
+from mlflow_sysmetrics.tracking.mlflow_client import is_databricks
 from mlflow_sysmetrics.tracking_uris import redacted
 
 _ALLOWED_HOSTS = (
@@ -16,6 +17,14 @@ _DRIVERS = (
     ("MySQLdb", "mysqlclient"),
     ("pymysql", "pymysql"),
     ("pyodbc", "pyodbc"),
+)
+_HOW_TO_SIGN_IN = (
+    "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, or "
+    "MLFLOW_TRACKING_AUTH to what the server expects (google-id-token for Google Cloud Run)"
+)
+_DATABRICKS = (
+    "Set DATABRICKS_HOST and DATABRICKS_TOKEN, or run `databricks configure`; for another profile of "
+    "~/.databrickscfg than the default one the tracking URI is databricks://profile."
 )
 _DATABASES = frozenset({"sqlite", "postgresql", "postgres", "mysql", "mssql"})
 _REMEDIES = {
@@ -63,19 +72,9 @@ def remedy(fault: Fault, tracking_uri: str, mechanism: str = "no credentials") -
     if fault.cause is Cause.DOWN:
         return _when_down(shown)
     if fault.cause is Cause.UNAUTHENTICATED:
-        return (
-            f"This program sent {mechanism}. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
-            "MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_AUTH to what the server expects, and check "
-            "that they have "
-            "not expired."
-            if not _is_database(tracking_uri)
-            else "Check user and password in the tracking URI."
-        )
+        return _when_unknown(tracking_uri, mechanism)
     if fault.cause is Cause.FORBIDDEN:
-        return (
-            f"This program sent {mechanism}. Ask for permission to edit this experiment, or use another "
-            "account; a gateway or firewall in front of the server may refuse as well."
-        )
+        return _when_forbidden(tracking_uri, mechanism)
     if fault.cause is Cause.TLS:
         return _about_tls(fault, shown)
     if fault.cause is Cause.NO_DRIVER:
@@ -83,7 +82,39 @@ def remedy(fault: Fault, tracking_uri: str, mechanism: str = "no credentials") -
     return _REMEDIES[fault.cause]
 
 
+def _when_unknown(tracking_uri: str, mechanism: str) -> str:
+    if _is_database(tracking_uri):
+        return (
+            "Check user and password in the tracking URI; where it names no user, the database takes the "
+            "one that this program runs as."
+        )
+    sign_in = _DATABRICKS if is_databricks(tracking_uri) else f"{_HOW_TO_SIGN_IN}."
+    expired = "" if _sent_nothing(mechanism) else " Check that they have not expired."
+    return f"This program sent {mechanism}. {sign_in}{expired}"
+
+
+def _when_forbidden(tracking_uri: str, mechanism: str) -> str:
+    firewall = "a gateway or firewall in front of the server may refuse as well."
+    if _sent_nothing(mechanism):  # nobody can be given a permission who does not say who he is
+        sign_in = _DATABRICKS if is_databricks(tracking_uri) else f"{_HOW_TO_SIGN_IN}; {firewall}"
+        return f"This program sent {mechanism}. {sign_in}"
+    return (
+        f"This program sent {mechanism}. Ask for permission to edit this experiment, or use another "
+        f"account; {firewall}"
+    )
+
+
+def _sent_nothing(mechanism: str) -> bool:
+    """Returns whether a mechanism is one of those without credentials; ~/.netrc may have had some."""
+    return mechanism.startswith("no credentials") and "~/.netrc" not in mechanism
+
+
 def _when_down(shown: str) -> str:
+    if is_databricks(shown):
+        return (
+            "Check the address of the workspace (DATABRICKS_HOST, or host in ~/.databrickscfg), and that "
+            "this machine reaches it."
+        )
     if _is_database(shown):
         return "Check that the database is up, that host and port are right, and that nothing else locks it."
     return (

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json as json_of
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
-from mlflow_sysmetrics.tracking.classification import fault_of_answer
+from mlflow_sysmetrics.tracking.classification import fault_of_answer, fault_of_shape
 from mlflow_sysmetrics.tracking.faults import Cause, Fault
 from mlflow_sysmetrics.tracking.mlflow_client import ServerAnswer, request
 from mlflow_sysmetrics.tracking.stores import StoredExperiment, StoredRun
+
+T = TypeVar("T")
 
 _API = "/api/2.0/mlflow/"
 _OK = 200
@@ -64,17 +66,18 @@ class RestStore:
     def experiment_named(self, name: str, seconds: float) -> StoredExperiment | None:
         """Returns an experiment, deleted ones too; None where there is none of that name."""
         try:
-            answer = self._call("GET", "experiments/get-by-name", seconds, params={"experiment_name": name})
+            return self._told(
+                _experiment, "GET", "experiments/get-by-name", seconds, params={"experiment_name": name}
+            )
         except Fault as fault:
             if fault.cause is Cause.MISSING:
                 return None
             raise
-        return _experiment(answer["experiment"])
 
     def experiment(self, experiment_id: str, seconds: float) -> StoredExperiment:
         """Returns an experiment, deleted ones too."""
-        answer = self._call("GET", "experiments/get", seconds, params={"experiment_id": experiment_id})
-        return _experiment(answer["experiment"])
+        asked = {"experiment_id": experiment_id}
+        return self._told(_experiment, "GET", "experiments/get", seconds, params=asked)
 
     def create_experiment(self, name: str, seconds: float) -> None:
         """Makes an experiment."""
@@ -83,8 +86,7 @@ class RestStore:
     def run_tagged(self, experiment_id: str, key: str, value: str, seconds: float) -> str | None:
         """Returns the id of the run in an experiment that has a tag; None where there is none."""
         asked = {"experiment_ids": [experiment_id], "filter": f"tags.`{key}` = '{value}'", "max_results": 1}
-        runs = self._call("POST", "runs/search", seconds, json=asked).get("runs", [])
-        return str(runs[0]["info"]["run_id"]) if runs else None
+        return self._told(_first_run_id, "POST", "runs/search", seconds, json=asked)
 
     def create_run(
         self, experiment_id: str, name: str | None, tags: Mapping[str, str], seconds: float
@@ -98,11 +100,11 @@ class RestStore:
         }
         if name:
             asked["run_name"] = name
-        return str(self._call("POST", "runs/create", seconds, json=asked)["run"]["info"]["run_id"])
+        return self._told(_made_run_id, "POST", "runs/create", seconds, json=asked)
 
     def run(self, run_id: str, seconds: float) -> StoredRun:
         """Returns a run."""
-        return _run(self._call("GET", "runs/get", seconds, params={"run_id": run_id})["run"])
+        return self._told(_run, "GET", "runs/get", seconds, params={"run_id": run_id})
 
     def set_status(self, run_id: str, status: str, end_time: int | None, seconds: float) -> None:
         """Changes the status of a run, and when it ended: milliseconds since 1970."""
@@ -124,12 +126,28 @@ class RestStore:
         asked = {"run_id": run_id, "metrics": [point], "params": _pairs(params), "tags": _pairs(tags)}
         self._call("POST", "runs/log-batch", seconds, json=asked)
 
-    def _call(self, method: str, endpoint: str, seconds: float, **body: Mapping[str, object]) -> Any:  # noqa: ANN401
+    def _told(
+        self,
+        read: Callable[[Any], T],
+        method: str,
+        endpoint: str,
+        seconds: float,
+        **body: Mapping[str, object],
+    ) -> T:
+        """Returns what is read from an answer; JSON of another shape is something else's than MLflow's."""
+        text = self._call(method, endpoint, seconds, **body)
+        try:
+            return read(json_of.loads(text))
+        except (KeyError, TypeError, AttributeError, ValueError):
+            fault = fault_of_shape(text, self._uri)
+        raise fault
+
+    def _call(self, method: str, endpoint: str, seconds: float, **body: Mapping[str, object]) -> str:
         answer = self._ask(method, f"{_API}{endpoint}", seconds, **body)
         fault = self._fault(answer)
         if fault is not None:
             raise fault
-        return json_of.loads(answer.text)
+        return answer.text
 
     def _ask(self, method: str, path: str, seconds: float, **body: Mapping[str, object]) -> ServerAnswer:
         self.status_code = None
@@ -156,13 +174,23 @@ def _pairs(values: Mapping[str, str]) -> list[dict[str, str]]:
 
 
 def _experiment(answer: Mapping[str, Any]) -> StoredExperiment:
+    told = answer["experiment"]
     return StoredExperiment(
-        str(answer["experiment_id"]), str(answer["name"]), answer.get("lifecycle_stage", "active")
+        str(told["experiment_id"]), str(told["name"]), told.get("lifecycle_stage", "active")
     )
 
 
+def _made_run_id(answer: Mapping[str, Any]) -> str:
+    return str(answer["run"]["info"]["run_id"])
+
+
+def _first_run_id(answer: Mapping[str, Any]) -> str | None:
+    runs = answer.get("runs") or [None]
+    return None if runs[0] is None else str(runs[0]["info"]["run_id"])
+
+
 def _run(answer: Mapping[str, Any]) -> StoredRun:
-    told, logged = answer["info"], answer.get("data", {})
+    told, logged = answer["run"]["info"], answer["run"].get("data", {})
     ended = told.get("end_time")
     return StoredRun(
         run_id=str(told.get("run_id") or told["run_uuid"]),

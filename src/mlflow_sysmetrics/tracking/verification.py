@@ -8,11 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import isclose
 
-from mlflow_sysmetrics.tracking import mlflow_state
 from mlflow_sysmetrics.tracking.client_store import ClientStore
 from mlflow_sysmetrics.tracking.faults import Cause, Fault
 from mlflow_sysmetrics.tracking.mechanisms import mechanism
-from mlflow_sysmetrics.tracking.mlflow_client import load, speaks_rest
+from mlflow_sysmetrics.tracking.mlflow_client import is_remote, load, speaks_rest
 from mlflow_sysmetrics.tracking.remedies import remedy
 from mlflow_sysmetrics.tracking.removal import ClientRemoval, Removal, RestRemoval
 from mlflow_sysmetrics.tracking.rest_store import RestStore
@@ -167,12 +166,6 @@ class Verification:
         if self._ends is None:
             raise AssertionError("the first step connects")
         return self._ends[0]
-
-
-def is_remote(tracking_uri: str) -> bool:
-    """Returns False for a database or a directory, which asking how it is spoken to would open."""
-    scheme = mlflow_state.scheme_of(tracking_uri)
-    return scheme not in {"", "file", "sqlite", "postgresql", "mysql", "mssql"}
 
 
 def _connect(tracking_uri: str) -> tuple[Store, Removal]:

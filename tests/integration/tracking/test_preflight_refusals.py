@@ -31,7 +31,12 @@ INVALID_HOST = Answer(403, "Invalid Host header - possible DNS rebinding attack 
     [
         ("/health", Answer(401), AuthenticationError, "MLFLOW_TRACKING_TOKEN"),
         ("experiments/get-by-name", Answer(401, "Unauthorized"), AuthenticationError, "no credentials"),
-        ("experiments/get-by-name", error(403, "PERMISSION_DENIED", "no"), AuthenticationError, "permission"),
+        (
+            "experiments/get-by-name",
+            error(403, "PERMISSION_DENIED", "no"),
+            AuthenticationError,
+            "google-id-token",
+        ),
         ("/health", INVALID_HOST, AuthenticationError, "MLFLOW_SERVER_ALLOWED_HOSTS"),
         ("experiments/get-by-name", INVALID_HOST, AuthenticationError, "MLFLOW_SERVER_ALLOWED_HOSTS"),
         ("", Answer(404, "<h1>Not Found</h1>"), ServerUnreachableError, "--static-prefix"),

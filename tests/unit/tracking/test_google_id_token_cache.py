@@ -93,6 +93,14 @@ def test_a_failure_is_told_again_without_another_try(google: Google, tokens: IdT
     assert google.asked == [SERVER]
 
 
+def test_a_failure_that_is_told_again_has_its_remedy(google: Google, tokens: IdTokens) -> None:
+    google.failure = NoIdToken("nobody is logged in", "Run: gcloud auth login.")
+    for _ in range(2):
+        with pytest.raises(NoIdToken, match="nobody is logged in") as raised:
+            tokens.token(SERVER)
+        assert raised.value.remedy == "Run: gcloud auth login."
+
+
 def test_seconds_after_a_failure_it_is_tried_again(google: Google, tokens: IdTokens) -> None:
     google.failure = NoIdToken("nobody is logged in")
     with pytest.raises(NoIdToken):

@@ -101,5 +101,6 @@ def test_where_there_is_no_token_the_error_says_where_it_was_looked_for_and_what
     said = str(raised.value)
     assert SERVER in said
     assert "google-auth: there is no key file; gcloud: gcloud is not on the PATH" in said
-    assert "gcloud auth login" in said
+    assert str(raised.value.remedy).endswith("gcloud auth login.")
+    assert said.endswith(str(raised.value.remedy))
     assert raised.value.__context__ is None

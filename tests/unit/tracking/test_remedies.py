@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ssl
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 
 from mlflow_sysmetrics.tracking.bounded import TookTooLong
 from mlflow_sysmetrics.tracking.classification import fault_of_answer, fault_of_error
 from mlflow_sysmetrics.tracking.faults import Cause, Fault
+from mlflow_sysmetrics.tracking.google_id_token_cache import NoIdToken
 from mlflow_sysmetrics.tracking.remedies import remedy
 
 SERVER = "https://anna:secret@host:5000"
@@ -86,6 +88,16 @@ def test_a_redirection_is_said() -> None:
         (ssl.SSLEOFError(8, "EOF occurred"), Cause.DOWN),
         (ModuleNotFoundError("No module named 'psycopg2'"), Cause.NO_DRIVER),
         (RuntimeError('FATAL: password authentication failed for user "anna"'), Cause.UNAUTHENTICATED),
+        (RuntimeError('FATAL: Peer authentication failed for user "anna"'), Cause.UNAUTHENTICATED),
+        (RuntimeError('FATAL: role "anna" does not exist'), Cause.UNAUTHENTICATED),
+        (RuntimeError('FATAL: role "anna" is not permitted to log in'), Cause.UNAUTHENTICATED),
+        (RuntimeError("fe_sendauth: no password supplied"), Cause.UNAUTHENTICATED),
+        (
+            OfMlflow("Reading Databricks credential configuration failed", "INTERNAL_ERROR"),
+            Cause.UNAUTHENTICATED,
+        ),
+        (ValueError("default auth: cannot configure default credentials"), Cause.UNAUTHENTICATED),
+        (type("InvalidConfigurationError", (RuntimeError,), {})("no profile"), Cause.UNAUTHENTICATED),
         (RuntimeError('FATAL: database "runs" does not exist'), Cause.BAD_DATABASE),
         (RuntimeError("FATAL: the database system is starting up"), Cause.DOWN),
         (RuntimeError("database is locked"), Cause.DOWN),
@@ -112,8 +124,62 @@ def test_the_reason_of_mlflows_own_refusal_is_mlflows() -> None:
     assert fault_of_error(error).reason == "Run 'x' not found"
 
 
+class OfRequests(OSError):  # noqa: N818 - stands in for RequestException
+    """Knows the request that failed, as exceptions of requests do."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.request = SimpleNamespace(url=url)
+
+
+def refused_at(url: str) -> Exception:
+    return chained(OfRequests(url), ConnectionRefusedError(111, "Connection refused"))
+
+
+def test_a_redirection_to_a_server_that_is_down_is_said_without_secrets() -> None:
+    fault = fault_of_error(refused_at("http://bob:other@gone:9/health?token=t0ken"), SERVER)
+    assert fault.reason == "Connection refused (redirected to http://gone:9/health)"
+
+
+@pytest.mark.parametrize(
+    "uri", [SERVER, f"{SERVER}/prefix", "HTTPS://HOST:5000", "databricks", "plugin://host"]
+)
+def test_a_server_that_is_down_itself_is_no_redirection(uri: str) -> None:
+    assert fault_of_error(refused_at("https://host:5000/health"), uri).reason == "Connection refused"
+
+
+def test_what_to_do_about_a_missing_id_token_is_said_in_full() -> None:
+    error = NoIdToken("looked everywhere " * 50, "Run: gcloud auth login.")
+    assert remedy(fault_of_error(error), SERVER) == "Run: gcloud auth login."
+
+
+@pytest.mark.parametrize("cause", [Cause.UNAUTHENTICATED, Cause.FORBIDDEN])
+def test_who_sent_no_credentials_hears_which_there_are(cause: Cause) -> None:
+    text = remedy(Fault("HTTP 403", cause), SERVER, "no credentials")
+    assert "MLFLOW_TRACKING_USERNAME" in text
+    assert "google-id-token" in text
+    assert "permission" not in text
+    assert "expired" not in text
+
+
+@pytest.mark.parametrize(
+    "sent", ["a bearer token", "no credentials, and ~/.netrc has an entry for this host"]
+)
+def test_who_is_known_and_refused_hears_of_permissions(sent: str) -> None:
+    assert "Ask for permission" in remedy(Fault("HTTP 403", Cause.FORBIDDEN), SERVER, sent)
+
+
+@pytest.mark.parametrize("cause", [Cause.UNAUTHENTICATED, Cause.FORBIDDEN, Cause.DOWN])
+@pytest.mark.parametrize("uri", ["databricks", "databricks://profile"])
+def test_databricks_has_remedies_of_its_own(uri: str, cause: Cause) -> None:
+    text = remedy(Fault("it failed", cause), uri)
+    assert "DATABRICKS_HOST" in text
+    assert "curl" not in text
+    assert "MLFLOW_TRACKING" not in text
+
+
 @pytest.mark.parametrize("cause", Cause)
-@pytest.mark.parametrize("uri", [SERVER, DATABASE])
+@pytest.mark.parametrize("uri", [SERVER, DATABASE, "databricks"])
 def test_every_cause_has_a_remedy_without_secrets(cause: Cause, uri: str) -> None:
     text = remedy(Fault("it failed", cause), uri)
     assert len(text) > 20
