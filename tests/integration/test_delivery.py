@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from counting_server import CountingServer
 
-from conftest import HOST_METRICS, LEVELS, PATIENT, Program, Store, lasting
+from conftest import HOST_METRICS, LEVELS, MLFLOW, PATIENT, Program, Store, lasting
 
 FLUSH_TIMEOUT = 2.0
 ENVIRON = {
@@ -175,6 +175,7 @@ def test_secrets_in_the_tracking_uri_are_not_shown(program: Program, server: Cou
     assert "hunter2" not in finished.stderr
 
 
+@pytest.mark.skipif(MLFLOW < (2, 9), reason="the active runs of MLflow 2.8 belong to all threads together")
 def test_runs_that_end_together_on_a_slow_server_share_the_wait(
     program: Program, server: CountingServer
 ) -> None:

@@ -6,6 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from mlflow_sysmetrics.tracking.artifact_target import artifacts_of_run
 from mlflow_sysmetrics.tracking.bounded import bounded
 from mlflow_sysmetrics.tracking.classification import fault_of_error
 from mlflow_sysmetrics.tracking.faults import Cause, Fault
@@ -44,13 +45,13 @@ def check_artifacts(tracking_uri: str, run_id: str, seconds: float) -> None:
 
 
 def _round_trip(tracking_uri: str, run_id: str) -> str:
-    client = open_client(tracking_uri)
+    run = open_client(tracking_uri).get_run(run_id)
+    artifacts = artifacts_of_run(tracking_uri, run.info.artifact_uri)
     with tempfile.TemporaryDirectory() as directory:
         sent = Path(directory, _NAME)
         sent.write_text(run_id, encoding="utf-8")
-        client.log_artifact(run_id, str(sent), _DIRECTORY)
+        artifacts.log_artifact(str(sent), _DIRECTORY)
         back = Path(directory, "back")
         back.mkdir()
-        return Path(client.download_artifacts(run_id, f"{_DIRECTORY}/{_NAME}", str(back))).read_text(
-            encoding="utf-8"
-        )
+        found = artifacts.download_artifacts(f"{_DIRECTORY}/{_NAME}", str(back))
+        return Path(found).read_text(encoding="utf-8")

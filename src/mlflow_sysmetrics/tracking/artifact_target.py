@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from mlflow_sysmetrics.tracking_uris import redacted
 
@@ -40,6 +41,20 @@ def put_into_run(tracking_uri: str, run_id: str, name: str, text: str) -> None:
     uri = in_force if redacted(in_force) == redacted(tracking_uri) else tracking_uri
     with tempfile.TemporaryDirectory() as folder:
         MlflowClient(uri).log_artifact(run_id, str(_written(folder, name, text)))
+
+
+def artifacts_of_run(tracking_uri: str, artifact_uri: str) -> Any:  # noqa: ANN401 - MLflow's
+    """Returns the artifact repository of a run, also of a server that hands artifacts on itself.
+
+    MLflow before 3 looks for that server under the tracking URI in force, which is another one until a
+    preflight has succeeded.
+    """
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository  # noqa: PLC0415
+    from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository  # noqa: PLC0415
+
+    if artifact_uri.startswith("mlflow-artifacts:"):
+        artifact_uri = MlflowArtifactsRepository.resolve_uri(artifact_uri, tracking_uri)
+    return get_artifact_repository(artifact_uri)
 
 
 def get_from_store(uri: str, name: str) -> str:

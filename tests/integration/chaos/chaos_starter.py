@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 
 from chaos_nursery import Nursery, Program
 from chaos_sampled import COLLECTORS
+
+MONITORS_RESUMED_RUNS = tuple(map(int, version("mlflow").split(".")[:2])) >= (2, 9)
 
 FAST = {
     "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.1",

@@ -12,7 +12,7 @@ from chaos_check import assert_all_on_server, assert_nothing_on_server
 from chaos_proxy import LOG_BATCH, Proxy
 from chaos_sampled import Evidence
 from chaos_server import TrackingServer
-from chaos_starter import Starter, journals
+from chaos_starter import MONITORS_RESUMED_RUNS, Starter, journals
 
 from watching import eventually
 
@@ -90,6 +90,8 @@ DEATHS: Mapping[str, tuple[str, int]] = {
 def end(start: Starter, tracking: TrackingServer, url: str, how: tuple[str, int], **environ: str) -> str:
     """Runs a program to the end that it is to come to, and returns what it complained of."""
     code, returncode = how
+    if code.startswith(START_RUN) and not MONITORS_RESUMED_RUNS:
+        pytest.skip("MLflow 2.8 has no monitor for resumed runs")
     run = {"RUN": tracking.new_run(), "CHAOS_URL": url, "MLFLOW_TRACKING_URI": url}
     program = start(code, **{**STILL, **run, **environ})
     assert program.wait() == returncode, program.stderr
