@@ -72,7 +72,7 @@ def tracked_run(  # noqa: PLR0913 - those of preflight, and one more
             step=3,
         )
     asked = asked_for(experiment_name, run_name, tracking_uri, tags, params, run_id, check_artifacts)
-    pace = Pace(max_retries=max_retries, timeout=timeout, backoff=tuple(backoff), deadline=deadline)
+    pace = Pace(max_retries=max_retries, timeout=timeout, backoff=backoff, deadline=deadline)
     flight = Flight(asked, pace, status_path)
     started: list[Any] = []
     try:
