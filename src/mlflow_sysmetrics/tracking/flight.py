@@ -59,6 +59,7 @@ class Flight:
         Raises:
             PreflightError: one could not be taken.
         """
+        self._files.forget_info()
         self._report("initializing")
         try:
             self._check_uri()
