@@ -23,6 +23,21 @@ def put_into_store(uri: str, name: str, text: str) -> None:
         get_artifact_repository(uri).log_artifact(str(_written(folder, name, text)))
 
 
+def remove_from_store(uri: str, name: str) -> None:
+    """Removes an artifact under a URI, if it is there.
+
+    Raises:
+        Exception: it is there still, or that cannot be told; what the store's library raises.
+    """
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository  # noqa: PLC0415
+
+    try:
+        get_artifact_repository(uri).delete_artifacts(name)
+    except Exception:
+        if not _is_absent(uri, name):
+            raise
+
+
 def put_into_run(tracking_uri: str, run_id: str, name: str, text: str) -> None:
     """Writes a text as an artifact of a run.
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
 
 from mlflow_sysmetrics.errors import PreflightError, TrackingURIError
 from mlflow_sysmetrics.tracking import mlflow_state
 from mlflow_sysmetrics.tracking.asked import Asked
+from mlflow_sysmetrics.tracking.classification import fault_of_error
 from mlflow_sysmetrics.tracking.failures import LAST_WORDS, failure
 from mlflow_sysmetrics.tracking.faults import Fault
 from mlflow_sysmetrics.tracking.preflight import PreflightResult
@@ -48,16 +50,23 @@ class Flight:
         self._steps = Steps(self._asked, self.uri)
         self._tries = Tries(pace, self._steps.status_code, self._before_wait)
 
-    def fly(self) -> PreflightResult:
+    def fly(self, begin: Callable[[str, float], object] | None = None) -> PreflightResult:
         """Takes all steps.
+
+        Args:
+            begin: makes the run that it is given the active one, within the seconds that it is given.
 
         Raises:
             PreflightError: one could not be taken.
         """
+        self._files.forget_info()
         self._report("initializing")
         try:
             self._check_uri()
             self._steps.take(self._tries, lambda: self._report("initializing"))
+            self._adopt()
+            if begin is not None:
+                self._begin(begin)
             return self._landed()
         except Fault as fault:
             found = fault
@@ -73,6 +82,27 @@ class Flight:
         self._report("failed", failed)
         raise failed
 
+    def status_of_run(self) -> str | None:
+        """Returns the status that the server has of the run; None where it cannot be told."""
+        store, run_id = self._steps.store, self._steps.run_id
+        if store is None or run_id is None:
+            return None
+        try:
+            return store.run(run_id, _CLEAN_UP_SECONDS).status
+        except Fault as fault:
+            _log.warning("how run %s has ended is not known: %s", run_id, fault.reason)
+            return None
+
+    def set_status(self, status: str) -> None:
+        """Ends the run over the head of MLflow, in which it is not active.
+
+        Raises:
+            Fault: it could not be ended.
+        """
+        store, run_id = self._steps.store, self._steps.run_id
+        if store is not None and run_id is not None:
+            store.set_status(run_id, status, time.time_ns() // 1_000_000, _CLEAN_UP_SECONDS)
+
     def say_run(self, status: str) -> None:
         """Writes the run's file and has it among the run's artifacts."""
         if self._info is not None:
@@ -82,7 +112,11 @@ class Flight:
     def say_end(self, status: str, error: BaseException | None) -> None:
         """Writes both files of a run that is over."""
         self.say_run(status)
-        self._report("completed" if status == FINISHED else "failed", error)
+        self.say_over(None if status == FINISHED else error, completed=status == FINISHED)
+
+    def say_over(self, error: BaseException | None, *, completed: bool) -> None:
+        """Writes the status file of a program that is over, whatever has become of its run."""
+        self._report("completed" if completed else "failed", error)
 
     def _report(self, stage: Stage, error: BaseException | None = None) -> None:
         """Writes the status file."""
@@ -127,11 +161,38 @@ class Flight:
             wait,
         )
 
+    def _adopt(self) -> None:
+        if self._steps.experiment is not None:
+            mlflow_state.adopt(self.uri, self._steps.experiment.experiment_id)
+
+    def _begin(self, begin: Callable[[str, float], object]) -> None:
+        """Has the run made the active one, which MLflow does by updating it once more."""
+        store, run = self._steps.store, self._steps.run
+        if store is None or run is None:
+            raise AssertionError("all steps were taken")
+        tries = self._tries
+        tries.step = 3
+        # MLflow repeats a request in silence for minutes, so ours goes first.
+        tries.ask(lambda seconds: store.set_status(run.run_id, RUNNING, run.end_time, seconds))
+
+        def begin_or_fault(seconds: float) -> None:
+            began = time.monotonic()
+            try:
+                begin(run.run_id, seconds)
+            except Exception as error:  # noqa: BLE001 - stores raise what their database or plugin raises
+                fault = fault_of_error(error, self.uri, seconds=time.monotonic() - began)
+            else:
+                return
+            raise fault
+
+        # One that was given up may still be at it, so none begins beside it: each has all the time there is.
+        tries.ask(begin_or_fault, at_least=tries.pace.deadline)
+        tries.step = 4
+
     def _landed(self) -> PreflightResult:
         run, experiment = self._steps.run, self._steps.experiment
         if run is None or experiment is None:
             raise AssertionError("all steps were taken")
-        mlflow_state.adopt(self.uri, experiment.experiment_id)
         self._info = RunInfo(
             run_id=run.run_id,
             experiment_id=experiment.experiment_id,

@@ -10,6 +10,7 @@ from typing import Any
 from mlflow_sysmetrics.tracking import mlflow_state
 from mlflow_sysmetrics.tracking.bounded import bounded
 from mlflow_sysmetrics.tracking.classification import fault_of_error
+from mlflow_sysmetrics.tracking.secrets import remember_credentials, remember_headers
 
 _LONGEST_BODY = 4_000_000  # of a run with thousands of tags and metrics
 # The read timeout is for each piece. In pieces so small an answer that drips in shows soon that it is late.
@@ -86,6 +87,7 @@ def _ask(tracking_uri: str, method: str, path: str, timeout: float, body: Mappin
 
     began = time.monotonic()
     creds = host_creds(tracking_uri)
+    remember_credentials(*(getattr(creds, name, None) for name in ("username", "password", "token")))
     response = http_request(
         creds,
         path,
@@ -96,6 +98,8 @@ def _ask(tracking_uri: str, method: str, path: str, timeout: float, body: Mappin
         **_timeouts(creds, timeout),
         **body,
     )
+    for one in (*getattr(response, "history", ()), response):
+        remember_headers(getattr(getattr(one, "request", None), "headers", None) or {})
     text = _read(response, began + timeout)
     came_from = str(response.url or "").partition("?")[0] if response.history else None
     seconds = time.monotonic() - began

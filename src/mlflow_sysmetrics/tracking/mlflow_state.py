@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+import logging
 import os
+import threading
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+from mlflow_sysmetrics.tracking.bounded import TookTooLong, bounded
+from mlflow_sysmetrics.tracking.secrets import cleaned
 
 HOW_TO_SET = (
     "Set MLFLOW_TRACKING_URI, or call mlflow.set_tracking_uri(...), or pass tracking_uri=..., with "
@@ -14,6 +20,7 @@ HOW_TO_SET = (
 _RUN_ID = "MLFLOW_RUN_ID"
 _EXPERIMENT_NAME = "MLFLOW_EXPERIMENT_NAME"
 _EXPERIMENT_ID = "MLFLOW_EXPERIMENT_ID"
+_log = logging.getLogger("mlflow_sysmetrics")
 
 
 class ExperimentChoice(NamedTuple):
@@ -107,40 +114,96 @@ def adopt(uri: str, experiment_id: str) -> None:
         mlflow.set_experiment(experiment_id=experiment_id)
 
 
-def active_run_id() -> str | None:
-    """Returns the run that is active in this thread."""
+def active_run_ids() -> tuple[str, ...]:
+    """Returns the runs that are active in this thread, outermost first."""
+    return tuple(str(run.info.run_id) for run in _stack())
+
+
+def start_run(run_id: str, seconds: float) -> Any:  # noqa: ANN401 - MLflow's ActiveRun
+    """Makes a run the active one of this thread and returns it, without system metrics.
+
+    MLflow reads and updates the run once more, with retries of its own, so it does that in a thread that is
+    waited for only so long. What comes later is ended there.
+
+    Raises:
+        TookTooLong: it has not returned in time.
+        Exception: what MLflow raises.
+    """
     import mlflow  # noqa: PLC0415 - as above
 
-    run = mlflow.active_run()
-    return None if run is None else str(run.info.run_id)
+    # Started in that thread, a process that collects metrics would inherit its blocked signals.
+    known = inspect.signature(mlflow.start_run).parameters
+    named = {"log_system_metrics": False} if "log_system_metrics" in known else {}
+    here = _stack()
+    lock = threading.Lock()
+    started: list[Any] = []
+    gone = False
+
+    def start() -> None:
+        run = mlflow.start_run(run_id=run_id, **named)
+        with lock:
+            if not gone:
+                if _stack() is not here:  # MLflow 2.8 has one for all threads
+                    here.append(_stack().pop())
+                started.append(run)
+                return
+        mlflow.end_run("FAILED")
+
+    try:
+        bounded(start, seconds)
+    except BaseException as error:
+        with lock:
+            gone = True
+        if not (started and isinstance(error, TookTooLong)):  # it came at the last moment
+            raise
+    return started[0]
 
 
-def start_run(run_id: str, *, log_system_metrics: bool | None) -> Any:  # noqa: ANN401 - MLflow's ActiveRun
-    """Makes a run the active one of this thread and returns it."""
-    import mlflow  # noqa: PLC0415 - as above
-
-    # Before 2.8 there is no such argument, nor are there system metrics.
-    named = {} if log_system_metrics is None else {"log_system_metrics": log_system_metrics}
-    run = mlflow.start_run(run_id=run_id, **named)
-    if version().startswith("2.8."):
-        _monitor_as_newer_ones_do(run_id, log_system_metrics)
-    return run
-
-
-def _monitor_as_newer_ones_do(run_id: str, wanted: bool | None) -> None:  # noqa: FBT001 - MLflow's argument
-    """Starts the system metrics of a run that MLflow 2.8 takes for a resumed one, which has none there."""
+def start_system_metrics(run_id: str, wanted: bool | None) -> None:  # noqa: FBT001 - MLflow's argument
+    """Starts the system metrics of an active run as `mlflow.start_run` does; `end_run` ends them."""
     from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING  # noqa: PLC0415 - as above
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor  # noqa: PLC0415 - as above
     from mlflow.tracking import fluent  # noqa: PLC0415 - as above
 
-    if MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get() if wanted is None else wanted:
-        monitor = SystemMetricsMonitor(run_id)
-        fluent.run_id_to_system_metrics_monitor[run_id] = monitor  # `end_run` finishes it
+    if not (MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get() if wanted is None else wanted):
+        return
+    # MLflow 2.8 knows no resumed runs.
+    named = {} if version().startswith("2.8.") else {"resume_logging": True}
+    try:
+        monitor = SystemMetricsMonitor(run_id, **named)
+        fluent.run_id_to_system_metrics_monitor[run_id] = monitor
         monitor.start()
+    except Exception as error:  # noqa: BLE001 - as MLflow does: a run without them is a run
+        _log.error("system metrics could not be started: %s", error)
 
 
-def end_run(status: str) -> None:
-    """Ends the active run of this thread; also stops its system metrics."""
+def end_run(run_id: str, status: str) -> None:
+    """Ends an active run of this thread and its system metrics, and first those that it has left open.
+
+    Raises:
+        Exception: what MLflow raises for the run itself; what it raises for another is logged.
+    """
     import mlflow  # noqa: PLC0415 - as above
 
+    active = active_run_ids()
+    for inner in reversed(active[active.index(run_id) + 1 :]):
+        _end_inner_run(inner, status)
     mlflow.end_run(status)
+
+
+def _end_inner_run(run_id: str, status: str) -> None:
+    import mlflow  # noqa: PLC0415 - as above
+
+    try:
+        mlflow.end_run(status)
+    except Exception as error:  # noqa: BLE001 - the run around it is to be ended all the same
+        _log.warning("run %s may be left RUNNING: %s", run_id, cleaned(str(error), tracking_uri() or ""))
+
+
+def _stack() -> list[Any]:
+    """Returns MLflow's list of the runs that are active in this thread."""
+    from mlflow.tracking import fluent  # noqa: PLC0415 - as above
+
+    stack = fluent._active_run_stack  # noqa: SLF001 - `mlflow.active_run` tells the innermost one only
+    found: list[Any] = stack if isinstance(stack, list) else stack.get()
+    return found

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from mlflow_sysmetrics.errors import SettingsError
 from mlflow_sysmetrics.tracking.asked import Asked
 from mlflow_sysmetrics.tracking.attempts import Attempt
 from mlflow_sysmetrics.tracking.tries import Pace
@@ -83,7 +84,7 @@ def preflight(  # noqa: PLR0913 - each is one thing to say about a run or about 
     """
     from mlflow_sysmetrics.tracking.flight import Flight  # noqa: PLC0415 - a circle: it returns our result
 
-    pace = Pace(max_retries=max_retries, timeout=timeout, backoff=tuple(backoff), deadline=deadline)
+    pace = Pace(max_retries=max_retries, timeout=timeout, backoff=backoff, deadline=deadline)
     asked = asked_for(experiment_name, run_name, tracking_uri, tags, params, run_id, check_artifacts)
     return Flight(asked, pace, status_path).fly()
 
@@ -97,7 +98,19 @@ def asked_for(  # noqa: PLR0913, PLR0917 - as above
     run_id: str | None,
     check_artifacts: bool,  # noqa: FBT001 - as above
 ) -> Asked:
-    """Returns the arguments of `preflight` that say what is wanted, in the form that MLflow takes them."""
+    """Returns the arguments of `preflight` that say what is wanted, in the form that MLflow takes them.
+
+    Raises:
+        SettingsError: one of them makes no sense; says which, and what would.
+    """
+    for name, value in (("experiment_name", experiment_name), ("run_name", run_name), ("run_id", run_id)):
+        if value is not None and not isinstance(value, str):
+            raise SettingsError(f"{name} is {value!r}; it must be a string, or None")
+    for name, given in (("tags", tags), ("params", params)):
+        if given is not None and not isinstance(given, Mapping):
+            raise SettingsError(f'{name} is {given!r}; it must be a dictionary such as {{"name": "value"}}')
+    if tracking_uri is not None and not isinstance(tracking_uri, str | os.PathLike):
+        raise SettingsError(f"tracking_uri is {tracking_uri!r}; it must be a string or a path, or None")
     return Asked(
         tracking_uri=None if tracking_uri is None else str(tracking_uri),
         experiment_name=experiment_name,

@@ -56,6 +56,20 @@ class StatusFiles:
         last = status.stage in _LAST_STAGES
         self._write(STATUS_FILE, lambda: status_document(status), last=last)
 
+    def forget_info(self) -> None:
+        """Removes the `mlflow_info.json` of an earlier program: it says nothing of this one's run."""
+        if self._target is None:
+            return
+        try:
+            self._target.remove(INFO_FILE)
+        except Exception as error:  # noqa: BLE001 - as below
+            _logger.warning(
+                "mlflow-sysmetrics: %s at %s could not be removed, and may be of an earlier run: %s",
+                INFO_FILE,
+                self._target.shown,
+                _reason(error, self._target.uri),
+            )
+
     def write_info(self, run: RunInfo, *, run_artifact: bool = False) -> None:
         """Writes `mlflow_info.json`, over the one before.
 

@@ -10,7 +10,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from mlflow_sysmetrics.tracking.artifact_target import get_from_store, put_into_store
+from mlflow_sysmetrics.tracking.artifact_target import get_from_store, put_into_store, remove_from_store
 from mlflow_sysmetrics.tracking.bounded_writes import BoundedWrites
 from mlflow_sysmetrics.tracking_uris import redacted
 
@@ -31,6 +31,9 @@ class Target(Protocol):
 
     def write(self, name: str, text: str, *, last: bool) -> None:
         """Writes a file; raises whatever prevents it. `last`: the program ends after this one."""
+
+    def remove(self, name: str) -> None:
+        """Removes a file, if it is there; raises whatever prevents it."""
 
     def read(self, name: str) -> str:
         """Returns a file.
@@ -61,6 +64,13 @@ class LocalDirectory:
             fresh.unlink(missing_ok=True)
             raise
 
+    def remove(self, name: str) -> None:
+        """Removes a file, if it is there."""
+        try:
+            (self._path / name).unlink(missing_ok=True)
+        except NotADirectoryError:  # the directory is a file, so nothing lies in it
+            return
+
     def read(self, name: str) -> str:
         """Returns a file."""
         return (self._path / name).read_text(encoding="utf-8")
@@ -75,11 +85,17 @@ class ArtifactStore:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self.shown = redacted(uri)
-        self._writes = BoundedWrites(lambda name, text: put_into_store(uri, name, text))
+        self._writes = BoundedWrites(
+            lambda name, text: put_into_store(uri, name, text) if text else remove_from_store(uri, name)
+        )
 
     def write(self, name: str, text: str, *, last: bool) -> None:
         """Has a file written beside the program, and waits for it."""
         self._writes.write(name, text, last=last)
+
+    def remove(self, name: str) -> None:
+        """Has a file removed beside the program, and waits for it; a write that comes meanwhile wins."""
+        self._writes.write(name, "")
 
     def read(self, name: str) -> str:
         """Returns a file; waits as long as the store's library does."""

@@ -64,21 +64,28 @@ def tracked_run(  # noqa: PLR0913 - those of preflight, and one more
         PreflightError: the run cannot be tracked; the body is not entered.
         SettingsError: an argument makes no sense.
     """
-    if (active := mlflow_state.active_run_id()) is not None:
+    if active := mlflow_state.active_run_ids():
         raise RunStartError(
-            f"Run {active} is active in this thread already, so no other can be. End it with "
+            f"Run {active[-1]} is active in this thread already, so no other can be. End it with "
             "mlflow.end_run() first, "
             f"or call tracked_run in another thread. {LAST_WORDS}",
             step=3,
         )
     asked = asked_for(experiment_name, run_name, tracking_uri, tags, params, run_id, check_artifacts)
-    pace = Pace(max_retries=max_retries, timeout=timeout, backoff=tuple(backoff), deadline=deadline)
+    pace = Pace(max_retries=max_retries, timeout=timeout, backoff=backoff, deadline=deadline)
     flight = Flight(asked, pace, status_path)
-    run_id = flight.fly().run_id
+    started: list[Any] = []
     try:
-        run = mlflow_state.start_run(run_id, log_system_metrics=log_system_metrics)
+        flight.fly(lambda run_id, seconds: started.append(mlflow_state.start_run(run_id, seconds)))
+    except BaseException as error:
+        if started:  # Ctrl-C at the last moment; MLflow would end it as FINISHED at exit
+            _end(flight, started[0].info.run_id, status_of(error), error)
+        raise
+    run_id = started[0].info.run_id
+    try:
+        mlflow_state.start_system_metrics(run_id, log_system_metrics)
         flight.say_run(RUNNING)
-        yield run
+        yield started[0]
     except BaseException as error:
         _end(flight, run_id, status_of(error), error)
         raise
@@ -96,15 +103,30 @@ def status_of(error: BaseException) -> str:
 
 def _end(flight: Flight, run_id: str, status: str, error: BaseException | None) -> None:
     """Ends the run, and says in the files how; what the body raised comes before what goes wrong here."""
+    ended: str | None = status
     try:
-        if mlflow_state.active_run_id() == run_id:
-            mlflow_state.end_run(status)
-        elif error is not None and status != FINISHED:  # `start_run` failed, or the body ended the run itself
-            flight.end_run(status)
+        if run_id in mlflow_state.active_run_ids():
+            mlflow_state.end_run(run_id, status)
+        else:
+            ended = _ended_by_the_body(flight, status)
     except Exception as failed:
-        flight.say_end(FAILED, error or failed)
+        flight.say_over(error or failed, completed=False)  # the run's file goes on to say RUNNING
         if error is None:
             raise
         _log.warning("run %s may be left RUNNING: %s", run_id, cleaned(str(failed), flight.uri))
         return
-    flight.say_end(status, None if status == FINISHED else error)
+    if ended is None:
+        flight.say_over(None if status == FINISHED else error, completed=status == FINISHED)
+    else:
+        by_itself = None if ended == status else RuntimeError(f"The program has ended its run as {ended}.")
+        flight.say_end(ended, error if status != FINISHED else by_itself)
+
+
+def _ended_by_the_body(flight: Flight, status: str) -> str | None:
+    """Returns how a run has ended that is not active any more; None where that cannot be told."""
+    found = flight.status_of_run()
+    # A body that raises after it has ended its run has failed all the same.
+    if found == RUNNING or (found == FINISHED and status != FINISHED):
+        flight.set_status(status)
+        return status
+    return found

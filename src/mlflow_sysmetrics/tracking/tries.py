@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -52,8 +52,15 @@ class Pace:
             value = getattr(self, name)
             if not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
                 raise SettingsError(f"{name} is {value!r}; it must be a number of seconds above 0")
-        if not self.backoff or not all(math.isfinite(wait) and wait >= 0 for wait in self.backoff):
-            raise SettingsError(f"backoff is {self.backoff!r}; it must be at least one wait of 0 s or more")
+        waits = tuple(self.backoff) if isinstance(self.backoff, Iterable) else ()
+        if not waits or not all(
+            isinstance(wait, int | float) and math.isfinite(wait) and wait >= 0 for wait in waits
+        ):
+            raise SettingsError(
+                f"backoff is {self.backoff!r}; it must be a list of at least one wait of 0 s or more, "
+                "such as (10, 20, 30)"
+            )
+        object.__setattr__(self, "backoff", waits)
 
 
 class Tries:

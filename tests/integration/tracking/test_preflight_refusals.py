@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
 import ssl
 import subprocess
@@ -153,3 +154,40 @@ def test_a_certificate_that_nobody_signed_is_refused_at_once(bad_tls: str, fly: 
 def test_https_to_a_server_that_speaks_http_is_told_apart(double: Double, fly: Fly) -> None:
     with pytest.raises(ServerUnreachableError, match=f"write {double.url}"):
         fly(tracking_uri=double.url.replace("http://", "https://"))
+
+
+class _TeamKey:
+    """Is a plugin for headers."""
+
+    def in_context(self) -> bool:
+        return True
+
+    def request_headers(self) -> dict[str, str]:
+        return {"X-Team-Key": "s3cr3t-of-a-plugin"}
+
+
+def test_what_a_server_quotes_of_a_request_is_in_no_message(
+    double: Double, fly: Fly, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.tracking.request_header import registry  # noqa: PLC0415 - MLflow is imported when needed
+
+    def quote(_path: str) -> None:
+        sent = double.headers
+        pair = base64.b64decode(sent["Authorization"].split()[1]).decode()
+        quoted = f"{sent['X-Team-Key']} {sent['Authorization']} <{sent['Authorization'].split()[1]}> {pair}"
+        double.answers("/health", Answer(401, f"no such account: {quoted}"), times=1)
+
+    double.on_request = quote
+    plugins = registry._request_header_provider_registry
+    monkeypatch.setattr(plugins, "_registry", [*plugins._registry, _TeamKey()])
+    credentials = tmp_path / ".mlflow" / "credentials"
+    credentials.parent.mkdir()
+    credentials.write_text(
+        "[mlflow]\nmlflow_tracking_username = anna\nmlflow_tracking_password = s3cr3t-pw\n"
+    )
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(AuthenticationError, match="no such account") as raised:
+        fly(tracking_uri=double.url)
+    told = str(raised.value) + (files / "mlflow_status.json").read_text()
+    assert "s3cr3t" not in told
+    assert double.headers["Authorization"].split()[1] not in told

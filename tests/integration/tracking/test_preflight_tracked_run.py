@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from chaos_server import free_port
 from mlflow_double import Answer, Double
 
 from mlflow_sysmetrics import RunStartError, ServerUnreachableError, read_status, tracked_run
+from mlflow_sysmetrics.tracking import mlflow_state
+from mlflow_sysmetrics.tracking.bounded import TookTooLong
 
 pytest_plugins = ["preflight_fixtures"]
 
@@ -83,6 +86,99 @@ def test_a_run_that_is_active_already_is_said_before_another_is_made(double: Dou
     ):
         pass
     assert len(double.runs) == 1
+
+
+@pytest.mark.parametrize(("raised", "status"), [(None, "FINISHED"), (ZeroDivisionError(), "FAILED")])
+def test_a_child_that_the_body_leaves_open_ends_as_its_parent_does(
+    double: Double, files: Path, raised: Exception | None, status: str
+) -> None:
+    with (
+        contextlib.suppress(ZeroDivisionError),
+        tracked_run("ships", tracking_uri=double.url, status_path=files, log_system_metrics=False),
+    ):
+        mlflow.start_run(nested=True, log_system_metrics=False)
+        if raised is not None:
+            raise raised
+    mlflow.end_run()  # as at exit
+    assert double.statuses() == [status, status]
+    assert run_file(files)["status"] == status
+
+
+def test_a_run_that_the_body_ends_as_failed_is_failed_in_the_files(double: Double, files: Path) -> None:
+    with tracked_run("ships", tracking_uri=double.url, status_path=files, log_system_metrics=False):
+        mlflow.end_run("FAILED")
+    assert double.statuses() == ["FAILED"]
+    assert (read_status(files).stage, run_file(files)["status"]) == ("failed", "FAILED")
+
+
+def test_a_body_that_raises_after_it_has_ended_its_run_has_failed(double: Double, files: Path) -> None:
+    with (
+        contextlib.suppress(ZeroDivisionError),
+        tracked_run("ships", tracking_uri=double.url, status_path=files, log_system_metrics=False),
+    ):
+        mlflow.end_run()
+        raise ZeroDivisionError
+    assert (double.statuses(), run_file(files)["status"]) == (["FAILED"], "FAILED")
+
+
+def test_a_run_that_cannot_be_ended_is_not_said_to_have_ended(
+    double: Double, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+    def train() -> None:
+        with tracked_run("ships", tracking_uri=double.url, status_path=files, log_system_metrics=False):
+            double.answers("runs/update", Answer(500))
+
+    with pytest.raises(mlflow.MlflowException):
+        train()
+    assert read_status(files).stage == "failed"
+    assert (run_file(files)["status"], run_file(files)["ended_at"]) == ("RUNNING", None)
+
+
+def test_a_server_that_updates_no_run_is_a_run_start_error(double: Double, files: Path) -> None:
+    double.answers("runs/update", Answer(500))
+    with (
+        pytest.raises(RunStartError, match="may be left RUNNING"),
+        tracked_run("ships", tracking_uri=double.url, max_retries=2, backoff=(0.1,), status_path=files),
+    ):
+        pass
+    assert double.count("runs/update") == 3  # two tries, and one to end the run
+    assert (read_status(files).stage, (files / "mlflow_info.json").exists()) == ("failed", False)
+
+
+def test_what_mlflow_raises_at_the_start_of_a_run_is_ours_without_its_traceback(
+    double: Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(run_id: str, seconds: float) -> None:
+        raise mlflow.MlflowException(f"{run_id} {seconds} s3cr3t-value")
+
+    monkeypatch.setattr(mlflow_state, "start_run", refuse)
+    url = double.url.replace("//", "//anna:s3cr3t-value@")
+    with (
+        pytest.raises(RunStartError) as raised,
+        tracked_run("ships", tracking_uri=url, max_retries=1),
+    ):
+        pass
+    assert (raised.value.__cause__, raised.value.__context__) == (None, None)
+    assert "s3cr3t" not in str(raised.value)
+    assert double.statuses() == ["FAILED"]
+
+
+def test_a_start_that_hangs_ends_with_the_deadline(
+    double: Double, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hang(run_id: str, seconds: float) -> None:  # noqa: ARG001 - of the real one
+        assert seconds <= 20
+        raise TookTooLong
+
+    monkeypatch.setattr(mlflow_state, "start_run", hang)
+    with (
+        pytest.raises(RunStartError, match="no answer within"),
+        tracked_run("ships", tracking_uri=double.url, status_path=files, deadline=20, max_retries=1),
+    ):
+        pass
+    assert (read_status(files).stage, read_status(files).step) == ("failed", 3)
 
 
 def test_the_body_is_not_entered_without_a_server(double: Double, files: Path) -> None:

@@ -109,6 +109,9 @@ def test_the_library_that_waits_adds_no_line_of_its_own(caplog: pytest.LogCaptur
         {"deadline": -1},
         {"backoff": ()},
         {"backoff": (1, -1)},
+        {"backoff": 5},
+        {"backoff": "10"},
+        {"backoff": (1, None)},
     ],
 )
 def test_a_pace_that_makes_no_sense_is_refused_by_name(wrong: dict[str, Any]) -> None:

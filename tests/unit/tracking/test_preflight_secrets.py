@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 
-from mlflow_sysmetrics.tracking.secrets import cleaned
+from mlflow_sysmetrics.tracking import secrets
+from mlflow_sysmetrics.tracking.secrets import cleaned, remember_credentials, remember_headers
+
+
+@pytest.fixture
+def nothing_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forgets afterwards what a test has sent."""
+    monkeypatch.setattr(secrets, "_sent", {})
+
 
 SECRET = "s3cr3t-T0ken.value"  # noqa: S105 - of a test
 
@@ -35,6 +45,46 @@ def test_the_value_of_a_secret_variable_is_cut_wherever_it_stands(monkeypatch: p
 def test_the_password_of_the_tracking_uri_is_cut_as_written_and_as_meant() -> None:
     uri = "https://anna:p%40ssword@host"
     assert cleaned("p%40ssword, p@ssword", uri) == "***, ***"
+
+
+def test_a_user_name_without_a_password_is_cut_as_a_token() -> None:
+    assert cleaned("unknown account dapi1234", "https://dapi1234@host") == "unknown account ***"
+
+
+def test_a_long_user_name_is_cut_as_a_token() -> None:
+    assert cleaned("unknown a-token-of-mine", "https://a-token-of-mine:x@host") == "unknown ***"
+
+
+@pytest.mark.parametrize("uri", ["https://token:dapi1234@host", "postgresql://mlflow@host/runs"])
+def test_a_user_name_that_is_a_word_stays(uri: str) -> None:
+    assert cleaned("mlflow sent a token", uri) == "mlflow sent a token"
+
+
+@pytest.mark.usefixtures("nothing_sent")
+def test_credentials_that_mlflow_found_elsewhere_are_cut() -> None:
+    remember_credentials("anna", "from-a-file", "a-token")
+    assert cleaned("anna sent from-a-file and a-token") == "anna sent *** and ***"
+
+
+@pytest.mark.usefixtures("nothing_sent")
+def test_what_a_plugin_put_into_a_header_is_cut() -> None:
+    remember_headers({"X-Team-Key": "key-of-ships", "User-Agent": "mlflow-python-client/3"})
+    assert cleaned("mlflow-python-client/3 sent key-of-ships") == "mlflow-python-client/3 sent ***"
+
+
+@pytest.mark.usefixtures("nothing_sent")
+def test_basic_authentication_is_cut_as_sent_and_as_meant() -> None:
+    sent = base64.b64encode(b"anna:from-a-plugin").decode()
+    remember_headers({"Authorization": f"Basic {sent}"})
+    assert cleaned(f"malformed <{sent}>, from-a-plugin") == "malformed <***>, ***"
+
+
+@pytest.mark.usefixtures("nothing_sent")
+def test_a_token_that_is_new_each_time_does_not_fill_the_memory() -> None:
+    for number in range(1000):
+        remember_headers({"Authorization": f"Bearer token-{number}"})
+    assert len(secrets._sent) < 100
+    assert cleaned("it was token-999") == "it was ***"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mlflow_sysmetrics import TrackingURIError, preflight
 from mlflow_sysmetrics.tracking.status import RunInfo, Status
 from mlflow_sysmetrics.tracking.status_files import INFO_FILE, STATUS_FILE, StatusFiles, read_status
 from mlflow_sysmetrics.tracking.status_target import ArtifactStore, LocalDirectory, open_target
@@ -53,6 +54,39 @@ def test_nothing_but_the_file_is_left_in_the_directory(tmp_path: Path) -> None:
     files.write_status(WAITING)
     files.write_info(RUN)
     assert sorted(one.name for one in folder.iterdir()) == [INFO_FILE, STATUS_FILE]
+
+
+def test_the_run_of_an_earlier_program_is_forgotten(tmp_path: Path) -> None:
+    StatusFiles(tmp_path).write_info(RUN)
+    StatusFiles(tmp_path).forget_info()
+    assert not (tmp_path / INFO_FILE).exists()
+
+
+def test_there_need_be_no_run_to_forget(file_in_the_way: Path, caplog: pytest.LogCaptureFixture) -> None:
+    StatusFiles(file_in_the_way).forget_info()
+    assert not warnings_in(caplog)
+
+
+def test_a_run_that_cannot_be_forgotten_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / INFO_FILE).mkdir()
+    StatusFiles(tmp_path).forget_info()
+    assert "earlier run" in warnings_in(caplog)[0]
+
+
+def test_in_a_store_the_run_of_an_earlier_program_is_forgotten(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path.as_uri())  # which MLflow serves like any other store
+    store.write(INFO_FILE, "{}", last=False)
+    store.remove(INFO_FILE)
+    assert not (tmp_path / INFO_FILE).exists()
+
+
+def test_a_preflight_that_fails_leaves_no_run_of_an_earlier_program(tmp_path: Path) -> None:
+    StatusFiles(tmp_path).write_info(RUN)
+    with pytest.raises(TrackingURIError):
+        preflight(tracking_uri="", status_path=tmp_path)
+    assert [one.name for one in tmp_path.iterdir()] == [STATUS_FILE]
 
 
 def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:

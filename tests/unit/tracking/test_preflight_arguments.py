@@ -1,0 +1,39 @@
+"""An argument that makes no sense is refused by name, before anything is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlflow_sysmetrics import SettingsError, preflight, tracked_run
+
+WRONG: list[dict[str, Any]] = [
+    {"experiment_name": 5},
+    {"run_name": Path("first")},
+    {"run_id": 7},
+    {"tags": ["a"]},
+    {"params": "x"},
+    {"tracking_uri": 5},
+    {"backoff": 5},
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: next(iter(wrong)))
+def test_a_preflight_refuses_it(wrong: dict[str, Any], tmp_path: Path) -> None:
+    (name, value), *_ = wrong.items()
+    with pytest.raises(SettingsError) as raised:
+        preflight(**{"tracking_uri": "http://127.0.0.1:1", **wrong}, status_path=tmp_path / "status")
+    assert str(raised.value).startswith(f"{name} is {value!r}; it must be ")
+    assert not (tmp_path / "status").exists()
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: next(iter(wrong)))
+def test_a_tracked_run_refuses_it(wrong: dict[str, Any], tmp_path: Path) -> None:
+    with (
+        pytest.raises(SettingsError, match=next(iter(wrong))),
+        tracked_run(**{"tracking_uri": "http://127.0.0.1:1", **wrong}, status_path=tmp_path / "status"),
+    ):
+        pass
+    assert not (tmp_path / "status").exists()
