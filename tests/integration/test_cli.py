@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from conftest import QUIET, Program, Store
+from gone import of_a_process_that_is_gone
 
 # Nothing is sent before the kill: the send interval is an hour, and so all that was sampled lies in the journal.
 ENVIRON = {
@@ -141,6 +142,7 @@ def test_a_server_that_is_away_is_named_and_the_points_stay(spool: Path) -> None
     journal = Journal.create(spool, 1_000_000)
     journal.append(journal.register("run", "http://127.0.0.1:9", 0), 0, 1000, {"system/cpu": 1.0})
     journal.close(delete=False)
+    of_a_process_that_is_gone(journal.path)
     done = command("sync", "--dir", str(spool), "--wait", "0.1s", status=1)
     assert f"Error: http://127.0.0.1:9: Connection refused; 1 point still in {journal.path}" in done.stderr
     assert "Traceback" not in done.stderr

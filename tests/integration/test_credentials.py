@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Program
+from gone import of_a_process_that_is_gone
 from mlflow_sysmetrics.cli.deaths import Search
 from mlflow_sysmetrics.cli.delivery import Delivery
 from mlflow_sysmetrics.cli.spooled import look
@@ -79,7 +80,7 @@ def orphan(listener: Listener, tmp_path: Path) -> Path:
     number = journal.register(RUN, listener.url, STARTED_AT)
     journal.append(number, 0, STARTED_AT, {"system/level": 1.0})
     journal.close(delete=False)
-    return journal.path
+    return of_a_process_that_is_gone(journal.path)
 
 
 def test_a_program_sends_what_an_orphan_owes_without_credentials_and_its_own_points_with_them(
