@@ -12,6 +12,7 @@ from typing import Any
 from mlflow_sysmetrics.daemon.stores import check_store
 from mlflow_sysmetrics.daemon.trust import without_credentials
 from mlflow_sysmetrics.errors import RunRefused, ServerUnreachable
+from mlflow_sysmetrics.root_cause import root_cause
 from mlflow_sysmetrics.tracking_uris import redacted, without_secrets
 
 REAPED = "sysmetrics.reaped"  #: the tag that says why a run was set to KILLED
@@ -191,12 +192,7 @@ def _read(run: Any) -> TrackedRun:  # noqa: ANN401 - MLflow is not imported here
 
 
 def _reason(error: BaseException) -> str:
-    """Returns what lies at the bottom of an exception: "Connection refused", not the layers above it."""
-    deeper = error
-    seen = {deeper}
-    while (cause := deeper.__cause__ or deeper.__context__) is not None and cause not in seen:
-        deeper = cause
-        seen.add(deeper)
-    if isinstance(deeper, OSError) and deeper.strerror:
-        return deeper.strerror
-    return (str(deeper).strip().splitlines() or [type(deeper).__name__])[0]
+    root = root_cause(error)
+    if isinstance(root, OSError) and root.strerror:
+        return root.strerror
+    return (str(root).strip().splitlines() or [type(root).__name__])[0]

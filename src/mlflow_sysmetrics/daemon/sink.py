@@ -12,6 +12,7 @@ from mlflow_sysmetrics.daemon.points import Point
 from mlflow_sysmetrics.daemon.stores import check_store
 from mlflow_sysmetrics.daemon.trust import WITHHELD, anonymous_request
 from mlflow_sysmetrics.errors import DeliveryError, NotAllowed, ServerUnreachable
+from mlflow_sysmetrics.root_cause import root_cause
 from mlflow_sysmetrics.tracking_uris import redacted, without_secrets
 
 __all__ = ["Sink", "current_tracking_uri", "open_sink", "redacted", "without_secrets"]
@@ -257,12 +258,7 @@ def _fault(response: Any, answer: object, text: bytes, note: str) -> DeliveryErr
 
 
 def _reason(error: BaseException) -> str:
-    """Returns what lies at the bottom of an exception: "Connection refused", not the layers above it."""
-    root = error
-    seen = {error}
-    while (deeper := root.__cause__ or root.__context__) is not None and deeper not in seen:
-        root = deeper
-        seen.add(root)
+    root = root_cause(error)
     if isinstance(root, OSError) and root.strerror:
         return root.strerror
     return f"{type(root).__name__}: {_first_line(str(root))}"

@@ -33,7 +33,7 @@ def remove_from_store(uri: str, name: str) -> None:
 
     try:
         get_artifact_repository(uri).delete_artifacts(name)
-    except Exception:
+    except Exception:  # each store's library has its own for what is not there
         if not _is_absent(uri, name):
             raise
 

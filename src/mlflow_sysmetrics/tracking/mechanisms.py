@@ -28,7 +28,7 @@ def _mechanism(tracking_uri: str) -> str:
         return "no credentials"  # those of a database stand in its URI
     try:
         creds = mlflow_client.host_creds(tracking_uri)
-    except Exception:
+    except Exception:  # the Databricks SDK raises ValueError, in some versions others
         if mlflow_client.is_databricks(tracking_uri):
             return "no credentials: none for Databricks were found"
         raise

@@ -151,7 +151,7 @@ def start_run(run_id: str, seconds: float) -> Any:  # noqa: ANN401 - MLflow's Ac
 
     try:
         bounded(start, seconds)
-    except BaseException as error:
+    except BaseException as error:  # also Ctrl-C: nobody takes the run that may still come
         with lock:
             gone = True
         if not (started and isinstance(error, TookTooLong)):  # it came at the last moment

@@ -60,7 +60,7 @@ class LocalDirectory:
         try:
             fresh.write_text(text, encoding="utf-8")
             fresh.replace(self._path / name)
-        except BaseException:
+        except BaseException:  # Ctrl-C too leaves no half-written file behind
             fresh.unlink(missing_ok=True)
             raise
 

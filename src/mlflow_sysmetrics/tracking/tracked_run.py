@@ -86,7 +86,7 @@ def tracked_run(  # noqa: PLR0913 - those of preflight, and one more
         mlflow_state.start_system_metrics(run_id, log_system_metrics)
         flight.say_run(RUNNING)
         yield started[0]
-    except BaseException as error:
+    except BaseException as error:  # whatever the body raises is how its run ends
         _end(flight, run_id, status_of(error), error)
         raise
     _end(flight, run_id, FINISHED, None)
@@ -109,7 +109,7 @@ def _end(flight: Flight, run_id: str, status: str, error: BaseException | None) 
             mlflow_state.end_run(run_id, status)
         else:
             ended = _ended_by_the_body(flight, status)
-    except Exception as failed:
+    except Exception as failed:  # MLflow's, its store's or a plugin's
         flight.say_over(error or failed, completed=False)  # the run's file goes on to say RUNNING
         if error is None:
             raise

@@ -136,7 +136,7 @@ class Tries:
         except Fault as fault:
             error = fault.reason
             raise
-        except BaseException as interrupted:
+        except BaseException as interrupted:  # Ctrl-C or a fault of ours: a try like the others in the list
             error = type(interrupted).__name__
             raise
         finally:
