@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from nvidia_machines import collector, hopper, tick
 
@@ -92,6 +93,26 @@ def test_a_process_that_is_not_here_is_told_from_one_that_is_not_ours(proc: bool
     assert not tree.lacks(os.getpid(), 0)
     assert not tree.lacks(os.getppid(), 0)
     assert not tree.lacks(1, 0)
+
+
+def test_a_process_whose_parent_cannot_be_read_is_here_and_not_ours(tmp_path: Path) -> None:
+    (tmp_path / "proc/4000001").mkdir(parents=True)
+    (tmp_path / "proc/4000001/stat").write_text("garbage")
+    tree = Tree(Host(root=tmp_path))
+    assert not tree.lacks(4_000_001, 0)
+    assert not tree.holds(4_000_001, 0)
+
+
+def test_a_process_that_psutil_may_not_look_at_is_here_and_not_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(pid: int) -> psutil.Process:
+        raise psutil.AccessDenied(pid)
+
+    monkeypatch.setattr(psutil, "Process", refuse)
+    tree = Tree(Host(root=tmp_path))
+    assert not tree.lacks(4_000_001, 0)
+    assert not tree.holds(4_000_001, 0)
 
 
 def test_ids_that_lead_in_a_circle_are_left(tmp_path: Path) -> None:
