@@ -6,6 +6,8 @@
     |-- SettingsError (ValueError)   a setting given in code is out of range
     |-- Unavailable                  this machine does not have that source or fact
     |-- JournalUnavailable           points cannot be kept on disk: they wait in memory only
+    |-- NoActiveRunError (RuntimeError)  a part of the training kit needs a run, and there is none
+    |-- HPOError (RuntimeError)      a study could not be carried out to its end
     |-- PreflightError (RuntimeError)  the training cannot be tracked, so it must not start
     |   |-- TrackingURIError         there is no tracking URI, or MLflow cannot use it
     |   |-- ServerUnreachableError   no MLflow server answers there
@@ -75,6 +77,14 @@ class RunDeleted(RunRefused):
 
 class JournalUnavailable(SysMetricsError):  # noqa: N818 - a state of the disk, in which memory serves
     """Says why points cannot be journalled, in one short clause: no directory, no permission, no lock."""
+
+
+class NoActiveRunError(SysMetricsError, RuntimeError):
+    """There is no active MLflow run and none was named; says how to have one."""
+
+
+class HPOError(SysMetricsError, RuntimeError):
+    """A study of hyperparameters could not be carried out to its end; what it had found is on its run."""
 
 
 class PreflightError(SysMetricsError, RuntimeError):

@@ -1,0 +1,1 @@
+"""What a training team writes again in every repository: steps, epochs, trials, models."""
