@@ -49,6 +49,7 @@ def our_probes(collectors: Collection[type[Collector]]) -> list[Probe]:
 def our_tick(probes: Collection[Probe]) -> tuple[Callable[[], None], Callable[[], set[str]]]:
     """Returns our tick with one run attached, and what tells the metrics that it has read."""
     from mlflow_sysmetrics.daemon.feed import Feed  # noqa: PLC0415 - as above
+    from mlflow_sysmetrics.daemon.lane import Lane  # noqa: PLC0415
     from mlflow_sysmetrics.daemon.outbox import Outbox  # noqa: PLC0415
     from mlflow_sysmetrics.daemon.sampler import Sampler  # noqa: PLC0415
     from mlflow_sysmetrics.daemon.sender import Sender  # noqa: PLC0415
@@ -59,7 +60,7 @@ def our_tick(probes: Collection[Probe]) -> tuple[Callable[[], None], Callable[[]
     sampler = Sampler(list(probes), clock)
     settings = Settings(sampling_interval=1, samples_before_logging=TICKS_PER_WINDOW)
     outbox = Outbox("run", 0, settings.send_interval)
-    sampler.add(Feed(("", "run"), settings, Sender("", open_sink, clock), outbox))
+    sampler.add(Feed(("", "run"), settings, Lane(Sender("", open_sink, clock), outbox)))
 
     def tick() -> None:
         clock.seconds += 1

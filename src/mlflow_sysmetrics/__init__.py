@@ -15,6 +15,8 @@ if TYPE_CHECKING:
         AuthenticationError,
         DeliveryError,
         ExperimentError,
+        HPOError,
+        NoActiveRunError,
         PreflightError,
         RunRefused,
         RunStartError,
@@ -34,12 +36,17 @@ if TYPE_CHECKING:
     from mlflow_sysmetrics.tracking.preflight import PreflightResult, preflight
     from mlflow_sysmetrics.tracking.status_files import read_status
     from mlflow_sysmetrics.tracking.tracked_run import tracked_run
+    from mlflow_sysmetrics.training.recorder import MetricRecorder
+    from mlflow_sysmetrics.training.system_metrics import SystemMetricsLogger
 
 _HOME = {
     "Attachment": "daemon",
     "AuthenticationError": "errors",
     "DeliveryError": "errors",
     "ExperimentError": "errors",
+    "HPOError": "errors",
+    "MetricRecorder": "training.recorder",
+    "NoActiveRunError": "errors",
     "PreflightError": "errors",
     "PreflightResult": "tracking.preflight",
     "RunRefused": "errors",
@@ -53,6 +60,7 @@ _HOME = {
     "SysMetricsDaemonRunContextProvider": "providers",
     "SysMetricsError": "errors",
     "SysMetricsRunContextProvider": "providers",
+    "SystemMetricsLogger": "training.system_metrics",
     "TrackingURIError": "errors",
     "Unavailable": "errors",
     "attach": "daemon",
@@ -68,6 +76,9 @@ __all__ = [
     "AuthenticationError",
     "DeliveryError",
     "ExperimentError",
+    "HPOError",
+    "MetricRecorder",
+    "NoActiveRunError",
     "PreflightError",
     "PreflightResult",
     "RunRefused",
@@ -81,6 +92,7 @@ __all__ = [
     "SysMetricsDaemonRunContextProvider",
     "SysMetricsError",
     "SysMetricsRunContextProvider",
+    "SystemMetricsLogger",
     "TrackingURIError",
     "Unavailable",
     "attach",

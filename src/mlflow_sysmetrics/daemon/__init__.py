@@ -3,6 +3,27 @@
 from __future__ import annotations
 
 from mlflow_sysmetrics.daemon.daemon import Status
-from mlflow_sysmetrics.daemon.process import Attachment, attach, flush, status
+from mlflow_sysmetrics.daemon.points import Point
+from mlflow_sysmetrics.daemon.process import (
+    Attachment,
+    PointWriter,
+    attach,
+    flush,
+    open_writer,
+    status,
+    watch,
+)
+from mlflow_sysmetrics.daemon.watch import Watch
 
-__all__ = ["Attachment", "Status", "attach", "flush", "status"]
+__all__ = [
+    "Attachment",
+    "Point",
+    "PointWriter",
+    "Status",
+    "Watch",
+    "attach",
+    "flush",
+    "open_writer",
+    "status",
+    "watch",
+]

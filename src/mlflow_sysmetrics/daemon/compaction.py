@@ -94,4 +94,4 @@ def _waiting(line: PointsLine, settled: int) -> bytes:
     """Returns what of a line is not settled, as a line, or nothing."""
     gone = max(settled - line.first, 0)
     values = dict(list(line.values.items())[gone:])
-    return dump_points(line.run, line.first + gone, line.timestamp, values) if values else b""
+    return dump_points(line.run, line.first + gone, line.timestamp, values, line.step) if values else b""

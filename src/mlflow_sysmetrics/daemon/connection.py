@@ -49,8 +49,12 @@ class Connection:
             except Exception as error:
                 # A store is made by MLflow or by a plugin: it may raise anything, and may do better later.
                 raise ServerUnreachable(f"no client for {redacted(self._tracking_uri)}: {error}") from error
-        if outbox.started_at is None:
+        by_time = any(point.step is None for point in points)
+        if by_time and outbox.started_at is None:
             outbox.started_at = self._sink.started_at(outbox.run_id)
-        started_at = outbox.started_at
-        steps = [max(point.timestamp - started_at, 0) // _MILLISECONDS for point in points]
+        started_at = outbox.started_at or 0
+        steps = [
+            max(point.timestamp - started_at, 0) // _MILLISECONDS if point.step is None else point.step
+            for point in points
+        ]
         self._sink.send(outbox.run_id, points, steps, tags)

@@ -18,6 +18,7 @@ from mlflow_sysmetrics.daemon.feed import Feed
 from mlflow_sysmetrics.daemon.footprint import footprint
 from mlflow_sysmetrics.daemon.journal import Journal
 from mlflow_sysmetrics.daemon.journal_thread import JournalThread
+from mlflow_sysmetrics.daemon.lane import Lane
 from mlflow_sysmetrics.daemon.outbox import Outbox
 from mlflow_sysmetrics.daemon.own_journal import OwnJournal
 from mlflow_sysmetrics.daemon.patience import Patience
@@ -29,6 +30,7 @@ from mlflow_sysmetrics.daemon.sender import Sender
 from mlflow_sysmetrics.daemon.sink import Sink, current_tracking_uri
 from mlflow_sysmetrics.daemon.spool import spool_directory
 from mlflow_sysmetrics.daemon.trust import is_trusted
+from mlflow_sysmetrics.daemon.watch import Watch
 from mlflow_sysmetrics.host import Host
 from mlflow_sysmetrics.settings import Settings
 from mlflow_sysmetrics.tracking_uris import anchored, lasting, with_secrets
@@ -106,6 +108,7 @@ class Daemon:
         self.sampler = Sampler(self._probes, self._clock)
         self._lock = threading.RLock()  # a signal handler may come back in
         self._feeds: dict[tuple[str, str], Feed] = {}
+        self._lanes: dict[tuple[str, str], dict[Lane, None]] = {}  # of what programs write of their own
         self._senders: dict[str, Sender] = {}
         self._attached_to: dict[str, None] = {}  # tracking URIs that this program has chosen, in their order
         self._running = self._ended = False
@@ -144,11 +147,7 @@ class Daemon:
             feed = self._feeds.get(key)
             started = feed is None and self._start()
             if feed is None:
-                self._attached_to[tracking_uri] = None
-                sender = self._sender(tracking_uri)
-                backing = OwnRun(self._journal, run_id, lasting(tracking_uri), started_at)
-                outbox = Outbox(run_id, started_at, settings.send_interval, backing)
-                feed = self._feeds[key] = Feed(key, settings, sender, outbox)
+                feed = self._feeds[key] = Feed(key, settings, self._lane(key, settings, started_at))
                 self.sampler.add(feed)
             feed.holders += 1
         if started:  # told without the lock: a log handler may block
@@ -193,11 +192,70 @@ class Daemon:
             return True
         patient = timeout is not None
         ends = self._clock.monotonic() + _bounded(feed.settings.flush_timeout if timeout is None else timeout)
+        # What the program has written of its own is to be there, too, when the run is over.
+        lanes = self._lanes_of(feed.key)
+        waited_for = [feed.ended, *([self.sampler.postbox.hasten()] if lanes else [])]
         try:
-            complete = self._await_sampler(feed.ended, ends, patient=patient)
+            complete = all(self._await_sampler(event, ends, patient=patient) for event in waited_for)
         finally:
-            feed.sender.close(feed.outbox)
-        return self._settle(ends, feed, patient=patient) and complete
+            feed.lane.sender.close(feed.lane.outbox)
+        return self._settle(ends, [feed.lane, *lanes], patient=patient) and complete
+
+    def open_lane(
+        self, run_id: str, tracking_uri: str, settings: Settings, *, started_at: int | None = None
+    ) -> Lane:
+        """Returns a way for points of the program's own into a run; what is put into it is not sampled.
+
+        Args:
+            run_id: the run.
+            tracking_uri: its tracking server.
+            settings: those in force now.
+            started_at: as in `attach`; only points without a step need it.
+
+        Raises:
+            RuntimeError: the interpreter is shutting down.
+        """
+        key = (anchored(tracking_uri), run_id)
+        with self._lock:
+            self._flush_timeout = settings.flush_timeout
+            self._start()
+            lane = self._lane(key, settings, started_at)
+            self._lanes.setdefault(key, {})[lane] = None
+        return lane
+
+    def close_lane(self, lane: Lane, timeout: float | None, settings: Settings) -> bool:
+        """Says that a lane gets no more points, and waits for the delivery of what it has.
+
+        Args:
+            lane: from `open_lane`.
+            timeout: as in `detach`.
+            settings: those that it was opened with.
+
+        Returns:
+            Whether all of it has been delivered.
+        """
+        with self._lock:
+            for key in [key for key, lanes in self._lanes.items() if lane in lanes]:
+                del self._lanes[key][lane]
+                if not self._lanes[key]:
+                    del self._lanes[key]
+        patient = timeout is not None
+        ends = self._clock.monotonic() + _bounded(settings.flush_timeout if timeout is None else timeout)
+        try:
+            complete = self._await_sampler(self.sampler.postbox.hasten(ending=lane), ends, patient=patient)
+        finally:
+            lane.sender.close(lane.outbox)
+        return self._settle(ends, [lane], patient=patient) and complete
+
+    def watch(self, interval: float) -> Watch:
+        """Begins to keep the sampler reading for somebody who looks at what it reads.
+
+        Raises:
+            RuntimeError: the interpreter is shutting down.
+        """
+        with self._lock:
+            self._start()
+        return Watch(self.sampler, self._clock, interval)
 
     def flush(self, timeout: float | None) -> bool:
         """Closes all windows and waits until everything that was sampled has been delivered.
@@ -231,7 +289,7 @@ class Daemon:
         # The last sample is waited for even where delivery is not: what it adds to is counted below.
         self._await_sampler(cut, now + max(self._flush_timeout, _LAST_SAMPLE_SECONDS), patient=False)
         for feed in feeds:
-            feed.sender.close(feed.outbox)
+            feed.lane.sender.close(feed.lane.outbox)
         self._settle(now + self._flush_timeout, patient=False)
         self._leave_journal()
         self._tell_the_end()
@@ -317,10 +375,15 @@ class Daemon:
             self._sampler_patience.waited_in_vain(began, self._clock.monotonic())
         return happened
 
-    def _settle(self, ends: float, feed: Feed | None = None, *, patient: bool) -> bool:
-        """Has what a feed is owed delivered at once, or what all runs are, and waits for it."""
-        if feed is not None:
-            return feed.sender.wait(feed.sender.hasten([feed.outbox]), ends, patient=patient)
+    def _lanes_of(self, key: tuple[str, str]) -> list[Lane]:
+        with self._lock:
+            return list(self._lanes.get(key, ()))
+
+    def _settle(self, ends: float, lanes: Sequence[Lane] = (), *, patient: bool) -> bool:
+        """Has what one run is owed delivered at once, or what all runs are, and waits for it."""
+        if lanes:  # of one run, hence of one server
+            sender = lanes[0].sender
+            return sender.wait(sender.hasten([lane.outbox for lane in lanes]), ends, patient=patient)
         with self._lock:
             senders = list(self._senders.values())
         # All are hastened before any is waited for: a dead server must not take the time of a good one.
@@ -340,6 +403,13 @@ class Daemon:
             ):  # too late in the life of the interpreter for others' points
                 self._recovery.start()
         return True
+
+    def _lane(self, key: tuple[str, str], settings: Settings, started_at: int | None) -> Lane:
+        tracking_uri, run_id = key
+        self._attached_to[tracking_uri] = None
+        backing = OwnRun(self._journal, run_id, lasting(tracking_uri), started_at)
+        outbox = Outbox(run_id, started_at, settings.send_interval, backing)
+        return Lane(self._sender(tracking_uri), outbox)
 
     def _adopt(self, tracking_uri: str, outbox: Outbox) -> None:
         """Gives what a process that died had owed to the sender of its server."""

@@ -1,13 +1,12 @@
-"""One attached run, as the sampler sees it: its keys, its counters' zero, its window, its outbox."""
+"""One attached run, as the sampler sees it: its keys, its counters' zero, its window, its lane."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
 
-from mlflow_sysmetrics.daemon.outbox import Outbox
+from mlflow_sysmetrics.daemon.lane import Lane
 from mlflow_sysmetrics.daemon.points import Point
-from mlflow_sysmetrics.daemon.sender import Sender
 from mlflow_sysmetrics.daemon.window import DECIMALS, Value, Window
 from mlflow_sysmetrics.samples import TOTALS, Kind
 from mlflow_sysmetrics.settings import Settings
@@ -39,18 +38,16 @@ class Feed:
     Attributes:
         key: tracking URI and run id, by which attaching is idempotent.
         settings: those in force when the run was attached.
-        sender: the sender of the run's tracking server.
-        outbox: what the run is owed.
+        lane: takes its points.
         window: the ticks since its last point; the sampler's alone.
         ended: set once its last point is in the outbox.
         holders: how many attachments hold it.
     """
 
-    def __init__(self, key: tuple[str, str], settings: Settings, sender: Sender, outbox: Outbox) -> None:
+    def __init__(self, key: tuple[str, str], settings: Settings, lane: Lane) -> None:
         self.key = key
         self.settings = settings
-        self.sender = sender
-        self.outbox = outbox
+        self.lane = lane
         self.window: Window | None = None
         self.ended = threading.Event()
         self.holders = 0
@@ -60,6 +57,8 @@ class Feed:
 
     def emit(self, values: Iterable[Value], timestamp: int) -> None:
         """Puts one point per value into the outbox; totals count from the run's first point."""
+        if self.lane.outbox.refused is not None:
+            return
         points = []
         for key, kind, value in values:
             if kind in TOTALS:
@@ -74,21 +73,9 @@ class Feed:
             if name is None:  # one string for all points of the series: it is most of what a point weighs
                 name = self._names[key] = self._prefix + key
             points.append(Point(name, round(value, DECIMALS), timestamp))
-        if points and self.outbox.refused is None:
-            self._keep(points)
+        self.lane.keep(points)
 
     def end(self) -> None:
         """Ends the feed after its last point. For the sampler."""
-        if self.outbox.backing is not None:
-            self.outbox.backing.end()
-        self.sender.hasten([self.outbox])  # somebody waits for the end of the run
+        self.lane.end()
         self.ended.set()
-
-    def _keep(self, points: list[Point]) -> None:
-        """Puts points on disk, then into the outbox: a crash in between loses nothing."""
-        backing = self.outbox.backing
-        # Nobody else adds points to this outbox, so this is the index that they will have.
-        place = None if backing is None else backing.append(self.outbox.appended, points)
-        taken = self.sender.append(self.outbox, points, place=place)
-        if not taken and backing is not None:  # given up in this moment
-            backing.acknowledge(self.outbox.settled)

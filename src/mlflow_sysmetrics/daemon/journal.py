@@ -171,14 +171,16 @@ class Journal:
         self._runs[number] = Tally(RunLine(number, run_id, tracking_uri, started_at, cgroup, oom_kills))
         return number
 
-    def append(self, run: int, index: int, timestamp: int, values: Mapping[str, float]) -> int | None:
-        """Appends one point per key, with the indices from `index` on.
+    def append(
+        self, run: int, index: int, timestamp: int, values: Mapping[str, float], step: int | None = None
+    ) -> int | None:
+        """Appends one point per key, with the indices from `index` on; a step of None is by their time.
 
         Returns:
             A place to read them from; None where the disk did not take them or there is no room: then they
             are in memory only.
         """
-        text = dump_points(run, index, timestamp, values)
+        text = dump_points(run, index, timestamp, values, step)
         with self._lock:
             known = self._runs.get(run)
             if known is None or self._file.size + len(text) > self._max_bytes:

@@ -16,7 +16,8 @@ FORMAT = 1  #: of the file; a reader that knows a newer one still understands th
 LONGEST_LINE = 1 << 20
 
 # No blanks: they would be a tenth of the file. Made once, since making one costs as much as using it.
-_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False, allow_nan=False).encode
+_NOT_FINITE = {repr(value): value for value in (math.nan, math.inf, -math.inf)}
 
 
 class Header(NamedTuple):
@@ -39,12 +40,16 @@ class RunLine(NamedTuple):
 
 
 class PointsLine(NamedTuple):
-    """Points of one run at one time; they have the indices from `first` on, in the order of the keys."""
+    """Points of one run at one time and step; a step of None is whole seconds since the run started.
+
+    They have the indices from `first` on, in the order of the keys.
+    """
 
     run: int
     first: int
     timestamp: int
     values: dict[str, float]
+    step: int | None = None
 
 
 class SettledLine(NamedTuple):
@@ -73,8 +78,8 @@ Line: TypeAlias = Header | RunLine | PointsLine | SettledLine | DroppedLine | En
 def dump(line: Line) -> bytes:
     """Returns a line as it stands in the file, with its newline."""
     match line:
-        case PointsLine(run, index, timestamp, values):
-            return dump_points(run, index, timestamp, values)
+        case PointsLine(run, index, timestamp, values, step):
+            return dump_points(run, index, timestamp, values, step)
         case Header(host, pid, began):
             fields: dict[str, Any] = {"journal": FORMAT, "host": host, "pid": pid, "began": began}
         case RunLine(run, run_id, uri, started_at, cgroup, oom_kills):
@@ -89,9 +94,16 @@ def dump(line: Line) -> bytes:
     return f"{_encode(fields)}\n".encode("ascii")
 
 
-def dump_points(run: int, index: int, timestamp: int, values: Mapping[str, float]) -> bytes:
+def dump_points(
+    run: int, index: int, timestamp: int, values: Mapping[str, float], step: int | None = None
+) -> bytes:
     """Returns a line of points; the only one that is written often."""
-    return f'{{"r":{run},"i":{index},"t":{timestamp},"m":{_encode(values)}}}\n'.encode("ascii")
+    at = f'"t":{timestamp}' if step is None else f'"t":{timestamp},"s":{step}'
+    try:
+        text = _encode(values)
+    except ValueError:  # JSON has no word for what is no number
+        text = _encode({key: value if math.isfinite(value) else repr(value) for key, value in values.items()})
+    return f'{{"r":{run},"i":{index},{at},"m":{text}}}\n'.encode("ascii")
 
 
 def parse(text: bytes) -> Line | None:
@@ -122,11 +134,15 @@ def lines(file: BinaryIO, most: int | None = None) -> Iterator[bytes]:
 
 def _understand(fields: dict[str, Any]) -> Line | None:  # noqa: PLR0911 - one per kind of line
     if "m" in fields:
-        values = {key: float(value) for key, value in fields["m"].items() if _is_finite(value)}
-        # One that is no number would shift the indices of those behind it.
-        whole = len(values) == len(fields["m"])
-        line = PointsLine(_count(fields["r"]), _count(fields["i"]), _whole(fields["t"]), values)
-        return line if whole else None
+        values = {key: _value(value) for key, value in fields["m"].items()}
+        step = fields.get("s")
+        return PointsLine(
+            _count(fields["r"]),
+            _count(fields["i"]),
+            _whole(fields["t"]),
+            values,
+            None if step is None else _whole(step),
+        )
     if "a" in fields:
         return SettledLine(_count(fields["r"]), _count(fields["a"]))
     if "d" in fields:
@@ -148,8 +164,13 @@ def _understand(fields: dict[str, Any]) -> Line | None:  # noqa: PLR0911 - one p
     return None
 
 
-def _is_finite(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def _value(value: object) -> float:
+    """Returns a value; one that is none makes the line none, since it would shift the indices behind it."""
+    if isinstance(value, str):
+        return _NOT_FINITE[value]
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+        raise TypeError(value)
+    return float(value)
 
 
 def _whole(value: object) -> int:

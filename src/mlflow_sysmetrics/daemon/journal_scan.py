@@ -107,7 +107,7 @@ class Contents:
             self.runs.setdefault(line.run, Tally(line)).written = True
         elif line is not None and (run := self.runs.get(line.run)) is not None:
             match line:
-                case PointsLine(_, first, timestamp, values):
+                case PointsLine(_, first, timestamp, values, _):
                     run.appended = max(run.appended, first + len(values))
                     run.last_timestamp = max(run.last_timestamp or timestamp, timestamp)
                 case SettledLine(_, settled):
@@ -203,4 +203,4 @@ def _points_of(text: bytes, run: int) -> Iterator[tuple[int, Point]]:
     line = parse(text)
     if isinstance(line, PointsLine) and line.run == run:
         for index, (key, value) in enumerate(line.values.items(), line.first):
-            yield index, Point(key, value, line.timestamp)
+            yield index, Point(key, value, line.timestamp, line.step)

@@ -9,18 +9,26 @@ from typing import NamedTuple, Protocol
 
 
 class Point(NamedTuple):
-    """One point of one series: full key, value, milliseconds since 1970."""
+    """One point of one series.
+
+    Attributes:
+        key: full key.
+        value: what a program says of itself may be no number, or infinite; what is sampled is finite.
+        timestamp: milliseconds since 1970.
+        step: where on its axis it belongs; None for whole seconds since the run started.
+    """
 
     key: str
     value: float
     timestamp: int
+    step: int | None = None
 
 
 class Backing(Protocol):
     """Where the points of one run lie on disk. The sampler appends, the sender does the rest."""
 
     def append(self, index: int, points: Sequence[Point]) -> int | None:
-        """Puts points of one moment on disk; returns the place to read them from, None where it cannot."""
+        """Puts points on disk; returns the place to read them from, None where not all of them are there."""
 
     def acknowledge(self, settled: int) -> None:
         """Says that all points below an index are delivered or given up."""

@@ -7,12 +7,16 @@ import multiprocessing
 import os
 import sys
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
 
 from mlflow_sysmetrics.daemon.daemon import Daemon, Status
 from mlflow_sysmetrics.daemon.feed import Feed
+from mlflow_sysmetrics.daemon.lane import Lane
+from mlflow_sysmetrics.daemon.points import Point
 from mlflow_sysmetrics.daemon.sink import current_tracking_uri, import_mlflow
+from mlflow_sysmetrics.daemon.watch import Watch
 from mlflow_sysmetrics.settings import Settings
 
 _lock = threading.RLock()  # a signal handler may come back in
@@ -56,7 +60,7 @@ class Attachment:
     def put_tags(self, tags: dict[str, str]) -> None:
         """Has the delivery thread set tags on the run."""
         if os.getpid() == self._pid:
-            self._feed.sender.append(self._feed.outbox, tags=tags)
+            self._feed.lane.sender.append(self._feed.lane.outbox, tags=tags)
 
     def __enter__(self) -> Attachment:  # noqa: PYI034 - typing.Self is 3.11
         return self
@@ -65,6 +69,51 @@ class Attachment:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.detach()
+
+
+class PointWriter:
+    """Delivers points of the program's own to one run, as what is sampled is: journalled, in order, later.
+
+    Attributes:
+        run_id: the run.
+        tracking_uri: its tracking server.
+    """
+
+    def __init__(self, daemon: Daemon, run_id: str, tracking_uri: str, settings: Settings) -> None:
+        self.run_id = run_id
+        self.tracking_uri = tracking_uri
+        self._daemon = daemon
+        self._settings = settings
+        self._pid = os.getpid()
+        self._lock = threading.RLock()  # a signal handler may come back in
+        self._lane: Lane | None = daemon.open_lane(run_id, tracking_uri, settings)
+
+    def write(self, points: Sequence[Point]) -> None:
+        """Takes points. It takes microseconds and waits for nothing; a forked child's are its parent's.
+
+        After a `close` it begins anew.
+        """
+        if os.getpid() != self._pid:
+            return
+        with self._lock:
+            if self._lane is None:
+                self._lane = self._daemon.open_lane(self.run_id, self.tracking_uri, self._settings)
+            self._daemon.sampler.postbox.put(self._lane, points)
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Says that no more points will come, and waits for the delivery of those that were taken.
+
+        Args:
+            timeout: as in `Attachment.detach`.
+
+        Returns:
+            Whether all of them have been delivered; the others are delivered later.
+        """
+        if os.getpid() != self._pid:
+            return True
+        with self._lock:
+            lane, self._lane = self._lane, None
+        return lane is None or self._daemon.close_lane(lane, timeout, self._settings)
 
 
 def attach(
@@ -96,18 +145,49 @@ def attach(
         SettingsError: `node_id` cannot be part of a metric name.
         RuntimeError: the interpreter is shutting down.
     """
-    global _daemon  # noqa: PLW0603 - one per process is the point
     chosen = Settings.from_environ(node_id=node_id) if settings is None else settings
     if settings is not None and node_id is not None:
         chosen = replace(settings, node_id=node_id)
     import_mlflow()
     uri = str(tracking_uri or current_tracking_uri())
-    with _lock:
-        if _daemon is None:
-            _daemon = Daemon(chosen)
-            _end_with_interpreter()
-        daemon = _daemon
+    daemon = _daemon_of_process(chosen)
     return Attachment(daemon, daemon.attach(run_id, uri, chosen, started_at=started_at))
+
+
+def open_writer(run_id: str, *, tracking_uri: str | None = None) -> PointWriter:
+    """Begins to deliver points of the program's own to a run, beside what is sampled for it, if anything is.
+
+    Args:
+        run_id: the run.
+        tracking_uri: its tracking server; by default the one that is in force now.
+
+    Returns:
+        What takes the points.
+
+    Raises:
+        RuntimeError: the interpreter is shutting down.
+    """
+    settings = Settings.from_environ()
+    import_mlflow()
+    return PointWriter(
+        _daemon_of_process(settings), run_id, str(tracking_uri or current_tracking_uri()), settings
+    )
+
+
+def watch(interval: float | None = None) -> Watch:
+    """Begins to have this machine read, whether or not runs are attached, and shows the last reading.
+
+    Args:
+        interval: seconds between two readings; by default the sampling interval of the environment.
+
+    Returns:
+        What shows it, until it is closed or not looked at for a minute.
+
+    Raises:
+        RuntimeError: the interpreter is shutting down.
+    """
+    settings = Settings.from_environ()
+    return _daemon_of_process(settings).watch(settings.sampling_interval if interval is None else interval)
 
 
 def flush(timeout: float | None = None) -> bool:
@@ -127,6 +207,16 @@ def status() -> Status:
     """Returns what the daemon of this process is doing."""
     daemon = _daemon
     return Status() if daemon is None else daemon.status()
+
+
+def _daemon_of_process(settings: Settings) -> Daemon:
+    """Returns the daemon, made where there was none; its settings are those of whoever comes first."""
+    global _daemon  # noqa: PLW0603 - one per process is the point
+    with _lock:
+        if _daemon is None:
+            _daemon = Daemon(settings)
+            _end_with_interpreter()
+        return _daemon
 
 
 def _end_with_interpreter() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from mlflow_sysmetrics.daemon.journal import Journal
@@ -23,9 +23,12 @@ class RunBacking:
         self._number = number
 
     def append(self, index: int, points: Sequence[Point]) -> int | None:
-        """Puts points of one moment on disk; returns the place to read them from, None where it cannot."""
-        values = {point.key: point.value for point in points}
-        return self._journal.append(self._number, index, points[0].timestamp, values)
+        """Puts points on disk; returns the place to read them from, None where not all of them are there."""
+        places = []
+        for moment, values in _by_moment(points):
+            places.append(self._journal.append(self._number, index, moment.timestamp, values, moment.step))
+            index += len(values)
+        return None if None in places else places[0]
 
     def acknowledge(self, settled: int) -> None:
         """Says that all points below an index are delivered or given up."""
@@ -62,7 +65,7 @@ class OwnRun:
         self._asked = False  # else the journal knows nothing of this run, and need not hear of its end
 
     def append(self, index: int, points: Sequence[Point]) -> int | None:
-        """Puts points of one moment on disk; returns the place to read them from, None where it cannot."""
+        """Puts points on disk; returns the place to read them from, None where not all of them are there."""
         if not self._own.takes_points:
             return None
         self._asked = True
@@ -105,3 +108,18 @@ class OwnRun:
     def _end(self) -> None:
         if self._run is not None:
             self._run.end()
+
+
+def _by_moment(points: Sequence[Point]) -> Iterator[tuple[Point, dict[str, float]]]:
+    """Yields what stands in one line each: consecutive points of one time and step, each key once."""
+    first: Point | None = None
+    values: dict[str, float] = {}
+    for point in points:
+        same = first is not None and (point.timestamp, point.step) == (first.timestamp, first.step)
+        if first is not None and not (same and point.key not in values):
+            yield first, values
+            first, values = None, {}
+        first = first or point
+        values[point.key] = point.value
+    if first is not None:
+        yield first, values

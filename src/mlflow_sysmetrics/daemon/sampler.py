@@ -8,7 +8,9 @@ from collections.abc import Sequence
 
 from mlflow_sysmetrics.clock import Clock, Stamper
 from mlflow_sysmetrics.daemon.feed import Feed
+from mlflow_sysmetrics.daemon.postbox import Postbox
 from mlflow_sysmetrics.daemon.probe import Probe
+from mlflow_sysmetrics.daemon.watch import Watch
 from mlflow_sysmetrics.daemon.window import Value, Window
 from mlflow_sysmetrics.samples import Kind, Sample
 from mlflow_sysmetrics.thread import start_thread
@@ -21,33 +23,45 @@ _EARLY_SECONDS = 0.001
 # After so long without a run the collectors are built anew: what happened meanwhile is no run's, and neither
 # the time it took nor the processes it started may show in the next one's first rates.
 _PAUSE_SECONDS = 1.0
+# Who begins to look wants rates, too, and they take two readings: the second does not wait for its time, but
+# for as long as a rate needs (collectors/rhythm.py).
+_SECOND_READING_SECONDS = 0.2
 
 
 class Sampler:
     """Reads all collectors at each tick and hands the windows that close to the feeds.
 
-    It ticks on an absolute schedule while there are feeds, and at once when one arrives, departs or is to be
-    cut, so that a run of 50 ms has points too. Without feeds it waits for the next one and costs nothing.
+    It ticks on an absolute schedule while there are feeds or somebody watches, and at once when one arrives,
+    departs or is to be cut, so that a run of 50 ms has points too. Else it waits and costs nothing.
 
     Args:
         probes: the collectors, each under guard.
         clock: tells the time.
+
+    Attributes:
+        ticks: how often it has read.
+        readings: how often since it was idle for the last time.
+        latest: monotonic time and samples of the last tick.
+        postbox: points of the program's own, which it takes on their way.
     """
 
     def __init__(self, probes: Sequence[Probe], clock: Clock) -> None:
-        self.ticks = 0
+        self.ticks = self.readings = 0
+        self.latest: tuple[float, Sequence[Sample]] = (-math.inf, ())
         self._probes = probes
         self._clock = clock
         self._stamper = Stamper(clock)
         self._lock = threading.RLock()  # a signal handler may come back in
         self._wake = threading.Event()
+        self.postbox = Postbox(clock, self._wake.set)
+        self._watches: dict[Watch, None] = {}
+        self._watching: list[Watch] = []
         self._arriving: list[Feed] = []
         self._departing: list[Feed] = []
         self._cuts: list[threading.Event] = []
         self._feeds: dict[Feed, None] = {}
         self._windows: dict[Window, dict[Feed, None]] = {}
         self._without_window: list[Feed] = []
-        self._interval = math.inf
         self._epoch = 0.0
         self._ticked_at = 0.0
         self._due_at = math.inf
@@ -80,20 +94,31 @@ class Sampler:
         self._wake.set()
         return done
 
+    def watch(self, watch: Watch) -> None:
+        """Keeps ticking until a watch has lapsed, with a tick at once where nothing else asks for ticks."""
+        with self._lock:
+            self._watching.append(watch)
+        self._wake.set()
+
     def tick(self) -> None:
-        """Does one pass over all collectors and all windows. The thread does nothing else."""
+        """Does one pass over all collectors and all windows."""
+        self.postbox.collect()
         with self._lock:
             arriving, departing, cuts = self._take_requests()
         now = self._clock.monotonic()
-        if not self._feeds:
+        if self._idle:
             self._epoch = now  # the schedule begins anew with the first run after a pause
             if now - self._ticked_at > _PAUSE_SECONDS:
+                self.readings = 0
                 for probe in self._probes:
                     probe.renew()
+        self._admit_watches(now)
         # Each at its own moment: a source that stalls must not bend the rates of those after it.
         samples = [sample for probe in self._probes for sample in probe.read(self._clock.monotonic())]
         timestamp = self._stamper.next()
+        self.latest = (now, samples)
         self.ticks += 1
+        self.readings += 1
         for window in self._windows:
             window.add(samples, now - self._ticked_at)
         self._ticked_at = now
@@ -144,7 +169,6 @@ class Sampler:
             feed.emit(levels, timestamp)
             self._feeds[feed] = None
             self._without_window.append(feed)
-        self._interval = min((feed.settings.sampling_interval for feed in self._feeds), default=math.inf)
 
     def _end(self, departing: list[Feed], timestamp: int) -> None:
         for feed in departing:
@@ -172,24 +196,47 @@ class Sampler:
 
     def _run(self) -> None:
         while True:
-            left = self._due_at - self._clock.monotonic()
-            asked = self._wake.wait(None if math.isinf(left) else max(left, 0.0))
+            left = min(self._due_at, self.postbox.due_at) - self._clock.monotonic()
+            self._wake.wait(None if math.isinf(left) else max(left, 0.0))
             self._wake.clear()
-            if asked and not self._requested() and self._clock.monotonic() < self._due_at:
+            if self._requested() or self._clock.monotonic() >= self._due_at - _EARLY_SECONDS:
+                self.tick()
+                self._due_at = self._next_due()
                 continue
-            self.tick()
-            self._due_at = self._next_due()
+            if self._watching:
+                self._admit_watches(self._clock.monotonic())
+                self._due_at = min(self._due_at, self._next_due())
+            if self._clock.monotonic() >= self.postbox.due_at - _EARLY_SECONDS:
+                self.postbox.collect()
+
+    @property
+    def _idle(self) -> bool:
+        return not self._feeds and not self._watches
 
     def _requested(self) -> bool:
         with self._lock:
-            return bool(self._arriving or self._departing or self._cuts)
+            # Who begins to look while runs are fed looks at what is read for these.
+            return bool(self._arriving or self._departing or self._cuts or (self._watching and self._idle))
+
+    def _admit_watches(self, now: float) -> None:
+        """Takes those that have begun to look, and lets go of those that do not look any more."""
+        with self._lock:
+            arriving, self._watching = self._watching, []
+        for watch in arriving:
+            self._watches[watch] = None
+        for watch in [watch for watch in self._watches if watch.lapsed(now)]:
+            del self._watches[watch]
 
     def _next_due(self) -> float:
         """Returns when the next tick is due: the next multiple of the interval; missed ones are skipped."""
-        if not self._feeds:
+        intervals = [feed.settings.sampling_interval for feed in self._feeds]
+        interval = min([*intervals, *(watch.interval for watch in self._watches)], default=math.inf)
+        if math.isinf(interval):
             return math.inf
-        passed = math.floor((self._clock.monotonic() - self._epoch + _EARLY_SECONDS) / self._interval)
-        return self._epoch + (passed + 1) * self._interval
+        passed = math.floor((self._clock.monotonic() - self._epoch + _EARLY_SECONDS) / interval)
+        due_at = self._epoch + (passed + 1) * interval
+        second = self.readings == 1 and self._watches
+        return min(due_at, self._ticked_at + _SECOND_READING_SECONDS) if second else due_at
 
 
 def _levels(samples: Sequence[Sample]) -> list[Value]:

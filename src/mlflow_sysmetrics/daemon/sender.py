@@ -112,6 +112,16 @@ class Sender:
                 self._changed.notify_all()
             return True
 
+    def count_lost(self, outbox: Outbox, count: int) -> None:
+        """Counts points of a run that never reached its outbox, and has the run say so."""
+        with self._changed:
+            self._turns.add(outbox)
+            outbox.count_dropped(count)
+            self._outcomes.own.dropped += count
+            if not outbox.failures:
+                self._turns.schedule(outbox, self._now())
+            self._changed.notify_all()
+
     def adopt(self, outbox: Outbox) -> None:
         """Takes over what a process that died had owed. Nobody waits for it, and it is counted apart."""
         with self._changed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -148,8 +149,8 @@ class RestSink:
     ) -> None:
         """Delivers points and tags of one run."""
         metrics = [
-            {"key": key, "value": value, "timestamp": timestamp, "step": step}
-            for (key, value, timestamp), step in zip(points, steps, strict=True)
+            {"key": point.key, "value": _json(point.value), "timestamp": point.timestamp, "step": step}
+            for point, step in zip(points, steps, strict=True)
         ]
         pairs = [{"key": key, "value": value} for key, value in tags.items()]
         self._request("POST", _LOG_BATCH, json={"run_id": run_id, "metrics": metrics, "tags": pairs})
@@ -204,8 +205,8 @@ class ClientSink:
         from mlflow.entities import Metric, RunTag  # noqa: PLC0415 - importing us must not import MLflow
 
         metrics = [
-            Metric(key, value, timestamp, step)
-            for (key, value, timestamp), step in zip(points, steps, strict=True)
+            Metric(point.key, point.value, point.timestamp, step)
+            for point, step in zip(points, steps, strict=True)
         ]
         pairs = [RunTag(key, value) for key, value in tags.items()]
         self._call(self._client.log_batch, run_id, metrics=metrics, tags=pairs)
@@ -217,6 +218,13 @@ class ClientSink:
             # Stores raise MlflowException, but also what their database, file system or plugin raises.
             code = getattr(error, "error_code", None)
             raise fault(None, code, str(error)[:_LONGEST_TEXT], _reason(error)) from error
+
+
+def _json(value: float) -> float | str:
+    """Returns a value as protobuf's JSON has it: what is no finite number is a word."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 def _timeouts(creds: Any) -> dict[str, Any]:  # noqa: ANN401 - MLflow's

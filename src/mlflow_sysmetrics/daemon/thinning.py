@@ -125,7 +125,7 @@ def _remains(line: PointsLine, flags: bytearray) -> Iterator[bytes]:
                 begin = index
             stretch[key] = value
         elif stretch:
-            yield dump_points(line.run, begin, line.timestamp, stretch)
+            yield dump_points(line.run, begin, line.timestamp, stretch, line.step)
             stretch = {}
     if stretch:
-        yield dump_points(line.run, begin, line.timestamp, stretch)
+        yield dump_points(line.run, begin, line.timestamp, stretch, line.step)

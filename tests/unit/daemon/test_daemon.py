@@ -124,7 +124,7 @@ def test_a_run_that_nobody_waited_for_is_complete_after_a_flush(
 ) -> None:
     for n in range(20):
         feed = daemon.attach(str(n), "uri", SLOW, started_at=STARTED_AT)
-        eventually(lambda outbox=feed.outbox: bool(outbox.appended))  # type: ignore[misc]
+        eventually(lambda outbox=feed.lane.outbox: bool(outbox.appended))  # type: ignore[misc]
         daemon.detach(feed, 0)
         assert daemon.flush(LONG_SECONDS)
         assert levels(sinks["uri"], str(n)) == 2
@@ -151,7 +151,7 @@ def test_a_timeout_beyond_all_measure_is_no_error(daemon: Daemon, timeout: float
 def test_a_timeout_below_zero_does_not_wait(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
     sinks["uri"] = FakeSink(down=True)
     feed = daemon.attach("run", "uri", FAST, started_at=STARTED_AT)
-    eventually(lambda: feed.outbox.appended)
+    eventually(lambda: feed.lane.outbox.appended)
     assert not daemon.flush(-1)
     assert not daemon.detach(feed, -1)
 

@@ -13,6 +13,7 @@ from fakes import STARTED_AT, FakeClock, FakeSink
 from mlflow_sysmetrics.daemon.allowance import Allowance
 from mlflow_sysmetrics.daemon.feed import Feed
 from mlflow_sysmetrics.daemon.journal import Journal, scan, unsettled
+from mlflow_sysmetrics.daemon.lane import Lane
 from mlflow_sysmetrics.daemon.outbox import Outbox
 from mlflow_sysmetrics.daemon.own_journal import OwnJournal
 from mlflow_sysmetrics.daemon.points import Point
@@ -54,11 +55,11 @@ class Process:
 
     def feed(self, run_id: str = "run") -> Feed:
         outbox = Outbox(run_id, STARTED_AT, 10, OwnRun(self.journal, run_id, URI, STARTED_AT))
-        return Feed((URI, run_id), Settings(), self.sender, outbox)
+        return Feed((URI, run_id), Settings(), Lane(self.sender, outbox))
 
     def emit(self, feed: Feed, ticks: int = 1, *, seconds: float = 10) -> None:
         for _ in range(ticks):
-            values = [Value(key, Kind.GAUGE, feed.outbox.appended / 7) for key in self.series]
+            values = [Value(key, Kind.GAUGE, feed.lane.outbox.appended / 7) for key in self.series]
             feed.emit(values, self.clock.wall())
             self.clock.move(seconds)
 
@@ -132,12 +133,12 @@ def test_what_the_memory_cannot_hold_is_read_back_from_the_disk(tmp_path: Path) 
     for _ in range(100):
         for feed in feeds:
             process.emit(feed, seconds=5)
-    assert sum(feed.outbox.held for feed in feeds) <= 6 * SERIES
+    assert sum(feed.lane.outbox.held for feed in feeds) <= 6 * SERIES
     assert process.sender.counts().pending == 200 * SERIES
     process.sink.down = False
     process.send()
     for feed in feeds:
-        sent = process.sink.points(feed.outbox.run_id)
+        sent = process.sink.points(feed.lane.outbox.run_id)
         assert len(sent) == 100 * SERIES
         assert len(set(sent)) == len(sent)
         assert sent == sorted(sent, key=lambda point: point.timestamp)
@@ -153,7 +154,7 @@ def test_a_run_that_caught_up_waits_in_memory_again(tmp_path: Path) -> None:
     process.sink.down = False
     process.send()
     process.emit(feed)
-    assert feed.outbox.held == SERIES
+    assert feed.lane.outbox.held == SERIES
 
 
 def test_points_that_come_while_others_are_read_back_keep_the_order(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from fakes import STARTED_AT, FakeClock, FakeSink
 from mlflow_sysmetrics.daemon.feed import Feed
 from mlflow_sysmetrics.daemon.journal import Journal, scan, unsettled
 from mlflow_sysmetrics.daemon.journal_thread import JournalThread
+from mlflow_sysmetrics.daemon.lane import Lane
 from mlflow_sysmetrics.daemon.outbox import Outbox
 from mlflow_sysmetrics.daemon.own_journal import OwnJournal
 from mlflow_sysmetrics.daemon.run_backing import OwnRun
@@ -61,7 +62,7 @@ class Process:
 
     def new_feed(self, run_id: str) -> Feed:
         outbox = Outbox(run_id, STARTED_AT, 10, OwnRun(self.journal, run_id, URI, STARTED_AT))
-        return Feed((URI, run_id), Settings(), self.sender, outbox)
+        return Feed((URI, run_id), Settings(), Lane(self.sender, outbox))
 
     def emit(self, feed: Feed | None = None) -> None:
         (feed or self.feed).emit([Value("level", Kind.GAUGE, 1.0)], self.clock.wall())
@@ -111,14 +112,14 @@ def waiting(process: Process, run: int = 0) -> list[int]:
 
 def test_a_point_is_on_disk_when_the_sampler_goes_on(process: Process) -> None:
     assert waiting(process) == [0]
-    assert process.feed.outbox.unsaved == 0
+    assert process.feed.lane.outbox.unsaved == 0
 
 
 def test_a_disk_that_does_not_answer_leaves_points_in_memory_only(process: Process, disk: Disk) -> None:
     process.stick(disk)
     process.emit()
-    assert process.feed.outbox.waiting == 3
-    assert process.feed.outbox.unsaved == 2
+    assert process.feed.lane.outbox.waiting == 3
+    assert process.feed.lane.outbox.unsaved == 2
 
 
 def test_a_disk_that_is_known_to_be_stuck_is_not_asked_again(process: Process, disk: Disk) -> None:
@@ -127,7 +128,7 @@ def test_a_disk_that_is_known_to_be_stuck_is_not_asked_again(process: Process, d
     process.thread._patience.seconds = LONGEST  # whoever waited now would wait for long
     process.emit()
     assert disk.asked == asked
-    assert process.feed.outbox.waiting == 3
+    assert process.feed.lane.outbox.waiting == 3
 
 
 def test_a_disk_that_does_not_answer_holds_up_no_delivery(process: Process, disk: Disk) -> None:
@@ -160,7 +161,7 @@ def test_points_are_saved_again_when_the_disk_answers_and_what_was_delivered_is_
     process.sink.down = True
     process.emit()
     assert waiting(process) == [2]
-    assert process.feed.outbox.unsaved == 0
+    assert process.feed.lane.outbox.unsaved == 0
 
 
 def test_what_was_appended_too_late_is_acknowledged_with_the_rest(process: Process, disk: Disk) -> None:
@@ -230,7 +231,7 @@ def test_a_stuck_disk_is_said_once_and_its_answer_once(
 
 def test_a_sender_does_not_read_from_a_disk_that_is_known_to_be_stuck(process: Process, disk: Disk) -> None:
     process.stick(disk)
-    backing = process.feed.outbox.backing
+    backing = process.feed.lane.outbox.backing
     assert backing is not None
     with pytest.raises(OSError, match="not answered for 10 s"):
         backing.read(0, 0, 1)
@@ -260,7 +261,7 @@ def test_points_of_a_tick_that_has_waited_enough_wait_in_memory(process: Process
     feeds = [process.new_feed(str(number)) for number in range(5)]
     for feed in feeds:
         feed.emit([Value("level", Kind.GAUGE, 1.0)], process.clock.wall())
-    assert [feed.outbox.unsaved for feed in feeds] == [0, 0, 1, 1, 1]
+    assert [feed.lane.outbox.unsaved for feed in feeds] == [0, 0, 1, 1, 1]
 
 
 def test_a_disk_that_is_too_slow_again_and_again_is_said_once(

@@ -9,6 +9,7 @@ import pytest
 
 from fakes import EVENTS, LEVEL, SHARE, STARTED_AT, TOTAL, FakeClock, FakeSink, scripted
 from mlflow_sysmetrics.daemon.feed import Feed
+from mlflow_sysmetrics.daemon.lane import Lane
 from mlflow_sysmetrics.daemon.outbox import Outbox
 from mlflow_sysmetrics.daemon.points import Point
 from mlflow_sysmetrics.daemon.probe import Probe
@@ -31,7 +32,7 @@ class Bench:
     def feed(self, run_id: str = "run", **settings: object) -> Feed:
         """Attaches a run; its points are seen in its outbox, which nobody empties."""
         chosen = Settings(**{"sampling_interval": 1, "samples_before_logging": 5, **settings})  # type: ignore[arg-type]
-        feed = Feed(("uri", run_id), chosen, self.sender, Outbox(run_id, STARTED_AT, 1e3))
+        feed = Feed(("uri", run_id), chosen, Lane(self.sender, Outbox(run_id, STARTED_AT, 1e3)))
         self.sampler.add(feed)
         return feed
 
@@ -59,7 +60,7 @@ def series(feed: Feed, key: str) -> list[tuple[float, float]]:
     """Returns (seconds since the start, value) of one series."""
     return [
         ((point.timestamp - STARTED_AT) / 1000, point.value)
-        for point in feed.outbox.first(100_000).points
+        for point in feed.lane.outbox.first(100_000).points
         if point.key == f"system/{key}"
     ]
 
@@ -82,7 +83,7 @@ def test_the_first_point_has_levels_and_zeros_but_no_rate(bench: Bench) -> None:
     """A rate is of the time before the run existed."""
     feed = bench.feed()
     bench.pass_time(0)
-    assert {(point.key, point.value) for point in feed.outbox.first(100_000).points} == {
+    assert {(point.key, point.value) for point in feed.lane.outbox.first(100_000).points} == {
         (f"system/{LEVEL.name}", 10),
         (f"system/{TOTAL.name}", 0),
     }
@@ -240,7 +241,7 @@ def test_there_is_at_most_one_point_per_run_key_and_timestamp(bench: Bench) -> N
         bench.pass_time(0.013)
         bench.sampler.cut()
         bench.pass_time(0)
-    points = [point for feed in feeds for point in feed.outbox.first(100_000).points]
+    points = [point for feed in feeds for point in feed.lane.outbox.first(100_000).points]
     assert max(Counter((point.key, point.timestamp) for point in points).values()) == 1
     assert all(feed.ended.is_set() for feed in feeds[:-1])
 
@@ -295,7 +296,7 @@ def test_an_interval_that_is_not_exact_in_binary_gives_each_tick_once(bench: Ben
 def test_keys_carry_the_node(bench: Bench) -> None:
     feed = bench.feed(node_id="node_3")
     bench.pass_time(0)
-    assert {point.key for point in feed.outbox.first(100_000).points} == {
+    assert {point.key for point in feed.lane.outbox.first(100_000).points} == {
         f"system/node_3/{LEVEL.name}",
         f"system/node_3/{TOTAL.name}",
     }
@@ -305,7 +306,7 @@ def test_values_keep_three_decimals(bench: Bench) -> None:
     bench.set(level=1 / 3)
     feed = bench.feed()
     bench.pass_time(0)
-    assert feed.outbox.first(100_000).points[0] == Point(f"system/{LEVEL.name}", 0.333, STARTED_AT)
+    assert feed.lane.outbox.first(100_000).points[0] == Point(f"system/{LEVEL.name}", 0.333, STARTED_AT)
 
 
 def test_a_metric_that_is_absent_is_absent(bench: Bench) -> None:
