@@ -40,11 +40,12 @@ def as_number(name: str, value: object) -> float | Pending:
         raise ValueError(f"{name} has {count} elements; reduce it to one number, for example by its mean")
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
-        if torch.is_complex(value):
+        tensor: Any = value
+        if torch.is_complex(tensor):
             raise TypeError(f"{name} is complex; the value of a metric is a real number")
-        value = value.detach()
-        if value.device.type != "cpu":
-            return Pending(value.clone().reshape(()))
+        value = tensor.detach()
+        if tensor.device.type != "cpu":
+            return Pending(tensor.detach().clone().reshape(()))
     try:
         return float(cast("SupportsFloat", value))
     except (TypeError, ValueError, RuntimeError) as error:  # of the library whose value it is
