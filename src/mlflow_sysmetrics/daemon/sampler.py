@@ -194,20 +194,24 @@ class Sampler:
         for window in [window for window, feeds in self._windows.items() if not feeds]:
             del self._windows[window]
 
+    def turn(self) -> None:
+        """Does what is due now, if anything is. The thread does nothing else."""
+        if self._requested() or self._clock.monotonic() >= self._due_at - _EARLY_SECONDS:
+            self.tick()
+            self._due_at = self._next_due()
+            return
+        if self._watching:
+            self._admit_watches(self._clock.monotonic())
+            self._due_at = min(self._due_at, self._next_due())
+        if self._clock.monotonic() >= self.postbox.due_at - _EARLY_SECONDS:
+            self.postbox.collect()
+
     def _run(self) -> None:
         while True:
             left = min(self._due_at, self.postbox.due_at) - self._clock.monotonic()
             self._wake.wait(None if math.isinf(left) else max(left, 0.0))
             self._wake.clear()
-            if self._requested() or self._clock.monotonic() >= self._due_at - _EARLY_SECONDS:
-                self.tick()
-                self._due_at = self._next_due()
-                continue
-            if self._watching:
-                self._admit_watches(self._clock.monotonic())
-                self._due_at = min(self._due_at, self._next_due())
-            if self._clock.monotonic() >= self.postbox.due_at - _EARLY_SECONDS:
-                self.postbox.collect()
+            self.turn()
 
     @property
     def _idle(self) -> bool:

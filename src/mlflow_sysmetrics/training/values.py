@@ -47,7 +47,8 @@ def as_number(name: str, value: object) -> float | Pending:
         if tensor.device.type != "cpu":
             return Pending(tensor.detach().clone().reshape(()))
     try:
-        return float(cast("SupportsFloat", value))
+        # What has one element in some dimensions is no scalar to every library.
+        return float(value.item() if hasattr(value, "item") else cast("SupportsFloat", value))
     except (TypeError, ValueError, RuntimeError) as error:  # of the library whose value it is
         raise TypeError(f"{name}={value!r} is not a number: {error}") from error
 

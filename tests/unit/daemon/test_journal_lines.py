@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 
 import pytest
 from hypothesis import given, settings
@@ -26,6 +27,7 @@ EVERY_KIND = [
     RunLine(0, "abc", "http://mlflow:5000", 1_700_000_000_000, "/sys/fs/cgroup/job", 2),
     RunLine(1, "def", "sqlite:////data/mlflow.db", None, None, None),
     PointsLine(0, 24, 1_700_000_010_000, {"system/cpu": 1.5, "system/größe": -0.001}),
+    PointsLine(3, 0, 1_700_000_010_000, {"train/loss_step": 0.25, "train/learning_rate": math.inf}, 1200),
     SettledLine(0, 48),
     DroppedLine(0, 5),
     EndLine(0),
@@ -35,6 +37,13 @@ EVERY_KIND = [
 @pytest.mark.parametrize("line", EVERY_KIND)
 def test_a_line_is_read_as_it_was_written(line: Line) -> None:
     assert parse(dump(line)) == line
+
+
+def test_a_loss_that_is_no_number_is_kept_as_such() -> None:
+    back = parse(dump(PointsLine(0, 0, 0, {"train/loss_step": math.nan, "train/a": -math.inf}, 7)))
+    assert isinstance(back, PointsLine)
+    assert math.isnan(back.values["train/loss_step"])
+    assert back.values["train/a"] == -math.inf
 
 
 @pytest.mark.parametrize("line", EVERY_KIND)

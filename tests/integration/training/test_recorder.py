@@ -1,0 +1,197 @@
+"""A training's own metrics: names, axes, delivery; beside the system metrics, and without them."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from counting_server import CountingServer
+
+from conftest import Program, Store
+
+TRAINING = """
+    from mlflow_sysmetrics import MetricRecorder
+    with mlflow.start_run() as run, MetricRecorder(logging_steps=10) as recorder:
+        for step in range(1, 41):
+            recorder.step(step, loss=1 / step, accuracy=None, learning_rate=0.1)
+            if step % 20 == 0:
+                recorder.epoch(step // 20, {"train_loss": 0.5, "val_f1_macro": 0.25}, duration_seconds=2)
+        recorder.final(best_val_f1_macro=0.25, best_epoch=1, early_stopped=False)
+    print(run.info.run_id)
+"""
+
+
+def axes(store: Store, run_id: str) -> dict[str, list[int]]:
+    """Returns the steps of each series that is not a system metric."""
+    keys = store.client.get_run(run_id).data.metrics
+    return {
+        key: [point.step for point in store.points(run_id, key)]
+        for key in keys
+        if not key.startswith("system/")
+    }
+
+
+def test_every_name_has_its_axis(program: Program, store: Store) -> None:
+    (run_id,) = program(store.uri, TRAINING).words
+    steps, epochs = [1, 10, 20, 30, 40], [1, 2]
+    assert axes(store, run_id) == {
+        "train/loss_step": steps,
+        "train/learning_rate": steps,
+        "epoch/train_loss": epochs,
+        "epoch/val_f1_macro": epochs,
+        "epoch/duration_seconds": epochs,
+        "final/best_val_f1_macro": [40],
+        "final/best_epoch": [40],
+        "final/early_stopped": [40],
+    }
+    assert [point.value for point in store.points(run_id, "train/loss_step")] == [
+        1,
+        0.1,
+        1 / 20,
+        1 / 30,
+        1 / 40,
+    ]
+    assert store.keys(run_id)  # those of the machine are there, too
+
+
+@pytest.mark.parametrize(
+    "off", [{"MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false"}, {"MLFLOW_RUN_CONTEXT_PROVIDER": "none"}]
+)
+def test_it_needs_no_system_metrics(program: Program, store: Store, off: dict[str, str]) -> None:
+    (run_id,) = program(store.uri, TRAINING, **off).words
+    assert len(axes(store, run_id)) == 8
+    assert not store.keys(run_id)
+
+
+def test_the_end_of_the_run_delivers_what_a_forgotten_recorder_has(program: Program, store: Store) -> None:
+    code = """
+        from mlflow_sysmetrics import MetricRecorder
+        with mlflow.start_run() as run:
+            MetricRecorder().step(1, loss=0.5)
+        print(run.info.run_id, len(mlflow.MlflowClient().get_metric_history(run.info.run_id, "train/loss_step")))
+    """
+    _, count = program(store.uri, code).words
+    assert count == "1"
+
+
+def test_the_end_of_the_program_delivers_what_an_open_recorder_has(program: Program, store: Store) -> None:
+    code = """
+        from mlflow_sysmetrics import MetricRecorder
+        run = mlflow.MlflowClient().create_run("0")
+        recorder = MetricRecorder(run.info.run_id)
+        recorder.step(1, loss=float("nan"))
+        print(run.info.run_id)
+    """
+    (run_id,) = program(store.uri, code).words
+    (point,) = store.points(run_id, "train/loss_step")
+    assert math.isnan(point.value)
+
+
+def test_a_loss_that_is_no_number_reaches_a_server(program: Program, server: CountingServer) -> None:
+    code = """
+        from mlflow_sysmetrics import MetricRecorder
+        with mlflow.start_run() as run, MetricRecorder() as recorder:
+            recorder.step(1, loss=float("nan"), learning_rate=float("inf"))
+        print(run.info.run_id)
+    """
+    (run_id,) = program(server.url, code).words
+    assert [point["value"] for point in server.points(run_id)["train/loss_step"]] == ["NaN"]
+    assert [point["value"] for point in server.points(run_id)["train/learning_rate"]] == ["Infinity"]
+
+
+def test_without_a_run_it_says_what_to_do(program: Program, store: Store) -> None:
+    code = """
+        import mlflow_sysmetrics
+        try:
+            mlflow_sysmetrics.MetricRecorder()
+        except mlflow_sysmetrics.NoActiveRunError as error:
+            print(error)
+    """
+    assert "use it inside `with mlflow.start_run():`" in program(store.uri, code).stdout
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        ("recorder.step(1, loss='low')", "TypeError: train/loss='low'"),
+        ("recorder.step(-1, loss=1)", "ValueError: step=-1"),
+        ("recorder.step(1.5, loss=1)", "ValueError: step=1.5"),
+        ("recorder.epoch(1, {'val/../loss': 1})", "ValueError: 'val/../loss' cannot be the name"),
+        ("recorder.epoch(1, {'a' * 251: 1})", "ValueError: 'aaa"),
+        ("MetricRecorder(logging_steps=0)", "ValueError: logging_steps=0"),
+        ("MetricRecorder(buffer_seconds=-1)", "ValueError: buffer_seconds=-1"),
+    ],
+)
+def test_what_cannot_be_recorded_is_named_and_nothing_is(
+    program: Program, store: Store, call: str, error: str
+) -> None:
+    code = f"""
+        from mlflow_sysmetrics import MetricRecorder
+        with mlflow.start_run() as run, MetricRecorder() as recorder:
+            try:
+                {call}
+            except (TypeError, ValueError) as error:
+                print(f"{{type(error).__name__}}: {{error}}", file=sys.stderr)
+        print(run.info.run_id)
+    """
+    found = program(store.uri, code)
+    assert error in found.stderr
+    assert not axes(store, found.words[0])
+
+
+def test_what_was_recorded_before_a_kill_is_delivered_by_the_next_program(
+    program: Program, server: CountingServer, tmp_path: Path
+) -> None:
+    """The server is away all the time: what is on disk is all there is."""
+    spool = {"MLFLOW_SYSMETRICS_SPOOL_DIR": str(tmp_path / "spool"), "MLFLOW_SYSMETRICS_FLUSH_TIMEOUT": "0"}
+    (run_id,) = program(server.url, "print(mlflow.MlflowClient().create_run('0').info.run_id)").words
+    server.mode("500")
+    code = f"""
+        from mlflow_sysmetrics import MetricRecorder
+        from mlflow_sysmetrics.daemon import process
+        recorder = MetricRecorder({run_id!r})
+        for step in range(1, 501):
+            recorder.step(step, loss=1 / step)
+        eventually(lambda: mlflow_sysmetrics.status().points_pending >= 500)
+        os.kill(os.getpid(), {int(signal.SIGKILL)})
+    """
+    if sys.platform == "win32":
+        pytest.skip("Windows has no SIGKILL")
+    killed = program(server.url, code, check=False, **spool)
+    assert killed.returncode == -signal.SIGKILL
+    assert not server.points(run_id)
+    server.mode("ok")
+    subprocess.run(
+        [sys.executable, "-m", "mlflow_sysmetrics.cli", "sync"],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "MLFLOW_TRACKING_URI": server.url, **spool},
+    )
+    points = server.points(run_id)["train/loss_step"]
+    assert sorted((point["step"], point["value"]) for point in points) == [
+        (step, 1 / step) for step in range(1, 501)
+    ]
+
+
+def test_a_forked_child_does_not_deliver_what_is_its_parents(program: Program, store: Store) -> None:
+    if sys.platform == "win32":
+        pytest.skip("Windows does not fork")
+    code = """
+        from mlflow_sysmetrics import MetricRecorder
+        with mlflow.start_run() as run, MetricRecorder() as recorder:
+            recorder.step(1, loss=1)
+            if (child := os.fork()) == 0:
+                recorder.step(2, loss=2)
+                recorder.close()
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+            recorder.step(3, loss=3)
+        print(run.info.run_id)
+    """
+    (run_id,) = program(store.uri, code).words
+    assert axes(store, run_id) == {"train/loss_step": [1, 3]}

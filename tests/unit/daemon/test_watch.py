@@ -1,0 +1,109 @@
+"""Looking at the last reading without waiting for one."""
+
+from __future__ import annotations
+
+import pytest
+
+from fakes import LEVEL, SHARE, STARTED_AT, FakeClock, FakeSink, scripted
+from mlflow_sysmetrics.daemon.feed import Feed
+from mlflow_sysmetrics.daemon.lane import Lane
+from mlflow_sysmetrics.daemon.outbox import Outbox
+from mlflow_sysmetrics.daemon.probe import Probe
+from mlflow_sysmetrics.daemon.sampler import Sampler
+from mlflow_sysmetrics.daemon.sender import Sender
+from mlflow_sysmetrics.daemon.watch import Watch
+from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.settings import Settings
+
+
+class Bench:
+    """A sampler whose thread is the test."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.collector = scripted(level=10, share=50)
+        self.sampler = Sampler([Probe(self.collector, Host(), transparent=True)], self.clock)
+
+    def watch(self, interval: float = 1.0) -> Watch:
+        return Watch(self.sampler, self.clock, interval)
+
+    def feed(self, interval: float) -> Feed:
+        sender = Sender("uri", lambda _: FakeSink(), self.clock)
+        settings = Settings(sampling_interval=interval, samples_before_logging=1)
+        feed = Feed(("uri", "run"), settings, Lane(sender, Outbox("run", STARTED_AT, 1e3)))
+        self.sampler.add(feed)
+        return feed
+
+    def pass_time(self, seconds: float) -> list[float]:
+        """Lets the sampler do what its thread would do, and returns when it ticked."""
+        ends = self.clock.seconds + seconds
+        ticked = []
+        while True:
+            before = self.sampler.ticks
+            self.sampler.turn()
+            if self.sampler.ticks > before:
+                ticked.append(round(self.clock.seconds - 100, 3))
+            elif self.sampler._due_at > ends:
+                self.clock.seconds = ends
+                return ticked
+            else:
+                self.clock.seconds = max(self.clock.seconds, self.sampler._due_at)
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_there_is_something_to_see_at_once_and_rates_a_fifth_of_a_second_later(bench: Bench) -> None:
+    watch = bench.watch()
+    assert watch.read() == {}
+    assert bench.pass_time(2.5) == [0, 0.2, 1, 2]
+    assert watch.read() == {LEVEL.name: 10, SHARE.name: 50}
+
+
+def test_who_does_not_look_for_a_minute_lets_the_sampler_rest(bench: Bench) -> None:
+    watch = bench.watch(interval=10)
+    assert bench.pass_time(300)[-1] == 70
+    assert watch.read() == {}  # what was read four minutes ago is not true any more
+    assert bench.pass_time(5) == [300, 300.2]
+    assert watch.read() == {LEVEL.name: 10, SHARE.name: 50}
+
+
+def test_who_looks_keeps_the_sampler_going(bench: Bench) -> None:
+    watch = bench.watch(interval=10)
+    for _ in range(10):
+        bench.pass_time(40)
+        assert watch.read()
+
+
+def test_one_that_is_closed_shows_nothing_and_asks_for_nothing(bench: Bench) -> None:
+    watch = bench.watch()
+    bench.pass_time(1)
+    watch.close()
+    assert watch.read() == {}
+    assert bench.pass_time(10) == [2]  # the tick that notices
+
+
+def test_a_run_that_is_read_seldom_does_not_make_a_watch_wait(bench: Bench) -> None:
+    bench.feed(interval=30)
+    bench.pass_time(1)
+    watch = bench.watch(interval=1)
+    assert bench.pass_time(3) == [1, 2, 3, 4]
+    assert watch.read() == {LEVEL.name: 10, SHARE.name: 50}
+
+
+def test_a_run_that_is_read_often_enough_is_not_read_more_often_for_a_watch(bench: Bench) -> None:
+    bench.feed(interval=1)
+    bench.pass_time(1.5)
+    bench.watch(interval=5)
+    assert bench.pass_time(2) == [2, 3]
+
+
+def test_a_watch_adds_no_points_to_a_run(bench: Bench) -> None:
+    feed = bench.feed(interval=10)
+    bench.pass_time(0)
+    bench.watch(interval=1)
+    bench.pass_time(10)
+    timestamps = {point.timestamp for point in feed.lane.outbox.first(1000).points}
+    assert len(timestamps) == 2

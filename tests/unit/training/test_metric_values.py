@@ -1,0 +1,130 @@
+"""What a training hands over as the value of a metric."""
+
+from __future__ import annotations
+
+import math
+import sys
+from types import ModuleType
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from mlflow_sysmetrics.training.values import Pending, as_number, fetch
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        (1, 1.0),
+        (True, 1.0),
+        (-0.5, -0.5),
+        (np.float32(0.5), 0.5),
+        (np.int64(7), 7.0),
+        (np.array(2.5), 2.5),
+        (np.array([[3]]), 3.0),
+        (math.inf, math.inf),
+    ],
+)
+def test_a_number_of_any_library_is_one(value: object, number: float) -> None:
+    assert as_number("loss", value) == number
+
+
+def test_what_is_no_number_stays_so() -> None:
+    value = as_number("loss", math.nan)
+    assert isinstance(value, float)
+    assert math.isnan(value)
+
+
+@pytest.mark.parametrize("value", ["0.5", b"1", None, [1.0], {"a": 1}, object(), 1j])
+def test_what_is_no_number_is_a_type_error_that_names_it(value: object) -> None:
+    with pytest.raises(TypeError, match="train/loss="):
+        as_number("train/loss", value)
+
+
+@pytest.mark.parametrize("value", [np.ones(2), np.ones((0,)), 10**400])
+def test_many_numbers_and_too_large_ones_are_value_errors(value: object) -> None:
+    with pytest.raises(ValueError, match="train/loss"):
+        as_number("train/loss", value)
+
+
+class Tensor:
+    """A tensor on an accelerator, as far as it is asked."""
+
+    fetched: ClassVar[list[list[float]]] = []
+
+    def __init__(self, numbers: list[float], device: str = "cuda:0") -> None:
+        self.numbers = numbers
+        self.device = type("Device", (), {"type": device.partition(":")[0]})
+        self.device = _DEVICES.setdefault(device, self.device)
+        self.shape = (len(numbers),)
+
+    def __float__(self) -> float:
+        raise AssertionError("the program would wait for the device")
+
+    def detach(self) -> Tensor:
+        return self
+
+    def clone(self) -> Tensor:
+        twin = Tensor(list(self.numbers))
+        twin.device = self.device
+        return twin
+
+    def reshape(self, shape: tuple[int, ...]) -> Tensor:
+        del shape
+        return self
+
+    def to(self, dtype: str) -> Tensor:
+        assert (dtype == "float32") == (self.device.type == "mps")
+        return self
+
+    def tolist(self) -> list[float]:
+        self.fetched.append(self.numbers)
+        return self.numbers
+
+
+_DEVICES: dict[str, Any] = {}
+
+
+@pytest.fixture
+def torch(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A torch whose tensors lie on accelerators, which no machine of ours has."""
+    module: Any = ModuleType("torch")
+    module.Tensor = Tensor
+    module.is_complex = lambda _: False
+    module.float32, module.float64 = "float32", "float64"
+    module.stack = lambda tensors: Tensor([one.numbers[0] for one in tensors])
+    monkeypatch.setitem(sys.modules, "torch", module)
+    Tensor.fetched.clear()
+    return module
+
+
+@pytest.mark.usefixtures("torch")
+def test_a_value_on_an_accelerator_is_copied_and_not_waited_for() -> None:
+    loss = Tensor([0.5])
+    pending = as_number("loss", loss)
+    assert isinstance(pending, Pending)
+    loss.numbers[0] = 9.0  # as a training does that adds up in place
+    assert fetch([pending]) == [0.5]
+
+
+@pytest.mark.usefixtures("torch")
+def test_many_values_are_fetched_with_one_synchronisation_per_device() -> None:
+    values = [Tensor([1.0]), Tensor([2.0], "cuda:1"), Tensor([3.0]), Tensor([4.0], "mps")]
+    pending = [as_number("loss", value) for value in values]
+    assert fetch([one for one in pending if isinstance(one, Pending)]) == [1.0, 2.0, 3.0, 4.0]
+    assert Tensor.fetched == [[1.0, 3.0], [2.0], [4.0]]
+
+
+@pytest.mark.usefixtures("torch")
+def test_a_tensor_of_many_elements_is_refused_without_waiting() -> None:
+    with pytest.raises(ValueError, match=r"loss has 2 elements; reduce it"):
+        as_number("loss", Tensor([1.0, 2.0]))
+
+
+def test_a_tensor_of_torch_is_a_number() -> None:
+    torch = pytest.importorskip("torch")
+    assert as_number("loss", torch.tensor(0.25, requires_grad=True)) == 0.25
+    assert as_number("loss", torch.tensor([[3]], dtype=torch.bfloat16)) == 3.0
+    with pytest.raises(TypeError, match="complex"):
+        as_number("loss", torch.tensor(1j))
