@@ -27,7 +27,8 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 def test_importing_starts_nothing_and_loads_nothing_heavy() -> None:
     script = (
         "import sys, threading, mlflow_sysmetrics, mlflow_sysmetrics.daemon;"
-        "heavy = {'mlflow', 'pynvml', 'torch', 'pandas', 'numpy', 'requests'} & set(sys.modules);"
+        "from mlflow_sysmetrics import MetricRecorder, SystemMetricsLogger;"
+        "heavy = {'mlflow', 'pynvml', 'torch', 'pandas', 'numpy', 'requests', 'optuna', 'ignite'} & set(sys.modules);"
         "assert not heavy, heavy; assert threading.active_count() == 1"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
@@ -50,6 +51,11 @@ def test_importing_starts_nothing_and_loads_nothing_heavy() -> None:
         ("samples.py", "from mlflow_sysmetrics.daemon import attach"),
         ("settings.py", "import mlflow_sysmetrics.collectors"),
         ("host.py", "from mlflow import start_run"),
+        ("training/probe.py", "from mlflow_sysmetrics.cli import check"),
+        ("training/probe.py", "from mlflow_sysmetrics.monitor import install"),
+        ("training/probe.py", "import subprocess"),
+        ("daemon/probe.py", "from mlflow_sysmetrics.training import recorder"),
+        ("tracking/probe.py", "from mlflow_sysmetrics.training import recorder"),
     ],
 )
 def test_lint_holds_the_floors_apart(file: str, line: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from mlflow_sysmetrics.daemon.daemon import Status
 from mlflow_sysmetrics.daemon.points import Point
 from mlflow_sysmetrics.daemon.process import (
     Attachment,
@@ -13,6 +12,7 @@ from mlflow_sysmetrics.daemon.process import (
     status,
     watch,
 )
+from mlflow_sysmetrics.daemon.status import Status
 from mlflow_sysmetrics.daemon.watch import Watch
 
 __all__ = [

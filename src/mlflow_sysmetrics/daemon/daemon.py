@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 
@@ -29,6 +29,7 @@ from mlflow_sysmetrics.daemon.sampler import Sampler
 from mlflow_sysmetrics.daemon.sender import Sender
 from mlflow_sysmetrics.daemon.sink import Sink, current_tracking_uri
 from mlflow_sysmetrics.daemon.spool import spool_directory
+from mlflow_sysmetrics.daemon.status import Status
 from mlflow_sysmetrics.daemon.trust import is_trusted
 from mlflow_sysmetrics.daemon.watch import Watch
 from mlflow_sysmetrics.host import Host
@@ -39,40 +40,6 @@ _LAST_SAMPLE_SECONDS = 0.25
 _LONGEST_WAIT_SECONDS = threading.TIMEOUT_MAX / 2  # the sum with the clock must stay below the maximum
 
 _logger = logging.getLogger("mlflow_sysmetrics")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """What the daemon of this process is doing.
-
-    Attributes:
-        running: whether its threads have been started.
-        attached: ids of the runs that it feeds.
-        ticks: passes over the collectors so far.
-        points_delivered: points that tracking servers took.
-        points_pending: points that wait for delivery.
-        points_unsaved: how many of them are in memory only.
-        points_dropped: points that were given up.
-        last_error: why the last attempt to deliver failed; None when all servers answer.
-        collectors: health of each collector by name: "ok", "ok, but ..." with what of its source this host
-            lacks, or the reason why it yields nothing.
-        journal: the file that keeps points until their server has them; None where there is none yet.
-        journal_bytes: its size.
-        journal_failed: why points are kept in memory only; None while nothing speaks against the disk.
-    """
-
-    running: bool = False
-    attached: tuple[str, ...] = ()
-    ticks: int = 0
-    points_delivered: int = 0
-    points_pending: int = 0
-    points_unsaved: int = 0
-    points_dropped: int = 0
-    last_error: str | None = None
-    collectors: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    journal: str | None = None
-    journal_bytes: int = 0
-    journal_failed: str | None = None
 
 
 class Daemon:

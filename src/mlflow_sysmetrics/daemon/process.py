@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
 
-from mlflow_sysmetrics.daemon.daemon import Daemon, Status
+from mlflow_sysmetrics.daemon.daemon import Daemon
 from mlflow_sysmetrics.daemon.feed import Feed
 from mlflow_sysmetrics.daemon.lane import Lane
 from mlflow_sysmetrics.daemon.points import Point
 from mlflow_sysmetrics.daemon.sink import current_tracking_uri, import_mlflow
+from mlflow_sysmetrics.daemon.status import Status
 from mlflow_sysmetrics.daemon.watch import Watch
 from mlflow_sysmetrics.settings import Settings
 
