@@ -12,7 +12,7 @@ from mlflow_sysmetrics.daemon.process import (
     status,
     watch,
 )
-from mlflow_sysmetrics.daemon.status import Status
+from mlflow_sysmetrics.daemon.state import Status
 from mlflow_sysmetrics.daemon.watch import Watch
 
 __all__ = [

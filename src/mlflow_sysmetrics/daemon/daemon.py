@@ -29,7 +29,7 @@ from mlflow_sysmetrics.daemon.sampler import Sampler
 from mlflow_sysmetrics.daemon.sender import Sender
 from mlflow_sysmetrics.daemon.sink import Sink, current_tracking_uri
 from mlflow_sysmetrics.daemon.spool import spool_directory
-from mlflow_sysmetrics.daemon.status import Status
+from mlflow_sysmetrics.daemon.state import Status
 from mlflow_sysmetrics.daemon.trust import is_trusted
 from mlflow_sysmetrics.daemon.watch import Watch
 from mlflow_sysmetrics.host import Host

@@ -16,7 +16,7 @@ from mlflow_sysmetrics.daemon.feed import Feed
 from mlflow_sysmetrics.daemon.lane import Lane
 from mlflow_sysmetrics.daemon.points import Point
 from mlflow_sysmetrics.daemon.sink import current_tracking_uri, import_mlflow
-from mlflow_sysmetrics.daemon.status import Status
+from mlflow_sysmetrics.daemon.state import Status
 from mlflow_sysmetrics.daemon.watch import Watch
 from mlflow_sysmetrics.settings import Settings
 
