@@ -1,4 +1,4 @@
-"""What README.md says is run: every Python block, in the order in which a reader would try them."""
+"""What README.md and docs/training.md say is run: every Python block, in the order in which a reader would try them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ import pytest
 from conftest import PATIENT, QUIET, Store
 
 README = Path(__file__).parents[2] / "README.md"
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+PAGES = (README, README.parent / "docs" / "training.md")
+BLOCKS = [
+    block
+    for page in PAGES
+    for block in re.findall(
+        r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+]
 
 
 def test_there_are_examples() -> None:
