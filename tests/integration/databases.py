@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -17,6 +18,7 @@ from typing import Any
 KINDS = ("sqlite", "postgresql")
 _MAKE_TABLES = "import sys, mlflow; mlflow.MlflowClient(sys.argv[1]).get_experiment('0')"
 _TEMPLATE = "empty"
+_TRIES = 12
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,17 @@ class Sqlite:
     def new(self, directory: Path) -> Database:
         """Returns a database in a file of its own."""
         return Database(f"sqlite:///{shutil.copy(self._empty, directory / 'runs.db')}")
+
+
+def started(pgserver: Any, directory: Path) -> Any:
+    """Returns a PostgreSQL server of the wheel's, running.
+
+    It is given ten seconds to start, which a busy machine may not keep; the next try finds it running.
+    """
+    for _ in range(_TRIES):
+        with contextlib.suppress(subprocess.SubprocessError):
+            return pgserver.get_server(directory, cleanup_mode="stop")
+    return pgserver.get_server(directory, cleanup_mode="stop")
 
 
 class Postgres:
