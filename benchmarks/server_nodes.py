@@ -1,0 +1,254 @@
+"""Simulated nodes: what a tracking server gets from many machines at once, without the machines.
+
+Ours send through our own senders and outboxes, as they are in the package; the built-in monitor's send what that
+one sends. Both use the same lean connection instead of MLflow's client, which on this machine would take more time
+than the server that is measured.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
+from typing import Any, Protocol
+
+_LOG_BATCH = "/api/2.0/mlflow/runs/log-batch"
+_GET_RUN = "/api/2.0/mlflow/runs/get"
+_TIMEOUT_SECONDS = 60
+_OK = 200
+
+
+@dataclass
+class Yield:
+    """What arrived while it was measured.
+
+    Attributes:
+        points: that the server took.
+        seconds: how long each request took.
+        failures: requests that the server did not take.
+    """
+
+    points: int = 0
+    seconds: list[float] = field(default_factory=list)
+    failures: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    counts: bool = False
+
+    def add(self, points: int, seconds: float) -> None:
+        """Counts a request, if it is to be counted now."""
+        with self._lock:
+            if self.counts:
+                self.points += points
+                self.seconds.append(seconds)
+
+    def fail(self) -> None:
+        """Counts one that was not taken."""
+        with self._lock:
+            self.failures += self.counts
+
+
+class Line:
+    """A connection to the server that is kept open, as MLflow's client keeps its own."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._connection: HTTPConnection | None = None
+
+    def request(self, method: str, path: str, body: str | None = None) -> None:
+        """Sends a request and reads the answer.
+
+        Raises:
+            OSError: the server did not take it.
+        """
+        if self._connection is None:
+            self._connection = HTTPConnection("127.0.0.1", self._port, timeout=_TIMEOUT_SECONDS)
+        try:
+            self._connection.request(method, path, body, {"Content-Type": "application/json"})
+            answer = self._connection.getresponse()
+            text = answer.read()
+        except (OSError, HTTPException) as error:
+            self._connection.close()
+            self._connection = None
+            raise OSError(f"{type(error).__name__}: {error}") from error
+        if answer.status != _OK:
+            raise OSError(f"{answer.status}: {text[:200]!r}")
+
+
+class Nodes(Protocol):
+    """Nodes that send until they are told to stop."""
+
+    def start(self) -> None:
+        """Begins to send."""
+
+    def stop(self) -> None:
+        """Ends sending, and waits for what is under way."""
+
+
+class BuiltInNodes:
+    """One thread per node, as each of them has one: it reads, asks for its run, and sends what it has read.
+
+    Args:
+        port: of the server.
+        runs: one per node.
+        series: names of the metrics.
+        interval: seconds between two readings.
+        taken: counts what arrives.
+    """
+
+    def __init__(
+        self, port: int, runs: Sequence[str], series: Sequence[str], interval: float, taken: Yield
+    ) -> None:
+        self._port = port
+        self._runs = runs
+        self._series = series
+        self._interval = interval
+        self._taken = taken
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._live, args=(run, place / len(runs)), daemon=True)
+            for place, run in enumerate(runs)
+        ]
+
+    def start(self) -> None:
+        """Begins to send."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Ends sending, and waits for what is under way."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(_TIMEOUT_SECONDS)
+
+    def _live(self, run: str, share: float) -> None:
+        line = Line(self._port)
+        step = 0
+        self._stop.wait(share * self._interval)  # they did not all start in the same moment
+        while not self._stop.wait(self._interval):
+            began = time.perf_counter()
+            try:
+                line.request("GET", f"{_GET_RUN}?run_id={run}")
+                line.request("POST", _LOG_BATCH, self._body(run, step))
+            except OSError:
+                self._taken.fail()
+            else:
+                self._taken.add(len(self._series), time.perf_counter() - began)
+            step += 1
+
+    def _body(self, run: str, step: int) -> str:
+        now = time.time_ns() // 1_000_000
+        metrics = [
+            {"key": key, "value": step % 97 + 0.123, "timestamp": now, "step": step} for key in self._series
+        ]
+        return json.dumps({"run_id": run, "metrics": metrics})
+
+
+class OurNodes:
+    """Outboxes that a thread fills, and senders that empty them: one sender per node, as each has one.
+
+    Args:
+        port: of the server.
+        runs: one per node.
+        series: names of the metrics.
+        interval: seconds between two points of a series.
+        send_interval: seconds between two requests of a node.
+        taken: counts what arrives.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - what a fleet is
+        self,
+        port: int,
+        runs: Sequence[str],
+        series: Sequence[str],
+        interval: float,
+        send_interval: float,
+        taken: Yield,
+    ) -> None:
+        from mlflow_sysmetrics.clock import SystemClock  # noqa: PLC0415 - the built-in's side needs none of it
+        from mlflow_sysmetrics.daemon.outbox import Outbox  # noqa: PLC0415
+        from mlflow_sysmetrics.daemon.sender import Sender  # noqa: PLC0415
+
+        self._interval = interval
+        self._series = series
+        self._stop = threading.Event()
+        started_at = time.time_ns() // 1_000_000
+        self._nodes = []
+        for place, run in enumerate(runs):
+            sink = LeanSink(port, taken)
+            sender = Sender("http://simulated", lambda _, sink=sink: sink, SystemClock())
+            outbox = Outbox(run, started_at, send_interval)
+            outbox.sent_at = time.monotonic() - send_interval * place / len(runs)  # as if each had begun then
+            self._nodes.append((sender, outbox))
+        self._feeder = threading.Thread(target=self._feed, daemon=True)
+
+    def start(self) -> None:
+        """Begins to send."""
+        for place, (sender, _) in enumerate(self._nodes):
+            sender.start(f"simulated-{place}")
+        self._feeder.start()
+
+    def stop(self) -> None:
+        """Ends sending, and waits for what is under way."""
+        self._stop.set()
+        self._feeder.join()
+        for sender, outbox in self._nodes:
+            outbox.refused = "the measurement is over"
+            sender.append(outbox)
+
+    def _feed(self) -> None:
+        from mlflow_sysmetrics.daemon.points import Point  # noqa: PLC0415 - as above
+
+        due = time.monotonic()
+        number = 0
+        while not self._stop.wait(max(due - time.monotonic(), 0)):
+            now = time.time_ns() // 1_000_000
+            points = [Point(key, number % 97 + 0.123, now) for key in self._series]
+            for sender, outbox in self._nodes:
+                sender.append(outbox, points)
+            number += 1
+            due += self._interval
+
+
+class LeanSink:
+    """Delivers over a connection of its own, and says how long that took.
+
+    Args:
+        port: of the server.
+        taken: counts what arrives.
+    """
+
+    def __init__(self, port: int, taken: Yield) -> None:
+        self._line = Line(port)
+        self._taken = taken
+
+    def started_at(self, run_id: str) -> int:
+        """Is never asked: the outboxes know."""
+        raise NotImplementedError(run_id)
+
+    def has_ended(self, run_id: str) -> bool:
+        """Is never asked: nothing is replayed."""
+        raise NotImplementedError(run_id)
+
+    def send(self, run_id: str, points: Sequence[Any], steps: Sequence[int], tags: Mapping[str, str]) -> None:
+        """Sends one batch.
+
+        Raises:
+            ServerUnreachable: the server did not take it.
+        """
+        from mlflow_sysmetrics.errors import ServerUnreachable  # noqa: PLC0415 - as above
+
+        del tags
+        metrics = [
+            {"key": point.key, "value": point.value, "timestamp": point.timestamp, "step": step}
+            for point, step in zip(points, steps, strict=True)
+        ]
+        began = time.perf_counter()
+        try:
+            self._line.request("POST", _LOG_BATCH, json.dumps({"run_id": run_id, "metrics": metrics}))
+        except OSError as error:
+            self._taken.fail()
+            raise ServerUnreachable(str(error)) from error
+        self._taken.add(len(points), time.perf_counter() - began)
