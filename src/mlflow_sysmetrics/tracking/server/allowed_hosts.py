@@ -1,0 +1,44 @@
+"""The names that a server may be called by, as MLflow compares them with a request's Host header."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatch
+
+_DEFAULT_PORTS = frozenset({80, 443})  # which browsers and clients leave out of the header
+_EVERY = "*"
+# What MLflow takes where nothing is said: this machine, and private networks.
+_LOCAL = ("localhost", "127.0.0.1", "0.0.0.0")  # noqa: S104 - a name in a header, not an address to bind
+_PRIVATE = ("192.168.*", "10.*", *(f"172.{part}.*" for part in range(16, 32)))
+DEFAULT = (*_LOCAL, *(f"{name}:*" for name in _LOCAL), *_PRIVATE)
+
+
+def with_ports(names: Iterable[str]) -> list[str]:
+    """Returns the names as MLflow wants them: one without a port is also allowed with any port.
+
+    MLflow compares the whole header, of which a port other than 80 and 443 is part: "mlflow" alone would
+    refuse http://mlflow:5000.
+    """
+    found: dict[str, None] = {}
+    for name in names:
+        found[name] = None
+        if ":" not in name and not name.endswith(_EVERY):
+            found[f"{name}:*"] = None
+    return list(found)
+
+
+def header_for(name: str, port: int) -> str:
+    """Returns the Host header that a client sends which calls a server by a name and a port."""
+    return name if ":" in name or port in _DEFAULT_PORTS else f"{name}:{port}"
+
+
+def is_allowed(header: str, patterns: Sequence[str]) -> bool:
+    """Returns whether MLflow would take a request with this Host header."""
+    if _EVERY in patterns:
+        return True
+    return any(fnmatch(header, one) if _EVERY in one else header == one for one in patterns)
+
+
+def example_of(pattern: str, port: int) -> str:
+    """Returns a Host header that a pattern allows."""
+    return pattern.replace("[[]", "[").replace(_EVERY, str(port))
