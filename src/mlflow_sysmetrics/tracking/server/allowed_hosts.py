@@ -27,6 +27,16 @@ def with_ports(names: Iterable[str]) -> list[str]:
     return list(found)
 
 
+def origins_of(names: Iterable[str]) -> list[str]:
+    """Returns what browsers call the pages of a server with these names.
+
+    They send it with every change that somebody makes on the server's own pages, and MLflow refuses all but
+    those of localhost unless it is told. That any name will do does not mean that any page may change things.
+    """
+    known = [name for name in with_ports(names) if name != _EVERY]
+    return [f"{scheme}://{name}" for name in known for scheme in ("http", "https")]
+
+
 def header_for(name: str, port: int) -> str:
     """Returns the Host header that a client sends which calls a server by a name and a port."""
     return name if ":" in name or port in _DEFAULT_PORTS else f"{name}:{port}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mlflow_sysmetrics.errors import SettingsError
-from mlflow_sysmetrics.tracking.server.allowed_hosts import with_ports
+from mlflow_sysmetrics.tracking.server.allowed_hosts import origins_of, with_ports
 
 _MOST_PORTS = 65_535
 _NOT_IN_A_LIST = re.compile(r"[\s,]")
@@ -97,6 +97,7 @@ def server_command(config: ServerConfig) -> ServerCommand:
     environ = {**_ALWAYS, "MLFLOW_BACKEND_STORE_URI": config.backend_store_uri}
     if config.allowed_hosts:
         environ["MLFLOW_SERVER_ALLOWED_HOSTS"] = ",".join(with_ports(config.allowed_hosts))
+        environ["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"] = ",".join(origins_of(config.allowed_hosts))
     if config.basic_auth is not None:
         argv += ["--app-name", "basic-auth"]
         environ["MLFLOW_AUTH_CONFIG_PATH"] = config.basic_auth.config_path
