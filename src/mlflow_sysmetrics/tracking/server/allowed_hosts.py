@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatch
 
-_DEFAULT_PORTS = frozenset({80, 443})  # which browsers and clients leave out of the header
 _EVERY = "*"
 # What MLflow takes where nothing is said: this machine, and private networks.
 _LOCAL = ("localhost", "127.0.0.1", "0.0.0.0")  # noqa: S104 - a name in a header, not an address to bind
@@ -35,11 +34,6 @@ def origins_of(names: Iterable[str]) -> list[str]:
     """
     known = [name for name in with_ports(names) if name != _EVERY]
     return [f"{scheme}://{name}" for name in known for scheme in ("http", "https")]
-
-
-def header_for(name: str, port: int) -> str:
-    """Returns the Host header that a client sends which calls a server by a name and a port."""
-    return name if ":" in name or port in _DEFAULT_PORTS else f"{name}:{port}"
 
 
 def is_allowed(header: str, patterns: Sequence[str]) -> bool:
