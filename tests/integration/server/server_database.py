@@ -37,11 +37,19 @@ class Database:
         self._server.psql("DROP DATABASE IF EXISTS mlflow WITH (FORCE);")
         self._server.psql("CREATE DATABASE mlflow OWNER mlflow;")
 
+    def keep(self) -> None:
+        """Keeps what is in the database for `restore`."""
+        self._server.psql("DROP DATABASE IF EXISTS kept WITH (FORCE);")
+        self._server.psql("ALTER DATABASE mlflow RENAME TO kept;")
+
+    def restore(self) -> None:
+        """Makes the database anew, with what has been kept."""
+        self._server.psql("DROP DATABASE IF EXISTS mlflow WITH (FORCE);")
+        self._server.psql("CREATE DATABASE mlflow TEMPLATE kept OWNER mlflow;")
+
     def ask(self, question: str) -> str:
         """Returns what the database answers to SQL."""
-        uri = self._server.get_uri(database="mlflow")
-        self._server.psql(f"\\connect {uri}\n")
-        text: str = self._server.psql(f"\\connect mlflow\n\\pset tuples_only\n{question}")
+        text: str = self._server.psql(f"\\set QUIET on\n\\connect mlflow\n\\pset tuples_only\n{question}")
         return text
 
     def stop(self) -> None:

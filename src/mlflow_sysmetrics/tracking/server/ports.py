@@ -81,5 +81,6 @@ def _why_not(host: str, port: int, error: OSError) -> str:
         return f"This machine has no address {host} to listen on ({error.strerror})."
     return (
         f"Port {port} of {host} cannot be listened on ({error.strerror}). End what uses it "
-        f"(ss -ltnp 'sport = :{port}' tells), or choose another port; without one (--port 0) a free one is taken."
+        f"(ss -ltnp 'sport = :{port}' tells), or choose another port; with none (--port 0) it is one that "
+        "is free."
     )
