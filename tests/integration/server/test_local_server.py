@@ -38,7 +38,10 @@ def test_a_run_is_made_at_once(server: LocalServer) -> None:
     assert new_run(server.url)
 
 
-def test_mlflow_serves_models_artifacts_and_metrics_through_it(server: LocalServer, tmp_path: Path) -> None:
+def test_mlflow_logs_metrics_and_artifacts_to_it(
+    server: LocalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)  # where MLflow 2 looks for artifacts
     client = mlflow.MlflowClient(server.url)
     run = client.create_run("0")
     client.log_metric(run.info.run_id, "loss", 0.5)
@@ -109,13 +112,15 @@ def test_two_at_a_time_are_two(server: LocalServer) -> None:
         assert call(server.url, "GET", f"runs/get?run_id={run_id}").status == 404
 
 
-def test_it_can_be_entered_again_and_has_what_it_had(tmp_path: Path) -> None:
+def test_it_can_be_entered_again_and_has_what_it_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     again = LocalServer(directory=tmp_path / "kept")
     client = mlflow.MlflowClient
     with again:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", again.url)
         run_id = new_run(again.url)
         client(again.url).log_text(run_id, "1 2 3", "weights.txt")
     with again:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", again.url)
         assert "RUNNING" in call(again.url, "GET", f"runs/get?run_id={run_id}").text
         path = client(again.url).download_artifacts(run_id, "weights.txt", str(tmp_path))
     assert Path(path).read_text() == "1 2 3"
