@@ -113,7 +113,8 @@ def test_two_at_a_time_are_two(server: LocalServer) -> None:
 
 
 def test_it_can_be_entered_again_and_has_what_it_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    again = LocalServer(directory=tmp_path / "kept")
+    # On one port, which MLflow 2 remembers as where artifacts are.
+    again = LocalServer(directory=tmp_path / "kept", port=free_port("127.0.0.1"))
     client = mlflow.MlflowClient
     with again:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", again.url)
