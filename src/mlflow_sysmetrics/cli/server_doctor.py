@@ -104,7 +104,7 @@ def _mlflow() -> Iterator[Finding]:
     version = mlflow_state.version()
     yield Finding("version", Mark.GOOD, version, None, {"version": version})
     if runs_jobs():
-        text = "on: eight more processes and about a gigabyte, which only MLflow's evaluation of traces uses"
+        text = "on: eight more processes and 0.6 GB or more, which only MLflow's evaluation of traces uses"
         yield Finding("job execution", Mark.NOTE, text, f"export {_JOBS}=false")
 
 

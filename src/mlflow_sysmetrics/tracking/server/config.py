@@ -20,7 +20,7 @@ _ABOUT_SERVERS = ("MLFLOW_", "_MLFLOW_", "UVICORN_", "GUNICORN_", "FLASK_")
 # In a test's server, MLflow would look into every database session for writes.
 _OF_TESTS = frozenset({"PYTEST_CURRENT_TEST"})
 _ALWAYS = {
-    # Eight more processes and half a gigabyte, for jobs that only MLflow's own evaluation of traces uses.
+    # Eight more processes and 0.6 GB, for jobs that only MLflow's own evaluation of traces uses.
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_RUN_CONTEXT_PROVIDER": "none",  # the server makes no runs of its own
