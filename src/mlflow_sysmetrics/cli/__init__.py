@@ -7,6 +7,7 @@ import click
 from mlflow_sysmetrics.cli.check import check
 from mlflow_sysmetrics.cli.doctor import doctor
 from mlflow_sysmetrics.cli.reap import reap
+from mlflow_sysmetrics.cli.server import server
 from mlflow_sysmetrics.cli.status import status
 from mlflow_sysmetrics.cli.sync import sync
 
@@ -19,5 +20,5 @@ def main() -> None:
     """Look after MLflow runs: before they start (check, doctor) and after they died (status, sync, reap)."""
 
 
-for command in (status, sync, reap, check, doctor):
+for command in (status, sync, reap, check, doctor, server):
     main.add_command(command)

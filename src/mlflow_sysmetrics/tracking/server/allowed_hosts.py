@@ -1,0 +1,48 @@
+"""The names that a server may be called by, as MLflow compares them with a request's Host header."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatch
+
+_EVERY = "*"
+# What MLflow takes where nothing is said: this machine, and private networks.
+_LOCAL = ("localhost", "127.0.0.1", "0.0.0.0")  # noqa: S104 - a name in a header, not an address to bind
+_PRIVATE = ("192.168.*", "10.*", *(f"172.{part}.*" for part in range(16, 32)))
+DEFAULT = (*_LOCAL, *(f"{name}:*" for name in _LOCAL), *_PRIVATE)
+
+
+def with_ports(names: Iterable[str]) -> list[str]:
+    """Returns the names as MLflow wants them: one without a port is also allowed with any port.
+
+    MLflow compares the whole header, of which a port other than 80 and 443 is part: "mlflow" alone would
+    refuse http://mlflow:5000.
+    """
+    found: dict[str, None] = {}
+    for name in names:
+        found[name] = None
+        if ":" not in name and not name.endswith(_EVERY):
+            found[f"{name}:*"] = None
+    return list(found)
+
+
+def origins_of(names: Iterable[str]) -> list[str]:
+    """Returns what browsers call the pages of a server with these names.
+
+    They send it with every change that somebody makes on the server's own pages, and MLflow refuses all but
+    those of localhost unless it is told. That any name will do does not mean that any page may change things.
+    """
+    known = [name for name in with_ports(names) if name != _EVERY]
+    return [f"{scheme}://{name}" for name in known for scheme in ("http", "https")]
+
+
+def is_allowed(header: str, patterns: Sequence[str]) -> bool:
+    """Returns whether MLflow would take a request with this Host header."""
+    if _EVERY in patterns:
+        return True
+    return any(fnmatch(header, one) if _EVERY in one else header == one for one in patterns)
+
+
+def example_of(pattern: str, port: int) -> str:
+    """Returns a Host header that a pattern allows."""
+    return pattern.replace("[[]", "[").replace(_EVERY, str(port))

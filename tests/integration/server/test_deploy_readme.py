@@ -1,0 +1,75 @@
+"""What deploy/README.md shows works, as far as it does not take Docker."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pytest
+from compose_files import DEPLOY, FILLED_IN, compose
+from server_calls import call
+
+from mlflow_sysmetrics.tracking.server import LocalServer
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of MLflow's client, which warns of its libraries
+TEXT = (DEPLOY / "README.md").read_text()
+PASSWORD = "a-long-enough-password"  # noqa: S105 - a test's
+
+
+@pytest.mark.skipif(int(mlflow.__version__.partition(".")[0]) < 3, reason="the files are for MLflow 3")
+def test_users_are_made_and_deleted_runs_are_freed_as_it_says(tmp_path: Path) -> None:
+    pytest.importorskip("flask_wtf", reason="MLflow's basic authentication needs Flask-WTF")
+    with (
+        LocalServer(directory=tmp_path, admin_password=PASSWORD) as server,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        for name, value in server.environ.items():
+            patch.setenv(name, value)
+        [code] = re.findall(r"```python\n(from mlflow\.server .*?)```", TEXT, re.DOTALL)
+        exec(code.replace("http://localhost:5001", server.url), {})  # noqa: S102 - ours
+        client = mlflow.MlflowClient(server.url)
+        run_id = client.create_run("0").info.run_id
+        client.log_text(run_id, "1 2 3", "weights.txt")
+        client.delete_run(run_id)
+        [gc] = re.findall(r"exec mlflow (mlflow gc [^\n]*\\\n[^\n]*)", TEXT)
+        here = gc.replace("\\\n", " ").replace("30d", "0s").replace("http://localhost:5000", server.url)
+        here = re.sub(r"postgresql\S+", f"sqlite:///{tmp_path}/mlflow.db", here)
+        subprocess.run([sys.executable, "-W", "ignore", "-m", *here.split()], env=os.environ, check=True)
+        patch.setenv("MLFLOW_TRACKING_USERNAME", "trainer")
+        patch.setenv("MLFLOW_TRACKING_PASSWORD", "a-long-password")
+        with pytest.raises(mlflow.MlflowException, match="403"):
+            client.create_run("0")  # it may be read only: somebody else has made it
+        assert client.create_run(client.create_experiment("ships")).info.run_id
+    assert list((tmp_path / "artifacts").rglob("weights.txt")) == []
+
+
+def test_services_volumes_and_variables_that_it_names_exist() -> None:
+    document = compose(FILLED_IN)
+    commands = " ".join(re.findall(r"docker compose (?:exec|logs|stop|run)[^\n|`]*", TEXT))
+    named = set(re.findall(r"\b(?:mlflow-auth|postgres|migrate|secrets|objects|bucket)\b", commands))
+    assert named <= set(document["services"])
+    assert {f"{document['name']}_{one}" for one in document["volumes"]} >= set(
+        re.findall(r"-v (mlflow_\w+):", TEXT)
+    )
+    assert document["networks"]["default"]["name"] == "mlflow"
+    example = (DEPLOY / ".env.example").read_text()
+    for name in set(
+        re.findall(r"`(PUBLIC_HOST|PUBLISH_ADDRESS|WORKERS|COMPOSE_PROFILES|POSTGRES_PASSWORD)", TEXT)
+    ):
+        assert f"{name}=" in example
+
+
+def test_the_lines_for_python_run() -> None:
+    [code] = re.findall(r"```python\n(from mlflow_sysmetrics import LocalServer.*?)```", TEXT, re.DOTALL)
+    # It is exported at the top of the package; the home of it is the same class.
+    code = code.replace("from mlflow_sysmetrics import", "from mlflow_sysmetrics.tracking.server import")
+    seen: list[int] = []
+    program = code + "    seen.append(call(server.url, 'GET', '/health').status)\n"
+    exec(program, {"mlflow": mlflow, "call": call, "seen": seen})  # noqa: S102 - ours
+    mlflow.set_tracking_uri("")
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    assert seen == [200]

@@ -1,0 +1,226 @@
+"""A `LocalServer` on sqlite: up when it says so, where it says so, and gone afterwards."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import mlflow
+import psutil
+import pytest
+from server_calls import call, family, living, new_run
+
+from mlflow_sysmetrics.tracking.server import LocalServer, ServerStartError, launch
+from mlflow_sysmetrics.tracking.server.ports import free_port
+from watching import eventually
+
+# What MLflow's client and its libraries warn of in this process is not ours.
+pytestmark = pytest.mark.filterwarnings("ignore")
+HAS_HOST_CHECK = hasattr(mlflow.environment_variables, "MLFLOW_SERVER_ALLOWED_HOSTS")
+IS_UVICORN = hasattr(mlflow.environment_variables, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LocalServer]:
+    """A server that several names lead to."""
+    with LocalServer(allowed_hosts=["mlflow", "*.example.org"]) as running:
+        yield running
+
+
+def test_a_run_is_made_at_once(server: LocalServer) -> None:
+    assert new_run(server.url)
+
+
+def test_mlflow_logs_metrics_and_artifacts_to_it(
+    server: LocalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)  # where MLflow 2 looks for artifacts
+    client = mlflow.MlflowClient(server.url)
+    run = client.create_run("0")
+    client.log_metric(run.info.run_id, "loss", 0.5)
+    (tmp_path / "weights.txt").write_text("1 2 3")
+    client.log_artifact(run.info.run_id, str(tmp_path / "weights.txt"))
+    assert client.get_run(run.info.run_id).data.metrics == {"loss": 0.5}
+    assert [one.path for one in client.list_artifacts(run.info.run_id)] == ["weights.txt"]
+    assert list((server.log_path.parent / "artifacts").rglob("weights.txt"))
+
+
+@pytest.mark.skipif(not IS_UVICORN, reason="MLflow before 3 runs gunicorn, which has one process more")
+def test_it_is_two_processes(server: LocalServer) -> None:
+    assert len(family(server.pid)) == 2
+
+
+def test_its_own_check_leaves_no_run_and_no_experiment(tmp_path: Path) -> None:
+    with LocalServer(directory=tmp_path) as running:
+        asked = {"experiment_ids": ["0"], "max_results": 10}
+        assert "runs" not in call(running.url, "POST", "runs/search", asked).document
+        found = call(running.url, "POST", "experiments/search", {"max_results": 10, "view_type": "ALL"})
+        assert [one["name"] for one in found.document["experiments"]] == ["Default"]
+
+
+@pytest.mark.skipif(not HAS_HOST_CHECK, reason="MLflow before 3.5 takes any name")
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [("mlflow:5000", 200), ("mlflow", 200), ("a.example.org:80", 200), ("evil.example", 403)],
+)
+def test_it_answers_to_the_names_that_are_allowed(server: LocalServer, name: str, status: int) -> None:
+    found = call(server.url, "GET", "experiments/get?experiment_id=0", Host=name)
+    assert found.status == status
+
+
+@pytest.mark.skipif(not HAS_HOST_CHECK, reason="MLflow before 3.5 takes any origin")
+@pytest.mark.parametrize(
+    ("origin", "status"), [("http://mlflow:5000", 200), ("https://mlflow", 200), ("http://evil.example", 403)]
+)
+def test_pages_of_an_allowed_name_may_change_things(server: LocalServer, origin: str, status: int) -> None:
+    body = {"experiment_ids": ["0"]}
+    found = call(server.url, "POST", "runs/search", body, Host="mlflow:5000", Origin=origin)
+    assert found.status == status
+
+
+@pytest.mark.skipif(HAS_HOST_CHECK, reason="MLflow since 3.5 looks at names")
+def test_an_mlflow_that_does_not_look_at_names_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "mlflow_sysmetrics"), LocalServer(allowed_hosts=["mlflow"]):
+        assert "allowed_hosts has no effect" in caplog.text
+
+
+def test_nothing_of_the_caller_is_changed(capfd: pytest.CaptureFixture[str]) -> None:
+    environ = dict(os.environ)
+    handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)]
+    threads = set(threading.enumerate())
+    descriptors = psutil.Process().num_fds()
+    with LocalServer() as running:
+        assert dict(os.environ) == environ
+        assert new_run(running.url)
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)] == handlers
+    assert set(threading.enumerate()) == threads
+    assert psutil.Process().num_fds() == descriptors
+    assert capfd.readouterr() == ("", "")
+
+
+def test_two_at_a_time_are_two(server: LocalServer) -> None:
+    with LocalServer() as other:
+        run_id = new_run(other.url)
+        assert other.url != server.url
+        assert call(server.url, "GET", f"runs/get?run_id={run_id}").status == 404
+
+
+def test_it_can_be_entered_again_and_has_what_it_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # On one port, which MLflow 2 remembers as where artifacts are.
+    again = LocalServer(directory=tmp_path / "kept", port=free_port("127.0.0.1"))
+    client = mlflow.MlflowClient
+    with again:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", again.url)
+        run_id = new_run(again.url)
+        client(again.url).log_text(run_id, "1 2 3", "weights.txt")
+    with again:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", again.url)
+        assert "RUNNING" in call(again.url, "GET", f"runs/get?run_id={run_id}").text
+        path = client(again.url).download_artifacts(run_id, "weights.txt", str(tmp_path))
+    assert Path(path).read_text() == "1 2 3"
+
+
+def test_what_is_temporary_is_removed_and_every_process_is_gone() -> None:
+    with LocalServer(workers=2) as running:
+        directory, processes = running.log_path.parent, family(running.pid)
+        assert len(processes) > 2
+    assert living(processes) == []
+    assert not directory.exists()
+
+
+def test_one_that_runs_cannot_be_started_again(server: LocalServer) -> None:
+    with pytest.raises(RuntimeError, match="is running already, at http://127"):
+        server.start()
+
+
+def test_it_starts_in_a_thread_that_ends_before_it(tmp_path: Path) -> None:
+    """The kernel's own signal at the death of a parent is sent when its thread ends."""
+    running = LocalServer(directory=tmp_path)
+    starter = threading.Thread(target=running.start)
+    starter.start()
+    starter.join()
+    try:
+        assert new_run(running.url)
+    finally:
+        running.stop()
+
+
+def test_a_forked_child_does_not_end_its_parents_server(server: LocalServer) -> None:
+    child = os.fork()
+    if child == 0:
+        server.stop()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert new_run(server.url)
+
+
+def test_users_are_asked_for_where_there_is_a_password() -> None:
+    pytest.importorskip("flask_wtf", reason="MLflow's basic authentication needs Flask-WTF")
+    password = "50%-of-a-p4ssword"  # noqa: S105 - a test's
+    with LocalServer(admin_password=password) as running:
+        assert call(running.url, "POST", "runs/search", {"experiment_ids": ["0"]}).status == 401
+        assert running.environ["MLFLOW_TRACKING_PASSWORD"] == password
+        assert password not in repr(running.log_path.read_text())
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in running.environ.items():
+                patch.setenv(name, value)
+            assert mlflow.MlflowClient(running.url).create_run("0").info.status == "RUNNING"
+
+
+def test_a_server_that_is_killed_is_seen(tmp_path: Path) -> None:
+    with LocalServer(directory=tmp_path) as running:
+        processes = family(running.pid)
+        assert running.wait(0) is None
+        os.kill(running.pid, signal.SIGKILL)
+        eventually(lambda: running.wait(0) == 128 + signal.SIGKILL)
+        assert living(processes) == []
+
+
+def test_a_port_in_use_is_said_at_once(tmp_path: Path) -> None:
+    with closing(socket.socket()) as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        port = listening.getsockname()[1]
+        with pytest.raises(ServerStartError, match=f"Port {port} .* choose another port"):
+            LocalServer(directory=tmp_path, port=port).start()
+    assert not (tmp_path / "server.log").exists()
+
+
+def test_the_log_of_a_server_that_does_not_come_up_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_text("these are no tables, however long the text goes on" * 10)
+    broken = LocalServer(f"sqlite:///{tmp_path}/text.db", directory=tmp_path)
+    with pytest.raises(ServerStartError, match="file is not a database") as raised:
+        broken.start()
+    assert raised.value.reason == "The tracking server ended with exit code 1 as it started."
+    assert raised.value.log_tail in (tmp_path / "server.log").read_text()
+
+
+def test_one_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")  # which the server waits for
+        slow = LocalServer(f"sqlite:///{path}", directory=tmp_path, start_timeout=0.1)
+        with pytest.raises(ServerStartError, match=r"does not answer within 0\.1 s.*larger start_timeout"):
+            slow.start()
+    with pytest.raises(RuntimeError, match="not running"):
+        _ = slow.url
+
+
+def test_a_server_of_somebody_else_on_its_port_is_not_taken_for_it(
+    server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the choice of a free port and the server's taking it, another server may be faster."""
+    ports = iter([int(server.url.rpartition(":")[2]), free_port("127.0.0.1")])
+    monkeypatch.setattr(launch, "free_port", lambda _host: next(ports))
+    monkeypatch.setattr(launch, "check_port", lambda _host, _port: None)
+    with LocalServer() as running:
+        assert running.url != server.url
+        assert new_run(running.url)
+    assert next(ports, None) is None

@@ -1,0 +1,144 @@
+"""Nothing that a supervisor has started outlives its owner, however that ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from server_calls import living
+
+from mlflow_sysmetrics.tracking.server import ServerStartError
+from mlflow_sysmetrics.tracking.server.supervised import SupervisedProcess
+from watching import eventually
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="Windows has neither fork nor process groups")
+
+# A server in small: it has a child, and both are deaf to polite requests.
+DEAF = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = os.fork()
+if child:
+    print(os.getpid(), child, file=sys.stderr, flush=True)
+time.sleep(3600)
+"""
+# Ends at once when asked, and leaves its child to go on.
+LEAVING = DEAF.replace("SIG_IGN", "SIG_DFL", 1).replace(
+    "child = os.fork()", "child = os.fork()\nif not child: signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+)
+# Whoever owns the server; and what else such a program may have done.
+OWNER = """
+import os, sys, threading, time
+from pathlib import Path
+from mlflow_sysmetrics.tracking.server.supervised import SupervisedProcess
+log = Path(sys.argv[1])
+def start():
+    global process
+    process = SupervisedProcess([sys.executable, "-c", sys.argv[2]], os.environ, log.parent, log)
+{start}
+while len(log.read_text().split()) < 2:
+    time.sleep(0.01)
+print("up", flush=True)
+time.sleep(3600)
+"""
+STARTS = {
+    "in its main thread": "start()",
+    "in a thread that has ended": "t = threading.Thread(target=start); t.start(); t.join()",
+    # The child holds the pipe that tells the supervisor of its owner's end.
+    "and forked": "start()\nif not os.fork(): time.sleep(3600)",
+}
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[Path]:
+    """Where the small servers write who they are; none of them outlives its test."""
+    path = tmp_path / "log"
+    path.touch()
+    yield path
+    for one in numbers(path):
+        with suppress(psutil.NoSuchProcess):
+            psutil.Process(one).kill()
+
+
+def numbers(log: Path) -> list[int]:
+    return [int(word) for word in log.read_text().split() if word.isdigit()]
+
+
+def started(log: Path, program: str) -> tuple[SupervisedProcess, list[psutil.Process]]:
+    process = SupervisedProcess([sys.executable, "-c", program], os.environ, log.parent, log)
+    eventually(lambda: len(numbers(log)) == 2)
+    return process, [psutil.Process(number) for number in numbers(log)]
+
+
+@pytest.mark.parametrize("start", STARTS.values(), ids=STARTS.keys())
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "ended"])
+def test_an_owner_that_is_gone_leaves_nobody_behind(log: Path, start: str, number: int) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", OWNER.format(start=start), str(log), DEAF],
+        stdout=subprocess.PIPE,
+        start_new_session=True,  # so that a child that the owner has forked can be found
+    ) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == b"up\n"
+        servers = [psutil.Process(one) for one in numbers(log)]
+        supervisor = servers[0].parent()
+        assert supervisor is not None
+        os.kill(owner.pid, number)
+        owner.wait()
+        eventually(lambda: not living([*servers, supervisor]))
+        with suppress(ProcessLookupError):
+            os.killpg(owner.pid, signal.SIGKILL)
+
+
+def test_what_is_stopped_is_gone_when_stop_returns_however_deaf(log: Path) -> None:
+    process, servers = started(log, DEAF)
+    process.stop()
+    assert living(servers) == []
+
+
+def test_a_child_that_its_parent_has_left_is_ended_too(log: Path) -> None:
+    process, servers = started(log, LEAVING)
+    process.stop()
+    assert living(servers) == []
+
+
+def test_who_kills_the_supervisor_does_not_free_its_charge(log: Path) -> None:
+    process, servers = started(log, DEAF)
+    supervisor = servers[0].parent()
+    assert supervisor is not None
+    supervisor.kill()
+    eventually(lambda: process.exit_code() is not None)
+    process.stop()
+    eventually(lambda: not living(servers))
+
+
+def test_the_terminal_of_the_owner_does_not_reach_it(log: Path) -> None:
+    process, servers = started(log, DEAF)
+    assert os.getsid(servers[0].pid) != os.getsid(0)
+    process.stop()
+
+
+def test_the_exit_code_is_the_servers(log: Path) -> None:
+    process = SupervisedProcess([sys.executable, "-c", "raise SystemExit(7)"], os.environ, log.parent, log)
+    eventually(lambda: process.exit_code() is not None)
+    assert process.exit_code() == 7
+    process.stop()
+
+
+def test_a_command_that_cannot_be_run_ends_at_once_with_its_reason(log: Path) -> None:
+    process = SupervisedProcess(["/no/such/program"], os.environ, log.parent, log)
+    eventually(lambda: process.exit_code() is not None)
+    assert "No such file or directory: '/no/such/program'" in log.read_text()
+    process.stop()
+
+
+def test_a_directory_that_is_not_there_is_said(log: Path) -> None:
+    with pytest.raises(ServerStartError, match="cannot be run in /no/such"):
+        SupervisedProcess([sys.executable], os.environ, Path("/no/such"), log)

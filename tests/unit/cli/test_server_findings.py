@@ -1,0 +1,205 @@
+"""What `server doctor` says of settings, without a database or a server."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlflow_sysmetrics.cli import server_access, server_database, server_storage
+from mlflow_sysmetrics.cli.findings import Finding, Mark
+from mlflow_sysmetrics.cli.server_asked import AskedServer
+from mlflow_sysmetrics.tracking.faults import Cause, Fault
+from mlflow_sysmetrics.tracking.server.database import DatabaseState
+
+GIGABYTE = 10**9
+CURRENT = "abc123"
+
+
+def by_name(found: Iterable[Finding]) -> dict[str, Finding]:
+    return {one.name: one for one in found}
+
+
+def database(
+    monkeypatch: pytest.MonkeyPatch, state: DatabaseState | Fault, **asked: Any
+) -> dict[str, Finding]:
+    """Returns what is said of a database that says this of itself."""
+
+    def answer(_uri: str, _seconds: float) -> DatabaseState:
+        if isinstance(state, Fault):
+            raise state
+        return state
+
+    monkeypatch.setattr(server_database, "server_store", lambda uri: uri)
+    monkeypatch.setattr(server_database, "database_state", answer)
+    monkeypatch.setattr(server_database, "newest_revision", lambda: CURRENT)
+    server = AskedServer(backend_store_uri="postgresql+psycopg2://a:s3cr3t@db/runs", **asked)
+    return by_name(server_database.findings(server))
+
+
+def access(**asked: Any) -> dict[str, Finding]:
+    return by_name(server_access.findings(AskedServer(**asked)))
+
+
+def storage(**asked: Any) -> dict[str, Finding]:
+    return by_name(server_storage.findings(AskedServer(**asked)))
+
+
+def test_no_database_is_wrong() -> None:
+    assert by_name(server_database.findings(AskedServer()))["database"].mark is Mark.WRONG
+
+
+def test_a_database_that_is_as_it_should_be_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = database(monkeypatch, DatabaseState(False, CURRENT, 97), workers=2)  # noqa: FBT003 - as it stands
+    assert {one.mark for one in found.values()} == {Mark.GOOD}
+    assert found["connections"].text == "up to 60 (2 workers x 2 pools x 15) of 97"
+    assert "s3cr3t" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("state", "mark", "said"),
+    [
+        (DatabaseState(True, None, 97), Mark.NOTE, "no tables yet"),  # noqa: FBT003 - as it stands
+        (DatabaseState(False, None, 97), Mark.WRONG, "another program's database"),  # noqa: FBT003 - as above
+        (DatabaseState(False, "old", 97), Mark.WRONG, "works with abc123: it would not start"),  # noqa: FBT003
+    ],
+)
+def test_tables_that_do_not_fit_are_said(
+    monkeypatch: pytest.MonkeyPatch, state: DatabaseState, mark: Mark, said: str
+) -> None:
+    schema = database(monkeypatch, state)["schema"]
+    assert (schema.mark, said in schema.text) == (mark, True)
+
+
+def test_more_connections_than_there_are_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    environ = {"MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "10", "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": "soon"}
+    state = DatabaseState(False, CURRENT, 97)  # noqa: FBT003 - as it stands
+    found = database(monkeypatch, state, workers=4, basic_auth=True, environ=environ)["connections"]
+    assert found.mark is Mark.WRONG
+    assert found.more == {"needed": 4 * 3 * 20, "most": 97}
+
+
+def test_a_database_that_does_not_answer_ends_the_looking(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = database(monkeypatch, Fault("Connection refused", Cause.DOWN))
+    assert found["reachable"].mark is Mark.WRONG
+    assert "schema" not in found
+
+
+def test_a_uri_that_does_not_name_its_driver_is_noted() -> None:
+    pytest.importorskip("psycopg2", reason="the driver of PostgreSQL is an extra")
+    server = AskedServer(backend_store_uri="postgresql://a:s3cr3t@127.0.0.1:1/runs")
+    driver = next(iter(server_database.findings(server)))
+    assert driver.mark is Mark.NOTE
+    assert driver.remedy == "begin MLFLOW_BACKEND_STORE_URI with postgresql+psycopg2://"
+
+
+def test_a_file_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    server = AskedServer(backend_store_uri=f"sqlite:///{tmp_path}/runs.db")
+    assert by_name(server_database.findings(server))["reachable"].mark is Mark.NOTE
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "hosts", "mark"),
+    [
+        ("mlflow:5000", ("mlflow:*",), Mark.GOOD),
+        ("mlflow:5000", ("mlflow",), Mark.WRONG),
+        ("mlflow:5000", (), Mark.WRONG),
+        ("localhost:5001", (), Mark.GOOD),
+        ("10.1.2.3:5000", (), Mark.GOOD),
+    ],
+)
+def test_a_name_that_is_not_allowed_is_wrong(name: str, hosts: tuple[str, ...], mark: Mark) -> None:
+    assert access(public_names=(name,), allowed_hosts=hosts)[f"called {name}"].mark is mark
+
+
+def test_the_remedy_keeps_what_is_allowed_already() -> None:
+    found = access(public_names=("m.org",), allowed_hosts=("mlflow",))["called m.org"]
+    assert found.remedy == "export MLFLOW_SERVER_ALLOWED_HOSTS=mlflow,m.org"
+
+
+@pytest.mark.parametrize(
+    ("origins", "mark"), [("", Mark.NOTE), ("https://other.org", Mark.NOTE), ("https://m.org", Mark.GOOD)]
+)
+def test_pages_that_may_not_change_things_are_noted(origins: str, mark: Mark) -> None:
+    environ = {"MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": origins}
+    assert access(public_names=("m.org",), environ=environ)["pages of m.org"].mark is mark
+
+
+def test_pages_of_this_machine_always_may() -> None:
+    assert "pages of localhost:5000" not in access(public_names=("localhost:5000",))
+
+
+def test_a_server_for_everybody_is_noted() -> None:
+    assert access()["users"].mark is Mark.NOTE
+
+
+SECRET = {"MLFLOW_FLASK_SERVER_SECRET_KEY": "k3y"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "name", "mark"),
+    [
+        ({}, "secret key", Mark.WRONG),
+        (SECRET, "secret key", Mark.GOOD),
+        ({}, "administrator", Mark.WRONG),
+        ({"MLFLOW_AUTH_ADMIN_PASSWORD": ""}, "administrator", Mark.WRONG),
+        ({"MLFLOW_AUTH_ADMIN_PASSWORD": "short"}, "administrator", Mark.WRONG),
+        ({"MLFLOW_AUTH_ADMIN_PASSWORD": "password1234"}, "administrator", Mark.WRONG),
+        ({"MLFLOW_AUTH_ADMIN_PASSWORD": "s3cr3t-and-long"}, "administrator", Mark.GOOD),
+        ({"MLFLOW_AUTH_CONFIG_PATH": "/no/such/file"}, "administrator", Mark.WRONG),
+    ],
+)
+def test_what_authentication_lacks_is_wrong(environ: dict[str, str], name: str, mark: Mark) -> None:
+    found = access(basic_auth=True, environ=environ)
+    assert found[name].mark is mark
+    assert "s3cr3t" not in str(found)
+
+
+def test_a_password_in_the_file_counts(tmp_path: Path) -> None:
+    (tmp_path / "auth.ini").write_text("[mlflow]\nadmin_password = s3cr3t-and-long\n")
+    environ = {"MLFLOW_AUTH_CONFIG_PATH": str(tmp_path / "auth.ini")}
+    assert access(basic_auth=True, environ=environ)["administrator"].mark is Mark.GOOD
+
+
+def test_artifacts_that_go_nowhere_in_particular_are_wrong() -> None:
+    assert storage()["artifacts"].mark is Mark.WRONG
+
+
+def test_a_directory_that_can_be_written_to_is_good_and_left_as_it_is(tmp_path: Path) -> None:
+    found = storage(artifacts_destination=str(tmp_path / "artifacts"))
+    assert found["artifacts"].mark is Mark.GOOD
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_depends_on_where_the_server_starts_is_noted() -> None:
+    assert storage(artifacts_destination="artifacts")["artifacts"].mark is Mark.NOTE
+
+
+def test_a_directory_that_cannot_be_written_to_is_wrong() -> None:
+    if not Path("/proc").exists():
+        pytest.skip("needs a directory that not even root may write to: /proc")
+    assert storage(artifacts_destination="/proc/artifacts")["artifacts"].mark is Mark.WRONG
+
+
+@pytest.mark.parametrize(("free", "mark"), [(0.5, Mark.WRONG), (5, Mark.NOTE), (50, Mark.GOOD)])
+def test_little_room_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free: float, mark: Mark
+) -> None:
+    class Usage:
+        def __init__(self) -> None:
+            self.free = int(free * GIGABYTE)
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage())
+    found = storage(artifacts_destination=str(tmp_path), backend_store_uri=f"sqlite:///{tmp_path}/runs.db")
+    assert found["room for artifacts"].mark is mark
+    assert found["room for the database"].mark is mark
+
+
+def test_an_object_store_without_its_package_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_storage, "find_spec", lambda _name: None)
+    found = storage(artifacts_destination="s3://mlflow")["artifacts"]
+    assert (found.mark, found.remedy) == (Mark.WRONG, "pip install boto3")

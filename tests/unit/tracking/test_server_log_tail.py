@@ -1,0 +1,45 @@
+"""The end of a server's log, as it is shown."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+from mlflow_sysmetrics.tracking.server.log_tail import log_tail
+from mlflow_sysmetrics.tracking.server.start_error import ServerStartError
+
+
+def test_the_last_lines_are_shown(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("\n".join(map(str, range(100))))
+    assert log_tail(log, 0).splitlines() == [str(number) for number in range(75, 100)]
+
+
+def test_what_an_earlier_start_has_written_is_left_out(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("before\n")
+    begin = log.stat().st_size
+    with log.open("a") as more:
+        more.write("after\n")
+    assert log_tail(log, begin) == "after"
+
+
+def test_one_endless_line_is_cut(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("x" * 10**6)
+    assert 1000 < len(log_tail(tmp_path / "log", 0)) < 20_000
+
+
+def test_no_password_is_shown(tmp_path: Path) -> None:
+    uri = "postgresql://anna:s3cr3t-word@db/runs"
+    (tmp_path / "log").write_text(f"cannot open {uri} with s3cr3t-word")
+    assert "s3cr3t" not in log_tail(tmp_path / "log", 0, uri)
+
+
+def test_no_log_is_no_tail(tmp_path: Path) -> None:
+    assert log_tail(tmp_path / "none", 0) == ""
+
+
+def test_an_error_survives_a_pool_of_workers() -> None:
+    error = pickle.loads(pickle.dumps(ServerStartError("It ended.", "its last words")))  # noqa: S301 - ours
+    assert (error.reason, error.log_tail) == ("It ended.", "its last words")
+    assert str(error) == "It ended.\n\nIts log ends with:\nits last words"
