@@ -248,9 +248,9 @@ def measure(options: argparse.Namespace, tell: Callable[[str], None]) -> dict[st
 
 def table(found: dict[str, Any]) -> str:
     """Returns the figures as a table in Markdown."""
+    rhythm = f"nodes with a point every {found['resolution']:g} s"
     lines = [
-        f"| nodes with a point every {found['resolution']:g} s | carried | points/s then | p50, p99 of a send "
-        "| server CPU | per node-day |",
+        f"| {rhythm} | carried | points/s then | p50, p99 of a send | server CPU | per node-day |",
         "|---|---|---|---|---|---|",
     ]
     for name, side in found.items():

@@ -1,8 +1,8 @@
 """Simulated nodes: what a tracking server gets from many machines at once, without the machines.
 
-Ours send through our own senders and outboxes, as they are in the package; the built-in monitor's send what that
-one sends. Both use the same lean connection instead of MLflow's client, which on this machine would take more time
-than the server that is measured.
+Ours send through our own senders and outboxes, as they are in the package; the built-in monitor's send what
+that one sends. Both use the same lean connection instead of MLflow's client, which on this machine would take
+more time than the server that is measured.
 """
 
 from __future__ import annotations

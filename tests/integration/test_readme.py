@@ -40,6 +40,8 @@ def test_every_python_block_runs(block: str, store: Store, tmp_path: Path) -> No
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    if "LocalServer" in block:  # its runs went with it
+        return
     experiments = [one.experiment_id for one in store.client.search_experiments()]
     runs = store.client.search_runs(experiments)
     assert runs

