@@ -78,8 +78,7 @@ class TorchFlavor:
     # pickle as MLflow 2 does: it keeps the batch axis free whatever the sample, and takes any model.
     formats: tuple[str, ...] = ("pickle", PT2)
 
-    def try_on(self, model: Any, sample: Any, options: Mapping[str, Any]) -> Behaviour:  # noqa: ANN401,
-    ARG002
+    def try_on(self, model: Any, sample: Any, options: Mapping[str, Any]) -> Behaviour:  # noqa: ANN401, ARG002
         """Returns what a model makes of a sample."""
         return torch_models.try_on(torch_models.unwrapped(model), sample)
 

@@ -10,7 +10,6 @@ from mlflow_sysmetrics.training.registry.stages import STAGE_TAG, versions_of
 
 
 def find_version(model_name: str, alias_or_stage: str = "Production") -> Any:  # noqa: ANN401 - MLflow's
-ModelVersion
     """Returns the version that an alias points at, else the newest in the stage of that name.
 
     It costs one or two requests and loads nothing, so a service may ask often whether there is another.
@@ -45,7 +44,6 @@ ModelVersion
 
 
 def load_model(model_name: str, alias_or_stage: str = "Production") -> Any:  # noqa: ANN401 - MLflow's
-PyFuncModel
     """Loads a version as `mlflow.pyfunc` does: whatever its library, it has ``predict``.
 
     Args:

@@ -109,8 +109,7 @@ def checked_tags(tags: Mapping[str, object] | None, name: str = "tags") -> dict[
     if tags is None:
         return {}
     if not isinstance(tags, Mapping):
-        raise ValueError(f"{name} must map text to text, and is {tags!r}")  # noqa: TRY004 - misuse is one
-        kind
+        raise ValueError(f"{name} must map text to text, and is {tags!r}")  # noqa: TRY004 - misuse
     return {key: _checked_tag(key, value, name) for key, value in tags.items()}
 
 

@@ -170,8 +170,7 @@ def _registered(client: Any, run: Any, source: Source, entry: _Entry) -> str:  #
     return str(version.version)
 
 
-def _promoted(client: Any, source: Source, entry: _Entry, version: str, target: names.Target) -> Any:  # noqa:
-ANN401 - as above
+def _promoted(client: Any, source: Source, entry: _Entry, version: str, target: names.Target) -> Any:  # noqa: ANN401 - as above
     """Promotes a version that was made and returns it as it is then."""
     import mlflow  # noqa: PLC0415 - as above
 

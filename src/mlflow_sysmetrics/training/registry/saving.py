@@ -132,8 +132,8 @@ def check_exportable(interface: Interface, serialization_format: str) -> None:
         not interface.plain or not hasattr(interface.input_example, "shape") or not interface.signature
     ):
         raise ValueError(
-            f"serialization_format={PT2!r} traces the model, so it needs a sample_input that it works on, of one tensor, "
-            "and one tensor as output; leave it out to save with pickle"
+            f"serialization_format={PT2!r} traces the model, so it needs a sample_input that works, "
+            "of one tensor, and one tensor as output; leave it out to save with pickle"
         )
 
 

@@ -45,7 +45,7 @@ class ServedModel:
 def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> ServedModel:
     """Loads a model, as `mlflow.pyfunc` asks of a loader module."""
     from mlflow.environment_variables import MLFLOW_DEFAULT_PREDICTION_DEVICE  # noqa: PLC0415 - used here
-    only from mlflow.pytorch import _load_model  # noqa: PLC0415 - as above
+    from mlflow.pytorch import _load_model  # noqa: PLC0415 - as above
 
     torch = import_module("torch")
     device = (

@@ -74,8 +74,7 @@ class TagStages:
         return {str(one.version) for one in found if one.tags.get(STAGE_TAG, NONE) == stage}
 
 
-def enter(client: Any, model_name: str, version: str, stage: str, *, archive_existing: bool) -> Stages:  #
-noqa: ANN401 - as above
+def enter(client: Any, model_name: str, version: str, stage: str, *, archive_existing: bool) -> Stages:  # noqa: ANN401 - as above
     """Puts a version into a stage and returns the stages that the registry turned out to have."""
     if hasattr(client, "transition_model_version_stage"):
         stages: Stages = RegistryStages(client, model_name)
@@ -114,5 +113,5 @@ def _has_no_stages(error: Exception) -> bool:
     """Returns whether a registry refuses stages as such, and not this version or this caller."""
     if isinstance(error, NotImplementedError) or getattr(error, "error_code", None) in _NO_SUCH_CALL:
         return True
-    # Unity Catalog's store has no code for it: "Method 'transition_model_version_stage' is unsupported for ..."
+    # Unity Catalog's has no code for it: "Method 'transition_model_version_stage' is unsupported for ..."
     return "transition_model_version_stage" in str(error) and "unsupported" in str(error)

@@ -141,7 +141,7 @@ def on_cpu(model: Any) -> Any:  # noqa: ANN401 - as above
         return copy.deepcopy(model, memo).cpu()
     except Exception as error:  # noqa: BLE001 - the model's own __deepcopy__, and of whatever is in it
         _log.warning(
-            "the model cannot be copied to the CPU (%s) and is saved as it is: only a machine with %s loads it",
+            "the model cannot be copied to the CPU (%s), so only a machine with %s will be able to load it",
             error,
             device_of(model).type,
         )

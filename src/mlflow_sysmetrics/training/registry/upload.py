@@ -31,8 +31,7 @@ class Source:
     model_id: str | None = None
 
 
-def put_into_run(client: Any, run: Any, saved: SavedModel, artifact_path: str) -> Source:  # noqa: ANN401 -
-MLflow's
+def put_into_run(client: Any, run: Any, saved: SavedModel, artifact_path: str) -> Source:  # noqa: ANN401 - MLflow's
     """Logs a saved model to a run and returns where it is."""
     if hasattr(client, "create_logged_model"):
         from mlflow.exceptions import MlflowException  # noqa: PLC0415 - importing us must not import MLflow
@@ -61,8 +60,7 @@ def link(client: Any, source: Source, model_name: str, version: str) -> None:  #
         )
 
 
-def _as_logged_model(client: Any, run: Any, saved: SavedModel, logged: Any) -> Source:  # noqa: ANN401 - as
-above
+def _as_logged_model(client: Any, run: Any, saved: SavedModel, logged: Any) -> Source:  # noqa: ANN401 - as above
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus  # noqa: PLC0415 - as above
 
     saved.description.model_id = saved.description.model_uuid = logged.model_id
@@ -80,14 +78,13 @@ above
     return Source(f"models:/{logged.model_id}", logged.model_id)
 
 
-def _as_artifacts(client: Any, run: Any, saved: SavedModel, artifact_path: str) -> Source:  # noqa: ANN401 -
-as above
+def _as_artifacts(client: Any, run: Any, saved: SavedModel, artifact_path: str) -> Source:  # noqa: ANN401 - as above
     from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository  # noqa: PLC0415 - as above
 
     saved.description.run_id = run.info.run_id
     saved.description.artifact_path = artifact_path
     saved.write_description()
     client.log_artifacts(run.info.run_id, str(saved.path), artifact_path)
-    client._record_logged_model(run.info.run_id, saved.description)  # noqa: SLF001 - so that pages show it as
-    a model uri = RunsArtifactRepository.get_underlying_uri(f"runs:/{run.info.run_id}/{artifact_path}")
+    client._record_logged_model(run.info.run_id, saved.description)  # noqa: SLF001 - as MLflow does
+    uri = RunsArtifactRepository.get_underlying_uri(f"runs:/{run.info.run_id}/{artifact_path}")
     return Source(str(uri))
