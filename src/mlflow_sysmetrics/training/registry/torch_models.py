@@ -6,7 +6,7 @@ import copy
 import inspect
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -107,9 +107,9 @@ def plain_outputs(outputs: Any) -> Any:  # noqa: ANN401 - as above
     logits = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", None)
     if logits is not None:  # of Hugging Face, which has the loss and hidden states beside it
         return as_arrays(logits)
-    if isinstance(outputs, Sequence) and len(outputs) == 1:
+    if isinstance(outputs, (tuple, list)) and len(outputs) == 1:
         return plain_outputs(outputs[0])
-    if isinstance(outputs, Sequence):
+    if isinstance(outputs, (tuple, list)):
         outputs = {f"output_{position}": value for position, value in enumerate(outputs)}
     if isinstance(outputs, Mapping):
         found = {name: value for name, value in outputs.items() if isinstance(value, torch.Tensor)}
@@ -132,12 +132,12 @@ def on_cpu(model: Any) -> Any:  # noqa: ANN401 - as above
     if all(tensor.device.type == "cpu" for tensor in tensors):
         return model
     memo: dict[int, Any] = {}
-    for tensor in tensors:
-        if type(tensor) is torch.nn.Parameter:
-            memo[id(tensor)] = torch.nn.Parameter(tensor.detach().cpu(), tensor.requires_grad)
-        elif type(tensor) is torch.Tensor:
-            memo[id(tensor)] = tensor.detach().cpu()
     try:
+        for tensor in tensors:
+            if type(tensor) is torch.nn.Parameter:
+                memo[id(tensor)] = torch.nn.Parameter(tensor.detach().cpu(), tensor.requires_grad)
+            elif type(tensor) is torch.Tensor:
+                memo[id(tensor)] = tensor.detach().cpu()
         return copy.deepcopy(model, memo).cpu()
     except Exception as error:  # noqa: BLE001 - the model's own __deepcopy__, and of whatever is in it
         _log.warning(

@@ -8,6 +8,7 @@ system metrics are on, and puts the model of another run into the experiment of 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -81,6 +82,7 @@ def _as_logged_model(client: Any, run: Any, saved: SavedModel, logged: Any) -> S
 def _as_artifacts(client: Any, run: Any, saved: SavedModel, artifact_path: str) -> Source:  # noqa: ANN401 - as above
     from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository  # noqa: PLC0415 - as above
 
+    artifact_path = _free_path(client, run.info.run_id, artifact_path)
     saved.description.run_id = run.info.run_id
     saved.description.artifact_path = artifact_path
     saved.write_description()
@@ -88,3 +90,14 @@ def _as_artifacts(client: Any, run: Any, saved: SavedModel, artifact_path: str) 
     client._record_logged_model(run.info.run_id, saved.description)  # noqa: SLF001 - as MLflow does
     uri = RunsArtifactRepository.get_underlying_uri(f"runs:/{run.info.run_id}/{artifact_path}")
     return Source(str(uri))
+
+
+def _free_path(client: Any, run_id: str, artifact_path: str) -> str:  # noqa: ANN401 - as above
+    """Returns a path of a run where nothing is yet: the one that was asked for, else with a number.
+
+    A version on MLflow 2 is the files at a path of its run. A second model there would take the place of the
+    first, also for whoever serves the version that was made of that.
+    """
+    asked = artifact_path.strip("/")
+    paths = itertools.chain([asked], (f"{asked}_{number}" for number in itertools.count(2)))
+    return next(path for path in paths if not client.list_artifacts(run_id, path))
