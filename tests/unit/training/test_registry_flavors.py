@@ -25,7 +25,7 @@ def test_auto_is_the_first_format(flavor: Any) -> None:
 
 
 def test_an_unknown_format_is_refused_with_the_list(flavor: Any) -> None:
-    with pytest.raises(ValueError, match="'onnx'.*'auto', 'pickle', 'pt2'"):
+    with pytest.raises(ValueError, match=r"'onnx'.*'auto', 'pickle', 'pt2'"):
         checked_format(flavor, "onnx")
 
 

@@ -221,6 +221,25 @@ def test_a_model_on_the_cpu_is_saved_itself(net: Any) -> None:
     assert torch_models.on_cpu(net) is net
 
 
+def test_a_copy_is_the_same_model_with_weights_of_its_own() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Linear(3, 3))
+    model[2].weight = model[0].weight  # tied
+    model[2].bias.requires_grad_(requires_grad=False)
+    model[1].eval()
+    copied = torch_models.cpu_copy(model)
+    assert copied[2].weight is copied[0].weight
+    assert copied[0].weight is not model[0].weight
+    assert [one.requires_grad for one in copied.parameters()] == [
+        one.requires_grad for one in model.parameters()
+    ]
+    assert [part.training for part in copied.modules()] == [part.training for part in model.modules()]
+    with torch.no_grad():
+        copied[0].weight.zero_()
+        copied[1].running_mean.fill_(7)
+    assert model[0].weight.abs().sum() > 0
+    assert model[1].running_mean.abs().sum() == 0
+
+
 def test_a_model_that_cannot_be_copied_is_saved_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
     model = nn.Linear(2, 1, device="meta")
     assert torch_models.on_cpu(model) is model

@@ -124,21 +124,12 @@ def on_cpu(model: Any) -> Any:  # noqa: ANN401 - as above
     """Returns a model, or a copy of it on the CPU if it is on another device.
 
     MLflow loads a pickled tensor where it was saved, so a machine without a GPU could not load the model at
-    all; where there is one, `mlflow.pyfunc` moves the model there. The weights are copied device to host,
-    never twice on a GPU.
+    all; where there is one, `mlflow.pyfunc` moves the model there.
     """
-    torch = import_module("torch")
-    tensors = [*model.parameters(), *model.buffers()]
-    if all(tensor.device.type == "cpu" for tensor in tensors):
+    if all(tensor.device.type == "cpu" for tensor in (*model.parameters(), *model.buffers())):
         return model
-    memo: dict[int, Any] = {}
     try:
-        for tensor in tensors:
-            if type(tensor) is torch.nn.Parameter:
-                memo[id(tensor)] = torch.nn.Parameter(tensor.detach().cpu(), tensor.requires_grad)
-            elif type(tensor) is torch.Tensor:
-                memo[id(tensor)] = tensor.detach().cpu()
-        return copy.deepcopy(model, memo).cpu()
+        return cpu_copy(model)
     except Exception as error:  # noqa: BLE001 - the model's own __deepcopy__, and of whatever is in it
         _log.warning(
             "the model cannot be copied to the CPU (%s), so only a machine with %s will be able to load it",
@@ -146,6 +137,19 @@ def on_cpu(model: Any) -> Any:  # noqa: ANN401 - as above
             device_of(model).type,
         )
         return model
+
+
+def cpu_copy(model: Any) -> Any:  # noqa: ANN401 - as above
+    """Returns a copy of a model on the CPU; its weights are copied from device to host, never twice on a GPU."""
+    torch = import_module("torch")
+    memo: dict[int, Any] = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        # Those of other kinds, as quantised weights, know best how they are copied.
+        if type(tensor) in {torch.nn.Parameter, torch.Tensor}:
+            copied = tensor.detach().to("cpu", copy=True)
+            parameter = type(tensor) is torch.nn.Parameter
+            memo[id(tensor)] = torch.nn.Parameter(copied, tensor.requires_grad) if parameter else copied
+    return copy.deepcopy(model, memo).cpu()
 
 
 def twice(inputs: Any) -> Any:  # noqa: ANN401 - as above

@@ -82,7 +82,7 @@ def _as_logged_model(client: Any, run: Any, saved: SavedModel, logged: Any) -> S
 def _as_artifacts(client: Any, run: Any, saved: SavedModel, artifact_path: str) -> Source:  # noqa: ANN401 - as above
     from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository  # noqa: PLC0415 - as above
 
-    artifact_path = _free_path(client, run.info.run_id, artifact_path)
+    artifact_path = _free_path(run, artifact_path)
     saved.description.run_id = run.info.run_id
     saved.description.artifact_path = artifact_path
     saved.write_description()
@@ -92,12 +92,18 @@ def _as_artifacts(client: Any, run: Any, saved: SavedModel, artifact_path: str) 
     return Source(str(uri))
 
 
-def _free_path(client: Any, run_id: str, artifact_path: str) -> str:  # noqa: ANN401 - as above
+def _free_path(run: Any, artifact_path: str) -> str:  # noqa: ANN401 - as above
     """Returns a path of a run where nothing is yet: the one that was asked for, else with a number.
 
     A version on MLflow 2 is the files at a path of its run. A second model there would take the place of the
     first, also for whoever serves the version that was made of that.
     """
+    from mlflow.store.artifact.artifact_repository_registry import (  # noqa: PLC0415 - as above
+        get_artifact_repository,
+    )
+
+    # Not `client.list_artifacts`: MLflow 3's looks for logged models too, which a server of MLflow 2 has not.
+    artifacts = get_artifact_repository(run.info.artifact_uri)
     asked = artifact_path.strip("/")
     paths = itertools.chain([asked], (f"{asked}_{number}" for number in itertools.count(2)))
-    return next(path for path in paths if not client.list_artifacts(run_id, path))
+    return next(path for path in paths if not artifacts.list_artifacts(path))
