@@ -75,8 +75,8 @@ def carry_out(client: Any, model_name: str, version: str, target: Target) -> Non
     for stage, alias in ALIAS_OF_STAGE.items():
         if stage != target.stage and alias != target.alias:
             take_from(client, model_name, alias, version)
-    alias = ALIAS_OF_STAGE.get(target.stage)
-    if target.archive_existing and alias is not None and alias == target.alias:
+    own = ALIAS_OF_STAGE.get(target.stage)
+    if target.archive_existing and own is not None and own == target.alias:
         _settle(client, model_name, target.stage, stages)
 
 

@@ -140,7 +140,7 @@ def on_cpu(model: Any) -> Any:  # noqa: ANN401 - as above
 
 
 def cpu_copy(model: Any) -> Any:  # noqa: ANN401 - as above
-    """Returns a copy of a model on the CPU; its weights are copied from device to host, never twice on a GPU."""
+    """Returns a copy of a model on the CPU; its weights are copied to the host at once."""
     torch = import_module("torch")
     memo: dict[int, Any] = {}
     for tensor in (*model.parameters(), *model.buffers()):
