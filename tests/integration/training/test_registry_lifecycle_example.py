@@ -37,18 +37,26 @@ class Service:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     def _listen(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._lines.put(line.strip())
+        with self.process.stdout as lines:
+            for line in lines:
+                self._lines.put(line.strip())
 
     def next_line(self) -> str:
         """Waits for the next thing that it says."""
         line = self._lines.get(timeout=PATIENCE_SECONDS)
         self.said.append(line)
         return line
+
+    def end(self) -> None:
+        """Ends it."""
+        self.process.terminate()
+        self.process.wait(timeout=60)
+        self._listener.join(timeout=60)
 
 
 @contextmanager
@@ -59,8 +67,7 @@ def service(program: str, uri: str) -> Iterator[Service]:
         assert "is waiting for" in running.next_line()
         yield running
     finally:
-        running.process.terminate()
-        running.process.wait(timeout=60)
+        running.end()
 
 
 def train(rows: int, uri: str) -> str:
