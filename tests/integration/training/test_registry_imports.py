@@ -35,3 +35,22 @@ def test_a_model_of_scikit_learn_does_not_bring_torch(store: Store, program: Pro
         MLFLOW_RUN_CONTEXT_PROVIDER="none",
     )
     assert done.words == ["False"]
+
+
+def test_the_programs_own_logging_stays_as_it_was(store: Store, program: Program) -> None:
+    pytest.importorskip("torch")
+    done = program(
+        store.uri,
+        """
+        import torch
+        from mlflow_sysmetrics.training.registry import load_model, register_model
+        run = mlflow.MlflowClient().create_run("0")
+        register_model(torch.nn.Linear(4, 2), "ships", torch.ones(1, 3), "Production",
+                       run_id=run.info.run_id, pip_requirements=["mlflow"])
+        load_model("ships")
+        print(logging.getLevelName(logging.root.level), logging.root.handlers)
+        """,
+        MLFLOW_RUN_CONTEXT_PROVIDER="none",
+    )
+    assert done.words == ["WARNING", "[]"]
+    assert "fails on the sample" in done.stderr

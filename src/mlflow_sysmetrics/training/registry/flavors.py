@@ -7,10 +7,12 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
+from types import ModuleType
 from typing import Any, Protocol
 
 from mlflow_sysmetrics.training.registry import torch_models
 from mlflow_sysmetrics.training.registry.behaviour import Behaviour, as_arrays, same_random_numbers
+from mlflow_sysmetrics.training.registry.quiet import same_root_logger
 
 AUTO = "auto"
 PT2 = "pt2"
@@ -118,6 +120,12 @@ def flavor_of(model: object) -> Flavor:
     )
 
 
+def library_of(flavor: Flavor) -> ModuleType:
+    """Returns MLflow's module for the models of a flavor."""
+    with same_root_logger():
+        return import_module(flavor.module)
+
+
 def checked_format(flavor: Flavor, wanted: str) -> str:
     """Returns the format to save in.
 
@@ -130,7 +138,7 @@ def checked_format(flavor: Flavor, wanted: str) -> str:
         raise ValueError(
             f"there is no serialization_format {wanted!r} for {flavor.module}; it is one of {known}"
         )
-    parameters = inspect.signature(import_module(flavor.module).save_model).parameters
+    parameters = inspect.signature(library_of(flavor).save_model).parameters
     if chosen == PT2 and "serialization_format" not in parameters:
         raise ValueError(
             f"serialization_format={PT2!r} needs a newer MLflow 3; leave it out, or upgrade MLflow"
@@ -144,7 +152,7 @@ def checked_options(flavor: Flavor, options: Mapping[str, Any]) -> None:
     Raises:
         TypeError: it takes no such argument.
     """
-    parameters = list(inspect.signature(import_module(flavor.module).save_model).parameters)
+    parameters = list(inspect.signature(library_of(flavor).save_model).parameters)
     known = set(parameters[1:]) - _OURS
     if unknown := sorted(set(options) - known):
         raise TypeError(

@@ -6,6 +6,7 @@ from typing import Any
 
 from mlflow_sysmetrics.training.registry.aliases import version_with_alias
 from mlflow_sysmetrics.training.registry.names import ALIAS_OF_STAGE, STAGES, checked_model_name
+from mlflow_sysmetrics.training.registry.quiet import same_root_logger
 from mlflow_sysmetrics.training.registry.stages import STAGE_TAG, versions_of
 
 
@@ -58,7 +59,8 @@ def load_model(model_name: str, alias_or_stage: str = "Production") -> Any:  # n
 
     found = find_version(model_name, alias_or_stage)
     # By number, not by stage: MLflow warns of stages at each load, and the alias may have moved on since.
-    return mlflow.pyfunc.load_model(f"models:/{found.name}/{found.version}")
+    with same_root_logger():
+        return mlflow.pyfunc.load_model(f"models:/{found.name}/{found.version}")
 
 
 def _stage_of(version: Any) -> str:  # noqa: ANN401 - as above

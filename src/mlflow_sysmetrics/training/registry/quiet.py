@@ -1,8 +1,9 @@
-"""MLflow's log lines about what we have chosen for the caller, kept from him; all others pass."""
+"""MLflow's log lines about what we have chosen for the caller, kept from him; his logging, kept as it is."""
 
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ _NOISE = {
     # "Waiting up to 300 seconds", said also of a version that is ready.
     "mlflow.store.model_registry.abstract_store": ("Waiting up to",),
 }
+_SETS_UP_LOGGING = "mlflow.pytorch"
 
 
 class _OfThisThread(logging.Filter):
@@ -40,3 +42,24 @@ def without_noise() -> Iterator[None]:
     finally:
         for logger, one in filters:
             logger.removeFilter(one)
+
+
+@contextmanager
+def same_root_logger() -> Iterator[None]:
+    """Leaves the root logger as it is when MLflow's module for PyTorch is imported inside the ``with`` block.
+
+    That module calls ``logging.basicConfig(level=logging.ERROR)``, seen in MLflow 2.22 and 3.17, and a
+    program that has not set up its logging would hear of no warning any more: not ours, not its own.
+    """
+    if _SETS_UP_LOGGING in sys.modules:
+        yield
+        return
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    try:
+        yield
+    finally:
+        if _SETS_UP_LOGGING in sys.modules and not handlers:  # with handlers, it has done nothing
+            root.setLevel(level)
+            for handler in set(root.handlers) - set(handlers):
+                root.removeHandler(handler)

@@ -6,13 +6,12 @@ import inspect
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from mlflow_sysmetrics.training.registry.behaviour import Behaviour, example_of
-from mlflow_sysmetrics.training.registry.flavors import PT2, Flavor
+from mlflow_sysmetrics.training.registry.flavors import PT2, Flavor, library_of
 from mlflow_sysmetrics.training.registry.quiet import without_noise
 
 _log = logging.getLogger("mlflow_sysmetrics")
@@ -97,7 +96,7 @@ def save(  # noqa: PLR0913, PLR0917 - each of another kind
     """
     from mlflow.models import Model  # noqa: PLC0415 - importing us must not import MLflow
 
-    library = import_module(flavor.module)
+    library = library_of(flavor)
     description = Model()
     known = inspect.signature(library.save_model).parameters
     named = {"serialization_format": serialization_format} if "serialization_format" in known else {}
