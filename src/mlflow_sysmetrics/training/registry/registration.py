@@ -59,7 +59,7 @@ def register_model(  # noqa: PLR0913, PLR0917 - each is something else that is s
 ) -> Any:  # noqa: ANN401 - MLflow's ModelVersion
     """Logs a model to a run, registers it as a new version, and promotes that.
 
-    The model is left as it is: its modes, its device, its weights, BatchNorm's counts, and the random numbers.
+    The model is left as it is: modes, device, weights and BatchNorm's counts; so are the random numbers.
 
     Args:
         model: a `torch.nn.Module` or a scikit-learn estimator.
