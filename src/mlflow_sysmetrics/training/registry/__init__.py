@@ -1,0 +1,10 @@
+"""Models in MLflow's registry: registered whole, promoted once described, loaded by alias or stage."""
+
+from __future__ import annotations
+
+from mlflow_sysmetrics.training.registry.failures import PromotionError
+from mlflow_sysmetrics.training.registry.loading import find_version, load_model
+from mlflow_sysmetrics.training.registry.promotion import promote
+from mlflow_sysmetrics.training.registry.registration import register_model
+
+__all__ = ["PromotionError", "find_version", "load_model", "promote", "register_model"]

@@ -1,0 +1,56 @@
+"""Serves PyTorch models through `mlflow.pyfunc` that MLflow's own wrapper cannot serve.
+
+MLflow's takes one array and expects one tensor. Models that take several tensors by name, or that return what
+Hugging Face's models return, are saved with this module as their loader, and with this package among their
+requirements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from mlflow_sysmetrics.training.registry.torch_models import call, plain_outputs
+
+
+class ServedModel:
+    """What `mlflow.pyfunc` calls: arrays in, arrays out.
+
+    Attributes:
+        pytorch_model: the model, in evaluation mode.
+    """
+
+    def __init__(self, pytorch_model: Any, device: str) -> None:  # noqa: ANN401 - PyTorch's
+        self.pytorch_model = pytorch_model
+        self._device = device
+
+    def get_raw_model(self) -> Any:  # noqa: ANN401 - as above
+        """Returns the model itself; MLflow's `unwrap_python_model` and the like ask for it."""
+        return self.pytorch_model
+
+    def predict(self, data: Any, params: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401, ARG002
+        """Returns what the model makes of an array, or of arrays by name."""
+        torch = import_module("torch")
+        with torch.no_grad():
+            return plain_outputs(call(self.pytorch_model, self._tensors(data)))
+
+    def _tensors(self, data: Any) -> Any:  # noqa: ANN401 - as above
+        torch, numpy = import_module("torch"), import_module("numpy")
+        if isinstance(data, Mapping):
+            return {name: self._tensors(value) for name, value in data.items()}
+        return torch.tensor(numpy.asarray(data), device=self._device)
+
+
+def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> ServedModel:
+    """Loads a model, as `mlflow.pyfunc` asks of a loader module."""
+    from mlflow.environment_variables import MLFLOW_DEFAULT_PREDICTION_DEVICE  # noqa: PLC0415 - used here
+    from mlflow.pytorch import _load_model  # noqa: PLC0415 - as above
+
+    torch = import_module("torch")
+    device = (
+        (model_config or {}).get("device")
+        or MLFLOW_DEFAULT_PREDICTION_DEVICE.get()
+        or ("cuda" if torch.cuda.is_available() else "cpu")
+    )
+    return ServedModel(_load_model(path).to(device), device)

@@ -1,0 +1,51 @@
+"""The example in examples/registry does what its README says."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import QUIET, Store
+
+pytest.importorskip("torch")
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "registry"
+README = (EXAMPLE / "README.md").read_text(encoding="utf-8")
+COMMAND, SHOWN = (
+    re.search(rf"^```{kind}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)[1]  # type: ignore[index]
+    for kind in ("bash", "text")
+)
+
+
+def without_numbers(text: str) -> str:
+    """Returns a text without its accuracies, which depend on the version of PyTorch."""
+    return re.sub(r"0\.\d+", "0.N", text)
+
+
+def test_the_readmes_command_prints_what_the_readme_shows(store: Store, tmp_path: Path) -> None:
+    assert (
+        Path(store.uri.removeprefix("sqlite:///")) == tmp_path / "runs.db"
+    )  # as in README, and made in advance
+    shutil.copytree(EXAMPLE, tmp_path, dirs_exist_ok=True)
+    program, *arguments = COMMAND.split()
+    assert program == "python"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", *arguments],
+        cwd=tmp_path,
+        env={**os.environ, **QUIET},
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stdout.splitlines() if not line.startswith(("🏃", "🧪"))]
+    assert without_numbers("\n".join(said)) == without_numbers(SHOWN.strip())
+    accuracies = [float(line.rpartition(" ")[2]) for line in said[:2]]
+    assert accuracies[0] < accuracies[1]

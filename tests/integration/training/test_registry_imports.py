@@ -1,0 +1,56 @@
+"""Importing the registry imports no library of models, and registering only that of the model."""
+
+from __future__ import annotations
+
+import pytest
+
+from conftest import Program, Store
+
+
+def test_importing_it_imports_no_library(store: Store, program: Program) -> None:
+    done = program(
+        store.uri,
+        """
+        import subprocess
+        alone = "import sys, mlflow_sysmetrics.training.registry as _; print([one for one in " \\
+            "('mlflow', 'torch', 'sklearn', 'numpy') if one in sys.modules])"
+        print(subprocess.run([sys.executable, "-c", alone], capture_output=True, text=True, check=True).stdout)
+        """,
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_model_of_scikit_learn_does_not_bring_torch(store: Store, program: Program) -> None:
+    pytest.importorskip("sklearn")
+    done = program(
+        store.uri,
+        """
+        from sklearn.linear_model import LinearRegression
+        from mlflow_sysmetrics.training.registry import load_model, register_model
+        run = mlflow.MlflowClient().create_run("0")
+        register_model(LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0]), "ships", [[1.0]], "Production",
+                       run_id=run.info.run_id, pip_requirements=["mlflow"])
+        print("torch" in sys.modules)
+        """,
+        MLFLOW_RUN_CONTEXT_PROVIDER="none",
+    )
+    assert done.words == ["False"]
+
+
+def test_the_programs_own_logging_stays_as_it_was(store: Store, program: Program) -> None:
+    pytest.importorskip("torch")
+    done = program(
+        store.uri,
+        """
+        import torch
+        from mlflow_sysmetrics.training.registry import load_model, register_model
+        run = mlflow.MlflowClient().create_run("0")
+        register_model(torch.nn.Linear(4, 2), "ships", torch.ones(1, 3), "Production",
+                       run_id=run.info.run_id, pip_requirements=["mlflow"])
+        load_model("ships")
+        print(logging.getLevelName(logging.root.level), logging.root.handlers)
+        """,
+        MLFLOW_RUN_CONTEXT_PROVIDER="none",
+    )
+    assert done.words == ["WARNING", "[]"]
+    assert "fails on the sample" in done.stderr

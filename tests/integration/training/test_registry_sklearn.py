@@ -1,0 +1,326 @@
+"""scikit-learn models in a real registry, on each MLflow: registered, promoted, loaded, or refused whole."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from typing import Any
+
+import pytest
+
+np = pytest.importorskip("numpy")
+linear_model = pytest.importorskip("sklearn.linear_model")
+
+import mlflow  # noqa: E402
+from registry_store import REQUIREMENTS, Registry, active_run_id  # noqa: E402
+
+from conftest import Program, Store  # noqa: E402
+from mlflow_sysmetrics.errors import NoActiveRunError  # noqa: E402
+from mlflow_sysmetrics.training.registry import (  # noqa: E402
+    PromotionError,
+    find_version,
+    load_model,
+    promote,
+    register_model,
+)
+
+pytest_plugins = ["registry_fixtures"]
+# What MLflow says of the libraries it finds. Its warning of stages, a FutureWarning, stays an error.
+pytestmark = [
+    pytest.mark.usefixtures("registry"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+ROW = np.array([[1.0, 2.0]])
+
+
+def fitted() -> Any:
+    return linear_model.LinearRegression().fit(
+        np.array([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]), [1.0, 2.0, 3.0]
+    )
+
+
+def register(*given: Any, model: Any = None, **named: Any) -> Any:
+    return register_model(
+        fitted() if model is None else model, "ships", *given, pip_requirements=REQUIREMENTS, **named
+    )
+
+
+def test_a_model_is_registered_whole(registry: Registry) -> None:
+    made = register(ROW, "production", {"f1": 0.5}, "the first", registered_tags={"team": "sea"})
+    assert (int(made.version), made.current_stage, made.description) == (1, "Production", "the first")
+    assert made.tags == {"f1": "0.5"}
+    assert list(made.aliases) == ["production"]
+    assert made.run_id == registry.run_id
+    assert registry.client.get_registered_model("ships").tags == {"team": "sea"}
+
+
+@pytest.mark.parametrize("rows", [1, 64])
+def test_a_sample_of_one_row_makes_a_model_for_batches_of_any_size(rows: int) -> None:
+    register(ROW, "Production")
+    batch = np.repeat(ROW, rows, axis=0)
+    served = load_model("ships")
+    assert served.predict(batch).shape == (rows,)
+    assert mlflow.sklearn.load_model("models:/ships/1").predict(batch).shape == (rows,)
+
+
+def test_a_scoring_server_would_take_the_batch() -> None:
+    from mlflow.pyfunc import scoring_server  # noqa: PLC0415 - a second to import
+
+    register(ROW, "Production")
+    served = load_model("ships")
+    body = json.dumps({"inputs": np.repeat(ROW, 64, axis=0).tolist()})
+    answer = scoring_server.invocations(body, "application/json", served, served.metadata.get_input_schema())
+    assert answer.status == 200
+    assert len(json.loads(answer.response)["predictions"]) == 64
+
+
+def test_signature_and_example_come_of_the_sample() -> None:
+    register(np.repeat(ROW, 9, axis=0))
+    described = mlflow.models.get_model_info("models:/ships/1")
+    assert described.signature.inputs.inputs[0].shape == (-1, 2)
+    served = mlflow.pyfunc.load_model("models:/ships/1")
+    assert served.metadata.saved_input_example_info is not None
+
+
+def test_a_data_frame_is_a_sample() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame([[0.0, 1.0], [1.0, 0.0]], columns=["a", "b"])
+    register(frame[:1], "Production", model=linear_model.LinearRegression().fit(frame, [1.0, 2.0]))
+    assert load_model("ships").metadata.signature.inputs.input_names() == ["a", "b"]
+
+
+def test_a_model_that_fails_on_its_sample_is_registered_without_signature(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    register(np.ones((1, 7)), "Production")
+    assert "it fails on the sample: ValueError" in caplog.text
+    assert load_model("ships").metadata.signature is None
+
+
+def test_a_model_needs_no_sample(registry: Registry) -> None:
+    register(stage="Production")
+    assert load_model("ships").metadata.signature is None
+    assert registry.stages("ships") == {1: "Production"}
+
+
+def test_the_next_version_takes_over(registry: Registry) -> None:
+    register(ROW, "Production")
+    register(ROW, "Production")
+    assert registry.stages("ships") == {1: "Archived", 2: "Production"}
+    assert int(find_version("ships").version) == 2
+
+
+def test_two_models_of_one_run_are_two_models() -> None:
+    other = fitted()
+    other.intercept_ = 100.0
+    register(ROW)
+    register(ROW, model=other)
+    first, second = (mlflow.pyfunc.load_model(f"models:/ships/{number}").predict(ROW)[0] for number in (1, 2))
+    assert second - first == pytest.approx(100.0 - fitted().intercept_)
+
+
+def test_a_model_goes_to_the_run_that_is_named(registry: Registry) -> None:
+    experiment = registry.client.create_experiment("other")
+    other = registry.client.create_run(experiment)
+    made = register(ROW, run_id=other.info.run_id)
+    assert made.run_id == other.info.run_id
+    assert registry.client.get_run(other.info.run_id).info.status == "RUNNING"
+    assert active_run_id() == registry.run_id
+    assert registry.client.list_artifacts(registry.run_id) == []
+    if hasattr(registry.client, "search_logged_models"):
+        logged = registry.client.search_logged_models([experiment, "0"])
+        assert [one.experiment_id for one in logged] == [experiment]
+
+
+def test_a_named_run_needs_no_active_one(registry: Registry) -> None:
+    mlflow.end_run()
+    made = register(ROW, run_id=registry.run_id)
+    assert made.run_id == registry.run_id
+    assert active_run_id() is None
+
+
+def test_promote_moves_alias_and_stage(registry: Registry) -> None:
+    register(ROW)
+    register(ROW)
+    promote("ships", 1, "Production")
+    moved = promote("ships", "2", "production")
+    assert (moved.current_stage, list(moved.aliases)) == ("Production", ["production"])
+    assert registry.stages("ships") == {1: "Archived", 2: "Production"}
+    assert int(find_version("ships").version) == 2
+
+
+def test_archiving_takes_the_alias() -> None:
+    register(ROW, "Production")
+    assert list(promote("ships", 1, "Archived").aliases) == []
+    with pytest.raises(LookupError, match="no version with alias 'production' and stage Production"):
+        load_model("ships")
+
+
+def test_a_stage_without_alias_is_found_by_the_stage() -> None:
+    register(ROW, "Production", alias=None)
+    assert int(find_version("ships", "production").version) == 1
+
+
+def test_an_alias_of_the_callers_own_is_found(registry: Registry) -> None:
+    register(ROW, alias="champion")
+    assert int(find_version("ships", "champion").version) == 1
+    assert registry.stages("ships") == {1: "None"}
+
+
+def test_a_version_that_is_not_there_is_not_promoted() -> None:
+    register(ROW)
+    with pytest.raises(mlflow.MlflowException):
+        promote("ships", 7, "Production")
+    with pytest.raises(LookupError):
+        find_version("ships")
+
+
+def test_promoting_to_nothing_is_refused() -> None:
+    register(ROW)
+    with pytest.raises(ValueError, match="give a stage, an alias, or both"):
+        promote("ships", 1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"stage": "prod"}, "None, Staging, Production, Archived"),
+        ({"alias": "latest"}, "reserved"),
+        ({"alias": "v2"}, "reserved"),
+        ({"tags": {"a": None}}, "a tag is text"),
+        ({"registered_tags": {"a": []}}, "registered_tags"),
+        ({"description": 3}, "the description is 3"),
+        ({"artifact_path": ""}, "artifact_path"),
+        ({"serialization_format": "pt2"}, "'cloudpickle', 'pickle', 'skops'"),
+        ({"run_id": "0" * 32}, "there is no run"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_logged(
+    registry: Registry, wrong: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        register(ROW, **wrong)
+    assert registry.is_empty()
+
+
+def test_a_model_of_another_library_is_refused_by_its_type(registry: Registry) -> None:
+    with pytest.raises(TypeError, match=r"not a builtins\.dict"):
+        register(model={})
+    with pytest.raises(TypeError, match="the class LinearRegression"):
+        register(model=linear_model.LinearRegression)
+    assert registry.is_empty()
+
+
+def test_an_argument_that_nobody_knows_is_refused(registry: Registry) -> None:
+    with pytest.raises(TypeError, match="no argument 'stages'"):
+        register(ROW, stages="Production")
+    assert registry.is_empty()
+
+
+def test_without_a_run_nothing_is_logged(registry: Registry) -> None:
+    mlflow.end_run()
+    with pytest.raises(NoActiveRunError, match=r"mlflow\.start_run"):
+        register(ROW)
+    assert active_run_id() is None
+    assert registry.is_empty()
+
+
+def test_a_deleted_run_is_refused(registry: Registry) -> None:
+    other = registry.client.create_run("0").info.run_id
+    registry.client.delete_run(other)
+    with pytest.raises(ValueError, match="is deleted"):
+        register(ROW, run_id=other)
+
+
+class Unsaveable(linear_model.LinearRegression):  # type: ignore[misc]
+    """Cannot be pickled."""
+
+    def __reduce__(self) -> str:
+        raise OSError("not this one")
+
+
+def test_a_model_that_cannot_be_saved_leaves_nothing(registry: Registry) -> None:
+    with pytest.raises(OSError, match="not this one"):
+        register(model=Unsaveable())
+    assert registry.is_empty()
+
+
+def test_a_promotion_that_fails_leaves_a_version_that_is_not_promoted(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ConnectionError("the server has gone")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(mlflow.MlflowClient, "set_registered_model_alias", refuse)
+        with pytest.raises(PromotionError, match="the server has gone") as failed:
+            register(ROW, alias="champion", description="whole")
+    assert failed.value.version == "1"
+    (made,) = registry.versions("ships")
+    assert (made.description, made.current_stage) == ("whole", "None")
+    assert "promote('ships', 1, alias='champion')" in str(failed.value)
+    promote("ships", 1, alias="champion")
+    assert int(find_version("ships", "champion").version) == 1
+
+
+def test_no_version_is_ever_seen_promoted_and_not_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str | None, dict[str, str]]] = []
+    change = (
+        mlflow.MlflowClient.transition_model_version_stage.__wrapped__
+        if hasattr(mlflow.MlflowClient.transition_model_version_stage, "__wrapped__")
+        else mlflow.MlflowClient.transition_model_version_stage
+    )
+
+    def watched(client: Any, name: str, version: str, *given: Any, **named: Any) -> Any:
+        made = client.get_model_version(name, version)
+        seen.append((made.description, made.tags))
+        return change(client, name, version, *given, **named)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "transition_model_version_stage", watched)
+    register(ROW, "Production", {"a": "b"}, "whole")
+    assert seen == [("whole", {"a": "b"})]
+
+
+def test_a_models_name_may_have_a_quote(registry: Registry) -> None:
+    register_model(fitted(), "captain's", ROW, "Production", pip_requirements=REQUIREMENTS)
+    register_model(fitted(), "captain's", ROW, "Production", pip_requirements=REQUIREMENTS)
+    assert int(find_version("captain's").version) == 2
+    assert registry.client.get_model_version("captain's", "1").current_stage == "Archived"
+
+
+def test_nothing_is_said_and_no_warning_shown(store: Store, program: Program) -> None:
+    done = program(
+        store.uri,
+        """
+        import numpy as np, warnings
+        from sklearn.linear_model import LinearRegression
+        from mlflow_sysmetrics.training.registry import load_model, promote, register_model
+        shown = []
+
+        def work():
+            register_model(model, "ships", np.ones((1, 2)), stage="Production", pip_requirements=["mlflow"])
+            promote("ships", 1, "Staging")
+            load_model("ships", "staging")
+
+        model = LinearRegression().fit(np.eye(2), [1.0, 2.0])
+        with mlflow.start_run(log_system_metrics=False):
+            work()  # imports what MLflow takes for it, whose own warnings are not about us
+            logging.getLogger("mlflow").addHandler(type("", (logging.Handler,), {
+                "emit": lambda self, record: shown.append(record.getMessage())})())
+            warnings.showwarning = lambda message, kind, *_: shown.append(f"{kind.__name__}: {message}")
+            warnings.simplefilter("always", FutureWarning)
+            work()
+        print(shown)
+        """,
+        MLFLOW_RUN_CONTEXT_PROVIDER="none",
+    )
+    assert done.stdout.strip().splitlines()[-1] == "[]", done.stdout + done.stderr
+
+
+def test_the_caller_may_make_warnings_errors() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        register(ROW, "Production")
+        promote("ships", 1, "Archived")

@@ -1,0 +1,278 @@
+"""PyTorch models are tried without a trace, and their samples and outputs described."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from mlflow_sysmetrics.training.registry import torch_models  # noqa: E402
+from mlflow_sysmetrics.training.registry.flavors import TorchFlavor  # noqa: E402
+
+nn = torch.nn
+
+
+class Merging(nn.Module):
+    """Changes its weights when its mode is changed through `train`, as LoRA's layers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+        self.merges = 0
+
+    def train(self, mode: bool = True) -> Any:  # noqa: FBT002
+        self.merges += 1
+        return super().train(mode)
+
+    def forward(self, x: Any) -> Any:
+        return self.linear(x)
+
+
+class Output(dict[str, Any]):
+    """Is what Hugging Face's models return: a mapping with attributes."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+class Tokens(nn.Module):
+    """Takes two tensors by name and returns logits among other things."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(10, 3)
+
+    def forward(self, input_ids: Any, attention_mask: Any = None) -> Any:
+        hidden = self.embed(input_ids)
+        if attention_mask is not None:
+            hidden = hidden * attention_mask[..., None]
+        return Output(loss=None, logits=hidden.mean(1))
+
+
+class Batch(nn.Module):
+    """Takes its tensors as one argument."""
+
+    def forward(self, batch: dict[str, Any]) -> Any:
+        return batch["a"] + batch["b"]
+
+
+class Positions(nn.Module):
+    """Takes any number of tensors."""
+
+    def forward(self, *tensors: Any) -> Any:
+        return sum(tensors), tensors[0]
+
+
+@pytest.fixture
+def net() -> Any:
+    """A model in training, with one part that is not."""
+    made = nn.Sequential(
+        nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.BatchNorm1d(4), nn.Linear(4, 2)
+    )
+    made.train()
+    made[3].eval()
+    return made
+
+
+def test_each_part_is_in_the_mode_that_it_was_in(net: Any) -> None:
+    before = [part.training for part in net.modules()]
+    torch_models.try_on(net, torch.randn(1, 4))  # BatchNorm refuses one row in training
+    assert [part.training for part in net.modules()] == before
+
+
+def test_each_part_is_in_the_mode_that_it_was_in_after_a_failure(net: Any) -> None:
+    before = [part.training for part in net.modules()]
+    with pytest.raises(RuntimeError):
+        torch_models.try_on(net, torch.randn(1, 3))
+    assert [part.training for part in net.modules()] == before
+
+
+def test_weights_and_buffers_stay(net: Any) -> None:
+    before = copy.deepcopy(net.state_dict())
+    torch_models.try_on(net, torch.randn(8, 4))
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_no_gradient_is_left(net: Any) -> None:
+    sample = torch.randn(8, 4, requires_grad=True)
+    torch_models.try_on(net, sample)
+    assert sample.grad is None
+    assert all(weight.grad is None for weight in net.parameters())
+
+
+def test_a_model_that_merges_its_weights_in_evaluation_mode_does_not() -> None:
+    model = Merging()
+    torch_models.try_on(model, torch.ones(1, 2))
+    assert model.merges == 0
+
+
+class Noisy(nn.Module):
+    """Draws random numbers wherever it can, whatever its mode."""
+
+    def forward(self, x: Any) -> Any:
+        return x + torch.randn(1) + random.random() + float(np.random.rand())  # noqa: NPY002, S311
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [lambda: float(torch.rand(1)), random.random, lambda: float(np.random.rand())],  # noqa: NPY002
+    ids=["torch", "python", "numpy"],
+)
+def test_random_numbers_go_on_as_if_nothing_had_been(draw: Callable[[], float]) -> None:
+    def seed() -> None:
+        torch.manual_seed(1)
+        random.seed(1)
+        np.random.seed(1)  # noqa: NPY002
+
+    seed()
+    expected = draw()
+    seed()
+    torch_models.try_on(Noisy(), torch.ones(1, 2))
+    assert draw() == expected
+
+
+def test_a_tensor_becomes_an_array_that_is_not_the_callers() -> None:
+    sample = torch.ones(1, 2)
+    found = torch_models.try_on(nn.Linear(2, 1), sample)
+    sample += 1
+    assert isinstance(found.inputs, np.ndarray)
+    assert found.inputs.tolist() == [[1.0, 1.0]]
+    assert found.plain
+
+
+def test_an_array_is_a_sample_too() -> None:
+    found = torch_models.try_on(nn.Linear(2, 1), np.ones((3, 2), dtype=np.float32))
+    assert found.outputs.shape == (3, 1)
+
+
+def test_bfloat16_is_described_as_what_numpy_has() -> None:
+    found = torch_models.try_on(nn.Linear(2, 1).bfloat16(), torch.ones(1, 2, dtype=torch.bfloat16))
+    assert found.outputs.dtype == np.float32
+
+
+IDS = torch.ones(1, 5, dtype=torch.long)
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [{"input_ids": IDS, "attention_mask": IDS}, (IDS, IDS), [IDS, IDS]],
+    ids=["mapping", "tuple", "list"],
+)
+def test_several_tensors_are_known_by_the_names_of_forward(sample: Any) -> None:
+    found = torch_models.try_on(Tokens(), sample)
+    assert list(found.inputs) == ["input_ids", "attention_mask"]
+    assert found.outputs.shape == (1, 3)
+    assert not found.plain
+
+
+def test_logits_stand_for_all_that_a_model_of_hugging_face_returns() -> None:
+    found = torch_models.try_on(Tokens(), IDS)
+    assert isinstance(found.outputs, np.ndarray)
+    assert not found.plain  # MLflow's wrapper takes nothing but a tensor
+
+
+def test_a_model_that_takes_one_mapping_gets_it() -> None:
+    found = torch_models.try_on(Batch(), {"a": torch.ones(1), "b": torch.ones(1)})
+    assert found.outputs.tolist() == [2.0]
+
+
+def test_tensors_without_names_are_numbered_and_so_are_outputs() -> None:
+    found = torch_models.try_on(Positions(), (torch.ones(1), torch.ones(1)))
+    assert list(found.inputs) == ["input_0", "input_1"]
+    assert {name: value.tolist() for name, value in found.outputs.items()} == {
+        "output_0": [2.0],
+        "output_1": [1.0],
+    }
+
+
+def test_outputs_without_a_tensor_are_refused() -> None:
+    with pytest.raises(TypeError, match="returned str, which has no tensor in it"):
+        torch_models.plain_outputs("no")
+
+
+def test_a_model_in_parallel_training_is_registered_as_itself() -> None:
+    inner = nn.Linear(2, 1)
+    assert torch_models.unwrapped(nn.DataParallel(inner)) is inner
+
+
+def test_a_compiled_model_is_registered_as_itself() -> None:
+    inner = nn.Linear(2, 1)
+    assert torch_models.unwrapped(torch.compile(inner, backend="eager")) is inner
+
+
+def test_a_model_that_is_called_like_a_wrapping_is_none() -> None:
+    class DataParallel(nn.Module):
+        """Somebody else's."""
+
+    model = DataParallel()
+    assert torch_models.unwrapped(model) is model
+
+
+def test_a_model_on_the_cpu_is_saved_itself(net: Any) -> None:
+    assert torch_models.on_cpu(net) is net
+
+
+def test_a_copy_is_the_same_model_with_weights_of_its_own() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Linear(3, 3))
+    model[2].weight = model[0].weight  # tied
+    model[2].bias.requires_grad_(requires_grad=False)
+    model[1].eval()
+    copied = torch_models.cpu_copy(model)
+    assert copied[2].weight is copied[0].weight
+    assert copied[0].weight is not model[0].weight
+    assert [one.requires_grad for one in copied.parameters()] == [
+        one.requires_grad for one in model.parameters()
+    ]
+    assert [part.training for part in copied.modules()] == [part.training for part in model.modules()]
+    with torch.no_grad():
+        copied[0].weight.zero_()
+        copied[1].running_mean.fill_(7)
+    assert model[0].weight.abs().sum() > 0
+    assert model[1].running_mean.abs().sum() == 0
+
+
+def test_a_model_that_cannot_be_copied_is_saved_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    model = nn.Linear(2, 1, device="meta")
+    assert torch_models.on_cpu(model) is model
+    assert "only a machine with meta will be able to load it" in caplog.text
+
+
+def test_an_export_has_two_rows_so_that_the_batch_axis_stays_free() -> None:
+    flavor = TorchFlavor()
+    assert flavor.example(np.ones((1, 3)), "pt2").shape == (2, 3)
+    assert flavor.example(np.ones((5, 3)), "pt2").shape == (5, 3)
+    assert flavor.example(np.ones((1, 3)), "pickle").shape == (1, 3)
+
+
+def test_an_export_is_made_in_evaluation_mode(net: Any) -> None:
+    with TorchFlavor().ready_to_save(net, "pt2") as ready:
+        assert not any(part.training for part in ready.modules())
+    assert net.training
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU that PyTorch can use")
+def test_a_model_on_a_gpu_stays_there_and_a_copy_of_it_does_not(net: Any) -> None:
+    net.cuda()
+    net[4].weight = net[4].weight  # as tied weights are
+    torch.manual_seed(1)
+    expected = float(torch.rand(1, device="cuda"))
+    torch.manual_seed(1)
+    allocated = torch.cuda.memory_allocated()
+    found = torch_models.try_on(net, torch.randn(1, 4))
+    copied = torch_models.on_cpu(net)
+    assert float(torch.rand(1, device="cuda")) == expected
+    assert torch.cuda.memory_allocated() <= allocated + 4096
+    assert {weight.device.type for weight in net.parameters()} == {"cuda"}
+    assert {tensor.device.type for tensor in copied.state_dict().values()} == {"cpu"}
+    assert [part.training for part in copied.modules()] == [part.training for part in net.modules()]
+    assert found.outputs.shape == (1, 2)
