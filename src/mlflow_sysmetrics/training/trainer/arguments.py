@@ -105,13 +105,13 @@ class Arguments:
         own = {id(parameter) for parameter in self.model.parameters()}
         if not any(id(parameter) in own for group in groups for parameter in group["params"]):
             raise ValueError(
-                "optimizer has none of the model's parameters; make it of model.parameters() of this very model"
+                "optimizer has none of the model's parameters; make it with model.parameters() of this model"
             )
         if self.scheduler is not None and not hasattr(self.scheduler, "step"):
             raise TypeError(f"scheduler={self.scheduler!r} has no step()")
 
     def _check_metric(self) -> None:
-        """Looks whether the metric can be there, as far as that is known: not of what is computed elsewhere."""
+        """Looks whether the metric can be there, as far as that can be told before it is computed."""
         name = self.early_stopping_metric
         if name is None:
             return

@@ -66,7 +66,8 @@ def split(batch: object, takes: Parameters, *, loss_of_model: bool) -> tuple[Any
         )
     if loss_of_model:
         raise TypeError(
-            "criterion=None takes the loss from the model, whose labels have to come in a dict; pass a criterion"
+            "criterion=None takes the loss from the model, which finds its labels in a dict only; "
+            "pass a criterion"
         )
     return tuple(batch[:-1]), batch[-1]
 

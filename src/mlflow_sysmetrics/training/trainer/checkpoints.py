@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import pickle  # noqa: S403 - for the name of its exception: torch reads with weights_only
+import pickle
 import shutil
 import tempfile
 from collections.abc import Mapping

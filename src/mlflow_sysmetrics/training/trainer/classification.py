@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 _IGNORED = -100  # what torch's losses and Hugging Face's collators leave out
+_WHOLE = frozenset({torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8})
 
 
 class Guesses(NamedTuple):
@@ -19,18 +20,19 @@ class Guesses(NamedTuple):
     Attributes:
         predicted: classes.
         actual: classes.
-        counted: which of them count.
+        ignored: the one that does not count.
         classes: how many there are.
     """
 
     predicted: torch.Tensor
     actual: torch.Tensor
-    counted: torch.Tensor
+    ignored: int
     classes: int
 
-    def right(self) -> torch.Tensor:
-        """Returns how many that count are right."""
-        return ((self.predicted == self.actual) & self.counted).sum()
+    def right(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns how many are right, and how many count, on the device."""
+        counted = self.actual != self.ignored
+        return ((self.predicted == self.actual) & counted).sum(), counted.sum()
 
 
 def guesses(logits: object, labels: object, criterion: object) -> Guesses | None:
@@ -42,23 +44,27 @@ def guesses(logits: object, labels: object, criterion: object) -> Guesses | None
     Args:
         logits: of the model.
         labels: of the batch.
-        criterion: what computed the loss; its ``ignore_index`` does not count. Where the model did that itself,
-            only one label per sample counts as classification: a language model compares with the label of
-            the next position, and does not say so.
+        criterion: what computed the loss; its ``ignore_index`` does not count. Where the model did that
+            itself, only one label per sample counts as classification: a language model compares with the
+            label of the next position, and does not say so.
     """
     if not isinstance(logits, torch.Tensor) or not isinstance(labels, torch.Tensor):
         return None
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+    if labels.dtype not in _WHOLE:
         return None
-    axis = _class_axis(tuple(logits.shape), tuple(labels.shape))
+    axis = _class_axis(logits.shape, labels.shape)
     if axis is None or (criterion is None and labels.ndim > 1):
         return None
     ignored = getattr(criterion, "ignore_index", _IGNORED)
-    counted = labels != (ignored if isinstance(ignored, int) else _IGNORED)
-    return Guesses(logits.detach().argmax(dim=axis), labels, counted, logits.shape[axis])
+    return Guesses(
+        logits.detach().argmax(dim=axis),
+        labels,
+        ignored if isinstance(ignored, int) else _IGNORED,
+        logits.shape[axis],
+    )
 
 
-def _class_axis(logits: tuple[int, ...], labels: tuple[int, ...]) -> int | None:
+def _class_axis(logits: torch.Size, labels: torch.Size) -> int | None:
     if not labels or len(logits) != len(labels) + 1:
         return None
     for axis in (1, len(labels)):
@@ -78,7 +84,7 @@ class ClassCounts:
         """Counts the guesses of a batch."""
         if self._counts is None:
             self._counts = torch.zeros((3, found.classes), dtype=torch.int64, device=found.predicted.device)
-        ones = found.counted.to(torch.int64).flatten()
+        ones = (found.actual != found.ignored).to(torch.int64).flatten()
         predicted = found.predicted.flatten()
         # A class that is not counted may be none of these; nothing is added to the one that stands in.
         actual = found.actual.to(torch.int64).flatten().clamp(0, found.classes - 1)
@@ -87,7 +93,7 @@ class ClassCounts:
             self._counts[row].index_add_(0, places, amounts)
 
     def metrics(self) -> dict[str, float]:
-        """Returns accuracy and macro averages over the classes that occur; empty where nothing was counted."""
+        """Returns accuracy, and averages over the classes that occur; empty where nothing was counted."""
         if self._counts is None:
             return {}
         right, predicted, actual = self._counts.cpu().to(torch.float64)

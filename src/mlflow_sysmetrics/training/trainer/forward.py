@@ -83,7 +83,7 @@ def _loss(output: Any) -> Any:  # noqa: ANN401 - as above
     loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
     if loss is None:
         raise TypeError(
-            f"criterion=None takes the loss from the model, which returned a {type(output).__name__} without one; "
-            "pass a criterion, or labels that the model takes"
+            f"criterion=None takes the loss from the model, which returned a {type(output).__name__} "
+            "without one; pass a criterion, or labels that the model takes"
         )
     return loss

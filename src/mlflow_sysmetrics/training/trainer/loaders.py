@@ -24,7 +24,7 @@ class Passes:
         self._loader = loader
         self._running: Iterator[Any] | None = None
 
-    def __iter__(self) -> Passes:  # noqa: PYI034 - typing.Self is 3.11
+    def __iter__(self) -> Passes:
         return self
 
     def __next__(self) -> Any:  # noqa: ANN401 - a batch is whatever the loader makes

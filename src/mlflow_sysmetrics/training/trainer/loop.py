@@ -8,7 +8,7 @@ import torch
 
 from mlflow_sysmetrics.training.trainer.arguments import Arguments
 from mlflow_sysmetrics.training.trainer.averages import Averages
-from mlflow_sysmetrics.training.trainer.classification import guesses
+from mlflow_sysmetrics.training.trainer.classification import Guesses, guesses
 from mlflow_sysmetrics.training.trainer.engines import Events, new_engine
 from mlflow_sysmetrics.training.trainer.forward import Forward
 from mlflow_sysmetrics.training.trainer.gradients import Gradients
@@ -32,7 +32,6 @@ class Loop:
         gradients: applied by this loop.
         learning_rate: moved on by this loop after steps.
         validation: after each epoch; None where there is none.
-        step_accuracy: of the last step, on the device; None where it is no classification.
         step_rate: the learning rate that the last step had.
     """
 
@@ -55,7 +54,7 @@ class Loop:
             precision=_precision(arguments, self.device),
         )
         self.validation = self._validation(arguments)
-        self.step_accuracy: torch.Tensor | None = None
+        self._guesses: Guesses | None = None
         self.step_rate: Any = None
         self._averages = Averages(self.device)
         self.engine = new_engine(self._step)
@@ -63,11 +62,18 @@ class Loop:
         self.engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
 
     def run(self, *, epoch: int, step: int, num_epochs: int) -> None:
-        """Trains from after an epoch, with the steps that were done by then, until there are so many epochs."""
+        """Trains from after an epoch, and the steps that were done by then, to the last epoch."""
         state = self.engine.state
         state.epoch, state.iteration, state.max_epochs = epoch, step, num_epochs
         self.gradients.discard()
         self.engine.run(self._passes)
+
+    def step_accuracy(self) -> torch.Tensor | None:
+        """Returns the accuracy of the last step, on the device; None where it is no classification."""
+        if self._guesses is None:
+            return None
+        right, counted = self._guesses.right()
+        return right / counted
 
     def _validation(self, arguments: Arguments) -> Validation | None:
         if arguments.val_loader is None:
@@ -94,16 +100,16 @@ class Loop:
         rate = self._optimizer.param_groups[0]["lr"]
         self.step_rate = rate.clone() if isinstance(rate, torch.Tensor) else rate
         self.gradients.add(outcome.loss)
-        found = guesses(outcome.logits, outcome.labels, self._criterion)
-        self.step_accuracy = self._averages.add(outcome, found)
+        self._guesses = guesses(outcome.logits, outcome.labels, self._criterion)
+        self._averages.add(outcome, self._guesses)
         return outcome.loss.detach()
 
     def _end_epoch(self, engine: Any) -> None:  # noqa: ANN401 - as above
         engine.state.epoch_length = None  # the next epoch ends where the loader does, too
         if not self._passes.batches:
             raise ValueError(
-                f"train_loader gave no batch in epoch {engine.state.epoch}; an iterator gives its batches only once, "
-                "a DataLoader always"
+                f"train_loader gave no batch in epoch {engine.state.epoch}; an iterator gives its batches "
+                "only once, a DataLoader always"
             )
         self.gradients.finish_epoch()
         found = {f"train_{name}": value for name, value in self._averages.metrics().items()}

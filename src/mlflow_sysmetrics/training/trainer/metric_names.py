@@ -12,7 +12,7 @@ _WORDS_OF_MAX = frozenset(
 
 
 def mode_of(name: str) -> str | None:
-    """Returns whether less (`MIN`) or more (`MAX`) of a metric is better; None where its name does not tell."""
+    """Returns whether less (`MIN`) or more (`MAX`) of a metric is better; None where the name is silent."""
     words = set(name.lower().split("_"))
     if words & _WORDS_OF_MIN:
         return MIN

@@ -70,7 +70,8 @@ class Monitor:
             self.name = next(name for name in _BY_DEFAULT if name in metrics)
         elif self.best is None and self._waited == 0 and self.name not in metrics:
             raise ValueError(
-                f"early_stopping_metric={self.name!r} is none of what this training has: {', '.join(sorted(metrics))}"
+                f"early_stopping_metric={self.name!r} is none of what this training has: "
+                f"{', '.join(sorted(metrics))}"
             )
         self._mode = self._mode or mode_of(self.name)
 

@@ -21,8 +21,8 @@ class Progress:
     """
 
     def __init__(
-        self, wanted: bool | None, *, epochs: int, batches: int | None, epoch: int, step: int
-    ) -> None:  # noqa: FBT001 - as it is asked for
+        self, *, wanted: bool | None, epochs: int, batches: int | None, epoch: int, step: int
+    ) -> None:
         self._epochs = epochs
         self._bar: Any = None
         if _seen() if wanted is None else wanted:

@@ -18,7 +18,7 @@ def random_states(device: torch.device, loaders: Sequence[object]) -> dict[str, 
     found: dict[str, Any] = {"python": random.getstate(), "torch": torch.get_rng_state()}
     numpy = sys.modules.get("numpy")
     if numpy is not None:
-        name, keys, *rest = numpy.random.get_state()  # noqa: NPY002 - the one that augmentations draw from
+        name, keys, *rest = numpy.random.get_state()
         found["numpy"] = (name, keys.tolist(), *rest)
     if device.type == "cuda":
         found["cuda"] = torch.cuda.get_rng_state_all()
@@ -34,7 +34,7 @@ def restore(states: Mapping[str, Any], device: torch.device, loaders: Sequence[o
     numpy = sys.modules.get("numpy")
     if numpy is not None and "numpy" in states:
         name, keys, *rest = states["numpy"]
-        numpy.random.set_state((name, keys, *rest))  # noqa: NPY002 - as above
+        numpy.random.set_state((name, keys, *rest))
     # With another number of GPUs there is no telling which state is whose.
     if device.type == "cuda" and len(states.get("cuda", ())) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states["cuda"])

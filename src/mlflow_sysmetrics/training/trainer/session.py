@@ -130,7 +130,7 @@ class Session:
     def _train(self) -> None:
         self._began = time.perf_counter() - self._seconds
         self._progress = Progress(
-            self._asked.progress,
+            wanted=self._asked.progress,
             epochs=self._asked.num_epochs,
             batches=length(self._asked.train_loader),
             epoch=self._epoch,
@@ -170,7 +170,7 @@ class Session:
         self._lap_began, self._lap_from = now, state.iteration
         return {
             "loss": state.output,
-            "accuracy": self._loop.step_accuracy,
+            "accuracy": self._loop.step_accuracy(),
             "learning_rate": self._loop.step_rate,
             "batch_time_seconds": seconds,
         }
@@ -224,8 +224,8 @@ class Session:
         best = self._checkpoints.load_best()
         if best is None or best["epoch"] != self._monitor.best_epoch:
             _logger.warning(
-                "mlflow-sysmetrics: the weights of epoch %d, the best, could not be written; the model keeps those "
-                "of epoch %d",
+                "mlflow-sysmetrics: the weights of epoch %d, the best, could not be written; "
+                "the model keeps those of epoch %d",
                 self._monitor.best_epoch,
                 self._epoch,
             )

@@ -22,11 +22,12 @@ class Trainer:
             Trainer(model, train_loader, val_loader, optimizer, criterion, "cuda", patience=3).train()
 
     It is built on the engines of pytorch-ignite: what is to happen besides is a handler of `engine` or
-    `evaluator`, and a number put into ``engine.state.metrics`` at the end of an epoch is recorded with the others.
+    `evaluator`, and a number that one puts into ``engine.state.metrics`` at the end of an epoch is recorded
+    with the others.
 
     A batch is a dict, whose labels are taken out and whose other keys are matched to the parameters of
-    `forward`, or a tuple that ends with the labels. A step is one batch. The tracking server may be down: nothing
-    in the loop waits for it.
+    `forward`, or a tuple that ends with the labels. A step is one batch. The tracking server may be down:
+    nothing in the loop waits for it.
 
     Args:
         model: is moved to the device. Of Hugging Face's outputs ``logits`` is taken.
@@ -54,8 +55,8 @@ class Trainer:
             ReduceLROnPlateau is moved on after each epoch, with the metric of `early_stopping_metric`.
         prepare_batch: returns (inputs, labels) of a batch; inputs that are a dict or a tuple become the
             arguments of the model. They are moved to the device afterwards.
-        compute_metrics: of all logits and labels of a validation, on the CPU, returns values by name, which are
-            recorded instead of those of a classification.
+        compute_metrics: of all logits and labels of a validation, on the CPU, returns values by name, which
+            are recorded instead of those of a classification.
         restore_best: puts the weights of the best epoch back into the model at the end.
         progress: shows a bar; None does so on a terminal and in a notebook.
         run_id: the run; by default the one that is active in the thread that trains.
@@ -141,8 +142,8 @@ class Trainer:
 
         if self._trained:
             raise RuntimeError(
-                "this Trainer has trained already; make a new one, which with the same save_dir goes on where "
-                "this one has stopped"
+                "this Trainer has trained already; make a new one, which with the same save_dir goes on "
+                "where this one has stopped"
             )
         pruning = Pruning(trial)
         session = Session(self._loop, self._arguments, pruning)

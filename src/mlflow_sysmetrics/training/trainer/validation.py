@@ -26,7 +26,8 @@ class Validation:
         loader: of the batches.
         device: where they are.
         criterion: what computed the loss, if not the model.
-        compute_metrics: of the caller; of all logits and labels, on the CPU. None is those of a classification.
+        compute_metrics: of the caller; of all logits and labels, on the CPU. None computes those of a
+            classification.
         autocast: returns what the forward pass runs in.
 
     Attributes:
@@ -71,7 +72,7 @@ class Validation:
     def _step(self, _engine: object, batch: object) -> torch.Tensor:
         with torch.no_grad(), self._autocast():
             outcome = self._forward(batch)
-        self._averages.add(outcome, None)
+        self._averages.add(outcome)
         if self._compute is not None:
             self._collected.append(_on_cpu(outcome))
         elif (found := guesses(outcome.logits, outcome.labels, self._criterion)) is not None:
@@ -93,7 +94,7 @@ def _on_cpu(outcome: Outcome) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns logits and labels of a batch in main memory, the logits in full precision."""
     if not isinstance(outcome.logits, torch.Tensor) or not isinstance(outcome.labels, torch.Tensor):
         raise TypeError(
-            f"compute_metrics needs logits and labels that are tensors; they are {type(outcome.logits).__name__} "
-            f"and {type(outcome.labels).__name__}"
+            "compute_metrics needs logits and labels that are tensors; they are "
+            f"{type(outcome.logits).__name__} and {type(outcome.labels).__name__}"
         )
     return outcome.logits.detach().float().cpu(), outcome.labels.cpu()
