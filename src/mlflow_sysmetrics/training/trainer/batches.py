@@ -108,12 +108,12 @@ def moved(value: Any, device: torch.device) -> Any:  # noqa: ANN401 - whatever i
         return value.to(device, non_blocking=True)
     if isinstance(value, Mapping):
         return {key: moved(one, device) for key, one in value.items()}
+    if hasattr(value, "to"):  # a graph; a packed sequence, which is a tuple as well
+        return value.to(device)
     if isinstance(value, tuple) and hasattr(value, "_fields"):  # a named one
         return type(value)(*(moved(one, device) for one in value))
     if isinstance(value, (tuple, list)):
         return type(value)(moved(one, device) for one in value)
-    if hasattr(value, "to"):  # a packed sequence, a graph
-        return value.to(device)
     return value
 
 

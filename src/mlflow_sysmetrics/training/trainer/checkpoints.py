@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import pickle
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -106,7 +105,9 @@ def _write(path: Path, state: Mapping[str, Any]) -> None:
 def _read(path: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # torch's unpickler raises whatever it trips over
         raise ValueError(
             f"{path} is no checkpoint that can be read; move it away to begin anew: {error}"
         ) from error

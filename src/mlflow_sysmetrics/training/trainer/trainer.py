@@ -110,9 +110,9 @@ class Trainer:
         stop_on_nan: bool = False,
         upload_timeout: float = 600.0,
     ) -> None:
-        needed("torch", extra="train", by="Trainer")
         asked = {name: value for name, value in locals().items() if name != "self"}
         self._arguments = Arguments(**asked)
+        needed("torch", extra="train", by="Trainer")
         from mlflow_sysmetrics.training.trainer.loop import Loop  # noqa: PLC0415 - torch may be absent
 
         self._trained = False
