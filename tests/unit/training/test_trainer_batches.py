@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from mlflow_sysmetrics.training.trainer.batches import (
+from mlflow_sysmetrics.training.trainer.batches import (  # noqa: E402 - none of it without torch
     forward_parameters,
     moved,
     prepared,
@@ -18,13 +18,15 @@ from mlflow_sysmetrics.training.trainer.batches import (
     split,
     unwrapped,
 )
-from mlflow_sysmetrics.training.trainer.forward import Forward
+from mlflow_sysmetrics.training.trainer.forward import Forward  # noqa: E402 - none of it without torch
 
 CPU = torch.device("cpu")
 
 
 class Model(torch.nn.Module):
-    def forward(self, input_ids: Any, attention_mask: Any = None, labels: Any = None) -> Any:
+    """Computes its loss, if it gets labels."""
+
+    def forward(self, input_ids: Any, attention_mask: Any = None, labels: Any = None) -> Any:  # noqa: ARG002
         loss = None if labels is None else (input_ids - labels).pow(2).mean()
         return SimpleNamespace(logits=input_ids * 2, loss=loss)
 

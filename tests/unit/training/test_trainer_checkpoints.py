@@ -10,9 +10,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from mlflow_sysmetrics.training.trainer import random_states, run_to_resume
-from mlflow_sysmetrics.training.trainer.checkpoints import Checkpoints
-from mlflow_sysmetrics.training.trainer.resume import Extent, Recorded, read_extent
+from mlflow_sysmetrics.training.trainer import random_states, run_to_resume  # noqa: E402 - none of it without torch
+from mlflow_sysmetrics.training.trainer.checkpoints import Checkpoints  # noqa: E402 - none of it without torch
+from mlflow_sysmetrics.training.trainer.resume import Extent, Recorded, read_extent  # noqa: E402 - none of it without torch
 
 CPU = torch.device("cpu")
 FULL = Path("/dev/full")

@@ -9,9 +9,9 @@ import pytest
 torch = pytest.importorskip("torch")
 sklearn_metrics = pytest.importorskip("sklearn.metrics")
 
-from mlflow_sysmetrics.training.trainer.averages import Averages
-from mlflow_sysmetrics.training.trainer.classification import ClassCounts, guesses
-from mlflow_sysmetrics.training.trainer.forward import Outcome
+from mlflow_sysmetrics.training.trainer.averages import Averages  # noqa: E402 - none of it without torch
+from mlflow_sysmetrics.training.trainer.classification import ClassCounts, guesses  # noqa: E402 - none of it without torch
+from mlflow_sysmetrics.training.trainer.forward import Outcome  # noqa: E402 - none of it without torch
 
 CRITERION = torch.nn.CrossEntropyLoss()
 

@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 engines = pytest.importorskip("mlflow_sysmetrics.training.trainer.engines")
 
-from mlflow_sysmetrics.training.trainer import Trainer
+from mlflow_sysmetrics.training.trainer import Trainer  # noqa: E402 - none of it without torch
 
 EPOCHS, BATCHES, CLASSES = 3, 7, 3
 Step = Callable[[Any, Any, Any], None]
@@ -52,7 +52,7 @@ def trained(trainer: Trainer, epochs: int = EPOCHS) -> list[float]:
     return losses
 
 
-def by_hand(
+def by_hand(  # noqa: PLR0913 - what a loop may do besides
     model: Any,
     *,
     group: int = 1,

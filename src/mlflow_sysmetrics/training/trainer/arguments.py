@@ -83,7 +83,8 @@ class Arguments:
     @property
     def directory(self) -> Path | None:
         """Where checkpoints are kept."""
-        return None if self.save_dir is None else Path(self.save_dir)
+        # The program may change its directory while it trains.
+        return None if self.save_dir is None else Path(self.save_dir).absolute()
 
     def _check_loaders(self) -> None:
         for name in ("train_loader", "val_loader"):

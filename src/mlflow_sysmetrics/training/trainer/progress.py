@@ -41,7 +41,7 @@ class Progress:
             self._bar.update()
 
     def metrics(self, metrics: Mapping[str, float]) -> None:
-        """Shows the metrics of the last epoch."""
+        """Shows a few metrics of the last epoch."""
         if self._bar is not None:
             self._bar.set_postfix({name: f"{value:.4g}" for name, value in metrics.items()})
 

@@ -65,9 +65,9 @@ def chosen_run(run_id: str | None, directory: Path | None, *, resume: bool) -> s
     wanted = run_id or active_run_id() or found
     if wanted != found:
         raise ValueError(
-            f"save_dir={str(directory)!r} holds the training of run {found}, and this is run {wanted}. To go on "
-            "with that one: mlflow.start_run(run_id=run_to_resume(save_dir)), which starts a new run where there "
-            "is nothing to resume. To begin anew there: resume=False. Or choose another save_dir"
+            f"save_dir={str(directory)!r} holds the training of run {found}, and this is run {wanted}. "
+            "To go on with that one: mlflow.start_run(run_id=run_to_resume(save_dir)), which makes a new one "
+            "where there is nothing to resume. To begin anew there: resume=False. Or choose another save_dir"
         )
     return found
 

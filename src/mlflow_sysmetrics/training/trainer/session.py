@@ -189,7 +189,8 @@ class Session:
             self._checkpoints.save_best(self._best(run_id, metrics))
         self._checkpoints.save_latest(self._state(run_id, metrics))
         self._recording.epoch(self._epoch, metrics)
-        self._progress.metrics(metrics)
+        shown = ("train_loss", "val_loss", self._monitor.name)
+        self._progress.metrics({name: one for name, one in metrics.items() if name in shown})
         if self._asked.stop_on_nan and not math.isfinite(metrics["train_loss"]):
             raise FloatingPointError(f"train_loss of epoch {self._epoch} is {metrics['train_loss']}")
         self._pruning.look(self._epoch, metrics.get(self._monitor.name))
