@@ -144,9 +144,8 @@ class Session:
             self._loop.run(epoch=self._epoch, step=self._step, num_epochs=self._asked.num_epochs)
         finally:
             self._progress.close()
-        # A handler of the caller may have ended it within an epoch.
-        self._step = engine.state.iteration
-        self._seconds = time.perf_counter() - self._began
+        if engine.state.iteration > self._step:  # a handler of the caller has ended it within an epoch
+            self._step, self._seconds = engine.state.iteration, time.perf_counter() - self._began
 
     def _begin_epoch(self, engine: Any) -> None:  # noqa: ANN401 - Ignite has no types
         self._progress.epoch(engine.state.epoch)
