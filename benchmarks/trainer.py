@@ -3,11 +3,11 @@
     python benchmarks/trainer.py [ROUNDS]
 
 A network is made so deep that its step takes 5 ms on one core. It is trained by turns, in one process: by
-hand; by hand with the `mlflow.log_metrics` that one would write; by the Trainer with as little logging as it
-can do; by the Trainer with all. The order changes from round to round. A step lasts from one request for a batch to
-the next, whoever asks: in seconds of the clock, and in those that the training thread itself has computed.
-These a machine that is busy with other things disturbs less, and they do not show what another thread of ours
-has held up. The store is a SQLite database.
+hand; by hand with the `mlflow.log_metrics` that one would write; by the Trainer with as little logging as
+it can do; by the Trainer with all. The order changes from round to round. A step lasts from one request for
+a batch to the next, whoever asks: in seconds of the clock, and in those that the training thread itself has
+computed. These a machine that is busy with other things disturbs less, and they do not show what another
+thread of ours has held up. The store is a SQLite database.
 """
 
 from __future__ import annotations
