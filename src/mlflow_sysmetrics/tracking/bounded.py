@@ -16,11 +16,16 @@ class TookTooLong(Exception):  # noqa: N818 - what happened, not whose fault it 
     """The call has not returned in time; its thread goes on until it does."""
 
 
-def bounded(call: Callable[[], T], seconds: float) -> T:
+def bounded(call: Callable[[], T], seconds: float, *, name: str = "sysmetrics-preflight") -> T:
     """Returns what a call returns, or raises what it raises, if it does so in time.
 
     Timeouts of sockets do not bound a name server that is silent, a plugin that fetches a token, or a
     database driver; a thread that is left behind bounds them all, and leaves the caller open to Ctrl-C.
+
+    Args:
+        call: what is called.
+        seconds: longest time.
+        name: of the thread.
 
     Raises:
         TookTooLong: it did not.
@@ -38,7 +43,7 @@ def bounded(call: Callable[[], T], seconds: float) -> T:
         finally:
             done.set()
 
-    start_thread(run, "sysmetrics-preflight")
+    start_thread(run, name)
     if not done.wait(max(seconds, 0.0)):
         raise TookTooLong
     if raised:

@@ -1,0 +1,240 @@
+"""One training on one run: where it begins, what it leaves behind after each epoch, how it ends."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from typing import Any
+
+from mlflow_sysmetrics.daemon.sink import current_tracking_uri
+from mlflow_sysmetrics.training.trainer import random_states
+from mlflow_sysmetrics.training.trainer.arguments import Arguments
+from mlflow_sysmetrics.training.trainer.batches import unwrapped
+from mlflow_sysmetrics.training.trainer.checkpoints import Checkpoints
+from mlflow_sysmetrics.training.trainer.engines import Events
+from mlflow_sysmetrics.training.trainer.loaders import length
+from mlflow_sysmetrics.training.trainer.loop import Loop
+from mlflow_sysmetrics.training.trainer.monitor import Monitor
+from mlflow_sysmetrics.training.trainer.progress import Progress
+from mlflow_sysmetrics.training.trainer.pruning import Pruning
+from mlflow_sysmetrics.training.trainer.recording import Recording
+from mlflow_sysmetrics.training.trainer.resume import Extent, chosen_run, read_extent
+from mlflow_sysmetrics.training.trainer.upload import upload
+
+_logger = logging.getLogger("mlflow_sysmetrics")
+
+
+class Session:
+    """Trains once.
+
+    Args:
+        loop: trains the model.
+        arguments: of `Trainer`.
+        pruning: what a study makes of the epochs.
+
+    Raises:
+        NoActiveRunError: there is no run to record to.
+        ValueError: the checkpoints in the directory are of another run, or cannot be read.
+        OSError: the directory cannot be written to.
+    """
+
+    def __init__(self, loop: Loop, arguments: Arguments, pruning: Pruning) -> None:
+        self._loop = loop
+        self._asked = arguments
+        self._pruning = pruning
+        self._model = unwrapped(arguments.model)
+        self._loaders = (arguments.train_loader, arguments.val_loader)
+        self._monitor = Monitor(
+            arguments.early_stopping_metric,
+            arguments.early_stopping_mode,
+            arguments.patience,
+            arguments.min_delta,
+        )
+        self._epoch = self._step = 0
+        self._seconds = 0.0  # of training, in all processes that took part
+        run_id = chosen_run(arguments.run_id, arguments.directory, resume=arguments.resume)
+        self._tracking_uri = current_tracking_uri()
+        self._checkpoints = Checkpoints(arguments.directory)
+        extent, metrics = self._begin(run_id)
+        self._recording = Recording(
+            extent,
+            arguments.directory,
+            logging_steps=arguments.logging_steps,
+            system_metrics_interval=arguments.system_metrics_interval
+            if arguments.log_system_metrics
+            else None,
+            device=loop.device,
+        )
+        if self._epoch:  # the process before may have died after its checkpoint
+            self._recording.epoch(self._epoch, metrics)
+
+    def run(self) -> dict[str, Any]:
+        """Trains to the end, and returns the summary."""
+        try:
+            if not self._done:
+                self._train()
+            summary = self._summary()
+            self._recording.final(self._step, summary)
+            if self._asked.restore_best and not self._pruning.pruned:
+                self._restore_best()
+        finally:
+            self._recording.close()
+            self._leave_best()
+        return summary
+
+    @property
+    def _done(self) -> bool:
+        return self._monitor.exhausted or self._epoch >= self._asked.num_epochs
+
+    def _begin(self, run_id: str) -> tuple[Extent, dict[str, float]]:
+        """Goes on from the latest checkpoint, or writes the first; returns what the run has already."""
+        if not self._asked.resume:
+            self._checkpoints.forget()
+        found = self._checkpoints.load_latest()
+        if found is None:
+            self._checkpoints.try_out(self._state(run_id, {}))
+            return Extent(run_id), {}
+        if found["run_id"] != run_id:
+            raise ValueError(f"the checkpoints in {self._checkpoints.directory} are of run {found['run_id']}")
+        self._model.load_state_dict(found["model_state_dict"])
+        self._asked.optimizer.load_state_dict(found["optimizer_state_dict"])
+        self._loop.learning_rate.load_state_dict(found["scheduler_state_dict"])
+        self._loop.gradients.load_state_dict(found["scaler_state_dict"])
+        self._monitor.load_state_dict(found["monitor"])
+        random_states.restore(found["random_states"], self._loop.device, self._loaders)
+        self._epoch, self._step, self._seconds = found["epoch"], found["global_step"], found["seconds"]
+        directory = self._checkpoints.directory
+        _logger.info("mlflow-sysmetrics: going on after epoch %d of %s.", self._epoch, directory)
+        extent = read_extent(directory)
+        if extent is None or extent.run_id != run_id:
+            extent = Extent(run_id, step=self._step, epoch=self._epoch)
+        return extent, found["metrics"]
+
+    def _state(self, run_id: str, metrics: dict[str, float]) -> dict[str, Any]:
+        """Returns what it takes to go on after this epoch."""
+        return {
+            "run_id": run_id,
+            "epoch": self._epoch,
+            "global_step": self._step,
+            "seconds": self._seconds,
+            "metrics": metrics,
+            "monitor": self._monitor.state_dict(),
+            "model_state_dict": self._model.state_dict(),
+            "optimizer_state_dict": self._asked.optimizer.state_dict(),
+            "scheduler_state_dict": self._loop.learning_rate.state_dict(),
+            "scaler_state_dict": self._loop.gradients.state_dict(),
+            "random_states": random_states.random_states(self._loop.device, self._loaders),
+        }
+
+    def _train(self) -> None:
+        self._began = time.perf_counter() - self._seconds
+        self._progress = Progress(
+            wanted=self._asked.progress,
+            epochs=self._asked.num_epochs,
+            batches=length(self._asked.train_loader),
+            epoch=self._epoch,
+            step=self._step,
+        )
+        engine = self._loop.engine
+        engine.add_event_handler(Events.EPOCH_STARTED, self._begin_epoch)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._after_step)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._after_epoch)
+        try:
+            self._loop.run(epoch=self._epoch, step=self._step, num_epochs=self._asked.num_epochs)
+        finally:
+            self._progress.close()
+        if engine.state.iteration > self._step:  # a handler of the caller has ended it within an epoch
+            self._step, self._seconds = engine.state.iteration, time.perf_counter() - self._began
+
+    def _begin_epoch(self, engine: Any) -> None:  # noqa: ANN401 - Ignite has no types
+        self._progress.epoch(engine.state.epoch)
+        self._epoch_began = self._lap_began = time.perf_counter()
+        self._lap_from = engine.state.iteration
+
+    def _after_step(self, engine: Any) -> None:  # noqa: ANN401 - as above
+        step = engine.state.iteration
+        recorded = self._recording.step(step, self._step_values)
+        if recorded and self._asked.stop_on_nan and not math.isfinite(engine.state.output):
+            raise FloatingPointError(f"the loss of step {step} is {float(engine.state.output)}")
+        self._progress.step()
+
+    def _step_values(self) -> dict[str, object]:
+        """Returns the values of the last step; its time is the mean since the last time that somebody asked.
+
+        An accelerator works on after its step has returned, so that the time of one says little.
+        """
+        state, now = self._loop.engine.state, time.perf_counter()
+        seconds = (now - self._lap_began) / (state.iteration - self._lap_from)
+        self._lap_began, self._lap_from = now, state.iteration
+        return {
+            "loss": state.output,
+            "accuracy": self._loop.step_accuracy(),
+            "learning_rate": self._loop.step_rate,
+            "batch_time_seconds": seconds,
+        }
+
+    def _after_epoch(self, engine: Any) -> None:  # noqa: ANN401 - as above
+        now = time.perf_counter()
+        self._epoch, self._step, self._seconds = engine.state.epoch, engine.state.iteration, now - self._began
+        metrics = {
+            name: float(one) for name, one in engine.state.metrics.items() if isinstance(one, (int, float))
+        }
+        improved = self._monitor.update(self._epoch, metrics)
+        self._loop.learning_rate.after_epoch(metrics, self._monitor.name)
+        metrics["duration_seconds"] = now - self._epoch_began
+        run_id = self._recording.run_id
+        if improved:
+            self._checkpoints.save_best(self._best(run_id, metrics))
+        self._checkpoints.save_latest(self._state(run_id, metrics))
+        self._recording.epoch(self._epoch, metrics)
+        shown = ("train_loss", "val_loss", self._monitor.name)
+        self._progress.metrics({name: one for name, one in metrics.items() if name in shown})
+        if self._asked.stop_on_nan and not math.isfinite(metrics["train_loss"]):
+            raise FloatingPointError(f"train_loss of epoch {self._epoch} is {metrics['train_loss']}")
+        self._pruning.look(self._epoch, metrics.get(self._monitor.name))
+        if self._pruning.pruned or self._done:
+            engine.terminate()
+
+    def _best(self, run_id: str, metrics: dict[str, float]) -> dict[str, Any]:
+        """Returns what others want of the best epoch: the weights, and what they are."""
+        return {
+            "model_state_dict": self._model.state_dict(),
+            "epoch": self._epoch,
+            "global_step": self._step,
+            "metrics": metrics,
+            "monitor": self._monitor.name,
+            "run_id": run_id,
+        }
+
+    def _summary(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        if self._monitor.best is not None:
+            found = {f"best_{self._monitor.name}": self._monitor.best, "best_epoch": self._monitor.best_epoch}
+        return found | {
+            "total_epochs": self._epoch,
+            "total_steps": self._step,
+            "early_stopped": self._monitor.exhausted and self._epoch < self._asked.num_epochs,
+            "duration_seconds": self._seconds,
+        }
+
+    def _restore_best(self) -> None:
+        if self._monitor.best_epoch in {0, self._epoch}:
+            return  # there is none, or it is what the model has
+        best = self._checkpoints.load_best()
+        if best is None or best["epoch"] != self._monitor.best_epoch:
+            _logger.warning(
+                "mlflow-sysmetrics: the weights of epoch %d, the best, could not be written; "
+                "the model keeps those of epoch %d",
+                self._monitor.best_epoch,
+                self._epoch,
+            )
+            return
+        self._model.load_state_dict(best["model_state_dict"])
+
+    def _leave_best(self) -> None:
+        """Logs the best checkpoint to the run; what cannot be logged stays on disk."""
+        best = self._checkpoints.best
+        wanted = best.exists() and not self._pruning.pruned
+        if not wanted or upload(best, self._tracking_uri, self._recording.run_id, self._asked.upload_timeout):
+            self._checkpoints.remove_temporary()

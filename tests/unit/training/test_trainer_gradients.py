@@ -1,0 +1,105 @@
+"""Losses that are scaled up, as those of halves are, and steps that the scaler leaves out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from mlflow_sysmetrics.training.trainer.gradients import Gradients  # noqa: E402 - none of it without torch
+from mlflow_sysmetrics.training.trainer.learning_rate import LearningRate  # noqa: E402 - as above
+
+CPU = torch.device("cpu")
+
+
+def parts(*, scaled: bool, **asked: Any) -> tuple[Any, Any, Gradients]:
+    """Returns a model of one weight, its optimizer with a scheduler, and what applies its gradients."""
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.ones_(model.weight)
+    optimizer = torch.optim.SGD(model.parameters(), 0.5)
+    rate = LearningRate(torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.1), "step")
+    given = {"group": 1, "clip": None, "device": CPU, "precision": None, **asked}
+    gradients = Gradients(model, optimizer, rate, **given)
+    if scaled:  # as on a GPU; the CPU has a scaler, too, for which nobody has a use but this test
+        gradients._scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    return model, optimizer, gradients
+
+
+def loss(model: Any, value: float) -> Any:
+    return model(torch.tensor([[value]])).sum()
+
+
+@pytest.mark.parametrize("asked", [{}, {"clip": 0.25}, {"group": 3}, {"group": 3, "clip": 0.25}])
+def test_scaling_changes_nothing(asked: dict[str, Any]) -> None:
+    """Clipping and the mean of a group that is cut short come after unscaling."""
+    weights = []
+    for scaled in (False, True):
+        model, _, gradients = parts(scaled=scaled, **asked)
+        for value in (0.5, 1.0, 0.25, 0.75):
+            gradients.add(loss(model, value))
+        gradients.finish_epoch()
+        weights.append(model.weight.item())
+    assert weights[1] == pytest.approx(weights[0], abs=1e-6)
+    assert weights[0] != 1
+
+
+def test_a_step_with_infinities_is_left_out_and_the_scheduler_waits() -> None:
+    model, optimizer, gradients = parts(scaled=True)
+    gradients.add(loss(model, float("inf")))
+    assert model.weight.item() == 1
+    assert optimizer.param_groups[0]["lr"] == 0.5
+    gradients.add(loss(model, 1.0))
+    assert model.weight.item() == 0.5
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.05)
+
+
+def test_a_scaler_goes_on_from_a_checkpoint() -> None:
+    _, _, gradients = parts(scaled=True)
+    model, _, before = parts(scaled=True)
+    before.add(loss(model, float("inf")))
+    gradients.load_state_dict(before.state_dict())
+    assert gradients._scaler.get_scale() == 512
+
+
+def test_the_mean_of_a_group_is_that_of_its_batches() -> None:
+    model, _, gradients = parts(scaled=False, group=4)
+    for value in (1.0, 2.0):
+        gradients.add(loss(model, value))
+    assert model.weight.item() == 1
+    gradients.finish_epoch()
+    assert model.weight.item() == pytest.approx(1 - 0.5 * 1.5)
+    gradients.finish_epoch()  # nothing is left
+    assert model.weight.item() == pytest.approx(1 - 0.5 * 1.5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+def test_no_step_waits_for_the_gpu() -> None:
+    engines = pytest.importorskip("mlflow_sysmetrics.training.trainer.engines")
+    from mlflow_sysmetrics.training.trainer import Trainer  # noqa: PLC0415 - as above
+
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    batches = [(torch.randn(4, 8), torch.randint(3, (4,))) for _ in range(70)]
+    optimizer = torch.optim.AdamW(model.parameters(), 0.01)
+    trainer = Trainer(
+        model,
+        batches,
+        batches,
+        optimizer,
+        torch.nn.CrossEntropyLoss(),
+        "cuda",
+        gradient_accumulation_steps=3,
+        gradient_clip=1.0,
+        use_amp=True,
+        amp_dtype="bfloat16",
+    )
+    on = trainer.engine.add_event_handler
+    on(engines.Events.ITERATION_STARTED, lambda: torch.cuda.set_sync_debug_mode("error"))
+    on(engines.Events.ITERATION_COMPLETED, lambda: torch.cuda.set_sync_debug_mode("default"))
+    try:
+        trainer._loop.run(epoch=0, step=0, num_epochs=2)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert trainer.engine.state.metrics["val_loss"] > 0

@@ -1,0 +1,48 @@
+"""The progress bar: for those who look."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+
+pytest.importorskip("tqdm")
+
+from mlflow_sysmetrics.training.trainer.progress import Progress
+
+
+class Terminal(io.StringIO):
+    """Is one."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def shown(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, *, wanted: bool | None) -> str:
+    """Returns what is shown of a training that goes on in its second epoch."""
+    monkeypatch.setattr(sys, "stderr", stream)
+    progress = Progress(wanted=wanted, epochs=2, batches=3, epoch=1, step=3)
+    progress.epoch(2)
+    for _ in range(3):
+        progress.step()
+    progress.metrics({"val_loss": 0.123456})
+    progress.close()
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("wanted", [None, True])
+def test_a_terminal_sees_it(monkeypatch: pytest.MonkeyPatch, wanted: bool | None) -> None:
+    text = shown(monkeypatch, Terminal(), wanted=wanted)
+    assert "epoch 2/2" in text
+    assert "6/6" in text
+    assert "val_loss=0.1235" in text
+
+
+def test_a_file_sees_it_only_if_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shown(monkeypatch, io.StringIO(), wanted=None) == ""
+    assert "6/6" in shown(monkeypatch, io.StringIO(), wanted=True)
+
+
+def test_nobody_sees_it_who_does_not_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shown(monkeypatch, Terminal(), wanted=False) == ""
