@@ -113,11 +113,9 @@ class SysMetricsCallback(_Callback):  # type: ignore[misc] # of either package
         if self._of_steps is None:
             self._of_steps = frozenset(trainer.callback_metrics)
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
-        if loss is not None:
-            # Lightning hands out the share of the loss in the accumulated gradient.
-            log.batch_loss(
-                loss * trainer.accumulate_grad_batches if pl_module.automatic_optimization else loss
-            )
+        if loss is not None and pl_module.automatic_optimization and trainer.accumulate_grad_batches > 1:
+            loss = loss * trainer.accumulate_grad_batches  # Lightning hands out the share in the gradient
+        log.batch_loss(loss)
         if trainer.global_step == self._step:
             return
         self._step = trainer.global_step
