@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import filelock
+import pytest
+
 from conftest import PATIENT, PREAMBLE, QUIET, Store
 
 # What every program has: `told` keeps what a test asks of a training, by its name.
@@ -66,13 +69,30 @@ class Trained:
         return [step for step, _ in self.series(name, key)]
 
 
-def run_program(code: str, directory: Path, empty_database: Path, **environ: str) -> Trained:
-    """Runs a program of several trainings to its end, which may be a crash."""
-    store = Store(f"sqlite:///{shutil.copy(empty_database, directory / 'runs.db')}")
+def run_program(
+    name: str, code: str, places: pytest.TempPathFactory, empty_database: Path, **environ: str
+) -> Trained:
+    """Runs a program of several trainings to its end, which may be a crash; once for all workers of the tests."""
+    base = places.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    directory = shared / f"program-{name}"
+    with filelock.FileLock(f"{directory}.lock"):
+        if not directory.exists():
+            directory.mkdir()
+            done = _run(code, directory, empty_database, environ)
+            (directory / "done.json").write_text(json.dumps(done))
+    stdout, stderr, returncode = json.loads((directory / "done.json").read_text())
+    told = [line for line in stdout.splitlines() if line.startswith("told ")]
+    assert told, stderr
+    return Trained(_store(directory), json.loads(told[-1].removeprefix("told ")), returncode, stderr)
+
+
+def _run(code: str, directory: Path, empty_database: Path, environ: dict[str, str]) -> tuple[str, str, int]:
+    shutil.copy(empty_database, directory / "runs.db")
     path = directory / "program.py"
     path.write_text(PREAMBLE + _TELLING + textwrap.dedent(code))
     known = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "CUDA_"))}
-    places = {"MLFLOW_TRACKING_URI": store.uri, "XDG_STATE_HOME": str(directory / "state")}
+    places = {"MLFLOW_TRACKING_URI": _store(directory).uri, "XDG_STATE_HOME": str(directory / "state")}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", str(path)],
         env={**known, **QUIET, **PATIENT, **places, **environ},
@@ -82,6 +102,8 @@ def run_program(code: str, directory: Path, empty_database: Path, **environ: str
         timeout=300,
         check=False,
     )
-    told = [line for line in done.stdout.splitlines() if line.startswith("told ")]
-    assert told, done.stderr
-    return Trained(store, json.loads(told[-1].removeprefix("told ")), done.returncode, done.stderr)
+    return done.stdout, done.stderr, done.returncode
+
+
+def _store(directory: Path) -> Store:
+    return Store(f"sqlite:///{directory / 'runs.db'}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from adapter_program import Trained, run_program
 
-pytest.importorskip("lightning", reason="lightning is not installed")
+if find_spec("lightning") is None:  # an import would take seconds
+    pytest.skip("lightning is not installed", allow_module_level=True)
 
 PROGRAM = """
 import logging
@@ -111,7 +113,7 @@ trainer("interrupted").fit(Module(at_step_4=interrupt), batches, batches)
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Trained:
-    return run_program(PROGRAM, tmp_path_factory.mktemp("lightning"), empty_database)
+    return run_program("lightning", PROGRAM, tmp_path_factory, empty_database)
 
 
 def test_every_name_is_there_and_no_other(trained: Trained) -> None:
@@ -250,3 +252,26 @@ def test_ctrl_c_ends_the_run_as_killed(trained: Trained) -> None:
     assert trained.returncode == 1
     assert trained.status("interrupted") == "KILLED"
     assert trained.steps("interrupted", "train/loss_step") == [1, 2, 3]
+
+
+def test_the_older_package_of_lightning_is_served_too(
+    tmp_path_factory: pytest.TempPathFactory, empty_database: Path
+) -> None:
+    if find_spec("pytorch_lightning") is None:
+        pytest.skip("pytorch_lightning is not installed")
+    code = """
+    import torch, pytorch_lightning as pl
+    from pytorch_lightning.demos.boring_classes import BoringModel
+    from pytorch_lightning.loggers import MLFlowLogger
+    from mlflow_sysmetrics.training.adapters.lightning import SysMetricsCallback
+    logger = MLFlowLogger(tracking_uri=os.environ["MLFLOW_TRACKING_URI"])
+    tell("plain", logger.run_id, is_one=issubclass(SysMetricsCallback, pl.Callback), lightning="lightning.pytorch" in sys.modules)
+    pl.Trainer(
+        max_epochs=1, limit_train_batches=3, accelerator="cpu", logger=logger, callbacks=[SysMetricsCallback(logging_steps=1)],
+        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+    ).fit(BoringModel())
+    """
+    trained = run_program("pytorch_lightning", code, tmp_path_factory, empty_database)
+    assert (trained.told["plain"]["is_one"], trained.told["plain"]["lightning"]) == (True, False)
+    assert trained.steps("plain", "train/loss_step") == [1, 2, 3]
+    assert "system/system_memory_usage_percentage" in trained.metrics("plain")

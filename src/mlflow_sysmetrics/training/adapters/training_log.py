@@ -237,7 +237,7 @@ def end_active_run(run_id: str, error: BaseException) -> None:
 
 
 class _Machine:
-    """What the machine does, on the steps and the server of a training: `SystemMetricsLogger` takes no URI."""
+    """What the machine does at the steps of a training, on its server: `SystemMetricsLogger` takes no URI."""
 
     def __init__(self, run_id: str, tracking_uri: str | None) -> None:
         self._logger = SystemMetricsLogger(run_id=run_id)

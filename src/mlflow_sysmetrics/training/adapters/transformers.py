@@ -6,7 +6,6 @@ import functools
 import math
 import sys
 import time
-import weakref
 from typing import Any
 
 from mlflow_sysmetrics.tracking import mlflow_state
@@ -154,23 +153,28 @@ class SysMetricsCallback(_Callback):  # type: ignore[misc] # transformers is unt
 
 
 def _tell_how_it_ends(trainer: Any, callback: SysMetricsCallback) -> None:
-    """Has the Trainer's ``train`` end, as it ends itself, the runs that were started inside it."""
-    reference = weakref.ref(trainer)  # a Trainer holds a model, and is to go when nobody needs it any more
-    original = type(trainer).train
+    """Has the Trainer's ``train`` end, as it ends itself, the runs that were started inside it.
 
-    @functools.wraps(original)
-    def train(*args: Any, **kwargs: Any) -> Any:
-        callback.active_before = before = mlflow_state.active_run_ids()
-        try:
-            return original(reference(), *args, **kwargs)
-        except BaseException as error:  # whatever has ended the training is how its run ends
-            callback.close()
-            started_inside = [one for one in mlflow_state.active_run_ids() if one not in before]
-            if started_inside:
-                end_active_run(started_inside[0], error)
-            raise
+    By a class of its own. A method that is put on the object would hold the Trainer, and the Trainer it: the
+    model would keep its memory until Python looks for cycles, where today it is gone with the last name.
+    """
+    kind = type(trainer)
 
-    trainer.train = train
+    class Told(kind):  # type: ignore[misc, valid-type] # as said
+        @functools.wraps(kind.train)
+        def train(self, *args: Any, **kwargs: Any) -> Any:
+            callback.active_before = before = mlflow_state.active_run_ids()
+            try:
+                return kind.train(self, *args, **kwargs)
+            except BaseException as error:  # whatever has ended the training is how its run ends
+                callback.close()
+                started_inside = [one for one in mlflow_state.active_run_ids() if one not in before]
+                if started_inside:
+                    end_active_run(started_inside[0], error)
+                raise
+
+    Told.__name__, Told.__qualname__, Told.__module__ = kind.__name__, kind.__qualname__, kind.__module__
+    trainer.__class__ = Told
 
 
 def _trainer_of(callback: SysMetricsCallback) -> Any:
