@@ -200,7 +200,7 @@ class TrainingLog:
 
     def close(self) -> None:
         """Hands everything over and lets go of the run; again, it does nothing."""
-        if self._closed or os.getpid() != self._pid:
+        if self._closed:
             return
         self._closed = True
         if _open.get(self.run_id) is self:
@@ -217,6 +217,8 @@ class TrainingLog:
 
         For a run that nobody else ends: a ``with`` block around the training ends its own.
         """
+        if os.getpid() != self._pid:
+            return  # of a forked child the run is its parent's; MLflow 2.8 has it active there, too
         self.close()
         end_active_run(self.run_id, error)
 
