@@ -1,0 +1,183 @@
+"""PyTorch-Ignite: a function that has an engine's training recorded on its run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from mlflow_sysmetrics.training.adapters.framework import first_installed
+from mlflow_sysmetrics.training.adapters.training_log import Choices, TrainingLog, learning_rate_of
+
+_OFTEN = 100  # steps; as often as `Trainer` logs
+
+_distributed: Any = first_installed("ignite.distributed", install="pytorch-ignite")
+_Events: Any = first_installed("ignite.engine", install="pytorch-ignite").Events
+
+
+def attach(  # noqa: PLR0913 - each chosen by its name
+    trainer: Any,
+    evaluator: Any = None,
+    *,
+    optimizer: Any = None,
+    output_transform: Callable[[Any], Any] | None = None,
+    run_id: str | None = None,
+    tracking_uri: str | None = None,
+    logging_steps: int = _OFTEN,
+    monitor: str | None = None,
+    mode: str | None = None,
+    log_system_metrics: bool = False,
+    system_metrics_interval: int = 10,
+) -> None:
+    """Has a training with Ignite recorded on the active run, from each `trainer.run` on.
+
+    A step is an iteration of the trainer, as in ``trainer.state.iteration``. The output of its process
+    function is the loss of the batch, or a mapping with ``loss`` and perhaps ``accuracy``, or a sequence that
+    begins with the loss. Metrics that are attached to the trainer become ``epoch/train_...``, those of the
+    evaluator ``epoch/val_...``.
+
+    Args:
+        trainer: the engine that trains.
+        evaluator: the engine that validates, run in a handler of the trainer.
+        optimizer: for ``train/learning_rate``.
+        output_transform: makes a loss or a mapping of an output that is neither.
+        run_id: the run, where it is not the active one.
+        tracking_uri: its tracking server.
+        logging_steps: every how many steps one is recorded.
+        monitor: metric of the epochs that says which was best, such as "val_accuracy"; by default the loss.
+        mode: "min" or "max".
+        log_system_metrics: whether to log what the machine does at the steps of the training.
+        system_metrics_interval: every how many steps.
+
+    Raises:
+        ValueError: an argument makes no sense.
+    """
+    choices = Choices(
+        run_id=run_id,
+        tracking_uri=tracking_uri,
+        logging_steps=logging_steps,
+        monitor=monitor,
+        mode=mode,
+        log_system_metrics=log_system_metrics,
+        system_metrics_interval=system_metrics_interval,
+    )
+    recording = _Recording(choices, optimizer, output_transform or (lambda output: output))
+    for event, hook in (
+        (_Events.STARTED, recording.started),
+        (_Events.EPOCH_STARTED, recording.epoch_started),
+        (_Events.ITERATION_STARTED, recording.iteration_started),
+        (_Events.ITERATION_COMPLETED, recording.iteration_completed),
+        (_Events.EPOCH_COMPLETED, recording.epoch_completed),
+        (_Events.TERMINATE, recording.terminated),
+        (_Events.COMPLETED, recording.completed),
+    ):
+        trainer.add_event_handler(event, hook)
+    if evaluator is not None:
+        evaluator.add_event_handler(_Events.COMPLETED, recording.evaluated)
+
+
+class _Recording:
+    """The handlers of one trainer. None waits for exceptions: Ignite swallows one that somebody waits for."""
+
+    def __init__(self, choices: Choices, optimizer: Any, output_transform: Callable[[Any], Any]) -> None:
+        self._choices = choices
+        self._optimizer = optimizer
+        self._output_transform = output_transform
+        self._log: TrainingLog | None = None
+        self._began = 0.0
+        self._learning_rate: object = None
+        self._in_epoch = False
+
+    def started(self) -> None:
+        """Opens the log of a training."""
+        self._log = TrainingLog(self._choices) if _distributed.get_rank() == 0 else None
+        self._in_epoch = False
+
+    def epoch_started(self, trainer: Any) -> None:
+        """Records the epoch before: only now have all handlers done with it."""
+        self._write_epoch(trainer, trainer.state.epoch - 1)
+        if self._log is not None:
+            self._log.epoch_began()
+
+    def iteration_started(self) -> None:
+        """Begins to take the time, and takes the learning rate before a scheduler changes it."""
+        self._began = time.perf_counter()
+        self._learning_rate = learning_rate_of(self._optimizer)
+
+    def iteration_completed(self, trainer: Any) -> None:
+        """Records a step."""
+        log = self._log
+        if log is None:
+            return
+        seconds = time.perf_counter() - self._began
+        self._in_epoch = True
+        found = _named(self._output_transform(trainer.state.output))
+        log.batch_loss(found.get("loss"))
+        step = trainer.state.iteration
+        log.step(
+            step,
+            accuracy=found.get("accuracy"),
+            learning_rate=self._learning_rate,
+            batch_time_seconds=seconds,
+        )
+        log.machine(step)
+
+    def epoch_completed(self, trainer: Any) -> None:
+        """Closes the epoch; its validation may be over, or come after this."""
+        self._in_epoch = False
+        if self._log is not None:
+            self._log.epoch_ended(trainer.state.epoch)
+
+    def evaluated(self, evaluator: Any) -> None:
+        """Takes what the evaluator has found."""
+        if self._log is not None:
+            self._log.epoch_metrics(_of("val", evaluator.state.metrics))
+
+    def terminated(self, trainer: Any) -> None:
+        """Ends a training of which nothing more will come."""
+        if trainer.should_terminate == "skip_completed":
+            self.completed(trainer)
+
+    def completed(self, trainer: Any) -> None:
+        """Records the summary."""
+        self._write_epoch(trainer, trainer.state.epoch)
+        log, self._log = self._log, None
+        if log is not None:
+            log.finish(total_steps=trainer.state.iteration, early_stopped=_stopped_early(trainer))
+
+    def _write_epoch(self, trainer: Any, number: int) -> None:
+        """Records the epoch that is over, also one that was terminated in its middle."""
+        if self._log is None:
+            return
+        if self._in_epoch:
+            self._in_epoch = False
+            self._log.epoch_ended(number)
+        self._log.write_epoch(_of("train", trainer.state.metrics))
+
+
+def _named(output: Any) -> Mapping[str, object]:
+    """Returns the loss, and the accuracy if there is one, in the output of a process function."""
+    if isinstance(output, Mapping):
+        return {"loss": output.get("loss"), "accuracy": output.get("accuracy", output.get("acc"))}
+    if isinstance(output, Sequence) and not isinstance(output, str):
+        return {"loss": output[0] if output else None}
+    return {"loss": output}
+
+
+def _of(part: str, metrics: Mapping[str, object]) -> dict[str, object]:
+    """Returns the metrics of an engine under the names of an epoch."""
+    return {
+        name if name.startswith(f"{part}_") else f"{part}_{name}": value
+        for name, value in metrics.items()
+        if not isinstance(value, Mapping)  # Ignite puts what is in it beside it
+    }
+
+
+def _stopped_early(trainer: Any) -> bool:
+    """Returns whether somebody has terminated the training before all was done that `run` was asked for."""
+    state = trainer.state
+    if state.max_iters is not None:
+        return bool(state.iteration < state.max_iters)
+    all_epochs = state.epoch == state.max_epochs
+    done = all_epochs and state.epoch_length and state.iteration >= state.epoch * state.epoch_length
+    return bool(trainer.should_terminate) and not done

@@ -1,0 +1,109 @@
+"""What Lightning's Trainer knows of a training, under the names of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from mlflow_sysmetrics.training.adapters.epochs import Monitor, epoch_name
+
+# Our metric of a step, its key, and how modules call it.
+_STEP_KEYS = {
+    "loss": "train/loss_step",
+    "accuracy": "train/accuracy_step",
+    "learning_rate": "train/learning_rate",
+    "batch_time_seconds": "train/batch_time_seconds",
+}
+_ACCURACIES = ("accuracy", "acc")
+
+
+def mlflow_logger(trainer: Any) -> Any:
+    """Returns the Trainer's MLFlowLogger, of whichever package; None where it has none."""
+    for logger in trainer.loggers:
+        if any(kind.__name__ == "MLFlowLogger" for kind in type(logger).__mro__):
+            return logger
+    return None
+
+
+def monitor(trainer: Any) -> Monitor | None:
+    """Returns what EarlyStopping or ModelCheckpoint watches; None where none does."""
+    for callback in (*trainer.early_stopping_callbacks, *trainer.checkpoint_callbacks):
+        if getattr(callback, "monitor", None):
+            return Monitor(epoch_name(callback.monitor), callback.mode)
+    return None
+
+
+def step(trainer: Any, outputs: Any, **known: object) -> dict[str, object]:
+    """Returns what there is to record of a step beside the mean of its losses.
+
+    A key that the module logs itself is the module's: Lightning counts its steps from 0, we from 1, and one
+    series has one axis.
+
+    Args:
+        trainer: of the training.
+        outputs: what its training step has returned.
+        known: values that the callback knows.
+    """
+    returned = outputs if isinstance(outputs, Mapping) else {}
+    logged = {**trainer.callback_metrics, **returned}
+    found = {"accuracy": _first(logged, _ACCURACIES), **known}
+    if outputs is None or (isinstance(outputs, Mapping) and outputs.get("loss") is None):
+        found["loss"] = _first(logged, ("loss",))  # a manual optimization need not return it
+    if logs_to_mlflow(trainer):
+        found |= {name: None for name, key in _STEP_KEYS.items() if key in trainer.logged_metrics}
+    return found
+
+
+def epoch(trainer: Any, of_steps: Collection[str]) -> dict[str, object]:
+    """Returns what the module has logged of an epoch of training.
+
+    Args:
+        trainer: of the training.
+        of_steps: names that are logged at steps; without a mean over the epoch they say nothing of it.
+    """
+    found: dict[str, object] = {}
+    for name, value in trainer.callback_metrics.items():
+        base = name.removesuffix("_epoch")
+        ours = epoch_name(base)
+        if (
+            (base == name and name in of_steps)
+            or name.endswith("_step")
+            or ours.startswith(("val_", "test_"))
+        ):
+            continue
+        found[ours] = value
+    return found
+
+
+def validation(trainer: Any) -> dict[str, object]:
+    """Returns what the module has logged of a validation."""
+    named = {
+        epoch_name(name.removesuffix("_epoch")): value for name, value in trainer.callback_metrics.items()
+    }
+    return {
+        name: value for name, value in named.items() if name.startswith("val_") and not name.endswith("_step")
+    }
+
+
+def stopped_early(trainer: Any) -> bool:
+    """Returns whether something has stopped the training before all its epochs and steps were done."""
+    epochs, steps = trainer.max_epochs, trainer.max_steps
+    all_epochs = epochs is not None and 0 <= epochs <= trainer.current_epoch
+    all_steps = 0 <= steps <= trainer.global_step
+    return bool(trainer.should_stop) and not all_epochs and not all_steps
+
+
+def logs_to_mlflow(trainer: Any) -> bool:
+    """Returns whether what the module logs goes to MLflow: by a logger, or by MLflow's autologging."""
+    autologs = any(type(callback).__module__.startswith("mlflow.") for callback in trainer.callbacks)
+    return autologs or mlflow_logger(trainer) is not None
+
+
+def _first(logged: Mapping[str, object], names: tuple[str, ...]) -> object:
+    """Returns the value of a step that is called one of these, alone or as that of the training."""
+    for name in names:
+        for key in (name, f"train_{name}", f"train/{name}"):
+            for found in (f"{key}_step", key):
+                if found in logged:
+                    return logged[found]
+    return None
