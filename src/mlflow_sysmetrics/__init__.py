@@ -38,7 +38,10 @@ if TYPE_CHECKING:
     from mlflow_sysmetrics.tracking.status_files import read_status
     from mlflow_sysmetrics.tracking.tracked_run import tracked_run
     from mlflow_sysmetrics.training.recorder import MetricRecorder
+    from mlflow_sysmetrics.training.registry import PromotionError, promote, register_model
     from mlflow_sysmetrics.training.system_metrics import SystemMetricsLogger
+    from mlflow_sysmetrics.training.trainer.resume import run_to_resume
+    from mlflow_sysmetrics.training.trainer.trainer import Trainer
 
 _HOME = {
     "Attachment": "daemon",
@@ -51,6 +54,7 @@ _HOME = {
     "NoActiveRunError": "errors",
     "PreflightError": "errors",
     "PreflightResult": "tracking.preflight",
+    "PromotionError": "training.registry.failures",
     "RunRefused": "errors",
     "RunStartError": "errors",
     "RunVerificationError": "errors",
@@ -65,11 +69,15 @@ _HOME = {
     "SysMetricsRunContextProvider": "providers",
     "SystemMetricsLogger": "training.system_metrics",
     "TrackingURIError": "errors",
+    "Trainer": "training.trainer.trainer",
     "Unavailable": "errors",
     "attach": "daemon",
     "flush": "daemon",
     "preflight": "tracking.preflight",
+    "promote": "training.registry",
     "read_status": "tracking.status_files",
+    "register_model": "training.registry",
+    "run_to_resume": "training.trainer.resume",
     "status": "daemon",
     "tracked_run": "tracking.tracked_run",
 }
@@ -85,6 +93,7 @@ __all__ = [
     "NoActiveRunError",
     "PreflightError",
     "PreflightResult",
+    "PromotionError",
     "RunRefused",
     "RunStartError",
     "RunVerificationError",
@@ -99,11 +108,15 @@ __all__ = [
     "SysMetricsRunContextProvider",
     "SystemMetricsLogger",
     "TrackingURIError",
+    "Trainer",
     "Unavailable",
     "attach",
     "flush",
     "preflight",
+    "promote",
     "read_status",
+    "register_model",
+    "run_to_resume",
     "status",
     "tracked_run",
 ]
