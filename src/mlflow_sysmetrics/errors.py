@@ -8,7 +8,7 @@
     |-- JournalUnavailable           points cannot be kept on disk: they wait in memory only
     |-- NoActiveRunError (RuntimeError)  a part of the training kit needs a run, and there is none
     |-- HPOError (RuntimeError)      a study could not be carried out to its end
-    |-- PromotionError (RuntimeError)  a version is registered, but not promoted; its home is training/registry
+    |-- PromotionError (RuntimeError)  a version is registered, not promoted; its home is training/registry
     |-- ServerStartError (RuntimeError)  a tracking server did not come up; its home is tracking/server
     |-- PreflightError (RuntimeError)  the training cannot be tracked, so it must not start
     |   |-- TrackingURIError         there is no tracking URI, or MLflow cannot use it

@@ -59,6 +59,7 @@ class SystemMetricsLogger:
         log_network: logs ``network_receive_mb_per_s``, ``network_transmit_mb_per_s``.
         gpu_device: which of the visible GPUs, as CUDA numbers them.
         run_id: the run to log to; by default the one that is active in the thread of each call.
+        tracking_uri: its tracking server; by default the one in force.
 
     Raises:
         ValueError: `gpu_device` is no whole number from 0 on.
@@ -73,6 +74,7 @@ class SystemMetricsLogger:
         gpu_device: int = 0,
         *,
         run_id: str | None = None,
+        tracking_uri: str | None = None,
     ) -> None:
         if isinstance(gpu_device, bool) or not isinstance(gpu_device, int) or gpu_device < 0:
             raise ValueError(f"gpu_device={gpu_device!r} is no whole number from 0 on")
@@ -84,7 +86,7 @@ class SystemMetricsLogger:
             if wanted
         )
         self._run_id = run_id
-        self._writers = _Writers()
+        self._writers = _Writers(tracking_uri)
         self._watch: Watch = watch()
         self._watch.wait(readings=2, timeout=_FIRST_READINGS_SECONDS)
 
@@ -141,16 +143,21 @@ class SystemMetricsLogger:
 
 
 class _Writers:
-    """The writers of the runs that are logged to: of one mostly, of one per trial in a study."""
+    """The writers of the runs that are logged to: of one mostly, of one per trial in a study.
 
-    def __init__(self) -> None:
+    Args:
+        tracking_uri: the server of all of them; None for that which is in force when a run is met.
+    """
+
+    def __init__(self, tracking_uri: str | None) -> None:
+        self._tracking_uri = tracking_uri
         self._lock = threading.Lock()
         self._writers: OrderedDict[str, PointWriter] = OrderedDict()
 
     def of(self, run_id: str) -> PointWriter:
         """Returns the writer of a run."""
         with self._lock:
-            writer = self._writers.pop(run_id, None) or open_writer(run_id)
+            writer = self._writers.pop(run_id, None) or open_writer(run_id, tracking_uri=self._tracking_uri)
             self._writers[run_id] = writer
             old = self._writers.popitem(last=False)[1] if len(self._writers) > _MOST_RUNS else None
         if old is not None:

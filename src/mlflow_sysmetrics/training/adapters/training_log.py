@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mlflow_sysmetrics.daemon import Attachment, Point, attach, open_writer
+from mlflow_sysmetrics.daemon import Attachment, attach
 from mlflow_sysmetrics.errors import NoActiveRunError
 from mlflow_sysmetrics.metric_names import ALLOWED, is_metric_name
 from mlflow_sysmetrics.settings import Settings
@@ -102,7 +102,11 @@ class TrainingLog:
             self.run_id, tracking_uri=tracking_uri, logging_steps=choices.logging_steps or logging_steps
         )
         self._attachment = _attached(self.run_id, tracking_uri)
-        self._machine = _Machine(self.run_id, tracking_uri) if choices.log_system_metrics else None
+        self._machine = (
+            SystemMetricsLogger(run_id=self.run_id, tracking_uri=tracking_uri)
+            if choices.log_system_metrics
+            else None
+        )
         self._machine_interval = choices.system_metrics_interval
         self._best = Best(checked_monitor(choices.monitor, choices.mode) or monitor)
         self._epoch = Epoch()
@@ -145,7 +149,7 @@ class TrainingLog:
     def machine(self, step: int) -> None:
         """Logs what the machine does, if that is due at a step."""
         if self._machine is not None and step % self._machine_interval == 0:
-            self._machine.log(step)
+            self._machine.log_metrics(step)
 
     def epoch_began(self) -> None:
         """Says that an epoch begins; what came after the end of the one before belonged to that."""
@@ -206,9 +210,9 @@ class TrainingLog:
         if _open.get(self.run_id) is self:
             del _open[self.run_id]
         self.write_epoch()
+        self._recorder.close()
         if self._machine is not None:
             self._machine.close()
-        self._recorder.close()
         if self._attachment is not None:
             self._attachment.detach()
 
@@ -236,25 +240,6 @@ def end_active_run(run_id: str, error: BaseException) -> None:
         mlflow_state.end_run(run_id, status_of(error))
     except Exception as failed:  # noqa: BLE001 - MLflow's or its store's; the training's own error matters
         _logger.warning("mlflow-sysmetrics: run %s may be left RUNNING: %s", run_id, failed)
-
-
-class _Machine:
-    """What the machine does at the steps of a training, on its server: `SystemMetricsLogger` takes no URI."""
-
-    def __init__(self, run_id: str, tracking_uri: str | None) -> None:
-        self._logger = SystemMetricsLogger(run_id=run_id)
-        self._writer = open_writer(run_id, tracking_uri=tracking_uri)
-
-    def log(self, step: int) -> None:
-        """Logs the last reading."""
-        now = time.time_ns() // 1_000_000
-        values = self._logger.read()
-        self._writer.write([Point(f"system/{name}", value, now, step) for name, value in values.items()])
-
-    def close(self) -> None:
-        """Stops looking; the end of the recorder waits for the delivery of both."""
-        self._logger.close(timeout=0)
-        self._writer.close(timeout=0)
 
 
 def _run_id(known: str | None, remedy: str) -> str:
