@@ -121,6 +121,18 @@ class Postgres:
         self._run(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
         return Database(self._uri(name))
 
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stops the server, cutting off who is connected, and starts it again."""
+        self._server.stop()
+        try:
+            yield
+        finally:
+            for _ in range(_TRIES):
+                with contextlib.suppress(subprocess.SubprocessError):
+                    self._server.ensure_postgres_running()
+                    break
+
     def _run(self, statement: str) -> None:
         self._server.psql(f"{statement};")
 
