@@ -51,9 +51,14 @@ def table(trials: Sequence[FrozenTrial], objectives: Objectives) -> str:
     return written.getvalue()
 
 
+def drawable() -> bool:
+    """Returns whether plotly is there; the first time this loads it, which takes half a second."""
+    return optuna.visualization.is_available()
+
+
 def page(study: optuna.Study, objectives: Objectives, include_plotlyjs: bool | str) -> str | None:  # noqa: FBT001 - plotly's
     """Returns the study's history drawn by Optuna and plotly; None where they cannot, with one warning."""
-    if not optuna.visualization.is_available():
+    if not drawable():
         _log.warning(
             "mlflow-sysmetrics: hpo_optimization_history.html is left out, because plotly is not installed: "
             'pip install "mlflow-sysmetrics[hpo]"'

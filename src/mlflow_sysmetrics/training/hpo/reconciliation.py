@@ -70,7 +70,9 @@ def reconcile(study_run: StudyRun, outcomes: Mapping[int, Outcome]) -> int:
         run = runs.get(number)
         if run is not None and run.info.status != _RUNNING and number not in outcomes:
             continue
-        outcome = outcomes.get(number) or found(trial, None if run is None else _last_sign(run))
+        outcome = outcomes.get(number)
+        if outcome is None or outcome.state is not trial.state:  # Ctrl-C between the two
+            outcome = found(trial, None if run is None else _last_sign(run))
         try:
             publish(study_run, trial, outcome, None if run is None else str(run.info.run_id))
         except NotRecorded:

@@ -119,7 +119,7 @@ def _carried_out(
             raise failure
         raise HPOError(
             f"Trial {number} of study {study.study_name!r} failed: {told(failure)}. The study has ended "
-            f"there; what it had found is in MLflow. Give catch=({type(failure).__name__},) to go on after such."
+            f"there; what it had found is in MLflow. Give catch=({type(failure).__name__},) to go on then."
         ) from failure
     if callbacks.failure is not None:
         raise HPOError(
@@ -163,10 +163,11 @@ def _wants_bar(request: Request) -> bool:
 
 def _closed(study_run: StudyRun, objective: TrackedObjective, status: str, request: Request) -> int:
     """Writes what is owed, and the summary, and ends the study's run; returns how many trials are missing."""
+    trials = study_run.trials()
     owed: dict[int, Outcome] = {
         number: run.outcome
         for number, run in list(objective.runs.items())
-        if run.outcome is not None and not run.recorded
+        if run.outcome is not None and not (run.recorded and run.outcome.state is trials[number].state)
     }
     missing = reconcile(study_run, owed) if owed else 0
     said = write_summary(study_run, request.include_plotlyjs)
