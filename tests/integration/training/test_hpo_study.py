@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hpo_programs import Study, carried_out, study_of
 
 from conftest import MLFLOW, Store, lasting
-from hpo_programs import Study, carried_out, study_of
 
 pytest.importorskip("optuna", reason="studies need Optuna")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,9 +10,7 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.tracking import fluent
 
-from mlflow_sysmetrics.training.hpo.store_calls import NotRecorded, StoreCalls
-
-_log = logging.getLogger("mlflow_sysmetrics")
+from mlflow_sysmetrics.training.hpo.store_calls import StoreCalls
 
 
 def run_stack() -> list[Any]:
@@ -44,48 +40,26 @@ def only_active(*runs: Any) -> Iterator[None]:  # noqa: ANN401 - of MLflow
 def started_below(parent: Any, calls: StoreCalls, **named: Any) -> Any:  # noqa: ANN401 - of MLflow
     """Starts a run below another by `mlflow.start_run` and returns it; it is not yet active here.
 
-    Where nobody waits for it any more when it comes, it is deleted: the trial has gone on without it.
-
     Raises:
         NotRecorded: it could not be started in time.
     """
-    lock = threading.Lock()
-    started: list[Any] = []
-    gone = False
 
-    def start() -> None:
+    def start() -> Any:  # noqa: ANN401 - of MLflow
         # As the one active run its parent is the new run's parent in every MLflow; `parent_run_id=` came
         # with 2.15, and costs a request.
         with only_active(parent):
-            run = mlflow.start_run(nested=True, **named)
-        with lock:
-            if not gone:
-                started.append(run)
-                return
-        _discard(run.info.run_id)
+            return mlflow.start_run(nested=True, **named)
 
-    try:
-        # Where threads share the active runs, another thread would change what is active here.
-        calls.make(start, here=one_stack_for_all_threads())
-    except NotRecorded:
-        with lock:
-            gone = True
-        if not started:  # it came at the last moment
-            raise
-    except BaseException:  # Ctrl-C
-        with lock:
-            gone = True
-        if started:
-            _discard(started[0].info.run_id)
-        raise
-    return started[0]
+    # Where threads share the active runs, another thread would change what is active here.
+    return calls.make(start, undo=discard, here=one_stack_for_all_threads())
 
 
-def _discard(run_id: str) -> None:
-    finish_monitor(run_id)
+def discard(run: Any) -> None:  # noqa: ANN401 - of MLflow
+    """Deletes a run that came too late: its trial has gone on without it."""
+    finish_monitor(run.info.run_id)
     client = MlflowClient()
-    client.set_terminated(run_id, "KILLED")
-    client.delete_run(run_id)
+    client.set_terminated(run.info.run_id, "KILLED")
+    client.delete_run(run.info.run_id)
 
 
 def left_active(run_id: str | None) -> list[str]:

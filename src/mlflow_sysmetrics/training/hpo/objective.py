@@ -66,6 +66,21 @@ class TrackedObjective:
                 trial.study.tell(trial, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
             raise
 
+    def settled(self) -> int:
+        """Writes what is missing of the trials that were carried out here; returns how many still are."""
+        trials = self._study_run.trials()
+        missing = 0
+        for number, run in list(self.runs.items()):
+            if run.outcome is not None and run.outcome.state is not trials[number].state:
+                run.correct(outcome.interrupted(run.seconds))  # between the end of its run and its own
+            if run.outcome is None or run.recorded:
+                continue
+            # A server that has just been silent is not asked for each of a hundred trials.
+            if not (missing and self._study_run.calls.silent):
+                run.record()
+            missing += not run.recorded
+        return missing
+
     def _carried_out(self, trial: optuna.Trial, run: TrialRun) -> tuple[float, ...]:
         try:
             with self._interruption.reaches():

@@ -1,16 +1,15 @@
-"""Makes the runs of a study say what Optuna knows: after a crash, and after an outage of the server."""
+"""Makes the runs of a study say what Optuna knows, after a process that has not come to say it."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState
 
 from mlflow_sysmetrics.training.hpo import marks
-from mlflow_sysmetrics.training.hpo.outcome import Outcome, found
+from mlflow_sysmetrics.training.hpo.outcome import found
 from mlflow_sysmetrics.training.hpo.processes import is_gone, this_process
 from mlflow_sysmetrics.training.hpo.store_calls import NotRecorded
 from mlflow_sysmetrics.training.hpo.study_run import StudyRun
@@ -46,38 +45,28 @@ def fail_dead_trials(study: optuna.Study) -> None:
         )
 
 
-def reconcile(study_run: StudyRun, outcomes: Mapping[int, Outcome]) -> int:
+def reconcile(study_run: StudyRun) -> None:
     """Writes the runs of trials that have ended and whose runs do not say so, or were never made.
 
-    Args:
-        study_run: the study; only trials that were begun for this run of it count.
-        outcomes: what is known here of trials that this process has carried out.
-
-    Returns:
-        How many could not be written.
+    Only trials that were begun for this run of the study count. Called before this process carries out any.
     """
-    ended = {
-        trial.number: trial
+    ended = [
+        trial
         for trial in study_run.trials()
         if trial.state.is_finished() and trial.user_attrs.get(marks.PARENT) == study_run.run_id
-    }
+    ]
+    if not ended:
+        return
     try:
         runs = study_run.calls.make(lambda: _runs_of_trials(study_run))
+        for trial in ended:
+            run = runs.get(trial.number)
+            if run is None:
+                publish(study_run, trial, found(trial, None), None)
+            elif run.info.status == _RUNNING:
+                publish(study_run, trial, found(trial, _last_sign(run)), str(run.info.run_id))
     except NotRecorded:
-        return len(outcomes)
-    missing = 0
-    for number, trial in ended.items():
-        run = runs.get(number)
-        if run is not None and run.info.status != _RUNNING and number not in outcomes:
-            continue
-        outcome = outcomes.get(number)
-        if outcome is None or outcome.state is not trial.state:  # Ctrl-C between the two
-            outcome = found(trial, None if run is None else _last_sign(run))
-        try:
-            publish(study_run, trial, outcome, None if run is None else str(run.info.run_id))
-        except NotRecorded:
-            missing += 1
-    return missing
+        _log.debug("the next optimize of the study tries again")
 
 
 def _runs_of_trials(study_run: StudyRun) -> dict[int, Any]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from mlflow_sysmetrics.root_cause import root_cause
 from mlflow_sysmetrics.tracking.bounded import TookTooLong, bounded
 from mlflow_sysmetrics.tracking_uris import redacted, without_secrets
 
 # A server that is started again is back within that; MLflow's own retries go on for four minutes, for each
-# request, and a trial makes ten.
+# request, and a trial makes a dozen.
 _PATIENCE_SECONDS = 60.0
 # While it is known to be away, each trial only looks whether it is back.
 _GLANCE_SECONDS = 3.0
@@ -46,20 +46,27 @@ class StoreCalls:
         """Whether the server has not answered when it was last asked."""
         return self._silent
 
-    def make(self, call: Callable[[], T], *, here: bool = False) -> T:
+    def make(
+        self, call: Callable[[], T], *, undo: Callable[[T], object] | None = None, here: bool = False
+    ) -> T:
         """Returns what a call returns.
 
         Args:
             call: what to do.
-            here: do it in this thread, and so wait for it as long as it takes.
+            undo: called with what the call returns when nobody waits for it any more: MLflow goes on trying
+                for minutes, and what it makes then has been made anew.
+            here: make the call in this thread, and so wait for it as long as it takes.
 
         Raises:
-            NotRecorded: it raised something, or took too long; its thread goes on until MLflow gives up.
+            NotRecorded: it raised something, or took too long.
         """
+        answer = _Answer(call, undo)
         seconds = _GLANCE_SECONDS if self._silent else _PATIENCE_SECONDS
         try:
-            found = call() if here else bounded(call, seconds)
+            answer.fetch() if here else bounded(answer.fetch, seconds)
         except TookTooLong:
+            if not answer.given_up():
+                return answer.value  # it came at the last moment
             self._silent = True
             self._warn(f"no answer within {seconds:g} s")
             raise NotRecorded from None
@@ -68,8 +75,11 @@ class StoreCalls:
         ) as error:  # MLflow's, its store's, a plugin's of either: whatever it is, the study goes on
             self._warn(_reason(error, self._uri))
             raise NotRecorded from error
+        except BaseException:  # Ctrl-C
+            answer.given_up()
+            raise
         self._silent = False
-        return found
+        return answer.value
 
     def _warn(self, reason: str) -> None:
         with self._lock:
@@ -81,6 +91,36 @@ class StoreCalls:
                 redacted(self._uri),
                 reason,
             )
+
+
+class _Answer(Generic[T]):
+    """What a call returns, to whoever is still there."""
+
+    def __init__(self, call: Callable[[], T], undo: Callable[[T], object] | None) -> None:
+        self._call = call
+        self._undo = undo
+        self._lock = threading.Lock()
+        self._given_up = False
+        self._found: list[T] = []
+
+    @property
+    def value(self) -> T:
+        return self._found[0]
+
+    def fetch(self) -> None:
+        found = self._call()
+        with self._lock:
+            if not self._given_up:
+                self._found.append(found)
+                return
+        if self._undo is not None:
+            self._undo(found)
+
+    def given_up(self) -> bool:
+        """Gives up on the answer, and returns True; False where it is there."""
+        with self._lock:
+            self._given_up = not self._found
+            return self._given_up
 
 
 def _reason(error: BaseException, tracking_uri: str) -> str:

@@ -21,7 +21,7 @@ from mlflow_sysmetrics.training.hpo.active_runs import finish_monitor, only_acti
 from mlflow_sysmetrics.training.hpo.interruption import Interruption
 from mlflow_sysmetrics.training.hpo.objective import TrackedObjective
 from mlflow_sysmetrics.training.hpo.objectives import Objectives
-from mlflow_sysmetrics.training.hpo.outcome import Outcome, told
+from mlflow_sysmetrics.training.hpo.outcome import told
 from mlflow_sysmetrics.training.hpo.progress import counts_of
 from mlflow_sysmetrics.training.hpo.reconciliation import fail_dead_trials, reconcile
 from mlflow_sysmetrics.training.hpo.result import HPOResult
@@ -74,7 +74,7 @@ def optimized(
     )
     status = FAILED
     try:
-        reconcile(study_run, {})
+        reconcile(study_run)
         _carried_out(study_run, objective, interruption, request)
         status = FINISHED
     except BaseException as error:  # whatever ends the study is how its run ends
@@ -163,13 +163,7 @@ def _wants_bar(request: Request) -> bool:
 
 def _closed(study_run: StudyRun, objective: TrackedObjective, status: str, request: Request) -> int:
     """Writes what is owed, and the summary, and ends the study's run; returns how many trials are missing."""
-    trials = study_run.trials()
-    owed: dict[int, Outcome] = {
-        number: run.outcome
-        for number, run in list(objective.runs.items())
-        if run.outcome is not None and not (run.recorded and run.outcome.state is trials[number].state)
-    }
-    missing = reconcile(study_run, owed) if owed else 0
+    missing = objective.settled()
     said = write_summary(study_run, request.include_plotlyjs)
     client, run_id = study_run.client, study_run.run_id
     try:

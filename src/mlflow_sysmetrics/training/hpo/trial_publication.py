@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from optuna.trial import FrozenTrial
 
 from mlflow_sysmetrics.tracking import mlflow_state
+from mlflow_sysmetrics.training.hpo.active_runs import discard
 from mlflow_sysmetrics.training.hpo.outcome import Outcome
 from mlflow_sysmetrics.training.hpo.run_names import trial_run_name
 from mlflow_sysmetrics.training.hpo.run_writer import write
@@ -26,8 +29,7 @@ def publish(study_run: StudyRun, trial: FrozenTrial, outcome: Outcome, run_id: s
         NotRecorded: the server has not taken all of it.
     """
     make, client = study_run.calls.make, study_run.client
-    # One piece of work, so that a server that is away is waited for once.
-    found = run_id or make(lambda: _late_run(study_run, trial))
+    found = run_id or str(make(lambda: _late_run(study_run, trial), undo=discard).info.run_id)
 
     def say() -> None:
         write(
@@ -50,14 +52,13 @@ def below(study_run: StudyRun, number: int) -> dict[str, str]:
     return {_PARENT_TAG: study_run.run_id, NUMBER: str(number)}
 
 
-def _late_run(study_run: StudyRun, trial: FrozenTrial) -> str:
+def _late_run(study_run: StudyRun, trial: FrozenTrial) -> Any:  # noqa: ANN401 - of MLflow
     """Makes the run of a trial that could not be made when it began."""
     name = trial_run_name(trial.number)
     began = trial.datetime_start
-    run = study_run.client.create_run(
+    return study_run.client.create_run(
         study_run.experiment_id,
         start_time=None if began is None else int(began.timestamp() * 1000),
         tags=mlflow_state.run_tags(below(study_run, trial.number), name),
         run_name=name,
     )
-    return str(run.info.run_id)

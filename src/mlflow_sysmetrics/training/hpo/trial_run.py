@@ -51,6 +51,7 @@ class TrialRun:
         self._trial = trial
         self._began = time.monotonic()
         self._lock = threading.Lock()
+        self._thread = threading.get_ident()
 
     @property
     def seconds(self) -> float:
@@ -109,8 +110,7 @@ class TrialRun:
             if self.outcome is not None:
                 return
             self.outcome = outcome
-        in_own_thread = self.run_id is None or any(r.info.run_id == self.run_id for r in run_stack())
-        strays = left_active(self.run_id) if in_own_thread else []
+        strays = left_active(self.run_id) if threading.get_ident() == self._thread else []
         if self.run_id is None and strays:
             self._adopt(strays.pop())
         for stray in strays:
@@ -118,6 +118,11 @@ class TrialRun:
         self.record()
         if self.run_id is not None:
             finish_monitor(self.run_id)
+
+    def correct(self, outcome: Outcome) -> None:
+        """Replaces how the trial has ended; `record` writes it."""
+        self.outcome = outcome
+        self.recorded = False
 
     def record(self) -> None:
         """Writes how the trial has ended; where the server is away, `recorded` stays False."""
