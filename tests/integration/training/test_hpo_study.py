@@ -185,4 +185,4 @@ def test_the_history_is_drawn(ended: tuple[Study, str], tmp_path: Path) -> None:
     study, _ = ended
     page = study.artifact(study.parent.info.run_id, "hpo_optimization_history.html", tmp_path)
     assert "val_loss" in page
-    assert "Optimization History Plot" in page
+    assert "Optimization history of ends" in page

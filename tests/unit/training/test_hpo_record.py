@@ -10,10 +10,11 @@ import pytest
 
 pytest.importorskip("optuna", reason="trials are Optuna's")
 
+import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState, create_trial
 
-from mlflow_sysmetrics.training.hpo import history, outcome
+from mlflow_sysmetrics.training.hpo import drawing, history, outcome
 from mlflow_sysmetrics.training.hpo.objectives import Objectives
 from mlflow_sysmetrics.training.hpo.run_names import key_of, params_of, trial_run_name
 from mlflow_sysmetrics.training.hpo.trial_record import metrics_of_trial, tags_of_trial
@@ -117,3 +118,16 @@ def test_the_table_has_a_column_for_each_parameter_of_any_trial() -> None:
     assert [row["hpo/kind"] for row in rows] == ["a,b", "", ""]
     assert [row["hpo/other"] for row in rows] == ["", "", 'c"d']
     assert rows[1]["error"] == "two\nlines"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_any_number_of_objectives_is_drawn(count: int) -> None:
+    pytest.importorskip("plotly", reason="pages are drawn with plotly")
+    names = tuple(f"metric_{index}" for index in range(count))
+    study = optuna.create_study(study_name="drawn", directions=["maximize"] * count)
+    study.add_trials([create_trial(values=[float(number)] * count) for number in range(3)])
+    page = drawing.page(study, Objectives(names, ("maximize",) * count), "cdn")
+    assert page is not None
+    assert all(name in page for name in names)
+    assert ("Pareto front of drawn" in page) is (count in {2, 3})
+    assert ("best so far" in page) is (count == 1)

@@ -7,7 +7,7 @@ import logging
 
 from mlflow.entities import Param, RunTag
 
-from mlflow_sysmetrics.training.hpo import history
+from mlflow_sysmetrics.training.hpo import drawing, history
 from mlflow_sysmetrics.training.hpo.run_names import params_of
 from mlflow_sysmetrics.training.hpo.run_writer import write
 from mlflow_sysmetrics.training.hpo.store_calls import NotRecorded
@@ -19,7 +19,7 @@ _log = logging.getLogger("mlflow_sysmetrics")
 
 def write_summary(study_run: StudyRun, include_plotlyjs: bool | str) -> bool:  # noqa: FBT001 - plotly's
     """Writes all that is to say of a study as it is now; returns whether the server has taken it."""
-    page = history.page(study_run.study, study_run.objectives, include_plotlyjs)
+    page = drawing.page(study_run.study, study_run.objectives, include_plotlyjs)
     try:
         study_run.tell_progress(last=True)
         study_run.calls.make(lambda: _write_best(study_run))

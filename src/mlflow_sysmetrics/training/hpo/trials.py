@@ -9,7 +9,7 @@ from typing import Any
 
 import optuna
 
-from mlflow_sysmetrics.training.hpo import history, outcome
+from mlflow_sysmetrics.training.hpo import outcome
 from mlflow_sysmetrics.training.hpo.interruption import Interruption
 from mlflow_sysmetrics.training.hpo.objective import TrackedObjective
 
@@ -58,7 +58,6 @@ def carry_out(
     # `start_thread`, which blocks signals: what an objective function starts would inherit that.
     threading.Thread(target=run, name="sysmetrics-study", daemon=True).start()
     try:
-        history.drawable()  # this thread has nothing else to do; at the end everybody would wait for it
         _wait(done.wait)
     except BaseException:
         interruption.call()
