@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -24,7 +25,8 @@ _log = logging.getLogger("mlflow_sysmetrics")
 def page(study: optuna.Study, objectives: Objectives, include_plotlyjs: bool | str) -> str | None:  # noqa: FBT001 - plotly's
     """Returns the study's history as a page of HTML; None where plotly cannot draw it, with one warning."""
     try:
-        draw = needed("plotly.graph_objects", extra="hpo", by="hpo_optimization_history.html")
+        needed("plotly", extra="hpo", by="hpo_optimization_history.html")
+        draw = import_module("plotly.graph_objects")
         figures = _figures(draw, study, objectives)
         drawn = [
             figure.to_html(full_html=False, include_plotlyjs=include_plotlyjs if index == 0 else False)

@@ -12,17 +12,17 @@ from typing import Any
 import mlflow
 import optuna
 from mlflow import MlflowClient
-from mlflow.entities import Metric, RunTag
+from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 from optuna.trial import FrozenTrial
 
 from mlflow_sysmetrics.training.hpo import marks
 from mlflow_sysmetrics.training.hpo.active_runs import only_active, run_stack
 from mlflow_sysmetrics.training.hpo.objectives import Objectives
-from mlflow_sysmetrics.training.hpo.progress import best_curve, counts_of
+from mlflow_sysmetrics.training.hpo.progress import BestSoFar, best_curve, counts_of
 from mlflow_sysmetrics.training.hpo.run_names import tag_value
 from mlflow_sysmetrics.training.hpo.run_writer import write
-from mlflow_sysmetrics.training.hpo.store_calls import NotRecorded, StoreCalls
+from mlflow_sysmetrics.training.hpo.store_calls import StoreCalls
 from mlflow_sysmetrics.training.hpo.tracking_scope import use_experiment
 
 _log = logging.getLogger("mlflow_sysmetrics")
@@ -48,8 +48,8 @@ class StudyRun:
     client: MlflowClient
     calls: StoreCalls
     log_system_metrics: bool | None
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-    _written: list[int] = field(default_factory=list, repr=False)  # numbers of the points of the curve
+    _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _written: set[int] = field(default_factory=set, repr=False)  # numbers of the points of the curve
 
     @property
     def run_id(self) -> str:
@@ -65,29 +65,38 @@ class StudyRun:
         """Returns all trials of the study, in the order of their numbers."""
         return self.study.get_trials(deepcopy=False)
 
-    def tell_progress(self, *, last: bool = False) -> None:
-        """Writes how far the study has come.
-
-        Args:
-            last: no trial is under way any more.
+    def tell_progress(self) -> None:
+        """Writes how far the study has come, unless another thread is just doing so: no trial waits for that.
 
         Raises:
             NotRecorded: the server has not taken it; the next time it is written with the rest.
         """
+        if not self._turn.acquire(blocking=False):
+            return
+        try:
+            self._tell(settled_only=True)
+        finally:
+            self._turn.release()
+
+    def tell_end(self) -> None:
+        """Writes how far the study has come, when it has ended.
+
+        Raises:
+            NotRecorded: the server has not taken it.
+        """
+        self._tell(settled_only=False)
+
+    def _tell(self, *, settled_only: bool) -> None:
         trials = self.trials()
         metrics = self._counts(trials)
-        numbers: list[int] = []
+        points: list[BestSoFar] = []
         if not self.objectives.several:
+            curve = best_curve(trials, self.study.direction, settled_only=settled_only)
+            points = [point for point in curve if point.number not in self._written]
             key = f"best_{self.objectives.metrics[0]}"
-            with self._lock:
-                known = set(self._written)
-            for point in best_curve(trials, self.study.direction, settled_only=not last):
-                if point.number not in known:
-                    metrics.append(Metric(key, point.value, point.at, point.number))
-                    numbers.append(point.number)
+            metrics.extend(Metric(key, point.value, point.at, point.number) for point in points)
         self.calls.make(lambda: write(self.client, self.run_id, metrics=metrics))
-        with self._lock:
-            self._written.extend(numbers)
+        self._written.update(point.number for point in points)
 
     def _counts(self, trials: Sequence[FrozenTrial]) -> list[Metric]:
         counts = counts_of(trials)
@@ -200,12 +209,3 @@ def _tags(study: optuna.Study, objectives: Objectives) -> dict[str, str]:
         "optuna.sampler": type(study.sampler).__name__,
         "optuna.pruner": type(study.pruner).__name__,
     }
-
-
-def note(study_run: StudyRun, **tags: str) -> None:
-    """Puts tags on the run of a study; where the server is away they are left out."""
-    pairs = [RunTag(key, tag_value(value)) for key, value in tags.items()]
-    try:
-        study_run.calls.make(lambda: write(study_run.client, study_run.run_id, tags=pairs))
-    except NotRecorded:
-        return

@@ -21,7 +21,7 @@ def write_summary(study_run: StudyRun, include_plotlyjs: bool | str) -> bool:  #
     """Writes all that is to say of a study as it is now; returns whether the server has taken it."""
     page = drawing.page(study_run.study, study_run.objectives, include_plotlyjs)
     try:
-        study_run.tell_progress(last=True)
+        study_run.tell_end()
         study_run.calls.make(lambda: _write_best(study_run))
         study_run.calls.make(lambda: _write_artifacts(study_run, page))
     except NotRecorded:
