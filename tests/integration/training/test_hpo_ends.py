@@ -8,12 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from hpo_programs import carried_out, environ_for, study_of, written
+from hpo_programs import carried_out, environ_for, parallel, study_of, written
 
-from conftest import MLFLOW, Store
+from conftest import Store
 
 pytest.importorskip("optuna", reason="studies need Optuna")
-parallel = pytest.mark.skipif(MLFLOW < (2, 9), reason="MLflow 2.8 has one active run for all threads")
 
 RESUMABLE = """
 dies = sys.argv[1:] == ["dies"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hpo_programs import carried_out, environ_for, study_of, written
 
-from conftest import MLFLOW, Store
+from conftest import Store
 
 pytest.importorskip("optuna", reason="studies need Optuna")
 
@@ -217,7 +217,6 @@ OptunaRunner("shared", metric="score", storage="sqlite:///study.db").optimize(ob
 """
 
 
-@pytest.mark.skipif(MLFLOW < (3, 0), reason="one MLflow shows it")
 def test_two_processes_share_a_study(store: Store, tmp_path: Path) -> None:
     carried_out(store.uri, tmp_path, SHARED.replace("12", "1"))  # makes the tables and the run
     command = [sys.executable, "-W", "ignore", str(written(tmp_path, SHARED))]

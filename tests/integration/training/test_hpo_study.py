@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hpo_programs import Study, carried_out, study_of
+from hpo_programs import Study, carried_out, parallel, study_of
 
-from conftest import MLFLOW, Store, lasting
+from conftest import Store, lasting
 
 pytest.importorskip("optuna", reason="studies need Optuna")
 
@@ -39,13 +39,7 @@ counts = [result.total_trials, result.completed_trials, result.pruned_trials, re
 print("RESULT", *counts, result.best_trial_number, result.best_value, result.unrecorded_trials)
 """
 COMPLETED = {"trial_0001": 0, "trial_0002": 1, "trial_0008": 7}
-JOBS = [
-    1,
-    pytest.param(
-        4,
-        marks=pytest.mark.skipif(MLFLOW < (2, 9), reason="MLflow 2.8 has one active run for all threads"),
-    ),
-]
+JOBS = [1, pytest.param(4, marks=parallel)]
 
 
 @pytest.fixture(scope="module", params=JOBS, ids=["one at a time", "four at a time"])
