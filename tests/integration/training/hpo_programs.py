@@ -1,0 +1,96 @@
+"""Studies carried out by programs in their own interpreter, and what they have left on the server."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import PATIENT, PREAMBLE, QUIET, Store
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # MLflow's own, on libraries of today
+    from mlflow_sysmetrics.training.hpo.active_runs import one_stack_for_all_threads
+
+parallel = pytest.mark.skipif(
+    one_stack_for_all_threads(), reason="this MLflow has one active run for all threads, as 2.8 has"
+)
+SECONDS = 300  # a study of a test takes five; a busy machine takes its time
+SPACE = '{"x": {"type": "float", "low": -1.0, "high": 1.0}}'
+IMPORTS = """
+import json, signal, optuna
+from mlflow_sysmetrics.errors import HPOError
+from mlflow_sysmetrics.training.hpo import OptunaRunner
+"""
+
+
+def environ_for(uri: str, **environ: str) -> dict[str, str]:
+    return {**os.environ, "MLFLOW_TRACKING_URI": uri, **QUIET, **PATIENT, **environ}
+
+
+def written(directory: Path, code: str, name: str = "study.py") -> Path:
+    """Writes a program and returns its path; the space `SPACE` is a name in it."""
+    path = directory / name
+    path.write_text(f"{PREAMBLE}{IMPORTS}SPACE = {SPACE}\n" + textwrap.dedent(code))
+    return path
+
+
+def carried_out(uri: str, directory: Path, code: str, *, status: int = 0, **environ: str) -> str:
+    """Runs a program to its end, and returns what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(written(directory, code))],
+        env=environ_for(uri, **environ),
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode == status, done.stderr
+    return done.stdout + done.stderr
+
+
+@dataclass(frozen=True)
+class Study:
+    """The runs of a study, as the server has them."""
+
+    uri: str
+    parent: Any
+    trials: dict[str, Any]
+
+    def artifact(self, run_id: str, name: str, to: Path) -> str:
+        import mlflow.artifacts  # noqa: PLC0415 - importing MLflow takes a second
+
+        found = mlflow.artifacts.download_artifacts(
+            run_id=run_id, artifact_path=name, dst_path=str(to), tracking_uri=self.uri
+        )
+        return Path(found).read_text()
+
+    def artifacts(self, run_id: str) -> set[str]:
+        return {one.path for one in Store(self.uri).client.list_artifacts(run_id)}
+
+    def statuses(self) -> dict[str, str]:
+        return {name: run.info.status for name, run in self.trials.items()}
+
+    def points(self, key: str) -> list[tuple[int, float]]:
+        """Returns step and value of each point of a series of the study's run, in the order of steps."""
+        history = Store(self.uri).client.get_metric_history(self.parent.info.run_id, key)
+        return sorted((one.step, one.value) for one in history)
+
+
+def study_of(uri: str, name: str) -> Study:
+    """Returns the one study of that name, and fails where there are two, or two runs of one trial."""
+    client = Store(uri).client
+    ids = [one.experiment_id for one in client.search_experiments()]
+    (parent,) = client.search_runs(ids, f"tags.`mlflow.runName` = 'HPO_{name}'")
+    children = client.search_runs(ids, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    trials = {run.data.tags["mlflow.runName"]: run for run in children}
+    assert len(trials) == len(children)
+    return Study(uri, parent, dict(sorted(trials.items())))

@@ -1,0 +1,182 @@
+"""A study with trials of every end, one after the other and in parallel: what is on the server afterwards."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+from pathlib import Path
+
+import pytest
+from hpo_programs import Study, carried_out, parallel, study_of
+
+from conftest import Store, lasting
+
+pytest.importorskip("optuna", reason="studies need Optuna")
+
+# Of the eight, 2 is pruned, 3 raises, 4 returns NaN, 5 returns None, 6 a pair.
+ENDS = """
+barrier = threading.Barrier(JOBS) if JOBS > 1 else None
+
+def objective(trial, params):
+    if barrier is not None and trial.number < JOBS:
+        barrier.wait(60)  # passed only if so many trials are under way at once
+    mlflow.log_metric("train/loss_step", params["x"], step=7)
+    mlflow.log_param("seen_by", trial.number)
+    for step, value in enumerate((3.0, 2.0, float("nan"))):
+        trial.report(value, step)
+    if trial.number == 2:
+        raise optuna.TrialPruned("no hope")
+    if trial.number == 3:
+        raise ValueError("the third one")
+    with mlflow.start_run(run_name="inner", nested=True):
+        mlflow.log_metric("inner", trial.number)
+    return {4: float("nan"), 5: None, 6: (1.0, 2.0)}.get(trial.number, 10.0 - trial.number)
+
+runner = OptunaRunner("ends", "minimize", "val_loss", seed=7)
+result = runner.optimize(objective, 8, SPACE, mlflow_experiment_name="hpo", n_jobs=JOBS, catch=ValueError)
+counts = [result.total_trials, result.completed_trials, result.pruned_trials, result.failed_trials]
+print("RESULT", *counts, result.best_trial_number, result.best_value, result.unrecorded_trials)
+"""
+COMPLETED = {"trial_0001": 0, "trial_0002": 1, "trial_0008": 7}
+JOBS = [1, pytest.param(4, marks=parallel)]
+
+
+@pytest.fixture(scope="module", params=JOBS, ids=["one at a time", "four at a time"])
+def ended(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, empty_database: Path
+) -> tuple[Study, str]:
+    """The study, and what its program has printed."""
+    directory = tmp_path_factory.mktemp("ends")
+    uri = f"sqlite:///{shutil.copy(empty_database, directory / 'runs.db')}"
+    printed = carried_out(uri, directory, f"JOBS = {request.param}\n{ENDS}")
+    return study_of(uri, "ends"), printed
+
+
+def test_every_trial_has_one_run_that_ended_as_the_trial_did(ended: tuple[Study, str]) -> None:
+    assert ended[0].statuses() == {
+        "trial_0001": "FINISHED",
+        "trial_0002": "FINISHED",
+        "trial_0003": "KILLED",
+        "trial_0004": "FAILED",
+        "trial_0005": "FAILED",
+        "trial_0006": "FAILED",
+        "trial_0007": "FAILED",
+        "trial_0008": "FINISHED",
+    }
+
+
+def test_the_result_counts_them(ended: tuple[Study, str]) -> None:
+    assert "RESULT 8 3 1 4 7 3.0 0" in ended[1]
+
+
+def test_the_run_of_the_study_says_the_same(ended: tuple[Study, str]) -> None:
+    data = ended[0].parent.data
+    own = {key: value for key, value in data.metrics.items() if not key.startswith("system/")}
+    assert own == {
+        "best_val_loss": 3.0,
+        "best_trial_number": 7.0,
+        "total_trials": 8.0,
+        "completed_trials": 3.0,
+        "pruned_trials": 1.0,
+        "failed_trials": 4.0,
+    }
+    assert ended[0].parent.info.status == "FINISHED"
+
+
+def test_the_best_value_is_a_curve_over_the_trials(ended: tuple[Study, str]) -> None:
+    assert ended[0].points("best_val_loss") == [(0, 10.0), (1, 9.0), (7, 3.0)]
+
+
+def test_the_best_parameters_are_those_of_the_best_trial(ended: tuple[Study, str]) -> None:
+    study, _ = ended
+    best = study.trials["trial_0008"].data.params["hpo/x"]
+    assert study.parent.data.params == {"best_hpo/x": best}
+
+
+def test_a_trial_has_what_it_searched_and_what_it_found_and_what_it_logged(ended: tuple[Study, str]) -> None:
+    for name, number in COMPLETED.items():
+        data = ended[0].trials[name].data
+        assert data.params.keys() == {"hpo/x", "trial_number", "study_name", "seen_by"}
+        assert data.params["trial_number"] == data.params["seen_by"] == str(number)
+        assert data.params["study_name"] == "ends"
+        own = {key: value for key, value in data.metrics.items() if not key.startswith("system/")}
+        assert own.pop("trial/duration_seconds") > 0
+        assert own == {
+            "trial/val_loss": 10.0 - number,
+            "trial/number": float(number),
+            "trial/intermediate_value": 2.0,  # the third was NaN
+            "train/loss_step": float(data.params["hpo/x"]),
+        }
+
+
+def test_what_was_reported_is_a_curve(ended: tuple[Study, str]) -> None:
+    study, _ = ended
+    for name in ("trial_0001", "trial_0003", "trial_0004"):
+        run_id = study.trials[name].info.run_id
+        history = Store(study.uri).client.get_metric_history(run_id, "trial/intermediate_value")
+        assert sorted((one.step, one.value) for one in history) == [(0, 3.0), (1, 2.0)]
+
+
+def test_every_run_has_system_metrics_of_its_own(ended: tuple[Study, str]) -> None:
+    study, _ = ended
+    for run in (study.parent, *study.trials.values()):
+        assert lasting(run.data.metrics)
+
+
+def test_a_trial_that_raised_has_the_traceback(ended: tuple[Study, str], tmp_path: Path) -> None:
+    study, _ = ended
+    text = study.artifact(study.trials["trial_0004"].info.run_id, "error.txt", tmp_path)
+    assert text.startswith("Traceback (most recent call last):")
+    assert text.rstrip().endswith("ValueError: the third one")
+
+
+def test_a_trial_that_returned_no_value_says_what_it_returned(
+    ended: tuple[Study, str], tmp_path: Path
+) -> None:
+    study, _ = ended
+    for name, returned in (("trial_0005", "nan"), ("trial_0006", "None"), ("trial_0007", "(1.0, 2.0)")):
+        text = study.artifact(study.trials[name].info.run_id, "error.txt", tmp_path)
+        assert text.startswith(f"The objective function returned {returned},")
+
+
+def test_only_trials_that_failed_have_an_error(ended: tuple[Study, str]) -> None:
+    study, _ = ended
+    failed = {name for name, run in study.trials.items() if "error.txt" in study.artifacts(run.info.run_id)}
+    assert failed == {"trial_0004", "trial_0005", "trial_0006", "trial_0007"}
+
+
+def test_a_pruned_trial_says_why(ended: tuple[Study, str]) -> None:
+    tags = ended[0].trials["trial_0003"].data.tags
+    assert tags["hpo.ended_because"] == "pruned: no hope"
+    assert tags["optuna.trial_state"] == "PRUNED"
+
+
+def test_a_run_that_the_objective_nests_lies_below_its_trial(ended: tuple[Study, str]) -> None:
+    study, _ = ended
+    for name, number in COMPLETED.items():
+        trial = study.trials[name]
+        (inner,) = Store(study.uri).client.search_runs(
+            [trial.info.experiment_id], f"tags.`mlflow.parentRunId` = '{trial.info.run_id}'"
+        )
+        assert inner.data.metrics["inner"] == number
+
+
+def test_the_history_is_a_table_with_a_row_per_trial(ended: tuple[Study, str], tmp_path: Path) -> None:
+    study, _ = ended
+    text = study.artifact(study.parent.info.run_id, "hpo_trials_history.csv", tmp_path)
+    rows = list(csv.DictReader(io.StringIO(text)))
+    states = ["COMPLETE", "COMPLETE", "PRUNED", "FAIL", "FAIL", "FAIL", "FAIL", "COMPLETE"]
+    assert [row["state"] for row in rows] == states
+    assert [row["run_id"] for row in rows] == [run.info.run_id for run in study.trials.values()]
+    assert rows[7]["val_loss"] == "3.0"
+    assert rows[3]["error"] == "ValueError: the third one"
+    assert rows[0]["hpo/x"] == study.trials["trial_0001"].data.params["hpo/x"]
+
+
+def test_the_history_is_drawn(ended: tuple[Study, str], tmp_path: Path) -> None:
+    pytest.importorskip("plotly", reason="the page is drawn with plotly")
+    study, _ = ended
+    page = study.artifact(study.parent.info.run_id, "hpo_optimization_history.html", tmp_path)
+    assert "val_loss" in page
+    assert "Optimization history of ends" in page
