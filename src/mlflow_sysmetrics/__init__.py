@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from mlflow_sysmetrics.tracking.server import LocalServer, ServerStartError
     from mlflow_sysmetrics.tracking.status_files import read_status
     from mlflow_sysmetrics.tracking.tracked_run import tracked_run
+    from mlflow_sysmetrics.training.hpo import HPOResult, OptunaRunner
     from mlflow_sysmetrics.training.recorder import MetricRecorder
     from mlflow_sysmetrics.training.registry import PromotionError, promote, register_model
     from mlflow_sysmetrics.training.system_metrics import SystemMetricsLogger
@@ -49,9 +50,11 @@ _HOME = {
     "DeliveryError": "errors",
     "ExperimentError": "errors",
     "HPOError": "errors",
+    "HPOResult": "training.hpo",
     "LocalServer": "tracking.server",
     "MetricRecorder": "training.recorder",
     "NoActiveRunError": "errors",
+    "OptunaRunner": "training.hpo",
     "PreflightError": "errors",
     "PreflightResult": "tracking.preflight",
     "PromotionError": "training.registry.failures",
@@ -88,9 +91,11 @@ __all__ = [
     "DeliveryError",
     "ExperimentError",
     "HPOError",
+    "HPOResult",
     "LocalServer",
     "MetricRecorder",
     "NoActiveRunError",
+    "OptunaRunner",
     "PreflightError",
     "PreflightResult",
     "PromotionError",
