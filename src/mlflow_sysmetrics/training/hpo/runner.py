@@ -83,7 +83,8 @@ class OptunaRunner:
         """The run of the study; None before the first `optimize`."""
         from mlflow_sysmetrics.training.hpo import marks  # noqa: PLC0415 - with the rest of what is behind this
 
-        return self.study.user_attrs.get(marks.PARENT)
+        run_id = self.study.user_attrs.get(marks.PARENT)
+        return None if run_id is None else str(run_id)
 
     def optimize(  # noqa: PLR0913, PLR0917 - the first six are positional in programs that exist
         self,

@@ -63,7 +63,7 @@ class StudyRun:
 
     def trials(self) -> list[FrozenTrial]:
         """Returns all trials of the study, in the order of their numbers."""
-        return self.study.get_trials(deepcopy=False)
+        return list(self.study.get_trials(deepcopy=False))
 
     def tell_progress(self) -> None:
         """Writes how far the study has come, unless another thread is just doing so: no trial waits for that.
