@@ -111,6 +111,10 @@ class Postgres:
     def __init__(self, server: Any) -> None:
         self._server = server
         self._numbers = itertools.count()
+        # MLflow keeps connections to each database that a test has looked at, as long as the session lasts.
+        self._run("ALTER SYSTEM SET max_connections = 1000")
+        with self.stopped():
+            pass
         self._run(f"CREATE DATABASE {_TEMPLATE}")
         make_tables(self._uri(_TEMPLATE))
 
