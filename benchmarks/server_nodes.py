@@ -63,18 +63,27 @@ class Line:
         Raises:
             OSError: the server did not take it.
         """
+        kept = self._connection is not None
+        try:
+            status, text = self._ask(method, path, body)
+        except OSError:
+            if not kept:
+                raise
+            # The server closes what was idle for some seconds; MLflow's client notices, and connects anew.
+            status, text = self._ask(method, path, body)
+        if status != _OK:
+            raise OSError(f"{status}: {text[:200]!r}")
+
+    def _ask(self, method: str, path: str, body: str | None) -> tuple[int, bytes]:
         if self._connection is None:
             self._connection = HTTPConnection("127.0.0.1", self._port, timeout=_TIMEOUT_SECONDS)
         try:
             self._connection.request(method, path, body, {"Content-Type": "application/json"})
             answer = self._connection.getresponse()
-            text = answer.read()
+            return answer.status, answer.read()
         except (OSError, HTTPException) as error:
-            self._connection.close()
             self._connection = None
             raise OSError(f"{type(error).__name__}: {error}") from error
-        if answer.status != _OK:
-            raise OSError(f"{answer.status}: {text[:200]!r}")
 
 
 class Nodes(Protocol):
