@@ -12,7 +12,7 @@ from types import TracebackType
 from mlflow_sysmetrics.daemon import Point, PointWriter, open_writer
 from mlflow_sysmetrics.metric_names import ALLOWED, is_metric_name
 from mlflow_sysmetrics.training.runs import chosen_run_id
-from mlflow_sysmetrics.training.values import Pending, as_number, fetch
+from mlflow_sysmetrics.training.values import Pending, as_number, as_place, fetch
 
 STEP = "train"
 EPOCH = "epoch"
@@ -91,7 +91,7 @@ class MetricRecorder:
             TypeError: a value is no number.
             ValueError: a step is negative, a name is none that MLflow takes, a value has many elements.
         """
-        _check_place("step", step)
+        step = as_place("step", step)
         if not self.wants(step):
             self._last_step = max(self._last_step, step)
             return
@@ -111,7 +111,7 @@ class MetricRecorder:
             TypeError: a value is no number.
             ValueError: an epoch is negative, a name is none that MLflow takes, a value has many elements.
         """
-        _check_place("epoch", epoch)
+        epoch = as_place("epoch", epoch)
         self._take(EPOCH, {**(metrics or {}), **named}, epoch)
         self.flush()
 
@@ -218,9 +218,3 @@ class _Buffer:
         self._writer.write(
             [Point(one[0], number, *one[2:]) for one, number in zip(pending, numbers, strict=True)]
         )
-
-
-def _check_place(axis: str, place: int) -> None:
-    # numpy's whole numbers come from loops over arrays.
-    if isinstance(place, bool) or not hasattr(place, "__index__") or place < 0:
-        raise ValueError(f"{axis}={place!r} is no whole number from 0 on")

@@ -10,6 +10,7 @@ from types import TracebackType
 from mlflow_sysmetrics.daemon import Point, PointWriter, Watch, open_writer, watch
 from mlflow_sysmetrics.metric_names import ALLOWED, is_metric_name
 from mlflow_sysmetrics.training.runs import active_run_id
+from mlflow_sysmetrics.training.values import as_place
 
 _PER_GB = 1e-3  # of the megabytes that the sampler reads: 1 GB is 1e9 bytes
 # Our name, the sampler's, and what its value is multiplied by.
@@ -106,17 +107,15 @@ class SystemMetricsLogger:
             Values by name, without prefix; also where there is no run to log to.
 
         Raises:
-            ValueError: `step` is negative, or `prefix` cannot begin the name of a metric.
+            ValueError: `step` is no whole number from 0 on, or `prefix` cannot begin the name of a metric.
         """
-        if step is not None and step < 0:
-            raise ValueError(f"step={step!r} is no whole number from 0 on")
+        place = None if step is None else as_place("step", step)
         if not is_metric_name(prefix, 200):
             raise ValueError(f"prefix={prefix!r} cannot begin the name of a metric; use up to 200 {ALLOWED}")
         values = self.read()
         run_id = self._run_id or active_run_id()
         if run_id is not None and values:
             now = time.time_ns() // 1_000_000
-            place = None if step is None else int(step)
             points = [Point(f"{prefix}/{name}", value, now, place) for name, value in values.items()]
             self._writers.of(run_id).write(points)
         return values

@@ -104,6 +104,21 @@ def test_a_loss_that_is_no_number_reaches_a_server(program: Program, server: Cou
     assert [point["value"] for point in server.points(run_id)["train/learning_rate"]] == ["Infinity"]
 
 
+def test_steps_of_a_loop_over_an_array_reach_a_server(program: Program, server: CountingServer) -> None:
+    code = """
+        import numpy
+        from mlflow_sysmetrics import MetricRecorder
+        with mlflow.start_run() as run, MetricRecorder() as recorder:
+            for step in numpy.arange(1, 4):
+                recorder.step(step, loss=1)
+            recorder.epoch(numpy.int32(1), train_loss=1)
+        print(run.info.run_id)
+    """
+    (run_id,) = program(server.url, code).words
+    assert [point["step"] for point in server.points(run_id)["train/loss_step"]] == [1, 2, 3]
+    assert [point["step"] for point in server.points(run_id)["epoch/train_loss"]] == [1]
+
+
 def test_without_a_run_it_says_what_to_do(program: Program, store: Store) -> None:
     code = """
         import mlflow_sysmetrics
