@@ -11,7 +11,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple, SupportsFloat, SupportsIndex, cast
 
-
 _LAST_PLACE = 2**63 - 1  # MLflow's steps are whole numbers of 64 bits; a database refuses what is larger
 
 
