@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 import weakref
@@ -69,8 +70,10 @@ class MetricRecorder:
         self._keys: dict[tuple[str, str], str] = {}
         self._last_step = 0
         self._first = True
-        # One that is forgotten, or still open at the end of the interpreter, hands over what it holds.
-        weakref.finalize(self, self._buffer.flush)
+        # One that is forgotten hands over what it holds, and so does one that is still open when its run or
+        # the interpreter ends. Finalizers may run too late for that: torch has its own, and all run together.
+        self._writer.gather = self._buffer.flush
+        weakref.finalize(self, self._buffer.flush).atexit = False
 
     def wants(self, step: int) -> bool:
         """Tells whether a step is recorded, for who would compute something for it."""
@@ -184,9 +187,12 @@ class _Buffer:
         self._lock = threading.RLock()  # a signal handler may come back in
         self._pending: list[tuple[str, Pending, int, int]] = []
         self._flush_at = 0.0
+        self._pid = os.getpid()
 
     def put(self, values: list[tuple[str, float | Pending, int, int]]) -> None:
         """Takes values with their key, time and place."""
+        if os.getpid() != self._pid:
+            return
         known = [Point(key, one, at, place) for key, one, at, place in values if isinstance(one, float)]
         if known:
             self._writer.write(known)
@@ -201,7 +207,9 @@ class _Buffer:
                 self.flush()
 
     def flush(self) -> None:
-        """Fetches what is pending."""
+        """Fetches what is pending; in a forked child it is the parent's, and out of reach."""
+        if os.getpid() != self._pid:
+            return
         with self._lock:
             pending, self._pending = self._pending, []
         if not pending:

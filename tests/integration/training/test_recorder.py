@@ -210,3 +210,61 @@ def test_a_forked_child_does_not_deliver_what_is_its_parents(program: Program, s
     """
     (run_id,) = program(store.uri, code).words
     assert axes(store, run_id) == {"train/loss_step": [1, 3]}
+
+
+@pytest.mark.parametrize(
+    ("start", "ending"),
+    [
+        ("mlflow.start_run()", "mlflow.end_run()"),
+        ("mlflow.start_run()", "mlflow_sysmetrics.flush()"),
+        ("client.create_run('0')", "there = lambda: 3  # the exit does it"),
+    ],
+    ids=["end_run", "flush", "exit"],
+)
+def test_what_lies_on_a_device_is_there_when_the_run_or_the_program_ends(
+    program: Program, store: Store, start: str, ending: str
+) -> None:
+    """The value pretends to lie on an accelerator."""
+    pytest.importorskip("torch", reason="torch is not installed")
+    code = f"""
+        import torch
+        import mlflow_sysmetrics
+        from mlflow_sysmetrics import MetricRecorder
+        from mlflow_sysmetrics.training import recorder as module, values
+        module.as_number = lambda name, value: values.Pending(value)
+        client = mlflow.MlflowClient()
+        run = {start}
+        there = lambda: len(client.get_metric_history(run.info.run_id, "train/loss_step"))
+        recorder = MetricRecorder(run.info.run_id, buffer_seconds=3600)
+        for step in (1, 2, 3):
+            recorder.step(step, loss=torch.tensor(0.5))
+        {ending}
+        print(run.info.run_id, there())
+    """
+    run_id, count = program(store.uri, code).words
+    assert count == "3"
+    assert axes(store, run_id) == {"train/loss_step": [1, 2, 3]}
+
+
+def test_a_forked_child_says_nothing_of_what_lies_on_its_parents_device(
+    program: Program, store: Store
+) -> None:
+    if sys.platform == "win32":
+        pytest.skip("Windows does not fork")
+    code = """
+        from mlflow_sysmetrics import MetricRecorder
+        from mlflow_sysmetrics.training import recorder as module, values
+        module.as_number = lambda name, value: values.Pending(value)
+        module.fetch = lambda pending: sys.exit("fetched") if os.getpid() != parent else [0.5 for _ in pending]
+        parent = os.getpid()
+        with mlflow.start_run() as run, MetricRecorder(buffer_seconds=3600) as recorder:
+            recorder.step(1, loss=1)
+            if (child := os.fork()) == 0:
+                recorder.step(2, loss=2)
+                recorder.epoch(1, loss=2)
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+        print(run.info.run_id)
+    """
+    (run_id,) = program(store.uri, code).words
+    assert axes(store, run_id) == {"train/loss_step": [1]}
