@@ -61,7 +61,7 @@ class MetricRecorder:
     ) -> None:
         if isinstance(logging_steps, bool) or not isinstance(logging_steps, int) or logging_steps < 1:
             raise ValueError(f"logging_steps={logging_steps!r} is no whole number from 1 on")
-        if not buffer_seconds >= 0:
+        if not isinstance(buffer_seconds, (int, float)) or not buffer_seconds >= 0:
             raise ValueError(f"buffer_seconds={buffer_seconds!r} is no number of seconds from 0 on")
         self.run_id = chosen_run_id(run_id, by="MetricRecorder")
         self.logging_steps = logging_steps

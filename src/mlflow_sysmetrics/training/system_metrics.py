@@ -44,7 +44,8 @@ class SystemMetricsLogger:
     """Logs what the machine does at the steps of a training.
 
     It reads nothing itself: it shows what the sampling thread of this process has read last, a second ago at
-    most. So a call takes some microseconds and never waits. What this machine cannot tell is absent.
+    most, or the sampling interval where that is longer. So a call takes some microseconds and never waits.
+    What this machine cannot tell is absent.
 
     Units: gigabytes are 1e9 bytes, megabytes 1e6; percentages 0 to 100, in a container of what it may use.
 
@@ -110,7 +111,7 @@ class SystemMetricsLogger:
             ValueError: `step` is no whole number from 0 on, or `prefix` cannot begin the name of a metric.
         """
         place = None if step is None else as_place("step", step)
-        if not is_metric_name(prefix, 200):
+        if not isinstance(prefix, str) or not is_metric_name(prefix, 200):
             raise ValueError(f"prefix={prefix!r} cannot begin the name of a metric; use up to 200 {ALLOWED}")
         values = self.read()
         run_id = self._run_id or active_run_id()
@@ -150,14 +151,19 @@ class _Writers:
 
     def __init__(self, tracking_uri: str | None) -> None:
         self._tracking_uri = tracking_uri
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may come back in
         self._writers: OrderedDict[str, PointWriter] = OrderedDict()
 
     def of(self, run_id: str) -> PointWriter:
         """Returns the writer of a run."""
         with self._lock:
-            writer = self._writers.pop(run_id, None) or open_writer(run_id, tracking_uri=self._tracking_uri)
-            self._writers[run_id] = writer
+            writer = self._writers.get(run_id)
+            if writer is None:
+                opened = open_writer(run_id, tracking_uri=self._tracking_uri)
+                writer = self._writers.setdefault(run_id, opened)
+                if writer is not opened:  # a signal handler has been faster
+                    opened.close(timeout=0)
+            self._writers.move_to_end(run_id)
             old = self._writers.popitem(last=False)[1] if len(self._writers) > _MOST_RUNS else None
         if old is not None:
             old.close(timeout=0)

@@ -140,6 +140,8 @@ def test_without_a_run_it_says_what_to_do(program: Program, store: Store) -> Non
         ("recorder.epoch(1, {'a' * 251: 1})", "ValueError: 'aaa"),
         ("MetricRecorder(logging_steps=0)", "ValueError: logging_steps=0"),
         ("MetricRecorder(buffer_seconds=-1)", "ValueError: buffer_seconds=-1"),
+        ("MetricRecorder(buffer_seconds='5')", "ValueError: buffer_seconds='5'"),
+        ("MetricRecorder(run)", "TypeError: run_id="),
     ],
 )
 def test_what_cannot_be_recorded_is_named_and_nothing_is(
