@@ -56,6 +56,18 @@ def as_number(name: str, value: object) -> float | Pending:
         raise TypeError(f"{name}={value!r} is not a number: {error}") from error
 
 
+def number(name: str, value: object) -> float:
+    """Returns a value as a number now, also one that lies on an accelerator.
+
+    Raises:
+        TypeError: as `as_number`.
+        ValueError: as `as_number`.
+        RuntimeError: as `fetch`.
+    """
+    found = as_number(name, value)
+    return fetch([found])[0] if isinstance(found, Pending) else found
+
+
 def as_place(axis: str, value: object) -> int:
     """Returns a place on an axis as Python's own whole number.
 
