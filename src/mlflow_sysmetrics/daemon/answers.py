@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime, timezone
 
+from mlflow_sysmetrics.daemon.resending import AlreadyThere, complains_of_a_copy
 from mlflow_sysmetrics.errors import (
     BatchTooLarge,
     DeliveryError,
@@ -49,6 +50,9 @@ def fault(
         retry_after: the header of that name.
     """
     bad_request = status == _BAD_REQUEST_STATUS or code in _BAD_REQUEST
+    # First: it quotes the names of metrics, which may be any words.
+    if bad_request and complains_of_a_copy(text):
+        return AlreadyThere(reason)
     if status == _TOO_LARGE_STATUS or (bad_request and _ABOUT_SIZE.search(text)):
         return BatchTooLarge(reason)
     if code in _FINAL:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
@@ -75,7 +75,8 @@ class Daemon:
         self.sampler = Sampler(self._probes, self._clock)
         self._lock = threading.RLock()  # a signal handler may come back in
         self._feeds: dict[tuple[str, str], Feed] = {}
-        self._lanes: dict[tuple[str, str], dict[Lane, None]] = {}  # of what programs write of their own
+        # Of what programs write of their own; with what hands over what a program holds back so far.
+        self._lanes: dict[tuple[str, str], dict[Lane, Callable[[], None] | None]] = {}
         self._senders: dict[str, Sender] = {}
         self._attached_to: dict[str, None] = {}  # tracking URIs that this program has chosen, in their order
         self._running = self._ended = False
@@ -160,6 +161,7 @@ class Daemon:
         patient = timeout is not None
         ends = self._clock.monotonic() + _bounded(feed.settings.flush_timeout if timeout is None else timeout)
         # What the program has written of its own is to be there, too, when the run is over.
+        self._gather([feed.key])
         lanes = self._lanes_of(feed.key)
         waited_for = [feed.ended, *([self.sampler.postbox.hasten()] if lanes else [])]
         try:
@@ -169,7 +171,13 @@ class Daemon:
         return self._settle(ends, [feed.lane, *lanes], patient=patient) and complete
 
     def open_lane(
-        self, run_id: str, tracking_uri: str, settings: Settings, *, started_at: int | None = None
+        self,
+        run_id: str,
+        tracking_uri: str,
+        settings: Settings,
+        *,
+        gather: Callable[[], None] | None = None,
+        started_at: int | None = None,
     ) -> Lane:
         """Returns a way for points of the program's own into a run; what is put into it is not sampled.
 
@@ -177,6 +185,7 @@ class Daemon:
             run_id: the run.
             tracking_uri: its tracking server.
             settings: those in force now.
+            gather: puts into it what was held back so far; called before its delivery is waited for.
             started_at: as in `attach`; only points without a step need it.
 
         Raises:
@@ -187,7 +196,7 @@ class Daemon:
             self._flush_timeout = settings.flush_timeout
             self._start()
             lane = self._lane(key, settings, started_at)
-            self._lanes.setdefault(key, {})[lane] = None
+            self._lanes.setdefault(key, {})[lane] = gather
         return lane
 
     def close_lane(self, lane: Lane, timeout: float | None, settings: Settings) -> bool:
@@ -237,12 +246,14 @@ class Daemon:
             return True
         patient = timeout is not None
         ends = self._clock.monotonic() + _bounded(self._flush_timeout if timeout is None else timeout)
+        self._gather()
         # Of runs that have just ended, too: the sampler takes their last sample in the same tick.
         complete = self._await_sampler(self.sampler.cut(), ends, patient=patient)
         return self._settle(ends, patient=patient) and complete
 
     def end(self) -> None:
         """Ends all feeds and waits for delivery, at most the flush timeout; for the end of the process."""
+        self._gather()
         with self._lock:
             if self._ended or not self._running:
                 return
@@ -341,6 +352,18 @@ class Daemon:
         else:
             self._sampler_patience.waited_in_vain(began, self._clock.monotonic())
         return happened
+
+    def _gather(self, keys: Iterable[tuple[str, str]] | None = None) -> None:
+        """Has programs hand over what they hold back; by default for all runs."""
+        with self._lock:
+            gathers = [
+                gather
+                for key in (tuple(self._lanes) if keys is None else keys)
+                for gather in self._lanes.get(key, {}).values()
+                if gather is not None
+            ]
+        for gather in gathers:  # without the lock: a device may take its time
+            gather()
 
     def _lanes_of(self, key: tuple[str, str]) -> list[Lane]:
         with self._lock:

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import TracebackType
 
@@ -81,13 +81,15 @@ class PointWriter:
     """
 
     def __init__(self, daemon: Daemon, run_id: str, tracking_uri: str, settings: Settings) -> None:
+        #: Writes what is held back so far; called before anybody waits for the delivery of the run's points.
+        self.gather: Callable[[], None] | None = None
         self.run_id = run_id
         self.tracking_uri = tracking_uri
         self._daemon = daemon
         self._settings = settings
         self._pid = os.getpid()
         self._lock = threading.RLock()  # a signal handler may come back in
-        self._lane: Lane | None = daemon.open_lane(run_id, tracking_uri, settings)
+        self._lane: Lane | None = self._open_lane()
 
     def write(self, points: Sequence[Point]) -> None:
         """Takes points. It takes microseconds and waits for nothing; a forked child's are its parent's.
@@ -98,7 +100,7 @@ class PointWriter:
             return
         with self._lock:
             if self._lane is None:
-                self._lane = self._daemon.open_lane(self.run_id, self.tracking_uri, self._settings)
+                self._lane = self._open_lane()
             self._daemon.sampler.postbox.put(self._lane, points)
 
     def close(self, timeout: float | None = None) -> bool:
@@ -115,6 +117,13 @@ class PointWriter:
         with self._lock:
             lane, self._lane = self._lane, None
         return lane is None or self._daemon.close_lane(lane, timeout, self._settings)
+
+    def _open_lane(self) -> Lane:
+        return self._daemon.open_lane(self.run_id, self.tracking_uri, self._settings, gather=self._gather)
+
+    def _gather(self) -> None:
+        if self.gather is not None and os.getpid() == self._pid:
+            self.gather()
 
 
 def attach(

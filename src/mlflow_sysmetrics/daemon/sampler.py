@@ -40,13 +40,12 @@ class Sampler:
 
     Attributes:
         ticks: how often it has read.
-        readings: how often since it was idle for the last time.
         latest: monotonic time and samples of the last tick.
         postbox: points of the program's own, which it takes on their way.
     """
 
     def __init__(self, probes: Sequence[Probe], clock: Clock) -> None:
-        self.ticks = self.readings = 0
+        self.ticks = self._readings = 0
         self.latest: tuple[float, Sequence[Sample]] = (-math.inf, ())
         self._probes = probes
         self._clock = clock
@@ -100,6 +99,14 @@ class Sampler:
             self._watching.append(watch)
         self._wake.set()
 
+    @property
+    def readings(self) -> int:
+        """How often it has read since it was idle; none if what it will read next begins anew."""
+        return 0 if self._idle and self._has_paused(self._clock.monotonic()) else self._readings
+
+    def _has_paused(self, now: float) -> bool:
+        return now - self._ticked_at > _PAUSE_SECONDS
+
     def tick(self) -> None:
         """Does one pass over all collectors and all windows."""
         self.postbox.collect()
@@ -108,17 +115,17 @@ class Sampler:
         now = self._clock.monotonic()
         if self._idle:
             self._epoch = now  # the schedule begins anew with the first run after a pause
-            if now - self._ticked_at > _PAUSE_SECONDS:
-                self.readings = 0
+            if self._has_paused(now):
+                self._readings = 0
                 for probe in self._probes:
                     probe.renew()
         self._admit_watches(now)
         # Each at its own moment: a source that stalls must not bend the rates of those after it.
         samples = [sample for probe in self._probes for sample in probe.read(self._clock.monotonic())]
         timestamp = self._stamper.next()
-        self.latest = (now, samples)
+        self.latest = (now, self._visible(now, samples))
         self.ticks += 1
-        self.readings += 1
+        self._readings += 1
         for window in self._windows:
             window.add(samples, now - self._ticked_at)
         self._ticked_at = now
@@ -129,6 +136,14 @@ class Sampler:
         self._open_windows(now)
         for done in cuts:
             done.set()
+
+    def _visible(self, now: float, samples: Sequence[Sample]) -> Sequence[Sample]:
+        """Returns what there is to see: a tick that comes too soon for a rate takes away no rate."""
+        before_at, before = self.latest
+        if now - before_at >= _SECOND_READING_SECONDS:
+            return samples
+        fresh = {sample.key for sample in samples}
+        return [*samples, *(sample for sample in before if sample.key not in fresh)]
 
     def _take_requests(self) -> tuple[list[Feed], list[Feed], list[threading.Event]]:
         departing, self._departing = self._departing, []
@@ -239,7 +254,7 @@ class Sampler:
             return math.inf
         passed = math.floor((self._clock.monotonic() - self._epoch + _EARLY_SECONDS) / interval)
         due_at = self._epoch + (passed + 1) * interval
-        second = self.readings == 1 and self._watches
+        second = self._readings == 1 and self._watches
         return min(due_at, self._ticked_at + _SECOND_READING_SECONDS) if second else due_at
 
 

@@ -6,10 +6,12 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from mlflow_sysmetrics.daemon.answers import fault
 from mlflow_sysmetrics.daemon.points import Point
+from mlflow_sysmetrics.daemon.resending import send_what_is_missing
 from mlflow_sysmetrics.daemon.stores import check_store
 from mlflow_sysmetrics.daemon.trust import WITHHELD, anonymous_request
 from mlflow_sysmetrics.errors import DeliveryError, NotAllowed, ServerUnreachable
@@ -148,6 +150,11 @@ class RestSink:
         self, run_id: str, points: Sequence[Point], steps: Sequence[int], tags: Mapping[str, str]
     ) -> None:
         """Delivers points and tags of one run."""
+        send_what_is_missing(partial(self._send, run_id), points, steps, tags)
+
+    def _send(
+        self, run_id: str, points: Sequence[Point], steps: Sequence[int], tags: Mapping[str, str]
+    ) -> None:
         metrics = [
             {"key": point.key, "value": _json(point.value), "timestamp": point.timestamp, "step": step}
             for point, step in zip(points, steps, strict=True)
@@ -202,6 +209,11 @@ class ClientSink:
         self, run_id: str, points: Sequence[Point], steps: Sequence[int], tags: Mapping[str, str]
     ) -> None:
         """Delivers points and tags of one run."""
+        send_what_is_missing(partial(self._send, run_id), points, steps, tags)
+
+    def _send(
+        self, run_id: str, points: Sequence[Point], steps: Sequence[int], tags: Mapping[str, str]
+    ) -> None:
         from mlflow.entities import Metric, RunTag  # noqa: PLC0415 - importing us must not import MLflow
 
         metrics = [

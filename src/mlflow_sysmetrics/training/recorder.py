@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 import weakref
@@ -12,7 +13,7 @@ from types import TracebackType
 from mlflow_sysmetrics.daemon import Point, PointWriter, open_writer
 from mlflow_sysmetrics.metric_names import ALLOWED, is_metric_name
 from mlflow_sysmetrics.training.runs import chosen_run_id
-from mlflow_sysmetrics.training.values import Pending, as_number, fetch
+from mlflow_sysmetrics.training.values import Pending, as_number, as_place, fetch
 
 STEP = "train"
 EPOCH = "epoch"
@@ -60,7 +61,7 @@ class MetricRecorder:
     ) -> None:
         if isinstance(logging_steps, bool) or not isinstance(logging_steps, int) or logging_steps < 1:
             raise ValueError(f"logging_steps={logging_steps!r} is no whole number from 1 on")
-        if not buffer_seconds >= 0:
+        if not isinstance(buffer_seconds, (int, float)) or not buffer_seconds >= 0:
             raise ValueError(f"buffer_seconds={buffer_seconds!r} is no number of seconds from 0 on")
         self.run_id = chosen_run_id(run_id, by="MetricRecorder")
         self.logging_steps = logging_steps
@@ -69,8 +70,10 @@ class MetricRecorder:
         self._keys: dict[tuple[str, str], str] = {}
         self._last_step = 0
         self._first = True
-        # One that is forgotten, or still open at the end of the interpreter, hands over what it holds.
-        weakref.finalize(self, self._buffer.flush)
+        # One that is forgotten hands over what it holds, and so does one that is still open when its run or
+        # the interpreter ends. Finalizers may run too late for that: torch has its own, and all run together.
+        self._writer.gather = self._buffer.flush
+        weakref.finalize(self, self._buffer.flush).atexit = False
 
     def wants(self, step: int) -> bool:
         """Tells whether a step is recorded, for who would compute something for it."""
@@ -91,7 +94,7 @@ class MetricRecorder:
             TypeError: a value is no number.
             ValueError: a step is negative, a name is none that MLflow takes, a value has many elements.
         """
-        _check_place("step", step)
+        step = as_place("step", step)
         if not self.wants(step):
             self._last_step = max(self._last_step, step)
             return
@@ -111,7 +114,7 @@ class MetricRecorder:
             TypeError: a value is no number.
             ValueError: an epoch is negative, a name is none that MLflow takes, a value has many elements.
         """
-        _check_place("epoch", epoch)
+        epoch = as_place("epoch", epoch)
         self._take(EPOCH, {**(metrics or {}), **named}, epoch)
         self.flush()
 
@@ -184,9 +187,12 @@ class _Buffer:
         self._lock = threading.RLock()  # a signal handler may come back in
         self._pending: list[tuple[str, Pending, int, int]] = []
         self._flush_at = 0.0
+        self._pid = os.getpid()
 
     def put(self, values: list[tuple[str, float | Pending, int, int]]) -> None:
         """Takes values with their key, time and place."""
+        if os.getpid() != self._pid:
+            return
         known = [Point(key, one, at, place) for key, one, at, place in values if isinstance(one, float)]
         if known:
             self._writer.write(known)
@@ -201,7 +207,9 @@ class _Buffer:
                 self.flush()
 
     def flush(self) -> None:
-        """Fetches what is pending."""
+        """Fetches what is pending; in a forked child it is the parent's, and out of reach."""
+        if os.getpid() != self._pid:
+            return
         with self._lock:
             pending, self._pending = self._pending, []
         if not pending:
@@ -218,9 +226,3 @@ class _Buffer:
         self._writer.write(
             [Point(one[0], number, *one[2:]) for one, number in zip(pending, numbers, strict=True)]
         )
-
-
-def _check_place(axis: str, place: int) -> None:
-    # numpy's whole numbers come from loops over arrays.
-    if isinstance(place, bool) or not hasattr(place, "__index__") or place < 0:
-        raise ValueError(f"{axis}={place!r} is no whole number from 0 on")

@@ -22,7 +22,10 @@ def chosen_run_id(run_id: str | None, *, by: str) -> str:
 
     Raises:
         NoActiveRunError: none was named and none is active in this thread.
+        TypeError: what was named is no text.
     """
+    if run_id is not None and not isinstance(run_id, str):
+        raise TypeError(f"run_id={run_id!r} is no text; the id of a run is run.info.run_id")
     found = run_id or active_run_id()
     if found is None:
         raise NoActiveRunError(

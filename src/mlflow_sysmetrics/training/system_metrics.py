@@ -10,6 +10,7 @@ from types import TracebackType
 from mlflow_sysmetrics.daemon import Point, PointWriter, Watch, open_writer, watch
 from mlflow_sysmetrics.metric_names import ALLOWED, is_metric_name
 from mlflow_sysmetrics.training.runs import active_run_id
+from mlflow_sysmetrics.training.values import as_place
 
 _PER_GB = 1e-3  # of the megabytes that the sampler reads: 1 GB is 1e9 bytes
 # Our name, the sampler's, and what its value is multiplied by.
@@ -43,7 +44,8 @@ class SystemMetricsLogger:
     """Logs what the machine does at the steps of a training.
 
     It reads nothing itself: it shows what the sampling thread of this process has read last, a second ago at
-    most. So a call takes some microseconds and never waits. What this machine cannot tell is absent.
+    most, or the sampling interval where that is longer. So a call takes some microseconds and never waits.
+    What this machine cannot tell is absent.
 
     Units: gigabytes are 1e9 bytes, megabytes 1e6; percentages 0 to 100, in a container of what it may use.
 
@@ -106,17 +108,15 @@ class SystemMetricsLogger:
             Values by name, without prefix; also where there is no run to log to.
 
         Raises:
-            ValueError: `step` is negative, or `prefix` cannot begin the name of a metric.
+            ValueError: `step` is no whole number from 0 on, or `prefix` cannot begin the name of a metric.
         """
-        if step is not None and step < 0:
-            raise ValueError(f"step={step!r} is no whole number from 0 on")
-        if not is_metric_name(prefix, 200):
+        place = None if step is None else as_place("step", step)
+        if not isinstance(prefix, str) or not is_metric_name(prefix, 200):
             raise ValueError(f"prefix={prefix!r} cannot begin the name of a metric; use up to 200 {ALLOWED}")
         values = self.read()
         run_id = self._run_id or active_run_id()
         if run_id is not None and values:
             now = time.time_ns() // 1_000_000
-            place = None if step is None else int(step)
             points = [Point(f"{prefix}/{name}", value, now, place) for name, value in values.items()]
             self._writers.of(run_id).write(points)
         return values
@@ -151,14 +151,19 @@ class _Writers:
 
     def __init__(self, tracking_uri: str | None) -> None:
         self._tracking_uri = tracking_uri
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may come back in
         self._writers: OrderedDict[str, PointWriter] = OrderedDict()
 
     def of(self, run_id: str) -> PointWriter:
         """Returns the writer of a run."""
         with self._lock:
-            writer = self._writers.pop(run_id, None) or open_writer(run_id, tracking_uri=self._tracking_uri)
-            self._writers[run_id] = writer
+            writer = self._writers.get(run_id)
+            if writer is None:
+                opened = open_writer(run_id, tracking_uri=self._tracking_uri)
+                writer = self._writers.setdefault(run_id, opened)
+                if writer is not opened:  # a signal handler has been faster
+                    opened.close(timeout=0)
+            self._writers.move_to_end(run_id)
             old = self._writers.popitem(last=False)[1] if len(self._writers) > _MOST_RUNS else None
         if old is not None:
             old.close(timeout=0)

@@ -6,9 +6,12 @@ device has done all that was queued before. Such values are kept on the device a
 
 from __future__ import annotations
 
+import operator
 import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple, SupportsFloat, cast
+from typing import Any, NamedTuple, SupportsFloat, SupportsIndex, cast
+
+_LAST_PLACE = 2**63 - 1  # MLflow's steps are whole numbers of 64 bits; a database refuses what is larger
 
 
 class Pending(NamedTuple):
@@ -51,6 +54,39 @@ def as_number(name: str, value: object) -> float | Pending:
         return float(value.item() if hasattr(value, "item") else cast("SupportsFloat", value))
     except (TypeError, ValueError, RuntimeError) as error:  # of the library whose value it is
         raise TypeError(f"{name}={value!r} is not a number: {error}") from error
+
+
+def number(name: str, value: object) -> float:
+    """Returns a value as a number now, also one that lies on an accelerator.
+
+    Raises:
+        TypeError: as `as_number`.
+        ValueError: as `as_number`.
+        RuntimeError: as `fetch`.
+    """
+    found = as_number(name, value)
+    return fetch([found])[0] if isinstance(found, Pending) else found
+
+
+def as_place(axis: str, value: object) -> int:
+    """Returns a place on an axis as Python's own whole number.
+
+    Those of NumPy and torch come from loops over arrays; a request to a server cannot hold them.
+
+    Args:
+        axis: such as "step", for messages.
+        value: a whole number, of whatever library.
+
+    Raises:
+        ValueError: it is none, or out of range.
+    """
+    try:
+        place = -1 if isinstance(value, bool) else operator.index(cast("SupportsIndex", value))
+    except TypeError:  # of a fraction, of a text, and of what has many elements
+        place = -1
+    if not 0 <= place <= _LAST_PLACE:
+        raise ValueError(f"{axis}={value!r} is no whole number from 0 to {_LAST_PLACE}")
+    return place
 
 
 def fetch(pending: Sequence[Pending]) -> list[float]:

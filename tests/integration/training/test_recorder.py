@@ -104,6 +104,21 @@ def test_a_loss_that_is_no_number_reaches_a_server(program: Program, server: Cou
     assert [point["value"] for point in server.points(run_id)["train/learning_rate"]] == ["Infinity"]
 
 
+def test_steps_of_a_loop_over_an_array_reach_a_server(program: Program, server: CountingServer) -> None:
+    code = """
+        import numpy
+        from mlflow_sysmetrics import MetricRecorder
+        with mlflow.start_run() as run, MetricRecorder() as recorder:
+            for step in numpy.arange(1, 4):
+                recorder.step(step, loss=1)
+            recorder.epoch(numpy.int32(1), train_loss=1)
+        print(run.info.run_id)
+    """
+    (run_id,) = program(server.url, code).words
+    assert [point["step"] for point in server.points(run_id)["train/loss_step"]] == [1, 2, 3]
+    assert [point["step"] for point in server.points(run_id)["epoch/train_loss"]] == [1]
+
+
 def test_without_a_run_it_says_what_to_do(program: Program, store: Store) -> None:
     code = """
         import mlflow_sysmetrics
@@ -125,6 +140,8 @@ def test_without_a_run_it_says_what_to_do(program: Program, store: Store) -> Non
         ("recorder.epoch(1, {'a' * 251: 1})", "ValueError: 'aaa"),
         ("MetricRecorder(logging_steps=0)", "ValueError: logging_steps=0"),
         ("MetricRecorder(buffer_seconds=-1)", "ValueError: buffer_seconds=-1"),
+        ("MetricRecorder(buffer_seconds='5')", "ValueError: buffer_seconds='5'"),
+        ("MetricRecorder(run)", "TypeError: run_id="),
     ],
 )
 def test_what_cannot_be_recorded_is_named_and_nothing_is(
@@ -195,3 +212,61 @@ def test_a_forked_child_does_not_deliver_what_is_its_parents(program: Program, s
     """
     (run_id,) = program(store.uri, code).words
     assert axes(store, run_id) == {"train/loss_step": [1, 3]}
+
+
+@pytest.mark.parametrize(
+    ("start", "ending"),
+    [
+        ("mlflow.start_run()", "mlflow.end_run()"),
+        ("mlflow.start_run()", "mlflow_sysmetrics.flush()"),
+        ("client.create_run('0')", "there = lambda: 3  # the exit does it"),
+    ],
+    ids=["end_run", "flush", "exit"],
+)
+def test_what_lies_on_a_device_is_there_when_the_run_or_the_program_ends(
+    program: Program, store: Store, start: str, ending: str
+) -> None:
+    """The value pretends to lie on an accelerator."""
+    pytest.importorskip("torch", reason="torch is not installed")
+    code = f"""
+        import torch
+        import mlflow_sysmetrics
+        from mlflow_sysmetrics import MetricRecorder
+        from mlflow_sysmetrics.training import recorder as module, values
+        module.as_number = lambda name, value: values.Pending(value)
+        client = mlflow.MlflowClient()
+        run = {start}
+        there = lambda: len(client.get_metric_history(run.info.run_id, "train/loss_step"))
+        recorder = MetricRecorder(run.info.run_id, buffer_seconds=3600)
+        for step in (1, 2, 3):
+            recorder.step(step, loss=torch.tensor(0.5))
+        {ending}
+        print(run.info.run_id, there())
+    """
+    run_id, count = program(store.uri, code).words
+    assert count == "3"
+    assert axes(store, run_id) == {"train/loss_step": [1, 2, 3]}
+
+
+def test_a_forked_child_says_nothing_of_what_lies_on_its_parents_device(
+    program: Program, store: Store
+) -> None:
+    if sys.platform == "win32":
+        pytest.skip("Windows does not fork")
+    code = """
+        from mlflow_sysmetrics import MetricRecorder
+        from mlflow_sysmetrics.training import recorder as module, values
+        module.as_number = lambda name, value: values.Pending(value)
+        module.fetch = lambda pending: sys.exit("fetched") if os.getpid() != parent else [0.5 for _ in pending]
+        parent = os.getpid()
+        with mlflow.start_run() as run, MetricRecorder(buffer_seconds=3600) as recorder:
+            recorder.step(1, loss=1)
+            if (child := os.fork()) == 0:
+                recorder.step(2, loss=2)
+                recorder.epoch(1, loss=2)
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+        print(run.info.run_id)
+    """
+    (run_id,) = program(store.uri, code).words
+    assert axes(store, run_id) == {"train/loss_step": [1]}

@@ -78,7 +78,9 @@ def test_no_series_of_it_is_one_of_the_sampler(program: Program, store: Store) -
         ("SystemMetricsLogger(gpu_device=-1)", "gpu_device=-1"),
         ("SystemMetricsLogger(gpu_device='0')", "gpu_device='0'"),
         ("SystemMetricsLogger().log_metrics(step=-1)", "step=-1"),
+        ("SystemMetricsLogger().log_metrics(step=2.5)", "step=2.5"),
         ("SystemMetricsLogger().log_metrics(prefix='')", "prefix=''"),
+        ("SystemMetricsLogger().log_metrics(prefix=None)", "prefix=None"),
         ("SystemMetricsLogger().log_metrics(prefix='a:b')", "prefix='a:b'"),
     ],
 )

@@ -75,6 +75,61 @@ def test_one_that_has_ended_is_not_trained_again_and_goes_on_for_more_epochs(
     assert [step for step, _ in points(store, run_id, "epoch/val_loss")] == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_training_that_goes_on_records_the_steps_of_one_that_was_not_killed(
+    program: Program, store: Store
+) -> None:
+    code = JOB.replace("logging_steps=1", "logging_steps=7")
+    program(store.uri, code, check=False, DIE_AT="31")
+    run_id = program(store.uri, code).words[0]
+    assert [step for step, _ in points(store, run_id, "train/loss_step")] == [1, *range(7, 61, 7)]
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_training_that_was_killed_at_its_first_checkpoint_can_be_started_again(
+    program: Program, store: Store, moment: str
+) -> None:
+    deadly = f"""
+from mlflow_sysmetrics.training.trainer.checkpoints import Checkpoints
+whole = Checkpoints.try_out
+def try_out(self, state):
+    if {moment!r} == "after":
+        whole(self, state)
+    os.kill(os.getpid(), 9)
+Checkpoints.try_out = try_out
+with mlflow.start_run("""
+    killed = program(store.uri, JOB.replace("with mlflow.start_run(", deadly.lstrip(), 1), check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert program(store.uri, JOB).words[1:3] == ["60", "5"]
+
+
+def test_an_epoch_that_cannot_be_recorded_is_not_kept(program: Program, store: Store) -> None:
+    """Else the training could not go on: it would try to record that epoch again."""
+    code = JOB.replace("log_system_metrics=True,", "compute_metrics=lambda *_: {'f1 (macro)': 1.0},")
+    failed = program(store.uri, code, check=False)
+    assert "ValueError: 'val_f1 (macro)' cannot be the name of a metric" in failed.stderr
+    assert program(store.uri, JOB).words[1:3] == ["60", "5"]
+
+
+def test_stopping_at_nan_keeps_the_weights_of_the_epoch_before(program: Program, store: Store) -> None:
+    code = f"""{TRAINING}
+criterion = torch.nn.CrossEntropyLoss()
+calls = []
+def broken(logits, labels):
+    if network.training:
+        calls.append(1)
+    return criterion(logits, labels) * (float("nan") if len(calls) == 15 else 1)
+try:
+    with mlflow.start_run() as run:
+        trainer(criterion=broken, stop_on_nan=True, logging_steps=100, save_dir="kept").train()
+except FloatingPointError as error:
+    print(error)
+kept = torch.load("kept/latest_checkpoint.pt", weights_only=True)
+print(kept["epoch"], all(torch.isfinite(one).all() for one in kept["model_state_dict"].values()))
+"""
+    lines = program(store.uri, code).stdout.splitlines()
+    assert lines[-2:] == ["train_loss of epoch 2 is nan", "1 True"]
+
+
 def test_the_directory_of_another_run_is_an_error_before_training(program: Program, store: Store) -> None:
     (first, *_) = program(store.uri, JOB, DIE_AT="0").words
     code = JOB.replace('run_id=run_to_resume("kept"), ', "")

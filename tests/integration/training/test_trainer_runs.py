@@ -223,6 +223,7 @@ one = trainer(early_stopping_metric="val_mine", early_stopping_mode="max",
 @one.engine.on(Events.EPOCH_COMPLETED)
 def add(engine):
     engine.state.metrics["own"] = engine.state.epoch * 10
+    engine.state.metrics["tensor"] = torch.tensor(0.5)
     engine.state.metrics["text"] = "is none"
 with mlflow.start_run(log_system_metrics=False) as run:
     one.train()
@@ -230,6 +231,7 @@ print(run.info.run_id)
 """
     (run_id,) = program(store.uri, code).words
     assert values(store, run_id, "epoch/own") == [10, 20, 30]
+    assert values(store, run_id, "epoch/tensor") == [0.5, 0.5, 0.5]
     assert values(store, run_id, "epoch/val_mine") == [96, 96, 96]
     found = axes(store, run_id)
     assert found["final/best_val_mine"] == [36]

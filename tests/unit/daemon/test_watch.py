@@ -107,3 +107,26 @@ def test_a_watch_adds_no_points_to_a_run(bench: Bench) -> None:
     bench.pass_time(10)
     timestamps = {point.timestamp for point in feed.lane.outbox.first(1000).points}
     assert len(timestamps) == 2
+
+
+def test_after_a_pause_what_was_read_before_it_is_no_reading(bench: Bench) -> None:
+    before = bench.watch()
+    bench.pass_time(2.5)
+    before.close()
+    bench.pass_time(10)
+    assert bench.sampler.readings == 0
+    bench.watch()
+    assert bench.sampler.readings == 0
+    bench.pass_time(0.5)
+    assert bench.sampler.readings == 2
+
+
+def test_a_tick_that_comes_too_soon_for_rates_hides_none(bench: Bench) -> None:
+    watch = bench.watch()
+    bench.pass_time(1.05)
+    bench.collector.values = {LEVEL: 20}
+    bench.feed(interval=1)  # whose first tick is its own
+    bench.sampler.turn()
+    assert watch.read() == {LEVEL.name: 20, SHARE.name: 50}
+    bench.pass_time(1)
+    assert watch.read() == {LEVEL.name: 20}  # that there is no more of it is told all the same

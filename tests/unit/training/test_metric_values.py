@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from mlflow_sysmetrics.training.values import Pending, as_number, fetch
+from mlflow_sysmetrics.training.values import Pending, as_number, as_place, fetch
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,21 @@ def test_what_is_no_number_is_a_type_error_that_names_it(value: object) -> None:
 def test_many_numbers_and_too_large_ones_are_value_errors(value: object) -> None:
     with pytest.raises(ValueError, match="train/loss"):
         as_number("train/loss", value)
+
+
+@pytest.mark.parametrize("value", [5, np.int64(5), np.uint8(5), np.array(5)])
+def test_a_place_is_a_whole_number_that_a_request_can_hold(value: object) -> None:
+    place = as_place("step", value)
+    assert type(place) is int
+    assert place == 5
+
+
+@pytest.mark.parametrize(
+    "value", [-1, True, 5.0, "5", None, np.float64(5), np.array([1, 2]), 2**63, np.uint64(2**63)]
+)
+def test_what_is_no_place_is_named(value: object) -> None:
+    with pytest.raises(ValueError, match=r"step=.* is no whole number from 0 to"):
+        as_place("step", value)
 
 
 class Tensor:

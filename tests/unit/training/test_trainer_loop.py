@@ -271,3 +271,38 @@ def test_a_model_is_left_with_its_weights_where_nothing_is_to_be_learned() -> No
     trained(Trainer(model, batches(), batches(), torch.optim.SGD(model.parameters(), 0.0), CRITERION, "cpu"))
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_after_an_epoch_that_a_handler_has_terminated_the_next_has_all_batches() -> None:
+    model = network()
+    trainer = Trainer(model, batches(), None, new_optimizer(model), CRITERION, "cpu")
+    ends: list[int] = []
+    trainer.engine.add_event_handler(
+        engines.Events.ITERATION_COMPLETED(once=2), lambda engine: engine.terminate_epoch()
+    )
+    trainer.engine.add_event_handler(
+        engines.Events.EPOCH_COMPLETED, lambda engine: ends.append(engine.state.iteration)
+    )
+    trained(trainer)
+    assert ends == [2, 2 + BATCHES, 2 + 2 * BATCHES]
+
+
+def test_an_epoch_without_a_sample_is_an_error_that_says_so() -> None:
+    monitor = pytest.importorskip("mlflow_sysmetrics.training.trainer.monitor").Monitor(None, None, None, 0.0)
+    with pytest.raises(ValueError, match="no samples"):
+        monitor.update(1, {})
+
+
+def test_a_value_of_compute_metrics_that_is_no_number_is_named() -> None:
+    model = network()
+    trainer = Trainer(
+        model,
+        batches(),
+        batches(),
+        new_optimizer(model),
+        CRITERION,
+        "cpu",
+        compute_metrics=lambda *_: {"f1": torch.ones(3)},
+    )
+    with pytest.raises(ValueError, match="f1 of compute_metrics has 3 elements"):
+        trainer.validate()

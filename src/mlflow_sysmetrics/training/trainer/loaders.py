@@ -25,6 +25,7 @@ class Passes:
         self._running: Iterator[Any] | None = None
 
     def __iter__(self) -> Passes:
+        self._running = None  # Ignite asks for it again where an epoch was terminated: the next begins anew
         return self
 
     def __next__(self) -> Any:  # noqa: ANN401 - a batch is whatever the loader makes

@@ -42,7 +42,7 @@ class Monitor:
         """Looks at an epoch; returns whether it is the best so far. NaN and infinities never are.
 
         Raises:
-            ValueError: the metric has never been there; lists those that are.
+            ValueError: the metric has never been there, or there is none; lists those that are.
         """
         self._settle(metrics)
         value = metrics.get(self.name, math.nan)
@@ -67,7 +67,12 @@ class Monitor:
     def _settle(self, metrics: Mapping[str, float]) -> None:
         """Chooses the metric in the first epoch, and looks whether it is there."""
         if not self.name:
-            self.name = next(name for name in _BY_DEFAULT if name in metrics)
+            self.name = next((name for name in _BY_DEFAULT if name in metrics), "")
+            if not self.name:
+                raise ValueError(
+                    f"an epoch has none of {', '.join(_BY_DEFAULT)}: its batches have no samples; "
+                    f"it has {', '.join(sorted(metrics)) or 'nothing'}"
+                )
         elif self.best is None and self._waited == 0 and self.name not in metrics:
             raise ValueError(
                 f"early_stopping_metric={self.name!r} is none of what this training has: "

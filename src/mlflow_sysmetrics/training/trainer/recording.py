@@ -39,6 +39,7 @@ class Recording:
         self._before = extent
         self._recorded = Recorded(directory, extent)
         self._recorder = MetricRecorder(extent.run_id, logging_steps=logging_steps)
+        self._logging_steps = logging_steps
         self._interval = system_metrics_interval
         self._machine = None if system_metrics_interval is None else _machine(extent.run_id, device)
 
@@ -51,7 +52,8 @@ class Recording:
         """
         if step <= self._before.step:
             return False
-        wanted = self._recorder.wants(step)
+        # Not what the recorder wants: its first step is not that of a training that goes on.
+        wanted = step == 1 or step % self._logging_steps == 0
         looks = self._interval is not None and step % self._interval == 0
         if wanted or looks:
             self._recorded.note(step=step)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from mlflow_sysmetrics.daemon.sink import current_tracking_uri
+from mlflow_sysmetrics.metric_names import ALLOWED, is_metric_name
 from mlflow_sysmetrics.training.trainer import random_states
 from mlflow_sysmetrics.training.trainer.arguments import Arguments
 from mlflow_sysmetrics.training.trainer.batches import unwrapped
@@ -19,8 +22,9 @@ from mlflow_sysmetrics.training.trainer.monitor import Monitor
 from mlflow_sysmetrics.training.trainer.progress import Progress
 from mlflow_sysmetrics.training.trainer.pruning import Pruning
 from mlflow_sysmetrics.training.trainer.recording import Recording
-from mlflow_sysmetrics.training.trainer.resume import Extent, chosen_run, read_extent
+from mlflow_sysmetrics.training.trainer.resume import Extent, Recorded, chosen_run, read_extent
 from mlflow_sysmetrics.training.trainer.upload import upload
+from mlflow_sysmetrics.training.values import number
 
 _logger = logging.getLogger("mlflow_sysmetrics")
 
@@ -93,10 +97,16 @@ class Session:
             self._checkpoints.forget()
         found = self._checkpoints.load_latest()
         if found is None:
+            # First whose the directory is: a checkpoint of nobody knows which run could not be gone on with.
+            Recorded(self._asked.directory, Extent(run_id)).close()
             self._checkpoints.try_out(self._state(run_id, {}))
             return Extent(run_id), {}
         if found["run_id"] != run_id:
-            raise ValueError(f"the checkpoints in {self._checkpoints.directory} are of run {found['run_id']}")
+            raise ValueError(
+                f"the checkpoints in {self._checkpoints.directory} are of run {found['run_id']}, and this is "
+                f"run {run_id}. To go on with that one: mlflow.start_run(run_id={found['run_id']!r}). "
+                "To begin anew there: resume=False"
+            )
         self._model.load_state_dict(found["model_state_dict"])
         self._asked.optimizer.load_state_dict(found["optimizer_state_dict"])
         self._loop.learning_rate.load_state_dict(found["scheduler_state_dict"])
@@ -177,12 +187,14 @@ class Session:
     def _after_epoch(self, engine: Any) -> None:  # noqa: ANN401 - as above
         now = time.perf_counter()
         self._epoch, self._step, self._seconds = engine.state.epoch, engine.state.iteration, now - self._began
-        metrics = {
-            name: float(one) for name, one in engine.state.metrics.items() if isinstance(one, (int, float))
-        }
+        metrics = _numbers(engine.state.metrics)
         improved = self._monitor.update(self._epoch, metrics)
         self._loop.learning_rate.after_epoch(metrics, self._monitor.name)
         metrics["duration_seconds"] = now - self._epoch_began
+        if self._asked.stop_on_nan and not math.isfinite(metrics.get("train_loss", 0.0)):
+            # Before the checkpoint is written: the weights that it would keep are no numbers either.
+            self._recording.epoch(self._epoch, metrics)
+            raise FloatingPointError(f"train_loss of epoch {self._epoch} is {metrics['train_loss']}")
         run_id = self._recording.run_id
         if improved:
             self._checkpoints.save_best(self._best(run_id, metrics))
@@ -190,8 +202,6 @@ class Session:
         self._recording.epoch(self._epoch, metrics)
         shown = ("train_loss", "val_loss", self._monitor.name)
         self._progress.metrics({name: one for name, one in metrics.items() if name in shown})
-        if self._asked.stop_on_nan and not math.isfinite(metrics["train_loss"]):
-            raise FloatingPointError(f"train_loss of epoch {self._epoch} is {metrics['train_loss']}")
         self._pruning.look(self._epoch, metrics.get(self._monitor.name))
         if self._pruning.pruned or self._done:
             engine.terminate()
@@ -238,3 +248,20 @@ class Session:
         wanted = best.exists() and not self._pruning.pruned
         if not wanted or upload(best, self._tracking_uri, self._recording.run_id, self._asked.upload_timeout):
             self._checkpoints.remove_temporary()
+
+
+def _numbers(metrics: Mapping[str, object]) -> dict[str, float]:
+    """Returns what an epoch has measured; what is no number is a handler's own business.
+
+    Raises:
+        ValueError: a number has a name that MLflow does not take. It is told before the epoch is kept, since
+            a training could not go on from an epoch that cannot be recorded.
+    """
+    found: dict[str, float] = {}
+    for name, value in metrics.items():
+        with suppress(TypeError, ValueError):
+            found[name] = number(name, value)
+    for name in found:
+        if not is_metric_name(f"epoch/{name}"):
+            raise ValueError(f"{name!r} cannot be the name of a metric; use up to 240 {ALLOWED}")
+    return found

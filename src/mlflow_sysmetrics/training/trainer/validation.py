@@ -13,6 +13,7 @@ from mlflow_sysmetrics.training.trainer.classification import ClassCounts, guess
 from mlflow_sysmetrics.training.trainer.engines import new_engine
 from mlflow_sysmetrics.training.trainer.forward import Forward, Outcome
 from mlflow_sysmetrics.training.trainer.loaders import Passes
+from mlflow_sysmetrics.training.values import number
 
 _PREFIX = "val_"
 
@@ -87,7 +88,11 @@ class Validation:
         found = self._compute(logits, labels)
         if not isinstance(found, Mapping):
             raise TypeError(f"compute_metrics returned a {type(found).__name__}, and not values by name")
-        return {str(name): float(value) for name, value in found.items() if value is not None}
+        return {
+            str(name): number(f"{name} of compute_metrics", value)
+            for name, value in found.items()
+            if value is not None
+        }
 
 
 def _on_cpu(outcome: Outcome) -> tuple[torch.Tensor, torch.Tensor]:
