@@ -143,8 +143,10 @@ class LocalServer:
         with self._lock:
             running, self._launched = self._launched, None
             if running is not None:
-                running.process.stop()
-                self._remove_files()
+                try:
+                    running.process.stop()
+                finally:  # also after a second Ctrl-C
+                    self._remove_files()
 
     def __enter__(self) -> LocalServer:  # noqa: PYI034 - typing.Self is 3.11
         return self.start()
