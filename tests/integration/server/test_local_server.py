@@ -219,7 +219,10 @@ def test_artifacts_that_cannot_be_written_are_said_at_once(tmp_path: Path) -> No
 
 def test_a_directory_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for arguments in ({"directory": tmp_path / "file"}, {"backend_store_uri": f"sqlite:///{tmp_path}/file/a/b"}):
+    for arguments in (
+        {"directory": tmp_path / "file"},
+        {"backend_store_uri": f"sqlite:///{tmp_path}/file/a/b"},
+    ):
         with pytest.raises(ServerStartError, match=f"cannot be made: .*{tmp_path}/file"):
             LocalServer(**arguments).start()
 

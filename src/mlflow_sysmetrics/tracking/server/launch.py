@@ -97,7 +97,7 @@ def launched(plan: Plan, files: Path) -> Launched:
         ServerStartError: it does not come up; says why, what to do, and how its log ends.
         SettingsError: the plan names no database, or a password that is too short.
     """
-    # Relative to the directory that the server runs in, whose name may have what means something else in a URI.
+    # Relative to where the server runs: the directory's name may have what means something else in a URI.
     store = f"sqlite:///{_DATABASE}"
     if plan.backend_store_uri is not None:
         store = server_store(plan.backend_store_uri)
@@ -152,8 +152,8 @@ def _check_artifacts(destination: str) -> None:
             pass
     except OSError as error:
         raise ServerStartError(
-            f"Artifacts cannot be written to {directory}: {error.strerror}. Choose another artifacts_destination, "
-            "or have this user own it."
+            f"Artifacts cannot be written to {directory}: {error.strerror}. "
+            "Choose another artifacts_destination, or have this user own it."
         ) from error
 
 

@@ -4,8 +4,9 @@ A program of its own, which `SupervisedProcess` starts as ``python -I -S supervi
 imports nothing but the standard library, so that it takes milliseconds and a few megabytes. It is told to end
 by a byte on its standard input, or by the end of that, which the kernel closes too when the owner is killed;
 that alone would not do, as a forked child of the owner may hold the other end of the pipe for longer. So it
-also watches whose child it is: a process whose parent has died is given to another one. (Linux could send it a signal then,
-PR_SET_PDEATHSIG, but does so when the *thread* ends that started it; macOS has nothing of the kind.)
+also watches whose child it is: a process whose parent has died is given to another one. (Linux could send it
+a signal then, PR_SET_PDEATHSIG, but does so when the *thread* ends that started it; macOS has nothing of the
+kind.)
 
 The command leads a session of its own: a Ctrl-C at the owner's terminal is the owner's, and what is left of
 the command can be ended as a group, whoever of it has died.
