@@ -88,7 +88,7 @@ def test_a_file_means_the_same_in_the_directory_of_the_server(tmp_path: Path) ->
 
 
 def test_a_password_that_is_not_quoted_is_said_and_not_shown() -> None:
-    with pytest.raises(SettingsError, match="urllib.parse.quote") as raised:
+    with pytest.raises(SettingsError, match=r"urllib\.parse\.quote") as raised:
         server_store("postgresql://mlflow:p@ss:s3cr3t/part@db/runs")
     assert raised.value.__cause__ is None
     assert raised.value.__suppress_context__
