@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from mlflow_sysmetrics.cli.findings import Finding, Mark
 from mlflow_sysmetrics.cli.server_asked import AskedServer
+from mlflow_sysmetrics.cli.server_storage import existing
 from mlflow_sysmetrics.errors import SettingsError
 from mlflow_sysmetrics.tracking.faults import Fault
 from mlflow_sysmetrics.tracking.remedies import remedy
@@ -37,8 +39,8 @@ def findings(asked: AskedServer) -> Iterator[Finding]:
         return
     yield _driver(uri, store)
     path = _file_of(store)
-    if path is not None and not path.exists():
-        yield Finding("reachable", Mark.NOTE, f"{path} does not exist yet: the server makes it")
+    if path is not None and not os.path.exists(path):  # noqa: PTH110 - unlike Path's it never raises
+        yield _file_to_be_made(path)
         return
     try:
         state = database_state(store, _SECONDS)
@@ -64,6 +66,14 @@ def _driver(uri: str, store: str) -> Finding:
 
 def _file_of(store: str) -> Path | None:
     return Path(store.partition(":///")[2].partition("?")[0]) if store.startswith("sqlite") else None
+
+
+def _file_to_be_made(path: Path) -> Finding:
+    there = existing(path.parent)
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        text = f"{path} does not exist, and this user cannot make it in {there}"
+        return Finding("reachable", Mark.WRONG, text, "choose another, or have this user own the directory")
+    return Finding("reachable", Mark.NOTE, f"{path} does not exist yet: the server makes it")
 
 
 def _schema(state: DatabaseState) -> Finding:

@@ -124,8 +124,12 @@ class _ToldToEnd(BaseException):
 
 @contextmanager
 def _told_to_end() -> Iterator[None]:
-    """Has Ctrl-C and SIGTERM raise in the block, once: the end that they ask for is not to be cut short."""
-    asked = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    """Has Ctrl-C and SIGTERM raise in the block, once: the end that they ask for is not to be cut short.
+
+    A signal that is ignored stays so: that is what ``nohup`` does with the one that a closed terminal sends.
+    """
+    known = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    asked = [one for one in known if signal.getsignal(one) != signal.SIG_IGN]
 
     def end(_number: int, _frame: FrameType | None) -> None:
         for one in asked:

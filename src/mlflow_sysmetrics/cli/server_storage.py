@@ -54,7 +54,7 @@ def _is_there(module: str) -> bool:
 
 
 def _directory(directory: Path) -> Finding:
-    there = _existing(directory)
+    there = existing(directory)
     try:
         with tempfile.TemporaryFile(dir=there):  # has no name, so it is gone whatever happens
             pass
@@ -69,7 +69,7 @@ def _directory(directory: Path) -> Finding:
 
 
 def _room(name: str, directory: Path) -> Finding:
-    free = shutil.disk_usage(_existing(directory)).free
+    free = shutil.disk_usage(existing(directory)).free
     text = f"{free / _GIGABYTE:,.1f} GB free"
     more = {"free_bytes": free}
     if free < _TOO_LITTLE * _GIGABYTE:
@@ -79,10 +79,11 @@ def _room(name: str, directory: Path) -> Finding:
     return Finding(name, Mark.GOOD, text, None, more)
 
 
-def _existing(path: Path) -> Path:
+def existing(path: Path) -> Path:
     """Returns the path, or the nearest directory above it that exists."""
     absolute = path.absolute()
-    return next(one for one in (absolute, *absolute.parents) if one.exists())
+    # Unlike Path's, this `exists` never raises, also not for a name that is too long.
+    return next(one for one in (absolute, *absolute.parents) if os.path.exists(one))  # noqa: PTH110
 
 
 def _user() -> str:

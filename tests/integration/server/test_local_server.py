@@ -202,6 +202,31 @@ def test_the_log_of_a_server_that_does_not_come_up_is_shown(tmp_path: Path) -> N
     assert raised.value.log_tail in (tmp_path / "server.log").read_text()
 
 
+@pytest.mark.parametrize("name", ["what?", "50%20off", "a b#c", "grün"])
+def test_a_directory_may_be_called_anything(tmp_path: Path, name: str) -> None:
+    with LocalServer(directory=tmp_path / name) as running:
+        assert new_run(running.url)
+    assert [one.name for one in tmp_path.iterdir()] == [name]
+    assert {one.name for one in (tmp_path / name).iterdir()} == {"artifacts", "mlflow.db", "server.log"}
+
+
+def test_artifacts_that_cannot_be_written_are_said_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for where in (f"{tmp_path}/file/below", f"file://{tmp_path}/file/below", "/proc/below"):
+        with pytest.raises(ServerStartError, match="Artifacts cannot be written to /"):
+            LocalServer(artifacts_destination=where).start()
+
+
+def test_a_directory_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for arguments in (
+        {"directory": tmp_path / "file"},
+        {"backend_store_uri": f"sqlite:///{tmp_path}/file/a/b"},
+    ):
+        with pytest.raises(ServerStartError, match=f"cannot be made: .*{tmp_path}/file"):
+            LocalServer(**arguments).start()
+
+
 def test_one_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as other:

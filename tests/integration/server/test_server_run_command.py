@@ -60,6 +60,19 @@ def test_killed_it_leaves_no_server_behind(running: subprocess.Popen[str]) -> No
     eventually(lambda: not living(processes))
 
 
+def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
+    command = ["nohup", *COMMAND, "--port", "0", "--dir", str(tmp_path / "kept")]
+    with subprocess.Popen(command, env=ENVIRON, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            url = address(process)
+            process.send_signal(signal.SIGHUP)
+            assert new_run(url)
+            assert process.poll() is None
+        finally:
+            process.terminate()
+        assert process.wait(60) == 0
+
+
 def test_a_server_that_dies_is_said_and_the_exit_status_is_1(running: subprocess.Popen[str]) -> None:
     url = address(running)
     assert call(url, "GET", "/health").status == 200

@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import psutil
 import pytest
 from server_calls import living
 
-from mlflow_sysmetrics.tracking.server import ServerStartError
+from mlflow_sysmetrics.tracking.server import ServerStartError, supervised
 from mlflow_sysmetrics.tracking.server.supervised import SupervisedProcess
 from watching import eventually
 
@@ -99,6 +100,54 @@ def test_an_owner_that_is_gone_leaves_nobody_behind(log: Path, start: str, numbe
 
 def test_what_is_stopped_is_gone_when_stop_returns_however_deaf(log: Path) -> None:
     process, servers = started(log, DEAF)
+    process.stop()
+    assert living(servers) == []
+
+
+def test_what_the_owner_has_forked_does_not_hold_up_the_end(log: Path) -> None:
+    """The child has the pipe that tells the supervisor of the owner's end, so that end is told otherwise."""
+    process, servers = started(log, DEAF.replace("SIG_IGN", "SIG_DFL"))
+    child = os.fork()
+    if child == 0:
+        time.sleep(3600)
+        os._exit(0)
+    try:
+        process.stop()
+        assert process.exit_code() == 128 + signal.SIGTERM  # not killed, which is for one that does not end
+        assert living(servers) == []
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_a_second_ctrl_c_is_in_a_hurry(log: Path) -> None:
+    process, servers = started(log, DEAF)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process._supervisor, "wait", interrupted(process._supervisor.wait))
+        with pytest.raises(KeyboardInterrupt):
+            process.stop()
+    assert living(servers) == []
+    assert process.exit_code() == -signal.SIGKILL
+
+
+def interrupted(wait: Callable[..., int]) -> Callable[..., int]:
+    """Returns what waits, but for the first time, at which there is a Ctrl-C."""
+    calls = iter([True])
+
+    def first_fails(timeout: float | None = None) -> int:
+        if next(calls, False):
+            raise KeyboardInterrupt
+        return wait(timeout)
+
+    return first_fails
+
+
+def test_a_stopped_supervisor_does_not_keep_its_charge(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervised, "_END_SECONDS", 0.1)
+    process, servers = started(log, DEAF)
+    supervisor = servers[0].parent()
+    assert supervisor is not None
+    supervisor.suspend()
     process.stop()
     assert living(servers) == []
 

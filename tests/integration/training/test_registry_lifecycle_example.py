@@ -13,9 +13,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from mlflow_server import running_server
+from databases import KINDS
 
-from conftest import QUIET, Store
+from conftest import QUIET, Databases, Store
+from mlflow_sysmetrics import LocalServer
 
 pytest.importorskip("sklearn")
 
@@ -88,15 +89,19 @@ def without_numbers(text: str) -> str:
     return re.sub(r"\b0\.\d\d", "0.NN", text)
 
 
-def test_versions_are_decided_on_and_served_as_the_readme_shows(store: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_versions_are_decided_on_and_served_as_the_readme_shows(
+    databases: Databases, kind: str, tmp_path: Path
+) -> None:
     shown = re.search(r"^```text\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
     assert shown is not None
     expected = without_numbers(shown[1]).splitlines()
     rows = [int(found) for found in re.findall(r"^python trainer\.py (\d+)$", README, re.MULTILINE)]
     with ExitStack() as stack:
-        uri = stack.enter_context(
-            running_server(store.uri, tmp_path)
-        )  # or mlflow_sysmetrics.LocalServer(...).url
+        server = LocalServer(
+            databases(kind).new(tmp_path).uri, directory=tmp_path, start_timeout=PATIENCE_SECONDS
+        )
+        uri = stack.enter_context(server).url
         scheduler = stack.enter_context(service("scheduler.py", uri))
         predictor = stack.enter_context(service("predictor.py", uri))
         said = []

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from mlflow_server import running_server
 
 from conftest import Store
+from mlflow_sysmetrics import LocalServer
 
 pytest.importorskip("sklearn")
 
@@ -41,8 +41,9 @@ for _ in range(10):
 @pytest.fixture
 def server(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """A real tracking server."""
-    with running_server(store.uri, tmp_path_factory.mktemp("artifacts")) as url:
-        yield Store(url)
+    directory = tmp_path_factory.mktemp("server")
+    with LocalServer(store.uri, directory=directory, start_timeout=240) as running:
+        yield Store(running.url)
 
 
 def together(uri: str, code: str, arguments: list[str]) -> str:

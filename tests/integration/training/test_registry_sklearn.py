@@ -56,6 +56,32 @@ def test_a_model_is_registered_whole(registry: Registry) -> None:
     assert registry.client.get_registered_model("ships").tags == {"team": "sea"}
 
 
+@pytest.mark.parametrize("sample", [[[1.0, 2.0]], [(1, 2)], ([1.0, 2.0],)])
+def test_rows_that_are_lists_make_a_model_that_serves(sample: Any) -> None:
+    register(sample, "production")
+    assert load_model("ships").predict(ROW.astype(np.asarray(sample).dtype)) == fitted().predict(ROW)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"await_registration_for": "soon"}, "await_registration_for is 'soon'"),
+        ({"run_id": 5}, "run_id is 5"),
+    ],
+)
+def test_what_is_no_number_and_no_text_is_said_before_anything_is_logged(
+    registry: Registry, arguments: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        register(ROW, **arguments)
+    assert registry.is_empty()
+
+
+def test_a_number_is_no_alias() -> None:
+    with pytest.raises(ValueError, match="5 is no alias and no stage"):
+        find_version("ships", 5)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("rows", [1, 64])
 def test_a_sample_of_one_row_makes_a_model_for_batches_of_any_size(rows: int) -> None:
     register(ROW, "Production")

@@ -84,6 +84,34 @@ def test_the_call_of_the_guide_works() -> None:
     assert load_model("ships", "staging").predict(np.ones((3, 10), dtype=np.float32)).shape == (3, 2)
 
 
+def test_a_model_in_bfloat16_takes_and_gives_what_its_signature_says() -> None:
+    model = nn.Linear(4, 2).bfloat16()
+    register(model, torch.randn(1, 4).bfloat16())
+    served = load_model("ships")
+    assert [one.type.name for one in served.metadata.signature.inputs] == ["float32"]
+    batch = torch.randn(3, 4)
+    expected = model(batch.bfloat16()).float().detach().numpy()
+    np.testing.assert_array_equal(served.predict(batch.numpy()), expected)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (nn.Linear(4, 2, device="meta"), "'weight' is on the device meta"),
+        (nn.LazyLinear(2), "'weight' has no shape before the first batch"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Lazy modules")
+def test_a_model_without_weights_is_refused_and_left_as_it_is(
+    registry: Registry, model: Any, said: str
+) -> None:
+    kind = type(model)
+    with pytest.raises(ValueError, match=said):
+        register(model, torch.randn(1, 4))
+    assert type(model) is kind
+    assert registry.is_empty()
+
+
 def test_several_tensors_and_logits_are_served_by_name() -> None:
     ids = torch.ones(1, 5, dtype=torch.long)
     model = Tokens()

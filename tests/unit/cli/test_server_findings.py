@@ -96,6 +96,14 @@ def test_a_uri_that_does_not_name_its_driver_is_noted() -> None:
     assert driver.remedy == "begin MLFLOW_BACKEND_STORE_URI with postgresql+psycopg2://"
 
 
+@pytest.mark.parametrize("name", ["file/runs.db", f"file/{'x' * 300}/runs.db"])
+def test_a_file_that_cannot_be_made_is_wrong(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    asked = AskedServer(backend_store_uri=f"sqlite:///{tmp_path}/{name}")
+    assert by_name(server_database.findings(asked))["reachable"].mark is Mark.WRONG
+    assert by_name(server_storage.findings(asked))["room for the database"].mark is not Mark.WRONG
+
+
 def test_a_file_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     server = AskedServer(backend_store_uri=f"sqlite:///{tmp_path}/runs.db")
     assert by_name(server_database.findings(server))["reachable"].mark is Mark.NOTE

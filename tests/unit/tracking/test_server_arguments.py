@@ -20,6 +20,11 @@ from mlflow_sysmetrics.tracking.server.auth_file import write_auth_file
         ({"port": 99_999}, "port is 99999"),
         ({"workers": 0}, "workers is 0"),
         ({"start_timeout": 0}, "start_timeout is 0"),
+        ({"start_timeout": "2m"}, "start_timeout is '2m'"),
+        ({"allowed_hosts": None}, "allowed_hosts is None"),
+        ({"host": 127}, "host is 127"),
+        ({"backend_store_uri": Path("runs.db")}, "it must be text such as 'sqlite:////PATH.db'"),
+        ({"environ": {"AWS_MAX_ATTEMPTS": 3}}, "environ has 'AWS_MAX_ATTEMPTS', which must map text to text"),
     ],
 )
 def test_what_makes_no_sense_is_said_at_once(arguments: dict[str, Any], said: str) -> None:
@@ -54,6 +59,12 @@ def test_the_file_of_users_is_for_nobody_else_to_read(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o077 == 0
     assert "50%%-of" in path.read_text()  # which MLflow reads as one "%"
     assert len(auth.secret_key) >= 32
+
+
+@pytest.mark.parametrize("password", [" a-long-p4ssword", "a-long\n-p4ssword", 123_456_789_012])
+def test_a_password_that_mlflow_would_read_as_another_is_said(tmp_path: Path, password: Any) -> None:
+    with pytest.raises(SettingsError, match="printable text"):
+        write_auth_file(tmp_path, password)
 
 
 def test_a_password_that_is_too_short_is_said(tmp_path: Path) -> None:

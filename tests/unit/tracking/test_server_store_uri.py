@@ -85,3 +85,11 @@ def test_what_is_no_database_is_said_with_what_would_be_one(uri: str, said: str)
 
 def test_a_file_means_the_same_in_the_directory_of_the_server(tmp_path: Path) -> None:
     assert server_store("sqlite:///runs.db") == f"sqlite:///{tmp_path}/runs.db"
+
+
+def test_a_password_that_is_not_quoted_is_said_and_not_shown() -> None:
+    with pytest.raises(SettingsError, match=r"urllib\.parse\.quote") as raised:
+        server_store("postgresql://mlflow:p@ss:s3cr3t/part@db/runs")
+    assert raised.value.__cause__ is None
+    assert raised.value.__suppress_context__
+    assert "s3cr3t" not in str(raised.value)

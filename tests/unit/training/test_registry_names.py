@@ -101,3 +101,9 @@ def test_what_cannot_be_a_tag_is_refused(tags: object) -> None:
 def test_a_refused_tag_is_named_with_its_argument() -> None:
     with pytest.raises(ValueError, match=r"registered_tags\['a'\] is None"):
         checked_tags({"a": None}, "registered_tags")
+
+
+def test_a_name_that_no_filter_of_mlflow_could_hold_is_refused() -> None:
+    assert checked_model_name("it's") == "it's"
+    with pytest.raises(ValueError, match="both kinds of quotes"):
+        checked_model_name('it\'s "good"')

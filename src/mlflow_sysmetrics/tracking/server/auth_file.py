@@ -24,9 +24,13 @@ def write_auth_file(directory: Path, password: str) -> BasicAuth:
     MLflow makes the administrator from it at the first start; later the password in its database counts.
 
     Raises:
-        SettingsError: the password is too short.
+        SettingsError: the password is too short, or MLflow would read another one.
         ServerStartError: what MLflow needs for it is not installed.
     """
+    if not isinstance(password, str) or password != password.strip() or not password.isprintable():
+        raise SettingsError(
+            "admin_password must be printable text without blanks around it, which MLflow does not keep"
+        )
     if len(password) < _SHORTEST_PASSWORD:
         raise SettingsError(f"admin_password must have at least {_SHORTEST_PASSWORD} characters")
     if find_spec("flask_wtf") is None:
@@ -36,7 +40,7 @@ def write_auth_file(directory: Path, password: str) -> BasicAuth:
     file = ConfigParser(interpolation=None)
     file["mlflow"] = {
         "default_permission": "READ",
-        "database_uri": f"sqlite:///{directory / _USERS}".replace("%", "%%"),
+        "database_uri": f"sqlite:///{_USERS}",  # in the directory, which the server runs in
         "admin_username": ADMIN,
         "admin_password": password.replace("%", "%%"),  # MLflow reads it with interpolation
         "authorization_function": "mlflow.server.auth:authenticate_request_basic_auth",

@@ -75,7 +75,7 @@ class ServerConfig:
         check_port_number(self.port)
         if not isinstance(self.workers, int) or isinstance(self.workers, bool) or self.workers < 1:
             raise SettingsError(f"workers is {self.workers!r}; it must be a whole number from 1")
-        if not self.host or ":" in self.host or self.host.startswith("-"):
+        if not isinstance(self.host, str) or not self.host or ":" in self.host or self.host.startswith("-"):
             raise SettingsError(f"host is {self.host!r}; it must be a name or an IPv4 address to listen on")
         for name in self.allowed_hosts:
             if not isinstance(name, str) or not name or _NOT_IN_A_LIST.search(name) or "://" in name:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from mlflow_sysmetrics.errors import SettingsError
 from mlflow_sysmetrics.tracking.faults import Fault
@@ -57,10 +59,16 @@ class Plan:
     def __post_init__(self) -> None:
         if self.port is not None:
             check_port_number(self.port)
-        if not self.start_timeout > 0:
+        uri = self.backend_store_uri
+        if uri is not None and not isinstance(uri, str):
+            raise SettingsError(f"backend_store_uri is {uri!r}; it must be text such as 'sqlite:////PATH.db'")
+        if not isinstance(self.start_timeout, (int, float)) or not self.start_timeout > 0:
             raise SettingsError(
                 f"start_timeout is {self.start_timeout!r}; it must be a number of seconds over 0"
             )
+        for name, value in self.environ.items():
+            if not isinstance(name, str) or not isinstance(value, str):
+                raise SettingsError(f"environ has {name!r}, which must map text to text")
         # The rest is checked where it is used; a wrong word shall not wait for that.
         ServerConfig(
             backend_store_uri="",
@@ -89,10 +97,12 @@ def launched(plan: Plan, files: Path) -> Launched:
         ServerStartError: it does not come up; says why, what to do, and how its log ends.
         SettingsError: the plan names no database, or a password that is too short.
     """
-    store = f"sqlite:///{files / _DATABASE}"
+    # Relative to where the server runs: the directory's name may have what means something else in a URI.
+    store = f"sqlite:///{_DATABASE}"
     if plan.backend_store_uri is not None:
         store = server_store(plan.backend_store_uri)
         _check_database(store)
+    _check_artifacts(_artifacts(plan, files))
     auth = None if plan.admin_password is None else write_auth_file(files, plan.admin_password)
     for tries_left in reversed(range(_TRIES)):
         port = plan.port or free_port(plan.host)
@@ -107,20 +117,44 @@ def launched(plan: Plan, files: Path) -> Launched:
 
 
 def _config(plan: Plan, store: str, files: Path, port: int, auth: BasicAuth | None) -> ServerConfig:
-    artifacts = plan.artifacts_destination or str(files / _ARTIFACTS)
     names: tuple[str, ...] = ()
     if plan.allowed_hosts:  # its own URL is one of them, whatever else is
         own = {_LOOPBACK, "localhost", plan.host} - {_EVERYWHERE}
         names = (*plan.allowed_hosts, *(f"{name}:{port}" for name in sorted(own)))
     return ServerConfig(
         backend_store_uri=store,
-        artifacts_destination=artifacts if "://" in artifacts else str(Path(artifacts).absolute()),
+        artifacts_destination=_artifacts(plan, files),
         host=plan.host,
         port=port,
         workers=plan.workers,
         allowed_hosts=names,
         basic_auth=auth,
     )
+
+
+def _artifacts(plan: Plan, files: Path) -> str:
+    chosen = plan.artifacts_destination or str(files / _ARTIFACTS)
+    return chosen if "://" in chosen else str(Path(chosen).absolute())
+
+
+def _check_artifacts(destination: str) -> None:
+    """Checks that artifacts can be written to a directory, which is made; an object store is not asked.
+
+    A server that cannot write them says nothing, and answers 500 to the first one, after hours of training.
+    """
+    scheme, colon, path = destination.rpartition("://")
+    if colon and scheme != "file":
+        return
+    directory = Path(unquote(path)) if colon else Path(destination)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):  # has no name, so it is gone whatever happens
+            pass
+    except OSError as error:
+        raise ServerStartError(
+            f"Artifacts cannot be written to {directory}: {error.strerror}. "
+            "Choose another artifacts_destination, or have this user own it."
+        ) from error
 
 
 def _run(plan: Plan, config: ServerConfig, files: Path) -> Launched:

@@ -6,12 +6,13 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
 from mlflow_sysmetrics.errors import SettingsError
 from mlflow_sysmetrics.tracking.server.launch import LOG, Launched, Plan, launched
+from mlflow_sysmetrics.tracking.server.start_error import ServerStartError
 
 
 class LocalServer:
@@ -56,7 +57,7 @@ class LocalServer:
         environ: Mapping[str, str] | None = None,
         start_timeout: float = 120.0,
     ) -> None:
-        if isinstance(allowed_hosts, str):
+        if isinstance(allowed_hosts, str) or not isinstance(allowed_hosts, Iterable):
             raise SettingsError(f"allowed_hosts is {allowed_hosts!r}; it must be a list such as ['mlflow']")
         self._plan = Plan(
             backend_store_uri=backend_store_uri,
@@ -131,6 +132,9 @@ class LocalServer:
             try:
                 self._files.mkdir(parents=True, exist_ok=True)
                 self._launched = launched(self._plan, self._files)
+            except OSError as error:
+                self._remove_files()
+                raise ServerStartError(f"The files of the server cannot be made: {error}.") from error
             except BaseException:  # Ctrl-C, too
                 self._remove_files()
                 raise
@@ -143,8 +147,10 @@ class LocalServer:
         with self._lock:
             running, self._launched = self._launched, None
             if running is not None:
-                running.process.stop()
-                self._remove_files()
+                try:
+                    running.process.stop()
+                finally:  # also after a second Ctrl-C
+                    self._remove_files()
 
     def __enter__(self) -> LocalServer:  # noqa: PYI034 - typing.Self is 3.11
         return self.start()

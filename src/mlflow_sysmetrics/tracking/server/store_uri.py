@@ -41,7 +41,7 @@ def server_store(uri: str) -> str:
     driver is always named.
 
     Raises:
-        SettingsError: it names no database on disk or on a server.
+        SettingsError: it names no database on disk or on a server, or cannot be read.
         ServerStartError: no driver for it is installed; says which package is missing.
     """
     scheme, colon, rest = uri.partition("://")
@@ -55,9 +55,24 @@ def server_store(uri: str) -> str:
         return anchored(uri)
     if not colon or dialect not in _DRIVERS:
         raise SettingsError(f"backend_store_uri is {redacted(uri)!r}, which is no database; write {_FORMS}")
+    _check_form(uri)
     chosen = _installed(uri, dialect, driver)
     family = "postgresql" if dialect == "postgres" else dialect
     return f"{family}+{chosen.name}://{rest}"
+
+
+def _check_form(uri: str) -> None:
+    """Checks that SQLAlchemy can take a URI apart; what it says where it cannot may quote the password."""
+    from sqlalchemy.engine import make_url  # noqa: PLC0415 - comes with MLflow; importing us must stay cheap
+    from sqlalchemy.exc import ArgumentError  # noqa: PLC0415 - as above
+
+    try:
+        make_url(uri)
+    except (ArgumentError, ValueError):
+        raise SettingsError(
+            f"backend_store_uri, for {redacted(uri)}, cannot be read. In a password, @ : / ? # and % must be "
+            "written as urllib.parse.quote(password, safe='') does; or leave it out and set PGPASSWORD"
+        ) from None
 
 
 def _installed(uri: str, dialect: str, wanted: str) -> _Driver:

@@ -2,10 +2,11 @@
 
 A program of its own, which `SupervisedProcess` starts as ``python -I -S supervisor.py OWNER COMMAND...``; it
 imports nothing but the standard library, so that it takes milliseconds and a few megabytes. It is told to end
-by the end of its standard input, which the kernel closes too when the owner is killed; that alone would not
-do, as a forked child of the owner may hold the other end of the pipe for longer. So it also watches whose
-child it is: a process whose parent has died is given to another one. (Linux could send it a signal then,
-PR_SET_PDEATHSIG, but does so when the *thread* ends that started it; macOS has nothing of the kind.)
+by a byte on its standard input, or by the end of that, which the kernel closes too when the owner is killed;
+that alone would not do, as a forked child of the owner may hold the other end of the pipe for longer. So it
+also watches whose child it is: a process whose parent has died is given to another one. (Linux could send it
+a signal then, PR_SET_PDEATHSIG, but does so when the *thread* ends that started it; macOS has nothing of the
+kind.)
 
 The command leads a session of its own: a Ctrl-C at the owner's terminal is the owner's, and what is left of
 the command can be ended as a group, whoever of it has died.
@@ -39,7 +40,7 @@ def supervise(owner: int, command: list[str]) -> int:
     for name in _SIGNALS:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), lambda _number, _frame: told.set())
-    threading.Thread(target=_read_to_end, args=(told,), daemon=True).start()
+    threading.Thread(target=_wait_for_word, args=(told,), daemon=True).start()
     server = subprocess.Popen(  # noqa: S603 - what our only caller has put together, and no shell
         command,
         stdin=subprocess.DEVNULL,
@@ -56,10 +57,9 @@ def supervise(owner: int, command: list[str]) -> int:
     return code if code >= 0 else 128 - code  # as a shell says that a signal has ended it
 
 
-def _read_to_end(told: threading.Event) -> None:
+def _wait_for_word(told: threading.Event) -> None:
     with suppress(OSError):
-        while os.read(0, 1):
-            pass
+        os.read(0, 1)
     told.set()
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 # A registry's page shows the example, and a scoring server may be tried with it: a few rows say all.
@@ -62,6 +63,18 @@ def as_arrays(sample: Any) -> Any:  # noqa: ANN401 - whatever a model takes
         dense = dense.float()
     # A copy: what comes of the CPU shares its memory with the caller's tensor.
     return dense.resolve_conj().resolve_neg().numpy().copy()
+
+
+def rows_of(sample: Any) -> Any:  # noqa: ANN401 - as above
+    """Returns rows that are lists of numbers as an array: MLflow takes each list for one value.
+
+    A list of texts stays one, as MLflow serves it as a column.
+    """
+    if not isinstance(sample, (list, tuple)) or not sample or not isinstance(sample[0], (list, tuple)):
+        return sample
+    numpy = import_module("numpy")
+    found = numpy.asarray(sample)
+    return found if found.dtype.kind in "biuf" else sample
 
 
 def example_of(inputs: Any) -> Any:  # noqa: ANN401 - as above

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from mlflow_sysmetrics.training.registry import torch_models
-from mlflow_sysmetrics.training.registry.behaviour import Behaviour, as_arrays, same_random_numbers
+from mlflow_sysmetrics.training.registry.behaviour import Behaviour, as_arrays, rows_of, same_random_numbers
 from mlflow_sysmetrics.training.registry.quiet import same_root_logger
 
 AUTO = "auto"
@@ -39,6 +39,9 @@ class Flavor(Protocol):
     module: str
     formats: tuple[str, ...]
 
+    def check(self, model: Any) -> None:  # noqa: ANN401
+        """Raises ValueError for a model that nobody could load."""
+
     def try_on(self, model: Any, sample: Any, options: Mapping[str, Any]) -> Behaviour:  # noqa: ANN401
         """Returns what a model makes of a sample."""
 
@@ -56,9 +59,12 @@ class SklearnFlavor:
     # As MLflow 2 does. skops, MLflow 3's default, asks the caller to list the types of the model.
     formats: tuple[str, ...] = ("cloudpickle", "pickle", "skops")
 
+    def check(self, model: Any) -> None:  # noqa: ANN401
+        """Raises nothing: one that is not fitted may be fitted by whoever loads it."""
+
     def try_on(self, model: Any, sample: Any, options: Mapping[str, Any]) -> Behaviour:  # noqa: ANN401
         """Returns what a model makes of a sample."""
-        inputs = as_arrays(sample)
+        inputs = as_arrays(rows_of(sample))
         with same_random_numbers():
             outputs = getattr(model, options.get("pyfunc_predict_fn", "predict"))(inputs)
         return Behaviour(inputs, outputs)
@@ -79,6 +85,10 @@ class TorchFlavor:
     module = "mlflow.pytorch"
     # pickle as MLflow 2 does: it keeps the batch axis free whatever the sample, and takes any model.
     formats: tuple[str, ...] = ("pickle", PT2)
+
+    def check(self, model: Any) -> None:  # noqa: ANN401
+        """Raises ValueError for a model that nobody could load."""
+        torch_models.check_weights(torch_models.unwrapped(model))
 
     def try_on(self, model: Any, sample: Any, options: Mapping[str, Any]) -> Behaviour:  # noqa: ANN401, ARG002
         """Returns what a model makes of a sample."""

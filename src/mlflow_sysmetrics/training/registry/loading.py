@@ -21,13 +21,17 @@ def find_version(model_name: str, alias_or_stage: str = "Production") -> Any:  #
 
     Raises:
         LookupError: there is none.
-        ValueError: a model cannot be called so.
+        ValueError: a model, an alias or a stage cannot be called so.
     """
     from mlflow.tracking import MlflowClient  # noqa: PLC0415 - importing us must not import MLflow
 
     client = MlflowClient()
     name = checked_model_name(model_name)
-    stage = next((one for one in STAGES if one.lower() == str(alias_or_stage).lower()), None)
+    if not isinstance(alias_or_stage, str):
+        raise ValueError(  # noqa: TRY004 - misuse, as of names
+            f"{alias_or_stage!r} is no alias and no stage; mlflow.pyfunc.load_model loads by number"
+        )
+    stage = next((one for one in STAGES if one.lower() == alias_or_stage.lower()), None)
     alias = ALIAS_OF_STAGE.get(stage or "") or (alias_or_stage if stage is None else None)
     found = version_with_alias(client, name, alias) if alias else None
     if found is None and stage is not None:

@@ -82,6 +82,10 @@ def checked_model_name(model_name: str) -> str:
         raise ValueError(
             f"a model cannot be called {model_name!r}; give it a name of text without '/' and ':'"
         )
+    if {"'", '"'} <= set(model_name):  # MLflow's filters quote with one of them, and know no escapes
+        raise ValueError(
+            f"a model cannot be called {model_name!r}, with both kinds of quotes: none could find it"
+        )
     return model_name
 
 

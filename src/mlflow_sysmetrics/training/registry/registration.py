@@ -28,14 +28,14 @@ class _Entry:
         tags: of the version.
         registered_tags: of the model, whatever the version.
         description: of the version; None is none.
-        wait_seconds: how long the registry may take to make the version ready.
+        wait_seconds: how long the registry may take to make the version ready; None does not wait.
     """
 
     model_name: str
     tags: Mapping[str, str]
     registered_tags: Mapping[str, str]
     description: str | None
-    wait_seconds: float
+    wait_seconds: float | None
 
 
 def register_model(  # noqa: PLR0913, PLR0917 - each is something else that is said of a model
@@ -53,7 +53,7 @@ def register_model(  # noqa: PLR0913, PLR0917 - each is something else that is s
     input_example: Any = None,  # noqa: ANN401 - as above
     serialization_format: str = "auto",
     run_id: str | None = None,
-    await_registration_for: float = 300,
+    await_registration_for: float | None = 300,
     registered_tags: Mapping[str, object] | None = None,
     **log_model_kwargs: Any,  # noqa: ANN401 - as above
 ) -> Any:  # noqa: ANN401 - MLflow's ModelVersion
@@ -78,7 +78,8 @@ def register_model(  # noqa: PLR0913, PLR0917 - each is something else that is s
         serialization_format: "auto" is "pickle" for PyTorch and "cloudpickle" for scikit-learn, as on MLflow
             2; on MLflow 3 also "pt2" and "skops".
         run_id: the run to log to; by default the active one.
-        await_registration_for: longest wait in seconds until the registry has the version ready.
+        await_registration_for: longest wait in seconds until the registry has the version ready; None is no
+            wait.
         registered_tags: of the registered model itself.
         **log_model_kwargs: of `save_model` in MLflow's module for such models, as `pip_requirements`,
             `code_paths`.
@@ -89,7 +90,7 @@ def register_model(  # noqa: PLR0913, PLR0917 - each is something else that is s
     Raises:
         NoActiveRunError: there is no active run and no `run_id`.
         TypeError: it is a model of another library, or there is no such argument.
-        ValueError: a name, stage, alias, tag, format or run cannot be.
+        ValueError: a name, stage, alias, tag, format or run cannot be; or the model has no weights yet.
         PromotionError: the version is registered, and could not be promoted.
         Exception: what MLflow raises where the model cannot be saved, logged or registered.
     """
@@ -99,7 +100,7 @@ def register_model(  # noqa: PLR0913, PLR0917 - each is something else that is s
         names.checked_tags(tags),
         names.checked_tags(registered_tags, "registered_tags"),
         _checked_text(description),
-        await_registration_for,
+        _checked_wait(await_registration_for),
     )
     if not isinstance(artifact_path, str) or not artifact_path.strip("/ "):
         raise ValueError(
@@ -111,6 +112,7 @@ def register_model(  # noqa: PLR0913, PLR0917 - each is something else that is s
     from mlflow.tracking import MlflowClient  # noqa: PLC0415 - importing us must not import MLflow
 
     client = MlflowClient()
+    flavor.check(model)
     run = _run(client, run_id)
     with tempfile.TemporaryDirectory(prefix="mlflow-sysmetrics-") as folder:
         interface = interface_of(flavor, model, sample_input, signature, input_example, log_model_kwargs)
@@ -126,6 +128,8 @@ def _run(client: Any, run_id: str | None) -> Any:  # noqa: ANN401 - MLflow's
     import mlflow  # noqa: PLC0415 - as above
     from mlflow.exceptions import MlflowException  # noqa: PLC0415 - as above
 
+    if run_id is not None and not isinstance(run_id, str):
+        raise ValueError(f"run_id is {run_id!r}; it is the text in run.info.run_id")
     if run_id is None:
         active = mlflow.active_run()
         if active is None:
@@ -185,6 +189,12 @@ def _promoted(client: Any, source: Source, entry: _Entry, version: str, target: 
         raise promotion.not_promoted(
             entry.model_name, version, target, error, mlflow.get_tracking_uri()
         ) from error
+
+
+def _checked_wait(seconds: float | None) -> float | None:
+    if seconds is not None and (not isinstance(seconds, (int, float)) or isinstance(seconds, bool)):
+        raise ValueError(f"await_registration_for is {seconds!r}; it is a number of seconds, or None")
+    return seconds
 
 
 def _checked_text(description: str | None) -> str | None:

@@ -2,7 +2,7 @@
 
 MLflow's takes one array and expects one tensor. Models that take several tensors by name, or that return what
 Hugging Face's models return, are saved with this module as their loader, and with this package among their
-requirements.
+requirements. So are those in bfloat16, which NumPy lacks: they are given and give float32.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ class ServedModel:
     def __init__(self, pytorch_model: Any, device: str) -> None:  # noqa: ANN401 - PyTorch's
         self.pytorch_model = pytorch_model
         self._device = device
+        torch = import_module("torch")
+        floats = (one for one in pytorch_model.parameters() if one.is_floating_point())
+        # The first layer's say what goes in; the rest may be in another, as where norms stay in float32.
+        self._takes_bfloat16 = next((one.dtype is torch.bfloat16 for one in floats), False)
 
     def get_raw_model(self) -> Any:  # noqa: ANN401 - as above
         """Returns the model itself; MLflow's `unwrap_python_model` and the like ask for it."""
@@ -39,7 +43,8 @@ class ServedModel:
         torch, numpy = import_module("torch"), import_module("numpy")
         if isinstance(data, Mapping):
             return {name: self._tensors(value) for name, value in data.items()}
-        return torch.tensor(numpy.asarray(data), device=self._device)
+        found = torch.tensor(numpy.asarray(data), device=self._device)
+        return found.bfloat16() if self._takes_bfloat16 and found.is_floating_point() else found
 
 
 def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> ServedModel:

@@ -27,6 +27,19 @@ def unwrapped(model: Any) -> Any:  # noqa: ANN401 - PyTorch's
     return model
 
 
+def check_weights(model: Any) -> None:  # noqa: ANN401 - as above
+    """Checks that a model has its weights.
+
+    Raises:
+        ValueError: some are still to be made, so that there is nothing to save.
+    """
+    lazy = import_module("torch.nn.parameter").is_lazy
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if lazy(tensor) or tensor.device.type == "meta":
+            why = "is on the device meta" if not lazy(tensor) else "has no shape before the first batch"
+            raise ValueError(f"the model cannot be registered: its {name!r} {why}, so it has no values")
+
+
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:  # noqa: ANN401 - as above
     """Has a model and its parts in evaluation mode inside the ``with`` block, and each as before after it.
@@ -58,6 +71,8 @@ def try_on(model: Any, sample: Any) -> Behaviour:  # noqa: ANN401 - as above
     with same_random_numbers(cuda), evaluating(model), torch.no_grad():
         outputs = call(model, _on_device(inputs, device))
     single = not isinstance(inputs, Mapping) and isinstance(outputs, torch.Tensor)
+    # NumPy has no such type: what is described is float32, which our own loader brings back to it.
+    single = single and torch.bfloat16 not in {outputs.dtype, getattr(inputs, "dtype", None)}
     return Behaviour(as_arrays(inputs), plain_outputs(outputs), plain=single)
 
 
