@@ -75,7 +75,7 @@ def test_the_mean_of_a_group_is_that_of_its_batches() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no NVIDIA GPU")
 def test_no_step_waits_for_the_gpu() -> None:
     engines = pytest.importorskip("mlflow_sysmetrics.training.trainer.engines")
     from mlflow_sysmetrics.training.trainer import Trainer  # noqa: PLC0415 - as above
