@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from watching import eventually
+
 KINDS = ("sqlite", "postgresql")
 _MAKE_TABLES = "import sys, mlflow; mlflow.MlflowClient(sys.argv[1]).get_experiment('0')"
 _TEMPLATE = "empty"
@@ -43,9 +45,7 @@ class Database:
             if self.uri.startswith("sqlite"):
                 connection.exec_driver_sql("BEGIN EXCLUSIVE")
             else:
-                connection.exec_driver_sql(
-                    "LOCK TABLE metrics, latest_metrics, runs IN ACCESS EXCLUSIVE MODE"
-                )
+                eventually(lambda: _takes_lock(connection))
             yield
             connection.rollback()
 
@@ -60,6 +60,22 @@ class Database:
             engine = create_engine(self.uri, poolclass=NullPool, connect_args=options)
             with engine.connect() as connection:
                 yield connection
+
+
+def _takes_lock(connection: Any) -> bool:
+    """Takes the tables of PostgreSQL if nobody has them at this moment.
+
+    Who waits for a lock holds up those that come after. MLflow's server may need two connections for one
+    request, the first of which we would wait for, and the second would wait for us.
+    """
+    from sqlalchemy.exc import OperationalError  # noqa: PLC0415 - comes with MLflow, and takes as long
+
+    try:
+        connection.exec_driver_sql("LOCK TABLE metrics, latest_metrics, runs IN ACCESS EXCLUSIVE MODE NOWAIT")
+    except OperationalError:
+        connection.rollback()
+        return False
+    return True
 
 
 def make_tables(uri: str) -> None:
