@@ -179,9 +179,23 @@ def databases(request: pytest.FixtureRequest) -> Databases:
     return of
 
 
-@pytest.fixture(params=KINDS)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Has tests of a store run on sqlite and on PostgreSQL.
+
+    Those of the training kit do so where they are marked with `every_database`: each starts a program that
+    imports a framework, which takes seconds, and most of them look at what does not depend on the database.
+    """
+    marks = metafunc.definition.iter_markers("parametrize")
+    if "store" not in metafunc.fixturenames or any(mark.args[0] == "store" for mark in marks):
+        return
+    kit = Path(metafunc.module.__file__ or "").parent.name == "training"
+    every = not kit or metafunc.definition.get_closest_marker("every_database") is not None
+    metafunc.parametrize("store", KINDS if every else KINDS[:1], indirect=True)
+
+
+@pytest.fixture
 def store(request: pytest.FixtureRequest, tmp_path: Path, databases: Databases) -> Store:
-    """An empty store, on sqlite and on PostgreSQL."""
+    """An empty store on the kind of database that `pytest_generate_tests` has chosen."""
     return Store(databases(request.param).new(tmp_path).uri)
 
 

@@ -53,6 +53,7 @@ def resumed(store: Store, tmp_path: Path) -> str:
     return carried_out(store.uri, tmp_path, RESUMABLE)
 
 
+@pytest.mark.every_database
 def test_a_killed_study_goes_on_in_its_run_and_marks_the_dead_trial(resumed: str, store: Store) -> None:
     study = study_of(store.uri, "resumed")
     assert "RESULT 10 9 1 9" in resumed

@@ -16,7 +16,7 @@ pytest_plugins = ["chaos_fixtures"]
 CHAOS = Path(__file__).parents[1] / "chaos"
 # The proxy lives in the program, so that an outage begins and ends at an exact line of it.
 OUTAGE = f"""
-sys.path.append({str(CHAOS)!r})
+sys.path += [{str(CHAOS)!r}, {str(CHAOS.parent)!r}, {str(CHAOS.parents[1])!r}]
 import logging
 from chaos_proxy import Proxy
 from mlflow_sysmetrics.training.hpo import store_calls

@@ -53,6 +53,7 @@ def ended(
     return study_of(uri, "ends"), printed
 
 
+@pytest.mark.every_database
 def test_every_trial_has_one_run_that_ended_as_the_trial_did(ended: tuple[Study, str]) -> None:
     assert ended[0].statuses() == {
         "trial_0001": "FINISHED",
@@ -70,6 +71,7 @@ def test_the_result_counts_them(ended: tuple[Study, str]) -> None:
     assert "RESULT 8 3 1 4 7 3.0 0" in ended[1]
 
 
+@pytest.mark.every_database
 def test_the_run_of_the_study_says_the_same(ended: tuple[Study, str]) -> None:
     data = ended[0].parent.data
     own = {key: value for key, value in data.metrics.items() if not key.startswith("system/")}

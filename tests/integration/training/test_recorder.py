@@ -36,6 +36,7 @@ def axes(store: Store, run_id: str) -> dict[str, list[int]]:
     }
 
 
+@pytest.mark.every_database
 def test_every_name_has_its_axis(program: Program, store: Store) -> None:
     (run_id,) = program(store.uri, TRAINING).words
     steps, epochs = [1, 10, 20, 30, 40], [1, 2]
@@ -79,6 +80,7 @@ def test_the_end_of_the_run_delivers_what_a_forgotten_recorder_has(program: Prog
     assert count == "1"
 
 
+@pytest.mark.every_database
 def test_the_end_of_the_program_delivers_what_an_open_recorder_has(program: Program, store: Store) -> None:
     code = """
         from mlflow_sysmetrics import MetricRecorder

@@ -47,6 +47,7 @@ def register(*given: Any, model: Any = None, **named: Any) -> Any:
     )
 
 
+@pytest.mark.every_database
 def test_a_model_is_registered_whole(registry: Registry) -> None:
     made = register(ROW, "production", {"f1": 0.5}, "the first", registered_tags={"team": "sea"})
     assert (int(made.version), made.current_stage, made.description) == (1, "Production", "the first")
@@ -131,6 +132,7 @@ def test_a_model_needs_no_sample(registry: Registry) -> None:
     assert registry.stages("ships") == {1: "Production"}
 
 
+@pytest.mark.every_database
 def test_the_next_version_takes_over(registry: Registry) -> None:
     register(ROW, "Production")
     register(ROW, "Production")
@@ -167,6 +169,7 @@ def test_a_named_run_needs_no_active_one(registry: Registry) -> None:
     assert active_run_id() is None
 
 
+@pytest.mark.every_database
 def test_promote_moves_alias_and_stage(registry: Registry) -> None:
     register(ROW)
     register(ROW)

@@ -30,6 +30,7 @@ def test_it_returns_values_without_a_run(program: Program, store: Store) -> None
     assert found[-1] == "0"
 
 
+@pytest.mark.every_database
 def test_it_logs_to_the_run_of_the_thread_on_the_axis_of_its_steps(program: Program, store: Store) -> None:
     code = """
         with mlflow_sysmetrics.SystemMetricsLogger(log_gpu=False) as logger:

@@ -28,6 +28,7 @@ def named(axis: str) -> set[str]:
     return {name for name in re.findall(r"`([^`]+)`", row) if not name.endswith("...")}
 
 
+@pytest.mark.every_database
 def test_every_name_has_the_axis_that_readme_says(store: Store, tmp_path: Path) -> None:
     command = re.search(r"^python train.py (\w+)$", README, re.MULTILINE)
     assert command is not None

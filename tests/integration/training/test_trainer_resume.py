@@ -43,6 +43,7 @@ def points(store: Store, run_id: str, key: str) -> list[tuple[int, float]]:
 
 
 @pytest.mark.parametrize("die_at", [7, 31, 48])
+@pytest.mark.every_database
 def test_a_killed_training_goes_on_as_if_it_had_not_been(program: Program, store: Store, die_at: int) -> None:
     """In the first epoch, in the third, and in the last step of the fourth."""
     killed = program(store.uri, JOB, check=False, DIE_AT=str(die_at))
