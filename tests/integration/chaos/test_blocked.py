@@ -10,7 +10,11 @@ from chaos_server import TrackingServer
 from chaos_starter import Starter
 
 pytest_plugins = ["chaos_fixtures"]
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="programs are forked here")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="programs are forked here"),
+    # What is tested here happens in the program: any database will do.
+    pytest.mark.parametrize("session_server", ["sqlite"], indirect=True, scope="session"),
+]
 
 BLOCKED = """
     inside, never = threading.Event(), threading.Event()

@@ -17,7 +17,11 @@ from chaos_starter import MONITORS_RESUMED_RUNS, Starter, journals
 from watching import eventually
 
 pytest_plugins = ["chaos_fixtures"]
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="programs are forked here")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="programs are forked here"),
+    # What is tested here happens in the program: any database will do.
+    pytest.mark.parametrize("session_server", ["sqlite"], indirect=True, scope="session"),
+]
 
 # One sample when the run is attached, one when something ends it, and none between; and nothing is sent but by
 # an end. So what an end does is its own doing, whatever the machine is busy with.

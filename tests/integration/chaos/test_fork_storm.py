@@ -11,7 +11,11 @@ from chaos_server import TrackingServer
 from chaos_starter import Starter
 
 pytest_plugins = ["chaos_fixtures"]
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork"),
+    # What is tested here happens in the program: any database will do.
+    pytest.mark.parametrize("session_server", ["sqlite"], indirect=True, scope="session"),
+]
 
 # By hand: CHAOS_FORKS=1000 pytest tests/integration/chaos/test_fork_storm.py
 FORKS = int(os.environ.get("CHAOS_FORKS", "100"))

@@ -11,6 +11,8 @@ import pytest
 from chaos_proxy import LOG_BATCH, Proxy
 from command_line import arguments_of, call, command, document, environ_with, remains
 
+from mlflow_sysmetrics.tracking_uris import redacted
+
 pytest_plugins = ["tracking_servers"]
 CREATE_RUN = "/api/2.0/mlflow/runs/create"
 NOTHING: tuple[list[str], list[str]] = ([], [])
@@ -41,7 +43,7 @@ def test_the_experiment_of_the_job_can_be_made_afterwards(sqlite_server: str) ->
 def test_a_database_passes_without_a_word_of_mlflows_on_the_standard_output(store: Any) -> None:
     done = command("check", "--tracking-uri", store.uri)
     lines = done.stdout.splitlines()
-    assert lines[0].startswith(f"Checking {store.uri} with MLflow ")
+    assert lines[0].startswith(f"Checking {redacted(store.uri)} with MLflow ")
     assert lines[-1].startswith("All 4 steps passed in ")
     assert done.stdout.count("✓ ") == 4
     (default,) = store.client.search_experiments()

@@ -63,6 +63,7 @@ def test_the_job_without_a_server_has_not_trained(without_server: tuple[Path, st
     assert "training step" not in (folder / "jobs" / "first" / "output.txt").read_text()
 
 
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 def test_the_job_with_a_store_is_shown_as_completed_with_its_run(store: Store, tmp_path: Path) -> None:
     database = Path(store.uri.removeprefix("sqlite:///"))
     assert database == tmp_path / "runs.db"  # as in README, and made in advance, which takes half as long
