@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
@@ -14,11 +14,13 @@ from mlflow_sysmetrics.clock import Clock, SystemClock
 from mlflow_sysmetrics.collectors import COLLECTORS, Collector
 from mlflow_sysmetrics.daemon import sink
 from mlflow_sysmetrics.daemon.allowance import Allowance
+from mlflow_sysmetrics.daemon.farewell import tell_the_end
 from mlflow_sysmetrics.daemon.feed import Feed
 from mlflow_sysmetrics.daemon.footprint import footprint
 from mlflow_sysmetrics.daemon.journal import Journal
 from mlflow_sysmetrics.daemon.journal_thread import JournalThread
 from mlflow_sysmetrics.daemon.lane import Lane
+from mlflow_sysmetrics.daemon.open_lanes import OpenLanes
 from mlflow_sysmetrics.daemon.outbox import Outbox
 from mlflow_sysmetrics.daemon.own_journal import OwnJournal
 from mlflow_sysmetrics.daemon.patience import Patience
@@ -75,8 +77,7 @@ class Daemon:
         self.sampler = Sampler(self._probes, self._clock)
         self._lock = threading.RLock()  # a signal handler may come back in
         self._feeds: dict[tuple[str, str], Feed] = {}
-        # Of what programs write of their own; with what hands over what a program holds back so far.
-        self._lanes: dict[tuple[str, str], dict[Lane, Callable[[], None] | None]] = {}
+        self._lanes = OpenLanes()  # of what programs write of their own
         self._senders: dict[str, Sender] = {}
         self._attached_to: dict[str, None] = {}  # tracking URIs that this program has chosen, in their order
         self._running = self._ended = False
@@ -161,8 +162,8 @@ class Daemon:
         patient = timeout is not None
         ends = self._clock.monotonic() + _bounded(feed.settings.flush_timeout if timeout is None else timeout)
         # What the program has written of its own is to be there, too, when the run is over.
-        self._gather([feed.key])
-        lanes = self._lanes_of(feed.key)
+        self._lanes.gather(feed.key)
+        lanes = self._lanes.of(feed.key)
         waited_for = [feed.ended, *([self.sampler.postbox.hasten()] if lanes else [])]
         try:
             complete = all(self._await_sampler(event, ends, patient=patient) for event in waited_for)
@@ -196,7 +197,7 @@ class Daemon:
             self._flush_timeout = settings.flush_timeout
             self._start()
             lane = self._lane(key, settings, started_at)
-            self._lanes.setdefault(key, {})[lane] = gather
+            self._lanes.add(key, lane, gather)
         return lane
 
     def close_lane(self, lane: Lane, timeout: float | None, settings: Settings) -> bool:
@@ -210,11 +211,7 @@ class Daemon:
         Returns:
             Whether all of it has been delivered.
         """
-        with self._lock:
-            for key in [key for key, lanes in self._lanes.items() if lane in lanes]:
-                del self._lanes[key][lane]
-                if not self._lanes[key]:
-                    del self._lanes[key]
+        self._lanes.remove(lane)
         patient = timeout is not None
         ends = self._clock.monotonic() + _bounded(settings.flush_timeout if timeout is None else timeout)
         try:
@@ -246,14 +243,14 @@ class Daemon:
             return True
         patient = timeout is not None
         ends = self._clock.monotonic() + _bounded(self._flush_timeout if timeout is None else timeout)
-        self._gather()
+        self._lanes.gather()
         # Of runs that have just ended, too: the sampler takes their last sample in the same tick.
         complete = self._await_sampler(self.sampler.cut(), ends, patient=patient)
         return self._settle(ends, patient=patient) and complete
 
     def end(self) -> None:
         """Ends all feeds and waits for delivery, at most the flush timeout; for the end of the process."""
-        self._gather()
+        self._lanes.gather()
         with self._lock:
             if self._ended or not self._running:
                 return
@@ -270,7 +267,7 @@ class Daemon:
             feed.lane.sender.close(feed.lane.outbox)
         self._settle(now + self._flush_timeout, patient=False)
         self._leave_journal()
-        self._tell_the_end()
+        tell_the_end(self.status(), self._flush_timeout)
 
     def forget_after_fork(self) -> None:
         """Closes a forked child's descriptors: the journals and their locks stay its parent's."""
@@ -308,39 +305,6 @@ class Daemon:
             sender.wake()
         self._journal.left.wait(_LAST_SAMPLE_SECONDS)
 
-    def _tell_the_end(self) -> None:
-        status = self.status()
-        # A log stream may be closed by now, and logging would print a traceback about that.
-        raises, logging.raiseExceptions = logging.raiseExceptions, False
-        try:
-            _logger.info(
-                "Sampling ended after %d ticks: %d points delivered, %d dropped.",
-                status.ticks,
-                status.points_delivered,
-                status.points_dropped,
-            )
-            waited = f"no answer within {self._flush_timeout:g} s"
-            why = status.last_error or (
-                waited if self._flush_timeout else "a flush timeout of 0 does not wait"
-            )
-            saved = status.points_pending - status.points_unsaved
-            if saved:
-                _logger.warning(
-                    "mlflow-sysmetrics: %d points wait in %s; they are sent by the next run on this machine "
-                    "or by `mlflow-sysmetrics sync`: %s.",
-                    saved,
-                    status.journal,
-                    why,
-                )
-            if status.points_unsaved:
-                _logger.warning(
-                    "mlflow-sysmetrics: %d points could not be delivered in time and are lost: %s.",
-                    status.points_unsaved,
-                    why,
-                )
-        finally:
-            logging.raiseExceptions = raises
-
     def _await_sampler(self, event: threading.Event, ends: float, *, patient: bool) -> bool:
         """Waits for an event of the sampler; a collector that hangs uses up patience, as a server does."""
         began = self._clock.monotonic()
@@ -352,22 +316,6 @@ class Daemon:
         else:
             self._sampler_patience.waited_in_vain(began, self._clock.monotonic())
         return happened
-
-    def _gather(self, keys: Iterable[tuple[str, str]] | None = None) -> None:
-        """Has programs hand over what they hold back; by default for all runs."""
-        with self._lock:
-            gathers = [
-                gather
-                for key in (tuple(self._lanes) if keys is None else keys)
-                for gather in self._lanes.get(key, {}).values()
-                if gather is not None
-            ]
-        for gather in gathers:  # without the lock: a device may take its time
-            gather()
-
-    def _lanes_of(self, key: tuple[str, str]) -> list[Lane]:
-        with self._lock:
-            return list(self._lanes.get(key, ()))
 
     def _settle(self, ends: float, lanes: Sequence[Lane] = (), *, patient: bool) -> bool:
         """Has what one run is owed delivered at once, or what all runs are, and waits for it."""

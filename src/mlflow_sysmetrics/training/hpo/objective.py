@@ -56,7 +56,7 @@ class TrackedObjective:
                 return self._carried_out(trial, run)
         except optuna.TrialPruned:
             raise
-        except BaseException as error:
+        except BaseException as error:  # the objective's: its run is to end as it did, and it is raised on
             run.end(outcome.raised(error, run.seconds))  # where even its run could not be made active
             if not isinstance(error, self._catch):
                 with self._lock:

@@ -108,7 +108,7 @@ def _carried_out(
             callbacks=[callbacks],
             show_progress_bar=_wants_bar(request),
         )
-    except Exception as error:
+    except Exception as error:  # the sampler's, the storage's, a callback's or the objective's
         if objective.first_failure is None:
             # Of a callback, of the storage, or of the sampler.
             raise HPOError(f"Study {study.study_name!r} could not go on: {told(error)}") from error
@@ -148,7 +148,7 @@ class _Callbacks:
             with only_active(self._study_run.run):
                 for callback in self._request.callbacks:
                     callback(study, trial)
-        except Exception as error:
+        except Exception as error:  # a callback of the user's; it is raised on
             self.failure = self.failure or error
             study.stop()
             raise

@@ -59,7 +59,7 @@ def carry_out(
     threading.Thread(target=run, name="sysmetrics-study", daemon=True).start()
     try:
         _wait(done.wait)
-    except BaseException:
+    except BaseException:  # Ctrl-C, or what a signal handler of the user's raises; it is raised on
         interruption.call()
         _wait_a_little(done)
         _end_what_goes_on(study, objective)

@@ -71,7 +71,7 @@ def _as_logged_model(client: Any, run: Any, saved: SavedModel, logged: Any) -> S
         saved.write_description()
         client.log_model_artifacts(logged.model_id, str(saved.path))
         client.log_outputs(run.info.run_id, [LoggedModelOutput(logged.model_id, step=0)])
-    except BaseException:
+    except BaseException:  # whatever ends the upload, Ctrl-C too: no model stays pending; it is raised on
         with contextlib.suppress(Exception):  # the store's, and what went wrong first is what is told
             client.finalize_logged_model(logged.model_id, LoggedModelStatus.FAILED)
         raise

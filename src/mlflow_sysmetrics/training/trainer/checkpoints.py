@@ -96,7 +96,7 @@ def _write(path: Path, state: Mapping[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
-    except BaseException:
+    except BaseException:  # whatever ends the writing, Ctrl-C too, leaves no half file; it is raised on
         with contextlib.suppress(OSError):
             unfinished.unlink()
         raise

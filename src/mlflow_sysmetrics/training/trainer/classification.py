@@ -45,8 +45,8 @@ def guesses(logits: object, labels: object, criterion: object) -> Guesses | None
         logits: of the model.
         labels: of the batch.
         criterion: what computed the loss; its ``ignore_index`` does not count. Where the model did that
-            itself, only one label per sample counts as classification: a language model compares with the
-            label of the next position, and does not say so.
+            itself, only one label per sample counts as classification: one that predicts the next
+            token compares with the label of the next position, and does not say so.
     """
     if not isinstance(logits, torch.Tensor) or not isinstance(labels, torch.Tensor):
         return None
