@@ -127,10 +127,10 @@ def measure(seconds: int) -> list[dict[str, Any]]:
 
 def _watch(directory: str, seconds: int) -> list[tuple[dict[str, float], Any, Any]]:
     """Returns our values, what was said before and what after, of each tick."""
-    from mlflow_sysmetrics.collectors import COLLECTORS  # noqa: PLC0415 - compare.py leaves it to its workers
-    from mlflow_sysmetrics.daemon.probe import Probe  # noqa: PLC0415
-    from mlflow_sysmetrics.host import Host  # noqa: PLC0415
-    from mlflow_sysmetrics.samples import Family  # noqa: PLC0415
+    from mlflow_sysmetrics.collectors import COLLECTORS
+    from mlflow_sysmetrics.daemon.sampling.probe import Probe
+    from mlflow_sysmetrics.machine.host import Host
+    from mlflow_sysmetrics.samples import Family
 
     host = Host(working_directory=lambda: directory)
     families = {Family.CPU, Family.MEMORY, Family.DISK, Family.NETWORK}

@@ -57,7 +57,7 @@ class Server(ThreadingHTTPServer):
         if os.getppid() != self._parent:
             os._exit(0)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as in the base class
+    def handle_error(self, request: Any, client_address: Any) -> None:
         """Keeps quiet about clients that were killed."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
@@ -176,7 +176,7 @@ class CountingServer:
         self.process.kill()
         self.process.wait()
 
-    def _call(self, method: str, path: str, body: dict[str, str] | None = None) -> Any:  # noqa: ANN401 - JSON
+    def _call(self, method: str, path: str, body: dict[str, str] | None = None) -> Any:
         # http.client knows no proxies, whatever the environment says.
         connection = HTTPConnection("127.0.0.1", self.port, timeout=_CLIENT_SECONDS)
         try:

@@ -13,7 +13,7 @@ from tick_cost import MICROSECONDS, NO_SERVER, PAUSE_SECONDS, TICKS_PER_WINDOW, 
 from variants import BUILT_IN, fresh_worker
 
 if TYPE_CHECKING:
-    from mlflow_sysmetrics.daemon.probe import Probe
+    from mlflow_sysmetrics.daemon.sampling.probe import Probe
     from mlflow_sysmetrics.samples import Sample
 
 CHILDREN = (0, 200)
@@ -69,8 +69,8 @@ def sleeping_children(count: int) -> Iterator[None]:
 
 def default_ticks(count: int, children: int) -> dict[str, Any]:
     """Does ticks in the worker; returns the CPU seconds of each, and of each collector in as many more."""
-    from mlflow_sysmetrics.collectors import COLLECTORS  # noqa: PLC0415 - only the worker needs the product
-    from mlflow_sysmetrics.samples import DEFAULT_FAMILIES  # noqa: PLC0415
+    from mlflow_sysmetrics.collectors import COLLECTORS
+    from mlflow_sysmetrics.samples import DEFAULT_FAMILIES
 
     collectors = [one for one in COLLECTORS if one.family in DEFAULT_FAMILIES]
     with ExitStack() as stack:

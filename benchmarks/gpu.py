@@ -37,16 +37,16 @@ class _Call(NamedTuple):
 class _Recorder:
     """Stands for `pynvml`: does what it does, and writes down which functions were called."""
 
-    def __init__(self, nvml: Any) -> None:  # noqa: ANN401 - nvidia-ml-py ships no types
+    def __init__(self, nvml: Any) -> None:
         self.calls: list[_Call] = []
         self._nvml = nvml
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - as above
+    def __getattr__(self, name: str) -> Any:
         found = getattr(self._nvml, name)
         if not name.startswith("nvml") or not callable(found) or isinstance(found, type):
             return found  # a constant, a structure, an error
 
-        def call(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - as above
+        def call(*arguments: Any, **named: Any) -> Any:
             if not any(word in name for word in _ONCE):
                 self.calls.append(_Call(found, arguments, named))
             return found(*arguments, **named)
@@ -83,12 +83,12 @@ def gpu_ticks(count: int) -> dict[str, Any]:
     Returns:
         The seconds of each tick and the number of series and devices by side; or why there are none.
     """
-    import pynvml  # noqa: PLC0415 - only the worker needs it and the product
-    from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor  # noqa: PLC0415
+    import pynvml
+    from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 
-    from mlflow_sysmetrics.collectors.nvidia import Nvidia  # noqa: PLC0415
-    from mlflow_sysmetrics.daemon.probe import Probe  # noqa: PLC0415
-    from mlflow_sysmetrics.host import Host  # noqa: PLC0415
+    from mlflow_sysmetrics.collectors.nvidia import Nvidia
+    from mlflow_sysmetrics.daemon.sampling.probe import Probe
+    from mlflow_sysmetrics.machine.host import Host
 
     try:
         pynvml.nvmlInit()

@@ -32,7 +32,7 @@ def gpu_steps(seconds: float) -> dict[str, Any]:
         The seconds of each step by kind of step and by who samples; or why there are none.
     """
     try:
-        import torch  # type: ignore[import-not-found]  # noqa: PLC0415 - no dependency of ours
+        import torch  # type: ignore[import-not-found]
     except ImportError:
         return {"skipped": "torch is not installed"}
     if not torch.cuda.is_available():
@@ -60,7 +60,7 @@ def _phase(step: Callable[[], None]) -> list[float]:
     return spent
 
 
-def _step(torch: Any, matrix: Any, products: int) -> None:  # noqa: ANN401 - torch is no dependency
+def _step(torch: Any, matrix: Any, products: int) -> None:
     found = matrix
     for _ in range(products):
         found = found @ matrix
@@ -68,7 +68,7 @@ def _step(torch: Any, matrix: Any, products: int) -> None:  # noqa: ANN401 - tor
 
 
 def _built_in_with_gpus() -> Callable[[], None]:
-    from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor  # noqa: PLC0415 - only the worker needs it
+    from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 
     host, _ = built_in_tick()
     gpus = GPUMonitor()
@@ -81,8 +81,8 @@ def _built_in_with_gpus() -> Callable[[], None]:
 
 
 def _ours_by_default() -> Callable[[], None]:
-    from mlflow_sysmetrics.collectors import COLLECTORS  # noqa: PLC0415 - as above
-    from mlflow_sysmetrics.samples import DEFAULT_FAMILIES  # noqa: PLC0415
+    from mlflow_sysmetrics.collectors import COLLECTORS
+    from mlflow_sysmetrics.samples import DEFAULT_FAMILIES
 
     tick, _ = our_tick(our_probes([one for one in COLLECTORS if one.family in DEFAULT_FAMILIES]))
     return tick

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from tables import Cell, Table, figure
 
 if TYPE_CHECKING:
-    from mlflow_sysmetrics.daemon.journal import Journal
+    from mlflow_sysmetrics.daemon.journal.journal import Journal
 
 MICROSECONDS = 1e6
 BOUND_MICROSECONDS = (
@@ -52,7 +52,7 @@ def append(journal: Journal, run: int, first: int, points: list[dict[str, float]
 
 def measure(appends: int, directory: Path | None = None) -> dict[str, Any]:
     """Returns the seconds of each append, acknowledgement and clearing, and what a compaction did."""
-    from mlflow_sysmetrics.daemon.journal import Journal  # noqa: PLC0415 - compare.py is loaded without it
+    from mlflow_sysmetrics.daemon.journal.journal import Journal
 
     points = [point(number) for number in range(1000)]
     spent: dict[str, list[float]] = {"append": [], "acknowledge": [], "clear": []}

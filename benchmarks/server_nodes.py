@@ -167,7 +167,7 @@ class OurNodes:
         taken: counts what arrives.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - what a fleet is
+    def __init__(  # noqa: PLR0917 - what a fleet is
         self,
         port: int,
         runs: Sequence[str],
@@ -176,9 +176,9 @@ class OurNodes:
         send_interval: float,
         taken: Yield,
     ) -> None:
-        from mlflow_sysmetrics.clock import SystemClock  # noqa: PLC0415 - the built-in's side needs none of it
-        from mlflow_sysmetrics.daemon.outbox import Outbox  # noqa: PLC0415
-        from mlflow_sysmetrics.daemon.sender import Sender  # noqa: PLC0415
+        from mlflow_sysmetrics.daemon.delivery.run_queue import Outbox
+        from mlflow_sysmetrics.daemon.delivery.sender import Sender
+        from mlflow_sysmetrics.runtime.clock import SystemClock
 
         self._interval = interval
         self._series = series
@@ -208,7 +208,7 @@ class OurNodes:
             sender.append(outbox)
 
     def _feed(self) -> None:
-        from mlflow_sysmetrics.daemon.points import Point  # noqa: PLC0415 - as above
+        from mlflow_sysmetrics.daemon.delivery.points import Point
 
         due = time.monotonic()
         number = 0
@@ -247,7 +247,7 @@ class LeanSink:
         Raises:
             ServerUnreachable: the server did not take it.
         """
-        from mlflow_sysmetrics.errors import ServerUnreachable  # noqa: PLC0415 - as above
+        from mlflow_sysmetrics.errors import ServerUnreachable
 
         del tags
         metrics = [

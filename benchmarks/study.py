@@ -28,7 +28,7 @@ SPACE = {"x": {"type": "float", "low": -1.0, "high": 1.0}}
 
 def ours(trials: int, jobs: int, seconds: float) -> None:
     """Runs a study with the runner."""
-    from mlflow_sysmetrics import OptunaRunner  # noqa: PLC0415 - after the environment is set
+    from mlflow_sysmetrics import OptunaRunner
 
     def objective(_: Trial, params: dict[str, float]) -> float:
         time.sleep(seconds)
@@ -41,8 +41,8 @@ def ours(trials: int, jobs: int, seconds: float) -> None:
 
 def by_hand(trials: int, jobs: int, seconds: float) -> None:
     """Runs one as people write it."""
-    import mlflow  # noqa: PLC0415 - as above
-    import optuna  # noqa: PLC0415
+    import mlflow
+    import optuna
 
     with mlflow.start_run(run_name="study") as parent:
 

@@ -15,7 +15,7 @@ from variants import BUILT_IN, fresh_worker
 
 if TYPE_CHECKING:
     from mlflow_sysmetrics.collectors import Collector
-    from mlflow_sysmetrics.daemon.probe import Probe
+    from mlflow_sysmetrics.daemon.sampling.probe import Probe
 
 MICROSECONDS = 1e6
 TICKS_PER_WINDOW = 10  # our default; that tick also makes points and hands them to the sender
@@ -40,21 +40,21 @@ class SecondHand:
 
 def our_probes(collectors: Collection[type[Collector]]) -> list[Probe]:
     """Returns collectors under guard, on this machine."""
-    from mlflow_sysmetrics.daemon.probe import Probe  # noqa: PLC0415 - only the worker needs the product
-    from mlflow_sysmetrics.host import Host  # noqa: PLC0415
+    from mlflow_sysmetrics.daemon.sampling.probe import Probe
+    from mlflow_sysmetrics.machine.host import Host
 
     return [Probe(collector, Host()) for collector in collectors]
 
 
 def our_tick(probes: Collection[Probe]) -> tuple[Callable[[], None], Callable[[], set[str]]]:
     """Returns our tick with one run attached, and what tells the metrics that it has read."""
-    from mlflow_sysmetrics.daemon.feed import Feed  # noqa: PLC0415 - as above
-    from mlflow_sysmetrics.daemon.lane import Lane  # noqa: PLC0415
-    from mlflow_sysmetrics.daemon.outbox import Outbox  # noqa: PLC0415
-    from mlflow_sysmetrics.daemon.sampler import Sampler  # noqa: PLC0415
-    from mlflow_sysmetrics.daemon.sender import Sender  # noqa: PLC0415
-    from mlflow_sysmetrics.daemon.sink import open_sink  # noqa: PLC0415
-    from mlflow_sysmetrics.settings import Settings  # noqa: PLC0415
+    from mlflow_sysmetrics.daemon.delivery.inbox import Lane
+    from mlflow_sysmetrics.daemon.delivery.run_queue import Outbox
+    from mlflow_sysmetrics.daemon.delivery.sender import Sender
+    from mlflow_sysmetrics.daemon.delivery.sink import open_sink
+    from mlflow_sysmetrics.daemon.sampling.run_series import Feed
+    from mlflow_sysmetrics.daemon.sampling.sampler import Sampler
+    from mlflow_sysmetrics.settings import Settings
 
     clock = SecondHand()
     sampler = Sampler(list(probes), clock)
@@ -71,9 +71,9 @@ def our_tick(probes: Collection[Probe]) -> tuple[Callable[[], None], Callable[[]
 
 def built_in_tick() -> tuple[Callable[[], None], Callable[[], set[str]]]:
     """Returns a tick of MLflow's monitors of host metrics, and what tells the metrics that it read."""
-    from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor  # noqa: PLC0415 - as above
-    from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor  # noqa: PLC0415
-    from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor  # noqa: PLC0415
+    from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+    from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
+    from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
     monitors = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
 
@@ -86,7 +86,7 @@ def built_in_tick() -> tuple[Callable[[], None], Callable[[], set[str]]]:
 
 def ticks(count: int) -> dict[str, Any]:
     """Does ticks of both sides by turns, in the worker; returns the CPU seconds of each and the metrics."""
-    from mlflow_sysmetrics.collectors import COLLECTORS  # noqa: PLC0415 - as above
+    from mlflow_sysmetrics.collectors import COLLECTORS
 
     built_in, their_metrics = built_in_tick()
     built_in()

@@ -49,7 +49,7 @@ class Worker:
         self._process = process
         self._errors = errors
 
-    def ask(self, do: str, takes: float = 0.0, **arguments: object) -> Any:  # noqa: ANN401 - JSON
+    def ask(self, do: str, takes: float = 0.0, **arguments: object) -> Any:
         """Has a command done and returns its result.
 
         Args:

@@ -32,8 +32,9 @@ try:
     from debug_report import PREFIX, Report, Series, show, show_json
     from debug_work import work
 
-    from mlflow_sysmetrics import Settings, SettingsError, settings
-    from mlflow_sysmetrics.daemon.sink import redacted
+    from mlflow_sysmetrics import Settings, settings
+    from mlflow_sysmetrics.daemon.delivery.sink import redacted
+    from mlflow_sysmetrics.errors import SettingsError
 except ImportError as error:
     sys.exit(f"mlflow-sysmetrics cannot be imported ({error}): pip install mlflow-sysmetrics")
 
@@ -47,7 +48,7 @@ HTTP = frozenset({"http", "https"})
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
-class Problem(Exception):  # noqa: N818 - a sentence for the user, not a fault of the program
+class Problem(Exception):
     """Says what is wrong and what to do about it."""
 
 
@@ -166,17 +167,17 @@ def debug_run(seconds: float, console: Console) -> Report:
         return read_back(run, uri)
 
 
-def make_run(uri: str, seconds: float, console: Console) -> Any:  # noqa: ANN401 - MLflow is imported late
+def make_run(uri: str, seconds: float, console: Console) -> Any:
     """Makes a run and works in it; Ctrl-C ends it as KILLED.
 
     Raises:
         Problem: the store does not take it.
     """
     with quiet_store(f"No run could be made on {redacted(uri)}", uri):
-        import mlflow  # noqa: PLC0415 - it reads the environment, which had to be prepared
+        import mlflow
 
         if urlsplit(uri).scheme.partition("+")[0] in DATABASES:
-            from mlflow.store.db import utils  # noqa: PLC0415 - needs SQLAlchemy, which mlflow-skinny lacks
+            from mlflow.store.db import utils
 
             utils.MAX_RETRY_COUNT = 1  # its ten attempts take 100 s, and no variable sets it
     try:
@@ -232,9 +233,9 @@ def _remedy(uri: str) -> str:
     )
 
 
-def read_back(run: Any, uri: str) -> Report:  # noqa: ANN401 - as above
+def read_back(run: Any, uri: str) -> Report:
     """Returns what the store has of a run, and what it should have."""
-    import mlflow  # noqa: PLC0415 - as above
+    import mlflow
 
     client = mlflow.MlflowClient()
     run_id = run.info.run_id
@@ -250,7 +251,7 @@ def read_back(run: Any, uri: str) -> Report:  # noqa: ANN401 - as above
     return report
 
 
-def open_with(uri: str, run: Any) -> str:  # noqa: ANN401 - as above
+def open_with(uri: str, run: Any) -> str:
     """Returns the address that shows the run, or the command that opens the UI on its store."""
     if urlsplit(uri).scheme in HTTP:
         return f"{redacted(uri).rstrip('/')}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"

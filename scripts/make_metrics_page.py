@@ -17,7 +17,7 @@ from string import Template
 from mlflow_sysmetrics import settings
 from mlflow_sysmetrics.collectors import LINUX, PORTABLE, Collector
 from mlflow_sysmetrics.collectors.catalogue.process import PROCESS_CPU
-from mlflow_sysmetrics.daemon.window import DECIMALS
+from mlflow_sysmetrics.daemon.sampling.window import DECIMALS
 from mlflow_sysmetrics.samples import OPT_IN, Family, Kind, Metric
 
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"

@@ -62,20 +62,20 @@ class Process(NamedTuple):
     """A process on a device, as the bindings show it."""
 
     pid: int
-    usedGpuMemory: int | None  # noqa: N815 - NVML's name
+    usedGpuMemory: int | None
 
 
 class Value(NamedTuple):
     """A field value of type unsigned long long, whichever member is asked."""
 
-    ullVal: int  # noqa: N815 - NVML's name
+    ullVal: int
 
 
 class FieldAnswer(NamedTuple):
     """One field: its own error, and its value."""
 
-    nvmlReturn: int  # noqa: N815 - NVML's name
-    valueType: int  # noqa: N815 - NVML's name
+    nvmlReturn: int
+    valueType: int
     value: Value
 
 
@@ -164,8 +164,8 @@ class Buffer:
 class GpmMetric:
     """One metric of a request."""
 
-    metricId = 0  # noqa: N815 - NVML's name
-    nvmlReturn = 0  # noqa: N815 - NVML's name
+    metricId = 0
+    nvmlReturn = 0
     value = 0.0
 
 
@@ -173,7 +173,7 @@ class GpmRequest:
     """Stands for c_nvmlGpmMetricsGet_t."""
 
     version = 0
-    numMetrics = 0  # noqa: N815 - NVML's name
+    numMetrics = 0
     sample1: Buffer
     sample2: Buffer
 

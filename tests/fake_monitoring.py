@@ -1,4 +1,4 @@
-# ruff: noqa: N802, N803 - functions and arguments have the names of the real ones
+
 """What the fake NVML tells over time: events and GPM samples; and how its functions are counted and fail."""
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Monitoring:
         live: GPM samples and event sets that were made and not freed.
     """
 
-    c_nvmlGpmMetricsGet_t = GpmRequest  # noqa: N815 - the real name
+    c_nvmlGpmMetricsGet_t = GpmRequest
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()

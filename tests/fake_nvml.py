@@ -1,4 +1,4 @@
-# ruff: noqa: N802 - the functions have the names of the real ones, and NVML's manual describes them
+
 """A module like nvidia-ml-py's `pynvml`, for machines that the tests describe.
 
 `test_nvidia_fake.py` checks its names and arities against the real module, `test_gpu_live.py` what it
@@ -50,7 +50,7 @@ class FakeNvml(Monitoring):
     """
 
     NVMLError = NVMLError
-    nvmlMemory_v2 = 0x02000028  # noqa: N815 - the real name
+    nvmlMemory_v2 = 0x02000028
 
     class NVMLLibraryMismatchError(Exception):
         """The bindings are newer than the driver."""
@@ -152,7 +152,7 @@ class FakeNvml(Monitoring):
         return _answer(handle.gpu.temperature)
 
     @asked
-    def nvmlDeviceGetFieldValues(self, handle: Handle, fieldIds: Sequence[tuple[int, int]]) -> Any:  # noqa: N803
+    def nvmlDeviceGetFieldValues(self, handle: Handle, fieldIds: Sequence[tuple[int, int]]) -> Any:
         values = [handle.gpu.fields.get(number) for number, _ in fieldIds]
         return [FieldAnswer(3 if value is None else 0, 3, Value(value or 0)) for value in values]
 
@@ -165,7 +165,7 @@ class FakeNvml(Monitoring):
         return list(_answer(handle.gpu.processes))
 
     @asked
-    def nvmlDeviceGetTotalEccErrors(self, handle: Handle, errorType: int, counterType: int) -> Any:  # noqa: N803
+    def nvmlDeviceGetTotalEccErrors(self, handle: Handle, errorType: int, counterType: int) -> Any:
         _no_slices(handle)
         assert counterType == 0
         return _answer((handle.gpu.ecc_corrected, handle.gpu.ecc_uncorrected)[errorType])
@@ -204,7 +204,7 @@ class FakeNvml(Monitoring):
         return Handle(device.gpu.slices[index])
 
     @asked
-    def nvmlDeviceGetDeviceHandleFromMigDeviceHandle(self, migDevice: Handle) -> Handle:  # noqa: N803
+    def nvmlDeviceGetDeviceHandleFromMigDeviceHandle(self, migDevice: Handle) -> Handle:
         return Handle(migDevice.gpu.card)
 
     @asked

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from mlflow_sysmetrics.daemon.points import Point
+from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.errors import ServerUnreachable
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Family, Kind, Metric, Sample
 from watching import LONG_SECONDS
 

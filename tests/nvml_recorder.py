@@ -103,7 +103,7 @@ class Recorder:
         file.write_text(json.dumps(about | {"calls": calls}, indent=1) + "\n")
         return file
 
-    def _keep(  # noqa: PLR0913, PLR0917 - all that there is to know of a call
+    def _keep(  # noqa: PLR0917 - all that there is to know of a call
         self, function: str, arguments: Any, passed: Any, answer: Any, error: int | None, began: float
     ) -> None:
         microseconds = (time.perf_counter() - began) * 1e6

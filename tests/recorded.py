@@ -21,7 +21,7 @@ from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts import linux
 from mlflow_sysmetrics.facts.catalogue import FACTS
 from mlflow_sysmetrics.facts.contract import Sources
-from mlflow_sysmetrics.host import DiskUsage, Host
+from mlflow_sysmetrics.machine.host import DiskUsage, Host
 from mlflow_sysmetrics.samples import Metric
 
 HOSTS = sorted(path for path in (Path(__file__).parent / "hosts").iterdir() if path.is_dir())

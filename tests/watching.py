@@ -26,7 +26,7 @@ def eventually(holds: Callable[[], object], seconds: float = LONG_SECONDS) -> No
 
 def ticked(times: int) -> None:
     """Returns after so many more ticks of this process's sampler."""
-    from mlflow_sysmetrics import status  # noqa: PLC0415 - for the programs that have a sampler
+    from mlflow_sysmetrics import status
 
     before = status().ticks
     eventually(lambda: status().ticks >= before + times)
@@ -37,8 +37,8 @@ def watched(seconds: float = 0.3) -> None:
 
     A rate is over 0.15 s at least, from one tick to the next; so a run that lasts on for longer has them all.
     """
-    from mlflow_sysmetrics import status  # noqa: PLC0415 - as above
-    from mlflow_sysmetrics.daemon import process  # noqa: PLC0415
+    from mlflow_sysmetrics import status
+    from mlflow_sysmetrics.daemon import process
 
     daemon = process._daemon
     assert daemon is not None

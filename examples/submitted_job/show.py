@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from mlflow_sysmetrics import read_status
+from mlflow_sysmetrics.preflight import read_status
 
 
 def lines(directory: Path) -> list[str]:

@@ -8,8 +8,8 @@
     |-- JournalUnavailable           points cannot be kept on disk: they wait in memory only
     |-- NoActiveRunError (RuntimeError)  a part of the training kit needs a run, and there is none
     |-- HPOError (RuntimeError)      a study could not be carried out to its end
-    |-- PromotionError (RuntimeError)  a version is registered, not promoted; its home is training/registry
-    |-- ServerStartError (RuntimeError)  a tracking server did not come up; its home is tracking/server
+    |-- PromotionError (RuntimeError)  a version is registered, not promoted
+    |-- ServerStartError (RuntimeError)  a tracking server did not come up
     |-- PreflightError (RuntimeError)  the training cannot be tracked, so it must not start
     |   |-- TrackingURIError         there is no tracking URI, or MLflow cannot use it
     |   |-- ServerUnreachableError   no MLflow server answers there
@@ -30,7 +30,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the one name from a floor above, and only for who reads the types
-    from mlflow_sysmetrics.tracking.attempts import Attempt  # noqa: TID251 - as said
+    from mlflow_sysmetrics.preflight.attempts import Attempt  # noqa: TID251 - as said
 
 
 class SysMetricsError(Exception):
@@ -41,7 +41,7 @@ class SettingsError(SysMetricsError, ValueError):
     """Says which setting is out of range, what was given, and what is allowed."""
 
 
-class Unavailable(SysMetricsError):  # noqa: N818 - an absence, not a fault: "no GPU here" is an answer
+class Unavailable(SysMetricsError):
     """Says why a source or a fact does not exist on this machine, in one short clause."""
 
 
@@ -49,7 +49,7 @@ class DeliveryError(SysMetricsError):
     """Is the base of what a sink raises."""
 
 
-class ServerUnreachable(DeliveryError):  # noqa: N818 - named after the state that the sender waits out
+class ServerUnreachable(DeliveryError):
     """The server did not answer, or answered that it may do better later.
 
     Attributes:
@@ -65,11 +65,11 @@ class NotAllowed(ServerUnreachable):
     """The server refused the credentials, which are read anew at each attempt."""
 
 
-class BatchTooLarge(DeliveryError):  # noqa: N818 - as above
+class BatchTooLarge(DeliveryError):
     """The server takes fewer points, or fewer bytes, in one request."""
 
 
-class RunRefused(DeliveryError):  # noqa: N818 - named after what the server did
+class RunRefused(DeliveryError):
     """The server will never take points for this run: it was deleted, or it never existed there."""
 
 
@@ -77,7 +77,7 @@ class RunDeleted(RunRefused):
     """The server has the run, and the run or its experiment was deleted."""
 
 
-class JournalUnavailable(SysMetricsError):  # noqa: N818 - a state of the disk, in which memory serves
+class JournalUnavailable(SysMetricsError):
     """Says why points cannot be journalled, in one short clause: no directory, no permission, no lock."""
 
 
@@ -87,6 +87,45 @@ class NoActiveRunError(SysMetricsError, RuntimeError):
 
 class HPOError(SysMetricsError, RuntimeError):
     """A study of hyperparameters could not be carried out to its end; what it had found is on its run."""
+
+
+class ServerStartError(SysMetricsError, RuntimeError):
+    """A tracking server did not come up; says why, what to do, and how its log ends.
+
+    Attributes:
+        log_tail: the last lines of its log, without passwords; empty where it never started.
+    """
+
+    def __init__(self, reason: str, log_tail: str = "") -> None:
+        super().__init__(f"{reason}\n\nIts log ends with:\n{log_tail}" if log_tail else reason)
+        self.reason = reason
+        self.log_tail = log_tail
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keeps both arguments when it is pickled, as pools of workers do with errors."""
+        return type(self), (self.reason, self.log_tail)
+
+
+class PromotionError(SysMetricsError, RuntimeError):
+    """A version is registered but not, or not wholly, promoted; says how to finish.
+
+    Attributes:
+        model_name: the registered model.
+        version: the version, which may be loaded by its number.
+    """
+
+    def __init__(self, message: str, *, model_name: str, version: str) -> None:
+        super().__init__(message)
+        self.model_name = model_name
+        self.version = version
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keeps its keyword arguments when it is pickled, as pools of workers do with errors."""
+        return _promotion_error, (str(self), self.model_name, self.version)
+
+
+def _promotion_error(message: str, model_name: str, version: str) -> PromotionError:
+    return PromotionError(message, model_name=model_name, version=version)
 
 
 class PreflightError(SysMetricsError, RuntimeError):

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import mlflow_sysmetrics.clock  # noqa: F401 - its functions are to be bound before anybody freezes time
+import mlflow_sysmetrics.runtime.clock  # noqa: F401 - its functions are to be bound before anybody freezes time
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.settings import METRICS, Settings
 
@@ -48,7 +48,7 @@ class SystemMetricsMonitor:
         SettingsError: an argument is out of its range.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - MLflow's own signature
+    def __init__(  # noqa: PLR0917 - MLflow's own signature
         self,
         run_id: str,
         sampling_interval: float | None = None,
@@ -76,7 +76,7 @@ class SystemMetricsMonitor:
         """Attaches the run; a problem is logged and does not reach the program."""
         run = _run_being_started(self._run_id)
         try:
-            from mlflow_sysmetrics.daemon import attach  # noqa: PLC0415 - `import mlflow` need not wait for it
+            from mlflow_sysmetrics.daemon import attach
 
             self._attachment = attach(
                 self._run_id,
@@ -118,7 +118,7 @@ def _registered_monitors() -> dict[str, Any]:
     return monitors if isinstance(monitors, dict) else {}
 
 
-def _run_being_started(run_id: str) -> Any:  # noqa: ANN401 - mlflow.entities.Run, or None
+def _run_being_started(run_id: str) -> Any:
     """Returns the run that `mlflow.start_run` is starting, None when somebody else starts the monitor.
 
     MLflow gives its monitor an id only; the run with its start time and tags is one frame up. Found there
@@ -135,7 +135,7 @@ def _owe_late_tags(attachment: Attachment, present: dict[str, str]) -> None:
     """Has tags that were not yet known when the run was created put on it as soon as they are."""
     if "sys.platform" not in present:
         return  # the run was not tagged by us
-    from mlflow_sysmetrics.facts import host_facts  # noqa: PLC0415 - as in `start`
+    from mlflow_sysmetrics.facts import host_facts
 
     if present.get("sys.metrics", "on") != "on":  # start_run was told so, against the environment
         attachment.put_tags({"sys.metrics": "on"})
@@ -178,7 +178,7 @@ def install() -> None:
 
 def mlflow_version() -> str:
     """Returns the version of MLflow, which may not be fully imported yet."""
-    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - needed in two rare cases only
+    from importlib.metadata import PackageNotFoundError, version
 
     for name in ("mlflow", "mlflow-skinny"):
         with contextlib.suppress(PackageNotFoundError):

@@ -35,7 +35,7 @@ class SysMetricsRunContextProvider:
         MLflow asks before the run exists, and for datasets, models and traces too, so this is cheap once the
         facts are found, has no side effect, and never means that a run starts.
         """
-        from mlflow_sysmetrics.facts import host_facts  # noqa: PLC0415 - `import mlflow` need not wait for it
+        from mlflow_sysmetrics.facts import host_facts
 
         tags = host_facts().tags(wait_seconds=FACTS_WAIT_SECONDS)
         tags["sys.metrics"] = _metrics_state()
@@ -49,7 +49,7 @@ class SysMetricsDaemonRunContextProvider:
         global _no_metrics  # noqa: PLW0603 - MLflow builds one of each provider per process
         if not Settings.from_environ().providers:
             return
-        from mlflow_sysmetrics.monitor import install, mlflow_version  # noqa: PLC0415 - not loaded where we are off
+        from mlflow_sysmetrics.monitor import install, mlflow_version
 
         try:
             install()

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from mlflow_sysmetrics.errors import SettingsError
-from mlflow_sysmetrics.metric_names import is_metric_name
 from mlflow_sysmetrics.samples import DEFAULT_FAMILIES, Family
 
 PROVIDERS = "MLFLOW_RUN_CONTEXT_PROVIDER"
@@ -49,6 +48,8 @@ _BYTES_PER_MEGABYTE = 1_000_000
 
 _TRUE = frozenset({"true", "1", "on", "yes"})
 _FALSE = frozenset({"false", "0", "off", "no"})
+_PART = r"(?!\.{1,2}(/|$))[\w\-. ]+"
+_NODE_ID = re.compile(rf"{_PART}(/{_PART})*", re.ASCII)
 _NODE_ID_LENGTH = 150  # of the 250 that the name of a metric may have; our longest key takes less than 100
 # What a list of GPUs holds: indices, beginnings of UUIDs, and for Intel's, which have none, PCI addresses.
 _GPU = re.compile(r"\d{1,4}|(?i:GPU|MIG)-[\w/-]+|[\da-f]{4}:[\da-f]{2}:[\da-f]{2}\.[0-7]", re.ASCII)
@@ -128,7 +129,7 @@ class Settings:
             value = getattr(self, name)
             if value not in allowed:
                 raise SettingsError(f"{name}={value!r} is out of range; allowed is {allowed}")
-        if self.node_id is not None and not is_metric_name(self.node_id, _NODE_ID_LENGTH):
+        if self.node_id is not None and not _is_node_id(self.node_id):
             raise SettingsError(
                 f"node_id={self.node_id!r} cannot be part of a metric name; "
                 "use up to 150 letters, digits, '_', '-', '.', ' ' and '/', and no part '.' or '..'"
@@ -274,7 +275,7 @@ class _Variables:
     def node_id(self) -> str | None:
         """Reads the node's name; what a metric name cannot hold becomes an underscore."""
         text = self.text(NODE_ID)
-        if not text or is_metric_name(text, _NODE_ID_LENGTH):
+        if not text or _is_node_id(text):
             return text or None
         cleaned = re.sub(r"[^\w\-. /]|^/+|/+$|//+|(?<![^/])\.{1,2}(?![^/])", "_", text, flags=re.ASCII)
         cleaned = cleaned[:_NODE_ID_LENGTH].rstrip("/")
@@ -361,3 +362,8 @@ def warn_once(variable: str, value: str, verdict: str) -> None:
     if (variable, value) not in _warned:
         _warned.add((variable, value))
         _logger.warning("mlflow-sysmetrics: %s=%r %s.", variable, value, verdict)
+
+
+def _is_node_id(text: str) -> bool:
+    """Returns whether a text can stand in the metric names of every MLflow, which accept more and more."""
+    return len(text) <= _NODE_ID_LENGTH and _NODE_ID.fullmatch(text) is not None

@@ -21,8 +21,8 @@ from counting_server import CountingServer, counting_server
 from databases import KINDS, Postgres, Sqlite, make_tables, started
 
 from mlflow_sysmetrics.collectors import COLLECTORS, path_readings
-from mlflow_sysmetrics.daemon.probe import Probe
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.daemon.sampling.probe import Probe
+from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import DEFAULT_FAMILIES, Family, Kind, Sample
 
 MLFLOW = tuple(int(part) for part in version("mlflow").split(".")[:2])
@@ -102,7 +102,7 @@ class Store:
         with warnings.catch_warnings():
             # MLflow 3.17 on SQLAlchemy 2.1, MLflow 2.8 on anything of today: their warnings, not ours.
             warnings.simplefilter("ignore")
-            from mlflow import MlflowClient  # noqa: PLC0415 - importing MLflow takes a second
+            from mlflow import MlflowClient
 
             client = MlflowClient(self.uri)
             client.get_experiment("0")

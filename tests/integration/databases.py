@@ -31,7 +31,7 @@ class Database:
 
     def rows(self, query: str, **values: Any) -> Sequence[tuple[Any, ...]]:
         """Returns what a query finds; a list among the values stands for each of its members."""
-        from sqlalchemy import bindparam, text  # noqa: PLC0415 - comes with MLflow, and takes as long
+        from sqlalchemy import bindparam, text
 
         lists = [bindparam(name, expanding=True) for name, value in values.items() if isinstance(value, list)]
         with self._connection() as connection:
@@ -53,8 +53,8 @@ class Database:
     def _connection(self) -> Iterator[Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of SQLAlchemy and its drivers on newer Pythons
-            from sqlalchemy import create_engine  # noqa: PLC0415 - as above
-            from sqlalchemy.pool import NullPool  # noqa: PLC0415
+            from sqlalchemy import create_engine
+            from sqlalchemy.pool import NullPool
 
             options = {"timeout": 120, "isolation_level": None} if self.uri.startswith("sqlite") else {}
             engine = create_engine(self.uri, poolclass=NullPool, connect_args=options)
@@ -68,7 +68,7 @@ def _takes_lock(connection: Any) -> bool:
     Who waits for a lock holds up those that come after. MLflow's server may need two connections for one
     request, the first of which we would wait for, and the second would wait for us.
     """
-    from sqlalchemy.exc import OperationalError  # noqa: PLC0415 - comes with MLflow, and takes as long
+    from sqlalchemy.exc import OperationalError
 
     try:
         connection.exec_driver_sql("LOCK TABLE metrics, latest_metrics, runs IN ACCESS EXCLUSIVE MODE NOWAIT")

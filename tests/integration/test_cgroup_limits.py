@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_sysmetrics.cgroups import V1, controller_directory
 from mlflow_sysmetrics.collectors.cpu_linux import CpuLinux
-from mlflow_sysmetrics.cpu_share import cpu_share
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.cgroups import V1, controller_directory
+from mlflow_sysmetrics.machine.cpu_share import cpu_share
+from mlflow_sysmetrics.machine.host import Host
 from watching import LONG_SECONDS
 
 QUOTA_CORES = 0.1  # so little that a busy machine has it to spare
@@ -36,7 +36,7 @@ ENTER = """
 import json, os, sys, threading, time
 for directory in sys.argv[1:]:
     open(f"{directory}/cgroup.procs", "w").write("0")
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 """
 
 # Works on so many cores: a millisecond of CPU time, then a rest in proportion, so that nothing is made up for

@@ -140,7 +140,7 @@ def test_points_outlive_another_store_in_the_place_of_theirs(
 
 
 def test_a_server_that_is_away_is_named_and_the_points_stay(spool: Path) -> None:
-    from mlflow_sysmetrics.daemon.journal import Journal  # noqa: PLC0415 - this test alone makes one
+    from mlflow_sysmetrics.daemon.journal.journal import Journal
 
     journal = Journal.create(spool, 1_000_000)
     journal.append(journal.register("run", "http://127.0.0.1:9", 0), 0, 1000, {"system/cpu": 1.0})

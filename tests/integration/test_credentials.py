@@ -17,7 +17,7 @@ from gone import of_a_process_that_is_gone
 from mlflow_sysmetrics.cli.deaths import Search
 from mlflow_sysmetrics.cli.delivery import Delivery
 from mlflow_sysmetrics.cli.spooled import look
-from mlflow_sysmetrics.daemon.journal import Journal
+from mlflow_sysmetrics.daemon.journal.journal import Journal
 
 RUN = "f" * 32
 STARTED_AT = 1_700_000_000_000
@@ -54,7 +54,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    do_POST = do_GET  # noqa: N815
+    do_POST = do_GET
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         """Says nothing."""
@@ -110,7 +110,7 @@ def test_a_server_that_the_program_attaches_a_run_to_sees_them_whatever_a_journa
 
 def headers_of_a_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has MLflow add a header to each of its requests, as a plugin does."""
-    from mlflow.tracking.request_header import registry  # noqa: PLC0415 - importing MLflow takes a second
+    from mlflow.tracking.request_header import registry
 
     class Provider:
         def in_context(self) -> bool:

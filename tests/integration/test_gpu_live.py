@@ -23,7 +23,7 @@ import pytest
 from mlflow_sysmetrics.collectors import Collector
 from mlflow_sysmetrics.collectors.nvidia import Nvidia
 from mlflow_sysmetrics.collectors.nvidia_profile import NvidiaProfile
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 from nvml_recorder import Recorder, described, differences
 
 MOST_BESIDE_THE_CALLS = 1.5  # times the bare NVML calls: what the issue allows a tick
@@ -169,7 +169,7 @@ def test_cuda_starts_in_a_child_that_is_forked_after_sampling() -> None:
     program = """
         import ctypes, os, time
         from mlflow_sysmetrics.collectors.nvidia import Nvidia
-        from mlflow_sysmetrics.host import Host
+        from mlflow_sysmetrics.machine.host import Host
 
         parent = Nvidia(Host(gpus="all"))
         assert list(parent.collect(time.monotonic()))

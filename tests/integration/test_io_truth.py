@@ -16,7 +16,7 @@ import pytest
 from mlflow_sysmetrics.collectors import Collector
 from mlflow_sysmetrics.collectors.disk_io_linux import DiskIoLinux
 from mlflow_sysmetrics.collectors.network_linux import NetworkLinux
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc is read beside the collectors")
 

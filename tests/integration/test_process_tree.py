@@ -26,7 +26,7 @@ PREAMBLE = """
 import json, os, resource, signal, sys, time
 from mlflow_sysmetrics.collectors.process_linux import ProcessLinux
 from mlflow_sysmetrics.collectors.process_psutil import ProcessPsutil
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 
 def clock(pid):
     return time.clock_gettime((~pid << 3) | 2)

@@ -50,7 +50,7 @@ def test_every_python_block_runs(block: str, store: Store, tmp_path: Path) -> No
 
 
 def test_every_setting_is_explained() -> None:
-    from mlflow_sysmetrics import settings  # noqa: PLC0415
+    from mlflow_sysmetrics import settings
 
     text = README.read_text(encoding="utf-8")
     names = [
@@ -62,7 +62,7 @@ def test_every_setting_is_explained() -> None:
 
 
 def test_every_metric_is_listed() -> None:
-    from mlflow_sysmetrics.collectors import LINUX  # noqa: PLC0415
+    from mlflow_sysmetrics.collectors import LINUX
 
     text = README.read_text(encoding="utf-8")
     for metric in (metric for collector in LINUX for metric in collector.metrics):

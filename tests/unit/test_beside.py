@@ -12,8 +12,8 @@ import pytest
 from pytest_mock import MockerFixture
 
 from fakes import FakeClock
-from mlflow_sysmetrics.beside import Beside, Reading
 from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.runtime.background_reading import Beside, Reading
 
 LONG_SECONDS = 60.0  # a thread that never comes must not hold the suite; one that comes takes microseconds
 

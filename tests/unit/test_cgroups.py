@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import pytest
 
-from mlflow_sysmetrics.cgroups import (
+from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.machine.cgroups import (
     V1,
     V2,
     allowed_cpus,
@@ -16,12 +17,11 @@ from mlflow_sysmetrics.cgroups import (
     smallest_cpu_quota,
     smallest_memory_limit,
 )
-from mlflow_sysmetrics.cgroups.limits import parse_cpu_quota, parse_memory_limit
-from mlflow_sysmetrics.cgroups.placement import group_paths, parse_own_groups, shows
-from mlflow_sysmetrics.cpus import parse_cpu_list
-from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
-from mlflow_sysmetrics.mounts import Mount, parse_mountinfo
+from mlflow_sysmetrics.machine.cgroups.limits import parse_cpu_quota, parse_memory_limit
+from mlflow_sysmetrics.machine.cgroups.placement import group_paths, parse_own_groups, shows
+from mlflow_sysmetrics.machine.cpus import parse_cpu_list
+from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.mounts import Mount, parse_mountinfo
 
 pytestmark = pytest.mark.unit
 

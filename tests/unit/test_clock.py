@@ -7,7 +7,7 @@ import time
 import pytest
 
 from fakes import STARTED_AT, FakeClock
-from mlflow_sysmetrics.clock import Stamper, SystemClock
+from mlflow_sysmetrics.runtime.clock import Stamper, SystemClock
 
 
 def test_two_ticks_in_one_millisecond_differ() -> None:

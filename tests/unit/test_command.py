@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_sysmetrics.command import CommandFailed, CommandMissing, Commands, CommandTimeout
 from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.machine.command import CommandFailed, CommandMissing, Commands, CommandTimeout
 from watching import eventually
 
 pytestmark = [

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_sysmetrics.cpu_share import cpu_share
-from mlflow_sysmetrics.cpus import parse_affinity, parse_cpu_list, parse_online_cpus
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.cpu_share import cpu_share
+from mlflow_sysmetrics.machine.cpus import parse_affinity, parse_cpu_list, parse_online_cpus
+from mlflow_sysmetrics.machine.host import Host
 
 FOUR_CPUS = "cpu  1 0 1 8 0\n" + "".join(f"cpu{number} 1 0 1 8 0\n" for number in range(4))
 
@@ -52,7 +52,7 @@ def machine(
         ("garbage", "garbage", None, 4, False),
     ],
 )
-def test_what_the_job_may_use(  # noqa: PLR0913, PLR0917 - a table of them
+def test_what_the_job_may_use(  # noqa: PLR0917 - a table of them
     tmp_path: Path,
     affinity: str | None,
     cpuset: str | None,

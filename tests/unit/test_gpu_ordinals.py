@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlflow_sysmetrics.gpu_ordinals import GpuOrdinals
+from mlflow_sysmetrics.machine.gpu_ordinals import GpuOrdinals
 
 
 def test_vendors_follow_each_other() -> None:

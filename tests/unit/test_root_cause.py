@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlflow_sysmetrics.root_cause import root_cause
+from mlflow_sysmetrics.mlflow_api.classification import root_cause
 
 pytestmark = pytest.mark.unit
 

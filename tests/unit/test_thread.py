@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from mlflow_sysmetrics.thread import start_thread
+from mlflow_sysmetrics.runtime.threads import start_thread
 
 
 def run_in_thread() -> set[signal.Signals | int]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_sysmetrics.tracking_uris import anchored, lasting, origin, redacted, with_secrets
+from mlflow_sysmetrics.mlflow_api.tracking_uris import anchored, lasting, origin, redacted, with_secrets
 
 
 @pytest.mark.parametrize(

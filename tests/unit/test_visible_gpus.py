@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from mlflow_sysmetrics.visible_gpus import (
+from mlflow_sysmetrics.machine.visible_gpus import (
     Chosen,
     GpuId,
     Selection,

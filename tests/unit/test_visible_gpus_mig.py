@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlflow_sysmetrics.visible_gpus import Chosen, GpuId, SliceId, select_gpus
+from mlflow_sysmetrics.machine.visible_gpus import Chosen, GpuId, SliceId, select_gpus
 
 pytestmark = pytest.mark.unit
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlflow_sysmetrics.visible_gpus import Chosen, select_amd, select_intel
+from mlflow_sysmetrics.machine.visible_gpus import Chosen, select_amd, select_intel
 
 pytestmark = pytest.mark.unit
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from mlflow_sysmetrics.errors import SettingsError
+from mlflow_sysmetrics.machine.visible_gpus import Chosen, GpuId, Selection, select_gpus
+from mlflow_sysmetrics.machine.visible_gpus.wanted import follows_environment, without_indices
 from mlflow_sysmetrics.settings import GPUS, Settings
-from mlflow_sysmetrics.visible_gpus import Chosen, GpuId, Selection, select_gpus
-from mlflow_sysmetrics.visible_gpus.wanted import follows_environment, without_indices
 
 pytestmark = pytest.mark.unit
 

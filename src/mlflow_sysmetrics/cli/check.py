@@ -8,15 +8,13 @@ from contextlib import redirect_stdout
 
 import click
 
-from mlflow_sysmetrics.cli.durations import FORMAT, duration
 from mlflow_sysmetrics.cli.findings import Finding, Mark, print_finding, say
-from mlflow_sysmetrics.cli.options import json_option
+from mlflow_sysmetrics.cli.options import FORMAT, duration, json_option, tracking_uri_option
 from mlflow_sysmetrics.cli.table import print_json
 from mlflow_sysmetrics.cli.tracked_runs import tracking_uri_in_force
-from mlflow_sysmetrics.cli.tracking_uri_option import tracking_uri_option
-from mlflow_sysmetrics.tracking import mlflow_state
-from mlflow_sysmetrics.tracking.verification import STEPS, Step, Verification
-from mlflow_sysmetrics.tracking_uris import redacted
+from mlflow_sysmetrics.mlflow_api import fluent_state
+from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
+from mlflow_sysmetrics.preflight.verification import STEPS, Step, Verification
 
 _WIDTH = max(map(len, STEPS)) + len("1. ")
 _MILLISECONDS = 1000
@@ -55,7 +53,7 @@ def check(
         raise click.BadParameter("the name of an experiment is not empty", param_hint="--experiment")
     verification = Verification(uri, experiment, timeout=timeout)
     if not as_json:
-        say(f"Checking {redacted(uri)} with MLflow {mlflow_state.version()}\n")
+        say(f"Checking {redacted(uri)} with MLflow {fluent_state.version()}\n")
     steps: list[Step] = []
     left: Sequence[str] = ()
     try:
@@ -120,7 +118,7 @@ def _document(
         "schema": 1,
         "ok": len(steps) == len(STEPS) and steps[-1].passed,
         "tracking_uri": redacted(uri),
-        "client_version": mlflow_state.version(),
+        "client_version": fluent_state.version(),
         "server_version": verification.server_version,
         "experiment_name": verification.traces.experiment,
         "experiment_id": verification.traces.experiment_id,

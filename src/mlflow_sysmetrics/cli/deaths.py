@@ -8,14 +8,55 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlflow_sysmetrics.cli.causes import cause
-from mlflow_sysmetrics.cli.durations import spoken
-from mlflow_sysmetrics.cli.spooled import SpooledJournal
-from mlflow_sysmetrics.cli.traces import Trace, feeding, newest_values, runs_left
+from mlflow_sysmetrics.cli.options import spoken
+from mlflow_sysmetrics.cli.spooled import SpooledJournal, Trace, feeding, newest_values, runs_left
 from mlflow_sysmetrics.cli.tracked_runs import TrackedRun, TrackingServer
-from mlflow_sysmetrics.daemon.trust import is_trusted
+from mlflow_sysmetrics.collectors.fields import number_after
+from mlflow_sysmetrics.daemon.delivery.credential_scope import is_trusted
 from mlflow_sysmetrics.errors import DeliveryError
-from mlflow_sysmetrics.tracking_uris import redacted, with_secrets
+from mlflow_sysmetrics.machine.host import read_short
+from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted, with_secrets
+
+# FOLDED causes: Why a process ended without a word, as far as the kernel or its last points tell.
+
+UNKNOWN = "the process ended without a word"
+_COUNTS = ("memory.events", "memory.oom_control")  # of cgroup v2 and v1
+_MEMORY = "/system_memory_usage_percentage"
+# The kernel kills at the limit. A point is the mean of up to ten seconds of which the last are the fullest.
+_FULL_PERCENT = 95
+
+
+def cause(cgroup: str | None, kills_before: int | None, system: Mapping[str, float]) -> str:
+    """Returns what is known of the end of a run's process.
+
+    Args:
+        cgroup: directory of its memory control group on this machine; None where it is not known.
+        kills_before: what that group had counted when the run began.
+        system: newest value of each ``system/`` series of the run.
+    """
+    found = _kills(cgroup) if cgroup is not None else None
+    if found is not None and kills_before is not None and found[1] > kills_before:
+        file, kills = found[0], found[1] - kills_before
+        return f"out of memory: {file} counted {kills} kill{'' if kills == 1 else 's'}"
+    fullest = max((value for key, value in system.items() if key.endswith(_MEMORY)), default=0.0)
+    if fullest >= _FULL_PERCENT:
+        return f"out of memory likely: memory at {fullest:.0f} % in the last point"
+    return UNKNOWN
+
+
+def _kills(cgroup: str) -> tuple[str, int] | None:
+    """Returns which file of a group counts its kills, and how many; None where the group is gone."""
+    # Absolute in the journal or relative to the root of the host: both are the same here.
+    directory = Path("/") / cgroup
+    for name in _COUNTS:
+        try:
+            kills = number_after(b"oom_kill ", read_short(str(directory / name)))
+        except OSError:
+            continue
+        if kills is not None:
+            return name, kills
+    return None
+
 
 _MILLISECONDS = 1000
 # A point every ten seconds is the default, clocks differ by seconds, and a program may go on logging for some

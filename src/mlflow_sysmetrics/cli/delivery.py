@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlflow_sysmetrics.cli.table import counted
-from mlflow_sysmetrics.daemon.journal import Journal
-from mlflow_sysmetrics.daemon.points import Point
-from mlflow_sysmetrics.daemon.recovery import replay
-from mlflow_sysmetrics.daemon.sink import Sink, open_sink
-from mlflow_sysmetrics.daemon.spool import claim
-from mlflow_sysmetrics.daemon.stores import check_store
-from mlflow_sysmetrics.daemon.trust import is_trusted
+from mlflow_sysmetrics.daemon.delivery.credential_scope import is_trusted
+from mlflow_sysmetrics.daemon.delivery.points import Point
+from mlflow_sysmetrics.daemon.delivery.sink import Sink, open_sink
+from mlflow_sysmetrics.daemon.journal.journal import Journal
+from mlflow_sysmetrics.daemon.journal.recovery import replay
+from mlflow_sysmetrics.daemon.journal.spool import claim
+from mlflow_sysmetrics.daemon.journal.store_files import check_store
 from mlflow_sysmetrics.errors import RunDeleted, ServerUnreachable
-from mlflow_sysmetrics.tracking_uris import redacted, without_secrets
+from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted, without_secrets
 
 # A server that is restarted is back within seconds. Where one has let an orphan wait in vain, those after it
 # are tried once, or two hundred of them would take half an hour.

@@ -8,13 +8,7 @@ from collections.abc import Callable, Sequence
 
 import click
 
-from mlflow_sysmetrics.cli import (
-    effective_settings,
-    installed,
-    this_machine,
-    tracking_server,
-    waiting,
-)
+from mlflow_sysmetrics.cli import effective_settings, installed, spooled, this_machine, tracking_server
 from mlflow_sysmetrics.cli.findings import Finding, Mark, Section, print_section, say, wrapped
 from mlflow_sysmetrics.cli.options import json_option
 from mlflow_sysmetrics.cli.table import counted, print_json
@@ -46,7 +40,7 @@ def doctor(*, as_json: bool) -> None:
                 lambda: effective_settings.findings(settings, os.environ, complaints),
             ),
             ("tracking_server", "Tracking server", lambda: tracking_server.findings(os.environ)),
-            ("journals", "Journals", lambda: waiting.findings(settings)),
+            ("journals", "Journals", lambda: spooled.findings(settings)),
         ):
             found.append(Section(key, title, _looked(title, look)))
             if not as_json:

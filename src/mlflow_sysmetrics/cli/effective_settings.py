@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mlflow_sysmetrics import settings as names
 from mlflow_sysmetrics.cli.findings import Finding, Mark, without_password
-from mlflow_sysmetrics.daemon.spool import spool_directory
+from mlflow_sysmetrics.daemon.journal.spool import spool_directory
 from mlflow_sysmetrics.errors import JournalUnavailable
 from mlflow_sysmetrics.samples import OPT_IN, Family
 from mlflow_sysmetrics.settings import Settings

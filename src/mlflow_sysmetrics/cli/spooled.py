@@ -3,16 +3,154 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlflow_sysmetrics.daemon.journal_lines import Header, PointsLine, lines, parse
-from mlflow_sysmetrics.daemon.journal_scan import Contents, JournaledRun
-from mlflow_sysmetrics.daemon.ownership import host_of, hostname, pid_of
-from mlflow_sysmetrics.daemon.spool import is_owned, journals
-from mlflow_sysmetrics.daemon.writer import stranger
+from mlflow_sysmetrics.cli.findings import Finding, Mark, without_password
+from mlflow_sysmetrics.cli.options import spoken
+from mlflow_sysmetrics.cli.table import counted
+from mlflow_sysmetrics.daemon.journal.lines import Header, PointsLine, lines, parse
+from mlflow_sysmetrics.daemon.journal.ownership import host_of, hostname, pid_of, stranger
+from mlflow_sysmetrics.daemon.journal.scan import Contents, JournaledRun
+from mlflow_sysmetrics.daemon.journal.spool import is_owned, journals, spool_directory
 from mlflow_sysmetrics.errors import JournalUnavailable
+from mlflow_sysmetrics.settings import SPOOL_DIR, Settings
+
+# FOLDED traces: Runs in journals: what a process that is gone left behind of one, and which ones a living process feeds.
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A run in an orphaned journal."""
+
+    journal: SpooledJournal
+    run: SpooledRun
+
+    @property
+    def last_sign(self) -> int:
+        """Milliseconds since 1970 of its newest point in there; of the last write where none is left.
+
+        Whoever delivers a journal puts that time back, but may be killed before.
+        """
+        return self.journal.written_at if self.run.newest is None else self.run.newest
+
+
+def runs_left(journals: Sequence[SpooledJournal]) -> dict[str, list[Trace]]:
+    """Returns the runs that were not detached when their process ended: their traces, the newest first."""
+    found: dict[str, list[Trace]] = {}
+    for journal in journals:
+        for spooled in journal.runs if journal.orphaned else ():
+            if not spooled.journaled.ended:
+                found.setdefault(spooled.journaled.run_id, []).append(Trace(journal, spooled))
+    return {run: sorted(one, key=lambda trace: trace.last_sign, reverse=True) for run, one in found.items()}
+
+
+def feeding(journals: Sequence[SpooledJournal]) -> dict[str, str]:
+    """Returns the runs that a living process feeds, or another user's, with who that is."""
+    return {
+        run.journaled.run_id: f"{journal.owner}, feeds it"
+        for journal in journals
+        for run in journal.runs
+        if not journal.orphaned and not run.journaled.ended
+    }
+
+
+def newest_values(
+    traces: Sequence[Trace], last_sign: int | None, system: Mapping[str, float]
+) -> tuple[int | None, dict[str, float]]:
+    """Returns time and values of the newest points, of which the server may not have the last ones yet.
+
+    Args:
+        traces: the run in journals, the newest first.
+        last_sign: what its server says.
+        system: the same.
+    """
+    newest, values = last_sign, dict(system)
+    for trace in reversed(traces):
+        values.update(trace.run.latest)
+        if trace.run.newest is not None:
+            newest = max(newest or 0, trace.run.newest)
+    return newest, values
+
+
+# FOLDED waiting: What waits in this machine's journals, and whether there can be one.
+
+
+def findings(settings: Settings) -> list[Finding]:
+    """Returns where journals are kept and what is in them.
+
+    Args:
+        settings: those in force.
+    """
+    return list(_findings(settings))
+
+
+def _findings(settings: Settings) -> Iterator[Finding]:
+    if not settings.journalled:
+        text = "off: points that a server has not taken wait in memory only"
+        yield Finding("directory", Mark.ABSENT, text, None, {"path": None})
+    try:
+        directory = spool_directory(settings)
+    except JournalUnavailable as error:
+        if settings.journalled:
+            yield Finding("directory", Mark.WRONG, str(error), f"set {SPOOL_DIR} to a directory")
+        return
+    if settings.journalled:
+        yield _directory(directory)
+    try:
+        found = list(look(directory))
+    except JournalUnavailable as error:
+        yield Finding("waiting", Mark.WRONG, f"cannot be read: {error}", "run this as the user who trains")
+        return
+    yield _alive([one for one in found if one.alive])
+    yield _gone([one for one in found if not one.alive])
+
+
+def _directory(directory: Path) -> Finding:
+    """Returns whether a journal can be made, by permissions: nothing is written to find out."""
+    path = without_password(str(directory))
+    more = {"path": path}
+    nearest = next((one for one in (directory, *directory.parents) if os.path.lexists(one)), directory)
+    if not nearest.is_dir():
+        text = f"{without_password(str(nearest))} is no directory: points wait in memory only"
+    elif not os.access(nearest, os.W_OK | os.X_OK):
+        text = f"{without_password(str(nearest))} cannot be written: points wait in memory only"
+    else:
+        return Finding("directory", Mark.GOOD, path, None, more)
+    return Finding("directory", Mark.WRONG, text, f"set {SPOOL_DIR} to a directory of yours", more)
+
+
+def _alive(journals: Sequence[SpooledJournal]) -> Finding:
+    points = sum(one.waiting for one in journals)
+    more = {"journals": len(journals), "points": points}
+    if not journals:
+        return Finding("at work", Mark.PLAIN, "no process that lives", None, more)
+    text = f"{_processes(len(journals))}, with {counted(points, 'point')} on the way"
+    return Finding("at work", Mark.GOOD, text, None, more)
+
+
+def _gone(journals: Sequence[SpooledJournal]) -> Finding:
+    """Returns what processes that are gone have left, which is a thing to do and no fault."""
+    points = sum(one.waiting for one in journals)
+    runs = sum(not run.journaled.ended for one in journals for run in one.runs)
+    more = {"journals": len(journals), "points": points, "runs_not_ended": runs}
+    if points:
+        oldest = min(run.oldest for one in journals for run in one.runs if run.oldest is not None)
+        age = spoken(time.time() - oldest / _MILLISECONDS)
+        text = f"{counted(points, 'point')} of {_processes(len(journals))}, the oldest {age} old"
+        return Finding("left behind", Mark.NOTE, text, "mlflow-sysmetrics sync", more)
+    if runs:
+        text = f"{counted(runs, 'run')} without a process may still say RUNNING"
+        return Finding("left behind", Mark.NOTE, text, "mlflow-sysmetrics reap", more)
+    return Finding("left behind", Mark.GOOD, "nothing waits", None, more)
+
+
+def _processes(count: int) -> str:
+    return f"{count:,} process{'' if count == 1 else 'es'}"
+
 
 _MILLISECONDS = 1000
 

@@ -9,19 +9,18 @@ from typing import Any
 
 import click
 
-from mlflow_sysmetrics.cli.durations import spoken
 from mlflow_sysmetrics.cli.options import (
     any_host_option,
     directory_fault,
     directory_option,
     journals_directory,
     json_option,
+    spoken,
     tell_of_other_hosts,
 )
-from mlflow_sysmetrics.cli.spooled import SpooledJournal, SpooledRun, look, of_other_hosts
+from mlflow_sysmetrics.cli.spooled import SpooledJournal, SpooledRun, look, of_other_hosts, runs_left
 from mlflow_sysmetrics.cli.table import counted, print_json, print_table
-from mlflow_sysmetrics.cli.traces import runs_left
-from mlflow_sysmetrics.daemon.ownership import host_of
+from mlflow_sysmetrics.daemon.journal.ownership import host_of
 from mlflow_sysmetrics.errors import JournalUnavailable
 
 _HEADS = ("RUN", "SERVER", "POINTS", "AGE", "DROPPED", "OWNER")

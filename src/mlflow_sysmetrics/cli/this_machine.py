@@ -9,9 +9,9 @@ from dataclasses import replace
 from mlflow_sysmetrics.cli.findings import Finding, Mark
 from mlflow_sysmetrics.cli.table import counted
 from mlflow_sysmetrics.collectors import COLLECTORS, Collector
-from mlflow_sysmetrics.daemon.probe import OK, Probe
+from mlflow_sysmetrics.daemon.sampling.probe import OK, Probe
 from mlflow_sysmetrics.facts import HostFacts, host_facts
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import OPT_IN
 from mlflow_sysmetrics.settings import COLLECTORS as VARIABLE
 from mlflow_sysmetrics.settings import METRICS, TAGS, Settings

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlflow_sysmetrics.daemon.stores import check_store
-from mlflow_sysmetrics.daemon.trust import without_credentials
+from mlflow_sysmetrics.daemon.delivery.credential_scope import without_credentials
+from mlflow_sysmetrics.daemon.journal.store_files import check_store
 from mlflow_sysmetrics.errors import RunRefused, ServerUnreachable
-from mlflow_sysmetrics.root_cause import root_cause
-from mlflow_sysmetrics.tracking_uris import redacted, without_secrets
+from mlflow_sysmetrics.mlflow_api.classification import root_cause
+from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted, without_secrets
 
 REAPED = "sysmetrics.reaped"  #: the tag that says why a run was set to KILLED
 _RUNNING = "RUNNING"
@@ -62,7 +62,7 @@ class TrackingServer:
     def __init__(self, uri: str, *, trusted: bool = True) -> None:
         self.uri = uri
         check_store(uri)
-        from mlflow import MlflowClient  # noqa: PLC0415 - a second of import that `--help` need not wait for
+        from mlflow import MlflowClient
 
         self._client = self._ask(MlflowClient, uri)
         if not trusted:
@@ -136,7 +136,7 @@ class TrackingServer:
             raise LookupError(f"{self.name} has no experiment {missing[0]!r}; its experiments are {there}")
         return [known[name] for name in dict.fromkeys(names or known)]
 
-    def _pages(self, search: Any, **wanted: object) -> Iterator[Any]:  # noqa: ANN401 - MLflow's entities
+    def _pages(self, search: Any, **wanted: object) -> Iterator[Any]:
         token = None
         while True:
             page = self._ask(search, **wanted, page_token=token)
@@ -145,7 +145,7 @@ class TrackingServer:
             if not token:
                 return
 
-    def _ask(self, method: Any, *arguments: object, **named: object) -> Any:  # noqa: ANN401
+    def _ask(self, method: Any, *arguments: object, **named: object) -> Any:
         try:
             # MLflow prints addresses of runs ("View run ..."), between what programs are to read.
             with contextlib.redirect_stdout(io.StringIO()):
@@ -157,7 +157,7 @@ class TrackingServer:
             raise (RunRefused if gone else ServerUnreachable)(reason) from error
 
 
-def _withhold_credentials(client: Any) -> None:  # noqa: ANN401 - MLflow is not imported for its types
+def _withhold_credentials(client: Any) -> None:
     """Has a client speak to its server as nobody in particular; for good, since MLflow shares its stores."""
     store = getattr(getattr(client, "_tracking_client", None), "store", None)
     get_host_creds = getattr(store, "get_host_creds", None)
@@ -170,12 +170,12 @@ def tracking_uri_in_force() -> str | None:
 
     MLflow's default, a store in the working directory, is nothing that a command should make or search.
     """
-    from mlflow.tracking import get_tracking_uri, is_tracking_uri_set  # noqa: PLC0415 - as above
+    from mlflow.tracking import get_tracking_uri, is_tracking_uri_set
 
     return str(get_tracking_uri()) if is_tracking_uri_set() else None
 
 
-def _read(run: Any) -> TrackedRun:  # noqa: ANN401 - MLflow is not imported here for its types
+def _read(run: Any) -> TrackedRun:
     # Only the protocol buffer tells a metric's time in every MLflow from 2.8 on.
     metrics = run.data.to_proto().metrics
     now = time.time_ns() // 1_000_000

@@ -9,17 +9,17 @@ from importlib import import_module
 
 from mlflow_sysmetrics.cli.findings import Finding, Mark
 from mlflow_sysmetrics.cli.tracked_runs import tracking_uri_in_force
-from mlflow_sysmetrics.daemon.stores import store_path
-from mlflow_sysmetrics.tracking import mlflow_state
-from mlflow_sysmetrics.tracking.client_store import ClientStore
-from mlflow_sysmetrics.tracking.faults import Cause, Fault
-from mlflow_sysmetrics.tracking.mechanisms import mechanism
-from mlflow_sysmetrics.tracking.mlflow_client import is_remote, load
-from mlflow_sysmetrics.tracking.remedies import remedy
-from mlflow_sysmetrics.tracking.rest_store import RestStore
-from mlflow_sysmetrics.tracking.stores import Store
-from mlflow_sysmetrics.tracking.uri_check import problem_with
-from mlflow_sysmetrics.tracking_uris import redacted
+from mlflow_sysmetrics.daemon.journal.store_files import store_path
+from mlflow_sysmetrics.mlflow_api import fluent_state
+from mlflow_sysmetrics.mlflow_api.client_store import ClientStore
+from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
+from mlflow_sysmetrics.mlflow_api.rest_store import RestStore
+from mlflow_sysmetrics.mlflow_api.stores import Store
+from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
+from mlflow_sysmetrics.mlflow_api.transport import is_remote, load
+from mlflow_sysmetrics.preflight.mechanisms import mechanism
+from mlflow_sysmetrics.preflight.remedies import remedy
+from mlflow_sysmetrics.preflight.uri_check import problem_with
 
 # A server that has work to do answers within this; one that starts cold is not up, which is what is asked.
 _SECONDS = 5.0
@@ -71,7 +71,7 @@ def _of_server(uri: str, store: Store) -> Iterator[Finding]:
         yield _wrong("reachable", fault, uri)
         return
     yield Finding("reachable", Mark.GOOD, "answers")
-    here, there = mlflow_state.version(), store.version(_SECONDS)
+    here, there = fluent_state.version(), store.version(_SECONDS)
     if there is not None:
         yield _versions(here, there)
     sent = mechanism(uri)

@@ -31,7 +31,7 @@ from mlflow_sysmetrics.collectors.drm.gpu_processes import GpuPlace
 from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
 from mlflow_sysmetrics.collectors.drm.gpus import DrmGpus
 from mlflow_sysmetrics.collectors.drm.roll_call import RollCall
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 

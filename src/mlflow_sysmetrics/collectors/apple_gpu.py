@@ -19,15 +19,15 @@ from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 from xml.parsers.expat import ExpatError
 
-from mlflow_sysmetrics.beside import Beside
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT, Collector
 from mlflow_sysmetrics.collectors.fields import WORD
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.visible_gpus import GpuId, Selection, hides_every_gpu
+from mlflow_sysmetrics.machine.visible_gpus.wanted import follows_environment, select_listed
+from mlflow_sysmetrics.runtime.background_reading import Beside
 from mlflow_sysmetrics.samples import Family, Metric, Sample
-from mlflow_sysmetrics.visible_gpus import GpuId, Selection, hides_every_gpu
-from mlflow_sysmetrics.visible_gpus.wanted import follows_environment, select_listed
 
 # Absolute, since a directory in PATH may hold another. -r -c: entries of the class and its subclasses; -d 1:
 # without what lies below them; -w 0: lines of any length; -a: as a property list.
@@ -60,7 +60,7 @@ def parse_ioreg(text: str) -> tuple[Accelerator, ...]:
     return found
 
 
-def _is_apples(entry: Any) -> bool:  # noqa: ANN401 - whatever a property list holds
+def _is_apples(entry: Any) -> bool:
     # An Intel Mac has IntelAccelerator and AMDRadeonX...; a virtual one AppleParavirtGPU, without statistics.
     return isinstance(entry, dict) and str(entry.get("IOClass", "")).startswith("AGX")
 

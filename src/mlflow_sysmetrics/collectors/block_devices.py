@@ -14,8 +14,15 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from mlflow_sysmetrics.collectors.sysfs import listed, text_of
-from mlflow_sysmetrics.host import Host
-from mlflow_sysmetrics.mounts import Mount, below_root, has_local_device, mount_of, read_mounts, real_path
+from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.mounts import (
+    Mount,
+    below_root,
+    has_local_device,
+    mount_of,
+    read_mounts,
+    real_path,
+)
 
 _ANONYMOUS_MAJOR = "0"  # Documentation/admin-guide/devices.txt: unnamed devices
 _CLASS = "sys/class/block"

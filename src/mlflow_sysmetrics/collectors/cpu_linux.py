@@ -21,9 +21,9 @@ from mlflow_sysmetrics.collectors.cpu_times import CpuTimes, busy_percentage
 from mlflow_sysmetrics.collectors.group_cpu_time import GroupCpuTime
 from mlflow_sysmetrics.collectors.own_group import OwnGroup
 from mlflow_sysmetrics.collectors.rhythm import CLOCKS_DIFFER, LIMITS_SECONDS, Lap, Pause
-from mlflow_sysmetrics.cpu_share import CpuShare, cpu_share
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host, read_bytes, read_short
+from mlflow_sysmetrics.machine.cpu_share import CpuShare, cpu_share
+from mlflow_sysmetrics.machine.host import Host, read_bytes, read_short
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 _IDLE, _IOWAIT, _GUEST = 3, 4, 8

@@ -19,7 +19,7 @@ from mlflow_sysmetrics.collectors.contract import Collector
 from mlflow_sysmetrics.collectors.cpu_times import CpuTimes, busy_percentage
 from mlflow_sysmetrics.collectors.rhythm import Lap
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 

@@ -24,8 +24,8 @@ from mlflow_sysmetrics.collectors.path_readings import LOOK_SECONDS, Answers, Pa
 from mlflow_sysmetrics.collectors.rhythm import Pause
 from mlflow_sysmetrics.collectors.watched_paths import watched_paths
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import DiskUsage, Host
-from mlflow_sysmetrics.mounts import below_root, is_distant, mount_of, read_mounts, real_path
+from mlflow_sysmetrics.machine.host import DiskUsage, Host
+from mlflow_sysmetrics.machine.mounts import below_root, is_distant, mount_of, read_mounts, real_path
 from mlflow_sysmetrics.samples import Family, Kind, Metric, Sample
 
 _REMEDY = "mount it, or correct MLFLOW_SYSMETRICS_DISKS"

@@ -27,8 +27,8 @@ from mlflow_sysmetrics.collectors.path_readings import LOOK_SECONDS, Answers, Pa
 from mlflow_sysmetrics.collectors.rhythm import Lap, Pause
 from mlflow_sysmetrics.collectors.watched_paths import watched_paths
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host, read_short
-from mlflow_sysmetrics.mounts import has_local_device, mount_of, read_mounts, real_path
+from mlflow_sysmetrics.machine.host import Host, read_short
+from mlflow_sysmetrics.machine.mounts import has_local_device, mount_of, read_mounts, real_path
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 _MILLISECONDS = 1000.0

@@ -18,7 +18,7 @@ from mlflow_sysmetrics.collectors.catalogue import disk as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, Collector
 from mlflow_sysmetrics.collectors.rhythm import Lap
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 

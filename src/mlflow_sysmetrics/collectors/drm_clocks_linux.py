@@ -27,7 +27,7 @@ from mlflow_sysmetrics.collectors.drm.hwmon import MICRO, Hwmon, reading
 from mlflow_sysmetrics.collectors.drm.intel_devices import watched_intel_cards
 from mlflow_sysmetrics.collectors.drm.roll_call import RollCall
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 _MOST_MEGAHERTZ = 10_000.0  # drivers have answered 65535 for a moment

@@ -21,7 +21,7 @@ from mlflow_sysmetrics.collectors.fields import count
 from mlflow_sysmetrics.collectors.rapl import joules_between, packages
 from mlflow_sysmetrics.collectors.rhythm import Lap
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host, read_short
+from mlflow_sysmetrics.machine.host import Host, read_short
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 _SECONDS_PER_HOUR = 3600.0

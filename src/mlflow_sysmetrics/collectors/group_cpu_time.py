@@ -9,11 +9,11 @@ Check:   cat /sys/fs/cgroup/cpu.stat
 
 from __future__ import annotations
 
-from mlflow_sysmetrics.cgroups import V2, ControllerDirectory, controller_directory, unified_directory
 from mlflow_sysmetrics.collectors.contract import MICROSECONDS
 from mlflow_sysmetrics.collectors.fields import count, number_after
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host, read_short
+from mlflow_sysmetrics.machine.cgroups import V2, ControllerDirectory, controller_directory, unified_directory
+from mlflow_sysmetrics.machine.host import Host, read_short
 
 _NANOSECONDS = 1e9
 

@@ -10,10 +10,10 @@ Check:   cat /sys/fs/cgroup/memory.current; grep inactive_file /sys/fs/cgroup/me
 
 from __future__ import annotations
 
-from mlflow_sysmetrics.cgroups import V2, ControllerDirectory
 from mlflow_sysmetrics.collectors.fields import count, number_after
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host, read_short
+from mlflow_sysmetrics.machine.cgroups import V2, ControllerDirectory
+from mlflow_sysmetrics.machine.host import Host, read_short
 
 
 class GroupMemory:

@@ -20,7 +20,7 @@ from mlflow_sysmetrics.collectors.fields import count
 from mlflow_sysmetrics.collectors.rhythm import Lap, Pause
 from mlflow_sysmetrics.collectors.sysfs import listed
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host, read_short
+from mlflow_sysmetrics.machine.host import Host, read_short
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 _WORD_BYTES = 4

@@ -28,7 +28,7 @@ from mlflow_sysmetrics.collectors.drm.gpus import DrmGpus
 from mlflow_sysmetrics.collectors.drm.intel_devices import watched_intel_cards
 from mlflow_sysmetrics.collectors.drm.intel_gpu import IntelGpu
 from mlflow_sysmetrics.collectors.drm.roll_call import RollCall
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 # i915 and xe call it by these names and the number of the tile: local0, vram0.

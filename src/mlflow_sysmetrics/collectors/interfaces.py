@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from enum import Enum
 
 from mlflow_sysmetrics.collectors.sysfs import listed, text_of
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 
 _ARPHRD_LOOPBACK = "772"  # include/uapi/linux/if_arp.h
 _NEVER = frozenset({"bridge", "bonding_slave", "tun_flags", "wireguard"})

@@ -16,7 +16,6 @@ import contextlib
 from collections.abc import Iterator
 from typing import ClassVar, NamedTuple
 
-from mlflow_sysmetrics.cgroups import ControllerDirectory, GroupLimit, controller_directory, memory_limits
 from mlflow_sysmetrics.collectors.catalogue import memory as catalogue
 from mlflow_sysmetrics.collectors.contract import KIBIBYTE, MEGABYTE, PERCENT, Collector
 from mlflow_sysmetrics.collectors.fields import number_after
@@ -24,7 +23,13 @@ from mlflow_sysmetrics.collectors.group_memory import GroupMemory
 from mlflow_sysmetrics.collectors.own_group import OwnGroup
 from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Pause
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host, read_short
+from mlflow_sysmetrics.machine.cgroups import (
+    ControllerDirectory,
+    GroupLimit,
+    controller_directory,
+    memory_limits,
+)
+from mlflow_sysmetrics.machine.host import Host, read_short
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 

@@ -21,7 +21,7 @@ from mlflow_sysmetrics.collectors.interfaces import counted
 from mlflow_sysmetrics.collectors.rhythm import Pause
 from mlflow_sysmetrics.collectors.traffic import Traffic, TrafficSeries
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host, read_bytes
+from mlflow_sysmetrics.machine.host import Host, read_bytes
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 # Bytes, packets, errs, drop and four more that are received, then the same of what is sent.

@@ -18,7 +18,7 @@ import psutil
 from mlflow_sysmetrics.collectors.contract import Collector
 from mlflow_sysmetrics.collectors.traffic import Traffic, TrafficSeries
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 # Loopback, and macOS's tunnels, bridges and peer-to-peer links, whose bytes a real interface counts again.

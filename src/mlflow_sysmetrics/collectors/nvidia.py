@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
-from mlflow_sysmetrics.clock import Clock
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import Collector
 from mlflow_sysmetrics.collectors.nvml.device import Device, Reading
@@ -30,7 +29,8 @@ from mlflow_sysmetrics.collectors.nvml.temperature import MemoryTemperature, Tem
 from mlflow_sysmetrics.collectors.nvml.throttling import Throttling
 from mlflow_sysmetrics.collectors.nvml.utilization import SliceUtilization, Utilization
 from mlflow_sysmetrics.collectors.nvml.xid import XidErrors, XidEvents
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.runtime.clock import Clock
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
-from mlflow_sysmetrics.clock import Clock
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import Collector
 from mlflow_sysmetrics.collectors.nvml.clocks import MemoryClock, SmClock
@@ -24,7 +23,8 @@ from mlflow_sysmetrics.collectors.nvml.library import Nvml
 from mlflow_sysmetrics.collectors.nvml.links import Nvlink, Pcie
 from mlflow_sysmetrics.collectors.nvml.processes import Tree
 from mlflow_sysmetrics.collectors.nvml.profile import Profile
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.runtime.clock import Clock
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 

@@ -14,13 +14,13 @@ import os
 from collections.abc import Iterator
 from typing import ClassVar
 
-from mlflow_sysmetrics.cgroups import V2, controller_directory
 from mlflow_sysmetrics.collectors.catalogue import memory as catalogue
 from mlflow_sysmetrics.collectors.contract import Collector
 from mlflow_sysmetrics.collectors.fields import number_after
 from mlflow_sysmetrics.collectors.own_group import OwnGroup
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host, read_short
+from mlflow_sysmetrics.machine.cgroups import V2, controller_directory
+from mlflow_sysmetrics.machine.host import Host, read_short
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlflow_sysmetrics.collectors.rhythm import Pause
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host, read_bytes
+from mlflow_sysmetrics.machine.host import Host, read_bytes
 
 _LOOK_SECONDS = 5.0  # one read of 3 us
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
-from mlflow_sysmetrics.beside import Beside
 from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.runtime.background_reading import Beside
 
 Value = TypeVar("Value")
 

@@ -13,14 +13,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
-from mlflow_sysmetrics.cgroups import ControllerDirectory, unified_directory
 from mlflow_sysmetrics.collectors.catalogue import pressure as catalogue
 from mlflow_sysmetrics.collectors.contract import MICROSECONDS, PERCENT, Collector
 from mlflow_sysmetrics.collectors.fields import count
 from mlflow_sysmetrics.collectors.own_group import OwnGroup
 from mlflow_sysmetrics.collectors.rhythm import CLOCKS_DIFFER, Lap
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host, read_short
+from mlflow_sysmetrics.machine.cgroups import ControllerDirectory, unified_directory
+from mlflow_sysmetrics.machine.host import Host, read_short
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 _RESOURCES = {

@@ -24,7 +24,7 @@ from mlflow_sysmetrics.collectors.processes.samples import METRICS, ProcessSampl
 from mlflow_sysmetrics.collectors.processes.tree import ProcessTree
 from mlflow_sysmetrics.collectors.processes.uss import read_smaps_rollup
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from mlflow_sysmetrics.collectors.fields import count
 from mlflow_sysmetrics.collectors.sysfs import listed, text_of
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host, read_short
+from mlflow_sysmetrics.machine.host import Host, read_short
 
 _CLASS = "sys/class/powercap"
 _TOP_ZONE = re.compile(r"intel-rapl(-mmio)?:\d+")  # intel-rapl:0:1 lies inside intel-rapl:0

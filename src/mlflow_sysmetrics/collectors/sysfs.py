@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from mlflow_sysmetrics.host import read_bytes
+from mlflow_sysmetrics.machine.host import read_bytes
 
 
 def listed(directory: str) -> list[str]:

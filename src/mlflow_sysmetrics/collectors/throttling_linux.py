@@ -12,14 +12,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import ClassVar, NamedTuple
 
-from mlflow_sysmetrics.cgroups import controller_directory, cpu_quotas
 from mlflow_sysmetrics.collectors.catalogue import cpu as catalogue
 from mlflow_sysmetrics.collectors.contract import PERCENT, Collector
 from mlflow_sysmetrics.collectors.fields import number_after
 from mlflow_sysmetrics.collectors.own_group import OwnGroup
 from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Lap, Pause
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host, read_short
+from mlflow_sysmetrics.machine.cgroups import controller_directory, cpu_quotas
+from mlflow_sysmetrics.machine.host import Host, read_short
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 

@@ -21,9 +21,9 @@ from typing import Any, ClassVar
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, Collector
 from mlflow_sysmetrics.collectors.rhythm import Pause
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.visible_gpus.wanted import follows_environment
 from mlflow_sysmetrics.samples import Family, Metric, Sample
-from mlflow_sysmetrics.visible_gpus.wanted import follows_environment
 
 # A device is taken into use seldom, and most processes of a training use one of those they see.
 _LOOK_SECONDS = 5.0
@@ -69,7 +69,7 @@ class TorchAllocator(Collector):
                 for key, metric, size in zip(keys, self.metrics, memory, strict=True):
                     yield Sample(key, metric.kind, size / MEGABYTE)
 
-    def _find_devices(self, cuda: Any) -> None:  # noqa: ANN401 - torch is no dependency
+    def _find_devices(self, cuda: Any) -> None:
         """Finds which devices torch uses, and under which ordinals they are shown."""
         self._keys.clear()
         allocator = _allocator(cuda)
@@ -109,14 +109,14 @@ class TorchAllocator(Collector):
         return ordinal if shown.lower() == f"gpu-{uuid}".lower() else known
 
 
-def _is_initialized(cuda: Any) -> bool:  # noqa: ANN401 - as above
+def _is_initialized(cuda: Any) -> bool:
     try:
         return cuda.is_initialized() is True  # what stands for torch while documentation is built is no bool
     except AttributeError:  # another thread is importing torch
         return False
 
 
-def _device_count(cuda: Any) -> int | None:  # noqa: ANN401 - as above
+def _device_count(cuda: Any) -> int | None:
     try:
         return int(cuda.device_count())
     except RuntimeError:  # a fault of CUDA's
@@ -127,21 +127,21 @@ def _is_rocm() -> bool:
     return getattr(sys.modules.get("torch.version"), "hip", None) is not None
 
 
-def _allocator(cuda: Any) -> str:  # noqa: ANN401 - as above
+def _allocator(cuda: Any) -> str:
     try:
         return str(cuda.get_allocator_backend())
     except AttributeError:  # before torch 2.0 there was no choice
         return _OWN_ALLOCATOR
 
 
-def _read(cuda: Any, index: int) -> tuple[int, int] | None:  # noqa: ANN401 - as above
+def _read(cuda: Any, index: int) -> tuple[int, int] | None:
     try:
         return parse_stats(cuda.memory_stats_as_nested_dict(index))
     except (AttributeError, RuntimeError):  # before torch 1.4; a fault of CUDA's
         return None
 
 
-def _uuid(cuda: Any, index: int) -> str | None:  # noqa: ANN401 - as above
+def _uuid(cuda: Any, index: int) -> str | None:
     try:
         uuid = str(cuda.get_device_properties(index).uuid)
     except (AttributeError, AssertionError, RuntimeError):  # before torch 2.4; a fault of CUDA's

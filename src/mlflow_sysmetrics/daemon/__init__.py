@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlflow_sysmetrics.daemon.points import Point
+from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.process import (
     Attachment,
     PointWriter,
@@ -12,8 +12,8 @@ from mlflow_sysmetrics.daemon.process import (
     status,
     watch,
 )
+from mlflow_sysmetrics.daemon.sampling.watch import Watch
 from mlflow_sysmetrics.daemon.state import Status
-from mlflow_sysmetrics.daemon.watch import Watch
 
 __all__ = [
     "Attachment",

@@ -10,33 +10,30 @@ from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 
-from mlflow_sysmetrics.clock import Clock, SystemClock
 from mlflow_sysmetrics.collectors import COLLECTORS, Collector
-from mlflow_sysmetrics.daemon import sink
-from mlflow_sysmetrics.daemon.allowance import Allowance
-from mlflow_sysmetrics.daemon.farewell import tell_the_end
-from mlflow_sysmetrics.daemon.feed import Feed
-from mlflow_sysmetrics.daemon.footprint import footprint
-from mlflow_sysmetrics.daemon.journal import Journal
-from mlflow_sysmetrics.daemon.journal_thread import JournalThread
-from mlflow_sysmetrics.daemon.lane import Lane
-from mlflow_sysmetrics.daemon.open_lanes import OpenLanes
-from mlflow_sysmetrics.daemon.outbox import Outbox
-from mlflow_sysmetrics.daemon.own_journal import OwnJournal
-from mlflow_sysmetrics.daemon.patience import Patience
-from mlflow_sysmetrics.daemon.probe import Probe
-from mlflow_sysmetrics.daemon.recovery import Recovery
-from mlflow_sysmetrics.daemon.run_backing import OwnRun
-from mlflow_sysmetrics.daemon.sampler import Sampler
-from mlflow_sysmetrics.daemon.sender import Sender
-from mlflow_sysmetrics.daemon.sink import Sink, current_tracking_uri
-from mlflow_sysmetrics.daemon.spool import spool_directory
-from mlflow_sysmetrics.daemon.state import Status
-from mlflow_sysmetrics.daemon.trust import is_trusted
-from mlflow_sysmetrics.daemon.watch import Watch
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.daemon.delivery import sink
+from mlflow_sysmetrics.daemon.delivery.credential_scope import is_trusted
+from mlflow_sysmetrics.daemon.delivery.inbox import Lane, OpenLanes
+from mlflow_sysmetrics.daemon.delivery.limits import Allowance
+from mlflow_sysmetrics.daemon.delivery.run_queue import Outbox
+from mlflow_sysmetrics.daemon.delivery.sender import Sender
+from mlflow_sysmetrics.daemon.delivery.sink import Sink, current_tracking_uri
+from mlflow_sysmetrics.daemon.delivery.waits import Patience
+from mlflow_sysmetrics.daemon.journal.journal import Journal
+from mlflow_sysmetrics.daemon.journal.process_journal import OwnJournal, footprint
+from mlflow_sysmetrics.daemon.journal.recovery import Recovery
+from mlflow_sysmetrics.daemon.journal.run_backing import OwnRun
+from mlflow_sysmetrics.daemon.journal.spool import spool_directory
+from mlflow_sysmetrics.daemon.journal.thread import JournalThread
+from mlflow_sysmetrics.daemon.sampling.probe import Probe
+from mlflow_sysmetrics.daemon.sampling.run_series import Feed
+from mlflow_sysmetrics.daemon.sampling.sampler import Sampler
+from mlflow_sysmetrics.daemon.sampling.watch import Watch
+from mlflow_sysmetrics.daemon.state import Status, tell_the_end
+from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.mlflow_api.tracking_uris import anchored, lasting, with_secrets
+from mlflow_sysmetrics.runtime.clock import Clock, SystemClock
 from mlflow_sysmetrics.settings import Settings
-from mlflow_sysmetrics.tracking_uris import anchored, lasting, with_secrets
 
 _LAST_SAMPLE_SECONDS = 0.25
 _LONGEST_WAIT_SECONDS = threading.TIMEOUT_MAX / 2  # the sum with the clock must stay below the maximum
@@ -56,7 +53,7 @@ class Daemon:
         transparent: lets a collector's exceptions through, for tests.
     """
 
-    def __init__(  # noqa: PLR0913 - every part that a test replaces is one
+    def __init__(
         self,
         settings: Settings,
         *,

@@ -12,12 +12,12 @@ from dataclasses import replace
 from types import TracebackType
 
 from mlflow_sysmetrics.daemon.daemon import Daemon
-from mlflow_sysmetrics.daemon.feed import Feed
-from mlflow_sysmetrics.daemon.lane import Lane
-from mlflow_sysmetrics.daemon.points import Point
-from mlflow_sysmetrics.daemon.sink import current_tracking_uri, import_mlflow
+from mlflow_sysmetrics.daemon.delivery.inbox import Lane
+from mlflow_sysmetrics.daemon.delivery.points import Point
+from mlflow_sysmetrics.daemon.delivery.sink import current_tracking_uri, import_mlflow
+from mlflow_sysmetrics.daemon.sampling.run_series import Feed
+from mlflow_sysmetrics.daemon.sampling.watch import Watch
 from mlflow_sysmetrics.daemon.state import Status
-from mlflow_sysmetrics.daemon.watch import Watch
 from mlflow_sysmetrics.settings import Settings
 
 _lock = threading.RLock()  # a signal handler may come back in

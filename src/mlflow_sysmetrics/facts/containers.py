@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 
 # Apptainer also sets the variable of Singularity, which it descends from.
 _VARIABLES = (

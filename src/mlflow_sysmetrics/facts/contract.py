@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from mlflow_sysmetrics.command import RunCommand
 from mlflow_sysmetrics.facts import linux, macos, windows
 from mlflow_sysmetrics.facts.values import Cores, GpuReport, Memory
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.command import RunCommand
+from mlflow_sysmetrics.machine.host import Host
 
 GpuSource = Callable[[Host, RunCommand], GpuReport]
 """One place that knows GPUs: an empty report where it is not installed, `Unavailable` where it fails."""

@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mlflow_sysmetrics.command import Commands, RunCommand
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts.catalogue import FACTS, Fact
 from mlflow_sysmetrics.facts.contract import OperatingSystem, Sources, operating_system
 from mlflow_sysmetrics.facts.values import gigabytes, shortened
-from mlflow_sysmetrics.host import Host
-from mlflow_sysmetrics.thread import start_thread
+from mlflow_sysmetrics.machine.command import Commands, RunCommand
+from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.runtime.threads import start_thread
 
 _logger = logging.getLogger(__name__)
 

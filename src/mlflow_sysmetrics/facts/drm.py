@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mlflow_sysmetrics.command import RunCommand
 from mlflow_sysmetrics.facts.values import Gpu, GpuReport
-from mlflow_sysmetrics.host import Host
-from mlflow_sysmetrics.visible_gpus import select_amd, select_intel
+from mlflow_sysmetrics.machine.command import RunCommand
+from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.visible_gpus import select_amd, select_intel
 
 _VENDORS = {"1002": "AMD", "8086": "Intel"}
 _AMDGPU_IDS = ("usr/share/libdrm/amdgpu.ids", "opt/amdgpu/share/libdrm/amdgpu.ids")

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from mlflow_sysmetrics.command import RunCommand
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts.contract import GpuSource
 from mlflow_sysmetrics.facts.values import LONGEST_VALUE, Gpu, GpuReport, gigabytes, joined
-from mlflow_sysmetrics.host import Host
-from mlflow_sysmetrics.visible_gpus import hides_every_gpu
+from mlflow_sysmetrics.machine.command import RunCommand
+from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.visible_gpus import hides_every_gpu
 
 _UNIFIED = "unified"
 _UNKNOWN = "unknown"

@@ -9,15 +9,15 @@ import platform
 import re
 from pathlib import Path
 
-from mlflow_sysmetrics.cgroups import smallest_memory_limit
-from mlflow_sysmetrics.command import RunCommand
-from mlflow_sysmetrics.cpu_share import cpu_share
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts import cpuinfo, drm, nvidia_smi
 from mlflow_sysmetrics.facts.clouds import cloud
 from mlflow_sysmetrics.facts.containers import container
 from mlflow_sysmetrics.facts.values import Cores, Memory
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.cgroups import smallest_memory_limit
+from mlflow_sysmetrics.machine.command import RunCommand
+from mlflow_sysmetrics.machine.cpu_share import cpu_share
+from mlflow_sysmetrics.machine.host import Host
 
 __all__ = [
     "GPU_SOURCES",

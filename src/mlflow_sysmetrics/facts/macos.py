@@ -13,10 +13,10 @@ from typing import Any
 
 import psutil
 
-from mlflow_sysmetrics.command import RunCommand
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts.values import Cores, Gpu, GpuReport, Memory
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.command import RunCommand
+from mlflow_sysmetrics.machine.host import Host
 
 # Absolute, since a Conda or Homebrew directory in PATH may hold another sysctl.
 _SYSCTL = ("/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string")

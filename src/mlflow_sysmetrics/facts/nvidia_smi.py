@@ -8,11 +8,11 @@ Check:   nvidia-smi --query-gpu=name,uuid,memory.total,driver_version --format=c
 
 from __future__ import annotations
 
-from mlflow_sysmetrics.command import CommandFailed, CommandMissing, RunCommand
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts.values import Gpu, GpuReport
-from mlflow_sysmetrics.host import Host
-from mlflow_sysmetrics.visible_gpus import GpuId, select_gpus
+from mlflow_sysmetrics.machine.command import CommandFailed, CommandMissing, RunCommand
+from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.visible_gpus import GpuId, select_gpus
 
 _COMMAND = (
     "nvidia-smi",

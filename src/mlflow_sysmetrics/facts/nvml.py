@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mlflow_sysmetrics.command import RunCommand
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts.values import Gpu, GpuReport
-from mlflow_sysmetrics.host import Host
-from mlflow_sysmetrics.visible_gpus import GpuId, SliceId, select_gpus
+from mlflow_sysmetrics.machine.command import RunCommand
+from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.visible_gpus import GpuId, SliceId, select_gpus
 
 _MIG_ENABLED = 1
 # By name: the bindings have a class for each of NVML's errors. Their own words do not say what helps.
@@ -90,7 +90,7 @@ def _report(host: Host, devices: Sequence[_Device], driver: str | None, cuda: st
     )
 
 
-def _device(nvml: Any, index: int, driver: str | None) -> _Device:  # noqa: ANN401 - nvidia-ml-py ships no types
+def _device(nvml: Any, index: int, driver: str | None) -> _Device:
     try:
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
     except nvml.NVMLError as error:
@@ -109,7 +109,7 @@ def _device(nvml: Any, index: int, driver: str | None) -> _Device:  # noqa: ANN4
     return _Device(GpuId(index, uuid, tuple(slices), mig=True), gpu, slices, problem)
 
 
-def _slices(nvml: Any, handle: Any, parent: Gpu) -> Iterator[tuple[SliceId, Gpu]]:  # noqa: ANN401 - nvidia-ml-py ships no types
+def _slices(nvml: Any, handle: Any, parent: Gpu) -> Iterator[tuple[SliceId, Gpu]]:
     for place in range(_ask(nvml, "nvmlDeviceGetMaxMigDeviceCount", handle) or 0):
         piece = _ask(nvml, "nvmlDeviceGetMigDeviceHandleByIndex", handle, place)
         if piece is None:  # places without a slice are "not found"
@@ -123,7 +123,7 @@ def _slices(nvml: Any, handle: Any, parent: Gpu) -> Iterator[tuple[SliceId, Gpu]
         yield identity, _gpu(nvml, piece, Gpu(name=name, uuid=uuid, driver=parent.driver, index=parent.index))
 
 
-def _gpu(nvml: Any, handle: Any, named: Gpu) -> Gpu:  # noqa: ANN401 - nvidia-ml-py ships no types
+def _gpu(nvml: Any, handle: Any, named: Gpu) -> Gpu:
     """Adds the memory of a device; GB10, Thor and Orin, which use the host's, say "not supported", or 0."""
     try:
         total = int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
@@ -134,7 +134,7 @@ def _gpu(nvml: Any, handle: Any, named: Gpu) -> Gpu:  # noqa: ANN401 - nvidia-ml
     return replace(named, memory_bytes=total) if total else replace(named, unified=True)
 
 
-def _cuda(nvml: Any) -> str | None:  # noqa: ANN401 - nvidia-ml-py ships no types
+def _cuda(nvml: Any) -> str | None:
     """Returns "12.4" of NVML's 12040."""
     version = _ask(nvml, "nvmlSystemGetCudaDriverVersion_v2")
     return f"{version // 1000}.{version % 1000 // 10}" if version else None
@@ -145,7 +145,7 @@ def _reason(error: Exception) -> str:
     return _REASONS.get(type(error).__name__, str(error))
 
 
-def _ask(nvml: Any, function: str, *arguments: Any) -> Any:  # noqa: ANN401 - nvidia-ml-py ships no types
+def _ask(nvml: Any, function: str, *arguments: Any) -> Any:
     """Returns what an NVML function does, or None where this driver or these bindings do not have it."""
     try:
         answer = getattr(nvml, function)(*arguments)

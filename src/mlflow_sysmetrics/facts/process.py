@@ -6,7 +6,7 @@ import os
 import threading
 
 from mlflow_sysmetrics.facts.discovery import HostFacts
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 
 
 class _OfThisProcess:

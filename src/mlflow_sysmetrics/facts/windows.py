@@ -15,10 +15,10 @@ from typing import Any
 
 import psutil
 
-from mlflow_sysmetrics.command import RunCommand
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts.values import Cores, Gpu, GpuReport, Memory
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.command import RunCommand
+from mlflow_sysmetrics.machine.host import Host
 
 _CPU_KEY = r"HARDWARE\DESCRIPTION\System\CentralProcessor\0"
 
@@ -49,7 +49,7 @@ def cpu_model(host: Host, run: RunCommand) -> str:  # noqa: ARG001 - the contrac
     return read_processor_name(registry)
 
 
-def read_processor_name(registry: Any) -> str:  # noqa: ANN401 - the winreg module, typed on Windows only
+def read_processor_name(registry: Any) -> str:
     """Returns ProcessorNameString from `registry`, the winreg module.
 
     Raises:

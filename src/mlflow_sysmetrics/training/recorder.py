@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from types import TracebackType
 
 from mlflow_sysmetrics.daemon import Point, PointWriter, open_writer
-from mlflow_sysmetrics.metric_names import ALLOWED, is_metric_name
+from mlflow_sysmetrics.mlflow_api.metric_names import ALLOWED, is_metric_name
 from mlflow_sysmetrics.training.runs import chosen_run_id
 from mlflow_sysmetrics.training.values import Pending, as_number, as_place, fetch
 

@@ -7,7 +7,7 @@ from mlflow_sysmetrics.errors import NoActiveRunError
 
 def active_run_id() -> str | None:
     """Returns the id of the run that is active in this thread; None where there is none."""
-    import mlflow  # noqa: PLC0415 - importing us must not import MLflow
+    import mlflow
 
     run = mlflow.active_run()
     return None if run is None else str(run.info.run_id)

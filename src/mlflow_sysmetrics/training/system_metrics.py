@@ -8,7 +8,7 @@ from collections import OrderedDict
 from types import TracebackType
 
 from mlflow_sysmetrics.daemon import Point, PointWriter, Watch, open_writer, watch
-from mlflow_sysmetrics.metric_names import ALLOWED, is_metric_name
+from mlflow_sysmetrics.mlflow_api.metric_names import ALLOWED, is_metric_name
 from mlflow_sysmetrics.training.runs import active_run_id
 from mlflow_sysmetrics.training.values import as_place
 
@@ -67,7 +67,7 @@ class SystemMetricsLogger:
         ValueError: `gpu_device` is no whole number from 0 on.
     """
 
-    def __init__(  # noqa: PLR0913 - each switches one group, by its name
+    def __init__(
         self,
         log_cpu: bool = True,  # noqa: FBT001, FBT002 - the signature that users know
         log_gpu: bool = True,  # noqa: FBT001, FBT002 - as above

@@ -32,9 +32,9 @@ class Sampled(NamedTuple):
 
 def record(path: str) -> None:
     """Has this program write down what it samples from now on."""
-    from mlflow_sysmetrics.daemon.feed import Feed  # noqa: PLC0415 - the tests themselves need nothing of it
-    from mlflow_sysmetrics.daemon.window import DECIMALS, Value  # noqa: PLC0415
-    from mlflow_sysmetrics.samples import TOTALS  # noqa: PLC0415
+    from mlflow_sysmetrics.daemon.sampling.run_series import Feed
+    from mlflow_sysmetrics.daemon.sampling.window import DECIMALS, Value
+    from mlflow_sysmetrics.samples import TOTALS
 
     side = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     emit, write = Feed.emit, os.write  # a program may spoil what we do not want spoiled here

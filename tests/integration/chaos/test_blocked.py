@@ -45,7 +45,7 @@ def test_a_sender_that_is_stuck_for_ever_blocks_no_call_and_no_sample(
     program = start(
         BLOCKED
         + """
-    from mlflow_sysmetrics.daemon.sink import RestSink
+    from mlflow_sysmetrics.daemon.delivery.sink import RestSink
     RestSink.send = block
     attachment = mlflow_sysmetrics.attach(os.environ["RUN"], tracking_uri=URL)
     assert inside.wait(60)
@@ -70,7 +70,7 @@ def test_a_disk_that_never_answers_blocks_no_call_no_delivery_and_no_exit(
     program = start(
         BLOCKED
         + """
-    from mlflow_sysmetrics.daemon.line_file import LineFile
+    from mlflow_sysmetrics.daemon.journal.file import LineFile
     LineFile.append = block
     attachment = mlflow_sysmetrics.attach(os.environ["RUN"], tracking_uri=URL)
     assert inside.wait(60)

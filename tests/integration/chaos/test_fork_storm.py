@@ -22,9 +22,9 @@ FORKS = int(os.environ.get("CHAOS_FORKS", "100"))
 
 # Has the threads stay a while inside what they do, and says when they are there.
 SLOWLY = """
-    from mlflow_sysmetrics.daemon.line_file import LineFile
-    from mlflow_sysmetrics.daemon.probe import Probe
-    from mlflow_sysmetrics.daemon.sink import RestSink
+    from mlflow_sysmetrics.daemon.journal.file import LineFile
+    from mlflow_sysmetrics.daemon.sampling.probe import Probe
+    from mlflow_sysmetrics.daemon.delivery.sink import RestSink
     places = {name: threading.Event() for name in ("sampling", "journalling", "sending")}
     def slowly(name, function):
         def inside(*arguments, **named):

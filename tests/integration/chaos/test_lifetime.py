@@ -15,9 +15,11 @@ import pytest
 from chaos_starter import Starter
 
 from fakes import STARTED_AT, FakeClock, scripted
-from mlflow_sysmetrics.daemon import journal_thread, sampler, sender
 from mlflow_sysmetrics.daemon.daemon import Daemon
-from mlflow_sysmetrics.daemon.points import Point
+from mlflow_sysmetrics.daemon.delivery import sender
+from mlflow_sysmetrics.daemon.delivery.points import Point
+from mlflow_sysmetrics.daemon.journal import thread
+from mlflow_sysmetrics.daemon.sampling import sampler
 from mlflow_sysmetrics.settings import Settings
 
 pytest_plugins = ["chaos_fixtures"]
@@ -60,7 +62,7 @@ def test_a_day_with_ten_thousand_runs_leaves_nothing_behind(
     monkeypatch: pytest.MonkeyPatch, spool: Path
 ) -> None:
     """The threads are this test: it ticks and sends itself, so that a day lasts seconds."""
-    for module in (journal_thread, sampler, sender):
+    for module in (thread, sampler, sender):
         monkeypatch.setattr(module, "start_thread", lambda *_: None)
     clock, sink = FakeClock(), CountingSink()
     settings = Settings(spool_dir=str(spool))
@@ -115,7 +117,7 @@ def test_a_thousand_runs_in_turn_share_the_threads_and_files_of_the_first(start:
     program = start(
         """
     import psutil
-    from mlflow_sysmetrics.daemon.sink import RestSink
+    from mlflow_sysmetrics.daemon.delivery.sink import RestSink
     RestSink.send = lambda *_: None
     def size():
         return psutil.Process().num_fds(), threading.active_count()

@@ -23,7 +23,7 @@ FILLED_IN = {
 }
 
 
-class Refused(Exception):  # noqa: N818 - what Compose does, and no fault of ours
+class Refused(Exception):
     """Compose does not start for want of a variable; the text is what it says."""
 
 

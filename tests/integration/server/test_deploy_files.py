@@ -23,7 +23,7 @@ from compose_files import (
     variables,
 )
 
-from mlflow_sysmetrics.tracking.server.deploy_files import NAMES, deploy_file
+from mlflow_sysmetrics.server.deploy_files import NAMES, deploy_file
 
 SERVERS = ("mlflow", "mlflow-auth")
 # Names that are not MLflow's, and who reads them.
@@ -60,7 +60,7 @@ def test_every_variable_is_one_that_somebody_reads() -> None:
     used = {name for service in services for name in service.get("environment", {})} | set(
         image_environment()
     )
-    from mlflow.cli import server  # noqa: PLC0415 - importing it takes seconds, and warns
+    from mlflow.cli import server
 
     of_options = {one.envvar for one in server.params if one.envvar}
     known = {name for name in dir(mlflow.environment_variables) if name.startswith("MLFLOW_")} | of_options

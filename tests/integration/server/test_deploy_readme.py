@@ -13,7 +13,7 @@ import pytest
 from compose_files import DEPLOY, FILLED_IN, compose
 from server_calls import call
 
-from mlflow_sysmetrics.tracking.server import LocalServer
+from mlflow_sysmetrics.server import LocalServer
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of MLflow's client, which warns of its libraries
 TEXT = (DEPLOY / "README.md").read_text()
@@ -66,7 +66,7 @@ def test_services_volumes_and_variables_that_it_names_exist() -> None:
 def test_the_lines_for_python_run() -> None:
     [code] = re.findall(r"```python\n(from mlflow_sysmetrics import LocalServer.*?)```", TEXT, re.DOTALL)
     # It is exported at the top of the package; the home of it is the same class.
-    code = code.replace("from mlflow_sysmetrics import", "from mlflow_sysmetrics.tracking.server import")
+    code = code.replace("from mlflow_sysmetrics import", "from mlflow_sysmetrics.server import")
     seen: list[int] = []
     program = code + "    seen.append(call(server.url, 'GET', '/health').status)\n"
     exec(program, {"mlflow": mlflow, "call": call, "seen": seen})  # noqa: S102 - ours

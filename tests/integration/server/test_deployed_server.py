@@ -20,10 +20,10 @@ from compose_files import DEPLOY, FILLED_IN, compose, environment_of, health_che
 from server_calls import call, new_run
 from server_database import PASSWORD, Database
 
-from mlflow_sysmetrics.tracking.server.direct import Door
-from mlflow_sysmetrics.tracking.server.ports import free_port
-from mlflow_sysmetrics.tracking.server.readiness import wait_until_it_answers
-from mlflow_sysmetrics.tracking.server.supervised import SupervisedProcess
+from mlflow_sysmetrics.server.direct import Door
+from mlflow_sysmetrics.server.ports import free_port
+from mlflow_sysmetrics.server.readiness import wait_until_it_answers
+from mlflow_sysmetrics.server.supervised import SupervisedProcess
 
 pytest_plugins = ["server_fixtures"]
 pytestmark = [

@@ -17,8 +17,8 @@ import psutil
 import pytest
 from server_calls import call, family, living, new_run
 
-from mlflow_sysmetrics.tracking.server import LocalServer, ServerStartError, launch
-from mlflow_sysmetrics.tracking.server.ports import free_port
+from mlflow_sysmetrics.server import LocalServer, ServerStartError, launch
+from mlflow_sysmetrics.server.ports import free_port
 from watching import eventually
 
 # What MLflow's client and its libraries warn of in this process is not ours.

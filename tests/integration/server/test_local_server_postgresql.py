@@ -9,7 +9,7 @@ import pytest
 from server_calls import call, family, log_metric, new_run
 from server_database import PASSWORD, Database
 
-from mlflow_sysmetrics.tracking.server import LocalServer, ServerStartError
+from mlflow_sysmetrics.server import LocalServer, ServerStartError
 from watching import eventually
 
 pytest_plugins = ["server_fixtures"]

@@ -15,8 +15,8 @@ import psutil
 import pytest
 from server_calls import living
 
-from mlflow_sysmetrics.tracking.server import ServerStartError, supervised
-from mlflow_sysmetrics.tracking.server.supervised import SupervisedProcess
+from mlflow_sysmetrics.server import ServerStartError, supervised
+from mlflow_sysmetrics.server.supervised import SupervisedProcess
 from watching import eventually
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="Windows has neither fork nor process groups")
@@ -38,7 +38,7 @@ LEAVING = DEAF.replace("SIG_IGN", "SIG_DFL", 1).replace(
 OWNER = """
 import os, sys, threading, time
 from pathlib import Path
-from mlflow_sysmetrics.tracking.server.supervised import SupervisedProcess
+from mlflow_sysmetrics.server.supervised import SupervisedProcess
 log = Path(sys.argv[1])
 def start():
     global process

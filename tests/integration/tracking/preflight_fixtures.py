@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from mlflow_double import Double, Fly, running_double
 
-from mlflow_sysmetrics import PreflightResult
-from mlflow_sysmetrics.tracking.flight import Flight
-from mlflow_sysmetrics.tracking.preflight import asked_for
-from mlflow_sysmetrics.tracking.tries import Pace
+from mlflow_sysmetrics.preflight import PreflightResult
+from mlflow_sysmetrics.preflight.api import asked_for
+from mlflow_sysmetrics.preflight.preflight_run import Flight
+from mlflow_sysmetrics.preflight.tries import Pace
 
 _PACE = frozenset({"max_retries", "timeout", "backoff", "deadline", "monotonic", "shortened"})
 
@@ -26,8 +26,8 @@ def mlflow_as_it_starts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what MLflow's own imports and stores warn of is not ours
-        import mlflow  # noqa: PLC0415 - importing MLflow takes a second
-        from mlflow.tracking import fluent  # noqa: PLC0415 - as above
+        import mlflow
+        from mlflow.tracking import fluent
 
         monkeypatch.setattr(fluent, "_active_experiment_id", None)
         mlflow.set_tracking_uri("")
@@ -41,7 +41,7 @@ def mlflow_as_it_starts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def double(mlflow_as_it_starts: None) -> Iterator[Double]:  # noqa: ARG001 - before and after each
+def double(mlflow_as_it_starts: None) -> Iterator[Double]:
     """A tracking server that answers what a test wants."""
     with running_double() as running:
         yield running
@@ -54,7 +54,7 @@ def files(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def fly(mlflow_as_it_starts: None, files: Path) -> Fly:  # noqa: ARG001 - as above
+def fly(mlflow_as_it_starts: None, files: Path) -> Fly:
     """Takes a preflight whose waits take no time."""
 
     def fly(

@@ -11,7 +11,7 @@ import pytest
 from chaos_proxy import LOG_BATCH, Proxy
 from command_line import arguments_of, call, command, document, environ_with, remains
 
-from mlflow_sysmetrics.tracking_uris import redacted
+from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
 
 pytest_plugins = ["tracking_servers"]
 CREATE_RUN = "/api/2.0/mlflow/runs/create"

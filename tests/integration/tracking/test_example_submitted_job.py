@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from conftest import QUIET, Store
-from mlflow_sysmetrics.tracking.status_files import read_status
+from mlflow_sysmetrics.preflight.status_files.files import read_status
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "submitted_job"
 COMMANDS = re.findall(

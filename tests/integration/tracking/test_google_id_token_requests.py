@@ -23,10 +23,10 @@ SITUATIONS = ["first", "50 minutes later", "58 minutes later", "of a child", "fo
 PROGRAM = """
 import os, sys, time
 import mlflow
-print("loaded by importing MLflow:", any("mlflow_sysmetrics.tracking" in name for name in sys.modules))
+print("loaded by importing MLflow:", any("mlflow_sysmetrics.mlflow_api" in name for name in sys.modules))
 client = mlflow.MlflowClient()
 client.search_experiments()
-from mlflow_sysmetrics.tracking import google_id_token
+from mlflow_sysmetrics.mlflow_api import google_id_token
 ahead = 0
 google_id_token._id_tokens._clock = lambda: time.time() + ahead
 for ahead in (3000, 3500):
@@ -113,11 +113,11 @@ def test_the_plugin_is_installed() -> None:
 
 
 def test_the_plugin_has_what_mlflow_asks_of_one() -> None:
-    from mlflow.tracking.request_auth.abstract_request_auth_provider import (  # noqa: PLC0415
+    from mlflow.tracking.request_auth.abstract_request_auth_provider import (
         RequestAuthProvider,
     )
 
-    from mlflow_sysmetrics.tracking.google_id_token import GoogleIdTokenAuthProvider  # noqa: PLC0415
+    from mlflow_sysmetrics.mlflow_api.google_id_token import GoogleIdTokenAuthProvider
 
     for name in RequestAuthProvider.__abstractmethods__:
         assert callable(getattr(GoogleIdTokenAuthProvider, name))

@@ -11,14 +11,14 @@ import mlflow
 import pytest
 from mlflow_double import Answer, Double, Fly, Lost, error
 
-from mlflow_sysmetrics import (
+from mlflow_sysmetrics.errors import (
     ExperimentError,
     PreflightError,
     RunStartError,
     RunVerificationError,
     ServerUnreachableError,
-    read_status,
 )
+from mlflow_sysmetrics.preflight import read_status
 
 pytest_plugins = ["preflight_fixtures"]
 SECRET = "s3cr3t-value"  # noqa: S105 - of a test
@@ -40,7 +40,7 @@ def document(files: Path, name: str) -> dict[str, Any]:
         ("runs/get", RunVerificationError, 4, ["FAILED"]),
     ],
 )
-def test_a_server_that_breaks_at_a_step_leaves_run_and_file_in_accord(  # noqa: PLR0913, PLR0917 - a table
+def test_a_server_that_breaks_at_a_step_leaves_run_and_file_in_accord(  # noqa: PLR0917 - a table
     double: Double, fly: Fly, files: Path, path: str, kind: type[PreflightError], step: int, runs: list[str]
 ) -> None:
     double.answers(path, Answer(500))
@@ -184,7 +184,7 @@ def test_the_files_of_a_success_agree_with_the_run(double: Double, fly: Fly, fil
     assert (told["run_id"], told["run_name"], told["status"]) == (result.run_id, "first", "RUNNING")
 
 
-def test_no_secret_is_in_any_message_log_or_file(  # noqa: PLR0913, PLR0917 - where it could be
+def test_no_secret_is_in_any_message_log_or_file(  # noqa: PLR0917 - where it could be
     double: Double,
     fly: Fly,
     files: Path,

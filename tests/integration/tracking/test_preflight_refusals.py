@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from mlflow_double import API, Answer, Double, Fly, error
 
-from mlflow_sysmetrics import (
+from mlflow_sysmetrics.errors import (
     AuthenticationError,
     ExperimentError,
     PreflightError,
@@ -51,7 +51,7 @@ INVALID_HOST = Answer(403, "Invalid Host header - possible DNS rebinding attack 
         ),
     ],
 )
-def test_a_refusal_is_raised_at_the_first_answer_with_its_remedy(  # noqa: PLR0913, PLR0917 - a table
+def test_a_refusal_is_raised_at_the_first_answer_with_its_remedy(  # noqa: PLR0917 - a table
     double: Double, fly: Fly, path: str, answer: Answer, kind: type[PreflightError], remedy: str
 ) -> None:
     double.answers(path, answer)
@@ -169,7 +169,7 @@ class _TeamKey:
 def test_what_a_server_quotes_of_a_request_is_in_no_message(
     double: Double, fly: Fly, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mlflow.tracking.request_header import registry  # noqa: PLC0415 - MLflow is imported when needed
+    from mlflow.tracking.request_header import registry
 
     def quote(_path: str) -> None:
         sent = double.headers

@@ -16,14 +16,14 @@ from chaos_proxy import Proxy
 from chaos_server import free_port
 from mlflow_double import Fly
 
-from mlflow_sysmetrics import (
+from mlflow_sysmetrics.errors import (
     AuthenticationError,
     ExperimentError,
     RunVerificationError,
     ServerUnreachableError,
     TrackingURIError,
 )
-from mlflow_sysmetrics.tracking import mlflow_state
+from mlflow_sysmetrics.mlflow_api import fluent_state
 
 pytest_plugins = ["preflight_fixtures", "tracking_servers"]
 # What MLflow's stores and their libraries warn of when a database is opened in this process is not ours.
@@ -119,7 +119,7 @@ def test_a_file_that_is_no_database_is_refused_at_once(tmp_path: Path, fly: Fly)
 
 
 def test_a_directory_is_taken_or_refused_as_this_mlflow_does(tmp_path: Path, fly: Fly) -> None:
-    if mlflow_state.refuses_directories():
+    if fluent_state.refuses_directories():
         with pytest.raises(TrackingURIError, match="MLFLOW_ALLOW_FILE_STORE"):
             fly(tracking_uri=str(tmp_path / "mlruns"))
     else:

@@ -14,9 +14,11 @@ import pytest
 from chaos_server import free_port
 from mlflow_double import Answer, Double
 
-from mlflow_sysmetrics import RunStartError, ServerUnreachableError, read_status, tracked_run
-from mlflow_sysmetrics.tracking import mlflow_state
-from mlflow_sysmetrics.tracking.bounded import TookTooLong
+from mlflow_sysmetrics import tracked_run
+from mlflow_sysmetrics.errors import RunStartError, ServerUnreachableError
+from mlflow_sysmetrics.mlflow_api import fluent_state
+from mlflow_sysmetrics.preflight import read_status
+from mlflow_sysmetrics.runtime.bounded_calls import TookTooLong
 
 pytest_plugins = ["preflight_fixtures"]
 
@@ -153,7 +155,7 @@ def test_what_mlflow_raises_at_the_start_of_a_run_is_ours_without_its_traceback(
     def refuse(run_id: str, seconds: float) -> None:
         raise mlflow.MlflowException(f"{run_id} {seconds} s3cr3t-value")
 
-    monkeypatch.setattr(mlflow_state, "start_run", refuse)
+    monkeypatch.setattr(fluent_state, "start_run", refuse)
     url = double.url.replace("//", "//anna:s3cr3t-value@")
     with (
         pytest.raises(RunStartError) as raised,
@@ -168,11 +170,11 @@ def test_what_mlflow_raises_at_the_start_of_a_run_is_ours_without_its_traceback(
 def test_a_start_that_hangs_ends_with_the_deadline(
     double: Double, files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def hang(run_id: str, seconds: float) -> None:  # noqa: ARG001 - of the real one
+    def hang(run_id: str, seconds: float) -> None:
         assert seconds <= 20
         raise TookTooLong
 
-    monkeypatch.setattr(mlflow_state, "start_run", hang)
+    monkeypatch.setattr(fluent_state, "start_run", hang)
     with (
         pytest.raises(RunStartError, match="no answer within"),
         tracked_run("ships", tracking_uri=double.url, status_path=files, deadline=20, max_retries=1),

@@ -9,7 +9,9 @@ import pytest
 from chaos_server import free_port
 from mlflow_double import Answer, Double, Fly, Hangs, eventually
 
-from mlflow_sysmetrics import ServerUnreachableError, preflight, read_status
+from mlflow_sysmetrics import preflight
+from mlflow_sysmetrics.errors import ServerUnreachableError
+from mlflow_sysmetrics.preflight import read_status
 
 pytest_plugins = ["preflight_fixtures"]
 

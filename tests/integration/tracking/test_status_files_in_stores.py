@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from conftest import Store
-from mlflow_sysmetrics.tracking.status import RunInfo, Status
-from mlflow_sysmetrics.tracking.status_files import INFO_FILE, StatusFiles, read_status
+from mlflow_sysmetrics.preflight.status_files.files import INFO_FILE, StatusFiles, read_status
+from mlflow_sysmetrics.preflight.status_files.status import RunInfo, Status
 
 # MLflow's and its libraries', on the Pythons and SQLAlchemys of today.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -33,7 +33,7 @@ class Bucket:
         self.failure: Exception | None = None
 
     def __call__(self, uri: str, **_: object) -> Any:
-        from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository  # noqa: PLC0415
+        from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
         if self.failure is not None:
             raise self.failure
@@ -43,7 +43,7 @@ class Bucket:
 @pytest.fixture
 def bucket(tmp_path: Path) -> Iterator[Bucket]:
     """A store that MLflow knows by the scheme "bucket"."""
-    from mlflow.store.artifact import artifact_repository_registry as module  # noqa: PLC0415
+    from mlflow.store.artifact import artifact_repository_registry as module
 
     made = Bucket(tmp_path / "objects")
     module._artifact_repository_registry.register("bucket", made)

@@ -17,7 +17,7 @@ from conftest import PATIENT, PREAMBLE, QUIET, Store
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow's own, on libraries of today
-    from mlflow_sysmetrics.training.hpo.active_runs import one_stack_for_all_threads
+    from mlflow_sysmetrics.mlflow_api.fluent_state import one_stack_for_all_threads
 
 parallel = pytest.mark.skipif(
     one_stack_for_all_threads(), reason="this MLflow has one active run for all threads, as 2.8 has"
@@ -66,7 +66,7 @@ class Study:
     trials: dict[str, Any]
 
     def artifact(self, run_id: str, name: str, to: Path) -> str:
-        import mlflow.artifacts  # noqa: PLC0415 - importing MLflow takes a second
+        import mlflow.artifacts
 
         found = mlflow.artifacts.download_artifacts(
             run_id=run_id, artifact_path=name, dst_path=str(to), tracking_uri=self.uri

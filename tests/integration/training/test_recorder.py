@@ -126,7 +126,7 @@ def test_without_a_run_it_says_what_to_do(program: Program, store: Store) -> Non
         import mlflow_sysmetrics
         try:
             mlflow_sysmetrics.MetricRecorder()
-        except mlflow_sysmetrics.NoActiveRunError as error:
+        except mlflow_sysmetrics.errors.NoActiveRunError as error:
             print(error)
     """
     assert "use it inside `with mlflow.start_run():`" in program(store.uri, code).stdout

@@ -11,12 +11,12 @@ import pytest
 np = pytest.importorskip("numpy")
 linear_model = pytest.importorskip("sklearn.linear_model")
 
-import mlflow  # noqa: E402
-from registry_store import REQUIREMENTS, Registry, active_run_id  # noqa: E402
+import mlflow
+from registry_store import REQUIREMENTS, Registry, active_run_id
 
-from conftest import Program, Store  # noqa: E402
-from mlflow_sysmetrics.errors import NoActiveRunError  # noqa: E402
-from mlflow_sysmetrics.training.registry import (  # noqa: E402
+from conftest import Program, Store
+from mlflow_sysmetrics.errors import NoActiveRunError
+from mlflow_sysmetrics.training.registry import (
     PromotionError,
     find_version,
     load_model,
@@ -93,7 +93,7 @@ def test_a_sample_of_one_row_makes_a_model_for_batches_of_any_size(rows: int) ->
 
 
 def test_a_scoring_server_would_take_the_batch() -> None:
-    from mlflow.pyfunc import scoring_server  # noqa: PLC0415 - a second to import
+    from mlflow.pyfunc import scoring_server
 
     register(ROW, "Production")
     served = load_model("ships")

@@ -9,11 +9,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import mlflow  # noqa: E402
-import numpy as np  # noqa: E402
-from registry_store import REQUIREMENTS, Registry  # noqa: E402
+import mlflow
+import numpy as np
+from registry_store import REQUIREMENTS, Registry
 
-from mlflow_sysmetrics.training.registry import load_model, register_model  # noqa: E402
+from mlflow_sysmetrics.training.registry import load_model, register_model
 
 pytest_plugins = ["registry_fixtures"]
 pytestmark = [
@@ -124,7 +124,7 @@ def test_several_tensors_and_logits_are_served_by_name() -> None:
 
 
 def test_a_scoring_server_would_take_several_tensors() -> None:
-    from mlflow.pyfunc import scoring_server  # noqa: PLC0415 - a second to import
+    from mlflow.pyfunc import scoring_server
 
     ids = torch.ones(1, 5, dtype=torch.long)
     register(Tokens(), {"input_ids": ids, "attention_mask": ids})

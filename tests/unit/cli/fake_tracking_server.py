@@ -1,6 +1,6 @@
 """A tracking server in memory, which can fail at each question, or answer none of what it has done."""
 
-# ruff: noqa: ARG002 - its methods are those of a store and of what removes from one
+
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mlflow_sysmetrics.tracking.stores import StoredExperiment, StoredRun
+from mlflow_sysmetrics.mlflow_api.stores import StoredExperiment, StoredRun
 
 
 class FakeServer:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_sysmetrics.cli.tracked_runs import TrackedRun
-from mlflow_sysmetrics.daemon.journal import Journal
-from mlflow_sysmetrics.daemon.ownership import hostname
-from mlflow_sysmetrics.daemon.points import Point
+from mlflow_sysmetrics.daemon.delivery.points import Point
+from mlflow_sysmetrics.daemon.journal.journal import Journal
+from mlflow_sysmetrics.daemon.journal.ownership import hostname
 from mlflow_sysmetrics.errors import RunDeleted, RunRefused, ServerUnreachable
 
 CPU = "system/cpu_utilization_percentage"
@@ -36,7 +36,7 @@ def living(
     return journal
 
 
-def orphan(  # noqa: PLR0913 - all but the first three are for few tests
+def orphan(
     directory: Path,
     run_id: str,
     points: int,
@@ -118,18 +118,18 @@ class FakeSink:
     taken: list[tuple[str, Point]] = field(default_factory=list)
     on_send: Callable[[int], None] = lambda _: None
 
-    def started_at(self, run_id: str) -> int:  # noqa: ARG002 - the sink's method
+    def started_at(self, run_id: str) -> int:
         return 0
 
-    def has_ended(self, run_id: str) -> bool:  # noqa: ARG002
+    def has_ended(self, run_id: str) -> bool:
         return self.ended
 
     def send(
         self,
         run_id: str,
         points: Sequence[Point],
-        steps: Sequence[int],  # noqa: ARG002
-        tags: Mapping[str, str],  # noqa: ARG002
+        steps: Sequence[int],
+        tags: Mapping[str, str],
     ) -> None:
         if self.away:
             raise ServerUnreachable(self.away)

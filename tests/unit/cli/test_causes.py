@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from orphaned import MEMORY
 
-from mlflow_sysmetrics.cli.causes import UNKNOWN, cause
+from mlflow_sysmetrics.cli.deaths import UNKNOWN, cause
 
 EVENTS = "low 0\nhigh 0\nmax 12\noom 3\noom_kill {}\noom_group_kill 0\n"
 CONTROL = "oom_kill_disable 0\nunder_oom 0\noom_kill {}\n"

@@ -11,11 +11,12 @@ from click.testing import CliRunner, Result
 from fake_tracking_server import FakeServer
 
 from mlflow_sysmetrics.cli import main
-from mlflow_sysmetrics.tracking import mlflow_state, verification
-from mlflow_sysmetrics.tracking.faults import Cause, Fault
-from mlflow_sysmetrics.tracking.stores import StoredExperiment
-from mlflow_sysmetrics.tracking.traces import CHECK_TAG
-from mlflow_sysmetrics.tracking.verification import Step, Verification
+from mlflow_sysmetrics.mlflow_api import fluent_state
+from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
+from mlflow_sysmetrics.mlflow_api.stores import StoredExperiment
+from mlflow_sysmetrics.preflight import verification
+from mlflow_sysmetrics.preflight.cleanup import CHECK_TAG
+from mlflow_sysmetrics.preflight.verification import Step, Verification
 
 SERVER = "http://me:s3cret@tracking:5000"
 DOWN = Fault("HTTP 503", Cause.DOWN, status_code=503)
@@ -33,7 +34,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> FakeServer:
 
     # By its module: the package has the command under the same name.
     monkeypatch.setattr(sys.modules["mlflow_sysmetrics.cli.check"], "Verification", verify)
-    monkeypatch.setattr(mlflow_state, "version", lambda: "3.17.2")  # MLflow takes seconds to import
+    monkeypatch.setattr(fluent_state, "version", lambda: "3.17.2")  # MLflow takes seconds to import
     monkeypatch.setattr(verification, "mechanism", lambda _: "no credentials")
     return fake
 

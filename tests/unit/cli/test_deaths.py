@@ -11,7 +11,7 @@ from orphaned import CPU, MEMORY, SERVER, FakeServer, FakeSink, backdate, living
 from mlflow_sysmetrics.cli.deaths import Death, Search
 from mlflow_sysmetrics.cli.delivery import Delivery
 from mlflow_sysmetrics.cli.spooled import look
-from mlflow_sysmetrics.daemon.ownership import lock_path
+from mlflow_sysmetrics.daemon.journal.ownership import lock_path
 
 HOUR_MS = 3_600_000
 HERE = platform.node()

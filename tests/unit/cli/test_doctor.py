@@ -10,14 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from mlflow_sysmetrics.cli import (
-    effective_settings,
-    installed,
-    main,
-    this_machine,
-    tracking_server,
-    waiting,
-)
+from mlflow_sysmetrics.cli import effective_settings, installed, main, spooled, this_machine, tracking_server
 from mlflow_sysmetrics.cli.findings import Finding, Mark, print_finding, say, sign, wrapped
 
 GOOD = Finding("MLflow", Mark.GOOD, "3.17.2")
@@ -30,7 +23,7 @@ WRONG = Finding("reachable", Mark.WRONG, "Connection refused", "start the server
 def found(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
     """What `doctor` finds in the installation; nothing is looked for elsewhere."""
     findings: list[Finding] = [GOOD]
-    for one in (installed, this_machine, tracking_server, waiting):
+    for one in (installed, this_machine, tracking_server, spooled):
         of_it = findings if one is installed else []
         monkeypatch.setattr(one, "findings", lambda *_, of=of_it: of)
     return findings

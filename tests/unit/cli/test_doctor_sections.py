@@ -11,11 +11,11 @@ import pytest
 from orphaned import living, orphan
 
 from fakes import FakeClock, Scripted, scripted
-from mlflow_sysmetrics.cli import installed, this_machine, waiting
+from mlflow_sysmetrics.cli import installed, spooled, this_machine
 from mlflow_sysmetrics.cli.findings import Finding, Mark
-from mlflow_sysmetrics.daemon.journal import Journal
+from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.providers import SysMetricsDaemonRunContextProvider, SysMetricsRunContextProvider
 from mlflow_sysmetrics.samples import Family
 from mlflow_sysmetrics.settings import Settings
@@ -188,7 +188,7 @@ def test_facts_that_are_not_known_are_told_with_the_tags() -> None:
 
 
 def journals(directory: Path, **changes: Any) -> dict[str, Finding]:
-    return by_name(waiting.findings(Settings(spool_dir=str(directory), **changes)))
+    return by_name(spooled.findings(Settings(spool_dir=str(directory), **changes)))
 
 
 def test_points_of_a_dead_process_are_a_thing_to_do(tmp_path: Path) -> None:
@@ -230,4 +230,4 @@ def test_a_file_in_the_way_is_wrong(tmp_path: Path) -> None:
 
 
 def test_journals_that_are_switched_off_are_no_fault() -> None:
-    assert by_name(waiting.findings(Settings(spool_dir="off")))["directory"].mark is Mark.ABSENT
+    assert by_name(spooled.findings(Settings(spool_dir="off")))["directory"].mark is Mark.ABSENT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlflow_sysmetrics.cli.durations import parse_duration, spoken
+from mlflow_sysmetrics.cli.options import parse_duration, spoken
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from mlflow_sysmetrics.cli import main, server_doctor
+from mlflow_sysmetrics.cli import main
 from mlflow_sysmetrics.cli.findings import Finding, Mark
-from mlflow_sysmetrics.tracking.server.deploy_files import NAMES, deploy_file
+from mlflow_sysmetrics.cli.server import doctor
+from mlflow_sysmetrics.server.deploy_files import NAMES, deploy_file
 
 GOOD = Finding("driver", Mark.GOOD, "installed")
 WRONG = Finding("schema", Mark.WRONG, "old", "mlflow db upgrade URI", {"revision": "old"})
@@ -24,10 +25,10 @@ def server(*arguments: str) -> Result:
 def found(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
     """What is found of the database; nothing else is looked at."""
     findings = [GOOD]
-    monkeypatch.setattr(server_doctor, "_mlflow", lambda: [GOOD])
-    monkeypatch.setattr(server_doctor.server_database, "findings", lambda _asked: findings)
-    monkeypatch.setattr(server_doctor.server_storage, "findings", lambda _asked: [])
-    monkeypatch.setattr(server_doctor.server_access, "findings", lambda _asked: [])
+    monkeypatch.setattr(doctor, "_mlflow", lambda: [GOOD])
+    monkeypatch.setattr(doctor.server_database, "findings", lambda _asked: findings)
+    monkeypatch.setattr(doctor.server_storage, "findings", lambda _asked: [])
+    monkeypatch.setattr(doctor.server_access, "findings", lambda _asked: [])
     return findings
 
 

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from mlflow_sysmetrics.cli import server_access, server_database, server_storage
 from mlflow_sysmetrics.cli.findings import Finding, Mark
-from mlflow_sysmetrics.cli.server_asked import AskedServer
-from mlflow_sysmetrics.tracking.faults import Cause, Fault
-from mlflow_sysmetrics.tracking.server.database import DatabaseState
+from mlflow_sysmetrics.cli.server import access as cli_access
+from mlflow_sysmetrics.cli.server import database as cli_database
+from mlflow_sysmetrics.cli.server import storage as cli_storage
+from mlflow_sysmetrics.cli.server.options import AskedServer
+from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
+from mlflow_sysmetrics.server.database import DatabaseState
 
 GIGABYTE = 10**9
 CURRENT = "abc123"
@@ -33,23 +35,23 @@ def database(
             raise state
         return state
 
-    monkeypatch.setattr(server_database, "server_store", lambda uri: uri)
-    monkeypatch.setattr(server_database, "database_state", answer)
-    monkeypatch.setattr(server_database, "newest_revision", lambda: CURRENT)
+    monkeypatch.setattr(cli_database, "server_store", lambda uri: uri)
+    monkeypatch.setattr(cli_database, "database_state", answer)
+    monkeypatch.setattr(cli_database, "newest_revision", lambda: CURRENT)
     server = AskedServer(backend_store_uri="postgresql+psycopg2://a:s3cr3t@db/runs", **asked)
-    return by_name(server_database.findings(server))
+    return by_name(cli_database.findings(server))
 
 
 def access(**asked: Any) -> dict[str, Finding]:
-    return by_name(server_access.findings(AskedServer(**asked)))
+    return by_name(cli_access.findings(AskedServer(**asked)))
 
 
 def storage(**asked: Any) -> dict[str, Finding]:
-    return by_name(server_storage.findings(AskedServer(**asked)))
+    return by_name(cli_storage.findings(AskedServer(**asked)))
 
 
 def test_no_database_is_wrong() -> None:
-    assert by_name(server_database.findings(AskedServer()))["database"].mark is Mark.WRONG
+    assert by_name(cli_database.findings(AskedServer()))["database"].mark is Mark.WRONG
 
 
 def test_a_database_that_is_as_it_should_be_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +93,7 @@ def test_a_database_that_does_not_answer_ends_the_looking(monkeypatch: pytest.Mo
 def test_a_uri_that_does_not_name_its_driver_is_noted() -> None:
     pytest.importorskip("psycopg2", reason="the driver of PostgreSQL is an extra")
     server = AskedServer(backend_store_uri="postgresql://a:s3cr3t@127.0.0.1:1/runs")
-    driver = next(iter(server_database.findings(server)))
+    driver = next(iter(cli_database.findings(server)))
     assert driver.mark is Mark.NOTE
     assert driver.remedy == "begin MLFLOW_BACKEND_STORE_URI with postgresql+psycopg2://"
 
@@ -100,13 +102,13 @@ def test_a_uri_that_does_not_name_its_driver_is_noted() -> None:
 def test_a_file_that_cannot_be_made_is_wrong(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
     asked = AskedServer(backend_store_uri=f"sqlite:///{tmp_path}/{name}")
-    assert by_name(server_database.findings(asked))["reachable"].mark is Mark.WRONG
-    assert by_name(server_storage.findings(asked))["room for the database"].mark is not Mark.WRONG
+    assert by_name(cli_database.findings(asked))["reachable"].mark is Mark.WRONG
+    assert by_name(cli_storage.findings(asked))["room for the database"].mark is not Mark.WRONG
 
 
 def test_a_file_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     server = AskedServer(backend_store_uri=f"sqlite:///{tmp_path}/runs.db")
-    assert by_name(server_database.findings(server))["reachable"].mark is Mark.NOTE
+    assert by_name(cli_database.findings(server))["reachable"].mark is Mark.NOTE
     assert list(tmp_path.iterdir()) == []
 
 
@@ -208,6 +210,6 @@ def test_little_room_is_said(
 
 
 def test_an_object_store_without_its_package_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_storage, "find_spec", lambda _name: None)
+    monkeypatch.setattr(cli_storage, "find_spec", lambda _name: None)
     found = storage(artifacts_destination="s3://mlflow")["artifacts"]
     assert (found.mark, found.remedy) == (Mark.WRONG, "pip install boto3")

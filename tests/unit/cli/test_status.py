@@ -13,7 +13,7 @@ from orphaned import living, orphan
 from mlflow_sysmetrics.cli import main
 from mlflow_sysmetrics.cli.options import directory_fault
 from mlflow_sysmetrics.cli.spooled import look
-from mlflow_sysmetrics.daemon.journal_lines import parse
+from mlflow_sysmetrics.daemon.journal.lines import parse
 
 needs_root = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may give files away"

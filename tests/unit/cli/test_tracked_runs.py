@@ -29,7 +29,7 @@ class FakeClient:
         self.error = error
         self.calls: list[str] = []
 
-    def get_run(self, run_id: str) -> Any:  # noqa: ARG002 - MLflow's method
+    def get_run(self, run_id: str) -> Any:
         if self.error:
             raise self.error
         return self.found

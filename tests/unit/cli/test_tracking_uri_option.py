@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_sysmetrics.cli.tracking_uri_option import check_tracking_uri
+from mlflow_sysmetrics.cli.options import check_tracking_uri
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlflow_sysmetrics.collectors.disk_io_linux import DiskIoLinux
-from mlflow_sysmetrics.host import DiskUsage, Host
+from mlflow_sysmetrics.machine.host import DiskUsage, Host
 
 _SECTORS_PER_MEGABYTE = 1e6 / 512
 ROOT = "20 1 8:1 / / rw - ext4 /dev/sda1 rw\n"

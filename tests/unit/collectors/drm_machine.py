@@ -7,7 +7,7 @@ from pathlib import Path
 from small_machines import tree
 
 from mlflow_sysmetrics.collectors import Collector
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Sample
 
 OWN = 8000

@@ -11,7 +11,7 @@ from fake_gpu import UNSUPPORTED
 from fake_nvml import FakeGpu, FakeNvml, Process
 from mlflow_sysmetrics.collectors import Collector
 from mlflow_sysmetrics.collectors.nvidia import Nvidia
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 
 HOPPER, AMPERE, CARD, SLICE, OTHER_SLICE = "GPU-hopper", "GPU-ampere", "GPU-card", "MIG-one", "MIG-two"
 GPM = {1: 50.0, 2: 40.0, 3: 30.0, 5: 20.0, 10: 10.0, 20: 1.0, 21: 2.0, 60: 3.0, 61: 4.0}

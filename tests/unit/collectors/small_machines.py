@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlflow_sysmetrics.collectors import Collector
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 
 V2_MOUNT = "35 24 0:30 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
 

@@ -1,4 +1,4 @@
-# ruff: noqa: N802 - the functions have the names of the library's
+
 """A libnvidia-ml in Python: one GPU, below the real bindings. It sees what they pass in, and fills it."""
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class Library:
         processes[0].pid, processes[0].usedGpuMemory = os.getpid(), 2_000_000
         return OK
 
-    _nvmlDeviceGetComputeRunningProcesses_v2 = _nvmlDeviceGetComputeRunningProcesses_v3  # noqa: N815 - as above
+    _nvmlDeviceGetComputeRunningProcesses_v2 = _nvmlDeviceGetComputeRunningProcesses_v3
 
     def _nvmlDeviceGetTotalEccErrors(self, device: Any, kind: Any, counter: Any, count: Any) -> int:
         del device

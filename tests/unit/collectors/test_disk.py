@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_sysmetrics.beside import Beside, Reading
 from mlflow_sysmetrics.collectors import path_readings
 from mlflow_sysmetrics.collectors.disk import Disk
 from mlflow_sysmetrics.collectors.watched_paths import names, watched_paths
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import DiskUsage, Host
+from mlflow_sysmetrics.machine.host import DiskUsage, Host
+from mlflow_sysmetrics.runtime.background_reading import Beside, Reading
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the paths are those of Linux, with colons in names")
 
@@ -109,7 +109,7 @@ def test_a_path_has_as_much_of_itself_in_its_name_as_it_takes(paths: list[str], 
 
 
 def test_a_drive_is_named_after_its_letter(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pathlib import PureWindowsPath  # noqa: PLC0415 - the one test that needs it
+    from pathlib import PureWindowsPath
 
     monkeypatch.setattr("mlflow_sysmetrics.collectors.watched_paths.PurePath", PureWindowsPath)
     assert names(["D:\\", "E:\\Data"]) == ["d", "data"]

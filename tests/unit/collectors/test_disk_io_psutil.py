@@ -10,7 +10,7 @@ from pytest_mock import MockerFixture
 
 from mlflow_sysmetrics.collectors.disk_io_psutil import DiskIoPsutil
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 
 READ, WRITE = "disk_read_megabytes_per_second", "disk_write_megabytes_per_second"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_sysmetrics.host import Host
-from mlflow_sysmetrics.mounts import Mount, mount_of, parse_mountinfo, read_mounts, real_path
+from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.mounts import Mount, mount_of, parse_mountinfo, read_mounts, real_path
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the paths are those of Linux, with colons in names")
 

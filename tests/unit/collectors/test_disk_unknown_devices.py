@@ -9,7 +9,7 @@ import pytest
 from disk_machine import ROOT, Machine, devices, stat, with_root_on_sda
 
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.mounts import has_local_device
+from mlflow_sysmetrics.machine.mounts import has_local_device
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the paths are those of Linux, with colons in names")
 

@@ -15,7 +15,7 @@ from mlflow_sysmetrics.collectors.drm.hwmon import reading, why_silent
 from mlflow_sysmetrics.collectors.drm.kfd import ComputeDevice, parse_properties
 from mlflow_sysmetrics.collectors.drm_clocks_linux import DrmClocks
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 
 NODE = "/dev/dri/renderD128"
 LINES = ("drm-driver: amdgpu", "drm-client-id: 1", "drm-memory-vram: 4 KiB")

@@ -16,8 +16,8 @@ from mlflow_sysmetrics.collectors import Collector
 from mlflow_sysmetrics.collectors.amd_linux import AmdLinux
 from mlflow_sysmetrics.collectors.drm_clocks_linux import DrmClocks
 from mlflow_sysmetrics.collectors.intel_gpu_linux import IntelLinux
-from mlflow_sysmetrics.daemon.probe import Probe
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.daemon.sampling.probe import Probe
+from mlflow_sysmetrics.machine.host import Host
 from recorded import HOSTS
 
 AMD = ("amd-radeon", "amd-mi250", "amd-mi300")

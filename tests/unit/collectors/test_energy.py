@@ -12,7 +12,7 @@ from mlflow_sysmetrics.collectors import rapl
 from mlflow_sysmetrics.collectors.energy_linux import EnergyLinux
 from mlflow_sysmetrics.collectors.rapl import joules_between
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the paths are those of Linux, with colons in names")
 

@@ -20,7 +20,7 @@ import pytest
 
 from mlflow_sysmetrics.collectors import LINUX, Collector
 from mlflow_sysmetrics.collectors.network_linux import NetworkLinux
-from mlflow_sysmetrics.daemon.probe import OK, Probe
+from mlflow_sysmetrics.daemon.sampling.probe import OK, Probe
 from mlflow_sysmetrics.samples import TOTALS, Kind, Sample
 from recorded import HOSTS, files, metric_of, revive
 

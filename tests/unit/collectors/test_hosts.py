@@ -19,7 +19,7 @@ from mlflow_sysmetrics.collectors.disk import Disk
 from mlflow_sysmetrics.collectors.memory_linux import MemoryLinux
 from mlflow_sysmetrics.collectors.torch_allocator import TorchAllocator
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import DiskUsage, Host
+from mlflow_sysmetrics.machine.host import DiskUsage, Host
 from mlflow_sysmetrics.samples import DEFAULT_FAMILIES, Family, Kind, Sample
 from recorded import advance, build, every_host, facts, metric_of, revive
 from watching import eventually

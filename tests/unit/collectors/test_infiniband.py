@@ -9,7 +9,7 @@ import pytest
 
 from mlflow_sysmetrics.collectors.infiniband_linux import InfinibandLinux, parse_words
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import OPT_IN
 
 MEGAWORD = 250_000  # words of 4 bytes that make a megabyte

@@ -14,7 +14,7 @@ from mlflow_sysmetrics.collectors.drm.fdinfo import DrmClient, parse_fdinfo
 from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
 from mlflow_sysmetrics.collectors.intel_gpu_linux import IntelLinux
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 
 SLOT = "0000:03:00.0"
 HWMON = "sys/class/drm/card0/device/hwmon/hwmon4"

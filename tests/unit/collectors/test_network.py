@@ -11,7 +11,7 @@ from mlflow_sysmetrics.collectors.interfaces import Role, counted, parse_default
 from mlflow_sysmetrics.collectors.network_linux import NetworkLinux, parse_counters, split_net_dev
 from mlflow_sysmetrics.collectors.traffic import Traffic, TrafficTotals
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 
 HEADINGS = """Inter-|   Receive                  |  Transmit
  face |bytes    packets errs drop fifo frame compressed multicast|bytes packets errs drop fifo colls carrier compressed

@@ -13,7 +13,7 @@ from fake_gpu import CODES, ERRORS, UNSUPPORTED
 from fake_nvml import FakeGpu, FakeNvml, Process
 from mlflow_sysmetrics.collectors.nvidia import Nvidia
 from mlflow_sysmetrics.collectors.nvidia_profile import NvidiaProfile
-from mlflow_sysmetrics.daemon.probe import Probe
+from mlflow_sysmetrics.daemon.sampling.probe import Probe
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.samples import Kind
 

@@ -15,7 +15,7 @@ from mlflow_sysmetrics.collectors import Collector
 from mlflow_sysmetrics.collectors.nvidia import Nvidia
 from mlflow_sysmetrics.collectors.nvidia_profile import NvidiaProfile
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 
 Load = Callable[..., Library]
 

@@ -23,7 +23,7 @@ from fake_gpu import ERRORS, UNSUPPORTED, FakeGpu
 from fake_nvml import FakeNvml
 from mlflow_sysmetrics.collectors import Collector
 from mlflow_sysmetrics.collectors.nvidia import Nvidia
-from mlflow_sysmetrics.daemon.probe import Probe
+from mlflow_sysmetrics.daemon.sampling.probe import Probe
 
 OTHER = "GPU-other"
 XID = "0_xid_errors"

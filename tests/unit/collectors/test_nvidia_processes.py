@@ -15,7 +15,7 @@ from fake_gpu import UNSUPPORTED, FakeGpu
 from fake_nvml import FakeNvml, Process
 from mlflow_sysmetrics.collectors.nvidia import Nvidia
 from mlflow_sysmetrics.collectors.nvml.processes import Tree
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 
 
 def test_what_the_job_holds_is_what_its_processes_hold(tmp_path: Path) -> None:

@@ -129,13 +129,13 @@ class Stalling(FakeNvml):
     stall = 0.0
     clock: FakeClock
 
-    def nvmlDeviceGetClockInfo(self, handle: Handle, type: int) -> Any:  # noqa: A002, N802 - the real names
+    def nvmlDeviceGetClockInfo(self, handle: Handle, type: int) -> Any:  # noqa: A002 - the real names
         if handle.gpu is self.gpus[0]:
             self.clock.move(self.stall)
             self.stall = 0.0
         return super().nvmlDeviceGetClockInfo(handle, type)
 
-    def nvmlDeviceGetFieldValues(self, handle: Handle, fieldIds: Any) -> Any:  # noqa: N802, N803 - as above
+    def nvmlDeviceGetFieldValues(self, handle: Handle, fieldIds: Any) -> Any:
         handle.gpu.fields |= {138: round(self.clock.seconds * 10**6)}
         return super().nvmlDeviceGetFieldValues(handle, fieldIds)
 

@@ -18,7 +18,7 @@ from fake_gpu import ERRORS, UNSUPPORTED
 from fake_nvml import FakeNvml, Process
 from mlflow_sysmetrics.collectors.nvidia import Nvidia
 from mlflow_sysmetrics.collectors.nvidia_profile import NvidiaProfile
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 from nvml_recorder import Recorder, described, differences
 
 

@@ -10,7 +10,7 @@ from fake_nvml import FakeNvml
 from mlflow_sysmetrics.collectors.nvidia import Nvidia
 from mlflow_sysmetrics.collectors.nvidia_profile import NvidiaProfile
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 
 both = pytest.mark.parametrize("kind", [Nvidia, NvidiaProfile])
 

@@ -13,13 +13,13 @@ from mlflow_sysmetrics.collectors.processes import births, open_files, uss
 from mlflow_sysmetrics.collectors.processes import tree as process_tree
 from mlflow_sysmetrics.collectors.processes.stat import parse_process_stat
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 
 OWN = 100
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
-def stat(  # noqa: PLR0913 - the fields of a line that has fifty
+def stat(
     pid: int,
     parent: int,
     *,

@@ -12,7 +12,7 @@ from pytest_mock import MockerFixture
 
 from mlflow_sysmetrics.collectors.process_psutil import ProcessPsutil
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 
 Times = namedtuple("Times", ["user", "system", "children_user", "children_system"])  # noqa: PYI024 - psutil's
 

@@ -13,7 +13,7 @@ from mlflow_sysmetrics.collectors.cpu_psutil import CpuPsutil
 from mlflow_sysmetrics.collectors.memory_psutil import MemoryPsutil
 from mlflow_sysmetrics.collectors.network_psutil import NetworkPsutil
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Family
 
 Times = namedtuple("Times", ["user", "system", "idle"])  # noqa: PYI024 - the shape of psutil's own

@@ -8,18 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fakes import STARTED_AT, FakeClock, FakeSink
-from mlflow_sysmetrics.daemon.journal import Journal
-from mlflow_sysmetrics.daemon.outbox import Outbox
-from mlflow_sysmetrics.daemon.recovery import Recovery, Replayed, replay
-from mlflow_sysmetrics.daemon.sender import Sender
-from mlflow_sysmetrics.daemon.spool import claim
+from mlflow_sysmetrics.daemon.delivery.run_queue import Outbox
+from mlflow_sysmetrics.daemon.delivery.sender import Sender
+from mlflow_sysmetrics.daemon.journal.journal import Journal
+from mlflow_sysmetrics.daemon.journal.recovery import Recovery, Replayed, replay
+from mlflow_sysmetrics.daemon.journal.spool import claim
 from watching import eventually
 
 URI = "http://server:5000"
 MONTH = 31 * 86400
 
 
-def die(  # noqa: PLR0913 - a journal is described by what is in it
+def die(
     directory: Path, *, runs: int = 1, ticks: int = 3, uri: str = URI, ended: bool = True, settled: int = 0
 ) -> Path:
     """Leaves the journal of a process that died with ten points per tick and run."""

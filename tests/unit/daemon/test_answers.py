@@ -6,9 +6,8 @@ from datetime import datetime, timezone
 
 import pytest
 
-from mlflow_sysmetrics.daemon.answers import fault
 from mlflow_sysmetrics.errors import BatchTooLarge, NotAllowed, RunDeleted, RunRefused, ServerUnreachable
-from mlflow_sysmetrics.retry_after import seconds_from
+from mlflow_sysmetrics.mlflow_api.classification import fault, seconds_from
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=timezone.utc)
 AZURE = (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mlflow_sysmetrics.daemon.backoff import Rest, asked_for, pause_seconds
 from mlflow_sysmetrics.errors import NotAllowed, ServerUnreachable
+from mlflow_sysmetrics.runtime.backoff import Rest, asked_for, pause_seconds
 
 
 def pause(failures: int, reason: Exception) -> float:

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from mlflow_sysmetrics.daemon.batch_size import BatchSize
-from mlflow_sysmetrics.daemon.points import Point
+from mlflow_sysmetrics.daemon.delivery.limits import BatchSize
+from mlflow_sysmetrics.daemon.delivery.points import Point
 
 
 def test_a_refused_size_is_halved_down_to_one() -> None:

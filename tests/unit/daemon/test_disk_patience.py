@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fakes import FakeClock
-from mlflow_sysmetrics.daemon.disk_patience import DiskPatience
+from mlflow_sysmetrics.daemon.journal.thread import DiskPatience
 
 
 class Sampler:

@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 
 from fakes import STARTED_AT, FakeClock, FakeSink
-from mlflow_sysmetrics.daemon.allowance import Allowance
-from mlflow_sysmetrics.daemon.feed import Feed
-from mlflow_sysmetrics.daemon.journal import Journal, scan, unsettled
-from mlflow_sysmetrics.daemon.lane import Lane
-from mlflow_sysmetrics.daemon.outbox import Outbox
-from mlflow_sysmetrics.daemon.own_journal import OwnJournal
-from mlflow_sysmetrics.daemon.points import Point
-from mlflow_sysmetrics.daemon.recovery import replay
-from mlflow_sysmetrics.daemon.run_backing import OwnRun
-from mlflow_sysmetrics.daemon.sender import Sender
-from mlflow_sysmetrics.daemon.spool import claim
-from mlflow_sysmetrics.daemon.window import Value
+from mlflow_sysmetrics.daemon.delivery.inbox import Lane
+from mlflow_sysmetrics.daemon.delivery.limits import Allowance
+from mlflow_sysmetrics.daemon.delivery.points import Point
+from mlflow_sysmetrics.daemon.delivery.run_queue import Outbox
+from mlflow_sysmetrics.daemon.delivery.sender import Sender
+from mlflow_sysmetrics.daemon.journal.journal import Journal, scan, unsettled
+from mlflow_sysmetrics.daemon.journal.process_journal import OwnJournal
+from mlflow_sysmetrics.daemon.journal.recovery import replay
+from mlflow_sysmetrics.daemon.journal.run_backing import OwnRun
+from mlflow_sysmetrics.daemon.journal.spool import claim
+from mlflow_sysmetrics.daemon.sampling.run_series import Feed
+from mlflow_sysmetrics.daemon.sampling.window import Value
 from mlflow_sysmetrics.errors import JournalUnavailable, RunRefused
 from mlflow_sysmetrics.samples import Kind
 from mlflow_sysmetrics.settings import Settings

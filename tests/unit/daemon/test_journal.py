@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_sysmetrics.daemon.journal import Journal, scan, unsettled
-from mlflow_sysmetrics.daemon.journal_lines import dump_points
-from mlflow_sysmetrics.daemon.points import Point
-from mlflow_sysmetrics.daemon.spool import claim
+from mlflow_sysmetrics.daemon.delivery.points import Point
+from mlflow_sysmetrics.daemon.journal.journal import Journal, scan, unsettled
+from mlflow_sysmetrics.daemon.journal.lines import dump_points
+from mlflow_sysmetrics.daemon.journal.spool import claim
 
 KEYS = [f"system/metric_{number}" for number in range(3)]
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlflow_sysmetrics.daemon import compaction
-from mlflow_sysmetrics.daemon.journal import Journal, scan, unsettled
-from mlflow_sysmetrics.daemon.points import Point
-from mlflow_sysmetrics.daemon.spool import claim
-from mlflow_sysmetrics.daemon.thinning import extremes
+from mlflow_sysmetrics.daemon.delivery.points import Point
+from mlflow_sysmetrics.daemon.journal import compaction
+from mlflow_sysmetrics.daemon.journal.compaction import extremes
+from mlflow_sysmetrics.daemon.journal.journal import Journal, scan, unsettled
+from mlflow_sysmetrics.daemon.journal.spool import claim
 
 SERIES = [f"system/metric_{number}_percentage" for number in range(8)]
 BOUND = 50_000

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_sysmetrics.daemon.journal import Journal, scan, unsettled
-from mlflow_sysmetrics.daemon.open_file import OpenFile
+from mlflow_sysmetrics.daemon.journal.file import OpenFile
+from mlflow_sysmetrics.daemon.journal.journal import Journal, scan, unsettled
 
 POINT = {"key": 1.0}
 PRECIOUS = b"precious\n" * 100
@@ -163,7 +163,7 @@ def test_a_place_is_true_after_a_compaction_that_found_too_many_files_open(
         raise OSError(errno.EMFILE, "Too many open files")
 
     with monkeypatch.context() as patch:
-        patch.setattr("mlflow_sysmetrics.daemon.line_file.OpenFile.to_append", fail)
+        patch.setattr("mlflow_sysmetrics.daemon.journal.file.OpenFile.to_append", fail)
         journal.compact()
     assert journal.size == journal.path.stat().st_size
     place = journal.append(run, 100, 100, POINT)

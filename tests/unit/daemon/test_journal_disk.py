@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from fakes import FakeClock
-from mlflow_sysmetrics.daemon.journal import Journal, unsettled
-from mlflow_sysmetrics.daemon.points import Point
-from mlflow_sysmetrics.daemon.spool import claim, is_owned
+from mlflow_sysmetrics.daemon.delivery.points import Point
+from mlflow_sysmetrics.daemon.journal.journal import Journal, unsettled
+from mlflow_sysmetrics.daemon.journal.spool import claim, is_owned
 from mlflow_sysmetrics.errors import JournalUnavailable
 
 POINT = {"key": 1.0}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlflow_sysmetrics.daemon.journal_lines import (
+from mlflow_sysmetrics.daemon.journal.lines import (
     DroppedLine,
     EndLine,
     Header,

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from fakes import FakeClock
-from mlflow_sysmetrics.daemon.journal import Journal, unsettled
-from mlflow_sysmetrics.daemon.points import Point
-from mlflow_sysmetrics.daemon.spool import claim
+from mlflow_sysmetrics.daemon.delivery.points import Point
+from mlflow_sysmetrics.daemon.journal.journal import Journal, unsettled
+from mlflow_sysmetrics.daemon.journal.spool import claim
 
 VALUES = st.dictionaries(
     st.text(min_size=1, max_size=4), st.floats(allow_nan=False, allow_infinity=False), min_size=2, max_size=5

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from fakes import STARTED_AT, FakeClock, FakeSink
-from mlflow_sysmetrics.daemon.feed import Feed
-from mlflow_sysmetrics.daemon.journal import Journal, scan, unsettled
-from mlflow_sysmetrics.daemon.journal_thread import JournalThread
-from mlflow_sysmetrics.daemon.lane import Lane
-from mlflow_sysmetrics.daemon.outbox import Outbox
-from mlflow_sysmetrics.daemon.own_journal import OwnJournal
-from mlflow_sysmetrics.daemon.run_backing import OwnRun
-from mlflow_sysmetrics.daemon.sender import Sender
-from mlflow_sysmetrics.daemon.window import Value
+from mlflow_sysmetrics.daemon.delivery.inbox import Lane
+from mlflow_sysmetrics.daemon.delivery.run_queue import Outbox
+from mlflow_sysmetrics.daemon.delivery.sender import Sender
+from mlflow_sysmetrics.daemon.journal.journal import Journal, scan, unsettled
+from mlflow_sysmetrics.daemon.journal.process_journal import OwnJournal
+from mlflow_sysmetrics.daemon.journal.run_backing import OwnRun
+from mlflow_sysmetrics.daemon.journal.thread import JournalThread
+from mlflow_sysmetrics.daemon.sampling.run_series import Feed
+from mlflow_sysmetrics.daemon.sampling.window import Value
 from mlflow_sysmetrics.samples import Kind
 from mlflow_sysmetrics.settings import Settings
 
@@ -250,7 +250,7 @@ def test_a_program_that_may_start_no_thread_writes_by_itself(monkeypatch: pytest
     def fail(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr("mlflow_sysmetrics.daemon.journal_thread.start_thread", fail)
+    monkeypatch.setattr("mlflow_sysmetrics.daemon.journal.thread.start_thread", fail)
     assert JournalThread(FakeClock()).ask(lambda: 1) == 1
 
 

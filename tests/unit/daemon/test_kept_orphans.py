@@ -10,10 +10,10 @@ import pytest
 from household import URI, Household, die, let_a_month_pass, replayed
 
 from fakes import STARTED_AT, FakeSink
-from mlflow_sysmetrics.daemon.journal import scan
-from mlflow_sysmetrics.daemon.outbox import Outbox
-from mlflow_sysmetrics.daemon.points import Point
-from mlflow_sysmetrics.daemon.spool import journals
+from mlflow_sysmetrics.daemon.delivery.points import Point
+from mlflow_sysmetrics.daemon.delivery.run_queue import Outbox
+from mlflow_sysmetrics.daemon.journal.journal import scan
+from mlflow_sysmetrics.daemon.journal.spool import journals
 from mlflow_sysmetrics.errors import NotAllowed, RunRefused
 
 NOT_FOUND = "HTTP 404 RESOURCE_DOES_NOT_EXIST"

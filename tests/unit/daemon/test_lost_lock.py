@@ -14,10 +14,10 @@ import psutil
 import pytest
 
 from fakes import FakeClock
-from mlflow_sysmetrics.daemon.journal import Journal
-from mlflow_sysmetrics.daemon.journal_lines import Header, dump
-from mlflow_sysmetrics.daemon.ownership import Ownership, hostname, lock_path
-from mlflow_sysmetrics.daemon.spool import claim, is_owned, journals
+from mlflow_sysmetrics.daemon.journal.journal import Journal
+from mlflow_sysmetrics.daemon.journal.lines import Header, dump
+from mlflow_sysmetrics.daemon.journal.ownership import Ownership, hostname, lock_path
+from mlflow_sysmetrics.daemon.journal.spool import claim, is_owned, journals
 
 POINT = {"key": 1.0}
 needs_posix = pytest.mark.skipif(os.name == "nt", reason="Windows deletes no open file and has no such ids")

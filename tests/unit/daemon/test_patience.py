@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlflow_sysmetrics.daemon.patience import Patience
+from mlflow_sysmetrics.daemon.delivery.waits import Patience
 
 
 def test_the_first_wait_leaves_room_for_the_work_around_it() -> None:

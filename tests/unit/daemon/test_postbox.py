@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 
 from fakes import STARTED_AT, FakeClock, FakeSink
-from mlflow_sysmetrics.daemon.journal import Journal
-from mlflow_sysmetrics.daemon.journal_scan import unsettled
-from mlflow_sysmetrics.daemon.lane import Lane
-from mlflow_sysmetrics.daemon.outbox import POINTS_DROPPED, Outbox
-from mlflow_sysmetrics.daemon.own_journal import OwnJournal
-from mlflow_sysmetrics.daemon.points import Point
-from mlflow_sysmetrics.daemon.postbox import Postbox
-from mlflow_sysmetrics.daemon.run_backing import OwnRun
-from mlflow_sysmetrics.daemon.sender import Sender
+from mlflow_sysmetrics.daemon.delivery.inbox import Lane, Postbox
+from mlflow_sysmetrics.daemon.delivery.points import Point
+from mlflow_sysmetrics.daemon.delivery.run_queue import POINTS_DROPPED, Outbox
+from mlflow_sysmetrics.daemon.delivery.sender import Sender
+from mlflow_sysmetrics.daemon.journal.journal import Journal
+from mlflow_sysmetrics.daemon.journal.process_journal import OwnJournal
+from mlflow_sysmetrics.daemon.journal.run_backing import OwnRun
+from mlflow_sysmetrics.daemon.journal.scan import unsettled
 
 
 class Bench:

@@ -10,9 +10,9 @@ from itertools import pairwise
 import pytest
 
 from fakes import LEVEL, Scripted, scripted
-from mlflow_sysmetrics.daemon.probe import OK, Probe
+from mlflow_sysmetrics.daemon.sampling.probe import OK, Probe
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 
 
 def test_a_collector_is_built_at_its_first_reading_and_only_once() -> None:

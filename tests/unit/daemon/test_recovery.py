@@ -11,10 +11,10 @@ import pytest
 from household import URI, Household, die, let_a_month_pass, replayed
 
 from fakes import STARTED_AT, FakeSink
-from mlflow_sysmetrics.daemon import stores
-from mlflow_sysmetrics.daemon.journal import Journal, scan
-from mlflow_sysmetrics.daemon.recovery import Recovery, Replayed, replay
-from mlflow_sysmetrics.daemon.spool import claim, journals
+from mlflow_sysmetrics.daemon.journal import store_files
+from mlflow_sysmetrics.daemon.journal.journal import Journal, scan
+from mlflow_sysmetrics.daemon.journal.recovery import Recovery, Replayed, replay
+from mlflow_sysmetrics.daemon.journal.spool import claim, journals
 from mlflow_sysmetrics.errors import RunDeleted
 from watching import LONG_SECONDS
 
@@ -216,8 +216,8 @@ def test_a_store_on_a_disk_that_does_not_answer_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = threading.Event()
-    monkeypatch.setattr(stores, "check_store", lambda _: answers.wait(LONG_SECONDS))
-    monkeypatch.setattr(stores, "_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(store_files, "check_store", lambda _: answers.wait(LONG_SECONDS))
+    monkeypatch.setattr(store_files, "_PATIENCE_SECONDS", 0.05)
     for number in range(20):
         die(tmp_path, uri=f"sqlite:////away/{number}.db")
     household = Household(tmp_path)

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from mlflow_sysmetrics.daemon.answers import fault
-from mlflow_sysmetrics.daemon.points import Point
-from mlflow_sysmetrics.daemon.resending import AlreadyThere, send_what_is_missing
+from mlflow_sysmetrics.daemon.delivery.points import Point
+from mlflow_sysmetrics.daemon.delivery.resending import send_what_is_missing
 from mlflow_sysmetrics.errors import ServerUnreachable
+from mlflow_sysmetrics.mlflow_api.classification import AlreadyThere, fault
 
 SQLITE = (
     "(sqlite3.IntegrityError) UNIQUE constraint failed: metrics.key, metrics.timestamp\n"

@@ -9,10 +9,10 @@ from itertools import pairwise
 import pytest
 
 from fakes import STARTED_AT, FakeClock, FakeSink
-from mlflow_sysmetrics.daemon.allowance import Allowance
-from mlflow_sysmetrics.daemon.outbox import Outbox
-from mlflow_sysmetrics.daemon.points import Point
-from mlflow_sysmetrics.daemon.sender import Sender
+from mlflow_sysmetrics.daemon.delivery.limits import Allowance
+from mlflow_sysmetrics.daemon.delivery.points import Point
+from mlflow_sysmetrics.daemon.delivery.run_queue import Outbox
+from mlflow_sysmetrics.daemon.delivery.sender import Sender
 from mlflow_sysmetrics.errors import BatchTooLarge, NotAllowed, RunRefused, ServerUnreachable
 
 URI = "http://user:secret@server:5000"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_sysmetrics.daemon.sink import ClientSink, RestSink, _read, _timeouts, open_sink
+from mlflow_sysmetrics.daemon.delivery.sink import ClientSink, RestSink, _read, _timeouts, open_sink
 from mlflow_sysmetrics.errors import RunRefused, ServerUnreachable
-from mlflow_sysmetrics.tracking_uris import redacted, without_secrets
+from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted, without_secrets
 
 
 @pytest.mark.parametrize(

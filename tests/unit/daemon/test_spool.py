@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from mlflow_sysmetrics.daemon import spool
-from mlflow_sysmetrics.daemon.journal import Journal
-from mlflow_sysmetrics.daemon.ownership import Ownership
+from mlflow_sysmetrics.daemon.journal import spool
+from mlflow_sysmetrics.daemon.journal.journal import Journal
+from mlflow_sysmetrics.daemon.journal.ownership import Ownership
 from mlflow_sysmetrics.errors import JournalUnavailable
 from mlflow_sysmetrics.settings import Settings
 
@@ -24,7 +24,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system doe
 OWNER = """
 import os, sys
 from pathlib import Path
-from mlflow_sysmetrics.daemon.journal import Journal
+from mlflow_sysmetrics.daemon.journal.journal import Journal
 journal = Journal.create(Path(sys.argv[1]), 1_000_000)
 run = journal.register("run", "http://x", 0)
 journal.append(run, 0, 5, {"key": 1.0})
@@ -49,7 +49,7 @@ os.waitpid(child, 0)
 CLAIMING = """
 import os, sys
 from pathlib import Path
-from mlflow_sysmetrics.daemon.spool import claim
+from mlflow_sysmetrics.daemon.journal.spool import claim
 begin, go = os.pipe()
 result, tell = os.pipe()
 for _ in range(10):
@@ -74,7 +74,7 @@ READING = """
 import os
 import sys
 from pathlib import Path
-from mlflow_sysmetrics.daemon.ownership import Ownership
+from mlflow_sysmetrics.daemon.journal.ownership import Ownership
 ownership = Ownership.take(Path(sys.argv[1]))  # as the thread that reads an orphan has it
 if (child := os.fork()) == 0:
     os._exit(ownership._descriptor is not None)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_sysmetrics.daemon.stores import check_store, store_path
+from mlflow_sysmetrics.daemon.journal.store_files import check_store, store_path
 from mlflow_sysmetrics.errors import ServerUnreachable
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from fakes import LEVEL, SHARE, STARTED_AT, FakeClock, FakeSink, scripted
-from mlflow_sysmetrics.daemon.feed import Feed
-from mlflow_sysmetrics.daemon.lane import Lane
-from mlflow_sysmetrics.daemon.outbox import Outbox
-from mlflow_sysmetrics.daemon.probe import Probe
-from mlflow_sysmetrics.daemon.sampler import Sampler
-from mlflow_sysmetrics.daemon.sender import Sender
-from mlflow_sysmetrics.daemon.watch import Watch
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.daemon.delivery.inbox import Lane
+from mlflow_sysmetrics.daemon.delivery.run_queue import Outbox
+from mlflow_sysmetrics.daemon.delivery.sender import Sender
+from mlflow_sysmetrics.daemon.sampling.probe import Probe
+from mlflow_sysmetrics.daemon.sampling.run_series import Feed
+from mlflow_sysmetrics.daemon.sampling.sampler import Sampler
+from mlflow_sysmetrics.daemon.sampling.watch import Watch
+from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.settings import Settings
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fakes import LEVEL, SHARE, TOTAL
-from mlflow_sysmetrics.daemon.window import Statistics, Window
+from mlflow_sysmetrics.daemon.sampling.window import Statistics, Window
 from mlflow_sysmetrics.samples import Kind
 
 

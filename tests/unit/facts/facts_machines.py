@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fake_nvml import FakeNvml
-from mlflow_sysmetrics.command import CommandMissing, RunCommand
-from mlflow_sysmetrics.host import DiskUsage, Host
+from mlflow_sysmetrics.machine.command import CommandMissing, RunCommand
+from mlflow_sysmetrics.machine.host import DiskUsage, Host
 
 TOOL_OUTPUT = Path(__file__).parents[2] / "tool_output"
 

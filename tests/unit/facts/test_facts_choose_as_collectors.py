@@ -17,7 +17,7 @@ from mlflow_sysmetrics.collectors.nvml.devices import Devices
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts import drm, nvml
 from mlflow_sysmetrics.facts.values import GpuReport
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 from recorded import HOSTS, revive
 
 pytestmark = pytest.mark.unit

@@ -15,12 +15,12 @@ import pytest
 from facts_machines import NO_NVML, machine, printed, tools
 
 from fake_nvml import FakeGpu, FakeNvml
-from mlflow_sysmetrics.command import CommandMissing, Commands, CommandTimeout
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts import HostFacts, host_facts, linux, macos, windows
 from mlflow_sysmetrics.facts.catalogue import FACTS, Fact
 from mlflow_sysmetrics.facts.contract import OperatingSystem, Sources, operating_system
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.command import CommandMissing, Commands, CommandTimeout
+from mlflow_sysmetrics.machine.host import Host
 from stalls import Stalls
 
 pytestmark = pytest.mark.unit
@@ -41,7 +41,7 @@ def linux_facts(root: Path, fake: FakeNvml = NO_NVML, **answers: str | Exception
 
 
 def only(name: str, *found: tuple[str, str], error: Exception | None = None) -> Fact:
-    def find(sources: Sources) -> Iterator[tuple[str, str]]:  # noqa: ARG001 - the signature of a fact
+    def find(sources: Sources) -> Iterator[tuple[str, str]]:
         yield from found
         if error is not None:
             raise error
@@ -146,7 +146,7 @@ def test_tags_are_a_fresh_dict(tmp_path: Path) -> None:
 def test_facts_are_found_once_but_the_disk_each_time(tmp_path: Path) -> None:
     calls: list[str] = []
 
-    def find(sources: Sources) -> Iterator[tuple[str, str]]:  # noqa: ARG001 - the signature of a fact
+    def find(sources: Sources) -> Iterator[tuple[str, str]]:
         calls.append("fact")
         yield "sys.one", "1"
 
@@ -169,7 +169,7 @@ def test_a_working_directory_that_is_gone(tmp_path: Path) -> None:
 def test_nothing_starts_before_tags(tmp_path: Path) -> None:
     started = threading.Event()
 
-    def find(sources: Sources) -> Iterator[tuple[str, str]]:  # noqa: ARG001 - the signature of a fact
+    def find(sources: Sources) -> Iterator[tuple[str, str]]:
         started.set()
         yield "sys.thread", threading.current_thread().name
 
@@ -187,7 +187,7 @@ class Gate:
         self.opened = threading.Event()
         self.fact = Fact("gate", self._find, quick=False)
 
-    def _find(self, sources: Sources) -> Iterator[tuple[str, str]]:  # noqa: ARG002 - the signature of a fact
+    def _find(self, sources: Sources) -> Iterator[tuple[str, str]]:
         assert self.opened.wait(LONG_SECONDS)
         yield "sys.gate", "open"
 
@@ -322,7 +322,7 @@ def test_quick_facts_start_no_process() -> None:
         "('subprocess.Popen', 'os.system', 'os.posix_spawn', 'os.exec') else None)\n"
         "from mlflow_sysmetrics.facts import HostFacts\n"
         "from mlflow_sysmetrics.facts.catalogue import FACTS\n"
-        "from mlflow_sysmetrics.host import Host\n"
+        "from mlflow_sysmetrics.machine.host import Host\n"
         "facts = HostFacts(Host(), run=lambda command: '', facts=[fact for fact in FACTS if fact.quick])\n"
         "facts.tags(30.0)\n"
         "assert facts.complete and not started, started\n"

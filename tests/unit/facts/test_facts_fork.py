@@ -51,7 +51,7 @@ class Gate:
         """Returns the gate as a fact."""
         return Fact("gate", self._find)
 
-    def _find(self, sources: Sources) -> Iterator[tuple[str, str]]:  # noqa: ARG002 - the signature of a fact
+    def _find(self, sources: Sources) -> Iterator[tuple[str, str]]:
         if os.getpid() == self.pid:
             assert self.opened.wait(LONG_SECONDS)
         yield "sys.pid", str(os.getpid())

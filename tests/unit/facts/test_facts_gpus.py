@@ -10,11 +10,11 @@ import pytest
 from facts_machines import NO_NVML, machine, printed, tools
 
 from fake_nvml import FakeGpu, FakeNvml
-from mlflow_sysmetrics.command import CommandFailed, CommandTimeout
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts import linux, nvml
 from mlflow_sysmetrics.facts.gpus import find_gpus, gpu_tags
 from mlflow_sysmetrics.facts.values import Gpu, GpuReport
+from mlflow_sysmetrics.machine.command import CommandFailed, CommandTimeout
 
 pytestmark = pytest.mark.unit
 

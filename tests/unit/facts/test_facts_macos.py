@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from facts_machines import machine, printed, tools
 
-from mlflow_sysmetrics.command import CommandFailed, CommandTimeout
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts import macos
 from mlflow_sysmetrics.facts.values import Gpu
+from mlflow_sysmetrics.machine.command import CommandFailed, CommandTimeout
 
 pytestmark = pytest.mark.unit
 

@@ -14,7 +14,7 @@ from fake_nvml import FakeGpu, FakeNvml
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts import nvml
 from mlflow_sysmetrics.facts.values import Gpu, GpuReport
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 
 pytestmark = pytest.mark.unit
 
@@ -148,7 +148,7 @@ def test_an_old_driver_shows_one_slice(tmp_path: Path) -> None:
 
 def test_of_two_slices_in_one_gpu_instance_cuda_shows_one(tmp_path: Path) -> None:
     class OneInstance(FakeNvml):
-        def nvmlDeviceGetGpuInstanceId(self, handle: object) -> int:  # noqa: ARG002, N802 - the real one's
+        def nvmlDeviceGetGpuInstanceId(self, handle: object) -> int:
             return 0
 
     assert [gpu.uuid for gpu in report(tmp_path, OneInstance(SLICED)).gpus] == ["MIG-1111"]

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from facts_machines import machine, printed, tools
 
-from mlflow_sysmetrics.command import CommandFailed, CommandTimeout
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts import windows
 from mlflow_sysmetrics.facts.values import Gpu
+from mlflow_sysmetrics.machine.command import CommandFailed, CommandTimeout
 
 pytestmark = pytest.mark.unit
 
@@ -26,11 +26,11 @@ class FakeRegistry:
     def __init__(self, processor: str | None) -> None:
         self.processor = processor
 
-    def OpenKey(self, root: object, path: str) -> contextlib.nullcontext[str]:  # noqa: N802 - winreg's
+    def OpenKey(self, root: object, path: str) -> contextlib.nullcontext[str]:
         assert root is self.HKEY_LOCAL_MACHINE
         return contextlib.nullcontext(path)
 
-    def QueryValueEx(self, key: str, name: str) -> tuple[str, int]:  # noqa: N802 - winreg's
+    def QueryValueEx(self, key: str, name: str) -> tuple[str, int]:
         if self.processor is None:
             raise FileNotFoundError
         assert (key, name) == (r"HARDWARE\DESCRIPTION\System\CentralProcessor\0", "ProcessorNameString")

@@ -8,12 +8,12 @@ import json
 import pytest
 import requests
 
-from mlflow_sysmetrics.tracking.google_id_token import (
+from mlflow_sysmetrics.mlflow_api.google_id_token import (
     GoogleIdTokenAuth,
     GoogleIdTokenAuthProvider,
+    IdTokens,
     origin,
 )
-from mlflow_sysmetrics.tracking.google_id_token_cache import IdTokens
 
 
 def token_for(audience: str) -> str:

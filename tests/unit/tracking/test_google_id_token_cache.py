@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from mlflow_sysmetrics.tracking.google_id_token_cache import IdTokens, NoIdToken, end_of
+from mlflow_sysmetrics.mlflow_api.google_id_token import IdTokens, NoIdToken, end_of
 
 HOUR = 3600.0
 NOON = 1_772_366_400.0

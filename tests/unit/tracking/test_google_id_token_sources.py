@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.tracking import google_id_token_sources
-from mlflow_sysmetrics.tracking.google_id_token_cache import NoIdToken
-from mlflow_sysmetrics.tracking.google_id_token_sources import (
+from mlflow_sysmetrics.mlflow_api import google_id_token
+from mlflow_sysmetrics.mlflow_api.google_id_token import (
+    NoIdToken,
     fetch_id_token,
     from_gcloud,
     from_google_auth,
@@ -61,7 +61,7 @@ def test_a_gcloud_that_nobody_is_logged_in_with_is_a_reason(gcloud: Path) -> Non
 
 
 def test_a_gcloud_that_hangs_is_not_waited_for(gcloud: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(google_id_token_sources, "_GCLOUD_SECONDS", 0.1)
+    monkeypatch.setattr(google_id_token, "_GCLOUD_SECONDS", 0.1)
     play(gcloud, "while :; do :; done")
     with pytest.raises(Unavailable, match=r"did not answer within 0\.1 s"):
         from_gcloud(SERVER)
@@ -83,8 +83,8 @@ def test_what_google_auth_cannot_do_gcloud_does(monkeypatch: pytest.MonkeyPatch)
     def none(_: str) -> str:
         raise Unavailable("there is no key file")
 
-    monkeypatch.setattr(google_id_token_sources, "from_google_auth", none)
-    monkeypatch.setattr(google_id_token_sources, "from_gcloud", lambda audience: f"for {audience}")
+    monkeypatch.setattr(google_id_token, "from_google_auth", none)
+    monkeypatch.setattr(google_id_token, "from_gcloud", lambda audience: f"for {audience}")
     assert fetch_id_token(SERVER) == f"for {SERVER}"
 
 
@@ -95,7 +95,7 @@ def test_where_there_is_no_token_the_error_says_where_it_was_looked_for_and_what
         raise Unavailable("there is no key file")
 
     assert not gcloud.exists()
-    monkeypatch.setattr(google_id_token_sources, "from_google_auth", none)
+    monkeypatch.setattr(google_id_token, "from_google_auth", none)
     with pytest.raises(NoIdToken) as raised:
         fetch_id_token(SERVER)
     said = str(raised.value)

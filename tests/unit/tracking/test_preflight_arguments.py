@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from mlflow_sysmetrics import SettingsError, preflight, tracked_run
+from mlflow_sysmetrics import preflight, tracked_run
+from mlflow_sysmetrics.errors import SettingsError
 
 WRONG: list[dict[str, Any]] = [
     {"experiment_name": 5},

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from mlflow_sysmetrics import SettingsError
-from mlflow_sysmetrics.tracking.faults import Cause, Fault
-from mlflow_sysmetrics.tracking.tries import Pace, Tries
+from mlflow_sysmetrics.errors import SettingsError
+from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
+from mlflow_sysmetrics.preflight.tries import Pace, Tries
 
 
 class Time:

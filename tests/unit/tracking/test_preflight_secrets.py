@@ -6,8 +6,8 @@ import base64
 
 import pytest
 
-from mlflow_sysmetrics.tracking import secrets
-from mlflow_sysmetrics.tracking.secrets import cleaned, remember_credentials, remember_headers
+from mlflow_sysmetrics.mlflow_api import secrets
+from mlflow_sysmetrics.mlflow_api.secrets import cleaned, remember_credentials, remember_headers
 
 
 @pytest.fixture

@@ -8,17 +8,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from mlflow_sysmetrics.tracking.bounded import TookTooLong
-from mlflow_sysmetrics.tracking.classification import fault_of_answer, fault_of_error
-from mlflow_sysmetrics.tracking.faults import Cause, Fault
-from mlflow_sysmetrics.tracking.google_id_token_cache import NoIdToken
-from mlflow_sysmetrics.tracking.remedies import remedy
+from mlflow_sysmetrics.mlflow_api.classification import fault_of_answer, fault_of_error
+from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
+from mlflow_sysmetrics.mlflow_api.google_id_token import NoIdToken
+from mlflow_sysmetrics.preflight.remedies import remedy
+from mlflow_sysmetrics.runtime.bounded_calls import TookTooLong
 
 SERVER = "https://anna:secret@host:5000"
 DATABASE = "postgresql://anna:secret@host/runs"
 
 
-class OfMlflow(Exception):  # noqa: N818 - stands in for MlflowException
+class OfMlflow(Exception):
     """Has a code, as MLflow's own have."""
 
     def __init__(self, text: str, code: str) -> None:
@@ -124,7 +124,7 @@ def test_the_reason_of_mlflows_own_refusal_is_mlflows() -> None:
     assert fault_of_error(error).reason == "Run 'x' not found"
 
 
-class OfRequests(OSError):  # noqa: N818 - stands in for RequestException
+class OfRequests(OSError):
     """Knows the request that failed, as exceptions of requests do."""
 
     def __init__(self, url: str) -> None:

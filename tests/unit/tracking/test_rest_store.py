@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from mlflow_sysmetrics.tracking import rest_store
-from mlflow_sysmetrics.tracking.faults import Cause, Fault
-from mlflow_sysmetrics.tracking.mlflow_client import ServerAnswer
-from mlflow_sysmetrics.tracking.rest_store import RestStore
+from mlflow_sysmetrics.mlflow_api import rest_store
+from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
+from mlflow_sysmetrics.mlflow_api.rest_store import RestStore
+from mlflow_sysmetrics.mlflow_api.transport import ServerAnswer
 
 QUESTIONS: tuple[Callable[[RestStore], object], ...] = (
     lambda store: store.experiment_named("ships", 1.0),

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlflow_sysmetrics.tracking.server.allowed_hosts import (
-    DEFAULT,
-    example_of,
-    is_allowed,
-    with_ports,
-)
+from mlflow_sysmetrics.server.allowed_hosts import DEFAULT, example_of, is_allowed, with_ports
 
 
 def test_a_name_without_a_port_is_allowed_with_any() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from mlflow_sysmetrics.errors import SettingsError
-from mlflow_sysmetrics.tracking.server import LocalServer
-from mlflow_sysmetrics.tracking.server.auth_file import write_auth_file
+from mlflow_sysmetrics.server import LocalServer
+from mlflow_sysmetrics.server.auth_file import write_auth_file
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,7 @@ from typing import Any
 import pytest
 
 from mlflow_sysmetrics.errors import SettingsError
-from mlflow_sysmetrics.tracking.server.config import (
-    BasicAuth,
-    ServerConfig,
-    environment_of_server,
-    server_command,
-)
+from mlflow_sysmetrics.server.config import BasicAuth, ServerConfig, environment_of_server, server_command
 
 STORE = "postgresql+psycopg2://anna:s3cr3t@db/runs"
 

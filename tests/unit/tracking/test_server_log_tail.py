@@ -5,8 +5,8 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
-from mlflow_sysmetrics.tracking.server.log_tail import log_tail
-from mlflow_sysmetrics.tracking.server.start_error import ServerStartError
+from mlflow_sysmetrics.errors import ServerStartError
+from mlflow_sysmetrics.server.launch import log_tail
 
 
 def test_the_last_lines_are_shown(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from contextlib import closing
 
 import pytest
 
-from mlflow_sysmetrics.tracking.server.ports import check_port, free_port, listens
-from mlflow_sysmetrics.tracking.server.start_error import ServerStartError
+from mlflow_sysmetrics.errors import ServerStartError
+from mlflow_sysmetrics.server.ports import check_port, free_port, listens
 
 HOST = "127.0.0.1"
 

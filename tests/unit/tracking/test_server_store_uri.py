@@ -8,9 +8,8 @@ from types import ModuleType
 
 import pytest
 
-from mlflow_sysmetrics.errors import SettingsError
-from mlflow_sysmetrics.tracking.server.start_error import ServerStartError
-from mlflow_sysmetrics.tracking.server.store_uri import server_store
+from mlflow_sysmetrics.errors import ServerStartError, SettingsError
+from mlflow_sysmetrics.server.store_uri import server_store
 
 REST = "://anna:s3cr3t@db/runs"
 MODULES = ("psycopg2", "psycopg", "pymysql", "MySQLdb", "pyodbc", "pymssql")

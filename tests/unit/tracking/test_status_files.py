@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_sysmetrics import TrackingURIError, preflight
-from mlflow_sysmetrics.tracking.status import RunInfo, Status
-from mlflow_sysmetrics.tracking.status_files import INFO_FILE, STATUS_FILE, StatusFiles, read_status
-from mlflow_sysmetrics.tracking.status_target import ArtifactStore, LocalDirectory, open_target
+from mlflow_sysmetrics import preflight
+from mlflow_sysmetrics.errors import TrackingURIError
+from mlflow_sysmetrics.preflight.status_files.files import INFO_FILE, STATUS_FILE, StatusFiles, read_status
+from mlflow_sysmetrics.preflight.status_files.status import RunInfo, Status
+from mlflow_sysmetrics.preflight.status_files.target import ArtifactStore, LocalDirectory, open_target
 
 WAITING = Status(stage="waiting", step=1)
 FAILED = Status(stage="failed", step=1, error="nothing answers")

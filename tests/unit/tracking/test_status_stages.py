@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from mlflow_sysmetrics.tracking.attempts import Attempt
-from mlflow_sysmetrics.tracking.status import STAGES, RunInfo, Status
-from mlflow_sysmetrics.tracking.status_documents import run_document, status_document, status_from
+from mlflow_sysmetrics.preflight.attempts import Attempt
+from mlflow_sysmetrics.preflight.status_files.documents import run_document, status_document, status_from
+from mlflow_sysmetrics.preflight.status_files.status import STAGES, RunInfo, Status
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
 REFUSED = Attempt(1, 1, NOON, 0.25, None, "Connection refused")

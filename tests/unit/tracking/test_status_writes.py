@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mlflow_sysmetrics.tracking.bounded_writes import BoundedWrites
+from mlflow_sysmetrics.runtime.bounded_calls import BoundedWrites
 
 NO_PATIENCE = 0.01
 SOON = 30.0  # longest wait of a test for what comes at once on an idle machine

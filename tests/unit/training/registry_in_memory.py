@@ -1,4 +1,4 @@
-# ruff: noqa: ARG002 - these are the arguments of MLflow's client
+
 """A model registry in memory, with MLflow's rules for stages and aliases, in which others may act in between."""
 
 from __future__ import annotations

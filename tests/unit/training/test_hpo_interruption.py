@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from mlflow_sysmetrics.training.hpo.interruption import Interruption
+from mlflow_sysmetrics.training.hpo.trials import Interruption
 
 PATIENCE = 60
 

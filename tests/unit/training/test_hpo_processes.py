@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mlflow_sysmetrics.training.hpo.processes import is_gone, this_process
+from mlflow_sysmetrics.runtime.process_identity import is_gone, this_process
 
 
 def test_this_process_is_here() -> None:

@@ -11,7 +11,7 @@ pytest.importorskip("optuna", reason="trials are Optuna's")
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from mlflow_sysmetrics.training.hpo.progress import best_curve, counts_of
+from mlflow_sysmetrics.training.hpo.study_run import best_curve, counts_of
 
 MAXIMIZE, MINIMIZE = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
 

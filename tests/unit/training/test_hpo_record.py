@@ -14,10 +14,10 @@ import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState, create_trial
 
-from mlflow_sysmetrics.training.hpo import drawing, history, outcome
+from mlflow_sysmetrics.training.hpo import outcome, summary
 from mlflow_sysmetrics.training.hpo.objectives import Objectives
-from mlflow_sysmetrics.training.hpo.run_names import key_of, params_of, trial_run_name
-from mlflow_sysmetrics.training.hpo.trial_record import metrics_of_trial, tags_of_trial
+from mlflow_sysmetrics.training.hpo.store_calls import key_of, params_of, trial_run_name
+from mlflow_sysmetrics.training.hpo.trial_run import metrics_of_trial, tags_of_trial
 
 ONE = Objectives(("f1",), ("maximize",))
 
@@ -113,7 +113,7 @@ def test_the_table_has_a_column_for_each_parameter_of_any_trial() -> None:
         create_trial(state=TrialState.FAIL, user_attrs={"error": "two\nlines"}),
         create_trial(value=2.0, params={"other": 'c"d'}, distributions={"other": choice}),
     ]
-    rows = list(csv.DictReader(io.StringIO(history.table(trials, ONE))))
+    rows = list(csv.DictReader(io.StringIO(summary.table(trials, ONE))))
     assert [row["state"] for row in rows] == ["COMPLETE", "FAIL", "COMPLETE"]
     assert [row["hpo/kind"] for row in rows] == ["a,b", "", ""]
     assert [row["hpo/other"] for row in rows] == ["", "", 'c"d']
@@ -126,7 +126,7 @@ def test_any_number_of_objectives_is_drawn(count: int) -> None:
     names = tuple(f"metric_{index}" for index in range(count))
     study = optuna.create_study(study_name="drawn", directions=["maximize"] * count)
     study.add_trials([create_trial(values=[float(number)] * count) for number in range(3)])
-    page = drawing.page(study, Objectives(names, ("maximize",) * count), "cdn")
+    page = summary.history_page(study, Objectives(names, ("maximize",) * count), "cdn")
     assert page is not None
     assert all(name in page for name in names)
     assert ("Pareto front of drawn" in page) is (count in {2, 3})

@@ -12,8 +12,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from mlflow_sysmetrics.training.registry import torch_models  # noqa: E402
-from mlflow_sysmetrics.training.registry.flavors import TorchFlavor  # noqa: E402
+from mlflow_sysmetrics.training.registry import torch_models
+from mlflow_sysmetrics.training.registry.flavors import TorchFlavor
 
 nn = torch.nn
 

@@ -11,8 +11,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("mlflow_sysmetrics.training.trainer.engines")
 
-from mlflow_sysmetrics import NoActiveRunError  # noqa: E402 - none of it without torch
-from mlflow_sysmetrics.training.trainer import Trainer  # noqa: E402 - none of it without torch
+from mlflow_sysmetrics.errors import NoActiveRunError
+from mlflow_sysmetrics.training.trainer import Trainer
 
 BATCHES = [(torch.zeros(2, 3), torch.zeros(2, dtype=torch.long))]
 

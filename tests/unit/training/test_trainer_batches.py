@@ -10,7 +10,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from mlflow_sysmetrics.training.trainer.batches import (  # noqa: E402 - none of it without torch
+from mlflow_sysmetrics.training.trainer.batches import (
+    Forward,
     forward_parameters,
     moved,
     prepared,
@@ -18,7 +19,6 @@ from mlflow_sysmetrics.training.trainer.batches import (  # noqa: E402 - none of
     split,
     unwrapped,
 )
-from mlflow_sysmetrics.training.trainer.forward import Forward  # noqa: E402 - none of it without torch
 
 CPU = torch.device("cpu")
 
@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 class Model(torch.nn.Module):
     """Computes its loss, if it gets labels."""
 
-    def forward(self, input_ids: Any, attention_mask: Any = None, labels: Any = None) -> Any:  # noqa: ARG002
+    def forward(self, input_ids: Any, attention_mask: Any = None, labels: Any = None) -> Any:
         loss = None if labels is None else (input_ids - labels).pow(2).mean()
         return SimpleNamespace(logits=input_ids * 2, loss=loss)
 

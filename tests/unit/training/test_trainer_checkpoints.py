@@ -10,9 +10,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from mlflow_sysmetrics.training.trainer import random_states, run_to_resume  # noqa: E402 - none of it without torch
-from mlflow_sysmetrics.training.trainer.checkpoints import Checkpoints  # noqa: E402 - none of it without torch
-from mlflow_sysmetrics.training.trainer.resume import Extent, Recorded, read_extent  # noqa: E402 - none of it without torch
+from mlflow_sysmetrics.training.trainer import checkpoints, run_to_resume
+from mlflow_sysmetrics.training.trainer.checkpoints import Checkpoints
+from mlflow_sysmetrics.training.trainer.resume import Extent, Recorded, read_extent
 
 CPU = torch.device("cpu")
 FULL = Path("/dev/full")
@@ -75,7 +75,7 @@ def test_a_lasting_directory_stays(tmp_path: Path) -> None:
 
 
 def draws(loaders: list[Any]) -> list[object]:
-    import numpy as np  # noqa: PLC0415 - comes with torch's tensors, or not at all
+    import numpy as np
 
     return [
         random.random(),  # noqa: S311 - what a training draws is no secret
@@ -88,13 +88,13 @@ def draws(loaders: list[Any]) -> list[object]:
 def test_generators_go_on_where_they_were(tmp_path: Path) -> None:
     own = torch.Generator().manual_seed(5)
     loaders = [torch.utils.data.DataLoader(range(20), 3, shuffle=True, generator=own), None]
-    states = random_states.random_states(CPU, loaders)
+    states = checkpoints.random_states(CPU, loaders)
     first = draws(loaders[:1])
     assert draws(loaders[:1]) != first
     Checkpoints(tmp_path).save_latest(states)
     found = Checkpoints(tmp_path).load_latest()
     assert found is not None
-    random_states.restore(found, CPU, loaders)
+    checkpoints.restore(found, CPU, loaders)
     assert draws(loaders[:1]) == first
 
 

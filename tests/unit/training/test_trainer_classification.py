@@ -9,9 +9,12 @@ import pytest
 torch = pytest.importorskip("torch")
 sklearn_metrics = pytest.importorskip("sklearn.metrics")
 
-from mlflow_sysmetrics.training.trainer.averages import Averages  # noqa: E402 - none of it without torch
-from mlflow_sysmetrics.training.trainer.classification import ClassCounts, guesses  # noqa: E402 - none of it without torch
-from mlflow_sysmetrics.training.trainer.forward import Outcome  # noqa: E402 - none of it without torch
+from mlflow_sysmetrics.training.trainer.batches import Outcome
+from mlflow_sysmetrics.training.trainer.validation import (
+    Averages,
+    ClassCounts,
+    guesses,
+)
 
 CRITERION = torch.nn.CrossEntropyLoss()
 

@@ -8,8 +8,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from mlflow_sysmetrics.training.trainer.gradients import Gradients  # noqa: E402 - none of it without torch
-from mlflow_sysmetrics.training.trainer.learning_rate import LearningRate  # noqa: E402 - as above
+from mlflow_sysmetrics.training.trainer.gradients import (
+    Gradients,
+    LearningRate,
+)
 
 CPU = torch.device("cpu")
 
@@ -78,7 +80,7 @@ def test_the_mean_of_a_group_is_that_of_its_batches() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no NVIDIA GPU")
 def test_no_step_waits_for_the_gpu() -> None:
     engines = pytest.importorskip("mlflow_sysmetrics.training.trainer.engines")
-    from mlflow_sysmetrics.training.trainer import Trainer  # noqa: PLC0415 - as above
+    from mlflow_sysmetrics.training.trainer import Trainer
 
     model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
     batches = [(torch.randn(4, 8), torch.randint(3, (4,))) for _ in range(70)]

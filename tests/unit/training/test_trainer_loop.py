@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 engines = pytest.importorskip("mlflow_sysmetrics.training.trainer.engines")
 
-from mlflow_sysmetrics.training.trainer import Trainer  # noqa: E402 - none of it without torch
+from mlflow_sysmetrics.training.trainer import Trainer
 
 EPOCHS, BATCHES, CLASSES = 3, 7, 3
 Step = Callable[[Any, Any, Any], None]
@@ -52,7 +52,7 @@ def trained(trainer: Trainer, epochs: int = EPOCHS) -> list[float]:
     return losses
 
 
-def by_hand(  # noqa: PLR0913 - what a loop may do besides
+def by_hand(
     model: Any,
     *,
     group: int = 1,
@@ -288,7 +288,7 @@ def test_after_an_epoch_that_a_handler_has_terminated_the_next_has_all_batches()
 
 
 def test_an_epoch_without_a_sample_is_an_error_that_says_so() -> None:
-    monitor = pytest.importorskip("mlflow_sysmetrics.training.trainer.monitor").Monitor(None, None, None, 0.0)
+    monitor = pytest.importorskip("mlflow_sysmetrics.training.best_epoch").Monitor(None, None, None, 0.0)
     with pytest.raises(ValueError, match="no samples"):
         monitor.update(1, {})
 

@@ -6,8 +6,7 @@ import math
 
 import pytest
 
-from mlflow_sysmetrics.training.trainer.metric_names import mode_of
-from mlflow_sysmetrics.training.trainer.monitor import Monitor
+from mlflow_sysmetrics.training.best_epoch import Monitor, mode_of
 
 
 def followed(monitor: Monitor, *values: float) -> list[bool]:

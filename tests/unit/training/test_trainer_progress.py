@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("tqdm")
 
-from mlflow_sysmetrics.training.trainer.progress import Progress
+from mlflow_sysmetrics.training.trainer.session import Progress
 
 
 class Terminal(io.StringIO):

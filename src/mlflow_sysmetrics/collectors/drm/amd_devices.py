@@ -8,9 +8,9 @@ from mlflow_sysmetrics.collectors.drm.cards import AMD, Card, cards
 from mlflow_sysmetrics.collectors.drm.kfd import compute_devices, uuid_of
 from mlflow_sysmetrics.collectors.sysfs import text_of
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
-from mlflow_sysmetrics.visible_gpus import select_amd
-from mlflow_sysmetrics.visible_gpus.wanted import without_indices
+from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.visible_gpus import select_amd
+from mlflow_sysmetrics.machine.visible_gpus.wanted import without_indices
 
 _WHOLE = ("", "SPX")  # a card that cannot be divided, or is not
 

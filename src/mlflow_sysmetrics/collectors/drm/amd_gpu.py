@@ -14,7 +14,7 @@ from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
 from mlflow_sysmetrics.collectors.drm.hwmon import MICRO, MILLI, Hwmon, reading, why_silent
 from mlflow_sysmetrics.collectors.fields import number_after
 from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Pause
-from mlflow_sysmetrics.host import read_short
+from mlflow_sysmetrics.machine.host import read_short
 from mlflow_sysmetrics.samples import Metric, Sample
 
 # The driver asks all memory channels for their errors, which may take milliseconds.

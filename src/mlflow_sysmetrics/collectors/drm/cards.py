@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from mlflow_sysmetrics.collectors.sysfs import listed, text_of
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 
 AMD, INTEL = "0x1002", "0x8086"
 

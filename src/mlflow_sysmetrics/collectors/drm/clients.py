@@ -17,7 +17,7 @@ from mlflow_sysmetrics.collectors.processes.ration import Ration
 from mlflow_sysmetrics.collectors.processes.tree import ProcessTree
 from mlflow_sysmetrics.collectors.rhythm import Pause
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host, read_bytes
+from mlflow_sysmetrics.machine.host import Host, read_bytes
 
 _DRI = "/dev/dri/"
 _ROUND_SECONDS = 5.0  # half of what a point stands for by default

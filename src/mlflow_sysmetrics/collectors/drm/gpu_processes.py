@@ -11,7 +11,7 @@ from mlflow_sysmetrics.collectors.drm.clients import DrmClients, Use
 from mlflow_sysmetrics.collectors.drm.fdinfo import DrmClient
 from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Sample
 
 _PROCESS = "process"  # MLFLOW_SYSMETRICS_GPUS: only where the job holds memory

@@ -10,7 +10,7 @@ from mlflow_sysmetrics.collectors.drm.fdinfo import DrmClient
 from mlflow_sysmetrics.collectors.drm.gpu_processes import GpuPlace, GpuProcesses
 from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Sample
 
 # A driver that is loaded again gives its files other names. A single reading may fail for other reasons.

@@ -9,7 +9,7 @@ import errno
 
 from mlflow_sysmetrics.collectors.fields import count
 from mlflow_sysmetrics.collectors.sysfs import listed, text_of
-from mlflow_sysmetrics.host import read_short
+from mlflow_sysmetrics.machine.host import read_short
 
 MICRO = 1e-6
 MILLI = 1e-3

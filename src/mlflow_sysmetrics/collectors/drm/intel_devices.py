@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from mlflow_sysmetrics.collectors.drm.cards import INTEL, Card, cards
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
-from mlflow_sysmetrics.visible_gpus import select_intel
-from mlflow_sysmetrics.visible_gpus.wanted import without_indices
+from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.visible_gpus import select_intel
+from mlflow_sysmetrics.machine.visible_gpus.wanted import without_indices
 
 
 def watched_intel_cards(host: Host) -> tuple[dict[int, Card], tuple[str, ...]]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from mlflow_sysmetrics.collectors.fields import number_after
 from mlflow_sysmetrics.collectors.sysfs import listed
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host, read_short
+from mlflow_sysmetrics.machine.host import Host, read_short
 
 _NODES = "sys/class/kfd/kfd/topology/nodes"
 

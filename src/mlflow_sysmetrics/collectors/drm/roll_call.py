@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Pause
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 
 Found = TypeVar("Found")
 

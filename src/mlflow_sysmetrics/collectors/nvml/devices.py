@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 
-from mlflow_sysmetrics.clock import Clock, SystemClock
 from mlflow_sysmetrics.collectors.nvml.device import Device, Reading
 from mlflow_sysmetrics.collectors.nvml.enumeration import Listing, listing
 from mlflow_sysmetrics.collectors.nvml.library import Nvml, NvmlError, start, unavailable
 from mlflow_sysmetrics.collectors.nvml.processes import ProcessMemory, Tree
 from mlflow_sysmetrics.collectors.nvml.watch import Watch
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.visible_gpus import Chosen, Selection, hides_nvidia_gpus, select_gpus
+from mlflow_sysmetrics.machine.visible_gpus.wanted import follows_environment
+from mlflow_sysmetrics.runtime.clock import Clock, SystemClock
 from mlflow_sysmetrics.samples import Sample
-from mlflow_sysmetrics.visible_gpus import Chosen, Selection, hides_nvidia_gpus, select_gpus
-from mlflow_sysmetrics.visible_gpus.wanted import follows_environment
 
 _PROCESS = "process"
 # A device that comes later in a tick than this is read at a time of its own: one before it has held the tick

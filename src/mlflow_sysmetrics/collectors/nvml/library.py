@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Any, TypeAlias
 
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 
 Handle: TypeAlias = Any  #: of a device, an event set or a sample; nvidia-ml-py ships no types
 
@@ -69,12 +69,12 @@ class Nvml:
         module: `pynvml`.
     """
 
-    def __init__(self, module: Any) -> None:  # noqa: ANN401 - nvidia-ml-py ships no types
+    def __init__(self, module: Any) -> None:
         self._module = module
         mismatch = getattr(module, "NVMLLibraryMismatchError", None)  # no NVMLError; since 12.535
         self._mismatch = () if mismatch is None else (mismatch,)
 
-    def ask(self, function: str, *arguments: object) -> Any:  # noqa: ANN401 - nvidia-ml-py ships no types
+    def ask(self, function: str, *arguments: object) -> Any:
         """Returns what an NVML function answers.
 
         Raises:
@@ -96,7 +96,7 @@ class Nvml:
         """Returns a constant of the bindings; None where they are too old to have it."""
         return getattr(self._module, name, None)
 
-    def new(self, structure: str) -> Any:  # noqa: ANN401 - nvidia-ml-py ships no types
+    def new(self, structure: str) -> Any:
         """Returns an empty structure of the bindings.
 
         Raises:

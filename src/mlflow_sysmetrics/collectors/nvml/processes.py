@@ -21,7 +21,7 @@ from mlflow_sysmetrics.collectors.nvml.device import Device, Reading, known
 from mlflow_sysmetrics.collectors.nvml.library import Handle, Nvml, NvmlError, Verdict
 from mlflow_sysmetrics.collectors.processes.stat import read_process_stat
 from mlflow_sysmetrics.collectors.rhythm import Pause
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Sample
 
 _TREE_SECONDS = 10.0  # a process joins or leaves our tree as it is born or orphaned

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from mlflow_sysmetrics.collectors.processes.ration import Ration
 from mlflow_sysmetrics.collectors.processes.stat import ProcessStat, read_process_stat
-from mlflow_sysmetrics.host import Host, read_short
+from mlflow_sysmetrics.machine.host import Host, read_short
 
 # LXCFS refreshes its own /proc/loadavg only every 5 s, so an id that stands still is not trusted for ever.
 _LONGEST_REST_SECONDS = 60.0

@@ -6,7 +6,7 @@ import os
 from typing import NamedTuple
 
 from mlflow_sysmetrics.collectors.fields import WORD
-from mlflow_sysmetrics.host import read_short
+from mlflow_sysmetrics.machine.host import read_short
 
 # Absent on Windows, which has no /proc either but imports and tests this module.
 _SYSCONF = getattr(os, "sysconf", {"SC_CLK_TCK": 100, "SC_PAGE_SIZE": 4096}.__getitem__)

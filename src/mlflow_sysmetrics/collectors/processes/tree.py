@@ -11,7 +11,7 @@ from mlflow_sysmetrics.collectors.processes.ledger import Account, CpuLedger
 from mlflow_sysmetrics.collectors.processes.member import NOTHING, Member, Parting
 from mlflow_sysmetrics.collectors.processes.open_files import OpenFiles
 from mlflow_sysmetrics.collectors.processes.stat import ProcessStat, read_process_stat
-from mlflow_sysmetrics.host import Host
+from mlflow_sysmetrics.machine.host import Host
 
 # Of each child the CPU clock is read at every tick (0.3 us), its stat and files in turn (8 us).
 _READ_PER_TICK = 25

@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 from mlflow_sysmetrics.collectors.contract import KIBIBYTE
 from mlflow_sysmetrics.collectors.processes.ration import Ration
 from mlflow_sysmetrics.collectors.rhythm import Pause
-from mlflow_sysmetrics.host import read_bytes
+from mlflow_sysmetrics.machine.host import read_bytes
 
 _ROUND_SECONDS = 60.0
 _OLDEST_SECONDS = 600.0

@@ -15,7 +15,7 @@ _distributed: Any = first_installed("ignite.distributed", install="pytorch-ignit
 _Events: Any = first_installed("ignite.engine", install="pytorch-ignite").Events
 
 
-def attach(  # noqa: PLR0913 - each chosen by its name
+def attach(
     trainer: Any,
     evaluator: Any = None,
     *,

@@ -38,7 +38,7 @@ class SysMetricsCallback(_Callback):  # type: ignore[misc] # keras is untyped to
     # Else Keras would call us, and wait for the device, at every batch. So it does that in a thread.
     async_safe = True
 
-    def __init__(  # noqa: PLR0913 - each chosen by its name
+    def __init__(
         self,
         *,
         run_id: str | None = None,

@@ -9,8 +9,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from mlflow_sysmetrics.tracking import mlflow_state
-from mlflow_sysmetrics.tracking.stores import KILLED
+from mlflow_sysmetrics.mlflow_api import fluent_state
+from mlflow_sysmetrics.mlflow_api.stores import KILLED
 from mlflow_sysmetrics.training.adapters import lightning_metrics as metrics_of
 from mlflow_sysmetrics.training.adapters.framework import first_installed
 from mlflow_sysmetrics.training.adapters.training_log import Choices, TrainingLog, learning_rate_of
@@ -40,7 +40,7 @@ class SysMetricsCallback(_Callback):  # type: ignore[misc] # of either package
         ValueError: an argument makes no sense.
     """
 
-    def __init__(  # noqa: PLR0913 - each chosen by its name
+    def __init__(
         self,
         *,
         run_id: str | None = None,
@@ -155,7 +155,7 @@ class SysMetricsCallback(_Callback):  # type: ignore[misc] # of either package
         log, self._log = self._log, None
         if log is None:
             return
-        ours = self._logger is not None and log.run_id not in mlflow_state.active_run_ids()
+        ours = self._logger is not None and log.run_id not in fluent_state.active_run_ids()
         if ours and isinstance(exception, KeyboardInterrupt):
             _end_as_killed(self._logger)
         log.close()

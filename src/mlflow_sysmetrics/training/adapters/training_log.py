@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 from mlflow_sysmetrics.daemon import Attachment, attach
 from mlflow_sysmetrics.errors import NoActiveRunError
-from mlflow_sysmetrics.metric_names import ALLOWED, is_metric_name
+from mlflow_sysmetrics.mlflow_api import fluent_state
+from mlflow_sysmetrics.mlflow_api.metric_names import ALLOWED, is_metric_name
+from mlflow_sysmetrics.preflight.context import status_of
 from mlflow_sysmetrics.settings import Settings
-from mlflow_sysmetrics.tracking import mlflow_state
-from mlflow_sysmetrics.tracking.tracked_run import status_of
 from mlflow_sysmetrics.training.adapters.epochs import Best, Epoch, Mean, Monitor, checked_monitor
 from mlflow_sysmetrics.training.recorder import MetricRecorder
 from mlflow_sysmetrics.training.runs import chosen_run_id
@@ -82,7 +82,7 @@ class TrainingLog:
         NoActiveRunError: there is no run to write to.
     """
 
-    def __init__(  # noqa: PLR0913 - what the framework knows, each by its name
+    def __init__(
         self,
         choices: Choices,
         *,
@@ -234,10 +234,10 @@ def end_active_run(run_id: str, error: BaseException) -> None:
         run_id: the run; one that is not active is left as it is.
         error: what has ended its training, and is on its way to whoever handles it.
     """
-    if run_id not in mlflow_state.active_run_ids():
+    if run_id not in fluent_state.active_run_ids():
         return
     try:
-        mlflow_state.end_run(run_id, status_of(error))
+        fluent_state.end_run(run_id, status_of(error))
     except Exception as failed:  # noqa: BLE001 - MLflow's or its store's; the training's own error matters
         _logger.warning("mlflow-sysmetrics: run %s may be left RUNNING: %s", run_id, failed)
 
@@ -258,7 +258,7 @@ def learning_rate_of(optimizer: object) -> object:
 def _attached(run_id: str, tracking_uri: str | None) -> Attachment | None:
     """Returns what feeds the run; None where `mlflow.start_run` has decided that, or the user has said no."""
     settings = Settings.from_environ()
-    if run_id in mlflow_state.active_run_ids() or not (settings.providers and settings.metrics):
+    if run_id in fluent_state.active_run_ids() or not (settings.providers and settings.metrics):
         return None
     return attach(run_id, tracking_uri=tracking_uri, settings=settings)
 

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any
 
-from mlflow_sysmetrics.tracking import mlflow_state
+from mlflow_sysmetrics.mlflow_api import fluent_state
 from mlflow_sysmetrics.training.adapters.epochs import Monitor, epoch_name
 from mlflow_sysmetrics.training.adapters.framework import first_installed
 from mlflow_sysmetrics.training.adapters.training_log import Choices, TrainingLog, end_active_run
@@ -44,7 +44,7 @@ class SysMetricsCallback(_Callback):  # type: ignore[misc] # transformers is unt
         ValueError: an argument makes no sense.
     """
 
-    def __init__(  # noqa: PLR0913 - each chosen by its name
+    def __init__(
         self,
         *,
         run_id: str | None = None,
@@ -141,14 +141,14 @@ class SysMetricsCallback(_Callback):  # type: ignore[misc] # transformers is unt
             log.close()
 
     def _open(self, args: Any) -> TrainingLog:
-        if self._had_own_run and self._choices.run_id is None and not mlflow_state.active_run_ids():
-            import mlflow  # noqa: PLC0415 - importing us must not import MLflow
+        if self._had_own_run and self._choices.run_id is None and not fluent_state.active_run_ids():
+            import mlflow
 
             # MLflowCallback starts a run for its first training only, and ends whatever run is active.
             mlflow.start_run(run_name=args.run_name)
         log = TrainingLog(self._choices, remedy=_REMEDY, monitor=_monitor_of(args))
         if self.active_before is not None:
-            self._had_own_run = log.run_id in set(mlflow_state.active_run_ids()) - set(self.active_before)
+            self._had_own_run = log.run_id in set(fluent_state.active_run_ids()) - set(self.active_before)
         return log
 
 
@@ -163,12 +163,12 @@ def _tell_how_it_ends(trainer: Any, callback: SysMetricsCallback) -> None:
     class Told(kind):  # type: ignore[misc, valid-type] # as said
         @functools.wraps(kind.train)
         def train(self, *args: Any, **kwargs: Any) -> Any:
-            callback.active_before = before = mlflow_state.active_run_ids()
+            callback.active_before = before = fluent_state.active_run_ids()
             try:
                 return kind.train(self, *args, **kwargs)
             except BaseException as error:  # whatever has ended the training is how its run ends
                 callback.close()
-                started_inside = [one for one in mlflow_state.active_run_ids() if one not in before]
+                started_inside = [one for one in fluent_state.active_run_ids() if one not in before]
                 if started_inside:
                     end_active_run(started_inside[0], error)
                 raise

@@ -31,7 +31,7 @@ class Objectives:
         """Whether there is no single best trial."""
         return len(self.metrics) > 1
 
-    def values_of(self, returned: Any) -> tuple[float, ...]:  # noqa: ANN401 - whatever it is
+    def values_of(self, returned: Any) -> tuple[float, ...]:
         """Returns what an objective function has returned as one number per objective.
 
         Raises:
@@ -49,7 +49,7 @@ class Objectives:
         return tuple(_number(value) for value in values)
 
 
-def _number(value: Any) -> float:  # noqa: ANN401 - as above
+def _number(value: Any) -> float:
     try:
         number = math.nan if isinstance(value, (str, bytes)) else float(value)  # also a tensor of one element
     except (TypeError, ValueError):

@@ -8,8 +8,21 @@ from dataclasses import dataclass, field
 
 from optuna.trial import FrozenTrial, TrialState
 
-from mlflow_sysmetrics.tracking.stores import FAILED, FINISHED, KILLED
-from mlflow_sysmetrics.training.hpo import marks
+from mlflow_sysmetrics.mlflow_api.stores import FAILED, FINISHED, KILLED
+
+# FOLDED marks: What is written into Optuna's storage beside a study and its trials, so that their runs are found again.
+
+#: On a study: its run. On a trial: the run of the study that it was begun for.
+PARENT = "mlflow_parent_run_id"
+#: On a trial: its run.
+RUN = "mlflow_run_id"
+#: On a trial: the process that carries it out, see `processes`.
+PROCESS = "mlflow_sysmetrics_process"
+#: On a trial: what it has raised, or what was wrong with what it returned.
+ERROR = "error"
+#: On a study: the names of its objectives.
+METRICS = "metrics"
+
 
 _STATUS = {TrialState.COMPLETE: FINISHED, TrialState.PRUNED: KILLED, TrialState.FAIL: FAILED}
 
@@ -79,7 +92,7 @@ def found(trial: FrozenTrial, last_sign: int | None) -> Outcome:
     values = None if trial.values is None else tuple(trial.values)
     seconds = None if trial.duration is None else trial.duration.total_seconds()
     ended_at = _now() if trial.datetime_complete is None else int(trial.datetime_complete.timestamp() * 1000)
-    reason = trial.user_attrs.get(marks.ERROR)
+    reason = trial.user_attrs.get(ERROR)
     if trial.state is not TrialState.FAIL:
         reason = "pruned" if trial.state is TrialState.PRUNED else None
         return Outcome(trial.state, _STATUS[trial.state], values, reason, None, seconds, ended_at)

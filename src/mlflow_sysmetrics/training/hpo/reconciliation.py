@@ -8,13 +8,12 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from mlflow_sysmetrics.training.hpo import marks
+from mlflow_sysmetrics.runtime.process_identity import is_gone, this_process
+from mlflow_sysmetrics.training.hpo import outcome
 from mlflow_sysmetrics.training.hpo.outcome import found
-from mlflow_sysmetrics.training.hpo.processes import is_gone, this_process
 from mlflow_sysmetrics.training.hpo.store_calls import NotRecorded
 from mlflow_sysmetrics.training.hpo.study_run import StudyRun
-from mlflow_sysmetrics.training.hpo.trial_publication import publish
-from mlflow_sysmetrics.training.hpo.trial_record import NUMBER
+from mlflow_sysmetrics.training.hpo.trial_run import NUMBER, publish
 
 _RUNNING = "RUNNING"
 _PAGE = 1000
@@ -29,7 +28,7 @@ def fail_dead_trials(study: optuna.Study) -> None:
     here = this_process()
     unknown = []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        process = trial.user_attrs.get(marks.PROCESS)
+        process = trial.user_attrs.get(outcome.PROCESS)
         if process == here or is_gone(process):
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
             _log.info("mlflow-sysmetrics: trial %d has died with its process", trial.number)
@@ -53,7 +52,7 @@ def reconcile(study_run: StudyRun) -> None:
     ended = [
         trial
         for trial in study_run.trials()
-        if trial.state.is_finished() and trial.user_attrs.get(marks.PARENT) == study_run.run_id
+        if trial.state.is_finished() and trial.user_attrs.get(outcome.PARENT) == study_run.run_id
     ]
     if not ended:
         return
@@ -87,7 +86,7 @@ def _runs_of_trials(study_run: StudyRun) -> dict[int, Any]:
             return runs
 
 
-def _last_sign(run: Any) -> int:  # noqa: ANN401 - of MLflow
+def _last_sign(run: Any) -> int:
     """Returns the time of the newest point of a run, or of its start."""
     # Only the protocol buffer tells a metric's time in every MLflow from 2.8 on.
     times = [int(metric.timestamp) for metric in run.data.to_proto().metrics]

@@ -44,7 +44,7 @@ class OptunaRunner:
         ModuleNotFoundError: Optuna is not installed; says which extra brings it.
     """
 
-    def __init__(  # noqa: PLR0913 - those of a study
+    def __init__(
         self,
         study_name: str,
         direction: str = "maximize",
@@ -61,7 +61,7 @@ class OptunaRunner:
         load_if_exists: bool = True,
     ) -> None:
         needed("optuna", extra="hpo", by="OptunaRunner")
-        from mlflow_sysmetrics.training.hpo.optuna_study import opened_study  # noqa: PLC0415 - imports Optuna
+        from mlflow_sysmetrics.training.hpo.strategies import opened_study
 
         if not isinstance(study_name, str) or not study_name.strip():
             raise ValueError(f"study_name is a name, and is {study_name!r}.")
@@ -81,12 +81,12 @@ class OptunaRunner:
     @property
     def parent_run_id(self) -> str | None:
         """The run of the study; None before the first `optimize`."""
-        from mlflow_sysmetrics.training.hpo import marks  # noqa: PLC0415 - with the rest of what is behind this
+        from mlflow_sysmetrics.training.hpo import outcome
 
-        run_id = self.study.user_attrs.get(marks.PARENT)
+        run_id = self.study.user_attrs.get(outcome.PARENT)
         return None if run_id is None else str(run_id)
 
-    def optimize(  # noqa: PLR0913, PLR0917 - the first six are positional in programs that exist
+    def optimize(  # noqa: PLR0917 - the first six are positional in programs that exist
         self,
         objective_fn: Callable[..., Any],
         n_trials: int | None = None,
@@ -136,9 +136,9 @@ class OptunaRunner:
                 found is in MLflow.
             KeyboardInterrupt: Ctrl-C; likewise.
         """
-        from mlflow_sysmetrics.training.hpo import study as of_study  # noqa: PLC0415 - imports Optuna
-        from mlflow_sysmetrics.training.hpo.search_space import distributions_of  # noqa: PLC0415 - as above
-        from mlflow_sysmetrics.training.hpo.tracking_scope import tracking_scope  # noqa: PLC0415 - as above
+        from mlflow_sysmetrics.mlflow_api.fluent_state import tracking_scope
+        from mlflow_sysmetrics.training.hpo import study as of_study
+        from mlflow_sysmetrics.training.hpo.search_space import distributions_of
 
         request = of_study.Request(
             objective_fn=_callable(objective_fn),
@@ -172,9 +172,7 @@ def _count(n_trials: int | None) -> int | None:
 
 
 def _jobs(n_jobs: int) -> int:
-    from mlflow_sysmetrics.training.hpo.active_runs import (  # noqa: PLC0415 - imports MLflow
-        one_stack_for_all_threads,
-    )
+    from mlflow_sysmetrics.mlflow_api.fluent_state import one_stack_for_all_threads
 
     if isinstance(n_jobs, bool) or not isinstance(n_jobs, int) or not (n_jobs >= 1 or n_jobs == -1):
         raise ValueError(f"n_jobs is a whole number from 1 up, or -1 for one per CPU; it is {n_jobs!r}.")

@@ -43,7 +43,7 @@ def suggested(trial: optuna.Trial, distributions: Mapping[str, BaseDistribution]
     return {name: _suggest(trial, name, one) for name, one in distributions.items()}
 
 
-def _suggest(trial: optuna.Trial, name: str, one: BaseDistribution) -> Any:  # noqa: ANN401 - of a choice
+def _suggest(trial: optuna.Trial, name: str, one: BaseDistribution) -> Any:
     if isinstance(one, FloatDistribution):
         return trial.suggest_float(name, one.low, one.high, step=one.step, log=one.log)
     if isinstance(one, IntDistribution):

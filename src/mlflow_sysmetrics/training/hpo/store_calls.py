@@ -3,13 +3,96 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
-from mlflow_sysmetrics.root_cause import root_cause
-from mlflow_sysmetrics.tracking.bounded import TookTooLong, bounded
-from mlflow_sysmetrics.tracking_uris import redacted, without_secrets
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.utils import validation
+
+from mlflow_sysmetrics.mlflow_api.classification import root_cause
+from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted, without_secrets
+from mlflow_sysmetrics.runtime.bounded_calls import TookTooLong, bounded
+
+# FOLDED run_names: Names and values in the form that every MLflow takes.
+
+_ILLEGAL = re.compile(r"[^\w.\- /]")
+_LONGEST_KEY = int(getattr(validation, "MAX_ENTITY_KEY_LENGTH", 250))
+_LONGEST_VALUE = int(getattr(validation, "MAX_PARAM_VAL_LENGTH", 500))
+_LONGEST_TAG = int(getattr(validation, "MAX_TAG_VAL_LENGTH", 5000))
+
+
+def trial_run_name(number: int) -> str:
+    """Returns the name of a trial's run, which counts from 1 where Optuna's numbers count from 0."""
+    return f"trial_{number + 1:04d}"
+
+
+def key_of(prefix: str, name: str) -> str:
+    """Returns a key of MLflow for a name of the user's; what MLflow would refuse becomes an underscore."""
+    parts = [part for part in _ILLEGAL.sub("_", name).split("/") if part.strip(".")]
+    return f"{prefix}/{'/'.join(parts) or '_'}"[:_LONGEST_KEY].rstrip("/")
+
+
+def params_of(prefix: str, values: Mapping[str, object]) -> dict[str, str]:
+    """Returns parameters as MLflow takes them, under distinct keys; what is too long ends in an ellipsis."""
+    params: dict[str, str] = {}
+    for name, value in values.items():
+        key, count = key_of(prefix, name), 1
+        while key in params:
+            count += 1
+            ending = f"_{count}"
+            key = key_of(prefix, name)[: _LONGEST_KEY - len(ending)] + ending
+        params[key] = shortened(str(value), _LONGEST_VALUE)
+    return params
+
+
+def tag_value(value: object) -> str:
+    """Returns the value of a tag as MLflow takes it."""
+    return shortened(str(value), _LONGEST_TAG)
+
+
+def shortened(text: str, longest: int) -> str:
+    """Returns a text, cut where it is too long."""
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+# FOLDED run_writer: Writes into runs in pieces that MLflow takes, by id: no run needs to be active for that.
+
+# MLflow's limits for one request, in every version.
+_METRICS_AT_ONCE = 1000
+_PAIRS_AT_ONCE = 100
+
+
+def write(
+    client: MlflowClient,
+    run_id: str,
+    *,
+    metrics: Sequence[Metric] = (),
+    params: Sequence[Param] = (),
+    tags: Sequence[RunTag] = (),
+) -> None:
+    """Writes metrics, parameters and tags of a run.
+
+    Raises:
+        Exception: what MLflow raises.
+    """
+    # A request has at most a thousand of all three together.
+    metrics_at_once = _METRICS_AT_ONCE - 2 * _PAIRS_AT_ONCE
+    pieces = max(
+        -(-len(metrics) // metrics_at_once),
+        -(-len(params) // _PAIRS_AT_ONCE),
+        -(-len(tags) // _PAIRS_AT_ONCE),
+    )
+    for piece in range(pieces):
+        client.log_batch(
+            run_id,
+            metrics=metrics[piece * metrics_at_once : (piece + 1) * metrics_at_once],
+            params=params[piece * _PAIRS_AT_ONCE : (piece + 1) * _PAIRS_AT_ONCE],
+            tags=tags[piece * _PAIRS_AT_ONCE : (piece + 1) * _PAIRS_AT_ONCE],
+        )
+
 
 # A server that is started again is back within that; MLflow's own retries go on for four minutes, for each
 # request, and a trial makes a dozen.
@@ -21,7 +104,7 @@ T = TypeVar("T")
 _log = logging.getLogger("mlflow_sysmetrics")
 
 
-class NotRecorded(Exception):  # noqa: N818 - what happened; it has been warned of, and is made good later
+class NotRecorded(Exception):
     """The tracking server has not taken something."""
 
 

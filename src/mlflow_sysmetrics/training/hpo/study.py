@@ -14,21 +14,18 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 from mlflow_sysmetrics.errors import HPOError
-from mlflow_sysmetrics.tracking.stores import FAILED, FINISHED
-from mlflow_sysmetrics.tracking.tracked_run import status_of
-from mlflow_sysmetrics.training.hpo import marks
-from mlflow_sysmetrics.training.hpo.active_runs import finish_monitor, only_active
-from mlflow_sysmetrics.training.hpo.interruption import Interruption
-from mlflow_sysmetrics.training.hpo.objective import TrackedObjective
+from mlflow_sysmetrics.mlflow_api.fluent_state import finish_monitor, only_active
+from mlflow_sysmetrics.mlflow_api.stores import FAILED, FINISHED
+from mlflow_sysmetrics.preflight.context import status_of
+from mlflow_sysmetrics.training.hpo import outcome
 from mlflow_sysmetrics.training.hpo.objectives import Objectives
 from mlflow_sysmetrics.training.hpo.outcome import told
-from mlflow_sysmetrics.training.hpo.progress import counts_of
 from mlflow_sysmetrics.training.hpo.reconciliation import fail_dead_trials, reconcile
 from mlflow_sysmetrics.training.hpo.result import HPOResult
 from mlflow_sysmetrics.training.hpo.store_calls import NotRecorded
-from mlflow_sysmetrics.training.hpo.study_run import StudyRun, best_trial_of, opened
+from mlflow_sysmetrics.training.hpo.study_run import StudyRun, best_trial_of, counts_of, opened
 from mlflow_sysmetrics.training.hpo.summary import write_summary
-from mlflow_sysmetrics.training.hpo.trials import carry_out
+from mlflow_sysmetrics.training.hpo.trials import Interruption, TrackedObjective, carry_out
 
 Callback = Callable[[optuna.Study, FrozenTrial], None]
 _log = logging.getLogger("mlflow_sysmetrics")
@@ -196,7 +193,7 @@ def _result(study_run: StudyRun, missing: int) -> HPOResult:
         best_trial_number=None if best is None else best.number,
         best_value=None if best is None else best.value,
         best_params={} if best is None else dict(best.params),
-        best_run_id=None if best is None else best.user_attrs.get(marks.RUN),
+        best_run_id=None if best is None else best.user_attrs.get(outcome.RUN),
         pareto_trial_numbers=tuple(sorted(trial.number for trial in front)),
         total_trials=counts.total,
         completed_trials=counts.completed,

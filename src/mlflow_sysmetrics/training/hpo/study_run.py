@@ -5,25 +5,97 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlflow
 import optuna
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
-from optuna.trial import FrozenTrial
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 
-from mlflow_sysmetrics.training.hpo import marks
-from mlflow_sysmetrics.training.hpo.active_runs import only_active, run_stack
+from mlflow_sysmetrics.mlflow_api.fluent_state import only_active, run_stack, use_experiment
+from mlflow_sysmetrics.training.hpo import outcome
 from mlflow_sysmetrics.training.hpo.objectives import Objectives
-from mlflow_sysmetrics.training.hpo.progress import BestSoFar, best_curve, counts_of
-from mlflow_sysmetrics.training.hpo.run_names import tag_value
-from mlflow_sysmetrics.training.hpo.run_writer import write
-from mlflow_sysmetrics.training.hpo.store_calls import StoreCalls
-from mlflow_sysmetrics.training.hpo.tracking_scope import use_experiment
+from mlflow_sysmetrics.training.hpo.store_calls import StoreCalls, tag_value, write
+
+# FOLDED progress: How far a study has come: counts, and the best value as a curve over its trials. Pure.
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many trials of a study have come how far; one that is only queued has not begun."""
+
+    completed: int
+    pruned: int
+    failed: int
+    running: int
+
+    @property
+    def total(self) -> int:
+        """Trials that were begun."""
+        return self.completed + self.pruned + self.failed + self.running
+
+
+class BestSoFar(NamedTuple):
+    """The best value among the trials up to a number.
+
+    Attributes:
+        number: of the trial that completed.
+        value: the best one among it and those with lower numbers.
+        at: milliseconds since 1970 when it completed; the same each time this is asked, so that a point that
+            is written twice is one point.
+    """
+
+    number: int
+    value: float
+    at: int
+
+
+def counts_of(trials: Sequence[FrozenTrial]) -> Counts:
+    """Returns how many trials have come how far."""
+
+    def count(state: TrialState) -> int:
+        return sum(trial.state is state for trial in trials)
+
+    return Counts(
+        completed=count(TrialState.COMPLETE),
+        pruned=count(TrialState.PRUNED),
+        failed=count(TrialState.FAIL),
+        running=count(TrialState.RUNNING),
+    )
+
+
+def best_curve(
+    trials: Sequence[FrozenTrial], direction: StudyDirection, *, settled_only: bool
+) -> Iterator[BestSoFar]:
+    """Yields a point per completed trial, in the order of their numbers.
+
+    Args:
+        trials: in the order of their numbers.
+        direction: which value is better.
+        settled_only: ends before the first trial that is under way. Of parallel trials a later one may end
+            first; a point that was written then could be wrong, and MLflow takes nothing back.
+    """
+    best: float | None = None
+    for trial in trials:
+        if settled_only and not trial.state.is_finished():
+            return
+        if trial.state is not TrialState.COMPLETE or trial.datetime_complete is None or not _feasible(trial):
+            continue
+        value = float(trial.values[0])
+        better = min if direction is StudyDirection.MINIMIZE else max
+        best = value if best is None else better(best, value)
+        yield BestSoFar(trial.number, best, int(trial.datetime_complete.timestamp() * 1000))
+
+
+def _feasible(trial: FrozenTrial) -> bool:
+    """Returns whether a trial keeps to the constraints of its study, as Optuna's own best trial has to."""
+    return all(value <= 0 for value in trial.system_attrs.get("constraints") or ())
+
 
 _log = logging.getLogger("mlflow_sysmetrics")
 _GONE = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
@@ -158,13 +230,13 @@ def opened(
                 tags=_tags(study, objectives),
                 **wanted,
             )
-        study.set_user_attr(marks.PARENT, run.info.run_id)
+        study.set_user_attr(outcome.PARENT, run.info.run_id)
     calls = StoreCalls(mlflow.get_tracking_uri())
     return StudyRun(study, objectives, run, client, calls, log_system_metrics)
 
 
-def _earlier(study: optuna.Study, client: MlflowClient) -> Any:  # noqa: ANN401 - of MLflow
-    run_id = study.user_attrs.get(marks.PARENT)
+def _earlier(study: optuna.Study, client: MlflowClient) -> Any:
+    run_id = study.user_attrs.get(outcome.PARENT)
     if run_id is None:
         return None
     try:
@@ -186,7 +258,7 @@ def _earlier(study: optuna.Study, client: MlflowClient) -> Any:  # noqa: ANN401 
     return None
 
 
-def _stay_in_experiment(run: Any) -> None:  # noqa: ANN401 - of MLflow
+def _stay_in_experiment(run: Any) -> None:
     """Puts the experiment of a run in force: MLflow resumes no run of another, and shows no runs below it."""
     experiment_id = str(run.info.experiment_id)
     wanted = mlflow.tracking.fluent._active_experiment_id  # noqa: SLF001 - reading it by its public name makes one

@@ -3,31 +3,130 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import mlflow
 import optuna
-from mlflow.entities import RunTag
+from mlflow.entities import Metric, Param, RunTag
+from optuna.trial import FrozenTrial
 
-from mlflow_sysmetrics.training.hpo import marks
-from mlflow_sysmetrics.training.hpo.active_runs import (
+from mlflow_sysmetrics.mlflow_api import fluent_state
+from mlflow_sysmetrics.mlflow_api.fluent_state import (
+    discard,
     finish_monitor,
     left_active,
+    one_stack_for_all_threads,
     only_active,
     run_stack,
-    started_below,
 )
+from mlflow_sysmetrics.runtime.process_identity import this_process
+from mlflow_sysmetrics.training.hpo import outcome
+from mlflow_sysmetrics.training.hpo.objectives import Objectives
 from mlflow_sysmetrics.training.hpo.outcome import Outcome
-from mlflow_sysmetrics.training.hpo.processes import this_process
-from mlflow_sysmetrics.training.hpo.run_names import trial_run_name
-from mlflow_sysmetrics.training.hpo.run_writer import write
-from mlflow_sysmetrics.training.hpo.store_calls import NotRecorded
+from mlflow_sysmetrics.training.hpo.store_calls import (
+    NotRecorded,
+    StoreCalls,
+    params_of,
+    tag_value,
+    trial_run_name,
+    write,
+)
 from mlflow_sysmetrics.training.hpo.study_run import StudyRun
-from mlflow_sysmetrics.training.hpo.trial_publication import below, publish
-from mlflow_sysmetrics.training.hpo.trial_record import params_of_trial
+
+# FOLDED trial_record: What a trial's run says of the trial: pure, so that it can be written late, or twice.
+
+#: The tag by which the run of a trial is found.
+NUMBER = "optuna.trial_number"
+STATE = "optuna.trial_state"
+#: The tag that says why a trial did not complete.
+ENDED_BECAUSE = "hpo.ended_because"
+
+
+def params_of_trial(study_name: str, number: int, params: Mapping[str, object]) -> list[Param]:
+    """Returns the parameters of a trial's run."""
+    known = {
+        "trial_number": str(number),
+        **params_of("hpo", params),
+        "study_name": tag_value(study_name)[:500],  # the shortest limit of any MLflow
+    }
+    return [Param(key, value) for key, value in known.items()]
+
+
+def metrics_of_trial(trial: FrozenTrial, outcome: Outcome, objectives: Objectives) -> list[Metric]:
+    """Returns the metrics of a trial's run: its values, and what it has reported on the way as a curve."""
+    at = outcome.ended_at
+    metrics = [Metric("trial/number", float(trial.number), at, 0)]
+    if outcome.duration_seconds is not None:
+        metrics.append(Metric("trial/duration_seconds", outcome.duration_seconds, at, 0))
+    for name, value in zip(objectives.metrics, outcome.values or (), strict=False):
+        metrics.append(Metric(f"trial/{name}", value, at, 0))
+    metrics.extend(
+        Metric("trial/intermediate_value", float(value), at, step)
+        for step, value in sorted(trial.intermediate_values.items())
+        if math.isfinite(value)
+    )
+    return metrics
+
+
+def tags_of_trial(outcome: Outcome) -> list[RunTag]:
+    """Returns the tags that say how a trial has ended."""
+    tags = [RunTag(STATE, outcome.state.name)]
+    if outcome.reason is not None:
+        tags.append(RunTag(ENDED_BECAUSE, tag_value(outcome.reason)))
+    return tags
+
+
+# FOLDED trial_publication: Writes all that is to say of a trial that has ended, into its run or into one that is made for it now.
+
+_PARENT_TAG = "mlflow.parentRunId"
+
+
+def publish(study_run: StudyRun, trial: FrozenTrial, outcome: Outcome, run_id: str | None) -> str:
+    """Writes how a trial has ended; again, it writes the same. Returns its run.
+
+    Raises:
+        NotRecorded: the server has not taken all of it.
+    """
+    make, client = study_run.calls.make, study_run.client
+    found = run_id or str(make(lambda: _late_run(study_run, trial), undo=discard).info.run_id)
+
+    def say() -> None:
+        write(
+            client,
+            found,
+            metrics=metrics_of_trial(trial, outcome, study_run.objectives),
+            params=params_of_trial(study_run.study.study_name, trial.number, trial.params),
+            tags=tags_of_trial(outcome),
+        )
+        if outcome.error is not None:
+            client.log_text(found, outcome.error, "error.txt")
+        client.set_terminated(found, status=outcome.status, end_time=outcome.ended_at)
+
+    make(say)
+    return found
+
+
+def below(study_run: StudyRun, number: int) -> dict[str, str]:
+    """Returns the tags that make a run that of a trial."""
+    return {_PARENT_TAG: study_run.run_id, NUMBER: str(number)}
+
+
+def _late_run(study_run: StudyRun, trial: FrozenTrial) -> Any:
+    """Makes the run of a trial that could not be made when it began."""
+    name = trial_run_name(trial.number)
+    began = trial.datetime_start
+    return study_run.client.create_run(
+        study_run.experiment_id,
+        start_time=None if began is None else int(began.timestamp() * 1000),
+        tags=fluent_state.run_tags(below(study_run, trial.number), name),
+        run_name=name,
+    )
+
 
 _log = logging.getLogger("mlflow_sysmetrics")
 
@@ -66,11 +165,11 @@ class TrialRun:
         becomes the trial's at its end.
         """
         study_run = self._study_run
-        self._trial.set_user_attr(marks.PARENT, study_run.run_id)
-        self._trial.set_user_attr(marks.PROCESS, this_process())
+        self._trial.set_user_attr(outcome.PARENT, study_run.run_id)
+        self._trial.set_user_attr(outcome.PROCESS, this_process())
         with only_active():
             try:
-                run = started_below(
+                run = _started_below(
                     study_run.run,
                     study_run.calls,
                     run_name=trial_run_name(self.number),
@@ -86,9 +185,9 @@ class TrialRun:
             self._began = time.monotonic()
             yield
 
-    def _take(self, run: Any) -> None:  # noqa: ANN401 - of MLflow
+    def _take(self, run: Any) -> None:
         self.run_id = str(run.info.run_id)
-        self._trial.set_user_attr(marks.RUN, self.run_id)
+        self._trial.set_user_attr(outcome.RUN, self.run_id)
 
     def tell_params(self, params: Mapping[str, object]) -> None:
         """Writes the parameters at the beginning, so that a trial that dies has them."""
@@ -154,3 +253,20 @@ class TrialRun:
         except NotRecorded:
             _log.debug("run %s, which a trial has left open, may be left RUNNING", run_id)
         finish_monitor(run_id)
+
+
+def _started_below(parent: Any, calls: StoreCalls, **named: Any) -> Any:
+    """Starts a run below another by `mlflow.start_run` and returns it; it is not yet active here.
+
+    Raises:
+        NotRecorded: it could not be started in time.
+    """
+
+    def start() -> Any:
+        # As the one active run its parent is the new run's parent in every MLflow; `parent_run_id=` came
+        # with 2.15, and costs a request.
+        with only_active(parent):
+            return mlflow.start_run(nested=True, **named)
+
+    # Where threads share the active runs, another thread would change what is active here.
+    return calls.make(start, undo=discard, here=one_stack_for_all_threads())

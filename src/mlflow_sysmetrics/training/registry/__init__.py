@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlflow_sysmetrics.training.registry.failures import PromotionError
+from mlflow_sysmetrics.errors import PromotionError
 from mlflow_sysmetrics.training.registry.loading import find_version, load_model
 from mlflow_sysmetrics.training.registry.promotion import promote
 from mlflow_sysmetrics.training.registry.registration import register_model

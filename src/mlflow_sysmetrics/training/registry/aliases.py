@@ -8,9 +8,9 @@ from typing import Any
 _NOT_THERE = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"}
 
 
-def version_with_alias(client: Any, model_name: str, alias: str) -> Any | None:  # noqa: ANN401 - MLflow's
+def version_with_alias(client: Any, model_name: str, alias: str) -> Any | None:
     """Returns the version that an alias points at; None where there is none, or no such model."""
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415 - importing us must not import MLflow
+    from mlflow.exceptions import MlflowException
 
     try:
         return client.get_model_version_by_alias(model_name, alias)
@@ -20,13 +20,13 @@ def version_with_alias(client: Any, model_name: str, alias: str) -> Any | None: 
         return None
 
 
-def points_at(client: Any, model_name: str, alias: str) -> str | None:  # noqa: ANN401 - as above
+def points_at(client: Any, model_name: str, alias: str) -> str | None:
     """Returns the number of the version that an alias points at; None where it points at none."""
     found = version_with_alias(client, model_name, alias)
     return None if found is None else str(found.version)
 
 
-def take_from(client: Any, model_name: str, alias: str, version: str) -> None:  # noqa: ANN401 - as above
+def take_from(client: Any, model_name: str, alias: str, version: str) -> None:
     """Removes an alias where it points at this version."""
     if points_at(client, model_name, alias) == version:
         client.delete_registered_model_alias(model_name, alias)

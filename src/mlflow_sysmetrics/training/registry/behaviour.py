@@ -51,7 +51,7 @@ def same_random_numbers(devices: tuple[int, ...] = ()) -> Iterator[None]:
             numpy.random.set_state(of_numpy)
 
 
-def as_arrays(sample: Any) -> Any:  # noqa: ANN401 - whatever a model takes
+def as_arrays(sample: Any) -> Any:
     """Returns a sample with NumPy arrays in place of tensors; MLflow describes a tensor as "any"."""
     if isinstance(sample, Mapping):
         return {str(name): as_arrays(value) for name, value in sample.items()}
@@ -65,7 +65,7 @@ def as_arrays(sample: Any) -> Any:  # noqa: ANN401 - whatever a model takes
     return dense.resolve_conj().resolve_neg().numpy().copy()
 
 
-def rows_of(sample: Any) -> Any:  # noqa: ANN401 - as above
+def rows_of(sample: Any) -> Any:
     """Returns rows that are lists of numbers as an array: MLflow takes each list for one value.
 
     A list of texts stays one, as MLflow serves it as a column.
@@ -77,7 +77,7 @@ def rows_of(sample: Any) -> Any:  # noqa: ANN401 - as above
     return found if found.dtype.kind in "biuf" else sample
 
 
-def example_of(inputs: Any) -> Any:  # noqa: ANN401 - as above
+def example_of(inputs: Any) -> Any:
     """Returns the first rows of what a model takes."""
     if isinstance(inputs, Mapping):
         return {name: example_of(value) for name, value in inputs.items()}

@@ -39,16 +39,16 @@ class Flavor(Protocol):
     module: str
     formats: tuple[str, ...]
 
-    def check(self, model: Any) -> None:  # noqa: ANN401
+    def check(self, model: Any) -> None:
         """Raises ValueError for a model that nobody could load."""
 
-    def try_on(self, model: Any, sample: Any, options: Mapping[str, Any]) -> Behaviour:  # noqa: ANN401
+    def try_on(self, model: Any, sample: Any, options: Mapping[str, Any]) -> Behaviour:
         """Returns what a model makes of a sample."""
 
-    def example(self, inputs: Any, serialization_format: str) -> Any:  # noqa: ANN401
+    def example(self, inputs: Any, serialization_format: str) -> Any:
         """Returns an input example as saving in this format needs it."""
 
-    def ready_to_save(self, model: Any, serialization_format: str) -> Any:  # noqa: ANN401
+    def ready_to_save(self, model: Any, serialization_format: str) -> Any:
         """Returns a context manager that yields what is to be saved."""
 
 
@@ -59,22 +59,22 @@ class SklearnFlavor:
     # As MLflow 2 does. skops, MLflow 3's default, asks the caller to list the types of the model.
     formats: tuple[str, ...] = ("cloudpickle", "pickle", "skops")
 
-    def check(self, model: Any) -> None:  # noqa: ANN401
+    def check(self, model: Any) -> None:
         """Raises nothing: one that is not fitted may be fitted by whoever loads it."""
 
-    def try_on(self, model: Any, sample: Any, options: Mapping[str, Any]) -> Behaviour:  # noqa: ANN401
+    def try_on(self, model: Any, sample: Any, options: Mapping[str, Any]) -> Behaviour:
         """Returns what a model makes of a sample."""
         inputs = as_arrays(rows_of(sample))
         with same_random_numbers():
             outputs = getattr(model, options.get("pyfunc_predict_fn", "predict"))(inputs)
         return Behaviour(inputs, outputs)
 
-    def example(self, inputs: Any, serialization_format: str) -> Any:  # noqa: ANN401, ARG002
+    def example(self, inputs: Any, serialization_format: str) -> Any:  # noqa: ARG002
         """Returns an input example as saving in this format needs it."""
         return inputs
 
     @contextmanager
-    def ready_to_save(self, model: Any, serialization_format: str) -> Iterator[Any]:  # noqa: ANN401, ARG002
+    def ready_to_save(self, model: Any, serialization_format: str) -> Iterator[Any]:  # noqa: ARG002
         """Yields what is to be saved."""
         yield model
 
@@ -86,20 +86,20 @@ class TorchFlavor:
     # pickle as MLflow 2 does: it keeps the batch axis free whatever the sample, and takes any model.
     formats: tuple[str, ...] = ("pickle", PT2)
 
-    def check(self, model: Any) -> None:  # noqa: ANN401
+    def check(self, model: Any) -> None:
         """Raises ValueError for a model that nobody could load."""
         torch_models.check_weights(torch_models.unwrapped(model))
 
-    def try_on(self, model: Any, sample: Any, options: Mapping[str, Any]) -> Behaviour:  # noqa: ANN401, ARG002
+    def try_on(self, model: Any, sample: Any, options: Mapping[str, Any]) -> Behaviour:  # noqa: ARG002
         """Returns what a model makes of a sample."""
         return torch_models.try_on(torch_models.unwrapped(model), sample)
 
-    def example(self, inputs: Any, serialization_format: str) -> Any:  # noqa: ANN401
+    def example(self, inputs: Any, serialization_format: str) -> Any:
         """Returns an input example as saving in this format needs it."""
         return torch_models.twice(inputs) if serialization_format == PT2 else inputs
 
     @contextmanager
-    def ready_to_save(self, model: Any, serialization_format: str) -> Iterator[Any]:  # noqa: ANN401
+    def ready_to_save(self, model: Any, serialization_format: str) -> Iterator[Any]:
         """Yields what is to be saved."""
         inner = torch_models.unwrapped(model)
         if serialization_format == PT2:  # the export keeps the mode, and its weights stay on their device

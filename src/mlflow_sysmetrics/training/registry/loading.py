@@ -10,7 +10,7 @@ from mlflow_sysmetrics.training.registry.quiet import same_root_logger
 from mlflow_sysmetrics.training.registry.stages import STAGE_TAG, versions_of
 
 
-def find_version(model_name: str, alias_or_stage: str = "Production") -> Any:  # noqa: ANN401 - MLflow's
+def find_version(model_name: str, alias_or_stage: str = "Production") -> Any:
     """Returns the version that an alias points at, else the newest in the stage of that name.
 
     It costs one or two requests and loads nothing, so a service may ask often whether there is another.
@@ -23,7 +23,7 @@ def find_version(model_name: str, alias_or_stage: str = "Production") -> Any:  #
         LookupError: there is none.
         ValueError: a model, an alias or a stage cannot be called so.
     """
-    from mlflow.tracking import MlflowClient  # noqa: PLC0415 - importing us must not import MLflow
+    from mlflow.tracking import MlflowClient
 
     client = MlflowClient()
     name = checked_model_name(model_name)
@@ -48,7 +48,7 @@ def find_version(model_name: str, alias_or_stage: str = "Production") -> Any:  #
     return found
 
 
-def load_model(model_name: str, alias_or_stage: str = "Production") -> Any:  # noqa: ANN401 - MLflow's
+def load_model(model_name: str, alias_or_stage: str = "Production") -> Any:
     """Loads a version as `mlflow.pyfunc` does: whatever its library, it has ``predict``.
 
     Args:
@@ -59,7 +59,7 @@ def load_model(model_name: str, alias_or_stage: str = "Production") -> Any:  # n
         LookupError: there is no such version.
         Exception: what MLflow raises where it cannot be loaded.
     """
-    import mlflow.pyfunc  # noqa: PLC0415 - as above
+    import mlflow.pyfunc
 
     found = find_version(model_name, alias_or_stage)
     # By number, not by stage: MLflow warns of stages at each load, and the alias may have moved on since.
@@ -67,7 +67,7 @@ def load_model(model_name: str, alias_or_stage: str = "Production") -> Any:  # n
         return mlflow.pyfunc.load_model(f"models:/{found.name}/{found.version}")
 
 
-def _stage_of(version: Any) -> str:  # noqa: ANN401 - as above
+def _stage_of(version: Any) -> str:
     """Returns the stage of a version: the registry's own, or the tag where the registry has none."""
     own = getattr(version, "current_stage", None)
     return str(own) if own not in {None, "", "None"} else str(version.tags.get(STAGE_TAG, "None"))

@@ -118,8 +118,8 @@ def checked_tags(tags: Mapping[str, object] | None, name: str = "tags") -> dict[
 
 
 def _checked_tag(key: object, value: object, name: str) -> str:
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415 - importing us must not import MLflow
-    from mlflow.utils.validation import _validate_model_version_tag  # noqa: PLC0415 - as above
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.validation import _validate_model_version_tag
 
     if not isinstance(key, str) or not key.strip():
         raise ValueError(f"{name} has the key {key!r}; a key is text, and not empty")

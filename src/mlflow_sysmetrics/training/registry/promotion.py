@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlflow_sysmetrics.tracking.secrets import cleaned
+from mlflow_sysmetrics.errors import PromotionError
+from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.training.registry.aliases import points_at, take_from
-from mlflow_sysmetrics.training.registry.failures import PromotionError
 from mlflow_sysmetrics.training.registry.names import (
     ALIAS_OF_STAGE,
     AUTO,
@@ -27,7 +27,7 @@ def promote(
     stage: str | None = None,
     alias: str | None = AUTO,
     archive_existing: bool = True,  # noqa: FBT001, FBT002 - as MLflow's own
-) -> Any:  # noqa: ANN401 - MLflow's ModelVersion
+) -> Any:
     """Puts a version of a registered model into a stage and points the alias of that stage at it.
 
     Doing it again changes nothing, so it also finishes what was interrupted.
@@ -52,7 +52,7 @@ def promote(
     if target.stage is None and target.alias is None:
         raise ValueError("there is nothing to promote to; give a stage, an alias, or both")
     name, number = checked_model_name(model_name), checked_version(version)
-    from mlflow.tracking import MlflowClient  # noqa: PLC0415 - importing us must not import MLflow
+    from mlflow.tracking import MlflowClient
 
     client = MlflowClient()
     client.get_model_version(name, number)  # before an alias is set: not all registries ask for the version
@@ -60,7 +60,7 @@ def promote(
     return client.get_model_version(name, number)
 
 
-def carry_out(client: Any, model_name: str, version: str, target: Target) -> None:  # noqa: ANN401 - MLflow's
+def carry_out(client: Any, model_name: str, version: str, target: Target) -> None:
     """Promotes a version.
 
     The stage comes first: until the alias moves, whoever loads by alias has the version from before.
@@ -100,13 +100,13 @@ def not_promoted(
     )
 
 
-def _point(client: Any, model_name: str, alias: str, version: str) -> None:  # noqa: ANN401 - as above
+def _point(client: Any, model_name: str, alias: str, version: str) -> None:
     """Points an alias at a version.
 
     The registry looks whether there is one and then inserts or updates; of two programs that do so for the
     first time at the same moment one is refused, and finds the alias there when it tries again.
     """
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415 - importing us must not import MLflow
+    from mlflow.exceptions import MlflowException
 
     try:
         client.set_registered_model_alias(model_name, alias, version)
@@ -116,7 +116,7 @@ def _point(client: Any, model_name: str, alias: str, version: str) -> None:  # n
         client.set_registered_model_alias(model_name, alias, version)
 
 
-def _settle(client: Any, model_name: str, stage: str, stages: Stages) -> None:  # noqa: ANN401 - as above
+def _settle(client: Any, model_name: str, stage: str, stages: Stages) -> None:
     """Leaves one version in a stage, when several programs have promoted at the same time.
 
     Each archives what it found in the stage, which may miss the version of another. The alias can only point

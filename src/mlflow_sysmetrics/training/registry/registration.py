@@ -38,10 +38,10 @@ class _Entry:
     wait_seconds: float | None
 
 
-def register_model(  # noqa: PLR0913, PLR0917 - each is something else that is said of a model
-    model: Any,  # noqa: ANN401 - of any library
+def register_model(  # noqa: PLR0917 - each is something else that is said of a model
+    model: Any,
     model_name: str,
-    sample_input: Any = None,  # noqa: ANN401 - as above
+    sample_input: Any = None,
     stage: str | None = None,
     tags: Mapping[str, object] | None = None,
     description: str | None = None,
@@ -49,14 +49,14 @@ def register_model(  # noqa: PLR0913, PLR0917 - each is something else that is s
     alias: str | None = names.AUTO,
     archive_existing: bool = True,
     artifact_path: str = "model",
-    signature: Any = None,  # noqa: ANN401 - MLflow's
-    input_example: Any = None,  # noqa: ANN401 - as above
+    signature: Any = None,
+    input_example: Any = None,
     serialization_format: str = "auto",
     run_id: str | None = None,
     await_registration_for: float | None = 300,
     registered_tags: Mapping[str, object] | None = None,
-    **log_model_kwargs: Any,  # noqa: ANN401 - as above
-) -> Any:  # noqa: ANN401 - MLflow's ModelVersion
+    **log_model_kwargs: Any,
+) -> Any:
     """Logs a model to a run, registers it as a new version, and promotes that.
 
     The model is left as it is: modes, device, weights and BatchNorm's counts; so are the random numbers.
@@ -109,7 +109,7 @@ def register_model(  # noqa: PLR0913, PLR0917 - each is something else that is s
     flavor = flavor_of(model)
     checked_options(flavor, log_model_kwargs)
     chosen = checked_format(flavor, serialization_format)
-    from mlflow.tracking import MlflowClient  # noqa: PLC0415 - importing us must not import MLflow
+    from mlflow.tracking import MlflowClient
 
     client = MlflowClient()
     flavor.check(model)
@@ -123,10 +123,10 @@ def register_model(  # noqa: PLR0913, PLR0917 - each is something else that is s
     return _promoted(client, source, entry, version, target)
 
 
-def _run(client: Any, run_id: str | None) -> Any:  # noqa: ANN401 - MLflow's
+def _run(client: Any, run_id: str | None) -> Any:
     """Returns the run to log to."""
-    import mlflow  # noqa: PLC0415 - as above
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415 - as above
+    import mlflow
+    from mlflow.exceptions import MlflowException
 
     if run_id is not None and not isinstance(run_id, str):
         raise ValueError(f"run_id is {run_id!r}; it is the text in run.info.run_id")
@@ -149,9 +149,9 @@ def _run(client: Any, run_id: str | None) -> Any:  # noqa: ANN401 - MLflow's
     return run
 
 
-def _registered(client: Any, run: Any, source: Source, entry: _Entry) -> str:  # noqa: ANN401 - as above
+def _registered(client: Any, run: Any, source: Source, entry: _Entry) -> str:
     """Makes a version that has its tags and description from the first moment; returns its number."""
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415 - as above
+    from mlflow.exceptions import MlflowException
 
     try:
         client.create_registered_model(entry.model_name, tags=dict(entry.registered_tags))
@@ -174,9 +174,9 @@ def _registered(client: Any, run: Any, source: Source, entry: _Entry) -> str:  #
     return str(version.version)
 
 
-def _promoted(client: Any, source: Source, entry: _Entry, version: str, target: names.Target) -> Any:  # noqa: ANN401 - as above
+def _promoted(client: Any, source: Source, entry: _Entry, version: str, target: names.Target) -> Any:
     """Promotes a version that was made and returns it as it is then."""
-    import mlflow  # noqa: PLC0415 - as above
+    import mlflow
 
     try:
         link(client, source, entry.model_name, version)

@@ -51,12 +51,12 @@ class SavedModel:
         self.description.save(str(self.path / _DESCRIPTION))
 
 
-def interface_of(  # noqa: PLR0913, PLR0917 - each of another kind
+def interface_of(  # noqa: PLR0917 - each of another kind
     flavor: Flavor,
-    model: Any,  # noqa: ANN401 - of any library
-    sample: Any,  # noqa: ANN401 - as above
-    signature: Any,  # noqa: ANN401 - as above
-    input_example: Any,  # noqa: ANN401 - as above
+    model: Any,
+    sample: Any,
+    signature: Any,
+    input_example: Any,
     options: Mapping[str, Any],
 ) -> Interface:
     """Tries a model on a sample and returns what it takes and returns.
@@ -81,9 +81,9 @@ def interface_of(  # noqa: PLR0913, PLR0917 - each of another kind
     return Interface(found, example, behaviour.plain)
 
 
-def save(  # noqa: PLR0913, PLR0917 - each of another kind
+def save(  # noqa: PLR0917 - each of another kind
     flavor: Flavor,
-    model: Any,  # noqa: ANN401 - as above
+    model: Any,
     path: Path,
     interface: Interface,
     serialization_format: str,
@@ -94,7 +94,7 @@ def save(  # noqa: PLR0913, PLR0917 - each of another kind
     Raises:
         Exception: what MLflow and the library of the model raise where it cannot be saved.
     """
-    from mlflow.models import Model  # noqa: PLC0415 - importing us must not import MLflow
+    from mlflow.models import Model
 
     library = library_of(flavor)
     description = Model()
@@ -136,8 +136,8 @@ def check_exportable(interface: Interface, serialization_format: str) -> None:
         )
 
 
-def _signature(behaviour: Behaviour) -> Any:  # noqa: ANN401 - MLflow's
-    from mlflow.models import infer_signature  # noqa: PLC0415 - as above
+def _signature(behaviour: Behaviour) -> Any:
+    from mlflow.models import infer_signature
 
     return infer_signature(behaviour.inputs, behaviour.outputs)
 

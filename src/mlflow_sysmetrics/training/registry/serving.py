@@ -21,7 +21,7 @@ class ServedModel:
         pytorch_model: the model, in evaluation mode.
     """
 
-    def __init__(self, pytorch_model: Any, device: str) -> None:  # noqa: ANN401 - PyTorch's
+    def __init__(self, pytorch_model: Any, device: str) -> None:
         self.pytorch_model = pytorch_model
         self._device = device
         torch = import_module("torch")
@@ -29,17 +29,17 @@ class ServedModel:
         # The first layer's say what goes in; the rest may be in another, as where norms stay in float32.
         self._takes_bfloat16 = next((one.dtype is torch.bfloat16 for one in floats), False)
 
-    def get_raw_model(self) -> Any:  # noqa: ANN401 - as above
+    def get_raw_model(self) -> Any:
         """Returns the model itself; MLflow's `unwrap_python_model` and the like ask for it."""
         return self.pytorch_model
 
-    def predict(self, data: Any, params: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401, ARG002
+    def predict(self, data: Any, params: Mapping[str, Any] | None = None) -> Any:  # noqa: ARG002
         """Returns what the model makes of an array, or of arrays by name."""
         torch = import_module("torch")
         with torch.no_grad():
             return plain_outputs(call(self.pytorch_model, self._tensors(data)))
 
-    def _tensors(self, data: Any) -> Any:  # noqa: ANN401 - as above
+    def _tensors(self, data: Any) -> Any:
         torch, numpy = import_module("torch"), import_module("numpy")
         if isinstance(data, Mapping):
             return {name: self._tensors(value) for name, value in data.items()}
@@ -49,8 +49,8 @@ class ServedModel:
 
 def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> ServedModel:
     """Loads a model, as `mlflow.pyfunc` asks of a loader module."""
-    from mlflow.environment_variables import MLFLOW_DEFAULT_PREDICTION_DEVICE  # noqa: PLC0415 - used here
-    from mlflow.pytorch import _load_model  # noqa: PLC0415 - as above
+    from mlflow.environment_variables import MLFLOW_DEFAULT_PREDICTION_DEVICE
+    from mlflow.pytorch import _load_model
 
     torch = import_module("torch")
     device = (

@@ -32,7 +32,7 @@ class RegistryStages:
     package, and `warnings.catch_warnings` would silence all threads, so what the deprecation wraps is called.
     """
 
-    def __init__(self, client: Any, model_name: str) -> None:  # noqa: ANN401 - MLflow's
+    def __init__(self, client: Any, model_name: str) -> None:
         self._client = client
         self._name = model_name
 
@@ -57,7 +57,7 @@ class RegistryStages:
 class TagStages:
     """Stages kept as a tag, for registries that have none: Unity Catalog, and MLflow when it drops them."""
 
-    def __init__(self, client: Any, model_name: str) -> None:  # noqa: ANN401 - MLflow's
+    def __init__(self, client: Any, model_name: str) -> None:
         self._client = client
         self._name = model_name
 
@@ -74,7 +74,7 @@ class TagStages:
         return {str(one.version) for one in found if one.tags.get(STAGE_TAG, NONE) == stage}
 
 
-def enter(client: Any, model_name: str, version: str, stage: str, *, archive_existing: bool) -> Stages:  # noqa: ANN401 - as above
+def enter(client: Any, model_name: str, version: str, stage: str, *, archive_existing: bool) -> Stages:
     """Puts a version into a stage and returns the stages that the registry turned out to have."""
     if hasattr(client, "transition_model_version_stage"):
         stages: Stages = RegistryStages(client, model_name)
@@ -97,7 +97,7 @@ def enter(client: Any, model_name: str, version: str, stage: str, *, archive_exi
     return stages
 
 
-def versions_of(client: Any, model_name: str) -> Iterator[Any]:  # noqa: ANN401 - as above
+def versions_of(client: Any, model_name: str) -> Iterator[Any]:
     """Yields all versions of a model."""
     quote = '"' if "'" in model_name else "'"
     token = None

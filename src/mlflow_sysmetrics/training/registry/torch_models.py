@@ -20,14 +20,14 @@ _NUMBERED = re.compile(r"input_\d+")
 _WRAPPINGS = {"DistributedDataParallel": "module", "DataParallel": "module", "OptimizedModule": "_orig_mod"}
 
 
-def unwrapped(model: Any) -> Any:  # noqa: ANN401 - PyTorch's
+def unwrapped(model: Any) -> Any:
     """Returns the model inside of what trains it in parallel or compiles it."""
     while type(model).__name__ in _WRAPPINGS and type(model).__module__.startswith("torch."):
         model = getattr(model, _WRAPPINGS[type(model).__name__])
     return model
 
 
-def check_weights(model: Any) -> None:  # noqa: ANN401 - as above
+def check_weights(model: Any) -> None:
     """Checks that a model has its weights.
 
     Raises:
@@ -41,7 +41,7 @@ def check_weights(model: Any) -> None:  # noqa: ANN401 - as above
 
 
 @contextmanager
-def evaluating(model: Any) -> Iterator[None]:  # noqa: ANN401 - as above
+def evaluating(model: Any) -> Iterator[None]:
     """Has a model and its parts in evaluation mode inside the ``with`` block, and each as before after it.
 
     Not by `eval` and `train`: they give all parts one mode, and some models do more in them, as LoRA's
@@ -57,7 +57,7 @@ def evaluating(model: Any) -> Iterator[None]:  # noqa: ANN401 - as above
             module.training = training
 
 
-def try_on(model: Any, sample: Any) -> Behaviour:  # noqa: ANN401 - as above
+def try_on(model: Any, sample: Any) -> Behaviour:
     """Returns what a model makes of a sample, on the device and in the modes that it is left in.
 
     Args:
@@ -76,7 +76,7 @@ def try_on(model: Any, sample: Any) -> Behaviour:  # noqa: ANN401 - as above
     return Behaviour(as_arrays(inputs), plain_outputs(outputs), plain=single)
 
 
-def device_of(model: Any) -> Any:  # noqa: ANN401 - as above
+def device_of(model: Any) -> Any:
     """Returns the device of a model's first parameter or buffer."""
     torch = import_module("torch")
     for tensor in (*model.parameters(), *model.buffers()):
@@ -84,7 +84,7 @@ def device_of(model: Any) -> Any:  # noqa: ANN401 - as above
     return torch.device("cpu")
 
 
-def named_inputs(model: Any, sample: Any) -> Any:  # noqa: ANN401 - as above
+def named_inputs(model: Any, sample: Any) -> Any:
     """Returns a sample of several tensors by their names, since MLflow describes several only so."""
     if isinstance(sample, Mapping):
         return {str(name): value for name, value in sample.items()}
@@ -99,7 +99,7 @@ def named_inputs(model: Any, sample: Any) -> Any:  # noqa: ANN401 - as above
     return dict(zip(names, sample, strict=True))
 
 
-def call(model: Any, inputs: Any) -> Any:  # noqa: ANN401 - as above
+def call(model: Any, inputs: Any) -> Any:
     """Calls a model with a tensor, or with tensors by name as its `forward` takes them."""
     if not isinstance(inputs, Mapping):
         return model(inputs)
@@ -112,7 +112,7 @@ def call(model: Any, inputs: Any) -> Any:  # noqa: ANN401 - as above
     return model(**inputs)
 
 
-def plain_outputs(outputs: Any) -> Any:  # noqa: ANN401 - as above
+def plain_outputs(outputs: Any) -> Any:
     """Returns what a model returned as an array, or as arrays by name.
 
     Raises:
@@ -135,7 +135,7 @@ def plain_outputs(outputs: Any) -> Any:  # noqa: ANN401 - as above
     return as_arrays(outputs)
 
 
-def on_cpu(model: Any) -> Any:  # noqa: ANN401 - as above
+def on_cpu(model: Any) -> Any:
     """Returns a model, or a copy of it on the CPU if it is on another device.
 
     MLflow loads a pickled tensor where it was saved, so a machine without a GPU could not load the model at
@@ -154,7 +154,7 @@ def on_cpu(model: Any) -> Any:  # noqa: ANN401 - as above
         return model
 
 
-def cpu_copy(model: Any) -> Any:  # noqa: ANN401 - as above
+def cpu_copy(model: Any) -> Any:
     """Returns a copy of a model on the CPU; its weights are copied to the host at once."""
     torch = import_module("torch")
     memo: dict[int, Any] = {}
@@ -167,13 +167,13 @@ def cpu_copy(model: Any) -> Any:  # noqa: ANN401 - as above
     return copy.deepcopy(model, memo).cpu()
 
 
-def twice(inputs: Any) -> Any:  # noqa: ANN401 - as above
+def twice(inputs: Any) -> Any:
     """Returns a sample of one row with that row twice: an export takes one row for the only size there is."""
     numpy = import_module("numpy")
     return numpy.repeat(inputs, 2, axis=0) if inputs.shape[0] == 1 else inputs
 
 
-def _on_device(inputs: Any, device: Any) -> Any:  # noqa: ANN401 - as above
+def _on_device(inputs: Any, device: Any) -> Any:
     torch, numpy = import_module("torch"), import_module("numpy")
     if isinstance(inputs, Mapping):
         return {name: _on_device(value, device) for name, value in inputs.items()}

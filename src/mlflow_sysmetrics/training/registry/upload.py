@@ -13,7 +13,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from mlflow_sysmetrics.tracking.mlflow_state import run_tags
+from mlflow_sysmetrics.mlflow_api.fluent_state import run_tags
 from mlflow_sysmetrics.training.registry.saving import SavedModel
 
 _VERSIONS_TAG = "mlflow.modelVersions"  # by which MLflow 3's pages lead from a logged model to its versions
@@ -32,10 +32,10 @@ class Source:
     model_id: str | None = None
 
 
-def put_into_run(client: Any, run: Any, saved: SavedModel, artifact_path: str) -> Source:  # noqa: ANN401 - MLflow's
+def put_into_run(client: Any, run: Any, saved: SavedModel, artifact_path: str) -> Source:
     """Logs a saved model to a run and returns where it is."""
     if hasattr(client, "create_logged_model"):
-        from mlflow.exceptions import MlflowException  # noqa: PLC0415 - importing us must not import MLflow
+        from mlflow.exceptions import MlflowException
 
         try:
             logged = client.create_logged_model(
@@ -53,7 +53,7 @@ def put_into_run(client: Any, run: Any, saved: SavedModel, artifact_path: str) -
     return _as_artifacts(client, run, saved, artifact_path)
 
 
-def link(client: Any, source: Source, model_name: str, version: str) -> None:  # noqa: ANN401 - as above
+def link(client: Any, source: Source, model_name: str, version: str) -> None:
     """Notes at a logged model which version was made of it, as `mlflow.register_model` does."""
     if source.model_id is not None:
         client.set_logged_model_tags(
@@ -61,8 +61,8 @@ def link(client: Any, source: Source, model_name: str, version: str) -> None:  #
         )
 
 
-def _as_logged_model(client: Any, run: Any, saved: SavedModel, logged: Any) -> Source:  # noqa: ANN401 - as above
-    from mlflow.entities import LoggedModelOutput, LoggedModelStatus  # noqa: PLC0415 - as above
+def _as_logged_model(client: Any, run: Any, saved: SavedModel, logged: Any) -> Source:
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
     saved.description.model_id = saved.description.model_uuid = logged.model_id
     saved.description.run_id = run.info.run_id
@@ -79,8 +79,8 @@ def _as_logged_model(client: Any, run: Any, saved: SavedModel, logged: Any) -> S
     return Source(f"models:/{logged.model_id}", logged.model_id)
 
 
-def _as_artifacts(client: Any, run: Any, saved: SavedModel, artifact_path: str) -> Source:  # noqa: ANN401 - as above
-    from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository  # noqa: PLC0415 - as above
+def _as_artifacts(client: Any, run: Any, saved: SavedModel, artifact_path: str) -> Source:
+    from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 
     artifact_path = _free_path(run, artifact_path)
     saved.description.run_id = run.info.run_id
@@ -92,13 +92,13 @@ def _as_artifacts(client: Any, run: Any, saved: SavedModel, artifact_path: str) 
     return Source(str(uri))
 
 
-def _free_path(run: Any, artifact_path: str) -> str:  # noqa: ANN401 - as above
+def _free_path(run: Any, artifact_path: str) -> str:
     """Returns a path of a run where nothing is yet: the one that was asked for, else with a number.
 
     A version on MLflow 2 is the files at a path of its run. A second model there would take the place of the
     first, also for whoever serves the version that was made of that.
     """
-    from mlflow.store.artifact.artifact_repository_registry import (  # noqa: PLC0415 - as above
+    from mlflow.store.artifact.artifact_repository_registry import (
         get_artifact_repository,
     )
 

@@ -3,10 +3,146 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+
+# FOLDED loaders: Loaders: how many batches they have, and passes over them that end where the loader ends.
+
+
+class Passes:
+    """Iterates a loader pass after pass: each ends with StopIteration, and the next call begins another.
+
+    Ignite counts batches: told a length, it cuts or prolongs epochs of another one, as those of an iterable
+    dataset or of batches by size may be. Told none, it ends an epoch where the iterator does.
+
+    Args:
+        loader: is iterated once per pass.
+
+    Attributes:
+        batches: how many batches the pass has given so far.
+    """
+
+    def __init__(self, loader: Iterable[Any]) -> None:
+        self.batches = 0
+        self._loader = loader
+        self._running: Iterator[Any] | None = None
+
+    def __iter__(self) -> Passes:
+        self._running = None  # Ignite asks for it again where an epoch was terminated: the next begins anew
+        return self
+
+    def __next__(self) -> Any:
+        if self._running is None:
+            self.batches = 0
+            self._running = iter(self._loader)
+        try:
+            batch = next(self._running)
+        except StopIteration:
+            self._running = None  # its workers end now, as those of a loop would
+            raise
+        self.batches += 1
+        return batch
+
+
+def length(loader: object) -> int | None:
+    """Returns how many batches a loader has; None where it does not know."""
+    try:
+        return len(loader)  # type: ignore[arg-type]
+    except TypeError:  # no length, or that of an iterable dataset, which has none
+        return None
+
+
+def announce_epoch(loader: object, epoch: int) -> None:
+    """Tells a distributed sampler which epoch begins, counted from 0, so that it shuffles anew."""
+    for name in ("sampler", "batch_sampler"):
+        set_epoch = getattr(getattr(loader, name, None), "set_epoch", None)
+        if callable(set_epoch):
+            set_epoch(epoch)
+
+
+# FOLDED forward: From a batch to its loss: the model, what it returns, and the criterion.
+
+
+class Outcome(NamedTuple):
+    """What came of a batch.
+
+    Attributes:
+        loss: a tensor of one element.
+        logits: what the model said.
+        labels: what is true; None where only the model saw it.
+        samples: how many there were.
+    """
+
+    loss: torch.Tensor
+    logits: Any
+    labels: Any
+    samples: int
+
+
+class Forward:
+    """Takes batches through a model.
+
+    Args:
+        model: is called with what a batch holds: by name, or in order.
+        criterion: of logits and labels; None takes the ``loss`` that the model returns.
+        device: where to.
+        prepare_batch: of the caller; returns inputs and labels of a batch.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        criterion: Callable[[Any, Any], torch.Tensor] | None,
+        device: torch.device,
+        prepare_batch: Callable[[Any], Any] | None,
+    ) -> None:
+        self._model = model
+        self._criterion = criterion
+        self._device = device
+        self._prepare = prepare_batch
+        self._takes = forward_parameters(model)
+
+    def __call__(self, batch: object) -> Outcome:
+        """Returns what comes of a batch."""
+        if self._prepare is None:
+            inputs, labels = split(batch, self._takes, loss_of_model=self._criterion is None)
+        else:
+            inputs, labels = prepared(batch, self._prepare)
+        inputs, labels = moved(inputs, self._device), moved(labels, self._device)
+        output = self._call(inputs)
+        logits = _logits(output)
+        loss = _loss(output) if self._criterion is None else self._criterion(logits, labels)
+        if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+            what = f"a tensor of {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else f"{loss!r}"
+            raise ValueError(f"the loss of a batch is {what}, and not one number; reduce it, as by its mean")
+        return Outcome(loss, logits, labels, samples_in(labels, inputs))
+
+    def _call(self, inputs: Any) -> Any:
+        if isinstance(inputs, Mapping):
+            return self._model(**inputs)
+        if isinstance(inputs, tuple):
+            return self._model(*inputs)
+        return self._model(inputs)
+
+
+def _logits(output: Any) -> Any:
+    """Returns the logits of Hugging Face's outputs; what a model returns otherwise is what it says."""
+    if isinstance(output, Mapping) and "logits" in output:
+        return output["logits"]
+    return getattr(output, "logits", output)
+
+
+def _loss(output: Any) -> Any:
+    loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
+    if loss is None:
+        raise TypeError(
+            f"criterion=None takes the loss from the model, which returned a {type(output).__name__} "
+            "without one; pass a criterion, or labels that the model takes"
+        )
+    return loss
+
 
 # What collators call them: Hugging Face's first.
 LABELS = ("labels", "label", "targets", "target")
@@ -102,7 +238,7 @@ def prepared(batch: object, prepare: Callable[[Any], Any]) -> tuple[Any, Any]:
     return found[0], found[1]
 
 
-def moved(value: Any, device: torch.device) -> Any:  # noqa: ANN401 - whatever is in a batch
+def moved(value: Any, device: torch.device) -> Any:
     """Returns a batch on a device: tensors, what has a `to` method, and what containers hold of them."""
     if isinstance(value, torch.Tensor):
         return value.to(device, non_blocking=True)

@@ -5,15 +5,112 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import random
 import shutil
+import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mlflow_sysmetrics.mlflow_api.secrets import cleaned
+from mlflow_sysmetrics.mlflow_api.transport import open_client
+from mlflow_sysmetrics.runtime.bounded_calls import TookTooLong, bounded
 from mlflow_sysmetrics.training.trainer.resume import BEST, LATEST
+
+# FOLDED random_states: The states of random number generators, which decide how a training goes on.
+
+
+def random_states(device: torch.device, loaders: Sequence[object]) -> dict[str, Any]:
+    """Returns the states of Python's, NumPy's and torch's generators, and of those that loaders have.
+
+    All of it is made of tensors and plain values, so that torch loads it with ``weights_only=True``.
+    """
+    found: dict[str, Any] = {"python": random.getstate(), "torch": torch.get_rng_state()}
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        name, keys, *rest = numpy.random.get_state()
+        found["numpy"] = (name, keys.tolist(), *rest)
+    if device.type == "cuda":
+        found["cuda"] = torch.cuda.get_rng_state_all()
+    found["loaders"] = [generator.get_state() for generator in _generators(loaders)]
+    return found
+
+
+def restore(states: Mapping[str, Any], device: torch.device, loaders: Sequence[object]) -> None:
+    """Puts generators back into the states that `random_states` returned."""
+    version, keys, gauss = states["python"]
+    random.setstate((version, tuple(keys), gauss))
+    torch.set_rng_state(states["torch"])
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and "numpy" in states:
+        name, keys, *rest = states["numpy"]
+        numpy.random.set_state((name, keys, *rest))
+    # With another number of GPUs there is no telling which state is whose.
+    if device.type == "cuda" and len(states.get("cuda", ())) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])
+    for generator, state in zip(_generators(loaders), states["loaders"], strict=False):
+        generator.set_state(state)
+
+
+def _generators(loaders: Sequence[object]) -> Iterator[torch.Generator]:
+    for loader in loaders:
+        sampler = getattr(loader, "sampler", None)
+        for owner in (loader, sampler, getattr(loader, "batch_sampler", None)):
+            generator = getattr(owner, "generator", None)
+            if isinstance(generator, torch.Generator):
+                yield generator
+
+
+# FOLDED upload: The best checkpoint as an artifact of the run: once, at the end, in bounded time.
+
+FOLDER = "checkpoints"
+# A server that is there tells within this what it knows of a run. One that is down would be tried by MLflow
+# for minutes, at the end of each of a study's trials.
+_ANSWER_SECONDS = 10.0
+
+
+def upload(path: Path, tracking_uri: str, run_id: str, seconds: float) -> bool:
+    """Logs a file to the folder ``checkpoints`` of a run; returns whether it is there.
+
+    What does not work is a warning, which says how to do it later: the file stays where it is.
+
+    Args:
+        path: of the file.
+        tracking_uri: of the run.
+        run_id: the run.
+        seconds: longest time for the file, once the server has answered.
+    """
+    late = f"no answer within {_ANSWER_SECONDS:g} s"
+    try:
+        client = bounded(lambda: _reached(tracking_uri, run_id), _ANSWER_SECONDS, name="sysmetrics-upload")
+        late = f"not done after {seconds:g} s"
+        bounded(lambda: client.log_artifact(run_id, str(path), FOLDER), seconds, name="sysmetrics-upload")
+    except TookTooLong:
+        reason = late
+    except Exception as error:  # noqa: BLE001 - MLflow's, its store's, or the library's of an object store
+        reason = cleaned(str(error), tracking_uri)
+    else:
+        return True
+    _logger.warning(
+        "mlflow-sysmetrics: the best checkpoint is not among the artifacts of run %s: %s. Log it later: "
+        "mlflow artifacts log-artifact --run-id %s --local-file %s --artifact-path %s",
+        run_id,
+        reason,
+        run_id,
+        path,
+        FOLDER,
+    )
+    return False
+
+
+def _reached(tracking_uri: str, run_id: str) -> Any:
+    client = open_client(tracking_uri)
+    client.get_run(run_id)
+    return client
+
 
 _logger = logging.getLogger("mlflow_sysmetrics")
 

@@ -23,7 +23,7 @@ _logger = logging.getLogger("mlflow_sysmetrics.training.engine")
 _logger.setLevel(logging.CRITICAL)
 
 
-def new_engine(process: Callable[[Any, Any], Any]) -> Any:  # noqa: ANN401 - Ignite has no types
+def new_engine(process: Callable[[Any, Any], Any]) -> Any:
     """Returns an engine that calls a function with itself and each batch."""
     engine = Engine(process)
     engine.logger = _logger

@@ -7,14 +7,10 @@ from typing import Any
 import torch
 
 from mlflow_sysmetrics.training.trainer.arguments import Arguments
-from mlflow_sysmetrics.training.trainer.averages import Averages
-from mlflow_sysmetrics.training.trainer.classification import Guesses, guesses
+from mlflow_sysmetrics.training.trainer.batches import Forward, Passes, announce_epoch
 from mlflow_sysmetrics.training.trainer.engines import Events, new_engine
-from mlflow_sysmetrics.training.trainer.forward import Forward
-from mlflow_sysmetrics.training.trainer.gradients import Gradients
-from mlflow_sysmetrics.training.trainer.learning_rate import LearningRate
-from mlflow_sysmetrics.training.trainer.loaders import Passes, announce_epoch
-from mlflow_sysmetrics.training.trainer.validation import Validation
+from mlflow_sysmetrics.training.trainer.gradients import Gradients, LearningRate
+from mlflow_sysmetrics.training.trainer.validation import Averages, Guesses, Validation, guesses
 
 
 class Loop:
@@ -88,7 +84,7 @@ class Loop:
             autocast=self.gradients.autocast,
         )
 
-    def _begin_epoch(self, engine: Any) -> None:  # noqa: ANN401 - Ignite has no types
+    def _begin_epoch(self, engine: Any) -> None:
         engine.state.metrics.clear()
         self._averages = Averages(self.device)
         announce_epoch(self._loader, engine.state.epoch - 1)
@@ -104,7 +100,7 @@ class Loop:
         self._averages.add(outcome, self._guesses)
         return outcome.loss.detach()
 
-    def _end_epoch(self, engine: Any) -> None:  # noqa: ANN401 - as above
+    def _end_epoch(self, engine: Any) -> None:
         engine.state.epoch_length = None  # the next epoch ends where the loader does, too
         if not self._passes.batches:
             raise ValueError(

@@ -4,27 +4,110 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from mlflow_sysmetrics.daemon.sink import current_tracking_uri
-from mlflow_sysmetrics.metric_names import ALLOWED, is_metric_name
-from mlflow_sysmetrics.training.trainer import random_states
+from mlflow_sysmetrics.daemon.delivery.sink import current_tracking_uri
+from mlflow_sysmetrics.mlflow_api.metric_names import ALLOWED, is_metric_name
+from mlflow_sysmetrics.training.best_epoch import Monitor
+from mlflow_sysmetrics.training.extras import needed
+from mlflow_sysmetrics.training.trainer import checkpoints
 from mlflow_sysmetrics.training.trainer.arguments import Arguments
-from mlflow_sysmetrics.training.trainer.batches import unwrapped
-from mlflow_sysmetrics.training.trainer.checkpoints import Checkpoints
+from mlflow_sysmetrics.training.trainer.batches import length, unwrapped
+from mlflow_sysmetrics.training.trainer.checkpoints import Checkpoints, upload
 from mlflow_sysmetrics.training.trainer.engines import Events
-from mlflow_sysmetrics.training.trainer.loaders import length
 from mlflow_sysmetrics.training.trainer.loop import Loop
-from mlflow_sysmetrics.training.trainer.monitor import Monitor
-from mlflow_sysmetrics.training.trainer.progress import Progress
-from mlflow_sysmetrics.training.trainer.pruning import Pruning
 from mlflow_sysmetrics.training.trainer.recording import Recording
 from mlflow_sysmetrics.training.trainer.resume import Extent, Recorded, chosen_run, read_extent
-from mlflow_sysmetrics.training.trainer.upload import upload
 from mlflow_sysmetrics.training.values import number
+
+# FOLDED progress: A progress bar over all steps of a training.
+
+
+class Progress:
+    """Shows how far a training is. Ignite's own bar prints a whole line per step, and waits for the device.
+
+    Args:
+        wanted: None shows it on a terminal and in a notebook.
+        epochs: how many there are.
+        batches: per epoch; None where nobody knows.
+        epoch: how many are done.
+        step: as above.
+    """
+
+    def __init__(
+        self, *, wanted: bool | None, epochs: int, batches: int | None, epoch: int, step: int
+    ) -> None:
+        self._epochs = epochs
+        self._bar: Any = None
+        if _seen() if wanted is None else wanted:
+            total = None if batches is None else step + batches * (epochs - epoch)
+            tqdm = needed("tqdm.auto", extra="train", by="the progress bar of Trainer").tqdm
+            self._bar = tqdm(total=total, initial=step, unit="step", dynamic_ncols=True)
+
+    def epoch(self, epoch: int) -> None:
+        """Shows which epoch begins."""
+        if self._bar is not None:
+            self._bar.set_description(f"epoch {epoch}/{self._epochs}")
+
+    def step(self) -> None:
+        """Shows one step more; ten times a second at most."""
+        if self._bar is not None:
+            self._bar.update()
+
+    def metrics(self, metrics: Mapping[str, float]) -> None:
+        """Shows a few metrics of the last epoch."""
+        if self._bar is not None:
+            self._bar.set_postfix({name: f"{value:.4g}" for name, value in metrics.items()})
+
+    def close(self) -> None:
+        """Leaves the bar as it is."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _seen() -> bool:
+    """Tells whether somebody looks: at a terminal, or at a notebook."""
+    return "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())
+
+
+# FOLDED pruning: What an Optuna study makes of the epochs of a trial.
+
+
+class Pruning:
+    """Reports epochs to a trial.
+
+    Args:
+        trial: of Optuna; None has nothing to say.
+
+    Attributes:
+        pruned: whether the study wants no more of this trial.
+    """
+
+    def __init__(self, trial: Any | None) -> None:
+        self.pruned = False
+        self._trial = trial
+
+    def look(self, epoch: int, value: float | None) -> None:
+        """Reports the monitored metric of an epoch, if it has one, and asks whether to go on."""
+        if self._trial is not None and value is not None:
+            self._trial.report(value, step=epoch)
+            self.pruned = bool(self._trial.should_prune())
+            self._epoch = epoch
+
+    def raise_if_pruned(self) -> None:
+        """Ends the trial as the study wants it.
+
+        Raises:
+            optuna.TrialPruned: it does.
+        """
+        if self.pruned:
+            optuna = needed("optuna", extra="hpo", by="Trainer.train(trial=...)")
+            raise optuna.TrialPruned(f"pruned after epoch {self._epoch}")
+
 
 _logger = logging.getLogger("mlflow_sysmetrics")
 
@@ -112,7 +195,7 @@ class Session:
         self._loop.learning_rate.load_state_dict(found["scheduler_state_dict"])
         self._loop.gradients.load_state_dict(found["scaler_state_dict"])
         self._monitor.load_state_dict(found["monitor"])
-        random_states.restore(found["random_states"], self._loop.device, self._loaders)
+        checkpoints.restore(found["random_states"], self._loop.device, self._loaders)
         self._epoch, self._step, self._seconds = found["epoch"], found["global_step"], found["seconds"]
         directory = self._checkpoints.directory
         _logger.info("mlflow-sysmetrics: going on after epoch %d of %s.", self._epoch, directory)
@@ -134,7 +217,7 @@ class Session:
             "optimizer_state_dict": self._asked.optimizer.state_dict(),
             "scheduler_state_dict": self._loop.learning_rate.state_dict(),
             "scaler_state_dict": self._loop.gradients.state_dict(),
-            "random_states": random_states.random_states(self._loop.device, self._loaders),
+            "random_states": checkpoints.random_states(self._loop.device, self._loaders),
         }
 
     def _train(self) -> None:
@@ -157,12 +240,12 @@ class Session:
         if engine.state.iteration > self._step:  # a handler of the caller has ended it within an epoch
             self._step, self._seconds = engine.state.iteration, time.perf_counter() - self._began
 
-    def _begin_epoch(self, engine: Any) -> None:  # noqa: ANN401 - Ignite has no types
+    def _begin_epoch(self, engine: Any) -> None:
         self._progress.epoch(engine.state.epoch)
         self._epoch_began = self._lap_began = time.perf_counter()
         self._lap_from = engine.state.iteration
 
-    def _after_step(self, engine: Any) -> None:  # noqa: ANN401 - as above
+    def _after_step(self, engine: Any) -> None:
         step = engine.state.iteration
         recorded = self._recording.step(step, self._step_values)
         if recorded and self._asked.stop_on_nan and not math.isfinite(engine.state.output):
@@ -184,7 +267,7 @@ class Session:
             "batch_time_seconds": seconds,
         }
 
-    def _after_epoch(self, engine: Any) -> None:  # noqa: ANN401 - as above
+    def _after_epoch(self, engine: Any) -> None:
         now = time.perf_counter()
         self._epoch, self._step, self._seconds = engine.state.epoch, engine.state.iteration, now - self._began
         metrics = _numbers(engine.state.metrics)

@@ -77,11 +77,11 @@ class Trainer:
         ValueError: an argument is out of range, or does not go with another.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - the signature that users know
+    def __init__(  # noqa: PLR0917 - the signature that users know
         self,
         model: torch.nn.Module,
-        train_loader: Any,  # noqa: ANN401 - whatever can be iterated
-        val_loader: Any | None,  # noqa: ANN401 - as above
+        train_loader: Any,
+        val_loader: Any | None,
         optimizer: torch.optim.Optimizer,
         criterion: Callable[[Any, Any], torch.Tensor] | None,
         device: str | torch.device,
@@ -89,7 +89,7 @@ class Trainer:
         patience: int | None = None,
         gradient_clip: float | None = None,
         gradient_accumulation_steps: int = 1,
-        scheduler: Any | None = None,  # noqa: ANN401 - of torch or of any other library
+        scheduler: Any | None = None,
         save_dir: str | os.PathLike[str] | None = None,
         use_amp: bool = False,  # noqa: FBT001, FBT002 - as above: the signature that users know
         amp_dtype: str | torch.dtype = "float16",
@@ -113,7 +113,7 @@ class Trainer:
         asked = {name: value for name, value in locals().items() if name != "self"}
         self._arguments = Arguments(**asked)
         needed("torch", extra="train", by="Trainer")
-        from mlflow_sysmetrics.training.trainer.loop import Loop  # noqa: PLC0415 - torch may be absent
+        from mlflow_sysmetrics.training.trainer.loop import Loop
 
         self._trained = False
         self._loop = Loop(self._arguments)
@@ -121,7 +121,7 @@ class Trainer:
         self.engine: Any = self._loop.engine
         self.evaluator: Any = None if self._loop.validation is None else self._loop.validation.engine
 
-    def train(self, trial: Any | None = None) -> dict[str, Any]:  # noqa: ANN401 - Optuna may be absent
+    def train(self, trial: Any | None = None) -> dict[str, Any]:
         """Trains to the end.
 
         Args:
@@ -137,8 +137,10 @@ class Trainer:
             ValueError: `save_dir` holds the training of another run, or the metric is none that there is.
             optuna.TrialPruned: the trial was ended.
         """
-        from mlflow_sysmetrics.training.trainer.pruning import Pruning  # noqa: PLC0415 - as above
-        from mlflow_sysmetrics.training.trainer.session import Session  # noqa: PLC0415
+        from mlflow_sysmetrics.training.trainer.session import (
+            Pruning,
+            Session,
+        )
 
         if self._trained:
             raise RuntimeError(

@@ -1,0 +1,44 @@
+"""`mlflow-sysmetrics server print-compose`: the files for Docker Compose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mlflow_sysmetrics.cli.findings import say
+from mlflow_sysmetrics.server.deploy_files import COMPOSE, NAMES, deploy_file
+
+
+@click.command("print-compose")
+@click.option(
+    "--file",
+    "name",
+    type=click.Choice(NAMES),
+    default=COMPOSE,
+    show_default=True,
+    help="Which of the files to print.",
+)
+@click.option(
+    "--to",
+    "directory",
+    metavar="PATH",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write all of them into a directory, which must have none of them yet.",
+)
+def print_compose(*, name: str, directory: Path | None) -> None:
+    """Print the compose file of a tracking server on PostgreSQL, or write it with all that it needs."""
+    if directory is None:
+        click.echo(deploy_file(name), nl=False)
+        return
+    there = [one for one in NAMES if (directory / one).exists()]
+    if there:
+        raise click.UsageError(f"{directory} has {', '.join(there)} already; choose another directory")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for one in NAMES:
+            (directory / one).write_text(deploy_file(one), encoding="utf-8")
+    except OSError as error:
+        raise click.ClickException(f"{directory}: {error.strerror}") from error
+    say(f"Wrote {', '.join(NAMES)} to {directory}.")
+    say(f"Next: cd {directory} && cp .env.example .env, fill in .env, docker compose up --detach --build")

@@ -1,0 +1,1 @@
+"""How points reach the tracking server."""

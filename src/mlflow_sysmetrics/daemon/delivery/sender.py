@@ -1,0 +1,246 @@
+"""The thread that delivers to one tracking server."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import threading
+from collections.abc import Callable, Iterable, Sequence
+
+from mlflow_sysmetrics.daemon.delivery.limits import Allowance
+from mlflow_sysmetrics.daemon.delivery.points import Batch, Point, Spilled, read_back
+from mlflow_sysmetrics.daemon.delivery.policy import Delivery, Outcomes
+from mlflow_sysmetrics.daemon.delivery.run_queue import Outbox
+from mlflow_sysmetrics.daemon.delivery.schedule import Turns
+from mlflow_sysmetrics.daemon.delivery.sink import Connection, Sink
+from mlflow_sysmetrics.daemon.delivery.waits import Debt, Waiting
+from mlflow_sysmetrics.daemon.journal.process_journal import OwnJournal
+from mlflow_sysmetrics.errors import JournalUnavailable
+from mlflow_sysmetrics.runtime.clock import Clock
+from mlflow_sysmetrics.runtime.threads import start_thread
+
+_logger = logging.getLogger("mlflow_sysmetrics")
+
+
+class Sender:
+    """Delivers what the outboxes of one tracking server hold, each at its own interval.
+
+    Nothing that a caller may wait for is done under the lock but counting: a request that hangs holds up
+    this thread alone, and so does a disk.
+
+    Args:
+        tracking_uri: the server.
+        open_sink: makes the sink; called in the sender's thread, again after each failure to make one.
+        clock: tells the time.
+        jitter: returns a factor around 1 for the pauses of the back-off.
+        allowance: bound of the memory of the process; over it the oldest points are dropped.
+        journal: of this process, tidied up between two batches.
+    """
+
+    def __init__(
+        self,
+        tracking_uri: str,
+        open_sink: Callable[[str], Sink],
+        clock: Clock,
+        *,
+        # A training's seed is its own: nothing is drawn from the numbers that it has seeded.
+        jitter: Callable[[], float] = lambda: random.SystemRandom().uniform(0.75, 1.25),
+        allowance: Allowance | None = None,
+        journal: OwnJournal | None = None,
+    ) -> None:
+        self._connection = Connection(tracking_uri, open_sink)
+        self._clock = clock
+        self._allowance = allowance or Allowance()
+        self._journal = journal or OwnJournal(None, clock)
+        self._changed = threading.Condition()
+        self._turns = Turns(jitter)
+        self._outcomes = Outcomes(self._connection, self._turns, self._allowance)
+        self._waiting = Waiting(self._changed, self._turns, clock)
+        self._wakes_at = -math.inf
+        self._untidy = False
+
+    def start(self, name: str) -> None:
+        """Starts the thread.
+
+        Raises:
+            RuntimeError: the interpreter is shutting down.
+        """
+        start_thread(self._run, name)
+
+    def append(
+        self,
+        outbox: Outbox,
+        points: Sequence[Point] = (),
+        tags: dict[str, str] | None = None,
+        *,
+        place: int | None = None,
+    ) -> bool:
+        """Takes points and tags for delivery within the outbox's interval. Never blocks on I/O.
+
+        Args:
+            outbox: of the run.
+            points: points.
+            tags: tags.
+            place: where the points are on disk; None where they are not.
+
+        Returns:
+            Whether the run still takes points. If not, these are given up.
+        """
+        with self._changed:
+            if outbox.refused is not None:
+                outbox.hold(points)
+                self._outcomes.own.dropped += outbox.give_up()
+                return False
+            self._turns.add(outbox)
+            outbox.tags.update(tags or {})
+            if place is not None and points and (outbox.spills or self._allowance.is_used_up):
+                outbox.spill(len(points), place)
+            else:
+                outbox.hold(points, place)
+                self._allowance.add(len(points))
+            self._outcomes.own.pending += len(points)
+            self._outcomes.keep_within_bound()
+            # One that failed has its time already.
+            due_at = None if outbox.empty or outbox.failures else self._turns.schedule(outbox, self._now())
+            if due_at is not None and due_at < self._wakes_at:
+                self._changed.notify_all()
+            if not self._untidy and self._journal.is_full:
+                self._untidy = True
+                self._changed.notify_all()
+            return True
+
+    def count_lost(self, outbox: Outbox, count: int) -> None:
+        """Counts points of a run that never reached its outbox, and has the run say so."""
+        with self._changed:
+            self._turns.add(outbox)
+            outbox.count_dropped(count)
+            self._outcomes.own.dropped += count
+            if not outbox.failures:
+                self._turns.schedule(outbox, self._now())
+            self._changed.notify_all()
+
+    def adopt(self, outbox: Outbox) -> None:
+        """Takes over what a process that died had owed. Nobody waits for it, and it is counted apart."""
+        with self._changed:
+            outbox.due_at = self._now()
+            self._turns.add(outbox)
+            self._outcomes.replayed.pending += outbox.waiting
+            self._changed.notify_all()
+
+    def close(self, outbox: Outbox) -> None:
+        """Says that nothing more will come, so that the outbox is let go when it is empty."""
+        with self._changed:
+            outbox.closed = True
+            if outbox.empty:
+                self._turns.remove(outbox)
+
+    def wake(self) -> None:
+        """Has the thread look after the journal."""
+        with self._changed:
+            self._untidy = True
+            self._changed.notify_all()
+
+    def hasten(self, outboxes: Iterable[Outbox] | None = None) -> Debt:
+        """Makes what the outboxes hold due now; by default those of all runs of this process.
+
+        Returns:
+            What is owed at this moment, to wait for.
+        """
+        return self._waiting.hasten(outboxes)
+
+    def wait(self, debt: Debt, ends: float, *, patient: bool = False) -> bool:
+        """Waits until a debt is settled, at most until a monotonic time; returns whether it is.
+
+        Args:
+            debt: what `hasten` returned.
+            ends: that time.
+            patient: waits until then even where an outage has used up the program's patience.
+        """
+        return self._waiting.wait(debt, ends, patient=patient)
+
+    def counts(self) -> Delivery:
+        """Returns the counts so far of the runs of this process."""
+        with self._changed:
+            return self._outcomes.own.freeze(sum(outbox.unsaved for outbox in self._turns))
+
+    def counts_of_replayed(self) -> Delivery:
+        """Returns those of what processes that died had left."""
+        with self._changed:
+            return self._outcomes.replayed.freeze(0)
+
+    def due_in(self) -> float:
+        """Returns in how many seconds something is to be sent; infinity where nothing waits."""
+        with self._changed:
+            return self._turns.next_due_at() - self._now()
+
+    def send_next(self) -> bool:
+        """Sends one batch if one is due; returns whether one was. The thread does little else."""
+        with self._changed:
+            outbox = self._turns.next_due(self._now())
+            if outbox is None:
+                return False
+            front, tags = outbox.first(self._outcomes.size.most), dict(outbox.tags)
+            outbox.due_at = None  # set again by whatever asks for the next send while this one is under way
+            outbox.sent_at = self._now()
+        batch = Batch([], outbox.settled)
+        try:
+            batch = self._read_back(outbox, front) if isinstance(front, Spilled) else front
+            batch = batch.shortened(self._outcomes.size.fitting(batch.points, tags))
+            self._connection.send(outbox, batch.points, tags)
+        except Exception as error:  # noqa: BLE001
+            # A server may answer anything, and without this thread every run of it would be lost.
+            with self._changed:
+                self._outcomes.failed(outbox, batch, tags, error, self._now())
+                self._changed.notify_all()
+        else:
+            with self._changed:
+                self._outcomes.delivered(outbox, batch, tags, self._now())
+                self._waiting.reward()
+                self._changed.notify_all()
+        if outbox.backing is not None:
+            outbox.backing.acknowledge(outbox.settled)
+        return True
+
+    def tell(self) -> None:
+        """Logs what has happened. A log handler may block; so it is the thread's, and holds no lock."""
+        with self._changed:
+            news = self._outcomes.news()
+        for level, message in news:
+            _logger.log(level, "%s", message)
+        self._journal.tell()
+
+    def tidy(self) -> None:
+        """Has the journal emptied if nothing of this server's waits, or room made in it."""
+        with self._changed:
+            self._untidy = False
+            idle = self._outcomes.own.pending == 0
+        self._journal.tidy(idle=idle)
+
+    def _run(self) -> None:
+        while True:
+            while self.send_next():
+                self.tidy()
+                self.tell()
+            self.tidy()
+            self.tell()
+            with self._changed:
+                if (
+                    self._turns.next_due(self._now()) is None
+                    and not self._outcomes.has_news
+                    and not self._untidy
+                ):
+                    self._wakes_at = self._turns.next_due_at()
+                    left = self._wakes_at - self._now()
+                    self._changed.wait(None if math.isinf(left) else max(left, 0.0))
+                    self._wakes_at = -math.inf
+
+    def _now(self) -> float:
+        return self._clock.monotonic()
+
+    def _read_back(self, outbox: Outbox, spilled: Spilled) -> Batch:
+        assert outbox.backing is not None  # noqa: S101 - only what it has taken is spilled
+        try:
+            return read_back(outbox.backing, spilled, self._outcomes.size.most)
+        except OSError as error:  # a disk that was unmounted may come back
+            raise JournalUnavailable(f"the journal cannot be read: {error.strerror or error}") from error

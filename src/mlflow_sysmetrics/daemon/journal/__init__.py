@@ -1,0 +1,1 @@
+"""How points wait on disk until the server has them."""

@@ -1,0 +1,81 @@
+"""Stores that are files: MLflow makes one that is missing, and then says that it never had the run."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+from urllib.parse import unquote
+
+from mlflow_sysmetrics.errors import ServerUnreachable
+from mlflow_sysmetrics.mlflow_api.tracking_uris import lasting
+from mlflow_sysmetrics.runtime.threads import start_thread
+
+THREAD_NAME = "sysmetrics-stores"
+
+_PATIENCE_SECONDS = 1.0  # a disk that is there tells at once
+
+_logger = logging.getLogger("mlflow_sysmetrics")
+
+
+def check_store(tracking_uri: str) -> None:
+    """Checks that a store is there, if it is a file or a directory.
+
+    A disk that is not mounted now may be so later: points for it wait.
+
+    Raises:
+        ServerUnreachable: it does not exist.
+    """
+    path = store_path(tracking_uri)
+    if path is not None and not path.exists():
+        raise ServerUnreachable(f"{path} does not exist")
+
+
+def store_path(tracking_uri: str) -> Path | None:
+    """Returns the file or directory that a tracking URI names; None where it names a server."""
+    uri = lasting(tracking_uri)
+    scheme, colon, rest = uri.partition("://")
+    if not colon:
+        return Path(uri) if Path(uri).is_absolute() else None
+    if scheme.partition("+")[0] == "sqlite":
+        return None if ":memory:" in rest else Path(rest.removeprefix("/"))
+    return Path(unquote(rest)) if scheme == "file" and rest.startswith("/") else None
+
+
+class MissingStores:
+    """Tells which stores are files that are not there; says so once, however many they are.
+
+    A network filesystem whose server is away does not answer at all: then it is left alone, and so is every
+    other file.
+    """
+
+    def __init__(self) -> None:
+        self._said = self._silent = False
+
+    def reason(self, tracking_uri: str) -> str | None:
+        """Returns why nothing can be delivered to a store; None where that is worth a try."""
+        path = store_path(tracking_uri)
+        if path is None:
+            return None
+        reason = f"the disk of {path} may not answer" if self._silent else self._look(tracking_uri)
+        if reason is not None and not self._said:
+            self._said = True
+            _logger.info("mlflow-sysmetrics: Points of processes that died stay on disk: %s.", reason)
+        return reason
+
+    def _look(self, tracking_uri: str) -> str | None:
+        found: list[str | None] = []
+        answered = threading.Event()
+
+        def look() -> None:
+            try:
+                check_store(tracking_uri)
+            except (OSError, ServerUnreachable) as error:
+                found.append(str(error))
+            else:
+                found.append(None)
+            answered.set()
+
+        start_thread(look, THREAD_NAME)
+        self._silent = not answered.wait(_PATIENCE_SECONDS)
+        return f"the disk of {store_path(tracking_uri)} does not answer" if self._silent else found[0]

@@ -1,0 +1,1 @@
+"""When to sample, and what a window is."""

@@ -1,0 +1,263 @@
+"""The one thread that ticks."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Sequence
+
+from mlflow_sysmetrics.daemon.delivery.inbox import Postbox
+from mlflow_sysmetrics.daemon.sampling.probe import Probe
+from mlflow_sysmetrics.daemon.sampling.run_series import Feed
+from mlflow_sysmetrics.daemon.sampling.watch import Watch
+from mlflow_sysmetrics.daemon.sampling.window import Value, Window
+from mlflow_sysmetrics.runtime.clock import Clock, Stamper
+from mlflow_sysmetrics.runtime.threads import start_thread
+from mlflow_sysmetrics.samples import Kind, Sample
+
+THREAD_NAME = "sysmetrics-sampler"
+
+# A wait may end this early, and a multiple of a tenth of a second is not exact in binary: a tick that comes
+# by so little too soon is the scheduled one.
+_EARLY_SECONDS = 0.001
+# After so long without a run the collectors are built anew: what happened meanwhile is no run's, and neither
+# the time it took nor the processes it started may show in the next one's first rates.
+_PAUSE_SECONDS = 1.0
+# Who begins to look wants rates, too, and they take two readings: the second does not wait for its time, but
+# for as long as a rate needs (collectors/rhythm.py).
+_SECOND_READING_SECONDS = 0.2
+
+
+class Sampler:
+    """Reads all collectors at each tick and hands the windows that close to the feeds.
+
+    It ticks on an absolute schedule while there are feeds or somebody watches, and at once when one arrives,
+    departs or is to be cut, so that a run of 50 ms has points too. Else it waits and costs nothing.
+
+    Args:
+        probes: the collectors, each under guard.
+        clock: tells the time.
+
+    Attributes:
+        ticks: how often it has read.
+        latest: monotonic time and samples of the last tick.
+        postbox: points of the program's own, which it takes on their way.
+    """
+
+    def __init__(self, probes: Sequence[Probe], clock: Clock) -> None:
+        self.ticks = self._readings = 0
+        self.latest: tuple[float, Sequence[Sample]] = (-math.inf, ())
+        self._probes = probes
+        self._clock = clock
+        self._stamper = Stamper(clock)
+        self._lock = threading.RLock()  # a signal handler may come back in
+        self._wake = threading.Event()
+        self.postbox = Postbox(clock, self._wake.set)
+        self._watches: dict[Watch, None] = {}
+        self._watching: list[Watch] = []
+        self._arriving: list[Feed] = []
+        self._departing: list[Feed] = []
+        self._cuts: list[threading.Event] = []
+        self._feeds: dict[Feed, None] = {}
+        self._windows: dict[Window, dict[Feed, None]] = {}
+        self._without_window: list[Feed] = []
+        self._epoch = 0.0
+        self._ticked_at = 0.0
+        self._due_at = math.inf
+
+    def start(self) -> None:
+        """Starts the thread.
+
+        Raises:
+            RuntimeError: the interpreter is shutting down.
+        """
+        start_thread(self._run, THREAD_NAME)
+
+    def add(self, feed: Feed) -> None:
+        """Begins to feed a run, with a tick at once."""
+        with self._lock:
+            self._arriving.append(feed)
+        self._wake.set()
+
+    def remove(self, feed: Feed) -> None:
+        """Ends a feed, with a last tick at once; `feed.ended` tells when its last point is in the outbox."""
+        with self._lock:
+            self._departing.append(feed)
+        self._wake.set()
+
+    def cut(self) -> threading.Event:
+        """Closes all windows with a tick at once; the event tells when their points are in the outboxes."""
+        done = threading.Event()
+        with self._lock:
+            self._cuts.append(done)
+        self._wake.set()
+        return done
+
+    def watch(self, watch: Watch) -> None:
+        """Keeps ticking until a watch has lapsed, with a tick at once where nothing else asks for ticks."""
+        with self._lock:
+            self._watching.append(watch)
+        self._wake.set()
+
+    @property
+    def readings(self) -> int:
+        """How often it has read since it was idle; none if what it will read next begins anew."""
+        return 0 if self._idle and self._has_paused(self._clock.monotonic()) else self._readings
+
+    def _has_paused(self, now: float) -> bool:
+        return now - self._ticked_at > _PAUSE_SECONDS
+
+    def tick(self) -> None:
+        """Does one pass over all collectors and all windows."""
+        self.postbox.collect()
+        with self._lock:
+            arriving, departing, cuts = self._take_requests()
+        now = self._clock.monotonic()
+        if self._idle:
+            self._epoch = now  # the schedule begins anew with the first run after a pause
+            if self._has_paused(now):
+                self._readings = 0
+                for probe in self._probes:
+                    probe.renew()
+        self._admit_watches(now)
+        # Each at its own moment: a source that stalls must not bend the rates of those after it.
+        samples = [sample for probe in self._probes for sample in probe.read(self._clock.monotonic())]
+        timestamp = self._stamper.next()
+        self.latest = (now, self._visible(now, samples))
+        self.ticks += 1
+        self._readings += 1
+        for window in self._windows:
+            window.add(samples, now - self._ticked_at)
+        self._ticked_at = now
+        self._close_windows(now, timestamp, everything=bool(cuts))
+        self._end(departing, timestamp)
+        self._begin(arriving, samples, timestamp)
+        self._end([feed for feed in departing if feed in self._feeds], timestamp)
+        self._open_windows(now)
+        for done in cuts:
+            done.set()
+
+    def _visible(self, now: float, samples: Sequence[Sample]) -> Sequence[Sample]:
+        """Returns what there is to see: a tick that comes too soon for a rate takes away no rate."""
+        before_at, before = self.latest
+        if now - before_at >= _SECOND_READING_SECONDS:
+            return samples
+        fresh = {sample.key for sample in samples}
+        return [*samples, *(sample for sample in before if sample.key not in fresh)]
+
+    def _take_requests(self) -> tuple[list[Feed], list[Feed], list[threading.Event]]:
+        departing, self._departing = self._departing, []
+        cuts, self._cuts = self._cuts, []
+        # A run that ends and is resumed within one tick waits for the next: one point per key and timestamp.
+        # One that ends while it waits is over before it had a tick of its own.
+        ended = set(departing)
+        taken = {feed.key for feed in departing if feed in self._feeds}
+        arriving: list[Feed] = []
+        waiting: list[Feed] = []
+        for feed in self._arriving:
+            if feed.key not in taken:
+                arriving.append(feed)
+                taken.add(feed.key)
+            elif feed in ended:
+                feed.ended.set()
+            else:
+                waiting.append(feed)
+        self._arriving = waiting
+        if self._arriving:
+            self._wake.set()
+        return arriving, departing, cuts
+
+    def _close_windows(self, now: float, timestamp: int, *, everything: bool) -> None:
+        closing = [
+            window for window in self._windows if everything or window.closes_at <= now + _EARLY_SECONDS
+        ]
+        for window in closing:
+            values = window.values()
+            for feed in self._windows.pop(window):
+                feed.emit(values, timestamp)
+                feed.window = None
+                self._without_window.append(feed)
+
+    def _begin(self, arriving: list[Feed], samples: Sequence[Sample], timestamp: int) -> None:
+        levels = _levels(samples)
+        for feed in arriving:
+            feed.emit(levels, timestamp)
+            self._feeds[feed] = None
+            self._without_window.append(feed)
+
+    def _end(self, departing: list[Feed], timestamp: int) -> None:
+        for feed in departing:
+            if feed.window is not None:  # its partial window, unless that has just closed
+                feed.emit(feed.window.values(), timestamp)
+                self._windows[feed.window].pop(feed, None)
+                feed.window = None
+            if feed in self._feeds:
+                del self._feeds[feed]
+                feed.end()
+
+    def _open_windows(self, now: float) -> None:
+        opened: dict[float, Window] = {}
+        for feed in self._without_window:
+            if feed not in self._feeds:
+                continue
+            length = feed.settings.window_seconds
+            passed = math.floor((now - self._epoch + _EARLY_SECONDS) / length)
+            closes_at = self._epoch + (passed + 1) * length
+            feed.window = opened.setdefault(closes_at, Window(closes_at))
+            self._windows.setdefault(feed.window, {})[feed] = None
+        self._without_window.clear()
+        for window in [window for window, feeds in self._windows.items() if not feeds]:
+            del self._windows[window]
+
+    def turn(self) -> None:
+        """Does what is due now, if anything is. The thread does nothing else."""
+        if self._requested() or self._clock.monotonic() >= self._due_at - _EARLY_SECONDS:
+            self.tick()
+            self._due_at = self._next_due()
+            return
+        if self._watching:
+            self._admit_watches(self._clock.monotonic())
+            self._due_at = min(self._due_at, self._next_due())
+        if self._clock.monotonic() >= self.postbox.due_at - _EARLY_SECONDS:
+            self.postbox.collect()
+
+    def _run(self) -> None:
+        while True:
+            left = min(self._due_at, self.postbox.due_at) - self._clock.monotonic()
+            self._wake.wait(None if math.isinf(left) else max(left, 0.0))
+            self._wake.clear()
+            self.turn()
+
+    @property
+    def _idle(self) -> bool:
+        return not self._feeds and not self._watches
+
+    def _requested(self) -> bool:
+        with self._lock:
+            # Who begins to look while runs are fed looks at what is read for these.
+            return bool(self._arriving or self._departing or self._cuts or (self._watching and self._idle))
+
+    def _admit_watches(self, now: float) -> None:
+        """Takes those that have begun to look, and lets go of those that do not look any more."""
+        with self._lock:
+            arriving, self._watching = self._watching, []
+        for watch in arriving:
+            self._watches[watch] = None
+        for watch in [watch for watch in self._watches if watch.lapsed(now)]:
+            del self._watches[watch]
+
+    def _next_due(self) -> float:
+        """Returns when the next tick is due: the next multiple of the interval; missed ones are skipped."""
+        intervals = [feed.settings.sampling_interval for feed in self._feeds]
+        interval = min([*intervals, *(watch.interval for watch in self._watches)], default=math.inf)
+        if math.isinf(interval):
+            return math.inf
+        passed = math.floor((self._clock.monotonic() - self._epoch + _EARLY_SECONDS) / interval)
+        due_at = self._epoch + (passed + 1) * interval
+        second = self._readings == 1 and self._watches
+        return min(due_at, self._ticked_at + _SECOND_READING_SECONDS) if second else due_at
+
+
+def _levels(samples: Sequence[Sample]) -> list[Value]:
+    """Returns what is true at one moment; a rate is of the time before, when the run did not exist yet."""
+    return [Value(key, kind, value) for key, kind, value, _ in samples if kind is not Kind.RATE]

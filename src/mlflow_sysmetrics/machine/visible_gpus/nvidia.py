@@ -1,0 +1,192 @@
+"""Which NVIDIA GPUs and MIG slices CUDA shows to the job, and under which ordinals, without starting CUDA.
+
+Source:  CUDA Programming Guide, "CUDA Environment Variables" (CUDA_VISIBLE_DEVICES, CUDA_DEVICE_ORDER);
+         MIG User Guide, "CUDA Device Enumeration"; NVIDIA Container Toolkit, "Specialized Configurations".
+List:    CUDA takes the devices in the order of the list and stops at the first entry that this host does not
+         have, or that is the beginning of two UUIDs; a device named twice makes the list empty.
+MIG:     CUDA uses a GPU in MIG mode through its slices only. Since driver 570 it shows one compute instance
+         of each GPU instance, and GPUs without MIG beside them. Before, it showed one slice in all, the first
+         that is visible, and no GPU without MIG beside it. "MIG-GPU-<uuid>/<gi>/<ci>" is the name of a slice
+         before driver 470.
+Order:   indices are taken in NVML's order, which is CUDA_DEVICE_ORDER=PCI_BUS_ID. CUDA's default,
+         FASTEST_FIRST, is the same among equal GPUs; among different ones CUDA alone knows it. Where all are
+         shown, the names keep NVML's order and `Selection.doubt` says so, as it does where a GPU that does
+         not answer stands before others: CUDA may count without it. Where indices leave some out, none is
+         shown: it might be another job's. A list of UUIDs needs no order.
+Toolkit: NVIDIA_VISIBLE_DEVICES is an order to the container toolkit, not to CUDA. "none" asks for a
+         container without GPUs; an index, "all", a UUID or a directory was carried out before this process
+         began, so the devices that NVML lists are those that were asked for. "void" tells nothing: the
+         toolkit writes it into every container that gets its GPUs through CDI (NVIDIA/gpu-operator#1994).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from mlflow_sysmetrics.machine.visible_gpus.cuda_list import VARIABLE, names_no_device, read_cuda_list
+from mlflow_sysmetrics.machine.visible_gpus.selection import Chosen, GpuId, Selection, SliceId
+from mlflow_sysmetrics.machine.visible_gpus.wanted import follows_environment, select_listed
+
+_TOOLKIT = "NVIDIA_VISIBLE_DEVICES"
+_ORDER = "CUDA_DEVICE_ORDER"
+_MIXED = f"{_ORDER} is FASTEST_FIRST and the GPUs differ"
+_NVMLS = "PCI_BUS_ID"
+_REMEDY = f"set {_ORDER}={_NVMLS}"
+_MANY_SLICES_SINCE = 570  # MIG User Guide: "Starting with CUDA 12/R570"
+
+
+@dataclass(frozen=True, slots=True)
+class _Device:
+    """One CUDA device: a GPU, or a slice of one."""
+
+    index: int
+    slice: SliceId | None = None
+
+
+def select_gpus(
+    environ: Mapping[str, str],
+    wanted: str,
+    devices: Sequence[GpuId],
+    *,
+    same_model: bool,
+    driver: str | None = None,
+) -> Selection:
+    """Returns the devices to watch; those that CUDA shows have CUDA's ordinals.
+
+    "process" chooses as "visible" does: the caller leaves out devices on which the job holds no memory, and
+    the ordinals of the others stay. "all" and a list number the host's devices, see `wanted`.
+
+    Args:
+        environ: environment variables of the job.
+        wanted: "visible", "process", "all" or a list, as `Settings.gpus`.
+        devices: all devices that NVML lists, in its order.
+        same_model: all of them are of one model, so that none is faster than another.
+        driver: version of the driver, "570.133.20"; None is taken for a new one.
+    """
+    if not follows_environment(wanted):
+        return select_listed(wanted, devices, "NVIDIA")
+    if hides_nvidia_gpus(environ):
+        return Selection()
+    doubt = None
+    if VARIABLE in environ:
+        listed = read_cuda_list(environ[VARIABLE])
+        asked = _named(listed.uuids, devices) if listed.uuids else _indexed(listed.indices, devices)
+        doubt = listed.doubt or _unfound(listed.uuids, devices)
+        ordered = bool(listed.uuids)
+    else:
+        asked = [_Device(device.index) for device in devices]
+        ordered = False
+    shown = _enumerated(asked, devices, driver)
+    picks_by_index = not ordered and shown and len({one.index for one in asked}) < len(devices)
+    if picks_by_index and not same_model and environ.get(_ORDER) != _NVMLS:
+        return Selection(doubt=f"{_MIXED}, so {VARIABLE} may mean others: {_REMEDY}, or name UUIDs")
+    if not ordered and shown:
+        doubt = (
+            doubt
+            or _order_doubt(environ, devices, same_model=same_model)
+            or _silent_doubt(max(one.index for one in shown), devices)
+        )
+    chosen = (Chosen(ordinal, device.index, device.slice) for ordinal, device in enumerate(shown))
+    return Selection(tuple(chosen), doubt)
+
+
+def hides_nvidia_gpus(environ: Mapping[str, str]) -> bool:
+    """Tells whether the environment alone says that the job has no NVIDIA GPU, whatever the machine has."""
+    return names_no_device(environ) or environ.get(_TOOLKIT, "").strip().lower() == "none"
+
+
+def _indexed(indices: Sequence[int], devices: Sequence[GpuId]) -> list[_Device]:
+    found = []
+    for place in indices:
+        if place >= len(devices):
+            break
+        found.append(_Device(devices[place].index))
+    return found
+
+
+def _named(entries: Sequence[str], devices: Sequence[GpuId]) -> list[_Device]:
+    found: list[_Device] = []
+    for entry in entries:
+        matching = _matching(entry, devices)
+        if len(matching) != 1:
+            break
+        if matching[0] in found:
+            return []
+        found += matching
+    return found
+
+
+def _matching(entry: str, devices: Sequence[GpuId]) -> list[_Device]:
+    gpus = [_Device(device.index) for device in devices if device.uuid.startswith(entry)]
+    slices = [
+        _Device(device.index, piece)
+        for device in devices
+        for piece in device.slices
+        if piece.uuid.startswith(entry) or _old_name(device, piece) == entry
+    ]
+    return gpus + slices
+
+
+def _old_name(device: GpuId, piece: SliceId) -> str:
+    return f"MIG-{device.uuid}/{piece.gpu_instance}/{piece.compute_instance}"
+
+
+def _enumerated(asked: Sequence[_Device], devices: Sequence[GpuId], driver: str | None) -> list[_Device]:
+    """Returns what CUDA makes of the devices that it was asked for, of which some are in MIG mode."""
+    by_index = {device.index: device for device in devices}
+    found = [one for each in asked for one in _usable(each, by_index[each.index])]
+    if _release(driver) < _MANY_SLICES_SINCE:
+        return [one for one in found if one.slice][:1] or found
+    per_instance = {_instance(one): one for one in reversed(found)}
+    return [one for one in found if per_instance[_instance(one)] is one]
+
+
+def _usable(device: _Device, gpu: GpuId) -> Iterator[_Device]:
+    if device.slice is not None or not (gpu.mig or gpu.slices):
+        yield device
+    else:
+        yield from (_Device(gpu.index, piece) for piece in gpu.slices)
+
+
+def _instance(device: _Device) -> tuple[int, int | str]:
+    """Returns what only one CUDA device is shown of: the GPU instance of a slice, or the GPU."""
+    if device.slice is None:
+        return device.index, ""
+    known = device.slice.gpu_instance >= 0
+    return device.index, device.slice.gpu_instance if known else device.slice.uuid
+
+
+def _release(driver: str | None) -> int:
+    """Returns 570 of "570.133.20"."""
+    release = (driver or "").partition(".")[0]
+    return int(release) if release.isdecimal() else _MANY_SLICES_SINCE
+
+
+def _unfound(entries: Sequence[str], devices: Sequence[GpuId]) -> str | None:
+    """Returns why the entry that ends the list might be a device's after all; None where it cannot."""
+    entry = next((entry for entry in entries if len(_matching(entry, devices)) != 1), "")
+    small = entry[:4] + entry[4:].lower()
+    if small != entry and _matching(small, devices):
+        return f"{VARIABLE} has {entry!r}, a UUID in capitals: write it as nvidia-smi -L does"
+    if entry.startswith("MIG-") and not _matching(entry, devices):
+        return f"{VARIABLE} names a MIG device that is not listed"
+    return None
+
+
+def _silent_doubt(last: int, devices: Sequence[GpuId]) -> str | None:
+    """Returns the doubt where CUDA may leave out a GPU before the last one that is shown."""
+    silent = next((device.index for device in devices if not device.uuid and device.index <= last), None)
+    if silent is None:
+        return None
+    return (
+        f"GPU {silent} does not answer, so CUDA may count without it: "
+        f"name the others by their UUIDs in {VARIABLE}"
+    )
+
+
+def _order_doubt(environ: Mapping[str, str], devices: Sequence[GpuId], *, same_model: bool) -> str | None:
+    sliced = sum(1 for device in devices if device.slices)
+    if environ.get(_ORDER) == _NVMLS or (same_model and sliced in (0, len(devices))):
+        return None
+    return f"{_MIXED}, so they are numbered in NVML's order, which may not be CUDA's: {_REMEDY}"

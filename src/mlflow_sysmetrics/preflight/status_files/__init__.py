@@ -1,0 +1,1 @@
+"""Files that tell a job's owner how its preflight check and its run ended."""

@@ -1,0 +1,146 @@
+"""The files beside a run as JSON: `mlflow_status.json` and `mlflow_info.json`, schema 1.
+
+The JSON Schema files in docs/ describe both for whoever reads them without this package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any, cast
+
+from mlflow_sysmetrics.mlflow_api.secrets import cleaned
+from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
+from mlflow_sysmetrics.preflight.attempts import Attempt
+from mlflow_sysmetrics.preflight.status_files.status import STAGES, RunInfo, Stage, Status
+
+SCHEMA = 1  #: raised by whoever adds, drops or changes a key
+
+
+def status_document(status: Status) -> dict[str, Any]:
+    """Returns a status as JSON has it, with secrets cut out once more."""
+    uri = status.tracking_uri or ""
+    return {
+        "schema": SCHEMA,
+        "stage": status.stage,
+        "tracking_uri": None if status.tracking_uri is None else redacted(uri),
+        "experiment_name": status.experiment_name,
+        "experiment_id": status.experiment_id,
+        "run_id": status.run_id,
+        "step": status.step,
+        "error": _clean(status.error, uri),
+        "error_type": status.error_type,
+        "attempts": [
+            {
+                "n": one.n,
+                "step": one.step,
+                "at": _written(one.at),
+                "seconds": round(one.seconds, 3),
+                "status_code": one.status_code,
+                "error": _clean(one.error, uri),
+            }
+            for one in status.attempts
+        ],
+        "client_version": status.client_version,
+        "server_version": status.server_version,
+        "timestamp": _written(status.timestamp),
+    }
+
+
+def run_document(run: RunInfo) -> dict[str, Any]:
+    """Returns what is to be said of a run as JSON has it."""
+    return {
+        "schema": SCHEMA,
+        "run_id": run.run_id,
+        "experiment_id": run.experiment_id,
+        "experiment_name": run.experiment_name,
+        "tracking_uri": redacted(run.tracking_uri),
+        "run_name": run.run_name,
+        "status": run.status,
+        "started_at": None if run.started_at is None else _written(run.started_at),
+        "ended_at": None if run.ended_at is None else _written(run.ended_at),
+    }
+
+
+def status_from(document: object) -> Status:
+    """Returns the status that a document describes.
+
+    A newer schema may have keys that are not known here, lack some, and know more stages: what it says in the
+    words of this one is read.
+
+    Raises:
+        ValueError: it is no status; says what is wrong with it in one clause.
+    """
+    if not isinstance(document, Mapping):
+        raise ValueError("it is no JSON object")  # noqa: TRY004 - of a file, not of an argument
+    schema = document.get("schema")
+    if not isinstance(schema, int) or isinstance(schema, bool) or schema < SCHEMA:
+        raise ValueError(f'its "schema" is {schema!r}, not {SCHEMA} or more')
+    stage = document.get("stage")
+    if not isinstance(stage, str) or (schema == SCHEMA and stage not in STAGES):
+        raise ValueError(f'its "stage" is {stage!r}, none of {", ".join(STAGES)}')
+    timestamp = _read(document.get("timestamp"))
+    if timestamp is None:
+        raise ValueError(f'its "timestamp" is {document.get("timestamp")!r}, no time with an offset from UTC')
+    listed = document.get("attempts")
+    attempts = [_attempt(one) for one in listed] if isinstance(listed, list) else []
+    words = {name: _text(document.get(name)) for name in _WORDS}
+    return Status(
+        stage=cast("Stage", stage),  # a newer schema may have one more
+        step=_whole(document.get("step")),
+        attempts=tuple(one for one in attempts if one is not None),
+        timestamp=timestamp,
+        **words,
+    )
+
+
+_WORDS = (
+    "tracking_uri",
+    "experiment_name",
+    "experiment_id",
+    "run_id",
+    "error",
+    "error_type",
+    "client_version",
+    "server_version",
+)
+
+
+def _attempt(document: object) -> Attempt | None:
+    """Returns an attempt; None where it lacks what makes one."""
+    if not isinstance(document, Mapping):
+        return None
+    n, step, at = _whole(document.get("n")), _whole(document.get("step")), _read(document.get("at"))
+    seconds = document.get("seconds")
+    if n is None or step is None or at is None or not isinstance(seconds, (int, float)):
+        return None
+    return Attempt(
+        n, step, at, float(seconds), _whole(document.get("status_code")), _text(document.get("error"))
+    )
+
+
+def _clean(text: str | None, tracking_uri: str) -> str | None:
+    return None if text is None else cleaned(text, tracking_uri)
+
+
+def _written(moment: datetime) -> str:
+    """Returns a moment in UTC with its offset; one without an offset is local time, as Python has it."""
+    return moment.astimezone(timezone.utc).isoformat(timespec="milliseconds")
+
+
+def _read(text: object) -> datetime | None:
+    if not isinstance(text, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))  # Python 3.10 does not know the Z
+    except ValueError:
+        return None
+    return None if moment.tzinfo is None else moment.astimezone(timezone.utc)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -1,0 +1,1 @@
+"""Clocks, threads, bounded calls, background readings, back-off and process identity."""

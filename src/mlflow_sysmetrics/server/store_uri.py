@@ -1,0 +1,100 @@
+"""The URI of a server's database: with a driver that is installed, and the same in every directory."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import NamedTuple
+
+from mlflow_sysmetrics.errors import ServerStartError, SettingsError
+from mlflow_sysmetrics.mlflow_api.tracking_uris import anchored, redacted
+
+_EXTRA = 'pip install "mlflow-sysmetrics[server]"'
+
+
+class _Driver(NamedTuple):
+    name: str
+    module: str
+    package: str
+
+
+_PSYCOPG2 = _Driver("psycopg2", "psycopg2", "psycopg2-binary")
+_PSYCOPG = _Driver("psycopg", "psycopg", "psycopg[binary]")
+_MYSQL = (_Driver("pymysql", "pymysql", "pymysql"), _Driver("mysqldb", "MySQLdb", "mysqlclient"))
+_MSSQL = (_Driver("pyodbc", "pyodbc", "pyodbc"), _Driver("pymssql", "pymssql", "pymssql"))
+# By what a URI begins with; the first that is installed is used. psycopg2 works with every MLflow that we
+# support, and so comes first. "postgres" is how hosting companies write it, and SQLAlchemy does not know.
+_DRIVERS = {
+    "postgresql": (_PSYCOPG2, _PSYCOPG),
+    "postgres": (_PSYCOPG2, _PSYCOPG),
+    "mysql": _MYSQL,
+    "mssql": _MSSQL,
+}
+_SQLITE = "sqlite"
+_FORMS = "sqlite:////PATH.db or postgresql://USER:PASSWORD@HOST/DATABASE"
+
+
+def server_store(uri: str) -> str:
+    """Returns the URI of a database as a server in another directory can use it.
+
+    SQLAlchemy 2.1 takes ``postgresql://`` for psycopg 3 where earlier versions took it for psycopg2; so the
+    driver is always named.
+
+    Raises:
+        SettingsError: it names no database on disk or on a server, or cannot be read.
+        ServerStartError: no driver for it is installed; says which package is missing.
+    """
+    scheme, colon, rest = uri.partition("://")
+    dialect, _, driver = scheme.lower().partition("+")
+    if colon and dialect == _SQLITE:
+        if ":memory:" in rest or not rest.strip("/"):
+            raise SettingsError(
+                f"backend_store_uri is {redacted(uri)!r}, in memory, of which each worker would have "
+                f"its own; write {_FORMS}"
+            )
+        return anchored(uri)
+    if not colon or dialect not in _DRIVERS:
+        raise SettingsError(f"backend_store_uri is {redacted(uri)!r}, which is no database; write {_FORMS}")
+    _check_form(uri)
+    chosen = _installed(uri, dialect, driver)
+    family = "postgresql" if dialect == "postgres" else dialect
+    return f"{family}+{chosen.name}://{rest}"
+
+
+def _check_form(uri: str) -> None:
+    """Checks that SQLAlchemy can take a URI apart; what it says where it cannot may quote the password."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        make_url(uri)
+    except (ArgumentError, ValueError):
+        raise SettingsError(
+            f"backend_store_uri, for {redacted(uri)}, cannot be read. In a password, @ : / ? # and % must be "
+            "written as urllib.parse.quote(password, safe='') does; or leave it out and set PGPASSWORD"
+        ) from None
+
+
+def _installed(uri: str, dialect: str, wanted: str) -> _Driver:
+    known = _DRIVERS[dialect]
+    fitting = tuple(one for one in known if wanted in {"", one.name})
+    if not fitting:
+        names = " or ".join(f"{dialect}+{one.name}" for one in known)
+        raise SettingsError(
+            f"backend_store_uri is {redacted(uri)!r}, with a driver that is not known; write {names}"
+        )
+    faults = [_fault_of(driver) for driver in fitting]
+    found = next((one for one, fault in zip(fitting, faults, strict=True) if fault is None), None)
+    if found is not None:
+        return found
+    remedy = _EXTRA if _PSYCOPG2 in fitting else f"pip install '{fitting[0].package}'"
+    why = ", ".join(filter(None, faults))
+    raise ServerStartError(f"No driver for {redacted(uri)} can be imported: {why}. Install one: {remedy}")
+
+
+def _fault_of(driver: _Driver) -> str | None:
+    """Returns why a driver cannot be imported; None if it can."""
+    try:
+        import_module(driver.module)
+    except ImportError as error:  # it is missing, or the library of the database's own that it needs
+        return f"{driver.module} ({error})"
+    return None
