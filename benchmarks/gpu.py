@@ -58,7 +58,7 @@ class _Recorder:
         for function, arguments, named in self.calls:
             try:
                 function(*arguments, **named)
-            except self._nvml.NVMLError:  # noqa: PERF203 - what a device does not support is asked for, too
+            except self._nvml.NVMLError:
                 continue
 
 

@@ -176,7 +176,7 @@ class OurNodes:
         send_interval: float,
         taken: Yield,
     ) -> None:
-        from mlflow_sysmetrics.daemon.delivery.run_queue import Outbox
+        from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
         from mlflow_sysmetrics.daemon.delivery.sender import Sender
         from mlflow_sysmetrics.runtime.clock import SystemClock
 
@@ -188,7 +188,7 @@ class OurNodes:
         for place, run in enumerate(runs):
             sink = LeanSink(port, taken)
             sender = Sender("http://simulated", lambda _, sink=sink: sink, SystemClock())
-            outbox = Outbox(run, started_at, send_interval)
+            outbox = RunQueue(run, started_at, send_interval)
             outbox.sent_at = time.monotonic() - send_interval * place / len(runs)  # as if each had begun then
             self._nodes.append((sender, outbox))
         self._feeder = threading.Thread(target=self._feed, daemon=True)

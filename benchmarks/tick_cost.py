@@ -48,19 +48,19 @@ def our_probes(collectors: Collection[type[Collector]]) -> list[Probe]:
 
 def our_tick(probes: Collection[Probe]) -> tuple[Callable[[], None], Callable[[], set[str]]]:
     """Returns our tick with one run attached, and what tells the metrics that it has read."""
-    from mlflow_sysmetrics.daemon.delivery.inbox import Lane
-    from mlflow_sysmetrics.daemon.delivery.run_queue import Outbox
+    from mlflow_sysmetrics.daemon.delivery.inbox import Channel
+    from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
     from mlflow_sysmetrics.daemon.delivery.sender import Sender
     from mlflow_sysmetrics.daemon.delivery.sink import open_sink
-    from mlflow_sysmetrics.daemon.sampling.run_series import Feed
+    from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
     from mlflow_sysmetrics.daemon.sampling.sampler import Sampler
     from mlflow_sysmetrics.settings import Settings
 
     clock = SecondHand()
     sampler = Sampler(list(probes), clock)
     settings = Settings(sampling_interval=1, samples_before_logging=TICKS_PER_WINDOW)
-    outbox = Outbox("run", 0, settings.send_interval)
-    sampler.add(Feed(("", "run"), settings, Lane(Sender("", open_sink, clock), outbox)))
+    outbox = RunQueue("run", 0, settings.send_interval)
+    sampler.add(RunSeries(("", "run"), settings, Channel(Sender("", open_sink, clock), outbox)))
 
     def tick() -> None:
         clock.seconds += 1

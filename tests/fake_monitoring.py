@@ -1,4 +1,3 @@
-
 """What the fake NVML tells over time: events and GPM samples; and how its functions are counted and fail."""
 
 from __future__ import annotations

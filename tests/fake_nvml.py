@@ -1,4 +1,3 @@
-
 """A module like nvidia-ml-py's `pynvml`, for machines that the tests describe.
 
 `test_nvidia_fake.py` checks its names and arities against the real module, `test_gpu_live.py` what it
@@ -55,7 +54,7 @@ class FakeNvml(Monitoring):
     class NVMLLibraryMismatchError(Exception):
         """The bindings are newer than the driver."""
 
-    def __new__(cls, *_: FakeGpu, missing: Collection[str] = (), **__: Any) -> FakeNvml:  # noqa: PYI034 - Self came with Python 3.11
+    def __new__(cls, *_: FakeGpu, missing: Collection[str] = (), **__: Any) -> FakeNvml:
         lacking = type(cls.__name__, (cls,), dict.fromkeys(missing, property(_absent))) if missing else cls
         return super().__new__(lacking)
 
@@ -184,7 +183,7 @@ class FakeNvml(Monitoring):
         return _answer(handle.gpu.reasons)
 
     @asked
-    def nvmlDeviceGetClockInfo(self, handle: Handle, type: int) -> Any:  # noqa: A002 - the real name
+    def nvmlDeviceGetClockInfo(self, handle: Handle, type: int) -> Any:
         return _answer({1: handle.gpu.sm_clock, 2: handle.gpu.memory_clock}[type])
 
     @asked

@@ -41,7 +41,7 @@ class Stalls:
             time.sleep(_BEAT_SECONDS)
         return self._late + _seconds_in_queue(self._task) - self._queued
 
-    def __enter__(self) -> Stalls:  # noqa: PYI034 - typing.Self is 3.11
+    def __enter__(self) -> Stalls:
         self._task = threading.get_native_id()
         self._queued = _seconds_in_queue(self._task)
         self._thread.start()

@@ -114,7 +114,7 @@ def groups(limits: Mapping[str, Mapping[str, str]]) -> Iterator[list[str]]:
                 if directory not in made:
                     directory.mkdir()
                     made.append(directory)
-                for file in files.keys() & set(os.listdir(directory)):  # noqa: PTH208 - names, not paths
+                for file in files.keys() & set(os.listdir(directory)):
                     (directory / file).write_text(files[file])
         except (Unavailable, OSError) as error:
             pytest.skip(f"this kernel does not let the test make a cgroup with limits: {error}")

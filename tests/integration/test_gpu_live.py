@@ -209,5 +209,5 @@ def test_a_collector_leaves_no_open_file_behind() -> None:
             list(one.collect(0.0))
             list(one.collect(1.0))
             del one
-        counts.append(len(os.listdir(descriptors)))  # noqa: PTH208 - a list, no open iterator
+        counts.append(len(os.listdir(descriptors)))
     assert counts[1] == counts[-1]

@@ -26,7 +26,7 @@ from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.machine.visible_gpus import GpuId, Selection, hides_every_gpu
 from mlflow_sysmetrics.machine.visible_gpus.wanted import follows_environment, select_listed
-from mlflow_sysmetrics.runtime.background_reading import Beside
+from mlflow_sysmetrics.runtime.background_reading import BackgroundReading
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 # Absolute, since a directory in PATH may hold another. -r -c: entries of the class and its subclasses; -d 1:
@@ -91,11 +91,13 @@ class AppleGpu(Collector):
         if hides_every_gpu(host.environ, host.gpus):
             raise Unavailable("no GPU that this job may see")
         self._host = host
-        self._ioreg = Beside("ioreg", lambda: parse_ioreg(host.run(_IOREG)), rest_seconds=_REST_SECONDS)
+        self._ioreg = BackgroundReading(
+            "ioreg", lambda: parse_ioreg(host.run(_IOREG)), rest_seconds=_REST_SECONDS
+        )
         self._taken_at: float | None = None
         self.gaps = ("ioreg has not answered yet",)
 
-    def collect(self, now: float) -> Iterator[Sample]:  # noqa: ARG002 - an answer has a time of its own
+    def collect(self, now: float) -> Iterator[Sample]:
         """Yields what ioreg has said since the last tick.
 
         Raises:

@@ -118,7 +118,7 @@ class _Job(Protocol):
 class _Unknown(_Job):
     """The job's share, where nothing counts its CPU time."""
 
-    def percentage(self, text: bytes, span: float) -> float | None:  # noqa: ARG002 - none is of use
+    def percentage(self, text: bytes, span: float) -> float | None:
         return None
 
 
@@ -131,7 +131,7 @@ class _Group(_Job):
         self._time = GroupCpuTime(host, "cpuset" if share.quota is None else "cpu")
         self._used = self._time.seconds()
 
-    def percentage(self, text: bytes, span: float) -> float | None:  # noqa: ARG002 - the host's times are no help
+    def percentage(self, text: bytes, span: float) -> float | None:
         before, self._used = self._used, self._time.seconds()
         # Over 100 only by the difference between the group's clock and ours, or by a burst saved up before;
         # a group that used more than the host has was not read right.
@@ -148,7 +148,7 @@ class _Lines(_Job):
         self._names = [b"cpu%d" % cpu for cpu in sorted(cpus)]
         self._times = self._sum(text)
 
-    def percentage(self, text: bytes, span: float) -> float | None:  # noqa: ARG002 - the lines have their own time
+    def percentage(self, text: bytes, span: float) -> float | None:
         try:
             before, self._times = self._times, self._sum(text)
         except ValueError as error:

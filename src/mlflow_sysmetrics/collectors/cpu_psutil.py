@@ -29,7 +29,7 @@ class CpuPsutil(Collector):
     family: ClassVar[Family] = Family.CPU
     metrics: ClassVar[tuple[Metric, ...]] = (catalogue.CPU_UTILIZATION,)
 
-    def __init__(self, host: Host) -> None:  # noqa: ARG002 - psutil knows one host, the real one
+    def __init__(self, host: Host) -> None:
         self._lap = Lap()
         self._times = self._read()
 

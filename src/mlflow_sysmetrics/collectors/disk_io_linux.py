@@ -89,7 +89,7 @@ class DiskIoLinux(Collector):
         for name, stat in tuple(self._stats.items()):
             try:
                 found[name] = parse_stat(read_short(stat))
-            except (OSError, ValueError) as error:  # noqa: PERF203 - one that is gone costs no other
+            except (OSError, ValueError) as error:
                 del self._stats[name]
                 reason = getattr(error, "strerror", None) or error
                 self.gaps = (*self.gaps, f"/sys/class/block/{name}/stat: {reason}")

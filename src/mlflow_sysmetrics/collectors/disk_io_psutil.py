@@ -28,7 +28,7 @@ class DiskIoPsutil(Collector):
     family: ClassVar[Family] = Family.DISK
     metrics: ClassVar[tuple[Metric, ...]] = (catalogue.DISK_READ, catalogue.DISK_WRITE)
 
-    def __init__(self, host: Host) -> None:  # noqa: ARG002 - psutil knows one host, the real one
+    def __init__(self, host: Host) -> None:
         self._lap = Lap()
         self._last = _read()
 

@@ -114,7 +114,7 @@ def _clocked_gpus(host: Host) -> Mapping[int, ClockedGpu]:
     for find in (_amd, _intel):
         try:
             found |= dict(find(host))
-        except Unavailable as reason:  # noqa: PERF203 - one vendor's absence says nothing of the other
+        except Unavailable as reason:
             reasons.append(str(reason))
     found = {ordinal: gpu for ordinal, gpu in found.items() if any(clock.path for clock in gpu.clocks)}
     if not found:

@@ -33,7 +33,7 @@ class MemoryPsutil(Collector):
         catalogue.SWAP_USAGE,
     )
 
-    def __init__(self, host: Host) -> None:  # noqa: ARG002 - psutil knows one host, the real one
+    def __init__(self, host: Host) -> None:
         try:
             psutil.virtual_memory()
         except (psutil.Error, OSError) as error:
@@ -44,7 +44,7 @@ class MemoryPsutil(Collector):
             self._has_swap = False
             self.gaps = (f"no swap usage: {error}",)
 
-    def collect(self, now: float) -> Iterator[Sample]:  # noqa: ARG002 - a level needs no clock
+    def collect(self, now: float) -> Iterator[Sample]:
         """Yields used memory from `used`, as MLflow's monitor does; what is available; swap in use."""
         memory = psutil.virtual_memory()
         yield catalogue.MEMORY_USAGE.sample(memory.used / MEGABYTE)

@@ -31,7 +31,7 @@ class NetworkPsutil(Collector):
     family: ClassVar[Family] = Family.NETWORK
     metrics: ClassVar[tuple[Metric, ...]] = TrafficSeries.metrics
 
-    def __init__(self, host: Host) -> None:  # noqa: ARG002 - psutil knows one host, the real one
+    def __init__(self, host: Host) -> None:
         try:
             self._series = TrafficSeries(_read())
         except (psutil.Error, OSError) as error:

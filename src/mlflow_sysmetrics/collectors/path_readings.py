@@ -9,7 +9,7 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.runtime.background_reading import Beside
+from mlflow_sysmetrics.runtime.background_reading import BackgroundReading
 
 Value = TypeVar("Value")
 
@@ -47,7 +47,8 @@ class PathReadings(Generic[Value]):
 
     def __init__(self, purpose: str, paths: Iterable[str], read: Callable[[str], Value]) -> None:
         self._besides = {
-            path: Beside(f"{purpose} {path}", partial(read, path), rest_seconds=0) for path in paths
+            path: BackgroundReading(f"{purpose} {path}", partial(read, path), rest_seconds=0)
+            for path in paths
         }
 
     def first(self) -> Answers[Value]:
@@ -66,7 +67,7 @@ class PathReadings(Generic[Value]):
         for path, beside in self._besides.items():
             try:
                 reading = beside.answer(within=max(until - time.monotonic(), 0.0))
-            except (OSError, Unavailable) as error:  # noqa: PERF203 - one that fails costs no other
+            except (OSError, Unavailable) as error:
                 answers.silent[path] = f"{path}: {getattr(error, 'strerror', None) or error}"
             else:
                 if reading is None or beside.waiting_seconds > _PATIENCE_SECONDS:

@@ -59,7 +59,7 @@ class PressureLinux(Collector):
             try:
                 path, waited = _find(host, own, resource)
                 self._waited[metric, path] = waited
-            except Unavailable as reason:  # noqa: PERF203 - thrice in the life of a collector
+            except Unavailable as reason:
                 missing[resource] = reason
         if not self._waited:
             raise Unavailable(str(missing["cpu"]))

@@ -38,7 +38,7 @@ class ProcessPsutil(Collector):
     family: ClassVar[Family] = Family.PROCESS
     metrics: ClassVar[tuple[Metric, ...]] = METRICS
 
-    def __init__(self, host: Host) -> None:  # noqa: ARG002 - psutil knows one host, the real one
+    def __init__(self, host: Host) -> None:
         self._samples = ProcessSamples(_read_uss)
         try:
             self._tree = PsutilTree()

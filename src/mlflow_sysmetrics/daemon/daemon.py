@@ -13,20 +13,20 @@ from types import MappingProxyType
 from mlflow_sysmetrics.collectors import COLLECTORS, Collector
 from mlflow_sysmetrics.daemon.delivery import sink
 from mlflow_sysmetrics.daemon.delivery.credential_scope import is_trusted
-from mlflow_sysmetrics.daemon.delivery.inbox import Lane, OpenLanes
-from mlflow_sysmetrics.daemon.delivery.limits import Allowance
-from mlflow_sysmetrics.daemon.delivery.run_queue import Outbox
+from mlflow_sysmetrics.daemon.delivery.inbox import Channel, OpenChannels
+from mlflow_sysmetrics.daemon.delivery.limits import MemoryBudget
+from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.sender import Sender
 from mlflow_sysmetrics.daemon.delivery.sink import Sink, current_tracking_uri
-from mlflow_sysmetrics.daemon.delivery.waits import Patience
+from mlflow_sysmetrics.daemon.delivery.waits import OutageBudget
 from mlflow_sysmetrics.daemon.journal.journal import Journal
-from mlflow_sysmetrics.daemon.journal.process_journal import OwnJournal, footprint
+from mlflow_sysmetrics.daemon.journal.process_journal import ProcessJournal, footprint
 from mlflow_sysmetrics.daemon.journal.recovery import Recovery
 from mlflow_sysmetrics.daemon.journal.run_backing import OwnRun
 from mlflow_sysmetrics.daemon.journal.spool import spool_directory
 from mlflow_sysmetrics.daemon.journal.thread import JournalThread
 from mlflow_sysmetrics.daemon.sampling.probe import Probe
-from mlflow_sysmetrics.daemon.sampling.run_series import Feed
+from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
 from mlflow_sysmetrics.daemon.sampling.sampler import Sampler
 from mlflow_sysmetrics.daemon.sampling.watch import Watch
 from mlflow_sysmetrics.daemon.state import Status, tell_the_end
@@ -73,15 +73,15 @@ class Daemon:
         ]
         self.sampler = Sampler(self._probes, self._clock)
         self._lock = threading.RLock()  # a signal handler may come back in
-        self._feeds: dict[tuple[str, str], Feed] = {}
-        self._lanes = OpenLanes()  # of what programs write of their own
+        self._feeds: dict[tuple[str, str], RunSeries] = {}
+        self._lanes = OpenChannels()  # of what programs write of their own
         self._senders: dict[str, Sender] = {}
         self._attached_to: dict[str, None] = {}  # tracking URIs that this program has chosen, in their order
         self._running = self._ended = False
         self._flush_timeout = settings.flush_timeout
-        self._sampler_patience = Patience()
-        self._allowance = Allowance()
-        self._journal = OwnJournal(
+        self._sampler_patience = OutageBudget()
+        self._allowance = MemoryBudget()
+        self._journal = ProcessJournal(
             (lambda: _create_journal(settings)) if settings.journalled else None,
             self._clock,
             lambda: footprint(host),
@@ -94,7 +94,7 @@ class Daemon:
 
     def attach(
         self, run_id: str, tracking_uri: str, settings: Settings, *, started_at: int | None = None
-    ) -> Feed:
+    ) -> RunSeries:
         """Begins to feed a run, or holds it once more.
 
         Args:
@@ -113,7 +113,7 @@ class Daemon:
             feed = self._feeds.get(key)
             started = feed is None and self._start()
             if feed is None:
-                feed = self._feeds[key] = Feed(key, settings, self._lane(key, settings, started_at))
+                feed = self._feeds[key] = RunSeries(key, settings, self._lane(key, settings, started_at))
                 self.sampler.add(feed)
             feed.holders += 1
         if started:  # told without the lock: a log handler may block
@@ -125,7 +125,7 @@ class Daemon:
             )
         return feed
 
-    def detach(self, feed: Feed, timeout: float | None) -> bool:
+    def detach(self, feed: RunSeries, timeout: float | None) -> bool:
         """Lets go of a run; the last holder ends its feed and waits for delivery.
 
         Args:
@@ -144,7 +144,7 @@ class Daemon:
             self.sampler.remove(feed)
         return self.deliver(feed, timeout)
 
-    def deliver(self, feed: Feed, timeout: float | None) -> bool:
+    def deliver(self, feed: RunSeries, timeout: float | None) -> bool:
         """Waits for the last points of a feed that was ended, then for the delivery of what it is owed.
 
         Args:
@@ -176,7 +176,7 @@ class Daemon:
         *,
         gather: Callable[[], None] | None = None,
         started_at: int | None = None,
-    ) -> Lane:
+    ) -> Channel:
         """Returns a way for points of the program's own into a run; what is put into it is not sampled.
 
         Args:
@@ -197,7 +197,7 @@ class Daemon:
             self._lanes.add(key, lane, gather)
         return lane
 
-    def close_lane(self, lane: Lane, timeout: float | None, settings: Settings) -> bool:
+    def close_lane(self, lane: Channel, timeout: float | None, settings: Settings) -> bool:
         """Says that a lane gets no more points, and waits for the delivery of what it has.
 
         Args:
@@ -314,7 +314,7 @@ class Daemon:
             self._sampler_patience.waited_in_vain(began, self._clock.monotonic())
         return happened
 
-    def _settle(self, ends: float, lanes: Sequence[Lane] = (), *, patient: bool) -> bool:
+    def _settle(self, ends: float, lanes: Sequence[Channel] = (), *, patient: bool) -> bool:
         """Has what one run is owed delivered at once, or what all runs are, and waits for it."""
         if lanes:  # of one run, hence of one server
             sender = lanes[0].sender
@@ -339,14 +339,14 @@ class Daemon:
                 self._recovery.start()
         return True
 
-    def _lane(self, key: tuple[str, str], settings: Settings, started_at: int | None) -> Lane:
+    def _lane(self, key: tuple[str, str], settings: Settings, started_at: int | None) -> Channel:
         tracking_uri, run_id = key
         self._attached_to[tracking_uri] = None
         backing = OwnRun(self._journal, run_id, lasting(tracking_uri), started_at)
-        outbox = Outbox(run_id, started_at, settings.send_interval, backing)
-        return Lane(self._sender(tracking_uri), outbox)
+        outbox = RunQueue(run_id, started_at, settings.send_interval, backing)
+        return Channel(self._sender(tracking_uri), outbox)
 
-    def _adopt(self, tracking_uri: str, outbox: Outbox) -> None:
+    def _adopt(self, tracking_uri: str, outbox: RunQueue) -> None:
         """Gives what a process that died had owed to the sender of its server."""
         uri = with_secrets(tracking_uri, self._tracking_uris())
         with self._lock:

@@ -12,10 +12,10 @@ from dataclasses import replace
 from types import TracebackType
 
 from mlflow_sysmetrics.daemon.daemon import Daemon
-from mlflow_sysmetrics.daemon.delivery.inbox import Lane
+from mlflow_sysmetrics.daemon.delivery.inbox import Channel
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.delivery.sink import current_tracking_uri, import_mlflow
-from mlflow_sysmetrics.daemon.sampling.run_series import Feed
+from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
 from mlflow_sysmetrics.daemon.sampling.watch import Watch
 from mlflow_sysmetrics.daemon.state import Status
 from mlflow_sysmetrics.settings import Settings
@@ -34,7 +34,7 @@ class Attachment:
         tracking_uri: its tracking server.
     """
 
-    def __init__(self, daemon: Daemon, feed: Feed) -> None:
+    def __init__(self, daemon: Daemon, feed: RunSeries) -> None:
         self.tracking_uri, self.run_id = feed.key
         self._daemon = daemon
         self._feed = feed
@@ -63,7 +63,7 @@ class Attachment:
         if os.getpid() == self._pid:
             self._feed.lane.sender.append(self._feed.lane.outbox, tags=tags)
 
-    def __enter__(self) -> Attachment:  # noqa: PYI034 - typing.Self is 3.11
+    def __enter__(self) -> Attachment:
         return self
 
     def __exit__(
@@ -89,7 +89,7 @@ class PointWriter:
         self._settings = settings
         self._pid = os.getpid()
         self._lock = threading.RLock()  # a signal handler may come back in
-        self._lane: Lane | None = self._open_lane()
+        self._lane: Channel | None = self._open_lane()
 
     def write(self, points: Sequence[Point]) -> None:
         """Takes points. It takes microseconds and waits for nothing; a forked child's are its parent's.
@@ -118,7 +118,7 @@ class PointWriter:
             lane, self._lane = self._lane, None
         return lane is None or self._daemon.close_lane(lane, timeout, self._settings)
 
-    def _open_lane(self) -> Lane:
+    def _open_lane(self) -> Channel:
         return self._daemon.open_lane(self.run_id, self.tracking_uri, self._settings, gather=self._gather)
 
     def _gather(self) -> None:

@@ -38,11 +38,11 @@ def _platform(sources: Sources) -> Tags:
     yield "sys.platform", sources.system.platform_name()
 
 
-def _python(sources: Sources) -> Tags:  # noqa: ARG001 - the signature of a fact
+def _python(sources: Sources) -> Tags:
     yield "sys.python", f"{platform.python_implementation()} {platform.python_version()}"
 
 
-def _hostname(sources: Sources) -> Tags:  # noqa: ARG001 - the signature of a fact
+def _hostname(sources: Sources) -> Tags:
     yield "sys.hostname", platform.node()
 
 

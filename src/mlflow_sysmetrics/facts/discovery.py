@@ -134,7 +134,7 @@ class HostFacts:
         for callback in callbacks:
             try:
                 callback(self.tags())
-            except Exception:  # noqa: PERF203 - one listener's fault must not keep the tags from the next
+            except Exception:
                 _logger.exception("A listener for the facts about this host failed")
 
     def _find_quick(self) -> None:
@@ -173,5 +173,5 @@ def _without_path(error: OSError) -> str:
     return error.strerror or type(error).__name__
 
 
-def _no_command(command: Sequence[str]) -> str:  # noqa: ARG001 - the signature of a runner
+def _no_command(command: Sequence[str]) -> str:
     raise Unavailable("no thread could be started to run a command")

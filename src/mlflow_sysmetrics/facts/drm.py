@@ -40,7 +40,7 @@ class _Card:
     gpu: Gpu
 
 
-def gpus(host: Host, run: RunCommand) -> GpuReport:  # noqa: ARG001 - the contract of a GPU source
+def gpus(host: Host, run: RunCommand) -> GpuReport:
     """Returns the AMD and Intel GPUs that are watched, of those that the kernel drives."""
     paths = (host.root / "sys/class/drm").glob("card*")
     # card0-HDMI-A-1 is a connector

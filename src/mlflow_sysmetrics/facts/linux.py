@@ -35,7 +35,7 @@ GPU_SOURCES = (nvidia_smi.gpus, drm.gpus)
 _CPU_DIRECTORY = "sys/devices/system/cpu"
 
 
-def cpu_model(host: Host, run: RunCommand) -> str:  # noqa: ARG001 - the contract's; no command is needed here
+def cpu_model(host: Host, run: RunCommand) -> str:
     """Returns the model that /proc/cpuinfo names."""
     return cpuinfo.parse_cpu_model(host.read_text("proc/cpuinfo"))
 

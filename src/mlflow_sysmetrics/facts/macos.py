@@ -25,7 +25,7 @@ _SYSTEM_PROFILER = ("/usr/sbin/system_profiler", "SPDisplaysDataType", "-json")
 _UNIT_BYTES = {"MB": 2**20, "GB": 2**30}
 
 
-def cpu_model(host: Host, run: RunCommand) -> str:  # noqa: ARG001 - the contract's; sysctl knows no root
+def cpu_model(host: Host, run: RunCommand) -> str:
     """Returns the processor's brand: "Apple M2 Max"."""
     brand = run(_SYSCTL).strip()
     if not brand:
@@ -33,7 +33,7 @@ def cpu_model(host: Host, run: RunCommand) -> str:  # noqa: ARG001 - the contrac
     return brand
 
 
-def cores(host: Host) -> Cores:  # noqa: ARG001 - the contract's; psutil knows no root
+def cores(host: Host) -> Cores:
     """Returns the cores; macOS has neither quotas nor affinity masks."""
     logical = psutil.cpu_count()
     if logical is None:
@@ -41,12 +41,12 @@ def cores(host: Host) -> Cores:  # noqa: ARG001 - the contract's; psutil knows n
     return Cores(logical=logical, physical=psutil.cpu_count(logical=False), effective=logical)
 
 
-def memory(host: Host) -> Memory:  # noqa: ARG001 - the contract's; psutil knows no root
+def memory(host: Host) -> Memory:
     """Returns the host's memory."""
     return Memory(total_bytes=psutil.virtual_memory().total)
 
 
-def os_name(host: Host) -> str:  # noqa: ARG001 - the contract's; `platform` knows no root
+def os_name(host: Host) -> str:
     """Returns the product's name and version: "macOS 14.5"."""
     version = platform.mac_ver()[0]
     if not version:
@@ -61,17 +61,17 @@ def platform_name() -> str:
     return f"macOS-{platform.mac_ver()[0]}-{machine}-{processor}-64bit"
 
 
-def container(host: Host) -> str | None:  # noqa: ARG001 - the contract's
+def container(host: Host) -> str | None:
     """Returns None: containers on a Mac run in a Linux machine."""
     return None
 
 
-def cloud(host: Host) -> str | None:  # noqa: ARG001 - the contract's
+def cloud(host: Host) -> str | None:
     """Returns None: a Mac has no DMI files."""
     return None
 
 
-def displays(host: Host, run: RunCommand) -> GpuReport:  # noqa: ARG001 - the contract of a GPU source
+def displays(host: Host, run: RunCommand) -> GpuReport:
     """Returns the GPUs that system_profiler lists, with or without a display."""
     return GpuReport(gpus=parse_displays(run(_SYSTEM_PROFILER)))
 

@@ -42,7 +42,7 @@ class _Device:
     problem: str = ""
 
 
-def gpus(host: Host, run: RunCommand) -> GpuReport:  # noqa: ARG001 - the contract of a GPU source
+def gpus(host: Host, run: RunCommand) -> GpuReport:
     """Returns the GPUs that are watched, of those that NVML lists.
 
     Raises:

@@ -40,7 +40,7 @@ _NOT_A_GPU = re.compile(
 _SATURATED_BYTES = 4_000_000_000
 
 
-def cpu_model(host: Host, run: RunCommand) -> str:  # noqa: ARG001 - the contract's; the registry is enough
+def cpu_model(host: Host, run: RunCommand) -> str:
     """Returns the processor's name in the registry."""
     try:
         registry = importlib.import_module("winreg")  # its types exist on Windows only
@@ -63,7 +63,7 @@ def read_processor_name(registry: Any) -> str:
     return str(name).strip()
 
 
-def cores(host: Host) -> Cores:  # noqa: ARG001 - the contract's; psutil knows no root
+def cores(host: Host) -> Cores:
     """Returns the cores, and those in this process's affinity mask."""
     logical = psutil.cpu_count()
     if logical is None:
@@ -73,12 +73,12 @@ def cores(host: Host) -> Cores:  # noqa: ARG001 - the contract's; psutil knows n
     return Cores(logical=logical, physical=psutil.cpu_count(logical=False), effective=min(allowed, logical))
 
 
-def memory(host: Host) -> Memory:  # noqa: ARG001 - the contract's; psutil knows no root
+def memory(host: Host) -> Memory:
     """Returns the host's memory."""
     return Memory(total_bytes=psutil.virtual_memory().total)
 
 
-def os_name(host: Host) -> str:  # noqa: ARG001 - the contract's; `platform` knows no root
+def os_name(host: Host) -> str:
     """Returns the product, edition and build: "Windows 11 Professional 10.0.22631"."""
     release, version, _, _ = platform.win32_ver()
     if not version:
@@ -92,12 +92,12 @@ def platform_name() -> str:
     return platform.platform()
 
 
-def container(host: Host) -> str | None:  # noqa: ARG001 - the contract's
+def container(host: Host) -> str | None:
     """Returns None: Windows containers are not told apart."""
     return None
 
 
-def cloud(host: Host) -> str | None:  # noqa: ARG001 - the contract's
+def cloud(host: Host) -> str | None:
     """Returns None: Windows has no DMI files."""
     return None
 

@@ -19,11 +19,10 @@ from mlflow_sysmetrics.errors import (
     ServerUnreachable,
     SysMetricsError,
 )
-from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
-from mlflow_sysmetrics.mlflow_api.google_id_token import NoIdToken
+from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault, NoIdToken
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.mlflow_api.tracking_uris import origin, redacted
-from mlflow_sysmetrics.runtime.bounded_calls import TookTooLong
+from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout
 
 # FOLDED retry_after: When a server that is busy asks to be asked again.
 
@@ -206,7 +205,7 @@ def fault_of_error(error: BaseException, tracking_uri: str = "", *, seconds: flo
     """
     if isinstance(error, Fault):
         return error
-    if isinstance(error, TookTooLong):
+    if isinstance(error, CallTimeout):
         return Fault(f"no answer within {seconds:g} s", Cause.DOWN)
     chain = list(_chain(error))
     code = next((found for one in chain if isinstance(found := getattr(one, "error_code", None), str)), None)

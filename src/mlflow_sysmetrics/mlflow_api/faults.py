@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from mlflow_sysmetrics.errors import SysMetricsError
+from mlflow_sysmetrics.errors import SysMetricsError, Unavailable
 
 
 class Cause(Enum):
@@ -56,3 +56,17 @@ class Fault(SysMetricsError):
     def may_pass(self) -> bool:
         """Whether the same request may succeed later, with nothing changed here."""
         return self.cause in {Cause.DOWN, Cause.NOT_READ_BACK}
+
+
+class NoIdToken(Unavailable):
+    """There is no ID token: says where it was looked for, and what to do. Has no token in it.
+
+    Attributes:
+        reason: where it was looked for, and what came back.
+        remedy: what to do, as a sentence; None where that is not known.
+    """
+
+    def __init__(self, reason: str, remedy: str | None = None) -> None:
+        super().__init__(reason if remedy is None else f"{reason}. {remedy}")
+        self.reason = reason
+        self.remedy = remedy

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
-from mlflow_sysmetrics.runtime.bounded_calls import TookTooLong, bounded
+from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, bounded
 
 # FOLDED active_runs: The runs that are active in a thread: MLflow logs to the last of them.
 
@@ -247,7 +247,7 @@ def start_run(run_id: str, seconds: float) -> Any:
     waited for only so long. What comes later is ended there.
 
     Raises:
-        TookTooLong: it has not returned in time.
+        CallTimeout: it has not returned in time.
         Exception: what MLflow raises.
     """
     import mlflow
@@ -275,7 +275,7 @@ def start_run(run_id: str, seconds: float) -> Any:
     except BaseException as error:  # also Ctrl-C: nobody takes the run that may still come
         with lock:
             gone = True
-        if not (started and isinstance(error, TookTooLong)):  # it came at the last moment
+        if not (started and isinstance(error, CallTimeout)):  # it came at the last moment
             raise
     return started[0]
 

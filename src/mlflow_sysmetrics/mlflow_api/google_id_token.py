@@ -24,6 +24,7 @@ from requests.auth import AuthBase
 
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.command import CommandFailed, Commands
+from mlflow_sysmetrics.mlflow_api.faults import NoIdToken
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 
 # FOLDED google_id_token_cache: ID tokens, kept for as long as they are good.
@@ -35,20 +36,6 @@ REFRESH_SECONDS = 225.0
 _SHORTEST_USE_SECONDS = 30.0
 # A failure is told again for so long without another try, which takes seconds: many threads may ask.
 _FAILURE_SECONDS = 5.0
-
-
-class NoIdToken(Unavailable):
-    """There is no ID token: says where it was looked for, and what to do. Has no token in it.
-
-    Attributes:
-        reason: where it was looked for, and what came back.
-        remedy: what to do, as a sentence; None where that is not known.
-    """
-
-    def __init__(self, reason: str, remedy: str | None = None) -> None:
-        super().__init__(reason if remedy is None else f"{reason}. {remedy}")
-        self.reason = reason
-        self.remedy = remedy
 
 
 @dataclass(frozen=True, slots=True)

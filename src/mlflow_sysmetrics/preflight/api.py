@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from mlflow_sysmetrics.errors import SettingsError
 from mlflow_sysmetrics.preflight.attempts import Asked, PreflightResult
-from mlflow_sysmetrics.preflight.preflight_run import Flight
+from mlflow_sysmetrics.preflight.preflight_run import PreflightRun
 from mlflow_sysmetrics.preflight.tries import Pace
 
 
@@ -58,7 +58,7 @@ def preflight(
     """
     pace = Pace(max_retries=max_retries, timeout=timeout, backoff=backoff, deadline=deadline)
     asked = asked_for(experiment_name, run_name, tracking_uri, tags, params, run_id, check_artifacts)
-    return Flight(asked, pace, status_path).fly()
+    return PreflightRun(asked, pace, status_path).fly()
 
 
 def asked_for(  # noqa: PLR0917 - as above

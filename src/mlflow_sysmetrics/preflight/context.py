@@ -14,7 +14,7 @@ from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.mlflow_api.stores import FAILED, FINISHED, KILLED, RUNNING
 from mlflow_sysmetrics.preflight.api import asked_for
 from mlflow_sysmetrics.preflight.failures import LAST_WORDS
-from mlflow_sysmetrics.preflight.preflight_run import Flight
+from mlflow_sysmetrics.preflight.preflight_run import PreflightRun
 from mlflow_sysmetrics.preflight.tries import Pace
 
 _log = logging.getLogger("mlflow_sysmetrics")
@@ -73,7 +73,7 @@ def tracked_run(
         )
     asked = asked_for(experiment_name, run_name, tracking_uri, tags, params, run_id, check_artifacts)
     pace = Pace(max_retries=max_retries, timeout=timeout, backoff=backoff, deadline=deadline)
-    flight = Flight(asked, pace, status_path)
+    flight = PreflightRun(asked, pace, status_path)
     started: list[Any] = []
     try:
         flight.fly(lambda run_id, seconds: started.append(fluent_state.start_run(run_id, seconds)))
@@ -101,7 +101,7 @@ def status_of(error: BaseException) -> str:
     return FAILED
 
 
-def _end(flight: Flight, run_id: str, status: str, error: BaseException | None) -> None:
+def _end(flight: PreflightRun, run_id: str, status: str, error: BaseException | None) -> None:
     """Ends the run, and says in the files how; what the body raised comes before what goes wrong here."""
     ended: str | None = status
     try:
@@ -122,7 +122,7 @@ def _end(flight: Flight, run_id: str, status: str, error: BaseException | None) 
         flight.say_end(ended, error if status != FINISHED else by_itself)
 
 
-def _ended_by_the_body(flight: Flight, status: str) -> str | None:
+def _ended_by_the_body(flight: PreflightRun, status: str) -> str | None:
     """Returns how a run has ended that is not active any more; None where that cannot be told."""
     found = flight.status_of_run()
     # A body that raises after it has ended its run has failed all the same.

@@ -28,7 +28,7 @@ _CLEAN_UP_SECONDS = 5.0  # for ending a run that must not go on, also where the 
 _log = logging.getLogger("mlflow_sysmetrics")
 
 
-class Flight:
+class PreflightRun:
     """Takes one preflight; `fly` is called once.
 
     Args:

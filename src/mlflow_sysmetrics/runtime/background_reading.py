@@ -33,7 +33,7 @@ class Reading(Generic[Value]):
 
     Attributes:
         value: what was read.
-        ended_at: seconds on the clock of `Beside` when the reading had ended; tells two readings apart.
+        ended_at: seconds on the clock of `BackgroundReading` when the reading had ended; tells two readings apart.
         age: seconds since then.
     """
 
@@ -42,7 +42,7 @@ class Reading(Generic[Value]):
     age: float
 
 
-class Beside(Generic[Value]):
+class BackgroundReading(Generic[Value]):
     """Makes a reading in a thread of its own when somebody asks for it and the last one is old enough.
 
     A thread lives as long as its reading. In a forked child, where the thread of its parent's is gone, the

@@ -94,7 +94,7 @@ class BoundedWrites:
 T = TypeVar("T")
 
 
-class TookTooLong(Exception):
+class CallTimeout(Exception):
     """The call has not returned in time; its thread goes on until it does."""
 
 
@@ -110,7 +110,7 @@ def bounded(call: Callable[[], T], seconds: float, *, name: str = "sysmetrics-pr
         name: of the thread.
 
     Raises:
-        TookTooLong: it did not.
+        CallTimeout: it did not.
     """
     returned: list[T] = []
     raised: list[BaseException] = []
@@ -127,7 +127,7 @@ def bounded(call: Callable[[], T], seconds: float, *, name: str = "sysmetrics-pr
 
     start_thread(run, name)
     if not done.wait(max(seconds, 0.0)):
-        raise TookTooLong
+        raise CallTimeout
     if raised:
         raise raised[0]
     return returned[0]

@@ -151,7 +151,7 @@ class LocalServer:
                 finally:  # also after a second Ctrl-C
                     self._remove_files()
 
-    def __enter__(self) -> LocalServer:  # noqa: PYI034 - typing.Self is 3.11
+    def __enter__(self) -> LocalServer:
         return self.start()
 
     def __exit__(

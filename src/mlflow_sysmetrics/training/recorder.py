@@ -150,7 +150,7 @@ class MetricRecorder:
         self.flush()
         return self._writer.close(timeout)
 
-    def __enter__(self) -> MetricRecorder:  # noqa: PYI034 - typing.Self is 3.11
+    def __enter__(self) -> MetricRecorder:
         return self
 
     def __exit__(

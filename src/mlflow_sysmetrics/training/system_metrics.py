@@ -133,7 +133,7 @@ class SystemMetricsLogger:
         self._watch.close()
         return self._writers.close(timeout)
 
-    def __enter__(self) -> SystemMetricsLogger:  # noqa: PYI034 - typing.Self is 3.11
+    def __enter__(self) -> SystemMetricsLogger:
         return self
 
     def __exit__(

@@ -1,6 +1,6 @@
 """What a program sampled, by its own testimony: a file that says more than the journal under test.
 
-`record` is called by the program. Around every `Feed.emit` it writes two lines into a side file: before, which
+`record` is called by the program. Around every `RunSeries.emit` it writes two lines into a side file: before, which
 points are about to be taken; after, that they have been. So whatever moment a program is killed at, what it
 owes lies between the two: all that was taken, and at most the one tick that was under way. A forked child
 that samples writes into the same file, under its own process number.
@@ -32,14 +32,14 @@ class Sampled(NamedTuple):
 
 def record(path: str) -> None:
     """Has this program write down what it samples from now on."""
-    from mlflow_sysmetrics.daemon.sampling.run_series import Feed
+    from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
     from mlflow_sysmetrics.daemon.sampling.window import DECIMALS, Value
     from mlflow_sysmetrics.samples import TOTALS
 
     side = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    emit, write = Feed.emit, os.write  # a program may spoil what we do not want spoiled here
+    emit, write = RunSeries.emit, os.write  # a program may spoil what we do not want spoiled here
 
-    def recorded(self: Feed, values: Iterable[Value], timestamp: int) -> None:
+    def recorded(self: RunSeries, values: Iterable[Value], timestamp: int) -> None:
         taken = list(values)
         run_id = self.key[1]
         for value in taken:
@@ -51,7 +51,7 @@ def record(path: str) -> None:
         emit(self, taken, timestamp)
         write(side, b'{"taken": %d}\n' % pid)
 
-    Feed.emit = recorded  # type: ignore[method-assign]
+    RunSeries.emit = recorded  # type: ignore[method-assign]
 
 
 @dataclass

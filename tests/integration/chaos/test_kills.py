@@ -37,7 +37,7 @@ def test_trainers_killed_at_random_moments_owe_nothing_after_one_sync(
     start: Starter, tracking: TrackingServer, proxy: Proxy
 ) -> None:
     """Those that start later send what earlier ones left, and are killed while they do."""
-    chosen = random.Random(SEED)  # noqa: S311 - no secret hangs on it
+    chosen = random.Random(SEED)
     doomed: list[tuple[float, Program]] = []
     for _ in range(TRAINERS):
         if len(doomed) == AT_ONCE:

@@ -120,7 +120,7 @@ def test_one_trouble_after_another_loses_and_doubles_nothing(
 ) -> None:
     """Four trainings at once; each trouble lasts as long as it takes to hit somebody, or a little."""
     programs = [training(start, tracking, proxy.url) for _ in range(4)]
-    chosen = random.Random(5)  # noqa: S311 - any; the same each time
+    chosen = random.Random(5)
     for trouble in chosen.sample([*TROUBLES, *EARLY_TROUBLES], k=len(TROUBLES) + len(EARLY_TROUBLES)):
         with proxy.troubled(trouble):
             time.sleep(chosen.uniform(0.05, 0.5))

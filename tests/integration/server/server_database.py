@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from databases import started
 
-PASSWORD = "p@ss/w0rd:of?the#database"  # noqa: S105 - a test's; every character that a URI takes for its own
+PASSWORD = "p@ss/w0rd:of?the#database"
 
 
 class Database:

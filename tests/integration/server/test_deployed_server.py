@@ -226,6 +226,6 @@ def test_the_database_knows_the_settings_that_it_is_started_with(database: Datab
     words = compose(ENV_FILE)["services"]["postgres"]["command"]
     for setting in words[2::2]:
         name, _, value = setting.partition("=")
-        answer = database.ask(f"SELECT vartype FROM pg_settings WHERE name = '{name}';")  # noqa: S608 - ours
+        answer = database.ask(f"SELECT vartype FROM pg_settings WHERE name = '{name}';")
         assert answer.strip() in {"integer", "real"}
         assert float(value) >= 0

@@ -162,7 +162,7 @@ def test_a_forked_child_does_not_end_its_parents_server(server: LocalServer) -> 
 
 def test_users_are_asked_for_where_there_is_a_password() -> None:
     pytest.importorskip("flask_wtf", reason="MLflow's basic authentication needs Flask-WTF")
-    password = "50%-of-a-p4ssword"  # noqa: S105 - a test's
+    password = "50%-of-a-p4ssword"
     with LocalServer(admin_password=password) as running:
         assert call(running.url, "POST", "runs/search", {"experiment_ids": ["0"]}).status == 401
         assert running.environ["MLFLOW_TRACKING_PASSWORD"] == password

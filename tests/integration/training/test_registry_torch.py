@@ -140,14 +140,14 @@ def test_a_model_that_needs_us_to_be_served_says_so_in_its_requirements() -> Non
     ids = torch.ones(1, 5, dtype=torch.long)
     register(Tokens(), (ids, ids))
     path = mlflow.pyfunc.get_model_dependencies("models:/ships/1")
-    with open(path, encoding="utf-8") as requirements:  # noqa: PTH123 - MLflow's path
+    with open(path, encoding="utf-8") as requirements:
         assert "mlflow-sysmetrics" in requirements.read()
 
 
 def test_a_plain_model_does_not_need_us_to_be_served() -> None:
     register(net(), torch.randn(1, 4))
     path = mlflow.pyfunc.get_model_dependencies("models:/ships/1")
-    with open(path, encoding="utf-8") as requirements:  # noqa: PTH123 - as above
+    with open(path, encoding="utf-8") as requirements:
         assert "mlflow-sysmetrics" not in requirements.read()
 
 

@@ -1,7 +1,5 @@
 """A tracking server in memory, which can fail at each question, or answer none of what it has done."""
 
-
-
 from __future__ import annotations
 
 import sys

@@ -29,7 +29,7 @@ class World:
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     found = World(running("run-1", last_sign=now_ms() - 305_000))
     impatient = partial(Delivery, open_sink=lambda _: found.sink, patience_seconds=0.0)
-    monkeypatch.setattr("mlflow_sysmetrics.cli.reap.Delivery", impatient)
+    monkeypatch.setattr(import_module("mlflow_sysmetrics.cli.reap"), "Delivery", impatient)
     monkeypatch.setattr("mlflow_sysmetrics.cli.deaths.TrackingServer", lambda _, **__: found.server)
     return found
 

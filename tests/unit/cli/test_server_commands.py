@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,6 @@ from click.testing import CliRunner, Result
 
 from mlflow_sysmetrics.cli import main
 from mlflow_sysmetrics.cli.findings import Finding, Mark
-from mlflow_sysmetrics.cli.server import doctor
 from mlflow_sysmetrics.server.deploy_files import NAMES, deploy_file
 
 GOOD = Finding("driver", Mark.GOOD, "installed")
@@ -25,10 +25,12 @@ def server(*arguments: str) -> Result:
 def found(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
     """What is found of the database; nothing else is looked at."""
     findings = [GOOD]
-    monkeypatch.setattr(doctor, "_mlflow", lambda: [GOOD])
-    monkeypatch.setattr(doctor.server_database, "findings", lambda _asked: findings)
-    monkeypatch.setattr(doctor.server_storage, "findings", lambda _asked: [])
-    monkeypatch.setattr(doctor.server_access, "findings", lambda _asked: [])
+    monkeypatch.setattr(import_module("mlflow_sysmetrics.cli.server.doctor"), "_mlflow", lambda: [GOOD])
+    monkeypatch.setattr(
+        import_module("mlflow_sysmetrics.cli.server.database"), "findings", lambda _asked: findings
+    )
+    monkeypatch.setattr(import_module("mlflow_sysmetrics.cli.server.storage"), "findings", lambda _asked: [])
+    monkeypatch.setattr(import_module("mlflow_sysmetrics.cli.server.access"), "findings", lambda _asked: [])
     return findings
 
 

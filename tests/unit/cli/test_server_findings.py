@@ -55,7 +55,7 @@ def test_no_database_is_wrong() -> None:
 
 
 def test_a_database_that_is_as_it_should_be_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = database(monkeypatch, DatabaseState(False, CURRENT, 97), workers=2)  # noqa: FBT003 - as it stands
+    found = database(monkeypatch, DatabaseState(False, CURRENT, 97), workers=2)
     assert {one.mark for one in found.values()} == {Mark.GOOD}
     assert found["connections"].text == "up to 60 (2 workers x 2 pools x 15) of 97"
     assert "s3cr3t" not in str(found)
@@ -64,9 +64,9 @@ def test_a_database_that_is_as_it_should_be_is_good(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("state", "mark", "said"),
     [
-        (DatabaseState(True, None, 97), Mark.NOTE, "no tables yet"),  # noqa: FBT003 - as it stands
-        (DatabaseState(False, None, 97), Mark.WRONG, "another program's database"),  # noqa: FBT003 - as above
-        (DatabaseState(False, "old", 97), Mark.WRONG, "works with abc123: it would not start"),  # noqa: FBT003
+        (DatabaseState(True, None, 97), Mark.NOTE, "no tables yet"),
+        (DatabaseState(False, None, 97), Mark.WRONG, "another program's database"),
+        (DatabaseState(False, "old", 97), Mark.WRONG, "works with abc123: it would not start"),
     ],
 )
 def test_tables_that_do_not_fit_are_said(
@@ -78,7 +78,7 @@ def test_tables_that_do_not_fit_are_said(
 
 def test_more_connections_than_there_are_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     environ = {"MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "10", "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": "soon"}
-    state = DatabaseState(False, CURRENT, 97)  # noqa: FBT003 - as it stands
+    state = DatabaseState(False, CURRENT, 97)
     found = database(monkeypatch, state, workers=4, basic_auth=True, environ=environ)["connections"]
     assert found.mark is Mark.WRONG
     assert found.more == {"needed": 4 * 3 * 20, "most": 97}

@@ -1,4 +1,3 @@
-
 """A libnvidia-ml in Python: one GPU, below the real bindings. It sees what they pass in, and fills it."""
 
 from __future__ import annotations

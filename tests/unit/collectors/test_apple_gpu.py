@@ -24,7 +24,7 @@ BUSY, MEMORY = "gpu_0_utilization_percentage", "gpu_0_memory_usage_megabytes"
 
 
 class AtOnce:
-    """Stands for `Beside`: reads in the asking thread, when the test says that a reading has come."""
+    """Stands for `BackgroundReading`: reads in the asking thread, when the test says that a reading has come."""
 
     age = 0.0
     come = True
@@ -45,7 +45,7 @@ class AtOnce:
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> type[AtOnce]:
     made = type("AtOnce", (AtOnce,), {})
-    monkeypatch.setattr(apple_gpu, "Beside", made)
+    monkeypatch.setattr(apple_gpu, "BackgroundReading", made)
     return made
 
 

@@ -14,7 +14,7 @@ from mlflow_sysmetrics.collectors.disk import Disk
 from mlflow_sysmetrics.collectors.watched_paths import names, watched_paths
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import DiskUsage, Host
-from mlflow_sysmetrics.runtime.background_reading import Beside, Reading
+from mlflow_sysmetrics.runtime.background_reading import BackgroundReading, Reading
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the paths are those of Linux, with colons in names")
 
@@ -259,13 +259,13 @@ def test_a_device_is_not_taken_for_the_filesystem_on_it() -> None:
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch, disks: Disks) -> None:
     """With what hangs, and with nothing else: a busy machine takes its time for the paths that answer."""
-    answer = Beside.answer
+    answer = BackgroundReading.answer
 
-    def answer_within(self: Beside[DiskUsage], *, within: float) -> Reading[DiskUsage] | None:
+    def answer_within(self: BackgroundReading[DiskUsage], *, within: float) -> Reading[DiskUsage] | None:
         hangs = any(self._name.endswith(f" {path}") for path in disks.hangs)
         return answer(self, within=min(within, 0.1) if hangs else within)
 
-    monkeypatch.setattr(Beside, "answer", answer_within)
+    monkeypatch.setattr(BackgroundReading, "answer", answer_within)
 
 
 @pytest.mark.usefixtures("_impatient")

@@ -53,7 +53,7 @@ DAMAGES: Mapping[str, Damage] = {
     "empty": lambda _: b"",
     "cut at half": lambda content: content[: len(content) // 2],
     "cut in last number": cut_in_last_number,
-    "random bytes": lambda content: random.Random(len(content)).randbytes(200),  # noqa: S311 - not a secret
+    "random bytes": lambda content: random.Random(len(content)).randbytes(200),
     "nan": lambda _: b"nan\n",
     "minus one": lambda _: b"-1\n",
     "thirty digits": lambda _: b"9" * 30 + b"\n",

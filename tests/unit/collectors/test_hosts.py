@@ -159,11 +159,11 @@ def test_a_hundred_ticks_leave_as_many_open_files_as_before(
     one = build(collector, host)
     if isinstance(one, Unavailable):
         return
-    before = len(os.listdir(descriptors))  # noqa: PTH208 - a list, no open iterator
+    before = len(os.listdir(descriptors))
     for second in range(100):
         list(one.collect(float(second)))
     # Threads of other tests may have a file open for a moment; what leaks stays open.
-    eventually(lambda: len(os.listdir(descriptors)) <= before, 10)  # noqa: PTH208 - as above
+    eventually(lambda: len(os.listdir(descriptors)) <= before, 10)
 
 
 @every_host

@@ -129,7 +129,7 @@ class Stalling(FakeNvml):
     stall = 0.0
     clock: FakeClock
 
-    def nvmlDeviceGetClockInfo(self, handle: Handle, type: int) -> Any:  # noqa: A002 - the real names
+    def nvmlDeviceGetClockInfo(self, handle: Handle, type: int) -> Any:
         if handle.gpu is self.gpus[0]:
             self.clock.move(self.stall)
             self.stall = 0.0

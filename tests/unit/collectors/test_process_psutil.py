@@ -14,7 +14,7 @@ from mlflow_sysmetrics.collectors.process_psutil import ProcessPsutil
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
 
-Times = namedtuple("Times", ["user", "system", "children_user", "children_system"])  # noqa: PYI024 - psutil's
+Times = namedtuple("Times", ["user", "system", "children_user", "children_system"])
 
 
 class FakeProcess:

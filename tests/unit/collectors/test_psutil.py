@@ -16,8 +16,8 @@ from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Family
 
-Times = namedtuple("Times", ["user", "system", "idle"])  # noqa: PYI024 - the shape of psutil's own
-Counters = namedtuple(  # noqa: PYI024 - as above
+Times = namedtuple("Times", ["user", "system", "idle"])
+Counters = namedtuple(
     "Counters", ["bytes_sent", "bytes_recv", "errin", "errout", "dropin", "dropout"], defaults=[0] * 4
 )
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fakes import STARTED_AT, FakeClock, FakeSink
-from mlflow_sysmetrics.daemon.delivery.run_queue import Outbox
+from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.sender import Sender
 from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.daemon.journal.recovery import Recovery, Replayed, replay
@@ -62,7 +62,7 @@ class Household:
     def open(self, uri: str) -> FakeSink:
         return self.sinks.setdefault(uri, FakeSink())
 
-    def adopt(self, uri: str, outbox: Outbox) -> None:
+    def adopt(self, uri: str, outbox: RunQueue) -> None:
         if uri not in self.senders:
             self.senders[uri] = Sender(uri, self.open, self.clock, jitter=lambda: 1.0)
         self.senders[uri].adopt(outbox)

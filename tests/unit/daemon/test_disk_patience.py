@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fakes import FakeClock
-from mlflow_sysmetrics.daemon.journal.thread import DiskPatience
+from mlflow_sysmetrics.daemon.journal.thread import DiskBudget
 
 
 class Sampler:
@@ -11,7 +11,7 @@ class Sampler:
 
     def __init__(self, runs: int, disk_seconds: float) -> None:
         self.clock = FakeClock()
-        self.patience = DiskPatience(self.clock)
+        self.patience = DiskBudget(self.clock)
         self.runs, self.disk_seconds = runs, disk_seconds
 
     def tick(self, interval: float = 1.0) -> float:

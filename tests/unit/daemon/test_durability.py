@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 
 from fakes import STARTED_AT, FakeClock, FakeSink
-from mlflow_sysmetrics.daemon.delivery.inbox import Lane
-from mlflow_sysmetrics.daemon.delivery.limits import Allowance
+from mlflow_sysmetrics.daemon.delivery.inbox import Channel
+from mlflow_sysmetrics.daemon.delivery.limits import MemoryBudget
 from mlflow_sysmetrics.daemon.delivery.points import Point
-from mlflow_sysmetrics.daemon.delivery.run_queue import Outbox
+from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.sender import Sender
 from mlflow_sysmetrics.daemon.journal.journal import Journal, scan, unsettled
-from mlflow_sysmetrics.daemon.journal.process_journal import OwnJournal
+from mlflow_sysmetrics.daemon.journal.process_journal import ProcessJournal
 from mlflow_sysmetrics.daemon.journal.recovery import replay
 from mlflow_sysmetrics.daemon.journal.run_backing import OwnRun
 from mlflow_sysmetrics.daemon.journal.spool import claim
-from mlflow_sysmetrics.daemon.sampling.run_series import Feed
+from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
 from mlflow_sysmetrics.daemon.sampling.window import Value
 from mlflow_sysmetrics.errors import JournalUnavailable, RunRefused
 from mlflow_sysmetrics.samples import Kind
@@ -38,8 +38,8 @@ class Process:
         self.sink = FakeSink()
         self.directory = directory
         self.bytes = int(megabytes * 1e6)
-        self.allowance = Allowance(**bounds)
-        self.journal = OwnJournal(self.create, self.clock)
+        self.allowance = MemoryBudget(**bounds)
+        self.journal = ProcessJournal(self.create, self.clock)
         self.sender = Sender(
             URI,
             lambda _: self.sink,
@@ -53,11 +53,11 @@ class Process:
     def create(self) -> Journal:
         return Journal.create(self.directory, self.bytes, monotonic=self.clock.monotonic)
 
-    def feed(self, run_id: str = "run") -> Feed:
-        outbox = Outbox(run_id, STARTED_AT, 10, OwnRun(self.journal, run_id, URI, STARTED_AT))
-        return Feed((URI, run_id), Settings(), Lane(self.sender, outbox))
+    def feed(self, run_id: str = "run") -> RunSeries:
+        outbox = RunQueue(run_id, STARTED_AT, 10, OwnRun(self.journal, run_id, URI, STARTED_AT))
+        return RunSeries((URI, run_id), Settings(), Channel(self.sender, outbox))
 
-    def emit(self, feed: Feed, ticks: int = 1, *, seconds: float = 10) -> None:
+    def emit(self, feed: RunSeries, ticks: int = 1, *, seconds: float = 10) -> None:
         for _ in range(ticks):
             values = [Value(key, Kind.GAUGE, feed.lane.outbox.appended / 7) for key in self.series]
             feed.emit(values, self.clock.wall())

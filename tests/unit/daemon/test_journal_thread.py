@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from fakes import STARTED_AT, FakeClock, FakeSink
-from mlflow_sysmetrics.daemon.delivery.inbox import Lane
-from mlflow_sysmetrics.daemon.delivery.run_queue import Outbox
+from mlflow_sysmetrics.daemon.delivery.inbox import Channel
+from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.sender import Sender
 from mlflow_sysmetrics.daemon.journal.journal import Journal, scan, unsettled
-from mlflow_sysmetrics.daemon.journal.process_journal import OwnJournal
+from mlflow_sysmetrics.daemon.journal.process_journal import ProcessJournal
 from mlflow_sysmetrics.daemon.journal.run_backing import OwnRun
 from mlflow_sysmetrics.daemon.journal.thread import JournalThread
-from mlflow_sysmetrics.daemon.sampling.run_series import Feed
+from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
 from mlflow_sysmetrics.daemon.sampling.window import Value
 from mlflow_sysmetrics.samples import Kind
 from mlflow_sysmetrics.settings import Settings
@@ -52,7 +52,7 @@ class Process:
         self.clock = FakeClock()
         self.sink = FakeSink()
         self.thread = JournalThread(self.clock, patience_seconds=LONGEST)
-        self.journal = OwnJournal(
+        self.journal = ProcessJournal(
             lambda: Journal.create(directory, 1_000_000, monotonic=self.clock.monotonic, write=disk.write),
             self.clock,
             thread=self.thread,
@@ -60,11 +60,11 @@ class Process:
         self.sender = Sender(URI, lambda _: self.sink, self.clock, jitter=lambda: 1.0, journal=self.journal)
         self.feed = self.new_feed("run")
 
-    def new_feed(self, run_id: str) -> Feed:
-        outbox = Outbox(run_id, STARTED_AT, 10, OwnRun(self.journal, run_id, URI, STARTED_AT))
-        return Feed((URI, run_id), Settings(), Lane(self.sender, outbox))
+    def new_feed(self, run_id: str) -> RunSeries:
+        outbox = RunQueue(run_id, STARTED_AT, 10, OwnRun(self.journal, run_id, URI, STARTED_AT))
+        return RunSeries((URI, run_id), Settings(), Channel(self.sender, outbox))
 
-    def emit(self, feed: Feed | None = None) -> None:
+    def emit(self, feed: RunSeries | None = None) -> None:
         (feed or self.feed).emit([Value("level", Kind.GAUGE, 1.0)], self.clock.wall())
         self.clock.move(10)
 

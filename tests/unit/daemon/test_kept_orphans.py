@@ -11,7 +11,7 @@ from household import URI, Household, die, let_a_month_pass, replayed
 
 from fakes import STARTED_AT, FakeSink
 from mlflow_sysmetrics.daemon.delivery.points import Point
-from mlflow_sysmetrics.daemon.delivery.run_queue import Outbox
+from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.journal.journal import scan
 from mlflow_sysmetrics.daemon.journal.spool import journals
 from mlflow_sysmetrics.errors import NotAllowed, RunRefused
@@ -138,7 +138,7 @@ def test_the_trouble_of_orphans_is_no_trouble_of_the_program(
     while sender.send_next():
         pass
     sender.tell()
-    live = Outbox("live", STARTED_AT, 10)
+    live = RunQueue("live", STARTED_AT, 10)
     sender.append(live, [Point("system/x", 1.0, STARTED_AT)])
     sender.hasten()
     assert sender.send_next(), "it must not wait until the server has had its rest"

@@ -91,7 +91,7 @@ def test_a_living_process_owns_its_journal_although_its_lock_can_be_taken(tmp_pa
 def test_this_process_owns_a_journal_whose_lock_somebody_closed(journal: Journal) -> None:
     number = journal._ownership._descriptor
     assert number is not None
-    with open(os.devnull) as theirs:  # noqa: PTH123 - no path of anybody's
+    with open(os.devnull) as theirs:
         os.dup2(theirs.fileno(), number)
     assert is_owned(journal.path)
     assert not claims(journal.path)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from mlflow_sysmetrics.daemon.delivery.waits import Patience
+from mlflow_sysmetrics.daemon.delivery.waits import OutageBudget
 
 
 def test_the_first_wait_leaves_room_for_the_work_around_it() -> None:
-    assert Patience().seconds(5) == 4.5
+    assert OutageBudget().seconds(5) == 4.5
 
 
 def test_all_waits_of_one_outage_together_stay_below_the_timeout() -> None:
-    patience = Patience()
+    patience = OutageBudget()
     now = 0.0
     for _ in range(100):
         wait = patience.seconds(5)
@@ -20,14 +20,14 @@ def test_all_waits_of_one_outage_together_stay_below_the_timeout() -> None:
 
 
 def test_waits_at_the_same_time_count_once() -> None:
-    patience = Patience()
+    patience = OutageBudget()
     for _ in range(64):
         patience.waited_in_vain(10, 12)
     assert patience.seconds(5) == 1.5
 
 
 def test_a_delivery_ends_the_outage() -> None:
-    patience = Patience()
+    patience = OutageBudget()
     patience.waited_in_vain(0, 4.5)
     patience.reward()
     assert patience.seconds(5) == 4.5

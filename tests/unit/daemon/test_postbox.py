@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from fakes import STARTED_AT, FakeClock, FakeSink
-from mlflow_sysmetrics.daemon.delivery.inbox import Lane, Postbox
+from mlflow_sysmetrics.daemon.delivery.inbox import Channel, Inbox
 from mlflow_sysmetrics.daemon.delivery.points import Point
-from mlflow_sysmetrics.daemon.delivery.run_queue import POINTS_DROPPED, Outbox
+from mlflow_sysmetrics.daemon.delivery.run_queue import POINTS_DROPPED, RunQueue
 from mlflow_sysmetrics.daemon.delivery.sender import Sender
 from mlflow_sysmetrics.daemon.journal.journal import Journal
-from mlflow_sysmetrics.daemon.journal.process_journal import OwnJournal
+from mlflow_sysmetrics.daemon.journal.process_journal import ProcessJournal
 from mlflow_sysmetrics.daemon.journal.run_backing import OwnRun
 from mlflow_sysmetrics.daemon.journal.scan import unsettled
 
@@ -25,18 +25,18 @@ class Bench:
         self.clock = FakeClock()
         self.woken = 0
         self.sink = FakeSink()
-        self.journal = OwnJournal(
+        self.journal = ProcessJournal(
             lambda: Journal.create(directory, 1_000_000, monotonic=self.clock.monotonic), self.clock
         )
         self.sender = Sender("uri", lambda _: self.sink, self.clock, jitter=lambda: 1.0, journal=self.journal)
-        self.postbox = Postbox(self.clock, self.wake)
+        self.postbox = Inbox(self.clock, self.wake)
 
     def wake(self) -> None:
         self.woken += 1
 
-    def lane(self, run_id: str = "run") -> Lane:
+    def lane(self, run_id: str = "run") -> Channel:
         backing = OwnRun(self.journal, run_id, "uri", None)
-        return Lane(self.sender, Outbox(run_id, None, 10, backing))
+        return Channel(self.sender, RunQueue(run_id, None, 10, backing))
 
     def send(self) -> None:
         self.clock.move(20)

@@ -8,12 +8,12 @@ from collections import Counter
 import pytest
 
 from fakes import EVENTS, LEVEL, SHARE, STARTED_AT, TOTAL, FakeClock, FakeSink, scripted
-from mlflow_sysmetrics.daemon.delivery.inbox import Lane
+from mlflow_sysmetrics.daemon.delivery.inbox import Channel
 from mlflow_sysmetrics.daemon.delivery.points import Point
-from mlflow_sysmetrics.daemon.delivery.run_queue import Outbox
+from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.sender import Sender
 from mlflow_sysmetrics.daemon.sampling.probe import Probe
-from mlflow_sysmetrics.daemon.sampling.run_series import Feed
+from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
 from mlflow_sysmetrics.daemon.sampling.sampler import Sampler
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Sample
@@ -29,10 +29,10 @@ class Bench:
         self.sampler = Sampler([Probe(self.collector, Host(), transparent=True)], self.clock)
         self.sender = Sender("uri", lambda _: FakeSink(), self.clock)
 
-    def feed(self, run_id: str = "run", **settings: object) -> Feed:
+    def feed(self, run_id: str = "run", **settings: object) -> RunSeries:
         """Attaches a run; its points are seen in its outbox, which nobody empties."""
         chosen = Settings(**{"sampling_interval": 1, "samples_before_logging": 5, **settings})  # type: ignore[arg-type]
-        feed = Feed(("uri", run_id), chosen, Lane(self.sender, Outbox(run_id, STARTED_AT, 1e3)))
+        feed = RunSeries(("uri", run_id), chosen, Channel(self.sender, RunQueue(run_id, STARTED_AT, 1e3)))
         self.sampler.add(feed)
         return feed
 
@@ -56,7 +56,7 @@ def bench() -> Bench:
     return Bench()
 
 
-def series(feed: Feed, key: str) -> list[tuple[float, float]]:
+def series(feed: RunSeries, key: str) -> list[tuple[float, float]]:
     """Returns (seconds since the start, value) of one series."""
     return [
         ((point.timestamp - STARTED_AT) / 1000, point.value)

@@ -9,9 +9,9 @@ from itertools import pairwise
 import pytest
 
 from fakes import STARTED_AT, FakeClock, FakeSink
-from mlflow_sysmetrics.daemon.delivery.limits import Allowance
+from mlflow_sysmetrics.daemon.delivery.limits import MemoryBudget
 from mlflow_sysmetrics.daemon.delivery.points import Point
-from mlflow_sysmetrics.daemon.delivery.run_queue import Outbox
+from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.sender import Sender
 from mlflow_sysmetrics.errors import BatchTooLarge, NotAllowed, RunRefused, ServerUnreachable
 
@@ -25,17 +25,17 @@ class Bench:
         self.clock = FakeClock()
         self.sink = FakeSink()
         self.opened = 0
-        self.sender = Sender(URI, self.open, self.clock, jitter=lambda: 1.0, allowance=Allowance(**bounds))
+        self.sender = Sender(URI, self.open, self.clock, jitter=lambda: 1.0, allowance=MemoryBudget(**bounds))
 
     def open(self, uri: str) -> FakeSink:
         assert uri == URI
         self.opened += 1
         return self.sink
 
-    def outbox(self, run_id: str = "run", started_at: int | None = STARTED_AT) -> Outbox:
-        return Outbox(run_id, started_at, send_interval=10)
+    def outbox(self, run_id: str = "run", started_at: int | None = STARTED_AT) -> RunQueue:
+        return RunQueue(run_id, started_at, send_interval=10)
 
-    def put(self, outbox: Outbox, count: int = 1) -> None:
+    def put(self, outbox: RunQueue, count: int = 1) -> None:
         first = outbox.appended
         points = [Point("system/x", float(n), STARTED_AT + n * 1000) for n in range(first, first + count)]
         self.sender.append(outbox, points)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from fakes import LEVEL, SHARE, STARTED_AT, FakeClock, FakeSink, scripted
-from mlflow_sysmetrics.daemon.delivery.inbox import Lane
-from mlflow_sysmetrics.daemon.delivery.run_queue import Outbox
+from mlflow_sysmetrics.daemon.delivery.inbox import Channel
+from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.sender import Sender
 from mlflow_sysmetrics.daemon.sampling.probe import Probe
-from mlflow_sysmetrics.daemon.sampling.run_series import Feed
+from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
 from mlflow_sysmetrics.daemon.sampling.sampler import Sampler
 from mlflow_sysmetrics.daemon.sampling.watch import Watch
 from mlflow_sysmetrics.machine.host import Host
@@ -27,10 +27,10 @@ class Bench:
     def watch(self, interval: float = 1.0) -> Watch:
         return Watch(self.sampler, self.clock, interval)
 
-    def feed(self, interval: float) -> Feed:
+    def feed(self, interval: float) -> RunSeries:
         sender = Sender("uri", lambda _: FakeSink(), self.clock)
         settings = Settings(sampling_interval=interval, samples_before_logging=1)
-        feed = Feed(("uri", "run"), settings, Lane(sender, Outbox("run", STARTED_AT, 1e3)))
+        feed = RunSeries(("uri", "run"), settings, Channel(sender, RunQueue("run", STARTED_AT, 1e3)))
         self.sampler.add(feed)
         return feed
 

@@ -302,7 +302,7 @@ def test_without_a_thread_the_quick_facts_are_found(tmp_path: Path, monkeypatch:
 
 
 def test_no_tag_shows_the_environment(tmp_path: Path) -> None:
-    secret = "a-secret-that-nobody-may-see"  # noqa: S105 - it is what the test looks for
+    secret = "a-secret-that-nobody-may-see"
     environ = {
         "AWS_SECRET_ACCESS_KEY": secret,
         "USER": secret,

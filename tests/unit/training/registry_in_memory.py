@@ -1,4 +1,3 @@
-
 """A model registry in memory, with MLflow's rules for stages and aliases, in which others may act in between."""
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ class RegistryInMemory:
         name: str,
         version: str,
         stage: str,
-        archive_existing_versions: bool = False,  # noqa: FBT002
+        archive_existing_versions: bool = False,
     ) -> None:
         self._others("transition")
         if archive_existing_versions:

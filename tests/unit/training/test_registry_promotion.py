@@ -188,7 +188,7 @@ def test_unity_catalogs_own_refusal_is_understood() -> None:
         """Refuses as the installed MLflow's client of Unity Catalog does, whatever its words are."""
 
         def transition_model_version_stage(self, name: str, version: str, stage: str, **_: object) -> None:
-            store.UcModelRegistryStore.transition_model_version_stage(None, name, version, stage, False)  # noqa: FBT003
+            store.UcModelRegistryStore.transition_model_version_stage(None, name, version, stage, False)
 
     registry = Catalogue(1)
     put(registry, 1, "Production")
@@ -229,5 +229,5 @@ def test_the_error_holds_no_password() -> None:
 
 
 def test_the_error_survives_a_pool_of_workers() -> None:
-    copy = pickle.loads(pickle.dumps(failed("Production")))  # noqa: S301 - our own
+    copy = pickle.loads(pickle.dumps(failed("Production")))
     assert (str(copy), copy.version) == (str(failed("Production")), "3")

@@ -26,7 +26,7 @@ class Merging(nn.Module):
         self.linear = nn.Linear(2, 2)
         self.merges = 0
 
-    def train(self, mode: bool = True) -> Any:  # noqa: FBT002
+    def train(self, mode: bool = True) -> Any:
         self.merges += 1
         return super().train(mode)
 
@@ -119,7 +119,7 @@ class Noisy(nn.Module):
     """Draws random numbers wherever it can, whatever its mode."""
 
     def forward(self, x: Any) -> Any:
-        return x + torch.randn(1) + random.random() + float(np.random.rand())  # noqa: NPY002, S311
+        return x + torch.randn(1) + random.random() + float(np.random.rand())  # noqa: NPY002
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_wrappers_do_not_hide_what_forward_takes() -> None:
 
 
 def test_tensors_are_moved_wherever_they_are() -> None:
-    pair = namedtuple("pair", "x y")  # noqa: PYI024 - data sets make them so
+    pair = namedtuple("pair", "x y")
     meta = torch.device("meta")
     packed = torch.nn.utils.rnn.pack_sequence([torch.zeros(2)])
     batch = {"a": [torch.zeros(1)], "b": (torch.zeros(2), "text"), "c": pair(torch.zeros(3), 4)}

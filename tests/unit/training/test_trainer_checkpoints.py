@@ -78,7 +78,7 @@ def draws(loaders: list[Any]) -> list[object]:
     import numpy as np
 
     return [
-        random.random(),  # noqa: S311 - what a training draws is no secret
+        random.random(),
         np.random.random(),  # noqa: NPY002 - the generator that augmentations use
         torch.rand(3).tolist(),
         *[[int(one) for batch in loader for one in batch] for loader in loaders],

@@ -101,7 +101,7 @@ class AmdGpu:
         self._total = self._cap = 0
         self.gaps: tuple[str, ...] = ()
 
-    def collect(self, now: float, clients: Sequence[DrmClient] | None) -> Iterator[Sample]:  # noqa: ARG002 - its load is the device's
+    def collect(self, now: float, clients: Sequence[DrmClient] | None) -> Iterator[Sample]:
         """Yields what the device tells."""
         if self._look.renew_if_over(now):
             self._cap = reading(self._cap_path, _MOST_MICROWATTS) or 0

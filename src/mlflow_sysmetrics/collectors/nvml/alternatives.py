@@ -30,7 +30,7 @@ class FirstOf(Generic[Answer]):
         for way in better:
             try:
                 answer = way(*arguments)
-            except NvmlError as error:  # noqa: PERF203 - at the first ticks only
+            except NvmlError as error:
                 if error.verdict is not Verdict.UNSUPPORTED:
                     raise
             else:

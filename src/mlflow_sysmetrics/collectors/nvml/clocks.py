@@ -23,7 +23,7 @@ class _Clock(Reading):
         self._nvml = nvml
         self._device = device
 
-    def read(self, now: float) -> Iterator[Sample]:  # noqa: ARG002 - a level
+    def read(self, now: float) -> Iterator[Sample]:
         """Yields the clock."""
         megahertz = known(self._nvml.ask("nvmlDeviceGetClockInfo", self._device.card, self.domain))
         if megahertz is not None:

@@ -28,7 +28,7 @@ class MemoryUsage(Reading):
         newer = () if version is None else (lambda: self._ask(version),)
         self._memory = FirstOf(*newer, self._ask)
 
-    def read(self, now: float) -> Iterator[Sample]:  # noqa: ARG002 - a level
+    def read(self, now: float) -> Iterator[Sample]:
         """Yields the used memory and its share of the device's."""
         memory = self._memory()
         total, used = known(memory.total), known(memory.used)

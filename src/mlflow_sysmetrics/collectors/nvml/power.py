@@ -77,7 +77,7 @@ class OfTheWholeCard(Reading):
 
     name = "power, energy"
 
-    def read(self, now: float) -> Iterator[Sample]:  # noqa: ARG002 - it is never there
+    def read(self, now: float) -> Iterator[Sample]:
         """Says why there is none."""
         raise NvmlError("of the whole GPU, not of a slice", Verdict.UNSUPPORTED)
 

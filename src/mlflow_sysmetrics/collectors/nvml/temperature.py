@@ -31,7 +31,7 @@ class Temperature(Reading):
             lambda: nvml.ask("nvmlDeviceGetTemperature", device.card, _SENSOR_GPU),
         )
 
-    def read(self, now: float) -> Iterator[Sample]:  # noqa: ARG002 - a level
+    def read(self, now: float) -> Iterator[Sample]:
         """Yields the temperature."""
         celsius = known(self._celsius())
         if celsius is not None:

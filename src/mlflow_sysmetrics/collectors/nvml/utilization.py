@@ -25,7 +25,7 @@ class Utilization(Reading):
         self._nvml = nvml
         self._device = device
 
-    def read(self, now: float) -> Iterator[Sample]:  # noqa: ARG002 - the driver has a window of its own
+    def read(self, now: float) -> Iterator[Sample]:
         """Yields both shares."""
         rates = self._nvml.ask("nvmlDeviceGetUtilizationRates", self._device.handle)
         gpu, memory = rates.gpu, rates.memory

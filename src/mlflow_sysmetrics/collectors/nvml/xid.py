@@ -109,7 +109,7 @@ class XidErrors(Reading):
         self._registered: int | None = None
         self._total: Total | None = None
 
-    def read(self, now: float) -> Iterator[Sample]:  # noqa: ARG002 - the tick is told to the events
+    def read(self, now: float) -> Iterator[Sample]:
         """Yields how many there were since the collector was built."""
         if self._registered != self._events.generation:
             self._events.register(self._device.card)

@@ -131,7 +131,7 @@ class Births:
         for pid in chosen:
             try:
                 stats[pid] = read_process_stat(f"{self._proc}/{pid}")
-            except (OSError, ValueError):  # noqa: PERF203 - one that has ended must not hide the others
+            except (OSError, ValueError):
                 self._before.discard(pid)  # it has ended, or is not ours to see
         joined: dict[int, ProcessStat] = {}
         while new := {

@@ -12,14 +12,14 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from mlflow_sysmetrics.daemon.delivery.points import Point
-from mlflow_sysmetrics.daemon.delivery.run_queue import Outbox
+from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.sender import Sender
 from mlflow_sysmetrics.runtime.clock import Clock
 
 # FOLDED lane: The way of one series of points: on disk first, then into the outbox that its sender empties.
 
 
-class Lane:
+class Channel:
     """Takes the points of one run from one source, from the sampler's thread alone.
 
     Attributes:
@@ -27,7 +27,7 @@ class Lane:
         outbox: what the run is owed.
     """
 
-    def __init__(self, sender: Sender, outbox: Outbox) -> None:
+    def __init__(self, sender: Sender, outbox: RunQueue) -> None:
         self.sender = sender
         self.outbox = outbox
 
@@ -55,19 +55,19 @@ Key: TypeAlias = tuple[str, str]  #: tracking URI and run id
 Gather: TypeAlias = Callable[[], None]  #: puts into its lane what was held back so far
 
 
-class OpenLanes:
+class OpenChannels:
     """Holds lanes until they are closed. From any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # a signal handler may come back in
-        self._lanes: dict[Key, dict[Lane, Gather | None]] = {}
+        self._lanes: dict[Key, dict[Channel, Gather | None]] = {}
 
-    def add(self, key: Key, lane: Lane, gather: Gather | None) -> None:
+    def add(self, key: Key, lane: Channel, gather: Gather | None) -> None:
         """Takes a lane of a run."""
         with self._lock:
             self._lanes.setdefault(key, {})[lane] = gather
 
-    def remove(self, lane: Lane) -> None:
+    def remove(self, lane: Channel) -> None:
         """Lets go of a lane."""
         with self._lock:
             for key in [key for key, lanes in self._lanes.items() if lane in lanes]:
@@ -75,7 +75,7 @@ class OpenLanes:
                 if not self._lanes[key]:
                     del self._lanes[key]
 
-    def of(self, key: Key) -> list[Lane]:
+    def of(self, key: Key) -> list[Channel]:
         """Returns the lanes of a run."""
         with self._lock:
             return list(self._lanes.get(key, ()))
@@ -95,7 +95,7 @@ _MANY = 1000  # what a request to a server may hold, too: so many are taken at o
 _MOST = 100_000
 
 
-class Postbox:
+class Inbox:
     """Holds points until the sampler takes them.
 
     Args:
@@ -108,13 +108,13 @@ class Postbox:
         self._clock = clock
         self._wake = wake
         self._lock = threading.RLock()  # a signal handler may come back in
-        self._points: dict[Lane, list[Point]] = {}
+        self._points: dict[Channel, list[Point]] = {}
         self._count = 0
-        self._lost: dict[Lane, int] = {}
-        self._ending: list[Lane] = []
+        self._lost: dict[Channel, int] = {}
+        self._ending: list[Channel] = []
         self._waiters: list[threading.Event] = []
 
-    def put(self, lane: Lane, points: Sequence[Point]) -> None:
+    def put(self, lane: Channel, points: Sequence[Point]) -> None:
         """Leaves points for a run. From any thread; waits for nothing."""
         with self._lock:
             if self._count + len(points) > _MOST:
@@ -131,7 +131,7 @@ class Postbox:
         if first:
             self._wake()
 
-    def hasten(self, *, ending: Lane | None = None) -> threading.Event:
+    def hasten(self, *, ending: Channel | None = None) -> threading.Event:
         """Has everything taken at once.
 
         Args:

@@ -17,7 +17,7 @@ MAX_HELD_POINTS = 20_000
 MAX_UNSAVED_POINTS = 200_000
 
 
-class Allowance:
+class MemoryBudget:
     """Counts the points that are in memory.
 
     Args:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from mlflow_sysmetrics.daemon.delivery.limits import Allowance, BatchSize
+from mlflow_sysmetrics.daemon.delivery.limits import BatchSize, MemoryBudget
 from mlflow_sysmetrics.daemon.delivery.points import Batch
-from mlflow_sysmetrics.daemon.delivery.run_queue import Outbox
-from mlflow_sysmetrics.daemon.delivery.schedule import Turns
+from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
+from mlflow_sysmetrics.daemon.delivery.schedule import SendSchedule
 from mlflow_sysmetrics.daemon.delivery.sink import Connection
 from mlflow_sysmetrics.errors import BatchTooLarge, JournalUnavailable, NotAllowed, RunDeleted, RunRefused
 
@@ -64,7 +64,7 @@ class Account:
 _REMEDY = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
 
 
-class Outcomes:
+class DeliveryPolicy:
     """Keeps outboxes, turns and counts of one server true. Only the sender calls it, under its lock.
 
     Args:
@@ -78,7 +78,7 @@ class Outcomes:
         size: how many points the server takes at once.
     """
 
-    def __init__(self, server: Connection, turns: Turns, allowance: Allowance) -> None:
+    def __init__(self, server: Connection, turns: SendSchedule, allowance: MemoryBudget) -> None:
         self.own = Account()
         self.replayed = Account()
         self.size = BatchSize()
@@ -92,7 +92,7 @@ class Outcomes:
         news, self._news = self._news, []
         return news
 
-    def account(self, outbox: Outbox) -> Account:
+    def account(self, outbox: RunQueue) -> Account:
         """Returns the counts that an outbox belongs to."""
         return self.replayed if outbox.replayed else self.own
 
@@ -101,7 +101,7 @@ class Outcomes:
         """Whether something is to be logged."""
         return bool(self._news)
 
-    def delivered(self, outbox: Outbox, batch: Batch, tags: dict[str, str], now: float) -> None:
+    def delivered(self, outbox: RunQueue, batch: Batch, tags: dict[str, str], now: float) -> None:
         """Takes note of what the server took."""
         self.size.taken(len(batch.points))
         self._settle(outbox, batch, tags)
@@ -113,7 +113,7 @@ class Outcomes:
         self._go_on(outbox, now, more=len(batch.points) >= self.size.most)
 
     def failed(
-        self, outbox: Outbox, batch: Batch, tags: dict[str, str], error: Exception, now: float
+        self, outbox: RunQueue, batch: Batch, tags: dict[str, str], error: Exception, now: float
     ) -> None:
         """Decides what becomes of what the server did not take."""
         reason = self._server.reason(error)
@@ -150,7 +150,7 @@ class Outcomes:
             self._allowance.add(-dropped)
             self.own.settle(dropped, dropped)
 
-    def _settle(self, outbox: Outbox, batch: Batch, tags: dict[str, str], *, given_up: int = 0) -> None:
+    def _settle(self, outbox: RunQueue, batch: Batch, tags: dict[str, str], *, given_up: int = 0) -> None:
         """Takes out what was sent.
 
         It is counted by what has gone, since the bound may have dropped some of it meanwhile.
@@ -164,14 +164,14 @@ class Outcomes:
         self._allowance.add(outbox.held - held)
         self.account(outbox).settle(gone, lost)
 
-    def _go_on(self, outbox: Outbox, now: float, *, more: bool) -> None:
+    def _go_on(self, outbox: RunQueue, now: float, *, more: bool) -> None:
         if outbox.empty:
             outbox.due_at = None  # whatever was hastened meanwhile is what has just arrived
         elif more or outbox.due_at is None:
             outbox.due_at = now  # the rest of a backlog
         self._turns.to_the_end(outbox)
 
-    def _halve(self, outbox: Outbox, batch: Batch, tags: dict[str, str], reason: str) -> None:
+    def _halve(self, outbox: RunQueue, batch: Batch, tags: dict[str, str], reason: str) -> None:
         """Has fewer points sent at once; what is too large by itself is given up."""
         if len(batch.points) > 1:
             self.size.refused(len(batch.points))
@@ -186,7 +186,7 @@ class Outcomes:
                 key = batch.points[0].key
                 self._say(outbox, logging.WARNING, f"Run {outbox.run_id} does not take {key}: {reason}.")
 
-    def _back_off(self, outbox: Outbox, error: Exception, reason: str, now: float) -> None:
+    def _back_off(self, outbox: RunQueue, error: Exception, reason: str, now: float) -> None:
         account = self.account(outbox)
         if account.last_error is None and not outbox.failures:
             remedy = f"; {_REMEDY}" if isinstance(error, NotAllowed) else ""
@@ -197,7 +197,7 @@ class Outcomes:
         account.last_error = reason
         self._turns.put_off(outbox, now, error)
 
-    def _set_aside(self, outbox: Outbox, reason: str) -> None:
+    def _set_aside(self, outbox: RunQueue, reason: str) -> None:
         """Leaves what a process that died had owed where it lies, for another process to try."""
         outbox.set_aside = reason
         self.replayed.last_error = reason
@@ -207,7 +207,7 @@ class Outcomes:
             message = f"{self._server} does not take what run {outbox.run_id} is owed ({reason}); keeping it."
             self._say(outbox, logging.INFO, message)
 
-    def _give_up(self, outbox: Outbox, reason: str) -> None:
+    def _give_up(self, outbox: RunQueue, reason: str) -> None:
         held, lost = outbox.held, outbox.give_up()
         self._allowance.add(-held)
         self.account(outbox).settle(lost, lost)
@@ -215,7 +215,7 @@ class Outcomes:
         message = f"Run {outbox.run_id} takes no system metrics any more: {reason}."
         self._say(outbox, logging.WARNING, message)
 
-    def _say(self, outbox: Outbox, level: int, message: str) -> None:
+    def _say(self, outbox: RunQueue, level: int, message: str) -> None:
         """Has something logged; what processes that died had left is no trouble of this program."""
         level = min(level, logging.INFO) if outbox.replayed else level
         self._news.append((level, f"mlflow-sysmetrics: {message}"))

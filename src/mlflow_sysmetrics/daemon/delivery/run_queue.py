@@ -18,7 +18,7 @@ POINTS_DROPPED = "sysmetrics.points_dropped"  #: tag: how many points of the run
 POINTS_REPLAYED = "sysmetrics.replayed"  #: tag: how many came from the journal of a process that had died
 
 
-class Outbox:
+class RunQueue:
     """What one run is owed by the server. Only its sender touches it, under the sender's lock.
 
     Attributes:

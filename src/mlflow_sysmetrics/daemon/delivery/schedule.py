@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 
-from mlflow_sysmetrics.daemon.delivery.run_queue import Outbox
+from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.errors import JournalUnavailable
 from mlflow_sysmetrics.runtime.backoff import Rest, pause_seconds
 
 _TOLERANCE = 0.05  # share of a send interval by which a send may be early or late
 
 
-class Turns:
+class SendSchedule:
     """Holds the outboxes that are owed something or may be. Only the sender touches it, under its lock.
 
     Args:
@@ -24,32 +24,32 @@ class Turns:
     """
 
     def __init__(self, jitter: Callable[[], float]) -> None:
-        self._outboxes: dict[Outbox, None] = {}  # ordered: the first is the next in turn
+        self._outboxes: dict[RunQueue, None] = {}  # ordered: the first is the next in turn
         self._jitter = jitter
         self._rest = Rest(jitter)
         self._rest_of_replayed = Rest(jitter)
 
-    def __iter__(self) -> Iterator[Outbox]:
+    def __iter__(self) -> Iterator[RunQueue]:
         return iter(self._outboxes)
 
     def __len__(self) -> int:
         return len(self._outboxes)
 
-    def add(self, outbox: Outbox) -> None:
+    def add(self, outbox: RunQueue) -> None:
         """Lets an outbox take part."""
         self._outboxes.setdefault(outbox, None)
 
-    def remove(self, outbox: Outbox) -> None:
+    def remove(self, outbox: RunQueue) -> None:
         """Lets go of an outbox."""
         self._outboxes.pop(outbox, None)
 
-    def to_the_end(self, outbox: Outbox) -> None:
+    def to_the_end(self, outbox: RunQueue) -> None:
         """Puts an outbox that had its turn behind the others; one that is done for good is let go."""
         self._outboxes.pop(outbox, None)
         if not (outbox.closed and outbox.empty):
             self._outboxes[outbox] = None
 
-    def schedule(self, outbox: Outbox, now: float) -> float | None:
+    def schedule(self, outbox: RunQueue, now: float) -> float | None:
         """Makes an outbox due about one send interval after its last send.
 
         A little earlier when a point comes in then, and else a little later: so the point of a window that
@@ -68,13 +68,13 @@ class Turns:
         outbox.due_at = due_at
         return due_at
 
-    def hasten(self, outboxes: Iterable[Outbox], now: float) -> None:
+    def hasten(self, outboxes: Iterable[RunQueue], now: float) -> None:
         """Makes outboxes due now, for somebody who waits."""
         for outbox in outboxes:
             outbox.due_at = now
         self._rest.shorten(now)
 
-    def put_off(self, outbox: Outbox, now: float, error: Exception) -> None:
+    def put_off(self, outbox: RunQueue, now: float, error: Exception) -> None:
         """Lets an outbox and the server rest after an attempt that failed; the others come first."""
         # The server rests for everybody; a run that it alone chokes on rests longer and longer by itself.
         if not isinstance(error, JournalUnavailable):  # which is a disk of ours
@@ -88,7 +88,7 @@ class Turns:
         self._rest.end()
         self._rest_of_replayed.end()
 
-    def next_due(self, now: float) -> Outbox | None:
+    def next_due(self, now: float) -> RunQueue | None:
         """Returns the outbox whose turn it is; those of runs that live come before what others left."""
         if now < self._rest.until:
             return None
@@ -112,7 +112,7 @@ class Turns:
         ]
         return max(min(due), self._rest.until) if due else math.inf
 
-    def next_attempt(self, outboxes: Iterable[Outbox]) -> float:
+    def next_attempt(self, outboxes: Iterable[RunQueue]) -> float:
         """Returns when one of these may be sent at the earliest."""
         # No time at all means that it is under way.
         due = [-math.inf if box.due_at is None else box.due_at for box in outboxes if not box.empty]

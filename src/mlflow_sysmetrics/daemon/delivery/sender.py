@@ -8,14 +8,14 @@ import random
 import threading
 from collections.abc import Callable, Iterable, Sequence
 
-from mlflow_sysmetrics.daemon.delivery.limits import Allowance
+from mlflow_sysmetrics.daemon.delivery.limits import MemoryBudget
 from mlflow_sysmetrics.daemon.delivery.points import Batch, Point, Spilled, read_back
-from mlflow_sysmetrics.daemon.delivery.policy import Delivery, Outcomes
-from mlflow_sysmetrics.daemon.delivery.run_queue import Outbox
-from mlflow_sysmetrics.daemon.delivery.schedule import Turns
+from mlflow_sysmetrics.daemon.delivery.policy import Delivery, DeliveryPolicy
+from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
+from mlflow_sysmetrics.daemon.delivery.schedule import SendSchedule
 from mlflow_sysmetrics.daemon.delivery.sink import Connection, Sink
 from mlflow_sysmetrics.daemon.delivery.waits import Debt, Waiting
-from mlflow_sysmetrics.daemon.journal.process_journal import OwnJournal
+from mlflow_sysmetrics.daemon.journal.process_journal import ProcessJournal
 from mlflow_sysmetrics.errors import JournalUnavailable
 from mlflow_sysmetrics.runtime.clock import Clock
 from mlflow_sysmetrics.runtime.threads import start_thread
@@ -46,16 +46,16 @@ class Sender:
         *,
         # A training's seed is its own: nothing is drawn from the numbers that it has seeded.
         jitter: Callable[[], float] = lambda: random.SystemRandom().uniform(0.75, 1.25),
-        allowance: Allowance | None = None,
-        journal: OwnJournal | None = None,
+        allowance: MemoryBudget | None = None,
+        journal: ProcessJournal | None = None,
     ) -> None:
         self._connection = Connection(tracking_uri, open_sink)
         self._clock = clock
-        self._allowance = allowance or Allowance()
-        self._journal = journal or OwnJournal(None, clock)
+        self._allowance = allowance or MemoryBudget()
+        self._journal = journal or ProcessJournal(None, clock)
         self._changed = threading.Condition()
-        self._turns = Turns(jitter)
-        self._outcomes = Outcomes(self._connection, self._turns, self._allowance)
+        self._turns = SendSchedule(jitter)
+        self._outcomes = DeliveryPolicy(self._connection, self._turns, self._allowance)
         self._waiting = Waiting(self._changed, self._turns, clock)
         self._wakes_at = -math.inf
         self._untidy = False
@@ -70,7 +70,7 @@ class Sender:
 
     def append(
         self,
-        outbox: Outbox,
+        outbox: RunQueue,
         points: Sequence[Point] = (),
         tags: dict[str, str] | None = None,
         *,
@@ -110,7 +110,7 @@ class Sender:
                 self._changed.notify_all()
             return True
 
-    def count_lost(self, outbox: Outbox, count: int) -> None:
+    def count_lost(self, outbox: RunQueue, count: int) -> None:
         """Counts points of a run that never reached its outbox, and has the run say so."""
         with self._changed:
             self._turns.add(outbox)
@@ -120,7 +120,7 @@ class Sender:
                 self._turns.schedule(outbox, self._now())
             self._changed.notify_all()
 
-    def adopt(self, outbox: Outbox) -> None:
+    def adopt(self, outbox: RunQueue) -> None:
         """Takes over what a process that died had owed. Nobody waits for it, and it is counted apart."""
         with self._changed:
             outbox.due_at = self._now()
@@ -128,7 +128,7 @@ class Sender:
             self._outcomes.replayed.pending += outbox.waiting
             self._changed.notify_all()
 
-    def close(self, outbox: Outbox) -> None:
+    def close(self, outbox: RunQueue) -> None:
         """Says that nothing more will come, so that the outbox is let go when it is empty."""
         with self._changed:
             outbox.closed = True
@@ -141,7 +141,7 @@ class Sender:
             self._untidy = True
             self._changed.notify_all()
 
-    def hasten(self, outboxes: Iterable[Outbox] | None = None) -> Debt:
+    def hasten(self, outboxes: Iterable[RunQueue] | None = None) -> Debt:
         """Makes what the outboxes hold due now; by default those of all runs of this process.
 
         Returns:
@@ -238,7 +238,7 @@ class Sender:
     def _now(self) -> float:
         return self._clock.monotonic()
 
-    def _read_back(self, outbox: Outbox, spilled: Spilled) -> Batch:
+    def _read_back(self, outbox: RunQueue, spilled: Spilled) -> Batch:
         assert outbox.backing is not None  # noqa: S101 - only what it has taken is spilled
         try:
             return read_back(outbox.backing, spilled, self._outcomes.size.most)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from mlflow_sysmetrics.daemon.delivery.credential_scope import WITHHELD, anonymous_request
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.delivery.resending import send_what_is_missing
-from mlflow_sysmetrics.daemon.delivery.run_queue import Outbox
+from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.journal.store_files import check_store
 from mlflow_sysmetrics.errors import DeliveryError, JournalUnavailable, NotAllowed, ServerUnreachable
 from mlflow_sysmetrics.mlflow_api.classification import fault, root_cause
@@ -45,7 +45,7 @@ class Connection:
         kind = "" if isinstance(error, (DeliveryError, JournalUnavailable)) else f"{type(error).__name__}: "
         return without_secrets(f"{kind}{error}", self._tracking_uri)
 
-    def send(self, outbox: Outbox, points: Sequence[Point], tags: Mapping[str, str]) -> None:
+    def send(self, outbox: RunQueue, points: Sequence[Point], tags: Mapping[str, str]) -> None:
         """Delivers points and tags of one run. Takes as long as the server does.
 
         Raises:

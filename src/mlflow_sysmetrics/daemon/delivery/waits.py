@@ -6,8 +6,8 @@ import threading
 from collections.abc import Iterable
 from typing import TypeAlias
 
-from mlflow_sysmetrics.daemon.delivery.run_queue import Outbox
-from mlflow_sysmetrics.daemon.delivery.schedule import Turns
+from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
+from mlflow_sysmetrics.daemon.delivery.schedule import SendSchedule
 from mlflow_sysmetrics.runtime.clock import Clock
 
 # FOLDED patience: How long a program may be held up by a server that does not answer.
@@ -17,7 +17,7 @@ _FIRST_SHARE = 0.9
 _LATER_SHARE = 0.5
 
 
-class Patience:
+class OutageBudget:
     """Bounds the waiting in vain of a whole outage by one flush timeout, however many runs end in it.
 
     The first wait of an outage may take nine tenths of its timeout; each later one half of what is then left.
@@ -44,7 +44,7 @@ class Patience:
         self._spent = 0.0
 
 
-Debt: TypeAlias = dict[Outbox, int]  #: how many points each outbox had taken when the debt was counted
+Debt: TypeAlias = dict[RunQueue, int]  #: how many points each outbox had taken when the debt was counted
 
 
 class Waiting:
@@ -56,13 +56,13 @@ class Waiting:
         clock: tells the time.
     """
 
-    def __init__(self, changed: threading.Condition, turns: Turns, clock: Clock) -> None:
+    def __init__(self, changed: threading.Condition, turns: SendSchedule, clock: Clock) -> None:
         self._changed = changed
         self._turns = turns
         self._clock = clock
-        self._patience = Patience()
+        self._patience = OutageBudget()
 
-    def hasten(self, outboxes: Iterable[Outbox] | None) -> Debt:
+    def hasten(self, outboxes: Iterable[RunQueue] | None) -> Debt:
         """Makes what the outboxes hold due now.
 
         Args:

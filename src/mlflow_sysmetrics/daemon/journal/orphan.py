@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from mlflow_sysmetrics.daemon.delivery.run_queue import POINTS_DROPPED, Outbox
+from mlflow_sysmetrics.daemon.delivery.run_queue import POINTS_DROPPED, RunQueue
 from mlflow_sysmetrics.daemon.delivery.sink import Sink
 from mlflow_sysmetrics.daemon.journal.journal import Journal, JournaledRun
 from mlflow_sysmetrics.daemon.journal.run_backing import RunBacking
@@ -38,7 +38,7 @@ class Orphan:
     def __init__(self, journal: Journal, progress: Callable[[int], None]) -> None:
         self.journal = journal
         self._progress = progress
-        self._outboxes: dict[Outbox, str] = {}
+        self._outboxes: dict[RunQueue, str] = {}
         self._written_at = _modified(journal.path)
         for run in journal.runs:
             if run.settled < run.appended:
@@ -65,7 +65,7 @@ class Orphan:
         return all(outbox.empty for outbox in self._outboxes)
 
     @property
-    def set_aside(self) -> list[Outbox]:
+    def set_aside(self) -> list[RunQueue]:
         """What waits, but is not to be tried again by this process."""
         return [outbox for outbox in self._outboxes if outbox.set_aside is not None and not outbox.empty]
 
@@ -85,9 +85,9 @@ class Orphan:
         """How many points wait."""
         return sum(outbox.waiting for outbox in self._outboxes)
 
-    def by_server(self) -> dict[str, list[Outbox]]:
+    def by_server(self) -> dict[str, list[RunQueue]]:
         """Returns what it owes, by tracking URI."""
-        found: dict[str, list[Outbox]] = {}
+        found: dict[str, list[RunQueue]] = {}
         for outbox, uri in self._outboxes.items():
             found.setdefault(uri, []).append(outbox)
         return found
@@ -97,7 +97,7 @@ class Orphan:
         for outbox in self._outboxes:
             outbox.last_try = True
 
-    def give_up(self, outboxes: Iterable[Outbox]) -> int:
+    def give_up(self, outboxes: Iterable[RunQueue]) -> int:
         """Gives up what some of its runs are owed, and returns how many points that were."""
         points = 0
         for outbox in outboxes:
@@ -149,8 +149,8 @@ class Orphan:
         with contextlib.suppress(OSError):
             os.utime(self.journal.path, (self._written_at, self._written_at))
 
-    def _outbox(self, run: JournaledRun) -> Outbox:
-        outbox = Outbox(run.run_id, run.started_at, _SEND_INTERVAL_SECONDS, replayed=True)
+    def _outbox(self, run: JournaledRun) -> RunQueue:
+        outbox = RunQueue(run.run_id, run.started_at, _SEND_INTERVAL_SECONDS, replayed=True)
         outbox.backing = _OrphanRun(self.journal, run.number, outbox, self._progress)
         outbox.appended = outbox.settled = run.settled
         outbox.spill(run.appended - run.settled, 0)
@@ -166,7 +166,7 @@ class _OrphanRun(RunBacking):
     """One run of an orphan; it tells how the delivery goes on."""
 
     def __init__(
-        self, journal: Journal, number: int, outbox: Outbox, progress: Callable[[int], None]
+        self, journal: Journal, number: int, outbox: RunQueue, progress: Callable[[int], None]
     ) -> None:
         super().__init__(journal, number)
         self._outbox = outbox

@@ -57,7 +57,7 @@ _SILENCE_SECONDS = 5.0
 _logger = logging.getLogger("mlflow_sysmetrics")
 
 
-class OwnJournal:
+class ProcessJournal:
     """Holds the journal of this process, or the reason why there is none.
 
     Args:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from mlflow_sysmetrics.daemon.delivery import sink
 from mlflow_sysmetrics.daemon.delivery.credential_scope import is_trusted
-from mlflow_sysmetrics.daemon.delivery.run_queue import Outbox
+from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.sender import Sender
 from mlflow_sysmetrics.daemon.delivery.sink import Sink
 from mlflow_sysmetrics.daemon.journal.journal import Journal
@@ -111,7 +111,7 @@ def replay(
     return Replayed(delivered, dropped, orphan.waiting, tuple(faults), tuple(kept))
 
 
-def _kept(uri: str, outbox: Outbox, until: float) -> str:
+def _kept(uri: str, outbox: RunQueue, until: float) -> str:
     date = time.strftime("%Y-%m-%d", time.localtime(until))
     server = redacted(uri)
     return (
@@ -150,7 +150,7 @@ class Recovery:
     def __init__(
         self,
         directory: Callable[[], Path],
-        adopt: Callable[[str, Outbox], None],
+        adopt: Callable[[str, RunQueue], None],
         open_sink: Callable[[str], Sink],
         known_uris: Callable[[], list[str]],
     ) -> None:

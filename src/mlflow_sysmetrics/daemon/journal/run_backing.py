@@ -7,7 +7,7 @@ from functools import partial
 
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.journal.journal import Journal
-from mlflow_sysmetrics.daemon.journal.process_journal import OwnJournal
+from mlflow_sysmetrics.daemon.journal.process_journal import ProcessJournal
 
 
 class RunBacking:
@@ -57,7 +57,9 @@ class OwnRun:
         started_at: milliseconds since 1970 when it started, if known.
     """
 
-    def __init__(self, journal: OwnJournal, run_id: str, tracking_uri: str, started_at: int | None) -> None:
+    def __init__(
+        self, journal: ProcessJournal, run_id: str, tracking_uri: str, started_at: int | None
+    ) -> None:
         self._own = journal
         self._description = (run_id, tracking_uri, started_at)
         self._run: RunBacking | None = None

@@ -30,7 +30,7 @@ _FORGOTTEN_SECONDS = 120.0
 _ROUNDING_SECONDS = 0.001
 
 
-class DiskPatience:
+class DiskBudget:
     """Bounds all waits together, of however many runs: a second at once, a tenth of the time on the whole.
 
     Args:
@@ -116,7 +116,7 @@ class JournalThread:
     ) -> None:
         self._clock = clock
         self._beside = beside
-        self._patience = DiskPatience(clock, patience_seconds)
+        self._patience = DiskBudget(clock, patience_seconds)
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._question: _Question | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 
-from mlflow_sysmetrics.daemon.delivery.inbox import Lane
+from mlflow_sysmetrics.daemon.delivery.inbox import Channel
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.sampling.window import DECIMALS, Value, Window
 from mlflow_sysmetrics.samples import TOTALS, Kind
@@ -32,7 +32,7 @@ class _Total:
         return growth > 0
 
 
-class Feed:
+class RunSeries:
     """Turns windows into points of one run.
 
     Attributes:
@@ -44,7 +44,7 @@ class Feed:
         holders: how many attachments hold it.
     """
 
-    def __init__(self, key: tuple[str, str], settings: Settings, lane: Lane) -> None:
+    def __init__(self, key: tuple[str, str], settings: Settings, lane: Channel) -> None:
         self.key = key
         self.settings = settings
         self.lane = lane

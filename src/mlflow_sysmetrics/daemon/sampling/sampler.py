@@ -6,9 +6,9 @@ import math
 import threading
 from collections.abc import Sequence
 
-from mlflow_sysmetrics.daemon.delivery.inbox import Postbox
+from mlflow_sysmetrics.daemon.delivery.inbox import Inbox
 from mlflow_sysmetrics.daemon.sampling.probe import Probe
-from mlflow_sysmetrics.daemon.sampling.run_series import Feed
+from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
 from mlflow_sysmetrics.daemon.sampling.watch import Watch
 from mlflow_sysmetrics.daemon.sampling.window import Value, Window
 from mlflow_sysmetrics.runtime.clock import Clock, Stamper
@@ -52,15 +52,15 @@ class Sampler:
         self._stamper = Stamper(clock)
         self._lock = threading.RLock()  # a signal handler may come back in
         self._wake = threading.Event()
-        self.postbox = Postbox(clock, self._wake.set)
+        self.postbox = Inbox(clock, self._wake.set)
         self._watches: dict[Watch, None] = {}
         self._watching: list[Watch] = []
-        self._arriving: list[Feed] = []
-        self._departing: list[Feed] = []
+        self._arriving: list[RunSeries] = []
+        self._departing: list[RunSeries] = []
         self._cuts: list[threading.Event] = []
-        self._feeds: dict[Feed, None] = {}
-        self._windows: dict[Window, dict[Feed, None]] = {}
-        self._without_window: list[Feed] = []
+        self._feeds: dict[RunSeries, None] = {}
+        self._windows: dict[Window, dict[RunSeries, None]] = {}
+        self._without_window: list[RunSeries] = []
         self._epoch = 0.0
         self._ticked_at = 0.0
         self._due_at = math.inf
@@ -73,13 +73,13 @@ class Sampler:
         """
         start_thread(self._run, THREAD_NAME)
 
-    def add(self, feed: Feed) -> None:
+    def add(self, feed: RunSeries) -> None:
         """Begins to feed a run, with a tick at once."""
         with self._lock:
             self._arriving.append(feed)
         self._wake.set()
 
-    def remove(self, feed: Feed) -> None:
+    def remove(self, feed: RunSeries) -> None:
         """Ends a feed, with a last tick at once; `feed.ended` tells when its last point is in the outbox."""
         with self._lock:
             self._departing.append(feed)
@@ -145,15 +145,15 @@ class Sampler:
         fresh = {sample.key for sample in samples}
         return [*samples, *(sample for sample in before if sample.key not in fresh)]
 
-    def _take_requests(self) -> tuple[list[Feed], list[Feed], list[threading.Event]]:
+    def _take_requests(self) -> tuple[list[RunSeries], list[RunSeries], list[threading.Event]]:
         departing, self._departing = self._departing, []
         cuts, self._cuts = self._cuts, []
         # A run that ends and is resumed within one tick waits for the next: one point per key and timestamp.
         # One that ends while it waits is over before it had a tick of its own.
         ended = set(departing)
         taken = {feed.key for feed in departing if feed in self._feeds}
-        arriving: list[Feed] = []
-        waiting: list[Feed] = []
+        arriving: list[RunSeries] = []
+        waiting: list[RunSeries] = []
         for feed in self._arriving:
             if feed.key not in taken:
                 arriving.append(feed)
@@ -178,14 +178,14 @@ class Sampler:
                 feed.window = None
                 self._without_window.append(feed)
 
-    def _begin(self, arriving: list[Feed], samples: Sequence[Sample], timestamp: int) -> None:
+    def _begin(self, arriving: list[RunSeries], samples: Sequence[Sample], timestamp: int) -> None:
         levels = _levels(samples)
         for feed in arriving:
             feed.emit(levels, timestamp)
             self._feeds[feed] = None
             self._without_window.append(feed)
 
-    def _end(self, departing: list[Feed], timestamp: int) -> None:
+    def _end(self, departing: list[RunSeries], timestamp: int) -> None:
         for feed in departing:
             if feed.window is not None:  # its partial window, unless that has just closed
                 feed.emit(feed.window.values(), timestamp)

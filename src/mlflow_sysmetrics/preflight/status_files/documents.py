@@ -72,7 +72,7 @@ def status_from(document: object) -> Status:
         ValueError: it is no status; says what is wrong with it in one clause.
     """
     if not isinstance(document, Mapping):
-        raise ValueError("it is no JSON object")  # noqa: TRY004 - of a file, not of an argument
+        raise ValueError("it is no JSON object")
     schema = document.get("schema")
     if not isinstance(schema, int) or isinstance(schema, bool) or schema < SCHEMA:
         raise ValueError(f'its "schema" is {schema!r}, not {SCHEMA} or more')

@@ -123,7 +123,7 @@ def open_target(target: str | os.PathLike[str], *file_names: str) -> Target:
     if not isinstance(target, str):
         # pathlib makes "gs:/bucket" of "gs://bucket", and a directory of that name would be a silent mistake.
         problem = f"{text!r} is a path made of a URI: pass the URI as a string"
-        raise ValueError(problem)  # noqa: TRY004 - strings and paths are both right
+        raise ValueError(problem)
     if text.lower().startswith("file:"):
         return LocalDirectory(Path(url2pathname(urlsplit(text).path)))
     return ArtifactStore(text.rstrip("/"))

@@ -68,7 +68,7 @@ def objectives_of(
         ValueError: a direction or a name is none, or there are not as many of one as of the other.
     """
     if isinstance(directions, str) or isinstance(metrics, str):
-        raise ValueError("directions and metrics are lists; of one objective, use the singular.")  # noqa: TRY004 - one kind
+        raise ValueError("directions and metrics are lists; of one objective, use the singular.")
     if directions is None:
         if metrics is not None:
             raise ValueError(f"metrics={list(metrics)!r} needs directions=, with a direction for each.")

@@ -159,7 +159,7 @@ class OptunaRunner:
 
 def _callable(objective_fn: Callable[..., Any]) -> Callable[..., Any]:
     if not callable(objective_fn):
-        raise ValueError(f"objective_fn is a function, and is {objective_fn!r}.")  # noqa: TRY004 - as documented
+        raise ValueError(f"objective_fn is a function, and is {objective_fn!r}.")
     return objective_fn
 
 
@@ -197,5 +197,5 @@ def _exceptions(catch: type[Exception] | Iterable[type[Exception]]) -> tuple[typ
     kinds = (catch,) if isinstance(catch, type) else tuple(catch)
     for kind in kinds:
         if not (isinstance(kind, type) and issubclass(kind, Exception)):
-            raise ValueError(f"catch has {kind!r}, which is no type of exception.")  # noqa: TRY004 - as above
+            raise ValueError(f"catch has {kind!r}, which is no type of exception.")
     return kinds

@@ -34,7 +34,7 @@ def distributions_of(space: Mapping[str, object]) -> dict[str, BaseDistribution]
         ValueError: one of them cannot be searched; names it, what is wrong and what is allowed.
     """
     if not isinstance(space, Mapping):
-        raise ValueError(f"search_space maps names to what is searched, and is {space!r}.")  # noqa: TRY004 - one kind for all of it
+        raise ValueError(f"search_space maps names to what is searched, and is {space!r}.")
     return {_name(name): _distribution(name, given) for name, given in space.items()}
 
 
@@ -62,7 +62,7 @@ def _distribution(name: str, given: object) -> BaseDistribution:
     if isinstance(given, (FloatDistribution, IntDistribution, CategoricalDistribution)):
         return given
     if not isinstance(given, Mapping):
-        raise ValueError(  # noqa: TRY004 - one kind of error for all that can be wrong in a space
+        raise ValueError(
             f"{where} is {given!r}: neither a distribution of Optuna nor a mapping such as "
             '{"type": "float", "low": 0.0, "high": 0.5}.'
         )
@@ -98,7 +98,7 @@ def _numeric(kind: str, given: Mapping[str, Any]) -> BaseDistribution:
     whole = kind == "int"
     log = kind == "loguniform" or given.get("log", False)
     if not isinstance(log, bool):
-        raise ValueError(f"log is true or false, and is {log!r}.")  # noqa: TRY004 - as above
+        raise ValueError(f"log is true or false, and is {log!r}.")
     low, high = (_number(given[key], key, whole=whole) for key in ("low", "high"))
     step = given.get("step")
     if step is not None:

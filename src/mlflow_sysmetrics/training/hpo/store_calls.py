@@ -14,7 +14,7 @@ from mlflow.utils import validation
 
 from mlflow_sysmetrics.mlflow_api.classification import root_cause
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted, without_secrets
-from mlflow_sysmetrics.runtime.bounded_calls import TookTooLong, bounded
+from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, bounded
 
 # FOLDED run_names: Names and values in the form that every MLflow takes.
 
@@ -147,7 +147,7 @@ class StoreCalls:
         seconds = _GLANCE_SECONDS if self._silent else _PATIENCE_SECONDS
         try:
             answer.fetch() if here else bounded(answer.fetch, seconds)
-        except TookTooLong:
+        except CallTimeout:
             if not answer.given_up():
                 return answer.value  # it came at the last moment
             self._silent = True

@@ -28,7 +28,7 @@ def find_version(model_name: str, alias_or_stage: str = "Production") -> Any:
     client = MlflowClient()
     name = checked_model_name(model_name)
     if not isinstance(alias_or_stage, str):
-        raise ValueError(  # noqa: TRY004 - misuse, as of names
+        raise ValueError(
             f"{alias_or_stage!r} is no alias and no stage; mlflow.pyfunc.load_model loads by number"
         )
     stage = next((one for one in STAGES if one.lower() == alias_or_stage.lower()), None)

@@ -113,7 +113,7 @@ def checked_tags(tags: Mapping[str, object] | None, name: str = "tags") -> dict[
     if tags is None:
         return {}
     if not isinstance(tags, Mapping):
-        raise ValueError(f"{name} must map text to text, and is {tags!r}")  # noqa: TRY004 - misuse
+        raise ValueError(f"{name} must map text to text, and is {tags!r}")
     return {key: _checked_tag(key, value, name) for key, value in tags.items()}
 
 
@@ -124,9 +124,7 @@ def _checked_tag(key: object, value: object, name: str) -> str:
     if not isinstance(key, str) or not key.strip():
         raise ValueError(f"{name} has the key {key!r}; a key is text, and not empty")
     if not isinstance(value, (str, Number)):
-        raise ValueError(  # noqa: TRY004 - as above
-            f"{name}[{key!r}] is {value!r}; a tag is text, a number or a boolean"
-        )
+        raise ValueError(f"{name}[{key!r}] is {value!r}; a tag is text, a number or a boolean")
     try:
         _validate_model_version_tag(key, str(value))
     except MlflowException as error:

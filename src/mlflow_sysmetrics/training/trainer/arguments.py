@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_sysmetrics.training.best_epoch import CLASSIFICATION, mode_of
-from mlflow_sysmetrics.training.trainer.batches import length
+from mlflow_sysmetrics.training.trainer.loaders import length
 
 _OF_TRAINING = ("train_loss", "train_accuracy")
 _OF_VALIDATION = ("val_loss", *(f"val_{name}" for name in CLASSIFICATION))

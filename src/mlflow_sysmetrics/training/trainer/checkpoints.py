@@ -17,7 +17,7 @@ import torch
 
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.mlflow_api.transport import open_client
-from mlflow_sysmetrics.runtime.bounded_calls import TookTooLong, bounded
+from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, bounded
 from mlflow_sysmetrics.training.trainer.resume import BEST, LATEST
 
 # FOLDED random_states: The states of random number generators, which decide how a training goes on.
@@ -88,7 +88,7 @@ def upload(path: Path, tracking_uri: str, run_id: str, seconds: float) -> bool:
         client = bounded(lambda: _reached(tracking_uri, run_id), _ANSWER_SECONDS, name="sysmetrics-upload")
         late = f"not done after {seconds:g} s"
         bounded(lambda: client.log_artifact(run_id, str(path), FOLDER), seconds, name="sysmetrics-upload")
-    except TookTooLong:
+    except CallTimeout:
         reason = late
     except Exception as error:  # noqa: BLE001 - MLflow's, its store's, or the library's of an object store
         reason = cleaned(str(error), tracking_uri)

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 
 from mlflow_sysmetrics.training.trainer.arguments import Arguments
-from mlflow_sysmetrics.training.trainer.batches import Forward, Passes, announce_epoch
+from mlflow_sysmetrics.training.trainer.batches import Forward
 from mlflow_sysmetrics.training.trainer.engines import Events, new_engine
 from mlflow_sysmetrics.training.trainer.gradients import Gradients, LearningRate
+from mlflow_sysmetrics.training.trainer.loaders import Passes, announce_epoch
 from mlflow_sysmetrics.training.trainer.validation import Averages, Guesses, Validation, guesses
 
 

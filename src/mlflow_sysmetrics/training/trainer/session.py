@@ -16,9 +16,10 @@ from mlflow_sysmetrics.training.best_epoch import Monitor
 from mlflow_sysmetrics.training.extras import needed
 from mlflow_sysmetrics.training.trainer import checkpoints
 from mlflow_sysmetrics.training.trainer.arguments import Arguments
-from mlflow_sysmetrics.training.trainer.batches import length, unwrapped
+from mlflow_sysmetrics.training.trainer.batches import unwrapped
 from mlflow_sysmetrics.training.trainer.checkpoints import Checkpoints, upload
 from mlflow_sysmetrics.training.trainer.engines import Events
+from mlflow_sysmetrics.training.trainer.loaders import length
 from mlflow_sysmetrics.training.trainer.loop import Loop
 from mlflow_sysmetrics.training.trainer.recording import Recording
 from mlflow_sysmetrics.training.trainer.resume import Extent, Recorded, chosen_run, read_extent

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from mlflow_sysmetrics.training.trainer.batches import Forward, Outcome, Passes
+from mlflow_sysmetrics.training.trainer.batches import Forward, Outcome
 from mlflow_sysmetrics.training.trainer.engines import new_engine
+from mlflow_sysmetrics.training.trainer.loaders import Passes
 from mlflow_sysmetrics.training.values import number
 
 # FOLDED averages: Averages over an epoch, weighted by samples and kept on the device.

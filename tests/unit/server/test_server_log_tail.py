@@ -40,6 +40,6 @@ def test_no_log_is_no_tail(tmp_path: Path) -> None:
 
 
 def test_an_error_survives_a_pool_of_workers() -> None:
-    error = pickle.loads(pickle.dumps(ServerStartError("It ended.", "its last words")))  # noqa: S301 - ours
+    error = pickle.loads(pickle.dumps(ServerStartError("It ended.", "its last words")))
     assert (error.reason, error.log_tail) == ("It ended.", "its last words")
     assert str(error) == "It ended.\n\nIts log ends with:\nits last words"

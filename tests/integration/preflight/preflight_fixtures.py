@@ -13,7 +13,7 @@ from mlflow_double import Double, Fly, running_double
 
 from mlflow_sysmetrics.preflight import PreflightResult
 from mlflow_sysmetrics.preflight.api import asked_for
-from mlflow_sysmetrics.preflight.preflight_run import Flight
+from mlflow_sysmetrics.preflight.preflight_run import PreflightRun
 from mlflow_sysmetrics.preflight.tries import Pace
 
 _PACE = frozenset({"max_retries", "timeout", "backoff", "deadline", "monotonic", "shortened"})
@@ -66,6 +66,6 @@ def fly(mlflow_as_it_starts: None, files: Path) -> Fly:
         )
         status_path = named.pop("status_path", files)
         asked = asked_for(experiment_name, run_name, **{**wanted, "check_artifacts": False, **named})
-        return Flight(asked, Pace(**{"shortened": lambda _wait: 0.0, **pace}), status_path).fly()
+        return PreflightRun(asked, Pace(**{"shortened": lambda _wait: 0.0, **pace}), status_path).fly()
 
     return fly

@@ -219,7 +219,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.connection._closed:  # type: ignore[attr-defined] - it was reset
             super().finish()
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - of the base class
+    def log_message(self, format: str, *args: object) -> None:
         pass
 
 

@@ -21,7 +21,7 @@ from mlflow_sysmetrics.errors import (
 from mlflow_sysmetrics.preflight import read_status
 
 pytest_plugins = ["preflight_fixtures"]
-SECRET = "s3cr3t-value"  # noqa: S105 - of a test
+SECRET = "s3cr3t-value"
 
 
 def document(files: Path, name: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pytest_mock import MockerFixture
 
 from fakes import FakeClock
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.runtime.background_reading import Beside, Reading
+from mlflow_sysmetrics.runtime.background_reading import BackgroundReading, Reading
 
 LONG_SECONDS = 60.0  # a thread that never comes must not hold the suite; one that comes takes microseconds
 
@@ -50,9 +50,9 @@ def tool(clock: FakeClock) -> Tool:
 
 
 @pytest.fixture
-def make(tool: Tool, clock: FakeClock) -> Iterator[Callable[..., Beside[int]]]:
-    def make(rest_seconds: float = 5.0) -> Beside[int]:
-        return Beside("test", tool, rest_seconds=rest_seconds, clock=clock.monotonic)
+def make(tool: Tool, clock: FakeClock) -> Iterator[Callable[..., BackgroundReading[int]]]:
+    def make(rest_seconds: float = 5.0) -> BackgroundReading[int]:
+        return BackgroundReading("test", tool, rest_seconds=rest_seconds, clock=clock.monotonic)
 
     yield make
     for _ in range(3):
@@ -63,7 +63,7 @@ def make(tool: Tool, clock: FakeClock) -> Iterator[Callable[..., Beside[int]]]:
 
 
 @pytest.fixture
-def beside(make: Callable[..., Beside[int]]) -> Beside[int]:
+def beside(make: Callable[..., BackgroundReading[int]]) -> BackgroundReading[int]:
     return make()
 
 
@@ -78,7 +78,7 @@ def ended() -> None:
         assert not thread.is_alive()
 
 
-def read_once(beside: Beside[int], tool: Tool) -> None:
+def read_once(beside: BackgroundReading[int], tool: Tool) -> None:
     """Asks, and lets the reading end."""
     beside.ask()
     assert tool.began.acquire(timeout=LONG_SECONDS)
@@ -86,39 +86,39 @@ def read_once(beside: Beside[int], tool: Tool) -> None:
     ended()
 
 
-def test_no_thread_runs_before_somebody_asks(beside: Beside[int]) -> None:
+def test_no_thread_runs_before_somebody_asks(beside: BackgroundReading[int]) -> None:
     assert beside.answer() is None
     assert threads() == []
     beside.ask()
     assert len(threads()) == 1
 
 
-def test_the_thread_does_not_keep_the_interpreter_alive(beside: Beside[int]) -> None:
+def test_the_thread_does_not_keep_the_interpreter_alive(beside: BackgroundReading[int]) -> None:
     beside.ask()
     assert threads()[0].daemon
 
 
-def test_nobody_waits_for_a_reading_that_takes_long(beside: Beside[int], tool: Tool) -> None:
+def test_nobody_waits_for_a_reading_that_takes_long(beside: BackgroundReading[int], tool: Tool) -> None:
     assert beside.latest() is None
     assert tool.began.acquire(timeout=LONG_SECONDS)
     assert beside.latest() is None
 
 
-def test_who_wants_to_waits_as_long_as_he_says(beside: Beside[int], tool: Tool) -> None:
+def test_who_wants_to_waits_as_long_as_he_says(beside: BackgroundReading[int], tool: Tool) -> None:
     beside.ask()
     assert beside.answer(within=0.01) is None
     tool.may_end.release()
     assert beside.answer(within=LONG_SECONDS) == Reading(value=1, ended_at=100.0, age=0.0)
 
 
-def test_a_reading_comes_with_its_age(beside: Beside[int], tool: Tool, clock: FakeClock) -> None:
+def test_a_reading_comes_with_its_age(beside: BackgroundReading[int], tool: Tool, clock: FakeClock) -> None:
     read_once(beside, tool)
     clock.move(2.0)
     assert beside.latest() == Reading(value=1, ended_at=100.0, age=2.0)
 
 
 def test_the_last_reading_stays_while_the_next_is_made(
-    beside: Beside[int], tool: Tool, clock: FakeClock
+    beside: BackgroundReading[int], tool: Tool, clock: FakeClock
 ) -> None:
     read_once(beside, tool)
     clock.move(7.0)
@@ -127,7 +127,9 @@ def test_the_last_reading_stays_while_the_next_is_made(
     assert beside.latest() == Reading(value=1, ended_at=100.0, age=7.0)
 
 
-def test_it_tells_how_long_a_reading_has_not_ended(beside: Beside[int], tool: Tool, clock: FakeClock) -> None:
+def test_it_tells_how_long_a_reading_has_not_ended(
+    beside: BackgroundReading[int], tool: Tool, clock: FakeClock
+) -> None:
     assert beside.waiting_seconds == 0.0
     beside.ask()
     clock.move(40.0)
@@ -138,7 +140,7 @@ def test_it_tells_how_long_a_reading_has_not_ended(beside: Beside[int], tool: To
 
 
 def test_questions_while_a_reading_is_made_are_one_question(
-    beside: Beside[int], tool: Tool, clock: FakeClock
+    beside: BackgroundReading[int], tool: Tool, clock: FakeClock
 ) -> None:
     for _ in range(5):
         beside.ask()
@@ -149,7 +151,7 @@ def test_questions_while_a_reading_is_made_are_one_question(
     assert tool.runs == 1
 
 
-def test_it_rests_after_a_reading(beside: Beside[int], tool: Tool, clock: FakeClock) -> None:
+def test_it_rests_after_a_reading(beside: BackgroundReading[int], tool: Tool, clock: FakeClock) -> None:
     read_once(beside, tool)
     clock.move(4.9)
     beside.ask()
@@ -159,7 +161,9 @@ def test_it_rests_after_a_reading(beside: Beside[int], tool: Tool, clock: FakeCl
     assert len(threads()) == 1
 
 
-def test_a_dear_reading_is_made_less_often(beside: Beside[int], tool: Tool, clock: FakeClock) -> None:
+def test_a_dear_reading_is_made_less_often(
+    beside: BackgroundReading[int], tool: Tool, clock: FakeClock
+) -> None:
     tool.takes = 0.3
     read_once(beside, tool)
     clock.move(29.9)
@@ -171,7 +175,7 @@ def test_a_dear_reading_is_made_less_often(beside: Beside[int], tool: Tool, cloc
 
 
 def test_without_a_rest_every_question_has_a_reading_made(
-    make: Callable[..., Beside[int]], tool: Tool
+    make: Callable[..., BackgroundReading[int]], tool: Tool
 ) -> None:
     beside = make(rest_seconds=0)
     read_once(beside, tool)
@@ -183,7 +187,7 @@ def test_without_a_rest_every_question_has_a_reading_made(
 
 @pytest.mark.parametrize("error", [Unavailable("ioreg is not installed"), SystemExit(3)])
 def test_a_failure_is_raised_once_and_the_next_question_begins_anew(
-    beside: Beside[int], tool: Tool, error: BaseException
+    beside: BackgroundReading[int], tool: Tool, error: BaseException
 ) -> None:
     tool.error = error
     read_once(beside, tool)
@@ -196,7 +200,9 @@ def test_a_failure_is_raised_once_and_the_next_question_begins_anew(
     assert reading.value == 2
 
 
-def test_a_failure_leaves_no_earlier_reading(beside: Beside[int], tool: Tool, clock: FakeClock) -> None:
+def test_a_failure_leaves_no_earlier_reading(
+    beside: BackgroundReading[int], tool: Tool, clock: FakeClock
+) -> None:
     read_once(beside, tool)
     clock.move(5.0)
     tool.error = Unavailable("gone")
@@ -207,7 +213,7 @@ def test_a_failure_leaves_no_earlier_reading(beside: Beside[int], tool: Tool, cl
 
 
 def test_a_reading_that_never_ends_keeps_one_thread_whoever_asks_for_it(
-    make: Callable[..., Beside[int]],
+    make: Callable[..., BackgroundReading[int]],
 ) -> None:
     make().ask()
     second = make()
@@ -217,7 +223,7 @@ def test_a_reading_that_never_ends_keeps_one_thread_whoever_asks_for_it(
 
 
 def test_a_thread_that_cannot_be_had_is_said_and_tried_again(
-    beside: Beside[int], tool: Tool, mocker: MockerFixture
+    beside: BackgroundReading[int], tool: Tool, mocker: MockerFixture
 ) -> None:
     start = mocker.patch("threading.Thread.start", side_effect=RuntimeError("can't start new thread"))
     with pytest.raises(Unavailable, match="no thread could be started"):
@@ -228,7 +234,9 @@ def test_a_thread_that_cannot_be_had_is_said_and_tried_again(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
-def test_a_forked_child_does_not_wait_for_its_parents_thread(tool: Tool, beside: Beside[int]) -> None:
+def test_a_forked_child_does_not_wait_for_its_parents_thread(
+    tool: Tool, beside: BackgroundReading[int]
+) -> None:
     beside.ask()
     assert tool.began.acquire(timeout=LONG_SECONDS)
 

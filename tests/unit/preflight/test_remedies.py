@@ -12,7 +12,7 @@ from mlflow_sysmetrics.mlflow_api.classification import fault_of_answer, fault_o
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 from mlflow_sysmetrics.mlflow_api.google_id_token import NoIdToken
 from mlflow_sysmetrics.preflight.remedies import remedy
-from mlflow_sysmetrics.runtime.bounded_calls import TookTooLong
+from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout
 
 SERVER = "https://anna:secret@host:5000"
 DATABASE = "postgresql://anna:secret@host/runs"
@@ -82,7 +82,7 @@ def test_a_redirection_is_said() -> None:
 @pytest.mark.parametrize(
     ("error", "cause"),
     [
-        (TookTooLong(), Cause.DOWN),
+        (CallTimeout(), Cause.DOWN),
         (ConnectionRefusedError(111, "Connection refused"), Cause.DOWN),
         (chained(OSError("x"), ssl.SSLCertVerificationError(1, "self-signed certificate")), Cause.TLS),
         (ssl.SSLEOFError(8, "EOF occurred"), Cause.DOWN),

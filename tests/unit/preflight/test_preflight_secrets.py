@@ -16,7 +16,7 @@ def nothing_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(secrets, "_sent", {})
 
 
-SECRET = "s3cr3t-T0ken.value"  # noqa: S105 - of a test
+SECRET = "s3cr3t-T0ken.value"
 
 
 @pytest.mark.parametrize(

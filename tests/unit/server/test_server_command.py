@@ -18,19 +18,19 @@ def config(**changes: Any) -> ServerConfig:
 
 
 def test_options_are_those_that_every_mlflow_has() -> None:
-    assert server_command(config(host="0.0.0.0", port=5001, workers=2)).argv == (  # noqa: S104 - its point
+    assert server_command(config(host="0.0.0.0", port=5001, workers=2)).argv == (
         *(sys.executable, "-m", "mlflow", "server"),
-        *("--host", "0.0.0.0", "--port", "5001", "--workers", "2"),  # noqa: S104 - as above
+        *("--host", "0.0.0.0", "--port", "5001", "--workers", "2"),
         *("--artifacts-destination", "/artifacts"),
     )
 
 
 def test_no_password_is_on_the_command_line_or_in_a_representation() -> None:
-    auth = BasicAuth(config_path="/auth.ini", secret_key="k3y-of-forms")  # noqa: S106 - a test's
+    auth = BasicAuth(config_path="/auth.ini", secret_key="k3y-of-forms")
     of = config(basic_auth=auth)
     command = server_command(of)
     assert command.environ["MLFLOW_BACKEND_STORE_URI"] == STORE
-    assert command.environ["MLFLOW_FLASK_SERVER_SECRET_KEY"] == "k3y-of-forms"  # noqa: S105 - as above
+    assert command.environ["MLFLOW_FLASK_SERVER_SECRET_KEY"] == "k3y-of-forms"
     for text in (" ".join(command.argv), repr(of)):
         assert "s3cr3t" not in text
         assert "k3y" not in text

@@ -18,7 +18,7 @@ from mlflow_sysmetrics import tracked_run
 from mlflow_sysmetrics.errors import RunStartError, ServerUnreachableError
 from mlflow_sysmetrics.mlflow_api import fluent_state
 from mlflow_sysmetrics.preflight import read_status
-from mlflow_sysmetrics.runtime.bounded_calls import TookTooLong
+from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout
 
 pytest_plugins = ["preflight_fixtures"]
 
@@ -172,7 +172,7 @@ def test_a_start_that_hangs_ends_with_the_deadline(
 ) -> None:
     def hang(run_id: str, seconds: float) -> None:
         assert seconds <= 20
-        raise TookTooLong
+        raise CallTimeout
 
     monkeypatch.setattr(fluent_state, "start_run", hang)
     with (
