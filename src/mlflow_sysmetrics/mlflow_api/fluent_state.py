@@ -134,6 +134,12 @@ def use_experiment(experiment_id: str | None) -> None:
         os.environ[_EXPERIMENT_ID] = experiment_id
 
 
+def experiment_set() -> str | None:
+    """Returns the id of the experiment that this process has set; None if none. Creates none."""
+    experiment_id = _fluent()._active_experiment_id  # noqa: SLF001 - the public name would create one
+    return None if experiment_id is None else str(experiment_id)
+
+
 HOW_TO_SET = (
     "Set MLFLOW_TRACKING_URI, or call mlflow.set_tracking_uri(...), or pass tracking_uri=..., with "
     "the address "

@@ -1,4 +1,4 @@
-"""Ctrl-C in threads: it reaches those that are inside, and no others."""
+"""Ctrl-C in threads: it interrupts threads that are inside an objective function, and no others."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def test_a_thread_inside_is_interrupted() -> None:
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     assert inside.wait(PATIENCE)
-    interruption.call()
+    interruption.interrupt()
     thread.join(PATIENCE)
     assert ended == ["interrupted"]
 
 
-def test_a_thread_that_has_come_out_is_not() -> None:
+def test_a_thread_that_left_is_not_interrupted() -> None:
     interruption, out, go_on, ended = Interruption(), threading.Event(), threading.Event(), []
 
     def run() -> None:
@@ -44,14 +44,14 @@ def test_a_thread_that_has_come_out_is_not() -> None:
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     assert out.wait(PATIENCE)
-    interruption.call()
+    interruption.interrupt()
     go_on.set()
     thread.join(PATIENCE)
     assert len(ended) == 1
 
 
-def test_who_comes_later_does_not_get_in() -> None:
+def test_a_thread_that_enters_later_is_interrupted_at_once() -> None:
     interruption = Interruption()
-    interruption.call()
+    interruption.interrupt()
     with pytest.raises(KeyboardInterrupt), interruption.reaches():
-        pytest.fail("it got in")
+        pytest.fail("the thread entered")

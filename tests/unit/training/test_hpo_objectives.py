@@ -1,4 +1,4 @@
-"""What a study optimises, and what counts as a value of it."""
+"""The objectives of a study, and what is accepted as a value of one."""
 
 from __future__ import annotations
 
@@ -23,29 +23,34 @@ def test_several_without_names_are_numbered() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "message"),
     [
-        (("up", "f1", None, None), "'up' is neither"),
-        (("maximize", None, None, None), "metric is the name"),
-        (("maximize", "f1!", None, None), "'f1!' cannot be a name in MLflow"),
-        (("maximize", "/f1", None, None), "'/f1' cannot be a name in MLflow"),
-        (("maximize", "", None, None), "'' cannot be a name in MLflow"),
-        (("maximize", "f" * 201, None, None), "cannot be a name in MLflow"),
-        (("maximize", None, None, ["f1"]), "needs directions="),
-        (("maximize", "f1", ["maximize"], None), "metric='f1' is of one objective"),
-        (("maximize", None, ["maximize"], ["a", "b"]), "There are 2 metrics"),
-        (("maximize", None, ["maximize", "minimize"], ["a", "a"]), "the same name"),
-        (("maximize", None, "maximize", None), "are lists"),
-        (("maximize", None, [], None), "There are 0 metrics"),
+        (("up", "f1", None, None), 'direction must be "maximize" or "minimize", got \'up\''),
+        (("maximize", None, None, None), "metric must name the value to optimize"),
+        (("maximize", "f1!", None, None), "metric must be a valid MLflow metric name .*, got 'f1!'"),
+        (("maximize", "/f1", None, None), "metric must be a valid MLflow metric name .*, got '/f1'"),
+        (("maximize", ".", None, None), "metric must be a valid MLflow metric name .*, got '.'"),
+        (
+            ("maximize", "val/../x", None, None),
+            "metric must be a valid MLflow metric name .*, got 'val/../x'",
+        ),
+        (("maximize", "", None, None), "metric must be a valid MLflow metric name .*, got ''"),
+        (("maximize", "f" * 201, None, None), "metric must be a valid MLflow metric name .*at most 200"),
+        (("maximize", None, None, ["f1"]), "requires directions"),
+        (("maximize", "f1", ["maximize"], None), "metric='f1' cannot be combined with directions"),
+        (("maximize", None, ["maximize"], ["a", "b"]), "got 2 metrics"),
+        (("maximize", None, ["maximize", "minimize"], ["a", "a"]), "metrics must be distinct"),
+        (("maximize", None, "maximize", None), "must be lists"),
+        (("maximize", None, [], None), "got 0 metrics"),
     ],
 )
-def test_what_makes_no_sense_is_refused(arguments: Any, complaint: str) -> None:
-    with pytest.raises(ValueError, match=complaint):
+def test_invalid_objectives_are_rejected(arguments: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         objectives_of(*arguments)
 
 
 class OneElement:
-    """Is a number only by conversion, as a tensor is."""
+    """A number only by conversion, like a one-element tensor."""
 
     def __float__(self) -> float:
         return 0.5
@@ -55,7 +60,7 @@ class OneElement:
     ("returned", "values"),
     [(1, (1.0,)), ([0.5], (0.5,)), (OneElement(), (0.5,)), (float("inf"), (float("inf"),))],
 )
-def test_what_is_a_number(returned: object, values: tuple[float, ...]) -> None:
+def test_a_number_is_a_value(returned: object, values: tuple[float, ...]) -> None:
     assert ONE.values_of(returned) == values
 
 
@@ -71,6 +76,6 @@ def test_what_is_a_number(returned: object, values: tuple[float, ...]) -> None:
         (TWO, (1, None)),
     ],
 )
-def test_what_is_none_is_named(objectives: Objectives, returned: object) -> None:
+def test_an_unusable_value_is_named(objectives: Objectives, returned: object) -> None:
     with pytest.raises(ValueError, match="The objective function returned"):
         objectives.values_of(returned)

@@ -1,4 +1,4 @@
-"""Counts and the curve of the best value, from trials alone."""
+"""Trial counts and the curve of the best value."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import datetime as dt
 
 import pytest
 
-pytest.importorskip("optuna", reason="trials are Optuna's")
+pytest.importorskip("optuna", reason="Optuna is not installed")
 
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -16,11 +16,16 @@ from mlflow_sysmetrics.training.hpo.study_run import best_curve, counts_of
 MAXIMIZE, MINIMIZE = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
 
 
+def local_time(seconds: int) -> dt.datetime:
+    """Returns a time as Optuna stores it: local and without a time zone."""
+    return dt.datetime.fromtimestamp(seconds, tz=dt.timezone.utc).astimezone().replace(tzinfo=None)
+
+
 def trial(number: int, state: TrialState, value: float | None = None) -> FrozenTrial:
     made = create_trial(state=state, value=value)
     made.number = number
     if state is TrialState.COMPLETE:
-        made.datetime_complete = dt.datetime.fromtimestamp(1000 + number)  # noqa: DTZ006 - Optuna's times are local
+        made.datetime_complete = local_time(1000 + number)
     return made
 
 
@@ -35,29 +40,31 @@ TRIALS = [
 ]
 
 
-def test_a_trial_that_is_only_queued_has_not_begun() -> None:
+def test_queued_trials_do_not_count() -> None:
     counts = counts_of(TRIALS)
     assert (counts.completed, counts.pruned, counts.failed, counts.running) == (3, 1, 1, 1)
     assert counts.total == 6
 
 
 @pytest.mark.parametrize(("direction", "values"), [(MAXIMIZE, [2.0, 2.0, 3.0]), (MINIMIZE, [2.0, 1.0, 1.0])])
-def test_the_curve_is_the_best_up_to_each_number(direction: StudyDirection, values: list[float]) -> None:
+def test_the_curve_has_the_best_value_up_to_each_trial(
+    direction: StudyDirection, values: list[float]
+) -> None:
     points = list(best_curve(TRIALS, direction, settled_only=False))
     assert [point.number for point in points] == [0, 2, 4]
     assert [point.value for point in points] == values
 
 
-def test_the_curve_waits_for_a_trial_that_is_under_way() -> None:
+def test_the_curve_stops_before_a_running_trial() -> None:
     assert [point.number for point in best_curve(TRIALS, MAXIMIZE, settled_only=True)] == [0, 2]
 
 
-def test_a_point_is_the_same_each_time() -> None:
+def test_the_points_of_the_curve_do_not_change() -> None:
     first, again = (list(best_curve(TRIALS, MAXIMIZE, settled_only=False)) for _ in range(2))
     assert first == again
     assert first[0].at == 1_000_000
 
 
-def test_a_trial_that_breaks_a_constraint_is_not_the_best() -> None:
+def test_a_trial_that_violates_a_constraint_is_not_the_best() -> None:
     broken = create_trial(value=99.0, system_attrs={"constraints": [1.0]})
     assert list(best_curve([*TRIALS[:1], broken], MAXIMIZE, settled_only=False))[-1].value == 2.0

@@ -1,4 +1,4 @@
-"""What is written of a trial, from the trial alone."""
+"""What is written to the run of a trial."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import io
 
 import pytest
 
-pytest.importorskip("optuna", reason="trials are Optuna's")
+pytest.importorskip("optuna", reason="Optuna is not installed")
 
 import optuna
 from optuna.distributions import CategoricalDistribution
@@ -16,13 +16,13 @@ from optuna.trial import TrialState, create_trial
 
 from mlflow_sysmetrics.training.hpo import outcome, summary
 from mlflow_sysmetrics.training.hpo.objectives import Objectives
-from mlflow_sysmetrics.training.hpo.store_calls import key_of, params_of, trial_run_name
-from mlflow_sysmetrics.training.hpo.trial_run import metrics_of_trial, tags_of_trial
+from mlflow_sysmetrics.training.hpo.run_writes import key_of, params_of, trial_run_name
+from mlflow_sysmetrics.training.hpo.trial_run import trial_metrics, trial_tags
 
 ONE = Objectives(("f1",), ("maximize",))
 
 
-def test_runs_count_from_one() -> None:
+def test_run_names_count_from_one() -> None:
     assert [trial_run_name(number) for number in (0, 8, 9999)] == ["trial_0001", "trial_0009", "trial_10000"]
 
 
@@ -39,25 +39,25 @@ def test_runs_count_from_one() -> None:
         ("x" * 300, "hpo/" + "x" * 246),
     ],
 )
-def test_a_name_becomes_a_key_that_mlflow_takes(name: str, key: str) -> None:
+def test_a_name_becomes_a_valid_mlflow_key(name: str, key: str) -> None:
     assert key_of("hpo", name) == key
 
 
-def test_names_that_become_the_same_are_told_apart() -> None:
+def test_names_that_become_equal_get_distinct_keys() -> None:
     assert params_of("hpo", {"a(": 1, "a)": 2}) == {"hpo/a_": "1", "hpo/a__2": "2"}
 
 
-def test_a_value_that_is_too_long_ends_in_an_ellipsis() -> None:
+def test_a_long_value_is_cut_and_ends_in_an_ellipsis() -> None:
     (value,) = params_of("hpo", {"text": "y" * 9000}).values()
     assert len(value) == 6000
     assert value.endswith("y...")
 
 
-def test_what_was_reported_is_a_curve_without_what_is_no_number() -> None:
+def test_reported_values_are_a_curve_without_nan() -> None:
     trial = create_trial(
         state=TrialState.COMPLETE, value=1.0, intermediate_values={1: 0.5, 0: 0.25, 2: float("nan")}
     )
-    metrics = metrics_of_trial(trial, outcome.completed((1.0,), 2.0), ONE)
+    metrics = trial_metrics(trial, outcome.completed((1.0,), 2.0), ONE)
     curve = [(one.step, one.value) for one in metrics if one.key == "trial/intermediate_value"]
     assert curve == [(0, 0.25), (1, 0.5)]
     assert {one.key for one in metrics} == {
@@ -70,7 +70,7 @@ def test_what_was_reported_is_a_curve_without_what_is_no_number() -> None:
 
 def test_a_failed_trial_has_no_value() -> None:
     trial = create_trial(state=TrialState.FAIL)
-    metrics = metrics_of_trial(trial, outcome.raised(ValueError("x"), 2.0), ONE)
+    metrics = trial_metrics(trial, outcome.raised(ValueError("x"), 2.0), ONE)
     assert {one.key for one in metrics} == {"trial/number", "trial/duration_seconds"}
 
 
@@ -83,29 +83,45 @@ def test_a_failed_trial_has_no_value() -> None:
         (TrialState.FAIL, None, "KILLED", "its process ended before the trial did"),
     ],
 )
-def test_what_only_optuna_knows(
+def test_the_outcome_of_a_trial_that_only_optuna_knows(
     state: TrialState, error: str | None, status: str, reason: str | None
 ) -> None:
     attributes = {} if error is None else {"error": error}
     value = 1.0 if state is TrialState.COMPLETE else None
-    found = outcome.found(create_trial(state=state, value=value, user_attrs=attributes), None)
+    found = outcome.from_optuna(create_trial(state=state, value=value, user_attrs=attributes), None)
     assert (found.status, found.reason) == (status, reason)
-    assert tags_of_trial(found)[0].value == state.name
+    assert trial_tags(found)[0].value == state.name
 
 
-def test_a_dead_trial_has_ended_when_it_was_last_heard_of() -> None:
+def test_a_dead_trial_ended_when_its_run_last_received_data() -> None:
     trial = create_trial(state=TrialState.FAIL)
-    trial.datetime_complete = dt.datetime.fromtimestamp(2000)  # noqa: DTZ006 - Optuna's times are local
-    assert outcome.found(trial, 5_000).ended_at == 5_000
-    assert outcome.found(trial, None).ended_at == 2_000_000
+    local = dt.datetime.fromtimestamp(2000, tz=dt.timezone.utc).astimezone()
+    trial.datetime_complete = local.replace(tzinfo=None)  # as Optuna stores it
+    assert outcome.from_optuna(trial, 5_000).ended_at == 5_000
+    assert outcome.from_optuna(trial, None).ended_at == 2_000_000
 
 
-def test_an_interruption_is_no_failure() -> None:
+@pytest.mark.parametrize(
+    "said", ["Authorization: Bearer abcdef1234567890", "no answer from http://user:abcdef1234567890@host/"]
+)
+def test_no_text_of_an_outcome_contains_credentials(said: str) -> None:
+    trial = create_trial(state=TrialState.FAIL, user_attrs={"error": said})
+    for found in (
+        outcome.raised(OSError(said), 1.0),
+        outcome.pruned(said, 1.0),
+        outcome.unusable(said, 1.0),
+        outcome.from_optuna(trial, None),
+    ):
+        assert "abcdef1234567890" not in f"{found.reason} {found.error}"
+    assert "abcdef1234567890" not in outcome.one_line(OSError(said))
+
+
+def test_an_interruption_is_not_a_failure() -> None:
     found = outcome.raised(KeyboardInterrupt(), 1.0)
     assert (found.status, found.error) == ("KILLED", None)
 
 
-def test_the_table_has_a_column_for_each_parameter_of_any_trial() -> None:
+def test_the_table_has_a_column_for_each_parameter() -> None:
     choice = CategoricalDistribution(["a,b", 'c"d'])
     trials = [
         create_trial(value=1.0, params={"kind": "a,b"}, distributions={"kind": choice}),
@@ -113,7 +129,7 @@ def test_the_table_has_a_column_for_each_parameter_of_any_trial() -> None:
         create_trial(state=TrialState.FAIL, user_attrs={"error": "two\nlines"}),
         create_trial(value=2.0, params={"other": 'c"d'}, distributions={"other": choice}),
     ]
-    rows = list(csv.DictReader(io.StringIO(summary.table(trials, ONE))))
+    rows = list(csv.DictReader(io.StringIO(summary.trials_table(trials, ONE))))
     assert [row["state"] for row in rows] == ["COMPLETE", "FAIL", "COMPLETE"]
     assert [row["hpo/kind"] for row in rows] == ["a,b", "", ""]
     assert [row["hpo/other"] for row in rows] == ["", "", 'c"d']
@@ -122,11 +138,11 @@ def test_the_table_has_a_column_for_each_parameter_of_any_trial() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_any_number_of_objectives_is_drawn(count: int) -> None:
-    pytest.importorskip("plotly", reason="pages are drawn with plotly")
+    pytest.importorskip("plotly", reason="plotly is not installed")
     names = tuple(f"metric_{index}" for index in range(count))
     study = optuna.create_study(study_name="drawn", directions=["maximize"] * count)
     study.add_trials([create_trial(values=[float(number)] * count) for number in range(3)])
-    page = summary.history_page(study, Objectives(names, ("maximize",) * count), "cdn")
+    page = summary.history_page(study, Objectives(names, ("maximize",) * count), include_plotlyjs="cdn")
     assert page is not None
     assert all(name in page for name in names)
     assert ("Pareto front of drawn" in page) is (count in {2, 3})

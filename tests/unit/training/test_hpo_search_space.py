@@ -1,4 +1,4 @@
-"""What may be searched, and what is said of what may not."""
+"""Search spaces, and the messages for invalid ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("optuna", reason="spaces become distributions of Optuna")
+pytest.importorskip("optuna", reason="Optuna is not installed")
 
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -29,42 +29,49 @@ from mlflow_sysmetrics.training.hpo.search_space import distributions_of, sugges
         (IntDistribution(1, 4), IntDistribution(1, 4)),
     ],
 )
-def test_a_space_means_a_distribution(given: Any, meant: object) -> None:
+def test_an_entry_becomes_a_distribution(given: Any, meant: object) -> None:
     assert distributions_of({"name": given}) == {"name": meant}
 
 
 @pytest.mark.parametrize(
-    ("given", "complaint"),
+    ("given", "message"),
     [
-        ({"type": "integer", "low": 1, "high": 2}, "has the type 'integer'; known are categorical, int"),
-        ({"low": 1, "high": 2}, "has the type None"),
-        ({"type": "float", "low": 2, "high": 1}, "low is 2, which is above high, 1"),
-        ({"type": "float", "low": 0, "high": 1, "log": True}, "low is 0, and on a logarithmic scale"),
-        ({"type": "loguniform", "low": 0, "high": 1}, "low is 0, and on a logarithmic scale"),
-        ({"type": "float", "high": 1}, "lacks 'low', which type 'float' needs"),
-        ({"type": "categorical"}, "lacks 'choices'"),
-        ({"type": "categorical", "choices": []}, "cannot be searched"),
-        ({"type": "categorical", "choices": "abc"}, "choices is a list, and is 'abc'"),
-        ({"type": "categorical", "choices": [[1, 2]]}, r"the choice \[1, 2\] is no text, number"),
-        ({"type": "int", "low": 0.5, "high": 1}, "low is 0.5, which is no whole number"),
-        ({"type": "int", "low": True, "high": 3}, "low is True, which is no whole number"),
-        ({"type": "float", "low": "one", "high": 3}, "low is 'one', which is no number"),
-        ({"type": "float", "low": float("nan"), "high": 3}, "low is nan, which is no number"),
-        ({"type": "float", "low": 0, "high": float("inf")}, "high is inf, which is no finite number"),
-        ({"type": "float", "low": 0, "high": 1, "step": 0}, "step is 0, and has to be above 0"),
-        ({"type": "float", "low": 1, "high": 2, "step": 0.5, "log": True}, "log and step cannot"),
-        ({"type": "float", "low": 1, "high": 2, "log": "yes"}, "log is true or false, and is 'yes'"),
-        ({"type": "uniform", "low": 1, "high": 2, "steps": 2}, "has 'steps', which type 'uniform' does not"),
-        ([1, 2], "neither a distribution of Optuna nor a mapping"),
+        ({"type": "integer", "low": 1, "high": 2}, "type must be one of categorical, int, .* got 'integer'"),
+        ({"low": 1, "high": 2}, "type must be one of .* got None"),
+        ({"type": "float", "low": 2, "high": 1}, "low must be <= high, got low=2 and high=1"),
+        (
+            {"type": "float", "low": 0, "high": 1, "log": True},
+            "low must be > 0 on a logarithmic scale, got 0",
+        ),
+        ({"type": "loguniform", "low": 0, "high": 1}, "low must be > 0 on a logarithmic scale, got 0"),
+        ({"type": "float", "high": 1}, "type 'float' requires 'low'"),
+        ({"type": "categorical"}, "type 'categorical' requires 'choices'"),
+        ({"type": "categorical", "choices": []}, "choices must not be empty"),
+        ({"type": "categorical", "choices": "abc"}, "choices must be a list, got 'abc'"),
+        ({"type": "categorical", "choices": [[1, 2]]}, r"must be a string, number, .* got \[1, 2\]"),
+        ({"type": "int", "low": 0.5, "high": 1}, "low must be an integer, got 0.5"),
+        ({"type": "int", "low": True, "high": 3}, "low must be an integer, got True"),
+        ({"type": "int", "low": 0, "high": float("inf")}, "high must be an integer, got inf"),
+        ({"type": "float", "low": "one", "high": 3}, "low must be a finite number, got 'one'"),
+        ({"type": "float", "low": float("nan"), "high": 3}, "low must be a finite number, got nan"),
+        ({"type": "float", "low": 0, "high": float("inf")}, "high must be a finite number, got inf"),
+        ({"type": "float", "low": 0, "high": 1, "step": 0}, "step must be > 0, got 0"),
+        ({"type": "float", "low": 1, "high": 2, "step": 0.5, "log": True}, "log and step cannot be combined"),
+        ({"type": "float", "low": 1, "high": 2, "log": "yes"}, "log must be true or false, got 'yes'"),
+        (
+            {"type": "uniform", "low": 1, "high": 2, "steps": 2},
+            "'uniform' accepts only high, low, got 'steps'",
+        ),
+        ([1, 2], r"must be a distribution of Optuna or a mapping .* got \[1, 2\]"),
     ],
 )
-def test_what_cannot_be_searched_is_named(given: Any, complaint: str) -> None:
-    with pytest.raises(ValueError, match=complaint) as caught:
+def test_an_invalid_entry_is_named(given: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
         distributions_of({"fine": {"type": "int", "low": 1, "high": 2}, "wrong": given})
     assert "search_space['wrong']" in str(caught.value)
 
 
-def test_a_trial_suggests_a_value_of_each() -> None:
+def test_a_trial_suggests_a_value_for_each_parameter() -> None:
     space = distributions_of(
         {
             "depth": {"type": "int", "low": 2, "high": 8, "step": 2},

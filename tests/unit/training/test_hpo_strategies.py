@@ -1,4 +1,4 @@
-"""Samplers and pruners by their names."""
+"""Samplers and pruners by name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("optuna", reason="samplers and pruners are Optuna's")
+pytest.importorskip("optuna", reason="Optuna is not installed")
 
 import optuna
 
@@ -26,7 +26,7 @@ from mlflow_sysmetrics.training.hpo.strategies import pruner_of, sampler_of
         (optuna.pruners.ThresholdPruner(upper=1.0), None, "ThresholdPruner"),
     ],
 )
-def test_a_pruner_by_its_name(given: Any, config: Any, kind: str) -> None:
+def test_a_pruner_by_name(given: Any, config: Any, kind: str) -> None:
     assert type(pruner_of(given, config)).__name__ == kind
 
 
@@ -34,28 +34,28 @@ def test_a_pruner_by_its_name(given: Any, config: Any, kind: str) -> None:
     ("given", "several", "kind"),
     [(None, False, "TPESampler"), (None, True, "NSGAIISampler"), ("Random", False, "RandomSampler")],
 )
-def test_a_sampler_by_its_name(given: Any, several: bool, kind: str) -> None:
+def test_a_sampler_by_name(given: Any, several: bool, kind: str) -> None:
     assert type(sampler_of(given, None, 3, several=several)).__name__ == kind
 
 
 @pytest.mark.parametrize(
-    ("given", "config", "seed", "complaint"),
+    ("given", "config", "seed", "message"),
     [
-        ("tpee", None, None, "There is no sampler 'tpee'; known are tpe, random"),
-        (3, None, None, "There is no sampler 3"),
-        ("tpe", {"trials": 3}, None, "The sampler 'tpe' cannot be made of"),
-        ("tpe", {"type": "random"}, None, "sampler='tpe', and sampler_config has the type 'random'"),
-        ("tpe", {"seed": 1}, 2, "seed=2, and sampler_config has the seed 1"),
-        (optuna.samplers.RandomSampler(), None, 2, "seed=2 belongs into the sampler"),
-        (optuna.samplers.RandomSampler(), {"seed": 1}, None, "goes with the name of a sampler"),
+        ("tpee", None, None, "sampler must be one of tpe, random, .* got 'tpee'"),
+        (3, None, None, "sampler must be one of .* got 3"),
+        ("tpe", {"trials": 3}, None, "invalid options for sampler 'tpe': {'trials': 3}"),
+        ("tpe", {"type": "random"}, None, "sampler='tpe' contradicts the type 'random' in sampler_config"),
+        ("tpe", {"seed": 1}, 2, "seed=2 contradicts the seed 1 in sampler_config"),
+        (optuna.samplers.RandomSampler(), None, 2, "seed=2 cannot be combined with a sampler object"),
+        (optuna.samplers.RandomSampler(), {"seed": 1}, None, "requires the sampler as a name"),
     ],
 )
-def test_a_sampler_that_cannot_be_had(given: Any, config: Any, seed: Any, complaint: str) -> None:
-    with pytest.raises(ValueError, match=complaint):
+def test_an_invalid_sampler_is_rejected(given: Any, config: Any, seed: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         sampler_of(given, config, seed, several=False)
 
 
-def test_the_same_seed_suggests_the_same() -> None:
+def test_the_same_seed_suggests_the_same_values() -> None:
     values = [
         optuna.create_study(sampler=sampler_of("tpe", None, seed, several=False))
         .ask()

@@ -1,6 +1,6 @@
-"""Studies of hyperparameters: a run for the study, a run below it for each trial, and their true ends.
+"""Hyperparameter studies: one MLflow run for the study and one below it for each trial.
 
-Importing this needs no Optuna; making an `OptunaRunner` does.
+Importing this package does not need Optuna; creating an `OptunaRunner` does.
 """
 
 from mlflow_sysmetrics.training.hpo.result import HPOResult

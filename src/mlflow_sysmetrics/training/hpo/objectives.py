@@ -1,17 +1,16 @@
-"""What a study optimises: the name and the direction of each objective."""
+"""What a study optimizes: the name and the direction of each objective."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mlflow_sysmetrics.mlflow_api import metric_names
+
 _DIRECTIONS = ("maximize", "minimize")
-# What every MLflow from 2.8 on takes in a metric's name; the newest one takes a colon too.
-_LEGAL = re.compile(r"[\w.\- ]+(?:/[\w.\- ]+)*")
-_LONGEST_NAME = 200  # of MLflow's 250, with what goes before it
+_LONGEST_NAME = 200  # MLflow allows 250; this leaves room for the prefixes "trial/" and "best_"
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,7 @@ class Objectives:
     """The objectives of a study, in the order in which its objective function returns them.
 
     Attributes:
-        metrics: their names.
+        metrics: the metric name of each.
         directions: "maximize" or "minimize" for each.
     """
 
@@ -28,76 +27,83 @@ class Objectives:
 
     @property
     def several(self) -> bool:
-        """Whether there is no single best trial."""
+        """True if there is more than one objective, and therefore no single best trial."""
         return len(self.metrics) > 1
 
     def values_of(self, returned: Any) -> tuple[float, ...]:
-        """Returns what an objective function has returned as one number per objective.
+        """Converts what an objective function returned to one number per objective.
 
         Raises:
-            ValueError: Optuna would call the trial failed; says why.
+            ValueError: Optuna would mark the trial as failed; says why.
         """
-        # Optuna takes a string for a sequence of its letters, and falls over it.
+        # A string is a sequence, too: Optuna would iterate over its letters and fail.
         sequence = isinstance(returned, Sequence) and not isinstance(returned, (str, bytes))
         values = list(returned) if sequence else [returned]
         if len(values) != len(self.metrics):
-            wanted = ", ".join(self.metrics)
             raise ValueError(
                 f"The objective function returned {returned!r}, which is {len(values)} value(s); "
-                f"the study has {len(self.metrics)}: {wanted}."
+                f"it must return {len(self.metrics)}: {', '.join(self.metrics)}."
             )
         return tuple(_number(value) for value in values)
-
-
-def _number(value: Any) -> float:
-    try:
-        number = math.nan if isinstance(value, (str, bytes)) else float(value)  # also a tensor of one element
-    except (TypeError, ValueError):
-        raise ValueError(f"The objective function returned {value!r}, which is no number.") from None
-    if math.isnan(number):
-        raise ValueError(f"The objective function returned {value!r}, which is no number.")
-    return number
 
 
 def objectives_of(
     direction: str, metric: str | None, directions: Sequence[str] | None, metrics: Sequence[str] | None
 ) -> Objectives:
-    """Returns the objectives that the arguments of `OptunaRunner` mean.
+    """Returns the objectives described by the arguments of `OptunaRunner`.
 
     Raises:
-        ValueError: a direction or a name is none, or there are not as many of one as of the other.
+        ValueError: a direction or a name is invalid, or their counts differ.
     """
     if isinstance(directions, str) or isinstance(metrics, str):
-        raise ValueError("directions and metrics are lists; of one objective, use the singular.")
+        raise ValueError(
+            "directions and metrics must be lists, got a string; for one objective use direction= and metric="
+        )
     if directions is None:
         if metrics is not None:
-            raise ValueError(f"metrics={list(metrics)!r} needs directions=, with a direction for each.")
+            raise ValueError(
+                f"metrics={list(metrics)!r} requires directions; pass directions=[...] with one per metric"
+            )
         if metric is None:
-            raise ValueError('metric is the name of what is optimised, such as metric="val_f1_macro".')
+            raise ValueError(
+                'metric must name the value to optimize, got None; pass for example metric="val_f1_macro"'
+            )
         found = Objectives((metric,), (direction,))
     else:
         if metric is not None:
-            raise ValueError(f"metric={metric!r} is of one objective; with directions=, give metrics=[...].")
+            raise ValueError(
+                f"metric={metric!r} cannot be combined with directions; pass metrics=[...] instead"
+            )
         names = metrics if metrics is not None else [f"value_{index}" for index in range(len(directions))]
         found = Objectives(tuple(names), tuple(directions))
     _check(found)
     return found
 
 
+def _number(value: Any) -> float:
+    try:
+        number = math.nan if isinstance(value, (str, bytes)) else float(value)  # also a one-element tensor
+    except (TypeError, ValueError):
+        number = math.nan
+    if math.isnan(number):
+        raise ValueError(f"The objective function returned {value!r}, which is not a number.")
+    return number
+
+
 def _check(found: Objectives) -> None:
     if len(found.metrics) != len(found.directions) or not found.metrics:
         raise ValueError(
-            f"There are {len(found.metrics)} metrics {list(found.metrics)!r} and {len(found.directions)} "
-            f"directions {list(found.directions)!r}; a direction belongs to each metric."
+            f"metrics and directions must have the same length >= 1, got {len(found.metrics)} metrics "
+            f"{list(found.metrics)!r} and {len(found.directions)} directions {list(found.directions)!r}"
         )
     for direction in found.directions:
         if direction not in _DIRECTIONS:
-            raise ValueError(f'The direction {direction!r} is neither "maximize" nor "minimize".')
+            raise ValueError(f'direction must be "maximize" or "minimize", got {direction!r}')
     for name in found.metrics:
-        if not isinstance(name, str) or not _LEGAL.fullmatch(name) or len(name) > _LONGEST_NAME:
+        if not isinstance(name, str) or not metric_names.is_metric_name(name, _LONGEST_NAME):
             raise ValueError(
-                f"The metric {name!r} cannot be a name in MLflow: letters, digits, _ - . and blanks, "
-                f'groups set off by "/", at most {_LONGEST_NAME} characters.'
+                f"metric must be a valid MLflow metric name ({metric_names.ALLOWED}; "
+                f"at most {_LONGEST_NAME} characters), got {name!r}"
             )
     if len(set(found.metrics)) != len(found.metrics):
-        raise ValueError(f"Two of the metrics {list(found.metrics)!r} have the same name.")
+        raise ValueError(f"metrics must be distinct, got {list(found.metrics)!r}")

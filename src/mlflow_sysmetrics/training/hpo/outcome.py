@@ -1,4 +1,4 @@
-"""How a trial has ended, in Optuna's words and in MLflow's."""
+"""How a trial ended, as a state of Optuna and as a status of MLflow."""
 
 from __future__ import annotations
 
@@ -6,25 +6,15 @@ import time
 import traceback
 from dataclasses import dataclass, field
 
+import mlflow
 from optuna.trial import FrozenTrial, TrialState
 
+from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.mlflow_api.stores import FAILED, FINISHED, KILLED
+from mlflow_sysmetrics.training.hpo.optuna_study import ERROR
 
-# FOLDED marks: What is written into Optuna's storage beside a study and its trials, so that their runs are found again.
-
-#: On a study: its run. On a trial: the run of the study that it was begun for.
-PARENT = "mlflow_parent_run_id"
-#: On a trial: its run.
-RUN = "mlflow_run_id"
-#: On a trial: the process that carries it out, see `processes`.
-PROCESS = "mlflow_sysmetrics_process"
-#: On a trial: what it has raised, or what was wrong with what it returned.
-ERROR = "error"
-#: On a study: the names of its objectives.
-METRICS = "metrics"
-
-
-_STATUS = {TrialState.COMPLETE: FINISHED, TrialState.PRUNED: KILLED, TrialState.FAIL: FAILED}
+_INTERRUPTED = "interrupted"
+_DIED = "its process ended before the trial did"
 
 
 def _now() -> int:
@@ -33,15 +23,15 @@ def _now() -> int:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial has ended.
+    """How a trial ended. Its texts contain no credentials.
 
     Attributes:
         state: COMPLETE, PRUNED or FAIL.
         status: of its run: FINISHED, FAILED or KILLED.
-        values: one per objective; of a pruned trial what it reported last; None without.
-        reason: why, in a line; None where it completed.
-        error: the text of the artifact error.txt; None where nothing was raised.
-        duration_seconds: of the objective function; None where nobody has measured it.
+        values: one per objective; of a pruned trial the last reported value; None if there is none.
+        reason: why it did not complete, in one line; None if it completed.
+        error: the content of the artifact error.txt; None if nothing was raised.
+        duration_seconds: how long the objective function ran; None if not measured.
         ended_at: milliseconds since 1970.
     """
 
@@ -55,62 +45,83 @@ class Outcome:
 
 
 def completed(values: tuple[float, ...], seconds: float) -> Outcome:
-    """Returns the outcome of a trial that has returned its values."""
+    """Returns the outcome of a trial that returned its values."""
     return Outcome(TrialState.COMPLETE, FINISHED, values, duration_seconds=seconds)
 
 
-def pruned(said: str, seconds: float) -> Outcome:
-    """Returns the outcome of a trial that was given up, and says so."""
-    return Outcome(TrialState.PRUNED, KILLED, None, f"pruned: {said}" if said else "pruned", None, seconds)
+def pruned(message: str, seconds: float) -> Outcome:
+    """Returns the outcome of a pruned trial, with the message of `optuna.TrialPruned`."""
+    reason = f"pruned: {_without_credentials(message)}" if message else "pruned"
+    return Outcome(TrialState.PRUNED, KILLED, reason=reason, duration_seconds=seconds)
 
 
-def unusable(reason: str, seconds: float) -> Outcome:
-    """Returns the outcome of a trial that has returned what is no value."""
-    return Outcome(TrialState.FAIL, FAILED, None, reason, reason + "\n", seconds)
+def unusable(message: str, seconds: float) -> Outcome:
+    """Returns the outcome of a trial that returned something other than its values."""
+    reason = _without_credentials(message)
+    return Outcome(TrialState.FAIL, FAILED, reason=reason, error=f"{reason}\n", duration_seconds=seconds)
 
 
 def raised(error: BaseException, seconds: float) -> Outcome:
-    """Returns the outcome of a trial that has raised something; KeyboardInterrupt is an interruption."""
+    """Returns the outcome of a trial that raised; a KeyboardInterrupt is an interruption."""
     if isinstance(error, KeyboardInterrupt):
         return interrupted(seconds)
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    return Outcome(TrialState.FAIL, FAILED, None, told(error), text, seconds)
-
-
-def interrupted(seconds: float) -> Outcome:
-    """Returns the outcome of a trial that Ctrl-C has ended."""
-    return Outcome(TrialState.FAIL, KILLED, None, "interrupted", None, seconds)
-
-
-def found(trial: FrozenTrial, last_sign: int | None) -> Outcome:
-    """Returns the outcome of a trial that has ended, of which only Optuna knows.
-
-    Args:
-        trial: COMPLETE, PRUNED or FAIL.
-        last_sign: milliseconds since 1970 when its run was last heard of, where it has one.
-    """
-    values = None if trial.values is None else tuple(trial.values)
-    seconds = None if trial.duration is None else trial.duration.total_seconds()
-    ended_at = _now() if trial.datetime_complete is None else int(trial.datetime_complete.timestamp() * 1000)
-    reason = trial.user_attrs.get(ERROR)
-    if trial.state is not TrialState.FAIL:
-        reason = "pruned" if trial.state is TrialState.PRUNED else None
-        return Outcome(trial.state, _STATUS[trial.state], values, reason, None, seconds, ended_at)
-    if reason is not None:
-        return Outcome(trial.state, FAILED, None, str(reason), f"{reason}\n", seconds, ended_at)
-    # Optuna says that it has ended when somebody noticed; the machine may have gone down days before.
     return Outcome(
-        trial.state,
-        KILLED,
-        None,
-        "its process ended before the trial did",
-        None,
-        None,
-        min(last_sign, ended_at) if last_sign else ended_at,
+        TrialState.FAIL,
+        FAILED,
+        reason=one_line(error),
+        error=_without_credentials(text),
+        duration_seconds=seconds,
     )
 
 
-def told(error: BaseException) -> str:
-    """Returns an exception in a line."""
+def interrupted(seconds: float) -> Outcome:
+    """Returns the outcome of a trial that Ctrl-C interrupted."""
+    return Outcome(TrialState.FAIL, KILLED, reason=_INTERRUPTED, duration_seconds=seconds)
+
+
+def from_optuna(trial: FrozenTrial, last_seen: int | None) -> Outcome:
+    """Returns the outcome of a finished trial that only Optuna knows about.
+
+    Args:
+        trial: in the state COMPLETE, PRUNED or FAIL.
+        last_seen: when its run last received data, in milliseconds since 1970; None if it has no run.
+    """
+    ended_at = _now() if trial.datetime_complete is None else int(trial.datetime_complete.timestamp() * 1000)
+    seconds = None if trial.duration is None else trial.duration.total_seconds()
+    if trial.state is not TrialState.FAIL:
+        was_pruned = trial.state is TrialState.PRUNED
+        return Outcome(
+            trial.state,
+            KILLED if was_pruned else FINISHED,
+            None if trial.values is None else tuple(trial.values),
+            reason="pruned" if was_pruned else None,
+            duration_seconds=seconds,
+            ended_at=ended_at,
+        )
+    if (error := trial.user_attrs.get(ERROR)) is not None:
+        reason = _without_credentials(str(error))
+        return Outcome(
+            trial.state,
+            FAILED,
+            reason=reason,
+            error=f"{reason}\n",
+            duration_seconds=seconds,
+            ended_at=ended_at,
+        )
+    # Optuna's end time is when the death was noticed; the machine may have gone down days before.
+    died_at = min(last_seen, ended_at) if last_seen else ended_at
+    return Outcome(trial.state, KILLED, reason=_DIED, ended_at=died_at)
+
+
+def one_line(error: BaseException) -> str:
+    """Returns the type and the first line of an exception, without credentials.
+
+    An objective function may raise what MLflow raised in it, and a server may quote the request's token.
+    """
     first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+    return f"{type(error).__name__}: {_without_credentials(first)}" if first else type(error).__name__
+
+
+def _without_credentials(text: str) -> str:
+    return cleaned(text, mlflow.get_tracking_uri())

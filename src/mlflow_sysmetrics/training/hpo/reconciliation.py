@@ -1,4 +1,4 @@
-"""Makes the runs of a study say what Optuna knows, after a process that has not come to say it."""
+"""Brings Optuna and the runs of a study into agreement after a process died before it could write."""
 
 from __future__ import annotations
 
@@ -9,76 +9,76 @@ import optuna
 from optuna.trial import TrialState
 
 from mlflow_sysmetrics.runtime.process_identity import is_gone, this_process
-from mlflow_sysmetrics.training.hpo import outcome
-from mlflow_sysmetrics.training.hpo.outcome import found
+from mlflow_sysmetrics.training.hpo import optuna_study
+from mlflow_sysmetrics.training.hpo.outcome import from_optuna
 from mlflow_sysmetrics.training.hpo.store_calls import NotRecorded
 from mlflow_sysmetrics.training.hpo.study_run import StudyRun
-from mlflow_sysmetrics.training.hpo.trial_run import NUMBER, publish
+from mlflow_sysmetrics.training.hpo.trial_run import NUMBER_TAG, write_outcome
 
 _RUNNING = "RUNNING"
-_PAGE = 1000
+_PAGE_SIZE = 1000
 _log = logging.getLogger("mlflow_sysmetrics")
 
 
 def fail_dead_trials(study: optuna.Study) -> None:
-    """Tells Optuna which of the running trials have died with their process.
+    """Marks running trials in Optuna as failed if their process is dead.
 
-    Called before this process carries out any trial of the study.
+    Call it before this process runs any trial of the study.
     """
-    here = this_process()
+    own = this_process()
     unknown = []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        process = trial.user_attrs.get(outcome.PROCESS)
-        if process == here or is_gone(process):
+        process = trial.user_attrs.get(optuna_study.PROCESS)
+        if process == own or is_gone(process):
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-            _log.info("mlflow-sysmetrics: trial %d has died with its process", trial.number)
+            _log.info("mlflow-sysmetrics: trial %d died with its process", trial.number)
         else:
             unknown.append(trial.number)
     if unknown:
         _log.warning(
-            "mlflow-sysmetrics: trials %s of study %r are under way in processes that cannot be seen from "
-            "here; they count as running. Those that are dead can be ended by study.tell(number, "
-            "state=optuna.trial.TrialState.FAIL), or by a storage with heartbeat_interval.",
+            "mlflow-sysmetrics: trials %s of study %r belong to processes that cannot be seen from here, and "
+            "count as running. If they are dead, end them with study.tell(number, "
+            "state=optuna.trial.TrialState.FAIL), or use a storage with heartbeat_interval.",
             ", ".join(str(number) for number in unknown),
             study.study_name,
         )
 
 
 def reconcile(study_run: StudyRun) -> None:
-    """Writes the runs of trials that have ended and whose runs do not say so, or were never made.
+    """Writes the outcomes of finished trials whose runs are still RUNNING or were never created.
 
-    Only trials that were begun for this run of the study count. Called before this process carries out any.
+    Only trials that were started for this run of the study count. Call it before this process runs any trial.
     """
-    ended = [
+    finished = [
         trial
         for trial in study_run.trials()
-        if trial.state.is_finished() and trial.user_attrs.get(outcome.PARENT) == study_run.run_id
+        if trial.state.is_finished() and trial.user_attrs.get(optuna_study.STUDY_RUN_ID) == study_run.run_id
     ]
-    if not ended:
+    if not finished:
         return
     try:
-        runs = study_run.calls.make(lambda: _runs_of_trials(study_run))
-        for trial in ended:
+        runs = study_run.calls.make(lambda: _runs_by_trial(study_run))
+        for trial in finished:
             run = runs.get(trial.number)
             if run is None:
-                publish(study_run, trial, found(trial, None), None)
+                write_outcome(study_run, trial, from_optuna(trial, None), None)
             elif run.info.status == _RUNNING:
-                publish(study_run, trial, found(trial, _last_sign(run)), str(run.info.run_id))
+                write_outcome(study_run, trial, from_optuna(trial, _last_seen(run)), str(run.info.run_id))
     except NotRecorded:
-        _log.debug("the next optimize of the study tries again")
+        _log.debug("the next optimize() of the study tries again")
 
 
-def _runs_of_trials(study_run: StudyRun) -> dict[int, Any]:
-    """Returns the runs below the run of a study, by the number of their trial."""
-    wanted = f"tags.`mlflow.parentRunId` = '{study_run.run_id}'"
+def _runs_by_trial(study_run: StudyRun) -> dict[int, Any]:
+    """Returns the child runs of a study's run by trial number."""
+    children = f"tags.`mlflow.parentRunId` = '{study_run.run_id}'"
     runs: dict[int, Any] = {}
     token = None
     while True:
         page = study_run.client.search_runs(
-            [study_run.experiment_id], wanted, max_results=_PAGE, page_token=token
+            [study_run.experiment_id], children, max_results=_PAGE_SIZE, page_token=token
         )
         for run in page:
-            number = run.data.tags.get(NUMBER, "")
+            number = run.data.tags.get(NUMBER_TAG, "")
             if number.isdecimal():
                 runs[int(number)] = run
         token = page.token
@@ -86,8 +86,8 @@ def _runs_of_trials(study_run: StudyRun) -> dict[int, Any]:
             return runs
 
 
-def _last_sign(run: Any) -> int:
-    """Returns the time of the newest point of a run, or of its start."""
-    # Only the protocol buffer tells a metric's time in every MLflow from 2.8 on.
+def _last_seen(run: Any) -> int:
+    """Returns the time of the newest metric of a run, or of its start, in milliseconds since 1970."""
+    # From MLflow 2.8 on, only the protocol buffer has the timestamps in every version.
     times = [int(metric.timestamp) for metric in run.data.to_proto().metrics]
     return max([int(run.info.start_time), *times])

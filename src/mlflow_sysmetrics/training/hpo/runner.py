@@ -1,4 +1,4 @@
-"""`OptunaRunner`: a study of Optuna, tracked by MLflow."""
+"""`OptunaRunner`: an Optuna study tracked in MLflow."""
 
 from __future__ import annotations
 
@@ -16,32 +16,31 @@ if TYPE_CHECKING:
 
 
 class OptunaRunner:
-    """Searches hyperparameters with Optuna, and has MLflow show a run of the study and one for each trial.
+    """Searches hyperparameters with Optuna and tracks the study and each trial as MLflow runs.
 
     Args:
-        study_name: the study, in the storage and in MLflow.
+        study_name: the name of the study, in the storage and in MLflow.
         direction: "maximize" or "minimize".
-        metric: what the objective function returns, such as "val_f1_macro".
-        storage: where Optuna keeps the study: an address of a database such as ``sqlite:///study.db``, or a
-            storage of Optuna. None keeps it in memory, so it cannot be resumed by another process.
-        directions: of several objectives, in place of `direction`.
-        metrics: the names of several objectives, in place of `metric`.
-        sampler: a sampler of Optuna, or tpe, random, grid, cmaes, gp, qmc, nsgaii, nsgaiii. By default tpe,
-            and nsgaii of several objectives.
-        pruner: a pruner of Optuna, or none, median, percentile, hyperband, successive_halving, threshold. By
-            default none: every trial is carried out to its end.
-        sampler_config: the sampler's options, and its name under "type".
-        pruner_config: the pruner's options, likewise.
-        seed: of the sampler. Trials that run one after the other are then suggested the same again.
-        load_if_exists: go on with a study of this name in the storage; False refuses.
+        metric: the name of what the objective function returns, such as "val_f1_macro".
+        storage: where Optuna keeps the study: a database URL such as ``sqlite:///study.db``, or an Optuna
+            storage. None keeps it in memory, so that no other process can resume it.
+        directions: the directions of several objectives, instead of `direction`.
+        metrics: the names of several objectives, instead of `metric`.
+        sampler: an Optuna sampler, or one of tpe, random, grid, cmaes, gp, qmc, nsgaii, nsgaiii. The default
+            is tpe, and nsgaii for several objectives.
+        pruner: an Optuna pruner, or one of none, median, percentile, hyperband, successive_halving,
+            threshold. The default is none: every trial runs to its end.
+        sampler_config: options of the sampler, and optionally its name under "type".
+        pruner_config: options of the pruner, and optionally its name under "type".
+        seed: seed of the sampler. It makes the suggestions reproducible if trials run one after the other.
+        load_if_exists: resume the study of this name in the storage; False raises if it exists.
 
     Attributes:
-        study: Optuna's study.
-        parent_run_id: the run of the study, once `optimize` has made it; None before.
+        study: the Optuna study.
 
     Raises:
-        ValueError: an argument makes no sense, or the study in the storage has other objectives.
-        ModuleNotFoundError: Optuna is not installed; says which extra brings it.
+        ValueError: an argument is invalid, or the study in the storage has other objectives.
+        ModuleNotFoundError: Optuna is not installed; names the extra that installs it.
     """
 
     def __init__(
@@ -61,12 +60,12 @@ class OptunaRunner:
         load_if_exists: bool = True,
     ) -> None:
         needed("optuna", extra="hpo", by="OptunaRunner")
-        from mlflow_sysmetrics.training.hpo.strategies import opened_study
+        from mlflow_sysmetrics.training.hpo.optuna_study import open_optuna_study
 
         if not isinstance(study_name, str) or not study_name.strip():
-            raise ValueError(f"study_name is a name, and is {study_name!r}.")
+            raise ValueError(f"study_name must be a non-empty string, got {study_name!r}")
         self._objectives = objectives_of(direction, metric, directions, metrics)
-        self.study = opened_study(
+        self.study = open_optuna_study(
             study_name,
             self._objectives,
             storage,
@@ -80,13 +79,13 @@ class OptunaRunner:
 
     @property
     def parent_run_id(self) -> str | None:
-        """The run of the study; None before the first `optimize`."""
-        from mlflow_sysmetrics.training.hpo import outcome
+        """The id of the study's run; None before the first `optimize`."""
+        from mlflow_sysmetrics.training.hpo.optuna_study import STUDY_RUN_ID
 
-        run_id = self.study.user_attrs.get(outcome.PARENT)
+        run_id = self.study.user_attrs.get(STUDY_RUN_ID)
         return None if run_id is None else str(run_id)
 
-    def optimize(  # noqa: PLR0917 - the first six are positional in programs that exist
+    def optimize(  # noqa: PLR0917 - existing programs pass the first six by position
         self,
         objective_fn: Callable[..., Any],
         n_trials: int | None = None,
@@ -103,50 +102,50 @@ class OptunaRunner:
         log_system_metrics: bool | None = None,
         progress: bool | None = None,
     ) -> HPOResult:
-        """Carries out trials until the study has as many as wanted, and returns what it has found.
+        """Runs trials until the study has `n_trials`, and returns the result.
 
-        The run of the study is made, or found again, and is open for as long as this runs; it is put below
-        the run that is active, which stays active and is not touched. Each trial runs in a run below that
-        of the study, which is the active run of its thread.
+        The run of the study is created or resumed, and stays open until this method returns. If a run is
+        active, the run of the study becomes its child; the active run stays active and is not changed. Each
+        trial has its own run below that of the study, which is the active run of the trial's thread.
 
         Args:
             objective_fn: called with the trial and a dict of parameters; without a search space, with the
-                trial only. Returns the value, or a sequence of them where there are several objectives.
-            n_trials: how many trials the study is to have in the end, with those of earlier processes,
-                failed ones and dead ones. So a program that has died is simply started again. None goes on
+                trial only. Returns the value, or a sequence of values for several objectives.
+            n_trials: how many trials the study has when it is done, including failed trials and those of
+                earlier processes. A program that died can therefore simply be started again. None continues
                 until the timeout, `study.stop()` or Ctrl-C.
-            search_space: a distribution of Optuna for each parameter, or a dict such as
+            search_space: maps each parameter to a distribution of Optuna, or to a dict such as
                 ``{"type": "loguniform", "low": 1e-5, "high": 1e-1}``.
-            mlflow_tracking_uri: where the runs are; by default the tracking URI that is in force.
-            mlflow_experiment_name: the experiment of the runs, made if there is none; by default the one
-                that is in force.
-            n_jobs: how many trials at a time, in threads; -1 is one per CPU.
-            timeout: in seconds; after it no trial is begun.
-            catch: what the objective function may raise without ending the study.
-            callbacks: called after each trial as Optuna does, with the run of the study active.
-            parent_run_name: by default HPO_ and the name of the study.
-            include_plotlyjs: how hpo_optimization_history.html comes by plotly's library: "cdn" loads it
-                when it is looked at, True puts 4 MB into the page.
-            log_system_metrics: as of `mlflow.start_run`, for all these runs.
-            progress: whether a progress bar is shown; by default on a terminal.
+            mlflow_tracking_uri: where the runs are written; by default the current tracking URI.
+            mlflow_experiment_name: the experiment of the runs, created if it does not exist; by default the
+                current experiment.
+            n_jobs: how many trials run in parallel, in threads; -1 means one per CPU.
+            timeout: seconds after which no new trial starts.
+            catch: exceptions of the objective function that do not end the study.
+            callbacks: called after each trial, as in Optuna, with the run of the study active.
+            parent_run_name: the name of the study's run; by default HPO_ and the name of the study.
+            include_plotlyjs: how hpo_optimization_history.html gets plotly.js: "cdn" downloads it when the
+                page is opened, True embeds it (4 MB).
+            log_system_metrics: as in `mlflow.start_run`, for all runs of the study.
+            progress: show a progress bar; by default only on a terminal.
 
         Raises:
-            ValueError: an argument makes no sense; nothing was logged.
-            HPOError: a trial has raised what is not in `catch`, or the study could not go on. What it had
-                found is in MLflow.
-            KeyboardInterrupt: Ctrl-C; likewise.
+            ValueError: an argument is invalid; nothing was logged.
+            HPOError: a trial raised an exception that is not in `catch`, or the study could not continue. The
+                results so far are in MLflow.
+            KeyboardInterrupt: Ctrl-C; the results so far are in MLflow.
         """
         from mlflow_sysmetrics.mlflow_api.fluent_state import tracking_scope
-        from mlflow_sysmetrics.training.hpo import study as of_study
         from mlflow_sysmetrics.training.hpo.search_space import distributions_of
+        from mlflow_sysmetrics.training.hpo.study import Request, run_study
 
-        request = of_study.Request(
+        request = Request(
             objective_fn=_callable(objective_fn),
-            n_trials=_count(n_trials),
+            n_trials=_trial_count(n_trials),
             distributions=None if search_space is None else distributions_of(search_space),
-            n_jobs=_jobs(n_jobs),
+            n_jobs=_job_count(n_jobs),
             timeout=_seconds(timeout),
-            catch=_exceptions(catch),
+            catch=_exception_types(catch),
             callbacks=tuple(callbacks or ()),
             parent_run_name=parent_run_name,
             include_plotlyjs=include_plotlyjs,
@@ -154,33 +153,33 @@ class OptunaRunner:
             progress=progress,
         )
         with tracking_scope(mlflow_tracking_uri, mlflow_experiment_name) as elsewhere:
-            return of_study.optimized(self.study, self._objectives, request, below_active=not elsewhere)
+            return run_study(self.study, self._objectives, request, below_active=not elsewhere)
 
 
 def _callable(objective_fn: Callable[..., Any]) -> Callable[..., Any]:
     if not callable(objective_fn):
-        raise ValueError(f"objective_fn is a function, and is {objective_fn!r}.")
+        raise ValueError(f"objective_fn must be callable, got {objective_fn!r}")
     return objective_fn
 
 
-def _count(n_trials: int | None) -> int | None:
+def _trial_count(n_trials: int | None) -> int | None:
     if n_trials is None:
         return None
     if isinstance(n_trials, bool) or not isinstance(n_trials, int) or n_trials < 1:
-        raise ValueError(f"n_trials is a whole number from 1 up, or None; it is {n_trials!r}.")
+        raise ValueError(f"n_trials must be an integer >= 1 or None, got {n_trials!r}")
     return n_trials
 
 
-def _jobs(n_jobs: int) -> int:
+def _job_count(n_jobs: int) -> int:
     from mlflow_sysmetrics.mlflow_api.fluent_state import one_stack_for_all_threads
 
     if isinstance(n_jobs, bool) or not isinstance(n_jobs, int) or not (n_jobs >= 1 or n_jobs == -1):
-        raise ValueError(f"n_jobs is a whole number from 1 up, or -1 for one per CPU; it is {n_jobs!r}.")
+        raise ValueError(f"n_jobs must be an integer >= 1, or -1 for one per CPU, got {n_jobs!r}")
     jobs = (os.cpu_count() or 1) if n_jobs == -1 else n_jobs
     if jobs > 1 and one_stack_for_all_threads():
         raise ValueError(
-            f"n_jobs={n_jobs} needs an MLflow in which each thread has its own active run; the installed "
-            "one has one for all. Update MLflow, or start several processes with n_jobs=1 and one storage."
+            f"n_jobs must be 1 with the installed MLflow, whose threads share one active run, got {n_jobs}. "
+            "Update MLflow, or start several processes with n_jobs=1 and one storage."
         )
     return jobs
 
@@ -189,13 +188,13 @@ def _seconds(timeout: float | None) -> float | None:
     if timeout is None:
         return None
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
-        raise ValueError(f"timeout is a number of seconds above 0, or None; it is {timeout!r}.")
+        raise ValueError(f"timeout must be a number of seconds > 0 or None, got {timeout!r}")
     return float(timeout)
 
 
-def _exceptions(catch: type[Exception] | Iterable[type[Exception]]) -> tuple[type[Exception], ...]:
-    kinds = (catch,) if isinstance(catch, type) else tuple(catch)
-    for kind in kinds:
-        if not (isinstance(kind, type) and issubclass(kind, Exception)):
-            raise ValueError(f"catch has {kind!r}, which is no type of exception.")
-    return kinds
+def _exception_types(catch: type[Exception] | Iterable[type[Exception]]) -> tuple[type[Exception], ...]:
+    types = (catch,) if isinstance(catch, type) else tuple(catch)
+    for one in types:
+        if not (isinstance(one, type) and issubclass(one, Exception)):
+            raise ValueError(f"catch must contain only subclasses of Exception, got {one!r}")
+    return types

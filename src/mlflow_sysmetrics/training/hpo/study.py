@@ -1,4 +1,4 @@
-"""Carries out a study in its run, from the first trial to the summary."""
+"""Runs a study inside its MLflow run, from the first trial to the summary."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from mlflow_sysmetrics.errors import HPOError
 from mlflow_sysmetrics.mlflow_api.fluent_state import finish_monitor, only_active
 from mlflow_sysmetrics.mlflow_api.stores import FAILED, FINISHED
 from mlflow_sysmetrics.preflight.context import status_of
-from mlflow_sysmetrics.training.hpo import outcome
+from mlflow_sysmetrics.training.hpo import optuna_study
 from mlflow_sysmetrics.training.hpo.objectives import Objectives
-from mlflow_sysmetrics.training.hpo.outcome import told
+from mlflow_sysmetrics.training.hpo.outcome import one_line
 from mlflow_sysmetrics.training.hpo.reconciliation import fail_dead_trials, reconcile
 from mlflow_sysmetrics.training.hpo.result import HPOResult
 from mlflow_sysmetrics.training.hpo.store_calls import NotRecorded
-from mlflow_sysmetrics.training.hpo.study_run import StudyRun, best_trial_of, counts_of, opened
+from mlflow_sysmetrics.training.hpo.study_run import StudyRun, best_trial_of, counts_of, open_study_run
 from mlflow_sysmetrics.training.hpo.summary import write_summary
-from mlflow_sysmetrics.training.hpo.trials import Interruption, TrackedObjective, carry_out
+from mlflow_sysmetrics.training.hpo.trials import Interruption, TrackedObjective, run_trials
 
 Callback = Callable[[optuna.Study, FrozenTrial], None]
 _log = logging.getLogger("mlflow_sysmetrics")
@@ -33,7 +33,7 @@ _log = logging.getLogger("mlflow_sysmetrics")
 
 @dataclass(frozen=True)
 class Request:
-    """What `OptunaRunner.optimize` was asked for, checked; its attributes are that method's arguments."""
+    """The checked arguments of `OptunaRunner.optimize`."""
 
     objective_fn: Callable[..., Any]
     n_trials: int | None
@@ -48,17 +48,17 @@ class Request:
     progress: bool | None
 
 
-def optimized(
+def run_study(
     study: optuna.Study, objectives: Objectives, request: Request, *, below_active: bool
 ) -> HPOResult:
-    """Carries out a study and returns what it has found.
+    """Runs a study and returns its result. The summary is written however the study ends.
 
     Raises:
-        HPOError: a trial or a callback has raised something that is not in `catch`; the summary is written.
-        BaseException: Ctrl-C and the like; the summary is written too.
+        HPOError: a trial raised an exception that is not in `catch`, or a callback raised.
+        BaseException: Ctrl-C and the like.
     """
     fail_dead_trials(study)
-    study_run = opened(
+    study_run = open_study_run(
         study,
         objectives,
         run_name=request.parent_run_name,
@@ -72,60 +72,73 @@ def optimized(
     status = FAILED
     try:
         reconcile(study_run)
-        _carried_out(study_run, objective, interruption, request)
+        _run_missing_trials(study_run, objective, interruption, request)
         status = FINISHED
-    except BaseException as error:  # whatever ends the study is how its run ends
+    except BaseException as error:  # whatever ends the study decides the status of its run
         status = status_of(error)
         raise
     finally:
-        missing = _closed(study_run, objective, status, request)
+        missing = _close(study_run, objective, status, request)
     return _result(study_run, missing)
 
 
-def _carried_out(
+def _run_missing_trials(
     study_run: StudyRun, objective: TrackedObjective, interruption: Interruption, request: Request
 ) -> None:
     study = study_run.study
-    left = None
+    missing = None
     if request.n_trials is not None:
-        left = request.n_trials - counts_of(study_run.trials()).total
-        if left <= 0:
-            _log.info("study %r has the %d trials that are wanted", study.study_name, request.n_trials)
+        missing = request.n_trials - counts_of(study_run.trials()).total
+        if missing <= 0:
+            _log.info("study %r already has the requested %d trials", study.study_name, request.n_trials)
             return
     callbacks = _Callbacks(study_run, request)
     try:
-        carry_out(
+        run_trials(
             study,
             objective,
             interruption,
             n_jobs=request.n_jobs,
-            n_trials=left,
+            n_trials=missing,
             timeout=request.timeout,
             catch=request.catch,
             callbacks=[callbacks],
-            show_progress_bar=_wants_bar(request),
+            show_progress_bar=_shows_progress_bar(request),
         )
-    except Exception as error:  # the sampler's, the storage's, a callback's or the objective's
-        if objective.first_failure is None:
-            # Of a callback, of the storage, or of the sampler.
-            raise HPOError(f"Study {study.study_name!r} could not go on: {told(error)}") from error
-    # With n_jobs above 1 Optuna drops what the last trials and their callbacks raise.
+    except Exception as error:  # the sampler's, the storage's, a callback's or the objective function's
+        if objective.first_failure is None and error is not callbacks.failure:
+            raise HPOError(f"Study {study.study_name!r} cannot continue: {one_line(error)}") from error
+    _raise_failure(study, objective, callbacks)
+
+
+def _raise_failure(study: optuna.Study, objective: TrackedObjective, callbacks: _Callbacks) -> None:
+    """Raises what a trial or a callback raised: with n_jobs > 1 Optuna drops the exceptions of the last ones.
+
+    Raises:
+        HPOError: a trial or a callback failed.
+        BaseException: a trial raised something that is not an Exception.
+    """
     if objective.first_failure is not None:
         number, failure = objective.first_failure
         if not isinstance(failure, Exception):
             raise failure
         raise HPOError(
-            f"Trial {number} of study {study.study_name!r} failed: {told(failure)}. The study has ended "
-            f"there; what it had found is in MLflow. Give catch=({type(failure).__name__},) to go on then."
+            f"Trial {number} of study {study.study_name!r} failed: {one_line(failure)}. The study has ended; "
+            f"its results so far are in MLflow. Pass catch=({type(failure).__name__},) to continue after "
+            "such failures."
         ) from failure
     if callbacks.failure is not None:
         raise HPOError(
-            f"A callback of study {study.study_name!r} failed: {told(callbacks.failure)}."
+            f"A callback of study {study.study_name!r} failed: {one_line(callbacks.failure)}"
         ) from callbacks.failure
 
 
 class _Callbacks:
-    """What happens after each trial: the study's run is told, and the user's callbacks are called in it."""
+    """Runs after each trial: logs the progress of the study and calls the user's callbacks in its run.
+
+    Attributes:
+        failure: the first exception of a callback; None if none raised.
+    """
 
     def __init__(self, study_run: StudyRun, request: Request) -> None:
         self._study_run = study_run
@@ -134,44 +147,44 @@ class _Callbacks:
 
     def __call__(self, study: optuna.Study, trial: FrozenTrial) -> None:
         try:
-            self._study_run.tell_progress()
+            self._study_run.log_progress()
         except NotRecorded:
-            _log.debug("the progress of the study is told after the next trial")
+            _log.debug("the progress of the study will be written after the next trial")
         wanted = self._request.n_trials
-        # Other processes may be at work on the same study.
+        # Other processes may be working on the same study.
         if wanted is not None and counts_of(self._study_run.trials()).total >= wanted:
             study.stop()
         try:
             with only_active(self._study_run.run):
                 for callback in self._request.callbacks:
                     callback(study, trial)
-        except Exception as error:  # a callback of the user's; it is raised on
+        except Exception as error:  # a callback's; it is raised again
             self.failure = self.failure or error
             study.stop()
             raise
 
 
-def _wants_bar(request: Request) -> bool:
-    # Without an end in sight there is nothing to show; Optuna would warn.
+def _shows_progress_bar(request: Request) -> bool:
+    # Optuna warns if a progress bar is requested and the end is unknown.
     measurable = request.n_trials is not None or (request.timeout is not None and request.n_jobs == 1)
     wanted = sys.stderr.isatty() if request.progress is None else request.progress
     return measurable and wanted
 
 
-def _closed(study_run: StudyRun, objective: TrackedObjective, status: str, request: Request) -> int:
-    """Writes what is owed, and the summary, and ends the study's run; returns how many trials are missing."""
-    missing = objective.settled()
-    said = write_summary(study_run, request.include_plotlyjs)
+def _close(study_run: StudyRun, objective: TrackedObjective, status: str, request: Request) -> int:
+    """Writes missing outcomes and the summary, ends the study's run, and returns the count still missing."""
+    missing = objective.write_missing()
+    complete = write_summary(study_run, include_plotlyjs=request.include_plotlyjs)
     client, run_id = study_run.client, study_run.run_id
     try:
         study_run.calls.make(lambda: client.set_terminated(run_id, status))
     except NotRecorded:
-        said = False
+        complete = False
     finish_monitor(run_id)
-    if missing or not said:
+    if missing or not complete:
         _log.warning(
-            "mlflow-sysmetrics: study %r is not complete on the tracking server (trials missing there: %d). "
-            "Optuna has all of it: optimize() of the same study, in the same storage, writes the rest.",
+            "mlflow-sysmetrics: study %r is incomplete on the tracking server (missing trials: %d). Optuna "
+            "has all of it: call optimize() again for the same study and storage to write the rest.",
             study_run.study.study_name,
             missing,
         )
@@ -193,7 +206,7 @@ def _result(study_run: StudyRun, missing: int) -> HPOResult:
         best_trial_number=None if best is None else best.number,
         best_value=None if best is None else best.value,
         best_params={} if best is None else dict(best.params),
-        best_run_id=None if best is None else best.user_attrs.get(outcome.RUN),
+        best_run_id=None if best is None else best.user_attrs.get(optuna_study.TRIAL_RUN_ID),
         pareto_trial_numbers=tuple(sorted(trial.number for trial in front)),
         total_trials=counts.total,
         completed_trials=counts.completed,

@@ -1,4 +1,4 @@
-"""The run of a study: found again where there is one, and told how far the study has come."""
+"""The MLflow run of a study: found again or created, and updated with the progress of the study."""
 
 from __future__ import annotations
 
@@ -17,101 +17,27 @@ from mlflow.exceptions import MlflowException
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from mlflow_sysmetrics.mlflow_api.fluent_state import only_active, run_stack, use_experiment
-from mlflow_sysmetrics.training.hpo import outcome
+from mlflow_sysmetrics.mlflow_api.fluent_state import experiment_set, only_active, run_stack, use_experiment
+from mlflow_sysmetrics.training.hpo import optuna_study
 from mlflow_sysmetrics.training.hpo.objectives import Objectives
-from mlflow_sysmetrics.training.hpo.store_calls import StoreCalls, tag_value, write
+from mlflow_sysmetrics.training.hpo.run_writes import tag_value, write
+from mlflow_sysmetrics.training.hpo.store_calls import StoreCalls
 
-# FOLDED progress: How far a study has come: counts, and the best value as a curve over its trials. Pure.
-
-
-@dataclass(frozen=True)
-class Counts:
-    """How many trials of a study have come how far; one that is only queued has not begun."""
-
-    completed: int
-    pruned: int
-    failed: int
-    running: int
-
-    @property
-    def total(self) -> int:
-        """Trials that were begun."""
-        return self.completed + self.pruned + self.failed + self.running
-
-
-class BestSoFar(NamedTuple):
-    """The best value among the trials up to a number.
-
-    Attributes:
-        number: of the trial that completed.
-        value: the best one among it and those with lower numbers.
-        at: milliseconds since 1970 when it completed; the same each time this is asked, so that a point that
-            is written twice is one point.
-    """
-
-    number: int
-    value: float
-    at: int
-
-
-def counts_of(trials: Sequence[FrozenTrial]) -> Counts:
-    """Returns how many trials have come how far."""
-
-    def count(state: TrialState) -> int:
-        return sum(trial.state is state for trial in trials)
-
-    return Counts(
-        completed=count(TrialState.COMPLETE),
-        pruned=count(TrialState.PRUNED),
-        failed=count(TrialState.FAIL),
-        running=count(TrialState.RUNNING),
-    )
-
-
-def best_curve(
-    trials: Sequence[FrozenTrial], direction: StudyDirection, *, settled_only: bool
-) -> Iterator[BestSoFar]:
-    """Yields a point per completed trial, in the order of their numbers.
-
-    Args:
-        trials: in the order of their numbers.
-        direction: which value is better.
-        settled_only: ends before the first trial that is under way. Of parallel trials a later one may end
-            first; a point that was written then could be wrong, and MLflow takes nothing back.
-    """
-    best: float | None = None
-    for trial in trials:
-        if settled_only and not trial.state.is_finished():
-            return
-        if trial.state is not TrialState.COMPLETE or trial.datetime_complete is None or not _feasible(trial):
-            continue
-        value = float(trial.values[0])
-        better = min if direction is StudyDirection.MINIMIZE else max
-        best = value if best is None else better(best, value)
-        yield BestSoFar(trial.number, best, int(trial.datetime_complete.timestamp() * 1000))
-
-
-def _feasible(trial: FrozenTrial) -> bool:
-    """Returns whether a trial keeps to the constraints of its study, as Optuna's own best trial has to."""
-    return all(value <= 0 for value in trial.system_attrs.get("constraints") or ())
-
-
+_NOT_ON_SERVER = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
 _log = logging.getLogger("mlflow_sysmetrics")
-_GONE = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
 
 
 @dataclass(frozen=True)
 class StudyRun:
-    """A study, its run, and the way to the server that has both.
+    """A study, its run, and the connection to the server that has the run.
 
     Attributes:
-        study: of Optuna.
-        objectives: what is optimised.
-        run: MLflow's active run; active nowhere but where it is made so.
-        client: of the run's server.
-        calls: the way to it that does not hold up a study.
-        log_system_metrics: as of `mlflow.start_run`, for the runs of the trials.
+        study: the Optuna study.
+        objectives: what is optimized.
+        run: MLflow's run object; it is active only where code makes it so.
+        client: a client of the run's server.
+        calls: makes calls to that server without stopping the study.
+        log_system_metrics: as in `mlflow.start_run`, for the runs of the trials.
     """
 
     study: optuna.Study
@@ -120,12 +46,12 @@ class StudyRun:
     client: MlflowClient
     calls: StoreCalls
     log_system_metrics: bool | None
-    _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
-    _written: set[int] = field(default_factory=set, repr=False)  # numbers of the points of the curve
+    _writing: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _written: set[int] = field(default_factory=set, repr=False)  # trial numbers of the points on the curve
 
     @property
     def run_id(self) -> str:
-        """The run of the study."""
+        """The id of the study's run."""
         return str(self.run.info.run_id)
 
     @property
@@ -134,33 +60,33 @@ class StudyRun:
         return str(self.run.info.experiment_id)
 
     def trials(self) -> list[FrozenTrial]:
-        """Returns all trials of the study, in the order of their numbers."""
+        """Returns all trials of the study, ordered by number."""
         return list(self.study.get_trials(deepcopy=False))
 
-    def tell_progress(self) -> None:
-        """Writes how far the study has come, unless another thread is just doing so: no trial waits for that.
+    def log_progress(self) -> None:
+        """Writes the progress of the study, unless another thread is writing it: trials do not wait for that.
 
         Raises:
-            NotRecorded: the server has not taken it; the next time it is written with the rest.
+            NotRecorded: the server did not accept it; the next call writes it too.
         """
-        if not self._turn.acquire(blocking=False):
+        if not self._writing.acquire(blocking=False):
             return
         try:
-            self._tell(settled_only=True)
+            self._log(settled_only=True)
         finally:
-            self._turn.release()
+            self._writing.release()
 
-    def tell_end(self) -> None:
-        """Writes how far the study has come, when it has ended.
+    def log_final_progress(self) -> None:
+        """Writes the progress of the study after its last trial.
 
         Raises:
-            NotRecorded: the server has not taken it.
+            NotRecorded: the server did not accept it.
         """
-        self._tell(settled_only=False)
+        self._log(settled_only=False)
 
-    def _tell(self, *, settled_only: bool) -> None:
+    def _log(self, *, settled_only: bool) -> None:
         trials = self.trials()
-        metrics = self._counts(trials)
+        metrics = self._count_metrics(trials)
         points: list[BestSoFar] = []
         if not self.objectives.several:
             curve = best_curve(trials, self.study.direction, settled_only=settled_only)
@@ -170,32 +96,24 @@ class StudyRun:
         self.calls.make(lambda: write(self.client, self.run_id, metrics=metrics))
         self._written.update(point.number for point in points)
 
-    def _counts(self, trials: Sequence[FrozenTrial]) -> list[Metric]:
+    def _count_metrics(self, trials: Sequence[FrozenTrial]) -> list[Metric]:
         counts = counts_of(trials)
-        told: dict[str, float] = {
+        values: dict[str, float] = {
             "total_trials": counts.total,
             "completed_trials": counts.completed,
             "pruned_trials": counts.pruned,
             "failed_trials": counts.failed,
         }
         if self.objectives.several:
-            told["pareto_trials"] = len(self.study.best_trials)
+            values["pareto_trials"] = len(self.study.best_trials)
         elif (best := best_trial_of(self.study)) is not None:
-            told["best_trial_number"] = best.number
+            values["best_trial_number"] = best.number
         at = time.time_ns() // 1_000_000
-        # MLflow shows the point with the highest step: by then most trials had been begun.
-        return [Metric(key, float(value), at, counts.total) for key, value in told.items()]
+        # MLflow shows the point with the highest step, and the total only grows.
+        return [Metric(key, float(value), at, counts.total) for key, value in values.items()]
 
 
-def best_trial_of(study: optuna.Study) -> FrozenTrial | None:
-    """Returns the best trial of a study with one objective; None where none has completed."""
-    try:
-        return study.best_trial
-    except ValueError:
-        return None
-
-
-def opened(
+def open_study_run(
     study: optuna.Study,
     objectives: Objectives,
     *,
@@ -203,46 +121,46 @@ def opened(
     log_system_metrics: bool | None,
     below_active: bool,
 ) -> StudyRun:
-    """Returns the run of a study: the one that it has, RUNNING again, or a new one.
+    """Resumes the run of a study, or creates one.
 
     Args:
-        study: of Optuna.
-        objectives: what is optimised.
-        run_name: of a new one; by default HPO_ and the name of the study.
-        log_system_metrics: as of `mlflow.start_run`.
-        below_active: whether a new one belongs below the run that is active here, if any.
+        study: the Optuna study.
+        objectives: what is optimized.
+        run_name: the name of a new run; by default HPO_ and the name of the study.
+        log_system_metrics: as in `mlflow.start_run`.
+        below_active: makes a new run a child of the run that is active in this thread, if any.
 
     Raises:
-        Exception: what MLflow raises; without it there is no study.
+        Exception: what MLflow raises; without this run there is no study.
     """
     client = MlflowClient()
-    wanted: dict[str, Any] = {"log_system_metrics": log_system_metrics}
-    earlier = _earlier(study, client)
-    if earlier is not None:
-        _stay_in_experiment(earlier)
+    options: dict[str, Any] = {"log_system_metrics": log_system_metrics}
+    existing = _existing_run(study, client)
+    if existing is not None:
+        _use_experiment_of(existing)
         with only_active():
-            run = mlflow.start_run(run_id=earlier.info.run_id, **wanted)
+            run = mlflow.start_run(run_id=existing.info.run_id, **options)
     else:
         with only_active(*(run_stack() if below_active else ())):
             run = mlflow.start_run(
                 run_name=run_name or f"HPO_{study.study_name}",
                 nested=True,
                 tags=_tags(study, objectives),
-                **wanted,
+                **options,
             )
-        study.set_user_attr(outcome.PARENT, run.info.run_id)
+        study.set_user_attr(optuna_study.STUDY_RUN_ID, run.info.run_id)
     calls = StoreCalls(mlflow.get_tracking_uri())
     return StudyRun(study, objectives, run, client, calls, log_system_metrics)
 
 
-def _earlier(study: optuna.Study, client: MlflowClient) -> Any:
-    run_id = study.user_attrs.get(outcome.PARENT)
+def _existing_run(study: optuna.Study, client: MlflowClient) -> Any:
+    run_id = study.user_attrs.get(optuna_study.STUDY_RUN_ID)
     if run_id is None:
         return None
     try:
         run = client.get_run(run_id)
     except MlflowException as error:
-        if error.error_code not in _GONE:
+        if error.error_code not in _NOT_ON_SERVER:
             raise
         why = "is not on this tracking server"
     else:
@@ -250,7 +168,8 @@ def _earlier(study: optuna.Study, client: MlflowClient) -> Any:
             return run
         why = "was deleted"
     _log.warning(
-        "mlflow-sysmetrics: the run %s of study %r %s; a new one begins, without its trials so far.",
+        "mlflow-sysmetrics: run %s of study %r %s. The study continues in a new run, without the runs of its "
+        "earlier trials.",
         run_id,
         study.study_name,
         why,
@@ -258,16 +177,17 @@ def _earlier(study: optuna.Study, client: MlflowClient) -> Any:
     return None
 
 
-def _stay_in_experiment(run: Any) -> None:
-    """Puts the experiment of a run in force: MLflow resumes no run of another, and shows no runs below it."""
+def _use_experiment_of(run: Any) -> None:
+    """Sets the experiment of a run: MLflow resumes only runs of the experiment that is set."""
     experiment_id = str(run.info.experiment_id)
-    wanted = mlflow.tracking.fluent._active_experiment_id  # noqa: SLF001 - reading it by its public name makes one
-    if wanted is not None and str(wanted) != experiment_id:
+    requested = experiment_set()
+    if requested is not None and requested != experiment_id:
         _log.warning(
-            "mlflow-sysmetrics: the study goes on in its run %s, which is in experiment %s and not in %s.",
+            "mlflow-sysmetrics: the study resumes its run %s, which is in experiment %s, not in the "
+            "requested experiment %s.",
             run.info.run_id,
             experiment_id,
-            wanted,
+            requested,
         )
     use_experiment(experiment_id)
 
@@ -281,3 +201,83 @@ def _tags(study: optuna.Study, objectives: Objectives) -> dict[str, str]:
         "optuna.sampler": type(study.sampler).__name__,
         "optuna.pruner": type(study.pruner).__name__,
     }
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many trials of a study are in each state; queued trials do not count."""
+
+    completed: int
+    pruned: int
+    failed: int
+    running: int
+
+    @property
+    def total(self) -> int:
+        """Trials that were started."""
+        return self.completed + self.pruned + self.failed + self.running
+
+
+def counts_of(trials: Sequence[FrozenTrial]) -> Counts:
+    """Counts trials by state."""
+
+    def count(state: TrialState) -> int:
+        return sum(trial.state is state for trial in trials)
+
+    return Counts(
+        completed=count(TrialState.COMPLETE),
+        pruned=count(TrialState.PRUNED),
+        failed=count(TrialState.FAIL),
+        running=count(TrialState.RUNNING),
+    )
+
+
+class BestSoFar(NamedTuple):
+    """A point on the curve of the best value.
+
+    Attributes:
+        number: of a completed trial.
+        value: the best value of that trial and all with lower numbers.
+        at: when the trial completed, in milliseconds since 1970. It never changes, so that a point that is
+            written twice is one point.
+    """
+
+    number: int
+    value: float
+    at: int
+
+
+def best_curve(
+    trials: Sequence[FrozenTrial], direction: StudyDirection, *, settled_only: bool
+) -> Iterator[BestSoFar]:
+    """Yields one point per completed trial, ordered by number.
+
+    Args:
+        trials: ordered by number.
+        direction: which value is better.
+        settled_only: stops before the first unfinished trial. Of parallel trials a later one may finish
+            first; a point written then could become wrong, and MLflow cannot take points back.
+    """
+    best: float | None = None
+    for trial in trials:
+        if settled_only and not trial.state.is_finished():
+            return
+        if trial.state is not TrialState.COMPLETE or trial.datetime_complete is None or not _feasible(trial):
+            continue
+        value = float(trial.values[0])
+        better = min if direction is StudyDirection.MINIMIZE else max
+        best = value if best is None else better(best, value)
+        yield BestSoFar(trial.number, best, int(trial.datetime_complete.timestamp() * 1000))
+
+
+def best_trial_of(study: optuna.Study) -> FrozenTrial | None:
+    """Returns the best trial of a study with one objective; None if no trial completed."""
+    try:
+        return study.best_trial
+    except ValueError:
+        return None
+
+
+def _feasible(trial: FrozenTrial) -> bool:
+    """Returns whether a trial satisfies the study's constraints, which Optuna requires of its best trial."""
+    return all(value <= 0 for value in trial.system_attrs.get("constraints") or ())

@@ -1,4 +1,4 @@
-"""The run of a trial while the trial is carried out: active in its thread, and ended as the trial ends."""
+"""The MLflow run of a trial: active in the trial's thread, and ended with the outcome of the trial."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import optuna
 from mlflow.entities import Metric, Param, RunTag
 from optuna.trial import FrozenTrial
 
-from mlflow_sysmetrics.mlflow_api import fluent_state
 from mlflow_sysmetrics.mlflow_api.fluent_state import (
     discard,
     finish_monitor,
@@ -23,111 +22,21 @@ from mlflow_sysmetrics.mlflow_api.fluent_state import (
     one_stack_for_all_threads,
     only_active,
     run_stack,
+    run_tags,
 )
 from mlflow_sysmetrics.runtime.process_identity import this_process
-from mlflow_sysmetrics.training.hpo import outcome
+from mlflow_sysmetrics.training.hpo import optuna_study
 from mlflow_sysmetrics.training.hpo.objectives import Objectives
 from mlflow_sysmetrics.training.hpo.outcome import Outcome
-from mlflow_sysmetrics.training.hpo.store_calls import (
-    NotRecorded,
-    StoreCalls,
-    params_of,
-    tag_value,
-    trial_run_name,
-    write,
-)
+from mlflow_sysmetrics.training.hpo.run_writes import params_of, tag_value, trial_run_name, write
+from mlflow_sysmetrics.training.hpo.store_calls import NotRecorded
 from mlflow_sysmetrics.training.hpo.study_run import StudyRun
 
-# FOLDED trial_record: What a trial's run says of the trial: pure, so that it can be written late, or twice.
-
-#: The tag by which the run of a trial is found.
-NUMBER = "optuna.trial_number"
-STATE = "optuna.trial_state"
-#: The tag that says why a trial did not complete.
-ENDED_BECAUSE = "hpo.ended_because"
-
-
-def params_of_trial(study_name: str, number: int, params: Mapping[str, object]) -> list[Param]:
-    """Returns the parameters of a trial's run."""
-    known = {
-        "trial_number": str(number),
-        **params_of("hpo", params),
-        "study_name": tag_value(study_name)[:500],  # the shortest limit of any MLflow
-    }
-    return [Param(key, value) for key, value in known.items()]
-
-
-def metrics_of_trial(trial: FrozenTrial, outcome: Outcome, objectives: Objectives) -> list[Metric]:
-    """Returns the metrics of a trial's run: its values, and what it has reported on the way as a curve."""
-    at = outcome.ended_at
-    metrics = [Metric("trial/number", float(trial.number), at, 0)]
-    if outcome.duration_seconds is not None:
-        metrics.append(Metric("trial/duration_seconds", outcome.duration_seconds, at, 0))
-    for name, value in zip(objectives.metrics, outcome.values or (), strict=False):
-        metrics.append(Metric(f"trial/{name}", value, at, 0))
-    metrics.extend(
-        Metric("trial/intermediate_value", float(value), at, step)
-        for step, value in sorted(trial.intermediate_values.items())
-        if math.isfinite(value)
-    )
-    return metrics
-
-
-def tags_of_trial(outcome: Outcome) -> list[RunTag]:
-    """Returns the tags that say how a trial has ended."""
-    tags = [RunTag(STATE, outcome.state.name)]
-    if outcome.reason is not None:
-        tags.append(RunTag(ENDED_BECAUSE, tag_value(outcome.reason)))
-    return tags
-
-
-# FOLDED trial_publication: Writes all that is to say of a trial that has ended, into its run or into one that is made for it now.
-
+NUMBER_TAG = "optuna.trial_number"  #: leads from a run to its trial
+_STATE_TAG = "optuna.trial_state"
+_REASON_TAG = "hpo.ended_because"
 _PARENT_TAG = "mlflow.parentRunId"
-
-
-def publish(study_run: StudyRun, trial: FrozenTrial, outcome: Outcome, run_id: str | None) -> str:
-    """Writes how a trial has ended; again, it writes the same. Returns its run.
-
-    Raises:
-        NotRecorded: the server has not taken all of it.
-    """
-    make, client = study_run.calls.make, study_run.client
-    found = run_id or str(make(lambda: _late_run(study_run, trial), undo=discard).info.run_id)
-
-    def say() -> None:
-        write(
-            client,
-            found,
-            metrics=metrics_of_trial(trial, outcome, study_run.objectives),
-            params=params_of_trial(study_run.study.study_name, trial.number, trial.params),
-            tags=tags_of_trial(outcome),
-        )
-        if outcome.error is not None:
-            client.log_text(found, outcome.error, "error.txt")
-        client.set_terminated(found, status=outcome.status, end_time=outcome.ended_at)
-
-    make(say)
-    return found
-
-
-def below(study_run: StudyRun, number: int) -> dict[str, str]:
-    """Returns the tags that make a run that of a trial."""
-    return {_PARENT_TAG: study_run.run_id, NUMBER: str(number)}
-
-
-def _late_run(study_run: StudyRun, trial: FrozenTrial) -> Any:
-    """Makes the run of a trial that could not be made when it began."""
-    name = trial_run_name(trial.number)
-    began = trial.datetime_start
-    return study_run.client.create_run(
-        study_run.experiment_id,
-        start_time=None if began is None else int(began.timestamp() * 1000),
-        tags=fluent_state.run_tags(below(study_run, trial.number), name),
-        run_name=name,
-    )
-
-
+_LONGEST_STUDY_NAME = 500  # the shortest limit for a parameter in any MLflow
 _log = logging.getLogger("mlflow_sysmetrics")
 
 
@@ -135,10 +44,10 @@ class TrialRun:
     """The run of one trial.
 
     Attributes:
-        number: of the trial, Optuna's.
-        run_id: None where it could not be started yet.
-        outcome: how the trial has ended; None as long as it has not.
-        recorded: whether all that is to say of it is on the server.
+        number: Optuna's number of the trial.
+        run_id: None if the run could not be started yet.
+        outcome: how the trial ended; None while it is running.
+        recorded: True if the server has the complete outcome.
     """
 
     def __init__(self, study_run: StudyRun, trial: optuna.Trial) -> None:
@@ -154,56 +63,45 @@ class TrialRun:
 
     @property
     def seconds(self) -> float:
-        """How long the trial has been carried out."""
+        """How long the trial has been running."""
         return time.monotonic() - self._began
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Starts the run and makes it the one active run of this thread for a ``with`` block.
+        """Starts the run and makes it the only active run of this thread inside the ``with`` block.
 
-        Where it cannot be started none is active: what the objective function logs then makes a run, which
-        becomes the trial's at its end.
+        If it cannot be started, no run is active. MLflow then starts one when the objective function logs
+        something, and `end` adopts that run as the trial's.
         """
-        study_run = self._study_run
-        self._trial.set_user_attr(outcome.PARENT, study_run.run_id)
-        self._trial.set_user_attr(outcome.PROCESS, this_process())
+        self._trial.set_user_attr(optuna_study.STUDY_RUN_ID, self._study_run.run_id)
+        self._trial.set_user_attr(optuna_study.PROCESS, this_process())
         with only_active():
             try:
-                run = _started_below(
-                    study_run.run,
-                    study_run.calls,
-                    run_name=trial_run_name(self.number),
-                    experiment_id=study_run.experiment_id,
-                    tags=below(study_run, self.number),
-                    log_system_metrics=study_run.log_system_metrics,
-                )
+                run = self._start()
             except NotRecorded:
                 pass
             else:
-                self._take(run)
+                self.run_id = str(run.info.run_id)
+                self._trial.set_user_attr(optuna_study.TRIAL_RUN_ID, self.run_id)
                 run_stack().append(run)
             self._began = time.monotonic()
             yield
 
-    def _take(self, run: Any) -> None:
-        self.run_id = str(run.info.run_id)
-        self._trial.set_user_attr(outcome.RUN, self.run_id)
-
-    def tell_params(self, params: Mapping[str, object]) -> None:
-        """Writes the parameters at the beginning, so that a trial that dies has them."""
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """Writes the parameters at the start, so that the run of a trial that dies has them."""
         run_id, study_run = self.run_id, self._study_run
         if run_id is None:
             return
-        told = params_of_trial(study_run.study.study_name, self.number, params)
+        pairs = _trial_params(study_run.study.study_name, self.number, params)
         try:
-            study_run.calls.make(lambda: write(study_run.client, run_id, params=told))
+            study_run.calls.make(lambda: write(study_run.client, run_id, params=pairs))
         except NotRecorded:
             return  # they are written again at the end
 
     def end(self, outcome: Outcome) -> None:
-        """Ends the run, and before it those that were started in it; the first call counts.
+        """Ends the run, after the runs that were started inside it. Only the first call has an effect.
 
-        Called in the trial's own thread, or in another for a trial that does not come to an end.
+        Called in the trial's own thread, or in another one if the trial does not return.
         """
         with self._lock:
             if self.outcome is not None:
@@ -219,26 +117,48 @@ class TrialRun:
             finish_monitor(self.run_id)
 
     def correct(self, outcome: Outcome) -> None:
-        """Replaces how the trial has ended; `record` writes it."""
+        """Replaces the outcome; `record` writes it."""
         self.outcome = outcome
         self.recorded = False
 
     def record(self) -> None:
-        """Writes how the trial has ended; where the server is away, `recorded` stays False."""
-        outcome = self.outcome
-        if outcome is None:
+        """Writes the outcome; if the server does not accept it, `recorded` stays False."""
+        if self.outcome is None:
             return
         trial = self._study_run.trials()[self.number]
         try:
-            self.run_id = publish(self._study_run, trial, outcome, self.run_id)
+            self.run_id = write_outcome(self._study_run, trial, self.outcome, self.run_id)
         except NotRecorded:
             return
         self.recorded = True
 
-    def _adopt(self, run_id: str) -> None:
-        """Makes a run that the objective function's logging has made the trial's."""
+    def _start(self) -> Any:
+        """Starts the run below the study's and returns it; it is not active in this thread yet.
+
+        Raises:
+            NotRecorded: the server did not answer in time.
+        """
         study_run = self._study_run
-        tags = {**below(study_run, self.number), "mlflow.runName": trial_run_name(self.number)}
+
+        def start() -> Any:
+            # In every MLflow the only active run becomes the parent. `parent_run_id=` exists from 2.15 on and
+            # costs a request.
+            with only_active(study_run.run):
+                return mlflow.start_run(
+                    nested=True,
+                    run_name=trial_run_name(self.number),
+                    experiment_id=study_run.experiment_id,
+                    tags=_link_tags(study_run, self.number),
+                    log_system_metrics=study_run.log_system_metrics,
+                )
+
+        # Where all threads share one stack of active runs, another thread would change what is active here.
+        return study_run.calls.make(start, undo=discard, in_this_thread=one_stack_for_all_threads())
+
+    def _adopt(self, run_id: str) -> None:
+        """Makes a run that MLflow started for the objective function the run of this trial."""
+        study_run = self._study_run
+        tags = {**_link_tags(study_run, self.number), "mlflow.runName": trial_run_name(self.number)}
         pairs = [RunTag(key, value) for key, value in tags.items()]
         try:
             study_run.calls.make(lambda: write(study_run.client, run_id, tags=pairs))
@@ -251,22 +171,82 @@ class TrialRun:
         try:
             self._study_run.calls.make(lambda: client.set_terminated(run_id, status))
         except NotRecorded:
-            _log.debug("run %s, which a trial has left open, may be left RUNNING", run_id)
+            _log.debug("run %s was left open by a trial and may stay RUNNING", run_id)
         finish_monitor(run_id)
 
 
-def _started_below(parent: Any, calls: StoreCalls, **named: Any) -> Any:
-    """Starts a run below another by `mlflow.start_run` and returns it; it is not yet active here.
+def write_outcome(study_run: StudyRun, trial: FrozenTrial, outcome: Outcome, run_id: str | None) -> str:
+    """Writes how a trial ended and returns its run, which is created if `run_id` is None.
+
+    Writing twice has the same effect as writing once.
 
     Raises:
-        NotRecorded: it could not be started in time.
+        NotRecorded: the server did not accept all of it.
     """
+    make, client = study_run.calls.make, study_run.client
+    found = run_id or str(make(lambda: _create_late(study_run, trial), undo=discard).info.run_id)
 
-    def start() -> Any:
-        # As the one active run its parent is the new run's parent in every MLflow; `parent_run_id=` came
-        # with 2.15, and costs a request.
-        with only_active(parent):
-            return mlflow.start_run(nested=True, **named)
+    def write_all() -> None:
+        write(
+            client,
+            found,
+            metrics=trial_metrics(trial, outcome, study_run.objectives),
+            params=_trial_params(study_run.study.study_name, trial.number, trial.params),
+            tags=trial_tags(outcome),
+        )
+        if outcome.error is not None:
+            client.log_text(found, outcome.error, "error.txt")
+        client.set_terminated(found, status=outcome.status, end_time=outcome.ended_at)
 
-    # Where threads share the active runs, another thread would change what is active here.
-    return calls.make(start, undo=discard, here=one_stack_for_all_threads())
+    make(write_all)
+    return found
+
+
+def trial_metrics(trial: FrozenTrial, outcome: Outcome, objectives: Objectives) -> list[Metric]:
+    """Returns the metrics of a trial's run: its values, and the reported intermediate values as a curve."""
+    at = outcome.ended_at
+    metrics = [Metric("trial/number", float(trial.number), at, 0)]
+    if outcome.duration_seconds is not None:
+        metrics.append(Metric("trial/duration_seconds", outcome.duration_seconds, at, 0))
+    for name, value in zip(objectives.metrics, outcome.values or (), strict=False):
+        metrics.append(Metric(f"trial/{name}", value, at, 0))
+    metrics.extend(
+        Metric("trial/intermediate_value", float(value), at, step)
+        for step, value in sorted(trial.intermediate_values.items())
+        if math.isfinite(value)
+    )
+    return metrics
+
+
+def trial_tags(outcome: Outcome) -> list[RunTag]:
+    """Returns the tags that describe how a trial ended."""
+    tags = [RunTag(_STATE_TAG, outcome.state.name)]
+    if outcome.reason is not None:
+        tags.append(RunTag(_REASON_TAG, tag_value(outcome.reason)))
+    return tags
+
+
+def _trial_params(study_name: str, number: int, params: Mapping[str, object]) -> list[Param]:
+    known = {
+        "trial_number": str(number),
+        **params_of("hpo", params),
+        "study_name": tag_value(study_name)[:_LONGEST_STUDY_NAME],
+    }
+    return [Param(key, value) for key, value in known.items()]
+
+
+def _link_tags(study_run: StudyRun, number: int) -> dict[str, str]:
+    """Returns the tags that link a run to its trial and to the run of the study."""
+    return {_PARENT_TAG: study_run.run_id, NUMBER_TAG: str(number)}
+
+
+def _create_late(study_run: StudyRun, trial: FrozenTrial) -> Any:
+    """Creates the run of a trial that could not be started when the trial began."""
+    name = trial_run_name(trial.number)
+    began = trial.datetime_start
+    return study_run.client.create_run(
+        study_run.experiment_id,
+        start_time=None if began is None else int(began.timestamp() * 1000),
+        tags=run_tags(_link_tags(study_run, trial.number), name),
+        run_name=name,
+    )

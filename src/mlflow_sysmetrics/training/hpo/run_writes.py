@@ -1,0 +1,78 @@
+"""Keys, values and batches in the form that every MLflow accepts, written to runs by id."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.utils import validation
+
+_ILLEGAL = re.compile(r"[^\w.\- /]")
+_LONGEST_KEY = int(getattr(validation, "MAX_ENTITY_KEY_LENGTH", 250))
+_LONGEST_VALUE = int(getattr(validation, "MAX_PARAM_VAL_LENGTH", 500))
+_LONGEST_TAG = int(getattr(validation, "MAX_TAG_VAL_LENGTH", 5000))
+# The limits of one log-batch request in every MLflow: 1000 items, of which 100 parameters and 100 tags.
+_PAIRS_PER_BATCH = 100
+_METRICS_PER_BATCH = 1000 - 2 * _PAIRS_PER_BATCH
+
+
+def write(
+    client: MlflowClient,
+    run_id: str,
+    *,
+    metrics: Sequence[Metric] = (),
+    params: Sequence[Param] = (),
+    tags: Sequence[RunTag] = (),
+) -> None:
+    """Writes metrics, parameters and tags to a run, which need not be active, in batches that MLflow accepts.
+
+    Raises:
+        Exception: what MLflow raises.
+    """
+    batches = max(
+        -(-len(metrics) // _METRICS_PER_BATCH),
+        -(-len(params) // _PAIRS_PER_BATCH),
+        -(-len(tags) // _PAIRS_PER_BATCH),
+    )
+    for batch in range(batches):
+        client.log_batch(
+            run_id,
+            metrics=metrics[batch * _METRICS_PER_BATCH : (batch + 1) * _METRICS_PER_BATCH],
+            params=params[batch * _PAIRS_PER_BATCH : (batch + 1) * _PAIRS_PER_BATCH],
+            tags=tags[batch * _PAIRS_PER_BATCH : (batch + 1) * _PAIRS_PER_BATCH],
+        )
+
+
+def trial_run_name(number: int) -> str:
+    """Returns the name of a trial's run. Names count from 1, Optuna's trial numbers from 0."""
+    return f"trial_{number + 1:04d}"
+
+
+def params_of(prefix: str, values: Mapping[str, object]) -> dict[str, str]:
+    """Returns parameters as MLflow accepts them, under distinct keys; long values end in "..."."""
+    params: dict[str, str] = {}
+    for name, value in values.items():
+        key, count = key_of(prefix, name), 1
+        while key in params:
+            count += 1
+            ending = f"_{count}"
+            key = key_of(prefix, name)[: _LONGEST_KEY - len(ending)] + ending
+        params[key] = _shortened(str(value), _LONGEST_VALUE)
+    return params
+
+
+def key_of(prefix: str, name: str) -> str:
+    """Returns a valid MLflow key for a user's name; characters that MLflow refuses become underscores."""
+    parts = [part for part in _ILLEGAL.sub("_", name).split("/") if part.strip(".")]
+    return f"{prefix}/{'/'.join(parts) or '_'}"[:_LONGEST_KEY].rstrip("/")
+
+
+def tag_value(value: object) -> str:
+    """Returns the text of a tag, cut to the length that MLflow accepts."""
+    return _shortened(str(value), _LONGEST_TAG)
+
+
+def _shortened(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
