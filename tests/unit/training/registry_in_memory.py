@@ -1,4 +1,4 @@
-"""A model registry in memory, with MLflow's rules for stages and aliases, in which others may act in between."""
+"""A model registry in memory with MLflow's rules for stages and aliases; tests act between its calls."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 
 class Page(list[Any]):
-    """A page of results, the last one."""
+    """The last page of results."""
 
     token = None
 
 
 def deprecated(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Warns at each call, as MLflow's decorator of that name does."""
+    """Warns at each call, like MLflow's decorator of that name."""
 
     @wraps(function)
     def warning(*given: Any, **named: Any) -> Any:
@@ -33,10 +33,10 @@ class RegistryInMemory:
     """One registered model.
 
     Attributes:
-        stages: of the versions, by number.
-        aliases: the versions that they point at.
-        tags: of the versions, by number.
-        between: what others do before the next calls, by name of the call; each is done once.
+        stages: the stage of each version, by number.
+        aliases: the version that each alias points to.
+        tags: the tags of each version, by number.
+        between: pairs of a call's name and what another program does before that call; each happens once.
     """
 
     def __init__(self, versions: int) -> None:
@@ -89,7 +89,7 @@ class RegistryInMemory:
 
 
 class RegistryWithoutStages(RegistryInMemory):
-    """One registered model in a registry that refuses stages, as Unity Catalog does, in its words."""
+    """One registered model in a registry that refuses stages with Unity Catalog's message."""
 
     def transition_model_version_stage(self, *given: Any, **named: Any) -> None:
         raise MlflowException(

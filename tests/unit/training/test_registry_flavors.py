@@ -1,4 +1,4 @@
-"""Which models, formats and arguments are taken."""
+"""Which models, formats and arguments are accepted."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from mlflow_sysmetrics.training.registry.flavors import checked_format, checked_
 
 
 def save_model(model: Any, path: str, extra_files: Any = None, **kwargs: Any) -> None:
-    """Stands for the one of an MLflow that knows no formats."""
+    """Stands in for `save_model` of an MLflow without formats."""
 
 
 @pytest.fixture
 def flavor() -> Any:
-    """A flavor whose module of MLflow is this one."""
+    """A flavor whose MLflow module is this test module."""
     return SimpleNamespace(module=__name__, formats=("pickle", "pt2"))
 
 
@@ -24,27 +24,27 @@ def test_auto_is_the_first_format(flavor: Any) -> None:
     assert checked_format(flavor, "auto") == "pickle"
 
 
-def test_an_unknown_format_is_refused_with_the_list(flavor: Any) -> None:
-    with pytest.raises(ValueError, match=r"'onnx'.*'auto', 'pickle', 'pt2'"):
+def test_an_unknown_format_is_rejected_with_the_list(flavor: Any) -> None:
+    with pytest.raises(ValueError, match=r"'auto', 'pickle', 'pt2'.* got 'onnx'"):
         checked_format(flavor, "onnx")
 
 
 def test_an_mlflow_that_cannot_export_says_so(flavor: Any) -> None:
-    with pytest.raises(ValueError, match="needs a newer MLflow 3"):
+    with pytest.raises(ValueError, match="requires a newer MLflow 3"):
         checked_format(flavor, "pt2")
 
 
-def test_what_save_model_takes_may_be_given(flavor: Any) -> None:
+def test_arguments_of_save_model_are_accepted(flavor: Any) -> None:
     checked_options(flavor, {"extra_files": []})
 
 
 @pytest.mark.parametrize("name", ["stages", "model", "path", "kwargs"])
-def test_what_it_does_not_take_may_not(flavor: Any, name: str) -> None:
-    with pytest.raises(TypeError, match=f"no argument {name!r}.*that takes extra_files"):
+def test_other_arguments_are_rejected(flavor: Any, name: str) -> None:
+    with pytest.raises(TypeError, match=f"unexpected argument {name!r}.*passes on extra_files"):
         checked_options(flavor, {name: 1})
 
 
 @pytest.mark.parametrize("model", [None, {}, "models:/ships/1", object()])
-def test_what_is_no_model_is_refused_by_its_type(model: object) -> None:
-    with pytest.raises(TypeError, match=f"not a builtins.{type(model).__name__}"):
+def test_an_object_that_is_not_a_model_is_rejected_by_its_type(model: object) -> None:
+    with pytest.raises(TypeError, match=f"got a builtins.{type(model).__name__}"):
         flavor_of(model)

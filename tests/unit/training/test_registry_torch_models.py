@@ -1,4 +1,4 @@
-"""PyTorch models are tried without a trace, and their samples and outputs described."""
+"""PyTorch models are tried without a trace, and their samples and outputs are described."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ nn = torch.nn
 
 
 class Merging(nn.Module):
-    """Changes its weights when its mode is changed through `train`, as LoRA's layers do."""
+    """Counts calls of `train`, at which LoRA layers would change their weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Merging(nn.Module):
 
 
 class Output(dict[str, Any]):
-    """Is what Hugging Face's models return: a mapping with attributes."""
+    """What Hugging Face's models return: a mapping with attributes."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -45,7 +45,7 @@ class Output(dict[str, Any]):
 
 
 class Tokens(nn.Module):
-    """Takes two tensors by name and returns logits among other things."""
+    """Takes two tensors by name and returns logits with other outputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Tokens(nn.Module):
 
 
 class Batch(nn.Module):
-    """Takes its tensors as one argument."""
+    """Takes its tensors as one mapping."""
 
     def forward(self, batch: dict[str, Any]) -> Any:
         return batch["a"] + batch["b"]
@@ -74,7 +74,7 @@ class Positions(nn.Module):
 
 @pytest.fixture
 def net() -> Any:
-    """A model in training, with one part that is not."""
+    """A model in training mode, with one part in evaluation mode."""
     made = nn.Sequential(
         nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.BatchNorm1d(4), nn.Linear(4, 2)
     )
@@ -83,40 +83,40 @@ def net() -> Any:
     return made
 
 
-def test_each_part_is_in_the_mode_that_it_was_in(net: Any) -> None:
+def test_each_part_keeps_its_mode(net: Any) -> None:
     before = [part.training for part in net.modules()]
     torch_models.try_on(net, torch.randn(1, 4))  # BatchNorm refuses one row in training
     assert [part.training for part in net.modules()] == before
 
 
-def test_each_part_is_in_the_mode_that_it_was_in_after_a_failure(net: Any) -> None:
+def test_each_part_keeps_its_mode_after_a_failure(net: Any) -> None:
     before = [part.training for part in net.modules()]
     with pytest.raises(RuntimeError):
         torch_models.try_on(net, torch.randn(1, 3))
     assert [part.training for part in net.modules()] == before
 
 
-def test_weights_and_buffers_stay(net: Any) -> None:
+def test_weights_and_buffers_are_unchanged(net: Any) -> None:
     before = copy.deepcopy(net.state_dict())
     torch_models.try_on(net, torch.randn(8, 4))
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
-def test_no_gradient_is_left(net: Any) -> None:
+def test_no_gradients_are_computed(net: Any) -> None:
     sample = torch.randn(8, 4, requires_grad=True)
     torch_models.try_on(net, sample)
     assert sample.grad is None
     assert all(weight.grad is None for weight in net.parameters())
 
 
-def test_a_model_that_merges_its_weights_in_evaluation_mode_does_not() -> None:
+def test_a_model_that_merges_its_weights_in_evaluation_mode_is_not_merged() -> None:
     model = Merging()
     torch_models.try_on(model, torch.ones(1, 2))
     assert model.merges == 0
 
 
 class Noisy(nn.Module):
-    """Draws random numbers wherever it can, whatever its mode."""
+    """Draws random numbers from every generator, in any mode."""
 
     def forward(self, x: Any) -> Any:
         return x + torch.randn(1) + random.random() + float(np.random.rand())  # noqa: NPY002
@@ -127,7 +127,7 @@ class Noisy(nn.Module):
     [lambda: float(torch.rand(1)), random.random, lambda: float(np.random.rand())],  # noqa: NPY002
     ids=["torch", "python", "numpy"],
 )
-def test_random_numbers_go_on_as_if_nothing_had_been(draw: Callable[[], float]) -> None:
+def test_random_numbers_continue_as_if_the_model_had_not_been_tried(draw: Callable[[], float]) -> None:
     def seed() -> None:
         torch.manual_seed(1)
         random.seed(1)
@@ -140,7 +140,7 @@ def test_random_numbers_go_on_as_if_nothing_had_been(draw: Callable[[], float]) 
     assert draw() == expected
 
 
-def test_a_tensor_becomes_an_array_that_is_not_the_callers() -> None:
+def test_a_tensor_becomes_an_array_with_its_own_memory() -> None:
     sample = torch.ones(1, 2)
     found = torch_models.try_on(nn.Linear(2, 1), sample)
     sample += 1
@@ -149,12 +149,12 @@ def test_a_tensor_becomes_an_array_that_is_not_the_callers() -> None:
     assert found.plain
 
 
-def test_an_array_is_a_sample_too() -> None:
+def test_an_array_can_be_a_sample() -> None:
     found = torch_models.try_on(nn.Linear(2, 1), np.ones((3, 2), dtype=np.float32))
     assert found.outputs.shape == (3, 1)
 
 
-def test_bfloat16_is_described_as_what_numpy_has() -> None:
+def test_bfloat16_is_described_as_float32() -> None:
     found = torch_models.try_on(nn.Linear(2, 1).bfloat16(), torch.ones(1, 2, dtype=torch.bfloat16))
     assert found.outputs.dtype == np.float32
 
@@ -167,25 +167,25 @@ IDS = torch.ones(1, 5, dtype=torch.long)
     [{"input_ids": IDS, "attention_mask": IDS}, (IDS, IDS), [IDS, IDS]],
     ids=["mapping", "tuple", "list"],
 )
-def test_several_tensors_are_known_by_the_names_of_forward(sample: Any) -> None:
+def test_several_tensors_get_the_parameter_names_of_forward(sample: Any) -> None:
     found = torch_models.try_on(Tokens(), sample)
     assert list(found.inputs) == ["input_ids", "attention_mask"]
     assert found.outputs.shape == (1, 3)
     assert not found.plain
 
 
-def test_logits_stand_for_all_that_a_model_of_hugging_face_returns() -> None:
+def test_the_logits_of_a_hugging_face_model_are_its_outputs() -> None:
     found = torch_models.try_on(Tokens(), IDS)
     assert isinstance(found.outputs, np.ndarray)
-    assert not found.plain  # MLflow's wrapper takes nothing but a tensor
+    assert not found.plain  # MLflow's wrapper accepts only a tensor
 
 
-def test_a_model_that_takes_one_mapping_gets_it() -> None:
+def test_a_model_that_takes_one_mapping_is_called_with_it() -> None:
     found = torch_models.try_on(Batch(), {"a": torch.ones(1), "b": torch.ones(1)})
     assert found.outputs.tolist() == [2.0]
 
 
-def test_tensors_without_names_are_numbered_and_so_are_outputs() -> None:
+def test_inputs_and_outputs_without_names_are_numbered() -> None:
     found = torch_models.try_on(Positions(), (torch.ones(1), torch.ones(1)))
     assert list(found.inputs) == ["input_0", "input_1"]
     assert {name: value.tolist() for name, value in found.outputs.items()} == {
@@ -194,34 +194,34 @@ def test_tensors_without_names_are_numbered_and_so_are_outputs() -> None:
     }
 
 
-def test_outputs_without_a_tensor_are_refused() -> None:
-    with pytest.raises(TypeError, match="returned str, which has no tensor in it"):
+def test_outputs_without_a_tensor_are_rejected() -> None:
+    with pytest.raises(TypeError, match="must return a tensor or tensors, got str"):
         torch_models.plain_outputs("no")
 
 
-def test_a_model_in_parallel_training_is_registered_as_itself() -> None:
+def test_a_data_parallel_wrapper_is_removed() -> None:
     inner = nn.Linear(2, 1)
     assert torch_models.unwrapped(nn.DataParallel(inner)) is inner
 
 
-def test_a_compiled_model_is_registered_as_itself() -> None:
+def test_a_compilation_wrapper_is_removed() -> None:
     inner = nn.Linear(2, 1)
     assert torch_models.unwrapped(torch.compile(inner, backend="eager")) is inner
 
 
-def test_a_model_that_is_called_like_a_wrapping_is_none() -> None:
+def test_a_model_with_the_name_of_a_wrapper_is_not_unwrapped() -> None:
     class DataParallel(nn.Module):
-        """Somebody else's."""
+        """A model that is not torch's wrapper."""
 
     model = DataParallel()
     assert torch_models.unwrapped(model) is model
 
 
-def test_a_model_on_the_cpu_is_saved_itself(net: Any) -> None:
+def test_a_model_on_the_cpu_is_not_copied(net: Any) -> None:
     assert torch_models.on_cpu(net) is net
 
 
-def test_a_copy_is_the_same_model_with_weights_of_its_own() -> None:
+def test_a_copy_is_the_same_model_with_its_own_weights() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Linear(3, 3))
     model[2].weight = model[0].weight  # tied
     model[2].bias.requires_grad_(requires_grad=False)
@@ -240,13 +240,13 @@ def test_a_copy_is_the_same_model_with_weights_of_its_own() -> None:
     assert model[1].running_mean.abs().sum() == 0
 
 
-def test_a_model_that_cannot_be_copied_is_saved_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_model_that_cannot_be_copied_is_saved_from_its_device(caplog: pytest.LogCaptureFixture) -> None:
     model = nn.Linear(2, 1, device="meta")
     assert torch_models.on_cpu(model) is model
     assert "only a machine with meta will be able to load it" in caplog.text
 
 
-def test_an_export_has_two_rows_so_that_the_batch_axis_stays_free() -> None:
+def test_an_export_example_has_two_rows_so_that_the_batch_axis_stays_free() -> None:
     flavor = TorchFlavor()
     assert flavor.example(np.ones((1, 3)), "pt2").shape == (2, 3)
     assert flavor.example(np.ones((5, 3)), "pt2").shape == (5, 3)
@@ -260,8 +260,8 @@ def test_an_export_is_made_in_evaluation_mode(net: Any) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU that PyTorch can use")
-def test_a_model_on_a_gpu_stays_there_and_a_copy_of_it_does_not(net: Any) -> None:
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no NVIDIA GPU")
+def test_a_model_on_a_gpu_stays_there_and_its_copy_is_on_the_cpu(net: Any) -> None:
     net.cuda()
     net[4].weight = net[4].weight  # as tied weights are
     torch.manual_seed(1)

@@ -1,4 +1,4 @@
-"""Models in MLflow's registry: registered whole, promoted once described, loaded by alias or stage."""
+"""Models in MLflow's registry: registered with their description, promoted, and loaded by alias or stage."""
 
 from __future__ import annotations
 

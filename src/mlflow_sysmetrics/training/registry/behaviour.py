@@ -1,4 +1,4 @@
-"""What a model does with a sample, and the random numbers that trying it must not use up."""
+"""What a model returns for a sample, and what trying it needs: arrays, and unchanged random states."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-# A registry's page shows the example, and a scoring server may be tried with it: a few rows say all.
+# The registry's page shows the example, and a scoring server can be tried with it; a few rows are enough.
 _EXAMPLE_ROWS = 5
 
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What a model made of a sample.
+    """What a model returned for a sample.
 
     Attributes:
-        inputs: the sample as MLflow describes it: an array, arrays by name, or a data frame.
-        outputs: the same of what the model returned.
-        plain: whether MLflow's own `pyfunc` wrapper can give the model such inputs and take such outputs.
+        inputs: the sample in a form that MLflow describes: an array, arrays by name, or a data frame.
+        outputs: what the model returned, in such a form.
+        plain: whether MLflow's own `pyfunc` wrapper can pass such inputs to the model and return such
+            outputs.
     """
 
     inputs: Any
@@ -31,14 +32,14 @@ class Behaviour:
 
 @contextmanager
 def same_random_numbers(devices: tuple[int, ...] = ()) -> Iterator[None]:
-    """Leaves Python's, NumPy's and PyTorch's random numbers after the ``with`` block as before it.
+    """Restores the random states of Python, NumPy and PyTorch after the ``with`` block.
 
     Args:
-        devices: CUDA devices whose random numbers may be used as well.
+        devices: CUDA devices whose random states may change as well.
     """
     numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
-    of_python = random.getstate()
-    of_numpy = numpy.random.get_state() if numpy is not None else None
+    python_state = random.getstate()
+    numpy_state = numpy.random.get_state() if numpy is not None else None
     try:
         if torch is None:
             yield
@@ -46,13 +47,13 @@ def same_random_numbers(devices: tuple[int, ...] = ()) -> Iterator[None]:
             with torch.random.fork_rng(devices=list(devices)):
                 yield
     finally:
-        random.setstate(of_python)
+        random.setstate(python_state)
         if numpy is not None:
-            numpy.random.set_state(of_numpy)
+            numpy.random.set_state(numpy_state)
 
 
 def as_arrays(sample: Any) -> Any:
-    """Returns a sample with NumPy arrays in place of tensors; MLflow describes a tensor as "any"."""
+    """Returns a sample with NumPy arrays instead of tensors, which MLflow would describe as "any"."""
     if isinstance(sample, Mapping):
         return {str(name): as_arrays(value) for name, value in sample.items()}
     torch = sys.modules.get("torch")
@@ -61,14 +62,14 @@ def as_arrays(sample: Any) -> Any:
     dense = sample.detach().cpu().to_dense() if sample.layout != torch.strided else sample.detach().cpu()
     if dense.dtype == torch.bfloat16:  # NumPy has no such type
         dense = dense.float()
-    # A copy: what comes of the CPU shares its memory with the caller's tensor.
+    # Copied, because an array made from a CPU tensor shares the caller's memory.
     return dense.resolve_conj().resolve_neg().numpy().copy()
 
 
 def rows_of(sample: Any) -> Any:
-    """Returns rows that are lists of numbers as an array: MLflow takes each list for one value.
+    """Returns rows given as lists of numbers as an array; MLflow would take each list as a single value.
 
-    A list of texts stays one, as MLflow serves it as a column.
+    A list of strings is returned as it is: MLflow serves it as a column.
     """
     if not isinstance(sample, (list, tuple)) or not sample or not isinstance(sample[0], (list, tuple)):
         return sample
@@ -78,7 +79,7 @@ def rows_of(sample: Any) -> Any:
 
 
 def example_of(inputs: Any) -> Any:
-    """Returns the first rows of what a model takes."""
+    """Returns the first rows of a model's inputs."""
     if isinstance(inputs, Mapping):
         return {name: example_of(value) for name, value in inputs.items()}
     return inputs[:_EXAMPLE_ROWS] if getattr(inputs, "ndim", 0) else inputs

@@ -1,4 +1,4 @@
-"""What a model, a stage, an alias and a tag may be called: checked before anything is logged."""
+"""Names of models, stages, aliases, versions and tags, checked before anything is logged."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Number
 
+from mlflow_sysmetrics.mlflow_api.secrets import cleaned
+
 ARCHIVED = "Archived"
 NONE = "None"
 STAGES = (NONE, "Staging", "Production", ARCHIVED)
-# The stages that a version serves from, which are those that have an alias of their own.
+# The stages that versions are served from; each has its own alias.
 ALIAS_OF_STAGE = {"Staging": "staging", "Production": "production"}
 
 AUTO = "auto"
@@ -24,9 +26,9 @@ class Target:
 
     Attributes:
         stage: one of `STAGES`; None leaves the stage as it is.
-        alias: what points at the version afterwards; None leaves the aliases as they are, but for those of
-            stages that the version has left.
-        archive_existing: whether other versions of that stage are archived.
+        alias: the alias to point to the version; None sets none. Aliases of stages that the version leaves
+            are removed in any case.
+        archive_existing: whether other versions in that stage are archived.
     """
 
     stage: str | None
@@ -35,7 +37,7 @@ class Target:
 
     @property
     def is_none(self) -> bool:
-        """Whether a new version has nothing to be promoted to: it is in no stage to begin with."""
+        """True if a new version need not be promoted: it starts without stage and alias."""
         return self.stage in {None, NONE} and self.alias is None
 
     def __str__(self) -> str:
@@ -45,10 +47,10 @@ class Target:
 
 
 def checked_target(stage: str | None, alias: str | None, *, archive_existing: bool) -> Target:
-    """Returns where a version is to go.
+    """Returns where a version is to be promoted to.
 
     Raises:
-        ValueError: there is no such stage, or an alias may not be called so.
+        ValueError: the stage does not exist, or the alias is invalid.
     """
     found = checked_stage(stage)
     wanted = ALIAS_OF_STAGE.get(found or "") if alias == AUTO else alias
@@ -58,62 +60,60 @@ def checked_target(stage: str | None, alias: str | None, *, archive_existing: bo
 
 
 def checked_stage(stage: str | None) -> str | None:
-    """Returns a stage as the registry spells it; None where none is given.
+    """Returns a stage in the registry's spelling; None if none is given.
 
     Raises:
-        ValueError: there is no such stage.
+        ValueError: the stage does not exist.
     """
     if stage is None:
         return None
     for known in STAGES:
         if isinstance(stage, str) and stage.lower() == known.lower():
             return known
-    raise ValueError(f"there is no stage {stage!r}; a stage is one of {', '.join(STAGES)}, in any case")
+    raise ValueError(f"stage must be one of {', '.join(STAGES)} (in any case) or None, got {stage!r}")
 
 
 def checked_model_name(model_name: str) -> str:
     """Returns the name of a registered model.
 
     Raises:
-        ValueError: a model cannot be called so.
+        ValueError: the name is invalid.
     """
-    # MLflow 2.8 takes a slash or a colon, and then no URI models:/... finds the model.
+    # MLflow 2.8 accepts a slash or a colon, and then no models:/ URI finds the model.
     if not isinstance(model_name, str) or not model_name.strip() or set(model_name) & set("/:"):
+        raise ValueError(f"model_name must be a non-empty string without '/' and ':', got {model_name!r}")
+    if {"'", '"'} <= set(model_name):  # MLflow's filters quote with one of them and have no escapes
         raise ValueError(
-            f"a model cannot be called {model_name!r}; give it a name of text without '/' and ':'"
-        )
-    if {"'", '"'} <= set(model_name):  # MLflow's filters quote with one of them, and know no escapes
-        raise ValueError(
-            f"a model cannot be called {model_name!r}, with both kinds of quotes: none could find it"
+            f"model_name must not contain both kinds of quotes, got {model_name!r}; no search could find it"
         )
     return model_name
 
 
 def checked_version(version: str | int) -> str:
-    """Returns the number of a version as text.
+    """Returns the number of a version as a string.
 
     Raises:
-        ValueError: that is no version number.
+        ValueError: it is not a version number.
     """
     if isinstance(version, bool) or not str(version).isdecimal() or int(version) < 1:
-        raise ValueError(f"{version!r} is no version of a model; versions are numbered from 1")
+        raise ValueError(f"version must be an integer >= 1, got {version!r}")
     return str(int(version))
 
 
 def checked_tags(tags: Mapping[str, object] | None, name: str = "tags") -> dict[str, str]:
-    """Returns tags as text.
+    """Returns tags as strings.
 
     Args:
-        tags: numbers and booleans become text.
-        name: of the argument, for messages.
+        tags: the tags; numbers and booleans become strings.
+        name: the name of the argument, for messages.
 
     Raises:
-        ValueError: a key or a value cannot be that of a tag.
+        ValueError: a key or a value is invalid.
     """
     if tags is None:
         return {}
     if not isinstance(tags, Mapping):
-        raise ValueError(f"{name} must map text to text, and is {tags!r}")
+        raise ValueError(f"{name} must map strings to strings, got {tags!r}")
     return {key: _checked_tag(key, value, name) for key, value in tags.items()}
 
 
@@ -122,22 +122,21 @@ def _checked_tag(key: object, value: object, name: str) -> str:
     from mlflow.utils.validation import _validate_model_version_tag
 
     if not isinstance(key, str) or not key.strip():
-        raise ValueError(f"{name} has the key {key!r}; a key is text, and not empty")
+        raise ValueError(f"{name} keys must be non-empty strings, got {key!r}")
     if not isinstance(value, (str, Number)):
-        raise ValueError(f"{name}[{key!r}] is {value!r}; a tag is text, a number or a boolean")
+        raise ValueError(f"{name}[{key!r}] must be a string, a number or a boolean, got {value!r}")
     try:
         _validate_model_version_tag(key, str(value))
     except MlflowException as error:
-        raise ValueError(f"{name}[{key!r}] cannot be a tag: {error.message}") from None
+        raise ValueError(f"{name}[{key!r}] is not a valid tag: {cleaned(error.message)}") from None
     return str(value)
 
 
 def _check_alias(alias: str) -> None:
     if not isinstance(alias, str) or not _ALIAS.fullmatch(alias):
-        raise ValueError(
-            f"an alias cannot be called {alias!r}; it has 1 to 255 letters, digits, dashes and underscores"
-        )
+        raise ValueError(f"alias must have 1 to 255 letters, digits, dashes and underscores, got {alias!r}")
     if alias.lower() == "latest" or _VERSION_ALIAS.fullmatch(alias):
         raise ValueError(
-            f"the alias {alias!r} is reserved: MLflow reads 'latest' and 'v1', 'v2', ... itself; take another"
+            f"alias must not be 'latest', 'v1', 'v2', ..., which MLflow has reserved, got {alias!r}; "
+            "choose another name"
         )

@@ -1,4 +1,4 @@
-"""MLflow's log lines about what we have chosen for the caller, kept from him; his logging, kept as it is."""
+"""Suppresses MLflow's log lines about choices of this package, and preserves the program's logging setup."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# By logger: how a line begins that says nothing to whoever called us.
+# By logger: the beginnings of lines that mean nothing to the caller.
 _NOISE = {
-    # We choose pickle, for the reasons that docs/registry.md gives; MLflow 3 warns of it each time.
+    # This package chooses pickle, for the reasons in docs/registry.md; MLflow 3 warns about it each time.
     "mlflow.pytorch": ("Saving pytorch model by Pickle",),
     "mlflow.sklearn": ("Saving scikit-learn models in the pickle",),
-    # "Waiting up to 300 seconds", said also of a version that is ready.
+    # "Waiting up to 300 seconds", logged also for a version that is ready.
     "mlflow.store.model_registry.abstract_store": ("Waiting up to",),
 }
 _SETS_UP_LOGGING = "mlflow.pytorch"
 
 
-class _OfThisThread(logging.Filter):
-    """Drops lines that begin so, when the thread logs them that made this filter."""
+class _DropFromThisThread(logging.Filter):
+    """Drops lines with one of the given beginnings if the thread that created the filter logs them."""
 
     def __init__(self, beginnings: tuple[str, ...]) -> None:
         super().__init__()
@@ -33,8 +33,8 @@ class _OfThisThread(logging.Filter):
 
 @contextmanager
 def without_noise() -> Iterator[None]:
-    """Keeps back, in this thread and inside the ``with`` block, what MLflow logs about our own choices."""
-    filters = [(logging.getLogger(name), _OfThisThread(said)) for name, said in _NOISE.items()]
+    """Suppresses what MLflow logs in this thread about choices of this package, inside the ``with`` block."""
+    filters = [(logging.getLogger(name), _DropFromThisThread(lines)) for name, lines in _NOISE.items()]
     for logger, one in filters:
         logger.addFilter(one)
     try:
@@ -46,10 +46,11 @@ def without_noise() -> Iterator[None]:
 
 @contextmanager
 def same_root_logger() -> Iterator[None]:
-    """Leaves the root logger as it is when MLflow's module for PyTorch is imported inside the ``with`` block.
+    """Restores the root logger after an import of MLflow's PyTorch module inside the ``with`` block.
 
-    That module calls ``logging.basicConfig(level=logging.ERROR)``, seen in MLflow 2.22 and 3.17, and a
-    program that has not set up its logging would hear of no warning any more: not ours, not its own.
+    That module calls ``logging.basicConfig(level=logging.ERROR)`` (seen in MLflow 2.22 and 3.17). A program
+    that has not set up logging would then see no warnings any more, neither its own nor those of this
+    package.
     """
     if _SETS_UP_LOGGING in sys.modules:
         yield
@@ -59,7 +60,7 @@ def same_root_logger() -> Iterator[None]:
     try:
         yield
     finally:
-        if _SETS_UP_LOGGING in sys.modules and not handlers:  # with handlers, it has done nothing
+        if _SETS_UP_LOGGING in sys.modules and not handlers:  # basicConfig does nothing if there are handlers
             root.setLevel(level)
             for handler in set(root.handlers) - set(handlers):
                 root.removeHandler(handler)

@@ -1,4 +1,4 @@
-"""Registering a model: all is checked, then saved, then logged, then described, and only then promoted."""
+"""Registers a model: checks all arguments, saves and logs it, creates a version, and then promotes it."""
 
 from __future__ import annotations
 
@@ -9,26 +9,33 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_sysmetrics.errors import NoActiveRunError
-from mlflow_sysmetrics.training.registry import names, promotion
+from mlflow_sysmetrics.training.registry import names
 from mlflow_sysmetrics.training.registry.flavors import checked_format, checked_options, flavor_of
+from mlflow_sysmetrics.training.registry.model_files import (
+    Source,
+    check_exportable,
+    interface_of,
+    link_to_version,
+    log_to_run,
+    save,
+)
+from mlflow_sysmetrics.training.registry.promotion import apply_target, not_promoted
 from mlflow_sysmetrics.training.registry.quiet import without_noise
-from mlflow_sysmetrics.training.registry.saving import check_exportable, interface_of, save
-from mlflow_sysmetrics.training.registry.upload import Source, link, put_into_run
 
-_ALREADY_THERE = {"RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"}
+_ALREADY_EXISTS = {"RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"}
 _NO_RUN = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """What the registry is told of a version.
+    """What the registry is told about a version.
 
     Attributes:
-        model_name: of the registered model.
-        tags: of the version.
-        registered_tags: of the model, whatever the version.
-        description: of the version; None is none.
-        wait_seconds: how long the registry may take to make the version ready; None does not wait.
+        model_name: the registered model.
+        tags: tags of the version.
+        registered_tags: tags of the registered model.
+        description: of the version; None for none.
+        wait_seconds: how long to wait until the registry has the version ready; None does not wait.
     """
 
     model_name: str
@@ -38,7 +45,7 @@ class _Entry:
     wait_seconds: float | None
 
 
-def register_model(  # noqa: PLR0917 - each is something else that is said of a model
+def register_model(  # noqa: PLR0917 - the order of mlflow's own calls: model, name, sample, then what describes it
     model: Any,
     model_name: str,
     sample_input: Any = None,
@@ -51,48 +58,48 @@ def register_model(  # noqa: PLR0917 - each is something else that is said of a 
     artifact_path: str = "model",
     signature: Any = None,
     input_example: Any = None,
-    serialization_format: str = "auto",
+    serialization_format: str = names.AUTO,
     run_id: str | None = None,
     await_registration_for: float | None = 300,
     registered_tags: Mapping[str, object] | None = None,
     **log_model_kwargs: Any,
 ) -> Any:
-    """Logs a model to a run, registers it as a new version, and promotes that.
+    """Logs a model to a run, registers it as a new version, and promotes that version.
 
-    The model is left as it is: modes, device, weights and BatchNorm's counts; so are the random numbers.
+    The model is left as it was (modes, device, weights, BatchNorm statistics), and so are the random states.
 
     Args:
         model: a `torch.nn.Module` or a scikit-learn estimator.
-        model_name: of the registered model, which is made if there is none.
-        sample_input: what the model takes, one row or more, from which signature and input example come: a
-            tensor or array on any device, several by name or in the order of `forward`, a data frame. However
-            many rows it has, the model serves batches of any size.
+        model_name: the registered model, created if it does not exist.
+        sample_input: one or more rows of input, from which signature and input example are derived: a tensor
+            or array on any device, several by name or in the order of `forward`, or a data frame. The model
+            serves batches of any size, whatever the number of rows.
         stage: "Staging", "Production", "Archived" or "None", in any case; None does not promote.
-        tags: of the version, which is made with them.
-        description: of the version, which is made with it.
-        alias: as of `promote`, and so is the next.
-        archive_existing: as above.
-        artifact_path: name of the model in its run.
-        signature: MLflow's, instead of one that is inferred; False is none.
-        input_example: instead of the first rows of the sample; False is none.
-        serialization_format: "auto" is "pickle" for PyTorch and "cloudpickle" for scikit-learn, as on MLflow
-            2; on MLflow 3 also "pt2" and "skops".
-        run_id: the run to log to; by default the active one.
-        await_registration_for: longest wait in seconds until the registry has the version ready; None is no
-            wait.
-        registered_tags: of the registered model itself.
-        **log_model_kwargs: of `save_model` in MLflow's module for such models, as `pip_requirements`,
-            `code_paths`.
+        tags: tags of the version; it is created with them.
+        description: description of the version; it is created with it.
+        alias: the alias to set, as in `promote`.
+        archive_existing: archive the other versions in that stage, as in `promote`.
+        artifact_path: the name of the model in its run.
+        signature: MLflow's signature, instead of an inferred one; False for none.
+        input_example: an example, instead of the first rows of the sample; False for none.
+        serialization_format: "auto" is "pickle" for PyTorch and "cloudpickle" for scikit-learn, as in MLflow
+            2; MLflow 3 also supports "pt2" and "skops".
+        run_id: the run to log to; by default the active run.
+        await_registration_for: how many seconds to wait until the registry has the version ready; None does
+            not wait.
+        registered_tags: tags of the registered model.
+        **log_model_kwargs: arguments of `save_model` in MLflow's module for the model, such as
+            `pip_requirements` and `code_paths`.
 
     Returns:
-        The version as it is then, with its number in ``version``.
+        The version after the promotion; its number is in ``version``.
 
     Raises:
         NoActiveRunError: there is no active run and no `run_id`.
-        TypeError: it is a model of another library, or there is no such argument.
-        ValueError: a name, stage, alias, tag, format or run cannot be; or the model has no weights yet.
-        PromotionError: the version is registered, and could not be promoted.
-        Exception: what MLflow raises where the model cannot be saved, logged or registered.
+        TypeError: the model is of another library, or an argument is unknown.
+        ValueError: a name, stage, alias, tag, format or run is invalid, or the model has no weights yet.
+        PromotionError: the version is registered but could not be promoted.
+        Exception: what MLflow raises if the model cannot be saved, logged or registered.
     """
     target = names.checked_target(stage, alias, archive_existing=archive_existing)
     entry = _Entry(
@@ -103,9 +110,7 @@ def register_model(  # noqa: PLR0917 - each is something else that is said of a 
         _checked_wait(await_registration_for),
     )
     if not isinstance(artifact_path, str) or not artifact_path.strip("/ "):
-        raise ValueError(
-            f"artifact_path is {artifact_path!r}; it names the model in its run, such as 'model'"
-        )
+        raise ValueError(f"artifact_path must be a name such as 'model', got {artifact_path!r}")
     flavor = flavor_of(model)
     checked_options(flavor, log_model_kwargs)
     chosen = checked_format(flavor, serialization_format)
@@ -115,11 +120,25 @@ def register_model(  # noqa: PLR0917 - each is something else that is said of a 
     flavor.check(model)
     run = _run(client, run_id)
     with tempfile.TemporaryDirectory(prefix="mlflow-sysmetrics-") as folder:
-        interface = interface_of(flavor, model, sample_input, signature, input_example, log_model_kwargs)
+        interface = interface_of(
+            flavor,
+            model,
+            sample_input,
+            signature=signature,
+            input_example=input_example,
+            options=log_model_kwargs,
+        )
         check_exportable(interface, chosen)
-        saved = save(flavor, model, Path(folder, "model"), interface, chosen, log_model_kwargs)
-        source = put_into_run(client, run, saved, artifact_path)
-    version = _registered(client, run, source, entry)
+        saved = save(
+            flavor,
+            model,
+            Path(folder, "model"),
+            interface,
+            serialization_format=chosen,
+            options=log_model_kwargs,
+        )
+        source = log_to_run(client, run, saved, artifact_path)
+    version = _create_version(client, run, source, entry)
     return _promoted(client, source, entry, version, target)
 
 
@@ -129,34 +148,36 @@ def _run(client: Any, run_id: str | None) -> Any:
     from mlflow.exceptions import MlflowException
 
     if run_id is not None and not isinstance(run_id, str):
-        raise ValueError(f"run_id is {run_id!r}; it is the text in run.info.run_id")
+        raise ValueError(f"run_id must be a string, got {run_id!r}; pass run.info.run_id")
     if run_id is None:
         active = mlflow.active_run()
         if active is None:
             raise NoActiveRunError(
-                "register_model logs the model to a run, and there is none: call it inside "
-                "`with mlflow.start_run():`, or name a run with run_id=..."
+                "register_model needs a run to log the model to, and no run is active: call it inside "
+                "`with mlflow.start_run():`, or pass run_id=..."
             )
         run_id = active.info.run_id
     try:
         run = client.get_run(run_id)
     except MlflowException as error:
         if error.error_code in _NO_RUN:
-            raise ValueError(f"there is no run {run_id!r} on the tracking server that is set") from error
+            raise ValueError(
+                f"run_id must name a run on the current tracking server, got {run_id!r}; there is no such run"
+            ) from error
         raise
     if run.info.lifecycle_stage == "deleted":
-        raise ValueError(f"the run {run_id!r} is deleted; restore it, or name another with run_id=...")
+        raise ValueError(f"run {run_id!r} is deleted; restore it, or pass another run_id")
     return run
 
 
-def _registered(client: Any, run: Any, source: Source, entry: _Entry) -> str:
-    """Makes a version that has its tags and description from the first moment; returns its number."""
+def _create_version(client: Any, run: Any, source: Source, entry: _Entry) -> str:
+    """Creates a version that has its tags and description from the start; returns its number."""
     from mlflow.exceptions import MlflowException
 
     try:
         client.create_registered_model(entry.model_name, tags=dict(entry.registered_tags))
     except MlflowException as error:
-        if error.error_code not in _ALREADY_THERE:
+        if error.error_code not in _ALREADY_EXISTS:
             raise
         for key, value in entry.registered_tags.items():
             client.set_registered_model_tag(entry.model_name, key, value)
@@ -175,29 +196,27 @@ def _registered(client: Any, run: Any, source: Source, entry: _Entry) -> str:
 
 
 def _promoted(client: Any, source: Source, entry: _Entry, version: str, target: names.Target) -> Any:
-    """Promotes a version that was made and returns it as it is then."""
+    """Promotes a new version and returns it as it is afterwards."""
     import mlflow
 
     try:
-        link(client, source, entry.model_name, version)
+        link_to_version(client, source, entry.model_name, version)
         if not target.is_none:
-            promotion.carry_out(client, entry.model_name, version, target)
+            apply_target(client, entry.model_name, version, target)
         return client.get_model_version(entry.model_name, version)
     except Exception as error:  # MLflow's, its store's or the network's
         if target.is_none:
             raise
-        raise promotion.not_promoted(
-            entry.model_name, version, target, error, mlflow.get_tracking_uri()
-        ) from error
+        raise not_promoted(entry.model_name, version, target, error, mlflow.get_tracking_uri()) from error
 
 
 def _checked_wait(seconds: float | None) -> float | None:
     if seconds is not None and (not isinstance(seconds, (int, float)) or isinstance(seconds, bool)):
-        raise ValueError(f"await_registration_for is {seconds!r}; it is a number of seconds, or None")
+        raise ValueError(f"await_registration_for must be a number of seconds or None, got {seconds!r}")
     return seconds
 
 
 def _checked_text(description: str | None) -> str | None:
     if description is not None and not isinstance(description, str):
-        raise ValueError(f"the description is {description!r}; it is text")
+        raise ValueError(f"description must be a string or None, got {description!r}")
     return description

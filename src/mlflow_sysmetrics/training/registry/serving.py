@@ -1,8 +1,9 @@
 """Serves PyTorch models through `mlflow.pyfunc` that MLflow's own wrapper cannot serve.
 
-MLflow's takes one array and expects one tensor. Models that take several tensors by name, or that return what
-Hugging Face's models return, are saved with this module as their loader, and with this package among their
-requirements. So are those in bfloat16, which NumPy lacks: they are given and give float32.
+MLflow's wrapper takes one array and expects one tensor. Models that take several tensors by name, or that
+return outputs like Hugging Face's, are saved with this module as their loader and with this package among
+their requirements. So are models in bfloat16, which NumPy lacks: they take and return float32. Saved models
+refer to this module by its path.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from mlflow_sysmetrics.training.registry.torch_models import call, plain_outputs
 
 
 class ServedModel:
-    """What `mlflow.pyfunc` calls: arrays in, arrays out.
+    """The object that `mlflow.pyfunc` calls: arrays in, arrays out.
 
     Attributes:
         pytorch_model: the model, in evaluation mode.
@@ -26,15 +27,15 @@ class ServedModel:
         self._device = device
         torch = import_module("torch")
         floats = (one for one in pytorch_model.parameters() if one.is_floating_point())
-        # The first layer's say what goes in; the rest may be in another, as where norms stay in float32.
+        # The first layer decides what the model takes; later ones may differ, such as norms kept in float32.
         self._takes_bfloat16 = next((one.dtype is torch.bfloat16 for one in floats), False)
 
     def get_raw_model(self) -> Any:
-        """Returns the model itself; MLflow's `unwrap_python_model` and the like ask for it."""
+        """Returns the model itself, for MLflow's `unwrap_python_model` and the like."""
         return self.pytorch_model
 
-    def predict(self, data: Any, params: Mapping[str, Any] | None = None) -> Any:  # noqa: ARG002
-        """Returns what the model makes of an array, or of arrays by name."""
+    def predict(self, data: Any, params: Mapping[str, Any] | None = None) -> Any:  # noqa: ARG002 - pyfunc passes it by name
+        """Returns what the model returns for an array, or for arrays by name."""
         torch = import_module("torch")
         with torch.no_grad():
             return plain_outputs(call(self.pytorch_model, self._tensors(data)))
@@ -48,7 +49,7 @@ class ServedModel:
 
 
 def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> ServedModel:
-    """Loads a model, as `mlflow.pyfunc` asks of a loader module."""
+    """Loads a model; `mlflow.pyfunc` calls this function of a loader module."""
     from mlflow.environment_variables import MLFLOW_DEFAULT_PREDICTION_DEVICE
     from mlflow.pytorch import _load_model
 

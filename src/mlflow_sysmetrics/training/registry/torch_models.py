@@ -1,4 +1,4 @@
-"""PyTorch models: tried in evaluation mode and left as they were, saved so that any machine can load them."""
+"""PyTorch models: tried in evaluation mode without a trace, and saved so that any machine can load them."""
 
 from __future__ import annotations
 
@@ -11,41 +11,42 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
+from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.training.registry.behaviour import Behaviour, as_arrays, same_random_numbers
 
 _log = logging.getLogger("mlflow_sysmetrics")
 _NUMBERED = re.compile(r"input_\d+")
-# What stands around a model while it is trained, and where the model is in it. Neither can be loaded
-# elsewhere: one needs its process group, the other its compiler.
-_WRAPPINGS = {"DistributedDataParallel": "module", "DataParallel": "module", "OptimizedModule": "_orig_mod"}
+# Wrappers around a model in training, and the attribute that holds the model. A wrapper cannot be loaded
+# elsewhere: it needs its process group or its compiler.
+_WRAPPERS = {"DistributedDataParallel": "module", "DataParallel": "module", "OptimizedModule": "_orig_mod"}
 
 
 def unwrapped(model: Any) -> Any:
-    """Returns the model inside of what trains it in parallel or compiles it."""
-    while type(model).__name__ in _WRAPPINGS and type(model).__module__.startswith("torch."):
-        model = getattr(model, _WRAPPINGS[type(model).__name__])
+    """Returns the model inside wrappers for parallel training and compilation."""
+    while type(model).__name__ in _WRAPPERS and type(model).__module__.startswith("torch."):
+        model = getattr(model, _WRAPPERS[type(model).__name__])
     return model
 
 
 def check_weights(model: Any) -> None:
-    """Checks that a model has its weights.
+    """Checks that all weights and buffers of a model have values.
 
     Raises:
-        ValueError: some are still to be made, so that there is nothing to save.
+        ValueError: one is not initialized, so there is nothing to save.
     """
     lazy = import_module("torch.nn.parameter").is_lazy
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if lazy(tensor) or tensor.device.type == "meta":
             why = "is on the device meta" if not lazy(tensor) else "has no shape before the first batch"
-            raise ValueError(f"the model cannot be registered: its {name!r} {why}, so it has no values")
+            raise ValueError(f"all weights of the model must have values, but {name!r} {why}")
 
 
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """Has a model and its parts in evaluation mode inside the ``with`` block, and each as before after it.
+    """Puts a model and its parts in evaluation mode inside the ``with`` block, and restores the mode of each.
 
-    Not by `eval` and `train`: they give all parts one mode, and some models do more in them, as LoRA's
-    layers, which merge their weights.
+    `eval` and `train` are not called: they set one mode for all parts, and some models do more in them, such
+    as LoRA layers, which merge their weights.
     """
     before = [(module, module.training) for module in model.modules()]
     try:
@@ -58,11 +59,11 @@ def evaluating(model: Any) -> Iterator[None]:
 
 
 def try_on(model: Any, sample: Any) -> Behaviour:
-    """Returns what a model makes of a sample, on the device and in the modes that it is left in.
+    """Returns what a model returns for a sample, and leaves its device and modes unchanged.
 
     Args:
-        model: may be in training.
-        sample: a tensor or array; several by name, or in the order of `forward`. Its device does not matter.
+        model: the model; it may be in training mode.
+        sample: a tensor or an array, or several by name or in the order of `forward`, on any device.
     """
     torch = import_module("torch")
     device = device_of(model)
@@ -71,7 +72,7 @@ def try_on(model: Any, sample: Any) -> Behaviour:
     with same_random_numbers(cuda), evaluating(model), torch.no_grad():
         outputs = call(model, _on_device(inputs, device))
     single = not isinstance(inputs, Mapping) and isinstance(outputs, torch.Tensor)
-    # NumPy has no such type: what is described is float32, which our own loader brings back to it.
+    # NumPy has no bfloat16: the signature says float32, and the loader in `serving` converts it back.
     single = single and torch.bfloat16 not in {outputs.dtype, getattr(inputs, "dtype", None)}
     return Behaviour(as_arrays(inputs), plain_outputs(outputs), plain=single)
 
@@ -85,7 +86,7 @@ def device_of(model: Any) -> Any:
 
 
 def named_inputs(model: Any, sample: Any) -> Any:
-    """Returns a sample of several tensors by their names, since MLflow describes several only so."""
+    """Returns a sample of several tensors by name, the only form of several that MLflow describes."""
     if isinstance(sample, Mapping):
         return {str(name): value for name, value in sample.items()}
     if not isinstance(sample, (tuple, list)) or not all(hasattr(one, "shape") for one in sample):
@@ -100,7 +101,7 @@ def named_inputs(model: Any, sample: Any) -> Any:
 
 
 def call(model: Any, inputs: Any) -> Any:
-    """Calls a model with a tensor, or with tensors by name as its `forward` takes them."""
+    """Calls a model with a tensor, or with tensors by name in the form that its `forward` accepts."""
     if not isinstance(inputs, Mapping):
         return model(inputs)
     if all(map(_NUMBERED.fullmatch, inputs)):
@@ -116,11 +117,11 @@ def plain_outputs(outputs: Any) -> Any:
     """Returns what a model returned as an array, or as arrays by name.
 
     Raises:
-        TypeError: there is no tensor in it.
+        TypeError: it contains no tensor.
     """
     torch = import_module("torch")
     logits = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", None)
-    if logits is not None:  # of Hugging Face, which has the loss and hidden states beside it
+    if logits is not None:  # Hugging Face's outputs also contain the loss and hidden states
         return as_arrays(logits)
     if isinstance(outputs, (tuple, list)) and len(outputs) == 1:
         return plain_outputs(outputs[0])
@@ -131,35 +132,35 @@ def plain_outputs(outputs: Any) -> Any:
         if found:
             return as_arrays(found)
     if not isinstance(outputs, torch.Tensor):
-        raise TypeError(f"the model returned {type(outputs).__name__}, which has no tensor in it")
+        raise TypeError(f"the model must return a tensor or tensors, got {type(outputs).__name__}")
     return as_arrays(outputs)
 
 
 def on_cpu(model: Any) -> Any:
-    """Returns a model, or a copy of it on the CPU if it is on another device.
+    """Returns the model if it is on the CPU, otherwise a copy of it there.
 
-    MLflow loads a pickled tensor where it was saved, so a machine without a GPU could not load the model at
-    all; where there is one, `mlflow.pyfunc` moves the model there.
+    MLflow loads a pickled tensor to the device that it was saved from, so a machine without a GPU could not
+    load the model. Where there is a GPU, `mlflow.pyfunc` moves the model to it.
     """
     if all(tensor.device.type == "cpu" for tensor in (*model.parameters(), *model.buffers())):
         return model
     try:
         return cpu_copy(model)
-    except Exception as error:  # noqa: BLE001 - the model's own __deepcopy__, and of whatever is in it
+    except Exception as error:  # noqa: BLE001 - from __deepcopy__ of the model or of anything in it
         _log.warning(
             "the model cannot be copied to the CPU (%s), so only a machine with %s will be able to load it",
-            error,
+            cleaned(str(error)),
             device_of(model).type,
         )
         return model
 
 
 def cpu_copy(model: Any) -> Any:
-    """Returns a copy of a model on the CPU; its weights are copied to the host at once."""
+    """Returns a copy of a model on the CPU, without a second copy of its weights on the device."""
     torch = import_module("torch")
     memo: dict[int, Any] = {}
     for tensor in (*model.parameters(), *model.buffers()):
-        # Those of other kinds, as quantised weights, know best how they are copied.
+        # Tensors of other types, such as quantized weights, have their own way of copying.
         if type(tensor) in {torch.nn.Parameter, torch.Tensor}:
             copied = tensor.detach().to("cpu", copy=True)
             parameter = type(tensor) is torch.nn.Parameter
@@ -168,7 +169,7 @@ def cpu_copy(model: Any) -> Any:
 
 
 def twice(inputs: Any) -> Any:
-    """Returns a sample of one row with that row twice: an export takes one row for the only size there is."""
+    """Returns a sample of one row with the row repeated: an export would fix the batch size at one."""
     numpy = import_module("numpy")
     return numpy.repeat(inputs, 2, axis=0) if inputs.shape[0] == 1 else inputs
 
@@ -178,5 +179,5 @@ def _on_device(inputs: Any, device: Any) -> Any:
     if isinstance(inputs, Mapping):
         return {name: _on_device(value, device) for name, value in inputs.items()}
     if isinstance(inputs, numpy.ndarray):
-        return torch.tensor(inputs, device=device)  # a copy, as the array may be read-only
+        return torch.tensor(inputs, device=device)  # copied, because the array may be read-only
     return inputs.to(device) if isinstance(inputs, torch.Tensor) else inputs

@@ -1,4 +1,4 @@
-"""Stages of versions: the registry's own, or a tag where the registry has none."""
+"""Stages and aliases of model versions. Where a registry has no stages, a tag stands in for them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from typing import Any, Protocol
 from mlflow_sysmetrics.training.registry.names import ALIAS_OF_STAGE, ARCHIVED, NONE
 
 STAGE_TAG = "mlflow_sysmetrics.stage"
-_log = logging.getLogger("mlflow_sysmetrics")
-# What a server answers that has no such call, or no longer.
+# What a server answers if it does not have a call, or no longer has it.
 _NO_SUCH_CALL = {"ENDPOINT_NOT_FOUND", "FEATURE_DISABLED", "NOT_IMPLEMENTED"}
+# To MLflow a missing alias is an invalid parameter, and a missing model a missing resource.
+_NOT_FOUND = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"}
+_log = logging.getLogger("mlflow_sysmetrics")
 
 
 class Stages(Protocol):
-    """Knows which versions of a model are in a stage, and puts them there."""
+    """The stages of one model's versions."""
 
     def put(self, version: str, stage: str, *, archive_existing: bool) -> None:
-        """Puts a version into a stage; archives the others there on request."""
+        """Puts a version into a stage, and archives the other versions there if requested."""
 
     def versions_in(self, stage: str) -> set[str]:
         """Returns the versions that are in a stage."""
@@ -28,8 +30,9 @@ class Stages(Protocol):
 class RegistryStages:
     """The stages of the registry itself.
 
-    MLflow has deprecated them since 2.9 and warns at each call. The warning is about the choice of this
-    package, and `warnings.catch_warnings` would silence all threads, so what the deprecation wraps is called.
+    MLflow deprecated them in 2.9 and warns at each call. Using them is the choice of this package, not of the
+    caller, and `warnings.catch_warnings` would silence all threads; so the function inside the deprecation
+    wrapper is called.
     """
 
     def __init__(self, client: Any, model_name: str) -> None:
@@ -37,14 +40,14 @@ class RegistryStages:
         self._name = model_name
 
     def put(self, version: str, stage: str, *, archive_existing: bool) -> None:
-        """Puts a version into a stage; archives the others there on request."""
+        """Puts a version into a stage, and archives the other versions there if requested."""
         change = inspect.unwrap(type(self._client).transition_model_version_stage)
         change(
             self._client,
             self._name,
             version,
             stage,
-            # The registry refuses to archive what is not served from.
+            # The registry accepts this only for the stages that versions are served from.
             archive_existing_versions=archive_existing and stage in ALIAS_OF_STAGE,
         )
 
@@ -55,14 +58,14 @@ class RegistryStages:
 
 
 class TagStages:
-    """Stages kept as a tag, for registries that have none: Unity Catalog, and MLflow when it drops them."""
+    """Stages kept as a tag, for registries without stages: Unity Catalog, and MLflow once it removes them."""
 
     def __init__(self, client: Any, model_name: str) -> None:
         self._client = client
         self._name = model_name
 
     def put(self, version: str, stage: str, *, archive_existing: bool) -> None:
-        """Puts a version into a stage; archives the others there on request."""
+        """Puts a version into a stage, and archives the other versions there if requested."""
         others = self.versions_in(stage) - {version} if archive_existing and stage in ALIAS_OF_STAGE else ()
         self._client.set_model_version_tag(self._name, version, STAGE_TAG, stage)
         for other in others:
@@ -74,8 +77,10 @@ class TagStages:
         return {str(one.version) for one in found if one.tags.get(STAGE_TAG, NONE) == stage}
 
 
-def enter(client: Any, model_name: str, version: str, stage: str, *, archive_existing: bool) -> Stages:
-    """Puts a version into a stage and returns the stages that the registry turned out to have."""
+def put_into_stage(
+    client: Any, model_name: str, version: str, stage: str, *, archive_existing: bool
+) -> Stages:
+    """Puts a version into a stage and returns the kind of stages that the registry has."""
     if hasattr(client, "transition_model_version_stage"):
         stages: Stages = RegistryStages(client, model_name)
         try:
@@ -86,7 +91,7 @@ def enter(client: Any, model_name: str, version: str, stage: str, *, archive_exi
         else:
             return stages
     _log.info(
-        "this registry has no stages: version %s of model %r is marked with the tag %s=%s instead",
+        "this registry has no stages: version %s of model %r gets the tag %s=%s instead",
         version,
         model_name,
         STAGE_TAG,
@@ -95,6 +100,12 @@ def enter(client: Any, model_name: str, version: str, stage: str, *, archive_exi
     stages = TagStages(client, model_name)
     stages.put(version, stage, archive_existing=archive_existing)
     return stages
+
+
+def stage_of(version: Any) -> str:
+    """Returns the stage of a version: the registry's own, or that of the tag if the registry has none."""
+    own = getattr(version, "current_stage", None)
+    return str(own) if own not in {None, "", NONE} else str(version.tags.get(STAGE_TAG, NONE))
 
 
 def versions_of(client: Any, model_name: str) -> Iterator[Any]:
@@ -109,9 +120,33 @@ def versions_of(client: Any, model_name: str) -> Iterator[Any]:
             return
 
 
+def version_with_alias(client: Any, model_name: str, alias: str) -> Any | None:
+    """Returns the version that an alias points to; None if the alias or the model does not exist."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version_by_alias(model_name, alias)
+    except MlflowException as error:
+        if error.error_code not in _NOT_FOUND:
+            raise
+        return None
+
+
+def number_with_alias(client: Any, model_name: str, alias: str) -> str | None:
+    """Returns the number of the version that an alias points to; None if there is none."""
+    found = version_with_alias(client, model_name, alias)
+    return None if found is None else str(found.version)
+
+
+def remove_alias(client: Any, model_name: str, alias: str, version: str) -> None:
+    """Removes an alias if it points to this version."""
+    if number_with_alias(client, model_name, alias) == version:
+        client.delete_registered_model_alias(model_name, alias)
+
+
 def _has_no_stages(error: Exception) -> bool:
-    """Returns whether a registry refuses stages as such, and not this version or this caller."""
+    """Returns whether a registry refuses stages in general, and not only this version or this caller."""
     if isinstance(error, NotImplementedError) or getattr(error, "error_code", None) in _NO_SUCH_CALL:
         return True
-    # Unity Catalog's has no code for it: "Method 'transition_model_version_stage' is unsupported for ..."
+    # Unity Catalog has no code for it: "Method 'transition_model_version_stage' is unsupported for ..."
     return "transition_model_version_stage" in str(error) and "unsupported" in str(error)
