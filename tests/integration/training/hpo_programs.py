@@ -1,4 +1,4 @@
-"""Studies carried out by programs in their own interpreter, and what they have left on the server."""
+"""Studies run by programs in their own interpreter, and what they leave on the server."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import pytest
 from conftest import PATIENT, PREAMBLE, QUIET, Store
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # MLflow's own, on libraries of today
+    warnings.simplefilter("ignore")  # MLflow's own, about the libraries that it finds
     from mlflow_sysmetrics.mlflow_api.fluent_state import one_stack_for_all_threads
 
 parallel = pytest.mark.skipif(
-    one_stack_for_all_threads(), reason="this MLflow has one active run for all threads, as 2.8 has"
+    one_stack_for_all_threads(), reason="in this MLflow, as in 2.8, all threads share one active run"
 )
-SECONDS = 300  # a study of a test takes five; a busy machine takes its time
+SECONDS = 300  # a test's study takes 5 s; a busy machine takes longer
 SPACE = '{"x": {"type": "float", "low": -1.0, "high": 1.0}}'
 IMPORTS = """
 import json, signal, optuna
@@ -36,14 +36,14 @@ def environ_for(uri: str, **environ: str) -> dict[str, str]:
 
 
 def written(directory: Path, code: str, name: str = "study.py") -> Path:
-    """Writes a program and returns its path; the space `SPACE` is a name in it."""
+    """Writes a program and returns its path; `SPACE` is defined in it."""
     path = directory / name
     path.write_text(f"{PREAMBLE}{IMPORTS}SPACE = {SPACE}\n" + textwrap.dedent(code))
     return path
 
 
-def carried_out(uri: str, directory: Path, code: str, *, status: int = 0, **environ: str) -> str:
-    """Runs a program to its end, and returns what it printed."""
+def run_program(uri: str, directory: Path, code: str, *, status: int = 0, **environ: str) -> str:
+    """Runs a program to its end and returns what it printed."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", str(written(directory, code))],
         env=environ_for(uri, **environ),
@@ -59,7 +59,7 @@ def carried_out(uri: str, directory: Path, code: str, *, status: int = 0, **envi
 
 @dataclass(frozen=True)
 class Study:
-    """The runs of a study, as the server has them."""
+    """The runs of a study on the server."""
 
     uri: str
     parent: Any
@@ -80,13 +80,13 @@ class Study:
         return {name: run.info.status for name, run in self.trials.items()}
 
     def points(self, key: str) -> list[tuple[int, float]]:
-        """Returns step and value of each point of a series of the study's run, in the order of steps."""
+        """Returns step and value of each point of a metric of the study's run, ordered by step."""
         history = Store(self.uri).client.get_metric_history(self.parent.info.run_id, key)
         return sorted((one.step, one.value) for one in history)
 
 
 def study_of(uri: str, name: str) -> Study:
-    """Returns the one study of that name, and fails where there are two, or two runs of one trial."""
+    """Returns the only study of that name; fails if there are two, or two runs of one trial."""
     client = Store(uri).client
     ids = [one.experiment_id for one in client.search_experiments()]
     (parent,) = client.search_runs(ids, f"tags.`mlflow.runName` = 'HPO_{name}'")

@@ -1,4 +1,4 @@
-"""A registry in a sqlite store, with a run that models are logged to."""
+"""A registry in a sqlite store, with an active run to log models to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from conftest import Store
 
 @pytest.fixture
 def registry(store: Store) -> Iterator[Registry]:
-    """A registry, with a run that is active."""
+    """A registry with an active run."""
     before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
     mlflow.set_tracking_uri(store.uri)
     try:

@@ -1,4 +1,4 @@
-"""What a registry holds, as tests look at it."""
+"""The content of a registry, read by tests."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 
 import mlflow
 
-# Given, since to infer them MLflow loads each model in a process of its own, which takes seconds.
+# Given explicitly: to infer them MLflow loads each model in another process, which takes seconds.
 REQUIREMENTS = ["mlflow"]
 
 
 @dataclass(frozen=True)
 class Registry:
-    """What a store holds, read through MLflow.
+    """The content of a store, read through MLflow.
 
     Attributes:
-        client: MLflow's.
-        run_id: of the active run.
+        client: an MLflow client of the store.
+        run_id: the active run.
     """
 
     client: Any

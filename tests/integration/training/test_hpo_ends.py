@@ -1,4 +1,4 @@
-"""Studies that do not come to their end: kill -9, Ctrl-C, trials that raise; and how they are resumed."""
+"""Studies that end early (kill -9, Ctrl-C, trials that raise), and how they are resumed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from hpo_programs import carried_out, environ_for, parallel, study_of, written
+from hpo_programs import environ_for, parallel, run_program, study_of, written
 
 from conftest import Store
 
-pytest.importorskip("optuna", reason="studies need Optuna")
+pytest.importorskip("optuna", reason="Optuna is not installed")
 
 RESUMABLE = """
 dies = sys.argv[1:] == ["dies"]
@@ -33,7 +33,7 @@ print("RESULT", result.total_trials, result.completed_trials, result.failed_tria
 
 @pytest.fixture
 def resumed(store: Store, tmp_path: Path) -> str:
-    """What the second process has printed; the first was killed in the fifth trial."""
+    """The output of the second process; the first was killed in the fifth trial."""
     path = written(tmp_path, RESUMABLE)
     first = subprocess.Popen(
         [sys.executable, "-W", "ignore", str(path), "dies"],
@@ -50,11 +50,11 @@ def resumed(store: Store, tmp_path: Path) -> str:
         first.send_signal(signal.SIGKILL)
         first.wait()
         first.stdout.close()
-    return carried_out(store.uri, tmp_path, RESUMABLE)
+    return run_program(store.uri, tmp_path, RESUMABLE)
 
 
 @pytest.mark.every_database
-def test_a_killed_study_goes_on_in_its_run_and_marks_the_dead_trial(resumed: str, store: Store) -> None:
+def test_a_killed_study_is_resumed_in_its_run_and_marks_the_dead_trial(resumed: str, store: Store) -> None:
     study = study_of(store.uri, "resumed")
     assert "RESULT 10 9 1 9" in resumed
     ends = ["FINISHED"] * 10
@@ -63,7 +63,7 @@ def test_a_killed_study_goes_on_in_its_run_and_marks_the_dead_trial(resumed: str
     dead = study.trials["trial_0005"]
     assert dead.data.tags["hpo.ended_because"] == "its process ended before the trial did"
     assert dead.data.tags["optuna.trial_state"] == "FAIL"
-    assert dead.data.params["hpo/x"]  # written when it began
+    assert dead.data.params["hpo/x"]  # written when the trial began
     assert study.parent.info.status == "FINISHED"
     metrics = study.parent.data.metrics
     assert metrics["total_trials"] == 10
@@ -71,7 +71,7 @@ def test_a_killed_study_goes_on_in_its_run_and_marks_the_dead_trial(resumed: str
     assert metrics["failed_trials"] == 1
     assert study.points("best_score") == [(n, float(n)) for n in range(10) if n != 4]
     seen = [run.data.params["hpo/x"] for run in study.trials.values()]
-    assert len(set(seen)) == 10  # the seed does not suggest the first trials again
+    assert len(set(seen)) == 10  # the seed does not repeat the first suggestions
 
 
 INTERRUPTED = """
@@ -99,10 +99,8 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.parametrize("jobs", [1, pytest.param(3, marks=parallel)])
-def test_an_interrupt_ends_every_trial_and_the_study_as_killed(
-    store: Store, tmp_path: Path, jobs: int
-) -> None:
-    printed = carried_out(store.uri, tmp_path, f"JOBS = {jobs}\n{INTERRUPTED}")
+def test_ctrl_c_ends_every_trial_and_the_study_as_killed(store: Store, tmp_path: Path, jobs: int) -> None:
+    printed = run_program(store.uri, tmp_path, f"JOBS = {jobs}\n{INTERRUPTED}")
     study = study_of(store.uri, "interrupted")
     assert "INTERRUPTED None" in printed
     assert list(study.statuses().values()) == ["FINISHED"] * 2 + ["KILLED"] * jobs
@@ -113,7 +111,7 @@ def test_an_interrupt_ends_every_trial_and_the_study_as_killed(
     assert "hpo_trials_history.csv" in study.artifacts(study.parent.info.run_id)
 
 
-DEAF = """
+UNINTERRUPTIBLE = """
 from mlflow_sysmetrics.training.hpo import trials
 trials._GRACE_SECONDS = 0.2
 under_way = threading.Barrier(3)
@@ -128,10 +126,10 @@ threading.Thread(target=press, daemon=True).start()
 
 def objective(trial, params):
     under_way.wait(60)
-    hold.acquire()  # a call of C that no exception reaches
+    hold.acquire()  # a C call that no exception interrupts
     return 1.0
 
-runner = OptunaRunner("deaf", metric="score")
+runner = OptunaRunner("uninterruptible", metric="score")
 try:
     runner.optimize(objective, 20, SPACE, n_jobs=2)
 except KeyboardInterrupt:
@@ -142,10 +140,10 @@ os._exit(0)
 
 
 @parallel
-def test_a_trial_that_no_interrupt_reaches_is_not_waited_for(store: Store, tmp_path: Path) -> None:
-    printed = carried_out(store.uri, tmp_path, DEAF)
+def test_a_trial_that_cannot_be_interrupted_is_left_behind(store: Store, tmp_path: Path) -> None:
+    printed = run_program(store.uri, tmp_path, UNINTERRUPTIBLE)
     assert "INTERRUPTED FAIL FAIL" in printed
-    study = study_of(store.uri, "deaf")
+    study = study_of(store.uri, "uninterruptible")
     assert list(study.statuses().values()) == ["KILLED", "KILLED"]
     assert study.parent.info.status == "KILLED"
 
@@ -164,10 +162,10 @@ except HPOError as error:
 
 
 @pytest.mark.parametrize("jobs", [1, pytest.param(4, marks=parallel)])
-def test_a_failure_is_raised_on_after_the_summary_even_of_the_last_trial(
+def test_the_failure_of_any_trial_is_raised_after_the_summary(
     store: Store, tmp_path: Path, jobs: int
 ) -> None:
-    printed = carried_out(store.uri, tmp_path, f"JOBS = {jobs}\n{FAILING}")
+    printed = run_program(store.uri, tmp_path, f"JOBS = {jobs}\n{FAILING}")
     assert "HPOERROR Trial 3 of study 'failing' failed: KeyError: 'the last one'." in printed
     assert "catch=(KeyError,)" in printed
     assert "KeyError('the last one')" in printed
@@ -178,19 +176,19 @@ def test_a_failure_is_raised_on_after_the_summary_even_of_the_last_trial(
     assert study.parent.data.metrics["best_score"] == 1.0
 
 
-LEAVING = """
+EXITING = """
 def objective(trial, params):
     if trial.number == 1:
         sys.exit(3)
     return 1.0
 
-OptunaRunner("leaving", metric="score").optimize(objective, 4, SPACE)
+OptunaRunner("exiting", metric="score").optimize(objective, 4, SPACE)
 """
 
 
-def test_a_program_that_leaves_inside_a_trial_leaves_nothing_running(store: Store, tmp_path: Path) -> None:
-    carried_out(store.uri, tmp_path, LEAVING, status=3)
-    study = study_of(store.uri, "leaving")
+def test_a_program_that_exits_inside_a_trial_leaves_no_run_running(store: Store, tmp_path: Path) -> None:
+    run_program(store.uri, tmp_path, EXITING, status=3)
+    study = study_of(store.uri, "exiting")
     assert study.statuses() == {"trial_0001": "FINISHED", "trial_0002": "FAILED"}
     assert study.parent.info.status == "FAILED"
 
@@ -199,7 +197,7 @@ CALLBACK = """
 def after(study, trial):
     mlflow.log_metric("seen_by_callback", trial.number)
     if trial.number == 1:
-        raise RuntimeError("of a callback")
+        raise RuntimeError("from a callback")
 
 try:
     OptunaRunner("callback", metric="score").optimize(
@@ -210,11 +208,11 @@ except HPOError as error:
 
 
 @pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=parallel)])
-def test_a_callback_logs_to_the_study_and_its_failure_is_raised_on(
+def test_a_callback_logs_to_the_run_of_the_study_and_its_failure_is_raised(
     store: Store, tmp_path: Path, jobs: int
 ) -> None:
-    printed = carried_out(store.uri, tmp_path, f"JOBS = {jobs}\n{CALLBACK}")
-    assert "RuntimeError: of a callback" in printed.partition("HPOERROR")[2]
+    printed = run_program(store.uri, tmp_path, f"JOBS = {jobs}\n{CALLBACK}")
+    assert "RuntimeError: from a callback" in printed.partition("HPOERROR")[2]
     study = study_of(store.uri, "callback")
     assert study.parent.info.status == "FAILED"
     assert {value for _, value in study.points("seen_by_callback")} == {0.0, 1.0}

@@ -14,14 +14,16 @@ from hpo_programs import study_of
 
 from conftest import PATIENT, QUIET, Store
 
-pytest.importorskip("optuna", reason="the example searches with Optuna")
-pytest.importorskip("torch", reason="the example trains with PyTorch")
-pytest.importorskip("sklearn", reason="the example learns scikit-learn's digits")
+pytest.importorskip("optuna", reason="Optuna is not installed")
+pytest.importorskip("torch", reason="PyTorch is not installed")
+pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "hpo"
 
 
-def test_thirty_trials_of_which_some_are_pruned_and_some_fail(store: Store, tmp_path: Path) -> None:
+def test_the_example_runs_thirty_trials_of_which_some_are_pruned_and_some_fail(
+    store: Store, tmp_path: Path
+) -> None:
     (line,) = re.findall(r"^```bash\npython (\S+)\n^```$", (EXAMPLE / "README.md").read_text(), re.MULTILINE)
     shutil.copytree(EXAMPLE, tmp_path / "example")
     done = subprocess.run(

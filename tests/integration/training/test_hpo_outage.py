@@ -1,4 +1,4 @@
-"""A real tracking server that goes away in the middle of a study."""
+"""Studies during an outage of a real tracking server."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from pathlib import Path
 
 import pytest
 from chaos_server import TrackingServer
-from hpo_programs import carried_out, study_of
+from hpo_programs import run_program, study_of
 
 from conftest import Store
 
-pytest.importorskip("optuna", reason="studies need Optuna")
+pytest.importorskip("optuna", reason="Optuna is not installed")
 pytest_plugins = ["chaos_fixtures"]
 
 CHAOS = Path(__file__).parents[1] / "chaos"
-# The proxy lives in the program, so that an outage begins and ends at an exact line of it.
+# The proxy runs inside the program, so that an outage begins and ends at an exact line of it.
 OUTAGE = f"""
 sys.path += [{str(CHAOS)!r}, {str(CHAOS.parent)!r}, {str(CHAOS.parents[1])!r}]
 import logging
 from chaos_proxy import Proxy
 from mlflow_sysmetrics.training.hpo import store_calls
-store_calls._PATIENCE_SECONDS, store_calls._GLANCE_SECONDS = 3.0, 0.5
+store_calls._TIMEOUT_SECONDS, store_calls._OUTAGE_TIMEOUT_SECONDS = 3.0, 0.5
 logging.basicConfig(level=logging.WARNING)
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 proxy = Proxy(int(os.environ["SERVER_PORT"]))
@@ -68,7 +68,7 @@ print("RESULT", result.completed_trials, result.unrecorded_trials, mlflow.active
 
 
 def outage(tracking: TrackingServer, directory: Path, study: str, code: str) -> str:
-    return carried_out(
+    return run_program(
         "",
         directory,
         OUTAGE + code,
@@ -82,12 +82,12 @@ def url(tracking: TrackingServer) -> str:
     return f"http://127.0.0.1:{tracking.port}"
 
 
-def test_an_outage_that_passes_leaves_no_trace(tracking: TrackingServer, tmp_path: Path) -> None:
+def test_nothing_is_missing_after_a_short_outage(tracking: TrackingServer, tmp_path: Path) -> None:
     printed = outage(tracking, tmp_path, "passing", PASSING)
     assert "RESULT 8 0" in printed
     assert (
-        printed.count("does not take what the study has to say (Connection refused)")
-        + printed.count("does not take what the study has to say (no answer within 3 s)")
+        printed.count("did not accept data of the study (Connection refused)")
+        + printed.count("did not accept data of the study (no answer within 3 s)")
         == 1
     )
     study = study_of(url(tracking), "passing")
@@ -99,12 +99,12 @@ def test_an_outage_that_passes_leaves_no_trace(tracking: TrackingServer, tmp_pat
     assert study.points("best_score") == [(n, float(n)) for n in range(8)]
 
 
-def test_what_an_outage_has_cost_is_written_by_the_next_optimize(
+def test_data_missed_in_a_long_outage_is_written_by_the_next_optimize(
     tracking: TrackingServer, tmp_path: Path
 ) -> None:
     printed = outage(tracking, tmp_path, "lasting", LASTING)
     assert "RESULT 3 3" in printed
-    assert "is not complete on the tracking server (trials missing there: 3)" in printed
+    assert "is incomplete on the tracking server (missing trials: 3)" in printed
     assert "LATER 3 0" in printed
     study = study_of(url(tracking), "lasting")
     assert list(study.statuses().values()) == ["FINISHED", "FINISHED", "FAILED", "FINISHED"]
@@ -114,7 +114,7 @@ def test_what_an_outage_has_cost_is_written_by_the_next_optimize(
     assert study.parent.data.metrics["completed_trials"] == 3
 
 
-def test_what_a_trial_logs_before_its_run_could_be_started_is_in_its_run(
+def test_the_run_that_a_trial_without_one_logs_to_becomes_its_run(
     tracking: TrackingServer, tmp_path: Path
 ) -> None:
     printed = outage(tracking, tmp_path, "back", BACK_WITHIN_A_TRIAL)

@@ -1,4 +1,4 @@
-"""What a study leaves as it was, where its runs go, and what it refuses before there is any."""
+"""What a study leaves unchanged, where its runs are, and what it rejects before it creates any."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from hpo_programs import carried_out, environ_for, study_of, written
+from hpo_programs import environ_for, run_program, study_of, written
 
 from conftest import Store
 
-pytest.importorskip("optuna", reason="studies need Optuna")
+pytest.importorskip("optuna", reason="Optuna is not installed")
 
 INSIDE = """
 mlflow.set_experiment("mine")
@@ -33,10 +33,10 @@ mlflow.start_run(); print("EXPERIMENT", mlflow.active_run().info.experiment_id =
 
 
 @pytest.mark.parametrize("experiment", [None, "theirs"])
-def test_a_study_inside_a_run_lies_below_it_and_leaves_all_as_it_was(
+def test_a_study_inside_a_run_is_its_child_and_leaves_the_environment_unchanged(
     store: Store, tmp_path: Path, experiment: str | None
 ) -> None:
-    printed = carried_out(store.uri, tmp_path, f"EXPERIMENT = {experiment!r}\n{INSIDE}")
+    printed = run_program(store.uri, tmp_path, f"EXPERIMENT = {experiment!r}\n{INSIDE}")
     assert "RUN_ID 0123456789abcdef0123456789abcdef" in printed
     assert "ACTIVE True" in printed
     assert "SAME True" in printed
@@ -61,11 +61,11 @@ with mlflow.start_run() as outer:
 """
 
 
-def test_a_study_on_another_server_does_not_lie_below_a_run_of_this_one(
+def test_a_study_on_another_server_is_not_a_child_of_a_run_on_this_one(
     store: Store, tmp_path: Path, empty_database: Path
 ) -> None:
     other = f"sqlite:///{shutil.copy(empty_database, tmp_path / 'other.db')}"
-    printed = carried_out(store.uri, tmp_path, ELSEWHERE, ELSEWHERE=other)
+    printed = run_program(store.uri, tmp_path, ELSEWHERE, ELSEWHERE=other)
     assert "BACK True" in printed
     study = study_of(other, "elsewhere")
     assert "mlflow.parentRunId" not in study.parent.data.tags
@@ -89,10 +89,10 @@ print("ACTIVE", mlflow.active_run())
 """
 
 
-def test_an_objective_that_ends_its_run_or_leaves_runs_open_disturbs_no_other(
+def test_an_objective_that_ends_its_run_or_leaves_runs_open_affects_no_other_trial(
     store: Store, tmp_path: Path
 ) -> None:
-    printed = carried_out(store.uri, tmp_path, CARELESS)
+    printed = run_program(store.uri, tmp_path, CARELESS)
     assert "ACTIVE None" in printed
     study = study_of(store.uri, "careless")
     assert list(study.statuses().values()) == ["FINISHED"] * 3
@@ -103,8 +103,8 @@ def test_an_objective_that_ends_its_run_or_leaves_runs_open_disturbs_no_other(
     )
 
 
-def test_names_and_values_that_mlflow_refuses_are_made_to_fit(store: Store, tmp_path: Path) -> None:
-    carried_out(store.uri, tmp_path, CARELESS)
+def test_names_and_values_that_mlflow_refuses_are_adapted(store: Store, tmp_path: Path) -> None:
+    run_program(store.uri, tmp_path, CARELESS)
     params = study_of(store.uri, "careless").trials["trial_0003"].data.params
     assert 0 <= float(params["hpo/a b/c_d"]) <= 1
     assert params["hpo/long"].startswith("yyyy")
@@ -121,8 +121,8 @@ print("RESULT", result.best_trial_number, result.best_params, result.pareto_tria
 """
 
 
-def test_several_objectives_have_a_front_and_no_best_trial(store: Store, tmp_path: Path) -> None:
-    printed = carried_out(store.uri, tmp_path, FRONT)
+def test_several_objectives_have_a_pareto_front_and_no_best_trial(store: Store, tmp_path: Path) -> None:
+    printed = run_program(store.uri, tmp_path, FRONT)
     assert "RESULT None {} (1,)" in printed
     study = study_of(store.uri, "front")
     own = {k: v for k, v in study.parent.data.metrics.items() if not k.startswith("system/")}
@@ -156,10 +156,10 @@ print("PARENT", runner.parent_run_id)
 """
 
 
-def test_what_makes_no_sense_is_refused_before_there_is_a_run(store: Store, tmp_path: Path) -> None:
-    printed = carried_out(store.uri, tmp_path, REFUSED)
-    assert "REFUSED search_space['depth'] has the type 'integer'; known are" in printed
-    assert "REFUSED search_space['depth'] cannot be searched: low is 3, which is above high, 2." in printed
+def test_invalid_arguments_are_rejected_before_a_run_is_created(store: Store, tmp_path: Path) -> None:
+    printed = run_program(store.uri, tmp_path, REFUSED)
+    assert "REFUSED search_space['depth']: type must be one of categorical, int" in printed
+    assert "REFUSED search_space['depth']: low must be <= high, got low=3 and high=2" in printed
     assert printed.count("REFUSED") == 7
     assert "PARENT None" in printed
     assert not Store(store.uri).client.search_runs(["0"])
@@ -185,13 +185,11 @@ print("FRESH", fresh.parent_run_id != more.parent_run_id, fresh.total_trials)
 """
 
 
-def test_more_trials_go_into_the_same_run_and_the_best_is_told_as_of_now(
-    store: Store, tmp_path: Path
-) -> None:
-    printed = carried_out(store.uri, tmp_path, AGAIN)
+def test_more_trials_are_added_to_the_same_run_and_update_the_best(store: Store, tmp_path: Path) -> None:
+    printed = run_program(store.uri, tmp_path, AGAIN)
     assert "TOTALS 2 2 3 True" in printed
-    assert printed.count("REFUSED Study 'again' in the storage") == 2
-    assert "was deleted; a new one begins" in printed
+    assert printed.count("REFUSED Study 'again' exists with the") == 2
+    assert "was deleted. The study continues in a new run" in printed
     assert "FRESH True 4" in printed
     fresh = study_of(store.uri, "again")
     assert list(fresh.trials) == ["trial_0004"]
@@ -201,12 +199,12 @@ def test_more_trials_go_into_the_same_run_and_the_best_is_told_as_of_now(
 STALE = AGAIN.partition("for wrong")[0]
 
 
-def test_parameters_of_an_earlier_end_stay_and_the_tags_tell_the_best(store: Store, tmp_path: Path) -> None:
-    printed = carried_out(store.uri, tmp_path, STALE)
+def test_parameters_of_an_earlier_end_stay_and_the_tags_have_the_best(store: Store, tmp_path: Path) -> None:
+    printed = run_program(store.uri, tmp_path, STALE)
     study = study_of(store.uri, "again")
     assert study.parent.data.params["best_hpo/x"] == study.trials["trial_0002"].data.params["hpo/x"]
     assert study.parent.data.tags["best_hpo/x"] == study.trials["trial_0003"].data.params["hpo/x"]
-    assert "MLflow does not change parameters" in printed
+    assert "MLflow cannot change parameters" in printed
 
 
 SHARED = """
@@ -217,8 +215,8 @@ OptunaRunner("shared", metric="score", storage="sqlite:///study.db").optimize(ob
 """
 
 
-def test_two_processes_share_a_study(store: Store, tmp_path: Path) -> None:
-    carried_out(store.uri, tmp_path, SHARED.replace("12", "1"))  # makes the tables and the run
+def test_two_processes_can_share_a_study(store: Store, tmp_path: Path) -> None:
+    run_program(store.uri, tmp_path, SHARED.replace("12", "1"))  # creates the tables and the run
     command = [sys.executable, "-W", "ignore", str(written(tmp_path, SHARED))]
     both = [
         subprocess.Popen(
@@ -232,7 +230,7 @@ def test_two_processes_share_a_study(store: Store, tmp_path: Path) -> None:
     ]
     assert [one.wait(300) for one in both] == [0, 0]
     study = study_of(store.uri, "shared")
-    assert len(study.trials) in {12, 13}  # both may begin what they think is the last one
+    assert len(study.trials) in {12, 13}  # both may start what they take for the last trial
     assert set(study.statuses().values()) == {"FINISHED"}
 
 
@@ -265,8 +263,8 @@ OptunaRunner("undrawn", metric="score").optimize(lambda trial, params: 1.0, 2, S
 """
 
 
-def test_without_plotly_and_pandas_the_table_is_there(store: Store, tmp_path: Path) -> None:
-    printed = carried_out(store.uri, tmp_path, UNDRAWN)
+def test_the_table_is_written_without_plotly_and_pandas(store: Store, tmp_path: Path) -> None:
+    printed = run_program(store.uri, tmp_path, UNDRAWN)
     assert printed.count("hpo_optimization_history.html is left out: ") == 1
     assert 'needs plotly, which is not installed: pip install "mlflow-sysmetrics[hpo]"' in printed
     study = study_of(store.uri, "undrawn")

@@ -24,14 +24,13 @@ COMMAND, SHOWN = (
 
 
 def without_numbers(text: str) -> str:
-    """Returns a text without its accuracies, which depend on the version of PyTorch."""
+    """Masks the accuracies, which depend on the version of PyTorch."""
     return re.sub(r"0\.\d+", "0.N", text)
 
 
-def test_the_readmes_command_prints_what_the_readme_shows(store: Store, tmp_path: Path) -> None:
-    assert (
-        Path(store.uri.removeprefix("sqlite:///")) == tmp_path / "runs.db"
-    )  # as in README, and made in advance
+def test_the_readme_command_prints_what_the_readme_shows(store: Store, tmp_path: Path) -> None:
+    # The database that the README names, created in advance.
+    assert Path(store.uri.removeprefix("sqlite:///")) == tmp_path / "runs.db"
     shutil.copytree(EXAMPLE, tmp_path, dirs_exist_ok=True)
     program, *arguments = COMMAND.split()
     assert program == "python"

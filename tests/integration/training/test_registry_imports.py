@@ -1,4 +1,4 @@
-"""Importing the registry imports no library of models, and registering only that of the model."""
+"""Importing the registry loads no model library; registering loads only that of the model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from conftest import Program, Store
 
 
-def test_importing_it_imports_no_library(store: Store, program: Program) -> None:
+def test_importing_the_registry_loads_no_library(store: Store, program: Program) -> None:
     done = program(
         store.uri,
         """
@@ -20,7 +20,7 @@ def test_importing_it_imports_no_library(store: Store, program: Program) -> None
     assert done.stdout.strip() == "[]"
 
 
-def test_a_model_of_scikit_learn_does_not_bring_torch(store: Store, program: Program) -> None:
+def test_a_scikit_learn_model_does_not_load_torch(store: Store, program: Program) -> None:
     pytest.importorskip("sklearn")
     done = program(
         store.uri,
@@ -37,7 +37,7 @@ def test_a_model_of_scikit_learn_does_not_bring_torch(store: Store, program: Pro
     assert done.words == ["False"]
 
 
-def test_the_programs_own_logging_stays_as_it_was(store: Store, program: Program) -> None:
+def test_the_logging_of_the_program_is_unchanged(store: Store, program: Program) -> None:
     pytest.importorskip("torch")
     done = program(
         store.uri,

@@ -1,4 +1,4 @@
-"""The example in examples/model_lifecycle: trainer, scheduler and predictor, three processes on one server."""
+"""The example in examples/model_lifecycle: trainer, scheduler and predictor on one server."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PATIENCE_SECONDS = 240  # importing MLflow takes half a minute on a busy machine
 
 
 class Service:
-    """A program of the example that runs until it is ended, and what it says."""
+    """A program of the example that runs until it is stopped, and its output."""
 
     def __init__(self, program: str, uri: str) -> None:
         self.said: list[str] = []
@@ -48,13 +48,13 @@ class Service:
                 self._lines.put(line.strip())
 
     def next_line(self) -> str:
-        """Waits for the next thing that it says."""
+        """Waits for the next line of output."""
         line = self._lines.get(timeout=PATIENCE_SECONDS)
         self.said.append(line)
         return line
 
     def end(self) -> None:
-        """Ends it."""
+        """Stops the program."""
         self.process.terminate()
         self.process.wait(timeout=60)
         self._listener.join(timeout=60)
@@ -62,7 +62,7 @@ class Service:
 
 @contextmanager
 def service(program: str, uri: str) -> Iterator[Service]:
-    """Starts a program of the example, waits until it is ready, and ends it."""
+    """Starts a program of the example, waits until it is ready, and stops it at the end."""
     running = Service(program, uri)
     try:
         assert "is waiting for" in running.next_line()
@@ -85,12 +85,12 @@ def train(rows: int, uri: str) -> str:
 
 
 def without_numbers(text: str) -> str:
-    """Returns a text without its accuracies, which depend on the version of scikit-learn."""
+    """Masks the accuracies, which depend on the version of scikit-learn."""
     return re.sub(r"\b0\.\d\d", "0.NN", text)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_versions_are_decided_on_and_served_as_the_readme_shows(
+def test_versions_are_promoted_and_served_as_the_readme_shows(
     databases: Databases, kind: str, tmp_path: Path
 ) -> None:
     shown = re.search(r"^```text\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)

@@ -1,4 +1,4 @@
-"""Several programs register and promote versions of one model on one server, all at the same time."""
+"""Several programs register and promote versions of one model on one server at the same time."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def server(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 
 
 def together(uri: str, code: str, arguments: list[str]) -> str:
-    """Runs programs that begin at the same moment, and returns what they printed."""
+    """Runs programs that start at the same moment and returns what they printed."""
     environ = {**os.environ, "MLFLOW_TRACKING_URI": uri, "MLFLOW_RUN_CONTEXT_PROVIDER": "none"}
     programs = [
         subprocess.Popen(
@@ -76,7 +76,7 @@ def together(uri: str, code: str, arguments: list[str]) -> str:
     return "".join(printed for printed, _ in left)
 
 
-def test_versions_that_are_registered_and_promoted_at_once(server: Store) -> None:
+def test_versions_can_be_registered_and_promoted_at_the_same_time(server: Store) -> None:
     printed = together(server.uri, REGISTER, [""] * TOGETHER)
     made = sorted(int(word) for word in printed.split() if word.isdecimal())
     assert made == list(range(1, 3 * TOGETHER + 1))

@@ -1,4 +1,4 @@
-"""PyTorch models in a real registry: what was registered serves, whatever the sample and the format."""
+"""PyTorch models in a real registry: they serve whatever the sample and the format."""
 
 from __future__ import annotations
 
@@ -18,29 +18,27 @@ from mlflow_sysmetrics.training.registry import load_model, register_model
 pytest_plugins = ["registry_fixtures"]
 pytestmark = [
     pytest.mark.usefixtures("registry"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # MLflow's, of the libraries it finds
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # MLflow's, about the libraries that it finds
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
-# The export, MLflow 3.14 and newer.
+# MLflow 3.14 and newer can export models.
 PT2 = "serialization_format" in mlflow.pytorch.save_model.__code__.co_varnames
 FORMATS = [
     "pickle",
-    pytest.param(
-        "pt2", marks=pytest.mark.skipif(not PT2, reason="this MLflow does not export PyTorch models")
-    ),
+    pytest.param("pt2", marks=pytest.mark.skipif(not PT2, reason="this MLflow cannot export PyTorch models")),
 ]
 nn = torch.nn
 
 
 class Output(dict[str, Any]):
-    """Is what Hugging Face's models return."""
+    """What Hugging Face's models return."""
 
     def __getattr__(self, name: str) -> Any:
         return self[name]
 
 
 class Tokens(nn.Module):
-    """Classifies tokens, as a model of Hugging Face does."""
+    """Classifies tokens, like a Hugging Face model."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +66,7 @@ def in_evaluation(model: Any, batch: Any) -> Any:
 
 
 @pytest.mark.parametrize("serialization_format", FORMATS)
-def test_a_sample_of_one_row_makes_a_model_for_batches_of_any_size(serialization_format: str) -> None:
+def test_a_model_registered_with_one_row_serves_batches_of_any_size(serialization_format: str) -> None:
     model = net()
     register(model, torch.randn(1, 4), serialization_format=serialization_format)
     served, flavoured = load_model("ships"), mlflow.pytorch.load_model("models:/ships/1")
@@ -79,12 +77,12 @@ def test_a_sample_of_one_row_makes_a_model_for_batches_of_any_size(serialization
         np.testing.assert_allclose(flavoured(batch).detach().numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_call_of_the_guide_works() -> None:
+def test_a_model_can_be_registered_without_a_sample() -> None:
     register_model(nn.Linear(10, 2), "ships", stage="Staging", pip_requirements=REQUIREMENTS)
     assert load_model("ships", "staging").predict(np.ones((3, 10), dtype=np.float32)).shape == (3, 2)
 
 
-def test_a_model_in_bfloat16_takes_and_gives_what_its_signature_says() -> None:
+def test_a_bfloat16_model_takes_and_returns_what_its_signature_says() -> None:
     model = nn.Linear(4, 2).bfloat16()
     register(model, torch.randn(1, 4).bfloat16())
     served = load_model("ships")
@@ -102,9 +100,7 @@ def test_a_model_in_bfloat16_takes_and_gives_what_its_signature_says() -> None:
     ],
 )
 @pytest.mark.filterwarnings("ignore:Lazy modules")
-def test_a_model_without_weights_is_refused_and_left_as_it_is(
-    registry: Registry, model: Any, said: str
-) -> None:
+def test_a_model_without_weights_is_rejected_and_unchanged(registry: Registry, model: Any, said: str) -> None:
     kind = type(model)
     with pytest.raises(ValueError, match=said):
         register(model, torch.randn(1, 4))
@@ -112,7 +108,7 @@ def test_a_model_without_weights_is_refused_and_left_as_it_is(
     assert registry.is_empty()
 
 
-def test_several_tensors_and_logits_are_served_by_name() -> None:
+def test_several_tensors_are_served_by_name() -> None:
     ids = torch.ones(1, 5, dtype=torch.long)
     model = Tokens()
     register(model, {"input_ids": ids, "attention_mask": ids})
@@ -123,7 +119,7 @@ def test_several_tensors_and_logits_are_served_by_name() -> None:
     np.testing.assert_allclose(served.predict(given), expected, rtol=1e-6)
 
 
-def test_a_scoring_server_would_take_several_tensors() -> None:
+def test_a_scoring_server_accepts_several_tensors() -> None:
     from mlflow.pyfunc import scoring_server
 
     ids = torch.ones(1, 5, dtype=torch.long)
@@ -136,7 +132,7 @@ def test_a_scoring_server_would_take_several_tensors() -> None:
     assert len(json.loads(answer.response)["predictions"]) == 64
 
 
-def test_a_model_that_needs_us_to_be_served_says_so_in_its_requirements() -> None:
+def test_a_model_that_needs_this_package_to_be_served_requires_it() -> None:
     ids = torch.ones(1, 5, dtype=torch.long)
     register(Tokens(), (ids, ids))
     path = mlflow.pyfunc.get_model_dependencies("models:/ships/1")
@@ -144,20 +140,20 @@ def test_a_model_that_needs_us_to_be_served_says_so_in_its_requirements() -> Non
         assert "mlflow-sysmetrics" in requirements.read()
 
 
-def test_a_plain_model_does_not_need_us_to_be_served() -> None:
+def test_a_plain_model_does_not_require_this_package() -> None:
     register(net(), torch.randn(1, 4))
     path = mlflow.pyfunc.get_model_dependencies("models:/ships/1")
     with open(path, encoding="utf-8") as requirements:
         assert "mlflow-sysmetrics" not in requirements.read()
 
 
-def test_the_signature_is_of_arrays_with_a_free_batch_axis() -> None:
+def test_the_signature_has_a_free_batch_axis() -> None:
     register(net(), torch.randn(1, 4))
     signature = load_model("ships").metadata.signature
     assert [one.shape for one in (*signature.inputs.inputs, *signature.outputs.inputs)] == [(-1, 4), (-1, 2)]
 
 
-def test_the_model_goes_on_training_as_it_was() -> None:
+def test_the_model_continues_training_unchanged() -> None:
     model = net()
     weights = [id(one) for one in model.parameters()]
     torch.manual_seed(7)
@@ -169,8 +165,8 @@ def test_the_model_goes_on_training_as_it_was() -> None:
     assert [id(one) for one in model.parameters()] == weights
 
 
-@pytest.mark.skipif(not PT2, reason="this MLflow does not export PyTorch models")
-def test_an_export_that_cannot_be_is_refused_before_anything_is_logged(registry: Registry) -> None:
+@pytest.mark.skipif(not PT2, reason="this MLflow cannot export PyTorch models")
+def test_an_impossible_export_is_rejected_before_anything_is_logged(registry: Registry) -> None:
     ids = torch.ones(1, 5, dtype=torch.long)
     for model, sample in ((net(), None), (Tokens(), (ids, ids))):
         with pytest.raises(ValueError, match="traces the model"):
