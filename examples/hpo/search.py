@@ -1,4 +1,4 @@
-"""Searches a small network for handwritten digits: 30 trials, some given up, some failing on purpose."""
+"""Searches a small network for handwritten digits: 30 trials, some pruned, some failing on purpose."""
 
 import sys
 
@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import f1_score
 from sklearn.model_selection import train_test_split
 
-from mlflow_sysmetrics.training.hpo import OptunaRunner
+from mlflow_sysmetrics import OptunaRunner
 
 EPOCHS = 6
 SEARCH_SPACE = {
@@ -22,11 +22,11 @@ OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 
 
 class DivergedError(Exception):
-    """The network has become worse than guessing."""
+    """The network is worse than guessing."""
 
 
 def digits() -> tuple:
-    """Returns images and labels to train with, and to validate with."""
+    """Returns images and labels for training and for validation."""
     images, labels = load_digits(return_X_y=True)
     parts = train_test_split(images / 16.0, labels, test_size=0.25, random_state=0, stratify=labels)
     train_x, val_x, train_y, val_y = parts
@@ -39,11 +39,11 @@ def digits() -> tuple:
 
 
 DIGITS = digits()
-torch.set_num_threads(1)  # more are slower with networks so small
+torch.set_num_threads(1)  # more threads are slower for such a small network
 
 
 def objective(trial: optuna.Trial, params: dict) -> float:
-    """Trains a network in the trial's own run, and returns how good it has become."""
+    """Trains a network in the run of the trial and returns its score."""
     torch.manual_seed(trial.number)
     train_x, train_y, val_x, val_y = DIGITS
     model = torch.nn.Sequential(
@@ -61,7 +61,7 @@ def objective(trial: optuna.Trial, params: dict) -> float:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        if loss.item() > 3:  # guessing costs 2.3
+        if loss.item() > 3:  # guessing has a loss of 2.3
             raise DivergedError(f"loss {loss.item():.1f} in epoch {epoch}")
         model.eval()
         with torch.no_grad():
@@ -74,7 +74,7 @@ def objective(trial: optuna.Trial, params: dict) -> float:
 
 
 def main(tracking_uri: str, storage: str) -> None:
-    """Carries out the study, or the rest of it."""
+    """Runs the study, or the rest of it."""
     runner = OptunaRunner(
         "digits",
         direction="maximize",

@@ -1,6 +1,6 @@
-"""Serves the version in production, and the next one as soon as there is one.
+"""Serves the version in production, and switches to the next one as soon as it is promoted.
 
-Usage: python predictor.py        (MLFLOW_TRACKING_URI names the server; Ctrl-C or SIGTERM ends it)
+Usage: python predictor.py        (MLFLOW_TRACKING_URI names the server; Ctrl-C or SIGTERM stops it)
 """
 
 from __future__ import annotations
@@ -12,31 +12,31 @@ import mlflow
 import numpy as np
 from mlflow.exceptions import MlflowException
 
-from mlflow_sysmetrics.training.registry import find_version
+from mlflow_sysmetrics.training import find_version
 
 NAME = "ships"
 POLL_SECONDS = 0.5
 
 
 class Served:
-    """The model that answers, replaced only by one that is wholly loaded."""
+    """The current model, replaced only by one that is completely loaded."""
 
     def __init__(self) -> None:
         self.version: str | None = None
         self._model: Any = None
 
     def refresh(self) -> bool:
-        """Loads the version in production if it is another one; returns whether it was.
+        """Loads the version in production if it changed; returns whether it did.
 
-        It is found by the alias ``production``, and by the stage Production where that has no alias.
+        It is found by the alias ``production``, or by the stage Production if there is no such alias.
         """
         try:
             found = find_version(NAME)
-        except LookupError:  # nothing is in production: what answers now goes on
+        except LookupError:  # nothing is in production: keep the current model
             return False
         if str(found.version) == self.version:
             return False
-        # By its number: the alias may have moved on since.
+        # By number: the alias may have moved in the meantime.
         self._model = mlflow.pyfunc.load_model(f"models:/{NAME}/{found.version}")
         self.version = str(found.version)
         return True
@@ -47,7 +47,7 @@ class Served:
 
 
 def run() -> None:
-    """Answers, for as long as it is let."""
+    """Serves until the program is stopped."""
     served = Served()
     print("predictor is waiting for a version in production", flush=True)
     while True:
@@ -55,7 +55,7 @@ def run() -> None:
             if served.refresh():
                 rows = [len(served.predict(np.zeros((rows, 4)))) for rows in (1, 64)]
                 print(f"version {served.version} answers {rows[0]} and {rows[1]} rows", flush=True)
-        except MlflowException as error:  # the server is away: the model in memory goes on answering
+        except MlflowException as error:  # the server is unreachable: keep the current model
             print(f"predictor keeps version {served.version}: {error}", flush=True)
         time.sleep(POLL_SECONDS)
 

@@ -1,6 +1,6 @@
-"""Waits for versions that nobody has decided on, and promotes those that are good enough.
+"""Waits for versions without a decision, and promotes those that are good enough.
 
-Usage: python scheduler.py        (MLFLOW_TRACKING_URI names the server; Ctrl-C or SIGTERM ends it)
+Usage: python scheduler.py        (MLFLOW_TRACKING_URI names the server; Ctrl-C or SIGTERM stops it)
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from mlflow_sysmetrics.training.registry import find_version, promote
+from mlflow_sysmetrics import promote
+from mlflow_sysmetrics.training import find_version
 
 NAME = "ships"
 LEAST_ACCURACY = 0.7
 POLL_SECONDS = 0.5
-DECISION = "decision"  # kept at the version, so a scheduler that is started anew decides nothing twice
+DECISION = "decision"  # a tag of the version, so that a restarted scheduler decides nothing twice
 
 
 def undecided(client: MlflowClient) -> list[ModelVersion]:
@@ -27,12 +28,12 @@ def undecided(client: MlflowClient) -> list[ModelVersion]:
 
 
 def accuracy_of(client: MlflowClient, version: ModelVersion) -> float:
-    """Returns the accuracy that the run of a version has logged; 0 if it has logged none."""
+    """Returns the accuracy logged to the run of a version; 0 if there is none."""
     return float(client.get_run(version.run_id).data.metrics.get("accuracy", 0.0))
 
 
 def decide(client: MlflowClient, version: ModelVersion) -> str:
-    """Promotes a version that is better than the one in production, archives any other, and says why."""
+    """Promotes a version that is better than the one in production, else archives it; returns the reason."""
     accuracy = accuracy_of(client, version)
     try:
         best = accuracy_of(client, find_version(NAME))
@@ -49,7 +50,7 @@ def decide(client: MlflowClient, version: ModelVersion) -> str:
 
 
 def run() -> None:
-    """Decides on each version that appears, for as long as it is let."""
+    """Decides on each new version until the program is stopped."""
     client = MlflowClient()
     print("scheduler is waiting for versions", flush=True)
     while True:
@@ -58,8 +59,8 @@ def run() -> None:
                 decision = decide(client, version)
                 client.set_model_version_tag(NAME, version.version, DECISION, decision)
                 print(f"version {version.version}: {decision}", flush=True)
-        except MlflowException as error:  # the server is away: what is undecided stays so until it is back
-            print(f"scheduler goes on waiting: {error}", flush=True)
+        except MlflowException as error:  # the server is unreachable: decide when it is back
+            print(f"scheduler keeps waiting: {error}", flush=True)
         time.sleep(POLL_SECONDS)
 
 

@@ -1,4 +1,4 @@
-"""Trains a small network, puts it into production in the registry, and loads it back as a service would.
+"""Trains a small network, promotes it to production in the registry, and loads it as a service would.
 
 Usage: python ships.py TRACKING_URI
 """
@@ -11,19 +11,20 @@ import mlflow
 import torch
 from torch import nn
 
-from mlflow_sysmetrics.training.registry import load_model, promote, register_model
+from mlflow_sysmetrics import promote, register_model
+from mlflow_sysmetrics.training import load_model
 
 NAME = "ships"
 
 
 def radar_echoes(rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns four readings of each echo, and whether it was a ship."""
+    """Returns four readings per echo, and whether the echo was a ship."""
     readings = torch.randn(rows, 4)
     return readings, (readings[:, 0] * readings[:, 1] + readings[:, 2] > 0).long()
 
 
 def train(model: nn.Module, steps: int) -> float:
-    """Trains a model and returns its accuracy on what it has not seen."""
+    """Trains a model and returns its accuracy on unseen data."""
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for step in range(steps):
         readings, ships = radar_echoes(256)
@@ -39,7 +40,7 @@ def train(model: nn.Module, steps: int) -> float:
 
 
 def train_and_register(steps: int) -> None:
-    """Trains a network in a run of its own and puts it into production."""
+    """Trains a network in its own run and promotes it to production."""
     model = nn.Sequential(nn.Linear(4, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.1), nn.Linear(32, 2))
     with mlflow.start_run(run_name=f"{steps} steps"):
         accuracy = train(model, steps)
@@ -52,15 +53,15 @@ def train_and_register(steps: int) -> None:
             stage="Production",
             tags={"accuracy": f"{accuracy:.3f}"},
             description=f"Tells ships from waves; trained for {steps} steps.",
-            # Listed here, so that MLflow need not find out: it would load the model in a process of its own.
+            # Listed here because MLflow would load the model in another process to infer them.
             pip_requirements=["torch", "numpy"],
         )
     print(f"registered version {version.version} with accuracy {accuracy:.2f}")
 
 
 def serve() -> None:
-    """Loads the version in production and has it answer one row and a batch."""
-    for wanted in ("production", "Production"):  # the alias; or the stage, which has the alias go first
+    """Loads the version in production and predicts one row and a batch."""
+    for wanted in ("production", "Production"):  # the alias; and the stage, whose alias takes precedence
         model = load_model(NAME, wanted)
         for rows in (1, 64):
             readings, _ = radar_echoes(rows)
@@ -68,7 +69,7 @@ def serve() -> None:
 
 
 def show_stages() -> None:
-    """Prints what the registry says of each version."""
+    """Prints the stage of each version in the registry."""
     for version in sorted(
         mlflow.MlflowClient().search_model_versions(f"name='{NAME}'"), key=lambda one: int(one.version)
     ):
@@ -85,5 +86,5 @@ if __name__ == "__main__":
     train_and_register(steps=400)
     serve()
     show_stages()
-    promote(NAME, 1, "Production")  # a step back is the same call
+    promote(NAME, 1, "Production")  # rolling back is the same call
     show_stages()

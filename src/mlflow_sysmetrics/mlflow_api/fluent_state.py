@@ -134,10 +134,10 @@ def use_experiment(experiment_id: str | None) -> None:
         os.environ[_EXPERIMENT_ID] = experiment_id
 
 
-def experiment_set() -> str | None:
-    """Returns the id of the experiment that this process has set; None if none. Creates none."""
-    experiment_id = _fluent()._active_experiment_id  # noqa: SLF001 - the public name would create one
-    return None if experiment_id is None else str(experiment_id)
+def active_experiment_id() -> str | None:
+    """Returns the experiment that was set; None if none was. MLflow's public function would create one."""
+    found = _fluent()._active_experiment_id  # noqa: SLF001 - as above
+    return None if found is None else str(found)
 
 
 HOW_TO_SET = (

@@ -17,7 +17,12 @@ from mlflow.exceptions import MlflowException
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from mlflow_sysmetrics.mlflow_api.fluent_state import experiment_set, only_active, run_stack, use_experiment
+from mlflow_sysmetrics.mlflow_api.fluent_state import (
+    active_experiment_id,
+    only_active,
+    run_stack,
+    use_experiment,
+)
 from mlflow_sysmetrics.training.hpo import optuna_study
 from mlflow_sysmetrics.training.hpo.objectives import Objectives
 from mlflow_sysmetrics.training.hpo.run_writes import tag_value, write
@@ -180,7 +185,7 @@ def _existing_run(study: optuna.Study, client: MlflowClient) -> Any:
 def _use_experiment_of(run: Any) -> None:
     """Sets the experiment of a run: MLflow resumes only runs of the experiment that is set."""
     experiment_id = str(run.info.experiment_id)
-    requested = experiment_set()
+    requested = active_experiment_id()
     if requested is not None and requested != experiment_id:
         _log.warning(
             "mlflow-sysmetrics: the study resumes its run %s, which is in experiment %s, not in the "
