@@ -64,7 +64,7 @@ class StoreCalls:
         Raises:
             NotRecorded: the call raised or timed out.
         """
-        pending = _PendingCall(call, undo)
+        pending = _UndoableCall(call, undo)
         seconds = _OUTAGE_TIMEOUT_SECONDS if self._silent else _TIMEOUT_SECONDS
         try:
             if in_this_thread:
@@ -98,7 +98,7 @@ class StoreCalls:
             )
 
 
-class _PendingCall(Generic[T]):
+class _UndoableCall(Generic[T]):
     """A call whose caller may stop waiting: its result is then undone, never lost.
 
     The lock decides which happens first, the result or the end of the waiting.
