@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 from mlflow_sysmetrics.mlflow_api.classification import fault_of_answer, fault_of_error
 from mlflow_sysmetrics.mlflow_api.rest_store import RestStore
 from mlflow_sysmetrics.mlflow_api.transport import ServerAnswer
-from mlflow_sysmetrics.preflight.cleanup import RestRemoval
+from mlflow_sysmetrics.preflight.cleanup import RestDeleter
 
 _API = "/api/2.0/mlflow/"
 
@@ -59,7 +59,7 @@ class DirectStore(RestStore):
         return answer
 
 
-class DirectRemoval(RestRemoval):
+class DirectDeleter(RestDeleter):
     """Removes what was made, in the same way.
 
     Args:

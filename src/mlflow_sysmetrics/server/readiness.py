@@ -11,7 +11,7 @@ from mlflow_sysmetrics.errors import ServerStartError
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 from mlflow_sysmetrics.preflight.verification import Verification
 from mlflow_sysmetrics.server.allowed_hosts import example_of
-from mlflow_sysmetrics.server.direct import DirectRemoval, DirectStore, Door
+from mlflow_sysmetrics.server.direct import DirectDeleter, DirectStore, Door
 from mlflow_sysmetrics.server.ports import listens
 from mlflow_sysmetrics.server.supervised import SupervisedProcess
 
@@ -71,7 +71,7 @@ def _fault_of(process: SupervisedProcess, door: Door) -> str | None:
         door.url,
         _EXPERIMENT,
         timeout=_ANSWER_SECONDS,
-        connect=lambda _uri: (DirectStore(door), DirectRemoval(door)),
+        connect=lambda _uri: (DirectStore(door), DirectDeleter(door)),
     )
     failed = next((step for step in verification.steps() if not step.passed), None)
     verification.clean_up()  # what cannot be removed is a deleted run's worth of rows
