@@ -190,6 +190,6 @@ class ClientDeleter:
     def _call(self, act: Callable[[Any], T], seconds: float) -> T:
         try:
             return bounded(lambda: act(open_client(self._uri)), seconds)
-        except Exception as error:  # noqa: BLE001 - stores raise what their database or plugin raises
+        except Exception as error:  # stores raise what their database or plugin raises
             fault = fault_of_error(error, self._uri, seconds=seconds)
         raise fault

@@ -187,7 +187,7 @@ class PreflightRun:
             began = time.monotonic()
             try:
                 activate(run.run_id, seconds)
-            except Exception as error:  # noqa: BLE001 - stores raise what their database or plugin raises
+            except Exception as error:  # stores raise what their database or plugin raises
                 fault = fault_of_error(error, self.uri, seconds=time.monotonic() - began)
             else:
                 return

@@ -93,7 +93,7 @@ def credentials_sent(tracking_uri: str) -> str:
             if _in_netrc(tracking_uri)
             else found
         )
-    except Exception:  # noqa: BLE001 - calls plugins and SDKs, for a message about another failure
+    except Exception:  # calls plugins and SDKs, for a message about another failure
         return "credentials that cannot be named"
 
 

@@ -57,7 +57,7 @@ def check_artifacts(tracking_uri: str, run_id: str, seconds: float) -> None:
     began = time.monotonic()
     try:
         read = bounded(lambda: _artifact_round_trip(tracking_uri, run_id), seconds)
-    except Exception as error:  # noqa: BLE001 - object stores raise what their libraries raise
+    except Exception as error:  # object stores raise what their libraries raise
         found = fault_of_error(error, tracking_uri, seconds=time.monotonic() - began)
         fault = Fault(f"{_ARTIFACT}: {found.reason}", found.cause, remedy=_ARTIFACT_REMEDY)
     else:

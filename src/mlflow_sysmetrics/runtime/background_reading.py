@@ -131,7 +131,7 @@ class BackgroundReading(Generic[Value]):
     def _run(self) -> None:
         try:
             value = self._read()
-        except BaseException as error:  # noqa: BLE001 - `answer` raises it, under the sampler's guard
+        except BaseException as error:  # `answer` raises it, under the sampler's guard
             self._last, self._due_at, self._failure = None, -math.inf, error
             return
         ended_at = self._clock()

@@ -60,7 +60,7 @@ class PendingCall(Generic[T]):
     def _run(self) -> None:
         try:
             self._returned.append(self._context.run(self._call))
-        except BaseException as error:  # noqa: BLE001 - raised in the thread that waits for the result
+        except BaseException as error:  # raised in the thread that waits for the result
             self._raised = error
         finally:
             self._done.set()

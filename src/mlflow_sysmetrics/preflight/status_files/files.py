@@ -67,7 +67,7 @@ class StatusFiles:
             return
         try:
             self._target.remove(INFO_FILE)
-        except Exception as error:  # noqa: BLE001 - MLflow's, or of the library of the store
+        except Exception as error:  # MLflow's, or of the library of the store
             _logger.warning(
                 "mlflow-sysmetrics: %s at %s could not be removed and may describe an earlier run: %s",
                 INFO_FILE,
@@ -95,7 +95,7 @@ class StatusFiles:
             return
         try:
             target.write(name, _json(document()), last=last)
-        except Exception as error:  # noqa: BLE001 - MLflow's, or of the library of the store
+        except Exception as error:  # MLflow's, or of the library of the store
             self._warn(name, target.shown, _reason(error, target.uri))
 
     def _warn(self, name: str, where: str, reason: str) -> None:

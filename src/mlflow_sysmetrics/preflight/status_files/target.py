@@ -155,7 +155,7 @@ class BoundedWrites:
             failure = None
             try:
                 self._write(name, text)
-            except BaseException as error:  # noqa: BLE001 - the store's library's; raised in `write`
+            except BaseException as error:  # the store's library's; raised in `write`
                 failure = error
         if failure is not None:
             raise failure
