@@ -192,7 +192,7 @@ def _put_stand_in(module: ModuleType) -> None:
         setattr(module, _CLASS, SystemMetricsMonitor)
     else:
         _logger.warning(
-            "mlflow-sysmetrics: MLflow's own monitor logs system metrics: %s of MLflow %s has no %s to replace.",
+            "mlflow-sysmetrics: MLflow's own monitor stays in use: %s of MLflow %s has no %s to replace.",
             module.__name__,
             mlflow_version(),
             _CLASS,

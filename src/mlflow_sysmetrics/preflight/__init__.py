@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from inspect import Signature, signature
 from types import ModuleType
 from typing import Any
 
@@ -24,6 +25,11 @@ class _CallablePackage(ModuleType):
     """A module that can be called like the function of the same name."""
 
     __call__ = staticmethod(preflight)
+
+    @property
+    def __signature__(self) -> Signature:
+        # Without it, `inspect.signature` takes the first argument of `__call__` for self, and leaves it out.
+        return signature(preflight)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return import_module, (self.__name__,)

@@ -86,8 +86,8 @@ class Deployment:
         log = self.directory / "log"
         process = SupervisedProcess(self.argv(name), self.environ(name), self.directory, log)
         try:
-            door = ServerAddress(host=HOST, port=self.port, called="mlflow:5000", user=user)
-            wait_until_ready(process, door, [], SECONDS)
+            address = ServerAddress(host=HOST, port=self.port, host_header="mlflow:5000", user=user)
+            wait_until_ready(process, address, [], SECONDS)
             yield process
         finally:
             process.stop()
