@@ -1,7 +1,7 @@
 """Host tags and system metrics on every MLflow run, from one sampling thread.
 
 Installing the package is enough: MLflow finds it by its entry points. The names here are for programs that
-want more; each is loaded when it is first used, and importing the package starts nothing.
+need more; each is imported on first use, and importing the package starts nothing.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name == "preflight":  # the package, which can be called: it takes this place as soon as it is imported
+    if name == "preflight":  # the callable package, which replaces this attribute once it is imported
         return import_module(f"{__name__}.preflight")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

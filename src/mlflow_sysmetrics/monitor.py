@@ -1,9 +1,9 @@
-"""Our place in MLflow: a stand-in for its `SystemMetricsMonitor`.
+"""Stands in for MLflow's `SystemMetricsMonitor`.
 
-`mlflow.start_run` builds a `SystemMetricsMonitor` for every run whose metrics are wanted and calls its
-`start()`; `mlflow.end_run` calls its `finish()`. The stand-in has the same constructor and methods, attaches
-the run to the daemon and detaches it. So runs are attached exactly when MLflow says so, its switches and
-setters keep their meaning, and nothing is logged twice.
+`mlflow.start_run` builds a `SystemMetricsMonitor` for every run with system metrics and calls its `start()`;
+`mlflow.end_run` calls its `finish()`. The stand-in has the same constructor and methods, which attach the run
+to the daemon and detach it. So runs are attached exactly when MLflow decides to, its switches and setters
+keep their meaning, and nothing is logged twice.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import mlflow_sysmetrics.runtime.clock  # noqa: F401 - its functions are to be bound before anybody freezes time
+import mlflow_sysmetrics.runtime.clock  # noqa: F401 - binds its functions before a test can freeze time
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.settings import METRICS, Settings
 
@@ -34,15 +34,15 @@ _warned: set[str] = set()
 
 
 class SystemMetricsMonitor:
-    """Attaches a run to the daemon, behind the face of MLflow's own class.
+    """Attaches a run to the daemon, with the interface of MLflow's class.
 
     Args:
-        run_id: the run.
-        sampling_interval: seconds between two ticks, where the environment is silent.
-        samples_before_logging: ticks per point, where the environment is silent.
-        resume_logging: whether the run existed before; its tags are then those of the machine it began on.
-        node_id: name of this node in the keys, where the environment is silent.
-        tracking_uri: the run's tracking server; by default the one that is in force now.
+        run_id: of the run.
+        sampling_interval: seconds between two ticks, unless the environment sets it.
+        samples_before_logging: ticks per point, unless the environment sets it.
+        resume_logging: whether the run existed before; it keeps the tags of the machine it began on.
+        node_id: name of this node in the keys, unless the environment sets it.
+        tracking_uri: of the run's tracking server; by default MLflow's current one.
 
     Raises:
         SettingsError: an argument is out of its range.
@@ -53,7 +53,7 @@ class SystemMetricsMonitor:
         run_id: str,
         sampling_interval: float | None = None,
         samples_before_logging: int | None = None,
-        resume_logging: bool = False,  # noqa: FBT001, FBT002 - as above
+        resume_logging: bool = False,  # noqa: FBT001, FBT002 - MLflow's own signature
         node_id: str | None = None,
         tracking_uri: str | None = None,
     ) -> None:
@@ -70,10 +70,10 @@ class SystemMetricsMonitor:
         self._tracking_uri = tracking_uri
         self._attachment: Attachment | None = None
         self._resumed = resume_logging
-        self._shadowed = _registered_monitors().get(run_id)
+        self._replaced = _registered_monitors().get(run_id)
 
     def start(self) -> None:
-        """Attaches the run; a problem is logged and does not reach the program."""
+        """Attaches the run; logs a problem instead of raising it."""
         run = _run_being_started(self._run_id)
         try:
             from mlflow_sysmetrics.daemon import attach
@@ -85,9 +85,9 @@ class SystemMetricsMonitor:
                 started_at=None if run is None else run.info.start_time,
             )
             if run is not None and self._settings.tags and not self._resumed:
-                _owe_late_tags(self._attachment, run.data.tags)
-        except Exception as error:  # noqa: BLE001
-            # The user's training calls us here, and a metric is never worth a training.
+                _put_late_tags(self._attachment, run.data.tags)
+        except Exception as error:
+            # The user's training calls this, and must not fail because of a metric.
             _warn_once(f"System metrics are off: {type(error).__name__}: {error}")
 
     def finish(self) -> None:
@@ -95,49 +95,49 @@ class SystemMetricsMonitor:
         try:
             if self._attachment is not None:
                 self._attachment.detach()
-                self._hand_back()
-        except Exception as error:  # noqa: BLE001
-            # As in `start`.
+                self._restore_replaced()
+        except Exception as error:
+            # The user's training calls this, too.
             _warn_once(f"System metrics may be incomplete: {type(error).__name__}: {error}")
 
-    def _hand_back(self) -> None:
-        """Puts the monitor that this one replaced back in its place.
+    def _restore_replaced(self) -> None:
+        """Registers the monitor that this one replaced again.
 
-        MLflow keeps one monitor per run id. Where a run is started again inside itself (kedro does), the
-        inner end would otherwise leave the outer one without anybody to finish it.
+        MLflow keeps one monitor per run id. If a run is started again inside itself, as kedro does, the end
+        of the inner one would otherwise leave the outer monitor unregistered, and so never finished.
         """
-        outer = self._shadowed
+        outer = self._replaced
         if isinstance(outer, SystemMetricsMonitor) and outer is not self:
             _registered_monitors()[self._run_id] = outer
 
 
 def _registered_monitors() -> dict[str, Any]:
-    """Returns MLflow's register of the monitors of active runs."""
+    """Returns MLflow's monitors of active runs, by run id."""
     fluent = sys.modules.get(_FLUENT)
     monitors = getattr(fluent, "run_id_to_system_metrics_monitor", None)
     return monitors if isinstance(monitors, dict) else {}
 
 
 def _run_being_started(run_id: str) -> Any:
-    """Returns the run that `mlflow.start_run` is starting, None when somebody else starts the monitor.
+    """Returns the run that `mlflow.start_run` is starting; None if other code starts the monitor.
 
-    MLflow gives its monitor an id only; the run with its start time and tags is one frame up. Found there
-    (and it is the run only if its id says so), a request per run is saved.
+    MLflow passes only the id to its monitor; the run with its start time and tags is one frame up. Reading it
+    there, after comparing the id, saves a request per run.
     """
-    frame = sys._getframe(1).f_back  # noqa: SLF001 - documented for CPython and PyPy, absent elsewhere at worst
+    frame = sys._getframe(1).f_back  # noqa: SLF001 - documented, for CPython and PyPy
     if frame is None or frame.f_globals.get("__name__") != _FLUENT:
         return None
     run = frame.f_locals.get("active_run_obj")
     return run if getattr(getattr(run, "info", None), "run_id", None) == run_id else None
 
 
-def _owe_late_tags(attachment: Attachment, present: dict[str, str]) -> None:
-    """Has tags that were not yet known when the run was created put on it as soon as they are."""
+def _put_late_tags(attachment: Attachment, present: dict[str, str]) -> None:
+    """Sets the tags that were not known when the run was created, as soon as they are."""
     if "sys.platform" not in present:
-        return  # the run was not tagged by us
+        return  # our tags are off for this run
     from mlflow_sysmetrics.facts import host_facts
 
-    if present.get("sys.metrics", "on") != "on":  # start_run was told so, against the environment
+    if present.get("sys.metrics", "on") != "on":  # an argument of start_run overrode the environment
         attachment.put_tags({"sys.metrics": "on"})
     facts = host_facts()
     if not facts.complete or facts.tags(wait_seconds=0).keys() - present.keys():
@@ -153,10 +153,10 @@ def _warn_once(message: str) -> None:
 
 
 def install() -> None:
-    """Makes MLflow's system metrics ours, and on by default.
+    """Puts the stand-in in place of MLflow's monitor, and turns system metrics on by default.
 
     Raises:
-        Unavailable: this MLflow is not laid out as we know it, with the reason.
+        Unavailable: this MLflow does not have the expected layout; says why.
     """
     environment = sys.modules.get("mlflow.environment_variables")
     switch = getattr(environment, METRICS, None)
@@ -166,7 +166,7 @@ def install() -> None:
         found = False
     if not found or switch is None or not hasattr(switch, "default"):
         raise Unavailable(f"MLflow {mlflow_version()} has no system metrics; MLflow 2.8 and newer have")
-    # MLflow's own `get` raises at a value that it does not know, in the middle of `start_run`.
+    # MLflow's own `get` raises on an unknown value, in the middle of `start_run`.
     switch.get = lambda: Settings.from_environ().metrics
     switch.default = True
     module = sys.modules.get(MONITOR_MODULE)
@@ -187,12 +187,12 @@ def mlflow_version() -> str:
 
 
 def _put_stand_in(module: ModuleType) -> None:
-    """Replaces the class; a module of a future MLflow that has none is left alone, with one warning."""
+    """Replaces the class; warns once if the module of a future MLflow does not have it."""
     if hasattr(module, _CLASS):
         setattr(module, _CLASS, SystemMetricsMonitor)
     else:
         _logger.warning(
-            "mlflow-sysmetrics: System metrics are MLflow's own: %s of MLflow %s has no %s to stand in for.",
+            "mlflow-sysmetrics: MLflow's own monitor stays in use: %s of MLflow %s has no %s to replace.",
             module.__name__,
             mlflow_version(),
             _CLASS,
@@ -200,15 +200,15 @@ def _put_stand_in(module: ModuleType) -> None:
 
 
 class _MonitorFinder(importlib.abc.MetaPathFinder):
-    """Waits for the first import of MLflow's monitor module and puts the stand-in there.
+    """Puts the stand-in into MLflow's monitor module when that is first imported.
 
-    Importing it ourselves would cost every `import mlflow` ten milliseconds, most of them for pynvml.
+    Importing it here would add ten milliseconds to every `import mlflow`, most of them for pynvml.
     """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Returns MLflow's own spec with a loader that puts the stand-in into the loaded module."""
+        """Returns MLflow's own spec, with a loader that puts the stand-in into the loaded module."""
         if fullname != MONITOR_MODULE:
             return None
         for finder in sys.meta_path:
@@ -221,13 +221,13 @@ class _MonitorFinder(importlib.abc.MetaPathFinder):
 
 
 class _StandInLoader(importlib.abc.Loader):
-    """Loads MLflow's module as its own loader does, then replaces the class."""
+    """Loads MLflow's module with its own loader, then replaces the class."""
 
     def __init__(self, loader: importlib.abc.Loader) -> None:
         self._loader = loader
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
-        """Leaves the making of the module to MLflow's own loader."""
+        """Creates the module with MLflow's own loader."""
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:

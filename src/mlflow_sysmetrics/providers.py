@@ -3,8 +3,8 @@
 MLflow builds both while it is imported and catches only ImportError and AttributeError there, so the
 constructors neither raise nor start anything.
 
-They have the methods of MLflow's `RunContextProvider` and do not inherit from it: its import would run all of
-MLflow, which would look for these classes before this module has made them.
+They have the methods of MLflow's `RunContextProvider` but do not inherit from it: importing it would import
+all of MLflow, which would look for these classes before this module has defined them.
 """
 
 from __future__ import annotations
@@ -13,27 +13,25 @@ import logging
 
 from mlflow_sysmetrics.settings import METRICS, Settings
 
-FACTS_WAIT_SECONDS = (
-    1.0  #: longest wait of `start_run` for facts; later ones are put on the run by the daemon
-)
+FACTS_WAIT_SECONDS = 1.0  #: longest wait of `start_run` for facts; the daemon adds later ones to the run
 
 _logger = logging.getLogger("mlflow_sysmetrics")
-_no_metrics: str | None = None  # what the tag says where the hook could not be installed
+_no_metrics: str | None = None  # value of the tag if the hook could not be installed
 
 
 class SysMetricsRunContextProvider:
     """Puts ``sys.*`` host tags on every run."""
 
     def in_context(self) -> bool:
-        """Tells whether tags are wanted."""
+        """Returns whether the tags are on."""
         settings = Settings.from_environ()
         return settings.providers and settings.tags
 
     def tags(self) -> dict[str, str]:
-        """Returns what is known of this host.
+        """Returns what is known about this host.
 
-        MLflow asks before the run exists, and for datasets, models and traces too, so this is cheap once the
-        facts are found, has no side effect, and never means that a run starts.
+        MLflow calls it before the run exists, and for datasets, models and traces, too. So it is cheap once
+        the facts are found, has no side effects, and does not mean that a run starts.
         """
         from mlflow_sysmetrics.facts import host_facts
 
@@ -43,7 +41,7 @@ class SysMetricsRunContextProvider:
 
 
 class SysMetricsDaemonRunContextProvider:
-    """Has MLflow attach its runs to the one sampling thread. It provides no tags itself."""
+    """Makes MLflow attach its runs to the sampling thread. It provides no tags itself."""
 
     def __init__(self) -> None:
         global _no_metrics  # noqa: PLW0603 - MLflow builds one of each provider per process
@@ -53,13 +51,13 @@ class SysMetricsDaemonRunContextProvider:
 
         try:
             install()
-        except Exception as reason:  # noqa: BLE001
-            # `import mlflow` is running, and nothing here is worth breaking it. Tags go on working.
+        except Exception as reason:
+            # This runs during `import mlflow`, which must not fail because of us. Tags keep working.
             _no_metrics = f"unavailable: MLflow {mlflow_version()}"
-            _logger.warning("mlflow-sysmetrics: System metrics are not logged: %s. Tags are.", reason)
+            _logger.warning("mlflow-sysmetrics: System metrics are not logged: %s. Tags still are.", reason)
 
     def in_context(self) -> bool:
-        """Tells that there are no tags from here."""
+        """Returns False: this provider has no tags."""
         return False
 
     def tags(self) -> dict[str, str]:

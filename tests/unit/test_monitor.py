@@ -1,4 +1,4 @@
-"""The stand-in's place in MLflow, without MLflow: a package that looks like it, and ones that do not."""
+"""The stand-in is put into MLflow, tested without MLflow: with packages of the same and of other layouts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CLASS = "class SystemMetricsMonitor:\n    pass\nOTHER = 1\n"
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A package of the shape of MLflow's system metrics, and MLflow's switch beside it."""
+    """A package with the layout of MLflow's system metrics, and MLflow's switch."""
     (tmp_path / "likemlflow").mkdir()
     (tmp_path / "likemlflow/__init__.py").write_text("")
     (tmp_path / "likemlflow/monitor.py").write_text(CLASS)
@@ -29,7 +29,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     switches = ModuleType("mlflow.environment_variables")
     setattr(switches, METRICS, SimpleNamespace(default=False))
     monkeypatch.setitem(sys.modules, "mlflow.environment_variables", switches)
-    waiting = monitor._MonitorFinder  # of MLflow itself, where another test has imported it
+    waiting = monitor._MonitorFinder  # installed for MLflow itself if another test has imported it
     monkeypatch.setattr(sys, "meta_path", [one for one in sys.meta_path if not isinstance(one, waiting)])
     importlib.invalidate_caches()
     yield tmp_path / "likemlflow"
@@ -42,7 +42,7 @@ def switch() -> SimpleNamespace:
 
 
 @pytest.mark.usefixtures("package")
-def test_the_class_is_replaced_when_its_module_is_imported_and_not_before() -> None:
+def test_the_class_is_replaced_when_its_module_is_imported() -> None:
     monitor.install()
     assert "likemlflow.monitor" not in sys.modules
     found = importlib.import_module("likemlflow.monitor")
@@ -52,7 +52,7 @@ def test_the_class_is_replaced_when_its_module_is_imported_and_not_before() -> N
 
 
 @pytest.mark.usefixtures("package")
-def test_the_class_of_a_module_that_is_there_already_is_replaced_at_once() -> None:
+def test_the_class_of_an_imported_module_is_replaced_at_once() -> None:
     found = importlib.import_module("likemlflow.monitor")
     monitor.install()
     assert found.SystemMetricsMonitor is monitor.SystemMetricsMonitor
@@ -75,7 +75,7 @@ def test_an_mlflow_without_system_metrics_is_named(package: Path) -> None:
     assert switch().default is False
 
 
-def test_an_mlflow_that_keeps_its_class_elsewhere_is_left_alone_with_one_warning(
+def test_an_mlflow_without_the_class_is_left_alone_with_one_warning(
     package: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (package / "monitor.py").write_text("OTHER = 1\n")
@@ -83,12 +83,12 @@ def test_an_mlflow_that_keeps_its_class_elsewhere_is_left_alone_with_one_warning
     assert importlib.import_module("likemlflow.monitor").OTHER == 1
     (record,) = caplog.records
     assert "likemlflow.monitor" in record.message
-    assert "has no SystemMetricsMonitor to stand in for" in record.message
+    assert "has no SystemMetricsMonitor to replace" in record.message
 
 
 @pytest.mark.usefixtures("package")
 @pytest.mark.parametrize(("given", "wanted"), [("maybe", True), ("off", False), ("0", False), ("True", True)])
-def test_a_switch_that_mlflow_would_raise_at_is_read_all_the_same(
+def test_a_switch_value_that_mlflow_rejects_is_read(
     monkeypatch: pytest.MonkeyPatch, given: str, wanted: bool
 ) -> None:
     monitor.install()
@@ -97,7 +97,7 @@ def test_a_switch_that_mlflow_would_raise_at_is_read_all_the_same(
 
 
 @pytest.mark.usefixtures("package")
-def test_looking_for_the_module_does_not_spoil_the_hook() -> None:
+def test_finding_the_spec_of_the_module_keeps_the_hook() -> None:
     monitor.install()
     assert importlib.util.find_spec("likemlflow.monitor") is not None
     assert importlib.import_module("likemlflow.monitor").SystemMetricsMonitor is monitor.SystemMetricsMonitor
@@ -106,12 +106,12 @@ def test_looking_for_the_module_does_not_spoil_the_hook() -> None:
 @pytest.mark.parametrize(
     "wrong", [{"sampling_interval": -1}, {"samples_before_logging": 0}, {"node_id": "("}]
 )
-def test_a_bad_argument_in_code_is_an_error(wrong: dict[str, object]) -> None:
+def test_an_invalid_argument_in_code_is_an_error(wrong: dict[str, object]) -> None:
     with pytest.raises(SettingsError):
         monitor.SystemMetricsMonitor("run", **wrong)  # type: ignore[arg-type]
 
 
-def test_a_run_that_cannot_be_attached_costs_one_warning(
+def test_runs_that_cannot_be_attached_cause_one_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object, **__: object) -> None:

@@ -1,27 +1,140 @@
-"""The package itself: what importing it costs, what it offers, who may import whom."""
+"""The package itself: what importing it costs, which names it offers, who may import whom."""
 
 from __future__ import annotations
 
+import ast
+import inspect
+import os
+import pickle
+import pydoc
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import mlflow_sysmetrics
+from mlflow_sysmetrics import errors
 
 SOURCE = Path(__file__).parents[2] / "src" / "mlflow_sysmetrics"
+PUBLIC_MODULES = ("daemon", "preflight", "server", "training")
+TOP_LEVEL = {
+    "LocalServer",
+    "MetricRecorder",
+    "OptunaRunner",
+    "Settings",
+    "SysMetricsDaemonRunContextProvider",
+    "SysMetricsError",
+    "SysMetricsRunContextProvider",
+    "SystemMetricsLogger",
+    "Trainer",
+    "attach",
+    "flush",
+    "preflight",
+    "promote",
+    "register_model",
+    "status",
+    "tracked_run",
+}
+# Raised and caught within the package; no public function raises them.
+INTERNAL_ERRORS = {
+    "BatchTooLarge",
+    "DeliveryError",
+    "JournalUnavailable",
+    "NotAllowed",
+    "RunDeleted",
+    "RunRefused",
+    "ServerUnreachable",
+    "Unavailable",
+}
 
 
-def test_every_public_name_can_be_had() -> None:
+def public_errors() -> set[str]:
+    found = {name for name, _ in inspect.getmembers(errors, inspect.isclass) if not name.startswith("_")}
+    of_package = {name for name in found if getattr(errors, name).__module__ == errors.__name__}
+    exceptions = {name for name in of_package if issubclass(getattr(errors, name), Exception)}
+    return exceptions - INTERNAL_ERRORS
+
+
+def exported(module: str) -> list[str]:
+    """Returns `__all__` of a package of ours, without importing it."""
+    tree = ast.parse((SOURCE / module / "__init__.py").read_text(encoding="utf-8"))
+    (names,) = (
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    )
+    assert isinstance(names, list)
+    return names
+
+
+def test_the_top_level_has_exactly_the_names_of_the_readme() -> None:
+    assert set(mlflow_sysmetrics.__all__) == TOP_LEVEL
+
+
+def test_every_public_name_is_importable_and_documented() -> None:
     for name in mlflow_sysmetrics.__all__:
         assert getattr(mlflow_sysmetrics, name).__doc__
     assert dir(mlflow_sysmetrics) == sorted(mlflow_sysmetrics.__all__)
 
 
+def test_the_typed_list_has_every_public_name() -> None:
+    """Checked by mypy, tests/typing/public_names.py shows that these names have types."""
+    tree = ast.parse((SOURCE.parents[1] / "tests/typing/public_names.py").read_text(encoding="utf-8"))
+    typed = {
+        str(node.module): {alias.name for alias in node.names}
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+    }
+    package = mlflow_sysmetrics.__name__
+    assert typed[package] == TOP_LEVEL
+    assert typed[f"{package}.errors"] == public_errors() - TOP_LEVEL
+    for module in PUBLIC_MODULES:
+        assert set(exported(module)) - typed[f"{package}.{module}"] <= TOP_LEVEL | {"ServerStartError"}
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = mlflow_sysmetrics.nothing
+
+
+def documented_errors() -> set[str]:
+    """Returns the names in the "Raises:" sections of public functions, and of public classes' methods."""
+    public = TOP_LEVEL.union(*(exported(module) for module in PUBLIC_MODULES))
+    found: set[str] = set()
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name in public:
+                found.update(*(re.findall(r"(\w+): ", section) for section in _raises_sections(node)))
+    return found
+
+
+def _raises_sections(node: ast.FunctionDef | ast.ClassDef) -> Iterator[str]:
+    methods = [one for one in node.body if isinstance(one, ast.FunctionDef)]
+    for one in [node, *methods] if isinstance(node, ast.ClassDef) else [node]:
+        doc = inspect.cleandoc(ast.get_docstring(one) or "")
+        yield from re.findall(r"^Raises:\n((?: +.*\n?)+)", doc, re.MULTILINE)
+
+
+def test_every_public_error_is_raised_by_a_public_function() -> None:
+    bases = {"SysMetricsError"}  # raised as one of its subclasses only
+    assert public_errors() - documented_errors() - bases == set()
+
+
+def test_every_error_is_used() -> None:
+    used: set[str] = set()
+    for path in SOURCE.rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if path.name == "errors.py":
+            used |= {
+                ast.unparse(base) for one in tree.body if isinstance(one, ast.ClassDef) for base in one.bases
+            }
+        else:
+            used |= {one.id for one in ast.walk(tree) if isinstance(one, ast.Name)}
+    assert public_errors() - used == set()
 
 
 def test_importing_starts_nothing_and_loads_nothing_heavy() -> None:
@@ -32,6 +145,82 @@ def test_importing_starts_nothing_and_loads_nothing_heavy() -> None:
         "assert not heavy, heavy; assert threading.active_count() == 1"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+IMPORTS = [
+    "from mlflow_sysmetrics import preflight",
+    "import mlflow_sysmetrics; preflight = mlflow_sysmetrics.preflight",
+    "import mlflow_sysmetrics.preflight; preflight = mlflow_sysmetrics.preflight",
+    "import mlflow_sysmetrics.preflight as preflight",
+    "from mlflow_sysmetrics.preflight import preflight",
+    "from importlib import import_module; preflight = import_module('mlflow_sysmetrics.preflight')",
+    "import mlflow_sysmetrics.preflight.api; from mlflow_sysmetrics import preflight",
+    "from mlflow_sysmetrics import tracked_run, preflight",
+]
+CALLS_AND_PICKLES = """
+import inspect, pickle
+from mlflow_sysmetrics.errors import SettingsError
+assert callable(preflight)
+assert next(iter(inspect.signature(preflight).parameters)) == "experiment_name"
+try:
+    preflight(max_retries=0)
+except SettingsError as error:
+    assert str(error).startswith("max_retries must be "), error
+else:
+    raise AssertionError("it was not called")
+assert pickle.loads(pickle.dumps(preflight)) is preflight
+"""
+
+
+def test_preflight_is_callable_after_any_order_of_imports() -> None:
+    """The package and the function share their name, so either may be found under it."""
+    in_children = f"""
+import os, sys
+for line in {IMPORTS!r}:
+    pid = os.fork()
+    if pid == 0:
+        names = {{}}
+        exec(line, names)
+        exec({CALLS_AND_PICKLES!r}, names)
+        os._exit(0)
+    status = os.waitpid(pid, 0)[1]
+    assert status == 0, line
+"""
+    in_one = "\n".join(f"exec({line!r}); exec({CALLS_AND_PICKLES!r})" for line in IMPORTS)
+    script = in_children + in_one if hasattr(os, "fork") else in_one
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_preflight_has_the_signature_and_the_help_of_the_function() -> None:
+    from mlflow_sysmetrics.preflight.api import preflight as function
+
+    package = mlflow_sysmetrics.preflight
+    assert isinstance(package, ModuleType)
+    assert inspect.signature(package) == inspect.signature(function)
+    shown = pydoc.plain(pydoc.render_doc(package))
+    assert "status_path" in shown
+    assert "Starts a run and returns once it has been written to and read back." in shown
+
+
+def test_preflight_can_be_pickled_as_the_package_and_as_the_function() -> None:
+    from mlflow_sysmetrics.preflight import preflight as function
+
+    package = mlflow_sysmetrics.preflight
+    assert pickle.loads(pickle.dumps(package)) is package
+    assert pickle.loads(pickle.dumps(function)) is function
+
+
+def test_the_classes_of_the_entry_points_are_importable_from_the_package() -> None:
+    from importlib.metadata import entry_points
+
+    found = {
+        one.value.partition(":")[2]
+        for one in entry_points(group="mlflow.run_context_provider")
+        if one.value.startswith("mlflow_sysmetrics")
+    }
+    assert found == {"SysMetricsDaemonRunContextProvider", "SysMetricsRunContextProvider"}
+    assert found <= TOP_LEVEL
 
 
 @pytest.mark.parametrize(
@@ -65,7 +254,7 @@ def test_importing_starts_nothing_and_loads_nothing_heavy() -> None:
     ],
 )
 def test_lint_holds_the_floors_apart(file: str, line: str) -> None:
-    """An import that runs uphill is a lint error, on every floor."""
+    """An uphill import is a lint error on every floor."""
     ruff = [sys.executable, "-m", "ruff", "check", "--select=TID251", "--no-cache", "--stdin-filename"]
     found = subprocess.run(
         [*ruff, str(SOURCE / file), "-"], input=f"{line}\n", capture_output=True, text=True, check=False

@@ -98,8 +98,8 @@ def _tell_rest(verification: Verification, taken: int, left: Sequence[str], *, k
         print_finding(Finding(f"{number}. {name}", Mark.ABSENT, "not tried"), _WIDTH)
     for one in left:
         print_finding(Finding("Left behind", Mark.NOTE, one), _WIDTH)
-    if keep and verification.traces.run_id is not None:
-        text = f"run {verification.traces.run_id} in {verification.traces.experiment}"
+    if keep and verification.created.run_id is not None:
+        text = f"run {verification.created.run_id} in {verification.created.experiment}"
         print_finding(Finding("Kept", Mark.PLAIN, text), _WIDTH)
 
 
@@ -120,9 +120,9 @@ def _document(
         "tracking_uri": redacted(uri),
         "client_version": fluent_state.version(),
         "server_version": verification.server_version,
-        "experiment_name": verification.traces.experiment,
-        "experiment_id": verification.traces.experiment_id,
-        "run_id": verification.traces.run_id,
+        "experiment_name": verification.created.experiment,
+        "experiment_id": verification.created.experiment_id,
+        "run_id": verification.created.run_id,
         "kept": keep,
         "left_behind": list(left),
         "steps": [_step(step) for step in steps],

@@ -17,8 +17,7 @@ from mlflow_sysmetrics.mlflow_api.rest_store import RestStore
 from mlflow_sysmetrics.mlflow_api.stores import Store
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
 from mlflow_sysmetrics.mlflow_api.transport import is_remote, load
-from mlflow_sysmetrics.preflight.mechanisms import mechanism
-from mlflow_sysmetrics.preflight.remedies import remedy
+from mlflow_sysmetrics.preflight.remedies import credentials_sent, remedy
 from mlflow_sysmetrics.preflight.uri_check import problem_with
 
 # A server that has work to do answers within this; one that starts cold is not up, which is what is asked.
@@ -74,7 +73,7 @@ def _of_server(uri: str, store: Store) -> Iterator[Finding]:
     here, there = fluent_state.version(), store.version(_SECONDS)
     if there is not None:
         yield _versions(here, there)
-    sent = mechanism(uri)
+    sent = credentials_sent(uri)
     try:
         store.experiment_named(_NO_SUCH_EXPERIMENT, _SECONDS)
     except Fault as fault:
@@ -109,7 +108,7 @@ def _of_file_or_database(uri: str) -> Finding:
 
 
 def _wrong(name: str, fault: Fault, uri: str) -> Finding:
-    sent = mechanism(uri) if is_remote(uri) else "no credentials"
+    sent = credentials_sent(uri) if is_remote(uri) else "no credentials"
     more = {"status_code": fault.status_code, "mechanism": sent}
     # A server that is only slow may be up in a minute, but not within the time of this look.
     waits = fault.cause is Cause.DOWN and fault.status_code is not None

@@ -193,6 +193,14 @@ def refuses_directories() -> bool:
     return allowed is not None and not allowed.get()
 
 
+def server_runs_jobs() -> bool:
+    """Returns whether a server started in this environment would start extra processes for jobs."""
+    from mlflow import environment_variables
+
+    variable = getattr(environment_variables, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION", None)
+    return variable is not None and bool(variable.get())
+
+
 def run_id_to_resume() -> str | None:
     """Returns the run that `mlflow run` has made for this program; `mlflow.start_run` would resume it too."""
     return os.environ.get(_RUN_ID) or None

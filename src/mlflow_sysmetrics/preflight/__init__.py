@@ -1,6 +1,6 @@
-"""Whether a training can be tracked, found out before it starts.
+"""Finds out before a training starts whether its tracking server can hold it.
 
-The package can be called, since it and the function `preflight` share their name: once anything has imported
+The package is callable because it shares its name with the function `preflight`: once any module has imported
 the package, ``mlflow_sysmetrics.preflight`` is the package, and calling it calls the function.
 """
 
@@ -8,21 +8,28 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from inspect import Signature, signature
 from types import ModuleType
 from typing import Any
 
 from mlflow_sysmetrics.preflight.api import preflight
-from mlflow_sysmetrics.preflight.attempts import PreflightResult
+from mlflow_sysmetrics.preflight.attempts import Attempt, PreflightResult
 from mlflow_sysmetrics.preflight.context import tracked_run
 from mlflow_sysmetrics.preflight.status_files.files import read_status
+from mlflow_sysmetrics.preflight.status_files.job_status import JobStatus
 
-__all__ = ["PreflightResult", "preflight", "read_status", "tracked_run"]
+__all__ = ["Attempt", "JobStatus", "PreflightResult", "preflight", "read_status", "tracked_run"]
 
 
 class _CallablePackage(ModuleType):
-    """A module that can be called as the function of its own name."""
+    """A module that can be called like the function of the same name."""
 
     __call__ = staticmethod(preflight)
+
+    @property
+    def __signature__(self) -> Signature:
+        # Without it, `inspect.signature` takes the first argument of `__call__` for self, and leaves it out.
+        return signature(preflight)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return import_module, (self.__name__,)

@@ -1,48 +1,22 @@
-"""One try at a tracking server, as errors and status files list it."""
+"""One attempt to reach the tracking server, and the result of a preflight that lists them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-
-# FOLDED asked: What the caller of a preflight wants.
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What the caller wants.
-
-    Attributes:
-        tracking_uri: where; None for the one in force.
-        experiment_name: None for the one in force.
-        run_name: None for one that MLflow makes up.
-        tags: of the run.
-        params: of the run.
-        run_id: of a run to resume; None for a new one.
-        check_artifacts: whether an artifact is written and read back.
-    """
-
-    tracking_uri: str | None
-    experiment_name: str | None = None
-    run_name: str | None = None
-    tags: Mapping[str, str] = field(default_factory=dict)
-    params: Mapping[str, str] = field(default_factory=dict)
-    run_id: str | None = None
-    check_artifacts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """Says when the server was tried, and what came back.
+    """One request to the tracking server, as errors and status files list it.
 
     Attributes:
-        n: which one it is within its step, from 1.
+        n: its number within its step, from 1.
         step: of the preflight, 0 to 4.
-        at: when it began, in UTC.
+        at: when it started, in UTC.
         seconds: how long it took.
-        status_code: of HTTP; None where no answer came, or the store does not speak HTTP.
-        error: what went wrong, in one line without secrets; None where it succeeded.
+        status_code: of HTTP; None if no response came, or the store does not speak HTTP.
+        error: what went wrong, in one line without secrets; None if it succeeded.
     """
 
     n: int
@@ -58,13 +32,13 @@ class PreflightResult:
     """A run that can be logged to, and what it took to get it.
 
     Attributes:
-        run_id: of the run, which is RUNNING and not active in any thread yet.
-        experiment_id: of the experiment it is in.
-        experiment_name: of the same.
+        run_id: of the run, which is RUNNING and not yet active in any thread.
+        experiment_id: of its experiment.
+        experiment_name: of its experiment.
         tracking_uri: without user, password and query.
-        client_version: of MLflow here.
-        server_version: of MLflow there; None where there is no server, or it does not tell.
-        attempts: every try, oldest first.
+        client_version: of MLflow in this program.
+        server_version: of MLflow on the server; None without a server, or if it does not report one.
+        attempts: every request, oldest first.
         elapsed_seconds: from the call to the return.
     """
 

@@ -1,4 +1,7 @@
-"""What a check has made on a tracking store so far, and how that is removed again."""
+"""What `mlflow-sysmetrics check` has created on a tracking store, and how it is deleted again.
+
+MLflow keeps deleted runs and experiments, marked as deleted.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,16 @@ from mlflow_sysmetrics.mlflow_api.stores import Store
 from mlflow_sysmetrics.mlflow_api.transport import open_client, request
 from mlflow_sysmetrics.runtime.bounded_calls import bounded
 
-# FOLDED removal: Takes back what a check has made on a tracking store. MLflow keeps it, as deleted.
-
 T = TypeVar("T")
+
+CHECK_TAG = "sysmetrics.check"  #: on the run that a check creates, with a value unique to the check
+OWN_NAME = "mlflow-sysmetrics-check"  #: prefix of the experiments that a check names itself
 _API = "/api/2.0/mlflow/"
+_LATE_SECONDS = 1.0  # how much later a request that timed out may still take effect
 
 
-class Removal(Protocol):
-    """Removes things, each within the given seconds; raises `Fault` where it cannot."""
+class Deleter(Protocol):
+    """Deletes runs and experiments, each within the given seconds; raises `Fault` if it cannot."""
 
     def delete_run(self, run_id: str, seconds: float) -> None:
         """Deletes a run."""
@@ -29,14 +34,100 @@ class Removal(Protocol):
         """Returns whether an experiment has runs that are not deleted."""
 
     def rename_experiment(self, experiment_id: str, name: str, seconds: float) -> None:
-        """Renames an experiment, so that its name is free again: a deleted one still holds it."""
+        """Renames an experiment, to free its name: a deleted experiment still holds it."""
 
     def delete_experiment(self, experiment_id: str, seconds: float) -> None:
         """Deletes an experiment."""
 
 
-class RestRemoval:
-    """Removes over MLflow's REST protocol.
+@dataclass
+class CreatedObjects:
+    """The run and the experiment that a check may have created, even if no response said so.
+
+    Attributes:
+        wanted: name of the experiment that the user asked for; None for one that the check names itself,
+            so that concurrent checks do not delete each other's.
+        token: value of the run's tag.
+        experiment_id: once it is known.
+        run_id: once it is known.
+        experiment_requested: whether its creation was requested.
+        experiment_created: whether the server confirmed its creation.
+        run_requested: whether the creation of the run was requested.
+    """
+
+    wanted: str | None = None
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    experiment_id: str | None = None
+    run_id: str | None = None
+    experiment_requested: bool = False
+    experiment_created: bool = False
+    run_requested: bool = False
+
+    @property
+    def own_name(self) -> str:
+        """A name that no experiment of the user has."""
+        return f"{OWN_NAME}-{self.token[:8]}"
+
+    @property
+    def experiment(self) -> str:
+        """Name of the experiment."""
+        return self.wanted or self.own_name
+
+    def delete(
+        self, store: Store, deleter: Deleter, seconds: float, sleep: Callable[[float], None]
+    ) -> list[str]:
+        """Deletes the run, and the experiment if it was created by the check and has no other runs.
+
+        Args:
+            store: where they are.
+            deleter: deletes from it.
+            seconds: timeout of each request.
+            sleep: waits before a run whose creation was not confirmed is looked for once more.
+
+        Returns:
+            What could not be deleted and why, one clause each.
+        """
+        try:
+            if self.run_requested:
+                self._delete_run(store, deleter, seconds, sleep)
+        except Fault as fault:
+            return [f"run {self.run_id or 'whose creation was not confirmed'}: {fault.reason}"]
+        try:
+            if self.experiment_requested:
+                self._delete_experiment(store, deleter, seconds)
+        except Fault as fault:
+            return [f"experiment {self.experiment}: {fault.reason}"]
+        return []
+
+    def _delete_run(
+        self, store: Store, deleter: Deleter, seconds: float, sleep: Callable[[float], None]
+    ) -> None:
+        if self.run_id is None:
+            self.run_id = self._lost_run(store, seconds)
+        if self.run_id is None:
+            sleep(_LATE_SECONDS)
+            self.run_id = self._lost_run(store, seconds)
+        if self.run_id is not None:
+            deleter.delete_run(self.run_id, seconds)
+
+    def _lost_run(self, store: Store, seconds: float) -> str | None:
+        return store.run_tagged(self.experiment_id or "", CHECK_TAG, self.token, seconds)
+
+    def _delete_experiment(self, store: Store, deleter: Deleter, seconds: float) -> None:
+        found = store.experiment_named(self.experiment, seconds)
+        # With a name of the user's and no confirmation, somebody else may have created it.
+        if found is None or not (self.experiment_created or self.wanted is None):
+            return
+        if deleter.has_runs(found.experiment_id, seconds):
+            return
+        if self.wanted is not None:
+            # A deleted experiment holds its name, which would make the user's job fail.
+            deleter.rename_experiment(found.experiment_id, f"{self.own_name} ({self.wanted})", seconds)
+        deleter.delete_experiment(found.experiment_id, seconds)
+
+
+class RestDeleter:
+    """Deletes over MLflow's REST protocol.
 
     Args:
         tracking_uri: of the server.
@@ -70,8 +161,8 @@ class RestRemoval:
         return answer.text
 
 
-class ClientRemoval:
-    """Removes through `MlflowClient`, for stores that MLflow opens itself.
+class ClientDeleter:
+    """Deletes through `MlflowClient`, for stores that MLflow opens itself.
 
     Args:
         tracking_uri: of the store.
@@ -99,97 +190,6 @@ class ClientRemoval:
     def _call(self, act: Callable[[Any], T], seconds: float) -> T:
         try:
             return bounded(lambda: act(open_client(self._uri)), seconds)
-        except Exception as error:  # noqa: BLE001 - stores raise what their database or plugin raises
+        except Exception as error:  # stores raise what their database or plugin raises
             fault = fault_of_error(error, self._uri, seconds=seconds)
         raise fault
-
-
-CHECK_TAG = "sysmetrics.check"  #: on the run that a check makes, with a value of its own
-OWN_NAME = "mlflow-sysmetrics-check"  #: how the experiments begin that a check names itself
-_LATE_SECONDS = 1.0  # how much later a request may take effect that was given up
-
-
-@dataclass
-class Traces:
-    """What may be on the store, also where the answer that would tell so never came.
-
-    Attributes:
-        wanted: name of the experiment that the user asked for; None for one of the check's own, which no
-            other check has: what two at a time make and remove would be in each other's way.
-        token: value of the run's tag.
-        experiment_id: once it is known.
-        run_id: once it is known.
-        experiment_begun: whether its making was asked for.
-        experiment_made: whether it was answered that it was made.
-        run_begun: whether the making of the run was asked for.
-    """
-
-    wanted: str | None = None
-    token: str = field(default_factory=lambda: uuid.uuid4().hex)
-    experiment_id: str | None = None
-    run_id: str | None = None
-    experiment_begun: bool = False
-    experiment_made: bool = False
-    run_begun: bool = False
-
-    @property
-    def own_name(self) -> str:
-        """A name that no experiment of the user's has."""
-        return f"{OWN_NAME}-{self.token[:8]}"
-
-    @property
-    def experiment(self) -> str:
-        """Name of the experiment."""
-        return self.wanted or self.own_name
-
-    def remove(
-        self, store: Store, removal: Removal, seconds: float, sleep: Callable[[float], None]
-    ) -> list[str]:
-        """Removes the run, and the experiment if it was made and nobody else has begun to use it.
-
-        Args:
-            store: where they are.
-            removal: removes from it.
-            seconds: longest wait for each answer.
-            sleep: waits before a run whose making was not answered is looked for once more.
-
-        Returns:
-            What could not be removed and why, one clause each.
-        """
-        try:
-            if self.run_begun:
-                self._remove_run(store, removal, seconds, sleep)
-        except Fault as fault:
-            return [f"run {self.run_id or 'whose making was not answered'}: {fault.reason}"]
-        try:
-            if self.experiment_begun:
-                self._remove_experiment(store, removal, seconds)
-        except Fault as fault:
-            return [f"experiment {self.experiment}: {fault.reason}"]
-        return []
-
-    def _remove_run(
-        self, store: Store, removal: Removal, seconds: float, sleep: Callable[[float], None]
-    ) -> None:
-        if self.run_id is None:
-            self.run_id = self._lost_run(store, seconds)
-        if self.run_id is None:
-            sleep(_LATE_SECONDS)
-            self.run_id = self._lost_run(store, seconds)
-        if self.run_id is not None:
-            removal.delete_run(self.run_id, seconds)
-
-    def _lost_run(self, store: Store, seconds: float) -> str | None:
-        return store.run_tagged(self.experiment_id or "", CHECK_TAG, self.token, seconds)
-
-    def _remove_experiment(self, store: Store, removal: Removal, seconds: float) -> None:
-        found = store.experiment_named(self.experiment, seconds)
-        # One of the user's name whose making was not answered may be somebody else's.
-        if found is None or not (self.experiment_made or self.wanted is None):
-            return
-        if removal.has_runs(found.experiment_id, seconds):
-            return
-        if self.wanted is not None:
-            # A deleted experiment holds its name, and the job would fail for that.
-            removal.rename_experiment(found.experiment_id, f"{self.own_name} ({self.wanted})", seconds)
-        removal.delete_experiment(found.experiment_id, seconds)

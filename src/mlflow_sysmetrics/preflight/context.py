@@ -1,4 +1,4 @@
-"""A run that is checked before the training starts and says truthfully how it ended."""
+"""A run that is checked before the training starts and that ends with the training's real outcome."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mlflow_sysmetrics.errors import RunStartError
 from mlflow_sysmetrics.mlflow_api import fluent_state
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.mlflow_api.stores import FAILED, FINISHED, KILLED, RUNNING
-from mlflow_sysmetrics.preflight.api import asked_for
-from mlflow_sysmetrics.preflight.failures import LAST_WORDS
+from mlflow_sysmetrics.preflight.failures import CLOSING_SENTENCE
 from mlflow_sysmetrics.preflight.preflight_run import PreflightRun
-from mlflow_sysmetrics.preflight.tries import Pace
+from mlflow_sysmetrics.preflight.request import request_from
+from mlflow_sysmetrics.preflight.retries import RetrySchedule
 
 _log = logging.getLogger("mlflow_sysmetrics")
 
@@ -37,24 +37,24 @@ def tracked_run(
     status_path: str | os.PathLike[str] | None = None,
     log_system_metrics: bool | None = None,
 ) -> Iterator[Any]:
-    """Runs the body of a ``with`` block inside a run that is known to be tracked.
+    """Executes the body of a ``with`` block inside a run that is verified to be tracked.
 
-    The run ends FINISHED, FAILED where the body raises, KILLED on Ctrl-C; ``sys.exit`` counts by its code.
-    `mlflow_info.json` becomes an artifact of the run.
+    The run ends FINISHED; FAILED if the body raises; KILLED on Ctrl-C; `sys.exit` counts by its code.
+    `mlflow_info.json` becomes an artifact of the run. All arguments but the last are those of `preflight`.
 
     Args:
-        experiment_name: as of `preflight`, and so are all but the last.
-        run_name: as above.
-        tracking_uri: as above.
-        tags: as above.
-        params: as above.
-        run_id: as above.
-        max_retries: as above.
-        timeout: in seconds, as above.
-        backoff: in seconds, as above.
-        deadline: in seconds, as above.
-        check_artifacts: as above.
-        status_path: as above.
+        experiment_name: found or created; by default the one that `mlflow.start_run` would use.
+        run_name: by default MLflow generates one.
+        tracking_uri: by default the one that is set.
+        tags: of the run.
+        params: logged to the run.
+        run_id: resumes this run instead of creating one.
+        max_retries: attempts of each request, including the first.
+        timeout: of each attempt, in seconds.
+        backoff: seconds to wait after each attempt; the last one repeats.
+        deadline: of the whole preflight, in seconds.
+        check_artifacts: also writes a small artifact and reads it back.
+        status_path: a directory or URI for the status files.
         log_system_metrics: as of `mlflow.start_run`.
 
     Yields:
@@ -62,38 +62,45 @@ def tracked_run(
 
     Raises:
         PreflightError: the run cannot be tracked; the body is not entered.
-        SettingsError: an argument makes no sense.
+        SettingsError: an argument is invalid.
     """
     if active := fluent_state.active_run_ids():
         raise RunStartError(
-            f"Run {active[-1]} is active in this thread already, so no other can be. End it with "
-            "mlflow.end_run() first, "
-            f"or call tracked_run in another thread. {LAST_WORDS}",
+            f"Run {active[-1]} is already active in this thread, which can have only one. End it with "
+            f"mlflow.end_run() first, or call tracked_run in another thread. {CLOSING_SENTENCE}",
             step=3,
         )
-    asked = asked_for(experiment_name, run_name, tracking_uri, tags, params, run_id, check_artifacts)
-    pace = Pace(max_retries=max_retries, timeout=timeout, backoff=backoff, deadline=deadline)
-    flight = PreflightRun(asked, pace, status_path)
+    request = request_from(
+        experiment_name=experiment_name,
+        run_name=run_name,
+        tracking_uri=tracking_uri,
+        tags=tags,
+        params=params,
+        run_id=run_id,
+        check_artifacts=check_artifacts,
+    )
+    schedule = RetrySchedule(max_retries=max_retries, timeout=timeout, backoff=backoff, deadline=deadline)
+    preflight_run = PreflightRun(request, schedule, status_path)
     started: list[Any] = []
     try:
-        flight.fly(lambda run_id, seconds: started.append(fluent_state.start_run(run_id, seconds)))
+        preflight_run.run(lambda run_id, seconds: started.append(fluent_state.start_run(run_id, seconds)))
     except BaseException as error:
-        if started:  # Ctrl-C at the last moment; MLflow would end it as FINISHED at exit
-            _end(flight, started[0].info.run_id, status_of(error), error)
+        if started:  # Ctrl-C at the last moment: at exit MLflow would end the run as FINISHED
+            _end(preflight_run, started[0].info.run_id, status_of(error), error)
         raise
     run_id = started[0].info.run_id
     try:
         fluent_state.start_system_metrics(run_id, log_system_metrics)
-        flight.say_run(RUNNING)
+        preflight_run.write_run_file(RUNNING)
         yield started[0]
-    except BaseException as error:  # whatever the body raises is how its run ends
-        _end(flight, run_id, status_of(error), error)
+    except BaseException as error:  # whatever the body raises decides how its run ends
+        _end(preflight_run, run_id, status_of(error), error)
         raise
-    _end(flight, run_id, FINISHED, None)
+    _end(preflight_run, run_id, FINISHED, None)
 
 
 def status_of(error: BaseException) -> str:
-    """Returns how a run ends whose body raised this."""
+    """Returns the final status of a run whose body raised this error."""
     if isinstance(error, KeyboardInterrupt):
         return KILLED
     if isinstance(error, SystemExit) and error.code in {None, 0}:
@@ -101,32 +108,37 @@ def status_of(error: BaseException) -> str:
     return FAILED
 
 
-def _end(flight: PreflightRun, run_id: str, status: str, error: BaseException | None) -> None:
-    """Ends the run, and says in the files how; what the body raised comes before what goes wrong here."""
+def _end(preflight_run: PreflightRun, run_id: str, status: str, error: BaseException | None) -> None:
+    """Ends the run and writes both files; an error of the body takes precedence over one in here."""
     ended: str | None = status
     try:
         if run_id in fluent_state.active_run_ids():
             fluent_state.end_run(run_id, status)
         else:
-            ended = _ended_by_the_body(flight, status)
+            ended = _ended_by_the_body(preflight_run, status)
     except Exception as failed:  # MLflow's, its store's or a plugin's
-        flight.say_over(error or failed, completed=False)  # the run's file goes on to say RUNNING
+        # The run's file keeps saying RUNNING, like the run.
+        preflight_run.write_final_status(error or failed, completed=False)
         if error is None:
             raise
-        _log.warning("run %s may be left RUNNING: %s", run_id, cleaned(str(failed), flight.uri))
+        _log.warning(
+            "mlflow-sysmetrics: run %s may be left RUNNING, because ending it failed: %s",
+            run_id,
+            cleaned(str(failed), preflight_run.uri),
+        )
         return
     if ended is None:
-        flight.say_over(None if status == FINISHED else error, completed=status == FINISHED)
+        preflight_run.write_final_status(None if status == FINISHED else error, completed=status == FINISHED)
     else:
-        by_itself = None if ended == status else RuntimeError(f"The program has ended its run as {ended}.")
-        flight.say_end(ended, error if status != FINISHED else by_itself)
+        by_body = None if ended == status else RuntimeError(f"The program ended its run as {ended}.")
+        preflight_run.write_final_files(ended, error if status != FINISHED else by_body)
 
 
-def _ended_by_the_body(flight: PreflightRun, status: str) -> str | None:
-    """Returns how a run has ended that is not active any more; None where that cannot be told."""
-    found = flight.status_of_run()
-    # A body that raises after it has ended its run has failed all the same.
+def _ended_by_the_body(preflight_run: PreflightRun, status: str) -> str | None:
+    """Returns the final status of a run that is no longer active; None if the server cannot tell."""
+    found = preflight_run.status_of_run()
+    # A body that ends its run as FINISHED and then raises has failed all the same.
     if found == RUNNING or (found == FINISHED and status != FINISHED):
-        flight.set_status(status)
+        preflight_run.set_status(status)
         return status
     return found

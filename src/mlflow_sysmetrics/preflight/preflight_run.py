@@ -1,4 +1,4 @@
-"""One preflight: takes the steps, says in the status file how far it is, and cleans up where it fails."""
+"""One preflight: takes the steps, reports progress in the status file, and cleans up if a step fails."""
 
 from __future__ import annotations
 
@@ -16,121 +16,130 @@ from mlflow_sysmetrics.mlflow_api.faults import Fault
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.mlflow_api.stores import FAILED, FINISHED, KILLED, RUNNING
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
-from mlflow_sysmetrics.preflight.attempts import Asked, PreflightResult
-from mlflow_sysmetrics.preflight.failures import LAST_WORDS, failure
+from mlflow_sysmetrics.preflight.attempts import PreflightResult
+from mlflow_sysmetrics.preflight.failures import CLOSING_SENTENCE, failure
+from mlflow_sysmetrics.preflight.request import PreflightRequest
+from mlflow_sysmetrics.preflight.retries import Retries, RetrySchedule
 from mlflow_sysmetrics.preflight.status_files.files import StatusFiles
-from mlflow_sysmetrics.preflight.status_files.status import RunInfo, Stage, Status
+from mlflow_sysmetrics.preflight.status_files.job_status import JobStatus, RunInfo, Stage
 from mlflow_sysmetrics.preflight.steps import Steps
-from mlflow_sysmetrics.preflight.tries import Pace, Tries
 from mlflow_sysmetrics.preflight.uri_check import problem_with
 
-_CLEAN_UP_SECONDS = 5.0  # for ending a run that must not go on, also where the deadline has passed
+_CLEAN_UP_SECONDS = 5.0  # for ending a run that must not continue, even after the deadline
 _log = logging.getLogger("mlflow_sysmetrics")
 
 
 class PreflightRun:
-    """Takes one preflight; `fly` is called once.
+    """Executes one preflight; `run` is called once.
 
     Args:
-        asked: what the caller wants.
-        pace: how long to try.
-        status_path: where the files go; None for nowhere.
+        request: what the caller wants.
+        schedule: how often and how long to try.
+        status_path: where the status files go; None for nowhere.
 
     Attributes:
-        uri: the tracking URI; empty where there is none.
+        uri: the tracking URI; empty if none is set.
     """
 
-    def __init__(self, asked: Asked, pace: Pace, status_path: str | os.PathLike[str] | None) -> None:
+    def __init__(
+        self,
+        request: PreflightRequest,
+        schedule: RetrySchedule,
+        status_path: str | os.PathLike[str] | None,
+    ) -> None:
         self._files = StatusFiles(status_path)
         self._info: RunInfo | None = None
-        self._is_set = asked.tracking_uri is not None or fluent_state.tracking_uri() is not None
-        self.uri = asked.tracking_uri if asked.tracking_uri is not None else fluent_state.tracking_uri() or ""
-        self._asked = replace(asked, run_id=asked.run_id or fluent_state.run_id_to_resume())
-        self._steps = Steps(self._asked, self.uri)
-        self._tries = Tries(pace, self._steps.status_code, self._before_wait)
+        current = fluent_state.tracking_uri()
+        self._is_set = request.tracking_uri is not None or current is not None
+        self.uri = request.tracking_uri if request.tracking_uri is not None else current or ""
+        self._request = replace(request, run_id=request.run_id or fluent_state.run_id_to_resume())
+        self._steps = Steps(self._request, self.uri)
+        self._retries = Retries(schedule, self._steps.status_code, self._before_pause)
 
-    def fly(self, begin: Callable[[str, float], object] | None = None) -> PreflightResult:
+    def run(self, activate: Callable[[str, float], object] | None = None) -> PreflightResult:
         """Takes all steps.
 
         Args:
-            begin: makes the run that it is given the active one, within the seconds that it is given.
+            activate: called with the run id and a timeout in seconds; makes the run the active one.
 
         Raises:
-            PreflightError: one could not be taken.
+            PreflightError: a step failed.
         """
         self._files.forget_info()
-        self._report("initializing")
+        self._write_status("initializing")
         try:
             self._check_uri()
-            self._steps.take(self._tries, lambda: self._report("initializing"))
+            self._steps.take(self._retries, lambda: self._write_status("initializing"))
             self._adopt()
-            if begin is not None:
-                self._begin(begin)
-            return self._landed()
+            if activate is not None:
+                self._activate(activate)
+            return self._succeeded()
         except Fault as fault:
             found = fault
         except PreflightError as error:
-            self._report("failed", error)
+            self._write_status("failed", error)
             raise
-        except BaseException as error:  # Ctrl-C while waiting, or a fault of ours
+        except BaseException as error:  # Ctrl-C during a pause, or a bug of ours
             self.end_run(KILLED if isinstance(error, KeyboardInterrupt) else FAILED)
-            self._report("failed", error)
+            self._write_status("failed", error)
             raise
-        # Raised out here it carries no exception of a library, whose text may hold what must not be shown.
-        failed = failure(found, self._tries, self.uri, self.end_run(FAILED))
-        self._report("failed", failed)
+        # Raised outside the except clause, so it carries no library's exception, whose text may hold secrets.
+        failed = failure(found, self._retries, self.uri, self.end_run(FAILED))
+        self._write_status("failed", failed)
         raise failed
 
     def status_of_run(self) -> str | None:
-        """Returns the status that the server has of the run; None where it cannot be told."""
+        """Returns the status of the run on the server; None if it cannot be read."""
         store, run_id = self._steps.store, self._steps.run_id
         if store is None or run_id is None:
             return None
         try:
             return store.run(run_id, _CLEAN_UP_SECONDS).status
         except Fault as fault:
-            _log.warning("how run %s has ended is not known: %s", run_id, fault.reason)
+            _log.warning(
+                "mlflow-sysmetrics: the final status of run %s could not be read: %s", run_id, fault.reason
+            )
             return None
 
     def set_status(self, status: str) -> None:
-        """Ends the run over the head of MLflow, in which it is not active.
+        """Ends the run on the server, bypassing MLflow, in which it is not active.
 
         Raises:
-            Fault: it could not be ended.
+            Fault: the server did not accept it.
         """
         store, run_id = self._steps.store, self._steps.run_id
         if store is not None and run_id is not None:
             store.set_status(run_id, status, time.time_ns() // 1_000_000, _CLEAN_UP_SECONDS)
 
-    def say_run(self, status: str) -> None:
-        """Writes the run's file and has it among the run's artifacts."""
+    def write_run_file(self, status: str) -> None:
+        """Writes `mlflow_info.json`, which also becomes an artifact of the run."""
         if self._info is not None:
             ended = None if status == RUNNING else datetime.now(timezone.utc)
             self._files.write_info(replace(self._info, status=status, ended_at=ended), run_artifact=True)
 
-    def say_end(self, status: str, error: BaseException | None) -> None:
-        """Writes both files of a run that is over."""
-        self.say_run(status)
-        self.say_over(None if status == FINISHED else error, completed=status == FINISHED)
+    def write_final_files(self, status: str, error: BaseException | None) -> None:
+        """Writes both files after the run has ended."""
+        self.write_run_file(status)
+        self.write_final_status(None if status == FINISHED else error, completed=status == FINISHED)
 
-    def say_over(self, error: BaseException | None, *, completed: bool) -> None:
-        """Writes the status file of a program that is over, whatever has become of its run."""
-        self._report("completed" if completed else "failed", error)
+    def write_final_status(self, error: BaseException | None, *, completed: bool) -> None:
+        """Writes the status file after the program has ended, independently of its run's status."""
+        self._write_status("completed" if completed else "failed", error)
 
-    def _report(self, stage: Stage, error: BaseException | None = None) -> None:
+    def _write_status(self, stage: Stage, error: BaseException | None = None) -> None:
         """Writes the status file."""
         experiment = self._steps.experiment
         self._files.write_status(
-            Status(
+            JobStatus(
                 stage=stage,
                 tracking_uri=self.uri or None,
-                experiment_name=experiment.name if experiment else self._asked.experiment_name,
+                experiment_name=experiment.name if experiment else self._request.experiment_name,
                 experiment_id=experiment.experiment_id if experiment else None,
                 run_id=self._steps.run_id,
-                step=self._tries.step,
+                step=self._retries.step,
                 error=None if error is None else cleaned(str(error), self.uri) or type(error).__name__,
                 error_type=None if error is None else type(error).__name__,
-                attempts=tuple(self._tries.made),
+                attempts=tuple(self._retries.made),
                 client_version=fluent_state.version(),
                 server_version=self._steps.server_version,
                 timestamp=datetime.now(timezone.utc),
@@ -140,55 +149,55 @@ class PreflightRun:
     def _check_uri(self) -> None:
         if not self._is_set:
             raise TrackingURIError(
-                "No tracking URI is set, so MLflow would log to a local store of this machine. "
-                f"{fluent_state.HOW_TO_SET} {LAST_WORDS}",
+                "No tracking URI is set, so MLflow would log to a local store on this machine. "
+                f"{fluent_state.HOW_TO_SET} {CLOSING_SENTENCE}",
                 step=0,
             )
         problem = problem_with(self.uri)
         if problem is not None:
-            raise TrackingURIError(f"{problem} {LAST_WORDS}", step=0, tracking_uri=redacted(self.uri))
+            raise TrackingURIError(f"{problem} {CLOSING_SENTENCE}", step=0, tracking_uri=redacted(self.uri))
 
-    def _before_wait(self, fault: Fault, wait: float) -> None:
-        self._report("waiting")
+    def _before_pause(self, fault: Fault, pause: float) -> None:
+        self._write_status("waiting")
         _log.warning(
-            "preflight, step %d of 4, %s: try %d of %d: %s; the next one in %g s",
-            self._tries.step,
+            "mlflow-sysmetrics: preflight step %d of 4, %s: attempt %d of %d failed: %s; next one in %g s",
+            self._retries.step,
             redacted(self.uri),
-            self._tries.asked,
-            self._tries.pace.max_retries,
+            self._retries.count,
+            self._retries.schedule.max_retries,
             fault.reason,
-            wait,
+            pause,
         )
 
     def _adopt(self) -> None:
         if self._steps.experiment is not None:
             fluent_state.adopt(self.uri, self._steps.experiment.experiment_id)
 
-    def _begin(self, begin: Callable[[str, float], object]) -> None:
-        """Has the run made the active one, which MLflow does by updating it once more."""
+    def _activate(self, activate: Callable[[str, float], object]) -> None:
+        """Makes the run the active one, for which MLflow updates it once more."""
         store, run = self._steps.store, self._steps.run
         if store is None or run is None:
             raise AssertionError("all steps were taken")
-        tries = self._tries
-        tries.step = 3
-        # MLflow repeats a request in silence for minutes, so ours goes first.
-        tries.ask(lambda seconds: store.set_status(run.run_id, RUNNING, run.end_time, seconds))
+        retries = self._retries
+        retries.step = 3
+        # MLflow retries a request silently for minutes, so ours goes first.
+        retries.call(lambda seconds: store.set_status(run.run_id, RUNNING, run.end_time, seconds))
 
-        def begin_or_fault(seconds: float) -> None:
+        def activate_or_fault(seconds: float) -> None:
             began = time.monotonic()
             try:
-                begin(run.run_id, seconds)
-            except Exception as error:  # noqa: BLE001 - stores raise what their database or plugin raises
+                activate(run.run_id, seconds)
+            except Exception as error:  # stores raise what their database or plugin raises
                 fault = fault_of_error(error, self.uri, seconds=time.monotonic() - began)
             else:
                 return
             raise fault
 
-        # One that was given up may still be at it, so none begins beside it: each has all the time there is.
-        tries.ask(begin_or_fault, at_least=tries.pace.deadline)
-        tries.step = 4
+        # A timed-out attempt goes on in its thread beside the next one, so each gets all the time left.
+        retries.call(activate_or_fault, at_least=retries.schedule.deadline)
+        retries.step = 4
 
-    def _landed(self) -> PreflightResult:
+    def _succeeded(self) -> PreflightResult:
         run, experiment = self._steps.run, self._steps.experiment
         if run is None or experiment is None:
             raise AssertionError("all steps were taken")
@@ -201,7 +210,7 @@ class PreflightRun:
             status=RUNNING,
             started_at=datetime.fromtimestamp(run.start_time / 1000, timezone.utc),
         )
-        self._report("initialized")
+        self._write_status("initialized")
         self._files.write_info(self._info)
         return PreflightResult(
             run_id=run.run_id,
@@ -210,15 +219,15 @@ class PreflightRun:
             tracking_uri=redacted(self.uri),
             client_version=fluent_state.version(),
             server_version=self._steps.server_version,
-            attempts=tuple(self._tries.made),
-            elapsed_seconds=self._tries.elapsed,
+            attempts=tuple(self._retries.made),
+            elapsed_seconds=self._retries.elapsed,
         )
 
     def end_run(self, status: str) -> str:
-        """Ends the run that was made, or leaves the one that was resumed as it was found.
+        """Ends the run that was created, or restores the status of the one that was resumed.
 
         Returns:
-            What is left to do, as a sentence; empty where nothing is.
+            A sentence about what is left to do; empty if nothing is.
         """
         steps, found = self._steps, self._steps.resumed
         try:
@@ -231,7 +240,7 @@ class PreflightRun:
             elif found.status != RUNNING:
                 steps.store.set_status(steps.run_id, found.status, found.end_time, _CLEAN_UP_SECONDS)
         except Fault as fault:
-            which = f"Run {steps.run_id}" if steps.run_id else "A run that was asked for"
-            _log.warning("%s could not be ended: %s", which, fault.reason)
+            which = f"Run {steps.run_id}" if steps.run_id else "A run whose creation was requested"
+            _log.warning("mlflow-sysmetrics: %s could not be ended: %s", which, fault.reason)
             return f"{which} may be left RUNNING: it could not be ended either."
         return ""

@@ -1,16 +1,19 @@
-"""What to do about a fault, in the words of whoever has to do it."""
+"""What the user can do about a fault, and which credentials this program sent."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from mlflow_sysmetrics.mlflow_api import transport
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
 from mlflow_sysmetrics.mlflow_api.transport import is_databricks
 
-_ALLOWED_HOSTS = (
-    "Start the server with --allowed-hosts, or MLFLOW_SERVER_ALLOWED_HOSTS, naming the host and port of this "
-    "tracking URI, or use the name that it is already known by."
-)
-# By what an ImportError names; the longer name first.
+_NO_CREDENTIALS = "no credentials"
+_DATABASES = frozenset({"sqlite", "postgresql", "postgres", "mysql", "mssql"})
+# By the name in an ImportError; a longer name precedes its own prefix.
 _DRIVERS = (
     ("psycopg2", "psycopg2-binary"),
     ("psycopg", "psycopg[binary]"),
@@ -23,105 +26,116 @@ _HOW_TO_SIGN_IN = (
     "MLFLOW_TRACKING_AUTH to what the server expects (google-id-token for Google Cloud Run)"
 )
 _DATABRICKS = (
-    "Set DATABRICKS_HOST and DATABRICKS_TOKEN, or run `databricks configure`; for another profile of "
-    "~/.databrickscfg than the default one the tracking URI is databricks://profile."
+    "Set DATABRICKS_HOST and DATABRICKS_TOKEN, or run `databricks configure`; to use another profile of "
+    "~/.databrickscfg than the default, set the tracking URI to databricks://profile."
 )
-_DATABASES = frozenset({"sqlite", "postgresql", "postgres", "mysql", "mssql"})
 _REMEDIES = {
-    Cause.WRONG_HOST: _ALLOWED_HOSTS,
+    Cause.WRONG_HOST: (
+        "Start the server with --allowed-hosts, or MLFLOW_SERVER_ALLOWED_HOSTS, naming the host and port of "
+        "this tracking URI, or use a name that the server already allows."
+    ),
     Cause.NOT_MLFLOW: (
-        "Check host, port and path: no MLflow answers there. If the server was started with "
-        "--static-prefix, or a "
-        "gateway serves it below a path, the tracking URI ends with that path."
+        "Check host, port and path: no MLflow server responds there. If the server was started with "
+        "--static-prefix, or a gateway serves it below a path, the tracking URI must end with that path."
     ),
     Cause.BAD_URI: (
         "Write it as https://host:port, sqlite:////absolute/path.db, "
-        "postgresql://user:password@host/database, or "
-        "databricks."
+        "postgresql://user:password@host/database, or databricks."
     ),
     Cause.BAD_DATABASE: (
-        "Check the database's name, that it exists, and that this user may read and write it; for "
-        "sqlite, that "
-        "the directory exists and the disk is writable."
+        "Check that the database exists under this name and that this user may read and write it; for "
+        "sqlite, that the directory exists and the disk is writable."
     ),
     Cause.OLD_DATABASE: (
-        "Let client and database have the same version: run `mlflow db upgrade <tracking URI>` after "
-        "a backup, or "
-        "install the version of MLflow that made the database."
+        "Use the same version for client and database: run `mlflow db upgrade <tracking URI>` after a "
+        "backup, or install the version of MLflow that created the database."
     ),
-    Cause.MISSING: "Check the name or id: it may belong to another server, or have been deleted for good.",
-    Cause.EXISTS: "Choose another name, or let the one that exists be used.",
-    Cause.REFUSED: "Change what the server complains of; trying again will not help.",
+    Cause.MISSING: "Check the name or id: it may belong to another server, or have been deleted permanently.",
+    Cause.EXISTS: "Choose another name, or use the one that exists.",
+    Cause.REFUSED: "Fix what the server complains about; trying again will not help.",
     Cause.NOT_READ_BACK: (
-        "Look at the server's log and its database: it accepted what was written and does not return it."
+        "Check the server's log and its database: it accepted what was written but does not return it."
     ),
 }
 
 
-def remedy(fault: Fault, tracking_uri: str, mechanism: str = "no credentials") -> str:  # noqa: PLR0911 - one for each cause that needs more than a text
+def remedy(fault: Fault, tracking_uri: str, sent: str = _NO_CREDENTIALS) -> str:
     """Returns what to do about a fault, in one or two sentences.
 
     Args:
         fault: what came back.
-        tracking_uri: where it came from; only its redacted form is used.
-        mechanism: how we said who we are, as `mechanisms.mechanism` tells.
+        tracking_uri: where it came from; only its redacted form is shown.
+        sent: the credentials that were sent, as `credentials_sent` names them.
     """
-    shown = redacted(tracking_uri)
     if fault.remedy is not None:
         return fault.remedy
-    if fault.cause is Cause.DOWN:
-        return _when_down(shown)
-    if fault.cause is Cause.UNAUTHENTICATED:
-        return _when_unknown(tracking_uri, mechanism)
-    if fault.cause is Cause.FORBIDDEN:
-        return _when_forbidden(tracking_uri, mechanism)
-    if fault.cause is Cause.TLS:
-        return _about_tls(fault, shown)
-    if fault.cause is Cause.NO_DRIVER:
-        return _about_driver(fault)
-    return _REMEDIES[fault.cause]
+    if fault.cause in _REMEDIES:
+        return _REMEDIES[fault.cause]
+    by_cause: dict[Cause, Callable[[], str]] = {
+        Cause.DOWN: lambda: _when_down(redacted(tracking_uri)),
+        Cause.UNAUTHENTICATED: lambda: _when_unauthenticated(tracking_uri, sent),
+        Cause.FORBIDDEN: lambda: _when_forbidden(tracking_uri, sent),
+        Cause.TLS: lambda: _about_tls(fault, redacted(tracking_uri)),
+        Cause.NO_DRIVER: lambda: _about_driver(fault),
+    }
+    return by_cause[fault.cause]()
 
 
-def _when_unknown(tracking_uri: str, mechanism: str) -> str:
+def credentials_sent(tracking_uri: str) -> str:
+    """Returns the kind of credentials that MLflow sends and where it takes them from. Never raises.
+
+    Names the kind only, never the credentials.
+    """
+    try:
+        found = _credentials(tracking_uri)
+        return (
+            f"{found}, and ~/.netrc has an entry for this host, which wins"
+            if _in_netrc(tracking_uri)
+            else found
+        )
+    except Exception:  # calls plugins and SDKs, for a message about another failure
+        return "credentials that cannot be named"
+
+
+def _when_unauthenticated(tracking_uri: str, sent: str) -> str:
     if _is_database(tracking_uri):
         return (
-            "Check user and password in the tracking URI; where it names no user, the database takes the "
-            "one that this program runs as."
+            "Check user and password in the tracking URI; without a user in it, the database assumes the "
+            "user that runs this program."
         )
     sign_in = _DATABRICKS if is_databricks(tracking_uri) else f"{_HOW_TO_SIGN_IN}."
-    expired = "" if _sent_nothing(mechanism) else " Check that they have not expired."
-    return f"This program sent {mechanism}. {sign_in}{expired}"
+    expired = "" if _sent_nothing(sent) else " Check that they have not expired."
+    return f"This program sent {sent}. {sign_in}{expired}"
 
 
-def _when_forbidden(tracking_uri: str, mechanism: str) -> str:
-    firewall = "a gateway or firewall in front of the server may refuse as well."
-    if _sent_nothing(mechanism):  # nobody can be given a permission who does not say who he is
+def _when_forbidden(tracking_uri: str, sent: str) -> str:
+    firewall = "a gateway or firewall in front of the server may also refuse the request."
+    if _sent_nothing(sent):  # asking for a permission needs an account first
         sign_in = _DATABRICKS if is_databricks(tracking_uri) else f"{_HOW_TO_SIGN_IN}; {firewall}"
-        return f"This program sent {mechanism}. {sign_in}"
+        return f"This program sent {sent}. {sign_in}"
     return (
-        f"This program sent {mechanism}. Ask for permission to edit this experiment, or use another "
+        f"This program sent {sent}. Ask for permission to edit this experiment, or use another "
         f"account; {firewall}"
     )
 
 
-def _sent_nothing(mechanism: str) -> bool:
-    """Returns whether a mechanism is one of those without credentials; ~/.netrc may have had some."""
-    return mechanism.startswith("no credentials") and "~/.netrc" not in mechanism
+def _sent_nothing(sent: str) -> bool:
+    """Returns whether no credentials were sent; an entry in ~/.netrc may have provided some."""
+    return sent.startswith(_NO_CREDENTIALS) and "~/.netrc" not in sent
 
 
 def _when_down(shown: str) -> str:
     if is_databricks(shown):
         return (
             "Check the address of the workspace (DATABRICKS_HOST, or host in ~/.databrickscfg), and that "
-            "this machine reaches it."
+            "this machine can reach it."
         )
     if _is_database(shown):
         return "Check that the database is up, that host and port are right, and that nothing else locks it."
     return (
-        f"Check that the server is up and that this machine reaches it (curl {shown}/health), that a proxy "
-        "(HTTPS_PROXY, NO_PROXY) is not in the way, and start the job again; a server that starts "
-        "slowly needs a "
-        "larger max_retries or deadline."
+        f"Check that the server is up, that this machine can reach it (curl {shown}/health) and that no "
+        "proxy (HTTPS_PROXY, NO_PROXY) is in the way, then start the job again; a server that starts slowly "
+        "needs a larger max_retries or deadline."
     )
 
 
@@ -129,11 +143,9 @@ def _about_tls(fault: Fault, shown: str) -> str:
     if "WRONG_VERSION_NUMBER" in fault.reason.upper().replace(" ", "_"):
         return f"The server does not speak TLS: write http://{shown.partition('://')[2]}."
     return (
-        "Set MLFLOW_TRACKING_SERVER_CERT_PATH to the certificate of the authority that signed the "
-        "server's (or "
-        "REQUESTS_CA_BUNDLE), and use the name that the certificate is for; "
-        "MLFLOW_TRACKING_INSECURE_TLS=true "
-        "switches the check off."
+        "Set MLFLOW_TRACKING_SERVER_CERT_PATH (or REQUESTS_CA_BUNDLE) to the certificate of the authority "
+        "that signed the server's, and use the host name that the certificate is for; "
+        "MLFLOW_TRACKING_INSECURE_TLS=true disables the check."
     )
 
 
@@ -141,8 +153,50 @@ def _about_driver(fault: Fault) -> str:
     found = next((f"pip install '{package}'" for name, package in _DRIVERS if name in fault.reason), None)
     if found:
         return f"Install the driver where the training runs: {found}."
-    return "Install the Python package that it names where the training runs."
+    return "Install the missing Python package where the training runs."
 
 
 def _is_database(tracking_uri: str) -> bool:
     return tracking_uri.partition(":")[0].partition("+")[0] in _DATABASES
+
+
+def _credentials(tracking_uri: str) -> str:
+    if urlsplit(tracking_uri).username:
+        return "the user and password of the tracking URI"
+    if not transport.is_remote(tracking_uri):
+        return _NO_CREDENTIALS  # a database's are part of its URI
+    try:
+        creds = transport.host_creds(tracking_uri)
+    except Exception:  # the Databricks SDK raises ValueError, in some versions others
+        if transport.is_databricks(tracking_uri):
+            return f"{_NO_CREDENTIALS}: none for Databricks were found"
+        raise
+    return _of_creds(creds)
+
+
+def _of_creds(creds: Any) -> str:
+    """Returns the name of MLflow's credentials, in the order of precedence that MLflow gives them."""
+    user, password = getattr(creds, "username", None), getattr(creds, "password", None)
+    named = _NO_CREDENTIALS
+    if getattr(creds, "use_databricks_sdk", False):
+        named = "what the Databricks SDK found (DATABRICKS_* or ~/.databrickscfg)"
+    elif getattr(creds, "aws_sigv4", False):
+        named = "a signature of AWS SigV4 (MLFLOW_TRACKING_AWS_SIGV4)"
+    elif auth := getattr(creds, "auth", None):
+        named = f"what the plugin {auth!r} gave (MLFLOW_TRACKING_AUTH)"
+        if auth not in transport.auth_plugins():
+            named = f"{_NO_CREDENTIALS}: no plugin named {auth!r} (MLFLOW_TRACKING_AUTH) is installed"
+    elif user and password:
+        named = "basic authentication (MLFLOW_TRACKING_USERNAME and _PASSWORD, or ~/.mlflow/credentials)"
+    elif getattr(creds, "token", None):
+        named = "a bearer token (MLFLOW_TRACKING_TOKEN)"
+    elif user or password:
+        named = f"{_NO_CREDENTIALS}: only one of user and password is set"
+    return named
+
+
+def _in_netrc(tracking_uri: str) -> bool:
+    """Returns whether requests would send the credentials of ~/.netrc instead of a token."""
+    from requests.utils import get_netrc_auth
+
+    return tracking_uri.startswith("http") and get_netrc_auth(tracking_uri) is not None

@@ -1,53 +1,105 @@
-"""Step 4: whether a run that was started takes what is logged, and gives it back."""
+"""Step 4: whether the run that was started stores what is logged, and returns it."""
 
 from __future__ import annotations
 
 import re
+import tempfile
+import time
 from collections.abc import Mapping
+from pathlib import Path
 
+from mlflow_sysmetrics.mlflow_api.artifact_target import artifacts_of_run
+from mlflow_sysmetrics.mlflow_api.classification import fault_of_error
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 from mlflow_sysmetrics.mlflow_api.stores import RUNNING, Store, StoredRun
-from mlflow_sysmetrics.preflight.tries import Tries
+from mlflow_sysmetrics.mlflow_api.transport import open_client
+from mlflow_sysmetrics.preflight.retries import Retries
+from mlflow_sysmetrics.runtime.bounded_calls import bounded
 
-METRIC = ("preflight/ok", 1.0)
-_RUN_ID = re.compile(r"\w[\w\-]{0,255}", re.ASCII)  # of MLflow; it goes into paths and file names
-_AT_ONCE = 100  # parameters and tags that MLflow takes in one batch
+_METRIC = ("preflight/ok", 1.0)
+_RUN_ID = re.compile(r"\w[\w\-]{0,255}", re.ASCII)  # as MLflow defines it; it goes into paths and file names
+_PER_BATCH = 100  # parameters, and tags, that MLflow accepts in one batch
+_ARTIFACT_DIRECTORY, _ARTIFACT_NAME = "preflight", "ok.txt"
+_ARTIFACT = f"artifact {_ARTIFACT_DIRECTORY}/{_ARTIFACT_NAME}"
+_ARTIFACT_REMEDY = (
+    "Check that the experiment's artifact store exists, and that this machine has the credentials and the "
+    "Python package for it (boto3, google-cloud-storage, azure-storage-blob), or start the server with "
+    "--serve-artifacts."
+)
 
 
 def check_run(
-    store: Store, tries: Tries, run_id: str, params: Mapping[str, str], tags: Mapping[str, str]
+    store: Store, retries: Retries, run_id: str, params: Mapping[str, str], tags: Mapping[str, str]
 ) -> StoredRun:
-    """Writes a metric, parameters and tags to a run, and returns it as it is read back.
+    """Writes a metric, parameters and tags to a run, and returns the run as it is read back.
 
     Raises:
         Fault: the run is not RUNNING, or does not have the metric.
     """
     if not _RUN_ID.fullmatch(run_id):
-        raise Fault(f"the server gave {run_id!r} as the id of the run", Cause.NOT_READ_BACK)
+        raise Fault(f"the server returned an invalid run id: {run_id!r}", Cause.NOT_READ_BACK)
     left_params, left_tags = list(params.items()), list(tags.items())
     first = True
     while first or left_params or left_tags:
         first = False
-        batch = dict(left_params[:_AT_ONCE]), dict(left_tags[:_AT_ONCE])
-        left_params, left_tags = left_params[_AT_ONCE:], left_tags[_AT_ONCE:]
-        _write(store, tries, run_id, *batch)
-    return tries.ask(lambda seconds: _read_back(store, run_id, seconds))
+        batch = dict(left_params[:_PER_BATCH]), dict(left_tags[:_PER_BATCH])
+        left_params, left_tags = left_params[_PER_BATCH:], left_tags[_PER_BATCH:]
+        _write(store, retries, run_id, *batch)
+    return retries.call(lambda seconds: _read_back(store, run_id, seconds))
+
+
+def check_artifacts(tracking_uri: str, run_id: str, seconds: float) -> None:
+    """Writes the artifact ``preflight/ok.txt`` of a run and reads it back.
+
+    Raises:
+        Fault: that failed, or took longer than the given seconds.
+    """
+    began = time.monotonic()
+    try:
+        read = bounded(lambda: _artifact_round_trip(tracking_uri, run_id), seconds)
+    except Exception as error:  # object stores raise what their libraries raise
+        found = fault_of_error(error, tracking_uri, seconds=time.monotonic() - began)
+        fault = Fault(f"{_ARTIFACT}: {found.reason}", found.cause, remedy=_ARTIFACT_REMEDY)
+    else:
+        if read == run_id:
+            return
+        fault = Fault(
+            f"{_ARTIFACT} was written, but reads back differently",
+            Cause.NOT_READ_BACK,
+            remedy=_ARTIFACT_REMEDY,
+        )
+    raise fault
 
 
 def _write(
-    store: Store, tries: Tries, run_id: str, params: Mapping[str, str], tags: Mapping[str, str]
+    store: Store, retries: Retries, run_id: str, params: Mapping[str, str], tags: Mapping[str, str]
 ) -> None:
-    tries.ask(lambda seconds: store.log(run_id, METRIC, params, tags, seconds))
+    retries.call(lambda seconds: store.log(run_id, _METRIC, params, tags, seconds))
 
 
 def _read_back(store: Store, run_id: str, seconds: float) -> StoredRun:
     found = store.run(run_id, seconds)
-    key, value = METRIC
+    key, value = _METRIC
     if found.run_id != run_id:
-        raise Fault(f"run {run_id} was asked for, and {found.run_id} came", Cause.NOT_READ_BACK)
+        raise Fault(f"run {run_id} was requested, but {found.run_id} was returned", Cause.NOT_READ_BACK)
     if found.status != RUNNING:
-        raise Fault(f"run {run_id} was started, and is {found.status}", Cause.NOT_READ_BACK)
+        raise Fault(f"run {run_id} was started, but is {found.status}", Cause.NOT_READ_BACK)
     if found.metrics.get(key) != value:
         read = found.metrics.get(key, "nothing")
-        raise Fault(f"{key} = {value:g} was written to run {run_id}, and {read} is read", Cause.NOT_READ_BACK)
+        raise Fault(
+            f"{key} = {value:g} was written to run {run_id}, but {read} was read back", Cause.NOT_READ_BACK
+        )
     return found
+
+
+def _artifact_round_trip(tracking_uri: str, run_id: str) -> str:
+    run = open_client(tracking_uri).get_run(run_id)
+    artifacts = artifacts_of_run(tracking_uri, run.info.artifact_uri)
+    with tempfile.TemporaryDirectory() as directory:
+        sent = Path(directory, _ARTIFACT_NAME)
+        sent.write_text(run_id, encoding="utf-8")
+        artifacts.log_artifact(str(sent), _ARTIFACT_DIRECTORY)
+        back = Path(directory, "back")
+        back.mkdir()
+        found = artifacts.download_artifacts(f"{_ARTIFACT_DIRECTORY}/{_ARTIFACT_NAME}", str(back))
+        return Path(found).read_text(encoding="utf-8")

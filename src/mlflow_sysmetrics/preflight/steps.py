@@ -1,4 +1,4 @@
-"""The steps 1 to 3: the server, the experiment, the run."""
+"""Steps 1 to 4 of a preflight: the server, the experiment, the run, its check."""
 
 from __future__ import annotations
 
@@ -12,146 +12,144 @@ from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 from mlflow_sysmetrics.mlflow_api.rest_store import RestStore
 from mlflow_sysmetrics.mlflow_api.stores import ACTIVE, RUNNING, Store, StoredExperiment, StoredRun
 from mlflow_sysmetrics.mlflow_api.transport import load, speaks_rest
-from mlflow_sysmetrics.preflight.attempts import Asked
-from mlflow_sysmetrics.preflight.run_check import check_run
-from mlflow_sysmetrics.preflight.tries import Tries
+from mlflow_sysmetrics.preflight.request import PreflightRequest
+from mlflow_sysmetrics.preflight.retries import Retries
+from mlflow_sysmetrics.preflight.run_check import check_artifacts, check_run
 
-PREFLIGHT_TAG = "sysmetrics.preflight_id"  #: by which a run is found whose making was not answered
+PREFLIGHT_TAG = "sysmetrics.preflight_id"  #: finds a run whose creation was not acknowledged
 _OPENED_BY_MLFLOW = frozenset({"", "file", "sqlite", "postgresql", "mysql", "mssql"})
-_TABLES_SECONDS = 120  # making or migrating all tables of a database takes 5 s here, minutes on a large one
-_VERSION_SECONDS = 3  # as MLflow itself gives it
+_TABLES_SECONDS = 120  # creating or migrating all tables of a database takes 5 s, minutes on a large one
+_VERSION_SECONDS = 3  # the timeout of MLflow itself
 _log = logging.getLogger("mlflow_sysmetrics")
 
 
 class Steps:
-    """Takes the steps 1 to 4, and knows what has been made so far.
+    """Takes steps 1 to 4, and knows what has been created so far.
 
     Args:
-        asked: what the caller wants.
+        request: what the caller wants.
         uri: the tracking URI.
 
     Attributes:
-        store: once it is known how to speak to it.
-        experiment: once it is found or made.
+        store: once the protocol of the server is known.
+        experiment: once it is found or created.
         run_id: once the run exists.
         run: as it was read back at the end.
-        resumed: the run as it was found, if it is resumed.
-        server_version: of MLflow at the other end, once it has told.
+        resumed: the run as it was found, if one is resumed.
+        server_version: of MLflow on the server, once it has reported one.
     """
 
-    def __init__(self, asked: Asked, uri: str) -> None:
+    def __init__(self, request: PreflightRequest, uri: str) -> None:
         self.store: Store | None = None
         self.experiment: StoredExperiment | None = None
         self.run_id: str | None = None
         self.run: StoredRun | None = None
         self.resumed: StoredRun | None = None
         self.server_version: str | None = None
-        self._asked = asked
+        self._request = request
         self._uri = uri
         self._preflight_id = uuid.uuid4().hex
-        self._may_exist = False  # a run of ours that no answer told of
+        self._may_exist = False  # a run whose creation was requested and not acknowledged
 
     def status_code(self) -> int | None:
-        """Returns the HTTP status of the last answer."""
+        """Returns the HTTP status of the last response."""
         return None if self.store is None else self.store.status_code
 
-    def take(self, tries: Tries, on_step: Callable[[], None]) -> None:
-        """Takes them all.
+    def take(self, retries: Retries, on_step: Callable[[], None]) -> None:
+        """Takes all steps.
 
         Args:
-            tries: how long to try; its step is set.
-            on_step: is called when a step begins.
+            retries: sends the requests; its `step` is set.
+            on_step: called when a step begins.
 
         Raises:
-            Fault: one could not be taken; `tries.step` says which.
+            Fault: a step failed; `retries.step` says which.
         """
-        tries.step = 1
+        retries.step = 1
         on_step()
-        store = self._reach(tries)
-        tries.step = 2
+        store = self._reach(retries)
+        retries.step = 2
         on_step()
-        self.experiment = self._find_experiment(store, tries)
-        tries.step = 3
+        self.experiment = self._find_experiment(store, retries)
+        retries.step = 3
         on_step()
-        self.run_id = self._resume(store, tries) if self.resumed else self._start(store, tries)
-        tries.step = 4
+        self.run_id = self._resume(store, retries) if self.resumed else self._start(store, retries)
+        retries.step = 4
         on_step()
-        tags = self._asked.tags if self.resumed else {}  # a new run has them
-        self.run = check_run(store, tries, self.run_id, self._asked.params, tags)
-        if self._asked.check_artifacts:
-            from mlflow_sysmetrics.preflight.artifact_check import check_artifacts
-
+        tags = self._request.tags if self.resumed else {}  # a new run was created with them
+        self.run = check_run(store, retries, self.run_id, self._request.params, tags)
+        if self._request.check_artifacts:
             run_id = self.run_id
-            tries.ask(lambda seconds: check_artifacts(self._uri, run_id, seconds))
+            retries.call(lambda seconds: check_artifacts(self._uri, run_id, seconds))
 
     def find_lost_run(self, seconds: float) -> None:
-        """Looks for a run that may have been made though no answer told so.
+        """Looks for a run whose creation may have succeeded although no response said so.
 
         Raises:
-            Fault: it cannot be told.
+            Fault: the server cannot be asked.
         """
         if self.run_id is None and self._may_exist and self.experiment and self.store:
             wanted = (self.experiment.experiment_id, PREFLIGHT_TAG, self._preflight_id)
             self.run_id = self.store.run_tagged(*wanted, seconds)
 
-    def _reach(self, tries: Tries) -> Store:
+    def _reach(self, retries: Retries) -> Store:
         uri = self._uri
         load(uri)
-        # What a database or a directory is would be told by opening it only.
+        # Asking whether a database or a directory speaks REST would open it.
         rest = fluent_state.scheme_of(uri) not in _OPENED_BY_MLFLOW and speaks_rest(uri)
         self.store = store = RestStore(uri) if rest else ClientStore(uri)
-        tries.ask(store.reach)
+        retries.call(store.reach)
         if not rest:
-            tries.ask(store.open, at_least=_TABLES_SECONDS)
-        self.server_version = store.version(min(_VERSION_SECONDS, tries.remaining))
+            retries.call(store.open, at_least=_TABLES_SECONDS)
+        self.server_version = store.version(min(_VERSION_SECONDS, retries.remaining))
         _compare_versions(fluent_state.version(), self.server_version)
         return store
 
-    def _find_experiment(self, store: Store, tries: Tries) -> StoredExperiment:
-        name, experiment_id = self._asked.experiment_name, None
-        if self._asked.run_id is not None:
-            run_id = self._asked.run_id
-            self.resumed = tries.ask(lambda seconds: store.run(run_id, seconds))
+    def _find_experiment(self, store: Store, retries: Retries) -> StoredExperiment:
+        name, experiment_id = self._request.experiment_name, None
+        if self._request.run_id is not None:
+            run_id = self._request.run_id
+            self.resumed = retries.call(lambda seconds: store.run(run_id, seconds))
             experiment_id = self.resumed.experiment_id
         elif name is None:
             name, experiment_id = fluent_state.experiment_choice(self._uri)
         if experiment_id is not None:
             known_id = experiment_id
-            found = tries.ask(lambda seconds: store.experiment(known_id, seconds))
+            found = retries.call(lambda seconds: store.experiment(known_id, seconds))
         else:
-            found = _experiment_named(name or "", store, tries)
+            found = _experiment_named(name or "", store, retries)
         if self.resumed is not None and name not in {None, found.name}:
             raise Fault(
-                f"run {self._asked.run_id} is in the experiment {found.name!r}, not in {name!r}",
+                f"run {self._request.run_id} belongs to the experiment {found.name!r}, not to {name!r}",
                 Cause.MISSING,
-                remedy="Leave out one of the two, or name those that belong together.",
+                remedy="Pass only one of run_id and experiment_name, or two that belong together.",
             )
         if found.lifecycle_stage != ACTIVE:
             raise Fault(
                 f"the experiment {found.name!r} (id {found.experiment_id}) is deleted",
                 Cause.MISSING,
-                remedy=f"Restore it (mlflow experiments restore -x {found.experiment_id}), or take another.",
+                remedy=f"Restore it (mlflow experiments restore -x {found.experiment_id}), or use another.",
             )
         return found
 
-    def _start(self, store: Store, tries: Tries) -> str:
-        """Starts a run, once: after an answer that was lost, it is looked for before it is made again."""
+    def _start(self, store: Store, retries: Retries) -> str:
+        """Starts a run once: after a lost response, looks for it before creating it again."""
         experiment_id = self.experiment.experiment_id if self.experiment else "0"
-        name = self._asked.run_name
-        tags = fluent_state.run_tags({**self._asked.tags, PREFLIGHT_TAG: self._preflight_id}, name)
+        name = self._request.run_name
+        tags = fluent_state.run_tags({**self._request.tags, PREFLIGHT_TAG: self._preflight_id}, name)
 
         def find_or_start(seconds: float) -> str:
-            began = tries.elapsed
+            began = retries.elapsed
             if self._may_exist:
                 found = store.run_tagged(experiment_id, PREFLIGHT_TAG, self._preflight_id, seconds)
                 if found is not None:
                     return found
             self._may_exist = True
-            return store.create_run(experiment_id, name, tags, seconds - (tries.elapsed - began))
+            return store.create_run(experiment_id, name, tags, seconds - (retries.elapsed - began))
 
-        return tries.ask(find_or_start)
+        return retries.call(find_or_start)
 
-    def _resume(self, store: Store, tries: Tries) -> str:
+    def _resume(self, store: Store, retries: Retries) -> str:
         found = self.resumed
         if found is None:
             raise AssertionError("the run was read in step 2")
@@ -162,30 +160,31 @@ class Steps:
                 remedy=f"Restore it (mlflow runs restore --run-id {found.run_id}), or start a new one.",
             )
         self.run_id = found.run_id
-        tries.ask(lambda seconds: store.set_status(found.run_id, RUNNING, found.end_time, seconds))
+        retries.call(lambda seconds: store.set_status(found.run_id, RUNNING, found.end_time, seconds))
         return found.run_id
 
 
-def _experiment_named(name: str, store: Store, tries: Tries) -> StoredExperiment:
-    """Finds or makes an experiment; another process may make it at the same moment."""
-    found = tries.ask(lambda seconds: store.experiment_named(name, seconds))
+def _experiment_named(name: str, store: Store, retries: Retries) -> StoredExperiment:
+    """Finds or creates an experiment; another process may create it at the same moment."""
+    found = retries.call(lambda seconds: store.experiment_named(name, seconds))
     if found is not None:
         return found
     try:
-        tries.ask(lambda seconds: store.create_experiment(name, seconds))
+        retries.call(lambda seconds: store.create_experiment(name, seconds))
     except Fault as fault:
         if fault.cause is not Cause.EXISTS:
             raise
-    found = tries.ask(lambda seconds: store.experiment_named(name, seconds))
+    found = retries.call(lambda seconds: store.experiment_named(name, seconds))
     if found is None:
-        raise Fault(f"the experiment {name!r} was made, and is not found", Cause.NOT_READ_BACK)
+        raise Fault(f"the experiment {name!r} was created, but is not found", Cause.NOT_READ_BACK)
     return found
 
 
 def _compare_versions(client: str, server: str | None) -> None:
     if server and server.partition(".")[0] != client.partition(".")[0]:
         _log.warning(
-            "the tracking server runs MLflow %s, this program %s: what one of them has, the other may lack",
+            "mlflow-sysmetrics: the tracking server runs MLflow %s and this program %s; features of one may "
+            "be missing in the other",
             server,
             client,
         )

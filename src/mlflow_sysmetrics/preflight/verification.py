@@ -1,4 +1,4 @@
-"""Whether a tracking server takes a run and gives it back, in four steps that leave no trace."""
+"""Whether a tracking server stores a run and returns it, in four steps that leave nothing behind."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ from mlflow_sysmetrics.mlflow_api.transport import is_remote, load, speaks_rest
 from mlflow_sysmetrics.preflight.cleanup import (
     CHECK_TAG,
     OWN_NAME,
-    ClientRemoval,
-    Removal,
-    RestRemoval,
-    Traces,
+    ClientDeleter,
+    CreatedObjects,
+    Deleter,
+    RestDeleter,
 )
-from mlflow_sysmetrics.preflight.mechanisms import mechanism
-from mlflow_sysmetrics.preflight.remedies import remedy
+from mlflow_sysmetrics.preflight.remedies import credentials_sent, remedy
 from mlflow_sysmetrics.preflight.uri_check import problem_with
 
 STEPS = ("Server", "Experiment", "Run and metric", "Metric read back")
 _METRIC, _VALUE = "check/ok", 1.0
-_TABLES_SECONDS = 120.0  # making or migrating all tables of a database takes 5 s, minutes on a large one
-_VERSION_SECONDS = 3.0  # as MLflow itself gives it
-_REMOVAL_SECONDS = 10.0  # nobody waits half a minute at a time for a server that has just failed
+_TABLES_SECONDS = 120.0  # creating or migrating all tables of a database takes 5 s, minutes on a large one
+_VERSION_SECONDS = 3.0  # the timeout of MLflow itself
+_DELETION_SECONDS = 10.0  # half a minute per request is too long for a server that has just failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +39,9 @@ class Step:
         number: from 1.
         name: what was tried.
         seconds: how long it took.
-        text: what came back, in a line without secrets.
-        passed: whether it came out as it should.
-        status_code: of HTTP, of an answer that was none.
+        text: what came back, in one line without secrets.
+        passed: whether it succeeded.
+        status_code: of HTTP, if a response caused the failure.
         remedy: what to do about a failure.
     """
 
@@ -56,18 +55,18 @@ class Step:
 
 
 class Verification:
-    """Makes a run on a tracking store, writes to it, reads it back, and removes it.
+    """Creates a run on a tracking store, writes to it, reads it back, and deletes it.
 
     Args:
         tracking_uri: of the store.
-        experiment: name of the experiment, which is made if there is none; by default a new one.
-        timeout: longest wait in seconds for each answer. Everything is tried once.
-        connect: returns what answers for the tracking URI, and what removes from the same store.
+        experiment: name of the experiment, which is created if there is none; by default a new one.
+        timeout: of each request, in seconds. Nothing is retried.
+        connect: returns the store of a tracking URI, and a deleter for the same store.
         sleep: waits.
 
     Attributes:
-        traces: what has been made so far.
-        server_version: of MLflow at the other end, once it has told.
+        created: what has been created so far.
+        server_version: of MLflow on the server, once it has reported one.
     """
 
     def __init__(
@@ -76,22 +75,22 @@ class Verification:
         experiment: str | None = None,
         *,
         timeout: float = 30.0,
-        connect: Callable[[str], tuple[Store, Removal]] | None = None,
+        connect: Callable[[str], tuple[Store, Deleter]] | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.traces = Traces(experiment)
+        self.created = CreatedObjects(experiment)
         self.server_version: str | None = None
         self._uri = tracking_uri
         self._timeout = timeout
         self._connect = connect or _connect
         self._sleep = sleep
-        self._ends: tuple[Store, Removal] | None = None
+        self._ends: tuple[Store, Deleter] | None = None
 
     def steps(self) -> Iterator[Step]:
-        """Takes the steps one by one and yields each; one that fails is the last."""
+        """Takes the steps one by one and yields each; ends after one that fails."""
         if self._connect is _connect:
-            with suppress(ImportError):  # the first step tells what is missing
-                load(self._uri)  # not to be counted as the server's time
+            with suppress(ImportError):  # the first step reports what is missing
+                load(self._uri)  # not part of the server's time
         acts = (self._reach, self._have_experiment, self._make_run, self._read_back)
         for number, (name, act) in enumerate(zip(STEPS, acts, strict=True), start=1):
             began = time.monotonic()
@@ -104,14 +103,14 @@ class Verification:
             yield Step(number, name, time.monotonic() - began, text)
 
     def clean_up(self) -> list[str]:
-        """Removes what was made, also what a request made whose answer never came.
+        """Deletes what was created, including by a request whose response never came.
 
         Returns:
-            What could not be removed and why, one clause each.
+            What could not be deleted and why, one clause each.
         """
         if self._ends is None:
             return []
-        return self.traces.remove(*self._ends, min(self._timeout, _REMOVAL_SECONDS), self._sleep)
+        return self.created.delete(*self._ends, min(self._timeout, _DELETION_SECONDS), self._sleep)
 
     def _reach(self) -> str:
         problem = problem_with(self._uri)
@@ -121,51 +120,51 @@ class Verification:
         self._store.reach(self._timeout)
         self._store.open(max(self._timeout, _TABLES_SECONDS))
         self.server_version = self._store.version(min(self._timeout, _VERSION_SECONDS))
-        return f"answers; MLflow {self.server_version}" if self.server_version else "answers"
+        return f"responds; MLflow {self.server_version}" if self.server_version else "responds"
 
     def _have_experiment(self) -> str:
-        name = self.traces.experiment
+        name = self.created.experiment
         found = self._store.experiment_named(name, self._timeout)
         if found is None:
-            self.traces.experiment_begun = True
+            self.created.experiment_requested = True
             try:
                 self._store.create_experiment(name, self._timeout)
-                self.traces.experiment_made = True
+                self.created.experiment_created = True
             except Fault as fault:
-                if fault.cause is not Cause.EXISTS:  # somebody else was faster, which is as good
+                if fault.cause is not Cause.EXISTS:  # another process created it first
                     raise
             found = self._store.experiment_named(name, self._timeout)
         if found is None:
-            raise Fault(f"{name} was made, and cannot be found", Cause.NOT_READ_BACK)
+            raise Fault(f"{name} was created, but is not found", Cause.NOT_READ_BACK)
         if found.lifecycle_stage != ACTIVE:
             raise _Deleted(name, found.experiment_id)
-        self.traces.experiment_id = found.experiment_id
-        return f"{name} {'was made' if self.traces.experiment_made else 'is there'}"
+        self.created.experiment_id = found.experiment_id
+        return f"{name} {'was created' if self.created.experiment_created else 'exists'}"
 
     def _make_run(self) -> str:
-        tags = {CHECK_TAG: self.traces.token, "mlflow.source.name": "mlflow-sysmetrics check"}
-        self.traces.run_begun = True
-        run_id = self._store.create_run(self.traces.experiment_id or "", OWN_NAME, tags, self._timeout)
-        self.traces.run_id = run_id
+        tags = {CHECK_TAG: self.created.token, "mlflow.source.name": "mlflow-sysmetrics check"}
+        self.created.run_requested = True
+        run_id = self._store.create_run(self.created.experiment_id or "", OWN_NAME, tags, self._timeout)
+        self.created.run_id = run_id
         self._store.log(run_id, (_METRIC, _VALUE), {}, {}, self._timeout)
         self._store.set_status(run_id, FINISHED, time.time_ns() // 1_000_000, self._timeout)
-        return f"run {run_id} was made, written to and ended"
+        return f"run {run_id} was created, written to and ended"
 
     def _read_back(self) -> str:
-        run = self._store.run(self.traces.run_id or "", self._timeout)
+        run = self._store.run(self.created.run_id or "", self._timeout)
         value = run.metrics.get(_METRIC)
         if value is None or not isclose(value, _VALUE):
-            raise Fault(f"{_METRIC} was written as {_VALUE:g} and reads {value}", Cause.NOT_READ_BACK)
+            raise Fault(f"{_METRIC} was written as {_VALUE:g}, but reads {value}", Cause.NOT_READ_BACK)
         if run.status != FINISHED:
-            raise Fault(f"the run was ended and still says {run.status}", Cause.NOT_READ_BACK)
+            raise Fault(f"the run was ended, but is still {run.status}", Cause.NOT_READ_BACK)
         return f"{_METRIC} = {value:g}, as it was written"
 
     def _remedy(self, fault: Fault) -> str | None:
         if isinstance(fault, _BadUri):
-            return None  # it says itself what to write
+            return None  # its reason already says what to write
         if isinstance(fault, _Deleted):
-            return f"mlflow experiments restore --experiment-id {fault.experiment_id}, or another name"
-        return remedy(fault, self._uri, mechanism(self._uri))
+            return f"mlflow experiments restore --experiment-id {fault.experiment_id}, or use another name"
+        return remedy(fault, self._uri, credentials_sent(self._uri))
 
     @property
     def _store(self) -> Store:
@@ -174,22 +173,22 @@ class Verification:
         return self._ends[0]
 
 
-def _connect(tracking_uri: str) -> tuple[Store, Removal]:
+def _connect(tracking_uri: str) -> tuple[Store, Deleter]:
     if is_remote(tracking_uri) and speaks_rest(tracking_uri):
-        return RestStore(tracking_uri), RestRemoval(tracking_uri)
-    return ClientStore(tracking_uri), ClientRemoval(tracking_uri)
+        return RestStore(tracking_uri), RestDeleter(tracking_uri)
+    return ClientStore(tracking_uri), ClientDeleter(tracking_uri)
 
 
 class _BadUri(Fault):
-    """The tracking URI can mean nothing, told before anybody was asked."""
+    """The tracking URI is invalid; no server was contacted."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(problem, Cause.BAD_URI)
 
 
 class _Deleted(Fault):
-    """The experiment is deleted, and holds its name."""
+    """The experiment is deleted and still holds its name."""
 
     def __init__(self, name: str, experiment_id: str) -> None:
-        super().__init__(f"{name} is deleted, and still holds its name", Cause.REFUSED)
+        super().__init__(f"{name} is deleted but still holds its name", Cause.REFUSED)
         self.experiment_id = experiment_id

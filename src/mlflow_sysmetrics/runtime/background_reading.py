@@ -1,8 +1,11 @@
-"""Readings that take long or may never end, made beside the thread that asks for them.
+"""Readings that may take long or never end, made in a thread beside the one that needs them.
 
-A tool of the operating system takes tens of milliseconds where a tick may take a quarter of one, and a
-network filesystem whose server is gone does not answer at all. So a thread makes the reading, and whoever
-asks gets the last one with its age, and waits no longer than he wants to.
+A tool of the operating system takes tens of milliseconds, where a tick may take a quarter of one; a network
+filesystem whose server is gone does not answer at all. So a thread makes the reading, and the sampler gets
+the last one with its age and waits no longer than it chooses to.
+
+This is not a bounded call (see `bounded_calls`): the reading is polled, its last value stays available while
+the next one is made, and a reading that hangs is picked up when it ends.
 """
 
 from __future__ import annotations
@@ -19,11 +22,11 @@ from mlflow_sysmetrics.runtime.threads import start_thread
 
 Value = TypeVar("Value")
 
-# A tool costs at most this share of the time, on a slow machine by being run less often.
+# A reading takes at most this share of the time: on a slow machine it is made less often.
 _MOST_SHARE = 0.01
 
-# Readings under way, by name. One that never ends keeps its thread for ever: there is to be one such thread
-# in a process, not one for each object that asks for the same thing after it.
+# The thread of each reading that is under way, by name. A reading that never ends keeps its thread for ever;
+# with this table there is one such thread per process, however many objects ask for the same reading.
 _under_way: dict[str, threading.Thread] = {}
 
 
@@ -33,7 +36,8 @@ class Reading(Generic[Value]):
 
     Attributes:
         value: what was read.
-        ended_at: seconds on the clock of `BackgroundReading` when the reading had ended; tells two readings apart.
+        ended_at: when the reading ended, in seconds on the clock of `BackgroundReading`; differs between
+            readings.
         age: seconds since then.
     """
 
@@ -43,16 +47,16 @@ class Reading(Generic[Value]):
 
 
 class BackgroundReading(Generic[Value]):
-    """Makes a reading in a thread of its own when somebody asks for it and the last one is old enough.
+    """Makes a reading in a thread when asked to, if the last one is old enough.
 
-    A thread lives as long as its reading. In a forked child, where the thread of its parent's is gone, the
-    next question starts another. One thread asks: the sampler's.
+    The thread lives as long as its reading. In a forked child, which does not inherit the thread, the next
+    `ask` starts another. Only one thread may ask: the sampler's.
 
     Args:
-        name: what the thread is called, after "sysmetrics-"; the same name is for the same reading.
+        name: of the thread, after "sysmetrics-"; equal names mean the same reading.
         read: makes the reading.
-        rest_seconds: shortest time from the end of a reading to the next; it becomes longer where readings
-            would otherwise take more than 1 % of the time. With 0, every question has a reading made.
+        rest_seconds: shortest time from the end of one reading to the start of the next; longer where
+            readings would otherwise take more than 1 % of the time. With 0, every `ask` starts a reading.
         clock: seconds that never go back.
     """
 
@@ -68,8 +72,8 @@ class BackgroundReading(Generic[Value]):
         self._read = read
         self._rest_seconds = rest_seconds
         self._clock = clock
-        # No lock, which a fork could leave closed for ever: each attribute is replaced as a whole, by the
-        # asking thread before the reading one starts, and by the reading one after that.
+        # No lock, because a fork could leave it locked for ever: each attribute is replaced as a whole, by
+        # the asking thread before the reading thread starts, and by the reading thread after that.
         self._thread: threading.Thread | None = None
         self._asked_at = -math.inf
         self._due_at = -math.inf
@@ -78,7 +82,7 @@ class BackgroundReading(Generic[Value]):
 
     @property
     def waiting_seconds(self) -> float:
-        """Returns for how long the reading under way has not ended; 0 where none is under way."""
+        """How long the reading under way has been running; 0 if there is none."""
         return self._clock() - self._asked_at if self._is_reading() else 0.0
 
     def ask(self) -> None:
@@ -92,7 +96,7 @@ class BackgroundReading(Generic[Value]):
         self._asked_at = self._clock()
         try:
             self._thread = _under_way[self._name] = start_thread(self._run, self._name)
-        except RuntimeError:  # a limit of the system, or the interpreter shuts down
+        except RuntimeError:  # the system's thread limit, or interpreter shutdown
             self._failure = Unavailable("no thread could be started to read it")
 
     def latest(self) -> Reading[Value] | None:
@@ -101,14 +105,14 @@ class BackgroundReading(Generic[Value]):
         return self.answer()
 
     def answer(self, *, within: float = 0.0) -> Reading[Value] | None:
-        """Returns the last reading; None where there is none yet.
+        """Returns the last reading; None if there is none yet.
 
         Args:
-            within: waits so many seconds for the reading that is under way, if any.
+            within: seconds to wait for the reading under way, if any.
 
         Raises:
-            Unavailable: the reading failed, said once, after which the next question begins anew; no thread
-                could be started; a reading of this name that somebody else asked for has not ended.
+            Unavailable: the reading failed, no thread could be started, or a reading of this name that
+                another object asked for has not ended. Raised once; the next `ask` starts afresh.
             BaseException: whatever else ended the reading, likewise.
         """
         if within and self._thread is not None:
@@ -127,7 +131,7 @@ class BackgroundReading(Generic[Value]):
     def _run(self) -> None:
         try:
             value = self._read()
-        except BaseException as error:  # noqa: BLE001 - `answer` raises it, under the sampler's guard
+        except BaseException as error:  # `answer` raises it, under the sampler's guard
             self._last, self._due_at, self._failure = None, -math.inf, error
             return
         ended_at = self._clock()

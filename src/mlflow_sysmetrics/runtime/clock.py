@@ -1,4 +1,4 @@
-"""The two clocks of the daemon, as one argument that tests move by hand."""
+"""The monotonic and the wall clock as one argument, which tests move by hand."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-# A step back by less than this is an adjustment, and timestamps wait for it; a larger one is a new truth.
+# A smaller step back is an adjustment, and timestamps wait for it; after a larger one the clock is believed.
 _ADJUSTMENT_MILLISECONDS = 1000
 
 
 class Clock(Protocol):
-    """Tells the time."""
+    """A monotonic and a wall clock."""
 
     def monotonic(self) -> float:
-        """Returns seconds that never go back; only differences mean something."""
+        """Returns seconds that never go back; only differences are meaningful."""
 
     def wall(self) -> int:
         """Returns milliseconds since 1970, which may jump."""
@@ -23,9 +23,9 @@ class Clock(Protocol):
 class SystemClock:
     """The clocks of the operating system.
 
-    The functions are bound when the module is loaded, which `import mlflow` sees to: a test of the user's
-    that freezes `time.monotonic` for its own thread would otherwise have that thread and the daemon's wait
-    for each other on different clocks.
+    The functions are bound when the module is imported, during `import mlflow`. Otherwise a user's test that
+    freezes `time.monotonic` would leave its thread and the daemon's waiting for each other on different
+    clocks.
     """
 
     def monotonic(self, _monotonic: Callable[[], float] = time.monotonic) -> float:
@@ -38,10 +38,10 @@ class SystemClock:
 
 
 class Stamper:
-    """Gives every tick a timestamp of its own.
+    """Gives every tick a distinct timestamp.
 
-    Two ticks in one millisecond would otherwise be one point to the server, whose key is
-    (run, key, timestamp, step, value).
+    The server identifies a point by (run, key, timestamp, step, value), so two ticks within one millisecond
+    would otherwise become one point.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -49,7 +49,7 @@ class Stamper:
         self._last = 0
 
     def next(self) -> int:
-        """Returns milliseconds since 1970, larger than the last time unless the clock was really set back."""
+        """Returns milliseconds since 1970, later than the last call unless the clock was really set back."""
         now = self._clock.wall()
         if 0 <= self._last - now < _ADJUSTMENT_MILLISECONDS:
             now = self._last + 1

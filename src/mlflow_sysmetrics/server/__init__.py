@@ -1,4 +1,4 @@
-"""A tracking server that starts correctly: `LocalServer`, and what it is made of."""
+"""A tracking server that starts correctly: `LocalServer` and its parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MLflow's file of basic authentication."""
+"""MLflow's configuration file for basic authentication."""
 
 from __future__ import annotations
 
@@ -13,33 +13,35 @@ from mlflow_sysmetrics.server.config import BasicAuth
 
 ADMIN = "admin"
 _FILE, _USERS = "basic_auth.ini", "users.db"
-_SHORTEST_PASSWORD = 12  # as MLflow 3 asks; older versions take any
+_SHORTEST_PASSWORD = 12  # required by MLflow 3; older versions accept any
 _OWNER_ONLY = 0o600
 
 
 def write_auth_file(directory: Path, password: str) -> BasicAuth:
-    """Writes the file for a server whose users are kept in a directory, for nobody else to read.
+    """Writes the file, readable by its owner only, for a server that keeps its users in a directory.
 
-    MLflow makes the administrator from it at the first start; later the password in its database counts.
+    MLflow creates the administrator from it at the first start; later the password in its database counts.
 
     Raises:
-        SettingsError: the password is too short, or MLflow would read another one.
-        ServerStartError: what MLflow needs for it is not installed.
+        SettingsError: the password is too short, or MLflow would read a different one.
+        ServerStartError: Flask-WTF, which MLflow needs for this, is not installed.
     """
     if not isinstance(password, str) or password != password.strip() or not password.isprintable():
         raise SettingsError(
-            "admin_password must be printable text without blanks around it, which MLflow does not keep"
+            "admin_password must be printable text without spaces at its ends, which MLflow would strip"
         )
     if len(password) < _SHORTEST_PASSWORD:
-        raise SettingsError(f"admin_password must have at least {_SHORTEST_PASSWORD} characters")
+        raise SettingsError(
+            f"admin_password must have at least {_SHORTEST_PASSWORD} characters, got {len(password)}"
+        )
     if find_spec("flask_wtf") is None:
         raise ServerStartError(
-            "Basic authentication needs Flask-WTF, which is not installed: pip install Flask-WTF"
+            "Basic authentication needs Flask-WTF, which is not installed. Install it: pip install Flask-WTF"
         )
     file = ConfigParser(interpolation=None)
     file["mlflow"] = {
         "default_permission": "READ",
-        "database_uri": f"sqlite:///{_USERS}",  # in the directory, which the server runs in
+        "database_uri": f"sqlite:///{_USERS}",  # relative to the directory, in which the server runs
         "admin_username": ADMIN,
         "admin_password": password.replace("%", "%%"),  # MLflow reads it with interpolation
         "authorization_function": "mlflow.server.auth:authenticate_request_basic_auth",

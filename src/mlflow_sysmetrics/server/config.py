@@ -1,4 +1,4 @@
-"""What a tracking server is to be, and the command line and environment that make it so."""
+"""The configuration of a tracking server, and the command line and environment that it translates to."""
 
 from __future__ import annotations
 
@@ -11,38 +11,25 @@ from typing import NamedTuple
 from mlflow_sysmetrics.errors import SettingsError
 from mlflow_sysmetrics.server.allowed_hosts import origins_of, with_ports
 
-# FOLDED mlflow_variables: What the installed MLflow makes of its environment variables.
-
-_JOBS = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION"
-
-
-def runs_jobs() -> bool:
-    """Returns whether a server started in this environment would start processes for jobs beside it."""
-    from mlflow import environment_variables
-
-    variable = getattr(environment_variables, _JOBS, None)
-    return variable is not None and bool(variable.get())
-
-
-_MOST_PORTS = 65_535
+_LAST_PORT = 65_535
 _NOT_IN_A_LIST = re.compile(r"[\s,]")
-# A program's own settings of MLflow say where IT logs to; the server is what its configuration says. What is
-# said here in these names is about the database and the artifact store behind a server, and holds for both.
+# MLflow's variables in a program's environment say where that program logs to, which does not concern the
+# server. Those with these prefixes are about the database and the artifact store, and apply to both.
 _ABOUT_STORES = ("MLFLOW_S3_", "MLFLOW_SQLALCHEMYSTORE_", "MLFLOW_MYSQL_", "MLFLOW_GCS_", "MLFLOW_ARTIFACT_")
 _ABOUT_SERVERS = ("MLFLOW_", "_MLFLOW_", "UVICORN_", "GUNICORN_", "FLASK_")
-# In a test's server, MLflow would look into every database session for writes.
+# With it set, MLflow would check every database session of the server for writes.
 _OF_TESTS = frozenset({"PYTEST_CURRENT_TEST"})
 _ALWAYS = {
-    # Eight more processes and 0.6 GB, for jobs that only MLflow's own evaluation of traces uses.
+    # Eight more processes and 0.6 GB, for jobs that only MLflow's evaluation of traces uses.
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_RUN_CONTEXT_PROVIDER": "none",  # the server makes no runs of its own
-    "GIT_PYTHON_REFRESH": "quiet",  # MLflow imports GitPython, which complains where there is no git
+    "MLFLOW_RUN_CONTEXT_PROVIDER": "none",  # the server itself creates no runs
+    "GIT_PYTHON_REFRESH": "quiet",  # MLflow imports GitPython, which warns if git is not installed
 }
 
 
 class ServerCommand(NamedTuple):
-    """How a server is started: its command line, and what it needs in its environment."""
+    """The command line of a server, and the variables that it needs in its environment."""
 
     argv: tuple[str, ...]
     environ: dict[str, str]
@@ -53,8 +40,8 @@ class BasicAuth:
     """Basic authentication by MLflow's own app.
 
     Attributes:
-        config_path: MLflow's file of it, with the first administrator and the database of users.
-        secret_key: signs the forms of the user interface; the same for all servers of one address.
+        config_path: MLflow's configuration file, with the first administrator and the database of users.
+        secret_key: signs the forms of the user interface; the same for all servers behind one address.
     """
 
     config_path: str
@@ -63,17 +50,20 @@ class BasicAuth:
 
 @dataclass(frozen=True, kw_only=True)
 class ServerConfig:
-    """What a tracking server is to be.
+    """The configuration of a tracking server.
 
     Attributes:
-        backend_store_uri: SQLAlchemy's URI of the database, with the driver in it; it may hold a password.
+        backend_store_uri: SQLAlchemy URI of the database, including the driver; may contain a password.
         artifacts_destination: directory or URI from which the server serves artifacts.
         host: address to listen on.
         port: to listen on.
-        workers: processes that answer; with one, the server has no further ones.
-        allowed_hosts: names that clients may call it by; empty for MLflow's default, which is localhost and
-            private addresses. A name without a port holds for every port.
-        basic_auth: who may use it; None for everybody who reaches it.
+        workers: processes that serve requests; with one, the server has no other processes.
+        allowed_hosts: host names that clients may use; empty for MLflow's default, which is localhost and
+            private addresses. A name without a port applies to every port.
+        basic_auth: None lets everybody who can reach it use it.
+
+    Raises:
+        SettingsError: a value is invalid.
     """
 
     backend_store_uri: str = field(repr=False)
@@ -87,22 +77,23 @@ class ServerConfig:
     def __post_init__(self) -> None:
         check_port_number(self.port)
         if not isinstance(self.workers, int) or isinstance(self.workers, bool) or self.workers < 1:
-            raise SettingsError(f"workers is {self.workers!r}; it must be a whole number from 1")
+            raise SettingsError(f"workers must be an integer >= 1, got {self.workers!r}")
         if not isinstance(self.host, str) or not self.host or ":" in self.host or self.host.startswith("-"):
-            raise SettingsError(f"host is {self.host!r}; it must be a name or an IPv4 address to listen on")
+            raise SettingsError(f"host must be a name or an IPv4 address to listen on, got {self.host!r}")
         for name in self.allowed_hosts:
             if not isinstance(name, str) or not name or _NOT_IN_A_LIST.search(name) or "://" in name:
                 raise SettingsError(
-                    f"allowed_hosts has {name!r}; write host names such as 'mlflow' or '*.example.org:443'"
+                    "allowed_hosts must contain host names such as 'mlflow' or '*.example.org:443', "
+                    f"got {name!r}"
                 )
 
 
 def server_command(config: ServerConfig) -> ServerCommand:
     """Returns the command line and the environment of a server.
 
-    The options are those that every MLflow since 2.8 has. What came later is said in the environment, where
-    an older MLflow does not look; so no version needs to be known. Passwords are in the environment too:
-    everybody on a machine can read command lines.
+    The options are those that every MLflow since 2.8 has. Newer settings go into the environment, where an
+    older MLflow ignores them, so no version check is needed. Passwords go into the environment, too: every
+    user of a machine can read command lines.
     """
     argv = [sys.executable, "-m", "mlflow", "server"]
     argv += ["--host", config.host, "--port", str(config.port), "--workers", str(config.workers)]
@@ -119,23 +110,23 @@ def server_command(config: ServerConfig) -> ServerCommand:
 
 
 def environment_of_server(command: ServerCommand, of_caller: Mapping[str, str]) -> dict[str, str]:
-    """Returns the whole environment of a server: the caller's, without what would make it another server."""
+    """Returns the complete environment of a server: the caller's, without settings of other servers."""
     kept = {name: value for name, value in of_caller.items() if not _is_left_out(name)}
     return {**kept, **command.environ}
 
 
 def check_port_number(port: object) -> None:
-    """Checks that something is a port.
+    """Checks that a value is a port number.
 
     Raises:
-        SettingsError: it is none.
+        SettingsError: it is not.
     """
-    if not isinstance(port, int) or isinstance(port, bool) or not 1 <= port <= _MOST_PORTS:
-        raise SettingsError(f"port is {port!r}; it must be a whole number from 1 to {_MOST_PORTS}")
+    if not isinstance(port, int) or isinstance(port, bool) or not 1 <= port <= _LAST_PORT:
+        raise SettingsError(f"port must be an integer from 1 to {_LAST_PORT}, got {port!r}")
 
 
 def _is_left_out(name: str) -> bool:
-    upper = name.upper()  # of Windows, names have no case
+    upper = name.upper()  # on Windows, names are case-insensitive
     if upper in _OF_TESTS:
         return True
     return upper.startswith(_ABOUT_SERVERS) and not upper.startswith(_ABOUT_STORES)

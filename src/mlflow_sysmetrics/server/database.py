@@ -1,4 +1,4 @@
-"""What a server's database says of itself, asked with SQLAlchemy: nothing is made or migrated."""
+"""The state of a server's database, read with SQLAlchemy: creates and migrates nothing."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class DatabaseState:
-    """What a database says.
+    """The state of a database.
 
     Attributes:
         is_empty: whether it has no tables at all.
-        revision: of MLflow's schema in it; None where there is none.
-        most_connections: how many it takes at the same time; None where it does not say.
+        revision: of MLflow's schema in it; None if it has none.
+        most_connections: how many it accepts at the same time; None if it does not report that.
     """
 
     is_empty: bool
@@ -34,51 +34,51 @@ class DatabaseState:
 
 
 def reach_database(uri: str, seconds: float) -> None:
-    """Returns if the database lets us in.
+    """Connects to the database and disconnects again.
 
     Raises:
-        Fault: it does not, or not in time.
+        Fault: the database refuses the connection, or does not accept it in time.
     """
-    _asked(uri, seconds, lambda _connection: None)
+    _with_connection(uri, seconds, lambda _connection: None)
 
 
 def database_state(uri: str, seconds: float) -> DatabaseState:
-    """Returns what a database says of itself.
+    """Returns the state of a database.
 
     Raises:
-        Fault: it does not, or not in time.
+        Fault: the database refuses the connection or the query, or does not answer in time.
     """
-    return _asked(uri, seconds, _state)
+    return _with_connection(uri, seconds, _state)
 
 
 def newest_revision() -> str:
-    """Returns the revision of the schema that the installed MLflow works with."""
+    """Returns the schema revision that the installed MLflow needs."""
     from alembic.script import ScriptDirectory
 
     spec = find_spec("mlflow")
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError("No module named 'mlflow'", name="mlflow")
-    # ScriptDirectory.get_current_head raises where there is more than one, as MLflow itself does.
+    # Like MLflow itself, ScriptDirectory.get_current_head raises if there is more than one.
     migrations = Path(spec.submodule_search_locations[0], "store", "db_migrations")
     return str(ScriptDirectory(str(migrations)).get_current_head())
 
 
-def _asked(uri: str, seconds: float, ask: Callable[[Connection], T]) -> T:
+def _with_connection(uri: str, seconds: float, query: Callable[[Connection], T]) -> T:
     from sqlalchemy import create_engine
 
-    def connect_and_ask() -> T:
+    def connect_and_query() -> T:
         engine = create_engine(uri)
         try:
             with engine.connect() as connection:
-                return ask(connection)
+                return query(connection)
         finally:
             engine.dispose()
 
     try:
-        return bounded(connect_and_ask, seconds)
-    except Exception as error:  # noqa: BLE001 - SQLAlchemy's and those of whatever driver the URI names
+        return bounded(connect_and_query, seconds)
+    except Exception as error:  # SQLAlchemy's, or of the driver that the URI names
         fault = fault_of_error(error, uri, seconds=seconds)
-    raise fault  # out here it carries no exception of the driver's, whose text may have the password
+    raise fault  # out here it does not carry the driver's exception, whose text may hold the password
 
 
 def _state(connection: Connection) -> DatabaseState:
@@ -91,7 +91,7 @@ def _state(connection: Connection) -> DatabaseState:
 
 
 def _most_connections(connection: Connection) -> int | None:
-    """Returns for how many ordinary users there is room; a few places are the administrator's."""
+    """Returns the number of connections for ordinary users; a few are reserved for administrators."""
     from sqlalchemy import text
 
     if connection.dialect.name == "postgresql":

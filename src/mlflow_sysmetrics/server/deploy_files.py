@@ -1,4 +1,4 @@
-"""The files for Docker Compose that come with the package: copies of those in deploy/ of the sources."""
+"""The files for Docker Compose that the package contains: copies of deploy/ in the source tree."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ NAMES = (COMPOSE, "Dockerfile", "basic_auth.ini", ".env.example")
 
 
 def deploy_file(name: str) -> str:
-    """Returns the text of one of them."""
+    """Returns the text of one of `NAMES`."""
     return (files("mlflow_sysmetrics.server") / "deploy" / name).read_text(encoding="utf-8")

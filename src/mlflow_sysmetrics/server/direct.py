@@ -1,4 +1,4 @@
-"""A server on this machine, spoken to directly: no proxy, no credentials but its own, any Host header."""
+"""Direct requests to a server on this machine: no proxy, only its own credentials, any Host header."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from urllib.parse import urlencode
 from mlflow_sysmetrics.mlflow_api.classification import fault_of_answer, fault_of_error
 from mlflow_sysmetrics.mlflow_api.rest_store import RestStore
 from mlflow_sysmetrics.mlflow_api.transport import ServerAnswer
-from mlflow_sysmetrics.preflight.cleanup import RestRemoval
+from mlflow_sysmetrics.preflight.cleanup import RestDeleter
 
 _API = "/api/2.0/mlflow/"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Door:
-    """How a server is called.
+class ServerAddress:
+    """The address of a server, and how requests to it identify themselves.
 
     Attributes:
-        host: address that is connected to.
-        port: of the same.
-        called: the Host header; None for host and port.
-        user: name and password of basic authentication; None where none is asked for.
+        host: address to connect to.
+        port: to connect to.
+        host_header: None for host and port.
+        user: name and password of basic authentication; None for none.
     """
 
     host: str
     port: int
-    called: str | None = None
+    host_header: str | None = None
     user: tuple[str, str] | None = field(default=None, repr=False)
 
     @property
@@ -42,44 +42,44 @@ class Door:
 
 
 class DirectStore(RestStore):
-    """Answers each question with one request, for which MLflow's client and environment are not asked.
+    """A store that sends one plain request per question, without MLflow's client and environment.
 
     Args:
-        door: how the server is called.
+        address: of the server.
     """
 
-    def __init__(self, door: Door) -> None:
-        super().__init__(door.url)
-        self._door = door
+    def __init__(self, address: ServerAddress) -> None:
+        super().__init__(address.url)
+        self._address = address
 
     def _ask(self, method: str, path: str, seconds: float, **body: Mapping[str, object]) -> ServerAnswer:
         self.status_code = None
-        answer = _ask(self._door, method, path, seconds, **body)
+        answer = _ask(self._address, method, path, seconds, **body)
         self.status_code = answer.status_code
         return answer
 
 
-class DirectRemoval(RestRemoval):
-    """Removes what was made, in the same way.
+class DirectDeleter(RestDeleter):
+    """Deletes runs and experiments with the same plain requests.
 
     Args:
-        door: how the server is called.
+        address: of the server.
     """
 
-    def __init__(self, door: Door) -> None:
-        super().__init__(door.url)
-        self._door = door
+    def __init__(self, address: ServerAddress) -> None:
+        super().__init__(address.url)
+        self._address = address
 
     def _post(self, endpoint: str, body: Mapping[str, object], seconds: float) -> str:
-        answer = _ask(self._door, "POST", f"{_API}{endpoint}", seconds, json=body)
-        fault = fault_of_answer(answer.status_code, answer.text, answer.headers, self._door.url)
+        answer = _ask(self._address, "POST", f"{_API}{endpoint}", seconds, json=body)
+        fault = fault_of_answer(answer.status_code, answer.text, answer.headers, self._address.url)
         if fault is not None:
             raise fault
         return answer.text
 
 
 def _ask(
-    door: Door,
+    address: ServerAddress,
     method: str,
     path: str,
     seconds: float,
@@ -88,18 +88,18 @@ def _ask(
     params: Mapping[str, object] | None = None,
 ) -> ServerAnswer:
     began = time.monotonic()
-    headers = {"Host": door.called or f"{door.host}:{door.port}"}
-    if door.user is not None:
-        headers["Authorization"] = f"Basic {base64.b64encode(':'.join(door.user).encode()).decode()}"
+    headers = {"Host": address.host_header or f"{address.host}:{address.port}"}
+    if address.user is not None:
+        headers["Authorization"] = f"Basic {base64.b64encode(':'.join(address.user).encode()).decode()}"
     if json is not None:
         headers["Content-Type"] = "application/json"
     target = f"{path}?{urlencode(params)}" if params else path
     body = None if json is None else json_of.dumps(json)
     try:
-        with closing(HTTPConnection(door.host, door.port, timeout=seconds)) as connection:
+        with closing(HTTPConnection(address.host, address.port, timeout=seconds)) as connection:
             connection.request(method, target, body, headers)
             answer = connection.getresponse()
             text = answer.read().decode("utf-8", "replace")
     except (OSError, HTTPException) as error:
-        raise fault_of_error(error, door.url, seconds=seconds) from None
+        raise fault_of_error(error, address.url, seconds=seconds) from None
     return ServerAnswer(answer.status, text, dict(answer.headers.items()), time.monotonic() - began)

@@ -1,4 +1,4 @@
-"""Brings a tracking server up on this machine, from what its user has said of it."""
+"""Starts a tracking server on this machine from the options of a `LocalServer`."""
 
 from __future__ import annotations
 
@@ -25,51 +25,31 @@ from mlflow_sysmetrics.server.config import (
     server_command,
 )
 from mlflow_sysmetrics.server.database import reach_database
-from mlflow_sysmetrics.server.direct import Door
+from mlflow_sysmetrics.server.direct import ServerAddress
 from mlflow_sysmetrics.server.ports import check_port, free_port
-from mlflow_sysmetrics.server.readiness import wait_until_it_answers
+from mlflow_sysmetrics.server.readiness import wait_until_ready
 from mlflow_sysmetrics.server.store_uri import server_store
 from mlflow_sysmetrics.server.supervised import SupervisedProcess
 
-# FOLDED log_tail: The end of a log file.
-
-_LINES = 25
-_BYTES = 16_384  # of a log that is one endless line
-
-
-def log_tail(path: Path, begin: int, *uris: str) -> str:
-    """Returns the last lines of a log, without passwords; empty where there is none.
-
-    Args:
-        path: of the log.
-        begin: where in the file it begins: what stands before is of an earlier start.
-        uris: with passwords that the log may quote.
-    """
-    try:
-        with path.open("rb") as log:
-            size = log.seek(0, 2)
-            log.seek(max(begin, size - _BYTES))
-            text = log.read().decode("utf-8", "replace")
-    except OSError:
-        return ""
-    for uri in uris:
-        text = cleaned(text, uri)
-    return "\n".join(text.strip().splitlines()[-_LINES:])
-
-
 LOG = "server.log"
 _DATABASE, _ARTIFACTS = "mlflow.db", "artifacts"
-_DATABASE_SECONDS = 15.0  # MLflow itself tries for a minute and a half, in silence
-_EVERYWHERE = "0.0.0.0"  # noqa: S104 - what is listened on is the caller's choice
+_DATABASE_SECONDS = 15.0  # MLflow itself tries silently for a minute and a half
+_EVERYWHERE = "0.0.0.0"  # the caller chooses the address
 _LOOPBACK = "127.0.0.1"
-# Between the choice of a free port and the server's taking it somebody else may be faster.
-_TRIES = 3
+# Another process may take the free port before the server does.
+_ATTEMPTS = 3
 _PORT_TAKEN = ("address already in use", "connection in use", "only one usage of each socket address")
+_TAIL_LINES = 25
+_TAIL_BYTES = 16_384  # bounds a log that is one endless line
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What the user of a `LocalServer` has said of it; the arguments are explained there."""
+class ServerOptions:
+    """The arguments of a `LocalServer`, where they are described.
+
+    Raises:
+        SettingsError: a value is invalid.
+    """
 
     backend_store_uri: str | None = field(default=None, repr=False)
     artifacts_destination: str | None = None
@@ -86,15 +66,17 @@ class Plan:
             check_port_number(self.port)
         uri = self.backend_store_uri
         if uri is not None and not isinstance(uri, str):
-            raise SettingsError(f"backend_store_uri is {uri!r}; it must be text such as 'sqlite:////PATH.db'")
-        if not isinstance(self.start_timeout, (int, float)) or not self.start_timeout > 0:
             raise SettingsError(
-                f"start_timeout is {self.start_timeout!r}; it must be a number of seconds over 0"
+                f"backend_store_uri must be a string such as 'sqlite:////PATH.db' or None, got {uri!r}"
             )
+        if not isinstance(self.start_timeout, (int, float)) or not self.start_timeout > 0:
+            raise SettingsError(f"start_timeout must be a number of seconds > 0, got {self.start_timeout!r}")
         for name, value in self.environ.items():
             if not isinstance(name, str) or not isinstance(value, str):
-                raise SettingsError(f"environ has {name!r}, which must map text to text")
-        # The rest is checked where it is used; a wrong word shall not wait for that.
+                raise SettingsError(
+                    f"environ must map strings to strings, got {name!r}: {type(value).__name__}"
+                )
+        # A ServerConfig is built at each start; build one now so that an invalid value is reported early.
         ServerConfig(
             backend_store_uri="",
             artifacts_destination="",
@@ -104,68 +86,70 @@ class Plan:
         )
 
 
-class Launched(NamedTuple):
-    """A server that answers, and how it is called."""
+class RunningServer(NamedTuple):
+    """A server that is ready, and its address."""
 
     process: SupervisedProcess
-    door: Door
+    address: ServerAddress
 
 
-def launched(plan: Plan, files: Path) -> Launched:
-    """Starts a server and returns it once it answers.
+def start_server(options: ServerOptions, directory: Path) -> RunningServer:
+    """Starts a server and returns it once it is ready.
 
     Args:
-        plan: what it is to be.
-        files: directory of its log and of what the plan has no other place for.
+        options: of the server.
+        directory: of its log, and of all files that the options do not place elsewhere.
 
     Raises:
-        ServerStartError: it does not come up; says why, what to do, and how its log ends.
-        SettingsError: the plan names no database, or a password that is too short.
+        ServerStartError: it does not start; says why, what to do, and how its log ends.
+        SettingsError: the options do not name a database, or the password is invalid.
     """
-    # Relative to where the server runs: the directory's name may have what means something else in a URI.
+    # Relative to the server's directory, whose name may contain characters with a meaning in a URI.
     store = f"sqlite:///{_DATABASE}"
-    if plan.backend_store_uri is not None:
-        store = server_store(plan.backend_store_uri)
+    if options.backend_store_uri is not None:
+        store = server_store(options.backend_store_uri)
         _check_database(store)
-    _check_artifacts(_artifacts(plan, files))
-    auth = None if plan.admin_password is None else write_auth_file(files, plan.admin_password)
-    for tries_left in reversed(range(_TRIES)):
-        port = plan.port or free_port(plan.host)
-        check_port(plan.host, port)
+    _check_artifacts(_artifacts(options, directory))
+    auth = None if options.admin_password is None else write_auth_file(directory, options.admin_password)
+    for attempts_left in reversed(range(_ATTEMPTS)):
+        port = options.port or free_port(options.host)
+        check_port(options.host, port)
         try:
-            return _run(plan, _config(plan, store, files, port, auth), files)
+            return _run(options, _config(options, store, directory, port, auth), directory)
         except ServerStartError as error:
             taken = any(words in error.log_tail.lower() for words in _PORT_TAKEN)
-            if plan.port is not None or not taken or not tries_left:
+            if options.port is not None or not taken or not attempts_left:
                 raise
-    raise AssertionError("the last try returns or raises")
+    raise AssertionError("the last attempt returns or raises")
 
 
-def _config(plan: Plan, store: str, files: Path, port: int, auth: BasicAuth | None) -> ServerConfig:
+def _config(
+    options: ServerOptions, store: str, directory: Path, port: int, auth: BasicAuth | None
+) -> ServerConfig:
     names: tuple[str, ...] = ()
-    if plan.allowed_hosts:  # its own URL is one of them, whatever else is
-        own = {_LOOPBACK, "localhost", plan.host} - {_EVERYWHERE}
-        names = (*plan.allowed_hosts, *(f"{name}:{port}" for name in sorted(own)))
+    if options.allowed_hosts:  # the server's own URL is always allowed
+        own = {_LOOPBACK, "localhost", options.host} - {_EVERYWHERE}
+        names = (*options.allowed_hosts, *(f"{name}:{port}" for name in sorted(own)))
     return ServerConfig(
         backend_store_uri=store,
-        artifacts_destination=_artifacts(plan, files),
-        host=plan.host,
+        artifacts_destination=_artifacts(options, directory),
+        host=options.host,
         port=port,
-        workers=plan.workers,
+        workers=options.workers,
         allowed_hosts=names,
         basic_auth=auth,
     )
 
 
-def _artifacts(plan: Plan, files: Path) -> str:
-    chosen = plan.artifacts_destination or str(files / _ARTIFACTS)
+def _artifacts(options: ServerOptions, directory: Path) -> str:
+    chosen = options.artifacts_destination or str(directory / _ARTIFACTS)
     return chosen if "://" in chosen else str(Path(chosen).absolute())
 
 
 def _check_artifacts(destination: str) -> None:
-    """Checks that artifacts can be written to a directory, which is made; an object store is not asked.
+    """Checks that artifacts can be written to a directory, which is created; skips object stores.
 
-    A server that cannot write them says nothing, and answers 500 to the first one, after hours of training.
+    A server that cannot write them stays silent and answers 500 to the first one, after hours of training.
     """
     scheme, colon, path = destination.rpartition("://")
     if colon and scheme != "file":
@@ -173,43 +157,64 @@ def _check_artifacts(destination: str) -> None:
     directory = Path(unquote(path)) if colon else Path(destination)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):  # has no name, so it is gone whatever happens
+        with tempfile.TemporaryFile(dir=directory):  # has no name, so nothing is left behind in any case
             pass
     except OSError as error:
         raise ServerStartError(
             f"Artifacts cannot be written to {directory}: {error.strerror}. "
-            "Choose another artifacts_destination, or have this user own it."
+            "Choose another artifacts_destination, or make this user its owner."
         ) from error
 
 
-def _run(plan: Plan, config: ServerConfig, files: Path) -> Launched:
+def _run(options: ServerOptions, config: ServerConfig, directory: Path) -> RunningServer:
     command = server_command(config)
-    environ = {**environment_of_server(command, os.environ), **plan.environ}
-    log = files / LOG
+    environ = {**environment_of_server(command, os.environ), **options.environ}
+    log = directory / LOG
     begin = log.stat().st_size if log.exists() else 0
-    user = None if plan.admin_password is None else (ADMIN, plan.admin_password)
-    door = Door(host=_LOOPBACK if config.host == _EVERYWHERE else config.host, port=config.port, user=user)
-    process = SupervisedProcess(command.argv, environ, files, log)
+    user = None if options.admin_password is None else (ADMIN, options.admin_password)
+    host = _LOOPBACK if config.host == _EVERYWHERE else config.host
+    address = ServerAddress(host=host, port=config.port, user=user)
+    process = SupervisedProcess(command.argv, environ, directory, log)
     try:
-        wait_until_it_answers(process, door, with_ports(config.allowed_hosts), plan.start_timeout)
+        wait_until_ready(process, address, with_ports(config.allowed_hosts), options.start_timeout)
     except ServerStartError as error:
         process.stop()
         raise ServerStartError(error.reason, log_tail(log, begin, config.backend_store_uri)) from None
     except BaseException:  # Ctrl-C, too
         process.stop()
         raise
-    return Launched(process, door)
+    return RunningServer(process, address)
 
 
 def _check_database(store: str) -> None:
-    """Checks that a database lets us in; a file need not exist yet, but its directory is made."""
+    """Checks that a database accepts us; an sqlite file need not exist yet, but its directory is created."""
     if store.startswith("sqlite"):
         Path(store.partition(":///")[2].partition("?")[0]).parent.mkdir(parents=True, exist_ok=True)
         return
     try:
         reach_database(store, _DATABASE_SECONDS)
     except Fault as fault:
-        said = fault.reason if fault.reason.endswith(("?", ".")) else f"{fault.reason}."
+        reason = fault.reason if fault.reason.endswith(("?", ".")) else f"{fault.reason}."
         raise ServerStartError(
-            f"The database {redacted(store)} does not let us in: {said} {remedy(fault, store)}"
+            f"The database {redacted(store)} refuses the connection: {reason} {remedy(fault, store)}"
         ) from None
+
+
+def log_tail(path: Path, begin: int, *uris: str) -> str:
+    """Returns the last lines of a log, without passwords; empty if there is no log.
+
+    Args:
+        path: of the log.
+        begin: offset in the file; what precedes it belongs to an earlier start.
+        uris: URIs with passwords that the log may quote.
+    """
+    try:
+        with path.open("rb") as log:
+            size = log.seek(0, 2)
+            log.seek(max(begin, size - _TAIL_BYTES))
+            text = log.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+    for uri in uris:
+        text = cleaned(text, uri)
+    return "\n".join(text.strip().splitlines()[-_TAIL_LINES:])

@@ -1,4 +1,4 @@
-"""A tracking server on this machine, for as long as a ``with`` block lasts."""
+"""A tracking server on this machine, for the duration of a ``with`` block."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from pathlib import Path
 from types import TracebackType
 
 from mlflow_sysmetrics.errors import ServerStartError, SettingsError
-from mlflow_sysmetrics.server.launch import LOG, Launched, Plan, launched
+from mlflow_sysmetrics.server.launch import LOG, RunningServer, ServerOptions, start_server
 
 
 class LocalServer:
-    """Runs `mlflow server` for the time of a ``with`` block.
+    """Runs `mlflow server` for the duration of a ``with`` block.
 
-    It is up when the block is entered: a run has been made on it and read back. Its output goes to a log,
-    and it ends with the block, or with this process, whichever way that ends. Nothing of this process is
-    changed: point MLflow at it with ``mlflow.set_tracking_uri(server.url)``, and another program with
-    ``env={**os.environ, **server.environ}``. It can be entered again after its end.
+    It is ready when the block is entered: a run has been created on it and read back. Its output goes to a
+    log, and it ends with the block, or with this process, even if that is killed. Nothing in this process is
+    changed: point MLflow at the server with ``mlflow.set_tracking_uri(server.url)``, and another program with
+    ``env={**os.environ, **server.environ}``. It can be entered again afterwards.
 
     Args:
-        backend_store_uri: SQLAlchemy's URI of the database; by default sqlite in the directory.
-        directory: of log, database, users and artifacts, which is made if there is none; by default a
-            temporary one, which is removed at the end.
+        backend_store_uri: SQLAlchemy URI of the database; by default sqlite in the directory.
+        directory: of log, database, users and artifacts, created if it is missing; by default a temporary
+            one, which is removed at the end.
         artifacts_destination: directory, or URI of an object store, from which it serves artifacts; by
             default in the directory.
-        host: address to listen on; "0.0.0.0" for every network.
-        port: to listen on; by default one that is free, another one each time.
-        workers: processes that answer.
-        allowed_hosts: names that clients may call it by, beside localhost; by default MLflow's choice,
-            which is localhost and private addresses. MLflow before 3.5 does not look at them.
-        admin_password: has it ask for users and passwords, and is that of the user "admin".
-        environ: more variables for the server, such as those of an object store. Of this program's own
-            variables it gets all but MLflow's, which say where this program logs to.
-        start_timeout: longest wait in seconds until it answers.
+        host: address to listen on; "0.0.0.0" for all networks.
+        port: to listen on; by default a free one, chosen at each start.
+        workers: processes that serve requests.
+        allowed_hosts: host names that clients may use, in addition to localhost; by default MLflow's
+            choice, which is localhost and private addresses. MLflow before 3.5 ignores them.
+        admin_password: enables users and passwords, and is the password of the user "admin".
+        environ: additional variables for the server, such as those of an object store. It inherits all
+            variables of this program except MLflow's, which say where this program logs to.
+        start_timeout: longest wait until it is ready, in seconds.
 
     Raises:
-        SettingsError: an argument makes no sense.
+        SettingsError: an argument is invalid.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class LocalServer:
         start_timeout: float = 120.0,
     ) -> None:
         if isinstance(allowed_hosts, str) or not isinstance(allowed_hosts, Iterable):
-            raise SettingsError(f"allowed_hosts is {allowed_hosts!r}; it must be a list such as ['mlflow']")
-        self._plan = Plan(
+            raise SettingsError(f"allowed_hosts must be a list such as ['mlflow'], got {allowed_hosts!r}")
+        self._options = ServerOptions(
             backend_store_uri=backend_store_uri,
             artifacts_destination=None if artifacts_destination is None else os.fspath(artifacts_destination),
             host=host,
@@ -72,7 +72,7 @@ class LocalServer:
         self._directory = None if directory is None else Path(directory).absolute()
         self._lock = threading.Lock()
         self._files: Path | None = None
-        self._launched: Launched | None = None
+        self._server: RunningServer | None = None
         self._owner = os.getpid()
 
     @property
@@ -82,30 +82,30 @@ class LocalServer:
         Raises:
             RuntimeError: the server is not running.
         """
-        return self._running().door.url
+        return self._running().address.url
 
     @property
     def environ(self) -> dict[str, str]:
-        """The variables that point a program's MLflow at it, with user and password where it wants them."""
-        door = self._running().door
-        found = {"MLFLOW_TRACKING_URI": door.url}
-        if door.user is not None:
-            found["MLFLOW_TRACKING_USERNAME"], found["MLFLOW_TRACKING_PASSWORD"] = door.user
+        """The variables that point a program's MLflow at it, with user and password if it asks for them."""
+        address = self._running().address
+        found = {"MLFLOW_TRACKING_URI": address.url}
+        if address.user is not None:
+            found["MLFLOW_TRACKING_USERNAME"], found["MLFLOW_TRACKING_PASSWORD"] = address.user
         return found
 
     @property
     def pid(self) -> int:
-        """Of the server's first process, which leads a process group with the others."""
+        """Of the server's first process, which leads the process group of the others."""
         return self._running().process.pid or 0
 
     @property
     def log_path(self) -> Path:
-        """Where its output goes."""
+        """The file that its output goes to."""
         self._running()
         return (self._files or Path()) / LOG
 
     def wait(self, seconds: float) -> int | None:
-        """Waits for the server to end by itself, but no longer than this.
+        """Waits for the server to end by itself, at most the given seconds.
 
         Returns:
             Its exit code; None while it runs.
@@ -113,38 +113,38 @@ class LocalServer:
         return self._running().process.wait(seconds)
 
     def start(self) -> LocalServer:
-        """Starts the server and returns once it answers; a ``with`` block does this, and `stop` at its end.
+        """Starts the server and returns once it is ready; a ``with`` block calls it, and `stop` at its end.
 
         Returns:
             Itself.
 
         Raises:
-            ServerStartError: it does not come up; says why, what to do, and how its log ends.
-            SettingsError: the URI names no database, or the password is too short.
-            RuntimeError: it is running already.
+            ServerStartError: it does not start; says why, what to do, and how its log ends.
+            SettingsError: the URI does not name a database, or the password is invalid.
+            RuntimeError: it is already running.
         """
         with self._lock:
-            if self._launched is not None:
-                raise RuntimeError(f"This LocalServer is running already, at {self._launched.door.url}.")
+            if self._server is not None:
+                raise RuntimeError(f"This LocalServer is already running, at {self._server.address.url}.")
             self._owner = os.getpid()
             self._files = self._directory or Path(tempfile.mkdtemp(prefix="mlflow-server-"))
             try:
                 self._files.mkdir(parents=True, exist_ok=True)
-                self._launched = launched(self._plan, self._files)
+                self._server = start_server(self._options, self._files)
             except OSError as error:
                 self._remove_files()
-                raise ServerStartError(f"The files of the server cannot be made: {error}.") from error
+                raise ServerStartError(f"The files of the server cannot be created: {error}.") from error
             except BaseException:  # Ctrl-C, too
                 self._remove_files()
                 raise
         return self
 
     def stop(self) -> None:
-        """Ends the server with all its processes; does nothing where none is running."""
+        """Ends the server with all its processes; does nothing if it is not running."""
         if os.getpid() != self._owner:
-            return  # a forked child has a copy of this, and the server is its parent's
+            return  # a forked child has a copy of this object, but the server belongs to its parent
         with self._lock:
-            running, self._launched = self._launched, None
+            running, self._server = self._server, None
             if running is not None:
                 try:
                     running.process.stop()
@@ -159,8 +159,8 @@ class LocalServer:
     ) -> None:
         self.stop()
 
-    def _running(self) -> Launched:
-        running = self._launched
+    def _running(self) -> RunningServer:
+        running = self._server
         if running is None:
             raise RuntimeError("This LocalServer is not running; use it in a with block, or call start().")
         return running

@@ -1,4 +1,4 @@
-"""Ports to listen on: one that is free, and whether a given one is."""
+"""Ports to listen on: finds a free one, and checks a given one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlflow_sysmetrics.errors import ServerStartError
 
 
 def free_port(host: str) -> int:
-    """Returns a port that nobody listens on now; somebody else may be faster to take it.
+    """Returns a port that is free now; another process may take it before the caller does.
 
     Raises:
         ServerStartError: this machine has no such address.
@@ -26,15 +26,15 @@ def check_port(host: str, port: int) -> None:
     """Checks that a port can be listened on.
 
     Raises:
-        ServerStartError: somebody else listens there, or this user may not.
+        ServerStartError: another process listens on it, or this user is not allowed to.
     """
     _bound(host, port).close()
 
 
 def listens(pid: int, port: int) -> bool | None:
-    """Returns whether a process or one of its children listens on a port; None where that cannot be told.
+    """Returns whether a process or one of its children listens on a port; None if that cannot be determined.
 
-    Something else may have taken the port, perhaps another tracking server, which would answer as well.
+    Another process may have taken the port, even another tracking server, which would respond as well.
     """
     try:
         server = psutil.Process(pid)
@@ -46,12 +46,12 @@ def listens(pid: int, port: int) -> bool | None:
     looked = False
     for process in family:
         try:
-            # It had the other name before psutil 6.
+            # Named `connections` before psutil 6.
             look = getattr(process, "net_connections", None) or process.connections
             found = look(kind="tcp")
         except psutil.NoSuchProcess:
             continue
-        except psutil.Error:  # macOS does not let everybody look
+        except psutil.Error:  # macOS allows this to root only
             continue
         looked = True
         if any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in found):
@@ -61,8 +61,8 @@ def listens(pid: int, port: int) -> bool | None:
 
 def _bound(host: str, port: int) -> socket.socket:
     found = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    # As servers do it: a port whose last connections are still closing is free. On Windows the same option
-    # would let us share the port of somebody else who listens.
+    # Like servers do: a port whose last connections are still closing is free. On Windows the same option
+    # would share the port with another process that listens on it.
     windows = sys.platform == "win32"
     option = socket.SO_EXCLUSIVEADDRUSE if windows else socket.SO_REUSEADDR  # type: ignore[attr-defined,unused-ignore]
     found.setsockopt(socket.SOL_SOCKET, option, 1)
@@ -76,11 +76,11 @@ def _bound(host: str, port: int) -> socket.socket:
 
 def _why_not(host: str, port: int, error: OSError) -> str:
     if isinstance(error, PermissionError):
-        return f"This user may not listen on port {port}; choose one from 1024."
+        return f"This user is not allowed to listen on port {port}; choose one >= 1024."
     if isinstance(error, socket.gaierror) or port == 0:
         return f"This machine has no address {host} to listen on ({error.strerror})."
     return (
-        f"Port {port} of {host} cannot be listened on ({error.strerror}). End what uses it "
-        f"(ss -ltnp 'sport = :{port}' tells), or choose another port; with none (--port 0) it is one that "
-        "is free."
+        f"Port {port} of {host} is not available ({error.strerror}). Stop the process that uses it "
+        f"(ss -ltnp 'sport = :{port}' shows it), or choose another port; without one (--port 0) a free port "
+        "is used."
     )

@@ -1,4 +1,4 @@
-"""Whether a server that was started really answers: a green /health proves neither database nor names."""
+"""Whether a started server really works: a green /health proves neither the database nor the host names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlflow_sysmetrics.errors import ServerStartError
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 from mlflow_sysmetrics.preflight.verification import Verification
 from mlflow_sysmetrics.server.allowed_hosts import example_of
-from mlflow_sysmetrics.server.direct import DirectRemoval, DirectStore, Door
+from mlflow_sysmetrics.server.direct import DirectDeleter, DirectStore, ServerAddress
 from mlflow_sysmetrics.server.ports import listens
 from mlflow_sysmetrics.server.supervised import SupervisedProcess
 
@@ -19,82 +19,82 @@ _log = logging.getLogger("mlflow_sysmetrics")
 
 _LOOK_SECONDS = 0.1
 _HEALTH_SECONDS = 5.0
-_ANSWER_SECONDS = 30.0  # of a database that makes its first run on a busy machine
-# Made by MLflow in every new store. An experiment of our own would be left behind, deleted, at each start.
+_ANSWER_SECONDS = 30.0  # for a database that creates its first run on a busy machine
+# MLflow creates it in every new store. Our own experiment would be left behind, deleted, at each start.
 _EXPERIMENT = "Default"
-_FOREIGN = "no-name-of-this-server.invalid"
+_FOREIGN_HOST = "not-this-server.invalid"
 
 
-def wait_until_it_answers(
-    process: SupervisedProcess, door: Door, allowed: Sequence[str], seconds: float
+def wait_until_ready(
+    process: SupervisedProcess, address: ServerAddress, allowed: Sequence[str], seconds: float
 ) -> None:
-    """Returns once the server has made a run, logged to it and read it back, under each of its names.
+    """Returns once a run has been created on the server, logged to and read back, and its names work.
 
     Args:
         process: the server.
-        door: how it is called from here.
-        allowed: patterns of the names that it may be called by, as it has been told; empty for MLflow's own.
+        address: of the server.
+        allowed: patterns of its allowed host names, as it was started with; empty for MLflow's default.
         seconds: longest wait.
 
     Raises:
-        ServerStartError: it ended, it does not answer in time, or it refuses one of its names.
+        ServerStartError: it ended, is not ready in time, or rejects one of its names.
     """
     ends = time.monotonic() + seconds
-    reason = "nothing listens on its port"
+    reason = "it does not listen on its port"
     while True:
         if process.exit_code() is not None:
             raise ServerStartError(
-                f"The tracking server ended with exit code {process.exit_code()} as it started."
+                f"The tracking server ended with exit code {process.exit_code()} during startup."
             )
-        found = _fault_of(process, door)
+        found = _fault_of(process, address)
         if found is None:
             break
         reason = found
         if time.monotonic() > ends:
             raise ServerStartError(
-                f"The tracking server does not answer within {seconds:g} s: {reason}. On a slow machine, or "
-                "with a large database, a larger start_timeout helps."
+                f"The tracking server is not ready within {seconds:g} s: {reason}. On a slow machine, or "
+                "with a large database, use a larger start_timeout."
             )
         process.wait(_LOOK_SECONDS)
-    _check_names(door, allowed)
+    _check_names(address, allowed)
 
 
-def _fault_of(process: SupervisedProcess, door: Door) -> str | None:
-    """Returns why a server is not up yet; None if it is."""
-    if process.pid is not None and listens(process.pid, door.port) is False:
-        return "nothing of it listens on its port"
+def _fault_of(process: SupervisedProcess, address: ServerAddress) -> str | None:
+    """Returns why a server is not ready yet; None if it is."""
+    if process.pid is not None and listens(process.pid, address.port) is False:
+        return "none of its processes listens on its port"
     try:
-        DirectStore(door).reach(_HEALTH_SECONDS)
+        DirectStore(address).reach(_HEALTH_SECONDS)
     except Fault as fault:
         return fault.reason
     verification = Verification(
-        door.url,
+        address.url,
         _EXPERIMENT,
         timeout=_ANSWER_SECONDS,
-        connect=lambda _uri: (DirectStore(door), DirectRemoval(door)),
+        connect=lambda _uri: (DirectStore(address), DirectDeleter(address)),
     )
     failed = next((step for step in verification.steps() if not step.passed), None)
-    verification.clean_up()  # what cannot be removed is a deleted run's worth of rows
+    verification.clean_up()  # what cannot be deleted costs the rows of one run
     return None if failed is None else f"{failed.name}: {failed.text}"
 
 
-def _check_names(door: Door, allowed: Sequence[str]) -> None:
+def _check_names(address: ServerAddress, allowed: Sequence[str]) -> None:
     for pattern in allowed:
-        name = example_of(pattern, door.port)
-        if _refuses(replace(door, called=name)):
+        name = example_of(pattern, address.port)
+        if _rejects(replace(address, host_header=name)):
             raise ServerStartError(
-                f"The tracking server refuses to be called {name!r}, as {pattern!r} allows."
+                f"The tracking server rejects the host name {name!r}, although {pattern!r} allows it."
             )
-    if allowed and "*" not in allowed and not _refuses(replace(door, called=_FOREIGN)):
+    if allowed and "*" not in allowed and not _rejects(replace(address, host_header=_FOREIGN_HOST)):
         _log.warning(
-            "This version of MLflow does not look at the names that a server is called by: allowed_hosts has "
-            "no effect. MLflow 3.5 and newer do."
+            "mlflow-sysmetrics: allowed_hosts has no effect, because this version of MLflow does not check "
+            "host names. Use MLflow 3.5 or newer."
         )
 
 
-def _refuses(door: Door) -> bool:
+def _rejects(address: ServerAddress) -> bool:
     try:
-        DirectStore(door).experiment_named(_EXPERIMENT, _ANSWER_SECONDS)
+        DirectStore(address).experiment_named(_EXPERIMENT, _ANSWER_SECONDS)
     except Fault as fault:
         return fault.cause is Cause.WRONG_HOST
     return False

@@ -1,4 +1,4 @@
-"""The URI of a server's database: with a driver that is installed, and the same in every directory."""
+"""The URI of a server's database: names an installed driver, and is independent of the directory."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _PSYCOPG2 = _Driver("psycopg2", "psycopg2", "psycopg2-binary")
 _PSYCOPG = _Driver("psycopg", "psycopg", "psycopg[binary]")
 _MYSQL = (_Driver("pymysql", "pymysql", "pymysql"), _Driver("mysqldb", "MySQLdb", "mysqlclient"))
 _MSSQL = (_Driver("pyodbc", "pyodbc", "pyodbc"), _Driver("pymssql", "pymssql", "pymssql"))
-# By what a URI begins with; the first that is installed is used. psycopg2 works with every MLflow that we
-# support, and so comes first. "postgres" is how hosting companies write it, and SQLAlchemy does not know.
+# By the dialect of a URI; the first installed driver is used. psycopg2 comes first, because it works with
+# every supported MLflow. Hosting companies write "postgres", which SQLAlchemy does not know.
 _DRIVERS = {
     "postgresql": (_PSYCOPG2, _PSYCOPG),
     "postgres": (_PSYCOPG2, _PSYCOPG),
@@ -34,13 +34,13 @@ _FORMS = "sqlite:////PATH.db or postgresql://USER:PASSWORD@HOST/DATABASE"
 
 
 def server_store(uri: str) -> str:
-    """Returns the URI of a database as a server in another directory can use it.
+    """Returns the URI of a database in a form that a server in another directory can use.
 
-    SQLAlchemy 2.1 takes ``postgresql://`` for psycopg 3 where earlier versions took it for psycopg2; so the
-    driver is always named.
+    ``postgresql://`` means psycopg 3 to SQLAlchemy 2.1 and psycopg2 to earlier versions, so the driver is
+    always named.
 
     Raises:
-        SettingsError: it names no database on disk or on a server, or cannot be read.
+        SettingsError: it does not name a database on disk or on a server, or cannot be parsed.
         ServerStartError: no driver for it is installed; says which package is missing.
     """
     scheme, colon, rest = uri.partition("://")
@@ -48,12 +48,12 @@ def server_store(uri: str) -> str:
     if colon and dialect == _SQLITE:
         if ":memory:" in rest or not rest.strip("/"):
             raise SettingsError(
-                f"backend_store_uri is {redacted(uri)!r}, in memory, of which each worker would have "
-                f"its own; write {_FORMS}"
+                "backend_store_uri must not be in memory, where each worker would have its own database, "
+                f"got {redacted(uri)!r}; write {_FORMS}"
             )
         return anchored(uri)
     if not colon or dialect not in _DRIVERS:
-        raise SettingsError(f"backend_store_uri is {redacted(uri)!r}, which is no database; write {_FORMS}")
+        raise SettingsError(f"backend_store_uri must be a database, got {redacted(uri)!r}; write {_FORMS}")
     _check_form(uri)
     chosen = _installed(uri, dialect, driver)
     family = "postgresql" if dialect == "postgres" else dialect
@@ -61,7 +61,7 @@ def server_store(uri: str) -> str:
 
 
 def _check_form(uri: str) -> None:
-    """Checks that SQLAlchemy can take a URI apart; what it says where it cannot may quote the password."""
+    """Checks that SQLAlchemy can parse a URI; its own error may quote the password."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -69,8 +69,8 @@ def _check_form(uri: str) -> None:
         make_url(uri)
     except (ArgumentError, ValueError):
         raise SettingsError(
-            f"backend_store_uri, for {redacted(uri)}, cannot be read. In a password, @ : / ? # and % must be "
-            "written as urllib.parse.quote(password, safe='') does; or leave it out and set PGPASSWORD"
+            f"backend_store_uri must be a valid URI, got one for {redacted(uri)}. Quote @ : / ? # and % in a "
+            "password with urllib.parse.quote(password, safe=''), or leave it out and set PGPASSWORD"
         ) from None
 
 
@@ -80,7 +80,7 @@ def _installed(uri: str, dialect: str, wanted: str) -> _Driver:
     if not fitting:
         names = " or ".join(f"{dialect}+{one.name}" for one in known)
         raise SettingsError(
-            f"backend_store_uri is {redacted(uri)!r}, with a driver that is not known; write {names}"
+            f"backend_store_uri must name a known driver, got {redacted(uri)!r}; write {names}"
         )
     faults = [_fault_of(driver) for driver in fitting]
     found = next((one for one, fault in zip(fitting, faults, strict=True) if fault is None), None)
@@ -95,6 +95,6 @@ def _fault_of(driver: _Driver) -> str | None:
     """Returns why a driver cannot be imported; None if it can."""
     try:
         import_module(driver.module)
-    except ImportError as error:  # it is missing, or the library of the database's own that it needs
+    except ImportError as error:  # it is missing, or the database's client library that it needs
         return f"{driver.module} ({error})"
     return None

@@ -1,15 +1,15 @@
-"""Runs one command, and ends it with all its children when it is told to or its owner is gone.
+"""Runs one command, and ends it with all its children on request or when its owner is gone.
 
-A program of its own, which `SupervisedProcess` starts as ``python -I -S supervisor.py OWNER COMMAND...``; it
-imports nothing but the standard library, so that it takes milliseconds and a few megabytes. It is told to end
-by a byte on its standard input, or by the end of that, which the kernel closes too when the owner is killed;
-that alone would not do, as a forked child of the owner may hold the other end of the pipe for longer. So it
-also watches whose child it is: a process whose parent has died is given to another one. (Linux could send it
-a signal then, PR_SET_PDEATHSIG, but does so when the *thread* ends that started it; macOS has nothing of the
-kind.)
+A separate program, which `SupervisedProcess` starts as ``python -I -S supervisor.py OWNER COMMAND...``; it
+imports only the standard library, so it starts in milliseconds and needs a few megabytes. A byte on its
+standard input requests the end, and so does end-of-file, as when the owner is killed and the kernel closes
+the pipe. End-of-file alone would not be enough, because a forked child of the owner may keep the pipe open.
+So it also watches its parent: a process whose parent has died gets another one. (Linux could send a signal
+then, PR_SET_PDEATHSIG, but sends it when the *thread* that started the process ends; macOS has no
+equivalent.)
 
-The command leads a session of its own: a Ctrl-C at the owner's terminal is the owner's, and what is left of
-the command can be ended as a group, whoever of it has died.
+The command leads its own session: a Ctrl-C at the owner's terminal does not reach it, and its remaining
+processes can be ended as a group even after the leader has died.
 """
 
 from __future__ import annotations
@@ -23,44 +23,44 @@ import time
 from contextlib import suppress
 
 _LOOK_SECONDS = 0.2
-# A server's own end takes 0.1 s; one that hangs shall not outlive its owner by five.
+# A server ends within 0.1 s; one that hangs should not outlive its owner for long.
 _GRACE_SECONDS = 3.0
 _IS_POSIX = os.name == "posix"
 _SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP")
 
 
 def supervise(owner: int, command: list[str]) -> int:
-    """Runs a command until it ends, or is to end; returns its exit code.
+    """Runs a command until it ends or its end is requested; returns its exit code.
 
     Args:
-        owner: the process that this one is a child of.
+        owner: pid of the parent process.
         command: to run.
     """
-    told = threading.Event()
+    ending = threading.Event()
     for name in _SIGNALS:
         if hasattr(signal, name):
-            signal.signal(getattr(signal, name), lambda _number, _frame: told.set())
-    threading.Thread(target=_wait_for_word, args=(told,), daemon=True).start()
-    server = subprocess.Popen(  # noqa: S603 - what our only caller has put together, and no shell
+            signal.signal(getattr(signal, name), lambda _number, _frame: ending.set())
+    threading.Thread(target=_wait_for_request, args=(ending,), daemon=True).start()
+    server = subprocess.Popen(  # our only caller builds it, without a shell
         command,
         stdin=subprocess.DEVNULL,
-        stdout=sys.stderr.fileno(),  # the log; our own standard output is for the owner
+        stdout=sys.stderr.fileno(),  # the log; our own standard output goes to the owner
         start_new_session=_IS_POSIX,
         creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
     )
-    with suppress(OSError):  # an owner that is gone already
-        print(server.pid, flush=True)  # noqa: T201 - this is how the owner learns it
-    while server.poll() is None and not told.is_set() and not _is_orphan(owner):
-        told.wait(_LOOK_SECONDS)
+    with suppress(OSError):  # the owner is gone already
+        print(server.pid, flush=True)  # the owner reads it
+    while server.poll() is None and not ending.is_set() and not _is_orphan(owner):
+        ending.wait(_LOOK_SECONDS)
     _end(server)
     code = server.returncode
-    return code if code >= 0 else 128 - code  # as a shell says that a signal has ended it
+    return code if code >= 0 else 128 - code  # like a shell reports that a signal ended it
 
 
-def _wait_for_word(told: threading.Event) -> None:
+def _wait_for_request(ending: threading.Event) -> None:
     with suppress(OSError):
         os.read(0, 1)
-    told.set()
+    ending.set()
 
 
 def _is_orphan(owner: int) -> bool:
@@ -68,10 +68,10 @@ def _is_orphan(owner: int) -> bool:
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:
-    """Asks the command and its children to end, and kills what has not after the grace."""
+    """Asks the command and its children to end, and kills what is left after the grace period."""
     if not _IS_POSIX:
-        subprocess.run(  # noqa: S603 - of Windows, which has no process groups that could be killed
-            ["taskkill", "/F", "/T", "/PID", str(server.pid)],  # noqa: S607 - as above
+        subprocess.run(  # a tool of Windows, which cannot kill process groups
+            ["taskkill", "/F", "/T", "/PID", str(server.pid)],  # found on the PATH of every Windows
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
@@ -81,7 +81,7 @@ def _end(server: subprocess.Popen[bytes]) -> None:
     _signal_group(server.pid, signal.SIGTERM)
     ends = time.monotonic() + _GRACE_SECONDS
     while time.monotonic() < ends:
-        # The leader may be gone long before its children: MLflow 2 does not wait for its workers.
+        # The leader may end long before its children: MLflow 2 does not wait for its workers.
         if server.poll() is not None and not _signal_group(server.pid, 0):
             return
         time.sleep(0.02)
@@ -90,7 +90,7 @@ def _end(server: subprocess.Popen[bytes]) -> None:
 
 
 def _signal_group(group: int, number: int) -> bool:
-    """Signals a group, and returns whether anybody of it is there. macOS refuses where only zombies are."""
+    """Signals a process group; returns whether it has processes. macOS refuses if only zombies are left."""
     try:
         os.killpg(group, number)
     except (ProcessLookupError, PermissionError):

@@ -12,11 +12,11 @@ import pytest
 from mlflow_double import Double, Fly, running_double
 
 from mlflow_sysmetrics.preflight import PreflightResult
-from mlflow_sysmetrics.preflight.api import asked_for
 from mlflow_sysmetrics.preflight.preflight_run import PreflightRun
-from mlflow_sysmetrics.preflight.tries import Pace
+from mlflow_sysmetrics.preflight.request import request_from
+from mlflow_sysmetrics.preflight.retries import RetrySchedule
 
-_PACE = frozenset({"max_retries", "timeout", "backoff", "deadline", "monotonic", "shortened"})
+_SCHEDULE = frozenset({"max_retries", "timeout", "backoff", "deadline", "monotonic", "shortened"})
 
 
 @pytest.fixture
@@ -60,12 +60,10 @@ def fly(mlflow_as_it_starts: None, files: Path) -> Fly:
     def fly(
         experiment_name: str | None = "ships", run_name: str | None = None, **named: Any
     ) -> PreflightResult:
-        pace = {key: named.pop(key) for key in _PACE & named.keys()}
-        wanted: dict[str, Any] = dict.fromkeys(
-            ("tracking_uri", "tags", "params", "run_id", "check_artifacts"), None
-        )
+        schedule = {key: named.pop(key) for key in _SCHEDULE & named.keys()}
         status_path = named.pop("status_path", files)
-        asked = asked_for(experiment_name, run_name, **{**wanted, "check_artifacts": False, **named})
-        return PreflightRun(asked, Pace(**{"shortened": lambda _wait: 0.0, **pace}), status_path).fly()
+        request = request_from(experiment_name=experiment_name, run_name=run_name, **named)
+        schedule = {"shortened": lambda _pause: 0.0, **schedule}
+        return PreflightRun(request, RetrySchedule(**schedule), status_path).run()
 
     return fly

@@ -12,12 +12,12 @@ import pytest
 
 from conftest import Store
 from mlflow_sysmetrics.preflight.status_files.files import INFO_FILE, StatusFiles, read_status
-from mlflow_sysmetrics.preflight.status_files.status import RunInfo, Status
+from mlflow_sysmetrics.preflight.status_files.job_status import JobStatus, RunInfo
 
 # MLflow's and its libraries', on the Pythons and SQLAlchemys of today.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-FAILED = Status(stage="failed", step=1, error="nothing answers")
+FAILED = JobStatus(stage="failed", step=1, error="nothing answers")
 SIGNED = "https://account.blob.example/jobs?sig=hunter2"
 
 
@@ -61,7 +61,7 @@ def test_a_status_is_read_from_the_store_that_it_was_written_to(bucket: Bucket) 
 def test_each_stage_replaces_the_one_before(bucket: Bucket) -> None:
     assert bucket.failure is None
     files = StatusFiles("bucket://jobs/first")
-    files.write_status(Status(stage="waiting"))
+    files.write_status(JobStatus(stage="waiting"))
     files.write_status(FAILED)
     assert read_status("bucket://jobs/first").stage == "failed"
 
@@ -77,7 +77,7 @@ def test_a_store_that_refuses_is_one_warning_without_its_signature(
 ) -> None:
     bucket.failure = PermissionError(f"403 for {SIGNED}")
     files = StatusFiles("bucket://anna:hunter2@jobs/first")
-    files.write_status(Status(stage="waiting"))
+    files.write_status(JobStatus(stage="waiting"))
     files.write_status(FAILED)
     (said,) = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
     assert "could not be written to bucket://jobs/first: 403 for https://account.blob.example/jobs" in said

@@ -20,9 +20,9 @@ from compose_files import DEPLOY, FILLED_IN, compose, environment_of, health_che
 from server_calls import call, new_run
 from server_database import PASSWORD, Database
 
-from mlflow_sysmetrics.server.direct import Door
+from mlflow_sysmetrics.server.direct import ServerAddress
 from mlflow_sysmetrics.server.ports import free_port
-from mlflow_sysmetrics.server.readiness import wait_until_it_answers
+from mlflow_sysmetrics.server.readiness import wait_until_ready
 from mlflow_sysmetrics.server.supervised import SupervisedProcess
 
 pytest_plugins = ["server_fixtures"]
@@ -86,8 +86,8 @@ class Deployment:
         log = self.directory / "log"
         process = SupervisedProcess(self.argv(name), self.environ(name), self.directory, log)
         try:
-            door = Door(host=HOST, port=self.port, called="mlflow:5000", user=user)
-            wait_until_it_answers(process, door, [], SECONDS)
+            address = ServerAddress(host=HOST, port=self.port, host_header="mlflow:5000", user=user)
+            wait_until_ready(process, address, [], SECONDS)
             yield process
         finally:
             process.stop()

@@ -135,7 +135,7 @@ def test_what_is_temporary_is_removed_and_every_process_is_gone() -> None:
 
 
 def test_one_that_runs_cannot_be_started_again(server: LocalServer) -> None:
-    with pytest.raises(RuntimeError, match="is running already, at http://127"):
+    with pytest.raises(RuntimeError, match="is already running, at http://127"):
         server.start()
 
 
@@ -197,7 +197,7 @@ def test_the_log_of_a_server_that_does_not_come_up_is_shown(tmp_path: Path) -> N
     broken = LocalServer(f"sqlite:///{tmp_path}/text.db", directory=tmp_path)
     with pytest.raises(ServerStartError, match="file is not a database") as raised:
         broken.start()
-    assert raised.value.reason == "The tracking server ended with exit code 1 as it started."
+    assert raised.value.reason == "The tracking server ended with exit code 1 during startup."
     assert raised.value.log_tail in (tmp_path / "server.log").read_text()
 
 
@@ -222,7 +222,7 @@ def test_a_directory_that_cannot_be_made_is_said(tmp_path: Path) -> None:
         {"directory": tmp_path / "file"},
         {"backend_store_uri": f"sqlite:///{tmp_path}/file/a/b"},
     ):
-        with pytest.raises(ServerStartError, match=f"cannot be made: .*{tmp_path}/file"):
+        with pytest.raises(ServerStartError, match=f"cannot be created: .*{tmp_path}/file"):
             LocalServer(**arguments).start()
 
 
@@ -231,7 +231,7 @@ def test_one_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")  # which the server waits for
         slow = LocalServer(f"sqlite:///{path}", directory=tmp_path, start_timeout=0.1)
-        with pytest.raises(ServerStartError, match=r"does not answer within 0\.1 s.*larger start_timeout"):
+        with pytest.raises(ServerStartError, match=r"is not ready within 0\.1 s.*larger start_timeout"):
             slow.start()
     with pytest.raises(RuntimeError, match="not running"):
         _ = slow.url

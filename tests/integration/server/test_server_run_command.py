@@ -91,5 +91,5 @@ def test_a_port_in_use_has_the_exit_status_1(tmp_path: Path) -> None:
         command = [*COMMAND, "--port", port, "--dir", str(tmp_path / "new")]
         done = subprocess.run(command, env=ENVIRON, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert f"Port {port} of 127.0.0.1 cannot be listened on" in done.stderr
+    assert f"Port {port} of 127.0.0.1 is not available" in done.stderr
     assert "Traceback" not in done.stderr

@@ -189,5 +189,5 @@ def test_a_command_that_cannot_be_run_ends_at_once_with_its_reason(log: Path) ->
 
 
 def test_a_directory_that_is_not_there_is_said(log: Path) -> None:
-    with pytest.raises(ServerStartError, match="cannot be run in /no/such"):
+    with pytest.raises(ServerStartError, match="cannot be started in /no/such"):
         SupervisedProcess([sys.executable], os.environ, Path("/no/such"), log)

@@ -35,7 +35,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> FakeServer:
     # By its module: the package has the command under the same name.
     monkeypatch.setattr(sys.modules["mlflow_sysmetrics.cli.check"], "Verification", verify)
     monkeypatch.setattr(fluent_state, "version", lambda: "3.17.2")  # MLflow takes seconds to import
-    monkeypatch.setattr(verification, "mechanism", lambda _: "no credentials")
+    monkeypatch.setattr(verification, "credentials_sent", lambda _: "no credentials")
     return fake
 
 
@@ -97,7 +97,7 @@ def test_a_value_that_is_not_what_was_written_fails_the_last_step(server: FakeSe
     server.log = lambda *_: None  # type: ignore[method-assign]
     done = check()
     assert done.exit_code == 1
-    assert "was written as 1 and reads None" in " ".join(done.stdout.split())
+    assert "was written as 1, but reads None" in " ".join(done.stdout.split())
 
 
 @pytest.mark.parametrize("method", ["create_run", "create_experiment"])
@@ -189,7 +189,7 @@ def test_a_malformed_uri_fails_the_first_step_without_being_asked(server: FakeSe
     server.fails["reach"] = AssertionError("was asked")
     done = check(uri="http://:5000")
     assert done.exit_code == 1
-    assert "names no host" in " ".join(done.stdout.split())
+    assert "has no host" in " ".join(done.stdout.split())
 
 
 @pytest.mark.parametrize("wrong", [["--experiment", " "], ["--timeout", "soon"], ["surplus"]])

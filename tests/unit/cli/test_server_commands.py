@@ -87,8 +87,11 @@ def test_no_file_is_overwritten(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--allowed-host", "http://m.org"), "allowed_hosts has 'http://m.org'"),
-        (("--backend-store-uri", "./mlruns"), "'./mlruns', which is no database"),
+        (
+            ("--allowed-host", "http://m.org"),
+            "allowed_hosts must contain host names such as 'mlflow' or '*.example.org:443', got 'http://m.org'",
+        ),
+        (("--backend-store-uri", "./mlruns"), "must be a database, got './mlruns'"),
         (("--basic-auth",), "needs a password of the user admin in MLFLOW_AUTH_ADMIN_PASSWORD"),
         (("--port", "70000"), "70000"),
         (("--start-timeout", "soon"), "'soon' is no duration"),

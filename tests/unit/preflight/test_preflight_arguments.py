@@ -1,4 +1,4 @@
-"""An argument that makes no sense is refused by name, before anything is written."""
+"""An invalid argument raises a SettingsError that names it, before anything is written."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ WRONG: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: next(iter(wrong)))
-def test_a_preflight_refuses_it(wrong: dict[str, Any], tmp_path: Path) -> None:
+def test_preflight_rejects_an_invalid_argument(wrong: dict[str, Any], tmp_path: Path) -> None:
     (name, value), *_ = wrong.items()
     with pytest.raises(SettingsError) as raised:
         preflight(**{"tracking_uri": "http://127.0.0.1:1", **wrong}, status_path=tmp_path / "status")
-    assert str(raised.value).startswith(f"{name} is {value!r}; it must be ")
+    assert str(raised.value).startswith(f"{name} must be ")
+    assert str(raised.value).endswith(f"got {value!r}")
     assert not (tmp_path / "status").exists()
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: next(iter(wrong)))
-def test_a_tracked_run_refuses_it(wrong: dict[str, Any], tmp_path: Path) -> None:
+def test_tracked_run_rejects_an_invalid_argument(wrong: dict[str, Any], tmp_path: Path) -> None:
     with (
         pytest.raises(SettingsError, match=next(iter(wrong))),
         tracked_run(**{"tracking_uri": "http://127.0.0.1:1", **wrong}, status_path=tmp_path / "status"),

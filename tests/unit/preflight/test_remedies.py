@@ -1,4 +1,4 @@
-"""What came back is understood, and each has something to do about it."""
+"""Every response and exception maps to a cause, and every cause has a remedy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DATABASE = "postgresql://anna:secret@host/runs"
 
 
 class OfMlflow(Exception):
-    """Has a code, as MLflow's own have."""
+    """Has an error code, like MLflow's own exceptions."""
 
     def __init__(self, text: str, code: str) -> None:
         super().__init__(text)
@@ -27,7 +27,7 @@ class OfMlflow(Exception):
 
 
 def chained(*errors: Exception) -> Exception:
-    """Returns the first of some exceptions, each caused by the next one."""
+    """Returns the first of the exceptions, each caused by the next one."""
     for one, cause in pairwise(errors):
         one.__cause__ = cause
     return errors[0]
@@ -51,13 +51,13 @@ def chained(*errors: Exception) -> Exception:
         (503, "", Cause.DOWN),
     ],
 )
-def test_an_answer_tells_why(status: int, body: str, cause: Cause) -> None:
+def test_a_response_maps_to_its_cause(status: int, body: str, cause: Cause) -> None:
     fault = fault_of_answer(status, body, {})
     assert fault is not None
     assert fault.cause is cause
 
 
-def test_an_answer_of_mlflow_is_no_fault() -> None:
+def test_a_response_of_mlflow_is_not_a_fault() -> None:
     assert fault_of_answer(200, "{}", {}) is None
 
 
@@ -67,13 +67,13 @@ def test_retry_after_is_read() -> None:
     assert fault.retry_after == 12
 
 
-def test_a_page_is_shown_by_its_words() -> None:
+def test_an_html_page_is_shown_as_its_text() -> None:
     fault = fault_of_answer(502, "<html><head><style>x</style></head><h1>Bad</h1> <p>Gateway</p></html>", {})
     assert fault is not None
     assert fault.reason == "HTTP 502: Bad Gateway"
 
 
-def test_a_redirection_is_said() -> None:
+def test_a_redirect_is_reported() -> None:
     fault = fault_of_answer(405, "", {}, redirected_to="https://other/x")
     assert fault is not None
     assert fault.reason == "HTTP 405 (redirected to https://other/x)"
@@ -108,24 +108,24 @@ def test_a_redirection_is_said() -> None:
         (type("InvalidURL", (ValueError,), {})("no host"), Cause.BAD_URI),
     ],
 )
-def test_an_exception_tells_why(error: Exception, cause: Cause) -> None:
+def test_an_exception_maps_to_its_cause(error: Exception, cause: Cause) -> None:
     assert fault_of_error(error).cause is cause
 
 
-def test_the_reason_is_what_the_operating_system_said() -> None:
+def test_the_reason_is_the_message_of_the_operating_system() -> None:
     error = chained(
         OfMlflow("API request failed", "INTERNAL_ERROR"), ConnectionRefusedError(111, "Connection refused")
     )
     assert fault_of_error(error).reason == "Connection refused"
 
 
-def test_the_reason_of_mlflows_own_refusal_is_mlflows() -> None:
+def test_the_reason_of_a_refusal_by_mlflow_is_its_own_message() -> None:
     error = chained(OfMlflow("Run 'x' not found", "RESOURCE_DOES_NOT_EXIST"), LookupError("no row"))
     assert fault_of_error(error).reason == "Run 'x' not found"
 
 
 class OfRequests(OSError):
-    """Knows the request that failed, as exceptions of requests do."""
+    """Holds the request that failed, like the exceptions of requests."""
 
     def __init__(self, url: str) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ def refused_at(url: str) -> Exception:
     return chained(OfRequests(url), ConnectionRefusedError(111, "Connection refused"))
 
 
-def test_a_redirection_to_a_server_that_is_down_is_said_without_secrets() -> None:
+def test_a_redirect_to_a_server_that_is_down_is_reported_without_secrets() -> None:
     fault = fault_of_error(refused_at("http://bob:other@gone:9/health?token=t0ken"), SERVER)
     assert fault.reason == "Connection refused (redirected to http://gone:9/health)"
 
@@ -144,17 +144,17 @@ def test_a_redirection_to_a_server_that_is_down_is_said_without_secrets() -> Non
 @pytest.mark.parametrize(
     "uri", [SERVER, f"{SERVER}/prefix", "HTTPS://HOST:5000", "databricks", "plugin://host"]
 )
-def test_a_server_that_is_down_itself_is_no_redirection(uri: str) -> None:
+def test_the_server_itself_is_not_reported_as_a_redirect(uri: str) -> None:
     assert fault_of_error(refused_at("https://host:5000/health"), uri).reason == "Connection refused"
 
 
-def test_what_to_do_about_a_missing_id_token_is_said_in_full() -> None:
+def test_the_remedy_for_a_missing_id_token_is_not_shortened() -> None:
     error = NoIdToken("looked everywhere " * 50, "Run: gcloud auth login.")
     assert remedy(fault_of_error(error), SERVER) == "Run: gcloud auth login."
 
 
 @pytest.mark.parametrize("cause", [Cause.UNAUTHENTICATED, Cause.FORBIDDEN])
-def test_who_sent_no_credentials_hears_which_there_are(cause: Cause) -> None:
+def test_without_credentials_the_remedy_lists_ways_to_sign_in(cause: Cause) -> None:
     text = remedy(Fault("HTTP 403", cause), SERVER, "no credentials")
     assert "MLFLOW_TRACKING_USERNAME" in text
     assert "google-id-token" in text
@@ -165,13 +165,13 @@ def test_who_sent_no_credentials_hears_which_there_are(cause: Cause) -> None:
 @pytest.mark.parametrize(
     "sent", ["a bearer token", "no credentials, and ~/.netrc has an entry for this host"]
 )
-def test_who_is_known_and_refused_hears_of_permissions(sent: str) -> None:
+def test_with_credentials_a_403_suggests_asking_for_permission(sent: str) -> None:
     assert "Ask for permission" in remedy(Fault("HTTP 403", Cause.FORBIDDEN), SERVER, sent)
 
 
 @pytest.mark.parametrize("cause", [Cause.UNAUTHENTICATED, Cause.FORBIDDEN, Cause.DOWN])
 @pytest.mark.parametrize("uri", ["databricks", "databricks://profile"])
-def test_databricks_has_remedies_of_its_own(uri: str, cause: Cause) -> None:
+def test_databricks_has_its_own_remedies(uri: str, cause: Cause) -> None:
     text = remedy(Fault("it failed", cause), uri)
     assert "DATABRICKS_HOST" in text
     assert "curl" not in text
@@ -191,10 +191,10 @@ def test_every_cause_has_a_remedy_without_secrets(cause: Cause, uri: str) -> Non
     ("reason", "package"),
     [("No module named 'psycopg2'", "psycopg2-binary"), ("No module named 'psycopg'", r"psycopg\[binary\]")],
 )
-def test_a_missing_driver_is_named_by_the_package_that_has_it(reason: str, package: str) -> None:
+def test_a_missing_driver_is_named_by_its_package(reason: str, package: str) -> None:
     assert package.replace("\\", "") in remedy(Fault(reason, Cause.NO_DRIVER), DATABASE)
 
 
 @pytest.mark.parametrize("cause", Cause)
-def test_only_what_may_pass_is_waited_for(cause: Cause) -> None:
+def test_only_temporary_causes_are_retried(cause: Cause) -> None:
     assert Fault("it failed", cause).may_pass == (cause in {Cause.DOWN, Cause.NOT_READ_BACK})

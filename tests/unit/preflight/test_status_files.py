@@ -1,4 +1,4 @@
-"""The files in a directory: written at once, read back, and never in the way of a training."""
+"""Status files in a directory: replaced atomically, read back, and never an obstacle to training."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 from mlflow_sysmetrics import preflight
 from mlflow_sysmetrics.errors import TrackingURIError
 from mlflow_sysmetrics.preflight.status_files.files import INFO_FILE, STATUS_FILE, StatusFiles, read_status
-from mlflow_sysmetrics.preflight.status_files.status import RunInfo, Status
+from mlflow_sysmetrics.preflight.status_files.job_status import JobStatus, RunInfo
 from mlflow_sysmetrics.preflight.status_files.target import ArtifactStore, LocalDirectory, open_target
 
-WAITING = Status(stage="waiting", step=1)
-FAILED = Status(stage="failed", step=1, error="nothing answers")
+WAITING = JobStatus(stage="waiting", step=1)
+FAILED = JobStatus(stage="failed", step=1, error="no response")
 RUN = RunInfo(run_id="0" * 32, experiment_id="7", experiment_name="mnist", tracking_uri="sqlite:///runs.db")
 
 
@@ -26,15 +26,15 @@ def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 @pytest.fixture
 def file_in_the_way(tmp_path: Path) -> Path:
-    """A path that no directory can be made at, whoever asks."""
+    """A path at which no directory can be created, even by root."""
     path = tmp_path / "taken"
     path.write_text("")
     return path / "status"
 
 
-def test_a_status_is_there_for_its_reader(tmp_path: Path) -> None:
+def test_a_written_status_can_be_read(tmp_path: Path) -> None:
     StatusFiles(tmp_path).write_status(FAILED)
-    assert read_status(tmp_path).error == "nothing answers"
+    assert read_status(tmp_path).error == "no response"
 
 
 def test_each_stage_replaces_the_one_before(tmp_path: Path) -> None:
@@ -44,12 +44,12 @@ def test_each_stage_replaces_the_one_before(tmp_path: Path) -> None:
     assert read_status(tmp_path).stage == "failed"
 
 
-def test_the_directory_is_made_where_it_is_missing(tmp_path: Path) -> None:
+def test_a_missing_directory_is_created(tmp_path: Path) -> None:
     StatusFiles(tmp_path / "jobs" / "1").write_status(WAITING)
     assert (tmp_path / "jobs" / "1" / STATUS_FILE).is_file()
 
 
-def test_nothing_but_the_file_is_left_in_the_directory(tmp_path: Path) -> None:
+def test_no_temporary_file_is_left_in_the_directory(tmp_path: Path) -> None:
     folder = tmp_path / "job"
     files = StatusFiles(folder)
     files.write_status(WAITING)
@@ -57,18 +57,18 @@ def test_nothing_but_the_file_is_left_in_the_directory(tmp_path: Path) -> None:
     assert sorted(one.name for one in folder.iterdir()) == [INFO_FILE, STATUS_FILE]
 
 
-def test_the_run_of_an_earlier_program_is_forgotten(tmp_path: Path) -> None:
+def test_the_info_file_of_an_earlier_program_is_removed(tmp_path: Path) -> None:
     StatusFiles(tmp_path).write_info(RUN)
     StatusFiles(tmp_path).forget_info()
     assert not (tmp_path / INFO_FILE).exists()
 
 
-def test_there_need_be_no_run_to_forget(file_in_the_way: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_info_file_is_not_reported(file_in_the_way: Path, caplog: pytest.LogCaptureFixture) -> None:
     StatusFiles(file_in_the_way).forget_info()
     assert not warnings_in(caplog)
 
 
-def test_a_run_that_cannot_be_forgotten_is_warned_of(
+def test_an_info_file_that_cannot_be_removed_is_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / INFO_FILE).mkdir()
@@ -76,21 +76,21 @@ def test_a_run_that_cannot_be_forgotten_is_warned_of(
     assert "earlier run" in warnings_in(caplog)[0]
 
 
-def test_in_a_store_the_run_of_an_earlier_program_is_forgotten(tmp_path: Path) -> None:
-    store = ArtifactStore(tmp_path.as_uri())  # which MLflow serves like any other store
+def test_the_info_file_of_an_earlier_program_is_removed_from_a_store(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path.as_uri())  # MLflow treats it like any other store
     store.write(INFO_FILE, "{}", last=False)
     store.remove(INFO_FILE)
     assert not (tmp_path / INFO_FILE).exists()
 
 
-def test_a_preflight_that_fails_leaves_no_run_of_an_earlier_program(tmp_path: Path) -> None:
+def test_a_failed_preflight_removes_the_info_file_of_an_earlier_program(tmp_path: Path) -> None:
     StatusFiles(tmp_path).write_info(RUN)
     with pytest.raises(TrackingURIError):
         preflight(tracking_uri="", status_path=tmp_path)
     assert [one.name for one in tmp_path.iterdir()] == [STATUS_FILE]
 
 
-def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_no_temporary_file(tmp_path: Path) -> None:
     (tmp_path / STATUS_FILE / "in-the-way").mkdir(parents=True)
     StatusFiles(tmp_path).write_status(WAITING)
     assert [one.name for one in tmp_path.iterdir() if one.name.startswith(".")] == []
@@ -116,7 +116,7 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     assert set(seen) <= {"waiting", "failed"}
 
 
-def test_a_training_that_changes_its_directory_keeps_its_files(
+def test_a_relative_path_survives_a_change_of_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = StatusFiles("job")
@@ -134,7 +134,7 @@ def test_without_a_target_nothing_is_written(target: str | None, tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_path_of_the_file_is_as_good_as_its_directory(tmp_path: Path) -> None:
+def test_the_path_of_the_file_means_its_directory(tmp_path: Path) -> None:
     StatusFiles(tmp_path / STATUS_FILE).write_status(FAILED)
     assert (tmp_path / STATUS_FILE).is_file()
     assert read_status(tmp_path / STATUS_FILE) == read_status(tmp_path)
@@ -146,37 +146,35 @@ def test_a_file_uri_is_a_directory(tmp_path: Path) -> None:
     assert read_status((tmp_path / "a b").as_uri()).stage == "failed"
 
 
-def test_other_users_may_read_the_file(tmp_path: Path) -> None:
+def test_the_file_has_ordinary_permissions(tmp_path: Path) -> None:
     (tmp_path / "any").write_text("")
     StatusFiles(tmp_path).write_status(FAILED)
     assert (tmp_path / STATUS_FILE).stat().st_mode == (tmp_path / "any").stat().st_mode
 
 
-def test_text_that_is_no_unicode_is_no_reason_to_fail(tmp_path: Path) -> None:
-    StatusFiles(tmp_path).write_status(Status(stage="failed", error="no such file: \udcff"))
+def test_text_that_is_not_valid_unicode_is_written(tmp_path: Path) -> None:
+    StatusFiles(tmp_path).write_status(JobStatus(stage="failed", error="no such file: \udcff"))
     assert read_status(tmp_path).error == "no such file: ?"
 
 
-def test_what_cannot_be_written_is_one_warning(
-    file_in_the_way: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_failed_write_warns_once(file_in_the_way: Path, caplog: pytest.LogCaptureFixture) -> None:
     files = StatusFiles(file_in_the_way)
     files.write_status(WAITING)
     files.write_info(RUN)
     files.write_status(FAILED)
     (said,) = warnings_in(caplog)
     assert f"{STATUS_FILE} could not be written to {file_in_the_way}" in said
-    assert "The training goes on without it." in said
+    assert "The training continues without it." in said
 
 
 @pytest.mark.parametrize("target", [3, b"job", "a\0b", Path("gs://bucket/job")])
-def test_a_target_that_is_none_is_a_warning(target: object, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_invalid_target_is_a_warning(target: object, caplog: pytest.LogCaptureFixture) -> None:
     files = StatusFiles(target)  # type: ignore[arg-type]
     files.write_status(FAILED)
     assert len(warnings_in(caplog)) == 1
 
 
-def test_a_path_made_of_a_uri_is_explained(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_path_made_from_a_uri_is_explained(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     StatusFiles(Path("gs://bucket/job")).write_status(FAILED)
     assert "pass the URI as a string" in caplog.text
     assert list(tmp_path.iterdir()) == []
@@ -197,7 +195,7 @@ def test_the_password_of_a_store_is_not_shown() -> None:
 
 
 @pytest.mark.parametrize("path", ["job", "job/mlflow_status.json"])
-def test_a_status_that_is_not_there_is_a_missing_file(path: str) -> None:
+def test_reading_a_missing_status_raises_file_not_found(path: str) -> None:
     with pytest.raises(FileNotFoundError, match=STATUS_FILE):
         read_status(path)
 
@@ -212,14 +210,17 @@ def test_a_file_of_any_name_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"", "it is no JSON"),
-        (b'{"schema": 1, "sta', "it is no JSON"),
-        (b"\xff\xfe", "it is no text"),
-        (b"[]", "it is no JSON object"),
-        (json.dumps({"schema": 1, "stage": "lost"}).encode(), '"stage" is'),
+        (b"", "it must be valid JSON"),
+        (b'{"schema": 1, "sta', "it must be valid JSON"),
+        (b"\xff\xfe", "it must be UTF-8 text"),
+        (b"[]", "it must be a JSON object"),
+        (
+            json.dumps({"schema": 1, "stage": "lost"}).encode(),
+            '"stage" must be one of initializing, waiting, initialized, failed, completed, got',
+        ),
     ],
 )
-def test_what_is_no_status_file_is_named(tmp_path: Path, content: bytes, problem: str) -> None:
+def test_an_invalid_status_file_is_named(tmp_path: Path, content: bytes, problem: str) -> None:
     (tmp_path / STATUS_FILE).write_bytes(content)
     with pytest.raises(ValueError, match=problem) as raised:
         read_status(tmp_path)

@@ -1,4 +1,4 @@
-"""The JSON Schema files in docs/ describe what is really written."""
+"""The JSON Schema files in docs/ describe what is written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator, ValidationError
 
 from mlflow_sysmetrics.preflight.attempts import Attempt
 from mlflow_sysmetrics.preflight.status_files.files import INFO_FILE, STATUS_FILE, StatusFiles
-from mlflow_sysmetrics.preflight.status_files.status import STAGES, RunInfo, Status
+from mlflow_sysmetrics.preflight.status_files.job_status import STAGES, JobStatus, RunInfo
 
 DOCS = Path(__file__).parents[3] / "docs"
 RUN = RunInfo(run_id="0" * 32, experiment_id="7", experiment_name="mnist", tracking_uri="sqlite:///runs.db")
@@ -30,26 +30,26 @@ def written(folder: Path, name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", ["mlflow_status.schema.json", "mlflow_info.schema.json"])
-def test_the_schemas_are_schemas(name: str) -> None:
+def test_the_schemas_are_valid(name: str) -> None:
     Draft202012Validator.check_schema(schema(name))
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_status_file_of_every_stage_is_valid(tmp_path: Path, stage: Any) -> None:
-    StatusFiles(tmp_path).write_status(Status(stage=stage))
+    StatusFiles(tmp_path).write_status(JobStatus(stage=stage))
     validator("mlflow_status.schema.json").validate(written(tmp_path, STATUS_FILE))
 
 
 def test_a_status_file_with_everything_in_it_is_valid(tmp_path: Path) -> None:
-    now = Status(stage="waiting").timestamp
-    status = Status(
+    now = JobStatus(stage="waiting").timestamp
+    status = JobStatus(
         stage="failed",
         tracking_uri="https://mlflow.example",
         experiment_name="mnist",
         experiment_id="7",
         run_id="0" * 32,
         step=4,
-        error="it is not there",
+        error="metric missing",
         error_type="RunVerificationError",
         attempts=(Attempt(1, 1, now, 0.1, None, "refused"), Attempt(1, 2, now, 0.2, 200, None)),
         client_version="3.17.2",
@@ -61,7 +61,7 @@ def test_a_status_file_with_everything_in_it_is_valid(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ended", [False, True])
 def test_an_info_file_is_valid(tmp_path: Path, ended: bool) -> None:
-    moment = Status(stage="waiting").timestamp
+    moment = JobStatus(stage="waiting").timestamp
     run = RunInfo(
         run_id=RUN.run_id,
         experiment_id=RUN.experiment_id,
@@ -80,20 +80,20 @@ def test_an_info_file_is_valid(tmp_path: Path, ended: bool) -> None:
     ("key", "value"),
     [
         ("schema", 2),
-        ("stage", "resting"),
+        ("stage", "paused"),
         ("timestamp", "2026-03-01T12:00:00"),
         ("attempts", [{"n": 1}]),
         ("weather", "fine"),
     ],
 )
-def test_what_is_not_of_this_schema_is_not_valid(tmp_path: Path, key: str, value: object) -> None:
-    StatusFiles(tmp_path).write_status(Status(stage="waiting"))
+def test_an_unknown_key_or_value_is_not_valid(tmp_path: Path, key: str, value: object) -> None:
+    StatusFiles(tmp_path).write_status(JobStatus(stage="waiting"))
     document = {**written(tmp_path, STATUS_FILE), key: value}
     with pytest.raises(ValidationError):
         validator("mlflow_status.schema.json").validate(document)
 
 
-def test_the_schemas_know_every_stage_and_every_status_of_a_run() -> None:
+def test_the_schemas_list_every_stage_and_every_run_status() -> None:
     assert schema("mlflow_status.schema.json")["properties"]["stage"]["enum"] == list(STAGES)
     statuses = ["RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"]
     assert schema("mlflow_info.schema.json")["properties"]["status"]["enum"] == statuses

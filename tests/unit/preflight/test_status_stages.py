@@ -1,4 +1,4 @@
-"""What the two files say, and what is read of a status file by whoever wrote it."""
+"""The content of the two files, and how a status file of this or a newer version is read."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import pytest
 
 from mlflow_sysmetrics.preflight.attempts import Attempt
 from mlflow_sysmetrics.preflight.status_files.documents import run_document, status_document, status_from
-from mlflow_sysmetrics.preflight.status_files.status import STAGES, RunInfo, Status
+from mlflow_sysmetrics.preflight.status_files.job_status import STAGES, JobStatus, RunInfo
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
 REFUSED = Attempt(1, 1, NOON, 0.25, None, "Connection refused")
 BUSY = Attempt(2, 1, NOON + timedelta(seconds=10), 1.5, 503, "HTTP 503 Service Unavailable")
-FAILED = Status(
+FAILED = JobStatus(
     stage="failed",
     tracking_uri="https://mlflow.example",
     experiment_name="mnist",
     experiment_id="7",
     run_id="0" * 32,
     step=1,
-    error="nothing answers at https://mlflow.example",
+    error="no response at https://mlflow.example",
     error_type="ServerUnreachableError",
     attempts=(REFUSED, BUSY),
     client_version="3.17.2",
@@ -51,8 +51,8 @@ def test_a_status_is_read_as_it_was_written() -> None:
     assert status_from(through_json(status_document(FAILED))) == FAILED
 
 
-def test_what_is_not_known_yet_is_null_and_read_as_none() -> None:
-    early = Status(stage="initializing", timestamp=NOON)
+def test_unknown_values_are_null_and_read_as_none() -> None:
+    early = JobStatus(stage="initializing", timestamp=NOON)
     document = through_json(status_document(early))
     assert document["run_id"] is None
     assert status_from(document) == early
@@ -60,51 +60,51 @@ def test_what_is_not_known_yet_is_null_and_read_as_none() -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_is_read_back(stage: Any) -> None:
-    assert status_from(status_document(Status(stage=stage))).stage == stage
+    assert status_from(status_document(JobStatus(stage=stage))).stage == stage
 
 
-def test_times_are_in_utc_and_say_so() -> None:
+def test_times_are_written_in_utc_with_their_offset() -> None:
     there = NOON.astimezone(timezone(timedelta(hours=5, minutes=30)))
     assert (
-        status_document(Status(stage="failed", timestamp=there))["timestamp"]
+        status_document(JobStatus(stage="failed", timestamp=there))["timestamp"]
         == "2026-03-01T12:00:00.000+00:00"
     )
 
 
-def test_the_password_of_the_tracking_uri_is_in_neither_document() -> None:
+def test_neither_document_contains_the_password_of_the_tracking_uri() -> None:
     uri = "https://anna:hunter2@mlflow.example"
-    status = Status(
+    status = JobStatus(
         stage="failed",
         tracking_uri=uri,
-        error=f"nothing answers at {uri}",
+        error=f"no response at {uri}",
         attempts=(Attempt(1, 1, NOON, 0.0, None, f"no route to {uri}"),),
     )
     run = RunInfo(run_id="1", experiment_id="1", experiment_name="e", tracking_uri=uri)
     assert "hunter2" not in json.dumps([status_document(status), run_document(run)])
 
 
-def test_a_token_in_the_environment_is_cut_out_of_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_of_the_environment_is_masked_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "sesame-sesame")
-    status = Status(stage="failed", error="the proxy says: sesame-sesame is not welcome")
+    status = JobStatus(stage="failed", error="the proxy says: sesame-sesame is not welcome")
     assert "sesame" not in json.dumps(status_document(status))
 
 
-def test_a_run_that_goes_on_has_no_end() -> None:
+def test_a_running_run_has_no_end_time() -> None:
     document = run_document(RUN)
     assert document["status"] == "RUNNING"
     assert document["started_at"] == "2026-03-01T12:00:00.000+00:00"
     assert document["ended_at"] is None
 
 
-def test_keys_of_a_newer_schema_are_passed_over() -> None:
+def test_unknown_keys_of_a_newer_schema_are_ignored() -> None:
     assert status_from(newer(weather="fine")) == FAILED
 
 
-def test_a_stage_of_a_newer_schema_is_handed_on() -> None:
-    assert status_from(newer(stage="resting")).stage == "resting"
+def test_an_unknown_stage_of_a_newer_schema_is_kept() -> None:
+    assert status_from(newer(stage="paused")).stage == "paused"
 
 
-def test_keys_that_a_newer_schema_has_no_more_are_none() -> None:
+def test_keys_missing_from_a_newer_schema_are_none() -> None:
     document = newer()
     del document["run_id"], document["attempts"]
     status = status_from(document)
@@ -112,28 +112,31 @@ def test_keys_that_a_newer_schema_has_no_more_are_none() -> None:
     assert status.attempts == ()
 
 
-def test_an_attempt_of_a_newer_schema_that_is_not_understood_is_left_out() -> None:
+def test_an_invalid_attempt_of_a_newer_schema_is_skipped() -> None:
     listed = [*newer()["attempts"], {"n": 3, "at": "soon"}, "four"]
     assert status_from(newer(attempts=listed)).attempts == FAILED.attempts
 
 
-def test_a_time_that_ends_in_z_is_in_utc() -> None:
+def test_a_time_that_ends_in_z_is_utc() -> None:
     assert status_from(newer(timestamp="2026-03-01T12:00:00Z")).timestamp == NOON
 
 
 @pytest.mark.parametrize(
     ("document", "problem"),
     [
-        ([], "it is no JSON object"),
-        ({}, 'its "schema" is None'),
-        ({**status_document(FAILED), "schema": True}, 'its "schema" is True'),
-        ({**status_document(FAILED), "schema": 0}, 'its "schema" is 0'),
-        ({**status_document(FAILED), "stage": "resting"}, "its \"stage\" is 'resting'"),
-        ({**status_document(FAILED), "stage": 3}, 'its "stage" is 3'),
-        ({**status_document(FAILED), "timestamp": "2026-03-01T12:00:00"}, "no time with an offset"),
-        ({**status_document(FAILED), "timestamp": None}, "no time with an offset"),
+        ([], "it must be a JSON object"),
+        ({}, 'its "schema" must be an integer >= 1, got None'),
+        ({**status_document(FAILED), "schema": True}, 'its "schema" must be an integer >= 1, got True'),
+        ({**status_document(FAILED), "schema": 0}, 'its "schema" must be an integer >= 1, got 0'),
+        ({**status_document(FAILED), "stage": "paused"}, "its \"stage\" must be one of .*, got 'paused'"),
+        ({**status_document(FAILED), "stage": 3}, 'its "stage" must be one of .*, got 3'),
+        (
+            {**status_document(FAILED), "timestamp": "2026-03-01T12:00:00"},
+            "must be a time with an offset from UTC, got ",
+        ),
+        ({**status_document(FAILED), "timestamp": None}, "must be a time with an offset from UTC, got "),
     ],
 )
-def test_what_is_no_status_is_refused_with_the_reason(document: object, problem: str) -> None:
+def test_an_invalid_document_is_rejected_with_the_reason(document: object, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         status_from(document)

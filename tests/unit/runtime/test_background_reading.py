@@ -1,4 +1,4 @@
-"""Readings beside the thread that asks for them: never a wait, never a thread too many."""
+"""Background readings never block the thread that asks, and never leak threads."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from fakes import FakeClock
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.runtime.background_reading import BackgroundReading, Reading
 
-LONG_SECONDS = 60.0  # a thread that never comes must not hold the suite; one that comes takes microseconds
+LONG_SECONDS = 60.0  # bounds a test whose thread never ends; normally microseconds
 
 
 class Tool:
-    """What takes long: it tells when it begins, and ends when the test lets it."""
+    """A slow reading that signals its start and ends when the test allows it."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
@@ -63,7 +63,7 @@ def make(tool: Tool, clock: FakeClock) -> Iterator[Callable[..., BackgroundReadi
 
 
 @pytest.fixture
-def beside(make: Callable[..., BackgroundReading[int]]) -> BackgroundReading[int]:
+def background(make: Callable[..., BackgroundReading[int]]) -> BackgroundReading[int]:
     return make()
 
 
@@ -72,78 +72,80 @@ def threads() -> list[threading.Thread]:
 
 
 def ended() -> None:
-    """Waits until the reading has ended, as it is about to."""
+    """Waits until the reading has ended."""
     for thread in threads():
         thread.join(LONG_SECONDS)
         assert not thread.is_alive()
 
 
-def read_once(beside: BackgroundReading[int], tool: Tool) -> None:
+def read_once(background: BackgroundReading[int], tool: Tool) -> None:
     """Asks, and lets the reading end."""
-    beside.ask()
+    background.ask()
     assert tool.began.acquire(timeout=LONG_SECONDS)
     tool.may_end.release()
     ended()
 
 
-def test_no_thread_runs_before_somebody_asks(beside: BackgroundReading[int]) -> None:
-    assert beside.answer() is None
+def test_no_thread_runs_before_the_first_ask(background: BackgroundReading[int]) -> None:
+    assert background.answer() is None
     assert threads() == []
-    beside.ask()
+    background.ask()
     assert len(threads()) == 1
 
 
-def test_the_thread_does_not_keep_the_interpreter_alive(beside: BackgroundReading[int]) -> None:
-    beside.ask()
+def test_the_thread_does_not_keep_the_interpreter_alive(background: BackgroundReading[int]) -> None:
+    background.ask()
     assert threads()[0].daemon
 
 
-def test_nobody_waits_for_a_reading_that_takes_long(beside: BackgroundReading[int], tool: Tool) -> None:
-    assert beside.latest() is None
+def test_a_slow_reading_does_not_block(background: BackgroundReading[int], tool: Tool) -> None:
+    assert background.latest() is None
     assert tool.began.acquire(timeout=LONG_SECONDS)
-    assert beside.latest() is None
+    assert background.latest() is None
 
 
-def test_who_wants_to_waits_as_long_as_he_says(beside: BackgroundReading[int], tool: Tool) -> None:
-    beside.ask()
-    assert beside.answer(within=0.01) is None
+def test_answer_waits_as_long_as_requested(background: BackgroundReading[int], tool: Tool) -> None:
+    background.ask()
+    assert background.answer(within=0.01) is None
     tool.may_end.release()
-    assert beside.answer(within=LONG_SECONDS) == Reading(value=1, ended_at=100.0, age=0.0)
+    assert background.answer(within=LONG_SECONDS) == Reading(value=1, ended_at=100.0, age=0.0)
 
 
-def test_a_reading_comes_with_its_age(beside: BackgroundReading[int], tool: Tool, clock: FakeClock) -> None:
-    read_once(beside, tool)
+def test_a_reading_comes_with_its_age(
+    background: BackgroundReading[int], tool: Tool, clock: FakeClock
+) -> None:
+    read_once(background, tool)
     clock.move(2.0)
-    assert beside.latest() == Reading(value=1, ended_at=100.0, age=2.0)
+    assert background.latest() == Reading(value=1, ended_at=100.0, age=2.0)
 
 
-def test_the_last_reading_stays_while_the_next_is_made(
-    beside: BackgroundReading[int], tool: Tool, clock: FakeClock
+def test_the_last_reading_stays_available_during_the_next(
+    background: BackgroundReading[int], tool: Tool, clock: FakeClock
 ) -> None:
-    read_once(beside, tool)
+    read_once(background, tool)
     clock.move(7.0)
-    beside.ask()
+    background.ask()
     assert tool.began.acquire(timeout=LONG_SECONDS)
-    assert beside.latest() == Reading(value=1, ended_at=100.0, age=7.0)
+    assert background.latest() == Reading(value=1, ended_at=100.0, age=7.0)
 
 
-def test_it_tells_how_long_a_reading_has_not_ended(
-    beside: BackgroundReading[int], tool: Tool, clock: FakeClock
+def test_waiting_seconds_measures_the_reading_under_way(
+    background: BackgroundReading[int], tool: Tool, clock: FakeClock
 ) -> None:
-    assert beside.waiting_seconds == 0.0
-    beside.ask()
+    assert background.waiting_seconds == 0.0
+    background.ask()
     clock.move(40.0)
-    assert beside.waiting_seconds == 40.0
+    assert background.waiting_seconds == 40.0
     tool.may_end.release()
     ended()
-    assert beside.waiting_seconds == 0.0
+    assert background.waiting_seconds == 0.0
 
 
-def test_questions_while_a_reading_is_made_are_one_question(
-    beside: BackgroundReading[int], tool: Tool, clock: FakeClock
+def test_asking_during_a_reading_starts_no_second_one(
+    background: BackgroundReading[int], tool: Tool, clock: FakeClock
 ) -> None:
     for _ in range(5):
-        beside.ask()
+        background.ask()
         clock.move(60.0)
     assert len(threads()) == 1
     tool.may_end.release()
@@ -151,68 +153,68 @@ def test_questions_while_a_reading_is_made_are_one_question(
     assert tool.runs == 1
 
 
-def test_it_rests_after_a_reading(beside: BackgroundReading[int], tool: Tool, clock: FakeClock) -> None:
-    read_once(beside, tool)
+def test_it_rests_after_a_reading(background: BackgroundReading[int], tool: Tool, clock: FakeClock) -> None:
+    read_once(background, tool)
     clock.move(4.9)
-    beside.ask()
+    background.ask()
     assert threads() == []
     clock.move(0.2)
-    beside.ask()
+    background.ask()
     assert len(threads()) == 1
 
 
-def test_a_dear_reading_is_made_less_often(
-    beside: BackgroundReading[int], tool: Tool, clock: FakeClock
+def test_an_expensive_reading_is_made_less_often(
+    background: BackgroundReading[int], tool: Tool, clock: FakeClock
 ) -> None:
     tool.takes = 0.3
-    read_once(beside, tool)
+    read_once(background, tool)
     clock.move(29.9)
-    beside.ask()
+    background.ask()
     assert threads() == []
     clock.move(0.2)
-    beside.ask()
+    background.ask()
     assert len(threads()) == 1
 
 
-def test_without_a_rest_every_question_has_a_reading_made(
+def test_without_a_rest_every_ask_makes_a_reading(
     make: Callable[..., BackgroundReading[int]], tool: Tool
 ) -> None:
-    beside = make(rest_seconds=0)
-    read_once(beside, tool)
-    read_once(beside, tool)
-    reading = beside.answer()
+    background = make(rest_seconds=0)
+    read_once(background, tool)
+    read_once(background, tool)
+    reading = background.answer()
     assert reading is not None
     assert reading.value == 2
 
 
 @pytest.mark.parametrize("error", [Unavailable("ioreg is not installed"), SystemExit(3)])
-def test_a_failure_is_raised_once_and_the_next_question_begins_anew(
-    beside: BackgroundReading[int], tool: Tool, error: BaseException
+def test_a_failure_is_raised_once_and_the_next_ask_starts_afresh(
+    background: BackgroundReading[int], tool: Tool, error: BaseException
 ) -> None:
     tool.error = error
-    read_once(beside, tool)
+    read_once(background, tool)
     with pytest.raises(type(error)):
-        beside.latest()
+        background.latest()
     tool.error = None
-    read_once(beside, tool)
-    reading = beside.latest()
+    read_once(background, tool)
+    reading = background.latest()
     assert reading is not None
     assert reading.value == 2
 
 
-def test_a_failure_leaves_no_earlier_reading(
-    beside: BackgroundReading[int], tool: Tool, clock: FakeClock
+def test_a_failure_discards_the_earlier_reading(
+    background: BackgroundReading[int], tool: Tool, clock: FakeClock
 ) -> None:
-    read_once(beside, tool)
+    read_once(background, tool)
     clock.move(5.0)
     tool.error = Unavailable("gone")
-    read_once(beside, tool)
+    read_once(background, tool)
     with pytest.raises(Unavailable):
-        beside.answer()
-    assert beside.answer() is None
+        background.answer()
+    assert background.answer() is None
 
 
-def test_a_reading_that_never_ends_keeps_one_thread_whoever_asks_for_it(
+def test_a_reading_that_never_ends_keeps_one_thread_for_all_objects(
     make: Callable[..., BackgroundReading[int]],
 ) -> None:
     make().ask()
@@ -222,28 +224,26 @@ def test_a_reading_that_never_ends_keeps_one_thread_whoever_asks_for_it(
     assert len(threads()) == 1
 
 
-def test_a_thread_that_cannot_be_had_is_said_and_tried_again(
-    beside: BackgroundReading[int], tool: Tool, mocker: MockerFixture
+def test_a_thread_that_cannot_be_started_is_reported_and_retried(
+    background: BackgroundReading[int], tool: Tool, mocker: MockerFixture
 ) -> None:
     start = mocker.patch("threading.Thread.start", side_effect=RuntimeError("can't start new thread"))
     with pytest.raises(Unavailable, match="no thread could be started"):
-        beside.latest()
+        background.latest()
     mocker.stop(start)
-    read_once(beside, tool)
+    read_once(background, tool)
     assert tool.runs == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
-def test_a_forked_child_does_not_wait_for_its_parents_thread(
-    tool: Tool, beside: BackgroundReading[int]
-) -> None:
-    beside.ask()
+def test_a_forked_child_starts_its_own_reading(tool: Tool, background: BackgroundReading[int]) -> None:
+    background.ask()
     assert tool.began.acquire(timeout=LONG_SECONDS)
 
     def child() -> bool:
         tool.may_end.release()
-        beside.ask()
-        reading = beside.answer(within=LONG_SECONDS)
+        background.ask()
+        reading = background.answer(within=LONG_SECONDS)
         return reading is not None and reading.value == 2
 
     with warnings.catch_warnings():

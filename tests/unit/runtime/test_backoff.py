@@ -1,11 +1,11 @@
-"""How long a sender waits after a failure."""
+"""Pauses after failures."""
 
 from __future__ import annotations
 
 import pytest
 
 from mlflow_sysmetrics.errors import NotAllowed, ServerUnreachable
-from mlflow_sysmetrics.runtime.backoff import Rest, asked_for, pause_seconds
+from mlflow_sysmetrics.runtime.backoff import Backoff, asked_for, doubled, pause_seconds
 
 
 def pause(failures: int, reason: Exception) -> float:
@@ -17,20 +17,20 @@ def test_pauses_double_from_one_second_to_a_minute() -> None:
     assert pauses == [1, 2, 4, 32, 60, 60]
 
 
-def test_wrong_credentials_are_tried_again_slowly_from_the_beginning() -> None:
+def test_wrong_credentials_are_retried_slowly_from_the_start() -> None:
     assert pause(0, NotAllowed("HTTP 401")) == 60
 
 
-def test_a_server_is_left_alone_as_long_as_it_asks() -> None:
+def test_retry_after_lengthens_the_pause() -> None:
     assert pause(0, ServerUnreachable("HTTP 429", retry_after=7)) == 7
 
 
-def test_what_a_server_asks_for_is_no_reason_to_come_sooner() -> None:
+def test_retry_after_does_not_shorten_the_pause() -> None:
     assert pause(5, ServerUnreachable("HTTP 503", retry_after=1)) == 32
 
 
 @pytest.mark.parametrize(("asked", "granted"), [(86400.0, 600.0), (-5.0, 0.0), (None, 0.0)])
-def test_what_a_server_asks_for_is_bounded(asked: float | None, granted: float) -> None:
+def test_retry_after_is_bounded(asked: float | None, granted: float) -> None:
     assert asked_for(ServerUnreachable("HTTP 503", retry_after=asked)) == granted
 
 
@@ -38,12 +38,27 @@ def test_jitter_spreads_the_pause() -> None:
     assert pause_seconds(2, ServerUnreachable(""), lambda: 0.75) == 3
 
 
-def test_somebody_who_waits_right_after_a_refusal_is_served_a_second_later() -> None:
-    """Else `flush(30)` would wait in vain for a rest of a minute."""
-    rest = Rest(lambda: 1.0)
-    rest.failed(100.0, NotAllowed("HTTP 401"))
-    rest.shorten(100.2)
-    assert rest.until == 101.0
-    rest.failed(101.0, ServerUnreachable("HTTP 503", retry_after=30.0))
-    rest.shorten(101.1)
-    assert rest.until == 131.0
+def test_shorten_allows_an_attempt_one_second_after_the_last() -> None:
+    """Otherwise `flush(30)` would time out during a pause of one minute."""
+    backoff = Backoff(lambda: 1.0)
+    backoff.failed(100.0, NotAllowed("HTTP 401"))
+    backoff.shorten(100.2)
+    assert backoff.until == 101.0
+    backoff.failed(101.0, ServerUnreachable("HTTP 503", retry_after=30.0))
+    backoff.shorten(101.1)
+    assert backoff.until == 131.0
+
+
+def test_a_pause_doubles_within_its_bounds() -> None:
+    pauses = [doubled(n, first_seconds=0.5, longest_seconds=300.0) for n in (0, 1, 2, 10, 10_000)]
+    assert pauses == [0.5, 1.0, 2.0, 300.0, 300.0]
+
+
+def test_a_success_ends_the_pause_and_starts_afresh() -> None:
+    backoff = Backoff(lambda: 1.0)
+    backoff.failed(100.0, ServerUnreachable(""))
+    backoff.failed(101.0, ServerUnreachable(""))
+    backoff.reset()
+    assert backoff.until < 0
+    backoff.failed(102.0, ServerUnreachable(""))
+    assert backoff.until == 103.0

@@ -1,4 +1,4 @@
-"""Timestamps: one per tick, whatever the clock does."""
+"""Timestamps are distinct for each tick, whatever the clock does."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_small_step_back_is_waited_for() -> None:
     assert stamper.next() == STARTED_AT + 1
 
 
-def test_a_clock_that_was_really_set_back_is_believed() -> None:
+def test_a_large_step_back_is_believed() -> None:
     clock = FakeClock()
     stamper = Stamper(clock)
     stamper.next()
@@ -31,14 +31,14 @@ def test_a_clock_that_was_really_set_back_is_believed() -> None:
     assert stamper.next() == STARTED_AT - 3_600_000
 
 
-def test_a_clock_that_somebody_freezes_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_frozen_time_module_does_not_freeze_our_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "monotonic", lambda: 0.0)
     monkeypatch.setattr(time, "time_ns", lambda: 0)
     assert SystemClock().monotonic() > 0
     assert SystemClock().wall() > STARTED_AT
 
 
-def test_the_system_clock_is_the_one_of_the_system() -> None:
+def test_the_system_clock_reads_the_time_of_the_system() -> None:
     clock = SystemClock()
     before = time.time_ns() // 1_000_000
     assert before <= clock.wall() <= time.time_ns() // 1_000_000

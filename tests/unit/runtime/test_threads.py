@@ -1,4 +1,4 @@
-"""Threads of ours leave the program's signals to the program."""
+"""Our threads leave the signals of the program to its own threads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlflow_sysmetrics.runtime.threads import start_thread
 
 
 def run_in_thread() -> set[signal.Signals | int]:
-    """Returns the signals that are blocked in a thread of ours."""
+    """Returns the signals that are blocked in one of our threads."""
     done = threading.Event()
     blocked: set[signal.Signals | int] = set()
 
@@ -25,13 +25,13 @@ def run_in_thread() -> set[signal.Signals | int]:
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="needs a system with signal masks")
-def test_signals_of_the_program_are_not_delivered_to_our_threads() -> None:
+def test_our_threads_block_the_signals_of_the_program() -> None:
     blocked = run_in_thread()
     assert {signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGCHLD} <= blocked
     assert not {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL} & blocked
 
 
-def test_a_thread_is_a_daemon_with_a_name() -> None:
+def test_a_thread_is_a_named_daemon() -> None:
     seen: list[threading.Thread] = []
     done = threading.Event()
 

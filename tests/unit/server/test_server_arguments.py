@@ -1,4 +1,4 @@
-"""What a `LocalServer` says about arguments that make no sense, before anything is started."""
+"""Invalid arguments of a `LocalServer` are reported before anything is started."""
 
 from __future__ import annotations
 
@@ -15,44 +15,50 @@ from mlflow_sysmetrics.server.auth_file import write_auth_file
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"allowed_hosts": "mlflow"}, "it must be a list such as ['mlflow']"),
-        ({"allowed_hosts": ["a b"]}, "allowed_hosts has 'a b'"),
-        ({"port": 99_999}, "port is 99999"),
-        ({"workers": 0}, "workers is 0"),
-        ({"start_timeout": 0}, "start_timeout is 0"),
-        ({"start_timeout": "2m"}, "start_timeout is '2m'"),
-        ({"allowed_hosts": None}, "allowed_hosts is None"),
-        ({"host": 127}, "host is 127"),
-        ({"backend_store_uri": Path("runs.db")}, "it must be text such as 'sqlite:////PATH.db'"),
-        ({"environ": {"AWS_MAX_ATTEMPTS": 3}}, "environ has 'AWS_MAX_ATTEMPTS', which must map text to text"),
+        ({"allowed_hosts": "mlflow"}, "allowed_hosts must be a list such as ['mlflow'], got 'mlflow'"),
+        ({"allowed_hosts": ["a b"]}, "got 'a b'"),
+        ({"port": 99_999}, "port must be an integer from 1 to 65535, got 99999"),
+        ({"workers": 0}, "workers must be an integer >= 1, got 0"),
+        ({"start_timeout": 0}, "start_timeout must be a number of seconds > 0, got 0"),
+        ({"start_timeout": "2m"}, "start_timeout must be a number of seconds > 0, got '2m'"),
+        ({"allowed_hosts": None}, "allowed_hosts must be a list such as ['mlflow'], got None"),
+        ({"host": 127}, "host must be a name or an IPv4 address to listen on, got 127"),
+        (
+            {"backend_store_uri": Path("runs.db")},
+            "backend_store_uri must be a string such as 'sqlite:////PATH.db' or None, got ",
+        ),
+        (
+            {"environ": {"AWS_MAX_ATTEMPTS": 3}},
+            "environ must map strings to strings, got 'AWS_MAX_ATTEMPTS': int",
+        ),
     ],
 )
-def test_what_makes_no_sense_is_said_at_once(arguments: dict[str, Any], said: str) -> None:
+def test_an_invalid_argument_is_reported_at_once(arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingsError) as raised:
         LocalServer(**arguments)
     assert said in str(raised.value)
 
 
-def test_a_server_that_does_not_run_has_no_address() -> None:
+def test_a_server_that_is_not_running_has_no_url() -> None:
     with pytest.raises(RuntimeError, match=r"not running; use it in a with block, or call start\(\)"):
         _ = LocalServer().url
 
 
-def test_what_does_not_run_can_be_stopped() -> None:
+def test_a_server_that_is_not_running_can_be_stopped() -> None:
     LocalServer().stop()
 
 
-def test_what_is_no_database_leaves_no_directory_behind(
+def test_an_invalid_database_leaves_no_directory_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    with pytest.raises(SettingsError, match="no database"):
+    with pytest.raises(SettingsError, match="must be a database"):
         LocalServer("./mlruns").start()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_file_of_users_is_for_nobody_else_to_read(tmp_path: Path) -> None:
+def test_only_the_owner_can_read_the_auth_file(tmp_path: Path) -> None:
     pytest.importorskip("flask_wtf", reason="MLflow's basic authentication needs Flask-WTF")
     auth = write_auth_file(tmp_path, "50%-of-a-p4ssword")
     path = Path(auth.config_path)
@@ -62,11 +68,11 @@ def test_the_file_of_users_is_for_nobody_else_to_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("password", [" a-long-p4ssword", "a-long\n-p4ssword", 123_456_789_012])
-def test_a_password_that_mlflow_would_read_as_another_is_said(tmp_path: Path, password: Any) -> None:
+def test_a_password_that_mlflow_would_read_differently_is_rejected(tmp_path: Path, password: Any) -> None:
     with pytest.raises(SettingsError, match="printable text"):
         write_auth_file(tmp_path, password)
 
 
-def test_a_password_that_is_too_short_is_said(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="at least 12 characters"):
+def test_a_short_password_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="at least 12 characters, got 5"):
         write_auth_file(tmp_path, "short")

@@ -1,4 +1,4 @@
-"""The command line and environment of a tracking server, from what it is to be."""
+"""The command line and environment of a tracking server follow from its configuration."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def config(**changes: Any) -> ServerConfig:
     return ServerConfig(**{"backend_store_uri": STORE, "artifacts_destination": "/artifacts", **changes})
 
 
-def test_options_are_those_that_every_mlflow_has() -> None:
+def test_options_are_those_of_every_mlflow() -> None:
     assert server_command(config(host="0.0.0.0", port=5001, workers=2)).argv == (
         *(sys.executable, "-m", "mlflow", "server"),
         *("--host", "0.0.0.0", "--port", "5001", "--workers", "2"),
@@ -40,21 +40,21 @@ def test_jobs_are_off() -> None:
     assert server_command(config()).environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
 
 
-def test_allowed_hosts_are_said_with_their_ports_and_their_pages() -> None:
+def test_allowed_hosts_include_their_ports_and_origins() -> None:
     environ = server_command(config(allowed_hosts=("mlflow", "m.example.org:443"))).environ
     assert environ["MLFLOW_SERVER_ALLOWED_HOSTS"] == "mlflow,mlflow:*,m.example.org:443"
     assert "https://m.example.org:443" in environ["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"].split(",")
 
 
-def test_any_host_does_not_mean_pages_of_any_site() -> None:
+def test_any_host_does_not_allow_any_origin() -> None:
     assert server_command(config(allowed_hosts=("*",))).environ["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"] == ""
 
 
-def test_without_allowed_hosts_mlflow_chooses() -> None:
+def test_without_allowed_hosts_mlflow_uses_its_default() -> None:
     assert "MLFLOW_SERVER_ALLOWED_HOSTS" not in server_command(config()).environ
 
 
-def test_what_a_program_says_of_its_own_logging_does_not_reach_the_server() -> None:
+def test_settings_of_the_program_do_not_reach_the_server() -> None:
     of_caller = {
         "PATH": "/bin",
         "AWS_PROFILE": "mine",
@@ -73,20 +73,29 @@ def test_what_a_program_says_of_its_own_logging_does_not_reach_the_server() -> N
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"port": 0}, "port is 0; it must be a whole number from 1 to 65535"),
-        ({"port": 70_000}, "port is 70000"),
-        ({"port": True}, "port is True"),
-        ({"workers": 0}, "workers is 0; it must be a whole number from 1"),
-        ({"workers": "2"}, "workers is '2'"),
-        ({"host": ""}, "host is ''"),
-        ({"host": "::1"}, "host is '::1'; it must be a name or an IPv4 address"),
-        ({"host": "--dev"}, "host is '--dev'"),
-        ({"allowed_hosts": ("a,b",)}, "allowed_hosts has 'a,b'; write host names such as"),
-        ({"allowed_hosts": ("http://a",)}, "allowed_hosts has 'http://a'"),
-        ({"allowed_hosts": ("",)}, "allowed_hosts has ''"),
+        ({"port": 0}, "port must be an integer from 1 to 65535, got 0"),
+        ({"port": 70_000}, "port must be an integer from 1 to 65535, got 70000"),
+        ({"port": True}, "port must be an integer from 1 to 65535, got True"),
+        ({"workers": 0}, "workers must be an integer >= 1, got 0"),
+        ({"workers": "2"}, "workers must be an integer >= 1, got '2'"),
+        ({"host": ""}, "host must be a name or an IPv4 address to listen on, got ''"),
+        ({"host": "::1"}, "host must be a name or an IPv4 address to listen on, got '::1'"),
+        ({"host": "--dev"}, "host must be a name or an IPv4 address to listen on, got '--dev'"),
+        (
+            {"allowed_hosts": ("a,b",)},
+            "allowed_hosts must contain host names such as 'mlflow' or '*.example.org:443', got 'a,b'",
+        ),
+        (
+            {"allowed_hosts": ("http://a",)},
+            "allowed_hosts must contain host names such as 'mlflow' or '*.example.org:443', got 'http://a'",
+        ),
+        (
+            {"allowed_hosts": ("",)},
+            "allowed_hosts must contain host names such as 'mlflow' or '*.example.org:443', got ''",
+        ),
     ],
 )
-def test_what_makes_no_sense_is_said(changes: dict[str, Any], said: str) -> None:
+def test_an_invalid_configuration_is_reported(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingsError) as raised:
         config(**changes)
     assert said in str(raised.value)

@@ -1,4 +1,4 @@
-"""The end of a server's log, as it is shown."""
+"""The end of a server's log, as errors show it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_the_last_lines_are_shown(tmp_path: Path) -> None:
     assert log_tail(log, 0).splitlines() == [str(number) for number in range(75, 100)]
 
 
-def test_what_an_earlier_start_has_written_is_left_out(tmp_path: Path) -> None:
+def test_lines_of_an_earlier_start_are_left_out(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("before\n")
     begin = log.stat().st_size
@@ -24,7 +24,7 @@ def test_what_an_earlier_start_has_written_is_left_out(tmp_path: Path) -> None:
     assert log_tail(log, begin) == "after"
 
 
-def test_one_endless_line_is_cut(tmp_path: Path) -> None:
+def test_an_endless_line_is_truncated(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("x" * 10**6)
     assert 1000 < len(log_tail(tmp_path / "log", 0)) < 20_000
 
@@ -35,11 +35,11 @@ def test_no_password_is_shown(tmp_path: Path) -> None:
     assert "s3cr3t" not in log_tail(tmp_path / "log", 0, uri)
 
 
-def test_no_log_is_no_tail(tmp_path: Path) -> None:
+def test_a_missing_log_has_an_empty_tail(tmp_path: Path) -> None:
     assert log_tail(tmp_path / "none", 0) == ""
 
 
-def test_an_error_survives_a_pool_of_workers() -> None:
+def test_an_error_can_be_pickled() -> None:
     error = pickle.loads(pickle.dumps(ServerStartError("It ended.", "its last words")))
     assert (error.reason, error.log_tail) == ("It ended.", "its last words")
     assert str(error) == "It ended.\n\nIts log ends with:\nits last words"

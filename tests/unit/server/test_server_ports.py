@@ -24,17 +24,17 @@ def taken() -> Iterator[int]:
         yield listening.getsockname()[1]
 
 
-def test_a_port_that_is_free_can_be_listened_on() -> None:
+def test_a_free_port_is_available() -> None:
     check_port(HOST, free_port(HOST))
 
 
-def test_a_port_that_is_taken_is_said_with_the_remedy(taken: int) -> None:
+def test_a_used_port_is_reported_with_a_remedy(taken: int) -> None:
     with pytest.raises(ServerStartError, match=rf"Port {taken} of 127\.0\.0\.1 .* choose another port"):
         check_port(HOST, taken)
 
 
-def test_a_port_whose_last_connections_are_closing_is_free() -> None:
-    """A server can be started again at once, as servers themselves allow."""
+def test_a_port_with_closing_connections_is_available() -> None:
+    """A server can be restarted at once, as servers themselves allow."""
     with closing(socket.socket()) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((HOST, 0))
@@ -47,12 +47,12 @@ def test_a_port_whose_last_connections_are_closing_is_free() -> None:
     check_port(HOST, port)
 
 
-def test_an_address_of_somebody_else_is_said() -> None:
+def test_an_address_of_another_machine_is_reported() -> None:
     with pytest.raises(ServerStartError, match=r"This machine has no address 203\.0\.113\.1"):
         free_port("203.0.113.1")
 
 
-def test_who_listens_is_told_from_who_does_not(taken: int) -> None:
+def test_a_listening_port_is_found(taken: int) -> None:
     assert listens(os.getpid(), taken) is True
     assert listens(os.getpid(), 1) is False
 

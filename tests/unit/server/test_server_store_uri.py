@@ -1,4 +1,4 @@
-"""Which driver a server's database is spoken to with, and what is said where there is none."""
+"""The driver for a server's database, and the error if none is installed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MODULES = ("psycopg2", "psycopg", "pymysql", "MySQLdb", "pyodbc", "pymssql")
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has no driver, whatever there is."""
+    """Hides every installed driver."""
     for name in MODULES:
         monkeypatch.setitem(sys.modules, name, None)
 
@@ -39,7 +39,7 @@ def install(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         ("mssql+pymssql", ["pymssql"], "mssql+pymssql"),
     ],
 )
-def test_the_driver_that_is_installed_is_named(
+def test_the_uri_names_an_installed_driver(
     monkeypatch: pytest.MonkeyPatch, given: str, drivers: list[str], found: str
 ) -> None:
     for name in drivers:
@@ -57,7 +57,7 @@ def test_the_driver_that_is_installed_is_named(
         ("mysql+pymysql", "pip install 'pymysql'"),
     ],
 )
-def test_a_driver_that_is_missing_is_named_with_its_package(given: str, remedy: str) -> None:
+def test_a_missing_driver_is_reported_with_its_package(given: str, remedy: str) -> None:
     with pytest.raises(ServerStartError) as raised:
         server_store(given + REST)
     assert remedy in str(raised.value)
@@ -67,26 +67,26 @@ def test_a_driver_that_is_missing_is_named_with_its_package(given: str, remedy: 
 @pytest.mark.parametrize(
     ("uri", "said"),
     [
-        ("./mlruns", "'./mlruns', which is no database"),
-        ("http://host:5000", "'http://host:5000', which is no database"),
-        ("", "'', which is no database"),
-        ("sqlite://", "in memory"),
-        ("sqlite:///:memory:", "in memory"),
+        ("./mlruns", "must be a database, got './mlruns'"),
+        ("http://host:5000", "must be a database, got 'http://host:5000'"),
+        ("", "must be a database, got ''"),
+        ("sqlite://", "must not be in memory"),
+        ("sqlite:///:memory:", "must not be in memory"),
         ("postgresql+asyncpg" + REST, "write postgresql+psycopg2 or postgresql+psycopg"),
     ],
 )
-def test_what_is_no_database_is_said_with_what_would_be_one(uri: str, said: str) -> None:
+def test_an_invalid_database_is_reported_with_valid_forms(uri: str, said: str) -> None:
     with pytest.raises(SettingsError) as raised:
         server_store(uri)
     assert said in str(raised.value)
     assert "s3cr3t" not in str(raised.value)
 
 
-def test_a_file_means_the_same_in_the_directory_of_the_server(tmp_path: Path) -> None:
+def test_a_relative_file_becomes_absolute(tmp_path: Path) -> None:
     assert server_store("sqlite:///runs.db") == f"sqlite:///{tmp_path}/runs.db"
 
 
-def test_a_password_that_is_not_quoted_is_said_and_not_shown() -> None:
+def test_an_unquoted_password_is_reported_but_not_shown() -> None:
     with pytest.raises(SettingsError, match=r"urllib\.parse\.quote") as raised:
         server_store("postgresql://mlflow:p@ss:s3cr3t/part@db/runs")
     assert raised.value.__cause__ is None

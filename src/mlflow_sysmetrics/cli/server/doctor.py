@@ -14,7 +14,6 @@ from mlflow_sysmetrics.cli.server import access, database, storage
 from mlflow_sysmetrics.cli.server.options import WORKERS, AskedServer
 from mlflow_sysmetrics.cli.table import counted, print_json
 from mlflow_sysmetrics.mlflow_api import fluent_state
-from mlflow_sysmetrics.server.config import runs_jobs
 
 _JOBS = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION"
 
@@ -103,7 +102,7 @@ def doctor(
 def _mlflow() -> Iterator[Finding]:
     version = fluent_state.version()
     yield Finding("version", Mark.GOOD, version, None, {"version": version})
-    if runs_jobs():
+    if fluent_state.server_runs_jobs():
         text = "on: eight more processes and 0.6 GB or more, which only MLflow's evaluation of traces uses"
         yield Finding("job execution", Mark.NOTE, text, f"export {_JOBS}=false")
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 
 from mlflow_sysmetrics.collectors.nvml.library import NvmlError, Verdict
+from mlflow_sysmetrics.runtime.backoff import doubled
 
 _UNSUPPORTED_SECONDS = 600.0
 _FIRST_SECONDS, _LONGEST_SECONDS = 1.0, 300.0
-_MOST_DOUBLINGS = 16  # far over the longest pause
 
 
 class Support:
@@ -48,8 +48,10 @@ class Support:
         elif error.verdict in (Verdict.UNSUPPORTED, Verdict.FORBIDDEN):
             self._rest = _UNSUPPORTED_SECONDS
         else:
-            self._rest = min(_FIRST_SECONDS * 2**self._failures, _LONGEST_SECONDS)
-            self._failures = min(self._failures + 1, _MOST_DOUBLINGS)
+            self._rest = doubled(
+                self._failures, first_seconds=_FIRST_SECONDS, longest_seconds=_LONGEST_SECONDS
+            )
+            self._failures += 1
         self._until = now + self._rest
 
     def answered(self) -> None:

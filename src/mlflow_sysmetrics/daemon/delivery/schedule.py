@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.errors import JournalUnavailable
-from mlflow_sysmetrics.runtime.backoff import Rest, pause_seconds
+from mlflow_sysmetrics.runtime.backoff import Backoff, pause_seconds
 
 _TOLERANCE = 0.05  # share of a send interval by which a send may be early or late
 
@@ -26,8 +26,8 @@ class SendSchedule:
     def __init__(self, jitter: Callable[[], float]) -> None:
         self._outboxes: dict[RunQueue, None] = {}  # ordered: the first is the next in turn
         self._jitter = jitter
-        self._rest = Rest(jitter)
-        self._rest_of_replayed = Rest(jitter)
+        self._rest = Backoff(jitter)
+        self._rest_of_replayed = Backoff(jitter)
 
     def __iter__(self) -> Iterator[RunQueue]:
         return iter(self._outboxes)
@@ -85,8 +85,8 @@ class SendSchedule:
 
     def answered(self) -> None:
         """Ends the rest of the server, which has answered."""
-        self._rest.end()
-        self._rest_of_replayed.end()
+        self._rest.reset()
+        self._rest_of_replayed.reset()
 
     def next_due(self, now: float) -> RunQueue | None:
         """Returns the outbox whose turn it is; those of runs that live come before what others left."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 import tempfile
 
 from mlflow_sysmetrics.daemon.journal.lines import Header, lines, parse
+from mlflow_sysmetrics.runtime.process_identity import is_running
 
 # FOLDED writer: The process that wrote a journal: whether it still lives, as far as its id and its age tell.
 # FOLDED
@@ -26,10 +27,6 @@ from mlflow_sysmetrics.daemon.journal.lines import Header, lines, parse
 # FOLDED  and whoever closes all descriptors of a process, to make a daemon of it, unlocks it.
 
 _MILLISECONDS = 1000
-# Start times are counted from the boot in hundredths of a second, and the boot's own time moves when the
-# clock is set. No more than a little: the first process of a container that is started again has its
-# predecessor's id and host name, and would be taken for it as long as it lives.
-_TOLERANCE_SECONDS = 2.0
 
 
 def writer_lives(journal: Path, pid: int) -> bool:
@@ -49,18 +46,8 @@ def writer_lives(journal: Path, pid: int) -> bool:
     # program's until that called exec.
     if pid <= 0 or pid == os.getpid():
         return False
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        # Another process that has got its id, after a reboot or in a restarted container, is younger.
-        return (
-            process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= began + _TOLERANCE_SECONDS
-        )
-    except psutil.NoSuchProcess:
-        return False
-    except (psutil.Error, OSError):
-        return True  # it is there, and does not let us look
+    # Another process that has got its id, after a reboot or in a restarted container, is younger.
+    return is_running(pid, began_before=began)
 
 
 def stranger(journal: Path) -> int | None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import threading
 from pathlib import Path
 from urllib.parse import unquote
 
 from mlflow_sysmetrics.errors import ServerUnreachable
 from mlflow_sysmetrics.mlflow_api.tracking_uris import lasting
-from mlflow_sysmetrics.runtime.threads import start_thread
+from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, bounded
 
 THREAD_NAME = "sysmetrics-stores"
 
@@ -64,18 +63,11 @@ class MissingStores:
         return reason
 
     def _look(self, tracking_uri: str) -> str | None:
-        found: list[str | None] = []
-        answered = threading.Event()
-
-        def look() -> None:
-            try:
-                check_store(tracking_uri)
-            except (OSError, ServerUnreachable) as error:
-                found.append(str(error))
-            else:
-                found.append(None)
-            answered.set()
-
-        start_thread(look, THREAD_NAME)
-        self._silent = not answered.wait(_PATIENCE_SECONDS)
-        return f"the disk of {store_path(tracking_uri)} does not answer" if self._silent else found[0]
+        try:
+            bounded(lambda: check_store(tracking_uri), _PATIENCE_SECONDS, name=THREAD_NAME)
+        except CallTimeout:
+            self._silent = True
+            return f"the disk of {store_path(tracking_uri)} does not answer"
+        except (OSError, ServerUnreachable) as error:
+            return str(error)
+        return None

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from mlflow_sysmetrics.collectors import Collector
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.runtime.backoff import doubled
 from mlflow_sysmetrics.samples import Sample
 
 OK = "ok"
@@ -85,8 +86,10 @@ class Probe:
         self._collector = None
 
     def _pause(self, now: float, health: str, error: BaseException) -> None:
-        pause = min(_FIRST_PAUSE_SECONDS * 2**self._failures, _LONGEST_PAUSE_SECONDS)
-        self._failures = min(self._failures + 1, 16)  # 2**16 s is far over the longest pause
+        pause = doubled(
+            self._failures, first_seconds=_FIRST_PAUSE_SECONDS, longest_seconds=_LONGEST_PAUSE_SECONDS
+        )
+        self._failures += 1
         self._successes = 0
         self._paused_until = now + pause
         self.health = health

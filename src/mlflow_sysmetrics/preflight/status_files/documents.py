@@ -1,6 +1,6 @@
 """The files beside a run as JSON: `mlflow_status.json` and `mlflow_info.json`, schema 1.
 
-The JSON Schema files in docs/ describe both for whoever reads them without this package.
+The JSON Schema files in docs/ describe both for readers without this package.
 """
 
 from __future__ import annotations
@@ -12,13 +12,23 @@ from typing import Any, cast
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
 from mlflow_sysmetrics.preflight.attempts import Attempt
-from mlflow_sysmetrics.preflight.status_files.status import STAGES, RunInfo, Stage, Status
+from mlflow_sysmetrics.preflight.status_files.job_status import STAGES, JobStatus, RunInfo, Stage
 
-SCHEMA = 1  #: raised by whoever adds, drops or changes a key
+SCHEMA = 1  #: increase it when a key is added, removed or changed
+_TEXT_KEYS = (
+    "tracking_uri",
+    "experiment_name",
+    "experiment_id",
+    "run_id",
+    "error",
+    "error_type",
+    "client_version",
+    "server_version",
+)
 
 
-def status_document(status: Status) -> dict[str, Any]:
-    """Returns a status as JSON has it, with secrets cut out once more."""
+def status_document(status: JobStatus) -> dict[str, Any]:
+    """Returns a status as a JSON object, with secrets masked once more."""
     uri = status.tracking_uri or ""
     return {
         "schema": SCHEMA,
@@ -48,7 +58,7 @@ def status_document(status: Status) -> dict[str, Any]:
 
 
 def run_document(run: RunInfo) -> dict[str, Any]:
-    """Returns what is to be said of a run as JSON has it."""
+    """Returns the description of a run as a JSON object."""
     return {
         "schema": SCHEMA,
         "run_id": run.run_id,
@@ -62,60 +72,49 @@ def run_document(run: RunInfo) -> dict[str, Any]:
     }
 
 
-def status_from(document: object) -> Status:
-    """Returns the status that a document describes.
+def status_from(document: object) -> JobStatus:
+    """Returns the status that a JSON object describes.
 
-    A newer schema may have keys that are not known here, lack some, and know more stages: what it says in the
-    words of this one is read.
+    A newer schema may have unknown keys and stages, or lack known keys; what this version knows is read.
 
     Raises:
-        ValueError: it is no status; says what is wrong with it in one clause.
+        ValueError: it is not a status; says what is wrong with it in one clause.
     """
     if not isinstance(document, Mapping):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it must be a JSON object")
     schema = document.get("schema")
     if not isinstance(schema, int) or isinstance(schema, bool) or schema < SCHEMA:
-        raise ValueError(f'its "schema" is {schema!r}, not {SCHEMA} or more')
+        raise ValueError(f'its "schema" must be an integer >= {SCHEMA}, got {schema!r}')
     stage = document.get("stage")
     if not isinstance(stage, str) or (schema == SCHEMA and stage not in STAGES):
-        raise ValueError(f'its "stage" is {stage!r}, none of {", ".join(STAGES)}')
+        raise ValueError(f'its "stage" must be one of {", ".join(STAGES)}, got {stage!r}')
     timestamp = _read(document.get("timestamp"))
     if timestamp is None:
-        raise ValueError(f'its "timestamp" is {document.get("timestamp")!r}, no time with an offset from UTC')
+        raise ValueError(
+            f'its "timestamp" must be a time with an offset from UTC, got {document.get("timestamp")!r}'
+        )
     listed = document.get("attempts")
     attempts = [_attempt(one) for one in listed] if isinstance(listed, list) else []
-    words = {name: _text(document.get(name)) for name in _WORDS}
-    return Status(
-        stage=cast("Stage", stage),  # a newer schema may have one more
-        step=_whole(document.get("step")),
+    texts = {name: _text(document.get(name)) for name in _TEXT_KEYS}
+    return JobStatus(
+        stage=cast("Stage", stage),  # a newer schema may have more stages
+        step=_integer(document.get("step")),
         attempts=tuple(one for one in attempts if one is not None),
         timestamp=timestamp,
-        **words,
+        **texts,
     )
 
 
-_WORDS = (
-    "tracking_uri",
-    "experiment_name",
-    "experiment_id",
-    "run_id",
-    "error",
-    "error_type",
-    "client_version",
-    "server_version",
-)
-
-
 def _attempt(document: object) -> Attempt | None:
-    """Returns an attempt; None where it lacks what makes one."""
+    """Returns an attempt; None if a required key is missing or invalid."""
     if not isinstance(document, Mapping):
         return None
-    n, step, at = _whole(document.get("n")), _whole(document.get("step")), _read(document.get("at"))
+    n, step, at = _integer(document.get("n")), _integer(document.get("step")), _read(document.get("at"))
     seconds = document.get("seconds")
     if n is None or step is None or at is None or not isinstance(seconds, (int, float)):
         return None
     return Attempt(
-        n, step, at, float(seconds), _whole(document.get("status_code")), _text(document.get("error"))
+        n, step, at, float(seconds), _integer(document.get("status_code")), _text(document.get("error"))
     )
 
 
@@ -124,7 +123,7 @@ def _clean(text: str | None, tracking_uri: str) -> str | None:
 
 
 def _written(moment: datetime) -> str:
-    """Returns a moment in UTC with its offset; one without an offset is local time, as Python has it."""
+    """Returns a moment in UTC with its offset; as in Python, one without an offset is local time."""
     return moment.astimezone(timezone.utc).isoformat(timespec="milliseconds")
 
 
@@ -132,7 +131,7 @@ def _read(text: object) -> datetime | None:
     if not isinstance(text, str):
         return None
     try:
-        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))  # Python 3.10 does not know the Z
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))  # Python 3.10 does not parse the Z
     except ValueError:
         return None
     return None if moment.tzinfo is None else moment.astimezone(timezone.utc)
@@ -142,5 +141,5 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _whole(value: object) -> int | None:
+def _integer(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -1,4 +1,4 @@
-"""Writes into a store that may hang: waited for only so long, and never out of order."""
+"""Writes to a store that may hang: bounded in time and never out of order."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from mlflow_sysmetrics.runtime.bounded_calls import BoundedWrites
+from mlflow_sysmetrics.preflight.status_files.target import BoundedWrites
 
-NO_PATIENCE = 0.01
-SOON = 30.0  # longest wait of a test for what comes at once on an idle machine
+SHORT = 0.01
+LONG = 30.0  # for what takes milliseconds on an idle machine
 
 
 class Store:
-    """Keeps what is written; hangs while its door is closed."""
+    """Keeps what is written; hangs while it is not `open`."""
 
     def __init__(self) -> None:
         self.written: list[tuple[str, str]] = []
@@ -33,13 +33,13 @@ class Store:
 
 @pytest.fixture
 def store() -> Iterator[Store]:
-    """A store, whose door is open again when the test ends."""
+    """A store that stops hanging when the test ends."""
     made = Store()
     yield made
     made.open.set()
 
 
-def test_a_write_has_happened_when_it_returns(store: Store) -> None:
+def test_write_returns_after_the_text_is_written(store: Store) -> None:
     writes = BoundedWrites(store.write)
     writes.write("a", "1")
     assert store.written == [("a", "1")]
@@ -47,13 +47,13 @@ def test_a_write_has_happened_when_it_returns(store: Store) -> None:
     assert store.written[1:] == [("a", "2")]
 
 
-def test_what_the_store_raises_is_raised_where_it_was_asked_for(store: Store) -> None:
+def test_an_error_of_the_store_is_raised_by_write(store: Store) -> None:
     store.failure = PermissionError("no such bucket")
     with pytest.raises(PermissionError, match="no such bucket"):
         BoundedWrites(store.write).write("a", "1")
 
 
-def test_a_failure_is_forgotten_with_the_next_success(store: Store) -> None:
+def test_a_success_clears_an_earlier_failure(store: Store) -> None:
     writes = BoundedWrites(store.write)
     store.failure = PermissionError("no such bucket")
     with pytest.raises(PermissionError):
@@ -63,51 +63,51 @@ def test_a_failure_is_forgotten_with_the_next_success(store: Store) -> None:
     assert store.written == [("a", "2")]
 
 
-def test_a_store_that_hangs_is_not_waited_for(store: Store) -> None:
+def test_a_hanging_store_raises_a_timeout(store: Store) -> None:
     store.open.clear()
-    writes = BoundedWrites(store.write, patience_seconds=NO_PATIENCE)
-    with pytest.raises(TimeoutError, match=r"not been taken within 0\.01 s"):
+    writes = BoundedWrites(store.write, timeout=SHORT)
+    with pytest.raises(TimeoutError, match=r"no answer within 0\.01 s"):
         writes.write("a", "1")
 
 
-def test_after_a_write_that_hangs_the_next_is_waited_for_less(store: Store) -> None:
+def test_while_a_write_hangs_the_next_has_a_shorter_timeout(store: Store) -> None:
     store.open.clear()
-    writes = BoundedWrites(store.write, patience_seconds=0.05, glance_seconds=NO_PATIENCE)
+    writes = BoundedWrites(store.write, timeout=0.05, timeout_while_hanging=SHORT)
     with pytest.raises(TimeoutError, match=r"within 0\.05 s"):
         writes.write("a", "1")
     with pytest.raises(TimeoutError, match=r"within 0\.01 s"):
         writes.write("a", "2")
 
 
-def test_the_last_write_is_waited_for_with_all_patience(store: Store) -> None:
+def test_the_last_write_has_the_full_timeout(store: Store) -> None:
     store.open.clear()
-    writes = BoundedWrites(store.write, patience_seconds=0.05, glance_seconds=NO_PATIENCE)
+    writes = BoundedWrites(store.write, timeout=0.05, timeout_while_hanging=SHORT)
     with pytest.raises(TimeoutError):
         writes.write("a", "1")
     with pytest.raises(TimeoutError, match=r"within 0\.05 s"):
         writes.write("a", "2", last=True)
 
 
-def test_of_what_waits_for_a_store_only_the_newest_is_written(store: Store) -> None:
+def test_only_the_newest_queued_text_of_a_name_is_written(store: Store) -> None:
     store.open.clear()
-    writes = BoundedWrites(store.write, patience_seconds=NO_PATIENCE, glance_seconds=NO_PATIENCE)
+    writes = BoundedWrites(store.write, timeout=SHORT, timeout_while_hanging=SHORT)
     with pytest.raises(TimeoutError):
         writes.write("a", "1")
-    assert store.taken.acquire(timeout=SOON)  # it hangs in the store now
+    assert store.taken.acquire(timeout=LONG)  # it hangs in the store now
     for text in "23":
         with pytest.raises(TimeoutError):
             writes.write("a", text)
     store.open.set()
-    writes._patience_seconds = SOON
+    writes._timeout = LONG
     writes.write("b", "4", last=True)
     assert store.written[0] == ("a", "1")
     assert set(store.written[1:]) == {("a", "3"), ("b", "4")}
 
 
-def test_a_store_that_hangs_costs_one_thread(store: Store) -> None:
+def test_a_hanging_store_costs_one_thread(store: Store) -> None:
     store.open.clear()
     before = threading.active_count()
-    writes = BoundedWrites(store.write, patience_seconds=NO_PATIENCE, glance_seconds=NO_PATIENCE)
+    writes = BoundedWrites(store.write, timeout=SHORT, timeout_while_hanging=SHORT)
     for text in "123":
         with pytest.raises(TimeoutError):
             writes.write("a", text)

@@ -17,25 +17,26 @@ def _now() -> datetime:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """How far a training has come with its tracking server.
+class JobStatus:
+    """The state of a training and its tracking server.
 
     What is not known yet is None.
 
     Attributes:
-        stage: "initializing" (under way), "waiting" (for a server that may come up), "initialized" (the run
-            takes what is logged), "failed" (there is an error), "completed" (the program has ended).
+        stage: "initializing" (the preflight is under way), "waiting" (for a server that may come up),
+            "initialized" (the run can be logged to), "failed" (see `error`), "completed" (the program has
+            ended).
         tracking_uri: without user, password and query.
-        experiment_name: as asked for, then as found.
+        experiment_name: as requested, later as found.
         experiment_id: of the experiment.
         run_id: of the run.
         step: of the preflight that is under way or failed, 0 to 4.
         error: what went wrong and what to do about it, without secrets.
         error_type: the class of the error.
-        attempts: every try so far, oldest first.
-        client_version: of MLflow here.
-        server_version: of MLflow there.
-        timestamp: when this was so, in UTC.
+        attempts: every request so far, oldest first.
+        client_version: of MLflow in the program.
+        server_version: of MLflow on the server.
+        timestamp: when this was written, in UTC.
     """
 
     stage: Stage
@@ -59,10 +60,10 @@ class RunInfo:
     Attributes:
         run_id: of the run.
         experiment_id: of its experiment.
-        experiment_name: of the same.
+        experiment_name: of its experiment.
         tracking_uri: without user, password and query.
-        run_name: None where the run has none.
-        status: MLflow's word: RUNNING, FINISHED, FAILED, KILLED.
+        run_name: None if the run has none.
+        status: as MLflow names it: RUNNING, FINISHED, FAILED, KILLED.
         started_at: in UTC.
         ended_at: in UTC; None while it runs.
     """

@@ -1,4 +1,4 @@
-"""Messages name the credentials that were sent, without opening what has none."""
+"""Messages name the kind of credentials that were sent, without opening the store."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NoReturn
 import pytest
 
 from mlflow_sysmetrics.mlflow_api import transport
-from mlflow_sysmetrics.preflight.mechanisms import mechanism
+from mlflow_sysmetrics.preflight.remedies import credentials_sent
 
 
 @pytest.mark.parametrize(
@@ -20,17 +20,17 @@ from mlflow_sysmetrics.preflight.mechanisms import mechanism
         "mlruns",
     ],
 )
-def test_a_store_that_mlflow_opens_itself_is_not_opened_for_a_message(
+def test_a_database_or_directory_is_not_opened_to_name_its_credentials(
     uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
     monkeypatch.setattr(transport, "open_client", opened.append)
-    assert (mechanism(uri), opened) == ("no credentials", [])
+    assert (credentials_sent(uri), opened) == ("no credentials", [])
 
 
-def test_databricks_without_credentials_sends_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_databricks_without_configured_credentials_sends_none(monkeypatch: pytest.MonkeyPatch) -> None:
     def none(_uri: str) -> NoReturn:
         raise RuntimeError("Reading Databricks credential configuration failed")
 
     monkeypatch.setattr(transport, "host_creds", none)
-    assert mechanism("databricks").startswith("no credentials")
+    assert credentials_sent("databricks").startswith("no credentials")

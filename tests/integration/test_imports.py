@@ -1,0 +1,54 @@
+"""How many of our modules a program loads, and that every public name can be imported where README has it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from counting_server import CountingServer
+
+TESTS = Path(__file__).parents[1]
+MOST_BY_IMPORT_MLFLOW = 8  # errors, monitor, providers, runtime.clock, samples, settings, and two packages
+MOST_BY_FIRST_ATTACH = 110
+PROGRAM = """
+import sys
+
+def ours():
+    return sorted(name for name in sys.modules if name.partition(".")[0] == "mlflow_sysmetrics")
+
+import mlflow
+print(*ours())
+with mlflow.start_run():
+    print(*ours())
+"""
+
+
+def run(argv: list[str], **environ: str) -> str:
+    quiet = {"GIT_PYTHON_REFRESH": "quiet", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
+    done = subprocess.run(
+        [sys.executable, *argv],
+        env={**os.environ, **quiet, **environ},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_import_mlflow_and_the_first_attach_load_few_of_our_modules(
+    server: CountingServer, tmp_path: Path
+) -> None:
+    spool = str(tmp_path / "spool")
+    printed = run(["-c", PROGRAM], MLFLOW_TRACKING_URI=server.url, MLFLOW_SYSMETRICS_SPOOL_DIR=spool)
+    by_import, by_attach = (line.split() for line in printed.splitlines()[:2])
+    assert "mlflow_sysmetrics.monitor" in by_import
+    assert "mlflow_sysmetrics.daemon.daemon" in by_attach
+    assert len(by_import) <= MOST_BY_IMPORT_MLFLOW, by_import
+    assert len(by_attach) <= MOST_BY_FIRST_ATTACH, by_attach
+
+
+def test_every_public_name_can_be_imported() -> None:
+    run([str(TESTS / "typing/public_names.py")])
