@@ -25,12 +25,11 @@ from typing import ClassVar
 
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import Collector
-from mlflow_sysmetrics.collectors.drm.amd_devices import watched_amd_devices
 from mlflow_sysmetrics.collectors.drm.amd_gpu import AmdGpu
 from mlflow_sysmetrics.collectors.drm.gpu_processes import GpuPlace
 from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
 from mlflow_sysmetrics.collectors.drm.gpus import DrmGpus
-from mlflow_sysmetrics.collectors.drm.roll_call import RollCall
+from mlflow_sysmetrics.collectors.drm.watched_gpus import RollCall, watched_amd_devices
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 

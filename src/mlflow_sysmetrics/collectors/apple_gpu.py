@@ -21,11 +21,17 @@ from xml.parsers.expat import ExpatError
 
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT, Collector
-from mlflow_sysmetrics.collectors.fields import WORD
+from mlflow_sysmetrics.collectors.kernel_files import WORD
+from mlflow_sysmetrics.collectors.presence import NOT_MACOS
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
-from mlflow_sysmetrics.machine.visible_gpus import GpuId, Selection, hides_every_gpu
-from mlflow_sysmetrics.machine.visible_gpus.wanted import follows_environment, select_listed
+from mlflow_sysmetrics.machine.visible_gpus.environment import hides_every_gpu
+from mlflow_sysmetrics.machine.visible_gpus.selection import (
+    GpuId,
+    Selection,
+    follows_environment,
+    select_listed,
+)
 from mlflow_sysmetrics.runtime.background_reading import BackgroundReading
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
@@ -87,7 +93,7 @@ class AppleGpu(Collector):
 
     def __init__(self, host: Host) -> None:
         if host.platform != "darwin":
-            raise Unavailable("this is not macOS")
+            raise Unavailable(NOT_MACOS)
         if hides_every_gpu(host.environ, host.gpus):
             raise Unavailable("no GPU that this job may see")
         self._host = host

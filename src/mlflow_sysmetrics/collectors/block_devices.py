@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
-from mlflow_sysmetrics.collectors.sysfs import listed, text_of
+from mlflow_sysmetrics.collectors.kernel_files import listed, text_of
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.machine.mounts import (
     Mount,

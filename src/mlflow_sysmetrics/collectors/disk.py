@@ -20,9 +20,8 @@ from typing import ClassVar, NamedTuple
 from mlflow_sysmetrics import settings
 from mlflow_sysmetrics.collectors.catalogue import disk as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT, Collector
-from mlflow_sysmetrics.collectors.path_readings import LOOK_SECONDS, Answers, PathReadings
 from mlflow_sysmetrics.collectors.rhythm import Pause
-from mlflow_sysmetrics.collectors.watched_paths import watched_paths
+from mlflow_sysmetrics.collectors.watched_paths import LOOK_SECONDS, Answers, PathReadings, watched_paths
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import DiskUsage, Host
 from mlflow_sysmetrics.machine.mounts import below_root, is_distant, mount_of, read_mounts, real_path

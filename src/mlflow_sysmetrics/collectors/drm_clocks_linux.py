@@ -19,13 +19,11 @@ from typing import ClassVar, NamedTuple
 
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import Collector
-from mlflow_sysmetrics.collectors.drm.amd_devices import watched_amd_devices
 from mlflow_sysmetrics.collectors.drm.cards import Card, asleep
 from mlflow_sysmetrics.collectors.drm.gpu_processes import GpuPlace, GpuProcesses
 from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
 from mlflow_sysmetrics.collectors.drm.hwmon import MICRO, Hwmon, reading
-from mlflow_sysmetrics.collectors.drm.intel_devices import watched_intel_cards
-from mlflow_sysmetrics.collectors.drm.roll_call import RollCall
+from mlflow_sysmetrics.collectors.drm.watched_gpus import RollCall, watched_amd_devices, watched_intel_cards
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Family, Metric, Sample

@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from mlflow_sysmetrics.collectors.catalogue import energy as catalogue
 from mlflow_sysmetrics.collectors.contract import Collector
-from mlflow_sysmetrics.collectors.fields import count
+from mlflow_sysmetrics.collectors.kernel_files import count
 from mlflow_sysmetrics.collectors.rapl import joules_between, packages
 from mlflow_sysmetrics.collectors.rhythm import Lap
 from mlflow_sysmetrics.errors import Unavailable

@@ -16,9 +16,9 @@ from typing import ClassVar, NamedTuple
 
 from mlflow_sysmetrics.collectors.catalogue import network as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, Collector
-from mlflow_sysmetrics.collectors.fields import count
+from mlflow_sysmetrics.collectors.kernel_files import count, listed
+from mlflow_sysmetrics.collectors.presence import INFINIBAND, NO_INFINIBAND
 from mlflow_sysmetrics.collectors.rhythm import Lap, Pause
-from mlflow_sysmetrics.collectors.sysfs import listed
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host, read_short
 from mlflow_sysmetrics.samples import Family, Metric, Sample
@@ -55,13 +55,13 @@ class InfinibandLinux(Collector):
     metrics: ClassVar[tuple[Metric, ...]] = (catalogue.INFINIBAND_RECEIVE, catalogue.INFINIBAND_TRANSMIT)
 
     def __init__(self, host: Host) -> None:
-        self._directory = str(host.root / "sys/class/infiniband")
+        self._directory = str(host.root / INFINIBAND)
         self._lap = Lap()
         self._pause = Pause(_LOOK_SECONDS)
         self._ports = self._look()
         self._last = self._read()
         if not self._last:
-            raise Unavailable("; ".join(self.gaps) or "no port in /sys/class/infiniband")
+            raise Unavailable("; ".join(self.gaps) or NO_INFINIBAND)
 
     def collect(self, now: float) -> Iterator[Sample]:
         """Yields the rates since the last reading that was old enough, of the ports that were there."""

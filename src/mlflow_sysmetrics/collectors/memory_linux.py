@@ -18,9 +18,8 @@ from typing import ClassVar, NamedTuple
 
 from mlflow_sysmetrics.collectors.catalogue import memory as catalogue
 from mlflow_sysmetrics.collectors.contract import KIBIBYTE, MEGABYTE, PERCENT, Collector
-from mlflow_sysmetrics.collectors.fields import number_after
-from mlflow_sysmetrics.collectors.group_memory import GroupMemory
-from mlflow_sysmetrics.collectors.own_group import OwnGroup
+from mlflow_sysmetrics.collectors.kernel_files import number_after
+from mlflow_sysmetrics.collectors.own_group import GroupMemory, OwnGroup
 from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Pause
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.cgroups import (

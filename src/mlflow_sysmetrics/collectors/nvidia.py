@@ -21,13 +21,17 @@ from mlflow_sysmetrics.collectors.nvml.device import Device, Reading
 from mlflow_sysmetrics.collectors.nvml.devices import SYSTEM_CLOCK, Devices
 from mlflow_sysmetrics.collectors.nvml.faults import EccErrors, RemappedRows
 from mlflow_sysmetrics.collectors.nvml.fields import Fields
+from mlflow_sysmetrics.collectors.nvml.gauges import (
+    MemoryTemperature,
+    MemoryUsage,
+    SliceUtilization,
+    Temperature,
+    Utilization,
+)
 from mlflow_sysmetrics.collectors.nvml.library import Nvml
-from mlflow_sysmetrics.collectors.nvml.memory import MemoryUsage
 from mlflow_sysmetrics.collectors.nvml.power import Energy, OfTheWholeCard, PowerShare, PowerUsage
 from mlflow_sysmetrics.collectors.nvml.processes import ProcessMemory, Tree
-from mlflow_sysmetrics.collectors.nvml.temperature import MemoryTemperature, Temperature
 from mlflow_sysmetrics.collectors.nvml.throttling import Throttling
-from mlflow_sysmetrics.collectors.nvml.utilization import SliceUtilization, Utilization
 from mlflow_sysmetrics.collectors.nvml.xid import XidErrors, XidEvents
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.runtime.clock import Clock

@@ -15,14 +15,14 @@ from typing import ClassVar
 
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import Collector
-from mlflow_sysmetrics.collectors.nvml.clocks import MemoryClock, SmClock
 from mlflow_sysmetrics.collectors.nvml.device import Device, Reading
 from mlflow_sysmetrics.collectors.nvml.devices import SYSTEM_CLOCK, Devices
 from mlflow_sysmetrics.collectors.nvml.fields import Fields
+from mlflow_sysmetrics.collectors.nvml.gauges import MemoryClock, SmClock
+from mlflow_sysmetrics.collectors.nvml.gpm import Profile
 from mlflow_sysmetrics.collectors.nvml.library import Nvml
 from mlflow_sysmetrics.collectors.nvml.links import Nvlink, Pcie
 from mlflow_sysmetrics.collectors.nvml.processes import Tree
-from mlflow_sysmetrics.collectors.nvml.profile import Profile
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.runtime.clock import Clock
 from mlflow_sysmetrics.samples import Family, Metric, Sample

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from mlflow_sysmetrics.collectors.catalogue import pressure as catalogue
 from mlflow_sysmetrics.collectors.contract import MICROSECONDS, PERCENT, Collector
-from mlflow_sysmetrics.collectors.fields import count
+from mlflow_sysmetrics.collectors.kernel_files import count
 from mlflow_sysmetrics.collectors.own_group import OwnGroup
 from mlflow_sysmetrics.collectors.rhythm import CLOCKS_DIFFER, Lap
 from mlflow_sysmetrics.errors import Unavailable

@@ -20,8 +20,8 @@ from typing import ClassVar
 
 from mlflow_sysmetrics.collectors.contract import Collector
 from mlflow_sysmetrics.collectors.processes.member import Member
-from mlflow_sysmetrics.collectors.processes.samples import METRICS, ProcessSamples
 from mlflow_sysmetrics.collectors.processes.tree import ProcessTree
+from mlflow_sysmetrics.collectors.processes.tree_samples import METRICS, ProcessSamples
 from mlflow_sysmetrics.collectors.processes.uss import read_smaps_rollup
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host

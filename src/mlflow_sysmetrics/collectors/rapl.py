@@ -8,12 +8,11 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from mlflow_sysmetrics.collectors.fields import count
-from mlflow_sysmetrics.collectors.sysfs import listed, text_of
+from mlflow_sysmetrics.collectors.kernel_files import count, listed, text_of
+from mlflow_sysmetrics.collectors.presence import NO_RAPL, POWERCAP
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host, read_short
 
-_CLASS = "sys/class/powercap"
 _TOP_ZONE = re.compile(r"intel-rapl(-mmio)?:\d+")  # intel-rapl:0:1 lies inside intel-rapl:0
 _MICROJOULES = 1e6
 # No package draws more: the largest server processors are built for 500 W and take less than twice that for
@@ -51,14 +50,14 @@ def packages(host: Host) -> list[Zone]:
     Raises:
         Unavailable: there is no package, or one that may not be read.
     """
-    zones = sorted(filter(_TOP_ZONE.fullmatch, listed(str(host.root / _CLASS))), key=_msr_first)
+    zones = sorted(filter(_TOP_ZONE.fullmatch, listed(str(host.root / POWERCAP))), key=_msr_first)
     found: dict[str, Zone] = {}
     refused: dict[str, str] = {}
     for zone in zones:
-        package = text_of(str(host.root / _CLASS / zone / "name"))
+        package = text_of(str(host.root / POWERCAP / zone / "name"))
         if not package.startswith("package-") or package in found:
             continue
-        path = f"{_CLASS}/{zone}/energy_uj"
+        path = f"{POWERCAP}/{zone}/energy_uj"
         try:
             count(read_short(str(host.root / path)))
         except PermissionError:
@@ -69,7 +68,7 @@ def packages(host: Host) -> list[Zone]:
             found[package] = Zone(str(host.root / path), _range(host, zone))
     unread = [reason for package, reason in refused.items() if package not in found]
     if unread or not found:
-        raise Unavailable(unread[0] if unread else f"no RAPL package in /{_CLASS}")
+        raise Unavailable(unread[0] if unread else NO_RAPL)
     return list(found.values())
 
 
@@ -79,6 +78,6 @@ def _msr_first(zone: str) -> tuple[bool, str]:
 
 def _range(host: Host, zone: str) -> int:
     try:
-        return count(read_short(str(host.root / _CLASS / zone / "max_energy_range_uj")))
+        return count(read_short(str(host.root / POWERCAP / zone / "max_energy_range_uj")))
     except (OSError, ValueError):
         return 0

@@ -22,7 +22,7 @@ from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, Collector
 from mlflow_sysmetrics.collectors.rhythm import Pause
 from mlflow_sysmetrics.machine.host import Host
-from mlflow_sysmetrics.machine.visible_gpus.wanted import follows_environment
+from mlflow_sysmetrics.machine.visible_gpus.selection import follows_environment
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 # A device is taken into use seldom, and most processes of a training use one of those they see.

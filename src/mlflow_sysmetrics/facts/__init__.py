@@ -4,7 +4,6 @@ To add a fact, write a function that yields its tags in `catalogue` (or, where t
 one function of the same name in `linux`, `macos` and `windows`) and give it a line in `FACTS`.
 """
 
-from mlflow_sysmetrics.facts.discovery import HostFacts
-from mlflow_sysmetrics.facts.process import host_facts
+from mlflow_sysmetrics.facts.discovery import HostFacts, host_facts
 
 __all__ = ["HostFacts", "host_facts"]

@@ -1,16 +1,17 @@
-"""Finds every fact once, in the background, while the caller of `tags()` need not wait."""
+"""Finds every fact once per process, in a background thread, so that `tags()` rarely has to wait."""
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.facts.catalogue import FACTS, Fact
-from mlflow_sysmetrics.facts.contract import OperatingSystem, Sources, operating_system
+from mlflow_sysmetrics.facts.fact_list import FACTS, Fact
+from mlflow_sysmetrics.facts.operating_systems import OperatingSystem, Sources, operating_system
 from mlflow_sysmetrics.facts.values import gigabytes, shortened
 from mlflow_sysmetrics.machine.command import Commands, RunCommand
 from mlflow_sysmetrics.machine.host import Host
@@ -175,3 +176,42 @@ def _without_path(error: OSError) -> str:
 
 def _no_command(command: Sequence[str]) -> str:
     raise Unavailable("no thread could be started to run a command")
+
+
+class _OfThisProcess:
+    """Holds the one `HostFacts` of this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._facts: HostFacts | None = None
+
+    def get(self) -> HostFacts:
+        with self._lock:
+            if self._facts is None:
+                self._facts = HostFacts(Host())
+            return self._facts
+
+    def after_fork(self) -> None:
+        """In the child no thread of the parent's runs, and a lock may be held by one that is not there."""
+        self._lock = threading.Lock()
+        facts = self._facts
+        if facts is None:
+            return
+        # Whoever still holds the parent's object must not wait for a thread that does not exist here.
+        facts.after_fork()
+        if not facts.complete:
+            self._facts = None
+
+
+_of_this_process = _OfThisProcess()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_of_this_process.after_fork)
+
+
+def host_facts() -> HostFacts:
+    """Returns the facts of the real host, one object per process.
+
+    A forked child keeps complete facts; it looks for incomplete ones anew.
+    """
+    return _of_this_process.get()

@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.facts.contract import GpuSource
+from mlflow_sysmetrics.facts.operating_systems import GpuSource
 from mlflow_sysmetrics.facts.values import LONGEST_VALUE, Gpu, GpuReport, gigabytes, joined
 from mlflow_sysmetrics.machine.command import RunCommand
 from mlflow_sysmetrics.machine.host import Host
-from mlflow_sysmetrics.machine.visible_gpus import hides_every_gpu
+from mlflow_sysmetrics.machine.visible_gpus.environment import hides_every_gpu
 
 _UNIFIED = "unified"
 _UNKNOWN = "unknown"

@@ -10,9 +10,8 @@ import re
 from pathlib import Path
 
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.facts import cpuinfo, drm, nvidia_smi
-from mlflow_sysmetrics.facts.clouds import cloud
-from mlflow_sysmetrics.facts.containers import container
+from mlflow_sysmetrics.facts import cpuinfo, drm_gpus, nvidia_smi
+from mlflow_sysmetrics.facts.surroundings import cloud, container
 from mlflow_sysmetrics.facts.values import Cores, Memory
 from mlflow_sysmetrics.machine.cgroups import smallest_memory_limit
 from mlflow_sysmetrics.machine.command import RunCommand
@@ -30,7 +29,7 @@ __all__ = [
     "platform_name",
 ]
 
-GPU_SOURCES = (nvidia_smi.gpus, drm.gpus)
+GPU_SOURCES = (nvidia_smi.gpus, drm_gpus.gpus)
 
 _CPU_DIRECTORY = "sys/devices/system/cpu"
 

@@ -12,7 +12,8 @@ from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts.values import Gpu, GpuReport
 from mlflow_sysmetrics.machine.command import CommandFailed, CommandMissing, RunCommand
 from mlflow_sysmetrics.machine.host import Host
-from mlflow_sysmetrics.machine.visible_gpus import GpuId, select_gpus
+from mlflow_sysmetrics.machine.visible_gpus.nvidia import select_nvidia
+from mlflow_sysmetrics.machine.visible_gpus.selection import GpuId
 
 _COMMAND = (
     "nvidia-smi",
@@ -40,7 +41,7 @@ def gpus(host: Host, run: RunCommand) -> GpuReport:
         if _NO_DEVICES in error.output:
             return GpuReport()
         raise
-    selection = select_gpus(
+    selection = select_nvidia(
         host.environ,
         host.gpus,
         [GpuId(index, gpu.uuid or "") for index, gpu in enumerate(listed)],

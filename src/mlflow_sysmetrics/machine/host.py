@@ -6,6 +6,7 @@ root, another environment and canned answers, so no test patches anything.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import sys
@@ -52,6 +53,16 @@ def _load_nvml() -> Any:
     return pynvml
 
 
+def _has_nvml() -> bool:
+    if sys.platform != "linux":  # elsewhere the bindings search more than one place
+        return True
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")  # as the bindings do; loading the library does not start NVML
+    except OSError:
+        return False
+    return True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
     """Where a machine's answers come from.
@@ -66,6 +77,7 @@ class Host:
         gpus: which GPUs the user wants watched, as `Settings.gpus`.
         gpu_ordinals: numbers the GPUs of all vendors; shared by the collectors of one daemon.
         process_seconds: returns the CPU time of a process that lives, by its id; raises OSError.
+        has_nvml: returns False if the driver's library is certainly not installed.
         load_nvml: returns the `pynvml` module (nvidia-ml-py); raises ImportError.
         run: runs a tool of the operating system, never on the sampling thread; raises `Unavailable`.
     """
@@ -79,6 +91,7 @@ class Host:
     gpus: str = "visible"
     gpu_ordinals: GpuOrdinals = field(default_factory=GpuOrdinals)
     process_seconds: Callable[[int], float] = _process_seconds
+    has_nvml: Callable[[], bool] = _has_nvml
     load_nvml: Callable[[], Any] = _load_nvml
     run: RunCommand = _run
 

@@ -222,7 +222,7 @@ def test_other_vendors_gpus_come_first() -> None:
         ("all", {"0", "1"}, ()),
         ("process", {"0", "1"}, ("macOS does not tell which GPU the job uses: all are shown",)),
         ("1", {"1"}, ()),
-        ("7", set(), ("MLFLOW_SYSMETRICS_GPUS: 7 is none of this host's Apple GPUs",)),
+        ("7", set(), ("MLFLOW_SYSMETRICS_GPUS: 7 matches none of this host's Apple GPUs",)),
     ],
 )
 def test_the_gpus_that_the_user_wants(gpus: str, shown: set[str], gaps: tuple[str, ...]) -> None:

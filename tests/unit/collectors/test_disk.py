@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_sysmetrics.collectors import path_readings
 from mlflow_sysmetrics.collectors.disk import Disk
 from mlflow_sysmetrics.collectors.watched_paths import names, watched_paths
 from mlflow_sysmetrics.errors import Unavailable
@@ -296,7 +295,7 @@ def test_a_server_that_goes_away_keeps_its_series_for_a_moment_and_comes_back(
     disks.hangs["/data"] = threading.Event()
     assert named(disk, 0) == ["", "data"]
     assert named(disk, 60) == ["", "data"]
-    monkeypatch.setattr(path_readings, "_PATIENCE_SECONDS", 0.0)  # as if half a minute had passed
+    monkeypatch.setattr("mlflow_sysmetrics.collectors.watched_paths._PATIENCE_SECONDS", 0.0)  # as if half a minute had passed
     assert named(disk, 120) == [""]
     disks.hangs.pop("/data").set()
     readings()[0].join(60)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlflow_sysmetrics.collectors.block_stat import DeviceWork, parse_stat, work_between
+from mlflow_sysmetrics.collectors.disk_io_linux import DeviceWork, parse_stat, work_between
 
 
 def test_sectors_are_of_512_bytes() -> None:

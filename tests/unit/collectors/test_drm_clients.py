@@ -9,8 +9,7 @@ import pytest
 from drm_machine import OWN, card, machine, opens, stat
 from small_machines import values
 
-from mlflow_sysmetrics.collectors.drm.clients import ClientKey, DrmClients
-from mlflow_sysmetrics.collectors.drm.fdinfo import parse_fdinfo
+from mlflow_sysmetrics.collectors.drm.clients import ClientKey, DrmClients, parse_fdinfo
 from mlflow_sysmetrics.collectors.drm.hwmon import reading, why_silent
 from mlflow_sysmetrics.collectors.drm.kfd import ComputeDevice, parse_properties
 from mlflow_sysmetrics.collectors.drm_clocks_linux import DrmClocks

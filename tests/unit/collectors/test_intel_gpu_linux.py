@@ -8,9 +8,9 @@ import pytest
 from drm_machine import card, machine, opens, samples
 from small_machines import values
 
-from mlflow_sysmetrics.collectors.drm.energy_counter import EnergyCounter
+from mlflow_sysmetrics.collectors.drm.clients import DrmClient, parse_fdinfo
+from mlflow_sysmetrics.collectors.drm.energy import EnergyCounter
 from mlflow_sysmetrics.collectors.drm.engine_time import EngineTime
-from mlflow_sysmetrics.collectors.drm.fdinfo import DrmClient, parse_fdinfo
 from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
 from mlflow_sysmetrics.collectors.intel_gpu_linux import IntelLinux
 from mlflow_sysmetrics.errors import Unavailable

@@ -7,8 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_sysmetrics.collectors.interfaces import Role, counted, parse_default_routes, role
-from mlflow_sysmetrics.collectors.network_linux import NetworkLinux, parse_counters, split_net_dev
+from mlflow_sysmetrics.collectors.network_linux import (
+    NetworkLinux,
+    Role,
+    counted,
+    parse_counters,
+    parse_default_routes,
+    role,
+    split_net_dev,
+)
 from mlflow_sysmetrics.collectors.traffic import Traffic, TrafficTotals
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host

@@ -17,8 +17,8 @@ from facts_machines import NO_NVML, machine, printed, tools
 from fake_nvml import FakeGpu, FakeNvml
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts import HostFacts, host_facts, linux, macos, windows
-from mlflow_sysmetrics.facts.catalogue import FACTS, Fact
-from mlflow_sysmetrics.facts.contract import OperatingSystem, Sources, operating_system
+from mlflow_sysmetrics.facts.fact_list import FACTS, Fact
+from mlflow_sysmetrics.facts.operating_systems import OperatingSystem, Sources, operating_system
 from mlflow_sysmetrics.machine.command import CommandMissing, Commands, CommandTimeout
 from mlflow_sysmetrics.machine.host import Host
 from stalls import Stalls
@@ -321,7 +321,7 @@ def test_quick_facts_start_no_process() -> None:
         "sys.addaudithook(lambda event, args: started.append(args) if event in "
         "('subprocess.Popen', 'os.system', 'os.posix_spawn', 'os.exec') else None)\n"
         "from mlflow_sysmetrics.facts import HostFacts\n"
-        "from mlflow_sysmetrics.facts.catalogue import FACTS\n"
+        "from mlflow_sysmetrics.facts.fact_list import FACTS\n"
         "from mlflow_sysmetrics.machine.host import Host\n"
         "facts = HostFacts(Host(), run=lambda command: '', facts=[fact for fact in FACTS if fact.quick])\n"
         "facts.tags(30.0)\n"

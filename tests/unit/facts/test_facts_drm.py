@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from facts_machines import machine, tools
 
-from mlflow_sysmetrics.facts import drm
+from mlflow_sysmetrics.facts import drm_gpus
 from mlflow_sysmetrics.facts.values import Gpu, GpuReport
 
 pytestmark = pytest.mark.unit
@@ -41,7 +41,7 @@ def report(
     root: Path, *cards: Mapping[str, str], environ: Mapping[str, str] | None = None, **files: str
 ) -> GpuReport:
     tree = {path: text for each in (*cards, files) for path, text in each.items()}
-    return drm.gpus(machine(root, tree, environ=environ), tools())
+    return drm_gpus.gpus(machine(root, tree, environ=environ), tools())
 
 
 def test_the_drivers_own_name_and_memory(tmp_path: Path) -> None:

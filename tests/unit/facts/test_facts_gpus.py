@@ -11,14 +11,14 @@ from facts_machines import NO_NVML, machine, printed, tools
 
 from fake_nvml import FakeGpu, FakeNvml
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.facts import linux, nvml
+from mlflow_sysmetrics.facts import linux, nvml_gpus
 from mlflow_sysmetrics.facts.gpus import find_gpus, gpu_tags
 from mlflow_sysmetrics.facts.values import Gpu, GpuReport
 from mlflow_sysmetrics.machine.command import CommandFailed, CommandTimeout
 
 pytestmark = pytest.mark.unit
 
-SOURCES = (nvml.gpus, *linux.GPU_SOURCES)
+SOURCES = (nvml_gpus.gpus, *linux.GPU_SOURCES)
 BROKEN = FakeNvml(init_error=FakeNvml.NVMLError_DriverNotLoaded("Driver Not Loaded"))
 INTEL = {"sys/class/drm/card0/device/vendor": "0x8086\n", "sys/class/drm/card0/device/device": "0x56a0\n"}
 

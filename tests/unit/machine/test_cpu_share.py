@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.machine.cpu_share import cpu_share
-from mlflow_sysmetrics.machine.cpus import parse_affinity, parse_cpu_list, parse_online_cpus
+from mlflow_sysmetrics.machine.cgroups import parse_cpu_list
+from mlflow_sysmetrics.machine.cpu_share import cpu_share, parse_affinity, parse_online_cpus
 from mlflow_sysmetrics.machine.host import Host
 
 FOUR_CPUS = "cpu  1 0 1 8 0\n" + "".join(f"cpu{number} 1 0 1 8 0\n" for number in range(4))

@@ -10,13 +10,11 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from mlflow_sysmetrics.collectors.sysfs import listed, text_of
+from mlflow_sysmetrics.collectors.kernel_files import listed, text_of
+from mlflow_sysmetrics.collectors.presence import GRAPHICS_CARDS
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
 
-AMD, INTEL = "0x1002", "0x8086"
-
-_CLASS = "sys/class/drm"
 _CARD = re.compile(r"card\d+")  # card0-HDMI-A-1 is a connector
 _SLOT = re.compile(r"[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 _NODE = re.compile(r"(?:card|renderD)\d+")
@@ -50,7 +48,7 @@ def cards(host: Host, vendor: str) -> list[Card]:
     Raises:
         Unavailable: one does not tell its slot, so that their order is not known.
     """
-    directory = str(host.root / _CLASS)
+    directory = str(host.root / GRAPHICS_CARDS)
     found: dict[str, Card] = {}
     for name in filter(_CARD.fullmatch, listed(directory)):
         primary = f"{directory}/{name}"
@@ -59,7 +57,7 @@ def cards(host: Host, vendor: str) -> list[Card]:
             event = parse_uevent(text_of(f"{device}/uevent"))
             slot = event.get("PCI_SLOT_NAME", "")
             if not _SLOT.fullmatch(slot):
-                raise Unavailable(f"/{_CLASS}/{name}/device/uevent: no PCI slot")
+                raise Unavailable(f"/{GRAPHICS_CARDS}/{name}/device/uevent: no PCI slot")
             nodes = frozenset({name, *filter(_NODE.fullmatch, listed(f"{device}/drm"))})
             found.setdefault(slot, Card(slot, device, primary, event.get("DRIVER", ""), nodes))
     return [found[slot] for slot in sorted(found)]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from mlflow_sysmetrics.collectors.contract import PERCENT
-from mlflow_sysmetrics.collectors.drm.fdinfo import DrmClient
+from mlflow_sysmetrics.collectors.drm.clients import DrmClient
 
 _NANOSECONDS = 1e9
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import errno
 
-from mlflow_sysmetrics.collectors.fields import count
-from mlflow_sysmetrics.collectors.sysfs import listed, text_of
+from mlflow_sysmetrics.collectors.kernel_files import count, listed, text_of
 from mlflow_sysmetrics.machine.host import read_short
 
 MICRO = 1e-6

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.drm.cards import Card
-from mlflow_sysmetrics.collectors.drm.energy_counter import EnergyCounter
+from mlflow_sysmetrics.collectors.drm.clients import DrmClient
+from mlflow_sysmetrics.collectors.drm.energy import EnergyCounter
 from mlflow_sysmetrics.collectors.drm.engine_time import EngineTime
-from mlflow_sysmetrics.collectors.drm.fdinfo import DrmClient
 from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
 from mlflow_sysmetrics.collectors.drm.hwmon import MILLI, Hwmon, reading, why_silent
 from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Pause

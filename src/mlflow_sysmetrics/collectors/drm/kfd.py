@@ -11,12 +11,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from mlflow_sysmetrics.collectors.fields import number_after
-from mlflow_sysmetrics.collectors.sysfs import listed
+from mlflow_sysmetrics.collectors.kernel_files import listed, number_after
+from mlflow_sysmetrics.collectors.presence import AMD_COMPUTE_NODES
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host, read_short
-
-_NODES = "sys/class/kfd/kfd/topology/nodes"
 
 
 class ComputeDevice(NamedTuple):
@@ -57,7 +55,7 @@ def compute_devices(host: Host) -> list[ComputeDevice]:
     Raises:
         Unavailable: a node cannot be understood. Without it the devices behind it would bear wrong numbers.
     """
-    directory = str(host.root / _NODES)
+    directory = str(host.root / AMD_COMPUTE_NODES)
     found = []
     for name in sorted(filter(str.isdecimal, listed(directory)), key=int):
         try:
@@ -66,7 +64,7 @@ def compute_devices(host: Host) -> list[ComputeDevice]:
             continue
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise Unavailable(f"/{_NODES}/{name}/properties: {reason}") from error
+            raise Unavailable(f"/{AMD_COMPUTE_NODES}/{name}/properties: {reason}") from error
         if device is not None:
             found.append(device)
     return found

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from mlflow_sysmetrics.collectors.nvml.library import Handle
-from mlflow_sysmetrics.machine.visible_gpus import Chosen, SliceId
+from mlflow_sysmetrics.machine.visible_gpus.selection import Chosen, SliceId
 from mlflow_sysmetrics.samples import Metric, Sample
 
 

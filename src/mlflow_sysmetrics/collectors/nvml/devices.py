@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 
 from mlflow_sysmetrics.collectors.nvml.device import Device, Reading
 from mlflow_sysmetrics.collectors.nvml.enumeration import Listing, listing
+from mlflow_sysmetrics.collectors.nvml.guarded_device import Watch
 from mlflow_sysmetrics.collectors.nvml.library import Nvml, NvmlError, start, unavailable
 from mlflow_sysmetrics.collectors.nvml.processes import ProcessMemory, Tree
-from mlflow_sysmetrics.collectors.nvml.watch import Watch
+from mlflow_sysmetrics.collectors.presence import NO_VISIBLE_NVIDIA_GPU
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
-from mlflow_sysmetrics.machine.visible_gpus import Chosen, Selection, hides_nvidia_gpus, select_gpus
-from mlflow_sysmetrics.machine.visible_gpus.wanted import follows_environment
+from mlflow_sysmetrics.machine.visible_gpus.environment import hides_nvidia_gpus
+from mlflow_sysmetrics.machine.visible_gpus.nvidia import select_nvidia
+from mlflow_sysmetrics.machine.visible_gpus.selection import Chosen, Selection, follows_environment
 from mlflow_sysmetrics.runtime.clock import Clock, SystemClock
 from mlflow_sysmetrics.samples import Sample
 
@@ -45,13 +47,13 @@ class Devices:
         self._pid = os.getpid()
         self._clock = clock
         if follows_environment(host.gpus) and hides_nvidia_gpus(host.environ):
-            raise Unavailable("NVML: no device that this job may see")
+            raise Unavailable(NO_VISIBLE_NVIDIA_GPU)
         nvml = start(host)
         try:
             found = listing(nvml)
         except NvmlError as error:
             raise unavailable(error) from error
-        selection = select_gpus(
+        selection = select_nvidia(
             host.environ, host.gpus, found.gpus, same_model=found.same_model, driver=_driver(nvml)
         )
         if not selection.chosen:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from mlflow_sysmetrics.collectors.nvml.device import Device
 from mlflow_sysmetrics.collectors.nvml.library import Handle, Nvml, NvmlError
-from mlflow_sysmetrics.machine.visible_gpus import GpuId, SliceId
+from mlflow_sysmetrics.machine.visible_gpus.selection import GpuId, SliceId
 
 _MIG_ENABLED = 1
 

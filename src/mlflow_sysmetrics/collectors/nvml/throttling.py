@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import PERCENT
-from mlflow_sysmetrics.collectors.nvml.alternatives import FirstOf
 from mlflow_sysmetrics.collectors.nvml.device import Device, Reading, known
 from mlflow_sysmetrics.collectors.nvml.fields import (
     PERF_POLICY_BOARD_LIMIT,
@@ -24,6 +23,7 @@ from mlflow_sysmetrics.collectors.nvml.fields import (
     Fields,
 )
 from mlflow_sysmetrics.collectors.nvml.library import Nvml, NvmlError, Verdict
+from mlflow_sysmetrics.collectors.nvml.support import FirstOf
 from mlflow_sysmetrics.collectors.rhythm import Lap
 from mlflow_sysmetrics.samples import Sample
 

@@ -13,8 +13,8 @@ import time
 from collections.abc import Container
 from typing import NamedTuple
 
-from mlflow_sysmetrics.collectors.processes.ration import Ration
 from mlflow_sysmetrics.collectors.processes.stat import ProcessStat, read_process_stat
+from mlflow_sysmetrics.collectors.rhythm import Ration
 from mlflow_sysmetrics.machine.host import Host, read_short
 
 # LXCFS refreshes its own /proc/loadavg only every 5 s, so an id that stands still is not trusted for ever.

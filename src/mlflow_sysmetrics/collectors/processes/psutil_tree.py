@@ -8,8 +8,7 @@ import psutil
 
 from mlflow_sysmetrics.collectors.processes.ledger import Account, CpuLedger
 from mlflow_sysmetrics.collectors.processes.member import NOTHING, Holding
-from mlflow_sysmetrics.collectors.processes.ration import Ration
-from mlflow_sysmetrics.collectors.rhythm import Pause
+from mlflow_sysmetrics.collectors.rhythm import Pause, Ration
 
 _LISTING_SECONDS = 3.0
 _LISTING_REST = 1000.0  # psutil asks for the parent of every process of the host: at most 0.1 % of a core

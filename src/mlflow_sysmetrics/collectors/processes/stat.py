@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from mlflow_sysmetrics.collectors.fields import WORD
+from mlflow_sysmetrics.collectors.kernel_files import WORD
 from mlflow_sysmetrics.machine.host import read_short
 
 # Absent on Windows, which has no /proc either but imports and tests this module.

@@ -8,8 +8,7 @@ from collections.abc import Callable
 
 from mlflow_sysmetrics.collectors.processes.births import Birth, Births
 from mlflow_sysmetrics.collectors.processes.ledger import Account, CpuLedger
-from mlflow_sysmetrics.collectors.processes.member import NOTHING, Member, Parting
-from mlflow_sysmetrics.collectors.processes.open_files import OpenFiles
+from mlflow_sysmetrics.collectors.processes.member import NOTHING, Member, OpenFiles, Parting
 from mlflow_sysmetrics.collectors.processes.stat import ProcessStat, read_process_stat
 from mlflow_sysmetrics.machine.host import Host
 

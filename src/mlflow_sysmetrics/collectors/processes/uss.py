@@ -15,8 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from mlflow_sysmetrics.collectors.contract import KIBIBYTE
-from mlflow_sysmetrics.collectors.processes.ration import Ration
-from mlflow_sysmetrics.collectors.rhythm import Pause
+from mlflow_sysmetrics.collectors.rhythm import Pause, Ration
 from mlflow_sysmetrics.machine.host import read_bytes
 
 _ROUND_SECONDS = 60.0

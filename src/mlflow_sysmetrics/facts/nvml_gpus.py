@@ -17,7 +17,8 @@ from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts.values import Gpu, GpuReport
 from mlflow_sysmetrics.machine.command import RunCommand
 from mlflow_sysmetrics.machine.host import Host
-from mlflow_sysmetrics.machine.visible_gpus import GpuId, SliceId, select_gpus
+from mlflow_sysmetrics.machine.visible_gpus.nvidia import select_nvidia
+from mlflow_sysmetrics.machine.visible_gpus.selection import GpuId, SliceId
 
 _MIG_ENABLED = 1
 # By name: the bindings have a class for each of NVML's errors. Their own words do not say what helps.
@@ -64,7 +65,7 @@ def gpus(host: Host, run: RunCommand) -> GpuReport:
 
 
 def _report(host: Host, devices: Sequence[_Device], driver: str | None, cuda: str | None) -> GpuReport:
-    selection = select_gpus(
+    selection = select_nvidia(
         host.environ,
         host.gpus,
         [device.identity for device in devices],

@@ -1,4 +1,4 @@
-"""Energy and power from a counter of microjoules that a card keeps."""
+"""Energy of a card: from its counter of microjoules, or from its power over time."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from mlflow_sysmetrics.samples import Sample
 
 _MICROJOULES = 1e6
 _SECONDS_PER_HOUR = 3600.0
-# The driver adds up a register of 32 bits in steps of 2^-14 J when it is read: left alone for as long as that
-# takes to fill at 1 kW, it may have started again unseen (kernel, i915_hwmon.c and xe_hwmon.c).
+# On each read the driver adds up a 32-bit register in steps of 2^-14 J: if it is not read for as long as the
+# register takes to fill at 1 kW, it may have wrapped unseen (kernel, i915_hwmon.c and xe_hwmon.c).
 _REGISTER_UJ = 2**32 * 1_000_000 // 2**14
 
 
@@ -23,7 +23,7 @@ class EnergyCounter:
     """Follows the counter of one card.
 
     Args:
-        path: the counter; "" where the card has none.
+        path: the counter; "" if the card has none.
         samples: makes the card's samples.
     """
 
@@ -39,29 +39,54 @@ class EnergyCounter:
 
         Args:
             now: seconds of a clock that never goes back.
-            limit: of the power, in microwatts.
+            limit: power limit in microwatts.
         """
         count = reading(self._path)
-        if not count:  # a counter that stands at 0 does not count
-            return  # the next reading tells what was missed
+        if not count:  # a counter at 0 does not work
+            return  # the next reading includes what was missed
         if self._last is None:
             self._last = count
         span = self._lap.seconds(now)
         if span is not None:
             before, self._last = self._last, count
-            # The driver's own sum never wraps: one that is smaller has started again with the driver.
+            # The driver's own sum never wraps: a smaller one means that the driver was reloaded.
             joules = joules_between(before, count, _REGISTER_UJ, span) if count >= before else None
             if joules is None:
                 return
             self._joules += joules
             yield self._samples.of(catalogue.GPU_POWER_USAGE, joules / span, span)
             if limit:
-                # Over the limit only for moments, since it holds on average.
+                # The limit holds on average, so power exceeds it only briefly.
                 share = min(PERCENT * joules * _MICROJOULES / span / limit, PERCENT)
                 yield self._samples.of(catalogue.GPU_POWER_USAGE_PERCENTAGE, share, span)
         yield self._samples.of(catalogue.GPU_ENERGY, self._joules / _SECONDS_PER_HOUR)
 
     def rest(self) -> None:
-        """Notes that the card is off: what it takes meanwhile is not its average afterwards."""
+        """Records that the card is off: the energy of that time must not count as power afterwards."""
         self._lap = Lap()
+        self._last = None
+
+
+class EnergyIntegral:
+    """Adds up power over time, for a device without a counter; between two readings power is their mean."""
+
+    def __init__(self) -> None:
+        self._joules = 0.0
+        self._last: tuple[float, float] | None = None
+
+    def add(self, now: float, watts: float) -> float:
+        """Returns the joules since the first reading.
+
+        Args:
+            now: seconds of a clock that never goes back. If it does, nothing is added.
+            watts: power at that moment.
+        """
+        if self._last is not None and now > self._last[0]:
+            then, before = self._last
+            self._joules += (before + watts) / 2 * (now - then)
+        self._last = now, watts
+        return self._joules
+
+    def pause(self) -> None:
+        """Records that the device was off: the time until the next reading does not count."""
         self._last = None

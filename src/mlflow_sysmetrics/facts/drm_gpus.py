@@ -20,7 +20,8 @@ from pathlib import Path
 from mlflow_sysmetrics.facts.values import Gpu, GpuReport
 from mlflow_sysmetrics.machine.command import RunCommand
 from mlflow_sysmetrics.machine.host import Host
-from mlflow_sysmetrics.machine.visible_gpus import select_amd, select_intel
+from mlflow_sysmetrics.machine.visible_gpus.amd import select_amd
+from mlflow_sysmetrics.machine.visible_gpus.intel import select_intel
 
 _VENDORS = {"1002": "AMD", "8086": "Intel"}
 _AMDGPU_IDS = ("usr/share/libdrm/amdgpu.ids", "opt/amdgpu/share/libdrm/amdgpu.ids")

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.facts import nvml
-from mlflow_sysmetrics.facts.contract import Sources
+from mlflow_sysmetrics.facts import nvml_gpus
 from mlflow_sysmetrics.facts.gpus import find_gpus, gpu_tags
-from mlflow_sysmetrics.facts.schedulers import scheduler_tags
+from mlflow_sysmetrics.facts.operating_systems import Sources
+from mlflow_sysmetrics.facts.surroundings import scheduler_tags
 from mlflow_sysmetrics.facts.values import gigabytes, number
 
 Tags = Iterator[tuple[str, str]]
@@ -92,7 +92,7 @@ def _cpu(sources: Sources) -> Tags:
 
 
 def _gpu(sources: Sources) -> Tags:
-    in_turn = (nvml.gpus, *sources.system.GPU_SOURCES)
+    in_turn = (nvml_gpus.gpus, *sources.system.GPU_SOURCES)
     yield from gpu_tags(find_gpus(sources.host, sources.run, in_turn))
 
 
