@@ -6,6 +6,21 @@
 from __future__ import annotations
 
 from mlflow_sysmetrics.collectors.contract import Collector
-from mlflow_sysmetrics.collectors.registry import COLLECTORS, LINUX, PORTABLE, AnyCollector, CollectorEntry
+from mlflow_sysmetrics.collectors.registry import (
+    COLLECTORS,
+    LINUX,
+    PORTABLE,
+    AnyCollector,
+    CollectorEntry,
+    load_classes,
+)
 
-__all__ = ["COLLECTORS", "LINUX", "PORTABLE", "AnyCollector", "Collector", "CollectorEntry"]
+__all__ = [
+    "COLLECTORS",
+    "LINUX",
+    "PORTABLE",
+    "AnyCollector",
+    "Collector",
+    "CollectorEntry",
+    "load_classes",
+]

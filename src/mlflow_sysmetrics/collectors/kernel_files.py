@@ -1,6 +1,7 @@
 """Text files of the kernel: one number, or a table of labelled numbers, and directories of /sys.
 
-A number that may have been cut off is rejected. In /sys a missing file or directory is an answer, not an error.
+A number that may have been cut off is rejected. In /sys a missing file or directory is an answer, not an
+error.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def count(text: bytes) -> int:
 def listed(directory: str) -> list[str]:
     """Returns the sorted names in a directory; empty if it is missing or may not be read."""
     try:
-        return sorted(os.listdir(directory))  # noqa: PTH208 - names, not paths
+        return sorted(os.listdir(directory))
     except OSError:
         return []
 

@@ -43,8 +43,8 @@ class Role(Enum):
 def counted(host: Host, names: Iterable[str]) -> dict[str, bool]:
     """Returns for each interface whether it counts.
 
-    Traffic that leaves the host passes an outlet. A virtual interface counts only if there is no outlet, as in a
-    container, or if it has the default route, as in a pod that was given a card beside its own network.
+    Traffic that leaves the host passes an outlet. A virtual interface counts only if there is no outlet, as
+    in a container, or if it has the default route, as in a pod that was given a card beside its own network.
     """
     directory = host.root / "sys/class/net"
     marks = {name: frozenset(listed(f"{directory}/{name}")) for name in names}
@@ -107,17 +107,17 @@ _LOOK_SECONDS = 60.0
 
 
 def split_net_dev(text: str) -> dict[str, str]:
-    """Returns the counters of every interface, not parsed yet, from the text of /proc/net/dev.
+    """Returns the unparsed counters of every interface, from the text of /proc/net/dev.
 
     Raises:
         ValueError: the text is not that table, or not all of it.
     """
     _, headings, *lines = text.split("\n") if text.count("\n") > 1 else ("", "")
-    if "|" not in headings or lines.pop():  # every line ends, the last one too
-        raise ValueError(f"/proc/net/dev is no table, or only a part of it: {text[-40:]!r}")
+    if "|" not in headings or lines.pop():  # every line has a newline, the last one too
+        raise ValueError(f"/proc/net/dev is not a table, or only part of one: {text[-40:]!r}")
     interfaces = {}
     for line in lines:
-        name, colon, counters = line.rpartition(":")  # a name may hold a colon itself
+        name, colon, counters = line.rpartition(":")  # a name may contain a colon
         if not colon:
             raise ValueError(f"/proc/net/dev has the line {line!r}")
         interfaces[name.lstrip()] = counters
@@ -125,7 +125,7 @@ def split_net_dev(text: str) -> dict[str, str]:
 
 
 def parse_counters(counters: str) -> Traffic:
-    """Returns what one interface has counted from its line in /proc/net/dev.
+    """Returns the traffic of one interface from its line in /proc/net/dev.
 
     Raises:
         ValueError: these are not the counters of an interface.
@@ -160,7 +160,7 @@ class NetworkLinux(Collector):
             raise Unavailable(str(error)) from error
 
     def collect(self, now: float) -> Iterator[Sample]:
-        """Yields the totals since the collector was built, and the rates of the last moment."""
+        """Yields the totals since the collector was built, and the rates since the last lap."""
         return self._series.samples(self._read(look=self._pause.renew_if_over(now)), now)
 
     def _read(self, *, look: bool) -> dict[str, Traffic]:

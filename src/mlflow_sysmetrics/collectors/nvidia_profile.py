@@ -6,6 +6,7 @@ Units:   percent, megabytes (1e6 bytes) per second, megahertz.
 Cost:    four calls per device and tick.
 Absent:  before Hopper all but links and clocks; at the first tick all but clocks.
 Check:   dcgmi dmon -e 1002,1003,1004,1005,1009,1010,1011,1012; nvidia-smi --query-gpu=clocks.sm,clocks.mem
+Unconfirmed: a stand-in for NVML
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 
 class NvidiaProfile(Collector):
-    """What the GPUs that the job may see are busy with."""
+    """Activity of the parts of the GPUs that the job may see."""
 
     family: ClassVar[Family] = Family.GPU_PROFILE
     metrics: ClassVar[tuple[Metric, ...]] = (
@@ -50,16 +51,16 @@ class NvidiaProfile(Collector):
         self.gaps = self._devices.gaps
 
     def collect(self, now: float) -> Iterator[Sample]:
-        """Yields what each device answers.
+        """Yields the readings of each device.
 
         Raises:
-            Unavailable: the process was forked; a new collector starts NVML anew.
+            Unavailable: the process was forked; a new collector starts its own NVML.
         """
         yield from self._devices.samples(now)
         self.gaps = self._devices.gaps
 
 
-def _readings(nvml: Nvml, device: Device, tree: Tree) -> list[Reading]:  # noqa: ARG001 - no process matters
+def _readings(nvml: Nvml, device: Device, tree: Tree) -> list[Reading]:
     profile = Profile(nvml, device)
     readings: list[Reading] = [profile, SmClock(nvml, device), MemoryClock(nvml, device)]
     if device.slice is None:

@@ -8,7 +8,7 @@ reason, and is imported if the source appears later.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TypeAlias, cast
@@ -67,6 +67,11 @@ AnyCollector: TypeAlias = "type[Collector] | CollectorEntry"
 def name_of(collector: AnyCollector) -> str:
     """Returns the name of the class, as `status()` shows it."""
     return collector.name if isinstance(collector, CollectorEntry) else collector.__name__
+
+
+def load_classes(collectors: Iterable[CollectorEntry]) -> tuple[type[Collector], ...]:
+    """Returns the classes of some entries, importing all of their modules."""
+    return tuple(entry.load() for entry in collectors)
 
 
 def resolve(collector: AnyCollector, host: Host) -> Callable[[Host], Collector]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 
-# The kernel counts CPU time in steps of 10 ms. Over a shorter span a share of time is mostly rounding error, so
-# a rate waits for the next tick and then covers both. Below 0.2, so that jittering ticks of 0.2 s all count.
+# The kernel counts CPU time in steps of 10 ms. Over a shorter span a share of time is mostly rounding error,
+# so a rate waits for the next tick and then covers both. Below 0.2, so that jittering ticks of 0.2 s all
+# count.
 SHORTEST_RATE_SECONDS = 0.15
 
-# How far a kernel counter may run ahead of our clock: on a busy machine the two readings may be apart by a good
-# part of a short span.
+# How far a kernel counter may run ahead of our clock: on a busy machine the two readings may be apart by a
+# good part of a short span.
 CLOCKS_DIFFER = 1.5
 
-# Limits may change while a job runs (a resized pod, a user's slice), but rarely, and a lookup reads a dozen files.
+# Limits may change while a job runs (a resized pod, a user's slice), but rarely, and a lookup reads a dozen
+# files.
 LIMITS_SECONDS = 120.0
 
 
@@ -47,8 +49,8 @@ class Pause:
 
     Args:
         seconds: shortest time from one reading to the next.
-        read: True if the source has just been read, in the constructor of a collector, which has no clock: the
-            first call of `renew_if_over` then starts the first pause.
+        read: True if the source has just been read, in the constructor of a collector, which has no clock:
+            the first call of `renew_if_over` then starts the first pause.
     """
 
     def __init__(self, seconds: float, *, read: bool = True) -> None:

@@ -1,11 +1,11 @@
 """AMD and Intel GPUs through the kernel's display subsystem.
 
 Source:  /sys/class/drm/card*/device: PCI ids, product name, amount of video memory (amdgpu).
-Order:   AMD's before Intel's; AMD's as ROCm counts them, by the nodes of /sys/class/kfd/kfd/topology, where
-         each partition of an MI300 is a device; Intel's, and AMD's without ROCm's driver, by the PCI bus.
-Names:   the driver's own, else amdgpu.ids (libdrm) and pci.ids (pciutils, hwdata) where they are installed,
-         else the PCI ids; with the partition mode where the card is divided ("... CPX").
-UUIDs:   "GPU-" and the unique_id of amdgpu, as rocminfo prints it; Intel's have none.
+Order:   AMD's before Intel's; AMD's in ROCm's order, that of the nodes in /sys/class/kfd/kfd/topology, where
+         each partition of an MI300 is a device; Intel's, and AMD's without ROCm's driver, in PCI bus order.
+Names:   the driver's own, else from amdgpu.ids (libdrm) and pci.ids (pciutils, hwdata) if installed, else the
+         PCI ids; with the partition mode if the card is partitioned ("... CPX").
+UUIDs:   "GPU-" and the unique_id of amdgpu, as rocminfo prints it; Intel's GPUs have none.
 Absent:  no card of either vendor; NVIDIA's are left to NVML and nvidia-smi.
 Check:   grep . /sys/class/drm/card*/device/{vendor,device,product_name,mem_info_vram_total,unique_id}
 """
@@ -27,7 +27,7 @@ _VENDORS = {"1002": "AMD", "8086": "Intel"}
 _AMDGPU_IDS = ("usr/share/libdrm/amdgpu.ids", "opt/amdgpu/share/libdrm/amdgpu.ids")
 _PCI_IDS = ("usr/share/misc/pci.ids", "usr/share/hwdata/pci.ids")
 _UNIQUE_ID = r"(?!0+$)[0-9a-f]{1,16}"  # amdgpu prints 0 for a chip without one
-_WHOLE = ("", "SPX")  # a card that cannot be divided, or is not
+_WHOLE = ("", "SPX")  # a card that cannot be partitioned, or is not
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class _Card:
 
 
 def gpus(host: Host, run: RunCommand) -> GpuReport:
-    """Returns the AMD and Intel GPUs that are watched, of those that the kernel drives."""
+    """Returns the watched AMD and Intel GPUs among those that the kernel drives."""
     paths = (host.root / "sys/class/drm").glob("card*")
     # card0-HDMI-A-1 is a connector
     numbered = sorted((int(path.name[4:]), path) for path in paths if path.name[4:].isdecimal())
@@ -65,14 +65,14 @@ def gpus(host: Host, run: RunCommand) -> GpuReport:
 
 
 def parse_amdgpu_name(text: str, device: str, revision: str) -> str | None:
-    """Returns the product that amdgpu.ids ("device, revision, product" in hex) gives to a chip."""
+    """Returns the product name of a chip in amdgpu.ids ("device, revision, product", in hex)."""
     pattern = rf"^{device},\s*{revision},\s*(\S.*)$"
     product = re.search(pattern, text, re.MULTILINE | re.IGNORECASE)
     return product[1].strip() if product else None
 
 
 def parse_pci_name(text: str, vendor: str, device: str) -> str | None:
-    """Returns the name that pci.ids gives to a device; its lines are indented below their vendor's."""
+    """Returns the name of a device in pci.ids, where it is indented below its vendor."""
     section = re.search(rf"^{vendor}  .*\n((?:\t.*\n|#.*\n)*)", text, re.MULTILINE | re.IGNORECASE)
     if section is None:
         return None
@@ -81,13 +81,13 @@ def parse_pci_name(text: str, vendor: str, device: str) -> str | None:
 
 
 def parse_address(uevent: str) -> str:
-    """Returns "0000:03:00.0" of the kernel's description of a PCI device, "" where it is none."""
+    """Returns the PCI address ("0000:03:00.0") in a device's uevent, "" if there is none."""
     slot = re.search(r"^PCI_SLOT_NAME=(\S+)$", uevent, re.MULTILINE)
     return slot[1] if slot else ""
 
 
 def parse_compute_device(properties: str) -> tuple[str, str | None] | None:
-    """Returns render node ("renderD128") and UUID of one of ROCm's nodes, None where it has no GPU."""
+    """Returns render node ("renderD128") and UUID of one of ROCm's nodes, None for a node without a GPU."""
     numbers = dict(
         re.findall(r"^(simd_count|drm_render_minor|unique_id) ([1-9]\d*)$", properties, re.MULTILINE)
     )
@@ -114,7 +114,7 @@ def _compute_devices(host: Host, cards: Sequence[_Card]) -> list[Gpu]:
 
 
 def _partition(card: _Card) -> Gpu:
-    """Returns the card, or one of its partitions, whose memory the card's files do not tell."""
+    """Returns the card, or one of its partitions, whose memory the card's files do not give."""
     if card.partition in _WHOLE:
         return card.gpu
     return replace(card.gpu, name=f"{card.gpu.name} {card.partition}", memory_bytes=None)
@@ -164,7 +164,7 @@ def _looked_up_name(host: Host, device_directory: Path, vendor_id: str, vendor: 
 
 
 def _pci_id(path: Path) -> str:
-    """Returns "744c" of "0x744c"."""
+    """Returns "744c" for "0x744c"."""
     return _text(path).removeprefix("0x").lower()
 
 

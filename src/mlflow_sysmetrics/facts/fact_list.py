@@ -1,7 +1,7 @@
-"""Every fact about the host, in the order in which it is looked for: the quick ones first, the GPUs last.
+"""Every fact about the host, in the order in which they are found: quick ones first, GPUs last.
 
-A fact is a function that yields (tag, value) pairs as it finds them. Raising `Unavailable` or OSError ends it
-with a reason; what it yielded before stays.
+A fact is a function that yields (tag, value) pairs as it finds them. If it raises `Unavailable` or OSError,
+the pairs that it has yielded stay, and the error becomes the reason for the missing ones.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.facts import nvml_gpus
-from mlflow_sysmetrics.facts.gpus import find_gpus, gpu_tags
-from mlflow_sysmetrics.facts.operating_systems import Sources
+from mlflow_sysmetrics.facts.gpus import NVML, GpuSource, LazyGpuSource, find_gpus, gpu_tags
+from mlflow_sysmetrics.facts.operating_systems import OperatingSystem, Sources
 from mlflow_sysmetrics.facts.surroundings import scheduler_tags
 from mlflow_sysmetrics.facts.values import gigabytes, number
+from mlflow_sysmetrics.machine.host import Host
 
 Tags = Iterator[tuple[str, str]]
 
@@ -24,9 +24,10 @@ class Fact(NamedTuple):
     """One question about the host.
 
     Attributes:
-        name: what an error clause calls it.
+        name: its name in an error clause.
         find: yields its tags.
-        quick: it only reads files and asks the running process, so it may be found while a caller waits.
+        quick: True if it only reads files and asks the running process, so it may be found while a caller
+            waits.
     """
 
     name: str
@@ -92,8 +93,20 @@ def _cpu(sources: Sources) -> Tags:
 
 
 def _gpu(sources: Sources) -> Tags:
-    in_turn = (nvml_gpus.gpus, *sources.system.GPU_SOURCES)
-    yield from gpu_tags(find_gpus(sources.host, sources.run, in_turn))
+    yield from gpu_tags(find_gpus(sources.host, sources.run, _gpu_sources(sources.system)))
+
+
+def _gpu_sources(system: OperatingSystem) -> Iterator[GpuSource]:
+    """Yields the sources of GPUs, in the order in which they are asked."""
+    yield NVML
+    yield from system.GPU_SOURCES
+
+
+def preload(system: OperatingSystem, host: Host) -> None:
+    """Imports the modules that the facts need on this host; see `LazyGpuSource.preload`."""
+    for source in _gpu_sources(system):
+        if isinstance(source, LazyGpuSource):
+            source.preload(host)
 
 
 FACTS = (

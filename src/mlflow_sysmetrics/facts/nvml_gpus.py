@@ -1,10 +1,10 @@
-"""NVIDIA GPUs through NVML, the library that the driver brings.
+"""NVIDIA GPUs through NVML, the library that comes with the driver.
 
 Source:  nvmlDeviceGetName, ...GetUUID, ...GetMemoryInfo, nvmlSystemGetDriverVersion and
          nvmlSystemGetCudaDriverVersion_v2, through nvidia-ml-py.
-Absent:  no NVML library: there is no NVIDIA driver here.
-MIG:     of a sliced GPU the slices that CUDA shows; their names carry the profile ("... MIG 3g.40gb").
-Never:   nvmlShutdown. NVML counts its users per process, and another one may still need it.
+Absent:  no NVML library: there is no NVIDIA driver.
+MIG:     for a sliced GPU, the slices that CUDA shows; their names include the profile ("... MIG 3g.40gb").
+Never:   nvmlShutdown. NVML counts its users per process, and another user may still need it.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from mlflow_sysmetrics.machine.visible_gpus.nvidia import select_nvidia
 from mlflow_sysmetrics.machine.visible_gpus.selection import GpuId, SliceId
 
 _MIG_ENABLED = 1
-# By name: the bindings have a class for each of NVML's errors. Their own words do not say what helps.
+# By name: the bindings have a class for each of NVML's errors. NVML's own messages do not say what to do.
 _REASONS = {
     "NVMLError_DriverNotLoaded": "driver not loaded: load it (modprobe nvidia)",
     "NVMLError_GpuIsLost": "GPU is lost: reset it or reboot",
     "NVMLError_LibRmVersionMismatch": "driver/library version mismatch: reload the driver or reboot",
     "NVMLError_NoPermission": "no permission: this user needs to read and write /dev/nvidia*",
     "NVMLError_ResetRequired": "GPU needs a reset: nvidia-smi --gpu-reset, or reboot",
-    # The bindings decode what a driver leaves in the buffer of a name that it does not have.
+    # The bindings decode whatever a driver leaves in the buffer of a missing name.
     "UnicodeDecodeError": "its name cannot be read",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class _Device:
-    """One physical GPU and its slices; where it does not say what it is, the reason."""
+    """One physical GPU and its slices, or the reason why it cannot be described."""
 
     identity: GpuId
     gpu: Gpu | None = None
@@ -44,10 +44,10 @@ class _Device:
 
 
 def gpus(host: Host, run: RunCommand) -> GpuReport:
-    """Returns the GPUs that are watched, of those that NVML lists.
+    """Returns the watched GPUs among those that NVML lists.
 
     Raises:
-        Unavailable: NVML is installed but does not work, or lists no slice of the name that CUDA is given.
+        Unavailable: NVML is installed but does not work, or does not list the slice that CUDA is told to use.
     """
     try:
         nvml = host.load_nvml()
@@ -87,7 +87,7 @@ def _report(host: Host, devices: Sequence[_Device], driver: str | None, cuda: st
         gpus=tuple(found),
         cuda=cuda if selection.chosen else None,
         problems=tuple(problems),
-        conclusive=bool(selection.chosen),  # else GPUs of another vendor may be there
+        conclusive=bool(selection.chosen),  # if False, there may be GPUs of another vendor
     )
 
 
@@ -116,7 +116,7 @@ def _slices(nvml: Any, handle: Any, parent: Gpu) -> Iterator[tuple[SliceId, Gpu]
         if piece is None:  # places without a slice are "not found"
             continue
         uuid = _ask(nvml, "nvmlDeviceGetUUID", piece)
-        if not uuid:  # one without a name cannot be told from others, and no collector shows it
+        if not uuid:  # a slice without a UUID cannot be identified, and no collector shows it
             continue
         name = _ask(nvml, "nvmlDeviceGetName", piece) or f"{parent.name} MIG"
         ids = (_ask(nvml, f"nvmlDeviceGet{kind}InstanceId", piece) for kind in ("Gpu", "Compute"))
@@ -125,7 +125,7 @@ def _slices(nvml: Any, handle: Any, parent: Gpu) -> Iterator[tuple[SliceId, Gpu]
 
 
 def _gpu(nvml: Any, handle: Any, named: Gpu) -> Gpu:
-    """Adds the memory of a device; GB10, Thor and Orin, which use the host's, say "not supported", or 0."""
+    """Adds the memory of a device; GB10, Thor and Orin, which use the host's, answer "not supported" or 0."""
     try:
         total = int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
     except nvml.NVMLError_NotSupported:
@@ -136,18 +136,18 @@ def _gpu(nvml: Any, handle: Any, named: Gpu) -> Gpu:
 
 
 def _cuda(nvml: Any) -> str | None:
-    """Returns "12.4" of NVML's 12040."""
+    """Returns "12.4" for NVML's 12040."""
     version = _ask(nvml, "nvmlSystemGetCudaDriverVersion_v2")
     return f"{version // 1000}.{version % 1000 // 10}" if version else None
 
 
 def _reason(error: Exception) -> str:
-    """Returns what went wrong and, where one is known, what helps."""
+    """Returns the error and, if known, what to do about it."""
     return _REASONS.get(type(error).__name__, str(error))
 
 
 def _ask(nvml: Any, function: str, *arguments: Any) -> Any:
-    """Returns what an NVML function does, or None where this driver or these bindings do not have it."""
+    """Returns the answer of an NVML function, or None if this driver or these bindings do not have it."""
     try:
         answer = getattr(nvml, function)(*arguments)
     except (nvml.NVMLError, AttributeError, UnicodeDecodeError):

@@ -1,33 +1,31 @@
-"""What a fact is looked up in, and what each operating system must be able to tell."""
+"""The contract of the modules `linux`, `macos` and `windows`, and the choice between them."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from importlib import import_module
+from typing import Protocol, cast
 
-from mlflow_sysmetrics.facts import linux, macos, windows
-from mlflow_sysmetrics.facts.values import Cores, GpuReport, Memory
+from mlflow_sysmetrics.facts.gpus import GpuSource
+from mlflow_sysmetrics.facts.values import Cores, Memory
 from mlflow_sysmetrics.machine.command import RunCommand
 from mlflow_sysmetrics.machine.host import Host
 
-GpuSource = Callable[[Host, RunCommand], GpuReport]
-"""One place that knows GPUs: an empty report where it is not installed, `Unavailable` where it fails."""
-
 
 class OperatingSystem(Protocol):
-    """The contract of `linux`, `macos` and `windows`; every function raises `Unavailable`, saying why."""
+    """What each of the modules provides; every function raises `Unavailable` with the reason."""
 
     @property
-    def GPU_SOURCES(self) -> tuple[GpuSource, ...]:  # noqa: N802 - a constant of each module
+    def GPU_SOURCES(self) -> Sequence[GpuSource]:  # noqa: N802 - a constant of each module
         """Sources of GPUs to ask after NVML, in this order."""
 
     def cpu_model(self, host: Host, run: RunCommand) -> str:
         """Returns the CPU's name as its maker writes it."""
 
     def cores(self, host: Host) -> Cores:
-        """Returns how many CPUs there are, and how many this job may use."""
+        """Returns the number of CPUs, and how many of them this job may use."""
 
     def memory(self, host: Host) -> Memory:
         """Returns the memory of the host, and the limit on this job."""
@@ -36,31 +34,28 @@ class OperatingSystem(Protocol):
         """Returns the operating system's name and version, as its maker writes them."""
 
     def platform_name(self) -> str:
-        """Returns what `platform.platform()` does, without starting a process."""
+        """Returns what `platform.platform()` returns, without starting a process."""
 
     def container(self, host: Host) -> str | None:
-        """Returns what kind of container this job runs in."""
+        """Returns the kind of container that this job runs in."""
 
     def cloud(self, host: Host) -> str | None:
-        """Returns the cloud provider and, where the machine tells it, the instance type."""
+        """Returns the cloud provider and, if the machine provides it, the instance type."""
 
 
 def operating_system(platform: str = sys.platform) -> OperatingSystem:
     """Returns the module for `sys.platform`; an unknown Unix is read as far as it resembles Linux."""
-    if platform == "darwin":
-        return macos
-    if platform == "win32":
-        return windows
-    return linux
+    name = {"darwin": "macos", "win32": "windows"}.get(platform, "linux")
+    return cast("OperatingSystem", import_module(f"mlflow_sysmetrics.facts.{name}"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """Everything that a fact may ask.
+    """Everything that a fact may read.
 
     Attributes:
         host: files, environment, disks and NVML of the machine.
-        system: the operating system's own ways.
+        system: functions of the operating system.
         run: runs a command, within the budget of all commands.
     """
 

@@ -64,7 +64,8 @@ def _marked_by_kernel(host: Host) -> str | None:
     for mark, kind in _GROUP_MARKS:
         if mark.search(groups):
             return kind
-    # In a private cgroup namespace the group is "/", but the root's overlay still names containerd's snapshots.
+    # In a private cgroup namespace the group is "/", but the root's overlay still names containerd's
+    # snapshots.
     if re.search(r"^\S+ \S+ \S+ / / .*/io\.containerd\.", _text(host, "proc/self/mountinfo"), re.MULTILINE):
         return "containerd"
     if "microsoft" in _text(host, "proc/sys/kernel/osrelease").lower():

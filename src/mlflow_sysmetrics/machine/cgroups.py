@@ -129,7 +129,7 @@ def group_paths(group: str, mount: Mount) -> tuple[str, ...]:
 
 
 def _is_directory(host: Host, path: str) -> bool:
-    return os.path.isdir(below_root(host, path))  # noqa: PTH112 - False if access is denied
+    return os.path.isdir(below_root(host, path))
 
 
 # In v1 the kernel writes "no limit" as the largest whole number of pages, which depends on the page size. No

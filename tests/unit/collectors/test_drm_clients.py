@@ -95,7 +95,7 @@ def test_a_tree_that_cannot_be_read_any_more_is_taken_as_it_was(host: Host) -> N
 
 def test_no_own_process_is_unavailable(host: Host) -> None:
     (host.root / "proc/self/stat").unlink()
-    with pytest.raises(Unavailable, match="the own processes cannot be read"):
+    with pytest.raises(Unavailable, match="this process cannot be read"):
         DrmClients(host)
 
 

@@ -252,7 +252,8 @@ def test_a_hanging_nvidia_smi_does_not_hold_tags(tmp_path: Path) -> None:
     tool.write_text("#!/bin/sh\n/bin/sleep 300 &\nwait\n")
     tool.chmod(0o755)
     run = Commands({"PATH": str(tool.parent)}, budget_seconds=0.2)
-    facts = HostFacts(machine(tmp_path, LINUX_FILES), system=linux, run=run)
+    host = machine(tmp_path, LINUX_FILES, environ={"PATH": str(tool.parent)})
+    facts = HostFacts(host, system=linux, run=run)
     delivered = threading.Event()
     complete: list[dict[str, str]] = []
     facts.when_complete(complete.append)
@@ -261,7 +262,7 @@ def test_a_hanging_nvidia_smi_does_not_hold_tags(tmp_path: Path) -> None:
     facts.tags(wait_seconds=0.05)
     assert time.monotonic() - started < LONG_SECONDS
     assert delivered.wait(LONG_SECONDS)
-    assert complete[0]["sysmetrics.error"] == "gpu: nvidia-smi did not answer within 0.2 s"
+    assert complete[0]["sysmetrics.error"] == "gpu: nvidia-smi did not finish within 0.2 s"
     assert "sys.gpu" not in complete[0]
     assert complete[0]["sys.cpu_cores"] == "2"
 

@@ -123,7 +123,7 @@ def test_a_selector_that_is_not_understood_is_a_problem_where_there_is_a_card(tm
     environ = {"ONEAPI_DEVICE_SELECTOR": "opencl:*"}
     assert report(tmp_path / "bare", environ=environ) == GpuReport()
     (problem,) = report(tmp_path / "arc", card(0, "8086", "56a0"), environ=environ).problems
-    assert problem.startswith("ONEAPI_DEVICE_SELECTOR=opencl:* is not understood")
+    assert problem.startswith("ONEAPI_DEVICE_SELECTOR=opencl:* is not supported here")
 
 
 def test_amd_gpus_come_in_the_order_of_rocm(tmp_path: Path) -> None:

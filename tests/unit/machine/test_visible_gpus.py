@@ -143,7 +143,7 @@ def test_a_gpu_that_does_not_answer_may_not_be_counted_by_cuda(
     devices = (EIGHT[0], GpuId(1, ""), EIGHT[2])
     environ = {} if listed is None else {"CUDA_VISIBLE_DEVICES": listed}
     doubt = select_nvidia(environ, "visible", devices, same_model=True).doubt
-    assert (doubt is not None and doubt.startswith("GPU 1 does not answer")) is doubtful, reason
+    assert (doubt is not None and doubt.startswith("GPU 1 does not respond")) is doubtful, reason
 
 
 def test_without_the_variable_all_are_visible() -> None:

@@ -1,8 +1,8 @@
-"""The graphics cards that the kernel drives: where each lies in /sys, and by which names a process opens it.
+"""The graphics cards that the kernel drives: where each is in /sys, and by which names processes open it.
 
-/sys/class/drm/card<n>/device is the PCI device. Its `uevent` names the driver and the slot (in a line of
-its own each), its directory `drm` the device's nodes in /dev/dri. What hangs on a platform device there,
-such as a partition of an MI300 (driver amdgpu_xcp), has no vendor and no sensors.
+/sys/class/drm/card<n>/device is the PCI device. Its `uevent` has one line with the driver and one with the
+slot, its directory `drm` lists the device's nodes in /dev/dri. A platform device there, such as a partition
+of an MI300 (driver amdgpu_xcp), has no vendor and no sensors.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class Card(NamedTuple):
     """One graphics card.
 
     Attributes:
-        slot: its place on the PCI bus, "0000:03:00.0".
+        slot: its PCI slot, "0000:03:00.0".
         device: directory of the PCI device.
-        primary: directory of its primary node, in which i915 has files of its own.
+        primary: directory of its primary node, in which i915 has further files.
         driver: name of the kernel's driver.
         nodes: names of its files in /dev/dri.
     """
@@ -39,14 +39,14 @@ class Card(NamedTuple):
 
 
 def cards(host: Host, vendor: str) -> list[Card]:
-    """Returns the cards of one vendor in the order of the PCI bus.
+    """Returns the cards of one vendor in PCI bus order.
 
     Args:
         host: the machine to look at.
-        vendor: `AMD` or `INTEL`.
+        vendor: `presence.AMD` or `presence.INTEL`.
 
     Raises:
-        Unavailable: one does not tell its slot, so that their order is not known.
+        Unavailable: a card has no slot, so that their order is unknown.
     """
     directory = str(host.root / GRAPHICS_CARDS)
     found: dict[str, Card] = {}
@@ -71,6 +71,6 @@ def parse_uevent(text: str) -> dict[str, str]:
 
 
 def asleep(card: Card) -> bool:
-    """Tells whether the kernel has switched the card off: reading a sensor would switch it on again."""
+    """True if the kernel has switched the card off; reading a sensor would switch it on again."""
     # https://docs.kernel.org/power/runtime_pm.html; most drivers wake the card for any of their files.
     return text_of(f"{card.device}/power/runtime_status") == "suspended"

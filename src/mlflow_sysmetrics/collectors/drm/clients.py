@@ -20,8 +20,8 @@ from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host, read_bytes
 
 _UNITS = {b"": 1, b"KiB": 1024, b"MiB": 1024**2, b"ns": 1}
-# A client's memory in a region; later names override earlier ones: all that may lie there, what does lie there by
-# its old name (amdgpu), and by its name since Linux 6.5.
+# A client's memory in a region; later names override earlier ones: all that may lie there, what does lie
+# there by its old name (amdgpu), and by its name since Linux 6.5.
 _MEMORY = (b"drm-total-", b"drm-memory-", b"drm-resident-")
 
 
@@ -163,12 +163,12 @@ class DrmClients:
 def _uses(directory: str) -> Iterator[Use]:
     """Yields the clients of one process; none if it has ended or belongs to another user."""
     try:
-        descriptors = os.listdir(f"{directory}/fd")  # noqa: PTH208 - no open iterator
+        descriptors = os.listdir(f"{directory}/fd")
     except OSError:
         return
     for descriptor in descriptors:
         try:
-            target = os.readlink(f"{directory}/fd/{descriptor}")  # noqa: PTH115 - a third of Path's cost
+            target = os.readlink(f"{directory}/fd/{descriptor}")
             client = (
                 parse_fdinfo(read_bytes(f"{directory}/fdinfo/{descriptor}"))
                 if target.startswith(_DRI)

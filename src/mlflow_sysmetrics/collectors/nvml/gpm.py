@@ -1,4 +1,4 @@
-"""GPU performance monitoring: how multiprocessors, tensor cores, memory and links were used between two ticks.
+"""GPU performance monitoring (GPM): use of multiprocessors, tensor cores, memory and links between two ticks.
 
 Source:  nvmlGpmSampleGet, inside MIG nvmlGpmMigSampleGet, and one nvmlGpmMetricsGet for all metrics; Hopper
          and newer, not on Windows. https://docs.nvidia.com/deploy/nvml-api/group__nvmlGpmFunctions.html
@@ -79,7 +79,7 @@ class Gpm:
             raise refusal(NOT_SUPPORTED)
         if self._request is None:
             self._request = self._nvml.new("c_nvmlGpmMetricsGet_t")
-        while len(self._buffers) < 2:  # noqa: PLR2004 - the sample before and the one after
+        while len(self._buffers) < 2:  # noqa: PLR2004 - one sample before and one after
             buffer = self._nvml.ask("nvmlGpmSampleAlloc")
             self._buffers.append(buffer)
             weakref.finalize(self, _free, self._nvml, buffer, os.getpid()).atexit = False

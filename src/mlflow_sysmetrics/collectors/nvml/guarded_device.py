@@ -1,4 +1,4 @@
-"""Reads one device: each reading by itself, and the device again after it was lost."""
+"""One device under guard: each reading can fail on its own, and a lost device is found again."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from mlflow_sysmetrics.collectors.nvml.support import Support
 from mlflow_sysmetrics.collectors.rhythm import Pause
 from mlflow_sysmetrics.samples import Sample
 
-_PRESENCE_SECONDS = 10.0  # how soon a device on which the job has begun to work must be seen
+_PRESENCE_SECONDS = 10.0  # a device that the job starts to use is shown within this time
 
 
-class Watch:
+class GuardedDevice:
     """One device under guard.
 
     Args:
         nvml: NVML.
         device: the device.
-        readings: what is read of it, in the order of a tick.
-        processes: where the device is read only while our processes are on it: tells which those are.
+        readings: its readings, in the order of a tick.
+        processes: lists the job's processes on the device, if it is read only while there are any.
     """
 
     def __init__(
@@ -43,18 +43,18 @@ class Watch:
         self._answers = False
 
     def samples(self, now: float) -> list[Sample]:
-        """Returns what the device answers at this tick."""
+        """Returns the samples of the device at this tick."""
         found: list[Sample] = []
         if self._device.handle is None:
             self._find(now)
-        if self._device.handle is None or not self._chosen(now):
+        if self._device.handle is None or not self._is_in_use(now):
             return found
         for reading, support in self._supports.items():
             if support.due(now):
                 self._read(reading, support, now, found)
                 if self._device.handle is None:
                     return found
-        self._listen(now)
+        self._lose_if_silent(now)
         return found
 
     @property
@@ -70,7 +70,7 @@ class Watch:
         for reading, support in self._supports.items():
             needed = self._supports.get(reading.needs) if reading.needs else None
             why = needed if needed and needed.gap and not support.gap else support
-            # What it never had, it lacks when it is back, too: that is no news then.
+            # What the device never supported is still missing when it is back, so that gap stays meanwhile.
             if why.gap and (not lost or why.verdict in (Verdict.UNSUPPORTED, Verdict.FORBIDDEN)):
                 causes.setdefault(why.gap, []).append(reading.name)
         for cause, names in causes.items():
@@ -78,7 +78,7 @@ class Watch:
 
     @property
     def state(self) -> tuple[object, ...]:
-        """What `gaps` follows from, cheap to compare at every tick."""
+        """The values that determine `gaps`, cheap to compare at every tick."""
         return (
             self._device.handle is None,
             self._reach.gap,
@@ -89,7 +89,7 @@ class Watch:
     def _read(self, reading: Reading, support: Support, now: float, found: list[Sample]) -> None:
         try:
             for sample in reading.read(now):
-                found.append(sample)  # noqa: PERF402 - what came before an error is kept
+                found.append(sample)  # noqa: PERF402 - samples before an error are kept
         except NvmlError as error:
             support.refused(error, now)
             if error.verdict is Verdict.LOST:
@@ -99,13 +99,13 @@ class Watch:
         else:
             if support.gap:
                 support.answered()
-        if _vouches(reading):
+        if _proves_presence(reading):
             self._answers = True
             if self._reach.gap:
                 self._reach.answered()
 
-    def _chosen(self, now: float) -> bool:
-        """Tells whether to read the device; while NVML does not say who uses it, as before."""
+    def _is_in_use(self, now: float) -> bool:
+        """Returns whether to read the device; while NVML lists no processes, as before."""
         if self._processes is None:
             return True
         if self._presence.due(now) and self._look.renew_if_over(now):
@@ -120,11 +120,11 @@ class Watch:
                     self._lose(error, now)
         return self._occupied and self._device.handle is not None
 
-    def _listen(self, now: float) -> None:
-        """Takes a device that is silent for lost: NVML does not always call it so, nor an outdated handle."""
+    def _lose_if_silent(self, now: float) -> None:
+        """Treats a silent device as lost: NVML does not always report that, nor an outdated handle."""
         gaps = []
         for reading, support in self._supports.items():
-            if _vouches(reading):
+            if _proves_presence(reading):
                 if not support.gap or support.verdict is Verdict.UNUSABLE:
                     return
                 if self._answers or support.verdict is Verdict.TROUBLE:
@@ -150,5 +150,7 @@ class Watch:
             support.wake()
 
 
-def _vouches(reading: Reading) -> bool:
-    return reading.vouches and reading.needs is None  # what follows from another reading asks nothing itself
+def _proves_presence(reading: Reading) -> bool:
+    return (
+        reading.vouches and reading.needs is None
+    )  # a reading that depends on another one makes no call itself

@@ -1,8 +1,8 @@
 """What a device supports: which of several NVML calls works, and when to retry one that failed.
 
-A call that is unsupported or not permitted is retried every ten minutes: a reloaded driver may support it, and
-so rare a call costs nothing. After an unusable answer the call is repeated at the next tick. Other errors back
-off from one second to five minutes.
+A call that is unsupported or not permitted is retried every ten minutes: a reloaded driver may support it,
+and so rare a call costs nothing. After an unusable answer the call is repeated at the next tick. Other errors
+back off from one second to five minutes.
 """
 
 from __future__ import annotations
@@ -98,5 +98,5 @@ class Support:
         self._until = -math.inf
 
     def wake(self) -> None:
-        """Makes the next attempt due at once, for a device that was found again; back-off continues from where it was."""
+        """Makes the next attempt due at once, since the device was found again; back-off is not reset."""
         self._until = -math.inf

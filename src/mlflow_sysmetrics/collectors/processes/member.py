@@ -14,9 +14,9 @@ _LOOKS = 3
 class OpenFiles:
     """Counts open file descriptors.
 
-    Since Linux 6.2 the size of /proc/<pid>/fd is their number, which takes 1 us to read. On older kernels, or if
-    that number is wrong, the directory is listed. The check is repeated, since another thread may open a file in
-    between.
+    Since Linux 6.2 the size of /proc/<pid>/fd is their number, which takes 1 us to read. On older kernels, or
+    if that number is wrong, the directory is listed. The check is repeated, since another thread may open a
+    file in between.
 
     Args:
         own: directory of this process in /proc.
@@ -39,8 +39,8 @@ class OpenFiles:
         path = directory + "/fd"
         try:
             if self._sized:
-                return os.stat(path).st_size  # noqa: PTH116 - a third of what Path.stat costs
-            count = len(os.listdir(path))  # noqa: PTH208 - no open iterator
+                return os.stat(path).st_size
+            count = len(os.listdir(path))
         except OSError:
             return None
         # This process's list contains the descriptor through which it is read.
@@ -48,7 +48,7 @@ class OpenFiles:
 
 
 class Holding(NamedTuple):
-    """What a process holds: 1 if it is alive, resident bytes, threads, and open files if they can be counted."""
+    """What a process holds: 1 if it is alive, resident bytes, threads, and open files if countable."""
 
     alive: int
     rss: int

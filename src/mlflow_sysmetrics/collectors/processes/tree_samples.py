@@ -1,4 +1,4 @@
-"""Makes samples of what a tree of processes uses and holds, on every operating system."""
+"""Samples of a process tree, on every operating system."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ Process = TypeVar("Process")
 
 
 class ProcessSamples(Generic[Process]):
-    """Keeps what waits for a later tick: CPU time for the end of its lap, private memory for its sum.
+    """Keeps values for a later tick: CPU time until its lap ends, private memory until its sum is known.
 
     Args:
-        read_uss: returns the private memory of a process in bytes, None where it cannot be read.
+        read_uss: returns the private memory of a process in bytes, None if it cannot be read.
 
     Attributes:
-        gaps: what cannot be told of this process.
+        gaps: what is unknown about this process.
     """
 
     def __init__(self, read_uss: Callable[[Process], int | None]) -> None:
@@ -50,11 +50,11 @@ class ProcessSamples(Generic[Process]):
         Args:
             now: seconds of a clock that never goes back.
             used: CPU seconds that the tree has used since the last tick.
-            processes: all processes that live, this one first.
+            processes: all living processes, this one first.
             holdings: what each process holds, this one first.
         """
         self._used += used
-        if now < self._read_at:  # the first tick, or a clock that was set back: a new lap begins
+        if now < self._read_at:  # the first tick, or a clock that was set back: a new lap starts
             self._used = 0.0
         self._read_at = now
         span = self._lap.seconds(now)
