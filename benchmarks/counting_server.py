@@ -8,7 +8,7 @@ away. From Python::
         ...
         server.mode("hang")
 
-BackgroundReading MLflow's endpoints it has four of its own, which are not counted: GET /counts, GET /points?run_id=...,
+Besides MLflow's endpoints it has four of its own, which are not counted: GET /counts, GET /points?run_id=...,
 POST /reset and POST /mode with {"log_batch": one of `MODES`}.
 """
 

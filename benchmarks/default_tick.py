@@ -69,10 +69,10 @@ def sleeping_children(count: int) -> Iterator[None]:
 
 def default_ticks(count: int, children: int) -> dict[str, Any]:
     """Does ticks in the worker; returns the CPU seconds of each, and of each collector in as many more."""
-    from mlflow_sysmetrics.collectors import COLLECTORS
+    from mlflow_sysmetrics.collectors import COLLECTORS, load_classes
     from mlflow_sysmetrics.samples import DEFAULT_FAMILIES
 
-    collectors = [one for one in COLLECTORS if one.family in DEFAULT_FAMILIES]
+    collectors = [one for one in load_classes(COLLECTORS) if one.family in DEFAULT_FAMILIES]
     with ExitStack() as stack:
         if children:
             stack.enter_context(sleeping_children(children))

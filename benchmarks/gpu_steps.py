@@ -81,10 +81,12 @@ def _built_in_with_gpus() -> Callable[[], None]:
 
 
 def _ours_by_default() -> Callable[[], None]:
-    from mlflow_sysmetrics.collectors import COLLECTORS
+    from mlflow_sysmetrics.collectors import COLLECTORS, load_classes
     from mlflow_sysmetrics.samples import DEFAULT_FAMILIES
 
-    tick, _ = our_tick(our_probes([one for one in COLLECTORS if one.family in DEFAULT_FAMILIES]))
+    tick, _ = our_tick(
+        our_probes([one for one in load_classes(COLLECTORS) if one.family in DEFAULT_FAMILIES])
+    )
     return tick
 
 

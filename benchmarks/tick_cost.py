@@ -86,12 +86,12 @@ def built_in_tick() -> tuple[Callable[[], None], Callable[[], set[str]]]:
 
 def ticks(count: int) -> dict[str, Any]:
     """Does ticks of both sides by turns, in the worker; returns the CPU seconds of each and the metrics."""
-    from mlflow_sysmetrics.collectors import COLLECTORS
+    from mlflow_sysmetrics.collectors import COLLECTORS, load_classes
 
     built_in, their_metrics = built_in_tick()
     built_in()
     wanted = their_metrics()
-    carriers = [one for one in COLLECTORS if wanted & {metric.name for metric in one.metrics}]
+    carriers = [one for one in load_classes(COLLECTORS) if wanted & {metric.name for metric in one.metrics}]
     ours, our_metrics = our_tick(our_probes(carriers))
     sides = {"ours": ours, "built-in": built_in}
     spent: dict[str, list[float]] = {name: [] for name in sides}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from debug_report import PREFIX, Report
 
 from mlflow_sysmetrics import Settings, settings, status
-from mlflow_sysmetrics.collectors import COLLECTORS
+from mlflow_sysmetrics.collectors import COLLECTORS, load_classes
 from mlflow_sysmetrics.collectors.catalogue.process import PROCESS_USS
 from mlflow_sysmetrics.samples import DEFAULT_FAMILIES, Family
 
@@ -54,7 +54,7 @@ def missing_metrics(report: Report) -> Iterator[str]:
     node_id = Settings.from_environ().node_id
     health = status().collectors
     prefix = f"{PREFIX}{node_id}/" if node_id else PREFIX
-    for collector in COLLECTORS:
+    for collector in load_classes(COLLECTORS):
         if collector.family is Family.GPU:
             continue
         # What a machine does not have is no fault, but every machine has a CPU.

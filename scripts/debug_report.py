@@ -14,11 +14,11 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from mlflow_sysmetrics.collectors import COLLECTORS
+from mlflow_sysmetrics.collectors import COLLECTORS, load_classes
 
 PREFIX = "system/"
 ROOMY = 100  # columns of a terminal in which the tables need not save blanks
-UNITS = {metric.name: metric.unit for collector in COLLECTORS for metric in collector.metrics}
+UNITS = {metric.name: metric.unit for collector in load_classes(COLLECTORS) for metric in collector.metrics}
 MEANINGS = {
     "sys.cpu": "CPU model",
     "sys.cpu_cores": "logical CPUs of the host",

@@ -1,8 +1,8 @@
-"""Makes docs/metrics.md: every metric and every source, from the code's own descriptions.
+"""Generates docs/metrics.md: every metric and every source, from the descriptions in the code.
 
     python scripts/make_metrics_page.py [--output FILE]
 
-A unit test shows that the page in the repository is what this prints.
+A unit test checks that the page in the repository is up to date.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from string import Template
 
 from mlflow_sysmetrics import settings
-from mlflow_sysmetrics.collectors import LINUX, PORTABLE, Collector
+from mlflow_sysmetrics.collectors import Collector, load_classes, registry
 from mlflow_sysmetrics.collectors.catalogue.process import PROCESS_CPU
 from mlflow_sysmetrics.daemon.sampling.window import DECIMALS
 from mlflow_sysmetrics.samples import OPT_IN, Family, Kind, Metric
@@ -23,33 +23,19 @@ from mlflow_sysmetrics.samples import OPT_IN, Family, Kind, Metric
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 TEXT = Path(__file__).with_name("metrics_template.md")
 
+LINUX, PORTABLE = load_classes(registry.LINUX), load_classes(registry.PORTABLE)
 COLLECTORS = tuple(dict.fromkeys((*LINUX, *PORTABLE)))
 METRICS = tuple(dict.fromkeys(metric for collector in COLLECTORS for metric in collector.metrics))
 NAMES = frozenset(metric.name for metric in METRICS)
 
 POINTS = {
-    Kind.GAUGE: ("a level", "the mean of its readings, each weighted with the time that it stands for"),
+    Kind.GAUGE: ("a level", "the mean of the readings, each weighted with the time that it covers"),
     Kind.RATE: ("a change per second, or a share of time", "the same mean; the first one needs two readings"),
-    Kind.COUNTER: ("a total that grows", "the last reading, counted from the moment the run was attached"),
-    Kind.EVENTS: (
-        "a total that seldom grows",
-        "as for a counter, but none at all until something has happened",
-    ),
+    Kind.COUNTER: ("a growing total", "the last reading, counted from the moment the run was attached"),
+    Kind.EVENTS: ("a total that rarely grows", "as for a counter, but absent until something has happened"),
 }
 LABELS = ("Source", "Units", "Cost", "Absent", "Check")
-
-# What has met its source only as recorded or constructed files, or as a stand-in of a library.
-UNCONFIRMED = {
-    "AmdLinux": "constructed files",
-    "AppleGpu": "constructed property lists",
-    "DrmClocks": "constructed files",
-    "IntelLinux": "constructed files",
-    "EnergyLinux": "constructed files",
-    "InfinibandLinux": "constructed files",
-    "Nvidia": "a stand-in for NVML",
-    "NvidiaProfile": "a stand-in for NVML",
-    "TorchAllocator": "torch without CUDA and a stand-in for torch with it",
-}
+UNCONFIRMED = "Unconfirmed"  # a label too, of a collector that has not been tested on a real machine
 UNCONFIRMED_SYSTEMS = ("macOS", "Windows")
 
 
@@ -79,7 +65,7 @@ def page() -> str:
 
 
 def _of_the_node() -> Iterator[Metric]:
-    """Yields what Linux has of the families that are read unless somebody says otherwise, GPUs apart."""
+    """Yields Linux's metrics of the default families, without GPUs."""
     linux = dict.fromkeys(metric for collector in LINUX for metric in collector.metrics)
     return (metric for metric in linux if metric.family not in {*OPT_IN, Family.GPU})
 
@@ -93,7 +79,7 @@ def _families() -> Iterator[tuple[str, ...]]:
     for family in Family:
         collectors = [_link(collector) for collector in COLLECTORS if collector.family is family]
         if collectors:
-            read = "where it is asked for" if family in OPT_IN else "by default"
+            read = "on request" if family in OPT_IN else "by default"
             yield f"[`{family.value}`](#{family.value})", read, ", ".join(collectors)
 
 
@@ -107,9 +93,10 @@ def _conditions() -> Iterator[tuple[str, ...]]:
 
 def _unconfirmed() -> Iterator[str]:
     for collector in COLLECTORS:
-        if collector.__name__ in UNCONFIRMED:
-            yield f"- {_link(collector)} has met {UNCONFIRMED[collector.__name__]} only."
-    yield f"- Everything on {_listed(UNCONFIRMED_SYSTEMS)} has met constructed readings only."
+        tested_with = _documentation(collector)[1].get(UNCONFIRMED)
+        if tested_with is not None:
+            yield f"- {_link(collector)}: only tested with {tested_with}."
+    yield f"- Everything on {_listed(UNCONFIRMED_SYSTEMS)}: only tested with constructed readings."
 
 
 def _series() -> Iterator[str]:
@@ -128,12 +115,12 @@ def _row(metric: Metric) -> tuple[str, ...]:
 
 
 def _where(collectors: Sequence[type[Collector]]) -> str:
-    """Returns the systems on which one of the collectors reads, and on which of them no real machine told."""
-    confirmed = not all(collector.__name__ in UNCONFIRMED for collector in collectors)
+    """Returns the systems on which one of the collectors reads, and which of these are experimental."""
+    confirmed = not all(UNCONFIRMED in _documentation(collector)[1] for collector in collectors)
     sure = [one for one in _systems(collectors) if confirmed and one not in UNCONFIRMED_SYSTEMS]
     unsure = [one for one in _systems(collectors) if one not in sure]
-    said = [_listed(sure) if sure else "", f"experimental on {_listed(unsure)}" if unsure else ""]
-    return "; ".join(filter(None, said))
+    parts = [_listed(sure) if sure else "", f"experimental on {_listed(unsure)}" if unsure else ""]
+    return "; ".join(filter(None, parts))
 
 
 def _systems(collectors: Sequence[type[Collector]]) -> list[str]:
@@ -144,25 +131,29 @@ def _systems(collectors: Sequence[type[Collector]]) -> list[str]:
 
 def _source(collector: type[Collector]) -> str:
     """Returns the section of one source."""
-    summary, fields = parse_docstring(inspect.getmodule(collector).__doc__ or "")
+    summary, fields = _documentation(collector)
     missing = [label for label in LABELS if label not in fields]
     if missing:
         raise ValueError(f"the docstring of {collector.__module__} has no {', '.join(missing)}")
-    told = {**fields, "Read on": _where([collector])}
-    lines = [f"- **{label}**: {_prose(told[label])}" for label in ("Read on", *LABELS[:-1])]
+    texts = {**fields, "Read on": _where([collector])}
+    lines = [f"- **{label}**: {_prose(texts[label])}" for label in ("Read on", *LABELS[:-1])]
     check = f"```sh\n{fields['Check']}\n```"
     return "\n\n".join([f"### {_heading(collector)}", _prose(summary), "\n".join(lines), check])
 
 
+def _documentation(collector: type[Collector]) -> tuple[str, dict[str, str]]:
+    return parse_docstring(inspect.getmodule(collector).__doc__ or "")
+
+
 def parse_docstring(text: str) -> tuple[str, dict[str, str]]:
-    """Returns the first paragraph of a collector module's docstring, and what stands behind each label."""
+    """Returns the first paragraph of a collector module's docstring, and the text of each label."""
     summary, _, rest = inspect.cleandoc(text).partition("\n\n")
     found = re.findall(r"^(\w+): +(.+(?:\n +.+)*)", rest, re.MULTILINE)
     return " ".join(summary.split()), {label: " ".join(value.split()) for label, value in found}
 
 
 def _heading(collector: type[Collector]) -> str:
-    return f"Source: {collector.__name__}"  # not the name alone, which may be a family's too
+    return f"Source: {collector.__name__}"  # not only the name, which may be that of a family
 
 
 def _link(collector: type[Collector]) -> str:
@@ -176,7 +167,7 @@ def _table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _prose(text: str) -> str:
-    """Returns text that Markdown shows as it is, with names of metrics and variables as code."""
+    """Returns text that Markdown shows unchanged, with names of metrics and variables as code."""
     return re.sub(r"`[^`]*`|[\w{}]+|[*<|]", _shown, text)
 
 

@@ -12,7 +12,7 @@ TESTS = Path(__file__).parent
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--bless", action="store_true", help="rewrite tests/hosts/*/expected.txt from what is read now"
+        "--bless", action="store_true", help="rewrite tests/hosts/**/*.txt that a test compares with"
     )
 
 

@@ -1,6 +1,6 @@
-"""Brings the machines in tests/hosts to life, at their first moment and one second later.
+"""Makes hosts of the machines in tests/hosts, at their first moment and one second later.
 
-Put on the path by pytest (`pythonpath` in pyproject.toml). tests/hosts/README.md describes the folders.
+On pytest's path (`pythonpath` in pyproject.toml). tests/hosts/README.md describes the folders.
 """
 
 from __future__ import annotations
@@ -16,16 +16,20 @@ from typing import Any
 import pytest
 
 from fake_nvml import FakeGpu, FakeNvml, Process
-from mlflow_sysmetrics.collectors import Collector
+from mlflow_sysmetrics.collectors import Collector, load_classes, registry
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts import linux
-from mlflow_sysmetrics.facts.catalogue import FACTS
-from mlflow_sysmetrics.facts.contract import Sources
+from mlflow_sysmetrics.facts.fact_list import FACTS
+from mlflow_sysmetrics.facts.operating_systems import Sources
 from mlflow_sysmetrics.machine.host import DiskUsage, Host
 from mlflow_sysmetrics.samples import Metric
 
-HOSTS = sorted(path for path in (Path(__file__).parent / "hosts").iterdir() if path.is_dir())
-# Facts that follow from the files and the environment of a machine; the others ask the running process.
+# Every collector, whatever this machine has.
+LINUX = load_classes(registry.LINUX)
+PORTABLE = load_classes(registry.PORTABLE)
+
+HOSTS = sorted(path.parent for path in (Path(__file__).parent / "hosts").glob("*/README.md"))
+# Facts that depend only on the files and the environment of a machine; the others ask the running process.
 _FACTS_FROM_FILES = frozenset({"memory", "cores", "container", "scheduler", "cloud"})
 
 # The GPUs of the machines that were revived, by their root: `advance` moves them too.
@@ -50,6 +54,7 @@ def revive(recorded: Path, root: Path) -> Host:
         working_directory=lambda: job.get("working_directory", "/"),
         disks=tuple(filter(None, job.get("disks", "").split(","))),
         process_seconds=_no_clock,
+        has_nvml=lambda: bool(gpus),
         load_nvml=lambda: nvml,
     )
 
@@ -74,7 +79,7 @@ def files(moment: Path) -> Mapping[str, bytes]:
 
 
 def facts(host: Host) -> dict[str, str]:
-    """Returns the tags that follow from the files and the environment of a machine."""
+    """Returns the tags that depend only on the files and the environment of a machine."""
     sources = Sources(host=host, system=linux, run=_no_command)
     tags = {}
     for fact in FACTS:
@@ -84,7 +89,7 @@ def facts(host: Host) -> dict[str, str]:
 
 
 def build(collector: type[Collector], host: Host) -> Collector | Unavailable:
-    """Returns the collector, or why there is none."""
+    """Returns the collector, or why it is unavailable."""
     try:
         return collector(host)
     except Unavailable as reason:
@@ -92,7 +97,7 @@ def build(collector: type[Collector], host: Host) -> Collector | Unavailable:
 
 
 def metric_of(key: str, collector: type[Collector]) -> Metric:
-    """Returns the one metric of a collector that has series with this key."""
+    """Returns the metric of a collector to which a key belongs."""
     (metric,) = (metric for metric in collector.metrics if re.fullmatch(_pattern(metric), key))
     return metric
 
@@ -105,12 +110,10 @@ def _place(moment: Path, root: Path) -> None:
     root.mkdir(exist_ok=True)
     for path, content in files(moment).items():
         if os.name == "nt" and ":" in path:
-            pytest.skip("this file system takes no colons in file names")
+            pytest.skip("this file system does not allow colons in file names")
         file = root / path
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.unlink(
-            missing_ok=True
-        )  # ext4 writes a file that is truncated and filled again to the disk at once
+        file.unlink(missing_ok=True)  # ext4 flushes a file that is truncated and rewritten
         file.write_bytes(content)
 
 
@@ -124,7 +127,7 @@ def _lines(file: Path) -> Iterator[str]:
 
 
 def _sizes(file: Path) -> dict[str, DiskUsage]:
-    """Returns the size of the filesystem at each path; a line without a path is for all of them."""
+    """Returns the size of the filesystem at each path; a line without a path applies to all of them."""
     sizes = {}
     for line in _lines(file):
         *path, total, used, free = line.split()
@@ -140,7 +143,7 @@ def _disk_usage(sizes: Mapping[str, DiskUsage], path: str) -> DiskUsage:
 
 
 def _no_clock(pid: int) -> float:
-    """Raises what a CPU clock of a process that does not run here raises, so that its stat is read."""
+    """Raises the error for a process that does not run here, so that its stat is read."""
     raise ProcessLookupError(3, "No such process", str(pid))
 
 

@@ -1,6 +1,6 @@
 """What is measured: metrics as data, samples as values.
 
-A metric is described once, here in type and in `mlflow_sysmetrics.collectors.catalogue` in content. A
+A metric is described once: its type is here, its content in `mlflow_sysmetrics.collectors.catalogue`. A
 sample is one value of it at one tick.
 """
 
@@ -12,15 +12,15 @@ from typing import NamedTuple
 
 
 class Kind(Enum):
-    """How the values of a metric behave over time, hence how a window sums them up."""
+    """How the values of a metric behave over time, and so how a window combines them."""
 
-    GAUGE = "gauge"  #: a level; a window has its time-weighted mean
-    RATE = "rate"  #: a change per second or a share of time; a window has its time-weighted mean
-    COUNTER = "counter"  #: a growing total; a window has its last value, counted from the run's attach
-    EVENTS = "events"  #: a counter that is silent until something happens: sent only when it has grown
+    GAUGE = "gauge"  #: a level; a window holds its time-weighted mean
+    RATE = "rate"  #: a change per second or a share of time; a window holds its time-weighted mean
+    COUNTER = "counter"  #: a growing total; a window holds its last value, counted from the run's attach
+    EVENTS = "events"  #: a counter of rare events: sent only once it has grown
 
 
-#: Kinds whose values grow: what counts is how much they have grown since the run's attach.
+#: Kinds whose values only grow: a point holds their growth since the run's attach.
 TOTALS = frozenset({Kind.COUNTER, Kind.EVENTS})
 
 
@@ -39,7 +39,7 @@ class Family(Enum):
     GPU_PROFILE = "gpu_profile"
 
 
-#: Families that are read only where the user asks for them by name: few machines or people have a use.
+#: Families that are read only if the user names them: few machines have them, or few people need them.
 OPT_IN = frozenset({Family.FABRIC, Family.GPU_PROFILE})
 DEFAULT_FAMILIES = frozenset(Family) - OPT_IN
 
@@ -49,16 +49,16 @@ class Metric:
     """Describes one metric.
 
     Attributes:
-        name: key without the ``system/`` prefix; ``{i}`` stands for the ordinal of a device, ``{name}`` for
-            the name of a filesystem.
+        name: key without the ``system/`` prefix; ``{i}`` is replaced by the ordinal of a device, ``{name}``
+            by the name of a filesystem.
         kind: how its values behave over time.
-        unit: unit of its values, for people ("%", "MB", "W"); a megabyte is 1e6 bytes.
-        family: the group it is switched with.
+        unit: unit of its values, for display ("%", "MB", "W"); a megabyte is 1e6 bytes. A count ("threads")
+            is the last word of the name, too.
+        family: the group that switches it.
         meaning: what a value is, in a sentence.
         source: where the values come from.
         bad: which values are a bad sign, and of what.
-        only: the condition under which there is such a series; empty where every machine that has the source
-            has the series.
+        only: the condition for the series; empty if every machine with the source has it.
     """
 
     name: str
@@ -79,7 +79,8 @@ class Metric:
         return Sample(self.name, self.kind, value, span)
 
 
-# A named tuple, not a dataclass: a tick makes dozens, and a frozen dataclass takes thrice as long to build.
+# A named tuple, not a dataclass: a tick makes dozens, and building a frozen dataclass takes three times as
+# long.
 class Sample(NamedTuple):
     """One value of one metric at one tick.
 
@@ -87,8 +88,8 @@ class Sample(NamedTuple):
         key: name under ``system/``, with the device's ordinal filled in.
         kind: how its values behave over time.
         value: the value, in the metric's unit.
-        span: seconds that the value stands for where the collector knows better than the tick (a rate
-            over its own interval), else None.
+        span: seconds that the value covers if the collector knows better than the tick (a rate over its own
+            interval), else None.
     """
 
     key: str

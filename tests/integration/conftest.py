@@ -20,7 +20,7 @@ import pytest
 from counting_server import CountingServer, counting_server
 from databases import KINDS, Postgres, Sqlite, make_tables, started
 
-from mlflow_sysmetrics.collectors import COLLECTORS, path_readings
+from mlflow_sysmetrics.collectors import COLLECTORS, load_classes, watched_paths
 from mlflow_sysmetrics.daemon.sampling.probe import Probe
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import DEFAULT_FAMILIES, Family, Kind, Sample
@@ -30,7 +30,7 @@ MLFLOW = tuple(int(part) for part in version("mlflow").split(".")[:2])
 
 TESTS = Path(__file__).parents[1]
 # A disk that answers late would be left out; a machine that is busy with other things is no dead file server.
-path_readings._FIRST_ANSWER_SECONDS = 60.0
+watched_paths._FIRST_ANSWER_SECONDS = 60.0
 
 
 def series_of_this_machine() -> Iterator[Sample]:
@@ -50,7 +50,9 @@ def series_of_this_machine() -> Iterator[Sample]:
 HERE = [sample for sample in series_of_this_machine() if sample.kind is not Kind.EVENTS]
 HOST_METRICS = {f"system/{sample.key}" for sample in HERE}
 # Totals that are silent until something happens, to whomever: a busy machine may lose packets at any time.
-EVENTS = {metric.name for one in COLLECTORS for metric in one.metrics if metric.kind is Kind.EVENTS}
+EVENTS = {
+    metric.name for one in load_classes(COLLECTORS) for metric in one.metrics if metric.kind is Kind.EVENTS
+}
 LEVELS = {f"system/{sample.key}" for sample in HERE if sample.kind is not Kind.RATE}
 
 # MLflow 3 prints no links when told so; 2.22 prints them whatever it is told.
@@ -66,8 +68,8 @@ import mlflow_sysmetrics
 sys.path.append({str(TESTS)!r})
 from stalls import Stalls
 from watching import eventually, lasting_threads, ticked, watched
-from mlflow_sysmetrics.collectors import path_readings
-path_readings._FIRST_ANSWER_SECONDS = 60.0
+from mlflow_sysmetrics.collectors import watched_paths
+watched_paths._FIRST_ANSWER_SECONDS = 60.0
 """
 
 

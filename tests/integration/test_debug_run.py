@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from conftest import HOST_METRICS, PATIENT
-from mlflow_sysmetrics.collectors import COLLECTORS
+from mlflow_sysmetrics.collectors import COLLECTORS, load_classes
 from mlflow_sysmetrics.collectors.catalogue.process import PROCESS_USS
 from mlflow_sysmetrics.samples import Kind
 
@@ -78,7 +78,9 @@ def test_json_holds_every_host_metric_with_its_unit_and_nothing_else_is_on_stdou
     assert done.returncode == 0, done.stderr
     assert report["ok"] is True
     assert int(report["tags"]["sys.cpu_cores"]["value"]) >= 1
-    described = {metric.name: metric for collector in COLLECTORS for metric in collector.metrics}
+    described = {
+        metric.name: metric for collector in load_classes(COLLECTORS) for metric in collector.metrics
+    }
     for key in HOST_METRICS:
         series = report["metrics"][key]
         metric = described[key.removeprefix("system/")]

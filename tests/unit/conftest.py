@@ -6,7 +6,7 @@ import hypothesis
 import pytest
 
 from mlflow_sysmetrics import settings
-from mlflow_sysmetrics.collectors import path_readings
+from mlflow_sysmetrics.collectors import watched_paths
 
 # The same examples each time, on a machine that may be busy with something else.
 hypothesis.settings.register_profile(
@@ -28,5 +28,5 @@ def forget_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _a_busy_machine_has_time_to_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits for threads that the collectors would go on without; one that hangs is a test's own business."""
-    monkeypatch.setattr(path_readings, "_FIRST_ANSWER_SECONDS", 60.0)
-    monkeypatch.setattr(path_readings, "_NEXT_ANSWER_SECONDS", 60.0)
+    monkeypatch.setattr(watched_paths, "_FIRST_ANSWER_SECONDS", 60.0)
+    monkeypatch.setattr(watched_paths, "_NEXT_ANSWER_SECONDS", 60.0)

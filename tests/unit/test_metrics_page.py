@@ -1,4 +1,4 @@
-"""The page of all metrics is what the code says, and has every one of them."""
+"""The page of all metrics matches the code, and contains every metric."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from mlflow_sysmetrics.collectors import LINUX, PORTABLE
 from mlflow_sysmetrics.samples import OPT_IN, Family
+from recorded import LINUX, PORTABLE
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "metrics.md"
@@ -30,7 +30,7 @@ def page() -> str:
     return PAGE.read_text(encoding="utf-8")
 
 
-def test_the_page_is_what_the_code_says(generator: dict[str, Any], page: str) -> None:
+def test_the_page_is_up_to_date(generator: dict[str, Any], page: str) -> None:
     same = generator["page"]() == page
     assert same, "docs/metrics.md is out of date; run: python scripts/make_metrics_page.py"
 
@@ -56,18 +56,23 @@ def test_every_row_has_as_many_cells_as_its_heading(generator: dict[str, Any]) -
 def test_every_link_leads_to_a_heading(generator: dict[str, Any]) -> None:
     page = generator["page"]()
     headings = re.findall(r"^#+ (.*)$", page, re.MULTILINE)
-    # As GitHub does: lower case, no punctuation, a hyphen for each blank.
+    # As GitHub does: lower case, no punctuation, a hyphen for each space.
     anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
     links = set(re.findall(r"\]\(#([^)]+)\)", page))
     assert links
     assert links <= anchors
 
 
-def test_what_is_called_unconfirmed_is_a_collector(generator: dict[str, Any]) -> None:
-    assert generator["UNCONFIRMED"].keys() <= {collector.__name__ for collector in COLLECTORS}
+def test_a_collector_that_no_real_machine_has_confirmed_is_experimental(generator: dict[str, Any]) -> None:
+    page = generator["page"]()
+    listed = re.findall(r"^- \[(\w+)\]\(#source-\w+\): only tested with", page, re.MULTILINE)
+    assert {"AmdLinux", "EnergyLinux", "TorchAllocator"} <= set(listed)
+    for name in listed:
+        section = page.partition(f"### Source: {name}\n")[2].partition("\n### ")[0]
+        assert "experimental on" in section
 
 
-def test_a_docstring_falls_into_its_summary_and_what_stands_behind_each_label(
+def test_a_docstring_is_split_into_its_summary_and_the_text_of_each_label(
     generator: dict[str, Any],
 ) -> None:
     text = "Time: lost\nto waiting.\n\nSource:  a file: its\n         first line.\nCheck:   cat file\n"
@@ -77,7 +82,7 @@ def test_a_docstring_falls_into_its_summary_and_what_stands_behind_each_label(
     )
 
 
-def test_a_wildcard_a_placeholder_and_a_pipe_are_shown_as_they_are(generator: dict[str, Any]) -> None:
+def test_a_wildcard_a_placeholder_and_a_pipe_are_escaped(generator: dict[str, Any]) -> None:
     assert generator["_prose"]("/sys/*/<port>/_x a_b | `a*b`") == r"/sys/\*/\<port>/\_x a_b \| `a*b`"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from mlflow_sysmetrics.cli.options import spoken
 from mlflow_sysmetrics.cli.spooled import SpooledJournal, Trace, feeding, newest_values, runs_left
 from mlflow_sysmetrics.cli.tracked_runs import TrackedRun, TrackingServer
-from mlflow_sysmetrics.collectors.fields import number_after
+from mlflow_sysmetrics.collectors.kernel_files import number_after
 from mlflow_sysmetrics.daemon.delivery.credential_scope import is_trusted
 from mlflow_sysmetrics.errors import DeliveryError
 from mlflow_sysmetrics.machine.host import read_short

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from mlflow_sysmetrics.cli.findings import Finding, Mark
 from mlflow_sysmetrics.cli.table import counted
-from mlflow_sysmetrics.collectors import COLLECTORS, Collector
+from mlflow_sysmetrics.collectors import COLLECTORS, AnyCollector
+from mlflow_sysmetrics.collectors.registry import name_of
 from mlflow_sysmetrics.daemon.sampling.probe import OK, Probe
 from mlflow_sysmetrics.facts import HostFacts, host_facts
 from mlflow_sysmetrics.machine.host import Host
@@ -28,7 +29,7 @@ def findings(
     settings: Settings,
     *,
     host: Host | None = None,
-    collectors: Sequence[type[Collector]] = COLLECTORS,
+    collectors: Sequence[AnyCollector] = COLLECTORS,
     facts: HostFacts | None = None,
     pause: Callable[[float], None] = time.sleep,
 ) -> list[Finding]:
@@ -69,7 +70,7 @@ def _readings(probes: Sequence[Probe], pause: Callable[[float], None]) -> Mappin
     return {name: list(found) for name, found in keys.items()}
 
 
-def _collector(kind: type[Collector], probe: Probe, keys: Sequence[str]) -> Finding:
+def _collector(kind: AnyCollector, probe: Probe, keys: Sequence[str]) -> Finding:
     """Returns what one collector reads here, or why it reads nothing."""
     more = {"family": kind.family.value, "series": [f"system/{key}" for key in keys], "health": probe.health}
     health = probe.health
@@ -86,13 +87,13 @@ def _collector(kind: type[Collector], probe: Probe, keys: Sequence[str]) -> Find
     return Finding(probe.name, Mark.GOOD, text, None, more)
 
 
-def _left_out(kind: type[Collector]) -> Finding:
+def _left_out(kind: AnyCollector) -> Finding:
     """Returns why a collector is not asked: because its family is wanted by few, or not by this user."""
     family = kind.family.value
     more = {"family": family, "series": [], "health": "left out"}
     # A name alone would replace the default families; with a sign it adds to them.
     text = f"only with {VARIABLE}=+{family}" if kind.family in OPT_IN else f"left out by {VARIABLE}"
-    return Finding(kind.__name__, Mark.ABSENT, text, None, more)
+    return Finding(name_of(kind), Mark.ABSENT, text, None, more)
 
 
 def _tags(settings: Settings, facts: HostFacts) -> Finding:

@@ -1,21 +1,22 @@
-"""AMD GPUs on Linux, without root and without a tool.
+"""AMD GPUs on Linux, without root and without external tools.
 
 Source:  files of the amdgpu driver: /sys/class/drm/card<n>/device/{gpu_busy_percent,mem_busy_percent},
          mem_info_vram_{used,total}, hwmon/hwmon<n>/{power1_average,power1_input,power1_cap,temp<n>_input},
-         ras/umc_err_count; the order of /sys/class/kfd, which is HIP's; /proc/<pid>/fdinfo of the own
-         processes. https://docs.kernel.org/gpu/amdgpu/thermal.html Nothing comes from amdsmi, which asks the
-         same driver.
+         ras/umc_err_count; the order of /sys/class/kfd, which is HIP's; /proc/<pid>/fdinfo of the job's
+         processes. https://docs.kernel.org/gpu/amdgpu/thermal.html amdsmi is not used: it reads the same
+         driver.
 Units:   percent; megabytes (1e6 bytes); watts, watt-hours integrated over the ticks; degrees Celsius of the
-         edge, on cards without that sensor of the junction. In a processor with graphics, memory is the part
-         of RAM set aside for it (vram) and what it may take besides (gtt).
-Cost:    eight reads per device, each 3 us and what the driver takes; once a minute the errors; every 5 s the
-         own processes' files, at most 0.1 % of a core; every two minutes whether the devices are the same.
+         edge sensor, or of the junction on cards without one. In a processor with graphics, memory is the RAM
+         reserved for it (vram) plus the RAM that it may use in addition (gtt).
+Cost:    eight reads per device, each 3 us plus the driver's own time; errors once a minute; the files of the
+         job's processes every 5 s, at most 0.1 % of a core; a check of the list of devices every two minutes.
 Absent:  no such card; while the kernel has the card switched off, since reading would switch it on. Power of
          a processor with graphics, whose sensor includes the CPU, and of the second die of an MI250, which
-         the first one's includes. Utilization and memory of partitions (MI300), which are the whole card's:
-         power, temperature and errors of the card stand with its first partition. Throttling, which the
-         driver tells in a binary table only.
+         is included in the first one's. Utilization and memory of partitions (MI300), which exist for the
+         whole card only; its power, temperature and errors are reported for its first partition. Throttling,
+         which the driver exposes in a binary table only.
 Check:   grep . /sys/class/drm/card*/device/{gpu_busy_percent,mem_info_vram_used,hwmon/hwmon*/power1_*}
+Unconfirmed: constructed files
 """
 
 from __future__ import annotations
@@ -25,12 +26,11 @@ from typing import ClassVar
 
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import Collector
-from mlflow_sysmetrics.collectors.drm.amd_devices import watched_amd_devices
 from mlflow_sysmetrics.collectors.drm.amd_gpu import AmdGpu
 from mlflow_sysmetrics.collectors.drm.gpu_processes import GpuPlace
 from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
 from mlflow_sysmetrics.collectors.drm.gpus import DrmGpus
-from mlflow_sysmetrics.collectors.drm.roll_call import RollCall
+from mlflow_sysmetrics.collectors.drm.watched_gpus import RollCall, watched_amd_devices
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
@@ -73,15 +73,15 @@ class AmdLinux(Collector):
         }
         bare = [f"gpu_{ordinal}" for ordinal, device in devices.items() if device.card is None]
         if bare:
-            self._doubts += (f"{', '.join(bare)}: partitions, which tell this job's memory only",)
+            self._doubts += (f"{', '.join(bare)}: partitions, for which only this job's memory is known",)
         self._gpus = DrmGpus(host, gpus, places, samples)
         self.gaps = (*self._doubts, *self._gpus.gaps)
 
     def collect(self, now: float) -> Iterator[Sample]:
-        """Yields what each device tells.
+        """Yields the readings of each device.
 
         Raises:
-            Unavailable: one that did tells nothing any more, or others are there; a new collector finds them.
+            Unavailable: a device no longer responds, or the devices have changed; a new collector finds them.
         """
         self._roll_call.check(now)
         yield from self._gpus.collect(now)

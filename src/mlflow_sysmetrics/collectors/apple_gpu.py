@@ -3,12 +3,13 @@
 Source:  the I/O registry: PerformanceStatistics of the IOAccelerator entries whose class is AGX..., "Device
          Utilization %" and "In use system memory". Apple documents neither; nvtop reads the same entry.
 Units:   percent, 0 to 100; megabytes (1e6 bytes) of the memory that the GPU shares with the CPU, so there is
-         no percentage of a memory of its own.
-Cost:    a run of ioreg every 5 s, in a thread of its own and at most 1 % of the time; no more than a look at
-         its last answer in a tick. An answer counts at the first tick after it came, and not again.
-Absent:  on Macs with an Intel processor and on virtual ones; in the first tick; where the environment says
-         that the job uses no GPU.
+         no percentage of its own memory.
+Cost:    one run of ioreg every 5 s, in a background thread and at most 1 % of the time; a tick only looks at
+         the last answer. An answer is used once, at the first tick after it arrived.
+Absent:  on Macs with an Intel processor and virtual ones; in the first tick; if the environment says that the
+         job uses no GPU.
 Check:   ioreg -r -d 1 -w 0 -c IOAccelerator | grep PerformanceStatistics
+Unconfirmed: constructed property lists
 """
 
 from __future__ import annotations
@@ -21,22 +22,28 @@ from xml.parsers.expat import ExpatError
 
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT, Collector
-from mlflow_sysmetrics.collectors.fields import WORD
+from mlflow_sysmetrics.collectors.kernel_files import WORD
+from mlflow_sysmetrics.collectors.presence import NOT_MACOS
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
-from mlflow_sysmetrics.machine.visible_gpus import GpuId, Selection, hides_every_gpu
-from mlflow_sysmetrics.machine.visible_gpus.wanted import follows_environment, select_listed
+from mlflow_sysmetrics.machine.visible_gpus.environment import hides_every_gpu
+from mlflow_sysmetrics.machine.visible_gpus.selection import (
+    GpuId,
+    Selection,
+    follows_environment,
+    select_listed,
+)
 from mlflow_sysmetrics.runtime.background_reading import BackgroundReading
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
-# Absolute, since a directory in PATH may hold another. -r -c: entries of the class and its subclasses; -d 1:
-# without what lies below them; -w 0: lines of any length; -a: as a property list.
+# Absolute, since PATH may contain another ioreg. -r -c: entries of the class and its subclasses; -d 1:
+# without their children; -w 0: lines of any length; -a: as a property list.
 _IOREG = ("/usr/sbin/ioreg", "-r", "-d", "1", "-w", "0", "-c", "IOAccelerator", "-a")
 _REST_SECONDS = 5.0
 
 
 class Accelerator(NamedTuple):
-    """What one GPU says of itself; None for what it does not tell."""
+    """Readings of one GPU; None for a missing one."""
 
     utilization: int | None
     memory_bytes: int | None
@@ -46,31 +53,32 @@ def parse_ioreg(text: str) -> tuple[Accelerator, ...]:
     """Returns Apple's GPUs in a property list that ioreg printed.
 
     Raises:
-        Unavailable: there is none, or the text is no property list.
+        Unavailable: there is none, or the text is not a property list.
     """
     try:
         entries = plistlib.loads(text.encode()) if text.strip() else []
-    # The last two are what plistlib trips over in dates and encodings.
+    # plistlib raises the last two for invalid dates and encodings.
     except (ValueError, ExpatError, AttributeError, LookupError) as error:
-        raise Unavailable("ioreg printed no property list") from error
+        raise Unavailable("ioreg did not print a property list") from error
     entries = entries if isinstance(entries, list) else [entries]
     found = tuple(_accelerator(entry) for entry in entries if _is_apples(entry))
     if not found:
-        raise Unavailable("ioreg lists no GPU of Apple's")
+        raise Unavailable("ioreg lists no Apple GPU")
     return found
 
 
 def _is_apples(entry: Any) -> bool:
-    # An Intel Mac has IntelAccelerator and AMDRadeonX...; a virtual one AppleParavirtGPU, without statistics.
+    # Intel Macs have IntelAccelerator and AMDRadeonX...; virtual Macs have AppleParavirtGPU, without
+    # statistics.
     return isinstance(entry, dict) and str(entry.get("IOClass", "")).startswith("AGX")
 
 
 def _accelerator(entry: Mapping[str, Any]) -> Accelerator:
-    said = entry.get("PerformanceStatistics")
-    statistics = said if isinstance(said, dict) else {}
+    found = entry.get("PerformanceStatistics")
+    statistics = found if isinstance(found, dict) else {}
     return Accelerator(
         _count(statistics.get("Device Utilization %"), PERCENT),
-        # Not "Alloc system memory", which counts what is mapped, several times of what is in use.
+        # Not "Alloc system memory", which counts mapped memory: several times the memory in use.
         _count(statistics.get("In use system memory"), WORD),
     )
 
@@ -80,14 +88,14 @@ def _count(value: object, most: float) -> int | None:
 
 
 class AppleGpu(Collector):
-    """Utilisation and memory of the GPU of a Mac with Apple silicon."""
+    """Utilization and memory of the GPU of a Mac with Apple silicon."""
 
     family: ClassVar[Family] = Family.GPU
     metrics: ClassVar[tuple[Metric, ...]] = (catalogue.GPU_UTILIZATION, catalogue.GPU_MEMORY_USAGE)
 
     def __init__(self, host: Host) -> None:
         if host.platform != "darwin":
-            raise Unavailable("this is not macOS")
+            raise Unavailable(NOT_MACOS)
         if hides_every_gpu(host.environ, host.gpus):
             raise Unavailable("no GPU that this job may see")
         self._host = host
@@ -95,13 +103,13 @@ class AppleGpu(Collector):
             "ioreg", lambda: parse_ioreg(host.run(_IOREG)), rest_seconds=_REST_SECONDS
         )
         self._taken_at: float | None = None
-        self.gaps = ("ioreg has not answered yet",)
+        self.gaps = ("ioreg has not responded yet",)
 
     def collect(self, now: float) -> Iterator[Sample]:
-        """Yields what ioreg has said since the last tick.
+        """Yields the readings that ioreg has printed since the last tick.
 
         Raises:
-            Unavailable: ioreg failed, or lists no GPU of Apple's; a new collector asks again.
+            Unavailable: ioreg failed, or lists no Apple GPU; a new collector tries again.
         """
         reading = self._ioreg.latest()
         if reading is None or reading.ended_at == self._taken_at:
@@ -116,12 +124,12 @@ class AppleGpu(Collector):
 
 
 def _select(wanted: str, count: int) -> Selection:
-    """Returns which of a Mac's GPUs are watched, by `Settings.gpus`; no variable hides one from Metal."""
+    """Returns the GPUs of a Mac to watch, by `Settings.gpus`; no variable hides a GPU from Metal."""
     visible = follows_environment(wanted)
     devices = [GpuId(index, uuid="") for index in range(count)]
     selection = select_listed("all" if visible else wanted, devices, "Apple")
     if wanted.strip().lower() == "process":
-        return replace(selection, doubt="macOS does not tell which GPU the job uses: all are shown")
+        return replace(selection, doubt="macOS does not report which GPU the job uses: all are shown")
     return selection
 
 

@@ -1,4 +1,4 @@
-"""Which block devices lie behind a filesystem, whose counters tell what it does.
+"""Which block devices are behind a filesystem: their counters are its throughput.
 
 Source:  /sys/dev/block/<major:minor>/uevent, /sys/class/block/<device>/{partition,slaves}, /sys/block,
          /sys/fs/btrfs; https://www.kernel.org/doc/Documentation/ABI/stable/sysfs-block
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
-from mlflow_sysmetrics.collectors.sysfs import listed, text_of
+from mlflow_sysmetrics.collectors.kernel_files import listed, text_of
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.machine.mounts import (
     Mount,
@@ -29,16 +29,17 @@ _CLASS = "sys/class/block"
 
 
 def devices_behind(host: Host, mount: Mount, mounts: Sequence[Mount]) -> frozenset[str] | None:
-    """Returns the names of the devices that a filesystem reads and writes; None where they cannot be told.
+    """Returns the names of the devices that a filesystem reads and writes; None if they are unknown.
 
-    A partition stands for its whole disk, a device-mapper or md device for itself: what the filesystem sees.
+    A partition is represented by its whole disk, a device-mapper or md device by itself: the filesystem's
+    view.
     """
     if not mount.device.startswith(f"{_ANONYMOUS_MAJOR}:"):
         name = _device_of_number(host, mount.device)
         return None if name is None else frozenset((whole_disk(host, name),))
     if mount.filesystem == "overlay":
         return _devices_of_overlay(host, mount, mounts)
-    if mount.source.startswith("/dev/"):  # btrfs and others with subvolumes have no number of their own
+    if mount.source.startswith("/dev/"):  # filesystems with subvolumes, such as btrfs, have anonymous numbers
         name = Path(real_path(host, mount.source)).name
         members = _btrfs_members(host, name) or (name,)
         if all(_exists(host, f"{_CLASS}/{member}/stat") for member in members):
@@ -47,7 +48,7 @@ def devices_behind(host: Host, mount: Mount, mounts: Sequence[Mount]) -> frozens
 
 
 def physical_disks(host: Host) -> frozenset[str]:
-    """Returns the disks that are hardware: no loop, RAM, device-mapper or md device, no hidden NVMe path."""
+    """Returns the hardware disks: no loop, RAM, device-mapper or md devices, and no hidden NVMe paths."""
     return frozenset(
         name
         for name in _names(host, "sys/block")
@@ -56,10 +57,10 @@ def physical_disks(host: Host) -> frozenset[str]:
 
 
 def whole_disk(host: Host, name: str) -> str:
-    """Returns the disk that a partition lies on; any other device as it is."""
+    """Returns the disk of a partition; any other device unchanged."""
     if not _exists(host, f"{_CLASS}/{name}/partition"):
         return name
-    # A partition's directory lies in its disk's, and the class only links to it.
+    # A partition's directory is inside its disk's; the class directory only links to it.
     parent = Path(os.path.realpath(host.root / _CLASS / name)).parent.name
     if not _exists(host, f"{_CLASS}/{parent}/stat"):  # a recorded tree without links: sda1, nvme0n1p1
         parent = re.sub(r"(?<=\d)p\d+$|(?<=\D)\d+$", "", name)
@@ -67,10 +68,10 @@ def whole_disk(host: Host, name: str) -> str:
 
 
 def without_overlaps(host: Host, names: Iterable[str]) -> frozenset[str]:
-    """Returns the devices with each that lies on another one of them replaced by the disks below it.
+    """Returns the devices; one that lies on another of them is replaced by the disks below it.
 
-    Where a path lies on a logical volume and another one on a plain partition of the same disk, the disk
-    counts the volume's bytes too.
+    If one path lies on a logical volume and another on a plain partition of the same disk, the disk counts
+    the volume's bytes too.
     """
     found = set(names)
     for name in sorted(found):
@@ -82,11 +83,11 @@ def without_overlaps(host: Host, names: Iterable[str]) -> frozenset[str]:
 
 
 def counting_devices(host: Host, name: str) -> list[str]:
-    """Returns the devices whose counters tell what a device does: itself, or nothing where it does not count.
+    """Returns the devices whose counters represent a device: itself, or none if it keeps no statistics.
 
-    Before Linux 6.3 an NVMe disk with several paths counts nothing, but its paths do, which are hidden else.
+    Before Linux 6.3 an NVMe disk with several paths counts nothing, but its otherwise hidden paths do.
     """
-    # Devices without hardware, as device-mapper and md are, count without heeding their queue's switch.
+    # Devices without hardware, such as device-mapper and md, count whatever their queue's switch says.
     if _text(host, f"{_CLASS}/{name}/queue/iostats") != "0" or not _exists(host, f"{_CLASS}/{name}/device"):
         return [name]
     path = re.sub(r"^(nvme\d+)(n\d+)$", r"\1c[0-9]*\2", name)
@@ -95,18 +96,18 @@ def counting_devices(host: Host, name: str) -> list[str]:
 
 def _device_of_number(host: Host, number: str) -> str | None:
     found = re.search(r"^DEVNAME=(\S+)$", _text(host, f"sys/dev/block/{number}/uevent"), re.MULTILINE)
-    # The name of a device node may have a directory ("cciss/c0d0"), which sysfs writes with "!".
+    # The name of a device node may contain a directory ("cciss/c0d0"), which sysfs writes with "!".
     name = found[1].replace("/", "!") if found else None
     return name if name is not None and _exists(host, f"{_CLASS}/{name}/stat") else None
 
 
 def _devices_of_overlay(host: Host, overlay: Mount, mounts: Sequence[Mount]) -> frozenset[str] | None:
-    """Returns the devices of the directories below an overlay; inside a container these are out of sight."""
+    """Returns the devices of the directories below an overlay; inside a container these are invisible."""
     layers = [path for path in overlay.paths("upperdir") + overlay.paths("lowerdir") if path.startswith("/")]
     found: set[str] = set()
     for path in layers:
-        mount = mount_of(real_path(host, path), mounts) if os.path.isdir(below_root(host, path)) else None  # noqa: PTH112 - a string is at hand
-        # A path that leads into an overlay is the host's, seen from a container that has the same name.
+        mount = mount_of(real_path(host, path), mounts) if os.path.isdir(below_root(host, path)) else None
+        # A path that leads into an overlay is a host path that also exists in this container.
         if mount is None or mount.filesystem == "overlay":
             return None
         if has_local_device(mount.filesystem):
@@ -118,7 +119,7 @@ def _devices_of_overlay(host: Host, overlay: Mount, mounts: Sequence[Mount]) -> 
 
 
 def _btrfs_members(host: Host, name: str) -> list[str]:
-    """Returns all devices of the btrfs that one device belongs to: the mount table shows only one of them."""
+    """Returns all devices of the btrfs to which a device belongs; the mount table shows only one."""
     for uuid in _names(host, "sys/fs/btrfs"):
         members = _names(host, f"sys/fs/btrfs/{uuid}/devices")
         if name in members:
@@ -139,7 +140,7 @@ def _below(host: Host, name: str, seen: set[str]) -> Iterator[str]:
 
 
 def _behind_loop(host: Host, name: str) -> frozenset[str]:
-    """Returns the devices that hold the file behind a loop device; none for other devices."""
+    """Returns the devices that hold the file of a loop device; none for other devices."""
     file = _text(host, f"{_CLASS}/{name}/loop/backing_file")
     mounts = read_mounts(host) if file else ()
     mount = mount_of(real_path(host, file), mounts) if mounts else None
@@ -151,7 +152,7 @@ def _names(host: Host, directory: str) -> list[str]:
 
 
 def _exists(host: Host, path: str) -> bool:
-    return os.path.exists(host.root / path)  # noqa: PTH110 - Path.exists raises where it may not look
+    return os.path.exists(host.root / path)  # not Path.exists, which raises if access is denied
 
 
 def _text(host: Host, path: str) -> str:

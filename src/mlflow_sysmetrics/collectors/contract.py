@@ -1,8 +1,8 @@
 """What a collector is.
 
 One source, one file. The constructor probes and raises `Unavailable`; `collect` only reads. A collector
-knows nothing about runs, threads or MLflow. State between ticks is its own, keyed by the identity of what is
-measured.
+knows nothing about runs, threads or MLflow. It keeps its own state between ticks, keyed by the identity of
+what is measured.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Collector(Protocol):
     """Reads one source.
 
     Attributes:
-        family: the group that it is switched with.
-        metrics: what it may yield.
-        gaps: what of its source this host lacks and why, one short clause each, for `status()`.
+        family: the group that switches it on and off.
+        metrics: the metrics that it may yield.
+        gaps: what this host lacks of the source and why, one short clause each, for `status()`.
     """
 
     family: ClassVar[Family]
@@ -40,7 +40,7 @@ class Collector(Protocol):
         """
 
     def collect(self, now: float) -> Iterable[Sample]:
-        """Yields what the source says now; what is unknown is left out.
+        """Yields the current values; unknown ones are left out.
 
         Args:
             now: seconds of a clock that never goes back.

@@ -1,12 +1,12 @@
-"""CPU time: what the job uses of what it may use, and what the host does where that is something else.
+"""CPU time: how much of its share the job uses, and how busy the host is if that is something else.
 
-Source:  /proc/stat: USER_HZ ticks per mode since boot, of all CPUs in its first line and of each one below.
-         Where a quota or a cpuset holds the job below the host: the CPU time of its own cgroup.
+Source:  /proc/stat: USER_HZ ticks per mode since boot, of all CPUs in its first line and of each CPU below.
+         If a quota or a cpuset limits the job: the CPU time of its own cgroup.
 Units:   percent, 0 to 100, of the CPUs that the job may use. In /proc/stat waiting for a disk counts as idle,
-         guests as user (the kernel has them in both), as in psutil.
+         guests as user (the kernel includes them in both), as in psutil.
 Cost:    one read of /proc/stat, of which only the first line is parsed; one more small read under a limit.
          The limits are looked up every two minutes.
-Absent:  in the first 0.15 s; where the kernel's counters did not move.
+Absent:  in the first 0.15 s; if the kernel's counters did not change.
 Check:   head -1 /proc/stat; top; cat /sys/fs/cgroup/cpu.stat
 """
 
@@ -18,8 +18,7 @@ from typing import ClassVar, Protocol
 from mlflow_sysmetrics.collectors.catalogue import cpu as catalogue
 from mlflow_sysmetrics.collectors.contract import PERCENT, Collector
 from mlflow_sysmetrics.collectors.cpu_times import CpuTimes, busy_percentage
-from mlflow_sysmetrics.collectors.group_cpu_time import GroupCpuTime
-from mlflow_sysmetrics.collectors.own_group import OwnGroup
+from mlflow_sysmetrics.collectors.own_group import GroupCpuTime, OwnGroup
 from mlflow_sysmetrics.collectors.rhythm import CLOCKS_DIFFER, LIMITS_SECONDS, Lap, Pause
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.cpu_share import CpuShare, cpu_share
@@ -45,7 +44,7 @@ def parse_stat(text: bytes, cpu: bytes = b"cpu") -> CpuTimes:
 
 
 class CpuLinux(Collector):
-    """Share of time that CPUs worked: the job's, and the host's where that is not the same."""
+    """Busy share of CPU time: the job's, and the host's if that is different."""
 
     family: ClassVar[Family] = Family.CPU
     metrics: ClassVar[tuple[Metric, ...]] = (catalogue.CPU_UTILIZATION, catalogue.HOST_CPU_UTILIZATION)
@@ -66,11 +65,12 @@ class CpuLinux(Collector):
         """Yields the shares since the last reading that was old enough.
 
         Raises:
-            Unavailable: the job's cgroup is gone, or another one now, or a CPU of its own went offline; a new
-                collector finds what there is.
+            Unavailable: the job's cgroup is gone or has changed, or one of its CPUs went offline; a new
+                collector finds the current state.
         """
         self._group.check(now)
-        # Before the lap ends: where this fails, the lap goes on. Only the first line comes at once for sure.
+        # Read before the lap ends: if this fails, the lap continues. A single read returns at least the first
+        # line.
         text = read_bytes(self._path) if isinstance(self._job, _Lines) else read_short(self._path)
         span = self._lap.seconds(now)
         if span is None:
@@ -87,7 +87,7 @@ class CpuLinux(Collector):
             self._job = self._find_job()
 
     def _find_job(self) -> _Job | None:
-        """Returns what tells the job's share of CPU time; None where it may use the whole host."""
+        """Returns what measures the job's share of CPU time; None if it may use the whole host."""
         self.gaps = ()
         share = cpu_share(self._host)
         if not share.limited:
@@ -97,33 +97,33 @@ class CpuLinux(Collector):
                 return _Group(self._host, share)
             except Unavailable as reason:
                 if share.quota is not None:
-                    # How busy the CPUs are would say nothing of what a quota leaves of them to the job.
+                    # How busy the CPUs are says nothing about the job's use of its quota.
                     self.gaps = (f"no CPU utilization of the job: {reason}",)
                     return _Unknown()
         return _Lines(share.usable, read_bytes(self._path))
 
 
 class _Job(Protocol):
-    """Tells the job's share of CPU time where that is not the host's."""
+    """Measures the job's share of CPU time if that is not the host's."""
 
     def percentage(self, text: bytes, span: float) -> float | None:
-        """Returns the share since the reading before; None if unknown.
+        """Returns the share since the previous reading; None if unknown.
 
         Args:
-            text: /proc/stat as it is now.
-            span: seconds since the reading before.
+            text: the current content of /proc/stat.
+            span: seconds since the previous reading.
         """
 
 
 class _Unknown(_Job):
-    """The job's share, where nothing counts its CPU time."""
+    """The job's share if nothing counts its CPU time."""
 
     def percentage(self, text: bytes, span: float) -> float | None:
         return None
 
 
 class _Group(_Job):
-    """The job's share, where its cgroup is held by a quota or a cpuset: what the group used of that."""
+    """The job's share if a quota or a cpuset limits its cgroup: the group's use of that limit."""
 
     def __init__(self, host: Host, share: CpuShare) -> None:
         self._cores = share.cores
@@ -133,8 +133,8 @@ class _Group(_Job):
 
     def percentage(self, text: bytes, span: float) -> float | None:
         before, self._used = self._used, self._time.seconds()
-        # Over 100 only by the difference between the group's clock and ours, or by a burst saved up before;
-        # a group that used more than the host has was not read right.
+        # Above 100 only by the difference between the group's clock and ours, or by a saved-up burst; a group
+        # that used more than the whole host was misread.
         used = self._used - before
         if not 0 <= used <= span * self._most:
             return None
@@ -142,7 +142,7 @@ class _Group(_Job):
 
 
 class _Lines(_Job):
-    """The job's share, where it is bound to some CPUs: how busy these are, whoever uses them."""
+    """The job's share if it is bound to some CPUs: how busy these are, whoever uses them."""
 
     def __init__(self, cpus: frozenset[int], text: bytes) -> None:
         self._names = [b"cpu%d" % cpu for cpu in sorted(cpus)]

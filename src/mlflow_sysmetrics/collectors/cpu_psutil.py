@@ -3,7 +3,7 @@
 Source:  psutil.cpu_times: GetSystemTimes on Windows, host_statistics of Mach on macOS.
 Units:   percent of the CPU time of all CPUs, 0 to 100.
 Cost:    one call.
-Absent:  in the first 0.15 s; where the counters did not move.
+Absent:  in the first 0.15 s; if the counters did not change.
 Check:   python -c "import psutil; print(psutil.cpu_times())"
 """
 
@@ -24,7 +24,7 @@ from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 
 class CpuPsutil(Collector):
-    """Share of time that the CPUs of the host worked."""
+    """Busy share of the CPU time of the host."""
 
     family: ClassVar[Family] = Family.CPU
     metrics: ClassVar[tuple[Metric, ...]] = (catalogue.CPU_UTILIZATION,)
@@ -35,7 +35,8 @@ class CpuPsutil(Collector):
 
     def collect(self, now: float) -> Iterator[Sample]:
         """Yields the share since the last reading that was old enough."""
-        # Not psutil.cpu_percent: it keeps its last reading per thread, so priming elsewhere gives noise.
+        # Not psutil.cpu_percent: it keeps its last reading per thread, so a first call in another thread
+        # gives noise.
         times = self._read()
         span = self._lap.seconds(now)
         if span is None:

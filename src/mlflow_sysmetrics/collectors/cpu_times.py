@@ -1,4 +1,4 @@
-"""CPU time, and the share of it that was work."""
+"""CPU time, and the busy share of it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class CpuTimes(NamedTuple):
 
 
 def busy_percentage(before: CpuTimes, now: CpuTimes) -> float | None:
-    """Returns the share of CPU time between two readings that was work, 0 to 100; None if unknown."""
+    """Returns the busy share of CPU time between two readings, 0 to 100; None if unknown."""
     total = now.total - before.total
     busy = now.busy - before.busy
-    # iowait may run backwards by a tick, hence the bounds. https://docs.kernel.org/filesystems/proc.html
+    # iowait may go back by a tick, hence the bounds. https://docs.kernel.org/filesystems/proc.html
     if total <= 0 or busy > total:
         return None
     return PERCENT * max(busy, 0.0) / total

@@ -1,12 +1,13 @@
-"""Space of the filesystems that the job works on.
+"""Space of the filesystems on which the job works.
 
 Source:  statvfs of the working directory and of the paths in MLFLOW_SYSMETRICS_DISKS (GetDiskFreeSpaceEx on
-         Windows), through `shutil.disk_usage`; once per filesystem, told apart by /proc/self/mountinfo
-         (st_dev where there is none).
-Units:   megabytes (1e6 bytes); percent of what ordinary users may use, as in df and psutil.
-Cost:    one system call per filesystem; once a minute a look at the paths, each in a thread of its own: a
-         network filesystem may not answer. Of such a one, space is what that look found.
-Absent:  a path that does not exist, does not answer for 30 s or has no size. It is tried again once a minute.
+         Windows), through `shutil.disk_usage`; once per filesystem, identified by /proc/self/mountinfo
+         (st_dev if there is none).
+Units:   megabytes (1e6 bytes); percent of the space open to ordinary users, as in df and psutil.
+Cost:    one system call per filesystem; once a minute a look at the paths, each in its own thread, since a
+         network filesystem may not respond. For such a filesystem, space is the result of that look.
+Absent:  a path that does not exist, does not respond for 30 s or has no size. It is tried again once a
+         minute.
 Check:   df .
 """
 
@@ -20,9 +21,8 @@ from typing import ClassVar, NamedTuple
 from mlflow_sysmetrics import settings
 from mlflow_sysmetrics.collectors.catalogue import disk as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT, Collector
-from mlflow_sysmetrics.collectors.path_readings import LOOK_SECONDS, Answers, PathReadings
 from mlflow_sysmetrics.collectors.rhythm import Pause
-from mlflow_sysmetrics.collectors.watched_paths import watched_paths
+from mlflow_sysmetrics.collectors.watched_paths import LOOK_SECONDS, Answers, PathReadings, watched_paths
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import DiskUsage, Host
 from mlflow_sysmetrics.machine.mounts import below_root, is_distant, mount_of, read_mounts, real_path
@@ -39,13 +39,13 @@ _NAMED = (
 
 
 class _Place(NamedTuple):
-    """What is known of a watched path.
+    """What is known about a watched path.
 
     Attributes:
-        usage: space of its filesystem when it was looked at.
-        filesystem: the same for two paths on one filesystem; the path itself where nothing tells.
-        is_device: the path is a device node: its filesystem would be /dev, not the one on the device.
-        is_distant: the filesystem may stop to answer, so it is asked by that look alone.
+        usage: space of its filesystem at the last look.
+        filesystem: identity of the filesystem, or the path itself if that is unknown.
+        is_device: True for a device node: its filesystem would be /dev, not the one on the device.
+        is_distant: True if the filesystem may stop responding, so that only the background look reads it.
     """
 
     usage: DiskUsage
@@ -55,7 +55,7 @@ class _Place(NamedTuple):
 
 
 class _Series(NamedTuple):
-    """A filesystem that has series: through which path it is read, and their three keys."""
+    """A filesystem that has series: the path through which it is read, and the three keys."""
 
     path: str
     percentage: str
@@ -79,15 +79,13 @@ class Disk(Collector):
         first = self._readings.first()
         self._series = self._choose(first)
         for path, why in first.silent.items():
-            if (
-                self._names[path] is not None
-            ):  # a directory that somebody has asked for, and so wants to hear of
+            if self._names[path] is not None:  # a directory that the user asked for
                 settings.warn_once(settings.DISKS, path, f"is not watched yet: {why}; {_REMEDY}")
         if not self._series:
             raise Unavailable("; ".join(self.gaps) or "no path to watch")
 
     def collect(self, now: float) -> Iterator[Sample]:
-        """Yields used and available space of each filesystem that answers."""
+        """Yields used and available space of each filesystem that responds."""
         if self._pause.renew_if_over(now):
             self._series = self._choose(self._readings.next())
         for series in self._series:
@@ -105,7 +103,7 @@ class Disk(Collector):
                 yield Sample(series.free, Kind.GAUGE, free / MEGABYTE)
 
     def _choose(self, answers: Answers[_Place]) -> list[_Series]:
-        """Returns the series of the filesystems that answer, each through the first path that lies on it."""
+        """Returns the series of the filesystems that respond, each through the first path on it."""
         gaps = [*self._lasting_gaps]
         gaps += [why + (f"; {_REMEDY}" if self._names[path] else "") for path, why in answers.silent.items()]
         self._places = answers.values
@@ -113,12 +111,12 @@ class Disk(Collector):
         chosen = []
         for path, place in answers.values.items():
             if place.is_device:
-                gaps.append(f"{path} is a device: name a directory on its filesystem")
+                gaps.append(f"{path} is a device: give a directory on its filesystem")
             elif place.usage.total <= 0:
-                gaps.append(f"the filesystem of {path} tells no size")
+                gaps.append(f"the filesystem of {path} reports no size")
             elif place.filesystem in first:
                 other = first[place.filesystem]
-                gaps.append(f"{path} lies on the filesystem of {other}, whose series stand for both")
+                gaps.append(f"{path} is on the same filesystem as {other}, whose series cover both")
             else:
                 first[place.filesystem] = path
                 name = self._names[path]
@@ -129,12 +127,12 @@ class Disk(Collector):
 
 
 def _look_at(host: Host, path: str) -> _Place:
-    """Looks at a path, for as long as it takes."""
+    """Looks at a path; may block."""
     usage = host.disk_usage(path)
     mounts = read_mounts(host)
     mount = mount_of(real_path(host, path), mounts) if mounts else None
     try:
-        status = os.stat(below_root(host, path))  # noqa: PTH116 - a string is what the system call takes
+        status = os.stat(below_root(host, path))
     except OSError:
         status = None
     filesystem: Hashable = path

@@ -1,9 +1,9 @@
-"""What the disks behind the watched filesystems do.
+"""Throughput and busy time of the disks behind the watched filesystems.
 
 Source:  /sys/class/block/<device>/stat, https://docs.kernel.org/block/stat.html
 Units:   megabytes (1e6 bytes) per second over all these devices; percent of time for the busiest of them.
-Cost:    one read of 5 us per device at a tick; once a minute they are looked up anew, beside
-         the tick.
+Cost:    one read of 5 us per device and tick; once a minute the devices are looked up again in the
+         background.
 Absent:  in the first 0.15 s; filesystems without a local device (NFS, tmpfs, ...); busy time of a device
          that does not count it (md before Linux 5.10).
 Check:   iostat -x 1; cat /sys/class/block/*/stat
@@ -20,29 +20,70 @@ from mlflow_sysmetrics.collectors.block_devices import (
     physical_disks,
     without_overlaps,
 )
-from mlflow_sysmetrics.collectors.block_stat import DeviceWork, parse_stat, work_between
 from mlflow_sysmetrics.collectors.catalogue import disk as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT, Collector
-from mlflow_sysmetrics.collectors.path_readings import LOOK_SECONDS, Answers, PathReadings
+from mlflow_sysmetrics.collectors.kernel_files import WORD
 from mlflow_sysmetrics.collectors.rhythm import Lap, Pause
-from mlflow_sysmetrics.collectors.watched_paths import watched_paths
+from mlflow_sysmetrics.collectors.watched_paths import LOOK_SECONDS, Answers, PathReadings, watched_paths
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host, read_short
 from mlflow_sysmetrics.machine.mounts import has_local_device, mount_of, read_mounts, real_path
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
+_SECTOR_BYTES = 512  # the unit of this file, whatever the size of the device's sectors
+_READ, _WRITTEN, _BUSY = 2, 6, 9
+_BUSY_WRAPS_AT = 2**32  # the kernel prints an unsigned int of milliseconds: 50 days
+
+
+class DeviceWork(NamedTuple):
+    """Work of a device, since it came up or between two readings; `busy_ms` is None if unknown."""
+
+    read_bytes: int
+    written_bytes: int
+    busy_ms: int | None
+
+
+def parse_stat(text: bytes) -> DeviceWork:
+    """Returns the work of a device since it came up, from the text of its stat file.
+
+    Raises:
+        ValueError: the text does not have the counters of a block device.
+    """
+    fields = text.split(None, _BUSY + 1)
+    if len(fields) <= _BUSY + 1:  # one field more than is used, so a text cut within a number is rejected
+        raise ValueError(f"{text[:40]!r} does not have the counters of a block device")
+    read, written, busy = int(fields[_READ]), int(fields[_WRITTEN]), int(fields[_BUSY])
+    if min(read, written, busy) < 0 or max(read, written, busy) >= WORD:
+        raise ValueError(f"{text[:40]!r} does not have the counters of a block device")
+    # A driver that counts sectors but not time leaves this at 0.
+    counts_time = busy > 0 or not (read or written)
+    return DeviceWork(read * _SECTOR_BYTES, written * _SECTOR_BYTES, busy if counts_time else None)
+
+
+def work_between(before: DeviceWork, now: DeviceWork) -> DeviceWork | None:
+    """Returns the work of a device between two readings; None if its counters were reset in between."""
+    read, written = now.read_bytes - before.read_bytes, now.written_bytes - before.written_bytes
+    if read < 0 or written < 0:
+        return None
+    if before.busy_ms is None or now.busy_ms is None:
+        return DeviceWork(read, written, None)
+    busy = (now.busy_ms - before.busy_ms) % _BUSY_WRAPS_AT
+    # A difference of more than half the range means that the counter went back.
+    return DeviceWork(read, written, busy if busy < _BUSY_WRAPS_AT // 2 else None)
+
+
 _MILLISECONDS = 1000.0
 
 
 class _Behind(NamedTuple):
-    """What lies behind a watched path: type of its filesystem ("" if unknown), and the devices if known."""
+    """What lies behind a watched path: its filesystem type ("" if unknown) and its devices, if known."""
 
     filesystem: str
     devices: frozenset[str] | None
 
 
 class DiskIoLinux(Collector):
-    """Bytes that the devices behind the watched paths move, and how busy they are."""
+    """Throughput of the devices behind the watched paths, and how busy they are."""
 
     family: ClassVar[Family] = Family.DISK
     metrics: ClassVar[tuple[Metric, ...]] = (catalogue.DISK_READ, catalogue.DISK_WRITE, catalogue.DISK_BUSY)
@@ -59,7 +100,7 @@ class DiskIoLinux(Collector):
             raise Unavailable("; ".join(self.gaps))
 
     def collect(self, now: float) -> Iterator[Sample]:
-        """Yields the rates since the last reading that was old enough, of the devices that were there.
+        """Yields the rates since the last reading that was old enough, for devices present at both readings.
 
         Raises:
             Unavailable: the devices are gone; a new collector may find others.
@@ -70,7 +111,7 @@ class DiskIoLinux(Collector):
         if span is None:
             return
         before, self._last = self._last, self._read()
-        if before.keys() - self._last.keys():  # what took the place of one that is gone may be there already
+        if before.keys() - self._last.keys():  # a replacement may be there already
             self._pause = Pause(LOOK_SECONDS, read=False)
         pairs = ((before[name], counters) for name, counters in self._last.items() if name in before)
         works = [work for pair in pairs if (work := work_between(*pair)) is not None]
@@ -80,11 +121,11 @@ class DiskIoLinux(Collector):
         yield catalogue.DISK_WRITE.sample(sum(work.written_bytes for work in works) / MEGABYTE / span, span)
         busy = [work.busy_ms for work in works if work.busy_ms is not None]
         if busy:
-            # A request that began before counts whole when it ends, hence the cap.
+            # A request counts in full when it ends, even if it began before the span, hence the cap.
             yield catalogue.DISK_BUSY.sample(min(PERCENT * max(busy) / _MILLISECONDS / span, PERCENT), span)
 
     def _read(self) -> dict[str, DeviceWork]:
-        """Returns the counters of the devices that answer; the others wait for the next look."""
+        """Returns the counters of the devices that respond; the others are skipped until the next lookup."""
         found = {}
         for name, stat in tuple(self._stats.items()):
             try:
@@ -107,35 +148,35 @@ class DiskIoLinux(Collector):
             counting = counting_devices(self._host, device)
             names += counting
             if not counting:
-                gaps.append(f"{device} counts nothing: write 1 to /sys/block/{device}/queue/iostats")
+                gaps.append(f"{device} keeps no statistics: write 1 to /sys/block/{device}/queue/iostats")
         if not names:
             raise Unavailable("; ".join(gaps))
         self.gaps: Sequence[str] = tuple(gaps)
         return {name: str(self._host.root / "sys/class/block" / name / "stat") for name in names}
 
     def _devices(self, answers: Answers[_Behind]) -> tuple[frozenset[str], list[str]]:
-        """Returns the devices behind the watched paths, and which paths have none that is known."""
+        """Returns the devices behind the watched paths, and the paths without a known device."""
         found: set[str] = set()
-        without: list[str] = []  # paths that do not answer are named by `Disk`
+        without: list[str] = []  # paths that do not respond are reported by `Disk`
         unknown: list[str] = []
         for path, (filesystem, devices) in answers.values.items():
             if filesystem and not has_local_device(filesystem):
                 without.append(f"{path} is on {filesystem}, which has no local device")
             elif devices is None:
                 kind = f" ({filesystem})" if filesystem else ""
-                unknown.append(f"the devices of {path}{kind} cannot be told: all disks count")
+                unknown.append(f"the devices of {path}{kind} are unknown: all disks are counted")
             else:
                 found |= devices
         if unknown or not (found or without):
-            # With all physical disks everything is counted; with what is stacked on them, twice.
+            # All physical disks together count everything once; devices stacked on them would count it twice.
             disks = physical_disks(self._host)
             return disks, without + unknown + ([] if disks else ["no disk in /sys/block"])
         return without_overlaps(self._host, found), without
 
 
 def _look_behind(host: Host, path: str) -> _Behind:
-    """Looks for the devices behind a path, for as long as it takes."""
-    host.disk_usage(path)  # raises OSError for a path that `Disk` has no series of
+    """Finds the devices behind a path; may block."""
+    host.disk_usage(path)  # raises OSError for a path of which `Disk` has no series
     mounts = read_mounts(host)
     mount = mount_of(real_path(host, path), mounts)
     if mount is None:

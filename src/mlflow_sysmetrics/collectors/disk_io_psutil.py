@@ -1,9 +1,9 @@
-"""What the disks of a host that is not Linux do.
+"""Disk throughput of a host that is not Linux.
 
 Source:  psutil.disk_io_counters: IOCTL_DISK_PERFORMANCE on Windows, IOBlockStorageDriver on macOS.
-Units:   megabytes (1e6 bytes) per second over all disks; a path's own disk is not known there.
-Cost:    one call that asks every disk.
-Absent:  in the first 0.15 s; where no disk counts. Busy time, always: neither system tells it through psutil.
+Units:   megabytes (1e6 bytes) per second over all disks; the disk of a path is unknown there.
+Cost:    one call that queries every disk.
+Absent:  in the first 0.15 s; if no disk counts. Busy time, always: psutil reports it on neither system.
 Check:   python -c "import psutil; print(psutil.disk_io_counters(nowrap=False))"
 """
 
@@ -23,7 +23,7 @@ from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 
 class DiskIoPsutil(Collector):
-    """Bytes that all disks of the host move."""
+    """Throughput of all disks of the host."""
 
     family: ClassVar[Family] = Family.DISK
     metrics: ClassVar[tuple[Metric, ...]] = (catalogue.DISK_READ, catalogue.DISK_WRITE)
@@ -52,10 +52,11 @@ def _read() -> tuple[int, int]:
     """Returns the bytes that all disks have read and written.
 
     Raises:
-        Unavailable: psutil knows no disk.
+        Unavailable: psutil lists no disk.
     """
     try:
-        # Not nowrap, which keeps a history of every disk: a counter that goes back gives no rate here anyway.
+        # Without nowrap, which keeps a history of every disk: a counter that goes back gives no rate here
+        # anyway.
         counters = psutil.disk_io_counters(perdisk=False, nowrap=False)
     except (psutil.Error, OSError, RuntimeError) as error:
         raise Unavailable(f"psutil.disk_io_counters: {error}") from error

@@ -1,14 +1,15 @@
 """Clocks of AMD and Intel GPUs on Linux.
 
 Source:  amdgpu hwmon freq<n>_input, labelled sclk and mclk; i915 /sys/class/drm/card<n>/gt_act_freq_mhz; xe
-         /sys/class/drm/card<n>/device/tile0/gt0/freq0/act_freq, of the first tile where there are more.
+         /sys/class/drm/card<n>/device/tile0/gt0/freq0/act_freq, of the first tile if there are more.
 Units:   megahertz.
-Cost:    two reads per device, each 3 us and what the driver takes; every 5 s the own processes' files, at
-         most 0.1 % of a core.
+Cost:    two reads per device, each 3 us plus the driver's own time; the files of the job's processes every
+         5 s, at most 0.1 % of a core.
 Absent:  no such card; while the kernel has the card switched off; a clock that reads 0, since the engines are
-         switched off then; the memory's clock on Intel and in a processor with graphics; clocks of partitions
-         (MI300); those of an Intel GPU without sensors while none of this job's processes uses it.
+         switched off then; the memory clock on Intel and in a processor with graphics; clocks of partitions
+         (MI300); clocks of an Intel GPU without sensors while none of this job's processes uses it.
 Check:   grep . /sys/class/drm/card*/device/hwmon/hwmon*/freq*_input /sys/class/drm/card*/gt_act_freq_mhz
+Unconfirmed: constructed files
 """
 
 from __future__ import annotations
@@ -19,28 +20,26 @@ from typing import ClassVar, NamedTuple
 
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import Collector
-from mlflow_sysmetrics.collectors.drm.amd_devices import watched_amd_devices
 from mlflow_sysmetrics.collectors.drm.cards import Card, asleep
 from mlflow_sysmetrics.collectors.drm.gpu_processes import GpuPlace, GpuProcesses
 from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
 from mlflow_sysmetrics.collectors.drm.hwmon import MICRO, Hwmon, reading
-from mlflow_sysmetrics.collectors.drm.intel_devices import watched_intel_cards
-from mlflow_sysmetrics.collectors.drm.roll_call import RollCall
+from mlflow_sysmetrics.collectors.drm.watched_gpus import RollCall, watched_amd_devices, watched_intel_cards
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
-_MOST_MEGAHERTZ = 10_000.0  # drivers have answered 65535 for a moment
+_MOST_MEGAHERTZ = 10_000.0  # drivers have briefly reported 65535
 
 
 class Clock(NamedTuple):
-    """A file with a clock, and the megahertz of its unit.
+    """A file with a clock.
 
     Attributes:
-        metric: of which metric.
-        label: what it is called in a gap.
-        path: the file; "" where the device has none.
-        megahertz: of its unit.
+        metric: the metric of the clock.
+        label: its name in a gap.
+        path: the file; "" if the device has none.
+        megahertz: megahertz per unit of the file.
     """
 
     metric: Metric
@@ -54,13 +53,13 @@ class ClockedGpu(NamedTuple):
 
     Attributes:
         card: where its files are.
-        clocks: those that it may have.
-        shy: it has nothing else to tell, so it is shown only while the job uses it.
+        clocks: the clocks that it may have.
+        only_when_used: True if it has no sensors, so that it is shown only while the job uses it.
     """
 
     card: Card
     clocks: tuple[Clock, ...]
-    shy: bool
+    only_when_used: bool
 
 
 class DrmClocks(Collector):
@@ -86,7 +85,7 @@ class DrmClocks(Collector):
         """Yields the clocks of each device.
 
         Raises:
-            Unavailable: the devices are others than before; a new collector finds them.
+            Unavailable: the devices have changed; a new collector finds them.
         """
         self._roll_call.check(now)
         self._processes.read(now)
@@ -98,7 +97,7 @@ class DrmClocks(Collector):
                         yield self._samples[ordinal].of(clock.metric, number * clock.megahertz)
 
     def _is_shown(self, ordinal: int) -> bool:
-        if self._gpus[ordinal].shy:
+        if self._gpus[ordinal].only_when_used:
             return self._processes.is_used(ordinal)
         return self._processes.is_shown(ordinal)
 
@@ -124,7 +123,7 @@ def _clocked_gpus(host: Host) -> Mapping[int, ClockedGpu]:
 
 def _amd(host: Host) -> Iterator[tuple[int, ClockedGpu]]:
     for ordinal, device in watched_amd_devices(host)[0].items():
-        # A partition's clocks are not told: the card's are those of one of its dies.
+        # The clocks of a partition are unknown: the card's are those of one of its dies.
         if device.card is not None and not device.partitioned:
             hwmon = Hwmon(device.card.device)
             shader, memory = (hwmon.labelled("freq", label) for label in ("sclk", "mclk"))
@@ -132,7 +131,7 @@ def _amd(host: Host) -> Iterator[tuple[int, ClockedGpu]]:
                 Clock(catalogue.GPU_SM_CLOCK, "shader", shader, MICRO),
                 Clock(catalogue.GPU_MEMORY_CLOCK, "memory", memory, MICRO),
             )
-            yield ordinal, ClockedGpu(device.card, clocks, shy=False)
+            yield ordinal, ClockedGpu(device.card, clocks, only_when_used=False)
 
 
 def _intel(host: Host) -> Iterator[tuple[int, ClockedGpu]]:
@@ -140,6 +139,6 @@ def _intel(host: Host) -> Iterator[tuple[int, ClockedGpu]]:
         xe, i915 = f"{card.device}/tile0/gt0/freq0/act_freq", f"{card.primary}/gt_act_freq_mhz"
         path = xe if card.driver == "xe" else i915
         # Reading it would switch the card on.
-        found = path if os.path.exists(path) else ""  # noqa: PTH110 - a string is read
+        found = path if os.path.exists(path) else ""
         clock = Clock(catalogue.GPU_SM_CLOCK, "shader", found, 1.0)
-        yield ordinal, ClockedGpu(card, (clock,), shy=not Hwmon(card.device))
+        yield ordinal, ClockedGpu(card, (clock,), only_when_used=not Hwmon(card.device))

@@ -2,12 +2,13 @@
 
 Source:  /sys/class/powercap: energy_uj of the RAPL zones `package-<n>`, through MSR (intel-rapl, AMD too) or
          through MMIO (intel-rapl-mmio), which show the same packages: each counts once. The zones dram, core
-         and psys are parts of it, or more than it. https://docs.kernel.org/power/powercap/powercap.html
+         and psys are parts of a package, or exceed it. https://docs.kernel.org/power/powercap/powercap.html
 Units:   watt-hours since the collector was built (the daemon counts from each run's attach); watts.
-Cost:    one read per package, which its own CPU answers.
-Absent:  no RAPL (virtual machines, Arm); since Linux 5.10 where only root may read it (CVE-2020-8694); at a
-         tick at which one package does not answer, since the others would be too little.
+Cost:    one read per package, which its own CPU serves.
+Absent:  no RAPL (virtual machines, Arm); since Linux 5.10 if only root may read it (CVE-2020-8694); at a tick
+         at which one package does not respond, since the sum of the others would be too small.
 Check:   cat /sys/class/powercap/intel-rapl:0/energy_uj; turbostat
+Unconfirmed: constructed files
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import ClassVar
 
 from mlflow_sysmetrics.collectors.catalogue import energy as catalogue
 from mlflow_sysmetrics.collectors.contract import Collector
-from mlflow_sysmetrics.collectors.fields import count
+from mlflow_sysmetrics.collectors.kernel_files import count
 from mlflow_sysmetrics.collectors.rapl import joules_between, packages
 from mlflow_sysmetrics.collectors.rhythm import Lap
 from mlflow_sysmetrics.errors import Unavailable
@@ -28,7 +29,7 @@ _SECONDS_PER_HOUR = 3600.0
 
 
 class EnergyLinux(Collector):
-    """Energy that all CPU packages of the host took, and the power that they draw."""
+    """Energy that all CPU packages of the host used, and the power that they draw."""
 
     family: ClassVar[Family] = Family.ENERGY
     metrics: ClassVar[tuple[Metric, ...]] = (catalogue.CPU_ENERGY, catalogue.CPU_POWER)
@@ -46,7 +47,7 @@ class EnergyLinux(Collector):
         """Yields the energy so far and the power since the last reading that was old enough."""
         readings = self._read()
         if readings is None:
-            return  # the next readings tell what was missed: the counters go on
+            return  # the next readings include what was missed: the counters continue
         span = self._lap.seconds(now)
         if span is not None:
             before, self._last = self._last, readings
@@ -63,7 +64,7 @@ class EnergyLinux(Collector):
         yield catalogue.CPU_ENERGY.sample(self._joules / _SECONDS_PER_HOUR)
 
     def _read(self) -> list[int] | None:
-        """Returns one count per package; None if one does not answer."""
+        """Returns one count per package; None if one does not respond."""
         self.gaps: Sequence[str] = ()
         try:
             return [count(read_short(zone.path)) for zone in self._zones]

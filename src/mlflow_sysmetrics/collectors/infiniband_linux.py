@@ -1,12 +1,13 @@
-"""What the InfiniBand and RoCE ports move, RDMA included, which the network's counters do not see.
+"""Traffic of InfiniBand and RoCE ports, RDMA included, which the network counters do not see.
 
 Source:  /sys/class/infiniband/<device>/ports/<port>/counters/port_{rcv,xmit}_data, in words of 4 bytes;
          https://www.kernel.org/doc/Documentation/ABI/stable/sysfs-class-infiniband
 Units:   megabytes (1e6 bytes) per second over all ports.
-Cost:    two reads per port at a tick, which the adapter's firmware answers; twice a minute the ports are
-         looked up anew.
-Absent:  no adapter; a port whose counters do not answer; one that has stopped at the end of its 32 bits.
+Cost:    two reads per port and tick, which the adapter's firmware serves; the ports are looked up again twice
+         a minute.
+Absent:  no adapter; a port whose counters do not respond, or have stopped at the end of their 32 bits.
 Check:   perfquery -x; cat /sys/class/infiniband/*/ports/*/counters/port_rcv_data
+Unconfirmed: constructed files
 """
 
 from __future__ import annotations
@@ -16,35 +17,35 @@ from typing import ClassVar, NamedTuple
 
 from mlflow_sysmetrics.collectors.catalogue import network as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, Collector
-from mlflow_sysmetrics.collectors.fields import count
+from mlflow_sysmetrics.collectors.kernel_files import count, listed
+from mlflow_sysmetrics.collectors.presence import INFINIBAND, NO_INFINIBAND
 from mlflow_sysmetrics.collectors.rhythm import Lap, Pause
-from mlflow_sysmetrics.collectors.sysfs import listed
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host, read_short
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 _WORD_BYTES = 4
-# Adapters without extended counters have 32 bits, which stop at their end instead of starting again: 16 GB.
+# Adapters without extended counters have 32 bits, which stop at their maximum instead of wrapping: 16 GB.
 _SATURATED = 2**32 - 1
 _LOOK_SECONDS = 30.0
 
 
 class PortBytes(NamedTuple):
-    """What a port has moved since its counters were reset."""
+    """Bytes that a port has moved since its counters were reset."""
 
     received: int
     transmitted: int
 
 
 def parse_words(text: bytes) -> int:
-    """Returns the bytes that a counter of words stands for.
+    """Returns the bytes in a counter of words.
 
     Raises:
-        ValueError: the text is no count, or the counter has stopped.
+        ValueError: the text is not a count, or the counter has stopped.
     """
     words = count(text)
     if words == _SATURATED:
-        raise ValueError("the 32-bit counter is full: perfquery -R starts it again")
+        raise ValueError("the 32-bit counter is full: reset it with perfquery -R")
     return words * _WORD_BYTES
 
 
@@ -55,16 +56,16 @@ class InfinibandLinux(Collector):
     metrics: ClassVar[tuple[Metric, ...]] = (catalogue.INFINIBAND_RECEIVE, catalogue.INFINIBAND_TRANSMIT)
 
     def __init__(self, host: Host) -> None:
-        self._directory = str(host.root / "sys/class/infiniband")
+        self._directory = str(host.root / INFINIBAND)
         self._lap = Lap()
         self._pause = Pause(_LOOK_SECONDS)
         self._ports = self._look()
         self._last = self._read()
         if not self._last:
-            raise Unavailable("; ".join(self.gaps) or "no port in /sys/class/infiniband")
+            raise Unavailable("; ".join(self.gaps) or NO_INFINIBAND)
 
     def collect(self, now: float) -> Iterator[Sample]:
-        """Yields the rates since the last reading that was old enough, of the ports that were there."""
+        """Yields the rates since the last reading that was old enough, for ports present at both readings."""
         span = self._lap.seconds(now)
         if self._pause.renew_if_over(now):
             self._ports = self._look()
@@ -78,7 +79,7 @@ class InfinibandLinux(Collector):
                 continue
             more_received = now_received - before[port].received
             more_transmitted = now_transmitted - before[port].transmitted
-            if more_received >= 0 and more_transmitted >= 0:  # else somebody has reset it
+            if more_received >= 0 and more_transmitted >= 0:  # else the counters were reset
                 known = True
                 received += more_received
                 transmitted += more_transmitted
@@ -87,7 +88,7 @@ class InfinibandLinux(Collector):
             yield catalogue.INFINIBAND_TRANSMIT.sample(transmitted / MEGABYTE / span, span)
 
     def _read(self) -> dict[str, PortBytes]:
-        """Returns the counters of the ports that answer; the others wait for the next look."""
+        """Returns the counters of the ports that respond; the others are skipped until the next lookup."""
         found = {}
         for port in tuple(self._ports):
             counters = f"{self._directory}/{port}/counters"
@@ -103,7 +104,7 @@ class InfinibandLinux(Collector):
         return found
 
     def _look(self) -> list[str]:
-        """Returns the ports that have these counters: a software adapter (rxe, siw) has none."""
+        """Returns the ports that have these counters; a software adapter (rxe, siw) has none."""
         self.gaps: Sequence[str] = ()
         ports = [
             f"{device}/ports/{port}"

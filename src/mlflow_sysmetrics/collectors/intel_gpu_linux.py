@@ -1,18 +1,19 @@
-"""Intel GPUs on Linux, without root and without a tool.
+"""Intel GPUs on Linux, without root and without external tools.
 
 Source:  drivers i915 and xe: /sys/class/drm/card<n>/device/hwmon/hwmon<n>/{energy1_input,power1_max,
-         temp<n>_input}; where the card as a whole is not measured, the package (2 instead of 1).
-         /proc/<pid>/fdinfo of the own processes: drm-engine-* (i915), drm-cycles-* (xe), drm-resident-*.
+         temp<n>_input}; the package (2 instead of 1) if the card as a whole is not measured.
+         /proc/<pid>/fdinfo of the job's processes: drm-engine-* (i915), drm-cycles-* (xe), drm-resident-*.
          https://docs.kernel.org/gpu/drm-usage-stats.html
-Units:   percent of time that the busiest class of engines worked for this job's processes, over 5 s or more:
-         no driver tells without root what others do; megabytes (1e6 bytes); watts; watt-hours; degrees
+Units:   percent of time in which the busiest engine class worked for this job's processes, over 5 s or more:
+         without root no driver reports the use by others; megabytes (1e6 bytes); watts; watt-hours; degrees
          Celsius.
-Cost:    four reads per card, each 3 us and what the driver takes; every 5 s the own processes' files, at most
-         0.1 % of a core.
+Cost:    four reads per card, each 3 us plus the driver's own time; the files of the job's processes every
+         5 s, at most 0.1 % of a core.
 Absent:  no such card; while the kernel has the card switched off, since reading would switch it on. Memory
-         usage of all processes. A GPU within a processor has no sensors as a rule: it has no series until one
+         usage of all processes. A GPU within a processor usually has no sensors: it has no series until one
          of this job's processes uses it.
 Check:   sensors 'i915-*' 'xe-*'; grep drm- /proc/<pid>/fdinfo/*; intel_gpu_top (root)
+Unconfirmed: constructed files
 """
 
 from __future__ import annotations
@@ -25,13 +26,12 @@ from mlflow_sysmetrics.collectors.contract import Collector
 from mlflow_sysmetrics.collectors.drm.gpu_processes import GpuPlace
 from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
 from mlflow_sysmetrics.collectors.drm.gpus import DrmGpus
-from mlflow_sysmetrics.collectors.drm.intel_devices import watched_intel_cards
 from mlflow_sysmetrics.collectors.drm.intel_gpu import IntelGpu
-from mlflow_sysmetrics.collectors.drm.roll_call import RollCall
+from mlflow_sysmetrics.collectors.drm.watched_gpus import RollCall, watched_intel_cards
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
-# i915 and xe call it by these names and the number of the tile: local0, vram0.
+# The names in i915 and xe, followed by the number of the tile: local0, vram0.
 _DEVICE_MEMORY = ("local", "vram")
 
 
@@ -56,7 +56,7 @@ class IntelLinux(Collector):
         gpus = [IntelGpu(card, samples[ordinal]) for ordinal, card in cards.items()]
         places = {
             gpu.samples.ordinal: GpuPlace(
-                gpu.card.slot, gpu.card.nodes, _DEVICE_MEMORY if gpu.talkative else ()
+                gpu.card.slot, gpu.card.nodes, _DEVICE_MEMORY if gpu.has_sensors else ()
             )
             for gpu in gpus
         }
@@ -64,10 +64,10 @@ class IntelLinux(Collector):
         self.gaps = (*self._doubts, *self._gpus.gaps)
 
     def collect(self, now: float) -> Iterator[Sample]:
-        """Yields what each device tells.
+        """Yields the readings of each device.
 
         Raises:
-            Unavailable: one that did tells nothing any more, or others are there; a new collector finds them.
+            Unavailable: a device no longer responds, or the devices have changed; a new collector finds them.
         """
         self._roll_call.check(now)
         yield from self._gpus.collect(now)

@@ -1,12 +1,12 @@
-"""Memory: what the job holds of what it may hold, and the host's where that is something else.
+"""Memory: how much of its limit the job holds, and the host's memory if that is something else.
 
 Source:  /proc/meminfo: MemTotal, MemAvailable, SwapTotal, SwapFree in KiB; on kernels before 3.14 free +
-         buffers + cached for what is available. Where a cgroup limits the job: its working set.
-Units:   megabytes (1e6 bytes); percent of MemTotal, or of the smallest limit over the own cgroup and its
-         ancestors. Used of the host is what is not available, as in psutil 7.
+         buffers + cached as available memory. If a cgroup limits the job: its working set.
+Units:   megabytes (1e6 bytes); percent of MemTotal, or of the smallest limit on the job's cgroup and its
+         ancestors. Used memory of the host is total minus available, as in psutil 7.
 Cost:    one read of /proc/meminfo, of which four lines are parsed; two more reads per group with a limit.
          The limits are looked up every two minutes.
-Absent:  swap where there is none.
+Absent:  swap, if there is none.
 Check:   free -m; cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory.current
 """
 
@@ -18,9 +18,8 @@ from typing import ClassVar, NamedTuple
 
 from mlflow_sysmetrics.collectors.catalogue import memory as catalogue
 from mlflow_sysmetrics.collectors.contract import KIBIBYTE, MEGABYTE, PERCENT, Collector
-from mlflow_sysmetrics.collectors.fields import number_after
-from mlflow_sysmetrics.collectors.group_memory import GroupMemory
-from mlflow_sysmetrics.collectors.own_group import OwnGroup
+from mlflow_sysmetrics.collectors.kernel_files import number_after
+from mlflow_sysmetrics.collectors.own_group import GroupMemory, OwnGroup
 from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Pause
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.cgroups import (
@@ -34,7 +33,7 @@ from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 
 class Memory(NamedTuple):
-    """Memory of the host, in bytes; `swap` is what is used of swap space, None where there is none."""
+    """Memory of the host, in bytes; `swap` is used swap space, None if there is none."""
 
     total: int
     available: int
@@ -45,7 +44,7 @@ def parse_meminfo(text: bytes) -> Memory:
     """Returns total and available memory and used swap space from the text of /proc/meminfo.
 
     Raises:
-        ValueError: the text has no total, or nothing that tells what is available.
+        ValueError: the text has no total, or nothing about available memory.
     """
     total = number_after(b"MemTotal:", text)
     available = number_after(b"MemAvailable:", text)
@@ -54,15 +53,15 @@ def parse_meminfo(text: bytes) -> Memory:
         known = [part for part in parts if part is not None]
         available = sum(known) if known else None
     if not total or available is None:
-        raise ValueError("/proc/meminfo has no MemTotal or nothing that tells what is available")
+        raise ValueError("/proc/meminfo has no MemTotal, or nothing about available memory")
     swap_total, swap_free = number_after(b"SwapTotal:", text), number_after(b"SwapFree:", text)
-    # LXC shows a total of its own beside what is available on the host, hence the bounds.
+    # LXC combines its own total with the available memory of the host, hence the bounds.
     swap = max(swap_total - swap_free, 0) * KIBIBYTE if swap_total and swap_free is not None else None
     return Memory(total * KIBIBYTE, min(available, total) * KIBIBYTE, swap)
 
 
 class MemoryLinux(Collector):
-    """Memory in use: the job's, and the host's where that is not the same."""
+    """Memory in use: the job's, and the host's if that is different."""
 
     family: ClassVar[Family] = Family.MEMORY
     metrics: ClassVar[tuple[Metric, ...]] = (
@@ -88,7 +87,7 @@ class MemoryLinux(Collector):
         """Yields used and available memory and used swap space.
 
         Raises:
-            Unavailable: the job's cgroup is gone, or another one now; a new collector finds it.
+            Unavailable: the job's cgroup is gone or has changed; a new collector finds it.
         """
         self._group.check(now)
         memory = parse_meminfo(read_short(self._path))
@@ -107,7 +106,7 @@ class MemoryLinux(Collector):
 
 
 def _find_job(host: Host, total: int) -> _Job | None:
-    """Returns the memory of the job where a limit holds it below the host; None where none does."""
+    """Returns the memory of the job if it is limited to less than the host's; else None."""
     try:
         directory = controller_directory(host, "memory")
     except Unavailable:
@@ -117,21 +116,22 @@ def _find_job(host: Host, total: int) -> _Job | None:
 
 
 class _Job:
-    """The job's memory under a limit: what its own group holds, and what each limit over it leaves."""
+    """The job's memory under a limit: what its own group holds, and what each limit above it leaves."""
 
     def __init__(self, host: Host, directory: ControllerDirectory, limited: list[GroupLimit]) -> None:
         self._limit = min(group.limit for group in limited)
         readable = dict(_readable(host, directory))
         if not readable:
             raise Unavailable(f"the memory of the cgroup {directory.group} cannot be read")
-        # A group whose controller is off does not tell; the nearest ancestor that does stands for it.
+        # A group whose controller is off has no files; its nearest ancestor with files represents it.
         self._own = next(iter(readable.values()))
         self._groups = [(group.limit, readable[group.path]) for group in limited if group.path in readable]
 
     def samples(self, memory: Memory) -> Iterator[Sample]:
         held = self._own.working_set()
         yield catalogue.MEMORY_USAGE.sample(held / MEGABYTE)
-        # Over the limit only for moments, or where memory.high is it, at which the kernel does not stop.
+        # Above the limit only briefly, or if the limit is memory.high, which the kernel does not enforce
+        # strictly.
         yield catalogue.MEMORY_USAGE_PERCENTAGE.sample(min(PERCENT * held / self._limit, PERCENT))
         left = [
             max(limit - (held if group is self._own else group.working_set()), 0.0)

@@ -4,7 +4,7 @@ Source:  psutil.virtual_memory and psutil.swap_memory: GlobalMemoryStatusEx on W
          Mach on macOS.
 Units:   megabytes (1e6 bytes), percent of the host's memory.
 Cost:    two calls.
-Absent:  swap where there is none.
+Absent:  swap, if there is none.
 Check:   python -c "import psutil; print(psutil.virtual_memory(), psutil.swap_memory())"
 """
 

@@ -1,28 +1,103 @@
-"""What the host's interfaces move, and what of it goes wrong.
+"""Traffic of the host's network interfaces, and their errors; no byte counts twice.
 
-Source:  /proc/net/dev; /sys/class/net/<interface>/ tells which ones to count, when the list of interfaces
-         changes and once a minute: an interface may join a bond or a bridge at any time.
+Source:  /proc/net/dev; /sys/class/net/<interface>/ and the default route in /proc/net/{route,ipv6_route}
+         determine which interfaces count. They are looked up when the list of interfaces changes and once a
+         minute: an interface may join a bond or a bridge at any time.
 Units:   megabytes (1e6 bytes), errors and drops since the collector was built (the daemon counts from each
          run's attach); megabytes per second.
-Cost:    one read of /proc/net/dev, of which the lines of counted interfaces are parsed.
+Cost:    one read of /proc/net/dev; only the lines of counted interfaces are parsed.
 Absent:  a kernel without /proc/net/dev. No traffic is 0, not absent.
-Check:   cat /proc/net/dev; ip -s link
+Check:   cat /proc/net/dev; ip -s -details link; ip route
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from enum import Enum
 from typing import ClassVar
 
 from mlflow_sysmetrics.collectors.contract import Collector
-from mlflow_sysmetrics.collectors.fields import WORD
-from mlflow_sysmetrics.collectors.interfaces import counted
+from mlflow_sysmetrics.collectors.kernel_files import WORD, listed, text_of
 from mlflow_sysmetrics.collectors.rhythm import Pause
 from mlflow_sysmetrics.collectors.traffic import Traffic, TrafficSeries
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host, read_bytes
 from mlflow_sysmetrics.samples import Family, Metric, Sample
+
+_ARPHRD_LOOPBACK = "772"  # include/uapi/linux/if_arp.h
+_NEVER = frozenset({"bridge", "bonding_slave", "tun_flags", "wireguard"})
+_UPPER, _LOWER = "upper_", "lower_"
+_IPV4_ANY, _IPV6_ANY = "00000000", "0" * 32
+_DESTINATION, _MASK = 1, 7
+
+
+class Role(Enum):
+    """How the traffic of an interface relates to the host's."""
+
+    OUTLET = "a card, or a bond of cards"
+    VIRTUAL = "no hardware that this namespace sees: one end of a container's veth pair, ifb, dummy"
+    REPEATER = "its packets pass another interface too, or never leave the host"
+
+
+def counted(host: Host, names: Iterable[str]) -> dict[str, bool]:
+    """Returns for each interface whether it counts.
+
+    Traffic that leaves the host passes an outlet. A virtual interface counts only if there is no outlet, as
+    in a container, or if it has the default route, as in a pod that was given a card beside its own network.
+    """
+    directory = host.root / "sys/class/net"
+    marks = {name: frozenset(listed(f"{directory}/{name}")) for name in names}
+    roles = {name: role(name, text_of(f"{directory}/{name}/type"), marks[name]) for name in marks}
+    if any(marks.values()):  # an interface missing in sysfs, which shows another namespace
+        roles |= {name: Role.REPEATER for name in marks if not marks[name]}
+    outlets = {name for name in roles if roles[name] is Role.OUTLET}
+    # A card whose master is a card too is the fast path of that one, as in Azure's accelerated networking.
+    repeated = {name for name in outlets if any(f"{_UPPER}{outlet}" in marks[name] for outlet in outlets)}
+    virtual = {name for name in roles if roles[name] is Role.VIRTUAL}
+    if virtual and outlets:
+        virtual &= set(_default_routes(host))
+    # In a rootless container, or a namespace with only a tunnel, the default route is the way out.
+    chosen = outlets - repeated | virtual or set(_default_routes(host)) & roles.keys()
+    return {name: name in chosen for name in roles}
+
+
+def role(name: str, kind: str, marks: frozenset[str]) -> Role:
+    """Returns the role of an interface.
+
+    Repeaters are loopback, bridges and their virtual members (containers), the members of a bond, interfaces
+    stacked on others (VLANs, macvlans), and tunnels, whose packets pass a real interface again.
+
+    Args:
+        name: of the interface; decisive only if sysfs is not mounted.
+        kind: its hardware type, from the file `type`.
+        marks: the names in its directory in /sys/class/net.
+    """
+    if name == "lo" or kind == _ARPHRD_LOOPBACK or not marks.isdisjoint(_NEVER):
+        return Role.REPEATER
+    if not marks or "device" in marks or "bonding" in marks:
+        return Role.OUTLET
+    # A member of a bridge has brport; a member of Open vSwitch or a VRF only has a master.
+    if "brport" in marks or "master" in marks or any(mark.startswith(_LOWER) for mark in marks):
+        return Role.REPEATER
+    return Role.VIRTUAL
+
+
+def parse_default_routes(ipv4: str, ipv6: str) -> Iterator[str]:
+    """Yields the interfaces with a default route in the texts of /proc/net/route and /proc/net/ipv6_route."""
+    for route in ipv4.splitlines():
+        fields = route.split()
+        if fields[_DESTINATION : _MASK + 1 : _MASK - _DESTINATION] == [_IPV4_ANY, _IPV4_ANY]:
+            yield fields[0]
+    for route in ipv6.splitlines():
+        if route.startswith(_IPV6_ANY + " 00 "):
+            yield route.split()[-1]
+
+
+def _default_routes(host: Host) -> Iterator[str]:
+    ipv4, ipv6 = text_of(str(host.root / "proc/net/route")), text_of(str(host.root / "proc/net/ipv6_route"))
+    return parse_default_routes(ipv4, ipv6)
+
 
 # Bytes, packets, errs, drop and four more that are received, then the same of what is sent.
 _FIELDS = 16
@@ -32,17 +107,17 @@ _LOOK_SECONDS = 60.0
 
 
 def split_net_dev(text: str) -> dict[str, str]:
-    """Returns the counters of every interface, not parsed yet, from the text of /proc/net/dev.
+    """Returns the unparsed counters of every interface, from the text of /proc/net/dev.
 
     Raises:
         ValueError: the text is not that table, or not all of it.
     """
     _, headings, *lines = text.split("\n") if text.count("\n") > 1 else ("", "")
-    if "|" not in headings or lines.pop():  # every line ends, the last one too
-        raise ValueError(f"/proc/net/dev is no table, or only a part of it: {text[-40:]!r}")
+    if "|" not in headings or lines.pop():  # every line has a newline, the last one too
+        raise ValueError(f"/proc/net/dev is not a table, or only part of one: {text[-40:]!r}")
     interfaces = {}
     for line in lines:
-        name, colon, counters = line.rpartition(":")  # a name may hold a colon itself
+        name, colon, counters = line.rpartition(":")  # a name may contain a colon
         if not colon:
             raise ValueError(f"/proc/net/dev has the line {line!r}")
         interfaces[name.lstrip()] = counters
@@ -50,7 +125,7 @@ def split_net_dev(text: str) -> dict[str, str]:
 
 
 def parse_counters(counters: str) -> Traffic:
-    """Returns what one interface has counted from its line in /proc/net/dev.
+    """Returns the traffic of one interface from its line in /proc/net/dev.
 
     Raises:
         ValueError: these are not the counters of an interface.
@@ -85,7 +160,7 @@ class NetworkLinux(Collector):
             raise Unavailable(str(error)) from error
 
     def collect(self, now: float) -> Iterator[Sample]:
-        """Yields the totals since the collector was built, and the rates of the last moment."""
+        """Yields the totals since the collector was built, and the rates since the last lap."""
         return self._series.samples(self._read(look=self._pause.renew_if_over(now)), now)
 
     def _read(self, *, look: bool) -> dict[str, Traffic]:

@@ -1,10 +1,10 @@
-"""What the interfaces of a host that is not Linux move.
+"""Network traffic of a host that is not Linux.
 
 Source:  psutil.net_io_counters: GetIfEntry2 on Windows, the routing table's if_data64 on macOS.
 Units:   megabytes (1e6 bytes), errors and drops since the collector was built (the daemon counts from each
          run's attach); megabytes per second.
 Cost:    one call that lists all interfaces.
-Absent:  what psutil cannot read on that system.
+Absent:  counters that psutil cannot read on that system.
 Check:   python -c "import psutil; print(psutil.net_io_counters(pernic=True))"
 """
 
@@ -21,7 +21,7 @@ from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
-# Loopback, and macOS's tunnels, bridges and peer-to-peer links, whose bytes a real interface counts again.
+# Loopback, and macOS's tunnels, bridges and peer-to-peer links, whose bytes a real interface counts too.
 _NOT_COUNTED = ("lo", "Loopback", "utun", "bridge", "awdl", "llw", "gif", "stf", "anpi", "ap")
 
 
@@ -38,12 +38,12 @@ class NetworkPsutil(Collector):
             raise Unavailable(f"psutil.net_io_counters: {error}") from error
 
     def collect(self, now: float) -> Iterator[Sample]:
-        """Yields the totals since the collector was built, and the rates of the last moment."""
+        """Yields the totals since the collector was built, and the rates since the last lap."""
         yield from self._series.samples(_read(), now)
 
 
 def _read() -> dict[str, Traffic]:
-    # Not nowrap, which keeps a history of every interface: the totals see to a counter that starts again.
+    # Without nowrap, which keeps a history of every interface: the totals handle counters that restart.
     return {
         name: Traffic(
             counters.bytes_recv,

@@ -1,13 +1,15 @@
 """NVIDIA GPUs.
 
-Source:  NVML through nvidia-ml-py, one reading per module of `collectors.nvml`.
+Source:  NVML through nvidia-ml-py; the readings are modules of `collectors.nvml`.
          https://docs.nvidia.com/deploy/nvml-api
 Units:   percent, megabytes (1e6 bytes), watts, watt-hours, degrees Celsius.
 Cost:    nine calls per device and tick, 10 to 100 microseconds each.
-Absent:  no driver library, no device that the job may see; per device, what NVML does not answer. A MIG slice
-         has no power and no energy of its own: those of its GPU are everybody's who has a slice of it.
-         Temperature, throttling and errors of the GPU concern each of its slices, so they have them.
+Absent:  no driver library, or no device that the job may see; per device, readings that NVML does not
+         provide. A MIG slice has no power and no energy: those of its GPU include all its slices.
+         Temperature, throttling and errors of the GPU affect each of its slices, so they are reported for
+         each.
 Check:   nvidia-smi --query-gpu=utilization.gpu,memory.used,power.draw --format=csv
+Unconfirmed: a stand-in for NVML
 """
 
 from __future__ import annotations
@@ -21,13 +23,17 @@ from mlflow_sysmetrics.collectors.nvml.device import Device, Reading
 from mlflow_sysmetrics.collectors.nvml.devices import SYSTEM_CLOCK, Devices
 from mlflow_sysmetrics.collectors.nvml.faults import EccErrors, RemappedRows
 from mlflow_sysmetrics.collectors.nvml.fields import Fields
+from mlflow_sysmetrics.collectors.nvml.gauges import (
+    MemoryTemperature,
+    MemoryUsage,
+    SliceUtilization,
+    Temperature,
+    Utilization,
+)
 from mlflow_sysmetrics.collectors.nvml.library import Nvml
-from mlflow_sysmetrics.collectors.nvml.memory import MemoryUsage
 from mlflow_sysmetrics.collectors.nvml.power import Energy, OfTheWholeCard, PowerShare, PowerUsage
 from mlflow_sysmetrics.collectors.nvml.processes import ProcessMemory, Tree
-from mlflow_sysmetrics.collectors.nvml.temperature import MemoryTemperature, Temperature
 from mlflow_sysmetrics.collectors.nvml.throttling import Throttling
-from mlflow_sysmetrics.collectors.nvml.utilization import SliceUtilization, Utilization
 from mlflow_sysmetrics.collectors.nvml.xid import XidErrors, XidEvents
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.runtime.clock import Clock
@@ -61,10 +67,10 @@ class Nvidia(Collector):
         self.gaps = self._devices.gaps
 
     def collect(self, now: float) -> Iterator[Sample]:
-        """Yields what each device answers.
+        """Yields the readings of each device.
 
         Raises:
-            Unavailable: the process was forked; a new collector starts NVML anew.
+            Unavailable: the process was forked; a new collector starts its own NVML.
         """
         if self._events is not None:
             self._events.begin_tick()
@@ -87,7 +93,7 @@ class Nvidia(Collector):
             ]
         )
         return [
-            # First: the error with which a GPU leaves the bus has come when the other readings lose it.
+            # First: a GPU that falls off the bus reports an error before the other readings lose it.
             XidErrors(device, self._events),
             *own,
             MemoryUsage(nvml, device),

@@ -6,6 +6,7 @@ Units:   percent, megabytes (1e6 bytes) per second, megahertz.
 Cost:    four calls per device and tick.
 Absent:  before Hopper all but links and clocks; at the first tick all but clocks.
 Check:   dcgmi dmon -e 1002,1003,1004,1005,1009,1010,1011,1012; nvidia-smi --query-gpu=clocks.sm,clocks.mem
+Unconfirmed: a stand-in for NVML
 """
 
 from __future__ import annotations
@@ -15,21 +16,21 @@ from typing import ClassVar
 
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import Collector
-from mlflow_sysmetrics.collectors.nvml.clocks import MemoryClock, SmClock
 from mlflow_sysmetrics.collectors.nvml.device import Device, Reading
 from mlflow_sysmetrics.collectors.nvml.devices import SYSTEM_CLOCK, Devices
 from mlflow_sysmetrics.collectors.nvml.fields import Fields
+from mlflow_sysmetrics.collectors.nvml.gauges import MemoryClock, SmClock
+from mlflow_sysmetrics.collectors.nvml.gpm import Profile
 from mlflow_sysmetrics.collectors.nvml.library import Nvml
 from mlflow_sysmetrics.collectors.nvml.links import Nvlink, Pcie
 from mlflow_sysmetrics.collectors.nvml.processes import Tree
-from mlflow_sysmetrics.collectors.nvml.profile import Profile
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.runtime.clock import Clock
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 
 class NvidiaProfile(Collector):
-    """What the GPUs that the job may see are busy with."""
+    """Activity of the parts of the GPUs that the job may see."""
 
     family: ClassVar[Family] = Family.GPU_PROFILE
     metrics: ClassVar[tuple[Metric, ...]] = (
@@ -50,16 +51,16 @@ class NvidiaProfile(Collector):
         self.gaps = self._devices.gaps
 
     def collect(self, now: float) -> Iterator[Sample]:
-        """Yields what each device answers.
+        """Yields the readings of each device.
 
         Raises:
-            Unavailable: the process was forked; a new collector starts NVML anew.
+            Unavailable: the process was forked; a new collector starts its own NVML.
         """
         yield from self._devices.samples(now)
         self.gaps = self._devices.gaps
 
 
-def _readings(nvml: Nvml, device: Device, tree: Tree) -> list[Reading]:  # noqa: ARG001 - no process matters
+def _readings(nvml: Nvml, device: Device, tree: Tree) -> list[Reading]:
     profile = Profile(nvml, device)
     readings: list[Reading] = [profile, SmClock(nvml, device), MemoryClock(nvml, device)]
     if device.slice is None:

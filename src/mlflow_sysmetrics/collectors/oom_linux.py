@@ -1,7 +1,7 @@
-"""Processes of the job that the kernel killed for memory.
+"""Processes of the job that the kernel killed because memory ran out.
 
-Source:  oom_kill in memory.events of the own cgroup, groups inside it included; v1 in memory.oom_control,
-         the own group only.
+Source:  oom_kill in memory.events of the job's cgroup, nested groups included; v1 in memory.oom_control, the
+         job's group only.
 Units:   kills since the collector was built; the daemon counts from each run's attach.
 Cost:    one read of 100 bytes.
 Absent:  no memory cgroup but the root, which does not count; v1 before Linux 4.13.
@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from mlflow_sysmetrics.collectors.catalogue import memory as catalogue
 from mlflow_sysmetrics.collectors.contract import Collector
-from mlflow_sysmetrics.collectors.fields import number_after
+from mlflow_sysmetrics.collectors.kernel_files import number_after
 from mlflow_sysmetrics.collectors.own_group import OwnGroup
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.cgroups import V2, controller_directory
@@ -25,7 +25,7 @@ from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 
 class OomLinux(Collector):
-    """Kills for memory in the job's cgroup."""
+    """Kills by the out-of-memory killer in the job's cgroup."""
 
     family: ClassVar[Family] = Family.MEMORY
     metrics: ClassVar[tuple[Metric, ...]] = (catalogue.MEMORY_OOM_KILLS,)
@@ -39,7 +39,7 @@ class OomLinux(Collector):
         """Yields the kills since the collector was built.
 
         Raises:
-            Unavailable: the job's cgroup is another one now, or gone; a new collector finds where the job is.
+            Unavailable: the job's cgroup has changed or is gone; a new collector finds it.
         """
         self._group.check(now)
         yield catalogue.MEMORY_OOM_KILLS.sample(max(self._read() - self._zero, 0))
@@ -50,7 +50,7 @@ class OomLinux(Collector):
         except OSError as error:
             raise Unavailable(f"the kills of the cgroup cannot be read: {error}") from error
         if kills is None:
-            raise Unavailable(f"{self._path} counts no kills")
+            raise Unavailable(f"{self._path} has no count of kills")
         return kills
 
 
@@ -59,8 +59,8 @@ def _find(host: Host) -> str:
     directory = controller_directory(host, "memory")
     name = "memory.events" if directory.version == V2 else "memory.oom_control"
     files = [str(host.root / path / name) for path in directory.paths]
-    # A group whose controller is off has no such file; the nearest ancestor's counts for it.
-    found = next((file for file in files if os.path.exists(file)), None)  # noqa: PTH110 - a string is what is read
+    # A group whose controller is off has no such file; its nearest ancestor's counts for it.
+    found = next((file for file in files if os.path.exists(file)), None)
     if found is None:
-        raise Unavailable(f"no {name} counts the kills of the own cgroup")
+        raise Unavailable(f"no {name} counts the kills of the job's cgroup")
     return found

@@ -1,10 +1,10 @@
 """Time lost to waiting for CPU, memory and block devices.
 
-Source:  cpu.pressure, memory.pressure, io.pressure of the own cgroup (v2, in a hybrid layout too), else
+Source:  cpu.pressure, memory.pressure, io.pressure of the job's cgroup (v2, in a hybrid layout too), else
          /proc/pressure: total of the line "some", in microseconds. https://docs.kernel.org/accounting/psi.html
 Units:   percent of time in which at least one task waited, 0 to 100.
 Cost:    three reads of 100 bytes.
-Absent:  a kernel before 4.20, or without psi=1 where that is not the default.
+Absent:  a kernel before 4.20, or without psi=1 if that is not the default.
 Check:   cat /sys/fs/cgroup/*.pressure /proc/pressure/*
 """
 
@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from mlflow_sysmetrics.collectors.catalogue import pressure as catalogue
 from mlflow_sysmetrics.collectors.contract import MICROSECONDS, PERCENT, Collector
-from mlflow_sysmetrics.collectors.fields import count
+from mlflow_sysmetrics.collectors.kernel_files import count
 from mlflow_sysmetrics.collectors.own_group import OwnGroup
 from mlflow_sysmetrics.collectors.rhythm import CLOCKS_DIFFER, Lap
 from mlflow_sysmetrics.errors import Unavailable
@@ -31,20 +31,20 @@ _RESOURCES = {
 
 
 def parse_pressure(text: bytes) -> int:
-    """Returns the microseconds in which some task waited, since boot or since the group was made.
+    """Returns the microseconds in which some task waited, since boot or since the group was created.
 
     Raises:
-        ValueError: the text does not tell.
+        ValueError: the text has no such total.
     """
     line, end, _ = text.partition(b"\n")
     label, _, total = line.rpartition(b" total=")
     if not end or not label.startswith(b"some "):
-        raise ValueError(f"{text[:40]!r} is no pressure")
+        raise ValueError(f"{text[:40]!r} is not a pressure file")
     return count(total + end)
 
 
 class PressureLinux(Collector):
-    """Share of time in which work waited."""
+    """Share of time in which tasks waited."""
 
     family: ClassVar[Family] = Family.PRESSURE
     metrics: ClassVar[tuple[Metric, ...]] = tuple(_RESOURCES.values())
@@ -65,15 +65,15 @@ class PressureLinux(Collector):
             raise Unavailable(str(missing["cpu"]))
         gaps = [f"no {resource} pressure: {reason}" for resource, reason in missing.items()]
         if own is not None and own.group != "/" and any(own.own not in path for _, path in self._waited):
-            gaps.append(f"the pressure is the host's: the cgroup {own.group} does not tell its own")
+            gaps.append(f"the pressure is the host's: the cgroup {own.group} has none")
         self._lasting_gaps = self.gaps = tuple(gaps)
 
     def collect(self, now: float) -> Iterator[Sample]:
         """Yields the shares since the last reading that was old enough.
 
         Raises:
-            Unavailable: no pressure can be read any more, or the job's cgroup is another one now; a new
-                collector finds where the job is.
+            Unavailable: no pressure can be read any more, or the job's cgroup has changed; a new collector
+                         finds it.
         """
         self._group.check(now)
         span = self._lap.seconds(now)
@@ -84,7 +84,7 @@ class PressureLinux(Collector):
             try:
                 after = parse_pressure(read_short(path))
             except (OSError, ValueError) as error:
-                after = None  # this resource is unknown at this tick; the others are not its business
+                after = None  # this resource is unknown at this tick; the others are still read
                 silent.append(f"{path}: {getattr(error, 'strerror', None) or error}")
             self._waited[metric, path] = after
             if before is None or after is None:
@@ -105,13 +105,13 @@ def _own_group(host: Host) -> ControllerDirectory | None:
 
 
 def _find(host: Host, own: ControllerDirectory | None, resource: str) -> tuple[str, int]:
-    """Returns the file that tells of a resource, and what it says now."""
+    """Returns the pressure file of a resource, and its current value."""
     places = [] if own is None else [f"{own.own}/{resource}.pressure"]
     places.append(f"proc/pressure/{resource}")
     for place in places:
         path = str(host.root / place)
         try:
             return path, parse_pressure(read_short(path))
-        except (OSError, ValueError) as error:  # switched off for the group, or for the whole kernel
+        except (OSError, ValueError) as error:  # disabled for the group, or for the whole kernel
             reason = error.strerror if isinstance(error, OSError) else str(error)
     raise Unavailable(f"/{places[-1]}: {reason}")

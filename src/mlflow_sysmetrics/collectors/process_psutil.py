@@ -1,12 +1,12 @@
-"""What this process and all its descendants use, on a host that is not Linux.
+"""CPU time, memory, threads and files of this process and its descendants, on a host that is not Linux.
 
 Source:  psutil.Process of this process and of those in children(recursive=True).
 Units:   percent of one core; megabytes (1e6 bytes); counts.
-Cost:    five calls for each process. The children are looked for at most every 3 s, private memory is read at
-         most every minute, and both less often where they are dear.
+Cost:    five calls for each process. The children are listed at most every 3 s, private memory is read at
+         most every minute, and both less often if they are expensive.
 Absent:  CPU time in the first 0.15 s; open files on Windows; private memory until all processes were read
-         once. A child that may not be read has no memory, threads and files here. Neither macOS nor Windows
-         hands the time of a child to its parent, so what one used after it was last seen is lost there.
+         once. Memory, threads and files of a child that may not be read. Neither macOS nor Windows adds the
+         CPU time of a child to its parent, so time that a child used after it was last seen is lost.
 Check:   python -c "import psutil; print(psutil.Process(<pid>).as_dict())"
 """
 
@@ -19,7 +19,7 @@ import psutil
 
 from mlflow_sysmetrics.collectors.contract import Collector
 from mlflow_sysmetrics.collectors.processes.psutil_tree import PsutilTree
-from mlflow_sysmetrics.collectors.processes.samples import METRICS, ProcessSamples
+from mlflow_sysmetrics.collectors.processes.tree_samples import METRICS, ProcessSamples
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Family, Metric, Sample
@@ -46,7 +46,7 @@ class ProcessPsutil(Collector):
             raise Unavailable(f"psutil.Process: {error}") from error
 
     def collect(self, now: float) -> Iterator[Sample]:
-        """Yields what the tree uses and holds; CPU time since the last reading that was old enough."""
+        """Yields the tree's usage; CPU time since the last reading that was old enough."""
         try:
             used = self._tree.look(now)
         except (psutil.Error, OSError) as error:

@@ -1,4 +1,4 @@
-"""RAPL zones of the CPU packages, and how much energy lies between two readings of one.
+"""RAPL zones of the CPU packages, and the energy between two readings of a zone.
 
 https://docs.kernel.org/power/powercap/powercap.html
 """
@@ -8,34 +8,33 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from mlflow_sysmetrics.collectors.fields import count
-from mlflow_sysmetrics.collectors.sysfs import listed, text_of
+from mlflow_sysmetrics.collectors.kernel_files import count, listed, text_of
+from mlflow_sysmetrics.collectors.presence import NO_RAPL, POWERCAP
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host, read_short
 
-_CLASS = "sys/class/powercap"
-_TOP_ZONE = re.compile(r"intel-rapl(-mmio)?:\d+")  # intel-rapl:0:1 lies inside intel-rapl:0
+_TOP_ZONE = re.compile(r"intel-rapl(-mmio)?:\d+")  # intel-rapl:0:1 is a part of intel-rapl:0
 _MICROJOULES = 1e6
-# No package draws more: the largest server processors are built for 500 W and take less than twice that for
-# moments. A counter that seems to have grown faster has started again instead of wrapping; one that could
-# have wrapped at this power since it was read (65 kJ on some servers: after 65 s) may have done so unseen.
+# No package draws more: the largest server processors are built for 500 W and briefly draw less than twice
+# that. A counter that seems to have grown faster was reset instead of wrapping; a counter that could have
+# wrapped at this power since it was read (65 kJ on some servers: after 65 s) may have wrapped unseen.
 _MOST_WATTS = 1000.0
 
 
 class Zone(NamedTuple):
-    """One package: the path of its counter, and where that wraps; 0 where that is not known."""
+    """One package: the path of its counter, and the value at which it wraps; 0 if unknown."""
 
     path: str
     range_uj: int
 
 
 def joules_between(before: int, now: int, range_uj: int, span: float) -> float | None:
-    """Returns the energy between two readings of a counter; None where it cannot be told.
+    """Returns the energy between two readings of a counter; None if it cannot be determined.
 
     Args:
         before: the older reading, in microjoules.
         now: the newer one.
-        range_uj: largest value of the counter, after which it starts at 0; 0 where that is not known.
+        range_uj: largest value of the counter, after which it restarts at 0; 0 if unknown.
         span: seconds between them.
     """
     most = _MOST_WATTS * span
@@ -51,25 +50,27 @@ def packages(host: Host) -> list[Zone]:
     Raises:
         Unavailable: there is no package, or one that may not be read.
     """
-    zones = sorted(filter(_TOP_ZONE.fullmatch, listed(str(host.root / _CLASS))), key=_msr_first)
+    zones = sorted(filter(_TOP_ZONE.fullmatch, listed(str(host.root / POWERCAP))), key=_msr_first)
     found: dict[str, Zone] = {}
     refused: dict[str, str] = {}
     for zone in zones:
-        package = text_of(str(host.root / _CLASS / zone / "name"))
+        package = text_of(str(host.root / POWERCAP / zone / "name"))
         if not package.startswith("package-") or package in found:
             continue
-        path = f"{_CLASS}/{zone}/energy_uj"
+        path = f"{POWERCAP}/{zone}/energy_uj"
         try:
             count(read_short(str(host.root / path)))
         except PermissionError:
-            refused.setdefault(package, f"/{path} is for root only: ask the administrator to let you read it")
+            refused.setdefault(
+                package, f"/{path} is readable by root only: ask the administrator for read access"
+            )
         except (OSError, ValueError) as error:
             refused.setdefault(package, f"/{path}: {getattr(error, 'strerror', None) or error}")
         else:
             found[package] = Zone(str(host.root / path), _range(host, zone))
     unread = [reason for package, reason in refused.items() if package not in found]
     if unread or not found:
-        raise Unavailable(unread[0] if unread else f"no RAPL package in /{_CLASS}")
+        raise Unavailable(unread[0] if unread else NO_RAPL)
     return list(found.values())
 
 
@@ -79,6 +80,6 @@ def _msr_first(zone: str) -> tuple[bool, str]:
 
 def _range(host: Host, zone: str) -> int:
     try:
-        return count(read_short(str(host.root / _CLASS / zone / "max_energy_range_uj")))
+        return count(read_short(str(host.root / POWERCAP / zone / "max_energy_range_uj")))
     except (OSError, ValueError):
         return 0

@@ -1,40 +1,41 @@
-"""When to read: the time that a rate stands for, and sources that are read less often than at every tick."""
+"""When to read: the span of a rate, and sources that are read less often than at every tick."""
 
 from __future__ import annotations
 
 import math
 
-# The kernel counts CPU time in steps of 10 ms. Over less than this a share of time is mostly rounding, so a
-# rate waits for the next tick and then covers both. Below 0.2, so that ticks of 0.2 s that jitter all count.
+# The kernel counts CPU time in steps of 10 ms. Over a shorter span a share of time is mostly rounding error,
+# so a rate waits for the next tick and then covers both. Below 0.2, so that jittering ticks of 0.2 s all
+# count.
 SHORTEST_RATE_SECONDS = 0.15
 
-# How much a counter of the kernel may seem to have run ahead of our clock: the two are read at moments that a
-# busy machine may part by some of a short span.
+# How far a kernel counter may run ahead of our clock: on a busy machine the two readings may be apart by a
+# good part of a short span.
 CLOCKS_DIFFER = 1.5
 
-# Limits change in the life of a job (a pod that is resized, a user's slice), but seldom, and looking them up
-# reads a dozen files.
+# Limits may change while a job runs (a resized pod, a user's slice), but rarely, and a lookup reads a dozen
+# files.
 LIMITS_SECONDS = 120.0
 
 
 class Lap:
     """Measures the time between two readings of a counter.
 
-    The constructor of a collector takes its first reading without a clock; that reading ages from the first
-    question on.
+    A collector's constructor takes its first reading without a clock; the age of that reading counts from the
+    first call of `seconds`.
     """
 
     def __init__(self) -> None:
         self._began = math.inf
 
     def seconds(self, now: float) -> float | None:
-        """Returns the seconds since the last lap and begins a new one; None while too short for a rate.
+        """Returns the seconds since the last lap and starts a new one; None while too short for a rate.
 
         Args:
-            now: seconds of a clock that never goes back. Should it do so, a new lap begins.
+            now: seconds of a clock that never goes back. If it does, a new lap starts.
         """
         passed = now - self._began
-        if passed < 0:  # the first question too
+        if passed < 0:  # also at the first call
             self._began = now
             return None
         if passed < SHORTEST_RATE_SECONDS:
@@ -44,12 +45,12 @@ class Lap:
 
 
 class Pause:
-    """Lets a source rest between two readings.
+    """Limits how often a source is read.
 
     Args:
         seconds: shortest time from one reading to the next.
-        read: the source has just been read, in the constructor of a collector, which knows no time: the first
-            question begins the first pause.
+        read: True if the source has just been read, in the constructor of a collector, which has no clock:
+            the first call of `renew_if_over` then starts the first pause.
     """
 
     def __init__(self, seconds: float, *, read: bool = True) -> None:
@@ -57,10 +58,37 @@ class Pause:
         self._over_at: float | None = None if read else -math.inf
 
     def renew_if_over(self, now: float) -> bool:
-        """Tells whether it is time to read, and if so begins the next pause."""
+        """Returns whether it is time to read; if so, starts the next pause."""
         if self._over_at is None:
             self._over_at = now + self._seconds
         if now < self._over_at and self._over_at - now <= self._seconds:
             return False
         self._over_at = now + self._seconds
         return True
+
+
+class Ration:
+    """Keeps an expensive reading below a small share of a core, however much it costs on this host.
+
+    Args:
+        rest: seconds from one start to the next per second of CPU time spent: 1000 is 0.1 % of a core.
+    """
+
+    def __init__(self, rest: float) -> None:
+        self._rest = rest
+        self._began = -math.inf
+        self._spent = 0.0
+
+    def over(self, now: float) -> bool:
+        """True if the last reading started long enough ago. A clock that is set back ends the rest."""
+        passed = now - self._began
+        return passed < 0 or passed >= self._rest * self._spent
+
+    def begin(self, now: float) -> None:
+        """Records the start of a reading."""
+        self._began = now
+        self._spent = 0.0
+
+    def charge(self, seconds: float) -> None:
+        """Adds CPU time that the reading has used so far."""
+        self._spent += seconds

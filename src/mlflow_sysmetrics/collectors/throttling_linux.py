@@ -1,7 +1,8 @@
 """CPU time lost to a cgroup quota.
 
-Source:  cpu.stat of each group over the job that has a quota, v1 and v2: nr_periods, nr_throttled.
-Units:   percent of enforcement periods in which the group was stopped, 0 to 100; of several groups the most.
+Source:  cpu.stat of each group above the job that has a quota, v1 and v2: nr_periods, nr_throttled.
+Units:   percent of enforcement periods in which the group was stopped, 0 to 100; of several groups the
+         largest.
 Cost:    one 200-byte read per group with a quota.
 Absent:  no quota; a kernel without CONFIG_CFS_BANDWIDTH.
 Check:   cat /sys/fs/cgroup/cpu.stat
@@ -14,7 +15,7 @@ from typing import ClassVar, NamedTuple
 
 from mlflow_sysmetrics.collectors.catalogue import cpu as catalogue
 from mlflow_sysmetrics.collectors.contract import PERCENT, Collector
-from mlflow_sysmetrics.collectors.fields import number_after
+from mlflow_sysmetrics.collectors.kernel_files import number_after
 from mlflow_sysmetrics.collectors.own_group import OwnGroup
 from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Lap, Pause
 from mlflow_sysmetrics.errors import Unavailable
@@ -24,7 +25,7 @@ from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 
 class Periods(NamedTuple):
-    """Enforcement periods of a quota since the group was made."""
+    """Enforcement periods of a quota since the group was created."""
 
     elapsed: int
     throttled: int
@@ -59,7 +60,7 @@ class ThrottlingLinux(Collector):
         """Yields the share since the last reading that was old enough.
 
         Raises:
-            Unavailable: the quota was taken away, or the job is in another group now.
+            Unavailable: the quota was removed, or the job was moved to another group.
         """
         self._group.check(now)
         span = self._lap.seconds(now)
@@ -74,7 +75,7 @@ class ThrottlingLinux(Collector):
             self._periods = self._find()
 
     def _find(self) -> dict[str, Periods]:
-        """Returns what the groups with a quota say now, by their files."""
+        """Returns the current periods of the groups with a quota, by file."""
         quotas = cpu_quotas(self._host, controller_directory(self._host, "cpu"))
         if not quotas:
             raise Unavailable("no CPU quota")
@@ -89,7 +90,7 @@ def _read(files: Iterable[str]) -> dict[str, Periods]:
 
 
 def _share(before: Periods, after: Periods) -> float | None:
-    """Returns the share of periods that were throttled; periods only pass while the group has work."""
+    """Returns the share of periods that were throttled; periods only elapse while the group has work."""
     elapsed, throttled = after.elapsed - before.elapsed, after.throttled - before.throttled
     if elapsed < 0 or not 0 <= throttled <= elapsed:
         return None

@@ -1,15 +1,16 @@
-"""GPU memory by torch's own account: what is in tensors, and what its allocator holds.
+"""GPU memory as torch counts it: memory in tensors, and memory that its allocator holds.
 
-Source:  torch.cuda.memory_stats_as_nested_dict, allocated_bytes and reserved_bytes, where the program has
-         imported torch and started CUDA; this neither imports the one nor starts the other. ROCm builds have
-         the same functions. https://docs.pytorch.org/docs/stable/notes/cuda.html#memory-management
+Source:  torch.cuda.memory_stats_as_nested_dict, allocated_bytes and reserved_bytes, if the program has
+         imported torch and started CUDA; this collector does neither. ROCm builds have the same functions.
+         https://docs.pytorch.org/docs/stable/notes/cuda.html#memory-management
 Units:   megabytes (1e6 bytes).
-Cost:    without torch one look into sys.modules; else one call of torch per device that it uses, and every
-         5 s one for each that it does not. torch.cuda.memory_allocated and memory_reserved would flatten and
-         sort all 120 statistics, once each, for one number.
-Absent:  without torch, before the program uses CUDA, on devices where torch holds nothing; with another
-         allocator than torch's own, which counts differently or not at all.
+Cost:    without torch one lookup in sys.modules; else one call of torch per device that it uses, and every
+         5 s one for each other device. torch.cuda.memory_allocated and memory_reserved would each flatten and
+         sort all 120 statistics for one number.
+Absent:  without torch, before the program uses CUDA, on devices on which torch holds nothing; with an
+         allocator other than torch's own, which counts differently or not at all.
 Check:   python -c "import torch; torch.ones(9).cuda(); print(torch.cuda.memory_summary())"
+Unconfirmed: torch without CUDA and a stand-in for torch with it
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, Collector
 from mlflow_sysmetrics.collectors.rhythm import Pause
 from mlflow_sysmetrics.machine.host import Host
-from mlflow_sysmetrics.machine.visible_gpus.wanted import follows_environment
+from mlflow_sysmetrics.machine.visible_gpus.selection import follows_environment
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
-# A device is taken into use seldom, and most processes of a training use one of those they see.
+# A program rarely starts to use another device, and most training processes use one of those they see.
 _LOOK_SECONDS = 5.0
 _OWN_ALLOCATOR = "native"
 
 
 def parse_stats(stats: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Returns the bytes allocated and reserved of one device; None where torch does not tell.
+    """Returns the allocated and reserved bytes of one device; None if torch does not report them.
 
     Args:
-        stats: what torch.cuda.memory_stats_as_nested_dict returns: {} while CUDA is not started.
+        stats: the result of torch.cuda.memory_stats_as_nested_dict: {} while CUDA is not started.
     """
     try:
         allocated = int(stats["allocated_bytes"]["all"]["current"])
@@ -56,8 +57,8 @@ class TorchAllocator(Collector):
         self._keys: dict[int, tuple[str, ...]] = {}  # of the devices in use, by torch's index
 
     def collect(self, now: float) -> Iterator[Sample]:
-        """Yields what torch says of each device that it uses; nothing where it does not run on GPUs."""
-        # Not `torch.cuda`: an attribute of a module that is loaded lazily would have it loaded.
+        """Yields the memory of each device that torch uses; nothing if it does not run on GPUs."""
+        # Not `torch.cuda`: accessing an attribute of a lazily loaded module would load it.
         cuda: Any = sys.modules.get("torch.cuda")
         if cuda is None or not _is_initialized(cuda):
             return
@@ -70,38 +71,38 @@ class TorchAllocator(Collector):
                     yield Sample(key, metric.kind, size / MEGABYTE)
 
     def _find_devices(self, cuda: Any) -> None:
-        """Finds which devices torch uses, and under which ordinals they are shown."""
+        """Finds the devices that torch uses, and their ordinals."""
         self._keys.clear()
         allocator = _allocator(cuda)
         if allocator != _OWN_ALLOCATOR:
-            self.gaps = (f"no account of torch's memory: its allocator is {allocator}",)
+            self.gaps = (f"torch's memory is unknown: its allocator is {allocator}",)
             return
         count = _device_count(cuda)
         if count is None:
-            self.gaps = ("torch does not tell how many devices it has",)
+            self.gaps = ("torch does not report its number of devices",)
             return
         gaps, taken = [], set()
         for index in range(count):
             memory = _read(cuda, index)
             if memory is None:
-                gaps.append(f"torch does not tell its memory on cuda:{index}")
+                gaps.append(f"torch does not report its memory on cuda:{index}")
             elif memory[1] > 0:
                 ordinal = self._ordinal(_uuid(cuda, index), index, count)
-                # Parts of one GPU may bear one UUID: no two of them under one key.
+                # Parts of one GPU may have the same UUID: no two of them get one key.
                 if ordinal is None or ordinal in taken:
-                    gaps.append(f"cuda:{index} of torch is not known among the GPUs that are watched")
+                    gaps.append(f"torch's cuda:{index} is not among the watched GPUs")
                 else:
                     taken.add(ordinal)
                     self._keys[index] = tuple(metric.key(i=ordinal) for metric in self.metrics)
         self.gaps = tuple(gaps)
 
     def _ordinal(self, uuid: str | None, index: int, count: int) -> int | None:
-        """Returns the ordinal of a device of torch's; None where it is not watched."""
+        """Returns the ordinal of one of torch's devices; None if it is not watched."""
         ordinals = self._host.gpu_ordinals
         known = None if uuid is None else ordinals.of(uuid)
         if not follows_environment(self._host.gpus):
             return known
-        # What CUDA calls device k is the visible device k. For a MIG slice it may tell its parent's UUID.
+        # CUDA's device k is the visible device k. For a MIG slice it may report the UUID of the whole GPU.
         ordinal = ordinals.first("amd" if _is_rocm() else "nvidia", count) + index
         shown = ordinals.uuid(ordinal)
         if uuid is None or shown is None or shown.startswith("MIG-"):
@@ -111,7 +112,9 @@ class TorchAllocator(Collector):
 
 def _is_initialized(cuda: Any) -> bool:
     try:
-        return cuda.is_initialized() is True  # what stands for torch while documentation is built is no bool
+        return (
+            cuda.is_initialized() is True
+        )  # a mock of torch, as in documentation builds, does not return a bool
     except AttributeError:  # another thread is importing torch
         return False
 
@@ -119,7 +122,7 @@ def _is_initialized(cuda: Any) -> bool:
 def _device_count(cuda: Any) -> int | None:
     try:
         return int(cuda.device_count())
-    except RuntimeError:  # a fault of CUDA's
+    except RuntimeError:  # an error of CUDA's
         return None
 
 
@@ -130,31 +133,31 @@ def _is_rocm() -> bool:
 def _allocator(cuda: Any) -> str:
     try:
         return str(cuda.get_allocator_backend())
-    except AttributeError:  # before torch 2.0 there was no choice
+    except AttributeError:  # torch before 2.0 has only its own
         return _OWN_ALLOCATOR
 
 
 def _read(cuda: Any, index: int) -> tuple[int, int] | None:
     try:
         return parse_stats(cuda.memory_stats_as_nested_dict(index))
-    except (AttributeError, RuntimeError):  # before torch 1.4; a fault of CUDA's
+    except (AttributeError, RuntimeError):  # torch before 1.4; an error of CUDA's
         return None
 
 
 def _uuid(cuda: Any, index: int) -> str | None:
     try:
         uuid = str(cuda.get_device_properties(index).uuid)
-    except (AttributeError, AssertionError, RuntimeError):  # before torch 2.4; a fault of CUDA's
+    except (AttributeError, AssertionError, RuntimeError):  # torch before 2.4; an error of CUDA's
         return None
     return parse_rocm_uuid(uuid) if _is_rocm() else uuid
 
 
 def parse_rocm_uuid(text: str) -> str | None:
-    """Returns the UUID of an AMD GPU, as its driver writes it; None for one that has none ("XX").
+    """Returns the UUID of an AMD GPU, as its driver writes it; None for a GPU without one ("XX").
 
     Args:
-        text: what torch makes of it: ROCm fills CUDA's sixteen bytes with sixteen letters
-            (https://github.com/pytorch/ao/pull/2853), and torch writes each of these in hexadecimal.
+        text: torch's representation of it: ROCm fills CUDA's sixteen bytes with sixteen letters
+            (https://github.com/pytorch/ao/pull/2853), each of which torch writes in hexadecimal.
     """
     try:
         letters = bytes.fromhex(text.replace("-", "")).decode("ascii")

@@ -1,4 +1,4 @@
-"""Traffic of interfaces that come, go and start again: their totals, and the series made of these."""
+"""Traffic of interfaces that appear, disappear and restart: totals, and the series made of them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mlflow_sysmetrics.samples import Metric, Sample
 
 
 class Traffic(NamedTuple):
-    """What an interface has counted since it came up.
+    """Counters of an interface since it came up.
 
     Attributes:
         received: bytes.
         transmitted: bytes.
-        errors: packets with errors and packets dropped, both ways.
+        errors: packets with errors and dropped packets, in both directions.
     """
 
     received: int
@@ -26,14 +26,15 @@ class Traffic(NamedTuple):
 
 
 class TrafficTotals:
-    """Adds up what interfaces count, from the first sight of each.
+    """Adds up the counters of interfaces, from the first reading of each.
 
-    An interface that appears later brings its traffic from then on; one that goes away leaves what it had;
-    one whose counter fell to less than half has started again from zero. A counter that went back by less has
-    told less than before, as some drivers do for a moment, and counts on once it has passed what it told.
+    An interface that appears later adds its traffic from then on; an interface that disappears leaves its
+    traffic in the total. A counter that fell to less than half has restarted from zero. A counter that went
+    back by less reported too little, as some drivers briefly do, and counts on once it has passed its
+    previous value.
 
     Attributes:
-        complete: whether every counter went forward at the last update: else some traffic is not known.
+        complete: False if a counter went back at the last update, so that some traffic is unknown.
     """
 
     def __init__(self) -> None:
@@ -42,7 +43,7 @@ class TrafficTotals:
         self._totals = Traffic(0, 0)
 
     def update(self, interfaces: Mapping[str, Traffic]) -> Traffic:
-        """Takes the counters of all interfaces and returns the totals so far."""
+        """Adds the counters of all interfaces and returns the totals so far."""
         self.complete = True
         received, transmitted, errors = self._totals
         last = {}
@@ -60,7 +61,7 @@ class TrafficTotals:
         return self._totals
 
     def _step(self, before: int, now: int) -> tuple[int, int]:
-        """Returns by how much a counter has grown, and what it has reached."""
+        """Returns the growth of a counter, and the value that it has reached."""
         if now >= before:
             return now - before, now
         self.complete = False
@@ -68,7 +69,7 @@ class TrafficTotals:
 
 
 class TrafficSeries:
-    """Makes the series of a host's network out of what its interfaces count.
+    """Makes the series of a host's network from the counters of its interfaces.
 
     Args:
         interfaces: the counters of the first reading, from which the totals count.
@@ -89,9 +90,9 @@ class TrafficSeries:
         self._complete = True
 
     def samples(self, interfaces: Mapping[str, Traffic], now: float) -> Iterator[Sample]:
-        """Yields the totals, and their growth per second over the time since the last rate.
+        """Yields the totals, and their growth per second since the last rate.
 
-        There is no rate over a time in which a counter went back.
+        There is no rate over a span in which a counter went back.
         """
         totals = self._totals.update(interfaces)
         yield catalogue.NETWORK_RECEIVE.sample(totals.received / MEGABYTE)

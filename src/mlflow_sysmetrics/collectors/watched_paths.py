@@ -1,15 +1,24 @@
-"""The directories whose filesystems and disks are watched, and the names that their series bear."""
+"""The directories whose filesystems and disks are watched: their names in the series, and readings of them.
+
+A reading of a path on a network filesystem may never return once its server is gone, so each path is read in
+a background thread.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePath
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
+from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.runtime.background_reading import BackgroundReading
 
 # MLflow takes keys of 250 characters, and a path component alone may have 255.
 _LONGEST_NAME = 64
@@ -19,7 +28,7 @@ class WatchedPath(NamedTuple):
     """One directory to watch.
 
     Attributes:
-        path: where, as an absolute path.
+        path: its absolute path.
         name: its part of the series' names; None for the working directory, whose series have plain names.
     """
 
@@ -28,20 +37,20 @@ class WatchedPath(NamedTuple):
 
 
 def watched_paths(host: Host) -> tuple[list[WatchedPath], list[str]]:
-    """Returns the working directory, then the further ones that the user named, and what of them is missing.
+    """Returns the working directory and the directories that the user named, and why some are missing.
 
-    They are as they are now: a program that changes its directory does not change its disk's curve.
+    Paths are resolved once: the series does not follow a program that changes its directory.
     """
     gaps = []
     base = None
     try:
         base = host.working_directory()
     except OSError as error:
-        gaps.append(f"the working directory is gone ({error.strerror or error})")
+        gaps.append(f"the working directory does not exist ({error.strerror or error})")
     further = []
     for path in host.disks:
         if base is None and not Path(path).is_absolute():
-            gaps.append(f"{path} is relative to it; use an absolute path")
+            gaps.append(f"{path} cannot be resolved without it: use an absolute path")
         else:
             further.append(os.path.normpath(Path(base or "", path)))
     further = [path for path in dict.fromkeys(further) if path != base]
@@ -50,13 +59,13 @@ def watched_paths(host: Host) -> tuple[list[WatchedPath], list[str]]:
 
 
 def names(paths: Sequence[str]) -> list[str]:
-    """Returns one name per path: its last component, or more of them where two would be equal."""
+    """Returns one name per path: its last component, or as many as make it unique."""
     components = [[_cleaned(part) for part in PurePath(path).parts] for path in paths]
     depths = [1] * len(paths)
     while True:
         found = ["_".join(parts[-depth:]) for parts, depth in zip(components, depths, strict=True)]
         count = Counter(found)
-        # The root, its first component, is part of a name only where it is all there is.
+        # The root, a path's first component, is part of a name only if it is the whole path.
         longer = [
             depth + 1 if count[name] > 1 and depth < len(parts) - 1 else depth
             for name, parts, depth in zip(found, components, depths, strict=True)
@@ -67,14 +76,14 @@ def names(paths: Sequence[str]) -> list[str]:
 
 
 def _cleaned(component: str) -> str:
-    r"""Returns what the names of metrics may hold: "/" is "root", "D:\" is "d"."""
+    r"""Returns a component in the letters that metric names allow: "/" is "root", "D:\" is "d"."""
     if component.endswith(("/", "\\")):
         return re.sub(r"[^a-z0-9]", "", component.lower()) or "root"
     return re.sub(r"[^a-z0-9]", "_", component.lower())
 
 
 def _numbered(found: list[str]) -> list[str]:
-    """Returns the names with a number after those that even whole paths do not tell apart: /a-b and /a_b."""
+    """Appends numbers to names that are equal even with the whole path: /a-b and /a_b."""
     used: set[str] = set()
     for index, name in enumerate(found):
         number, unique = 1, name
@@ -84,3 +93,69 @@ def _numbered(found: list[str]) -> list[str]:
         found[index] = unique
         used.add(unique)
     return found
+
+
+Value = TypeVar("Value")
+
+# Often enough to notice a filesystem that is mounted later, rarely enough to cost nothing.
+LOOK_SECONDS = 60.0
+# Enough for every filesystem that responds, an automounter too; only the first tick waits this long.
+_FIRST_ANSWER_SECONDS = 0.25
+# A local filesystem takes 0.1 ms, a nearby server 1 ms; later ticks wait this long for a new answer.
+_NEXT_ANSWER_SECONDS = 5e-3
+# How long the last answer stays valid.
+_PATIENCE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answers(Generic[Value]):
+    """Answers of the watched paths.
+
+    Attributes:
+        values: of the paths that respond.
+        silent: for the others, why there is no answer.
+    """
+
+    values: dict[str, Value]
+    silent: dict[str, str]
+
+
+class PathReadings(Generic[Value]):
+    """Reads each path in a thread of its own.
+
+    Args:
+        purpose: part of the threads' names.
+        paths: absolute paths.
+        read: reads one path; raises OSError.
+    """
+
+    def __init__(self, purpose: str, paths: Iterable[str], read: Callable[[str], Value]) -> None:
+        self._readings = {
+            path: BackgroundReading(f"{purpose} {path}", partial(read, path), rest_seconds=0)
+            for path in paths
+        }
+
+    def first(self) -> Answers[Value]:
+        """Reads all paths, and waits a quarter of a second for slow ones."""
+        return self._read(_FIRST_ANSWER_SECONDS)
+
+    def next(self) -> Answers[Value]:
+        """Reads all paths again; a path that does not respond at once keeps its previous answer."""
+        return self._read(_NEXT_ANSWER_SECONDS)
+
+    def _read(self, within: float) -> Answers[Value]:
+        answers: Answers[Value] = Answers({}, {})
+        until = time.monotonic() + within
+        for background in self._readings.values():
+            background.ask()
+        for path, background in self._readings.items():
+            try:
+                reading = background.answer(within=max(until - time.monotonic(), 0.0))
+            except (OSError, Unavailable) as error:
+                answers.silent[path] = f"{path}: {getattr(error, 'strerror', None) or error}"
+            else:
+                if reading is None or background.waiting_seconds > _PATIENCE_SECONDS:
+                    answers.silent[path] = f"{path} does not respond"
+                else:
+                    answers.values[path] = reading.value
+        return answers

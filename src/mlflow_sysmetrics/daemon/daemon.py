@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 
-from mlflow_sysmetrics.collectors import COLLECTORS, Collector
+from mlflow_sysmetrics.collectors import COLLECTORS, AnyCollector
 from mlflow_sysmetrics.daemon.delivery import sink
 from mlflow_sysmetrics.daemon.delivery.credential_scope import is_trusted
 from mlflow_sysmetrics.daemon.delivery.inbox import Channel, OpenChannels
@@ -48,7 +48,7 @@ class Daemon:
         settings: those in force at the first attach; they choose the collectors.
         host: the machine to look at.
         clock: tells the time.
-        collectors: classes of the collectors.
+        collectors: the collectors, as classes or entries of the registry.
         open_sink: makes the sink of a tracking server, by default the real one.
         transparent: lets a collector's exceptions through, for tests.
     """
@@ -59,7 +59,7 @@ class Daemon:
         *,
         host: Host | None = None,
         clock: Clock | None = None,
-        collectors: Sequence[type[Collector]] = COLLECTORS,
+        collectors: Sequence[AnyCollector] = COLLECTORS,
         open_sink: Callable[[str], Sink] | None = None,
         transparent: bool = False,
     ) -> None:

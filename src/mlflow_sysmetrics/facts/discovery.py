@@ -1,16 +1,17 @@
-"""Finds every fact once, in the background, while the caller of `tags()` need not wait."""
+"""Finds every fact once per process, in a background thread, so that `tags()` rarely has to wait."""
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.facts.catalogue import FACTS, Fact
-from mlflow_sysmetrics.facts.contract import OperatingSystem, Sources, operating_system
+from mlflow_sysmetrics.facts.fact_list import FACTS, Fact, preload
+from mlflow_sysmetrics.facts.operating_systems import OperatingSystem, Sources, operating_system
 from mlflow_sysmetrics.facts.values import gigabytes, shortened
 from mlflow_sysmetrics.machine.command import Commands, RunCommand
 from mlflow_sysmetrics.machine.host import Host
@@ -23,7 +24,7 @@ Tags = dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What is known at one moment; a new one takes its place, so that no reader sees half of an update."""
+    """What is known at one moment; each update replaces the object, so no reader sees half of one."""
 
     tags: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
@@ -39,9 +40,9 @@ class HostFacts:
 
     Args:
         host: the machine.
-        system: the operating system's own ways; by default those of this process.
+        system: functions of the operating system; by default those of this process's system.
         run: runs a command; by default a real one, all of them together within 3 s.
-        facts: what to look for, in this order.
+        facts: the facts to look for, in this order.
     """
 
     def __init__(
@@ -72,10 +73,10 @@ class HostFacts:
         return self._finished.is_set()
 
     def tags(self, wait_seconds: float = 1.0) -> Tags:
-        """Returns what is known by now.
+        """Returns what is known now.
 
-        Waits until all is known, but never past `wait_seconds` after the search began: a driver that hangs
-        holds up a program once, not at each of its runs.
+        Waits for all facts, but never longer than `wait_seconds` after the search began: a driver that hangs
+        delays a program once, not at each of its runs.
         """
         if not self._finished.is_set():
             self._start()
@@ -93,7 +94,7 @@ class HostFacts:
         return tags
 
     def when_complete(self, callback: Callable[[Tags], None]) -> None:
-        """Calls `callback` with the complete tags: now if they are, else at the end of the facts thread.
+        """Calls `callback` with the complete tags: now if there are any, else at the end of the facts thread.
 
         Does not start the search; `tags` does.
         """
@@ -104,7 +105,7 @@ class HostFacts:
         callback(self.tags())
 
     def after_fork(self) -> None:
-        """Makes this object usable in a forked child: new locks, and a new search if none had ended."""
+        """Makes this object usable in a forked child: new locks, and a new search if it was not complete."""
         complete = self._finished.is_set()
         self._forget_threads()
         if complete:
@@ -117,9 +118,12 @@ class HostFacts:
             if self._thread is not None:
                 return
             self._started_at = time.monotonic()
+            preload(self._system, self._host)
             try:
                 self._thread = start_thread(self._find_all, "sysmetrics-facts")
-            except RuntimeError:  # no thread can be had: a limit of the system, or the interpreter shuts down
+            except (
+                RuntimeError
+            ):  # no thread can be started: a system limit, or the interpreter is shutting down
                 self._find_quick()
 
     def _find_all(self) -> None:
@@ -138,7 +142,7 @@ class HostFacts:
                 _logger.exception("A listener for the facts about this host failed")
 
     def _find_quick(self) -> None:
-        """Finds, once, what neither a command nor a driver is needed for; nobody could wait for those."""
+        """Finds, once, the facts that need neither a command nor a driver, for a process without threads."""
         if self._found.tags:
             return
         sources = Sources(host=self._host, system=self._system, run=_no_command)
@@ -152,7 +156,7 @@ class HostFacts:
 
 
 def _look_for(fact: Fact, sources: Sources) -> tuple[Tags, str]:
-    """Returns a fact's tags, and why some of them are missing ("" if none is)."""
+    """Returns a fact's tags, and why some are missing ("" if none is)."""
     tags: Tags = {}
     reason = ""
     try:
@@ -162,16 +166,55 @@ def _look_for(fact: Fact, sources: Sources) -> tuple[Tags, str]:
         reason = f"{fact.name}: {error}"
     except OSError as error:
         reason = f"{fact.name}: {_without_path(error)}"
-    except Exception as error:  # each fact has this guard: none may cost the others, or the run
+    except Exception as error:  # no fact may break the others, or the run
         _logger.debug("Looking for the fact %s failed", fact.name, exc_info=True)
         reason = f"{fact.name}: {type(error).__name__}"
     return {tag: value for tag, value in tags.items() if value}, reason
 
 
 def _without_path(error: OSError) -> str:
-    """Returns what went wrong, without the file's name: a path may hold a user's."""
+    """Returns the reason without the file's name: a path may contain a user's name."""
     return error.strerror or type(error).__name__
 
 
 def _no_command(command: Sequence[str]) -> str:
     raise Unavailable("no thread could be started to run a command")
+
+
+class _OfThisProcess:
+    """Holds the one `HostFacts` of this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._facts: HostFacts | None = None
+
+    def get(self) -> HostFacts:
+        with self._lock:
+            if self._facts is None:
+                self._facts = HostFacts(Host())
+            return self._facts
+
+    def after_fork(self) -> None:
+        """Replaces the lock, which a thread of the parent may hold, and drops incomplete facts."""
+        self._lock = threading.Lock()
+        facts = self._facts
+        if facts is None:
+            return
+        # Code that still holds the parent's object must not wait for a thread that does not exist here.
+        facts.after_fork()
+        if not facts.complete:
+            self._facts = None
+
+
+_of_this_process = _OfThisProcess()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_of_this_process.after_fork)
+
+
+def host_facts() -> HostFacts:
+    """Returns the facts of the real host, one object per process.
+
+    A forked child keeps complete facts and looks for incomplete ones again.
+    """
+    return _of_this_process.get()

@@ -1,31 +1,87 @@
-"""The GPUs that are watched, from the first source that knows them, as tags.
+"""The watched GPUs as tags, from the first source that has any; a source is imported only if it may exist.
 
 The lists have one entry per device, in the order of the ordinals in ``gpu_<ordinal>_...``. `sys.gpu_uuid`
-says which device that is on any host, `sys.gpu_index` what ``nvidia-smi`` calls it on this one: "2,0" says
-that ``gpu_0`` is the GPU of index 2. A slice has the index of its GPU.
+identifies the device on any host, `sys.gpu_index` is its index in ``nvidia-smi`` on this one: "2,0" means
+that ``gpu_0`` is the GPU with index 2. A slice has the index of its GPU.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TypeAlias, cast
 
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.facts.contract import GpuSource
 from mlflow_sysmetrics.facts.values import LONGEST_VALUE, Gpu, GpuReport, gigabytes, joined
 from mlflow_sysmetrics.machine.command import RunCommand
 from mlflow_sysmetrics.machine.host import Host
-from mlflow_sysmetrics.machine.visible_gpus import hides_every_gpu
+from mlflow_sysmetrics.machine.visible_gpus.environment import hides_every_gpu
+
+GpuSource: TypeAlias = Callable[[Host, RunCommand], GpuReport]
+"""Reports GPUs: an empty report if the source is not installed; raises `Unavailable` if it fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class LazyGpuSource:
+    """A `GpuSource` in a module of its own.
+
+    Attributes:
+        module: name of the module in this package; its function `gpus` is the source.
+        may_exist: returns False if the host certainly does not have the source.
+    """
+
+    module: str
+    may_exist: Callable[[Host], bool]
+
+    def preload(self, host: Host) -> None:
+        """Imports the module if the host may have the source.
+
+        For the thread that starts the search, not for the search itself: a process that forks while another
+        thread imports a module leaves that module locked in the child.
+        """
+        if self.may_exist(host):
+            self._load()
+
+    def __call__(self, host: Host, run: RunCommand) -> GpuReport:
+        """Returns the GPUs that the source reports.
+
+        Raises:
+            Unavailable: the source is there but does not work.
+        """
+        return self._load()(host, run) if self.may_exist(host) else GpuReport()
+
+    def _load(self) -> GpuSource:
+        return cast("GpuSource", import_module(f"mlflow_sysmetrics.facts.{self.module}").gpus)
+
+
+def _may_have_nvidia_smi(host: Host) -> bool:
+    return (
+        shutil.which("nvidia-smi", path=host.environ.get("PATH")) is not None
+        or (host.root / "dev/nvidiactl").exists()
+    )
+
+
+def _has_graphics_card(host: Host) -> bool:
+    return any((host.root / "sys/class/drm").glob("card*"))
+
+
+NVML = LazyGpuSource("nvml_gpus", lambda host: host.has_nvml())
+NVIDIA_SMI = LazyGpuSource("nvidia_smi", _may_have_nvidia_smi)
+DRM = LazyGpuSource("drm_gpus", _has_graphics_card)
+
 
 _UNIFIED = "unified"
 _UNKNOWN = "unknown"
-_SHORT_UUID = len("GPU-8932f937")  # CUDA_VISIBLE_DEVICES and MLFLOW_SYSMETRICS_GPUS take it too
+_SHORT_UUID = len("GPU-8932f937")  # CUDA_VISIBLE_DEVICES and MLFLOW_SYSMETRICS_GPUS accept it too
 
 
 def find_gpus(host: Host, run: RunCommand, sources: Iterable[GpuSource]) -> GpuReport:
-    """Returns what the first of `sources` that has GPUs reports, with the problems of those before it.
+    """Returns the report of the first of `sources` that has GPUs, with the problems of the sources before it.
 
-    No GPUs and no problems means that there certainly is none.
+    A report without GPUs and without problems means that there is certainly no GPU.
     """
     if hides_every_gpu(host.environ, host.gpus):
         return GpuReport(conclusive=True)
@@ -43,10 +99,10 @@ def find_gpus(host: Host, run: RunCommand, sources: Iterable[GpuSource]) -> GpuR
 
 
 def gpu_tags(report: GpuReport) -> Iterator[tuple[str, str]]:
-    """Yields the tags of the visible GPUs.
+    """Yields the tags of the watched GPUs.
 
     Raises:
-        Unavailable: after the last tag, if something could not be found out.
+        Unavailable: after the last tag, if something could not be determined.
     """
     if report.gpus:
         yield from _tags_of(report.gpus)
@@ -79,13 +135,13 @@ def _tags_of(gpus: Sequence[Gpu]) -> Iterator[tuple[str, str]]:
 
 
 def counted_names(gpus: Sequence[Gpu]) -> str:
-    """Returns the names with equal ones counted: "2 x NVIDIA H200", "NVIDIA A100, NVIDIA T4"."""
+    """Returns the names, with a count for repeated ones: "2 x NVIDIA H200", "NVIDIA A100, NVIDIA T4"."""
     counts = Counter(gpu.name for gpu in gpus)
     return joined((name if count == 1 else f"{count} x {name}" for name, count in counts.items()), ", ")
 
 
 def _fitting(uuids: Sequence[str]) -> Sequence[str]:
-    """Returns the beginnings of UUIDs where the whole of all of them has no room, but they still differ."""
+    """Returns prefixes of the UUIDs if the full ones do not fit and the prefixes are still distinct."""
     short = [uuid[:_SHORT_UUID] for uuid in uuids]
     if len(",".join(uuids)) <= LONGEST_VALUE or len(set(short)) < len(set(uuids)):
         return uuids
@@ -95,5 +151,5 @@ def _fitting(uuids: Sequence[str]) -> Sequence[str]:
 def _size(gpu: Gpu) -> str:
     if gpu.unified:
         return _UNIFIED
-    # The list stays aligned with the GPUs, so an unknown size among known ones needs a word of its own.
+    # The list stays aligned with the GPUs, so an unknown size among known ones needs a placeholder.
     return _UNKNOWN if gpu.memory_bytes is None else gigabytes(gpu.memory_bytes)

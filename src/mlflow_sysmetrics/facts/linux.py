@@ -1,23 +1,116 @@
 """Facts of a Linux host, from the text files of /proc, /sys and /etc.
 
-An other Unix is read the same way: what it has not becomes a clause in the error tag.
+Other Unix systems are read the same way: what they lack becomes a clause in the error tag.
+
+CPU:    /proc/cpuinfo, whose format depends on the architecture: x86 names the model; Arm gives the numbers of
+        the implementer and the part; POWER, MIPS, RISC-V and small boards have their own keys.
+Check:  cat /proc/cpuinfo /etc/os-release
 """
 
 from __future__ import annotations
 
 import platform
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.facts import cpuinfo, drm, nvidia_smi
-from mlflow_sysmetrics.facts.clouds import cloud
-from mlflow_sysmetrics.facts.containers import container
+from mlflow_sysmetrics.facts.gpus import DRM, NVIDIA_SMI
+from mlflow_sysmetrics.facts.surroundings import cloud, container
 from mlflow_sysmetrics.facts.values import Cores, Memory
 from mlflow_sysmetrics.machine.cgroups import smallest_memory_limit
 from mlflow_sysmetrics.machine.command import RunCommand
 from mlflow_sysmetrics.machine.cpu_share import cpu_share
 from mlflow_sysmetrics.machine.host import Host
+
+# The MIDR_EL1 register: arch/arm64/include/asm/cputype.h of Linux, and lscpu of util-linux.
+_ARM = "0x41"
+
+_PART_NAMES = {
+    (_ARM, "0xd03"): "Arm Cortex-A53",
+    (_ARM, "0xd05"): "Arm Cortex-A55",
+    (_ARM, "0xd07"): "Arm Cortex-A57",
+    (_ARM, "0xd08"): "Arm Cortex-A72",
+    (_ARM, "0xd0b"): "Arm Cortex-A76",
+    (_ARM, "0xd0c"): "Arm Neoverse-N1",
+    (_ARM, "0xd40"): "Arm Neoverse-V1",
+    (_ARM, "0xd41"): "Arm Cortex-A78",
+    (_ARM, "0xd42"): "Arm Cortex-A78AE",
+    (_ARM, "0xd44"): "Arm Cortex-X1",
+    (_ARM, "0xd49"): "Arm Neoverse-N2",
+    (_ARM, "0xd4f"): "Arm Neoverse-V2",
+    (_ARM, "0xd83"): "Arm Neoverse-V3AE",
+    (_ARM, "0xd84"): "Arm Neoverse-V3",
+    (_ARM, "0xd85"): "Arm Cortex-X925",
+    (_ARM, "0xd87"): "Arm Cortex-A725",
+    (_ARM, "0xd8e"): "Arm Neoverse-N3",
+    ("0x46", "0x001"): "Fujitsu A64FX",
+    ("0x48", "0xd01"): "HiSilicon Kunpeng-920",
+    ("0x4e", "0x004"): "NVIDIA Carmel",
+    ("0xc0", "0xac3"): "Ampere-1",
+    ("0xc0", "0xac4"): "Ampere-1a",
+}
+
+_IMPLEMENTERS = {
+    _ARM: "Arm",
+    "0x42": "Broadcom",
+    "0x43": "Cavium",
+    "0x46": "Fujitsu",
+    "0x48": "HiSilicon",
+    "0x4e": "NVIDIA",
+    "0x51": "Qualcomm",
+    "0x61": "Apple",
+    "0xc0": "Ampere",
+}
+
+# In the order of the search: POWER, MIPS, RISC-V, 32-bit Arm boards.
+_OTHER_KEYS = ("cpu", "cpu model", "uarch", "hardware")
+
+
+def parse_cpu_model(text: str) -> str:
+    """Returns the CPU's name; different kinds of core are joined by " + ".
+
+    Raises:
+        Unavailable: the text names no CPU.
+    """
+    blocks = list(_blocks(text))
+    for name in _distinct(block.get("model name", "") for block in blocks):
+        return name
+    parts = _distinct(_arm_name(block) for block in blocks)
+    if parts:
+        return " + ".join(parts)
+    for key in _OTHER_KEYS:
+        for name in _distinct(block.get(key, "") for block in blocks):
+            return name
+    raise Unavailable("/proc/cpuinfo names no model")
+
+
+def parse_physical_cores(text: str) -> int | None:
+    """Returns the number of distinct (socket, core) pairs; None if the text has no core ids."""
+    cores = {
+        (block.get("physical id", "0"), block["core id"]) for block in _blocks(text) if "core id" in block
+    }
+    return len(cores) or None
+
+
+def _blocks(text: str) -> Iterator[dict[str, str]]:
+    """Yields the lines of each processor, with keys in lower case."""
+    for block in text.split("\n\n"):
+        pairs = (line.partition(":") for line in block.splitlines())
+        yield {key.strip().lower(): value.strip() for key, colon, value in pairs if colon}
+
+
+def _arm_name(block: dict[str, str]) -> str:
+    implementer, part = block.get("cpu implementer", ""), block.get("cpu part", "")
+    if not implementer or not part:
+        return ""
+    maker = _IMPLEMENTERS.get(implementer, f"implementer {implementer}")
+    return _PART_NAMES.get((implementer, part), f"{maker} part {part}")
+
+
+def _distinct(names: Iterator[str]) -> list[str]:
+    return list(dict.fromkeys(filter(None, names)))
+
 
 __all__ = [
     "GPU_SOURCES",
@@ -30,24 +123,24 @@ __all__ = [
     "platform_name",
 ]
 
-GPU_SOURCES = (nvidia_smi.gpus, drm.gpus)
+GPU_SOURCES = (NVIDIA_SMI, DRM)
 
 _CPU_DIRECTORY = "sys/devices/system/cpu"
 
 
 def cpu_model(host: Host, run: RunCommand) -> str:
     """Returns the model that /proc/cpuinfo names."""
-    return cpuinfo.parse_cpu_model(host.read_text("proc/cpuinfo"))
+    return parse_cpu_model(host.read_text("proc/cpuinfo"))
 
 
 def cores(host: Host) -> Cores:
-    """Returns the CPUs that are online, their physical cores, and the share of this job."""
+    """Returns the online CPUs, their physical cores, and the share of this job."""
     share = cpu_share(host)
     return Cores(logical=len(share.online), physical=_physical_cores(host), effective=share.cores)
 
 
 def memory(host: Host) -> Memory:
-    """Returns MemTotal, and the smallest cgroup limit below it."""
+    """Returns MemTotal, and the smallest cgroup limit if it is below MemTotal."""
     total = re.search(r"^MemTotal:\s+(\d+) kB", host.read_text("proc/meminfo"), re.MULTILINE)
     if total is None:
         raise Unavailable("/proc/meminfo has no MemTotal")
@@ -71,17 +164,17 @@ def os_name(host: Host) -> str:
 
 
 def platform_name() -> str:
-    """Returns what `platform.platform()` does, which starts `uname -p` only to throw its answer away."""
+    """Returns what `platform.platform()` does, without starting `uname -p` as that function does."""
     libc = "".join(platform.libc_ver())
     kernel = f"{platform.system()}-{platform.release()}-{platform.machine()}"
     return f"{kernel}-with-{libc}" if libc else kernel
 
 
 def _physical_cores(host: Host) -> int | None:
-    counted = cpuinfo.parse_physical_cores(host.read_text("proc/cpuinfo"))
+    counted = parse_physical_cores(host.read_text("proc/cpuinfo"))
     if counted is not None:
         return counted
-    # Arm's cpuinfo does not tell; the threads of one core share one list of siblings.
+    # Arm's cpuinfo has no core ids; the threads of one core share one list of siblings.
     siblings = {
         _text(path / "topology/thread_siblings_list")
         for path in (host.root / _CPU_DIRECTORY).glob("cpu[0-9]*")

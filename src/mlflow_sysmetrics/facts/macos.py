@@ -55,14 +55,14 @@ def os_name(host: Host) -> str:
 
 
 def platform_name() -> str:
-    """Returns what `platform.platform()` does, which starts `uname -p` and `file` to find its last words."""
+    """Returns what `platform.platform()` does, without starting a process as that function does."""
     machine = platform.machine()
     processor = "arm" if machine.startswith("arm") else "i386"
     return f"macOS-{platform.mac_ver()[0]}-{machine}-{processor}-64bit"
 
 
 def container(host: Host) -> str | None:
-    """Returns None: containers on a Mac run in a Linux machine."""
+    """Returns None: containers on a Mac run in a Linux virtual machine."""
     return None
 
 
@@ -83,17 +83,17 @@ def parse_displays(text: str) -> tuple[Gpu, ...]:
     """Returns the GPUs in system_profiler's JSON.
 
     Raises:
-        Unavailable: the text is no such JSON.
+        Unavailable: the text is not such JSON.
     """
     try:
         cards = json.loads(text)["SPDisplaysDataType"]
         return tuple(_gpu(card) for card in cards)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Unavailable("system_profiler printed no list of displays") from error
+        raise Unavailable("system_profiler did not print a list of displays") from error
 
 
 def _gpu(card: Mapping[str, Any]) -> Gpu:
-    # A GPU without video memory of its own says nothing about it (Apple) or "shared" (Intel).
+    # A GPU without its own video memory omits the value (Apple) or reports "shared" (Intel).
     own_memory = card.get("spdisplays_vram") or card.get("_spdisplays_vram")
     unified = "spdisplays_vram_shared" in card or (
         own_memory is None and "Apple" in card.get("spdisplays_vendor", "")

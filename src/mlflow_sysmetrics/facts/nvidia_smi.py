@@ -1,8 +1,8 @@
-"""NVIDIA GPUs through nvidia-smi, for where NVML does not load.
+"""NVIDIA GPUs through nvidia-smi, for hosts on which NVML does not load.
 
-Source:  nvidia-smi --query-gpu, in NVML's order. It does not tell the CUDA version in that form.
-MIG:     it lists no slices in that form: a sliced GPU is shown as one.
-Absent:  nvidia-smi is not installed, or says "No devices were found".
+Source:  nvidia-smi --query-gpu, in NVML's order. This form does not include the CUDA version.
+MIG:     this form lists no slices: a sliced GPU is shown as one.
+Absent:  nvidia-smi is not installed, or prints "No devices were found".
 Check:   nvidia-smi --query-gpu=name,uuid,memory.total,driver_version --format=csv,noheader,nounits
 """
 
@@ -12,7 +12,8 @@ from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts.values import Gpu, GpuReport
 from mlflow_sysmetrics.machine.command import CommandFailed, CommandMissing, RunCommand
 from mlflow_sysmetrics.machine.host import Host
-from mlflow_sysmetrics.machine.visible_gpus import GpuId, select_gpus
+from mlflow_sysmetrics.machine.visible_gpus.nvidia import select_nvidia
+from mlflow_sysmetrics.machine.visible_gpus.selection import GpuId
 
 _COMMAND = (
     "nvidia-smi",
@@ -20,27 +21,27 @@ _COMMAND = (
     "--format=csv,noheader,nounits",
 )
 _NO_DEVICES = "No devices were found"
-# What stands for a size on devices that share the host's memory (GB10, Thor, Orin).
+# Printed instead of a size for devices that share the host's memory (GB10, Thor, Orin).
 _NO_OWN_MEMORY = ("[N/A]", "N/A", "[Not Supported]", "Not Supported")
 
 
 def gpus(host: Host, run: RunCommand) -> GpuReport:
-    """Returns the GPUs that are watched, of those that nvidia-smi lists.
+    """Returns the watched GPUs among those that nvidia-smi lists.
 
     Raises:
-        Unavailable: it failed, or the device nodes are there without it.
+        Unavailable: it failed, or the device nodes exist but nvidia-smi does not.
     """
     try:
         listed = parse_gpus(run(_COMMAND))
     except CommandMissing as error:
         if (host.root / "dev/nvidiactl").exists():
-            raise Unavailable("/dev/nvidiactl is there, but neither NVML nor nvidia-smi") from error
+            raise Unavailable("/dev/nvidiactl exists, but neither NVML nor nvidia-smi does") from error
         return GpuReport()
     except CommandFailed as error:
         if _NO_DEVICES in error.output:
             return GpuReport()
         raise
-    selection = select_gpus(
+    selection = select_nvidia(
         host.environ,
         host.gpus,
         [GpuId(index, gpu.uuid or "") for index, gpu in enumerate(listed)],
@@ -57,10 +58,10 @@ def gpus(host: Host, run: RunCommand) -> GpuReport:
 
 
 def parse_gpus(text: str) -> tuple[Gpu, ...]:
-    """Returns all GPUs of nvidia-smi's rows "name, uuid, MiB, driver".
+    """Returns all GPUs in nvidia-smi's rows "name, uuid, MiB, driver".
 
     Raises:
-        Unavailable: the text is no such list.
+        Unavailable: the text is not such a list.
     """
     if _NO_DEVICES in text:
         return ()
@@ -70,7 +71,7 @@ def parse_gpus(text: str) -> tuple[Gpu, ...]:
         try:
             name, uuid, mebibytes, driver = fields
         except ValueError as error:
-            raise Unavailable("nvidia-smi printed no list of GPUs") from error
+            raise Unavailable("nvidia-smi did not print a list of GPUs") from error
         memory_bytes = int(mebibytes) * 2**20 if mebibytes.isdecimal() else None
         unified = mebibytes in _NO_OWN_MEMORY
         place = len(gpus_found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-# MLflow 2 stores cut or refuse longer tag values; 250 is what every store and every version takes.
+# MLflow 2 stores cut or reject longer tag values; every store and version accepts 250.
 LONGEST_VALUE = 249
 
 _ELLIPSIS = "..."
@@ -13,7 +13,7 @@ _ELLIPSIS = "..."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cores:
-    """CPUs: `physical` and `effective` (what this job may use) are None where unknown."""
+    """CPUs: `physical` and `effective` (what this job may use) are None if unknown."""
 
     logical: int
     physical: int | None = None
@@ -30,15 +30,15 @@ class Memory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """One GPU that the job may use; None is unknown.
+    """One GPU that the job may use; None means unknown.
 
     Attributes:
-        name: model, with the MIG profile where it is a slice of one.
+        name: model, with the MIG profile for a slice.
         memory_bytes: its own memory.
-        unified: it has none of its own and uses the host's.
+        unified: True if it has no memory of its own and uses the host's.
         uuid: as the vendor's tools write it.
         driver: version of its driver.
-        index: its place in the vendor's own order, NVML's for instance; a slice has that of its GPU.
+        index: its position in the vendor's own order, for instance NVML's; a slice has the index of its GPU.
     """
 
     name: str
@@ -54,10 +54,10 @@ class GpuReport:
     """What one source, or all of them, found.
 
     Attributes:
-        gpus: those that are watched, in the order of their ordinals.
+        gpus: the watched GPUs, in the order of their ordinals.
         cuda: newest CUDA version that the driver supports.
-        problems: what could not be found out, one short clause each.
-        conclusive: no other source need be asked, even if there are no GPUs here.
+        problems: what could not be determined, one short clause each.
+        conclusive: True if no other source needs to be asked, even if there are no GPUs.
     """
 
     gpus: tuple[Gpu, ...] = ()
@@ -85,7 +85,7 @@ def shortened(value: str) -> str:
 
 
 def joined(items: Iterable[str], separator: str) -> str:
-    """Returns `items` in one value; those for which there is no room are counted: "a,b,+6 more"."""
+    """Returns `items` in one value; items that do not fit are counted: "a,b,+6 more"."""
     parts = list(items)
     value = separator.join(parts)
     kept = len(parts)

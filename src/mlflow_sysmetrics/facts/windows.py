@@ -28,15 +28,15 @@ _QUERY = (
     "Select-Object Name, AdapterRAM, DriverVersion | ConvertTo-Json -Compress"
 )
 
-# Adapters that only draw: Windows' own stand-ins, remote sessions, virtual monitors, hypervisors, and the
-# management controllers of servers.
+# Display adapters that cannot compute: Windows' fallback drivers, remote sessions, virtual monitors,
+# hypervisors, and the management controllers of servers.
 _NOT_A_GPU = re.compile(
     r"^Microsoft |virtual (display|desktop|monitor)|remote|indirect|mirror|\bIdd|VMware|VirtualBox|QXL|VirtIO"
     r"|Parsec|Citrix|spacedesk|DisplayLink|ASPEED|Matrox",
     re.IGNORECASE,
 )
 
-# AdapterRAM has 32 bits: a GPU with 4 GiB or more shows about this much, whatever it has.
+# AdapterRAM has 32 bits: it is about this large for every GPU with 4 GiB or more.
 _SATURATED_BYTES = 4_000_000_000
 
 
@@ -53,7 +53,7 @@ def read_processor_name(registry: Any) -> str:
     """Returns ProcessorNameString from `registry`, the winreg module.
 
     Raises:
-        Unavailable: the registry does not tell it.
+        Unavailable: the registry does not have it.
     """
     try:
         with registry.OpenKey(registry.HKEY_LOCAL_MACHINE, _CPU_KEY) as key:
@@ -64,7 +64,7 @@ def read_processor_name(registry: Any) -> str:
 
 
 def cores(host: Host) -> Cores:
-    """Returns the cores, and those in this process's affinity mask."""
+    """Returns the cores, and how many are in this process's affinity mask."""
     logical = psutil.cpu_count()
     if logical is None:
         raise Unavailable("the number of CPUs is unknown")
@@ -88,12 +88,12 @@ def os_name(host: Host) -> str:
 
 
 def platform_name() -> str:
-    """Returns `platform.platform()`, which asks only the system's own interfaces on Windows."""
+    """Returns `platform.platform()`, which only calls system interfaces on Windows."""
     return platform.platform()
 
 
 def container(host: Host) -> str | None:
-    """Returns None: Windows containers are not told apart."""
+    """Returns None: Windows containers are not recognised."""
     return None
 
 
@@ -115,18 +115,18 @@ GPU_SOURCES = (video_controllers,)
 
 
 def parse_video_controllers(text: str) -> tuple[Gpu, ...]:
-    """Returns the GPUs in the JSON of Win32_VideoController, without adapters that only draw.
+    """Returns the GPUs in the JSON of Win32_VideoController, without adapters that only display.
 
     Raises:
-        Unavailable: the text is no such JSON.
+        Unavailable: the text is not such JSON.
     """
     try:
         controllers = json.loads(text.lstrip("\ufeff"))
-        # PowerShell 5 writes a single object without the list around it.
+        # PowerShell 5 writes a single object instead of a list of one.
         listed = controllers if isinstance(controllers, list) else [controllers]
         return tuple(_gpu(controller) for controller in listed if not _NOT_A_GPU.search(controller["Name"]))
     except (ValueError, KeyError, TypeError) as error:
-        raise Unavailable("PowerShell printed no list of video controllers") from error
+        raise Unavailable("PowerShell did not print a list of video controllers") from error
 
 
 def _gpu(controller: Mapping[str, Any]) -> Gpu:

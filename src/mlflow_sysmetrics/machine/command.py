@@ -1,8 +1,8 @@
-"""Runs the tools of the operating system: the only place of the package that starts a process.
+"""Runs the tools of the operating system, within a budget of time.
 
-A tool is run without a shell, without input, in the C locale, and never longer than its budget. It runs in a
-process group of its own, and on timeout the whole group is killed: a hung nvidia-smi is not the only holder
-of our pipe when it has children.
+A tool is run without a shell, without input, in the C locale, and never longer than its budget. It runs in
+its own process group, and on timeout the whole group is killed: the children of a hung nvidia-smi hold our
+pipe too.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from mlflow_sysmetrics.errors import Unavailable
 RunCommand = Callable[[Sequence[str]], str]
 """Runs a command line and returns what it printed; raises `Unavailable`."""
 
-# A process in uninterruptible sleep (a hung driver) survives SIGKILL until the driver answers. We wait this
-# long for the killed group to let go of the pipe, then leave it to the kernel.
+# A process in uninterruptible sleep (a hung driver) survives SIGKILL until the driver responds. This is how
+# long to wait for the killed group to close the pipe; after that it is left to the kernel.
 _REAP_SECONDS = 0.2
 
 
@@ -31,8 +31,8 @@ class CommandFailed(Unavailable):
     """The tool ended with an error.
 
     Attributes:
-        exit_code: what it returned; negative for the signal that ended it.
-        output: what it printed before.
+        exit_code: its exit code; negative for the signal that ended it.
+        output: what it had printed.
     """
 
     def __init__(self, tool: str, exit_code: int, output: str) -> None:
@@ -42,7 +42,7 @@ class CommandFailed(Unavailable):
 
 
 class CommandTimeout(Unavailable):
-    """The tool did not answer in time."""
+    """The tool did not finish in time."""
 
 
 class Commands:
@@ -62,7 +62,7 @@ class Commands:
         self.budget_seconds = budget_seconds
         self._left_seconds = budget_seconds
         self._clock = clock
-        # The tools are parsed, so they must not speak the user's language.
+        # Their output is parsed, so it must not be in the user's language.
         self._environ = {**environ, "LC_ALL": "C"}
 
     def __call__(self, command: Sequence[str]) -> str:
@@ -71,10 +71,10 @@ class Commands:
         Raises:
             CommandMissing: there is no such tool.
             CommandFailed: it ended with an exit code other than 0.
-            CommandTimeout: it did not answer within what is left of the budget.
+            CommandTimeout: it did not finish within what is left of the budget.
             Unavailable: it may not be run.
         """
-        tool = os.path.basename(command[0])  # noqa: PTH119 - a Windows path is a name too, on every OS
+        tool = os.path.basename(command[0])
         if self._left_seconds <= 0:
             raise CommandTimeout(f"{tool} was not run: other commands took {self.budget_seconds:g} s")
         started = self._clock()
@@ -88,7 +88,7 @@ class Commands:
             printed, _ = process.communicate(timeout=self._left_seconds)
         except subprocess.TimeoutExpired as error:
             _end(process)
-            raise CommandTimeout(f"{tool} did not answer within {self.budget_seconds:g} s") from error
+            raise CommandTimeout(f"{tool} did not finish within {self.budget_seconds:g} s") from error
         finally:
             self._left_seconds -= self._clock() - started
         output = printed.decode("utf-8", "replace")
@@ -97,8 +97,8 @@ class Commands:
         return output
 
     def _start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
-        # No "with": leaving its block waits for the process without a limit.
-        return subprocess.Popen(  # noqa: S603 - fixed words of ours, and no shell
+        # No "with": it waits for the process without a limit.
+        return subprocess.Popen(  # noqa: S603 - constant arguments, and no shell
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -110,7 +110,7 @@ class Commands:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kills the process and its group, and lets go of the pipe whether or not they die of it."""
+    """Kills the process and its group, and closes the pipe whether or not they end."""
     if os.name == "posix":
         try:
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,30 +1,30 @@
-"""The CPUs that this job may use: online, in its affinity mask, in its cpuset, and no more than its quota.
+"""The CPUs that this job may use: online, in its affinity mask and its cpuset, and within its quota.
 
-Source:  /proc/stat (a line per CPU that is online), Cpus_allowed_list in /proc/self/status, the limits of
-         the own cgroup.
+Source:  /proc/stat (one line per online CPU), Cpus_allowed_list in /proc/self/status, the limits of the
+         job's cgroup.
 Check:   nproc; taskset -cp $$; cat /sys/fs/cgroup/cpu.max
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.machine.cgroups import allowed_cpus, smallest_cpu_quota
-from mlflow_sysmetrics.machine.cpus import parse_affinity, parse_online_cpus
+from mlflow_sysmetrics.machine.cgroups import allowed_cpus, parse_cpu_list, smallest_cpu_quota
 from mlflow_sysmetrics.machine.host import Host
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CpuShare:
-    """What the job may use of the host's CPUs.
+    """The job's share of the host's CPUs.
 
     Attributes:
         online: CPUs of the host.
-        usable: those of them that the job may run on.
-        quota: cores that its cgroup may use at a time; None where that is no less than `usable`.
-        held_by_group: whether the job's cgroup holds it below the host, by quota or cpuset, and no affinity
-            mask holds it to fewer CPUs than the cpuset; then the group's CPU time is the job's.
+        usable: CPUs that the job may run on.
+        quota: cores that its cgroup may use at a time; None if that is not less than `usable`.
+        held_by_group: True if a quota or cpuset of its cgroup limits the job, and no affinity mask limits it
+            to fewer CPUs than the cpuset; then the group's CPU time is the job's.
     """
 
     online: frozenset[int]
@@ -34,17 +34,17 @@ class CpuShare:
 
     @property
     def cores(self) -> float:
-        """How many CPUs the job can keep busy."""
+        """Number of CPUs that the job can keep busy."""
         return float(len(self.usable)) if self.quota is None else self.quota
 
     @property
     def limited(self) -> bool:
-        """Whether that is less than the host has."""
+        """Whether that is less than the whole host."""
         return self.quota is not None or self.usable < self.online
 
 
 def cpu_share(host: Host) -> CpuShare:
-    """Returns what the job may use of the host's CPUs, as it is now.
+    """Returns the current share of the job.
 
     Raises:
         OSError: /proc/stat cannot be read.
@@ -66,13 +66,27 @@ def cpu_share(host: Host) -> CpuShare:
     )
 
 
+def parse_online_cpus(text: str) -> frozenset[int]:
+    """Returns the CPUs that have a line in /proc/stat."""
+    return frozenset(int(cpu) for cpu in re.findall(r"^cpu(\d+) ", text, re.MULTILINE))
+
+
+def parse_affinity(text: str) -> frozenset[int] | None:
+    """Returns the CPUs of Cpus_allowed_list in /proc/<pid>/status; None if there is no valid list."""
+    allowed = re.search(r"^Cpus_allowed_list:\s*(\S+)$", text, re.MULTILINE)
+    try:
+        return parse_cpu_list(allowed[1]) if allowed else None
+    except ValueError:
+        return None
+
+
 def _within(cpus: frozenset[int], allowed: frozenset[int] | None) -> frozenset[int]:
-    # A mask without a CPU that is online speaks of another namespace's numbers, as under gVisor.
+    # A mask without any online CPU uses the numbers of another namespace, as under gVisor.
     return cpus & allowed if allowed is not None and cpus & allowed else cpus
 
 
 def _affinity(host: Host) -> frozenset[int] | None:
-    """Returns the mask of the process's first thread; `os.sched_getaffinity` gives the calling thread's."""
+    """Returns the mask of the process's first thread; `os.sched_getaffinity` returns the calling thread's."""
     try:
         return parse_affinity(host.read_text("proc/self/status"))
     except OSError:

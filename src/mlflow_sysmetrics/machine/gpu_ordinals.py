@@ -1,15 +1,15 @@
-"""Which number a GPU bears in the keys: ``gpu_0_...``.
+"""The numbers of GPUs in the keys: ``gpu_0_...``.
 
 NVIDIA's visible devices have CUDA's ordinals, from 0: they are looked for first. Devices of other vendors on
-the same host follow them, in the order in which they are found, so that no key stands for two devices. A
-driver that is loaded later than another vendor's finds its places taken.
+the same host follow, in the order in which they are found, so that no key refers to two devices. A driver
+that is loaded later than another vendor's finds its numbers taken.
 """
 
 from __future__ import annotations
 
 
 class GpuOrdinals:
-    """Hands out ranges of ordinals, one per vendor, for the life of the process."""
+    """Assigns ranges of ordinals, one per vendor, for the life of the process."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
@@ -20,39 +20,39 @@ class GpuOrdinals:
         """Returns the first ordinal of a vendor's devices.
 
         Args:
-            vendor: "nvidia", "amd", "intel", "apple"; the same vendor keeps its place when it asks again.
-            count: how many devices it has now.
+            vendor: "nvidia", "amd", "intel", "apple"; a vendor keeps its range at later calls.
+            count: the current number of its devices.
         """
         self._counts[vendor] = max(count, self._counts.get(vendor, 0))
         before = list(self._counts)[: list(self._counts).index(vendor)]
         return sum(self._counts[other] for other in before)
 
     def assign(self, uuid: str, ordinal: int) -> None:
-        """Notes the ordinal under which a collector shows a device, for those that know it by its UUID.
+        """Records the ordinal of a device, for collectors that know it by its UUID.
 
         Args:
             uuid: as NVML writes it, "GPU-..." or "MIG-...".
-            ordinal: what stands in the keys.
+            ordinal: the number in the keys.
         """
-        before = self._uuids.pop(ordinal, None)  # of a run that saw other devices
+        before = self._uuids.pop(ordinal, None)  # from a run with other devices
         if before is not None:
             self._ordinals.pop(_bare(before), None)
         self._ordinals[_bare(uuid)] = ordinal
         self._uuids[ordinal] = uuid
 
     def of(self, uuid: str) -> int | None:
-        """Returns the ordinal of a device that is shown.
+        """Returns the ordinal of a watched device.
 
         Args:
-            uuid: with or without "GPU-" or "MIG-" before it, in letters of any case.
+            uuid: with or without the prefix "GPU-" or "MIG-", in any letter case.
         """
         return self._ordinals.get(_bare(uuid))
 
     def uuid(self, ordinal: int) -> str | None:
-        """Returns the UUID of the device that is shown under an ordinal."""
+        """Returns the UUID of the device with an ordinal."""
         return self._uuids.get(ordinal)
 
 
 def _bare(uuid: str) -> str:
-    # CUDA and torch write the sixteen bytes alone, in either case.
+    # CUDA and torch write only the sixteen bytes, in either case.
     return uuid.lower().removeprefix("gpu-").removeprefix("mig-")

@@ -1,11 +1,12 @@
-"""The machine that is looked at, as one argument.
+"""The machine to look at, as one argument.
 
-Everything that reads the machine takes a `Host`. The real one is `Host()`; a recorded one has another
-root, another environment and canned answers, so no test patches anything.
+Everything that reads the machine takes a `Host`. The real one is `Host()`; a recorded one has a different
+root, a different environment and canned answers, so no test patches anything.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import sys
@@ -19,11 +20,11 @@ from mlflow_sysmetrics.machine.command import Commands, RunCommand
 from mlflow_sysmetrics.machine.gpu_ordinals import GpuOrdinals
 
 _READ_BYTES = 65_536  # more than /proc/stat of a host with 256 CPUs needs
-_READ_ONLY = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)  # Windows has no such flag, nor the trouble
+_READ_ONLY = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)  # Windows has no such flag and does not need it
 
 
 class DiskUsage(NamedTuple):
-    """Space of one filesystem, in bytes; `free` is what an ordinary user may still take."""
+    """Space of one filesystem, in bytes; `free` is available to ordinary users."""
 
     total: int
     used: int
@@ -35,37 +36,47 @@ def _disk_usage(path: str) -> DiskUsage:
 
 
 def _process_seconds(pid: int) -> float:
-    # The clock id of another process's CPU time, as clock_getcpuclockid(3) of glibc and musl makes it: one
-    # system call of 0.3 us, exact to the nanosecond, where reading /proc/<pid>/stat takes ten times as long.
+    # The clock id of another process's CPU time, as clock_getcpuclockid(3) of glibc and musl computes it: one
+    # system call of 0.3 us, exact to the nanosecond; reading /proc/<pid>/stat takes ten times as long.
     return time.clock_gettime((~pid << 3) | 2)
 
 
 def _run(command: Sequence[str]) -> str:
-    return Commands(os.environ)(
-        command
-    )  # each with a budget of its own: one runs every few seconds, for days
+    # Each command has its own budget, since one runs every few seconds, for days.
+    return Commands(os.environ)(command)
 
 
 def _load_nvml() -> Any:
-    import pynvml  # noqa: TID251 - the one door to NVML; 7 ms, not spent before it is needed
+    import pynvml  # noqa: TID251 - collectors get NVML from here; 7 ms, spent only when needed
 
     return pynvml
 
 
+def _has_nvml() -> bool:
+    if sys.platform != "linux":  # elsewhere the bindings search more than one place
+        return True
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")  # as the bindings do; loading the library does not start NVML
+    except OSError:
+        return False
+    return True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """Where a machine's answers come from.
+    """Where the answers of a machine come from.
 
     Attributes:
-        root: directory that stands for ``/`` (``proc`` and ``sys`` lie below it).
+        root: directory that replaces ``/`` (it contains ``proc`` and ``sys``).
         platform: its operating system, as `sys.platform`.
         environ: environment variables of the job, read when they are needed.
         disk_usage: space of the filesystem that holds a path, in bytes; raises OSError.
-        working_directory: returns the directory that the job works in; raises OSError where it is gone.
+        working_directory: returns the job's working directory; raises OSError if it no longer exists.
         disks: further directories whose filesystems the user wants watched.
         gpus: which GPUs the user wants watched, as `Settings.gpus`.
         gpu_ordinals: numbers the GPUs of all vendors; shared by the collectors of one daemon.
-        process_seconds: returns the CPU time of a process that lives, by its id; raises OSError.
+        process_seconds: returns the CPU time of a living process, by id; raises OSError.
+        has_nvml: returns False if the driver's library is certainly not installed.
         load_nvml: returns the `pynvml` module (nvidia-ml-py); raises ImportError.
         run: runs a tool of the operating system, never on the sampling thread; raises `Unavailable`.
     """
@@ -79,6 +90,7 @@ class Host:
     gpus: str = "visible"
     gpu_ordinals: GpuOrdinals = field(default_factory=GpuOrdinals)
     process_seconds: Callable[[int], float] = _process_seconds
+    has_nvml: Callable[[], bool] = _has_nvml
     load_nvml: Callable[[], Any] = _load_nvml
     run: RunCommand = _run
 
@@ -92,14 +104,14 @@ class Host:
 
 
 def read_bytes(path: str) -> bytes:
-    """Returns what a file holds, at half the cost of `Path.read_bytes`: a dozen files are read at every tick.
+    """Returns the content of a file, at half the cost of `Path.read_bytes`: a dozen are read at every tick.
 
     Raises:
         OSError: the file is missing or may not be read.
     """
     descriptor = os.open(path, _READ_ONLY)
     try:
-        # The kernel hands out long tables in pieces; a short one says nothing, an empty one is the end.
+        # The kernel returns long tables in pieces; only an empty piece marks the end.
         parts = []
         while part := os.read(descriptor, _READ_BYTES):
             parts.append(part)
@@ -109,9 +121,9 @@ def read_bytes(path: str) -> bytes:
 
 
 def read_short(path: str) -> bytes:
-    """Returns what a file of the kernel holds that it writes at once: one value or one record, up to 64 KB.
+    """Returns the content of a kernel file that is written at once: one value or one record, up to 64 KB.
 
-    That saves asking for the end, of which `read_bytes` must make sure.
+    This saves the second read with which `read_bytes` finds the end.
 
     Raises:
         OSError: the file is missing or may not be read.

@@ -1,7 +1,7 @@
-"""Which filesystem holds a path, as the kernel's mount table says.
+"""Which filesystem holds a path, according to the kernel's mount table.
 
 Source:  /proc/self/mountinfo, https://docs.kernel.org/filesystems/proc.html#proc-pid-mountinfo
-Absent:  macOS, Windows; a path that no mount of the table holds (a chroot that is no mount point).
+Absent:  macOS, Windows; a path that no mount of the table holds (a chroot that is not a mount point).
 Check:   findmnt --target .
 """
 
@@ -15,13 +15,13 @@ from typing import NamedTuple
 
 from mlflow_sysmetrics.machine.host import Host, read_bytes
 
-# Their data lie on another machine, or come from a program (a fuse filesystem on a disk of its own calls
-# itself fuseblk; it too is a program's). Such a one may stop to answer, and whoever asks waits for ever.
+# Filesystems on another machine, or served by a program (fuseblk, a fuse filesystem on its own disk, is
+# served by a program too). They may stop responding, and then a call never returns.
 _DISTANT = re.compile(
     r"(nfs4?|cifs|smb3|smbfs|ncpfs|afs|ceph|lustre|gpfs|beegfs|orangefs|pvfs2|panfs|wekafs|9p|virtiofs|"
     r"vboxsf|vmhgfs|drvfs|autofs|fuse|fuse\..*)"
 )
-# Their data lie in memory.
+# Filesystems in memory.
 _IN_MEMORY = re.compile(r"tmpfs|ramfs|rootfs|devtmpfs|hugetlbfs|ocfs2_dlmfs|proc|sysfs|cgroup2?")
 
 
@@ -30,13 +30,13 @@ class Mount(NamedTuple):
 
     Attributes:
         identity: id of the mount.
-        parent: id of the mount that it lies on.
+        parent: id of the mount on which it lies.
         device: "major:minor" of the filesystem, the same for all its mounts and all subvolumes of a btrfs,
-            which `stat` gives devices of their own; major 0 where there is no single block device.
-        root: the directory of the filesystem that the mount shows; of cgroup mounts, the group.
+            for which `stat` reports separate devices; major 0 if there is no single block device.
+        root: the directory of the filesystem that the mount shows; for cgroup mounts, the group.
         point: absolute path of the mount point.
         filesystem: type: "ext4", "nfs4", "fuse.sshfs".
-        source: what is mounted, in the filesystem's own words: "/dev/sda1", "server:/export".
+        source: what is mounted, as the filesystem describes it: "/dev/sda1", "server:/export".
         options: the filesystem's options, escaped as in the table.
     """
 
@@ -60,10 +60,10 @@ class Mount(NamedTuple):
 _LINE = re.compile(r"^(\d+) (\d+) (\d+:\d+) (\S+) (\S+) \S+ (?:\S+ )*?- (\S+) (\S*) (\S+)$", re.MULTILINE)
 
 
-# Several collectors look up the table once a minute, and it hardly ever changes.
+# Several collectors read the table once a minute, and it rarely changes.
 @lru_cache(maxsize=2)
 def parse_mountinfo(text: str) -> tuple[Mount, ...]:
-    """Returns the mounts in the text of /proc/self/mountinfo; lines of another form are left out."""
+    """Returns the mounts in the text of /proc/self/mountinfo; malformed lines are skipped."""
     return tuple(Mount._make([*map(_unescaped, fields[:-1]), fields[-1]]) for fields in _LINE.findall(text))
 
 
@@ -78,13 +78,13 @@ def read_mounts(host: Host) -> tuple[Mount, ...]:
 def mount_of(path: str, mounts: Iterable[Mount]) -> Mount | None:
     """Returns the mount that holds an absolute path without links, or None.
 
-    Walks from mount to mount as the kernel does. The order of the table is no help: where an initial RAM disk
+    Walks from mount to mount as the kernel does. The order of the table does not help: if an initial RAM disk
     moved the root to its place, the root comes after mounts that lie on it. On the way down, the shortest of
-    the next mount points comes first, and so hides what had been mounted below it before.
+    the next mount points comes first, and so hides mounts made below it earlier.
     """
     holding = [mount for mount in mounts if _is_below(path, mount.point)]
     tops = {mount.identity for mount in holding}
-    # The root's own parent is not in the table, or is the mount itself.
+    # The root's parent is not in the table, or is the root itself.
     next_ones = [one for one in holding if one.parent not in tops or one.parent == one.identity]
     found = None
     while next_ones:
@@ -95,24 +95,24 @@ def mount_of(path: str, mounts: Iterable[Mount]) -> Mount | None:
 
 
 def is_distant(filesystem: str) -> bool:
-    """Tells whether a filesystem of this type answers for another machine or a program, if it answers."""
+    """True if a filesystem of this type is served by another machine or a program, which may hang."""
     return _DISTANT.fullmatch(filesystem) is not None or filesystem == "fuseblk"
 
 
 def has_local_device(filesystem: str) -> bool:
-    """Tells whether a filesystem of this type keeps its data on block devices of this host."""
+    """True if a filesystem of this type keeps its data on block devices of this host."""
     return _DISTANT.fullmatch(filesystem) is None and _IN_MEMORY.fullmatch(filesystem) is None
 
 
 def real_path(host: Host, path: str) -> str:
-    """Returns an absolute path with its links followed, as seen from the host's root."""
+    """Returns an absolute path with its links resolved, as seen from the host's root."""
     root = os.path.realpath(host.root)
     real = os.path.realpath(below_root(host, path))
     return (real.removeprefix(root.rstrip("/")) or "/") if _is_below(real, root) else real
 
 
 def below_root(host: Host, path: str) -> str:
-    """Returns where an absolute path of the host lies for us: a recorded machine has its own root."""
+    """Returns where an absolute path of the host is for us: a recorded machine has its own root."""
     return str(host.root / path.lstrip("/"))
 
 

@@ -31,14 +31,14 @@ from pathlib import Path
 import mlflow
 import mlflow_sysmetrics
 import chaos_sampled
-from mlflow_sysmetrics.collectors import path_readings
+from mlflow_sysmetrics.collectors import watched_paths
 from mlflow_sysmetrics.daemon import daemon
 from stalls import Stalls
 from watching import eventually, lasting_threads, ticked
 HERE, URL = Path(os.environ["CHAOS_HERE"]), os.environ.get("CHAOS_URL", "")
 # An exit waits a quarter of a second for the last sample and for the end of the journal, and a tick as long
 # for a disk: enough for what happens at once, but not on a machine that is busy with other things.
-path_readings._FIRST_ANSWER_SECONDS = 60.0
+watched_paths._FIRST_ANSWER_SECONDS = 60.0
 daemon._LAST_SAMPLE_SECONDS = float(os.environ.get("CHAOS_LAST_SAMPLE_SECONDS", "60"))
 chaos_sampled.record(os.environ["CHAOS_SIDE"])
 def tell(word):

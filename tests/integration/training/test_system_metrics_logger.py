@@ -63,11 +63,11 @@ def test_units_are_those_of_the_names(program: Program, store: Store) -> None:
 def test_no_series_of_it_is_one_of_the_sampler(program: Program, store: Store) -> None:
     """Those have the seconds of the run as axis: one key, one axis."""
     code = """
-        from mlflow_sysmetrics.collectors import COLLECTORS
+        from mlflow_sysmetrics.collectors import COLLECTORS, load_classes
         from mlflow_sysmetrics.training import system_metrics as module
         ours = {name for group in (module._CPU, module._GPU, module._DISK, module._NETWORK) for name, _, _ in group}
         read = {key for group in (module._CPU, module._GPU, module._DISK, module._NETWORK) for _, key, _ in group}
-        theirs = {metric.name for collector in COLLECTORS for metric in collector.metrics}
+        theirs = {metric.name for collector in load_classes(COLLECTORS) for metric in collector.metrics}
         print(sorted(ours & theirs), sorted(read - theirs))
     """
     assert program(store.uri, code).stdout.strip() == "[] []"

@@ -13,7 +13,7 @@ from small_machines import values
 from mlflow_sysmetrics.collectors.amd_linux import AmdLinux
 from mlflow_sysmetrics.collectors.drm import kfd
 from mlflow_sysmetrics.collectors.drm.amd_gpu import parse_error_count
-from mlflow_sysmetrics.collectors.drm.energy_integral import EnergyIntegral
+from mlflow_sysmetrics.collectors.drm.energy import EnergyIntegral
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host, read_short
 from recorded import HOSTS, advance, revive
@@ -184,7 +184,7 @@ def test_the_power_of_a_processor_with_graphics_is_not_the_gpus(tmp_path: Path) 
     changes = {"hwmon/hwmon3/in1_input": "1090\n", "hwmon/hwmon3/in1_label": "vddnb\n"}
     collector = AmdLinux(radeon(tmp_path, changes))
     assert "gpu_0_power_usage_watts" not in values(collector, 0)
-    assert "gpu_0: no power: the sensor's includes the CPU" in collector.gaps
+    assert "gpu_0: no power: the sensor includes the CPU" in collector.gaps
 
 
 def test_the_memory_of_a_processor_with_graphics_is_what_it_may_take_of_the_hosts(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_a_card_that_is_gone_is_looked_for_anew(tmp_path: Path) -> None:
     for path in RADEON:
         (tmp_path / DEVICE / path).unlink()
     assert values(collector, 29) == {}
-    with pytest.raises(Unavailable, match="gpu_0 does not answer any more"):
+    with pytest.raises(Unavailable, match="gpu_0 no longer responds"):
         values(collector, 30)
 
 
@@ -248,7 +248,7 @@ def test_gaps_say_that_a_card_tells_no_power_and_no_memory(tmp_path: Path) -> No
     values(collector, 0)
     assert collector.gaps == (
         "gpu_0: no utilization: out of range",
-        "gpu_0: no memory utilization: it says no number",
+        "gpu_0: no memory utilization: the file holds no number",
         "gpu_0: no power, no memory usage: not supported by this device",
     )
 
@@ -347,7 +347,7 @@ def test_a_card_that_is_plugged_in_is_found_within_two_minutes(tmp_path: Path) -
     assert len(loads(collector)) == 1
     vendor.write_text("0x1002\n")
     assert values(collector, 119)
-    with pytest.raises(Unavailable, match="others than before"):
+    with pytest.raises(Unavailable, match="the GPUs have changed"):
         values(collector, 120)
     assert len(loads(AmdLinux(host))) == 2
 
@@ -453,7 +453,7 @@ def test_no_process_memory_without_proc_is_a_gap(tmp_path: Path) -> None:
     (tmp_path / "proc/self/stat").unlink()
     collector = AmdLinux(host)
     assert "gpu_0_utilization_percentage" in values(collector, 0)
-    assert collector.gaps[0].startswith("no process memory: the own processes cannot be read")
+    assert collector.gaps[0].startswith("no process memory: this process cannot be read")
 
 
 def test_energy_is_not_drawn_over_a_time_in_which_the_job_did_not_use_the_card(tmp_path: Path) -> None:

@@ -98,12 +98,12 @@ def test_what_a_mac_says(name: str, utilization: int, memory_bytes: int) -> None
     ],
 )
 def test_a_mac_without_a_gpu_of_apples(text: str) -> None:
-    with pytest.raises(Unavailable, match="ioreg lists no GPU of Apple's"):
+    with pytest.raises(Unavailable, match="ioreg lists no Apple GPU"):
         parse_ioreg(text)
 
 
 def test_the_gpus_of_an_intel_mac_are_not_shown() -> None:
-    with pytest.raises(Unavailable, match="ioreg lists no GPU of Apple's"):
+    with pytest.raises(Unavailable, match="ioreg lists no Apple GPU"):
         parse_ioreg(printed("intel_mac"))
 
 
@@ -121,7 +121,7 @@ def test_the_gpus_of_an_intel_mac_are_not_shown() -> None:
     ],
 )
 def test_a_text_that_is_no_property_list(text: str) -> None:
-    with pytest.raises(Unavailable, match="ioreg printed no property list"):
+    with pytest.raises(Unavailable, match="ioreg did not print a property list"):
         parse_ioreg(text)
 
 
@@ -184,7 +184,7 @@ def test_until_ioreg_has_answered_that_is_said(at_once: type[AtOnce]) -> None:
     at_once.come = False
     collector = AppleGpu(mac(printed("m2")))
     assert said(collector) == {}
-    assert collector.gaps == ("ioreg has not answered yet",)
+    assert collector.gaps == ("ioreg has not responded yet",)
     at_once.come = True
     assert said(collector)
     assert collector.gaps == ()
@@ -220,9 +220,9 @@ def test_other_vendors_gpus_come_first() -> None:
     [
         ("visible", {"0", "1"}, ()),
         ("all", {"0", "1"}, ()),
-        ("process", {"0", "1"}, ("macOS does not tell which GPU the job uses: all are shown",)),
+        ("process", {"0", "1"}, ("macOS does not report which GPU the job uses: all are shown",)),
         ("1", {"1"}, ()),
-        ("7", set(), ("MLFLOW_SYSMETRICS_GPUS: 7 is none of this host's Apple GPUs",)),
+        ("7", set(), ("MLFLOW_SYSMETRICS_GPUS: 7 matches none of this host's Apple GPUs",)),
     ],
 )
 def test_the_gpus_that_the_user_wants(gpus: str, shown: set[str], gaps: tuple[str, ...]) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_sysmetrics.collectors import path_readings
 from mlflow_sysmetrics.collectors.disk import Disk
 from mlflow_sysmetrics.collectors.watched_paths import names, watched_paths
 from mlflow_sysmetrics.errors import Unavailable
@@ -141,7 +140,7 @@ def test_further_filesystems_have_series_of_their_own(make: Make) -> None:
 def test_a_path_on_the_working_directorys_filesystem_has_no_series(make: Make) -> None:
     disk = Disk(make("/opt"))
     assert values(disk) == PLAIN
-    assert disk.gaps == ("/opt lies on the filesystem of /home/job, whose series stand for both",)
+    assert disk.gaps == ("/opt is on the same filesystem as /home/job, whose series cover both",)
 
 
 def test_subvolumes_of_one_filesystem_are_one(make: Make) -> None:
@@ -207,13 +206,13 @@ def test_without_a_working_directory_the_further_paths_are_read(
     disk = Disk(host)
     assert named(disk) == ["data"]
     assert disk.gaps == (
-        "the working directory is gone (No such file or directory)",
-        "relative is relative to it; use an absolute path",
+        "the working directory does not exist (No such file or directory)",
+        "relative cannot be resolved without it: use an absolute path",
     )
 
 
 def test_no_path_at_all_is_unavailable(tmp_path: Path, disks: Disks) -> None:
-    with pytest.raises(Unavailable, match="the working directory is gone"):
+    with pytest.raises(Unavailable, match="the working directory does not exist"):
         Disk(Host(root=tmp_path, disk_usage=disks, working_directory=gone))
 
 
@@ -225,7 +224,7 @@ def test_no_path_that_answers_is_unavailable(make: Make, disks: Disks) -> None:
 
 def test_a_filesystem_without_a_size_is_named(make: Make, disks: Disks) -> None:
     disks.usage = DiskUsage(0, 0, 0)
-    with pytest.raises(Unavailable, match="the filesystem of /home/job tells no size"):
+    with pytest.raises(Unavailable, match="the filesystem of /home/job reports no size"):
         Disk(make())
 
 
@@ -253,7 +252,7 @@ def test_a_program_that_changes_its_directory_does_not_change_its_disk(
 def test_a_device_is_not_taken_for_the_filesystem_on_it() -> None:
     device = "/dev/null"
     disk = Disk(Host(working_directory=lambda: "/", disks=(device,)))
-    assert f"{device} is a device: name a directory on its filesystem" in disk.gaps
+    assert f"{device} is a device: give a directory on its filesystem" in disk.gaps
 
 
 @pytest.fixture
@@ -274,7 +273,7 @@ def test_a_server_that_is_gone_costs_its_own_series_alone_and_no_tick(make: Make
     disk = Disk(make("/data"))
     for now in range(100):
         assert values(disk, now) == PLAIN
-    assert disk.gaps == ("/data does not answer; mount it, or correct MLFLOW_SYSMETRICS_DISKS",)
+    assert disk.gaps == ("/data does not respond; mount it, or correct MLFLOW_SYSMETRICS_DISKS",)
 
 
 @pytest.mark.usefixtures("_impatient")
@@ -296,7 +295,9 @@ def test_a_server_that_goes_away_keeps_its_series_for_a_moment_and_comes_back(
     disks.hangs["/data"] = threading.Event()
     assert named(disk, 0) == ["", "data"]
     assert named(disk, 60) == ["", "data"]
-    monkeypatch.setattr(path_readings, "_PATIENCE_SECONDS", 0.0)  # as if half a minute had passed
+    monkeypatch.setattr(
+        "mlflow_sysmetrics.collectors.watched_paths._PATIENCE_SECONDS", 0.0
+    )  # as if half a minute had passed
     assert named(disk, 120) == [""]
     disks.hangs.pop("/data").set()
     readings()[0].join(60)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlflow_sysmetrics.collectors.block_stat import DeviceWork, parse_stat, work_between
+from mlflow_sysmetrics.collectors.disk_io_linux import DeviceWork, parse_stat, work_between
 
 
 def test_sectors_are_of_512_bytes() -> None:
@@ -23,7 +23,7 @@ def test_sectors_are_of_512_bytes() -> None:
     ],
 )
 def test_what_are_no_counters_is_refused(text: bytes) -> None:
-    with pytest.raises(ValueError, match=r"are not the counters|invalid literal"):
+    with pytest.raises(ValueError, match=r"does not have the counters|invalid literal"):
         parse_stat(text)
 
 

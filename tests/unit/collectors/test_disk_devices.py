@@ -112,7 +112,7 @@ def test_nvme_paths_count_for_a_disk_that_does_not(machine: Machine) -> None:
 
 def test_a_disk_that_was_told_not_to_count_is_named_with_the_remedy(machine: Machine) -> None:
     machine.write("sys/class/block/sda/queue/iostats", "0\n")
-    with pytest.raises(Unavailable, match="sda counts nothing: write 1 to /sys/block/sda/queue/iostats"):
+    with pytest.raises(Unavailable, match="sda keeps no statistics: write 1 to /sys/block/sda/queue/iostats"):
         machine.collector()
 
 

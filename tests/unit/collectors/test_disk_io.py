@@ -93,7 +93,9 @@ def test_a_device_that_fails_costs_no_other_and_is_named(machine: Machine) -> No
     machine.counts("sda", "garbage")
     machine.counts("sdb", stat(3))
     assert values(collector, 1)[READ] == pytest.approx(3, rel=0.001)
-    assert collector.gaps == ("/sys/class/block/sda/stat: b'garbage' are not the counters of a block device",)
+    assert collector.gaps == (
+        "/sys/class/block/sda/stat: b'garbage' does not have the counters of a block device",
+    )
 
 
 def test_a_device_that_failed_begins_anew(machine: Machine) -> None:

@@ -44,7 +44,7 @@ def test_where_the_devices_cannot_be_told_all_hardware_counts(
     machine.mounts(mounts)
     collector = machine.collector()
     assert devices(collector) == ["sda", "sdb"]
-    assert collector.gaps == (f"the devices of {clause} cannot be told: all disks count",)
+    assert collector.gaps == (f"the devices of {clause} are unknown: all disks are counted",)
 
 
 def test_an_overlay_whose_layers_are_in_sight_is_their_devices(machine: Machine) -> None:
@@ -105,5 +105,5 @@ def test_a_path_that_does_not_exist_is_not_taken_for_its_parents(machine: Machin
 
 def test_a_machine_without_disks_is_unavailable(tmp_path: Path) -> None:
     bare = Machine(tmp_path / "bare")
-    with pytest.raises(Unavailable, match=r"cannot be told: all disks count; no disk in /sys/block$"):
+    with pytest.raises(Unavailable, match=r"are unknown: all disks are counted; no disk in /sys/block$"):
         bare.collector()

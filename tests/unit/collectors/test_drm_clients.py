@@ -9,8 +9,7 @@ import pytest
 from drm_machine import OWN, card, machine, opens, stat
 from small_machines import values
 
-from mlflow_sysmetrics.collectors.drm.clients import ClientKey, DrmClients
-from mlflow_sysmetrics.collectors.drm.fdinfo import parse_fdinfo
+from mlflow_sysmetrics.collectors.drm.clients import ClientKey, DrmClients, parse_fdinfo
 from mlflow_sysmetrics.collectors.drm.hwmon import reading, why_silent
 from mlflow_sysmetrics.collectors.drm.kfd import ComputeDevice, parse_properties
 from mlflow_sysmetrics.collectors.drm_clocks_linux import DrmClocks
@@ -96,7 +95,7 @@ def test_a_tree_that_cannot_be_read_any_more_is_taken_as_it_was(host: Host) -> N
 
 def test_no_own_process_is_unavailable(host: Host) -> None:
     (host.root / "proc/self/stat").unlink()
-    with pytest.raises(Unavailable, match="the own processes cannot be read"):
+    with pytest.raises(Unavailable, match="this process cannot be read"):
         DrmClients(host)
 
 

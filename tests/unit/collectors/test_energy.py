@@ -120,7 +120,7 @@ def test_a_counter_for_root_only_is_named_with_the_remedy(tmp_path: Path, mocker
     mocker.patch.object(rapl, "read_short", side_effect=PermissionError(13, "Permission denied"))
     with pytest.raises(
         Unavailable,
-        match=r"^/sys/class/powercap/intel-rapl:0/energy_uj is for root only: ask the administrator",
+        match=r"^/sys/class/powercap/intel-rapl:0/energy_uj is readable by root only: ask the administrator",
     ):
         EnergyLinux(Host(root=tmp_path))
 

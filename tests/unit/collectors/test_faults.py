@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
-from mlflow_sysmetrics.collectors import LINUX, Collector
+from mlflow_sysmetrics.collectors import Collector
 from mlflow_sysmetrics.collectors.network_linux import NetworkLinux
 from mlflow_sysmetrics.daemon.sampling.probe import OK, Probe
 from mlflow_sysmetrics.samples import TOTALS, Kind, Sample
-from recorded import HOSTS, files, metric_of, revive
+from recorded import HOSTS, LINUX, files, metric_of, revive
 
 # Those with most sources: hardware and a process tree, a quota in v2, all of v1, v1 and v2 side by side.
 MACHINES = [

@@ -1,4 +1,4 @@
-"""All collectors on all recorded machines: what they say, and what every collector promises."""
+"""All collectors on all recorded machines: their output, and what every collector promises."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import os
 import re
 import time
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from fake_nvml import FakeNvml
-from mlflow_sysmetrics.collectors import LINUX, PORTABLE, Collector
+from mlflow_sysmetrics.collectors import Collector, CollectorEntry, registry
 from mlflow_sysmetrics.collectors.catalogue.memory import SWAP_USAGE
 from mlflow_sysmetrics.collectors.cpu_linux import CpuLinux
 from mlflow_sysmetrics.collectors.disk import Disk
@@ -21,46 +22,42 @@ from mlflow_sysmetrics.collectors.torch_allocator import TorchAllocator
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import DiskUsage, Host
 from mlflow_sysmetrics.samples import DEFAULT_FAMILIES, Family, Kind, Sample
-from recorded import advance, build, every_host, facts, metric_of, revive
+from recorded import HOSTS, LINUX, PORTABLE, advance, build, every_host, facts, metric_of, revive
 from watching import eventually
 
-# A new unit needs a line here: its name in `Metric.unit`, and how keys of that unit end.
-UNITS = {
-    "%": "_percentage",
-    "MB": "_megabytes",
-    "MB/s": "_megabytes_per_second",
-    "W": "_watts",
-    "Wh": "_watt_hours",
-    "kills": "_kills",
-    "errors": "_errors",
-    "threads": "_threads",
-    "files": "_files",
-    "processes": "_children",
-    "deg C": "_celsius",
-    "MHz": "_megahertz",
-    "rows": "_rows",
+# How keys end whose unit is a symbol; a count ("threads") ends with its unit.
+SUFFIXES = {
+    "%": "percentage",
+    "MB": "megabytes",
+    "MB/s": "megabytes_per_second",
+    "W": "watts",
+    "Wh": "watt_hours",
+    "deg C": "celsius",
+    "MHz": "megahertz",
+    "processes": "children",
 }
-MOST_SERIES = 26  # of a node by default, GPUs apart: what a tab of charts and a tracking server bear
+MOST_SERIES = 26  # of a node by default, without GPUs: more would crowd the tab of charts
 
-# Sizes of filesystems come from a call; torch's account from the program, which may import torch later.
+# Sizes of filesystems come from a call; torch's memory from the program, which may import torch later.
 NOT_FROM_FILES = (Disk, TorchAllocator)
+ABSENT = Path(__file__).parents[2] / "hosts" / "absent"
+BLESS = "if this is intended: pytest --bless tests/unit/collectors"
 
 every_collector = pytest.mark.parametrize("collector", LINUX, ids=lambda collector: collector.__name__)
+every_entry = pytest.mark.parametrize("entry", registry.LINUX, ids=lambda entry: entry.name)
 
 
 @pytest.fixture(autouse=True)
 def cpu_time_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets no tick be cut short because the machine that runs the test is slow."""
+    """Keeps a tick from being cut short because the machine that runs the test is slow."""
     monkeypatch.setattr(time, "thread_time", lambda: 0.0)
 
 
 def describe(recorded: Path, root: Path) -> str:
-    """Returns what the facts and the collectors say of a machine at both moments, as text."""
+    """Returns what the facts and the collectors report of a machine at both moments, as text."""
     host = revive(recorded, root)
     lines = ["facts", *(f"  {tag} {value}" for tag, value in facts(host).items())]
     built = [(collector, build(collector, host)) for collector in LINUX]
-    lines.append("unavailable")
-    lines += [f"  {kind.__name__}: {reason}" for kind, reason in built if isinstance(reason, Unavailable)]
     for second in (0, 1):
         if second:
             advance(recorded, root)
@@ -79,7 +76,7 @@ def describe(recorded: Path, root: Path) -> str:
 
 
 def both_seconds(recorded: Path, collector: type[Collector], root: Path) -> list[Sample]:
-    """Returns the samples of both moments; none where the machine does not have the source."""
+    """Returns the samples of both moments; none if the machine does not have the source."""
     one = build(collector, revive(recorded, root))
     if isinstance(one, Unavailable):
         return []
@@ -94,11 +91,115 @@ def test_golden(recorded: Path, tmp_path: Path, request: pytest.FixtureRequest) 
     expected = recorded / "expected.txt"
     if request.config.getoption("--bless"):
         expected.write_text(found)
-    assert found == expected.read_text(), "if this is meant: pytest --bless tests/unit/collectors"
+    assert found == expected.read_text(), BLESS
+
+
+@pytest.fixture(scope="module")
+def absences(tmp_path_factory: pytest.TempPathFactory) -> Mapping[type[Collector], Mapping[str, str]]:
+    """Why each collector is absent, by the name of the machine; built in order, as the GPUs' ordinals need."""
+    found: dict[type[Collector], dict[str, str]] = {collector: {} for collector in LINUX}
+    for recorded in HOSTS:
+        root = tmp_path_factory.mktemp(recorded.name)
+        host = revive(recorded, root)
+        for collector in LINUX:
+            one = build(collector, host)
+            if isinstance(one, Unavailable):
+                found[collector][recorded.name] = str(one).replace(str(root), "")
+    return found
+
+
+@every_collector
+def test_the_reasons_for_being_absent(
+    collector: type[Collector],
+    absences: Mapping[type[Collector], Mapping[str, str]],
+    request: pytest.FixtureRequest,
+) -> None:
+    """One file per collector, so that a new collector leaves the files of the others as they are."""
+    found = "".join(f"{name}: {reason}\n" for name, reason in absences[collector].items())
+    expected = ABSENT / f"{collector.__name__}.txt"
+    if request.config.getoption("--bless"):
+        expected.unlink(missing_ok=True)
+        if found:
+            expected.write_text(found)
+    assert found == (expected.read_text() if expected.exists() else ""), BLESS
+
+
+def test_every_file_of_reasons_belongs_to_a_collector() -> None:
+    assert {path.stem for path in ABSENT.iterdir()} <= {collector.__name__ for collector in LINUX}
+
+
+@pytest.mark.parametrize(
+    "entry", dict.fromkeys((*registry.LINUX, *registry.PORTABLE)), ids=lambda one: one.name
+)
+def test_an_entry_of_the_registry_has_the_name_and_the_family_of_its_class(entry: CollectorEntry) -> None:
+    assert (entry.load().__name__, entry.load().family) == (entry.name, entry.family)
 
 
 @every_host
-def test_every_machine_says_how_it_was_recorded(recorded: Path) -> None:
+@every_entry
+def test_a_source_that_is_found_absent_before_the_import_has_the_reason_of_its_collector(
+    recorded: Path, entry: CollectorEntry, tmp_path: Path
+) -> None:
+    assert_same_absence(entry, revive(recorded, tmp_path / "root"))
+
+
+@every_entry
+@pytest.mark.parametrize(
+    "environ",
+    [{}, {"CUDA_VISIBLE_DEVICES": ""}, {"NVIDIA_VISIBLE_DEVICES": "none"}, {"HIP_VISIBLE_DEVICES": ""}],
+    ids=str,
+)
+@pytest.mark.parametrize("gpus", ["visible", "all", "0"])
+def test_an_empty_machine_has_the_reasons_of_the_collectors(
+    entry: CollectorEntry, environ: dict[str, str], gpus: str, tmp_path: Path
+) -> None:
+    missing = FakeNvml(init_error=FakeNvml.NVMLError_LibraryNotFound("NVML Shared Library Not Found"))
+    host = Host(root=tmp_path, environ=environ, gpus=gpus, has_nvml=lambda: False, load_nvml=lambda: missing)
+    assert_same_absence(entry, host)
+
+
+def assert_same_absence(entry: CollectorEntry, host: Host) -> None:
+    reason = entry.absence(host)
+    if reason is not None:
+        built = build(entry.load(), host)
+        assert isinstance(built, Unavailable)
+        assert reason == str(built)
+        with pytest.raises(Unavailable, match=re.escape(reason)):
+            entry(host)
+
+
+def test_a_machine_without_gpus_rapl_and_infiniband_imports_no_module_for_them(tmp_path: Path) -> None:
+    host = Host(root=tmp_path, environ={}, has_nvml=lambda: False)
+    absent = {entry.name for entry in registry.LINUX if entry.absence(host)}
+    assert absent == {
+        "InfinibandLinux", "EnergyLinux", "Nvidia", "NvidiaProfile", "AmdLinux", "IntelLinux", "DrmClocks",
+    }  # fmt: skip
+    assert all(registry.resolve(entry, host) is entry for entry in registry.LINUX if entry.name in absent)
+
+
+def test_a_source_that_appears_later_is_imported_then(tmp_path: Path) -> None:
+    entry = next(entry for entry in registry.LINUX if entry.name == "EnergyLinux")
+    host = Host(root=tmp_path, environ={})
+    building = registry.resolve(entry, host)
+    with pytest.raises(Unavailable, match="no RAPL package"):
+        building(host)
+    zone = tmp_path / "sys/class/powercap/intel-rapl:0"
+    zone.mkdir(parents=True)
+    for name, content in {"name": "package-0\n", "energy_uj": "1\n", "max_energy_range_uj": "9\n"}.items():
+        (zone / name).write_text(content)
+    assert isinstance(building(host), entry.load())
+    assert registry.resolve(entry, host) is entry.load()
+
+
+def test_a_module_that_cannot_be_imported_is_left_to_the_guard() -> None:
+    entry = CollectorEntry("no_such_module", "Missing", Family.CPU)
+    assert registry.resolve(entry, Host()) is entry
+    with pytest.raises(ImportError):
+        entry(Host())
+
+
+@every_host
+def test_every_machine_documents_how_it_was_recorded(recorded: Path) -> None:
     assert re.search("Recorded|Constructed", (recorded / "README.md").read_text())
 
 
@@ -125,8 +226,7 @@ def assert_described(sample: Sample, collector: type[Collector]) -> None:
     metric = metric_of(sample.key, collector)
     assert sample.kind is metric.kind
     assert metric.family is collector.family
-    assert metric.unit in UNITS, f"add {metric.unit!r} to UNITS in {__file__}"
-    assert metric.name.endswith(UNITS[metric.unit])
+    assert metric.name.endswith(f"_{SUFFIXES.get(metric.unit, metric.unit)}")
     assert re.fullmatch(r"[a-z0-9_]+", sample.key)
 
 
@@ -162,13 +262,13 @@ def test_a_hundred_ticks_leave_as_many_open_files_as_before(
     before = len(os.listdir(descriptors))
     for second in range(100):
         list(one.collect(float(second)))
-    # Threads of other tests may have a file open for a moment; what leaks stays open.
+    # Threads of other tests may have a file open for a moment; a leaked one stays open.
     eventually(lambda: len(os.listdir(descriptors)) <= before, 10)
 
 
 @every_host
-def test_no_machine_has_more_series_than_the_tab_bears(recorded: Path, tmp_path: Path) -> None:
-    """Counts what a machine has by nature; what a limit or trouble adds, or the user names, comes on top."""
+def test_no_machine_has_too_many_series_for_the_tab(recorded: Path, tmp_path: Path) -> None:
+    """Counts the series of the machine itself, without those that a limit, trouble or the user adds."""
     keys = set()
     for collector in LINUX:
         if collector.family in DEFAULT_FAMILIES - {Family.GPU}:
@@ -180,7 +280,7 @@ def test_no_machine_has_more_series_than_the_tab_bears(recorded: Path, tmp_path:
     assert len(keys) <= MOST_SERIES
 
 
-def test_the_catalogue_has_no_more_series_than_the_tab_bears() -> None:
+def test_the_catalogue_has_not_too_many_series_for_the_tab() -> None:
     metrics = {metric for collector in LINUX for metric in collector.metrics}
     regular = [one for one in metrics if one.family in DEFAULT_FAMILIES - {Family.GPU} and not one.only]
     assert len([*regular, SWAP_USAGE]) <= MOST_SERIES
@@ -196,9 +296,7 @@ def test_events_are_silent_at_the_first_moment(recorded: Path, tmp_path: Path) -
 
 
 @every_host
-def test_the_host_has_series_of_its_own_exactly_where_a_limit_holds_the_job(
-    recorded: Path, tmp_path: Path
-) -> None:
+def test_the_host_has_its_own_series_exactly_if_the_job_is_limited(recorded: Path, tmp_path: Path) -> None:
     tags = facts(revive(recorded, tmp_path / "facts"))
     found = defaultdict(set)
     for collector in (CpuLinux, MemoryLinux):
@@ -212,7 +310,7 @@ def test_the_host_has_series_of_its_own_exactly_where_a_limit_holds_the_job(
 
 @every_host
 @pytest.mark.parametrize("collector", [CpuLinux, MemoryLinux])
-def test_the_numbers_are_exactly_those_without_cgroups_unless_a_limit_holds_the_job(
+def test_an_unlimited_job_has_the_numbers_of_a_machine_without_cgroups(
     recorded: Path, collector: type[Collector], tmp_path: Path
 ) -> None:
     with_groups = both_seconds(recorded, collector, tmp_path / "with")
@@ -229,14 +327,14 @@ every_system = pytest.mark.parametrize("collectors", [LINUX, PORTABLE], ids=["li
 
 
 @every_system
-def test_a_name_stands_for_one_metric(collectors: tuple[type[Collector], ...]) -> None:
+def test_names_are_unique(collectors: tuple[type[Collector], ...]) -> None:
     metrics = {metric for collector in collectors for metric in collector.metrics}
     assert len({metric.name for metric in metrics}) == len(metrics)
 
 
 @every_system
-def test_only_what_a_gpu_has_has_several_sources(collectors: tuple[type[Collector], ...]) -> None:
-    """Every vendor's GPUs have the same names, and ordinals of their own."""
+def test_only_metrics_of_gpus_have_several_sources(collectors: tuple[type[Collector], ...]) -> None:
+    """Every vendor's GPUs have the same names, and their own ordinals."""
     sources = Counter(metric for collector in collectors for metric in collector.metrics)
     shared = [metric for metric, count in sources.items() if count > 1]
     assert all(metric.name.startswith("gpu_{i}_") for metric in shared)
@@ -252,8 +350,8 @@ def test_no_two_collectors_of_a_machine_yield_the_same_series(recorded: Path, tm
         advance(recorded, tmp_path / "root")
 
 
-def test_no_system_has_a_metric_that_linux_lacks() -> None:
-    """What an operating system does not have is absent; what it has has Linux's name."""
+def test_other_systems_have_only_metrics_that_linux_has() -> None:
+    """A metric that an operating system lacks is absent; the others have Linux's names."""
     linux, portable = (
         {metric for one in collectors for metric in one.metrics} for collectors in (LINUX, PORTABLE)
     )

@@ -8,9 +8,9 @@ import pytest
 from drm_machine import card, machine, opens, samples
 from small_machines import values
 
-from mlflow_sysmetrics.collectors.drm.energy_counter import EnergyCounter
+from mlflow_sysmetrics.collectors.drm.clients import DrmClient, parse_fdinfo
+from mlflow_sysmetrics.collectors.drm.energy import EnergyCounter
 from mlflow_sysmetrics.collectors.drm.engine_time import EngineTime
-from mlflow_sysmetrics.collectors.drm.fdinfo import DrmClient, parse_fdinfo
 from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
 from mlflow_sysmetrics.collectors.intel_gpu_linux import IntelLinux
 from mlflow_sysmetrics.errors import Unavailable
@@ -178,7 +178,7 @@ def test_a_card_that_is_switched_off_begins_anew_when_it_is_on(tmp_path: Path) -
 def test_a_gpu_without_sensors_has_no_series_until_the_job_uses_it(tmp_path: Path) -> None:
     collector = IntelLinux(machine(tmp_path, card("0000:00:02.0", "0x8086\n", "i915")))
     assert [values(collector, now) for now in (0, 5, 10)] == [{}, {}, {}]
-    assert collector.gaps == ("gpu_0: nothing but this job's utilization: not supported by this device",)
+    assert collector.gaps == ("gpu_0: only this job's utilization: not supported by this device",)
 
 
 def test_a_gpu_without_sensors_shows_the_load_of_the_job(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_a_card_that_is_gone_is_looked_for_anew(tmp_path: Path) -> None:
     collector = IntelLinux(arc(tmp_path, temp1_input=40_000))
     values(collector, 0)
     (tmp_path / HWMON / "temp1_input").unlink()
-    with pytest.raises(Unavailable, match="gpu_0 does not answer any more"):
+    with pytest.raises(Unavailable, match="gpu_0 no longer responds"):
         values(collector, 30)
 
 
@@ -243,7 +243,7 @@ def test_a_card_says_what_it_does_not_tell(tmp_path: Path) -> None:
     collector = IntelLinux(arc(tmp_path, energy1_input=1_000_000))
     values(collector, 0)
     assert collector.gaps == (
-        "gpu_0: utilization is this job's only; no memory usage: no permission",
+        "gpu_0: utilization covers this job only; no memory usage: no permission",
         "gpu_0: no temperature: not supported by this device",
         "gpu_0: no power limit: none is set",
     )

@@ -7,8 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_sysmetrics.collectors.interfaces import Role, counted, parse_default_routes, role
-from mlflow_sysmetrics.collectors.network_linux import NetworkLinux, parse_counters, split_net_dev
+from mlflow_sysmetrics.collectors.network_linux import (
+    NetworkLinux,
+    Role,
+    counted,
+    parse_counters,
+    parse_default_routes,
+    role,
+    split_net_dev,
+)
 from mlflow_sysmetrics.collectors.traffic import Traffic, TrafficTotals
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
@@ -309,7 +316,7 @@ def test_a_reading_that_fails_loses_no_traffic(machine: Machine) -> None:
     collector = NetworkLinux(machine.host)
     values(collector, 0)
     machine.write("proc/net/dev", HEADINGS + "  eth0: 50")
-    with pytest.raises(ValueError, match="only a part"):
+    with pytest.raises(ValueError, match="only part of one"):
         values(collector, 1)
     machine.shows(line("eth0", 4_000_000, 0))
     found = values(collector, 2)
@@ -330,5 +337,5 @@ def test_a_host_without_the_table_is_unavailable(machine: Machine) -> None:
 
 def test_a_table_of_garbage_is_unavailable(machine: Machine) -> None:
     machine.write("proc/net/dev", "garbage")
-    with pytest.raises(Unavailable, match="/proc/net/dev is no table"):
+    with pytest.raises(Unavailable, match="/proc/net/dev is not a table"):
         NetworkLinux(machine.host)

@@ -97,7 +97,7 @@ def test_the_loss_of_many_slices_is_two_lines_with_what_they_never_had(
         probe.read(now)
     start, loss = [record.message.partition("Nvidia: ")[2] for record in caplog.records]
     assert start == (
-        "gpu_0 to gpu_55 power, energy: of the whole GPU, not of a slice; "
+        "gpu_0 to gpu_55 power, energy: reported for the whole GPU, not for a slice; "
         "gpu_0 to gpu_55 ECC errors, remapped rows: not supported by this device."
     )
     assert loss == "gpu_0 to gpu_55: GPU is lost."

@@ -34,7 +34,7 @@ def test_what_the_job_holds_is_what_its_processes_hold(tmp_path: Path) -> None:
 
 
 FOREIGN = 2**22 + 1  # an id that no process has
-LACKS = "NVML lists processes that do not exist here: this container has process ids of its own"
+LACKS = "NVML lists processes that do not exist here: this container has its own process ids"
 
 
 def test_processes_of_others_alone_are_no_series_and_no_gap() -> None:

@@ -195,7 +195,7 @@ def test_no_slice_has_what_is_the_whole_gpus(what: str) -> None:
     one = collector(FakeNvml(sliced()))
     tick(one, 0)
     assert not [key for key in tick(one, 1) if what in key]
-    assert "gpu_0 power, energy: of the whole GPU, not of a slice" in one.gaps
+    assert "gpu_0 power, energy: reported for the whole GPU, not for a slice" in one.gaps
 
 
 def test_links_are_no_slices() -> None:
@@ -221,7 +221,7 @@ def test_a_slice_of_an_unknown_instance_is_not_asked_for() -> None:
     one = collector(nvml, CUDA_VISIBLE_DEVICES=SLICE)
     tick(one, 0)
     assert "0_utilization_percentage" not in tick(one, 1)
-    assert "gpu_0 utilization: its GPU instance is not known" in one.gaps
+    assert "gpu_0 utilization: its GPU instance is unknown" in one.gaps
     assert nvml.calls["nvmlGpmMigSampleGet"] == 0
 
 

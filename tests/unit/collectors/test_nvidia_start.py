@@ -63,7 +63,7 @@ def test_hidden_devices_are_not_read(hidden: str) -> None:
 
 
 def test_a_device_that_is_not_on_this_host_is_named() -> None:
-    with pytest.raises(Unavailable, match="that this job may see; MLFLOW_SYSMETRICS_GPUS: 5 is none"):
+    with pytest.raises(Unavailable, match="that this job may see; MLFLOW_SYSMETRICS_GPUS: 5 matches none"):
         collector(FakeNvml(hopper()), gpus="5")
 
 

@@ -49,7 +49,7 @@ def test_a_group_in_which_it_is_switched_off_shows_the_hosts(tmp_path: Path) -> 
     values(one, 0)
     tree(tmp_path, host_pressure(300_000, 0, 0))
     assert values(one, 1)["cpu_pressure_percentage"] == 30
-    assert one.gaps == ("the pressure is the host's: the cgroup /job does not tell its own",)
+    assert one.gaps == ("the pressure is the host's: the cgroup /job has none",)
 
 
 def test_one_that_is_missing_costs_no_other_and_is_named(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_one_that_cannot_be_read_for_a_moment_begins_anew(tmp_path: Path) -> Non
     tree(tmp_path, {**host_pressure(0, 0, 100_000), "proc/pressure/cpu": "garbage\n"})
     assert values(one, 1) == {"memory_pressure_percentage": 0, "io_pressure_percentage": 10}
     tree(tmp_path, host_pressure(900_000, 0, 100_000))
-    assert one.gaps == (f"{tmp_path}/proc/pressure/cpu: b'garbage\\n' is no pressure",)
+    assert one.gaps == (f"{tmp_path}/proc/pressure/cpu: b'garbage\\n' is not a pressure file",)
     assert "cpu_pressure_percentage" not in values(one, 2)
     assert one.gaps == ()
     tree(tmp_path, host_pressure(910_000, 0, 100_000))
@@ -128,5 +128,5 @@ def test_the_microseconds_of_some() -> None:
     [b"", b"full total=1\n", b"some avg10=0.00\n", b"some avg10=0.00 total=x\n", b"some avg10=0.00 total=12"],
 )
 def test_what_is_no_pressure_is_refused(text: bytes) -> None:
-    with pytest.raises(ValueError, match=r"is no pressure|invalid literal|is no count"):
+    with pytest.raises(ValueError, match=r"is not a pressure file|invalid literal|is not a count"):
         parse_pressure(text)

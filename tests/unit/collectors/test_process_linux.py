@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlflow_sysmetrics.collectors.process_linux import ProcessLinux
-from mlflow_sysmetrics.collectors.processes import births, open_files, uss
+from mlflow_sysmetrics.collectors.processes import births, member, uss
 from mlflow_sysmetrics.collectors.processes import tree as process_tree
 from mlflow_sysmetrics.collectors.processes.stat import parse_process_stat
 from mlflow_sysmetrics.errors import Unavailable
@@ -540,7 +540,7 @@ def test_private_memory_that_can_be_read_no_more_is_forgotten(monkeypatch: pytes
 
 def test_files_are_listed_where_their_number_is_not_the_size_of_the_directory(proc: Proc) -> None:
     proc.put(OWN, 1, files=5)
-    assert open_files.OpenFiles(str(proc.proc / "self")).count(str(proc.proc / "self")) == 5
+    assert member.OpenFiles(str(proc.proc / "self")).count(str(proc.proc / "self")) == 5
 
 
 def test_a_clock_that_counts_another_process_is_not_trusted(proc: Proc) -> None:

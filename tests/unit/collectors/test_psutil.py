@@ -8,13 +8,13 @@ import psutil
 import pytest
 from pytest_mock import MockerFixture
 
-from mlflow_sysmetrics.collectors import PORTABLE
 from mlflow_sysmetrics.collectors.cpu_psutil import CpuPsutil
 from mlflow_sysmetrics.collectors.memory_psutil import MemoryPsutil
 from mlflow_sysmetrics.collectors.network_psutil import NetworkPsutil
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Family
+from recorded import PORTABLE
 
 Times = namedtuple("Times", ["user", "system", "idle"])
 Counters = namedtuple(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlflow_sysmetrics.collectors.fields import number_after
+from mlflow_sysmetrics.collectors.kernel_files import number_after
 from mlflow_sysmetrics.collectors.rhythm import Lap, Pause
 
 

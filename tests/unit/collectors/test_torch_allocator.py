@@ -230,7 +230,7 @@ def test_an_ordinal_that_another_device_bears_is_not_taken(cuda: FakeCuda) -> No
     ordinals.assign(f"GPU-{UUIDS[1]}", 0)
     collector = TorchAllocator(Host(gpu_ordinals=ordinals))
     assert said(collector) == {}
-    assert collector.gaps == ("cuda:0 of torch is not known among the GPUs that are watched",)
+    assert collector.gaps == ("torch's cuda:0 is not among the watched GPUs",)
 
 
 @pytest.mark.parametrize("gpus", ["all", "1,3"])
@@ -293,7 +293,7 @@ def test_a_torch_that_does_not_tell_its_number_of_devices(cuda: FakeCuda) -> Non
     cuda.count = RuntimeError("CUDA error")
     collector = TorchAllocator(Host())
     assert said(collector) == {}
-    assert collector.gaps == ("torch does not tell how many devices it has",)
+    assert collector.gaps == ("torch does not report its number of devices",)
 
 
 @pytest.mark.parametrize("backend", ["cudaMallocAsync", "pluggable"])
@@ -302,7 +302,7 @@ def test_an_allocator_that_is_not_torchs_own_is_not_asked(cuda: FakeCuda, backen
     collector = TorchAllocator(Host())
     assert said(collector) == {}
     assert cuda.asked == []
-    assert collector.gaps == (f"no account of torch's memory: its allocator is {backend}",)
+    assert collector.gaps == (f"torch's memory is unknown: its allocator is {backend}",)
 
 
 def test_a_torch_that_has_one_allocator_need_not_name_it(
@@ -318,7 +318,7 @@ def test_a_device_that_fails_costs_no_other_and_comes_back(cuda: FakeCuda, error
     cuda.memory = [error, stats(1, 1)]
     collector = TorchAllocator(Host())
     assert shown(collector, 0.0) == {1}
-    assert collector.gaps == ("torch does not tell its memory on cuda:0",)
+    assert collector.gaps == ("torch does not report its memory on cuda:0",)
     cuda.memory[0] = stats(1, 1)
     assert shown(collector, 5.0) == {0, 1}
     assert collector.gaps == ()

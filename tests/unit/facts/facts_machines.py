@@ -32,7 +32,13 @@ def machine(
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(text.encode())
     free = DiskUsage(total=100_000_000_000, used=57_655_000_000, free=42_345_000_000)
-    return Host(root=root, environ=environ or {}, disk_usage=lambda _: free, load_nvml=lambda: nvml)
+    return Host(
+        root=root,
+        environ=environ or {},
+        disk_usage=lambda _: free,
+        has_nvml=lambda: nvml is not NO_NVML,
+        load_nvml=lambda: nvml,
+    )
 
 
 def tools(**answers: str | Exception) -> RunCommand:

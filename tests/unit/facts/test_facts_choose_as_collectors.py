@@ -11,11 +11,10 @@ from facts_machines import machine, tools
 
 from fake_gpu import ERRORS
 from fake_nvml import FakeGpu, FakeNvml
-from mlflow_sysmetrics.collectors.drm.amd_devices import watched_amd_devices
-from mlflow_sysmetrics.collectors.drm.intel_devices import watched_intel_cards
+from mlflow_sysmetrics.collectors.drm.watched_gpus import watched_amd_devices, watched_intel_cards
 from mlflow_sysmetrics.collectors.nvml.devices import Devices
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.facts import drm, nvml
+from mlflow_sysmetrics.facts import drm_gpus, nvml_gpus
 from mlflow_sysmetrics.facts.values import GpuReport
 from mlflow_sysmetrics.machine.host import Host
 from recorded import HOSTS, revive
@@ -64,7 +63,7 @@ def of_the_metrics(host: Host) -> tuple[list[str], str]:
 
 def of_the_tags(host: Host) -> tuple[list[str], str]:
     try:
-        report = nvml.gpus(host, tools())
+        report = nvml_gpus.gpus(host, tools())
     except Unavailable as reason:
         return [], str(reason)
     return [gpu.uuid or "" for gpu in report.gpus], "; ".join(report.problems)
@@ -117,10 +116,10 @@ def test_a_slice_without_uuid_is_nobodys(tmp_path: Path) -> None:
 
 def test_a_gpu_that_does_not_answer_makes_the_numbers_of_the_next_ones_doubtful(tmp_path: Path) -> None:
     fake = FakeNvml(FakeGpu("T4", "GPU-aaaa", 1, lost=True), FakeGpu("T4", "GPU-bbbb", 1))
-    report = nvml.gpus(machine(tmp_path, nvml=fake), tools())
+    report = nvml_gpus.gpus(machine(tmp_path, nvml=fake), tools())
     assert [gpu.uuid for gpu in report.gpus] == ["GPU-bbbb"]
     doubt, lost = report.problems
-    assert doubt.startswith("GPU 0 does not answer, so CUDA may count without it: name the others by")
+    assert doubt.startswith("GPU 0 does not respond, so CUDA may not count it: name the others by")
     assert lost == "GPU 0: GPU is lost: reset it or reboot"
 
 
@@ -146,7 +145,7 @@ def test_a_gpu_that_does_not_answer_makes_the_numbers_of_the_next_ones_doubtful(
 )
 def test_amds_and_intels_cards(recorded: Path, wanted: str, environ: dict[str, str], tmp_path: Path) -> None:
     host = replace(revive(recorded, tmp_path), environ=environ, gpus=wanted)
-    report: GpuReport = drm.gpus(host, tools())
+    report: GpuReport = drm_gpus.gpus(host, tools())
     watched: list[str] = []
     try:
         devices, _ = watched_amd_devices(host)

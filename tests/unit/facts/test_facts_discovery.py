@@ -17,8 +17,8 @@ from facts_machines import NO_NVML, machine, printed, tools
 from fake_nvml import FakeGpu, FakeNvml
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts import HostFacts, host_facts, linux, macos, windows
-from mlflow_sysmetrics.facts.catalogue import FACTS, Fact
-from mlflow_sysmetrics.facts.contract import OperatingSystem, Sources, operating_system
+from mlflow_sysmetrics.facts.fact_list import FACTS, Fact
+from mlflow_sysmetrics.facts.operating_systems import OperatingSystem, Sources, operating_system
 from mlflow_sysmetrics.machine.command import CommandMissing, Commands, CommandTimeout
 from mlflow_sysmetrics.machine.host import Host
 from stalls import Stalls
@@ -252,7 +252,8 @@ def test_a_hanging_nvidia_smi_does_not_hold_tags(tmp_path: Path) -> None:
     tool.write_text("#!/bin/sh\n/bin/sleep 300 &\nwait\n")
     tool.chmod(0o755)
     run = Commands({"PATH": str(tool.parent)}, budget_seconds=0.2)
-    facts = HostFacts(machine(tmp_path, LINUX_FILES), system=linux, run=run)
+    host = machine(tmp_path, LINUX_FILES, environ={"PATH": str(tool.parent)})
+    facts = HostFacts(host, system=linux, run=run)
     delivered = threading.Event()
     complete: list[dict[str, str]] = []
     facts.when_complete(complete.append)
@@ -261,7 +262,7 @@ def test_a_hanging_nvidia_smi_does_not_hold_tags(tmp_path: Path) -> None:
     facts.tags(wait_seconds=0.05)
     assert time.monotonic() - started < LONG_SECONDS
     assert delivered.wait(LONG_SECONDS)
-    assert complete[0]["sysmetrics.error"] == "gpu: nvidia-smi did not answer within 0.2 s"
+    assert complete[0]["sysmetrics.error"] == "gpu: nvidia-smi did not finish within 0.2 s"
     assert "sys.gpu" not in complete[0]
     assert complete[0]["sys.cpu_cores"] == "2"
 
@@ -321,7 +322,7 @@ def test_quick_facts_start_no_process() -> None:
         "sys.addaudithook(lambda event, args: started.append(args) if event in "
         "('subprocess.Popen', 'os.system', 'os.posix_spawn', 'os.exec') else None)\n"
         "from mlflow_sysmetrics.facts import HostFacts\n"
-        "from mlflow_sysmetrics.facts.catalogue import FACTS\n"
+        "from mlflow_sysmetrics.facts.fact_list import FACTS\n"
         "from mlflow_sysmetrics.machine.host import Host\n"
         "facts = HostFacts(Host(), run=lambda command: '', facts=[fact for fact in FACTS if fact.quick])\n"
         "facts.tags(30.0)\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from facts_machines import machine, tools
 
-from mlflow_sysmetrics.facts import drm
+from mlflow_sysmetrics.facts import drm_gpus
 from mlflow_sysmetrics.facts.values import Gpu, GpuReport
 
 pytestmark = pytest.mark.unit
@@ -41,7 +41,7 @@ def report(
     root: Path, *cards: Mapping[str, str], environ: Mapping[str, str] | None = None, **files: str
 ) -> GpuReport:
     tree = {path: text for each in (*cards, files) for path, text in each.items()}
-    return drm.gpus(machine(root, tree, environ=environ), tools())
+    return drm_gpus.gpus(machine(root, tree, environ=environ), tools())
 
 
 def test_the_drivers_own_name_and_memory(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_selector_that_is_not_understood_is_a_problem_where_there_is_a_card(tm
     environ = {"ONEAPI_DEVICE_SELECTOR": "opencl:*"}
     assert report(tmp_path / "bare", environ=environ) == GpuReport()
     (problem,) = report(tmp_path / "arc", card(0, "8086", "56a0"), environ=environ).problems
-    assert problem.startswith("ONEAPI_DEVICE_SELECTOR=opencl:* is not understood")
+    assert problem.startswith("ONEAPI_DEVICE_SELECTOR=opencl:* is not supported here")
 
 
 def test_amd_gpus_come_in_the_order_of_rocm(tmp_path: Path) -> None:

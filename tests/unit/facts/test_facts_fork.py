@@ -12,9 +12,9 @@ import pytest
 from facts_machines import machine, tools
 
 from mlflow_sysmetrics.facts import HostFacts, linux
-from mlflow_sysmetrics.facts.catalogue import Fact
-from mlflow_sysmetrics.facts.contract import Sources
-from mlflow_sysmetrics.facts.process import _OfThisProcess, host_facts
+from mlflow_sysmetrics.facts.discovery import _OfThisProcess, host_facts
+from mlflow_sysmetrics.facts.fact_list import Fact
+from mlflow_sysmetrics.facts.operating_systems import Sources
 
 pytestmark = [
     pytest.mark.unit,

@@ -11,14 +11,14 @@ from facts_machines import NO_NVML, machine, printed, tools
 
 from fake_nvml import FakeGpu, FakeNvml
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.facts import linux, nvml
+from mlflow_sysmetrics.facts import drm_gpus, nvidia_smi, nvml_gpus
 from mlflow_sysmetrics.facts.gpus import find_gpus, gpu_tags
 from mlflow_sysmetrics.facts.values import Gpu, GpuReport
 from mlflow_sysmetrics.machine.command import CommandFailed, CommandTimeout
 
 pytestmark = pytest.mark.unit
 
-SOURCES = (nvml.gpus, *linux.GPU_SOURCES)
+SOURCES = (nvml_gpus.gpus, nvidia_smi.gpus, drm_gpus.gpus)
 BROKEN = FakeNvml(init_error=FakeNvml.NVMLError_DriverNotLoaded("Driver Not Loaded"))
 INTEL = {"sys/class/drm/card0/device/vendor": "0x8086\n", "sys/class/drm/card0/device/device": "0x56a0\n"}
 
@@ -161,10 +161,10 @@ def test_what_hides_nvidias_gpus_does_not_hide_another_vendors(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (CommandTimeout("nvidia-smi did not answer within 3 s"), "nvidia-smi did not answer within 3 s"),
+        (CommandTimeout("nvidia-smi did not finish within 3 s"), "nvidia-smi did not finish within 3 s"),
         (CommandFailed("nvidia-smi", 9, ""), "nvidia-smi failed with exit code 9"),
         ("", "nvidia-smi printed nothing"),
-        ("\ufffd", "nvidia-smi printed no list of GPUs"),
+        ("\ufffd", "nvidia-smi did not print a list of GPUs"),
     ],
 )
 def test_a_failing_tool_is_not_none(tmp_path: Path, answer: str | Exception, reason: str) -> None:

@@ -11,7 +11,7 @@ from facts_machines import machine, printed, tools
 
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts import linux
-from mlflow_sysmetrics.facts.cpuinfo import parse_cpu_model, parse_physical_cores
+from mlflow_sysmetrics.facts.linux import parse_cpu_model, parse_physical_cores
 from mlflow_sysmetrics.facts.values import Cores, Memory
 
 pytestmark = pytest.mark.unit

@@ -65,7 +65,7 @@ def test_gpus_of_recorded_macs(tmp_path: Path, recorded: str, gpus: tuple[Gpu, .
     ],
 )
 def test_what_is_no_list_of_displays(text: str) -> None:
-    with pytest.raises(Unavailable, match="system_profiler printed no list of displays"):
+    with pytest.raises(Unavailable, match="system_profiler did not print a list of displays"):
         macos.parse_displays(text)
 
 

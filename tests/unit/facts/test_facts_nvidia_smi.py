@@ -83,7 +83,7 @@ def test_a_missing_tool_is_no_problem(tmp_path: Path) -> None:
 
 
 def test_a_missing_tool_beside_device_nodes_is_one(tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match="/dev/nvidiactl is there"):
+    with pytest.raises(Unavailable, match="/dev/nvidiactl exists"):
         nvidia_smi.gpus(machine(tmp_path, {"dev/nvidiactl": ""}), tools())
 
 
@@ -96,12 +96,17 @@ def test_a_driver_that_does_not_work(tmp_path: Path, recorded: str, exit_code: i
 
 def test_a_tool_that_hangs(tmp_path: Path) -> None:
     with pytest.raises(CommandTimeout):
-        report(tmp_path, CommandTimeout("nvidia-smi did not answer within 3 s"))
+        report(tmp_path, CommandTimeout("nvidia-smi did not finish within 3 s"))
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
-    [("", "printed nothing"), ("\n", "printed nothing"), ("\ufffd\x00", "no list"), ("a, b\n", "no list")],
+    [
+        ("", "printed nothing"),
+        ("\n", "printed nothing"),
+        ("\ufffd\x00", "did not print a list"),
+        ("a, b\n", "did not print a list"),
+    ],
 )
 def test_garbage(tmp_path: Path, text: str, reason: str) -> None:
     with pytest.raises(Unavailable, match=reason):

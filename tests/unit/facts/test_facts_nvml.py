@@ -12,7 +12,7 @@ from facts_machines import NO_NVML, machine, tools
 
 from fake_nvml import FakeGpu, FakeNvml
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.facts import nvml
+from mlflow_sysmetrics.facts import nvml_gpus
 from mlflow_sysmetrics.facts.values import Gpu, GpuReport
 from mlflow_sysmetrics.machine.host import Host
 
@@ -28,7 +28,7 @@ SLICED = FakeGpu("NVIDIA H100 80GB HBM3", "GPU-cccc", 85_520_809_984, slices=SLI
 
 
 def report(root: Path, fake: FakeNvml, **environ: str) -> GpuReport:
-    return nvml.gpus(machine(root, nvml=fake, environ=environ), tools())
+    return nvml_gpus.gpus(machine(root, nvml=fake, environ=environ), tools())
 
 
 def test_the_fake_has_only_names_of_the_real_module() -> None:
@@ -83,15 +83,15 @@ def test_the_order_of_different_models_is_doubtful(tmp_path: Path) -> None:
 
 def test_the_gpus_that_the_user_asks_for(tmp_path: Path) -> None:
     host = machine(tmp_path, nvml=FakeNvml(H200, H200, T4), environ={"CUDA_VISIBLE_DEVICES": "0"})
-    found = nvml.gpus(replace(host, gpus="2,5"), tools())
+    found = nvml_gpus.gpus(replace(host, gpus="2,5"), tools())
     assert [(gpu.name, gpu.index) for gpu in found.gpus] == [("Tesla T4", 2)]
-    assert found.problems == ("MLFLOW_SYSMETRICS_GPUS: 5 is none of this host's NVIDIA GPUs",)
+    assert found.problems == ("MLFLOW_SYSMETRICS_GPUS: 5 matches none of this host's NVIDIA GPUs",)
 
 
 def test_asking_for_gpus_that_are_not_there_says_so(tmp_path: Path) -> None:
     host = replace(machine(tmp_path, nvml=FakeNvml(H200)), gpus="5")
-    with pytest.raises(Unavailable, match="5 is none of this host's NVIDIA GPUs"):
-        nvml.gpus(host, tools())
+    with pytest.raises(Unavailable, match="5 matches none of this host's NVIDIA GPUs"):
+        nvml_gpus.gpus(host, tools())
 
 
 def test_an_unsupported_query_costs_only_itself(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_no_bindings_are_no_problem(tmp_path: Path) -> None:
     def missing() -> NoReturn:
         raise ImportError
 
-    assert nvml.gpus(Host(root=tmp_path, environ={}, load_nvml=missing), tools()) == GpuReport()
+    assert nvml_gpus.gpus(Host(root=tmp_path, environ={}, load_nvml=missing), tools()) == GpuReport()
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 from facts_machines import machine
 
-from mlflow_sysmetrics.facts.clouds import cloud
-from mlflow_sysmetrics.facts.containers import container
-from mlflow_sysmetrics.facts.schedulers import scheduler_tags
+from mlflow_sysmetrics.facts.surroundings import cloud, container, scheduler_tags
 
 pytestmark = pytest.mark.unit
 

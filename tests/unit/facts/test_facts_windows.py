@@ -85,7 +85,7 @@ def test_adapters_that_only_draw_are_not_gpus(name: str, counted: bool) -> None:
 
 @pytest.mark.parametrize("text", ["", "\ufffd\x00", "[7]", "7", '{"AdapterRAM": 1}', '[{"Name": null}]'])
 def test_what_is_no_list_of_video_controllers(text: str) -> None:
-    with pytest.raises(Unavailable, match="PowerShell printed no list of video controllers"):
+    with pytest.raises(Unavailable, match="PowerShell did not print a list of video controllers"):
         windows.parse_video_controllers(text)
 
 

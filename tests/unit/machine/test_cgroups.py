@@ -14,12 +14,15 @@ from mlflow_sysmetrics.machine.cgroups import (
     V2,
     allowed_cpus,
     controller_directory,
+    group_paths,
+    parse_cpu_list,
+    parse_cpu_quota,
+    parse_memory_limit,
+    parse_own_groups,
+    shows,
     smallest_cpu_quota,
     smallest_memory_limit,
 )
-from mlflow_sysmetrics.machine.cgroups.limits import parse_cpu_quota, parse_memory_limit
-from mlflow_sysmetrics.machine.cgroups.placement import group_paths, parse_own_groups, shows
-from mlflow_sysmetrics.machine.cpus import parse_cpu_list
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.machine.mounts import Mount, parse_mountinfo
 

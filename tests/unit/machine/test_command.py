@@ -77,7 +77,7 @@ def test_an_exit_code_other_than_zero(tmp_path: Path) -> None:
 
 def test_a_hanging_tool_is_given_up(tmp_path: Path) -> None:
     started = time.monotonic()
-    with pytest.raises(CommandTimeout, match=r"^tool did not answer within 0.1 s$"):
+    with pytest.raises(CommandTimeout, match=r"^tool did not finish within 0.1 s$"):
         Commands(os.environ, budget_seconds=0.1)([script(tmp_path, "exec sleep 300")])
     assert time.monotonic() - started < FAR_BELOW_THE_SLEEP_SECONDS
 

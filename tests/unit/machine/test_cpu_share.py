@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.machine.cpu_share import cpu_share
-from mlflow_sysmetrics.machine.cpus import parse_affinity, parse_cpu_list, parse_online_cpus
+from mlflow_sysmetrics.machine.cgroups import parse_cpu_list
+from mlflow_sysmetrics.machine.cpu_share import cpu_share, parse_affinity, parse_online_cpus
 from mlflow_sysmetrics.machine.host import Host
 
 FOUR_CPUS = "cpu  1 0 1 8 0\n" + "".join(f"cpu{number} 1 0 1 8 0\n" for number in range(4))
@@ -85,7 +85,7 @@ def test_cpus_that_are_online_have_a_line_each() -> None:
 
 @pytest.mark.parametrize("text", ["0-99999999999", "a-b", "3;4"])
 def test_what_is_no_list_of_cpus_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"invalid literal|no list of CPUs"):
+    with pytest.raises(ValueError, match=r"invalid literal|is not a list of CPUs"):
         parse_cpu_list(text)
 
 

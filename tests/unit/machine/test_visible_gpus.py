@@ -6,16 +6,11 @@ from collections.abc import Mapping
 
 import pytest
 
-from mlflow_sysmetrics.machine.visible_gpus import (
-    Chosen,
-    GpuId,
-    Selection,
-    hides_every_gpu,
-    hides_nvidia_gpus,
-    select_amd,
-    select_gpus,
-    select_intel,
-)
+from mlflow_sysmetrics.machine.visible_gpus.amd import select_amd
+from mlflow_sysmetrics.machine.visible_gpus.environment import hides_every_gpu, hides_nvidia_gpus
+from mlflow_sysmetrics.machine.visible_gpus.intel import select_intel
+from mlflow_sysmetrics.machine.visible_gpus.nvidia import select_nvidia
+from mlflow_sysmetrics.machine.visible_gpus.selection import Chosen, GpuId, Selection
 
 pytestmark = pytest.mark.unit
 
@@ -34,7 +29,7 @@ ALL = list(range(8))
 
 
 def selection(environ: Mapping[str, str], *, same_model: bool = True, wanted: str = "visible") -> Selection:
-    return select_gpus(environ, wanted, EIGHT, same_model=same_model)
+    return select_nvidia(environ, wanted, EIGHT, same_model=same_model)
 
 
 def shown(environ: Mapping[str, str]) -> list[int]:
@@ -107,7 +102,7 @@ def test_what_may_be_read_in_two_ways_is_read_as_pytorch_does_and_said(
 ) -> None:
     environ = {"CUDA_VISIBLE_DEVICES": listed}
     assert shown(environ) == expected, reason
-    assert "may be read in two ways: write only indices, or only UUIDs" in (selection(environ).doubt or "")
+    assert "is ambiguous: list only indices, or only UUIDs" in (selection(environ).doubt or "")
 
 
 @pytest.mark.parametrize("listed", ["0,1", "2,0", "", "-1", "0,,1", "GPU-b5,GPU-c0", "GPU-b5,", "NoDevFiles"])
@@ -147,8 +142,8 @@ def test_a_gpu_that_does_not_answer_may_not_be_counted_by_cuda(
 ) -> None:
     devices = (EIGHT[0], GpuId(1, ""), EIGHT[2])
     environ = {} if listed is None else {"CUDA_VISIBLE_DEVICES": listed}
-    doubt = select_gpus(environ, "visible", devices, same_model=True).doubt
-    assert (doubt is not None and doubt.startswith("GPU 1 does not answer")) is doubtful, reason
+    doubt = select_nvidia(environ, "visible", devices, same_model=True).doubt
+    assert (doubt is not None and doubt.startswith("GPU 1 does not respond")) is doubtful, reason
 
 
 def test_without_the_variable_all_are_visible() -> None:
@@ -156,18 +151,18 @@ def test_without_the_variable_all_are_visible() -> None:
 
 
 def test_without_gpus_none_is_visible() -> None:
-    assert select_gpus({"CUDA_VISIBLE_DEVICES": "0"}, "visible", (), same_model=True) == Selection()
+    assert select_nvidia({"CUDA_VISIBLE_DEVICES": "0"}, "visible", (), same_model=True) == Selection()
 
 
 def test_one_gpu_is_named_by_the_shortest_prefix() -> None:
-    found = select_gpus({"CUDA_VISIBLE_DEVICES": "GPU-"}, "visible", EIGHT[:1], same_model=True)
+    found = select_nvidia({"CUDA_VISIBLE_DEVICES": "GPU-"}, "visible", EIGHT[:1], same_model=True)
     assert found.chosen == (Chosen(0, 0),)
 
 
 def test_a_gpu_without_uuid_is_found_by_index_only() -> None:
     devices = (GpuId(0, ""), GpuId(1, "GPU-8932f937"))
-    by_index = select_gpus({"CUDA_VISIBLE_DEVICES": "0"}, "visible", devices, same_model=True)
-    by_uuid = select_gpus({"CUDA_VISIBLE_DEVICES": "GPU-8"}, "visible", devices, same_model=True)
+    by_index = select_nvidia({"CUDA_VISIBLE_DEVICES": "0"}, "visible", devices, same_model=True)
+    by_uuid = select_nvidia({"CUDA_VISIBLE_DEVICES": "GPU-8"}, "visible", devices, same_model=True)
     assert [one.index for one in (*by_index.chosen, *by_uuid.chosen)] == [0, 1]
 
 
@@ -186,8 +181,8 @@ def test_different_models_in_cudas_own_order_are_doubtful(order: dict[str, str])
     found = selection(order, same_model=False)
     assert [one.index for one in found.chosen] == ALL
     assert found.doubt == (
-        "CUDA_DEVICE_ORDER is FASTEST_FIRST and the GPUs differ, so they are numbered in NVML's order, "
-        "which may not be CUDA's: set CUDA_DEVICE_ORDER=PCI_BUS_ID"
+        "CUDA_DEVICE_ORDER is FASTEST_FIRST and the GPUs differ, so their numbers follow NVML's order, "
+        "which may differ from CUDA's: set CUDA_DEVICE_ORDER=PCI_BUS_ID"
     )
 
 
@@ -257,7 +252,7 @@ def test_indices_that_pick_some_of_different_models_show_none() -> None:
     found = selection({"CUDA_VISIBLE_DEVICES": "0"}, same_model=False)
     assert found.chosen == ()
     assert found.doubt == (
-        "CUDA_DEVICE_ORDER is FASTEST_FIRST and the GPUs differ, so CUDA_VISIBLE_DEVICES may mean others: "
+        "CUDA_DEVICE_ORDER is FASTEST_FIRST and the GPUs differ, so CUDA_VISIBLE_DEVICES may mean other GPUs: "
         "set CUDA_DEVICE_ORDER=PCI_BUS_ID, or name UUIDs"
     )
 

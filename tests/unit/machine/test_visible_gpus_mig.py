@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mlflow_sysmetrics.machine.visible_gpus import Chosen, GpuId, SliceId, select_gpus
+from mlflow_sysmetrics.machine.visible_gpus.nvidia import select_nvidia
+from mlflow_sysmetrics.machine.visible_gpus.selection import Chosen, GpuId, SliceId
 
 pytestmark = pytest.mark.unit
 
@@ -32,7 +33,7 @@ def shown(
     *devices: GpuId, listed: str | None = None, driver: str | None = NEW, wanted: str = "visible"
 ) -> list[str]:
     environ = {} if listed is None else {"CUDA_VISIBLE_DEVICES": listed}
-    chosen = select_gpus(environ, wanted, devices, same_model=True, driver=driver).chosen
+    chosen = select_nvidia(environ, wanted, devices, same_model=True, driver=driver).chosen
     return [one.slice.uuid if one.slice else f"whole {one.index}" for one in chosen]
 
 
@@ -67,7 +68,7 @@ def test_seven_slices_of_one_gpu(
 
 
 def test_slices_have_cudas_ordinals() -> None:
-    found = select_gpus({"CUDA_VISIBLE_DEVICES": "MIG-5,MIG-2"}, "visible", [SLICED], same_model=True)
+    found = select_nvidia({"CUDA_VISIBLE_DEVICES": "MIG-5,MIG-2"}, "visible", [SLICED], same_model=True)
     assert found.chosen == (Chosen(0, 0, SEVEN[5]), Chosen(1, 0, SEVEN[2]))
 
 
@@ -93,9 +94,10 @@ def test_a_whole_gpu_beside_slices() -> None:
 @pytest.mark.parametrize("listed", ["GPU-0aa1,MIG-b4b2", "MIG-b4b2,GPU-0aa1", "GPU-0aa1,MIG-b4b2,GPU-0aa1"])
 def test_a_list_of_gpus_and_slices_is_said_since_pytorch_counts_one_kind_only(listed: str) -> None:
     environ = {"CUDA_VISIBLE_DEVICES": listed}
-    found = select_gpus(environ, "visible", [SHARED, WHOLE], same_model=True, driver=NEW)
+    found = select_nvidia(environ, "visible", [SHARED, WHOLE], same_model=True, driver=NEW)
     assert (
-        found.doubt == "CUDA_VISIBLE_DEVICES has GPUs and MIG devices, of which PyTorch counts one kind only"
+        found.doubt
+        == "CUDA_VISIBLE_DEVICES mixes GPUs and MIG devices, of which PyTorch counts only one kind"
     )
 
 
@@ -109,7 +111,7 @@ def test_an_old_driver_shows_whole_gpus_where_no_slice_is_visible() -> None:
 
 
 def test_the_order_of_slices_beside_whole_gpus_is_doubtful() -> None:
-    found = select_gpus({}, "visible", [SHARED, WHOLE], same_model=True, driver=NEW)
+    found = select_nvidia({}, "visible", [SHARED, WHOLE], same_model=True, driver=NEW)
     assert found.doubt is not None
     assert found.doubt.endswith("set CUDA_DEVICE_ORDER=PCI_BUS_ID")
 
@@ -119,12 +121,12 @@ def test_a_gpu_in_mig_mode_without_slices_cannot_be_used() -> None:
 
 
 def test_all_are_gpus_under_their_index_and_then_slices() -> None:
-    found = select_gpus({"CUDA_VISIBLE_DEVICES": ""}, "all", [SLICED, WHOLE], same_model=True)
+    found = select_nvidia({"CUDA_VISIBLE_DEVICES": ""}, "all", [SLICED, WHOLE], same_model=True)
     assert found.chosen[:3] == (Chosen(0, 0), Chosen(1, 1), Chosen(2, 0, SEVEN[0]))
     assert [one.ordinal for one in found.chosen] == list(range(9))
     assert found.places == 9
 
 
 def test_a_slice_of_a_list_has_the_number_that_it_has_among_all() -> None:
-    found = select_gpus({}, "MIG-2,1", [SLICED, WHOLE], same_model=True)
+    found = select_nvidia({}, "MIG-2,1", [SLICED, WHOLE], same_model=True)
     assert found.chosen == (Chosen(1, 1), Chosen(4, 0, SEVEN[2]))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mlflow_sysmetrics.machine.visible_gpus import Chosen, select_amd, select_intel
+from mlflow_sysmetrics.machine.visible_gpus.amd import select_amd
+from mlflow_sysmetrics.machine.visible_gpus.intel import select_intel
+from mlflow_sysmetrics.machine.visible_gpus.selection import Chosen
 
 pytestmark = pytest.mark.unit
 
@@ -131,7 +133,9 @@ def test_the_selector_counts_in_what_the_mask_left() -> None:
 def test_another_selector_shows_all_and_says_so(selector: str) -> None:
     found = select_intel({"ONEAPI_DEVICE_SELECTOR": selector}, "visible", INTEL)
     assert len(found.chosen) == 3
-    assert found.doubt == f"ONEAPI_DEVICE_SELECTOR={selector} is not understood, so all Intel GPUs are shown"
+    assert (
+        found.doubt == f"ONEAPI_DEVICE_SELECTOR={selector} is not supported here, so all Intel GPUs are shown"
+    )
 
 
 def test_no_gpu_for_cuda_is_none_of_intels_unless_its_own_variables_speak() -> None:

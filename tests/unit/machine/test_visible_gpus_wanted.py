@@ -5,8 +5,14 @@ from __future__ import annotations
 import pytest
 
 from mlflow_sysmetrics.errors import SettingsError
-from mlflow_sysmetrics.machine.visible_gpus import Chosen, GpuId, Selection, select_gpus
-from mlflow_sysmetrics.machine.visible_gpus.wanted import follows_environment, without_indices
+from mlflow_sysmetrics.machine.visible_gpus.nvidia import select_nvidia
+from mlflow_sysmetrics.machine.visible_gpus.selection import (
+    Chosen,
+    GpuId,
+    Selection,
+    follows_environment,
+    without_indices,
+)
 from mlflow_sysmetrics.settings import GPUS, Settings
 
 pytestmark = pytest.mark.unit
@@ -17,7 +23,7 @@ FOUR = tuple(GpuId(index, uuid) for index, uuid in enumerate(("GPU-aa11", "GPU-a
 def listed(wanted: str) -> Selection:
     # The job's own variable must not matter: the user asks for devices of the host.
     environ = {"CUDA_VISIBLE_DEVICES": "3", "CUDA_DEVICE_ORDER": "FASTEST_FIRST"}
-    return select_gpus(environ, wanted, FOUR, same_model=False)
+    return select_nvidia(environ, wanted, FOUR, same_model=False)
 
 
 def test_a_list_keeps_the_index_of_each_gpu() -> None:
@@ -36,14 +42,14 @@ def test_what_this_host_does_not_have_is_said() -> None:
     found = listed("0,7,GPU-cc,GPU-aa")
     assert found.chosen == (Chosen(0, 0),)
     assert found.gaps == (
-        "MLFLOW_SYSMETRICS_GPUS: 7 is none of this host's NVIDIA GPUs",
-        "MLFLOW_SYSMETRICS_GPUS: GPU-cc is none of this host's NVIDIA GPUs",
-        "MLFLOW_SYSMETRICS_GPUS: GPU-aa names more than one of this host's NVIDIA GPUs",
+        "MLFLOW_SYSMETRICS_GPUS: 7 matches none of this host's NVIDIA GPUs",
+        "MLFLOW_SYSMETRICS_GPUS: GPU-cc matches none of this host's NVIDIA GPUs",
+        "MLFLOW_SYSMETRICS_GPUS: GPU-aa matches more than one of this host's NVIDIA GPUs",
     )
 
 
 def test_no_devices_at_all() -> None:
-    assert select_gpus({}, "all", (), same_model=True) == Selection()
+    assert select_nvidia({}, "all", (), same_model=True) == Selection()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""CPU time: what the job uses of what it may use."""
+"""CPU time: how much of its share the job uses."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ CPU_UTILIZATION = Metric(
     unit="%",
     family=Family.CPU,
     meaning=(
-        "share of the CPU time that this job may use in which CPUs worked: of all CPUs of the host, or of "
-        "its quota and CPUs where it has fewer"
+        "busy share of the CPU time that this job may use: of all CPUs of the host, or of its quota or CPUs "
+        "if it is limited to fewer"
     ),
     source=(
-        "/proc/stat; under a quota or cpuset the own cgroup's usage_usec (v1 cpuacct.usage); "
+        "/proc/stat; under a quota or cpuset usage_usec of the job's cgroup (v1 cpuacct.usage); "
         "psutil.cpu_times elsewhere"
     ),
-    bad="near 100: the job waits for CPU; far below it beside an idle GPU: it waits for something else",
+    bad="near 100: the job waits for CPU; far below 100 with an idle GPU: it waits for something else",
 )
 HOST_CPU_UTILIZATION = Metric(
     name="host_cpu_utilization_percentage",
     kind=Kind.RATE,
     unit="%",
     family=Family.CPU,
-    meaning="share of CPU time in which all CPUs of the host worked, whoever used them",
+    meaning="busy share of the CPU time of the whole host, whoever used it",
     source="/proc/stat",
-    bad="near 100 while the job's own is low: neighbours use the host",
-    only="where the job may use less than the host's CPUs",
+    bad="near 100 while the job's own share is low: other jobs use the host",
+    only="if the job may not use all CPUs of the host",
 )
 CPU_THROTTLED = Metric(
     name="cpu_throttled_percentage",
@@ -35,10 +35,10 @@ CPU_THROTTLED = Metric(
     unit="%",
     family=Family.CPU,
     meaning=(
-        "share of the quota's enforcement periods in which the group was stopped because its quota was "
-        "used up"
+        "share of the quota's enforcement periods in which the group was stopped because it had used up its "
+        "quota"
     ),
-    source="cpu.stat of the cgroup that has the quota: nr_throttled of nr_periods",
-    bad="above 0: the quota slows the job down, even where its mean use is below 100 %",
+    source="cpu.stat of the cgroup with the quota: nr_throttled of nr_periods",
+    bad="above 0: the quota slows the job down, even if its mean use is below 100 %",
     only="under a CPU quota",
 )

@@ -1,4 +1,4 @@
-"""Disks: space, and what the devices behind the watched filesystems do."""
+"""Disks: space, and throughput of the devices behind the watched filesystems."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ DISK_USAGE_PERCENTAGE = Metric(
     kind=Kind.GAUGE,
     unit="%",
     family=Family.DISK,
-    meaning="share of the working directory's filesystem that is used, of what ordinary users may use",
+    meaning="used share of the working directory's filesystem, relative to the space open to ordinary users",
     source="statvfs; GetDiskFreeSpaceEx on Windows",
     bad="near 100: the next checkpoint fails",
 )
@@ -18,25 +18,25 @@ DISK_USAGE = Metric(
     kind=Kind.GAUGE,
     unit="MB",
     family=Family.DISK,
-    meaning="used space of the working directory's filesystem",
+    meaning="used space on the working directory's filesystem",
     source="as disk_usage_percentage",
-    bad="a steady rise: checkpoints or caches pile up",
+    bad="a steady rise: checkpoints or caches accumulate",
 )
 DISK_AVAILABLE = Metric(
     name="disk_available_megabytes",
     kind=Kind.GAUGE,
     unit="MB",
     family=Family.DISK,
-    meaning="space of the working directory's filesystem that an ordinary user may still take",
+    meaning="space on the working directory's filesystem that is available to an ordinary user",
     source="as disk_usage_percentage",
-    bad="less than a checkpoint: the next one fails",
+    bad="less than the size of a checkpoint: the next one fails",
 )
 NAMED_DISK_USAGE_PERCENTAGE = Metric(
     name="disk_{name}_usage_percentage",
     kind=Kind.GAUGE,
     unit="%",
     family=Family.DISK,
-    meaning="as disk_usage_percentage, of a further filesystem",
+    meaning="as disk_usage_percentage, for a further filesystem",
     source="as disk_usage_percentage",
     bad="as disk_usage_percentage",
     only="for each further filesystem in MLFLOW_SYSMETRICS_DISKS",
@@ -46,7 +46,7 @@ NAMED_DISK_USAGE = Metric(
     kind=Kind.GAUGE,
     unit="MB",
     family=Family.DISK,
-    meaning="as disk_usage_megabytes, of a further filesystem",
+    meaning="as disk_usage_megabytes, for a further filesystem",
     source="as disk_usage_percentage",
     bad="as disk_usage_megabytes",
     only="for each further filesystem in MLFLOW_SYSMETRICS_DISKS",
@@ -56,7 +56,7 @@ NAMED_DISK_AVAILABLE = Metric(
     kind=Kind.GAUGE,
     unit="MB",
     family=Family.DISK,
-    meaning="as disk_available_megabytes, of a further filesystem",
+    meaning="as disk_available_megabytes, for a further filesystem",
     source="as disk_usage_percentage",
     bad="as disk_available_megabytes",
     only="for each further filesystem in MLFLOW_SYSMETRICS_DISKS",
@@ -67,11 +67,11 @@ DISK_READ = Metric(
     unit="MB/s",
     family=Family.DISK,
     meaning=(
-        "bytes read from the devices behind the watched filesystems, by everybody; from all disks where "
-        "those devices cannot be told"
+        "bytes read from the devices behind the watched filesystems, by all processes; from all disks if "
+        "those devices are unknown"
     ),
     source="/sys/class/block/<device>/stat; psutil.disk_io_counters elsewhere",
-    bad="at the device's limit beside an idle GPU: the data set is read too slowly",
+    bad="at the device's limit with an idle GPU: the data set is read too slowly",
 )
 DISK_WRITE = Metric(
     name="disk_write_megabytes_per_second",
@@ -80,17 +80,17 @@ DISK_WRITE = Metric(
     family=Family.DISK,
     meaning="bytes written to the same devices",
     source="as disk_read_megabytes_per_second",
-    bad="peaks that stop the GPU: checkpoints are written in the training loop",
+    bad="peaks during which the GPU is idle: checkpoints are written in the training loop",
 )
 DISK_BUSY = Metric(
     name="disk_busy_percentage",
     kind=Kind.RATE,
     unit="%",
     family=Family.DISK,
-    meaning="share of time in which the busiest of these devices had work",
+    meaning="share of time in which the busiest of these devices had requests to serve",
     source="/sys/class/block/<device>/stat io_ticks",
     bad=(
-        "near 100 on a disk that turns: it is the bottleneck; an SSD serves many requests at once and may "
-        "do more"
+        "near 100 on a spinning disk: it is the bottleneck; an SSD serves many requests at once and may "
+        "have headroom"
     ),
 )

@@ -9,7 +9,7 @@ CPU_ENERGY = Metric(
     kind=Kind.COUNTER,
     unit="Wh",
     family=Family.ENERGY,
-    meaning="energy that the CPU packages of the whole host took since the run was attached",
+    meaning="energy that the CPU packages of the whole host used since the run was attached",
     source="/sys/class/powercap: RAPL energy_uj of the package zones",
     bad="none by itself",
 )

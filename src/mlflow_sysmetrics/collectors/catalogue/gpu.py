@@ -1,4 +1,4 @@
-"""GPUs, one series per device that the job may see; the same names for every vendor."""
+"""GPUs: one series per device that the job may see, with the same names for every vendor."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ GPU_UTILIZATION = Metric(
     kind=Kind.GAUGE,
     unit="%",
     family=Family.GPU,
-    meaning="share of the last moment in which at least one kernel ran",
+    meaning="share of the driver's last sampling period in which at least one kernel ran",
     source=(
         "NVML nvmlDeviceGetUtilizationRates, inside MIG GPM graphics activity; amdgpu gpu_busy_percent; "
         "IOAccelerator on Apple silicon"
     ),
-    bad="low: the GPU waits for data; 100 says that a kernel ran, not that it filled the GPU",
+    bad="low: the GPU waits for data; 100 means that a kernel ran, not that it filled the GPU",
 )
 GPU_MEMORY_UTILIZATION = Metric(
     name="gpu_{i}_memory_utilization_percentage",
     kind=Kind.GAUGE,
     unit="%",
     family=Family.GPU,
-    meaning="share of the last moment in which device memory was read or written",
+    meaning="share of the driver's last sampling period in which device memory was read or written",
     source="NVML nvmlDeviceGetUtilizationRates; amdgpu mem_busy_percent",
     bad="near 100: kernels wait for memory",
 )
@@ -32,7 +32,7 @@ GPU_MEMORY_USAGE = Metric(
     family=Family.GPU,
     meaning="device memory in use, by all processes",
     source=(
-        "NVML nvmlDeviceGetMemoryInfo (version 2, without what the driver reserves); amdgpu "
+        "NVML nvmlDeviceGetMemoryInfo (version 2, without the driver's reservation); amdgpu "
         "mem_info_vram_used"
     ),
     bad="a steady rise: tensors are kept alive",
@@ -42,7 +42,7 @@ GPU_MEMORY_USAGE_PERCENTAGE = Metric(
     kind=Kind.GAUGE,
     unit="%",
     family=Family.GPU,
-    meaning="the same as a share of the device's memory",
+    meaning="the same, as a share of the device's memory",
     source="as gpu_{i}_memory_usage_megabytes",
     bad="near 100: the next allocation may fail; low: a larger batch fits",
 )
@@ -52,8 +52,8 @@ GPU_PROCESS_MEMORY = Metric(
     unit="MB",
     family=Family.GPU,
     meaning="device memory that this process and its children hold",
-    source="NVML nvmlDeviceGetComputeRunningProcesses; drm fdinfo of own processes on AMD and Intel",
-    bad="far below gpu_{i}_memory_usage_megabytes: somebody else uses this GPU too",
+    source="NVML nvmlDeviceGetComputeRunningProcesses; drm fdinfo of the job's processes on AMD and Intel",
+    bad="far below gpu_{i}_memory_usage_megabytes: another job uses this GPU too",
     only="while the job holds device memory",
 )
 GPU_POWER_USAGE = Metric(
@@ -66,14 +66,14 @@ GPU_POWER_USAGE = Metric(
         "NVML nvmlDeviceGetPowerUsage; hwmon power1_average or power1_input; on Intel the growth of hwmon "
         "energy1_input"
     ),
-    bad="low at a high utilisation: kernels wait for memory or for each other",
+    bad="low at a high utilization: kernels wait for memory or for each other",
 )
 GPU_POWER_USAGE_PERCENTAGE = Metric(
     name="gpu_{i}_power_usage_percentage",
     kind=Kind.GAUGE,
     unit="%",
     family=Family.GPU,
-    meaning="the same as a share of the power limit that is enforced",
+    meaning="the same, as a share of the enforced power limit",
     source="NVML nvmlDeviceGetEnforcedPowerLimit; hwmon power1_cap or power1_max",
     bad="near 100: the limit lowers the clock",
 )
@@ -82,7 +82,7 @@ GPU_ENERGY = Metric(
     kind=Kind.COUNTER,
     unit="Wh",
     family=Family.GPU,
-    meaning="energy that the device took since the run was attached",
+    meaning="energy that the device used since the run was attached",
     source=(
         "NVML nvmlDeviceGetTotalEnergyConsumption, else power integrated over the ticks; hwmon energy1_input"
     ),
@@ -112,12 +112,12 @@ GPU_THROTTLED = Metric(
     unit="%",
     family=Family.GPU,
     meaning=(
-        "share of time in which power, heat or a brake slowed the device down; idling and chosen clocks "
-        "do not count"
+        "share of time in which a power limit, heat or a power brake slowed the device down; idling and "
+        "clocks set by the user do not count"
     ),
     source=(
-        "NVML's counters of the time that power and heat took; ticks with an event reason that none of them "
-        "counted, as a brake, count as a whole"
+        "NVML's counters of the time lost to power and heat; a tick with an event reason that none of them "
+        "counts, such as a brake, counts in full"
     ),
     bad="above 0: the same work takes longer than it could",
 )
@@ -126,10 +126,10 @@ GPU_ECC_ERRORS = Metric(
     kind=Kind.EVENTS,
     unit="errors",
     family=Family.GPU,
-    meaning="memory errors, corrected and not, since the run was attached",
+    meaning="memory errors, corrected and uncorrected, since the run was attached",
     source="NVML nvmlDeviceGetTotalEccErrors, volatile counters",
     bad="rising: the device needs service",
-    only="when it happens",
+    only="once it has happened",
 )
 GPU_XID_ERRORS = Metric(
     name="gpu_{i}_xid_errors",
@@ -138,8 +138,8 @@ GPU_XID_ERRORS = Metric(
     family=Family.GPU,
     meaning="critical errors that the driver reported since the run was attached",
     source="NVML event set, nvmlEventTypeXidCriticalError",
-    bad="any: the job's results on this device are in doubt",
-    only="when it happens",
+    bad="any: the job's results on this device are doubtful",
+    only="once it has happened",
 )
 GPU_REMAPPED_ROWS = Metric(
     name="gpu_{i}_remapped_rows",
@@ -148,18 +148,18 @@ GPU_REMAPPED_ROWS = Metric(
     family=Family.GPU,
     meaning="rows of memory that were replaced since the run was attached",
     source="NVML nvmlDeviceGetRemappedRows",
-    bad="any: the device's memory wears out",
-    only="when it happens",
+    bad="any: the device's memory is wearing out",
+    only="once it has happened",
 )
 GPU_TORCH_ALLOCATED = Metric(
     name="gpu_{i}_torch_allocated_megabytes",
     kind=Kind.GAUGE,
     unit="MB",
     family=Family.GPU,
-    meaning="memory in tensors, by torch's own account",
-    source="torch.cuda.memory_allocated, only where the program has imported torch and started CUDA",
+    meaning="memory in tensors, as counted by torch",
+    source="torch.cuda.memory_allocated, only if the program has imported torch and started CUDA",
     bad="a steady rise: tensors are kept alive",
-    only="where the program uses torch on the device",
+    only="if the program uses torch on the device",
 )
 GPU_TORCH_RESERVED = Metric(
     name="gpu_{i}_torch_reserved_megabytes",
@@ -169,7 +169,7 @@ GPU_TORCH_RESERVED = Metric(
     meaning="memory that torch's allocator holds, in tensors or free",
     source="torch.cuda.memory_reserved, as gpu_{i}_torch_allocated_megabytes",
     bad="far above gpu_{i}_torch_allocated_megabytes: memory is fragmented",
-    only="where the program uses torch on the device",
+    only="if the program uses torch on the device",
 )
 GPU_SM_CLOCK = Metric(
     name="gpu_{i}_sm_clock_megahertz",
@@ -203,7 +203,7 @@ GPU_SM_OCCUPANCY = Metric(
     kind=Kind.GAUGE,
     unit="%",
     family=Family.GPU_PROFILE,
-    meaning="share of the warps that would fit that were resident",
+    meaning="resident warps as a share of the maximum",
     source="NVML GPM NVML_GPM_METRIC_SM_OCCUPANCY, Hopper and newer",
     bad="low at a high activity: registers or shared memory limit the kernels",
 )
@@ -212,7 +212,7 @@ GPU_TENSOR_ACTIVE = Metric(
     kind=Kind.GAUGE,
     unit="%",
     family=Family.GPU_PROFILE,
-    meaning="share of cycles in which tensor cores worked",
+    meaning="share of cycles in which tensor cores were active",
     source="NVML GPM NVML_GPM_METRIC_ANY_TENSOR_UTIL, Hopper and newer",
     bad="near 0 in mixed precision: matrix products do not reach the tensor cores",
 )
@@ -232,7 +232,7 @@ GPU_PCIE_RECEIVE = Metric(
     family=Family.GPU_PROFILE,
     meaning="bytes received per second over PCI Express",
     source="NVML GPM or counters; never the call that blocks for 20 ms",
-    bad="at the line's limit: copies to and from the host hold the training up",
+    bad="at the link's limit: copies to and from the host slow the training down",
 )
 GPU_PCIE_TRANSMIT = Metric(
     name="gpu_{i}_pcie_transmit_megabytes_per_second",
@@ -241,7 +241,7 @@ GPU_PCIE_TRANSMIT = Metric(
     family=Family.GPU_PROFILE,
     meaning="bytes sent per second over PCI Express",
     source="NVML GPM or counters; never the call that blocks for 20 ms",
-    bad="at the line's limit: copies to and from the host hold the training up",
+    bad="at the link's limit: copies to and from the host slow the training down",
 )
 GPU_NVLINK_RECEIVE = Metric(
     name="gpu_{i}_nvlink_receive_megabytes_per_second",
@@ -250,7 +250,7 @@ GPU_NVLINK_RECEIVE = Metric(
     family=Family.GPU_PROFILE,
     meaning="bytes received per second over NVLink",
     source="NVML GPM or counters; never the call that blocks for 20 ms",
-    bad="at the line's limit: communication between GPUs holds the training up",
+    bad="at the link's limit: communication between GPUs slows the training down",
 )
 GPU_NVLINK_TRANSMIT = Metric(
     name="gpu_{i}_nvlink_transmit_megabytes_per_second",
@@ -259,5 +259,5 @@ GPU_NVLINK_TRANSMIT = Metric(
     family=Family.GPU_PROFILE,
     meaning="bytes sent per second over NVLink",
     source="NVML GPM or counters; never the call that blocks for 20 ms",
-    bad="at the line's limit: communication between GPUs holds the training up",
+    bad="at the link's limit: communication between GPUs slows the training down",
 )

@@ -1,4 +1,4 @@
-"""Memory: what the job holds of what it may hold."""
+"""Memory: how much of its limit the job holds."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ MEMORY_USAGE = Metric(
     unit="MB",
     family=Family.MEMORY,
     meaning=(
-        "memory in use: of the host what is not available to new programs; under a limit the working set "
-        "of the job's cgroup, which is what the limit is held against before it kills"
+        "memory in use: on the host, memory that is not available to new programs; under a limit the working "
+        "set of the job's cgroup, which the kernel compares with the limit before it kills"
     ),
     source=(
         "/proc/meminfo (MemTotal - MemAvailable); under a limit memory.current - inactive_file (v1 "
@@ -25,7 +25,7 @@ MEMORY_USAGE_PERCENTAGE = Metric(
     unit="%",
     family=Family.MEMORY,
     meaning=(
-        "the same as a share of the host's memory, or of the smallest limit over the job's cgroup and its "
+        "the same, as a share of the host's memory or of the smallest limit on the job's cgroup and its "
         "ancestors"
     ),
     source="as system_memory_usage_megabytes; limits: memory.max and memory.high (v1 memory.limit_in_bytes)",
@@ -36,19 +36,19 @@ HOST_MEMORY_USAGE_PERCENTAGE = Metric(
     kind=Kind.GAUGE,
     unit="%",
     family=Family.MEMORY,
-    meaning="share of the host's memory that is in use, whoever uses it",
+    meaning="share of the host's memory in use, whoever uses it",
     source="/proc/meminfo",
-    bad="near 100: the host may run out of memory though the job keeps its limit",
-    only="where a limit holds the job below the host's memory",
+    bad="near 100: the host may run out of memory although the job stays below its limit",
+    only="if the job is limited to less than the host's memory",
 )
 MEMORY_AVAILABLE = Metric(
     name="memory_available_megabytes",
     kind=Kind.GAUGE,
     unit="MB",
     family=Family.MEMORY,
-    meaning="memory that the job can still take: the least that the host and each limit over it leave",
-    source="/proc/meminfo MemAvailable; limit minus working set of every limited cgroup over the job",
-    bad="near 0: the next allocation may be the last",
+    meaning="memory that the job can still allocate: the least that the host and each of its limits allow",
+    source="/proc/meminfo MemAvailable; limit minus working set of every limited cgroup above the job",
+    bad="near 0: the next allocation may fail",
 )
 SWAP_USAGE = Metric(
     name="swap_usage_megabytes",
@@ -60,16 +60,16 @@ SWAP_USAGE = Metric(
         "/proc/meminfo (SwapTotal - SwapFree); under a limit memory.swap.current (v1 total_swap); "
         "psutil.swap_memory elsewhere"
     ),
-    bad="rising: memory is short and everything becomes slow",
-    only="where there is swap space",
+    bad="rising: memory is short, and everything slows down",
+    only="if there is swap space",
 )
 MEMORY_OOM_KILLS = Metric(
     name="memory_oom_kills",
     kind=Kind.EVENTS,
     unit="kills",
     family=Family.MEMORY,
-    meaning="processes of the job's cgroup that the kernel killed for memory since the run was attached",
-    source="memory.events oom_kill of the own cgroup (v1 memory.oom_control oom_kill)",
-    bad="any: a process, perhaps a data loader, is gone",
-    only="when it happens",
+    meaning="processes of the job's cgroup that the out-of-memory killer ended since the run was attached",
+    source="memory.events oom_kill of the job's cgroup (v1 memory.oom_control oom_kill)",
+    bad="any: a process, perhaps a data loader, was killed",
+    only="once it has happened",
 )

@@ -1,4 +1,4 @@
-"""Network: bytes and trouble of the interfaces that lead out of this host."""
+"""Network: traffic and errors of the interfaces that lead out of this host."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ NETWORK_RECEIVE = Metric(
     kind=Kind.COUNTER,
     unit="MB",
     family=Family.NETWORK,
-    meaning="bytes received since the run was attached, without loopback and without counting twice",
-    source="/proc/net/dev, interfaces chosen by /sys/class/net; psutil.net_io_counters elsewhere",
+    meaning="bytes received since the run was attached, without loopback; no byte counts twice",
+    source="/proc/net/dev, with interfaces selected by /sys/class/net; psutil.net_io_counters elsewhere",
     bad="none by itself",
 )
 NETWORK_TRANSMIT = Metric(
@@ -18,7 +18,7 @@ NETWORK_TRANSMIT = Metric(
     kind=Kind.COUNTER,
     unit="MB",
     family=Family.NETWORK,
-    meaning="bytes sent since the run was attached, without loopback and without counting twice",
+    meaning="bytes sent since the run was attached, without loopback; no byte counts twice",
     source="as network_receive_megabytes",
     bad="none by itself",
 )
@@ -29,7 +29,7 @@ NETWORK_RECEIVE_RATE = Metric(
     family=Family.NETWORK,
     meaning="bytes received per second",
     source="as network_receive_megabytes",
-    bad="at the line's limit: remote data or gradients hold the job up",
+    bad="at the link's limit: remote data or gradients slow the job down",
 )
 NETWORK_TRANSMIT_RATE = Metric(
     name="network_transmit_megabytes_per_second",
@@ -38,17 +38,17 @@ NETWORK_TRANSMIT_RATE = Metric(
     family=Family.NETWORK,
     meaning="bytes sent per second",
     source="as network_receive_megabytes",
-    bad="at the line's limit: gradients or checkpoints hold the job up",
+    bad="at the link's limit: gradients or checkpoints slow the job down",
 )
 NETWORK_ERRORS = Metric(
     name="network_errors",
     kind=Kind.EVENTS,
     unit="errors",
     family=Family.NETWORK,
-    meaning="packets with errors and packets dropped, both ways, since the run was attached",
+    meaning="packets with errors and dropped packets, in both directions, since the run was attached",
     source="as network_receive_megabytes",
     bad="rising: a bad cable, a full queue, a wrong MTU",
-    only="when it happens",
+    only="once it has happened",
 )
 INFINIBAND_RECEIVE = Metric(
     name="infiniband_receive_megabytes_per_second",
@@ -57,7 +57,7 @@ INFINIBAND_RECEIVE = Metric(
     family=Family.FABRIC,
     meaning="bytes received per second on all InfiniBand and RoCE ports, RDMA included",
     source="/sys/class/infiniband/*/ports/*/counters/port_rcv_data (words of 4 bytes)",
-    bad="at the line's limit: communication holds the training up",
+    bad="at the link's limit: communication slows the training down",
 )
 INFINIBAND_TRANSMIT = Metric(
     name="infiniband_transmit_megabytes_per_second",
@@ -66,5 +66,5 @@ INFINIBAND_TRANSMIT = Metric(
     family=Family.FABRIC,
     meaning="bytes sent per second on all InfiniBand and RoCE ports, RDMA included",
     source="/sys/class/infiniband/*/ports/*/counters/port_xmit_data (words of 4 bytes)",
-    bad="at the line's limit: communication holds the training up",
+    bad="at the link's limit: communication slows the training down",
 )

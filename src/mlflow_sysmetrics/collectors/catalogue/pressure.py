@@ -13,10 +13,10 @@ CPU_PRESSURE = Metric(
     unit="%",
     family=Family.PRESSURE,
     meaning=(
-        "share of time in which at least one task of the job's cgroup, or of the host where the job has "
+        "share of time in which at least one task of the job's cgroup, or of the host if the job has "
         "none, waited for a CPU"
     ),
-    source="cpu.pressure of the own cgroup (v2), else /proc/pressure/cpu: total of the line some",
+    source="cpu.pressure of the job's cgroup (v2), else /proc/pressure/cpu: total of the line some",
     bad="above 10: more threads than CPUs, or a quota that throttles",
 )
 MEMORY_PRESSURE = Metric(
@@ -25,10 +25,10 @@ MEMORY_PRESSURE = Metric(
     unit="%",
     family=Family.PRESSURE,
     meaning=(
-        "share of time in which at least one task of the job's cgroup, or of the host where the job has "
+        "share of time in which at least one task of the job's cgroup, or of the host if the job has "
         "none, waited for memory to be freed or read back"
     ),
-    source="memory.pressure of the own cgroup (v2), else /proc/pressure/memory: total of the line some",
+    source="memory.pressure of the job's cgroup (v2), else /proc/pressure/memory: total of the line some",
     bad="above 1: memory is so short that work waits for it",
 )
 IO_PRESSURE = Metric(
@@ -37,9 +37,9 @@ IO_PRESSURE = Metric(
     unit="%",
     family=Family.PRESSURE,
     meaning=(
-        "share of time in which at least one task of the job's cgroup, or of the host where the job has "
+        "share of time in which at least one task of the job's cgroup, or of the host if the job has "
         "none, waited for a disk or another block device"
     ),
-    source="io.pressure of the own cgroup (v2), else /proc/pressure/io: total of the line some",
-    bad="high beside an idle GPU: the input pipeline waits for storage",
+    source="io.pressure of the job's cgroup (v2), else /proc/pressure/io: total of the line some",
+    bad="high with an idle GPU: the input pipeline waits for storage",
 )

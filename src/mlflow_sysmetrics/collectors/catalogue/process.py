@@ -1,4 +1,4 @@
-"""The process that is being trained, and its children."""
+"""The training process and its children."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ PROCESS_CPU = Metric(
     unit="%",
     family=Family.PROCESS,
     meaning=(
-        "CPU time of this process and all its descendants, as a share of ONE core: 250 is two cores and a "
-        "half"
+        "CPU time of this process and all its descendants, as a share of ONE core: 250 is two and a half "
+        "cores"
     ),
     source=(
-        "CPU clocks and /proc/<pid>/stat, children that have ended through their parent's cutime; psutil "
+        "CPU clocks and /proc/<pid>/stat; children that have ended through their parent's cutime; psutil "
         "elsewhere"
     ),
-    bad="near 100 beside many CPUs: one thread holds everything up",
+    bad="near 100 with many CPUs: a single thread is the bottleneck",
 )
 PROCESS_RSS = Metric(
     name="process_memory_rss_megabytes",
@@ -25,8 +25,7 @@ PROCESS_RSS = Metric(
     unit="MB",
     family=Family.PROCESS,
     meaning=(
-        "resident memory of this process and all its descendants; pages that they share count for each of "
-        "them"
+        "resident memory of this process and all its descendants; shared pages count once for each process"
     ),
     source="/proc/<pid>/stat rss; psutil memory_info().rss elsewhere",
     bad="a steady rise: a leak in the training or in its data loaders",
@@ -37,14 +36,13 @@ PROCESS_USS = Metric(
     unit="MB",
     family=Family.PROCESS,
     meaning=(
-        "memory that belongs to this process and its descendants alone, page by page: what their end "
-        "would free"
+        "memory pages that only one of these processes uses: the amount that would be freed if they ended"
     ),
     source=(
-        "/proc/<pid>/smaps_rollup Private_*, once a minute since it is dear; psutil "
+        "/proc/<pid>/smaps_rollup Private_*, once a minute since it is expensive; psutil "
         "memory_full_info().uss elsewhere"
     ),
-    bad="a rise in data loaders that only read: reference counts copy the pages they share",
+    bad="a rise in data loaders that only read: updates of reference counts copy shared pages",
 )
 PROCESS_THREADS = Metric(
     name="process_threads",
@@ -53,7 +51,7 @@ PROCESS_THREADS = Metric(
     family=Family.PROCESS,
     meaning="threads of this process and all its descendants",
     source="/proc/<pid>/stat num_threads; psutil elsewhere",
-    bad="far more than CPUs: threads fight for them; rising: they are leaked",
+    bad="far more than CPUs: threads compete for them; rising: threads leak",
 )
 PROCESS_OPEN_FILES = Metric(
     name="process_open_files",
@@ -62,14 +60,14 @@ PROCESS_OPEN_FILES = Metric(
     family=Family.PROCESS,
     meaning="open file descriptors of this process and all its descendants",
     source="/proc/<pid>/fd; psutil num_fds elsewhere",
-    bad="rising: files, sockets or shared-memory tensors are leaked",
+    bad="rising: files, sockets or shared-memory tensors leak",
 )
 PROCESS_CHILDREN = Metric(
     name="process_children",
     kind=Kind.GAUGE,
     unit="processes",
     family=Family.PROCESS,
-    meaning="descendants of this process that are alive",
+    meaning="living descendants of this process",
     source="parent ids in /proc/<pid>/stat; psutil children() elsewhere",
-    bad="other than the number of workers: some have died, or are left over",
+    bad="not equal to the number of workers: some have died, or are left over",
 )

@@ -1,9 +1,8 @@
-"""GPUs of AMD and Intel as Linux shows them: cards and sensors in /sys, the own processes' use in /proc.
+"""AMD and Intel GPUs on Linux: cards and sensors in /sys, the job's own use of them in /proc.
 
-`cards`, `kfd`, `amd_devices` and `intel_devices` find them, and `roll_call` sees whether they are still the
-same; `amd_gpu` and `intel_gpu` read one of them with `hwmon`, `energy_counter` and `energy_integral`;
-`clients` and `fdinfo` follow the own processes, `gpu_processes` and `engine_time` tell what these use, and
-`gpus` brings it together.
+`cards` and `kfd` list them, `watched_gpus` selects those to watch and notices changes; `amd_gpu` and
+`intel_gpu` read one with `hwmon` and `energy`; `clients` reads the GPU use of the job's processes, and
+`gpu_processes` and `engine_time` add it up per GPU; `gpus` combines all of it at a tick.
 """
 
 from __future__ import annotations

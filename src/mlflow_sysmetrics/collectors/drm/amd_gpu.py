@@ -1,4 +1,4 @@
-"""What one AMD GPU tells: files of its PCI device and of its sensors."""
+"""Readings of one AMD GPU, from files of its PCI device and its sensors."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import NamedTuple
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT
 from mlflow_sysmetrics.collectors.drm.cards import Card
-from mlflow_sysmetrics.collectors.drm.energy_integral import EnergyIntegral
-from mlflow_sysmetrics.collectors.drm.fdinfo import DrmClient
+from mlflow_sysmetrics.collectors.drm.clients import DrmClient
+from mlflow_sysmetrics.collectors.drm.energy import EnergyIntegral
 from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
 from mlflow_sysmetrics.collectors.drm.hwmon import MICRO, MILLI, Hwmon, reading, why_silent
-from mlflow_sysmetrics.collectors.fields import number_after
+from mlflow_sysmetrics.collectors.kernel_files import number_after
 from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Pause
 from mlflow_sysmetrics.machine.host import read_short
 from mlflow_sysmetrics.samples import Metric, Sample
 
-# The driver asks all memory channels for their errors, which may take milliseconds.
+# The driver queries all memory channels for errors, which may take milliseconds.
 _ECC_SECONDS = 60.0
 _SECONDS_PER_HOUR = 3600.0
-# Drivers have answered 65535 % or millions of watts for a moment. The largest GPUs are built for 1400 W.
+# Drivers have briefly reported 65535 % or millions of watts. The largest GPUs are built for 1400 W.
 _MOST_MICROWATTS = 2_500_000_000
 _MOST_MILLICELSIUS = 200_000
 
@@ -29,12 +29,12 @@ class Gauge(NamedTuple):
     """A file whose number is a sample.
 
     Attributes:
-        metric: of which metric.
-        label: what it is called in a gap.
-        path: the file; "" where the device has none.
+        metric: the metric of the sample.
+        label: its name in a gap.
+        path: the file; "" if the device has none.
         scale: units of the metric per unit of the file.
-        least: a smaller number is not believed.
-        most: a larger number is not believed.
+        least: smaller numbers are rejected.
+        most: larger numbers are rejected.
     """
 
     metric: Metric
@@ -46,7 +46,7 @@ class Gauge(NamedTuple):
 
 
 def parse_error_count(text: bytes) -> int | None:
-    """Returns the errors that the text of ras/umc_err_count counts; None where it does not tell.
+    """Returns the number of errors in the text of ras/umc_err_count; None if it has none.
 
     ue: uncorrected, ce: corrected, de: deferred until the data are used (MI300 and newer).
     https://docs.kernel.org/gpu/amdgpu/ras.html
@@ -67,22 +67,22 @@ class AmdGpu:
     Args:
         card: where its files are.
         samples: makes its samples.
-        partitioned: it is the first partition of its card.
+        partitioned: True for the first partition of a card.
 
     Attributes:
         card: where its files are.
         samples: makes its samples.
-        gaps: what it does not tell, and why.
-        talkative: it tells something at every tick while it is switched on.
-        regions: its memory, as the driver calls it.
+        gaps: which readings are missing, and why.
+        has_sensors: True: it has readings at every tick while it is switched on.
+        regions: its memory regions, as the driver names them.
     """
 
     def __init__(self, card: Card, samples: GpuSamples, *, partitioned: bool) -> None:
-        self.card, self.samples, self.talkative = card, samples, True
+        self.card, self.samples, self.has_sensors = card, samples, True
         self._partitioned = partitioned
         path = card.device
         hwmon = Hwmon(path)
-        # Only processors with graphics have a voltage of the north bridge (kernel, amdgpu hwmon).
+        # Only processors with graphics report the voltage of the north bridge (kernel, amdgpu hwmon).
         self._integrated = bool(hwmon.path("in1_input"))
         self.regions = ("vram", "gtt") if self._integrated else ("vram",)
         self._used = [f"{path}/mem_info_{region}_used" for region in self.regions]
@@ -102,7 +102,7 @@ class AmdGpu:
         self.gaps: tuple[str, ...] = ()
 
     def collect(self, now: float, clients: Sequence[DrmClient] | None) -> Iterator[Sample]:
-        """Yields what the device tells."""
+        """Yields the readings of the device."""
         if self._look.renew_if_over(now):
             self._cap = reading(self._cap_path, _MOST_MICROWATTS) or 0
             self._power = next(filter(_reads_power, self._powers), self._power)
@@ -118,14 +118,14 @@ class AmdGpu:
         yield from self._ecc(now)
 
     def rest(self) -> None:
-        """Notes that the device is switched off."""
+        """Records that the device is switched off."""
         self._energy.pause()
 
     def _find_gauges(self, path: str, hwmon: Hwmon) -> tuple[Gauge, ...]:
         edge = hwmon.labelled("temp", "edge", "junction") or hwmon.path("temp1_input")
         memory = hwmon.labelled("temp", "mem")
         busy, memory_busy = f"{path}/gpu_busy_percent", f"{path}/mem_busy_percent"
-        # 0 degrees is what a sensor says that has nothing to say.
+        # A sensor without a value reports 0 degrees.
         sensors = (
             Gauge(catalogue.GPU_TEMPERATURE, "temperature", edge, MILLI, 1, _MOST_MILLICELSIUS),
             Gauge(
@@ -148,15 +148,15 @@ class AmdGpu:
         }
         power = reading(self._power, _MOST_MICROWATTS)
         if self._integrated:
-            silent["power"] = "the sensor's includes the CPU"
+            silent["power"] = "the sensor includes the CPU"
         elif power == 0:
-            silent["power"] = "it reads 0, as on the second die of an MI250, whose first die has that of both"
+            silent["power"] = "it reads 0, as on the second die of an MI250, where the first die reports both"
         elif power is None:
             silent["power"] = why_silent(self._power)
         elif not reading(self._cap_path):
             silent["power limit"] = "none is set" if self._cap_path else why_silent("")
         if self._partitioned:
-            silent["utilization, no memory usage"] = "the card's is that of all its partitions"
+            silent["utilization, no memory usage"] = "the card reports all its partitions together"
         elif reading(self._used[0]) is None:
             silent["memory usage"] = why_silent(self._used[0])
         reasons: dict[str, list[str]] = {}
@@ -171,7 +171,7 @@ class AmdGpu:
         parts = [reading(path) for path in self._used]
         known = [part for part in parts if part is not None]
         used = sum(known)
-        # More than there is was not read right, or the total was not.
+        # More used than total memory: one of the two was misread.
         if len(known) < len(parts) or (self._total and used > self._total):
             return
         yield self.samples.of(catalogue.GPU_MEMORY_USAGE, used / MEGABYTE)
@@ -180,13 +180,13 @@ class AmdGpu:
 
     def _power_and_energy(self, now: float) -> Iterator[Sample]:
         microwatts = None if self._integrated else reading(self._power, _MOST_MICROWATTS)
-        # No device that is on draws nothing: 0 is the second die of a package, or a driver at a loss.
+        # A device that is on draws power: 0 is the second die of a package, or a missing reading.
         if not microwatts:
             return
         watts = microwatts * MICRO
         yield self.samples.of(catalogue.GPU_POWER_USAGE, watts)
         if self._cap:
-            # Over the cap only for moments, since it holds on average.
+            # The cap holds on average, so power exceeds it only briefly.
             share = min(PERCENT * microwatts / self._cap, PERCENT)
             yield self.samples.of(catalogue.GPU_POWER_USAGE_PERCENTAGE, share)
         yield self.samples.of(catalogue.GPU_ENERGY, self._energy.add(now, watts) / _SECONDS_PER_HOUR)
@@ -200,7 +200,7 @@ class AmdGpu:
             return
         if errors is None:  # "Query currently inaccessible"
             return
-        # The count starts again with the driver.
+        # The count restarts with the driver.
         self._more_errors += max(errors - self._errors, 0) if self._errors is not None else 0
         self._errors = errors
         yield self.samples.of(catalogue.GPU_ECC_ERRORS, self._more_errors)

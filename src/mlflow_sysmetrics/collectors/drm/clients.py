@@ -1,7 +1,8 @@
-"""What the own processes do with the GPUs: their memory and their engine time, as the drivers account it.
+"""GPU memory and engine time of this process and its descendants, as the drivers account for them.
 
-A descriptor of a GPU is one whose link in /proc/<pid>/fd leads to /dev/dri; only that one's fdinfo is read,
-for which the driver walks the client's buffers. The processes are gone through a few at each tick.
+Source:  /proc/<pid>/fdinfo/<fd>, https://docs.kernel.org/gpu/drm-usage-stats.html. Only descriptors whose
+         link in /proc/<pid>/fd leads to /dev/dri are read, since the driver walks the client's buffers for
+         each of them. A few processes are read at each tick.
 """
 
 from __future__ import annotations
@@ -12,61 +13,130 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from mlflow_sysmetrics.collectors.drm.fdinfo import DrmClient, parse_fdinfo
-from mlflow_sysmetrics.collectors.processes.ration import Ration
+from mlflow_sysmetrics.collectors.kernel_files import WORD
 from mlflow_sysmetrics.collectors.processes.tree import ProcessTree
-from mlflow_sysmetrics.collectors.rhythm import Pause
+from mlflow_sysmetrics.collectors.rhythm import Pause, Ration
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host, read_bytes
 
+_UNITS = {b"": 1, b"KiB": 1024, b"MiB": 1024**2, b"ns": 1}
+# A client's memory in a region; later names override earlier ones: all that may lie there, what does lie
+# there by its old name (amdgpu), and by its name since Linux 6.5.
+_MEMORY = (b"drm-total-", b"drm-memory-", b"drm-resident-")
+
+
+class DrmClient(NamedTuple):
+    """One opening of a GPU: file descriptors that were duplicated or inherited share it.
+
+    Attributes:
+        slot: PCI slot of the GPU; "" if the driver does not provide it.
+        identity: its id among the GPU's clients.
+        memory: bytes that it holds, by region.
+        busy: nanoseconds that engines have worked for it, by engine class.
+        cycles: cycles that engines have worked for it.
+        total_cycles: cycles that have passed in that time.
+        capacity: engines in a class; 1 if missing.
+    """
+
+    slot: str
+    identity: int
+    memory: Mapping[str, int]
+    busy: Mapping[str, int]
+    cycles: Mapping[str, int]
+    total_cycles: Mapping[str, int]
+    capacity: Mapping[str, int]
+
+
+def parse_fdinfo(text: bytes) -> DrmClient | None:
+    """Returns the GPU client behind a file descriptor; None if it is not one."""
+    words: dict[bytes, str] = {}
+    numbers: dict[bytes, int] = {}
+    # A line without its end was cut off.
+    for line in text[: text.rfind(b"\n") + 1].splitlines():
+        name, _, value = line.partition(b":")
+        if name.startswith(b"drm-"):
+            first, _, unit = value.strip().partition(b" ")
+            words[name] = first.decode("ascii", "replace")
+            if first.isdigit() and len(first) <= len(str(WORD)) and unit.strip() in _UNITS:
+                numbers[name] = int(first) * _UNITS[unit.strip()]
+    identity = numbers.get(b"drm-client-id")
+    if b"drm-driver" not in words or identity is None:
+        return None
+    total_cycles = _by_suffix(b"drm-total-cycles-", numbers)
+    memory: dict[str, int] = {}
+    for prefix in _MEMORY:
+        memory |= _by_suffix(prefix, numbers)
+    for engine in total_cycles:
+        del memory[f"cycles-{engine}"]  # its name starts with "drm-total-", like a region's size
+    capacity = _by_suffix(b"drm-engine-capacity-", numbers)
+    busy = _by_suffix(b"drm-engine-", numbers)
+    return DrmClient(
+        slot=words.get(b"drm-pdev", ""),
+        identity=identity,
+        memory=memory,
+        busy={engine: spent for engine, spent in busy.items() if not engine.startswith("capacity-")},
+        cycles=_by_suffix(b"drm-cycles-", numbers),
+        total_cycles=total_cycles,
+        capacity={engine: number for engine, number in capacity.items() if number},
+    )
+
+
+def _by_suffix(prefix: bytes, numbers: Mapping[bytes, int]) -> dict[str, int]:
+    return {
+        name.removeprefix(prefix).decode("ascii", "replace"): number
+        for name, number in numbers.items()
+        if name.startswith(prefix)
+    }
+
+
 _DRI = "/dev/dri/"
-_ROUND_SECONDS = 5.0  # half of what a point stands for by default
-_SECONDS_PER_TICK = 200e-6  # a process with 150 files takes as long
-_REST = 1000.0  # at most 0.1 % of a core, whatever a driver needs for its answer
+_ROUND_SECONDS = 5.0  # half of the default window of a point
+_SECONDS_PER_TICK = 200e-6  # one process with 150 files takes this long
+_REST = 1000.0  # at most 0.1 % of a core, however slow the driver is
 
 
 class ClientKey(NamedTuple):
-    """Tells clients apart: a number is given once per device, and a driver may not tell the device."""
+    """Identifies a client: ids are unique per device only, and a driver may not name the device."""
 
     device: str
     identity: int
 
 
 class Use(NamedTuple):
-    """A client, and the node in /dev/dri by which the process has opened it."""
+    """A client, and the node in /dev/dri that the process has opened."""
 
     node: str
     client: DrmClient
 
 
 class DrmClients:
-    """Reads the clients that this process and its descendants have.
+    """Reads the clients of this process and its descendants.
 
     Args:
         host: the machine to look at.
 
     Raises:
-        Unavailable: the own process cannot be read.
+        Unavailable: this process cannot be read.
     """
 
     def __init__(self, host: Host) -> None:
         try:
             self._tree = ProcessTree(host)
         except (OSError, ValueError) as error:
-            raise Unavailable(f"the own processes cannot be read: {error}") from error
+            raise Unavailable(f"this process cannot be read: {error}") from error
         self._pause = Pause(_ROUND_SECONDS, read=False)
         self._ration = Ration(_REST)
         self._left: list[str] = []
         self._found: dict[ClientKey, Use] = {}
 
     def read(self, now: float) -> Mapping[ClientKey, Use] | None:
-        """Looks at some more processes if it is time to.
+        """Reads some more processes, if it is time to.
 
         Args:
             now: seconds of a clock that never goes back.
 
         Returns:
-            All clients at the tick at which a round ends; None at the others.
+            All clients at the tick at which a round ends; None at other ticks.
         """
         if not self._ration.over(now) or (not self._left and not self._pause.renew_if_over(now)):
             return None
@@ -85,20 +155,20 @@ class DrmClients:
 
     def _begin(self, now: float) -> None:
         self._found = {}
-        with contextlib.suppress(OSError, ValueError):  # those that are known go on
+        with contextlib.suppress(OSError, ValueError):  # the known processes are still read
             self._tree.look(now)
         self._left = [member.directory for member in reversed(self._tree.members())]
 
 
 def _uses(directory: str) -> Iterator[Use]:
-    """Yields the clients of one process; none where it has ended, or is somebody else's."""
+    """Yields the clients of one process; none if it has ended or belongs to another user."""
     try:
-        descriptors = os.listdir(f"{directory}/fd")  # noqa: PTH208 - no open iterator
+        descriptors = os.listdir(f"{directory}/fd")
     except OSError:
         return
     for descriptor in descriptors:
         try:
-            target = os.readlink(f"{directory}/fd/{descriptor}")  # noqa: PTH115 - a third of Path's cost
+            target = os.readlink(f"{directory}/fd/{descriptor}")
             client = (
                 parse_fdinfo(read_bytes(f"{directory}/fdinfo/{descriptor}"))
                 if target.startswith(_DRI)

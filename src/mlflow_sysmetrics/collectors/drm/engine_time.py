@@ -1,4 +1,4 @@
-"""How busy the own processes keep the engines of a GPU, from two readings of its clients."""
+"""How busy the job's processes keep the engines of a GPU, from two readings of its clients."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from mlflow_sysmetrics.collectors.contract import PERCENT
-from mlflow_sysmetrics.collectors.drm.fdinfo import DrmClient
+from mlflow_sysmetrics.collectors.drm.clients import DrmClient
 
 _NANOSECONDS = 1e9
 
 
 class Share(NamedTuple):
-    """A share of time in percent, and the seconds that it stands for."""
+    """A share of time in percent, and the seconds that it covers."""
 
     percentage: float
     span: float
 
 
 class EngineTime:
-    """Compares the clients of one GPU with what they were when they were last read.
+    """Compares the clients of one GPU with the previous reading.
 
-    i915 counts nanoseconds; xe counts cycles, and those that have passed. Both are summed over the clients
-    and divided by the engines of a class. https://docs.kernel.org/gpu/drm-usage-stats.html
+    i915 counts nanoseconds; xe counts used and elapsed cycles. Both are summed over the clients and divided
+    by the number of engines in a class. https://docs.kernel.org/gpu/drm-usage-stats.html
     """
 
     def __init__(self) -> None:
@@ -31,11 +31,11 @@ class EngineTime:
         self._last: dict[int, DrmClient] = {}
 
     def busiest(self, now: float, clients: Sequence[DrmClient]) -> Share | None:
-        """Returns how busy the busiest class of engines was; None where no client has ever used an engine.
+        """Returns how busy the busiest engine class was; None if no client has ever used an engine.
 
         Args:
             now: seconds of a clock that never goes back.
-            clients: all clients of the GPU; one that was not there before counts from the next time on.
+            clients: all clients of the GPU; a new one counts from the next reading on.
         """
         span = 0.0 if self._read_at is None else now - self._read_at
         before, self._last, self._read_at = self._last, {}, now
@@ -53,7 +53,7 @@ class EngineTime:
 
 def _add_shares(shares: dict[str, float], then: DrmClient, client: DrmClient, span: float) -> None:
     if not any((*client.busy.values(), *client.cycles.values())):
-        return  # opened, and not used
+        return  # opened but not used
     for engine, spent in client.busy.items():
         grown = spent - then.busy.get(engine, spent)
         shares[engine] += grown / _NANOSECONDS / span / client.capacity.get(engine, 1)
@@ -66,7 +66,7 @@ def _add_shares(shares: dict[str, float], then: DrmClient, client: DrmClient, sp
 
 
 def _caught_up(then: DrmClient, client: DrmClient) -> DrmClient:
-    """Returns a client whose counters have not gone back: the kernel asks to wait until they catch up."""
+    """Returns a client whose counters never go back; the kernel allows them to, until they catch up."""
     return client._replace(busy=_larger(then.busy, client.busy), cycles=_larger(then.cycles, client.cycles))
 
 

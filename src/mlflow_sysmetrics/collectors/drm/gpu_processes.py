@@ -1,4 +1,4 @@
-"""Which of the own processes' GPU clients belong to which of the watched GPUs, on AMD and Intel."""
+"""Which GPU clients of the job's processes belong to which watched AMD or Intel GPU."""
 
 from __future__ import annotations
 
@@ -7,23 +7,22 @@ from typing import NamedTuple
 
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE
-from mlflow_sysmetrics.collectors.drm.clients import DrmClients, Use
-from mlflow_sysmetrics.collectors.drm.fdinfo import DrmClient
+from mlflow_sysmetrics.collectors.drm.clients import DrmClient, DrmClients, Use
 from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Sample
 
-_PROCESS = "process"  # MLFLOW_SYSMETRICS_GPUS: only where the job holds memory
+_PROCESS = "process"  # MLFLOW_SYSMETRICS_GPUS: only GPUs on which the job holds memory
 
 
 class GpuPlace(NamedTuple):
-    """By what a GPU's clients are known.
+    """How the clients of a GPU are recognised.
 
     Attributes:
-        slot: its place on the PCI bus; "" for a partition, which shares it and is known by its node.
+        slot: its PCI slot; "" for a partition, which shares the slot and is recognised by its node.
         nodes: names of its files in /dev/dri.
-        regions: its own memory, as the driver calls it, without the number of a tile.
+        regions: its own memory regions, as the driver names them, without the number of a tile.
     """
 
     slot: str
@@ -32,14 +31,14 @@ class GpuPlace(NamedTuple):
 
 
 class GpuProcesses:
-    """Sorts the clients by GPU, and adds up what they hold.
+    """Assigns clients to GPUs, and adds up their memory.
 
     Args:
         host: the machine to look at.
         places: the watched GPUs, by ordinal.
 
     Attributes:
-        gaps: why it knows nothing.
+        gaps: why nothing is known.
     """
 
     def __init__(self, host: Host, places: Mapping[int, GpuPlace]) -> None:
@@ -53,12 +52,12 @@ class GpuProcesses:
             self._clients = DrmClients(host)
         except Unavailable as reason:
             self.gaps = (f"no process memory: {reason}",)
-        # A container may show a card by the name of another one, but its slot is what the driver tells.
+        # A container may show a card under another card's name, but the driver reports its real slot.
         self._by_slot = {place.slot: ordinal for ordinal, place in places.items() if place.slot}
         self._by_node = {node: ordinal for ordinal, place in places.items() for node in place.nodes}
 
     def read(self, now: float) -> Mapping[int, list[DrmClient]] | None:
-        """Returns the clients of each watched GPU; None at a tick at which nothing new is known."""
+        """Returns the clients of each watched GPU; None at a tick without news."""
         uses = None if self._clients is None else self._clients.read(now)
         if uses is None:
             return None
@@ -71,17 +70,17 @@ class GpuProcesses:
         return found
 
     def is_used(self, ordinal: int) -> bool:
-        """Tells whether the job holds memory of a GPU."""
+        """True if the job holds memory of a GPU."""
         return ordinal in self._used
 
     def is_shown(self, ordinal: int) -> bool:
-        """Tells whether the user wants to see a GPU: with "process", only one that the job uses."""
+        """True if the user wants to see a GPU: with "process", only if the job uses it."""
         return not self._only_used or self.is_used(ordinal)
 
     def memory(
         self, now: float, clients: Mapping[int, list[DrmClient]], samples: Mapping[int, GpuSamples]
     ) -> Iterator[Sample]:
-        """Yields what the own processes hold of the memory of each GPU that they use."""
+        """Yields the memory of each GPU that the job's processes hold, for the GPUs that they use."""
         span = None if self._read_at is None or now <= self._read_at else now - self._read_at
         self._read_at = now
         for ordinal in self._used:
@@ -94,7 +93,7 @@ class GpuProcesses:
         return self._by_node.get(use.node) if by_slot is None else by_slot
 
     def _bytes(self, ordinal: int, clients: Sequence[DrmClient]) -> int:
-        """Returns what clients hold of a GPU's memory; of a GPU without any, what they hold of the host's."""
+        """Returns the GPU memory that clients hold, or host memory for a GPU without its own."""
         regions = self._places[ordinal].regions
         return sum(
             size

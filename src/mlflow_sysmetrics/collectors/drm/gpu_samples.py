@@ -1,4 +1,4 @@
-"""Samples of one GPU: its keys, made once."""
+"""Samples of one GPU, with keys that are made once."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ class GpuSamples:
 
     Args:
         ordinal: its number in the keys.
-        metrics: those that it may have.
+        metrics: the metrics that it may have.
     """
 
     def __init__(self, ordinal: int, metrics: Iterable[Metric]) -> None:
         self.ordinal = ordinal
-        # By name, since a metric's hash takes over all its texts, which would cost more than a reading.
+        # By name, since hashing a metric covers all its texts, which costs more than a reading.
         self._keys = {metric.name: metric.key(i=ordinal) for metric in metrics}
 
     def of(self, metric: Metric, value: float, span: float | None = None) -> Sample:

@@ -1,4 +1,4 @@
-"""The watched GPUs of one vendor at one tick: which are awake and wanted, and what is missing of them."""
+"""The watched GPUs of one vendor at one tick: which are awake and wanted, and which readings are missing."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from mlflow_sysmetrics.collectors.drm.cards import Card, asleep
-from mlflow_sysmetrics.collectors.drm.fdinfo import DrmClient
+from mlflow_sysmetrics.collectors.drm.clients import DrmClient
 from mlflow_sysmetrics.collectors.drm.gpu_processes import GpuPlace, GpuProcesses
 from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Sample
 
-# A driver that is loaded again gives its files other names. A single reading may fail for other reasons.
+# A reloaded driver gives its files other names. A single reading may fail for other reasons.
 _GONE_SECONDS = 30.0
 
 
@@ -23,25 +23,25 @@ class DrmGpu(Protocol):
     Attributes:
         card: where its files are.
         samples: makes its samples.
-        gaps: what it does not tell, and why.
-        talkative: it tells something at every tick while it is switched on.
+        gaps: which readings are missing, and why.
+        has_sensors: True if it has readings at every tick while it is switched on.
     """
 
     card: Card
     samples: GpuSamples
     gaps: tuple[str, ...]
-    talkative: bool
+    has_sensors: bool
 
     def collect(self, now: float, clients: Sequence[DrmClient] | None) -> Iterator[Sample]:
-        """Yields what the device tells.
+        """Yields the readings of the device.
 
         Args:
             now: seconds of a clock that never goes back.
-            clients: what the own processes do with it; None at a tick at which nothing new is known.
+            clients: its clients in the job's processes; None at a tick without news.
         """
 
     def rest(self) -> None:
-        """Notes that the device is switched off."""
+        """Records that the device is switched off."""
 
 
 class DrmGpus:
@@ -49,12 +49,12 @@ class DrmGpus:
 
     Args:
         host: the machine to look at.
-        gpus: those with a card.
-        places: by what the clients of all of them are known, by ordinal.
+        gpus: the GPUs with a card.
+        places: how the clients of all GPUs are recognised, by ordinal.
         samples: makes their samples, by ordinal.
 
     Attributes:
-        gaps: what is missing.
+        gaps: which readings are missing, and why.
     """
 
     def __init__(
@@ -71,10 +71,10 @@ class DrmGpus:
         self.gaps = self._tell_gaps(())
 
     def collect(self, now: float) -> Iterator[Sample]:
-        """Yields what each device tells.
+        """Yields the readings of each device.
 
         Raises:
-            Unavailable: one that did tells nothing any more; a new collector may find it again.
+            Unavailable: a device no longer responds; a new collector may find it again.
         """
         clients = self._processes.read(now)
         if clients is not None:
@@ -83,7 +83,7 @@ class DrmGpus:
         for gpu in self._gpus:
             ordinal = gpu.samples.ordinal
             if not self._processes.is_shown(ordinal):
-                gpu.rest()  # its series end here, and energy is not drawn across the gap
+                gpu.rest()  # its series end here, and energy is not interpolated across the gap
                 self._spoke_at.pop(ordinal, None)
                 continue
             if asleep(gpu.card):
@@ -94,8 +94,8 @@ class DrmGpus:
             for sample in gpu.collect(now, None if clients is None else clients[ordinal]):
                 self._spoke_at[ordinal] = now
                 yield sample
-            if gpu.talkative and now - self._spoke_at.get(ordinal, now) >= _GONE_SECONDS:
-                raise Unavailable(f"gpu_{ordinal} does not answer any more")
+            if gpu.has_sensors and now - self._spoke_at.get(ordinal, now) >= _GONE_SECONDS:
+                raise Unavailable(f"gpu_{ordinal} no longer responds")
         self.gaps = self._tell_gaps(resting)
 
     def _tell_gaps(self, resting: Sequence[DrmGpu]) -> tuple[str, ...]:

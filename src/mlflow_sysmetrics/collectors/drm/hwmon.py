@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import errno
 
-from mlflow_sysmetrics.collectors.fields import count
-from mlflow_sysmetrics.collectors.sysfs import listed, text_of
+from mlflow_sysmetrics.collectors.kernel_files import count, listed, text_of
 from mlflow_sysmetrics.machine.host import read_short
 
 MICRO = 1e-6
@@ -16,7 +15,7 @@ MILLI = 1e-3
 
 
 class Hwmon:
-    """Knows the sensors of a card by their file names.
+    """The sensors of a card, by file name.
 
     Args:
         device: directory of the PCI device.
@@ -26,7 +25,7 @@ class Hwmon:
         self._directory = ""
         for name in listed(f"{device}/hwmon"):
             directory = f"{device}/hwmon/{name}"
-            # i915 has one for the whole card, "i915", and one more for each of its tiles, "i915_gt0".
+            # i915 has one directory for the whole card, "i915", and one for each of its tiles, "i915_gt0".
             if "_gt" not in text_of(f"{directory}/name"):
                 self._directory = directory
                 break
@@ -36,15 +35,15 @@ class Hwmon:
         return bool(self._names)
 
     def path(self, *names: str) -> str:
-        """Returns the path of the first of some files that the card has; "" where it has none."""
+        """Returns the path of the first of some files that the card has; "" if it has none."""
         return next((f"{self._directory}/{name}" for name in names if name in self._names), "")
 
     def labelled(self, kind: str, *labels: str) -> str:
-        """Returns the path of the input with the first of some labels that the card has; "" without.
+        """Returns the path of the input with the first of some labels that the card has; "" if it has none.
 
         Args:
             kind: "temp", "freq".
-            labels: what the label's file may say, the best first.
+            labels: contents of the label's file, best first.
         """
         found = {
             text_of(f"{self._directory}/{name}"): name.removesuffix("_label") + "_input"
@@ -55,11 +54,11 @@ class Hwmon:
 
 
 def reading(path: str, most: float | None = None) -> int | None:
-    """Returns the number in a file; None where there is no such file, or it has no number now.
+    """Returns the number in a file; None if there is no such file, or no number in it now.
 
     Args:
         path: "" for a file that does not exist.
-        most: a larger number is not believed.
+        most: larger numbers are rejected.
     """
     if not path:
         return None
@@ -71,14 +70,14 @@ def reading(path: str, most: float | None = None) -> int | None:
 
 
 def why_silent(path: str) -> str:
-    """Returns why `reading` has no number from a file, as a clause."""
+    """Returns why `reading` finds no number in a file, as a clause."""
     try:
         count(read_short(path))
     except OSError as error:
         if error.errno == errno.EACCES:
             return "no permission"
-        # The empty path is no such file either; EPERM is what amdgpu says while it resets the device.
+        # The empty path raises ENOENT too; amdgpu answers EPERM while it resets the device.
         return "not supported by this device" if error.errno == errno.ENOENT else error.strerror or str(error)
     except ValueError:
-        return "it says no number"
+        return "the file holds no number"
     return "out of range"

@@ -1,4 +1,4 @@
-"""What one Intel GPU tells: its sensors, and what its driver accounts to the own processes."""
+"""Readings of one Intel GPU: its sensors, and the job's use of it as the driver accounts for it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Iterator, Sequence
 
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.drm.cards import Card
-from mlflow_sysmetrics.collectors.drm.energy_counter import EnergyCounter
+from mlflow_sysmetrics.collectors.drm.clients import DrmClient
+from mlflow_sysmetrics.collectors.drm.energy import EnergyCounter
 from mlflow_sysmetrics.collectors.drm.engine_time import EngineTime
-from mlflow_sysmetrics.collectors.drm.fdinfo import DrmClient
 from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
 from mlflow_sysmetrics.collectors.drm.hwmon import MILLI, Hwmon, reading, why_silent
 from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Pause
 from mlflow_sysmetrics.samples import Sample
 
-# Files 1 are of the whole card; with xe, 2 are of the package alone and 3 of its memory (kernel,
-# Documentation/ABI/testing/sysfs-driver-intel-xe-hwmon). i915 has a temperature in
-# newer kernels only (sysfs-driver-intel-i915-hwmon).
+# Files with number 1 belong to the whole card; with xe, 2 is the package alone and 3 its memory (kernel,
+# Documentation/ABI/testing/sysfs-driver-intel-xe-hwmon). i915 has a temperature in newer kernels only
+# (sysfs-driver-intel-i915-hwmon).
 _CARD, _PACKAGE = 1, 2
 _MOST_MILLICELSIUS = 200_000
 
@@ -31,8 +31,8 @@ class IntelGpu:
     Attributes:
         card: where its files are.
         samples: makes its samples.
-        gaps: what it does not tell, and why.
-        talkative: it has sensors, which most GPUs within a processor have not.
+        gaps: which readings are missing, and why.
+        has_sensors: False for most GPUs within a processor.
     """
 
     def __init__(self, card: Card, samples: GpuSamples) -> None:
@@ -42,7 +42,7 @@ class IntelGpu:
         self._temperature = hwmon.path("temp2_input" if is_xe else "temp1_input")
         self._memory_temperature = hwmon.path("temp3_input") if is_xe else ""
         counters = (f"energy{number}_input" for number in (_CARD, _PACKAGE))
-        self.talkative = bool(self._temperature or hwmon.path(*counters))
+        self.has_sensors = bool(self._temperature or hwmon.path(*counters))
         self._hwmon = hwmon
         self._channel: int | None = None
         self._energy = EnergyCounter("", samples)
@@ -52,7 +52,7 @@ class IntelGpu:
         self.gaps: tuple[str, ...] = ()
 
     def collect(self, now: float, clients: Sequence[DrmClient] | None) -> Iterator[Sample]:
-        """Yields what the device tells."""
+        """Yields the readings of the device."""
         share = None if clients is None else self._engines.busiest(now, clients)
         if share is not None:
             yield self.samples.of(catalogue.GPU_UTILIZATION, *share)
@@ -64,25 +64,25 @@ class IntelGpu:
             (catalogue.GPU_MEMORY_TEMPERATURE, self._memory_temperature),
         ):
             degrees = reading(path, _MOST_MILLICELSIUS)
-            if degrees:  # 0 is what a sensor says that has nothing to say
+            if degrees:  # a sensor without a value reports 0
                 yield self.samples.of(metric, degrees * MILLI)
         yield from self._energy.collect(now, self._limit)
 
     def rest(self) -> None:
-        """Notes that the device is switched off."""
+        """Records that the device is switched off."""
         self._energy.rest()
 
     def _find_energy(self) -> None:
         """Finds the counter to follow, and the limit that belongs to it."""
         if self._channel is None:
-            # The package stands for a card whose counter is missing or stands still, not for one that cannot
-            # be read now.
+            # The package replaces a card whose counter is missing or stays at 0, not one that cannot be read
+            # at the moment.
             counters = {one: self._hwmon.path(f"energy{one}_input") for one in (_CARD, _PACKAGE)}
             counting = (one for one, path in counters.items() if path and reading(path) != 0)
             self._channel = next(counting, None)
             self._energy = EnergyCounter(self._energy_path(), self.samples)
-        # Sustained (PL1), else the one for bursts (PL2); not `crit`, at which the card is shut down. 0 says
-        # that a limit is switched off.
+        # Sustained limit (PL1), else the one for bursts (PL2); not `crit`, at which the card is shut down. 0
+        # means that a limit is switched off.
         paths = [self._hwmon.path(f"power{self._channel or _CARD}_{limit}") for limit in ("max", "cap")]
         self._limit = next(filter(None, map(reading, paths)), None)
 
@@ -91,10 +91,10 @@ class IntelGpu:
 
     def _find_gaps(self) -> Iterator[str]:
         name = f"gpu_{self.samples.ordinal}"
-        if not self.talkative:
-            yield f"{name}: nothing but this job's utilization: not supported by this device"
+        if not self.has_sensors:
+            yield f"{name}: only this job's utilization: not supported by this device"
             return
-        yield f"{name}: utilization is this job's only; no memory usage: no permission"
+        yield f"{name}: utilization covers this job only; no memory usage: no permission"
         sensors = {"power": self._energy_path(), "temperature": self._temperature}
         if self.card.driver == "xe":  # i915 has no such sensor at all
             sensors["memory temperature"] = self._memory_temperature

@@ -1,9 +1,9 @@
-"""AMD's compute devices as ROCm counts them, which is not how the PCI bus does.
+"""AMD's compute devices in ROCm's order, which is not that of the PCI bus.
 
-/sys/class/kfd/kfd/topology/nodes/<n>/properties describes a processor in lines of a name and a number; one
-with `simd_count` has a GPU. ROCm's device k is the k-th such node: a partition of an MI300 is one of its own,
-and `drm_render_minor` tells by which node in /dev/dri it is opened. In a container the kernel refuses (EPERM)
-to describe the devices that the container may not open, and ROCm does not count these.
+/sys/class/kfd/kfd/topology/nodes/<n>/properties describes a processor in lines of a name and a number; a node
+with `simd_count` is a GPU. ROCm's device k is the k-th such node: each partition of an MI300 has its own, and
+`drm_render_minor` is the number of the node in /dev/dri that opens it. In a container the kernel refuses
+(EPERM) to describe devices that the container may not open, and ROCm does not count these.
 https://github.com/torvalds/linux/blob/master/drivers/gpu/drm/amd/amdkfd/kfd_topology.c
 """
 
@@ -11,12 +11,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from mlflow_sysmetrics.collectors.fields import number_after
-from mlflow_sysmetrics.collectors.sysfs import listed
+from mlflow_sysmetrics.collectors.kernel_files import listed, number_after
+from mlflow_sysmetrics.collectors.presence import AMD_COMPUTE_NODES
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host, read_short
-
-_NODES = "sys/class/kfd/kfd/topology/nodes"
 
 
 class ComputeDevice(NamedTuple):
@@ -24,7 +22,7 @@ class ComputeDevice(NamedTuple):
 
     Attributes:
         node: its name in /dev/dri, "renderD128".
-        uuid: as ROCR_VISIBLE_DEVICES takes it, "GPU-e7e23432f77c7e0d"; "" where the device has none.
+        uuid: as ROCR_VISIBLE_DEVICES takes it, "GPU-e7e23432f77c7e0d"; "" if the device has none.
     """
 
     node: str
@@ -32,7 +30,7 @@ class ComputeDevice(NamedTuple):
 
 
 def parse_properties(text: bytes) -> ComputeDevice | None:
-    """Returns the GPU that the properties of a node describe; None where they describe a CPU.
+    """Returns the GPU that the properties of a node describe; None if they describe a CPU.
 
     Raises:
         ValueError: they describe neither.
@@ -47,26 +45,26 @@ def parse_properties(text: bytes) -> ComputeDevice | None:
 
 
 def uuid_of(unique_id: int | None) -> str:
-    """Returns a device's UUID as ROCm writes it; "" for a device without."""
+    """Returns a device's UUID as ROCm writes it; "" for a device without one."""
     return f"GPU-{unique_id:016x}" if unique_id else ""
 
 
 def compute_devices(host: Host) -> list[ComputeDevice]:
-    """Returns the GPUs that ROCm sees, in its order; none where the kernel has no amdkfd.
+    """Returns the GPUs that ROCm sees, in its order; none if the kernel has no amdkfd.
 
     Raises:
-        Unavailable: a node cannot be understood. Without it the devices behind it would bear wrong numbers.
+        Unavailable: a node cannot be parsed. Without it the following devices would have wrong numbers.
     """
-    directory = str(host.root / _NODES)
+    directory = str(host.root / AMD_COMPUTE_NODES)
     found = []
     for name in sorted(filter(str.isdecimal, listed(directory)), key=int):
         try:
             device = parse_properties(read_short(f"{directory}/{name}/properties"))
-        except PermissionError:  # not one of this container's devices
+        except PermissionError:  # not a device of this container
             continue
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise Unavailable(f"/{_NODES}/{name}/properties: {reason}") from error
+            raise Unavailable(f"/{AMD_COMPUTE_NODES}/{name}/properties: {reason}") from error
         if device is not None:
             found.append(device)
     return found

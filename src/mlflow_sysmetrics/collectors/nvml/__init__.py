@@ -1,7 +1,8 @@
-"""NVIDIA's management library: how it is asked, and what is read of each device.
+"""NVIDIA's management library: how it is called, and the readings of each device.
 
-`library` asks, `enumeration` lists and finds devices, `devices` reads the chosen ones, `watch` reads one of
-them. Every other module is a reading or a part of one: one thing that a device may or may not support.
+`library` calls it, `enumeration` lists and finds devices, `devices` reads the chosen ones, each through a
+`guarded_device`. Every other module holds readings, or a part of one: something that a device may or may not
+support.
 """
 
 from __future__ import annotations

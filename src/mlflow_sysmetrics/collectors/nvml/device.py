@@ -1,4 +1,4 @@
-"""One chosen device, and what a reading of it is."""
+"""One chosen device, and the protocol of a reading."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from mlflow_sysmetrics.collectors.nvml.library import Handle
-from mlflow_sysmetrics.machine.visible_gpus import Chosen, SliceId
+from mlflow_sysmetrics.machine.visible_gpus.selection import Chosen, SliceId
 from mlflow_sysmetrics.samples import Metric, Sample
 
 
@@ -17,11 +17,11 @@ class Device:
     Attributes:
         ordinal: its number in the keys.
         name: "gpu_0", as in the keys.
-        index: of the GPU in NVML's order.
-        slice: which slice of the GPU it is; None for a whole GPU.
-        uuid: of the device, by which it is found again; "" where it never told.
-        handle: of the device; None while it is lost.
-        card: of the GPU that the device is or is a slice of.
+        index: index of the GPU in NVML's order.
+        slice: the slice of the GPU; None for a whole GPU.
+        uuid: identifies the device, so that it can be found again; "" if unknown.
+        handle: handle of the device; None while it is lost.
+        card: handle of the GPU that the device is, or is a slice of.
     """
 
     def __init__(self, chosen: Chosen, first: int, uuid: str) -> None:
@@ -32,7 +32,7 @@ class Device:
         self.uuid = uuid
         self.handle: Handle = None
         self.card: Handle = None
-        # By name: the hash of a string is kept, that of a metric would be computed at every sample.
+        # By name: a string caches its hash, that of a metric would be computed at every sample.
         self._keys: dict[str, str] = {}
 
     def sample(self, metric: Metric, value: float, span: float | None = None) -> Sample:
@@ -44,12 +44,13 @@ class Device:
 
 
 class Reading(Protocol):
-    """One thing that a device may or may not support.
+    """One reading that a device may or may not support.
 
     Attributes:
-        name: what is missing where it is not supported, in `gaps`.
+        name: its name in `gaps` if it is missing.
         needs: another reading without which this one has no value.
-        vouches: no error shows that the device is there; not so where an earlier answer may stand.
+        vouches: True if a reading without error proves that the device is there; False if it may repeat an
+            earlier answer.
     """
 
     name: str
@@ -57,29 +58,29 @@ class Reading(Protocol):
     vouches: bool = True
 
     def read(self, now: float) -> Iterable[Sample]:
-        """Yields what the device answers.
+        """Yields the device's answer.
 
         Raises:
-            NvmlError: it does not.
+            NvmlError: it has none.
         """
 
     def restart(self) -> None:
-        """Forgets what belongs to a handle that was lost."""
+        """Drops state that belongs to a lost handle."""
         return
 
 
 class Total:
-    """What a counter has grown by since it was first read."""
+    """Growth of a counter since it was first read."""
 
     def __init__(self) -> None:
         self._last = math.inf
         self.value = 0.0
 
     def follow(self, count: float) -> float:
-        """Takes the counter's next value and returns the total.
+        """Records the counter's next value and returns the total.
 
-        A counter that went back was started again, by a driver that was reloaded or a device that was reset.
-        What it had counted in between is not known, and is left out.
+        A counter that went back was reset with its driver or device. What it counted before the reset and
+        after the last reading is unknown, and is left out.
         """
         self.value += max(count - self._last, 0)
         self._last = count
@@ -91,7 +92,7 @@ _NOT_AVAILABLE = frozenset({2**32 - 1, 2**64 - 1})
 
 
 def known(value: float | None) -> float | None:
-    """Returns a value that NVML vouches for; None for its "not available" and for what cannot be."""
+    """Returns a valid value of NVML's; None for its "not available" and for impossible values."""
     if value is None or value in _NOT_AVAILABLE or value < 0 or not math.isfinite(value):
         return None
     return value

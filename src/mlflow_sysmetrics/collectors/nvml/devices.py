@@ -1,4 +1,4 @@
-"""The devices that were chosen, read one after the other."""
+"""The chosen devices, read one after the other."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from collections.abc import Callable, Iterator, Sequence
 
 from mlflow_sysmetrics.collectors.nvml.device import Device, Reading
 from mlflow_sysmetrics.collectors.nvml.enumeration import Listing, listing
+from mlflow_sysmetrics.collectors.nvml.guarded_device import GuardedDevice
 from mlflow_sysmetrics.collectors.nvml.library import Nvml, NvmlError, start, unavailable
 from mlflow_sysmetrics.collectors.nvml.processes import ProcessMemory, Tree
-from mlflow_sysmetrics.collectors.nvml.watch import Watch
+from mlflow_sysmetrics.collectors.presence import NO_VISIBLE_NVIDIA_GPU
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
-from mlflow_sysmetrics.machine.visible_gpus import Chosen, Selection, hides_nvidia_gpus, select_gpus
-from mlflow_sysmetrics.machine.visible_gpus.wanted import follows_environment
+from mlflow_sysmetrics.machine.visible_gpus.environment import hides_nvidia_gpus
+from mlflow_sysmetrics.machine.visible_gpus.nvidia import select_nvidia
+from mlflow_sysmetrics.machine.visible_gpus.selection import Chosen, Selection, follows_environment
 from mlflow_sysmetrics.runtime.clock import Clock, SystemClock
 from mlflow_sysmetrics.samples import Sample
 
 _PROCESS = "process"
-# A device that comes later in a tick than this is read at a time of its own: one before it has held the tick
-# up. Within it rates are off by no more than the steps in which drivers count, of 20 to 100 ms.
+# If earlier devices have delayed the tick by more than this, the next device is read with its real time.
+# Below it the error of a rate is no larger than the steps in which drivers count, 20 to 100 ms.
 _STALL_SECONDS = 0.05
 SYSTEM_CLOCK = SystemClock()
 
@@ -35,7 +37,7 @@ class Devices:
     Args:
         host: the machine to look at.
         build: returns the readings of one device.
-        clock: tells how long a tick has lasted.
+        clock: measures how long a tick has taken.
 
     Raises:
         Unavailable: there is no NVML, or no device that the job may see.
@@ -45,13 +47,13 @@ class Devices:
         self._pid = os.getpid()
         self._clock = clock
         if follows_environment(host.gpus) and hides_nvidia_gpus(host.environ):
-            raise Unavailable("NVML: no device that this job may see")
+            raise Unavailable(NO_VISIBLE_NVIDIA_GPU)
         nvml = start(host)
         try:
             found = listing(nvml)
         except NvmlError as error:
             raise unavailable(error) from error
-        selection = select_gpus(
+        selection = select_nvidia(
             host.environ, host.gpus, found.gpus, same_model=found.same_model, driver=_driver(nvml)
         )
         if not selection.chosen:
@@ -63,8 +65,8 @@ class Devices:
             if device.uuid:
                 host.gpu_ordinals.assign(device.uuid, device.ordinal)
         only_used = host.gpus.strip().lower() == _PROCESS
-        self._watches = [
-            Watch(
+        self._guarded = [
+            GuardedDevice(
                 nvml,
                 device,
                 build(nvml, device, tree),
@@ -77,22 +79,22 @@ class Devices:
         self.gaps: tuple[str, ...] = selection.gaps
 
     def samples(self, now: float) -> Iterator[Sample]:
-        """Yields what each device answers; one that does not takes none of the others along.
+        """Yields the readings of each device; a device that fails does not affect the others.
 
         Raises:
-            Unavailable: this is a forked child, whose NVML is its parent's; a new collector has its own.
+            Unavailable: this is a forked child, and NVML its parent's; a new collector starts its own.
         """
         if os.getpid() != self._pid:
             raise Unavailable("NVML: started before this process was forked")
-        # Whose clock `now` is of is the caller's choice; beside another one it says nothing about this tick.
+        # `now` may come from a different clock, which says nothing about the delay within this tick.
         same_clock = 0 <= self._clock.monotonic() - now <= _STALL_SECONDS
-        for watch in self._watches:
+        for device in self._guarded:
             late = self._clock.monotonic() - now if same_clock else 0.0
-            yield from watch.samples(now + late if late > _STALL_SECONDS else now)
-        state: list[object] = [watch.state for watch in self._watches]
+            yield from device.samples(now + late if late > _STALL_SECONDS else now)
+        state: list[object] = [device.state for device in self._guarded]
         if state != self._state:
             self._state = state
-            self.gaps = (*self._chosen_gaps, *(gap for watch in self._watches for gap in watch.gaps))
+            self.gaps = (*self._chosen_gaps, *(gap for device in self._guarded for gap in device.gaps))
 
 
 def _device(chosen: Chosen, first: int, found: Listing) -> Device:

@@ -1,4 +1,4 @@
-"""Which devices NVML lists, and how one is found again."""
+"""Which devices NVML lists, and how to find one again."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from dataclasses import dataclass, field
 
 from mlflow_sysmetrics.collectors.nvml.device import Device
 from mlflow_sysmetrics.collectors.nvml.library import Handle, Nvml, NvmlError
-from mlflow_sysmetrics.machine.visible_gpus import GpuId, SliceId
+from mlflow_sysmetrics.machine.visible_gpus.selection import GpuId, SliceId
 
 _MIG_ENABLED = 1
 
 
 @dataclass
 class Listing:
-    """What NVML lists.
+    """The devices that NVML lists.
 
     Attributes:
-        gpus: all GPUs of the host, those that do not answer too, without a UUID.
-        handles: of the GPUs that answer, by their index.
+        gpus: all GPUs of the host, including those that do not respond, without a UUID.
+        handles: handles of the GPUs that respond, by index.
         slices: handles of MIG devices.
-        same_model: no two GPUs have different names.
+        same_model: True if no two GPUs have different names.
     """
 
     gpus: list[GpuId] = field(default_factory=list)
@@ -34,13 +34,13 @@ def listing(nvml: Nvml) -> Listing:
     """Returns the GPUs and their MIG devices.
 
     Raises:
-        NvmlError: NVML does not tell how many there are.
+        NvmlError: NVML does not report their number.
     """
     found = Listing()
     names = set()
     for index in range(nvml.ask("nvmlDeviceGetCount")):
         uuid, mig, pieces = "", False, {}
-        with contextlib.suppress(NvmlError):  # what is known of it until then is enough for its place
+        with contextlib.suppress(NvmlError):  # a GPU that fails keeps its place
             handle = found.handles[index] = nvml.ask("nvmlDeviceGetHandleByIndex", index)
             with contextlib.suppress(NvmlError):
                 names.add(nvml.ask("nvmlDeviceGetName", handle))
@@ -58,19 +58,20 @@ def uuid_of(nvml: Nvml, handle: Handle) -> str:
     """Returns a device's UUID as text; bindings before 11.5 return bytes.
 
     Raises:
-        NvmlError: it does not tell.
+        NvmlError: NVML does not report it.
     """
     uuid = nvml.ask("nvmlDeviceGetUUID", handle)
     return uuid.decode() if isinstance(uuid, bytes) else str(uuid)
 
 
 def find(nvml: Nvml, device: Device) -> None:
-    """Gives a device the handles that it has now.
+    """Updates the handles of a device.
 
     Raises:
         NvmlError: it is not there.
     """
-    # Again, since a reset may have ended what an earlier call began; it only counts another user.
+    # Initialised again, since a reset may have undone an earlier call; another call only increments a
+    # counter.
     nvml.ask("nvmlInit")
     if device.uuid:
         handle = nvml.ask("nvmlDeviceGetHandleByUUID", device.uuid)
@@ -95,7 +96,7 @@ def _slices(nvml: Nvml, handle: Handle) -> Iterator[tuple[SliceId, Handle]]:
             piece = nvml.ask("nvmlDeviceGetMigDeviceHandleByIndex", handle, place)
             uuid = uuid_of(nvml, piece)
         except NvmlError:
-            continue  # a place without a slice is "not found"
+            continue  # places without a slice answer "not found"
         yield SliceId(uuid, _instance(nvml, "Gpu", piece), _instance(nvml, "Compute", piece)), piece
 
 
@@ -103,4 +104,4 @@ def _instance(nvml: Nvml, kind: str, piece: Handle) -> int:
     try:
         return int(nvml.ask(f"nvmlDeviceGet{kind}InstanceId", piece))
     except NvmlError:
-        return SliceId("").gpu_instance  # what stands for an unknown one
+        return SliceId("").gpu_instance  # the default, for an unknown id

@@ -1,8 +1,8 @@
-"""Errors that a GPU counts itself: of its memory, and rows of it that were replaced.
+"""Errors that a GPU counts itself: memory errors and replaced rows.
 
 Source:  nvmlDeviceGetTotalEccErrors, volatile counters, corrected and uncorrected;
          nvmlDeviceGetRemappedRows. Both every ten seconds: they rarely change, and take a driver long.
-Absent:  devices without ECC; the counters of a GPU that is in MIG mode.
+Absent:  devices without ECC; the counters of a GPU in MIG mode.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _VOLATILE = 0  # NVML_VOLATILE_ECC: since the driver was loaded
 
 
 class _Counted(Reading):
-    """A count of events that is read seldom, and stands in between."""
+    """A count of events that is read rarely and repeated in between."""
 
     metric: Metric
     vouches = False
@@ -35,24 +35,24 @@ class _Counted(Reading):
         self._known = False
 
     def read(self, now: float) -> Iterator[Sample]:
-        """Yields how many there were since the collector was built."""
+        """Yields the number of events since the collector was built."""
         if self._pause.renew_if_over(now) or not self._known:
             self._known = False  # until it is answered
             counts = [known(count) for count in self._ask()]
-            told = [count for count in counts if count is not None]
-            if len(told) < len(counts):
+            found = [count for count in counts if count is not None]
+            if len(found) < len(counts):
                 return
-            self._total.follow(sum(told))
+            self._total.follow(sum(found))
             self._known = True
         yield self._device.sample(self.metric, self._total.value)
 
     def restart(self) -> None:
-        """Reads anew: what was known may be of another life."""
+        """Reads again: the known count may predate a reset."""
         self._known = False
 
     @abstractmethod
     def _ask(self) -> tuple[int, ...]:
-        """Returns the counts that make up the events."""
+        """Returns the counts that add up to the events."""
 
 
 class EccErrors(_Counted):
@@ -70,7 +70,7 @@ class EccErrors(_Counted):
 
 
 class RemappedRows(_Counted):
-    """Rows of memory that were replaced."""
+    """Replaced rows of memory."""
 
     name = "remapped rows"
     metric = catalogue.GPU_REMAPPED_ROWS

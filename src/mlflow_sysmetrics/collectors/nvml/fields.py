@@ -1,9 +1,9 @@
 """Field values: one call for many readings of one device.
 
-Source:  nvmlDeviceGetFieldValues; each field has an error of its own.
-Numbers: NVML_FI_DEV_* of nvml.h, given here and not taken from the bindings. Bindings and driver are of
-         different age more often than not, and some fields were given other numbers between CUDA 12.8 and 13
-         (the newer CLOCKS_EVENT_REASON_*: 251 to 253, then 269 to 271); those below never were.
+Source:  nvmlDeviceGetFieldValues; each field has its own error.
+Numbers: NVML_FI_DEV_* of nvml.h, defined here instead of taken from the bindings. Bindings and driver often
+         differ in age, and some fields were renumbered between CUDA 12.8 and 13 (the newer
+         CLOCKS_EVENT_REASON_*: 251 to 253, then 269 to 271); the fields below never were.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ PERF_POLICY_BOARD_LIMIT = 77
 MEMORY_TEMPERATURE = 82
 NVLINK_DATA_TX, NVLINK_DATA_RX = 138, 139
 PCIE_TX_BYTES, PCIE_RX_BYTES = 197, 198
-ALL_LINKS = 2**32 - 1  #: scope of the NVLink fields that means their sum
+ALL_LINKS = 2**32 - 1  #: scope of the NVLink fields that stands for the sum over all links
 
 # nvmlValueType_t -> the member of the union that holds the value.
 _MEMBERS = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
 
 
 class Field(NamedTuple):
-    """One field: its number, and which part of the device is meant."""
+    """One field: its number, and the part of the device that it refers to."""
 
     number: int
     scope: int = 0
 
 
 class Fields:
-    """The fields of one device that are read together, at most once per tick."""
+    """The fields of one device, which are read together, at most once per tick."""
 
     def __init__(self, nvml: Nvml, device: Device) -> None:
         self._nvml = nvml
@@ -45,10 +45,10 @@ class Fields:
         self._read_at = math.nan
 
     def values(self, fields: Sequence[Field], now: float) -> list[float]:
-        """Returns the values of some fields; whoever asks for others in the same tick saves a call.
+        """Returns the values of some fields. Fields that were requested before are read in the same call.
 
         Raises:
-            NvmlError: one of them has none.
+            NvmlError: one of them has no value.
         """
         if now != self._read_at or any(field not in self._answers for field in fields):
             self._wanted.update(dict.fromkeys(fields))
@@ -58,7 +58,7 @@ class Fields:
     def _read(self, now: float) -> None:
         self._read_at = math.nan
         wanted = list(self._wanted)
-        # Forgotten until they are answered, so that one which is refused is not asked with the others.
+        # Cleared until they are answered, so that a field with an error is not requested with the others.
         self._wanted.clear()
         answers = self._nvml.ask(
             "nvmlDeviceGetFieldValues", self._device.card, [tuple(one) for one in wanted]

@@ -1,19 +1,25 @@
-"""GPU performance monitoring: what the multiprocessors, the memory and the links did between two samples.
+"""GPU performance monitoring (GPM): use of multiprocessors, tensor cores, memory and links between two ticks.
 
-Source:  nvmlGpmSampleGet, inside MIG nvmlGpmMigSampleGet, and nvmlGpmMetricsGet; Hopper and newer, not on
-         Windows. https://docs.nvidia.com/deploy/nvml-api/group__nvmlGpmFunctions.html
-Window:  from one tick to the next, so nobody waits for it. NVML asks for 100 ms at least.
+Source:  nvmlGpmSampleGet, inside MIG nvmlGpmMigSampleGet, and one nvmlGpmMetricsGet for all metrics; Hopper
+         and newer, not on Windows. https://docs.nvidia.com/deploy/nvml-api/group__nvmlGpmFunctions.html
+         Link rates are in MiB/s. Without GPM `links` reads the counters of the links instead; a series keeps
+         the source it started with.
+Window:  from one tick to the next, so no call waits for it. NVML asks for at least 100 ms.
+Absent:  the links of a MIG slice: they belong to the whole GPU, and no counter shows a slice's part.
 """
 
 from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from mlflow_sysmetrics.collectors.nvml.device import Device, known
+from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
+from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT
+from mlflow_sysmetrics.collectors.nvml.device import Device, Reading, known
 from mlflow_sysmetrics.collectors.nvml.library import NOT_SUPPORTED, Handle, Nvml, NvmlError, Verdict, refusal
 from mlflow_sysmetrics.collectors.rhythm import Lap
+from mlflow_sysmetrics.samples import Metric, Sample
 
 # NVML_GPM_METRIC_* of nvml.h.
 GRAPHICS_UTIL, SM_UTIL, SM_OCCUPANCY, ANY_TENSOR_UTIL, DRAM_BW_UTIL = 1, 2, 3, 5, 10
@@ -23,7 +29,7 @@ _VERSION = 1  # NVML_GPM_METRICS_GET_VERSION
 
 
 class Gpm:
-    """Two samples of one device, taken in turn.
+    """Two samples of one device, taken alternately.
 
     Attributes:
         span: seconds between the two samples of the last values.
@@ -40,7 +46,7 @@ class Gpm:
         self._primed = False
 
     def values(self, metrics: Sequence[int], now: float) -> Mapping[int, float]:
-        """Returns the metrics that the device has, since the tick before; none at the first tick.
+        """Returns the metrics that the device has, since the previous tick; none at the first tick.
 
         Raises:
             NvmlError: the device has no GPM.
@@ -61,19 +67,19 @@ class Gpm:
         return self._compare(before, after, metrics)
 
     def restart(self) -> None:
-        """Forgets the sample of the tick before: its counters may be those of another life."""
+        """Drops the sample of the previous tick: its counters may predate a reset."""
         self._primed = False
         self._supported = False
 
     def _prepare(self) -> None:
         if self._device.slice is not None and self._device.slice.gpu_instance < 0:
-            raise NvmlError("its GPU instance is not known", Verdict.UNSUPPORTED)
+            raise NvmlError("its GPU instance is unknown", Verdict.UNSUPPORTED)
         support = self._nvml.ask("nvmlGpmQueryDeviceSupport", self._device.card)
         if not support.isSupportedDevice:
             raise refusal(NOT_SUPPORTED)
         if self._request is None:
             self._request = self._nvml.new("c_nvmlGpmMetricsGet_t")
-        while len(self._buffers) < 2:  # noqa: PLR2004 - the sample before and the one after
+        while len(self._buffers) < 2:  # noqa: PLR2004 - one sample before and one after
             buffer = self._nvml.ask("nvmlGpmSampleAlloc")
             self._buffers.append(buffer)
             weakref.finalize(self, _free, self._nvml, buffer, os.getpid()).atexit = False
@@ -104,9 +110,62 @@ class Gpm:
 
 
 def _free(nvml: Nvml, buffer: Handle, pid: int) -> None:
-    if os.getpid() != pid:  # a forked child: the memory is its parent's copy, NVML is not its own
+    if os.getpid() != pid:  # in a forked child NVML and the buffer belong to the parent
         return
     try:
         nvml.ask("nvmlGpmSampleFree", buffer)
     except NvmlError:
-        return  # the library has ended, and the sample with it
+        return  # the library was shut down and freed the sample
+
+
+_SHARES = {
+    SM_UTIL: catalogue.GPU_SM_ACTIVE,
+    SM_OCCUPANCY: catalogue.GPU_SM_OCCUPANCY,
+    ANY_TENSOR_UTIL: catalogue.GPU_TENSOR_ACTIVE,
+    DRAM_BW_UTIL: catalogue.GPU_DRAM_ACTIVE,
+}
+_LINKS = {
+    PCIE_RX_PER_SEC: catalogue.GPU_PCIE_RECEIVE,
+    PCIE_TX_PER_SEC: catalogue.GPU_PCIE_TRANSMIT,
+    NVLINK_RX_PER_SEC: catalogue.GPU_NVLINK_RECEIVE,
+    NVLINK_TX_PER_SEC: catalogue.GPU_NVLINK_TRANSMIT,
+}
+_MEBIBYTE = 1024**2
+
+
+class Profile(Reading):
+    """The GPM metrics of a device.
+
+    Attributes:
+        supported: whether the device has GPM; None until it has answered.
+        counted: links that are read from counters.
+    """
+
+    name = "GPM"
+
+    def __init__(self, nvml: Nvml, device: Device) -> None:
+        self.supported: bool | None = None
+        self.counted: set[Metric] = set()
+        self._device = device
+        self._gpm = Gpm(nvml, device)
+        self._metrics = tuple(_SHARES) if device.slice else (*_SHARES, *_LINKS)
+
+    def read(self, now: float) -> Iterator[Sample]:
+        """Yields what the device did since the previous tick."""
+        try:
+            values = self._gpm.values(self._metrics, now)
+        except NvmlError as error:
+            if self.supported is None and error.verdict in (Verdict.UNSUPPORTED, Verdict.FORBIDDEN):
+                self.supported = False
+            raise
+        if values:
+            self.supported = True
+        for metric, value in values.items():
+            if metric in _SHARES:
+                yield self._device.sample(_SHARES[metric], min(value, PERCENT), self._gpm.span)
+            elif _LINKS[metric] not in self.counted:
+                yield self._device.sample(_LINKS[metric], value * _MEBIBYTE / MEGABYTE, self._gpm.span)
+
+    def restart(self) -> None:
+        """Drops the sample of the previous tick."""
+        self._gpm.restart()

@@ -1,4 +1,4 @@
-"""The one way to ask NVML: foreign errors become `NvmlError`, which says what to do about it."""
+"""Calls NVML, and turns its errors into `NvmlError`, which says whether to retry."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ Handle: TypeAlias = Any  #: of a device, an event set or a sample; nvidia-ml-py 
 
 
 class Verdict(Enum):
-    """What an error says about asking again."""
+    """What an error means for a retry."""
 
-    UNSUPPORTED = "unsupported"  #: it will not be answered, short of another driver
-    FORBIDDEN = "forbidden"  #: nor this, short of another user
-    LOST = "lost"  #: the handle is of no use any more
-    TROUBLE = "trouble"  #: it may be answered later
-    UNUSABLE = "unusable"  #: it was answered, by a device that is well; the next answer may be of more use
+    UNSUPPORTED = "unsupported"  #: it fails until the driver changes
+    FORBIDDEN = "forbidden"  #: it fails for this user
+    LOST = "lost"  #: the handle is no longer valid
+    TROUBLE = "trouble"  #: it may succeed later
+    UNUSABLE = "unusable"  #: a healthy device answered, but the answer cannot be used; the next one may
 
 
 class NvmlError(Exception):
-    """NVML did not answer.
+    """NVML returned an error.
 
     Attributes:
-        verdict: what it says about asking again.
-        code: NVML's own number for it; 0 where it is none of its own.
+        verdict: what it means for a retry.
+        code: NVML's number of the error; 0 if it is not one of NVML's.
     """
 
     def __init__(self, reason: str, verdict: Verdict, code: int = 0) -> None:
@@ -38,7 +38,7 @@ class NvmlError(Exception):
 # nvmlReturn_t of nvml.h. By number, since old bindings lack the names of the newer ones.
 UNINITIALIZED, NOT_SUPPORTED, NO_PERMISSION, TIMEOUT = 1, 3, 4, 10
 _UNSUPPORTED = {
-    2: "not supported by this driver",  # invalid argument: to an old driver, a question it does not know
+    2: "not supported by this driver",  # invalid argument: an old driver answers so to an unknown request
     NOT_SUPPORTED: "not supported by this device",
     13: "not supported by this driver",  # function not found
     22: "not supported by this device",  # ECC in a virtual GPU
@@ -55,15 +55,15 @@ _REMEDIES = {
     12: "driver not found",
     15: "a GPU is lost: reset it or reboot",
     16: "a GPU needs a reset: nvidia-smi --gpu-reset, or reboot",
-    17: "the operating system has blocked the request: does the container pass /dev/nvidiactl on?",
+    17: "the operating system has blocked the request: give the container access to /dev/nvidiactl",
     18: "driver/library version mismatch: reload the driver or reboot",
 }
 
 
 class Nvml:
-    """NVML, started in this process.
+    """NVML, initialised in this process.
 
-    It is never shut down: it counts its users per process, and another one may rely on ours.
+    It is never shut down: it counts its users per process, and another user may rely on our initialisation.
 
     Args:
         module: `pynvml`.
@@ -71,14 +71,16 @@ class Nvml:
 
     def __init__(self, module: Any) -> None:
         self._module = module
-        mismatch = getattr(module, "NVMLLibraryMismatchError", None)  # no NVMLError; since 12.535
+        mismatch = getattr(
+            module, "NVMLLibraryMismatchError", None
+        )  # not a subclass of NVMLError; since 12.535
         self._mismatch = () if mismatch is None else (mismatch,)
 
     def ask(self, function: str, *arguments: object) -> Any:
-        """Returns what an NVML function answers.
+        """Returns the answer of an NVML function.
 
         Raises:
-            NvmlError: it does not.
+            NvmlError: it returned an error.
         """
         call = getattr(self._module, function, None)
         if call is None:
@@ -89,11 +91,11 @@ class Nvml:
             raise refusal(getattr(error, "value", 0), str(error)) from error
         except self._mismatch as error:
             raise refusal(25) from error
-        except UnicodeDecodeError as error:  # what a driver left in the buffer of a name that it has not
-            raise NvmlError("its text cannot be read", Verdict.TROUBLE) from error
+        except UnicodeDecodeError as error:  # the driver left garbage in the buffer of a missing name
+            raise NvmlError("the answer is not valid text", Verdict.TROUBLE) from error
 
     def constant(self, name: str) -> int | None:
-        """Returns a constant of the bindings; None where they are too old to have it."""
+        """Returns a constant of the bindings; None if they are too old to have it."""
         return getattr(self._module, name, None)
 
     def new(self, structure: str) -> Any:
@@ -113,7 +115,7 @@ def refusal(code: int, text: str = "") -> NvmlError:
 
     Args:
         code: nvmlReturn_t.
-        text: what NVML calls it.
+        text: NVML's message for it.
     """
     if code in _UNSUPPORTED:
         return NvmlError(_UNSUPPORTED[code], Verdict.UNSUPPORTED, code)
@@ -142,5 +144,5 @@ def start(host: Host) -> Nvml:
 
 
 def unavailable(error: NvmlError) -> Unavailable:
-    """Returns why NVML as a whole is of no use, with what helps where something does."""
+    """Returns why NVML as a whole cannot be used, and what to do about it if known."""
     return Unavailable(f"NVML: {_REMEDIES.get(error.code, str(error))}")

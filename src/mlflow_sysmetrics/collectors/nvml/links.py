@@ -1,10 +1,10 @@
 """Bytes over PCI Express and NVLink on devices without GPM.
 
-Source:  fields NVML_FI_DEV_PCIE_COUNT_TX_BYTES and _RX_BYTES, in bytes; of all links together
+Source:  fields NVML_FI_DEV_PCIE_COUNT_TX_BYTES and _RX_BYTES, in bytes; for all links together
          NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX and _RX, in KiB. Never nvmlDeviceGetPcieThroughput, which
-         counts for 20 ms while one waits.
-Absent:  a counter that may have 32 bits: it would go round within a second, unseen. It is believed once it
-         has been seen beyond that. At ticks where a counter went back.
+         blocks for 20 ms.
+Absent:  a counter that may have 32 bits: it would wrap within a second, unseen. It is used once it has been
+         seen beyond that range. At ticks at which a counter went back.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mlflow_sysmetrics.collectors.contract import MEGABYTE
 from mlflow_sysmetrics.collectors.nvml import fields as field
 from mlflow_sysmetrics.collectors.nvml.device import Device, Reading, known
 from mlflow_sysmetrics.collectors.nvml.fields import Field, Fields
-from mlflow_sysmetrics.collectors.nvml.profile import Profile
+from mlflow_sysmetrics.collectors.nvml.gpm import Profile
 from mlflow_sysmetrics.collectors.rhythm import Lap
 from mlflow_sysmetrics.samples import Metric, Sample
 
@@ -40,15 +40,15 @@ class _Link(Reading):
         self._before: list[float | None] = [None] * len(self.fields)
 
     def read(self, now: float) -> Iterator[Sample]:
-        """Yields the rates since the tick before."""
+        """Yields the rates since the previous tick."""
         counted = self._profile.counted
         self.vouches = self._profile.supported is False or not counted.isdisjoint(self.metrics)
         if not self.vouches:
-            return  # GPM has them, or it is not known yet
+            return  # GPM has them, or may have them
         counts = [known(count) for count in self._fields.values(self.fields, now)]
         span = self._lap.seconds(now)
         if span is None and any(count is not None for count in self._before):
-            return  # too soon after the reading before: the next one covers both
+            return  # too soon after the previous reading: the next one covers both
         before, self._before = self._before, counts
         if span is None:
             return
@@ -58,7 +58,7 @@ class _Link(Reading):
                 yield self._device.sample(metric, (new - old) * self.unit_bytes / MEGABYTE / span, span)
 
     def restart(self) -> None:
-        """Forgets the counters of another life."""
+        """Drops counters that may predate a reset."""
         self._before = [None] * len(self.fields)
 
 
@@ -69,7 +69,7 @@ class Pcie(_Link):
     fields = (Field(field.PCIE_RX_BYTES), Field(field.PCIE_TX_BYTES))
     metrics = (catalogue.GPU_PCIE_RECEIVE, catalogue.GPU_PCIE_TRANSMIT)
     unit_bytes = 1
-    believed_beyond = _32_BITS  # nvml.h: "Value can be wrapped", and not where
+    believed_beyond = _32_BITS  # nvml.h: "Value can be wrapped", without saying where
 
 
 class Nvlink(_Link):

@@ -1,8 +1,8 @@
-"""Power that a GPU draws, its share of the limit, and the energy that it took.
+"""Power that a GPU draws, its share of the limit, and the energy that it used.
 
 Source:  nvmlDeviceGetPowerUsage, in milliwatts; nvmlDeviceGetEnforcedPowerLimit, once a minute;
          nvmlDeviceGetTotalEnergyConsumption, in millijoules since the driver was loaded (Volta and newer).
-         Where there is no such counter, power is integrated over the ticks.
+         Without such a counter, power is integrated over the ticks.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from mlflow_sysmetrics.samples import Sample
 _MILLIWATTS = 1000.0
 _MILLIJOULES_PER_WATT_HOUR = 3.6e6
 _JOULES_PER_WATT_HOUR = 3600.0
-_LIMIT_SECONDS = 60.0  # somebody may lower it while the job runs
-# Over a longer time than this without a look, say of a laptop that slept, power is not known.
+_LIMIT_SECONDS = 60.0  # an administrator may change it while the job runs
+# If no reading was taken for longer than this, for instance because a laptop slept, power in between is
+# unknown.
 _LONGEST_STEP_SECONDS = 120.0
 
 
@@ -44,12 +45,12 @@ class PowerUsage(Reading):
             yield self._device.sample(catalogue.GPU_POWER_USAGE, self._watts)
 
     def watts(self, now: float) -> float | None:
-        """Returns what this tick has read; None where it has not."""
+        """Returns the power read at this tick; None if it was not read."""
         return self._watts if self._read_at == now else None
 
 
 class PowerShare(Reading):
-    """Power of a GPU as a share of the limit that is enforced."""
+    """Power of a GPU as a share of the enforced limit."""
 
     name = "power limit"
 
@@ -73,17 +74,17 @@ class PowerShare(Reading):
 
 
 class OfTheWholeCard(Reading):
-    """What a MIG slice does not have: its GPU's power is everybody's who has a slice of it."""
+    """Readings that a MIG slice does not have: its GPU's power includes all slices."""
 
     name = "power, energy"
 
     def read(self, now: float) -> Iterator[Sample]:
-        """Says why there is none."""
-        raise NvmlError("of the whole GPU, not of a slice", Verdict.UNSUPPORTED)
+        """Raises the reason why there is none."""
+        raise NvmlError("reported for the whole GPU, not for a slice", Verdict.UNSUPPORTED)
 
 
 class Energy(Reading):
-    """Energy of a GPU, from its counter or from its power; which of them is decided once."""
+    """Energy of a GPU, from its counter or from its power; the choice is made once."""
 
     name = "energy"
 
@@ -122,7 +123,7 @@ class Energy(Reading):
         yield self._sample(self._integral / _JOULES_PER_WATT_HOUR)
 
     def restart(self) -> None:
-        """Forgets the power before, since what was drawn meanwhile is not known."""
+        """Drops the previous power, since the power in between is unknown."""
         self._last = None
 
     def _sample(self, watt_hours: float) -> Sample:

@@ -1,10 +1,10 @@
-"""Which processes on a device are ours, and what they hold there.
+"""Which processes on a device are the job's, and how much device memory they hold.
 
-Source:  nvmlDeviceGetComputeRunningProcesses, which names processes by id; the parents of each from
-         /proc/<pid>/stat, elsewhere through psutil, up to our own.
-Absent:  under WDDM and for some MIG slices NVML does not tell what a process holds. A container with process
-         ids of its own may get the host's from NVML: then none is ours, some do not exist here, and there is
-         no series but a gap. Others' processes alone are none: they are seen here.
+Source:  nvmlDeviceGetComputeRunningProcesses, which lists process ids; the parents of each from
+         /proc/<pid>/stat, elsewhere through psutil, up to this process.
+Absent:  under WDDM and for some MIG slices NVML does not report a process's memory. In a container with its
+         own process ids NVML may list the host's: then none is ours, some do not exist here, and there is a
+         gap instead of a series. Processes of other jobs alone cause no gap: they exist here.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import psutil
 
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE
-from mlflow_sysmetrics.collectors.nvml.alternatives import FirstOf
 from mlflow_sysmetrics.collectors.nvml.device import Device, Reading, known
 from mlflow_sysmetrics.collectors.nvml.library import Handle, Nvml, NvmlError, Verdict
+from mlflow_sysmetrics.collectors.nvml.support import FirstOf
 from mlflow_sysmetrics.collectors.processes.stat import read_process_stat
 from mlflow_sysmetrics.collectors.rhythm import Pause
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Sample
 
-_TREE_SECONDS = 10.0  # a process joins or leaves our tree as it is born or orphaned
+_TREE_SECONDS = 10.0  # a process joins or leaves the tree when it starts or is orphaned
 _NO_PROCESS = -1  # in place of a parent's id
-_MOST_GENERATIONS = 64  # ids that are given out anew while one climbs could lead in a circle
+_MOST_GENERATIONS = 64  # ids that are reused during the walk could form a cycle
 
 
 class Tree:
-    """Tells which process ids belong to this process and its descendants.
+    """Knows which process ids belong to this process and its descendants.
 
     Args:
         host: the machine to look at.
@@ -38,22 +38,22 @@ class Tree:
 
     def __init__(self, host: Host) -> None:
         proc = str(host.root / "proc")
-        has_proc = os.path.isdir(proc)  # noqa: PTH112 - as everywhere where /proc is read
+        has_proc = os.path.isdir(proc)
         self._parent: Callable[[int], int] = (lambda pid: _listed_parent(proc, pid)) if has_proc else _parent
         self._own = os.getpid()
         self._pause = Pause(_TREE_SECONDS, read=False)
         self._known: dict[int, bool | None] = {}
 
     def holds(self, pid: int, now: float) -> bool:
-        """Tells whether a process is ours."""
+        """True if a process is this one or a descendant."""
         return bool(self._ours(pid, now))
 
     def lacks(self, pid: int, now: float) -> bool:
-        """Tells whether there is no such process here."""
+        """True if no process with this id exists here."""
         return self._ours(pid, now) is None
 
     def _ours(self, pid: int, now: float) -> bool | None:
-        """Tells whether a process is ours; None where there is no such process."""
+        """Returns whether a process is in the tree; None if there is no such process."""
         if pid == self._own:
             return True
         if self._pause.renew_if_over(now):
@@ -79,7 +79,7 @@ def _listed_parent(proc: str, pid: int) -> int:
     try:
         return read_process_stat(f"{proc}/{pid}").parent
     except FileNotFoundError:
-        return _NO_PROCESS  # it has ended, or has another id here
+        return _NO_PROCESS  # it has ended, or has a different id here
     except (OSError, ValueError):
         return 0
 
@@ -94,37 +94,37 @@ def _parent(pid: int) -> int:
 
 
 class ProcessMemory(Reading):
-    """Device memory that our processes hold."""
+    """Device memory that the job's processes hold."""
 
     name = "process memory"
 
     def __init__(self, nvml: Nvml, device: Device, tree: Tree) -> None:
         self._device = device
         self._tree = tree
-        # The bindings ask for the newest version of the structure, which this driver may not have.
+        # The bindings request the newest version of the structure, which this driver may not have.
         self._processes: FirstOf[list[Handle]] = FirstOf(
             lambda: nvml.ask("nvmlDeviceGetComputeRunningProcesses", device.handle),
             lambda: nvml.ask("nvmlDeviceGetComputeRunningProcesses_v2", device.handle),
         )
 
     def read(self, now: float) -> Iterator[Sample]:
-        """Yields what they hold; nothing while none of ours is on the device."""
+        """Yields the memory; nothing while none of the job's processes is on the device."""
         held = [known(one.usedGpuMemory) for one in self.ours(now)]
-        told = [one for one in held if one is not None]
-        if held and len(told) == len(held):
-            yield self._device.sample(catalogue.GPU_PROCESS_MEMORY, sum(told) / MEGABYTE)
+        known_sizes = [one for one in held if one is not None]
+        if held and len(known_sizes) == len(held):
+            yield self._device.sample(catalogue.GPU_PROCESS_MEMORY, sum(known_sizes) / MEGABYTE)
 
     def ours(self, now: float) -> list[Handle]:
-        """Returns those of the device's processes that are ours.
+        """Returns the device's processes that belong to the job.
 
         Raises:
-            NvmlError: NVML does not list them, or by ids that mean nothing here.
+            NvmlError: NVML does not list them, or only by ids that are meaningless here.
         """
         listed = self._processes()
         ours = [one for one in listed if self._tree.holds(one.pid, now)]
         if not ours and any(self._tree.lacks(one.pid, now) for one in listed):
             raise NvmlError(
-                "NVML lists processes that do not exist here: this container has process ids of its own",
+                "NVML lists processes that do not exist here: this container has its own process ids",
                 Verdict.UNUSABLE,
             )
         return ours

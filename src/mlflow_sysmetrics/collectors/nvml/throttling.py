@@ -1,11 +1,11 @@
-"""How long power, heat or a brake held a GPU down.
+"""How long a power limit, heat or a power brake slowed a GPU down.
 
-Source:  fields NVML_FI_DEV_PERF_POLICY_POWER, _THERMAL and, where there is one, _BOARD_LIMIT: nanoseconds
-         in which each of them lowered the clocks, counted by the driver. They may overlap, so the largest
-         counts and not their sum. Nothing counts a brake or, on some devices, heat. So beside them
+Source:  fields NVML_FI_DEV_PERF_POLICY_POWER, _THERMAL and, if there is one, _BOARD_LIMIT: nanoseconds in
+         which each of them lowered the clocks, counted by the driver. They may overlap, so the largest
+         counts, not their sum. No counter covers a brake or, on some devices, heat. Therefore
          nvmlDeviceGetCurrentClocksEventReasons (nvmlDeviceGetCurrentClocksThrottleReasons before driver 535)
-         names the reasons of the moment: a tick at which it names one whose counter stood still, or that has
-         none, counts as a whole. A device without counters has these alone.
+         is read too, which returns the current reasons: a tick at which it names a reason without a counter,
+         or whose counter did not change, counts in full. For a device without counters only these count.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import PERCENT
-from mlflow_sysmetrics.collectors.nvml.alternatives import FirstOf
 from mlflow_sysmetrics.collectors.nvml.device import Device, Reading, known
 from mlflow_sysmetrics.collectors.nvml.fields import (
     PERF_POLICY_BOARD_LIMIT,
@@ -24,6 +23,7 @@ from mlflow_sysmetrics.collectors.nvml.fields import (
     Fields,
 )
 from mlflow_sysmetrics.collectors.nvml.library import Nvml, NvmlError, Verdict
+from mlflow_sysmetrics.collectors.nvml.support import FirstOf
 from mlflow_sysmetrics.collectors.rhythm import Lap
 from mlflow_sysmetrics.samples import Sample
 
@@ -33,8 +33,8 @@ _MORE_COUNTERS = (*_COUNTERS, Field(PERF_POLICY_BOARD_LIMIT))
 # nvmlClocksEventReason* of nvml.h: software power cap, hardware slowdown, thermal slowdown by software and by
 # hardware, power brake. Not idle (1), chosen clocks (2), sync boost (0x10), display (0x100).
 _HELD_DOWN = 0x04 | 0x08 | 0x20 | 0x40 | 0x80
-# Which of them a counter that moves has counted, more exactly than a look per tick, in the order of
-# `_MORE_COUNTERS`. A hardware slowdown comes with its cause: heat, or the brake, which has a bit of its own.
+# The reasons that a growing counter covers, more exactly than one look per tick, in the order of
+# `_MORE_COUNTERS`. A hardware slowdown comes with its cause: heat, or the brake, which has its own bit.
 _COUNTED = (0x04, 0x08 | 0x20 | 0x40, 0)
 
 
@@ -59,7 +59,7 @@ class Throttling(Reading):
         )
 
     def read(self, now: float) -> Iterator[Sample]:
-        """Yields the share since the tick before."""
+        """Yields the share since the previous tick."""
         counts = self._counts(now)
         reasons = self._reasons(counted=counts is not None)
         span = self._lap.seconds(now)
@@ -69,14 +69,14 @@ class Throttling(Reading):
         yield self._device.sample(catalogue.GPU_THROTTLED, _share(grown, reasons or 0, span), span)
 
     def restart(self) -> None:
-        """Forgets the counters of another life."""
+        """Drops counters that may predate a reset."""
         self._before = []
 
     def _reasons(self, *, counted: bool) -> int | None:
-        """Returns the reasons of the moment; None where they are not known, but there are counters.
+        """Returns the current reasons; None if they are unknown, but there are counters.
 
         Raises:
-            NvmlError: they are not answered, and are wanted.
+            NvmlError: they are needed, but not available.
         """
         if counted and self._silent:
             return None
@@ -92,12 +92,12 @@ class Throttling(Reading):
         return reasons if known(reasons) is not None else None
 
     def _grown(self, counts: list[float], span: float | None) -> list[float] | None:
-        """Returns the nanoseconds that each counter has grown by; None where that is not known."""
+        """Returns the nanoseconds by which each counter has grown; None if unknown."""
         if any(known(count) is None for count in counts):
             self._before = []
             return None
         if span is None and self._before:
-            return None  # too soon after the reading before: the next one covers both
+            return None  # too soon after the previous reading: the next one covers both
         before, self._before = self._before, counts
         if span is None or not before:
             return None

@@ -1,11 +1,11 @@
-"""Critical errors that the driver reports of a GPU: XID errors.
+"""Critical errors that the driver reports for a GPU: XID errors.
 
-Source:  an event set for nvmlEventTypeXidCriticalError, asked at each tick without waiting.
+Source:  an event set for nvmlEventTypeXidCriticalError, polled at each tick without waiting.
          https://docs.nvidia.com/deploy/xid-errors
-MIG:     an event names the GPU and, where the driver knows it, the GPU instance: it counts for the slices of
-         that instance, or else for all slices of the GPU.
-Loss:    asking for events fails for all GPUs once one of them has fallen off the bus. The set is then freed,
-         and those that still answer are listened to by a new one.
+MIG:     an event names the GPU and, if the driver knows it, the GPU instance: it counts for the slices of
+         that instance, else for all slices of the GPU.
+Loss:    polling fails for all GPUs once one of them has fallen off the bus. The set is then freed, and a new
+         one listens to the GPUs that still respond.
 Absent:  on Windows.
 """
 
@@ -22,15 +22,15 @@ from mlflow_sysmetrics.collectors.nvml.library import TIMEOUT, Handle, Nvml, Nvm
 from mlflow_sysmetrics.samples import Sample
 
 _XID = 8  # nvmlEventTypeXidCriticalError
-_NO_INSTANCE = 2**32 - 1  # gpuInstanceId of an event that is of no slice
-_MOST_PER_TICK = 64  # a GPU that fails reports by the thousand: the rest waits for the next tick
+_NO_INSTANCE = 2**32 - 1  # gpuInstanceId of an event without a slice
+_MOST_PER_TICK = 64  # a failing GPU reports thousands of events: the rest waits for the next tick
 
 
 class XidEvents:
     """The event set of all watched devices.
 
     Attributes:
-        generation: grows when the set was freed, and everybody is to register again.
+        generation: incremented when the set was freed, and all devices must register again.
     """
 
     def __init__(self, nvml: Nvml) -> None:
@@ -42,7 +42,7 @@ class XidEvents:
         self._counts: Counter[tuple[bytes, int]] = Counter()
 
     def register(self, card: Handle) -> None:
-        """Begins to listen to a GPU.
+        """Starts to listen to a GPU.
 
         Raises:
             NvmlError: there are no such events.
@@ -54,14 +54,14 @@ class XidEvents:
         self._nvml.ask("nvmlDeviceRegisterEvents", card, _XID, self._set)
 
     def begin_tick(self) -> None:
-        """Has the first device of the next tick ask."""
+        """Allows the first device of the next tick to poll."""
         self._polled = False
 
     def poll(self) -> None:
-        """Takes the events that have come, once per tick.
+        """Takes the events that have arrived, once per tick.
 
         Raises:
-            NvmlError: they cannot be asked for.
+            NvmlError: polling failed.
         """
         if self._polled:
             return
@@ -70,18 +70,18 @@ class XidEvents:
                 event = self._nvml.ask("nvmlEventSetWait_v2", self._set, 0)
             except NvmlError as error:
                 if error.code == TIMEOUT:
-                    break  # there are no more
+                    break  # no more events
                 if error.verdict is not Verdict.LOST:
                     raise
                 self._begin_anew()
-                # Which GPU it is, its own readings find out.
+                # The readings of the lost GPU find out that it is the one.
                 raise NvmlError(str(error), Verdict.TROUBLE, error.code) from error
             self._counts[bytes(event.device), event.gpuInstanceId] += 1
         self._polled = True
 
     def count(self, device: Device) -> int:
-        """Returns how many events a device has had."""
-        # A handle is a pointer: its bytes tell two GPUs apart even where they do not answer any more.
+        """Returns the number of events of a device."""
+        # A handle is a pointer: its bytes distinguish GPUs even if they no longer respond.
         card = bytes(device.card)
         instance = None if device.slice is None else device.slice.gpu_instance
         return sum(
@@ -110,7 +110,7 @@ class XidErrors(Reading):
         self._total: Total | None = None
 
     def read(self, now: float) -> Iterator[Sample]:
-        """Yields how many there were since the collector was built."""
+        """Yields the number of errors since the collector was built."""
         if self._registered != self._events.generation:
             self._events.register(self._device.card)
             self._registered = self._events.generation
@@ -122,14 +122,14 @@ class XidErrors(Reading):
         yield self._device.sample(catalogue.GPU_XID_ERRORS, total)
 
     def restart(self) -> None:
-        """Listens to the device anew: a reset ended it."""
+        """Listens to the device again: a reset has ended the registration."""
         self._registered = None
 
 
 def _free(nvml: Nvml, events: Handle, pid: int) -> None:
-    if os.getpid() != pid:  # a forked child: NVML is not its own
+    if os.getpid() != pid:  # in a forked child NVML belongs to the parent
         return
     try:
         nvml.ask("nvmlEventSetFree", events)
     except NvmlError:
-        return  # the library has ended, and the set with it
+        return  # the library was shut down and freed the set

@@ -1,6 +1,7 @@
-"""The process that is being trained and all its descendants: who they are, what they use, what they hold.
+"""The training process and all its descendants: what they use, and what they hold.
 
-`tree` (Linux) and `psutil_tree` follow them, `ledger` counts their CPU time, `samples` makes series of it.
+`tree` (Linux) and `psutil_tree` follow them, `ledger` counts their CPU time, `tree_samples` makes the
+samples.
 """
 
 from __future__ import annotations

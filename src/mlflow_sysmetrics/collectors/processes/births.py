@@ -1,8 +1,8 @@
-"""Finds the processes that have joined a tree, without looking at every process of the host at every tick.
+"""Finds processes that have joined a tree, without reading every process of the host at every tick.
 
-/proc/loadavg ends with the id that was given out last: while it stands still nobody was born. Else the names
-in /proc are listed, and of those that were not there before the stat is read. Children that live and die
-between two listings are not missed: their time arrives through their parent.
+/proc/loadavg ends with the last assigned process id: while it does not change, no process was started. If it
+does, the names in /proc are listed, and the stat of new ones is read. Children that start and end between two
+listings are not lost: their time arrives through their parent.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import time
 from collections.abc import Container
 from typing import NamedTuple
 
-from mlflow_sysmetrics.collectors.processes.ration import Ration
 from mlflow_sysmetrics.collectors.processes.stat import ProcessStat, read_process_stat
+from mlflow_sysmetrics.collectors.rhythm import Ration
 from mlflow_sysmetrics.machine.host import Host, read_short
 
-# LXCFS refreshes its own /proc/loadavg only every 5 s, so an id that stands still is not trusted for ever.
+# LXCFS updates its own /proc/loadavg only every 5 s, so an unchanged id is not trusted for longer than this.
 _LONGEST_REST_SECONDS = 60.0
 _REST = 1000.0  # a host with thousands of processes takes milliseconds to list
-_STATS_PER_SECOND = 200  # 10 us each, and as much again for one that is in the tree
-_STATS_AT_FIRST = 1000  # once, so that the workers of a run that is attached late are there at once
+_STATS_PER_SECOND = 200  # 10 us each, and another 10 us for one in the tree
+_STATS_AT_FIRST = 1000  # once, so that all workers of a run that is attached late are found at once
 _PID_LIMIT = 2**22  # PID_MAX_LIMIT of include/linux/threads.h
 
 
@@ -29,8 +29,8 @@ class Birth(NamedTuple):
     """A process that has joined the tree.
 
     Attributes:
-        stat: what is known of it.
-        watched: it was born while the tree was watched, not before.
+        stat: its stat.
+        watched: True if it was started while the tree was watched.
     """
 
     stat: ProcessStat
@@ -38,11 +38,11 @@ class Birth(NamedTuple):
 
 
 class Births:
-    """Knows which processes were looked at before.
+    """Remembers which processes it has looked at.
 
     Args:
         host: the machine to look at.
-        own: id of the tree's root; ids given out after it come first, since its children are among them.
+        own: id of the tree's root; ids assigned after it come first, since its children are among them.
     """
 
     def __init__(self, host: Host, own: int) -> None:
@@ -58,7 +58,7 @@ class Births:
         self._before: set[int] = set()
 
     def first(self, tree: Container[int]) -> list[Birth]:
-        """Returns the processes that are in the tree already, parents before children."""
+        """Returns the processes that are already in the tree, parents before children."""
         self._last_id = self._read_last_id()
         self._list()
         self._before = set(self._pending)
@@ -83,12 +83,12 @@ class Births:
         return found
 
     def _most(self, now: float) -> int:
-        """Returns how many processes may be looked at, by the time since the last look."""
+        """Returns how many processes may be read, by the time since the last look."""
         passed, self._looked_at = now - self._looked_at, now
         return int(min(max(passed, 1.0) * _STATS_PER_SECOND, _STATS_AT_FIRST))
 
     def again(self, pid: int) -> None:
-        """Looks at an id once more: it was given to another process."""
+        """Reads an id once more, because it was assigned to another process."""
         self._pending.add(pid)
 
     def _due(self, now: float) -> bool:
@@ -96,15 +96,15 @@ class Births:
             return False
         last_id = self._read_last_id()
         rested = now - self._listed_at
-        if rested < 0:  # the first question too: the first listing had no clock
+        if rested < 0:  # also at the first call: the first listing had no clock
             self._listed_at = now
         if last_id is not None and last_id == self._last_id and rested < _LONGEST_REST_SECONDS:
             return False
-        self._last_id = last_id  # read before the listing, so that what is born meanwhile is not lost
+        self._last_id = last_id  # read before the listing, so that a process started meanwhile is not missed
         return True
 
     def _read_last_id(self) -> bytes | None:
-        """Returns the id given out last; None where the file does not say: gVisor writes 0 for ever."""
+        """Returns the last assigned id; None if the file does not have it: gVisor always writes 0."""
         try:
             last_id = read_short(self._loadavg).rpartition(b" ")[2].strip()
         except OSError:
@@ -113,7 +113,7 @@ class Births:
 
     def _list(self) -> None:
         try:
-            names = set(os.listdir(self._proc))  # noqa: PTH208 - Path.iterdir takes thrice as long
+            names = set(os.listdir(self._proc))
         except OSError:
             return
         self._pending.update(int(name) for name in names - self._names if name.isdecimal())
@@ -123,7 +123,7 @@ class Births:
     def _look(self, tree: Container[int], most: int) -> list[Birth]:
         """Reads the stat of pending processes and returns those in the tree.
 
-        One whose parent was not looked at yet stays pending, but only once: a parent may not be visible.
+        A process whose parent was not read yet stays pending, but only once: a parent may be invisible.
         """
         chosen = sorted(self._pending, key=lambda pid: (pid - self._own) % _PID_LIMIT)[:most]
         self._pending.difference_update(chosen)
@@ -132,7 +132,7 @@ class Births:
             try:
                 stats[pid] = read_process_stat(f"{self._proc}/{pid}")
             except (OSError, ValueError):
-                self._before.discard(pid)  # it has ended, or is not ours to see
+                self._before.discard(pid)  # it has ended, or is not visible to us
         joined: dict[int, ProcessStat] = {}
         while new := {
             pid: stat

@@ -1,32 +1,33 @@
-"""What a tree of processes has used of the CPU: every second once, however short its process lived.
+"""CPU time of a process tree: every second counts once, however short-lived its process.
 
-Two counters tell it. A living process has the time of its own. A process that has been waited for has moved
-its whole time, and what its own children had moved to it, into its parent's "time of children that have
-ended" (cutime and cstime of times(2)). So what has grown is counted on both sides, and of the second what
-was counted before, while the child lived, is owed back.
+There are two counters. A living process has its own time. A process that has been waited for has moved its
+whole time, including its children's, to its parent's "time of children that have ended" (cutime and cstime of
+times(2)). The growth of both counts, but time that was counted while the child lived is subtracted from the
+second one.
 
-A child may vanish from sight a moment before its parent's counter is seen to have grown, so its debt stands
-for two readings of that counter. What is unpaid then never will be paid: the child was adopted by another
-process, or its parent ignores SIGCHLD, and then no counter gets its time.
+A child may disappear a moment before its parent's counter grows, so its counted time stays as a debt for two
+readings of that counter. A debt that is not settled by then never will be: the child was adopted by another
+process, or its parent ignores SIGCHLD, and no counter receives its time.
 """
 
 from __future__ import annotations
 
-# Linux shows utime, stime, cutime and cstime in ticks of 10 ms, rounded down: a debt can stay unpaid by two
-# ticks for no other reason. So much stands until it is paid, or each round-down would count twice.
+# Linux reports utime, stime, cutime and cstime in ticks of 10 ms, rounded down, so two ticks of a debt may
+# remain for that reason alone. That much is kept until it is settled, or each rounding error would count
+# twice.
 _ROUNDING_SECONDS = 0.02
 
 
 class Account:
-    """What is known of one process.
+    """What is known about one process.
 
     Attributes:
         parent: account of the process that will wait for it; None for the root of the tree.
-        own: seconds of its own, as last counted.
+        own: its own seconds, as last counted.
         ended: seconds of its children that have ended, as last counted.
-        fresh_debt: seconds counted of children that have vanished since `ended` was settled.
-        stale_debt: such seconds that one settlement has not found paid.
-        closed: the process is not in the tree any more.
+        fresh_debt: counted seconds of children that have vanished since `ended` was settled.
+        stale_debt: such seconds that remained after one settlement.
+        closed: True if the process has left the tree.
     """
 
     __slots__ = ("closed", "ended", "fresh_debt", "own", "parent", "stale_debt")
@@ -40,10 +41,10 @@ class Account:
 
 
 class CpuLedger:
-    """Adds up what the processes of a tree use.
+    """Adds up the CPU time of the processes of a tree.
 
-    In each round the caller reads `ended` of parents before `own` of their children, and settles it after it
-    has closed the accounts of those that have vanished.
+    In each round the caller reads `ended` of parents before `own` of their children, and settles it after
+    closing the accounts of processes that have vanished.
     """
 
     def __init__(self) -> None:
@@ -55,37 +56,37 @@ class CpuLedger:
         return seconds
 
     def open(self, parent: Account | None, own: float, ended: float, *, born: bool) -> Account:
-        """Begins to count a process.
+        """Starts to count a process.
 
         Args:
             parent: account of its parent.
-            own: seconds of its own.
+            own: its own seconds.
             ended: seconds of its children that have ended.
-            born: it was born while its tree was watched, so that all it has used counts.
+            born: True if it was started while its tree was watched, so that all its time counts.
         """
         if born:
             self._seconds += own + ended
         return Account(parent, own, ended)
 
     def spend(self, account: Account, own: float) -> None:
-        """Counts by what a process's own time has grown; a counter that goes back counts nothing."""
+        """Counts the growth of a process's own time; a counter that goes back counts nothing."""
         if own > account.own:
             self._seconds += own - account.own
             account.own = own
 
     def settle(self, account: Account, ended: float) -> None:
-        """Counts by what the time of a process's ended children has grown, less what is owed."""
+        """Counts the growth of the time of a process's ended children, minus its debt."""
         growth = max(ended - account.ended, 0.0)
         account.ended += growth
         debt = account.stale_debt + account.fresh_debt
         unpaid = max(debt - growth, 0.0)
         self._seconds += growth - (debt - unpaid)
-        fresh = min(unpaid, account.fresh_debt)  # growth pays the oldest first
+        fresh = min(unpaid, account.fresh_debt)  # growth settles the oldest debt first
         account.stale_debt = fresh + min(unpaid - fresh, _ROUNDING_SECONDS)
         account.fresh_debt = 0.0
 
     def close(self, account: Account) -> None:
-        """Ends the account of a process that has vanished: its parent's counter will get all its time."""
+        """Closes the account of a process that has vanished: its parent's counter receives its time."""
         self.release(account)
         heir = account.parent
         while heir is not None and heir.closed:
@@ -94,5 +95,5 @@ class CpuLedger:
             heir.fresh_debt += account.own + account.ended + account.stale_debt + account.fresh_debt
 
     def release(self, account: Account) -> None:
-        """Ends the account of a process that lives on outside the tree: nobody here will get its time."""
+        """Closes the account of a process that lives on outside the tree: no account receives its time."""
         account.closed = True

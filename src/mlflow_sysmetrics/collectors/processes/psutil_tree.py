@@ -1,4 +1,4 @@
-"""The processes below this one as psutil shows them: who they are, what they hold, what they have used."""
+"""The processes below this one, as psutil shows them: their CPU time and what they hold."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ import psutil
 
 from mlflow_sysmetrics.collectors.processes.ledger import Account, CpuLedger
 from mlflow_sysmetrics.collectors.processes.member import NOTHING, Holding
-from mlflow_sysmetrics.collectors.processes.ration import Ration
-from mlflow_sysmetrics.collectors.rhythm import Pause
+from mlflow_sysmetrics.collectors.rhythm import Pause, Ration
 
 _LISTING_SECONDS = 3.0
-_LISTING_REST = 1000.0  # psutil asks for the parent of every process of the host: at most 0.1 % of a core
+_LISTING_REST = 1000.0  # psutil looks up the parent of every process of the host: at most 0.1 % of a core
 
 
 class Child:
-    """A descendant, known by its id and the moment of its birth.
+    """A descendant, identified by its id and start time.
 
     Attributes:
-        process: psutil's object; `psutil.Process.children` makes new ones at each call.
+        process: psutil's object; kept, since `psutil.Process.children` makes new ones at each call.
         account: its CPU time.
-        holding: what it holds; nothing where it may not be read.
+        holding: what it holds; nothing if it may not be read.
     """
 
     __slots__ = ("account", "holding", "process")
@@ -59,7 +58,7 @@ class PsutilTree:
         return [self._holding, *(child.holding for child in self._children.values())]
 
     def look(self, now: float) -> float:
-        """Looks at the tree once more and returns the CPU seconds that it has used since the last look.
+        """Reads the tree again and returns the CPU seconds that it has used since the last reading.
 
         Args:
             now: seconds of a clock that never goes back.
@@ -68,7 +67,8 @@ class PsutilTree:
             psutil.Error: this process cannot be read.
             OSError: the same.
         """
-        # The order matters: a parent's time of ended children first, then which of them live (`CpuLedger`).
+        # Order matters: the time of a parent's ended children first, then which children are alive
+        # (`CpuLedger`).
         own, ended = _times(self._own)
         self._ledger.spend(self._account, own)
         self._holding = _hold(self._own)
@@ -86,7 +86,7 @@ class PsutilTree:
                 settlements.append((child.account, ended))
                 child.holding = _hold(child.process)
             except (psutil.ZombieProcess, psutil.AccessDenied, OSError):
-                pass  # it was not waited for yet, or is not ours to see
+                pass  # a zombie, or not visible to us
             except psutil.NoSuchProcess:
                 self._ledger.close(self._children.pop(identity).account)
         for account, seconds in settlements:
@@ -95,10 +95,10 @@ class PsutilTree:
         return self._ledger.take()
 
     def _list(self, *, born: bool) -> None:
-        """Takes in the children that are new, parents before theirs, and lets go those that have left.
+        """Adds new children, parents before their children, and drops those that have left.
 
         Args:
-            born: those that are new were born since the last listing.
+            born: True if new children were started since the last listing.
         """
         try:
             found = {(one.pid, one.create_time()): one for one in self._own.children(recursive=True)}
@@ -106,7 +106,7 @@ class PsutilTree:
             return
         for identity in self._children.keys() - found.keys():
             child = self._children.pop(identity)
-            # One that runs on was adopted by a process outside the tree.
+            # A child that is still running was adopted by a process outside the tree.
             (self._ledger.release if child.process.is_running() else self._ledger.close)(child.account)
         accounts = {self._own.pid: self._account}
         accounts.update((pid, child.account) for (pid, _), child in self._children.items())
@@ -132,7 +132,7 @@ class PsutilTree:
 
 
 def _times(process: psutil.Process) -> tuple[float, float]:
-    """Returns CPU time of a process's own and of its children that have ended; only Linux knows of these."""
+    """Returns a process's own CPU time and that of its ended children, which only Linux provides."""
     times = process.cpu_times()
     ended = getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
     return times.user + times.system, ended

@@ -1,23 +1,23 @@
-"""What /proc/<pid>/stat says of one process (proc_pid_stat(5))."""
+"""The text of /proc/<pid>/stat (proc_pid_stat(5))."""
 
 from __future__ import annotations
 
 import os
 from typing import NamedTuple
 
-from mlflow_sysmetrics.collectors.fields import WORD
+from mlflow_sysmetrics.collectors.kernel_files import WORD
 from mlflow_sysmetrics.machine.host import read_short
 
-# Absent on Windows, which has no /proc either but imports and tests this module.
+# Windows, which has no sysconf and no /proc, imports and tests this module too.
 _SYSCONF = getattr(os, "sysconf", {"SC_CLK_TCK": 100, "SC_PAGE_SIZE": 4096}.__getitem__)
 _TICKS_PER_SECOND: int = _SYSCONF("SC_CLK_TCK")
 _PAGE_BYTES: int = _SYSCONF("SC_PAGE_SIZE")
 
-# Places after the command's closing parenthesis; field 3 of the manual is the first of them.
+# Positions after the command's closing parenthesis; field 3 of the manual is the first.
 _STATE, _PARENT = 0, 1
 _UTIME, _STIME, _CUTIME, _CSTIME = 11, 12, 13, 14
 _THREADS, _START, _RSS = 17, 19, 21
-_FIELDS = _RSS + 2  # one more than is read: a text cut within a number is refused
+_FIELDS = _RSS + 2  # one more than is used, so a text cut within a number is rejected
 
 
 class ProcessStat(NamedTuple):
@@ -26,11 +26,11 @@ class ProcessStat(NamedTuple):
     Attributes:
         pid: its id.
         parent: id of its parent.
-        start: ticks since boot at which it was born; with the id, its identity.
-        own: CPU time of its own, in seconds.
+        start: start time in ticks since boot; together with the id it identifies the process.
+        own: its own CPU time, in seconds.
         ended: CPU time of its children that it has waited for, in seconds.
-        alive: it has not ended. One that has, and was not waited for, holds nothing but its id.
-        threads: how many it has.
+        alive: False for a zombie, which holds nothing but its id.
+        threads: number of threads.
         rss: resident memory, in bytes.
     """
 
@@ -45,18 +45,18 @@ class ProcessStat(NamedTuple):
 
 
 def parse_process_stat(text: bytes) -> ProcessStat:
-    """Returns what a process's stat says.
+    """Returns a process's stat.
 
-    The command stands in parentheses and may itself hold parentheses, spaces and line breaks: its end is the
+    The command is in parentheses and may itself contain parentheses, spaces and line breaks: it ends at the
     last closing parenthesis.
 
     Raises:
-        ValueError: the text is cut, or none of a process.
+        ValueError: the text is cut off, or is not a process's stat.
     """
     before, parenthesis, after = text.rpartition(b")")
     fields = after.split(None, _FIELDS - 1)
     if not parenthesis or len(fields) < _FIELDS:
-        raise ValueError(f"the stat of a process is {text[:40]!r}")
+        raise ValueError(f"not the stat of a process: {text[:40]!r}")
     numbers = (
         int(before.partition(b" ")[0]),
         int(fields[_PARENT]),
@@ -69,7 +69,7 @@ def parse_process_stat(text: bytes) -> ProcessStat:
     if min(numbers) < 0 or max(numbers) >= WORD:
         raise ValueError(f"the stat of a process has a number out of range: {text[:40]!r}")
     pid, parent, start, own, ended, threads, rss = numbers
-    # The leader of a process may have ended before its other threads: the process lives on.
+    # The main thread may have ended before the others: the process is still alive.
     alive = fields[_STATE] not in b"ZX" or threads > 1
     return ProcessStat(
         pid,
@@ -84,10 +84,10 @@ def parse_process_stat(text: bytes) -> ProcessStat:
 
 
 def read_process_stat(directory: str) -> ProcessStat:
-    """Returns what the stat in a process's directory says.
+    """Returns the stat in a process's directory.
 
     Raises:
-        OSError: the process is gone, or not to be seen.
-        ValueError: the text is none of a process.
+        OSError: the process is gone or invisible.
+        ValueError: the text is not a process's stat.
     """
     return parse_process_stat(read_short(directory + "/stat"))

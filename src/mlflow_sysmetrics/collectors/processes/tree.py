@@ -1,4 +1,4 @@
-"""The processes below this one on Linux: who they are, what they hold, what they have used."""
+"""The processes below this one on Linux: their CPU time and what they hold."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from collections.abc import Callable
 
 from mlflow_sysmetrics.collectors.processes.births import Birth, Births
 from mlflow_sysmetrics.collectors.processes.ledger import Account, CpuLedger
-from mlflow_sysmetrics.collectors.processes.member import NOTHING, Member, Parting
-from mlflow_sysmetrics.collectors.processes.open_files import OpenFiles
+from mlflow_sysmetrics.collectors.processes.member import NOTHING, Member, OpenFiles, Parting
 from mlflow_sysmetrics.collectors.processes.stat import ProcessStat, read_process_stat
 from mlflow_sysmetrics.machine.host import Host
 
-# Of each child the CPU clock is read at every tick (0.3 us), its stat and files in turn (8 us).
+# The CPU clock of each child is read at every tick (0.3 us), its stat and files in turn (8 us).
 _READ_PER_TICK = 25
-_SECONDS_PER_TICK = 250e-6  # so that fewer are read where files must be listed
-# The stat and the CPU clock tell the same time, but for two ticks of rounding.
+_SECONDS_PER_TICK = 250e-6  # fewer are read if their files must be listed
+# The stat and the CPU clock report the same time, except for two ticks of rounding.
 _CLOCK_AGREES_SECONDS = 0.1
 
 
@@ -30,8 +29,8 @@ class ProcessTree:
         own: this process, the root.
 
     Raises:
-        OSError: the own process cannot be read.
-        ValueError: its stat is none.
+        OSError: this process cannot be read.
+        ValueError: its stat is invalid.
     """
 
     def __init__(self, host: Host) -> None:
@@ -52,16 +51,17 @@ class ProcessTree:
         return list(self._members.values())
 
     def look(self, now: float) -> float:
-        """Looks at the tree once more and returns the CPU seconds that it has used since the last look.
+        """Reads the tree again and returns the CPU seconds that it has used since the last reading.
 
         Args:
             now: seconds of a clock that never goes back.
 
         Raises:
-            OSError: the own process cannot be read.
-            ValueError: its stat is none.
+            OSError: this process cannot be read.
+            ValueError: its stat is invalid.
         """
-        # The order matters: a parent's time of ended children first, then which of them live (`CpuLedger`).
+        # Order matters: the time of a parent's ended children first, then which children are alive
+        # (`CpuLedger`).
         stat = read_process_stat(self.own.directory)
         self._ledger.spend(self.own.account, self._used(stat))
         self.own.look(stat, self._files)
@@ -78,7 +78,7 @@ class ProcessTree:
         return self._ledger.take()
 
     def _used(self, stat: ProcessStat) -> float:
-        """Returns the CPU time of a process's own, exact where the kernel has the clock."""
+        """Returns a process's own CPU time, exact if the kernel has the clock."""
         if self._clock is not None:
             try:
                 return self._clock(stat.pid)
@@ -87,7 +87,7 @@ class ProcessTree:
         return stat.own
 
     def _read_in_turn(self, ended: list[tuple[Account, float]], most: int) -> list[Parting]:
-        """Reads the stat of some members, of all where there is no clock; returns who is here no more."""
+        """Reads the stat of some members, of all if there is no clock; returns those that have left."""
         parted: list[Parting] = []
         began = time.thread_time()
         for turn in range(len(self._queue)):
@@ -107,7 +107,7 @@ class ProcessTree:
         return parted
 
     def _read_clocks(self, clock: Callable[[int], float]) -> list[Parting]:
-        """Reads the CPU time of every member; returns who has ended."""
+        """Reads the CPU time of every member; returns those that have ended."""
         parted: list[Parting] = []
         for pid, member in self._members.items():
             if member is self.own:
@@ -119,18 +119,18 @@ class ProcessTree:
                 continue
             if seconds > member.account.own:
                 self._ledger.spend(member.account, seconds)
-            elif seconds < member.account.own:  # the id was given to another process
+            elif seconds < member.account.own:  # the id was assigned to another process
                 self._births.again(pid)
                 parted.append(Parting(member, vanished=True))
         return parted
 
     def _reread(self, member: Member, parted: list[Parting]) -> ProcessStat | None:
-        """Reads what a member holds, and whether it is still the same process and in the tree."""
+        """Reads what a member holds, and checks that it is the same process and still in the tree."""
         try:
             stat = read_process_stat(member.directory)
         except (OSError, ValueError) as error:
             member.holding = NOTHING
-            # With a clock it is the clock that tells: /proc may hide a process that changed its user.
+            # With a clock, the clock decides: /proc may hide a process that changed its user.
             if self._clock is None and isinstance(error, FileNotFoundError | ProcessLookupError):
                 parted.append(Parting(member, vanished=True))
             return None
@@ -170,7 +170,7 @@ class ProcessTree:
 
 
 def _trusted(clock: Callable[[int], float], pid: int, directory: str) -> Callable[[int], float] | None:
-    """Returns the CPU clock if it works here and counts the same processes as /proc, else None."""
+    """Returns the CPU clock if it works here and agrees with /proc, else None."""
     try:
         before, own, after = clock(pid), read_process_stat(directory).own, clock(pid)
     except OSError:

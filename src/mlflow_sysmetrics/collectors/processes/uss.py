@@ -1,9 +1,9 @@
-"""USS of many processes, a few at each tick: the kernel walks every page of a process to tell its own.
+"""USS of many processes, a few at each tick, since the kernel walks every page of a process to report it.
 
-The sum of a round holds while resident memory, which is read at every tick, stays what it was: private memory
-is a part of it. When that has moved, the sum is unknown until another round has been made. Memory that a
-child shares with its parent until one of them writes to it (copy on write) becomes private without that:
-hence a round every minute. A sum that is ten minutes old, because there are very many processes, is unknown.
+The sum of a round is valid while resident memory, which is read at every tick, stays the same: private memory
+is a part of it. After a change the sum is unknown until another round is complete. Memory that a child shares
+with its parent until one of them writes to it (copy on write) becomes private without such a change: hence a
+round every minute. A sum that is ten minutes old, because there are very many processes, is unknown.
 """
 
 from __future__ import annotations
@@ -15,35 +15,35 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from mlflow_sysmetrics.collectors.contract import KIBIBYTE
-from mlflow_sysmetrics.collectors.processes.ration import Ration
-from mlflow_sysmetrics.collectors.rhythm import Pause
+from mlflow_sysmetrics.collectors.rhythm import Pause, Ration
 from mlflow_sysmetrics.machine.host import read_bytes
 
 _ROUND_SECONDS = 60.0
 _OLDEST_SECONDS = 600.0
 _SECONDS_PER_TICK = 200e-6  # a small process takes 130 us, one of 200 MB with small pages 800 us
-_MOVED = 0.1  # of resident memory: more than an interpreter's own breathing, less than a batch of data
+_MOVED = 0.1  # of resident memory: more than an interpreter's normal variation, less than a batch of data
 _REST = 5000.0  # 0.02 % of a core: one process of 200 MB in 4 s
-_AT_ONCE_SECONDS = 5e-3  # spent once without a rest, so that a short run with a few children has a sum
+_AT_ONCE_SECONDS = 5e-3  # spent once without a rest, so that a short run with a few children gets a sum
+_FEWEST_SIZES = 2  # clean and dirty; Hugetlb was added in Linux 4.4
 _PRIVATE = re.compile(rb"^Private_(?:Clean|Dirty|Hugetlb): +(\d+) kB$", re.MULTILINE)
 
 Process = TypeVar("Process")
 
 
 def parse_smaps_rollup(text: bytes) -> int:
-    """Returns the bytes that belong to one process alone, from the text of /proc/<pid>/smaps_rollup.
+    """Returns the private bytes of one process, from the text of /proc/<pid>/smaps_rollup.
 
     Raises:
-        ValueError: the text does not tell.
+        ValueError: the text has no private sizes.
     """
     sizes = _PRIVATE.findall(text)
-    if len(sizes) < 2:  # noqa: PLR2004 - clean and dirty; Hugetlb came with Linux 4.4
+    if len(sizes) < _FEWEST_SIZES:
         raise ValueError(f"smaps_rollup is {text[:40]!r}")
     return sum(map(int, sizes)) * KIBIBYTE
 
 
 def read_smaps_rollup(directory: str) -> int | None:
-    """Returns the bytes of one process; None where it is gone or somebody else's, or the kernel too old."""
+    """Returns the private bytes of one process; None if they cannot be read."""
     try:
         return parse_smaps_rollup(read_bytes(directory + "/smaps_rollup"))
     except (OSError, ValueError):
@@ -51,13 +51,13 @@ def read_smaps_rollup(directory: str) -> int | None:
 
 
 class UssRounds(Generic[Process]):
-    """Sums up USS in rounds over all processes of a tree.
+    """Adds up USS in rounds over all processes of a tree.
 
     Args:
-        read: returns the bytes of one process, None where they cannot be read.
+        read: returns the bytes of one process, None if they cannot be read.
 
     Attributes:
-        readable: the last round could read this process.
+        readable: True if the last round could read this process.
     """
 
     def __init__(self, read: Callable[[Process], int | None]) -> None:
@@ -69,7 +69,7 @@ class UssRounds(Generic[Process]):
         self._at_once = _AT_ONCE_SECONDS
         self._bytes = 0
         self._sum: int | None = None
-        self._resident = self._resident_then = 0  # of the sum, and of the round that is under way
+        self._resident = self._resident_then = 0  # of the sum, and of the current round
         self._began = self._began_then = -math.inf  # likewise
 
     def advance(self, now: float, processes: Sequence[Process], resident: int) -> int | None:
@@ -77,7 +77,7 @@ class UssRounds(Generic[Process]):
 
         Args:
             now: seconds of a clock that never goes back.
-            processes: those that live, this one first; a round that cannot read it ends without a sum.
+            processes: the living processes, this one first; a round that cannot read it ends without a sum.
             resident: bytes of resident memory of all of them.
         """
         if self._at_once > 0 or self._ration.over(now):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable
 from functools import partial
 from pathlib import Path
 
-from mlflow_sysmetrics.collectors.fields import number_after
+from mlflow_sysmetrics.collectors.kernel_files import number_after
 from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.daemon.journal.thread import JournalThread
 from mlflow_sysmetrics.errors import JournalUnavailable, Unavailable

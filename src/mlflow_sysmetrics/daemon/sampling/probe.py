@@ -11,7 +11,8 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from mlflow_sysmetrics.collectors import Collector
+from mlflow_sysmetrics.collectors import AnyCollector, Collector
+from mlflow_sysmetrics.collectors.registry import name_of, resolve
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.runtime.backoff import doubled
@@ -35,15 +36,15 @@ class Probe:
     """Builds a collector when it is first needed, in the thread that reads it, and reads it.
 
     Args:
-        collector: class of the collector.
+        collector: class of the collector, or its entry in the registry.
         host: the machine to look at.
         transparent: lets exceptions through, so that a test sees a collector that raises.
     """
 
-    def __init__(self, collector: type[Collector], host: Host, *, transparent: bool = False) -> None:
-        self.name = collector.__name__
+    def __init__(self, collector: AnyCollector, host: Host, *, transparent: bool = False) -> None:
+        self.name = name_of(collector)
         self.health = "not read yet"
-        self._class = collector
+        self._build = resolve(collector, host)
         self._host = host
         self._transparent = transparent
         self._collector: Collector | None = None
@@ -65,7 +66,7 @@ class Probe:
         samples: list[Sample] = []
         try:
             if self._collector is None:
-                self._collector = self._class(self._host)
+                self._collector = self._build(self._host)
             for sample in self._collector.collect(now):
                 if math.isfinite(sample.value):
                     samples.append(sample)  # noqa: PERF401 - what came before a failure is kept

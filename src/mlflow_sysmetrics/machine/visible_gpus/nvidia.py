@@ -1,22 +1,22 @@
-"""Which NVIDIA GPUs and MIG slices CUDA shows to the job, and under which ordinals, without starting CUDA.
+"""The NVIDIA GPUs and MIG slices that CUDA shows to the job, and their ordinals, without starting CUDA.
 
 Source:  CUDA Programming Guide, "CUDA Environment Variables" (CUDA_VISIBLE_DEVICES, CUDA_DEVICE_ORDER);
          MIG User Guide, "CUDA Device Enumeration"; NVIDIA Container Toolkit, "Specialized Configurations".
-List:    CUDA takes the devices in the order of the list and stops at the first entry that this host does not
-         have, or that is the beginning of two UUIDs; a device named twice makes the list empty.
+List:    CUDA takes the devices in list order and stops at the first entry that this host does not have, or
+         that is a prefix of two UUIDs; a repeated device empties the list.
 MIG:     CUDA uses a GPU in MIG mode through its slices only. Since driver 570 it shows one compute instance
-         of each GPU instance, and GPUs without MIG beside them. Before, it showed one slice in all, the first
-         that is visible, and no GPU without MIG beside it. "MIG-GPU-<uuid>/<gi>/<ci>" is the name of a slice
-         before driver 470.
-Order:   indices are taken in NVML's order, which is CUDA_DEVICE_ORDER=PCI_BUS_ID. CUDA's default,
-         FASTEST_FIRST, is the same among equal GPUs; among different ones CUDA alone knows it. Where all are
-         shown, the names keep NVML's order and `Selection.doubt` says so, as it does where a GPU that does
-         not answer stands before others: CUDA may count without it. Where indices leave some out, none is
-         shown: it might be another job's. A list of UUIDs needs no order.
-Toolkit: NVIDIA_VISIBLE_DEVICES is an order to the container toolkit, not to CUDA. "none" asks for a
-         container without GPUs; an index, "all", a UUID or a directory was carried out before this process
-         began, so the devices that NVML lists are those that were asked for. "void" tells nothing: the
-         toolkit writes it into every container that gets its GPUs through CDI (NVIDIA/gpu-operator#1994).
+         of each GPU instance, along with GPUs that are not in MIG mode. Older drivers showed a single slice,
+         the first visible one, and no GPUs beside it. Before driver 470 a slice was named
+         "MIG-GPU-<uuid>/<gi>/<ci>".
+Order:   indices follow NVML's order, which is CUDA_DEVICE_ORDER=PCI_BUS_ID. CUDA's default, FASTEST_FIRST,
+         gives the same order for equal GPUs; for different models only CUDA knows it. If all GPUs are shown,
+         the names keep NVML's order and `Selection.doubt` says so. The same holds if a GPU that does not
+         respond precedes others, since CUDA may not count it. If indices leave some GPUs out, none is shown:
+         it might be another job's. A list of UUIDs needs no order.
+Toolkit: NVIDIA_VISIBLE_DEVICES is an instruction to the container toolkit, not to CUDA. "none" asks for a
+         container without GPUs. An index, "all", a UUID or a directory was applied before this process
+         started, so NVML lists exactly the requested devices. "void" carries no information: the toolkit
+         sets it in every container that gets its GPUs through CDI (NVIDIA/gpu-operator#1994).
 """
 
 from __future__ import annotations
@@ -24,11 +24,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from mlflow_sysmetrics.machine.visible_gpus.cuda_list import VARIABLE, names_no_device, read_cuda_list
-from mlflow_sysmetrics.machine.visible_gpus.selection import Chosen, GpuId, Selection, SliceId
-from mlflow_sysmetrics.machine.visible_gpus.wanted import follows_environment, select_listed
+from mlflow_sysmetrics.machine.visible_gpus.environment import CUDA, hides_nvidia_gpus, read_cuda_list
+from mlflow_sysmetrics.machine.visible_gpus.selection import (
+    Chosen,
+    GpuId,
+    Selection,
+    SliceId,
+    follows_environment,
+    select_listed,
+)
 
-_TOOLKIT = "NVIDIA_VISIBLE_DEVICES"
 _ORDER = "CUDA_DEVICE_ORDER"
 _MIXED = f"{_ORDER} is FASTEST_FIRST and the GPUs differ"
 _NVMLS = "PCI_BUS_ID"
@@ -44,7 +49,7 @@ class _Device:
     slice: SliceId | None = None
 
 
-def select_gpus(
+def select_nvidia(
     environ: Mapping[str, str],
     wanted: str,
     devices: Sequence[GpuId],
@@ -52,25 +57,25 @@ def select_gpus(
     same_model: bool,
     driver: str | None = None,
 ) -> Selection:
-    """Returns the devices to watch; those that CUDA shows have CUDA's ordinals.
+    """Returns the devices to watch; the devices that CUDA shows keep CUDA's ordinals.
 
-    "process" chooses as "visible" does: the caller leaves out devices on which the job holds no memory, and
-    the ordinals of the others stay. "all" and a list number the host's devices, see `wanted`.
+    "process" selects the same devices as "visible": the caller skips those on which the job holds no memory,
+    and the ordinals stay. "all" and a list number the host's devices, see `selection`.
 
     Args:
         environ: environment variables of the job.
         wanted: "visible", "process", "all" or a list, as `Settings.gpus`.
         devices: all devices that NVML lists, in its order.
-        same_model: all of them are of one model, so that none is faster than another.
-        driver: version of the driver, "570.133.20"; None is taken for a new one.
+        same_model: True if all devices are of one model, so that none is faster than another.
+        driver: version of the driver, "570.133.20"; None is treated as a recent one.
     """
     if not follows_environment(wanted):
         return select_listed(wanted, devices, "NVIDIA")
     if hides_nvidia_gpus(environ):
         return Selection()
     doubt = None
-    if VARIABLE in environ:
-        listed = read_cuda_list(environ[VARIABLE])
+    if CUDA in environ:
+        listed = read_cuda_list(environ[CUDA])
         asked = _named(listed.uuids, devices) if listed.uuids else _indexed(listed.indices, devices)
         doubt = listed.doubt or _unfound(listed.uuids, devices)
         ordered = bool(listed.uuids)
@@ -80,7 +85,7 @@ def select_gpus(
     shown = _enumerated(asked, devices, driver)
     picks_by_index = not ordered and shown and len({one.index for one in asked}) < len(devices)
     if picks_by_index and not same_model and environ.get(_ORDER) != _NVMLS:
-        return Selection(doubt=f"{_MIXED}, so {VARIABLE} may mean others: {_REMEDY}, or name UUIDs")
+        return Selection(doubt=f"{_MIXED}, so {CUDA} may mean other GPUs: {_REMEDY}, or name UUIDs")
     if not ordered and shown:
         doubt = (
             doubt
@@ -89,11 +94,6 @@ def select_gpus(
         )
     chosen = (Chosen(ordinal, device.index, device.slice) for ordinal, device in enumerate(shown))
     return Selection(tuple(chosen), doubt)
-
-
-def hides_nvidia_gpus(environ: Mapping[str, str]) -> bool:
-    """Tells whether the environment alone says that the job has no NVIDIA GPU, whatever the machine has."""
-    return names_no_device(environ) or environ.get(_TOOLKIT, "").strip().lower() == "none"
 
 
 def _indexed(indices: Sequence[int], devices: Sequence[GpuId]) -> list[_Device]:
@@ -133,7 +133,7 @@ def _old_name(device: GpuId, piece: SliceId) -> str:
 
 
 def _enumerated(asked: Sequence[_Device], devices: Sequence[GpuId], driver: str | None) -> list[_Device]:
-    """Returns what CUDA makes of the devices that it was asked for, of which some are in MIG mode."""
+    """Returns the devices that CUDA shows for those requested, some of which may be in MIG mode."""
     by_index = {device.index: device for device in devices}
     found = [one for each in asked for one in _usable(each, by_index[each.index])]
     if _release(driver) < _MANY_SLICES_SINCE:
@@ -150,7 +150,7 @@ def _usable(device: _Device, gpu: GpuId) -> Iterator[_Device]:
 
 
 def _instance(device: _Device) -> tuple[int, int | str]:
-    """Returns what only one CUDA device is shown of: the GPU instance of a slice, or the GPU."""
+    """Returns the unit of which CUDA shows one device: the GPU instance of a slice, or the GPU."""
     if device.slice is None:
         return device.index, ""
     known = device.slice.gpu_instance >= 0
@@ -164,24 +164,23 @@ def _release(driver: str | None) -> int:
 
 
 def _unfound(entries: Sequence[str], devices: Sequence[GpuId]) -> str | None:
-    """Returns why the entry that ends the list might be a device's after all; None where it cannot."""
+    """Returns why the entry that ended the list might still name a device; None if it cannot."""
     entry = next((entry for entry in entries if len(_matching(entry, devices)) != 1), "")
     small = entry[:4] + entry[4:].lower()
     if small != entry and _matching(small, devices):
-        return f"{VARIABLE} has {entry!r}, a UUID in capitals: write it as nvidia-smi -L does"
+        return f"{CUDA} contains {entry!r}, a UUID in capitals: write it as nvidia-smi -L does"
     if entry.startswith("MIG-") and not _matching(entry, devices):
-        return f"{VARIABLE} names a MIG device that is not listed"
+        return f"{CUDA} names a MIG device that is not listed"
     return None
 
 
 def _silent_doubt(last: int, devices: Sequence[GpuId]) -> str | None:
-    """Returns the doubt where CUDA may leave out a GPU before the last one that is shown."""
+    """Returns the doubt if CUDA may skip a GPU that precedes the last one shown."""
     silent = next((device.index for device in devices if not device.uuid and device.index <= last), None)
     if silent is None:
         return None
     return (
-        f"GPU {silent} does not answer, so CUDA may count without it: "
-        f"name the others by their UUIDs in {VARIABLE}"
+        f"GPU {silent} does not respond, so CUDA may not count it: name the others by their UUIDs in {CUDA}"
     )
 
 
@@ -189,4 +188,4 @@ def _order_doubt(environ: Mapping[str, str], devices: Sequence[GpuId], *, same_m
     sliced = sum(1 for device in devices if device.slices)
     if environ.get(_ORDER) == _NVMLS or (same_model and sliced in (0, len(devices))):
         return None
-    return f"{_MIXED}, so they are numbered in NVML's order, which may not be CUDA's: {_REMEDY}"
+    return f"{_MIXED}, so their numbers follow NVML's order, which may differ from CUDA's: {_REMEDY}"

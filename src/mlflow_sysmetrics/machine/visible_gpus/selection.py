@@ -1,8 +1,22 @@
-"""What a host's GPUs are called and which of them were chosen, in words that need no vendor's library."""
+"""Which of a host's GPUs are watched, in types that need no vendor library.
+
+``MLFLOW_SYSMETRICS_GPUS=all`` and a list number the host's devices, not the program's: a GPU keeps its own
+index (NVML's, which ``nvidia-smi`` prints), so ``1,3`` gives ``gpu_1_...`` and ``gpu_3_...``. Slices have no
+index of their own; they are numbered after the last GPU, in the order of ``nvidia-smi -L``. A list holds
+indices and prefixes of UUIDs, each of which must match one device: "0", "GPU-8932f937", "MIG-3e20". On a
+host with GPUs of several vendors the indices are NVIDIA's, or AMD's if there is no NVIDIA GPU.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from mlflow_sysmetrics.settings import GPUS
+
+_ALL = "all"
+# With "process" the collector shows only the visible GPUs that the job uses now; the ordinals stay.
+_FROM_THE_ENVIRONMENT = ("visible", "process")
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,8 +25,8 @@ class SliceId:
 
     Attributes:
         uuid: "MIG-...", as ``nvidia-smi -L`` lists it.
-        gpu_instance: id of its GPU instance; -1 where it is not known.
-        compute_instance: its id within the GPU instance; -1 where it is not known.
+        gpu_instance: id of its GPU instance; -1 if unknown.
+        compute_instance: its id within the GPU instance; -1 if unknown.
     """
 
     uuid: str
@@ -25,10 +39,10 @@ class GpuId:
     """One physical GPU.
 
     Attributes:
-        index: its place in the vendor's own order: NVML's, ROCm's, that of the PCI bus.
-        uuid: as the vendor's tools write it; "" where it does not tell.
-        slices: its MIG devices in NVML's order; none where it is not sliced.
-        mig: it is in MIG mode, where CUDA can use nothing of it but its slices.
+        index: its position in the vendor's own order: NVML's, ROCm's, or that of the PCI bus.
+        uuid: as the vendor's tools write it; "" if unknown.
+        slices: its MIG devices in NVML's order; empty if it is not sliced.
+        mig: True in MIG mode, in which CUDA can use only its slices.
     """
 
     index: int
@@ -39,12 +53,12 @@ class GpuId:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """One device that is watched.
+    """One watched device.
 
     Attributes:
         ordinal: its number in the keys, ``gpu_<ordinal>_...``.
         index: the `GpuId.index` of the GPU.
-        slice: which slice of it, or None for the whole GPU.
+        slice: the slice of that GPU, or None for the whole GPU.
     """
 
     ordinal: int
@@ -54,12 +68,12 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The devices that are watched.
+    """The watched devices.
 
     Attributes:
-        chosen: in the order of their ordinals, each of which occurs once.
-        doubt: why these may not be the devices, or not the ordinals, that the program sees; one clause.
-        missing: what MLFLOW_SYSMETRICS_GPUS names and this host does not have, one clause each.
+        chosen: in the order of their ordinals, which are unique.
+        doubt: why the program may see other devices or other ordinals; one clause.
+        missing: entries of MLFLOW_SYSMETRICS_GPUS that this host does not have, one clause each.
     """
 
     chosen: tuple[Chosen, ...] = ()
@@ -68,10 +82,59 @@ class Selection:
 
     @property
     def gaps(self) -> tuple[str, ...]:
-        """The doubt and what is missing, as `Collector.gaps` takes them."""
+        """The doubt and the missing entries, in the form of `Collector.gaps`."""
         return (self.doubt, *self.missing) if self.doubt else self.missing
 
     @property
     def places(self) -> int:
-        """How many ordinals are taken: one more than the highest, as `GpuOrdinals.first` counts."""
+        """Number of ordinals in use: one more than the highest, as `GpuOrdinals.first` counts."""
         return self.chosen[-1].ordinal + 1 if self.chosen else 0
+
+
+def follows_environment(wanted: str) -> bool:
+    """True if the job's environment decides, not a list given by the user."""
+    return wanted.strip().lower() in _FROM_THE_ENVIRONMENT
+
+
+def select_listed(wanted: str, devices: Sequence[GpuId], vendor: str) -> Selection:
+    """Returns the devices of one vendor that "all" or a list of indices and UUIDs selects.
+
+    Args:
+        wanted: "all" or the list, as `Settings.gpus`.
+        devices: all of the vendor's devices.
+        vendor: its name, for the clauses about missing devices.
+    """
+    everything = _everything(devices)
+    if wanted.strip().lower() == _ALL:
+        return Selection(tuple(everything))
+    found: set[int] = set()
+    missing: list[str] = []
+    for word in filter(None, (word.strip() for word in wanted.split(","))):
+        matching = [one.ordinal for one in everything if _names(word, one, devices)]
+        if len(matching) == 1:
+            found.update(matching)
+        else:
+            reason = "matches more than one" if matching else "matches none"
+            missing.append(f"{GPUS}: {word} {reason} of this host's {vendor} GPUs")
+    return Selection(tuple(one for one in everything if one.ordinal in found), missing=tuple(missing))
+
+
+def without_indices(wanted: str) -> str:
+    """Returns a list without its indices, which belong to the first vendor that has GPUs here."""
+    if follows_environment(wanted) or wanted.strip().lower() == _ALL:
+        return wanted
+    return ",".join(word for word in wanted.split(",") if not word.strip().isdecimal())
+
+
+def _everything(devices: Sequence[GpuId]) -> list[Chosen]:
+    whole = [Chosen(device.index, device.index) for device in devices]
+    slices = [(device.index, piece) for device in devices for piece in device.slices]
+    first = max((device.index + 1 for device in devices), default=0)
+    return whole + [Chosen(first + place, index, piece) for place, (index, piece) in enumerate(slices)]
+
+
+def _names(word: str, one: Chosen, devices: Sequence[GpuId]) -> bool:
+    if word.isdecimal():
+        return one.slice is None and word == str(one.index)
+    uuid = one.slice.uuid if one.slice else next(each.uuid for each in devices if each.index == one.index)
+    return uuid.lower().startswith(word.lower())

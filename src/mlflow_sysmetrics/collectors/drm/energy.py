@@ -1,0 +1,92 @@
+"""Energy of a card: from its counter of microjoules, or from its power over time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
+from mlflow_sysmetrics.collectors.contract import PERCENT
+from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
+from mlflow_sysmetrics.collectors.drm.hwmon import reading
+from mlflow_sysmetrics.collectors.rapl import joules_between
+from mlflow_sysmetrics.collectors.rhythm import Lap
+from mlflow_sysmetrics.samples import Sample
+
+_MICROJOULES = 1e6
+_SECONDS_PER_HOUR = 3600.0
+# On each read the driver adds up a 32-bit register in steps of 2^-14 J: if it is not read for as long as the
+# register takes to fill at 1 kW, it may have wrapped unseen (kernel, i915_hwmon.c and xe_hwmon.c).
+_REGISTER_UJ = 2**32 * 1_000_000 // 2**14
+
+
+class EnergyCounter:
+    """Follows the counter of one card.
+
+    Args:
+        path: the counter; "" if the card has none.
+        samples: makes the card's samples.
+    """
+
+    def __init__(self, path: str, samples: GpuSamples) -> None:
+        self._path = path
+        self._samples = samples
+        self._lap = Lap()
+        self._joules = 0.0
+        self._last: int | None = None
+
+    def collect(self, now: float, limit: int | None) -> Iterator[Sample]:
+        """Yields the energy so far, and the power since the last reading that was old enough.
+
+        Args:
+            now: seconds of a clock that never goes back.
+            limit: power limit in microwatts.
+        """
+        count = reading(self._path)
+        if not count:  # a counter at 0 does not work
+            return  # the next reading includes what was missed
+        if self._last is None:
+            self._last = count
+        span = self._lap.seconds(now)
+        if span is not None:
+            before, self._last = self._last, count
+            # The driver's own sum never wraps: a smaller one means that the driver was reloaded.
+            joules = joules_between(before, count, _REGISTER_UJ, span) if count >= before else None
+            if joules is None:
+                return
+            self._joules += joules
+            yield self._samples.of(catalogue.GPU_POWER_USAGE, joules / span, span)
+            if limit:
+                # The limit holds on average, so power exceeds it only briefly.
+                share = min(PERCENT * joules * _MICROJOULES / span / limit, PERCENT)
+                yield self._samples.of(catalogue.GPU_POWER_USAGE_PERCENTAGE, share, span)
+        yield self._samples.of(catalogue.GPU_ENERGY, self._joules / _SECONDS_PER_HOUR)
+
+    def rest(self) -> None:
+        """Records that the card is off: the energy of that time must not count as power afterwards."""
+        self._lap = Lap()
+        self._last = None
+
+
+class EnergyIntegral:
+    """Adds up power over time, for a device without a counter; between two readings power is their mean."""
+
+    def __init__(self) -> None:
+        self._joules = 0.0
+        self._last: tuple[float, float] | None = None
+
+    def add(self, now: float, watts: float) -> float:
+        """Returns the joules since the first reading.
+
+        Args:
+            now: seconds of a clock that never goes back. If it does, nothing is added.
+            watts: power at that moment.
+        """
+        if self._last is not None and now > self._last[0]:
+            then, before = self._last
+            self._joules += (before + watts) / 2 * (now - then)
+        self._last = now, watts
+        return self._joules
+
+    def pause(self) -> None:
+        """Records that the device was off: the time until the next reading does not count."""
+        self._last = None

@@ -1,0 +1,76 @@
+"""Samples of a process tree, on every operating system."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, TypeVar
+
+from mlflow_sysmetrics.collectors.catalogue import process as catalogue
+from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT
+from mlflow_sysmetrics.collectors.processes.member import Holding
+from mlflow_sysmetrics.collectors.processes.uss import UssRounds
+from mlflow_sysmetrics.collectors.rhythm import Lap
+from mlflow_sysmetrics.samples import Metric, Sample
+
+METRICS: tuple[Metric, ...] = (
+    catalogue.PROCESS_CPU,
+    catalogue.PROCESS_RSS,
+    catalogue.PROCESS_USS,
+    catalogue.PROCESS_THREADS,
+    catalogue.PROCESS_OPEN_FILES,
+    catalogue.PROCESS_CHILDREN,
+)
+
+Process = TypeVar("Process")
+
+
+class ProcessSamples(Generic[Process]):
+    """Keeps values for a later tick: CPU time until its lap ends, private memory until its sum is known.
+
+    Args:
+        read_uss: returns the private memory of a process in bytes, None if it cannot be read.
+
+    Attributes:
+        gaps: what is unknown about this process.
+    """
+
+    def __init__(self, read_uss: Callable[[Process], int | None]) -> None:
+        self.gaps: tuple[str, ...] = ()
+        self._uss = UssRounds(read_uss)
+        self._lap = Lap()
+        self._used = 0.0
+        self._read_at = math.inf
+
+    def take(
+        self, now: float, used: float, processes: Sequence[Process], holdings: Sequence[Holding]
+    ) -> Iterator[Sample]:
+        """Yields the samples of one tick.
+
+        Args:
+            now: seconds of a clock that never goes back.
+            used: CPU seconds that the tree has used since the last tick.
+            processes: all living processes, this one first.
+            holdings: what each process holds, this one first.
+        """
+        self._used += used
+        if now < self._read_at:  # the first tick, or a clock that was set back: a new lap starts
+            self._used = 0.0
+        self._read_at = now
+        span = self._lap.seconds(now)
+        if span is not None:
+            yield catalogue.PROCESS_CPU.sample(PERCENT * self._used / span, span)
+            self._used = 0.0
+        alive, rss, threads, files = zip(*holdings, strict=True)
+        yield catalogue.PROCESS_RSS.sample(sum(rss) / MEGABYTE)
+        yield catalogue.PROCESS_THREADS.sample(sum(threads))
+        if files[0] is not None:
+            yield catalogue.PROCESS_OPEN_FILES.sample(sum(filter(None, files)))
+        yield catalogue.PROCESS_CHILDREN.sample(sum(alive) - 1)
+        private = self._uss.advance(now, processes, sum(rss))
+        if private is not None:
+            yield catalogue.PROCESS_USS.sample(private / MEGABYTE)
+        self.gaps = (
+            *(() if files[0] is not None else ("open files cannot be counted",)),
+            *(() if self._uss.readable else ("private memory cannot be read",)),
+        )

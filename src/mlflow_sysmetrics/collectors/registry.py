@@ -1,0 +1,123 @@
+"""Every collector in one explicit list per system, named by its module and class and imported when needed.
+
+A host has a handful of the sources that the list knows, so only the modules of those are imported: `resolve`
+asks the entry's cheap check first (`presence`). A collector whose source is absent keeps its place and its
+reason, and is imported if the source appears later.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TypeAlias, cast
+
+from mlflow_sysmetrics.collectors import presence
+from mlflow_sysmetrics.collectors.contract import Collector
+from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.samples import Family
+
+Absence: TypeAlias = Callable[[Host], str | None]
+"""Returns why a source is absent, or None if it may be there."""
+
+
+def _never_absent(host: Host) -> None:
+    """Leaves the decision to the collector's constructor."""
+
+
+@dataclass(frozen=True, slots=True)
+class CollectorEntry:
+    """One collector of the registry. Calling it builds the collector, as calling the class does.
+
+    Attributes:
+        module: name of its module in this package.
+        name: name of its class.
+        family: the family that switches it.
+        absence: returns why its source is absent, without importing the module.
+    """
+
+    module: str
+    name: str
+    family: Family
+    absence: Absence = _never_absent
+
+    def load(self) -> type[Collector]:
+        """Returns the class, importing its module."""
+        module = import_module(f"mlflow_sysmetrics.collectors.{self.module}")
+        return cast("type[Collector]", getattr(module, self.name))
+
+    def __call__(self, host: Host) -> Collector:
+        """Builds the collector.
+
+        Raises:
+            Unavailable: the host does not have its source.
+        """
+        reason = self.absence(host)
+        if reason is not None:
+            raise Unavailable(reason)
+        return self.load()(host)
+
+
+AnyCollector: TypeAlias = "type[Collector] | CollectorEntry"
+"""What a probe accepts: a class, or an entry of the registry."""
+
+
+def name_of(collector: AnyCollector) -> str:
+    """Returns the name of the class, as `status()` shows it."""
+    return collector.name if isinstance(collector, CollectorEntry) else collector.__name__
+
+
+def load_classes(collectors: Iterable[CollectorEntry]) -> tuple[type[Collector], ...]:
+    """Returns the classes of some entries, importing all of their modules."""
+    return tuple(entry.load() for entry in collectors)
+
+
+def resolve(collector: AnyCollector, host: Host) -> Callable[[Host], Collector]:
+    """Returns what builds a collector, with its modules imported if the host may have its source.
+
+    For the thread that starts the sampler, not for the sampler itself: a process that forks while another
+    thread imports a module leaves that module locked in the child.
+    """
+    if isinstance(collector, CollectorEntry) and collector.absence(host) is None:
+        try:
+            return collector.load()
+        except ImportError:  # raised again when the entry is called, where the sampler's guard reports it
+            return collector
+    return collector
+
+
+# In the order of a tick.
+LINUX = (
+    CollectorEntry("cpu_linux", "CpuLinux", Family.CPU),
+    CollectorEntry("throttling_linux", "ThrottlingLinux", Family.CPU),
+    CollectorEntry("memory_linux", "MemoryLinux", Family.MEMORY),
+    CollectorEntry("oom_linux", "OomLinux", Family.MEMORY),
+    CollectorEntry("pressure_linux", "PressureLinux", Family.PRESSURE),
+    CollectorEntry("process_linux", "ProcessLinux", Family.PROCESS),
+    CollectorEntry("disk", "Disk", Family.DISK),
+    CollectorEntry("disk_io_linux", "DiskIoLinux", Family.DISK),
+    CollectorEntry("network_linux", "NetworkLinux", Family.NETWORK),
+    CollectorEntry("infiniband_linux", "InfinibandLinux", Family.FABRIC, presence.no_infiniband),
+    CollectorEntry("energy_linux", "EnergyLinux", Family.ENERGY, presence.no_powercap),
+    CollectorEntry("nvidia", "Nvidia", Family.GPU, presence.no_nvidia_driver),
+    CollectorEntry("nvidia_profile", "NvidiaProfile", Family.GPU_PROFILE, presence.no_nvidia_driver),
+    CollectorEntry("amd_linux", "AmdLinux", Family.GPU, presence.no_amd_gpu),
+    CollectorEntry("intel_gpu_linux", "IntelLinux", Family.GPU, presence.no_intel_gpu),
+    CollectorEntry("drm_clocks_linux", "DrmClocks", Family.GPU_PROFILE, presence.no_amd_or_intel_gpu),
+    CollectorEntry("torch_allocator", "TorchAllocator", Family.GPU),
+)
+PORTABLE = (
+    CollectorEntry("cpu_psutil", "CpuPsutil", Family.CPU),
+    CollectorEntry("memory_psutil", "MemoryPsutil", Family.MEMORY),
+    CollectorEntry("process_psutil", "ProcessPsutil", Family.PROCESS),
+    CollectorEntry("disk", "Disk", Family.DISK),
+    CollectorEntry("disk_io_psutil", "DiskIoPsutil", Family.DISK),
+    CollectorEntry("network_psutil", "NetworkPsutil", Family.NETWORK),
+    CollectorEntry("nvidia", "Nvidia", Family.GPU, presence.no_nvidia_driver),
+    CollectorEntry("nvidia_profile", "NvidiaProfile", Family.GPU_PROFILE, presence.no_nvidia_driver),
+    CollectorEntry("apple_gpu", "AppleGpu", Family.GPU, presence.not_macos),
+    CollectorEntry("torch_allocator", "TorchAllocator", Family.GPU),
+)
+COLLECTORS = LINUX if sys.platform == "linux" else PORTABLE

@@ -1,0 +1,124 @@
+"""Every fact about the host, in the order in which they are found: quick ones first, GPUs last.
+
+A fact is a function that yields (tag, value) pairs as it finds them. If it raises `Unavailable` or OSError,
+the pairs that it has yielded stay, and the error becomes the reason for the missing ones.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.facts.gpus import NVML, GpuSource, LazyGpuSource, find_gpus, gpu_tags
+from mlflow_sysmetrics.facts.operating_systems import OperatingSystem, Sources
+from mlflow_sysmetrics.facts.surroundings import scheduler_tags
+from mlflow_sysmetrics.facts.values import gigabytes, number
+from mlflow_sysmetrics.machine.host import Host
+
+Tags = Iterator[tuple[str, str]]
+
+
+class Fact(NamedTuple):
+    """One question about the host.
+
+    Attributes:
+        name: its name in an error clause.
+        find: yields its tags.
+        quick: True if it only reads files and asks the running process, so it may be found while a caller
+            waits.
+    """
+
+    name: str
+    find: Callable[[Sources], Tags]
+    quick: bool = True
+
+
+def _platform(sources: Sources) -> Tags:
+    yield "sys.platform", sources.system.platform_name()
+
+
+def _python(sources: Sources) -> Tags:
+    yield "sys.python", f"{platform.python_implementation()} {platform.python_version()}"
+
+
+def _hostname(sources: Sources) -> Tags:
+    yield "sys.hostname", platform.node()
+
+
+def _os(sources: Sources) -> Tags:
+    yield "sys.os", sources.system.os_name(sources.host)
+
+
+def _memory(sources: Sources) -> Tags:
+    memory = sources.system.memory(sources.host)
+    yield "sys.memory_gb", gigabytes(memory.total_bytes)
+    if memory.limit_bytes is not None:
+        yield "sys.memory_limit_gb", gigabytes(memory.limit_bytes)
+
+
+def _cores(sources: Sources) -> Tags:
+    cores = sources.system.cores(sources.host)
+    yield "sys.cpu_cores", str(cores.logical)
+    if cores.physical is not None:
+        yield "sys.cpu_cores_physical", str(cores.physical)
+    if cores.effective is not None:
+        yield "sys.cpu_cores_effective", number(cores.effective)
+
+
+def _container(sources: Sources) -> Tags:
+    kind = sources.system.container(sources.host)
+    if kind is not None:
+        yield "sys.container", kind
+
+
+def _scheduler(sources: Sources) -> Tags:
+    yield from scheduler_tags(sources.host.environ)
+
+
+def _cloud(sources: Sources) -> Tags:
+    found = sources.system.cloud(sources.host)
+    if found is not None:
+        yield "sys.cloud", found
+
+
+def _cpu(sources: Sources) -> Tags:
+    try:
+        model = sources.system.cpu_model(sources.host, sources.run)
+    except (Unavailable, OSError):
+        yield "sys.cpu", platform.machine()
+        raise
+    yield "sys.cpu", model
+
+
+def _gpu(sources: Sources) -> Tags:
+    yield from gpu_tags(find_gpus(sources.host, sources.run, _gpu_sources(sources.system)))
+
+
+def _gpu_sources(system: OperatingSystem) -> Iterator[GpuSource]:
+    """Yields the sources of GPUs, in the order in which they are asked."""
+    yield NVML
+    yield from system.GPU_SOURCES
+
+
+def preload(system: OperatingSystem, host: Host) -> None:
+    """Imports the modules that the facts need on this host; see `LazyGpuSource.preload`."""
+    for source in _gpu_sources(system):
+        if isinstance(source, LazyGpuSource):
+            source.preload(host)
+
+
+FACTS = (
+    Fact("platform", _platform),
+    Fact("python", _python),
+    Fact("hostname", _hostname),
+    Fact("os", _os),
+    Fact("memory", _memory),
+    Fact("cores", _cores),
+    Fact("container", _container),
+    Fact("scheduler", _scheduler),
+    Fact("cloud", _cloud),
+    Fact("cpu", _cpu),
+    Fact("gpu", _gpu, quick=False),
+)

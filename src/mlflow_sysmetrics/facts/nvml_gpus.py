@@ -1,0 +1,160 @@
+"""NVIDIA GPUs through NVML, the library that comes with the driver.
+
+Source:  nvmlDeviceGetName, ...GetUUID, ...GetMemoryInfo, nvmlSystemGetDriverVersion and
+         nvmlSystemGetCudaDriverVersion_v2, through nvidia-ml-py.
+Absent:  no NVML library: there is no NVIDIA driver.
+MIG:     for a sliced GPU, the slices that CUDA shows; their names include the profile ("... MIG 3g.40gb").
+Never:   nvmlShutdown. NVML counts its users per process, and another user may still need it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.facts.values import Gpu, GpuReport
+from mlflow_sysmetrics.machine.command import RunCommand
+from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.visible_gpus.nvidia import select_nvidia
+from mlflow_sysmetrics.machine.visible_gpus.selection import GpuId, SliceId
+
+_MIG_ENABLED = 1
+# By name: the bindings have a class for each of NVML's errors. NVML's own messages do not say what to do.
+_REASONS = {
+    "NVMLError_DriverNotLoaded": "driver not loaded: load it (modprobe nvidia)",
+    "NVMLError_GpuIsLost": "GPU is lost: reset it or reboot",
+    "NVMLError_LibRmVersionMismatch": "driver/library version mismatch: reload the driver or reboot",
+    "NVMLError_NoPermission": "no permission: this user needs to read and write /dev/nvidia*",
+    "NVMLError_ResetRequired": "GPU needs a reset: nvidia-smi --gpu-reset, or reboot",
+    # The bindings decode whatever a driver leaves in the buffer of a missing name.
+    "UnicodeDecodeError": "its name cannot be read",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Device:
+    """One physical GPU and its slices, or the reason why it cannot be described."""
+
+    identity: GpuId
+    gpu: Gpu | None = None
+    slices: Mapping[SliceId, Gpu] = field(default_factory=dict)
+    problem: str = ""
+
+
+def gpus(host: Host, run: RunCommand) -> GpuReport:
+    """Returns the watched GPUs among those that NVML lists.
+
+    Raises:
+        Unavailable: NVML is installed but does not work, or does not list the slice that CUDA is told to use.
+    """
+    try:
+        nvml = host.load_nvml()
+    except ImportError:
+        return GpuReport()
+    try:
+        nvml.nvmlInit()
+        driver = _ask(nvml, "nvmlSystemGetDriverVersion")
+        devices = [_device(nvml, index, driver) for index in range(nvml.nvmlDeviceGetCount())]
+    except nvml.NVMLError_LibraryNotFound:
+        return GpuReport()
+    except nvml.NVMLError as error:
+        raise Unavailable(f"NVML: {_reason(error)}") from error
+    return _report(host, devices, driver, _cuda(nvml)) if devices else GpuReport()
+
+
+def _report(host: Host, devices: Sequence[_Device], driver: str | None, cuda: str | None) -> GpuReport:
+    selection = select_nvidia(
+        host.environ,
+        host.gpus,
+        [device.identity for device in devices],
+        same_model=len({device.gpu.name for device in devices if device.gpu}) <= 1,
+        driver=driver,
+    )
+    if selection.gaps and not selection.chosen:
+        raise Unavailable(f"NVML: {', '.join(selection.gaps)}")
+    found: list[Gpu] = []
+    problems = list(selection.gaps)
+    for one in selection.chosen:
+        device = devices[one.index]
+        gpu = device.gpu if one.slice is None else device.slices[one.slice]
+        if gpu is None:
+            problems.append(device.problem)
+        else:
+            found.append(gpu)
+    return GpuReport(
+        gpus=tuple(found),
+        cuda=cuda if selection.chosen else None,
+        problems=tuple(problems),
+        conclusive=bool(selection.chosen),  # if False, there may be GPUs of another vendor
+    )
+
+
+def _device(nvml: Any, index: int, driver: str | None) -> _Device:
+    try:
+        handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    except nvml.NVMLError as error:
+        return _Device(GpuId(index, ""), problem=f"GPU {index}: {_reason(error)}")
+    gpu, problem = None, ""
+    uuid = _ask(nvml, "nvmlDeviceGetUUID", handle) or ""
+    try:
+        name = _text(nvml.nvmlDeviceGetName(handle))
+        gpu = _gpu(nvml, handle, Gpu(name=name, uuid=uuid or None, driver=driver, index=index))
+    except (nvml.NVMLError, UnicodeDecodeError) as error:
+        name, problem = "NVIDIA GPU", f"GPU {index}: {_reason(error)}"
+    mode = _ask(nvml, "nvmlDeviceGetMigMode", handle)
+    if not mode or mode[0] != _MIG_ENABLED:
+        return _Device(GpuId(index, uuid), gpu, problem=problem)
+    slices = dict(_slices(nvml, handle, Gpu(name=name, driver=driver, index=index)))
+    return _Device(GpuId(index, uuid, tuple(slices), mig=True), gpu, slices, problem)
+
+
+def _slices(nvml: Any, handle: Any, parent: Gpu) -> Iterator[tuple[SliceId, Gpu]]:
+    for place in range(_ask(nvml, "nvmlDeviceGetMaxMigDeviceCount", handle) or 0):
+        piece = _ask(nvml, "nvmlDeviceGetMigDeviceHandleByIndex", handle, place)
+        if piece is None:  # places without a slice are "not found"
+            continue
+        uuid = _ask(nvml, "nvmlDeviceGetUUID", piece)
+        if not uuid:  # a slice without a UUID cannot be identified, and no collector shows it
+            continue
+        name = _ask(nvml, "nvmlDeviceGetName", piece) or f"{parent.name} MIG"
+        ids = (_ask(nvml, f"nvmlDeviceGet{kind}InstanceId", piece) for kind in ("Gpu", "Compute"))
+        identity = SliceId(uuid, *(-1 if number is None else number for number in ids))
+        yield identity, _gpu(nvml, piece, Gpu(name=name, uuid=uuid, driver=parent.driver, index=parent.index))
+
+
+def _gpu(nvml: Any, handle: Any, named: Gpu) -> Gpu:
+    """Adds the memory of a device; GB10, Thor and Orin, which use the host's, answer "not supported" or 0."""
+    try:
+        total = int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
+    except nvml.NVMLError_NotSupported:
+        return replace(named, unified=True)
+    except nvml.NVMLError:
+        return named
+    return replace(named, memory_bytes=total) if total else replace(named, unified=True)
+
+
+def _cuda(nvml: Any) -> str | None:
+    """Returns "12.4" for NVML's 12040."""
+    version = _ask(nvml, "nvmlSystemGetCudaDriverVersion_v2")
+    return f"{version // 1000}.{version % 1000 // 10}" if version else None
+
+
+def _reason(error: Exception) -> str:
+    """Returns the error and, if known, what to do about it."""
+    return _REASONS.get(type(error).__name__, str(error))
+
+
+def _ask(nvml: Any, function: str, *arguments: Any) -> Any:
+    """Returns the answer of an NVML function, or None if this driver or these bindings do not have it."""
+    try:
+        answer = getattr(nvml, function)(*arguments)
+    except (nvml.NVMLError, AttributeError, UnicodeDecodeError):
+        return None
+    return _text(answer) if isinstance(answer, bytes) else answer
+
+
+def _text(answer: str | bytes) -> str:
+    """Returns text; bindings before 11.5 return bytes."""
+    return answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer
