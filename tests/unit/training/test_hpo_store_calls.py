@@ -63,3 +63,25 @@ def test_a_result_after_the_timeout_is_undone(
     assert results == ["late"]
     calls.make(lambda: None, in_this_thread=True)
     assert not calls.silent
+
+
+def test_the_exit_of_the_program_waits_for_an_undo(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_calls, "_TIMEOUT_SECONDS", 0.01)
+    answer, begun, go_on, undone = (threading.Event() for _ in range(4))
+
+    def undo(_: object) -> None:
+        begun.set()
+        go_on.wait(PATIENCE)
+        undone.set()
+
+    with pytest.raises(NotRecorded):
+        StoreCalls(URI).make(lambda: answer.wait(PATIENCE), undo=undo)
+    answer.set()
+    assert begun.wait(PATIENCE)
+    monkeypatch.setattr(store_calls, "_EXIT_SECONDS", 0.01)
+    store_calls._wait_for_undos()
+    assert not undone.is_set()  # bounded: an undo may hang, too
+    monkeypatch.setattr(store_calls, "_EXIT_SECONDS", float(PATIENCE))
+    go_on.set()
+    store_calls._wait_for_undos()
+    assert undone.is_set()

@@ -119,8 +119,8 @@ def one_line(error: BaseException) -> str:
 
     An objective function may raise what MLflow raised in it, and a server may quote the request's token.
     """
-    first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {_without_credentials(first)}" if first else type(error).__name__
+    first = (_without_credentials(str(error)).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
 def _without_credentials(text: str) -> str:

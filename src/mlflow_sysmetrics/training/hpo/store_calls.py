@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -16,9 +18,12 @@ from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, bounded
 _TIMEOUT_SECONDS = 60.0
 # During an outage each call only checks whether the server is back.
 _OUTAGE_TIMEOUT_SECONDS = 3.0
+# How long the exit of the program waits for results that are being undone: a flush of 5 s and two requests.
+_EXIT_SECONDS = 10.0
 
 T = TypeVar("T")
 _log = logging.getLogger("mlflow_sysmetrics")
+_undoing: set[threading.Thread] = set()
 
 
 class NotRecorded(Exception):
@@ -121,11 +126,24 @@ class _UndoableCall(Generic[T]):
             if not self._abandoned:
                 self._results.append(result)
                 return
-        if self._undo is not None:
+        if self._undo is None:
+            return
+        _undoing.add(threading.current_thread())
+        try:
             self._undo(result)
+        finally:
+            _undoing.discard(threading.current_thread())
 
     def abandon(self) -> bool:
         """Stops waiting and returns True; False if the result is already there."""
         with self._lock:
             self._abandoned = not self._results
             return self._abandoned
+
+
+@atexit.register
+def _wait_for_undos() -> None:
+    """Lets undos finish: their threads end with the process, and a duplicate run would stay RUNNING."""
+    deadline = time.monotonic() + _EXIT_SECONDS
+    for thread in tuple(_undoing):
+        thread.join(max(deadline - time.monotonic(), 0.0))
