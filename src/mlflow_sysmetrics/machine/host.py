@@ -6,7 +6,6 @@ root, a different environment and canned answers, so no test patches anything.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import sys
@@ -56,8 +55,10 @@ def _has_nvml() -> bool:
     if sys.platform != "linux":  # elsewhere the bindings search more than one place
         return True
     try:
+        import ctypes
+
         ctypes.CDLL("libnvidia-ml.so.1")  # as the bindings do; loading the library does not start NVML
-    except OSError:
+    except (ImportError, OSError):  # a Python without ctypes cannot use the bindings
         return False
     return True
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fake_nvml import FakeNvml
-from mlflow_sysmetrics.collectors import Collector, CollectorEntry, registry
+from mlflow_sysmetrics.collectors import Collector
 from mlflow_sysmetrics.collectors.catalogue.memory import SWAP_USAGE
 from mlflow_sysmetrics.collectors.cpu_linux import CpuLinux
 from mlflow_sysmetrics.collectors.disk import Disk
@@ -44,7 +44,6 @@ ABSENT = Path(__file__).parents[2] / "hosts" / "absent"
 BLESS = "if this is intended: pytest --bless tests/unit/collectors"
 
 every_collector = pytest.mark.parametrize("collector", LINUX, ids=lambda collector: collector.__name__)
-every_entry = pytest.mark.parametrize("entry", registry.LINUX, ids=lambda entry: entry.name)
 
 
 @pytest.fixture(autouse=True)
@@ -126,81 +125,6 @@ def test_the_reasons_for_being_absent(
 
 def test_every_file_of_reasons_belongs_to_a_collector() -> None:
     assert {path.stem for path in ABSENT.iterdir()} <= {collector.__name__ for collector in LINUX}
-
-
-@pytest.mark.parametrize(
-    "entry", dict.fromkeys((*registry.LINUX, *registry.PORTABLE)), ids=lambda one: one.name
-)
-def test_an_entry_of_the_registry_has_the_name_and_the_family_of_its_class(entry: CollectorEntry) -> None:
-    assert (entry.load().__name__, entry.load().family) == (entry.name, entry.family)
-
-
-@every_host
-@every_entry
-def test_a_source_that_is_found_absent_before_the_import_has_the_reason_of_its_collector(
-    recorded: Path, entry: CollectorEntry, tmp_path: Path
-) -> None:
-    assert_same_absence(entry, revive(recorded, tmp_path / "root"))
-
-
-@every_entry
-@pytest.mark.parametrize(
-    "environ",
-    [{}, {"CUDA_VISIBLE_DEVICES": ""}, {"NVIDIA_VISIBLE_DEVICES": "none"}, {"HIP_VISIBLE_DEVICES": ""}],
-    ids=str,
-)
-@pytest.mark.parametrize("gpus", ["visible", "all", "0"])
-def test_an_empty_machine_has_the_reasons_of_the_collectors(
-    entry: CollectorEntry, environ: dict[str, str], gpus: str, tmp_path: Path
-) -> None:
-    missing = FakeNvml(init_error=FakeNvml.NVMLError_LibraryNotFound("NVML Shared Library Not Found"))
-    host = Host(root=tmp_path, environ=environ, gpus=gpus, has_nvml=lambda: False, load_nvml=lambda: missing)
-    assert_same_absence(entry, host)
-
-
-def assert_same_absence(entry: CollectorEntry, host: Host) -> None:
-    reason = entry.absence(host)
-    if reason is not None:
-        built = build(entry.load(), host)
-        assert isinstance(built, Unavailable)
-        assert reason == str(built)
-        with pytest.raises(Unavailable, match=re.escape(reason)):
-            entry(host)
-
-
-def test_a_machine_without_gpus_rapl_and_infiniband_imports_no_module_for_them(tmp_path: Path) -> None:
-    host = Host(root=tmp_path, environ={}, has_nvml=lambda: False)
-    absent = {entry.name for entry in registry.LINUX if entry.absence(host)}
-    assert absent == {
-        "InfinibandLinux", "EnergyLinux", "Nvidia", "NvidiaProfile", "AmdLinux", "IntelLinux", "DrmClocks",
-    }  # fmt: skip
-    assert all(registry.resolve(entry, host) is entry for entry in registry.LINUX if entry.name in absent)
-
-
-def test_a_source_that_appears_later_is_imported_then(tmp_path: Path) -> None:
-    entry = next(entry for entry in registry.LINUX if entry.name == "EnergyLinux")
-    host = Host(root=tmp_path, environ={})
-    building = registry.resolve(entry, host)
-    with pytest.raises(Unavailable, match="no RAPL package"):
-        building(host)
-    zone = tmp_path / "sys/class/powercap/intel-rapl:0"
-    zone.mkdir(parents=True)
-    for name, content in {"name": "package-0\n", "energy_uj": "1\n", "max_energy_range_uj": "9\n"}.items():
-        (zone / name).write_text(content)
-    assert isinstance(building(host), entry.load())
-    assert registry.resolve(entry, host) is entry.load()
-
-
-def test_a_module_that_cannot_be_imported_is_left_to_the_guard() -> None:
-    entry = CollectorEntry("no_such_module", "Missing", Family.CPU)
-    assert registry.resolve(entry, Host()) is entry
-    with pytest.raises(ImportError):
-        entry(Host())
-
-
-@every_host
-def test_every_machine_documents_how_it_was_recorded(recorded: Path) -> None:
-    assert re.search("Recorded|Constructed", (recorded / "README.md").read_text())
 
 
 @every_host
