@@ -12,6 +12,7 @@ from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, r
 from typing import Any, NamedTuple
 
 from mlflow_sysmetrics.cli.findings import Finding, Mark
+from mlflow_sysmetrics.mlflow_api import fluent_state
 from mlflow_sysmetrics.settings import METRICS, PROVIDERS, Settings
 
 _PACKAGE = "mlflow-sysmetrics"
@@ -113,9 +114,7 @@ class _Installation:
 
     def _in_force(self) -> Iterator[str]:
         """Yields the classes of the providers that MLflow asks for tags."""
-        registry = getattr(self.load(_REGISTRY), "_run_context_provider_registry", None)
-        for provider in getattr(registry, "_registry", ()):
-            yield type(provider).__name__
+        yield from fluent_state.context_providers(self.load(_REGISTRY))
 
 
 def _package() -> Finding:

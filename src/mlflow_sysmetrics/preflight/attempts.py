@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+
+from mlflow_sysmetrics.errors import Attempt
+
+__all__ = ["Asked", "Attempt", "PreflightResult"]
 
 # FOLDED asked: What the caller of a preflight wants.
 
@@ -30,27 +33,6 @@ class Asked:
     params: Mapping[str, str] = field(default_factory=dict)
     run_id: str | None = None
     check_artifacts: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """Says when the server was tried, and what came back.
-
-    Attributes:
-        n: which one it is within its step, from 1.
-        step: of the preflight, 0 to 4.
-        at: when it began, in UTC.
-        seconds: how long it took.
-        status_code: of HTTP; None where no answer came, or the store does not speak HTTP.
-        error: what went wrong, in one line without secrets; None where it succeeded.
-    """
-
-    n: int
-    step: int
-    at: datetime
-    seconds: float
-    status_code: int | None
-    error: str | None
 
 
 @dataclass(frozen=True)

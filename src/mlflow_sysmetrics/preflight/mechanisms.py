@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
-from mlflow_sysmetrics.mlflow_api import transport
+from mlflow_sysmetrics.mlflow_api import clients, fluent_state
 
 
 def mechanism(tracking_uri: str) -> str:
@@ -24,12 +24,12 @@ def mechanism(tracking_uri: str) -> str:
 def _mechanism(tracking_uri: str) -> str:
     if urlsplit(tracking_uri).username:
         return "the user and password of the tracking URI"
-    if not transport.is_remote(tracking_uri):
+    if not clients.is_remote(tracking_uri):
         return "no credentials"  # those of a database stand in its URI
     try:
-        creds = transport.host_creds(tracking_uri)
+        creds = clients.host_creds(tracking_uri)
     except Exception:  # the Databricks SDK raises ValueError, in some versions others
-        if transport.is_databricks(tracking_uri):
+        if clients.is_databricks(tracking_uri):
             return "no credentials: none for Databricks were found"
         raise
     return _named(creds)
@@ -41,7 +41,7 @@ def _named(creds: Any) -> str:  # noqa: PLR0911 - MLflow's; one for each mechani
     if getattr(creds, "aws_sigv4", False):
         return "a signature of AWS SigV4 (MLFLOW_TRACKING_AWS_SIGV4)"
     if auth := getattr(creds, "auth", None):
-        if auth not in transport.auth_plugins():
+        if auth not in fluent_state.auth_plugins():
             return f"no credentials: no plugin named {auth!r} (MLFLOW_TRACKING_AUTH) is installed"
         return f"what the plugin {auth!r} gave (MLFLOW_TRACKING_AUTH)"
     user, password = getattr(creds, "username", None), getattr(creds, "password", None)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from mlflow_sysmetrics.mlflow_api.clients import is_databricks
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
-from mlflow_sysmetrics.mlflow_api.transport import is_databricks
 
 _ALLOWED_HOSTS = (
     "Start the server with --allowed-hosts, or MLFLOW_SERVER_ALLOWED_HOSTS, naming the host and port of this "
@@ -51,7 +51,15 @@ _REMEDIES = {
     ),
     Cause.MISSING: "Check the name or id: it may belong to another server, or have been deleted for good.",
     Cause.EXISTS: "Choose another name, or let the one that exists be used.",
+    Cause.DELETED: "Restore it (mlflow runs restore, mlflow experiments restore), or use another one.",
+    Cause.POINT_EXISTS: "Look at the server's log and its database: it has a value that was never sent.",
+    Cause.TOO_LARGE: "Shorten what the server complains of, or raise the limit; trying again will not help.",
     Cause.REFUSED: "Change what the server complains of; trying again will not help.",
+    Cause.FAILED: "Change what the server complains of; trying again will not help.",
+    Cause.PROXY: (
+        "Put the user and password of the proxy into HTTP_PROXY and HTTPS_PROXY "
+        "(http://user:password@proxy:port), or name the tracking server in NO_PROXY."
+    ),
     Cause.NOT_READ_BACK: (
         "Look at the server's log and its database: it accepted what was written and does not return it."
     ),

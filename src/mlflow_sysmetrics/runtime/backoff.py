@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from mlflow_sysmetrics.errors import NotAllowed, ServerUnreachable
-
 _FIRST_SECONDS = 1.0
 _LONGEST_SECONDS = 60.0
 _LONGEST_REQUESTED_SECONDS = 600.0  # a proxy that asks for a day is a mistake, and the points wait for it
@@ -18,18 +16,19 @@ def pause_seconds(failures: int, reason: Exception, jitter: Callable[[], float])
 
     Args:
         failures: how many attempts in a row had failed before this one.
-        reason: what the attempt raised.
+        reason: what the attempt raised. `Fault`, which is defined above this floor, has the attributes
+            ``refuses_credentials`` and ``retry_after``.
         jitter: returns a factor around 1, so that a thousand programs do not come back at once.
     """
     doubled = _FIRST_SECONDS * 2.0 ** min(failures, _MOST_FAILURES)
     # Wrong credentials are put right by a person or a job, not by the passing of a second.
-    slow = isinstance(reason, NotAllowed)
+    slow = bool(getattr(reason, "refuses_credentials", False))
     return max((_LONGEST_SECONDS if slow else min(doubled, _LONGEST_SECONDS)) * jitter(), asked_for(reason))
 
 
 def asked_for(reason: Exception) -> float:
     """Returns how many seconds the server asked to be left alone; 0 where it did not."""
-    asked = reason.retry_after if isinstance(reason, ServerUnreachable) else None
+    asked: float | None = getattr(reason, "retry_after", None)
     return min(max(asked or 0.0, 0.0), _LONGEST_REQUESTED_SECONDS)
 
 

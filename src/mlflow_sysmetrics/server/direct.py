@@ -9,14 +9,13 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
+from typing import Any
 from urllib.parse import urlencode
 
-from mlflow_sysmetrics.mlflow_api.classification import fault_of_answer, fault_of_error
+from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_error
 from mlflow_sysmetrics.mlflow_api.rest_store import RestStore
 from mlflow_sysmetrics.mlflow_api.transport import ServerAnswer
 from mlflow_sysmetrics.preflight.cleanup import RestRemoval
-
-_API = "/api/2.0/mlflow/"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +51,7 @@ class DirectStore(RestStore):
         super().__init__(door.url)
         self._door = door
 
-    def _ask(self, method: str, path: str, seconds: float, **body: Mapping[str, object]) -> ServerAnswer:
+    def _ask(self, method: str, path: str, seconds: float, **body: Any) -> ServerAnswer:
         self.status_code = None
         answer = _ask(self._door, method, path, seconds, **body)
         self.status_code = answer.status_code
@@ -70,12 +69,8 @@ class DirectRemoval(RestRemoval):
         super().__init__(door.url)
         self._door = door
 
-    def _post(self, endpoint: str, body: Mapping[str, object], seconds: float) -> str:
-        answer = _ask(self._door, "POST", f"{_API}{endpoint}", seconds, json=body)
-        fault = fault_of_answer(answer.status_code, answer.text, answer.headers, self._door.url)
-        if fault is not None:
-            raise fault
-        return answer.text
+    def _ask(self, path: str, body: Mapping[str, object], seconds: float) -> ServerAnswer:
+        return _ask(self._door, "POST", path, seconds, json=body)
 
 
 def _ask(

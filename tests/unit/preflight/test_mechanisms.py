@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import pytest
 
-from mlflow_sysmetrics.mlflow_api import transport
+from mlflow_sysmetrics.mlflow_api import clients
 from mlflow_sysmetrics.preflight.mechanisms import mechanism
 
 
@@ -24,7 +24,7 @@ def test_a_store_that_mlflow_opens_itself_is_not_opened_for_a_message(
     uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
-    monkeypatch.setattr(transport, "open_client", opened.append)
+    monkeypatch.setattr(clients, "open_client", opened.append)
     assert (mechanism(uri), opened) == ("no credentials", [])
 
 
@@ -32,5 +32,5 @@ def test_databricks_without_credentials_sends_none(monkeypatch: pytest.MonkeyPat
     def none(_uri: str) -> NoReturn:
         raise RuntimeError("Reading Databricks credential configuration failed")
 
-    monkeypatch.setattr(transport, "host_creds", none)
+    monkeypatch.setattr(clients, "host_creds", none)
     assert mechanism("databricks").startswith("no credentials")

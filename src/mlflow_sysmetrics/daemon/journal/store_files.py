@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 from urllib.parse import unquote
 
-from mlflow_sysmetrics.errors import ServerUnreachable
+from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 from mlflow_sysmetrics.mlflow_api.tracking_uris import lasting
 from mlflow_sysmetrics.runtime.threads import start_thread
 
@@ -24,11 +24,11 @@ def check_store(tracking_uri: str) -> None:
     A disk that is not mounted now may be so later: points for it wait.
 
     Raises:
-        ServerUnreachable: it does not exist.
+        Fault: it does not exist.
     """
     path = store_path(tracking_uri)
     if path is not None and not path.exists():
-        raise ServerUnreachable(f"{path} does not exist")
+        raise Fault(f"{path} does not exist", Cause.DOWN)
 
 
 def store_path(tracking_uri: str) -> Path | None:
@@ -70,7 +70,7 @@ class MissingStores:
         def look() -> None:
             try:
                 check_store(tracking_uri)
-            except (OSError, ServerUnreachable) as error:
+            except (OSError, Fault) as error:
                 found.append(str(error))
             else:
                 found.append(None)

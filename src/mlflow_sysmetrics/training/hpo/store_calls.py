@@ -12,8 +12,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.utils import validation
 
-from mlflow_sysmetrics.mlflow_api.classification import root_cause
-from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted, without_secrets
+from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_error
+from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
 from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, bounded
 
 # FOLDED run_names: Names and values in the form that every MLflow takes.
@@ -156,7 +156,7 @@ class StoreCalls:
         except (
             Exception
         ) as error:  # MLflow's, its store's, a plugin's of either: whatever it is, the study goes on
-            self._warn(_reason(error, self._uri))
+            self._warn(fault_of_error(error, self._uri).reason)
             raise NotRecorded from error
         except BaseException:  # Ctrl-C
             answer.given_up()
@@ -204,11 +204,3 @@ class _Answer(Generic[T]):
         with self._lock:
             self._given_up = not self._found
             return self._given_up
-
-
-def _reason(error: BaseException, tracking_uri: str) -> str:
-    """Returns what MLflow says, or what the network said beneath it."""
-    root = root_cause(error)
-    said = root if isinstance(root, OSError) else error
-    lines = str(said).strip().splitlines() or [type(said).__name__]
-    return without_secrets(lines[0], tracking_uri)

@@ -17,7 +17,12 @@ from mlflow.exceptions import MlflowException
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from mlflow_sysmetrics.mlflow_api.fluent_state import only_active, run_stack, use_experiment
+from mlflow_sysmetrics.mlflow_api.fluent_state import (
+    active_experiment_id,
+    only_active,
+    run_stack,
+    use_experiment,
+)
 from mlflow_sysmetrics.training.hpo import outcome
 from mlflow_sysmetrics.training.hpo.objectives import Objectives
 from mlflow_sysmetrics.training.hpo.store_calls import StoreCalls, tag_value, write
@@ -261,8 +266,8 @@ def _earlier(study: optuna.Study, client: MlflowClient) -> Any:
 def _stay_in_experiment(run: Any) -> None:
     """Puts the experiment of a run in force: MLflow resumes no run of another, and shows no runs below it."""
     experiment_id = str(run.info.experiment_id)
-    wanted = mlflow.tracking.fluent._active_experiment_id  # noqa: SLF001 - reading it by its public name makes one
-    if wanted is not None and str(wanted) != experiment_id:
+    wanted = active_experiment_id()
+    if wanted is not None and wanted != experiment_id:
         _log.warning(
             "mlflow-sysmetrics: the study goes on in its run %s, which is in experiment %s and not in %s.",
             run.info.run_id,

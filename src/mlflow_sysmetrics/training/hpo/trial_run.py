@@ -16,8 +16,8 @@ from mlflow.entities import Metric, Param, RunTag
 from optuna.trial import FrozenTrial
 
 from mlflow_sysmetrics.mlflow_api import fluent_state
+from mlflow_sysmetrics.mlflow_api.active_runs import discard
 from mlflow_sysmetrics.mlflow_api.fluent_state import (
-    discard,
     finish_monitor,
     left_active,
     one_stack_for_all_threads,

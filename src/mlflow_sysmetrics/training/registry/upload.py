@@ -13,7 +13,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from mlflow_sysmetrics.mlflow_api.fluent_state import run_tags
+from mlflow_sysmetrics.mlflow_api.fluent_state import record_logged_model, run_tags
 from mlflow_sysmetrics.training.registry.saving import SavedModel
 
 _VERSIONS_TAG = "mlflow.modelVersions"  # by which MLflow 3's pages lead from a logged model to its versions
@@ -87,7 +87,7 @@ def _as_artifacts(client: Any, run: Any, saved: SavedModel, artifact_path: str) 
     saved.description.artifact_path = artifact_path
     saved.write_description()
     client.log_artifacts(run.info.run_id, str(saved.path), artifact_path)
-    client._record_logged_model(run.info.run_id, saved.description)  # noqa: SLF001 - as MLflow does
+    record_logged_model(client, run.info.run_id, saved.description)
     uri = RunsArtifactRepository.get_underlying_uri(f"runs:/{run.info.run_id}/{artifact_path}")
     return Source(str(uri))
 
