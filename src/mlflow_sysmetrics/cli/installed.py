@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from mlflow_sysmetrics.cli.findings import Finding, Mark
 from mlflow_sysmetrics.mlflow_api import fluent_state
+from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.settings import METRICS, PROVIDERS, Settings
 
 _PACKAGE = "mlflow-sysmetrics"
@@ -169,5 +170,5 @@ def _entry_point(one: _Provider, registered: Sequence[EntryPoint]) -> Finding:
 
 
 def _said(error: BaseException) -> str:
-    first_line = (str(error).strip().splitlines() or [""])[0]
+    first_line = (cleaned(str(error)).strip().splitlines() or [""])[0]
     return f"{type(error).__name__}: {first_line}"

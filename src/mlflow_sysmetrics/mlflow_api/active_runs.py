@@ -8,7 +8,7 @@ import threading
 from typing import Any
 
 from mlflow_sysmetrics.mlflow_api import fluent_state
-from mlflow_sysmetrics.mlflow_api.secrets import cleaned
+from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_error
 from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, bounded
 
 _log = logging.getLogger("mlflow_sysmetrics")
@@ -105,4 +105,4 @@ def _end_inner_run(run_id: str, status: str) -> None:
 
 
 def _masked(error: Exception) -> str:
-    return cleaned(str(error), fluent_state.tracking_uri() or "")
+    return fault_of_error(error, fluent_state.tracking_uri() or "").reason

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from mlflow_sysmetrics.mlflow_api import fluent_state
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault, NoIdToken
-from mlflow_sysmetrics.mlflow_api.secrets import cleaned, remember_headers
+from mlflow_sysmetrics.mlflow_api.secrets import chain_of, cleaned, remember_headers, remember_requests
 from mlflow_sysmetrics.mlflow_api.tracking_uris import origin, redacted
 from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout
 
@@ -217,8 +217,9 @@ def fault_of_error(error: BaseException, tracking_uri: str = "", *, seconds: flo
         return error
     if isinstance(error, CallTimeout):
         return Fault(f"no answer within {seconds:g} s", Cause.DOWN)
-    chain = list(_chain(error))
-    _remember_what_was_sent(chain)
+    chain = list(chain_of(error))
+    remember_requests(error)
+    remember_headers(fluent_state.headers_of_plugins())
     source = next((one for one in chain if isinstance(getattr(one, "error_code", None), str)), None)
     code = None if source is None else str(source.error_code)  # type: ignore[attr-defined]
     cause = _cause_of_error(chain, code, str(source))
@@ -251,16 +252,6 @@ def seconds_from(retry_after: str, now: datetime) -> float | None:
     return max((date - now).total_seconds(), 0.0)
 
 
-def root_cause(error: BaseException) -> BaseException:
-    """Returns the exception at the bottom of a chain: "Connection refused", not the layers above it."""
-    root = error
-    seen = {error}
-    while (deeper := root.__cause__ or root.__context__) is not None and deeper not in seen:
-        root = deeper
-        seen.add(root)
-    return root
-
-
 def _cause_of_error(chain: list[BaseException], code: str | None, text: str) -> Cause:
     names = {type(one).__name__ for one in chain}
     texts = " ".join(str(one) for one in chain)
@@ -277,29 +268,6 @@ def _cause_of_error(chain: list[BaseException], code: str | None, text: str) -> 
     if by_code not in {Cause.DOWN, Cause.FAILED}:
         return by_code
     return next((cause for pattern, cause in _SAYS if re.search(pattern, texts, re.IGNORECASE)), by_code)
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yields an exception and everything that led to it, down to the first one."""
-    seen: set[int] = set()
-    at: BaseException | None = error
-    while at is not None and id(at) not in seen:
-        seen.add(id(at))
-        yield at
-        # requests passes urllib3's exception as an argument, and urllib3 keeps its own as `reason`.
-        inner = next((one for one in at.args if isinstance(one, BaseException)), None)
-        at = at.__cause__ or at.__context__ or inner or getattr(at, "reason", None)
-        at = at if isinstance(at, BaseException) else None
-
-
-def _remember_what_was_sent(chain: list[BaseException]) -> None:
-    """Notes the headers of failed requests, and those of plugins, which a text may quote."""
-    for one in chain:
-        for sent in (one, getattr(one, "response", None)):
-            headers = getattr(getattr(sent, "request", None), "headers", None)
-            if isinstance(headers, Mapping):
-                remember_headers(headers)
-    remember_headers(fluent_state.headers_of_plugins())
 
 
 def _redirection(chain: list[BaseException], tracking_uri: str) -> str:

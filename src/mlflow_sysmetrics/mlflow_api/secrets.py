@@ -103,6 +103,37 @@ def remember_headers(sent: Mapping[str, str]) -> None:
             _remember(text)
 
 
+def remember_requests(error: BaseException) -> None:
+    """Masks the headers of the requests behind an exception from now on.
+
+    Exceptions of requests have their request. MLflow's have not, so the response is taken from the frame that
+    raised them.
+    """
+    for one in chain_of(error):
+        responses = [one, getattr(one, "response", None)]
+        trace = one.__traceback__
+        while trace is not None:
+            responses.append(trace.tb_frame.f_locals.get("response"))
+            trace = trace.tb_next
+        for response in responses:
+            headers = getattr(getattr(response, "request", None), "headers", None)
+            if isinstance(headers, Mapping):
+                remember_headers(headers)
+
+
+def chain_of(error: BaseException) -> Iterator[BaseException]:
+    """Yields an exception and everything that led to it, down to the first one."""
+    seen: set[int] = set()
+    at: BaseException | None = error
+    while at is not None and id(at) not in seen:
+        seen.add(id(at))
+        yield at
+        # requests passes urllib3's exception as an argument, and urllib3 keeps its own as `reason`.
+        inner = next((one for one in at.args if isinstance(one, BaseException)), None)
+        at = at.__cause__ or at.__context__ or inner or getattr(at, "reason", None)
+        at = at if isinstance(at, BaseException) else None
+
+
 def cleaned(text: str, tracking_uri: str = "") -> str:
     """Returns a text without credentials of URIs, headers and the environment. Never raises.
 
@@ -170,6 +201,7 @@ def _forms(secret: str) -> Iterable[str]:
         bare,
         repr(bare)[1:-1],
         json.dumps(bare)[1:-1],
+        bare.encode("utf-8", "replace").decode("latin-1"),
         meant,
         encoded,
         re.sub(r"%[0-9A-F]{2}", lambda code: code[0].lower(), encoded),

@@ -13,7 +13,6 @@ from mlflow_sysmetrics.mlflow_api.outcomes import (
     fault_of_error,
     nothing,
     read_answer,
-    root_cause,
     seconds_from,
 )
 
@@ -168,20 +167,3 @@ def test_a_huge_error_page_is_not_searched_as_a_whole() -> None:
     found = fault_of_answer(502, "<p>Bad gateway</p>" + "<" * 3_000_000, {})
     assert found is not None
     assert found.reason.startswith("HTTP 502: Bad gateway")
-
-
-def test_the_root_cause_lies_below_all_layers() -> None:
-    bottom, middle, top = ConnectionRefusedError(), ValueError(), RuntimeError()
-    top.__cause__, middle.__context__ = middle, bottom
-    assert root_cause(top) is bottom
-
-
-def test_an_exception_without_a_cause_is_its_own_root() -> None:
-    alone = ValueError()
-    assert root_cause(alone) is alone
-
-
-def test_a_circular_chain_of_causes_ends() -> None:
-    one, other = ValueError(), ValueError()
-    one.__context__, other.__context__ = other, one
-    assert root_cause(one) is other

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from optuna.trial import FrozenTrial, TrialState
 
+from mlflow_sysmetrics.mlflow_api.secrets import cleaned, remember_requests
 from mlflow_sysmetrics.mlflow_api.stores import FAILED, FINISHED, KILLED
 
 # FOLDED marks: What is written into Optuna's storage beside a study and its trials, so that their runs are found again.
@@ -73,8 +74,10 @@ def raised(error: BaseException, seconds: float) -> Outcome:
     """Returns the outcome of a trial that has raised something; KeyboardInterrupt is an interruption."""
     if isinstance(error, KeyboardInterrupt):
         return interrupted(seconds)
+    remember_requests(error)
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    return Outcome(TrialState.FAIL, FAILED, None, told(error), text, seconds)
+    # It goes to tags and artifacts of the run, and may be MLflow's own error about a request.
+    return Outcome(TrialState.FAIL, FAILED, None, told(error), cleaned(text), seconds)
 
 
 def interrupted(seconds: float) -> Outcome:
@@ -112,5 +115,5 @@ def found(trial: FrozenTrial, last_sign: int | None) -> Outcome:
 
 def told(error: BaseException) -> str:
     """Returns an exception in a line."""
-    first = (str(error).strip().splitlines() or [""])[0]
+    first = (cleaned(str(error)).strip().splitlines() or [""])[0]
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
