@@ -274,11 +274,45 @@ def of_hpo(place: Place) -> str:
     from mlflow_sysmetrics.training.hpo.store_calls import NotRecorded, StoreCalls
 
     place.monkeypatch.setenv("MLFLOW_TRACKING_URI", place.uri)
-    calls = StoreCalls(place.uri)
-    with pytest.raises(NotRecorded) as raised:
-        calls.make(lambda: MlflowClient(place.uri).get_run(RUN))
-    assert "does not take what the study has to say" in place.log.text
-    return repr(outcome.raised(raised.value.__cause__ or raised.value, 1.0))
+    with pytest.raises(NotRecorded):
+        StoreCalls(place.uri).make(lambda: MlflowClient(place.uri).get_run(RUN))
+    assert any(record.levelno == logging.WARNING for record in place.log.records)
+    try:
+        MlflowClient(place.uri).get_run(RUN)
+    except Exception as error:
+        return repr(outcome.raised(error, 1.0))
+    raise AssertionError("the server refuses every request")
+
+
+def of_registry(place: Place) -> str:
+    """The error of a version that is registered and not promoted."""
+    from mlflow import MlflowClient
+
+    from mlflow_sysmetrics.training.registry.names import Target
+    from mlflow_sysmetrics.training.registry.promotion import not_promoted
+
+    try:
+        MlflowClient(place.uri).get_run(RUN)
+    except Exception as error:
+        return str(not_promoted("ships", "1", Target("Production", "champion", True), error, place.uri))
+    raise AssertionError("the server refuses every request")
+
+
+def of_monitor(place: Place) -> str:
+    """The warning of a run whose metrics cannot be started."""
+    import mlflow
+
+    from mlflow_sysmetrics import daemon, monitor
+
+    def failing(*_: object, **__: object) -> None:
+        mlflow.MlflowClient(place.uri).get_run(RUN)
+
+    place.monkeypatch.setenv("MLFLOW_TRACKING_URI", place.uri)
+    place.monkeypatch.setattr(daemon, "attach", failing)
+    place.monkeypatch.setattr(monitor, "_warned", set())
+    monitor.SystemMetricsMonitor(RUN).start()
+    assert "System metrics are off" in place.log.text
+    return ""
 
 
 def of_active_runs(place: Place) -> str:
@@ -313,6 +347,8 @@ WAYS: dict[str, Callable[[Place], str]] = {
     "doctor": of_doctor,
     "verification": of_verification,
     "hpo": of_hpo,
+    "registry": of_registry,
+    "monitor": of_monitor,
     "active-runs": of_active_runs,
     "tags": of_tags,
 }

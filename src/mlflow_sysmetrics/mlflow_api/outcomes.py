@@ -16,9 +16,8 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
-from mlflow_sysmetrics.mlflow_api import fluent_state
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault, NoIdToken
-from mlflow_sysmetrics.mlflow_api.secrets import chain_of, cleaned, remember_headers, remember_requests
+from mlflow_sysmetrics.mlflow_api.secrets import chain_of, cleaned, remember_requests
 from mlflow_sysmetrics.mlflow_api.tracking_uris import origin, redacted
 from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout
 
@@ -35,6 +34,7 @@ _STATUSES = {401: Cause.UNAUTHENTICATED, 403: Cause.FORBIDDEN, 407: Cause.PROXY}
 _CODES = {
     "RESOURCE_DOES_NOT_EXIST": Cause.MISSING,
     "RESOURCE_ALREADY_EXISTS": Cause.EXISTS,
+    "ALREADY_EXISTS": Cause.EXISTS,
     "INVALID_PARAMETER_VALUE": Cause.REFUSED,
     "INVALID_STATE": Cause.REFUSED,
     "UNAUTHENTICATED": Cause.UNAUTHENTICATED,
@@ -45,6 +45,7 @@ _CODES = {
 _VAGUE_CODES = {
     "BAD_REQUEST": Cause.FAILED,
     "NOT_IMPLEMENTED": Cause.FAILED,
+    "FEATURE_DISABLED": Cause.FAILED,
     "ENDPOINT_NOT_FOUND": Cause.NOT_MLFLOW,
 }
 _MAY_COMPLAIN_OF_SIZE = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST"})
@@ -219,7 +220,6 @@ def fault_of_error(error: BaseException, tracking_uri: str = "", *, seconds: flo
         return Fault(f"no answer within {seconds:g} s", Cause.DOWN)
     chain = list(chain_of(error))
     remember_requests(error)
-    remember_headers(fluent_state.headers_of_plugins())
     source = next((one for one in chain if isinstance(getattr(one, "error_code", None), str)), None)
     code = None if source is None else str(source.error_code)  # type: ignore[attr-defined]
     cause = _cause_of_error(chain, code, str(source))

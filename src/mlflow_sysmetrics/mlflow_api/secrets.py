@@ -10,11 +10,13 @@ import base64
 import json
 import os
 import re
+import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
+from mlflow_sysmetrics.mlflow_api import fluent_state
 from mlflow_sysmetrics.mlflow_api.tracking_uris import without_secrets
 
 # A server, a proxy or a plugin may quote their values in an answer.
@@ -107,7 +109,7 @@ def remember_requests(error: BaseException) -> None:
     """Masks the headers of the requests behind an exception from now on.
 
     Exceptions of requests have their request. MLflow's have not, so the response is taken from the frame that
-    raised them.
+    raised them. Plugins are asked which headers they add.
     """
     for one in chain_of(error):
         responses = [one, getattr(one, "response", None)]
@@ -119,6 +121,7 @@ def remember_requests(error: BaseException) -> None:
             headers = getattr(getattr(response, "request", None), "headers", None)
             if isinstance(headers, Mapping):
                 remember_headers(headers)
+    remember_headers(fluent_state.headers_of_plugins())
 
 
 def chain_of(error: BaseException) -> Iterator[BaseException]:
@@ -137,10 +140,15 @@ def chain_of(error: BaseException) -> Iterator[BaseException]:
 def cleaned(text: str, tracking_uri: str = "") -> str:
     """Returns a text without credentials of URIs, headers and the environment. Never raises.
 
+    Within an ``except`` clause it also masks what the requests behind that exception have sent.
+
     Args:
         text: any text.
         tracking_uri: one whose credentials the text may quote, beside that of the environment.
     """
+    handled = sys.exc_info()[1]
+    if handled is not None:
+        remember_requests(handled)
     for secret in _known(tracking_uri):
         text = text.replace(secret, _CUT)
     if tracking_uri:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from optuna.trial import FrozenTrial, TrialState
 
-from mlflow_sysmetrics.mlflow_api.secrets import cleaned, remember_requests
+from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.mlflow_api.stores import FAILED, FINISHED, KILLED
 
 # FOLDED marks: What is written into Optuna's storage beside a study and its trials, so that their runs are found again.
@@ -74,9 +74,7 @@ def raised(error: BaseException, seconds: float) -> Outcome:
     """Returns the outcome of a trial that has raised something; KeyboardInterrupt is an interruption."""
     if isinstance(error, KeyboardInterrupt):
         return interrupted(seconds)
-    remember_requests(error)
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    # It goes to tags and artifacts of the run, and may be MLflow's own error about a request.
     return Outcome(TrialState.FAIL, FAILED, None, told(error), cleaned(text), seconds)
 
 

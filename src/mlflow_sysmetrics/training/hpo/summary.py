@@ -15,7 +15,6 @@ import optuna
 from mlflow.entities import Param, RunTag
 from optuna.trial import FrozenTrial, TrialState
 
-from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.training.extras import needed
 from mlflow_sysmetrics.training.hpo import outcome
 from mlflow_sysmetrics.training.hpo.objectives import Objectives
@@ -75,7 +74,7 @@ def history_page(study: optuna.Study, objectives: Objectives, include_plotlyjs: 
             for index, figure in enumerate(figures)
         ]
     except Exception as error:  # noqa: BLE001 - plotly's, and what it imports: a picture is not worth a study
-        _log.warning("mlflow-sysmetrics: hpo_optimization_history.html is left out: %s", cleaned(str(error)))
+        _log.warning("mlflow-sysmetrics: hpo_optimization_history.html is left out: %s", error)
         return None
     body = "\n".join(drawn)
     return f'<!DOCTYPE html>\n<html>\n<head><meta charset="utf-8"></head>\n<body>\n{body}\n</body>\n</html>\n'
