@@ -239,7 +239,7 @@ def fault_of_error(error: BaseException, tracking_uri: str = "", *, seconds: flo
 
 
 def seconds_from(retry_after: str, now: datetime) -> float | None:
-    """Returns the seconds that a Retry-After header asks for, as a number or a date; None if it is neither."""
+    """Returns the seconds that a Retry-After header asks for, a number or a date; None if it is neither."""
     text = retry_after.strip()
     if text.isascii() and text.isdigit():
         return float(text)

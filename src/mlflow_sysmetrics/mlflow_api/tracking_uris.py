@@ -99,7 +99,7 @@ def without_secrets(text: str, tracking_uri: str) -> str:
 
 
 def with_secrets(lasting_uri: str, known: Iterable[str]) -> str:
-    """Returns the known URI, with its credentials, of the server that a `lasting` URI names; else that one."""
+    """Returns the known URI, with its credentials, that a `lasting` URI stands for; else the latter."""
     return next((anchored(one) for one in known if lasting(one) == lasting_uri), lasting_uri)
 
 

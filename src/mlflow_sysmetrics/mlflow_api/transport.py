@@ -6,11 +6,15 @@ retries) would hold a caller for a quarter of an hour. Nothing else in this pack
 
 from __future__ import annotations
 
+import base64
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from json import dumps
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from mlflow_sysmetrics.mlflow_api.clients import host_creds
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
@@ -154,6 +158,55 @@ def send(
         str(response.url or "").partition("?")[0] if redirected else None,
         not redirected or _is_same_request(response, method, path),
     )
+
+
+def send_directly(
+    address: tuple[str, int],
+    method: str,
+    path: str,
+    timeout: float,
+    *,
+    host_header: str | None = None,
+    user: tuple[str, str] | None = None,
+    json: Mapping[str, object] | None = None,
+    params: Mapping[str, object] | None = None,
+) -> ServerAnswer:
+    """Sends one request to a server on this machine, past MLflow, proxies and the environment.
+
+    Args:
+        address: host and port to connect to.
+        method: of HTTP.
+        path: of the URL.
+        timeout: seconds for the connection, and for each part of the answer.
+        host_header: None for host and port.
+        user: name and password of basic authentication; None for none.
+        json: the body.
+        params: the query.
+
+    Raises:
+        Fault: no answer came in that time.
+    """
+    host, port = address
+    began = time.monotonic()
+    headers = {"Host": host_header or f"{host}:{port}"}
+    if user is not None:
+        headers["Authorization"] = f"Basic {base64.b64encode(':'.join(user).encode()).decode()}"
+        remember_headers(headers)
+    if json is not None:
+        headers["Content-Type"] = "application/json"
+    target = f"{path}?{urlencode(params)}" if params else path
+    body = None if json is None else dumps(json)
+    try:
+        with closing(HTTPConnection(host, port, timeout=timeout)) as connection:
+            connection.request(method, target, body, headers)
+            response = connection.getresponse()
+            text = response.read(_LONGEST_BODY).decode("utf-8", "replace")
+    except (OSError, HTTPException) as error:
+        fault = fault_of_error(error, f"http://{host}:{port}", seconds=timeout)
+    else:
+        took = time.monotonic() - began
+        return ServerAnswer(response.status, text, dict(response.headers.items()), took)
+    raise fault
 
 
 def _request_of_mlflow(creds: Any, path: str, method: str, **options: Any) -> Any:

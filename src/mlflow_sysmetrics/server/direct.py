@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import json as json_of
-import time
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException
 from typing import Any
-from urllib.parse import urlencode
 
-from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_error
 from mlflow_sysmetrics.mlflow_api.rest_store import RestStore
-from mlflow_sysmetrics.mlflow_api.transport import ServerAnswer
+from mlflow_sysmetrics.mlflow_api.transport import ServerAnswer, send_directly
 from mlflow_sysmetrics.preflight.cleanup import RestRemoval
 
 
@@ -73,28 +66,6 @@ class DirectRemoval(RestRemoval):
         return _ask(self._door, "POST", path, seconds, json=body)
 
 
-def _ask(
-    door: Door,
-    method: str,
-    path: str,
-    seconds: float,
-    *,
-    json: Mapping[str, object] | None = None,
-    params: Mapping[str, object] | None = None,
-) -> ServerAnswer:
-    began = time.monotonic()
-    headers = {"Host": door.called or f"{door.host}:{door.port}"}
-    if door.user is not None:
-        headers["Authorization"] = f"Basic {base64.b64encode(':'.join(door.user).encode()).decode()}"
-    if json is not None:
-        headers["Content-Type"] = "application/json"
-    target = f"{path}?{urlencode(params)}" if params else path
-    body = None if json is None else json_of.dumps(json)
-    try:
-        with closing(HTTPConnection(door.host, door.port, timeout=seconds)) as connection:
-            connection.request(method, target, body, headers)
-            answer = connection.getresponse()
-            text = answer.read().decode("utf-8", "replace")
-    except (OSError, HTTPException) as error:
-        raise fault_of_error(error, door.url, seconds=seconds) from None
-    return ServerAnswer(answer.status, text, dict(answer.headers.items()), time.monotonic() - began)
+def _ask(door: Door, method: str, path: str, seconds: float, **body: Any) -> ServerAnswer:
+    address = (door.host, door.port)
+    return send_directly(address, method, path, seconds, host_header=door.called, user=door.user, **body)
