@@ -245,9 +245,9 @@ class LeanSink:
         """Sends one batch.
 
         Raises:
-            ServerUnreachable: the server did not take it.
+            Fault: the server did not take it.
         """
-        from mlflow_sysmetrics.errors import ServerUnreachable
+        from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 
         del tags
         metrics = [
@@ -259,5 +259,5 @@ class LeanSink:
             self._line.request("POST", _LOG_BATCH, json.dumps({"run_id": run_id, "metrics": metrics}))
         except OSError as error:
             self._taken.fail()
-            raise ServerUnreachable(str(error)) from error
+            raise Fault(str(error), Cause.DOWN) from error
         self._taken.add(len(points), time.perf_counter() - began)

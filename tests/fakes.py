@@ -8,12 +8,37 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from mlflow_sysmetrics.daemon.delivery.points import Point
-from mlflow_sysmetrics.errors import ServerUnreachable
 from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 from mlflow_sysmetrics.samples import Family, Kind, Metric, Sample
 from watching import LONG_SECONDS
 
 STARTED_AT = 1_700_000_000_000
+
+
+def unreachable(reason: str, retry_after: float | None = None) -> Fault:
+    """Returns the fault of a server that is down or busy."""
+    return Fault(reason, Cause.DOWN, retry_after=retry_after)
+
+
+def not_allowed(reason: str) -> Fault:
+    """Returns the fault of a server that refuses the credentials."""
+    return Fault(reason, Cause.UNAUTHENTICATED, status_code=401)
+
+
+def too_large(reason: str) -> Fault:
+    """Returns the fault of a server that takes fewer points at a time."""
+    return Fault(reason, Cause.TOO_LARGE, status_code=413)
+
+
+def run_refused(reason: str) -> Fault:
+    """Returns the fault of a server that does not have the run."""
+    return Fault(reason, Cause.MISSING, status_code=404, error_code="RESOURCE_DOES_NOT_EXIST")
+
+
+def run_deleted(reason: str) -> Fault:
+    """Returns the fault of a server on which the run is deleted."""
+    return Fault(reason, Cause.DELETED, status_code=400, error_code="INVALID_PARAMETER_VALUE")
 
 
 class FakeClock:
@@ -76,7 +101,7 @@ class FakeSink:
         if self.open is not None:
             assert self.open.wait(LONG_SECONDS)
         if self.down:
-            raise ServerUnreachable("connection refused")
+            raise unreachable("connection refused")
         if self.failures:
             raise self.failures.pop(0)
         self.batches.append(Batch(run_id, list(points), list(steps), dict(tags)))

@@ -1,99 +1,61 @@
-"""The exception tree.
+"""The exceptions of this package.
 
 ::
 
     SysMetricsError
-    |-- SettingsError (ValueError)   a setting given in code is out of range
-    |-- Unavailable                  this machine does not have that source or fact
-    |-- JournalUnavailable           points cannot be kept on disk: they wait in memory only
-    |-- NoActiveRunError (RuntimeError)  a part of the training kit needs a run, and there is none
-    |-- HPOError (RuntimeError)      a study could not be carried out to its end
-    |-- PromotionError (RuntimeError)  a version is registered, not promoted
-    |-- ServerStartError (RuntimeError)  a tracking server did not come up
-    |-- PreflightError (RuntimeError)  the training cannot be tracked, so it must not start
-    |   |-- TrackingURIError         there is no tracking URI, or MLflow cannot use it
-    |   |-- ServerUnreachableError   no MLflow server answers there
-    |   |-- AuthenticationError      it answers, and refuses the credentials
-    |   |-- ExperimentError          the experiment cannot be made or used
-    |   |-- RunStartError            no run can be started in it
-    |   `-- RunVerificationError     the run was started, and is not what it should be
-    `-- DeliveryError                the tracking server did not take what was sent
-        |-- ServerUnreachable        it may do so later: keep the points, try again
-        |   `-- NotAllowed           it will once the credentials are right: say so, try again slowly
-        |-- BatchTooLarge            it would take fewer points at a time
-        `-- RunRefused               it never will for this run: set its points aside
-            `-- RunDeleted           it has the run, which was deleted: no other store answers so
+    |-- SettingsError (ValueError)           a setting given in code is out of range
+    |-- NoActiveRunError (RuntimeError)      a part of the training kit needs a run, and none is active
+    |-- HPOError (RuntimeError)              a study could not be completed
+    |-- PromotionError (RuntimeError)        a version is registered, and not fully promoted
+    |-- ServerStartError (RuntimeError)      a tracking server did not start
+    |-- PreflightError (RuntimeError)        the training cannot be tracked, so it must not start
+    |   |-- TrackingURIError                 there is no tracking URI, or MLflow cannot use it
+    |   |-- ServerUnreachableError           no MLflow server answers there
+    |   |-- AuthenticationError              the server refuses the credentials
+    |   |-- ExperimentError                  the experiment cannot be created or used
+    |   |-- RunStartError                    no run can be started in it
+    |   `-- RunVerificationError             the run was started, and does not hold what was written to it
+    |-- Unavailable                          internal: this machine does not have a source or fact
+    |-- JournalUnavailable                   internal: points cannot be written to disk and stay in memory
+    `-- mlflow_api.faults.Fault              internal: one failed request to a tracking server
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:  # the one name from a floor above, and only for who reads the types
-    from mlflow_sysmetrics.preflight.attempts import Attempt  # noqa: TID251 - as said
+from dataclasses import dataclass
+from datetime import datetime
 
 
 class SysMetricsError(Exception):
-    """Is the base of everything that this package raises."""
+    """Base of all exceptions of this package."""
 
 
 class SettingsError(SysMetricsError, ValueError):
-    """Says which setting is out of range, what was given, and what is allowed."""
+    """A setting is out of range: says which one, what was given, and what is allowed."""
 
 
 class Unavailable(SysMetricsError):
-    """Says why a source or a fact does not exist on this machine, in one short clause."""
-
-
-class DeliveryError(SysMetricsError):
-    """Is the base of what a sink raises."""
-
-
-class ServerUnreachable(DeliveryError):
-    """The server did not answer, or answered that it may do better later.
-
-    Attributes:
-        retry_after: seconds after which the server asked to be tried again; None where it said nothing.
-    """
-
-    def __init__(self, reason: str, retry_after: float | None = None) -> None:
-        super().__init__(reason)
-        self.retry_after = retry_after
-
-
-class NotAllowed(ServerUnreachable):
-    """The server refused the credentials, which are read anew at each attempt."""
-
-
-class BatchTooLarge(DeliveryError):
-    """The server takes fewer points, or fewer bytes, in one request."""
-
-
-class RunRefused(DeliveryError):
-    """The server will never take points for this run: it was deleted, or it never existed there."""
-
-
-class RunDeleted(RunRefused):
-    """The server has the run, and the run or its experiment was deleted."""
+    """This machine does not have a source or a fact: says why in one short clause."""
 
 
 class JournalUnavailable(SysMetricsError):
-    """Says why points cannot be journalled, in one short clause: no directory, no permission, no lock."""
+    """Points cannot be journalled: says why in one short clause (no directory, no permission, no lock)."""
 
 
 class NoActiveRunError(SysMetricsError, RuntimeError):
-    """There is no active MLflow run and none was named; says how to have one."""
+    """No MLflow run is active and none was named: says how to get one."""
 
 
 class HPOError(SysMetricsError, RuntimeError):
-    """A study of hyperparameters could not be carried out to its end; what it had found is on its run."""
+    """A hyperparameter study could not be completed. Its results so far are on its run."""
 
 
 class ServerStartError(SysMetricsError, RuntimeError):
-    """A tracking server did not come up; says why, what to do, and how its log ends.
+    """A tracking server did not start: says why, what to do, and how its log ends.
 
     Attributes:
-        log_tail: the last lines of its log, without passwords; empty where it never started.
+        reason: why, and what to do.
+        log_tail: the last lines of its log, without passwords; empty if it never started.
     """
 
     def __init__(self, reason: str, log_tail: str = "") -> None:
@@ -102,16 +64,16 @@ class ServerStartError(SysMetricsError, RuntimeError):
         self.log_tail = log_tail
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Keeps both arguments when it is pickled, as pools of workers do with errors."""
+        """Keeps both arguments when it is pickled, as process pools do with errors."""
         return type(self), (self.reason, self.log_tail)
 
 
 class PromotionError(SysMetricsError, RuntimeError):
-    """A version is registered but not, or not wholly, promoted; says how to finish.
+    """A version is registered and not fully promoted: says how to finish.
 
     Attributes:
         model_name: the registered model.
-        version: the version, which may be loaded by its number.
+        version: the version, which can be loaded by its number.
     """
 
     def __init__(self, message: str, *, model_name: str, version: str) -> None:
@@ -120,21 +82,38 @@ class PromotionError(SysMetricsError, RuntimeError):
         self.version = version
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Keeps its keyword arguments when it is pickled, as pools of workers do with errors."""
+        """Keeps its keyword arguments when it is pickled, as process pools do with errors."""
         return _promotion_error, (str(self), self.model_name, self.version)
 
 
-def _promotion_error(message: str, model_name: str, version: str) -> PromotionError:
-    return PromotionError(message, model_name=model_name, version=version)
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One request of a preflight, and its outcome.
+
+    Attributes:
+        n: number within its step, from 1.
+        step: of the preflight, 0 to 4.
+        at: when it began, in UTC.
+        seconds: how long it took.
+        status_code: of HTTP; None if no answer came, or the store does not speak HTTP.
+        error: what went wrong, in one line without secrets; None if it succeeded.
+    """
+
+    n: int
+    step: int
+    at: datetime
+    seconds: float
+    status_code: int | None
+    error: str | None
 
 
 class PreflightError(SysMetricsError, RuntimeError):
-    """A training cannot be tracked: the message says what was tried, what came back, and what to do.
+    """A training cannot be tracked: says what was tried, what the server answered, and what to do.
 
     Attributes:
         step: where it failed: 0 the URI, 1 reaching the server, 2 the experiment, 3 the run, 4 its check.
-        attempts: every request that was made, oldest first.
-        status_code: the last answer's, of HTTP; None where no answer came.
+        attempts: every request, oldest first.
+        status_code: of HTTP, of the last answer; None if no answer came.
         tracking_uri: without user, password and query.
     """
 
@@ -154,8 +133,8 @@ class PreflightError(SysMetricsError, RuntimeError):
         self.tracking_uri = tracking_uri
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Keeps its keyword arguments when it is pickled, as pools of workers do with errors."""
-        return _rebuilt, (type(self), str(self), dict(vars(self)))
+        """Keeps its keyword arguments when it is pickled, as process pools do with errors."""
+        return _preflight_error, (type(self), str(self), dict(vars(self)))
 
 
 class TrackingURIError(PreflightError):
@@ -167,23 +146,28 @@ class ServerUnreachableError(PreflightError):
 
 
 class AuthenticationError(PreflightError):
-    """The server, or what stands before it, refuses us: 401, 403."""
+    """The server, or a proxy or gateway before it, refuses the request: 401, 403, 407."""
 
 
 class ExperimentError(PreflightError):
-    """The experiment can be neither found nor made, or it is deleted."""
+    """The experiment can be neither found nor created, or it is deleted."""
 
 
 class RunStartError(PreflightError):
-    """No run could be started in the experiment, or the one to resume cannot be."""
+    """No run could be started in the experiment, or the given run cannot be resumed."""
 
 
 class RunVerificationError(PreflightError):
-    """The run was started, but what was written to it cannot be read back."""
+    """The run was started, and what was written to it cannot be read back."""
 
 
-def _rebuilt(kind: type[PreflightError], message: str, attributes: dict[str, object]) -> PreflightError:
-    """Returns an error as it was before it was pickled."""
+def _promotion_error(message: str, model_name: str, version: str) -> PromotionError:
+    return PromotionError(message, model_name=model_name, version=version)
+
+
+def _preflight_error(
+    kind: type[PreflightError], message: str, attributes: dict[str, object]
+) -> PreflightError:
     error = kind(message, step=0)
     vars(error).update(attributes)
     return error

@@ -16,10 +16,11 @@ import logging
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import mlflow_sysmetrics.runtime.clock  # noqa: F401 - binds its functions before a test can freeze time
 from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.mlflow_api import fluent_state
 from mlflow_sysmetrics.settings import METRICS, Settings
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 MONITOR_MODULE = "mlflow.system_metrics.system_metrics_monitor"
 _CLASS = "SystemMetricsMonitor"
-_FLUENT = "mlflow.tracking.fluent"
 
 _logger = logging.getLogger("mlflow_sysmetrics")
 _warned: set[str] = set()
@@ -70,11 +70,14 @@ class SystemMetricsMonitor:
         self._tracking_uri = tracking_uri
         self._attachment: Attachment | None = None
         self._resumed = resume_logging
-        self._replaced = _registered_monitors().get(run_id)
+        self._replaced = fluent_state.registered_monitors().get(run_id)
 
     def start(self) -> None:
         """Attaches the run; logs a problem instead of raising it."""
-        run = _run_being_started(self._run_id)
+        # MLflow passes only the id; the run with its start time and tags is one frame up. Reading it there,
+        # after comparing the id, saves a request per run.
+        caller = sys._getframe(1)  # noqa: SLF001 - documented for CPython and PyPy
+        run = fluent_state.run_being_started(caller, self._run_id)
         try:
             from mlflow_sysmetrics.daemon import attach
 
@@ -108,27 +111,7 @@ class SystemMetricsMonitor:
         """
         outer = self._replaced
         if isinstance(outer, SystemMetricsMonitor) and outer is not self:
-            _registered_monitors()[self._run_id] = outer
-
-
-def _registered_monitors() -> dict[str, Any]:
-    """Returns MLflow's monitors of active runs, by run id."""
-    fluent = sys.modules.get(_FLUENT)
-    monitors = getattr(fluent, "run_id_to_system_metrics_monitor", None)
-    return monitors if isinstance(monitors, dict) else {}
-
-
-def _run_being_started(run_id: str) -> Any:
-    """Returns the run that `mlflow.start_run` is starting; None if other code starts the monitor.
-
-    MLflow passes only the id to its monitor; the run with its start time and tags is one frame up. Reading it
-    there, after comparing the id, saves a request per run.
-    """
-    frame = sys._getframe(1).f_back  # noqa: SLF001 - documented, for CPython and PyPy
-    if frame is None or frame.f_globals.get("__name__") != _FLUENT:
-        return None
-    run = frame.f_locals.get("active_run_obj")
-    return run if getattr(getattr(run, "info", None), "run_id", None) == run_id else None
+            fluent_state.registered_monitors()[self._run_id] = outer
 
 
 def _put_late_tags(attachment: Attachment, present: dict[str, str]) -> None:
@@ -147,6 +130,9 @@ def _put_late_tags(attachment: Attachment, present: dict[str, str]) -> None:
 
 
 def _warn_once(message: str) -> None:
+    from mlflow_sysmetrics.mlflow_api.secrets import cleaned
+
+    message = cleaned(message)
     if message not in _warned:
         _warned.add(message)
         _logger.warning("mlflow-sysmetrics: %s", message)

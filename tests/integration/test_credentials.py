@@ -1,4 +1,4 @@
-"""Credentials of the environment go to the server that the user has chosen, and not to one that a journal names."""
+"""Credentials of the environment go to the server that the user chose, not to one that a journal names."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ENVIRON = {"MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.1", "MLFLOW_SYSMETRICS_
 
 
 class Listener(ThreadingHTTPServer):
-    """A tracking server that takes everything and remembers who asked."""
+    """A tracking server that accepts everything and remembers the credentials of each request."""
 
     daemon_threads = True
 
@@ -40,15 +40,16 @@ class Listener(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers with one run, whatever was asked."""
+    """Answers questions with one run, and writes with the empty object."""
 
     server: Listener
 
     def do_GET(self) -> None:
-        """Answers; the name is the base class's, as is the next one."""
+        """Answers any method."""
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.server.credentials.append(self.headers.get("Authorization") or self.headers.get("X-Plugin"))
-        body = json.dumps({"run": {"info": INFO, "data": {}}}).encode()
+        answer: dict[str, object] = {} if self.command == "POST" else {"run": {"info": INFO, "data": {}}}
+        body = json.dumps(answer).encode()
         self.send_response(401 if self.server.refuses else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -57,7 +58,7 @@ class Handler(BaseHTTPRequestHandler):
     do_POST = do_GET
 
     def log_message(self, format: str, *args: object) -> None:
-        """Says nothing."""
+        """Keeps quiet."""
 
 
 @pytest.fixture
@@ -70,12 +71,12 @@ def listener() -> Iterator[Listener]:
         thread.join()
 
 
-chosen = listener  # a second one, for the server that the user has chosen
+chosen = listener  # a second one: the server that the user chose
 
 
 @pytest.fixture
 def orphan(listener: Listener, tmp_path: Path) -> Path:
-    """A journal that names the listener, of a process that is gone."""
+    """The journal of a process that is gone, which names the listener."""
     journal = Journal.create(tmp_path / "spool", 10**8)
     number = journal.register(RUN, listener.url, STARTED_AT)
     journal.append(number, 0, STARTED_AT, {"system/level": 1.0})
@@ -83,7 +84,7 @@ def orphan(listener: Listener, tmp_path: Path) -> Path:
     return of_a_process_that_is_gone(journal.path)
 
 
-def test_a_program_sends_what_an_orphan_owes_without_credentials_and_its_own_points_with_them(
+def test_a_program_sends_an_orphans_points_without_credentials_and_its_own_with_them(
     program: Program, listener: Listener, chosen: Listener, orphan: Path
 ) -> None:
     code = f"""
@@ -98,7 +99,7 @@ def test_a_program_sends_what_an_orphan_owes_without_credentials_and_its_own_poi
     assert set(chosen.credentials) == {"Bearer hunter2"}
 
 
-def test_a_server_that_the_program_attaches_a_run_to_sees_them_whatever_a_journal_says(
+def test_a_server_that_the_program_attaches_to_gets_credentials_even_if_a_journal_names_it(
     program: Program, listener: Listener, chosen: Listener, orphan: Path
 ) -> None:
     code = f"""
@@ -109,7 +110,7 @@ def test_a_server_that_the_program_attaches_a_run_to_sees_them_whatever_a_journa
 
 
 def headers_of_a_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has MLflow add a header to each of its requests, as a plugin does."""
+    """Makes MLflow add a header to each request, as a plugin does."""
     from mlflow.tracking.request_header import registry
 
     class Provider:
@@ -133,7 +134,7 @@ def headers_of_a_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=lambda variables: next(iter(variables)),
 )
-def test_a_command_sends_to_a_server_that_was_not_chosen_as_nobody_in_particular(
+def test_a_command_sends_no_credentials_to_a_server_that_was_not_chosen(
     variables: dict[str, str], listener: Listener, orphan: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     headers_of_a_plugin(monkeypatch)
@@ -145,7 +146,7 @@ def test_a_command_sends_to_a_server_that_was_not_chosen_as_nobody_in_particular
     assert set(listener.credentials) == {None}
 
 
-def test_a_command_uses_them_for_the_server_that_was_chosen_under_any_path(
+def test_a_command_sends_credentials_to_the_chosen_server_under_any_path(
     listener: Listener, orphan: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hunter2")
@@ -153,7 +154,7 @@ def test_a_command_uses_them_for_the_server_that_was_chosen_under_any_path(
     assert set(listener.credentials) == {"Bearer hunter2"}
 
 
-def test_a_server_that_refuses_nobody_in_particular_is_named_with_the_reason(
+def test_a_server_that_refuses_an_anonymous_request_is_named_with_the_reason(
     listener: Listener, orphan: Path
 ) -> None:
     listener.refuses = True
@@ -163,11 +164,12 @@ def test_a_server_that_refuses_nobody_in_particular_is_named_with_the_reason(
     assert "go to the server of MLFLOW_TRACKING_URI alone" in outcome.faults[0]
 
 
-def test_the_search_for_dead_runs_asks_without_them_too(
+def test_the_search_for_dead_runs_sends_no_credentials_and_no_headers_of_plugins(
     listener: Listener, orphan: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    headers_of_a_plugin(monkeypatch)
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hunter2")
-    silent_since = time.time() - 3600  # a process that wrote a moment ago is not taken to be dead
+    silent_since = time.time() - 3600  # a process that wrote a moment ago does not count as dead
     os.utime(orphan, (silent_since, silent_since))
     (death,) = Search(None, older_than=600).deaths(list(look(orphan.parent)))
     assert death.run.run_id == RUN

@@ -1,4 +1,4 @@
-"""A server that fails, and ends of a program: nothing hangs, and what can be delivered is."""
+"""Failing servers and the end of a program: nothing hangs, and everything deliverable is delivered."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ ENVIRON = {
     "MLFLOW_SYSMETRICS_SEND_INTERVAL": "0.2",
     "MLFLOW_SYSMETRICS_FLUSH_TIMEOUT": str(FLUSH_TIMEOUT),
 }
-# Seconds for which our part of `end_run` and of the exit have kept the program, less what the machine did.
-# Exit functions run in the opposite order: the first one registered sees the time of all others.
+# Seconds that our part of `end_run` and of the exit took, without the stalls of the machine. Exit functions run
+# in reverse order: the one registered first sees the time of all others.
 TIMED = """
     import atexit
     from mlflow_sysmetrics.monitor import SystemMetricsMonitor
@@ -42,10 +42,10 @@ TRAINING = (
 
 
 @pytest.mark.parametrize("mode", ["500", "hang", "refuse"])
-def test_a_server_that_takes_nothing_costs_less_than_the_flush_timeout(
+def test_a_failing_server_costs_less_than_the_flush_timeout(
     program: Program, server: CountingServer, mode: str
 ) -> None:
-    """At the end of a run and of the program together; one warning says what waits."""
+    """At the end of the run and of the program together; one warning names the undelivered points."""
     server.mode(mode)
     finished = program(server.url, TRAINING, **ENVIRON)
     (seconds,) = finished.words
@@ -54,9 +54,7 @@ def test_a_server_that_takes_nothing_costs_less_than_the_flush_timeout(
     assert finished.stderr.count("they are sent by the next run on this machine") == 1
 
 
-def test_ten_runs_that_end_in_one_outage_wait_for_one_timeout_together(
-    program: Program, server: CountingServer
-) -> None:
+def test_ten_runs_that_end_in_one_outage_share_one_timeout(program: Program, server: CountingServer) -> None:
     server.mode("hang")
     code = (
         TIMED
@@ -107,7 +105,7 @@ def test_an_outage_in_the_middle_loses_nothing(program: Program, server: Countin
         ("raise KeyboardInterrupt", 130),
     ],
 )
-def test_a_run_that_nobody_ended_is_complete_at_exit(
+def test_a_run_that_was_not_ended_is_complete_at_exit(
     program: Program, server: CountingServer, ending: str, returncode: int
 ) -> None:
     code = f"""
@@ -123,7 +121,7 @@ def test_a_run_that_nobody_ended_is_complete_at_exit(
     assert len(series["system/disk_usage_megabytes"]) == 2
 
 
-def test_an_attachment_that_nobody_detached_is_complete_at_exit(
+def test_an_attachment_that_was_not_detached_is_complete_at_exit(
     program: Program, server: CountingServer
 ) -> None:
     code = """
@@ -179,7 +177,7 @@ def test_secrets_in_the_tracking_uri_are_not_shown(program: Program, server: Cou
 def test_runs_that_end_together_on_a_slow_server_share_the_wait(
     program: Program, server: CountingServer
 ) -> None:
-    """Each of the eight requests takes a second; the ends wait together, each at most the flush timeout."""
+    """Each of the eight requests takes a second; the runs wait together, each at most the flush timeout."""
     server.mode("slow")
     code = (
         TIMED
@@ -198,7 +196,7 @@ def test_runs_that_end_together_on_a_slow_server_share_the_wait(
     assert float(longest) < FLUSH_TIMEOUT + 0.5
 
 
-def test_levels_are_there_even_for_the_shortest_run(program: Program, server: CountingServer) -> None:
+def test_even_the_shortest_run_has_levels(program: Program, server: CountingServer) -> None:
     code = """
         with mlflow.start_run() as run:
             pass

@@ -13,8 +13,8 @@ from mlflow_sysmetrics.cli.spooled import SpooledJournal, Trace, feeding, newest
 from mlflow_sysmetrics.cli.tracked_runs import TrackedRun, TrackingServer
 from mlflow_sysmetrics.collectors.kernel_files import number_after
 from mlflow_sysmetrics.daemon.delivery.credential_scope import is_trusted
-from mlflow_sysmetrics.errors import DeliveryError
 from mlflow_sysmetrics.machine.host import read_short
+from mlflow_sysmetrics.mlflow_api.faults import Fault
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted, with_secrets
 
 # FOLDED causes: Why a process ended without a word, as far as the kernel or its last points tell.
@@ -119,7 +119,7 @@ class Search:
             seen = {death.run.run_id for death in found} | set(self.alone)
             try:
                 found += self._on_server(self.tracking_uri, living, seen)
-            except DeliveryError as error:
+            except Fault as error:
                 self._fault(self.tracking_uri, str(error))
         return found
 
@@ -130,7 +130,7 @@ class Search:
         if wanted not in self._servers:
             try:
                 self._servers[wanted] = TrackingServer(wanted, trusted=is_trusted(wanted, chosen))
-            except DeliveryError as error:
+            except Fault as error:
                 self._servers[wanted] = None
                 self._fault(wanted, str(error))
         return self._servers[wanted]
@@ -158,7 +158,7 @@ class Search:
             run = server.run(known.run_id)
             if run is None or not run.running or not self._is_wanted(server, run):
                 return None
-        except DeliveryError as error:
+        except Fault as error:
             self._fault(server.uri, str(error))
             self._servers[server.uri] = None  # one that is down is not asked for every run
             return None

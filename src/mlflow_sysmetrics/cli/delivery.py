@@ -14,8 +14,9 @@ from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.daemon.journal.recovery import replay
 from mlflow_sysmetrics.daemon.journal.spool import claim
 from mlflow_sysmetrics.daemon.journal.store_files import check_store
-from mlflow_sysmetrics.errors import RunDeleted, ServerUnreachable
-from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted, without_secrets
+from mlflow_sysmetrics.mlflow_api.faults import Fault
+from mlflow_sysmetrics.mlflow_api.secrets import cleaned
+from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
 
 # A server that is restarted is back within seconds. Where one has let an orphan wait in vain, those after it
 # are tried once, or two hundred of them would take half an hour.
@@ -125,8 +126,8 @@ def _missing_stores(journal: Journal) -> tuple[str, ...] | None:
 def _missing(uri: str) -> str | None:
     try:
         check_store(uri)
-    except ServerUnreachable as reason:
-        return str(reason)
+    except Fault as fault:
+        return fault.reason
     return None
 
 
@@ -142,8 +143,8 @@ class _NotingSink:
         """Returns when the run started, in milliseconds since 1970."""
         try:
             return self._sink.started_at(run_id)
-        except RunDeleted as reason:
-            self._note(run_id, reason)
+        except Fault as fault:
+            self._note(run_id, fault)
             raise
 
     def send(
@@ -152,16 +153,18 @@ class _NotingSink:
         """Delivers points and tags of one run."""
         try:
             self._sink.send(run_id, points, steps, tags)
-        except RunDeleted as reason:
-            self._note(run_id, reason)
+        except Fault as fault:
+            self._note(run_id, fault)
             raise
 
     def has_ended(self, run_id: str) -> bool:
         """Tells whether a run is over."""
         return self._sink.has_ended(run_id)
 
-    def _note(self, run_id: str, reason: RunDeleted) -> None:
-        why = without_secrets(str(reason), self._uri)
+    def _note(self, run_id: str, fault: Fault) -> None:
+        if not fault.run_is_deleted:
+            return
+        why = cleaned(fault.reason, self._uri)
         self._refusals.append(
             f"{redacted(self._uri)}: run {run_id} takes no points, which are given up: {why}"
         )

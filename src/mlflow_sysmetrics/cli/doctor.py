@@ -12,6 +12,7 @@ from mlflow_sysmetrics.cli import effective_settings, installed, spooled, this_m
 from mlflow_sysmetrics.cli.findings import Finding, Mark, Section, print_section, say, wrapped
 from mlflow_sysmetrics.cli.options import json_option
 from mlflow_sysmetrics.cli.table import counted, print_json
+from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 
 _LONGEST_NEXT = 60  # of a remedy that fits into the last line
 
@@ -61,7 +62,7 @@ def _looked(title: str, look: Callable[[], Sequence[Finding]]) -> Sequence[Findi
     try:
         return look()
     except Exception as error:  # noqa: BLE001 - a broken installation, whose fault this command is to tell
-        text = f"cannot be looked at: {type(error).__name__}: {error}"
+        text = cleaned(f"cannot be looked at: {type(error).__name__}: {error}")
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         remedy = f"pip install {missing}" if missing else "report it, unless something above explains it"
         return [Finding(title.lower(), Mark.WRONG, text, remedy)]

@@ -12,6 +12,8 @@ from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, r
 from typing import Any, NamedTuple
 
 from mlflow_sysmetrics.cli.findings import Finding, Mark
+from mlflow_sysmetrics.mlflow_api import fluent_state
+from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.settings import METRICS, PROVIDERS, Settings
 
 _PACKAGE = "mlflow-sysmetrics"
@@ -113,9 +115,7 @@ class _Installation:
 
     def _in_force(self) -> Iterator[str]:
         """Yields the classes of the providers that MLflow asks for tags."""
-        registry = getattr(self.load(_REGISTRY), "_run_context_provider_registry", None)
-        for provider in getattr(registry, "_registry", ()):
-            yield type(provider).__name__
+        yield from fluent_state.context_providers(self.load(_REGISTRY))
 
 
 def _package() -> Finding:
@@ -170,5 +170,5 @@ def _entry_point(one: _Provider, registered: Sequence[EntryPoint]) -> Finding:
 
 
 def _said(error: BaseException) -> str:
-    first_line = (str(error).strip().splitlines() or [""])[0]
+    first_line = (cleaned(str(error)).strip().splitlines() or [""])[0]
     return f"{type(error).__name__}: {first_line}"

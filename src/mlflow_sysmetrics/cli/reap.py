@@ -24,7 +24,8 @@ from mlflow_sysmetrics.cli.options import (
 from mlflow_sysmetrics.cli.spooled import SpooledJournal, look, of_other_hosts
 from mlflow_sysmetrics.cli.table import counted, print_json, print_table
 from mlflow_sysmetrics.cli.tracked_runs import tracking_uri_in_force
-from mlflow_sysmetrics.errors import DeliveryError, JournalUnavailable
+from mlflow_sysmetrics.errors import JournalUnavailable
+from mlflow_sysmetrics.mlflow_api.faults import Fault
 
 # FOLDED reaping: What `reap --apply` does: delivers what the dead left, ends their runs, clears away their journals.
 
@@ -75,7 +76,7 @@ class Reaper:
                 self._search.alone[run.run_id] = "another process has begun to feed it"
                 return False
             death.server.kill(run.run_id, max(run.last_sign or 0, run.started_at), death.why)
-        except DeliveryError as error:
+        except Fault as error:
             self._search.faults.append(f"{death.server.name}: run {death.run.run_id}: {error}")
             return False
         return True

@@ -1,4 +1,4 @@
-"""What a tracking server says of its runs, and the one change that is made to them: `kill`."""
+"""Runs as a tracking server has them, for the commands; and the one change that they make: `kill`."""
 
 from __future__ import annotations
 
@@ -9,32 +9,33 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlflow_sysmetrics.daemon.delivery.credential_scope import without_credentials
 from mlflow_sysmetrics.daemon.journal.store_files import check_store
-from mlflow_sysmetrics.errors import RunRefused, ServerUnreachable
-from mlflow_sysmetrics.mlflow_api.classification import root_cause
-from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted, without_secrets
+from mlflow_sysmetrics.mlflow_api import fluent_state
+from mlflow_sysmetrics.mlflow_api.anonymous_client import open_anonymous_client
+from mlflow_sysmetrics.mlflow_api.clients import open_client
+from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
+from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_error
+from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
 
 REAPED = "sysmetrics.reaped"  #: the tag that says why a run was set to KILLED
 _RUNNING = "RUNNING"
 _PAGE = 1000  # runs per request; MLflow's default, and far below its limit of 50,000
-_EXPERIMENTS = 100  # per request: their ids travel in it, and hosted servers bound its size
-_GONE = "RESOURCE_DOES_NOT_EXIST"
+_EXPERIMENTS = 100  # per request: it holds their ids, and hosted servers bound its size
 
 
 @dataclass(frozen=True, slots=True)
 class TrackedRun:
-    """What the server says of one run.
+    """One run, as the server has it.
 
     Attributes:
         run_id: the run.
-        name: what people call it.
-        running: whether it says RUNNING and was not deleted.
+        name: its display name.
+        running: whether its status is RUNNING and it is not deleted.
         started_at: milliseconds since 1970.
         experiment_id: the experiment that it belongs to.
-        hostname: of the machine that it began on, where its tags tell.
-        last_sign: milliseconds since 1970 of the newest point of any series, leaving out those in the future,
-            which a user's own may be; None where it has none.
+        hostname: of the machine that it started on; None if its tags do not have it.
+        last_sign: milliseconds since 1970 of the newest point of any series; None without points. Points in
+            the future, which a program may write, do not count.
         system: newest value of each ``system/`` series.
     """
 
@@ -49,24 +50,20 @@ class TrackedRun:
 
 
 class TrackingServer:
-    """One tracking server.
+    """One tracking server. Every method raises `Fault` if the server does not answer.
 
     Args:
         uri: its tracking URI, with the credentials that it needs.
         trusted: whether it may see the credentials of the environment.
 
     Raises:
-        ServerUnreachable: there is no client for this URI, or it is a file that does not exist.
+        Fault: no client can be made for this URI, or it is a file that does not exist.
     """
 
     def __init__(self, uri: str, *, trusted: bool = True) -> None:
         self.uri = uri
         check_store(uri)
-        from mlflow import MlflowClient
-
-        self._client = self._ask(MlflowClient, uri)
-        if not trusted:
-            _withhold_credentials(self._client)
+        self._client = self._ask(open_client if trusted else open_anonymous_client, uri)
 
     @property
     def name(self) -> str:
@@ -74,25 +71,22 @@ class TrackingServer:
         return redacted(self.uri)
 
     def run(self, run_id: str) -> TrackedRun | None:
-        """Returns a run, or None where the server does not have it.
-
-        Raises:
-            ServerUnreachable: the server did not answer.
-        """
+        """Returns a run; None if the server does not have it."""
         try:
             return _read(self._ask(self._client.get_run, run_id))
-        except RunRefused:
-            return None
+        except Fault as fault:
+            if fault.cause is Cause.MISSING:
+                return None
+            raise
 
     def sampled_runs(self, experiments: Sequence[str]) -> Iterator[TrackedRun]:
-        """Yields the runs that say RUNNING and carry the tag ``sys.metrics=on``.
+        """Yields the runs with status RUNNING and the tag ``sys.metrics=on``.
 
         Args:
-            experiments: names of the experiments to look at; none for all.
+            experiments: names of the experiments to search; empty for all.
 
         Raises:
-            ServerUnreachable: the server did not answer.
-            LookupError: there is no experiment of that name.
+            LookupError: an experiment does not exist.
         """
         ids = self.experiment_ids(experiments)
         wanted = f"attributes.status = '{_RUNNING}' and tags.`sys.metrics` = 'on'"
@@ -109,13 +103,9 @@ class TrackingServer:
         Args:
             run_id: the run.
             end_time: milliseconds since 1970 of its last sign of life.
-            reason: what is known of its end.
-
-        Raises:
-            ServerUnreachable: the server did not answer.
-            RunRefused: the run is gone.
+            reason: why it ended, as far as is known.
         """
-        # The tag first: a run that is not RUNNING any more would not be looked at again.
+        # The tag first: a run that is no longer RUNNING would not be found again.
         self._ask(self._client.set_tag, run_id, REAPED, reason)
         self._ask(self._client.set_terminated, run_id, status="KILLED", end_time=end_time)
 
@@ -123,11 +113,10 @@ class TrackingServer:
         """Returns the ids of experiments.
 
         Args:
-            names: their names; none for all.
+            names: their names; empty for all.
 
         Raises:
-            ServerUnreachable: the server did not answer.
-            LookupError: there is no experiment of that name.
+            LookupError: an experiment does not exist.
         """
         known = {one.name: one.experiment_id for one in self._pages(self._client.search_experiments)}
         missing = [name for name in names if name not in known]
@@ -147,36 +136,24 @@ class TrackingServer:
 
     def _ask(self, method: Any, *arguments: object, **named: object) -> Any:
         try:
-            # MLflow prints addresses of runs ("View run ..."), between what programs are to read.
+            # MLflow prints addresses of runs ("View run ..."), which would end up in our output.
             with contextlib.redirect_stdout(io.StringIO()):
                 return method(*arguments, **named)
-        except Exception as error:
-            # Stores raise MlflowException, and what their database, network or plugin raises.
-            gone = getattr(error, "error_code", None) == _GONE
-            reason = without_secrets(_reason(error), self.uri)
-            raise (RunRefused if gone else ServerUnreachable)(reason) from error
-
-
-def _withhold_credentials(client: Any) -> None:
-    """Has a client speak to its server as nobody in particular; for good, since MLflow shares its stores."""
-    store = getattr(getattr(client, "_tracking_client", None), "store", None)
-    get_host_creds = getattr(store, "get_host_creds", None)
-    if store is not None and get_host_creds is not None:
-        store.get_host_creds = lambda: without_credentials(get_host_creds())
+        except Exception as error:  # noqa: BLE001 - MLflow's, and what its database, network or plugin raises
+            fault = fault_of_error(error, self.uri)
+        raise fault
 
 
 def tracking_uri_in_force() -> str | None:
-    """Returns the tracking URI of the environment; None where none is set.
+    """Returns the tracking URI of the environment; None if none is set.
 
-    MLflow's default, a store in the working directory, is nothing that a command should make or search.
+    A command should neither create nor search MLflow's default, a store in the working directory.
     """
-    from mlflow.tracking import get_tracking_uri, is_tracking_uri_set
-
-    return str(get_tracking_uri()) if is_tracking_uri_set() else None
+    return fluent_state.tracking_uri()
 
 
 def _read(run: Any) -> TrackedRun:
-    # Only the protocol buffer tells a metric's time in every MLflow from 2.8 on.
+    # In MLflow 2.8 only the protocol buffer has the time of a metric.
     metrics = run.data.to_proto().metrics
     now = time.time_ns() // 1_000_000
     return TrackedRun(
@@ -189,10 +166,3 @@ def _read(run: Any) -> TrackedRun:
         last_sign=max((one.timestamp for one in metrics if one.timestamp <= now), default=None),
         system={metric.key: metric.value for metric in metrics if metric.key.startswith("system/")},
     )
-
-
-def _reason(error: BaseException) -> str:
-    root = root_cause(error)
-    if isinstance(root, OSError) and root.strerror:
-        return root.strerror
-    return (str(root).strip().splitlines() or [type(root).__name__])[0]

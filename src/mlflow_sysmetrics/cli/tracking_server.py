@@ -12,11 +12,11 @@ from mlflow_sysmetrics.cli.tracked_runs import tracking_uri_in_force
 from mlflow_sysmetrics.daemon.journal.store_files import store_path
 from mlflow_sysmetrics.mlflow_api import fluent_state
 from mlflow_sysmetrics.mlflow_api.client_store import ClientStore
+from mlflow_sysmetrics.mlflow_api.clients import is_remote, load
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 from mlflow_sysmetrics.mlflow_api.rest_store import RestStore
 from mlflow_sysmetrics.mlflow_api.stores import Store
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
-from mlflow_sysmetrics.mlflow_api.transport import is_remote, load
 from mlflow_sysmetrics.preflight.remedies import credentials_sent, remedy
 from mlflow_sysmetrics.preflight.uri_check import problem_with
 

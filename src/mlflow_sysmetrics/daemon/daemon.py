@@ -17,7 +17,7 @@ from mlflow_sysmetrics.daemon.delivery.inbox import Channel, OpenChannels
 from mlflow_sysmetrics.daemon.delivery.limits import MemoryBudget
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.sender import Sender
-from mlflow_sysmetrics.daemon.delivery.sink import Sink, current_tracking_uri
+from mlflow_sysmetrics.daemon.delivery.sink import Sink
 from mlflow_sysmetrics.daemon.delivery.waits import OutageBudget
 from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.daemon.journal.process_journal import ProcessJournal, footprint
@@ -31,6 +31,7 @@ from mlflow_sysmetrics.daemon.sampling.sampler import Sampler
 from mlflow_sysmetrics.daemon.sampling.watch import Watch
 from mlflow_sysmetrics.daemon.state import Status, tell_the_end
 from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.mlflow_api.fluent_state import current_tracking_uri
 from mlflow_sysmetrics.mlflow_api.tracking_uris import anchored, lasting, with_secrets
 from mlflow_sysmetrics.runtime.clock import Clock, SystemClock
 from mlflow_sysmetrics.settings import Settings

@@ -14,10 +14,11 @@ from types import TracebackType
 from mlflow_sysmetrics.daemon.daemon import Daemon
 from mlflow_sysmetrics.daemon.delivery.inbox import Channel
 from mlflow_sysmetrics.daemon.delivery.points import Point
-from mlflow_sysmetrics.daemon.delivery.sink import current_tracking_uri, import_mlflow
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
 from mlflow_sysmetrics.daemon.sampling.watch import Watch
 from mlflow_sysmetrics.daemon.state import Status
+from mlflow_sysmetrics.mlflow_api.clients import import_mlflow
+from mlflow_sysmetrics.mlflow_api.fluent_state import current_tracking_uri
 from mlflow_sysmetrics.settings import Settings
 
 _lock = threading.RLock()  # a signal handler may come back in

@@ -1,1 +1,1 @@
-"""The tracking server: whether a training can rely on it, and files that say so."""
+"""The one door to MLflow: requests, outcomes, secrets, names, and MLflow's state in this process."""

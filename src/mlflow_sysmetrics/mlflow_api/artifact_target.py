@@ -1,4 +1,4 @@
-"""Small files in what MLflow can write artifacts to: object stores, DBFS, a run of its own."""
+"""Small files in the places where MLflow can write artifacts: object stores, DBFS, a run."""
 
 from __future__ import annotations
 
@@ -6,101 +6,97 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from mlflow_sysmetrics.mlflow_api.clients import open_client
+from mlflow_sysmetrics.mlflow_api.fluent_state import current_tracking_uri
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
 
-# MLflow is imported by the functions: a program that writes no such file does not wait for it.
+# The functions import MLflow: a program that writes no such file does not wait for it.
 
 
 def put_into_store(uri: str, name: str, text: str) -> None:
     """Writes a text as an artifact under a URI such as gs://bucket/folder.
 
     Raises:
-        Exception: what the store's library raises, or MLflow for a scheme that it does not know.
+        Exception: what the store's library raises, or MLflow for an unknown scheme.
     """
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
     with tempfile.TemporaryDirectory() as folder:
-        get_artifact_repository(uri).log_artifact(str(_written(folder, name, text)))
+        _repository(uri).log_artifact(str(_written(folder, name, text)))
 
 
 def remove_from_store(uri: str, name: str) -> None:
-    """Removes an artifact under a URI, if it is there.
+    """Removes an artifact under a URI, if it exists.
 
     Raises:
-        Exception: it is there still, or that cannot be told; what the store's library raises.
+        Exception: it still exists, or that is unknown; what the store's library raises.
     """
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
     try:
-        get_artifact_repository(uri).delete_artifacts(name)
-    except Exception:  # each store's library has its own for what is not there
+        _repository(uri).delete_artifacts(name)
+    except Exception:  # each store's library has its own exception for a missing file
         if not _is_absent(uri, name):
             raise
-
-
-def put_into_run(tracking_uri: str, run_id: str, name: str, text: str) -> None:
-    """Writes a text as an artifact of a run.
-
-    Args:
-        tracking_uri: without secrets; where it is the one in force, that one is used with its secrets.
-        run_id: of the run.
-        name: of the artifact.
-        text: what is written.
-
-    Raises:
-        Exception: what MLflow or the store's library raises.
-    """
-    from mlflow.tracking import MlflowClient, get_tracking_uri
-
-    in_force = str(get_tracking_uri())
-    uri = in_force if redacted(in_force) == redacted(tracking_uri) else tracking_uri
-    with tempfile.TemporaryDirectory() as folder:
-        MlflowClient(uri).log_artifact(run_id, str(_written(folder, name, text)))
-
-
-def artifacts_of_run(tracking_uri: str, artifact_uri: str) -> Any:
-    """Returns the artifact repository of a run, also of a server that hands artifacts on itself.
-
-    MLflow before 3 looks for that server under the tracking URI in force, which is another one until a
-    preflight has succeeded.
-    """
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-    from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
-
-    if artifact_uri.startswith("mlflow-artifacts:"):
-        artifact_uri = MlflowArtifactsRepository.resolve_uri(artifact_uri, tracking_uri)
-    return get_artifact_repository(artifact_uri)
 
 
 def get_from_store(uri: str, name: str) -> str:
     """Returns the text of an artifact under a URI.
 
     Raises:
-        FileNotFoundError: it is not among what lies there.
+        FileNotFoundError: it does not exist.
         OSError: the store could not be read.
-        UnicodeDecodeError: it is no text.
+        UnicodeDecodeError: it is not text.
     """
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
     with tempfile.TemporaryDirectory() as folder:
         try:
-            repository = get_artifact_repository(uri)
-            found = Path(repository.download_artifacts(name, folder))
+            found = Path(_repository(uri).download_artifacts(name, folder))
         except Exception as error:
-            # Each store's library has exceptions of its own for what is not there.
+            # Each store's library has its own exception for a missing file.
             if _is_absent(uri, name):
                 raise FileNotFoundError(f"{redacted(uri)}/{name} does not exist") from error
-            # Not its words, which may hold a signed URL: whoever wants them looks at the cause.
+            # Without its text, which may hold a signed URL; the cause has it.
             raise OSError(f"{redacted(uri)}/{name} could not be read ({type(error).__name__})") from error
         return found.read_text(encoding="utf-8")
 
 
-def _is_absent(uri: str, name: str) -> bool:
-    """Tells whether a store answers, and does not list the file."""
+def put_into_run(tracking_uri: str, run_id: str, name: str, text: str) -> None:
+    """Writes a text as an artifact of a run.
+
+    Args:
+        tracking_uri: without secrets. If it is the one in force, that one is used, with its secrets.
+        run_id: of the run.
+        name: of the artifact.
+        text: the content.
+
+    Raises:
+        Exception: what MLflow or the store's library raises.
+    """
+    in_force = current_tracking_uri()
+    uri = in_force if redacted(in_force) == redacted(tracking_uri) else tracking_uri
+    with tempfile.TemporaryDirectory() as folder:
+        open_client(uri).log_artifact(run_id, str(_written(folder, name, text)))
+
+
+def artifacts_of_run(tracking_uri: str, artifact_uri: str) -> Any:
+    """Returns the artifact repository of a run, also if the tracking server is a proxy for its artifacts.
+
+    MLflow before 3 looks for that proxy under the tracking URI in force, which is another one until a
+    preflight has succeeded.
+    """
+    from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
+
+    if artifact_uri.startswith("mlflow-artifacts:"):
+        artifact_uri = MlflowArtifactsRepository.resolve_uri(artifact_uri, tracking_uri)
+    return _repository(artifact_uri)
+
+
+def _repository(uri: str) -> Any:
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+    return get_artifact_repository(uri)
+
+
+def _is_absent(uri: str, name: str) -> bool:
+    """Returns whether a store answers and does not list the file."""
     try:
-        listed = [one.path for one in get_artifact_repository(uri).list_artifacts()]
+        listed = [one.path for one in _repository(uri).list_artifacts()]
     except Exception:  # noqa: BLE001 - of the store's library: it does not answer, or does not list
         return False
     return name not in listed

@@ -1,4 +1,4 @@
-"""A tracking store that MLflow opens itself: a database, a directory, a plugin's."""
+"""A tracking store that MLflow opens itself, as the preflight asks it: a database, a directory, a plugin."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from mlflow_sysmetrics.mlflow_api.classification import fault_of_error
+from mlflow_sysmetrics.mlflow_api.clients import is_database, log_batch, look_into_database, open_client
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
+from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_error
 from mlflow_sysmetrics.mlflow_api.stores import StoredExperiment, StoredRun
-from mlflow_sysmetrics.mlflow_api.transport import is_database, log_batch, look_into_database, open_client
 from mlflow_sysmetrics.runtime.bounded_calls import bounded
 
 T = TypeVar("T")
 
 
 class ClientStore:
-    """Answers each question through `MlflowClient`, in a thread that is waited for only so long.
+    """Answers each question through `MlflowClient`, in a thread, within the given seconds.
 
     Args:
         tracking_uri: of the store.
     """
 
     def __init__(self, tracking_uri: str) -> None:
-        self.status_code: int | None = None  # there is no HTTP
+        self.status_code: int | None = None  # not HTTP
         self._uri = tracking_uri
         self._client: Any = None
 
     def reach(self, seconds: float) -> None:
-        """Returns if the database lets us in; of other stores only opening them tells."""
+        """Returns if the database accepts a connection. Other stores are checked by `open`."""
         if is_database(self._uri):
             self._call(lambda: look_into_database(self._uri), seconds)
 
     def open(self, seconds: float) -> None:
-        """Makes or migrates the tables where MLflow wants that, and reads from them."""
+        """Creates or migrates the tables if MLflow does so, and reads from them."""
 
         def open_and_read() -> Any:
             client = open_client(self._uri)
@@ -46,20 +46,20 @@ class ClientStore:
         """Returns None: there is no server."""
 
     def experiment_named(self, name: str, seconds: float) -> StoredExperiment | None:
-        """Returns an experiment, deleted ones too; None where there is none of that name."""
+        """Returns an experiment, also a deleted one; None if there is none of that name."""
         found = self._call(lambda: self._client.get_experiment_by_name(name), seconds)
         return None if found is None else _experiment(found)
 
     def experiment(self, experiment_id: str, seconds: float) -> StoredExperiment:
-        """Returns an experiment, deleted ones too."""
+        """Returns an experiment, also a deleted one."""
         return _experiment(self._call(lambda: self._client.get_experiment(experiment_id), seconds))
 
     def create_experiment(self, name: str, seconds: float) -> None:
-        """Makes an experiment."""
+        """Creates an experiment."""
         self._call(lambda: self._client.create_experiment(name), seconds)
 
     def run_tagged(self, experiment_id: str, key: str, value: str, seconds: float) -> str | None:
-        """Returns the id of the run in an experiment that has a tag; None where there is none."""
+        """Returns the id of the run in an experiment that has a tag; None if there is none."""
         wanted = f"tags.`{key}` = '{value}'"
         runs = self._call(
             lambda: self._client.search_runs([experiment_id], filter_string=wanted, max_results=1), seconds
@@ -78,21 +78,21 @@ class ClientStore:
     def run(self, run_id: str, seconds: float) -> StoredRun:
         """Returns a run."""
         found = self._call(lambda: self._client.get_run(run_id), seconds)
-        told = found.info
+        info = found.info
         return StoredRun(
-            run_id=str(told.run_id),
-            experiment_id=str(told.experiment_id),
-            status=told.status,
-            lifecycle_stage=told.lifecycle_stage,
-            run_name=told.run_name,
-            start_time=told.start_time or 0,
-            end_time=told.end_time,
+            run_id=str(info.run_id),
+            experiment_id=str(info.experiment_id),
+            status=info.status,
+            lifecycle_stage=info.lifecycle_stage,
+            run_name=info.run_name,
+            start_time=info.start_time or 0,
+            end_time=info.end_time,
             metrics=dict(found.data.metrics),
             tags=dict(found.data.tags),
         )
 
     def set_status(self, run_id: str, status: str, end_time: int | None, seconds: float) -> None:
-        """Changes the status of a run, and when it ended: milliseconds since 1970."""
+        """Changes the status of a run, and its end in milliseconds since 1970."""
         if end_time is None:
             self._call(lambda: self._client.update_run(run_id, status=status), seconds)
         else:
@@ -114,10 +114,10 @@ class ClientStore:
         began = time.monotonic()
         try:
             return bounded(call, seconds)
-        except Exception as error:  # noqa: BLE001 - stores raise what their database, file system or plugin raises
+        except Exception as error:  # noqa: BLE001 - also what the database, file system or plugin raises
             fault = fault_of_error(error, self._uri, seconds=time.monotonic() - began)
             if fault.cause is Cause.DOWN and not is_database(self._uri) and isinstance(error, OSError):
-                fault = Fault(fault.reason, Cause.BAD_DATABASE)  # a directory does not come up
+                fault = Fault(fault.reason, Cause.BAD_DATABASE)  # waiting does not help a directory
         raise fault
 
 

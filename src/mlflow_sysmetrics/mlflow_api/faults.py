@@ -1,4 +1,4 @@
-"""What a tracking server, or the way to it, answered instead of what was asked; and whether waiting helps."""
+"""What a failed request to a tracking server means, as one exception with one cause."""
 
 from __future__ import annotations
 
@@ -8,32 +8,42 @@ from mlflow_sysmetrics.errors import SysMetricsError, Unavailable
 
 
 class Cause(Enum):
-    """Why something was not answered as asked. The value says it in words."""
+    """Why a request failed. The value describes it in words."""
 
-    DOWN = "the server is not up, or busy"
+    DOWN = "the server is not reachable, or busy"
     UNAUTHENTICATED = "the credentials are missing or wrong"
-    FORBIDDEN = "the credentials are known, and do not suffice"
-    WRONG_HOST = "the server does not know the name it was called by"
-    NOT_MLFLOW = "something else than MLflow answers there"
-    TLS = "no trust between the two ends"
-    BAD_URI = "the address makes no sense"
-    NO_DRIVER = "a Python package for this kind of address is not installed"
+    FORBIDDEN = "the credentials are valid and not sufficient"
+    PROXY = "a proxy on the way asks for credentials"
+    WRONG_HOST = "the server does not accept the host name of the request"
+    NOT_MLFLOW = "the answer is not MLflow's"
+    TLS = "the TLS handshake failed"
+    BAD_URI = "the address is malformed"
+    NO_DRIVER = "the Python package for this kind of address is not installed"
     BAD_DATABASE = "the database cannot be opened as it is"
-    OLD_DATABASE = "the database was made by another version of MLflow"
-    MISSING = "MLflow answers that there is no such thing"
-    EXISTS = "MLflow answers that there is one already"
-    REFUSED = "MLflow answers that it will not do this"
+    OLD_DATABASE = "another version of MLflow created the database"
+    MISSING = "MLflow has no such object"
+    DELETED = "the run or its experiment is deleted"
+    EXISTS = "MLflow has such an object already"
+    POINT_EXISTS = "a point of the batch is stored already"
+    TOO_LARGE = "the request, or a value in it, is too large"
+    REFUSED = "MLflow refuses the request as invalid"
+    FAILED = "MLflow answers with an error that can have many reasons"
     NOT_READ_BACK = "what was written is not what is read"
 
 
+_CREDENTIALS = frozenset({Cause.UNAUTHENTICATED, Cause.FORBIDDEN, Cause.WRONG_HOST})
+_RUN_REFUSED = frozenset({Cause.MISSING, Cause.REFUSED, Cause.DELETED})
+
+
 class Fault(SysMetricsError):
-    """Is what came back of one attempt, without secrets.
+    """One failed request. Its text holds no secrets.
 
     Attributes:
-        cause: why, as far as it can be told.
-        status_code: of HTTP; None where no answer came.
-        retry_after: seconds that the server asked to be left alone; None where it did not.
-        remedy: what to do, where the place that found it knows better than the cause tells.
+        cause: why it failed, as far as is known.
+        status_code: of HTTP; None if no answer came.
+        error_code: MLflow's name of the error; of an exception only if it decided the cause.
+        retry_after: seconds that the server asked to wait; None if it did not ask.
+        remedy: what to do, if the code that raised this knows more than the cause says.
     """
 
     def __init__(
@@ -42,6 +52,7 @@ class Fault(SysMetricsError):
         cause: Cause,
         *,
         status_code: int | None = None,
+        error_code: str | None = None,
         retry_after: float | None = None,
         remedy: str | None = None,
     ) -> None:
@@ -49,21 +60,43 @@ class Fault(SysMetricsError):
         self.reason = reason
         self.cause = cause
         self.status_code = status_code
+        self.error_code = error_code
         self.retry_after = retry_after
         self.remedy = remedy
 
     @property
     def may_pass(self) -> bool:
-        """Whether the same request may succeed later, with nothing changed here."""
+        """Whether the same request may succeed later with nothing changed here."""
         return self.cause in {Cause.DOWN, Cause.NOT_READ_BACK}
+
+    @property
+    def refuses_credentials(self) -> bool:
+        """Whether the server itself refused the credentials: somebody has to change them.
+
+        Credentials that could not be obtained, as from a metadata server, may be there a second later.
+        """
+        return self.cause in _CREDENTIALS and (self.status_code is not None or self.error_code is not None)
+
+    @property
+    def refuses_run(self) -> bool:
+        """Whether MLflow's own answer says that the run will never accept the points.
+
+        Only MLflow's name of the error proves that. A proxy's 404 or a wrapped exception does not.
+        """
+        return self.cause in _RUN_REFUSED and self.error_code is not None
+
+    @property
+    def run_is_deleted(self) -> bool:
+        """Whether the server has the run and it is deleted. A server that never had the run cannot say so."""
+        return self.refuses_run and self.cause is Cause.DELETED
 
 
 class NoIdToken(Unavailable):
-    """There is no ID token: says where it was looked for, and what to do. Has no token in it.
+    """No ID token could be obtained: says which sources were tried, and what to do. Never quotes a token.
 
     Attributes:
-        reason: where it was looked for, and what came back.
-        remedy: what to do, as a sentence; None where that is not known.
+        reason: which sources were tried, and what each answered.
+        remedy: what to do, as a sentence; None if unknown.
     """
 
     def __init__(self, reason: str, remedy: str | None = None) -> None:

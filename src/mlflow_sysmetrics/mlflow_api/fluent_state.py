@@ -1,185 +1,71 @@
-"""What is in force in this process as MLflow sees it: tracking URI, experiment, active run."""
+"""MLflow's state in this process: the one module that touches its module globals and private attributes.
+
+Tracking URI, experiment, active runs, monitors, registries. Importing this module does not import MLflow.
+What MLflow has not loaded yet is read as empty where the function says so.
+"""
 
 from __future__ import annotations
 
-import inspect
-import logging
 import os
-import threading
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from types import FrameType, ModuleType
 from typing import Any, NamedTuple
 
-from mlflow_sysmetrics.mlflow_api.secrets import cleaned
-from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, bounded
+HOW_TO_SET = (
+    "Set MLFLOW_TRACKING_URI, or call mlflow.set_tracking_uri(...), or pass tracking_uri=..., with the "
+    "address of the tracking server."
+)
 
-# FOLDED active_runs: The runs that are active in a thread: MLflow logs to the last of them.
-
-
-def _fluent() -> Any:
-    from mlflow.tracking import fluent
-
-    return fluent
-
-
-def run_stack() -> list[Any]:
-    """Returns MLflow's list of the runs that are active in this thread."""
-    stack = _fluent()._active_run_stack  # noqa: SLF001 - `mlflow.active_run` tells the innermost one only
-    found: list[Any] = stack if isinstance(stack, list) else stack.get()
-    return found
-
-
-def one_stack_for_all_threads() -> bool:
-    """Returns whether a run that is active in one thread is active in all, as it was in MLflow 2.8."""
-    return isinstance(_fluent()._active_run_stack, list)  # noqa: SLF001 - as above
-
-
-@contextmanager
-def only_active(*runs: Any) -> Iterator[None]:
-    """Makes these the active runs of this thread for a ``with`` block, and then what was before."""
-    stack = run_stack()
-    before = list(stack)
-    stack[:] = runs
-    try:
-        yield
-    finally:
-        stack[:] = before
-
-
-def discard(run: Any) -> None:
-    """Deletes a run that came too late: its trial has gone on without it."""
-    finish_monitor(run.info.run_id)
-    from mlflow import MlflowClient
-
-    client = MlflowClient()
-    client.set_terminated(run.info.run_id, "KILLED")
-    client.delete_run(run.info.run_id)
-
-
-def left_active(run_id: str | None) -> list[str]:
-    """Takes the runs off this thread's stack that were started in it, and returns them, innermost first.
-
-    Args:
-        run_id: one that is taken off too, but not returned.
-    """
-    stack = run_stack()
-    found = [str(run.info.run_id) for run in reversed(stack)]
-    stack.clear()
-    return [one for one in found if one != run_id]
-
-
-def finish_monitor(run_id: str) -> None:
-    """Ends the system metrics of a run, as `mlflow.end_run` does."""
-    monitors = getattr(_fluent(), "run_id_to_system_metrics_monitor", {})
-    monitor = monitors.pop(run_id, None)
-    if monitor is not None:
-        monitor.finish()
-
-
-# FOLDED tracking_scope: The tracking URI and the experiment of a study, in force for as long as it runs.
-
+_FLUENT = "mlflow.tracking.fluent"
+_HEADERS = "mlflow.tracking.request_header.registry"
 _RUN_ID = "MLFLOW_RUN_ID"
 _EXPERIMENT_NAME, _EXPERIMENT_ID = "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"
-# MLflow sets the first and the last of these itself, and takes away the second (at every end of a run).
+# MLflow sets the first and the last of these itself, and removes the second at every end of a run.
 _VARIABLES = ("MLFLOW_TRACKING_URI", _RUN_ID, _EXPERIMENT_NAME, _EXPERIMENT_ID)
 
 
-@contextmanager
-def tracking_scope(tracking_uri: str | None, experiment_name: str | None) -> Iterator[bool]:
-    """Puts a tracking URI and an experiment in force for a ``with`` block, and then what was before.
-
-    MLFLOW_RUN_ID is put away for that time: the first run that is started would resume that one instead
-    (https://github.com/mlflow/mlflow/issues/15713).
-
-    Args:
-        tracking_uri: None leaves the one that is in force.
-        experiment_name: made where there is none of that name; None leaves the one that is in force, or the
-            default of another server.
-
-    Yields:
-        Whether the tracking URI is another one than before.
-    """
-    import mlflow
-    from mlflow.tracking._tracking_service.utils import _use_tracking_uri
-
-    environ = {name: os.environ.get(name) for name in _VARIABLES}
-    experiment_id = _fluent()._active_experiment_id  # noqa: SLF001 - there is no public way to put it back
-    elsewhere = tracking_uri is not None and tracking_uri != mlflow.get_tracking_uri()
-    try:
-        os.environ.pop(_RUN_ID, None)
-        with ExitStack() as stack:
-            if elsewhere:
-                stack.enter_context(_use_tracking_uri(tracking_uri))
-                use_experiment(None)  # an id means nothing on another server
-            if experiment_name is not None:
-                os.environ.pop(_EXPERIMENT_NAME, None)  # the id alone counts, also for child processes
-                mlflow.set_experiment(experiment_name)
-            yield elsewhere
-    finally:
-        _fluent()._active_experiment_id = experiment_id  # noqa: SLF001 - as above
-        for name, value in environ.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-def use_experiment(experiment_id: str | None) -> None:
-    """Puts an experiment in force within a `tracking_scope`, without asking the server for it."""
-    _fluent()._active_experiment_id = experiment_id  # noqa: SLF001 - as above
-    os.environ.pop(_EXPERIMENT_NAME, None)
-    if experiment_id is None:
-        os.environ.pop(_EXPERIMENT_ID, None)
-    else:
-        os.environ[_EXPERIMENT_ID] = experiment_id
-
-
-def active_experiment_id() -> str | None:
-    """Returns the experiment that was set; None if none was. MLflow's public function would create one."""
-    found = _fluent()._active_experiment_id  # noqa: SLF001 - as above
-    return None if found is None else str(found)
-
-
-HOW_TO_SET = (
-    "Set MLFLOW_TRACKING_URI, or call mlflow.set_tracking_uri(...), or pass tracking_uri=..., with "
-    "the address "
-    "of the tracking server."
-)
-_EXPERIMENT_NAME = "MLFLOW_EXPERIMENT_NAME"
-_EXPERIMENT_ID = "MLFLOW_EXPERIMENT_ID"
-_log = logging.getLogger("mlflow_sysmetrics")
-
-
 class ExperimentChoice(NamedTuple):
-    """Which experiment is meant: a name, or an id where there is no name."""
+    """The experiment that is meant: a name, or an id if there is no name."""
 
     name: str | None
     experiment_id: str | None
 
 
+# What is installed and configured.
+
+
 def version() -> str:
-    """Returns the version of MLflow that is installed."""
+    """Returns the version of the installed MLflow."""
     from mlflow.version import VERSION
 
     return str(VERSION)
 
 
 def tracking_uri() -> str | None:
-    """Returns the tracking URI that is set; None where MLflow would use its default, a local store."""
+    """Returns the tracking URI that is set; None if MLflow would use its default, a local store."""
     import mlflow
 
     return str(mlflow.get_tracking_uri()) if mlflow.is_tracking_uri_set() else None
+
+
+def current_tracking_uri() -> str:
+    """Returns the tracking URI that MLflow uses now, which may be its default."""
+    from mlflow.tracking import get_tracking_uri
+
+    return str(get_tracking_uri())
 
 
 def known_schemes() -> frozenset[str]:
     """Returns the schemes that a tracking store is registered for."""
     from mlflow.tracking._tracking_service.utils import _tracking_store_registry
 
-    return frozenset(_tracking_store_registry._registry)  # noqa: SLF001 - there is no other list
+    return frozenset(_tracking_store_registry._registry)
 
 
 def scheme_of(uri: str) -> str:
-    """Returns the scheme by which MLflow looks for a store: "" of a path, no driver of a database."""
+    """Returns the scheme by which MLflow finds a store: "" for a path, without the driver of a database."""
     from mlflow.utils.uri import get_uri_scheme
 
     return uri if uri in {"databricks", "databricks-uc", "uc"} else str(get_uri_scheme(uri))
@@ -193,6 +79,180 @@ def refuses_directories() -> bool:
     return allowed is not None and not allowed.get()
 
 
+def auth_plugins() -> frozenset[str]:
+    """Returns the names that MLFLOW_TRACKING_AUTH may have here."""
+    from mlflow.tracking.request_auth.registry import _request_auth_provider_registry
+
+    return frozenset(str(provider.get_name()) for provider in _request_auth_provider_registry)
+
+
+def headers_of_plugins() -> Mapping[str, str]:
+    """Returns the headers that plugins add to MLflow's requests; none if MLflow has sent no request yet."""
+    registry = sys.modules.get(_HEADERS)
+    if registry is None:
+        return {}
+    try:
+        found: Mapping[str, str] = registry.resolve_request_headers()
+    except Exception:  # noqa: BLE001 - of a plugin, which has failed the request already
+        return {}
+    return found
+
+
+def context_providers(registry: ModuleType) -> list[str]:
+    """Returns the class names of the providers that MLflow asks for tags.
+
+    Args:
+        registry: MLflow's module of that registry.
+    """
+    providers = getattr(registry, "_run_context_provider_registry", None)
+    return [type(provider).__name__ for provider in getattr(providers, "_registry", ())]
+
+
+# Clients.
+
+
+def store_of(client: Any) -> Any:
+    """Returns the tracking store of an `MlflowClient`; None if this MLflow keeps it elsewhere."""
+    return getattr(getattr(client, "_tracking_client", None), "store", None)
+
+
+def record_logged_model(client: Any, run_id: str, model: Any) -> None:
+    """Lists a model among the models of a run, as `Model.log` of MLflow 2 does."""
+    client._record_logged_model(run_id, model)
+
+
+# Active runs.
+
+
+def run_stack() -> list[Any]:
+    """Returns MLflow's list of the active runs of this thread; `mlflow.active_run` returns only the last."""
+    stack = _fluent()._active_run_stack
+    found: list[Any] = stack if isinstance(stack, list) else stack.get()
+    return found
+
+
+def one_stack_for_all_threads() -> bool:
+    """Returns whether a run that is active in one thread is active in all, as in MLflow 2.8."""
+    return isinstance(_fluent()._active_run_stack, list)
+
+
+def active_run_ids() -> tuple[str, ...]:
+    """Returns the active runs of this thread, outermost first."""
+    return tuple(str(run.info.run_id) for run in run_stack())
+
+
+@contextmanager
+def only_active(*runs: Any) -> Iterator[None]:
+    """Makes these the active runs of this thread for a ``with`` block, then restores those before."""
+    stack = run_stack()
+    before = list(stack)
+    stack[:] = runs
+    try:
+        yield
+    finally:
+        stack[:] = before
+
+
+def left_active(run_id: str | None) -> list[str]:
+    """Clears the stack of this thread and returns the runs that were on it, innermost first.
+
+    Args:
+        run_id: a run that is left out of the result.
+    """
+    stack = run_stack()
+    found = [str(run.info.run_id) for run in reversed(stack)]
+    stack.clear()
+    return [one for one in found if one != run_id]
+
+
+def run_being_started(frame: FrameType | None, run_id: str) -> Any:
+    """Returns the run that `mlflow.start_run` is starting in a frame; None if the frame is not that.
+
+    Args:
+        frame: the caller's.
+        run_id: the run, which proves that the local variable is the one that is meant.
+    """
+    if frame is None or frame.f_globals.get("__name__") != _FLUENT:
+        return None
+    run = frame.f_locals.get("active_run_obj")
+    return run if getattr(getattr(run, "info", None), "run_id", None) == run_id else None
+
+
+# Monitors of system metrics.
+
+
+def registered_monitors() -> dict[str, Any]:
+    """Returns MLflow's register of the monitors of active runs; an empty one if it has none yet."""
+    monitors = getattr(sys.modules.get(_FLUENT), "run_id_to_system_metrics_monitor", None)
+    return monitors if isinstance(monitors, dict) else {}
+
+
+def finish_monitor(run_id: str) -> None:
+    """Ends the system metrics of a run, as `mlflow.end_run` does."""
+    monitor = registered_monitors().pop(run_id, None)
+    if monitor is not None:
+        monitor.finish()
+
+
+# Experiments and tracking URIs in force.
+
+
+def active_experiment_id() -> str | None:
+    """Returns the experiment that was set; None if none was. MLflow's public function would create one."""
+    found = getattr(_fluent(), "_active_experiment_id", None)
+    return None if found is None else str(found)
+
+
+def use_experiment(experiment_id: str | None) -> None:
+    """Puts an experiment in force within a `tracking_scope`, without a request to the server."""
+    _fluent()._active_experiment_id = experiment_id
+    os.environ.pop(_EXPERIMENT_NAME, None)
+    if experiment_id is None:
+        os.environ.pop(_EXPERIMENT_ID, None)
+    else:
+        os.environ[_EXPERIMENT_ID] = experiment_id
+
+
+@contextmanager
+def tracking_scope(tracking_uri: str | None, experiment_name: str | None) -> Iterator[bool]:
+    """Puts a tracking URI and an experiment in force for a ``with`` block, then restores those before.
+
+    MLFLOW_RUN_ID is removed for that time, because the first run that starts would resume that run instead
+    (https://github.com/mlflow/mlflow/issues/15713).
+
+    Args:
+        tracking_uri: None keeps the one in force.
+        experiment_name: created if it does not exist; None keeps the one in force, or means the default of
+            another server.
+
+    Yields:
+        Whether the tracking URI differs from the one before.
+    """
+    import mlflow
+    from mlflow.tracking._tracking_service.utils import _use_tracking_uri
+
+    environ = {name: os.environ.get(name) for name in _VARIABLES}
+    experiment_id = _fluent()._active_experiment_id
+    elsewhere = tracking_uri is not None and tracking_uri != mlflow.get_tracking_uri()
+    try:
+        os.environ.pop(_RUN_ID, None)
+        with ExitStack() as stack:
+            if elsewhere:
+                stack.enter_context(_use_tracking_uri(tracking_uri))
+                use_experiment(None)  # an id means nothing on another server
+            if experiment_name is not None:
+                os.environ.pop(_EXPERIMENT_NAME, None)  # then the id alone counts, also for child processes
+                mlflow.set_experiment(experiment_name)
+            yield elsewhere
+    finally:
+        _fluent()._active_experiment_id = experiment_id
+        for name, value in environ.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
 def server_runs_jobs() -> bool:
     """Returns whether a server started in this environment would start extra processes for jobs."""
     from mlflow import environment_variables
@@ -202,18 +262,17 @@ def server_runs_jobs() -> bool:
 
 
 def run_id_to_resume() -> str | None:
-    """Returns the run that `mlflow run` has made for this program; `mlflow.start_run` would resume it too."""
+    """Returns the run that `mlflow run` created for this program; `mlflow.start_run` would resume it too."""
     return os.environ.get(_RUN_ID) or None
 
 
 def experiment_choice(uri: str) -> ExperimentChoice:
-    """Returns the experiment that `mlflow.start_run` would use, without asking the server for it."""
-    from mlflow.tracking import fluent
+    """Returns the experiment that `mlflow.start_run` would use, without a request to the server."""
     from mlflow.tracking.default_experiment import registry
 
-    active = getattr(fluent, "_active_experiment_id", None)
+    active = active_experiment_id()
     if active and uri == tracking_uri():  # ids mean nothing on another server
-        return ExperimentChoice(None, str(active))
+        return ExperimentChoice(None, active)
     if name := os.environ.get(_EXPERIMENT_NAME):
         return ExperimentChoice(name, None)
     if chosen := os.environ.get(_EXPERIMENT_ID):
@@ -222,7 +281,7 @@ def experiment_choice(uri: str) -> ExperimentChoice:
 
 
 def run_tags(given: Mapping[str, str], run_name: str | None) -> dict[str, str]:
-    """Returns the tags that `mlflow.start_run` would give: user, source, git, `sys.*`, and these."""
+    """Returns the tags that `mlflow.start_run` would set: user, source, git, `sys.*`, and the given ones."""
     from mlflow.tracking.context import registry
 
     named = {"mlflow.runName": run_name} if run_name else {}
@@ -231,114 +290,24 @@ def run_tags(given: Mapping[str, str], run_name: str | None) -> dict[str, str]:
 
 
 def adopt(uri: str, experiment_id: str) -> None:
-    """Makes a tracking URI and an experiment those of `mlflow.start_run` and of child processes.
+    """Puts a tracking URI and an experiment in force for `mlflow.start_run` and for child processes.
 
-    `mlflow.set_experiment` would ask the server once more, with MLflow's own retries.
+    `mlflow.set_experiment` would send one more request, with MLflow's own retries.
     """
     import mlflow
-    from mlflow.tracking import fluent
 
     if mlflow.get_tracking_uri() != uri:
         mlflow.set_tracking_uri(uri)
-    os.environ.pop(_RUN_ID, None)  # it is resumed now, and only once; `mlflow.start_run` does the same
-    if hasattr(fluent, "_active_experiment_id"):
-        fluent._active_experiment_id = experiment_id  # noqa: SLF001 - as above
+    os.environ.pop(_RUN_ID, None)  # resumed now, and only once; `mlflow.start_run` removes it too
+    if hasattr(_fluent(), "_active_experiment_id"):
+        _fluent()._active_experiment_id = experiment_id
         if _EXPERIMENT_NAME not in os.environ:  # MLflow refuses a name and an id that differ
             os.environ[_EXPERIMENT_ID] = experiment_id
     else:
         mlflow.set_experiment(experiment_id=experiment_id)
 
 
-def active_run_ids() -> tuple[str, ...]:
-    """Returns the runs that are active in this thread, outermost first."""
-    return tuple(str(run.info.run_id) for run in _stack())
-
-
-def start_run(run_id: str, seconds: float) -> Any:
-    """Makes a run the active one of this thread and returns it, without system metrics.
-
-    MLflow reads and updates the run once more, with retries of its own, so it does that in a thread that is
-    waited for only so long. What comes later is ended there.
-
-    Raises:
-        CallTimeout: it has not returned in time.
-        Exception: what MLflow raises.
-    """
-    import mlflow
-
-    # Started in that thread, a process that collects metrics would inherit its blocked signals.
-    known = inspect.signature(mlflow.start_run).parameters
-    named = {"log_system_metrics": False} if "log_system_metrics" in known else {}
-    here = _stack()
-    lock = threading.Lock()
-    started: list[Any] = []
-    gone = False
-
-    def start() -> None:
-        run = mlflow.start_run(run_id=run_id, **named)
-        with lock:
-            if not gone:
-                if _stack() is not here:  # MLflow 2.8 has one for all threads
-                    here.append(_stack().pop())
-                started.append(run)
-                return
-        mlflow.end_run("FAILED")
-
-    try:
-        bounded(start, seconds)
-    except BaseException as error:  # also Ctrl-C: nobody takes the run that may still come
-        with lock:
-            gone = True
-        if not (started and isinstance(error, CallTimeout)):  # it came at the last moment
-            raise
-    return started[0]
-
-
-def start_system_metrics(run_id: str, wanted: bool | None) -> None:  # noqa: FBT001 - MLflow's argument
-    """Starts the system metrics of an active run as `mlflow.start_run` does; `end_run` ends them."""
-    from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
-    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+def _fluent() -> Any:
     from mlflow.tracking import fluent
 
-    if not (MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get() if wanted is None else wanted):
-        return
-    # MLflow 2.8 knows no resumed runs.
-    named = {} if version().startswith("2.8.") else {"resume_logging": True}
-    try:
-        monitor = SystemMetricsMonitor(run_id, **named)
-        fluent.run_id_to_system_metrics_monitor[run_id] = monitor
-        monitor.start()
-    except Exception as error:  # noqa: BLE001 - as MLflow does: a run without them is a run
-        _log.error("system metrics could not be started: %s", error)
-
-
-def end_run(run_id: str, status: str) -> None:
-    """Ends an active run of this thread and its system metrics, and first those that it has left open.
-
-    Raises:
-        Exception: what MLflow raises for the run itself; what it raises for another is logged.
-    """
-    import mlflow
-
-    active = active_run_ids()
-    for inner in reversed(active[active.index(run_id) + 1 :]):
-        _end_inner_run(inner, status)
-    mlflow.end_run(status)
-
-
-def _end_inner_run(run_id: str, status: str) -> None:
-    import mlflow
-
-    try:
-        mlflow.end_run(status)
-    except Exception as error:  # noqa: BLE001 - the run around it is to be ended all the same
-        _log.warning("run %s may be left RUNNING: %s", run_id, cleaned(str(error), tracking_uri() or ""))
-
-
-def _stack() -> list[Any]:
-    """Returns MLflow's list of the runs that are active in this thread."""
-    from mlflow.tracking import fluent
-
-    stack = fluent._active_run_stack  # noqa: SLF001 - `mlflow.active_run` tells the innermost one only
-    found: list[Any] = stack if isinstance(stack, list) else stack.get()
-    return found
+    return fluent

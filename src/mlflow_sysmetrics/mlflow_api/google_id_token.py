@@ -1,10 +1,10 @@
 """Google ID tokens for MLflow's requests: a tracking server on Cloud Run, or behind an identity-aware proxy.
 
-Switched on by MLFLOW_TRACKING_AUTH=google-id-token. Each request gets a token for the server that it goes
-to, or for MLFLOW_TRACKING_AUDIENCE (the client id of a proxy, a custom audience of a service). A training may
-last for days: tokens live an hour, and are fetched again before they end.
+Enabled by MLFLOW_TRACKING_AUTH=google-id-token. Each request gets a token for the server that it goes to, or
+for MLFLOW_TRACKING_AUDIENCE (the client id of a proxy, a custom audience of a service). Tokens live for an
+hour and a training may last for days, so they are fetched again before they expire.
 
-MLflow loads this when it makes its first request with an auth plugin, so requests is loaded already.
+MLflow loads this module at its first request with an auth plugin, so requests is loaded already.
 """
 
 from __future__ import annotations
@@ -25,22 +25,83 @@ from requests.auth import AuthBase
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.command import CommandFailed, Commands
 from mlflow_sysmetrics.mlflow_api.faults import NoIdToken
-from mlflow_sysmetrics.mlflow_api.secrets import cleaned
+from mlflow_sysmetrics.mlflow_api.secrets import cleaned, remember_credentials
 
-# FOLDED google_id_token_cache: ID tokens, kept for as long as they are good.
-
-# A token is fetched again when it has less than this left. Google's metadata server hands out the same token
-# until four minutes before its end, so that asking earlier brings nothing; google-auth has this number too.
+NAME = "google-id-token"
+AUDIENCE = "MLFLOW_TRACKING_AUDIENCE"
+KEY_FILE = "GOOGLE_APPLICATION_CREDENTIALS"
+# A token is fetched again when it has less than this left. Google's metadata server returns the same token
+# until four minutes before its expiry, so asking earlier is useless; google-auth has this number too.
 REFRESH_SECONDS = 225.0
-# A token that has just been fetched is used at least so long, whatever this machine's clock says of it.
+
+_PORTS = {"http": 80, "https": 443}
+# A new token is used for at least this long, whatever this machine's clock says about it.
 _SHORTEST_USE_SECONDS = 30.0
-# A failure is told again for so long without another try, which takes seconds: many threads may ask.
+# A failure is reported again for this long without another attempt: attempts take seconds, and many threads
+# may ask.
 _FAILURE_SECONDS = 5.0
+# google-auth waits 120 s for Google, and three times 3 s for a metadata server: a request would hang.
+_ANSWER_SECONDS = 10.0
+# A laptop has no metadata server, and its network drops the question; gcloud is asked next.
+_HASTY_SECONDS = 1.0
+# gcloud starts its own Python and asks Google: 1 to 3 s, longer on a cold disk. At most two calls.
+_GCLOUD_SECONDS = 15.0
+_LONGEST_REASON = 300  # the address of a metadata server takes half of it
+
+_REMEDY = (
+    "On Google Cloud, run as a service account; elsewhere set GOOGLE_APPLICATION_CREDENTIALS to the key file "
+    "of a service account, or on a laptop run: gcloud auth login."
+)
+
+
+class GoogleIdTokenAuthProvider:
+    """The `mlflow.request_auth_provider` entry point.
+
+    It has the methods of MLflow's `RequestAuthProvider`, which are the same in every MLflow 2 and 3 that has
+    auth plugins. It does not inherit from it, because inspecting this package must not import MLflow.
+    """
+
+    def get_name(self) -> str:
+        """Returns the value of MLFLOW_TRACKING_AUTH that selects this provider."""
+        return NAME
+
+    def get_auth(self) -> AuthBase:
+        """Returns the object that adds a token to a request. MLflow asks for each request."""
+        return GoogleIdTokenAuth(_id_tokens)
+
+
+class GoogleIdTokenAuth(AuthBase):  # type: ignore[misc]
+    """Adds a Google ID token to a request, in place of any other Authorization."""
+
+    def __init__(self, id_tokens: IdTokens) -> None:
+        self._id_tokens = id_tokens
+
+    def __call__(self, request: Any) -> Any:
+        """Returns the request with a token.
+
+        Raises:
+            NoIdToken: no source has a token; says which were tried, and what to do.
+        """
+        audience = os.environ.get(AUDIENCE, "").strip() or origin(request.url)
+        request.headers["Authorization"] = f"Bearer {self._id_tokens.token(audience)}"
+        return request
+
+
+def origin(url: str) -> str:
+    """Returns the part of a URL that names the server, which Cloud Run accepts as an audience.
+
+    The URL is the request's and not MLflow's current tracking URI, which a client with its own URI does not
+    use: no server may see a token that another server would accept.
+    """
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    port = "" if parts.port in (None, _PORTS.get(parts.scheme)) else f":{parts.port}"
+    return f"{parts.scheme}://{host}{port}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A token, when it ends and when it is to be fetched again, in seconds since 1970."""
+    """A token, its expiry, and when it is fetched again, in seconds since 1970."""
 
     text: str
     ends_at: float
@@ -48,13 +109,13 @@ class _Kept:
 
 
 class IdTokens:
-    """Hands out ID tokens, one per audience at a time; any thread may ask.
+    """A cache of ID tokens, one per audience. Thread-safe.
 
-    One thread fetches; the others go on with the token that there is, and wait only where there is none.
+    One thread fetches; the others continue with the current token, and wait only if there is none.
 
     Args:
         fetch: returns a new token for an audience, or raises `NoIdToken`.
-        clock: seconds since 1970, which a token's end is given in.
+        clock: seconds since 1970, the unit of a token's expiry.
     """
 
     def __init__(self, fetch: Callable[[str], str], clock: Callable[[], float] = time.time) -> None:
@@ -68,7 +129,7 @@ class IdTokens:
         """Returns a token for an audience.
 
         Raises:
-            NoIdToken: there is none.
+            NoIdToken: no source has one.
         """
         kept = self._kept.get(audience)
         now = self._clock()
@@ -84,7 +145,7 @@ class IdTokens:
         except NoIdToken:
             if good is None:
                 raise
-            return good  # minutes are left to fetch another
+            return good  # it is valid for minutes, in which the next attempt may succeed
         finally:
             self._fetching.release()
 
@@ -99,6 +160,7 @@ class IdTokens:
             raise NoIdToken(reason, remedy)
         try:
             text = self._fetch(audience)
+            remember_credentials(None, None, text)
             ends_at = end_of(text)
         except NoIdToken as error:
             self._failed[audience] = error.reason, error.remedy, self._clock()
@@ -109,15 +171,15 @@ class IdTokens:
         return text
 
     def after_fork(self) -> None:
-        """Replaces the lock in a forked child: the parent's may be held by a thread that is not here."""
+        """Replaces the lock in a forked child: a thread that does not exist here may hold the parent's."""
         self._fetching = threading.Lock()
 
 
 def end_of(token: str) -> float:
-    """Returns when a JSON Web Token ends, in seconds since 1970.
+    """Returns when a JSON Web Token expires, in seconds since 1970.
 
     Raises:
-        NoIdToken: it is none.
+        NoIdToken: the text is not such a token.
     """
     try:
         _, payload, _ = token.split(".")
@@ -125,34 +187,15 @@ def end_of(token: str) -> float:
         return float(claims["exp"])
     except (ValueError, KeyError, TypeError):
         pass
-    # Outside of the handler: what was received may be a secret, and the errors above quote it.
-    raise NoIdToken("What was received in place of a Google ID token is none (not shown: it may be a secret)")
-
-
-# FOLDED google_id_token_sources: Where Google ID tokens come from: google-auth in a cloud or with a key file, gcloud on a laptop.
-
-KEY_FILE = "GOOGLE_APPLICATION_CREDENTIALS"
-
-# google-auth waits 120 s for Google, and 3 s with three tries for a metadata server: a request would not end.
-_ANSWER_SECONDS = 10.0
-# A laptop has no metadata server, and its network swallows the question; gcloud is asked next.
-_HASTY_SECONDS = 1.0
-# gcloud starts a Python of its own and asks Google: 1 to 3 s, more on a cold disk. Two calls at most.
-_GCLOUD_SECONDS = 15.0
-
-_LONGEST_REASON = 300  # the address of a metadata server takes half of it
-
-_REMEDY = (
-    "On Google Cloud, run as a service account; elsewhere set GOOGLE_APPLICATION_CREDENTIALS to the key file "
-    "of a service account, or on a laptop run: gcloud auth login."
-)
+    # Outside the handler: the text may be a secret, and the errors above quote it.
+    raise NoIdToken("The answer is not a Google ID token (it is not shown, because it may be a secret)")
 
 
 def fetch_id_token(audience: str) -> str:
-    """Returns a new token: of the key file's service account, of the machine's, or of gcloud's user.
+    """Returns a new token: of the service account of the key file or of the machine, or of gcloud's user.
 
     Raises:
-        NoIdToken: none of them gives one; says why for each, and what to do.
+        NoIdToken: none of them has one; says why for each, and what to do.
     """
     try:
         return from_google_auth(audience)
@@ -162,13 +205,13 @@ def fetch_id_token(audience: str) -> str:
         return from_gcloud(audience)
     except Unavailable as error:
         without_gcloud = str(error)
-    # Outside of the handler: the errors behind those reasons may quote what Google answered.
+    # Outside the handler: the errors behind these reasons may quote Google's answer.
     reasons = f"google-auth: {without_google_auth}; gcloud: {without_gcloud}"
     raise NoIdToken(f"There is no Google ID token for {audience} ({reasons})", _REMEDY)
 
 
 def from_google_auth(audience: str) -> str:
-    """Returns a token from the key file that GOOGLE_APPLICATION_CREDENTIALS names, or the metadata server's.
+    """Returns a token by the key file of GOOGLE_APPLICATION_CREDENTIALS, or the metadata server's.
 
     Raises:
         Unavailable: there is neither, or Google refuses.
@@ -184,8 +227,8 @@ def from_google_auth(audience: str) -> str:
         credentials = fetch_id_token_credentials(audience, request=request)
         credentials.refresh(request)
         return str(credentials.token)
-    except ValueError:  # before the others, of which some are ValueErrors too: these quote what they got
-        reason = "what Google answered is no ID token"
+    except ValueError:  # before the others, some of which are ValueErrors too: these quote the answer
+        reason = "Google's answer is not an ID token"
     except (GoogleAuthError, OSError) as error:
         reason = _first_words(error)
     raise Unavailable(reason)
@@ -197,20 +240,20 @@ def from_gcloud(audience: str, environ: Mapping[str, str] | None = None) -> str:
     Raises:
         Unavailable: gcloud is missing, not logged in, or slow.
     """
-    gcloud = shutil.which("gcloud")  # of Windows it is gcloud.cmd
+    gcloud = shutil.which("gcloud")  # gcloud.cmd on Windows
     if gcloud is None:
         raise Unavailable("gcloud is not on the PATH")
     run = Commands(os.environ if environ is None else environ, budget_seconds=_GCLOUD_SECONDS)
     command = [gcloud, "auth", "print-identity-token"]
     try:
-        # A service account may name the audience; a user's tokens are for gcloud, which Cloud Run takes too.
+        # Only a service account may name the audience. A user's token is for gcloud; Cloud Run accepts it.
         return run([*command, f"--audiences={audience}"]).strip()
     except CommandFailed:
         return run(command).strip()
 
 
 def _one_request(longest_seconds: float, *, once: bool) -> Callable[..., Any]:
-    """Returns what google-auth makes its requests with.
+    """Returns the function that google-auth sends its requests with.
 
     Args:
         longest_seconds: the longest wait for an answer.
@@ -233,64 +276,15 @@ def _one_request(longest_seconds: float, *, once: bool) -> Callable[..., Any]:
 
 
 def _first_words(error: BaseException) -> str:
-    """Returns the beginning of what google-auth says; what Google answered follows it, and is left out."""
+    """Returns the beginning of google-auth's message, without Google's answer, which follows it."""
     said: object = error
-    while isinstance(said, BaseException) and said.args:  # it wraps errors into errors
+    while isinstance(said, BaseException) and said.args:  # google-auth wraps errors into errors
         error, said = said, said.args[0]
     text = said if isinstance(said, str) else type(error).__name__
     first = text.strip().partition("\n")[0].partition(" Response")[0]
     return cleaned(first)[:_LONGEST_REASON].rstrip(". ")
 
 
-NAME = "google-id-token"
-AUDIENCE = "MLFLOW_TRACKING_AUDIENCE"
-
-_PORTS = {"http": 80, "https": 443}
-_id_tokens = IdTokens(fetch_id_token)  # of this process: MLflow makes an auth object for each request
+_id_tokens = IdTokens(fetch_id_token)  # one per process: MLflow makes an auth object for each request
 if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_id_tokens.after_fork)
-
-
-class GoogleIdTokenAuthProvider:
-    """Is the `mlflow.request_auth_provider` entry point.
-
-    It has the methods of MLflow's `RequestAuthProvider`, the same in every MLflow 2 and 3 that has auth
-    plugins, and does not inherit from it: looking at this package must not import MLflow.
-    """
-
-    def get_name(self) -> str:
-        """Returns what MLFLOW_TRACKING_AUTH has to be."""
-        return NAME
-
-    def get_auth(self) -> AuthBase:
-        """Returns what puts a token on a request. MLflow asks for every request anew."""
-        return GoogleIdTokenAuth(_id_tokens)
-
-
-class GoogleIdTokenAuth(AuthBase):  # type: ignore[misc]
-    """Puts a Google ID token on a request, in place of whatever Authorization it had."""
-
-    def __init__(self, id_tokens: IdTokens) -> None:
-        self._id_tokens = id_tokens
-
-    def __call__(self, request: Any) -> Any:
-        """Returns the request with a token.
-
-        Raises:
-            NoIdToken: there is none; says where it was looked for, and what to do.
-        """
-        audience = os.environ.get(AUDIENCE, "").strip() or origin(request.url)
-        request.headers["Authorization"] = f"Bearer {self._id_tokens.token(audience)}"
-        return request
-
-
-def origin(url: str) -> str:
-    """Returns the part of a URL that says which server: what Cloud Run takes as an audience.
-
-    It is the request's and not that of MLflow's current tracking URI, which a client with a URI of its own
-    does not go to: no server is shown a token that another one would take.
-    """
-    parts = urlsplit(url)
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-    port = "" if parts.port in (None, _PORTS.get(parts.scheme)) else f":{parts.port}"
-    return f"{parts.scheme}://{host}{port}"

@@ -1,26 +1,27 @@
-"""A tracking server, spoken to in MLflow's REST protocol."""
+"""A tracking server as the preflight asks it, in MLflow's REST protocol."""
 
 from __future__ import annotations
 
-import json as json_of
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from mlflow_sysmetrics.mlflow_api.classification import fault_of_answer, fault_of_shape
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
+from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_answer, nothing, read_answer
 from mlflow_sysmetrics.mlflow_api.stores import StoredExperiment, StoredRun
-from mlflow_sysmetrics.mlflow_api.transport import ServerAnswer, request
+from mlflow_sysmetrics.mlflow_api.transport import API, ServerAnswer, request
 
 T = TypeVar("T")
 
-_API = "/api/2.0/mlflow/"
 _OK = 200
 _NOT_FOUND = 404
+_LONGEST_VERSION = 40  # a page is longer
+# Answers of MLflow to a question about an experiment that may not exist: they prove that it is up.
+_ANSWERED = frozenset({Cause.MISSING, Cause.REFUSED, Cause.DELETED, Cause.TOO_LARGE, Cause.FAILED})
 
 
 class RestStore:
-    """Answers each question with one request, which MLflow's own retries never touch.
+    """Answers each question with one request, without MLflow's own retries.
 
     Args:
         tracking_uri: of the server.
@@ -34,7 +35,7 @@ class RestStore:
     def reach(self, seconds: float) -> None:
         """Returns if the server is up.
 
-        A green /health proves no more: it asks for no credentials, no allowed host and no database.
+        A green /health proves nothing else: it checks neither credentials nor host name nor database.
         """
         if self._has_health:
             answer = self._ask("GET", "/health", seconds)
@@ -42,17 +43,17 @@ class RestStore:
                 return
             if answer.status_code != _NOT_FOUND:
                 raise self._fault(answer) or Fault("HTTP 200", Cause.NOT_MLFLOW)
-        # Databricks has no /health, nor have others that speak this protocol: any answer of MLflow's will do.
-        answer = self._ask("GET", f"{_API}experiments/get", seconds, params={"experiment_id": "0"})
+        # Databricks and other servers of this protocol have no /health. Any answer of MLflow's will do.
+        answer = self._ask("GET", f"{API}experiments/get", seconds, params={"experiment_id": "0"})
         fault = self._fault(answer)
-        if fault is not None and fault.cause not in {Cause.MISSING, Cause.REFUSED}:
+        if fault is not None and fault.cause not in _ANSWERED:
             raise fault
 
     def open(self, seconds: float) -> None:
-        """Does nothing: the server has its database open."""
+        """Does nothing: the server has opened its database."""
 
     def version(self, seconds: float) -> str | None:
-        """Returns the server's version, which servers since MLflow 2.1 tell."""
+        """Returns the server's version; servers since MLflow 2.1 report it."""
         if not self._has_health:
             return None
         try:
@@ -60,33 +61,32 @@ class RestStore:
         except Fault:
             return None
         text = answer.text.strip()
-        is_version = answer.status_code == _OK and text[:1].isdigit() and len(text) < 40  # noqa: PLR2004 - a page is longer
+        is_version = answer.status_code == _OK and text[:1].isdigit() and len(text) < _LONGEST_VERSION
         return text if is_version else None
 
     def experiment_named(self, name: str, seconds: float) -> StoredExperiment | None:
-        """Returns an experiment, deleted ones too; None where there is none of that name."""
+        """Returns an experiment, also a deleted one; None if there is none of that name."""
+        asked = {"experiment_name": name}
         try:
-            return self._told(
-                _experiment, "GET", "experiments/get-by-name", seconds, params={"experiment_name": name}
-            )
+            return self._call(_experiment, "GET", "experiments/get-by-name", seconds, params=asked)
         except Fault as fault:
             if fault.cause is Cause.MISSING:
                 return None
             raise
 
     def experiment(self, experiment_id: str, seconds: float) -> StoredExperiment:
-        """Returns an experiment, deleted ones too."""
+        """Returns an experiment, also a deleted one."""
         asked = {"experiment_id": experiment_id}
-        return self._told(_experiment, "GET", "experiments/get", seconds, params=asked)
+        return self._call(_experiment, "GET", "experiments/get", seconds, params=asked)
 
     def create_experiment(self, name: str, seconds: float) -> None:
-        """Makes an experiment."""
-        self._call("POST", "experiments/create", seconds, json={"name": name})
+        """Creates an experiment."""
+        self._call(_new_experiment, "POST", "experiments/create", seconds, json={"name": name})
 
     def run_tagged(self, experiment_id: str, key: str, value: str, seconds: float) -> str | None:
-        """Returns the id of the run in an experiment that has a tag; None where there is none."""
+        """Returns the id of the run in an experiment that has a tag; None if there is none."""
         asked = {"experiment_ids": [experiment_id], "filter": f"tags.`{key}` = '{value}'", "max_results": 1}
-        return self._told(_first_run_id, "POST", "runs/search", seconds, json=asked)
+        return self._call(first_run_id, "POST", "runs/search", seconds, json=asked)
 
     def create_run(
         self, experiment_id: str, name: str | None, tags: Mapping[str, str], seconds: float
@@ -100,18 +100,18 @@ class RestStore:
         }
         if name:
             asked["run_name"] = name
-        return self._told(_made_run_id, "POST", "runs/create", seconds, json=asked)
+        return self._call(_new_run_id, "POST", "runs/create", seconds, json=asked)
 
     def run(self, run_id: str, seconds: float) -> StoredRun:
         """Returns a run."""
-        return self._told(_run, "GET", "runs/get", seconds, params={"run_id": run_id})
+        return self._call(_run, "GET", "runs/get", seconds, params={"run_id": run_id})
 
     def set_status(self, run_id: str, status: str, end_time: int | None, seconds: float) -> None:
-        """Changes the status of a run, and when it ended: milliseconds since 1970."""
+        """Changes the status of a run, and its end in milliseconds since 1970."""
         asked: dict[str, object] = {"run_id": run_id, "status": status}
         if end_time is not None:
             asked["end_time"] = end_time
-        self._call("POST", "runs/update", seconds, json=asked)
+        self._call(_updated, "POST", "runs/update", seconds, json=asked)
 
     def log(
         self,
@@ -124,32 +124,24 @@ class RestStore:
         """Writes a metric at step 0, parameters and tags; at most a hundred of each."""
         point = {"key": metric[0], "value": metric[1], "timestamp": _now(), "step": 0}
         asked = {"run_id": run_id, "metrics": [point], "params": _pairs(params), "tags": _pairs(tags)}
-        self._call("POST", "runs/log-batch", seconds, json=asked)
+        self._call(nothing, "POST", "runs/log-batch", seconds, json=asked)
 
-    def _told(
+    def _call(
         self,
         read: Callable[[Any], T],
         method: str,
         endpoint: str,
         seconds: float,
-        **body: Mapping[str, object],
+        **body: Any,
     ) -> T:
-        """Returns what is read from an answer; JSON of another shape is something else's than MLflow's."""
-        text = self._call(method, endpoint, seconds, **body)
-        try:
-            return read(json_of.loads(text))
-        except (KeyError, TypeError, AttributeError, ValueError):
-            fault = fault_of_shape(text, self._uri)
-        raise fault
-
-    def _call(self, method: str, endpoint: str, seconds: float, **body: Mapping[str, object]) -> str:
-        answer = self._ask(method, f"{_API}{endpoint}", seconds, **body)
+        """Returns what is read from an answer."""
+        answer = self._ask(method, f"{API}{endpoint}", seconds, **body)
         fault = self._fault(answer)
         if fault is not None:
             raise fault
-        return answer.text
+        return read_answer(answer.text, read, self._uri)
 
-    def _ask(self, method: str, path: str, seconds: float, **body: Mapping[str, object]) -> ServerAnswer:
+    def _ask(self, method: str, path: str, seconds: float, **body: Any) -> ServerAnswer:
         self.status_code = None
         answer = request(self._uri, method, path, seconds, **body)
         self.status_code = answer.status_code
@@ -162,7 +154,16 @@ class RestStore:
             answer.headers,
             self._uri,
             redirected_to=answer.redirected_to,
+            is_to_request=answer.is_to_request,
         )
+
+
+def first_run_id(answer: Mapping[str, Any]) -> str | None:
+    """Reads the id of the first run of a search; None if it found none."""
+    if "runs" not in answer and answer.keys() - {"next_page_token"}:
+        raise ValueError("not a search")
+    runs = answer.get("runs") or [None]
+    return None if runs[0] is None else str(runs[0]["info"]["run_id"])
 
 
 def _now() -> int:
@@ -174,31 +175,35 @@ def _pairs(values: Mapping[str, str]) -> list[dict[str, str]]:
 
 
 def _experiment(answer: Mapping[str, Any]) -> StoredExperiment:
-    told = answer["experiment"]
+    found = answer["experiment"]
     return StoredExperiment(
-        str(told["experiment_id"]), str(told["name"]), told.get("lifecycle_stage", "active")
+        str(found["experiment_id"]), str(found["name"]), found.get("lifecycle_stage", "active")
     )
 
 
-def _made_run_id(answer: Mapping[str, Any]) -> str:
+def _new_experiment(answer: Mapping[str, Any]) -> str:
+    return str(answer["experiment_id"])
+
+
+def _new_run_id(answer: Mapping[str, Any]) -> str:
     return str(answer["run"]["info"]["run_id"])
 
 
-def _first_run_id(answer: Mapping[str, Any]) -> str | None:
-    runs = answer.get("runs") or [None]
-    return None if runs[0] is None else str(runs[0]["info"]["run_id"])
+def _updated(answer: Mapping[str, Any]) -> None:
+    if not isinstance(answer["run_info"], dict):
+        raise TypeError("not an object")
 
 
 def _run(answer: Mapping[str, Any]) -> StoredRun:
-    told, logged = answer["run"]["info"], answer["run"].get("data", {})
-    ended = told.get("end_time")
+    info, logged = answer["run"]["info"], answer["run"].get("data", {})
+    ended = info.get("end_time")
     return StoredRun(
-        run_id=str(told.get("run_id") or told["run_uuid"]),
-        experiment_id=str(told["experiment_id"]),
-        status=told.get("status", "RUNNING"),
-        lifecycle_stage=told.get("lifecycle_stage", "active"),
-        run_name=told.get("run_name"),
-        start_time=int(told.get("start_time", 0)),
+        run_id=str(info.get("run_id") or info["run_uuid"]),
+        experiment_id=str(info["experiment_id"]),
+        status=info.get("status", "RUNNING"),
+        lifecycle_stage=info.get("lifecycle_stage", "active"),
+        run_name=info.get("run_name"),
+        start_time=int(info.get("start_time", 0)),
         end_time=int(ended) if ended else None,
         metrics={one["key"]: float(one.get("value", 0)) for one in logged.get("metrics", [])},
         tags={one["key"]: one.get("value", "") for one in logged.get("tags", [])},

@@ -1,33 +1,56 @@
-"""What must never be shown, cut out of what is."""
+"""Masks secrets in every text that leaves the package.
+
+A secret is known by its value (from the environment, a URI, or a header that was sent) or by the word before
+it. `cleaned` removes both kinds.
+"""
 
 from __future__ import annotations
 
 import base64
+import json
 import os
 import re
+import sys
 import threading
-from collections.abc import Mapping
-from urllib.parse import unquote, urlsplit
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
+from mlflow_sysmetrics.mlflow_api import fluent_state
 from mlflow_sysmetrics.mlflow_api.tracking_uris import without_secrets
 
-# Whose values a server, a proxy or a plugin may quote in an answer.
+# A server, a proxy or a plugin may quote their values in an answer.
 _SECRET_VARIABLES = (
     "MLFLOW_TRACKING_TOKEN",
     "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_FLASK_SERVER_SECRET_KEY",
     "DATABRICKS_TOKEN",
     "DATABRICKS_CLIENT_SECRET",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
     "AZURE_CLIENT_SECRET",
+    "AZURE_STORAGE_ACCESS_KEY",
+    "AZURE_STORAGE_CONNECTION_STRING",
     "AZUREML_RUN_TOKEN",
 )
+# A URI in one of these may hold a user and a password.
+_URI_VARIABLES = (
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_REGISTRY_URI",
+    "MLFLOW_BACKEND_STORE_URI",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+)
 _CUT = "***"
-_SHORTEST = 4  # a shorter "secret" is a test's, and cutting it would cut words
-# A user name is cut where it may be a token. One that is short and has a password is a word, such as "token".
+_SHORTEST = 4  # masking shorter values, which only tests have, would mask words
+# A user name is masked if it may be a token. A short one with a password is a word, such as "token".
 _SHORTEST_USER = 12
 _SHORTEST_HEADER = 8
-# What requests and MLflow send with every request, and a message may be about.
+# requests and MLflow send these with every request, and a message may be about them.
 _OPEN_HEADERS = frozenset(
     {
         "accept",
@@ -41,7 +64,8 @@ _OPEN_HEADERS = frozenset(
     }
 )
 _MLFLOW_HEADERS = "x-mlflow-"
-_MOST_SENT = 64  # some tokens are new each time
+_MOST_REMEMBERED = 64  # some tokens are new for each request
+_SECRET_PARAMETER = re.compile(r"(?i)pass|pwd|token|secret|key|sig|cred|auth")
 # The query of a URL, which may be signed; what follows a word that announces a secret; a JSON Web Token.
 _QUERY = re.compile(r"(\w://[^\s?'\"<>]*)\?[^\s'\"<>)]*")
 _ANNOUNCED = re.compile(
@@ -52,22 +76,21 @@ _ANNOUNCED = re.compile(
 )
 _JSON_WEB_TOKEN = re.compile(r"\beyJ[\w\-]{8,}\.[\w\-]+(?:\.[\w\-]*)?")
 
-
 _sent: dict[str, None] = {}  # as an ordered set
 _sent_lock = threading.Lock()
 
 
 def remember_credentials(user: object, password: object, token: object) -> None:
-    """Keeps the values that MLflow sends from now on, wherever it has found them, out of every text."""
+    """Masks these values from now on. MLflow sends them, wherever it found them."""
     _remember(password, token)
     if _is_secret_user(user, password):
         _remember(user)
 
 
 def remember_headers(sent: Mapping[str, str]) -> None:
-    """Keeps the values of a request's headers, which plugins give too, out of every text."""
+    """Masks the values of a request's headers from now on; plugins add some of them."""
     for name, value in sent.items():
-        lower, text = name.lower(), _text(value)
+        lower, text = str(name).lower(), _text(value)
         if lower in {"authorization", "proxy-authorization"}:
             scheme, _, rest = text.partition(" ")
             _remember(rest or text)
@@ -82,8 +105,50 @@ def remember_headers(sent: Mapping[str, str]) -> None:
             _remember(text)
 
 
+def remember_requests(error: BaseException) -> None:
+    """Masks the headers of the requests behind an exception from now on.
+
+    Exceptions of requests have their request. MLflow's have not, so the response is taken from the frame that
+    raised them. Plugins are asked which headers they add.
+    """
+    for one in chain_of(error):
+        responses = [one, getattr(one, "response", None)]
+        trace = one.__traceback__
+        while trace is not None:
+            responses.append(trace.tb_frame.f_locals.get("response"))
+            trace = trace.tb_next
+        for response in responses:
+            headers = getattr(getattr(response, "request", None), "headers", None)
+            if isinstance(headers, Mapping):
+                remember_headers(headers)
+    remember_headers(fluent_state.headers_of_plugins())
+
+
+def chain_of(error: BaseException) -> Iterator[BaseException]:
+    """Yields an exception and everything that led to it, down to the first one."""
+    seen: set[int] = set()
+    at: BaseException | None = error
+    while at is not None and id(at) not in seen:
+        seen.add(id(at))
+        yield at
+        # requests passes urllib3's exception as an argument, and urllib3 keeps its own as `reason`.
+        inner = next((one for one in at.args if isinstance(one, BaseException)), None)
+        at = at.__cause__ or at.__context__ or inner or getattr(at, "reason", None)
+        at = at if isinstance(at, BaseException) else None
+
+
 def cleaned(text: str, tracking_uri: str = "") -> str:
-    """Returns a text without credentials: of URIs, of headers, of the environment. Never raises."""
+    """Returns a text without credentials of URIs, headers and the environment. Never raises.
+
+    Within an ``except`` clause it also masks what the requests behind that exception have sent.
+
+    Args:
+        text: any text.
+        tracking_uri: one whose credentials the text may quote, beside that of the environment.
+    """
+    handled = sys.exc_info()[1]
+    if handled is not None:
+        remember_requests(handled)
     for secret in _known(tracking_uri):
         text = text.replace(secret, _CUT)
     if tracking_uri:
@@ -95,19 +160,62 @@ def cleaned(text: str, tracking_uri: str = "") -> str:
 
 
 def _known(tracking_uri: str) -> list[str]:
-    """Returns the secrets that we know by their value, longest first."""
+    """Returns the secrets that are known by their value in each form that a text may quote, longest first."""
     found = {os.environ.get(name, "") for name in _SECRET_VARIABLES}
-    try:
-        parts = urlsplit(tracking_uri)
-        user, password = parts.username or "", parts.password or ""
-    except ValueError:  # no URI at all
-        user = password = ""
-    found |= {password, unquote(password)}
-    if tracking_uri.startswith("http") and _is_secret_user(user, password):  # a database's is only a name
-        found |= {user, unquote(user)}
+    user, password = (os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("USERNAME", "PASSWORD"))
+    found.update(_of_account(user, password))
+    for uri in (tracking_uri, *(os.environ.get(name, "") for name in _URI_VARIABLES)):
+        if uri:
+            found.update(_of_uri(uri))
     with _sent_lock:
-        found |= _sent.keys()
-    return sorted((one for one in found if len(one) >= _SHORTEST), key=len, reverse=True)
+        found.update(_sent)
+    forms = {form for secret in found for form in _forms(secret)}
+    return sorted((one for one in forms if len(one) >= _SHORTEST), key=len, reverse=True)
+
+
+def _of_account(user: str, password: str) -> Iterator[str]:
+    """Yields what is secret in basic authentication, its header included."""
+    yield password
+    if _is_secret_user(user, password):
+        yield user
+    if user and password:
+        yield base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def _of_uri(uri: str) -> Iterator[str]:
+    """Yields what is secret in a URI: user, password, and parameters of its query that are named like one."""
+    with suppress(ValueError):  # not a URI that urllib.parse reads
+        parts = urlsplit(uri)
+        user, password = parts.username or "", parts.password or ""
+        yield password
+        if uri.startswith("http"):  # the user of a database is only a name
+            yield from _of_account(unquote(user), unquote(password))
+        for name, value in parse_qsl(parts.query):
+            if _SECRET_PARAMETER.search(name):
+                yield value
+    # A raw "/", "?" or "#" in the password ends the host for urllib.parse.
+    raw = re.match(r"(?:[\w+.\-]+:)?//[^/?#@:]*:(.*)@", uri)
+    if raw is not None and "@" not in raw[1] and not re.match(r"\d{1,5}/", raw[1]):
+        yield raw[1]
+
+
+def _forms(secret: str) -> Iterable[str]:
+    """Returns a secret as it is written in headers, JSON, Python's repr and URIs."""
+    bare = secret.strip()  # a token that was read from a file ends in a newline
+    meant = unquote(bare)
+    encoded = quote(meant, safe="")
+    return {
+        secret,
+        bare,
+        repr(bare)[1:-1],
+        json.dumps(bare)[1:-1],
+        bare.encode("utf-8", "replace").decode("latin-1"),
+        meant,
+        encoded,
+        re.sub(r"%[0-9A-F]{2}", lambda code: code[0].lower(), encoded),
+        quote(meant),
+        quote_plus(meant),
+    }
 
 
 def _is_secret_user(user: object, password: object) -> bool:
@@ -120,7 +228,7 @@ def _remember(*values: object) -> None:
             if isinstance(value, str) and len(value) >= _SHORTEST:
                 _sent.pop(value, None)
                 _sent[value] = None
-        while len(_sent) > _MOST_SENT:
+        while len(_sent) > _MOST_REMEMBERED:
             del _sent[next(iter(_sent))]
 
 

@@ -1,4 +1,4 @@
-"""What the preflight asks of a tracking store, however that is spoken to."""
+"""The questions of the preflight to a tracking store of any kind, and the answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RUNNING, FINISHED, FAILED, KILLED = "RUNNING", "FINISHED", "FAILED", "KILLED"
 
 @dataclass(frozen=True)
 class StoredExperiment:
-    """An experiment as the store has it; the lifecycle stage is "active" or "deleted"."""
+    """An experiment of the store; the lifecycle stage is "active" or "deleted"."""
 
     experiment_id: str
     name: str
@@ -21,7 +21,7 @@ class StoredExperiment:
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run as the store has it, with milliseconds since 1970 for times."""
+    """A run of the store; times are in milliseconds since 1970."""
 
     run_id: str
     experiment_id: str
@@ -35,33 +35,33 @@ class StoredRun:
 
 
 class Store(Protocol):
-    """Answers each question once, within the given seconds.
+    """Answers each question with one attempt, within the given seconds.
 
-    Every method raises `Fault` for anything else than an answer.
+    Every method raises `Fault` if there is no answer, or not the expected one.
     """
 
-    status_code: int | None  #: of HTTP, of the last answer
+    status_code: int | None  #: of HTTP, of the last answer; None if there was none
 
     def reach(self, seconds: float) -> None:
         """Returns if the store is up."""
 
     def open(self, seconds: float) -> None:
-        """Makes what the store needs to work: of a database, its tables."""
+        """Creates what the store needs: the tables of a database."""
 
     def version(self, seconds: float) -> str | None:
-        """Returns the version of MLflow at the other end; None where there is none, or it does not say."""
+        """Returns the version of MLflow at the other end; None if there is none, or it does not report it."""
 
     def experiment_named(self, name: str, seconds: float) -> StoredExperiment | None:
-        """Returns an experiment, deleted ones too; None where there is none of that name."""
+        """Returns an experiment, also a deleted one; None if there is none of that name."""
 
     def experiment(self, experiment_id: str, seconds: float) -> StoredExperiment:
-        """Returns an experiment, deleted ones too."""
+        """Returns an experiment, also a deleted one."""
 
     def create_experiment(self, name: str, seconds: float) -> None:
-        """Makes an experiment."""
+        """Creates an experiment."""
 
     def run_tagged(self, experiment_id: str, key: str, value: str, seconds: float) -> str | None:
-        """Returns the id of the run in an experiment that has a tag; None where there is none."""
+        """Returns the id of the run in an experiment that has a tag; None if there is none."""
 
     def create_run(
         self, experiment_id: str, name: str | None, tags: Mapping[str, str], seconds: float
@@ -72,7 +72,7 @@ class Store(Protocol):
         """Returns a run."""
 
     def set_status(self, run_id: str, status: str, end_time: int | None, seconds: float) -> None:
-        """Changes the status of a run, and when it ended: milliseconds since 1970."""
+        """Changes the status of a run, and its end in milliseconds since 1970."""
 
     def log(
         self,

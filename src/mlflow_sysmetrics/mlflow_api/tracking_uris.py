@@ -1,4 +1,4 @@
-"""Tracking URIs as they are shown and written down: without secrets, and independent of the directory."""
+"""Forms of a tracking URI: for messages and for the journal, without secrets; absolute, with them."""
 
 from __future__ import annotations
 
@@ -11,29 +11,33 @@ from urllib.parse import unquote
 _PORTS = {"http": 80, "https": 443}
 _HTTP = _PORTS.keys()
 _SQLITE_URI = "file:"
-# What can be a host and a port, and not a user and a password: what stands where a port does is a number.
+# A host with a port, as opposed to a user with a password: a port is a number.
 _HOST = re.compile(r"([\w.~%-]+|\[[\w.:%-]+\])?(:\d{0,5})?")
-# How SQLAlchemy finds the user in the URL of a database: a password may hold anything but "@".
+# SQLAlchemy's rule for the user in the URL of a database: a password may hold anything but "@".
 _DATABASE = re.compile(r"(postgresql|mysql|mariadb|mssql|oracle)\b")
 _DATABASE_USER = re.compile(r"[^:/]*(:[^@]*)?@")
 _ENDS_OF_AUTHORITY = re.compile(r"(?=[/?#])")
+# A user and a password in a URI whose "://" is missing or incomplete.
+_USER_WITHOUT_SCHEME = re.compile(r"^((?:\w[\w+.\-]*:/?)?)[^/\\@]*:[^/\\]*@")
 
 
 def redacted(tracking_uri: str) -> str:
-    """Returns the URI without user, password, query and fragment, for messages.
+    """Returns the URI for messages: without user, password, query and fragment.
 
-    Never raises, and rather cuts too much: where a user and a password may go on behind the first "/", all
-    of it up to the last "@" goes.
+    Never raises, and removes too much rather than too little: if a user and a password may continue after the
+    first "/", everything up to the last "@" is removed.
     """
-    scheme, colon, rest = tracking_uri.partition("://")
+    scheme, colon, rest = _parts(tracking_uri)
+    if not colon:
+        return _USER_WITHOUT_SCHEME.sub(r"\1", tracking_uri)
     authority, tail = _divided(rest)
-    if "@" in tail and (_DATABASE.match(scheme) or not _HOST.fullmatch(authority)):
+    if "@" in tail and (_DATABASE.match(scheme) or not _is_host(authority)):
         authority, tail = _divided(rest.rpartition("@")[2])
     return f"{scheme}{colon}{authority.rpartition('@')[2]}{_path_of(scheme, tail)}"
 
 
 def anchored(tracking_uri: str) -> str:
-    """Returns the URI as it means the same in another directory, with its secrets: its path is absolute.
+    """Returns the URI with an absolute path and with its secrets, so that it is the same in any directory.
 
     ``sqlite:///runs.db`` and ``./mlruns`` depend on the working directory. Never raises.
     """
@@ -41,42 +45,41 @@ def anchored(tracking_uri: str) -> str:
     if not colon and tracking_uri.startswith("file:"):
         return _absolute_uri(unquote(re.split("[?#]", tracking_uri[len("file:") :])[0]))
     if not colon:
-        # A path, unless it is a word that MLflow or a plugin knows ("databricks", "databricks:profile").
-        is_path = tracking_uri.startswith((".", "/", "~")) or "/" in tracking_uri or "\\" in tracking_uri
-        return _absolute(tracking_uri) if is_path else tracking_uri
+        return _absolute(tracking_uri) if _is_path(tracking_uri) else tracking_uri
     if _is_sqlite(scheme) and rest.startswith("/"):
         file, mark, options = rest[1:].partition("?")
         prefix = _SQLITE_URI if file.startswith(_SQLITE_URI) else ""
         name = file[len(prefix) :]
-        if name and not name.startswith(":memory:"):  # in memory there is nothing to go back to
-            # Four slashes are absolute already; of Windows, a drive.
+        if name and not name.startswith(":memory:"):  # a database in memory has no path
+            # A path with four slashes is absolute already; on Windows, so is one with a drive.
             return f"{scheme}:///{prefix}{_absolute(name)}{mark}{options}"
     return tracking_uri
 
 
 def lasting(tracking_uri: str) -> str:
-    """Returns the URI as another process in another directory can use it: absolute, and without secrets.
+    """Returns the URI for the journal: absolute and without secrets, usable by another process anywhere.
 
-    Never raises, and never names a host that MLflow would not have spoken to: what HTTP cannot use as it
-    stands, such as a password with a raw "/" in it, leaves the scheme alone.
+    Never raises, and never names a host that MLflow would not have contacted: a URI that HTTP cannot use as
+    it stands, such as one with a raw "/" in its password, is reduced to its scheme.
     """
-    scheme, colon, rest = anchored(tracking_uri).partition("://")
+    scheme, colon, rest = _parts(anchored(tracking_uri))
     if not colon:
-        return scheme
+        return redacted(scheme)
     if _DATABASE.match(scheme):
         found = _DATABASE_USER.match(rest)
         rest = rest if found is None else rest[found.end() :]
-    if _is_sqlite(scheme) and "uri=true" in rest:  # which says that the name is one of SQLite's own URIs
+    if _is_sqlite(scheme) and "uri=true" in rest:  # then the name is one of SQLite's own URIs
         rest = rest.replace(_SQLITE_URI, "", 1)
     authority, tail = _divided(rest)
     host = authority.rpartition("@")[2]
-    if scheme.lower() in _HTTP and (not _HOST.fullmatch(host) or "\\" in authority):
+    unusable = not _HOST.fullmatch(host) or ("@" in tail and not _is_host(authority.rpartition("@")[2]))
+    if scheme.lower() in _HTTP and (unusable or "\\" in authority):
         return f"{scheme}://"  # urllib3 ends the host at a backslash, urllib.parse does not
-    return f"{scheme}://{host}{_path_of(scheme, tail)}"
+    return f"{scheme}{colon}{host}{_path_of(scheme, tail)}"
 
 
 def origin(tracking_uri: str) -> tuple[str, str, int | None] | None:
-    """Returns scheme, host and port of a server; None where the URI names no host."""
+    """Returns scheme, host and port of a server; None if the URI names no host."""
     scheme, _, rest = lasting(tracking_uri).partition("://")
     host, colon, port = _divided(rest)[0].rpartition(":")
     if not colon or port.endswith("]"):
@@ -88,24 +91,46 @@ def origin(tracking_uri: str) -> tuple[str, str, int | None] | None:
 
 
 def without_secrets(text: str, tracking_uri: str) -> str:
-    """Returns a message with every user and password of a URI cut out, and the tracking URI redacted."""
+    """Returns a text without users and passwords of URIs, and with the tracking URI redacted.
+
+    `secrets.cleaned` removes more; this knows only what a URI looks like.
+    """
     return re.sub(r"://[^\s/]*@", "://", text.replace(tracking_uri, redacted(tracking_uri)))
 
 
 def with_secrets(lasting_uri: str, known: Iterable[str]) -> str:
-    """Returns the known URI that means the same server as a lasting one, which has no credentials."""
+    """Returns the known URI, with its credentials, that a `lasting` URI stands for; else the latter."""
     return next((anchored(one) for one in known if lasting(one) == lasting_uri), lasting_uri)
 
 
+def _parts(uri: str) -> tuple[str, str, str]:
+    """Returns scheme, "://" and the rest. In ``//user:password@host`` only the scheme is missing."""
+    if uri.startswith("//"):
+        return "", "//", uri[len("//") :]
+    scheme, colon, rest = uri.partition("://")
+    return scheme, colon, rest
+
+
 def _divided(rest: str) -> tuple[str, str]:
-    """Returns what may hold user, host and port, and what comes after it, as urllib.parse and requests do."""
+    """Returns the part with user, host and port, and what follows it, as urllib.parse and requests divide."""
     authority, *tail = _ENDS_OF_AUTHORITY.split(rest, maxsplit=1)
     return authority, "".join(tail)
 
 
+def _is_host(authority: str) -> bool:
+    """Returns whether this is a host, with a port if there is a colon: ``user:`` before a "/" is not."""
+    return _HOST.fullmatch(authority) is not None and not authority.endswith(":")
+
+
+def _is_path(uri: str) -> bool:
+    """Returns whether this is a path. "databricks" and "databricks:profile" are words, known to MLflow."""
+    starts = uri.startswith((".", "/", "~"))
+    return starts or (("/" in uri or "\\" in uri) and not _USER_WITHOUT_SCHEME.match(uri))
+
+
 def _path_of(scheme: str, tail: str) -> str:
     path = tail.partition("?")[0]
-    return path if _is_sqlite(scheme) else path.partition("#")[0]  # a file's name may hold a "#"
+    return path if _is_sqlite(scheme) else path.partition("#")[0]  # a file name may hold a "#"
 
 
 def _is_sqlite(scheme: str) -> bool:
@@ -119,6 +144,6 @@ def _absolute_uri(path: str) -> str:
 
 def _absolute(path: str) -> str:
     try:
-        return os.path.abspath(path)  # noqa: PTH100 - unlike Path.resolve it follows no links, which may hang
+        return os.path.abspath(path)  # noqa: PTH100 - Path.resolve follows links, which may hang
     except OSError:  # the working directory was deleted
         return path

@@ -1,22 +1,39 @@
-"""Where the preflight meets MLflow: its own request path, with one try and in bounded time."""
+"""Requests to a tracking server in MLflow's REST protocol: one attempt, in bounded time.
+
+Credentials, headers, certificates and plugins are MLflow's. Its retries are not: MLflow's defaults (120 s, 7
+retries) would hold a caller for a quarter of an hour. Nothing else in this package sends such requests.
+"""
 
 from __future__ import annotations
 
+import base64
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from json import dumps
 from typing import Any
+from urllib.parse import urlencode, urlsplit
 
-from mlflow_sysmetrics.mlflow_api import fluent_state
-from mlflow_sysmetrics.mlflow_api.classification import fault_of_error
+from mlflow_sysmetrics.mlflow_api.clients import host_creds
+from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
+from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_error
 from mlflow_sysmetrics.mlflow_api.secrets import remember_credentials, remember_headers
 from mlflow_sysmetrics.runtime.bounded_calls import bounded
 
-_LONGEST_BODY = 4_000_000  # of a run with thousands of tags and metrics
-# The read timeout is for each piece. In pieces so small an answer that drips in shows soon that it is late.
-_PIECE_BYTES = 64
-_CONNECT_SECONDS = 10  # a cold container behind a load balancer is connected to at once; it answers late
-_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+API = "/api/2.0/mlflow/"
+
+_OK = 200
+# A run with thousands of tags and metrics, some of 8,000 characters, is a few megabytes. Only a success can
+# be so large: of an error the first line is shown.
+_LONGEST_BODY = 64_000_000
+_LONGEST_ERROR = 64_000
+_PIECE_BYTES = 65_536
+# Without `read1` a piece is read until it is full, each part of it within the read timeout. Pieces must then
+# be small, so that a slow answer is noticed soon.
+_SMALL_PIECE_BYTES = 64
+_CONNECT_SECONDS = 10.0  # a cold container behind a load balancer accepts at once; it answers late
 
 
 class _NoRetries(int):
@@ -26,16 +43,33 @@ class _NoRetries(int):
         return True
 
 
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Bounds of one request, in seconds.
+
+    Attributes:
+        connect: for the connection.
+        read: for each part of the answer.
+        total: for the whole answer. It is checked between two parts.
+    """
+
+    connect: float
+    read: float
+    total: float
+
+
 @dataclass(frozen=True)
 class ServerAnswer:
-    """What a server answered.
+    """The answer of a server.
 
     Attributes:
         status_code: of HTTP.
-        text: the body.
-        headers: by name, in any case.
+        text: the body, cut after 64 MB; of an error, after 64 kB.
+        headers: by name, ignoring case.
         seconds: how long it took.
-        redirected_to: the address that answered, where that is not the one that was asked.
+        redirected_to: the address that answered, if it is not the one that was asked.
+        is_to_request: whether the request that was answered had the method and path that were asked for.
+            After a redirection it may have others: a POST becomes a GET.
     """
 
     status_code: int
@@ -43,19 +77,11 @@ class ServerAnswer:
     headers: Mapping[str, str]
     seconds: float
     redirected_to: str | None = None
+    is_to_request: bool = True
 
 
 def get(tracking_uri: str, path: str, timeout: float) -> ServerAnswer:
-    """Asks a server once, through MLflow's own request path.
-
-    Args:
-        tracking_uri: of http, https, databricks, or a plugin's that speaks MLflow's REST protocol.
-        path: below the tracking URI, as ``/health``.
-        timeout: in seconds, for all of it: names, tokens, connection, answer.
-
-    Raises:
-        Fault: no answer came in that time; says why, without secrets.
-    """
+    """Sends a GET as `request` does."""
     return request(tracking_uri, "GET", path, timeout)
 
 
@@ -67,153 +93,180 @@ def request(
     *,
     json: Mapping[str, object] | None = None,
     params: Mapping[str, object] | None = None,
+    anonymous: bool = False,
 ) -> ServerAnswer:
-    """Sends one request as MLflow would, with its credentials, headers, certificates and plugins, once.
+    """Sends one request, in a thread, and waits for it no longer than the timeout.
+
+    Args:
+        tracking_uri: of http, https, databricks, or a plugin that speaks MLflow's REST protocol.
+        method: of HTTP.
+        path: below the tracking URI, such as ``/health``.
+        timeout: seconds for everything: name lookup, tokens, connection, answer.
+        json: the body.
+        params: the query.
+        anonymous: sends no credentials and no headers of plugins.
 
     Raises:
-        Fault: no answer came in time; says why, without secrets.
+        Fault: no answer came in that time; says why, without secrets.
     """
     body = {key: value for key, value in (("json", json), ("params", params)) if value is not None}
+    timeouts = Timeouts(min(timeout, _CONNECT_SECONDS), timeout, timeout)
     began = time.monotonic()
+
+    def ask() -> ServerAnswer:
+        return send(host_creds(tracking_uri), method, path, timeouts, anonymous=anonymous, **body)
+
     try:
-        return bounded(lambda: _ask(tracking_uri, method, path, timeout, body), timeout)
-    except Exception as error:  # noqa: BLE001 - also of credential providers and auth plugins, which run in there
+        return bounded(ask, timeout)
+    except Exception as error:  # noqa: BLE001 - credential providers and auth plugins run in there too
         fault = fault_of_error(error, tracking_uri, seconds=time.monotonic() - began)
-    raise fault  # out here it carries no exception of MLflow's, whose text has the whole URI
+    raise fault  # outside the handler, so that it does not carry MLflow's exception, which quotes the URI
 
 
-def _ask(tracking_uri: str, method: str, path: str, timeout: float, body: Mapping[str, Any]) -> ServerAnswer:
-    from mlflow.utils.rest_utils import http_request
+def send(
+    creds: Any, method: str, path: str, timeouts: Timeouts, *, anonymous: bool = False, **body: Any
+) -> ServerAnswer:
+    """Sends one request in this thread.
 
+    Args:
+        creds: MLflow's description of the server and its credentials.
+        method: of HTTP.
+        path: below the tracking URI.
+        timeouts: bounds.
+        anonymous: sends no credentials and no headers of plugins.
+        **body: ``json`` or ``params``, as requests takes them.
+
+    Raises:
+        Fault: the answer was not complete in time.
+        Exception: what MLflow, requests, or a plugin of either raises; `fault_of_error` reads it.
+    """
     began = time.monotonic()
-    creds = host_creds(tracking_uri)
-    remember_credentials(*(getattr(creds, name, None) for name in ("username", "password", "token")))
-    response = http_request(
-        creds,
-        path,
-        method,
-        max_retries=_NoRetries(0),
-        raise_on_status=False,
-        stream=True,
-        **_timeouts(creds, timeout),
-        **body,
-    )
+    options = {**_timeouts(creds, timeouts), **body}
+    if anonymous:
+        response = _anonymous_request(creds, path, method, **options)
+    else:
+        response = _request_of_mlflow(creds, path, method, **options)
     for one in (*getattr(response, "history", ()), response):
         remember_headers(getattr(getattr(one, "request", None), "headers", None) or {})
-    text = _read(response, began + timeout)
-    came_from = str(response.url or "").partition("?")[0] if response.history else None
-    seconds = time.monotonic() - began
-    return ServerAnswer(response.status_code, text, response.headers, seconds, came_from)
+    text = _read(response, began, timeouts.total)
+    redirected = bool(getattr(response, "history", ()))
+    return ServerAnswer(
+        response.status_code,
+        text,
+        response.headers,
+        time.monotonic() - began,
+        str(response.url or "").partition("?")[0] if redirected else None,
+        not redirected or _is_same_request(response, method, path),
+    )
 
 
-def _timeouts(creds: Any, timeout: float) -> dict[str, Any]:
-    """Returns the timeouts of a request, in the form that what makes it understands."""
-    if getattr(creds, "use_databricks_sdk", False):  # it takes one whole number, and retries by itself
-        return {"timeout": max(int(timeout), 1), "retry_timeout_seconds": max(int(timeout), 1)}
-    return {"timeout": (min(timeout, _CONNECT_SECONDS), timeout)}
+def send_directly(
+    address: tuple[str, int],
+    method: str,
+    path: str,
+    timeout: float,
+    *,
+    host_header: str | None = None,
+    user: tuple[str, str] | None = None,
+    json: Mapping[str, object] | None = None,
+    params: Mapping[str, object] | None = None,
+) -> ServerAnswer:
+    """Sends one request to a server on this machine, past MLflow, proxies and the environment.
 
+    Args:
+        address: host and port to connect to.
+        method: of HTTP.
+        path: of the URL.
+        timeout: seconds for the connection, and for each part of the answer.
+        host_header: None for host and port.
+        user: name and password of basic authentication; None for none.
+        json: the body.
+        params: the query.
 
-def _read(response: Any, ends: float) -> str:
-    received = bytearray()
-    for piece in response.iter_content(_PIECE_BYTES):
-        received += piece
-        if time.monotonic() > ends or len(received) > _LONGEST_BODY:
-            break  # whoever waited has gone, or this is no answer of MLflow
-    response.close()
-    return received.decode("utf-8", "replace")
-
-
-def host_creds(tracking_uri: str) -> Any:
-    """Returns the host and credentials that MLflow would use now, read anew.
-
-    Only for what `is_remote`: a database would be opened, which MLflow tries for a minute and a half.
+    Raises:
+        Fault: no answer came in that time.
     """
-    return open_client(tracking_uri)._tracking_client.store.get_host_creds()  # noqa: SLF001 - as the sink does
-
-
-def open_client(tracking_uri: str) -> Any:
-    """Returns an `MlflowClient`; for a database this connects, and makes or migrates tables."""
-    from mlflow.tracking import MlflowClient
-
-    return MlflowClient(tracking_uri)
-
-
-def load(tracking_uri: str) -> None:
-    """Imports what speaking to a store takes, which on a slow disk takes longer than a timeout allows."""
-    import mlflow
-    import mlflow.store.tracking.rest_store
-    import mlflow.tracking
-
-    if is_database(tracking_uri):
-        import mlflow.store.db.utils
-        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 - as above
-
-
-def is_remote(tracking_uri: str) -> bool:
-    """Returns False for a database or a directory, which asking how it is spoken to would open."""
-    scheme = fluent_state.scheme_of(tracking_uri)
-    return scheme not in {"", "file", "sqlite", "postgresql", "mysql", "mssql"}
-
-
-def is_databricks(tracking_uri: str) -> bool:
-    """Returns whether a tracking URI is of Databricks, which the environment or a profile tells more of."""
-    return tracking_uri.partition(":")[0] == "databricks"
-
-
-def is_database(tracking_uri: str) -> bool:
-    """Returns whether a tracking URI is of a database that is opened here."""
-    return tracking_uri.startswith(_DATABASES)
-
-
-def speaks_rest(tracking_uri: str) -> bool:
-    """Returns whether MLflow's REST protocol is spoken at a tracking URI, by MLflow's own client of it."""
-    if tracking_uri.partition(":")[0] in {"http", "https"}:
-        return True
-    from mlflow.store.tracking.rest_store import RestStore
-
-    store = getattr(open_client(tracking_uri)._tracking_client, "store", None)  # noqa: SLF001 - as above
-    return isinstance(store, RestStore) and all(
-        getattr(type(store), name) is getattr(RestStore, name)
-        for name in ("log_batch", "get_run", "create_run", "_call_endpoint")
-    )
-
-
-def look_into_database(tracking_uri: str) -> None:
-    """Connects once and reads the catalogue; MLflow itself would try for a minute and a half, in silence."""
-    from mlflow.store.db import utils
-    from sqlalchemy import inspect
-
-    getattr(utils, "_make_parent_dirs_if_sqlite", lambda _uri: None)(tracking_uri)
-    engine = utils.create_sqlalchemy_engine(tracking_uri)
+    host, port = address
+    began = time.monotonic()
+    headers = {"Host": host_header or f"{host}:{port}"}
+    if user is not None:
+        headers["Authorization"] = f"Basic {base64.b64encode(':'.join(user).encode()).decode()}"
+        remember_headers(headers)
+    if json is not None:
+        headers["Content-Type"] = "application/json"
+    target = f"{path}?{urlencode(params)}" if params else path
+    body = None if json is None else dumps(json)
     try:
-        inspect(engine).get_table_names()
-    finally:
-        engine.dispose()
+        with closing(HTTPConnection(host, port, timeout=timeout)) as connection:
+            connection.request(method, target, body, headers)
+            response = connection.getresponse()
+            text = response.read(_LONGEST_BODY).decode("utf-8", "replace")
+    except (OSError, HTTPException) as error:
+        fault = fault_of_error(error, f"http://{host}:{port}", seconds=timeout)
+    else:
+        took = time.monotonic() - began
+        return ServerAnswer(response.status, text, dict(response.headers.items()), took)
+    raise fault
 
 
-def auth_plugins() -> frozenset[str]:
-    """Returns the names that MLFLOW_TRACKING_AUTH may have here."""
-    from mlflow.tracking.request_auth.registry import (
-        _request_auth_provider_registry,
-    )
+def _request_of_mlflow(creds: Any, path: str, method: str, **options: Any) -> Any:
+    from mlflow.utils.rest_utils import http_request
 
-    return frozenset(str(provider.get_name()) for provider in _request_auth_provider_registry)
+    remember_credentials(*(getattr(creds, name, None) for name in ("username", "password", "token")))
+    options |= {"max_retries": _NoRetries(0), "raise_on_status": False, "stream": True}
+    return http_request(creds, path, method, **options)
 
 
-def log_batch(  # noqa: PLR0917 - those of MLflow's own
-    client: Any,
-    run_id: str,
-    metric: tuple[str, float],
-    timestamp: int,
-    params: Mapping[str, str],
-    tags: Mapping[str, str],
-) -> None:
-    """Writes a metric at step 0, parameters and tags through a client."""
-    from mlflow.entities import Metric, Param, RunTag
+def _anonymous_request(creds: Any, path: str, method: str, **options: Any) -> Any:
+    """Sends a request without credentials.
 
-    client.log_batch(
-        run_id,
-        metrics=[Metric(metric[0], metric[1], timestamp, 0)],
-        params=[Param(key, value) for key, value in params.items()],
-        tags=[RunTag(key, value) for key, value in tags.items()],
-    )
+    MLflow's own function has plugins add headers to each request, and those may be tokens. Proxies and
+    ~/.netrc apply: they name the hosts that they are for.
+    """
+    import requests
+
+    url = f"{creds.host.rstrip('/')}{path}"
+    return requests.request(method, url, verify=creds.verify, stream=True, **options)  # noqa: S113 - in the options
+
+
+def _timeouts(creds: Any, timeouts: Timeouts) -> dict[str, Any]:
+    """Returns the timeouts in the form that the sender of the request takes."""
+    if getattr(creds, "use_databricks_sdk", False):  # it takes one whole number, and retries on its own
+        seconds = max(int(timeouts.read), 1)
+        return {"timeout": seconds, "retry_timeout_seconds": seconds}
+    return {"timeout": (timeouts.connect, timeouts.read)}
+
+
+def _is_same_request(response: Any, method: str, path: str) -> bool:
+    """Returns whether the last request of a redirection still has the method and the path of the first."""
+    sent = getattr(response, "request", None)
+    return sent is not None and sent.method == method and urlsplit(sent.url).path.endswith(path)
+
+
+def _read(response: Any, began: float, seconds: float) -> str:
+    """Returns the body of an answer.
+
+    Raises:
+        Fault: it was not complete in time.
+    """
+    longest = _LONGEST_BODY if response.status_code == _OK else _LONGEST_ERROR
+    received = bytearray()
+    for piece in _pieces(response):
+        received += piece
+        if time.monotonic() - began > seconds:
+            response.close()
+            raise Fault(f"the answer arrives too slowly: not complete after {seconds:g} s", Cause.DOWN)
+        if len(received) > longest:
+            response.close()
+            break
+    return received[:longest].decode("utf-8", "replace")
+
+
+def _pieces(response: Any) -> Iterator[bytes]:
+    """Yields the parts of a body as they arrive."""
+    read1 = getattr(getattr(response, "raw", None), "read1", None)
+    if read1 is None:  # urllib3 before 2.1; the Databricks SDK's error, which has its body already
+        yield from response.iter_content(_SMALL_PIECE_BYTES)
+        return
+    while piece := read1(_PIECE_BYTES, decode_content=True):
+        yield piece

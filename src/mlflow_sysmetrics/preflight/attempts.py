@@ -3,28 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 
+from mlflow_sysmetrics.errors import Attempt
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One request to the tracking server, as errors and status files list it.
-
-    Attributes:
-        n: its number within its step, from 1.
-        step: of the preflight, 0 to 4.
-        at: when it started, in UTC.
-        seconds: how long it took.
-        status_code: of HTTP; None if no response came, or the store does not speak HTTP.
-        error: what went wrong, in one line without secrets; None if it succeeded.
-    """
-
-    n: int
-    step: int
-    at: datetime
-    seconds: float
-    status_code: int | None
-    error: str | None
+__all__ = ["Attempt", "PreflightResult"]
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from mlflow_sysmetrics.mlflow_api.classification import fault_of_answer, fault_of_error
+from mlflow_sysmetrics.mlflow_api.clients import open_client
 from mlflow_sysmetrics.mlflow_api.faults import Fault
+from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_answer, fault_of_error, nothing, read_answer
+from mlflow_sysmetrics.mlflow_api.rest_store import first_run_id
 from mlflow_sysmetrics.mlflow_api.stores import Store
-from mlflow_sysmetrics.mlflow_api.transport import open_client, request
+from mlflow_sysmetrics.mlflow_api.transport import API, ServerAnswer, request
 from mlflow_sysmetrics.runtime.bounded_calls import bounded
 
 T = TypeVar("T")
 
 CHECK_TAG = "sysmetrics.check"  #: on the run that a check creates, with a value unique to the check
 OWN_NAME = "mlflow-sysmetrics-check"  #: prefix of the experiments that a check names itself
-_API = "/api/2.0/mlflow/"
 _LATE_SECONDS = 1.0  # how much later a request that timed out may still take effect
 
 
@@ -138,27 +139,38 @@ class RestDeleter:
 
     def delete_run(self, run_id: str, seconds: float) -> None:
         """Deletes a run."""
-        self._post("runs/delete", {"run_id": run_id}, seconds)
+        self._post(nothing, "runs/delete", {"run_id": run_id}, seconds)
 
     def has_runs(self, experiment_id: str, seconds: float) -> bool:
         """Returns whether an experiment has runs that are not deleted."""
-        text = self._post("runs/search", {"experiment_ids": [experiment_id], "max_results": 1}, seconds)
-        return '"run_id"' in text
+        asked = {"experiment_ids": [experiment_id], "max_results": 1}
+        return self._post(first_run_id, "runs/search", asked, seconds) is not None
 
     def rename_experiment(self, experiment_id: str, name: str, seconds: float) -> None:
         """Renames an experiment."""
-        self._post("experiments/update", {"experiment_id": experiment_id, "new_name": name}, seconds)
+        asked = {"experiment_id": experiment_id, "new_name": name}
+        self._post(nothing, "experiments/update", asked, seconds)
 
     def delete_experiment(self, experiment_id: str, seconds: float) -> None:
         """Deletes an experiment."""
-        self._post("experiments/delete", {"experiment_id": experiment_id}, seconds)
+        self._post(nothing, "experiments/delete", {"experiment_id": experiment_id}, seconds)
 
-    def _post(self, endpoint: str, body: Mapping[str, object], seconds: float) -> str:
-        answer = request(self._uri, "POST", f"{_API}{endpoint}", seconds, json=body)
-        fault = fault_of_answer(answer.status_code, answer.text, answer.headers, self._uri)
+    def _post(self, read: Callable[[Any], T], endpoint: str, body: Mapping[str, object], seconds: float) -> T:
+        answer = self._ask(f"{API}{endpoint}", body, seconds)
+        fault = fault_of_answer(
+            answer.status_code,
+            answer.text,
+            answer.headers,
+            self._uri,
+            redirected_to=answer.redirected_to,
+            is_to_request=answer.is_to_request,
+        )
         if fault is not None:
             raise fault
-        return answer.text
+        return read_answer(answer.text, read, self._uri)
+
+    def _ask(self, path: str, body: Mapping[str, object], seconds: float) -> ServerAnswer:
+        return request(self._uri, "POST", path, seconds, json=body)
 
 
 class ClientDeleter:

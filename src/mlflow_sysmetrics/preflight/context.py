@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from mlflow_sysmetrics.errors import RunStartError
-from mlflow_sysmetrics.mlflow_api import fluent_state
+from mlflow_sysmetrics.mlflow_api import active_runs, fluent_state
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.mlflow_api.stores import FAILED, FINISHED, KILLED, RUNNING
 from mlflow_sysmetrics.preflight.failures import CLOSING_SENTENCE
@@ -83,14 +83,14 @@ def tracked_run(
     preflight_run = PreflightRun(request, schedule, status_path)
     started: list[Any] = []
     try:
-        preflight_run.run(lambda run_id, seconds: started.append(fluent_state.start_run(run_id, seconds)))
+        preflight_run.run(lambda run_id, seconds: started.append(active_runs.start_run(run_id, seconds)))
     except BaseException as error:
         if started:  # Ctrl-C at the last moment: at exit MLflow would end the run as FINISHED
             _end(preflight_run, started[0].info.run_id, status_of(error), error)
         raise
     run_id = started[0].info.run_id
     try:
-        fluent_state.start_system_metrics(run_id, log_system_metrics)
+        active_runs.start_system_metrics(run_id, log_system_metrics)
         preflight_run.write_run_file(RUNNING)
         yield started[0]
     except BaseException as error:  # whatever the body raises decides how its run ends
@@ -113,7 +113,7 @@ def _end(preflight_run: PreflightRun, run_id: str, status: str, error: BaseExcep
     ended: str | None = status
     try:
         if run_id in fluent_state.active_run_ids():
-            fluent_state.end_run(run_id, status)
+            active_runs.end_run(run_id, status)
         else:
             ended = _ended_by_the_body(preflight_run, status)
     except Exception as failed:  # MLflow's, its store's or a plugin's

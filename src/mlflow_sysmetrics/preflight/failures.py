@@ -28,6 +28,7 @@ _BY_STEP = (
 _BY_CAUSE = {
     Cause.UNAUTHENTICATED: (AuthenticationError, "The tracking server refuses the credentials"),
     Cause.FORBIDDEN: (AuthenticationError, "The tracking server refuses the request"),
+    Cause.PROXY: (AuthenticationError, "A proxy before the tracking server asks for credentials"),
     Cause.WRONG_HOST: (AuthenticationError, "The tracking server refuses the host name"),
     Cause.BAD_URI: (TrackingURIError, "The tracking URI cannot be used"),
     Cause.NO_DRIVER: (TrackingURIError, "The tracking URI cannot be used here"),

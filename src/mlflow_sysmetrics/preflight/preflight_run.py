@@ -11,8 +11,8 @@ from datetime import datetime, timezone
 
 from mlflow_sysmetrics.errors import PreflightError, TrackingURIError
 from mlflow_sysmetrics.mlflow_api import fluent_state
-from mlflow_sysmetrics.mlflow_api.classification import fault_of_error
 from mlflow_sysmetrics.mlflow_api.faults import Fault
+from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_error
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.mlflow_api.stores import FAILED, FINISHED, KILLED, RUNNING
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from mlflow_sysmetrics.mlflow_api import transport
+from mlflow_sysmetrics.mlflow_api import clients, fluent_state
+from mlflow_sysmetrics.mlflow_api.clients import is_databricks
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
-from mlflow_sysmetrics.mlflow_api.transport import is_databricks
 
 _NO_CREDENTIALS = "no credentials"
 _DATABASES = frozenset({"sqlite", "postgresql", "postgres", "mysql", "mssql"})
@@ -52,7 +52,15 @@ _REMEDIES = {
     ),
     Cause.MISSING: "Check the name or id: it may belong to another server, or have been deleted permanently.",
     Cause.EXISTS: "Choose another name, or use the one that exists.",
+    Cause.DELETED: "Restore it (mlflow runs restore, mlflow experiments restore), or use another one.",
+    Cause.POINT_EXISTS: "Check the server's log and its database: it has a value that was never sent.",
+    Cause.TOO_LARGE: "Shorten what the server complains about, or raise the limit; trying again will not help.",
     Cause.REFUSED: "Fix what the server complains about; trying again will not help.",
+    Cause.FAILED: "Fix what the server complains about; trying again will not help.",
+    Cause.PROXY: (
+        "Put the user and password of the proxy into HTTP_PROXY and HTTPS_PROXY "
+        "(http://user:password@proxy:port), or name the tracking server in NO_PROXY."
+    ),
     Cause.NOT_READ_BACK: (
         "Check the server's log and its database: it accepted what was written but does not return it."
     ),
@@ -163,12 +171,12 @@ def _is_database(tracking_uri: str) -> bool:
 def _credentials(tracking_uri: str) -> str:
     if urlsplit(tracking_uri).username:
         return "the user and password of the tracking URI"
-    if not transport.is_remote(tracking_uri):
+    if not clients.is_remote(tracking_uri):
         return _NO_CREDENTIALS  # a database's are part of its URI
     try:
-        creds = transport.host_creds(tracking_uri)
+        creds = clients.host_creds(tracking_uri)
     except Exception:  # the Databricks SDK raises ValueError, in some versions others
-        if transport.is_databricks(tracking_uri):
+        if clients.is_databricks(tracking_uri):
             return f"{_NO_CREDENTIALS}: none for Databricks were found"
         raise
     return _of_creds(creds)
@@ -184,7 +192,7 @@ def _of_creds(creds: Any) -> str:
         named = "a signature of AWS SigV4 (MLFLOW_TRACKING_AWS_SIGV4)"
     elif auth := getattr(creds, "auth", None):
         named = f"what the plugin {auth!r} gave (MLFLOW_TRACKING_AUTH)"
-        if auth not in transport.auth_plugins():
+        if auth not in fluent_state.auth_plugins():
             named = f"{_NO_CREDENTIALS}: no plugin named {auth!r} (MLFLOW_TRACKING_AUTH) is installed"
     elif user and password:
         named = "basic authentication (MLFLOW_TRACKING_USERNAME and _PASSWORD, or ~/.mlflow/credentials)"

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mlflow_sysmetrics.mlflow_api.artifact_target import artifacts_of_run
-from mlflow_sysmetrics.mlflow_api.classification import fault_of_error
+from mlflow_sysmetrics.mlflow_api.clients import open_client
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
+from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_error
 from mlflow_sysmetrics.mlflow_api.stores import RUNNING, Store, StoredRun
-from mlflow_sysmetrics.mlflow_api.transport import open_client
 from mlflow_sysmetrics.preflight.retries import Retries
 from mlflow_sysmetrics.runtime.bounded_calls import bounded
 

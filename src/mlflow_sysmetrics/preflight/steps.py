@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 from mlflow_sysmetrics.mlflow_api import fluent_state
 from mlflow_sysmetrics.mlflow_api.client_store import ClientStore
+from mlflow_sysmetrics.mlflow_api.clients import load, speaks_rest
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 from mlflow_sysmetrics.mlflow_api.rest_store import RestStore
 from mlflow_sysmetrics.mlflow_api.stores import ACTIVE, RUNNING, Store, StoredExperiment, StoredRun
-from mlflow_sysmetrics.mlflow_api.transport import load, speaks_rest
 from mlflow_sysmetrics.preflight.request import PreflightRequest
 from mlflow_sysmetrics.preflight.retries import Retries
 from mlflow_sysmetrics.preflight.run_check import check_artifacts, check_run

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from math import isclose
 
 from mlflow_sysmetrics.mlflow_api.client_store import ClientStore
+from mlflow_sysmetrics.mlflow_api.clients import is_remote, load, speaks_rest
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 from mlflow_sysmetrics.mlflow_api.rest_store import RestStore
 from mlflow_sysmetrics.mlflow_api.stores import ACTIVE, FINISHED, Store
-from mlflow_sysmetrics.mlflow_api.transport import is_remote, load, speaks_rest
 from mlflow_sysmetrics.preflight.cleanup import (
     CHECK_TAG,
     OWN_NAME,

@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from mlflow_sysmetrics.errors import NotAllowed, ServerUnreachable
-
 _FIRST_SECONDS = 1.0
 _LONGEST_SECONDS = 60.0
 _LONGEST_REQUESTED_SECONDS = 600.0  # a proxy that asks for a day is a mistake, and the points wait for it
@@ -33,11 +31,12 @@ def pause_seconds(failures: int, reason: Exception, jitter: Callable[[], float])
 
     Args:
         failures: earlier failures in a row.
-        reason: what the attempt raised.
+        reason: what the attempt raised. The class `Fault`, which belongs to a floor above this one, has the
+            attributes ``refuses_credentials`` and ``retry_after``.
         jitter: returns a factor around 1, so that a thousand programs do not retry at once.
     """
     # A person or a job fixes wrong credentials; a second makes no difference.
-    slow = isinstance(reason, NotAllowed)
+    slow = bool(getattr(reason, "refuses_credentials", False))
     pause = (
         _LONGEST_SECONDS
         if slow
@@ -48,7 +47,7 @@ def pause_seconds(failures: int, reason: Exception, jitter: Callable[[], float])
 
 def asked_for(reason: Exception) -> float:
     """Returns the seconds that the server asked for (Retry-After), at most 600; 0 if it did not ask."""
-    asked = reason.retry_after if isinstance(reason, ServerUnreachable) else None
+    asked: float | None = getattr(reason, "retry_after", None)
     return min(max(asked or 0.0, 0.0), _LONGEST_REQUESTED_SECONDS)
 
 

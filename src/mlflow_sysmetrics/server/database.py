@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from mlflow_sysmetrics.mlflow_api.classification import fault_of_error
+from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_error
 from mlflow_sysmetrics.runtime.bounded_calls import bounded
 
 if TYPE_CHECKING:

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import json as json_of
-import time
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException
-from urllib.parse import urlencode
+from typing import Any
 
-from mlflow_sysmetrics.mlflow_api.classification import fault_of_answer, fault_of_error
 from mlflow_sysmetrics.mlflow_api.rest_store import RestStore
-from mlflow_sysmetrics.mlflow_api.transport import ServerAnswer
+from mlflow_sysmetrics.mlflow_api.transport import ServerAnswer, send_directly
 from mlflow_sysmetrics.preflight.cleanup import RestDeleter
-
-_API = "/api/2.0/mlflow/"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +44,7 @@ class DirectStore(RestStore):
         super().__init__(address.url)
         self._address = address
 
-    def _ask(self, method: str, path: str, seconds: float, **body: Mapping[str, object]) -> ServerAnswer:
+    def _ask(self, method: str, path: str, seconds: float, **body: Any) -> ServerAnswer:
         self.status_code = None
         answer = _ask(self._address, method, path, seconds, **body)
         self.status_code = answer.status_code
@@ -70,36 +62,12 @@ class DirectDeleter(RestDeleter):
         super().__init__(address.url)
         self._address = address
 
-    def _post(self, endpoint: str, body: Mapping[str, object], seconds: float) -> str:
-        answer = _ask(self._address, "POST", f"{_API}{endpoint}", seconds, json=body)
-        fault = fault_of_answer(answer.status_code, answer.text, answer.headers, self._address.url)
-        if fault is not None:
-            raise fault
-        return answer.text
+    def _ask(self, path: str, body: Mapping[str, object], seconds: float) -> ServerAnswer:
+        return _ask(self._address, "POST", path, seconds, json=body)
 
 
-def _ask(
-    address: ServerAddress,
-    method: str,
-    path: str,
-    seconds: float,
-    *,
-    json: Mapping[str, object] | None = None,
-    params: Mapping[str, object] | None = None,
-) -> ServerAnswer:
-    began = time.monotonic()
-    headers = {"Host": address.host_header or f"{address.host}:{address.port}"}
-    if address.user is not None:
-        headers["Authorization"] = f"Basic {base64.b64encode(':'.join(address.user).encode()).decode()}"
-    if json is not None:
-        headers["Content-Type"] = "application/json"
-    target = f"{path}?{urlencode(params)}" if params else path
-    body = None if json is None else json_of.dumps(json)
-    try:
-        with closing(HTTPConnection(address.host, address.port, timeout=seconds)) as connection:
-            connection.request(method, target, body, headers)
-            answer = connection.getresponse()
-            text = answer.read().decode("utf-8", "replace")
-    except (OSError, HTTPException) as error:
-        raise fault_of_error(error, address.url, seconds=seconds) from None
-    return ServerAnswer(answer.status, text, dict(answer.headers.items()), time.monotonic() - began)
+def _ask(address: ServerAddress, method: str, path: str, seconds: float, **body: Any) -> ServerAnswer:
+    at = (address.host, address.port)
+    return send_directly(
+        at, method, path, seconds, host_header=address.host_header, user=address.user, **body
+    )

@@ -16,7 +16,7 @@ from mlflow_double import Answer, Double
 
 from mlflow_sysmetrics import tracked_run
 from mlflow_sysmetrics.errors import RunStartError, ServerUnreachableError
-from mlflow_sysmetrics.mlflow_api import fluent_state
+from mlflow_sysmetrics.mlflow_api import active_runs
 from mlflow_sysmetrics.preflight import read_status
 from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout
 
@@ -155,7 +155,7 @@ def test_what_mlflow_raises_at_the_start_of_a_run_is_ours_without_its_traceback(
     def refuse(run_id: str, seconds: float) -> None:
         raise mlflow.MlflowException(f"{run_id} {seconds} s3cr3t-value")
 
-    monkeypatch.setattr(fluent_state, "start_run", refuse)
+    monkeypatch.setattr(active_runs, "start_run", refuse)
     url = double.url.replace("//", "//anna:s3cr3t-value@")
     with (
         pytest.raises(RunStartError) as raised,
@@ -174,7 +174,7 @@ def test_a_start_that_hangs_ends_with_the_deadline(
         assert seconds <= 20
         raise CallTimeout
 
-    monkeypatch.setattr(fluent_state, "start_run", hang)
+    monkeypatch.setattr(active_runs, "start_run", hang)
     with (
         pytest.raises(RunStartError, match="no answer within"),
         tracked_run("ships", tracking_uri=double.url, status_path=files, deadline=20, max_retries=1),

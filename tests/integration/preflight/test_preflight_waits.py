@@ -49,7 +49,9 @@ def test_retry_after_wins_over_our_own_wait(double: Double, fly: Fly) -> None:
 
 def test_a_retry_after_beyond_the_deadline_is_not_waited_for(double: Double, fly: Fly) -> None:
     double.answers("/health", Answer(503, headers={"Retry-After": "3600"}))
-    with pytest.raises(ServerUnreachableError, match="asks for a pause of 3600 s, which would exceed the deadline of 240 s"):
+    with pytest.raises(
+        ServerUnreachableError, match="asks for a pause of 3600 s, which would exceed the deadline of 240 s"
+    ):
         fly(tracking_uri=double.url)
     assert double.count("/health") == 1
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from fakes import run_deleted, run_refused, unreachable
 from mlflow_sysmetrics.cli.tracked_runs import TrackedRun
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.daemon.journal.ownership import hostname
-from mlflow_sysmetrics.errors import RunDeleted, RunRefused, ServerUnreachable
 
 CPU = "system/cpu_utilization_percentage"
 MEMORY = "system/system_memory_usage_percentage"
@@ -90,7 +90,7 @@ class FakeServer:
 
     def run(self, run_id: str) -> TrackedRun | None:
         if self.away:
-            raise ServerUnreachable(self.away)
+            raise unreachable(self.away)
         return self.runs.get(run_id)
 
     def experiment_ids(self, names: Sequence[str]) -> list[str]:
@@ -132,10 +132,10 @@ class FakeSink:
         tags: Mapping[str, str],
     ) -> None:
         if self.away:
-            raise ServerUnreachable(self.away)
+            raise unreachable(self.away)
         if run_id in self.deleted:
-            raise RunDeleted("the run was deleted")
+            raise run_deleted("the run was deleted")
         if run_id not in self.runs:
-            raise RunRefused("there is no such run")
+            raise run_refused("there is no such run")
         self.on_send(len(points))
         self.taken += [(run_id, point) for point in points]

@@ -10,7 +10,7 @@ import pytest
 from orphaned import CPU, SERVER, now_ms
 
 from mlflow_sysmetrics.cli.tracked_runs import TrackedRun, TrackingServer
-from mlflow_sysmetrics.errors import RunRefused, ServerUnreachable
+from mlflow_sysmetrics.mlflow_api.faults import Fault
 
 
 class StoreError(Exception):
@@ -94,14 +94,14 @@ def test_a_run_that_the_server_does_not_have_is_none() -> None:
 
 def test_any_other_error_may_pass_and_tells_no_secrets() -> None:
     error = StoreError("no answer from http://me:secret@tracking:5000/x", "INTERNAL_ERROR")
-    with pytest.raises(ServerUnreachable, match="no answer from http://tracking:5000/x"):
+    with pytest.raises(Fault, match="no answer from http://tracking:5000/x"):
         server(FakeClient(error=error)).run("r")
 
 
 def test_a_refused_connection_is_said_without_the_layers_above_it() -> None:
     error = StoreError("Max retries exceeded", "INTERNAL_ERROR")
     error.__cause__ = ConnectionRefusedError(111, "Connection refused")
-    with pytest.raises(ServerUnreachable, match=r"^Connection refused$"):
+    with pytest.raises(Fault, match=r"^Connection refused$"):
         server(FakeClient(error=error)).run("r")
 
 
@@ -128,8 +128,9 @@ def test_the_name_of_a_server_holds_no_secrets() -> None:
 def test_a_run_that_is_gone_cannot_be_ended() -> None:
     client = FakeClient()
     client.set_tag = lambda *_: (_ for _ in ()).throw(StoreError("gone", "RESOURCE_DOES_NOT_EXIST"))  # type: ignore[method-assign]
-    with pytest.raises(RunRefused):
+    with pytest.raises(Fault) as raised:
         server(client).kill("r", 5, "why")
+    assert raised.value.refuses_run
 
 
 def test_what_mlflow_prints_stays_out_of_our_output(capsys: pytest.CaptureFixture[str]) -> None:

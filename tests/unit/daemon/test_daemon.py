@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from fakes import LEVEL, STARTED_AT, FakeSink, Scripted, scripted
+from fakes import LEVEL, STARTED_AT, FakeSink, Scripted, run_refused, scripted
 from mlflow_sysmetrics.daemon import Attachment
 from mlflow_sysmetrics.daemon import daemon as daemon_module
 from mlflow_sysmetrics.daemon.daemon import Daemon
-from mlflow_sysmetrics.errors import RunRefused
 from mlflow_sysmetrics.samples import Sample
 from mlflow_sysmetrics.settings import Settings
 from stalls import Stalls
@@ -239,7 +238,7 @@ def test_an_end_with_everything_delivered_leaves_no_journal(daemon: Daemon) -> N
 
 
 def test_a_run_that_the_server_refuses_stops_nobody(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
-    sinks["uri"] = FakeSink(failures=[RunRefused("deleted")])
+    sinks["uri"] = FakeSink(failures=[run_refused("deleted")])
     feed = daemon.attach("gone", "uri", FAST, started_at=STARTED_AT)
     assert daemon.detach(feed, None)
     assert daemon.status().points_dropped > 0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fakes import STARTED_AT, FakeClock, FakeSink
+from fakes import STARTED_AT, FakeClock, FakeSink, run_refused
 from mlflow_sysmetrics.daemon.delivery.inbox import Channel
 from mlflow_sysmetrics.daemon.delivery.limits import MemoryBudget
 from mlflow_sysmetrics.daemon.delivery.points import Point
@@ -22,7 +22,7 @@ from mlflow_sysmetrics.daemon.journal.run_backing import OwnRun
 from mlflow_sysmetrics.daemon.journal.spool import claim
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
 from mlflow_sysmetrics.daemon.sampling.window import Value
-from mlflow_sysmetrics.errors import JournalUnavailable, RunRefused
+from mlflow_sysmetrics.errors import JournalUnavailable
 from mlflow_sysmetrics.samples import Kind
 from mlflow_sysmetrics.settings import Settings
 
@@ -200,7 +200,7 @@ def test_a_disk_that_fails_costs_no_point_while_memory_lasts(
 def test_a_run_that_is_refused_owes_nothing_to_anybody_later(process: Process) -> None:
     feed = process.feed()
     process.emit(feed, 2)
-    process.sink.failures = [RunRefused("deleted")]
+    process.sink.failures = [run_refused("deleted")]
     process.send()
     process.emit(feed, 2)
     assert process.on_disk() == []

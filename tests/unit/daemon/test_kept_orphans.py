@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 from household import URI, Household, die, let_a_month_pass, replayed
 
-from fakes import STARTED_AT, FakeSink
+from fakes import STARTED_AT, FakeSink, not_allowed, run_refused
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.journal.journal import scan
 from mlflow_sysmetrics.daemon.journal.spool import journals
-from mlflow_sysmetrics.errors import NotAllowed, RunRefused
 
 NOT_FOUND = "HTTP 404 RESOURCE_DOES_NOT_EXIST"
 
@@ -26,7 +25,7 @@ def another_store(*known: str, error: Exception | None = None) -> FakeSink:
 
     def refuse(run_id: str, *rest: object) -> None:
         if run_id not in known:
-            raise error or RunRefused(NOT_FOUND)
+            raise error or run_refused(NOT_FOUND)
         send(run_id, *rest)  # type: ignore[arg-type]
 
     sink.send = refuse  # type: ignore[method-assign]
@@ -72,7 +71,7 @@ def test_a_run_that_was_never_detached_is_kept_in_mind_where_it_is_not_known(tmp
     sink = FakeSink()
 
     def unknown(_: str) -> bool:
-        raise RunRefused(NOT_FOUND)
+        raise run_refused(NOT_FOUND)
 
     sink.has_ended = unknown  # type: ignore[method-assign]
     replayed(path, sink)
@@ -94,7 +93,7 @@ def test_orphans_that_are_forbidden_keep_no_others_of_their_server_waiting(tmp_p
     for _ in range(8):
         die(tmp_path)
     household = Household(tmp_path)
-    household.sinks[URI] = another_store("run_1", error=NotAllowed("HTTP 403"))
+    household.sinks[URI] = another_store("run_1", error=not_allowed("HTTP 403"))
     household.recover()
     assert len(household.sinks[URI].points("run_1")) == 30
     assert len(journals(tmp_path)) == 9
@@ -108,7 +107,7 @@ def test_a_month_old_orphan_is_tried_once_more(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "sink", [lambda: FakeSink(down=True), another_store, lambda: another_store(error=NotAllowed("HTTP 403"))]
+    "sink", [lambda: FakeSink(down=True), another_store, lambda: another_store(error=not_allowed("HTTP 403"))]
 )
 def test_a_month_old_orphan_that_no_server_takes_is_deleted_with_one_line(
     sink: Callable[[], FakeSink], tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -124,7 +123,7 @@ def test_a_month_old_orphan_that_no_server_takes_is_deleted_with_one_line(
     assert "60 points" in said[0].message
 
 
-@pytest.mark.parametrize("error", [ConnectionError("reset"), RunRefused(NOT_FOUND), NotAllowed("HTTP 401")])
+@pytest.mark.parametrize("error", [ConnectionError("reset"), run_refused(NOT_FOUND), not_allowed("HTTP 401")])
 def test_the_trouble_of_orphans_is_no_trouble_of_the_program(
     error: Exception, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 from household import URI, Household, die, let_a_month_pass, replayed
 
-from fakes import STARTED_AT, FakeSink
+from fakes import STARTED_AT, FakeSink, run_deleted
 from mlflow_sysmetrics.daemon.journal import store_files
 from mlflow_sysmetrics.daemon.journal.journal import Journal, scan
 from mlflow_sysmetrics.daemon.journal.recovery import Recovery, Replayed, replay
 from mlflow_sysmetrics.daemon.journal.spool import claim, journals
-from mlflow_sysmetrics.errors import RunDeleted
 from watching import LONG_SECONDS
 
 
@@ -69,7 +68,7 @@ def test_a_replay_that_is_interrupted_goes_on_where_it_was(tmp_path: Path) -> No
 
 
 def test_a_run_that_was_deleted_is_given_up(tmp_path: Path) -> None:
-    outcome = replayed(die(tmp_path), FakeSink(failures=[RunDeleted("deleted")]))
+    outcome = replayed(die(tmp_path), FakeSink(failures=[run_deleted("deleted")]))
     assert outcome == Replayed(0, 30, 0, ())
     assert not list(tmp_path.iterdir())
 

@@ -1,4 +1,4 @@
-"""Points that are there already, at a server that cannot tell which of them are."""
+"""Points that a server has already, and cannot recognise."""
 
 from __future__ import annotations
 
@@ -9,32 +9,15 @@ import pytest
 
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.delivery.resending import send_what_is_missing
-from mlflow_sysmetrics.errors import ServerUnreachable
-from mlflow_sysmetrics.mlflow_api.classification import AlreadyThere, fault
-
-SQLITE = (
-    "(sqlite3.IntegrityError) UNIQUE constraint failed: metrics.key, metrics.timestamp\n"
-    "[SQL: INSERT INTO metrics (key, value) VALUES (?, ?)] [parameters: ('maximum', 1)]"
-)
-POSTGRESQL = (
-    '(psycopg2.errors.UniqueViolation) duplicate key value violates unique constraint "metric_pk"\n'
-    "DETAIL:  Key (key) already exists.\n[SQL: INSERT INTO metrics (key) VALUES (%(key)s)]"
-)
-MYSQL = "(1062, \"Duplicate entry 'x' for key 'PRIMARY'\")\n[SQL: INSERT INTO metrics (`key`) VALUES (%s)]"
+from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 
 
-@pytest.mark.parametrize("text", [SQLITE, POSTGRESQL, MYSQL])
-def test_a_database_that_has_a_point_already_is_understood(text: str) -> None:
-    assert type(fault(400, "BAD_REQUEST", text, "why")) is AlreadyThere
-
-
-def test_two_nodes_that_write_a_new_key_at_once_try_again() -> None:
-    text = SQLITE.replace("INTO metrics", "INTO latest_metrics").replace("maximum", "loss")
-    assert type(fault(400, "BAD_REQUEST", text, "why")) is ServerUnreachable
+def point_exists() -> Fault:
+    return Fault("UNIQUE constraint failed", Cause.POINT_EXISTS, status_code=400, error_code="BAD_REQUEST")
 
 
 class OldServer:
-    """Finds what it has among the points of a batch as MLflow 2 does."""
+    """Recognises stored points in a batch as MLflow 2 does."""
 
     def __init__(self) -> None:
         self.points: list[tuple[float, int]] = []
@@ -47,13 +30,13 @@ class OldServer:
             if (repr(point.value), step) not in self._keys:
                 new.append((point.value, step))
             elif not math.isfinite(point.value):
-                raise AlreadyThere("UNIQUE constraint failed")
+                raise point_exists()
         self.points += new
         self._keys |= {(repr(value), step) for value, step in new}
         self.tags.update(tags)
 
 
-def test_what_is_no_number_arrives_once_however_often_it_is_sent() -> None:
+def test_a_point_that_is_not_finite_arrives_once_however_often_it_is_sent() -> None:
     server = OldServer()
     values = [0.5, math.nan, math.inf, 0.25, -math.inf, math.nan]
     points = [Point("loss", value, 1000, None) for value in values]
@@ -63,9 +46,28 @@ def test_what_is_no_number_arrives_once_however_often_it_is_sent() -> None:
     assert server.tags == {"a": "b"}
 
 
-def test_what_is_refused_though_all_of_it_is_finite_is_sent_again_later() -> None:
+def test_a_refused_batch_of_finite_points_is_sent_again_later() -> None:
     def refuse(*_: object) -> None:
-        raise AlreadyThere("UNIQUE constraint failed")
+        raise point_exists()
 
-    with pytest.raises(ServerUnreachable):
+    with pytest.raises(Fault) as raised:
         send_what_is_missing(refuse, [Point("loss", 1.0, 1000)], [1], {})
+    assert not raised.value.refuses_run
+
+
+def test_any_other_fault_of_a_batch_is_passed_on() -> None:
+    def refuse(*_: object) -> None:
+        raise Fault("HTTP 503", Cause.DOWN)
+
+    with pytest.raises(Fault, match="HTTP 503"):
+        send_what_is_missing(refuse, [Point("loss", math.nan, 1000)], [1], {})
+
+
+def test_any_other_fault_of_a_single_point_is_passed_on() -> None:
+    faults = [point_exists(), Fault("HTTP 503", Cause.DOWN)]
+
+    def refuse(*_: object) -> None:
+        raise faults.pop(0)
+
+    with pytest.raises(Fault, match="HTTP 503"):
+        send_what_is_missing(refuse, [Point("loss", math.nan, 1000)], [1], {})

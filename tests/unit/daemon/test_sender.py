@@ -8,12 +8,11 @@ from itertools import pairwise
 
 import pytest
 
-from fakes import STARTED_AT, FakeClock, FakeSink
+from fakes import STARTED_AT, FakeClock, FakeSink, not_allowed, run_refused, too_large, unreachable
 from mlflow_sysmetrics.daemon.delivery.limits import MemoryBudget
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.sender import Sender
-from mlflow_sysmetrics.errors import BatchTooLarge, NotAllowed, RunRefused, ServerUnreachable
 
 URI = "http://user:secret@server:5000"
 
@@ -136,7 +135,7 @@ def test_an_outage_loses_nothing_and_keeps_the_order(bench: Bench) -> None:
 def test_pauses_double_up_to_a_minute(bench: Bench) -> None:
     outbox = bench.outbox()
     attempts: list[float] = []
-    bench.sink.send = lambda *_: attempts.append(bench.clock.seconds) or _raise(ServerUnreachable("no"))  # type: ignore[method-assign]
+    bench.sink.send = lambda *_: attempts.append(bench.clock.seconds) or _raise(unreachable("no"))  # type: ignore[method-assign]
     bench.put(outbox)
     bench.run_until(400, step=1)
     pauses = [later - sooner for sooner, later in pairwise(attempts)]
@@ -152,7 +151,7 @@ def test_an_outage_is_one_warning_without_secrets_and_its_end_one_line(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "mlflow_sysmetrics")
-    bench.sink.failures = [ServerUnreachable("connection refused")] * 5
+    bench.sink.failures = [unreachable("connection refused")] * 5
     bench.put(bench.outbox())
     bench.run_until(100)
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
@@ -167,7 +166,7 @@ def test_one_run_that_the_server_chokes_on_does_not_block_the_others(bench: Benc
 
     def choke(run_id: str, *rest: object) -> None:
         if run_id == "bad":
-            raise ServerUnreachable("HTTP 500")
+            raise unreachable("HTTP 500")
         send(run_id, *rest)  # type: ignore[arg-type]
 
     bench.sink.send = choke  # type: ignore[method-assign]
@@ -187,7 +186,7 @@ def test_one_run_that_is_refused_while_others_are_served_warns_once(
     def choke(run_id: str, *rest: object) -> None:
         if run_id == "bad":
             tries.append(bench.clock.seconds)
-            raise ServerUnreachable("HTTP 403")
+            raise unreachable("HTTP 403")
         send(run_id, *rest)  # type: ignore[arg-type]
 
     bench.sink.send = choke  # type: ignore[method-assign]
@@ -238,7 +237,7 @@ def test_a_run_that_is_gone_is_set_aside_and_said_once(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     gone, other = bench.outbox("gone"), bench.outbox("other")
-    bench.sink.failures = [RunRefused("HTTP 404 RESOURCE_DOES_NOT_EXIST")]
+    bench.sink.failures = [run_refused("HTTP 404 RESOURCE_DOES_NOT_EXIST")]
     bench.put(gone, 3)
     bench.put(other, 2)
     bench.run_until(11)
@@ -373,7 +372,7 @@ def test_what_is_hastened_while_it_is_under_way_is_not_sent_again(bench: Bench) 
 def test_a_run_that_alone_is_refused_does_not_hold_up_its_end(bench: Bench) -> None:
     """Others are served, so the server is not resting, but this run is."""
     outbox = bench.outbox()
-    bench.sink.failures = [ServerUnreachable("HTTP 403")] * 20
+    bench.sink.failures = [unreachable("HTTP 403")] * 20
     bench.put(outbox)
     bench.run_until(60)
     bench.sink.failures = bench.sink.failures[:1]
@@ -430,7 +429,7 @@ def test_a_server_that_takes_two_hundred_at_once_gets_all_in_smaller_batches(ben
 
     def azure(run_id: str, points: list[Point], *rest: object) -> None:
         if len(points) > 200:
-            raise BatchTooLarge("HTTP 400")
+            raise too_large("HTTP 400")
         send(run_id, points, *rest)  # type: ignore[arg-type]
 
     bench.sink.send = azure  # type: ignore[method-assign]
@@ -448,7 +447,7 @@ def test_a_point_that_is_too_large_by_itself_is_given_up_and_counted(
 
     def picky(run_id: str, points: list[Point], *rest: object) -> None:
         if any(point.value == 77 for point in points):
-            raise BatchTooLarge("HTTP 413")
+            raise too_large("HTTP 413")
         send(run_id, points, *rest)  # type: ignore[arg-type]
 
     bench.sink.send = picky  # type: ignore[method-assign]
@@ -467,7 +466,7 @@ def test_tags_that_are_too_large_do_not_take_the_points_with_them(bench: Bench) 
 
     def picky(run_id: str, points: list[Point], steps: list[int], tags: dict[str, str]) -> None:
         if tags:
-            raise BatchTooLarge("HTTP 400")
+            raise too_large("HTTP 400")
         send(run_id, points, steps, tags)
 
     bench.sink.send = picky  # type: ignore[method-assign]
@@ -480,7 +479,7 @@ def test_tags_that_are_too_large_do_not_take_the_points_with_them(bench: Bench) 
 
 def test_a_server_is_left_alone_as_long_as_it_asks_even_when_a_run_ends(bench: Bench) -> None:
     outbox = bench.outbox()
-    bench.sink.failures = [ServerUnreachable("HTTP 429", retry_after=40)]
+    bench.sink.failures = [unreachable("HTTP 429", retry_after=40)]
     bench.put(outbox)
     bench.run_until(20)
     debt = bench.sender.hasten([outbox])
@@ -493,7 +492,7 @@ def test_a_server_is_left_alone_as_long_as_it_asks_even_when_a_run_ends(bench: B
 def test_wrong_credentials_are_one_warning_with_its_remedy_and_a_try_a_minute(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bench.sink.failures = [NotAllowed("HTTP 401")] * 5
+    bench.sink.failures = [not_allowed("HTTP 401")] * 5
     bench.put(bench.outbox())
     bench.run_until(280)
     assert len(bench.sink.failures) == 0

@@ -1,13 +1,18 @@
-"""What is said of a server, and what an answer means. The sinks themselves are tried on real stores."""
+"""The sink of a tracking server: steps, states and missing stores. Real stores are in tests/integration."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
 
-from mlflow_sysmetrics.daemon.delivery.sink import ClientSink, RestSink, _read, _timeouts, open_sink
-from mlflow_sysmetrics.errors import RunRefused, ServerUnreachable
+from fakes import FakeSink, unreachable
+from mlflow_sysmetrics.daemon.delivery.points import Point
+from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
+from mlflow_sysmetrics.daemon.delivery.sink import Connection, RunSink, Sink, open_sink
+from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
+from mlflow_sysmetrics.mlflow_api.runs import Metric, RunState
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted, without_secrets
 
 
@@ -37,111 +42,72 @@ def test_secrets_in_the_words_of_others_are_not_shown_either() -> None:
     assert without_secrets(text, uri) == "No store for 'foo://server/x'; did you mean http://server?"
 
 
-def test_an_exception_that_is_its_own_cause_is_no_endless_story() -> None:
-    error = RuntimeError("round and round")
-    error.__cause__ = error
-    with pytest.raises(ServerUnreachable, match="round and round"):
-        ClientSink(FailingClient(error)).send("run", [], [], {})
+class FakeRuns:
+    """The runs of a server; remembers what was written."""
+
+    def __init__(self, status: str = "RUNNING", started_at: int | None = 7) -> None:
+        self.found = RunState(status, started_at)
+        self.written: list[tuple[str, list[Metric], dict[str, str]]] = []
+
+    def state(self, run_id: str) -> RunState:
+        return self.found
+
+    def log_batch(self, run_id: str, metrics: Iterable[Metric], tags: Mapping[str, str]) -> None:
+        self.written.append((run_id, list(metrics), dict(tags)))
 
 
-def layered() -> None:
-    """Fails as MLflow does on top of requests on top of urllib3 on top of a socket."""
-    try:
-        try:
-            raise ConnectionRefusedError(111, "Connection refused")
-        except OSError as error:
-            raise RuntimeError("Max retries exceeded with url: http://user:secret@server") from error
-    except RuntimeError as error:
-        raise ValueError(f"API request failed with exception {error}") from error
-
-
-class FailingClient:
-    """A client whose store fails."""
-
-    def __init__(self, error: Exception | None) -> None:
-        self.error = error
-
-    def log_batch(self, *_: object, **__: object) -> None:
-        if self.error is not None:
-            raise self.error
-        layered()
-
-
-def test_the_reason_is_the_one_at_the_bottom() -> None:
-    with pytest.raises(ServerUnreachable, match=r"^Connection refused$"):
-        ClientSink(FailingClient(None)).send("run", [], [], {})
-
-
-def test_a_long_reason_is_cut_and_says_so() -> None:
-    with pytest.raises(ServerUnreachable, match=r"^KeyError: 'x{200,299}\.\.\.$"):
-        ClientSink(FailingClient(KeyError("x" * 1000))).send("run", [], [], {})
+def test_points_are_written_with_their_steps() -> None:
+    found = FakeRuns()
+    RunSink(found).send("run", [Point("a", 1.0, 5), Point("b", 2.0, 6)], [3, 4], {"x": "y"})
+    assert found.written == [("run", [Metric("a", 1.0, 5, 3), Metric("b", 2.0, 6, 4)], {"x": "y"})]
 
 
 @pytest.mark.parametrize(
-    ("code", "kind"),
-    [
-        ("RESOURCE_DOES_NOT_EXIST", RunRefused),
-        ("INVALID_PARAMETER_VALUE", RunRefused),
-        ("TEMPORARILY_UNAVAILABLE", ServerUnreachable),
-        ("INTERNAL_ERROR", ServerUnreachable),
-        (None, ServerUnreachable),
-    ],
+    ("status", "ended"), [("RUNNING", False), ("SCHEDULED", False), ("FINISHED", True), ("KILLED", True)]
 )
-def test_what_a_store_says_is_final_or_may_pass(code: str | None, kind: type[Exception]) -> None:
-    error = RuntimeError("no")
-    error.error_code = code  # type: ignore[attr-defined]
-    with pytest.raises(kind):
-        ClientSink(FailingClient(error)).send("run", [], [], {})
+def test_a_run_has_ended_unless_it_runs_or_will_run(status: str, *, ended: bool) -> None:
+    assert RunSink(FakeRuns(status)).has_ended("run") is ended
 
 
-def test_credentials_that_cannot_be_had_may_be_had_later() -> None:
-    def expired() -> None:
-        raise PermissionError(13, "token expired")
-
-    with pytest.raises(ServerUnreachable, match="token expired"):
-        RestSink(expired).send("run", [], [], {})
-
-
-class Dripping:
-    """An answer that comes in piece by piece."""
-
-    status_code = 200
-
-    def __init__(self, pieces: list[bytes]) -> None:
-        self.pieces = pieces
-        self.closed = False
-
-    def iter_content(self, _: int) -> list[bytes]:
-        return self.pieces
-
-    def close(self) -> None:
-        self.closed = True
+def test_a_run_without_a_start_time_is_asked_for_again() -> None:
+    assert RunSink(FakeRuns()).started_at("run") == 7
+    with pytest.raises(Fault, match="no start time") as raised:
+        RunSink(FakeRuns(started_at=None)).started_at("run")
+    assert not raised.value.refuses_run
 
 
-def test_an_answer_that_drips_in_for_ever_is_not_waited_for() -> None:
-    answer = Dripping([b"{", b"}"])
-    with pytest.raises(ServerUnreachable, match="drips in"):
-        _read(answer, ends=-1.0)
-    assert answer.closed
-
-
-def test_an_answer_that_comes_in_time_is_read_to_its_end() -> None:
-    assert _read(Dripping([b"{", b"}"]), ends=float("inf")) == b"{}"
-
-
-def test_connecting_and_reading_have_short_timeouts_of_their_own() -> None:
-    assert _timeouts(object()) == {"timeout": (5, 15)}
-
-
-def test_the_sdk_of_databricks_which_knows_one_number_gets_one() -> None:
-    class Creds:
-        use_databricks_sdk = True
-
-    assert _timeouts(Creds()) == {"timeout": 15, "retry_timeout_seconds": 15}
-
-
-def test_a_store_whose_disk_is_away_is_not_made_anew(tmp_path: Path) -> None:
+def test_a_store_on_an_unmounted_disk_is_not_created(tmp_path: Path) -> None:
     path = tmp_path / "unmounted" / "mlflow.db"
-    with pytest.raises(ServerUnreachable, match="does not exist"):
+    with pytest.raises(Fault, match="does not exist"):
         open_sink(f"sqlite:///{path}")
     assert not path.parent.exists()
+
+
+def test_a_client_that_cannot_be_made_may_be_made_later_and_its_error_is_masked() -> None:
+    uri = "plugin://me:hunter2!@server"
+    found: list[Exception] = [RuntimeError("bad password hunter2! for plugin://me:hunter2!@server")]
+
+    def opened(_: str) -> Sink:
+        if found:
+            raise found.pop()
+        return FakeSink()
+
+    connection = Connection(uri, opened)
+    queue = RunQueue("run", 0, 10.0)
+    with pytest.raises(Fault) as raised:
+        connection.send(queue, [Point("a", 1.0, 5)], {})
+    assert raised.value.cause is Cause.DOWN
+    assert str(raised.value) == "no client for plugin://server: bad password *** for plugin://server"
+    assert raised.value.__context__ is None
+    connection.send(queue, [Point("a", 1.0, 5)], {})
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (unreachable("HTTP 503"), "HTTP 503"),
+        (KeyError("http://me:hunter2@server/x"), "KeyError: 'http://server/x'"),
+    ],
+)
+def test_the_reason_of_a_failure_is_masked(error: Exception, reason: str) -> None:
+    assert Connection("http://me:hunter2@server", lambda _: FakeSink()).reason(error) == reason

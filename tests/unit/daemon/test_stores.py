@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from mlflow_sysmetrics.daemon.journal.store_files import check_store, store_path
-from mlflow_sysmetrics.errors import ServerUnreachable
+from mlflow_sysmetrics.mlflow_api.faults import Fault
 
 
 @pytest.mark.parametrize("form", ["sqlite:///{}", "sqlite+pysqlite:///{}", "file://{}", "{}"])
 def test_a_store_that_does_not_exist_is_named(form: str, tmp_path: Path) -> None:
     path = tmp_path / "gone.db"
-    with pytest.raises(ServerUnreachable, match=r"gone\.db does not exist"):
+    with pytest.raises(Fault, match=r"gone\.db does not exist"):
         check_store(form.format(path))
 
 

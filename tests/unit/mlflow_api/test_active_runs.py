@@ -11,7 +11,7 @@ import mlflow
 import pytest
 from mlflow.tracking import fluent
 
-from mlflow_sysmetrics.mlflow_api import fluent_state
+from mlflow_sysmetrics.mlflow_api import active_runs, fluent_state
 from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout
 
 
@@ -27,11 +27,11 @@ class Started:
         assert log_system_metrics is False
         self.may_start.wait(60)
         run = SimpleNamespace(info=SimpleNamespace(run_id=run_id))
-        fluent_state._stack().append(run)
+        fluent_state.run_stack().append(run)
         return run
 
     def end_run(self, status: str) -> None:
-        self.ended.append((fluent_state._stack().pop().info.run_id, status))
+        self.ended.append((fluent_state.run_stack().pop().info.run_id, status))
         self.all_over.set()
 
 
@@ -41,19 +41,19 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[Started]:
     monkeypatch.setattr(mlflow, "start_run", fake.start_run)
     monkeypatch.setattr(mlflow, "end_run", fake.end_run)
     yield fake
-    fluent_state._stack().clear()
+    fluent_state.run_stack().clear()
 
 
 def test_a_run_is_active_in_the_thread_that_asked(started: Started) -> None:
     started.may_start.set()
-    run = fluent_state.start_run("a", 60)
+    run = active_runs.start_run("a", 60)
     assert fluent_state.active_run_ids() == ("a",)
-    assert fluent_state._stack()[0] is run
+    assert fluent_state.run_stack()[0] is run
 
 
 def test_no_other_thread_keeps_it_active(started: Started) -> None:
     started.may_start.set()
-    fluent_state.start_run("a", 60)
+    active_runs.start_run("a", 60)
     stacks = fluent._active_run_stack
     if not isinstance(stacks, list):  # as of MLflow 2.8
         assert sum(map(len, stacks.get_all_thread_values().values())) == 1
@@ -61,14 +61,14 @@ def test_no_other_thread_keeps_it_active(started: Started) -> None:
 
 def test_a_start_that_takes_too_long_is_not_waited_for(started: Started) -> None:
     with pytest.raises(CallTimeout):
-        fluent_state.start_run("a", 0.05)
+        active_runs.start_run("a", 0.05)
     started.may_start.set()
     assert started.all_over.wait(60)
 
 
 def test_a_run_that_starts_too_late_is_ended(started: Started) -> None:
     with pytest.raises(CallTimeout):
-        fluent_state.start_run("a", 0.05)
+        active_runs.start_run("a", 0.05)
     started.may_start.set()
     assert started.all_over.wait(60)
     assert (started.ended, fluent_state.active_run_ids()) == ([("a", "FAILED")], ())
@@ -78,6 +78,6 @@ def test_runs_inside_a_run_end_before_it(started: Started) -> None:
     started.may_start.set()
     for run_id in ("outer", "ours", "inner", "innermost"):
         started.start_run(run_id, log_system_metrics=False)
-    fluent_state.end_run("ours", "KILLED")
+    active_runs.end_run("ours", "KILLED")
     assert started.ended == [("innermost", "KILLED"), ("inner", "KILLED"), ("ours", "KILLED")]
     assert fluent_state.active_run_ids() == ("outer",)

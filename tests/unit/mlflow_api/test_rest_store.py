@@ -1,4 +1,4 @@
-"""JSON that is not of MLflow is a fault like any other answer, whichever question it came to."""
+"""JSON of another shape than MLflow's is a fault, whatever the question was."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ QUESTIONS: tuple[Callable[[RestStore], object], ...] = (
     lambda store: store.experiment("7", 1.0),
     lambda store: store.create_run("7", None, {}, 1.0),
     lambda store: store.run("r", 1.0),
+    lambda store: store.create_experiment("ships", 1.0),
+    lambda store: store.set_status("r", "FINISHED", None, 1.0),
 )
 
 
-def store_that_hears(text: str, monkeypatch: pytest.MonkeyPatch) -> RestStore:
-    """Returns a store whose server answers every request with 200 and a text."""
+def store_answered(text: str, monkeypatch: pytest.MonkeyPatch) -> RestStore:
+    """Returns a store whose server answers every request with HTTP 200 and a text."""
     monkeypatch.setattr(rest_store, "request", lambda *_, **__: ServerAnswer(200, text, {}, 0.01))
     return RestStore("http://anna:secret@host:5000")
 
@@ -36,30 +38,49 @@ def store_that_hears(text: str, monkeypatch: pytest.MonkeyPatch) -> RestStore:
         '{"experiment": {}, "run": {"info": {}}}',
     ],
 )
-def test_json_of_another_shape_is_not_of_mlflow(
+def test_json_of_another_shape_is_not_mlflows(
     ask: Callable[[RestStore], object], text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = store_that_hears(text, monkeypatch)
+    store = store_answered(text, monkeypatch)
     with pytest.raises(Fault) as raised:
         ask(store)
     assert (raised.value.cause, raised.value.status_code) == (Cause.NOT_MLFLOW, 200)
     assert raised.value.__context__ is None
 
 
+@pytest.mark.parametrize("text", ['{"status": "UP"}', '{"run": {}}', "[]", "null"])
+def test_a_batch_is_acknowledged_with_the_empty_object(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store_answered("{}", monkeypatch).log("r", ("m", 1.0), {}, {}, 1.0)
+    with pytest.raises(Fault, match="not what MLflow answers"):
+        store_answered(text, monkeypatch).log("r", ("m", 1.0), {}, {}, 1.0)
+
+
+def test_an_answer_to_another_request_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = ServerAnswer(200, "{}", {}, 0.01, "http://host:5000/login", is_to_request=False)
+    monkeypatch.setattr(rest_store, "request", lambda *_, **__: answer)
+    with pytest.raises(Fault, match="redirected to http://host:5000/login"):
+        RestStore("http://host:5000").log("r", ("m", 1.0), {}, {}, 1.0)
+
+
 @pytest.mark.parametrize("runs", ["5", '"none"', "[{}]", '{"info": 5}'])
-def test_runs_of_another_shape_are_not_of_mlflow(runs: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = store_that_hears(f'{{"runs": {runs}}}', monkeypatch)
+def test_runs_of_another_shape_are_not_mlflows(runs: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = store_answered(f'{{"runs": {runs}}}', monkeypatch)
     with pytest.raises(Fault, match="not what MLflow answers"):
         store.run_tagged("7", "key", "value", 1.0)
 
 
+def test_a_search_of_another_shape_is_not_mlflows(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Fault, match="not what MLflow answers"):
+        store_answered('{"status": "UP"}', monkeypatch).run_tagged("7", "key", "value", 1.0)
+
+
 @pytest.mark.parametrize("text", ["{}", '{"runs": []}', '{"runs": null}'])
-def test_an_answer_without_runs_says_that_there_is_none(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert store_that_hears(text, monkeypatch).run_tagged("7", "key", "value", 1.0) is None
+def test_a_search_without_runs_found_none(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert store_answered(text, monkeypatch).run_tagged("7", "key", "value", 1.0) is None
 
 
-def test_what_was_answered_is_shown_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    store = store_that_hears('{"status": "UP", "you": "anna:secret"}', monkeypatch)
+def test_the_answer_is_shown_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = store_answered('{"status": "UP", "you": "anna:secret"}', monkeypatch)
     with pytest.raises(Fault, match='"status": "UP"') as raised:
         store.run("r", 1.0)
     assert "secret" not in raised.value.reason

@@ -1,4 +1,4 @@
-"""Tracking URIs as they stand in a journal, which another process in another directory reads."""
+"""Tracking URIs in messages, and in a journal that another process in another directory reads."""
 
 from __future__ import annotations
 
@@ -27,20 +27,18 @@ from mlflow_sysmetrics.mlflow_api.tracking_uris import anchored, lasting, origin
         ("/srv/mlruns", "/srv/mlruns"),
     ],
 )
-def test_a_uri_is_written_without_secrets(uri: str, written: str) -> None:
+def test_a_uri_is_journalled_without_secrets(uri: str, written: str) -> None:
     assert lasting(uri) == written
 
 
-def test_what_depends_on_the_working_directory_is_written_absolute(tmp_path: Path) -> None:
+def test_a_relative_path_is_journalled_as_absolute(tmp_path: Path) -> None:
     assert lasting("sqlite:///runs.db") == f"sqlite:///{tmp_path}/runs.db"
     assert lasting("sqlite+pysqlite:///sub/runs.db?timeout=5") == f"sqlite+pysqlite:///{tmp_path}/sub/runs.db"
     assert lasting("./mlruns") == f"{tmp_path}/mlruns"
     assert lasting("file:./mlruns") == f"file://{tmp_path}/mlruns"
 
 
-def test_a_working_directory_that_was_deleted_is_no_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_deleted_working_directory_is_not_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)
@@ -48,7 +46,7 @@ def test_a_working_directory_that_was_deleted_is_no_error(
     assert lasting("sqlite:///runs.db").endswith("runs.db")
 
 
-def test_a_journalled_server_gets_back_the_credentials_that_this_program_knows() -> None:
+def test_a_journalled_server_gets_the_known_credentials_back() -> None:
     known = ["http://other", "http://me:secret@server:5000"]
     assert with_secrets("http://server:5000", known) == "http://me:secret@server:5000"
     assert with_secrets("http://elsewhere", known) == "http://elsewhere"
@@ -68,18 +66,37 @@ def test_a_journalled_server_gets_back_the_credentials_that_this_program_knows()
         ("http://user:1/2@host/", "http://user:1/2@host/"),  # as requests reads it, right or wrong
     ],
 )
-def test_what_is_written_names_the_host_that_is_spoken_to(uri: str, written: str) -> None:
+def test_the_journalled_uri_names_the_host_that_is_contacted(uri: str, written: str) -> None:
     assert lasting(uri) == written
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("//user:secret@host:5000/x", "//host:5000/x"),
+        ("//user:se/cret@host", "//host"),
+        ("user:secret@host:5000", "host:5000"),
+        ("http:user:secret@host", "http:host"),
+        ("http:/user:secret@host/x", "http:/host/x"),
+        ("user:secret@host/x", "host/x"),
+        ("http://user://secret@host/x", "http://host/x"),
+        ("databricks:profile", "databricks:profile"),
+    ],
+)
+def test_a_malformed_uri_is_neither_shown_nor_journalled_with_its_password(uri: str, shown: str) -> None:
+    assert redacted(uri) == shown
+    assert "secret" not in lasting(uri)
+    assert "cret" not in lasting(uri)
 
 
 @pytest.mark.parametrize(
     "uri", ["http://user:pa/ss@host/x", "http://host\\@corp/", "https://:pass#word@host"]
 )
-def test_of_a_uri_that_names_no_host_nothing_is_written(uri: str) -> None:
+def test_a_uri_without_a_host_is_journalled_as_its_scheme(uri: str) -> None:
     assert lasting(uri) == uri[: uri.index("//") + 2]
 
 
-# What a URI divides by, in percent signs, and what may stand in a user or a password as it is.
+# The delimiters of a URI, percent-encoded, and the characters that a user or a password may have as they are.
 QUOTED = st.text("aZ09é /?#@:[]%\\", min_size=4, max_size=12).map(lambda text: quote(text, safe=""))
 QUOTED |= st.text("aZ09-._~!$&'()*+,;=", min_size=4, max_size=12)
 SERVERS = st.tuples(
@@ -96,14 +113,14 @@ SERVERS = st.tuples(
     server=SERVERS,
     tail=st.sampled_from(["", "?", "?a=b", "#c", "?mail=me#x"]),
 )
-def test_no_user_or_password_is_ever_written_and_the_server_always_is(
+def test_the_server_is_always_journalled_and_never_a_user_or_password(
     scheme: str, user: str, password: str, server: tuple[str, int | None, list[str]], tail: str
 ) -> None:
     host, port, parts = server
     place = f"{scheme}://{host}{'' if port is None else f':{port}'}{''.join(f'/{part}' for part in parts)}"
     uri = place.replace("://", f"://{user}:{password}@") + tail
     assert lasting(uri) == place
-    if "@" not in place:  # else more than that is cut from messages, and SQLAlchemy sees a user in the path
+    if "@" not in place:  # else messages lose more than that, and SQLAlchemy sees a user in the path
         assert redacted(uri) == place
         assert lasting(place) == place
     for shown in (lasting(uri), redacted(uri)):

@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import pytest
 
-from mlflow_sysmetrics.mlflow_api import transport
+from mlflow_sysmetrics.mlflow_api import clients
 from mlflow_sysmetrics.preflight.remedies import credentials_sent
 
 
@@ -24,7 +24,7 @@ def test_a_database_or_directory_is_not_opened_to_name_its_credentials(
     uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
-    monkeypatch.setattr(transport, "open_client", opened.append)
+    monkeypatch.setattr(clients, "open_client", opened.append)
     assert (credentials_sent(uri), opened) == ("no credentials", [])
 
 
@@ -32,5 +32,5 @@ def test_databricks_without_configured_credentials_sends_none(monkeypatch: pytes
     def none(_uri: str) -> NoReturn:
         raise RuntimeError("Reading Databricks credential configuration failed")
 
-    monkeypatch.setattr(transport, "host_creds", none)
+    monkeypatch.setattr(clients, "host_creds", none)
     assert credentials_sent("databricks").startswith("no credentials")

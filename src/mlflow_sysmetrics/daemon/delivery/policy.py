@@ -10,7 +10,8 @@ from mlflow_sysmetrics.daemon.delivery.points import Batch
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.schedule import SendSchedule
 from mlflow_sysmetrics.daemon.delivery.sink import Connection
-from mlflow_sysmetrics.errors import BatchTooLarge, JournalUnavailable, NotAllowed, RunDeleted, RunRefused
+from mlflow_sysmetrics.errors import JournalUnavailable
+from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 
 # FOLDED account: What one server has taken, and what it still is owed.
 
@@ -117,17 +118,18 @@ class DeliveryPolicy:
     ) -> None:
         """Decides what becomes of what the server did not take."""
         reason = self._server.reason(error)
-        if isinstance(error, BatchTooLarge):
+        fault = error if isinstance(error, Fault) else None
+        if fault is not None and fault.cause is Cause.TOO_LARGE:
             self._halve(outbox, batch, tags, reason)
             self._go_on(outbox, now, more=True)
-        elif isinstance(error, RunRefused):
+        elif fault is not None and fault.refuses_run:
             outbox.refused = reason
             # Another store at the same address, or a mistake of its owner, must not cost what lies on disk.
-            if outbox.replayed and not isinstance(error, RunDeleted):
+            if outbox.replayed and not fault.run_is_deleted:
                 self._set_aside(outbox, reason)
             else:
                 self._give_up(outbox, reason)
-        elif outbox.replayed and (outbox.last_try or isinstance(error, NotAllowed)):
+        elif outbox.replayed and (outbox.last_try or (fault is not None and fault.refuses_credentials)):
             self._set_aside(outbox, reason)
         else:
             self._back_off(outbox, error, reason, now)
@@ -189,7 +191,7 @@ class DeliveryPolicy:
     def _back_off(self, outbox: RunQueue, error: Exception, reason: str, now: float) -> None:
         account = self.account(outbox)
         if account.last_error is None and not outbox.failures:
-            remedy = f"; {_REMEDY}" if isinstance(error, NotAllowed) else ""
+            remedy = f"; {_REMEDY}" if isinstance(error, Fault) and error.refuses_credentials else ""
             message = f"{self._server} does not take system metrics ({reason}); keeping them and trying again"
             if isinstance(error, JournalUnavailable):
                 message = f"System metrics of run {outbox.run_id} wait on disk, and {reason}; trying again"

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from urllib.parse import unquote
 
-from mlflow_sysmetrics.errors import ServerUnreachable
+from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 from mlflow_sysmetrics.mlflow_api.tracking_uris import lasting
 from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, bounded
 
@@ -23,11 +23,11 @@ def check_store(tracking_uri: str) -> None:
     A disk that is not mounted now may be so later: points for it wait.
 
     Raises:
-        ServerUnreachable: it does not exist.
+        Fault: it does not exist.
     """
     path = store_path(tracking_uri)
     if path is not None and not path.exists():
-        raise ServerUnreachable(f"{path} does not exist")
+        raise Fault(f"{path} does not exist", Cause.DOWN)
 
 
 def store_path(tracking_uri: str) -> Path | None:
@@ -68,6 +68,6 @@ class MissingStores:
         except CallTimeout:
             self._silent = True
             return f"the disk of {store_path(tracking_uri)} does not answer"
-        except (OSError, ServerUnreachable) as error:
+        except (OSError, Fault) as error:
             return str(error)
         return None

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from mlflow_sysmetrics.daemon import Attachment, attach
 from mlflow_sysmetrics.errors import NoActiveRunError
-from mlflow_sysmetrics.mlflow_api import fluent_state
+from mlflow_sysmetrics.mlflow_api import active_runs, fluent_state
 from mlflow_sysmetrics.mlflow_api.metric_names import ALLOWED, is_metric_name
+from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.preflight.context import status_of
 from mlflow_sysmetrics.settings import Settings
 from mlflow_sysmetrics.training.adapters.epochs import Best, Epoch, Mean, Monitor, checked_monitor
@@ -237,9 +238,9 @@ def end_active_run(run_id: str, error: BaseException) -> None:
     if run_id not in fluent_state.active_run_ids():
         return
     try:
-        fluent_state.end_run(run_id, status_of(error))
+        active_runs.end_run(run_id, status_of(error))
     except Exception as failed:  # noqa: BLE001 - MLflow's or its store's; the training's own error matters
-        _logger.warning("mlflow-sysmetrics: run %s may be left RUNNING: %s", run_id, failed)
+        _logger.warning("mlflow-sysmetrics: run %s may be left RUNNING: %s", run_id, cleaned(str(failed)))
 
 
 def _run_id(known: str | None, remedy: str) -> str:

@@ -15,8 +15,8 @@ import optuna
 from mlflow.entities import Metric, Param, RunTag
 from optuna.trial import FrozenTrial
 
+from mlflow_sysmetrics.mlflow_api.active_runs import discard
 from mlflow_sysmetrics.mlflow_api.fluent_state import (
-    discard,
     finish_monitor,
     left_active,
     one_stack_for_all_threads,

@@ -19,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from mlflow_sysmetrics.mlflow_api.fluent_state import run_tags
+from mlflow_sysmetrics.mlflow_api.fluent_state import record_logged_model, run_tags
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.training.registry.behaviour import Behaviour, example_of
 from mlflow_sysmetrics.training.registry.flavors import PT2, Flavor, library_of
@@ -242,7 +242,7 @@ def _log_artifacts(client: Any, run: Any, saved: SavedModel, artifact_path: str)
     saved.description.artifact_path = artifact_path
     saved.write_description()
     client.log_artifacts(run.info.run_id, str(saved.path), artifact_path)
-    client._record_logged_model(run.info.run_id, saved.description)  # noqa: SLF001 - as MLflow's log_model does
+    record_logged_model(client, run.info.run_id, saved.description)
     uri = RunsArtifactRepository.get_underlying_uri(f"runs:/{run.info.run_id}/{artifact_path}")
     return Source(str(uri))
 

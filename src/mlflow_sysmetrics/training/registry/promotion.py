@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlflow_sysmetrics.errors import PromotionError
-from mlflow_sysmetrics.mlflow_api.classification import fault_of_error
+from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_error
 from mlflow_sysmetrics.training.registry.names import (
     ALIAS_OF_STAGE,
     AUTO,

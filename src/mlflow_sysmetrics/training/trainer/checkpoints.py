@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
+from mlflow_sysmetrics.mlflow_api.clients import open_client
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
-from mlflow_sysmetrics.mlflow_api.transport import open_client
 from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, bounded
 from mlflow_sysmetrics.training.trainer.resume import BEST, LATEST
 

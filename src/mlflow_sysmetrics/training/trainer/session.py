@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from mlflow_sysmetrics.daemon.delivery.sink import current_tracking_uri
+from mlflow_sysmetrics.mlflow_api.fluent_state import current_tracking_uri
 from mlflow_sysmetrics.mlflow_api.metric_names import ALLOWED, is_metric_name
 from mlflow_sysmetrics.training.best_epoch import Monitor
 from mlflow_sysmetrics.training.extras import needed

@@ -1,0 +1,108 @@
+"""Starts and ends runs in this thread as `mlflow.start_run` and `mlflow.end_run` do, in bounded time."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import threading
+from typing import Any
+
+from mlflow_sysmetrics.mlflow_api import fluent_state
+from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_error
+from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, bounded
+
+_log = logging.getLogger("mlflow_sysmetrics")
+
+
+def start_run(run_id: str, seconds: float) -> Any:
+    """Makes a run the active one of this thread and returns it, without system metrics.
+
+    MLflow reads and updates the run once more, with its own retries. This happens in another thread, for
+    which the caller waits no longer than the given seconds. A run that starts later is ended there.
+
+    Raises:
+        CallTimeout: the run did not start in time.
+        Exception: what MLflow raises.
+    """
+    import mlflow
+
+    # Started in that thread, a process that collects metrics would inherit its blocked signals.
+    known = inspect.signature(mlflow.start_run).parameters
+    named = {"log_system_metrics": False} if "log_system_metrics" in known else {}
+    here = fluent_state.run_stack()
+    lock = threading.Lock()
+    started: list[Any] = []
+    gone = False
+
+    def start() -> None:
+        run = mlflow.start_run(run_id=run_id, **named)
+        with lock:
+            if not gone:
+                if fluent_state.run_stack() is not here:  # MLflow 2.8 has one for all threads
+                    here.append(fluent_state.run_stack().pop())
+                started.append(run)
+                return
+        mlflow.end_run("FAILED")
+
+    try:
+        bounded(start, seconds)
+    except BaseException as error:  # also Ctrl-C: a run that starts after it must end
+        with lock:
+            gone = True
+        if not (started and isinstance(error, CallTimeout)):  # it started at the last moment
+            raise
+    return started[0]
+
+
+def start_system_metrics(run_id: str, wanted: bool | None) -> None:  # noqa: FBT001 - MLflow's argument
+    """Starts the system metrics of an active run as `mlflow.start_run` does; `end_run` ends them."""
+    from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    if not (MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get() if wanted is None else wanted):
+        return
+    # MLflow 2.8 does not know resumed runs.
+    named = {} if fluent_state.version().startswith("2.8.") else {"resume_logging": True}
+    try:
+        monitor = SystemMetricsMonitor(run_id, **named)
+        fluent_state.registered_monitors()[run_id] = monitor
+        monitor.start()
+    except Exception as error:  # noqa: BLE001 - as MLflow: a run without system metrics is still a run
+        _log.error("system metrics could not be started: %s", _masked(error))
+
+
+def end_run(run_id: str, status: str) -> None:
+    """Ends an active run of this thread and its system metrics, after the runs that were left open in it.
+
+    Raises:
+        Exception: what MLflow raises for the run itself; what it raises for another is logged.
+    """
+    import mlflow
+
+    active = fluent_state.active_run_ids()
+    for inner in reversed(active[active.index(run_id) + 1 :]):
+        _end_inner_run(inner, status)
+    mlflow.end_run(status)
+
+
+def discard(run: Any) -> None:
+    """Deletes a run that started too late: its trial has continued without it."""
+    fluent_state.finish_monitor(run.info.run_id)
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    client.set_terminated(run.info.run_id, "KILLED")
+    client.delete_run(run.info.run_id)
+
+
+def _end_inner_run(run_id: str, status: str) -> None:
+    import mlflow
+
+    try:
+        mlflow.end_run(status)
+    except Exception as error:  # noqa: BLE001 - the outer run must end all the same
+        _log.warning("run %s may be left RUNNING: %s", run_id, _masked(error))
+
+
+def _masked(error: Exception) -> str:
+    return fault_of_error(error, fluent_state.tracking_uri() or "").reason

@@ -1,0 +1,306 @@
+"""The table of outcomes: what an answer of a tracking server, or an exception in its place, means.
+
+Delivery, preflight, HPO, registry and command line all read it. Where an outcome is ambiguous the table picks
+the cause that loses no points: only MLflow's own name of an error (`error_code`) proves that a run is gone. A
+status code alone proves little, since a proxy answers with 400 and 404 too.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import ssl
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
+
+from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault, NoIdToken
+from mlflow_sysmetrics.mlflow_api.secrets import chain_of, cleaned, remember_requests
+from mlflow_sysmetrics.mlflow_api.tracking_uris import origin, redacted
+from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout
+
+T = TypeVar("T")
+
+_OK = 200
+_BAD_REQUEST = 400
+_TOO_LARGE = 413
+_SERVER_ERROR = 500
+_BUSY = frozenset({408, 425, 429})
+_STATUSES = {401: Cause.UNAUTHENTICATED, 403: Cause.FORBIDDEN, 407: Cause.PROXY}
+
+# MLflow's names of errors. These decide whatever the status is.
+_CODES = {
+    "RESOURCE_DOES_NOT_EXIST": Cause.MISSING,
+    "RESOURCE_ALREADY_EXISTS": Cause.EXISTS,
+    "ALREADY_EXISTS": Cause.EXISTS,
+    "INVALID_PARAMETER_VALUE": Cause.REFUSED,
+    "INVALID_STATE": Cause.REFUSED,
+    "UNAUTHENTICATED": Cause.UNAUTHENTICATED,
+    "CUSTOMER_UNAUTHORIZED": Cause.UNAUTHENTICATED,
+    "PERMISSION_DENIED": Cause.FORBIDDEN,
+}
+# These are vague: MLflow reports most errors of its database as BAD_REQUEST. A refusal by status comes first.
+_VAGUE_CODES = {
+    "BAD_REQUEST": Cause.FAILED,
+    "NOT_IMPLEMENTED": Cause.FAILED,
+    "FEATURE_DISABLED": Cause.FAILED,
+    "ENDPOINT_NOT_FOUND": Cause.NOT_MLFLOW,
+}
+_MAY_COMPLAIN_OF_SIZE = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST"})
+# MLflow never answers an error with HTTP 200. A gateway that does has not asked MLflow, so nothing is final.
+_CAUSES_OF_200 = frozenset({Cause.UNAUTHENTICATED, Cause.FORBIDDEN, Cause.WRONG_HOST, Cause.FAILED})
+
+_INVALID_HOST = "Invalid Host header"
+# MLflow: "can contain at most 1000 metrics", "must be at most 1000000 bytes"; Azure: "is over the size limit.
+# FieldName=..., Limit=200, Size=699" (github.com/mlflow/mlflow/issues/11462), "is larger than the max metric
+# size". If one point causes the complaint and not their number, halving the batch finds that point.
+_ABOUT_SIZE = re.compile(
+    r"at most \d|size limit|(more|larger|greater|bigger|longer) than|too (large|many|big|long)|exceed|maximum"
+    r"|limit=\d",
+    re.IGNORECASE,
+)
+# Databases: "The run 7 must be in the 'active' state. Current state is deleted."; files: "The run 7 must be
+# in 'active' lifecycle_stage."; the same for experiments. No store says this of a run that it never had.
+_ABOUT_DELETION = re.compile(r"must be in (?:an? |the )?'?active", re.IGNORECASE)
+# SQLite, PostgreSQL, MySQL and SQL Server, as SQLAlchemy passes it on. The table of the latest values raises
+# the same complaint when two nodes write a new key at once; that one passes.
+_ABOUT_STORED_POINT = re.compile(
+    r"(UNIQUE constraint|duplicate (key|entry)|PRIMARY KEY constraint).*?INSERT INTO \W{0,2}metrics\b",
+    re.IGNORECASE | re.DOTALL,
+)
+
+# What exceptions say, by the libraries that raise them. The first match counts.
+_SAYS = (
+    (r"authentication failed for user|access denied for user|no pg_hba\.conf entry", Cause.UNAUTHENTICATED),
+    (r"role \S+ (does not exist|is not permitted)|no password supplied", Cause.UNAUTHENTICATED),
+    (r"databricks (credential )?configuration|default credentials", Cause.UNAUTHENTICATED),
+    (r"out-of-date database schema|can't locate revision|upgrade your database", Cause.OLD_DATABASE),
+    (r"database is locked|starting up|shutting down|too many (clients|connections)", Cause.DOWN),
+    (r"database \S+ does not exist|unknown database|unable to open database file", Cause.BAD_DATABASE),
+    (r"not a database|readonly database|malformed|permission denied|read-only file", Cause.BAD_DATABASE),
+    (r"no module named|can't load plugin|requires .* to be installed", Cause.NO_DRIVER),
+)
+_BAD_URI_CLASSES = frozenset(
+    {
+        "InvalidURL",
+        "InvalidSchema",
+        "MissingSchema",
+        "InvalidUrlException",
+        "LocationParseError",
+        "ArgumentError",
+        "UnsupportedModelRegistryStoreURIException",
+        "UnicodeError",
+        "InvalidProxyURL",
+    }
+)
+_NO_CREDENTIALS_CLASSES = frozenset(
+    # MLflow 2.8 raises the last one on Databricks.
+    {"DefaultCredentialsError", "NoCredentialsError", "RefreshError", "InvalidConfigurationError"}
+)
+
+_SEARCHED = 2000  # characters of an answer that are searched for a complaint
+_LONGEST_PAGE = (
+    50_000  # characters of a page whose words are shown: markup is removed with regular expressions
+)
+_LONGEST_REASON = 300
+
+
+def cause_of(status: int | None, code: str | None, text: str) -> Cause:  # noqa: PLR0911 - one for each row
+    """Returns the cause behind an answer that is an error. The rows are in order; the first match counts.
+
+    Args:
+        status: of HTTP; None for an exception of a store that MLflow opens itself.
+        code: MLflow's name of the error; None if the answer is not MLflow's.
+        text: the answer, or the text of the exception.
+    """
+    if status == _OK:
+        cause = cause_of(_BAD_REQUEST, code, text)
+        return cause if cause in _CAUSES_OF_200 else Cause.NOT_MLFLOW
+    text = text[:_SEARCHED]
+    bad_request = status == _BAD_REQUEST or code in _MAY_COMPLAIN_OF_SIZE
+    if code is None and _INVALID_HOST in text:
+        return Cause.WRONG_HOST
+    # Before the next row: the statement that it quotes holds names of metrics, which may be any words.
+    if bad_request and _ABOUT_STORED_POINT.search(text):
+        return Cause.POINT_EXISTS
+    if status == _TOO_LARGE or (bad_request and _ABOUT_SIZE.search(text)):
+        return Cause.TOO_LARGE
+    if code in _CODES:
+        refused = _CODES[code] in {Cause.MISSING, Cause.REFUSED}
+        return Cause.DELETED if refused and _ABOUT_DELETION.search(text) else _CODES[code]
+    if status in _STATUSES:
+        return _STATUSES[status]
+    if code in _VAGUE_CODES:
+        return _VAGUE_CODES[code]
+    if status is None or status in _BUSY or status >= _SERVER_ERROR:
+        return Cause.DOWN
+    return Cause.NOT_MLFLOW if code is None else Cause.FAILED
+
+
+def fault_of_answer(
+    status_code: int,
+    text: str,
+    headers: Mapping[str, str],
+    tracking_uri: str = "",
+    *,
+    redirected_to: str | None = None,
+    is_to_request: bool = True,
+) -> Fault | None:
+    """Returns what is wrong with an answer; None for a JSON object with HTTP 200 and without an error code.
+
+    Args:
+        status_code: of HTTP.
+        text: the body.
+        headers: by name; the mapping should ignore case, as that of requests does.
+        tracking_uri: for masking.
+        redirected_to: the address that answered, if it is not the one that was asked.
+        is_to_request: whether the answered request had the method and path that were asked for. A redirected
+            POST may arrive as a GET.
+    """
+    answer = _object(text)
+    found = answer.get("error_code") if answer is not None else None
+    code = found if isinstance(found, str) else None
+    if status_code == _OK and answer is not None and found is None and is_to_request:
+        return None
+    cause = cause_of(status_code, code, text)
+    said = str(answer.get("message") or "") if answer is not None else _words_of(text)
+    reason = f"HTTP {status_code} {found or ''}".rstrip() + (f": {said}" if said else "")
+    if redirected_to:
+        reason += f" (redirected to {redirected_to})"
+    after = headers.get("Retry-After")
+    return Fault(
+        _one_line(cleaned(reason, tracking_uri)),
+        cause,
+        status_code=status_code,
+        error_code=code,
+        retry_after=None if after is None else seconds_from(after, datetime.now(timezone.utc)),
+    )
+
+
+def read_answer(text: str, read: Callable[[Any], T], tracking_uri: str = "") -> T:
+    """Returns what a function reads from a success of MLflow.
+
+    Args:
+        text: the body.
+        read: takes the JSON; raises KeyError, TypeError, AttributeError or ValueError for another shape.
+        tracking_uri: for masking.
+
+    Raises:
+        Fault: the JSON does not have the shape of MLflow's answer to this request.
+    """
+    with suppress(KeyError, TypeError, AttributeError, ValueError, IndexError, RecursionError):
+        return read(json.loads(text))
+    reason = f"HTTP {_OK}, and not what MLflow answers: {text[:_LONGEST_REASON]}"
+    raise Fault(_one_line(cleaned(reason, tracking_uri)), Cause.NOT_MLFLOW, status_code=_OK)
+
+
+def nothing(answer: Any) -> None:
+    """Reads the empty object, which is MLflow's answer to a request that returns nothing, such as log-batch.
+
+    Raises:
+        ValueError: the answer is anything else.
+    """
+    if answer != {}:
+        raise ValueError("not an empty object")
+
+
+def fault_of_error(error: BaseException, tracking_uri: str = "", *, seconds: float = 0.0) -> Fault:
+    """Returns what an exception means that came in place of an answer.
+
+    Args:
+        error: of MLflow, requests, a database driver, an operating system, or an auth plugin.
+        tracking_uri: for masking.
+        seconds: how long the caller waited.
+    """
+    if isinstance(error, Fault):
+        return error
+    if isinstance(error, CallTimeout):
+        return Fault(f"no answer within {seconds:g} s", Cause.DOWN)
+    chain = list(chain_of(error))
+    remember_requests(error)
+    source = next((one for one in chain if isinstance(getattr(one, "error_code", None), str)), None)
+    code = None if source is None else str(source.error_code)  # type: ignore[attr-defined]
+    cause = _cause_of_error(chain, code, str(source))
+    said = str(error) if code in _CODES or code in _VAGUE_CODES else _said(chain[-1])
+    said += _redirection(chain, tracking_uri)
+    without_token = next((one for one in chain if isinstance(one, NoIdToken)), None)
+    if without_token is not None:
+        said = without_token.reason
+    # A plugin's exception around MLflow's may stand for another request than ours, so it proves nothing.
+    decided = source is error and cause is cause_of(None, code, str(source)) and cause is not Cause.DOWN
+    return Fault(
+        _one_line(cleaned(said, tracking_uri)),
+        cause,
+        error_code=code if decided else None,
+        remedy=None if without_token is None else without_token.remedy,
+    )
+
+
+def seconds_from(retry_after: str, now: datetime) -> float | None:
+    """Returns the seconds that a Retry-After header asks for, a number or a date; None if it is neither."""
+    text = retry_after.strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        date = parsedate_to_datetime(text)
+    except (ValueError, TypeError):  # Python 3.10 raises TypeError
+        return None
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=timezone.utc)
+    return max((date - now).total_seconds(), 0.0)
+
+
+def _cause_of_error(chain: list[BaseException], code: str | None, text: str) -> Cause:
+    names = {type(one).__name__ for one in chain}
+    texts = " ".join(str(one) for one in chain)
+    ends_early = any(isinstance(one, ssl.SSLEOFError | ssl.SSLZeroReturnError) for one in chain)
+    if not ends_early and (any(isinstance(one, ssl.SSLError) for one in chain) or "TLS CA cert" in texts):
+        return Cause.TLS
+    if any(isinstance(one, ImportError) for one in chain):
+        return Cause.NO_DRIVER
+    if names & _NO_CREDENTIALS_CLASSES or any(isinstance(one, NoIdToken) for one in chain):
+        return Cause.UNAUTHENTICATED
+    if names & _BAD_URI_CLASSES:
+        return Cause.BAD_URI
+    by_code = cause_of(None, code, text)
+    if by_code not in {Cause.DOWN, Cause.FAILED}:
+        return by_code
+    return next((cause for pattern, cause in _SAYS if re.search(pattern, texts, re.IGNORECASE)), by_code)
+
+
+def _redirection(chain: list[BaseException], tracking_uri: str) -> str:
+    """Returns " (redirected to ...)" if the failed request went to another server than the one asked."""
+    asked = origin(tracking_uri)
+    if asked is None or asked[0] not in {"http", "https"}:
+        return ""
+    urls = (getattr(getattr(one, "request", None), "url", None) for one in chain)  # set by requests
+    at = next((url for url in urls if isinstance(url, str)), None)
+    return "" if at is None or origin(at) in {None, asked} else f" (redirected to {redacted(at)})"
+
+
+def _said(error: BaseException) -> str:
+    """Returns "Connection refused" if the operating system said so, else the exception with its class."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"{type(error).__name__}: {error}"
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    try:
+        answer = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return answer if isinstance(answer, dict) else None
+
+
+def _words_of(page: str) -> str:
+    """Returns the words of an HTML page, without its markup."""
+    shown = re.sub(r"(?is)<(script|style|head)\b.*?</\1>", " ", page[:_LONGEST_PAGE])
+    return " ".join(re.sub(r"<[^>]*>", " ", shown).split())
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}..."

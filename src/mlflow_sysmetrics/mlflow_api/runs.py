@@ -1,0 +1,188 @@
+"""Runs of a tracking server as delivery writes to them: points and tags in, start and status out.
+
+A plain REST server gets MLflow's own request function, so that its headers, tokens, certificates and plugins
+apply, with one attempt and short timeouts. Any other store (SQLAlchemy, files, plugins that replace the REST
+client) gets what `MlflowClient` does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from mlflow_sysmetrics.mlflow_api import clients, fluent_state
+from mlflow_sysmetrics.mlflow_api.faults import Fault
+from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_answer, fault_of_error, nothing, read_answer
+from mlflow_sysmetrics.mlflow_api.transport import API, Timeouts, send
+
+T = TypeVar("T")
+
+#: What to say if a server refuses a request that went without credentials.
+WITHHELD = "credentials of the environment go to the server of MLFLOW_TRACKING_URI alone"
+
+# A server on another continent completes the handshake within a second, and a busy database takes a few
+# seconds for a batch of a thousand points. Waiting longer is the sender's part.
+_TIMEOUTS = Timeouts(connect=5, read=15, total=30)
+
+
+class Metric(NamedTuple):
+    """One point of a series; the timestamp is in milliseconds since 1970."""
+
+    key: str
+    value: float
+    timestamp: int
+    step: int
+
+
+class RunState(NamedTuple):
+    """The state of a run; the start is in milliseconds since 1970, None if the server has none."""
+
+    status: str
+    started_at: int | None
+
+
+class Runs(Protocol):
+    """The runs of one tracking server. Each method makes one attempt and raises `Fault` if it fails."""
+
+    def state(self, run_id: str) -> RunState:
+        """Returns the state of a run."""
+
+    def log_batch(self, run_id: str, metrics: Iterable[Metric], tags: Mapping[str, str]) -> None:
+        """Writes metrics and tags of a run. Returns only if MLflow has acknowledged this very request."""
+
+
+def open_runs(tracking_uri: str, is_trusted: Callable[[], bool] = lambda: True) -> Runs:
+    """Returns the runs of a tracking server.
+
+    Args:
+        tracking_uri: the server.
+        is_trusted: returns whether the server may see the credentials of the environment; called for each
+            request. A store that is not plain REST uses what its driver or plugin finds.
+
+    Raises:
+        Exception: what MLflow or a plugin raises if it cannot make a client.
+    """
+    client = clients.open_client(tracking_uri)
+    store = fluent_state.store_of(client)
+    if clients.is_plain_rest(store):
+        return RestRuns(store.get_host_creds, tracking_uri, is_trusted)
+    return ClientRuns(client, tracking_uri)
+
+
+class RestRuns:
+    """Speaks MLflow's REST protocol.
+
+    Args:
+        get_host_creds: of MLflow; returns fresh credentials at each call.
+        tracking_uri: for masking.
+        is_trusted: returns whether the server may see the credentials.
+    """
+
+    def __init__(
+        self,
+        get_host_creds: Callable[[], Any],
+        tracking_uri: str,
+        is_trusted: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._get_host_creds = get_host_creds
+        self._uri = tracking_uri
+        self._is_trusted = is_trusted
+
+    def state(self, run_id: str) -> RunState:
+        """Returns the state of a run."""
+
+        def read(answer: Any) -> RunState:
+            info = answer["run"]["info"]
+            if run_id not in {info.get("run_id"), info.get("run_uuid")}:
+                raise ValueError("another run")
+            started_at = info.get("start_time")
+            return RunState(
+                str(info.get("status", "RUNNING")), None if started_at is None else int(started_at)
+            )
+
+        return self._ask(read, "GET", "runs/get", params={"run_id": run_id})
+
+    def log_batch(self, run_id: str, metrics: Iterable[Metric], tags: Mapping[str, str]) -> None:
+        """Writes metrics and tags of a run."""
+        body = {
+            "run_id": run_id,
+            "metrics": [
+                {"key": key, "value": _json(value), "timestamp": timestamp, "step": step}
+                for key, value, timestamp, step in metrics
+            ],
+            "tags": [{"key": key, "value": value} for key, value in tags.items()],
+        }
+        self._ask(nothing, "POST", "runs/log-batch", json=body)
+
+    def _ask(self, read: Callable[[Any], T], method: str, endpoint: str, **body: object) -> T:
+        trusted = True
+        try:
+            creds = self._get_host_creds()
+            trusted = self._is_trusted()
+            answer = send(creds, method, f"{API}{endpoint}", _TIMEOUTS, anonymous=not trusted, **body)
+        except Exception as error:  # noqa: BLE001 - credential providers and auth plugins run in there too
+            fault = fault_of_error(error, self._uri)
+        else:
+            found = fault_of_answer(
+                answer.status_code,
+                answer.text,
+                answer.headers,
+                self._uri,
+                redirected_to=answer.redirected_to,
+                is_to_request=answer.is_to_request,
+            )
+            if found is None:
+                return read_answer(answer.text, read, self._uri)
+            fault = found if trusted or not found.refuses_credentials else _with_note(found, WITHHELD)
+        raise fault  # outside the handler, so that it does not carry MLflow's exception, which quotes the URI
+
+
+class ClientRuns:
+    """Uses `MlflowClient`, for every store that is not plain REST.
+
+    Args:
+        client: of MLflow.
+        tracking_uri: for masking.
+    """
+
+    def __init__(self, client: Any, tracking_uri: str) -> None:
+        self._client = client
+        self._uri = tracking_uri
+
+    def state(self, run_id: str) -> RunState:
+        """Returns the state of a run."""
+        info = self._call(self._client.get_run, run_id).info
+        return RunState(str(info.status), None if info.start_time is None else int(info.start_time))
+
+    def log_batch(self, run_id: str, metrics: Iterable[Metric], tags: Mapping[str, str]) -> None:
+        """Writes metrics and tags of a run."""
+        from mlflow import entities
+
+        points = [entities.Metric(*metric) for metric in metrics]
+        pairs = [entities.RunTag(key, value) for key, value in tags.items()]
+        self._call(self._client.log_batch, run_id, metrics=points, tags=pairs)
+
+    def _call(self, method: Callable[..., Any], *arguments: object, **named: object) -> Any:
+        try:
+            return method(*arguments, **named)
+        except Exception as error:  # noqa: BLE001 - also what the store's database, file system or plugin raises
+            fault = fault_of_error(error, self._uri)
+        raise fault
+
+
+def _with_note(fault: Fault, note: str) -> Fault:
+    return Fault(
+        f"{fault.reason}; {note}",
+        fault.cause,
+        status_code=fault.status_code,
+        error_code=fault.error_code,
+        retry_after=fault.retry_after,
+    )
+
+
+def _json(value: float) -> float | str:
+    """Returns a value as protobuf's JSON has it, in which NaN and infinities are strings."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

@@ -1,0 +1,81 @@
+"""mlflow_api is the one door to MLflow: checked on the syntax tree of every module."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow_sysmetrics
+
+SRC = Path(mlflow_sysmetrics.__file__).parent
+# MLflow's module globals and private attributes that this package uses.
+PRIVATE = {
+    "_active_run_stack",
+    "_active_experiment_id",
+    "_last_active_run_id",
+    "run_id_to_system_metrics_monitor",
+    "_tracking_store_registry",
+    "_request_auth_provider_registry",
+    "_request_header_provider_registry",
+    "_run_context_provider_registry",
+    "_tracking_client",
+    "_record_logged_model",
+    "_use_tracking_uri",
+    "active_run_obj",
+}
+FLUENT = "mlflow.tracking.fluent"
+REQUESTS = {
+    "http_request",
+    "http_request_safe",
+    "requests",
+    "requests.Session",
+    "HTTPConnection",
+    "HTTPSConnection",
+    "urlopen",
+    "httpx",
+}
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted(SRC.rglob("*.py")):
+        yield path.relative_to(SRC).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def names_in(tree: ast.Module) -> set[str]:
+    """Returns every name that a module mentions: attributes, imports, variables, and strings."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            found.add(node.attr)
+        elif isinstance(node, ast.Name):
+            found.add(node.id)
+        elif isinstance(node, ast.alias):
+            found.add(node.name)
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{one.name}" for one in node.names}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.add(node.value)  # as in getattr(module, "...")
+    return found
+
+
+def test_private_state_of_mlflow_is_touched_in_fluent_state_only() -> None:
+    touching = {path for path, tree in modules() if names_in(tree) & (PRIVATE | {FLUENT})}
+    assert touching == {"mlflow_api/fluent_state.py"}
+
+
+def test_one_module_sends_requests_to_tracking_servers() -> None:
+    sending = {path for path, tree in modules() if names_in(tree) & REQUESTS}
+    assert sending == {"mlflow_api/transport.py"}
+
+
+def test_daemon_and_command_line_do_not_import_mlflow() -> None:
+    importing = {
+        path
+        for path, tree in modules()
+        if path.startswith(("daemon/", "cli/", "preflight/", "runtime/", "machine/", "collectors/", "facts/"))
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "mlflow")
+        or (isinstance(node, ast.Import) and {one.name.split(".")[0] for one in node.names} & {"mlflow"})
+    }
+    assert not importing

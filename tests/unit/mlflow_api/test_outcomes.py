@@ -1,0 +1,169 @@
+"""The table of outcomes, and what delivery makes of each cause."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+import pytest
+
+from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
+from mlflow_sysmetrics.mlflow_api.outcomes import (
+    cause_of,
+    fault_of_answer,
+    fault_of_error,
+    nothing,
+    read_answer,
+    seconds_from,
+)
+
+NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=timezone.utc)
+AZURE = (
+    "Response: {'Error': {'Message': 'A field of the entity is over the size limit. Limit=200, Size=699.'}}"
+)
+STORED_IN_SQLITE = (
+    "(sqlite3.IntegrityError) UNIQUE constraint failed: metrics.key, metrics.timestamp\n"
+    "[SQL: INSERT INTO metrics (key, value) VALUES (?, ?)] [parameters: ('maximum', 1)]"
+)
+STORED_IN_POSTGRESQL = (
+    '(psycopg2.errors.UniqueViolation) duplicate key value violates unique constraint "metric_pk"\n'
+    "DETAIL:  Key (key) already exists.\n[SQL: INSERT INTO metrics (key) VALUES (%(key)s)]"
+)
+STORED_IN_MYSQL = (
+    "(1062, \"Duplicate entry 'x' for key 'PRIMARY'\")\n[SQL: INSERT INTO metrics (`key`) VALUES (%s)]"
+)
+LATEST_VALUES = STORED_IN_SQLITE.replace("INTO metrics", "INTO latest_metrics").replace("maximum", "loss")
+
+ROWS = [
+    (404, "RESOURCE_DOES_NOT_EXIST", "Run with id=7 not found", Cause.MISSING),
+    (400, "INVALID_STATE", "The run must be in the active state", Cause.DELETED),
+    (400, "INVALID_PARAMETER_VALUE", "The run 7 must be in the 'active' state.", Cause.DELETED),
+    (None, "INVALID_PARAMETER_VALUE", "The run 7 must be in 'active' lifecycle_stage.", Cause.DELETED),
+    (400, "INVALID_PARAMETER_VALUE", "Invalid value for parameter 'run_id'", Cause.REFUSED),
+    (400, "INVALID_PARAMETER_VALUE", "can contain at most 1000 metrics. Got 1200 metrics.", Cause.TOO_LARGE),
+    (400, "BAD_REQUEST", "requests must be at most 1000000 bytes, got 1000001", Cause.TOO_LARGE),
+    (400, "INVALID_PARAMETER_VALUE", AZURE, Cause.TOO_LARGE),
+    (None, "INVALID_PARAMETER_VALUE", "'metrics' exceeds the maximum length", Cause.TOO_LARGE),
+    (413, None, "<html>Request Entity Too Large</html>", Cause.TOO_LARGE),
+    (400, "BAD_REQUEST", STORED_IN_SQLITE, Cause.POINT_EXISTS),
+    (400, "BAD_REQUEST", STORED_IN_POSTGRESQL, Cause.POINT_EXISTS),
+    (400, "BAD_REQUEST", STORED_IN_MYSQL, Cause.POINT_EXISTS),
+    (400, "BAD_REQUEST", LATEST_VALUES, Cause.FAILED),
+    (400, None, "<html>Bad Request</html>", Cause.NOT_MLFLOW),
+    (404, None, "<html>not here</html>", Cause.NOT_MLFLOW),
+    (404, "ENDPOINT_NOT_FOUND", "", Cause.NOT_MLFLOW),
+    (401, None, "You are not authenticated", Cause.UNAUTHENTICATED),
+    (403, "PERMISSION_DENIED", "Permission denied", Cause.FORBIDDEN),
+    (403, "BAD_REQUEST", "no", Cause.FORBIDDEN),
+    (403, None, "Invalid Host header - possible DNS rebinding attack detected", Cause.WRONG_HOST),
+    (407, None, "", Cause.PROXY),
+    (408, None, "", Cause.DOWN),
+    (429, "REQUEST_LIMIT_EXCEEDED", "more than 10 requests", Cause.DOWN),
+    (500, "INTERNAL_ERROR", "database is locked", Cause.DOWN),
+    (502, None, "", Cause.DOWN),
+    (None, "TEMPORARILY_UNAVAILABLE", "", Cause.DOWN),
+    (None, None, "", Cause.DOWN),
+    (400, "RESOURCE_ALREADY_EXISTS", "", Cause.EXISTS),
+    (501, "NOT_IMPLEMENTED", "", Cause.FAILED),
+    (400, "SOMETHING_NEW", "", Cause.FAILED),
+    (200, "INTERNAL_ERROR", "disk full", Cause.FAILED),
+    (200, "RESOURCE_DOES_NOT_EXIST", "no such run", Cause.NOT_MLFLOW),
+    (200, "INVALID_PARAMETER_VALUE", "at most 1000 metrics", Cause.NOT_MLFLOW),
+    (200, None, "<html>Sign in</html>", Cause.NOT_MLFLOW),
+]
+
+
+@pytest.mark.parametrize(("status", "code", "text", "cause"), ROWS)
+def test_each_answer_has_one_cause(status: int | None, code: str | None, text: str, cause: Cause) -> None:
+    assert cause_of(status, code, text) is cause
+
+
+@pytest.mark.parametrize(
+    ("cause", "gives_up", "slowly"),
+    [
+        (Cause.MISSING, True, False),
+        (Cause.REFUSED, True, False),
+        (Cause.DELETED, True, False),
+        (Cause.UNAUTHENTICATED, False, True),
+        (Cause.FORBIDDEN, False, True),
+        (Cause.WRONG_HOST, False, True),
+        *(
+            (cause, False, False)
+            for cause in (Cause.DOWN, Cause.NOT_MLFLOW, Cause.FAILED, Cause.TOO_LARGE, Cause.POINT_EXISTS)
+        ),
+    ],
+)
+def test_delivery_gives_up_a_run_only_by_mlflows_own_word(
+    cause: Cause, *, gives_up: bool, slowly: bool
+) -> None:
+    answered = Fault("why", cause, status_code=400, error_code="CODE")
+    assert (answered.refuses_run, answered.refuses_credentials) == (gives_up, slowly)
+    assert answered.run_is_deleted == (cause is Cause.DELETED)
+    unproven = Fault("why", cause)
+    assert not unproven.refuses_run
+    assert not unproven.refuses_credentials
+    assert not unproven.run_is_deleted
+
+
+def test_the_error_code_of_a_wrapped_exception_proves_nothing_about_a_run() -> None:
+    inner, outer = ValueError("no run"), RuntimeError("plugin")
+    inner.error_code = "RESOURCE_DOES_NOT_EXIST"  # type: ignore[attr-defined]
+    outer.__cause__ = inner
+    assert fault_of_error(inner).refuses_run
+    assert fault_of_error(outer).cause is Cause.MISSING
+    assert not fault_of_error(outer).refuses_run
+
+
+@pytest.mark.parametrize(
+    "body",
+    ['{"error_code": "INTERNAL_ERROR", "message": "disk full"}', "<html>Sign in</html>", "", "[]", "null"],
+)
+def test_status_200_alone_is_not_success(body: str) -> None:
+    found = fault_of_answer(200, body, {})
+    assert found is not None
+    assert not found.refuses_run
+
+
+def test_an_answer_to_another_request_is_not_success() -> None:
+    found = fault_of_answer(200, "{}", {}, redirected_to="http://server/login", is_to_request=False)
+    assert found is not None
+    assert found.cause is Cause.NOT_MLFLOW
+    assert "redirected to http://server/login" in found.reason
+
+
+@pytest.mark.parametrize("body", ['{"status": "UP"}', '{"run": {}}', "[]", "null", "0"])
+def test_only_the_empty_object_acknowledges_a_batch(body: str) -> None:
+    read_answer(" {}\n", nothing)
+    with pytest.raises(Fault, match="not what MLflow answers") as raised:
+        read_answer(body, nothing)
+    assert raised.value.cause is Cause.NOT_MLFLOW
+    assert raised.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("7", 7.0),
+        (" 120 ", 120.0),
+        ("Sat, 31 Jan 2026 12:00:30 GMT", 30.0),
+        ("Sat, 31 Jan 2026 11:00:00 GMT", 0.0),
+        ("soon", None),
+        ("", None),
+        ("-5", None),
+        ("1e9", None),
+        ("\u0663", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(header: str, seconds: float | None) -> None:
+    assert seconds_from(header, NOW) == seconds
+
+
+def test_the_fault_carries_what_the_server_asks_for() -> None:
+    found = fault_of_answer(503, "", {"Retry-After": "9"})
+    assert found is not None
+    assert (found.cause, found.retry_after) == (Cause.DOWN, 9)
+
+
+def test_a_huge_error_page_is_not_searched_as_a_whole() -> None:
+    found = fault_of_answer(502, "<p>Bad gateway</p>" + "<" * 3_000_000, {})
+    assert found is not None
+    assert found.reason.startswith("HTTP 502: Bad gateway")

@@ -1,0 +1,202 @@
+"""Requests on a server that a test controls: timeouts, sizes, redirections, credentials."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mlflow_sysmetrics.mlflow_api import transport
+from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
+from mlflow_sysmetrics.mlflow_api.transport import Timeouts, send
+
+BOUNDS = Timeouts(connect=5, read=15, total=30)
+PATH = "/api/2.0/mlflow/runs/log-batch"
+Respond = Callable[[BaseHTTPRequestHandler], None]
+
+
+def plain(status: int, body: bytes, **headers: str) -> Respond:
+    """Returns what answers with a status and a body."""
+
+    def respond(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return respond
+
+
+class Server(ThreadingHTTPServer):
+    """Answers each path as told, and remembers the requests."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.answers: dict[str, Respond] = {}
+        self.requests: list[tuple[str, str, dict[str, str]]] = []
+        self.connections = 0
+
+    def get_request(self) -> Any:
+        """Counts connections."""
+        self.connections += 1
+        return super().get_request()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Ignores clients that have hung up."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers the requests of one connection."""
+
+    server: Server
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        """Answers any method."""
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.requests.append((self.command, self.path, dict(self.headers)))
+        self.server.answers.get(self.path, plain(404, b""))(self)
+
+    do_POST = do_GET
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keeps quiet."""
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as found:
+        thread = threading.Thread(target=found.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield found
+        found.shutdown()
+        thread.join()
+
+
+def creds(server: Server, **more: Any) -> Any:
+    from mlflow.utils.rest_utils import MlflowHostCreds
+
+    return MlflowHostCreds(server.url, **more)
+
+
+def post(server: Server, bounds: Timeouts = BOUNDS, **options: Any) -> transport.ServerAnswer:
+    return send(creds(server, **options.pop("creds", {})), "POST", PATH, bounds, json={}, **options)
+
+
+def test_an_answer_is_read_in_full_and_the_connection_is_used_again(server: Server) -> None:
+    server.answers[PATH] = plain(200, b'{"x": "' + b"y" * 200_000 + b'"}')
+    assert [len(post(server).text) for _ in range(3)] == [200_009] * 3
+    assert server.connections == 1
+
+
+def test_a_slow_answer_ends_at_its_bound(server: Server) -> None:
+    """Each byte arrives within the read timeout, so only the total can end it."""
+
+    def drip(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", "100000")
+        handler.end_headers()
+        for _ in range(200):
+            handler.wfile.write(b" ")
+            time.sleep(0.02)
+
+    server.answers[PATH] = drip
+    began = time.monotonic()
+    with pytest.raises(Fault, match=r"the answer arrives too slowly: not complete after 0\.2 s") as raised:
+        post(server, Timeouts(connect=5, read=5, total=0.2))
+    assert time.monotonic() - began < 2
+    assert raised.value.cause is Cause.DOWN
+
+
+def test_a_huge_error_page_is_not_read_to_its_end(server: Server) -> None:
+    server.answers[PATH] = plain(502, b"<p>Bad gateway</p>" + b" " * 3_000_000)
+    answer = post(server)
+    assert len(answer.text) == 64_000
+    assert answer.text.startswith("<p>Bad gateway</p>")
+
+
+class Response:
+    """A response of requests on a urllib3 without `read1`."""
+
+    status_code = 200
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self.pieces = pieces
+        self.closed = False
+
+    def iter_content(self, _: int) -> list[bytes]:
+        return self.pieces
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_without_read1_a_slow_answer_ends_too() -> None:
+    answer = Response([b"{", b"}"])
+    with pytest.raises(Fault, match="arrives too slowly"):
+        transport._read(answer, began=0.0, seconds=-1.0)
+    assert answer.closed
+
+
+def test_without_read1_an_answer_is_read_to_its_end() -> None:
+    assert transport._read(Response([b"{", b"}"]), began=0.0, seconds=float("inf")) == "{}"
+
+
+def test_connecting_and_reading_have_separate_timeouts() -> None:
+    assert transport._timeouts(object(), BOUNDS) == {"timeout": (5, 15)}
+
+
+def test_the_databricks_sdk_takes_one_number() -> None:
+    of_databricks = SimpleNamespace(use_databricks_sdk=True)
+    assert transport._timeouts(of_databricks, BOUNDS) == {"timeout": 15, "retry_timeout_seconds": 15}
+
+
+@pytest.mark.parametrize("status", [500, 503, 429])
+def test_a_request_is_sent_once(server: Server, status: int) -> None:
+    server.answers[PATH] = plain(status, b"")
+    assert post(server).status_code == status
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(("status", "location", "kept"), [(307, PATH, True), (308, PATH, True)])
+def test_a_redirection_that_keeps_method_and_path_is_followed(
+    server: Server, status: int, location: str, *, kept: bool
+) -> None:
+    target = f"/prefix{location}"
+    server.answers[PATH] = plain(status, b"", Location=target)
+    server.answers[target] = plain(200, b"{}")
+    answer = post(server)
+    assert answer.is_to_request is kept
+    assert answer.redirected_to == f"{server.url}{target}"
+
+
+@pytest.mark.parametrize(
+    ("status", "target"), [(301, f"/x{PATH}"), (302, f"/x{PATH}"), (303, f"/x{PATH}"), (307, "/login")]
+)
+def test_a_redirection_to_another_request_is_recognised(server: Server, status: int, target: str) -> None:
+    """A POST that is redirected with 301 to 303 arrives as a GET: its points never arrive."""
+    server.answers[PATH] = plain(status, b"", Location=target)
+    server.answers[target] = plain(200, b"{}")
+    answer = post(server)
+    assert (answer.status_code, answer.text) == (200, "{}")
+    assert not answer.is_to_request
+
+
+def test_an_anonymous_request_carries_no_credentials(server: Server) -> None:
+    server.answers[PATH] = plain(200, b"{}")
+    post(server, creds={"token": "hunter2hunter2"}, anonymous=True)
+    post(server, creds={"token": "hunter2hunter2"})
+    assert [headers.get("Authorization") for _, _, headers in server.requests] == [
+        None,
+        "Bearer hunter2hunter2",
+    ]
