@@ -13,23 +13,23 @@ from types import MappingProxyType
 from mlflow_sysmetrics.collectors import COLLECTORS, Collector
 from mlflow_sysmetrics.daemon.delivery import sink
 from mlflow_sysmetrics.daemon.delivery.credential_scope import is_trusted
+from mlflow_sysmetrics.daemon.delivery.flush import OutageBudget
 from mlflow_sysmetrics.daemon.delivery.inbox import Channel, OpenChannels
 from mlflow_sysmetrics.daemon.delivery.limits import MemoryBudget
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.sender import Sender
 from mlflow_sysmetrics.daemon.delivery.sink import Sink, current_tracking_uri
-from mlflow_sysmetrics.daemon.delivery.waits import OutageBudget
 from mlflow_sysmetrics.daemon.journal.journal import Journal
-from mlflow_sysmetrics.daemon.journal.process_journal import ProcessJournal, footprint
+from mlflow_sysmetrics.daemon.journal.process_journal import ProcessJournal, oom_evidence
 from mlflow_sysmetrics.daemon.journal.recovery import Recovery
-from mlflow_sysmetrics.daemon.journal.run_backing import OwnRun
+from mlflow_sysmetrics.daemon.journal.run_journal import ProcessRunJournal
 from mlflow_sysmetrics.daemon.journal.spool import spool_directory
 from mlflow_sysmetrics.daemon.journal.thread import JournalThread
 from mlflow_sysmetrics.daemon.sampling.probe import Probe
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
 from mlflow_sysmetrics.daemon.sampling.sampler import Sampler
 from mlflow_sysmetrics.daemon.sampling.watch import Watch
-from mlflow_sysmetrics.daemon.state import Status, tell_the_end
+from mlflow_sysmetrics.daemon.state import Status, log_summary
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.mlflow_api.tracking_uris import anchored, lasting, with_secrets
 from mlflow_sysmetrics.runtime.clock import Clock, SystemClock
@@ -73,18 +73,18 @@ class Daemon:
         ]
         self.sampler = Sampler(self._probes, self._clock)
         self._lock = threading.RLock()  # a signal handler may come back in
-        self._feeds: dict[tuple[str, str], RunSeries] = {}
-        self._lanes = OpenChannels()  # of what programs write of their own
+        self._series: dict[tuple[str, str], RunSeries] = {}
+        self._channels = OpenChannels()  # of what programs write of their own
         self._senders: dict[str, Sender] = {}
         self._attached_to: dict[str, None] = {}  # tracking URIs that this program has chosen, in their order
         self._running = self._ended = False
         self._flush_timeout = settings.flush_timeout
-        self._sampler_patience = OutageBudget()
-        self._allowance = MemoryBudget()
+        self._sampler_budget = OutageBudget()
+        self._memory = MemoryBudget()
         self._journal = ProcessJournal(
             (lambda: _create_journal(settings)) if settings.journalled else None,
             self._clock,
-            lambda: footprint(host),
+            lambda: oom_evidence(host),
             JournalThread(self._clock),
         )
         self._recovery = Recovery(
@@ -110,12 +110,14 @@ class Daemon:
         key = (tracking_uri, run_id)
         with self._lock:
             self._flush_timeout = settings.flush_timeout
-            feed = self._feeds.get(key)
-            started = feed is None and self._start()
-            if feed is None:
-                feed = self._feeds[key] = RunSeries(key, settings, self._lane(key, settings, started_at))
-                self.sampler.add(feed)
-            feed.holders += 1
+            series = self._series.get(key)
+            started = series is None and self._start()
+            if series is None:
+                series = self._series[key] = RunSeries(
+                    key, settings, self._channel(key, settings, started_at)
+                )
+                self.sampler.add(series)
+            series.holders += 1
         if started:  # told without the lock: a log handler may block
             _logger.info(
                 "Sampling started: a tick every %g s, a point every %g s, from %s.",
@@ -123,9 +125,9 @@ class Daemon:
                 settings.window_seconds,
                 ", ".join(probe.name for probe in self._probes) or "no collector",
             )
-        return feed
+        return series
 
-    def detach(self, feed: RunSeries, timeout: float | None) -> bool:
+    def detach(self, series: RunSeries, timeout: float | None) -> bool:
         """Lets go of a run; the last holder ends its feed and waits for delivery.
 
         Args:
@@ -137,14 +139,14 @@ class Daemon:
             Whether all points of the run have been delivered, or it is still held by others.
         """
         with self._lock:
-            feed.holders -= 1
-            if feed.holders > 0:
+            series.holders -= 1
+            if series.holders > 0:
                 return True
-            self._feeds.pop(feed.key, None)
-            self.sampler.remove(feed)
-        return self.deliver(feed, timeout)
+            self._series.pop(series.key, None)
+            self.sampler.remove(series)
+        return self.deliver(series, timeout)
 
-    def deliver(self, feed: RunSeries, timeout: float | None) -> bool:
+    def deliver(self, series: RunSeries, timeout: float | None) -> bool:
         """Waits for the last points of a feed that was ended, then for the delivery of what it is owed.
 
         Args:
@@ -154,21 +156,25 @@ class Daemon:
         Returns:
             As `detach`.
         """
-        if feed.holders > 0:
+        if series.holders > 0:
             return True
-        patient = timeout is not None
-        ends = self._clock.monotonic() + _bounded(feed.settings.flush_timeout if timeout is None else timeout)
+        full_timeout = timeout is not None
+        ends = self._clock.monotonic() + _bounded(
+            series.settings.flush_timeout if timeout is None else timeout
+        )
         # What the program has written of its own is to be there, too, when the run is over.
-        self._lanes.gather(feed.key)
-        lanes = self._lanes.of(feed.key)
-        waited_for = [feed.ended, *([self.sampler.postbox.hasten()] if lanes else [])]
+        self._channels.gather(series.key)
+        channels = self._channels.of(series.key)
+        waited_for = [series.ended, *([self.sampler.inbox.expedite()] if channels else [])]
         try:
-            complete = all(self._await_sampler(event, ends, patient=patient) for event in waited_for)
+            complete = all(
+                self._await_sampler(event, ends, full_timeout=full_timeout) for event in waited_for
+            )
         finally:
-            feed.lane.sender.close(feed.lane.outbox)
-        return self._settle(ends, [feed.lane, *lanes], patient=patient) and complete
+            series.channel.sender.close(series.channel.queue)
+        return self._deliver(ends, [series.channel, *channels], full_timeout=full_timeout) and complete
 
-    def open_lane(
+    def open_channel(
         self,
         run_id: str,
         tracking_uri: str,
@@ -193,11 +199,11 @@ class Daemon:
         with self._lock:
             self._flush_timeout = settings.flush_timeout
             self._start()
-            lane = self._lane(key, settings, started_at)
-            self._lanes.add(key, lane, gather)
-        return lane
+            channel = self._channel(key, settings, started_at)
+            self._channels.add(key, channel, gather)
+        return channel
 
-    def close_lane(self, lane: Channel, timeout: float | None, settings: Settings) -> bool:
+    def close_channel(self, channel: Channel, timeout: float | None, settings: Settings) -> bool:
         """Says that a lane gets no more points, and waits for the delivery of what it has.
 
         Args:
@@ -208,14 +214,16 @@ class Daemon:
         Returns:
             Whether all of it has been delivered.
         """
-        self._lanes.remove(lane)
-        patient = timeout is not None
+        self._channels.remove(channel)
+        full_timeout = timeout is not None
         ends = self._clock.monotonic() + _bounded(settings.flush_timeout if timeout is None else timeout)
         try:
-            complete = self._await_sampler(self.sampler.postbox.hasten(ending=lane), ends, patient=patient)
+            complete = self._await_sampler(
+                self.sampler.inbox.expedite(ending=channel), ends, full_timeout=full_timeout
+            )
         finally:
-            lane.sender.close(lane.outbox)
-        return self._settle(ends, [lane], patient=patient) and complete
+            channel.sender.close(channel.queue)
+        return self._deliver(ends, [channel], full_timeout=full_timeout) and complete
 
     def watch(self, interval: float) -> Watch:
         """Begins to keep the sampler reading for somebody who looks at what it reads.
@@ -238,33 +246,33 @@ class Daemon:
         """
         if not self._running:
             return True
-        patient = timeout is not None
+        full_timeout = timeout is not None
         ends = self._clock.monotonic() + _bounded(self._flush_timeout if timeout is None else timeout)
-        self._lanes.gather()
+        self._channels.gather()
         # Of runs that have just ended, too: the sampler takes their last sample in the same tick.
-        complete = self._await_sampler(self.sampler.cut(), ends, patient=patient)
-        return self._settle(ends, patient=patient) and complete
+        complete = self._await_sampler(self.sampler.cut(), ends, full_timeout=full_timeout)
+        return self._deliver(ends, full_timeout=full_timeout) and complete
 
     def end(self) -> None:
         """Ends all feeds and waits for delivery, at most the flush timeout; for the end of the process."""
-        self._lanes.gather()
+        self._channels.gather()
         with self._lock:
             if self._ended or not self._running:
                 return
             self._ended = True
-            feeds = list(self._feeds.values())
-            self._feeds.clear()
-            for feed in feeds:
-                self.sampler.remove(feed)
+            all_series = list(self._series.values())
+            self._series.clear()
+            for series in all_series:
+                self.sampler.remove(series)
             cut = self.sampler.cut()
         now = self._clock.monotonic()
         # The last sample is waited for even where delivery is not: what it adds to is counted below.
-        self._await_sampler(cut, now + max(self._flush_timeout, _LAST_SAMPLE_SECONDS), patient=False)
-        for feed in feeds:
-            feed.lane.sender.close(feed.lane.outbox)
-        self._settle(now + self._flush_timeout, patient=False)
-        self._leave_journal()
-        tell_the_end(self.status(), self._flush_timeout)
+        self._await_sampler(cut, now + max(self._flush_timeout, _LAST_SAMPLE_SECONDS), full_timeout=False)
+        for series in all_series:
+            series.channel.sender.close(series.channel.queue)
+        self._deliver(now + self._flush_timeout, full_timeout=False)
+        self._delete_journal()
+        log_summary(self.status(), self._flush_timeout)
 
     def forget_after_fork(self) -> None:
         """Closes a forked child's descriptors: the journals and their locks stay its parent's."""
@@ -277,7 +285,7 @@ class Daemon:
             counts = [sender.counts() for sender in self._senders.values()]
             return Status(
                 running=self._running,
-                attached=tuple(run_id for _, run_id in self._feeds),
+                attached=tuple(run_id for _, run_id in self._series),
                 ticks=self.sampler.ticks,
                 points_delivered=sum(count.delivered for count in counts),
                 points_pending=sum(count.pending for count in counts),
@@ -290,9 +298,9 @@ class Daemon:
                 journal_failed=self._journal.failed,
             )
 
-    def _leave_journal(self) -> None:
+    def _delete_journal(self) -> None:
         """Has the journal deleted if nothing waits in it; by a sender, since a disk may hang."""
-        if not self._journal.leave():
+        if not self._journal.delete_when_empty():
             return
         with self._lock:
             senders = list(self._senders.values())
@@ -300,31 +308,33 @@ class Daemon:
             return
         for sender in senders:
             sender.wake()
-        self._journal.left.wait(_LAST_SAMPLE_SECONDS)
+        self._journal.deleted.wait(_LAST_SAMPLE_SECONDS)
 
-    def _await_sampler(self, event: threading.Event, ends: float, *, patient: bool) -> bool:
+    def _await_sampler(self, event: threading.Event, ends: float, *, full_timeout: bool) -> bool:
         """Waits for an event of the sampler; a collector that hangs uses up patience, as a server does."""
         began = self._clock.monotonic()
-        if not patient:
-            ends = began + self._sampler_patience.seconds(max(ends - began, 0.0))
+        if not full_timeout:
+            ends = began + self._sampler_budget.seconds(max(ends - began, 0.0))
         happened = event.wait(max(ends - began, 0.0))
         if happened:
-            self._sampler_patience.reward()
+            self._sampler_budget.reset()
         else:
-            self._sampler_patience.waited_in_vain(began, self._clock.monotonic())
+            self._sampler_budget.timed_out(began, self._clock.monotonic())
         return happened
 
-    def _settle(self, ends: float, lanes: Sequence[Channel] = (), *, patient: bool) -> bool:
+    def _deliver(self, ends: float, channels: Sequence[Channel] = (), *, full_timeout: bool) -> bool:
         """Has what one run is owed delivered at once, or what all runs are, and waits for it."""
-        if lanes:  # of one run, hence of one server
-            sender = lanes[0].sender
-            return sender.wait(sender.hasten([lane.outbox for lane in lanes]), ends, patient=patient)
+        if channels:  # of one run, hence of one server
+            sender = channels[0].sender
+            return sender.wait(
+                sender.expedite([channel.queue for channel in channels]), ends, full_timeout=full_timeout
+            )
         with self._lock:
             senders = list(self._senders.values())
         # All are hastened before any is waited for: a dead server must not take the time of a good one.
-        owed = [(sender, sender.hasten()) for sender in senders]
-        settled = [sender.wait(debt, ends, patient=patient) for sender, debt in owed]
-        return all(settled)
+        owed = [(sender, sender.expedite()) for sender in senders]
+        acknowledged = [sender.wait(backlog, ends, full_timeout=full_timeout) for sender, backlog in owed]
+        return all(acknowledged)
 
     def _start(self) -> bool:
         """Starts the sampler if it does not run yet; returns whether it did not."""
@@ -339,19 +349,19 @@ class Daemon:
                 self._recovery.start()
         return True
 
-    def _lane(self, key: tuple[str, str], settings: Settings, started_at: int | None) -> Channel:
+    def _channel(self, key: tuple[str, str], settings: Settings, started_at: int | None) -> Channel:
         tracking_uri, run_id = key
         self._attached_to[tracking_uri] = None
-        backing = OwnRun(self._journal, run_id, lasting(tracking_uri), started_at)
-        outbox = RunQueue(run_id, started_at, settings.send_interval, backing)
-        return Channel(self._sender(tracking_uri), outbox)
+        run_journal = ProcessRunJournal(self._journal, run_id, lasting(tracking_uri), started_at)
+        queue = RunQueue(run_id, started_at, settings.send_interval, run_journal)
+        return Channel(self._sender(tracking_uri), queue)
 
-    def _adopt(self, tracking_uri: str, outbox: RunQueue) -> None:
+    def _adopt(self, tracking_uri: str, queue: RunQueue) -> None:
         """Gives what a process that died had owed to the sender of its server."""
         uri = with_secrets(tracking_uri, self._tracking_uris())
         with self._lock:
             sender = self._sender(uri)
-        sender.adopt(outbox)
+        sender.adopt(queue)
 
     def _tracking_uris(self) -> list[str]:
         """Returns the tracking URIs of this program, with their credentials."""
@@ -370,7 +380,7 @@ class Daemon:
                 tracking_uri,
                 self._open_sink,
                 self._clock,
-                allowance=self._allowance,
+                memory=self._memory,
                 journal=self._journal,
             )
             sender.start(f"sysmetrics-sender-{len(self._senders)}")

@@ -34,10 +34,10 @@ class Attachment:
         tracking_uri: its tracking server.
     """
 
-    def __init__(self, daemon: Daemon, feed: RunSeries) -> None:
-        self.tracking_uri, self.run_id = feed.key
+    def __init__(self, daemon: Daemon, series: RunSeries) -> None:
+        self.tracking_uri, self.run_id = series.key
         self._daemon = daemon
-        self._feed = feed
+        self._series = series
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._detached = False
@@ -56,12 +56,12 @@ class Attachment:
             return True  # a forked child holds nothing: the run is its parent's
         with self._lock:
             again, self._detached = self._detached, True
-        return (self._daemon.deliver if again else self._daemon.detach)(self._feed, timeout)
+        return (self._daemon.deliver if again else self._daemon.detach)(self._series, timeout)
 
     def put_tags(self, tags: dict[str, str]) -> None:
         """Has the delivery thread set tags on the run."""
         if os.getpid() == self._pid:
-            self._feed.lane.sender.append(self._feed.lane.outbox, tags=tags)
+            self._series.channel.sender.append(self._series.channel.queue, tags=tags)
 
     def __enter__(self) -> Attachment:
         return self
@@ -89,7 +89,7 @@ class PointWriter:
         self._settings = settings
         self._pid = os.getpid()
         self._lock = threading.RLock()  # a signal handler may come back in
-        self._lane: Channel | None = self._open_lane()
+        self._channel: Channel | None = self._open_channel()
 
     def write(self, points: Sequence[Point]) -> None:
         """Takes points. It takes microseconds and waits for nothing; a forked child's are its parent's.
@@ -99,9 +99,9 @@ class PointWriter:
         if os.getpid() != self._pid:
             return
         with self._lock:
-            if self._lane is None:
-                self._lane = self._open_lane()
-            self._daemon.sampler.postbox.put(self._lane, points)
+            if self._channel is None:
+                self._channel = self._open_channel()
+            self._daemon.sampler.inbox.put(self._channel, points)
 
     def close(self, timeout: float | None = None) -> bool:
         """Says that no more points will come, and waits for the delivery of those that were taken.
@@ -115,11 +115,11 @@ class PointWriter:
         if os.getpid() != self._pid:
             return True
         with self._lock:
-            lane, self._lane = self._lane, None
-        return lane is None or self._daemon.close_lane(lane, timeout, self._settings)
+            channel, self._channel = self._channel, None
+        return channel is None or self._daemon.close_channel(channel, timeout, self._settings)
 
-    def _open_lane(self) -> Channel:
-        return self._daemon.open_lane(self.run_id, self.tracking_uri, self._settings, gather=self._gather)
+    def _open_channel(self) -> Channel:
+        return self._daemon.open_channel(self.run_id, self.tracking_uri, self._settings, gather=self._gather)
 
     def _gather(self) -> None:
         if self.gather is not None and os.getpid() == self._pid:

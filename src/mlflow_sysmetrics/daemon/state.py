@@ -12,7 +12,7 @@ from types import MappingProxyType
 _logger = logging.getLogger("mlflow_sysmetrics")
 
 
-def tell_the_end(status: Status, flush_timeout: float) -> None:
+def log_summary(status: Status, flush_timeout: float) -> None:
     """Logs how the sampling ended.
 
     Args:
@@ -28,12 +28,12 @@ def tell_the_end(status: Status, flush_timeout: float) -> None:
             status.points_delivered,
             status.points_dropped,
         )
-        _tell_what_is_owed(status, flush_timeout)
+        _log_undelivered(status, flush_timeout)
     finally:
         logging.raiseExceptions = raises
 
 
-def _tell_what_is_owed(status: Status, flush_timeout: float) -> None:
+def _log_undelivered(status: Status, flush_timeout: float) -> None:
     waited = f"no answer within {flush_timeout:g} s"
     why = status.last_error or (waited if flush_timeout else "a flush timeout of 0 does not wait")
     saved = status.points_pending - status.points_unsaved

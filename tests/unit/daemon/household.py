@@ -20,7 +20,13 @@ MONTH = 31 * 86400
 
 
 def die(
-    directory: Path, *, runs: int = 1, ticks: int = 3, uri: str = URI, ended: bool = True, settled: int = 0
+    directory: Path,
+    *,
+    runs: int = 1,
+    ticks: int = 3,
+    uri: str = URI,
+    ended: bool = True,
+    acknowledged: int = 0,
 ) -> Path:
     """Leaves the journal of a process that died with ten points per tick and run."""
     journal = Journal.create(directory, 10**8)
@@ -29,8 +35,8 @@ def die(
         for tick in range(ticks):
             values = {f"system/s{n}": tick + n / 10 for n in range(10)}
             journal.append(number, tick * 10, STARTED_AT + tick * 1000, values)
-        if settled:
-            journal.acknowledge(number, settled)
+        if acknowledged:
+            journal.acknowledge(number, acknowledged)
         if ended:
             journal.end(number)
     journal.close(delete=False)
@@ -40,7 +46,7 @@ def die(
 def replayed(path: Path, sink: FakeSink, **options: float) -> Replayed:
     journal = claim(path)
     assert journal is not None
-    return replay(journal, lambda _: sink, patience_seconds=options.get("patience", 0))
+    return replay(journal, lambda _: sink, wait_seconds=options.get("patience", 0))
 
 
 def let_a_month_pass(path: Path) -> None:
@@ -62,10 +68,10 @@ class Household:
     def open(self, uri: str) -> FakeSink:
         return self.sinks.setdefault(uri, FakeSink())
 
-    def adopt(self, uri: str, outbox: RunQueue) -> None:
+    def adopt(self, uri: str, queue: RunQueue) -> None:
         if uri not in self.senders:
             self.senders[uri] = Sender(uri, self.open, self.clock, jitter=lambda: 1.0)
-        self.senders[uri].adopt(outbox)
+        self.senders[uri].adopt(queue)
 
     def recover(self) -> None:
         """Runs until the thread has ended, delivering meanwhile."""

@@ -60,8 +60,8 @@ def ours() -> list[threading.Thread]:
 
 
 def test_what_a_run_was_owed_is_there_when_detach_returns(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
-    feed = daemon.attach("run", "uri", FAST, started_at=STARTED_AT)
-    assert daemon.detach(feed, None)
+    series = daemon.attach("run", "uri", FAST, started_at=STARTED_AT)
+    assert daemon.detach(series, None)
     assert next(point.key for point in sinks["uri"].points("run")) == f"system/{LEVEL.name}"
     assert daemon.status().points_pending == 0
     assert daemon.status().points_delivered == len(sinks["uri"].points("run"))
@@ -80,9 +80,9 @@ def test_attaching_twice_feeds_once_until_both_let_go(daemon: Daemon, sinks: dic
 
 
 def test_the_same_run_id_on_two_servers_is_two_runs(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
-    feeds = [daemon.attach("run", uri, FAST, started_at=STARTED_AT) for uri in ("a", "b")]
-    for feed in feeds:
-        assert daemon.detach(feed, None)
+    all_series = [daemon.attach("run", uri, FAST, started_at=STARTED_AT) for uri in ("a", "b")]
+    for series in all_series:
+        assert daemon.detach(series, None)
     assert sinks["a"].points("run")
     assert sinks["b"].points("run")
 
@@ -110,9 +110,9 @@ def test_flush_delivers_the_partial_window_and_the_run_goes_on(
 
 def test_not_waiting_is_a_choice(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
     sinks["uri"] = FakeSink(open=threading.Event())
-    feed = daemon.attach("run", "uri", FAST, started_at=STARTED_AT)
+    series = daemon.attach("run", "uri", FAST, started_at=STARTED_AT)
     eventually(lambda: daemon.sampler.ticks > 0)
-    assert not daemon.detach(feed, 0)
+    assert not daemon.detach(series, 0)
     assert not sinks["uri"].batches
     sinks["uri"].open.set()
     assert daemon.flush(None), "what was not waited for is not lost"
@@ -123,17 +123,17 @@ def test_a_run_that_nobody_waited_for_is_complete_after_a_flush(
     daemon: Daemon, sinks: dict[str, FakeSink]
 ) -> None:
     for n in range(20):
-        feed = daemon.attach(str(n), "uri", SLOW, started_at=STARTED_AT)
-        eventually(lambda outbox=feed.lane.outbox: bool(outbox.appended))  # type: ignore[misc]
-        daemon.detach(feed, 0)
+        series = daemon.attach(str(n), "uri", SLOW, started_at=STARTED_AT)
+        eventually(lambda queue=series.channel.queue: bool(queue.appended))  # type: ignore[misc]
+        daemon.detach(series, 0)
         assert daemon.flush(LONG_SECONDS)
         assert levels(sinks["uri"], str(n)) == 2
 
 
 def test_detaching_again_tells_the_truth(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
     sinks["uri"] = FakeSink(down=True)
-    feed = daemon.attach("run", "uri", FAST, started_at=STARTED_AT)
-    attachment = Attachment(daemon, feed)
+    series = daemon.attach("run", "uri", FAST, started_at=STARTED_AT)
+    attachment = Attachment(daemon, series)
     assert not attachment.detach(0.1)
     assert not attachment.detach(0.1)
     sinks["uri"].down = False
@@ -143,17 +143,17 @@ def test_detaching_again_tells_the_truth(daemon: Daemon, sinks: dict[str, FakeSi
 
 @pytest.mark.parametrize("timeout", [math.inf, 1e300])
 def test_a_timeout_beyond_all_measure_is_no_error(daemon: Daemon, timeout: float) -> None:
-    feed = daemon.attach("run", "uri", FAST, started_at=STARTED_AT)
+    series = daemon.attach("run", "uri", FAST, started_at=STARTED_AT)
     assert daemon.flush(timeout)
-    assert daemon.detach(feed, timeout)
+    assert daemon.detach(series, timeout)
 
 
 def test_a_timeout_below_zero_does_not_wait(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
     sinks["uri"] = FakeSink(down=True)
-    feed = daemon.attach("run", "uri", FAST, started_at=STARTED_AT)
-    eventually(lambda: feed.lane.outbox.appended)
+    series = daemon.attach("run", "uri", FAST, started_at=STARTED_AT)
+    eventually(lambda: series.channel.queue.appended)
     assert not daemon.flush(-1)
-    assert not daemon.detach(feed, -1)
+    assert not daemon.detach(series, -1)
 
 
 def test_a_thousand_ends_and_resumes_in_no_time_are_no_backlog(
@@ -168,9 +168,9 @@ def test_a_thousand_ends_and_resumes_in_no_time_are_no_backlog(
 
 def test_there_are_three_threads_whatever_the_number_of_runs(daemon: Daemon) -> None:
     before = ours()
-    feeds = [daemon.attach(str(n), "uri", FAST, started_at=STARTED_AT) for n in range(50)]
-    for feed in feeds:
-        daemon.detach(feed, None)
+    all_series = [daemon.attach(str(n), "uri", FAST, started_at=STARTED_AT) for n in range(50)]
+    for series in all_series:
+        daemon.detach(series, None)
     started = sorted(thread.name for thread in ours() if thread not in before)
     assert started == ["sysmetrics-journal", "sysmetrics-sampler", "sysmetrics-sender-0"]
 
@@ -240,8 +240,8 @@ def test_an_end_with_everything_delivered_leaves_no_journal(daemon: Daemon) -> N
 
 def test_a_run_that_the_server_refuses_stops_nobody(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
     sinks["uri"] = FakeSink(failures=[RunRefused("deleted")])
-    feed = daemon.attach("gone", "uri", FAST, started_at=STARTED_AT)
-    assert daemon.detach(feed, None)
+    series = daemon.attach("gone", "uri", FAST, started_at=STARTED_AT)
+    assert daemon.detach(series, None)
     assert daemon.status().points_dropped > 0
     other = daemon.attach("other", "uri", FAST, started_at=STARTED_AT)
     assert daemon.detach(other, None)
@@ -288,22 +288,22 @@ def test_runs_that_come_and_go_leave_nothing_behind(daemon: Daemon) -> None:
     for n in range(300):
         daemon.detach(daemon.attach(str(n), "uri", FAST, started_at=STARTED_AT), None)
     (sender,) = daemon._senders.values()
-    assert not list(sender._turns)
-    assert not daemon._feeds
-    assert not daemon.sampler._feeds
+    assert not list(sender._schedule)
+    assert not daemon._series
+    assert not daemon.sampler._series
     eventually(lambda: not daemon.sampler._windows)  # the last thing that a tick does
 
 
 def test_a_store_in_the_working_directory_stays_where_it_was_when_the_run_was_attached(
     daemon: Daemon, sinks: dict[str, FakeSink], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    feed = daemon.attach("run", "sqlite:///runs.db", FAST, started_at=STARTED_AT)
+    series = daemon.attach("run", "sqlite:///runs.db", FAST, started_at=STARTED_AT)
     absolute = f"sqlite:///{tmp_path}/runs.db"
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert daemon.attach("run", absolute, FAST, started_at=STARTED_AT) is feed
-    daemon.detach(feed, None)
-    assert daemon.detach(feed, None)
+    assert daemon.attach("run", absolute, FAST, started_at=STARTED_AT) is series
+    daemon.detach(series, None)
+    assert daemon.detach(series, None)
     assert list(sinks) == [absolute]
 
 

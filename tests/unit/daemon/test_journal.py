@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from mlflow_sysmetrics.daemon.delivery.points import Point
-from mlflow_sysmetrics.daemon.journal.journal import Journal, scan, unsettled
+from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.daemon.journal.lines import dump_points
+from mlflow_sysmetrics.daemon.journal.scan import scan, unacknowledged
 from mlflow_sysmetrics.daemon.journal.spool import claim
 
 KEYS = [f"system/metric_{number}" for number in range(3)]
@@ -43,14 +44,14 @@ def fill(journal: Journal, run: int, count: int, first: int = 0) -> list[tuple[i
 def test_what_is_appended_waits_for_delivery(journal: Journal) -> None:
     run = register(journal)
     points = fill(journal, run, 6)
-    assert list(unsettled(journal.path, run)) == points
+    assert list(unacknowledged(journal.path, run)) == points
 
 
 def test_what_is_acknowledged_waits_no_more(journal: Journal) -> None:
     run = register(journal)
     points = fill(journal, run, 9)
     journal.acknowledge(run, 4)
-    assert list(unsettled(journal.path, run)) == points[4:]
+    assert list(unacknowledged(journal.path, run)) == points[4:]
 
 
 def test_an_acknowledgement_that_comes_late_takes_nothing_back(journal: Journal) -> None:
@@ -58,7 +59,7 @@ def test_an_acknowledgement_that_comes_late_takes_nothing_back(journal: Journal)
     points = fill(journal, run, 9)
     journal.acknowledge(run, 6)
     journal.acknowledge(run, 3)
-    assert list(unsettled(journal.path, run)) == points[6:]
+    assert list(unacknowledged(journal.path, run)) == points[6:]
 
 
 def test_a_scan_tells_who_the_runs_are(journal: Journal) -> None:
@@ -74,7 +75,7 @@ def test_a_scan_tells_who_the_runs_are(journal: Journal) -> None:
         "started_at": 1000,
         "cgroup": "/sys/fs/cgroup/job",
         "oom_kills": 1,
-        "settled": 2,
+        "acknowledged": 2,
         "dropped": 0,
         "ended": True,
         "appended": 6,
@@ -95,7 +96,7 @@ def test_runs_do_not_mix(journal: Journal) -> None:
     mine = fill(journal, one, 6)
     fill(journal, other, 9)
     journal.acknowledge(other, 9)
-    assert list(unsettled(journal.path, one)) == mine
+    assert list(unacknowledged(journal.path, one)) == mine
 
 
 def test_a_run_without_points_leaves_no_line(journal: Journal) -> None:
@@ -135,7 +136,7 @@ def test_clearing_leaves_the_runs_that_are_attached(journal: Journal) -> None:
     journal.end(over)
     assert journal.clear()
     (found,) = scan(journal.path)
-    assert (found.run_id, found.settled, found.ended) == ("attached", 6, False)
+    assert (found.run_id, found.acknowledged, found.ended) == ("attached", 6, False)
 
 
 def test_clearing_keeps_everything_while_a_point_waits(journal: Journal) -> None:
@@ -143,7 +144,7 @@ def test_clearing_keeps_everything_while_a_point_waits(journal: Journal) -> None
     points = fill(journal, run, 6)
     journal.acknowledge(run, 5)
     assert not journal.clear()
-    assert list(unsettled(journal.path, run)) == points[5:]
+    assert list(unacknowledged(journal.path, run)) == points[5:]
 
 
 def test_a_run_goes_on_after_clearing(journal: Journal) -> None:
@@ -152,7 +153,7 @@ def test_a_run_goes_on_after_clearing(journal: Journal) -> None:
     journal.acknowledge(run, 6)
     journal.clear()
     points = fill(journal, run, 3, first=6)
-    assert list(unsettled(journal.path, run)) == points
+    assert list(unacknowledged(journal.path, run)) == points
 
 
 def test_clearing_again_writes_nothing(journal: Journal) -> None:
@@ -233,7 +234,7 @@ def test_an_orphan_takes_acknowledgements(tmp_path: Path) -> None:
     orphan = claim(first.path)
     assert orphan is not None
     orphan.acknowledge(run, 6)
-    assert list(unsettled(orphan.path, run)) == points[6:]
+    assert list(unacknowledged(orphan.path, run)) == points[6:]
 
 
 def test_an_orphan_keeps_its_runs_when_it_is_cleared(tmp_path: Path) -> None:

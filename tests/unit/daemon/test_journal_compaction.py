@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.journal import compaction
 from mlflow_sysmetrics.daemon.journal.compaction import extremes
-from mlflow_sysmetrics.daemon.journal.journal import Journal, scan, unsettled
+from mlflow_sysmetrics.daemon.journal.journal import Journal
+from mlflow_sysmetrics.daemon.journal.scan import scan, unacknowledged
 from mlflow_sysmetrics.daemon.journal.spool import claim
 
 SERIES = [f"system/metric_{number}_percentage" for number in range(8)]
@@ -48,7 +49,7 @@ def test_what_is_settled_goes_first(journal: Journal) -> None:
     run, points = fill(journal)
     journal.acknowledge(run, 500)
     assert journal.compact() == {}
-    assert list(unsettled(journal.path, run)) == [pair for pair in points.items() if pair[0] >= 500]
+    assert list(unacknowledged(journal.path, run)) == [pair for pair in points.items() if pair[0] >= 500]
 
 
 def test_a_run_that_is_over_leaves_no_trace(journal: Journal) -> None:
@@ -64,7 +65,7 @@ def test_a_run_that_is_attached_keeps_its_line(journal: Journal) -> None:
     run, points = fill(journal)
     journal.acknowledge(run, len(points))
     journal.compact()
-    assert [(found.run_id, found.settled) for found in scan(journal.path)] == [("run", len(points))]
+    assert [(found.run_id, found.acknowledged) for found in scan(journal.path)] == [("run", len(points))]
 
 
 def test_thinning_ends_under_three_quarters_of_the_bound(journal: Journal) -> None:
@@ -76,7 +77,7 @@ def test_thinning_ends_under_three_quarters_of_the_bound(journal: Journal) -> No
 def test_thinning_keeps_points_as_they_were_and_counts_the_others(journal: Journal) -> None:
     run, points = fill(journal)
     dropped = journal.compact()
-    left = list(unsettled(journal.path, run))
+    left = list(unacknowledged(journal.path, run))
     assert [index for index, _ in left] == sorted(index for index, _ in left)
     assert all(points[index] == point for index, point in left)
     assert dropped == {run: len(points) - len(left)}
@@ -86,7 +87,7 @@ def test_thinning_keeps_points_as_they_were_and_counts_the_others(journal: Journ
 def test_thinning_takes_the_oldest(journal: Journal) -> None:
     run, points = fill(journal)
     journal.compact()
-    left = {index for index, _ in unsettled(journal.path, run)}
+    left = {index for index, _ in unacknowledged(journal.path, run)}
     gone = set(points) - left
     newest = range(len(points) - len(points) // 8, len(points))
     assert gone
@@ -101,7 +102,7 @@ def test_thinning_again_and_again_keeps_the_peak(journal: Journal) -> None:
             journal.append(run, first, first, dict.fromkeys(SERIES, 0.5))
             first += len(SERIES)
         journal.compact()
-    assert max(point.value for _, point in unsettled(journal.path, run)) == 1000.0
+    assert max(point.value for _, point in unacknowledged(journal.path, run)) == 1000.0
 
 
 def test_all_that_was_dropped_is_counted_over_several_times(journal: Journal) -> None:
@@ -113,7 +114,7 @@ def test_all_that_was_dropped_is_counted_over_several_times(journal: Journal) ->
         first += len(SERIES)
     dropped += journal.compact()[run]
     assert [(found.dropped, found.appended) for found in scan(journal.path)] == [(dropped, first)]
-    assert len(list(unsettled(journal.path, run))) == first - dropped
+    assert len(list(unacknowledged(journal.path, run))) == first - dropped
 
 
 def test_runs_with_too_few_points_to_thin_lose_their_oldest(journal: Journal) -> None:
@@ -138,7 +139,7 @@ def test_what_is_appended_meanwhile_is_kept(journal: Journal, monkeypatch: pytes
 
     monkeypatch.setattr(compaction, "rewrite", meanwhile)
     journal.compact()
-    assert list(unsettled(journal.path, run)) == [(len(points), Point("late", 1.0, 5))]
+    assert list(unacknowledged(journal.path, run)) == [(len(points), Point("late", 1.0, 5))]
 
 
 def test_a_clearing_meanwhile_wins(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +168,7 @@ def test_a_journal_goes_on_after_compacting(journal: Journal) -> None:
     journal.close(delete=False)
     orphan = claim(journal.path)
     assert orphan is not None
-    assert list(unsettled(orphan.path, run)) == [(len(points), Point("late", 1.0, 5))]
+    assert list(unacknowledged(orphan.path, run)) == [(len(points), Point("late", 1.0, 5))]
     orphan.close(delete=True)
 
 

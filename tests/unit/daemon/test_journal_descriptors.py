@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from mlflow_sysmetrics.daemon.journal.file import OpenFile
-from mlflow_sysmetrics.daemon.journal.journal import Journal, scan, unsettled
+from mlflow_sysmetrics.daemon.journal.journal import Journal
+from mlflow_sysmetrics.daemon.journal.scan import scan, unacknowledged
 
 POINT = {"key": 1.0}
 PRECIOUS = b"precious\n" * 100
@@ -53,7 +54,7 @@ def steal(journal: Journal, tmp_path: Path) -> Iterator[Callable[[], Path]]:
 
 
 def waiting(journal: Journal, run: int) -> list[int]:
-    return [index for index, _ in unsettled(journal.path, run)]
+    return [index for index, _ in unacknowledged(journal.path, run)]
 
 
 def test_a_point_goes_into_the_journal_and_not_into_the_file_that_has_got_its_number(

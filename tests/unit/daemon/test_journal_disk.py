@@ -13,7 +13,8 @@ import pytest
 
 from fakes import FakeClock
 from mlflow_sysmetrics.daemon.delivery.points import Point
-from mlflow_sysmetrics.daemon.journal.journal import Journal, unsettled
+from mlflow_sysmetrics.daemon.journal.journal import Journal
+from mlflow_sysmetrics.daemon.journal.scan import unacknowledged
 from mlflow_sysmetrics.daemon.journal.spool import claim, is_owned
 from mlflow_sysmetrics.errors import JournalUnavailable
 
@@ -81,7 +82,7 @@ def test_a_disk_that_has_room_again_is_used_again(journal: Journal, disk: Disk, 
     clock.move(60)
     assert journal.append(run, 1, 5, POINT) is not None
     assert journal.failed is None
-    assert list(unsettled(journal.path, run)) == [(1, Point("key", 1.0, 5))]
+    assert list(unacknowledged(journal.path, run)) == [(1, Point("key", 1.0, 5))]
 
 
 @pytest.mark.parametrize("room", [1, 5, 30, 80, 120])
@@ -93,7 +94,7 @@ def test_a_torn_line_spoils_no_other(room: int, journal: Journal, disk: Disk, cl
     disk.room = 1 << 30
     clock.move(60)
     journal.append(run, 2, 2, POINT)
-    assert [index for index, _ in unsettled(journal.path, run)] == [0, 2]
+    assert [index for index, _ in unacknowledged(journal.path, run)] == [0, 2]
 
 
 @pytest.mark.parametrize("room", [1, 40, 100])
@@ -106,7 +107,7 @@ def test_who_a_run_is_is_said_again_where_it_was_torn(
     disk.room = 1 << 30
     clock.move(60)
     journal.append(run, 1, 1, POINT)
-    assert [index for index, _ in unsettled(journal.path, run)] == [1]
+    assert [index for index, _ in unacknowledged(journal.path, run)] == [1]
 
 
 def test_runs_are_said_again_after_a_clearing_that_the_disk_did_not_finish(
@@ -120,7 +121,7 @@ def test_runs_are_said_again_after_a_clearing_that_the_disk_did_not_finish(
     disk.room = 1 << 30
     clock.move(60)
     journal.append(run, 1, 1, POINT)
-    assert [index for index, _ in unsettled(journal.path, run)] == [1]
+    assert [index for index, _ in unacknowledged(journal.path, run)] == [1]
 
 
 def test_a_journal_never_grows_over_its_bound(tmp_path: Path) -> None:
@@ -166,7 +167,7 @@ def test_a_journal_that_somebody_deletes_is_made_again_with_all_it_held(journal:
     journal.append(run, 0, 0, POINT)
     shutil.rmtree(journal.path.parent)
     assert journal.append(run, 1, 1, POINT) is not None
-    assert [index for index, _ in unsettled(journal.path, run)] == [0, 1]
+    assert [index for index, _ in unacknowledged(journal.path, run)] == [0, 1]
 
 
 @needs_posix
@@ -235,12 +236,12 @@ def test_a_real_full_disk_costs_the_points_that_it_had_no_room_for(tmpfs: Path) 
     taken = [index for index in range(2000) if journal.append(run, index, 0, {"k" * 50: 1.0}) is not None]
     assert 100 < len(taken) < 2000
     assert journal.failed in {"No space left on device", "the disk is full"}
-    assert [index for index, _ in unsettled(journal.path, run)] == taken
+    assert [index for index, _ in unacknowledged(journal.path, run)] == taken
     journal.acknowledge(run, 2000)
     assert journal.clear()  # truncating needs no room
     clock.move(60)
     assert journal.append(run, 2000, 0, POINT) is not None
-    assert [index for index, _ in unsettled(journal.path, run)] == [2000]
+    assert [index for index, _ in unacknowledged(journal.path, run)] == [2000]
     journal.close(delete=True)
 
 

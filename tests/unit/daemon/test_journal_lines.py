@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlflow_sysmetrics.daemon.journal.lines import (
+    AcknowledgedLine,
     DroppedLine,
     EndLine,
     Header,
     Line,
     PointsLine,
     RunLine,
-    SettledLine,
     dump,
     lines,
     parse,
@@ -28,7 +28,7 @@ EVERY_KIND = [
     RunLine(1, "def", "sqlite:////data/mlflow.db", None, None, None),
     PointsLine(0, 24, 1_700_000_010_000, {"system/cpu": 1.5, "system/größe": -0.001}),
     PointsLine(3, 0, 1_700_000_010_000, {"train/loss_step": 0.25, "train/learning_rate": math.inf}, 1200),
-    SettledLine(0, 48),
+    AcknowledgedLine(0, 48),
     DroppedLine(0, 5),
     EndLine(0),
 ]
@@ -96,7 +96,7 @@ def test_what_is_not_understood_is_no_line(text: bytes) -> None:
 
 
 def test_a_line_may_say_more_than_is_known_today() -> None:
-    assert parse(b'{"r": 3, "a": 7, "later": [1]}') == SettledLine(3, 7)
+    assert parse(b'{"r": 3, "a": 7, "later": [1]}') == AcknowledgedLine(3, 7)
 
 
 @settings(max_examples=200)

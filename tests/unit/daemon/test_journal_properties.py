@@ -15,7 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from fakes import FakeClock
 from mlflow_sysmetrics.daemon.delivery.points import Point
-from mlflow_sysmetrics.daemon.journal.journal import Journal, unsettled
+from mlflow_sysmetrics.daemon.journal.journal import Journal
+from mlflow_sysmetrics.daemon.journal.scan import unacknowledged
 from mlflow_sysmetrics.daemon.journal.spool import claim
 
 VALUES = st.dictionaries(
@@ -29,11 +30,11 @@ class ModelRun:
     """What a run's points should be."""
 
     appended: int = 0
-    settled: int = 0
+    acknowledged: int = 0
     on_disk: dict[int, Point] = field(default_factory=dict)
 
     def waiting(self) -> list[tuple[int, Point]]:
-        return [pair for pair in self.on_disk.items() if pair[0] >= self.settled]
+        return [pair for pair in self.on_disk.items() if pair[0] >= self.acknowledged]
 
 
 class JournalMachine(RuleBasedStateMachine):
@@ -111,22 +112,22 @@ class JournalMachine(RuleBasedStateMachine):
     @rule(data=st.data(), and_compact=st.booleans())
     def acknowledge(self, data: st.DataObject, and_compact: bool) -> None:
         number, run = self.pick(data)
-        waiting = run.appended - run.settled
+        waiting = run.appended - run.acknowledged
         # Of small numbers hypothesis tries more: counted from the end, so that lines are settled in part.
         left = data.draw(st.integers(0, max(waiting, 0)))
         self.settle(number, run, run.appended - left)
         if and_compact:  # by itself it seldom comes when a line is half settled
             self.compact()
 
-    def settle(self, number: int, run: ModelRun, settled: int) -> None:
-        self.journal.acknowledge(number, settled)
-        run.settled = max(run.settled, settled)
+    def settle(self, number: int, run: ModelRun, acknowledged: int) -> None:
+        self.journal.acknowledge(number, acknowledged)
+        run.acknowledged = max(run.acknowledged, acknowledged)
 
     @precondition(lambda self: self.runs)
     @rule(data=st.data())
     def read_back(self, data: st.DataObject) -> None:
         number, run = self.pick(data)
-        found, place, since = [], 0, run.settled
+        found, place, since = [], 0, run.acknowledged
         while part := self.journal.read(number, since, place, data.draw(st.integers(1, 20))):
             points, place = part
             if not points:
@@ -168,7 +169,7 @@ class JournalMachine(RuleBasedStateMachine):
         cut = data.draw(st.integers(begin, len(whole)))
         copy = self.directory / "copy"
         copy.write_bytes(whole[:cut])
-        found = {number: list(unsettled(copy, number)) for number in self.runs}
+        found = {number: list(unacknowledged(copy, number)) for number in self.runs}
         before = [state for size, state in self.history if size <= cut]
         after = [state for size, state in self.history if size > cut]
         # The step at the cut has happened or not; nothing between.
@@ -178,7 +179,7 @@ class JournalMachine(RuleBasedStateMachine):
     @invariant()
     def all_that_waits_is_there(self) -> None:
         found = self.waiting()
-        assert {number: list(unsettled(self.journal.path, number)) for number in self.runs} == found
+        assert {number: list(unacknowledged(self.journal.path, number)) for number in self.runs} == found
         self.history.append((self.journal.path.stat().st_size, found))
 
     def waiting(self) -> Waiting:

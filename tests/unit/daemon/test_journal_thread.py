@@ -14,9 +14,10 @@ from fakes import STARTED_AT, FakeClock, FakeSink
 from mlflow_sysmetrics.daemon.delivery.inbox import Channel
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.sender import Sender
-from mlflow_sysmetrics.daemon.journal.journal import Journal, scan, unsettled
+from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.daemon.journal.process_journal import ProcessJournal
-from mlflow_sysmetrics.daemon.journal.run_backing import OwnRun
+from mlflow_sysmetrics.daemon.journal.run_journal import ProcessRunJournal
+from mlflow_sysmetrics.daemon.journal.scan import scan, unacknowledged
 from mlflow_sysmetrics.daemon.journal.thread import JournalThread
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
 from mlflow_sysmetrics.daemon.sampling.window import Value
@@ -51,39 +52,39 @@ class Process:
     def __init__(self, directory: Path, disk: Disk) -> None:
         self.clock = FakeClock()
         self.sink = FakeSink()
-        self.thread = JournalThread(self.clock, patience_seconds=LONGEST)
+        self.thread = JournalThread(self.clock, wait_seconds=LONGEST)
         self.journal = ProcessJournal(
             lambda: Journal.create(directory, 1_000_000, monotonic=self.clock.monotonic, write=disk.write),
             self.clock,
             thread=self.thread,
         )
         self.sender = Sender(URI, lambda _: self.sink, self.clock, jitter=lambda: 1.0, journal=self.journal)
-        self.feed = self.new_feed("run")
+        self.series = self.new_feed("run")
 
     def new_feed(self, run_id: str) -> RunSeries:
-        outbox = RunQueue(run_id, STARTED_AT, 10, OwnRun(self.journal, run_id, URI, STARTED_AT))
-        return RunSeries((URI, run_id), Settings(), Channel(self.sender, outbox))
+        queue = RunQueue(run_id, STARTED_AT, 10, ProcessRunJournal(self.journal, run_id, URI, STARTED_AT))
+        return RunSeries((URI, run_id), Settings(), Channel(self.sender, queue))
 
-    def emit(self, feed: RunSeries | None = None) -> None:
-        (feed or self.feed).emit([Value("level", Kind.GAUGE, 1.0)], self.clock.wall())
+    def emit(self, series: RunSeries | None = None) -> None:
+        (series or self.series).emit([Value("level", Kind.GAUGE, 1.0)], self.clock.wall())
         self.clock.move(10)
 
     def send(self) -> None:
         while self.sender.send_next():
             self.sender.tidy()
         self.sender.tidy()
-        self.sender.tell()
+        self.sender.log_messages()
 
     def await_written(self) -> None:
         """Waits until all that was asked of the thread is done."""
         done = threading.Event()
-        self.thread.later(done, done.set)
+        self.thread.submit(done, done.set)
         assert done.wait(LONGEST)
 
     def stick(self, disk: Disk) -> None:
         """Has the disk stop answering, and the sampler find that out."""
         disk.answers.clear()
-        self.thread._patience.seconds = 0.05
+        self.thread._budget.seconds = 0.05
         self.emit()
 
     @property
@@ -107,35 +108,35 @@ def process(tmp_path: Path, disk: Disk) -> Process:
 
 
 def waiting(process: Process, run: int = 0) -> list[int]:
-    return [index for index, _ in unsettled(process.path, run)]
+    return [index for index, _ in unacknowledged(process.path, run)]
 
 
 def test_a_point_is_on_disk_when_the_sampler_goes_on(process: Process) -> None:
     assert waiting(process) == [0]
-    assert process.feed.lane.outbox.unsaved == 0
+    assert process.series.channel.queue.unsaved == 0
 
 
 def test_a_disk_that_does_not_answer_leaves_points_in_memory_only(process: Process, disk: Disk) -> None:
     process.stick(disk)
     process.emit()
-    assert process.feed.lane.outbox.waiting == 3
-    assert process.feed.lane.outbox.unsaved == 2
+    assert process.series.channel.queue.waiting == 3
+    assert process.series.channel.queue.unsaved == 2
 
 
 def test_a_disk_that_is_known_to_be_stuck_is_not_asked_again(process: Process, disk: Disk) -> None:
     process.stick(disk)
     asked = disk.asked
-    process.thread._patience.seconds = LONGEST  # whoever waited now would wait for long
+    process.thread._budget.seconds = LONGEST  # whoever waited now would wait for long
     process.emit()
     assert disk.asked == asked
-    assert process.feed.lane.outbox.waiting == 3
+    assert process.series.channel.queue.waiting == 3
 
 
 def test_a_disk_that_does_not_answer_holds_up_no_delivery(process: Process, disk: Disk) -> None:
     process.stick(disk)
     process.send()
     process.emit()
-    process.feed.end()
+    process.series.end()
     process.clock.move(60)
     process.send()
     assert len(process.sink.points("run")) == 3
@@ -156,12 +157,12 @@ def test_points_are_saved_again_when_the_disk_answers_and_what_was_delivered_is_
     process.clock.move(60)
     process.send()
     disk.answers.set()
-    process.thread._patience.seconds = LONGEST
+    process.thread._budget.seconds = LONGEST
     process.await_written()
     process.sink.down = True
     process.emit()
     assert waiting(process) == [2]
-    assert process.feed.lane.outbox.unsaved == 0
+    assert process.series.channel.queue.unsaved == 0
 
 
 def test_what_was_appended_too_late_is_acknowledged_with_the_rest(process: Process, disk: Disk) -> None:
@@ -183,7 +184,7 @@ def test_ends_and_acknowledgements_wait_for_the_disk_once_per_run(process: Proce
         process.emit()
         process.clock.move(60)
         process.send()
-    process.feed.end()
+    process.series.end()
     for number in range(20):  # of which the journal has never heard
         other = process.new_feed(str(number))
         process.emit(other)
@@ -193,7 +194,7 @@ def test_ends_and_acknowledgements_wait_for_the_disk_once_per_run(process: Proce
     assert len(process.thread._later) <= 3  # the end and what is settled of one run, and a clearing
     disk.answers.set()
     process.await_written()
-    assert all(run.ended and run.settled == run.appended for run in scan(process.path))
+    assert all(run.ended and run.acknowledged == run.appended for run in scan(process.path))
 
 
 def test_who_leaves_with_a_disk_that_does_not_answer_is_told_nothing_and_waits_for_nothing(
@@ -202,11 +203,11 @@ def test_who_leaves_with_a_disk_that_does_not_answer_is_told_nothing_and_waits_f
     process.stick(disk)
     process.clock.move(60)
     process.send()
-    assert process.journal.leave()
+    assert process.journal.delete_when_empty()
     process.sender.tidy()
-    assert not process.journal.left.is_set()
+    assert not process.journal.deleted.is_set()
     disk.answers.set()
-    assert process.journal.left.wait(LONGEST)
+    assert process.journal.deleted.wait(LONGEST)
     assert not process.path.exists()
 
 
@@ -231,19 +232,19 @@ def test_a_stuck_disk_is_said_once_and_its_answer_once(
 
 def test_a_sender_does_not_read_from_a_disk_that_is_known_to_be_stuck(process: Process, disk: Disk) -> None:
     process.stick(disk)
-    backing = process.feed.lane.outbox.backing
-    assert backing is not None
+    run_journal = process.series.channel.queue.run_journal
+    assert run_journal is not None
     with pytest.raises(OSError, match="not answered for 10 s"):
-        backing.read(0, 0, 1)
+        run_journal.read(0, 0, 1)
 
 
 def test_a_job_that_raises_leaves_the_thread_alive() -> None:
     def fail() -> None:
         raise RuntimeError("a lock of somebody else's")
 
-    thread = JournalThread(FakeClock(), patience_seconds=LONGEST)
-    assert thread.ask(fail) is None
-    assert thread.ask(lambda: 1) == 1
+    thread = JournalThread(FakeClock(), wait_seconds=LONGEST)
+    assert thread.call(fail) is None
+    assert thread.call(lambda: 1) == 1
 
 
 def test_a_program_that_may_start_no_thread_writes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,24 +252,24 @@ def test_a_program_that_may_start_no_thread_writes_by_itself(monkeypatch: pytest
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr("mlflow_sysmetrics.daemon.journal.thread.start_thread", fail)
-    assert JournalThread(FakeClock()).ask(lambda: 1) == 1
+    assert JournalThread(FakeClock()).call(lambda: 1) == 1
 
 
 def test_points_of_a_tick_that_has_waited_enough_wait_in_memory(process: Process, disk: Disk) -> None:
     disk.late_seconds = 0.6
-    process.thread._patience.seconds = 1.0
+    process.thread._budget.seconds = 1.0
     disk.clock = process.clock
-    feeds = [process.new_feed(str(number)) for number in range(5)]
-    for feed in feeds:
-        feed.emit([Value("level", Kind.GAUGE, 1.0)], process.clock.wall())
-    assert [feed.lane.outbox.unsaved for feed in feeds] == [0, 0, 1, 1, 1]
+    all_series = [process.new_feed(str(number)) for number in range(5)]
+    for series in all_series:
+        series.emit([Value("level", Kind.GAUGE, 1.0)], process.clock.wall())
+    assert [series.channel.queue.unsaved for series in all_series] == [0, 0, 1, 1, 1]
 
 
 def test_a_disk_that_is_too_slow_again_and_again_is_said_once(
     process: Process, disk: Disk, caplog: pytest.LogCaptureFixture
 ) -> None:
     disk.clock, disk.late_seconds = process.clock, 1.5
-    process.thread._patience.seconds = 1.0
+    process.thread._budget.seconds = 1.0
     for _ in range(5):
         process.emit()
         process.send()
@@ -288,4 +289,4 @@ def test_a_journal_that_is_made_late_does_not_wait_for_what_was_delivered_before
     (tmp_path / "a file").unlink()
     process.sink.down = True
     process.emit()
-    assert [(run.settled, run.appended) for run in scan(process.path)] == [(1, 2)]
+    assert [(run.acknowledged, run.appended) for run in scan(process.path)] == [(1, 2)]

@@ -12,7 +12,7 @@ from household import URI, Household, die, let_a_month_pass, replayed
 from fakes import STARTED_AT, FakeSink
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
-from mlflow_sysmetrics.daemon.journal.journal import scan
+from mlflow_sysmetrics.daemon.journal.scan import scan
 from mlflow_sysmetrics.daemon.journal.spool import journals
 from mlflow_sysmetrics.errors import NotAllowed, RunRefused
 
@@ -34,7 +34,7 @@ def another_store(*known: str, error: Exception | None = None) -> FakeSink:
 
 
 def test_points_of_a_run_that_the_server_does_not_know_are_delivered_once_it_does(tmp_path: Path) -> None:
-    path = die(tmp_path, settled=10)
+    path = die(tmp_path, acknowledged=10)
     outcome = replayed(path, another_store())
     assert (outcome.delivered, outcome.dropped, outcome.waiting, outcome.faults) == (0, 0, 20, ())
     assert replayed(path, FakeSink()).delivered == 20
@@ -86,7 +86,7 @@ def test_in_the_background_they_are_let_go_of_with_all_that_waits_in_them(tmp_pa
     household.sinks[URI] = another_store()
     household.recover()
     assert len(journals(tmp_path)) == 6
-    assert all(run.settled == 0 for path in journals(tmp_path) for run in scan(path))
+    assert all(run.acknowledged == 0 for path in journals(tmp_path) for run in scan(path))
 
 
 def test_orphans_that_are_forbidden_keep_no_others_of_their_server_waiting(tmp_path: Path) -> None:
@@ -137,10 +137,10 @@ def test_the_trouble_of_orphans_is_no_trouble_of_the_program(
     sender = household.senders[URI]
     while sender.send_next():
         pass
-    sender.tell()
+    sender.log_messages()
     live = RunQueue("live", STARTED_AT, 10)
     sender.append(live, [Point("system/x", 1.0, STARTED_AT)])
-    sender.hasten()
+    sender.expedite()
     assert sender.send_next(), "it must not wait until the server has had its rest"
     assert len(household.sinks[URI].points("live")) == 1
     counts = sender.counts()

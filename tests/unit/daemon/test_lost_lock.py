@@ -117,7 +117,7 @@ def test_an_owner_takes_a_lock_again_that_was_deleted(journal: Journal, clock: F
     clock.move(10)
     assert journal.append(run, 0, 0, POINT) is not None
     assert lock_path(journal.path).exists()
-    assert Ownership.take(journal.path) is None
+    assert Ownership.acquire(journal.path) is None
 
 
 @needs_posix
@@ -128,7 +128,7 @@ def test_an_owner_whose_directory_was_deleted_makes_it_again(journal: Journal, c
     journal.path.parent.rmdir()
     clock.move(10)
     assert journal.append(run, 0, 0, POINT) is not None
-    assert Ownership.take(journal.path) is None
+    assert Ownership.acquire(journal.path) is None
 
 
 @needs_posix
@@ -144,7 +144,7 @@ def test_a_descriptor_that_somebody_closed_is_not_closed_again(
     clock.move(10)
     assert journal.append(run, 0, 0, POINT) is not None
     assert os.fstat(number).st_ino == os.fstat(theirs).st_ino
-    assert Ownership.take(journal.path) is None
+    assert Ownership.acquire(journal.path) is None
     os.close(number)
     os.close(theirs)
 
@@ -176,12 +176,12 @@ def test_an_owner_that_lost_its_journal_to_another_keeps_points_in_memory(
     assert number is not None
     theirs = os.open(os.devnull, os.O_RDONLY)
     os.dup2(theirs, number)
-    other = Ownership.take(journal.path)
+    other = Ownership.acquire(journal.path)
     assert other is not None
     clock.move(10)
     assert journal.append(run, 0, 0, POINT) is None
     assert journal.failed == "somebody else owns the journal now"
-    other.let_go()
+    other.release()
     clock.move(10)
     assert journal.append(run, 1, 0, POINT) is not None
     assert journal.failed is None

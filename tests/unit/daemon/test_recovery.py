@@ -12,8 +12,9 @@ from household import URI, Household, die, let_a_month_pass, replayed
 
 from fakes import STARTED_AT, FakeSink
 from mlflow_sysmetrics.daemon.journal import store_files
-from mlflow_sysmetrics.daemon.journal.journal import Journal, scan
+from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.daemon.journal.recovery import Recovery, Replayed, replay
+from mlflow_sysmetrics.daemon.journal.scan import scan
 from mlflow_sysmetrics.daemon.journal.spool import claim, journals
 from mlflow_sysmetrics.errors import RunDeleted
 from watching import LONG_SECONDS
@@ -30,7 +31,7 @@ def test_an_orphan_is_delivered_with_its_timestamps_and_steps_and_deleted(tmp_pa
 
 def test_only_what_was_not_acknowledged_is_delivered(tmp_path: Path) -> None:
     sink = FakeSink()
-    replayed(die(tmp_path, settled=15), sink)
+    replayed(die(tmp_path, acknowledged=15), sink)
     assert [point.value for point in sink.points("run_0")] == [1.5, 1.6, 1.7, 1.8, 1.9] + [
         2 + n / 10 for n in range(10)
     ]
@@ -104,7 +105,7 @@ def test_a_run_that_was_never_detached_is_kept_in_mind_while_it_says_running(
     replayed(path, FakeSink(running={"run_0"} if running else set()))
     assert path.exists() is kept
     if kept:
-        assert [(run.run_id, run.settled >= run.appended) for run in scan(path)] == [("run_0", True)]
+        assert [(run.run_id, run.acknowledged >= run.appended) for run in scan(path)] == [("run_0", True)]
 
 
 def test_what_is_kept_in_mind_is_forgotten_after_a_month(tmp_path: Path) -> None:
@@ -179,7 +180,7 @@ def test_nobody_waits_for_what_others_had_owed(tmp_path: Path) -> None:
     household.thread.start()
     household.deliver_until(lambda: bool(household.senders))
     sender = household.senders[URI]
-    assert sender.hasten() == {}
+    assert sender.expedite() == {}
     assert sender.counts().pending == 0
     household.sinks[URI].down = False
     household.clock.move(100)
@@ -190,9 +191,9 @@ def test_a_training_that_has_seeded_its_random_numbers_gets_them_all(tmp_path: P
     journal = claim(die(tmp_path / "one"))
     assert journal is not None
     before = random.getstate()
-    replay(journal, lambda _: FakeSink(down=True), patience_seconds=0)  # which fails, and backs off
+    replay(journal, lambda _: FakeSink(down=True), wait_seconds=0)  # which fails, and backs off
     for _ in range(9):
-        die(tmp_path / "nine", settled=30)  # which owe nothing, and are cleared away
+        die(tmp_path / "nine", acknowledged=30)  # which owe nothing, and are cleared away
     Recovery(lambda: tmp_path / "nine", lambda *_: None, lambda _: FakeSink(), list).run()
     assert not list((tmp_path / "nine").iterdir())
     assert random.getstate() == before
@@ -217,7 +218,7 @@ def test_a_store_on_a_disk_that_does_not_answer_is_left_alone(
 ) -> None:
     answers = threading.Event()
     monkeypatch.setattr(store_files, "check_store", lambda _: answers.wait(LONG_SECONDS))
-    monkeypatch.setattr(store_files, "_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(store_files, "_TIMEOUT_SECONDS", 0.05)
     for number in range(20):
         die(tmp_path, uri=f"sqlite:////away/{number}.db")
     household = Household(tmp_path)

@@ -75,7 +75,7 @@ import os
 import sys
 from pathlib import Path
 from mlflow_sysmetrics.daemon.journal.ownership import Ownership
-ownership = Ownership.take(Path(sys.argv[1]))  # as the thread that reads an orphan has it
+ownership = Ownership.acquire(Path(sys.argv[1]))  # as the thread that reads an orphan has it
 if (child := os.fork()) == 0:
     os._exit(ownership._descriptor is not None)
 print(os.waitpid(child, 0)[1])
@@ -236,9 +236,9 @@ def test_a_lock_is_made_at_once_by_a_filelock_that_has_no_other_kind(
             assert force
 
     monkeypatch.setattr("filelock.FileLock", OldLock)
-    ownership = Ownership.take(tmp_path / "node-1-0123abcd.jsonl")
+    ownership = Ownership.acquire(tmp_path / "node-1-0123abcd.jsonl")
     assert ownership is not None
-    ownership.let_go()
+    ownership.release()
     assert len(made) == 1
 
 
@@ -251,7 +251,7 @@ def test_a_forked_child_does_not_own_its_parents_journal(tmp_path: Path) -> None
         process.wait()
         claimed = spool.claim(path)  # while the child lives
         assert claimed is not None
-        assert [(run.run_id, run.settled, run.appended) for run in claimed.runs] == [("run", 0, 1)]
+        assert [(run.run_id, run.acknowledged, run.appended) for run in claimed.runs] == [("run", 0, 1)]
         claimed.close(delete=True)
 
 

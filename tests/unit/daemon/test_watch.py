@@ -27,12 +27,12 @@ class Bench:
     def watch(self, interval: float = 1.0) -> Watch:
         return Watch(self.sampler, self.clock, interval)
 
-    def feed(self, interval: float) -> RunSeries:
+    def series(self, interval: float) -> RunSeries:
         sender = Sender("uri", lambda _: FakeSink(), self.clock)
         settings = Settings(sampling_interval=interval, samples_before_logging=1)
-        feed = RunSeries(("uri", "run"), settings, Channel(sender, RunQueue("run", STARTED_AT, 1e3)))
-        self.sampler.add(feed)
-        return feed
+        series = RunSeries(("uri", "run"), settings, Channel(sender, RunQueue("run", STARTED_AT, 1e3)))
+        self.sampler.add(series)
+        return series
 
     def pass_time(self, seconds: float) -> list[float]:
         """Lets the sampler do what its thread would do, and returns when it ticked."""
@@ -40,7 +40,7 @@ class Bench:
         ticked = []
         while True:
             before = self.sampler.ticks
-            self.sampler.turn()
+            self.sampler.run_due()
             if self.sampler.ticks > before:
                 ticked.append(round(self.clock.seconds - 100, 3))
             elif self.sampler._due_at > ends:
@@ -86,7 +86,7 @@ def test_one_that_is_closed_shows_nothing_and_asks_for_nothing(bench: Bench) -> 
 
 
 def test_a_run_that_is_read_seldom_does_not_make_a_watch_wait(bench: Bench) -> None:
-    bench.feed(interval=30)
+    bench.series(interval=30)
     bench.pass_time(1)
     watch = bench.watch(interval=1)
     assert bench.pass_time(3) == [1, 2, 3, 4]
@@ -94,18 +94,18 @@ def test_a_run_that_is_read_seldom_does_not_make_a_watch_wait(bench: Bench) -> N
 
 
 def test_a_run_that_is_read_often_enough_is_not_read_more_often_for_a_watch(bench: Bench) -> None:
-    bench.feed(interval=1)
+    bench.series(interval=1)
     bench.pass_time(1.5)
     bench.watch(interval=5)
     assert bench.pass_time(2) == [2, 3]
 
 
 def test_a_watch_adds_no_points_to_a_run(bench: Bench) -> None:
-    feed = bench.feed(interval=10)
+    series = bench.series(interval=10)
     bench.pass_time(0)
     bench.watch(interval=1)
     bench.pass_time(10)
-    timestamps = {point.timestamp for point in feed.lane.outbox.first(1000).points}
+    timestamps = {point.timestamp for point in series.channel.queue.first(1000).points}
     assert len(timestamps) == 2
 
 
@@ -125,8 +125,8 @@ def test_a_tick_that_comes_too_soon_for_rates_hides_none(bench: Bench) -> None:
     watch = bench.watch()
     bench.pass_time(1.05)
     bench.collector.values = {LEVEL: 20}
-    bench.feed(interval=1)  # whose first tick is its own
-    bench.sampler.turn()
+    bench.series(interval=1)  # whose first tick is its own
+    bench.sampler.run_due()
     assert watch.read() == {LEVEL.name: 20, SHARE.name: 50}
     bench.pass_time(1)
     assert watch.read() == {LEVEL.name: 20}  # that there is no more of it is told all the same

@@ -16,7 +16,7 @@ from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.sender import Sender
 from mlflow_sysmetrics.runtime.clock import Clock
 
-# FOLDED lane: The way of one series of points: on disk first, then into the outbox that its sender empties.
+# FOLDED lane: The way of one series of points: on disk first, then into the queue that its sender empties.
 
 
 class Channel:
@@ -24,29 +24,29 @@ class Channel:
 
     Attributes:
         sender: the sender of the run's tracking server.
-        outbox: what the run is owed.
+        queue: what the run is owed.
     """
 
-    def __init__(self, sender: Sender, outbox: RunQueue) -> None:
+    def __init__(self, sender: Sender, queue: RunQueue) -> None:
         self.sender = sender
-        self.outbox = outbox
+        self.queue = queue
 
-    def keep(self, points: Sequence[Point]) -> None:
-        """Puts points on disk, then into the outbox: a crash in between loses nothing."""
-        if not points or self.outbox.refused is not None:
+    def put(self, points: Sequence[Point]) -> None:
+        """Puts points on disk, then into the queue: a crash in between loses nothing."""
+        if not points or self.queue.refused is not None:
             return
-        backing = self.outbox.backing
-        # Nobody else adds points to this outbox, so this is the index that they will have.
-        place = None if backing is None else backing.append(self.outbox.appended, points)
-        taken = self.sender.append(self.outbox, points, place=place)
-        if not taken and backing is not None:  # given up in this moment
-            backing.acknowledge(self.outbox.settled)
+        run_journal = self.queue.run_journal
+        # Nobody else adds points to this queue, so this is the index that they will have.
+        place = None if run_journal is None else run_journal.append(self.queue.appended, points)
+        taken = self.sender.append(self.queue, points, place=place)
+        if not taken and run_journal is not None:  # given up in this moment
+            run_journal.acknowledge(self.queue.acknowledged)
 
     def end(self) -> None:
         """Says that no more points will come, and has those that wait sent: somebody waits for them."""
-        if self.outbox.backing is not None:
-            self.outbox.backing.end()
-        self.sender.hasten([self.outbox])
+        if self.queue.run_journal is not None:
+            self.queue.run_journal.end()
+        self.sender.expedite([self.queue])
 
 
 # FOLDED open_lanes: The lanes that programs write into at this moment, by the run that they lead to.
@@ -60,31 +60,31 @@ class OpenChannels:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # a signal handler may come back in
-        self._lanes: dict[Key, dict[Channel, Gather | None]] = {}
+        self._channels: dict[Key, dict[Channel, Gather | None]] = {}
 
-    def add(self, key: Key, lane: Channel, gather: Gather | None) -> None:
+    def add(self, key: Key, channel: Channel, gather: Gather | None) -> None:
         """Takes a lane of a run."""
         with self._lock:
-            self._lanes.setdefault(key, {})[lane] = gather
+            self._channels.setdefault(key, {})[channel] = gather
 
-    def remove(self, lane: Channel) -> None:
+    def remove(self, channel: Channel) -> None:
         """Lets go of a lane."""
         with self._lock:
-            for key in [key for key, lanes in self._lanes.items() if lane in lanes]:
-                del self._lanes[key][lane]
-                if not self._lanes[key]:
-                    del self._lanes[key]
+            for key in [key for key, channels in self._channels.items() if channel in channels]:
+                del self._channels[key][channel]
+                if not self._channels[key]:
+                    del self._channels[key]
 
     def of(self, key: Key) -> list[Channel]:
         """Returns the lanes of a run."""
         with self._lock:
-            return list(self._lanes.get(key, ()))
+            return list(self._channels.get(key, ()))
 
     def gather(self, key: Key | None = None) -> None:
         """Has programs hand over what they hold back: for one run, or for all."""
         with self._lock:
-            chosen = list(self._lanes.values()) if key is None else [self._lanes.get(key, {})]
-            gathers = [one for lanes in chosen for one in lanes.values() if one is not None]
+            chosen = list(self._channels.values()) if key is None else [self._channels.get(key, {})]
+            gathers = [one for channels in chosen for one in channels.values() if one is not None]
         for gather in gathers:  # without the lock: a device may take its time
             gather()
 
@@ -114,13 +114,13 @@ class Inbox:
         self._ending: list[Channel] = []
         self._waiters: list[threading.Event] = []
 
-    def put(self, lane: Channel, points: Sequence[Point]) -> None:
+    def put(self, channel: Channel, points: Sequence[Point]) -> None:
         """Leaves points for a run. From any thread; waits for nothing."""
         with self._lock:
             if self._count + len(points) > _MOST:
-                self._lost[lane] = self._lost.get(lane, 0) + len(points)
+                self._lost[channel] = self._lost.get(channel, 0) + len(points)
                 return
-            self._points.setdefault(lane, []).extend(points)
+            self._points.setdefault(channel, []).extend(points)
             self._count += len(points)
             first = math.isinf(self.due_at)
             if first:
@@ -131,7 +131,7 @@ class Inbox:
         if first:
             self._wake()
 
-    def hasten(self, *, ending: Channel | None = None) -> threading.Event:
+    def expedite(self, *, ending: Channel | None = None) -> threading.Event:
         """Has everything taken at once.
 
         Args:
@@ -150,7 +150,7 @@ class Inbox:
         return done
 
     def collect(self) -> None:
-        """Takes everything: on disk, then into the outboxes. For the sampler."""
+        """Takes everything: on disk, then into the queues. For the sampler."""
         if math.isinf(self.due_at):
             return
         with self._lock:
@@ -160,12 +160,12 @@ class Inbox:
             waiters, self._waiters = self._waiters, []
             self._count = 0
             self.due_at = math.inf
-        for lane, of_lane in points.items():
-            for first in range(0, len(of_lane), _MANY):
-                lane.keep(of_lane[first : first + _MANY])
-        for lane, count in lost.items():
-            lane.sender.count_lost(lane.outbox, count)
-        for lane in ending:
-            lane.end()
+        for channel, of_channel in points.items():
+            for first in range(0, len(of_channel), _MANY):
+                channel.put(of_channel[first : first + _MANY])
+        for channel, count in lost.items():
+            channel.sender.count_lost(channel.queue, count)
+        for channel in ending:
+            channel.end()
         for done in waiters:
             done.set()

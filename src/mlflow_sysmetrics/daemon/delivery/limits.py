@@ -12,7 +12,7 @@ from mlflow_sysmetrics.daemon.delivery.points import Point
 
 # About 2.5 MB: a point takes 120 bytes, since its key and its timestamp are shared. Sixteen minutes of outage
 # for eight runs at the default rate, so the disk is read back in real outages only.
-MAX_HELD_POINTS = 20_000
+MAX_BUFFERED_POINTS = 20_000
 # Where no disk takes them, memory must: 25 MB, nearly three hours of outage for eight runs of 26 series.
 MAX_UNSAVED_POINTS = 200_000
 
@@ -25,8 +25,8 @@ class MemoryBudget:
         unsaved: over so many, the oldest are dropped.
     """
 
-    def __init__(self, held: int = MAX_HELD_POINTS, unsaved: int = MAX_UNSAVED_POINTS) -> None:
-        self._held = held
+    def __init__(self, buffered: int = MAX_BUFFERED_POINTS, unsaved: int = MAX_UNSAVED_POINTS) -> None:
+        self._held = buffered
         self._unsaved = unsaved
         self._used = 0
         self._lock = threading.Lock()  # of several senders; nothing is called while it is held

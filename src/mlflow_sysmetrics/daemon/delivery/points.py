@@ -24,13 +24,13 @@ class Point(NamedTuple):
     step: int | None = None
 
 
-class Backing(Protocol):
+class RunJournal(Protocol):
     """Where the points of one run lie on disk. The sampler appends, the sender does the rest."""
 
     def append(self, index: int, points: Sequence[Point]) -> int | None:
         """Puts points on disk; returns the place to read them from, None where not all of them are there."""
 
-    def acknowledge(self, settled: int) -> None:
+    def acknowledge(self, acknowledged: int) -> None:
         """Says that all points below an index are delivered or given up."""
 
     def read(self, since: int, place: int, most: int) -> tuple[list[tuple[int, Point]], int]:
@@ -45,7 +45,7 @@ class Backing(Protocol):
 
 
 @dataclass(slots=True)
-class Held:
+class Buffered:
     """Consecutive points in memory.
 
     Attributes:
@@ -91,7 +91,7 @@ class Batch(NamedTuple):
     """
 
     points: list[Point]
-    settles: int
+    until: int
     indices: list[int] | None = None
     place: int | None = None
     lost: int = 0
@@ -101,23 +101,23 @@ class Batch(NamedTuple):
         if count >= len(self.points):
             return self
         if self.indices is None:
-            return self._replace(points=self.points[:count], settles=self.settles - len(self.points) + count)
-        settles = self.indices[count]
-        lost = self.lost - (self.settles - settles - (len(self.points) - count))
+            return self._replace(points=self.points[:count], until=self.until - len(self.points) + count)
+        until = self.indices[count]
+        lost = self.lost - (self.until - until - (len(self.points) - count))
         # The place stays where it was read from: the next read skips what is settled.
-        return Batch(self.points[:count], settles, self.indices[:count], None, max(lost, 0))
+        return Batch(self.points[:count], until, self.indices[:count], None, max(lost, 0))
 
 
-def read_back(backing: Backing, spilled: Spilled, most: int) -> Batch:
+def read_back(run_journal: RunJournal, spilled: Spilled, most: int) -> Batch:
     """Returns the oldest points of a stretch that is on disk only.
 
     Raises:
         OSError: the disk does not answer.
     """
-    found, place = backing.read(spilled.first, spilled.place, most)
+    found, place = run_journal.read(spilled.first, spilled.place, most)
     inside = [(index, point) for index, point in found if index < spilled.until]
     # What is missing was thinned: between the points, or all that is left.
-    settles = inside[-1][0] + 1 if inside else spilled.until
+    until = inside[-1][0] + 1 if inside else spilled.until
     points = [point for _, point in inside]
-    lost = settles - spilled.first - len(points)
-    return Batch(points, settles, [index for index, _ in inside], place, lost).shortened(most)
+    lost = until - spilled.first - len(points)
+    return Batch(points, until, [index for index, _ in inside], place, lost).shortened(most)

@@ -1,6 +1,6 @@
 """Where points wait until the server has them.
 
-An outbox holds what one run is owed. Its points are numbered from 0 in the order in which it took them. They
+A queue holds what one run is owed. Its points are numbered from 0 in the order in which it took them. They
 wait in memory; where the memory of the process is used up, those that the journal holds wait on disk only and
 are read back when their turn comes.
 """
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import TypeGuard
 
-from mlflow_sysmetrics.daemon.delivery.points import Backing, Batch, Held, Point, Spilled
+from mlflow_sysmetrics.daemon.delivery.points import Batch, Buffered, Point, RunJournal, Spilled
 
 POINTS_DROPPED = "sysmetrics.points_dropped"  #: tag: how many points of the run never reached the server
 POINTS_REPLAYED = "sysmetrics.replayed"  #: tag: how many came from the journal of a process that had died
@@ -46,14 +46,14 @@ class RunQueue:
         run_id: str,
         started_at: int | None,
         send_interval: float,
-        backing: Backing | None = None,
+        run_journal: RunJournal | None = None,
         *,
         replayed: bool = False,
     ) -> None:
         self.run_id = run_id
         self.started_at = started_at
         self.send_interval = send_interval
-        self.backing = backing
+        self.run_journal = run_journal
         self.replayed = replayed
         self.due_at: float | None = None
         self.sent_at: float | None = None
@@ -61,9 +61,9 @@ class RunQueue:
         self.refused: str | None = None
         self.set_aside: str | None = None
         self.last_try = False
-        self.failures = self.appended = self.settled = self.dropped = self.foretold = 0
+        self.failures = self.appended = self.acknowledged = self.dropped = self.already_counted = 0
         self.tags: dict[str, str] = {}
-        self._stretches: deque[Held | Spilled] = deque()
+        self._stretches: deque[Buffered | Spilled] = deque()
         self._replayed = 0
 
     @property
@@ -77,9 +77,9 @@ class RunQueue:
         return sum(stretch.until - stretch.first for stretch in self._stretches)
 
     @property
-    def held(self) -> int:
+    def buffered(self) -> int:
         """How many of them are in memory."""
-        return sum(len(one.points) for one in self._stretches if isinstance(one, Held))
+        return sum(len(one.points) for one in self._stretches if isinstance(one, Buffered))
 
     @property
     def unsaved(self) -> int:
@@ -91,7 +91,7 @@ class RunQueue:
         """Whether the newest point is on disk only, and so must be those that the disk takes after it."""
         return bool(self._stretches) and isinstance(self._stretches[-1], Spilled)
 
-    def hold(self, points: Sequence[Point], place: int | None = None) -> None:
+    def buffer(self, points: Sequence[Point], place: int | None = None) -> None:
         """Puts points at the end, in memory.
 
         Args:
@@ -99,10 +99,14 @@ class RunQueue:
             place: where they are on disk, too; None where they are not.
         """
         last = self._stretches[-1] if self._stretches else None
-        if isinstance(last, Held) and last.until == self.appended and _is_unsaved(last) == (place is None):
+        if (
+            isinstance(last, Buffered)
+            and last.until == self.appended
+            and _is_unsaved(last) == (place is None)
+        ):
             last.points.extend(points)
         elif points:
-            self._stretches.append(Held(self.appended, place, deque(points)))
+            self._stretches.append(Buffered(self.appended, place, deque(points)))
         self.appended += len(points)
 
     def spill(self, count: int, place: int) -> None:
@@ -117,24 +121,24 @@ class RunQueue:
     def first(self, most: int) -> Batch | Spilled:
         """Returns the oldest points without taking them out, or where on disk they are."""
         points: list[Point] = []
-        settles = self.settled
+        until = self.acknowledged
         for stretch in self._stretches:
             if isinstance(stretch, Spilled):
                 if not points:
                     return Spilled(stretch.first, stretch.until, stretch.place)
                 break
-            if len(points) == most or (points and stretch.first != settles):
+            if len(points) == most or (points and stretch.first != until):
                 break
             taken = list(islice(stretch.points, most - len(points)))
             points += taken
-            settles = stretch.first + len(taken)
-        return Batch(points, settles)
+            until = stretch.first + len(taken)
+        return Batch(points, until)
 
-    def settle(self, batch: Batch, tags: dict[str, str]) -> None:
+    def accept(self, batch: Batch, tags: dict[str, str]) -> None:
         """Takes out what was sent."""
-        self._settle_below(batch.settles)
+        self._acknowledge_below(batch.until)
         front = self._stretches[0] if self._stretches else None
-        if batch.place is not None and isinstance(front, Spilled) and front.first == batch.settles:
+        if batch.place is not None and isinstance(front, Spilled) and front.first == batch.until:
             front.place = batch.place
         for key, value in tags.items():
             if self.tags.get(key) == value:
@@ -144,7 +148,7 @@ class RunQueue:
         """Takes out everything and returns how many points that were."""
         given_up = self.waiting
         self._stretches.clear()
-        self.settled = self.appended
+        self.acknowledged = self.appended
         self.tags.clear()
         self.dropped += given_up
         return given_up
@@ -153,7 +157,7 @@ class RunQueue:
         """Lets go of all points in memory that are on disk, too."""
         self._stretches = deque(
             Spilled(one.first, one.until, one.place)
-            if isinstance(one, Held) and one.place is not None
+            if isinstance(one, Buffered) and one.place is not None
             else one
             for one in self._stretches
         )
@@ -167,16 +171,16 @@ class RunQueue:
         stretch.first += count
         if not stretch.points:
             self._stretches.remove(stretch)
-        self.settled = self._stretches[0].first if self._stretches else self.appended
+        self.acknowledged = self._stretches[0].first if self._stretches else self.appended
         self.count_dropped(count)
         return count
 
     def count_dropped(self, count: int) -> None:
         """Counts points that will not reach the server, and has the run say so."""
-        foretold = min(count, self.foretold)
-        self.foretold -= foretold
-        if count > foretold:
-            self.dropped += count - foretold
+        already_counted = min(count, self.already_counted)
+        self.already_counted -= already_counted
+        if count > already_counted:
+            self.dropped += count - already_counted
             self.tags[POINTS_DROPPED] = str(self.dropped)
 
     def count_delivered(self, count: int) -> None:
@@ -186,7 +190,7 @@ class RunQueue:
             if count and not self._stretches:
                 self.tags[POINTS_REPLAYED] = str(self._replayed)
 
-    def _settle_below(self, index: int) -> None:
+    def _acknowledge_below(self, index: int) -> None:
         while self._stretches and self._stretches[0].first < index:
             front = self._stretches[0]
             if front.until <= index:
@@ -198,8 +202,8 @@ class RunQueue:
                     front.points.popleft()
                     front.first += 1
         # Points between two stretches were dropped: they are settled with those before them.
-        self.settled = self._stretches[0].first if self._stretches else self.appended
+        self.acknowledged = self._stretches[0].first if self._stretches else self.appended
 
 
-def _is_unsaved(stretch: Held | Spilled) -> TypeGuard[Held]:
-    return isinstance(stretch, Held) and stretch.place is None
+def _is_unsaved(stretch: Buffered | Spilled) -> TypeGuard[Buffered]:
+    return isinstance(stretch, Buffered) and stretch.place is None

@@ -8,13 +8,13 @@ import random
 import threading
 from collections.abc import Callable, Iterable, Sequence
 
+from mlflow_sysmetrics.daemon.delivery.flush import Backlog, Flusher
 from mlflow_sysmetrics.daemon.delivery.limits import MemoryBudget
 from mlflow_sysmetrics.daemon.delivery.points import Batch, Point, Spilled, read_back
-from mlflow_sysmetrics.daemon.delivery.policy import Delivery, DeliveryPolicy
+from mlflow_sysmetrics.daemon.delivery.policy import DeliveryCounts, DeliveryPolicy
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.schedule import SendSchedule
 from mlflow_sysmetrics.daemon.delivery.sink import Connection, Sink
-from mlflow_sysmetrics.daemon.delivery.waits import Debt, Waiting
 from mlflow_sysmetrics.daemon.journal.process_journal import ProcessJournal
 from mlflow_sysmetrics.errors import JournalUnavailable
 from mlflow_sysmetrics.runtime.clock import Clock
@@ -24,7 +24,7 @@ _logger = logging.getLogger("mlflow_sysmetrics")
 
 
 class Sender:
-    """Delivers what the outboxes of one tracking server hold, each at its own interval.
+    """Delivers what the queues of one tracking server hold, each at its own interval.
 
     Nothing that a caller may wait for is done under the lock but counting: a request that hangs holds up
     this thread alone, and so does a disk.
@@ -46,17 +46,17 @@ class Sender:
         *,
         # A training's seed is its own: nothing is drawn from the numbers that it has seeded.
         jitter: Callable[[], float] = lambda: random.SystemRandom().uniform(0.75, 1.25),
-        allowance: MemoryBudget | None = None,
+        memory: MemoryBudget | None = None,
         journal: ProcessJournal | None = None,
     ) -> None:
         self._connection = Connection(tracking_uri, open_sink)
         self._clock = clock
-        self._allowance = allowance or MemoryBudget()
+        self._memory = memory or MemoryBudget()
         self._journal = journal or ProcessJournal(None, clock)
         self._changed = threading.Condition()
-        self._turns = SendSchedule(jitter)
-        self._outcomes = DeliveryPolicy(self._connection, self._turns, self._allowance)
-        self._waiting = Waiting(self._changed, self._turns, clock)
+        self._schedule = SendSchedule(jitter)
+        self._policy = DeliveryPolicy(self._connection, self._schedule, self._memory)
+        self._waiting = Flusher(self._changed, self._schedule, clock)
         self._wakes_at = -math.inf
         self._untidy = False
 
@@ -70,16 +70,16 @@ class Sender:
 
     def append(
         self,
-        outbox: RunQueue,
+        queue: RunQueue,
         points: Sequence[Point] = (),
         tags: dict[str, str] | None = None,
         *,
         place: int | None = None,
     ) -> bool:
-        """Takes points and tags for delivery within the outbox's interval. Never blocks on I/O.
+        """Takes points and tags for delivery within the queue's interval. Never blocks on I/O.
 
         Args:
-            outbox: of the run.
+            queue: of the run.
             points: points.
             tags: tags.
             place: where the points are on disk; None where they are not.
@@ -88,21 +88,21 @@ class Sender:
             Whether the run still takes points. If not, these are given up.
         """
         with self._changed:
-            if outbox.refused is not None:
-                outbox.hold(points)
-                self._outcomes.own.dropped += outbox.give_up()
+            if queue.refused is not None:
+                queue.buffer(points)
+                self._policy.own.dropped += queue.give_up()
                 return False
-            self._turns.add(outbox)
-            outbox.tags.update(tags or {})
-            if place is not None and points and (outbox.spills or self._allowance.is_used_up):
-                outbox.spill(len(points), place)
+            self._schedule.add(queue)
+            queue.tags.update(tags or {})
+            if place is not None and points and (queue.spills or self._memory.is_used_up):
+                queue.spill(len(points), place)
             else:
-                outbox.hold(points, place)
-                self._allowance.add(len(points))
-            self._outcomes.own.pending += len(points)
-            self._outcomes.keep_within_bound()
+                queue.buffer(points, place)
+                self._memory.add(len(points))
+            self._policy.own.pending += len(points)
+            self._policy.enforce_memory_budget()
             # One that failed has its time already.
-            due_at = None if outbox.empty or outbox.failures else self._turns.schedule(outbox, self._now())
+            due_at = None if queue.empty or queue.failures else self._schedule.plan(queue, self._now())
             if due_at is not None and due_at < self._wakes_at:
                 self._changed.notify_all()
             if not self._untidy and self._journal.is_full:
@@ -110,30 +110,30 @@ class Sender:
                 self._changed.notify_all()
             return True
 
-    def count_lost(self, outbox: RunQueue, count: int) -> None:
-        """Counts points of a run that never reached its outbox, and has the run say so."""
+    def count_lost(self, queue: RunQueue, count: int) -> None:
+        """Counts points of a run that never reached its queue, and has the run say so."""
         with self._changed:
-            self._turns.add(outbox)
-            outbox.count_dropped(count)
-            self._outcomes.own.dropped += count
-            if not outbox.failures:
-                self._turns.schedule(outbox, self._now())
+            self._schedule.add(queue)
+            queue.count_dropped(count)
+            self._policy.own.dropped += count
+            if not queue.failures:
+                self._schedule.plan(queue, self._now())
             self._changed.notify_all()
 
-    def adopt(self, outbox: RunQueue) -> None:
+    def adopt(self, queue: RunQueue) -> None:
         """Takes over what a process that died had owed. Nobody waits for it, and it is counted apart."""
         with self._changed:
-            outbox.due_at = self._now()
-            self._turns.add(outbox)
-            self._outcomes.replayed.pending += outbox.waiting
+            queue.due_at = self._now()
+            self._schedule.add(queue)
+            self._policy.replayed.pending += queue.waiting
             self._changed.notify_all()
 
-    def close(self, outbox: RunQueue) -> None:
-        """Says that nothing more will come, so that the outbox is let go when it is empty."""
+    def close(self, queue: RunQueue) -> None:
+        """Says that nothing more will come, so that the queue is let go when it is empty."""
         with self._changed:
-            outbox.closed = True
-            if outbox.empty:
-                self._turns.remove(outbox)
+            queue.closed = True
+            if queue.empty:
+                self._schedule.remove(queue)
 
     def wake(self) -> None:
         """Has the thread look after the journal."""
@@ -141,15 +141,15 @@ class Sender:
             self._untidy = True
             self._changed.notify_all()
 
-    def hasten(self, outboxes: Iterable[RunQueue] | None = None) -> Debt:
-        """Makes what the outboxes hold due now; by default those of all runs of this process.
+    def expedite(self, queues: Iterable[RunQueue] | None = None) -> Backlog:
+        """Makes what the queues hold due now; by default those of all runs of this process.
 
         Returns:
             What is owed at this moment, to wait for.
         """
-        return self._waiting.hasten(outboxes)
+        return self._waiting.expedite(queues)
 
-    def wait(self, debt: Debt, ends: float, *, patient: bool = False) -> bool:
+    def wait(self, backlog: Backlog, ends: float, *, full_timeout: bool = False) -> bool:
         """Waits until a debt is settled, at most until a monotonic time; returns whether it is.
 
         Args:
@@ -157,80 +157,80 @@ class Sender:
             ends: that time.
             patient: waits until then even where an outage has used up the program's patience.
         """
-        return self._waiting.wait(debt, ends, patient=patient)
+        return self._waiting.wait(backlog, ends, full_timeout=full_timeout)
 
-    def counts(self) -> Delivery:
+    def counts(self) -> DeliveryCounts:
         """Returns the counts so far of the runs of this process."""
         with self._changed:
-            return self._outcomes.own.freeze(sum(outbox.unsaved for outbox in self._turns))
+            return self._policy.own.freeze(sum(queue.unsaved for queue in self._schedule))
 
-    def counts_of_replayed(self) -> Delivery:
+    def counts_of_replayed(self) -> DeliveryCounts:
         """Returns those of what processes that died had left."""
         with self._changed:
-            return self._outcomes.replayed.freeze(0)
+            return self._policy.replayed.freeze(0)
 
     def due_in(self) -> float:
         """Returns in how many seconds something is to be sent; infinity where nothing waits."""
         with self._changed:
-            return self._turns.next_due_at() - self._now()
+            return self._schedule.next_due_at() - self._now()
 
     def send_next(self) -> bool:
         """Sends one batch if one is due; returns whether one was. The thread does little else."""
         with self._changed:
-            outbox = self._turns.next_due(self._now())
-            if outbox is None:
+            queue = self._schedule.next_due(self._now())
+            if queue is None:
                 return False
-            front, tags = outbox.first(self._outcomes.size.most), dict(outbox.tags)
-            outbox.due_at = None  # set again by whatever asks for the next send while this one is under way
-            outbox.sent_at = self._now()
-        batch = Batch([], outbox.settled)
+            front, tags = queue.first(self._policy.size.most), dict(queue.tags)
+            queue.due_at = None  # set again by whatever asks for the next send while this one is under way
+            queue.sent_at = self._now()
+        batch = Batch([], queue.acknowledged)
         try:
-            batch = self._read_back(outbox, front) if isinstance(front, Spilled) else front
-            batch = batch.shortened(self._outcomes.size.fitting(batch.points, tags))
-            self._connection.send(outbox, batch.points, tags)
+            batch = self._read_back(queue, front) if isinstance(front, Spilled) else front
+            batch = batch.shortened(self._policy.size.fitting(batch.points, tags))
+            self._connection.send(queue, batch.points, tags)
         except Exception as error:  # noqa: BLE001
             # A server may answer anything, and without this thread every run of it would be lost.
             with self._changed:
-                self._outcomes.failed(outbox, batch, tags, error, self._now())
+                self._policy.failed(queue, batch, tags, error, self._now())
                 self._changed.notify_all()
         else:
             with self._changed:
-                self._outcomes.delivered(outbox, batch, tags, self._now())
-                self._waiting.reward()
+                self._policy.delivered(queue, batch, tags, self._now())
+                self._waiting.reset()
                 self._changed.notify_all()
-        if outbox.backing is not None:
-            outbox.backing.acknowledge(outbox.settled)
+        if queue.run_journal is not None:
+            queue.run_journal.acknowledge(queue.acknowledged)
         return True
 
-    def tell(self) -> None:
+    def log_messages(self) -> None:
         """Logs what has happened. A log handler may block; so it is the thread's, and holds no lock."""
         with self._changed:
-            news = self._outcomes.news()
+            news = self._policy.news()
         for level, message in news:
             _logger.log(level, "%s", message)
-        self._journal.tell()
+        self._journal.log_health()
 
     def tidy(self) -> None:
         """Has the journal emptied if nothing of this server's waits, or room made in it."""
         with self._changed:
             self._untidy = False
-            idle = self._outcomes.own.pending == 0
+            idle = self._policy.own.pending == 0
         self._journal.tidy(idle=idle)
 
     def _run(self) -> None:
         while True:
             while self.send_next():
                 self.tidy()
-                self.tell()
+                self.log_messages()
             self.tidy()
-            self.tell()
+            self.log_messages()
             with self._changed:
                 if (
-                    self._turns.next_due(self._now()) is None
-                    and not self._outcomes.has_news
+                    self._schedule.next_due(self._now()) is None
+                    and not self._policy.has_news
                     and not self._untidy
                 ):
-                    self._wakes_at = self._turns.next_due_at()
+                    self._wakes_at = self._schedule.next_due_at()
                     left = self._wakes_at - self._now()
                     self._changed.wait(None if math.isinf(left) else max(left, 0.0))
                     self._wakes_at = -math.inf
@@ -238,9 +238,9 @@ class Sender:
     def _now(self) -> float:
         return self._clock.monotonic()
 
-    def _read_back(self, outbox: RunQueue, spilled: Spilled) -> Batch:
-        assert outbox.backing is not None  # noqa: S101 - only what it has taken is spilled
+    def _read_back(self, queue: RunQueue, spilled: Spilled) -> Batch:
+        assert queue.run_journal is not None  # noqa: S101 - only what it has taken is spilled
         try:
-            return read_back(outbox.backing, spilled, self._outcomes.size.most)
+            return read_back(queue.run_journal, spilled, self._policy.size.most)
         except OSError as error:  # a disk that was unmounted may come back
             raise JournalUnavailable(f"the journal cannot be read: {error.strerror or error}") from error

@@ -45,7 +45,7 @@ class Connection:
         kind = "" if isinstance(error, (DeliveryError, JournalUnavailable)) else f"{type(error).__name__}: "
         return without_secrets(f"{kind}{error}", self._tracking_uri)
 
-    def send(self, outbox: RunQueue, points: Sequence[Point], tags: Mapping[str, str]) -> None:
+    def send(self, queue: RunQueue, points: Sequence[Point], tags: Mapping[str, str]) -> None:
         """Delivers points and tags of one run. Takes as long as the server does.
 
         Raises:
@@ -60,14 +60,14 @@ class Connection:
                 # A store is made by MLflow or by a plugin: it may raise anything, and may do better later.
                 raise ServerUnreachable(f"no client for {redacted(self._tracking_uri)}: {error}") from error
         by_time = any(point.step is None for point in points)
-        if by_time and outbox.started_at is None:
-            outbox.started_at = self._sink.started_at(outbox.run_id)
-        started_at = outbox.started_at or 0
+        if by_time and queue.started_at is None:
+            queue.started_at = self._sink.started_at(queue.run_id)
+        started_at = queue.started_at or 0
         steps = [
             max(point.timestamp - started_at, 0) // _MILLISECONDS if point.step is None else point.step
             for point in points
         ]
-        self._sink.send(outbox.run_id, points, steps, tags)
+        self._sink.send(queue.run_id, points, steps, tags)
 
 
 __all__ = ["Sink", "current_tracking_uri", "open_sink", "redacted", "without_secrets"]

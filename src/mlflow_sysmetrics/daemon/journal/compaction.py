@@ -141,7 +141,7 @@ _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)  # Windows has none
 
 
 def rewrite(  # noqa: PLR0917 - the journal is the only caller, and has them all
-    old: BinaryIO, end: int, head: bytes, settled: Mapping[int, int], most: int, journal: Path
+    old: BinaryIO, end: int, head: bytes, acknowledged: Mapping[int, int], most: int, journal: Path
 ) -> tuple[Path, dict[int, int]]:
     """Writes a smaller journal beside a journal, line by line.
 
@@ -165,8 +165,8 @@ def rewrite(  # noqa: PLR0917 - the journal is the only caller, and has them all
         new.write(head)
         for text in lines(old, end):
             line = parse(text)
-            if isinstance(line, PointsLine) and line.run in settled:
-                new.write(_waiting(line, settled[line.run]))
+            if isinstance(line, PointsLine) and line.run in acknowledged:
+                new.write(_waiting(line, acknowledged[line.run]))
     dropped: dict[int, int] = {}
     second = journal.with_suffix(_SECOND_SUFFIX)
     while (surplus := smaller.stat().st_size - most) > 0:
@@ -214,8 +214,8 @@ def write_fresh(path: Path) -> None:
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | _NOFOLLOW, _OWN_EYES_ONLY))
 
 
-def _waiting(line: PointsLine, settled: int) -> bytes:
+def _waiting(line: PointsLine, acknowledged: int) -> bytes:
     """Returns what of a line is not settled, as a line, or nothing."""
-    gone = max(settled - line.first, 0)
+    gone = max(acknowledged - line.first, 0)
     values = dict(list(line.values.items())[gone:])
     return dump_points(line.run, line.first + gone, line.timestamp, values, line.step) if values else b""

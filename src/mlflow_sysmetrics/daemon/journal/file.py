@@ -45,7 +45,7 @@ class OpenFile:
         self.identity = (found.st_dev, found.st_ino)
 
     @classmethod
-    def to_append(cls, path: Path, *, make: bool = False) -> OpenFile:
+    def to_append(cls, path: Path, *, create: bool = False) -> OpenFile:
         """Opens a file for reading and appending.
 
         Args:
@@ -55,7 +55,7 @@ class OpenFile:
         Raises:
             OSError: it cannot be opened; it exists although it was to be made.
         """
-        return cls(os.open(path, _APPEND | (os.O_CREAT | os.O_EXCL if make else 0), _OWN_EYES_ONLY))
+        return cls(os.open(path, _APPEND | (os.O_CREAT | os.O_EXCL if create else 0), _OWN_EYES_ONLY))
 
     def status(self) -> os.stat_result | None:
         """Returns what the system says of the file; None where the number is not ours any more."""
@@ -180,7 +180,7 @@ class LineFile:
         Raises:
             OSError: it exists, or cannot be made.
         """
-        self._take(OpenFile.to_append(self.path, make=True))
+        self._take(OpenFile.to_append(self.path, create=True))
 
     def open(self) -> None:
         """Opens the file, which exists.
@@ -287,7 +287,7 @@ class LineFile:
         """
         found = None if self._file is None else self._file.status()
         if found is None:
-            self._open_again(make=True)
+            self._open_again(create=True)
             return
         assert self._file is not None  # noqa: S101 - for mypy
         if found.st_nlink == 0:  # somebody has deleted it: nobody could read it later
@@ -297,17 +297,17 @@ class LineFile:
         if found.st_size != self.size:
             self._measure(found.st_size)
 
-    def _open_again(self, *, make: bool = False) -> None:
+    def _open_again(self, *, create: bool = False) -> None:
         """Opens the file again, which could not be opened or was closed by somebody else."""
         self._file = None
         try:
             file = OpenFile.to_append(self.path)
         except FileNotFoundError:
-            if not make:
+            if not create:
                 raise
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._before_again()
-            file = OpenFile.to_append(self.path, make=True)
+            file = OpenFile.to_append(self.path, create=True)
         lost = self._identity not in {None, file.identity}
         size = os.fstat(file.number).st_size
         self._file, self._identity = file, file.identity
@@ -334,7 +334,7 @@ class LineFile:
         """Makes the file again, with all that it held, so that offsets stay true."""
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._before_again()
-        made = OpenFile.to_append(self.path, make=True)
+        made = OpenFile.to_append(self.path, create=True)
         try:
             with deleted.reader(self.path) as old, os.fdopen(os.dup(made.number), "wb") as new:
                 shutil.copyfileobj(old, new)

@@ -18,27 +18,23 @@ from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.journal import compaction
 from mlflow_sysmetrics.daemon.journal.file import LineFile
 from mlflow_sysmetrics.daemon.journal.lines import (
+    AcknowledgedLine,
     DroppedLine,
     EndLine,
     Header,
     RunLine,
-    SettledLine,
     dump,
     dump_points,
 )
 from mlflow_sysmetrics.daemon.journal.ownership import Ownership, hostname, new_path
 from mlflow_sysmetrics.daemon.journal.scan import (
-    Contents,
     JournaledRun,
-    Tally,
-    contents,
+    JournalState,
+    RunState,
     read,
-    scan,
-    unsettled,
+    read_state,
 )
 from mlflow_sysmetrics.errors import JournalUnavailable
-
-__all__ = ["Journal", "JournaledRun", "scan", "unsettled"]
 
 # A place in the journal is a byte offset, with the number of the swap that moved all offsets above it. The
 # number stands above a terabyte, which no journal has.
@@ -61,7 +57,7 @@ class Journal:
     """
 
     def __init__(
-        self, file: LineFile, ownership: Ownership, max_bytes: int, found: Contents | None = None
+        self, file: LineFile, ownership: Ownership, max_bytes: int, found: JournalState | None = None
     ) -> None:
         self.path = file.path
         self.generation = 0
@@ -74,7 +70,7 @@ class Journal:
             hostname(), os.getpid(), time.time_ns() // 1_000_000
         )
         self._claimed = self._header_written = found is not None
-        self._runs: dict[int, Tally] = found.runs if found else {}
+        self._runs: dict[int, RunState] = found.runs if found else {}
         self._numbers = itertools.count(max(self._runs, default=-1) + 1)
         self._monotonic = file.monotonic
         self._rests_until = 0.0
@@ -105,14 +101,14 @@ class Journal:
         path = new_path(directory)
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            ownership = Ownership.take(path)
+            ownership = Ownership.acquire(path)
             if ownership is None:
                 raise JournalUnavailable(f"somebody else holds the lock of {path}")
-            file = LineFile(path, monotonic, ownership.take_again, write)
+            file = LineFile(path, monotonic, ownership.reacquire, write)
             try:
                 file.create()
             except OSError:
-                ownership.let_go(delete=True)
+                ownership.release(delete=True)
                 raise
         except OSError as error:
             raise JournalUnavailable(f"{directory}: {error.strerror or error}") from error
@@ -131,7 +127,7 @@ class Journal:
         file = LineFile(path)
         file.open()  # first, so that whatever is written from here on is noticed
         try:
-            found = contents(path)
+            found = read_state(path)
         except OSError:
             file.close()
             raise
@@ -176,7 +172,7 @@ class Journal:
             oom_kills: what that group has counted so far.
         """
         number = next(self._numbers)
-        self._runs[number] = Tally(RunLine(number, run_id, tracking_uri, started_at, cgroup, oom_kills))
+        self._runs[number] = RunState(RunLine(number, run_id, tracking_uri, started_at, cgroup, oom_kills))
         return number
 
     def append(
@@ -200,14 +196,14 @@ class Journal:
             known.last_timestamp = timestamp
             return self.generation * _GENERATION + begin
 
-    def acknowledge(self, run: int, settled: int) -> None:
+    def acknowledge(self, run: int, acknowledged: int) -> None:
         """Says that all points of a run below an index are delivered or given up."""
         with self._lock:
             known = self._runs.get(run)
-            if known is not None and settled > known.settled:
-                known.settled = settled
+            if known is not None and acknowledged > known.acknowledged:
+                known.acknowledged = acknowledged
                 if known.written:
-                    self._append(dump(SettledLine(run, settled)))
+                    self._append(dump(AcknowledgedLine(run, acknowledged)))
 
     def end(self, run: int) -> None:
         """Says that a run was detached: no more of its points will come."""
@@ -229,7 +225,7 @@ class Journal:
         """
         with self._lock:
             runs = list(self._runs.values())
-            if any(run.settled < run.appended for run in runs) or self._is_somebody_elses:
+            if any(run.acknowledged < run.appended for run in runs) or self._is_still_written:
                 return False
             if self._file.size == self._cleared_size or self._closed or not self._file.truncate():
                 return True
@@ -305,21 +301,21 @@ class Journal:
             if self._closed:
                 return
             self._closed = True
-            delete = delete and not self._is_somebody_elses
+            delete = delete and not self._is_still_written
             self._file.close()
             if delete:
                 with contextlib.suppress(OSError):
                     self.path.unlink(missing_ok=True)
                     compaction.remove_leftovers(self.path)
-            self._ownership.let_go(delete=delete)
+            self._ownership.release(delete=delete)
 
     @property
-    def _is_somebody_elses(self) -> bool:
+    def _is_still_written(self) -> bool:
         return self._claimed and self._file.has_gained()
 
-    def _append(self, text: bytes, *runs: Tally) -> int | None:
+    def _append(self, text: bytes, *runs: RunState) -> int | None:
         """Appends a line, after whatever the file does not say yet of itself and of these runs."""
-        if self._closed or not self._ownership.keep(self._monotonic()) or not self._file.ready():
+        if self._closed or not self._ownership.check(self._monotonic()) or not self._file.ready():
             return None
         self._notice_losses()
         if not self._header_written:  # an empty file, or one that somebody has cut off: it knows nobody
@@ -353,10 +349,10 @@ class Journal:
                 generation, end = self.generation, self._file.size
                 kept = [run for run in self._runs.values() if run.written and not _is_over(run)]
                 head = dump(self._header) + b"".join(_introduction(run) for run in kept)
-                settled = {run.line.run: run.settled for run in kept}
+                acknowledged = {run.line.run: run.acknowledged for run in kept}
             with source:
                 most = int(self._max_bytes * _COMPACTED)
-                smaller, dropped = compaction.rewrite(source, end, head, settled, most, self.path)
+                smaller, dropped = compaction.rewrite(source, end, head, acknowledged, most, self.path)
             swapped = self._swap(smaller, generation, end, dropped)
         if not swapped:
             with contextlib.suppress(OSError):
@@ -387,12 +383,12 @@ class Journal:
             return True
 
 
-def _introduction(run: Tally) -> bytes:
+def _introduction(run: RunState) -> bytes:
     """Returns all that a file must say of a run before its points."""
     number = run.line.run
     text = dump(run.line)
-    if run.settled:
-        text += dump(SettledLine(number, run.settled))
+    if run.acknowledged:
+        text += dump(AcknowledgedLine(number, run.acknowledged))
     if run.dropped:
         text += dump(DroppedLine(number, run.dropped))
     if run.ended:
@@ -400,5 +396,5 @@ def _introduction(run: Tally) -> bytes:
     return text
 
 
-def _is_over(run: Tally) -> bool:
-    return run.ended and run.settled >= run.appended
+def _is_over(run: RunState) -> bool:
+    return run.ended and run.acknowledged >= run.appended

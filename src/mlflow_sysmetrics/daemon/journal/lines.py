@@ -52,11 +52,11 @@ class PointsLine(NamedTuple):
     step: int | None = None
 
 
-class SettledLine(NamedTuple):
+class AcknowledgedLine(NamedTuple):
     """All points of the run below this index are delivered or given up."""
 
     run: int
-    settled: int
+    acknowledged: int
 
 
 class DroppedLine(NamedTuple):
@@ -72,7 +72,7 @@ class EndLine(NamedTuple):
     run: int
 
 
-Line: TypeAlias = Header | RunLine | PointsLine | SettledLine | DroppedLine | EndLine
+Line: TypeAlias = Header | RunLine | PointsLine | AcknowledgedLine | DroppedLine | EndLine
 
 
 def dump(line: Line) -> bytes:
@@ -85,8 +85,8 @@ def dump(line: Line) -> bytes:
         case RunLine(run, run_id, uri, started_at, cgroup, oom_kills):
             fields = {"run": run, "id": run_id, "uri": uri, "started": started_at}
             fields |= {"cgroup": cgroup, "oom_kills": oom_kills}
-        case SettledLine(run, settled):
-            fields = {"r": run, "a": settled}
+        case AcknowledgedLine(run, acknowledged):
+            fields = {"r": run, "a": acknowledged}
         case DroppedLine(run, points):
             fields = {"r": run, "d": points}
         case EndLine(run):
@@ -144,7 +144,7 @@ def _understand(fields: dict[str, Any]) -> Line | None:  # noqa: PLR0911 - one p
             None if step is None else _whole(step),
         )
     if "a" in fields:
-        return SettledLine(_count(fields["r"]), _count(fields["a"]))
+        return AcknowledgedLine(_count(fields["r"]), _count(fields["a"]))
     if "d" in fields:
         return DroppedLine(_count(fields["r"]), _count(fields["d"]))
     if "end" in fields:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from mlflow_sysmetrics.daemon.delivery.run_queue import POINTS_DROPPED, RunQueue
 from mlflow_sysmetrics.daemon.delivery.sink import Sink
-from mlflow_sysmetrics.daemon.journal.journal import Journal, JournaledRun
-from mlflow_sysmetrics.daemon.journal.run_backing import RunBacking
+from mlflow_sysmetrics.daemon.journal.journal import Journal
+from mlflow_sysmetrics.daemon.journal.run_journal import FileRunJournal
+from mlflow_sysmetrics.daemon.journal.scan import JournaledRun
 from mlflow_sysmetrics.mlflow_api.tracking_uris import with_secrets
 
 _SEND_INTERVAL_SECONDS = 10.0  # only after a failure: a backlog goes out batch by batch
@@ -26,7 +27,7 @@ _logger = logging.getLogger("mlflow_sysmetrics")
 
 
 class Orphan:
-    """Gives out what a journal owes as outboxes that read from it and acknowledge in it.
+    """Gives out what a journal owes as queues that read from it and acknowledge in it.
 
     At most one batch of it is in memory at a time, and only while that is sent.
 
@@ -38,16 +39,16 @@ class Orphan:
     def __init__(self, journal: Journal, progress: Callable[[int], None]) -> None:
         self.journal = journal
         self._progress = progress
-        self._outboxes: dict[RunQueue, str] = {}
+        self._queues: dict[RunQueue, str] = {}
         self._written_at = _modified(journal.path)
         for run in journal.runs:
-            if run.settled < run.appended:
-                self._outboxes[self._outbox(run)] = run.tracking_uri
+            if run.acknowledged < run.appended:
+                self._queues[self._queue(run)] = run.tracking_uri
 
     @property
     def servers(self) -> set[str]:
         """Tracking URIs of what it owes, without secrets."""
-        return set(self._outboxes.values())
+        return set(self._queues.values())
 
     @property
     def kept_until(self) -> float:
@@ -60,50 +61,50 @@ class Orphan:
         return time.time() >= self.kept_until
 
     @property
-    def settled(self) -> bool:
+    def acknowledged(self) -> bool:
         """Whether nothing waits."""
-        return all(outbox.empty for outbox in self._outboxes)
+        return all(queue.empty for queue in self._queues)
 
     @property
     def set_aside(self) -> list[RunQueue]:
         """What waits, but is not to be tried again by this process."""
-        return [outbox for outbox in self._outboxes if outbox.set_aside is not None and not outbox.empty]
+        return [queue for queue in self._queues if queue.set_aside is not None and not queue.empty]
 
     @property
     def done(self) -> bool:
         """Whether nothing else waits."""
-        return all(outbox.empty or outbox.set_aside is not None for outbox in self._outboxes)
+        return all(queue.empty or queue.set_aside is not None for queue in self._queues)
 
     @property
     def fails(self) -> bool:
         """Whether all that waits has failed again and again."""
-        waiting = [box for box in self._outboxes if not box.empty and box.set_aside is None]
-        return bool(waiting) and all(box.failures >= _MANY_FAILURES for box in waiting)
+        waiting = [queue for queue in self._queues if not queue.empty and queue.set_aside is None]
+        return bool(waiting) and all(queue.failures >= _MANY_FAILURES for queue in waiting)
 
     @property
     def waiting(self) -> int:
         """How many points wait."""
-        return sum(outbox.waiting for outbox in self._outboxes)
+        return sum(queue.waiting for queue in self._queues)
 
     def by_server(self) -> dict[str, list[RunQueue]]:
         """Returns what it owes, by tracking URI."""
         found: dict[str, list[RunQueue]] = {}
-        for outbox, uri in self._outboxes.items():
-            found.setdefault(uri, []).append(outbox)
+        for queue, uri in self._queues.items():
+            found.setdefault(uri, []).append(queue)
         return found
 
-    def give_way(self) -> None:
+    def yield_slot(self) -> None:
         """Has it done with the next failure, so that others get its place."""
-        for outbox in self._outboxes:
-            outbox.last_try = True
+        for queue in self._queues:
+            queue.last_try = True
 
-    def give_up(self, outboxes: Iterable[RunQueue]) -> int:
+    def give_up(self, queues: Iterable[RunQueue]) -> int:
         """Gives up what some of its runs are owed, and returns how many points that were."""
         points = 0
-        for outbox in outboxes:
-            points += outbox.give_up()
-            if outbox.backing is not None:
-                outbox.backing.acknowledge(outbox.settled)
+        for queue in queues:
+            points += queue.give_up()
+            if queue.run_journal is not None:
+                queue.run_journal.acknowledge(queue.acknowledged)
         if points:
             _logger.info(
                 "mlflow-sysmetrics: %d points in %s are given up: in a month no server took them.",
@@ -112,7 +113,7 @@ class Orphan:
             )
         return points
 
-    def let_go(
+    def release(
         self, open_sink: Callable[[str], Sink], known_uris: Iterable[str], most_questions: int | None = None
     ) -> int:
         """Closes the journal, and deletes it if nothing waits in it and none of its runs says RUNNING.
@@ -127,7 +128,7 @@ class Orphan:
         """
         asked = 0
         # One that owed nothing stays as it is, since its file's time says how long it has been kept.
-        wanted = not self.settled or (bool(self._outboxes) and not self.journal.clear())
+        wanted = not self.acknowledged or (bool(self._queues) and not self.journal.clear())
         if not wanted and not self.expired:
             for run in self.journal.runs:
                 if run.ended:
@@ -149,37 +150,37 @@ class Orphan:
         with contextlib.suppress(OSError):
             os.utime(self.journal.path, (self._written_at, self._written_at))
 
-    def _outbox(self, run: JournaledRun) -> RunQueue:
-        outbox = RunQueue(run.run_id, run.started_at, _SEND_INTERVAL_SECONDS, replayed=True)
-        outbox.backing = _OrphanRun(self.journal, run.number, outbox, self._progress)
-        outbox.appended = outbox.settled = run.settled
-        outbox.spill(run.appended - run.settled, 0)
-        outbox.closed = True
+    def _queue(self, run: JournaledRun) -> RunQueue:
+        queue = RunQueue(run.run_id, run.started_at, _SEND_INTERVAL_SECONDS, replayed=True)
+        queue.run_journal = _OrphanRunJournal(self.journal, run.number, queue, self._progress)
+        queue.appended = queue.acknowledged = run.acknowledged
+        queue.spill(run.appended - run.acknowledged, 0)
+        queue.closed = True
         # What the journal had thinned is missing in it: it is not to be counted a second time.
-        outbox.dropped = outbox.foretold = run.dropped
+        queue.dropped = queue.already_counted = run.dropped
         if run.dropped:
-            outbox.tags[POINTS_DROPPED] = str(run.dropped)
-        return outbox
+            queue.tags[POINTS_DROPPED] = str(run.dropped)
+        return queue
 
 
-class _OrphanRun(RunBacking):
+class _OrphanRunJournal(FileRunJournal):
     """One run of an orphan; it tells how the delivery goes on."""
 
     def __init__(
-        self, journal: Journal, number: int, outbox: RunQueue, progress: Callable[[int], None]
+        self, journal: Journal, number: int, queue: RunQueue, progress: Callable[[int], None]
     ) -> None:
         super().__init__(journal, number)
-        self._outbox = outbox
+        self._queue = queue
         self._tell = progress
-        self._told = outbox.settled
+        self._told = queue.acknowledged
 
-    def acknowledge(self, settled: int) -> None:
+    def acknowledge(self, acknowledged: int) -> None:
         """Says that all points below an index are delivered or given up."""
-        super().acknowledge(settled)
-        box = self._outbox
-        if settled > self._told or box.empty or box.set_aside or box.failures >= _MANY_FAILURES:
-            self._tell(settled - self._told)
-            self._told = settled
+        super().acknowledge(acknowledged)
+        queue = self._queue
+        if acknowledged > self._told or queue.empty or queue.set_aside or queue.failures >= _MANY_FAILURES:
+            self._tell(acknowledged - self._told)
+            self._told = acknowledged
 
 
 def _has_ended(run: JournaledRun, open_sink: Callable[[str], Sink], known_uris: Iterable[str]) -> bool:

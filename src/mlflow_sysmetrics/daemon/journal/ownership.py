@@ -63,7 +63,7 @@ def writer_lives(journal: Path, pid: int) -> bool:
         return True  # it is there, and does not let us look
 
 
-def stranger(journal: Path) -> int | None:
+def foreign_owner(journal: Path) -> int | None:
     """Returns the id of the other user whose journal this is; None where it is ours, or nobody can tell."""
     if not hasattr(os, "geteuid"):
         return None
@@ -167,7 +167,7 @@ class Ownership:
         self._checked_at = -math.inf
 
     @classmethod
-    def take(cls, journal: Path) -> Ownership | None:
+    def acquire(cls, journal: Path) -> Ownership | None:
         """Takes the lock of a journal without waiting; returns None where somebody else holds it.
 
         Raises:
@@ -188,7 +188,7 @@ class Ownership:
         _held.add(ownership)
         return ownership
 
-    def keep(self, now: float) -> bool:
+    def check(self, now: float) -> bool:
         """Tells whether the journal is still ours, and takes a lock again that was lost; looks every 10 s.
 
         People and programs that clean directories delete lock files; a program that makes itself a daemon
@@ -200,13 +200,13 @@ class Ownership:
         if now - self._checked_at >= _CHECK_SECONDS:
             try:
                 if self.lost is not None or not self._is_ours():
-                    self.take_again()
+                    self.reacquire()
             except OSError as error:
                 self.lost = error.strerror or str(error)
             self._checked_at = now
         return self.lost is None
 
-    def take_again(self) -> None:
+    def reacquire(self) -> None:
         """Takes the lock once more, after somebody has deleted its file.
 
         Raises:
@@ -215,7 +215,7 @@ class Ownership:
         self._release(delete=False)
         self.journal.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            again = Ownership.take(self.journal)
+            again = Ownership.acquire(self.journal)
         except JournalUnavailable as error:
             raise OSError(None, str(error)) from error
         if again is None:
@@ -223,7 +223,7 @@ class Ownership:
         _held.discard(again)
         vars(self).update(vars(again))
 
-    def let_go(self, *, delete: bool = False) -> None:
+    def release(self, *, delete: bool = False) -> None:
         """Releases the lock.
 
         Args:

@@ -29,7 +29,7 @@ _COUNTS = {V1: "memory.oom_control"}  # https://docs.kernel.org/admin-guide/cgro
 _COUNTS_V2 = "memory.events"
 
 
-def footprint(host: Host) -> tuple[str | None, int | None]:
+def oom_evidence(host: Host) -> tuple[str | None, int | None]:
     """Returns the directory of the own memory control group and how many kills it has counted so far.
 
     A kill counts in the group of the killed process, whoever looks: so the count after the death, minus this
@@ -73,22 +73,22 @@ class ProcessJournal:
         self,
         create: Callable[[], Journal] | None,
         clock: Clock,
-        footprint: Callable[[], tuple[str | None, int | None]] = lambda: (None, None),
+        oom_evidence: Callable[[], tuple[str | None, int | None]] = lambda: (None, None),
         thread: JournalThread | None = None,
     ) -> None:
         self._create = create
         self._clock = clock
-        self._find_footprint = footprint
-        self._thread = thread or JournalThread(clock, beside=False)
+        self._find_oom_evidence = oom_evidence
+        self._thread = thread or JournalThread(clock, threaded=False)
         self._compaction: threading.Thread | None = None
-        self._footprint: tuple[str | None, int | None] = (None, None)
+        self._oom_evidence: tuple[str | None, int | None] = (None, None)
         self._journal: Journal | None = None
         self._unavailable = _OFF if create is None else None
         self._retry_at = -math.inf
         self._told: str | None = _OFF if create is None else None
         self._cleared_size = -1
-        self._leaving = False
-        self.left = threading.Event()  #: set when the journal has been deleted, after `leave`
+        self._deleting = False
+        self.deleted = threading.Event()  #: set when the journal has been deleted, after `leave`
 
     @property
     def path(self) -> Path | None:
@@ -103,10 +103,10 @@ class ProcessJournal:
     @property
     def failed(self) -> str | None:
         """Why points are in memory only; None while they are on disk, or before the first."""
-        return self.silence or (self._unavailable if self._journal is None else self._journal.failed)
+        return self.disk_delay or (self._unavailable if self._journal is None else self._journal.failed)
 
     @property
-    def silence(self) -> str | None:
+    def disk_delay(self) -> str | None:
         """For how long the disk has not answered, or not in time; None where that is not worth a word."""
         seconds = self._thread.silent_seconds
         if seconds >= _SILENCE_SECONDS:
@@ -120,22 +120,22 @@ class ProcessJournal:
         return self._journal is not None and self._journal.is_full
 
     @property
-    def takes_points(self) -> bool:
+    def accepts_points(self) -> bool:
         """Whether it is worth asking for a place for points. For the sampler."""
         if self._journal is None and (self._create is None or self._clock.monotonic() < self._retry_at):
             return False
-        return self._thread.takes_questions
+        return self._thread.accepts_requests
 
-    def ask(self, job: Callable[[], int | None]) -> int | None:
+    def call(self, job: Callable[[], int | None]) -> int | None:
         """Has something appended and waits for it, a second at most; returns None where it took longer.
 
         For the sampler. What took longer is on disk later, which nobody needs to know.
         """
-        return self._thread.ask(job)
+        return self._thread.call(job)
 
-    def later(self, key: Hashable, job: Callable[[], None]) -> None:
+    def submit(self, key: Hashable, job: Callable[[], None]) -> None:
         """Has something done in the journal after all that was asked for before, without waiting."""
-        self._thread.later(key, job)
+        self._thread.submit(key, job)
 
     def check_disk(self) -> None:
         """Raises an OSError where the disk is known not to answer, so that nobody else waits for it."""
@@ -147,7 +147,7 @@ class ProcessJournal:
         if self._journal is not None or self._create is None or self._clock.monotonic() < self._retry_at:
             return self._journal
         try:
-            self._footprint = self._find_footprint()
+            self._oom_evidence = self._find_oom_evidence()
             self._journal = self._create()
         except (JournalUnavailable, OSError) as reason:
             self._unavailable = str(reason)
@@ -156,7 +156,7 @@ class ProcessJournal:
 
     def register(self, journal: Journal, run_id: str, tracking_uri: str, started_at: int | None) -> int:
         """Returns the number of a run in the journal."""
-        cgroup, oom_kills = self._footprint
+        cgroup, oom_kills = self._oom_evidence
         return journal.register(run_id, tracking_uri, started_at, cgroup=cgroup, oom_kills=oom_kills)
 
     def tidy(self, *, idle: bool) -> None:
@@ -169,34 +169,34 @@ class ProcessJournal:
         if journal is None:
             return
         # One that has just been emptied has grown by nothing.
-        if idle and (self._leaving or journal.size != self._cleared_size):
-            self._thread.later("empty", partial(self._empty, journal))
+        if idle and (self._deleting or journal.size != self._cleared_size):
+            self._thread.submit("empty", partial(self._empty, journal))
         elif journal.is_full:
             self._make_room(journal)
 
     def _empty(self, journal: Journal) -> None:
         if journal.clear():
             self._cleared_size = journal.size
-            if self._leaving:
+            if self._deleting:
                 journal.close(delete=True)
-                self.left.set()
+                self.deleted.set()
         elif journal.is_full:
             self._make_room(journal)
 
     def _make_room(self, journal: Journal) -> None:
         """Has a full journal compacted: beside its thread, since it takes seconds and points go on coming."""
-        if not self._thread.is_beside:
+        if not self._thread.is_threaded:
             journal.compact()
         elif self._compaction is None or not self._compaction.is_alive():
             with contextlib.suppress(RuntimeError):  # a limit of the system, or the interpreter shuts down
                 self._compaction = start_thread(lambda: _compact(journal), COMPACTION_THREAD_NAME)
 
-    def leave(self) -> bool:
+    def delete_when_empty(self) -> bool:
         """Has the next sender that is done delete the journal; returns whether there is one. At the end."""
-        self._leaving = True
+        self._deleting = True
         return self._journal is not None
 
-    def tell(self) -> None:
+    def log_health(self) -> None:
         """Logs a change of its health, once. For the senders, since a log handler may block."""
         failed = self.failed
         if failed in {self._told, _OFF}:

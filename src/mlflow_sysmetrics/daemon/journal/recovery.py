@@ -69,7 +69,7 @@ def replay(
     progress: Callable[[int], None] = lambda _: None,
     *,
     tracking_uri: str | None = None,
-    patience_seconds: float = 10.0,
+    wait_seconds: float = 10.0,
     clock: Clock | None = None,
 ) -> Replayed:
     """Delivers what waits in an orphan, in the foreground, and lets go of it.
@@ -91,45 +91,45 @@ def replay(
     faults: list[str] = []
     kept: list[str] = []
     try:
-        for uri, outboxes in orphan.by_server().items():
+        for uri, queues in orphan.by_server().items():
             sender = Sender(with_secrets(uri, known), open_sink, clock)
-            for outbox in outboxes:
-                sender.adopt(outbox)
-            _deliver(sender, patience_seconds, clock)
+            for queue in queues:
+                sender.adopt(queue)
+            _deliver(sender, wait_seconds, clock)
             counts = sender.counts_of_replayed()
             delivered += counts.delivered
             dropped += counts.dropped
-            refused = [outbox for outbox in outboxes if outbox.refused is not None and not outbox.empty]
-            if any(not outbox.empty and outbox not in refused for outbox in outboxes):
+            refused = [queue for queue in queues if queue.refused is not None and not queue.empty]
+            if any(not queue.empty and queue not in refused for queue in queues):
                 faults.append(f"{redacted(uri)}: {counts.last_error or 'no answer'}")
             if orphan.expired:
                 dropped += orphan.give_up(refused)
             else:
-                kept += [_kept(uri, outbox, orphan.kept_until) for outbox in refused]
+                kept += [_kept(uri, queue, orphan.kept_until) for queue in refused]
     finally:
-        orphan.let_go(open_sink, known)
+        orphan.release(open_sink, known)
     return Replayed(delivered, dropped, orphan.waiting, tuple(faults), tuple(kept))
 
 
-def _kept(uri: str, outbox: RunQueue, until: float) -> str:
+def _kept(uri: str, queue: RunQueue, until: float) -> str:
     date = time.strftime("%Y-%m-%d", time.localtime(until))
     server = redacted(uri)
     return (
-        f"{server} does not take points of run {outbox.run_id} ({outbox.refused}); kept until {date}, "
+        f"{server} does not take points of run {queue.run_id} ({queue.refused}); kept until {date}, "
         "in case it is another server than it was"
     )
 
 
-def _deliver(sender: Sender, patience_seconds: float, clock: Clock) -> None:
+def _deliver(sender: Sender, wait_seconds: float, clock: Clock) -> None:
     """Sends until nothing waits, or the server has not answered for too long."""
-    gives_up_at = clock.monotonic() + patience_seconds
+    gives_up_at = clock.monotonic() + wait_seconds
     while True:
-        settled = sender.counts_of_replayed()
+        acknowledged = sender.counts_of_replayed()
         if sender.send_next():
-            sender.tell()
+            sender.log_messages()
             counts = sender.counts_of_replayed()
-            if (counts.delivered, counts.dropped) != (settled.delivered, settled.dropped):
-                gives_up_at = clock.monotonic() + patience_seconds
+            if (counts.delivered, counts.dropped) != (acknowledged.delivered, acknowledged.dropped):
+                gives_up_at = clock.monotonic() + wait_seconds
             continue
         wait = sender.due_in()
         if clock.monotonic() + wait > gives_up_at:
@@ -142,7 +142,7 @@ class Recovery:
 
     Args:
         directory: returns where the journals are; called in the thread.
-        adopt: gives an outbox to the sender of a tracking URI that has no secrets.
+        adopt: gives a queue to the sender of a tracking URI that has no secrets.
         open_sink: makes the sink of a tracking server.
         known_uris: returns tracking URIs with their credentials.
     """
@@ -158,10 +158,10 @@ class Recovery:
         self._adopt = adopt
         self._open_sink = open_sink
         self._known_uris = known_uris
-        self._settled = threading.Event()
+        self._progressed = threading.Event()
         self._in_hand: list[Orphan] = []
         self._servers: dict[Path, set[str]] = {}
-        self._gives_way: dict[Orphan, Path] = {}
+        self._yielding: dict[Orphan, Path] = {}
         self._missing = MissingStores()
         self._questions = _MOST_QUESTIONS
 
@@ -192,12 +192,12 @@ class Recovery:
         random.SystemRandom().shuffle(waiting)
         while waiting or self._in_hand:
             waiting = [path for path in waiting if not self._take(path)]
-            waiting += self._let_go_of_done()
+            waiting += self._release_done()
             if self._in_hand:
-                self._make_way(len(waiting))
-                self._settled.wait()
-                self._settled.clear()
-                waiting += self._let_go_of_done()
+                self._free_slots(len(waiting))
+                self._progressed.wait()
+                self._progressed.clear()
+                waiting += self._release_done()
 
     def _take(self, path: Path) -> bool:
         """Takes an orphan over; returns whether it needs no more thought."""
@@ -206,47 +206,47 @@ class Recovery:
         journal = claim(path)
         if journal is None:
             return True
-        orphan = Orphan(journal, lambda _: self._settled.set())
-        outboxes = orphan.by_server()
-        if self._is_busy(outboxes.keys()):
-            self._servers[path] = set(outboxes)
+        orphan = Orphan(journal, lambda _: self._progressed.set())
+        queues = orphan.by_server()
+        if self._is_busy(queues.keys()):
+            self._servers[path] = set(queues)
             journal.close(delete=False)
             return False
         self._in_hand.append(orphan)
-        for uri, owed in outboxes.items():
+        for uri, owed in queues.items():
             missing = self._missing.reason(uri)
-            for outbox in owed:
+            for queue in owed:
                 if missing is not None:  # no thread need wait for it, nor any other orphan
-                    outbox.set_aside = missing
+                    queue.set_aside = missing
                     continue
                 # Never given up untried: the machine may have been off for the month.
-                outbox.last_try = orphan.expired
-                self._adopt(uri, outbox)
+                queue.last_try = orphan.expired
+                self._adopt(uri, queue)
         return True
 
     def _is_busy(self, servers: Iterable[str]) -> bool:
         counts = [sum(one in orphan.servers for orphan in self._in_hand) for one in servers]
         return len(self._in_hand) >= _MOST_IN_HAND or max(counts, default=0) >= _MOST_PER_SERVER
 
-    def _make_way(self, waiting: int) -> None:
+    def _free_slots(self, waiting: int) -> None:
         """Has orphans that fail give their places to those that wait for one; they come back after them."""
         if len(self._in_hand) < _MOST_IN_HAND:
             return
-        failing = [orphan for orphan in self._in_hand if orphan.fails and orphan not in self._gives_way]
-        for orphan in failing[: max(waiting - len(self._gives_way), 0)]:
-            self._gives_way[orphan] = orphan.journal.path
-            orphan.give_way()
+        failing = [orphan for orphan in self._in_hand if orphan.fails and orphan not in self._yielding]
+        for orphan in failing[: max(waiting - len(self._yielding), 0)]:
+            self._yielding[orphan] = orphan.journal.path
+            orphan.yield_slot()
 
-    def _let_go_of_done(self) -> list[Path]:
+    def _release_done(self) -> list[Path]:
         """Lets go of what is dealt with; returns what is to be tried again after all others."""
         later = []
         done = [orphan for orphan in self._in_hand if orphan.done]
         for orphan in done:
             if orphan.expired:
                 orphan.give_up(orphan.set_aside)
-            self._questions -= orphan.let_go(self._open_sink, self._known_uris(), self._questions)
+            self._questions -= orphan.release(self._open_sink, self._known_uris(), self._questions)
             self._in_hand.remove(orphan)
-            path = self._gives_way.pop(orphan, None)
+            path = self._yielding.pop(orphan, None)
             if path is not None:
                 later.append(path)
         return later

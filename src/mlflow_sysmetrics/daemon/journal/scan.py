@@ -13,13 +13,13 @@ from typing import BinaryIO, NamedTuple
 
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.journal.lines import (
+    AcknowledgedLine,
     DroppedLine,
     EndLine,
     Header,
     Line,
     PointsLine,
     RunLine,
-    SettledLine,
     lines,
     parse,
 )
@@ -48,7 +48,7 @@ class JournaledRun(NamedTuple):
     started_at: int | None
     cgroup: str | None
     oom_kills: int | None
-    settled: int
+    acknowledged: int
     dropped: int
     ended: bool
     appended: int = 0
@@ -56,7 +56,7 @@ class JournaledRun(NamedTuple):
 
 
 @dataclass(slots=True)
-class Tally:
+class RunState:
     """What is known of a run, while it grows.
 
     Attributes:
@@ -70,7 +70,7 @@ class Tally:
     """
 
     line: RunLine
-    settled: int = 0
+    acknowledged: int = 0
     appended: int = 0
     dropped: int = 0
     ended: bool = False
@@ -79,12 +79,16 @@ class Tally:
 
     def freeze(self) -> JournaledRun:
         """Returns what is known now."""
-        appended = max(self.appended, self.settled)  # those that were settled may not be in the file any more
-        return JournaledRun(*self.line, self.settled, self.dropped, self.ended, appended, self.last_timestamp)
+        appended = max(
+            self.appended, self.acknowledged
+        )  # those that were settled may not be in the file any more
+        return JournaledRun(
+            *self.line, self.acknowledged, self.dropped, self.ended, appended, self.last_timestamp
+        )
 
 
 @dataclass(slots=True)
-class Contents:
+class JournalState:
     """All that one pass over a journal tells, but the points.
 
     Attributes:
@@ -93,7 +97,7 @@ class Contents:
     """
 
     header: Header | None = None
-    runs: dict[int, Tally] = field(default_factory=dict)
+    runs: dict[int, RunState] = field(default_factory=dict)
 
     def take(self, text: bytes) -> None:
         """Takes one line."""
@@ -104,27 +108,27 @@ class Contents:
         if isinstance(line, Header):
             self.header = line
         elif isinstance(line, RunLine):
-            self.runs.setdefault(line.run, Tally(line)).written = True
+            self.runs.setdefault(line.run, RunState(line)).written = True
         elif line is not None and (run := self.runs.get(line.run)) is not None:
             match line:
                 case PointsLine(_, first, timestamp, values, _):
                     run.appended = max(run.appended, first + len(values))
                     run.last_timestamp = max(run.last_timestamp or timestamp, timestamp)
-                case SettledLine(_, settled):
-                    run.settled = max(run.settled, settled)
+                case AcknowledgedLine(_, acknowledged):
+                    run.acknowledged = max(run.acknowledged, acknowledged)
                 case DroppedLine(_, points):
                     run.dropped += points
                 case EndLine():
                     run.ended = True
 
 
-def contents(path: Path) -> Contents:
+def read_state(path: Path) -> JournalState:
     """Reads a journal.
 
     Raises:
         OSError: it cannot be read.
     """
-    found = Contents()
+    found = JournalState()
     with path.open("rb") as file:
         for line in lines(file):
             found.take(line)
@@ -137,10 +141,10 @@ def scan(path: Path) -> list[JournaledRun]:
     Raises:
         OSError: it cannot be read.
     """
-    return [run.freeze() for run in contents(path).runs.values()]
+    return [run.freeze() for run in read_state(path).runs.values()]
 
 
-def unsettled(path: Path, run: int) -> Iterator[tuple[int, Point]]:
+def unacknowledged(path: Path, run: int) -> Iterator[tuple[int, Point]]:
     """Yields index and point of everything that waits for delivery, each once, in order.
 
     Args:
@@ -150,10 +154,10 @@ def unsettled(path: Path, run: int) -> Iterator[tuple[int, Point]]:
     Raises:
         OSError: it cannot be read.
     """
-    known = contents(path).runs.get(run)
+    known = read_state(path).runs.get(run)
     if known is None:
         return
-    since = known.settled
+    since = known.acknowledged
     with path.open("rb") as file:
         for text in lines(file):
             for index, point in _points_of(text, run):

@@ -17,12 +17,12 @@ from typing import TypeAlias
 from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.daemon.journal.ownership import (
     Ownership,
+    foreign_owner,
     host_of,
     hostname,
     is_held_here,
     lock_path,
     pid_of,
-    stranger,
     writer_lives,
 )
 from mlflow_sysmetrics.errors import JournalUnavailable
@@ -83,13 +83,13 @@ def is_owned(path: Path) -> bool:
     if not lock_path(path).exists():
         return False
     try:
-        ownership = Ownership.take(path)
+        ownership = Ownership.acquire(path)
     except JournalUnavailable:
         return True
     if ownership is None:
         return True
     # A journal that was deleted meanwhile leaves us with a lock file that we have made.
-    ownership.let_go(delete=not path.exists())
+    ownership.release(delete=not path.exists())
     return False
 
 
@@ -100,22 +100,22 @@ def claim(path: Path) -> OwnedJournal | None:
         The journal, to be closed by the caller; None where somebody owns it or may do so, it does not exist
         any more, is another user's or no file, or cannot be written.
     """
-    if not _is_file(path) or stranger(path) is not None or _may_be_owned(path):
+    if not _is_file(path) or foreign_owner(path) is not None or _may_be_owned(path):
         return None
     try:
-        ownership = Ownership.take(path)
+        ownership = Ownership.acquire(path)
     except JournalUnavailable:
         return None
     if ownership is None:
         return None
     # Its last owner deletes the journal before it lets go, so this is certain now.
     if not path.exists():
-        ownership.let_go(delete=True)
+        ownership.release(delete=True)
         return None
     try:
         return Journal.open(path, ownership)
     except OSError:
-        ownership.let_go()
+        ownership.release()
         return None
 
 

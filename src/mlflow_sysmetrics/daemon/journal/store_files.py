@@ -13,7 +13,7 @@ from mlflow_sysmetrics.runtime.threads import start_thread
 
 THREAD_NAME = "sysmetrics-stores"
 
-_PATIENCE_SECONDS = 1.0  # a disk that is there tells at once
+_TIMEOUT_SECONDS = 1.0  # a disk that is there tells at once
 
 _logger = logging.getLogger("mlflow_sysmetrics")
 
@@ -77,5 +77,5 @@ class MissingStores:
             answered.set()
 
         start_thread(look, THREAD_NAME)
-        self._silent = not answered.wait(_PATIENCE_SECONDS)
+        self._silent = not answered.wait(_TIMEOUT_SECONDS)
         return f"the disk of {store_path(tracking_uri)} does not answer" if self._silent else found[0]

@@ -21,7 +21,7 @@ from mlflow_sysmetrics.runtime.threads import start_thread
 
 # A local disk under load answers within a fifth of a second, the longest pause that Linux has for a writer.
 # It is the sampler that waits so long: a tick may be late, and is skipped.
-PATIENCE_SECONDS = 1.0
+WAIT_SECONDS = 1.0
 
 _SHARE = 0.1  # of the time, in the long run: of ten ticks one may be late
 _REST_SECONDS = 10.0  # in which that share adds up to the whole patience again
@@ -38,7 +38,7 @@ class DiskBudget:
         seconds: how much there is of it at once.
     """
 
-    def __init__(self, clock: Clock, seconds: float = PATIENCE_SECONDS) -> None:
+    def __init__(self, clock: Clock, seconds: float = WAIT_SECONDS) -> None:
         self.seconds = seconds
         self._clock = clock
         self._spent = 0.0
@@ -93,7 +93,7 @@ _logger = logging.getLogger("mlflow_sysmetrics")
 
 
 @dataclass(slots=True)
-class _Question:
+class _Request:
     """A job that somebody waits for."""
 
     job: Callable[[], object]
@@ -111,20 +111,18 @@ class JournalThread:
         patience_seconds: how long jobs are waited for, all those of a tick together.
     """
 
-    def __init__(
-        self, clock: Clock, *, beside: bool = True, patience_seconds: float = PATIENCE_SECONDS
-    ) -> None:
+    def __init__(self, clock: Clock, *, threaded: bool = True, wait_seconds: float = WAIT_SECONDS) -> None:
         self._clock = clock
-        self._beside = beside
-        self._patience = DiskBudget(clock, patience_seconds)
+        self._threaded = threaded
+        self._budget = DiskBudget(clock, wait_seconds)
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._question: _Question | None = None
+        self._request: _Request | None = None
         self._later: dict[Hashable, Callable[[], object]] = {}
         self._began_at: float | None = None
 
     @property
-    def is_beside(self) -> bool:
+    def is_threaded(self) -> bool:
         """Whether its jobs are done in a thread of its own."""
         return self._thread is not None
 
@@ -137,19 +135,19 @@ class JournalThread:
     @property
     def is_stuck(self) -> bool:
         """Whether the job under way takes longer than anybody waits."""
-        return self.silent_seconds >= self._patience.seconds
+        return self.silent_seconds >= self._budget.seconds
 
     @property
     def slow_seconds(self) -> float:
         """For how long the disk has answered, but so late that not all points can wait for it; 0 if not."""
-        return self._patience.slow_seconds
+        return self._budget.slow_seconds
 
     @property
-    def takes_questions(self) -> bool:
+    def accepts_requests(self) -> bool:
         """Whether the next question is asked at all; if not, the disk owes an answer or was too slow."""
-        return self._question is None and not self.is_stuck and not self._patience.is_used_up
+        return self._request is None and not self.is_stuck and not self._budget.is_used_up
 
-    def ask(self, job: Callable[[], Result]) -> Result | None:
+    def call(self, job: Callable[[], Result]) -> Result | None:
         """Has a job done, and waits for it. For one thread, the sampler's.
 
         Returns:
@@ -158,18 +156,18 @@ class JournalThread:
         """
         if not self._is_started():
             return job()
-        if not self.takes_questions:
+        if not self.accepts_requests:
             return None
-        question = _Question(job)
+        request = _Request(job)
         began = self._clock.monotonic()
         with self._changed:
-            self._question = question
+            self._request = request
             self._changed.notify()
-        answered = question.answered.wait(self._patience.left)
-        self._patience.waited(began)
-        return cast("Result", question.answer) if answered else None
+        answered = request.answered.wait(self._budget.left)
+        self._budget.waited(began)
+        return cast("Result", request.answer) if answered else None
 
-    def later(self, key: Hashable, job: Callable[[], object]) -> None:
+    def submit(self, key: Hashable, job: Callable[[], object]) -> None:
         """Has a job done without waiting for it.
 
         Args:
@@ -186,7 +184,7 @@ class JournalThread:
             self._changed.notify()
 
     def _is_started(self) -> bool:
-        if self._beside and self._thread is None:
+        if self._threaded and self._thread is None:
             try:
                 self._thread = start_thread(self._run, THREAD_NAME)
             except RuntimeError:  # a limit of the system, or the interpreter shuts down
@@ -196,19 +194,19 @@ class JournalThread:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while self._question is None and not self._later:
+                while self._request is None and not self._later:
                     self._changed.wait()
-                question = self._question
-                job = self._later.pop(next(iter(self._later))) if question is None else question.job
+                request = self._request
+                job = self._later.pop(next(iter(self._later))) if request is None else request.job
                 self._began_at = self._clock.monotonic()
             answer = _outcome(job)
             with self._changed:
                 self._began_at = None
-                if question is not None:
-                    self._question = None  # first, since whoever is answered may ask again at once
-            if question is not None:
-                question.answer = answer
-                question.answered.set()
+                if request is not None:
+                    self._request = None  # first, since whoever is answered may ask again at once
+            if request is not None:
+                request.answer = answer
+                request.answered.set()
 
 
 def _outcome(job: Callable[[], object]) -> object:

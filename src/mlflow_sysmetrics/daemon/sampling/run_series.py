@@ -40,14 +40,14 @@ class RunSeries:
         settings: those in force when the run was attached.
         lane: takes its points.
         window: the ticks since its last point; the sampler's alone.
-        ended: set once its last point is in the outbox.
+        ended: set once its last point is in the queue.
         holders: how many attachments hold it.
     """
 
-    def __init__(self, key: tuple[str, str], settings: Settings, lane: Channel) -> None:
+    def __init__(self, key: tuple[str, str], settings: Settings, channel: Channel) -> None:
         self.key = key
         self.settings = settings
-        self.lane = lane
+        self.channel = channel
         self.window: Window | None = None
         self.ended = threading.Event()
         self.holders = 0
@@ -56,8 +56,8 @@ class RunSeries:
         self._totals: dict[str, _Total] = {}
 
     def emit(self, values: Iterable[Value], timestamp: int) -> None:
-        """Puts one point per value into the outbox; totals count from the run's first point."""
-        if self.lane.outbox.refused is not None:
+        """Puts one point per value into the queue; totals count from the run's first point."""
+        if self.channel.queue.refused is not None:
             return
         points = []
         for key, kind, value in values:
@@ -73,9 +73,9 @@ class RunSeries:
             if name is None:  # one string for all points of the series: it is most of what a point weighs
                 name = self._names[key] = self._prefix + key
             points.append(Point(name, round(value, DECIMALS), timestamp))
-        self.lane.keep(points)
+        self.channel.put(points)
 
     def end(self) -> None:
         """Ends the feed after its last point. For the sampler."""
-        self.lane.end()
+        self.channel.end()
         self.ended.set()

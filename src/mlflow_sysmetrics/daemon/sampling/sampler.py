@@ -41,7 +41,7 @@ class Sampler:
     Attributes:
         ticks: how often it has read.
         latest: monotonic time and samples of the last tick.
-        postbox: points of the program's own, which it takes on their way.
+        inbox: points of the program's own, which it takes on their way.
     """
 
     def __init__(self, probes: Sequence[Probe], clock: Clock) -> None:
@@ -52,13 +52,13 @@ class Sampler:
         self._stamper = Stamper(clock)
         self._lock = threading.RLock()  # a signal handler may come back in
         self._wake = threading.Event()
-        self.postbox = Inbox(clock, self._wake.set)
+        self.inbox = Inbox(clock, self._wake.set)
         self._watches: dict[Watch, None] = {}
         self._watching: list[Watch] = []
         self._arriving: list[RunSeries] = []
         self._departing: list[RunSeries] = []
         self._cuts: list[threading.Event] = []
-        self._feeds: dict[RunSeries, None] = {}
+        self._series: dict[RunSeries, None] = {}
         self._windows: dict[Window, dict[RunSeries, None]] = {}
         self._without_window: list[RunSeries] = []
         self._epoch = 0.0
@@ -73,20 +73,20 @@ class Sampler:
         """
         start_thread(self._run, THREAD_NAME)
 
-    def add(self, feed: RunSeries) -> None:
+    def add(self, series: RunSeries) -> None:
         """Begins to feed a run, with a tick at once."""
         with self._lock:
-            self._arriving.append(feed)
+            self._arriving.append(series)
         self._wake.set()
 
-    def remove(self, feed: RunSeries) -> None:
-        """Ends a feed, with a last tick at once; `feed.ended` tells when its last point is in the outbox."""
+    def remove(self, series: RunSeries) -> None:
+        """Ends a feed, with a last tick at once; `feed.ended` tells when its last point is in the queue."""
         with self._lock:
-            self._departing.append(feed)
+            self._departing.append(series)
         self._wake.set()
 
     def cut(self) -> threading.Event:
-        """Closes all windows with a tick at once; the event tells when their points are in the outboxes."""
+        """Closes all windows with a tick at once; the event tells when their points are in the queues."""
         done = threading.Event()
         with self._lock:
             self._cuts.append(done)
@@ -109,7 +109,7 @@ class Sampler:
 
     def tick(self) -> None:
         """Does one pass over all collectors and all windows."""
-        self.postbox.collect()
+        self.inbox.collect()
         with self._lock:
             arriving, departing, cuts = self._take_requests()
         now = self._clock.monotonic()
@@ -132,7 +132,7 @@ class Sampler:
         self._close_windows(now, timestamp, everything=bool(cuts))
         self._end(departing, timestamp)
         self._begin(arriving, samples, timestamp)
-        self._end([feed for feed in departing if feed in self._feeds], timestamp)
+        self._end([series for series in departing if series in self._series], timestamp)
         self._open_windows(now)
         for done in cuts:
             done.set()
@@ -151,17 +151,17 @@ class Sampler:
         # A run that ends and is resumed within one tick waits for the next: one point per key and timestamp.
         # One that ends while it waits is over before it had a tick of its own.
         ended = set(departing)
-        taken = {feed.key for feed in departing if feed in self._feeds}
+        taken = {series.key for series in departing if series in self._series}
         arriving: list[RunSeries] = []
         waiting: list[RunSeries] = []
-        for feed in self._arriving:
-            if feed.key not in taken:
-                arriving.append(feed)
-                taken.add(feed.key)
-            elif feed in ended:
-                feed.ended.set()
+        for series in self._arriving:
+            if series.key not in taken:
+                arriving.append(series)
+                taken.add(series.key)
+            elif series in ended:
+                series.ended.set()
             else:
-                waiting.append(feed)
+                waiting.append(series)
         self._arriving = waiting
         if self._arriving:
             self._wake.set()
@@ -173,43 +173,43 @@ class Sampler:
         ]
         for window in closing:
             values = window.values()
-            for feed in self._windows.pop(window):
-                feed.emit(values, timestamp)
-                feed.window = None
-                self._without_window.append(feed)
+            for series in self._windows.pop(window):
+                series.emit(values, timestamp)
+                series.window = None
+                self._without_window.append(series)
 
     def _begin(self, arriving: list[RunSeries], samples: Sequence[Sample], timestamp: int) -> None:
         levels = _levels(samples)
-        for feed in arriving:
-            feed.emit(levels, timestamp)
-            self._feeds[feed] = None
-            self._without_window.append(feed)
+        for series in arriving:
+            series.emit(levels, timestamp)
+            self._series[series] = None
+            self._without_window.append(series)
 
     def _end(self, departing: list[RunSeries], timestamp: int) -> None:
-        for feed in departing:
-            if feed.window is not None:  # its partial window, unless that has just closed
-                feed.emit(feed.window.values(), timestamp)
-                self._windows[feed.window].pop(feed, None)
-                feed.window = None
-            if feed in self._feeds:
-                del self._feeds[feed]
-                feed.end()
+        for series in departing:
+            if series.window is not None:  # its partial window, unless that has just closed
+                series.emit(series.window.values(), timestamp)
+                self._windows[series.window].pop(series, None)
+                series.window = None
+            if series in self._series:
+                del self._series[series]
+                series.end()
 
     def _open_windows(self, now: float) -> None:
         opened: dict[float, Window] = {}
-        for feed in self._without_window:
-            if feed not in self._feeds:
+        for series in self._without_window:
+            if series not in self._series:
                 continue
-            length = feed.settings.window_seconds
+            length = series.settings.window_seconds
             passed = math.floor((now - self._epoch + _EARLY_SECONDS) / length)
             closes_at = self._epoch + (passed + 1) * length
-            feed.window = opened.setdefault(closes_at, Window(closes_at))
-            self._windows.setdefault(feed.window, {})[feed] = None
+            series.window = opened.setdefault(closes_at, Window(closes_at))
+            self._windows.setdefault(series.window, {})[series] = None
         self._without_window.clear()
-        for window in [window for window, feeds in self._windows.items() if not feeds]:
+        for window in [window for window, all_series in self._windows.items() if not all_series]:
             del self._windows[window]
 
-    def turn(self) -> None:
+    def run_due(self) -> None:
         """Does what is due now, if anything is. The thread does nothing else."""
         if self._requested() or self._clock.monotonic() >= self._due_at - _EARLY_SECONDS:
             self.tick()
@@ -218,19 +218,19 @@ class Sampler:
         if self._watching:
             self._admit_watches(self._clock.monotonic())
             self._due_at = min(self._due_at, self._next_due())
-        if self._clock.monotonic() >= self.postbox.due_at - _EARLY_SECONDS:
-            self.postbox.collect()
+        if self._clock.monotonic() >= self.inbox.due_at - _EARLY_SECONDS:
+            self.inbox.collect()
 
     def _run(self) -> None:
         while True:
-            left = min(self._due_at, self.postbox.due_at) - self._clock.monotonic()
+            left = min(self._due_at, self.inbox.due_at) - self._clock.monotonic()
             self._wake.wait(None if math.isinf(left) else max(left, 0.0))
             self._wake.clear()
-            self.turn()
+            self.run_due()
 
     @property
     def _idle(self) -> bool:
-        return not self._feeds and not self._watches
+        return not self._series and not self._watches
 
     def _requested(self) -> bool:
         with self._lock:
@@ -248,7 +248,7 @@ class Sampler:
 
     def _next_due(self) -> float:
         """Returns when the next tick is due: the next multiple of the interval; missed ones are skipped."""
-        intervals = [feed.settings.sampling_interval for feed in self._feeds]
+        intervals = [series.settings.sampling_interval for series in self._series]
         interval = min([*intervals, *(watch.interval for watch in self._watches)], default=math.inf)
         if math.isinf(interval):
             return math.inf

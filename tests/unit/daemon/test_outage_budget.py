@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlflow_sysmetrics.daemon.delivery.waits import OutageBudget
+from mlflow_sysmetrics.daemon.delivery.flush import OutageBudget
 
 
 def test_the_first_wait_leaves_room_for_the_work_around_it() -> None:
@@ -14,7 +14,7 @@ def test_all_waits_of_one_outage_together_stay_below_the_timeout() -> None:
     now = 0.0
     for _ in range(100):
         wait = patience.seconds(5)
-        patience.waited_in_vain(now, now + wait)
+        patience.timed_out(now, now + wait)
         now += wait + 60
     assert 4.9 < now - 100 * 60 <= 5
 
@@ -22,12 +22,12 @@ def test_all_waits_of_one_outage_together_stay_below_the_timeout() -> None:
 def test_waits_at_the_same_time_count_once() -> None:
     patience = OutageBudget()
     for _ in range(64):
-        patience.waited_in_vain(10, 12)
+        patience.timed_out(10, 12)
     assert patience.seconds(5) == 1.5
 
 
 def test_a_delivery_ends_the_outage() -> None:
     patience = OutageBudget()
-    patience.waited_in_vain(0, 4.5)
-    patience.reward()
+    patience.timed_out(0, 4.5)
+    patience.reset()
     assert patience.seconds(5) == 4.5

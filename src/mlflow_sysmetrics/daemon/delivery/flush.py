@@ -34,52 +34,52 @@ class OutageBudget:
             return timeout * _FIRST_SHARE
         return max(timeout - self._spent, 0.0) * _LATER_SHARE
 
-    def waited_in_vain(self, since: float, until: float) -> None:
+    def timed_out(self, since: float, until: float) -> None:
         """Takes note of a wait, in monotonic seconds, that ended without the delivery it waited for."""
         self._spent += max(until - max(since, self._accounted_until), 0.0)
         self._accounted_until = max(until, self._accounted_until)
 
-    def reward(self) -> None:
+    def reset(self) -> None:
         """Takes note of a delivery."""
         self._spent = 0.0
 
 
-Debt: TypeAlias = dict[RunQueue, int]  #: how many points each outbox had taken when the debt was counted
+Backlog: TypeAlias = dict[RunQueue, int]  #: how many points each queue had taken when the debt was counted
 
 
-class Waiting:
+class Flusher:
     """Makes what somebody waits for due, and has them wait for it.
 
     Args:
         changed: the sender's lock; notified whenever an attempt has come to its end.
-        turns: the outboxes.
+        turns: the queues.
         clock: tells the time.
     """
 
-    def __init__(self, changed: threading.Condition, turns: SendSchedule, clock: Clock) -> None:
+    def __init__(self, changed: threading.Condition, schedule: SendSchedule, clock: Clock) -> None:
         self._changed = changed
-        self._turns = turns
+        self._schedule = schedule
         self._clock = clock
-        self._patience = OutageBudget()
+        self._budget = OutageBudget()
 
-    def hasten(self, outboxes: Iterable[RunQueue] | None) -> Debt:
-        """Makes what the outboxes hold due now.
+    def expedite(self, queues: Iterable[RunQueue] | None) -> Backlog:
+        """Makes what the queues hold due now.
 
         Args:
-            outboxes: what to send; None for those of all runs of this process.
+            queues: what to send; None for those of all runs of this process.
 
         Returns:
             What is owed at this moment.
         """
         with self._changed:
-            chosen = (box for box in self._turns if not box.replayed) if outboxes is None else outboxes
-            debt = {outbox: outbox.appended for outbox in chosen if not outbox.empty}
-            if debt:
-                self._turns.hasten(debt, self._clock.monotonic())
+            chosen = (queue for queue in self._schedule if not queue.replayed) if queues is None else queues
+            backlog = {queue: queue.appended for queue in chosen if not queue.empty}
+            if backlog:
+                self._schedule.expedite(backlog, self._clock.monotonic())
                 self._changed.notify_all()
-            return debt
+            return backlog
 
-    def wait(self, debt: Debt, ends: float, *, patient: bool) -> bool:
+    def wait(self, backlog: Backlog, ends: float, *, full_timeout: bool) -> bool:
         """Waits until a debt is settled: delivered, or given up for good.
 
         Args:
@@ -92,20 +92,20 @@ class Waiting:
         """
         with self._changed:
             began = self._clock.monotonic()
-            if not patient:
-                ends = began + self._patience.seconds(max(ends - began, 0.0))
-            while not _settled(debt):
+            if not full_timeout:
+                ends = began + self._budget.seconds(max(ends - began, 0.0))
+            while not _acknowledged(backlog):
                 now = self._clock.monotonic()
-                if now >= ends or self._turns.next_attempt(debt) > ends:
-                    self._patience.waited_in_vain(began, now)
+                if now >= ends or self._schedule.next_attempt(backlog) > ends:
+                    self._budget.timed_out(began, now)
                     return False
                 self._changed.wait(ends - now)
             return True
 
-    def reward(self) -> None:
+    def reset(self) -> None:
         """Takes note of a delivery: the next outage is waited for anew. Under the lock."""
-        self._patience.reward()
+        self._budget.reset()
 
 
-def _settled(debt: Debt) -> bool:
-    return all(outbox.settled >= count and not outbox.tags for outbox, count in debt.items())
+def _acknowledged(backlog: Backlog) -> bool:
+    return all(queue.acknowledged >= count and not queue.tags for queue, count in backlog.items())

@@ -10,7 +10,7 @@ from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.daemon.journal.process_journal import ProcessJournal
 
 
-class RunBacking:
+class FileRunJournal:
     """One run in a journal.
 
     Args:
@@ -30,9 +30,9 @@ class RunBacking:
             index += len(values)
         return None if None in places else places[0]
 
-    def acknowledge(self, settled: int) -> None:
+    def acknowledge(self, acknowledged: int) -> None:
         """Says that all points below an index are delivered or given up."""
-        self._journal.acknowledge(self._number, settled)
+        self._journal.acknowledge(self._number, acknowledged)
 
     def read(self, since: int, place: int, most: int) -> tuple[list[tuple[int, Point]], int]:
         """Returns points from an index on, with their indices, and the place to go on from.
@@ -47,7 +47,7 @@ class RunBacking:
         self._journal.end(self._number)
 
 
-class OwnRun:
+class ProcessRunJournal:
     """One run of this process in its journal. It gets a number there with its first point.
 
     Args:
@@ -62,23 +62,25 @@ class OwnRun:
     ) -> None:
         self._own = journal
         self._description = (run_id, tracking_uri, started_at)
-        self._run: RunBacking | None = None
-        self._settled = 0
+        self._run: FileRunJournal | None = None
+        self._acknowledged = 0
         self._asked = False  # else the journal knows nothing of this run, and need not hear of its end
 
     def append(self, index: int, points: Sequence[Point]) -> int | None:
         """Puts points on disk; returns the place to read them from, None where not all of them are there."""
-        if not self._own.takes_points:
+        if not self._own.accepts_points:
             return None
         self._asked = True
-        return self._own.ask(partial(self._append, index, points))
+        return self._own.call(partial(self._append, index, points))
 
-    def acknowledge(self, settled: int) -> None:
+    def acknowledge(self, acknowledged: int) -> None:
         """Says that all points below an index are delivered or given up."""
-        if settled > self._settled:
-            self._settled = settled  # also for a journal that is made later, which must not wait for these
+        if acknowledged > self._acknowledged:
+            self._acknowledged = (
+                acknowledged  # also for a journal that is made later, which must not wait for these
+            )
             if self._asked:
-                self._own.later(("settled", self), partial(self._acknowledge, settled))
+                self._own.submit(("settled", self), partial(self._acknowledge, acknowledged))
 
     def read(self, since: int, place: int, most: int) -> tuple[list[tuple[int, Point]], int]:
         """Returns points from an index on, with their indices, and the place to go on from.
@@ -92,20 +94,20 @@ class OwnRun:
     def end(self) -> None:
         """Says that no more points will come."""
         if self._asked:
-            self._own.later(("end", self), self._end)
+            self._own.submit(("end", self), self._end)
 
     def _append(self, index: int, points: Sequence[Point]) -> int | None:
         if self._run is None:
             journal = self._own.available()
             if journal is None:
                 return None
-            self._run = RunBacking(journal, self._own.register(journal, *self._description))
-            self._run.acknowledge(self._settled)
+            self._run = FileRunJournal(journal, self._own.register(journal, *self._description))
+            self._run.acknowledge(self._acknowledged)
         return self._run.append(index, points)
 
-    def _acknowledge(self, settled: int) -> None:
+    def _acknowledge(self, acknowledged: int) -> None:
         if self._run is not None:
-            self._run.acknowledge(settled)
+            self._run.acknowledge(acknowledged)
 
     def _end(self) -> None:
         if self._run is not None:
