@@ -204,7 +204,7 @@ class OurNodes:
         self._stop.set()
         self._feeder.join()
         for sender, queue in self._nodes:
-            queue.refused = "the measurement is over"
+            queue.refuse("the measurement is over")
             sender.append(queue)
 
     def _series(self) -> None:

@@ -66,7 +66,7 @@ def our_tick(probes: Collection[Probe]) -> tuple[Callable[[], None], Callable[[]
         clock.seconds += 1
         sampler.tick()
 
-    return tick, lambda: {point.key.removeprefix("system/") for point in queue.first(1000).points}
+    return tick, lambda: {point.key.removeprefix("system/") for point in queue.peek(1000).points}
 
 
 def built_in_tick() -> tuple[Callable[[], None], Callable[[], set[str]]]:

@@ -1,4 +1,4 @@
-"""What the daemon of a process is doing, for who asks."""
+"""What the daemon reports about itself: a snapshot at any time, a summary in the log at the end."""
 
 from __future__ import annotations
 
@@ -7,16 +7,48 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-# FOLDED farewell: What a program is told at its end: how much was sampled, and what is not delivered yet.
-
 _logger = logging.getLogger("mlflow_sysmetrics")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """Snapshot of this process's daemon.
+
+    Attributes:
+        running: whether its threads have been started.
+        attached: ids of the attached runs.
+        ticks: passes over the collectors so far.
+        points_delivered: points that tracking servers took.
+        points_pending: points that wait for delivery.
+        points_unsaved: how many of them are in memory only.
+        points_dropped: points that were given up.
+        last_error: why the last attempt to deliver failed; None if all servers answer.
+        collectors: health of each collector by name: "ok", "ok, but ..." with what its source lacks on this
+            host, or the reason why it yields nothing.
+        journal: the file that keeps points until their server has them; None if there is none yet.
+        journal_bytes: its size.
+        journal_failed: why points are kept in memory only; None if the disk takes them.
+    """
+
+    running: bool = False
+    attached: tuple[str, ...] = ()
+    ticks: int = 0
+    points_delivered: int = 0
+    points_pending: int = 0
+    points_unsaved: int = 0
+    points_dropped: int = 0
+    last_error: str | None = None
+    collectors: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    journal: str | None = None
+    journal_bytes: int = 0
+    journal_failed: str | None = None
+
+
 def log_summary(status: Status, flush_timeout: float) -> None:
-    """Logs how the sampling ended.
+    """Logs how much was sampled and what could not be delivered, at the end of the process.
 
     Args:
-        status: what the daemon says of itself.
+        status: the last status of the daemon.
         flush_timeout: how many seconds delivery was waited for.
     """
     # A log stream may be closed by now, and logging would print a traceback about that.
@@ -35,7 +67,7 @@ def log_summary(status: Status, flush_timeout: float) -> None:
 
 def _log_undelivered(status: Status, flush_timeout: float) -> None:
     waited = f"no answer within {flush_timeout:g} s"
-    why = status.last_error or (waited if flush_timeout else "a flush timeout of 0 does not wait")
+    reason = status.last_error or (waited if flush_timeout else "a flush timeout of 0 does not wait")
     saved = status.points_pending - status.points_unsaved
     if saved:
         _logger.warning(
@@ -43,45 +75,11 @@ def _log_undelivered(status: Status, flush_timeout: float) -> None:
             "or by `mlflow-sysmetrics sync`: %s.",
             saved,
             status.journal,
-            why,
+            reason,
         )
     if status.points_unsaved:
         _logger.warning(
             "mlflow-sysmetrics: %d points could not be delivered in time and are lost: %s.",
             status.points_unsaved,
-            why,
+            reason,
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """What the daemon of this process is doing.
-
-    Attributes:
-        running: whether its threads have been started.
-        attached: ids of the runs that it feeds.
-        ticks: passes over the collectors so far.
-        points_delivered: points that tracking servers took.
-        points_pending: points that wait for delivery.
-        points_unsaved: how many of them are in memory only.
-        points_dropped: points that were given up.
-        last_error: why the last attempt to deliver failed; None when all servers answer.
-        collectors: health of each collector by name: "ok", "ok, but ..." with what of its source this host
-            lacks, or the reason why it yields nothing.
-        journal: the file that keeps points until their server has them; None where there is none yet.
-        journal_bytes: its size.
-        journal_failed: why points are kept in memory only; None while nothing speaks against the disk.
-    """
-
-    running: bool = False
-    attached: tuple[str, ...] = ()
-    ticks: int = 0
-    points_delivered: int = 0
-    points_pending: int = 0
-    points_unsaved: int = 0
-    points_dropped: int = 0
-    last_error: str | None = None
-    collectors: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    journal: str | None = None
-    journal_bytes: int = 0
-    journal_failed: str | None = None

@@ -134,7 +134,7 @@ def test_what_a_sampler_that_is_held_up_cannot_take_is_counted(bench: Bench) -> 
 
 def test_what_comes_for_a_run_that_is_gone_is_given_up(bench: Bench) -> None:
     channel = bench.channel()
-    channel.queue.refused = "no such run"
+    channel.queue.refuse("no such run")
     bench.inbox.put(channel, losses(1))
     bench.inbox.collect()
     assert channel.queue.empty

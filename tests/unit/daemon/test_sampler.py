@@ -60,7 +60,7 @@ def points_of(series: RunSeries, key: str) -> list[tuple[float, float]]:
     """Returns (seconds since the start, value) of one series."""
     return [
         ((point.timestamp - STARTED_AT) / 1000, point.value)
-        for point in series.channel.queue.first(100_000).points
+        for point in series.channel.queue.peek(100_000).points
         if point.key == f"system/{key}"
     ]
 
@@ -83,7 +83,7 @@ def test_the_first_point_has_levels_and_zeros_but_no_rate(bench: Bench) -> None:
     """A rate is of the time before the run existed."""
     series = bench.series()
     bench.pass_time(0)
-    assert {(point.key, point.value) for point in series.channel.queue.first(100_000).points} == {
+    assert {(point.key, point.value) for point in series.channel.queue.peek(100_000).points} == {
         (f"system/{LEVEL.name}", 10),
         (f"system/{TOTAL.name}", 0),
     }
@@ -239,9 +239,9 @@ def test_there_is_at_most_one_point_per_run_key_and_timestamp(bench: Bench) -> N
         all_series.append(bench.series("run"))  # resumed before the sampler has seen the end
         bench.pass_time(0)
         bench.pass_time(0.013)
-        bench.sampler.cut()
+        bench.sampler.flush()
         bench.pass_time(0)
-    points = [point for series in all_series for point in series.channel.queue.first(100_000).points]
+    points = [point for series in all_series for point in series.channel.queue.peek(100_000).points]
     assert max(Counter((point.key, point.timestamp) for point in points).values()) == 1
     assert all(series.ended.is_set() for series in all_series[:-1])
 
@@ -249,7 +249,7 @@ def test_there_is_at_most_one_point_per_run_key_and_timestamp(bench: Bench) -> N
 def test_a_cut_closes_the_windows_and_the_runs_go_on(bench: Bench) -> None:
     series = bench.series()
     bench.pass_time(2)
-    done = bench.sampler.cut()
+    done = bench.sampler.flush()
     bench.pass_time(0)
     assert done.is_set()
     bench.pass_time(3)
@@ -296,7 +296,7 @@ def test_an_interval_that_is_not_exact_in_binary_gives_each_tick_once(bench: Ben
 def test_keys_carry_the_node(bench: Bench) -> None:
     series = bench.series(node_id="node_3")
     bench.pass_time(0)
-    assert {point.key for point in series.channel.queue.first(100_000).points} == {
+    assert {point.key for point in series.channel.queue.peek(100_000).points} == {
         f"system/node_3/{LEVEL.name}",
         f"system/node_3/{TOTAL.name}",
     }
@@ -306,7 +306,7 @@ def test_values_keep_three_decimals(bench: Bench) -> None:
     bench.set(level=1 / 3)
     series = bench.series()
     bench.pass_time(0)
-    assert series.channel.queue.first(100_000).points[0] == Point(f"system/{LEVEL.name}", 0.333, STARTED_AT)
+    assert series.channel.queue.peek(100_000).points[0] == Point(f"system/{LEVEL.name}", 0.333, STARTED_AT)
 
 
 def test_a_metric_that_is_absent_is_absent(bench: Bench) -> None:

@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 
 from fakes import STARTED_AT, FakeClock, FakeSink
+from mlflow_sysmetrics.daemon.delivery.flush import Deadline
 from mlflow_sysmetrics.daemon.delivery.limits import MemoryBudget
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
@@ -304,11 +305,11 @@ def test_hastening_sends_at_once_and_the_wait_ends_with_the_delivery(bench: Benc
     bench.put(queue, 3)
     backlog = bench.sender.expedite([queue])
     assert bench.sender.send_next()
-    assert bench.sender.wait(backlog, bench.clock.seconds + 5)
+    assert bench.sender.wait(backlog, Deadline(bench.clock.seconds + 5))
 
 
 def test_nothing_owed_is_nothing_to_wait_for(bench: Bench) -> None:
-    assert bench.sender.wait(bench.sender.expedite(), bench.clock.seconds + 5)
+    assert bench.sender.wait(bench.sender.expedite(), Deadline(bench.clock.seconds + 5))
 
 
 def test_a_wait_ends_at_once_where_the_next_attempt_comes_too_late(bench: Bench) -> None:
@@ -318,7 +319,7 @@ def test_a_wait_ends_at_once_where_the_next_attempt_comes_too_late(bench: Bench)
     bench.run_until(60)
     backlog = bench.sender.expedite([queue])
     assert bench.sender.send_next(), "the one attempt that a flush is worth"
-    assert not bench.sender.wait(backlog, bench.clock.seconds + 5)
+    assert not bench.sender.wait(backlog, Deadline(bench.clock.seconds + 5))
 
 
 def test_many_runs_that_end_in_an_outage_do_not_knock_once_each(bench: Bench) -> None:
@@ -386,7 +387,7 @@ def test_a_run_that_alone_is_refused_does_not_hold_up_its_end(bench: Bench) -> N
     bench.sender._schedule.answered()
     assert bench.sender.send_next()
     assert bench.sink.points("other")
-    assert not bench.sender.wait(backlog, bench.clock.seconds + 5)
+    assert not bench.sender.wait(backlog, Deadline(bench.clock.seconds + 5))
 
 
 def test_a_closed_queue_is_let_go_when_it_is_empty(bench: Bench) -> None:
@@ -483,7 +484,7 @@ def test_a_server_is_left_alone_as_long_as_it_asks_even_when_a_run_ends(bench: B
     bench.run_until(20)
     backlog = bench.sender.expedite([queue])
     assert not bench.sender.send_next()
-    assert not bench.sender.wait(backlog, bench.clock.seconds + 5)
+    assert not bench.sender.wait(backlog, Deadline(bench.clock.seconds + 5))
     bench.run_until(55)
     assert len(bench.sink.points("run")) == 1
 
@@ -504,7 +505,7 @@ def test_wrong_credentials_are_one_warning_with_its_remedy_and_a_try_a_minute(
 def test_what_others_had_owed_waits_for_the_runs_that_live(bench: Bench) -> None:
     left, live = bench.queue("left"), bench.queue("live")
     left.replayed = True
-    left.buffer([Point("system/x", 1.0, STARTED_AT)])
+    left.put([Point("system/x", 1.0, STARTED_AT)])
     bench.sender.adopt(left)
     bench.put(live)
     bench.sender.expedite([live])

@@ -10,8 +10,7 @@ from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.sender import Sender
 from mlflow_sysmetrics.daemon.sampling.probe import Probe
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
-from mlflow_sysmetrics.daemon.sampling.sampler import Sampler
-from mlflow_sysmetrics.daemon.sampling.watch import Watch
+from mlflow_sysmetrics.daemon.sampling.sampler import Sampler, Watch
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.settings import Settings
 
@@ -105,7 +104,7 @@ def test_a_watch_adds_no_points_to_a_run(bench: Bench) -> None:
     bench.pass_time(0)
     bench.watch(interval=1)
     bench.pass_time(10)
-    timestamps = {point.timestamp for point in series.channel.queue.first(1000).points}
+    timestamps = {point.timestamp for point in series.channel.queue.peek(1000).points}
     assert len(timestamps) == 2
 
 

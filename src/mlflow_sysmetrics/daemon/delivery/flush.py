@@ -1,27 +1,39 @@
-"""How threads of the user's wait for delivery: no longer than was promised, whatever the server does."""
+"""How threads of the program wait for delivery: bounded by the flush timeout, whatever the server does."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.schedule import SendSchedule
 from mlflow_sysmetrics.runtime.clock import Clock
 
-# FOLDED patience: How long a program may be held up by a server that does not answer.
-
-# What is left of the flush timeout goes to the work around the waiting, so that the whole stays below it.
+# The rest of the flush timeout is for the work around the wait, so that the whole stays below the timeout.
 _FIRST_SHARE = 0.9
 _LATER_SHARE = 0.5
 
+Backlog: TypeAlias = dict[RunQueue, int]  #: how many points each queue had taken when the wait began
+
+
+class Deadline(NamedTuple):
+    """When a wait ends.
+
+    Attributes:
+        ends: monotonic time.
+        full_timeout: waits until then even if an outage has used up the budget.
+    """
+
+    ends: float
+    full_timeout: bool = False
+
 
 class OutageBudget:
-    """Bounds the waiting in vain of a whole outage by one flush timeout, however many runs end in it.
+    """Bounds all fruitless waits of one outage by one flush timeout, however many runs end in it.
 
-    The first wait of an outage may take nine tenths of its timeout; each later one half of what is then left.
-    Waits in several threads at once count once. Any delivery ends the outage.
+    The first wait of an outage may take nine tenths of its timeout, each later one half of what is left then.
+    Simultaneous waits of several threads count once. Any delivery ends the outage.
     """
 
     def __init__(self) -> None:
@@ -35,24 +47,21 @@ class OutageBudget:
         return max(timeout - self._spent, 0.0) * _LATER_SHARE
 
     def timed_out(self, since: float, until: float) -> None:
-        """Takes note of a wait, in monotonic seconds, that ended without the delivery it waited for."""
+        """Records a wait, in monotonic seconds, that ended before the delivery."""
         self._spent += max(until - max(since, self._accounted_until), 0.0)
         self._accounted_until = max(until, self._accounted_until)
 
     def reset(self) -> None:
-        """Takes note of a delivery."""
+        """Records a delivery: the next outage has the whole budget."""
         self._spent = 0.0
 
 
-Backlog: TypeAlias = dict[RunQueue, int]  #: how many points each queue had taken when the debt was counted
-
-
 class Flusher:
-    """Makes what somebody waits for due, and has them wait for it.
+    """Makes queues due at once and waits until they are delivered.
 
     Args:
-        changed: the sender's lock; notified whenever an attempt has come to its end.
-        turns: the queues.
+        changed: the sender's lock; notified at the end of each attempt.
+        schedule: the queues.
         clock: tells the time.
     """
 
@@ -63,13 +72,13 @@ class Flusher:
         self._budget = OutageBudget()
 
     def expedite(self, queues: Iterable[RunQueue] | None) -> Backlog:
-        """Makes what the queues hold due now.
+        """Makes queues due now.
 
         Args:
-            queues: what to send; None for those of all runs of this process.
+            queues: the queues; None for those of all runs of this process.
 
         Returns:
-            What is owed at this moment.
+            What is in them at this moment.
         """
         with self._changed:
             chosen = (queue for queue in self._schedule if not queue.replayed) if queues is None else queues
@@ -79,22 +88,22 @@ class Flusher:
                 self._changed.notify_all()
             return backlog
 
-    def wait(self, backlog: Backlog, ends: float, *, full_timeout: bool) -> bool:
-        """Waits until a debt is settled: delivered, or given up for good.
+    def wait(self, backlog: Backlog, deadline: Deadline) -> bool:
+        """Waits until a backlog has been delivered or given up for good.
 
         Args:
-            debt: what `hasten` returned.
-            ends: monotonic time at which the wait ends at the latest.
-            patient: waits until then even where an outage has used up the program's patience.
+            backlog: from `expedite`.
+            deadline: when the wait ends at the latest.
 
         Returns:
-            Whether the debt is settled.
+            Whether nothing of the backlog is left.
         """
         with self._changed:
             began = self._clock.monotonic()
-            if not full_timeout:
+            ends = deadline.ends
+            if not deadline.full_timeout:
                 ends = began + self._budget.seconds(max(ends - began, 0.0))
-            while not _acknowledged(backlog):
+            while not _is_done(backlog):
                 now = self._clock.monotonic()
                 if now >= ends or self._schedule.next_attempt(backlog) > ends:
                     self._budget.timed_out(began, now)
@@ -103,9 +112,9 @@ class Flusher:
             return True
 
     def reset(self) -> None:
-        """Takes note of a delivery: the next outage is waited for anew. Under the lock."""
+        """Records a delivery: the next outage has the whole budget. The caller holds the lock."""
         self._budget.reset()
 
 
-def _acknowledged(backlog: Backlog) -> bool:
+def _is_done(backlog: Backlog) -> bool:
     return all(queue.acknowledged >= count and not queue.tags for queue, count in backlog.items())

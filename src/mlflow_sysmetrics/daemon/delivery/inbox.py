@@ -1,7 +1,7 @@
-"""Where the threads of a program leave points of their own, for the sampler to take.
+"""Where threads of the program leave their own points for the sampler to collect.
 
-Leaving them costs microseconds and waits for nothing. They are taken together, a second after the first at
-the latest, so that a training that writes at each of its steps has the sampler woken twice in a second.
+Leaving points takes microseconds and never blocks. The sampler collects them together, at most a second after
+the first, so a training that writes at each step wakes the sampler twice a second at most.
 """
 
 from __future__ import annotations
@@ -16,15 +16,21 @@ from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.sender import Sender
 from mlflow_sysmetrics.runtime.clock import Clock
 
-# FOLDED lane: The way of one series of points: on disk first, then into the queue that its sender empties.
+RunKey: TypeAlias = tuple[str, str]  #: tracking URI and run id
+Gather: TypeAlias = Callable[[], None]  #: writes points that the program has held back so far
+
+_COLLECT_SECONDS = 1.0
+_MANY = 1000  # collected at once when there are so many; one request to a server holds as many
+# Bounds the memory at about 20 MB while a slow source holds up the sampler. Beyond it new points are lost.
+_MOST = 100_000
 
 
 class Channel:
-    """Takes the points of one run from one source, from the sampler's thread alone.
+    """Takes the points of one source for one run. Called by the sampler's thread only.
 
     Attributes:
         sender: the sender of the run's tracking server.
-        queue: what the run is owed.
+        queue: the queue of these points.
     """
 
     def __init__(self, sender: Sender, queue: RunQueue) -> None:
@@ -32,82 +38,73 @@ class Channel:
         self.queue = queue
 
     def put(self, points: Sequence[Point]) -> None:
-        """Puts points on disk, then into the queue: a crash in between loses nothing."""
+        """Writes points to disk, then into the queue: a crash in between loses nothing."""
         if not points or self.queue.refused is not None:
             return
         run_journal = self.queue.run_journal
-        # Nobody else adds points to this queue, so this is the index that they will have.
+        # No other thread appends to this queue, so the points will have the indices from here on.
         place = None if run_journal is None else run_journal.append(self.queue.appended, points)
         taken = self.sender.append(self.queue, points, place=place)
-        if not taken and run_journal is not None:  # given up in this moment
+        if not taken and run_journal is not None:  # the run was given up at this moment
             run_journal.acknowledge(self.queue.acknowledged)
 
     def end(self) -> None:
-        """Says that no more points will come, and has those that wait sent: somebody waits for them."""
+        """Marks the end of the points and has the waiting ones sent at once: a caller waits for them."""
         if self.queue.run_journal is not None:
             self.queue.run_journal.end()
         self.sender.expedite([self.queue])
 
 
-# FOLDED open_lanes: The lanes that programs write into at this moment, by the run that they lead to.
-
-Key: TypeAlias = tuple[str, str]  #: tracking URI and run id
-Gather: TypeAlias = Callable[[], None]  #: puts into its lane what was held back so far
-
-
 class OpenChannels:
-    """Holds lanes until they are closed. From any thread."""
+    """The channels that the program writes to, by run. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # a signal handler may come back in
-        self._channels: dict[Key, dict[Channel, Gather | None]] = {}
+        self._lock = threading.RLock()  # re-entrant: a signal handler may call in
+        self._channels: dict[RunKey, dict[Channel, Gather | None]] = {}
 
-    def add(self, key: Key, channel: Channel, gather: Gather | None) -> None:
-        """Takes a lane of a run."""
+    def add(self, key: RunKey, channel: Channel, gather: Gather | None) -> None:
+        """Adds a channel of a run."""
         with self._lock:
             self._channels.setdefault(key, {})[channel] = gather
 
     def remove(self, channel: Channel) -> None:
-        """Lets go of a lane."""
+        """Removes a channel."""
         with self._lock:
             for key in [key for key, channels in self._channels.items() if channel in channels]:
                 del self._channels[key][channel]
                 if not self._channels[key]:
                     del self._channels[key]
 
-    def of(self, key: Key) -> list[Channel]:
-        """Returns the lanes of a run."""
+    def of(self, key: RunKey) -> list[Channel]:
+        """Returns the channels of a run."""
         with self._lock:
             return list(self._channels.get(key, ()))
 
-    def gather(self, key: Key | None = None) -> None:
-        """Has programs hand over what they hold back: for one run, or for all."""
+    def gather(self, key: RunKey | None = None) -> None:
+        """Has the program write the points it has held back: of one run, or of all."""
         with self._lock:
             chosen = list(self._channels.values()) if key is None else [self._channels.get(key, {})]
             gathers = [one for channels in chosen for one in channels.values() if one is not None]
-        for gather in gathers:  # without the lock: a device may take its time
+        for gather in gathers:  # without the lock: reading a device may take long
             gather()
 
 
-_COLLECT_SECONDS = 1.0
-_MANY = 1000  # what a request to a server may hold, too: so many are taken at once
-# A bound of the memory, some 20 MB, for a sampler that a source holds up: the newest are not taken then.
-_MOST = 100_000
-
-
 class Inbox:
-    """Holds points until the sampler takes them.
+    """Holds points until the sampler collects them.
 
     Args:
         clock: tells the time.
         wake: has the sampler look at `due_at` again.
+
+    Attributes:
+        due_at: monotonic time at which to collect; infinity while there is nothing to do.
     """
 
     def __init__(self, clock: Clock, wake: Callable[[], None]) -> None:
-        self.due_at = math.inf  #: monotonic time at which what is in it is to be taken
+        self.due_at = math.inf
         self._clock = clock
         self._wake = wake
-        self._lock = threading.RLock()  # a signal handler may come back in
+        self._lock = threading.RLock()  # re-entrant: a signal handler may call in
         self._points: dict[Channel, list[Point]] = {}
         self._count = 0
         self._lost: dict[Channel, int] = {}
@@ -115,7 +112,7 @@ class Inbox:
         self._waiters: list[threading.Event] = []
 
     def put(self, channel: Channel, points: Sequence[Point]) -> None:
-        """Leaves points for a run. From any thread; waits for nothing."""
+        """Leaves points for a run. Thread-safe, never blocks."""
         with self._lock:
             if self._count + len(points) > _MOST:
                 self._lost[channel] = self._lost.get(channel, 0) + len(points)
@@ -132,13 +129,13 @@ class Inbox:
             self._wake()
 
     def expedite(self, *, ending: Channel | None = None) -> threading.Event:
-        """Has everything taken at once.
+        """Has everything collected at once.
 
         Args:
-            ending: a lane that gets no more points.
+            ending: a channel that gets no more points.
 
         Returns:
-            What tells when that is done.
+            An event that is set when that is done.
         """
         done = threading.Event()
         with self._lock:
@@ -150,7 +147,7 @@ class Inbox:
         return done
 
     def collect(self) -> None:
-        """Takes everything: on disk, then into the queues. For the sampler."""
+        """Moves everything to disk and into the queues. Called by the sampler."""
         if math.isinf(self.due_at):
             return
         with self._lock:

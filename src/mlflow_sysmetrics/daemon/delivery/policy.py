@@ -50,7 +50,7 @@ class Counters:
     dropped: int = 0
     last_error: str | None = None
 
-    def accept(self, gone: int, lost: int) -> None:
+    def remove(self, gone: int, lost: int) -> None:
         """Takes note of points that wait no more, and how many of them will not reach the server."""
         self.delivered += gone - lost
         self.dropped += lost
@@ -85,29 +85,29 @@ class DeliveryPolicy:
         self._server = server
         self._schedule = schedule
         self._memory = memory
-        self._news: list[tuple[int, str]] = []
+        self._messages: list[tuple[int, str]] = []
 
-    def news(self) -> list[tuple[int, str]]:
+    def messages(self) -> list[tuple[int, str]]:
         """Returns what is to be logged, with its level, each once; the thread does so without the lock."""
-        news, self._news = self._news, []
-        return news
+        messages, self._messages = self._messages, []
+        return messages
 
     def counters(self, queue: RunQueue) -> Counters:
         """Returns the counts that a queue belongs to."""
         return self.replayed if queue.replayed else self.own
 
     @property
-    def has_news(self) -> bool:
+    def has_messages(self) -> bool:
         """Whether something is to be logged."""
-        return bool(self._news)
+        return bool(self._messages)
 
     def delivered(self, queue: RunQueue, batch: Batch, tags: dict[str, str], now: float) -> None:
         """Takes note of what the server took."""
         self.size.taken(len(batch.points))
-        self._accept(queue, batch, tags)
         if queue.failures:
             self._say(queue, logging.INFO, f"{self._server} takes points of run {queue.run_id} again.")
-        queue.failures = 0
+        buffered = queue.buffered
+        self._count(queue, buffered, *queue.accept(batch, tags))
         self._schedule.answered()
         self.counters(queue).last_error = None
         self._go_on(queue, now, more=len(batch.points) >= self.size.most)
@@ -121,7 +121,7 @@ class DeliveryPolicy:
             self._halve(queue, batch, tags, reason)
             self._go_on(queue, now, more=True)
         elif isinstance(error, RunRefused):
-            queue.refused = reason
+            queue.refuse(reason)
             # Another store at the same address, or a mistake of its owner, must not cost what lies on disk.
             if queue.replayed and not isinstance(error, RunDeleted):
                 self._set_aside(queue, reason)
@@ -137,7 +137,7 @@ class DeliveryPolicy:
         if self._memory.excess:
             for queue in self._schedule:
                 buffered = queue.buffered
-                queue.leave_on_disk()
+                queue.spill()
                 self._memory.add(queue.buffered - buffered)
         while self._memory.excess:
             fullest = max(self._schedule, key=lambda queue: queue.unsaved)
@@ -148,27 +148,15 @@ class DeliveryPolicy:
                 message = f"{self._server} has been away for too long: dropping the oldest system metrics."
                 self._say(fullest, logging.WARNING, message)
             self._memory.add(-dropped)
-            self.own.accept(dropped, dropped)
+            self.own.remove(dropped, dropped)
 
-    def _accept(self, queue: RunQueue, batch: Batch, tags: dict[str, str], *, given_up: int = 0) -> None:
-        """Takes out what was sent.
-
-        It is counted by what has gone, since the bound may have dropped some of it meanwhile.
-        """
-        waited, buffered = queue.waiting, queue.buffered
-        queue.accept(batch, tags)
-        gone = waited - queue.waiting
-        lost = min(batch.lost + given_up, gone)
-        queue.count_dropped(lost)
-        queue.count_delivered(gone - lost)
+    def _count(self, queue: RunQueue, buffered: int, gone: int, lost: int) -> None:
+        """Counts points that left a queue which had `buffered` of its points in memory."""
         self._memory.add(queue.buffered - buffered)
-        self.counters(queue).accept(gone, lost)
+        self.counters(queue).remove(gone, lost)
 
     def _go_on(self, queue: RunQueue, now: float, *, more: bool) -> None:
-        if queue.empty:
-            queue.due_at = None  # whatever was hastened meanwhile is what has just arrived
-        elif more or queue.due_at is None:
-            queue.due_at = now  # the rest of a backlog
+        queue.resume(now, more=more)
         self._schedule.rotate(queue)
 
     def _halve(self, queue: RunQueue, batch: Batch, tags: dict[str, str], reason: str) -> None:
@@ -176,12 +164,13 @@ class DeliveryPolicy:
         if len(batch.points) > 1:
             self.size.refused(len(batch.points))
         elif tags:
-            queue.accept(Batch([], queue.acknowledged), tags)
+            queue.discard_tags(tags)
             message = f"Run {queue.run_id} does not take the tags {sorted(tags)}: {reason}."
             self._say(queue, logging.WARNING, message)
         else:
             self.size.reset()
-            self._accept(queue, batch, {}, given_up=len(batch.points))
+            buffered = queue.buffered
+            self._count(queue, buffered, *queue.discard(batch))
             if queue.dropped == len(batch.points):
                 key = batch.points[0].key
                 self._say(queue, logging.WARNING, f"Run {queue.run_id} does not take {key}: {reason}.")
@@ -199,7 +188,7 @@ class DeliveryPolicy:
 
     def _set_aside(self, queue: RunQueue, reason: str) -> None:
         """Leaves what a process that died had owed where it lies, for another process to try."""
-        queue.set_aside = reason
+        queue.put_aside(reason)
         self.replayed.last_error = reason
         self.replayed.pending -= queue.waiting
         self._schedule.remove(queue)
@@ -210,7 +199,7 @@ class DeliveryPolicy:
     def _give_up(self, queue: RunQueue, reason: str) -> None:
         buffered, lost = queue.buffered, queue.give_up()
         self._memory.add(-buffered)
-        self.counters(queue).accept(lost, lost)
+        self.counters(queue).remove(lost, lost)
         self._schedule.remove(queue)
         message = f"Run {queue.run_id} takes no system metrics any more: {reason}."
         self._say(queue, logging.WARNING, message)
@@ -218,4 +207,4 @@ class DeliveryPolicy:
     def _say(self, queue: RunQueue, level: int, message: str) -> None:
         """Has something logged; what processes that died had left is no trouble of this program."""
         level = min(level, logging.INFO) if queue.replayed else level
-        self._news.append((level, f"mlflow-sysmetrics: {message}"))
+        self._messages.append((level, f"mlflow-sysmetrics: {message}"))

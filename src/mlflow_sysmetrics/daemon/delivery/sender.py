@@ -8,7 +8,7 @@ import random
 import threading
 from collections.abc import Callable, Iterable, Sequence
 
-from mlflow_sysmetrics.daemon.delivery.flush import Backlog, Flusher
+from mlflow_sysmetrics.daemon.delivery.flush import Backlog, Deadline, Flusher
 from mlflow_sysmetrics.daemon.delivery.limits import MemoryBudget
 from mlflow_sysmetrics.daemon.delivery.points import Batch, Point, Spilled, read_back
 from mlflow_sysmetrics.daemon.delivery.policy import DeliveryCounts, DeliveryPolicy
@@ -24,18 +24,18 @@ _logger = logging.getLogger("mlflow_sysmetrics")
 
 
 class Sender:
-    """Delivers what the queues of one tracking server hold, each at its own interval.
+    """Delivers the queues of one tracking server, each at its own interval.
 
-    Nothing that a caller may wait for is done under the lock but counting: a request that hangs holds up
-    this thread alone, and so does a disk.
+    The lock is held for bookkeeping only, never over a request or a disk access, so a request or a disk that
+    hangs blocks this thread and no caller.
 
     Args:
         tracking_uri: the server.
-        open_sink: makes the sink; called in the sender's thread, again after each failure to make one.
+        open_sink: makes the sink; called in the sender's thread, and again after each failure.
         clock: tells the time.
         jitter: returns a factor around 1 for the pauses of the back-off.
-        allowance: bound of the memory of the process; over it the oldest points are dropped.
-        journal: of this process, tidied up between two batches.
+        memory: the memory budget of the process; beyond it the oldest points are dropped.
+        journal: the journal of this process, cleaned up between two batches.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Sender:
         open_sink: Callable[[str], Sink],
         clock: Clock,
         *,
-        # A training's seed is its own: nothing is drawn from the numbers that it has seeded.
+        # SystemRandom: drawing from the module's generator would change the numbers of a seeded training.
         jitter: Callable[[], float] = lambda: random.SystemRandom().uniform(0.75, 1.25),
         memory: MemoryBudget | None = None,
         journal: ProcessJournal | None = None,
@@ -56,7 +56,7 @@ class Sender:
         self._changed = threading.Condition()
         self._schedule = SendSchedule(jitter)
         self._policy = DeliveryPolicy(self._connection, self._schedule, self._memory)
-        self._waiting = Flusher(self._changed, self._schedule, clock)
+        self._flusher = Flusher(self._changed, self._schedule, clock)
         self._wakes_at = -math.inf
         self._untidy = False
 
@@ -76,33 +76,34 @@ class Sender:
         *,
         place: int | None = None,
     ) -> bool:
-        """Takes points and tags for delivery within the queue's interval. Never blocks on I/O.
+        """Queues points and tags for delivery within the queue's interval. Never blocks on I/O.
 
         Args:
-            queue: of the run.
+            queue: the queue of the run.
             points: points.
             tags: tags.
-            place: where the points are on disk; None where they are not.
+            place: where the points are on disk; None if they are not.
 
         Returns:
-            Whether the run still takes points. If not, these are given up.
+            Whether the run still takes points. If not, these are dropped.
         """
         with self._changed:
             if queue.refused is not None:
-                queue.buffer(points)
+                queue.put(points)
                 self._policy.own.dropped += queue.give_up()
                 return False
             self._schedule.add(queue)
-            queue.tags.update(tags or {})
+            if tags:
+                queue.put_tags(tags)
             if place is not None and points and (queue.spills or self._memory.is_used_up):
-                queue.spill(len(points), place)
+                queue.put_spilled(len(points), place)
             else:
-                queue.buffer(points, place)
+                queue.put(points, place)
                 self._memory.add(len(points))
             self._policy.own.pending += len(points)
             self._policy.enforce_memory_budget()
-            # One that failed has its time already.
-            due_at = None if queue.empty or queue.failures else self._schedule.plan(queue, self._now())
+            # A queue that has failed keeps the due time of its back-off.
+            due_at = None if queue.empty or queue.failures else queue.plan_send(self._now())
             if due_at is not None and due_at < self._wakes_at:
                 self._changed.notify_all()
             if not self._untidy and self._journal.is_full:
@@ -111,107 +112,104 @@ class Sender:
             return True
 
     def count_lost(self, queue: RunQueue, count: int) -> None:
-        """Counts points of a run that never reached its queue, and has the run say so."""
+        """Counts points that never reached the queue as dropped, in a tag of the run as well."""
         with self._changed:
             self._schedule.add(queue)
             queue.count_dropped(count)
             self._policy.own.dropped += count
             if not queue.failures:
-                self._schedule.plan(queue, self._now())
+                queue.plan_send(self._now())
             self._changed.notify_all()
 
     def adopt(self, queue: RunQueue) -> None:
-        """Takes over what a process that died had owed. Nobody waits for it, and it is counted apart."""
+        """Takes over the queue of a process that died. No caller waits for it, and it is counted apart."""
         with self._changed:
-            queue.due_at = self._now()
+            queue.make_due(self._now())
             self._schedule.add(queue)
             self._policy.replayed.pending += queue.waiting
             self._changed.notify_all()
 
     def close(self, queue: RunQueue) -> None:
-        """Says that nothing more will come, so that the queue is let go when it is empty."""
+        """Marks the end of a queue's points, so that the queue is removed when it is empty."""
         with self._changed:
-            queue.closed = True
+            queue.close()
             if queue.empty:
                 self._schedule.remove(queue)
 
     def wake(self) -> None:
-        """Has the thread look after the journal."""
+        """Has the thread clean up the journal."""
         with self._changed:
             self._untidy = True
             self._changed.notify_all()
 
     def expedite(self, queues: Iterable[RunQueue] | None = None) -> Backlog:
-        """Makes what the queues hold due now; by default those of all runs of this process.
+        """Makes queues due now; by default those of all runs of this process.
 
         Returns:
-            What is owed at this moment, to wait for.
+            What is in them at this moment, for `wait`.
         """
-        return self._waiting.expedite(queues)
+        return self._flusher.expedite(queues)
 
-    def wait(self, backlog: Backlog, ends: float, *, full_timeout: bool = False) -> bool:
-        """Waits until a debt is settled, at most until a monotonic time; returns whether it is.
+    def wait(self, backlog: Backlog, deadline: Deadline) -> bool:
+        """Waits until a backlog is delivered or given up; returns whether it is.
 
         Args:
-            debt: what `hasten` returned.
-            ends: that time.
-            patient: waits until then even where an outage has used up the program's patience.
+            backlog: from `expedite`.
+            deadline: when the wait ends at the latest.
         """
-        return self._waiting.wait(backlog, ends, full_timeout=full_timeout)
+        return self._flusher.wait(backlog, deadline)
 
     def counts(self) -> DeliveryCounts:
-        """Returns the counts so far of the runs of this process."""
+        """Returns the counts so far for the runs of this process."""
         with self._changed:
             return self._policy.own.freeze(sum(queue.unsaved for queue in self._schedule))
 
     def counts_of_replayed(self) -> DeliveryCounts:
-        """Returns those of what processes that died had left."""
+        """Returns the counts so far for points left behind by processes that died."""
         with self._changed:
             return self._policy.replayed.freeze(0)
 
     def due_in(self) -> float:
-        """Returns in how many seconds something is to be sent; infinity where nothing waits."""
+        """Returns the seconds until the next send; infinity if none is planned."""
         with self._changed:
             return self._schedule.next_due_at() - self._now()
 
     def send_next(self) -> bool:
-        """Sends one batch if one is due; returns whether one was. The thread does little else."""
+        """Sends one batch if one is due; returns whether one was."""
         with self._changed:
             queue = self._schedule.next_due(self._now())
             if queue is None:
                 return False
-            front, tags = queue.first(self._policy.size.most), dict(queue.tags)
-            queue.due_at = None  # set again by whatever asks for the next send while this one is under way
-            queue.sent_at = self._now()
+            front, tags = queue.take(self._policy.size.most, self._now())
         batch = Batch([], queue.acknowledged)
         try:
             batch = self._read_back(queue, front) if isinstance(front, Spilled) else front
             batch = batch.shortened(self._policy.size.fitting(batch.points, tags))
             self._connection.send(queue, batch.points, tags)
         except Exception as error:  # noqa: BLE001
-            # A server may answer anything, and without this thread every run of it would be lost.
+            # A server may answer anything; if this thread ended, no run of the server would be delivered.
             with self._changed:
                 self._policy.failed(queue, batch, tags, error, self._now())
                 self._changed.notify_all()
         else:
             with self._changed:
                 self._policy.delivered(queue, batch, tags, self._now())
-                self._waiting.reset()
+                self._flusher.reset()
                 self._changed.notify_all()
         if queue.run_journal is not None:
             queue.run_journal.acknowledge(queue.acknowledged)
         return True
 
     def log_messages(self) -> None:
-        """Logs what has happened. A log handler may block; so it is the thread's, and holds no lock."""
+        """Logs what has happened: in the thread and without the lock, since a log handler may block."""
         with self._changed:
-            news = self._policy.news()
-        for level, message in news:
+            messages = self._policy.messages()
+        for level, message in messages:
             _logger.log(level, "%s", message)
         self._journal.log_health()
 
     def tidy(self) -> None:
-        """Has the journal emptied if nothing of this server's waits, or room made in it."""
+        """Has the journal emptied if no point of this server waits, or compacted if it is full."""
         with self._changed:
             self._untidy = False
             idle = self._policy.own.pending == 0
@@ -227,7 +225,7 @@ class Sender:
             with self._changed:
                 if (
                     self._schedule.next_due(self._now()) is None
-                    and not self._policy.has_news
+                    and not self._policy.has_messages
                     and not self._untidy
                 ):
                     self._wakes_at = self._schedule.next_due_at()
@@ -239,8 +237,8 @@ class Sender:
         return self._clock.monotonic()
 
     def _read_back(self, queue: RunQueue, spilled: Spilled) -> Batch:
-        assert queue.run_journal is not None  # noqa: S101 - only what it has taken is spilled
+        assert queue.run_journal is not None  # noqa: S101 - only points in the journal are spilled
         try:
             return read_back(queue.run_journal, spilled, self._policy.size.most)
-        except OSError as error:  # a disk that was unmounted may come back
+        except OSError as error:  # for example an unmounted disk; it may come back
             raise JournalUnavailable(f"the journal cannot be read: {error.strerror or error}") from error

@@ -61,7 +61,7 @@ class Connection:
                 raise ServerUnreachable(f"no client for {redacted(self._tracking_uri)}: {error}") from error
         by_time = any(point.step is None for point in points)
         if by_time and queue.started_at is None:
-            queue.started_at = self._sink.started_at(queue.run_id)
+            queue.set_started_at(self._sink.started_at(queue.run_id))
         started_at = queue.started_at or 0
         steps = [
             max(point.timestamp - started_at, 0) // _MILLISECONDS if point.step is None else point.step

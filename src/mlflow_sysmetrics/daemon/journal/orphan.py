@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from mlflow_sysmetrics.daemon.delivery.run_queue import POINTS_DROPPED, RunQueue
+from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.sink import Sink
 from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.daemon.journal.run_journal import FileRunJournal
@@ -96,7 +96,7 @@ class Orphan:
     def yield_slot(self) -> None:
         """Has it done with the next failure, so that others get its place."""
         for queue in self._queues:
-            queue.last_try = True
+            queue.limit_to_one_try()
 
     def give_up(self, queues: Iterable[RunQueue]) -> int:
         """Gives up what some of its runs are owed, and returns how many points that were."""
@@ -151,16 +151,11 @@ class Orphan:
             os.utime(self.journal.path, (self._written_at, self._written_at))
 
     def _queue(self, run: JournaledRun) -> RunQueue:
-        queue = RunQueue(run.run_id, run.started_at, _SEND_INTERVAL_SECONDS, replayed=True)
-        queue.run_journal = _OrphanRunJournal(self.journal, run.number, queue, self._progress)
-        queue.appended = queue.acknowledged = run.acknowledged
-        queue.spill(run.appended - run.acknowledged, 0)
-        queue.closed = True
-        # What the journal had thinned is missing in it: it is not to be counted a second time.
-        queue.dropped = queue.already_counted = run.dropped
-        if run.dropped:
-            queue.tags[POINTS_DROPPED] = str(run.dropped)
-        return queue
+        return RunQueue.left_behind(
+            run,
+            _SEND_INTERVAL_SECONDS,
+            lambda queue: _OrphanRunJournal(self.journal, run.number, queue, self._progress),
+        )
 
 
 class _OrphanRunJournal(FileRunJournal):

@@ -28,9 +28,6 @@ from mlflow_sysmetrics.daemon.journal.spool import claim, journals
 from mlflow_sysmetrics.daemon.journal.store_files import MissingStores
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted, with_secrets
 from mlflow_sysmetrics.runtime.clock import Clock, SystemClock
-from mlflow_sysmetrics.runtime.threads import start_thread
-
-THREAD_NAME = "sysmetrics-recovery"
 
 # Each orphan is two open files of somebody else's process. A server that is away keeps its orphans in hand,
 # and must leave room for those of others; where many are away, those that wait get their turn, too.
@@ -165,14 +162,6 @@ class Recovery:
         self._missing = MissingStores()
         self._questions = _MOST_QUESTIONS
 
-    def start(self) -> None:
-        """Starts the thread, which ends when all orphans are dealt with.
-
-        Raises:
-            RuntimeError: the interpreter is shutting down.
-        """
-        start_thread(self.run, THREAD_NAME)
-
     def run(self) -> None:
         """Takes orphans over until there are none. The thread does nothing else."""
         try:
@@ -217,10 +206,11 @@ class Recovery:
             missing = self._missing.reason(uri)
             for queue in owed:
                 if missing is not None:  # no thread need wait for it, nor any other orphan
-                    queue.set_aside = missing
+                    queue.put_aside(missing)
                     continue
                 # Never given up untried: the machine may have been off for the month.
-                queue.last_try = orphan.expired
+                if orphan.expired:
+                    queue.limit_to_one_try()
                 self._adopt(uri, queue)
         return True
 
