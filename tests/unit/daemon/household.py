@@ -61,7 +61,7 @@ class Household:
         self.clock = FakeClock()
         self.sinks: dict[str, FakeSink] = {}
         self.senders: dict[str, Sender] = {}
-        self.most_in_hand = 0
+        self.most_claimed = 0
         self.recovery = Recovery(lambda: directory, self.adopt, self.open, list)
         self.thread = threading.Thread(target=self.recovery.run, daemon=True)
 
@@ -82,7 +82,7 @@ class Household:
         def delivered() -> bool:
             for sender in list(self.senders.values()):
                 while sender.send_next():
-                    self.most_in_hand = max(self.most_in_hand, len(self.recovery._in_hand))
+                    self.most_claimed = max(self.most_claimed, len(self.recovery._claimed))
             return holds()
 
         eventually(delivered)

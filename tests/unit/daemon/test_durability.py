@@ -195,7 +195,7 @@ def test_a_disk_that_fails_costs_no_point_while_memory_lasts(
     process.send()
     assert len(set(process.sink.points("run"))) == 6 * SERIES
     said = [record.message for record in caplog.records if "memory only" in record.message]
-    assert said == ["mlflow-sysmetrics: System metrics are kept in memory only, and not on disk: no space."]
+    assert said == ["mlflow-sysmetrics: System metrics are kept in memory only, not on disk: no space."]
 
 
 def test_a_run_that_is_refused_owes_nothing_to_anybody_later(process: Process) -> None:

@@ -225,8 +225,8 @@ def test_a_stuck_disk_is_said_once_and_its_answer_once(
     process.send()
     assert process.journal.failed is None
     assert [record.message.removeprefix("mlflow-sysmetrics: ") for record in caplog.records] == [
-        "System metrics are kept in memory only, and not on disk: the disk has not answered for 20 s.",
-        f"System metrics are journalled again, in {process.path}.",
+        "System metrics are kept in memory only, not on disk: the disk has not answered for 20 s.",
+        f"System metrics are journalled again in {process.path}.",
     ]
 
 

@@ -119,7 +119,7 @@ def test_a_month_old_orphan_that_no_server_takes_is_deleted_with_one_line(
     household.sinks[URI] = sink()
     household.recover()
     assert not list(tmp_path.iterdir())
-    said = [record for record in caplog.records if "given up" in record.message]
+    said = [record for record in caplog.records if "giving up" in record.message]
     assert [record.levelname for record in said] == ["INFO"]
     assert "60 points" in said[0].message
 

@@ -125,7 +125,7 @@ def test_all_orphans_are_delivered_in_the_background(tmp_path: Path) -> None:
     household = Household(tmp_path)
     household.recover()
     assert len(household.sinks[URI].points("run_0")) == 12 * 30
-    assert household.most_in_hand <= 4
+    assert household.most_claimed <= 4
     assert not list(tmp_path.iterdir())
 
 

@@ -1,4 +1,4 @@
-"""A journal whose owner died: what it owes, to whom, and what becomes of it."""
+"""A journal whose owner died: its queues, and what becomes of it."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from mlflow_sysmetrics.daemon.journal.run_journal import FileRunJournal
 from mlflow_sysmetrics.daemon.journal.scan import JournaledRun
 from mlflow_sysmetrics.mlflow_api.tracking_uris import with_secrets
 
-_SEND_INTERVAL_SECONDS = 10.0  # only after a failure: a backlog goes out batch by batch
-# A server that is away, or is not the one it was, is put right within a month; a run that still says RUNNING
-# after that is nobody's any more.
+_SEND_INTERVAL_SECONDS = 10.0  # only after a failure: a backlog is sent batch after batch
+# A month is enough to bring back a server, or to correct an address. A run that still says RUNNING after it
+# has been abandoned.
 _KEPT_SECONDS = 30 * 86400
 
-_MANY_FAILURES = 3  # by then, some ten seconds, a server has had its chance to be only busy
+_MANY_FAILURES = 3  # some ten seconds, by which a server that was only busy would have answered
 
 _logger = logging.getLogger("mlflow_sysmetrics")
 
 
 class Orphan:
-    """Gives out what a journal owes as queues that read from it and acknowledge in it.
+    """Reads the undelivered points of a journal as queues, and acknowledges them in it.
 
-    At most one batch of it is in memory at a time, and only while that is sent.
+    At most one batch of it is in memory, while that is sent.
 
     Args:
         journal: claimed.
-        progress: told how many points more are settled, by the thread of a sender.
+        progress: called with the number of points delivered or given up since the last call, in a sender's
+            thread.
     """
 
     def __init__(self, journal: Journal, progress: Callable[[int], None]) -> None:
@@ -47,12 +48,12 @@ class Orphan:
 
     @property
     def servers(self) -> set[str]:
-        """Tracking URIs of what it owes, without secrets."""
+        """Tracking URIs of its queues, without secrets."""
         return set(self._queues.values())
 
     @property
     def kept_until(self) -> float:
-        """Seconds since 1970 from which on it is not kept any more, a month after it was written last."""
+        """When it expires, in seconds since 1970: a month after the last write."""
         return self._written_at + _KEPT_SECONDS
 
     @property
@@ -61,45 +62,45 @@ class Orphan:
         return time.time() >= self.kept_until
 
     @property
-    def acknowledged(self) -> bool:
+    def empty(self) -> bool:
         """Whether nothing waits."""
         return all(queue.empty for queue in self._queues)
 
     @property
     def set_aside(self) -> list[RunQueue]:
-        """What waits, but is not to be tried again by this process."""
+        """Queues that this process does not try again."""
         return [queue for queue in self._queues if queue.set_aside is not None and not queue.empty]
 
     @property
     def done(self) -> bool:
-        """Whether nothing else waits."""
+        """Whether nothing waits except for queues that are set aside."""
         return all(queue.empty or queue.set_aside is not None for queue in self._queues)
 
     @property
-    def fails(self) -> bool:
-        """Whether all that waits has failed again and again."""
+    def failing(self) -> bool:
+        """Whether all queues that wait have failed repeatedly."""
         waiting = [queue for queue in self._queues if not queue.empty and queue.set_aside is None]
         return bool(waiting) and all(queue.failures >= _MANY_FAILURES for queue in waiting)
 
     @property
     def waiting(self) -> int:
-        """How many points wait."""
+        """Number of points that wait."""
         return sum(queue.waiting for queue in self._queues)
 
     def by_server(self) -> dict[str, list[RunQueue]]:
-        """Returns what it owes, by tracking URI."""
+        """Returns its queues by tracking URI."""
         found: dict[str, list[RunQueue]] = {}
         for queue, uri in self._queues.items():
             found.setdefault(uri, []).append(queue)
         return found
 
     def yield_slot(self) -> None:
-        """Has it done with the next failure, so that others get its place."""
+        """Marks it to be abandoned at the next failure, freeing its slot."""
         for queue in self._queues:
             queue.limit_to_one_try()
 
     def give_up(self, queues: Iterable[RunQueue]) -> int:
-        """Gives up what some of its runs are owed, and returns how many points that were."""
+        """Gives up the points of some queues and returns how many that were."""
         points = 0
         for queue in queues:
             points += queue.give_up()
@@ -107,46 +108,46 @@ class Orphan:
                 queue.run_journal.acknowledge(queue.acknowledged)
         if points:
             _logger.info(
-                "mlflow-sysmetrics: %d points in %s are given up: in a month no server took them.",
+                "mlflow-sysmetrics: giving up %d points in %s: no server took them within a month.",
                 points,
                 self.journal.path,
             )
         return points
 
     def release(
-        self, open_sink: Callable[[str], Sink], known_uris: Iterable[str], most_questions: int | None = None
+        self, open_sink: Callable[[str], Sink], known_uris: Iterable[str], max_requests: int | None = None
     ) -> int:
         """Closes the journal, and deletes it if nothing waits in it and none of its runs says RUNNING.
 
         Args:
-            open_sink: makes the sink to ask of a run.
+            open_sink: makes the sink that is requests about a run.
             known_uris: tracking URIs with their credentials.
-            most_questions: how many requests that is worth; by default as many as it takes.
+            max_requests: maximum number of requests for that; by default unlimited.
 
         Returns:
-            How many it took.
+            The number of requests made.
         """
-        asked = 0
-        # One that owed nothing stays as it is, since its file's time says how long it has been kept.
-        wanted = not self.acknowledged or (bool(self._queues) and not self.journal.clear())
+        requests = 0
+        # A journal without points to deliver is not touched: its modification time says how long it was kept.
+        wanted = not self.empty or (bool(self._queues) and not self.journal.clear())
         if not wanted and not self.expired:
             for run in self.journal.runs:
                 if run.ended:
                     continue
-                if most_questions is not None and asked >= most_questions:
+                if max_requests is not None and requests >= max_requests:
                     wanted = True
                     break
-                asked += 1
+                requests += 1
                 if not _has_ended(run, open_sink, known_uris):
                     wanted = True
                     break
         if wanted:
-            self._put_back_time()
+            self._restore_time()
         self.journal.close(delete=not wanted)
-        return asked
+        return requests
 
-    def _put_back_time(self) -> None:
-        """Has the file's time say when its owner last wrote, which tells how long its runs are silent."""
+    def _restore_time(self) -> None:
+        """Restores the modification time, the owner's last write: `reap` reads the runs' silence from it."""
         with contextlib.suppress(OSError):
             os.utime(self.journal.path, (self._written_at, self._written_at))
 
@@ -159,37 +160,42 @@ class Orphan:
 
 
 class _OrphanRunJournal(FileRunJournal):
-    """One run of an orphan; it tells how the delivery goes on."""
+    """One run of an orphan; reports the progress of its delivery."""
 
     def __init__(
         self, journal: Journal, number: int, queue: RunQueue, progress: Callable[[int], None]
     ) -> None:
         super().__init__(journal, number)
         self._queue = queue
-        self._tell = progress
-        self._told = queue.acknowledged
+        self._report = progress
+        self._reported = queue.acknowledged
 
     def acknowledge(self, acknowledged: int) -> None:
-        """Says that all points below an index are delivered or given up."""
+        """Records that all points below an index were delivered or given up."""
         super().acknowledge(acknowledged)
         queue = self._queue
-        if acknowledged > self._told or queue.empty or queue.set_aside or queue.failures >= _MANY_FAILURES:
-            self._tell(acknowledged - self._told)
-            self._told = acknowledged
+        if (
+            acknowledged > self._reported
+            or queue.empty
+            or queue.set_aside
+            or queue.failures >= _MANY_FAILURES
+        ):
+            self._report(acknowledged - self._reported)
+            self._reported = acknowledged
 
 
 def _has_ended(run: JournaledRun, open_sink: Callable[[str], Sink], known_uris: Iterable[str]) -> bool:
-    """Asks the server whether a run is over; one that cannot be asked, or is not known there, may go on."""
+    """Asks the server whether a run is over. False if it cannot be requests or does not know the run."""
     try:
         return open_sink(with_secrets(run.tracking_uri, known_uris)).has_ended(run.run_id)
     except Exception:  # noqa: BLE001
-        # A store is made by MLflow or by a plugin, and may raise anything. One that does not know the run may
-        # be another one than that which has it.
+        # A store comes from MLflow or a plugin and may raise anything. One that does not know the run may be
+        # another store than the one that has it.
         return False
 
 
 def _modified(path: Path) -> float:
-    """Returns when a file was written last, in seconds since 1970; now if it is not there any more."""
+    """Returns the time of the last write, in seconds since 1970; now if the file no longer exists."""
     try:
         return path.stat().st_mtime
     except OSError:

@@ -1,4 +1,4 @@
-"""Stores that are files: MLflow makes one that is missing, and then says that it never had the run."""
+"""Whether a file store exists: MLflow would create a missing one and then report that it has no such run."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from mlflow_sysmetrics.runtime.threads import start_thread
 
 THREAD_NAME = "sysmetrics-stores"
 
-_TIMEOUT_SECONDS = 1.0  # a disk that is there tells at once
+_TIMEOUT_SECONDS = 1.0  # a disk that is there answers at once
 
 _logger = logging.getLogger("mlflow_sysmetrics")
 
 
 def check_store(tracking_uri: str) -> None:
-    """Checks that a store is there, if it is a file or a directory.
+    """Checks that a store exists, if it is a file or a directory.
 
-    A disk that is not mounted now may be so later: points for it wait.
+    A disk may be mounted later, so a missing store is not final: the points wait.
 
     Raises:
         ServerUnreachable: it does not exist.
@@ -32,7 +32,7 @@ def check_store(tracking_uri: str) -> None:
 
 
 def store_path(tracking_uri: str) -> Path | None:
-    """Returns the file or directory that a tracking URI names; None where it names a server."""
+    """Returns the file or directory of a tracking URI; None for a server."""
     uri = lasting(tracking_uri)
     scheme, colon, rest = uri.partition("://")
     if not colon:
@@ -43,17 +43,17 @@ def store_path(tracking_uri: str) -> Path | None:
 
 
 class MissingStores:
-    """Tells which stores are files that are not there; says so once, however many they are.
+    """Finds file stores that do not exist; logs the first of them only.
 
-    A network filesystem whose server is away does not answer at all: then it is left alone, and so is every
-    other file.
+    A network filesystem whose server is away does not answer at all. After one such case no file store is
+    tried.
     """
 
     def __init__(self) -> None:
         self._said = self._silent = False
 
     def reason(self, tracking_uri: str) -> str | None:
-        """Returns why nothing can be delivered to a store; None where that is worth a try."""
+        """Returns why nothing can be delivered to a store; None if it is worth a try."""
         path = store_path(tracking_uri)
         if path is None:
             return None

@@ -174,7 +174,7 @@ class _Gaps:
 
 
 class _LogBudget:
-    """Bounds the log lines of a collector: some at once, then one per hour. What is held back goes with the next."""
+    """Bounds the log lines of a collector: 20 at once, then one per hour, which includes what was held back."""
 
     def __init__(self) -> None:
         self._left: float = _LINES_AT_ONCE

@@ -71,7 +71,7 @@ class Watch:
         return {sample.key: sample.value for sample in samples}
 
     def wait(self, readings: int, timeout: float) -> bool:
-        """Waits for a number of readings since the sampler was last idle; returns whether there are as many."""
+        """Waits for a number of readings since the sampler was last idle; returns whether they happened."""
         ends = self._clock.monotonic() + timeout
         pause = threading.Event()
         while self._sampler.readings < readings:
@@ -251,7 +251,7 @@ class Sampler:
         return arriving, departing, flushes
 
     def _visible(self, now: float, samples: Sequence[Sample]) -> Sequence[Sample]:
-        """Returns what watches show: after a tick that came too soon for rates, the rates of the one before."""
+        """Returns what watches show: after a tick too soon for rates, the rates of the one before."""
         before_at, before = self.latest
         if now - before_at >= _SECOND_READING_SECONDS:
             return samples

@@ -1,6 +1,7 @@
 """The ticks between two points of a series.
 
-Runs whose windows cover the same ticks share one window, so a tick costs the same for one run as for a thousand.
+Runs whose windows cover the same ticks share one window, so a tick costs the same for one run as for a
+thousand.
 """
 
 from __future__ import annotations
