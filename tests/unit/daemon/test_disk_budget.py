@@ -31,31 +31,31 @@ def test_a_tick_waits_a_second_for_all_its_runs_together() -> None:
     assert round(Sampler(runs=20, disk_seconds=0.5).tick(), 3) == 1.0
 
 
-def test_a_slow_disk_takes_a_tenth_of_the_time_on_the_whole() -> None:
+def test_a_slow_disk_takes_a_tenth_of_the_time_overall() -> None:
     sampler = Sampler(runs=20, disk_seconds=0.5)
     assert sum(sampler.tick() for _ in range(100)) <= 11
 
 
-def test_a_quick_disk_is_always_waited_for() -> None:
+def test_a_fast_disk_is_always_waited_for() -> None:
     sampler = Sampler(runs=20, disk_seconds=0.001)
     assert [round(sampler.tick(), 3) for _ in range(100)] == [0.02] * 100
 
 
-def test_a_disk_that_was_busy_once_is_not_called_slow() -> None:
+def test_a_disk_that_was_busy_once_is_not_slow() -> None:
     sampler = Sampler(runs=1, disk_seconds=5)
     sampler.tick()
     sampler.clock.move(60)
     assert sampler.patience.slow_seconds == 0
 
 
-def test_a_disk_that_uses_the_patience_up_again_is_slow_since_the_first_time() -> None:
+def test_a_disk_that_uses_up_the_budget_again_counts_as_slow_since_the_first_time() -> None:
     sampler = Sampler(runs=20, disk_seconds=0.5)
     for _ in range(12):
         sampler.tick()
     assert 10 <= sampler.patience.slow_seconds <= 12
 
 
-def test_a_disk_that_was_quick_for_two_minutes_is_not_slow_any_more() -> None:
+def test_a_disk_is_no_longer_slow_after_two_fast_minutes() -> None:
     sampler = Sampler(runs=20, disk_seconds=0.5)
     for _ in range(12):
         sampler.tick()

@@ -97,14 +97,14 @@ def process(tmp_path: Path) -> Process:
     return Process(tmp_path)
 
 
-def test_a_point_is_on_disk_before_anybody_sends_it(process: Process) -> None:
+def test_a_point_is_on_disk_before_it_is_sent(process: Process) -> None:
     series = process.series()
     process.emit(series)
     assert len(process.on_disk()) == SERIES
     assert not process.sink.batches
 
 
-def test_what_was_delivered_is_acknowledged_and_the_journal_emptied(process: Process) -> None:
+def test_delivered_points_are_acknowledged_and_the_journal_is_emptied(process: Process) -> None:
     series = process.series()
     process.emit(series, 3)
     size = process.path.stat().st_size
@@ -113,7 +113,7 @@ def test_what_was_delivered_is_acknowledged_and_the_journal_emptied(process: Pro
     assert process.path.stat().st_size < size / 10
 
 
-def test_a_run_goes_on_in_a_journal_that_was_emptied(process: Process) -> None:
+def test_a_run_continues_in_an_emptied_journal(process: Process) -> None:
     series = process.series()
     process.emit(series, 3)
     process.send()
@@ -127,7 +127,7 @@ def test_a_run_goes_on_in_a_journal_that_was_emptied(process: Process) -> None:
     assert len(process.sink.points("run")) == 5 * SERIES
 
 
-def test_what_the_memory_cannot_hold_is_read_back_from_the_disk(tmp_path: Path) -> None:
+def test_points_beyond_the_memory_budget_are_read_back_from_disk(tmp_path: Path) -> None:
     process = Process(tmp_path, buffered=5 * SERIES)
     process.sink.down = True
     all_series = [process.series("a"), process.series("b")]
@@ -147,7 +147,7 @@ def test_what_the_memory_cannot_hold_is_read_back_from_the_disk(tmp_path: Path) 
     assert (counts.pending, counts.unsaved, counts.dropped) == (0, 0, 0)
 
 
-def test_a_run_that_caught_up_waits_in_memory_again(tmp_path: Path) -> None:
+def test_after_catching_up_points_wait_in_memory_again(tmp_path: Path) -> None:
     process = Process(tmp_path, buffered=SERIES)
     series = process.series()
     process.sink.down = True
@@ -158,7 +158,7 @@ def test_a_run_that_caught_up_waits_in_memory_again(tmp_path: Path) -> None:
     assert series.channel.queue.buffered == SERIES
 
 
-def test_points_that_come_while_others_are_read_back_keep_the_order(tmp_path: Path) -> None:
+def test_points_that_arrive_during_a_read_back_keep_their_order(tmp_path: Path) -> None:
     process = Process(tmp_path, buffered=SERIES)
     series = process.series()
     process.emit(series, 60)
@@ -173,7 +173,7 @@ def test_points_that_come_while_others_are_read_back_keep_the_order(tmp_path: Pa
     assert len(set(process.sink.points("run"))) == 120 * SERIES
 
 
-def test_a_disk_that_fails_costs_no_point_while_memory_lasts(
+def test_a_failing_disk_loses_no_point_while_memory_lasts(
     process: Process, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail() -> Journal:
@@ -198,7 +198,7 @@ def test_a_disk_that_fails_costs_no_point_while_memory_lasts(
     assert said == ["mlflow-sysmetrics: System metrics are kept in memory only, not on disk: no space."]
 
 
-def test_a_run_that_is_refused_owes_nothing_to_anybody_later(process: Process) -> None:
+def test_a_rejected_run_leaves_nothing_to_deliver(process: Process) -> None:
     series = process.series()
     process.emit(series, 2)
     process.sink.failures = [RunRefused("deleted")]
@@ -208,7 +208,7 @@ def test_a_run_that_is_refused_owes_nothing_to_anybody_later(process: Process) -
     assert process.sender.counts().dropped == 2 * SERIES
 
 
-def test_a_full_journal_thins_what_is_oldest_and_the_run_says_so(tmp_path: Path) -> None:
+def test_a_full_journal_thins_the_oldest_points_and_the_run_is_tagged(tmp_path: Path) -> None:
     process = Process(tmp_path, megabytes=0.1, buffered=SERIES)
     process.sink.down = True
     series = process.series()
@@ -229,7 +229,7 @@ def test_a_full_journal_thins_what_is_oldest_and_the_run_says_so(tmp_path: Path)
 
 
 @pytest.mark.parametrize("sent", [0, 1])
-def test_what_was_thinned_is_counted_once_though_its_process_died(sent: int, tmp_path: Path) -> None:
+def test_thinned_points_of_a_dead_process_are_counted_once(sent: int, tmp_path: Path) -> None:
     """However many of the gaps the process that dies has come across, and counted, itself."""
     process = Process(tmp_path, megabytes=0.1, buffered=1)
     process.sink.down = True
@@ -252,7 +252,7 @@ def test_what_was_thinned_is_counted_once_though_its_process_died(sent: int, tmp
     assert tags["sysmetrics.points_dropped"] == str(missing)
 
 
-def test_a_full_memory_drops_nothing_that_is_on_disk(tmp_path: Path) -> None:
+def test_full_memory_drops_no_point_that_is_on_disk(tmp_path: Path) -> None:
     process = Process(tmp_path, buffered=5 * SERIES, unsaved=20 * SERIES)
     process.sink.down = True
     series = process.series()
@@ -267,7 +267,7 @@ def test_a_full_memory_drops_nothing_that_is_on_disk(tmp_path: Path) -> None:
     assert sorted(moments) == [tick * 10_000 for tick in (*range(4), *range(24, 44))]
 
 
-def test_a_journal_that_is_deleted_under_our_hands_loses_nothing(tmp_path: Path) -> None:
+def test_a_journal_deleted_while_in_use_loses_nothing(tmp_path: Path) -> None:
     process = Process(tmp_path, buffered=SERIES)
     process.sink.down = True
     series = process.series()
@@ -281,7 +281,7 @@ def test_a_journal_that_is_deleted_under_our_hands_loses_nothing(tmp_path: Path)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows deletes no open file")
-def test_points_that_are_on_disk_only_survive_the_deletion_of_the_disk_s_directory(tmp_path: Path) -> None:
+def test_spilled_points_survive_the_deletion_of_the_spool_directory(tmp_path: Path) -> None:
     process = Process(tmp_path, buffered=SERIES)
     series = process.series()
     process.emit(series, 4)
@@ -291,7 +291,7 @@ def test_points_that_are_on_disk_only_survive_the_deletion_of_the_disk_s_directo
     assert (counts.delivered, counts.pending, counts.dropped) == (4 * SERIES, 0, 0)
 
 
-def test_a_journal_that_cannot_be_read_is_tried_again_and_costs_no_point(
+def test_an_unreadable_journal_is_retried_and_loses_no_point(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     process = Process(tmp_path, buffered=SERIES)
@@ -317,9 +317,7 @@ def test_a_journal_that_cannot_be_read_is_tried_again_and_costs_no_point(
     assert "run run wait on disk, and the journal cannot be read: No such file" in warnings[0]
 
 
-def test_a_journal_that_cannot_be_read_holds_up_no_other_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreadable_journal_delays_no_other_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     process = Process(tmp_path, buffered=SERIES)
     process.emit(process.series("spilled"), 4)
     process.emit(process.series("held"))
@@ -336,7 +334,7 @@ def test_a_journal_that_cannot_be_read_holds_up_no_other_run(
     assert process.sink.points("later")
 
 
-def test_what_the_disk_has_lost_is_counted(tmp_path: Path) -> None:
+def test_points_lost_by_the_disk_are_counted(tmp_path: Path) -> None:
     process = Process(tmp_path, buffered=SERIES)
     series = process.series()
     process.emit(series, 4)
@@ -356,7 +354,7 @@ def test_the_end_of_a_run_is_journalled(process: Process) -> None:
     assert [run.ended for run in scan(process.path)] == [True]
 
 
-def test_a_process_that_leaves_owing_nothing_leaves_no_journal(process: Process) -> None:
+def test_a_process_that_has_delivered_everything_leaves_no_journal(process: Process) -> None:
     series = process.series()
     process.emit(series, 2)
     process.send()
@@ -366,7 +364,7 @@ def test_a_process_that_leaves_owing_nothing_leaves_no_journal(process: Process)
     assert not list(process.directory.iterdir())
 
 
-def test_a_process_that_leaves_with_debts_leaves_its_journal(process: Process) -> None:
+def test_a_process_with_undelivered_points_leaves_its_journal(process: Process) -> None:
     process.sink.down = True
     process.emit(process.series())
     process.send()

@@ -53,7 +53,7 @@ def losses(*steps: int) -> list[Point]:
     return [Point("train/loss_step", 1 / step, STARTED_AT + step, step) for step in steps]
 
 
-def test_points_are_taken_a_second_after_the_first_and_the_sampler_is_woken_once(bench: Bench) -> None:
+def test_points_are_collected_a_second_after_the_first_with_one_wake_up(bench: Bench) -> None:
     channel = bench.channel()
     assert math.isinf(bench.inbox.due_at)
     due_at = bench.clock.monotonic() + 1
@@ -67,7 +67,7 @@ def test_points_are_taken_a_second_after_the_first_and_the_sampler_is_woken_once
     assert math.isinf(bench.inbox.due_at)
 
 
-def test_a_thousand_points_are_taken_at_once(bench: Bench) -> None:
+def test_a_thousand_points_are_collected_at_once(bench: Bench) -> None:
     channel = bench.channel()
     for step in range(1, 1001):
         bench.inbox.put(channel, losses(step))
@@ -75,7 +75,7 @@ def test_a_thousand_points_are_taken_at_once(bench: Bench) -> None:
     assert bench.woken == 2
 
 
-def test_what_is_sent_has_the_steps_that_were_given_and_asks_for_no_start(bench: Bench) -> None:
+def test_given_steps_are_sent_and_the_run_start_is_not_requested(bench: Bench) -> None:
     channel = bench.channel()
     bench.inbox.put(channel, [*losses(5, 7), Point("train/loss_step", math.nan, STARTED_AT, 9)])
     bench.inbox.collect()
@@ -94,7 +94,7 @@ def test_a_point_without_a_step_has_the_seconds_since_the_run_started(bench: Ben
     assert bench.sink.asked == ["run"]
 
 
-def test_points_are_on_disk_before_they_are_on_their_way(bench: Bench) -> None:
+def test_points_are_on_disk_before_they_are_queued(bench: Bench) -> None:
     channel = bench.channel()
     written = [*losses(1, 2), *losses(2), Point("train/loss_step", math.inf, STARTED_AT, 3)]
     bench.inbox.put(channel, written)
@@ -108,7 +108,7 @@ def test_points_are_on_disk_before_they_are_on_their_way(bench: Bench) -> None:
     assert list(unacknowledged(bench.journal.path, 0)) == []
 
 
-def test_a_waiter_is_told_when_all_that_was_put_before_is_on_its_way(bench: Bench) -> None:
+def test_expedite_signals_when_all_earlier_points_are_queued(bench: Bench) -> None:
     first, second = bench.channel("first"), bench.channel("second")
     bench.inbox.put(first, losses(1))
     done = bench.inbox.expedite(ending=second)
@@ -119,7 +119,7 @@ def test_a_waiter_is_told_when_all_that_was_put_before_is_on_its_way(bench: Benc
     assert first.queue.waiting == 1
 
 
-def test_what_a_sampler_that_is_held_up_cannot_take_is_counted(bench: Bench) -> None:
+def test_points_beyond_the_inbox_limit_are_counted_as_dropped(bench: Bench) -> None:
     channel = bench.channel()
     for _ in range(101):
         bench.inbox.put(channel, losses(*range(1, 1001)))
@@ -132,7 +132,7 @@ def test_what_a_sampler_that_is_held_up_cannot_take_is_counted(bench: Bench) -> 
     assert channel.queue.appended == 100_001
 
 
-def test_what_comes_for_a_run_that_is_gone_is_given_up(bench: Bench) -> None:
+def test_points_for_a_rejected_run_are_given_up(bench: Bench) -> None:
     channel = bench.channel()
     channel.queue.refuse("no such run")
     bench.inbox.put(channel, losses(1))

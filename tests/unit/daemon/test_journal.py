@@ -41,20 +41,20 @@ def fill(journal: Journal, run: int, count: int, first: int = 0) -> list[tuple[i
     ]
 
 
-def test_what_is_appended_waits_for_delivery(journal: Journal) -> None:
+def test_appended_points_wait_for_delivery(journal: Journal) -> None:
     run = register(journal)
     points = fill(journal, run, 6)
     assert list(unacknowledged(journal.path, run)) == points
 
 
-def test_what_is_acknowledged_waits_no_more(journal: Journal) -> None:
+def test_acknowledged_points_no_longer_wait(journal: Journal) -> None:
     run = register(journal)
     points = fill(journal, run, 9)
     journal.acknowledge(run, 4)
     assert list(unacknowledged(journal.path, run)) == points[4:]
 
 
-def test_an_acknowledgement_that_comes_late_takes_nothing_back(journal: Journal) -> None:
+def test_a_late_acknowledgement_takes_nothing_back(journal: Journal) -> None:
     run = register(journal)
     points = fill(journal, run, 9)
     journal.acknowledge(run, 6)
@@ -62,7 +62,7 @@ def test_an_acknowledgement_that_comes_late_takes_nothing_back(journal: Journal)
     assert list(unacknowledged(journal.path, run)) == points[6:]
 
 
-def test_a_scan_tells_who_the_runs_are(journal: Journal) -> None:
+def test_a_scan_returns_the_runs(journal: Journal) -> None:
     run = register(journal)
     fill(journal, run, 6)
     journal.acknowledge(run, 2)
@@ -83,7 +83,7 @@ def test_a_scan_tells_who_the_runs_are(journal: Journal) -> None:
     }
 
 
-def test_what_the_journal_knows_is_what_a_scan_finds(journal: Journal) -> None:
+def test_a_scan_finds_what_the_journal_knows(journal: Journal) -> None:
     for name in "ab":
         run = register(journal, name)
         fill(journal, run, 6)
@@ -116,19 +116,19 @@ def test_every_line_is_json(journal: Journal) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
-def test_only_its_user_may_read_it(journal: Journal) -> None:
+def test_only_the_user_may_read_it(journal: Journal) -> None:
     assert stat.S_IMODE(journal.path.parent.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in journal.path.parent.iterdir()} == {0o600}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
-def test_a_compacted_journal_is_its_users_alone_too(journal: Journal) -> None:
+def test_only_the_user_may_read_a_compacted_journal(journal: Journal) -> None:
     fill(journal, register(journal), 3)
     journal.compact()
     assert stat.S_IMODE(journal.path.stat().st_mode) == 0o600
 
 
-def test_clearing_leaves_the_runs_that_are_attached(journal: Journal) -> None:
+def test_clearing_keeps_attached_runs(journal: Journal) -> None:
     over, attached = register(journal, "over"), register(journal, "attached")
     for run in (over, attached):
         fill(journal, run, 6)
@@ -147,7 +147,7 @@ def test_clearing_keeps_everything_while_a_point_waits(journal: Journal) -> None
     assert list(unacknowledged(journal.path, run)) == points[5:]
 
 
-def test_a_run_goes_on_after_clearing(journal: Journal) -> None:
+def test_a_run_continues_after_clearing(journal: Journal) -> None:
     run = register(journal)
     fill(journal, run, 6)
     journal.acknowledge(run, 6)
@@ -251,7 +251,7 @@ def test_an_orphan_keeps_its_runs_when_it_is_cleared(tmp_path: Path) -> None:
     assert [found.run_id for found in scan(first.path)] == ["run"]
 
 
-def test_an_orphan_remembers_whose_it_was(tmp_path: Path) -> None:
+def test_an_orphan_keeps_its_header(tmp_path: Path) -> None:
     first = Journal.create(tmp_path, 1_000_000)
     header = first.path.read_text(encoding="utf-8")
     with first.path.open("a", encoding="utf-8") as file:
@@ -263,7 +263,7 @@ def test_an_orphan_remembers_whose_it_was(tmp_path: Path) -> None:
     assert orphan.path.read_text(encoding="utf-8") == header
 
 
-def test_an_orphan_that_its_owner_goes_on_writing_is_not_emptied(tmp_path: Path) -> None:
+def test_an_orphan_still_written_by_its_owner_is_not_emptied(tmp_path: Path) -> None:
     first = Journal.create(tmp_path, 1_000_000)
     run = register(first)
     points = fill(first, run, 6)
@@ -279,7 +279,7 @@ def test_an_orphan_that_its_owner_goes_on_writing_is_not_emptied(tmp_path: Path)
     assert later in first.path.read_bytes()
 
 
-def test_an_orphan_that_its_owner_goes_on_writing_is_not_deleted(tmp_path: Path) -> None:
+def test_an_orphan_still_written_by_its_owner_is_not_deleted(tmp_path: Path) -> None:
     first = Journal.create(tmp_path, 1_000_000)
     first.close(delete=False)
     orphan = claim(first.path)
@@ -290,7 +290,7 @@ def test_an_orphan_that_its_owner_goes_on_writing_is_not_deleted(tmp_path: Path)
     assert first.path.exists()
 
 
-def test_closing_deletes_when_it_is_told_to(tmp_path: Path) -> None:
+def test_closing_deletes_on_request(tmp_path: Path) -> None:
     journal = Journal.create(tmp_path, 1_000_000)
     journal.close(delete=True)
     assert list(tmp_path.iterdir()) == []

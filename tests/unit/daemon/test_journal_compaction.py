@@ -45,7 +45,7 @@ def fill(journal: Journal) -> tuple[int, dict[int, Point]]:
     return run, points
 
 
-def test_what_is_settled_goes_first(journal: Journal) -> None:
+def test_acknowledged_points_go_first(journal: Journal) -> None:
     run, points = fill(journal)
     journal.acknowledge(run, 500)
     assert journal.compact() == {}
@@ -61,7 +61,7 @@ def test_a_run_that_is_over_leaves_no_trace(journal: Journal) -> None:
     assert journal.runs == []
 
 
-def test_a_run_that_is_attached_keeps_its_line(journal: Journal) -> None:
+def test_an_attached_run_keeps_its_line(journal: Journal) -> None:
     run, points = fill(journal)
     journal.acknowledge(run, len(points))
     journal.compact()
@@ -74,7 +74,7 @@ def test_thinning_ends_under_three_quarters_of_the_bound(journal: Journal) -> No
     assert 0.5 * BOUND < journal.size <= 0.75 * BOUND + 100  # the line that counts what was dropped
 
 
-def test_thinning_keeps_points_as_they_were_and_counts_the_others(journal: Journal) -> None:
+def test_thinning_keeps_points_unchanged_and_counts_the_others(journal: Journal) -> None:
     run, points = fill(journal)
     dropped = journal.compact()
     left = list(unacknowledged(journal.path, run))
@@ -105,7 +105,7 @@ def test_thinning_again_and_again_keeps_the_peak(journal: Journal) -> None:
     assert max(point.value for _, point in unacknowledged(journal.path, run)) == 1000.0
 
 
-def test_all_that_was_dropped_is_counted_over_several_times(journal: Journal) -> None:
+def test_dropped_points_are_counted_over_several_compactions(journal: Journal) -> None:
     run, points = fill(journal)
     first = len(points)
     dropped = journal.compact()[run]
@@ -127,7 +127,9 @@ def test_runs_with_too_few_points_to_thin_lose_their_oldest(journal: Journal) ->
     assert journal.size <= 0.75 * BOUND + 5000
 
 
-def test_what_is_appended_meanwhile_is_kept(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_points_appended_during_a_compaction_are_kept(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run, points = fill(journal)
     journal.acknowledge(run, len(points))
     rewrite = compaction.rewrite
@@ -142,7 +144,7 @@ def test_what_is_appended_meanwhile_is_kept(journal: Journal, monkeypatch: pytes
     assert list(unacknowledged(journal.path, run)) == [(len(points), Point("late", 1.0, 5))]
 
 
-def test_a_clearing_meanwhile_wins(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clearing_during_a_compaction_wins(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     run, points = fill(journal)
     rewrite = compaction.rewrite
 
@@ -158,7 +160,7 @@ def test_a_clearing_meanwhile_wins(journal: Journal, monkeypatch: pytest.MonkeyP
     assert [path.suffix for path in sorted(journal.path.parent.iterdir())] == [".jsonl", ".lock"]
 
 
-def test_a_journal_goes_on_after_compacting(journal: Journal) -> None:
+def test_a_journal_continues_after_compaction(journal: Journal) -> None:
     run, points = fill(journal)
     journal.compact()
     journal.acknowledge(run, len(points))
@@ -172,7 +174,7 @@ def test_a_journal_goes_on_after_compacting(journal: Journal) -> None:
     orphan.close(delete=True)
 
 
-def test_leftovers_of_a_compaction_go_with_the_journal(journal: Journal) -> None:
+def test_leftovers_of_a_compaction_are_deleted_with_the_journal(journal: Journal) -> None:
     journal.path.with_suffix(".new").write_text("half", encoding="utf-8")
     journal.path.with_suffix(".thin").write_text("half", encoding="utf-8")
     journal.close(delete=True)

@@ -57,7 +57,7 @@ def waiting(journal: Journal, run: int) -> list[int]:
     return [index for index, _ in unacknowledged(journal.path, run)]
 
 
-def test_a_point_goes_into_the_journal_and_not_into_the_file_that_has_got_its_number(
+def test_a_point_goes_into_the_journal_not_into_the_file_that_reuses_its_descriptor(
     journal: Journal, run: int, steal: Callable[[], Path]
 ) -> None:
     users = steal()
@@ -66,7 +66,7 @@ def test_a_point_goes_into_the_journal_and_not_into_the_file_that_has_got_its_nu
     assert waiting(journal, run) == [0, 1]
 
 
-def test_clearing_the_journal_empties_no_file_that_has_got_its_number(
+def test_clearing_does_not_empty_the_file_that_reuses_the_descriptor(
     journal: Journal, run: int, steal: Callable[[], Path]
 ) -> None:
     journal.acknowledge(run, 1)
@@ -82,14 +82,14 @@ def close(journal: Journal) -> None:
 
 
 @pytest.mark.parametrize("leave", [close, Journal.forget_after_fork])
-def test_a_file_that_has_got_the_number_stays_open_when_the_journal_is_closed(
+def test_closing_leaves_the_file_that_reuses_the_descriptor_open(
     leave: Callable[[Journal], object], journal: Journal, steal: Callable[[], Path]
 ) -> None:
     steal()
     leave(journal)  # the user, in the fixture, closes the file after this
 
 
-def test_points_are_read_from_the_journal_and_not_from_the_file_that_has_got_its_number(
+def test_points_are_read_from_the_journal_not_from_the_file_that_reuses_its_descriptor(
     journal: Journal, run: int, steal: Callable[[], Path]
 ) -> None:
     steal()
@@ -97,7 +97,7 @@ def test_points_are_read_from_the_journal_and_not_from_the_file_that_has_got_its
     assert [index for index, _ in found] == [0]
 
 
-def test_what_is_compacted_is_the_journal_and_not_the_file_that_has_got_its_number(
+def test_the_journal_is_compacted_not_the_file_that_reuses_its_descriptor(
     journal: Journal, run: int, steal: Callable[[], Path]
 ) -> None:
     users = steal()
@@ -106,7 +106,7 @@ def test_what_is_compacted_is_the_journal_and_not_the_file_that_has_got_its_numb
     assert users.read_bytes() == PRECIOUS
 
 
-def test_a_descriptor_that_nobody_has_got_is_opened_again(journal: Journal, run: int) -> None:
+def test_a_closed_descriptor_is_opened_again(journal: Journal, run: int) -> None:
     file = journal._file._file
     assert file is not None
     os.close(file.number)
@@ -115,7 +115,7 @@ def test_a_descriptor_that_nobody_has_got_is_opened_again(journal: Journal, run:
 
 
 @needs_posix
-def test_a_journal_that_is_closed_and_deleted_begins_anew_and_says_all_again(
+def test_a_closed_and_deleted_journal_is_created_again_with_header_and_runs(
     journal: Journal, run: int, steal: Callable[[], Path]
 ) -> None:
     ended = journal.register("ended", "http://x", None)
@@ -130,9 +130,7 @@ def test_a_journal_that_is_closed_and_deleted_begins_anew_and_says_all_again(
     assert [index for index, _ in found] == [1]
 
 
-def test_a_place_from_before_somebody_cut_the_journal_off_still_finds_what_came_after(
-    journal: Journal, run: int
-) -> None:
+def test_a_place_from_before_a_truncation_finds_the_later_points(journal: Journal, run: int) -> None:
     place = journal.append(run, 1, 1, POINT)
     assert place is not None
     journal.path.write_bytes(b"")
@@ -152,7 +150,7 @@ def test_points_are_read_back_from_a_journal_that_is(gone: str, journal: Journal
     assert [index for index, _ in found] == [0]
 
 
-def test_a_place_is_true_after_a_compaction_that_found_too_many_files_open(
+def test_a_place_is_valid_after_a_compaction_with_too_many_open_files(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = journal.register("run", "http://x", None)

@@ -56,16 +56,14 @@ def journal(tmp_path: Path, disk: Disk, clock: FakeClock) -> Iterator[Journal]:
     made.close(delete=True)
 
 
-def test_a_full_disk_takes_no_points_and_says_why(journal: Journal, disk: Disk) -> None:
+def test_a_full_disk_takes_no_points_and_is_reported(journal: Journal, disk: Disk) -> None:
     run = journal.register("run", "http://x", None)
     disk.room = 0
     assert journal.append(run, 0, 0, POINT) is None
     assert journal.failed == "No space left on device"
 
 
-def test_a_disk_that_failed_is_left_alone_for_a_minute(
-    journal: Journal, disk: Disk, clock: FakeClock
-) -> None:
+def test_a_failed_disk_is_not_used_for_a_minute(journal: Journal, disk: Disk, clock: FakeClock) -> None:
     run = journal.register("run", "http://x", None)
     disk.room = 0
     for _ in range(5):
@@ -86,7 +84,7 @@ def test_a_disk_that_has_room_again_is_used_again(journal: Journal, disk: Disk, 
 
 
 @pytest.mark.parametrize("room", [1, 5, 30, 80, 120])
-def test_a_torn_line_spoils_no_other(room: int, journal: Journal, disk: Disk, clock: FakeClock) -> None:
+def test_a_torn_line_damages_no_other(room: int, journal: Journal, disk: Disk, clock: FakeClock) -> None:
     run = journal.register("run", "http://x", None)
     journal.append(run, 0, 0, POINT)
     disk.room = room
@@ -98,9 +96,7 @@ def test_a_torn_line_spoils_no_other(room: int, journal: Journal, disk: Disk, cl
 
 
 @pytest.mark.parametrize("room", [1, 40, 100])
-def test_who_a_run_is_is_said_again_where_it_was_torn(
-    room: int, journal: Journal, disk: Disk, clock: FakeClock
-) -> None:
+def test_a_torn_run_line_is_written_again(room: int, journal: Journal, disk: Disk, clock: FakeClock) -> None:
     run = journal.register("run", "http://tracking.example.org:5000", None)
     disk.room = room
     journal.append(run, 0, 0, POINT)
@@ -110,7 +106,7 @@ def test_who_a_run_is_is_said_again_where_it_was_torn(
     assert [index for index, _ in unacknowledged(journal.path, run)] == [1]
 
 
-def test_runs_are_said_again_after_a_clearing_that_the_disk_did_not_finish(
+def test_run_lines_are_written_again_after_an_unfinished_clearing(
     journal: Journal, disk: Disk, clock: FakeClock
 ) -> None:
     run = journal.register("run", "http://x", None)
@@ -147,7 +143,7 @@ def test_a_compaction_that_finds_no_room_leaves_the_journal_as_it_was(tmp_path: 
     journal.close(delete=True)
 
 
-def test_a_compaction_in_vain_is_not_tried_again_at_once(tmp_path: Path) -> None:
+def test_a_useless_compaction_is_not_repeated_at_once(tmp_path: Path) -> None:
     clock = FakeClock()
     journal = Journal.create(tmp_path, 2000, monotonic=clock.monotonic)
     run = journal.register("run", "http://x", None)
@@ -162,7 +158,7 @@ def test_a_compaction_in_vain_is_not_tried_again_at_once(tmp_path: Path) -> None
 
 
 @needs_posix
-def test_a_journal_that_somebody_deletes_is_made_again_with_all_it_held(journal: Journal) -> None:
+def test_a_deleted_journal_is_created_again_with_its_contents(journal: Journal) -> None:
     run = journal.register("run", "http://x", None)
     journal.append(run, 0, 0, POINT)
     shutil.rmtree(journal.path.parent)
@@ -171,7 +167,7 @@ def test_a_journal_that_somebody_deletes_is_made_again_with_all_it_held(journal:
 
 
 @needs_posix
-def test_a_journal_that_was_made_again_is_still_owned(journal: Journal) -> None:
+def test_a_journal_that_was_created_again_is_still_owned(journal: Journal) -> None:
     run = journal.register("run", "http://x", None)
     shutil.rmtree(journal.path.parent)
     journal.append(run, 0, 0, POINT)
@@ -180,7 +176,7 @@ def test_a_journal_that_was_made_again_is_still_owned(journal: Journal) -> None:
 
 
 @needs_posix
-def test_a_journal_that_cannot_be_made_again_says_why(journal: Journal) -> None:
+def test_a_journal_that_cannot_be_created_again_reports_why(journal: Journal) -> None:
     run = journal.register("run", "http://x", None)
     shutil.rmtree(journal.path.parent)
     journal.path.parent.write_text("in the way")
@@ -229,7 +225,7 @@ def tmpfs(tmp_path: Path) -> Iterator[Path]:
     subprocess.run([shutil.which("umount") or "umount", "-l", str(place)], check=True)
 
 
-def test_a_real_full_disk_costs_the_points_that_it_had_no_room_for(tmpfs: Path) -> None:
+def test_a_full_disk_loses_only_the_points_without_room(tmpfs: Path) -> None:
     clock = FakeClock()
     journal = Journal.create(tmpfs / "spool", 1_000_000, monotonic=clock.monotonic)
     run = journal.register("run", "http://x", None)
@@ -252,7 +248,7 @@ def test_a_real_read_only_disk_holds_no_journal(tmpfs: Path) -> None:
         Journal.create(tmpfs / "spool", 1_000_000)
 
 
-def test_a_disk_that_becomes_read_only_says_why(tmpfs: Path) -> None:
+def test_a_disk_that_becomes_read_only_is_reported(tmpfs: Path) -> None:
     journal = Journal.create(tmpfs / "spool", 1_000_000)
     run = journal.register("run", "http://x", None)
     journal.forget_after_fork()  # the kernel refuses to remount while a file is open for writing

@@ -35,11 +35,11 @@ EVERY_KIND = [
 
 
 @pytest.mark.parametrize("line", EVERY_KIND)
-def test_a_line_is_read_as_it_was_written(line: Line) -> None:
+def test_a_line_is_parsed_as_it_was_written(line: Line) -> None:
     assert parse(dump(line)) == line
 
 
-def test_a_loss_that_is_no_number_is_kept_as_such() -> None:
+def test_a_nan_value_is_kept() -> None:
     back = parse(dump(PointsLine(0, 0, 0, {"train/loss_step": math.nan, "train/a": -math.inf}, 7)))
     assert isinstance(back, PointsLine)
     assert math.isnan(back.values["train/loss_step"])
@@ -54,7 +54,7 @@ def test_a_line_ends_with_its_only_newline(line: Line) -> None:
 
 
 @pytest.mark.parametrize("line", EVERY_KIND)
-def test_a_torn_line_is_no_line(line: Line) -> None:
+def test_a_torn_line_is_ignored(line: Line) -> None:
     whole = dump(line).rstrip(b"\n")
     assert [parse(whole[:cut]) for cut in range(len(whole))] == [None] * len(whole)
 
@@ -91,11 +91,11 @@ def test_a_line_that_lacks_only_its_newline_is_whole(line: Line) -> None:
         b'{"journal":1}',
     ],
 )
-def test_what_is_not_understood_is_no_line(text: bytes) -> None:
+def test_unknown_content_is_ignored(text: bytes) -> None:
     assert parse(text) is None
 
 
-def test_a_line_may_say_more_than_is_known_today() -> None:
+def test_unknown_fields_are_ignored() -> None:
     assert parse(b'{"r": 3, "a": 7, "later": [1]}') == AcknowledgedLine(3, 7)
 
 
@@ -119,5 +119,5 @@ def test_a_file_without_newlines_is_read_in_pieces() -> None:
     assert max(map(len, lines(io.BytesIO(b"x" * 3_000_000)))) <= 1 << 20
 
 
-def test_no_more_is_read_than_is_wanted() -> None:
+def test_reading_stops_at_the_limit() -> None:
     assert list(lines(io.BytesIO(b"one\ntwo\nthree\n"), 8)) == [b"one\n", b"two\n"]

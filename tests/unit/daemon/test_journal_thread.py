@@ -111,7 +111,7 @@ def waiting(process: Process, run: int = 0) -> list[int]:
     return [index for index, _ in unacknowledged(process.path, run)]
 
 
-def test_a_point_is_on_disk_when_the_sampler_goes_on(process: Process) -> None:
+def test_a_point_is_on_disk_when_the_sampler_continues(process: Process) -> None:
     assert waiting(process) == [0]
     assert process.series.channel.queue.unsaved == 0
 
@@ -123,7 +123,7 @@ def test_a_disk_that_does_not_answer_leaves_points_in_memory_only(process: Proce
     assert process.series.channel.queue.unsaved == 2
 
 
-def test_a_disk_that_is_known_to_be_stuck_is_not_asked_again(process: Process, disk: Disk) -> None:
+def test_a_stuck_disk_is_not_tried_again(process: Process, disk: Disk) -> None:
     process.stick(disk)
     asked = disk.asked
     process.thread._budget.seconds = LONGEST  # whoever waited now would wait for long
@@ -132,7 +132,7 @@ def test_a_disk_that_is_known_to_be_stuck_is_not_asked_again(process: Process, d
     assert process.series.channel.queue.waiting == 3
 
 
-def test_a_disk_that_does_not_answer_holds_up_no_delivery(process: Process, disk: Disk) -> None:
+def test_a_disk_that_does_not_answer_delays_no_delivery(process: Process, disk: Disk) -> None:
     process.stick(disk)
     process.send()
     process.emit()
@@ -142,7 +142,9 @@ def test_a_disk_that_does_not_answer_holds_up_no_delivery(process: Process, disk
     assert len(process.sink.points("run")) == 3
 
 
-def test_a_first_point_whose_journal_cannot_even_be_made_is_delivered(tmp_path: Path, disk: Disk) -> None:
+def test_a_first_point_is_delivered_although_its_journal_cannot_be_created(
+    tmp_path: Path, disk: Disk
+) -> None:
     process = Process(tmp_path, disk)
     process.stick(disk)
     process.clock.move(60)
@@ -150,7 +152,7 @@ def test_a_first_point_whose_journal_cannot_even_be_made_is_delivered(tmp_path: 
     assert len(process.sink.points("run")) == 1
 
 
-def test_points_are_saved_again_when_the_disk_answers_and_what_was_delivered_is_not_owed(
+def test_points_are_saved_again_when_the_disk_answers_and_delivered_ones_do_not_wait(
     process: Process, disk: Disk
 ) -> None:
     process.stick(disk)
@@ -165,7 +167,7 @@ def test_points_are_saved_again_when_the_disk_answers_and_what_was_delivered_is_
     assert process.series.channel.queue.unsaved == 0
 
 
-def test_what_was_appended_too_late_is_acknowledged_with_the_rest(process: Process, disk: Disk) -> None:
+def test_points_appended_too_late_are_acknowledged_with_the_rest(process: Process, disk: Disk) -> None:
     process.sink.down = True
     process.stick(disk)
     disk.answers.set()
@@ -197,9 +199,7 @@ def test_ends_and_acknowledgements_wait_for_the_disk_once_per_run(process: Proce
     assert all(run.ended and run.acknowledged == run.appended for run in scan(process.path))
 
 
-def test_who_leaves_with_a_disk_that_does_not_answer_is_told_nothing_and_waits_for_nothing(
-    process: Process, disk: Disk
-) -> None:
+def test_ending_with_a_stuck_disk_logs_nothing_and_does_not_wait(process: Process, disk: Disk) -> None:
     process.stick(disk)
     process.clock.move(60)
     process.send()
@@ -211,7 +211,7 @@ def test_who_leaves_with_a_disk_that_does_not_answer_is_told_nothing_and_waits_f
     assert not process.path.exists()
 
 
-def test_a_stuck_disk_is_said_once_and_its_answer_once(
+def test_a_stuck_disk_is_logged_once_and_its_answer_once(
     process: Process, disk: Disk, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "mlflow_sysmetrics")
@@ -230,7 +230,7 @@ def test_a_stuck_disk_is_said_once_and_its_answer_once(
     ]
 
 
-def test_a_sender_does_not_read_from_a_disk_that_is_known_to_be_stuck(process: Process, disk: Disk) -> None:
+def test_a_sender_does_not_read_from_a_stuck_disk(process: Process, disk: Disk) -> None:
     process.stick(disk)
     run_journal = process.series.channel.queue.run_journal
     assert run_journal is not None
@@ -247,7 +247,7 @@ def test_a_job_that_raises_leaves_the_thread_alive() -> None:
     assert thread.call(lambda: 1) == 1
 
 
-def test_a_program_that_may_start_no_thread_writes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_thread_the_caller_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -255,7 +255,7 @@ def test_a_program_that_may_start_no_thread_writes_by_itself(monkeypatch: pytest
     assert JournalThread(FakeClock()).call(lambda: 1) == 1
 
 
-def test_points_of_a_tick_that_has_waited_enough_wait_in_memory(process: Process, disk: Disk) -> None:
+def test_points_of_a_tick_that_has_used_up_its_wait_stay_in_memory(process: Process, disk: Disk) -> None:
     disk.late_seconds = 0.6
     process.thread._budget.seconds = 1.0
     disk.clock = process.clock
@@ -265,7 +265,7 @@ def test_points_of_a_tick_that_has_waited_enough_wait_in_memory(process: Process
     assert [series.channel.queue.unsaved for series in all_series] == [0, 0, 1, 1, 1]
 
 
-def test_a_disk_that_is_too_slow_again_and_again_is_said_once(
+def test_a_disk_that_is_repeatedly_slow_is_logged_once(
     process: Process, disk: Disk, caplog: pytest.LogCaptureFixture
 ) -> None:
     disk.clock, disk.late_seconds = process.clock, 1.5
@@ -277,9 +277,7 @@ def test_a_disk_that_is_too_slow_again_and_again_is_said_once(
     assert ["the disk has been too slow for" in record.message for record in caplog.records] == [True]
 
 
-def test_a_journal_that_is_made_late_does_not_wait_for_what_was_delivered_before(
-    tmp_path: Path, disk: Disk
-) -> None:
+def test_in_a_journal_created_late_earlier_deliveries_do_not_wait(tmp_path: Path, disk: Disk) -> None:
     process = Process(tmp_path / "a file", disk)
     (tmp_path / "a file").touch()
     process.emit()

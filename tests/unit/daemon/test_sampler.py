@@ -65,7 +65,7 @@ def points_of(series: RunSeries, key: str) -> list[tuple[float, float]]:
     ]
 
 
-def test_a_run_has_points_at_its_attach_once_per_window_and_at_its_end(bench: Bench) -> None:
+def test_a_run_has_points_at_its_attach_in_each_window_and_at_its_end(bench: Bench) -> None:
     series = bench.series()
     bench.pass_time(12)
     bench.sampler.remove(series)
@@ -99,7 +99,7 @@ def test_counters_count_from_the_attach_of_each_run(bench: Bench) -> None:
     assert points_of(second, TOTAL.name)[-1] == (10, 0)
 
 
-def test_a_counter_whose_collector_was_built_anew_goes_on_from_where_it_was(bench: Bench) -> None:
+def test_a_counter_continues_after_its_collector_was_rebuilt(bench: Bench) -> None:
     series = bench.series()
     bench.pass_time(0)
     for total in (1500, 20, 50):
@@ -108,7 +108,7 @@ def test_a_counter_whose_collector_was_built_anew_goes_on_from_where_it_was(benc
     assert [value for _, value in points_of(series, TOTAL.name)] == [0, 500, 520, 550]
 
 
-def test_what_happened_while_no_run_was_there_is_forgotten_with_the_collectors(bench: Bench) -> None:
+def test_collectors_are_rebuilt_after_a_pause_without_runs(bench: Bench) -> None:
     """Their counters would have the first rate of the next run cover all that time."""
     first = bench.series("first")
     bench.pass_time(5)
@@ -124,7 +124,7 @@ def test_what_happened_while_no_run_was_there_is_forgotten_with_the_collectors(b
     assert bench.collector.built == 2
 
 
-def test_a_source_that_stalls_does_not_bend_the_rates_of_the_next(bench: Bench) -> None:
+def test_a_stalling_source_does_not_distort_the_rates_of_the_next(bench: Bench) -> None:
     """Each collector is told the moment at which it reads, not that of the tick."""
     moments = []
 
@@ -142,7 +142,7 @@ def test_a_source_that_stalls_does_not_bend_the_rates_of_the_next(bench: Bench) 
     assert moments == [100, 105]
 
 
-def test_events_are_silent_until_they_happen_and_count_from_the_attach(bench: Bench) -> None:
+def test_events_have_no_points_until_they_happen_and_count_from_the_attach(bench: Bench) -> None:
     series = bench.series()
     bench.pass_time(10)
     assert points_of(series, EVENTS.name) == []
@@ -151,7 +151,7 @@ def test_events_are_silent_until_they_happen_and_count_from_the_attach(bench: Be
     assert points_of(series, EVENTS.name) == [(15, 2)]
 
 
-def test_events_before_the_attach_are_not_this_runs(bench: Bench) -> None:
+def test_events_before_the_attach_do_not_count(bench: Bench) -> None:
     bench.series("first")
     bench.pass_time(5)
     bench.set(events=9)
@@ -169,7 +169,7 @@ def test_a_window_is_the_mean_of_its_ticks(bench: Bench) -> None:
     assert points_of(series, LEVEL.name)[-1] == (5, 30)
 
 
-def test_an_extra_tick_of_another_run_does_not_tilt_the_mean(bench: Bench) -> None:
+def test_an_extra_tick_of_another_run_does_not_bias_the_mean(bench: Bench) -> None:
     series = bench.series("long")
     bench.pass_time(2.5)
     bench.set(level=90)
@@ -220,7 +220,7 @@ def test_every_run_has_its_own_complete_series(bench: Bench) -> None:
         assert times[1:] == [at for at in (5, 10, 15, 20, 25) if at > times[0]]
 
 
-def test_runs_with_other_rhythms_keep_them(bench: Bench) -> None:
+def test_runs_keep_their_own_intervals(bench: Bench) -> None:
     slow = bench.series("slow", sampling_interval=2, samples_before_logging=2)
     fast = bench.series("fast", sampling_interval=0.5, samples_before_logging=1)
     bench.pass_time(8)
@@ -246,7 +246,7 @@ def test_there_is_at_most_one_point_per_run_key_and_timestamp(bench: Bench) -> N
     assert all(series.ended.is_set() for series in all_series[:-1])
 
 
-def test_a_cut_closes_the_windows_and_the_runs_go_on(bench: Bench) -> None:
+def test_a_flush_closes_the_windows_and_the_runs_continue(bench: Bench) -> None:
     series = bench.series()
     bench.pass_time(2)
     done = bench.sampler.flush()
@@ -275,7 +275,7 @@ def test_without_runs_nothing_is_due(bench: Bench) -> None:
     assert not bench.sampler._windows
 
 
-def test_the_schedule_begins_anew_after_a_pause(bench: Bench) -> None:
+def test_the_schedule_restarts_after_a_pause(bench: Bench) -> None:
     first = bench.series("first")
     bench.pass_time(1)
     bench.sampler.remove(first)
@@ -293,7 +293,7 @@ def test_an_interval_that_is_not_exact_in_binary_gives_each_tick_once(bench: Ben
     assert len(points_of(series, LEVEL.name)) == 1001
 
 
-def test_keys_carry_the_node(bench: Bench) -> None:
+def test_keys_contain_the_node(bench: Bench) -> None:
     series = bench.series(node_id="node_3")
     bench.pass_time(0)
     assert {point.key for point in series.channel.queue.peek(100_000).points} == {

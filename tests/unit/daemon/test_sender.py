@@ -79,7 +79,7 @@ def test_a_point_that_comes_when_the_send_is_due_travels_with_it(bench: Bench) -
     assert [len(batch.points) for batch in bench.sink.batches] == [2, 1, 1, 1, 1]
 
 
-def test_points_every_second_leave_every_ten_seconds_and_not_every_eleven(bench: Bench) -> None:
+def test_points_every_second_are_sent_every_ten_seconds_not_every_eleven(bench: Bench) -> None:
     queue = bench.queue()
     for _ in range(61):
         bench.put(queue)
@@ -95,7 +95,7 @@ def test_steps_are_whole_seconds_since_the_start_of_the_run(bench: Bench) -> Non
     assert bench.sink.asked == []
 
 
-def test_a_start_that_is_not_known_is_asked_for_once(bench: Bench) -> None:
+def test_an_unknown_start_is_requested_once(bench: Bench) -> None:
     queue = bench.queue(started_at=None)
     bench.put(queue, 2)
     bench.run_until(11)
@@ -162,7 +162,7 @@ def test_an_outage_is_one_warning_without_secrets_and_its_end_one_line(
     assert "secret" not in caplog.text
 
 
-def test_one_run_that_the_server_chokes_on_does_not_block_the_others(bench: Bench) -> None:
+def test_one_failing_run_does_not_block_the_others(bench: Bench) -> None:
     bad, good = bench.queue("bad"), bench.queue("good")
     send = bench.sink.send
 
@@ -178,9 +178,7 @@ def test_one_run_that_the_server_chokes_on_does_not_block_the_others(bench: Benc
     assert bench.sink.points("good")
 
 
-def test_one_run_that_is_refused_while_others_are_served_warns_once(
-    bench: Bench, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_one_failing_run_among_others_warns_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     bad, good = bench.queue("bad"), bench.queue("good")
     send = bench.sink.send
     tries: list[float] = []
@@ -201,7 +199,7 @@ def test_one_run_that_is_refused_while_others_are_served_warns_once(
     assert len(tries) < 15, "it must not knock whenever another run is served"
 
 
-def test_an_answer_that_nobody_expects_does_not_end_the_thread(bench: Bench) -> None:
+def test_an_unexpected_answer_does_not_end_the_thread(bench: Bench) -> None:
     queue = bench.queue(started_at=None)
     bench.sink.started_at = lambda _: {}["run"]  # type: ignore[method-assign,index]
     bench.put(queue)
@@ -210,7 +208,7 @@ def test_an_answer_that_nobody_expects_does_not_end_the_thread(bench: Bench) -> 
     assert bench.sender.counts().pending == 1
 
 
-def test_a_log_handler_that_blocks_holds_up_nobody_but_the_thread(
+def test_a_blocking_log_handler_delays_only_the_thread(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     queue = bench.queue()
@@ -235,9 +233,7 @@ def test_a_log_handler_that_blocks_holds_up_nobody_but_the_thread(
     assert len(caplog.records) == 1
 
 
-def test_a_run_that_is_gone_is_set_aside_and_said_once(
-    bench: Bench, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_deleted_run_is_given_up_and_logged_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     gone, other = bench.queue("gone"), bench.queue("other")
     bench.sink.failures = [RunRefused("HTTP 404 RESOURCE_DOES_NOT_EXIST")]
     bench.put(gone, 3)
@@ -265,7 +261,7 @@ def test_too_many_points_drop_the_oldest_and_count_them(caplog: pytest.LogCaptur
     assert len(caplog.records) == 1
 
 
-def test_points_dropped_while_they_are_under_way_are_counted_once() -> None:
+def test_points_dropped_during_their_request_are_counted_once() -> None:
     bench = Bench(unsaved=5)
     queue = bench.queue()
     bench.put(queue, 5)
@@ -300,7 +296,7 @@ def test_a_client_that_cannot_be_made_is_tried_again(bench: Bench) -> None:
     assert len(bench.sink.points("run")) == 1
 
 
-def test_hastening_sends_at_once_and_the_wait_ends_with_the_delivery(bench: Bench) -> None:
+def test_expedited_points_are_sent_at_once_and_the_wait_ends_with_the_delivery(bench: Bench) -> None:
     queue = bench.queue()
     bench.put(queue, 3)
     backlog = bench.sender.expedite([queue])
@@ -308,11 +304,11 @@ def test_hastening_sends_at_once_and_the_wait_ends_with_the_delivery(bench: Benc
     assert bench.sender.wait(backlog, Deadline(bench.clock.seconds + 5))
 
 
-def test_nothing_owed_is_nothing_to_wait_for(bench: Bench) -> None:
+def test_an_empty_backlog_is_not_waited_for(bench: Bench) -> None:
     assert bench.sender.wait(bench.sender.expedite(), Deadline(bench.clock.seconds + 5))
 
 
-def test_a_wait_ends_at_once_where_the_next_attempt_comes_too_late(bench: Bench) -> None:
+def test_a_wait_ends_at_once_if_the_next_attempt_comes_too_late(bench: Bench) -> None:
     queue = bench.queue()
     bench.sink.down = True
     bench.put(queue)
@@ -322,7 +318,7 @@ def test_a_wait_ends_at_once_where_the_next_attempt_comes_too_late(bench: Bench)
     assert not bench.sender.wait(backlog, Deadline(bench.clock.seconds + 5))
 
 
-def test_many_runs_that_end_in_an_outage_do_not_knock_once_each(bench: Bench) -> None:
+def test_many_runs_that_end_in_an_outage_cause_few_requests(bench: Bench) -> None:
     bench.sink.down = True
     queues = [bench.queue(str(n)) for n in range(64)]
     for queue in queues:
@@ -336,7 +332,7 @@ def test_many_runs_that_end_in_an_outage_do_not_knock_once_each(bench: Bench) ->
     assert attempts == 1
 
 
-def test_what_comes_in_during_a_request_is_hastened_too(bench: Bench) -> None:
+def test_points_that_arrive_during_a_request_are_expedited_too(bench: Bench) -> None:
     """A run that ends while its last batch is under way must not wait for the next interval."""
     queue = bench.queue()
     bench.put(queue)
@@ -355,7 +351,7 @@ def test_what_comes_in_during_a_request_is_hastened_too(bench: Bench) -> None:
     assert len(bench.sink.points("run")) == 2
 
 
-def test_what_is_hastened_while_it_is_under_way_is_not_sent_again(bench: Bench) -> None:
+def test_points_expedited_during_their_request_are_not_sent_again(bench: Bench) -> None:
     queue = bench.queue()
     bench.put(queue)
     bench.clock.move(11)
@@ -371,7 +367,7 @@ def test_what_is_hastened_while_it_is_under_way_is_not_sent_again(bench: Bench) 
     assert [len(batch.points) for batch in bench.sink.batches] == [1]
 
 
-def test_a_run_that_alone_is_refused_does_not_hold_up_its_end(bench: Bench) -> None:
+def test_a_single_failing_run_does_not_delay_its_end(bench: Bench) -> None:
     """Others are served, so the server is not resting, but this run is."""
     queue = bench.queue()
     bench.sink.failures = [ServerUnreachable("HTTP 403")] * 20
@@ -390,7 +386,7 @@ def test_a_run_that_alone_is_refused_does_not_hold_up_its_end(bench: Bench) -> N
     assert not bench.sender.wait(backlog, Deadline(bench.clock.seconds + 5))
 
 
-def test_a_closed_queue_is_let_go_when_it_is_empty(bench: Bench) -> None:
+def test_a_closed_queue_is_removed_when_it_is_empty(bench: Bench) -> None:
     queue = bench.queue()
     bench.put(queue)
     bench.sender.close(queue)
@@ -399,7 +395,7 @@ def test_a_closed_queue_is_let_go_when_it_is_empty(bench: Bench) -> None:
     assert not bench.sender._schedule
 
 
-def test_points_that_come_after_the_closing_are_delivered_all_the_same(bench: Bench) -> None:
+def test_points_that_arrive_after_closing_are_delivered(bench: Bench) -> None:
     queue = bench.queue()
     bench.sender.close(queue)
     bench.put(queue)
@@ -424,7 +420,7 @@ def test_no_lock_is_held_during_a_request(bench: Bench) -> None:
     assert appended == [1]
 
 
-def test_a_server_that_takes_two_hundred_at_once_gets_all_in_smaller_batches(bench: Bench) -> None:
+def test_a_server_limited_to_two_hundred_points_gets_smaller_batches(bench: Bench) -> None:
     send = bench.sink.send
 
     def azure(run_id: str, points: list[Point], *rest: object) -> None:
@@ -440,7 +436,7 @@ def test_a_server_that_takes_two_hundred_at_once_gets_all_in_smaller_batches(ben
     assert bench.sender.counts().last_error is None
 
 
-def test_a_point_that_is_too_large_by_itself_is_given_up_and_counted(
+def test_a_single_point_that_is_too_large_is_given_up_and_counted(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     send = bench.sink.send
@@ -460,7 +456,7 @@ def test_a_point_that_is_too_large_by_itself_is_given_up_and_counted(
     assert "does not take system/x: HTTP 413" in caplog.text
 
 
-def test_tags_that_are_too_large_do_not_take_the_points_with_them(bench: Bench) -> None:
+def test_too_large_tags_do_not_lose_the_points(bench: Bench) -> None:
     queue = bench.queue()
     send = bench.sink.send
 
@@ -477,7 +473,7 @@ def test_tags_that_are_too_large_do_not_take_the_points_with_them(bench: Bench) 
     assert queue.empty
 
 
-def test_a_server_is_left_alone_as_long_as_it_asks_even_when_a_run_ends(bench: Bench) -> None:
+def test_retry_after_is_respected_even_when_a_run_ends(bench: Bench) -> None:
     queue = bench.queue()
     bench.sink.failures = [ServerUnreachable("HTTP 429", retry_after=40)]
     bench.put(queue)
@@ -489,7 +485,7 @@ def test_a_server_is_left_alone_as_long_as_it_asks_even_when_a_run_ends(bench: B
     assert len(bench.sink.points("run")) == 1
 
 
-def test_wrong_credentials_are_one_warning_with_its_remedy_and_a_try_a_minute(
+def test_wrong_credentials_are_one_warning_with_a_remedy_and_one_try_per_minute(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.sink.failures = [NotAllowed("HTTP 401")] * 5
@@ -502,7 +498,7 @@ def test_wrong_credentials_are_one_warning_with_its_remedy_and_a_try_a_minute(
     assert len(bench.sink.points("run")) == 1
 
 
-def test_what_others_had_owed_waits_for_the_runs_that_live(bench: Bench) -> None:
+def test_orphans_are_sent_after_live_runs(bench: Bench) -> None:
     left, live = bench.queue("left"), bench.queue("live")
     left.replayed = True
     left.put([Point("system/x", 1.0, STARTED_AT)])

@@ -122,7 +122,7 @@ def test_a_relative_directory_is_made_absolute(tmp_path: Path) -> None:
     assert spool.spool_directory(Settings(spool_dir="spool")) == tmp_path / "spool"
 
 
-def test_older_journals_are_found_where_journals_are_switched_off() -> None:
+def test_older_journals_are_found_if_journals_are_switched_off() -> None:
     assert spool.spool_directory(Settings(spool_dir="off")) == spool.spool_directory(Settings())
 
 
@@ -165,7 +165,7 @@ def test_a_journal_of_this_process_is_owned(tmp_path: Path) -> None:
     journal.close(delete=True)
 
 
-def test_asking_who_owns_it_leaves_an_orphan_to_be_claimed(tmp_path: Path) -> None:
+def test_checking_the_owner_leaves_an_orphan_claimable(tmp_path: Path) -> None:
     journal = Journal.create(tmp_path, 1000)
     journal.close(delete=False)
     assert not spool.is_owned(journal.path)
@@ -174,13 +174,13 @@ def test_asking_who_owns_it_leaves_an_orphan_to_be_claimed(tmp_path: Path) -> No
     claimed.close(delete=True)
 
 
-def test_asking_for_a_journal_that_is_gone_leaves_no_lock(tmp_path: Path) -> None:
+def test_checking_a_missing_journal_leaves_no_lock(tmp_path: Path) -> None:
     assert not spool.is_owned(tmp_path / "node-1-0123abcd.jsonl")
     assert spool.claim(tmp_path / "node-1-0123abcd.jsonl") is None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_claiming_where_there_is_no_directory_gets_nothing(tmp_path: Path) -> None:
+def test_claiming_without_a_directory_returns_none(tmp_path: Path) -> None:
     assert spool.claim(tmp_path / "absent" / "node-1-0123abcd.jsonl") is None
 
 
@@ -200,7 +200,7 @@ def test_a_journal_whose_owner_was_killed_is_claimed(tmp_path: Path) -> None:
 
 
 @needs_fork
-def test_of_ten_who_claim_at_once_one_gets_it(tmp_path: Path) -> None:
+def test_of_ten_concurrent_claims_one_succeeds(tmp_path: Path) -> None:
     path = orphan(tmp_path)
     command = [sys.executable, "-W", "ignore", "-c", CLAIMING, str(path)]
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -217,7 +217,7 @@ def test_a_forked_child_closes_the_lock_of_an_orphan_that_its_parent_reads(tmp_p
     assert (found.stdout, found.stderr) == ("0\n", "")
 
 
-def test_a_lock_is_made_at_once_by_a_filelock_that_has_no_other_kind(
+def test_the_lock_works_with_a_filelock_without_fallback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What 3.13 refused to make printed a traceback when it was collected."""
@@ -256,7 +256,7 @@ def test_a_forked_child_does_not_own_its_parents_journal(tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such rights")
-def test_what_is_no_journal_of_ours_is_not_claimed(tmp_path: Path) -> None:
+def test_other_files_are_not_claimed(tmp_path: Path) -> None:
     path = tmp_path / "node-1-0123abcd.jsonl"
     path.mkdir()  # stands in for whatever cannot be opened
     assert spool.claim(path) is None

@@ -54,14 +54,14 @@ def bench() -> Bench:
     return Bench()
 
 
-def test_there_is_something_to_see_at_once_and_rates_a_fifth_of_a_second_later(bench: Bench) -> None:
+def test_levels_are_visible_at_once_and_rates_a_fifth_of_a_second_later(bench: Bench) -> None:
     watch = bench.watch()
     assert watch.read() == {}
     assert bench.pass_time(2.5) == [0, 0.2, 1, 2]
     assert watch.read() == {LEVEL.name: 10, SHARE.name: 50}
 
 
-def test_who_does_not_look_for_a_minute_lets_the_sampler_rest(bench: Bench) -> None:
+def test_a_watch_not_read_for_a_minute_lets_the_sampler_stop(bench: Bench) -> None:
     watch = bench.watch(interval=10)
     assert bench.pass_time(300)[-1] == 70
     assert watch.read() == {}  # what was read four minutes ago is not true any more
@@ -69,14 +69,14 @@ def test_who_does_not_look_for_a_minute_lets_the_sampler_rest(bench: Bench) -> N
     assert watch.read() == {LEVEL.name: 10, SHARE.name: 50}
 
 
-def test_who_looks_keeps_the_sampler_going(bench: Bench) -> None:
+def test_reading_keeps_the_sampler_running(bench: Bench) -> None:
     watch = bench.watch(interval=10)
     for _ in range(10):
         bench.pass_time(40)
         assert watch.read()
 
 
-def test_one_that_is_closed_shows_nothing_and_asks_for_nothing(bench: Bench) -> None:
+def test_a_closed_watch_shows_nothing_and_causes_no_ticks(bench: Bench) -> None:
     watch = bench.watch()
     bench.pass_time(1)
     watch.close()
@@ -84,7 +84,7 @@ def test_one_that_is_closed_shows_nothing_and_asks_for_nothing(bench: Bench) -> 
     assert bench.pass_time(10) == [2]  # the tick that notices
 
 
-def test_a_run_that_is_read_seldom_does_not_make_a_watch_wait(bench: Bench) -> None:
+def test_a_run_with_a_long_interval_does_not_slow_down_a_watch(bench: Bench) -> None:
     bench.series(interval=30)
     bench.pass_time(1)
     watch = bench.watch(interval=1)
@@ -92,7 +92,7 @@ def test_a_run_that_is_read_seldom_does_not_make_a_watch_wait(bench: Bench) -> N
     assert watch.read() == {LEVEL.name: 10, SHARE.name: 50}
 
 
-def test_a_run_that_is_read_often_enough_is_not_read_more_often_for_a_watch(bench: Bench) -> None:
+def test_a_run_with_a_short_interval_is_not_read_more_often_for_a_watch(bench: Bench) -> None:
     bench.series(interval=1)
     bench.pass_time(1.5)
     bench.watch(interval=5)
@@ -108,7 +108,7 @@ def test_a_watch_adds_no_points_to_a_run(bench: Bench) -> None:
     assert len(timestamps) == 2
 
 
-def test_after_a_pause_what_was_read_before_it_is_no_reading(bench: Bench) -> None:
+def test_readings_from_before_a_pause_do_not_count(bench: Bench) -> None:
     before = bench.watch()
     bench.pass_time(2.5)
     before.close()
@@ -120,7 +120,7 @@ def test_after_a_pause_what_was_read_before_it_is_no_reading(bench: Bench) -> No
     assert bench.sampler.readings == 2
 
 
-def test_a_tick_that_comes_too_soon_for_rates_hides_none(bench: Bench) -> None:
+def test_a_tick_too_soon_for_rates_hides_none(bench: Bench) -> None:
     watch = bench.watch()
     bench.pass_time(1.05)
     bench.collector.values = {LEVEL: 20}

@@ -104,7 +104,7 @@ class Journal:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             ownership = Ownership.acquire(path)
             if ownership is None:
-                raise JournalUnavailable(f"somebody else holds the lock of {path}")
+                raise JournalUnavailable(f"another process holds the lock of {path}")
             file = LineFile(path, monotonic, ownership.reacquire, write)
             try:
                 file.create()

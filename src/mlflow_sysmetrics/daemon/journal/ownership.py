@@ -220,7 +220,7 @@ class Ownership:
         except JournalUnavailable as error:
             raise OSError(None, str(error)) from error
         if again is None:
-            raise OSError(None, "somebody else owns the journal now")
+            raise OSError(None, "another process owns the journal now")
         _held.discard(again)
         vars(self).update(vars(again))
 

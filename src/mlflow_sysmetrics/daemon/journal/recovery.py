@@ -113,7 +113,7 @@ def _kept(uri: str, queue: RunQueue, until: float) -> str:
     server = redacted(uri)
     return (
         f"{server} does not take points of run {queue.run_id} ({queue.refused}); kept until {date}, "
-        "in case it is another server than it was"
+        "in case it is not the server that has the run"
     )
 
 

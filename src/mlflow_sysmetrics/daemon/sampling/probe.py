@@ -174,7 +174,7 @@ class _Gaps:
 
 
 class _LogBudget:
-    """Bounds the log lines of a collector: 20 at once, then one per hour, which includes what was held back."""
+    """Bounds the log lines of a collector: 20 at once, then one per hour with all that was held back."""
 
     def __init__(self) -> None:
         self._left: float = _LINES_AT_ONCE

@@ -54,7 +54,7 @@ def let_a_month_pass(path: Path) -> None:
     os.utime(path, (path.stat().st_mtime - MONTH,) * 2)
 
 
-class Household:
+class RecoveringProcess:
     """The recovery of one process, with senders that are moved by hand."""
 
     def __init__(self, directory: Path) -> None:
