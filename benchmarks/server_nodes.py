@@ -191,7 +191,7 @@ class OurNodes:
             queue = RunQueue(run, started_at, send_interval)
             queue.sent_at = time.monotonic() - send_interval * place / len(runs)  # as if each had begun then
             self._nodes.append((sender, queue))
-        self._feeder = threading.Thread(target=self._series, daemon=True)
+        self._feeder = threading.Thread(target=self._feed, daemon=True)
 
     def start(self) -> None:
         """Begins to send."""
@@ -207,7 +207,7 @@ class OurNodes:
             queue.refuse("the measurement is over")
             sender.append(queue)
 
-    def _series(self) -> None:
+    def _feed(self) -> None:
         from mlflow_sysmetrics.daemon.delivery.points import Point
 
         due = time.monotonic()

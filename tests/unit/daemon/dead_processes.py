@@ -1,4 +1,4 @@
-"""Journals that the dead left, and those who take them over. Moved by hand."""
+"""Journals left by dead processes, and a process that takes them over. Moved by hand."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def die(
     ended: bool = True,
     acknowledged: int = 0,
 ) -> Path:
-    """Leaves the journal of a process that died with ten points per tick and run."""
+    """Leaves the journal of a process that died, with ten points per tick and run."""
     journal = Journal.create(directory, 10**8)
     for run in range(runs):
         number = journal.register(f"run_{run}", uri, STARTED_AT)
@@ -46,16 +46,16 @@ def die(
 def replayed(path: Path, sink: FakeSink, **options: float) -> Replayed:
     journal = claim(path)
     assert journal is not None
-    return replay(journal, lambda _: sink, wait_seconds=options.get("patience", 0))
+    return replay(journal, lambda _: sink, wait_seconds=options.get("wait_seconds", 0))
 
 
 def let_a_month_pass(path: Path) -> None:
-    """Makes a journal one that was written a month ago."""
+    """Dates a journal back by a month."""
     os.utime(path, (path.stat().st_mtime - MONTH,) * 2)
 
 
 class RecoveringProcess:
-    """The recovery of one process, with senders that are moved by hand."""
+    """The recovery of one process, with senders that the test moves by hand."""
 
     def __init__(self, directory: Path) -> None:
         self.clock = FakeClock()
@@ -74,7 +74,7 @@ class RecoveringProcess:
         self.senders[uri].adopt(queue)
 
     def recover(self) -> None:
-        """Runs until the thread has ended, delivering meanwhile."""
+        """Delivers until the recovery thread has ended."""
         self.thread.start()
         self.deliver_until(lambda: not self.thread.is_alive())
 

@@ -1,4 +1,4 @@
-"""How many points a server takes at once."""
+"""How many points a server takes in one request."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ FAST = Settings(
 
 @pytest.fixture(autouse=True)
 def _an_end_waits_for_the_last_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However busy the machine is; a sampler that hangs is a test's own business."""
+    """Makes the last wait long enough for a busy machine; a test of a hanging sampler sets its own."""
     monkeypatch.setattr(daemon_module, "_LAST_SAMPLE_SECONDS", LONG_SECONDS)
 
 
@@ -54,7 +54,7 @@ def levels(sink: FakeSink, run_id: str = "run") -> int:
 
 
 def ours() -> list[threading.Thread]:
-    """Returns our threads that stay, those of earlier tests too; others of ours end by themselves."""
+    """Returns our permanent threads, those of earlier tests included; our other threads end by themselves."""
     lasting = ("sysmetrics-sampler", "sysmetrics-sender", "sysmetrics-journal")
     return [thread for thread in threading.enumerate() if thread.name.startswith(lasting)]
 
@@ -186,7 +186,7 @@ def test_a_daemon_logs_two_lines_whatever_the_number_of_runs(
     daemon: Daemon, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "mlflow_sysmetrics")
-    others = {thread.ident for thread in ours()}  # those of earlier tests have their own to tell
+    others = {thread.ident for thread in ours()}  # threads of earlier tests may log as well
     for n in range(20):
         daemon.detach(daemon.attach(str(n), "uri", FAST, started_at=STARTED_AT), None)
     daemon.end()
@@ -291,7 +291,7 @@ def test_runs_that_come_and_go_leave_nothing_behind(daemon: Daemon) -> None:
     assert not list(sender._schedule)
     assert not daemon._series
     assert not daemon.sampler._series
-    eventually(lambda: not daemon.sampler._windows)  # the last thing that a tick does
+    eventually(lambda: not daemon.sampler._windows)  # the last thing a tick does
 
 
 def test_a_store_in_the_working_directory_stays_where_it_was_when_the_run_was_attached(

@@ -1,4 +1,4 @@
-"""Points over the death of a process and beyond the memory: a sender on a real journal. No thread, no waiting."""
+"""Points survive the death of a process and a full memory: a sender on a real journal, without threads."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SERIES = 24
 
 
 class Process:
-    """One process: a journal, a sender and feeds, moved by hand."""
+    """One process: a journal, a sender and series, moved by hand."""
 
     def __init__(self, directory: Path, *, megabytes: float = 64, **bounds: int) -> None:
         self.clock = FakeClock()
@@ -230,7 +230,7 @@ def test_a_full_journal_thins_the_oldest_points_and_the_run_is_tagged(tmp_path: 
 
 @pytest.mark.parametrize("sent", [0, 1])
 def test_thinned_points_of_a_dead_process_are_counted_once(sent: int, tmp_path: Path) -> None:
-    """However many of the gaps the process that dies has come across, and counted, itself."""
+    """No matter how many of the gaps the dying process itself has found and counted."""
     process = Process(tmp_path, megabytes=0.1, buffered=1)
     process.sink.down = True
     series = process.series()
@@ -374,7 +374,7 @@ def test_a_process_with_undelivered_points_leaves_its_journal(process: Process) 
 
 
 def test_a_long_outage_does_not_grow_the_memory(tmp_path: Path) -> None:
-    """Eight runs at the default rate fill the memory in a quarter of an hour, and then the disk."""
+    """Eight runs at the default rate fill the memory in a quarter of an hour, and from then on the disk."""
     process = Process(tmp_path)
     process.sink.down = True
     all_series = [process.series(str(n)) for n in range(8)]

@@ -1,4 +1,4 @@
-"""What a program writes of its own: taken by the sampler, on disk, then on its way."""
+"""The program's own points: collected by the sampler, written to disk, then queued."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mlflow_sysmetrics.daemon.journal.scan import unacknowledged
 
 
 class Bench:
-    """A inbox whose sampler is the test."""
+    """An inbox whose sampler is the test."""
 
     def __init__(self, directory: Path) -> None:
         self.clock = FakeClock()

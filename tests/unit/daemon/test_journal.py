@@ -1,4 +1,4 @@
-"""The journal: what is written, acknowledged, read back, cleared and recovered."""
+"""The journal: points are written, acknowledged, read back, cleared and recovered."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def register(journal: Journal, run_id: str = "run") -> int:
 
 
 def fill(journal: Journal, run: int, count: int, first: int = 0) -> list[tuple[int, Point]]:
-    """Appends points of three series and returns them as they are to come back."""
+    """Appends points of three series and returns them as they should be read back."""
     for index in range(first, first + count, 3):
         assert journal.append(run, index, index * 1000, dict.fromkeys(KEYS, index + 0.5)) is not None
     return [
@@ -229,7 +229,7 @@ def test_an_orphan_takes_acknowledgements(tmp_path: Path) -> None:
     run = register(first)
     points = fill(first, run, 9)
     with first.path.open("ab") as file:
-        file.write(b'{"r":0,"i":9,"t":9000,"m":{"sys')  # its process died here
+        file.write(b'{"r":0,"i":9,"t":9000,"m":{"sys')  # the process died here
     first.close(delete=False)
     orphan = claim(first.path)
     assert orphan is not None
@@ -242,7 +242,7 @@ def test_an_orphan_keeps_its_runs_when_it_is_cleared(tmp_path: Path) -> None:
     run = register(first)
     fill(first, run, 3)
     first.close(delete=False)
-    for _ in range(2):  # the second has no points to know the run from
+    for _ in range(2):  # the second clearing has no points that would identify the run
         orphan = claim(first.path)
         assert orphan is not None
         orphan.acknowledge(run, 3)

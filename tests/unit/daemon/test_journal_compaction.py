@@ -1,4 +1,4 @@
-"""Compacting: what is settled goes first, then the oldest points, and never their extremes."""
+"""Compaction: acknowledged points go first, then the oldest, but never the extremes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 
 def wave(index: int) -> float:
-    """Returns a value that goes up and down, with one peak that stands out."""
+    """Returns a value that oscillates, with one peak that stands out."""
     return 1000.0 if index == 160 else round(math.sin(index) * 50, 3)
 
 
@@ -71,7 +71,7 @@ def test_an_attached_run_keeps_its_line(journal: Journal) -> None:
 def test_thinning_ends_under_three_quarters_of_the_bound(journal: Journal) -> None:
     fill(journal)
     journal.compact()
-    assert 0.5 * BOUND < journal.size <= 0.75 * BOUND + 100  # the line that counts what was dropped
+    assert 0.5 * BOUND < journal.size <= 0.75 * BOUND + 100  # the line that counts the dropped points
 
 
 def test_thinning_keeps_points_unchanged_and_counts_the_others(journal: Journal) -> None:

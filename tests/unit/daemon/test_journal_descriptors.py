@@ -1,4 +1,4 @@
-"""A journal whose descriptor is closed by others, and its number given to a file of theirs."""
+"""A journal whose descriptor is closed by others and reused for another file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run(journal: Journal) -> int:
 
 @pytest.fixture
 def steal(journal: Journal, tmp_path: Path) -> Iterator[Callable[[], Path]]:
-    """Closes the journal's descriptor and opens a file of the user's, which gets its number."""
+    """Closes the journal's descriptor and opens a user's file, which reuses the number."""
     stolen: list[int] = []
 
     def steal() -> Path:
@@ -50,7 +50,7 @@ def steal(journal: Journal, tmp_path: Path) -> Iterator[Callable[[], Path]]:
 
     yield steal
     for number in stolen:
-        os.close(number)  # which raises where somebody else has done so
+        os.close(number)  # raises if it was closed already
 
 
 def waiting(journal: Journal, run: int) -> list[int]:
@@ -86,7 +86,7 @@ def test_closing_leaves_the_file_that_reuses_the_descriptor_open(
     leave: Callable[[Journal], object], journal: Journal, steal: Callable[[], Path]
 ) -> None:
     steal()
-    leave(journal)  # the user, in the fixture, closes the file after this
+    leave(journal)  # the fixture closes the user's file after this
 
 
 def test_points_are_read_from_the_journal_not_from_the_file_that_reuses_its_descriptor(

@@ -1,4 +1,4 @@
-"""A journal on a disk that fails: full, read-only, deleted, absent. Nothing of it reaches the caller."""
+"""A journal on a failing disk: full, read-only, deleted, absent. The caller sees no exception."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ needs_posix = pytest.mark.skipif(os.name == "nt", reason="Windows deletes no ope
 
 
 class Disk:
-    """Takes `room` more bytes, then none; with no room at all it says why, as the system call does."""
+    """Takes `room` more bytes; with no room at all it raises, as the system call does."""
 
     def __init__(self) -> None:
         self.room = 1 << 30
@@ -69,7 +69,7 @@ def test_a_failed_disk_is_not_used_for_a_minute(journal: Journal, disk: Disk, cl
     for _ in range(5):
         journal.append(run, 0, 0, POINT)
         clock.move(10)
-    assert disk.tries == 2  # the header's and the first
+    assert disk.tries == 2  # the header and the first point
 
 
 def test_a_disk_that_has_room_again_is_used_again(journal: Journal, disk: Disk, clock: FakeClock) -> None:
@@ -199,8 +199,8 @@ def test_a_directory_below_a_file_holds_no_journal(tmp_path: Path) -> None:
 @needs_posix
 def test_a_directory_without_permission_holds_no_journal(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    if as_root:  # who may write everywhere
-        os.seteuid(65534)  # nobody
+    if as_root:  # root may write everywhere
+        os.seteuid(65534)  # the user "nobody"
     try:
         with pytest.raises(JournalUnavailable, match="Permission denied"):
             Journal.create(tmp_path / "spool", 1_000_000)
@@ -212,7 +212,7 @@ def test_a_directory_without_permission_holds_no_journal(tmp_path: Path) -> None
 
 @pytest.fixture
 def tmpfs(tmp_path: Path) -> Iterator[Path]:
-    """A filesystem of 64 kB, where we may mount one."""
+    """A filesystem of 64 kB, if the test may mount one."""
     place = tmp_path / "small"
     place.mkdir()
     mount = shutil.which("mount")
@@ -234,7 +234,7 @@ def test_a_full_disk_loses_only_the_points_without_room(tmpfs: Path) -> None:
     assert journal.failed in {"No space left on device", "the disk is full"}
     assert [index for index, _ in unacknowledged(journal.path, run)] == taken
     journal.acknowledge(run, 2000)
-    assert journal.clear()  # truncating needs no room
+    assert journal.clear()  # truncation needs no room
     clock.move(60)
     assert journal.append(run, 2000, 0, POINT) is not None
     assert [index for index, _ in unacknowledged(journal.path, run)] == [2000]
@@ -251,7 +251,7 @@ def test_a_real_read_only_disk_holds_no_journal(tmpfs: Path) -> None:
 def test_a_disk_that_becomes_read_only_is_reported(tmpfs: Path) -> None:
     journal = Journal.create(tmpfs / "spool", 1_000_000)
     run = journal.register("run", "http://x", None)
-    journal.forget_after_fork()  # the kernel refuses to remount while a file is open for writing
+    journal.forget_after_fork()  # the kernel does not remount while a file is open for writing
     mount = shutil.which("mount") or "mount"
     subprocess.run([mount, "-o", "remount,ro", str(tmpfs)], check=True)
     assert claim(journal.path) is None

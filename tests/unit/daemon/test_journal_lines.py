@@ -1,4 +1,4 @@
-"""The lines of a journal: written, read back, and garbage of every kind."""
+"""The lines of a journal: written, parsed, and garbage of every kind."""
 
 from __future__ import annotations
 

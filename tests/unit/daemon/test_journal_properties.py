@@ -1,4 +1,4 @@
-"""Whatever happens to a journal, every point that waits is still there: exactly, in order, once."""
+"""Whatever happens to a journal, every waiting point is still there: exactly, in order, once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Waiting = dict[int, list[tuple[int, Point]]]
 
 @dataclass
 class ModelRun:
-    """What a run's points should be."""
+    """The points that a run should have."""
 
     appended: int = 0
     acknowledged: int = 0
@@ -38,7 +38,7 @@ class ModelRun:
 
 
 class JournalMachine(RuleBasedStateMachine):
-    """Drives a journal and a model of it. The model is two dictionaries."""
+    """Drives a journal and a model of it, which is two dictionaries."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class JournalMachine(RuleBasedStateMachine):
         self.clock = FakeClock()
         self.runs: dict[int, ModelRun] = {}
         self.room: int | None = None
-        # Size of the file and what was to be found in it, after each step since it was last written anew.
+        # Size of the file and the expected contents, after each step since the file was last rewritten.
         self.history: list[tuple[int, Waiting]] = []
 
     @initialize()
@@ -102,8 +102,8 @@ class JournalMachine(RuleBasedStateMachine):
             }
         self.room = None
         self.clock.move(60)
-        # Short of its newline alone, a line was not taken, and is there all the same. That is no harm: it is
-        # the point that waits in memory. A reader may see it, so the model does not look below it any more.
+        # A line that only lacks its newline was not taken, but is readable. That is harmless: it is the point
+        # that waits in memory. A reader may see it, so the model does not look below it any more.
         run.appended += len(values)
         if run.appended - 1 not in run.on_disk:
             self.settle(number, run, run.appended)
@@ -113,10 +113,10 @@ class JournalMachine(RuleBasedStateMachine):
     def acknowledge(self, data: st.DataObject, and_compact: bool) -> None:
         number, run = self.pick(data)
         waiting = run.appended - run.acknowledged
-        # Of small numbers hypothesis tries more: counted from the end, so that lines are settled in part.
+        # Hypothesis prefers small numbers: count from the end, so that lines are acknowledged in part.
         left = data.draw(st.integers(0, max(waiting, 0)))
         self.settle(number, run, run.appended - left)
-        if and_compact:  # by itself it seldom comes when a line is half settled
+        if and_compact:  # hypothesis by itself rarely compacts when a line is half acknowledged
             self.compact()
 
     def settle(self, number: int, run: ModelRun, acknowledged: int) -> None:
@@ -158,12 +158,12 @@ class JournalMachine(RuleBasedStateMachine):
         journal = claim(self.journal.path)
         assert journal is not None
         self.journal = journal
-        # Those that had no point are forgotten with their process.
+        # Runs without a point are forgotten with their process.
         self.runs = {run.number: self.runs[run.number] for run in journal.runs}
 
     @rule(data=st.data())
     def be_cut_anywhere(self, data: st.DataObject) -> None:
-        """Looks at what a crash would have left that came at any byte."""
+        """Checks what a crash at any byte would have left."""
         whole = self.journal.path.read_bytes()
         begin = min(self.history[0][0], len(whole)) if self.history else len(whole)
         cut = data.draw(st.integers(begin, len(whole)))
@@ -172,7 +172,7 @@ class JournalMachine(RuleBasedStateMachine):
         found = {number: list(unacknowledged(copy, number)) for number in self.runs}
         before = [state for size, state in self.history if size <= cut]
         after = [state for size, state in self.history if size > cut]
-        # The step at the cut has happened or not; nothing between.
+        # The step at the cut has happened or not; there is nothing in between.
         possible = [*before[-1:], *after[:1]] or [self.waiting()]
         assert found in [{number: state.get(number, []) for number in self.runs} for state in possible]
 

@@ -1,4 +1,4 @@
-"""A disk that does not answer: the journal's own thread waits for it, and no other one does."""
+"""A disk that does not answer: only the journal's thread waits for it."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from mlflow_sysmetrics.samples import Kind
 from mlflow_sysmetrics.settings import Settings
 
 URI = "http://server:5000"
-LONGEST = 30.0  # of what is waited for and comes at once, on a machine that is busy
+LONGEST = 30.0  # for things that come at once, on a busy machine
 
 
 class Disk:
-    """Answers while `answers` is set, and late by its clock where it has one."""
+    """Answers while `answers` is set, and late if it has a clock."""
 
     def __init__(self) -> None:
         self.answers = threading.Event()
@@ -47,7 +47,7 @@ class Disk:
 
 
 class Process:
-    """A sampler and a sender, moved by hand, and the thread of the journal."""
+    """A sampler and a sender, moved by hand, and the journal's thread."""
 
     def __init__(self, directory: Path, disk: Disk) -> None:
         self.clock = FakeClock()
@@ -59,9 +59,9 @@ class Process:
             thread=self.thread,
         )
         self.sender = Sender(URI, lambda _: self.sink, self.clock, jitter=lambda: 1.0, journal=self.journal)
-        self.series = self.new_feed("run")
+        self.series = self.new_series("run")
 
-    def new_feed(self, run_id: str) -> RunSeries:
+    def new_series(self, run_id: str) -> RunSeries:
         queue = RunQueue(run_id, STARTED_AT, 10, ProcessRunJournal(self.journal, run_id, URI, STARTED_AT))
         return RunSeries((URI, run_id), Settings(), Channel(self.sender, queue))
 
@@ -76,13 +76,13 @@ class Process:
         self.sender.log_messages()
 
     def await_written(self) -> None:
-        """Waits until all that was asked of the thread is done."""
+        """Waits until the thread has done all its jobs."""
         done = threading.Event()
         self.thread.submit(done, done.set)
         assert done.wait(LONGEST)
 
     def stick(self, disk: Disk) -> None:
-        """Has the disk stop answering, and the sampler find that out."""
+        """Makes the disk stop answering, and the sampler notice."""
         disk.answers.clear()
         self.thread._budget.seconds = 0.05
         self.emit()
@@ -126,7 +126,7 @@ def test_a_disk_that_does_not_answer_leaves_points_in_memory_only(process: Proce
 def test_a_stuck_disk_is_not_tried_again(process: Process, disk: Disk) -> None:
     process.stick(disk)
     asked = disk.asked
-    process.thread._budget.seconds = LONGEST  # whoever waited now would wait for long
+    process.thread._budget.seconds = LONGEST  # a wait would now take long
     process.emit()
     assert disk.asked == asked
     assert process.series.channel.queue.waiting == 3
@@ -187,13 +187,13 @@ def test_ends_and_acknowledgements_wait_for_the_disk_once_per_run(process: Proce
         process.clock.move(60)
         process.send()
     process.series.end()
-    for number in range(20):  # of which the journal has never heard
-        other = process.new_feed(str(number))
+    for number in range(20):  # runs that the journal has never heard of
+        other = process.new_series(str(number))
         process.emit(other)
         other.end()
         process.clock.move(60)
         process.send()
-    assert len(process.thread._later) <= 3  # the end and what is settled of one run, and a clearing
+    assert len(process.thread._later) <= 3  # the end and the acknowledgement of one run, and a clearing
     disk.answers.set()
     process.await_written()
     assert all(run.ended and run.acknowledged == run.appended for run in scan(process.path))
@@ -259,7 +259,7 @@ def test_points_of_a_tick_that_has_used_up_its_wait_stay_in_memory(process: Proc
     disk.late_seconds = 0.6
     process.thread._budget.seconds = 1.0
     disk.clock = process.clock
-    all_series = [process.new_feed(str(number)) for number in range(5)]
+    all_series = [process.new_series(str(number)) for number in range(5)]
     for series in all_series:
         series.emit([Value("level", Kind.GAUGE, 1.0)], process.clock.wall())
     assert [series.channel.queue.unsaved for series in all_series] == [0, 0, 1, 1, 1]

@@ -1,4 +1,4 @@
-"""Orphans that their server does not take: kept for a month, and no trouble of the program that tries them."""
+"""Orphans that their server rejects: kept for a month, without bothering the program that tries them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOT_FOUND = "HTTP 404 RESOURCE_DOES_NOT_EXIST"
 
 
 def another_store(*known: str, error: Exception | None = None) -> FakeSink:
-    """Returns a sink that has never had any run but these."""
+    """Returns a sink that has never had any other runs than these."""
     sink = FakeSink()
     send = sink.send
 
@@ -67,7 +67,7 @@ def test_a_month_old_orphan_survives_a_sync_that_does_not_reach_its_server(tmp_p
 
 
 def test_a_journal_of_an_undetached_run_is_kept_if_the_server_does_not_know_the_run(tmp_path: Path) -> None:
-    """Else `reap` would not find it when the store that has it is back."""
+    """Otherwise `reap` would not find it when the right store is back."""
     path = die(tmp_path, ended=False)
     sink = FakeSink()
 

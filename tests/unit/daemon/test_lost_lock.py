@@ -1,4 +1,4 @@
-"""A journal whose lock was deleted or lost: whose it is, and how its owner gets the lock back."""
+"""A journal whose lock was deleted or lost: who owns it, and how the owner retakes the lock."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ def journal(tmp_path: Path, clock: FakeClock) -> Iterator[Journal]:
 
 
 def unlocked(directory: Path, pid: int, began: float, *, host: str | None = None) -> Path:
-    """Leaves a journal without a lock, begun by that process at that time (seconds since 1970)."""
+    """Leaves a journal without a lock, begun by a process at a time in seconds since 1970."""
     path = directory / f"{host or hostname()}-{pid}-0123abcd.jsonl"
     path.write_bytes(dump(Header(host or hostname(), pid, int(began * 1000))))
     return path
 
 
 def ended_process() -> int:
-    """Returns the id of a process that is gone."""
+    """Returns the id of a process that has ended."""
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         process.wait()
     return process.pid
 
 
 def claims(path: Path) -> bool:
-    """Tells whether a journal can be claimed, and lets go of it."""
+    """Returns whether a journal can be claimed, and releases it."""
     claimed = claim(path)
     if claimed is not None:
         claimed.close(delete=False)
@@ -80,7 +80,7 @@ def test_a_process_younger_than_the_journal_only_reuses_the_id(tmp_path: Path) -
 
 
 def test_a_living_process_owns_its_journal_although_its_lock_can_be_taken(tmp_path: Path) -> None:
-    """Somebody has closed its descriptors; it takes the lock again at a later point."""
+    """Its descriptors were closed; it retakes the lock at a later point."""
     path = unlocked(tmp_path, os.getppid(), time.time())
     lock_path(path).touch()
     assert is_owned(path)
@@ -135,7 +135,7 @@ def test_an_owner_recreates_a_deleted_directory(journal: Journal, clock: FakeClo
 def test_a_descriptor_closed_by_others_is_not_closed_again(
     journal: Journal, clock: FakeClock, tmp_path: Path
 ) -> None:
-    """A program that makes itself a daemon closes them all, and then opens files of its own."""
+    """A program that daemonizes closes all descriptors and then opens its own files."""
     run = journal.register("run", "http://x", None)
     number = journal._ownership._descriptor
     assert number is not None

@@ -1,4 +1,4 @@
-"""The guard: a collector that fails costs nobody else anything, and is never dropped for good."""
+"""The guard: a failing collector affects no other one and is never dropped for good."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_a_source_that_appears_later_is_found() -> None:
     present: list[bool] = []
 
     class Late(Scripted):
-        values = {LEVEL: 3.0}  # noqa: RUF012 - as its base class has it
+        values = {LEVEL: 3.0}  # noqa: RUF012 - like its base class
 
         def __init__(self, host: Host) -> None:
             if not present:
@@ -180,7 +180,7 @@ def test_an_absent_source_that_appears_is_not_logged(caplog: pytest.LogCaptureFi
 
 
 def logged(caplog: pytest.LogCaptureFixture, *readings: Sequence[str]) -> list[str]:
-    """Returns the lines about a collector that has one tuple of gaps after the other."""
+    """Returns the log lines about a collector with a sequence of gaps."""
     caplog.set_level(logging.INFO, "mlflow_sysmetrics")
     collector = scripted(level=1)
     probe = Probe(collector, Host())

@@ -1,4 +1,4 @@
-"""What the dead owed: delivered by whoever takes their journal over."""
+"""Points of dead processes: delivered by the process that takes over their journal."""
 
 from __future__ import annotations
 
@@ -191,9 +191,9 @@ def test_recovery_draws_nothing_from_a_seeded_generator(tmp_path: Path) -> None:
     journal = claim(die(tmp_path / "one"))
     assert journal is not None
     before = random.getstate()
-    replay(journal, lambda _: FakeSink(down=True), wait_seconds=0)  # which fails, and backs off
+    replay(journal, lambda _: FakeSink(down=True), wait_seconds=0)  # fails and backs off
     for _ in range(9):
-        die(tmp_path / "nine", acknowledged=30)  # which owe nothing, and are cleared away
+        die(tmp_path / "nine", acknowledged=30)  # nothing waits in these; they are deleted
     Recovery(lambda: tmp_path / "nine", lambda *_: None, lambda _: FakeSink(), list).run()
     assert not list((tmp_path / "nine").iterdir())
     assert random.getstate() == before

@@ -1,4 +1,4 @@
-"""Ticks, windows and points, with a clock that the test moves. No thread, no waiting."""
+"""Ticks, windows and points on a clock that the test moves. No threads, no waits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mlflow_sysmetrics.settings import Settings
 
 
 class Bench:
-    """A sampler on a bench."""
+    """A sampler whose thread is the test."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
@@ -30,14 +30,14 @@ class Bench:
         self.sender = Sender("uri", lambda _: FakeSink(), self.clock)
 
     def series(self, run_id: str = "run", **settings: object) -> RunSeries:
-        """Attaches a run; its points are seen in its queue, which nobody empties."""
+        """Attaches a run; its points stay in its queue."""
         chosen = Settings(**{"sampling_interval": 1, "samples_before_logging": 5, **settings})  # type: ignore[arg-type]
         series = RunSeries(("uri", run_id), chosen, Channel(self.sender, RunQueue(run_id, STARTED_AT, 1e3)))
         self.sampler.add(series)
         return series
 
     def pass_time(self, seconds: float) -> None:
-        """Lets the sampler do what its thread would do in that time."""
+        """Does what the sampler's thread would do in that time."""
         ends = self.clock.seconds + seconds
         if self.sampler._requested():
             self.sampler.tick()
@@ -80,7 +80,7 @@ def test_a_run_has_points_at_its_attach_in_each_window_and_at_its_end(bench: Ben
 
 
 def test_the_first_point_has_levels_and_zeros_but_no_rate(bench: Bench) -> None:
-    """A rate is of the time before the run existed."""
+    """A rate covers time before the run existed."""
     series = bench.series()
     bench.pass_time(0)
     assert {(point.key, point.value) for point in series.channel.queue.peek(100_000).points} == {
@@ -109,7 +109,7 @@ def test_a_counter_continues_after_its_collector_was_rebuilt(bench: Bench) -> No
 
 
 def test_collectors_are_rebuilt_after_a_pause_without_runs(bench: Bench) -> None:
-    """Their counters would have the first rate of the next run cover all that time."""
+    """Otherwise the first rate of the next run would cover all that time."""
     first = bench.series("first")
     bench.pass_time(5)
     bench.sampler.remove(first)
@@ -125,7 +125,7 @@ def test_collectors_are_rebuilt_after_a_pause_without_runs(bench: Bench) -> None
 
 
 def test_a_stalling_source_does_not_distort_the_rates_of_the_next(bench: Bench) -> None:
-    """Each collector is told the moment at which it reads, not that of the tick."""
+    """Each collector gets the time at which it reads, not that of the tick."""
     moments = []
 
     def read(now: float) -> tuple[Sample, ...]:
@@ -173,7 +173,7 @@ def test_an_extra_tick_of_another_run_does_not_bias_the_mean(bench: Bench) -> No
     series = bench.series("long")
     bench.pass_time(2.5)
     bench.set(level=90)
-    for n in range(20):  # twenty short runs within no time
+    for n in range(20):  # twenty short runs at once
         bench.sampler.remove(bench.series(f"short {n}"))
         bench.pass_time(0)
     bench.set(level=10)

@@ -1,4 +1,4 @@
-"""Delivery: when, in which order, and what happens when the server does not take it. No thread, no waiting."""
+"""Delivery: when, in which order, and what happens if the server fails. No threads, no waits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ URI = "http://user:secret@server:5000"
 
 
 class Bench:
-    """A sender on a bench: its clock, its sink, and queues to fill."""
+    """A sender whose thread is the test: its clock, its sink, and queues to fill."""
 
     def __init__(self, **bounds: int) -> None:
         self.clock = FakeClock()
@@ -69,7 +69,7 @@ def test_points_are_sent_together_once_per_send_interval(bench: Bench) -> None:
 
 
 def test_a_point_that_comes_when_the_send_is_due_travels_with_it(bench: Bench) -> None:
-    """Windows of ten seconds and sends every ten seconds: each point leaves when it is made."""
+    """Windows and sends of ten seconds each: every point is sent when it is made."""
     queue = bench.queue()
     bench.put(queue)
     for _ in range(5):
@@ -269,7 +269,7 @@ def test_points_dropped_during_their_request_are_counted_once() -> None:
     send = bench.sink.send
 
     def slow(*batch: object) -> None:
-        bench.put(queue, 3)  # comes in during the request and pushes three of those under way out
+        bench.put(queue, 3)  # arrives during the request and pushes three of the points under way out
         send(*batch)  # type: ignore[arg-type]
 
     bench.sink.send = slow  # type: ignore[method-assign]
@@ -357,18 +357,18 @@ def test_points_expedited_during_their_request_are_not_sent_again(bench: Bench) 
     bench.clock.move(11)
     send = bench.sink.send
 
-    def hastened_meanwhile(*batch: object) -> None:
+    def expedited_meanwhile(*batch: object) -> None:
         bench.sender.expedite()
         send(*batch)  # type: ignore[arg-type]
 
-    bench.sink.send = hastened_meanwhile  # type: ignore[method-assign]
+    bench.sink.send = expedited_meanwhile  # type: ignore[method-assign]
     assert bench.sender.send_next()
     assert not bench.sender.send_next()
     assert [len(batch.points) for batch in bench.sink.batches] == [1]
 
 
 def test_a_single_failing_run_does_not_delay_its_end(bench: Bench) -> None:
-    """Others are served, so the server is not resting, but this run is."""
+    """The others are delivered, so the server is not paused, but this run is."""
     queue = bench.queue()
     bench.sink.failures = [ServerUnreachable("HTTP 403")] * 20
     bench.put(queue)

@@ -1,4 +1,4 @@
-"""The directory of the journals: names, owners, and who gets an orphan when its owner was killed."""
+"""The spool directory: names, owners, and which process gets an orphan."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ print(os.waitpid(child, 0)[1])
 
 @contextmanager
 def running(program: str, directory: Path) -> Iterator[subprocess.Popen[str]]:
-    """Starts a program that has a journal in a directory, and waits until it has."""
+    """Starts a program that has a journal in a directory, and waits until it exists."""
     command = [sys.executable, "-W", "ignore", "-c", program, str(directory)]
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with subprocess.Popen(
@@ -99,7 +99,7 @@ def running(program: str, directory: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def orphan(directory: Path) -> Path:
-    """Leaves the journal of a process that was killed, and returns its path."""
+    """Leaves the journal of a killed process, and returns its path."""
     with running(WAITING, directory) as process:
         process.kill()
         process.wait()
@@ -220,7 +220,7 @@ def test_a_forked_child_closes_the_lock_of_an_orphan_that_its_parent_reads(tmp_p
 def test_the_lock_works_with_a_filelock_without_fallback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What 3.13 refused to make printed a traceback when it was collected."""
+    """With 3.13 an object that was refused printed a traceback when it was collected."""
     made: list[object] = []
 
     class OldLock:
@@ -246,7 +246,7 @@ def test_the_lock_works_with_a_filelock_without_fallback(
 def test_a_forked_child_does_not_own_its_parents_journal(tmp_path: Path) -> None:
     with running(FORKING, tmp_path) as process:
         (path,) = spool.journals(tmp_path)
-        assert spool.is_owned(path)  # the parent's: the child has closed and collected its copy
+        assert spool.is_owned(path)  # by the parent: the child has closed and collected its copy
         process.send_signal(signal.SIGKILL)
         process.wait()
         claimed = spool.claim(path)  # while the child lives
@@ -258,5 +258,5 @@ def test_a_forked_child_does_not_own_its_parents_journal(tmp_path: Path) -> None
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such rights")
 def test_other_files_are_not_claimed(tmp_path: Path) -> None:
     path = tmp_path / "node-1-0123abcd.jsonl"
-    path.mkdir()  # stands in for whatever cannot be opened
+    path.mkdir()  # stands in for anything that cannot be opened
     assert spool.claim(path) is None

@@ -1,4 +1,4 @@
-"""Stores that are files are looked for before MLflow makes them."""
+"""File stores are checked before MLflow would create them."""
 
 from __future__ import annotations
 

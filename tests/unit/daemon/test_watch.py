@@ -1,4 +1,4 @@
-"""Looking at the last reading without waiting for one."""
+"""A watch shows the last reading without waiting for one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Bench:
         return series
 
     def pass_time(self, seconds: float) -> list[float]:
-        """Lets the sampler do what its thread would do, and returns when it ticked."""
+        """Does what the sampler's thread would do, and returns when it ticked."""
         ends = self.clock.seconds + seconds
         ticked = []
         while True:
@@ -64,7 +64,7 @@ def test_levels_are_visible_at_once_and_rates_a_fifth_of_a_second_later(bench: B
 def test_a_watch_not_read_for_a_minute_lets_the_sampler_stop(bench: Bench) -> None:
     watch = bench.watch(interval=10)
     assert bench.pass_time(300)[-1] == 70
-    assert watch.read() == {}  # what was read four minutes ago is not true any more
+    assert watch.read() == {}  # a reading from four minutes ago is out of date
     assert bench.pass_time(5) == [300, 300.2]
     assert watch.read() == {LEVEL.name: 10, SHARE.name: 50}
 
@@ -124,8 +124,8 @@ def test_a_tick_too_soon_for_rates_hides_none(bench: Bench) -> None:
     watch = bench.watch()
     bench.pass_time(1.05)
     bench.collector.values = {LEVEL: 20}
-    bench.series(interval=1)  # whose first tick is its own
+    bench.series(interval=1)  # its first tick is its own
     bench.sampler.run_due()
     assert watch.read() == {LEVEL.name: 20, SHARE.name: 50}
     bench.pass_time(1)
-    assert watch.read() == {LEVEL.name: 20}  # that there is no more of it is told all the same
+    assert watch.read() == {LEVEL.name: 20}  # SHARE is gone from the source

@@ -1,4 +1,4 @@
-"""What a window says of its ticks."""
+"""The values of a window."""
 
 from __future__ import annotations
 
