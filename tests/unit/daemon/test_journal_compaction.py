@@ -134,8 +134,8 @@ def test_points_appended_during_a_compaction_are_kept(
     journal.acknowledge(run, len(points))
     rewrite = compaction.rewrite
 
-    def meanwhile(*arguments: object) -> object:
-        found = rewrite(*arguments)  # type: ignore[arg-type]
+    def meanwhile(*arguments: object, **named: object) -> object:
+        found = rewrite(*arguments, **named)  # type: ignore[arg-type]
         journal.append(run, len(points), 5, {"late": 1.0})
         return found
 
@@ -148,8 +148,8 @@ def test_clearing_during_a_compaction_wins(journal: Journal, monkeypatch: pytest
     run, points = fill(journal)
     rewrite = compaction.rewrite
 
-    def meanwhile(*arguments: object) -> object:
-        found = rewrite(*arguments)  # type: ignore[arg-type]
+    def meanwhile(*arguments: object, **named: object) -> object:
+        found = rewrite(*arguments, **named)  # type: ignore[arg-type]
         journal.acknowledge(run, len(points))
         journal.clear()
         return found

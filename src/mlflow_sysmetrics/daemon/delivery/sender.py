@@ -237,7 +237,7 @@ class Sender:
         return self._clock.monotonic()
 
     def _read_back(self, queue: RunQueue, spilled: Spilled) -> Batch:
-        assert queue.run_journal is not None  # noqa: S101 - only points in the journal are spilled
+        assert queue.run_journal is not None  # only points in the journal are spilled
         try:
             return read_back(queue.run_journal, spilled, self._policy.size.most)
         except OSError as error:  # for example an unmounted disk; it may come back

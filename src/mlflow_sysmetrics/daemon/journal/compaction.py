@@ -28,8 +28,8 @@ _MOST_SERIES = 50_000
 _YIELD = 0.6
 
 
-def rewrite(  # noqa: PLR0917 - called by the journal only, which has them all
-    old: BinaryIO, end: int, head: bytes, acknowledged: Mapping[int, int], most: int, journal: Path
+def rewrite(
+    old: BinaryIO, end: int, *, head: bytes, acknowledged: Mapping[int, int], most: int, journal: Path
 ) -> tuple[Path, dict[int, int]]:
     """Writes a smaller journal beside a journal, line by line.
 
@@ -60,7 +60,7 @@ def rewrite(  # noqa: PLR0917 - called by the journal only, which has them all
     while (surplus := smaller.stat().st_size - most) > 0:
         write_fresh(second)
         lost = thin(smaller, second, surplus)
-        os.replace(second, smaller)  # noqa: PTH105 - Path.replace is the same call under a less clear name
+        second.replace(smaller)
         if not lost:
             break  # only the head is left
         for run, points in lost.items():

@@ -207,7 +207,7 @@ class LineFile:
             The offset of the first line, or the byte before it; None if the disk did not take all of the
             text.
         """
-        assert self._file is not None  # noqa: S101 - `ready` was called
+        assert self._file is not None  # `ready` was called
         begin = self.size
         # The remains of a torn line become a line by themselves, which readers ignore.
         whole = b"\n" + text if self._torn else text
@@ -228,7 +228,7 @@ class LineFile:
         """Empties the file, also on a full disk; returns whether it could."""
         try:
             self._look()
-            assert self._file is not None  # noqa: S101 - for mypy
+            assert self._file is not None
             os.ftruncate(self._file.number, 0)
         except OSError as error:
             self._fail(error)
@@ -249,7 +249,7 @@ class LineFile:
         """
         if self._file is None or self._file.status() is None:
             self._open_again()
-        assert self._file is not None  # noqa: S101 - for mypy
+        assert self._file is not None
         return self._file.reader(self.path)
 
     def replace_by(self, other: Path) -> bool:
@@ -263,7 +263,7 @@ class LineFile:
         size = other.stat().st_size
         self.close()
         try:
-            os.replace(other, self.path)  # noqa: PTH105 - Path.replace is the same call under a less clear name
+            other.replace(self.path)
         except OSError:
             return False  # the next line opens the file there, or finds out why it cannot
         # Recorded even if the file cannot be opened now, for example with too many open files.
@@ -289,7 +289,7 @@ class LineFile:
         if found is None:
             self._open_again(create=True)
             return
-        assert self._file is not None  # noqa: S101 - for mypy
+        assert self._file is not None
         if found.st_nlink == 0:  # deleted: no process could read it later
             deleted, self._file = self._file, self._copy(self._file)
             self._identity = self._file.identity
@@ -322,7 +322,7 @@ class LineFile:
 
     def _measure(self, size: int) -> None:
         """Records a size other than the expected one."""
-        assert self._file is not None  # noqa: S101 - for mypy
+        assert self._file is not None
         if size != self.size:
             # The process that wrote it may have died within a line.
             self._torn = self._file.last_byte() not in {b"", b"\n"}

@@ -281,7 +281,7 @@ class Journal:
                 generation, size = self.generation, self._file.size
             offset = from_offset % _GENERATION if from_offset // _GENERATION == generation else 0
             with source:
-                found, end = read(source, run, since, offset, size, most)
+                found, end = read(source, run, since=since, offset=offset, end=size, most=most)
             with self._lock:
                 if generation == self.generation:
                     return found, generation * _GENERATION + end
@@ -361,7 +361,9 @@ class Journal:
                 acknowledged = {run.line.run: run.acknowledged for run in kept}
             with source:
                 most = int(self._max_bytes * _COMPACTED)
-                smaller, dropped = compaction.rewrite(source, end, head, acknowledged, most, self.path)
+                smaller, dropped = compaction.rewrite(
+                    source, end, head=head, acknowledged=acknowledged, most=most, journal=self.path
+                )
             swapped = self._swap(smaller, generation, end, dropped)
         if not swapped:
             with contextlib.suppress(OSError):

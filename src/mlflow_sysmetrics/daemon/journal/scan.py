@@ -182,8 +182,8 @@ def unacknowledged(path: Path, run: int) -> Iterator[tuple[int, Point]]:
                     yield index, point
 
 
-def read(  # noqa: PLR0917 - called by the journal only, which has them all
-    file: BinaryIO, run: int, since: int, offset: int, end: int, most: int
+def read(
+    file: BinaryIO, run: int, *, since: int, offset: int, end: int, most: int
 ) -> tuple[list[tuple[int, Point]], int]:
     """Reads points of a run from a part of the file.
 

@@ -43,9 +43,9 @@ class Statistics:
         self.total += value * weight
         self.last = value
         # Not min() and max(): this runs for every sample, and a comparison costs a third of a call.
-        if value < self.minimum:  # noqa: PLR1730
+        if value < self.minimum:
             self.minimum = value
-        if value > self.maximum:  # noqa: PLR1730
+        if value > self.maximum:
             self.maximum = value
 
     @property
