@@ -1,6 +1,6 @@
 """Simulated nodes: what a tracking server gets from many machines at once, without the machines.
 
-Ours send through our own senders and outboxes, as they are in the package; the built-in monitor's send what
+Ours send through our own senders and queues, as they are in the package; the built-in monitor's send what
 that one sends. Both use the same lean connection instead of MLflow's client, which on this machine would take
 more time than the server that is measured.
 """
@@ -156,7 +156,7 @@ class BuiltInNodes:
 
 
 class OurNodes:
-    """Outboxes that a thread fills, and senders that empty them: one sender per node, as each has one.
+    """Queues that a thread fills, and senders that empty them: one sender per node, as each has one.
 
     Args:
         port: of the server.
@@ -188,9 +188,9 @@ class OurNodes:
         for place, run in enumerate(runs):
             sink = LeanSink(port, taken)
             sender = Sender("http://simulated", lambda _, sink=sink: sink, SystemClock())
-            outbox = RunQueue(run, started_at, send_interval)
-            outbox.sent_at = time.monotonic() - send_interval * place / len(runs)  # as if each had begun then
-            self._nodes.append((sender, outbox))
+            queue = RunQueue(run, started_at, send_interval)
+            queue.sent_at = time.monotonic() - send_interval * place / len(runs)  # as if each had begun then
+            self._nodes.append((sender, queue))
         self._feeder = threading.Thread(target=self._feed, daemon=True)
 
     def start(self) -> None:
@@ -203,9 +203,9 @@ class OurNodes:
         """Ends sending, and waits for what is under way."""
         self._stop.set()
         self._feeder.join()
-        for sender, outbox in self._nodes:
-            outbox.refused = "the measurement is over"
-            sender.append(outbox)
+        for sender, queue in self._nodes:
+            queue.refuse("the measurement is over")
+            sender.append(queue)
 
     def _feed(self) -> None:
         from mlflow_sysmetrics.daemon.delivery.points import Point
@@ -215,8 +215,8 @@ class OurNodes:
         while not self._stop.wait(max(due - time.monotonic(), 0)):
             now = time.time_ns() // 1_000_000
             points = [Point(key, number % 97 + 0.123, now) for key in self._series]
-            for sender, outbox in self._nodes:
-                sender.append(outbox, points)
+            for sender, queue in self._nodes:
+                sender.append(queue, points)
             number += 1
             due += self._interval
 
@@ -234,7 +234,7 @@ class LeanSink:
         self._taken = taken
 
     def started_at(self, run_id: str) -> int:
-        """Is never asked: the outboxes know."""
+        """Is never asked: the queues know."""
         raise NotImplementedError(run_id)
 
     def has_ended(self, run_id: str) -> bool:

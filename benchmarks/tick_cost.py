@@ -59,14 +59,14 @@ def our_tick(probes: Collection[Probe]) -> tuple[Callable[[], None], Callable[[]
     clock = SecondHand()
     sampler = Sampler(list(probes), clock)
     settings = Settings(sampling_interval=1, samples_before_logging=TICKS_PER_WINDOW)
-    outbox = RunQueue("run", 0, settings.send_interval)
-    sampler.add(RunSeries(("", "run"), settings, Channel(Sender("", open_sink, clock), outbox)))
+    queue = RunQueue("run", 0, settings.send_interval)
+    sampler.add(RunSeries(("", "run"), settings, Channel(Sender("", open_sink, clock), queue)))
 
     def tick() -> None:
         clock.seconds += 1
         sampler.tick()
 
-    return tick, lambda: {point.key.removeprefix("system/") for point in outbox.first(1000).points}
+    return tick, lambda: {point.key.removeprefix("system/") for point in queue.peek(1000).points}
 
 
 def built_in_tick() -> tuple[Callable[[], None], Callable[[], set[str]]]:

@@ -1,4 +1,4 @@
-"""Stand-ins that tests move by hand. Put on the path by pytest (`pythonpath` in pyproject.toml)."""
+"""Test doubles that tests move by hand. pytest puts this directory on the path, see pyproject.toml."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run_deleted(reason: str) -> Fault:
 
 
 class FakeClock:
-    """A clock that stands still until it is told to move; waiting on a condition is not its business."""
+    """A clock that stands still until `move`; it does not affect waits on conditions."""
 
     def __init__(self) -> None:
         self.seconds = 100.0
@@ -71,13 +71,13 @@ class Batch:
 
 @dataclass
 class FakeSink:
-    """A tracking server that remembers, and fails when told to.
+    """A tracking server that records, and fails on request.
 
     Attributes:
         failures: raised one by one, before anything is taken.
         batches: what was taken.
-        asked: runs whose start was asked for.
-        open: a request hangs until this is set.
+        asked: runs whose start was requested.
+        open: requests hang until this is set.
         running: runs that are not over.
     """
 
@@ -107,12 +107,12 @@ class FakeSink:
         self.batches.append(Batch(run_id, list(points), list(steps), dict(tags)))
 
     def points(self, run_id: str) -> list[Point]:
-        """Returns all points that a run has, in the order of arrival."""
+        """Returns all points of a run, in the order of arrival."""
         return [point for batch in self.batches if batch.run_id == run_id for point in batch.points]
 
 
 def describe(name: str, kind: Kind, unit: str, family: Family, meaning: str) -> Metric:
-    """Returns a metric whose values a test makes up."""
+    """Returns a made-up metric."""
     return Metric(
         name=name, kind=kind, unit=unit, family=family, meaning=meaning, source="a test", bad="none by itself"
     )
@@ -125,7 +125,7 @@ EVENTS = describe("trouble_events", Kind.EVENTS, "events", Family.NETWORK, "a to
 
 
 class Scripted:
-    """A collector that yields what the test puts into `values`, and raises what it puts into `error`."""
+    """A collector that yields the contents of `values` and raises `error`, both set by the test."""
 
     family: ClassVar[Family] = Family.CPU
     metrics: ClassVar[tuple[Metric, ...]] = (LEVEL, SHARE, TOTAL, EVENTS)

@@ -43,7 +43,7 @@ def watched(seconds: float = 0.3) -> None:
     daemon = process._daemon
     assert daemon is not None
     eventually(
-        lambda: set(status().attached) <= {feed.key[1] for feed in list(daemon.sampler._feeds)},
+        lambda: set(status().attached) <= {series.key[1] for series in list(daemon.sampler._series)},
     )
     time.sleep(seconds)
 

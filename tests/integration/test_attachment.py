@@ -193,8 +193,8 @@ def test_mlflows_setters_are_read_again_for_each_run(program: Program, remote: R
                 mlflow.set_system_metrics_node_id(f"node_{samples}")
             with mlflow.start_run() as run:
                 watched(0)
-                (feed,) = process._daemon.sampler._feeds
-                chosen = feed.settings
+                (series,) = process._daemon.sampler._series
+                chosen = series.settings
             print(run.info.run_id, chosen.sampling_interval, chosen.samples_before_logging)
         print(hasattr(mlflow, "set_system_metrics_node_id"))
     """

@@ -89,7 +89,7 @@ class Delivery:
         self._refusals.clear()
         missing = _missing_stores(journal)
         if missing is not None:
-            owed = sum(run.appended - run.settled for run in journal.runs)
+            owed = sum(run.appended - run.acknowledged for run in journal.runs)
             journal.close(delete=False)
             return Outcome(0, 0, owed, missing, (), path)
         done = replay(
@@ -97,7 +97,7 @@ class Delivery:
             self._open_noting_sink,
             self.progress,
             tracking_uri=self.tracking_uri,
-            patience_seconds=self.patience_seconds,
+            wait_seconds=self.patience_seconds,
         )
         if done.faults:
             self.patience_seconds = 0.0
@@ -118,7 +118,7 @@ def _missing_stores(journal: Journal) -> tuple[str, ...] | None:
 
     A server that is away is worth waiting for; a disk that is not mounted does not come back by itself.
     """
-    owing = {run.tracking_uri for run in journal.runs if run.settled < run.appended}
+    owing = {run.tracking_uri for run in journal.runs if run.acknowledged < run.appended}
     missing = [fault for uri in sorted(owing) if (fault := _missing(uri)) is not None]
     return tuple(missing) if missing and len(missing) == len(owing) else None
 

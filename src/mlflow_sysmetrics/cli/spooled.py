@@ -13,8 +13,8 @@ from mlflow_sysmetrics.cli.findings import Finding, Mark, without_password
 from mlflow_sysmetrics.cli.options import spoken
 from mlflow_sysmetrics.cli.table import counted
 from mlflow_sysmetrics.daemon.journal.lines import Header, PointsLine, lines, parse
-from mlflow_sysmetrics.daemon.journal.ownership import host_of, hostname, pid_of, stranger
-from mlflow_sysmetrics.daemon.journal.scan import Contents, JournaledRun
+from mlflow_sysmetrics.daemon.journal.ownership import foreign_owner, host_of, hostname, pid_of
+from mlflow_sysmetrics.daemon.journal.scan import JournaledRun, JournalState
 from mlflow_sysmetrics.daemon.journal.spool import is_owned, journals, spool_directory
 from mlflow_sysmetrics.errors import JournalUnavailable
 from mlflow_sysmetrics.settings import SPOOL_DIR, Settings
@@ -260,7 +260,7 @@ def look_at(path: Path) -> SpooledJournal:
     alive = is_owned(path)  # before it is read: an owner that ends in between leaves nothing new behind
     status = path.stat()
     written_at = int(status.st_mtime * _MILLISECONDS)
-    user = stranger(path)
+    user = foreign_owner(path)
     try:
         header, runs = _read(path)
     except PermissionError:
@@ -291,7 +291,7 @@ class _Points:
 
 def _read(path: Path) -> tuple[Header | None, tuple[SpooledRun, ...]]:
     """Reads a journal in one pass, however many runs it holds."""
-    found = Contents()
+    found = JournalState()
     points: dict[int, _Points] = {}
     with path.open("rb") as file:
         for text in lines(file):
@@ -304,7 +304,7 @@ def _read(path: Path) -> tuple[Header | None, tuple[SpooledRun, ...]]:
     runs = []
     for number, tally in found.runs.items():
         run, of_run = tally.freeze(), points.get(number, _Points())
-        waiting, oldest = of_run.waiting(run.settled)
+        waiting, oldest = of_run.waiting(run.acknowledged)
         latest = {} if run.ended else of_run.latest
         runs.append(SpooledRun(run, waiting, oldest, run.last_timestamp, latest))
     return found.header, tuple(runs)

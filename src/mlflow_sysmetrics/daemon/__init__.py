@@ -1,4 +1,4 @@
-"""When to sample, what a window is, how points reach the server."""
+"""Samples the machine and delivers the points: one sampler and one sender per server in each process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlflow_sysmetrics.daemon.process import (
     status,
     watch,
 )
-from mlflow_sysmetrics.daemon.sampling.watch import Watch
+from mlflow_sysmetrics.daemon.sampling.sampler import Watch
 from mlflow_sysmetrics.daemon.state import Status
 
 __all__ = [

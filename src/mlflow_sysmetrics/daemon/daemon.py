@@ -1,4 +1,4 @@
-"""Sampler, feeds and senders, assembled: one daemon per process."""
+"""The daemon: sampler, senders and journal, assembled. One per process."""
 
 from __future__ import annotations
 
@@ -9,48 +9,53 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from mlflow_sysmetrics.collectors import COLLECTORS, AnyCollector
 from mlflow_sysmetrics.daemon.delivery import sink
 from mlflow_sysmetrics.daemon.delivery.credential_scope import is_trusted
+from mlflow_sysmetrics.daemon.delivery.flush import Deadline, OutageBudget
 from mlflow_sysmetrics.daemon.delivery.inbox import Channel, OpenChannels
 from mlflow_sysmetrics.daemon.delivery.limits import MemoryBudget
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.sender import Sender
 from mlflow_sysmetrics.daemon.delivery.sink import Sink
-from mlflow_sysmetrics.daemon.delivery.waits import OutageBudget
 from mlflow_sysmetrics.daemon.journal.journal import Journal
-from mlflow_sysmetrics.daemon.journal.process_journal import ProcessJournal, footprint
-from mlflow_sysmetrics.daemon.journal.recovery import Recovery
-from mlflow_sysmetrics.daemon.journal.run_backing import OwnRun
+from mlflow_sysmetrics.daemon.journal.process_journal import ProcessJournal, oom_evidence
+from mlflow_sysmetrics.daemon.journal.run_journal import ProcessRunJournal
 from mlflow_sysmetrics.daemon.journal.spool import spool_directory
 from mlflow_sysmetrics.daemon.journal.thread import JournalThread
 from mlflow_sysmetrics.daemon.sampling.probe import Probe
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
-from mlflow_sysmetrics.daemon.sampling.sampler import Sampler
-from mlflow_sysmetrics.daemon.sampling.watch import Watch
-from mlflow_sysmetrics.daemon.state import Status, tell_the_end
+from mlflow_sysmetrics.daemon.sampling.sampler import Sampler, Watch
+from mlflow_sysmetrics.daemon.state import Status, log_summary
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.mlflow_api.fluent_state import current_tracking_uri
 from mlflow_sysmetrics.mlflow_api.tracking_uris import anchored, lasting, with_secrets
 from mlflow_sysmetrics.runtime.clock import Clock, SystemClock
+from mlflow_sysmetrics.runtime.threads import start_thread
 from mlflow_sysmetrics.settings import Settings
 
+if TYPE_CHECKING:
+    from mlflow_sysmetrics.daemon.journal.recovery import Recovery
+
+RECOVERY_THREAD_NAME = "sysmetrics-recovery"
+
 _LAST_SAMPLE_SECONDS = 0.25
-_LONGEST_WAIT_SECONDS = threading.TIMEOUT_MAX / 2  # the sum with the clock must stay below the maximum
+_LONGEST_WAIT_SECONDS = threading.TIMEOUT_MAX / 2  # its sum with the clock must stay below the maximum
 
 _logger = logging.getLogger("mlflow_sysmetrics")
 
 
 class Daemon:
-    """Feeds every attached run from one sampler, through one sender per tracking server.
+    """Samples for all attached runs with one sampler, and delivers with one sender per tracking server.
 
     Args:
         settings: those in force at the first attach; they choose the collectors.
-        host: the machine to look at.
+        host: the machine.
         clock: tells the time.
         collectors: the collectors, as classes or entries of the registry.
-        open_sink: makes the sink of a tracking server, by default the real one.
+        open_sink: makes the sink of a tracking server; by default the real one.
         transparent: lets a collector's exceptions through, for tests.
     """
 
@@ -73,103 +78,102 @@ class Daemon:
             if collector.family in settings.collectors
         ]
         self.sampler = Sampler(self._probes, self._clock)
-        self._lock = threading.RLock()  # a signal handler may come back in
-        self._feeds: dict[tuple[str, str], RunSeries] = {}
-        self._lanes = OpenChannels()  # of what programs write of their own
+        self._lock = threading.RLock()  # re-entrant: a signal handler may call in
+        self._series: dict[tuple[str, str], RunSeries] = {}
+        self._channels = OpenChannels()  # of the program itself
         self._senders: dict[str, Sender] = {}
-        self._attached_to: dict[str, None] = {}  # tracking URIs that this program has chosen, in their order
+        self._attached_to: dict[str, None] = {}  # the program's tracking URIs, in order
         self._running = self._ended = False
         self._flush_timeout = settings.flush_timeout
-        self._sampler_patience = OutageBudget()
-        self._allowance = MemoryBudget()
+        self._sampler_budget = OutageBudget()
+        self._memory = MemoryBudget()
         self._journal = ProcessJournal(
-            (lambda: _create_journal(settings)) if settings.journalled else None,
+            partial(_create_journal, settings) if settings.journalled else None,
             self._clock,
-            lambda: footprint(host),
+            lambda: oom_evidence(host),
             JournalThread(self._clock),
         )
-        self._recovery = Recovery(
-            lambda: spool_directory(settings), self._adopt, self._open_sink, self._tracking_uris
-        )
-        self._recovers = settings.journalled
+        self._recovery: Recovery | None = None
+        self._settings = settings
 
     def attach(
         self, run_id: str, tracking_uri: str, settings: Settings, *, started_at: int | None = None
     ) -> RunSeries:
-        """Begins to feed a run, or holds it once more.
+        """Attaches a run, or adds a holder to an attached one.
 
         Args:
             run_id: the run.
             tracking_uri: its tracking server.
-            settings: those in force now; those of the first holder of a run stay.
+            settings: those in force now; a run keeps those of its first holder.
             started_at: milliseconds since 1970 when the run started, if known; else the server is asked.
 
         Raises:
             RuntimeError: the interpreter is shutting down.
         """
-        tracking_uri = anchored(tracking_uri)  # the sender opens it later, when a program may be elsewhere
+        tracking_uri = anchored(tracking_uri)  # opened later, when the working directory may differ
         key = (tracking_uri, run_id)
         with self._lock:
             self._flush_timeout = settings.flush_timeout
-            feed = self._feeds.get(key)
-            started = feed is None and self._start()
-            if feed is None:
-                feed = self._feeds[key] = RunSeries(key, settings, self._lane(key, settings, started_at))
-                self.sampler.add(feed)
-            feed.holders += 1
-        if started:  # told without the lock: a log handler may block
+            series = self._series.get(key)
+            started = series is None and self._start()
+            if series is None:
+                series = self._series[key] = RunSeries(
+                    key, settings, self._channel(key, settings, started_at)
+                )
+                self.sampler.add(series)
+            series.holders += 1
+        if started:  # without the lock: a log handler may block
             _logger.info(
                 "Sampling started: a tick every %g s, a point every %g s, from %s.",
                 settings.sampling_interval,
                 settings.window_seconds,
                 ", ".join(probe.name for probe in self._probes) or "no collector",
             )
-        return feed
+        return series
 
-    def detach(self, feed: RunSeries, timeout: float | None) -> bool:
-        """Lets go of a run; the last holder ends its feed and waits for delivery.
+    def detach(self, series: RunSeries, timeout: float | None) -> bool:
+        """Removes a holder of a run; the last one ends the series and waits for delivery.
 
         Args:
-            feed: the run.
-            timeout: longest wait in seconds; None waits the flush timeout, less where an outage of the
-                server has used it up.
+            series: the run.
+            timeout: longest wait in seconds; None waits for the flush timeout, or less if an outage of the
+                server has used that up.
 
         Returns:
-            Whether all points of the run have been delivered, or it is still held by others.
+            True if all points of the run were delivered, or the run has other holders.
         """
         with self._lock:
-            feed.holders -= 1
-            if feed.holders > 0:
+            series.holders -= 1
+            if series.holders > 0:
                 return True
-            self._feeds.pop(feed.key, None)
-            self.sampler.remove(feed)
-        return self.deliver(feed, timeout)
+            self._series.pop(series.key, None)
+            self.sampler.remove(series)
+        return self.deliver(series, timeout)
 
-    def deliver(self, feed: RunSeries, timeout: float | None) -> bool:
-        """Waits for the last points of a feed that was ended, then for the delivery of what it is owed.
+    def deliver(self, series: RunSeries, timeout: float | None) -> bool:
+        """Waits for the last points of a series that was ended, then for the delivery of all its points.
 
         Args:
-            feed: the run.
+            series: the run.
             timeout: as in `detach`.
 
         Returns:
             As `detach`.
         """
-        if feed.holders > 0:
+        if series.holders > 0:
             return True
-        patient = timeout is not None
-        ends = self._clock.monotonic() + _bounded(feed.settings.flush_timeout if timeout is None else timeout)
-        # What the program has written of its own is to be there, too, when the run is over.
-        self._lanes.gather(feed.key)
-        lanes = self._lanes.of(feed.key)
-        waited_for = [feed.ended, *([self.sampler.postbox.hasten()] if lanes else [])]
+        deadline = self._deadline(timeout, series.settings.flush_timeout)
+        # The program's own points must be delivered too when the run is over.
+        self._channels.gather(series.key)
+        channels = self._channels.of(series.key)
+        waited_for = [series.ended, *([self.sampler.inbox.expedite()] if channels else [])]
         try:
-            complete = all(self._await_sampler(event, ends, patient=patient) for event in waited_for)
+            complete = all(self._await_sampler(event, deadline) for event in waited_for)
         finally:
-            feed.lane.sender.close(feed.lane.outbox)
-        return self._settle(ends, [feed.lane, *lanes], patient=patient) and complete
+            series.channel.sender.close(series.channel.queue)
+        return self._deliver(deadline, [series.channel, *channels]) and complete
 
-    def open_lane(
+    def open_channel(
         self,
         run_id: str,
         tracking_uri: str,
@@ -178,13 +182,13 @@ class Daemon:
         gather: Callable[[], None] | None = None,
         started_at: int | None = None,
     ) -> Channel:
-        """Returns a way for points of the program's own into a run; what is put into it is not sampled.
+        """Opens a channel for the program's own points of a run.
 
         Args:
             run_id: the run.
             tracking_uri: its tracking server.
             settings: those in force now.
-            gather: puts into it what was held back so far; called before its delivery is waited for.
+            gather: writes points that the program has held back; called before a wait for delivery.
             started_at: as in `attach`; only points without a step need it.
 
         Raises:
@@ -194,32 +198,31 @@ class Daemon:
         with self._lock:
             self._flush_timeout = settings.flush_timeout
             self._start()
-            lane = self._lane(key, settings, started_at)
-            self._lanes.add(key, lane, gather)
-        return lane
+            channel = self._channel(key, settings, started_at)
+            self._channels.add(key, channel, gather)
+        return channel
 
-    def close_lane(self, lane: Channel, timeout: float | None, settings: Settings) -> bool:
-        """Says that a lane gets no more points, and waits for the delivery of what it has.
+    def close_channel(self, channel: Channel, timeout: float | None, settings: Settings) -> bool:
+        """Ends a channel and waits until its points are delivered.
 
         Args:
-            lane: from `open_lane`.
+            channel: from `open_channel`.
             timeout: as in `detach`.
             settings: those that it was opened with.
 
         Returns:
-            Whether all of it has been delivered.
+            Whether all of them were delivered.
         """
-        self._lanes.remove(lane)
-        patient = timeout is not None
-        ends = self._clock.monotonic() + _bounded(settings.flush_timeout if timeout is None else timeout)
+        self._channels.remove(channel)
+        deadline = self._deadline(timeout, settings.flush_timeout)
         try:
-            complete = self._await_sampler(self.sampler.postbox.hasten(ending=lane), ends, patient=patient)
+            complete = self._await_sampler(self.sampler.inbox.expedite(ending=channel), deadline)
         finally:
-            lane.sender.close(lane.outbox)
-        return self._settle(ends, [lane], patient=patient) and complete
+            channel.sender.close(channel.queue)
+        return self._deliver(deadline, [channel]) and complete
 
     def watch(self, interval: float) -> Watch:
-        """Begins to keep the sampler reading for somebody who looks at what it reads.
+        """Returns a watch, which keeps the sampler reading.
 
         Raises:
             RuntimeError: the interpreter is shutting down.
@@ -229,56 +232,57 @@ class Daemon:
         return Watch(self.sampler, self._clock, interval)
 
     def flush(self, timeout: float | None) -> bool:
-        """Closes all windows and waits until everything that was sampled has been delivered.
+        """Closes all windows and waits until all points are delivered.
 
         Args:
             timeout: as in `detach`.
 
         Returns:
-            Whether nothing is waiting any more.
+            Whether they are.
         """
         if not self._running:
             return True
-        patient = timeout is not None
-        ends = self._clock.monotonic() + _bounded(self._flush_timeout if timeout is None else timeout)
-        self._lanes.gather()
-        # Of runs that have just ended, too: the sampler takes their last sample in the same tick.
-        complete = self._await_sampler(self.sampler.cut(), ends, patient=patient)
-        return self._settle(ends, patient=patient) and complete
+        deadline = self._deadline(timeout, self._flush_timeout)
+        self._channels.gather()
+        # Includes runs that have just ended: the sampler takes their last sample in the same tick.
+        complete = self._await_sampler(self.sampler.flush(), deadline)
+        return self._deliver(deadline) and complete
 
     def end(self) -> None:
-        """Ends all feeds and waits for delivery, at most the flush timeout; for the end of the process."""
-        self._lanes.gather()
+        """Ends all series and waits for delivery, at most the flush timeout. For the end of the process."""
+        self._channels.gather()
         with self._lock:
             if self._ended or not self._running:
                 return
             self._ended = True
-            feeds = list(self._feeds.values())
-            self._feeds.clear()
-            for feed in feeds:
-                self.sampler.remove(feed)
-            cut = self.sampler.cut()
+            all_series = list(self._series.values())
+            self._series.clear()
+            for series in all_series:
+                self.sampler.remove(series)
+            flushed = self.sampler.flush()
         now = self._clock.monotonic()
-        # The last sample is waited for even where delivery is not: what it adds to is counted below.
-        self._await_sampler(cut, now + max(self._flush_timeout, _LAST_SAMPLE_SECONDS), patient=False)
-        for feed in feeds:
-            feed.lane.sender.close(feed.lane.outbox)
-        self._settle(now + self._flush_timeout, patient=False)
-        self._leave_journal()
-        tell_the_end(self.status(), self._flush_timeout)
+        last_sample = now + max(self._flush_timeout, _LAST_SAMPLE_SECONDS)
+        # Wait for the last sample even if the flush timeout is 0: its points are counted in the summary.
+        self._await_sampler(flushed, Deadline(last_sample, full_timeout=False))
+        for series in all_series:
+            series.channel.sender.close(series.channel.queue)
+        self._deliver(Deadline(now + self._flush_timeout, full_timeout=False))
+        self._delete_journal()
+        log_summary(self.status(), self._flush_timeout)
 
     def forget_after_fork(self) -> None:
-        """Closes a forked child's descriptors: the journals and their locks stay its parent's."""
+        """Closes the descriptors in a forked child: journals and locks belong to the parent."""
         self._journal.forget_after_fork()
-        self._recovery.forget_after_fork()
+        if self._recovery is not None:
+            self._recovery.forget_after_fork()
 
     def status(self) -> Status:
-        """Returns what the daemon is doing."""
+        """Returns a snapshot."""
         with self._lock:
             counts = [sender.counts() for sender in self._senders.values()]
             return Status(
                 running=self._running,
-                attached=tuple(run_id for _, run_id in self._feeds),
+                attached=tuple(run_id for _, run_id in self._series),
                 ticks=self.sampler.ticks,
                 points_delivered=sum(count.delivered for count in counts),
                 points_pending=sum(count.pending for count in counts),
@@ -291,9 +295,9 @@ class Daemon:
                 journal_failed=self._journal.failed,
             )
 
-    def _leave_journal(self) -> None:
-        """Has the journal deleted if nothing waits in it; by a sender, since a disk may hang."""
-        if not self._journal.leave():
+    def _delete_journal(self) -> None:
+        """Has a sender delete the journal if nothing waits in it. Not this thread: a disk may hang."""
+        if not self._journal.delete_when_empty():
             return
         with self._lock:
             senders = list(self._senders.values())
@@ -301,67 +305,80 @@ class Daemon:
             return
         for sender in senders:
             sender.wake()
-        self._journal.left.wait(_LAST_SAMPLE_SECONDS)
+        self._journal.deleted.wait(_LAST_SAMPLE_SECONDS)
 
-    def _await_sampler(self, event: threading.Event, ends: float, *, patient: bool) -> bool:
-        """Waits for an event of the sampler; a collector that hangs uses up patience, as a server does."""
+    def _deadline(self, timeout: float | None, flush_timeout: float) -> Deadline:
+        seconds = max(flush_timeout if timeout is None else timeout, 0.0)
+        ends = self._clock.monotonic() + min(seconds, _LONGEST_WAIT_SECONDS)
+        return Deadline(ends, full_timeout=timeout is not None)
+
+    def _await_sampler(self, event: threading.Event, deadline: Deadline) -> bool:
+        """Waits for an event of the sampler; a hanging collector has an outage budget, as a server does."""
         began = self._clock.monotonic()
-        if not patient:
-            ends = began + self._sampler_patience.seconds(max(ends - began, 0.0))
-        happened = event.wait(max(ends - began, 0.0))
+        timeout = max(deadline.ends - began, 0.0)
+        happened = event.wait(timeout if deadline.full_timeout else self._sampler_budget.seconds(timeout))
         if happened:
-            self._sampler_patience.reward()
+            self._sampler_budget.reset()
         else:
-            self._sampler_patience.waited_in_vain(began, self._clock.monotonic())
+            self._sampler_budget.timed_out(began, self._clock.monotonic())
         return happened
 
-    def _settle(self, ends: float, lanes: Sequence[Channel] = (), *, patient: bool) -> bool:
-        """Has what one run is owed delivered at once, or what all runs are, and waits for it."""
-        if lanes:  # of one run, hence of one server
-            sender = lanes[0].sender
-            return sender.wait(sender.hasten([lane.outbox for lane in lanes]), ends, patient=patient)
+    def _deliver(self, deadline: Deadline, channels: Sequence[Channel] = ()) -> bool:
+        """Sends the points of one run, or of all runs, at once and waits until they are delivered."""
+        if channels:  # of one run, hence of one server
+            sender = channels[0].sender
+            return sender.wait(sender.expedite([channel.queue for channel in channels]), deadline)
         with self._lock:
             senders = list(self._senders.values())
-        # All are hastened before any is waited for: a dead server must not take the time of a good one.
-        owed = [(sender, sender.hasten()) for sender in senders]
-        settled = [sender.wait(debt, ends, patient=patient) for sender, debt in owed]
-        return all(settled)
+        # All are expedited before the first wait: a dead server must not use up the time of a good one.
+        backlogs = [(sender, sender.expedite()) for sender in senders]
+        delivered = [sender.wait(backlog, deadline) for sender, backlog in backlogs]
+        return all(delivered)
 
     def _start(self) -> bool:
-        """Starts the sampler if it does not run yet; returns whether it did not."""
+        """Starts the sampler if it does not run yet; returns whether it was started."""
         if self._running:
             return False
         self.sampler.start()
         self._running = True
-        if self._recovers:
-            with contextlib.suppress(
-                RuntimeError
-            ):  # too late in the life of the interpreter for others' points
-                self._recovery.start()
+        if self._settings.journalled:
+            with contextlib.suppress(RuntimeError):  # the interpreter is shutting down
+                start_thread(self._recover, RECOVERY_THREAD_NAME)
         return True
 
-    def _lane(self, key: tuple[str, str], settings: Settings, started_at: int | None) -> Channel:
+    def _recover(self) -> None:
+        """Delivers what processes that died have left behind. Runs in a thread of its own."""
+        with contextlib.suppress(ImportError):  # the interpreter is shutting down
+            # Imported in this thread, because no attach has to wait for it.
+            from mlflow_sysmetrics.daemon.journal.recovery import Recovery
+
+            self._recovery = Recovery(
+                lambda: spool_directory(self._settings), self._adopt, self._open_sink, self._tracking_uris
+            )
+            self._recovery.run()
+
+    def _channel(self, key: tuple[str, str], settings: Settings, started_at: int | None) -> Channel:
         tracking_uri, run_id = key
         self._attached_to[tracking_uri] = None
-        backing = OwnRun(self._journal, run_id, lasting(tracking_uri), started_at)
-        outbox = RunQueue(run_id, started_at, settings.send_interval, backing)
-        return Channel(self._sender(tracking_uri), outbox)
+        run_journal = ProcessRunJournal(self._journal, run_id, lasting(tracking_uri), started_at)
+        queue = RunQueue(run_id, started_at, settings.send_interval, run_journal)
+        return Channel(self._sender(tracking_uri), queue)
 
-    def _adopt(self, tracking_uri: str, outbox: RunQueue) -> None:
-        """Gives what a process that died had owed to the sender of its server."""
+    def _adopt(self, tracking_uri: str, queue: RunQueue) -> None:
+        """Gives the queue of a process that died to the sender of its server."""
         uri = with_secrets(tracking_uri, self._tracking_uris())
         with self._lock:
             sender = self._sender(uri)
-        sender.adopt(outbox)
+        sender.adopt(queue)
 
     def _tracking_uris(self) -> list[str]:
-        """Returns the tracking URIs of this program, with their credentials."""
+        """Returns the tracking URIs of this program, with credentials."""
         current = current_tracking_uri()
         with self._lock:
             return [*self._attached_to, current]
 
     def _trusts(self, tracking_uri: str) -> bool:
-        """Tells whether a server may see credentials: this program uses it, beside what journals name."""
+        """Returns whether a server may see credentials: the program itself uses it, not only a journal."""
         return is_trusted(tracking_uri, self._tracking_uris())
 
     def _sender(self, tracking_uri: str) -> Sender:
@@ -371,7 +388,7 @@ class Daemon:
                 tracking_uri,
                 self._open_sink,
                 self._clock,
-                allowance=self._allowance,
+                memory=self._memory,
                 journal=self._journal,
             )
             sender.start(f"sysmetrics-sender-{len(self._senders)}")
@@ -381,8 +398,3 @@ class Daemon:
 
 def _create_journal(settings: Settings) -> Journal:
     return Journal.create(spool_directory(settings), settings.spool_bytes)
-
-
-def _bounded(timeout: float) -> float:
-    """Returns a timeout that the operating system can wait for."""
-    return min(max(timeout, 0.0), _LONGEST_WAIT_SECONDS)

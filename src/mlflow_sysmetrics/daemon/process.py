@@ -1,4 +1,4 @@
-"""The daemon of this process: made at the first attach, ended at exit, forgotten by a forked child."""
+"""The daemon of this process: made at the first attach, ended at exit, dropped by a forked child."""
 
 from __future__ import annotations
 
@@ -15,54 +15,54 @@ from mlflow_sysmetrics.daemon.daemon import Daemon
 from mlflow_sysmetrics.daemon.delivery.inbox import Channel
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
-from mlflow_sysmetrics.daemon.sampling.watch import Watch
+from mlflow_sysmetrics.daemon.sampling.sampler import Watch
 from mlflow_sysmetrics.daemon.state import Status
 from mlflow_sysmetrics.mlflow_api.clients import import_mlflow
 from mlflow_sysmetrics.mlflow_api.fluent_state import current_tracking_uri
 from mlflow_sysmetrics.settings import Settings
 
-_lock = threading.RLock()  # a signal handler may come back in
+_lock = threading.RLock()  # re-entrant: a signal handler may call in
 _daemon: Daemon | None = None
 
 
 class Attachment:
-    """Holds a run that the daemon feeds, until it is detached.
+    """Keeps a run attached until `detach`.
 
-    It is a context manager: the run is fed inside the ``with`` block.
+    As a context manager, it keeps the run attached inside the ``with`` block.
 
     Attributes:
         run_id: the run.
         tracking_uri: its tracking server.
     """
 
-    def __init__(self, daemon: Daemon, feed: RunSeries) -> None:
-        self.tracking_uri, self.run_id = feed.key
+    def __init__(self, daemon: Daemon, series: RunSeries) -> None:
+        self.tracking_uri, self.run_id = series.key
         self._daemon = daemon
-        self._feed = feed
+        self._series = series
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._detached = False
 
     def detach(self, timeout: float | None = None) -> bool:
-        """Takes a last sample, ends the run's series and waits for delivery. Again, it only waits again.
+        """Takes a last sample, ends the run's series and waits for delivery. A second call only waits.
 
         Args:
-            timeout: longest wait in seconds; None is `MLFLOW_SYSMETRICS_FLUSH_TIMEOUT`, and less where an
-                outage of the server has used it up already; 0 does not wait.
+            timeout: longest wait in seconds; None means `MLFLOW_SYSMETRICS_FLUSH_TIMEOUT`, or less if an
+                outage of the server has used that up already; 0 does not wait.
 
         Returns:
-            Whether all points of the run have been delivered, or somebody else still holds the run.
+            True if all points of the run were delivered, or another attachment still holds the run.
         """
         if os.getpid() != self._pid:
-            return True  # a forked child holds nothing: the run is its parent's
+            return True  # a forked child: the run belongs to its parent
         with self._lock:
             again, self._detached = self._detached, True
-        return (self._daemon.deliver if again else self._daemon.detach)(self._feed, timeout)
+        return (self._daemon.deliver if again else self._daemon.detach)(self._series, timeout)
 
     def put_tags(self, tags: dict[str, str]) -> None:
-        """Has the delivery thread set tags on the run."""
+        """Queues tags for the run; the delivery thread sets them."""
         if os.getpid() == self._pid:
-            self._feed.lane.sender.append(self._feed.lane.outbox, tags=tags)
+            self._series.channel.sender.append(self._series.channel.queue, tags=tags)
 
     def __enter__(self) -> Attachment:
         return self
@@ -74,53 +74,53 @@ class Attachment:
 
 
 class PointWriter:
-    """Delivers points of the program's own to one run, as what is sampled is: journalled, in order, later.
+    """Delivers the program's own points to one run the way samples are: journalled, in order, in background.
 
     Attributes:
         run_id: the run.
         tracking_uri: its tracking server.
+        gather: writes points that the program has held back; called before a caller waits for delivery.
     """
 
     def __init__(self, daemon: Daemon, run_id: str, tracking_uri: str, settings: Settings) -> None:
-        #: Writes what is held back so far; called before anybody waits for the delivery of the run's points.
         self.gather: Callable[[], None] | None = None
         self.run_id = run_id
         self.tracking_uri = tracking_uri
         self._daemon = daemon
         self._settings = settings
         self._pid = os.getpid()
-        self._lock = threading.RLock()  # a signal handler may come back in
-        self._lane: Channel | None = self._open_lane()
+        self._lock = threading.RLock()  # re-entrant: a signal handler may call in
+        self._channel: Channel | None = self._open_channel()
 
     def write(self, points: Sequence[Point]) -> None:
-        """Takes points. It takes microseconds and waits for nothing; a forked child's are its parent's.
+        """Takes points, in microseconds and without blocking. Ignored in a forked child.
 
-        After a `close` it begins anew.
+        Writing after `close` opens the writer again.
         """
         if os.getpid() != self._pid:
             return
         with self._lock:
-            if self._lane is None:
-                self._lane = self._open_lane()
-            self._daemon.sampler.postbox.put(self._lane, points)
+            if self._channel is None:
+                self._channel = self._open_channel()
+            self._daemon.sampler.inbox.put(self._channel, points)
 
     def close(self, timeout: float | None = None) -> bool:
-        """Says that no more points will come, and waits for the delivery of those that were taken.
+        """Ends the points and waits until those written so far are delivered.
 
         Args:
             timeout: as in `Attachment.detach`.
 
         Returns:
-            Whether all of them have been delivered; the others are delivered later.
+            Whether all of them were delivered; the others are delivered later.
         """
         if os.getpid() != self._pid:
             return True
         with self._lock:
-            lane, self._lane = self._lane, None
-        return lane is None or self._daemon.close_lane(lane, timeout, self._settings)
+            channel, self._channel = self._channel, None
+        return channel is None or self._daemon.close_channel(channel, timeout, self._settings)
 
-    def _open_lane(self) -> Channel:
-        return self._daemon.open_lane(self.run_id, self.tracking_uri, self._settings, gather=self._gather)
+    def _open_channel(self) -> Channel:
+        return self._daemon.open_channel(self.run_id, self.tracking_uri, self._settings, gather=self._gather)
 
     def _gather(self) -> None:
         if self.gather is not None and os.getpid() == self._pid:
@@ -135,22 +135,22 @@ def attach(
     settings: Settings | None = None,
     started_at: int | None = None,
 ) -> Attachment:
-    """Begins to feed a run with the system metrics of this machine.
+    """Logs the system metrics of this machine to a run.
 
-    Runs that `mlflow.start_run` makes are attached without this; it serves those made by
-    `MlflowClient.create_run`, as Lightning's logger does. Attaching a run twice feeds it once, until both
-    attachments are detached.
+    Runs of `mlflow.start_run` are attached automatically. Call this for runs made by
+    `MlflowClient.create_run`, as Lightning's logger does. A run that is attached twice is sampled once, until
+    both attachments are detached.
 
     Args:
         run_id: the run.
-        tracking_uri: its tracking server; by default the one that is in force now.
+        tracking_uri: its tracking server; by default the current one.
         node_id: name of this machine in the keys, ``system/<node id>/...``.
-        settings: by default those of the environment. Which collectors there are is decided by the first
-            attach of the process.
+        settings: by default those of the environment. The first attach of the process decides which
+            collectors there are.
         started_at: milliseconds since 1970 when the run started; by default the server is asked.
 
     Returns:
-        What holds the run; call its `detach`, or use it as a context manager.
+        The attachment; call its `detach`, or use it as a context manager.
 
     Raises:
         SettingsError: `node_id` cannot be part of a metric name.
@@ -166,14 +166,14 @@ def attach(
 
 
 def open_writer(run_id: str, *, tracking_uri: str | None = None) -> PointWriter:
-    """Begins to deliver points of the program's own to a run, beside what is sampled for it, if anything is.
+    """Opens a writer for the program's own points of a run, whether or not the run is attached.
 
     Args:
         run_id: the run.
-        tracking_uri: its tracking server; by default the one that is in force now.
+        tracking_uri: its tracking server; by default the current one.
 
     Returns:
-        What takes the points.
+        The writer.
 
     Raises:
         RuntimeError: the interpreter is shutting down.
@@ -186,13 +186,13 @@ def open_writer(run_id: str, *, tracking_uri: str | None = None) -> PointWriter:
 
 
 def watch(interval: float | None = None) -> Watch:
-    """Begins to have this machine read, whether or not runs are attached, and shows the last reading.
+    """Starts reading this machine, whether or not runs are attached.
 
     Args:
         interval: seconds between two readings; by default the sampling interval of the environment.
 
     Returns:
-        What shows it, until it is closed or not looked at for a minute.
+        A view of the last reading, until it is closed or not read for a minute.
 
     Raises:
         RuntimeError: the interpreter is shutting down.
@@ -202,26 +202,26 @@ def watch(interval: float | None = None) -> Watch:
 
 
 def flush(timeout: float | None = None) -> bool:
-    """Samples once more and waits until everything that was sampled is on the tracking servers.
+    """Samples once more and waits until all points are on the tracking servers.
 
     Args:
-        timeout: longest wait in seconds; None is `MLFLOW_SYSMETRICS_FLUSH_TIMEOUT`.
+        timeout: longest wait in seconds; None means `MLFLOW_SYSMETRICS_FLUSH_TIMEOUT`.
 
     Returns:
-        Whether it is; also if nothing was ever sampled.
+        Whether all points are delivered; True if nothing was ever sampled.
     """
     daemon = _daemon
     return True if daemon is None else daemon.flush(timeout)
 
 
 def status() -> Status:
-    """Returns what the daemon of this process is doing."""
+    """Returns a snapshot of this process's daemon."""
     daemon = _daemon
     return Status() if daemon is None else daemon.status()
 
 
 def _daemon_of_process(settings: Settings) -> Daemon:
-    """Returns the daemon, made where there was none; its settings are those of whoever comes first."""
+    """Returns the daemon; the first call makes it, with the settings of that call."""
     global _daemon  # noqa: PLW0603 - one per process is the point
     with _lock:
         if _daemon is None:
@@ -231,23 +231,23 @@ def _daemon_of_process(settings: Settings) -> Daemon:
 
 
 def _end_with_interpreter() -> None:
-    # Before MLflow's own exit function, which ends the active run and finds nothing to wait for.
+    # Runs before MLflow's own exit function, which ends the active run and then has nothing to wait for.
     atexit.register(_end)
-    # The children of multiprocessing leave without running exit functions, but they run its finalizers.
+    # Children of multiprocessing exit without running exit functions, but they run its finalizers.
     util = sys.modules.get("multiprocessing.util")
     if util is not None and multiprocessing.parent_process() is not None:
         util.Finalize(None, _end, exitpriority=0)
 
 
 def _end() -> None:
-    # Not the daemon's own method: a forked child inherits the exit functions, but not the daemon.
+    # Not a bound method of the daemon: a forked child inherits the exit functions, but drops the daemon.
     daemon = _daemon
     if daemon is not None:
         daemon.end()
 
 
 def _forget_parent() -> None:
-    """Leaves a forked child without daemon: threads do not survive a fork, and locks may be held for ever."""
+    """Leaves a forked child without a daemon: its threads are gone, and its locks may stay held for ever."""
     global _lock, _daemon  # noqa: PLW0603
     daemon = _daemon
     _lock = threading.RLock()

@@ -1,4 +1,4 @@
-"""What the daemon of a process is doing, for who asks."""
+"""What the daemon reports about itself: a snapshot at any time, a summary in the log at the end."""
 
 from __future__ import annotations
 
@@ -7,70 +7,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-# FOLDED farewell: What a program is told at its end: how much was sampled, and what is not delivered yet.
-
 _logger = logging.getLogger("mlflow_sysmetrics")
-
-
-def tell_the_end(status: Status, flush_timeout: float) -> None:
-    """Logs how the sampling ended.
-
-    Args:
-        status: what the daemon says of itself.
-        flush_timeout: how many seconds delivery was waited for.
-    """
-    # A log stream may be closed by now, and logging would print a traceback about that.
-    raises, logging.raiseExceptions = logging.raiseExceptions, False
-    try:
-        _logger.info(
-            "Sampling ended after %d ticks: %d points delivered, %d dropped.",
-            status.ticks,
-            status.points_delivered,
-            status.points_dropped,
-        )
-        _tell_what_is_owed(status, flush_timeout)
-    finally:
-        logging.raiseExceptions = raises
-
-
-def _tell_what_is_owed(status: Status, flush_timeout: float) -> None:
-    waited = f"no answer within {flush_timeout:g} s"
-    why = status.last_error or (waited if flush_timeout else "a flush timeout of 0 does not wait")
-    saved = status.points_pending - status.points_unsaved
-    if saved:
-        _logger.warning(
-            "mlflow-sysmetrics: %d points wait in %s; they are sent by the next run on this machine "
-            "or by `mlflow-sysmetrics sync`: %s.",
-            saved,
-            status.journal,
-            why,
-        )
-    if status.points_unsaved:
-        _logger.warning(
-            "mlflow-sysmetrics: %d points could not be delivered in time and are lost: %s.",
-            status.points_unsaved,
-            why,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """What the daemon of this process is doing.
+    """Snapshot of this process's daemon.
 
     Attributes:
         running: whether its threads have been started.
-        attached: ids of the runs that it feeds.
+        attached: ids of the attached runs.
         ticks: passes over the collectors so far.
         points_delivered: points that tracking servers took.
         points_pending: points that wait for delivery.
         points_unsaved: how many of them are in memory only.
         points_dropped: points that were given up.
-        last_error: why the last attempt to deliver failed; None when all servers answer.
-        collectors: health of each collector by name: "ok", "ok, but ..." with what of its source this host
-            lacks, or the reason why it yields nothing.
-        journal: the file that keeps points until their server has them; None where there is none yet.
+        last_error: why the last attempt to deliver failed; None if all servers answer.
+        collectors: health of each collector by name: "ok", "ok, but ..." with what its source lacks on this
+            host, or the reason why it yields nothing.
+        journal: the file that keeps points until their server has them; None if there is none yet.
         journal_bytes: its size.
-        journal_failed: why points are kept in memory only; None while nothing speaks against the disk.
+        journal_failed: why points are kept in memory only; None if the disk takes them.
     """
 
     running: bool = False
@@ -85,3 +42,44 @@ class Status:
     journal: str | None = None
     journal_bytes: int = 0
     journal_failed: str | None = None
+
+
+def log_summary(status: Status, flush_timeout: float) -> None:
+    """Logs how much was sampled and what could not be delivered, at the end of the process.
+
+    Args:
+        status: the last status of the daemon.
+        flush_timeout: how many seconds delivery was waited for.
+    """
+    # A log stream may be closed by now, and logging would print a traceback about that.
+    raises, logging.raiseExceptions = logging.raiseExceptions, False
+    try:
+        _logger.info(
+            "Sampling ended after %d ticks: %d points delivered, %d dropped.",
+            status.ticks,
+            status.points_delivered,
+            status.points_dropped,
+        )
+        _log_undelivered(status, flush_timeout)
+    finally:
+        logging.raiseExceptions = raises
+
+
+def _log_undelivered(status: Status, flush_timeout: float) -> None:
+    waited = f"no answer within {flush_timeout:g} s"
+    reason = status.last_error or (waited if flush_timeout else "a flush timeout of 0 does not wait")
+    saved = status.points_pending - status.points_unsaved
+    if saved:
+        _logger.warning(
+            "mlflow-sysmetrics: %d points wait in %s; they are sent by the next run on this machine "
+            "or by `mlflow-sysmetrics sync`: %s.",
+            saved,
+            status.journal,
+            reason,
+        )
+    if status.points_unsaved:
+        _logger.warning(
+            "mlflow-sysmetrics: %d points could not be delivered in time and are lost: %s.",
+            status.points_unsaved,
+            reason,
+        )

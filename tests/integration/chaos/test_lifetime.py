@@ -85,10 +85,10 @@ def test_a_day_with_ten_thousand_runs_leaves_nothing_behind(
 
 def live(daemon: Daemon, run_id: str, settings: Settings, clock: FakeClock) -> None:
     """Lets one run begin, be sampled at the default rate, and end."""
-    feed = daemon.attach(run_id, "uri", settings, started_at=STARTED_AT)
+    series = daemon.attach(run_id, "uri", settings, started_at=STARTED_AT)
     for _ in range(TICKS_PER_RUN):
         step(daemon, clock)
-    daemon.detach(feed, 0)
+    daemon.detach(series, 0)
     step(daemon, clock, seconds=DAY_SECONDS / RUNS - TICKS_PER_RUN)
 
 
@@ -99,7 +99,7 @@ def step(daemon: Daemon, clock: FakeClock, seconds: float = 1) -> None:
         while one.send_next():
             one.tidy()
         one.tidy()
-        one.tell()
+        one.log_messages()
     clock.move(seconds)
 
 

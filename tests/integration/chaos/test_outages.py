@@ -18,7 +18,7 @@ pytest_plugins = ["chaos_fixtures"]
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="programs are forked here")
 
 TRAINING = """
-    from mlflow_sysmetrics.daemon import sink
+    from mlflow_sysmetrics.daemon.delivery import sink
     sink._READ_SECONDS = int(os.environ["CHAOS_READ_TIMEOUT_SECONDS"])
     attachment = mlflow_sysmetrics.attach(os.environ["RUN"], tracking_uri=URL)
     tell("attached")

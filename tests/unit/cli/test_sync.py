@@ -143,7 +143,7 @@ def test_a_run_that_the_server_does_not_know_is_named_and_kept_for_a_month(tmp_p
     assert done.exit_code == 1
     assert done.stderr == (
         f"Error: {SERVER} does not take points of run elsewhere (there is no such run); kept until {date}, "
-        f"in case it is another server than it was; 3 points still in {path}\n"
+        f"in case it is not the server that has the run; 3 points still in {path}\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""How many points a server takes at once."""
+"""How many points a server takes in one request."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlflow_sysmetrics.daemon.delivery.limits import BatchSize
 from mlflow_sysmetrics.daemon.delivery.points import Point
 
 
-def test_a_refused_size_is_halved_down_to_one() -> None:
+def test_a_rejected_size_is_halved_down_to_one() -> None:
     size = BatchSize()
     found = []
     for _ in range(12):
@@ -19,7 +19,7 @@ def test_a_refused_size_is_halved_down_to_one() -> None:
     assert found == [500, 250, 125, 62, 31, 15, 7, 3, 1, 1, 1, 1]
 
 
-def test_a_server_is_asked_for_more_after_a_hundred_full_batches() -> None:
+def test_the_size_doubles_after_a_hundred_full_batches() -> None:
     size = BatchSize()
     size.refused(200)
     for _ in range(99):
@@ -29,7 +29,7 @@ def test_a_server_is_asked_for_more_after_a_hundred_full_batches() -> None:
     assert size.most == 200
 
 
-def test_batches_that_are_not_full_say_nothing_about_the_limit() -> None:
+def test_partial_batches_do_not_count() -> None:
     size = BatchSize()
     size.refused(200)
     for _ in range(1000):
@@ -52,7 +52,7 @@ def test_a_request_stays_below_a_megabyte(key: str) -> None:
     assert 0 < count < 1000
 
 
-def test_ordinary_points_fit_by_the_thousand() -> None:
+def test_a_thousand_ordinary_points_fit() -> None:
     points = [Point("system/node_12/gpu_7_memory_usage_percentage", 12.345, 1_700_000_000_000)] * 1000
     assert BatchSize().fitting(points, {}) == 1000
 

@@ -28,7 +28,7 @@ FAST = Settings(
 
 @pytest.fixture(autouse=True)
 def _an_end_waits_for_the_last_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However busy the machine is; a sampler that hangs is a test's own business."""
+    """Makes the last wait long enough for a busy machine; a test of a hanging sampler sets its own."""
     monkeypatch.setattr(daemon_module, "_LAST_SAMPLE_SECONDS", LONG_SECONDS)
 
 
@@ -53,20 +53,20 @@ def levels(sink: FakeSink, run_id: str = "run") -> int:
 
 
 def ours() -> list[threading.Thread]:
-    """Returns our threads that stay, those of earlier tests too; others of ours end by themselves."""
+    """Returns our permanent threads, those of earlier tests included; our other threads end by themselves."""
     lasting = ("sysmetrics-sampler", "sysmetrics-sender", "sysmetrics-journal")
     return [thread for thread in threading.enumerate() if thread.name.startswith(lasting)]
 
 
-def test_what_a_run_was_owed_is_there_when_detach_returns(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
-    feed = daemon.attach("run", "uri", FAST, started_at=STARTED_AT)
-    assert daemon.detach(feed, None)
+def test_all_points_are_delivered_when_detach_returns(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
+    series = daemon.attach("run", "uri", FAST, started_at=STARTED_AT)
+    assert daemon.detach(series, None)
     assert next(point.key for point in sinks["uri"].points("run")) == f"system/{LEVEL.name}"
     assert daemon.status().points_pending == 0
     assert daemon.status().points_delivered == len(sinks["uri"].points("run"))
 
 
-def test_attaching_twice_feeds_once_until_both_let_go(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
+def test_attaching_twice_samples_once_until_both_detach(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
     first = daemon.attach("run", "uri", FAST, started_at=STARTED_AT)
     second = daemon.attach("run", "uri", FAST, started_at=STARTED_AT)
     assert second is first
@@ -79,9 +79,9 @@ def test_attaching_twice_feeds_once_until_both_let_go(daemon: Daemon, sinks: dic
 
 
 def test_the_same_run_id_on_two_servers_is_two_runs(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
-    feeds = [daemon.attach("run", uri, FAST, started_at=STARTED_AT) for uri in ("a", "b")]
-    for feed in feeds:
-        assert daemon.detach(feed, None)
+    all_series = [daemon.attach("run", uri, FAST, started_at=STARTED_AT) for uri in ("a", "b")]
+    for series in all_series:
+        assert daemon.detach(series, None)
     assert sinks["a"].points("run")
     assert sinks["b"].points("run")
 
@@ -107,32 +107,32 @@ def test_flush_delivers_the_partial_window_and_the_run_goes_on(
     assert daemon.status().attached == ("run",)
 
 
-def test_not_waiting_is_a_choice(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
+def test_detach_with_timeout_zero_does_not_wait(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
     sinks["uri"] = FakeSink(open=threading.Event())
-    feed = daemon.attach("run", "uri", FAST, started_at=STARTED_AT)
+    series = daemon.attach("run", "uri", FAST, started_at=STARTED_AT)
     eventually(lambda: daemon.sampler.ticks > 0)
-    assert not daemon.detach(feed, 0)
+    assert not daemon.detach(series, 0)
     assert not sinks["uri"].batches
     sinks["uri"].open.set()
     assert daemon.flush(None), "what was not waited for is not lost"
     assert levels(sinks["uri"]) >= 2
 
 
-def test_a_run_that_nobody_waited_for_is_complete_after_a_flush(
+def test_a_run_detached_without_waiting_is_complete_after_a_flush(
     daemon: Daemon, sinks: dict[str, FakeSink]
 ) -> None:
     for n in range(20):
-        feed = daemon.attach(str(n), "uri", SLOW, started_at=STARTED_AT)
-        eventually(lambda outbox=feed.lane.outbox: bool(outbox.appended))  # type: ignore[misc]
-        daemon.detach(feed, 0)
+        series = daemon.attach(str(n), "uri", SLOW, started_at=STARTED_AT)
+        eventually(lambda queue=series.channel.queue: bool(queue.appended))  # type: ignore[misc]
+        daemon.detach(series, 0)
         assert daemon.flush(LONG_SECONDS)
         assert levels(sinks["uri"], str(n)) == 2
 
 
-def test_detaching_again_tells_the_truth(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
+def test_detaching_again_returns_whether_all_is_delivered(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
     sinks["uri"] = FakeSink(down=True)
-    feed = daemon.attach("run", "uri", FAST, started_at=STARTED_AT)
-    attachment = Attachment(daemon, feed)
+    series = daemon.attach("run", "uri", FAST, started_at=STARTED_AT)
+    attachment = Attachment(daemon, series)
     assert not attachment.detach(0.1)
     assert not attachment.detach(0.1)
     sinks["uri"].down = False
@@ -141,21 +141,21 @@ def test_detaching_again_tells_the_truth(daemon: Daemon, sinks: dict[str, FakeSi
 
 
 @pytest.mark.parametrize("timeout", [math.inf, 1e300])
-def test_a_timeout_beyond_all_measure_is_no_error(daemon: Daemon, timeout: float) -> None:
-    feed = daemon.attach("run", "uri", FAST, started_at=STARTED_AT)
+def test_a_huge_timeout_is_accepted(daemon: Daemon, timeout: float) -> None:
+    series = daemon.attach("run", "uri", FAST, started_at=STARTED_AT)
     assert daemon.flush(timeout)
-    assert daemon.detach(feed, timeout)
+    assert daemon.detach(series, timeout)
 
 
-def test_a_timeout_below_zero_does_not_wait(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
+def test_a_negative_timeout_does_not_wait(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
     sinks["uri"] = FakeSink(down=True)
-    feed = daemon.attach("run", "uri", FAST, started_at=STARTED_AT)
-    eventually(lambda: feed.lane.outbox.appended)
+    series = daemon.attach("run", "uri", FAST, started_at=STARTED_AT)
+    eventually(lambda: series.channel.queue.appended)
     assert not daemon.flush(-1)
-    assert not daemon.detach(feed, -1)
+    assert not daemon.detach(series, -1)
 
 
-def test_a_thousand_ends_and_resumes_in_no_time_are_no_backlog(
+def test_a_thousand_quick_ends_and_resumes_leave_no_backlog(
     daemon: Daemon, sinks: dict[str, FakeSink]
 ) -> None:
     for _ in range(1000):
@@ -167,25 +167,25 @@ def test_a_thousand_ends_and_resumes_in_no_time_are_no_backlog(
 
 def test_there_are_three_threads_whatever_the_number_of_runs(daemon: Daemon) -> None:
     before = ours()
-    feeds = [daemon.attach(str(n), "uri", FAST, started_at=STARTED_AT) for n in range(50)]
-    for feed in feeds:
-        daemon.detach(feed, None)
+    all_series = [daemon.attach(str(n), "uri", FAST, started_at=STARTED_AT) for n in range(50)]
+    for series in all_series:
+        daemon.detach(series, None)
     started = sorted(thread.name for thread in ours() if thread not in before)
     assert started == ["sysmetrics-journal", "sysmetrics-sampler", "sysmetrics-sender-0"]
 
 
-def test_a_daemon_that_nobody_used_has_no_thread_and_says_so(daemon: Daemon) -> None:
+def test_an_unused_daemon_has_no_thread_and_reports_so(daemon: Daemon) -> None:
     before = ours()
     assert daemon.flush(None)
     assert ours() == before
     assert not daemon.status().running
 
 
-def test_the_life_of_a_daemon_is_two_lines_however_many_runs(
+def test_a_daemon_logs_two_lines_whatever_the_number_of_runs(
     daemon: Daemon, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "mlflow_sysmetrics")
-    others = {thread.ident for thread in ours()}  # those of earlier tests have their own to tell
+    others = {thread.ident for thread in ours()}  # threads of earlier tests may log as well
     for n in range(20):
         daemon.detach(daemon.attach(str(n), "uri", FAST, started_at=STARTED_AT), None)
     daemon.end()
@@ -204,7 +204,7 @@ def test_the_end_ends_all_runs(daemon: Daemon, sinks: dict[str, FakeSink]) -> No
     assert all(sinks["uri"].points(str(n)) for n in range(3))
 
 
-def test_an_end_in_an_outage_says_what_waits_where(
+def test_ending_in_an_outage_logs_what_waits_and_where(
     daemon: Daemon, sinks: dict[str, FakeSink], caplog: pytest.LogCaptureFixture
 ) -> None:
     sinks["uri"] = FakeSink(down=True)
@@ -218,7 +218,7 @@ def test_an_end_in_an_outage_says_what_waits_where(
     assert "are lost" not in caplog.text
 
 
-def test_an_end_in_an_outage_without_a_journal_says_what_is_lost(caplog: pytest.LogCaptureFixture) -> None:
+def test_ending_in_an_outage_without_a_journal_logs_what_is_lost(caplog: pytest.LogCaptureFixture) -> None:
     settings = Settings(sampling_interval=0.1, samples_before_logging=1, flush_timeout=0.2, spool_dir="off")
     daemon = Daemon(settings, collectors=[scripted(level=1)], open_sink=lambda _: FakeSink(down=True))
     daemon.attach("run", "uri", settings, started_at=STARTED_AT)
@@ -228,7 +228,7 @@ def test_an_end_in_an_outage_without_a_journal_says_what_is_lost(caplog: pytest.
     assert "wait in" not in caplog.text
 
 
-def test_an_end_with_everything_delivered_leaves_no_journal(daemon: Daemon) -> None:
+def test_ending_with_everything_delivered_leaves_no_journal(daemon: Daemon) -> None:
     daemon.attach("run", "uri", FAST, started_at=STARTED_AT)
     assert daemon.flush(LONG_SECONDS)
     path = Path(str(daemon.status().journal))
@@ -237,17 +237,17 @@ def test_an_end_with_everything_delivered_leaves_no_journal(daemon: Daemon) -> N
     assert not list(path.parent.iterdir())
 
 
-def test_a_run_that_the_server_refuses_stops_nobody(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
+def test_a_rejected_run_does_not_stop_the_others(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
     sinks["uri"] = FakeSink(failures=[run_refused("deleted")])
-    feed = daemon.attach("gone", "uri", FAST, started_at=STARTED_AT)
-    assert daemon.detach(feed, None)
+    series = daemon.attach("gone", "uri", FAST, started_at=STARTED_AT)
+    assert daemon.detach(series, None)
     assert daemon.status().points_dropped > 0
     other = daemon.attach("other", "uri", FAST, started_at=STARTED_AT)
     assert daemon.detach(other, None)
     assert sinks["uri"].points("other")
 
 
-def test_a_collector_that_hangs_costs_one_flush_timeout_however_many_runs_end() -> None:
+def test_a_hanging_collector_costs_one_flush_timeout_whatever_the_number_of_runs() -> None:
     released = threading.Event()
 
     class Hanging(Scripted):
@@ -274,7 +274,7 @@ def test_idle_threads_do_not_wake(daemon: Daemon) -> None:
     assert daemon.sampler.ticks == ticks
 
 
-def test_a_family_that_is_left_out_is_not_even_opened() -> None:
+def test_an_excluded_family_is_not_opened() -> None:
     collector = scripted(level=1)
     settings = Settings(collectors=frozenset())
     daemon = Daemon(settings, collectors=[collector], open_sink=lambda _: FakeSink())
@@ -287,26 +287,26 @@ def test_runs_that_come_and_go_leave_nothing_behind(daemon: Daemon) -> None:
     for n in range(300):
         daemon.detach(daemon.attach(str(n), "uri", FAST, started_at=STARTED_AT), None)
     (sender,) = daemon._senders.values()
-    assert not list(sender._turns)
-    assert not daemon._feeds
-    assert not daemon.sampler._feeds
-    eventually(lambda: not daemon.sampler._windows)  # the last thing that a tick does
+    assert not list(sender._schedule)
+    assert not daemon._series
+    assert not daemon.sampler._series
+    eventually(lambda: not daemon.sampler._windows)  # the last thing a tick does
 
 
 def test_a_store_in_the_working_directory_stays_where_it_was_when_the_run_was_attached(
     daemon: Daemon, sinks: dict[str, FakeSink], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    feed = daemon.attach("run", "sqlite:///runs.db", FAST, started_at=STARTED_AT)
+    series = daemon.attach("run", "sqlite:///runs.db", FAST, started_at=STARTED_AT)
     absolute = f"sqlite:///{tmp_path}/runs.db"
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert daemon.attach("run", absolute, FAST, started_at=STARTED_AT) is feed
-    daemon.detach(feed, None)
-    assert daemon.detach(feed, None)
+    assert daemon.attach("run", absolute, FAST, started_at=STARTED_AT) is series
+    daemon.detach(series, None)
+    assert daemon.detach(series, None)
     assert list(sinks) == [absolute]
 
 
-def test_a_flush_timeout_of_zero_is_named_as_the_reason_why_points_wait(
+def test_a_flush_timeout_of_zero_is_logged_as_the_reason_why_points_wait(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     settings = replace(SLOW, flush_timeout=0)

@@ -1,4 +1,4 @@
-"""Points over the death of a process and beyond the memory: a sender on a real journal. No thread, no waiting."""
+"""Points survive the death of a process and a full memory: a sender on a real journal, without threads."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from mlflow_sysmetrics.daemon.delivery.limits import MemoryBudget
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.sender import Sender
-from mlflow_sysmetrics.daemon.journal.journal import Journal, scan, unsettled
+from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.daemon.journal.process_journal import ProcessJournal
 from mlflow_sysmetrics.daemon.journal.recovery import replay
-from mlflow_sysmetrics.daemon.journal.run_backing import OwnRun
+from mlflow_sysmetrics.daemon.journal.run_journal import ProcessRunJournal
+from mlflow_sysmetrics.daemon.journal.scan import scan, unacknowledged
 from mlflow_sysmetrics.daemon.journal.spool import claim
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
 from mlflow_sysmetrics.daemon.sampling.window import Value
@@ -31,43 +32,43 @@ SERIES = 24
 
 
 class Process:
-    """One process: a journal, a sender and feeds, moved by hand."""
+    """One process: a journal, a sender and series, moved by hand."""
 
     def __init__(self, directory: Path, *, megabytes: float = 64, **bounds: int) -> None:
         self.clock = FakeClock()
         self.sink = FakeSink()
         self.directory = directory
         self.bytes = int(megabytes * 1e6)
-        self.allowance = MemoryBudget(**bounds)
+        self.memory = MemoryBudget(**bounds)
         self.journal = ProcessJournal(self.create, self.clock)
         self.sender = Sender(
             URI,
             lambda _: self.sink,
             self.clock,
             jitter=lambda: 1.0,
-            allowance=self.allowance,
+            memory=self.memory,
             journal=self.journal,
         )
-        self.series = [f"series_{n}_megabytes" for n in range(SERIES)]
+        self.keys = [f"series_{n}_megabytes" for n in range(SERIES)]
 
     def create(self) -> Journal:
         return Journal.create(self.directory, self.bytes, monotonic=self.clock.monotonic)
 
-    def feed(self, run_id: str = "run") -> RunSeries:
-        outbox = RunQueue(run_id, STARTED_AT, 10, OwnRun(self.journal, run_id, URI, STARTED_AT))
-        return RunSeries((URI, run_id), Settings(), Channel(self.sender, outbox))
+    def series(self, run_id: str = "run") -> RunSeries:
+        queue = RunQueue(run_id, STARTED_AT, 10, ProcessRunJournal(self.journal, run_id, URI, STARTED_AT))
+        return RunSeries((URI, run_id), Settings(), Channel(self.sender, queue))
 
-    def emit(self, feed: RunSeries, ticks: int = 1, *, seconds: float = 10) -> None:
+    def emit(self, series: RunSeries, ticks: int = 1, *, seconds: float = 10) -> None:
         for _ in range(ticks):
-            values = [Value(key, Kind.GAUGE, feed.lane.outbox.appended / 7) for key in self.series]
-            feed.emit(values, self.clock.wall())
+            values = [Value(key, Kind.GAUGE, series.channel.queue.appended / 7) for key in self.keys]
+            series.emit(values, self.clock.wall())
             self.clock.move(seconds)
 
     def send(self) -> None:
         while self.sender.send_next():
             self.sender.tidy()
         self.sender.tidy()
-        self.sender.tell()
+        self.sender.log_messages()
 
     @property
     def path(self) -> Path:
@@ -88,7 +89,7 @@ class Process:
         journal.close(delete=False)
 
     def on_disk(self, run: int = 0) -> list[Point]:
-        return [point for _, point in unsettled(self.path, run)]
+        return [point for _, point in unacknowledged(self.path, run)]
 
 
 @pytest.fixture
@@ -96,28 +97,28 @@ def process(tmp_path: Path) -> Process:
     return Process(tmp_path)
 
 
-def test_a_point_is_on_disk_before_anybody_sends_it(process: Process) -> None:
-    feed = process.feed()
-    process.emit(feed)
+def test_a_point_is_on_disk_before_it_is_sent(process: Process) -> None:
+    series = process.series()
+    process.emit(series)
     assert len(process.on_disk()) == SERIES
     assert not process.sink.batches
 
 
-def test_what_was_delivered_is_acknowledged_and_the_journal_emptied(process: Process) -> None:
-    feed = process.feed()
-    process.emit(feed, 3)
+def test_delivered_points_are_acknowledged_and_the_journal_is_emptied(process: Process) -> None:
+    series = process.series()
+    process.emit(series, 3)
     size = process.path.stat().st_size
     process.send()
     assert process.on_disk() == []
     assert process.path.stat().st_size < size / 10
 
 
-def test_a_run_goes_on_in_a_journal_that_was_emptied(process: Process) -> None:
-    feed = process.feed()
-    process.emit(feed, 3)
+def test_a_run_continues_in_an_emptied_journal(process: Process) -> None:
+    series = process.series()
+    process.emit(series, 3)
     process.send()
     process.sink.down = True
-    process.emit(feed, 2)
+    process.emit(series, 2)
     process.send()
     assert len(process.on_disk()) == 2 * SERIES
     process.sink.down = False
@@ -126,19 +127,19 @@ def test_a_run_goes_on_in_a_journal_that_was_emptied(process: Process) -> None:
     assert len(process.sink.points("run")) == 5 * SERIES
 
 
-def test_what_the_memory_cannot_hold_is_read_back_from_the_disk(tmp_path: Path) -> None:
-    process = Process(tmp_path, held=5 * SERIES)
+def test_points_beyond_the_memory_budget_are_read_back_from_disk(tmp_path: Path) -> None:
+    process = Process(tmp_path, buffered=5 * SERIES)
     process.sink.down = True
-    feeds = [process.feed("a"), process.feed("b")]
+    all_series = [process.series("a"), process.series("b")]
     for _ in range(100):
-        for feed in feeds:
-            process.emit(feed, seconds=5)
-    assert sum(feed.lane.outbox.held for feed in feeds) <= 6 * SERIES
+        for series in all_series:
+            process.emit(series, seconds=5)
+    assert sum(series.channel.queue.buffered for series in all_series) <= 6 * SERIES
     assert process.sender.counts().pending == 200 * SERIES
     process.sink.down = False
     process.send()
-    for feed in feeds:
-        sent = process.sink.points(feed.lane.outbox.run_id)
+    for series in all_series:
+        sent = process.sink.points(series.channel.queue.run_id)
         assert len(sent) == 100 * SERIES
         assert len(set(sent)) == len(sent)
         assert sent == sorted(sent, key=lambda point: point.timestamp)
@@ -146,23 +147,23 @@ def test_what_the_memory_cannot_hold_is_read_back_from_the_disk(tmp_path: Path) 
     assert (counts.pending, counts.unsaved, counts.dropped) == (0, 0, 0)
 
 
-def test_a_run_that_caught_up_waits_in_memory_again(tmp_path: Path) -> None:
-    process = Process(tmp_path, held=SERIES)
-    feed = process.feed()
+def test_after_catching_up_points_wait_in_memory_again(tmp_path: Path) -> None:
+    process = Process(tmp_path, buffered=SERIES)
+    series = process.series()
     process.sink.down = True
-    process.emit(feed, 10)
+    process.emit(series, 10)
     process.sink.down = False
     process.send()
-    process.emit(feed)
-    assert feed.lane.outbox.held == SERIES
+    process.emit(series)
+    assert series.channel.queue.buffered == SERIES
 
 
-def test_points_that_come_while_others_are_read_back_keep_the_order(tmp_path: Path) -> None:
-    process = Process(tmp_path, held=SERIES)
-    feed = process.feed()
-    process.emit(feed, 60)
+def test_points_that_arrive_during_a_read_back_keep_their_order(tmp_path: Path) -> None:
+    process = Process(tmp_path, buffered=SERIES)
+    series = process.series()
+    process.emit(series, 60)
     for _ in range(60):
-        process.emit(feed, seconds=1)
+        process.emit(series, seconds=1)
         process.sender.send_next()
     process.clock.move(20)
     process.send()
@@ -172,7 +173,7 @@ def test_points_that_come_while_others_are_read_back_keep_the_order(tmp_path: Pa
     assert len(set(process.sink.points("run"))) == 120 * SERIES
 
 
-def test_a_disk_that_fails_costs_no_point_while_memory_lasts(
+def test_a_failing_disk_loses_no_point_while_memory_lasts(
     process: Process, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail() -> Journal:
@@ -180,13 +181,13 @@ def test_a_disk_that_fails_costs_no_point_while_memory_lasts(
 
     process.journal._create = fail
     process.sink.down = True
-    feed = process.feed()
-    process.emit(feed, 3)
+    series = process.series()
+    process.emit(series, 3)
     process.send()
     assert process.sender.counts().unsaved == 3 * SERIES
     process.journal._create = process.create
     process.clock.move(60)
-    process.emit(feed, 3)
+    process.emit(series, 3)
     process.send()
     assert (process.sender.counts().unsaved, len(process.on_disk())) == (3 * SERIES, 3 * SERIES)
     process.sink.down = False
@@ -194,26 +195,26 @@ def test_a_disk_that_fails_costs_no_point_while_memory_lasts(
     process.send()
     assert len(set(process.sink.points("run"))) == 6 * SERIES
     said = [record.message for record in caplog.records if "memory only" in record.message]
-    assert said == ["mlflow-sysmetrics: System metrics are kept in memory only, and not on disk: no space."]
+    assert said == ["mlflow-sysmetrics: System metrics are kept in memory only, not on disk: no space."]
 
 
-def test_a_run_that_is_refused_owes_nothing_to_anybody_later(process: Process) -> None:
-    feed = process.feed()
-    process.emit(feed, 2)
+def test_a_rejected_run_leaves_nothing_to_deliver(process: Process) -> None:
+    series = process.series()
+    process.emit(series, 2)
     process.sink.failures = [run_refused("deleted")]
     process.send()
-    process.emit(feed, 2)
+    process.emit(series, 2)
     assert process.on_disk() == []
     assert process.sender.counts().dropped == 2 * SERIES
 
 
-def test_a_full_journal_thins_what_is_oldest_and_the_run_says_so(tmp_path: Path) -> None:
-    process = Process(tmp_path, megabytes=0.1, held=SERIES)
+def test_a_full_journal_thins_the_oldest_points_and_the_run_is_tagged(tmp_path: Path) -> None:
+    process = Process(tmp_path, megabytes=0.1, buffered=SERIES)
     process.sink.down = True
-    feed = process.feed()
-    process.emit(feed)
+    series = process.series()
+    process.emit(series)
     for _ in range(300):
-        process.emit(feed)
+        process.emit(series)
         process.sender.tidy()
     assert process.path.stat().st_size <= 100_000
     process.sink.down = False
@@ -228,13 +229,13 @@ def test_a_full_journal_thins_what_is_oldest_and_the_run_says_so(tmp_path: Path)
 
 
 @pytest.mark.parametrize("sent", [0, 1])
-def test_what_was_thinned_is_counted_once_though_its_process_died(sent: int, tmp_path: Path) -> None:
-    """However many of the gaps the process that dies has come across, and counted, itself."""
-    process = Process(tmp_path, megabytes=0.1, held=1)
+def test_thinned_points_of_a_dead_process_are_counted_once(sent: int, tmp_path: Path) -> None:
+    """No matter how many of the gaps the dying process itself has found and counted."""
+    process = Process(tmp_path, megabytes=0.1, buffered=1)
     process.sink.down = True
-    feed = process.feed()
+    series = process.series()
     for _ in range(300):
-        process.emit(feed)
+        process.emit(series)
         process.sender.tidy()
     process.sink.down = False
     process.clock.move(60)
@@ -251,13 +252,13 @@ def test_what_was_thinned_is_counted_once_though_its_process_died(sent: int, tmp
     assert tags["sysmetrics.points_dropped"] == str(missing)
 
 
-def test_a_full_memory_drops_nothing_that_is_on_disk(tmp_path: Path) -> None:
-    process = Process(tmp_path, held=5 * SERIES, unsaved=20 * SERIES)
+def test_full_memory_drops_no_point_that_is_on_disk(tmp_path: Path) -> None:
+    process = Process(tmp_path, buffered=5 * SERIES, unsaved=20 * SERIES)
     process.sink.down = True
-    feed = process.feed()
-    process.emit(feed, 4)
+    series = process.series()
+    process.emit(series, 4)
     process.fail_disk()
-    process.emit(feed, 40)
+    process.emit(series, 40)
     counts = process.sender.counts()
     assert (counts.pending, counts.unsaved, counts.dropped) == (24 * SERIES, 20 * SERIES, 20 * SERIES)
     process.sink.down = False
@@ -266,13 +267,13 @@ def test_a_full_memory_drops_nothing_that_is_on_disk(tmp_path: Path) -> None:
     assert sorted(moments) == [tick * 10_000 for tick in (*range(4), *range(24, 44))]
 
 
-def test_a_journal_that_is_deleted_under_our_hands_loses_nothing(tmp_path: Path) -> None:
-    process = Process(tmp_path, held=SERIES)
+def test_a_journal_deleted_while_in_use_loses_nothing(tmp_path: Path) -> None:
+    process = Process(tmp_path, buffered=SERIES)
     process.sink.down = True
-    feed = process.feed()
-    process.emit(feed, 3)
+    series = process.series()
+    process.emit(series, 3)
     process.path.unlink()
-    process.emit(feed, 3)
+    process.emit(series, 3)
     process.sink.down = False
     process.send()
     counts = process.sender.counts()
@@ -280,22 +281,22 @@ def test_a_journal_that_is_deleted_under_our_hands_loses_nothing(tmp_path: Path)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows deletes no open file")
-def test_points_that_are_on_disk_only_survive_the_deletion_of_the_disk_s_directory(tmp_path: Path) -> None:
-    process = Process(tmp_path, held=SERIES)
-    feed = process.feed()
-    process.emit(feed, 4)
+def test_spilled_points_survive_the_deletion_of_the_spool_directory(tmp_path: Path) -> None:
+    process = Process(tmp_path, buffered=SERIES)
+    series = process.series()
+    process.emit(series, 4)
     process.path.unlink()
     process.send()
     counts = process.sender.counts()
     assert (counts.delivered, counts.pending, counts.dropped) == (4 * SERIES, 0, 0)
 
 
-def test_a_journal_that_cannot_be_read_is_tried_again_and_costs_no_point(
+def test_an_unreadable_journal_is_retried_and_loses_no_point(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    process = Process(tmp_path, held=SERIES)
-    feed = process.feed()
-    process.emit(feed, 4)
+    process = Process(tmp_path, buffered=SERIES)
+    series = process.series()
+    process.emit(series, 4)
 
     def fail(*_: object) -> None:
         raise FileNotFoundError(errno.ENOENT, "No such file or directory")
@@ -316,29 +317,27 @@ def test_a_journal_that_cannot_be_read_is_tried_again_and_costs_no_point(
     assert "run run wait on disk, and the journal cannot be read: No such file" in warnings[0]
 
 
-def test_a_journal_that_cannot_be_read_holds_up_no_other_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    process = Process(tmp_path, held=SERIES)
-    process.emit(process.feed("spilled"), 4)
-    process.emit(process.feed("held"))
+def test_an_unreadable_journal_delays_no_other_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = Process(tmp_path, buffered=SERIES)
+    process.emit(process.series("spilled"), 4)
+    process.emit(process.series("held"))
 
     def fail(*_: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(Journal, "read", fail)
     process.send()
-    process.emit(process.feed("later"))
+    process.emit(process.series("later"))
     process.clock.move(10)
     process.sender.send_next()
     process.send()
     assert process.sink.points("later")
 
 
-def test_what_the_disk_has_lost_is_counted(tmp_path: Path) -> None:
-    process = Process(tmp_path, held=SERIES)
-    feed = process.feed()
-    process.emit(feed, 4)
+def test_points_lost_by_the_disk_are_counted(tmp_path: Path) -> None:
+    process = Process(tmp_path, buffered=SERIES)
+    series = process.series()
+    process.emit(series, 4)
     process.path.write_bytes(b"")
     process.send()
     counts = process.sender.counts()
@@ -348,42 +347,42 @@ def test_what_the_disk_has_lost_is_counted(tmp_path: Path) -> None:
 
 def test_the_end_of_a_run_is_journalled(process: Process) -> None:
     process.sink.down = True
-    feed = process.feed()
-    process.emit(feed)
+    series = process.series()
+    process.emit(series)
     assert [run.ended for run in scan(process.path)] == [False]
-    feed.end()
+    series.end()
     assert [run.ended for run in scan(process.path)] == [True]
 
 
-def test_a_process_that_leaves_owing_nothing_leaves_no_journal(process: Process) -> None:
-    feed = process.feed()
-    process.emit(feed, 2)
+def test_a_process_that_has_delivered_everything_leaves_no_journal(process: Process) -> None:
+    series = process.series()
+    process.emit(series, 2)
     process.send()
-    assert process.journal.leave()
+    assert process.journal.delete_when_empty()
     process.sender.tidy()
-    assert process.journal.left.is_set()
+    assert process.journal.deleted.is_set()
     assert not list(process.directory.iterdir())
 
 
-def test_a_process_that_leaves_with_debts_leaves_its_journal(process: Process) -> None:
+def test_a_process_with_undelivered_points_leaves_its_journal(process: Process) -> None:
     process.sink.down = True
-    process.emit(process.feed())
+    process.emit(process.series())
     process.send()
-    process.journal.leave()
+    process.journal.delete_when_empty()
     process.sender.tidy()
     assert len(process.on_disk()) == SERIES
 
 
 def test_a_long_outage_does_not_grow_the_memory(tmp_path: Path) -> None:
-    """Eight runs at the default rate fill the memory in a quarter of an hour, and then the disk."""
+    """Eight runs at the default rate fill the memory in a quarter of an hour, and from then on the disk."""
     process = Process(tmp_path)
     process.sink.down = True
-    feeds = [process.feed(str(n)) for n in range(8)]
+    all_series = [process.series(str(n)) for n in range(8)]
 
     def an_hour_passes() -> int:
         for _ in range(360 // 3):
-            for feed in feeds:
-                process.emit(feed, seconds=0)
+            for series in all_series:
+                process.emit(series, seconds=0)
             process.clock.move(30)
             process.send()
         return tracemalloc.get_traced_memory()[0]

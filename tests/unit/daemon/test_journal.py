@@ -1,4 +1,4 @@
-"""The journal: what is written, acknowledged, read back, cleared and recovered."""
+"""The journal: points are written, acknowledged, read back, cleared and recovered."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from mlflow_sysmetrics.daemon.delivery.points import Point
-from mlflow_sysmetrics.daemon.journal.journal import Journal, scan, unsettled
+from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.daemon.journal.lines import dump_points
+from mlflow_sysmetrics.daemon.journal.scan import scan, unacknowledged
 from mlflow_sysmetrics.daemon.journal.spool import claim
 
 KEYS = [f"system/metric_{number}" for number in range(3)]
@@ -30,7 +31,7 @@ def register(journal: Journal, run_id: str = "run") -> int:
 
 
 def fill(journal: Journal, run: int, count: int, first: int = 0) -> list[tuple[int, Point]]:
-    """Appends points of three series and returns them as they are to come back."""
+    """Appends points of three series and returns them as they should be read back."""
     for index in range(first, first + count, 3):
         assert journal.append(run, index, index * 1000, dict.fromkeys(KEYS, index + 0.5)) is not None
     return [
@@ -40,28 +41,28 @@ def fill(journal: Journal, run: int, count: int, first: int = 0) -> list[tuple[i
     ]
 
 
-def test_what_is_appended_waits_for_delivery(journal: Journal) -> None:
+def test_appended_points_wait_for_delivery(journal: Journal) -> None:
     run = register(journal)
     points = fill(journal, run, 6)
-    assert list(unsettled(journal.path, run)) == points
+    assert list(unacknowledged(journal.path, run)) == points
 
 
-def test_what_is_acknowledged_waits_no_more(journal: Journal) -> None:
+def test_acknowledged_points_no_longer_wait(journal: Journal) -> None:
     run = register(journal)
     points = fill(journal, run, 9)
     journal.acknowledge(run, 4)
-    assert list(unsettled(journal.path, run)) == points[4:]
+    assert list(unacknowledged(journal.path, run)) == points[4:]
 
 
-def test_an_acknowledgement_that_comes_late_takes_nothing_back(journal: Journal) -> None:
+def test_a_late_acknowledgement_takes_nothing_back(journal: Journal) -> None:
     run = register(journal)
     points = fill(journal, run, 9)
     journal.acknowledge(run, 6)
     journal.acknowledge(run, 3)
-    assert list(unsettled(journal.path, run)) == points[6:]
+    assert list(unacknowledged(journal.path, run)) == points[6:]
 
 
-def test_a_scan_tells_who_the_runs_are(journal: Journal) -> None:
+def test_a_scan_returns_the_runs(journal: Journal) -> None:
     run = register(journal)
     fill(journal, run, 6)
     journal.acknowledge(run, 2)
@@ -74,7 +75,7 @@ def test_a_scan_tells_who_the_runs_are(journal: Journal) -> None:
         "started_at": 1000,
         "cgroup": "/sys/fs/cgroup/job",
         "oom_kills": 1,
-        "settled": 2,
+        "acknowledged": 2,
         "dropped": 0,
         "ended": True,
         "appended": 6,
@@ -82,7 +83,7 @@ def test_a_scan_tells_who_the_runs_are(journal: Journal) -> None:
     }
 
 
-def test_what_the_journal_knows_is_what_a_scan_finds(journal: Journal) -> None:
+def test_a_scan_finds_what_the_journal_knows(journal: Journal) -> None:
     for name in "ab":
         run = register(journal, name)
         fill(journal, run, 6)
@@ -95,7 +96,7 @@ def test_runs_do_not_mix(journal: Journal) -> None:
     mine = fill(journal, one, 6)
     fill(journal, other, 9)
     journal.acknowledge(other, 9)
-    assert list(unsettled(journal.path, one)) == mine
+    assert list(unacknowledged(journal.path, one)) == mine
 
 
 def test_a_run_without_points_leaves_no_line(journal: Journal) -> None:
@@ -115,19 +116,19 @@ def test_every_line_is_json(journal: Journal) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
-def test_only_its_user_may_read_it(journal: Journal) -> None:
+def test_only_the_user_may_read_it(journal: Journal) -> None:
     assert stat.S_IMODE(journal.path.parent.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in journal.path.parent.iterdir()} == {0o600}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
-def test_a_compacted_journal_is_its_users_alone_too(journal: Journal) -> None:
+def test_only_the_user_may_read_a_compacted_journal(journal: Journal) -> None:
     fill(journal, register(journal), 3)
     journal.compact()
     assert stat.S_IMODE(journal.path.stat().st_mode) == 0o600
 
 
-def test_clearing_leaves_the_runs_that_are_attached(journal: Journal) -> None:
+def test_clearing_keeps_attached_runs(journal: Journal) -> None:
     over, attached = register(journal, "over"), register(journal, "attached")
     for run in (over, attached):
         fill(journal, run, 6)
@@ -135,7 +136,7 @@ def test_clearing_leaves_the_runs_that_are_attached(journal: Journal) -> None:
     journal.end(over)
     assert journal.clear()
     (found,) = scan(journal.path)
-    assert (found.run_id, found.settled, found.ended) == ("attached", 6, False)
+    assert (found.run_id, found.acknowledged, found.ended) == ("attached", 6, False)
 
 
 def test_clearing_keeps_everything_while_a_point_waits(journal: Journal) -> None:
@@ -143,16 +144,16 @@ def test_clearing_keeps_everything_while_a_point_waits(journal: Journal) -> None
     points = fill(journal, run, 6)
     journal.acknowledge(run, 5)
     assert not journal.clear()
-    assert list(unsettled(journal.path, run)) == points[5:]
+    assert list(unacknowledged(journal.path, run)) == points[5:]
 
 
-def test_a_run_goes_on_after_clearing(journal: Journal) -> None:
+def test_a_run_continues_after_clearing(journal: Journal) -> None:
     run = register(journal)
     fill(journal, run, 6)
     journal.acknowledge(run, 6)
     journal.clear()
     points = fill(journal, run, 3, first=6)
-    assert list(unsettled(journal.path, run)) == points
+    assert list(unacknowledged(journal.path, run)) == points
 
 
 def test_clearing_again_writes_nothing(journal: Journal) -> None:
@@ -228,12 +229,12 @@ def test_an_orphan_takes_acknowledgements(tmp_path: Path) -> None:
     run = register(first)
     points = fill(first, run, 9)
     with first.path.open("ab") as file:
-        file.write(b'{"r":0,"i":9,"t":9000,"m":{"sys')  # its process died here
+        file.write(b'{"r":0,"i":9,"t":9000,"m":{"sys')  # the process died here
     first.close(delete=False)
     orphan = claim(first.path)
     assert orphan is not None
     orphan.acknowledge(run, 6)
-    assert list(unsettled(orphan.path, run)) == points[6:]
+    assert list(unacknowledged(orphan.path, run)) == points[6:]
 
 
 def test_an_orphan_keeps_its_runs_when_it_is_cleared(tmp_path: Path) -> None:
@@ -241,7 +242,7 @@ def test_an_orphan_keeps_its_runs_when_it_is_cleared(tmp_path: Path) -> None:
     run = register(first)
     fill(first, run, 3)
     first.close(delete=False)
-    for _ in range(2):  # the second has no points to know the run from
+    for _ in range(2):  # the second clearing has no points that would identify the run
         orphan = claim(first.path)
         assert orphan is not None
         orphan.acknowledge(run, 3)
@@ -250,7 +251,7 @@ def test_an_orphan_keeps_its_runs_when_it_is_cleared(tmp_path: Path) -> None:
     assert [found.run_id for found in scan(first.path)] == ["run"]
 
 
-def test_an_orphan_remembers_whose_it_was(tmp_path: Path) -> None:
+def test_an_orphan_keeps_its_header(tmp_path: Path) -> None:
     first = Journal.create(tmp_path, 1_000_000)
     header = first.path.read_text(encoding="utf-8")
     with first.path.open("a", encoding="utf-8") as file:
@@ -262,7 +263,7 @@ def test_an_orphan_remembers_whose_it_was(tmp_path: Path) -> None:
     assert orphan.path.read_text(encoding="utf-8") == header
 
 
-def test_an_orphan_that_its_owner_goes_on_writing_is_not_emptied(tmp_path: Path) -> None:
+def test_an_orphan_still_written_by_its_owner_is_not_emptied(tmp_path: Path) -> None:
     first = Journal.create(tmp_path, 1_000_000)
     run = register(first)
     points = fill(first, run, 6)
@@ -278,7 +279,7 @@ def test_an_orphan_that_its_owner_goes_on_writing_is_not_emptied(tmp_path: Path)
     assert later in first.path.read_bytes()
 
 
-def test_an_orphan_that_its_owner_goes_on_writing_is_not_deleted(tmp_path: Path) -> None:
+def test_an_orphan_still_written_by_its_owner_is_not_deleted(tmp_path: Path) -> None:
     first = Journal.create(tmp_path, 1_000_000)
     first.close(delete=False)
     orphan = claim(first.path)
@@ -289,7 +290,7 @@ def test_an_orphan_that_its_owner_goes_on_writing_is_not_deleted(tmp_path: Path)
     assert first.path.exists()
 
 
-def test_closing_deletes_when_it_is_told_to(tmp_path: Path) -> None:
+def test_closing_deletes_on_request(tmp_path: Path) -> None:
     journal = Journal.create(tmp_path, 1_000_000)
     journal.close(delete=True)
     assert list(tmp_path.iterdir()) == []

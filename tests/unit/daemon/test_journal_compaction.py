@@ -1,4 +1,4 @@
-"""Compacting: what is settled goes first, then the oldest points, and never their extremes."""
+"""Compaction: acknowledged points go first, then the oldest, but never the extremes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.journal import compaction
 from mlflow_sysmetrics.daemon.journal.compaction import extremes
-from mlflow_sysmetrics.daemon.journal.journal import Journal, scan, unsettled
+from mlflow_sysmetrics.daemon.journal.journal import Journal
+from mlflow_sysmetrics.daemon.journal.scan import scan, unacknowledged
 from mlflow_sysmetrics.daemon.journal.spool import claim
 
 SERIES = [f"system/metric_{number}_percentage" for number in range(8)]
@@ -28,7 +29,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 
 def wave(index: int) -> float:
-    """Returns a value that goes up and down, with one peak that stands out."""
+    """Returns a value that oscillates, with one peak that stands out."""
     return 1000.0 if index == 160 else round(math.sin(index) * 50, 3)
 
 
@@ -44,11 +45,11 @@ def fill(journal: Journal) -> tuple[int, dict[int, Point]]:
     return run, points
 
 
-def test_what_is_settled_goes_first(journal: Journal) -> None:
+def test_acknowledged_points_go_first(journal: Journal) -> None:
     run, points = fill(journal)
     journal.acknowledge(run, 500)
     assert journal.compact() == {}
-    assert list(unsettled(journal.path, run)) == [pair for pair in points.items() if pair[0] >= 500]
+    assert list(unacknowledged(journal.path, run)) == [pair for pair in points.items() if pair[0] >= 500]
 
 
 def test_a_run_that_is_over_leaves_no_trace(journal: Journal) -> None:
@@ -60,23 +61,23 @@ def test_a_run_that_is_over_leaves_no_trace(journal: Journal) -> None:
     assert journal.runs == []
 
 
-def test_a_run_that_is_attached_keeps_its_line(journal: Journal) -> None:
+def test_an_attached_run_keeps_its_line(journal: Journal) -> None:
     run, points = fill(journal)
     journal.acknowledge(run, len(points))
     journal.compact()
-    assert [(found.run_id, found.settled) for found in scan(journal.path)] == [("run", len(points))]
+    assert [(found.run_id, found.acknowledged) for found in scan(journal.path)] == [("run", len(points))]
 
 
 def test_thinning_ends_under_three_quarters_of_the_bound(journal: Journal) -> None:
     fill(journal)
     journal.compact()
-    assert 0.5 * BOUND < journal.size <= 0.75 * BOUND + 100  # the line that counts what was dropped
+    assert 0.5 * BOUND < journal.size <= 0.75 * BOUND + 100  # the line that counts the dropped points
 
 
-def test_thinning_keeps_points_as_they_were_and_counts_the_others(journal: Journal) -> None:
+def test_thinning_keeps_points_unchanged_and_counts_the_others(journal: Journal) -> None:
     run, points = fill(journal)
     dropped = journal.compact()
-    left = list(unsettled(journal.path, run))
+    left = list(unacknowledged(journal.path, run))
     assert [index for index, _ in left] == sorted(index for index, _ in left)
     assert all(points[index] == point for index, point in left)
     assert dropped == {run: len(points) - len(left)}
@@ -86,7 +87,7 @@ def test_thinning_keeps_points_as_they_were_and_counts_the_others(journal: Journ
 def test_thinning_takes_the_oldest(journal: Journal) -> None:
     run, points = fill(journal)
     journal.compact()
-    left = {index for index, _ in unsettled(journal.path, run)}
+    left = {index for index, _ in unacknowledged(journal.path, run)}
     gone = set(points) - left
     newest = range(len(points) - len(points) // 8, len(points))
     assert gone
@@ -101,10 +102,10 @@ def test_thinning_again_and_again_keeps_the_peak(journal: Journal) -> None:
             journal.append(run, first, first, dict.fromkeys(SERIES, 0.5))
             first += len(SERIES)
         journal.compact()
-    assert max(point.value for _, point in unsettled(journal.path, run)) == 1000.0
+    assert max(point.value for _, point in unacknowledged(journal.path, run)) == 1000.0
 
 
-def test_all_that_was_dropped_is_counted_over_several_times(journal: Journal) -> None:
+def test_dropped_points_are_counted_over_several_compactions(journal: Journal) -> None:
     run, points = fill(journal)
     first = len(points)
     dropped = journal.compact()[run]
@@ -113,7 +114,7 @@ def test_all_that_was_dropped_is_counted_over_several_times(journal: Journal) ->
         first += len(SERIES)
     dropped += journal.compact()[run]
     assert [(found.dropped, found.appended) for found in scan(journal.path)] == [(dropped, first)]
-    assert len(list(unsettled(journal.path, run))) == first - dropped
+    assert len(list(unacknowledged(journal.path, run))) == first - dropped
 
 
 def test_runs_with_too_few_points_to_thin_lose_their_oldest(journal: Journal) -> None:
@@ -126,27 +127,29 @@ def test_runs_with_too_few_points_to_thin_lose_their_oldest(journal: Journal) ->
     assert journal.size <= 0.75 * BOUND + 5000
 
 
-def test_what_is_appended_meanwhile_is_kept(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_points_appended_during_a_compaction_are_kept(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run, points = fill(journal)
     journal.acknowledge(run, len(points))
     rewrite = compaction.rewrite
 
-    def meanwhile(*arguments: object) -> object:
-        found = rewrite(*arguments)  # type: ignore[arg-type]
+    def meanwhile(*arguments: object, **named: object) -> object:
+        found = rewrite(*arguments, **named)  # type: ignore[arg-type]
         journal.append(run, len(points), 5, {"late": 1.0})
         return found
 
     monkeypatch.setattr(compaction, "rewrite", meanwhile)
     journal.compact()
-    assert list(unsettled(journal.path, run)) == [(len(points), Point("late", 1.0, 5))]
+    assert list(unacknowledged(journal.path, run)) == [(len(points), Point("late", 1.0, 5))]
 
 
-def test_a_clearing_meanwhile_wins(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clearing_during_a_compaction_wins(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     run, points = fill(journal)
     rewrite = compaction.rewrite
 
-    def meanwhile(*arguments: object) -> object:
-        found = rewrite(*arguments)  # type: ignore[arg-type]
+    def meanwhile(*arguments: object, **named: object) -> object:
+        found = rewrite(*arguments, **named)  # type: ignore[arg-type]
         journal.acknowledge(run, len(points))
         journal.clear()
         return found
@@ -157,7 +160,7 @@ def test_a_clearing_meanwhile_wins(journal: Journal, monkeypatch: pytest.MonkeyP
     assert [path.suffix for path in sorted(journal.path.parent.iterdir())] == [".jsonl", ".lock"]
 
 
-def test_a_journal_goes_on_after_compacting(journal: Journal) -> None:
+def test_a_journal_continues_after_compaction(journal: Journal) -> None:
     run, points = fill(journal)
     journal.compact()
     journal.acknowledge(run, len(points))
@@ -167,11 +170,11 @@ def test_a_journal_goes_on_after_compacting(journal: Journal) -> None:
     journal.close(delete=False)
     orphan = claim(journal.path)
     assert orphan is not None
-    assert list(unsettled(orphan.path, run)) == [(len(points), Point("late", 1.0, 5))]
+    assert list(unacknowledged(orphan.path, run)) == [(len(points), Point("late", 1.0, 5))]
     orphan.close(delete=True)
 
 
-def test_leftovers_of_a_compaction_go_with_the_journal(journal: Journal) -> None:
+def test_leftovers_of_a_compaction_are_deleted_with_the_journal(journal: Journal) -> None:
     journal.path.with_suffix(".new").write_text("half", encoding="utf-8")
     journal.path.with_suffix(".thin").write_text("half", encoding="utf-8")
     journal.close(delete=True)

@@ -1,4 +1,4 @@
-"""A journal whose descriptor is closed by others, and its number given to a file of theirs."""
+"""A journal whose descriptor is closed by others and reused for another file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from mlflow_sysmetrics.daemon.journal.file import OpenFile
-from mlflow_sysmetrics.daemon.journal.journal import Journal, scan, unsettled
+from mlflow_sysmetrics.daemon.journal.journal import Journal
+from mlflow_sysmetrics.daemon.journal.scan import scan, unacknowledged
 
 POINT = {"key": 1.0}
 PRECIOUS = b"precious\n" * 100
@@ -34,7 +35,7 @@ def run(journal: Journal) -> int:
 
 @pytest.fixture
 def steal(journal: Journal, tmp_path: Path) -> Iterator[Callable[[], Path]]:
-    """Closes the journal's descriptor and opens a file of the user's, which gets its number."""
+    """Closes the journal's descriptor and opens a user's file, which reuses the number."""
     stolen: list[int] = []
 
     def steal() -> Path:
@@ -49,14 +50,14 @@ def steal(journal: Journal, tmp_path: Path) -> Iterator[Callable[[], Path]]:
 
     yield steal
     for number in stolen:
-        os.close(number)  # which raises where somebody else has done so
+        os.close(number)  # raises if it was closed already
 
 
 def waiting(journal: Journal, run: int) -> list[int]:
-    return [index for index, _ in unsettled(journal.path, run)]
+    return [index for index, _ in unacknowledged(journal.path, run)]
 
 
-def test_a_point_goes_into_the_journal_and_not_into_the_file_that_has_got_its_number(
+def test_a_point_goes_into_the_journal_not_into_the_file_that_reuses_its_descriptor(
     journal: Journal, run: int, steal: Callable[[], Path]
 ) -> None:
     users = steal()
@@ -65,7 +66,7 @@ def test_a_point_goes_into_the_journal_and_not_into_the_file_that_has_got_its_nu
     assert waiting(journal, run) == [0, 1]
 
 
-def test_clearing_the_journal_empties_no_file_that_has_got_its_number(
+def test_clearing_does_not_empty_the_file_that_reuses_the_descriptor(
     journal: Journal, run: int, steal: Callable[[], Path]
 ) -> None:
     journal.acknowledge(run, 1)
@@ -81,14 +82,14 @@ def close(journal: Journal) -> None:
 
 
 @pytest.mark.parametrize("leave", [close, Journal.forget_after_fork])
-def test_a_file_that_has_got_the_number_stays_open_when_the_journal_is_closed(
+def test_closing_leaves_the_file_that_reuses_the_descriptor_open(
     leave: Callable[[Journal], object], journal: Journal, steal: Callable[[], Path]
 ) -> None:
     steal()
-    leave(journal)  # the user, in the fixture, closes the file after this
+    leave(journal)  # the fixture closes the user's file after this
 
 
-def test_points_are_read_from_the_journal_and_not_from_the_file_that_has_got_its_number(
+def test_points_are_read_from_the_journal_not_from_the_file_that_reuses_its_descriptor(
     journal: Journal, run: int, steal: Callable[[], Path]
 ) -> None:
     steal()
@@ -96,7 +97,7 @@ def test_points_are_read_from_the_journal_and_not_from_the_file_that_has_got_its
     assert [index for index, _ in found] == [0]
 
 
-def test_what_is_compacted_is_the_journal_and_not_the_file_that_has_got_its_number(
+def test_the_journal_is_compacted_not_the_file_that_reuses_its_descriptor(
     journal: Journal, run: int, steal: Callable[[], Path]
 ) -> None:
     users = steal()
@@ -105,7 +106,7 @@ def test_what_is_compacted_is_the_journal_and_not_the_file_that_has_got_its_numb
     assert users.read_bytes() == PRECIOUS
 
 
-def test_a_descriptor_that_nobody_has_got_is_opened_again(journal: Journal, run: int) -> None:
+def test_a_closed_descriptor_is_opened_again(journal: Journal, run: int) -> None:
     file = journal._file._file
     assert file is not None
     os.close(file.number)
@@ -114,7 +115,7 @@ def test_a_descriptor_that_nobody_has_got_is_opened_again(journal: Journal, run:
 
 
 @needs_posix
-def test_a_journal_that_is_closed_and_deleted_begins_anew_and_says_all_again(
+def test_a_closed_and_deleted_journal_is_created_again_with_header_and_runs(
     journal: Journal, run: int, steal: Callable[[], Path]
 ) -> None:
     ended = journal.register("ended", "http://x", None)
@@ -129,9 +130,7 @@ def test_a_journal_that_is_closed_and_deleted_begins_anew_and_says_all_again(
     assert [index for index, _ in found] == [1]
 
 
-def test_a_place_from_before_somebody_cut_the_journal_off_still_finds_what_came_after(
-    journal: Journal, run: int
-) -> None:
+def test_a_place_from_before_a_truncation_finds_the_later_points(journal: Journal, run: int) -> None:
     place = journal.append(run, 1, 1, POINT)
     assert place is not None
     journal.path.write_bytes(b"")
@@ -151,7 +150,7 @@ def test_points_are_read_back_from_a_journal_that_is(gone: str, journal: Journal
     assert [index for index, _ in found] == [0]
 
 
-def test_a_place_is_true_after_a_compaction_that_found_too_many_files_open(
+def test_a_place_is_valid_after_a_compaction_with_too_many_open_files(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = journal.register("run", "http://x", None)

@@ -1,4 +1,4 @@
-"""A journal on a disk that fails: full, read-only, deleted, absent. Nothing of it reaches the caller."""
+"""A journal on a failing disk: full, read-only, deleted, absent. The caller sees no exception."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import pytest
 
 from fakes import FakeClock
 from mlflow_sysmetrics.daemon.delivery.points import Point
-from mlflow_sysmetrics.daemon.journal.journal import Journal, unsettled
+from mlflow_sysmetrics.daemon.journal.journal import Journal
+from mlflow_sysmetrics.daemon.journal.scan import unacknowledged
 from mlflow_sysmetrics.daemon.journal.spool import claim, is_owned
 from mlflow_sysmetrics.errors import JournalUnavailable
 
@@ -23,7 +24,7 @@ needs_posix = pytest.mark.skipif(os.name == "nt", reason="Windows deletes no ope
 
 
 class Disk:
-    """Takes `room` more bytes, then none; with no room at all it says why, as the system call does."""
+    """Takes `room` more bytes; with no room at all it raises, as the system call does."""
 
     def __init__(self) -> None:
         self.room = 1 << 30
@@ -55,22 +56,20 @@ def journal(tmp_path: Path, disk: Disk, clock: FakeClock) -> Iterator[Journal]:
     made.close(delete=True)
 
 
-def test_a_full_disk_takes_no_points_and_says_why(journal: Journal, disk: Disk) -> None:
+def test_a_full_disk_takes_no_points_and_is_reported(journal: Journal, disk: Disk) -> None:
     run = journal.register("run", "http://x", None)
     disk.room = 0
     assert journal.append(run, 0, 0, POINT) is None
     assert journal.failed == "No space left on device"
 
 
-def test_a_disk_that_failed_is_left_alone_for_a_minute(
-    journal: Journal, disk: Disk, clock: FakeClock
-) -> None:
+def test_a_failed_disk_is_not_used_for_a_minute(journal: Journal, disk: Disk, clock: FakeClock) -> None:
     run = journal.register("run", "http://x", None)
     disk.room = 0
     for _ in range(5):
         journal.append(run, 0, 0, POINT)
         clock.move(10)
-    assert disk.tries == 2  # the header's and the first
+    assert disk.tries == 2  # the header and the first point
 
 
 def test_a_disk_that_has_room_again_is_used_again(journal: Journal, disk: Disk, clock: FakeClock) -> None:
@@ -81,11 +80,11 @@ def test_a_disk_that_has_room_again_is_used_again(journal: Journal, disk: Disk, 
     clock.move(60)
     assert journal.append(run, 1, 5, POINT) is not None
     assert journal.failed is None
-    assert list(unsettled(journal.path, run)) == [(1, Point("key", 1.0, 5))]
+    assert list(unacknowledged(journal.path, run)) == [(1, Point("key", 1.0, 5))]
 
 
 @pytest.mark.parametrize("room", [1, 5, 30, 80, 120])
-def test_a_torn_line_spoils_no_other(room: int, journal: Journal, disk: Disk, clock: FakeClock) -> None:
+def test_a_torn_line_damages_no_other(room: int, journal: Journal, disk: Disk, clock: FakeClock) -> None:
     run = journal.register("run", "http://x", None)
     journal.append(run, 0, 0, POINT)
     disk.room = room
@@ -93,23 +92,21 @@ def test_a_torn_line_spoils_no_other(room: int, journal: Journal, disk: Disk, cl
     disk.room = 1 << 30
     clock.move(60)
     journal.append(run, 2, 2, POINT)
-    assert [index for index, _ in unsettled(journal.path, run)] == [0, 2]
+    assert [index for index, _ in unacknowledged(journal.path, run)] == [0, 2]
 
 
 @pytest.mark.parametrize("room", [1, 40, 100])
-def test_who_a_run_is_is_said_again_where_it_was_torn(
-    room: int, journal: Journal, disk: Disk, clock: FakeClock
-) -> None:
+def test_a_torn_run_line_is_written_again(room: int, journal: Journal, disk: Disk, clock: FakeClock) -> None:
     run = journal.register("run", "http://tracking.example.org:5000", None)
     disk.room = room
     journal.append(run, 0, 0, POINT)
     disk.room = 1 << 30
     clock.move(60)
     journal.append(run, 1, 1, POINT)
-    assert [index for index, _ in unsettled(journal.path, run)] == [1]
+    assert [index for index, _ in unacknowledged(journal.path, run)] == [1]
 
 
-def test_runs_are_said_again_after_a_clearing_that_the_disk_did_not_finish(
+def test_run_lines_are_written_again_after_an_unfinished_clearing(
     journal: Journal, disk: Disk, clock: FakeClock
 ) -> None:
     run = journal.register("run", "http://x", None)
@@ -120,7 +117,7 @@ def test_runs_are_said_again_after_a_clearing_that_the_disk_did_not_finish(
     disk.room = 1 << 30
     clock.move(60)
     journal.append(run, 1, 1, POINT)
-    assert [index for index, _ in unsettled(journal.path, run)] == [1]
+    assert [index for index, _ in unacknowledged(journal.path, run)] == [1]
 
 
 def test_a_journal_never_grows_over_its_bound(tmp_path: Path) -> None:
@@ -146,7 +143,7 @@ def test_a_compaction_that_finds_no_room_leaves_the_journal_as_it_was(tmp_path: 
     journal.close(delete=True)
 
 
-def test_a_compaction_in_vain_is_not_tried_again_at_once(tmp_path: Path) -> None:
+def test_a_useless_compaction_is_not_repeated_at_once(tmp_path: Path) -> None:
     clock = FakeClock()
     journal = Journal.create(tmp_path, 2000, monotonic=clock.monotonic)
     run = journal.register("run", "http://x", None)
@@ -161,16 +158,16 @@ def test_a_compaction_in_vain_is_not_tried_again_at_once(tmp_path: Path) -> None
 
 
 @needs_posix
-def test_a_journal_that_somebody_deletes_is_made_again_with_all_it_held(journal: Journal) -> None:
+def test_a_deleted_journal_is_created_again_with_its_contents(journal: Journal) -> None:
     run = journal.register("run", "http://x", None)
     journal.append(run, 0, 0, POINT)
     shutil.rmtree(journal.path.parent)
     assert journal.append(run, 1, 1, POINT) is not None
-    assert [index for index, _ in unsettled(journal.path, run)] == [0, 1]
+    assert [index for index, _ in unacknowledged(journal.path, run)] == [0, 1]
 
 
 @needs_posix
-def test_a_journal_that_was_made_again_is_still_owned(journal: Journal) -> None:
+def test_a_journal_that_was_created_again_is_still_owned(journal: Journal) -> None:
     run = journal.register("run", "http://x", None)
     shutil.rmtree(journal.path.parent)
     journal.append(run, 0, 0, POINT)
@@ -179,7 +176,7 @@ def test_a_journal_that_was_made_again_is_still_owned(journal: Journal) -> None:
 
 
 @needs_posix
-def test_a_journal_that_cannot_be_made_again_says_why(journal: Journal) -> None:
+def test_a_journal_that_cannot_be_created_again_reports_why(journal: Journal) -> None:
     run = journal.register("run", "http://x", None)
     shutil.rmtree(journal.path.parent)
     journal.path.parent.write_text("in the way")
@@ -202,8 +199,8 @@ def test_a_directory_below_a_file_holds_no_journal(tmp_path: Path) -> None:
 @needs_posix
 def test_a_directory_without_permission_holds_no_journal(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    if as_root:  # who may write everywhere
-        os.seteuid(65534)  # nobody
+    if as_root:  # root may write everywhere
+        os.seteuid(65534)  # the user "nobody"
     try:
         with pytest.raises(JournalUnavailable, match="Permission denied"):
             Journal.create(tmp_path / "spool", 1_000_000)
@@ -215,7 +212,7 @@ def test_a_directory_without_permission_holds_no_journal(tmp_path: Path) -> None
 
 @pytest.fixture
 def tmpfs(tmp_path: Path) -> Iterator[Path]:
-    """A filesystem of 64 kB, where we may mount one."""
+    """A filesystem of 64 kB, if the test may mount one."""
     place = tmp_path / "small"
     place.mkdir()
     mount = shutil.which("mount")
@@ -228,19 +225,19 @@ def tmpfs(tmp_path: Path) -> Iterator[Path]:
     subprocess.run([shutil.which("umount") or "umount", "-l", str(place)], check=True)
 
 
-def test_a_real_full_disk_costs_the_points_that_it_had_no_room_for(tmpfs: Path) -> None:
+def test_a_full_disk_loses_only_the_points_without_room(tmpfs: Path) -> None:
     clock = FakeClock()
     journal = Journal.create(tmpfs / "spool", 1_000_000, monotonic=clock.monotonic)
     run = journal.register("run", "http://x", None)
     taken = [index for index in range(2000) if journal.append(run, index, 0, {"k" * 50: 1.0}) is not None]
     assert 100 < len(taken) < 2000
     assert journal.failed in {"No space left on device", "the disk is full"}
-    assert [index for index, _ in unsettled(journal.path, run)] == taken
+    assert [index for index, _ in unacknowledged(journal.path, run)] == taken
     journal.acknowledge(run, 2000)
-    assert journal.clear()  # truncating needs no room
+    assert journal.clear()  # truncation needs no room
     clock.move(60)
     assert journal.append(run, 2000, 0, POINT) is not None
-    assert [index for index, _ in unsettled(journal.path, run)] == [2000]
+    assert [index for index, _ in unacknowledged(journal.path, run)] == [2000]
     journal.close(delete=True)
 
 
@@ -251,10 +248,10 @@ def test_a_real_read_only_disk_holds_no_journal(tmpfs: Path) -> None:
         Journal.create(tmpfs / "spool", 1_000_000)
 
 
-def test_a_disk_that_becomes_read_only_says_why(tmpfs: Path) -> None:
+def test_a_disk_that_becomes_read_only_is_reported(tmpfs: Path) -> None:
     journal = Journal.create(tmpfs / "spool", 1_000_000)
     run = journal.register("run", "http://x", None)
-    journal.forget_after_fork()  # the kernel refuses to remount while a file is open for writing
+    journal.forget_after_fork()  # the kernel does not remount while a file is open for writing
     mount = shutil.which("mount") or "mount"
     subprocess.run([mount, "-o", "remount,ro", str(tmpfs)], check=True)
     assert claim(journal.path) is None

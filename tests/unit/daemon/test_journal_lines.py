@@ -1,4 +1,4 @@
-"""The lines of a journal: written, read back, and garbage of every kind."""
+"""The lines of a journal: written, parsed, and garbage of every kind."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlflow_sysmetrics.daemon.journal.lines import (
+    AcknowledgedLine,
     DroppedLine,
     EndLine,
     Header,
     Line,
     PointsLine,
     RunLine,
-    SettledLine,
     dump,
     lines,
     parse,
@@ -28,18 +28,18 @@ EVERY_KIND = [
     RunLine(1, "def", "sqlite:////data/mlflow.db", None, None, None),
     PointsLine(0, 24, 1_700_000_010_000, {"system/cpu": 1.5, "system/größe": -0.001}),
     PointsLine(3, 0, 1_700_000_010_000, {"train/loss_step": 0.25, "train/learning_rate": math.inf}, 1200),
-    SettledLine(0, 48),
+    AcknowledgedLine(0, 48),
     DroppedLine(0, 5),
     EndLine(0),
 ]
 
 
 @pytest.mark.parametrize("line", EVERY_KIND)
-def test_a_line_is_read_as_it_was_written(line: Line) -> None:
+def test_a_line_is_parsed_as_it_was_written(line: Line) -> None:
     assert parse(dump(line)) == line
 
 
-def test_a_loss_that_is_no_number_is_kept_as_such() -> None:
+def test_a_nan_value_is_kept() -> None:
     back = parse(dump(PointsLine(0, 0, 0, {"train/loss_step": math.nan, "train/a": -math.inf}, 7)))
     assert isinstance(back, PointsLine)
     assert math.isnan(back.values["train/loss_step"])
@@ -54,7 +54,7 @@ def test_a_line_ends_with_its_only_newline(line: Line) -> None:
 
 
 @pytest.mark.parametrize("line", EVERY_KIND)
-def test_a_torn_line_is_no_line(line: Line) -> None:
+def test_a_torn_line_is_ignored(line: Line) -> None:
     whole = dump(line).rstrip(b"\n")
     assert [parse(whole[:cut]) for cut in range(len(whole))] == [None] * len(whole)
 
@@ -91,12 +91,12 @@ def test_a_line_that_lacks_only_its_newline_is_whole(line: Line) -> None:
         b'{"journal":1}',
     ],
 )
-def test_what_is_not_understood_is_no_line(text: bytes) -> None:
+def test_unknown_content_is_ignored(text: bytes) -> None:
     assert parse(text) is None
 
 
-def test_a_line_may_say_more_than_is_known_today() -> None:
-    assert parse(b'{"r": 3, "a": 7, "later": [1]}') == SettledLine(3, 7)
+def test_unknown_fields_are_ignored() -> None:
+    assert parse(b'{"r": 3, "a": 7, "later": [1]}') == AcknowledgedLine(3, 7)
 
 
 @settings(max_examples=200)
@@ -119,5 +119,5 @@ def test_a_file_without_newlines_is_read_in_pieces() -> None:
     assert max(map(len, lines(io.BytesIO(b"x" * 3_000_000)))) <= 1 << 20
 
 
-def test_no_more_is_read_than_is_wanted() -> None:
+def test_reading_stops_at_the_limit() -> None:
     assert list(lines(io.BytesIO(b"one\ntwo\nthree\n"), 8)) == [b"one\n", b"two\n"]

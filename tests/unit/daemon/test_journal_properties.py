@@ -1,4 +1,4 @@
-"""Whatever happens to a journal, every point that waits is still there: exactly, in order, once."""
+"""Whatever happens to a journal, every waiting point is still there: exactly, in order, once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from fakes import FakeClock
 from mlflow_sysmetrics.daemon.delivery.points import Point
-from mlflow_sysmetrics.daemon.journal.journal import Journal, unsettled
+from mlflow_sysmetrics.daemon.journal.journal import Journal
+from mlflow_sysmetrics.daemon.journal.scan import unacknowledged
 from mlflow_sysmetrics.daemon.journal.spool import claim
 
 VALUES = st.dictionaries(
@@ -26,18 +27,18 @@ Waiting = dict[int, list[tuple[int, Point]]]
 
 @dataclass
 class ModelRun:
-    """What a run's points should be."""
+    """The points that a run should have."""
 
     appended: int = 0
-    settled: int = 0
+    acknowledged: int = 0
     on_disk: dict[int, Point] = field(default_factory=dict)
 
     def waiting(self) -> list[tuple[int, Point]]:
-        return [pair for pair in self.on_disk.items() if pair[0] >= self.settled]
+        return [pair for pair in self.on_disk.items() if pair[0] >= self.acknowledged]
 
 
 class JournalMachine(RuleBasedStateMachine):
-    """Drives a journal and a model of it. The model is two dictionaries."""
+    """Drives a journal and a model of it, which is two dictionaries."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +46,7 @@ class JournalMachine(RuleBasedStateMachine):
         self.clock = FakeClock()
         self.runs: dict[int, ModelRun] = {}
         self.room: int | None = None
-        # Size of the file and what was to be found in it, after each step since it was last written anew.
+        # Size of the file and the expected contents, after each step since the file was last rewritten.
         self.history: list[tuple[int, Waiting]] = []
 
     @initialize()
@@ -101,8 +102,8 @@ class JournalMachine(RuleBasedStateMachine):
             }
         self.room = None
         self.clock.move(60)
-        # Short of its newline alone, a line was not taken, and is there all the same. That is no harm: it is
-        # the point that waits in memory. A reader may see it, so the model does not look below it any more.
+        # A line that only lacks its newline was not taken, but is readable. That is harmless: it is the point
+        # that waits in memory. A reader may see it, so the model does not look below it any more.
         run.appended += len(values)
         if run.appended - 1 not in run.on_disk:
             self.settle(number, run, run.appended)
@@ -111,22 +112,22 @@ class JournalMachine(RuleBasedStateMachine):
     @rule(data=st.data(), and_compact=st.booleans())
     def acknowledge(self, data: st.DataObject, and_compact: bool) -> None:
         number, run = self.pick(data)
-        waiting = run.appended - run.settled
-        # Of small numbers hypothesis tries more: counted from the end, so that lines are settled in part.
+        waiting = run.appended - run.acknowledged
+        # Hypothesis prefers small numbers: count from the end, so that lines are acknowledged in part.
         left = data.draw(st.integers(0, max(waiting, 0)))
         self.settle(number, run, run.appended - left)
-        if and_compact:  # by itself it seldom comes when a line is half settled
+        if and_compact:  # hypothesis by itself rarely compacts when a line is half acknowledged
             self.compact()
 
-    def settle(self, number: int, run: ModelRun, settled: int) -> None:
-        self.journal.acknowledge(number, settled)
-        run.settled = max(run.settled, settled)
+    def settle(self, number: int, run: ModelRun, acknowledged: int) -> None:
+        self.journal.acknowledge(number, acknowledged)
+        run.acknowledged = max(run.acknowledged, acknowledged)
 
     @precondition(lambda self: self.runs)
     @rule(data=st.data())
     def read_back(self, data: st.DataObject) -> None:
         number, run = self.pick(data)
-        found, place, since = [], 0, run.settled
+        found, place, since = [], 0, run.acknowledged
         while part := self.journal.read(number, since, place, data.draw(st.integers(1, 20))):
             points, place = part
             if not points:
@@ -157,28 +158,28 @@ class JournalMachine(RuleBasedStateMachine):
         journal = claim(self.journal.path)
         assert journal is not None
         self.journal = journal
-        # Those that had no point are forgotten with their process.
+        # Runs without a point are forgotten with their process.
         self.runs = {run.number: self.runs[run.number] for run in journal.runs}
 
     @rule(data=st.data())
     def be_cut_anywhere(self, data: st.DataObject) -> None:
-        """Looks at what a crash would have left that came at any byte."""
+        """Checks what a crash at any byte would have left."""
         whole = self.journal.path.read_bytes()
         begin = min(self.history[0][0], len(whole)) if self.history else len(whole)
         cut = data.draw(st.integers(begin, len(whole)))
         copy = self.directory / "copy"
         copy.write_bytes(whole[:cut])
-        found = {number: list(unsettled(copy, number)) for number in self.runs}
+        found = {number: list(unacknowledged(copy, number)) for number in self.runs}
         before = [state for size, state in self.history if size <= cut]
         after = [state for size, state in self.history if size > cut]
-        # The step at the cut has happened or not; nothing between.
+        # The step at the cut has happened or not; there is nothing in between.
         possible = [*before[-1:], *after[:1]] or [self.waiting()]
         assert found in [{number: state.get(number, []) for number in self.runs} for state in possible]
 
     @invariant()
     def all_that_waits_is_there(self) -> None:
         found = self.waiting()
-        assert {number: list(unsettled(self.journal.path, number)) for number in self.runs} == found
+        assert {number: list(unacknowledged(self.journal.path, number)) for number in self.runs} == found
         self.history.append((self.journal.path.stat().st_size, found))
 
     def waiting(self) -> Waiting:

@@ -1,4 +1,4 @@
-"""A disk that does not answer: the journal's own thread waits for it, and no other one does."""
+"""A disk that does not answer: only the journal's thread waits for it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from fakes import STARTED_AT, FakeClock, FakeSink
 from mlflow_sysmetrics.daemon.delivery.inbox import Channel
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.sender import Sender
-from mlflow_sysmetrics.daemon.journal.journal import Journal, scan, unsettled
+from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.daemon.journal.process_journal import ProcessJournal
-from mlflow_sysmetrics.daemon.journal.run_backing import OwnRun
+from mlflow_sysmetrics.daemon.journal.run_journal import ProcessRunJournal
+from mlflow_sysmetrics.daemon.journal.scan import scan, unacknowledged
 from mlflow_sysmetrics.daemon.journal.thread import JournalThread
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
 from mlflow_sysmetrics.daemon.sampling.window import Value
@@ -24,11 +25,11 @@ from mlflow_sysmetrics.samples import Kind
 from mlflow_sysmetrics.settings import Settings
 
 URI = "http://server:5000"
-LONGEST = 30.0  # of what is waited for and comes at once, on a machine that is busy
+LONGEST = 30.0  # for things that come at once, on a busy machine
 
 
 class Disk:
-    """Answers while `answers` is set, and late by its clock where it has one."""
+    """Answers while `answers` is set, and late if it has a clock."""
 
     def __init__(self) -> None:
         self.answers = threading.Event()
@@ -46,44 +47,44 @@ class Disk:
 
 
 class Process:
-    """A sampler and a sender, moved by hand, and the thread of the journal."""
+    """A sampler and a sender, moved by hand, and the journal's thread."""
 
     def __init__(self, directory: Path, disk: Disk) -> None:
         self.clock = FakeClock()
         self.sink = FakeSink()
-        self.thread = JournalThread(self.clock, patience_seconds=LONGEST)
+        self.thread = JournalThread(self.clock, wait_seconds=LONGEST)
         self.journal = ProcessJournal(
             lambda: Journal.create(directory, 1_000_000, monotonic=self.clock.monotonic, write=disk.write),
             self.clock,
             thread=self.thread,
         )
         self.sender = Sender(URI, lambda _: self.sink, self.clock, jitter=lambda: 1.0, journal=self.journal)
-        self.feed = self.new_feed("run")
+        self.series = self.new_series("run")
 
-    def new_feed(self, run_id: str) -> RunSeries:
-        outbox = RunQueue(run_id, STARTED_AT, 10, OwnRun(self.journal, run_id, URI, STARTED_AT))
-        return RunSeries((URI, run_id), Settings(), Channel(self.sender, outbox))
+    def new_series(self, run_id: str) -> RunSeries:
+        queue = RunQueue(run_id, STARTED_AT, 10, ProcessRunJournal(self.journal, run_id, URI, STARTED_AT))
+        return RunSeries((URI, run_id), Settings(), Channel(self.sender, queue))
 
-    def emit(self, feed: RunSeries | None = None) -> None:
-        (feed or self.feed).emit([Value("level", Kind.GAUGE, 1.0)], self.clock.wall())
+    def emit(self, series: RunSeries | None = None) -> None:
+        (series or self.series).emit([Value("level", Kind.GAUGE, 1.0)], self.clock.wall())
         self.clock.move(10)
 
     def send(self) -> None:
         while self.sender.send_next():
             self.sender.tidy()
         self.sender.tidy()
-        self.sender.tell()
+        self.sender.log_messages()
 
     def await_written(self) -> None:
-        """Waits until all that was asked of the thread is done."""
+        """Waits until the thread has done all its jobs."""
         done = threading.Event()
-        self.thread.later(done, done.set)
+        self.thread.submit(done, done.set)
         assert done.wait(LONGEST)
 
     def stick(self, disk: Disk) -> None:
-        """Has the disk stop answering, and the sampler find that out."""
+        """Makes the disk stop answering, and the sampler notice."""
         disk.answers.clear()
-        self.thread._patience.seconds = 0.05
+        self.thread._budget.seconds = 0.05
         self.emit()
 
     @property
@@ -107,41 +108,43 @@ def process(tmp_path: Path, disk: Disk) -> Process:
 
 
 def waiting(process: Process, run: int = 0) -> list[int]:
-    return [index for index, _ in unsettled(process.path, run)]
+    return [index for index, _ in unacknowledged(process.path, run)]
 
 
-def test_a_point_is_on_disk_when_the_sampler_goes_on(process: Process) -> None:
+def test_a_point_is_on_disk_when_the_sampler_continues(process: Process) -> None:
     assert waiting(process) == [0]
-    assert process.feed.lane.outbox.unsaved == 0
+    assert process.series.channel.queue.unsaved == 0
 
 
 def test_a_disk_that_does_not_answer_leaves_points_in_memory_only(process: Process, disk: Disk) -> None:
     process.stick(disk)
     process.emit()
-    assert process.feed.lane.outbox.waiting == 3
-    assert process.feed.lane.outbox.unsaved == 2
+    assert process.series.channel.queue.waiting == 3
+    assert process.series.channel.queue.unsaved == 2
 
 
-def test_a_disk_that_is_known_to_be_stuck_is_not_asked_again(process: Process, disk: Disk) -> None:
+def test_a_stuck_disk_is_not_tried_again(process: Process, disk: Disk) -> None:
     process.stick(disk)
     asked = disk.asked
-    process.thread._patience.seconds = LONGEST  # whoever waited now would wait for long
+    process.thread._budget.seconds = LONGEST  # a wait would now take long
     process.emit()
     assert disk.asked == asked
-    assert process.feed.lane.outbox.waiting == 3
+    assert process.series.channel.queue.waiting == 3
 
 
-def test_a_disk_that_does_not_answer_holds_up_no_delivery(process: Process, disk: Disk) -> None:
+def test_a_disk_that_does_not_answer_delays_no_delivery(process: Process, disk: Disk) -> None:
     process.stick(disk)
     process.send()
     process.emit()
-    process.feed.end()
+    process.series.end()
     process.clock.move(60)
     process.send()
     assert len(process.sink.points("run")) == 3
 
 
-def test_a_first_point_whose_journal_cannot_even_be_made_is_delivered(tmp_path: Path, disk: Disk) -> None:
+def test_a_first_point_is_delivered_although_its_journal_cannot_be_created(
+    tmp_path: Path, disk: Disk
+) -> None:
     process = Process(tmp_path, disk)
     process.stick(disk)
     process.clock.move(60)
@@ -149,22 +152,22 @@ def test_a_first_point_whose_journal_cannot_even_be_made_is_delivered(tmp_path: 
     assert len(process.sink.points("run")) == 1
 
 
-def test_points_are_saved_again_when_the_disk_answers_and_what_was_delivered_is_not_owed(
+def test_points_are_saved_again_when_the_disk_answers_and_delivered_ones_do_not_wait(
     process: Process, disk: Disk
 ) -> None:
     process.stick(disk)
     process.clock.move(60)
     process.send()
     disk.answers.set()
-    process.thread._patience.seconds = LONGEST
+    process.thread._budget.seconds = LONGEST
     process.await_written()
     process.sink.down = True
     process.emit()
     assert waiting(process) == [2]
-    assert process.feed.lane.outbox.unsaved == 0
+    assert process.series.channel.queue.unsaved == 0
 
 
-def test_what_was_appended_too_late_is_acknowledged_with_the_rest(process: Process, disk: Disk) -> None:
+def test_points_appended_too_late_are_acknowledged_with_the_rest(process: Process, disk: Disk) -> None:
     process.sink.down = True
     process.stick(disk)
     disk.answers.set()
@@ -183,34 +186,32 @@ def test_ends_and_acknowledgements_wait_for_the_disk_once_per_run(process: Proce
         process.emit()
         process.clock.move(60)
         process.send()
-    process.feed.end()
-    for number in range(20):  # of which the journal has never heard
-        other = process.new_feed(str(number))
+    process.series.end()
+    for number in range(20):  # runs that the journal has never heard of
+        other = process.new_series(str(number))
         process.emit(other)
         other.end()
         process.clock.move(60)
         process.send()
-    assert len(process.thread._later) <= 3  # the end and what is settled of one run, and a clearing
+    assert len(process.thread._later) <= 3  # the end and the acknowledgement of one run, and a clearing
     disk.answers.set()
     process.await_written()
-    assert all(run.ended and run.settled == run.appended for run in scan(process.path))
+    assert all(run.ended and run.acknowledged == run.appended for run in scan(process.path))
 
 
-def test_who_leaves_with_a_disk_that_does_not_answer_is_told_nothing_and_waits_for_nothing(
-    process: Process, disk: Disk
-) -> None:
+def test_ending_with_a_stuck_disk_logs_nothing_and_does_not_wait(process: Process, disk: Disk) -> None:
     process.stick(disk)
     process.clock.move(60)
     process.send()
-    assert process.journal.leave()
+    assert process.journal.delete_when_empty()
     process.sender.tidy()
-    assert not process.journal.left.is_set()
+    assert not process.journal.deleted.is_set()
     disk.answers.set()
-    assert process.journal.left.wait(LONGEST)
+    assert process.journal.deleted.wait(LONGEST)
     assert not process.path.exists()
 
 
-def test_a_stuck_disk_is_said_once_and_its_answer_once(
+def test_a_stuck_disk_is_logged_once_and_its_answer_once(
     process: Process, disk: Disk, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "mlflow_sysmetrics")
@@ -224,51 +225,51 @@ def test_a_stuck_disk_is_said_once_and_its_answer_once(
     process.send()
     assert process.journal.failed is None
     assert [record.message.removeprefix("mlflow-sysmetrics: ") for record in caplog.records] == [
-        "System metrics are kept in memory only, and not on disk: the disk has not answered for 20 s.",
-        f"System metrics are journalled again, in {process.path}.",
+        "System metrics are kept in memory only, not on disk: the disk has not answered for 20 s.",
+        f"System metrics are journalled again in {process.path}.",
     ]
 
 
-def test_a_sender_does_not_read_from_a_disk_that_is_known_to_be_stuck(process: Process, disk: Disk) -> None:
+def test_a_sender_does_not_read_from_a_stuck_disk(process: Process, disk: Disk) -> None:
     process.stick(disk)
-    backing = process.feed.lane.outbox.backing
-    assert backing is not None
+    run_journal = process.series.channel.queue.run_journal
+    assert run_journal is not None
     with pytest.raises(OSError, match="not answered for 10 s"):
-        backing.read(0, 0, 1)
+        run_journal.read(0, 0, 1)
 
 
 def test_a_job_that_raises_leaves_the_thread_alive() -> None:
     def fail() -> None:
         raise RuntimeError("a lock of somebody else's")
 
-    thread = JournalThread(FakeClock(), patience_seconds=LONGEST)
-    assert thread.ask(fail) is None
-    assert thread.ask(lambda: 1) == 1
+    thread = JournalThread(FakeClock(), wait_seconds=LONGEST)
+    assert thread.call(fail) is None
+    assert thread.call(lambda: 1) == 1
 
 
-def test_a_program_that_may_start_no_thread_writes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_thread_the_caller_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr("mlflow_sysmetrics.daemon.journal.thread.start_thread", fail)
-    assert JournalThread(FakeClock()).ask(lambda: 1) == 1
+    assert JournalThread(FakeClock()).call(lambda: 1) == 1
 
 
-def test_points_of_a_tick_that_has_waited_enough_wait_in_memory(process: Process, disk: Disk) -> None:
+def test_points_of_a_tick_that_has_used_up_its_wait_stay_in_memory(process: Process, disk: Disk) -> None:
     disk.late_seconds = 0.6
-    process.thread._patience.seconds = 1.0
+    process.thread._budget.seconds = 1.0
     disk.clock = process.clock
-    feeds = [process.new_feed(str(number)) for number in range(5)]
-    for feed in feeds:
-        feed.emit([Value("level", Kind.GAUGE, 1.0)], process.clock.wall())
-    assert [feed.lane.outbox.unsaved for feed in feeds] == [0, 0, 1, 1, 1]
+    all_series = [process.new_series(str(number)) for number in range(5)]
+    for series in all_series:
+        series.emit([Value("level", Kind.GAUGE, 1.0)], process.clock.wall())
+    assert [series.channel.queue.unsaved for series in all_series] == [0, 0, 1, 1, 1]
 
 
-def test_a_disk_that_is_too_slow_again_and_again_is_said_once(
+def test_a_disk_that_is_repeatedly_slow_is_logged_once(
     process: Process, disk: Disk, caplog: pytest.LogCaptureFixture
 ) -> None:
     disk.clock, disk.late_seconds = process.clock, 1.5
-    process.thread._patience.seconds = 1.0
+    process.thread._budget.seconds = 1.0
     for _ in range(5):
         process.emit()
         process.send()
@@ -276,9 +277,7 @@ def test_a_disk_that_is_too_slow_again_and_again_is_said_once(
     assert ["the disk has been too slow for" in record.message for record in caplog.records] == [True]
 
 
-def test_a_journal_that_is_made_late_does_not_wait_for_what_was_delivered_before(
-    tmp_path: Path, disk: Disk
-) -> None:
+def test_in_a_journal_created_late_earlier_deliveries_do_not_wait(tmp_path: Path, disk: Disk) -> None:
     process = Process(tmp_path / "a file", disk)
     (tmp_path / "a file").touch()
     process.emit()
@@ -288,4 +287,4 @@ def test_a_journal_that_is_made_late_does_not_wait_for_what_was_delivered_before
     (tmp_path / "a file").unlink()
     process.sink.down = True
     process.emit()
-    assert [(run.settled, run.appended) for run in scan(process.path)] == [(1, 2)]
+    assert [(run.acknowledged, run.appended) for run in scan(process.path)] == [(1, 2)]

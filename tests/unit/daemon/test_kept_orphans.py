@@ -1,4 +1,4 @@
-"""Orphans that their server does not take: kept for a month, and no trouble of the program that tries them."""
+"""Orphans that their server rejects: kept for a month, without bothering the program that tries them."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from household import URI, Household, die, let_a_month_pass, replayed
+from dead_processes import URI, RecoveringProcess, die, let_a_month_pass, replayed
 
 from fakes import STARTED_AT, FakeSink, not_allowed, run_refused
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
-from mlflow_sysmetrics.daemon.journal.journal import scan
+from mlflow_sysmetrics.daemon.journal.scan import scan
 from mlflow_sysmetrics.daemon.journal.spool import journals
 
 NOT_FOUND = "HTTP 404 RESOURCE_DOES_NOT_EXIST"
 
 
 def another_store(*known: str, error: Exception | None = None) -> FakeSink:
-    """Returns a sink that has never had any run but these."""
+    """Returns a sink that has never had any other runs than these."""
     sink = FakeSink()
     send = sink.send
 
@@ -32,14 +32,14 @@ def another_store(*known: str, error: Exception | None = None) -> FakeSink:
     return sink
 
 
-def test_points_of_a_run_that_the_server_does_not_know_are_delivered_once_it_does(tmp_path: Path) -> None:
-    path = die(tmp_path, settled=10)
+def test_points_of_an_unknown_run_are_delivered_once_the_server_knows_it(tmp_path: Path) -> None:
+    path = die(tmp_path, acknowledged=10)
     outcome = replayed(path, another_store())
     assert (outcome.delivered, outcome.dropped, outcome.waiting, outcome.faults) == (0, 0, 20, ())
     assert replayed(path, FakeSink()).delivered == 20
 
 
-def test_what_is_kept_is_named_with_the_reason_and_the_date(tmp_path: Path) -> None:
+def test_kept_points_are_reported_with_reason_and_date(tmp_path: Path) -> None:
     (kept,) = replayed(die(tmp_path), another_store()).kept
     assert kept.startswith(f"{URI} does not take points of run run_0 ({NOT_FOUND}); kept until 20")
 
@@ -50,7 +50,7 @@ def test_the_other_runs_of_the_journal_are_delivered_once(tmp_path: Path) -> Non
     assert replayed(path, FakeSink()).delivered == 30
 
 
-def test_what_nobody_knew_for_a_month_is_given_up(tmp_path: Path) -> None:
+def test_points_of_a_run_unknown_for_a_month_are_given_up(tmp_path: Path) -> None:
     path = die(tmp_path)
     let_a_month_pass(path)
     outcome = replayed(path, another_store())
@@ -65,8 +65,8 @@ def test_a_month_old_orphan_survives_a_sync_that_does_not_reach_its_server(tmp_p
     assert path.exists()
 
 
-def test_a_run_that_was_never_detached_is_kept_in_mind_where_it_is_not_known(tmp_path: Path) -> None:
-    """Else `reap` would not find it when the store that has it is back."""
+def test_a_journal_of_an_undetached_run_is_kept_if_the_server_does_not_know_the_run(tmp_path: Path) -> None:
+    """Otherwise `reap` would not find it when the right store is back."""
     path = die(tmp_path, ended=False)
     sink = FakeSink()
 
@@ -78,32 +78,32 @@ def test_a_run_that_was_never_detached_is_kept_in_mind_where_it_is_not_known(tmp
     assert [run.run_id for run in scan(path)] == ["run_0"]
 
 
-def test_in_the_background_they_are_let_go_of_with_all_that_waits_in_them(tmp_path: Path) -> None:
+def test_in_the_background_they_are_released_with_their_waiting_points(tmp_path: Path) -> None:
     for _ in range(6):
         die(tmp_path)
-    household = Household(tmp_path)
-    household.sinks[URI] = another_store()
-    household.recover()
+    process = RecoveringProcess(tmp_path)
+    process.sinks[URI] = another_store()
+    process.recover()
     assert len(journals(tmp_path)) == 6
-    assert all(run.settled == 0 for path in journals(tmp_path) for run in scan(path))
+    assert all(run.acknowledged == 0 for path in journals(tmp_path) for run in scan(path))
 
 
-def test_orphans_that_are_forbidden_keep_no_others_of_their_server_waiting(tmp_path: Path) -> None:
+def test_forbidden_orphans_delay_no_others_of_their_server(tmp_path: Path) -> None:
     die(tmp_path, runs=2)
     for _ in range(8):
         die(tmp_path)
-    household = Household(tmp_path)
-    household.sinks[URI] = another_store("run_1", error=not_allowed("HTTP 403"))
-    household.recover()
-    assert len(household.sinks[URI].points("run_1")) == 30
+    process = RecoveringProcess(tmp_path)
+    process.sinks[URI] = another_store("run_1", error=not_allowed("HTTP 403"))
+    process.recover()
+    assert len(process.sinks[URI].points("run_1")) == 30
     assert len(journals(tmp_path)) == 9
 
 
 def test_a_month_old_orphan_is_tried_once_more(tmp_path: Path) -> None:
     let_a_month_pass(die(tmp_path))
-    household = Household(tmp_path)
-    household.recover()
-    assert len(household.sinks[URI].points("run_0")) == 30
+    process = RecoveringProcess(tmp_path)
+    process.recover()
+    assert len(process.sinks[URI].points("run_0")) == 30
 
 
 @pytest.mark.parametrize(
@@ -114,38 +114,38 @@ def test_a_month_old_orphan_that_no_server_takes_is_deleted_with_one_line(
 ) -> None:
     caplog.set_level(logging.INFO, "mlflow_sysmetrics")
     let_a_month_pass(die(tmp_path, runs=2))
-    household = Household(tmp_path)
-    household.sinks[URI] = sink()
-    household.recover()
+    process = RecoveringProcess(tmp_path)
+    process.sinks[URI] = sink()
+    process.recover()
     assert not list(tmp_path.iterdir())
-    said = [record for record in caplog.records if "given up" in record.message]
+    said = [record for record in caplog.records if "giving up" in record.message]
     assert [record.levelname for record in said] == ["INFO"]
     assert "60 points" in said[0].message
 
 
 @pytest.mark.parametrize("error", [ConnectionError("reset"), run_refused(NOT_FOUND), not_allowed("HTTP 401")])
-def test_the_trouble_of_orphans_is_no_trouble_of_the_program(
+def test_failures_of_orphans_are_not_reported_as_the_programs(
     error: Exception, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "mlflow_sysmetrics")
     die(tmp_path, runs=2)
-    household = Household(tmp_path)
-    household.sinks[URI] = another_store("live", error=error)
-    household.thread.start()
-    household.deliver_until(lambda: bool(household.sinks) and URI in household.senders)
-    sender = household.senders[URI]
+    process = RecoveringProcess(tmp_path)
+    process.sinks[URI] = another_store("live", error=error)
+    process.thread.start()
+    process.deliver_until(lambda: bool(process.sinks) and URI in process.senders)
+    sender = process.senders[URI]
     while sender.send_next():
         pass
-    sender.tell()
+    sender.log_messages()
     live = RunQueue("live", STARTED_AT, 10)
     sender.append(live, [Point("system/x", 1.0, STARTED_AT)])
-    sender.hasten()
+    sender.expedite()
     assert sender.send_next(), "it must not wait until the server has had its rest"
-    assert len(household.sinks[URI].points("live")) == 1
+    assert len(process.sinks[URI].points("live")) == 1
     counts = sender.counts()
     assert (counts.delivered, counts.pending, counts.dropped, counts.last_error) == (1, 0, 0, None)
     assert {record.levelname for record in caplog.records} == {"INFO"}
-    household.sinks[URI] = FakeSink()
-    sender._connection._sink = household.sinks[URI]
-    household.clock.move(100)
-    household.deliver_until(lambda: not household.thread.is_alive())
+    process.sinks[URI] = FakeSink()
+    sender._connection._sink = process.sinks[URI]
+    process.clock.move(100)
+    process.deliver_until(lambda: not process.thread.is_alive())

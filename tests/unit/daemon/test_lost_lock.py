@@ -1,4 +1,4 @@
-"""A journal whose lock was deleted or lost: whose it is, and how its owner gets the lock back."""
+"""A journal whose lock was deleted or lost: who owns it, and how the owner retakes the lock."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ def journal(tmp_path: Path, clock: FakeClock) -> Iterator[Journal]:
 
 
 def unlocked(directory: Path, pid: int, began: float, *, host: str | None = None) -> Path:
-    """Leaves a journal without a lock, begun by that process at that time (seconds since 1970)."""
+    """Leaves a journal without a lock, begun by a process at a time in seconds since 1970."""
     path = directory / f"{host or hostname()}-{pid}-0123abcd.jsonl"
     path.write_bytes(dump(Header(host or hostname(), pid, int(began * 1000))))
     return path
 
 
 def ended_process() -> int:
-    """Returns the id of a process that is gone."""
+    """Returns the id of a process that has ended."""
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         process.wait()
     return process.pid
 
 
 def claims(path: Path) -> bool:
-    """Tells whether a journal can be claimed, and lets go of it."""
+    """Returns whether a journal can be claimed, and releases it."""
     claimed = claim(path)
     if claimed is not None:
         claimed.close(delete=False)
@@ -67,20 +67,20 @@ def test_a_living_process_owns_its_journal_without_a_lock(journal: Journal) -> N
     assert not claims(journal.path)
 
 
-def test_one_that_ended_does_not(tmp_path: Path) -> None:
+def test_an_ended_process_does_not(tmp_path: Path) -> None:
     path = unlocked(tmp_path, ended_process(), time.time())
     assert not is_owned(path)
     assert claims(path)
 
 
-def test_one_that_is_younger_than_the_journal_has_only_got_its_id(tmp_path: Path) -> None:
+def test_a_process_younger_than_the_journal_only_reuses_the_id(tmp_path: Path) -> None:
     path = unlocked(tmp_path, os.getppid(), psutil.Process(os.getppid()).create_time() - 3)
     assert not is_owned(path)
     assert claims(path)
 
 
 def test_a_living_process_owns_its_journal_although_its_lock_can_be_taken(tmp_path: Path) -> None:
-    """Somebody has closed its descriptors; it takes the lock again at a later point."""
+    """Its descriptors were closed; it retakes the lock at a later point."""
     path = unlocked(tmp_path, os.getppid(), time.time())
     lock_path(path).touch()
     assert is_owned(path)
@@ -88,7 +88,7 @@ def test_a_living_process_owns_its_journal_although_its_lock_can_be_taken(tmp_pa
 
 
 @needs_posix
-def test_this_process_owns_a_journal_whose_lock_somebody_closed(journal: Journal) -> None:
+def test_this_process_owns_a_journal_whose_lock_was_closed(journal: Journal) -> None:
     number = journal._ownership._descriptor
     assert number is not None
     with open(os.devnull) as theirs:
@@ -98,44 +98,44 @@ def test_this_process_owns_a_journal_whose_lock_somebody_closed(journal: Journal
     os.close(number)
 
 
-def test_this_process_does_not_own_what_it_has_let_go_of(tmp_path: Path) -> None:
+def test_this_process_does_not_own_what_it_has_released(tmp_path: Path) -> None:
     path = unlocked(tmp_path, os.getpid(), time.time())
     assert not is_owned(path)
     assert claims(path)
 
 
-def test_where_the_first_line_is_torn_the_name_tells_who_wrote_it(tmp_path: Path) -> None:
+def test_with_a_torn_first_line_the_name_identifies_the_writer(tmp_path: Path) -> None:
     path = unlocked(tmp_path, os.getppid(), 0)
     path.write_bytes(b'{"journal":1,"host"')
     assert is_owned(path)
 
 
 @needs_posix
-def test_an_owner_takes_a_lock_again_that_was_deleted(journal: Journal, clock: FakeClock) -> None:
+def test_an_owner_retakes_a_deleted_lock(journal: Journal, clock: FakeClock) -> None:
     run = journal.register("run", "http://x", None)
     lock_path(journal.path).unlink()
     clock.move(10)
     assert journal.append(run, 0, 0, POINT) is not None
     assert lock_path(journal.path).exists()
-    assert Ownership.take(journal.path) is None
+    assert Ownership.acquire(journal.path) is None
 
 
 @needs_posix
-def test_an_owner_whose_directory_was_deleted_makes_it_again(journal: Journal, clock: FakeClock) -> None:
+def test_an_owner_recreates_a_deleted_directory(journal: Journal, clock: FakeClock) -> None:
     run = journal.register("run", "http://x", None)
     lock_path(journal.path).unlink()
     journal.path.unlink()
     journal.path.parent.rmdir()
     clock.move(10)
     assert journal.append(run, 0, 0, POINT) is not None
-    assert Ownership.take(journal.path) is None
+    assert Ownership.acquire(journal.path) is None
 
 
 @needs_posix
-def test_a_descriptor_that_somebody_closed_is_not_closed_again(
+def test_a_descriptor_closed_by_others_is_not_closed_again(
     journal: Journal, clock: FakeClock, tmp_path: Path
 ) -> None:
-    """A program that makes itself a daemon closes them all, and then opens files of its own."""
+    """A program that daemonizes closes all descriptors and then opens its own files."""
     run = journal.register("run", "http://x", None)
     number = journal._ownership._descriptor
     assert number is not None
@@ -144,12 +144,12 @@ def test_a_descriptor_that_somebody_closed_is_not_closed_again(
     clock.move(10)
     assert journal.append(run, 0, 0, POINT) is not None
     assert os.fstat(number).st_ino == os.fstat(theirs).st_ino
-    assert Ownership.take(journal.path) is None
+    assert Ownership.acquire(journal.path) is None
     os.close(number)
     os.close(theirs)
 
 
-def test_an_owner_that_may_not_look_at_its_lock_says_so(
+def test_an_owner_that_cannot_check_its_lock_reports_so(
     journal: Journal, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = journal.register("run", "http://x", None)
@@ -176,12 +176,12 @@ def test_an_owner_that_lost_its_journal_to_another_keeps_points_in_memory(
     assert number is not None
     theirs = os.open(os.devnull, os.O_RDONLY)
     os.dup2(theirs, number)
-    other = Ownership.take(journal.path)
+    other = Ownership.acquire(journal.path)
     assert other is not None
     clock.move(10)
     assert journal.append(run, 0, 0, POINT) is None
-    assert journal.failed == "somebody else owns the journal now"
-    other.let_go()
+    assert journal.failed == "another process owns the journal now"
+    other.release()
     clock.move(10)
     assert journal.append(run, 1, 0, POINT) is not None
     assert journal.failed is None
@@ -190,7 +190,7 @@ def test_an_owner_that_lost_its_journal_to_another_keeps_points_in_memory(
 
 
 @pytest.mark.parametrize(("silent", "claimed"), [(500, False), (700, True)])
-def test_a_journal_of_another_host_is_claimed_when_it_was_silent_for_ten_minutes(
+def test_a_journal_of_another_host_is_claimed_after_ten_silent_minutes(
     tmp_path: Path, silent: float, *, claimed: bool
 ) -> None:
     path = unlocked(tmp_path, os.getpid(), time.time(), host="other")
@@ -207,7 +207,7 @@ def test_a_journal_of_another_user_is_not_claimed(tmp_path: Path) -> None:
 
 
 @needs_posix
-def test_on_a_mount_that_gives_all_files_to_one_user_ours_are_claimed(
+def test_our_journals_are_claimed_on_a_mount_that_maps_all_files_to_one_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = unlocked(tmp_path, ended_process(), time.time())
@@ -216,7 +216,7 @@ def test_on_a_mount_that_gives_all_files_to_one_user_ours_are_claimed(
 
 
 @needs_posix
-def test_a_link_is_no_journal(tmp_path: Path) -> None:
+def test_a_link_is_not_a_journal(tmp_path: Path) -> None:
     target = tmp_path / "precious.jsonl"
     target.touch()
     path = tmp_path / f"{hostname()}-{ended_process()}-0123abcd.jsonl"

@@ -1,4 +1,4 @@
-"""The guard: a collector that fails costs nobody else anything, and is never dropped for good."""
+"""The guard: a failing collector affects no other one and is never dropped for good."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def test_a_collector_is_built_at_its_first_reading_and_only_once() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_only_finite_values_leave(value: float) -> None:
+def test_only_finite_values_are_returned(value: float) -> None:
     collector = scripted(level=value, share=5)
     assert [sample.value for sample in Probe(collector, Host()).read(0)] == [5]
 
 
-def test_what_was_read_before_a_failure_is_kept(caplog: pytest.LogCaptureFixture) -> None:
+def test_samples_read_before_a_failure_are_kept(caplog: pytest.LogCaptureFixture) -> None:
     collector = scripted(level=1)
     collector.error = RuntimeError("boom")
     probe = Probe(collector, Host())
@@ -65,7 +65,7 @@ def test_a_collector_can_be_built_anew() -> None:
     assert collector.built == 2
 
 
-def test_what_of_a_source_is_missing_is_part_of_its_health() -> None:
+def test_gaps_are_part_of_the_health() -> None:
     collector = scripted(level=1)
     collector.gaps = ("no swap", "no /data: it does not exist")
     probe = Probe(collector, Host())
@@ -73,7 +73,7 @@ def test_what_of_a_source_is_missing_is_part_of_its_health() -> None:
     assert probe.health == "ok, but no swap; no /data: it does not exist"
 
 
-def test_a_collector_that_fails_now_and_then_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_intermittent_failures_are_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     collector = scripted(level=1)
     probe = Probe(collector, Host())
     for now in range(2000):
@@ -83,13 +83,13 @@ def test_a_collector_that_fails_now_and_then_is_one_warning(caplog: pytest.LogCa
 
 
 @pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), GeneratorExit()])
-def test_not_even_an_exit_ends_the_sampling(error: BaseException) -> None:
+def test_system_exit_does_not_end_the_sampling(error: BaseException) -> None:
     collector = scripted(level=1)
     collector.error = error  # type: ignore[assignment]
     assert [sample.value for sample in Probe(collector, Host()).read(0)] == [1]
 
 
-def test_a_value_that_is_no_number_is_a_failure_of_its_collector() -> None:
+def test_a_non_numeric_value_is_a_failure_of_its_collector() -> None:
     collector = scripted(level=None)  # type: ignore[arg-type]
     probe = Probe(collector, Host())
     assert probe.read(0) == []
@@ -110,7 +110,7 @@ def test_pauses_grow_to_five_minutes_and_no_longer() -> None:
     assert len(tries) > 12
 
 
-def test_an_absent_source_is_an_answer_not_an_alarm(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_absent_source_is_not_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     class Absent(Scripted):
         def __init__(self, host: Host) -> None:
             del host
@@ -126,7 +126,7 @@ def test_a_source_that_appears_later_is_found() -> None:
     present: list[bool] = []
 
     class Late(Scripted):
-        values = {LEVEL: 3.0}  # noqa: RUF012 - as its base class has it
+        values = {LEVEL: 3.0}  # noqa: RUF012 - like its base class
 
         def __init__(self, host: Host) -> None:
             if not present:
@@ -147,7 +147,7 @@ def test_the_guard_is_transparent_on_request() -> None:
         Probe(collector, Host(), transparent=True).read(0)
 
 
-def test_a_failure_that_says_something_else_each_time_is_one_warning(
+def test_a_failure_whose_message_varies_is_one_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     collector = scripted(level=1)
@@ -158,7 +158,7 @@ def test_a_failure_that_says_something_else_each_time_is_one_warning(
     assert len(caplog.records) == 1
 
 
-def test_what_fails_again_after_it_had_recovered_is_news(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failure_after_a_recovery_is_logged_again(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "mlflow_sysmetrics")
     collector = scripted(level=1)
     probe = Probe(collector, Host())
@@ -169,7 +169,7 @@ def test_what_fails_again_after_it_had_recovered_is_news(caplog: pytest.LogCaptu
     assert caplog.records[1].message == f"mlflow-sysmetrics: Collector {probe.name} is ok again."
 
 
-def test_an_absent_source_that_appears_is_no_news(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_absent_source_that_appears_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "mlflow_sysmetrics")
     collector = scripted(level=1)
     probe = Probe(collector, Host())
@@ -180,7 +180,7 @@ def test_an_absent_source_that_appears_is_no_news(caplog: pytest.LogCaptureFixtu
 
 
 def logged(caplog: pytest.LogCaptureFixture, *readings: Sequence[str]) -> list[str]:
-    """Returns the lines about a collector that has one tuple of gaps after the other."""
+    """Returns the log lines about a collector with a sequence of gaps."""
     caplog.set_level(logging.INFO, "mlflow_sysmetrics")
     collector = scripted(level=1)
     probe = Probe(collector, Host())
@@ -194,31 +194,31 @@ def logged(caplog: pytest.LogCaptureFixture, *readings: Sequence[str]) -> list[s
 LOST = ("gpu_1: GPU is lost",)
 
 
-def test_what_a_machine_never_had_is_no_alarm(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_gap_from_the_start_is_not_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     assert logged(caplog, LOST, LOST) == ["INFO : gpu_1: GPU is lost."]
 
 
-def test_what_comes_to_be_missing_is_an_alarm(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_new_gap_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     assert logged(caplog, (), LOST, LOST) == ["WARNING : gpu_1: GPU is lost."]
 
 
-def test_what_comes_and_goes_at_every_tick_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_gap_that_comes_and_goes_at_every_tick_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     assert logged(caplog, *[(), LOST] * 50) == ["WARNING : gpu_1: GPU is lost."]
 
 
-def test_what_is_lost_and_back_and_lost_again_is_told_each_time(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_gap_that_returns_after_a_recovery_is_logged_again(caplog: pytest.LogCaptureFixture) -> None:
     flap = [*[LOST] * 20, *[()] * 20]
     told = ["WARNING : gpu_1: GPU is lost.", "INFO  is ok again."]
     assert logged(caplog, (), *flap, *flap) == [*told, *told]
 
 
-def test_what_is_back_is_told_when_it_has_stayed(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_closed_gap_is_logged_once_it_stays_closed(caplog: pytest.LogCaptureFixture) -> None:
     assert len(logged(caplog, (), LOST, *[()] * 9)) == 1
     caplog.clear()
     assert len(logged(caplog, (), LOST, *[()] * 10)) == 2
 
 
-def test_what_is_still_missing_is_told_with_what_is_back(caplog: pytest.LogCaptureFixture) -> None:
+def test_remaining_gaps_are_logged_with_a_recovery(caplog: pytest.LogCaptureFixture) -> None:
     both = ("gpu_0: GPU is lost", *LOST)
     assert logged(caplog, (), both, *[LOST] * 20) == [
         "WARNING : gpu_0, gpu_1: GPU is lost.",
@@ -226,13 +226,13 @@ def test_what_is_still_missing_is_told_with_what_is_back(caplog: pytest.LogCaptu
     ]
 
 
-def test_all_that_is_news_at_one_reading_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+def test_all_new_gaps_of_a_reading_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
     assert logged(caplog, ("no swap", "no /data: it does not exist")) == [
         "INFO : no swap; no /data: it does not exist."
     ]
 
 
-def test_what_is_the_same_of_many_devices_is_one_clause(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_same_gap_of_many_devices_is_merged(caplog: pytest.LogCaptureFixture) -> None:
     gaps = [
         f"gpu_{number} {what}"
         for number in (0, 1, 2, 5, 6, 10)
@@ -248,7 +248,7 @@ def test_what_is_the_same_of_many_devices_is_one_clause(caplog: pytest.LogCaptur
     assert probe.health == f"ok, but {merged}"
 
 
-def test_gaps_that_are_others_each_time_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_gaps_that_differ_each_time_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
     assert len(logged(caplog, *[(f"garbage {now}",) for now in range(3000)])) == 20
 
 
@@ -262,7 +262,7 @@ def test_a_failure_that_comes_and_goes_does_not_fill_the_log(caplog: pytest.LogC
     assert len(caplog.records) == 20
 
 
-def test_a_full_log_silences_nothing_for_ever(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_used_up_log_budget_is_refilled(caplog: pytest.LogCaptureFixture) -> None:
     noise = [(f"garbage {now}",) for now in range(100)]
     lines = logged(caplog, *noise, *[LOST] * 3600)
     assert lines[20:] == ["WARNING : gpu_1: GPU is lost."]

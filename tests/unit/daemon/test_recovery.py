@@ -1,4 +1,4 @@
-"""What the dead owed: delivered by whoever takes their journal over."""
+"""Points of dead processes: delivered by the process that takes over their journal."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import threading
 from pathlib import Path
 
 import pytest
-from household import URI, Household, die, let_a_month_pass, replayed
+from dead_processes import URI, RecoveringProcess, die, let_a_month_pass, replayed
 
 from fakes import STARTED_AT, FakeSink, run_deleted
 from mlflow_sysmetrics.daemon.journal import store_files
-from mlflow_sysmetrics.daemon.journal.journal import Journal, scan
+from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.daemon.journal.recovery import Recovery, Replayed, replay
+from mlflow_sysmetrics.daemon.journal.scan import scan
 from mlflow_sysmetrics.daemon.journal.spool import claim, journals
 from watching import LONG_SECONDS
 
@@ -29,7 +30,7 @@ def test_an_orphan_is_delivered_with_its_timestamps_and_steps_and_deleted(tmp_pa
 
 def test_only_what_was_not_acknowledged_is_delivered(tmp_path: Path) -> None:
     sink = FakeSink()
-    replayed(die(tmp_path, settled=15), sink)
+    replayed(die(tmp_path, acknowledged=15), sink)
     assert [point.value for point in sink.points("run_0")] == [1.5, 1.6, 1.7, 1.8, 1.9] + [
         2 + n / 10 for n in range(10)
     ]
@@ -42,14 +43,14 @@ def test_the_run_says_how_many_points_were_replayed(tmp_path: Path) -> None:
     assert tags == [{"sysmetrics.replayed": "1500"}]
 
 
-def test_an_orphan_that_cannot_be_delivered_stays_where_it_is(tmp_path: Path) -> None:
+def test_an_undeliverable_orphan_stays(tmp_path: Path) -> None:
     path = die(tmp_path)
     outcome = replayed(path, FakeSink(down=True))
     assert outcome == Replayed(0, 0, 30, ("http://server:5000: connection refused",))
     assert replayed(path, FakeSink()).delivered == 30
 
 
-def test_a_replay_that_is_interrupted_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_an_interrupted_replay_continues_where_it_was(tmp_path: Path) -> None:
     path = die(tmp_path, ticks=150)
     sink = FakeSink()
     send, calls = sink.send, []
@@ -67,7 +68,7 @@ def test_a_replay_that_is_interrupted_goes_on_where_it_was(tmp_path: Path) -> No
     assert len(set(sink.points("run_0"))) == len(sink.points("run_0")) == 1500
 
 
-def test_a_run_that_was_deleted_is_given_up(tmp_path: Path) -> None:
+def test_points_of_a_deleted_run_are_given_up(tmp_path: Path) -> None:
     outcome = replayed(die(tmp_path), FakeSink(failures=[run_deleted("deleted")]))
     assert outcome == Replayed(0, 30, 0, ())
     assert not list(tmp_path.iterdir())
@@ -86,7 +87,7 @@ def test_the_credentials_of_the_same_server_are_used(tmp_path: Path) -> None:
     assert opened == ["http://me:secret@server:5000"]
 
 
-def test_progress_adds_up_to_what_was_settled(tmp_path: Path) -> None:
+def test_progress_adds_up_to_the_acknowledged_points(tmp_path: Path) -> None:
     journal = claim(die(tmp_path, runs=3, ticks=120))
     assert journal is not None
     steps: list[int] = []
@@ -96,17 +97,17 @@ def test_progress_adds_up_to_what_was_settled(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("running", "kept"), [(True, True), (False, False)])
-def test_a_run_that_was_never_detached_is_kept_in_mind_while_it_says_running(
+def test_a_journal_of_an_undetached_run_is_kept_while_the_run_says_running(
     tmp_path: Path, *, running: bool, kept: bool
 ) -> None:
     path = die(tmp_path, ended=False)
     replayed(path, FakeSink(running={"run_0"} if running else set()))
     assert path.exists() is kept
     if kept:
-        assert [(run.run_id, run.settled >= run.appended) for run in scan(path)] == [("run_0", True)]
+        assert [(run.run_id, run.acknowledged >= run.appended) for run in scan(path)] == [("run_0", True)]
 
 
-def test_what_is_kept_in_mind_is_forgotten_after_a_month(tmp_path: Path) -> None:
+def test_a_kept_journal_is_deleted_after_a_month(tmp_path: Path) -> None:
     path = die(tmp_path, ended=False)
     sink = FakeSink(running={"run_0"})
     replayed(path, sink)
@@ -120,93 +121,91 @@ def test_what_is_kept_in_mind_is_forgotten_after_a_month(tmp_path: Path) -> None
 def test_all_orphans_are_delivered_in_the_background(tmp_path: Path) -> None:
     for _ in range(12):
         die(tmp_path)
-    household = Household(tmp_path)
-    household.recover()
-    assert len(household.sinks[URI].points("run_0")) == 12 * 30
-    assert household.most_in_hand <= 4
+    process = RecoveringProcess(tmp_path)
+    process.recover()
+    assert len(process.sinks[URI].points("run_0")) == 12 * 30
+    assert process.most_claimed <= 4
     assert not list(tmp_path.iterdir())
 
 
-def test_a_server_that_is_away_keeps_nobody_else_waiting(tmp_path: Path) -> None:
+def test_a_server_that_is_away_delays_no_other(tmp_path: Path) -> None:
     for _ in range(20):
         die(tmp_path, uri="http://away")
     for _ in range(5):
         die(tmp_path)
-    household = Household(tmp_path)
-    household.sinks["http://away"] = FakeSink(down=True)
-    household.thread.start()
-    household.deliver_until(lambda: len(journals(tmp_path)) == 20)
-    assert len(household.sinks[URI].points("run_0")) == 5 * 30
-    assert household.thread.is_alive()
-    household.sinks["http://away"].down = False
-    household.clock.move(100)
-    household.deliver_until(lambda: not household.thread.is_alive())
-    assert len(household.sinks["http://away"].points("run_0")) == 20 * 30
+    process = RecoveringProcess(tmp_path)
+    process.sinks["http://away"] = FakeSink(down=True)
+    process.thread.start()
+    process.deliver_until(lambda: len(journals(tmp_path)) == 20)
+    assert len(process.sinks[URI].points("run_0")) == 5 * 30
+    assert process.thread.is_alive()
+    process.sinks["http://away"].down = False
+    process.clock.move(100)
+    process.deliver_until(lambda: not process.thread.is_alive())
+    assert len(process.sinks["http://away"].points("run_0")) == 20 * 30
 
 
 def test_a_journal_with_a_living_owner_is_left_alone(tmp_path: Path) -> None:
     living = Journal.create(tmp_path, 10**6)
     living.append(living.register("run", URI, STARTED_AT), 0, STARTED_AT, {"system/x": 1.0})
-    household = Household(tmp_path)
-    household.recover()
-    assert not household.senders
+    process = RecoveringProcess(tmp_path)
+    process.recover()
+    assert not process.senders
     living.close(delete=True)
 
 
 def test_two_processes_that_recover_at_once_deliver_each_point_once(tmp_path: Path) -> None:
     for _ in range(12):
         die(tmp_path)
-    first, second = Household(tmp_path), Household(tmp_path)
+    first, second = RecoveringProcess(tmp_path), RecoveringProcess(tmp_path)
     first.thread.start()
     second.thread.start()
     first.deliver_until(lambda: not first.thread.is_alive())
     second.deliver_until(lambda: not second.thread.is_alive())
-    sent = [len(household.open(URI).points("run_0")) for household in (first, second)]
+    sent = [len(process.open(URI).points("run_0")) for process in (first, second)]
     assert sum(sent) == 12 * 30
 
 
 def test_a_directory_that_does_not_exist_has_no_orphans(tmp_path: Path) -> None:
-    household = Household(tmp_path / "none")
-    household.recover()
-    assert not household.senders
+    process = RecoveringProcess(tmp_path / "none")
+    process.recover()
+    assert not process.senders
 
 
-def test_nobody_waits_for_what_others_had_owed(tmp_path: Path) -> None:
+def test_no_caller_waits_for_orphans(tmp_path: Path) -> None:
     die(tmp_path)
-    household = Household(tmp_path)
-    household.sinks[URI] = FakeSink(down=True)
-    household.thread.start()
-    household.deliver_until(lambda: bool(household.senders))
-    sender = household.senders[URI]
-    assert sender.hasten() == {}
+    process = RecoveringProcess(tmp_path)
+    process.sinks[URI] = FakeSink(down=True)
+    process.thread.start()
+    process.deliver_until(lambda: bool(process.senders))
+    sender = process.senders[URI]
+    assert sender.expedite() == {}
     assert sender.counts().pending == 0
-    household.sinks[URI].down = False
-    household.clock.move(100)
-    household.deliver_until(lambda: not household.thread.is_alive())
+    process.sinks[URI].down = False
+    process.clock.move(100)
+    process.deliver_until(lambda: not process.thread.is_alive())
 
 
-def test_a_training_that_has_seeded_its_random_numbers_gets_them_all(tmp_path: Path) -> None:
+def test_recovery_draws_nothing_from_a_seeded_generator(tmp_path: Path) -> None:
     journal = claim(die(tmp_path / "one"))
     assert journal is not None
     before = random.getstate()
-    replay(journal, lambda _: FakeSink(down=True), patience_seconds=0)  # which fails, and backs off
+    replay(journal, lambda _: FakeSink(down=True), wait_seconds=0)  # fails and backs off
     for _ in range(9):
-        die(tmp_path / "nine", settled=30)  # which owe nothing, and are cleared away
+        die(tmp_path / "nine", acknowledged=30)  # nothing waits in these; they are deleted
     Recovery(lambda: tmp_path / "nine", lambda *_: None, lambda _: FakeSink(), list).run()
     assert not list((tmp_path / "nine").iterdir())
     assert random.getstate() == before
 
 
-def test_stores_that_were_deleted_take_no_place_and_no_sender(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_deleted_stores_take_no_slot_and_no_sender(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "mlflow_sysmetrics")
     for number in range(20):
         die(tmp_path, uri=f"sqlite:///{tmp_path}/gone/{number}.db")
     die(tmp_path)
-    household = Household(tmp_path)
-    household.recover()
-    assert list(household.senders) == [URI]
+    process = RecoveringProcess(tmp_path)
+    process.recover()
+    assert list(process.senders) == [URI]
     assert len(journals(tmp_path)) == 20
     assert ["does not exist" in record.message for record in caplog.records] == [True]
 
@@ -216,32 +215,32 @@ def test_a_store_on_a_disk_that_does_not_answer_is_left_alone(
 ) -> None:
     answers = threading.Event()
     monkeypatch.setattr(store_files, "check_store", lambda _: answers.wait(LONG_SECONDS))
-    monkeypatch.setattr(store_files, "_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(store_files, "_TIMEOUT_SECONDS", 0.05)
     for number in range(20):
         die(tmp_path, uri=f"sqlite:////away/{number}.db")
-    household = Household(tmp_path)
-    household.recover()
+    process = RecoveringProcess(tmp_path)
+    process.recover()
     answers.set()
-    assert not household.senders
+    assert not process.senders
     assert len(journals(tmp_path)) == 20
 
 
-def test_many_servers_that_are_away_give_way_to_those_that_answer(tmp_path: Path) -> None:
-    household = Household(tmp_path)
+def test_servers_that_are_away_yield_to_those_that_answer(tmp_path: Path) -> None:
+    process = RecoveringProcess(tmp_path)
     away = [f"http://away-{number}" for number in range(40)]
     good = [f"http://good-{number}" for number in range(5)]
-    household.sinks = {uri: FakeSink(down=uri in away) for uri in away + good}
+    process.sinks = {uri: FakeSink(down=uri in away) for uri in away + good}
     for uri in away + good:
         die(tmp_path, uri=uri)
-    household.thread.start()
+    process.thread.start()
 
     def delivered(uris: list[str]) -> bool:
-        household.clock.move(10)
-        return all(household.sinks[uri].points("run_0") for uri in uris)
+        process.clock.move(10)
+        return all(process.sinks[uri].points("run_0") for uri in uris)
 
-    household.deliver_until(lambda: delivered(good))
-    for sink in household.sinks.values():
+    process.deliver_until(lambda: delivered(good))
+    for sink in process.sinks.values():
         sink.down = False
-    household.deliver_until(lambda: delivered(away) and not household.thread.is_alive())
+    process.deliver_until(lambda: delivered(away) and not process.thread.is_alive())
     assert not list(tmp_path.iterdir())
-    assert all(len(sink.points("run_0")) == 30 for sink in household.sinks.values())
+    assert all(len(sink.points("run_0")) == 30 for sink in process.sinks.values())

@@ -1,4 +1,4 @@
-"""Ticks, windows and points, with a clock that the test moves. No thread, no waiting."""
+"""Ticks, windows and points on a clock that the test moves. No threads, no waits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mlflow_sysmetrics.settings import Settings
 
 
 class Bench:
-    """A sampler on a bench."""
+    """A sampler whose thread is the test."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
@@ -29,15 +29,15 @@ class Bench:
         self.sampler = Sampler([Probe(self.collector, Host(), transparent=True)], self.clock)
         self.sender = Sender("uri", lambda _: FakeSink(), self.clock)
 
-    def feed(self, run_id: str = "run", **settings: object) -> RunSeries:
-        """Attaches a run; its points are seen in its outbox, which nobody empties."""
+    def series(self, run_id: str = "run", **settings: object) -> RunSeries:
+        """Attaches a run; its points stay in its queue."""
         chosen = Settings(**{"sampling_interval": 1, "samples_before_logging": 5, **settings})  # type: ignore[arg-type]
-        feed = RunSeries(("uri", run_id), chosen, Channel(self.sender, RunQueue(run_id, STARTED_AT, 1e3)))
-        self.sampler.add(feed)
-        return feed
+        series = RunSeries(("uri", run_id), chosen, Channel(self.sender, RunQueue(run_id, STARTED_AT, 1e3)))
+        self.sampler.add(series)
+        return series
 
     def pass_time(self, seconds: float) -> None:
-        """Lets the sampler do what its thread would do in that time."""
+        """Does what the sampler's thread would do in that time."""
         ends = self.clock.seconds + seconds
         if self.sampler._requested():
             self.sampler.tick()
@@ -56,76 +56,76 @@ def bench() -> Bench:
     return Bench()
 
 
-def series(feed: RunSeries, key: str) -> list[tuple[float, float]]:
+def points_of(series: RunSeries, key: str) -> list[tuple[float, float]]:
     """Returns (seconds since the start, value) of one series."""
     return [
         ((point.timestamp - STARTED_AT) / 1000, point.value)
-        for point in feed.lane.outbox.first(100_000).points
+        for point in series.channel.queue.peek(100_000).points
         if point.key == f"system/{key}"
     ]
 
 
-def test_a_run_has_points_at_its_attach_once_per_window_and_at_its_end(bench: Bench) -> None:
-    feed = bench.feed()
+def test_a_run_has_points_at_its_attach_in_each_window_and_at_its_end(bench: Bench) -> None:
+    series = bench.series()
     bench.pass_time(12)
-    bench.sampler.remove(feed)
+    bench.sampler.remove(series)
     bench.pass_time(0)
-    assert series(feed, LEVEL.name) == [
+    assert points_of(series, LEVEL.name) == [
         (0, 10),
         (5, 10),
         (10, 10),
         (12.001, 10),
     ]  # the tick of the end is another one
-    assert feed.ended.is_set()
+    assert series.ended.is_set()
 
 
 def test_the_first_point_has_levels_and_zeros_but_no_rate(bench: Bench) -> None:
-    """A rate is of the time before the run existed."""
-    feed = bench.feed()
+    """A rate covers time before the run existed."""
+    series = bench.series()
     bench.pass_time(0)
-    assert {(point.key, point.value) for point in feed.lane.outbox.first(100_000).points} == {
+    assert {(point.key, point.value) for point in series.channel.queue.peek(100_000).points} == {
         (f"system/{LEVEL.name}", 10),
         (f"system/{TOTAL.name}", 0),
     }
 
 
 def test_counters_count_from_the_attach_of_each_run(bench: Bench) -> None:
-    first = bench.feed("first")
+    first = bench.series("first")
     bench.pass_time(5)
     bench.set(total=1700)
-    second = bench.feed("second")
+    second = bench.series("second")
     bench.pass_time(5)
-    assert series(first, TOTAL.name)[-1] == (10, 700)
-    assert series(second, TOTAL.name)[-1] == (10, 0)
+    assert points_of(first, TOTAL.name)[-1] == (10, 700)
+    assert points_of(second, TOTAL.name)[-1] == (10, 0)
 
 
-def test_a_counter_whose_collector_was_built_anew_goes_on_from_where_it_was(bench: Bench) -> None:
-    feed = bench.feed()
+def test_a_counter_continues_after_its_collector_was_rebuilt(bench: Bench) -> None:
+    series = bench.series()
     bench.pass_time(0)
     for total in (1500, 20, 50):
         bench.set(total=total)
         bench.pass_time(5)
-    assert [value for _, value in series(feed, TOTAL.name)] == [0, 500, 520, 550]
+    assert [value for _, value in points_of(series, TOTAL.name)] == [0, 500, 520, 550]
 
 
-def test_what_happened_while_no_run_was_there_is_forgotten_with_the_collectors(bench: Bench) -> None:
-    """Their counters would have the first rate of the next run cover all that time."""
-    first = bench.feed("first")
+def test_collectors_are_rebuilt_after_a_pause_without_runs(bench: Bench) -> None:
+    """Otherwise the first rate of the next run would cover all that time."""
+    first = bench.series("first")
     bench.pass_time(5)
     bench.sampler.remove(first)
     bench.pass_time(0.5)
-    second = bench.feed("second")
+    second = bench.series("second")
     bench.pass_time(5)
     assert bench.collector.built == 1
     bench.sampler.remove(second)
     bench.pass_time(60)
-    bench.feed("third")
+    bench.series("third")
     bench.pass_time(0)
     assert bench.collector.built == 2
 
 
-def test_a_source_that_stalls_does_not_bend_the_rates_of_the_next(bench: Bench) -> None:
-    """Each collector is told the moment at which it reads, not that of the tick."""
+def test_a_stalling_source_does_not_distort_the_rates_of_the_next(bench: Bench) -> None:
+    """Each collector gets the time at which it reads, not that of the tick."""
     moments = []
 
     def read(now: float) -> tuple[Sample, ...]:
@@ -137,95 +137,95 @@ def test_a_source_that_stalls_does_not_bend_the_rates_of_the_next(bench: Bench) 
     for probe in probes:
         probe.read = read  # type: ignore[method-assign]
     bench.sampler._probes = probes
-    bench.feed()
+    bench.series()
     bench.pass_time(0)
     assert moments == [100, 105]
 
 
-def test_events_are_silent_until_they_happen_and_count_from_the_attach(bench: Bench) -> None:
-    feed = bench.feed()
+def test_events_have_no_points_until_they_happen_and_count_from_the_attach(bench: Bench) -> None:
+    series = bench.series()
     bench.pass_time(10)
-    assert series(feed, EVENTS.name) == []
+    assert points_of(series, EVENTS.name) == []
     bench.set(events=5)
     bench.pass_time(15)
-    assert series(feed, EVENTS.name) == [(15, 2)]
+    assert points_of(series, EVENTS.name) == [(15, 2)]
 
 
-def test_events_before_the_attach_are_not_this_runs(bench: Bench) -> None:
-    bench.feed("first")
+def test_events_before_the_attach_do_not_count(bench: Bench) -> None:
+    bench.series("first")
     bench.pass_time(5)
     bench.set(events=9)
-    second = bench.feed("second")
+    second = bench.series("second")
     bench.pass_time(10)
-    assert series(second, EVENTS.name) == []
+    assert points_of(second, EVENTS.name) == []
 
 
 def test_a_window_is_the_mean_of_its_ticks(bench: Bench) -> None:
-    feed = bench.feed()
+    series = bench.series()
     bench.pass_time(0)
     for level in (10, 20, 30, 40, 50):
         bench.set(level=level)
         bench.pass_time(1)
-    assert series(feed, LEVEL.name)[-1] == (5, 30)
+    assert points_of(series, LEVEL.name)[-1] == (5, 30)
 
 
-def test_an_extra_tick_of_another_run_does_not_tilt_the_mean(bench: Bench) -> None:
-    feed = bench.feed("long")
+def test_an_extra_tick_of_another_run_does_not_bias_the_mean(bench: Bench) -> None:
+    series = bench.series("long")
     bench.pass_time(2.5)
     bench.set(level=90)
-    for n in range(20):  # twenty short runs within no time
-        bench.sampler.remove(bench.feed(f"short {n}"))
+    for n in range(20):  # twenty short runs at once
+        bench.sampler.remove(bench.series(f"short {n}"))
         bench.pass_time(0)
     bench.set(level=10)
     bench.pass_time(2.5)
-    value = series(feed, LEVEL.name)[-1][1]
+    value = points_of(series, LEVEL.name)[-1][1]
     assert value == pytest.approx((4.5 * 10 + 0.5 * 90) / 5, abs=0.001)
 
 
 def test_a_run_that_begins_and_ends_within_one_tick_has_its_levels(bench: Bench) -> None:
-    feed = bench.feed()
-    bench.sampler.remove(feed)
+    series = bench.series()
+    bench.sampler.remove(series)
     bench.pass_time(0)
-    assert series(feed, LEVEL.name) == [(0, 10)]
-    assert feed.ended.is_set()
+    assert points_of(series, LEVEL.name) == [(0, 10)]
+    assert series.ended.is_set()
     bench.pass_time(60)
-    assert len(series(feed, LEVEL.name)) == 1
+    assert len(points_of(series, LEVEL.name)) == 1
 
 
 def test_a_run_of_fifty_milliseconds_has_a_second_point(bench: Bench) -> None:
-    feed = bench.feed()
+    series = bench.series()
     bench.pass_time(0.05)
-    bench.sampler.remove(feed)
+    bench.sampler.remove(series)
     bench.pass_time(0)
-    assert [at for at, _ in series(feed, LEVEL.name)] == [0, 0.05]
-    assert series(feed, SHARE.name) == [(0.05, 50)]
+    assert [at for at, _ in points_of(series, LEVEL.name)] == [0, 0.05]
+    assert points_of(series, SHARE.name) == [(0.05, 50)]
 
 
 def test_runs_share_ticks_whatever_their_number(bench: Bench) -> None:
     for n in range(64):
-        bench.feed(str(n))
+        bench.series(str(n))
     bench.pass_time(10)
     assert bench.sampler.ticks == 11
     assert len(bench.sampler._windows) == 1
 
 
 def test_every_run_has_its_own_complete_series(bench: Bench) -> None:
-    feeds = []
+    all_series = []
     for n in range(10):
-        feeds.append(bench.feed(str(n)))
+        all_series.append(bench.series(str(n)))
         bench.pass_time(0.7)
     bench.pass_time(20)
-    for feed in feeds:
-        times = [at for at, _ in series(feed, LEVEL.name)]
+    for series in all_series:
+        times = [at for at, _ in points_of(series, LEVEL.name)]
         assert times[1:] == [at for at in (5, 10, 15, 20, 25) if at > times[0]]
 
 
-def test_runs_with_other_rhythms_keep_them(bench: Bench) -> None:
-    slow = bench.feed("slow", sampling_interval=2, samples_before_logging=2)
-    fast = bench.feed("fast", sampling_interval=0.5, samples_before_logging=1)
+def test_runs_keep_their_own_intervals(bench: Bench) -> None:
+    slow = bench.series("slow", sampling_interval=2, samples_before_logging=2)
+    fast = bench.series("fast", sampling_interval=0.5, samples_before_logging=1)
     bench.pass_time(8)
-    assert [at for at, _ in series(slow, LEVEL.name)] == [0, 4, 8]
-    assert [at for at, _ in series(fast, LEVEL.name)] == [n / 2 for n in range(17)]
+    assert [at for at, _ in points_of(slow, LEVEL.name)] == [0, 4, 8]
+    assert [at for at, _ in points_of(fast, LEVEL.name)] == [n / 2 for n in range(17)]
     bench.sampler.remove(fast)
     ticks = bench.sampler.ticks
     bench.pass_time(8)
@@ -233,70 +233,70 @@ def test_runs_with_other_rhythms_keep_them(bench: Bench) -> None:
 
 
 def test_there_is_at_most_one_point_per_run_key_and_timestamp(bench: Bench) -> None:
-    feeds = [bench.feed("run")]
+    all_series = [bench.series("run")]
     for _ in range(30):
-        bench.sampler.remove(feeds[-1])
-        feeds.append(bench.feed("run"))  # resumed before the sampler has seen the end
+        bench.sampler.remove(all_series[-1])
+        all_series.append(bench.series("run"))  # resumed before the sampler has seen the end
         bench.pass_time(0)
         bench.pass_time(0.013)
-        bench.sampler.cut()
+        bench.sampler.flush()
         bench.pass_time(0)
-    points = [point for feed in feeds for point in feed.lane.outbox.first(100_000).points]
+    points = [point for series in all_series for point in series.channel.queue.peek(100_000).points]
     assert max(Counter((point.key, point.timestamp) for point in points).values()) == 1
-    assert all(feed.ended.is_set() for feed in feeds[:-1])
+    assert all(series.ended.is_set() for series in all_series[:-1])
 
 
-def test_a_cut_closes_the_windows_and_the_runs_go_on(bench: Bench) -> None:
-    feed = bench.feed()
+def test_a_flush_closes_the_windows_and_the_runs_continue(bench: Bench) -> None:
+    series = bench.series()
     bench.pass_time(2)
-    done = bench.sampler.cut()
+    done = bench.sampler.flush()
     bench.pass_time(0)
     assert done.is_set()
     bench.pass_time(3)
-    assert [at for at, _ in series(feed, LEVEL.name)] == [0, 2.001, 5]
+    assert [at for at, _ in points_of(series, LEVEL.name)] == [0, 2.001, 5]
 
 
 def test_missed_ticks_are_skipped_and_the_schedule_stays(bench: Bench) -> None:
-    feed = bench.feed()
+    series = bench.series()
     bench.pass_time(2)
     bench.clock.move(5.3)  # the machine slept
     bench.sampler.tick()
     bench.pass_time(3)
     assert bench.sampler._next_due() == 111
-    assert [at for at, _ in series(feed, LEVEL.name)] == [0, 7.3, 10]
+    assert [at for at, _ in points_of(series, LEVEL.name)] == [0, 7.3, 10]
 
 
 def test_without_runs_nothing_is_due(bench: Bench) -> None:
-    feed = bench.feed()
+    series = bench.series()
     bench.pass_time(3)
-    bench.sampler.remove(feed)
+    bench.sampler.remove(series)
     bench.pass_time(0)
     assert bench.sampler._next_due() == math.inf
     assert not bench.sampler._windows
 
 
-def test_the_schedule_begins_anew_after_a_pause(bench: Bench) -> None:
-    first = bench.feed("first")
+def test_the_schedule_restarts_after_a_pause(bench: Bench) -> None:
+    first = bench.series("first")
     bench.pass_time(1)
     bench.sampler.remove(first)
     bench.pass_time(0)
     bench.clock.move(77.7)
-    second = bench.feed("second")
+    second = bench.series("second")
     bench.pass_time(5)
-    assert [at - 78.7 for at, _ in series(second, LEVEL.name)] == pytest.approx([0, 5])
+    assert [at - 78.7 for at, _ in points_of(second, LEVEL.name)] == pytest.approx([0, 5])
 
 
 def test_an_interval_that_is_not_exact_in_binary_gives_each_tick_once(bench: Bench) -> None:
-    feed = bench.feed(sampling_interval=0.1, samples_before_logging=1)
+    series = bench.series(sampling_interval=0.1, samples_before_logging=1)
     bench.pass_time(100)
     assert bench.sampler.ticks == 1001
-    assert len(series(feed, LEVEL.name)) == 1001
+    assert len(points_of(series, LEVEL.name)) == 1001
 
 
-def test_keys_carry_the_node(bench: Bench) -> None:
-    feed = bench.feed(node_id="node_3")
+def test_keys_contain_the_node(bench: Bench) -> None:
+    series = bench.series(node_id="node_3")
     bench.pass_time(0)
-    assert {point.key for point in feed.lane.outbox.first(100_000).points} == {
+    assert {point.key for point in series.channel.queue.peek(100_000).points} == {
         f"system/node_3/{LEVEL.name}",
         f"system/node_3/{TOTAL.name}",
     }
@@ -304,15 +304,15 @@ def test_keys_carry_the_node(bench: Bench) -> None:
 
 def test_values_keep_three_decimals(bench: Bench) -> None:
     bench.set(level=1 / 3)
-    feed = bench.feed()
+    series = bench.series()
     bench.pass_time(0)
-    assert feed.lane.outbox.first(100_000).points[0] == Point(f"system/{LEVEL.name}", 0.333, STARTED_AT)
+    assert series.channel.queue.peek(100_000).points[0] == Point(f"system/{LEVEL.name}", 0.333, STARTED_AT)
 
 
 def test_a_metric_that_is_absent_is_absent(bench: Bench) -> None:
-    feed = bench.feed()
+    series = bench.series()
     bench.pass_time(5)
     del bench.collector.values[LEVEL]
     bench.pass_time(10)
-    assert [at for at, _ in series(feed, LEVEL.name)] == [0, 5]
-    assert [at for at, _ in series(feed, SHARE.name)] == [5, 10, 15]
+    assert [at for at, _ in points_of(series, LEVEL.name)] == [0, 5]
+    assert [at for at, _ in points_of(series, SHARE.name)] == [5, 10, 15]

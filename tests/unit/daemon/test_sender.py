@@ -1,4 +1,4 @@
-"""Delivery: when, in which order, and what happens when the server does not take it. No thread, no waiting."""
+"""Delivery: when, in which order, and what happens if the server fails. No threads, no waits."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 
 from fakes import STARTED_AT, FakeClock, FakeSink, not_allowed, run_refused, too_large, unreachable
+from mlflow_sysmetrics.daemon.delivery.flush import Deadline
 from mlflow_sysmetrics.daemon.delivery.limits import MemoryBudget
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
@@ -18,33 +19,33 @@ URI = "http://user:secret@server:5000"
 
 
 class Bench:
-    """A sender on a bench: its clock, its sink, and outboxes to fill."""
+    """A sender whose thread is the test: its clock, its sink, and queues to fill."""
 
     def __init__(self, **bounds: int) -> None:
         self.clock = FakeClock()
         self.sink = FakeSink()
         self.opened = 0
-        self.sender = Sender(URI, self.open, self.clock, jitter=lambda: 1.0, allowance=MemoryBudget(**bounds))
+        self.sender = Sender(URI, self.open, self.clock, jitter=lambda: 1.0, memory=MemoryBudget(**bounds))
 
     def open(self, uri: str) -> FakeSink:
         assert uri == URI
         self.opened += 1
         return self.sink
 
-    def outbox(self, run_id: str = "run", started_at: int | None = STARTED_AT) -> RunQueue:
+    def queue(self, run_id: str = "run", started_at: int | None = STARTED_AT) -> RunQueue:
         return RunQueue(run_id, started_at, send_interval=10)
 
-    def put(self, outbox: RunQueue, count: int = 1) -> None:
-        first = outbox.appended
+    def put(self, queue: RunQueue, count: int = 1) -> None:
+        first = queue.appended
         points = [Point("system/x", float(n), STARTED_AT + n * 1000) for n in range(first, first + count)]
-        self.sender.append(outbox, points)
+        self.sender.append(queue, points)
 
     def run_until(self, seconds: float, step: float = 0.5) -> None:
         """Lets time pass as the thread would see it."""
         while self.clock.seconds < 100 + seconds:
             while self.sender.send_next():
                 pass
-            self.sender.tell()
+            self.sender.log_messages()
             self.clock.move(step)
 
 
@@ -54,9 +55,9 @@ def bench() -> Bench:
 
 
 def test_points_are_sent_together_once_per_send_interval(bench: Bench) -> None:
-    outbox = bench.outbox()
+    queue = bench.queue()
     for _ in range(5):
-        bench.put(outbox)
+        bench.put(queue)
         assert not bench.sender.send_next()
         bench.clock.move(1)
     bench.clock.move(5.5)
@@ -67,64 +68,64 @@ def test_points_are_sent_together_once_per_send_interval(bench: Bench) -> None:
 
 
 def test_a_point_that_comes_when_the_send_is_due_travels_with_it(bench: Bench) -> None:
-    """Windows of ten seconds and sends every ten seconds: each point leaves when it is made."""
-    outbox = bench.outbox()
-    bench.put(outbox)
+    """Windows and sends of ten seconds each: every point is sent when it is made."""
+    queue = bench.queue()
+    bench.put(queue)
     for _ in range(5):
         bench.run_until(bench.clock.seconds - 100 + 10)
-        bench.put(outbox)
+        bench.put(queue)
         assert bench.sender.send_next()
     assert [len(batch.points) for batch in bench.sink.batches] == [2, 1, 1, 1, 1]
 
 
-def test_points_every_second_leave_every_ten_seconds_and_not_every_eleven(bench: Bench) -> None:
-    outbox = bench.outbox()
+def test_points_every_second_are_sent_every_ten_seconds_not_every_eleven(bench: Bench) -> None:
+    queue = bench.queue()
     for _ in range(61):
-        bench.put(outbox)
+        bench.put(queue)
         bench.run_until(bench.clock.seconds - 100 + 1)
     assert [len(batch.points) for batch in bench.sink.batches] == [11, 10, 10, 10, 10, 10]
 
 
 def test_steps_are_whole_seconds_since_the_start_of_the_run(bench: Bench) -> None:
-    outbox = bench.outbox(started_at=STARTED_AT - 7_900)
-    bench.put(outbox, 3)
+    queue = bench.queue(started_at=STARTED_AT - 7_900)
+    bench.put(queue, 3)
     bench.run_until(11)
     assert bench.sink.batches[0].steps == [7, 8, 9]
     assert bench.sink.asked == []
 
 
-def test_a_start_that_is_not_known_is_asked_for_once(bench: Bench) -> None:
-    outbox = bench.outbox(started_at=None)
-    bench.put(outbox, 2)
+def test_an_unknown_start_is_requested_once(bench: Bench) -> None:
+    queue = bench.queue(started_at=None)
+    bench.put(queue, 2)
     bench.run_until(11)
-    bench.put(outbox, 2)
+    bench.put(queue, 2)
     bench.run_until(22)
     assert bench.sink.asked == ["run"]
     assert [batch.steps for batch in bench.sink.batches] == [[0, 1], [2, 3]]
 
 
 def test_a_batch_has_at_most_a_thousand_points_and_the_rest_follows_at_once(bench: Bench) -> None:
-    outbox = bench.outbox()
-    bench.put(outbox, 2500)
+    queue = bench.queue()
+    bench.put(queue, 2500)
     bench.run_until(11)
     assert [len(batch.points) for batch in bench.sink.batches] == [1000, 1000, 500]
 
 
 def test_tags_travel_with_the_points_and_once(bench: Bench) -> None:
-    outbox = bench.outbox()
-    bench.put(outbox)
-    bench.sender.append(outbox, tags={"sys.gpu": "None"})
+    queue = bench.queue()
+    bench.put(queue)
+    bench.sender.append(queue, tags={"sys.gpu": "None"})
     bench.run_until(11)
-    bench.put(outbox)
+    bench.put(queue)
     bench.run_until(25)
     assert [batch.tags for batch in bench.sink.batches] == [{"sys.gpu": "None"}, {}]
 
 
 def test_an_outage_loses_nothing_and_keeps_the_order(bench: Bench) -> None:
-    outbox = bench.outbox()
+    queue = bench.queue()
     bench.sink.down = True
     for _ in range(60):
-        bench.put(outbox)
+        bench.put(queue)
         bench.run_until(bench.clock.seconds - 100 + 1)
     assert bench.sink.batches == []
     bench.sink.down = False
@@ -133,10 +134,10 @@ def test_an_outage_loses_nothing_and_keeps_the_order(bench: Bench) -> None:
 
 
 def test_pauses_double_up_to_a_minute(bench: Bench) -> None:
-    outbox = bench.outbox()
+    queue = bench.queue()
     attempts: list[float] = []
     bench.sink.send = lambda *_: attempts.append(bench.clock.seconds) or _raise(unreachable("no"))  # type: ignore[method-assign]
-    bench.put(outbox)
+    bench.put(queue)
     bench.run_until(400, step=1)
     pauses = [later - sooner for sooner, later in pairwise(attempts)]
     assert pauses == [1, 2, 4, 8, 16, 32] + [60] * (len(pauses) - 6)
@@ -152,7 +153,7 @@ def test_an_outage_is_one_warning_without_secrets_and_its_end_one_line(
 ) -> None:
     caplog.set_level(logging.INFO, "mlflow_sysmetrics")
     bench.sink.failures = [unreachable("connection refused")] * 5
-    bench.put(bench.outbox())
+    bench.put(bench.queue())
     bench.run_until(100)
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
     assert "http://server:5000" in caplog.text
@@ -160,8 +161,8 @@ def test_an_outage_is_one_warning_without_secrets_and_its_end_one_line(
     assert "secret" not in caplog.text
 
 
-def test_one_run_that_the_server_chokes_on_does_not_block_the_others(bench: Bench) -> None:
-    bad, good = bench.outbox("bad"), bench.outbox("good")
+def test_one_failing_run_does_not_block_the_others(bench: Bench) -> None:
+    bad, good = bench.queue("bad"), bench.queue("good")
     send = bench.sink.send
 
     def choke(run_id: str, *rest: object) -> None:
@@ -176,10 +177,8 @@ def test_one_run_that_the_server_chokes_on_does_not_block_the_others(bench: Benc
     assert bench.sink.points("good")
 
 
-def test_one_run_that_is_refused_while_others_are_served_warns_once(
-    bench: Bench, caplog: pytest.LogCaptureFixture
-) -> None:
-    bad, good = bench.outbox("bad"), bench.outbox("good")
+def test_one_failing_run_among_others_warns_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bad, good = bench.queue("bad"), bench.queue("good")
     send = bench.sink.send
     tries: list[float] = []
 
@@ -199,25 +198,25 @@ def test_one_run_that_is_refused_while_others_are_served_warns_once(
     assert len(tries) < 15, "it must not knock whenever another run is served"
 
 
-def test_an_answer_that_nobody_expects_does_not_end_the_thread(bench: Bench) -> None:
-    outbox = bench.outbox(started_at=None)
+def test_an_unexpected_answer_does_not_end_the_thread(bench: Bench) -> None:
+    queue = bench.queue(started_at=None)
     bench.sink.started_at = lambda _: {}["run"]  # type: ignore[method-assign,index]
-    bench.put(outbox)
+    bench.put(queue)
     bench.run_until(30)
     assert bench.sender.counts().last_error == "KeyError: 'run'"
     assert bench.sender.counts().pending == 1
 
 
-def test_a_log_handler_that_blocks_holds_up_nobody_but_the_thread(
+def test_a_blocking_log_handler_delays_only_the_thread(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
-    outbox = bench.outbox()
+    queue = bench.queue()
     seen: list[int] = []
 
     class Blocking(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             del record
-            other = threading.Thread(target=lambda: (bench.put(outbox), seen.append(1)))
+            other = threading.Thread(target=lambda: (bench.put(queue), seen.append(1)))
             other.start()
             other.join(timeout=60)
 
@@ -225,7 +224,7 @@ def test_a_log_handler_that_blocks_holds_up_nobody_but_the_thread(
     logging.getLogger("mlflow_sysmetrics").addHandler(handler)
     try:
         bench.sink.down = True
-        bench.put(outbox)
+        bench.put(queue)
         bench.run_until(12)
     finally:
         logging.getLogger("mlflow_sysmetrics").removeHandler(handler)
@@ -233,10 +232,8 @@ def test_a_log_handler_that_blocks_holds_up_nobody_but_the_thread(
     assert len(caplog.records) == 1
 
 
-def test_a_run_that_is_gone_is_set_aside_and_said_once(
-    bench: Bench, caplog: pytest.LogCaptureFixture
-) -> None:
-    gone, other = bench.outbox("gone"), bench.outbox("other")
+def test_a_deleted_run_is_given_up_and_logged_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    gone, other = bench.queue("gone"), bench.queue("other")
     bench.sink.failures = [run_refused("HTTP 404 RESOURCE_DOES_NOT_EXIST")]
     bench.put(gone, 3)
     bench.put(other, 2)
@@ -251,10 +248,10 @@ def test_a_run_that_is_gone_is_set_aside_and_said_once(
 
 def test_too_many_points_drop_the_oldest_and_count_them(caplog: pytest.LogCaptureFixture) -> None:
     bench = Bench(unsaved=100)
-    small, large = bench.outbox("small"), bench.outbox("large")
+    small, large = bench.queue("small"), bench.queue("large")
     bench.put(small, 10)
     bench.put(large, 150)
-    bench.sender.tell()
+    bench.sender.log_messages()
     counts = bench.sender.counts()
     assert (counts.pending, counts.dropped) == (100, 60)
     bench.run_until(11)
@@ -263,15 +260,15 @@ def test_too_many_points_drop_the_oldest_and_count_them(caplog: pytest.LogCaptur
     assert len(caplog.records) == 1
 
 
-def test_points_dropped_while_they_are_under_way_are_counted_once() -> None:
+def test_points_dropped_during_their_request_are_counted_once() -> None:
     bench = Bench(unsaved=5)
-    outbox = bench.outbox()
-    bench.put(outbox, 5)
+    queue = bench.queue()
+    bench.put(queue, 5)
     bench.clock.move(11)
     send = bench.sink.send
 
     def slow(*batch: object) -> None:
-        bench.put(outbox, 3)  # comes in during the request and pushes three of those under way out
+        bench.put(queue, 3)  # arrives during the request and pushes three of the points under way out
         send(*batch)  # type: ignore[arg-type]
 
     bench.sink.send = slow  # type: ignore[method-assign]
@@ -293,58 +290,58 @@ def test_a_client_that_cannot_be_made_is_tried_again(bench: Bench) -> None:
         return found
 
     bench.sender._connection._open_sink = open_sink
-    bench.put(bench.outbox())
+    bench.put(bench.queue())
     bench.run_until(12)
     assert len(bench.sink.points("run")) == 1
 
 
-def test_hastening_sends_at_once_and_the_wait_ends_with_the_delivery(bench: Bench) -> None:
-    outbox = bench.outbox()
-    bench.put(outbox, 3)
-    debt = bench.sender.hasten([outbox])
+def test_expedited_points_are_sent_at_once_and_the_wait_ends_with_the_delivery(bench: Bench) -> None:
+    queue = bench.queue()
+    bench.put(queue, 3)
+    backlog = bench.sender.expedite([queue])
     assert bench.sender.send_next()
-    assert bench.sender.wait(debt, bench.clock.seconds + 5)
+    assert bench.sender.wait(backlog, Deadline(bench.clock.seconds + 5))
 
 
-def test_nothing_owed_is_nothing_to_wait_for(bench: Bench) -> None:
-    assert bench.sender.wait(bench.sender.hasten(), bench.clock.seconds + 5)
+def test_an_empty_backlog_is_not_waited_for(bench: Bench) -> None:
+    assert bench.sender.wait(bench.sender.expedite(), Deadline(bench.clock.seconds + 5))
 
 
-def test_a_wait_ends_at_once_where_the_next_attempt_comes_too_late(bench: Bench) -> None:
-    outbox = bench.outbox()
+def test_a_wait_ends_at_once_if_the_next_attempt_comes_too_late(bench: Bench) -> None:
+    queue = bench.queue()
     bench.sink.down = True
-    bench.put(outbox)
+    bench.put(queue)
     bench.run_until(60)
-    debt = bench.sender.hasten([outbox])
+    backlog = bench.sender.expedite([queue])
     assert bench.sender.send_next(), "the one attempt that a flush is worth"
-    assert not bench.sender.wait(debt, bench.clock.seconds + 5)
+    assert not bench.sender.wait(backlog, Deadline(bench.clock.seconds + 5))
 
 
-def test_many_runs_that_end_in_an_outage_do_not_knock_once_each(bench: Bench) -> None:
+def test_many_runs_that_end_in_an_outage_cause_few_requests(bench: Bench) -> None:
     bench.sink.down = True
-    outboxes = [bench.outbox(str(n)) for n in range(64)]
-    for outbox in outboxes:
-        bench.put(outbox)
+    queues = [bench.queue(str(n)) for n in range(64)]
+    for queue in queues:
+        bench.put(queue)
     bench.run_until(30)
     attempts = 0
-    for outbox in outboxes:
-        bench.sender.hasten([outbox])
+    for queue in queues:
+        bench.sender.expedite([queue])
         while bench.sender.send_next():
             attempts += 1
     assert attempts == 1
 
 
-def test_what_comes_in_during_a_request_is_hastened_too(bench: Bench) -> None:
+def test_points_that_arrive_during_a_request_are_expedited_too(bench: Bench) -> None:
     """A run that ends while its last batch is under way must not wait for the next interval."""
-    outbox = bench.outbox()
-    bench.put(outbox)
+    queue = bench.queue()
+    bench.put(queue)
     bench.clock.move(11)
     send = bench.sink.send
 
     def ends_meanwhile(*batch: object) -> None:
         bench.sink.send = send  # type: ignore[method-assign]
-        bench.put(outbox)
-        bench.sender.hasten([outbox])
+        bench.put(queue)
+        bench.sender.expedite([queue])
         send(*batch)  # type: ignore[arg-type]
 
     bench.sink.send = ends_meanwhile  # type: ignore[method-assign]
@@ -353,69 +350,67 @@ def test_what_comes_in_during_a_request_is_hastened_too(bench: Bench) -> None:
     assert len(bench.sink.points("run")) == 2
 
 
-def test_what_is_hastened_while_it_is_under_way_is_not_sent_again(bench: Bench) -> None:
-    outbox = bench.outbox()
-    bench.put(outbox)
+def test_points_expedited_during_their_request_are_not_sent_again(bench: Bench) -> None:
+    queue = bench.queue()
+    bench.put(queue)
     bench.clock.move(11)
     send = bench.sink.send
 
-    def hastened_meanwhile(*batch: object) -> None:
-        bench.sender.hasten()
+    def expedited_meanwhile(*batch: object) -> None:
+        bench.sender.expedite()
         send(*batch)  # type: ignore[arg-type]
 
-    bench.sink.send = hastened_meanwhile  # type: ignore[method-assign]
+    bench.sink.send = expedited_meanwhile  # type: ignore[method-assign]
     assert bench.sender.send_next()
     assert not bench.sender.send_next()
     assert [len(batch.points) for batch in bench.sink.batches] == [1]
 
 
-def test_a_run_that_alone_is_refused_does_not_hold_up_its_end(bench: Bench) -> None:
-    """Others are served, so the server is not resting, but this run is."""
-    outbox = bench.outbox()
+def test_a_single_failing_run_does_not_delay_its_end(bench: Bench) -> None:
+    """The others are delivered, so the server is not paused, but this run is."""
+    queue = bench.queue()
     bench.sink.failures = [unreachable("HTTP 403")] * 20
-    bench.put(outbox)
+    bench.put(queue)
     bench.run_until(60)
     bench.sink.failures = bench.sink.failures[:1]
-    debt = bench.sender.hasten([outbox])
+    backlog = bench.sender.expedite([queue])
     assert bench.sender.send_next()
-    other = bench.outbox("other")
+    other = bench.queue("other")
     bench.put(other)
-    bench.sender.hasten([other])
+    bench.sender.expedite([other])
     bench.clock.move(2)
-    bench.sender._turns.answered()
+    bench.sender._schedule.answered()
     assert bench.sender.send_next()
     assert bench.sink.points("other")
-    assert not bench.sender.wait(debt, bench.clock.seconds + 5)
+    assert not bench.sender.wait(backlog, Deadline(bench.clock.seconds + 5))
 
 
-def test_a_closed_outbox_is_let_go_when_it_is_empty(bench: Bench) -> None:
-    outbox = bench.outbox()
-    bench.put(outbox)
-    bench.sender.close(outbox)
-    assert list(bench.sender._turns) == [outbox]
+def test_a_closed_queue_is_removed_when_it_is_empty(bench: Bench) -> None:
+    queue = bench.queue()
+    bench.put(queue)
+    bench.sender.close(queue)
+    assert list(bench.sender._schedule) == [queue]
     bench.run_until(11)
-    assert not bench.sender._turns
+    assert not bench.sender._schedule
 
 
-def test_points_that_come_after_the_closing_are_delivered_all_the_same(bench: Bench) -> None:
-    outbox = bench.outbox()
-    bench.sender.close(outbox)
-    bench.put(outbox)
+def test_points_that_arrive_after_closing_are_delivered(bench: Bench) -> None:
+    queue = bench.queue()
+    bench.sender.close(queue)
+    bench.put(queue)
     bench.run_until(11)
     assert len(bench.sink.points("run")) == 1
-    assert not bench.sender._turns
+    assert not bench.sender._schedule
 
 
 def test_no_lock_is_held_during_a_request(bench: Bench) -> None:
-    outbox = bench.outbox()
-    bench.put(outbox)
+    queue = bench.queue()
+    bench.put(queue)
     bench.clock.move(11)
     appended = []
 
     def blocked(*_: object) -> None:
-        other = threading.Thread(
-            target=lambda: (bench.put(outbox), bench.sender.counts(), appended.append(1))
-        )
+        other = threading.Thread(target=lambda: (bench.put(queue), bench.sender.counts(), appended.append(1)))
         other.start()
         other.join(timeout=60)
 
@@ -424,7 +419,7 @@ def test_no_lock_is_held_during_a_request(bench: Bench) -> None:
     assert appended == [1]
 
 
-def test_a_server_that_takes_two_hundred_at_once_gets_all_in_smaller_batches(bench: Bench) -> None:
+def test_a_server_limited_to_two_hundred_points_gets_smaller_batches(bench: Bench) -> None:
     send = bench.sink.send
 
     def azure(run_id: str, points: list[Point], *rest: object) -> None:
@@ -433,14 +428,14 @@ def test_a_server_that_takes_two_hundred_at_once_gets_all_in_smaller_batches(ben
         send(run_id, points, *rest)  # type: ignore[arg-type]
 
     bench.sink.send = azure  # type: ignore[method-assign]
-    bench.put(bench.outbox(), 2500)
+    bench.put(bench.queue(), 2500)
     bench.run_until(11)
     assert [point.value for point in bench.sink.points("run")] == list(range(2500))
     assert {len(batch.points) for batch in bench.sink.batches} == {125}
     assert bench.sender.counts().last_error is None
 
 
-def test_a_point_that_is_too_large_by_itself_is_given_up_and_counted(
+def test_a_single_point_that_is_too_large_is_given_up_and_counted(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     send = bench.sink.send
@@ -451,7 +446,7 @@ def test_a_point_that_is_too_large_by_itself_is_given_up_and_counted(
         send(run_id, points, *rest)  # type: ignore[arg-type]
 
     bench.sink.send = picky  # type: ignore[method-assign]
-    bench.put(bench.outbox(), 300)
+    bench.put(bench.queue(), 300)
     bench.run_until(11)
     assert [point.value for point in bench.sink.points("run")] == [n for n in range(300) if n != 77]
     counts = bench.sender.counts()
@@ -460,8 +455,8 @@ def test_a_point_that_is_too_large_by_itself_is_given_up_and_counted(
     assert "does not take system/x: HTTP 413" in caplog.text
 
 
-def test_tags_that_are_too_large_do_not_take_the_points_with_them(bench: Bench) -> None:
-    outbox = bench.outbox()
+def test_too_large_tags_do_not_lose_the_points(bench: Bench) -> None:
+    queue = bench.queue()
     send = bench.sink.send
 
     def picky(run_id: str, points: list[Point], steps: list[int], tags: dict[str, str]) -> None:
@@ -470,30 +465,30 @@ def test_tags_that_are_too_large_do_not_take_the_points_with_them(bench: Bench) 
         send(run_id, points, steps, tags)
 
     bench.sink.send = picky  # type: ignore[method-assign]
-    bench.put(outbox, 5)
-    bench.sender.append(outbox, tags={"sys.long": "x" * 9000})
+    bench.put(queue, 5)
+    bench.sender.append(queue, tags={"sys.long": "x" * 9000})
     bench.run_until(11)
     assert len(bench.sink.points("run")) == 5
-    assert outbox.empty
+    assert queue.empty
 
 
-def test_a_server_is_left_alone_as_long_as_it_asks_even_when_a_run_ends(bench: Bench) -> None:
-    outbox = bench.outbox()
+def test_retry_after_is_respected_even_when_a_run_ends(bench: Bench) -> None:
+    queue = bench.queue()
     bench.sink.failures = [unreachable("HTTP 429", retry_after=40)]
-    bench.put(outbox)
+    bench.put(queue)
     bench.run_until(20)
-    debt = bench.sender.hasten([outbox])
+    backlog = bench.sender.expedite([queue])
     assert not bench.sender.send_next()
-    assert not bench.sender.wait(debt, bench.clock.seconds + 5)
+    assert not bench.sender.wait(backlog, Deadline(bench.clock.seconds + 5))
     bench.run_until(55)
     assert len(bench.sink.points("run")) == 1
 
 
-def test_wrong_credentials_are_one_warning_with_its_remedy_and_a_try_a_minute(
+def test_wrong_credentials_are_one_warning_with_a_remedy_and_one_try_per_minute(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.sink.failures = [not_allowed("HTTP 401")] * 5
-    bench.put(bench.outbox())
+    bench.put(bench.queue())
     bench.run_until(280)
     assert len(bench.sink.failures) == 0
     assert [record.levelname for record in caplog.records] == ["WARNING"]
@@ -502,13 +497,13 @@ def test_wrong_credentials_are_one_warning_with_its_remedy_and_a_try_a_minute(
     assert len(bench.sink.points("run")) == 1
 
 
-def test_what_others_had_owed_waits_for_the_runs_that_live(bench: Bench) -> None:
-    left, live = bench.outbox("left"), bench.outbox("live")
+def test_orphans_are_sent_after_live_runs(bench: Bench) -> None:
+    left, live = bench.queue("left"), bench.queue("live")
     left.replayed = True
-    left.hold([Point("system/x", 1.0, STARTED_AT)])
+    left.put([Point("system/x", 1.0, STARTED_AT)])
     bench.sender.adopt(left)
     bench.put(live)
-    bench.sender.hasten([live])
+    bench.sender.expedite([live])
     assert bench.sender.send_next()
     assert bench.sink.points("live")
     assert not bench.sink.points("left")

@@ -1,4 +1,4 @@
-"""The directory of the journals: names, owners, and who gets an orphan when its owner was killed."""
+"""The spool directory: names, owners, and which process gets an orphan."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ import os
 import sys
 from pathlib import Path
 from mlflow_sysmetrics.daemon.journal.ownership import Ownership
-ownership = Ownership.take(Path(sys.argv[1]))  # as the thread that reads an orphan has it
+ownership = Ownership.acquire(Path(sys.argv[1]))  # as the thread that reads an orphan has it
 if (child := os.fork()) == 0:
     os._exit(ownership._descriptor is not None)
 print(os.waitpid(child, 0)[1])
@@ -84,7 +84,7 @@ print(os.waitpid(child, 0)[1])
 
 @contextmanager
 def running(program: str, directory: Path) -> Iterator[subprocess.Popen[str]]:
-    """Starts a program that has a journal in a directory, and waits until it has."""
+    """Starts a program that has a journal in a directory, and waits until it exists."""
     command = [sys.executable, "-W", "ignore", "-c", program, str(directory)]
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with subprocess.Popen(
@@ -99,7 +99,7 @@ def running(program: str, directory: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def orphan(directory: Path) -> Path:
-    """Leaves the journal of a process that was killed, and returns its path."""
+    """Leaves the journal of a killed process, and returns its path."""
     with running(WAITING, directory) as process:
         process.kill()
         process.wait()
@@ -122,7 +122,7 @@ def test_a_relative_directory_is_made_absolute(tmp_path: Path) -> None:
     assert spool.spool_directory(Settings(spool_dir="spool")) == tmp_path / "spool"
 
 
-def test_older_journals_are_found_where_journals_are_switched_off() -> None:
+def test_older_journals_are_found_if_journals_are_switched_off() -> None:
     assert spool.spool_directory(Settings(spool_dir="off")) == spool.spool_directory(Settings())
 
 
@@ -165,7 +165,7 @@ def test_a_journal_of_this_process_is_owned(tmp_path: Path) -> None:
     journal.close(delete=True)
 
 
-def test_asking_who_owns_it_leaves_an_orphan_to_be_claimed(tmp_path: Path) -> None:
+def test_checking_the_owner_leaves_an_orphan_claimable(tmp_path: Path) -> None:
     journal = Journal.create(tmp_path, 1000)
     journal.close(delete=False)
     assert not spool.is_owned(journal.path)
@@ -174,13 +174,13 @@ def test_asking_who_owns_it_leaves_an_orphan_to_be_claimed(tmp_path: Path) -> No
     claimed.close(delete=True)
 
 
-def test_asking_for_a_journal_that_is_gone_leaves_no_lock(tmp_path: Path) -> None:
+def test_checking_a_missing_journal_leaves_no_lock(tmp_path: Path) -> None:
     assert not spool.is_owned(tmp_path / "node-1-0123abcd.jsonl")
     assert spool.claim(tmp_path / "node-1-0123abcd.jsonl") is None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_claiming_where_there_is_no_directory_gets_nothing(tmp_path: Path) -> None:
+def test_claiming_without_a_directory_returns_none(tmp_path: Path) -> None:
     assert spool.claim(tmp_path / "absent" / "node-1-0123abcd.jsonl") is None
 
 
@@ -200,7 +200,7 @@ def test_a_journal_whose_owner_was_killed_is_claimed(tmp_path: Path) -> None:
 
 
 @needs_fork
-def test_of_ten_who_claim_at_once_one_gets_it(tmp_path: Path) -> None:
+def test_of_ten_concurrent_claims_one_succeeds(tmp_path: Path) -> None:
     path = orphan(tmp_path)
     command = [sys.executable, "-W", "ignore", "-c", CLAIMING, str(path)]
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -217,10 +217,10 @@ def test_a_forked_child_closes_the_lock_of_an_orphan_that_its_parent_reads(tmp_p
     assert (found.stdout, found.stderr) == ("0\n", "")
 
 
-def test_a_lock_is_made_at_once_by_a_filelock_that_has_no_other_kind(
+def test_the_lock_works_with_a_filelock_without_fallback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What 3.13 refused to make printed a traceback when it was collected."""
+    """With 3.13 an object that was refused printed a traceback when it was collected."""
     made: list[object] = []
 
     class OldLock:
@@ -236,9 +236,9 @@ def test_a_lock_is_made_at_once_by_a_filelock_that_has_no_other_kind(
             assert force
 
     monkeypatch.setattr("filelock.FileLock", OldLock)
-    ownership = Ownership.take(tmp_path / "node-1-0123abcd.jsonl")
+    ownership = Ownership.acquire(tmp_path / "node-1-0123abcd.jsonl")
     assert ownership is not None
-    ownership.let_go()
+    ownership.release()
     assert len(made) == 1
 
 
@@ -246,17 +246,17 @@ def test_a_lock_is_made_at_once_by_a_filelock_that_has_no_other_kind(
 def test_a_forked_child_does_not_own_its_parents_journal(tmp_path: Path) -> None:
     with running(FORKING, tmp_path) as process:
         (path,) = spool.journals(tmp_path)
-        assert spool.is_owned(path)  # the parent's: the child has closed and collected its copy
+        assert spool.is_owned(path)  # by the parent: the child has closed and collected its copy
         process.send_signal(signal.SIGKILL)
         process.wait()
         claimed = spool.claim(path)  # while the child lives
         assert claimed is not None
-        assert [(run.run_id, run.settled, run.appended) for run in claimed.runs] == [("run", 0, 1)]
+        assert [(run.run_id, run.acknowledged, run.appended) for run in claimed.runs] == [("run", 0, 1)]
         claimed.close(delete=True)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such rights")
-def test_what_is_no_journal_of_ours_is_not_claimed(tmp_path: Path) -> None:
+def test_other_files_are_not_claimed(tmp_path: Path) -> None:
     path = tmp_path / "node-1-0123abcd.jsonl"
-    path.mkdir()  # stands in for whatever cannot be opened
+    path.mkdir()  # stands in for anything that cannot be opened
     assert spool.claim(path) is None

@@ -1,4 +1,4 @@
-"""What a window says of its ticks."""
+"""The values of a window."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from mlflow_sysmetrics.daemon.sampling.window import Statistics, Window
 from mlflow_sysmetrics.samples import Kind
 
 
-def test_a_gauge_is_weighted_by_the_time_it_stands_for() -> None:
+def test_a_gauge_is_weighted_by_time() -> None:
     window = Window(closes_at=0)
     window.add([LEVEL.sample(10)], seconds=1)
     window.add([LEVEL.sample(40)], seconds=2)
@@ -21,21 +21,21 @@ def test_a_rate_is_weighted_by_its_own_span() -> None:
     assert window.values() == [(SHARE.name, Kind.RATE, 25.0)]
 
 
-def test_a_counter_is_what_it_was_last() -> None:
+def test_a_counter_has_its_last_value() -> None:
     window = Window(closes_at=0)
     for value in (5, 7, 9):
         window.add([TOTAL.sample(value)], seconds=1)
     assert window.values() == [(TOTAL.name, Kind.COUNTER, 9)]
 
 
-def test_a_series_that_is_absent_in_some_ticks_is_the_mean_of_the_others() -> None:
+def test_a_series_absent_in_some_ticks_is_the_mean_of_the_others() -> None:
     window = Window(closes_at=0)
     window.add([LEVEL.sample(10), SHARE.sample(50)], seconds=1)
     window.add([LEVEL.sample(20)], seconds=1)
     assert {key: value for key, _, value in window.values()} == {LEVEL.name: 15, SHARE.name: 50}
 
 
-def test_an_empty_window_says_nothing() -> None:
+def test_an_empty_window_has_no_values() -> None:
     assert Window(closes_at=0).values() == []
 
 
@@ -47,7 +47,7 @@ def test_statistics_keep_what_a_summary_needs() -> None:
     assert statistics.mean == 2
 
 
-def test_values_that_stand_for_no_time_are_the_last_one() -> None:
+def test_the_mean_of_values_without_weight_is_the_last() -> None:
     statistics = Statistics(Kind.GAUGE)
     statistics.add(8.0, weight=0)
     assert statistics.mean == 8

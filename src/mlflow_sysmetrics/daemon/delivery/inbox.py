@@ -1,7 +1,7 @@
-"""Where the threads of a program leave points of their own, for the sampler to take.
+"""Where threads of the program leave their own points for the sampler to collect.
 
-Leaving them costs microseconds and waits for nothing. They are taken together, a second after the first at
-the latest, so that a training that writes at each of its steps has the sampler woken twice in a second.
+Leaving points takes microseconds and never blocks. The sampler collects them together, at most a second after
+the first, so a training that writes at each step wakes the sampler twice a second at most.
 """
 
 from __future__ import annotations
@@ -16,111 +16,108 @@ from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.sender import Sender
 from mlflow_sysmetrics.runtime.clock import Clock
 
-# FOLDED lane: The way of one series of points: on disk first, then into the outbox that its sender empties.
-
-
-class Channel:
-    """Takes the points of one run from one source, from the sampler's thread alone.
-
-    Attributes:
-        sender: the sender of the run's tracking server.
-        outbox: what the run is owed.
-    """
-
-    def __init__(self, sender: Sender, outbox: RunQueue) -> None:
-        self.sender = sender
-        self.outbox = outbox
-
-    def keep(self, points: Sequence[Point]) -> None:
-        """Puts points on disk, then into the outbox: a crash in between loses nothing."""
-        if not points or self.outbox.refused is not None:
-            return
-        backing = self.outbox.backing
-        # Nobody else adds points to this outbox, so this is the index that they will have.
-        place = None if backing is None else backing.append(self.outbox.appended, points)
-        taken = self.sender.append(self.outbox, points, place=place)
-        if not taken and backing is not None:  # given up in this moment
-            backing.acknowledge(self.outbox.settled)
-
-    def end(self) -> None:
-        """Says that no more points will come, and has those that wait sent: somebody waits for them."""
-        if self.outbox.backing is not None:
-            self.outbox.backing.end()
-        self.sender.hasten([self.outbox])
-
-
-# FOLDED open_lanes: The lanes that programs write into at this moment, by the run that they lead to.
-
-Key: TypeAlias = tuple[str, str]  #: tracking URI and run id
-Gather: TypeAlias = Callable[[], None]  #: puts into its lane what was held back so far
-
-
-class OpenChannels:
-    """Holds lanes until they are closed. From any thread."""
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()  # a signal handler may come back in
-        self._lanes: dict[Key, dict[Channel, Gather | None]] = {}
-
-    def add(self, key: Key, lane: Channel, gather: Gather | None) -> None:
-        """Takes a lane of a run."""
-        with self._lock:
-            self._lanes.setdefault(key, {})[lane] = gather
-
-    def remove(self, lane: Channel) -> None:
-        """Lets go of a lane."""
-        with self._lock:
-            for key in [key for key, lanes in self._lanes.items() if lane in lanes]:
-                del self._lanes[key][lane]
-                if not self._lanes[key]:
-                    del self._lanes[key]
-
-    def of(self, key: Key) -> list[Channel]:
-        """Returns the lanes of a run."""
-        with self._lock:
-            return list(self._lanes.get(key, ()))
-
-    def gather(self, key: Key | None = None) -> None:
-        """Has programs hand over what they hold back: for one run, or for all."""
-        with self._lock:
-            chosen = list(self._lanes.values()) if key is None else [self._lanes.get(key, {})]
-            gathers = [one for lanes in chosen for one in lanes.values() if one is not None]
-        for gather in gathers:  # without the lock: a device may take its time
-            gather()
-
+RunKey: TypeAlias = tuple[str, str]  #: tracking URI and run id
+Gather: TypeAlias = Callable[[], None]  #: writes points that the program has held back so far
 
 _COLLECT_SECONDS = 1.0
-_MANY = 1000  # what a request to a server may hold, too: so many are taken at once
-# A bound of the memory, some 20 MB, for a sampler that a source holds up: the newest are not taken then.
+_MANY = 1000  # collected at once when there are so many; one request to a server holds as many
+# Bounds the memory at about 20 MB while a slow source holds up the sampler. Beyond it new points are lost.
 _MOST = 100_000
 
 
+class Channel:
+    """Takes the points of one source for one run. Called by the sampler's thread only.
+
+    Attributes:
+        sender: the sender of the run's tracking server.
+        queue: the queue of these points.
+    """
+
+    def __init__(self, sender: Sender, queue: RunQueue) -> None:
+        self.sender = sender
+        self.queue = queue
+
+    def put(self, points: Sequence[Point]) -> None:
+        """Writes points to disk, then into the queue: a crash in between loses nothing."""
+        if not points or self.queue.refused is not None:
+            return
+        run_journal = self.queue.run_journal
+        # No other thread appends to this queue, so the points will have the indices from here on.
+        place = None if run_journal is None else run_journal.append(self.queue.appended, points)
+        taken = self.sender.append(self.queue, points, place=place)
+        if not taken and run_journal is not None:  # the run was given up at this moment
+            run_journal.acknowledge(self.queue.acknowledged)
+
+    def end(self) -> None:
+        """Marks the end of the points and has the waiting ones sent at once: a caller waits for them."""
+        if self.queue.run_journal is not None:
+            self.queue.run_journal.end()
+        self.sender.expedite([self.queue])
+
+
+class OpenChannels:
+    """The channels that the program writes to, by run. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # re-entrant: a signal handler may call in
+        self._channels: dict[RunKey, dict[Channel, Gather | None]] = {}
+
+    def add(self, key: RunKey, channel: Channel, gather: Gather | None) -> None:
+        """Adds a channel of a run."""
+        with self._lock:
+            self._channels.setdefault(key, {})[channel] = gather
+
+    def remove(self, channel: Channel) -> None:
+        """Removes a channel."""
+        with self._lock:
+            for key in [key for key, channels in self._channels.items() if channel in channels]:
+                del self._channels[key][channel]
+                if not self._channels[key]:
+                    del self._channels[key]
+
+    def of(self, key: RunKey) -> list[Channel]:
+        """Returns the channels of a run."""
+        with self._lock:
+            return list(self._channels.get(key, ()))
+
+    def gather(self, key: RunKey | None = None) -> None:
+        """Has the program write the points it has held back: of one run, or of all."""
+        with self._lock:
+            chosen = list(self._channels.values()) if key is None else [self._channels.get(key, {})]
+            gathers = [one for channels in chosen for one in channels.values() if one is not None]
+        for gather in gathers:  # without the lock: reading a device may take long
+            gather()
+
+
 class Inbox:
-    """Holds points until the sampler takes them.
+    """Holds points until the sampler collects them.
 
     Args:
         clock: tells the time.
         wake: has the sampler look at `due_at` again.
+
+    Attributes:
+        due_at: monotonic time at which to collect; infinity while there is nothing to do.
     """
 
     def __init__(self, clock: Clock, wake: Callable[[], None]) -> None:
-        self.due_at = math.inf  #: monotonic time at which what is in it is to be taken
+        self.due_at = math.inf
         self._clock = clock
         self._wake = wake
-        self._lock = threading.RLock()  # a signal handler may come back in
+        self._lock = threading.RLock()  # re-entrant: a signal handler may call in
         self._points: dict[Channel, list[Point]] = {}
         self._count = 0
         self._lost: dict[Channel, int] = {}
         self._ending: list[Channel] = []
         self._waiters: list[threading.Event] = []
 
-    def put(self, lane: Channel, points: Sequence[Point]) -> None:
-        """Leaves points for a run. From any thread; waits for nothing."""
+    def put(self, channel: Channel, points: Sequence[Point]) -> None:
+        """Leaves points for a run. Thread-safe, never blocks."""
         with self._lock:
             if self._count + len(points) > _MOST:
-                self._lost[lane] = self._lost.get(lane, 0) + len(points)
+                self._lost[channel] = self._lost.get(channel, 0) + len(points)
                 return
-            self._points.setdefault(lane, []).extend(points)
+            self._points.setdefault(channel, []).extend(points)
             self._count += len(points)
             first = math.isinf(self.due_at)
             if first:
@@ -131,14 +128,14 @@ class Inbox:
         if first:
             self._wake()
 
-    def hasten(self, *, ending: Channel | None = None) -> threading.Event:
-        """Has everything taken at once.
+    def expedite(self, *, ending: Channel | None = None) -> threading.Event:
+        """Has everything collected at once.
 
         Args:
-            ending: a lane that gets no more points.
+            ending: a channel that gets no more points.
 
         Returns:
-            What tells when that is done.
+            An event that is set when that is done.
         """
         done = threading.Event()
         with self._lock:
@@ -150,7 +147,7 @@ class Inbox:
         return done
 
     def collect(self) -> None:
-        """Takes everything: on disk, then into the outboxes. For the sampler."""
+        """Moves everything to disk and into the queues. Called by the sampler."""
         if math.isinf(self.due_at):
             return
         with self._lock:
@@ -160,12 +157,12 @@ class Inbox:
             waiters, self._waiters = self._waiters, []
             self._count = 0
             self.due_at = math.inf
-        for lane, of_lane in points.items():
-            for first in range(0, len(of_lane), _MANY):
-                lane.keep(of_lane[first : first + _MANY])
-        for lane, count in lost.items():
-            lane.sender.count_lost(lane.outbox, count)
-        for lane in ending:
-            lane.end()
+        for channel, of_channel in points.items():
+            for first in range(0, len(of_channel), _MANY):
+                channel.put(of_channel[first : first + _MANY])
+        for channel, count in lost.items():
+            channel.sender.count_lost(channel.queue, count)
+        for channel in ending:
+            channel.end()
         for done in waiters:
             done.set()

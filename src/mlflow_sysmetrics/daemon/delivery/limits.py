@@ -1,4 +1,4 @@
-"""How many points go into one request."""
+"""How many points go into one request, and how many may be held in memory."""
 
 from __future__ import annotations
 
@@ -8,44 +8,11 @@ from collections.abc import Mapping, Sequence
 
 from mlflow_sysmetrics.daemon.delivery.points import Point
 
-# FOLDED allowance: How many points the process may hold in memory, all runs and servers together.
-
 # About 2.5 MB: a point takes 120 bytes, since its key and its timestamp are shared. Sixteen minutes of outage
-# for eight runs at the default rate, so the disk is read back in real outages only.
-MAX_HELD_POINTS = 20_000
-# Where no disk takes them, memory must: 25 MB, nearly three hours of outage for eight runs of 26 series.
+# for eight runs at the default rate, so only real outages cause reads from disk.
+MAX_BUFFERED_POINTS = 20_000
+# Points that the disk does not take: 25 MB, nearly three hours of outage for eight runs of 26 series.
 MAX_UNSAVED_POINTS = 200_000
-
-
-class MemoryBudget:
-    """Counts the points that are in memory.
-
-    Args:
-        held: over so many, points that are on disk are not held in memory too.
-        unsaved: over so many, the oldest are dropped.
-    """
-
-    def __init__(self, held: int = MAX_HELD_POINTS, unsaved: int = MAX_UNSAVED_POINTS) -> None:
-        self._held = held
-        self._unsaved = unsaved
-        self._used = 0
-        self._lock = threading.Lock()  # of several senders; nothing is called while it is held
-
-    @property
-    def is_used_up(self) -> bool:
-        """Whether points that are on disk stay there."""
-        return self._used >= self._held
-
-    @property
-    def excess(self) -> int:
-        """How many points must be dropped."""
-        return max(self._used - self._unsaved, 0)
-
-    def add(self, points: int) -> None:
-        """Counts points that came, or less than none that went."""
-        with self._lock:
-            self._used += points
-
 
 # MLflow's own limits, https://mlflow.org/docs/latest/rest-api#request-limits
 MAX_POINTS = 1000
@@ -58,8 +25,38 @@ _BYTES_OF_FRAME = 200  # run id, braces
 _BATCHES_UNTIL_RETRIAL = 100
 
 
+class MemoryBudget:
+    """Counts the points in memory, of all runs and servers of the process.
+
+    Args:
+        buffered: above this number, points that are on disk are not kept in memory as well.
+        unsaved: above this number, the oldest points are dropped.
+    """
+
+    def __init__(self, buffered: int = MAX_BUFFERED_POINTS, unsaved: int = MAX_UNSAVED_POINTS) -> None:
+        self._buffered = buffered
+        self._unsaved = unsaved
+        self._used = 0
+        self._lock = threading.Lock()  # shared by all senders; no other code runs under it
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether points that are on disk stay there."""
+        return self._used >= self._buffered
+
+    @property
+    def excess(self) -> int:
+        """How many points must be dropped."""
+        return max(self._used - self._unsaved, 0)
+
+    def add(self, points: int) -> None:
+        """Adds to the count; negative for points released."""
+        with self._lock:
+            self._used += points
+
+
 class BatchSize:
-    """Learns how many points a server takes in one request: Azure, for one, refuses more than 200.
+    """Learns how many points a server takes in one request: Azure, for one, rejects more than 200.
 
     Attributes:
         most: how many points to send at once.
@@ -81,12 +78,12 @@ class BatchSize:
         return len(points)
 
     def refused(self, count: int) -> None:
-        """Takes note that so many points were too many: half of them are tried next."""
+        """Records that a batch of `count` points was too large: the next has half as many."""
         self.most = max(count // 2, 1)
         self._taken = 0
 
     def taken(self, count: int) -> None:
-        """Takes note that the server took so many; after many full batches it is asked for twice as much."""
+        """Records that the server took `count` points; after 100 full batches the limit is doubled."""
         if count < self.most or self.most == MAX_POINTS:
             return
         self._taken += 1
@@ -94,7 +91,7 @@ class BatchSize:
             self.reset(self.most * 2)
 
     def reset(self, most: int = MAX_POINTS) -> None:
-        """Forgets what was learned, since it was about one point and not about the size."""
+        """Forgets what was learned: a single point was too large, not the batch."""
         self.most = min(most, MAX_POINTS)
         self._taken = 0
 

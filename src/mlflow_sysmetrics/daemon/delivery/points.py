@@ -1,4 +1,4 @@
-"""What is sent: points, in memory or on disk, and the batches they travel in."""
+"""Points, the batches they travel in, and the interface to their copies on disk."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class Point(NamedTuple):
     """One point of one series.
 
     Attributes:
-        key: full key.
-        value: what a program says of itself may be no number, or infinite; what is sampled is finite.
+        key: full metric key.
+        value: finite for sampled points; the program's own points may also be NaN or infinite.
         timestamp: milliseconds since 1970.
-        step: where on its axis it belongs; None for whole seconds since the run started.
+        step: position on the step axis; None means whole seconds since the run started.
     """
 
     key: str
@@ -24,33 +24,33 @@ class Point(NamedTuple):
     step: int | None = None
 
 
-class Backing(Protocol):
-    """Where the points of one run lie on disk. The sampler appends, the sender does the rest."""
+class RunJournal(Protocol):
+    """The points of one run on disk. The sampler appends and ends; the sender reads and acknowledges."""
 
     def append(self, index: int, points: Sequence[Point]) -> int | None:
-        """Puts points on disk; returns the place to read them from, None where not all of them are there."""
+        """Writes points to disk; returns where to read them from, None unless all of them were written."""
 
-    def acknowledge(self, settled: int) -> None:
-        """Says that all points below an index are delivered or given up."""
+    def acknowledge(self, acknowledged: int) -> None:
+        """Records that all points below an index were delivered or given up."""
 
     def read(self, since: int, place: int, most: int) -> tuple[list[tuple[int, Point]], int]:
-        """Returns points from an index on, with their indices, and the place to go on from.
+        """Returns (index, point) pairs from an index on, and the place to continue from.
 
         Raises:
             OSError: the disk does not answer.
         """
 
     def end(self) -> None:
-        """Says that no more points will come."""
+        """Records that no more points will come."""
 
 
 @dataclass(slots=True)
-class Held:
+class Buffered:
     """Consecutive points in memory.
 
     Attributes:
         first: index of the oldest.
-        place: where to read them from on disk, at the first or before it; None where they are not there.
+        place: where to read them from on disk, at the first point or before it; None if they are not on disk.
         points: the points.
     """
 
@@ -80,44 +80,44 @@ class Spilled:
 
 
 class Batch(NamedTuple):
-    """What is sent at once.
+    """The points of one request.
 
     Attributes:
         points: the points.
-        settles: one more than the highest index that is settled with them.
-        indices: those of the points, where they are not consecutive.
-        place: where on disk those after them begin; None for points from memory.
-        lost: how many points between them are not on disk any more.
+        until: one more than the highest index that is acknowledged once the batch is delivered.
+        indices: the indices of the points, if they are not consecutive.
+        place: where the points after the batch begin on disk; None for points from memory.
+        lost: number of points in the batch's range that are no longer on disk.
     """
 
     points: list[Point]
-    settles: int
+    until: int
     indices: list[int] | None = None
     place: int | None = None
     lost: int = 0
 
     def shortened(self, count: int) -> Batch:
-        """Returns the oldest points of it only."""
+        """Returns the batch cut to its oldest `count` points."""
         if count >= len(self.points):
             return self
         if self.indices is None:
-            return self._replace(points=self.points[:count], settles=self.settles - len(self.points) + count)
-        settles = self.indices[count]
-        lost = self.lost - (self.settles - settles - (len(self.points) - count))
-        # The place stays where it was read from: the next read skips what is settled.
-        return Batch(self.points[:count], settles, self.indices[:count], None, max(lost, 0))
+            return self._replace(points=self.points[:count], until=self.until - len(self.points) + count)
+        until = self.indices[count]
+        lost = self.lost - (self.until - until - (len(self.points) - count))
+        # Without a place the queue keeps the old one; the next read skips what is acknowledged.
+        return Batch(self.points[:count], until, self.indices[:count], None, max(lost, 0))
 
 
-def read_back(backing: Backing, spilled: Spilled, most: int) -> Batch:
-    """Returns the oldest points of a stretch that is on disk only.
+def read_back(run_journal: RunJournal, spilled: Spilled, most: int) -> Batch:
+    """Returns the oldest of the points that are on disk only.
 
     Raises:
         OSError: the disk does not answer.
     """
-    found, place = backing.read(spilled.first, spilled.place, most)
+    found, place = run_journal.read(spilled.first, spilled.place, most)
     inside = [(index, point) for index, point in found if index < spilled.until]
-    # What is missing was thinned: between the points, or all that is left.
-    settles = inside[-1][0] + 1 if inside else spilled.until
+    # Indices that are missing were thinned out. If no point is left, the whole range was.
+    until = inside[-1][0] + 1 if inside else spilled.until
     points = [point for _, point in inside]
-    lost = settles - spilled.first - len(points)
-    return Batch(points, settles, [index for index, _ in inside], place, lost).shortened(most)
+    lost = until - spilled.first - len(points)
+    return Batch(points, until, [index for index, _ in inside], place, lost).shortened(most)

@@ -17,7 +17,7 @@ from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class DeliveryCounts:
     """Counts of one sender, since it began.
 
     Attributes:
@@ -36,7 +36,7 @@ class Delivery:
 
 
 @dataclass(slots=True)
-class Account:
+class Counters:
     """Counts of one sender, while they grow.
 
     Attributes:
@@ -51,26 +51,26 @@ class Account:
     dropped: int = 0
     last_error: str | None = None
 
-    def settle(self, gone: int, lost: int) -> None:
+    def remove(self, gone: int, lost: int) -> None:
         """Takes note of points that wait no more, and how many of them will not reach the server."""
         self.delivered += gone - lost
         self.dropped += lost
         self.pending -= gone
 
-    def freeze(self, unsaved: int) -> Delivery:
+    def freeze(self, unsaved: int) -> DeliveryCounts:
         """Returns the counts so far."""
-        return Delivery(self.delivered, self.pending, unsaved, self.dropped, self.last_error)
+        return DeliveryCounts(self.delivered, self.pending, unsaved, self.dropped, self.last_error)
 
 
 _REMEDY = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
 
 
 class DeliveryPolicy:
-    """Keeps outboxes, turns and counts of one server true. Only the sender calls it, under its lock.
+    """Keeps queues, turns and counts of one server true. Only the sender calls it, under its lock.
 
     Args:
         server: where the attempts go.
-        turns: the outboxes.
+        turns: the queues.
         allowance: of the memory of the process.
 
     Attributes:
@@ -79,145 +79,134 @@ class DeliveryPolicy:
         size: how many points the server takes at once.
     """
 
-    def __init__(self, server: Connection, turns: SendSchedule, allowance: MemoryBudget) -> None:
-        self.own = Account()
-        self.replayed = Account()
+    def __init__(self, server: Connection, schedule: SendSchedule, memory: MemoryBudget) -> None:
+        self.own = Counters()
+        self.replayed = Counters()
         self.size = BatchSize()
         self._server = server
-        self._turns = turns
-        self._allowance = allowance
-        self._news: list[tuple[int, str]] = []
+        self._schedule = schedule
+        self._memory = memory
+        self._messages: list[tuple[int, str]] = []
 
-    def news(self) -> list[tuple[int, str]]:
+    def messages(self) -> list[tuple[int, str]]:
         """Returns what is to be logged, with its level, each once; the thread does so without the lock."""
-        news, self._news = self._news, []
-        return news
+        messages, self._messages = self._messages, []
+        return messages
 
-    def account(self, outbox: RunQueue) -> Account:
-        """Returns the counts that an outbox belongs to."""
-        return self.replayed if outbox.replayed else self.own
+    def counters(self, queue: RunQueue) -> Counters:
+        """Returns the counts that a queue belongs to."""
+        return self.replayed if queue.replayed else self.own
 
     @property
-    def has_news(self) -> bool:
+    def has_messages(self) -> bool:
         """Whether something is to be logged."""
-        return bool(self._news)
+        return bool(self._messages)
 
-    def delivered(self, outbox: RunQueue, batch: Batch, tags: dict[str, str], now: float) -> None:
+    def delivered(self, queue: RunQueue, batch: Batch, tags: dict[str, str], now: float) -> None:
         """Takes note of what the server took."""
         self.size.taken(len(batch.points))
-        self._settle(outbox, batch, tags)
-        if outbox.failures:
-            self._say(outbox, logging.INFO, f"{self._server} takes points of run {outbox.run_id} again.")
-        outbox.failures = 0
-        self._turns.answered()
-        self.account(outbox).last_error = None
-        self._go_on(outbox, now, more=len(batch.points) >= self.size.most)
+        if queue.failures:
+            self._say(queue, logging.INFO, f"{self._server} takes points of run {queue.run_id} again.")
+        buffered = queue.buffered
+        self._count(queue, buffered, *queue.accept(batch, tags))
+        self._schedule.answered()
+        self.counters(queue).last_error = None
+        self._go_on(queue, now, more=len(batch.points) >= self.size.most)
 
     def failed(
-        self, outbox: RunQueue, batch: Batch, tags: dict[str, str], error: Exception, now: float
+        self, queue: RunQueue, batch: Batch, tags: dict[str, str], error: Exception, now: float
     ) -> None:
         """Decides what becomes of what the server did not take."""
         reason = self._server.reason(error)
         fault = error if isinstance(error, Fault) else None
         if fault is not None and fault.cause is Cause.TOO_LARGE:
-            self._halve(outbox, batch, tags, reason)
-            self._go_on(outbox, now, more=True)
+            self._halve(queue, batch, tags, reason)
+            self._go_on(queue, now, more=True)
         elif fault is not None and fault.refuses_run:
-            outbox.refused = reason
+            queue.refuse(reason)
             # Another store at the same address, or a mistake of its owner, must not cost what lies on disk.
-            if outbox.replayed and not fault.run_is_deleted:
-                self._set_aside(outbox, reason)
+            if queue.replayed and not fault.run_is_deleted:
+                self._set_aside(queue, reason)
             else:
-                self._give_up(outbox, reason)
-        elif outbox.replayed and (outbox.last_try or (fault is not None and fault.refuses_credentials)):
-            self._set_aside(outbox, reason)
+                self._give_up(queue, reason)
+        elif queue.replayed and (queue.last_try or (fault is not None and fault.refuses_credentials)):
+            self._set_aside(queue, reason)
         else:
-            self._back_off(outbox, error, reason, now)
+            self._back_off(queue, error, reason, now)
 
-    def keep_within_bound(self) -> None:
+    def enforce_memory_budget(self) -> None:
         """Lets go of points while memory holds too many: first of those that are on disk, too."""
-        if self._allowance.excess:
-            for outbox in self._turns:
-                held = outbox.held
-                outbox.leave_on_disk()
-                self._allowance.add(outbox.held - held)
-        while self._allowance.excess:
-            fullest = max(self._turns, key=lambda box: box.unsaved)
+        if self._memory.excess:
+            for queue in self._schedule:
+                buffered = queue.buffered
+                queue.spill()
+                self._memory.add(queue.buffered - buffered)
+        while self._memory.excess:
+            fullest = max(self._schedule, key=lambda queue: queue.unsaved)
             if not fullest.unsaved:  # it is another server's points that fill the memory
                 return
-            dropped = fullest.drop_oldest(self._allowance.excess)
+            dropped = fullest.drop_oldest(self._memory.excess)
             if self.own.dropped == 0:
                 message = f"{self._server} has been away for too long: dropping the oldest system metrics."
                 self._say(fullest, logging.WARNING, message)
-            self._allowance.add(-dropped)
-            self.own.settle(dropped, dropped)
+            self._memory.add(-dropped)
+            self.own.remove(dropped, dropped)
 
-    def _settle(self, outbox: RunQueue, batch: Batch, tags: dict[str, str], *, given_up: int = 0) -> None:
-        """Takes out what was sent.
+    def _count(self, queue: RunQueue, buffered: int, gone: int, lost: int) -> None:
+        """Counts points that left a queue which had `buffered` of its points in memory."""
+        self._memory.add(queue.buffered - buffered)
+        self.counters(queue).remove(gone, lost)
 
-        It is counted by what has gone, since the bound may have dropped some of it meanwhile.
-        """
-        waited, held = outbox.waiting, outbox.held
-        outbox.settle(batch, tags)
-        gone = waited - outbox.waiting
-        lost = min(batch.lost + given_up, gone)
-        outbox.count_dropped(lost)
-        outbox.count_delivered(gone - lost)
-        self._allowance.add(outbox.held - held)
-        self.account(outbox).settle(gone, lost)
+    def _go_on(self, queue: RunQueue, now: float, *, more: bool) -> None:
+        queue.resume(now, more=more)
+        self._schedule.rotate(queue)
 
-    def _go_on(self, outbox: RunQueue, now: float, *, more: bool) -> None:
-        if outbox.empty:
-            outbox.due_at = None  # whatever was hastened meanwhile is what has just arrived
-        elif more or outbox.due_at is None:
-            outbox.due_at = now  # the rest of a backlog
-        self._turns.to_the_end(outbox)
-
-    def _halve(self, outbox: RunQueue, batch: Batch, tags: dict[str, str], reason: str) -> None:
+    def _halve(self, queue: RunQueue, batch: Batch, tags: dict[str, str], reason: str) -> None:
         """Has fewer points sent at once; what is too large by itself is given up."""
         if len(batch.points) > 1:
             self.size.refused(len(batch.points))
         elif tags:
-            outbox.settle(Batch([], outbox.settled), tags)
-            message = f"Run {outbox.run_id} does not take the tags {sorted(tags)}: {reason}."
-            self._say(outbox, logging.WARNING, message)
+            queue.discard_tags(tags)
+            message = f"Run {queue.run_id} does not take the tags {sorted(tags)}: {reason}."
+            self._say(queue, logging.WARNING, message)
         else:
             self.size.reset()
-            self._settle(outbox, batch, {}, given_up=len(batch.points))
-            if outbox.dropped == len(batch.points):
+            buffered = queue.buffered
+            self._count(queue, buffered, *queue.discard(batch))
+            if queue.dropped == len(batch.points):
                 key = batch.points[0].key
-                self._say(outbox, logging.WARNING, f"Run {outbox.run_id} does not take {key}: {reason}.")
+                self._say(queue, logging.WARNING, f"Run {queue.run_id} does not take {key}: {reason}.")
 
-    def _back_off(self, outbox: RunQueue, error: Exception, reason: str, now: float) -> None:
-        account = self.account(outbox)
-        if account.last_error is None and not outbox.failures:
+    def _back_off(self, queue: RunQueue, error: Exception, reason: str, now: float) -> None:
+        counters = self.counters(queue)
+        if counters.last_error is None and not queue.failures:
             remedy = f"; {_REMEDY}" if isinstance(error, Fault) and error.refuses_credentials else ""
             message = f"{self._server} does not take system metrics ({reason}); keeping them and trying again"
             if isinstance(error, JournalUnavailable):
-                message = f"System metrics of run {outbox.run_id} wait on disk, and {reason}; trying again"
-            self._say(outbox, logging.WARNING, f"{message}{remedy}.")
-        account.last_error = reason
-        self._turns.put_off(outbox, now, error)
+                message = f"System metrics of run {queue.run_id} wait on disk, and {reason}; trying again"
+            self._say(queue, logging.WARNING, f"{message}{remedy}.")
+        counters.last_error = reason
+        self._schedule.back_off(queue, now, error)
 
-    def _set_aside(self, outbox: RunQueue, reason: str) -> None:
+    def _set_aside(self, queue: RunQueue, reason: str) -> None:
         """Leaves what a process that died had owed where it lies, for another process to try."""
-        outbox.set_aside = reason
+        queue.put_aside(reason)
         self.replayed.last_error = reason
-        self.replayed.pending -= outbox.waiting
-        self._turns.remove(outbox)
-        if not outbox.failures:  # else it is said already
-            message = f"{self._server} does not take what run {outbox.run_id} is owed ({reason}); keeping it."
-            self._say(outbox, logging.INFO, message)
+        self.replayed.pending -= queue.waiting
+        self._schedule.remove(queue)
+        if not queue.failures:  # else it is said already
+            message = f"{self._server} does not take what run {queue.run_id} is owed ({reason}); keeping it."
+            self._say(queue, logging.INFO, message)
 
-    def _give_up(self, outbox: RunQueue, reason: str) -> None:
-        held, lost = outbox.held, outbox.give_up()
-        self._allowance.add(-held)
-        self.account(outbox).settle(lost, lost)
-        self._turns.remove(outbox)
-        message = f"Run {outbox.run_id} takes no system metrics any more: {reason}."
-        self._say(outbox, logging.WARNING, message)
+    def _give_up(self, queue: RunQueue, reason: str) -> None:
+        buffered, lost = queue.buffered, queue.give_up()
+        self._memory.add(-buffered)
+        self.counters(queue).remove(lost, lost)
+        self._schedule.remove(queue)
+        message = f"Run {queue.run_id} takes no system metrics any more: {reason}."
+        self._say(queue, logging.WARNING, message)
 
-    def _say(self, outbox: RunQueue, level: int, message: str) -> None:
+    def _say(self, queue: RunQueue, level: int, message: str) -> None:
         """Has something logged; what processes that died had left is no trouble of this program."""
-        level = min(level, logging.INFO) if outbox.replayed else level
-        self._news.append((level, f"mlflow-sysmetrics: {message}"))
+        level = min(level, logging.INFO) if queue.replayed else level
+        self._messages.append((level, f"mlflow-sysmetrics: {message}"))

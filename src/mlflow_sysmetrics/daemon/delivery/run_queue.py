@@ -1,44 +1,53 @@
-"""Where points wait until the server has them.
+"""The queue of one run: points wait here until the server has them.
 
-An outbox holds what one run is owed. Its points are numbered from 0 in the order in which it took them. They
-wait in memory; where the memory of the process is used up, those that the journal holds wait on disk only and
-are read back when their turn comes.
+Points are numbered from 0 in the order in which they arrive. They wait in memory. When the memory budget of
+the process is used up, points that are in the journal wait on disk only and are read back when they are sent.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import TypeGuard
 
-from mlflow_sysmetrics.daemon.delivery.points import Backing, Batch, Held, Point, Spilled
+from mlflow_sysmetrics.daemon.delivery.points import Batch, Buffered, Point, RunJournal, Spilled
+from mlflow_sysmetrics.daemon.journal.scan import JournaledRun
 
-POINTS_DROPPED = "sysmetrics.points_dropped"  #: tag: how many points of the run never reached the server
-POINTS_REPLAYED = "sysmetrics.replayed"  #: tag: how many came from the journal of a process that had died
+POINTS_DROPPED = (
+    "sysmetrics.points_dropped"  #: tag: number of points of the run that never reached the server
+)
+POINTS_REPLAYED = "sysmetrics.replayed"  #: tag: number of points delivered from the journal of a dead process
+
+_TOLERANCE = 0.05  # a send may be early or late by this share of the send interval
 
 
 class RunQueue:
-    """What one run is owed by the server. Only its sender touches it, under the sender's lock.
+    """Undelivered points and tags of one run. Used by its sender only, under the sender's lock.
+
+    A send is a transaction: `take` returns what to send, and the outcome is one of `accept`, `give_back`,
+    `discard` or `resume`. Other modules may read the attributes, but change them only through the methods.
 
     Attributes:
         run_id: the run.
         started_at: milliseconds since 1970 when the run started, from which steps are counted; None until
             the server has been asked.
         send_interval: seconds between two sends.
-        backing: its points on disk; None where there is no journal.
-        replayed: whether it is what a process that died had owed; nobody waits for it.
-        due_at: monotonic time of the next send; None while there is nothing to send.
-        sent_at: monotonic time of the last send, at first of the first point.
+        run_journal: the points on disk; None without a journal.
+        replayed: the points were left behind by a process that died; no caller waits for them.
+        due_at: monotonic time of the next send; None while nothing is to be sent, or a send is under way.
+        sent_at: monotonic time of the last send; before the first send, when the first point arrived.
         closed: no more points will come.
-        failures: attempts in a row that the server did not take.
-        refused: why the server takes nothing for this run; None while it does.
-        set_aside: why its points stay on disk for another process to try; None while this one does.
-        last_try: whether it is set aside at its first failure of any kind.
+        failures: number of consecutive failed attempts.
+        refused: why the server rejects this run for good; None if it does not.
+        set_aside: why the points stay on disk for another process to deliver; None if this process tries.
+        last_try: whether the queue is set aside at its next failure, whatever the reason.
         appended: one more than the index of the newest point.
-        settled: all points below this index are delivered or given up.
-        dropped: points that were given up.
-        foretold: how many of those will be missed on disk, and are counted already.
+        acknowledged: all points below this index were delivered or given up.
+        dropped: number of points given up.
+        already_counted: how many of `dropped` will be missing on disk; they are not counted again on
+            read-back.
+        tags: tags to set on the run.
     """
 
     def __init__(
@@ -46,14 +55,14 @@ class RunQueue:
         run_id: str,
         started_at: int | None,
         send_interval: float,
-        backing: Backing | None = None,
+        run_journal: RunJournal | None = None,
         *,
         replayed: bool = False,
     ) -> None:
         self.run_id = run_id
         self.started_at = started_at
         self.send_interval = send_interval
-        self.backing = backing
+        self.run_journal = run_journal
         self.replayed = replayed
         self.due_at: float | None = None
         self.sent_at: float | None = None
@@ -61,52 +70,78 @@ class RunQueue:
         self.refused: str | None = None
         self.set_aside: str | None = None
         self.last_try = False
-        self.failures = self.appended = self.settled = self.dropped = self.foretold = 0
+        self.failures = self.appended = self.acknowledged = self.dropped = self.already_counted = 0
         self.tags: dict[str, str] = {}
-        self._stretches: deque[Held | Spilled] = deque()
-        self._replayed = 0
+        self._stretches: deque[Buffered | Spilled] = deque()
+        self._replayed_points = 0
+
+    @classmethod
+    def left_behind(
+        cls, run: JournaledRun, send_interval: float, open_journal: Callable[[RunQueue], RunJournal]
+    ) -> RunQueue:
+        """Returns the queue of a run of a process that died; its points are on disk only.
+
+        Args:
+            run: what the journal of that process says.
+            send_interval: seconds between two sends.
+            open_journal: returns the points on disk.
+        """
+        queue = cls(run.run_id, run.started_at, send_interval, replayed=True)
+        queue.appended = queue.acknowledged = run.acknowledged
+        queue.run_journal = open_journal(queue)
+        queue.put_spilled(run.appended - run.acknowledged, 0)
+        queue.closed = True
+        # Thinned points will be missing on read-back; they must not be counted a second time.
+        queue.dropped = queue.already_counted = run.dropped
+        if run.dropped:
+            queue.tags[POINTS_DROPPED] = str(run.dropped)
+        return queue
 
     @property
     def empty(self) -> bool:
-        """Whether the server is owed nothing."""
+        """Whether neither points nor tags wait."""
         return not self._stretches and not self.tags
 
     @property
     def waiting(self) -> int:
-        """How many points wait."""
+        """Number of points that wait."""
         return sum(stretch.until - stretch.first for stretch in self._stretches)
 
     @property
-    def held(self) -> int:
-        """How many of them are in memory."""
-        return sum(len(one.points) for one in self._stretches if isinstance(one, Held))
+    def buffered(self) -> int:
+        """Number of waiting points that are in memory."""
+        return sum(len(one.points) for one in self._stretches if isinstance(one, Buffered))
 
     @property
     def unsaved(self) -> int:
-        """How many of them are nowhere else."""
+        """Number of waiting points that are in memory only."""
         return sum(len(one.points) for one in self._stretches if _is_unsaved(one))
 
     @property
     def spills(self) -> bool:
-        """Whether the newest point is on disk only, and so must be those that the disk takes after it."""
+        """Whether the newest point is on disk only; later points that reach the disk must then follow it."""
         return bool(self._stretches) and isinstance(self._stretches[-1], Spilled)
 
-    def hold(self, points: Sequence[Point], place: int | None = None) -> None:
-        """Puts points at the end, in memory.
+    def put(self, points: Sequence[Point], place: int | None = None) -> None:
+        """Appends points in memory.
 
         Args:
             points: the points.
-            place: where they are on disk, too; None where they are not.
+            place: where they are on disk as well; None if they are not.
         """
         last = self._stretches[-1] if self._stretches else None
-        if isinstance(last, Held) and last.until == self.appended and _is_unsaved(last) == (place is None):
+        if (
+            isinstance(last, Buffered)
+            and last.until == self.appended
+            and _is_unsaved(last) == (place is None)
+        ):
             last.points.extend(points)
         elif points:
-            self._stretches.append(Held(self.appended, place, deque(points)))
+            self._stretches.append(Buffered(self.appended, place, deque(points)))
         self.appended += len(points)
 
-    def spill(self, count: int, place: int) -> None:
-        """Puts points at the end that are on disk only, from a place on."""
+    def put_spilled(self, count: int, place: int) -> None:
+        """Appends points that are on disk only, from a place on."""
         last = self._stretches[-1] if self._stretches else None
         if isinstance(last, Spilled) and last.until == self.appended:
             last.until += count
@@ -114,46 +149,131 @@ class RunQueue:
             self._stretches.append(Spilled(self.appended, self.appended + count, place))
         self.appended += count
 
-    def first(self, most: int) -> Batch | Spilled:
-        """Returns the oldest points without taking them out, or where on disk they are."""
+    def put_tags(self, tags: dict[str, str]) -> None:
+        """Adds tags to be set on the run."""
+        self.tags.update(tags)
+
+    def plan_send(self, now: float) -> float | None:
+        """Makes the queue due about one send interval after its last send.
+
+        A point may trigger the send slightly before the interval is over; otherwise the send happens slightly
+        after it. So the point of a window that closes just when the send is due travels with this send and
+        not
+        with the next.
+
+        Returns:
+            The monotonic time, if that is sooner than before; else None.
+        """
+        if self.sent_at is None:
+            self.sent_at = now
+        early = self.sent_at + (1 - _TOLERANCE) * self.send_interval
+        late = self.sent_at + (1 + _TOLERANCE) * self.send_interval
+        due_at = now if now >= early else late
+        if self.due_at is not None and self.due_at <= due_at:
+            return None
+        self.due_at = due_at
+        return due_at
+
+    def make_due(self, now: float) -> None:
+        """Makes the queue due now."""
+        self.due_at = now
+
+    def peek(self, most: int) -> Batch | Spilled:
+        """Returns the oldest points without removing them, or where they are on disk."""
         points: list[Point] = []
-        settles = self.settled
+        until = self.acknowledged
         for stretch in self._stretches:
             if isinstance(stretch, Spilled):
                 if not points:
                     return Spilled(stretch.first, stretch.until, stretch.place)
                 break
-            if len(points) == most or (points and stretch.first != settles):
+            if len(points) == most or (points and stretch.first != until):
                 break
             taken = list(islice(stretch.points, most - len(points)))
             points += taken
-            settles = stretch.first + len(taken)
-        return Batch(points, settles)
+            until = stretch.first + len(taken)
+        return Batch(points, until)
 
-    def settle(self, batch: Batch, tags: dict[str, str]) -> None:
-        """Takes out what was sent."""
-        self._settle_below(batch.settles)
-        front = self._stretches[0] if self._stretches else None
-        if batch.place is not None and isinstance(front, Spilled) and front.first == batch.settles:
-            front.place = batch.place
+    def take(self, most: int, now: float) -> tuple[Batch | Spilled, dict[str, str]]:
+        """Begins a send: returns the oldest points, or where they are on disk, and the tags.
+
+        Nothing is removed until the outcome is known.
+        """
+        self.due_at = None  # set again by calls that ask for the next send while this one is under way
+        self.sent_at = now
+        return self.peek(most), dict(self.tags)
+
+    def accept(self, batch: Batch, tags: dict[str, str]) -> tuple[int, int]:
+        """Removes what the server took.
+
+        Returns:
+            How many points left the queue (some may have been dropped since `take`), and how many of these
+            were lost.
+        """
+        self.failures = 0
+        return self._remove(batch, tags, batch.lost)
+
+    def discard(self, batch: Batch) -> tuple[int, int]:
+        """Removes points that the server will never take; returns the same numbers as `accept`."""
+        return self._remove(batch, {}, batch.lost + len(batch.points))
+
+    def discard_tags(self, tags: dict[str, str]) -> None:
+        """Removes tags, unless their values have changed since `take`."""
         for key, value in tags.items():
             if self.tags.get(key) == value:
                 del self.tags[key]
 
+    def give_back(self, retry_at: float) -> None:
+        """Ends a send that failed: all stays in the queue, to be sent again at a monotonic time."""
+        self.failures += 1
+        self.due_at = retry_at
+
+    def resume(self, now: float, *, more: bool) -> None:
+        """Plans the send after one that needs no pause.
+
+        Args:
+            now: monotonic time.
+            more: a backlog is left, so the queue is due at once.
+        """
+        if self.empty:
+            self.due_at = None  # if a caller asked for a send meanwhile, what it waits for has just arrived
+        elif more or self.due_at is None:
+            self.due_at = now
+
+    def refuse(self, reason: str) -> None:
+        """Records that the server rejects this run for good."""
+        self.refused = reason
+
+    def put_aside(self, reason: str) -> None:
+        """Leaves the points on disk for another process to deliver."""
+        self.set_aside = reason
+
+    def limit_to_one_try(self) -> None:
+        """Has the queue set aside at its next failure."""
+        self.last_try = True
+
+    def close(self) -> None:
+        """Records that no more points will come."""
+        self.closed = True
+
+    def set_started_at(self, started_at: int) -> None:
+        """Records when the run started, in milliseconds since 1970."""
+        self.started_at = started_at
+
     def give_up(self) -> int:
-        """Takes out everything and returns how many points that were."""
+        """Drops everything and returns how many points that were."""
         given_up = self.waiting
         self._stretches.clear()
-        self.settled = self.appended
+        self.acknowledged = self.appended
         self.tags.clear()
         self.dropped += given_up
         return given_up
 
-    def leave_on_disk(self) -> None:
-        """Lets go of all points in memory that are on disk, too."""
+    def spill(self) -> None:
+        """Removes from memory all points that are also on disk."""
         self._stretches = deque(
             Spilled(one.first, one.until, one.place)
-            if isinstance(one, Held) and one.place is not None
+            if isinstance(one, Buffered) and one.place is not None
             else one
             for one in self._stretches
         )
@@ -167,26 +287,39 @@ class RunQueue:
         stretch.first += count
         if not stretch.points:
             self._stretches.remove(stretch)
-        self.settled = self._stretches[0].first if self._stretches else self.appended
+        self.acknowledged = self._stretches[0].first if self._stretches else self.appended
         self.count_dropped(count)
         return count
 
     def count_dropped(self, count: int) -> None:
-        """Counts points that will not reach the server, and has the run say so."""
-        foretold = min(count, self.foretold)
-        self.foretold -= foretold
-        if count > foretold:
-            self.dropped += count - foretold
+        """Counts points that will not reach the server, in a tag of the run as well."""
+        already_counted = min(count, self.already_counted)
+        self.already_counted -= already_counted
+        if count > already_counted:
+            self.dropped += count - already_counted
             self.tags[POINTS_DROPPED] = str(self.dropped)
 
-    def count_delivered(self, count: int) -> None:
-        """Counts points that the server took; the run says in the end how many were replayed."""
-        if self.replayed:
-            self._replayed += count
-            if count and not self._stretches:
-                self.tags[POINTS_REPLAYED] = str(self._replayed)
+    def _remove(self, batch: Batch, tags: dict[str, str], lost: int) -> tuple[int, int]:
+        waited = self.waiting
+        self._acknowledge_below(batch.until)
+        front = self._stretches[0] if self._stretches else None
+        if batch.place is not None and isinstance(front, Spilled) and front.first == batch.until:
+            front.place = batch.place
+        self.discard_tags(tags)
+        gone = waited - self.waiting
+        lost = min(lost, gone)
+        self.count_dropped(lost)
+        self._count_replayed(gone - lost)
+        return gone, lost
 
-    def _settle_below(self, index: int) -> None:
+    def _count_replayed(self, count: int) -> None:
+        """Counts points that were delivered from a journal; the last batch sets the tag."""
+        if self.replayed:
+            self._replayed_points += count
+            if count and not self._stretches:
+                self.tags[POINTS_REPLAYED] = str(self._replayed_points)
+
+    def _acknowledge_below(self, index: int) -> None:
         while self._stretches and self._stretches[0].first < index:
             front = self._stretches[0]
             if front.until <= index:
@@ -197,9 +330,9 @@ class RunQueue:
                 while front.first < index:
                     front.points.popleft()
                     front.first += 1
-        # Points between two stretches were dropped: they are settled with those before them.
-        self.settled = self._stretches[0].first if self._stretches else self.appended
+        # Points between two stretches were dropped; they are acknowledged with the points before them.
+        self.acknowledged = self._stretches[0].first if self._stretches else self.appended
 
 
-def _is_unsaved(stretch: Held | Spilled) -> TypeGuard[Held]:
-    return isinstance(stretch, Held) and stretch.place is None
+def _is_unsaved(stretch: Buffered | Spilled) -> TypeGuard[Buffered]:
+    return isinstance(stretch, Buffered) and stretch.place is None

@@ -8,13 +8,13 @@ import random
 import threading
 from collections.abc import Callable, Iterable, Sequence
 
+from mlflow_sysmetrics.daemon.delivery.flush import Backlog, Deadline, Flusher
 from mlflow_sysmetrics.daemon.delivery.limits import MemoryBudget
 from mlflow_sysmetrics.daemon.delivery.points import Batch, Point, Spilled, read_back
-from mlflow_sysmetrics.daemon.delivery.policy import Delivery, DeliveryPolicy
+from mlflow_sysmetrics.daemon.delivery.policy import DeliveryCounts, DeliveryPolicy
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.schedule import SendSchedule
 from mlflow_sysmetrics.daemon.delivery.sink import Connection, Sink
-from mlflow_sysmetrics.daemon.delivery.waits import Debt, Waiting
 from mlflow_sysmetrics.daemon.journal.process_journal import ProcessJournal
 from mlflow_sysmetrics.errors import JournalUnavailable
 from mlflow_sysmetrics.runtime.clock import Clock
@@ -24,18 +24,18 @@ _logger = logging.getLogger("mlflow_sysmetrics")
 
 
 class Sender:
-    """Delivers what the outboxes of one tracking server hold, each at its own interval.
+    """Delivers the queues of one tracking server, each at its own interval.
 
-    Nothing that a caller may wait for is done under the lock but counting: a request that hangs holds up
-    this thread alone, and so does a disk.
+    The lock is held for bookkeeping only, never over a request or a disk access, so a request or a disk that
+    hangs blocks this thread and no caller.
 
     Args:
         tracking_uri: the server.
-        open_sink: makes the sink; called in the sender's thread, again after each failure to make one.
+        open_sink: makes the sink; called in the sender's thread, and again after each failure.
         clock: tells the time.
         jitter: returns a factor around 1 for the pauses of the back-off.
-        allowance: bound of the memory of the process; over it the oldest points are dropped.
-        journal: of this process, tidied up between two batches.
+        memory: the memory budget of the process; beyond it the oldest points are dropped.
+        journal: the journal of this process, cleaned up between two batches.
     """
 
     def __init__(
@@ -44,19 +44,19 @@ class Sender:
         open_sink: Callable[[str], Sink],
         clock: Clock,
         *,
-        # A training's seed is its own: nothing is drawn from the numbers that it has seeded.
+        # SystemRandom: drawing from the module's generator would change the numbers of a seeded training.
         jitter: Callable[[], float] = lambda: random.SystemRandom().uniform(0.75, 1.25),
-        allowance: MemoryBudget | None = None,
+        memory: MemoryBudget | None = None,
         journal: ProcessJournal | None = None,
     ) -> None:
         self._connection = Connection(tracking_uri, open_sink)
         self._clock = clock
-        self._allowance = allowance or MemoryBudget()
+        self._memory = memory or MemoryBudget()
         self._journal = journal or ProcessJournal(None, clock)
         self._changed = threading.Condition()
-        self._turns = SendSchedule(jitter)
-        self._outcomes = DeliveryPolicy(self._connection, self._turns, self._allowance)
-        self._waiting = Waiting(self._changed, self._turns, clock)
+        self._schedule = SendSchedule(jitter)
+        self._policy = DeliveryPolicy(self._connection, self._schedule, self._memory)
+        self._flusher = Flusher(self._changed, self._schedule, clock)
         self._wakes_at = -math.inf
         self._untidy = False
 
@@ -70,39 +70,40 @@ class Sender:
 
     def append(
         self,
-        outbox: RunQueue,
+        queue: RunQueue,
         points: Sequence[Point] = (),
         tags: dict[str, str] | None = None,
         *,
         place: int | None = None,
     ) -> bool:
-        """Takes points and tags for delivery within the outbox's interval. Never blocks on I/O.
+        """Queues points and tags for delivery within the queue's interval. Never blocks on I/O.
 
         Args:
-            outbox: of the run.
+            queue: the queue of the run.
             points: points.
             tags: tags.
-            place: where the points are on disk; None where they are not.
+            place: where the points are on disk; None if they are not.
 
         Returns:
-            Whether the run still takes points. If not, these are given up.
+            Whether the run still takes points. If not, these are dropped.
         """
         with self._changed:
-            if outbox.refused is not None:
-                outbox.hold(points)
-                self._outcomes.own.dropped += outbox.give_up()
+            if queue.refused is not None:
+                queue.put(points)
+                self._policy.own.dropped += queue.give_up()
                 return False
-            self._turns.add(outbox)
-            outbox.tags.update(tags or {})
-            if place is not None and points and (outbox.spills or self._allowance.is_used_up):
-                outbox.spill(len(points), place)
+            self._schedule.add(queue)
+            if tags:
+                queue.put_tags(tags)
+            if place is not None and points and (queue.spills or self._memory.is_used_up):
+                queue.put_spilled(len(points), place)
             else:
-                outbox.hold(points, place)
-                self._allowance.add(len(points))
-            self._outcomes.own.pending += len(points)
-            self._outcomes.keep_within_bound()
-            # One that failed has its time already.
-            due_at = None if outbox.empty or outbox.failures else self._turns.schedule(outbox, self._now())
+                queue.put(points, place)
+                self._memory.add(len(points))
+            self._policy.own.pending += len(points)
+            self._policy.enforce_memory_budget()
+            # A queue that has failed keeps the due time of its back-off.
+            due_at = None if queue.empty or queue.failures else queue.plan_send(self._now())
             if due_at is not None and due_at < self._wakes_at:
                 self._changed.notify_all()
             if not self._untidy and self._journal.is_full:
@@ -110,127 +111,124 @@ class Sender:
                 self._changed.notify_all()
             return True
 
-    def count_lost(self, outbox: RunQueue, count: int) -> None:
-        """Counts points of a run that never reached its outbox, and has the run say so."""
+    def count_lost(self, queue: RunQueue, count: int) -> None:
+        """Counts points that never reached the queue as dropped, in a tag of the run as well."""
         with self._changed:
-            self._turns.add(outbox)
-            outbox.count_dropped(count)
-            self._outcomes.own.dropped += count
-            if not outbox.failures:
-                self._turns.schedule(outbox, self._now())
+            self._schedule.add(queue)
+            queue.count_dropped(count)
+            self._policy.own.dropped += count
+            if not queue.failures:
+                queue.plan_send(self._now())
             self._changed.notify_all()
 
-    def adopt(self, outbox: RunQueue) -> None:
-        """Takes over what a process that died had owed. Nobody waits for it, and it is counted apart."""
+    def adopt(self, queue: RunQueue) -> None:
+        """Takes over the queue of a process that died. No caller waits for it, and it is counted apart."""
         with self._changed:
-            outbox.due_at = self._now()
-            self._turns.add(outbox)
-            self._outcomes.replayed.pending += outbox.waiting
+            queue.make_due(self._now())
+            self._schedule.add(queue)
+            self._policy.replayed.pending += queue.waiting
             self._changed.notify_all()
 
-    def close(self, outbox: RunQueue) -> None:
-        """Says that nothing more will come, so that the outbox is let go when it is empty."""
+    def close(self, queue: RunQueue) -> None:
+        """Marks the end of a queue's points, so that the queue is removed when it is empty."""
         with self._changed:
-            outbox.closed = True
-            if outbox.empty:
-                self._turns.remove(outbox)
+            queue.close()
+            if queue.empty:
+                self._schedule.remove(queue)
 
     def wake(self) -> None:
-        """Has the thread look after the journal."""
+        """Has the thread clean up the journal."""
         with self._changed:
             self._untidy = True
             self._changed.notify_all()
 
-    def hasten(self, outboxes: Iterable[RunQueue] | None = None) -> Debt:
-        """Makes what the outboxes hold due now; by default those of all runs of this process.
+    def expedite(self, queues: Iterable[RunQueue] | None = None) -> Backlog:
+        """Makes queues due now; by default those of all runs of this process.
 
         Returns:
-            What is owed at this moment, to wait for.
+            What is in them at this moment, for `wait`.
         """
-        return self._waiting.hasten(outboxes)
+        return self._flusher.expedite(queues)
 
-    def wait(self, debt: Debt, ends: float, *, patient: bool = False) -> bool:
-        """Waits until a debt is settled, at most until a monotonic time; returns whether it is.
+    def wait(self, backlog: Backlog, deadline: Deadline) -> bool:
+        """Waits until a backlog is delivered or given up; returns whether it is.
 
         Args:
-            debt: what `hasten` returned.
-            ends: that time.
-            patient: waits until then even where an outage has used up the program's patience.
+            backlog: from `expedite`.
+            deadline: when the wait ends at the latest.
         """
-        return self._waiting.wait(debt, ends, patient=patient)
+        return self._flusher.wait(backlog, deadline)
 
-    def counts(self) -> Delivery:
-        """Returns the counts so far of the runs of this process."""
+    def counts(self) -> DeliveryCounts:
+        """Returns the counts so far for the runs of this process."""
         with self._changed:
-            return self._outcomes.own.freeze(sum(outbox.unsaved for outbox in self._turns))
+            return self._policy.own.freeze(sum(queue.unsaved for queue in self._schedule))
 
-    def counts_of_replayed(self) -> Delivery:
-        """Returns those of what processes that died had left."""
+    def counts_of_replayed(self) -> DeliveryCounts:
+        """Returns the counts so far for points left behind by processes that died."""
         with self._changed:
-            return self._outcomes.replayed.freeze(0)
+            return self._policy.replayed.freeze(0)
 
     def due_in(self) -> float:
-        """Returns in how many seconds something is to be sent; infinity where nothing waits."""
+        """Returns the seconds until the next send; infinity if none is planned."""
         with self._changed:
-            return self._turns.next_due_at() - self._now()
+            return self._schedule.next_due_at() - self._now()
 
     def send_next(self) -> bool:
-        """Sends one batch if one is due; returns whether one was. The thread does little else."""
+        """Sends one batch if one is due; returns whether one was."""
         with self._changed:
-            outbox = self._turns.next_due(self._now())
-            if outbox is None:
+            queue = self._schedule.next_due(self._now())
+            if queue is None:
                 return False
-            front, tags = outbox.first(self._outcomes.size.most), dict(outbox.tags)
-            outbox.due_at = None  # set again by whatever asks for the next send while this one is under way
-            outbox.sent_at = self._now()
-        batch = Batch([], outbox.settled)
+            front, tags = queue.take(self._policy.size.most, self._now())
+        batch = Batch([], queue.acknowledged)
         try:
-            batch = self._read_back(outbox, front) if isinstance(front, Spilled) else front
-            batch = batch.shortened(self._outcomes.size.fitting(batch.points, tags))
-            self._connection.send(outbox, batch.points, tags)
+            batch = self._read_back(queue, front) if isinstance(front, Spilled) else front
+            batch = batch.shortened(self._policy.size.fitting(batch.points, tags))
+            self._connection.send(queue, batch.points, tags)
         except Exception as error:  # noqa: BLE001
-            # A server may answer anything, and without this thread every run of it would be lost.
+            # A server may answer anything; if this thread ended, no run of the server would be delivered.
             with self._changed:
-                self._outcomes.failed(outbox, batch, tags, error, self._now())
+                self._policy.failed(queue, batch, tags, error, self._now())
                 self._changed.notify_all()
         else:
             with self._changed:
-                self._outcomes.delivered(outbox, batch, tags, self._now())
-                self._waiting.reward()
+                self._policy.delivered(queue, batch, tags, self._now())
+                self._flusher.reset()
                 self._changed.notify_all()
-        if outbox.backing is not None:
-            outbox.backing.acknowledge(outbox.settled)
+        if queue.run_journal is not None:
+            queue.run_journal.acknowledge(queue.acknowledged)
         return True
 
-    def tell(self) -> None:
-        """Logs what has happened. A log handler may block; so it is the thread's, and holds no lock."""
+    def log_messages(self) -> None:
+        """Logs what has happened: in the thread and without the lock, since a log handler may block."""
         with self._changed:
-            news = self._outcomes.news()
-        for level, message in news:
+            messages = self._policy.messages()
+        for level, message in messages:
             _logger.log(level, "%s", message)
-        self._journal.tell()
+        self._journal.log_health()
 
     def tidy(self) -> None:
-        """Has the journal emptied if nothing of this server's waits, or room made in it."""
+        """Has the journal emptied if no point of this server waits, or compacted if it is full."""
         with self._changed:
             self._untidy = False
-            idle = self._outcomes.own.pending == 0
+            idle = self._policy.own.pending == 0
         self._journal.tidy(idle=idle)
 
     def _run(self) -> None:
         while True:
             while self.send_next():
                 self.tidy()
-                self.tell()
+                self.log_messages()
             self.tidy()
-            self.tell()
+            self.log_messages()
             with self._changed:
                 if (
-                    self._turns.next_due(self._now()) is None
-                    and not self._outcomes.has_news
+                    self._schedule.next_due(self._now()) is None
+                    and not self._policy.has_messages
                     and not self._untidy
                 ):
-                    self._wakes_at = self._turns.next_due_at()
+                    self._wakes_at = self._schedule.next_due_at()
                     left = self._wakes_at - self._now()
                     self._changed.wait(None if math.isinf(left) else max(left, 0.0))
                     self._wakes_at = -math.inf
@@ -238,9 +236,9 @@ class Sender:
     def _now(self) -> float:
         return self._clock.monotonic()
 
-    def _read_back(self, outbox: RunQueue, spilled: Spilled) -> Batch:
-        assert outbox.backing is not None  # noqa: S101 - only what it has taken is spilled
+    def _read_back(self, queue: RunQueue, spilled: Spilled) -> Batch:
+        assert queue.run_journal is not None  # only points in the journal are spilled
         try:
-            return read_back(outbox.backing, spilled, self._outcomes.size.most)
-        except OSError as error:  # a disk that was unmounted may come back
+            return read_back(queue.run_journal, spilled, self._policy.size.most)
+        except OSError as error:  # for example an unmounted disk; it may come back
             raise JournalUnavailable(f"the journal cannot be read: {error.strerror or error}") from error

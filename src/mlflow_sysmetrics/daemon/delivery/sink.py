@@ -60,8 +60,8 @@ class Connection:
         kind = "" if isinstance(error, (Fault, JournalUnavailable)) else f"{type(error).__name__}: "
         return cleaned(f"{kind}{error}", self._tracking_uri)
 
-    def send(self, outbox: RunQueue, points: Sequence[Point], tags: Mapping[str, str]) -> None:
-        """Delivers points and tags of one run. Blocks as long as the server does.
+    def send(self, queue: RunQueue, points: Sequence[Point], tags: Mapping[str, str]) -> None:
+        """Delivers points and tags of one run. Takes as long as the server does.
 
         Raises:
             Fault: the server did not accept them, or no client could be made for it.
@@ -70,14 +70,14 @@ class Connection:
             return  # all of it was thinned on disk
         sink = self._opened()
         by_time = any(point.step is None for point in points)
-        if by_time and outbox.started_at is None:
-            outbox.started_at = sink.started_at(outbox.run_id)
-        started_at = outbox.started_at or 0
+        if by_time and queue.started_at is None:
+            queue.set_started_at(sink.started_at(queue.run_id))
+        started_at = queue.started_at or 0
         steps = [
             max(point.timestamp - started_at, 0) // _MILLISECONDS if point.step is None else point.step
             for point in points
         ]
-        sink.send(outbox.run_id, points, steps, tags)
+        sink.send(queue.run_id, points, steps, tags)
 
     def _opened(self) -> Sink:
         if self._sink is None:

@@ -1,4 +1,10 @@
-"""A file that only grows by whole lines, on a disk that may fail."""
+"""A file that only grows by whole lines, on a disk that may fail.
+
+It is open in a foreign process, where any code may close its descriptor. Libraries that daemonize a process
+close every descriptor they find (`os.closerange(3, 1000)`), and a program may close a wrong one by mistake.
+The next file to be opened gets the number, and our writes would end up in that file. So the identity of the
+file is checked at each use.
+"""
 
 from __future__ import annotations
 
@@ -12,30 +18,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-# FOLDED open_file: An open file in somebody else's process, where anybody may close its number and open another file with it.
-# FOLDED
-# FOLDED  Libraries that make a daemon of a process close every descriptor that they find (`os.closerange(3, 1000)`),
-# FOLDED  and a program may close a wrong one by mistake. Whoever opens a file next gets the number, and what we write
-# FOLDED  to it then is in that file.
-
 _OWN_EYES_ONLY = 0o600
-# Windows knows neither; there the flags mean nothing.
+# Windows has neither flag and needs none.
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
 _APPEND = os.O_RDWR | os.O_APPEND | _NOFOLLOW | _BINARY
-_BUFFER = 1 << 16  # each part that is read costs a look at whose file it was
+_BUFFER = 1 << 16  # each read checks the identity of the file
+_RETRY_SECONDS = 60.0  # a full disk is rarely emptied sooner, and each try costs a few system calls
 
 
 class OpenFile:
-    """A descriptor that knows its file: it is checked before each use, and closed only while it is ours.
+    """A descriptor that knows its file: checked before each use, and closed only while it is still that file.
 
-    A file that is opened between the check and the use is not seen; that is a microsecond.
+    A file that is opened in the microsecond between check and use goes unnoticed.
 
     Args:
-        number: of the descriptor.
+        number: the descriptor.
 
     Attributes:
-        number: as above.
+        number: the descriptor.
         identity: device and inode of the file.
     """
 
@@ -45,20 +46,20 @@ class OpenFile:
         self.identity = (found.st_dev, found.st_ino)
 
     @classmethod
-    def to_append(cls, path: Path, *, make: bool = False) -> OpenFile:
+    def to_append(cls, path: Path, *, create: bool = False) -> OpenFile:
         """Opens a file for reading and appending.
 
         Args:
-            path: where it lies; a symbolic link is refused.
-            make: makes it, for this user's eyes only.
+            path: the file; a symbolic link is refused.
+            create: creates it, readable by this user only.
 
         Raises:
-            OSError: it cannot be opened; it exists although it was to be made.
+            OSError: it cannot be opened, or exists although it was to be created.
         """
-        return cls(os.open(path, _APPEND | (os.O_CREAT | os.O_EXCL if make else 0), _OWN_EYES_ONLY))
+        return cls(os.open(path, _APPEND | (os.O_CREAT | os.O_EXCL if create else 0), _OWN_EYES_ONLY))
 
     def status(self) -> os.stat_result | None:
-        """Returns what the system says of the file; None where the number is not ours any more."""
+        """Returns the stat of the file; None if the descriptor is no longer this file."""
         try:
             found = os.fstat(self.number)
         except OSError:
@@ -66,11 +67,11 @@ class OpenFile:
         return found if (found.st_dev, found.st_ino) == self.identity else None
 
     def reader(self, path: Path) -> BinaryIO:
-        """Opens the same file for reading, from its beginning; also one that was moved or deleted.
+        """Opens the same file for reading, from its beginning, even if it was moved or deleted.
 
         Args:
-            path: where it lies, for Windows, which can neither move an open file nor read without moving
-                the position that copies of a descriptor share.
+            path: the file, for Windows, which can neither move an open file nor read without moving the
+                position that copies of a descriptor share.
 
         Raises:
             OSError: it cannot be opened.
@@ -80,21 +81,21 @@ class OpenFile:
         return io.BufferedReader(_Reader(OpenFile(os.dup(self.number))), _BUFFER)
 
     def last_byte(self) -> bytes:
-        """Returns the last byte; nothing of an empty file."""
+        """Returns the last byte; empty for an empty file."""
         if os.lseek(self.number, 0, os.SEEK_END) == 0:
             return b""
-        os.lseek(self.number, -1, os.SEEK_END)  # what is appended goes to the end nevertheless
+        os.lseek(self.number, -1, os.SEEK_END)  # appended text goes to the end regardless
         return os.read(self.number, 1)
 
     def close(self) -> None:
-        """Closes the descriptor, if it is still ours."""
+        """Closes the descriptor if it is still this file."""
         if self.status() is not None:
             with contextlib.suppress(OSError):
                 os.close(self.number)
 
 
 class _Reader(io.RawIOBase):
-    """Reads a file from a position of its own."""
+    """Reads a file with its own position."""
 
     def __init__(self, file: OpenFile) -> None:
         self._file = file
@@ -117,7 +118,7 @@ class _Reader(io.RawIOBase):
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # typeshed: any buffer
         found = os.pread(self._file.number, len(buffer), self._at)
-        # Looked at afterwards: what was ours until now was ours when it was read.
+        # Checked after the read: a descriptor that is ours now was ours when it was read.
         if self._file.status() is None:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         buffer[: len(found)] = found
@@ -130,30 +131,28 @@ class _Reader(io.RawIOBase):
             self._file.close()
 
 
-_RETRY_SECONDS = 60.0  # a full disk is seldom emptied sooner, and each try costs a system call or a few
-
-
 class LineFile:
-    """Appends lines, one system call each, and remembers why the disk took none.
+    """Appends lines, one system call each, and records why the disk took none.
 
-    What a crash of the process leaves is what was written: the kernel has it. A crash of the machine may take
-    the last seconds, since nothing is synced: that would cost milliseconds per line, and a disk its sleep.
+    After a crash of the process everything written is there: the kernel has it. A crash of the machine may
+    lose the last seconds, since nothing is synced: that would cost milliseconds per line, and keep a disk
+    from sleeping.
 
-    Not locked: its owner is.
+    Not thread-safe: the caller holds a lock.
 
     Args:
-        path: where it lies.
-        monotonic: tells when a disk that failed is tried again.
-        before_again: called before a file that somebody has deleted is made again; may raise an OSError.
+        path: the file.
+        monotonic: clock for retries after a disk failure.
+        before_again: called before a deleted file is created again; may raise an OSError.
         write: the system call.
 
     Attributes:
-        path: where it lies.
-        size: its bytes.
-        failed: why the disk is not used any more; tried again after a minute.
-        losses: how often it was found to be another file, or cut off, by somebody else: what it held may be
-            gone, and offsets from before mean nothing.
-        gains: how often somebody else was found to have appended to it.
+        path: the file.
+        size: its size in bytes.
+        failed: why the disk is not in use; it is tried again after a minute.
+        losses: how often others were found to have replaced or truncated the file: its contents may be gone,
+            and earlier offsets are invalid.
+        gains: how often others were found to have appended to the file.
     """
 
     def __init__(
@@ -171,27 +170,27 @@ class LineFile:
         self._system_write = write
         self._retry_at = 0.0
         self._file: OpenFile | None = None
-        self._identity: tuple[int, int] | None = None  # of the file that the descriptor is, or was, for
+        self._identity: tuple[int, int] | None = None  # of the file that the descriptor is, or was, open on
         self._torn = False
 
     def create(self) -> None:
-        """Makes the file.
+        """Creates the file.
 
         Raises:
-            OSError: it exists, or cannot be made.
+            OSError: it exists, or cannot be created.
         """
-        self._take(OpenFile.to_append(self.path, make=True))
+        self._take(OpenFile.to_append(self.path, create=True))
 
     def open(self) -> None:
-        """Opens the file, which exists.
+        """Opens the file, which must exist.
 
         Raises:
-            OSError: it does not, or cannot be written.
+            OSError: it does not exist, or cannot be written.
         """
         self._take(OpenFile.to_append(self.path))
 
     def ready(self) -> bool:
-        """Makes sure that the next line goes to the end of this file and no other; returns whether it can."""
+        """Makes sure that the next line goes to the end of this very file; returns whether it can."""
         if self.failed is not None and self.monotonic() < self._retry_at:
             return False
         try:
@@ -202,14 +201,15 @@ class LineFile:
         return True
 
     def append(self, text: bytes) -> int | None:
-        """Appends lines; `ready` was called just before, and said so.
+        """Appends lines. The caller has just called `ready`, which returned True.
 
         Returns:
-            Where they begin, or a byte before; None where the disk did not take all of them.
+            The offset of the first line, or the byte before it; None if the disk did not take all of the
+            text.
         """
-        assert self._file is not None  # noqa: S101 - it is ready
+        assert self._file is not None  # `ready` was called
         begin = self.size
-        # What is left of a torn line becomes a line of its own, which no reader understands.
+        # The remains of a torn line become a line by themselves, which readers ignore.
         whole = b"\n" + text if self._torn else text
         try:
             written = self._system_write(self._file.number, whole)
@@ -225,10 +225,10 @@ class LineFile:
         return begin
 
     def truncate(self) -> bool:
-        """Empties the file, also on a disk that takes no lines; returns whether it could."""
+        """Empties the file, also on a full disk; returns whether it could."""
         try:
             self._look()
-            assert self._file is not None  # noqa: S101 - for mypy
+            assert self._file is not None
             os.ftruncate(self._file.number, 0)
         except OSError as error:
             self._fail(error)
@@ -237,36 +237,36 @@ class LineFile:
         return True
 
     def has_gained(self) -> bool:
-        """Tells whether somebody else has appended to it since it was opened."""
+        """Returns whether others have appended to the file since it was opened."""
         found = None if self._file is None else self._file.status()
         return self.gains > 0 or (found is not None and found.st_size > self.size)
 
     def reader(self) -> BinaryIO:
-        """Opens what it holds for reading, wherever somebody has moved it.
+        """Opens the contents for reading, even if the file was moved.
 
         Raises:
             OSError: it cannot be read.
         """
         if self._file is None or self._file.status() is None:
             self._open_again()
-        assert self._file is not None  # noqa: S101 - for mypy
+        assert self._file is not None
         return self._file.reader(self.path)
 
     def replace_by(self, other: Path) -> bool:
-        """Puts another file in this one's place; returns whether it could.
+        """Puts another, complete file in this one's place; returns whether it could.
 
-        The other one is written completely. Both are closed first: Windows replaces no open file.
+        Both are closed first: Windows cannot replace an open file.
 
         Raises:
-            OSError: the other one is not there.
+            OSError: the other one does not exist.
         """
         size = other.stat().st_size
         self.close()
         try:
-            os.replace(other, self.path)  # noqa: PTH105 - the same call, by the name that says it
+            other.replace(self.path)
         except OSError:
-            return False  # the next line opens what lies there, or says why it cannot be opened
-        # Known even where it cannot be opened now, as in a program that has too many files open.
+            return False  # the next line opens the file there, or finds out why it cannot
+        # Recorded even if the file cannot be opened now, for example with too many open files.
         self.size, self._torn, self._identity = size, False, None
         with contextlib.suppress(OSError):
             self._open_again()
@@ -274,44 +274,44 @@ class LineFile:
 
     def close(self) -> None:
         """Closes the descriptor, also a forked child's copy."""
-        # Forgotten before it is closed: a fork in between must not close whatever gets its number.
+        # Dropped before closing: if the process forks in between, the child must not close a reused number.
         file, self._file = self._file, None
         if file is not None:
             file.close()
 
     def _look(self) -> None:
-        """Sees what has become of the file since the last line.
+        """Checks what has become of the file since the last line.
 
         Raises:
             OSError: it cannot be written.
         """
         found = None if self._file is None else self._file.status()
         if found is None:
-            self._open_again(make=True)
+            self._open_again(create=True)
             return
-        assert self._file is not None  # noqa: S101 - for mypy
-        if found.st_nlink == 0:  # somebody has deleted it: nobody could read it later
+        assert self._file is not None
+        if found.st_nlink == 0:  # deleted: no process could read it later
             deleted, self._file = self._file, self._copy(self._file)
             self._identity = self._file.identity
             deleted.close()
         if found.st_size != self.size:
             self._measure(found.st_size)
 
-    def _open_again(self, *, make: bool = False) -> None:
-        """Opens the file again, which could not be opened or was closed by somebody else."""
+    def _open_again(self, *, create: bool = False) -> None:
+        """Opens the file again, after it could not be opened or others closed the descriptor."""
         self._file = None
         try:
             file = OpenFile.to_append(self.path)
         except FileNotFoundError:
-            if not make:
+            if not create:
                 raise
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._before_again()
-            file = OpenFile.to_append(self.path, make=True)
+            file = OpenFile.to_append(self.path, create=True)
         lost = self._identity not in {None, file.identity}
         size = os.fstat(file.number).st_size
         self._file, self._identity = file, file.identity
-        self.losses += lost and size >= self.size  # a smaller one is counted there
+        self.losses += lost and size >= self.size  # `_measure` counts a smaller one
         self._measure(size)
 
     def _take(self, file: OpenFile) -> None:
@@ -321,20 +321,20 @@ class LineFile:
         self.gains = 0
 
     def _measure(self, size: int) -> None:
-        """Takes note of a size that is not the one that we know."""
-        assert self._file is not None  # noqa: S101 - for mypy
+        """Records a size other than the expected one."""
+        assert self._file is not None
         if size != self.size:
-            # Whoever wrote it may have died within a line.
+            # The process that wrote it may have died within a line.
             self._torn = self._file.last_byte() not in {b"", b"\n"}
         self.losses += size < self.size
         self.gains += size > self.size
         self.size = size
 
     def _copy(self, deleted: OpenFile) -> OpenFile:
-        """Makes the file again, with all that it held, so that offsets stay true."""
+        """Creates a deleted file again with its whole contents, so that offsets stay valid."""
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._before_again()
-        made = OpenFile.to_append(self.path, make=True)
+        made = OpenFile.to_append(self.path, create=True)
         try:
             with deleted.reader(self.path) as old, os.fdopen(os.dup(made.number), "wb") as new:
                 shutil.copyfileobj(old, new)

@@ -1,7 +1,7 @@
-"""The lines of a journal: how each is written, and what is read from one.
+"""The lines of a journal: how they are written and parsed.
 
-JSON Lines, so that a person can read a journal and any program can. Whatever is not understood (torn by a
-crash, foreign, newer than this version) is no line at all.
+JSON Lines, so that people and programs can read a journal. Lines that cannot be understood (torn by a crash,
+foreign, from a newer version) are ignored.
 """
 
 from __future__ import annotations
@@ -9,19 +9,20 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 FORMAT = 1  #: of the file; a reader that knows a newer one still understands these lines
-# A run with a thousand series has lines of 60 kB. What is longer is not ours, and is read in pieces.
+# A run with a thousand series has lines of 60 kB. Longer ones are not ours and are read in pieces.
 LONGEST_LINE = 1 << 20
 
-# No blanks: they would be a tenth of the file. Made once, since making one costs as much as using it.
+# No blanks: they would be a tenth of the file. Created once, since that costs as much as a call.
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False, allow_nan=False).encode
 _NOT_FINITE = {repr(value): value for value in (math.nan, math.inf, -math.inf)}
 
 
 class Header(NamedTuple):
-    """Who writes the journal, and since when (milliseconds since 1970)."""
+    """Which process writes the journal, and since when (milliseconds since 1970)."""
 
     host: str
     pid: int
@@ -29,7 +30,7 @@ class Header(NamedTuple):
 
 
 class RunLine(NamedTuple):
-    """A run and the number that stands for it in the lines that follow."""
+    """A run, and the number that stands for it in the following lines."""
 
     run: int
     run_id: str
@@ -40,9 +41,9 @@ class RunLine(NamedTuple):
 
 
 class PointsLine(NamedTuple):
-    """Points of one run at one time and step; a step of None is whole seconds since the run started.
+    """Points of one run at one time and step; a step of None means whole seconds since the run started.
 
-    They have the indices from `first` on, in the order of the keys.
+    Their indices count from `first`, in the order of the keys.
     """
 
     run: int
@@ -52,31 +53,31 @@ class PointsLine(NamedTuple):
     step: int | None = None
 
 
-class SettledLine(NamedTuple):
-    """All points of the run below this index are delivered or given up."""
+class AcknowledgedLine(NamedTuple):
+    """All points of the run below this index were delivered or given up."""
 
     run: int
-    settled: int
+    acknowledged: int
 
 
 class DroppedLine(NamedTuple):
-    """So many more points of the run were dropped to keep the journal within its bound."""
+    """Number of points of the run that were dropped, in addition, to keep the journal within its bound."""
 
     run: int
     points: int
 
 
 class EndLine(NamedTuple):
-    """The run was detached: nothing more will come."""
+    """The run was detached: no more points will come."""
 
     run: int
 
 
-Line: TypeAlias = Header | RunLine | PointsLine | SettledLine | DroppedLine | EndLine
+Line: TypeAlias = Header | RunLine | PointsLine | AcknowledgedLine | DroppedLine | EndLine
 
 
 def dump(line: Line) -> bytes:
-    """Returns a line as it stands in the file, with its newline."""
+    """Returns a line as it is written, with its newline."""
     match line:
         case PointsLine(run, index, timestamp, values, step):
             return dump_points(run, index, timestamp, values, step)
@@ -85,8 +86,8 @@ def dump(line: Line) -> bytes:
         case RunLine(run, run_id, uri, started_at, cgroup, oom_kills):
             fields = {"run": run, "id": run_id, "uri": uri, "started": started_at}
             fields |= {"cgroup": cgroup, "oom_kills": oom_kills}
-        case SettledLine(run, settled):
-            fields = {"r": run, "a": settled}
+        case AcknowledgedLine(run, acknowledged):
+            fields = {"r": run, "a": acknowledged}
         case DroppedLine(run, points):
             fields = {"r": run, "d": points}
         case EndLine(run):
@@ -97,17 +98,17 @@ def dump(line: Line) -> bytes:
 def dump_points(
     run: int, index: int, timestamp: int, values: Mapping[str, float], step: int | None = None
 ) -> bytes:
-    """Returns a line of points; the only one that is written often."""
+    """Returns a line of points. The only kind that is written often."""
     at = f'"t":{timestamp}' if step is None else f'"t":{timestamp},"s":{step}'
     try:
         text = _encode(values)
-    except ValueError:  # JSON has no word for what is no number
+    except ValueError:  # JSON has no NaN and no infinity
         text = _encode({key: value if math.isfinite(value) else repr(value) for key, value in values.items()})
     return f'{{"r":{run},"i":{index},{at},"m":{text}}}\n'.encode("ascii")
 
 
 def parse(text: bytes) -> Line | None:
-    """Returns what a line says; None for one that is not understood."""
+    """Returns the parsed line; None if it cannot be understood."""
     try:
         fields = json.loads(text)
         return _understand(fields) if isinstance(fields, dict) else None
@@ -116,11 +117,11 @@ def parse(text: bytes) -> Line | None:
 
 
 def lines(file: BinaryIO, most: int | None = None) -> Iterator[bytes]:
-    """Yields the lines of a journal from where the file stands, without holding more than one.
+    """Yields the lines of a journal from the file's position on, holding one at a time.
 
     Args:
         file: the journal, opened for reading.
-        most: how many bytes to read at most; by default all.
+        most: maximum number of bytes to read; by default all.
     """
     left = most
     while left is None or left > 0:
@@ -130,6 +131,18 @@ def lines(file: BinaryIO, most: int | None = None) -> Iterator[bytes]:
         if left is not None:
             left -= len(line)
         yield line
+
+
+def copy_lines(source: BinaryIO, begin: int, end: int, target: Path) -> None:
+    """Appends the lines between two offsets of a file that is open for reading to another file.
+
+    Raises:
+        OSError: one of the two cannot be read or written.
+    """
+    with target.open("ab") as new:
+        source.seek(begin)
+        for text in lines(source, end - begin):
+            new.write(text)
 
 
 def _understand(fields: dict[str, Any]) -> Line | None:  # noqa: PLR0911 - one per kind of line
@@ -144,7 +157,7 @@ def _understand(fields: dict[str, Any]) -> Line | None:  # noqa: PLR0911 - one p
             None if step is None else _whole(step),
         )
     if "a" in fields:
-        return SettledLine(_count(fields["r"]), _count(fields["a"]))
+        return AcknowledgedLine(_count(fields["r"]), _count(fields["a"]))
     if "d" in fields:
         return DroppedLine(_count(fields["r"]), _count(fields["d"]))
     if "end" in fields:
@@ -165,7 +178,7 @@ def _understand(fields: dict[str, Any]) -> Line | None:  # noqa: PLR0911 - one p
 
 
 def _value(value: object) -> float:
-    """Returns a value; one that is none makes the line none, since it would shift the indices behind it."""
+    """Returns a value. A non-number invalidates the whole line: skipping it would shift later indices."""
     if isinstance(value, str):
         return _NOT_FINITE[value]
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):

@@ -1,4 +1,4 @@
-"""A journal whose owner died: what it owes, to whom, and what becomes of it."""
+"""A journal whose owner died: its queues, and what becomes of it."""
 
 from __future__ import annotations
 
@@ -9,49 +9,51 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from mlflow_sysmetrics.daemon.delivery.run_queue import POINTS_DROPPED, RunQueue
+from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.sink import Sink
-from mlflow_sysmetrics.daemon.journal.journal import Journal, JournaledRun
-from mlflow_sysmetrics.daemon.journal.run_backing import RunBacking
+from mlflow_sysmetrics.daemon.journal.journal import Journal
+from mlflow_sysmetrics.daemon.journal.run_journal import FileRunJournal
+from mlflow_sysmetrics.daemon.journal.scan import JournaledRun
 from mlflow_sysmetrics.mlflow_api.tracking_uris import with_secrets
 
-_SEND_INTERVAL_SECONDS = 10.0  # only after a failure: a backlog goes out batch by batch
-# A server that is away, or is not the one it was, is put right within a month; a run that still says RUNNING
-# after that is nobody's any more.
+_SEND_INTERVAL_SECONDS = 10.0  # only after a failure: a backlog is sent batch after batch
+# A month is enough to bring back a server, or to correct an address. A run that still says RUNNING after it
+# has been abandoned.
 _KEPT_SECONDS = 30 * 86400
 
-_MANY_FAILURES = 3  # by then, some ten seconds, a server has had its chance to be only busy
+_MANY_FAILURES = 3  # some ten seconds, by which a server that was only busy would have answered
 
 _logger = logging.getLogger("mlflow_sysmetrics")
 
 
 class Orphan:
-    """Gives out what a journal owes as outboxes that read from it and acknowledge in it.
+    """Reads the undelivered points of a journal as queues, and acknowledges them in it.
 
-    At most one batch of it is in memory at a time, and only while that is sent.
+    At most one batch of it is in memory, while that is sent.
 
     Args:
         journal: claimed.
-        progress: told how many points more are settled, by the thread of a sender.
+        progress: called with the number of points delivered or given up since the last call, in a sender's
+            thread.
     """
 
     def __init__(self, journal: Journal, progress: Callable[[int], None]) -> None:
         self.journal = journal
         self._progress = progress
-        self._outboxes: dict[RunQueue, str] = {}
+        self._queues: dict[RunQueue, str] = {}
         self._written_at = _modified(journal.path)
         for run in journal.runs:
-            if run.settled < run.appended:
-                self._outboxes[self._outbox(run)] = run.tracking_uri
+            if run.acknowledged < run.appended:
+                self._queues[self._queue(run)] = run.tracking_uri
 
     @property
     def servers(self) -> set[str]:
-        """Tracking URIs of what it owes, without secrets."""
-        return set(self._outboxes.values())
+        """Tracking URIs of its queues, without secrets."""
+        return set(self._queues.values())
 
     @property
     def kept_until(self) -> float:
-        """Seconds since 1970 from which on it is not kept any more, a month after it was written last."""
+        """When it expires, in seconds since 1970: a month after the last write."""
         return self._written_at + _KEPT_SECONDS
 
     @property
@@ -60,140 +62,140 @@ class Orphan:
         return time.time() >= self.kept_until
 
     @property
-    def settled(self) -> bool:
+    def empty(self) -> bool:
         """Whether nothing waits."""
-        return all(outbox.empty for outbox in self._outboxes)
+        return all(queue.empty for queue in self._queues)
 
     @property
     def set_aside(self) -> list[RunQueue]:
-        """What waits, but is not to be tried again by this process."""
-        return [outbox for outbox in self._outboxes if outbox.set_aside is not None and not outbox.empty]
+        """Queues that this process does not try again."""
+        return [queue for queue in self._queues if queue.set_aside is not None and not queue.empty]
 
     @property
     def done(self) -> bool:
-        """Whether nothing else waits."""
-        return all(outbox.empty or outbox.set_aside is not None for outbox in self._outboxes)
+        """Whether nothing waits except for queues that are set aside."""
+        return all(queue.empty or queue.set_aside is not None for queue in self._queues)
 
     @property
-    def fails(self) -> bool:
-        """Whether all that waits has failed again and again."""
-        waiting = [box for box in self._outboxes if not box.empty and box.set_aside is None]
-        return bool(waiting) and all(box.failures >= _MANY_FAILURES for box in waiting)
+    def failing(self) -> bool:
+        """Whether all queues that wait have failed repeatedly."""
+        waiting = [queue for queue in self._queues if not queue.empty and queue.set_aside is None]
+        return bool(waiting) and all(queue.failures >= _MANY_FAILURES for queue in waiting)
 
     @property
     def waiting(self) -> int:
-        """How many points wait."""
-        return sum(outbox.waiting for outbox in self._outboxes)
+        """Number of points that wait."""
+        return sum(queue.waiting for queue in self._queues)
 
     def by_server(self) -> dict[str, list[RunQueue]]:
-        """Returns what it owes, by tracking URI."""
+        """Returns its queues by tracking URI."""
         found: dict[str, list[RunQueue]] = {}
-        for outbox, uri in self._outboxes.items():
-            found.setdefault(uri, []).append(outbox)
+        for queue, uri in self._queues.items():
+            found.setdefault(uri, []).append(queue)
         return found
 
-    def give_way(self) -> None:
-        """Has it done with the next failure, so that others get its place."""
-        for outbox in self._outboxes:
-            outbox.last_try = True
+    def yield_slot(self) -> None:
+        """Marks it to be abandoned at the next failure, freeing its slot."""
+        for queue in self._queues:
+            queue.limit_to_one_try()
 
-    def give_up(self, outboxes: Iterable[RunQueue]) -> int:
-        """Gives up what some of its runs are owed, and returns how many points that were."""
+    def give_up(self, queues: Iterable[RunQueue]) -> int:
+        """Gives up the points of some queues and returns how many that were."""
         points = 0
-        for outbox in outboxes:
-            points += outbox.give_up()
-            if outbox.backing is not None:
-                outbox.backing.acknowledge(outbox.settled)
+        for queue in queues:
+            points += queue.give_up()
+            if queue.run_journal is not None:
+                queue.run_journal.acknowledge(queue.acknowledged)
         if points:
             _logger.info(
-                "mlflow-sysmetrics: %d points in %s are given up: in a month no server took them.",
+                "mlflow-sysmetrics: giving up %d points in %s: no server took them within a month.",
                 points,
                 self.journal.path,
             )
         return points
 
-    def let_go(
-        self, open_sink: Callable[[str], Sink], known_uris: Iterable[str], most_questions: int | None = None
+    def release(
+        self, open_sink: Callable[[str], Sink], known_uris: Iterable[str], max_requests: int | None = None
     ) -> int:
         """Closes the journal, and deletes it if nothing waits in it and none of its runs says RUNNING.
 
         Args:
-            open_sink: makes the sink to ask of a run.
+            open_sink: makes the sink that is requests about a run.
             known_uris: tracking URIs with their credentials.
-            most_questions: how many requests that is worth; by default as many as it takes.
+            max_requests: maximum number of requests for that; by default unlimited.
 
         Returns:
-            How many it took.
+            The number of requests made.
         """
-        asked = 0
-        # One that owed nothing stays as it is, since its file's time says how long it has been kept.
-        wanted = not self.settled or (bool(self._outboxes) and not self.journal.clear())
+        requests = 0
+        # A journal without points to deliver is not touched: its modification time says how long it was kept.
+        wanted = not self.empty or (bool(self._queues) and not self.journal.clear())
         if not wanted and not self.expired:
             for run in self.journal.runs:
                 if run.ended:
                     continue
-                if most_questions is not None and asked >= most_questions:
+                if max_requests is not None and requests >= max_requests:
                     wanted = True
                     break
-                asked += 1
+                requests += 1
                 if not _has_ended(run, open_sink, known_uris):
                     wanted = True
                     break
         if wanted:
-            self._put_back_time()
+            self._restore_time()
         self.journal.close(delete=not wanted)
-        return asked
+        return requests
 
-    def _put_back_time(self) -> None:
-        """Has the file's time say when its owner last wrote, which tells how long its runs are silent."""
+    def _restore_time(self) -> None:
+        """Restores the modification time, the owner's last write: `reap` reads the runs' silence from it."""
         with contextlib.suppress(OSError):
             os.utime(self.journal.path, (self._written_at, self._written_at))
 
-    def _outbox(self, run: JournaledRun) -> RunQueue:
-        outbox = RunQueue(run.run_id, run.started_at, _SEND_INTERVAL_SECONDS, replayed=True)
-        outbox.backing = _OrphanRun(self.journal, run.number, outbox, self._progress)
-        outbox.appended = outbox.settled = run.settled
-        outbox.spill(run.appended - run.settled, 0)
-        outbox.closed = True
-        # What the journal had thinned is missing in it: it is not to be counted a second time.
-        outbox.dropped = outbox.foretold = run.dropped
-        if run.dropped:
-            outbox.tags[POINTS_DROPPED] = str(run.dropped)
-        return outbox
+    def _queue(self, run: JournaledRun) -> RunQueue:
+        return RunQueue.left_behind(
+            run,
+            _SEND_INTERVAL_SECONDS,
+            lambda queue: _OrphanRunJournal(self.journal, run.number, queue, self._progress),
+        )
 
 
-class _OrphanRun(RunBacking):
-    """One run of an orphan; it tells how the delivery goes on."""
+class _OrphanRunJournal(FileRunJournal):
+    """One run of an orphan; reports the progress of its delivery."""
 
     def __init__(
-        self, journal: Journal, number: int, outbox: RunQueue, progress: Callable[[int], None]
+        self, journal: Journal, number: int, queue: RunQueue, progress: Callable[[int], None]
     ) -> None:
         super().__init__(journal, number)
-        self._outbox = outbox
-        self._tell = progress
-        self._told = outbox.settled
+        self._queue = queue
+        self._report = progress
+        self._reported = queue.acknowledged
 
-    def acknowledge(self, settled: int) -> None:
-        """Says that all points below an index are delivered or given up."""
-        super().acknowledge(settled)
-        box = self._outbox
-        if settled > self._told or box.empty or box.set_aside or box.failures >= _MANY_FAILURES:
-            self._tell(settled - self._told)
-            self._told = settled
+    def acknowledge(self, acknowledged: int) -> None:
+        """Records that all points below an index were delivered or given up."""
+        super().acknowledge(acknowledged)
+        queue = self._queue
+        if (
+            acknowledged > self._reported
+            or queue.empty
+            or queue.set_aside
+            or queue.failures >= _MANY_FAILURES
+        ):
+            self._report(acknowledged - self._reported)
+            self._reported = acknowledged
 
 
 def _has_ended(run: JournaledRun, open_sink: Callable[[str], Sink], known_uris: Iterable[str]) -> bool:
-    """Asks the server whether a run is over; one that cannot be asked, or is not known there, may go on."""
+    """Asks the server whether a run is over. False if it cannot be requests or does not know the run."""
     try:
         return open_sink(with_secrets(run.tracking_uri, known_uris)).has_ended(run.run_id)
     except Exception:  # noqa: BLE001
-        # A store is made by MLflow or by a plugin, and may raise anything. One that does not know the run may
-        # be another one than that which has it.
+        # A store comes from MLflow or a plugin and may raise anything. One that does not know the run may be
+        # another store than the one that has it.
         return False
 
 
 def _modified(path: Path) -> float:
-    """Returns when a file was written last, in seconds since 1970; now if it is not there any more."""
+    """Returns the time of the last write, in seconds since 1970; now if the file no longer exists."""
     try:
         return path.stat().st_mtime
     except OSError:

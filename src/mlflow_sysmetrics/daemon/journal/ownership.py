@@ -1,4 +1,9 @@
-"""Who owns a journal: its name says who made it, a lock beside it dies with the process that has it now."""
+"""Who owns a journal: its name says which process created it, a lock beside it says which one has it now.
+
+The lock dies with its process, but it is not sufficient: people and programs that clean directories delete
+lock files, and a program that closes all its descriptors, to daemonize, releases them. So the process that
+wrote the journal is looked up as well.
+"""
 
 from __future__ import annotations
 
@@ -9,32 +14,35 @@ import os
 import re
 import secrets
 import socket
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlflow_sysmetrics.daemon.journal.lines import Header, lines, parse
 from mlflow_sysmetrics.errors import JournalUnavailable
+from mlflow_sysmetrics.runtime.process_identity import is_running
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
-import tempfile
 
-from mlflow_sysmetrics.daemon.journal.lines import Header, lines, parse
-from mlflow_sysmetrics.runtime.process_identity import is_running
-
-# FOLDED writer: The process that wrote a journal: whether it still lives, as far as its id and its age tell.
-# FOLDED
-# FOLDED  The lock beside the journal alone does not tell: some people and programs that clean directories delete it,
-# FOLDED  and whoever closes all descriptors of a process, to make a daemon of it, unlocks it.
-
+LOCK_SUFFIX = ".lock"
+SMALLER_SUFFIX = ".new"  #: of a compacted journal, until it takes the journal's place
+THINNED_SUFFIX = ".thin"  #: of a compacted journal while it is thinned
+_OWN_EYES_ONLY = 0o600
+_NAME = re.compile(r"(?P<host>.+)-(?P<pid>[0-9]{1,10})-[0-9a-f]{8}\.jsonl")
 _MILLISECONDS = 1000
+# A default window. A check is two system calls, and other processes rarely try a lost lock at once.
+_CHECK_SECONDS = 10.0
+# Journals of this process that it has not released, including those whose lock was lost.
+_held: set[Ownership] = set()
 
 
 def writer_lives(journal: Path, pid: int) -> bool:
-    """Tells whether another process that began a journal on this machine is still there.
+    """Returns whether another process that began a journal on this machine is still alive.
 
     Args:
-        journal: its file.
-        pid: what the file's name says, for a first line that cannot be read.
+        journal: the file.
+        pid: the process id in the file's name, in case the first line cannot be read.
     """
     began = _modified(journal)
     if began is None:
@@ -42,21 +50,21 @@ def writer_lives(journal: Path, pid: int) -> bool:
     header = _header(journal)
     if header is not None:
         pid, began = header.pid, header.began / _MILLISECONDS
-    # This process knows what it owns, see `ownership`: what else it began it has let go of, or was another
-    # program's until that called exec.
+    # This process knows what it owns (see `is_held_here`). Other journals with its id were released, or
+    # belong to the program that this process was before it called exec.
     if pid <= 0 or pid == os.getpid():
         return False
-    # Another process that has got its id, after a reboot or in a restarted container, is younger.
+    # A process that was given the same id later, after a reboot or in a restarted container, is younger.
     return is_running(pid, began_before=began)
 
 
-def stranger(journal: Path) -> int | None:
-    """Returns the id of the other user whose journal this is; None where it is ours, or nobody can tell."""
+def foreign_owner(journal: Path) -> int | None:
+    """Returns the user id of a journal that belongs to another user; None if it is ours or cannot be told."""
     if not hasattr(os, "geteuid"):
         return None
     try:
         user = journal.lstat().st_uid
-        # On some mounts (NFS with root squashed, SMB, FUSE) whatever we make belongs to somebody else.
+        # On some mounts (NFS with root squashed, SMB, FUSE) all files we create belong to another user.
         if user == os.geteuid() or user == _user_of_a_new_file(journal.parent):
             return None
     except OSError:
@@ -88,36 +96,24 @@ def _header(journal: Path) -> Header | None:
     return first if isinstance(first, Header) else None
 
 
-LOCK_SUFFIX = ".lock"
-_OWN_EYES_ONLY = 0o600
-_NAME = re.compile(r"(?P<host>.+)-(?P<pid>[0-9]{1,10})-[0-9a-f]{8}\.jsonl")
-_CHECK_SECONDS = (
-    10.0  # a default window; a check is two system calls, and a lost lock is seldom asked for at once
-)
-
-
-# Those of this process, until it lets go of them: also one whose lock is lost.
-_held: set[Ownership] = set()
-
-
 def hostname() -> str:
-    """Returns this machine's name, as it stands in the names of journals."""
+    """Returns this machine's name as it appears in the names of journals."""
     return re.sub(r"[^\w.-]", "_", socket.gethostname(), flags=re.ASCII) or "localhost"
 
 
 def new_path(directory: Path) -> Path:
-    """Returns a path for a journal of this process that nothing else has."""
+    """Returns an unused path for a journal of this process."""
     return directory / f"{hostname()}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
 
 
 def host_of(journal: Path) -> str | None:
-    """Returns the name of the machine that made a journal; None for a file that is no journal."""
+    """Returns the name of the machine that created a journal; None for other files."""
     found = _NAME.fullmatch(journal.name)
     return found["host"] if found else None
 
 
 def pid_of(journal: Path) -> int:
-    """Returns the id of the process that made a journal; 0 for a file that is no journal."""
+    """Returns the id of the process that created a journal; 0 for other files."""
     found = _NAME.fullmatch(journal.name)
     return int(found["pid"]) if found else 0
 
@@ -127,21 +123,26 @@ def lock_path(journal: Path) -> Path:
     return journal.with_suffix(LOCK_SUFFIX)
 
 
+def leftovers(journal: Path) -> list[Path]:
+    """Returns the paths that an unfinished compaction may have left beside a journal."""
+    return [journal.with_suffix(suffix) for suffix in (SMALLER_SUFFIX, THINNED_SUFFIX)]
+
+
 def is_held_here(journal: Path) -> bool:
-    """Tells whether this process owns a journal, with its lock or without."""
-    # By the name, which no other journal has: a directory may be written in two ways.
+    """Returns whether this process owns a journal, with or without its lock."""
+    # Compared by the unique file name: a directory may be spelled in two ways.
     return any(ownership.journal.name == journal.name for ownership in list(_held))
 
 
 class Ownership:
-    """Holds the lock of one journal.
+    """The lock of one journal, held.
 
     On POSIX it is an flock, which belongs to the open file and not to the process: a forked child shares it,
-    and keeps it alive after its parent's death unless it closes its copy.
+    and keeps it after its parent's death unless it closes its copy.
 
     Attributes:
-        journal: whose lock it is.
-        lost: why the lock is not held any more, although nobody let go of it; None while it is.
+        journal: the journal.
+        lost: why the lock is no longer held although it was not released; None while it is held.
     """
 
     def __init__(self, journal: Path, lock: BaseFileLock) -> None:
@@ -154,8 +155,8 @@ class Ownership:
         self._checked_at = -math.inf
 
     @classmethod
-    def take(cls, journal: Path) -> Ownership | None:
-        """Takes the lock of a journal without waiting; returns None where somebody else holds it.
+    def acquire(cls, journal: Path) -> Ownership | None:
+        """Takes the lock of a journal without waiting; returns None if another process holds it.
 
         Raises:
             JournalUnavailable: the lock cannot be tried.
@@ -167,7 +168,7 @@ class Ownership:
             lock.acquire(timeout=0)
         except Timeout:
             return None
-        # A filesystem without locks is a NotImplementedError, which is a RuntimeError, to older versions.
+        # Older versions raise NotImplementedError, a RuntimeError, on a filesystem without locks.
         except (OSError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise JournalUnavailable(f"no lock in {journal.parent}: {reason}") from error
@@ -175,11 +176,11 @@ class Ownership:
         _held.add(ownership)
         return ownership
 
-    def keep(self, now: float) -> bool:
-        """Tells whether the journal is still ours, and takes a lock again that was lost; looks every 10 s.
+    def check(self, now: float) -> bool:
+        """Returns whether the journal is still ours; retakes a lost lock. Checks every 10 s.
 
-        People and programs that clean directories delete lock files; a program that makes itself a daemon
-        closes all descriptors.
+        Locks get lost when people or programs clean directories, and when a program that daemonizes closes
+        all its descriptors.
 
         Args:
             now: seconds on a monotonic clock.
@@ -187,14 +188,14 @@ class Ownership:
         if now - self._checked_at >= _CHECK_SECONDS:
             try:
                 if self.lost is not None or not self._is_ours():
-                    self.take_again()
+                    self.reacquire()
             except OSError as error:
                 self.lost = error.strerror or str(error)
             self._checked_at = now
         return self.lost is None
 
-    def take_again(self) -> None:
-        """Takes the lock once more, after somebody has deleted its file.
+    def reacquire(self) -> None:
+        """Takes the lock again after its file was deleted.
 
         Raises:
             OSError: it cannot be taken.
@@ -202,30 +203,29 @@ class Ownership:
         self._release(delete=False)
         self.journal.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            again = Ownership.take(self.journal)
+            again = Ownership.acquire(self.journal)
         except JournalUnavailable as error:
             raise OSError(None, str(error)) from error
         if again is None:
-            raise OSError(None, "somebody else owns the journal now")
+            raise OSError(None, "another process owns the journal now")
         _held.discard(again)
         vars(self).update(vars(again))
 
-    def let_go(self, *, delete: bool = False) -> None:
+    def release(self, *, delete: bool = False) -> None:
         """Releases the lock.
 
         Args:
-            delete: deletes the lock's file too, after the journal: whoever gets the lock of a file that was
-                deleted in that moment finds no journal, and leaves.
+            delete: deletes the lock's file too. The journal must be deleted first: a process that gets the
+                lock of a file deleted at this moment then finds no journal, and leaves.
         """
         self._release(delete=delete)
         _held.discard(self)
 
     def _release(self, *, delete: bool) -> None:
         path = lock_path(self.journal)
-        # Of one that was lost, the name may be somebody else's lock by now, and the descriptor's number
-        # somebody else's file.
+        # After a loss, the path may be another process's lock, and the descriptor's number another file.
         delete = delete and self.lost is None
-        if delete and os.name != "nt":  # Windows deletes no open file
+        if delete and os.name != "nt":  # Windows cannot delete an open file
             _delete(path)
         if _identity(self._descriptor) != self._identity:
             self._disown()
@@ -235,10 +235,10 @@ class Ownership:
             _delete(path)
 
     def forget_after_fork(self) -> None:
-        """Closes a forked child's copy of the lock, which stays locked: it is the parent's."""
+        """Closes the lock's descriptor in a forked child; the lock stays held by the parent."""
         _held.discard(self)
         descriptor, self._descriptor = self._descriptor, None
-        # filelock 4 has closed it already, in a fork handler of its own; older ones would unlock it when the
+        # filelock 4 has closed it already, in its own fork handler. Older versions would unlock it when the
         # object is collected.
         self._disown()
         if descriptor is not None and _identity(descriptor) == self._identity:
@@ -248,11 +248,11 @@ class Ownership:
     def _is_ours(self) -> bool:
         if self._descriptor is not None and _identity(self._descriptor) != self._identity:
             return False
-        # NFS keeps a deleted file that is open, under another name and with its one link.
+        # On NFS an open file that is deleted keeps one link, under another name.
         return lock_path(self.journal).exists() and _links(self._descriptor) > 0
 
     def _disown(self) -> None:
-        """Makes filelock forget its descriptor, which it would close and unlock."""
+        """Makes filelock forget its descriptor, which it would otherwise unlock and close."""
         context = _context(self._lock)
         if getattr(context, "lock_file_fd", None) is not None:
             context.lock_file_fd = None
@@ -261,10 +261,10 @@ class Ownership:
 def _new_lock(path: Path) -> BaseFileLock:
     from filelock import FileLock
 
-    # Any thread may let go of what another has taken.
+    # Any thread may release a lock that another one has taken.
     wanted: dict[str, Any] = {"timeout": 0, "thread_local": False, "mode": _OWN_EYES_ONLY}
-    # A lock that is the mere existence of a file would outlive its owner. Before 3.21 there was none, and
-    # what 3.13 refuses to make prints a traceback when it is collected.
+    # A lock that only consists of an existing file would outlive its owner. Versions before 3.21 have no such
+    # fallback; 3.13 prints a traceback when the refused object is collected.
     if "fallback_to_soft" in inspect.signature(FileLock.__init__).parameters:
         wanted["fallback_to_soft"] = False
     return FileLock(path, **wanted)
@@ -275,7 +275,7 @@ def _context(lock: BaseFileLock) -> Any:
 
 
 def _identity(descriptor: int | None) -> tuple[int, int] | None:
-    """Returns what tells an open file from another one that has got its number."""
+    """Returns device and inode, which distinguish an open file from a later one with the same number."""
     if descriptor is None:
         return None
     try:
@@ -286,7 +286,7 @@ def _identity(descriptor: int | None) -> tuple[int, int] | None:
 
 
 def _links(descriptor: int | None) -> int:
-    """Returns how many names an open file has; one where that cannot be known."""
+    """Returns how many names an open file has; 1 if unknown."""
     return 1 if descriptor is None else os.fstat(descriptor).st_nlink
 
 
@@ -300,6 +300,7 @@ def _forget_parents() -> None:
         ownership.forget_after_fork()
 
 
-# Of an orphan that is just being read nobody else knows, and only filelock 4 closes a forked child's copies.
+# Covers orphans that are just being read, which the daemon does not know of. Only filelock 4 closes a forked
+# child's copies by itself.
 if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_forget_parents)

@@ -1,7 +1,7 @@
-"""The journal of this process, as the daemon uses it: made late, missing at worst, never in anybody's way.
+"""The journal of this process as the daemon uses it: created late, and optional.
 
-The sampler appends and ends, the senders do the rest. All of it is done by a thread of the journal's own; the
-sampler waits for it, a moment at most, and the senders do not. No other thread comes here but for counting.
+The sampler appends points and ends runs, the senders do the rest. All disk access happens in the journal's
+thread; the sampler waits for it, briefly, the senders do not. Other threads only read counts.
 """
 
 from __future__ import annotations
@@ -23,17 +23,188 @@ from mlflow_sysmetrics.machine.host import Host, read_short
 from mlflow_sysmetrics.runtime.clock import Clock
 from mlflow_sysmetrics.runtime.threads import start_thread
 
-# FOLDED footprint: What a journal says of the process for later: whether the kernel has killed it for memory.
+COMPACTION_THREAD_NAME = "sysmetrics-compaction"
+
+_RETRY_SECONDS = 60.0  # a directory may be mounted later, a disk may be cleaned up
+_OFF = "switched off"
+# A short pause of the disk is not worth a message: points wait in memory until it is over.
+_SILENCE_SECONDS = 5.0
 
 _COUNTS = {V1: "memory.oom_control"}  # https://docs.kernel.org/admin-guide/cgroup-v1/memory.html
 _COUNTS_V2 = "memory.events"
 
+_logger = logging.getLogger("mlflow_sysmetrics")
 
-def footprint(host: Host) -> tuple[str | None, int | None]:
-    """Returns the directory of the own memory control group and how many kills it has counted so far.
 
-    A kill counts in the group of the killed process, whoever looks: so the count after the death, minus this
-    one, tells what a process cannot tell of itself.
+class ProcessJournal:
+    """The journal of this process, or the reason why there is none.
+
+    Args:
+        create: creates it; called at the first point, and again a minute after each failure. None keeps
+            points in memory only.
+        clock: tells the time.
+        oom_evidence: returns directory and out-of-memory kills of the own control group, from which `reap`
+            learns later how a run ended; called once.
+        thread: does what may wait for a disk; by default the caller does.
+
+    Attributes:
+        deleted: set when the journal has been deleted, after `delete_when_empty`.
+    """
+
+    def __init__(
+        self,
+        create: Callable[[], Journal] | None,
+        clock: Clock,
+        oom_evidence: Callable[[], tuple[str | None, int | None]] = lambda: (None, None),
+        thread: JournalThread | None = None,
+    ) -> None:
+        self._create = create
+        self._clock = clock
+        self._read_oom_evidence = oom_evidence
+        self._thread = thread or JournalThread(clock, threaded=False)
+        self._compaction: threading.Thread | None = None
+        self._oom_evidence: tuple[str | None, int | None] = (None, None)
+        self._journal: Journal | None = None
+        self._unavailable = _OFF if create is None else None
+        self._retry_at = -math.inf
+        self._logged: str | None = _OFF if create is None else None
+        self._cleared_size = -1
+        self._deleting = False
+        self.deleted = threading.Event()
+
+    @property
+    def path(self) -> Path | None:
+        """The file; None if there is none."""
+        return None if self._journal is None else self._journal.path
+
+    @property
+    def size(self) -> int:
+        """Size in bytes; 0 if there is no file."""
+        return 0 if self._journal is None else self._journal.size
+
+    @property
+    def failed(self) -> str | None:
+        """Why points are in memory only; None if they are on disk, or before the first point."""
+        return self.disk_delay or (self._unavailable if self._journal is None else self._journal.failed)
+
+    @property
+    def disk_delay(self) -> str | None:
+        """For how long the disk has not answered, or not in time; None if that is not worth a message."""
+        seconds = self._thread.silent_seconds
+        if seconds >= _SILENCE_SECONDS:
+            return f"the disk has not answered for {seconds:.0f} s"
+        seconds = self._thread.slow_seconds
+        return f"the disk has been too slow for {seconds:.0f} s" if seconds >= _SILENCE_SECONDS else None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a sender should make room."""
+        return self._journal is not None and self._journal.is_full
+
+    @property
+    def accepts_points(self) -> bool:
+        """Whether appending is worth a try. Called by the sampler."""
+        if self._journal is None and (self._create is None or self._clock.monotonic() < self._retry_at):
+            return False
+        return self._thread.accepts_requests
+
+    def call(self, job: Callable[[], int | None]) -> int | None:
+        """Appends by a job and waits for it, at most a second; returns None if it takes longer.
+
+        Called by the sampler. A job that takes longer is finished later.
+        """
+        return self._thread.call(job)
+
+    def submit(self, key: Hashable, job: Callable[[], None]) -> None:
+        """Does a job in the journal after all earlier ones, without waiting."""
+        self._thread.submit(key, job)
+
+    def check_disk(self) -> None:
+        """Raises an OSError if the disk is known not to answer, so that the caller does not wait for it."""
+        if self._thread.is_stuck:
+            raise OSError(None, f"the disk has not answered for {self._thread.silent_seconds:.0f} s")
+
+    def available(self) -> Journal | None:
+        """Returns the journal, created now if necessary; None if it cannot be. May wait for a disk."""
+        if self._journal is not None or self._create is None or self._clock.monotonic() < self._retry_at:
+            return self._journal
+        try:
+            self._oom_evidence = self._read_oom_evidence()
+            self._journal = self._create()
+        except (JournalUnavailable, OSError) as reason:
+            self._unavailable = str(reason)
+            self._retry_at = self._clock.monotonic() + _RETRY_SECONDS
+        return self._journal
+
+    def register(self, journal: Journal, run_id: str, tracking_uri: str, started_at: int | None) -> int:
+        """Returns a number for a run in the journal."""
+        cgroup, oom_kills = self._oom_evidence
+        return journal.register(run_id, tracking_uri, started_at, cgroup=cgroup, oom_kills=oom_kills)
+
+    def tidy(self, *, idle: bool) -> None:
+        """Has the journal emptied if nothing waits, or compacted if it is full. Called by the senders.
+
+        Args:
+            idle: whether nothing waits, as far as the caller knows.
+        """
+        journal = self._journal
+        if journal is None:
+            return
+        # A journal that was just emptied has not grown since.
+        if idle and (self._deleting or journal.size != self._cleared_size):
+            self._thread.submit("empty", partial(self._empty, journal))
+        elif journal.is_full:
+            self._make_room(journal)
+
+    def _empty(self, journal: Journal) -> None:
+        if journal.clear():
+            self._cleared_size = journal.size
+            if self._deleting:
+                journal.close(delete=True)
+                self.deleted.set()
+        elif journal.is_full:
+            self._make_room(journal)
+
+    def _make_room(self, journal: Journal) -> None:
+        """Has a full journal compacted, in another thread, since it takes seconds and points keep coming."""
+        if not self._thread.is_threaded:
+            journal.compact()
+        elif self._compaction is None or not self._compaction.is_alive():
+            # No thread can start at a limit of the system, or when the interpreter is shutting down.
+            with contextlib.suppress(RuntimeError):
+                self._compaction = start_thread(lambda: _compact(journal), COMPACTION_THREAD_NAME)
+
+    def delete_when_empty(self) -> bool:
+        """Has a sender delete the journal once it is empty; returns whether there is a journal."""
+        self._deleting = True
+        return self._journal is not None
+
+    def log_health(self) -> None:
+        """Logs a change of its health, once. Called by the senders, since a log handler may block."""
+        failed = self.failed
+        if failed in {self._logged, _OFF}:
+            return
+        self._logged, before = failed, self._logged
+        if failed is None:
+            _logger.info("mlflow-sysmetrics: System metrics are journalled again in %s.", self.path)
+        elif before is None:
+            _logger.warning(
+                "mlflow-sysmetrics: System metrics are kept in memory only, not on disk: %s.",
+                failed,
+            )
+
+    def forget_after_fork(self) -> None:
+        """Closes the descriptors in a forked child; the journal belongs to the parent."""
+        journal, self._journal, self._create = self._journal, None, None
+        if journal is not None:
+            journal.forget_after_fork()
+
+
+def oom_evidence(host: Host) -> tuple[str | None, int | None]:
+    """Returns the directory of the own memory control group and its count of out-of-memory kills so far.
+
+    The kernel counts a kill in the group of the killed process. The count after a death minus this one tells
+    what the dead process cannot: whether it ran out of memory.
     """
     try:
         group = controller_directory(host, "memory")
@@ -47,176 +218,6 @@ def footprint(host: Host) -> tuple[str | None, int | None]:
     return str(directory), number_after(b"oom_kill ", text)
 
 
-COMPACTION_THREAD_NAME = "sysmetrics-compaction"
-
-_RETRY_SECONDS = 60.0  # a directory may be mounted later, a disk may be cleaned up
-_OFF = "switched off"
-# A disk that was busy for a moment is nobody's concern: until then points wait in memory without a word.
-_SILENCE_SECONDS = 5.0
-
-_logger = logging.getLogger("mlflow_sysmetrics")
-
-
-class ProcessJournal:
-    """Holds the journal of this process, or the reason why there is none.
-
-    Args:
-        create: makes it; called at the first point, again a minute after each failure. None where points
-            are to be kept in memory only.
-        clock: tells the time.
-        footprint: returns directory and count of memory kills of the own control group, for who asks later
-            what became of a run; called once.
-        thread: does what may wait for a disk; by default whoever calls does.
-    """
-
-    def __init__(
-        self,
-        create: Callable[[], Journal] | None,
-        clock: Clock,
-        footprint: Callable[[], tuple[str | None, int | None]] = lambda: (None, None),
-        thread: JournalThread | None = None,
-    ) -> None:
-        self._create = create
-        self._clock = clock
-        self._find_footprint = footprint
-        self._thread = thread or JournalThread(clock, beside=False)
-        self._compaction: threading.Thread | None = None
-        self._footprint: tuple[str | None, int | None] = (None, None)
-        self._journal: Journal | None = None
-        self._unavailable = _OFF if create is None else None
-        self._retry_at = -math.inf
-        self._told: str | None = _OFF if create is None else None
-        self._cleared_size = -1
-        self._leaving = False
-        self.left = threading.Event()  #: set when the journal has been deleted, after `leave`
-
-    @property
-    def path(self) -> Path | None:
-        """Where it lies; None where there is none."""
-        return None if self._journal is None else self._journal.path
-
-    @property
-    def size(self) -> int:
-        """Its bytes."""
-        return 0 if self._journal is None else self._journal.size
-
-    @property
-    def failed(self) -> str | None:
-        """Why points are in memory only; None while they are on disk, or before the first."""
-        return self.silence or (self._unavailable if self._journal is None else self._journal.failed)
-
-    @property
-    def silence(self) -> str | None:
-        """For how long the disk has not answered, or not in time; None where that is not worth a word."""
-        seconds = self._thread.silent_seconds
-        if seconds >= _SILENCE_SECONDS:
-            return f"the disk has not answered for {seconds:.0f} s"
-        seconds = self._thread.slow_seconds
-        return f"the disk has been too slow for {seconds:.0f} s" if seconds >= _SILENCE_SECONDS else None
-
-    @property
-    def is_full(self) -> bool:
-        """Whether a sender is to make room."""
-        return self._journal is not None and self._journal.is_full
-
-    @property
-    def takes_points(self) -> bool:
-        """Whether it is worth asking for a place for points. For the sampler."""
-        if self._journal is None and (self._create is None or self._clock.monotonic() < self._retry_at):
-            return False
-        return self._thread.takes_questions
-
-    def ask(self, job: Callable[[], int | None]) -> int | None:
-        """Has something appended and waits for it, a second at most; returns None where it took longer.
-
-        For the sampler. What took longer is on disk later, which nobody needs to know.
-        """
-        return self._thread.ask(job)
-
-    def later(self, key: Hashable, job: Callable[[], None]) -> None:
-        """Has something done in the journal after all that was asked for before, without waiting."""
-        self._thread.later(key, job)
-
-    def check_disk(self) -> None:
-        """Raises an OSError where the disk is known not to answer, so that nobody else waits for it."""
-        if self._thread.is_stuck:
-            raise OSError(None, f"the disk has not answered for {self._thread.silent_seconds:.0f} s")
-
-    def available(self) -> Journal | None:
-        """Returns the journal, made now where there was none. May wait for a disk."""
-        if self._journal is not None or self._create is None or self._clock.monotonic() < self._retry_at:
-            return self._journal
-        try:
-            self._footprint = self._find_footprint()
-            self._journal = self._create()
-        except (JournalUnavailable, OSError) as reason:
-            self._unavailable = str(reason)
-            self._retry_at = self._clock.monotonic() + _RETRY_SECONDS
-        return self._journal
-
-    def register(self, journal: Journal, run_id: str, tracking_uri: str, started_at: int | None) -> int:
-        """Returns the number of a run in the journal."""
-        cgroup, oom_kills = self._footprint
-        return journal.register(run_id, tracking_uri, started_at, cgroup=cgroup, oom_kills=oom_kills)
-
-    def tidy(self, *, idle: bool) -> None:
-        """Has the journal emptied if nothing waits, or room made in a full one. For the senders.
-
-        Args:
-            idle: whether nothing waits, as far as the caller knows.
-        """
-        journal = self._journal
-        if journal is None:
-            return
-        # One that has just been emptied has grown by nothing.
-        if idle and (self._leaving or journal.size != self._cleared_size):
-            self._thread.later("empty", partial(self._empty, journal))
-        elif journal.is_full:
-            self._make_room(journal)
-
-    def _empty(self, journal: Journal) -> None:
-        if journal.clear():
-            self._cleared_size = journal.size
-            if self._leaving:
-                journal.close(delete=True)
-                self.left.set()
-        elif journal.is_full:
-            self._make_room(journal)
-
-    def _make_room(self, journal: Journal) -> None:
-        """Has a full journal compacted: beside its thread, since it takes seconds and points go on coming."""
-        if not self._thread.is_beside:
-            journal.compact()
-        elif self._compaction is None or not self._compaction.is_alive():
-            with contextlib.suppress(RuntimeError):  # a limit of the system, or the interpreter shuts down
-                self._compaction = start_thread(lambda: _compact(journal), COMPACTION_THREAD_NAME)
-
-    def leave(self) -> bool:
-        """Has the next sender that is done delete the journal; returns whether there is one. At the end."""
-        self._leaving = True
-        return self._journal is not None
-
-    def tell(self) -> None:
-        """Logs a change of its health, once. For the senders, since a log handler may block."""
-        failed = self.failed
-        if failed in {self._told, _OFF}:
-            return
-        self._told, before = failed, self._told
-        if failed is None:
-            _logger.info("mlflow-sysmetrics: System metrics are journalled again, in %s.", self.path)
-        elif before is None:
-            _logger.warning(
-                "mlflow-sysmetrics: System metrics are kept in memory only, and not on disk: %s.",
-                failed,
-            )
-
-    def forget_after_fork(self) -> None:
-        """Closes a forked child's descriptors; the journal stays its parent's."""
-        journal, self._journal, self._create = self._journal, None, None
-        if journal is not None:
-            journal.forget_after_fork()
-
-
 def _compact(journal: Journal) -> None:
-    with contextlib.suppress(OSError):  # it tells by itself
+    with contextlib.suppress(OSError):  # the journal records the failure
         journal.compact()

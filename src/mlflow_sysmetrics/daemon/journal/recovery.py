@@ -1,9 +1,9 @@
-"""What processes that died had owed: delivered in the background by the next one, or by `sync` in front.
+"""Delivers the points of processes that died: in the background of the next process, or in `sync`.
 
-An orphan is a journal whose owner is dead. Whoever gets its lock delivers what waits in it, acknowledges in
-it, and deletes it. Where a run in it was never detached, its process died: then the journal is kept, without
-its points, so that `reap` can tell what became of the run. What a server refuses is kept too, for a month: it
-may be another server than the one that has the run.
+An orphan is a journal whose owner is dead. The process that gets its lock delivers the waiting points,
+acknowledges them in the journal, and deletes it. A run in it that was never detached was cut off by the death
+of its process; the journal is then kept, without its points, so that `reap` can find out what became of the
+run. Points that a server rejects are kept too, for a month: it may not be the server that has the run.
 """
 
 from __future__ import annotations
@@ -28,16 +28,13 @@ from mlflow_sysmetrics.daemon.journal.spool import claim, journals
 from mlflow_sysmetrics.daemon.journal.store_files import MissingStores
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted, with_secrets
 from mlflow_sysmetrics.runtime.clock import Clock, SystemClock
-from mlflow_sysmetrics.runtime.threads import start_thread
 
-THREAD_NAME = "sysmetrics-recovery"
-
-# Each orphan is two open files of somebody else's process. A server that is away keeps its orphans in hand,
-# and must leave room for those of others; where many are away, those that wait get their turn, too.
-_MOST_IN_HAND = 16
-_MOST_PER_SERVER = 4
-# Orphans that only wait for `reap` cost a request each to see whether they still must.
-_MOST_QUESTIONS = 20
+# Each orphan takes two open files of a foreign process. Orphans of a server that is away stay open, and must
+# leave room for those of other servers. If many servers are away, the orphans take turns.
+_MAX_CLAIMED = 16
+_MAX_PER_SERVER = 4
+# For an orphan that only waits for `reap`, each run costs a request to see whether it still has to.
+_MAX_REQUESTS = 20
 _STEP_SECONDS = 1.0  # so that a foreground replay can be interrupted while it waits
 
 _logger = logging.getLogger("mlflow_sysmetrics")
@@ -45,15 +42,15 @@ _logger = logging.getLogger("mlflow_sysmetrics")
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What became of one orphan.
+    """The result of delivering one orphan.
 
     Attributes:
         delivered: points that its servers took.
         dropped: points that were given up: their run was deleted, or unknown for a month, or the journal had
             thinned them.
         waiting: points that still wait.
-        faults: why they do, one line per server, without secrets.
-        kept: which of them wait because their server takes none for their run, and until when.
+        faults: why they wait, one line per server, without secrets.
+        kept: why points wait that their server rejects, and until when, one line per run.
     """
 
     delivered: int
@@ -69,18 +66,18 @@ def replay(
     progress: Callable[[int], None] = lambda _: None,
     *,
     tracking_uri: str | None = None,
-    patience_seconds: float = 10.0,
+    wait_seconds: float = 10.0,
     clock: Clock | None = None,
 ) -> Replayed:
-    """Delivers what waits in an orphan, in the foreground, and lets go of it.
+    """Delivers the waiting points of an orphan in the foreground, and closes it.
 
     Args:
-        journal: from `spool.claim`; closed on return, and deleted if nobody needs it any more.
-        open_sink: makes the sink of a tracking server; by default the real one, which no server but that of
-            `tracking_uri` sees credentials through.
-        progress: told how many points more are settled.
+        journal: from `spool.claim`; closed on return, and deleted if it is no longer needed.
+        open_sink: makes the sink of a tracking server; by default the real one, which sends credentials only
+            to the server of `tracking_uri`.
+        progress: called with the number of points delivered or given up since the last call.
         tracking_uri: used, with its credentials, for the runs of that server.
-        patience_seconds: longest wait for a server that does not answer; its points then stay where they are.
+        wait_seconds: longest wait for a server that does not answer; its points then stay on disk.
         clock: tells the time.
     """
     clock = clock or SystemClock()
@@ -91,45 +88,45 @@ def replay(
     faults: list[str] = []
     kept: list[str] = []
     try:
-        for uri, outboxes in orphan.by_server().items():
+        for uri, queues in orphan.by_server().items():
             sender = Sender(with_secrets(uri, known), open_sink, clock)
-            for outbox in outboxes:
-                sender.adopt(outbox)
-            _deliver(sender, patience_seconds, clock)
+            for queue in queues:
+                sender.adopt(queue)
+            _deliver(sender, wait_seconds, clock)
             counts = sender.counts_of_replayed()
             delivered += counts.delivered
             dropped += counts.dropped
-            refused = [outbox for outbox in outboxes if outbox.refused is not None and not outbox.empty]
-            if any(not outbox.empty and outbox not in refused for outbox in outboxes):
+            refused = [queue for queue in queues if queue.refused is not None and not queue.empty]
+            if any(not queue.empty and queue not in refused for queue in queues):
                 faults.append(f"{redacted(uri)}: {counts.last_error or 'no answer'}")
             if orphan.expired:
                 dropped += orphan.give_up(refused)
             else:
-                kept += [_kept(uri, outbox, orphan.kept_until) for outbox in refused]
+                kept += [_kept(uri, queue, orphan.kept_until) for queue in refused]
     finally:
-        orphan.let_go(open_sink, known)
+        orphan.release(open_sink, known)
     return Replayed(delivered, dropped, orphan.waiting, tuple(faults), tuple(kept))
 
 
-def _kept(uri: str, outbox: RunQueue, until: float) -> str:
+def _kept(uri: str, queue: RunQueue, until: float) -> str:
     date = time.strftime("%Y-%m-%d", time.localtime(until))
     server = redacted(uri)
     return (
-        f"{server} does not take points of run {outbox.run_id} ({outbox.refused}); kept until {date}, "
-        "in case it is another server than it was"
+        f"{server} does not take points of run {queue.run_id} ({queue.refused}); kept until {date}, "
+        "in case it is not the server that has the run"
     )
 
 
-def _deliver(sender: Sender, patience_seconds: float, clock: Clock) -> None:
+def _deliver(sender: Sender, wait_seconds: float, clock: Clock) -> None:
     """Sends until nothing waits, or the server has not answered for too long."""
-    gives_up_at = clock.monotonic() + patience_seconds
+    gives_up_at = clock.monotonic() + wait_seconds
     while True:
-        settled = sender.counts_of_replayed()
+        acknowledged = sender.counts_of_replayed()
         if sender.send_next():
-            sender.tell()
+            sender.log_messages()
             counts = sender.counts_of_replayed()
-            if (counts.delivered, counts.dropped) != (settled.delivered, settled.dropped):
-                gives_up_at = clock.monotonic() + patience_seconds
+            if (counts.delivered, counts.dropped) != (acknowledged.delivered, acknowledged.dropped):
+                gives_up_at = clock.monotonic() + wait_seconds
             continue
         wait = sender.due_in()
         if clock.monotonic() + wait > gives_up_at:
@@ -138,11 +135,11 @@ def _deliver(sender: Sender, patience_seconds: float, clock: Clock) -> None:
 
 
 class Recovery:
-    """Takes over orphans of this machine, a few at a time, and hands what they owe to the senders.
+    """Takes over orphans of this machine, a few at a time, and hands their queues to the senders.
 
     Args:
-        directory: returns where the journals are; called in the thread.
-        adopt: gives an outbox to the sender of a tracking URI that has no secrets.
+        directory: returns the spool directory; called in the thread.
+        adopt: gives a queue to the sender of a tracking URI without secrets.
         open_sink: makes the sink of a tracking server.
         known_uris: returns tracking URIs with their credentials.
     """
@@ -158,95 +155,89 @@ class Recovery:
         self._adopt = adopt
         self._open_sink = open_sink
         self._known_uris = known_uris
-        self._settled = threading.Event()
-        self._in_hand: list[Orphan] = []
+        self._progressed = threading.Event()
+        self._claimed: list[Orphan] = []
         self._servers: dict[Path, set[str]] = {}
-        self._gives_way: dict[Orphan, Path] = {}
+        self._yielding: dict[Orphan, Path] = {}
         self._missing = MissingStores()
-        self._questions = _MOST_QUESTIONS
-
-    def start(self) -> None:
-        """Starts the thread, which ends when all orphans are dealt with.
-
-        Raises:
-            RuntimeError: the interpreter is shutting down.
-        """
-        start_thread(self.run, THREAD_NAME)
+        self._requests_left = _MAX_REQUESTS
 
     def run(self) -> None:
-        """Takes orphans over until there are none. The thread does nothing else."""
+        """Takes over orphans until there are none. Runs in a thread of its own."""
         try:
             self._take_over_all()
         except Exception as error:  # noqa: BLE001
-            # The user's machine may be laid out in any way, and what is left lies where it lay.
+            # Anything may be wrong on the user's machine; points not taken over stay where they are.
             _logger.debug("Recovery of journals ended: %s: %s.", type(error).__name__, error)
 
     def forget_after_fork(self) -> None:
-        """Closes a forked child's descriptors; the orphans stay its parent's."""
-        for orphan in self._in_hand:
+        """Closes the descriptors in a forked child; the orphans belong to the parent."""
+        for orphan in self._claimed:
             orphan.journal.forget_after_fork()
 
     def _take_over_all(self) -> None:
         waiting = journals(self._directory())
-        # Many processes may start at once. A training may have seeded the numbers of the module itself.
+        # Many processes may start at once. SystemRandom, since a training may have seeded the module's
+        # generator.
         random.SystemRandom().shuffle(waiting)
-        while waiting or self._in_hand:
+        while waiting or self._claimed:
             waiting = [path for path in waiting if not self._take(path)]
-            waiting += self._let_go_of_done()
-            if self._in_hand:
-                self._make_way(len(waiting))
-                self._settled.wait()
-                self._settled.clear()
-                waiting += self._let_go_of_done()
+            waiting += self._release_done()
+            if self._claimed:
+                self._free_slots(len(waiting))
+                self._progressed.wait()
+                self._progressed.clear()
+                waiting += self._release_done()
 
     def _take(self, path: Path) -> bool:
-        """Takes an orphan over; returns whether it needs no more thought."""
+        """Takes over an orphan; returns whether the path is dealt with."""
         if self._is_busy(self._servers.get(path, set())):
             return False
         journal = claim(path)
         if journal is None:
             return True
-        orphan = Orphan(journal, lambda _: self._settled.set())
-        outboxes = orphan.by_server()
-        if self._is_busy(outboxes.keys()):
-            self._servers[path] = set(outboxes)
+        orphan = Orphan(journal, lambda _: self._progressed.set())
+        queues = orphan.by_server()
+        if self._is_busy(queues.keys()):
+            self._servers[path] = set(queues)
             journal.close(delete=False)
             return False
-        self._in_hand.append(orphan)
-        for uri, owed in outboxes.items():
+        self._claimed.append(orphan)
+        for uri, of_server in queues.items():
             missing = self._missing.reason(uri)
-            for outbox in owed:
-                if missing is not None:  # no thread need wait for it, nor any other orphan
-                    outbox.set_aside = missing
+            for queue in of_server:
+                if missing is not None:  # neither a sender nor another orphan needs to wait for it
+                    queue.put_aside(missing)
                     continue
-                # Never given up untried: the machine may have been off for the month.
-                outbox.last_try = orphan.expired
-                self._adopt(uri, outbox)
+                # Points are never given up untried: the machine may have been off for the month.
+                if orphan.expired:
+                    queue.limit_to_one_try()
+                self._adopt(uri, queue)
         return True
 
     def _is_busy(self, servers: Iterable[str]) -> bool:
-        counts = [sum(one in orphan.servers for orphan in self._in_hand) for one in servers]
-        return len(self._in_hand) >= _MOST_IN_HAND or max(counts, default=0) >= _MOST_PER_SERVER
+        counts = [sum(one in orphan.servers for orphan in self._claimed) for one in servers]
+        return len(self._claimed) >= _MAX_CLAIMED or max(counts, default=0) >= _MAX_PER_SERVER
 
-    def _make_way(self, waiting: int) -> None:
-        """Has orphans that fail give their places to those that wait for one; they come back after them."""
-        if len(self._in_hand) < _MOST_IN_HAND:
+    def _free_slots(self, waiting: int) -> None:
+        """Has failing orphans give their slots to waiting ones; they are tried again after those."""
+        if len(self._claimed) < _MAX_CLAIMED:
             return
-        failing = [orphan for orphan in self._in_hand if orphan.fails and orphan not in self._gives_way]
-        for orphan in failing[: max(waiting - len(self._gives_way), 0)]:
-            self._gives_way[orphan] = orphan.journal.path
-            orphan.give_way()
+        failing = [orphan for orphan in self._claimed if orphan.failing and orphan not in self._yielding]
+        for orphan in failing[: max(waiting - len(self._yielding), 0)]:
+            self._yielding[orphan] = orphan.journal.path
+            orphan.yield_slot()
 
-    def _let_go_of_done(self) -> list[Path]:
-        """Lets go of what is dealt with; returns what is to be tried again after all others."""
+    def _release_done(self) -> list[Path]:
+        """Releases finished orphans; returns the paths of those to be tried again after all others."""
         later = []
-        done = [orphan for orphan in self._in_hand if orphan.done]
+        done = [orphan for orphan in self._claimed if orphan.done]
         for orphan in done:
             if orphan.expired:
                 orphan.give_up(orphan.set_aside)
-            self._questions -= orphan.let_go(self._open_sink, self._known_uris(), self._questions)
-            self._in_hand.remove(orphan)
-            path = self._gives_way.pop(orphan, None)
+            self._requests_left -= orphan.release(self._open_sink, self._known_uris(), self._requests_left)
+            self._claimed.remove(orphan)
+            path = self._yielding.pop(orphan, None)
             if path is not None:
                 later.append(path)
         return later

@@ -1,7 +1,7 @@
-"""What a journal says when it is read from its beginning: for recovery, dry runs and status.
+"""Reads a journal from its beginning: for recovery, dry runs and status.
 
-Reads one file of any size, line by line, and needs no lock: of a journal that is being written it sees what
-was there.
+Files of any size are read line by line and without a lock. A journal that is being written shows what was
+there at that moment.
 """
 
 from __future__ import annotations
@@ -13,32 +13,33 @@ from typing import BinaryIO, NamedTuple
 
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.journal.lines import (
+    AcknowledgedLine,
     DroppedLine,
     EndLine,
     Header,
     Line,
     PointsLine,
     RunLine,
-    SettledLine,
+    dump,
     lines,
     parse,
 )
 
 
 class JournaledRun(NamedTuple):
-    """What a journal knows of a run.
+    """The state of a run according to a journal.
 
     Attributes:
         number: stands for the run in this journal.
         run_id: the run.
         tracking_uri: its tracking server, without user and password.
-        started_at: milliseconds since 1970 when the run started, if it was known.
+        started_at: milliseconds since 1970 when the run started, if known.
         cgroup: directory of the writer's own memory control group.
-        oom_kills: what that group had counted when the run was attached.
-        settled: all points below this index are delivered or given up.
-        dropped: points that were dropped to keep the journal within its bound.
+        oom_kills: that group's count of out-of-memory kills when the run was attached.
+        acknowledged: all points below this index were delivered or given up.
+        dropped: number of points dropped to keep the journal within its bound.
         ended: whether the run was detached; if not, its process may have died.
-        appended: one more than the highest index, so nothing waits where `settled` has reached it.
+        appended: one more than the highest index; nothing waits if `acknowledged` has reached it.
         last_timestamp: milliseconds since 1970 of the newest point that is still in the file.
     """
 
@@ -48,7 +49,7 @@ class JournaledRun(NamedTuple):
     started_at: int | None
     cgroup: str | None
     oom_kills: int | None
-    settled: int
+    acknowledged: int
     dropped: int
     ended: bool
     appended: int = 0
@@ -56,75 +57,94 @@ class JournaledRun(NamedTuple):
 
 
 @dataclass(slots=True)
-class Tally:
-    """What is known of a run, while it grows.
+class RunState:
+    """The state of a run while it changes.
 
     Attributes:
-        line: who the run is.
-        settled: as in `JournaledRun`.
-        appended: as there.
-        dropped: as there.
-        ended: as there.
-        last_timestamp: as there.
-        written: whether the file says who the run is; its other lines mean nothing before.
+        line: the run's introduction in the file.
+        acknowledged: as in `JournaledRun`.
+        appended: as in `JournaledRun`.
+        dropped: as in `JournaledRun`.
+        ended: as in `JournaledRun`.
+        last_timestamp: as in `JournaledRun`.
+        written: whether `line` is in the file; other lines of the run mean nothing before it.
     """
 
     line: RunLine
-    settled: int = 0
+    acknowledged: int = 0
     appended: int = 0
     dropped: int = 0
     ended: bool = False
     last_timestamp: int | None = None
     written: bool = False
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of the run waits and nothing more will come."""
+        return self.ended and self.acknowledged >= self.appended
+
+    def introduction(self) -> bytes:
+        """Returns the lines about the run that must come before its points."""
+        number = self.line.run
+        text = dump(self.line)
+        if self.acknowledged:
+            text += dump(AcknowledgedLine(number, self.acknowledged))
+        if self.dropped:
+            text += dump(DroppedLine(number, self.dropped))
+        if self.ended:
+            text += dump(EndLine(number))
+        return text
+
     def freeze(self) -> JournaledRun:
-        """Returns what is known now."""
-        appended = max(self.appended, self.settled)  # those that were settled may not be in the file any more
-        return JournaledRun(*self.line, self.settled, self.dropped, self.ended, appended, self.last_timestamp)
+        """Returns the current state."""
+        appended = max(self.appended, self.acknowledged)  # acknowledged points may have left the file
+        return JournaledRun(
+            *self.line, self.acknowledged, self.dropped, self.ended, appended, self.last_timestamp
+        )
 
 
 @dataclass(slots=True)
-class Contents:
-    """All that one pass over a journal tells, but the points.
+class JournalState:
+    """What one pass over a journal finds, except for the points.
 
     Attributes:
-        header: who wrote it; None where its first line is not understood.
+        header: the header; None if the first line cannot be understood.
         runs: by number, in the order of the file.
     """
 
     header: Header | None = None
-    runs: dict[int, Tally] = field(default_factory=dict)
+    runs: dict[int, RunState] = field(default_factory=dict)
 
     def take(self, text: bytes) -> None:
-        """Takes one line."""
+        """Adds a line that is not parsed yet."""
         self.note(parse(text))
 
     def note(self, line: Line | None) -> None:
-        """Takes what one line says."""
+        """Adds a parsed line."""
         if isinstance(line, Header):
             self.header = line
         elif isinstance(line, RunLine):
-            self.runs.setdefault(line.run, Tally(line)).written = True
+            self.runs.setdefault(line.run, RunState(line)).written = True
         elif line is not None and (run := self.runs.get(line.run)) is not None:
             match line:
                 case PointsLine(_, first, timestamp, values, _):
                     run.appended = max(run.appended, first + len(values))
                     run.last_timestamp = max(run.last_timestamp or timestamp, timestamp)
-                case SettledLine(_, settled):
-                    run.settled = max(run.settled, settled)
+                case AcknowledgedLine(_, acknowledged):
+                    run.acknowledged = max(run.acknowledged, acknowledged)
                 case DroppedLine(_, points):
                     run.dropped += points
                 case EndLine():
                     run.ended = True
 
 
-def contents(path: Path) -> Contents:
+def read_state(path: Path) -> JournalState:
     """Reads a journal.
 
     Raises:
         OSError: it cannot be read.
     """
-    found = Contents()
+    found = JournalState()
     with path.open("rb") as file:
         for line in lines(file):
             found.take(line)
@@ -132,16 +152,16 @@ def contents(path: Path) -> Contents:
 
 
 def scan(path: Path) -> list[JournaledRun]:
-    """Returns the runs of a journal, in the order in which they were attached.
+    """Returns the runs of a journal in the order in which they were attached.
 
     Raises:
         OSError: it cannot be read.
     """
-    return [run.freeze() for run in contents(path).runs.values()]
+    return [run.freeze() for run in read_state(path).runs.values()]
 
 
-def unsettled(path: Path, run: int) -> Iterator[tuple[int, Point]]:
-    """Yields index and point of everything that waits for delivery, each once, in order.
+def unacknowledged(path: Path, run: int) -> Iterator[tuple[int, Point]]:
+    """Yields (index, point) for every point that waits for delivery, each once, in order.
 
     Args:
         path: the journal.
@@ -150,10 +170,10 @@ def unsettled(path: Path, run: int) -> Iterator[tuple[int, Point]]:
     Raises:
         OSError: it cannot be read.
     """
-    known = contents(path).runs.get(run)
+    known = read_state(path).runs.get(run)
     if known is None:
         return
-    since = known.settled
+    since = known.acknowledged
     with path.open("rb") as file:
         for text in lines(file):
             for index, point in _points_of(text, run):
@@ -162,21 +182,21 @@ def unsettled(path: Path, run: int) -> Iterator[tuple[int, Point]]:
                     yield index, point
 
 
-def read(  # noqa: PLR0917 - the journal is the only caller, and has them all
-    file: BinaryIO, run: int, since: int, offset: int, end: int, most: int
+def read(
+    file: BinaryIO, run: int, *, since: int, offset: int, end: int, most: int
 ) -> tuple[list[tuple[int, Point]], int]:
-    """Reads points of a run, a part of the file at a time.
+    """Reads points of a run from a part of the file.
 
     Args:
         file: the journal, open for reading.
         run: number of the run.
-        since: index of the first point that is wanted.
+        since: index of the first point wanted.
         offset: where a line begins.
         end: where to stop, the end of a line.
-        most: how many points; at least one line is read, however long it is.
+        most: maximum number of points; at least one line is read, however long it is.
 
     Returns:
-        Index and point, in order, and the offset to go on from.
+        (index, point) pairs in order, and the offset to continue from.
 
     Raises:
         OSError: it cannot be read.
@@ -196,8 +216,8 @@ def read(  # noqa: PLR0917 - the journal is the only caller, and has them all
 
 
 def _points_of(text: bytes, run: int) -> Iterator[tuple[int, Point]]:
-    """Yields index and point of a line, if it holds points of the run."""
-    # Most lines of a journal with many runs are others', and parsing is dear. This is how we write them.
+    """Yields (index, point) for the points of the run in a line."""
+    # With many runs most lines belong to others, and parsing is expensive: check the prefix that we write.
     if text.startswith(b'{"r":') and text[5:6].isdigit() and not text.startswith(b'{"r":%d,' % run):
         return
     line = parse(text)

@@ -1,4 +1,4 @@
-"""The directory of the journals: where it is, what lies in it, and who may take an orphan.
+"""The spool directory: where journals are, and which of them may be taken over.
 
 ::
 
@@ -17,32 +17,32 @@ from typing import TypeAlias
 from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.daemon.journal.ownership import (
     Ownership,
+    foreign_owner,
     host_of,
     hostname,
     is_held_here,
     lock_path,
     pid_of,
-    stranger,
     writer_lives,
 )
 from mlflow_sysmetrics.errors import JournalUnavailable
 from mlflow_sysmetrics.settings import SPOOL_OFF, Settings
 
-# Whether an owner on another machine lives cannot be known here: a lock on a network filesystem is seen only
-# where its server passes it on. One that has a run writes every few seconds, by default, and its clock may be
-# some minutes off.
+# Whether an owner on another machine is alive cannot be known here: a lock on a network filesystem is visible
+# only if its server passes it on. A live owner with a run writes every few seconds by default, and its clock
+# may be off by some minutes.
 _QUIET_SECONDS = 600.0
 
-OwnedJournal: TypeAlias = Journal  #: one whose owner died, and which is ours now
+OwnedJournal: TypeAlias = Journal  #: one whose owner died, now owned by this process
 
 
 def spool_directory(settings: Settings) -> Path:
     """Returns the directory of the journals, which need not exist.
 
-    Where journals are switched off it is the default one: older ones may lie there.
+    If journals are switched off it is the default one, since older journals may be there.
 
     Raises:
-        JournalUnavailable: there is no home directory and none is set.
+        JournalUnavailable: the user has no home directory, and no directory is set.
     """
     if settings.spool_dir is not None and settings.spool_dir != SPOOL_OFF:
         return Path(settings.spool_dir).absolute()
@@ -50,19 +50,19 @@ def spool_directory(settings: Settings) -> Path:
 
     try:
         directory = Path(user_state_dir("mlflow-sysmetrics", appauthor=False))
-    except RuntimeError:  # platformdirs 4.14, of a user without a home, as containers have them
+    except RuntimeError:  # platformdirs 4.14, for a user without a home directory, as in containers
         directory = Path("~")
-    if not directory.is_absolute():  # older ones leave it to us
+    if not directory.is_absolute():  # older versions do not check
         raise JournalUnavailable("this user has no home directory; set MLFLOW_SYSMETRICS_SPOOL_DIR")
     return directory
 
 
 def journals(directory: Path, *, any_host: bool = False) -> list[Path]:
-    """Returns the journals of this host, oldest names first; none where there is no such directory.
+    """Returns the journals of this host, sorted by name; empty if the directory does not exist.
 
     Args:
         directory: where to look.
-        any_host: those of other hosts too.
+        any_host: includes those of other hosts.
     """
     try:
         found = sorted(directory.iterdir())
@@ -77,19 +77,19 @@ def journals(directory: Path, *, any_host: bool = False) -> list[Path]:
 
 
 def is_owned(path: Path) -> bool:
-    """Tells whether a journal has an owner that lives; also where we may not try, or cannot be sure."""
+    """Returns whether a journal has a live owner; True also if that cannot be tried or is uncertain."""
     if _may_be_owned(path):
         return True
     if not lock_path(path).exists():
         return False
     try:
-        ownership = Ownership.take(path)
+        ownership = Ownership.acquire(path)
     except JournalUnavailable:
         return True
     if ownership is None:
         return True
-    # A journal that was deleted meanwhile leaves us with a lock file that we have made.
-    ownership.let_go(delete=not path.exists())
+    # If the journal was deleted meanwhile, the lock file is one that we have just made.
+    ownership.release(delete=not path.exists())
     return False
 
 
@@ -97,38 +97,38 @@ def claim(path: Path) -> OwnedJournal | None:
     """Takes over a journal of this user whose owner died, without waiting.
 
     Returns:
-        The journal, to be closed by the caller; None where somebody owns it or may do so, it does not exist
-        any more, is another user's or no file, or cannot be written.
+        The journal, to be closed by the caller; None if it has or may have an owner, no longer exists,
+        belongs to another user, is not a file, or cannot be written.
     """
-    if not _is_file(path) or stranger(path) is not None or _may_be_owned(path):
+    if not _is_file(path) or foreign_owner(path) is not None or _may_be_owned(path):
         return None
     try:
-        ownership = Ownership.take(path)
+        ownership = Ownership.acquire(path)
     except JournalUnavailable:
         return None
     if ownership is None:
         return None
-    # Its last owner deletes the journal before it lets go, so this is certain now.
+    # Its last owner deletes the journal before releasing the lock, so the answer is final.
     if not path.exists():
-        ownership.let_go(delete=True)
+        ownership.release(delete=True)
         return None
     try:
         return Journal.open(path, ownership)
     except OSError:
-        ownership.let_go()
+        ownership.release()
         return None
 
 
 def _may_be_owned(path: Path) -> bool:
-    """Tells whether a journal may have an owner although its lock could be taken."""
+    """Returns whether a journal may have an owner although its lock could be taken."""
     if host_of(path) != hostname():
         return _silent_for(path) < _QUIET_SECONDS
-    # Somebody may have deleted the lock's file, or closed the owner's descriptors: it takes the lock again.
+    # Its lock file may have been deleted, or its descriptors closed; the owner will retake the lock.
     return is_held_here(path) or writer_lives(path, pid_of(path))
 
 
 def _silent_for(path: Path) -> float:
-    """Returns the seconds since something was written to a journal."""
+    """Returns the seconds since the last write to a journal."""
     try:
         return time.time() - path.stat().st_mtime
     except OSError:
@@ -136,7 +136,7 @@ def _silent_for(path: Path) -> float:
 
 
 def _is_file(path: Path) -> bool:
-    """Tells whether a path is a file, and no link: who may write to the directory may point it anywhere."""
+    """Returns whether a path is a regular file. A link may point anywhere, and is refused."""
     try:
         return stat.S_ISREG(path.lstat().st_mode)
     except OSError:

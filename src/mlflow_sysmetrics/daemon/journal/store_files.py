@@ -1,4 +1,4 @@
-"""Stores that are files: MLflow makes one that is missing, and then says that it never had the run."""
+"""Whether a file store exists: MLflow would create a missing one and then report that it has no such run."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, bounded
 
 THREAD_NAME = "sysmetrics-stores"
 
-_PATIENCE_SECONDS = 1.0  # a disk that is there tells at once
+_TIMEOUT_SECONDS = 1.0  # a disk that is there answers at once
 
 _logger = logging.getLogger("mlflow_sysmetrics")
 
 
 def check_store(tracking_uri: str) -> None:
-    """Checks that a store is there, if it is a file or a directory.
+    """Checks that a store exists, if it is a file or a directory.
 
-    A disk that is not mounted now may be so later: points for it wait.
+    A disk may be mounted later, so a missing store is not final: the points wait.
 
     Raises:
         Fault: it does not exist.
@@ -31,7 +31,7 @@ def check_store(tracking_uri: str) -> None:
 
 
 def store_path(tracking_uri: str) -> Path | None:
-    """Returns the file or directory that a tracking URI names; None where it names a server."""
+    """Returns the file or directory of a tracking URI; None for a server."""
     uri = lasting(tracking_uri)
     scheme, colon, rest = uri.partition("://")
     if not colon:
@@ -42,17 +42,17 @@ def store_path(tracking_uri: str) -> Path | None:
 
 
 class MissingStores:
-    """Tells which stores are files that are not there; says so once, however many they are.
+    """Finds file stores that do not exist; logs the first of them only.
 
-    A network filesystem whose server is away does not answer at all: then it is left alone, and so is every
-    other file.
+    A network filesystem whose server is away does not answer at all. After one such case no file store is
+    tried.
     """
 
     def __init__(self) -> None:
         self._said = self._silent = False
 
     def reason(self, tracking_uri: str) -> str | None:
-        """Returns why nothing can be delivered to a store; None where that is worth a try."""
+        """Returns why nothing can be delivered to a store; None if it is worth a try."""
         path = store_path(tracking_uri)
         if path is None:
             return None
@@ -64,7 +64,7 @@ class MissingStores:
 
     def _look(self, tracking_uri: str) -> str | None:
         try:
-            bounded(lambda: check_store(tracking_uri), _PATIENCE_SECONDS, name=THREAD_NAME)
+            bounded(lambda: check_store(tracking_uri), _TIMEOUT_SECONDS, name=THREAD_NAME)
         except CallTimeout:
             self._silent = True
             return f"the disk of {store_path(tracking_uri)} does not answer"

@@ -1,1 +1,1 @@
-"""When to sample, and what a window is."""
+"""When to sample, and how ticks become points."""

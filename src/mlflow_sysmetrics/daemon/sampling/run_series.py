@@ -1,4 +1,4 @@
-"""One attached run, as the sampler sees it: its keys, its counters' zero, its window, its lane."""
+"""The series of one attached run: turns windows into points."""
 
 from __future__ import annotations
 
@@ -12,42 +12,22 @@ from mlflow_sysmetrics.samples import TOTALS, Kind
 from mlflow_sysmetrics.settings import Settings
 
 
-class _Total:
-    """How much a total has grown since the run's first point.
-
-    One that went back has started again, because its collector was built anew: it goes on from where it was.
-    """
-
-    __slots__ = ("_last", "value")
-
-    def __init__(self, first: float) -> None:
-        self._last = first
-        self.value = 0.0
-
-    def grow(self, value: float) -> bool:
-        """Takes the total's next value and returns whether it has grown."""
-        growth = value - self._last if value >= self._last else value
-        self._last = value
-        self.value += growth
-        return growth > 0
-
-
 class RunSeries:
-    """Turns windows into points of one run.
+    """The sampled series of one attached run.
 
     Attributes:
-        key: tracking URI and run id, by which attaching is idempotent.
+        key: tracking URI and run id; attaching is idempotent per key.
         settings: those in force when the run was attached.
-        lane: takes its points.
-        window: the ticks since its last point; the sampler's alone.
-        ended: set once its last point is in the outbox.
-        holders: how many attachments hold it.
+        channel: takes the points.
+        window: the ticks since the last point. Used by the sampler only.
+        ended: set once the last point is in the queue.
+        holders: number of attachments that hold the run.
     """
 
-    def __init__(self, key: tuple[str, str], settings: Settings, lane: Channel) -> None:
+    def __init__(self, key: tuple[str, str], settings: Settings, channel: Channel) -> None:
         self.key = key
         self.settings = settings
-        self.lane = lane
+        self.channel = channel
         self.window: Window | None = None
         self.ended = threading.Event()
         self.holders = 0
@@ -56,8 +36,8 @@ class RunSeries:
         self._totals: dict[str, _Total] = {}
 
     def emit(self, values: Iterable[Value], timestamp: int) -> None:
-        """Puts one point per value into the outbox; totals count from the run's first point."""
-        if self.lane.outbox.refused is not None:
+        """Queues one point per value; totals count from the run's first point."""
+        if self.channel.queue.refused is not None:
             return
         points = []
         for key, kind, value in values:
@@ -68,14 +48,35 @@ class RunSeries:
                 grown = total.grow(value)
                 if kind is Kind.EVENTS and not grown:
                     continue
-                value = total.value  # noqa: PLW2901 - the same quantity from another zero
+                value = total.value  # noqa: PLW2901 - the same quantity, counted from the run's first point
             name = self._names.get(key)
-            if name is None:  # one string for all points of the series: it is most of what a point weighs
+            if name is None:  # all points of a series share one string: it is most of a point's memory
                 name = self._names[key] = self._prefix + key
             points.append(Point(name, round(value, DECIMALS), timestamp))
-        self.lane.keep(points)
+        self.channel.put(points)
 
     def end(self) -> None:
-        """Ends the feed after its last point. For the sampler."""
-        self.lane.end()
+        """Ends the series after the last point. Called by the sampler."""
+        self.channel.end()
         self.ended.set()
+
+
+class _Total:
+    """The growth of a total since the run's first point.
+
+    A total that decreases was restarted, because its collector was built anew; it then counts on from where
+    it was.
+    """
+
+    __slots__ = ("_last", "value")
+
+    def __init__(self, first: float) -> None:
+        self._last = first
+        self.value = 0.0
+
+    def grow(self, value: float) -> bool:
+        """Adds the next value and returns whether the total has grown."""
+        growth = value - self._last if value >= self._last else value
+        self._last = value
+        self.value += growth
+        return growth > 0

@@ -1,15 +1,15 @@
-"""The one thread that ticks."""
+"""The thread that ticks, and watches on its last reading."""
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from mlflow_sysmetrics.daemon.delivery.inbox import Inbox
 from mlflow_sysmetrics.daemon.sampling.probe import Probe
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
-from mlflow_sysmetrics.daemon.sampling.watch import Watch
 from mlflow_sysmetrics.daemon.sampling.window import Value, Window
 from mlflow_sysmetrics.runtime.clock import Clock, Stamper
 from mlflow_sysmetrics.runtime.threads import start_thread
@@ -17,31 +17,93 @@ from mlflow_sysmetrics.samples import Kind, Sample
 
 THREAD_NAME = "sysmetrics-sampler"
 
-# A wait may end this early, and a multiple of a tenth of a second is not exact in binary: a tick that comes
-# by so little too soon is the scheduled one.
+# A wait may end this early, and multiples of a tenth of a second are not exact in binary: a tick that comes
+# too soon by less than this is the scheduled one.
 _EARLY_SECONDS = 0.001
-# After so long without a run the collectors are built anew: what happened meanwhile is no run's, and neither
-# the time it took nor the processes it started may show in the next one's first rates.
+# After a pause this long without a run the collectors are built anew. Otherwise the time of the pause, and
+# processes started in it, would show in the first rates of the next run.
 _PAUSE_SECONDS = 1.0
-# Who begins to look wants rates, too, and they take two readings: the second does not wait for its time, but
-# for as long as a rate needs (collectors/rhythm.py).
+# A new watch needs two readings before it has rates. The second is not read on schedule, but as soon as the
+# span is long enough for a rate (collectors/rhythm.py).
 _SECOND_READING_SECONDS = 0.2
+# A watch that was not read for so long, or never closed, lapses: the sampler may stop. It goes on at the
+# next read.
+_LAPSES_SECONDS = 60.0
+# A reading is normally as old as one interval. One that is several intervals old, and was not just delayed
+# for a moment, is out of date.
+_STALE_INTERVALS = 3
+_STALE_SECONDS = 5.0
+
+_NOTHING: Mapping[str, float] = MappingProxyType({})
+
+
+class Watch:
+    """Keeps the sampler ticking while it is read, and shows the last reading.
+
+    Args:
+        sampler: the sampler.
+        clock: tells the time.
+        interval: seconds between two readings.
+    """
+
+    def __init__(self, sampler: Sampler, clock: Clock, interval: float) -> None:
+        self.interval = interval
+        self._sampler = sampler
+        self._clock = clock
+        self._read_at = clock.monotonic()
+        self._closed = False
+        sampler.watch(self)
+
+    def read(self) -> Mapping[str, float]:
+        """Returns the last reading by key, without ``system/``; empty while there is none. Never blocks.
+
+        Rates need two readings; the second follows the first after a fifth of a second.
+        """
+        if self._closed:
+            return _NOTHING
+        now = self._clock.monotonic()
+        lapsed, self._read_at = self.lapsed(now), now
+        if lapsed:
+            self._sampler.watch(self)
+        taken_at, samples = self._sampler.latest
+        if now - taken_at > max(_STALE_INTERVALS * self.interval, _STALE_SECONDS):
+            return _NOTHING
+        return {sample.key: sample.value for sample in samples}
+
+    def wait(self, readings: int, timeout: float) -> bool:
+        """Waits for a number of readings since the sampler was last idle; returns whether they happened."""
+        ends = self._clock.monotonic() + timeout
+        pause = threading.Event()
+        while self._sampler.readings < readings:
+            if self._clock.monotonic() >= ends:
+                return False
+            pause.wait(0.005)  # poll: the sampler does not signal
+        return True
+
+    def close(self) -> None:
+        """Ends the watch."""
+        self._closed = True
+        self._read_at = -math.inf
+
+    def lapsed(self, now: float) -> bool:
+        """Returns whether the watch was not read for a minute. Called by the sampler."""
+        return now - self._read_at > _LAPSES_SECONDS
 
 
 class Sampler:
-    """Reads all collectors at each tick and hands the windows that close to the feeds.
+    """Reads all collectors at each tick and hands closed windows to the series of the runs.
 
-    It ticks on an absolute schedule while there are feeds or somebody watches, and at once when one arrives,
-    departs or is to be cut, so that a run of 50 ms has points too. Else it waits and costs nothing.
+    Ticks follow an absolute schedule while there are runs or watches. An arrival, a departure and a flush
+    cause a tick at once, so a run of 50 ms has points too. Otherwise the thread waits and costs nothing.
 
     Args:
-        probes: the collectors, each under guard.
+        probes: the guarded collectors.
         clock: tells the time.
 
     Attributes:
-        ticks: how often it has read.
+        ticks: number of ticks so far.
         latest: monotonic time and samples of the last tick.
-        postbox: points of the program's own, which it takes on their way.
+        inbox: points of the program itself, collected by this thread.
     """
 
     def __init__(self, probes: Sequence[Probe], clock: Clock) -> None:
@@ -50,15 +112,15 @@ class Sampler:
         self._probes = probes
         self._clock = clock
         self._stamper = Stamper(clock)
-        self._lock = threading.RLock()  # a signal handler may come back in
+        self._lock = threading.RLock()  # re-entrant: a signal handler may call in
         self._wake = threading.Event()
-        self.postbox = Inbox(clock, self._wake.set)
+        self.inbox = Inbox(clock, self._wake.set)
         self._watches: dict[Watch, None] = {}
-        self._watching: list[Watch] = []
+        self._new_watches: list[Watch] = []
         self._arriving: list[RunSeries] = []
         self._departing: list[RunSeries] = []
-        self._cuts: list[threading.Event] = []
-        self._feeds: dict[RunSeries, None] = {}
+        self._flushes: list[threading.Event] = []
+        self._series: dict[RunSeries, None] = {}
         self._windows: dict[Window, dict[RunSeries, None]] = {}
         self._without_window: list[RunSeries] = []
         self._epoch = 0.0
@@ -73,54 +135,63 @@ class Sampler:
         """
         start_thread(self._run, THREAD_NAME)
 
-    def add(self, feed: RunSeries) -> None:
-        """Begins to feed a run, with a tick at once."""
+    def add(self, series: RunSeries) -> None:
+        """Adds a run, with a tick at once."""
         with self._lock:
-            self._arriving.append(feed)
+            self._arriving.append(series)
         self._wake.set()
 
-    def remove(self, feed: RunSeries) -> None:
-        """Ends a feed, with a last tick at once; `feed.ended` tells when its last point is in the outbox."""
+    def remove(self, series: RunSeries) -> None:
+        """Removes a run, with a last tick at once; `series.ended` is set when its last point is queued."""
         with self._lock:
-            self._departing.append(feed)
+            self._departing.append(series)
         self._wake.set()
 
-    def cut(self) -> threading.Event:
-        """Closes all windows with a tick at once; the event tells when their points are in the outboxes."""
+    def flush(self) -> threading.Event:
+        """Closes all windows with a tick at once; the event is set when their points are queued."""
         done = threading.Event()
         with self._lock:
-            self._cuts.append(done)
+            self._flushes.append(done)
         self._wake.set()
         return done
 
     def watch(self, watch: Watch) -> None:
-        """Keeps ticking until a watch has lapsed, with a tick at once where nothing else asks for ticks."""
+        """Keeps ticking until a watch lapses; ticks at once if nothing else causes ticks."""
         with self._lock:
-            self._watching.append(watch)
+            self._new_watches.append(watch)
         self._wake.set()
 
     @property
     def readings(self) -> int:
-        """How often it has read since it was idle; none if what it will read next begins anew."""
+        """Number of readings since the sampler was last idle; 0 if the next one starts afresh."""
         return 0 if self._idle and self._has_paused(self._clock.monotonic()) else self._readings
 
-    def _has_paused(self, now: float) -> bool:
-        return now - self._ticked_at > _PAUSE_SECONDS
+    def run_due(self) -> None:
+        """Does what is due now, if anything."""
+        if self._requested() or self._clock.monotonic() >= self._due_at - _EARLY_SECONDS:
+            self.tick()
+            self._due_at = self._next_due()
+            return
+        if self._new_watches:
+            self._update_watches(self._clock.monotonic())
+            self._due_at = min(self._due_at, self._next_due())
+        if self._clock.monotonic() >= self.inbox.due_at - _EARLY_SECONDS:
+            self.inbox.collect()
 
     def tick(self) -> None:
         """Does one pass over all collectors and all windows."""
-        self.postbox.collect()
+        self.inbox.collect()
         with self._lock:
-            arriving, departing, cuts = self._take_requests()
+            arriving, departing, flushes = self._take_requests()
         now = self._clock.monotonic()
         if self._idle:
-            self._epoch = now  # the schedule begins anew with the first run after a pause
+            self._epoch = now  # the schedule starts afresh with the first run after a pause
             if self._has_paused(now):
                 self._readings = 0
                 for probe in self._probes:
                     probe.renew()
-        self._admit_watches(now)
-        # Each at its own moment: a source that stalls must not bend the rates of those after it.
+        self._update_watches(now)
+        # Each probe gets its own time: a source that stalls must not distort the rates of those after it.
         samples = [sample for probe in self._probes for sample in probe.read(self._clock.monotonic())]
         timestamp = self._stamper.next()
         self.latest = (now, self._visible(now, samples))
@@ -129,43 +200,63 @@ class Sampler:
         for window in self._windows:
             window.add(samples, now - self._ticked_at)
         self._ticked_at = now
-        self._close_windows(now, timestamp, everything=bool(cuts))
+        self._close_windows(now, timestamp, everything=bool(flushes))
         self._end(departing, timestamp)
         self._begin(arriving, samples, timestamp)
-        self._end([feed for feed in departing if feed in self._feeds], timestamp)
+        self._end([series for series in departing if series in self._series], timestamp)
         self._open_windows(now)
-        for done in cuts:
+        for done in flushes:
             done.set()
 
+    def _run(self) -> None:
+        while True:
+            left = min(self._due_at, self.inbox.due_at) - self._clock.monotonic()
+            self._wake.wait(None if math.isinf(left) else max(left, 0.0))
+            self._wake.clear()
+            self.run_due()
+
+    @property
+    def _idle(self) -> bool:
+        return not self._series and not self._watches
+
+    def _has_paused(self, now: float) -> bool:
+        return now - self._ticked_at > _PAUSE_SECONDS
+
+    def _requested(self) -> bool:
+        with self._lock:
+            # While there are runs, a new watch shows what is read for them and needs no tick.
+            new_watch = self._new_watches and self._idle
+            return bool(self._arriving or self._departing or self._flushes or new_watch)
+
+    def _take_requests(self) -> tuple[list[RunSeries], list[RunSeries], list[threading.Event]]:
+        departing, self._departing = self._departing, []
+        flushes, self._flushes = self._flushes, []
+        # A run that ends and is resumed within one tick waits for the next: one point per key and timestamp.
+        # If it ends again while it waits, it is over without a tick.
+        ended = set(departing)
+        taken = {series.key for series in departing if series in self._series}
+        arriving: list[RunSeries] = []
+        waiting: list[RunSeries] = []
+        for series in self._arriving:
+            if series.key not in taken:
+                arriving.append(series)
+                taken.add(series.key)
+            elif series in ended:
+                series.ended.set()
+            else:
+                waiting.append(series)
+        self._arriving = waiting
+        if self._arriving:
+            self._wake.set()
+        return arriving, departing, flushes
+
     def _visible(self, now: float, samples: Sequence[Sample]) -> Sequence[Sample]:
-        """Returns what there is to see: a tick that comes too soon for a rate takes away no rate."""
+        """Returns what watches show: after a tick too soon for rates, the rates of the one before."""
         before_at, before = self.latest
         if now - before_at >= _SECOND_READING_SECONDS:
             return samples
         fresh = {sample.key for sample in samples}
         return [*samples, *(sample for sample in before if sample.key not in fresh)]
-
-    def _take_requests(self) -> tuple[list[RunSeries], list[RunSeries], list[threading.Event]]:
-        departing, self._departing = self._departing, []
-        cuts, self._cuts = self._cuts, []
-        # A run that ends and is resumed within one tick waits for the next: one point per key and timestamp.
-        # One that ends while it waits is over before it had a tick of its own.
-        ended = set(departing)
-        taken = {feed.key for feed in departing if feed in self._feeds}
-        arriving: list[RunSeries] = []
-        waiting: list[RunSeries] = []
-        for feed in self._arriving:
-            if feed.key not in taken:
-                arriving.append(feed)
-                taken.add(feed.key)
-            elif feed in ended:
-                feed.ended.set()
-            else:
-                waiting.append(feed)
-        self._arriving = waiting
-        if self._arriving:
-            self._wake.set()
-        return arriving, departing, cuts
 
     def _close_windows(self, now: float, timestamp: int, *, everything: bool) -> None:
         closing = [
@@ -173,82 +264,54 @@ class Sampler:
         ]
         for window in closing:
             values = window.values()
-            for feed in self._windows.pop(window):
-                feed.emit(values, timestamp)
-                feed.window = None
-                self._without_window.append(feed)
+            for series in self._windows.pop(window):
+                series.emit(values, timestamp)
+                series.window = None
+                self._without_window.append(series)
 
     def _begin(self, arriving: list[RunSeries], samples: Sequence[Sample], timestamp: int) -> None:
         levels = _levels(samples)
-        for feed in arriving:
-            feed.emit(levels, timestamp)
-            self._feeds[feed] = None
-            self._without_window.append(feed)
+        for series in arriving:
+            series.emit(levels, timestamp)
+            self._series[series] = None
+            self._without_window.append(series)
 
     def _end(self, departing: list[RunSeries], timestamp: int) -> None:
-        for feed in departing:
-            if feed.window is not None:  # its partial window, unless that has just closed
-                feed.emit(feed.window.values(), timestamp)
-                self._windows[feed.window].pop(feed, None)
-                feed.window = None
-            if feed in self._feeds:
-                del self._feeds[feed]
-                feed.end()
+        for series in departing:
+            if series.window is not None:  # a partial window, not one that has just closed
+                series.emit(series.window.values(), timestamp)
+                self._windows[series.window].pop(series, None)
+                series.window = None
+            if series in self._series:
+                del self._series[series]
+                series.end()
 
     def _open_windows(self, now: float) -> None:
         opened: dict[float, Window] = {}
-        for feed in self._without_window:
-            if feed not in self._feeds:
+        for series in self._without_window:
+            if series not in self._series:
                 continue
-            length = feed.settings.window_seconds
+            length = series.settings.window_seconds
             passed = math.floor((now - self._epoch + _EARLY_SECONDS) / length)
             closes_at = self._epoch + (passed + 1) * length
-            feed.window = opened.setdefault(closes_at, Window(closes_at))
-            self._windows.setdefault(feed.window, {})[feed] = None
+            series.window = opened.setdefault(closes_at, Window(closes_at))
+            self._windows.setdefault(series.window, {})[series] = None
         self._without_window.clear()
-        for window in [window for window, feeds in self._windows.items() if not feeds]:
+        for window in [window for window, members in self._windows.items() if not members]:
             del self._windows[window]
 
-    def turn(self) -> None:
-        """Does what is due now, if anything is. The thread does nothing else."""
-        if self._requested() or self._clock.monotonic() >= self._due_at - _EARLY_SECONDS:
-            self.tick()
-            self._due_at = self._next_due()
-            return
-        if self._watching:
-            self._admit_watches(self._clock.monotonic())
-            self._due_at = min(self._due_at, self._next_due())
-        if self._clock.monotonic() >= self.postbox.due_at - _EARLY_SECONDS:
-            self.postbox.collect()
-
-    def _run(self) -> None:
-        while True:
-            left = min(self._due_at, self.postbox.due_at) - self._clock.monotonic()
-            self._wake.wait(None if math.isinf(left) else max(left, 0.0))
-            self._wake.clear()
-            self.turn()
-
-    @property
-    def _idle(self) -> bool:
-        return not self._feeds and not self._watches
-
-    def _requested(self) -> bool:
+    def _update_watches(self, now: float) -> None:
+        """Adds new watches and removes those that have lapsed."""
         with self._lock:
-            # Who begins to look while runs are fed looks at what is read for these.
-            return bool(self._arriving or self._departing or self._cuts or (self._watching and self._idle))
-
-    def _admit_watches(self, now: float) -> None:
-        """Takes those that have begun to look, and lets go of those that do not look any more."""
-        with self._lock:
-            arriving, self._watching = self._watching, []
+            arriving, self._new_watches = self._new_watches, []
         for watch in arriving:
             self._watches[watch] = None
         for watch in [watch for watch in self._watches if watch.lapsed(now)]:
             del self._watches[watch]
 
     def _next_due(self) -> float:
-        """Returns when the next tick is due: the next multiple of the interval; missed ones are skipped."""
-        intervals = [feed.settings.sampling_interval for feed in self._feeds]
+        """Returns the time of the next tick: the next multiple of the interval; missed ones are skipped."""
+        intervals = [series.settings.sampling_interval for series in self._series]
         interval = min([*intervals, *(watch.interval for watch in self._watches)], default=math.inf)
         if math.isinf(interval):
             return math.inf
@@ -259,5 +322,5 @@ class Sampler:
 
 
 def _levels(samples: Sequence[Sample]) -> list[Value]:
-    """Returns what is true at one moment; a rate is of the time before, when the run did not exist yet."""
+    """Returns the values of one moment; no rates, since they cover time before the run existed."""
     return [Value(key, kind, value) for key, kind, value, _ in samples if kind is not Kind.RATE]

@@ -1,6 +1,6 @@
 """The ticks between two points of a series.
 
-All runs whose windows cover the same ticks share one window, so a tick costs the same for one run and for a
+Runs whose windows cover the same ticks share one window, so a tick costs the same for one run as for a
 thousand.
 """
 
@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from mlflow_sysmetrics.samples import TOTALS, Kind, Sample
 
-DECIMALS = 3  #: what is kept of a value; a watt or a percent has no more that is real
+DECIMALS = 3  #: values are rounded to this; no watt or percent is measured more precisely
 
 
 class Value(NamedTuple):
-    """What a window says of one series: its mean for gauges and rates, its last value for totals."""
+    """The value of one series over a window: the mean for gauges and rates, the last value for totals."""
 
     key: str
     kind: Kind
@@ -37,19 +37,20 @@ class Statistics:
         self.last = 0.0
 
     def add(self, value: float, weight: float) -> None:
-        """Takes one value that stands for `weight` seconds."""
+        """Adds one value that holds for `weight` seconds."""
         self.count += 1
         self.weight += weight
         self.total += value * weight
         self.last = value
-        if value < self.minimum:  # noqa: PLR1730 - a comparison costs a third of a call, at every sample
+        # Not min() and max(): this runs for every sample, and a comparison costs a third of a call.
+        if value < self.minimum:
             self.minimum = value
-        if value > self.maximum:  # noqa: PLR1730 - as above
+        if value > self.maximum:
             self.maximum = value
 
     @property
     def mean(self) -> float:
-        """The time-weighted mean; of values that stand for no time, the last."""
+        """The time-weighted mean; the last value if all weights are 0."""
         return self.total / self.weight if self.weight > 0 else self.last
 
 
@@ -57,7 +58,7 @@ class Window:
     """Statistics of every series over some ticks.
 
     Args:
-        closes_at: monotonic time from which the next tick closes it.
+        closes_at: monotonic time from which the next tick closes the window.
     """
 
     __slots__ = ("_statistics", "closes_at")
@@ -67,11 +68,11 @@ class Window:
         self._statistics: dict[str, Statistics] = {}
 
     def add(self, samples: Iterable[Sample], seconds: float) -> None:
-        """Takes one tick.
+        """Adds one tick.
 
         Args:
-            samples: what was read.
-            seconds: time since the tick before, which the samples without a span of their own stand for.
+            samples: the samples of the tick.
+            seconds: time since the previous tick; the weight of samples that have no span.
         """
         statistics = self._statistics
         for key, kind, value, span in samples:
@@ -81,7 +82,7 @@ class Window:
             series.add(value, seconds if span is None else span)
 
     def values(self) -> list[Value]:
-        """Returns what the window says of each series that had a sample."""
+        """Returns one value for each series that had a sample."""
         return [
             Value(key, series.kind, series.last if series.kind in TOTALS else series.mean)
             for key, series in self._statistics.items()

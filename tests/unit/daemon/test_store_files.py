@@ -1,4 +1,4 @@
-"""Stores that are files are looked for before MLflow makes them."""
+"""File stores are checked before MLflow would create them."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from mlflow_sysmetrics.mlflow_api.faults import Fault
 
 
 @pytest.mark.parametrize("form", ["sqlite:///{}", "sqlite+pysqlite:///{}", "file://{}", "{}"])
-def test_a_store_that_does_not_exist_is_named(form: str, tmp_path: Path) -> None:
+def test_a_missing_store_is_reported(form: str, tmp_path: Path) -> None:
     path = tmp_path / "gone.db"
     with pytest.raises(Fault, match=r"gone\.db does not exist"):
         check_store(form.format(path))
 
 
 @pytest.mark.parametrize("form", ["sqlite:///{}", "file://{}", "{}"])
-def test_a_store_that_exists_will_do(form: str, tmp_path: Path) -> None:
+def test_an_existing_store_is_accepted(form: str, tmp_path: Path) -> None:
     check_store(form.format(tmp_path))
 
 
 @pytest.mark.parametrize(
     "uri", ["http://tracking:5000", "postgresql://db/runs", "databricks", "sqlite:///:memory:"]
 )
-def test_what_is_no_file_is_not_looked_for(uri: str) -> None:
+def test_stores_that_are_not_files_are_not_checked(uri: str) -> None:
     assert store_path(uri) is None

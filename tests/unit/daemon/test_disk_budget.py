@@ -1,4 +1,4 @@
-"""A disk that answers late: how long the sampler is held up by it in all."""
+"""How long a slow disk may delay the sampler in total."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from mlflow_sysmetrics.daemon.journal.thread import DiskBudget
 
 
 class Sampler:
-    """Has so many points written to a disk at each tick."""
+    """Writes the points of some runs to a disk at each tick."""
 
     def __init__(self, runs: int, disk_seconds: float) -> None:
         self.clock = FakeClock()
-        self.patience = DiskBudget(self.clock)
+        self.budget = DiskBudget(self.clock)
         self.runs, self.disk_seconds = runs, disk_seconds
 
     def tick(self, interval: float = 1.0) -> float:
         """Returns how long the tick has waited."""
         began = self.clock.monotonic()
         for _ in range(self.runs):
-            if not self.patience.is_used_up:
+            if not self.budget.is_used_up:
                 since = self.clock.monotonic()
-                self.clock.move(min(self.disk_seconds, self.patience.left))
-                self.patience.waited(since)
+                self.clock.move(min(self.disk_seconds, self.budget.left))
+                self.budget.waited(since)
         waited = self.clock.monotonic() - began
         self.clock.move(max(interval - waited, 0.0))
         return waited
@@ -31,35 +31,35 @@ def test_a_tick_waits_a_second_for_all_its_runs_together() -> None:
     assert round(Sampler(runs=20, disk_seconds=0.5).tick(), 3) == 1.0
 
 
-def test_a_slow_disk_takes_a_tenth_of_the_time_on_the_whole() -> None:
+def test_a_slow_disk_takes_a_tenth_of_the_time_overall() -> None:
     sampler = Sampler(runs=20, disk_seconds=0.5)
     assert sum(sampler.tick() for _ in range(100)) <= 11
 
 
-def test_a_quick_disk_is_always_waited_for() -> None:
+def test_a_fast_disk_is_always_waited_for() -> None:
     sampler = Sampler(runs=20, disk_seconds=0.001)
     assert [round(sampler.tick(), 3) for _ in range(100)] == [0.02] * 100
 
 
-def test_a_disk_that_was_busy_once_is_not_called_slow() -> None:
+def test_a_disk_that_was_busy_once_is_not_slow() -> None:
     sampler = Sampler(runs=1, disk_seconds=5)
     sampler.tick()
     sampler.clock.move(60)
-    assert sampler.patience.slow_seconds == 0
+    assert sampler.budget.slow_seconds == 0
 
 
-def test_a_disk_that_uses_the_patience_up_again_is_slow_since_the_first_time() -> None:
+def test_a_disk_that_uses_up_the_budget_again_counts_as_slow_since_the_first_time() -> None:
     sampler = Sampler(runs=20, disk_seconds=0.5)
     for _ in range(12):
         sampler.tick()
-    assert 10 <= sampler.patience.slow_seconds <= 12
+    assert 10 <= sampler.budget.slow_seconds <= 12
 
 
-def test_a_disk_that_was_quick_for_two_minutes_is_not_slow_any_more() -> None:
+def test_a_disk_is_no_longer_slow_after_two_fast_minutes() -> None:
     sampler = Sampler(runs=20, disk_seconds=0.5)
     for _ in range(12):
         sampler.tick()
     sampler.disk_seconds = 0.001
     for _ in range(120):
         sampler.tick()
-    assert sampler.patience.slow_seconds == 0
+    assert sampler.budget.slow_seconds == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlflow_sysmetrics.daemon.delivery.waits import OutageBudget
+from mlflow_sysmetrics.daemon.delivery.flush import OutageBudget
 
 
 def test_the_first_wait_leaves_room_for_the_work_around_it() -> None:
@@ -10,24 +10,24 @@ def test_the_first_wait_leaves_room_for_the_work_around_it() -> None:
 
 
 def test_all_waits_of_one_outage_together_stay_below_the_timeout() -> None:
-    patience = OutageBudget()
+    budget = OutageBudget()
     now = 0.0
     for _ in range(100):
-        wait = patience.seconds(5)
-        patience.waited_in_vain(now, now + wait)
+        wait = budget.seconds(5)
+        budget.timed_out(now, now + wait)
         now += wait + 60
     assert 4.9 < now - 100 * 60 <= 5
 
 
 def test_waits_at_the_same_time_count_once() -> None:
-    patience = OutageBudget()
+    budget = OutageBudget()
     for _ in range(64):
-        patience.waited_in_vain(10, 12)
-    assert patience.seconds(5) == 1.5
+        budget.timed_out(10, 12)
+    assert budget.seconds(5) == 1.5
 
 
 def test_a_delivery_ends_the_outage() -> None:
-    patience = OutageBudget()
-    patience.waited_in_vain(0, 4.5)
-    patience.reward()
-    assert patience.seconds(5) == 4.5
+    budget = OutageBudget()
+    budget.timed_out(0, 4.5)
+    budget.reset()
+    assert budget.seconds(5) == 4.5

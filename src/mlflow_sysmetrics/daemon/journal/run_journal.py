@@ -10,12 +10,12 @@ from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.daemon.journal.process_journal import ProcessJournal
 
 
-class RunBacking:
-    """One run in a journal.
+class FileRunJournal:
+    """One run in a journal file.
 
     Args:
-        journal: of this process, or of one that died.
-        number: of the run there.
+        journal: the journal of this process, or of one that died.
+        number: the number of the run in it.
     """
 
     def __init__(self, journal: Journal, number: int) -> None:
@@ -23,19 +23,19 @@ class RunBacking:
         self._number = number
 
     def append(self, index: int, points: Sequence[Point]) -> int | None:
-        """Puts points on disk; returns the place to read them from, None where not all of them are there."""
+        """Writes points to disk; returns where to read them from, None unless all of them were written."""
         places = []
         for moment, values in _by_moment(points):
             places.append(self._journal.append(self._number, index, moment.timestamp, values, moment.step))
             index += len(values)
         return None if None in places else places[0]
 
-    def acknowledge(self, settled: int) -> None:
-        """Says that all points below an index are delivered or given up."""
-        self._journal.acknowledge(self._number, settled)
+    def acknowledge(self, acknowledged: int) -> None:
+        """Records that all points below an index were delivered or given up."""
+        self._journal.acknowledge(self._number, acknowledged)
 
     def read(self, since: int, place: int, most: int) -> tuple[list[tuple[int, Point]], int]:
-        """Returns points from an index on, with their indices, and the place to go on from.
+        """Returns (index, point) pairs from an index on, and the place to continue from.
 
         Raises:
             OSError: the disk does not answer.
@@ -43,17 +43,17 @@ class RunBacking:
         return self._journal.read(self._number, since, place, most)
 
     def end(self) -> None:
-        """Says that no more points will come."""
+        """Records that no more points will come."""
         self._journal.end(self._number)
 
 
-class OwnRun:
-    """One run of this process in its journal. It gets a number there with its first point.
+class ProcessRunJournal:
+    """One run in the journal of this process, where it gets a number with its first point.
 
     Args:
-        journal: of this process.
+        journal: the journal of this process.
         run_id: the run.
-        tracking_uri: its server, without secrets.
+        tracking_uri: its tracking server, without secrets.
         started_at: milliseconds since 1970 when it started, if known.
     """
 
@@ -62,26 +62,28 @@ class OwnRun:
     ) -> None:
         self._own = journal
         self._description = (run_id, tracking_uri, started_at)
-        self._run: RunBacking | None = None
-        self._settled = 0
-        self._asked = False  # else the journal knows nothing of this run, and need not hear of its end
+        self._run: FileRunJournal | None = None
+        self._acknowledged = 0
+        self._asked = False  # before the first append the journal does not know this run
 
     def append(self, index: int, points: Sequence[Point]) -> int | None:
-        """Puts points on disk; returns the place to read them from, None where not all of them are there."""
-        if not self._own.takes_points:
+        """Writes points to disk; returns where to read them from, None unless all of them were written."""
+        if not self._own.accepts_points:
             return None
         self._asked = True
-        return self._own.ask(partial(self._append, index, points))
+        return self._own.call(partial(self._append, index, points))
 
-    def acknowledge(self, settled: int) -> None:
-        """Says that all points below an index are delivered or given up."""
-        if settled > self._settled:
-            self._settled = settled  # also for a journal that is made later, which must not wait for these
+    def acknowledge(self, acknowledged: int) -> None:
+        """Records that all points below an index were delivered or given up."""
+        if acknowledged > self._acknowledged:
+            self._acknowledged = (
+                acknowledged  # kept for a journal that is created later; these points must not wait in it
+            )
             if self._asked:
-                self._own.later(("settled", self), partial(self._acknowledge, settled))
+                self._own.submit(("settled", self), partial(self._acknowledge, acknowledged))
 
     def read(self, since: int, place: int, most: int) -> tuple[list[tuple[int, Point]], int]:
-        """Returns points from an index on, with their indices, and the place to go on from.
+        """Returns (index, point) pairs from an index on, and the place to continue from.
 
         Raises:
             OSError: the disk does not answer.
@@ -90,22 +92,22 @@ class OwnRun:
         return ([], place) if self._run is None else self._run.read(since, place, most)
 
     def end(self) -> None:
-        """Says that no more points will come."""
+        """Records that no more points will come."""
         if self._asked:
-            self._own.later(("end", self), self._end)
+            self._own.submit(("end", self), self._end)
 
     def _append(self, index: int, points: Sequence[Point]) -> int | None:
         if self._run is None:
             journal = self._own.available()
             if journal is None:
                 return None
-            self._run = RunBacking(journal, self._own.register(journal, *self._description))
-            self._run.acknowledge(self._settled)
+            self._run = FileRunJournal(journal, self._own.register(journal, *self._description))
+            self._run.acknowledge(self._acknowledged)
         return self._run.append(index, points)
 
-    def _acknowledge(self, settled: int) -> None:
+    def _acknowledge(self, acknowledged: int) -> None:
         if self._run is not None:
-            self._run.acknowledge(settled)
+            self._run.acknowledge(acknowledged)
 
     def _end(self) -> None:
         if self._run is not None:
@@ -113,7 +115,7 @@ class OwnRun:
 
 
 def _by_moment(points: Sequence[Point]) -> Iterator[tuple[Point, dict[str, float]]]:
-    """Yields what stands in one line each: consecutive points of one time and step, each key once."""
+    """Yields the contents of each line: consecutive points of one time and step, with distinct keys."""
     first: Point | None = None
     values: dict[str, float] = {}
     for point in points:
