@@ -124,17 +124,17 @@ def test_a_bad_value_gives_one_warning_that_says_what_is_used(
         (
             "MLFLOW_SYSMETRICS_SPOOL_MEGABYTES",
             "1e9",
-            "is out of range, using 1000000: it is not a number from 0 to 1000000.",
+            "is out of range, using 1000000: it must be a number from 0 to 1000000.",
         ),
         (
             "MLFLOW_SYSMETRICS_SPOOL_MEGABYTES",
             "many",
-            "is ignored, using 64: it is not a number from 0 to 1000000.",
+            "is ignored, using 64: it must be a number from 0 to 1000000.",
         ),
         (
             "MLFLOW_SYSTEM_METRICS_NODE_ID",
             "a(b",
-            "is changed, using a_b: it cannot be part of a metric name.",
+            "is changed, using a_b: not every MLflow accepts it in a metric name.",
         ),
         (
             "MLFLOW_SYSMETRICS_COLLECTORS",

@@ -18,6 +18,11 @@ def test_one_objective_and_several() -> None:
     assert (ONE.several, TWO.several) == (False, True)
 
 
+@pytest.mark.parametrize("name", ["précision", "val/f1 - macro", "f" * 244])
+def test_every_name_that_mlflow_accepts_is_accepted(name: str) -> None:
+    assert objectives_of("maximize", name, None, None).metrics == (name,)
+
+
 def test_several_without_names_are_numbered() -> None:
     assert objectives_of("maximize", None, ["minimize"] * 2, None).metrics == ("value_0", "value_1")
 
@@ -30,7 +35,10 @@ def test_several_without_names_are_numbered() -> None:
         (("maximize", "f1!", None, None), "'f1!' cannot be a name in MLflow"),
         (("maximize", "/f1", None, None), "'/f1' cannot be a name in MLflow"),
         (("maximize", "", None, None), "'' cannot be a name in MLflow"),
-        (("maximize", "f" * 201, None, None), "cannot be a name in MLflow"),
+        (("maximize", ".", None, None), "'.' cannot be a name in MLflow"),
+        (("maximize", "val/../f1", None, None), "'val/../f1' cannot be a name in MLflow"),
+        (("maximize", 1, None, None), "metric must be a string, got 1"),
+        (("maximize", "f" * 245, None, None), "cannot be a name in MLflow"),
         (("maximize", None, None, ["f1"]), "needs directions="),
         (("maximize", "f1", ["maximize"], None), "metric='f1' is of one objective"),
         (("maximize", None, ["maximize"], ["a", "b"]), "There are 2 metrics"),

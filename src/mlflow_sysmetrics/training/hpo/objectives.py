@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mlflow_sysmetrics.mlflow_api.metric_names import refusal
+
 _DIRECTIONS = ("maximize", "minimize")
-# What every MLflow from 2.8 on takes in a metric's name; the newest one takes a colon too.
-_LEGAL = re.compile(r"[\w.\- ]+(?:/[\w.\- ]+)*")
-_LONGEST_NAME = 200  # of MLflow's 250, with what goes before it
 
 
 @dataclass(frozen=True)
@@ -94,10 +92,10 @@ def _check(found: Objectives) -> None:
         if direction not in _DIRECTIONS:
             raise ValueError(f'The direction {direction!r} is neither "maximize" nor "minimize".')
     for name in found.metrics:
-        if not isinstance(name, str) or not _LEGAL.fullmatch(name) or len(name) > _LONGEST_NAME:
-            raise ValueError(
-                f"The metric {name!r} cannot be a name in MLflow: letters, digits, _ - . and blanks, "
-                f'groups set off by "/", at most {_LONGEST_NAME} characters.'
-            )
+        if not isinstance(name, str):
+            raise ValueError(f"metric must be a string, got {name!r}")
+        reason = refusal(f"trial/{name}")  # the longest of its keys
+        if reason is not None:
+            raise ValueError(f"The metric {name!r} cannot be a name in MLflow: {reason}")
     if len(set(found.metrics)) != len(found.metrics):
         raise ValueError(f"Two of the metrics {list(found.metrics)!r} have the same name.")
