@@ -13,10 +13,10 @@ from functools import lru_cache
 # The rule common to all versions since 2.0, for a version that has moved its validation.
 _LONGEST = 250
 _PART = r"(?!\.{1,2}(/|$))[\w\-. ]+"
-_SAFE_NAME = re.compile(rf"{_PART}(/{_PART})*")
+_SAFE_NAME = re.compile(rf"(?!\.\.){_PART}(/{_PART})*")
 _SAFE_CHARACTERS = (
     "names may contain letters, digits, underscores, dashes, periods, spaces and single slashes between "
-    "parts, and no part may be '.' or '..'"
+    "parts; no part may be '.' or '..', and they may not start with '..'"
 )
 
 
@@ -39,8 +39,8 @@ def refusal(key: str) -> str | None:
             validate(key)
             return None
     except MlflowException as error:
-        # From "Names may only contain ..." on; what comes before repeats the name.
-        return error.message[max(error.message.find("Names "), 0) :].rstrip(".")
+        message = str(error.message)
+        return message[max(message.find("Names "), 0) :].rstrip(".")  # what comes before repeats the name
     except TypeError:  # a private function may change its arguments
         pass
     return None if _SAFE_NAME.fullmatch(key) else _SAFE_CHARACTERS

@@ -95,10 +95,14 @@ class BestEpoch:
     def __init__(
         self, metric: MonitoredMetric | None, *, patience: int | None = None, min_delta: float = 0.0
     ) -> None:
+        self.value: float | None = None
+        self.epoch = 0
         self._metric = metric
         self._patience = patience
         self._min_delta = min_delta
-        self._follow(metric or MonitoredMetric("", MIN))
+        self.name, self._mode = metric or MonitoredMetric("", MIN)
+        self._waited = 0
+        self._reference: float | None = None  # the value that the next improvement is measured from
 
     @property
     def candidates(self) -> tuple[str, ...]:
@@ -183,10 +187,8 @@ class BestEpoch:
 
     def _follow(self, metric: MonitoredMetric) -> None:
         self.name, self._mode = metric
-        self.value: float | None = None
-        self.epoch = 0
-        self._waited = 0
-        self._reference: float | None = None  # the value that the next improvement is measured from
+        self.value, self.epoch = None, 0
+        self._waited, self._reference = 0, None
 
     def _gain(self, value: float, over: float) -> float:
         return over - value if self._mode == MIN else value - over

@@ -40,9 +40,7 @@ def as_number(name: str, value: object) -> float | Pending:
     if count is None:
         raise TypeError(f"{name} must be a number, got {value!r} of type {type(value).__name__}")
     if count != 1:
-        raise ValueError(
-            f"{name} must be one number, got {count} elements; pass, for example, their mean"
-        )
+        raise ValueError(f"{name} must be one number, got {count} elements; pass, for example, their mean")
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
         tensor: Any = value

@@ -101,7 +101,7 @@ class Recorded:
             self._file.truncate()  # the rest of a longer line, of a run with a longer id
 
     def note(self, *, step: int = 0, epoch: int = 0, final: int = 0) -> None:
-        """Notes a step, epoch or summary; call it before a step is recorded, so that none is recorded twice."""
+        """Notes a step, epoch or summary; for a step, before it is recorded."""
         before = self.extent
         self.extent = Extent(
             before.run_id, max(before.step, step), max(before.epoch, epoch), max(before.final, final)

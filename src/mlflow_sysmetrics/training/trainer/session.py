@@ -95,7 +95,7 @@ class Session:
         return self._best.should_stop or self._epoch >= self._arguments.num_epochs
 
     def _check_names(self) -> None:
-        """Checks the names of `compute_metrics` before anything is written, unless the training is resumed."""
+        """Checks the names of `compute_metrics` before anything is written, except on a resume."""
         directory = self._arguments.directory
         resumes = self._arguments.resume and directory is not None and run_to_resume(directory) is not None
         if self._loop.validation is None or self._arguments.compute_metrics is None or resumes:
@@ -119,7 +119,7 @@ class Session:
             return Extent(run_id), {}
         if found["run_id"] != run_id:
             raise ValueError(
-                f"the checkpoints in {self._checkpoints.directory} must belong to this run, {run_id}, but they "
+                f"the checkpoints in {self._checkpoints.directory} must belong to run {run_id}, but they "
                 f"belong to run {found['run_id']}. To resume that, use "
                 f"mlflow.start_run(run_id={found['run_id']!r}); to start afresh, pass resume=False"
             )

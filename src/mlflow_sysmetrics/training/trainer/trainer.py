@@ -143,8 +143,8 @@ class Trainer:
 
         if self._trained:
             raise RuntimeError(
-                "this Trainer has trained already; create a new one, which resumes where this one stopped if it "
-                "has the same save_dir"
+                "this Trainer has trained already; create a new one, which resumes where this one stopped "
+                "if it has the same save_dir"
             )
         pruning = Pruning(trial)
         session = Session(self._loop, self._arguments, pruning)
