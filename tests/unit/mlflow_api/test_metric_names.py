@@ -6,8 +6,9 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.utils import validation
 
+from mlflow_sysmetrics.errors import SettingsError
 from mlflow_sysmetrics.mlflow_api.metric_names import check_metric_name, refusal
-from mlflow_sysmetrics.settings import Settings, SettingsError
+from mlflow_sysmetrics.settings import Settings
 
 NAMES = [
     *(
