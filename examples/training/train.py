@@ -1,4 +1,4 @@
-"""A training with everything on: handwritten digits, on a CPU, in some seconds."""
+"""A training with all features: handwritten digits, on a CPU, in a few seconds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GROUP = 2  # batches per optimizer step
 
 
 def loaders() -> tuple[DataLoader, DataLoader]:
-    """Returns 1,500 digits to learn from, and 297 others."""
+    """Returns loaders of 1,500 digits for training and 297 for validation."""
     digits = load_digits()
     pixels = torch.tensor(digits.data, dtype=torch.float32) / 16
     numbers = torch.tensor(digits.target)
@@ -26,7 +26,7 @@ def loaders() -> tuple[DataLoader, DataLoader]:
 
 
 def main(save_dir: str) -> None:
-    """Trains, or goes on with a training that was killed."""
+    """Trains, or resumes a training that was killed."""
     torch.manual_seed(0)
     train_loader, val_loader = loaders()
     model = torch.nn.Sequential(
@@ -54,7 +54,7 @@ def main(save_dir: str) -> None:
         system_metrics_interval=10,
     )
     mlflow.set_experiment("digits")
-    # A job that is started again goes on with its own run; the first time there is none to resume.
+    # A restarted job resumes its own run; the first time there is none to resume.
     with mlflow.start_run(run_id=run_to_resume(save_dir)) as run:
         summary = trainer.train()
     print(f"run {run.info.run_id}")

@@ -1,7 +1,7 @@
-"""Every option, in one frozen object; the only reader of our environment variables.
+"""The options of this package, read from environment variables or passed in code.
 
-MLflow's own names are used wherever MLflow has one. A bad value in the environment gives one warning that
-names the variable, the value and what is used instead; the same value passed in code is a `SettingsError`.
+A variable has MLflow's name wherever MLflow has the option. An invalid value in the environment causes one
+warning that names the variable, the value and what is used instead; in code it is a `SettingsError`.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ SPOOL_DIR = "MLFLOW_SYSMETRICS_SPOOL_DIR"
 SPOOL_MEGABYTES = "MLFLOW_SYSMETRICS_SPOOL_MEGABYTES"
 
 ENTRY_POINT = "sysmetrics"  #: our name in a list of providers
-SPOOL_OFF = "off"  #: in place of a directory: points wait in memory only
+SPOOL_OFF = "off"  #: instead of a directory: points are kept in memory only
 
-# Where the user sets one of the two, the other one takes MLflow's default, so that "every 5 seconds" means
-# what it means to MLflow. https://mlflow.org/docs/latest/ml/tracking/system-metrics
+# If the user sets only one of the two, the other takes MLflow's default, so that "every 5 seconds" has the
+# same meaning as in MLflow. https://mlflow.org/docs/latest/ml/tracking/system-metrics
 MLFLOW_SAMPLING_INTERVAL = 10.0
 MLFLOW_SAMPLES_BEFORE_LOGGING = 1
 
@@ -48,13 +48,13 @@ _BYTES_PER_MEGABYTE = 1_000_000
 
 _TRUE = frozenset({"true", "1", "on", "yes"})
 _FALSE = frozenset({"false", "0", "off", "no"})
-_PART = r"(?!\.{1,2}(/|$))[\w\-. ]+"
-_NODE_ID = re.compile(rf"{_PART}(/{_PART})*", re.ASCII)
-_NODE_ID_LENGTH = 150  # of the 250 that the name of a metric may have; our longest key takes less than 100
-# What a list of GPUs holds: indices, beginnings of UUIDs, and for Intel's, which have none, PCI addresses.
+_NODE_ID_PART = r"(?!\.{1,2}(/|$))[\w\-. ]+"
+_NODE_ID = re.compile(rf"{_NODE_ID_PART}(/{_NODE_ID_PART})*")
+_NODE_ID_LENGTH = 150  # of the 250 characters of a metric name; our longest key takes less than 100
+# An item in a list of GPUs: an index, the start of a UUID, or, as Intel's GPUs have no UUID, a PCI address.
 _GPU = re.compile(r"\d{1,4}|(?i:GPU|MIG)-[\w/-]+|[\da-f]{4}:[\da-f]{2}:[\da-f]{2}\.[0-7]", re.ASCII)
 _GPU_CHOICES = ("visible", "process", "all")
-_GPU_FORMS = f"one of {', '.join(_GPU_CHOICES)} nor a list of indices and UUIDs"
+_GPU_FORMS = f"one of {', '.join(_GPU_CHOICES)} or a list of indices and UUIDs"
 
 _logger = logging.getLogger("mlflow_sysmetrics")
 _warned: set[tuple[str, str]] = set()
@@ -87,24 +87,24 @@ _RANGES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What the user wants.
+    """The options of a process.
 
     Attributes:
-        providers: whether anything of this package is active.
+        providers: whether this package does anything at all.
         tags: whether runs get ``sys.*`` tags.
-        metrics: whether runs get ``system/*`` metrics unless `mlflow.start_run` is told otherwise.
+        metrics: whether runs get ``system/*`` metrics; an argument of `mlflow.start_run` overrides it.
         sampling_interval: seconds between two ticks, 0.1 to 3600.
         samples_before_logging: ticks per point, at least 1.
         node_id: name of this node in the keys (``system/<node id>/...``), or None.
-        collectors: families that are read; one that is left out is not even opened.
-        disks: directories whose filesystems are watched beside the working directory's.
+        collectors: families to read; the others are not even opened.
+        disks: directories whose filesystems are watched in addition to the working directory's.
         gpus: "visible" (to the job), "all", "process" (where the job holds memory), or a comma-separated
             list of indices and UUIDs.
         send_interval: seconds between two sends of one run, 0.1 to 3600.
         flush_timeout: longest wait in seconds when a run ends and at exit, 0 (do not wait) to 3600.
-        spool_dir: directory of the journals, which keep points on disk until their server has them; None is
-            the user's state directory, "off" keeps them in memory only.
-        spool_megabytes: bound of the journal of one process, in megabytes of 1e6 bytes; 0 is as "off".
+        spool_dir: directory of the journals, which keep points on disk until their server has them; None
+            selects the user's state directory, "off" keeps points in memory only.
+        spool_megabytes: size limit of one process's journal, in megabytes of 1e6 bytes; 0 means "off".
 
     Raises:
         SettingsError: a value is out of its range.
@@ -128,25 +128,29 @@ class Settings:
         for name, allowed in _RANGES.items():
             value = getattr(self, name)
             if value not in allowed:
-                raise SettingsError(f"{name}={value!r} is out of range; allowed is {allowed}")
+                raise SettingsError(f"{name} must be a number from {allowed}, got {value!r}")
         if self.node_id is not None and not _is_node_id(self.node_id):
             raise SettingsError(
-                f"node_id={self.node_id!r} cannot be part of a metric name; "
-                "use up to 150 letters, digits, '_', '-', '.', ' ' and '/', and no part '.' or '..'"
+                f"node_id must be 1 to {_NODE_ID_LENGTH} letters, digits, '_', '-', '.', ' ' and single '/' "
+                f"between parts, none of them '.' or '..', got {self.node_id!r}"
             )
         if not isinstance(self.samples_before_logging, int):
-            raise SettingsError(f"samples_before_logging={self.samples_before_logging!r} is no whole number")
+            raise SettingsError(
+                f"samples_before_logging must be an integer, got {self.samples_before_logging!r}"
+            )
         unknown = [one for one in self.collectors if not isinstance(one, Family)]
         if unknown:
-            raise SettingsError(f"collectors has {unknown!r}; its members are those of {Family}")
+            raise SettingsError(f"collectors must contain members of Family only, got {unknown!r}")
         if isinstance(self.disks, str) or not all(
             isinstance(path, str) and path and "\0" not in path for path in self.disks
         ):
-            raise SettingsError(f'disks={self.disks!r} is no tuple of directories; use disks=("/data",)')
+            raise SettingsError(
+                f'disks must be a tuple of directories such as ("/data",), got {self.disks!r}'
+            )
         if self.spool_dir is not None and (not isinstance(self.spool_dir, str) or not self.spool_dir):
-            raise SettingsError(f'spool_dir={self.spool_dir!r} is no directory; use a path, or "off"')
+            raise SettingsError(f'spool_dir must be a path or "off", got {self.spool_dir!r}')
         if not _names_gpus(self.gpus):
-            raise SettingsError(f"gpus={self.gpus!r} is neither {_GPU_FORMS}")
+            raise SettingsError(f"gpus must be {_GPU_FORMS}, got {self.gpus!r}")
 
     @property
     def window_seconds(self) -> float:
@@ -155,12 +159,12 @@ class Settings:
 
     @property
     def journalled(self) -> bool:
-        """Whether points are to be kept on disk until their server has them."""
+        """Whether points are kept on disk until their server has them."""
         return self.spool_dir != SPOOL_OFF and self.spool_bytes > 0
 
     @property
     def spool_bytes(self) -> int:
-        """Bound of the journal of one process."""
+        """Size limit of one process's journal, in bytes."""
         return int(self.spool_megabytes * _BYTES_PER_MEGABYTE)
 
     @classmethod
@@ -173,17 +177,17 @@ class Settings:
         node_id: str | None = None,
         complain: Callable[[str, str, str], None] | None = None,
     ) -> Settings:
-        """Reads the environment; the arguments hold where it is silent, as in MLflow's own monitor.
+        """Reads the environment; as in MLflow's own monitor, a variable overrides its argument.
 
         Args:
             environ: variables to read, `os.environ` by default.
             sampling_interval: seconds between two ticks.
             samples_before_logging: ticks per point.
             node_id: name of this node in the keys.
-            complain: called with a bad variable, its value and what has become of it; warns once by default.
+            complain: called with a bad variable, its value and what is used instead; warns once by default.
 
         Raises:
-            SettingsError: an argument is out of its range. A bad variable never raises.
+            SettingsError: an argument is out of its range. An invalid variable never raises.
         """
         variables = _Variables(os.environ if environ is None else environ, complain or warn_once)
         rhythm = variables.rhythm(sampling_interval, samples_before_logging)
@@ -206,17 +210,17 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class _Variables:
-    """Reads variables one by one; a bad one is complained of and counts as something better."""
+    """Reads variables one by one; an invalid value is reported once and replaced."""
 
     environ: Mapping[str, str]
     complain: Callable[[str, str, str], None]
 
     def text(self, variable: str) -> str:
-        """Returns the value without surrounding blanks; unset and empty are the same."""
+        """Returns the value without surrounding whitespace; an unset variable is an empty one."""
         return self.environ.get(variable, "").strip()
 
     def providers(self) -> bool:
-        """Tells whether our entry points are wanted: unset means yes, a list must name them."""
+        """Returns whether our entry points are enabled: they are if the variable is unset or names them."""
         names = [name.strip() for name in self.text(PROVIDERS).split(",") if name.strip()]
         return not names or ENTRY_POINT in names
 
@@ -225,11 +229,11 @@ class _Variables:
         text = self.text(variable).lower()
         if text and text not in _TRUE | _FALSE:
             value = self.environ[variable]
-            self.complain(variable, value, "is ignored, using true: it is neither true nor false")
+            self.complain(variable, value, "is ignored, using true: it must be true or false")
         return text not in _FALSE
 
     def rhythm(self, interval: float | None, samples: int | None) -> tuple[float, int]:
-        """Reads seconds between ticks and ticks per point; the arguments are those given in code."""
+        """Returns seconds between ticks and ticks per point; the arguments are the values given in code."""
         seconds = self._usable(SAMPLING_INTERVAL, "sampling_interval", float)
         count = self._usable(SAMPLES_BEFORE_LOGGING, "samples_before_logging", int)
         chosen_interval = interval if seconds is None else seconds
@@ -248,20 +252,20 @@ class _Variables:
         )
 
     def number(self, variable: str, name: str, default: float, kind: type[float | int] = float) -> float:
-        """Reads a number in the range of the setting `name`; what cannot be used warns once."""
+        """Reads a number for the setting `name`; warns once about one that is invalid or out of range."""
         text = self.text(variable)
         value = self._usable(variable, name, kind)
         used = default if value is None else value
         if text and (value is None or value != kind(text)):
-            what = "a whole number" if kind is int else "a number"
+            what = "an integer" if kind is int else "a number"
             verdict = "is ignored" if value is None else "is out of range"
             self.complain(
-                variable, text, f"{verdict}, using {_plain(used)}: it is not {what} from {_RANGES[name]}"
+                variable, text, f"{verdict}, using {_plain(used)}: it must be {what} from {_RANGES[name]}"
             )
         return used
 
     def _usable(self, variable: str, name: str, kind: type[float | int]) -> float | None:
-        """Returns the number of a variable, moved to the nearest bound of its range; None if it is none."""
+        """Returns a variable's number, clipped to its range, or None if it is not usable."""
         try:
             value = kind(self.text(variable))
         except ValueError:
@@ -269,25 +273,27 @@ class _Variables:
         allowed = _RANGES[name]
         if value in allowed:
             return value
-        # Zero and less are no wish for the smallest interval; a tenth too little of it is.
+        # 0.05 s asks for a short interval and gets the shortest; 0 or -1 does not.
         return min(max(value, allowed.low), allowed.high) if 0 < value < math.inf else None
 
     def node_id(self) -> str | None:
-        """Reads the node's name; what a metric name cannot hold becomes an underscore."""
+        """Reads the node id; a character that a metric name cannot hold becomes an underscore."""
         text = self.text(NODE_ID)
         if not text or _is_node_id(text):
             return text or None
-        cleaned = re.sub(r"[^\w\-. /]|^/+|/+$|//+|(?<![^/])\.{1,2}(?![^/])", "_", text, flags=re.ASCII)
+        cleaned = re.sub(r"[^\w\-. /]|^/+|/+$|//+|(?<![^/])\.{1,2}(?![^/])", "_", text)
         cleaned = cleaned[:_NODE_ID_LENGTH].rstrip("/")
-        self.complain(NODE_ID, text, f"is changed, using {cleaned}: it cannot be part of a metric name")
+        self.complain(
+            NODE_ID, text, f"is changed, using {cleaned}: not every MLflow accepts it in a metric name"
+        )
         return cleaned
 
     def families(self) -> frozenset[Family]:
         """Reads a list of families.
 
-        Plain words are what is read, words with a sign change what is read by default: ``cpu,memory`` is
-        these two, ``-disk,+fabric`` the default without one and with another. ``all`` is every family,
-        ``default`` those that are read where nothing is said, ``none`` none.
+        Plain words select families, signed words change the default: ``cpu,memory`` reads these two,
+        ``-disk,+fabric`` the default families without disk and with fabric. ``all`` is every family,
+        ``default`` those of an unset variable, ``none`` no family.
         """
         known = {family.value: frozenset({family}) for family in Family}
         known |= {"all": frozenset(Family), "default": DEFAULT_FAMILIES, "none": frozenset()}
@@ -309,20 +315,20 @@ class _Variables:
         return found
 
     def disks(self) -> tuple[str, ...]:
-        """Reads a list of directories; a "~" at the start is the home directory."""
+        """Reads a list of directories; a leading "~" stands for the home directory."""
         paths = (path.strip() for path in self.text(DISKS).split(","))
-        # Not Path.expanduser, which raises where there is no home directory.
+        # Path.expanduser raises if there is no home directory.
         return tuple(dict.fromkeys(os.path.expanduser(path) for path in paths if path))  # noqa: PTH111
 
     def spool_dir(self) -> str | None:
-        """Reads the directory of the journals, or that there is to be none."""
+        """Reads the directory of the journals; a word such as "off" or "false" switches them off."""
         text = self.text(SPOOL_DIR)
         if text.lower() in _FALSE:
             return SPOOL_OFF
-        return os.path.expanduser(text) or None  # noqa: PTH111 - as above
+        return os.path.expanduser(text) or None  # noqa: PTH111 - Path.expanduser raises without a home
 
     def gpus(self) -> str:
-        """Reads which GPUs are watched; what names none in a list is left out of it."""
+        """Reads which GPUs to watch; list items that cannot name a GPU are left out."""
         text = self.text(GPUS)
         if text.lower() in _GPU_CHOICES:
             return text.lower()
@@ -330,7 +336,7 @@ class _Variables:
         used = ",".join(filter(_GPU.fullmatch, words)) or "visible"
         for word in words:
             if not _GPU.fullmatch(word):
-                self.complain(GPUS, word, f"is ignored, using {used}: it is neither {_GPU_FORMS}")
+                self.complain(GPUS, word, f"is ignored, using {used}: it must be {_GPU_FORMS}")
         return used
 
 
@@ -344,7 +350,7 @@ def _words(text: str) -> list[str]:
 
 
 def _no_family(word: str, known: Iterable[str]) -> str:
-    """Returns what to say of a word that names no family, and which it may have been meant to name."""
+    """Returns the message about an unknown family, with the closest known name."""
     families = [family.value for family in Family]
     several = [name for name in known if name not in families]
     near = difflib.get_close_matches(word, [*families, *several], n=1)
@@ -353,17 +359,22 @@ def _no_family(word: str, known: Iterable[str]) -> str:
 
 
 def _plain(number: float) -> str:
-    """Returns a number as people write it: 1000000, not 1e+06."""
+    """Returns a number without an exponent: 1000000, not 1e+06."""
     return f"{number:.15g}"
 
 
 def warn_once(variable: str, value: str, verdict: str) -> None:
-    """Logs one warning per variable and value in the life of the process."""
+    """Logs one warning per variable and value and process."""
     if (variable, value) not in _warned:
         _warned.add((variable, value))
         _logger.warning("mlflow-sysmetrics: %s=%r %s.", variable, value, verdict)
 
 
 def _is_node_id(text: str) -> bool:
-    """Returns whether a text can stand in the metric names of every MLflow, which accept more and more."""
+    """Returns whether a text can be part of metric names in every MLflow from 2.0 on.
+
+    This rule is for node ids only; for all other names `mlflow_api.metric_names` asks the installed MLflow.
+    A node id is in the key of every system metric, and the server may be of an older version, so the colon
+    that newer versions accept is excluded. Letters of any language are accepted by all.
+    """
     return len(text) <= _NODE_ID_LENGTH and _NODE_ID.fullmatch(text) is not None

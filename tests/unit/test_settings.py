@@ -1,4 +1,4 @@
-"""Settings: what the environment may say, and what happens when it says nonsense."""
+"""Settings: the variables they are read from, and what happens to invalid values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlflow_sysmetrics.settings import Settings
 
 
 def read(**environ: str) -> Settings:
-    """Returns the settings of an environment with nothing else in it."""
+    """Returns the settings of an environment that has only these variables."""
     return Settings.from_environ(environ)
 
 
@@ -64,20 +64,27 @@ def test_switches_are_on_unless_switched_off(value: str) -> None:
         ),
     ],
 )
-def test_one_of_the_two_alone_means_what_it_means_to_mlflow(
+def test_one_of_the_two_alone_has_the_meaning_it_has_in_mlflow(
     environ: dict[str, str], interval: float, samples: int
 ) -> None:
     found = Settings.from_environ(environ)
     assert (found.sampling_interval, found.samples_before_logging) == (interval, samples)
 
 
-def test_the_environment_wins_over_code_as_in_mlflow() -> None:
+def test_the_environment_overrides_code_as_in_mlflow() -> None:
     environ = {"MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "2", "MLFLOW_SYSTEM_METRICS_NODE_ID": "a"}
     found = Settings.from_environ(environ, sampling_interval=7, samples_before_logging=3, node_id="b")
     assert (found.sampling_interval, found.samples_before_logging, found.node_id) == (2, 3, "a")
 
 
-def test_code_holds_where_the_environment_is_silent() -> None:
+@pytest.mark.parametrize("node_id", ["node-1", "rack 2/node.1", "nœud-1", "n" * 150])
+def test_a_node_id_has_letters_of_any_language(node_id: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert read(MLFLOW_SYSTEM_METRICS_NODE_ID=node_id).node_id == node_id
+    assert Settings(node_id=node_id).node_id == node_id
+    assert not caplog.records
+
+
+def test_code_counts_if_the_variable_is_unset() -> None:
     found = Settings.from_environ({}, sampling_interval=7, node_id="b")
     assert (found.sampling_interval, found.samples_before_logging, found.node_id) == (7, 1, "b")
 
@@ -107,7 +114,7 @@ def test_code_holds_where_the_environment_is_silent() -> None:
         ("MLFLOW_SYSMETRICS_COLLECTORS", "gpuu", "cpu,disk,energy,gpu,memory,network,pressure,process"),
     ],
 )
-def test_a_bad_value_gives_one_warning_that_says_what_is_used(
+def test_an_invalid_value_causes_one_warning_that_says_what_is_used(
     variable: str, value: str, used: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(3):
@@ -124,17 +131,17 @@ def test_a_bad_value_gives_one_warning_that_says_what_is_used(
         (
             "MLFLOW_SYSMETRICS_SPOOL_MEGABYTES",
             "1e9",
-            "is out of range, using 1000000: it is not a number from 0 to 1000000.",
+            "is out of range, using 1000000: it must be a number from 0 to 1000000.",
         ),
         (
             "MLFLOW_SYSMETRICS_SPOOL_MEGABYTES",
             "many",
-            "is ignored, using 64: it is not a number from 0 to 1000000.",
+            "is ignored, using 64: it must be a number from 0 to 1000000.",
         ),
         (
             "MLFLOW_SYSTEM_METRICS_NODE_ID",
             "a(b",
-            "is changed, using a_b: it cannot be part of a metric name.",
+            "is changed, using a_b: not every MLflow accepts it in a metric name.",
         ),
         (
             "MLFLOW_SYSMETRICS_COLLECTORS",
@@ -145,14 +152,14 @@ def test_a_bad_value_gives_one_warning_that_says_what_is_used(
         ("MLFLOW_SYSMETRICS_COLLECTORS", "cpuu", "; also all, default, none."),
     ],
 )
-def test_a_warning_says_what_becomes_of_the_value_and_what_would_do(
+def test_a_warning_says_what_is_used_and_what_would_be_valid(
     variable: str, value: str, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     Settings.from_environ({variable: value})
     assert said in caplog.text
 
 
-def test_what_the_warning_says_is_what_is_used() -> None:
+def test_the_value_that_the_warning_names_is_used() -> None:
     assert read(MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL="abc").sampling_interval == 1
     assert read(MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL="0.01").sampling_interval == 0.1
     both = {
@@ -166,7 +173,7 @@ def test_what_the_warning_says_is_what_is_used() -> None:
     assert read(MLFLOW_SYSMETRICS_COLLECTORS="gpuu").collectors == DEFAULT_FAMILIES
 
 
-def test_a_flush_timeout_of_zero_is_a_wish_not_a_fault(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_flush_timeout_of_zero_is_valid(caplog: pytest.LogCaptureFixture) -> None:
     assert read(MLFLOW_SYSMETRICS_FLUSH_TIMEOUT="0").flush_timeout == 0
     assert not caplog.records
 
@@ -189,11 +196,11 @@ def test_a_flush_timeout_of_zero_is_a_wish_not_a_fault(caplog: pytest.LogCapture
         ("CPU,-cpu", set()),
     ],
 )
-def test_families_are_named_added_or_left_out(value: str, families: set[Family]) -> None:
+def test_families_are_selected_added_or_left_out(value: str, families: set[Family]) -> None:
     assert read(MLFLOW_SYSMETRICS_COLLECTORS=value).collectors == families
 
 
-def test_disks_are_a_list_of_directories_in_which_the_home_directory_has_its_sign(
+def test_disks_are_a_list_of_directories_in_which_a_tilde_is_the_home_directory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HOME", "/home/me")
@@ -205,7 +212,7 @@ def test_disks_are_a_list_of_directories_in_which_the_home_directory_has_its_sig
     assert read().disks == ()
 
 
-def test_journals_lie_in_the_directory_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_journals_are_in_the_given_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     assert read(MLFLOW_SYSMETRICS_SPOOL_DIR=" ~/spool ").spool_dir == "/home/me/spool"
     assert read(MLFLOW_SYSMETRICS_SPOOL_DIR=" ").spool_dir is None
@@ -223,11 +230,11 @@ def test_journals_lie_in_the_directory_that_is_named(monkeypatch: pytest.MonkeyP
         ({"MLFLOW_SYSMETRICS_SPOOL_MEGABYTES": "0.5"}, True),
     ],
 )
-def test_off_or_no_megabytes_keep_points_in_memory_only(environ: dict[str, str], journalled: bool) -> None:
+def test_off_or_0_megabytes_keeps_points_in_memory_only(environ: dict[str, str], journalled: bool) -> None:
     assert Settings.from_environ(environ).journalled is journalled
 
 
-def test_the_bound_of_a_journal_is_in_megabytes_of_a_million_bytes() -> None:
+def test_the_size_limit_of_a_journal_is_in_megabytes_of_a_million_bytes() -> None:
     assert read().spool_bytes == 64_000_000
     assert read(MLFLOW_SYSMETRICS_SPOOL_MEGABYTES="0.5").spool_bytes == 500_000
 
@@ -257,7 +264,7 @@ def test_the_bound_of_a_journal_is_in_megabytes_of_a_million_bytes() -> None:
         {"spool_megabytes": float("inf")},
     ],
 )
-def test_the_same_in_code_is_an_error_that_names_it(wrong: dict[str, object]) -> None:
+def test_an_invalid_value_in_code_is_an_error_that_names_it(wrong: dict[str, object]) -> None:
     ((name, value),) = wrong.items()
     with pytest.raises(SettingsError, match=name) as caught:
         Settings(**wrong)  # type: ignore[arg-type]

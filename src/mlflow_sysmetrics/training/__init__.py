@@ -1,6 +1,7 @@
-"""What a training team would otherwise write in every repository: steps, epochs, trials, models.
+"""The training kit: what a training team would otherwise write in every repository.
 
-The names are loaded when they are first used: importing this loads neither torch nor Optuna.
+Steps and epochs, a training loop, hyperparameter optimisation, registered models. Each name is loaded when it
+is first used, so that importing this package loads neither torch nor Optuna.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Libraries that come with an extra: imported where they are used, and named where they are missing."""
+"""Imports the libraries that an extra installs, where they are used; the error names the extra."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from types import ModuleType
 
 
 def needed(module: str, *, extra: str, by: str) -> ModuleType:
-    """Returns a module of an extra.
+    """Imports and returns a module of an extra.
 
     Args:
         module: its name, such as "optuna".
-        extra: the extra of this package that brings it, such as "hpo".
-        by: what needs it, as people know it, such as "OptunaRunner".
+        extra: the extra of this package that installs it, such as "hpo".
+        by: the public name that needs it, such as "OptunaRunner".
 
     Raises:
-        ModuleNotFoundError: it is not installed; says which extra brings it.
+        ModuleNotFoundError: it is not installed; names the extra that installs it.
     """
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
         if error.name != module.partition(".")[0]:
-            raise  # installed, and lacks something of its own
+            raise  # the module is installed but lacks a dependency
         raise ModuleNotFoundError(
             f'{by} needs {error.name}, which is not installed: pip install "mlflow-sysmetrics[{extra}]"',
             name=error.name,

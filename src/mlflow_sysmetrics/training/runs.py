@@ -1,4 +1,4 @@
-"""Which run a part of the training kit writes to."""
+"""Chooses the run that a part of the training kit records to."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from mlflow_sysmetrics.errors import NoActiveRunError
 
 
 def active_run_id() -> str | None:
-    """Returns the id of the run that is active in this thread; None where there is none."""
+    """Returns the id of the run that is active in this thread, or None."""
     import mlflow
 
     run = mlflow.active_run()
@@ -14,18 +14,18 @@ def active_run_id() -> str | None:
 
 
 def chosen_run_id(run_id: str | None, *, by: str) -> str:
-    """Returns the run that was named, else the active one.
+    """Returns the given run id, or the id of the active run.
 
     Args:
-        run_id: what was named, if anything.
-        by: what needs it, for the message.
+        run_id: the id that the user passed, if any.
+        by: the public name that needs a run, for the message.
 
     Raises:
-        NoActiveRunError: none was named and none is active in this thread.
-        TypeError: what was named is no text.
+        NoActiveRunError: no id was given and no run is active in this thread.
+        TypeError: the id is not a string.
     """
     if run_id is not None and not isinstance(run_id, str):
-        raise TypeError(f"run_id={run_id!r} is no text; the id of a run is run.info.run_id")
+        raise TypeError(f"run_id must be a string such as run.info.run_id, got {run_id!r}")
     found = run_id or active_run_id()
     if found is None:
         raise NoActiveRunError(

@@ -1,7 +1,7 @@
-"""Values of metrics: what a training hands over as a number, and what becomes one later.
+"""Metric values: converts the numbers of any library to floats.
 
-A value that lies on an accelerator is not a number yet: asking for it would have the program wait until the
-device has done all that was queued before. Such values are kept on the device and fetched together.
+Reading a value from an accelerator blocks until the device has finished all queued work. Such values
+therefore stay on the device as `Pending` and are fetched in batches.
 """
 
 from __future__ import annotations
@@ -11,105 +11,105 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple, SupportsFloat, SupportsIndex, cast
 
-_LAST_PLACE = 2**63 - 1  # MLflow's steps are whole numbers of 64 bits; a database refuses what is larger
+_LARGEST_STEP = 2**63 - 1  # MLflow's steps are 64-bit integers; a database refuses larger ones
 
 
 class Pending(NamedTuple):
-    """A value that lies on an accelerator: a copy, since a training may write over the original."""
+    """A value on an accelerator, copied: the training may overwrite the original."""
 
     tensor: Any
 
 
 def as_number(name: str, value: object) -> float | Pending:
-    """Returns a value as a number, or as one that is still to be fetched.
+    """Returns a value as a float, or as `Pending` if it is on an accelerator.
 
     Args:
-        name: of the metric, for messages.
-        value: a number, or an array or tensor of one element, of whatever library.
+        name: the metric's name, for messages.
+        value: a number, or an array or tensor of one element, of any library.
 
     Raises:
-        TypeError: it is no number.
-        ValueError: it has more than one element, or is a whole number beyond what a float holds.
+        TypeError: it is not a number.
+        ValueError: it has more than one element, or is an integer too large for a float.
     """
-    if isinstance(value, (int, float)):  # bool, too: a flag is 0 or 1
+    if isinstance(value, (int, float)):  # includes bool: a flag is 0 or 1
         try:
             return float(value)
         except OverflowError:
-            raise ValueError(f"{name}={value!r} is larger than any float") from None
+            raise ValueError(f"{name} must fit into a float, got {value!r}") from None
     count = _elements(value)
     if count is None:
-        raise TypeError(f"{name}={value!r} is a {type(value).__name__}; the value of a metric is a number")
+        raise TypeError(f"{name} must be a number, got {value!r} of type {type(value).__name__}")
     if count != 1:
-        raise ValueError(f"{name} has {count} elements; reduce it to one number, for example by its mean")
+        raise ValueError(f"{name} must be one number, got {count} elements; pass, for example, their mean")
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
         tensor: Any = value
         if torch.is_complex(tensor):
-            raise TypeError(f"{name} is complex; the value of a metric is a real number")
+            raise TypeError(f"{name} must be a real number, got a complex tensor")
         value = tensor.detach()
         if tensor.device.type != "cpu":
             return Pending(tensor.detach().clone().reshape(()))
     try:
-        # What has one element in some dimensions is no scalar to every library.
+        # Some libraries convert an array of shape (1, 1) by item() only.
         return float(value.item() if hasattr(value, "item") else cast("SupportsFloat", value))
-    except (TypeError, ValueError, RuntimeError) as error:  # of the library whose value it is
-        raise TypeError(f"{name}={value!r} is not a number: {error}") from error
+    except (TypeError, ValueError, RuntimeError) as error:  # raised by the library of the value
+        raise TypeError(f"{name} must be a number, got {value!r}: {error}") from error
 
 
 def number(name: str, value: object) -> float:
-    """Returns a value as a number now, also one that lies on an accelerator.
+    """Returns a value as a float; waits for the device if it is on an accelerator.
 
     Raises:
-        TypeError: as `as_number`.
-        ValueError: as `as_number`.
-        RuntimeError: as `fetch`.
+        TypeError: see `as_number`.
+        ValueError: see `as_number`.
+        RuntimeError: see `fetch`.
     """
     found = as_number(name, value)
     return fetch([found])[0] if isinstance(found, Pending) else found
 
 
-def as_place(axis: str, value: object) -> int:
-    """Returns a place on an axis as Python's own whole number.
+def as_step(axis: str, value: object) -> int:
+    """Returns a position on an axis as Python's int.
 
-    Those of NumPy and torch come from loops over arrays; a request to a server cannot hold them.
+    A loop over an array yields integers of NumPy or torch, which a request to a server cannot hold.
 
     Args:
-        axis: such as "step", for messages.
-        value: a whole number, of whatever library.
+        axis: its name, such as "step", for messages.
+        value: an integer of any library.
 
     Raises:
-        ValueError: it is none, or out of range.
+        ValueError: it is not an integer, or out of range.
     """
     try:
-        place = -1 if isinstance(value, bool) else operator.index(cast("SupportsIndex", value))
-    except TypeError:  # of a fraction, of a text, and of what has many elements
-        place = -1
-    if not 0 <= place <= _LAST_PLACE:
-        raise ValueError(f"{axis}={value!r} is no whole number from 0 to {_LAST_PLACE}")
-    return place
+        step = -1 if isinstance(value, bool) else operator.index(cast("SupportsIndex", value))
+    except TypeError:  # a float, a string, an array of several elements
+        step = -1
+    if not 0 <= step <= _LARGEST_STEP:
+        raise ValueError(f"{axis} must be an integer from 0 to {_LARGEST_STEP}, got {value!r}")
+    return step
 
 
 def fetch(pending: Sequence[Pending]) -> list[float]:
-    """Returns the numbers of values on an accelerator, with one synchronisation per device.
+    """Returns the numbers of values on accelerators, with one synchronisation per device.
 
     Raises:
-        RuntimeError: the device has failed; whatever the training does next on it fails, too.
+        RuntimeError: the device has failed; the training's next operation on it fails, too.
     """
     torch = sys.modules["torch"]
     found = [0.0] * len(pending)
-    places: dict[Any, list[int]] = {}
-    for place, one in enumerate(pending):
-        places.setdefault(one.tensor.device, []).append(place)
-    for device, of_device in places.items():
-        wide = torch.float32 if device.type == "mps" else torch.float64  # Apple's has no double precision
-        together = torch.stack([pending[place].tensor.to(wide) for place in of_device])
-        for place, number in zip(of_device, together.tolist(), strict=True):
-            found[place] = number
+    indices: dict[Any, list[int]] = {}
+    for index, one in enumerate(pending):
+        indices.setdefault(one.tensor.device, []).append(index)
+    for device, of_device in indices.items():
+        wide = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs lack double precision
+        stacked = torch.stack([pending[index].tensor.to(wide) for index in of_device])
+        for index, number in zip(of_device, stacked.tolist(), strict=True):
+            found[index] = number
     return found
 
 
 def _elements(value: object) -> int | None:
-    """Returns how many elements an array or tensor has; None for what is neither."""
+    """Returns the number of elements of an array or tensor, or None for any other object."""
     if isinstance(value, (str, bytes)) or not hasattr(value, "__float__"):
         return None
     shape = getattr(value, "shape", ())
@@ -117,6 +117,6 @@ def _elements(value: object) -> int | None:
     try:
         for length in shape:
             count *= int(length)
-    except TypeError:  # a shape that is not known, or no shape
+    except TypeError:  # an unknown shape, or an attribute of that name with another meaning
         return None
     return count

@@ -1,4 +1,4 @@
-"""Programs that train with a framework, several trainings each: importing one of them takes seconds."""
+"""Programs of several trainings with a framework: importing one takes seconds, so they share an interpreter."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 
 from conftest import PATIENT, PREAMBLE, QUIET, Store
 
-# What every program has: `told` keeps what a test asks of a training, by its name.
+# The start of every program: `told` collects, by the name of a training, what the tests check.
 _TELLING = """
 import json, signal
 told = {}
@@ -34,13 +34,13 @@ def raised(name):
         tell(name, raised=None)
 def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
-    time.sleep(60)  # it comes at once
+    time.sleep(60)  # interrupted at once
 """
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a program of several trainings has left."""
+    """The results of a program of several trainings."""
 
     store: Store
     told: dict[str, dict[str, Any]]
@@ -48,7 +48,7 @@ class Trained:
     stderr: str
 
     def status(self, name: str) -> str:
-        """Returns how the run of a training has ended."""
+        """Returns the status of the run of a training."""
         return str(self.store.client.get_run(self.told[name]["run_id"]).info.status)
 
     def metrics(self, name: str) -> dict[str, float]:
@@ -56,7 +56,7 @@ class Trained:
         return dict(self.store.client.get_run(self.told[name]["run_id"]).data.metrics)
 
     def ours(self, name: str) -> set[str]:
-        """Returns the keys of a training that are the recorder's."""
+        """Returns the keys of a training that the recorder has written."""
         return {key for key in self.metrics(name) if key.startswith(("train/", "epoch/", "final/"))}
 
     def series(self, name: str, key: str) -> list[tuple[int, float]]:
@@ -65,14 +65,14 @@ class Trained:
         return sorted((point.step, point.value) for point in history)
 
     def steps(self, name: str, key: str) -> list[int]:
-        """Returns the steps of a series, as often as it has points there."""
+        """Returns the steps of a series, one per point."""
         return [step for step, _ in self.series(name, key)]
 
 
 def run_program(
     name: str, code: str, places: pytest.TempPathFactory, empty_database: Path, **environ: str
 ) -> Trained:
-    """Runs a program of several trainings to its end, which may be a crash; once for all workers of the tests."""
+    """Runs a program of several trainings, which may end in a crash; once for all test workers."""
     base = places.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     directory = shared / f"program-{name}"

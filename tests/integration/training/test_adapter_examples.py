@@ -1,4 +1,4 @@
-"""What docs/adapters.md says is run: every example, and what it leaves on its run."""
+"""Every example of docs/adapters.md runs and records what the page says."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ABSENT = [
 if ABSENT:
     pytest.skip(f"not installed: {', '.join(ABSENT)}", allow_module_level=True)
 
-# One interpreter for all: importing the frameworks takes longer than the examples do.
+# One interpreter for all: importing the frameworks takes longer than running the examples.
 PROGRAM = f"""
 client = mlflow.MlflowClient()
 uri = os.environ["MLFLOW_TRACKING_URI"]
@@ -38,12 +38,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> T
     return run_program("examples", PROGRAM, tmp_path_factory, empty_database)
 
 
-def test_there_is_an_example_for_each() -> None:
+def test_there_is_an_example_for_each_framework() -> None:
     assert list(EXAMPLES) == ["Lightning", "Hugging Face", "Keras", "Ignite"]
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_an_example_leaves_a_run_with_everything(trained: Trained, name: str) -> None:
+def test_an_example_records_everything_on_its_run(trained: Trained, name: str) -> None:
     assert trained.returncode == 0, trained.stderr
     assert trained.told[name]["runs"] == list(EXAMPLES).index(name) + 1
     assert trained.status(name) == "FINISHED"

@@ -1,4 +1,4 @@
-"""Trainings with PyTorch-Ignite."""
+"""Trainings with PyTorch-Ignite are recorded."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ with mlflow.start_run():
     with raised("swallowed by its user"):
         made.run(batches, max_epochs=2)
 with raised("wrong mode"):
-    attach(Engine(lambda engine, batch: 0.0), monitor="val_accuracy")
+    attach(Engine(lambda engine, batch: 0.0), monitor="val_temperature")
 
 mlflow.start_run()
 trainer("crashed", at=lambda made: 1 / 0).run(batches, max_epochs=2)
@@ -103,7 +103,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> T
 
 
 @pytest.mark.parametrize("name", ["after", "before"])
-def test_every_name_is_there_wherever_the_evaluation_stands(trained: Trained, name: str) -> None:
+def test_every_name_is_there_whether_the_evaluation_runs_before_or_after(trained: Trained, name: str) -> None:
     assert trained.ours(name) == {
         "train/loss_step",
         "train/learning_rate",
@@ -124,7 +124,7 @@ def test_every_name_is_there_wherever_the_evaluation_stands(trained: Trained, na
     assert trained.steps(name, "system/memory_percent") == [5, 10]
 
 
-def test_losses_are_those_of_the_process_function(trained: Trained) -> None:
+def test_losses_are_the_outputs_of_the_process_function(trained: Trained) -> None:
     losses = trained.told["after"]["losses"]
     assert trained.series("after", "train/loss_step") == [
         (step, pytest.approx(loss)) for step, loss in enumerate(losses, 1)
@@ -136,11 +136,11 @@ def test_losses_are_those_of_the_process_function(trained: Trained) -> None:
     assert trained.series("after", "train/learning_rate") == [(step, 0.5) for step in range(1, 11)]
 
 
-def test_a_metric_that_is_no_number_is_left_out_with_one_warning(trained: Trained) -> None:
+def test_a_metric_that_is_not_a_number_is_left_out_with_one_warning(trained: Trained) -> None:
     assert trained.stderr.count("metric 'val_matrix' is not recorded") == 1
 
 
-def test_a_training_without_validation_is_judged_by_its_loss(trained: Trained) -> None:
+def test_without_validation_the_training_loss_ranks_the_epochs(trained: Trained) -> None:
     assert "final/best_train_loss" in trained.ours("no validation")
     assert not {key for key in trained.ours("no validation") if "val" in key}
 
@@ -154,7 +154,7 @@ def test_a_training_without_validation_is_judged_by_its_loss(trained: Trained) -
         ("cut epoch", [1, 2, 3], 12, 0),
     ],
 )
-def test_an_epoch_that_is_cut_short_is_an_epoch(
+def test_an_epoch_that_is_cut_short_counts_as_an_epoch(
     trained: Trained, name: str, epochs: list[int], steps: int, early: int
 ) -> None:
     assert trained.steps(name, "epoch/train_loss") == epochs
@@ -162,18 +162,18 @@ def test_an_epoch_that_is_cut_short_is_an_epoch(
     assert (metrics["final/total_steps"], metrics["final/early_stopped"]) == (steps, early)
 
 
-def test_early_stopping_is_told(trained: Trained) -> None:
+def test_early_stopping_is_recorded(trained: Trained) -> None:
     metrics = trained.metrics("stopped")
     assert metrics["final/early_stopped"] == 1
     assert metrics["final/total_epochs"] == 2
 
 
-def test_a_second_run_with_more_epochs_goes_on(trained: Trained) -> None:
+def test_a_second_run_with_more_epochs_continues(trained: Trained) -> None:
     assert trained.steps("continued", "train/loss_step") == list(range(1, 11))
     assert trained.steps("continued", "epoch/train_loss") == [1, 2]
 
 
-def test_outputs_may_be_mappings_or_sequences_and_others_are_left_out(trained: Trained) -> None:
+def test_outputs_may_be_mappings_or_sequences_and_any_other_is_left_out(trained: Trained) -> None:
     assert trained.series("outputs", "train/loss_step") == [(1, 1.0), (2, 2.0)]
     assert trained.series("outputs", "train/accuracy_step") == [(1, 0.5)]
     assert trained.series("outputs", "epoch/train_loss") == [(1, 1.5)]
@@ -184,11 +184,14 @@ def test_without_a_run_nothing_is_trained(trained: Trained) -> None:
     assert trained.told["no run"]["raised"].startswith("NoActiveRunError: ")
 
 
-def test_a_monitor_that_is_no_loss_needs_a_mode(trained: Trained) -> None:
-    assert "needs mode='min' or mode='max'" in trained.told["wrong mode"]["raised"]
+def test_a_monitor_whose_name_implies_no_mode_needs_one(trained: Trained) -> None:
+    assert (
+        "cannot infer from the name whether to minimise or maximise 'val_temperature'"
+        in trained.told["wrong mode"]["raised"]
+    )
 
 
-def test_whoever_swallows_exceptions_goes_on_doing_so(trained: Trained) -> None:
+def test_a_handler_that_swallows_exceptions_still_does(trained: Trained) -> None:
     assert trained.told["swallowed by its user"]["raised"] is None
     assert trained.status("swallowed") == "FINISHED"
 

@@ -1,4 +1,4 @@
-"""Trainings with Keras, on the torch backend."""
+"""Trainings with Keras on the torch backend are recorded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from adapter_program import Trained, run_program
 
-# Not imported here: Keras chooses its backend when it is.
+# Not imported here: Keras chooses its backend at import.
 if find_spec("keras") is None or find_spec("torch") is None:
     pytest.skip("keras or torch, its backend here, is not installed", allow_module_level=True)
 
@@ -103,7 +103,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> T
     return run_program("keras", PROGRAM, tmp_path_factory, empty_database, KERAS_BACKEND="torch")
 
 
-def test_every_name_is_there_and_no_other(trained: Trained) -> None:
+def test_every_name_is_there_and_no_others(trained: Trained) -> None:
     assert trained.ours("plain") == {
         "train/loss_step",
         "train/accuracy_step",
@@ -123,7 +123,7 @@ def test_every_name_is_there_and_no_other(trained: Trained) -> None:
     }
 
 
-def test_losses_of_steps_are_the_running_means_of_keras(trained: Trained) -> None:
+def test_losses_of_steps_are_keras_running_means(trained: Trained) -> None:
     losses = trained.told["plain"]["losses"]
     assert trained.series("plain", "train/loss_step") == [
         (int(step), pytest.approx(loss)) for step, loss in sorted(losses.items())
@@ -131,36 +131,36 @@ def test_losses_of_steps_are_the_running_means_of_keras(trained: Trained) -> Non
     assert len(losses) == 6
 
 
-def test_epochs_have_the_numbers_of_keras(trained: Trained) -> None:
+def test_epochs_have_the_values_of_keras(trained: Trained) -> None:
     for epoch, logs in enumerate(trained.told["plain"]["epochs"], 1):
         for key, name in (("train_loss", "loss"), ("val_accuracy", "val_accuracy")):
             assert (epoch, pytest.approx(logs[name])) in trained.series("plain", f"epoch/{key}")
 
 
-def test_a_learning_rate_is_that_of_the_step(trained: Trained) -> None:
+def test_the_learning_rate_is_that_of_the_step(trained: Trained) -> None:
     assert trained.series("plain", "train/learning_rate") == [
         (step, pytest.approx(0.5 / step)) for step in range(1, 7)
     ]
 
 
-def test_what_mlflow_logs_for_keras_stays_as_it_is(trained: Trained) -> None:
+def test_metrics_that_mlflow_logs_for_keras_are_unchanged(trained: Trained) -> None:
     assert trained.steps("plain", "loss") == [0, 1]
     assert "validation_loss" in trained.metrics("plain")
     assert trained.steps("plain", "system/memory_percent") == [2, 4, 6]
 
 
-def test_a_second_fit_goes_on(trained: Trained) -> None:
+def test_a_second_fit_continues_the_axes(trained: Trained) -> None:
     assert trained.steps("twice", "train/loss_step") == [1, 2, 3, 4, 5, 6]
     assert trained.steps("twice", "epoch/train_loss") == [1, 2]
     assert "final/best_train_loss" in trained.ours("twice")
 
 
-def test_a_training_of_unknown_length_has_its_steps(trained: Trained) -> None:
+def test_a_training_of_unknown_length_has_steps(trained: Trained) -> None:
     assert trained.steps("unknown length", "train/loss_step") == [1, 2, 3, 4]
     assert trained.metrics("unknown length")["final/early_stopped"] == 0
 
 
-def test_early_stopping_is_told(trained: Trained) -> None:
+def test_early_stopping_is_recorded(trained: Trained) -> None:
     metrics = trained.metrics("stopped")
     assert (metrics["final/early_stopped"], metrics["final/total_epochs"]) == (1, 2)
 
@@ -171,14 +171,14 @@ def test_without_a_run_nothing_is_trained(trained: Trained) -> None:
     assert "with mlflow.start_run():" in message
 
 
-def test_a_crash_inside_with_leaves_what_there_was(trained: Trained) -> None:
+def test_a_crash_inside_a_with_block_keeps_the_points_so_far(trained: Trained) -> None:
     assert trained.told["crash"]["raised"].startswith("ZeroDivisionError")
     assert trained.status("crashed") == "FAILED"
     assert trained.steps("crashed", "train/loss_step") == [1, 2, 3]
     assert not {key for key in trained.ours("crashed") if key.startswith("final/")}
 
 
-def test_values_that_are_none_are_left_out_with_one_warning_each(trained: Trained) -> None:
+def test_values_that_are_not_numbers_are_left_out_with_one_warning_each(trained: Trained) -> None:
     assert trained.steps("odd values", "train/loss_step") == [1, 2, 3, 4, 5, 6]
     assert "train/accuracy_step" not in trained.ours("odd values")
     assert trained.steps("odd values", "epoch/train_loss") == [1, 2]
@@ -186,7 +186,7 @@ def test_values_that_are_none_are_left_out_with_one_warning_each(trained: Traine
         assert trained.stderr.count(f"metric {name!r} is not recorded") == 1
 
 
-def test_ctrl_c_ends_a_run_that_nobody_else_would_end_truthfully(trained: Trained) -> None:
+def test_ctrl_c_ends_a_bare_run_as_killed(trained: Trained) -> None:
     assert "KeyboardInterrupt" in trained.stderr
     assert trained.status("interrupted") == "KILLED"
     assert trained.steps("interrupted", "train/loss_step") == [1, 2, 3]

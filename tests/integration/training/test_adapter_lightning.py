@@ -1,4 +1,4 @@
-"""Trainings with Lightning, on the run of its MLflow logger."""
+"""Trainings with Lightning are recorded on the run of its MLFlowLogger."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> T
     return run_program("lightning", PROGRAM, tmp_path_factory, empty_database)
 
 
-def test_every_name_is_there_and_no_other(trained: Trained) -> None:
+def test_every_name_is_there_and_no_others(trained: Trained) -> None:
     assert trained.ours("plain") == {
         "train/loss_step",
         "train/accuracy_step",
@@ -136,7 +136,7 @@ def test_every_name_is_there_and_no_other(trained: Trained) -> None:
     }
 
 
-def test_losses_of_steps_are_those_of_the_module_on_the_axis_of_the_steps(trained: Trained) -> None:
+def test_losses_of_steps_are_those_of_the_module(trained: Trained) -> None:
     losses = trained.told["plain"]["losses"]
     assert len(losses) == 12
     assert trained.series("plain", "train/loss_step") == [
@@ -154,12 +154,12 @@ def test_epochs_count_from_1_without_the_sanity_check(trained: Trained) -> None:
     assert trained.series("plain", "epoch/train_f1") == [(1, 0.5), (2, 0.5)]  # logged in its last hook
 
 
-def test_a_learning_rate_is_that_of_the_step_and_not_of_the_next(trained: Trained) -> None:
+def test_the_learning_rate_is_that_of_the_step_and_not_of_the_next(trained: Trained) -> None:
     rates = [rate for _, rate in trained.series("plain", "train/learning_rate")]
     assert rates == [pytest.approx(0.1)] * 6 + [pytest.approx(0.01)] * 6
 
 
-def test_the_summary_lies_at_the_last_step(trained: Trained) -> None:
+def test_the_summary_is_at_the_last_step(trained: Trained) -> None:
     found = {key: trained.series("plain", f"final/{key}") for key in ("best_val_loss", "best_epoch")}
     assert found == {"best_val_loss": [(12, 10.0)], "best_epoch": [(12, 1.0)]}
     metrics = trained.metrics("plain")
@@ -168,7 +168,7 @@ def test_the_summary_lies_at_the_last_step(trained: Trained) -> None:
     assert metrics["final/early_stopped"] == 0
 
 
-def test_the_run_of_the_logger_has_system_metrics_and_they_stop_where_they_are_switched_off(
+def test_the_run_of_the_logger_has_system_metrics_unless_they_are_switched_off(
     trained: Trained,
 ) -> None:
     assert "system/system_memory_usage_percentage" in trained.metrics("plain")
@@ -177,7 +177,7 @@ def test_the_run_of_the_logger_has_system_metrics_and_they_stop_where_they_are_s
     assert trained.status("plain") == "FINISHED"
 
 
-def test_batches_that_accumulate_are_one_step(trained: Trained) -> None:
+def test_batches_whose_gradients_accumulate_are_one_step(trained: Trained) -> None:
     losses = trained.told["accumulating"]["losses"]
     groups = [losses[0:4], losses[4:6], losses[6:10], losses[10:12]]
     assert trained.series("accumulating", "train/loss_step") == [
@@ -186,7 +186,7 @@ def test_batches_that_accumulate_are_one_step(trained: Trained) -> None:
     assert trained.steps("accumulating", "epoch/val_loss") == [1, 2]  # two validations each: the last counts
 
 
-def test_a_training_without_validation_is_judged_by_its_loss(trained: Trained) -> None:
+def test_without_validation_the_training_loss_ranks_the_epochs(trained: Trained) -> None:
     ours = trained.ours("no validation")
     assert "final/best_train_loss" in ours
     assert not {key for key in ours if "val" in key}
@@ -194,13 +194,13 @@ def test_a_training_without_validation_is_judged_by_its_loss(trained: Trained) -
     assert trained.steps("no validation", "final/total_steps") == [6]
 
 
-def test_max_steps_in_the_middle_of_an_epoch_is_no_early_stop(trained: Trained) -> None:
+def test_max_steps_within_an_epoch_is_not_an_early_stop(trained: Trained) -> None:
     assert trained.steps("max_steps", "epoch/train_loss") == [1, 2]
     metrics = trained.metrics("max_steps")
     assert (metrics["final/total_steps"], metrics["final/early_stopped"]) == (8, 0)
 
 
-def test_several_optimizers_count_each_as_in_lightning(trained: Trained) -> None:
+def test_each_of_several_optimizers_counts_as_in_lightning(trained: Trained) -> None:
     assert trained.series("two optimizers", "train/loss_step") == [(step, 3.0) for step in range(2, 13, 2)]
     assert trained.series("two optimizers", "train/accuracy_step")[0] == (2, 0.125)
 
@@ -211,7 +211,7 @@ def test_a_key_that_the_module_logs_itself_is_left_to_it(trained: Trained) -> No
     assert trained.steps("own key", "train/learning_rate") == [1, 2, 3, 4, 5, 6]
 
 
-def test_early_stopping_is_told(trained: Trained) -> None:
+def test_early_stopping_is_recorded(trained: Trained) -> None:
     metrics = trained.metrics("stopped")
     assert metrics["final/early_stopped"] == 1
     assert metrics["final/total_epochs"] < 9
@@ -224,24 +224,24 @@ def test_a_validation_alone_records_nothing(trained: Trained) -> None:
 
 
 @pytest.mark.parametrize("name", ["resumed", "continued"])
-def test_the_axes_go_on_where_the_training_does(trained: Trained, name: str) -> None:
+def test_a_continued_training_continues_the_axes(trained: Trained, name: str) -> None:
     assert trained.steps(name, "train/loss_step") == list(range(1, 13))
     assert trained.steps(name, "epoch/val_loss") == [1, 2]
 
 
-def test_without_a_run_nothing_is_trained_and_the_remedy_is_named(trained: Trained) -> None:
+def test_without_a_run_nothing_is_trained_and_the_error_names_the_remedy(trained: Trained) -> None:
     message = trained.told["no run"]["raised"]
     assert message.startswith("NoActiveRunError: ")
     assert "MLFlowLogger" in message
 
 
-def test_a_run_that_the_user_has_opened_stays_open(trained: Trained) -> None:
+def test_a_run_of_the_user_stays_open(trained: Trained) -> None:
     assert "final/total_steps" in trained.ours("active run")
     assert trained.told["active run"]["status"] == "RUNNING"
     assert trained.status("active run") == "FINISHED"
 
 
-def test_a_crash_ends_the_run_as_failed_with_what_it_had(trained: Trained) -> None:
+def test_a_crash_ends_the_run_as_failed_with_the_points_so_far(trained: Trained) -> None:
     assert trained.told["crash"]["raised"] == "ValueError: a crash"
     assert trained.status("crashed") == "FAILED"
     assert trained.steps("crashed", "train/loss_step") == [1, 2, 3]
@@ -254,7 +254,7 @@ def test_ctrl_c_ends_the_run_as_killed(trained: Trained) -> None:
     assert trained.steps("interrupted", "train/loss_step") == [1, 2, 3]
 
 
-def test_the_older_package_of_lightning_is_served_too(
+def test_the_older_package_of_lightning_works_too(
     tmp_path_factory: pytest.TempPathFactory, empty_database: Path
 ) -> None:
     if find_spec("pytorch_lightning") is None:

@@ -1,4 +1,4 @@
-"""The log that all adapters share, with values as an accelerator hands them out."""
+"""The log that all adapters share, with values on an accelerator."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from conftest import Program, Store
 
 def test_no_step_waits_for_its_device(program: Program, store: Store) -> None:
     pytest.importorskip("torch", reason="torch is not installed")
-    # A tensor of the device "meta" has no value: whoever asks for it before a flush is found out.
+    # A tensor on the device "meta" has no value: reading it before a flush raises.
     done = program(
         store.uri,
         """
@@ -31,13 +31,13 @@ def test_no_step_waits_for_its_device(program: Program, store: Store) -> None:
     )
     steps, rest = done.stderr.split("steps done")
     assert "mlflow-sysmetrics" not in steps
-    assert "epoch 1 could not be fetched from its device" in rest  # a device that has failed breaks nothing
+    assert "epoch 1 could not be fetched from its device" in rest  # a failed device does not end the training
     metrics = store.client.get_run(done.words[-1]).data.metrics
     assert metrics["train/batch_time_seconds"] == 0.25
     assert metrics["final/total_steps"] == 3
 
 
-def test_a_run_that_mlflow_has_attached_is_not_attached_again(program: Program, store: Store) -> None:
+def test_a_run_started_by_mlflow_is_not_attached_again(program: Program, store: Store) -> None:
     done = program(
         store.uri,
         """
@@ -56,7 +56,7 @@ def test_a_run_that_mlflow_has_attached_is_not_attached_again(program: Program, 
     assert "system/system_memory_usage_percentage" in store.keys(alone)
 
 
-def test_a_forked_child_leaves_its_parents_log_alone(program: Program, store: Store) -> None:
+def test_a_forked_child_leaves_the_log_of_its_parent_alone(program: Program, store: Store) -> None:
     done = program(
         store.uri,
         """
@@ -93,7 +93,7 @@ def test_an_exception_that_the_program_survives_leaves_the_run_to_mlflow(
         log.batch_loss(1.0)
         log.step(1)
         with contextlib.suppress(KeyboardInterrupt):
-            raise KeyboardInterrupt  # enough trained, says the user
+            raise KeyboardInterrupt  # the user has trained enough
         """,
     )
     run = store.client.get_run(done.words[0])

@@ -1,4 +1,4 @@
-"""Trainings with Hugging Face's Trainer, on the run of its MLflowCallback or on the user's."""
+"""Trainings with Hugging Face's Trainer are recorded on the run of its MLflowCallback or the user's."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ trainer = made(losses)
 trainer.train()
 tell("plain", newest(), losses=losses.losses, active=str(mlflow.active_run()))
 trainer.evaluate()
-mlflow.end_run()  # MLflowCallback logs to a run that nobody has started
+mlflow.end_run()  # of MLflowCallback, which started it to log the evaluation
 tell("evaluated later", newest())
 reference = weakref.ref(trainer)
 del trainer, losses
@@ -132,7 +132,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> T
     return run_program("transformers", PROGRAM, tmp_path_factory, empty_database)
 
 
-def test_every_name_is_there_and_no_other(trained: Trained) -> None:
+def test_every_name_is_there_and_no_others(trained: Trained) -> None:
     assert trained.ours("plain") == {
         "train/loss_step",
         "train/learning_rate",
@@ -150,7 +150,7 @@ def test_every_name_is_there_and_no_other(trained: Trained) -> None:
     }
 
 
-def test_losses_are_those_that_the_trainer_logs(trained: Trained) -> None:
+def test_losses_are_those_that_the_trainer_reports(trained: Trained) -> None:
     losses = trained.told["plain"]["losses"]
     assert trained.series("plain", "train/loss_step") == [
         (step, pytest.approx(loss)) for step, loss in zip(range(2, 13, 2), losses, strict=True)
@@ -166,12 +166,12 @@ def test_an_evaluation_belongs_to_the_epoch_that_it_follows(trained: Trained) ->
     assert not trained.ours("evaluated later")
 
 
-def test_what_the_trainer_logs_itself_stays_as_it_is(trained: Trained) -> None:
+def test_metrics_that_the_trainer_logs_itself_are_unchanged(trained: Trained) -> None:
     assert {"loss", "eval_loss", "learning_rate", "epoch"} <= trained.metrics("plain").keys()
     assert trained.steps("plain", "loss") == [2, 4, 6, 8, 10, 12]
 
 
-def test_system_metrics_are_there_once(trained: Trained) -> None:
+def test_system_metrics_are_recorded_once(trained: Trained) -> None:
     steps = trained.steps("plain", "system/system_memory_usage_percentage")
     assert steps
     assert len(trained.series("plain", "system/system_memory_usage_percentage")) == len(
@@ -185,11 +185,11 @@ def test_system_metrics_are_there_once(trained: Trained) -> None:
     assert trained.steps("plain", "system/memory_percent") == [4, 8, 12]
 
 
-def test_a_trainer_is_collected_as_before(trained: Trained) -> None:
+def test_a_trainer_is_still_garbage_collected(trained: Trained) -> None:
     assert trained.told["collected"]["gone"]
 
 
-def test_a_second_training_has_a_run_of_its_own(trained: Trained) -> None:
+def test_a_second_training_has_its_own_run(trained: Trained) -> None:
     names = ("first of two", "second of two")
     assert len({trained.told[name]["run_id"] for name in names}) == 2
     for name in names:
@@ -204,32 +204,32 @@ def test_the_order_of_the_callbacks_does_not_matter(trained: Trained) -> None:
     assert trained.status("MLflowCallback last") == "FINISHED"
 
 
-def test_max_steps_in_the_middle_of_an_epoch_is_no_early_stop(trained: Trained) -> None:
+def test_max_steps_within_an_epoch_is_not_an_early_stop(trained: Trained) -> None:
     assert trained.steps("max_steps", "epoch/val_loss") == [1, 2]
     metrics = trained.metrics("max_steps")
     assert (metrics["final/total_steps"], metrics["final/early_stopped"]) == (9, 0)
     assert trained.steps("max_steps", "final/total_steps") == [9]
 
 
-def test_a_training_without_validation_is_judged_by_its_loss(trained: Trained) -> None:
+def test_without_validation_the_training_loss_ranks_the_epochs(trained: Trained) -> None:
     assert "final/best_train_loss" in trained.ours("no validation")
     assert not {key for key in trained.ours("no validation") if "val" in key}
 
 
-def test_early_stopping_and_the_metric_of_the_best_model_are_told(trained: Trained) -> None:
+def test_early_stopping_and_the_metric_of_the_best_model_are_recorded(trained: Trained) -> None:
     metrics = trained.metrics("stopped")
     assert metrics["final/early_stopped"] == 1
     assert (metrics["final/best_val_accuracy"], metrics["final/best_epoch"]) == (0.5, 1)
     assert metrics["final/total_epochs"] == 2
 
 
-def test_without_a_run_nothing_is_trained_and_the_remedy_is_named(trained: Trained) -> None:
+def test_without_a_run_nothing_is_trained_and_the_error_names_the_remedy(trained: Trained) -> None:
     message = trained.told["no run"]["raised"]
     assert message.startswith("NoActiveRunError: ")
     assert 'report_to="mlflow"' in message
 
 
-def test_a_run_that_the_user_has_opened_is_the_users_to_end(trained: Trained) -> None:
+def test_a_run_of_the_user_is_ended_by_the_user(trained: Trained) -> None:
     assert trained.told["a handled crash"]["raised"] is None
     assert trained.told["the user's run"]["status"] == "RUNNING"
     assert trained.told["the user's run"]["active"]
@@ -237,7 +237,7 @@ def test_a_run_that_the_user_has_opened_is_the_users_to_end(trained: Trained) ->
     assert trained.steps("the user's run", "train/loss_step") == [2]
 
 
-def test_a_crash_ends_the_run_as_failed_at_once_and_a_resume_goes_on(trained: Trained) -> None:
+def test_a_crash_ends_the_run_as_failed_and_a_resume_continues_it(trained: Trained) -> None:
     assert trained.told["crash"]["raised"].startswith("ZeroDivisionError")
     assert trained.told["crashed"]["active"] == "None"
     # The same run, resumed from step 3 by the user.
@@ -249,7 +249,7 @@ def test_a_crash_ends_the_run_as_failed_at_once_and_a_resume_goes_on(trained: Tr
 def test_a_named_run_on_another_server_is_recorded_and_attached(trained: Trained) -> None:
     assert trained.steps("named run", "train/loss_step") == [2, 4, 6, 8, 10, 12]
     assert "system/system_memory_usage_percentage" in trained.metrics("named run")
-    assert trained.status("named run") == "RUNNING"  # whoever has made it ends it
+    assert trained.status("named run") == "RUNNING"  # its creator ends it
 
 
 def test_ctrl_c_ends_the_run_as_killed(trained: Trained) -> None:

@@ -1,4 +1,4 @@
-"""A training's own metrics: names, axes, delivery; beside the system metrics, and without them."""
+"""MetricRecorder: names, axes and delivery, with system metrics and without."""
 
 from __future__ import annotations
 
@@ -57,19 +57,21 @@ def test_every_name_has_its_axis(program: Program, store: Store) -> None:
         1 / 30,
         1 / 40,
     ]
-    assert store.keys(run_id)  # those of the machine are there, too
+    assert store.keys(run_id)  # system metrics, too
 
 
 @pytest.mark.parametrize(
     "off", [{"MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false"}, {"MLFLOW_RUN_CONTEXT_PROVIDER": "none"}]
 )
-def test_it_needs_no_system_metrics(program: Program, store: Store, off: dict[str, str]) -> None:
+def test_it_works_without_system_metrics(program: Program, store: Store, off: dict[str, str]) -> None:
     (run_id,) = program(store.uri, TRAINING, **off).words
     assert len(axes(store, run_id)) == 8
     assert not store.keys(run_id)
 
 
-def test_the_end_of_the_run_delivers_what_a_forgotten_recorder_has(program: Program, store: Store) -> None:
+def test_the_end_of_the_run_delivers_the_points_of_a_forgotten_recorder(
+    program: Program, store: Store
+) -> None:
     code = """
         from mlflow_sysmetrics import MetricRecorder
         with mlflow.start_run() as run:
@@ -81,7 +83,9 @@ def test_the_end_of_the_run_delivers_what_a_forgotten_recorder_has(program: Prog
 
 
 @pytest.mark.every_database
-def test_the_end_of_the_program_delivers_what_an_open_recorder_has(program: Program, store: Store) -> None:
+def test_the_end_of_the_program_delivers_the_points_of_an_open_recorder(
+    program: Program, store: Store
+) -> None:
     code = """
         from mlflow_sysmetrics import MetricRecorder
         run = mlflow.MlflowClient().create_run("0")
@@ -94,7 +98,7 @@ def test_the_end_of_the_program_delivers_what_an_open_recorder_has(program: Prog
     assert math.isnan(point.value)
 
 
-def test_a_loss_that_is_no_number_reaches_a_server(program: Program, server: CountingServer) -> None:
+def test_nan_and_infinity_reach_a_server(program: Program, server: CountingServer) -> None:
     code = """
         from mlflow_sysmetrics import MetricRecorder
         with mlflow.start_run() as run, MetricRecorder() as recorder:
@@ -106,7 +110,7 @@ def test_a_loss_that_is_no_number_reaches_a_server(program: Program, server: Cou
     assert [point["value"] for point in server.points(run_id)["train/learning_rate"]] == ["Infinity"]
 
 
-def test_steps_of_a_loop_over_an_array_reach_a_server(program: Program, server: CountingServer) -> None:
+def test_steps_from_a_loop_over_an_array_reach_a_server(program: Program, server: CountingServer) -> None:
     code = """
         import numpy
         from mlflow_sysmetrics import MetricRecorder
@@ -121,7 +125,7 @@ def test_steps_of_a_loop_over_an_array_reach_a_server(program: Program, server: 
     assert [point["step"] for point in server.points(run_id)["epoch/train_loss"]] == [1]
 
 
-def test_without_a_run_it_says_what_to_do(program: Program, store: Store) -> None:
+def test_the_error_about_a_missing_run_says_what_to_do(program: Program, store: Store) -> None:
     code = """
         import mlflow_sysmetrics
         try:
@@ -135,18 +139,27 @@ def test_without_a_run_it_says_what_to_do(program: Program, store: Store) -> Non
 @pytest.mark.parametrize(
     ("call", "error"),
     [
-        ("recorder.step(1, loss='low')", "TypeError: train/loss='low'"),
-        ("recorder.step(-1, loss=1)", "ValueError: step=-1"),
-        ("recorder.step(1.5, loss=1)", "ValueError: step=1.5"),
-        ("recorder.epoch(1, {'val/../loss': 1})", "ValueError: 'val/../loss' cannot be the name"),
-        ("recorder.epoch(1, {'a' * 251: 1})", "ValueError: 'aaa"),
-        ("MetricRecorder(logging_steps=0)", "ValueError: logging_steps=0"),
-        ("MetricRecorder(buffer_seconds=-1)", "ValueError: buffer_seconds=-1"),
-        ("MetricRecorder(buffer_seconds='5')", "ValueError: buffer_seconds='5'"),
-        ("MetricRecorder(run)", "TypeError: run_id="),
+        ("recorder.step(1, loss='low')", "TypeError: train/loss must be a number, got 'low'"),
+        (
+            "recorder.step(-1, loss=1)",
+            "ValueError: step must be an integer from 0 to 9223372036854775807, got -1",
+        ),
+        (
+            "recorder.step(1.5, loss=1)",
+            "ValueError: step must be an integer from 0 to 9223372036854775807, got 1.5",
+        ),
+        (
+            "recorder.epoch(1, {'val/../loss': 1})",
+            "ValueError: MLflow does not accept the metric name 'val/../loss': Names may",
+        ),
+        ("recorder.epoch(1, {'a' * 251: 1})", "ValueError: MLflow does not accept the metric name 'aaa"),
+        ("MetricRecorder(logging_steps=0)", "ValueError: logging_steps must be an integer >= 1, got 0"),
+        ("MetricRecorder(buffer_seconds=-1)", "ValueError: buffer_seconds must be a number >= 0, got -1"),
+        ("MetricRecorder(buffer_seconds='5')", "ValueError: buffer_seconds must be a number >= 0, got '5'"),
+        ("MetricRecorder(run)", "TypeError: run_id must be a string such as run.info.run_id, got "),
     ],
 )
-def test_what_cannot_be_recorded_is_named_and_nothing_is(
+def test_a_call_that_raises_names_the_value_and_records_nothing(
     program: Program, store: Store, call: str, error: str
 ) -> None:
     code = f"""
@@ -163,10 +176,10 @@ def test_what_cannot_be_recorded_is_named_and_nothing_is(
     assert not axes(store, found.words[0])
 
 
-def test_what_was_recorded_before_a_kill_is_delivered_by_the_next_program(
+def test_points_from_before_a_kill_are_delivered_by_the_next_program(
     program: Program, server: CountingServer, tmp_path: Path
 ) -> None:
-    """The server is away all the time: what is on disk is all there is."""
+    """The server is down all the time, so the points on disk are all there is."""
     spool = {"MLFLOW_SYSMETRICS_SPOOL_DIR": str(tmp_path / "spool"), "MLFLOW_SYSMETRICS_FLUSH_TIMEOUT": "0"}
     (run_id,) = program(server.url, "print(mlflow.MlflowClient().create_run('0').info.run_id)").words
     server.mode("500")
@@ -197,7 +210,7 @@ def test_what_was_recorded_before_a_kill_is_delivered_by_the_next_program(
     ]
 
 
-def test_a_forked_child_does_not_deliver_what_is_its_parents(program: Program, store: Store) -> None:
+def test_a_forked_child_does_not_deliver_the_points_of_its_parent(program: Program, store: Store) -> None:
     if sys.platform == "win32":
         pytest.skip("Windows does not fork")
     code = """
@@ -221,14 +234,14 @@ def test_a_forked_child_does_not_deliver_what_is_its_parents(program: Program, s
     [
         ("mlflow.start_run()", "mlflow.end_run()"),
         ("mlflow.start_run()", "mlflow_sysmetrics.flush()"),
-        ("client.create_run('0')", "there = lambda: 3  # the exit does it"),
+        ("client.create_run('0')", "there = lambda: 3  # the exit delivers"),
     ],
     ids=["end_run", "flush", "exit"],
 )
-def test_what_lies_on_a_device_is_there_when_the_run_or_the_program_ends(
+def test_values_on_a_device_are_delivered_when_the_run_or_the_program_ends(
     program: Program, store: Store, start: str, ending: str
 ) -> None:
-    """The value pretends to lie on an accelerator."""
+    """The values pretend to be on an accelerator."""
     pytest.importorskip("torch", reason="torch is not installed")
     code = f"""
         import torch
@@ -250,9 +263,7 @@ def test_what_lies_on_a_device_is_there_when_the_run_or_the_program_ends(
     assert axes(store, run_id) == {"train/loss_step": [1, 2, 3]}
 
 
-def test_a_forked_child_says_nothing_of_what_lies_on_its_parents_device(
-    program: Program, store: Store
-) -> None:
+def test_a_forked_child_leaves_values_on_a_device_to_its_parent(program: Program, store: Store) -> None:
     if sys.platform == "win32":
         pytest.skip("Windows does not fork")
     code = """

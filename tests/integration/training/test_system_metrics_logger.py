@@ -1,4 +1,4 @@
-"""What the machine does, on the axis of a training's steps."""
+"""SystemMetricsLogger: hardware metrics with the steps of a training as axis."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TRAFFIC = {
     "network_receive_mb_per_s",
     "network_transmit_mb_per_s",
 }
-LINUX_ONLY = pytest.mark.skipif(sys.platform != "linux", reason="what there is differs between systems")
+LINUX_ONLY = pytest.mark.skipif(sys.platform != "linux", reason="other systems have other metrics")
 
 
 @LINUX_ONLY
@@ -31,7 +31,7 @@ def test_it_returns_values_without_a_run(program: Program, store: Store) -> None
 
 
 @pytest.mark.every_database
-def test_it_logs_to_the_run_of_the_thread_on_the_axis_of_its_steps(program: Program, store: Store) -> None:
+def test_it_logs_to_the_run_of_the_thread_at_the_given_steps(program: Program, store: Store) -> None:
     code = """
         with mlflow_sysmetrics.SystemMetricsLogger(log_gpu=False) as logger:
             with mlflow.start_run() as first:
@@ -48,7 +48,7 @@ def test_it_logs_to_the_run_of_the_thread_on_the_axis_of_its_steps(program: Prog
     assert not store.points(second, "system/cpu_percent")
 
 
-def test_units_are_those_of_the_names(program: Program, store: Store) -> None:
+def test_units_match_the_names(program: Program, store: Store) -> None:
     code = """
         import psutil
         with mlflow_sysmetrics.SystemMetricsLogger() as logger:
@@ -60,8 +60,8 @@ def test_units_are_those_of_the_names(program: Program, store: Store) -> None:
     assert 0 < percent <= 100
 
 
-def test_no_series_of_it_is_one_of_the_sampler(program: Program, store: Store) -> None:
-    """Those have the seconds of the run as axis: one key, one axis."""
+def test_it_shares_no_series_with_the_sampler(program: Program, store: Store) -> None:
+    """The axis of those is the seconds of the run, and a key has one axis."""
     code = """
         from mlflow_sysmetrics.collectors import COLLECTORS, load_classes
         from mlflow_sysmetrics.training import system_metrics as module
@@ -76,16 +76,34 @@ def test_no_series_of_it_is_one_of_the_sampler(program: Program, store: Store) -
 @pytest.mark.parametrize(
     ("call", "error"),
     [
-        ("SystemMetricsLogger(gpu_device=-1)", "gpu_device=-1"),
-        ("SystemMetricsLogger(gpu_device='0')", "gpu_device='0'"),
-        ("SystemMetricsLogger().log_metrics(step=-1)", "step=-1"),
-        ("SystemMetricsLogger().log_metrics(step=2.5)", "step=2.5"),
-        ("SystemMetricsLogger().log_metrics(prefix='')", "prefix=''"),
-        ("SystemMetricsLogger().log_metrics(prefix=None)", "prefix=None"),
-        ("SystemMetricsLogger().log_metrics(prefix='a:b')", "prefix='a:b'"),
+        ("SystemMetricsLogger(gpu_device=-1)", "gpu_device must be an integer >= 0, got -1"),
+        ("SystemMetricsLogger(gpu_device='0')", "gpu_device must be an integer >= 0, got '0'"),
+        (
+            "SystemMetricsLogger().log_metrics(step=-1)",
+            "step must be an integer from 0 to 9223372036854775807, got -1",
+        ),
+        (
+            "SystemMetricsLogger().log_metrics(step=2.5)",
+            "step must be an integer from 0 to 9223372036854775807, got 2.5",
+        ),
+        (
+            "SystemMetricsLogger().log_metrics(prefix='')",
+            "prefix must be the start of a metric name, got '': Names may",
+        ),
+        ("SystemMetricsLogger().log_metrics(prefix=None)", "prefix must be a string, got None"),
+        (
+            "SystemMetricsLogger().log_metrics(prefix='a@b')",
+            "prefix must be the start of a metric name, got 'a@b'",
+        ),
+        (
+            "SystemMetricsLogger().log_metrics(prefix='a' * 240)",
+            "names may have at most 250 characters, got 26",
+        ),
     ],
 )
-def test_wrong_arguments_are_named(program: Program, store: Store, call: str, error: str) -> None:
+def test_the_error_about_an_invalid_argument_names_it(
+    program: Program, store: Store, call: str, error: str
+) -> None:
     code = f"""
         from mlflow_sysmetrics import SystemMetricsLogger
         try:
@@ -96,7 +114,7 @@ def test_wrong_arguments_are_named(program: Program, store: Store, call: str, er
     assert error in program(store.uri, code).stdout
 
 
-def test_in_a_forked_child_it_reads_for_itself_or_nothing(program: Program, store: Store) -> None:
+def test_a_forked_child_reads_for_itself_or_not_at_all(program: Program, store: Store) -> None:
     if sys.platform == "win32":
         pytest.skip("Windows does not fork")
     code = """

@@ -1,4 +1,4 @@
-"""The example in examples/training leaves what its README says, and nothing else."""
+"""The example in examples/training records what its README says, and nothing else."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ pytest.importorskip("sklearn")
 EXAMPLE = Path(__file__).parents[3] / "examples" / "training"
 README = (EXAMPLE / "README.md").read_text(encoding="utf-8")
 TABLE = dict(line.strip("| ").split(" | ", 1)[::-1] for line in README.splitlines() if line.startswith("| `"))
-BATCHES = 47  # of an epoch
+BATCHES = 47  # per epoch
 
 
 def named(axis: str) -> set[str]:
-    """Returns the names that README lists with an axis."""
+    """Returns the names that the README lists with an axis."""
     (row,) = [names for one, names in TABLE.items() if one.startswith(axis)]
     return {name for name in re.findall(r"`([^`]+)`", row) if not name.endswith("...")}
 
 
 @pytest.mark.every_database
-def test_every_name_has_the_axis_that_readme_says(store: Store, tmp_path: Path) -> None:
+def test_every_name_has_the_axis_that_the_readme_says(store: Store, tmp_path: Path) -> None:
     command = re.search(r"^python train.py (\w+)$", README, re.MULTILINE)
     assert command is not None
 
@@ -65,4 +65,4 @@ def test_every_name_has_the_axis_that_readme_says(store: Store, tmp_path: Path) 
     assert [one.path for one in store.client.list_artifacts(run_id, "checkpoints")] == [
         "checkpoints/best_checkpoint.pt"
     ]
-    assert run() == printed  # it has ended, and is not trained again
+    assert run() == printed  # a finished training is not repeated

@@ -1,4 +1,4 @@
-"""A training that was killed goes on with its own run, and no point has two values."""
+"""A killed training resumes on its own run, and no point has two values."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ pytest.importorskip("mlflow_sysmetrics.training.trainer.engines")
 from trainer_programs import TRAINING
 
 SPAN = [*range(1, 61)]
-# Five epochs of twelve steps. What is asked of it comes in the environment: where it dies, if it does.
+# Five epochs of twelve steps. DIE_AT in the environment is the step at which it kills itself.
 JOB = f"""{TRAINING}
 from ignite.engine import Events
-network.append(torch.nn.Dropout(0.1))  # draws in each step
+network.append(torch.nn.Dropout(0.1))  # draws random numbers in each step
 train = torch.utils.data.DataLoader(data, batch_size=8, shuffle=True, generator=torch.Generator().manual_seed(4))
 optimizer = torch.optim.Adam(network.parameters(), 0.01)
 one = trainer(train_loader=train, num_epochs=5, logging_steps=1, save_dir="kept", patience=50, optimizer=optimizer,
@@ -44,7 +44,9 @@ def points(store: Store, run_id: str, key: str) -> list[tuple[int, float]]:
 
 @pytest.mark.parametrize("die_at", [7, 31, 48])
 @pytest.mark.every_database
-def test_a_killed_training_goes_on_as_if_it_had_not_been(program: Program, store: Store, die_at: int) -> None:
+def test_a_killed_training_resumes_as_if_nothing_had_happened(
+    program: Program, store: Store, die_at: int
+) -> None:
     """In the first epoch, in the third, and in the last step of the fourth."""
     killed = program(store.uri, JOB, check=False, DIE_AT=str(die_at))
     assert killed.returncode == -signal.SIGKILL
@@ -63,9 +65,7 @@ def test_a_killed_training_goes_on_as_if_it_had_not_been(program: Program, store
     assert [step for step, _ in points(store, run_id, "system/cpu_percent")] == SPAN[3::4]
 
 
-def test_one_that_has_ended_is_not_trained_again_and_goes_on_for_more_epochs(
-    program: Program, store: Store
-) -> None:
+def test_a_finished_training_is_not_repeated_but_can_be_extended(program: Program, store: Store) -> None:
     first = program(store.uri, JOB).words
     assert program(store.uri, JOB).words == first
     run_id = first[0]
@@ -76,9 +76,7 @@ def test_one_that_has_ended_is_not_trained_again_and_goes_on_for_more_epochs(
     assert [step for step, _ in points(store, run_id, "epoch/val_loss")] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_training_that_goes_on_records_the_steps_of_one_that_was_not_killed(
-    program: Program, store: Store
-) -> None:
+def test_a_resumed_training_records_the_same_steps(program: Program, store: Store) -> None:
     code = JOB.replace("logging_steps=1", "logging_steps=7")
     program(store.uri, code, check=False, DIE_AT="31")
     run_id = program(store.uri, code).words[0]
@@ -86,7 +84,7 @@ def test_a_training_that_goes_on_records_the_steps_of_one_that_was_not_killed(
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_training_that_was_killed_at_its_first_checkpoint_can_be_started_again(
+def test_a_training_killed_at_its_first_checkpoint_can_be_restarted(
     program: Program, store: Store, moment: str
 ) -> None:
     deadly = f"""
@@ -103,15 +101,16 @@ with mlflow.start_run("""
     assert program(store.uri, JOB).words[1:3] == ["60", "5"]
 
 
-def test_an_epoch_that_cannot_be_recorded_is_not_kept(program: Program, store: Store) -> None:
-    """Else the training could not go on: it would try to record that epoch again."""
-    code = JOB.replace("log_system_metrics=True,", "compute_metrics=lambda *_: {'f1 (macro)': 1.0},")
+def test_an_epoch_that_cannot_be_recorded_leaves_no_checkpoint(program: Program, store: Store) -> None:
+    """Otherwise a resume would fail, too: it would try to record that epoch again."""
+    handler = "one.engine.on(Events.EPOCH_COMPLETED)(lambda engine: engine.state.metrics.update({'f1 (macro)': 1.0}))"
+    code = JOB.replace("die_at =", f"{handler}\ndie_at =", 1)
     failed = program(store.uri, code, check=False)
-    assert "ValueError: 'val_f1 (macro)' cannot be the name of a metric" in failed.stderr
+    assert "ValueError: MLflow does not accept the metric name 'f1 (macro)'" in failed.stderr
     assert program(store.uri, JOB).words[1:3] == ["60", "5"]
 
 
-def test_stopping_at_nan_keeps_the_weights_of_the_epoch_before(program: Program, store: Store) -> None:
+def test_a_stop_at_nan_keeps_the_weights_of_the_epoch_before(program: Program, store: Store) -> None:
     code = f"""{TRAINING}
 criterion = torch.nn.CrossEntropyLoss()
 calls = []
@@ -131,19 +130,20 @@ print(kept["epoch"], all(torch.isfinite(one).all() for one in kept["model_state_
     assert lines[-2:] == ["train_loss of epoch 2 is nan", "1 True"]
 
 
-def test_the_directory_of_another_run_is_an_error_before_training(program: Program, store: Store) -> None:
+def test_a_directory_of_another_run_is_an_error_before_training(program: Program, store: Store) -> None:
     (first, *_) = program(store.uri, JOB, DIE_AT="0").words
     code = JOB.replace('run_id=run_to_resume("kept"), ', "")
     found = program(store.uri, code, check=False)
     kept = str(Path("kept").absolute())
-    assert f"ValueError: save_dir={kept!r} holds the training of run {first}, and this is run" in found.stderr
+    assert f"ValueError: save_dir={kept!r} must belong to run " in found.stderr
+    assert f", but it holds the training of run {first}. To resume that, use" in found.stderr
     anew = program(store.uri, code.replace('save_dir="kept"', 'save_dir="kept", resume=False')).words
     assert anew[0] != first
     assert anew[1:3] == ["60", "5"]
     assert [step for step, _ in points(store, anew[0], "train/loss_step")] == SPAN
 
 
-def test_it_finds_its_run_where_none_is_active(program: Program, store: Store) -> None:
+def test_it_finds_its_run_if_none_is_active(program: Program, store: Store) -> None:
     killed = program(store.uri, JOB, check=False, DIE_AT="20")
     assert killed.returncode == -signal.SIGKILL
     code = JOB.replace(
@@ -156,7 +156,7 @@ def test_it_finds_its_run_where_none_is_active(program: Program, store: Store) -
     assert [step for step, _ in points(store, run.info.run_id, "train/loss_step")] == SPAN
 
 
-def test_a_program_without_a_directory_leaves_nothing_behind(
+def test_a_program_without_a_directory_leaves_no_files(
     program: Program, store: Store, tmp_path: Path
 ) -> None:
     code = f"""{TRAINING}

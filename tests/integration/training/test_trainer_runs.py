@@ -1,4 +1,4 @@
-"""What a training leaves on its run: names, axes, the summary, the best weights."""
+"""What Trainer records on a run: names, axes, the summary, the best weights."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def values(store: Store, run_id: str, key: str) -> list[float]:
     return [point.value for point in store.points(run_id, key)]
 
 
-def test_every_name_has_its_axis_and_there_is_no_other(program: Program, store: Store) -> None:
+def test_every_name_has_its_axis_and_there_are_no_others(program: Program, store: Store) -> None:
     code = f"""{TRAINING}
 with mlflow.start_run(log_system_metrics=False) as run:
     trainer(log_system_metrics=True, system_metrics_interval=7).train()
@@ -59,7 +59,7 @@ print(run.info.run_id)
     assert of_machine == {key: [7, 14, 21, 28, 35] for key in names}
 
 
-def test_regression_has_losses_only(program: Program, store: Store) -> None:
+def test_a_regression_has_losses_only(program: Program, store: Store) -> None:
     code = f"""{TRAINING}
 pairs = [(x[:40], y[:40, None].float()), (x[40:], y[40:, None].float())]
 network = torch.nn.Linear(8, 1)
@@ -77,7 +77,7 @@ with mlflow.start_run(log_system_metrics=False) as run:
     assert found["final/best_val_loss"] == [2]
 
 
-def test_losses_on_the_server_are_those_of_a_loop_by_hand(program: Program, store: Store) -> None:
+def test_losses_on_the_server_equal_those_of_a_hand_written_loop(program: Program, store: Store) -> None:
     code = f"""{TRAINING}
 import copy, json
 same = copy.deepcopy(network)
@@ -105,7 +105,7 @@ print(run.info.run_id, json.dumps(losses, separators=(",", ":")))
 
 
 EARLY = f"""{TRAINING}
-class Worse(torch.nn.CrossEntropyLoss):  # what is learned is to be wrong, from the second epoch on
+class Worse(torch.nn.CrossEntropyLoss):  # from the second epoch on, the model learns to be wrong
     def forward(self, logits, labels):
         return super().forward(logits, labels) * (1 if engine.state.epoch < 2 or not network.training else -1)
 best = {{}}
@@ -119,7 +119,7 @@ engine.add_event_handler(Events.EPOCH_COMPLETED, keep)
 """
 
 
-def test_it_stops_early_and_restores_and_keeps_the_best(program: Program, store: Store) -> None:
+def test_it_stops_early_and_keeps_the_best_weights(program: Program, store: Store) -> None:
     code = f"""{EARLY}
 with mlflow.start_run() as run:
     summary = one.train()
@@ -140,7 +140,7 @@ print(run.info.run_id)
     assert values(store, run_id, "final/best_epoch") == [1]
 
 
-def test_the_last_weights_stay_where_the_best_are_not_wanted(program: Program, store: Store) -> None:
+def test_the_last_weights_stay_if_the_best_are_not_to_be_restored(program: Program, store: Store) -> None:
     code = f"""{EARLY.replace("patience=2", "patience=2, restore_best=False")}
 with mlflow.start_run():
     one.train()
@@ -149,7 +149,7 @@ assert not all(torch.equal(best[name], value) for name, value in network.state_d
     program(store.uri, code)
 
 
-def test_plateaus_are_seen_in_the_monitored_metric(program: Program, store: Store) -> None:
+def test_a_plateau_is_detected_in_the_monitored_metric(program: Program, store: Store) -> None:
     code = f"""{TRAINING}
 optimizer = torch.optim.SGD(network.parameters(), 0.0)
 scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="max", patience=1, factor=0.5)
@@ -164,7 +164,7 @@ assert seen == [point.value for point in history], (seen, history)
     program(store.uri, code)
 
 
-def test_a_loss_that_is_nan_is_recorded_and_training_goes_on(program: Program, store: Store) -> None:
+def test_a_nan_loss_is_recorded_and_training_continues(program: Program, store: Store) -> None:
     code = f"""{TRAINING}
 with torch.no_grad():
     network[0].weight[0, 0] = torch.nan
@@ -185,7 +185,7 @@ with mlflow.start_run(log_system_metrics=False) as run:
     assert message == "the_loss_of_step_1_is_nan"
 
 
-def test_an_exception_flushes_what_is_known_and_leaves_the_run_to_its_owner(
+def test_an_exception_flushes_the_points_and_leaves_the_run_to_its_owner(
     program: Program, store: Store
 ) -> None:
     code = f"""{TRAINING}
@@ -215,7 +215,7 @@ with mlflow.start_run(log_system_metrics=False) as run:
     ]
 
 
-def test_numbers_of_the_caller_are_recorded_with_those_of_the_epoch(program: Program, store: Store) -> None:
+def test_numbers_of_the_user_are_recorded_with_the_epoch(program: Program, store: Store) -> None:
     code = f"""{TRAINING}
 from ignite.engine import Events
 one = trainer(early_stopping_metric="val_mine", early_stopping_mode="max",
@@ -224,7 +224,7 @@ one = trainer(early_stopping_metric="val_mine", early_stopping_mode="max",
 def add(engine):
     engine.state.metrics["own"] = engine.state.epoch * 10
     engine.state.metrics["tensor"] = torch.tensor(0.5)
-    engine.state.metrics["text"] = "is none"
+    engine.state.metrics["text"] = "not a number"
 with mlflow.start_run(log_system_metrics=False) as run:
     one.train()
 print(run.info.run_id)
@@ -238,7 +238,7 @@ print(run.info.run_id)
     assert not {"epoch/val_f1_macro", "epoch/text", "epoch/val_no"} & set(found)
 
 
-def test_a_study_hears_of_each_epoch_and_may_prune(program: Program, store: Store) -> None:
+def test_each_epoch_is_reported_to_a_study_which_may_prune(program: Program, store: Store) -> None:
     pytest.importorskip("optuna")
     code = f"""{TRAINING}
 import optuna
@@ -264,10 +264,10 @@ for trial in study.trials:
 
 
 @pytest.mark.parametrize("mode", ["hang", "500", "refuse"])
-def test_a_server_that_does_not_take_points_holds_up_no_step(
+def test_a_server_that_refuses_points_delays_no_step(
     program: Program, server: CountingServer, mode: str
 ) -> None:
-    """Its log-batch hangs or fails all through the training; afterwards it has all points."""
+    """Its log-batch hangs or fails during the training; afterwards it receives all points."""
     code = f"""{TRAINING}
 from ignite.engine import Events
 with mlflow.start_run(log_system_metrics=False) as run:
@@ -284,7 +284,7 @@ with mlflow.start_run(log_system_metrics=False) as run:
     done = program(server.url, code, MLFLOW_SYSMETRICS_FLUSH_TIMEOUT="1")
     run_id, longest = done.words
     assert float(longest) < 10  # a request to it takes 15 s and more
-    assert "is not among the artifacts of run" in done.stderr  # it takes no artifacts, either
+    assert "is not among the artifacts of run" in done.stderr  # it refuses artifacts, too
     server.mode("ok")
     sync = "import subprocess; subprocess.run([sys.executable, '-m', 'mlflow_sysmetrics.cli', 'sync'], check=True)"
     program(server.url, sync)
@@ -293,7 +293,7 @@ with mlflow.start_run(log_system_metrics=False) as run:
     assert [point["step"] for point in points["final/total_steps"]] == [36]
 
 
-def test_a_checkpoint_that_cannot_be_logged_says_how_to_do_it_later(
+def test_the_warning_about_a_checkpoint_says_how_to_log_it_later(
     program: Program, server: CountingServer, tmp_path: Path
 ) -> None:
     code = f"""{TRAINING}

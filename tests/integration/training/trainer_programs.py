@@ -1,4 +1,4 @@
-"""A training, as programs that tests run begin with it: `data`, `network` and `trainer(**asked)`."""
+"""The start of the programs that tests run: `data`, `network` and `trainer(**arguments)`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ train = torch.utils.data.DataLoader(data, batch_size=8, shuffle=True)
 val = torch.utils.data.DataLoader(data, batch_size=20)
 network = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3))
 
-def trainer(**asked):
+def trainer(**arguments):
     given = dict(model=network, train_loader=train, val_loader=val, criterion=torch.nn.CrossEntropyLoss(),
                  optimizer=torch.optim.Adam(network.parameters(), 0.01), device="cpu", num_epochs=3,
                  logging_steps=5)
-    return Trainer(**{**given, **asked})
+    return Trainer(**{**given, **arguments})
 """

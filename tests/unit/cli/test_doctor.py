@@ -159,7 +159,7 @@ def test_the_other_half_of_the_rhythm_is_mlflows() -> None:
 def test_a_bad_setting_comes_with_its_value_and_its_remedy() -> None:
     found = settings_of({"MLFLOW_SYSMETRICS_TAGS": "maybe"})["tags"]
     assert found.mark is Mark.WRONG
-    assert found.text == "'maybe' is ignored, using true: it is neither true nor false"
+    assert found.text == "'maybe' is ignored, using true: it must be true or false"
     assert found.remedy == "correct or unset MLFLOW_SYSMETRICS_TAGS"
 
 

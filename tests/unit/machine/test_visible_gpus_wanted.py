@@ -96,7 +96,7 @@ def test_a_word_that_names_no_gpu_is_left_out_with_a_warning(
 
 @pytest.mark.parametrize("gpus", ["first", "", ",", "0,last", None])
 def test_a_bad_word_in_code_is_an_error(gpus: str) -> None:
-    with pytest.raises(SettingsError, match="neither one of visible, process, all nor a list"):
+    with pytest.raises(SettingsError, match="gpus must be one of visible, process, all or a list"):
         Settings(gpus=gpus)
 
 

@@ -1,8 +1,7 @@
-"""What the adapters share, and what they read of their frameworks, without any of these."""
+"""What the adapters share, and what they read from their frameworks, tested without any framework."""
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from types import SimpleNamespace
@@ -11,9 +10,10 @@ from typing import Any
 import pytest
 
 from mlflow_sysmetrics.training.adapters import lightning_metrics
-from mlflow_sysmetrics.training.adapters.epochs import Best, Epoch, Mean, Monitor, checked_monitor, epoch_name
+from mlflow_sysmetrics.training.adapters.epochs import Epoch, Mean, epoch_name
 from mlflow_sysmetrics.training.adapters.framework import first_installed
 from mlflow_sysmetrics.training.adapters.training_log import Choices, learning_rate_of
+from mlflow_sysmetrics.training.best_epoch import MonitoredMetric
 
 
 @pytest.mark.parametrize(
@@ -29,38 +29,29 @@ from mlflow_sysmetrics.training.adapters.training_log import Choices, learning_r
         ("loss", "loss"),
     ],
 )
-def test_names_of_epochs_are_ours(given: str, ours: str) -> None:
+def test_a_frameworks_name_becomes_ours(given: str, ours: str) -> None:
     assert epoch_name(given) == ours
-
-
-def test_a_loss_needs_no_mode_and_anything_else_does() -> None:
-    assert checked_monitor("val_loss", None) == Monitor("val_loss", "min")
-    assert checked_monitor("val_f1", "max") == Monitor("val_f1", "max")
-    assert checked_monitor(None, None) is None
-    with pytest.raises(ValueError, match="monitor='val_f1' needs mode='min' or mode='max'"):
-        checked_monitor("val_f1", None)
-    with pytest.raises(ValueError, match="mode='most' is neither 'min' nor 'max'"):
-        checked_monitor("val_f1", "most")
-    with pytest.raises(ValueError, match="mode='max' needs monitor"):
-        checked_monitor(None, "max")
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"logging_steps": 0}, "logging_steps=0 is no whole number from 1 on"),
-        ({"logging_steps": True}, "logging_steps=True"),
-        ({"system_metrics_interval": 2.5}, "system_metrics_interval=2.5"),
+        ({"logging_steps": 0}, "logging_steps must be an integer >= 1, got 0"),
+        ({"logging_steps": True}, "logging_steps must be an integer >= 1, got True"),
+        ({"system_metrics_interval": 2.5}, "system_metrics_interval must be an integer >= 1, got 2.5"),
         ({"tracking_uri": "http://there"}, "tracking_uri='http://there' needs run_id="),
-        ({"monitor": "val_accuracy"}, "needs mode="),
+        ({"monitor": "val_temperature"}, "cannot infer .* 'val_temperature'; pass mode="),
+        ({"mode": "max"}, "mode='max' needs monitor="),
+        ({"monitor": "val_f1", "mode": "most"}, "mode must be 'min' or 'max', got 'most'"),
+        ({"monitor": "val_f1@5"}, "MLflow does not accept the metric name 'val_f1@5'"),
     ],
 )
-def test_a_wrong_choice_is_told_by_name(wrong: dict[str, Any], message: str) -> None:
+def test_the_error_about_an_invalid_argument_names_it(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Choices(**wrong)
 
 
-def test_a_mean_weighs_and_begins_anew() -> None:
+def test_a_mean_is_weighted_and_starts_afresh() -> None:
     mean = Mean()
     mean.add(1.0, 3)
     mean.add(5.0, 1)
@@ -68,28 +59,7 @@ def test_a_mean_weighs_and_begins_anew() -> None:
     assert mean.take() is None
 
 
-def test_the_best_epoch_is_the_first_with_the_best_value() -> None:
-    best = Best(Monitor("val_f1", "max"))
-    for epoch, value in enumerate((math.nan, 0.5, 0.75, 0.75, 0.25), 1):
-        best.look({"val_f1": value, "val_loss": 0.0}, epoch)
-    assert best.summary() == {"best_val_f1": 0.75, "best_epoch": 3}
-
-
-def test_the_loss_of_the_validation_counts_before_that_of_the_training() -> None:
-    best = Best(None)
-    best.look({"train_loss": 1.0}, 1)
-    assert best.summary() == {"best_train_loss": 1.0, "best_epoch": 1}
-    best.look({"train_loss": 3.0, "val_loss": 2.0}, 2)
-    assert best.summary() == {"best_val_loss": 2.0, "best_epoch": 2}
-
-
-def test_what_is_monitored_and_never_seen_is_not_told() -> None:
-    best = Best(Monitor("val_f1", "max"))
-    best.look({"val_loss": 1.0}, 1)
-    assert best.summary() == {}
-
-
-def test_an_epoch_lasts_until_its_validation_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_epoch_lasts_until_the_end_of_its_validation(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)
     epoch = Epoch()
@@ -101,23 +71,23 @@ def test_an_epoch_lasts_until_its_validation_is_over(monkeypatch: pytest.MonkeyP
     assert epoch.summary() == {"train_loss": None, "val_loss": 1.0, "duration_seconds": 5.0}
 
 
-def test_a_framework_that_is_missing_is_named_with_what_to_install() -> None:
+def test_the_error_about_a_missing_framework_says_what_to_install() -> None:
     with pytest.raises(ModuleNotFoundError, match=r"needs no_such_framework.*: pip install the-framework"):
         first_installed("no_such_framework.part", "nor_this", install="the-framework")
 
 
-def test_of_two_packages_the_one_that_is_loaded_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_packages_the_loaded_one_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = SimpleNamespace()
     monkeypatch.setitem(sys.modules, "a_framework_that_is_loaded", loaded)  # type: ignore[arg-type]
     assert first_installed("turtledemo", "a_framework_that_is_loaded", install="it") is loaded
 
 
-def test_an_installed_framework_that_lacks_something_says_so_itself() -> None:
+def test_a_missing_dependency_of_a_framework_is_the_frameworks_own_error() -> None:
     with pytest.raises(ModuleNotFoundError, match=r"No module named 'json\.nothing'"):
         first_installed("json.nothing", install="json")
 
 
-def test_a_learning_rate_is_that_of_the_first_group() -> None:
+def test_the_learning_rate_is_that_of_the_first_group() -> None:
     assert learning_rate_of(SimpleNamespace(param_groups=[{"lr": 0.1}, {"lr": 0.2}])) == 0.1
     assert learning_rate_of(SimpleNamespace(param_groups=[])) is None
     assert learning_rate_of(None) is None
@@ -142,7 +112,7 @@ def lightning_trainer(**known: Any) -> SimpleNamespace:
     )
 
 
-def test_of_lightning_a_value_of_steps_alone_is_none_of_the_epoch() -> None:
+def test_lightning_metrics_of_steps_alone_are_not_metrics_of_the_epoch() -> None:
     logged = {
         "train_loss": 1,
         "acc": 2,
@@ -158,7 +128,7 @@ def test_of_lightning_a_value_of_steps_alone_is_none_of_the_epoch() -> None:
     assert lightning_metrics.validation(trainer) == {"val_loss": 6}
 
 
-def test_of_lightning_an_accuracy_is_found_by_the_names_that_modules_give() -> None:
+def test_lightning_accuracies_are_found_under_the_usual_names() -> None:
     for logged in ({"train_acc": 0.5}, {"train/accuracy_step": 0.5}, {"acc": 0.5}):
         found = lightning_metrics.step(lightning_trainer(callback_metrics=logged), {"loss": 1.0})
         assert found == {"accuracy": 0.5}
@@ -168,11 +138,11 @@ def test_of_lightning_an_accuracy_is_found_by_the_names_that_modules_give() -> N
     }
 
 
-def test_of_lightning_what_watches_is_the_monitor() -> None:
+def test_lightning_callbacks_define_the_monitored_metric() -> None:
     watching = SimpleNamespace(monitor="val/acc", mode="max")
     silent = SimpleNamespace(monitor=None, mode="min")
     trainer = lightning_trainer(early_stopping_callbacks=[], checkpoint_callbacks=[silent, watching])
-    assert lightning_metrics.monitor(trainer) == Monitor("val_acc", "max")
+    assert lightning_metrics.monitor(trainer) == MonitoredMetric("val_acc", "max")
     assert lightning_metrics.monitor(lightning_trainer()) is None
 
 
@@ -187,11 +157,11 @@ def test_of_lightning_what_watches_is_the_monitor() -> None:
         ({"max_epochs": None}, True),
     ],
 )
-def test_of_lightning_a_stop_is_early_if_something_was_left_to_do(known: dict[str, Any], early: bool) -> None:
+def test_lightning_has_stopped_early_if_epochs_or_steps_are_left(known: dict[str, Any], early: bool) -> None:
     assert lightning_metrics.stopped_early(lightning_trainer(**known)) is early
 
 
-def test_of_lightning_keys_are_left_to_a_module_only_where_they_go_to_mlflow() -> None:
+def test_lightning_keys_are_left_to_a_module_only_if_they_go_to_mlflow() -> None:
     class MLFlowLogger:
         pass
 

@@ -1,4 +1,4 @@
-"""What a training hands over as the value of a metric."""
+"""Values of metrics: numbers of any library, also on an accelerator."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from mlflow_sysmetrics.training.values import Pending, as_number, as_place, fetch
+from mlflow_sysmetrics.training.values import Pending, as_number, as_step, fetch
 
 
 @pytest.mark.parametrize(
@@ -26,45 +26,45 @@ from mlflow_sysmetrics.training.values import Pending, as_number, as_place, fetc
         (math.inf, math.inf),
     ],
 )
-def test_a_number_of_any_library_is_one(value: object, number: float) -> None:
+def test_a_number_of_any_library_is_converted(value: object, number: float) -> None:
     assert as_number("loss", value) == number
 
 
-def test_what_is_no_number_stays_so() -> None:
+def test_nan_stays_nan() -> None:
     value = as_number("loss", math.nan)
     assert isinstance(value, float)
     assert math.isnan(value)
 
 
 @pytest.mark.parametrize("value", ["0.5", b"1", None, [1.0], {"a": 1}, object(), 1j])
-def test_what_is_no_number_is_a_type_error_that_names_it(value: object) -> None:
-    with pytest.raises(TypeError, match="train/loss="):
+def test_any_other_value_is_a_type_error_that_names_the_metric(value: object) -> None:
+    with pytest.raises(TypeError, match="train/loss must be a number, got "):
         as_number("train/loss", value)
 
 
 @pytest.mark.parametrize("value", [np.ones(2), np.ones((0,)), 10**400])
-def test_many_numbers_and_too_large_ones_are_value_errors(value: object) -> None:
-    with pytest.raises(ValueError, match="train/loss"):
+def test_several_elements_and_too_large_numbers_are_value_errors(value: object) -> None:
+    with pytest.raises(ValueError, match="train/loss must"):
         as_number("train/loss", value)
 
 
 @pytest.mark.parametrize("value", [5, np.int64(5), np.uint8(5), np.array(5)])
-def test_a_place_is_a_whole_number_that_a_request_can_hold(value: object) -> None:
-    place = as_place("step", value)
-    assert type(place) is int
-    assert place == 5
+def test_a_step_becomes_an_integer_that_a_request_can_hold(value: object) -> None:
+    step = as_step("step", value)
+    assert type(step) is int
+    assert step == 5
 
 
 @pytest.mark.parametrize(
     "value", [-1, True, 5.0, "5", None, np.float64(5), np.array([1, 2]), 2**63, np.uint64(2**63)]
 )
-def test_what_is_no_place_is_named(value: object) -> None:
-    with pytest.raises(ValueError, match=r"step=.* is no whole number from 0 to"):
-        as_place("step", value)
+def test_any_other_step_is_an_error_that_names_the_axis(value: object) -> None:
+    with pytest.raises(ValueError, match=r"step must be an integer from 0 to \d+, got "):
+        as_step("step", value)
 
 
 class Tensor:
-    """A tensor on an accelerator, as far as it is asked."""
+    """A tensor on an accelerator, with the methods that are called here."""
 
     fetched: ClassVar[list[list[float]]] = []
 
@@ -75,7 +75,7 @@ class Tensor:
         self.shape = (len(numbers),)
 
     def __float__(self) -> float:
-        raise AssertionError("the program would wait for the device")
+        raise AssertionError("this would wait for the device")
 
     def detach(self) -> Tensor:
         return self
@@ -103,7 +103,7 @@ _DEVICES: dict[str, Any] = {}
 
 @pytest.fixture
 def torch(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """A torch whose tensors lie on accelerators, which no machine of ours has."""
+    """A torch whose tensors are on accelerators, which test machines lack."""
     module: Any = ModuleType("torch")
     module.Tensor = Tensor
     module.is_complex = lambda _: False
@@ -115,16 +115,16 @@ def torch(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.mark.usefixtures("torch")
-def test_a_value_on_an_accelerator_is_copied_and_not_waited_for() -> None:
+def test_a_value_on_an_accelerator_is_copied_without_waiting() -> None:
     loss = Tensor([0.5])
     pending = as_number("loss", loss)
     assert isinstance(pending, Pending)
-    loss.numbers[0] = 9.0  # as a training does that adds up in place
+    loss.numbers[0] = 9.0  # as a training that adds in place
     assert fetch([pending]) == [0.5]
 
 
 @pytest.mark.usefixtures("torch")
-def test_many_values_are_fetched_with_one_synchronisation_per_device() -> None:
+def test_values_are_fetched_with_one_synchronisation_per_device() -> None:
     values = [Tensor([1.0]), Tensor([2.0], "cuda:1"), Tensor([3.0]), Tensor([4.0], "mps")]
     pending = [as_number("loss", value) for value in values]
     assert fetch([one for one in pending if isinstance(one, Pending)]) == [1.0, 2.0, 3.0, 4.0]
@@ -132,12 +132,12 @@ def test_many_values_are_fetched_with_one_synchronisation_per_device() -> None:
 
 
 @pytest.mark.usefixtures("torch")
-def test_a_tensor_of_many_elements_is_refused_without_waiting() -> None:
-    with pytest.raises(ValueError, match=r"loss has 2 elements; reduce it"):
+def test_a_tensor_of_several_elements_is_refused_without_waiting() -> None:
+    with pytest.raises(ValueError, match=r"loss must be one number, got 2 elements"):
         as_number("loss", Tensor([1.0, 2.0]))
 
 
-def test_a_tensor_of_torch_is_a_number() -> None:
+def test_a_tensor_of_torch_is_converted() -> None:
     torch = pytest.importorskip("torch")
     assert as_number("loss", torch.tensor(0.25, requires_grad=True)) == 0.25
     assert as_number("loss", torch.tensor([[3]], dtype=torch.bfloat16)) == 3.0

@@ -1,4 +1,4 @@
-"""The writers of a logger of the machine, one per run."""
+"""The writers of a SystemMetricsLogger, one per run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LONG_SECONDS = 30.0
 
 
 class Writer:
-    """Tells whether it was closed."""
+    """Records whether it was closed."""
 
     closed = False
 
@@ -23,7 +23,7 @@ class Writer:
         return True
 
 
-def test_a_signal_handler_that_logs_while_its_run_is_met_waits_for_nothing(
+def test_a_signal_handler_that_logs_while_a_writer_is_opened_does_not_deadlock(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     opened: list[Writer] = []
@@ -35,7 +35,7 @@ def test_a_signal_handler_that_logs_while_its_run_is_met_waits_for_nothing(
         writer = Writer()
         opened.append(writer)
         if len(opened) == 1:
-            found.append(writers.of(run_id))  # as the handler of a signal that comes in this moment
+            found.append(writers.of(run_id))  # as a signal handler that runs at this moment
         return writer
 
     monkeypatch.setattr(system_metrics, "open_writer", open_writer)

@@ -1,4 +1,4 @@
-"""Arguments that make no sense are an error before anything is done."""
+"""Invalid arguments are an error before anything is done."""
 
 from __future__ import annotations
 
@@ -33,36 +33,50 @@ def trainer(**asked: Any) -> Trainer:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"num_epochs": 0}, "num_epochs=0 is no whole number from 1 on"),
-        ({"num_epochs": 2.5}, "num_epochs=2.5 is no whole number"),
-        ({"num_epochs": True}, "num_epochs=True"),
-        ({"patience": 0}, "patience=0"),
-        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps=0"),
-        ({"logging_steps": 0}, "logging_steps=0"),
-        ({"system_metrics_interval": -1}, "system_metrics_interval=-1"),
-        ({"gradient_clip": 0}, "gradient_clip=0 is no number above 0"),
-        ({"gradient_clip": float("nan")}, "gradient_clip=nan"),
-        ({"min_delta": -0.1}, "min_delta=-0.1 is no number from 0 on"),
-        ({"upload_timeout": "1"}, "upload_timeout='1'"),
-        ({"scheduler_interval": "batch"}, "scheduler_interval='batch' is none of step, epoch"),
-        ({"amp_dtype": "float8"}, "amp_dtype='float8' is none of float16, bfloat16"),
-        ({"early_stopping_mode": "up"}, "early_stopping_mode='up' is none of min, max"),
+        ({"num_epochs": 0}, "num_epochs must be an integer >= 1, got 0"),
+        ({"num_epochs": 2.5}, "num_epochs must be an integer >= 1, got 2.5"),
+        ({"num_epochs": True}, "num_epochs must be an integer >= 1, got True"),
+        ({"patience": 0}, "patience must be an integer >= 1, got 0"),
+        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps must be an integer >= 1, got 0"),
+        ({"logging_steps": 0}, "logging_steps must be an integer >= 1, got 0"),
+        ({"system_metrics_interval": -1}, "system_metrics_interval must be an integer >= 1, got -1"),
+        ({"gradient_clip": 0}, "gradient_clip must be a number > 0, got 0"),
+        ({"gradient_clip": float("nan")}, "gradient_clip must be a number > 0, got nan"),
+        ({"min_delta": -0.1}, "min_delta must be a number >= 0, got -0.1"),
+        ({"upload_timeout": "1"}, "upload_timeout must be a number >= 0, got '1'"),
+        ({"scheduler_interval": "batch"}, "scheduler_interval must be one of 'step', 'epoch', got 'batch'"),
+        ({"amp_dtype": "float8"}, "amp_dtype must be one of 'float16', 'bfloat16', got 'float8'"),
+        ({"early_stopping_mode": "up"}, "early_stopping_mode must be one of 'min', 'max', got 'up'"),
         ({"train_loader": []}, "train_loader is empty"),
         ({"val_loader": []}, "val_loader is empty"),
-        ({"early_stopping_metric": "f1"}, "early_stopping_metric='f1' is none of train_loss, .*val_f1_macro"),
-        ({"early_stopping_metric": "val_loss", "val_loader": None}, "is none of train_loss, train_accuracy$"),
+        (
+            {"early_stopping_metric": "f1"},
+            "early_stopping_metric must be one of train_loss, .*val_f1_macro.*, got 'f1'",
+        ),
+        (
+            {"early_stopping_metric": "val_loss", "val_loader": None},
+            "must be one of train_loss, train_accuracy, got 'val_loss'",
+        ),
         (
             {"early_stopping_metric": "f1", "compute_metrics": dict},
-            "what compute_metrics returns begins with",
+            "or a value of compute_metrics with the prefix val_, got 'f1'",
         ),
-        ({"early_stopping_metric": "val_t", "compute_metrics": dict}, "pass early_stopping_mode="),
+        (
+            {"early_stopping_metric": "val_t", "compute_metrics": dict},
+            "cannot infer from the name whether to minimise or maximise 'val_t'; pass early_stopping_mode=",
+        ),
+        ({"early_stopping_mode": "min"}, "early_stopping_mode='min' needs early_stopping_metric="),
+        (
+            {"early_stopping_metric": "val_f1@5", "compute_metrics": dict},
+            "MLflow does not accept the metric name 'val_f1@5'",
+        ),
         (
             {"optimizer": torch.optim.SGD([torch.zeros(1)], 0.1)},
             "optimizer has none of the model's parameters",
         ),
     ],
 )
-def test_a_value_that_is_out_of_range_names_itself(asked: dict[str, Any], message: str) -> None:
+def test_the_error_about_an_invalid_value_names_the_argument(asked: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         trainer(**asked)
 
@@ -70,19 +84,19 @@ def test_a_value_that_is_out_of_range_names_itself(asked: dict[str, Any], messag
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"criterion": 3}, "criterion=3 cannot be called"),
-        ({"prepare_batch": "x"}, "prepare_batch='x' cannot be called"),
-        ({"train_loader": None}, "train_loader=None cannot be iterated; pass a DataLoader"),
-        ({"optimizer": "adam"}, "optimizer is a str and model a Linear"),
-        ({"scheduler": 0.1}, r"scheduler=0.1 has no step\(\)"),
+        ({"criterion": 3}, "criterion must be callable, got 3"),
+        ({"prepare_batch": "x"}, "prepare_batch must be callable, got 'x'"),
+        ({"train_loader": None}, "train_loader must be iterable, such as a DataLoader, got None"),
+        ({"optimizer": "adam"}, "got a Linear and a str"),
+        ({"scheduler": 0.1}, r"scheduler must have a method step\(\), got 0.1"),
     ],
 )
-def test_what_is_of_the_wrong_kind_names_itself(asked: dict[str, Any], message: str) -> None:
+def test_the_error_about_a_wrong_type_names_the_argument(asked: dict[str, Any], message: str) -> None:
     with pytest.raises(TypeError, match=message):
         trainer(**asked)
 
 
-def test_a_device_that_torch_does_not_know_is_torchs_own_error() -> None:
+def test_an_unknown_device_is_torchs_own_error() -> None:
     with pytest.raises(RuntimeError, match="device type"):
         trainer(device="gpu")
 
@@ -111,8 +125,8 @@ def test_validation_needs_a_loader() -> None:
 
 
 @pytest.mark.parametrize("absent", ["torch", "ignite"])
-def test_what_is_not_installed_is_named_with_its_extra(absent: str) -> None:
-    """The door opens without torch; who walks through it is told what to install."""
+def test_the_error_about_a_missing_library_names_the_extra(absent: str) -> None:
+    """Trainer imports without torch; its constructor says what to install."""
     code = f"""
         import sys
         sys.modules[{absent!r}] = None

@@ -1,4 +1,4 @@
-"""Checkpoints are whole or not there, and tell how to go on."""
+"""Checkpoints are complete or absent, and hold what a resume needs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 FULL = Path("/dev/full")
 
 
-def test_they_are_read_as_they_were_written(tmp_path: Path) -> None:
+def test_checkpoints_are_read_back_as_written(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "a" / "b")
     assert checkpoints.load_latest() is None
     assert checkpoints.load_best() is None
@@ -27,15 +27,15 @@ def test_they_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert (checkpoints.load_latest(), checkpoints.load_best()) == ({"epoch": 3}, {"epoch": 2})
 
 
-def test_one_that_cannot_be_written_leaves_the_one_before(
+def test_a_failed_write_keeps_the_previous_checkpoint(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save_best({"epoch": 1})
-    (tmp_path / "best_checkpoint.unfinished").mkdir()  # in whose place no file can be opened
+    (tmp_path / "best_checkpoint.unfinished").mkdir()  # a directory cannot be opened as a file
     assert not checkpoints.save_best({"epoch": 2})
     assert checkpoints.load_best() == {"epoch": 1}
-    assert "best_checkpoint.pt could not be written, the training goes on without" in caplog.text
+    assert "best_checkpoint.pt, training continues without it" in caplog.text
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="no /dev/full on this system")
@@ -43,24 +43,24 @@ def test_a_full_disk_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     (tmp_path / "latest_checkpoint.unfinished").symlink_to(FULL)
     checkpoints = Checkpoints(tmp_path)
     assert not checkpoints.save_latest({"weights": torch.zeros(100_000)})
-    assert "could not be written" in caplog.text
+    assert "cannot write" in caplog.text
     assert checkpoints.load_latest() is None
 
 
-def test_a_directory_that_cannot_be_written_to_is_an_error_at_once(tmp_path: Path) -> None:
+def test_an_unwritable_directory_is_an_error_at_once(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     (tmp_path / "latest_checkpoint.unfinished").mkdir()
     with pytest.raises(OSError, match="latest_checkpoint"):
         checkpoints.try_out({})
 
 
-def test_one_that_is_broken_says_what_to_do(tmp_path: Path) -> None:
+def test_the_error_about_a_broken_checkpoint_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "latest_checkpoint.pt").write_bytes(b"half of a")
-    with pytest.raises(ValueError, match="is no checkpoint that can be read; move it away to begin anew"):
+    with pytest.raises(ValueError, match=r"cannot read the checkpoint .*; move it away to start afresh"):
         Checkpoints(tmp_path).load_latest()
 
 
-def test_a_temporary_directory_has_no_latest_and_goes_away() -> None:
+def test_a_temporary_directory_holds_no_latest_checkpoint_and_is_removed() -> None:
     checkpoints = Checkpoints(None)
     checkpoints.save_latest({})
     checkpoints.save_best({})
@@ -69,7 +69,7 @@ def test_a_temporary_directory_has_no_latest_and_goes_away() -> None:
     assert not checkpoints.directory.exists()
 
 
-def test_a_lasting_directory_stays(tmp_path: Path) -> None:
+def test_a_lasting_directory_is_not_removed(tmp_path: Path) -> None:
     Checkpoints(tmp_path).remove_temporary()
     assert tmp_path.exists()
 
@@ -85,7 +85,7 @@ def draws(loaders: list[Any]) -> list[object]:
     ]
 
 
-def test_generators_go_on_where_they_were(tmp_path: Path) -> None:
+def test_random_generators_are_restored(tmp_path: Path) -> None:
     own = torch.Generator().manual_seed(5)
     loaders = [torch.utils.data.DataLoader(range(20), 3, shuffle=True, generator=own), None]
     states = checkpoints.random_states(CPU, loaders)
@@ -98,7 +98,7 @@ def test_generators_go_on_where_they_were(tmp_path: Path) -> None:
     assert draws(loaders[:1]) == first
 
 
-def test_what_has_been_recorded_is_noted_at_once(tmp_path: Path) -> None:
+def test_the_extent_of_the_record_is_written_at_once(tmp_path: Path) -> None:
     recorded = Recorded(tmp_path, Extent("a" * 32))
     recorded.note(step=30)
     recorded.note(epoch=2)
@@ -110,12 +110,12 @@ def test_what_has_been_recorded_is_noted_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "run 1 2", "run one 2 3", "ü 1 2 3"])
-def test_a_note_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> None:
+def test_an_unreadable_extent_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "recorded.txt").write_text(text, encoding="utf-8")
     assert read_extent(tmp_path) is None
 
 
-def test_a_run_can_be_gone_on_with_where_there_is_a_checkpoint(tmp_path: Path) -> None:
+def test_a_run_can_be_resumed_once_there_is_a_checkpoint(tmp_path: Path) -> None:
     assert run_to_resume(tmp_path / "nowhere") is None
     Recorded(tmp_path, Extent("run")).close()
     assert run_to_resume(tmp_path) is None

@@ -1,4 +1,4 @@
-"""Losses that are scaled up, as those of halves are, and steps that the scaler leaves out."""
+"""Gradients: scaled losses, as in float16, groups of batches, and steps that the scaler skips."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ CPU = torch.device("cpu")
 
 
 def parts(*, scaled: bool, **asked: Any) -> tuple[Any, Any, Gradients]:
-    """Returns a model of one weight, its optimizer with a scheduler, and what applies its gradients."""
+    """Returns a model with one weight, its optimizer with a scheduler, and its gradients."""
     model = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.ones_(model.weight)
     optimizer = torch.optim.SGD(model.parameters(), 0.5)
     rate = LearningRate(torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.1), "step")
     given = {"group": 1, "clip": None, "device": CPU, "precision": None, **asked}
     gradients = Gradients(model, optimizer, rate, **given)
-    if scaled:  # as on a GPU; the CPU has a scaler, too, for which nobody has a use but this test
+    if scaled:  # as on a GPU; on a CPU, a scaler is of use to this test only
         gradients._scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     return model, optimizer, gradients
 
@@ -34,8 +34,8 @@ def loss(model: Any, value: float) -> Any:
 
 
 @pytest.mark.parametrize("asked", [{}, {"clip": 0.25}, {"group": 3}, {"group": 3, "clip": 0.25}])
-def test_scaling_changes_nothing(asked: dict[str, Any]) -> None:
-    """Clipping and the mean of a group that is cut short come after unscaling."""
+def test_scaling_does_not_change_the_result(asked: dict[str, Any]) -> None:
+    """Clipping, and the mean of a group that is cut short, come after unscaling."""
     weights = []
     for scaled in (False, True):
         model, _, gradients = parts(scaled=scaled, **asked)
@@ -47,7 +47,7 @@ def test_scaling_changes_nothing(asked: dict[str, Any]) -> None:
     assert weights[0] != 1
 
 
-def test_a_step_with_infinities_is_left_out_and_the_scheduler_waits() -> None:
+def test_a_step_with_infinite_gradients_is_skipped_by_the_scheduler_too() -> None:
     model, optimizer, gradients = parts(scaled=True)
     gradients.add(loss(model, float("inf")))
     assert model.weight.item() == 1
@@ -57,7 +57,7 @@ def test_a_step_with_infinities_is_left_out_and_the_scheduler_waits() -> None:
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.05)
 
 
-def test_a_scaler_goes_on_from_a_checkpoint() -> None:
+def test_a_scaler_is_restored_from_a_checkpoint() -> None:
     _, _, gradients = parts(scaled=True)
     model, _, before = parts(scaled=True)
     before.add(loss(model, float("inf")))
@@ -65,7 +65,7 @@ def test_a_scaler_goes_on_from_a_checkpoint() -> None:
     assert gradients._scaler.get_scale() == 512
 
 
-def test_the_mean_of_a_group_is_that_of_its_batches() -> None:
+def test_a_group_that_is_cut_short_is_the_mean_of_its_batches() -> None:
     model, _, gradients = parts(scaled=False, group=4)
     for value in (1.0, 2.0):
         gradients.add(loss(model, value))

@@ -1,4 +1,4 @@
-"""The Trainer's loop does what a loop written by hand does, step by step."""
+"""The Trainer's loop does the same as a hand-written loop, step by step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Step = Callable[[Any, Any, Any], None]
 
 
 def batches() -> list[tuple[Any, Any]]:
-    """Returns seven batches, of which the last is smaller."""
+    """Returns seven batches, the last one smaller."""
     generator = torch.Generator().manual_seed(1)
     sizes = [8] * (BATCHES - 1) + [3]
     return [
@@ -42,7 +42,7 @@ CRITERION = torch.nn.CrossEntropyLoss()
 
 
 def trained(trainer: Trainer, epochs: int = EPOCHS) -> list[float]:
-    """Trains without a run and returns the loss of each step."""
+    """Trains without a run; returns the loss of each step."""
     losses: list[float] = []
     trainer.engine.add_event_handler(
         engines.Events.ITERATION_COMPLETED, lambda engine: losses.append(float(engine.state.output))
@@ -61,7 +61,7 @@ def by_hand(
     after_epoch: Callable[[Any], None] = lambda _: None,
     precision: Any = None,
 ) -> list[float]:
-    """Trains with a loop as one writes it, and returns the loss of each step."""
+    """Trains with a hand-written loop; returns the loss of each step."""
     optimizer, losses = new_optimizer(model), []
     torch.manual_seed(2)
     for _ in range(EPOCHS):
@@ -89,7 +89,7 @@ def by_hand(
         ({}, {}),
         ({"gradient_accumulation_steps": 3}, {"group": 3}),
         ({"gradient_accumulation_steps": 4}, {"group": 4}),
-        ({"gradient_accumulation_steps": 10}, {"group": 10}),  # more than an epoch has
+        ({"gradient_accumulation_steps": 10}, {"group": 10}),  # more than an epoch has batches
         ({"gradient_clip": 0.3}, {"clip": 0.3}),
         ({"gradient_clip": 0.3, "gradient_accumulation_steps": 3}, {"clip": 0.3, "group": 3}),
         ({"use_amp": True}, {"precision": torch.bfloat16}),
@@ -97,7 +97,7 @@ def by_hand(
     ],
     ids=lambda one: "-".join(one) or "plain",
 )
-def test_losses_are_those_of_a_loop_by_hand(asked: dict[str, Any], hand: dict[str, Any]) -> None:
+def test_losses_equal_those_of_a_hand_written_loop(asked: dict[str, Any], hand: dict[str, Any]) -> None:
     model, same = network(), network()
     trainer = Trainer(model, batches(), None, new_optimizer(model), CRITERION, "cpu", **asked)
     losses = trained(trainer)
@@ -108,7 +108,7 @@ def test_losses_are_those_of_a_loop_by_hand(asked: dict[str, Any], hand: dict[st
 
 @pytest.mark.parametrize("group", [1, 3])
 @pytest.mark.parametrize("interval", ["step", "epoch"])
-def test_a_scheduler_moves_on_per_optimizer_step_or_per_epoch(interval: str, group: int) -> None:
+def test_a_scheduler_advances_per_optimizer_step_or_per_epoch(interval: str, group: int) -> None:
     model, same = network(), network()
     optimizer = new_optimizer(model)
     scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.8)
@@ -138,7 +138,7 @@ def test_a_scheduler_moves_on_per_optimizer_step_or_per_epoch(interval: str, gro
 
 
 class Keyed(torch.nn.Module):
-    """Takes its input by name, as models of Hugging Face do."""
+    """Takes its inputs by name, as models of Hugging Face do."""
 
     def __init__(self, inner: Any) -> None:
         super().__init__()
@@ -149,15 +149,15 @@ class Keyed(torch.nn.Module):
         return {"logits": self.inner(features)}
 
 
-def test_losses_of_dict_batches_are_those_of_a_loop_by_hand() -> None:
+def test_losses_of_dict_batches_equal_those_of_a_hand_written_loop() -> None:
     model, same = Keyed(network()), network()
     given = [{"features": x, "labels": y, "id": ["a", "b"]} for x, y in batches()]
     losses = trained(Trainer(model, given, None, new_optimizer(model), CRITERION, "cpu"))
     assert losses == pytest.approx(by_hand(same), abs=1e-6)
 
 
-def test_shuffled_loaders_draw_what_those_of_a_loop_by_hand_draw() -> None:
-    """Validation in between draws, too: a data loader takes a seed whenever it is iterated."""
+def test_shuffled_loaders_yield_the_order_of_a_hand_written_loop() -> None:
+    """Validation draws random numbers, too: a data loader takes a seed each time it is iterated."""
     data = torch.utils.data.TensorDataset(
         torch.arange(20.0).reshape(20, 1), torch.zeros(20, dtype=torch.long)
     )
@@ -197,7 +197,7 @@ def test_the_loss_of_an_epoch_is_the_mean_over_samples() -> None:
 
 
 class Shrinking:
-    """Has no length, and another number of batches each time."""
+    """Has no length, and a different number of batches each time."""
 
     def __init__(self) -> None:
         self.left = 5
@@ -207,7 +207,7 @@ class Shrinking:
         return iter(batches()[: self.left])
 
 
-def test_an_epoch_ends_where_its_loader_ends() -> None:
+def test_an_epoch_ends_when_its_loader_ends() -> None:
     model = network()
     trainer = Trainer(model, Shrinking(), Shrinking(), new_optimizer(model), CRITERION, "cpu")
     ends: list[int] = []
@@ -218,14 +218,14 @@ def test_an_epoch_ends_where_its_loader_ends() -> None:
     assert ends == [4, 7, 9]
 
 
-def test_an_iterator_that_is_used_up_is_an_error() -> None:
+def test_an_exhausted_iterator_is_an_error() -> None:
     model = network()
     trainer = Trainer(model, iter(batches()), None, new_optimizer(model), CRITERION, "cpu")
-    with pytest.raises(ValueError, match="no batch in epoch 2; an iterator gives its batches only once"):
+    with pytest.raises(ValueError, match="no batches in epoch 2; an iterator yields its batches only once"):
         trained(trainer)
 
 
-def test_a_sampler_is_told_its_epoch() -> None:
+def test_a_sampler_receives_its_epoch() -> None:
     epochs: list[int] = []
 
     class Loader(list[Any]):
@@ -245,7 +245,7 @@ def test_gradients_from_before_do_not_leak_into_the_first_step() -> None:
     assert losses == pytest.approx(by_hand(same), abs=1e-6)
 
 
-def test_an_exception_of_the_model_comes_out_without_further_noise(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_exception_of_the_model_is_raised_without_log_records(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(torch.nn.Linear):
         def forward(self, _: Any) -> Any:
             raise RuntimeError("of the model")
@@ -257,15 +257,15 @@ def test_an_exception_of_the_model_comes_out_without_further_noise(caplog: pytes
     assert not caplog.records
 
 
-def test_the_loss_of_a_step_has_to_be_one_number() -> None:
+def test_the_loss_of_a_step_must_be_one_number() -> None:
     model = network()
     criterion = torch.nn.CrossEntropyLoss(reduction="none")
     trainer = Trainer(model, batches(), None, new_optimizer(model), criterion, "cpu")
-    with pytest.raises(ValueError, match=r"a tensor of \(8,\), and not one number"):
+    with pytest.raises(ValueError, match=r"a tensor of one element, got a tensor of shape \(8,\)"):
         trained(trainer)
 
 
-def test_a_model_is_left_with_its_weights_where_nothing_is_to_be_learned() -> None:
+def test_a_learning_rate_of_0_leaves_the_weights_alone() -> None:
     model = network()
     before = copy.deepcopy(model.state_dict())
     trained(Trainer(model, batches(), batches(), torch.optim.SGD(model.parameters(), 0.0), CRITERION, "cpu"))
@@ -273,7 +273,7 @@ def test_a_model_is_left_with_its_weights_where_nothing_is_to_be_learned() -> No
         assert torch.equal(value, before[name])
 
 
-def test_after_an_epoch_that_a_handler_has_terminated_the_next_has_all_batches() -> None:
+def test_the_epoch_after_a_terminated_one_has_all_batches() -> None:
     model = network()
     trainer = Trainer(model, batches(), None, new_optimizer(model), CRITERION, "cpu")
     ends: list[int] = []
@@ -287,13 +287,7 @@ def test_after_an_epoch_that_a_handler_has_terminated_the_next_has_all_batches()
     assert ends == [2, 2 + BATCHES, 2 + 2 * BATCHES]
 
 
-def test_an_epoch_without_a_sample_is_an_error_that_says_so() -> None:
-    monitor = pytest.importorskip("mlflow_sysmetrics.training.best_epoch").Monitor(None, None, None, 0.0)
-    with pytest.raises(ValueError, match="no samples"):
-        monitor.update(1, {})
-
-
-def test_a_value_of_compute_metrics_that_is_no_number_is_named() -> None:
+def test_the_error_about_a_value_of_compute_metrics_names_it() -> None:
     model = network()
     trainer = Trainer(
         model,
@@ -304,5 +298,5 @@ def test_a_value_of_compute_metrics_that_is_no_number_is_named() -> None:
         "cpu",
         compute_metrics=lambda *_: {"f1": torch.ones(3)},
     )
-    with pytest.raises(ValueError, match="f1 of compute_metrics has 3 elements"):
+    with pytest.raises(ValueError, match="f1 of compute_metrics must be one number, got 3 elements"):
         trainer.validate()

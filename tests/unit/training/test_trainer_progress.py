@@ -1,4 +1,4 @@
-"""The progress bar: for those who look."""
+"""The progress bar is shown where somebody can see it."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import pytest
 
 pytest.importorskip("tqdm")
 
-from mlflow_sysmetrics.training.trainer.session import Progress
+from mlflow_sysmetrics.training.trainer.session import _Progress
 
 
 class Terminal(io.StringIO):
-    """Is one."""
+    """A stream that is a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
 def shown(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, *, wanted: bool | None) -> str:
-    """Returns what is shown of a training that goes on in its second epoch."""
+    """Returns the output of a training that is resumed in its second epoch."""
     monkeypatch.setattr(sys, "stderr", stream)
-    progress = Progress(wanted=wanted, epochs=2, batches=3, epoch=1, step=3)
+    progress = _Progress(wanted=wanted, epochs=2, batches=3, epoch=1, step=3)
     progress.epoch(2)
     for _ in range(3):
         progress.step()
@@ -32,17 +32,17 @@ def shown(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, *, wanted: bool 
 
 
 @pytest.mark.parametrize("wanted", [None, True])
-def test_a_terminal_sees_it(monkeypatch: pytest.MonkeyPatch, wanted: bool | None) -> None:
+def test_a_terminal_shows_it(monkeypatch: pytest.MonkeyPatch, wanted: bool | None) -> None:
     text = shown(monkeypatch, Terminal(), wanted=wanted)
     assert "epoch 2/2" in text
     assert "6/6" in text
     assert "val_loss=0.1235" in text
 
 
-def test_a_file_sees_it_only_if_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_gets_it_on_request_only(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown(monkeypatch, io.StringIO(), wanted=None) == ""
     assert "6/6" in shown(monkeypatch, io.StringIO(), wanted=True)
 
 
-def test_nobody_sees_it_who_does_not_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown(monkeypatch, Terminal(), wanted=False) == ""

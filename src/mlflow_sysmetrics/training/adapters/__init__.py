@@ -1,1 +1,1 @@
-"""Records trainings of frameworks that have a loop of their own: one module each, imported by its name."""
+"""Callbacks that record a training with Lightning, Hugging Face, Keras or Ignite; a module for each."""

@@ -1,4 +1,4 @@
-"""The frameworks that the adapters are for: imported by their own adapter, named where they are missing."""
+"""Imports the framework of an adapter; the error says what to install."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from types import ModuleType
 
 
 def first_installed(*modules: str, install: str) -> ModuleType:
-    """Returns the first of several modules that is installed, and rather one that is loaded already.
+    """Imports and returns the first of several modules that is installed; prefers one that is already loaded.
 
     Args:
-        modules: their names; any of them will do.
-        install: what to install where there is none.
+        modules: names of modules, of which the adapter needs one.
+        install: the package to install if there is none, for the message.
 
     Raises:
         ModuleNotFoundError: none is installed; says what to install.

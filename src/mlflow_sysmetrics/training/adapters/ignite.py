@@ -1,4 +1,4 @@
-"""PyTorch-Ignite: a function that has an engine's training recorded on its run."""
+"""PyTorch-Ignite: `attach` records the trainings of an engine on their runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from mlflow_sysmetrics.training.adapters.framework import first_installed
 from mlflow_sysmetrics.training.adapters.training_log import Choices, TrainingLog, learning_rate_of
 
-_OFTEN = 100  # steps; as often as `Trainer` logs
+_LOGGING_STEPS = 100  # the default of `Trainer`
 
 _distributed: Any = first_installed("ignite.distributed", install="pytorch-ignite")
 _Events: Any = first_installed("ignite.engine", install="pytorch-ignite").Events
@@ -23,34 +23,35 @@ def attach(
     output_transform: Callable[[Any], Any] | None = None,
     run_id: str | None = None,
     tracking_uri: str | None = None,
-    logging_steps: int = _OFTEN,
+    logging_steps: int = _LOGGING_STEPS,
     monitor: str | None = None,
     mode: str | None = None,
     log_system_metrics: bool = False,
     system_metrics_interval: int = 10,
 ) -> None:
-    """Has a training with Ignite recorded on the active run, from each `trainer.run` on.
+    """Records each training with an Ignite engine on the run that is active when `trainer.run` is called.
 
-    A step is an iteration of the trainer, as in ``trainer.state.iteration``. The output of its process
-    function is the loss of the batch, or a mapping with ``loss`` and perhaps ``accuracy``, or a sequence that
-    begins with the loss. Metrics that are attached to the trainer become ``epoch/train_...``, those of the
-    evaluator ``epoch/val_...``.
+    A step is an iteration of the trainer, ``trainer.state.iteration``. The output of its process function
+    must be the loss of the batch, a mapping with ``loss`` and optionally ``accuracy``, or a sequence that
+    starts with the loss. Metrics attached to the trainer become ``epoch/train_...``, those of the evaluator
+    ``epoch/val_...``.
 
     Args:
         trainer: the engine that trains.
-        evaluator: the engine that validates, run in a handler of the trainer.
-        optimizer: for ``train/learning_rate``.
-        output_transform: makes a loss or a mapping of an output that is neither.
-        run_id: the run, where it is not the active one.
-        tracking_uri: its tracking server.
-        logging_steps: every how many steps one is recorded.
-        monitor: metric of the epochs that says which was best, such as "val_accuracy"; by default the loss.
-        mode: "min" or "max".
-        log_system_metrics: whether to log what the machine does at the steps of the training.
-        system_metrics_interval: every how many steps.
+        evaluator: the engine that validates, called from a handler of the trainer.
+        optimizer: the source of ``train/learning_rate``.
+        output_transform: converts any other output of the process function to one of these.
+        run_id: the run; the active run by default.
+        tracking_uri: the run's tracking server; needs `run_id`.
+        logging_steps: records the first step and every step whose number is a multiple of this.
+        monitor: the metric that ranks the epochs, such as "val_accuracy"; by default the first of
+            val_f1_macro, val_loss and train_loss that the training has.
+        mode: "min" or "max"; inferred from the name by default.
+        log_system_metrics: whether to log hardware metrics at the steps of the training.
+        system_metrics_interval: steps between two of these.
 
     Raises:
-        ValueError: an argument makes no sense.
+        ValueError: an argument is invalid, or does not go with another.
     """
     choices = Choices(
         run_id=run_id,
@@ -77,7 +78,7 @@ def attach(
 
 
 class _Recording:
-    """The handlers of one trainer. None waits for exceptions: Ignite swallows one that somebody waits for."""
+    """The handlers of one trainer; none for exceptions, which Ignite swallows as soon as one handles them."""
 
     def __init__(self, choices: Choices, optimizer: Any, output_transform: Callable[[Any], Any]) -> None:
         self._choices = choices
@@ -89,18 +90,18 @@ class _Recording:
         self._in_epoch = False
 
     def started(self) -> None:
-        """Opens the log of a training."""
+        """Opens the log of a training on the first process."""
         self._log = TrainingLog(self._choices) if _distributed.get_rank() == 0 else None
         self._in_epoch = False
 
     def epoch_started(self, trainer: Any) -> None:
-        """Records the epoch before: only now have all handlers done with it."""
+        """Records the epoch before: all handlers have finished with it only now."""
         self._write_epoch(trainer, trainer.state.epoch - 1)
         if self._log is not None:
             self._log.epoch_began()
 
     def iteration_started(self) -> None:
-        """Begins to take the time, and takes the learning rate before a scheduler changes it."""
+        """Starts the timer and reads the learning rate before a scheduler changes it."""
         self._began = time.perf_counter()
         self._learning_rate = learning_rate_of(self._optimizer)
 
@@ -123,18 +124,18 @@ class _Recording:
         log.machine(step)
 
     def epoch_completed(self, trainer: Any) -> None:
-        """Closes the epoch; its validation may be over, or come after this."""
+        """Marks the end of the epoch; its validation comes before or after this."""
         self._in_epoch = False
         if self._log is not None:
             self._log.epoch_ended(trainer.state.epoch)
 
     def evaluated(self, evaluator: Any) -> None:
-        """Takes what the evaluator has found."""
+        """Takes the metrics of the evaluator."""
         if self._log is not None:
             self._log.epoch_metrics(_of("val", evaluator.state.metrics))
 
     def terminated(self, trainer: Any) -> None:
-        """Ends a training of which nothing more will come."""
+        """Finishes a training whose COMPLETED event is skipped."""
         if trainer.should_terminate == "skip_completed":
             self.completed(trainer)
 
@@ -146,7 +147,7 @@ class _Recording:
             log.finish(total_steps=trainer.state.iteration, early_stopped=_stopped_early(trainer))
 
     def _write_epoch(self, trainer: Any, number: int) -> None:
-        """Records the epoch that is over, also one that was terminated in its middle."""
+        """Records the epoch that has ended, even one that was terminated midway."""
         if self._log is None:
             return
         if self._in_epoch:
@@ -156,7 +157,7 @@ class _Recording:
 
 
 def _named(output: Any) -> Mapping[str, object]:
-    """Returns the loss, and the accuracy if there is one, in the output of a process function."""
+    """Returns the loss in the output of a process function, and the accuracy if there is one."""
     if isinstance(output, Mapping):
         return {"loss": output.get("loss"), "accuracy": output.get("accuracy", output.get("acc"))}
     if isinstance(output, Sequence) and not isinstance(output, str):
@@ -165,16 +166,16 @@ def _named(output: Any) -> Mapping[str, object]:
 
 
 def _of(part: str, metrics: Mapping[str, object]) -> dict[str, object]:
-    """Returns the metrics of an engine under the names of an epoch."""
+    """Returns the metrics of an engine under the names of epoch metrics."""
     return {
         name if name.startswith(f"{part}_") else f"{part}_{name}": value
         for name, value in metrics.items()
-        if not isinstance(value, Mapping)  # Ignite puts what is in it beside it
+        if not isinstance(value, Mapping)  # Ignite adds its items as metrics, too
     }
 
 
 def _stopped_early(trainer: Any) -> bool:
-    """Returns whether somebody has terminated the training before all was done that `run` was asked for."""
+    """Returns whether the training was terminated before the epochs or iterations of `run` were done."""
     state = trainer.state
     if state.max_iters is not None:
         return bool(state.iteration < state.max_iters)

@@ -1,4 +1,4 @@
-"""Keras: a callback for ``model.fit`` that records a training on its run, whatever the backend."""
+"""Keras: a callback for ``model.fit`` that records a training on its run, with any backend."""
 
 from __future__ import annotations
 
@@ -11,31 +11,33 @@ from mlflow_sysmetrics.training.adapters.training_log import Choices, TrainingLo
 
 _Callback: Any = first_installed("keras", install="keras").callbacks.Callback
 
-_OFTEN = 100  # steps; as often as `Trainer` logs
+_LOGGING_STEPS = 100  # the default of `Trainer`
 
 
-class SysMetricsCallback(_Callback):  # type: ignore[misc] # keras is untyped to us
+class SysMetricsCallback(_Callback):  # type: ignore[misc] # keras has no types
     """Records a training with Keras on the active run.
 
-    A step is a batch, counted over all epochs and fits. Keras hands out no losses of batches:
-    ``train/loss_step`` and ``train/accuracy_step`` are its running means since the epoch began.
+    A step is a batch, counted over all epochs and fits. Keras does not expose the loss of a single batch:
+    ``train/loss_step`` and ``train/accuracy_step`` are its running means since the start of the epoch.
 
-    Of a training in several processes, give it to one of them; with the torch backend the others are silent.
+    With the torch backend, only the first process of a distributed training records. With any other backend,
+    pass the callback in one process only.
 
     Args:
-        run_id: the run, where it is not the active one.
-        tracking_uri: its tracking server.
-        logging_steps: every how many steps one is recorded.
-        monitor: metric of the epochs that says which was best, such as "val_accuracy"; by default the loss.
-        mode: "min" or "max".
-        log_system_metrics: whether to log what the machine does at the steps of the training.
-        system_metrics_interval: every how many steps.
+        run_id: the run; the active run by default.
+        tracking_uri: the run's tracking server; needs `run_id`.
+        logging_steps: records the first step and every step whose number is a multiple of this.
+        monitor: the metric that ranks the epochs, such as "val_accuracy"; by default the first of
+            val_f1_macro, val_loss and train_loss that the training has.
+        mode: "min" or "max"; inferred from the name by default.
+        log_system_metrics: whether to log hardware metrics at the steps of the training.
+        system_metrics_interval: steps between two of these.
 
     Raises:
-        ValueError: an argument makes no sense.
+        ValueError: an argument is invalid, or does not go with another.
     """
 
-    # Else Keras would call us, and wait for the device, at every batch. So it does that in a thread.
+    # Lets Keras call the batch hooks from a thread; otherwise it waits for the device at every batch.
     async_safe = True
 
     def __init__(
@@ -43,7 +45,7 @@ class SysMetricsCallback(_Callback):  # type: ignore[misc] # keras is untyped to
         *,
         run_id: str | None = None,
         tracking_uri: str | None = None,
-        logging_steps: int = _OFTEN,
+        logging_steps: int = _LOGGING_STEPS,
         monitor: str | None = None,
         mode: str | None = None,
         log_system_metrics: bool = False,
@@ -61,12 +63,12 @@ class SysMetricsCallback(_Callback):  # type: ignore[misc] # keras is untyped to
         )
         self._log: TrainingLog | None = None
         self._epochs = 0
-        self._steps_before = 0  # the epoch
+        self._steps_before = 0  # the current epoch
         self._steps = 0
-        self._begun: dict[int, tuple[float, object]] = {}  # by batch: when, and with which learning rate
+        self._begun: dict[int, tuple[float, object]] = {}  # by batch: start time and learning rate
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Opens the log; goes on from the steps of an earlier fit."""
+        """Opens the log; continues the steps of an earlier fit."""
         if not _is_first_process():
             return
         self._log = TrainingLog(self._choices)
@@ -82,15 +84,15 @@ class SysMetricsCallback(_Callback):  # type: ignore[misc] # keras is untyped to
             self._log.epoch_began()
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        """Begins to take the time, and takes the learning rate before it changes."""
+        """Starts the timer and reads the learning rate before it changes."""
         if self._log is not None:
             step = self._steps_before + batch + self._per_call()
             rate = self.model.optimizer.learning_rate if self._log.wants(step) else None
-            # The backend's own tensor: one of torch is not fetched before the recorder is flushed.
+            # The backend's own tensor: one of torch stays on its device until the recorder is flushed.
             self._begun[batch] = (time.perf_counter(), getattr(rate, "value", rate))
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Records a step; with ``steps_per_execution`` it stands for as many."""
+        """Records a step; with ``steps_per_execution``, one that represents as many batches."""
         log = self._log
         if log is None:
             return
@@ -98,7 +100,7 @@ class SysMetricsCallback(_Callback):  # type: ignore[misc] # keras is untyped to
         first = batch - batch % self._per_call()
         began, rate = self._begun.pop(first, (now, None))
         step = self._steps_before + batch + 1
-        self._steps = max(self._steps, step)  # Keras's threads may come in another order
+        self._steps = max(self._steps, step)  # Keras's threads may call in another order
         found = logs or {}
         log.step(
             step,
@@ -110,7 +112,7 @@ class SysMetricsCallback(_Callback):  # type: ignore[misc] # keras is untyped to
         log.machine(step)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Takes the means of the epoch, and of its validation."""
+        """Takes the metrics of the epoch and of its validation."""
         self._epochs = epoch + 1
         if self._log is not None:
             self._log.epoch_metrics(
@@ -130,11 +132,11 @@ class SysMetricsCallback(_Callback):  # type: ignore[misc] # keras is untyped to
             log.finish(total_steps=self._steps, early_stopped=self._epochs < planned)
 
     def _per_call(self) -> int:
-        """Returns how many batches Keras trains between two calls of a callback."""
+        """Returns the number of batches between two calls of a callback."""
         return int(getattr(self.model, "steps_per_execution", None) or 1)
 
 
 def _is_first_process() -> bool:
-    """Returns whether this is the first process of a training that torch has distributed, or the only one."""
+    """Returns whether this process records: the only one of a training, or torch's first."""
     distributed = sys.modules.get("torch.distributed")
     return distributed is None or not distributed.is_initialized() or distributed.get_rank() == 0

@@ -1,6 +1,6 @@
-"""Lightning: a callback that records a training, and has the run of its MLflow logger attached.
+"""Lightning: a callback that records a training and attaches the run of its MLFlowLogger.
 
-Works with ``lightning.pytorch`` and with ``pytorch_lightning``: whichever the program has loaded.
+Works with ``lightning.pytorch`` and ``pytorch_lightning``, whichever the program has loaded.
 """
 
 from __future__ import annotations
@@ -20,24 +20,26 @@ _REMEDY = ", or give the Trainer an MLFlowLogger"
 _Callback: Any = first_installed("lightning.pytorch", "pytorch_lightning", install="lightning").Callback
 
 
-class SysMetricsCallback(_Callback):  # type: ignore[misc] # of either package
-    """Records a training with Lightning on the run of its MLFlowLogger, or else on the active run.
+class SysMetricsCallback(_Callback):  # type: ignore[misc] # a class of either package
+    """Records a training with Lightning on the run of its MLFlowLogger, or on the active run if it has none.
 
-    A step is a step of the optimizer, as in ``trainer.global_step``: 1 is the first, batches that only
-    accumulate gradients are part of one, and several optimizers count each.
+    A step is a step of the optimizer, ``trainer.global_step``, from 1. Batches whose gradients accumulate are
+    one step; with several optimizers, each of their steps counts.
 
     Args:
-        run_id: the run, where it is neither the logger's nor the active one.
-        tracking_uri: its tracking server.
-        logging_steps: every how many steps one is recorded; by default the Trainer's ``log_every_n_steps``.
-        monitor: metric of the epochs that says which was best, such as "val_accuracy"; by default what
-            EarlyStopping or ModelCheckpoint monitors, or else the loss.
-        mode: "min" or "max".
-        log_system_metrics: whether to log what the machine does at the steps of the training.
-        system_metrics_interval: every how many steps.
+        run_id: the run; by default the logger's, or else the active run.
+        tracking_uri: the run's tracking server; needs `run_id`.
+        logging_steps: records the first step and every step whose number is a multiple of this; by default
+            the Trainer's ``log_every_n_steps``.
+        monitor: the metric that ranks the epochs, such as "val_accuracy"; by default the one of EarlyStopping
+            or ModelCheckpoint, or else the first of val_f1_macro, val_loss and train_loss that the training
+            has.
+        mode: "min" or "max"; inferred from the name by default.
+        log_system_metrics: whether to log hardware metrics at the steps of the training.
+        system_metrics_interval: steps between two of these.
 
     Raises:
-        ValueError: an argument makes no sense.
+        ValueError: an argument is invalid, or does not go with another.
     """
 
     def __init__(
@@ -67,10 +69,10 @@ class SysMetricsCallback(_Callback):  # type: ignore[misc] # of either package
         self._step_seconds = 0.0
         self._batch_began = 0.0
         self._learning_rate: object = None
-        self._of_steps: frozenset[str] | None = None  # what the module logs at its steps
+        self._of_steps: frozenset[str] | None = None  # metrics that the module logs at steps
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Opens the log of a fit; the loggers have made their runs by now."""
+        """Opens the log of a fit; the loggers have created their runs by now."""
         if stage != "fit" or not trainer.is_global_zero:
             return
         self._logger = metrics_of.mlflow_logger(trainer)
@@ -84,7 +86,7 @@ class SysMetricsCallback(_Callback):  # type: ignore[misc] # of either package
         )
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Begins at the step of the checkpoint, if there is one; the sanity check is over."""
+        """Starts at the step of the checkpoint, if there is one; the sanity check is over."""
         self._step = trainer.global_step
         self._step_seconds = 0.0
         self._of_steps = None
@@ -92,20 +94,20 @@ class SysMetricsCallback(_Callback):  # type: ignore[misc] # of either package
             self._log.epoch_began()
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        """Records the epoch before: only now has the module logged all of it."""
+        """Records the epoch before: the module has logged all of it only now."""
         if self._log is not None:
             self._log.write_epoch(metrics_of.epoch(trainer, self._of_steps or ()))
             self._log.epoch_began()
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Takes the learning rate before the schedulers change it."""
+        """Starts the timer and reads the learning rate before the schedulers change it."""
         self._batch_began = time.perf_counter()
         self._learning_rate = learning_rate_of(trainer.optimizers[0]) if trainer.optimizers else None
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Records a step if the optimizer has made one."""
+        """Records a step, if the optimizer has made one."""
         log = self._log
         if log is None:
             return
@@ -114,7 +116,7 @@ class SysMetricsCallback(_Callback):  # type: ignore[misc] # of either package
             self._of_steps = frozenset(trainer.callback_metrics)
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         if loss is not None and pl_module.automatic_optimization and trainer.accumulate_grad_batches > 1:
-            loss = loss * trainer.accumulate_grad_batches  # Lightning hands out the share in the gradient
+            loss = loss * trainer.accumulate_grad_batches  # Lightning returns the loss scaled for its share
         log.batch_loss(loss)
         if trainer.global_step == self._step:
             return
@@ -129,12 +131,12 @@ class SysMetricsCallback(_Callback):  # type: ignore[misc] # of either package
         self._step_seconds = 0.0
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Closes the epoch, also one that ``max_steps`` cuts short."""
+        """Marks the end of the epoch, even one that ``max_steps`` cuts short."""
         if self._log is not None:
             self._log.epoch_ended(trainer.current_epoch + 1)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        """Takes what the validation has found; of several in one epoch, the last counts."""
+        """Takes the metrics of the validation; of several in one epoch, the last counts."""
         if self._log is not None and not trainer.sanity_checking:
             self._log.epoch_metrics(metrics_of.validation(trainer))
 
@@ -145,13 +147,13 @@ class SysMetricsCallback(_Callback):  # type: ignore[misc] # of either package
             self._log.finish(total_steps=trainer.global_step, early_stopped=metrics_of.stopped_early(trainer))
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Lets go of the run; of a fit that had nothing left to do, it is all that comes."""
+        """Closes the log; the only hook of a fit that has nothing left to do."""
         if self._log is not None:
             self._log.close()
             self._log = None
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """Hands over what there is. The logger ends its run as FAILED; after Ctrl-C it is to say KILLED."""
+        """Closes the log. The logger will end its run as FAILED; after Ctrl-C it should be KILLED."""
         log, self._log = self._log, None
         if log is None:
             return
@@ -162,7 +164,7 @@ class SysMetricsCallback(_Callback):  # type: ignore[misc] # of either package
 
 
 def _end_as_killed(logger: Any) -> None:
-    """Has a logger end its run as KILLED: Lightning will tell it "failed", and that after our last hook."""
+    """Makes a logger end its run as KILLED: Lightning reports "failed" to it, after our last hook."""
 
     def finalize(status: str) -> None:
         del logger.finalize

@@ -1,13 +1,14 @@
-"""What Lightning's Trainer knows of a training, under the names of ours."""
+"""Reads the metrics of a Lightning Trainer and gives them our names."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from mlflow_sysmetrics.training.adapters.epochs import Monitor, epoch_name
+from mlflow_sysmetrics.training.adapters.epochs import epoch_name
+from mlflow_sysmetrics.training.best_epoch import MonitoredMetric
 
-# Our metric of a step, its key, and how modules call it.
+# Our name of a step metric, and its key.
 _STEP_KEYS = {
     "loss": "train/loss_step",
     "accuracy": "train/accuracy_step",
@@ -18,48 +19,49 @@ _ACCURACIES = ("accuracy", "acc")
 
 
 def mlflow_logger(trainer: Any) -> Any:
-    """Returns the Trainer's MLFlowLogger, of whichever package; None where it has none."""
+    """Returns the Trainer's MLFlowLogger, of either package, or None."""
     for logger in trainer.loggers:
         if any(kind.__name__ == "MLFlowLogger" for kind in type(logger).__mro__):
             return logger
     return None
 
 
-def monitor(trainer: Any) -> Monitor | None:
-    """Returns what EarlyStopping or ModelCheckpoint watches; None where none does."""
+def monitor(trainer: Any) -> MonitoredMetric | None:
+    """Returns the metric that EarlyStopping or ModelCheckpoint monitors, or None."""
     for callback in (*trainer.early_stopping_callbacks, *trainer.checkpoint_callbacks):
         if getattr(callback, "monitor", None):
-            return Monitor(epoch_name(callback.monitor), callback.mode)
+            return MonitoredMetric(epoch_name(callback.monitor), callback.mode)
     return None
 
 
 def step(trainer: Any, outputs: Any, **known: object) -> dict[str, object]:
-    """Returns what there is to record of a step beside the mean of its losses.
+    """Returns the metrics of a step, apart from the mean of its losses.
 
-    A key that the module logs itself is the module's: Lightning counts its steps from 0, we from 1, and one
-    series has one axis.
+    A key that the module logs itself is left to the module: Lightning counts steps from 0, we count from 1,
+    and a series has one axis.
 
     Args:
-        trainer: of the training.
-        outputs: what its training step has returned.
-        known: values that the callback knows.
+        trainer: the Lightning Trainer.
+        outputs: the return value of the module's training step.
+        known: values that the callback has measured.
     """
     returned = outputs if isinstance(outputs, Mapping) else {}
     logged = {**trainer.callback_metrics, **returned}
     found = {"accuracy": _first(logged, _ACCURACIES), **known}
     if outputs is None or (isinstance(outputs, Mapping) and outputs.get("loss") is None):
-        found["loss"] = _first(logged, ("loss",))  # a manual optimization need not return it
+        found["loss"] = _first(logged, ("loss",))  # with manual optimization it need not be returned
     if logs_to_mlflow(trainer):
         found |= {name: None for name, key in _STEP_KEYS.items() if key in trainer.logged_metrics}
     return found
 
 
 def epoch(trainer: Any, of_steps: Collection[str]) -> dict[str, object]:
-    """Returns what the module has logged of an epoch of training.
+    """Returns the metrics that the module has logged for the training part of an epoch.
 
     Args:
-        trainer: of the training.
-        of_steps: names that are logged at steps; without a mean over the epoch they say nothing of it.
+        trainer: the Lightning Trainer.
+        of_steps: names that are logged at steps; their last value does not describe the epoch, their mean
+            does.
     """
     found: dict[str, object] = {}
     for name, value in trainer.callback_metrics.items():
@@ -76,7 +78,7 @@ def epoch(trainer: Any, of_steps: Collection[str]) -> dict[str, object]:
 
 
 def validation(trainer: Any) -> dict[str, object]:
-    """Returns what the module has logged of a validation."""
+    """Returns the metrics that the module has logged for a validation."""
     named = {
         epoch_name(name.removesuffix("_epoch")): value for name, value in trainer.callback_metrics.items()
     }
@@ -86,7 +88,7 @@ def validation(trainer: Any) -> dict[str, object]:
 
 
 def stopped_early(trainer: Any) -> bool:
-    """Returns whether something has stopped the training before all its epochs and steps were done."""
+    """Returns whether the training was stopped before all its epochs and steps were done."""
     epochs, steps = trainer.max_epochs, trainer.max_steps
     all_epochs = epochs is not None and 0 <= epochs <= trainer.current_epoch
     all_steps = 0 <= steps <= trainer.global_step
@@ -94,13 +96,13 @@ def stopped_early(trainer: Any) -> bool:
 
 
 def logs_to_mlflow(trainer: Any) -> bool:
-    """Returns whether what the module logs goes to MLflow: by a logger, or by MLflow's autologging."""
+    """Returns whether the module's metrics go to MLflow, by a logger or by autologging."""
     autologs = any(type(callback).__module__.startswith("mlflow.") for callback in trainer.callbacks)
     return autologs or mlflow_logger(trainer) is not None
 
 
 def _first(logged: Mapping[str, object], names: tuple[str, ...]) -> object:
-    """Returns the value of a step that is called one of these, alone or as that of the training."""
+    """Returns the first value of a step with one of these names, with or without the prefix of training."""
     for name in names:
         for key in (name, f"train_{name}", f"train/{name}"):
             for found in (f"{key}_step", key):

@@ -9,39 +9,41 @@ import time
 from typing import Any
 
 from mlflow_sysmetrics.mlflow_api import fluent_state
-from mlflow_sysmetrics.training.adapters.epochs import Monitor, epoch_name
+from mlflow_sysmetrics.training.adapters.epochs import epoch_name
 from mlflow_sysmetrics.training.adapters.framework import first_installed
 from mlflow_sysmetrics.training.adapters.training_log import Choices, TrainingLog, end_active_run
+from mlflow_sysmetrics.training.best_epoch import MonitoredMetric
 
 _REMEDY = ', or give TrainingArguments report_to="mlflow"'
-_FRAMES = 6  # from our hook up to the Trainer's own: the callback handler lies between
-# What an evaluation says of its own speed, and not of the model.
-_NOT_OF_THE_MODEL = ("_runtime", "_per_second", "_model_preparation_time", "_compilation_time")
+_FRAMES = 6  # from our hook up to the Trainer's, with the callback handler's in between
+# Metrics of an evaluation that describe its speed rather than the model.
+_SPEED = ("_runtime", "_per_second", "_model_preparation_time", "_compilation_time")
 
 _Callback: Any = first_installed("transformers", install="transformers").TrainerCallback
 
 
-class SysMetricsCallback(_Callback):  # type: ignore[misc] # transformers is untyped to us
-    """Records a training with Hugging Face's Trainer on the active run, whoever has started that.
+class SysMetricsCallback(_Callback):  # type: ignore[misc] # transformers has no types here
+    """Records a training with Hugging Face's Trainer on the active run, yours or MLflowCallback's.
 
-    A step is a step of the optimizer, as in ``state.global_step``. The Trainer hands out losses only when it
-    logs, every ``logging_steps``: ``train/loss_step`` is the mean since it did so last, and
-    ``epoch/train_loss`` the mean of those within the epoch.
+    A step is a step of the optimizer, ``state.global_step``. The Trainer reports losses only when it logs,
+    every ``logging_steps``: ``train/loss_step`` is the mean since its last report, ``epoch/train_loss`` the
+    mean of those within the epoch.
 
-    Give it to the Trainer's constructor, in ``callbacks=[...]``: it then sees how ``train()`` ends, and a run
-    that MLflowCallback has started ends FAILED, or KILLED after Ctrl-C.
+    Pass it to the Trainer's constructor, in ``callbacks=[...]``. Only then can it see how ``train()`` ends,
+    so that a run that MLflowCallback has started ends FAILED, or KILLED after Ctrl-C.
 
     Args:
-        run_id: the run, where it is not the active one.
-        tracking_uri: its tracking server.
-        monitor: metric of the epochs that says which was best, such as "val_accuracy"; by default
-            ``metric_for_best_model``, or else the loss.
-        mode: "min" or "max".
-        log_system_metrics: whether to log what the machine does at the steps of the training.
-        system_metrics_interval: every how many steps.
+        run_id: the run; the active run by default.
+        tracking_uri: the run's tracking server; needs `run_id`.
+        monitor: the metric that ranks the epochs, such as "val_accuracy"; by default
+            ``metric_for_best_model``, or else the first of val_f1_macro, val_loss and train_loss that the
+            training has.
+        mode: "min" or "max"; inferred from the name by default.
+        log_system_metrics: whether to log hardware metrics at the steps of the training.
+        system_metrics_interval: steps between two of these.
 
     Raises:
-        ValueError: an argument makes no sense.
+        ValueError: an argument is invalid, or does not go with another.
     """
 
     def __init__(
@@ -63,26 +65,26 @@ class SysMetricsCallback(_Callback):  # type: ignore[misc] # transformers is unt
             system_metrics_interval=system_metrics_interval,
         )
         self._log: TrainingLog | None = None
-        self._had_own_run = False  # of a training before: one that was started, and ended, inside `train`
-        self.active_before: tuple[str, ...] | None = None  # when `train` was called, if we could see that
+        self._had_own_run = False  # a run that was started and ended inside an earlier `train`
+        self.active_before: tuple[str, ...] | None = None  # when `train` was called, if we could see the call
         self._logged_step = 0
         self._step_began = 0.0
         self._step_seconds: float | None = None
 
     def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Has the Trainer's ``train`` tell how it ends: no hook does."""
+        """Wraps the Trainer's ``train``, to see an exception: there is no hook for it."""
         trainer = _trainer_of(self)
         if trainer is not None:
-            _tell_how_it_ends(trainer, self)
+            _watch_train(trainer, self)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Forgets a training that crashed; the run may not exist yet: MLflowCallback may come after us."""
+        """Resets the state; opens no log yet, as MLflowCallback may start its run after this."""
         self._log = None
         self._logged_step = state.global_step
         self._step_seconds = None
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Opens the log before the first batch; later, records the epoch before."""
+        """Opens the log before the first batch; after that, records the epoch before."""
         if not state.is_world_process_zero:
             return
         if self._log is None:
@@ -90,17 +92,17 @@ class SysMetricsCallback(_Callback):  # type: ignore[misc] # transformers is unt
         self._log.epoch_began()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Begins to take the time."""
+        """Starts the timer."""
         self._step_began = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Takes the time of a step, with all the batches whose gradients it has accumulated."""
+        """Measures the time of a step, including all batches whose gradients it accumulates."""
         self._step_seconds = time.perf_counter() - self._step_began
         if self._log is not None:
             self._log.machine(state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Records what the Trainer says of its steps since it has last done so."""
+        """Records the losses that the Trainer reports for the steps since its last report."""
         if self._log is None or not logs or "loss" not in logs:
             return
         self._log.batch_loss(logs["loss"], max(state.global_step - self._logged_step, 1))
@@ -113,18 +115,18 @@ class SysMetricsCallback(_Callback):  # type: ignore[misc] # transformers is unt
         )
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
-        """Takes what an evaluation within the training has found."""
+        """Takes the metrics of an evaluation within the training."""
         if self._log is not None:
             self._log.epoch_metrics(
                 {
                     epoch_name(name): value
                     for name, value in (metrics or {}).items()
-                    if name.startswith("eval_") and not name.endswith(_NOT_OF_THE_MODEL)
+                    if name.startswith("eval_") and not name.endswith(_SPEED)
                 }
             )
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Closes the epoch, also one that ``max_steps`` cuts short; its evaluation comes after this."""
+        """Marks the end of the epoch, even one cut short by ``max_steps``; its evaluation follows."""
         if self._log is not None:
             self._log.epoch_ended(max(math.ceil(state.epoch or 0), 1))
 
@@ -135,7 +137,7 @@ class SysMetricsCallback(_Callback):  # type: ignore[misc] # transformers is unt
             log.finish(total_steps=state.global_step, early_stopped=state.global_step < state.max_steps)
 
     def close(self) -> None:
-        """Hands over what there is of a training that has not come to its end."""
+        """Closes the log of a training that did not finish."""
         log, self._log = self._log, None
         if log is not None:
             log.close()
@@ -144,7 +146,7 @@ class SysMetricsCallback(_Callback):  # type: ignore[misc] # transformers is unt
         if self._had_own_run and self._choices.run_id is None and not fluent_state.active_run_ids():
             import mlflow
 
-            # MLflowCallback starts a run for its first training only, and ends whatever run is active.
+            # MLflowCallback starts a run for its first training only, and ends any active run.
             mlflow.start_run(run_name=args.run_name)
         log = TrainingLog(self._choices, remedy=_REMEDY, monitor=_monitor_of(args))
         if self.active_before is not None:
@@ -152,35 +154,36 @@ class SysMetricsCallback(_Callback):  # type: ignore[misc] # transformers is unt
         return log
 
 
-def _tell_how_it_ends(trainer: Any, callback: SysMetricsCallback) -> None:
-    """Has the Trainer's ``train`` end, as it ends itself, the runs that were started inside it.
+def _watch_train(trainer: Any, callback: SysMetricsCallback) -> None:
+    """Makes the Trainer's ``train`` end the runs that were started inside it, with the right status.
 
-    By a class of its own. A method that is put on the object would hold the Trainer, and the Trainer it: the
-    model would keep its memory until Python looks for cycles, where today it is gone with the last name.
+    By a subclass: a method set on the object would form a reference cycle with the Trainer, and the model
+    would keep its memory until the next garbage collection.
     """
     kind = type(trainer)
 
-    class Told(kind):  # type: ignore[misc, valid-type] # as said
+    class Watched(kind):  # type: ignore[misc, valid-type] # a class known at run time only
         @functools.wraps(kind.train)
         def train(self, *args: Any, **kwargs: Any) -> Any:
             callback.active_before = before = fluent_state.active_run_ids()
             try:
                 return kind.train(self, *args, **kwargs)
-            except BaseException as error:  # whatever has ended the training is how its run ends
+            except BaseException as error:  # Ctrl-C, too: the run ends with the exception's status
                 callback.close()
                 started_inside = [one for one in fluent_state.active_run_ids() if one not in before]
                 if started_inside:
                     end_active_run(started_inside[0], error)
                 raise
 
-    Told.__name__, Told.__qualname__, Told.__module__ = kind.__name__, kind.__qualname__, kind.__module__
-    trainer.__class__ = Told
+    Watched.__name__, Watched.__qualname__ = kind.__name__, kind.__qualname__
+    Watched.__module__ = kind.__module__
+    trainer.__class__ = Watched
 
 
 def _trainer_of(callback: SysMetricsCallback) -> Any:
-    """Returns the Trainer that is calling its callbacks; None where it is not found.
+    """Returns the Trainer that is calling its callbacks, or None if it is not found.
 
-    A hook is told of the model, the optimizer and the loaders, but not of the Trainer, a few frames up.
+    A hook gets the model, the optimizer and the loaders, but not the Trainer, which is a few frames up.
     """
     frame = sys._getframe(1)  # noqa: SLF001 - documented for CPython and PyPy
     for _ in range(_FRAMES):
@@ -193,9 +196,9 @@ def _trainer_of(callback: SysMetricsCallback) -> Any:
     return None
 
 
-def _monitor_of(args: Any) -> Monitor | None:
-    """Returns what ``metric_for_best_model`` names; None where it is not set."""
+def _monitor_of(args: Any) -> MonitoredMetric | None:
+    """Returns the metric that ``metric_for_best_model`` names, or None."""
     name, greater = args.metric_for_best_model, args.greater_is_better
     if not name or greater is None:
         return None
-    return Monitor(f"val_{name.removeprefix('eval_')}", "max" if greater else "min")
+    return MonitoredMetric(f"val_{name.removeprefix('eval_')}", "max" if greater else "min")

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlflow_sysmetrics.mlflow_api import metric_names
+from mlflow_sysmetrics.mlflow_api.metric_names import refusal
 
 _DIRECTIONS = ("maximize", "minimize")
-_LONGEST_NAME = 200  # MLflow allows 250; this leaves room for the prefixes "trial/" and "best_"
 
 
 @dataclass(frozen=True)
@@ -100,10 +99,10 @@ def _check(found: Objectives) -> None:
         if direction not in _DIRECTIONS:
             raise ValueError(f'direction must be "maximize" or "minimize", got {direction!r}')
     for name in found.metrics:
-        if not isinstance(name, str) or not metric_names.is_metric_name(name, _LONGEST_NAME):
-            raise ValueError(
-                f"metric must be a valid MLflow metric name ({metric_names.ALLOWED}; "
-                f"at most {_LONGEST_NAME} characters), got {name!r}"
-            )
+        if not isinstance(name, str):
+            raise ValueError(f"metric must be a string, got {name!r}")
+        reason = refusal(f"trial/{name}")  # the longest of its keys
+        if reason is not None:
+            raise ValueError(f"metric must be a valid MLflow metric name ({reason}), got {name!r}")
     if len(set(found.metrics)) != len(found.metrics):
         raise ValueError(f"metrics must be distinct, got {list(found.metrics)!r}")

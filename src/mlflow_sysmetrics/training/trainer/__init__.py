@@ -1,6 +1,7 @@
-"""A training loop that records, checkpoints, stops early and resumes; its modules need the extra `train`.
+"""Trainer: a training loop that records, checkpoints, stops early and resumes; needs the extra `train`.
 
-`trainer.py` is the door, and imports without torch; every other module imports torch where it begins.
+`trainer`, `arguments` and `resume` import without torch, so that a missing extra is reported by name; the
+other modules import torch at their top.
 """
 
 from __future__ import annotations

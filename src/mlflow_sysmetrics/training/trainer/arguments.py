@@ -1,4 +1,4 @@
-"""What a trainer is asked to do, looked at before it does anything. Needs no torch."""
+"""The arguments of Trainer, checked before anything is done. Imports without torch."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlflow_sysmetrics.training.best_epoch import CLASSIFICATION, mode_of
-from mlflow_sysmetrics.training.trainer.loaders import length
+from mlflow_sysmetrics.training.best_epoch import CLASSIFICATION, MAX, MIN, MonitoredMetric, monitored_metric
 
 _OF_TRAINING = ("train_loss", "train_accuracy")
 _OF_VALIDATION = ("val_loss", *(f"val_{name}" for name in CLASSIFICATION))
@@ -18,11 +17,11 @@ _DTYPES = ("float16", "bfloat16")
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """The arguments of `Trainer`, where they are described.
+    """The arguments of `Trainer`, which describes them.
 
     Raises:
-        TypeError: one is not of the kind that it should be.
-        ValueError: one is out of range, or does not go with another.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is out of range, or does not go with another.
     """
 
     model: Any
@@ -67,24 +66,38 @@ class Arguments:
         _check_choice("scheduler_interval", self.scheduler_interval, ("step", "epoch"))
         _check_choice("amp_dtype", self.amp_name, _DTYPES)
         if self.early_stopping_mode is not None:
-            _check_choice("early_stopping_mode", self.early_stopping_mode, ("min", "max"))
+            _check_choice("early_stopping_mode", self.early_stopping_mode, (MIN, MAX))
         for name in ("criterion", "prepare_batch", "compute_metrics"):
             if getattr(self, name) is not None and not callable(getattr(self, name)):
-                raise TypeError(f"{name}={getattr(self, name)!r} cannot be called")
+                raise TypeError(f"{name} must be callable, got {getattr(self, name)!r}")
         self._check_loaders()
         self._check_optimizer()
         self._check_metric()
 
     @property
     def amp_name(self) -> str:
-        """The name of the precision, of which torch has a type as well."""
+        """The name of `amp_dtype`, which may be a type of torch."""
         return str(self.amp_dtype).removeprefix("torch.")
 
     @property
     def directory(self) -> Path | None:
-        """Where checkpoints are kept."""
-        # The program may change its directory while it trains.
+        """The directory of the checkpoints, or None."""
+        # Absolute: the program may change its working directory while it trains.
         return None if self.save_dir is None else Path(self.save_dir).absolute()
+
+    @property
+    def monitored(self) -> MonitoredMetric | None:
+        """The metric of `early_stopping_metric`, or None.
+
+        Raises:
+            ValueError: its mode is missing, or MLflow refuses its name.
+        """
+        return monitored_metric(
+            self.early_stopping_metric,
+            self.early_stopping_mode,
+            name_argument="early_stopping_metric",
+            mode_argument="early_stopping_mode",
+        )
 
     def _check_loaders(self) -> None:
         for name in ("train_loader", "val_loader"):
@@ -92,46 +105,50 @@ class Arguments:
             if loader is None and name == "val_loader":
                 continue
             if not hasattr(loader, "__iter__") and not hasattr(loader, "__getitem__"):
-                raise TypeError(f"{name}={loader!r} cannot be iterated; pass a DataLoader")
+                raise TypeError(f"{name} must be iterable, such as a DataLoader, got {loader!r}")
             if length(loader) == 0:
-                raise ValueError(f"{name} is empty: it has no batch")
+                raise ValueError(f"{name} is empty: it has no batches")
 
     def _check_optimizer(self) -> None:
         groups = getattr(self.optimizer, "param_groups", None)
         if groups is None or not hasattr(self.model, "parameters"):
             raise TypeError(
-                f"optimizer is a {type(self.optimizer).__name__} and model a {type(self.model).__name__}; "
-                "pass a torch.nn.Module and a torch.optim.Optimizer"
+                "model must be a torch.nn.Module and optimizer a torch.optim.Optimizer, "
+                f"got a {type(self.model).__name__} and a {type(self.optimizer).__name__}"
             )
         own = {id(parameter) for parameter in self.model.parameters()}
         if not any(id(parameter) in own for group in groups for parameter in group["params"]):
             raise ValueError(
-                "optimizer has none of the model's parameters; make it with model.parameters() of this model"
+                "optimizer has none of the model's parameters; create it from this model's parameters()"
             )
         if self.scheduler is not None and not hasattr(self.scheduler, "step"):
-            raise TypeError(f"scheduler={self.scheduler!r} has no step()")
+            raise TypeError(f"scheduler must have a method step(), got {self.scheduler!r}")
 
     def _check_metric(self) -> None:
-        """Looks whether the metric can be there, as far as that can be told before it is computed."""
+        """Checks that the metric can exist, as far as that is known before it is computed."""
         name = self.early_stopping_metric
-        if name is None:
-            return
-        known = _OF_TRAINING if self.val_loader is None else (*_OF_TRAINING, *_OF_VALIDATION)
-        computed = (
-            self.val_loader is not None and self.compute_metrics is not None and name.startswith("val_")
-        )
-        if name not in known and not computed:
-            more = "; what compute_metrics returns begins with val_" if self.compute_metrics else ""
-            raise ValueError(f"early_stopping_metric={name!r} is none of {', '.join(known)}{more}")
-        if self.early_stopping_mode is None and mode_of(name) is None:
-            raise ValueError(
-                f"whether less or more of {name} is better its name does not tell; pass early_stopping_mode="
-            )
+        if name is not None:
+            known = _OF_TRAINING if self.val_loader is None else (*_OF_TRAINING, *_OF_VALIDATION)
+            computes = self.val_loader is not None and self.compute_metrics is not None
+            if name not in known and not (computes and name.startswith("val_")):
+                more = ", or a value of compute_metrics with the prefix val_" if computes else ""
+                raise ValueError(
+                    f"early_stopping_metric must be one of {', '.join(known)}{more}, got {name!r}"
+                )
+        _ = self.monitored
+
+
+def length(loader: object) -> int | None:
+    """Returns the number of a loader's batches, or None if the loader does not know it."""
+    try:
+        return len(loader)  # type: ignore[arg-type]
+    except TypeError:  # without __len__, or that of a DataLoader over an iterable dataset
+        return None
 
 
 def _check_count(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name}={value!r} is no whole number from 1 on")
+        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
 
 
 def _check_number(name: str, value: object, *, positive: bool = False) -> None:
@@ -141,9 +158,9 @@ def _check_number(name: str, value: object, *, positive: bool = False) -> None:
         or not value >= 0
         or (positive and not value)
     ):
-        raise ValueError(f"{name}={value!r} is no number {'above 0' if positive else 'from 0 on'}")
+        raise ValueError(f"{name} must be a number {'> 0' if positive else '>= 0'}, got {value!r}")
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ValueError(f"{name}={value!r} is none of {', '.join(choices)}")
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")

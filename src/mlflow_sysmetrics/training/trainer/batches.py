@@ -1,4 +1,4 @@
-"""Batches: what of them goes into the model, what are the labels, and how they get onto a device."""
+"""From a batch to its loss: inputs and labels, their device, the model and the criterion."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from typing import Any, NamedTuple
 
 import torch
 
-# FOLDED forward: From a batch to its loss: the model, what it returns, and the criterion.
+_LABELS = ("labels", "label", "targets", "target")  # Hugging Face's name first
+_PAIR = 2  # inputs and labels
+_REMEDY = "pass prepare_batch=, a function that returns (inputs, labels)"
 
 
 class Outcome(NamedTuple):
-    """What came of a batch.
+    """The result of a forward pass.
 
     Attributes:
         loss: a tensor of one element.
-        logits: what the model said.
-        labels: what is true; None where only the model saw it.
-        samples: how many there were.
+        logits: the output of the model.
+        labels: the labels of the batch; None if only the model received them.
+        samples: number of samples in the batch.
     """
 
     loss: torch.Tensor
@@ -28,13 +30,13 @@ class Outcome(NamedTuple):
 
 
 class Forward:
-    """Takes batches through a model.
+    """Runs batches through a model.
 
     Args:
-        model: is called with what a batch holds: by name, or in order.
-        criterion: of logits and labels; None takes the ``loss`` that the model returns.
-        device: where to.
-        prepare_batch: of the caller; returns inputs and labels of a batch.
+        model: is called with the inputs of a batch, by name or by position.
+        criterion: computes the loss from logits and labels; None uses the ``loss`` that the model returns.
+        device: where tensors are moved to.
+        prepare_batch: the user's function that returns inputs and labels of a batch.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class Forward:
         self._takes = forward_parameters(model)
 
     def __call__(self, batch: object) -> Outcome:
-        """Returns what comes of a batch."""
+        """Returns loss, logits and labels of a batch."""
         if self._prepare is None:
             inputs, labels = split(batch, self._takes, loss_of_model=self._criterion is None)
         else:
@@ -61,8 +63,8 @@ class Forward:
         logits = _logits(output)
         loss = _loss(output) if self._criterion is None else self._criterion(logits, labels)
         if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
-            what = f"a tensor of {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else f"{loss!r}"
-            raise ValueError(f"the loss of a batch is {what}, and not one number; reduce it, as by its mean")
+            what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else f"{loss!r}"
+            raise ValueError(f"the loss of a batch must be a tensor of one element, got {what}; use its mean")
         return Outcome(loss, logits, labels, samples_in(labels, inputs))
 
     def _call(self, inputs: Any) -> Any:
@@ -73,82 +75,60 @@ class Forward:
         return self._model(inputs)
 
 
-def _logits(output: Any) -> Any:
-    """Returns the logits of Hugging Face's outputs; what a model returns otherwise is what it says."""
-    if isinstance(output, Mapping) and "logits" in output:
-        return output["logits"]
-    return getattr(output, "logits", output)
-
-
-def _loss(output: Any) -> Any:
-    loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
-    if loss is None:
-        raise TypeError(
-            f"criterion=None takes the loss from the model, which returned a {type(output).__name__} "
-            "without one; pass a criterion, or labels that the model takes"
-        )
-    return loss
-
-
-# What collators call them: Hugging Face's first.
-LABELS = ("labels", "label", "targets", "target")
-_REMEDY = "pass prepare_batch=, a function that returns (inputs, labels)"
-
-
 class Parameters(NamedTuple):
-    """What a model's `forward` takes.
+    """The parameters of a model's `forward`.
 
     Attributes:
-        names: of its parameters, without self.
-        takes_all: it has ``**kwargs``, or does not tell.
+        names: their names, without self.
+        takes_all: whether it accepts any name: it has ``**kwargs``, or no signature to read.
     """
 
     names: frozenset[str]
     takes_all: bool
 
 
-def unwrapped(model: torch.nn.Module) -> torch.nn.Module:
-    """Returns the model inside one that is compiled or wrapped for several GPUs."""
-    while True:
-        if isinstance(model, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
-            model = model.module
-        elif isinstance(getattr(model, "_orig_mod", None), torch.nn.Module):  # of torch.compile
-            model = model._orig_mod  # noqa: SLF001 - it has no public name
-        else:
-            return model
-
-
 def forward_parameters(model: torch.nn.Module) -> Parameters:
-    """Returns what the `forward` of a model takes."""
+    """Returns the parameters of a model's `forward`."""
     try:
         found = inspect.signature(unwrapped(model).forward).parameters.values()
-    except (TypeError, ValueError):  # of a scripted module
+    except (TypeError, ValueError):  # a scripted module
         return Parameters(frozenset(), takes_all=True)
     names = frozenset(one.name for one in found if one.kind not in {one.VAR_KEYWORD, one.VAR_POSITIONAL})
     return Parameters(names, any(one.kind is one.VAR_KEYWORD for one in found))
 
 
+def unwrapped(model: torch.nn.Module) -> torch.nn.Module:
+    """Returns the model inside one that is compiled, or wrapped for several GPUs."""
+    while True:
+        if isinstance(model, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif isinstance(getattr(model, "_orig_mod", None), torch.nn.Module):  # torch.compile
+            model = model._orig_mod  # noqa: SLF001 - there is no public name for it
+        else:
+            return model
+
+
 def split(batch: object, takes: Parameters, *, loss_of_model: bool) -> tuple[Any, Any]:
-    """Returns what goes into the model, and the labels.
+    """Splits a batch into inputs and labels.
 
     Args:
-        batch: a dict, whose labels are taken out and whose other keys are matched to `forward`; or a tuple
-            or list that ends with the labels.
-        takes: what `forward` takes.
-        loss_of_model: whether the model computes its loss itself, and so gets the labels, too.
+        batch: a dict that contains the labels, and whose other keys are matched to the parameters of
+            `forward`; or a tuple or list whose last item is the labels.
+        takes: the parameters of `forward`.
+        loss_of_model: whether the model computes its loss and therefore needs the labels, too.
 
     Raises:
-        TypeError: it is neither, or nothing of it fits; names the remedy.
+        TypeError: it is neither, or no key matches; gives the remedy.
     """
     if isinstance(batch, Mapping):
         return _split_mapping(batch, takes, loss_of_model=loss_of_model)
-    if not isinstance(batch, (tuple, list)) or len(batch) < 2:  # noqa: PLR2004 - inputs and labels
+    if not isinstance(batch, (tuple, list)) or len(batch) < _PAIR:
         raise TypeError(
-            f"a batch is a {type(batch).__name__}, neither a dict nor (inputs, labels); {_REMEDY}"
+            f"a batch must be a dict or (inputs, labels), got a {type(batch).__name__}; {_REMEDY}"
         )
     if loss_of_model:
         raise TypeError(
-            "criterion=None takes the loss from the model, which finds its labels in a dict only; "
+            "criterion=None uses the model's own loss, which needs a batch that is a dict with the labels; "
             "pass a criterion"
         )
     return tuple(batch[:-1]), batch[-1]
@@ -157,9 +137,9 @@ def split(batch: object, takes: Parameters, *, loss_of_model: bool) -> tuple[Any
 def _split_mapping(
     batch: Mapping[str, Any], takes: Parameters, *, loss_of_model: bool
 ) -> tuple[dict[str, Any], Any]:
-    key = next((name for name in LABELS if name in batch), None)
+    key = next((name for name in _LABELS if name in batch), None)
     if key is None and not loss_of_model:
-        raise TypeError(f"a batch has the keys {sorted(batch)}, none of which is {LABELS}; {_REMEDY}")
+        raise TypeError(f"a batch must have one of the keys {_LABELS}, got {sorted(batch)}; {_REMEDY}")
     inputs = {
         name: value
         for name, value in batch.items()
@@ -167,32 +147,33 @@ def _split_mapping(
     }
     if not inputs:
         raise TypeError(
-            f"a batch has the keys {sorted(batch)}, and forward() takes {sorted(takes.names)}; {_REMEDY}"
+            f"a batch must have a key that forward() takes, one of {sorted(takes.names)}, "
+            f"got {sorted(batch)}; {_REMEDY}"
         )
     return inputs, None if key is None else batch[key]
 
 
 def prepared(batch: object, prepare: Callable[[Any], Any]) -> tuple[Any, Any]:
-    """Returns what a function of the caller's makes of a batch.
+    """Returns the inputs and labels that the user's function makes of a batch.
 
     Raises:
-        TypeError: that is no pair.
+        TypeError: it does not return a pair.
     """
     found = prepare(batch)
-    if not isinstance(found, (tuple, list)) or len(found) != 2:  # noqa: PLR2004 - inputs and labels
-        raise TypeError(f"prepare_batch returned a {type(found).__name__}, and not (inputs, labels)")
+    if not isinstance(found, (tuple, list)) or len(found) != _PAIR:
+        raise TypeError(f"prepare_batch must return (inputs, labels), got a {type(found).__name__}")
     return found[0], found[1]
 
 
 def moved(value: Any, device: torch.device) -> Any:
-    """Returns a batch on a device: tensors, what has a `to` method, and what containers hold of them."""
+    """Moves tensors, and other objects with a `to` method, to a device, also inside containers."""
     if isinstance(value, torch.Tensor):
         return value.to(device, non_blocking=True)
     if isinstance(value, Mapping):
         return {key: moved(one, device) for key, one in value.items()}
-    if hasattr(value, "to"):  # a graph; a packed sequence, which is a tuple as well
+    if hasattr(value, "to"):  # a graph, or a packed sequence, which is a tuple as well
         return value.to(device)
-    if isinstance(value, tuple) and hasattr(value, "_fields"):  # a named one
+    if isinstance(value, tuple) and hasattr(value, "_fields"):  # a named tuple
         return type(value)(*(moved(one, device) for one in value))
     if isinstance(value, (tuple, list)):
         return type(value)(moved(one, device) for one in value)
@@ -200,7 +181,7 @@ def moved(value: Any, device: torch.device) -> Any:
 
 
 def samples_in(labels: object, inputs: object) -> int:
-    """Returns how many samples a batch has: the first dimension of the labels, else of the first input."""
+    """Returns the number of samples: the first dimension of the labels, or else of the first input."""
     for one in (labels, inputs):
         tensor = _first_tensor(one)
         if tensor is not None:
@@ -217,3 +198,20 @@ def _first_tensor(value: object) -> torch.Tensor | None:
     elif isinstance(value, (tuple, list)):
         parts = value
     return next((found for found in map(_first_tensor, parts) if found is not None), None)
+
+
+def _logits(output: Any) -> Any:
+    """Returns the ``logits`` of Hugging Face's outputs; any other output as it is."""
+    if isinstance(output, Mapping) and "logits" in output:
+        return output["logits"]
+    return getattr(output, "logits", output)
+
+
+def _loss(output: Any) -> Any:
+    loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
+    if loss is None:
+        raise TypeError(
+            f"criterion=None uses the model's loss, but it returned a {type(output).__name__} without one; "
+            "pass a criterion, or batches with the labels that the model takes"
+        )
+    return loss

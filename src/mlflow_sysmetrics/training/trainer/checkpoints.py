@@ -1,4 +1,4 @@
-"""Checkpoints on disk: the best weights, and all that it takes to go on."""
+"""Checkpoints: the best weights, and the complete state for resuming; on disk, and on the run."""
 
 from __future__ import annotations
 
@@ -20,13 +20,114 @@ from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, bounded
 from mlflow_sysmetrics.training.trainer.resume import BEST, LATEST
 
-# FOLDED random_states: The states of random number generators, which decide how a training goes on.
+_FOLDER = "checkpoints"
+# A running server answers within this time. MLflow would retry one that is down for minutes, at the end of
+# every trial of a study.
+_ANSWER_SECONDS = 10.0
+
+_logger = logging.getLogger("mlflow_sysmetrics")
+
+
+class Checkpoints:
+    """Writes and reads the checkpoints of one training.
+
+    Args:
+        directory: where they are; None uses a temporary directory that holds the best one only.
+    """
+
+    def __init__(self, directory: Path | None) -> None:
+        self.lasting = directory is not None
+        if directory is not None:
+            directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory or Path(tempfile.mkdtemp(prefix="mlflow-sysmetrics-checkpoints-"))
+
+    @property
+    def best(self) -> Path:
+        """Path of the best checkpoint, which may not exist."""
+        return self.directory / BEST
+
+    def save_best(self, state: Mapping[str, Any]) -> bool:
+        """Writes the best checkpoint; returns whether that succeeded, and warns if not."""
+        return self._save(self.best, state)
+
+    def save_latest(self, state: Mapping[str, Any]) -> bool:
+        """Writes the state for resuming, if the directory is not temporary; returns as `save_best`."""
+        return not self.lasting or self._save(self.directory / LATEST, state)
+
+    def try_out(self, state: Mapping[str, Any]) -> None:
+        """Writes the first checkpoint, to find out early if that is impossible.
+
+        Raises:
+            OSError: the directory cannot be written to.
+        """
+        if self.lasting:
+            _write(self.directory / LATEST, state)
+
+    def load_latest(self) -> dict[str, Any] | None:
+        """Returns the state for resuming, or None if there is none.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+        path = self.directory / LATEST
+        return _read(path) if self.lasting and path.exists() else None
+
+    def load_best(self) -> dict[str, Any] | None:
+        """Returns the best checkpoint, or None if there is none."""
+        return _read(self.best) if self.best.exists() else None
+
+    def forget(self) -> None:
+        """Removes the checkpoints of a training that is not resumed."""
+        for name in (BEST, LATEST):
+            (self.directory / name).unlink(missing_ok=True)
+
+    def remove_temporary(self) -> None:
+        """Removes the directory if it is temporary."""
+        if not self.lasting:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _save(self, path: Path, state: Mapping[str, Any]) -> bool:
+        try:
+            _write(path, state)
+        except (OSError, RuntimeError) as error:  # on a full disk, torch raises RuntimeError
+            _logger.warning(
+                "mlflow-sysmetrics: cannot write %s, training continues without it: %s", path, error
+            )
+            return False
+        return True
+
+
+def _write(path: Path, state: Mapping[str, Any]) -> None:
+    """Writes a file completely or not at all, even if the process or the machine dies meanwhile."""
+    unfinished = path.with_suffix(".unfinished")
+    try:
+        with unfinished.open("wb") as file:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except BaseException:  # Ctrl-C, too: leave no partial file
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+        raise
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # torch's unpickler raises many types
+        raise ValueError(
+            f"cannot read the checkpoint {path}; move it away to start afresh: {error}"
+        ) from error
+    return found
 
 
 def random_states(device: torch.device, loaders: Sequence[object]) -> dict[str, Any]:
-    """Returns the states of Python's, NumPy's and torch's generators, and of those that loaders have.
+    """Returns the states of Python's, NumPy's and torch's random generators, and of those of the loaders.
 
-    All of it is made of tensors and plain values, so that torch loads it with ``weights_only=True``.
+    They consist of tensors and plain values, so that torch can load them with ``weights_only=True``.
     """
     found: dict[str, Any] = {"python": random.getstate(), "torch": torch.get_rng_state()}
     numpy = sys.modules.get("numpy")
@@ -40,7 +141,7 @@ def random_states(device: torch.device, loaders: Sequence[object]) -> dict[str, 
 
 
 def restore(states: Mapping[str, Any], device: torch.device, loaders: Sequence[object]) -> None:
-    """Puts generators back into the states that `random_states` returned."""
+    """Restores the states that `random_states` returned."""
     version, keys, gauss = states["python"]
     random.setstate((version, tuple(keys), gauss))
     torch.set_rng_state(states["torch"])
@@ -48,7 +149,7 @@ def restore(states: Mapping[str, Any], device: torch.device, loaders: Sequence[o
     if numpy is not None and "numpy" in states:
         name, keys, *rest = states["numpy"]
         numpy.random.set_state((name, keys, *rest))
-    # With another number of GPUs there is no telling which state is whose.
+    # With a different number of GPUs, states cannot be matched to devices.
     if device.type == "cuda" and len(states.get("cuda", ())) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states["cuda"])
     for generator, state in zip(_generators(loaders), states["loaders"], strict=False):
@@ -64,33 +165,25 @@ def _generators(loaders: Sequence[object]) -> Iterator[torch.Generator]:
                 yield generator
 
 
-# FOLDED upload: The best checkpoint as an artifact of the run: once, at the end, in bounded time.
-
-FOLDER = "checkpoints"
-# A server that is there tells within this what it knows of a run. One that is down would be tried by MLflow
-# for minutes, at the end of each of a study's trials.
-_ANSWER_SECONDS = 10.0
-
-
 def upload(path: Path, tracking_uri: str, run_id: str, seconds: float) -> bool:
-    """Logs a file to the folder ``checkpoints`` of a run; returns whether it is there.
+    """Logs a file to the artifact folder ``checkpoints`` of a run; returns whether that succeeded.
 
-    What does not work is a warning, which says how to do it later: the file stays where it is.
+    A failure is a warning with the command that logs the file later; the file stays where it is.
 
     Args:
-        path: of the file.
-        tracking_uri: of the run.
+        path: the file.
+        tracking_uri: tracking server of the run.
         run_id: the run.
         seconds: longest time for the file, once the server has answered.
     """
     late = f"no answer within {_ANSWER_SECONDS:g} s"
     try:
         client = bounded(lambda: _reached(tracking_uri, run_id), _ANSWER_SECONDS, name="sysmetrics-upload")
-        late = f"not done after {seconds:g} s"
-        bounded(lambda: client.log_artifact(run_id, str(path), FOLDER), seconds, name="sysmetrics-upload")
+        late = f"not finished after {seconds:g} s"
+        bounded(lambda: client.log_artifact(run_id, str(path), _FOLDER), seconds, name="sysmetrics-upload")
     except CallTimeout:
         reason = late
-    except Exception as error:  # noqa: BLE001 - MLflow's, its store's, or the library's of an object store
+    except Exception as error:  # noqa: BLE001 - of MLflow, its store, or an object store's library
         reason = cleaned(str(error), tracking_uri)
     else:
         return True
@@ -101,111 +194,13 @@ def upload(path: Path, tracking_uri: str, run_id: str, seconds: float) -> bool:
         reason,
         run_id,
         path,
-        FOLDER,
+        _FOLDER,
     )
     return False
 
 
 def _reached(tracking_uri: str, run_id: str) -> Any:
+    """Returns a client of a server that has answered a request about the run."""
     client = open_client(tracking_uri)
     client.get_run(run_id)
     return client
-
-
-_logger = logging.getLogger("mlflow_sysmetrics")
-
-
-class Checkpoints:
-    """Writes and reads the checkpoints of one training.
-
-    Args:
-        directory: where to; None is a temporary one, in which only the best is kept.
-    """
-
-    def __init__(self, directory: Path | None) -> None:
-        self.lasting = directory is not None
-        if directory is not None:
-            directory.mkdir(parents=True, exist_ok=True)
-        self.directory = directory or Path(tempfile.mkdtemp(prefix="mlflow-sysmetrics-checkpoints-"))
-
-    @property
-    def best(self) -> Path:
-        """Where the best weights are, if there are any."""
-        return self.directory / BEST
-
-    def save_best(self, state: Mapping[str, Any]) -> bool:
-        """Writes the best checkpoint; returns whether that worked, and warns where it did not."""
-        return self._save(self.best, state)
-
-    def save_latest(self, state: Mapping[str, Any]) -> bool:
-        """Writes what it takes to go on, where it is to last; as `save_best`."""
-        return not self.lasting or self._save(self.directory / LATEST, state)
-
-    def try_out(self, state: Mapping[str, Any]) -> None:
-        """Writes the first checkpoint, before anything else is done.
-
-        Raises:
-            OSError: the directory cannot be written to.
-        """
-        if self.lasting:
-            _write(self.directory / LATEST, state)
-
-    def load_latest(self) -> dict[str, Any] | None:
-        """Returns what it takes to go on; None where there is nothing to go on from.
-
-        Raises:
-            ValueError: it cannot be read.
-        """
-        path = self.directory / LATEST
-        return _read(path) if self.lasting and path.exists() else None
-
-    def load_best(self) -> dict[str, Any] | None:
-        """Returns the best checkpoint; None where there is none."""
-        return _read(self.best) if self.best.exists() else None
-
-    def forget(self) -> None:
-        """Removes the checkpoints of a training that is not gone on with."""
-        for name in (BEST, LATEST):
-            (self.directory / name).unlink(missing_ok=True)
-
-    def remove_temporary(self) -> None:
-        """Removes the directory, if it was a temporary one."""
-        if not self.lasting:
-            shutil.rmtree(self.directory, ignore_errors=True)
-
-    def _save(self, path: Path, state: Mapping[str, Any]) -> bool:
-        try:
-            _write(path, state)
-        except (OSError, RuntimeError) as error:  # a full disk; torch's writer says so with a RuntimeError
-            _logger.warning(
-                "mlflow-sysmetrics: %s could not be written, the training goes on without: %s", path, error
-            )
-            return False
-        return True
-
-
-def _write(path: Path, state: Mapping[str, Any]) -> None:
-    """Writes a file whole or not at all, also if the process or the machine dies meanwhile."""
-    unfinished = path.with_suffix(".unfinished")
-    try:
-        with unfinished.open("wb") as file:
-            torch.save(dict(state), file)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except BaseException:  # whatever ends the writing, Ctrl-C too, leaves no half file; it is raised on
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
-        raise
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # torch's unpickler raises whatever it trips over
-        raise ValueError(
-            f"{path} is no checkpoint that can be read; move it away to begin anew: {error}"
-        ) from error
-    return found

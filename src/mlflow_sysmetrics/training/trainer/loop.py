@@ -1,4 +1,4 @@
-"""The loop itself, on Ignite's engines: batches, gradients, epochs; nothing of runs."""
+"""The training loop on Ignite's engines: batches, gradients, epochs, validation. Knows nothing about runs."""
 
 from __future__ import annotations
 
@@ -8,28 +8,27 @@ import torch
 
 from mlflow_sysmetrics.training.trainer.arguments import Arguments
 from mlflow_sysmetrics.training.trainer.batches import Forward
-from mlflow_sysmetrics.training.trainer.engines import Events, new_engine
+from mlflow_sysmetrics.training.trainer.engines import Events, Passes, new_engine
 from mlflow_sysmetrics.training.trainer.gradients import Gradients, LearningRate
-from mlflow_sysmetrics.training.trainer.loaders import Passes, announce_epoch
-from mlflow_sysmetrics.training.trainer.validation import Averages, Guesses, Validation, guesses
+from mlflow_sysmetrics.training.trainer.validation import Averages, Predictions, Validation, predictions
 
 
 class Loop:
-    """Trains a model epoch by epoch, and validates it after each.
+    """Trains a model epoch by epoch and validates it after each.
 
-    After an epoch its metrics are in ``engine.state.metrics``, after a step its loss is in
-    ``engine.state.output``: on the device, where asking for it waits.
+    After an epoch its metrics are in ``engine.state.metrics``. After a step its loss is in
+    ``engine.state.output``, still on the device: reading it waits.
 
     Args:
-        arguments: of `Trainer`.
+        arguments: the arguments of `Trainer`.
 
     Attributes:
-        engine: of Ignite.
-        device: where the model is.
-        gradients: applied by this loop.
-        learning_rate: moved on by this loop after steps.
-        validation: after each epoch; None where there is none.
-        step_rate: the learning rate that the last step had.
+        engine: Ignite's engine.
+        device: device of the model.
+        gradients: accumulates and applies gradients.
+        learning_rate: advances the scheduler; after an epoch, the caller does.
+        validation: validates after each epoch; None without `val_loader`.
+        step_rate: the learning rate of the last step.
     """
 
     def __init__(self, arguments: Arguments) -> None:
@@ -51,7 +50,7 @@ class Loop:
             precision=_precision(arguments, self.device),
         )
         self.validation = self._validation(arguments)
-        self._guesses: Guesses | None = None
+        self._predictions: Predictions | None = None
         self.step_rate: Any = None
         self._averages = Averages(self.device)
         self.engine = new_engine(self._step)
@@ -59,18 +58,18 @@ class Loop:
         self.engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
 
     def run(self, *, epoch: int, step: int, num_epochs: int) -> None:
-        """Trains from after an epoch, and the steps that were done by then, to the last epoch."""
+        """Trains up to epoch `num_epochs`, starting after `epoch` epochs and `step` steps."""
         state = self.engine.state
         state.epoch, state.iteration, state.max_epochs = epoch, step, num_epochs
         self.gradients.discard()
         self.engine.run(self._passes)
 
     def step_accuracy(self) -> torch.Tensor | None:
-        """Returns the accuracy of the last step, on the device; None where it is no classification."""
-        if self._guesses is None:
+        """Returns the accuracy of the last step, on the device; None if this is not a classification."""
+        if self._predictions is None:
             return None
-        right, counted = self._guesses.right()
-        return right / counted
+        correct, counted = self._predictions.correct()
+        return correct / counted
 
     def _validation(self, arguments: Arguments) -> Validation | None:
         if arguments.val_loader is None:
@@ -88,7 +87,7 @@ class Loop:
     def _begin_epoch(self, engine: Any) -> None:
         engine.state.metrics.clear()
         self._averages = Averages(self.device)
-        announce_epoch(self._loader, engine.state.epoch - 1)
+        _announce_epoch(self._loader, engine.state.epoch - 1)
         self._model.train()
 
     def _step(self, _engine: object, batch: object) -> torch.Tensor:
@@ -97,16 +96,16 @@ class Loop:
         rate = self._optimizer.param_groups[0]["lr"]
         self.step_rate = rate.clone() if isinstance(rate, torch.Tensor) else rate
         self.gradients.add(outcome.loss)
-        self._guesses = guesses(outcome.logits, outcome.labels, self._criterion)
-        self._averages.add(outcome, self._guesses)
+        self._predictions = predictions(outcome.logits, outcome.labels, self._criterion)
+        self._averages.add(outcome, self._predictions)
         return outcome.loss.detach()
 
     def _end_epoch(self, engine: Any) -> None:
-        engine.state.epoch_length = None  # the next epoch ends where the loader does, too
+        engine.state.epoch_length = None  # the next epoch may have another number of batches
         if not self._passes.batches:
             raise ValueError(
-                f"train_loader gave no batch in epoch {engine.state.epoch}; an iterator gives its batches "
-                "only once, a DataLoader always"
+                f"train_loader yielded no batches in epoch {engine.state.epoch}; "
+                "an iterator yields its batches only once, a DataLoader every time"
             )
         self.gradients.finish_epoch()
         found = {f"train_{name}": value for name, value in self._averages.metrics().items()}
@@ -118,7 +117,15 @@ class Loop:
 def _precision(arguments: Arguments, device: torch.device) -> torch.dtype | None:
     if not arguments.use_amp:
         return None
-    # CPUs have nothing for halves that autocast would gain by; bfloat16 is what they have.
+    # On a CPU, autocast gains nothing from float16.
     if device.type == "cpu" or arguments.amp_name == "bfloat16":
         return torch.bfloat16
     return torch.float16
+
+
+def _announce_epoch(loader: object, epoch: int) -> None:
+    """Passes the epoch, counted from 0, to a distributed sampler, which shuffles by it."""
+    for name in ("sampler", "batch_sampler"):
+        set_epoch = getattr(getattr(loader, name, None), "set_epoch", None)
+        if callable(set_epoch):
+            set_epoch(epoch)

@@ -1,4 +1,4 @@
-"""What a training says of itself, to its run."""
+"""Records a training on its run: each step, epoch and summary once, even across resumes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from mlflow_sysmetrics.training.trainer.resume import Extent, Recorded
 
 
 class Recording:
-    """Records steps, epochs and the summary of a training, each once, also over resumes.
+    """Records steps, epochs and the summary of a training, unless the run has them already.
 
     Args:
-        extent: the run, and what it has already.
-        directory: where to note what it has; None where the training cannot be resumed.
-        logging_steps: as of `MetricRecorder`.
-        system_metrics_interval: steps between two looks at the machine; None does not look.
-        device: of the training.
+        extent: the run, and how far the training is recorded on it.
+        directory: where to keep note of that; None if the training cannot be resumed.
+        logging_steps: see `MetricRecorder`.
+        system_metrics_interval: steps between two logs of hardware metrics; None logs none.
+        device: device of the training.
 
     Attributes:
         run_id: the run.
@@ -44,40 +44,40 @@ class Recording:
         self._machine = None if system_metrics_interval is None else _machine(extent.run_id, device)
 
     def step(self, step: int, values: Callable[[], Mapping[str, object]]) -> bool:
-        """Records a step, and what the machine does, if it is their turn; returns whether the step is.
+        """Records a step and hardware metrics, if they are due; returns whether the step was recorded.
 
         Args:
-            step: of the training, from 1.
-            values: returns them by name; is called only if they are wanted.
+            step: number of the step, from 1.
+            values: returns the values by name; called only if the step is recorded.
         """
         if step <= self._before.step:
             return False
-        # Not what the recorder wants: its first step is not that of a training that goes on.
+        # Not recorder.wants(): the first step of a resumed training is not special.
         wanted = step == 1 or step % self._logging_steps == 0
-        looks = self._interval is not None and step % self._interval == 0
-        if wanted or looks:
+        reads_machine = self._interval is not None and step % self._interval == 0
+        if wanted or reads_machine:
             self._recorded.note(step=step)
         if wanted:
             self._recorder.step(step, values())
-        if looks and self._machine is not None:
+        if reads_machine and self._machine is not None:
             self._machine.log_metrics(step=step)
         return wanted
 
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Records an epoch, if it has not been."""
+        """Records an epoch, unless the run has it already."""
         if epoch > self._before.epoch:
             self._recorder.epoch(epoch, metrics)
             self._recorded.note(epoch=epoch)
 
     def final(self, step: int, metrics: Mapping[str, object]) -> None:
-        """Records the summary at the last step, if it has not been."""
+        """Records the summary at the last step, unless the run has it already."""
         if step > self._before.final:
-            self._recorder.step(step)  # which has nothing to say but where the training is
+            self._recorder.step(step)  # without values: places the summary at this step
             self._recorder.final(metrics)
             self._recorded.note(final=step)
 
     def close(self) -> None:
-        """Hands everything over, waits for its delivery as long as the flush timeout says, and lets go."""
+        """Flushes, waits for delivery up to the flush timeout, and releases everything."""
         self._recorder.close()
         if self._machine is not None:
             self._machine.close()

@@ -1,8 +1,8 @@
-"""Onto which run a training goes on, and from where on it has not been recorded yet. Needs no torch.
+"""Resuming: which run a training continues, and how far it is recorded there. Imports without torch.
 
-A checkpoint is of the end of an epoch; a process that is killed has recorded steps after it. When these are
-done again they take another time, and on a GPU they may have another loss: recorded again, a step would have
-two values. So what has been recorded is noted beside the checkpoint, before it is.
+A checkpoint is written at the end of an epoch; a process that is killed has recorded steps after that. These
+are trained again, with other durations and, on a GPU, perhaps other losses. If they were recorded again, a
+step would have two values. So a file beside the checkpoint notes what is recorded, before it is.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import NamedTuple
 from mlflow_sysmetrics.training.runs import active_run_id, chosen_run_id
 
 BEST, LATEST, RECORDED = "best_checkpoint.pt", "latest_checkpoint.pt", "recorded.txt"
-_WORDS = 4
+_FIELDS = 4  # of Extent
 
 
 class Extent(NamedTuple):
-    """How far a training has been recorded.
+    """How far a training is recorded.
 
     Attributes:
         run_id: the run.
-        step: the last step.
-        epoch: the last epoch.
-        final: the step of the summary; 0 where there is none.
+        step: the last recorded step.
+        epoch: the last recorded epoch.
+        final: the step of the recorded summary; 0 if there is none.
     """
 
     run_id: str
@@ -36,28 +36,29 @@ class Extent(NamedTuple):
 
 
 def run_to_resume(save_dir: str | os.PathLike[str]) -> str | None:
-    """Returns the run whose training can go on from a directory; None where it begins anew.
+    """Returns the id of the run whose training can be resumed from a directory, or None if there is none.
 
-    What `mlflow.start_run(run_id=...)` takes: a job that is started again goes on with its own run.
+    Pass it to `mlflow.start_run(run_id=...)`, so that a restarted job continues its own run.
 
     Args:
-        save_dir: as of `Trainer`.
+        save_dir: the `save_dir` of `Trainer`.
     """
     found = read_extent(Path(save_dir))
     return found.run_id if found is not None and Path(save_dir, LATEST).exists() else None
 
 
 def chosen_run(run_id: str | None, directory: Path | None, *, resume: bool) -> str:
-    """Returns the run that a training records to: the one that its directory belongs to, if there is one.
+    """Returns the id of the run that a training records to.
 
     Args:
-        run_id: the run that was named, if any; else it is the one that is active in this thread.
-        directory: where the checkpoints are.
-        resume: whether to go on from what is there.
+        run_id: the id that the user passed, if any; otherwise the active run of this thread is used, or else
+            the run to resume.
+        directory: directory of the checkpoints.
+        resume: whether to resume from them.
 
     Raises:
-        NoActiveRunError: none was named, none is active, and there is nothing to go on from.
-        ValueError: the directory belongs to another run than that which was named or is active.
+        NoActiveRunError: no id was passed, no run is active, and there is nothing to resume.
+        ValueError: the directory belongs to a different run.
     """
     found = run_to_resume(directory) if resume and directory is not None else None
     if found is None:
@@ -65,28 +66,28 @@ def chosen_run(run_id: str | None, directory: Path | None, *, resume: bool) -> s
     wanted = run_id or active_run_id() or found
     if wanted != found:
         raise ValueError(
-            f"save_dir={str(directory)!r} holds the training of run {found}, and this is run {wanted}. "
-            "To go on with that one: mlflow.start_run(run_id=run_to_resume(save_dir)), which makes a new one "
-            "where there is nothing to resume. To begin anew there: resume=False. Or choose another save_dir"
+            f"save_dir={str(directory)!r} must belong to run {wanted}, but it holds the training of run "
+            f"{found}. To resume that, use mlflow.start_run(run_id=run_to_resume(save_dir)), which starts a "
+            "new run if there is nothing to resume; to start afresh, pass resume=False or another save_dir"
         )
     return found
 
 
 def read_extent(directory: Path) -> Extent | None:
-    """Returns how far the training in a directory has been recorded; None where that is not noted."""
+    """Returns how far the training in a directory is recorded, or None if that is unknown."""
     try:
         words = (directory / RECORDED).read_text(encoding="ascii").split()
-        return Extent(words[0], *map(int, words[1:])) if len(words) == _WORDS else None
+        return Extent(words[0], *map(int, words[1:])) if len(words) == _FIELDS else None
     except (OSError, ValueError):
         return None
 
 
 class Recorded:
-    """Notes how far a training has been recorded, in a file that survives the process.
+    """Keeps note of how far a training is recorded, in a file that survives the process.
 
     Args:
-        directory: where; None notes nothing.
-        extent: what has been recorded already.
+        directory: where the file is; None keeps no note.
+        extent: how far it is recorded already.
     """
 
     def __init__(self, directory: Path | None, extent: Extent) -> None:
@@ -97,10 +98,10 @@ class Recorded:
             path.touch()
             self._file = FileIO(path, "r+")
             self._note()
-            self._file.truncate()  # what a run with a longer id has left
+            self._file.truncate()  # the rest of a longer line, of a run with a longer id
 
     def note(self, *, step: int = 0, epoch: int = 0, final: int = 0) -> None:
-        """Notes what is about to be recorded, or has been; what was noted before stays."""
+        """Notes a step, epoch or summary; for a step, before it is recorded."""
         before = self.extent
         self.extent = Extent(
             before.run_id, max(before.step, step), max(before.epoch, epoch), max(before.final, final)
@@ -109,7 +110,7 @@ class Recorded:
             self._note()
 
     def close(self) -> None:
-        """Notes nothing more."""
+        """Closes the file."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -119,8 +120,8 @@ class Recorded:
             return
         run_id, *numbers = self.extent
         line = " ".join([run_id, *(f"{number:>15}" for number in numbers)])
-        # One short write, which a process that is killed has done or has not. On a disk that does not take it
-        # a training that is resumed records a few steps twice: no reason to end this one.
+        # A single short write, so that a killed process leaves either the old or the new line. If the disk is
+        # full, a resumed training may record a few steps twice, which is no reason to end this one.
         with suppress(OSError):
             self._file.seek(0)
             self._file.write(f"{line}\n".encode("ascii"))

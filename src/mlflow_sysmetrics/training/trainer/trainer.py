@@ -1,4 +1,4 @@
-"""The trainer: a training loop that records, checkpoints, stops early and resumes."""
+"""Trainer: the public class. Imports without torch."""
 
 from __future__ import annotations
 
@@ -14,70 +14,71 @@ if TYPE_CHECKING:
 
 
 class Trainer:
-    """Trains a model on a run: steps, epochs and the summary are recorded, and the best weights are kept.
+    """Trains a model, records steps, epochs and the summary on a run, and keeps the best weights.
 
     ::
 
         with mlflow.start_run():
             Trainer(model, train_loader, val_loader, optimizer, criterion, "cuda", patience=3).train()
 
-    It is built on the engines of pytorch-ignite: what is to happen besides is a handler of `engine` or
-    `evaluator`, and a number that one puts into ``engine.state.metrics`` at the end of an epoch is recorded
-    with the others.
+    It runs on the engines of pytorch-ignite. Add handlers to `engine` or `evaluator` for anything else; a
+    number that a handler puts into ``engine.state.metrics`` at the end of an epoch is recorded with the
+    others.
 
-    A batch is a dict, whose labels are taken out and whose other keys are matched to the parameters of
-    `forward`, or a tuple that ends with the labels. A step is one batch. The tracking server may be down:
-    nothing in the loop waits for it.
+    A batch is a dict that contains the labels, and whose other keys are matched to the parameters of
+    `forward`, or a tuple whose last item is the labels. A step is one batch. Nothing in the loop waits for
+    the tracking server.
 
     Args:
-        model: is moved to the device. Of Hugging Face's outputs ``logits`` is taken.
-        train_loader: gives the batches of an epoch whenever it is iterated.
-        val_loader: as above, for validation after each epoch; None does without.
-        optimizer: of the model's parameters.
-        criterion: of logits and labels, returns the loss; None takes the ``loss`` that the model returns.
-        device: as of torch.
-        num_epochs: at most, those before a resume included.
-        patience: epochs without improvement after which training stops; None never stops early.
-        gradient_clip: largest norm of the gradients of a step.
-        gradient_accumulation_steps: batches per optimizer step. An epoch's last step has those that are left.
-        scheduler: of the learning rate.
-        save_dir: where checkpoints are kept, and from where a training goes on; None can not be resumed.
+        model: the model; it is moved to the device. From outputs of Hugging Face models, ``logits`` is used.
+        train_loader: yields the batches of an epoch each time it is iterated.
+        val_loader: the same for the validation after each epoch; None skips validation.
+        optimizer: an optimizer of the model's parameters.
+        criterion: computes the loss from logits and labels; None uses the ``loss`` that the model returns.
+        device: a device of torch, or its name.
+        num_epochs: total number of epochs, including those before a resume.
+        patience: epochs without improvement after which training stops; None disables early stopping.
+        gradient_clip: largest norm of the gradients of a step; None does not clip.
+        gradient_accumulation_steps: batches per optimizer step. The last step of an epoch may have fewer.
+        scheduler: a learning rate scheduler.
+        save_dir: directory of the checkpoints, also for resuming; None disables resuming and keeps only the
+            best checkpoint, as an artifact.
         use_amp: computes in mixed precision.
-        amp_dtype: "float16" or "bfloat16"; a CPU has bfloat16 only.
-        early_stopping_metric: which epoch is the best, such as "val_loss"; by default the first there is of
-            val_f1_macro, val_loss, train_loss.
-        early_stopping_mode: "min" or "max"; by default what the name tells.
-        min_delta: an improvement that is no larger does not count for `patience`.
-        logging_steps: the first step of a training is recorded, and each whose number is a multiple of this.
-        log_system_metrics: records what the machine does, on the same axis.
+        amp_dtype: "float16" or "bfloat16"; a CPU always uses bfloat16.
+        early_stopping_metric: the metric that ranks the epochs, such as "val_loss"; by default the first of
+            val_f1_macro, val_loss and train_loss that the training has.
+        early_stopping_mode: "min" or "max"; inferred from the name by default.
+        min_delta: an improvement of at most this much does not reset `patience`.
+        logging_steps: records the first step and every step whose number is a multiple of this.
+        log_system_metrics: records hardware metrics with the step as axis.
         system_metrics_interval: steps between two of these.
-        scheduler_interval: "step" moves the scheduler on after each optimizer step, "epoch" after each epoch.
-            ReduceLROnPlateau is moved on after each epoch, with the metric of `early_stopping_metric`.
-        prepare_batch: returns (inputs, labels) of a batch; inputs that are a dict or a tuple become the
-            arguments of the model. They are moved to the device afterwards.
-        compute_metrics: of all logits and labels of a validation, on the CPU, returns values by name, which
-            are recorded instead of those of a classification.
-        restore_best: puts the weights of the best epoch back into the model at the end.
-        progress: shows a bar; None does so on a terminal and in a notebook.
-        run_id: the run; by default the one that is active in the thread that trains.
-        resume: goes on from what is in `save_dir`; False begins anew there.
-        stop_on_nan: raises FloatingPointError when a recorded loss is not finite, instead of recording it and
-            going on.
-        upload_timeout: longest time in seconds to log the best checkpoint at the end, from a server that
-            answers. One that does not is given up after 10 seconds.
+        scheduler_interval: "step" advances the scheduler after each optimizer step, "epoch" after each epoch.
+            ReduceLROnPlateau always advances after an epoch, with the metric that ranks the epochs.
+        prepare_batch: returns (inputs, labels) of a batch, which are then moved to the device. Inputs that
+            are a dict or a tuple become the arguments of the model.
+        compute_metrics: returns metrics by name, from all logits and labels of a validation, on the CPU. They
+            replace the classification metrics. It is also called once with the first batch before the first
+            epoch, to check the names.
+        restore_best: loads the weights of the best epoch into the model at the end.
+        progress: shows a progress bar; None shows it at a terminal and in a notebook.
+        run_id: the run; by default the run that is active in the training thread.
+        resume: resumes from the checkpoints in `save_dir`; False deletes them and starts afresh.
+        stop_on_nan: raises FloatingPointError if a recorded loss is NaN or infinite, instead of training on.
+        upload_timeout: longest time in seconds for logging the best checkpoint at the end. A server that does
+            not answer at all is given up after 10 seconds.
 
     Attributes:
-        model: what is trained.
-        engine: of Ignite; trains.
-        evaluator: of Ignite; validates. None without `val_loader`.
+        model: the model.
+        engine: Ignite's engine that trains.
+        evaluator: Ignite's engine that validates; None without `val_loader`.
 
     Raises:
         ModuleNotFoundError: torch or pytorch-ignite is not installed.
-        TypeError: an argument is not of the kind that it should be.
+        TypeError: an argument has the wrong type.
         ValueError: an argument is out of range, or does not go with another.
     """
 
-    def __init__(  # noqa: PLR0917 - the signature that users know
+    def __init__(
         self,
         model: torch.nn.Module,
         train_loader: Any,
@@ -91,13 +92,13 @@ class Trainer:
         gradient_accumulation_steps: int = 1,
         scheduler: Any | None = None,
         save_dir: str | os.PathLike[str] | None = None,
-        use_amp: bool = False,  # noqa: FBT001, FBT002 - as above: the signature that users know
+        use_amp: bool = False,
         amp_dtype: str | torch.dtype = "float16",
         early_stopping_metric: str | None = None,
         early_stopping_mode: str | None = None,
         min_delta: float = 1e-4,
         logging_steps: int = 100,
-        log_system_metrics: bool = False,  # noqa: FBT001, FBT002
+        log_system_metrics: bool = False,
         system_metrics_interval: int = 10,
         *,
         scheduler_interval: str = "step",
@@ -110,8 +111,7 @@ class Trainer:
         stop_on_nan: bool = False,
         upload_timeout: float = 600.0,
     ) -> None:
-        asked = {name: value for name, value in locals().items() if name != "self"}
-        self._arguments = Arguments(**asked)
+        self._arguments = Arguments(**{name: value for name, value in locals().items() if name != "self"})
         needed("torch", extra="train", by="Trainer")
         from mlflow_sysmetrics.training.trainer.loop import Loop
 
@@ -125,27 +125,26 @@ class Trainer:
         """Trains to the end.
 
         Args:
-            trial: of Optuna; is told the monitored metric after each epoch, and may end the training.
+            trial: an Optuna trial; the monitored metric is reported to it after each epoch, and it may be
+                pruned.
 
         Returns:
             ``best_<metric>``, ``best_epoch``, ``total_epochs``, ``total_steps``, ``early_stopped`` and
-            ``duration_seconds``, as they are recorded. The first two are absent if no epoch had the metric.
+            ``duration_seconds``, as recorded. The first two are absent if no epoch had a finite value.
 
         Raises:
             NoActiveRunError: there is no run to record to; nothing has been trained.
             RuntimeError: this trainer has trained already.
-            ValueError: `save_dir` holds the training of another run, or the metric is none that there is.
-            optuna.TrialPruned: the trial was ended.
+            ValueError: `save_dir` holds the training of another run, MLflow refuses a name of
+                `compute_metrics`, or the training lacks the metric of `early_stopping_metric`.
+            optuna.TrialPruned: the trial was pruned.
         """
-        from mlflow_sysmetrics.training.trainer.session import (
-            Pruning,
-            Session,
-        )
+        from mlflow_sysmetrics.training.trainer.session import Pruning, Session
 
         if self._trained:
             raise RuntimeError(
-                "this Trainer has trained already; make a new one, which with the same save_dir goes on "
-                "where this one has stopped"
+                "this Trainer has trained already; create a new one, which resumes where this one stopped "
+                "if it has the same save_dir"
             )
         pruning = Pruning(trial)
         session = Session(self._loop, self._arguments, pruning)
@@ -155,11 +154,11 @@ class Trainer:
         return summary
 
     def validate(self) -> dict[str, float]:
-        """Returns the metrics of the model on `val_loader`, with ``val_``; records nothing.
+        """Returns the metrics of the model on `val_loader`, with the prefix ``val_``; records nothing.
 
         Raises:
             ValueError: there is no `val_loader`.
         """
         if self._loop.validation is None:
-            raise ValueError("there is no val_loader to validate with")
+            raise ValueError("validate() needs a val_loader, but this Trainer has no val_loader")
         return self._loop.validation.run()
