@@ -17,7 +17,7 @@ def train() -> None:
 
 
 if __name__ == "__main__":
-    # Two attempts, one second apart, so that the example fails soon. A real job omits both arguments and waits
-    # for the cold start of a server: five attempts, 10 to 30 s apart.
+    # Two attempts, one second apart, so that the example fails soon. A real job omits both arguments, to wait
+    # out the cold start of a server: five attempts, 10 to 30 s apart.
     with tracked_run("submitted-job", status_path=os.environ["JOB_DIRECTORY"], max_retries=2, backoff=(1,)):
         train()
