@@ -1,4 +1,4 @@
-"""A training that is submitted: it does not start unless it can be tracked."""
+"""A submitted training, which does not start unless it can be tracked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def train() -> None:
 
 
 if __name__ == "__main__":
-    # Two tries a second apart, so that the example fails soon. A real job leaves out both and waits out the
-    # cold start of a server: five tries, 10 to 30 s apart.
+    # Two attempts, one second apart, so that the example fails soon. A real job omits both arguments, to wait
+    # out the cold start of a server: five attempts, 10 to 30 s apart.
     with tracked_run("submitted-job", status_path=os.environ["JOB_DIRECTORY"], max_retries=2, backoff=(1,)):
         train()

@@ -1,4 +1,4 @@
-"""Shows how far each job has come, and why it failed.
+"""Shows the progress of each job, and why it failed.
 
 Usage: python show.py JOBS
 """
@@ -12,7 +12,7 @@ from mlflow_sysmetrics.preflight import read_status
 
 
 def lines(directory: Path) -> list[str]:
-    """Returns what there is to say about the job of a directory: its state, and what belongs to that."""
+    """Returns lines about the job of a directory: its state, run, error and failed attempts."""
     try:
         status = read_status(directory)
     except FileNotFoundError:
@@ -26,7 +26,9 @@ def lines(directory: Path) -> list[str]:
         said.append(f"  {status.error_type}, step {status.step}: {status.error}")
     for attempt in status.attempts:
         if attempt.error:
-            said.append(f"  {attempt.at:%H:%M:%S} try {attempt.n}: {attempt.error} ({attempt.seconds:.1f} s)")
+            said.append(
+                f"  {attempt.at:%H:%M:%S} attempt {attempt.n}: {attempt.error} ({attempt.seconds:.1f} s)"
+            )
     return said
 
 

@@ -1,4 +1,4 @@
-"""Submits the job, as the service would that takes jobs from its users.
+"""Submits the job, like a service that takes jobs from its users.
 
 Usage: python submit.py JOBS NAME TRACKING_URI
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def submit(jobs: Path, name: str, tracking_uri: str) -> int:
-    """Runs a job in a process of its own, with a directory of its own, and returns its exit status."""
+    """Runs a job in a new process, with its own directory, and returns its exit status."""
     directory = (jobs / name).absolute()
     directory.mkdir(parents=True)
     with (directory / "output.txt").open("w") as output:

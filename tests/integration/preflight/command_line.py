@@ -1,4 +1,4 @@
-"""Runs commands as a shell would, and looks at what they left on a server."""
+"""Runs commands like a shell, and inspects what they left on a server."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def arguments_of(*arguments: str) -> list[str]:
 
 
 def command(*arguments: str, status: int = 0, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Runs a command in an interpreter of its own, and expects its exit status."""
+    """Runs a command in a new interpreter, and checks its exit status."""
     done = subprocess.run(
         arguments_of(*arguments),
         env=environ_with(**environ),
@@ -42,12 +42,12 @@ def command(*arguments: str, status: int = 0, **environ: str) -> subprocess.Comp
 
 
 def document(*arguments: str, status: int = 0, **environ: str) -> Any:
-    """Returns what a command prints for programs, which is nothing but JSON."""
+    """Returns the JSON document that a command prints."""
     return json.loads(command(*arguments, "--json", status=status, **environ).stdout)
 
 
 def call(url: str, method: str, endpoint: str, body: dict[str, Any]) -> Any:
-    """Returns what a server's tracking API answers."""
+    """Returns the response of a server's tracking API."""
     with closing(HTTPConnection(urlsplit(url).netloc, timeout=60)) as connection:
         headers = {"Content-Type": "application/json"}
         connection.request(method, f"{_API}{endpoint}", json.dumps(body), headers)
@@ -55,7 +55,7 @@ def call(url: str, method: str, endpoint: str, body: dict[str, Any]) -> Any:
 
 
 def remains(url: str) -> tuple[list[str], list[str]]:
-    """Returns what is not deleted of checks: names of experiments, and ids of runs in any experiment."""
+    """Returns what checks have not deleted: names of experiments, and ids of runs in any experiment."""
     every = call(url, "POST", "experiments/search", {"max_results": 1000, "view_type": "ALL"})["experiments"]
     names = [one["name"] for one in every if one["lifecycle_stage"] == "active"]
     asked = {

@@ -1,4 +1,4 @@
-"""A metadata server as machines on Google Cloud have it, and a tracking server that notes who asks."""
+"""A metadata server like on Google Cloud, and a tracking server that records the tokens it receives."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _EMAIL = "training@project.iam.gserviceaccount.com"
 
 
 def id_token(audience: str, number: int) -> str:
-    """Returns a token that lives an hour; its signature is one that nobody checks."""
+    """Returns a token that is valid for an hour; its signature is not checked."""
     claims = {"aud": audience, "exp": int(time.time()) + 3600, "number": number}
     payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
     return f"{_encoded_header()}.{payload}.c2lnbmF0dXJl"
 
 
 def claims_of(authorization: str) -> dict[str, Any]:
-    """Returns what a bearer token says."""
+    """Returns the claims of a bearer token."""
     payload = authorization.removeprefix("Bearer ").split(".")[1]
     claims: dict[str, Any] = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     return claims
@@ -70,7 +70,7 @@ class MetadataServer(_Server):
 
 
 class TokenNotingServer(_Server):
-    """Answers MLflow's client with nothing found.
+    """Answers MLflow's client that nothing was found.
 
     Attributes:
         authorizations: the Authorization header of every request, oldest first; empty where there was none.
@@ -118,7 +118,7 @@ def _send(request: BaseHTTPRequestHandler, status: int, kind: str, text: str) ->
 
 @contextmanager
 def serving(server: _Server) -> Iterator[None]:
-    """Has a server answer in a thread of its own."""
+    """Runs a server in a thread."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:

@@ -1,4 +1,4 @@
-"""A tracking server on loopback that a test can have answer anything, and otherwise answers as MLflow does.
+"""A tracking server on loopback that gives any response a test wants, and otherwise responds like MLflow.
 
 What it knows of MLflow is what the preflight asks; test_preflight_servers.py asks real servers the same.
 """
@@ -22,12 +22,12 @@ from mlflow_sysmetrics.preflight import PreflightResult
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close() sends RST instead of FIN
 API = "/api/2.0/mlflow/"
-Fly = Callable[..., PreflightResult]
+RunPreflight = Callable[..., PreflightResult]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What is answered in MLflow's place."""
+    """A response instead of MLflow's."""
 
     status: int
     body: str = ""
@@ -36,12 +36,12 @@ class Answer:
 
 @dataclass
 class Lost:
-    """The request is carried out, and its answer never arrives."""
+    """The request is executed, but its response never arrives."""
 
 
 @dataclass
 class Hangs:
-    """Nothing comes until the double is closed."""
+    """No response until the double is closed."""
 
 
 @dataclass
@@ -52,7 +52,7 @@ class _Rule:
 
 
 class Double:
-    """Keeps experiments and runs, and a list of what was asked.
+    """Holds experiments and runs, and a list of the requests.
 
     Attributes:
         url: where it listens.
@@ -74,11 +74,11 @@ class Double:
         self.make_experiment("Default")
 
     def answers(self, path: str, outcome: Answer | Lost | Hangs, *, times: int = 1_000_000) -> None:
-        """Has requests whose path ends so answered like this, so many times."""
+        """Sets the response to requests whose path ends like this, for a number of times."""
         self._rules.append(_Rule(path, outcome, times))
 
     def rule_for(self, path: str) -> Answer | Lost | Hangs | None:
-        """Returns what the next answer to a path is; None for MLflow's."""
+        """Returns the next response to a path; None for MLflow's."""
         with self._lock:
             for rule in self._rules:
                 if rule.left > 0 and path.endswith(rule.path):
@@ -97,7 +97,7 @@ class Double:
         return self._create_run({"experiment_id": "0", "start_time": 1000}, status, stage, 2000)
 
     def count(self, ending: str) -> int:
-        """Returns how often a path was asked for."""
+        """Returns how often a path was requested."""
         return sum(path.endswith(ending) for _, path in self.requests)
 
     def statuses(self) -> list[str]:
@@ -105,7 +105,7 @@ class Double:
         return [run["info"]["status"] for run in self.runs.values()]
 
     def reply(self, path: str, asked: Mapping[str, Any]) -> Answer:
-        """Does what MLflow does."""
+        """Responds like MLflow."""
         if path == "/health":
             return Answer(200, "OK")
         if path == "/version":
@@ -174,7 +174,7 @@ class Double:
 
 
 def error(status: int, code: str, message: str, **headers: str) -> Answer:
-    """Returns an error in MLflow's form."""
+    """Returns an error in MLflow's format."""
     return Answer(status, json.dumps({"error_code": code, "message": message}), headers)
 
 
@@ -225,7 +225,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def running_double() -> Iterator[Double]:
-    """Runs a double for the time of a ``with`` block."""
+    """Runs a double for the duration of a ``with`` block."""
     double = Double()
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"double": double}))
     server.daemon_threads = True
@@ -240,7 +240,7 @@ def running_double() -> Iterator[Double]:
 
 
 def eventually(true: Callable[[], bool], seconds: float = 30) -> bool:
-    """Returns whether something comes true within so many seconds."""
+    """Returns whether a condition becomes true within the given seconds."""
     ends = time.monotonic() + seconds
     while not true():
         if time.monotonic() > ends:

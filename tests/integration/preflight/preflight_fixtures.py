@@ -1,4 +1,4 @@
-"""What the tests of the preflight share; they name this as their plugin."""
+"""Fixtures of the preflight's tests, which load this module as a plugin."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow_double import Double, Fly, running_double
+from mlflow_double import Double, RunPreflight, running_double
 
 from mlflow_sysmetrics.preflight import PreflightResult
 from mlflow_sysmetrics.preflight.preflight_run import PreflightRun
@@ -21,7 +21,7 @@ _SCHEDULE = frozenset({"max_retries", "timeout", "backoff", "deadline", "monoton
 
 @pytest.fixture
 def mlflow_as_it_starts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Forgets the tracking URI and the experiment that a preflight makes MLflow's own."""
+    """Resets the tracking URI and the experiment that a preflight sets in MLflow."""
     monkeypatch.setenv("GIT_PYTHON_REFRESH", "quiet")
     before = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
     with warnings.catch_warnings():
@@ -42,22 +42,22 @@ def mlflow_as_it_starts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def double(mlflow_as_it_starts: None) -> Iterator[Double]:
-    """A tracking server that answers what a test wants."""
+    """A tracking server whose responses a test controls."""
     with running_double() as running:
         yield running
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """Where the status files of a test are."""
+    """The directory of the status files of a test."""
     return tmp_path / "status"
 
 
 @pytest.fixture
-def fly(mlflow_as_it_starts: None, files: Path) -> Fly:
-    """Takes a preflight whose waits take no time."""
+def run_preflight(mlflow_as_it_starts: None, files: Path) -> RunPreflight:
+    """Runs a preflight whose pauses take no time."""
 
-    def fly(
+    def run_preflight(
         experiment_name: str | None = "ships", run_name: str | None = None, **named: Any
     ) -> PreflightResult:
         schedule = {key: named.pop(key) for key in _SCHEDULE & named.keys()}
@@ -66,4 +66,4 @@ def fly(mlflow_as_it_starts: None, files: Path) -> Fly:
         schedule = {"shortened": lambda _pause: 0.0, **schedule}
         return PreflightRun(request, RetrySchedule(**schedule), status_path).run()
 
-    return fly
+    return run_preflight

@@ -1,4 +1,4 @@
-"""`check` on real servers: what it says, what it leaves behind, and what it never shows."""
+"""`check` on real servers: what it reports, what it leaves behind, and what it never shows."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ NOTHING: tuple[list[str], list[str]] = ([], [])
 
 @pytest.fixture
 def proxy(sqlite_server: str) -> Iterator[Proxy]:
-    """A proxy in front of the server, without trouble at first."""
+    """A proxy in front of the server, transparent at first."""
     running = Proxy(int(sqlite_server.rpartition(":")[2]))
     yield running
     running.close()
 
 
-def test_a_server_that_takes_runs_passes_and_keeps_no_trace(sqlite_server: str) -> None:
+def test_a_working_server_passes_and_keeps_nothing(sqlite_server: str) -> None:
     done = document("check", "--tracking-uri", sqlite_server)
     assert (done["ok"], [step["number"] for step in done["steps"]]) == (True, [1, 2, 3, 4])
     assert done["server_version"] == done["client_version"]
     assert remains(sqlite_server) == NOTHING
 
 
-def test_the_experiment_of_the_job_can_be_made_afterwards(sqlite_server: str) -> None:
+def test_the_experiment_of_the_job_can_be_created_afterwards(sqlite_server: str) -> None:
     command("check", "--tracking-uri", sqlite_server, "--experiment", "check of a job")
     made = call(sqlite_server, "POST", "experiments/create", {"name": "check of a job"})
     assert "experiment_id" in made
     call(sqlite_server, "POST", "experiments/delete", made)
 
 
-def test_a_database_passes_without_a_word_of_mlflows_on_the_standard_output(store: Any) -> None:
+def test_a_database_passes_without_output_of_mlflow_on_stdout(store: Any) -> None:
     done = command("check", "--tracking-uri", store.uri)
     lines = done.stdout.splitlines()
     assert lines[0].startswith(f"Checking {redacted(store.uri)} with MLflow ")
@@ -55,7 +55,7 @@ def test_a_server_with_users_passes_with_the_right_password(guarded_uri: str) ->
     assert "s3cr3t" not in done.stdout + done.stderr
 
 
-def test_a_wrong_password_fails_with_its_mechanism_and_is_not_shown(guarded_server: str) -> None:
+def test_a_wrong_password_fails_with_its_kind_of_credentials_and_is_not_shown(guarded_server: str) -> None:
     user = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": "wr0ng-p4ssword"}
     done = command("check", "--tracking-uri", guarded_server, status=1, **user)
     text = " ".join(done.stdout.split())
@@ -65,7 +65,7 @@ def test_a_wrong_password_fails_with_its_mechanism_and_is_not_shown(guarded_serv
     assert "wr0ng" not in done.stdout + done.stderr
 
 
-def test_a_run_whose_making_was_not_answered_is_removed(proxy: Proxy, sqlite_server: str) -> None:
+def test_a_run_whose_creation_was_not_confirmed_is_deleted(proxy: Proxy, sqlite_server: str) -> None:
     with proxy.troubled("lose-answer", only=CREATE_RUN):
         command("check", "--tracking-uri", proxy.url, status=1)
     assert remains(sqlite_server) == NOTHING
@@ -90,7 +90,7 @@ def test_an_interrupt_in_the_middle_leaves_nothing_behind(proxy: Proxy, sqlite_s
     assert remains(sqlite_server) == NOTHING
 
 
-def test_a_server_that_hangs_is_given_up_after_the_timeout(proxy: Proxy) -> None:
+def test_a_hanging_server_is_abandoned_after_the_timeout(proxy: Proxy) -> None:
     with proxy.troubled("hang"):
         done = document("check", "--tracking-uri", proxy.url, "--timeout", "1s", status=1)
     (step,) = done["steps"]
@@ -98,5 +98,5 @@ def test_a_server_that_hangs_is_given_up_after_the_timeout(proxy: Proxy) -> None
     assert step["seconds"] < 30
 
 
-def test_no_tracking_uri_is_a_wrong_command_line() -> None:
+def test_a_missing_tracking_uri_is_a_usage_error() -> None:
     assert "MLFLOW_TRACKING_URI" in command("check", status=2).stderr

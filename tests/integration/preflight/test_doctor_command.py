@@ -1,4 +1,4 @@
-"""`doctor` with a real MLflow: what it finds, what it changes (nothing), and what it never shows."""
+"""`doctor` with a real MLflow: what it finds, that it changes nothing, and what it never shows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def finding(found: Any, section: str, name: str) -> Any:
     return next(one for one in found[section] if one["name"] == name)
 
 
-def test_an_installation_that_works_is_found_so(sqlite_server: str) -> None:
+def test_a_working_installation_has_no_problems(sqlite_server: str) -> None:
     found = document("doctor", MLFLOW_TRACKING_URI=sqlite_server)
     assert found["ok"] is True
     assert [section for section in SECTIONS if found[section]] == SECTIONS
@@ -33,14 +33,14 @@ def test_an_installation_that_works_is_found_so(sqlite_server: str) -> None:
     )
 
 
-def test_what_is_collected_has_its_series_rates_too() -> None:
+def test_collected_series_include_rates() -> None:
     found = document("doctor")
     series = [key for one in found["collected"] for key in one.get("series", [])]
     assert "system/cpu_utilization_percentage" in series
     assert all(one["text"] for one in found["collected"])
 
 
-def test_a_closed_port_is_wrong_and_said_with_its_remedy() -> None:
+def test_a_closed_port_is_reported_with_its_remedy() -> None:
     done = command("doctor", status=1, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{free_port()}")
     assert "✗ reachable     Connection refused" in done.stdout
     assert "1 thing is wrong: reachable." in done.stdout
@@ -63,24 +63,24 @@ def test_no_secret_is_shown(guarded_uri: str, form: tuple[str, ...]) -> None:
     assert "t0ken" not in text
 
 
-def test_what_the_user_switched_off_is_no_fault() -> None:
+def test_what_the_user_switched_off_is_not_a_problem() -> None:
     found = document("doctor", MLFLOW_RUN_CONTEXT_PROVIDER="none")
     assert states(found, "installed")["Metrics hook"] == "absent"
 
 
-def test_a_bad_variable_is_told_once_and_in_the_findings_only() -> None:
+def test_an_invalid_variable_is_reported_once_and_only_as_a_finding() -> None:
     done = command("doctor", status=1, MLFLOW_SYSMETRICS_SEND_INTERVAL="soon")
     assert "'soon' is ignored, using 10" in done.stdout
     assert "soon" not in done.stderr
 
 
-def test_an_output_that_knows_ascii_only_gets_that() -> None:
+def test_an_ascii_output_gets_ascii() -> None:
     done = command("doctor", PYTHONIOENCODING="ascii")
     assert done.stdout.isascii()
     assert "  + MLflow" in done.stdout
 
 
-def test_nothing_is_made_by_looking(tmp_path: Path) -> None:
+def test_doctor_creates_no_files(tmp_path: Path) -> None:
     store, spool = tmp_path / "runs.db", tmp_path / "spool"
     found = document(
         "doctor", MLFLOW_TRACKING_URI=f"sqlite:///{store}", MLFLOW_SYSMETRICS_SPOOL_DIR=str(spool)

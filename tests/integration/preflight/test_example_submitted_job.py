@@ -22,7 +22,7 @@ PATIENCE = 300  # each job imports MLflow: 2 s on an idle machine, half a minute
 
 
 def follow(commands: str, folder: Path) -> str:
-    """Runs the commands of a README in a copy of the example, and returns what they printed."""
+    """Runs the commands of a README in a copy of the example, and returns their output."""
     shutil.copytree(EXAMPLE, folder, dirs_exist_ok=True)
     printed = ""
     for line in commands.splitlines():
@@ -44,27 +44,27 @@ def follow(commands: str, folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def without_server(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Where the first job was submitted, and what was shown of it."""
+    """The directory of the first job, and what show.py printed."""
     folder = tmp_path_factory.mktemp("example")
     return folder, follow(COMMANDS[0], folder)
 
 
-def test_the_job_without_a_server_is_shown_as_failed_with_its_reason(
+def test_a_job_without_a_server_is_shown_as_failed_with_its_reason(
     without_server: tuple[Path, str],
 ) -> None:
     _, shown = without_server
     assert shown.startswith("exit status 1\nfirst: failed at ")
     assert "ServerUnreachableError, step 1: " in shown
-    assert "try 2: Connection refused" in shown
+    assert "attempt 2: Connection refused" in shown
 
 
-def test_the_job_without_a_server_has_not_trained(without_server: tuple[Path, str]) -> None:
+def test_a_job_without_a_server_does_not_train(without_server: tuple[Path, str]) -> None:
     folder, _ = without_server
     assert "training step" not in (folder / "jobs" / "first" / "output.txt").read_text()
 
 
 @pytest.mark.parametrize("store", ["sqlite"], indirect=True)
-def test_the_job_with_a_store_is_shown_as_completed_with_its_run(store: Store, tmp_path: Path) -> None:
+def test_a_job_with_a_store_is_shown_as_completed_with_its_run(store: Store, tmp_path: Path) -> None:
     database = Path(store.uri.removeprefix("sqlite:///"))
     assert database == tmp_path / "runs.db"  # as in README, and made in advance, which takes half as long
     shown = follow(COMMANDS[1], tmp_path)

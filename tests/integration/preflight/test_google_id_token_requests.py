@@ -1,4 +1,4 @@
-"""MLflow's own requests with Google ID tokens, from a metadata server on loopback and from a played gcloud."""
+"""MLflow's requests with Google ID tokens, from a metadata server on loopback and from a fake gcloud."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ needs_google_auth = pytest.mark.skipif(
 
 @pytest.fixture
 def metadata() -> Iterator[MetadataServer]:
-    """A metadata server, up and willing."""
+    """A metadata server that hands out tokens."""
     server = MetadataServer()
     with serving(server):
         yield server
@@ -58,7 +58,7 @@ def metadata() -> Iterator[MetadataServer]:
 
 @pytest.fixture
 def tracking() -> Iterator[TokenNotingServer]:
-    """A tracking server that notes tokens."""
+    """A tracking server that records tokens."""
     server = TokenNotingServer()
     with serving(server):
         yield server
@@ -112,7 +112,7 @@ def test_the_plugin_is_installed() -> None:
     assert found.load()().get_name() == "google-id-token"
 
 
-def test_the_plugin_has_what_mlflow_asks_of_one() -> None:
+def test_the_plugin_has_the_interface_that_mlflow_expects() -> None:
     from mlflow.tracking.request_auth.abstract_request_auth_provider import (
         RequestAuthProvider,
     )
@@ -139,7 +139,7 @@ def test_requests_share_a_token(requests_of_a_program: Noted) -> None:
 
 
 @needs_google_auth
-def test_a_token_that_is_about_to_end_is_replaced(requests_of_a_program: Noted) -> None:
+def test_a_token_that_is_about_to_expire_is_replaced(requests_of_a_program: Noted) -> None:
     assert requests_of_a_program.claims["58 minutes later"]["number"] == 2
 
 
@@ -154,7 +154,7 @@ def test_a_request_has_a_token_for_the_audience_that_is_set(requests_of_a_progra
 
 
 @needs_google_auth
-def test_a_refusal_is_said_without_what_was_answered(
+def test_a_refusal_is_reported_without_the_response_body(
     program: Program, metadata: MetadataServer, tracking: TokenNotingServer
 ) -> None:
     metadata.refusal = "hunter2"
@@ -168,7 +168,7 @@ def test_a_refusal_is_said_without_what_was_answered(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="gcloud is played by a script of a POSIX shell")
-def test_on_a_laptop_the_token_is_gclouds(
+def test_on_a_laptop_the_token_comes_from_gcloud(
     program: Program, tracking: TokenNotingServer, tmp_path: Path
 ) -> None:
     token = id_token("gcloud", 1)

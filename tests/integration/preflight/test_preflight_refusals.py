@@ -1,4 +1,4 @@
-"""What waiting cannot cure is said at once, with what to do about it."""
+"""Permanent failures are raised at once, with what to do about them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from mlflow_double import API, Answer, Double, Fly, error
+from mlflow_double import API, Answer, Double, RunPreflight, error
 
 from mlflow_sysmetrics.errors import (
     AuthenticationError,
@@ -23,7 +23,7 @@ from mlflow_sysmetrics.errors import (
 )
 
 pytest_plugins = ["preflight_fixtures"]
-LAST_WORDS = "Training does not proceed without experiment tracking."
+CLOSING_SENTENCE = "Training does not proceed without experiment tracking."
 INVALID_HOST = Answer(403, "Invalid Host header - possible DNS rebinding attack detected")
 
 
@@ -51,15 +51,20 @@ INVALID_HOST = Answer(403, "Invalid Host header - possible DNS rebinding attack 
         ),
     ],
 )
-def test_a_refusal_is_raised_at_the_first_answer_with_its_remedy(  # noqa: PLR0917 - a table
-    double: Double, fly: Fly, path: str, answer: Answer, kind: type[PreflightError], remedy: str
+def test_a_refusal_is_raised_at_the_first_response_with_its_remedy(  # noqa: PLR0917 - a table
+    double: Double,
+    run_preflight: RunPreflight,
+    path: str,
+    answer: Answer,
+    kind: type[PreflightError],
+    remedy: str,
 ) -> None:
     double.answers(path, answer)
     with pytest.raises(kind) as raised:
-        fly(tracking_uri=double.url)
+        run_preflight(tracking_uri=double.url)
     assert type(raised.value) is kind
     assert remedy in str(raised.value)
-    assert str(raised.value).endswith(LAST_WORDS)
+    assert str(raised.value).endswith(CLOSING_SENTENCE)
     assert raised.value.status_code == answer.status
     assert not any("next one in" in str(one.error) for one in raised.value.attempts)
 
@@ -83,39 +88,43 @@ def test_a_refusal_is_raised_at_the_first_answer_with_its_remedy(  # noqa: PLR09
         ("sqlite:///:memory:", "sqlite:///"),
     ],
 )
-def test_a_tracking_uri_that_means_nothing_is_refused_before_anybody_is_asked(
-    fly: Fly, uri: str | None, remedy: str
+def test_an_invalid_tracking_uri_is_rejected_before_any_request(
+    run_preflight: RunPreflight, uri: str | None, remedy: str
 ) -> None:
     with pytest.raises(TrackingURIError) as raised:
-        fly(tracking_uri=uri)
+        run_preflight(tracking_uri=uri)
     assert remedy in str(raised.value)
-    assert str(raised.value).endswith(LAST_WORDS)
+    assert str(raised.value).endswith(CLOSING_SENTENCE)
     assert (raised.value.step, raised.value.attempts) == (0, ())
 
 
-def test_a_deleted_experiment_is_refused_with_the_command_that_restores_it(double: Double, fly: Fly) -> None:
+def test_a_deleted_experiment_is_rejected_with_the_command_that_restores_it(
+    double: Double, run_preflight: RunPreflight
+) -> None:
     number = double.make_experiment("ships", "deleted")
     with pytest.raises(ExperimentError, match=f"mlflow experiments restore -x {number}"):
-        fly(tracking_uri=double.url)
+        run_preflight(tracking_uri=double.url)
 
 
-def test_the_mechanism_in_use_is_named(double: Double, fly: Fly, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kind_of_credentials_is_named(
+    double: Double, run_preflight: RunPreflight, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "anna")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong-one")
     double.answers("experiments/get-by-name", Answer(401))
     with pytest.raises(AuthenticationError, match="basic authentication"):
-        fly(tracking_uri=double.url)
+        run_preflight(tracking_uri=double.url)
 
 
-def test_a_server_without_health_that_speaks_mlflow_is_taken(double: Double, fly: Fly) -> None:
+def test_an_mlflow_server_without_health_is_accepted(double: Double, run_preflight: RunPreflight) -> None:
     double.answers("/health", Answer(404))
-    assert fly(tracking_uri=double.url).run_id in double.runs
+    assert run_preflight(tracking_uri=double.url).run_id in double.runs
     assert ("GET", f"{API}experiments/get") in double.requests
 
 
 @pytest.fixture
 def bad_tls(tmp_path: Path) -> Iterator[str]:
-    """An https server whose certificate nobody has signed."""
+    """An https server with a self-signed certificate."""
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("no openssl to make a certificate with")
@@ -145,19 +154,19 @@ def bad_tls(tmp_path: Path) -> Iterator[str]:
     server.server_close()
 
 
-def test_a_certificate_that_nobody_signed_is_refused_at_once(bad_tls: str, fly: Fly) -> None:
+def test_an_untrusted_certificate_is_rejected_at_once(bad_tls: str, run_preflight: RunPreflight) -> None:
     with pytest.raises(ServerUnreachableError, match="MLFLOW_TRACKING_SERVER_CERT_PATH") as raised:
-        fly(tracking_uri=bad_tls)
+        run_preflight(tracking_uri=bad_tls)
     assert len(raised.value.attempts) == 1
 
 
-def test_https_to_a_server_that_speaks_http_is_told_apart(double: Double, fly: Fly) -> None:
+def test_https_to_an_http_server_is_recognised(double: Double, run_preflight: RunPreflight) -> None:
     with pytest.raises(ServerUnreachableError, match=f"write {double.url}"):
-        fly(tracking_uri=double.url.replace("http://", "https://"))
+        run_preflight(tracking_uri=double.url.replace("http://", "https://"))
 
 
 class _TeamKey:
-    """Is a plugin for headers."""
+    """A plugin for headers."""
 
     def in_context(self) -> bool:
         return True
@@ -166,8 +175,8 @@ class _TeamKey:
         return {"X-Team-Key": "s3cr3t-of-a-plugin"}
 
 
-def test_what_a_server_quotes_of_a_request_is_in_no_message(
-    double: Double, fly: Fly, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_headers_that_a_server_quotes_are_in_no_message(
+    double: Double, run_preflight: RunPreflight, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlflow.tracking.request_header import registry
 
@@ -187,7 +196,7 @@ def test_what_a_server_quotes_of_a_request_is_in_no_message(
     )
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(AuthenticationError, match="no such account") as raised:
-        fly(tracking_uri=double.url)
+        run_preflight(tracking_uri=double.url)
     told = str(raised.value) + (files / "mlflow_status.json").read_text()
     assert "s3cr3t" not in told
     assert double.headers["Authorization"].split()[1] not in told

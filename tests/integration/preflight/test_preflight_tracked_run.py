@@ -1,4 +1,4 @@
-"""A tracked run ends as its body did, and no body begins that would not be tracked."""
+"""A tracked run ends like its body, and an untracked body is not entered."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_body_logs_to_the_run_and_it_ends_finished(double: Double, files: Pa
         (SystemExit(None), "FINISHED", "completed"),
     ],
 )
-def test_a_body_that_raises_ends_the_run_accordingly(
+def test_an_error_of_the_body_decides_how_the_run_ends(
     double: Double, files: Path, raised: BaseException, status: str, stage: str
 ) -> None:
     with (
@@ -64,7 +64,7 @@ def test_a_body_that_raises_ends_the_run_accordingly(
     assert (read_status(files).stage, run_file(files)["status"]) == (stage, status)
 
 
-def test_what_the_body_raised_comes_before_a_server_that_is_gone(
+def test_an_error_of_the_body_precedes_one_of_the_server(
     double: Double, files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -79,7 +79,7 @@ def test_what_the_body_raised_comes_before_a_server_that_is_gone(
     assert read_status(files).error_type == "ZeroDivisionError"
 
 
-def test_a_run_that_is_active_already_is_said_before_another_is_made(double: Double) -> None:
+def test_an_active_run_is_reported_before_another_is_created(double: Double) -> None:
     mlflow.set_tracking_uri(double.url)
     with (
         mlflow.start_run(log_system_metrics=False),
@@ -91,7 +91,7 @@ def test_a_run_that_is_active_already_is_said_before_another_is_made(double: Dou
 
 
 @pytest.mark.parametrize(("raised", "status"), [(None, "FINISHED"), (ZeroDivisionError(), "FAILED")])
-def test_a_child_that_the_body_leaves_open_ends_as_its_parent_does(
+def test_a_child_run_left_open_ends_like_its_parent(
     double: Double, files: Path, raised: Exception | None, status: str
 ) -> None:
     with (
@@ -113,7 +113,7 @@ def test_a_run_that_the_body_ends_as_failed_is_failed_in_the_files(double: Doubl
     assert (read_status(files).stage, run_file(files)["status"]) == ("failed", "FAILED")
 
 
-def test_a_body_that_raises_after_it_has_ended_its_run_has_failed(double: Double, files: Path) -> None:
+def test_a_body_that_raises_after_ending_its_run_has_failed(double: Double, files: Path) -> None:
     with (
         contextlib.suppress(ZeroDivisionError),
         tracked_run("ships", tracking_uri=double.url, status_path=files, log_system_metrics=False),
@@ -123,7 +123,7 @@ def test_a_body_that_raises_after_it_has_ended_its_run_has_failed(double: Double
     assert (double.statuses(), run_file(files)["status"]) == (["FAILED"], "FAILED")
 
 
-def test_a_run_that_cannot_be_ended_is_not_said_to_have_ended(
+def test_a_run_that_cannot_be_ended_is_not_reported_as_ended(
     double: Double, files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -138,7 +138,7 @@ def test_a_run_that_cannot_be_ended_is_not_said_to_have_ended(
     assert (run_file(files)["status"], run_file(files)["ended_at"]) == ("RUNNING", None)
 
 
-def test_a_server_that_updates_no_run_is_a_run_start_error(double: Double, files: Path) -> None:
+def test_a_server_that_cannot_update_runs_is_a_run_start_error(double: Double, files: Path) -> None:
     double.answers("runs/update", Answer(500))
     with (
         pytest.raises(RunStartError, match="may be left RUNNING"),
@@ -149,7 +149,7 @@ def test_a_server_that_updates_no_run_is_a_run_start_error(double: Double, files
     assert (read_status(files).stage, (files / "mlflow_info.json").exists()) == ("failed", False)
 
 
-def test_what_mlflow_raises_at_the_start_of_a_run_is_ours_without_its_traceback(
+def test_an_error_of_mlflow_at_the_start_of_a_run_is_replaced_by_ours(
     double: Double, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(run_id: str, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Status files in what MLflow can write artifacts to: a store of a scheme of its own, and a run."""
+"""Status files in MLflow's artifact stores: a store with its own scheme, and a run."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ SIGNED = "https://account.blob.example/jobs?sig=hunter2"
 
 
 class Bucket:
-    """Gives MLflow repositories for bucket://..., which lie in a local directory.
+    """Provides MLflow with repositories for bucket://..., in a local directory.
 
     Attributes:
-        failure: what every one raises in place of that; None where it works.
+        failure: raised by every repository; None if they work.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -42,7 +42,7 @@ class Bucket:
 
 @pytest.fixture
 def bucket(tmp_path: Path) -> Iterator[Bucket]:
-    """A store that MLflow knows by the scheme "bucket"."""
+    """A store that is registered in MLflow for the scheme "bucket"."""
     from mlflow.store.artifact import artifact_repository_registry as module
 
     made = Bucket(tmp_path / "objects")
@@ -51,7 +51,7 @@ def bucket(tmp_path: Path) -> Iterator[Bucket]:
     module._artifact_repository_registry._registry.pop("bucket")
 
 
-def test_a_status_is_read_from_the_store_that_it_was_written_to(bucket: Bucket) -> None:
+def test_a_status_is_read_back_from_its_store(bucket: Bucket) -> None:
     StatusFiles("bucket://jobs/first/").write_status(FAILED)
     assert (bucket.folder / "jobs" / "first" / "mlflow_status.json").is_file()
     assert read_status("bucket://jobs/first").error == "nothing answers"
@@ -66,13 +66,13 @@ def test_each_stage_replaces_the_one_before(bucket: Bucket) -> None:
     assert read_status("bucket://jobs/first").stage == "failed"
 
 
-def test_a_status_that_is_not_in_the_store_is_a_missing_file(bucket: Bucket) -> None:
+def test_reading_a_missing_status_from_a_store_raises_file_not_found(bucket: Bucket) -> None:
     (bucket.folder / "jobs").mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match=r"bucket://jobs/mlflow_status\.json does not exist"):
         read_status("bucket://jobs")
 
 
-def test_a_store_that_refuses_is_one_warning_without_its_signature(
+def test_a_store_that_refuses_causes_one_warning_without_its_signature(
     bucket: Bucket, caplog: pytest.LogCaptureFixture
 ) -> None:
     bucket.failure = PermissionError(f"403 for {SIGNED}")
@@ -84,7 +84,7 @@ def test_a_store_that_refuses_is_one_warning_without_its_signature(
     assert "hunter2" not in caplog.text
 
 
-def test_a_store_that_does_not_answer_a_reader_is_an_error_without_its_signature(bucket: Bucket) -> None:
+def test_a_store_that_refuses_a_reader_raises_an_error_without_its_signature(bucket: Bucket) -> None:
     bucket.failure = PermissionError(f"403 for {SIGNED}")
     with pytest.raises(OSError, match=r"could not be read \(PermissionError\)") as raised:
         read_status("bucket://anna:hunter2@jobs/first")

@@ -1,4 +1,4 @@
-"""Real tracking servers: databases from a wheel, basic authentication, a proxy before it."""
+"""Real tracking servers: databases from a wheel, basic authentication, and a proxy."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ENVIRON = {
 
 @contextmanager
 def running_server(store: str, directory: Path, *arguments: str, **environ: str) -> Iterator[str]:
-    """Runs `mlflow server` on a store for the time of a ``with`` block; yields where it listens."""
+    """Runs `mlflow server` on a store for the duration of a ``with`` block; yields its URL."""
     port = free_port()
     command = [
         sys.executable,
@@ -87,7 +87,7 @@ def postgres(postgres_server: Postgres) -> str:
 
 @pytest.fixture(scope="session")
 def sqlite_server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[str]:
-    """A server on sqlite that asks for no credentials."""
+    """A server on sqlite without credentials."""
     directory = tmp_path_factory.mktemp("sqlite-server")
     path = shutil.copy(empty_database, directory / "runs.db")
     with running_server(f"sqlite:///{path}", directory) as url:
@@ -114,12 +114,12 @@ def guarded_server(tmp_path_factory: pytest.TempPathFactory, postgres: str) -> I
 
 @pytest.fixture
 def as_admin(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has MLflow send the right user and password."""
+    """Makes MLflow send the right user and password."""
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", _USER)
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", _PASSWORD)
 
 
 @pytest.fixture
 def guarded_uri(guarded_server: str) -> str:
-    """The guarded server with user and password in its address."""
+    """The URL of the guarded server with user and password."""
     return guarded_server.replace("http://", f"http://{_USER}:{_PASSWORD}@")

@@ -1,4 +1,4 @@
-"""What Docker would read in deploy/: the compose file and the Dockerfile, without Docker."""
+"""Reads the compose file and the Dockerfile in deploy/ like Docker, but without it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ FILLED_IN = {
 
 
 class Refused(Exception):
-    """Compose does not start for want of a variable; the text is what it says."""
+    """Compose does not start because a variable is missing; the text is its message."""
 
 
 class Variable(NamedTuple):
-    """One place in which a variable is used."""
+    """One use of a variable."""
 
     name: str
     how: str | None
@@ -43,7 +43,7 @@ def variables() -> list[Variable]:
 
 
 def compose(environ: Mapping[str, str]) -> Any:
-    """Returns the compose file as Compose sees it with this .env.
+    """Returns the compose file as Compose reads it with this .env.
 
     Raises:
         Refused: a variable is missing that must be set.
@@ -68,7 +68,7 @@ def compose(environ: Mapping[str, str]) -> Any:
 
 
 def environment_of(service: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, str]:
-    """Returns the environment of a container: the image's, the service's, and what that hands on."""
+    """Returns the environment of a container: of the image, of the service, and passed through."""
     found = dict(image_environment())
     for name, value in service.get("environment", {}).items():
         if value is not None:
@@ -86,7 +86,7 @@ class Instruction(NamedTuple):
 
 
 def dockerfile() -> list[list[Instruction]]:
-    """Returns the stages of the Dockerfile, each beginning with its FROM; what stands before is in none."""
+    """Returns the stages of the Dockerfile, each beginning with its FROM, without the lines before the first."""
     text = (DEPLOY / "Dockerfile").read_text()
     lines = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
     stages: list[list[Instruction]] = []
@@ -118,7 +118,7 @@ def health_check_of_image() -> tuple[dict[str, str], list[str]]:
 
 
 def runnable(argv: list[str]) -> list[str]:
-    """Returns a command of the image as this environment can run it: its programs are modules of this Python."""
+    """Returns a command of the image in a form that runs here: its programs are modules of this Python."""
     programs = {"mlflow": [sys.executable, "-m", "mlflow"], "python": [sys.executable]}
     return [*programs[argv[0]], *argv[1:]]
 

@@ -1,4 +1,4 @@
-"""Calls to a tracking server without any client library, under whatever name."""
+"""Calls to a tracking server without a client library, with any host name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _API = "/api/2.0/mlflow/"
 
 
 class Answer(NamedTuple):
-    """What came back."""
+    """A response."""
 
     status: int
     text: str
@@ -35,7 +35,7 @@ def call(url: str, method: str, endpoint: str, body: dict[str, Any] | None = Non
 
 
 def new_run(url: str, **headers: str) -> str:
-    """Makes a run in the default experiment and returns its id."""
+    """Creates a run in the default experiment and returns its id."""
     answer = call(url, "POST", "runs/create", {"experiment_id": "0", "start_time": 1}, **headers)
     assert answer.status == 200, answer
     run_id: str = answer.document["run"]["info"]["run_id"]
@@ -49,13 +49,13 @@ def log_metric(url: str, run_id: str, step: int) -> Answer:
 
 
 def family(pid: int) -> list[psutil.Process]:
-    """Returns a process and all that it has started."""
+    """Returns a process and all its descendants."""
     first = psutil.Process(pid)
     return [first, *first.children(recursive=True)]
 
 
 def living(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Returns those that still run; one that nobody has waited for yet is gone all the same."""
+    """Returns those that still run; a zombie does not."""
     return [one for one in processes if _lives(one)]
 
 

@@ -12,7 +12,7 @@ PASSWORD = "p@ss/w0rd:of?the#database"
 
 
 class Database:
-    """PostgreSQL on a socket, with the role "mlflow", which needs its password, and a database of its own.
+    """PostgreSQL on a socket, with the role "mlflow", which needs its password, and its database.
 
     Args:
         directory: of its data.
@@ -30,37 +30,37 @@ class Database:
 
     @property
     def place(self) -> str:
-        """What stands in a URI in place of host, port and name of the database."""
+        """The part of a URI that stands for host, port and name of the database."""
         return self._server.get_uri().partition("@")[2].replace("/postgres?", "/mlflow?")
 
     def empty(self) -> None:
-        """Makes the database anew."""
+        """Recreates the database."""
         self._server.psql("DROP DATABASE IF EXISTS mlflow WITH (FORCE);")
         self._server.psql("CREATE DATABASE mlflow OWNER mlflow;")
 
     def keep(self) -> None:
-        """Keeps what is in the database for `restore`."""
+        """Saves the content of the database for `restore`."""
         self._server.psql("DROP DATABASE IF EXISTS kept WITH (FORCE);")
         self._server.psql("ALTER DATABASE mlflow RENAME TO kept;")
 
     def restore(self) -> None:
-        """Makes the database anew, with what has been kept."""
+        """Recreates the database with the saved content."""
         self._server.psql("DROP DATABASE IF EXISTS mlflow WITH (FORCE);")
         self._server.psql("CREATE DATABASE mlflow TEMPLATE kept OWNER mlflow;")
 
     def ask(self, question: str) -> str:
-        """Returns what the database answers to SQL."""
+        """Returns the result of SQL."""
         text: str = self._server.psql(f"\\set QUIET on\n\\connect mlflow\n\\pset tuples_only\n{question}")
         return text
 
     def stop(self) -> None:
-        """Stops it, and cuts off who is connected."""
+        """Stops it and drops all connections."""
         self._server.stop()
 
     def start(self) -> None:
-        """Starts it again, with what it had."""
+        """Starts it again with its content."""
         self._server.ensure_postgres_running()
 
     def close(self) -> None:
-        """Ends it for good."""
+        """Ends it and removes its files."""
         self._server.cleanup()

@@ -1,4 +1,4 @@
-"""What the tests of servers share; they name this as their plugin."""
+"""Fixtures of the server tests, which load this module as a plugin."""
 
 from __future__ import annotations
 
@@ -30,6 +30,6 @@ def database(running_database: Database) -> Database:
 
 @pytest.fixture
 def postgres_store(database: Database, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URI of an empty database; its password is where the driver looks for it."""
+    """The URI of an empty database; the driver reads its password from PGPASSWORD."""
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
     return f"postgresql://mlflow@{database.place}"

@@ -1,4 +1,4 @@
-"""The files of deploy/ say what they should, read as Docker reads them."""
+"""The files of deploy/, read like Docker reads them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_package_has_the_same_files(name: str) -> None:
 
 @is_mlflow_3
 @pytest.mark.filterwarnings("ignore")  # of MLflow's imports
-def test_every_variable_is_one_that_somebody_reads() -> None:
+def test_every_variable_is_used_by_a_program() -> None:
     services = compose(FILLED_IN)["services"].values()
     used = {name for service in services for name in service.get("environment", {})} | set(
         image_environment()
@@ -75,7 +75,7 @@ def test_every_variable_is_one_that_somebody_reads() -> None:
         ("COMPOSE_PROFILES", "set COMPOSE_PROFILES in .env to open or to auth"),
     ],
 )
-def test_it_does_not_start_without_what_must_be_said(missing: str, said: str) -> None:
+def test_it_does_not_start_without_required_variables(missing: str, said: str) -> None:
     with pytest.raises(Refused, match=re.escape(said)):
         compose({**FILLED_IN, missing: ""})
 
@@ -86,7 +86,7 @@ def test_no_secret_has_a_default() -> None:
     assert [one for one in secret if one.how == ":-" and one.rest] == []
 
 
-def test_the_example_names_what_the_file_reads_and_has_no_secrets() -> None:
+def test_the_example_lists_all_variables_and_has_no_secrets() -> None:
     lines = [line.lstrip("#") for line in (DEPLOY / ".env.example").read_text().splitlines()]
     example = dict(line.split("=", 1) for line in lines if re.match(r"[A-Z0-9_]+=", line))
     services = compose(FILLED_IN)["services"].values()
@@ -106,7 +106,7 @@ def test_with_the_example_filled_in_there_is_one_server() -> None:
 
 
 @pytest.mark.parametrize("name", SERVERS)
-def test_a_server_is_what_services_need(name: str) -> None:
+def test_a_server_has_what_services_need(name: str) -> None:
     service = compose({"POSTGRES_PASSWORD": "x", "COMPOSE_PROFILES": "open"})["services"][name]
     assert service["ports"] == ["127.0.0.1:5001:5000"]
     assert service["volumes"] == [f"artifacts:{image_environment()['MLFLOW_ARTIFACTS_DESTINATION']}"]
@@ -117,21 +117,21 @@ def test_a_server_is_what_services_need(name: str) -> None:
     assert others == ["mlflow"]  # the name that other containers call it by
 
 
-def test_what_is_depended_on_exists_and_volumes_have_names() -> None:
+def test_dependencies_exist_and_volumes_have_names() -> None:
     document = compose(FILLED_IN)
     for service in document["services"].values():
         assert set(service.get("depends_on", {})) <= set(document["services"])
         assert {one.partition(":")[0] for one in service.get("volumes", [])} <= set(document["volumes"])
 
 
-def test_the_database_says_when_it_is_ready_and_is_kept() -> None:
+def test_the_database_has_a_health_check_and_a_volume() -> None:
     service = compose(FILLED_IN)["services"]["postgres"]
     assert service["healthcheck"]["test"][1] == "pg_isready"
     assert service["volumes"] == ["postgres:/var/lib/postgresql/data"]
 
 
 @pytest.mark.parametrize("name", SERVERS)
-def test_the_health_check_is_that_of_the_image(name: str) -> None:
+def test_the_health_check_equals_that_of_the_image(name: str) -> None:
     check = compose(FILLED_IN)["services"][name]["healthcheck"]
     options, command = health_check_of_image()
     assert check["test"] == ["CMD", *command]
@@ -149,7 +149,7 @@ def test_the_image_is_built_in_one_stage_and_run_from_another() -> None:
     assert not any("pip install" in one.text for one in image)
 
 
-def test_the_image_is_nobodys_root() -> None:
+def test_the_image_does_not_run_as_root() -> None:
     user, _, group = last("USER").partition(":")
     assert int(user) > 0
     assert int(group) > 0
@@ -157,15 +157,15 @@ def test_the_image_is_nobodys_root() -> None:
     assert names.index("USER") > max(n for n, name in enumerate(names) if name in {"RUN", "COPY"})
 
 
-def test_its_volume_belongs_to_its_user_before_it_is_one() -> None:
-    """Docker gives a new volume the owner that the directory has in the image."""
+def test_the_directory_of_the_volume_belongs_to_the_user() -> None:
+    """Docker gives a new volume the owner of the directory in the image."""
     made = next(one.text for one in dockerfile()[-1] if one.name == "RUN")
     assert json.loads(last("VOLUME")) == ["/mlflow/artifacts"]
     assert "install --directory --owner mlflow --group mlflow /mlflow /mlflow/artifacts" in made
 
 
 def test_the_server_gets_the_signals_of_docker() -> None:
-    """A command in the form of the shell would leave them with the shell."""
+    """With a command in shell form, the shell would receive them."""
     assert json.loads(last("CMD")) == ["mlflow", "server"]
     assert isinstance(compose(FILLED_IN)["services"]["mlflow"]["command"], list)
 
@@ -193,7 +193,7 @@ def test_with_users_it_does_not_start_without_its_secrets(changes: dict[str, str
     assert ("set in .env: MLFLOW_AUTH_ADMIN_PASSWORD (12 characters or more)" in done.stderr) is bool(code)
 
 
-def test_the_command_that_makes_the_bucket_is_a_shells() -> None:
+def test_the_command_that_creates_the_bucket_runs_in_a_shell() -> None:
     service = compose(FILLED_IN)["services"]["bucket"]
     [script] = service["command"]
     assert service["entrypoint"] == ["/bin/sh", "-c"]

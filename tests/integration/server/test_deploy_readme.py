@@ -1,4 +1,4 @@
-"""What deploy/README.md shows works, as far as it does not take Docker."""
+"""The examples of deploy/README.md work, as far as they do not need Docker."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PASSWORD = "a-long-enough-password"
 
 
 @pytest.mark.skipif(int(mlflow.__version__.partition(".")[0]) < 3, reason="the files are for MLflow 3")
-def test_users_are_made_and_deleted_runs_are_freed_as_it_says(tmp_path: Path) -> None:
+def test_users_are_created_and_deleted_runs_are_freed(tmp_path: Path) -> None:
     pytest.importorskip("flask_wtf", reason="MLflow's basic authentication needs Flask-WTF")
     with (
         LocalServer(directory=tmp_path, admin_password=PASSWORD) as server,
@@ -47,7 +47,7 @@ def test_users_are_made_and_deleted_runs_are_freed_as_it_says(tmp_path: Path) ->
     assert list((tmp_path / "artifacts").rglob("weights.txt")) == []
 
 
-def test_services_volumes_and_variables_that_it_names_exist() -> None:
+def test_services_volumes_and_variables_in_the_text_exist() -> None:
     document = compose(FILLED_IN)
     commands = " ".join(re.findall(r"docker compose (?:exec|logs|stop|run)[^\n|`]*", TEXT))
     named = set(re.findall(r"\b(?:mlflow-auth|postgres|migrate|secrets|objects|bucket)\b", commands))

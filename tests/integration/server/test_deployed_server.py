@@ -1,4 +1,4 @@
-"""What the compose file starts, started: its commands and environments, on a real PostgreSQL, without Docker.
+"""Runs the commands of the compose file with their environments on a real PostgreSQL, without Docker.
 
 Only places differ: a socket is the database's address, a directory the volume, a free port the container's.
 """
@@ -71,7 +71,7 @@ class Deployment:
         return {**moved, **kept, "MLFLOW_HOST": HOST, "MLFLOW_PORT": str(self.port)}
 
     def migrate(self) -> None:
-        """Runs the job that makes the tables."""
+        """Runs the job that creates the tables."""
         subprocess.run(
             self.argv("migrate"),
             env=self.environ("migrate"),
@@ -82,7 +82,7 @@ class Deployment:
 
     @contextmanager
     def server(self, name: str, user: tuple[str, str] | None = None) -> Iterator[SupervisedProcess]:
-        """Runs a server until it answers to the name that other containers call it by, and then for a block."""
+        """Runs a server for a block, once it responds under the name that other containers use."""
         log = self.directory / "log"
         process = SupervisedProcess(self.argv(name), self.environ(name), self.directory, log)
         try:
@@ -100,7 +100,7 @@ class Deployment:
 
 @pytest.fixture(scope="module")
 def migrated(running_database: Database, tmp_path_factory: pytest.TempPathFactory) -> Database:
-    """A database whose tables the job has made; to be restored before each use."""
+    """A database with the tables of the job; to be restored before each use."""
     directory = tmp_path_factory.mktemp("migration")
     running_database.empty()
     Deployment(running_database, directory, directory, free_port(HOST)).migrate()
@@ -117,13 +117,13 @@ def deployment(migrated: Database, tmp_path: Path) -> Deployment:
     return made
 
 
-def test_the_job_makes_the_tables_and_does_nothing_the_second_time(deployment: Deployment) -> None:
+def test_the_job_creates_the_tables_once(deployment: Deployment) -> None:
     assert int(deployment.database.ask("SELECT count(*) FROM experiments;")) == 0
     deployment.migrate()
 
 
-def test_the_server_is_what_the_others_count_on(deployment: Deployment, tmp_path: Path) -> None:
-    """One start for all of it: it takes ten seconds."""
+def test_the_server_does_what_other_services_rely_on(deployment: Deployment, tmp_path: Path) -> None:
+    """One test, because a start takes ten seconds."""
     client = mlflow.MlflowClient(deployment.url)
     with deployment.server("mlflow"):
         for name, status in (
@@ -158,7 +158,7 @@ def test_the_server_is_what_the_others_count_on(deployment: Deployment, tmp_path
 
 
 def healthy(deployment: Deployment, code: int) -> None:
-    """Runs the health check of the image as Docker does."""
+    """Runs the health check of the image like Docker."""
     _, command = health_check_of_image()
     done = subprocess.run(
         runnable(command), env=deployment.environ("mlflow"), capture_output=True, timeout=60, check=False
@@ -166,7 +166,7 @@ def healthy(deployment: Deployment, code: int) -> None:
     assert done.returncode == code
 
 
-def test_with_users_it_asks_who_calls_and_keeps_them_in_the_database(deployment: Deployment) -> None:
+def test_with_users_it_authenticates_and_keeps_them_in_the_database(deployment: Deployment) -> None:
     pytest.importorskip("flask_wtf", reason="MLflow's basic authentication needs Flask-WTF")
     with deployment.server("mlflow-auth", ("admin", FILLED_IN["MLFLOW_AUTH_ADMIN_PASSWORD"])):
         body = {"experiment_ids": ["0"]}
@@ -191,7 +191,7 @@ def test_with_users_mlflow_itself_refuses_to_start_without_a_secret(deployment: 
     assert "MLFLOW_AUTH_ADMIN_PASSWORD" in done.stderr
 
 
-def test_a_server_refuses_tables_that_the_job_has_not_upgraded(deployment: Deployment) -> None:
+def test_a_server_rejects_tables_that_were_not_upgraded(deployment: Deployment) -> None:
     deployment.database.ask("UPDATE alembic_version SET version_num = '451aebb31d03';")
     done = subprocess.run(
         deployment.argv("mlflow"),
@@ -222,7 +222,7 @@ def test_doctor_finds_nothing_wrong_in_the_servers_container(deployment: Deploym
     assert PASSWORD not in done.stdout
 
 
-def test_the_database_knows_the_settings_that_it_is_started_with(database: Database) -> None:
+def test_the_database_knows_its_settings(database: Database) -> None:
     words = compose(ENV_FILE)["services"]["postgres"]["command"]
     for setting in words[2::2]:
         name, _, value = setting.partition("=")

@@ -1,4 +1,4 @@
-"""A `LocalServer` on sqlite: up when it says so, where it says so, and gone afterwards."""
+"""A `LocalServer` on sqlite: ready when the block is entered, and gone afterwards."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ IS_UVICORN = hasattr(mlflow.environment_variables, "MLFLOW_SERVER_ENABLE_JOB_EXE
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[LocalServer]:
-    """A server that several names lead to."""
+    """A server with several allowed names."""
     with LocalServer(allowed_hosts=["mlflow", "*.example.org"]) as running:
         yield running
 
 
-def test_a_run_is_made_at_once(server: LocalServer) -> None:
+def test_a_run_can_be_created_at_once(server: LocalServer) -> None:
     assert new_run(server.url)
 
 
@@ -57,7 +57,7 @@ def test_it_is_two_processes(server: LocalServer) -> None:
     assert len(family(server.pid)) == 2
 
 
-def test_its_own_check_leaves_no_run_and_no_experiment(tmp_path: Path) -> None:
+def test_the_readiness_check_leaves_no_run_and_no_experiment(tmp_path: Path) -> None:
     with LocalServer(directory=tmp_path) as running:
         asked = {"experiment_ids": ["0"], "max_results": 10}
         assert "runs" not in call(running.url, "POST", "runs/search", asked).document
@@ -70,7 +70,7 @@ def test_its_own_check_leaves_no_run_and_no_experiment(tmp_path: Path) -> None:
     ("name", "status"),
     [("mlflow:5000", 200), ("mlflow", 200), ("a.example.org:80", 200), ("evil.example", 403)],
 )
-def test_it_answers_to_the_names_that_are_allowed(server: LocalServer, name: str, status: int) -> None:
+def test_it_accepts_the_allowed_names(server: LocalServer, name: str, status: int) -> None:
     found = call(server.url, "GET", "experiments/get?experiment_id=0", Host=name)
     assert found.status == status
 
@@ -79,18 +79,18 @@ def test_it_answers_to_the_names_that_are_allowed(server: LocalServer, name: str
 @pytest.mark.parametrize(
     ("origin", "status"), [("http://mlflow:5000", 200), ("https://mlflow", 200), ("http://evil.example", 403)]
 )
-def test_pages_of_an_allowed_name_may_change_things(server: LocalServer, origin: str, status: int) -> None:
+def test_pages_of_an_allowed_name_may_make_changes(server: LocalServer, origin: str, status: int) -> None:
     body = {"experiment_ids": ["0"]}
     found = call(server.url, "POST", "runs/search", body, Host="mlflow:5000", Origin=origin)
     assert found.status == status
 
 
-def test_only_an_mlflow_that_does_not_look_at_names_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_mlflow_that_ignores_host_names_causes_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "mlflow_sysmetrics"), LocalServer(allowed_hosts=["mlflow"]):
         assert ("allowed_hosts has no effect" in caplog.text) == (not HAS_HOST_CHECK)
 
 
-def test_nothing_of_the_caller_is_changed(capfd: pytest.CaptureFixture[str]) -> None:
+def test_nothing_in_the_caller_is_changed(capfd: pytest.CaptureFixture[str]) -> None:
     environ = dict(os.environ)
     handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)]
     threads = set(threading.enumerate())
@@ -104,14 +104,14 @@ def test_nothing_of_the_caller_is_changed(capfd: pytest.CaptureFixture[str]) -> 
     assert capfd.readouterr() == ("", "")
 
 
-def test_two_at_a_time_are_two(server: LocalServer) -> None:
+def test_two_servers_can_run_at_once(server: LocalServer) -> None:
     with LocalServer() as other:
         run_id = new_run(other.url)
         assert other.url != server.url
         assert call(server.url, "GET", f"runs/get?run_id={run_id}").status == 404
 
 
-def test_it_can_be_entered_again_and_has_what_it_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_can_be_entered_again_and_keeps_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # On one port, which MLflow 2 remembers as where artifacts are.
     again = LocalServer(directory=tmp_path / "kept", port=free_port("127.0.0.1"))
     client = mlflow.MlflowClient
@@ -126,7 +126,7 @@ def test_it_can_be_entered_again_and_has_what_it_had(tmp_path: Path, monkeypatch
     assert Path(path).read_text() == "1 2 3"
 
 
-def test_what_is_temporary_is_removed_and_every_process_is_gone() -> None:
+def test_temporary_files_and_all_processes_are_gone_afterwards() -> None:
     with LocalServer(workers=2) as running:
         directory, processes = running.log_path.parent, family(running.pid)
         assert len(processes) > 2
@@ -134,13 +134,13 @@ def test_what_is_temporary_is_removed_and_every_process_is_gone() -> None:
     assert not directory.exists()
 
 
-def test_one_that_runs_cannot_be_started_again(server: LocalServer) -> None:
+def test_a_running_server_cannot_be_started_again(server: LocalServer) -> None:
     with pytest.raises(RuntimeError, match="is already running, at http://127"):
         server.start()
 
 
-def test_it_starts_in_a_thread_that_ends_before_it(tmp_path: Path) -> None:
-    """The kernel's own signal at the death of a parent is sent when its thread ends."""
+def test_it_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
+    """The kernel's parent-death signal would be sent when the thread ends."""
     running = LocalServer(directory=tmp_path)
     starter = threading.Thread(target=running.start)
     starter.start()
@@ -160,7 +160,7 @@ def test_a_forked_child_does_not_end_its_parents_server(server: LocalServer) -> 
     assert new_run(server.url)
 
 
-def test_users_are_asked_for_where_there_is_a_password() -> None:
+def test_with_a_password_it_authenticates_users() -> None:
     pytest.importorskip("flask_wtf", reason="MLflow's basic authentication needs Flask-WTF")
     password = "50%-of-a-p4ssword"
     with LocalServer(admin_password=password) as running:
@@ -173,7 +173,7 @@ def test_users_are_asked_for_where_there_is_a_password() -> None:
             assert mlflow.MlflowClient(running.url).create_run("0").info.status == "RUNNING"
 
 
-def test_a_server_that_is_killed_is_seen(tmp_path: Path) -> None:
+def test_a_killed_server_is_noticed(tmp_path: Path) -> None:
     with LocalServer(directory=tmp_path) as running:
         processes = family(running.pid)
         assert running.wait(0) is None
@@ -182,7 +182,7 @@ def test_a_server_that_is_killed_is_seen(tmp_path: Path) -> None:
         assert living(processes) == []
 
 
-def test_a_port_in_use_is_said_at_once(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_at_once(tmp_path: Path) -> None:
     with closing(socket.socket()) as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
@@ -192,7 +192,7 @@ def test_a_port_in_use_is_said_at_once(tmp_path: Path) -> None:
     assert not (tmp_path / "server.log").exists()
 
 
-def test_the_log_of_a_server_that_does_not_come_up_is_shown(tmp_path: Path) -> None:
+def test_the_log_of_a_server_that_does_not_start_is_shown(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("these are no tables, however long the text goes on" * 10)
     broken = LocalServer(f"sqlite:///{tmp_path}/text.db", directory=tmp_path)
     with pytest.raises(ServerStartError, match="file is not a database") as raised:
@@ -202,21 +202,21 @@ def test_the_log_of_a_server_that_does_not_come_up_is_shown(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["what?", "50%20off", "a b#c", "grün"])
-def test_a_directory_may_be_called_anything(tmp_path: Path, name: str) -> None:
+def test_a_directory_may_have_any_name(tmp_path: Path, name: str) -> None:
     with LocalServer(directory=tmp_path / name) as running:
         assert new_run(running.url)
     assert [one.name for one in tmp_path.iterdir()] == [name]
     assert {one.name for one in (tmp_path / name).iterdir()} == {"artifacts", "mlflow.db", "server.log"}
 
 
-def test_artifacts_that_cannot_be_written_are_said_at_once(tmp_path: Path) -> None:
+def test_an_unwritable_artifact_directory_is_reported_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for where in (f"{tmp_path}/file/below", f"file://{tmp_path}/file/below", "/proc/below"):
         with pytest.raises(ServerStartError, match="Artifacts cannot be written to /"):
             LocalServer(artifacts_destination=where).start()
 
 
-def test_a_directory_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for arguments in (
         {"directory": tmp_path / "file"},
@@ -226,7 +226,7 @@ def test_a_directory_that_cannot_be_made_is_said(tmp_path: Path) -> None:
             LocalServer(**arguments).start()
 
 
-def test_one_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+def test_a_server_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")  # which the server waits for
@@ -237,10 +237,10 @@ def test_one_that_takes_too_long_is_ended(tmp_path: Path) -> None:
         _ = slow.url
 
 
-def test_a_server_of_somebody_else_on_its_port_is_not_taken_for_it(
+def test_another_server_on_its_port_is_not_mistaken_for_it(
     server: LocalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the choice of a free port and the server's taking it, another server may be faster."""
+    """Another server may take the free port first."""
     ports = iter([int(server.url.rpartition(":")[2]), free_port("127.0.0.1")])
     monkeypatch.setattr(launch, "free_port", lambda _host: next(ports))
     monkeypatch.setattr(launch, "check_port", lambda _host, _port: None)

@@ -1,4 +1,4 @@
-"""A `LocalServer` on PostgreSQL, which may go and come back."""
+"""A `LocalServer` on PostgreSQL, which may go down and come back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from watching import eventually
 pytest_plugins = ["server_fixtures"]
 
 
-def test_it_makes_the_tables_and_answers(postgres_store: str) -> None:
+def test_it_creates_the_tables_and_responds(postgres_store: str) -> None:
     with LocalServer(postgres_store) as running:
         run_id = new_run(running.url)
         assert log_metric(running.url, run_id, 1).status == 200
@@ -24,7 +24,7 @@ def test_it_makes_the_tables_and_answers(postgres_store: str) -> None:
         assert '"value": 1' in call(again.url, "GET", f"runs/get?run_id={run_id}").text
 
 
-def test_it_recovers_by_itself_from_a_database_that_was_away(postgres_store: str, database: Database) -> None:
+def test_it_recovers_after_the_database_was_down(postgres_store: str, database: Database) -> None:
     with LocalServer(postgres_store) as running:
         run_id, before = new_run(running.url), family(running.pid)
         ended, statuses = threading.Event(), list[int]()
@@ -49,7 +49,7 @@ def test_it_recovers_by_itself_from_a_database_that_was_away(postgres_store: str
         assert family(running.pid) == before
 
 
-def test_a_password_of_any_characters_can_be_in_the_uri(database: Database) -> None:
+def test_the_uri_may_contain_any_password(database: Database) -> None:
     quoted = PASSWORD.replace("%", "%25").replace("@", "%40").replace("/", "%2F").replace(":", "%3A")
     quoted = quoted.replace("?", "%3F").replace("#", "%23")
     with LocalServer(f"postgresql://mlflow:{quoted}@{database.place}") as running:
@@ -57,7 +57,7 @@ def test_a_password_of_any_characters_can_be_in_the_uri(database: Database) -> N
         assert PASSWORD not in running.log_path.read_text()
 
 
-def test_a_wrong_password_is_said_at_once_and_not_shown(database: Database) -> None:
+def test_a_wrong_password_is_reported_at_once_and_not_shown(database: Database) -> None:
     wrong = LocalServer(f"postgresql://mlflow:wr0ng-p4ssword@{database.place}")
     with pytest.raises(
         ServerStartError, match=r"refuses the connection: .*password authentication failed"
@@ -67,7 +67,7 @@ def test_a_wrong_password_is_said_at_once_and_not_shown(database: Database) -> N
     assert raised.value.log_tail == ""
 
 
-def test_a_database_that_is_down_is_said_at_once() -> None:
+def test_a_database_that_is_down_is_reported_at_once() -> None:
     away = LocalServer("postgresql://mlflow:s3cr3t@127.0.0.1:1/mlflow")
     with pytest.raises(
         ServerStartError, match=r"refuses the connection: .*Check that the database is up"
@@ -76,7 +76,9 @@ def test_a_database_that_is_down_is_said_at_once() -> None:
     assert "s3cr3t" not in str(raised.value)
 
 
-def test_tables_of_another_version_are_said_with_what_to_do(postgres_store: str, database: Database) -> None:
+def test_tables_of_another_version_are_reported_with_a_remedy(
+    postgres_store: str, database: Database
+) -> None:
     with LocalServer(postgres_store):
         pass
     database.ask("UPDATE alembic_version SET version_num = '451aebb31d03';")

@@ -1,4 +1,4 @@
-"""`mlflow-sysmetrics server run` in a shell: up, told to end, killed, in the way of somebody else."""
+"""`mlflow-sysmetrics server run` in a shell: running, ended, killed, and with a port in use."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def running(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def address(running: subprocess.Popen[str]) -> str:
-    """Returns where the command says that the server answers."""
+    """Returns the address that the command prints."""
     assert running.stdout is not None
     for line in running.stdout:
         if "export MLFLOW_TRACKING_URI=" in line:
@@ -41,7 +41,7 @@ def address(running: subprocess.Popen[str]) -> str:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_ends_when_it_is_told_to_and_keeps_what_it_has(
+def test_it_ends_on_request_and_keeps_its_data(
     running: subprocess.Popen[str], number: int, tmp_path: Path
 ) -> None:
     url = address(running)
@@ -60,7 +60,7 @@ def test_killed_it_leaves_no_server_behind(running: subprocess.Popen[str]) -> No
     eventually(lambda: not living(processes))
 
 
-def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
+def test_a_signal_ignored_by_nohup_stays_ignored(tmp_path: Path) -> None:
     command = ["nohup", *COMMAND, "--port", "0", "--dir", str(tmp_path / "kept")]
     with subprocess.Popen(command, env=ENVIRON, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -73,7 +73,7 @@ def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
         assert process.wait(60) == 0
 
 
-def test_a_server_that_dies_is_said_and_the_exit_status_is_1(running: subprocess.Popen[str]) -> None:
+def test_a_server_that_dies_is_reported_with_exit_status_1(running: subprocess.Popen[str]) -> None:
     url = address(running)
     assert call(url, "GET", "/health").status == 200
     first = next(
@@ -83,7 +83,7 @@ def test_a_server_that_dies_is_said_and_the_exit_status_is_1(running: subprocess
     assert running.wait(60) == 1
 
 
-def test_a_port_in_use_has_the_exit_status_1(tmp_path: Path) -> None:
+def test_a_port_in_use_has_exit_status_1(tmp_path: Path) -> None:
     with closing(socket.socket()) as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()

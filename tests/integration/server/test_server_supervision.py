@@ -1,4 +1,4 @@
-"""Nothing that a supervisor has started outlives its owner, however that ends."""
+"""No process that a supervisor started outlives its owner, however that ends."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ STARTS = {
 
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[Path]:
-    """Where the small servers write who they are; none of them outlives its test."""
+    """The log to which the small servers write their pids; none of them outlives its test."""
     path = tmp_path / "log"
     path.touch()
     yield path
@@ -80,7 +80,7 @@ def started(log: Path, program: str) -> tuple[SupervisedProcess, list[psutil.Pro
 
 @pytest.mark.parametrize("start", STARTS.values(), ids=STARTS.keys())
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "ended"])
-def test_an_owner_that_is_gone_leaves_nobody_behind(log: Path, start: str, number: int) -> None:
+def test_a_dead_owner_leaves_no_process_behind(log: Path, start: str, number: int) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", OWNER.format(start=start), str(log), DEAF],
         stdout=subprocess.PIPE,
@@ -98,14 +98,14 @@ def test_an_owner_that_is_gone_leaves_nobody_behind(log: Path, start: str, numbe
             os.killpg(owner.pid, signal.SIGKILL)
 
 
-def test_what_is_stopped_is_gone_when_stop_returns_however_deaf(log: Path) -> None:
+def test_stop_returns_after_processes_that_ignore_signals_are_gone(log: Path) -> None:
     process, servers = started(log, DEAF)
     process.stop()
     assert living(servers) == []
 
 
-def test_what_the_owner_has_forked_does_not_hold_up_the_end(log: Path) -> None:
-    """The child has the pipe that tells the supervisor of the owner's end, so that end is told otherwise."""
+def test_a_forked_child_of_the_owner_does_not_delay_the_end(log: Path) -> None:
+    """The child keeps the supervisor's pipe open, so its end-of-file does not come."""
     process, servers = started(log, DEAF.replace("SIG_IGN", "SIG_DFL"))
     child = os.fork()
     if child == 0:
@@ -120,7 +120,7 @@ def test_what_the_owner_has_forked_does_not_hold_up_the_end(log: Path) -> None:
         os.waitpid(child, 0)
 
 
-def test_a_second_ctrl_c_is_in_a_hurry(log: Path) -> None:
+def test_a_second_ctrl_c_kills_at_once(log: Path) -> None:
     process, servers = started(log, DEAF)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(process._supervisor, "wait", interrupted(process._supervisor.wait))
@@ -131,7 +131,7 @@ def test_a_second_ctrl_c_is_in_a_hurry(log: Path) -> None:
 
 
 def interrupted(wait: Callable[..., int]) -> Callable[..., int]:
-    """Returns what waits, but for the first time, at which there is a Ctrl-C."""
+    """Returns a function that waits, but raises a Ctrl-C at its first call."""
     calls = iter([True])
 
     def first_fails(timeout: float | None = None) -> int:
@@ -142,7 +142,7 @@ def interrupted(wait: Callable[..., int]) -> Callable[..., int]:
     return first_fails
 
 
-def test_a_stopped_supervisor_does_not_keep_its_charge(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_suspended_supervisor_does_not_keep_its_command(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervised, "_END_SECONDS", 0.1)
     process, servers = started(log, DEAF)
     supervisor = servers[0].parent()
@@ -152,13 +152,13 @@ def test_a_stopped_supervisor_does_not_keep_its_charge(log: Path, monkeypatch: p
     assert living(servers) == []
 
 
-def test_a_child_that_its_parent_has_left_is_ended_too(log: Path) -> None:
+def test_an_orphaned_child_is_ended_too(log: Path) -> None:
     process, servers = started(log, LEAVING)
     process.stop()
     assert living(servers) == []
 
 
-def test_who_kills_the_supervisor_does_not_free_its_charge(log: Path) -> None:
+def test_killing_the_supervisor_also_ends_its_command(log: Path) -> None:
     process, servers = started(log, DEAF)
     supervisor = servers[0].parent()
     assert supervisor is not None
@@ -168,13 +168,13 @@ def test_who_kills_the_supervisor_does_not_free_its_charge(log: Path) -> None:
     eventually(lambda: not living(servers))
 
 
-def test_the_terminal_of_the_owner_does_not_reach_it(log: Path) -> None:
+def test_signals_of_the_owners_terminal_do_not_reach_it(log: Path) -> None:
     process, servers = started(log, DEAF)
     assert os.getsid(servers[0].pid) != os.getsid(0)
     process.stop()
 
 
-def test_the_exit_code_is_the_servers(log: Path) -> None:
+def test_the_exit_code_is_that_of_the_command(log: Path) -> None:
     process = SupervisedProcess([sys.executable, "-c", "raise SystemExit(7)"], os.environ, log.parent, log)
     eventually(lambda: process.exit_code() is not None)
     assert process.exit_code() == 7
@@ -188,6 +188,6 @@ def test_a_command_that_cannot_be_run_ends_at_once_with_its_reason(log: Path) ->
     process.stop()
 
 
-def test_a_directory_that_is_not_there_is_said(log: Path) -> None:
+def test_a_missing_directory_is_reported(log: Path) -> None:
     with pytest.raises(ServerStartError, match="cannot be started in /no/such"):
         SupervisedProcess([sys.executable], os.environ, Path("/no/such"), log)
