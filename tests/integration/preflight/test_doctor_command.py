@@ -29,7 +29,7 @@ def test_an_installation_that_works_is_found_so(sqlite_server: str) -> None:
     assert finding(found, "installed", "MLflow")["version"] == version("mlflow")
     assert set(states(found, "installed").values()) == {"ok"}
     assert states(found, "tracking_server") == dict.fromkeys(
-        ("tracking URI", "reachable", "version", "lets us in"), "ok"
+        ("tracking URI", "reachable", "version", "access"), "ok"
     )
 
 
