@@ -120,7 +120,7 @@ def test_a_run_that_trains_is_never_reaped(program: Program, store: Store, spool
             print("REAP", subprocess.run(reap, capture_output=True, text=True).stdout)
     """
     words = program(store.uri, code, MLFLOW_SYSMETRICS_SPOOL_DIR=str(spool)).words
-    assert " ".join(words[words.index("REAP") :]).startswith("REAP No run says RUNNING")
+    assert " ".join(words[words.index("REAP") :]).startswith("REAP No run is RUNNING")
 
 
 @pytest.mark.parametrize("store", ["sqlite"], indirect=True)
