@@ -3,8 +3,8 @@
     python benchmarks/gpu.py [TICKS] [SECONDS]
 
 Three sides on the same NVIDIA cards: our collector in its probe, MLflow's GPU monitor, and only the NVML
-calls that ours makes. These calls are recorded while another instance of ours does the same tick at the same time,
-and then repeated one by one. Without a GPU, one line says so.
+calls that ours makes. These calls are recorded while another instance of ours does the same tick at the same
+time, and then repeated one by one. Without a GPU, one line says so.
 """
 
 from __future__ import annotations

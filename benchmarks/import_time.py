@@ -1,8 +1,8 @@
 """How much longer `import mlflow` takes with the plugin installed.
 
 Two temporary virtual environments link to the same installed files and differ only by our package, so one
-side has no trace of it: no entry point to find, no metadata to read, no path to search. The other has the package
-laid out as in a wheel, even if this interpreter has an editable installation.
+side has no trace of it: no entry point to find, no metadata to read, no path to search. The other has the
+package laid out as in a wheel, even if this interpreter has an editable installation.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ Usage::
     python benchmarks/study.py [--trials 8] [--jobs 4] [--seconds 1] [--rounds 3]
 
 By hand: optuna's own `study.optimize` and a nested `mlflow.start_run` per trial that logs the same params and
-metric; no end status per trial, no summary, no resume. Both sides alternate in one process, on one sqlite file.
+metric; no end status per trial, no summary, no resume. Both sides alternate in one process, on one sqlite
+file.
 """
 
 from __future__ import annotations

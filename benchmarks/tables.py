@@ -45,7 +45,7 @@ class Cell:
         return statistics.quantiles(self.values, n=100, method="inclusive")[_HIGHEST]
 
     def show(self) -> str:
-        """Returns the median and, in parentheses, the spread: minimum to maximum of few values, else 5 % to 95 %."""
+        """Returns the median and, in parentheses, the spread: all of few values, else 5 % to 95 %."""
         if len(self.values) == 1:
             return figure(self.values[0])
         low, high = min(self.values), max(self.values)

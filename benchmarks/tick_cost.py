@@ -84,7 +84,7 @@ def built_in_tick() -> tuple[Callable[[], None], Callable[[], set[str]]]:
 
 
 def ticks(count: int) -> dict[str, Any]:
-    """Runs ticks of both sides alternately, in the worker; returns the CPU seconds of each and the metrics."""
+    """Runs ticks of both sides alternately, in the worker; returns CPU seconds and metrics."""
     from mlflow_sysmetrics.collectors import COLLECTORS
 
     built_in, their_metrics = built_in_tick()
