@@ -5,8 +5,8 @@
 The depth of a network is chosen so that its step takes 5 ms on one core. It is trained alternately, in one
 process: by hand; by hand with typical `mlflow.log_metrics` calls; by the Trainer with minimal logging; by the
 Trainer with all logging. The order changes from round to round. A step lasts from one request for a batch to
-the next, measured in wall time and in CPU time of the training thread. The CPU time is less affected by a busy
-machine, but does not show delays caused by our other threads. The store is a SQLite database.
+the next, measured in wall time and in CPU time of the training thread. The CPU time is less affected by a
+busy machine, but does not show delays caused by our other threads. The store is a SQLite database.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Stand-ins that tests move by hand. Put on the path by pytest (`pythonpath` in pyproject.toml)."""
+"""Fakes that tests control. On the path of pytest (`pythonpath` in pyproject.toml)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STARTED_AT = 1_700_000_000_000
 
 
 class FakeClock:
-    """A clock that stands still until it is told to move; waiting on a condition is not its business."""
+    """A clock that stands still until a test moves it; it does not affect waits on conditions."""
 
     def __init__(self) -> None:
         self.seconds = 100.0
@@ -30,7 +30,7 @@ class FakeClock:
         return STARTED_AT + self.jumped + round((self.seconds - 100) * 1000)
 
     def move(self, seconds: float) -> None:
-        """Lets time pass."""
+        """Advances the clock."""
         self.seconds += seconds
 
 
@@ -46,14 +46,15 @@ class Batch:
 
 @dataclass
 class FakeSink:
-    """A tracking server that remembers, and fails when told to.
+    """A sink that records what it receives, and fails on demand.
 
     Attributes:
-        failures: raised one by one, before anything is taken.
-        batches: what was taken.
-        asked: runs whose start was asked for.
-        open: a request hangs until this is set.
-        running: runs that are not over.
+        failures: raised one by one, before anything is accepted.
+        batches: accepted batches.
+        asked: runs whose start was requested.
+        open: a request hangs until this event is set.
+        down: whether the server is down.
+        running: runs that have not ended.
     """
 
     failures: list[Exception] = field(default_factory=list)
@@ -82,12 +83,12 @@ class FakeSink:
         self.batches.append(Batch(run_id, list(points), list(steps), dict(tags)))
 
     def points(self, run_id: str) -> list[Point]:
-        """Returns all points that a run has, in the order of arrival."""
+        """Returns all points of a run, in order of arrival."""
         return [point for batch in self.batches if batch.run_id == run_id for point in batch.points]
 
 
 def describe(name: str, kind: Kind, unit: str, family: Family, meaning: str) -> Metric:
-    """Returns a metric whose values a test makes up."""
+    """Returns a metric for made-up values."""
     return Metric(
         name=name, kind=kind, unit=unit, family=family, meaning=meaning, source="a test", bad="none by itself"
     )
@@ -100,7 +101,7 @@ EVENTS = describe("trouble_events", Kind.EVENTS, "events", Family.NETWORK, "a to
 
 
 class Scripted:
-    """A collector that yields what the test puts into `values`, and raises what it puts into `error`."""
+    """A collector that yields `values`, then raises `error` if there is one."""
 
     family: ClassVar[Family] = Family.CPU
     metrics: ClassVar[tuple[Metric, ...]] = (LEVEL, SHARE, TOTAL, EVENTS)
