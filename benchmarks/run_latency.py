@@ -4,8 +4,8 @@ The built-in monitor sends the first point of every series one interval after th
 its end. Ours sends a point at the end and, for levels and totals, one at the start; a share of CPU time has
 no value at the first moment. So no run has exactly the same points on both sides, and ours is placed between
 two configurations of the built-in monitor: one that delivers as many points of the CPU series and fewer of
-the others, and one that delivers as many of the others and more of the CPU series. The counts of the server are
-checked; rounds with other counts are excluded.
+the others, and one that delivers as many of the others and more of the CPU series. The counts of the server
+are checked; rounds with other counts are excluded.
 
 The built-in monitor sets no tags, so the compared side sets none either; what tags add to `start_run`, where
 MLflow sends about twenty of them, is a separate column.
