@@ -157,7 +157,7 @@ def test_a_server_that_refuses_nobody_in_particular_is_named_with_the_reason(
     listener: Listener, orphan: Path
 ) -> None:
     listener.refuses = True
-    outcome = OrphanDelivery(None, patience_seconds=0).deliver(orphan)
+    outcome = OrphanDelivery(None, wait_seconds=0).deliver(orphan)
     assert outcome is not None
     assert "HTTP 401" in outcome.faults[0]
     assert "go to the server of MLFLOW_TRACKING_URI alone" in outcome.faults[0]

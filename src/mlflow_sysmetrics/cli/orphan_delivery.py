@@ -19,7 +19,7 @@ from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted, without_secrets
 
 # A restarting server is back within seconds. Once this wait has timed out, the remaining journals are tried
 # only once: waiting for each of two hundred would take half an hour.
-_PATIENCE_SECONDS = 10.0
+_WAIT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +52,13 @@ class OrphanDelivery:
         progress: called with the number of points settled since the last call.
         open_sink: opens the sink of a tracking server; the default passes credentials to the server of
             `tracking_uri` only.
-        patience_seconds: longest wait for a server that does not answer; 0 after the first such wait.
+        wait_seconds: longest wait for a server that does not answer; 0 after the first such wait.
     """
 
     tracking_uri: str | None
     progress: Callable[[int], None] = lambda _: None
     open_sink: Callable[[str], Sink] | None = None
-    patience_seconds: float = _PATIENCE_SECONDS
+    wait_seconds: float = _WAIT_SECONDS
     _refusals: list[str] = field(default_factory=list)
 
     def deliver(self, path: Path) -> Outcome | None:
@@ -80,10 +80,10 @@ class OrphanDelivery:
             self._open_recording_sink,
             self.progress,
             tracking_uri=self.tracking_uri,
-            patience_seconds=self.patience_seconds,
+            patience_seconds=self.wait_seconds,
         )
         if done.faults:
-            self.patience_seconds = 0.0
+            self.wait_seconds = 0.0
         faults = (*done.kept, *done.faults)
         return Outcome(done.delivered, done.dropped, done.waiting, faults, tuple(self._refusals), path)
 

@@ -39,7 +39,6 @@ _HEADS = ("RUN", "SERVER", "POINTS", "AGE")
 @click.option("--dry-run", is_flag=True, help="List what would be sent, and send nothing.")
 @click.option(
     "--wait",
-    "patience",
     metavar="DURATION",
     callback=duration_or_zero,
     default="10s",
@@ -53,7 +52,7 @@ def sync(
     tracking_uri: str | None,
     any_host: bool,
     dry_run: bool,
-    patience: float,
+    wait: float,
     as_json: bool,
 ) -> None:
     """Send the points that dead processes left behind.
@@ -75,16 +74,16 @@ def sync(
         _print_waiting(directory, orphans, alone, as_json=as_json)
         status = 0
     else:
-        status = _send(directory, orphans, alone, _delivery(tracking_uri, patience, orphans), as_json=as_json)
+        status = _send(directory, orphans, alone, _delivery(tracking_uri, wait, orphans), as_json=as_json)
     _print_unused(tracking_uri, orphans)
     print_skipped_hosts(others)
     raise SystemExit(status)
 
 
-def _delivery(tracking_uri: str | None, patience: float, orphans: Sequence[SpooledJournal]) -> OrphanDelivery:
+def _delivery(tracking_uri: str | None, wait: float, orphans: Sequence[SpooledJournal]) -> OrphanDelivery:
     if tracking_uri is None and any(journal.waiting for journal in orphans):
         tracking_uri = tracking_uri_in_force()  # imports MLflow, which takes a second
-    return OrphanDelivery(tracking_uri, patience_seconds=patience)
+    return OrphanDelivery(tracking_uri, wait_seconds=wait)
 
 
 def _send(

@@ -28,7 +28,7 @@ class World:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     found = World(running("run-1", last_sign=now_ms() - 305_000))
-    delivery = partial(OrphanDelivery, open_sink=lambda _: found.sink, patience_seconds=0.0)
+    delivery = partial(OrphanDelivery, open_sink=lambda _: found.sink, wait_seconds=0.0)
     monkeypatch.setattr(import_module("mlflow_sysmetrics.cli.reap"), "OrphanDelivery", delivery)
     monkeypatch.setattr("mlflow_sysmetrics.cli.dead_runs.TrackingServer", lambda _, **__: found.server)
     return found

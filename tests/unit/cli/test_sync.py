@@ -147,9 +147,9 @@ def test_an_unknown_run_is_named_and_kept_for_a_month(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("sink")
 def test_an_unknown_run_does_not_use_up_the_wait(tmp_path: Path) -> None:
-    delivery = OrphanDelivery(None, open_sink=lambda _: FakeSink(), patience_seconds=0.01)
+    delivery = OrphanDelivery(None, open_sink=lambda _: FakeSink(), wait_seconds=0.01)
     delivery.deliver(orphan(tmp_path, "elsewhere", 3))
-    assert delivery.patience_seconds == 0.01
+    assert delivery.wait_seconds == 0.01
 
 
 def test_a_living_process_is_left_alone_and_named(tmp_path: Path, sink: FakeSink) -> None:
@@ -200,10 +200,10 @@ def test_nothing_to_send_is_not_a_fault(tmp_path: Path) -> None:
 def test_points_for_an_unmounted_store_are_kept(tmp_path: Path) -> None:
     """MLflow would create an empty database there, which does not have the run."""
     path = orphan(tmp_path, "run-1", 3, f"sqlite:///{tmp_path / 'mount' / 'runs.db'}")
-    delivery = OrphanDelivery(None, patience_seconds=60.0)
+    delivery = OrphanDelivery(None, wait_seconds=60.0)
     outcome = delivery.deliver(path)
     assert outcome is not None
-    assert delivery.patience_seconds == 60.0  # there was no wait, so the next server is still waited for
+    assert delivery.wait_seconds == 60.0  # there was no wait, so the next server is still waited for
     assert (outcome.delivered, outcome.dropped, outcome.waiting) == (0, 0, 3)
     assert "runs.db does not exist" in outcome.faults[0]
 
@@ -211,7 +211,7 @@ def test_points_for_an_unmounted_store_are_kept(tmp_path: Path) -> None:
 def test_after_one_wait_timed_out_the_other_servers_are_tried_once(tmp_path: Path) -> None:
     path = orphan(tmp_path, "run-1", 3)
     delivery = OrphanDelivery(
-        None, open_sink=lambda _: FakeSink(down="Connection refused"), patience_seconds=0.01
+        None, open_sink=lambda _: FakeSink(down="Connection refused"), wait_seconds=0.01
     )
     delivery.deliver(path)
-    assert delivery.patience_seconds == 0.0
+    assert delivery.wait_seconds == 0.0
