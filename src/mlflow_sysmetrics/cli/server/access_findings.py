@@ -87,8 +87,8 @@ def _password(inspected: InspectedServer) -> Finding:
         source = path
         try:
             file = ConfigParser()
-            with Path(path).open(encoding="utf-8") as text:
-                file.read_file(text)
+            with Path(path).open(encoding="utf-8") as lines:
+                file.read_file(lines)
             password = file["mlflow"].get("admin_password")
         except (OSError, Error, KeyError, UnicodeDecodeError) as error:
             return Finding(title, Mark.WRONG, f"{_CONFIG} cannot be read: {type(error).__name__}: {path}")
