@@ -7,8 +7,8 @@ import nox
 nox.options.sessions = ["compat", "tags_only"]
 nox.options.error_on_missing_interpreters = True
 
-# Python, MLflow, and what that MLflow needs held back. SQLAlchemy 2.1 came after MLflow 3.1 and breaks older
-# ones; MLflow 2.8 still looks for pkg_resources.
+# Python, MLflow, and the upper bounds that this MLflow needs. SQLAlchemy 2.1 breaks MLflow 3.1 and older;
+# MLflow 2.8 still imports pkg_resources.
 MATRIX = [
     ("3.10", "mlflow==2.8.*", ("sqlalchemy<2.1", "setuptools<81")),
     ("3.11", "mlflow==2.22.*", ("sqlalchemy<2.1",)),
@@ -18,16 +18,16 @@ MATRIX = [
 
 
 @nox.session
-@nox.parametrize("python,mlflow,held", MATRIX, ids=[f"{python}, {mlflow}" for python, mlflow, _ in MATRIX])
-def compat(session: nox.Session, mlflow: str, held: tuple[str, ...]) -> None:
+@nox.parametrize("python,mlflow,bounds", MATRIX, ids=[f"{python}, {mlflow}" for python, mlflow, _ in MATRIX])
+def compat(session: nox.Session, mlflow: str, bounds: tuple[str, ...]) -> None:
     """Runs the integration suite on one pair of Python and MLflow."""
-    session.install(".[test]", mlflow, *held)
+    session.install(".[test]", mlflow, *bounds)
     session.run("python", "-c", "import mlflow; print('MLflow', mlflow.__version__)")
     session.run("pytest", "-n", "2", "--dist", "worksteal", "-m", "integration", *session.posargs)
 
 
 @nox.session(python="3.10")
 def tags_only(session: nox.Session) -> None:
-    """Shows that an MLflow without system metrics gets the tags, and one warning."""
+    """Checks that an MLflow without system metrics gets the tags, and one warning."""
     session.install(".", "mlflow==2.7.*", "sqlalchemy<2.1", "setuptools<81")
     session.run("python", "tests/check_tags_only.py")

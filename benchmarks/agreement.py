@@ -1,9 +1,9 @@
-"""Whether our figures are those of psutil, /proc, `free` and `df`, tick by tick, under load.
+"""Compares our figures with psutil, /proc, `free` and `df`, tick by tick, under load.
 
     python benchmarks/agreement.py [SECONDS]
 
-Two readings are never of one moment. So each of the others is asked right before and right after ours: what
-they say then is a bracket, in which ours has to lie. How far ours lies outside is its deviation.
+Two readings never happen at the same moment. So each witness is read right before and right after ours; its
+two values form a bracket that should contain ours. The distance of ours from the bracket is its deviation.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ import witnesses
 from brackets import Bracket, Moment, Ticks
 from load import under_load
 from tables import Table, figure
-from witnesses import Machine, hear
+from witnesses import Machine, read_witnesses
 
 _MEGABYTE = 1e6
 _PERCENT = 100.0
 _TOLERATED = 0.02
-_DECIMALS = 3  # of a deviation in percent; what is smaller is the rounding of floating point
+_DECIMALS = 3  # of a deviation in percent; smaller differences are floating-point rounding
 _INTERVAL_SECONDS = 1.0
-_SPARE_SECONDS = 30.0  # a load that is left alone ends by itself
+_SPARE_SECONDS = 30.0  # after this the load ends by itself, even if it is not stopped
 
 
 class Comparison(NamedTuple):
-    """How one of our metrics follows from what a witness says.
+    """How one of our metrics is computed from the statements of a witness.
 
     Attributes:
-        keys: the metric; the first of them that there is.
-        needs: what the witness must say.
-        resolution: what the counter cannot tell apart, in the metric's unit.
-        bracket: the bracket of the metric.
+        keys: candidate names of the metric; the first existing one is used.
+        needs: statements that the witness must make.
+        resolution: of the counter, in the metric's unit.
+        bracket: returns the bracket of the metric.
     """
 
     keys: tuple[str, ...]
@@ -54,7 +54,7 @@ def _level(key: str, name: str, resolution: float) -> Comparison:
 
 
 def _share(keys: tuple[str, ...], part: str, rest: str) -> Comparison:
-    """Compares a share of a sum of two levels, of which one rises as the other falls."""
+    """Compares a share of the sum of two levels, where one rises as the other falls."""
 
     def bracket(ticks: Ticks) -> Bracket:
         shares = [_PERCENT * said[part] / (said[part] + said[rest]) for said in ticks.now[1:]]
@@ -83,12 +83,12 @@ def _cpu() -> Comparison:
         return ticks.rate(witnesses.CPU_BUSY, witnesses.CPU_TOTAL).times(_PERCENT)
 
     keys = ("host_cpu_utilization_percentage", "cpu_utilization_percentage")
-    # One step of the kernel's clock of one CPU.
+    # One tick of the kernel's clock on one CPU.
     resolution = _PERCENT / (witnesses.TICKS_PER_SECOND * witnesses.CPUS * _INTERVAL_SECONDS)
     return Comparison(keys, frozenset({witnesses.CPU_BUSY, witnesses.CPU_TOTAL}), resolution, bracket)
 
 
-# In what memory and space, disk traffic and network traffic are counted.
+# Units in which memory and space, disk traffic, and network traffic are counted.
 _PAGE, _SECTOR, _BYTE = 4096, 512, 1
 _MEMORY_SHARE = ("host_memory_usage_percentage", "system_memory_usage_percentage")
 COMPARISONS = (
@@ -109,7 +109,7 @@ COMPARISONS = (
 
 
 def measure(seconds: int) -> list[dict[str, Any]]:
-    """Returns, per metric and witness, our value and the bracket at each tick."""
+    """Returns our value and the bracket at each tick, for each metric and witness."""
     with tempfile.TemporaryDirectory() as directory, under_load(directory, seconds + _SPARE_SECONDS):
         ticks = _watch(directory, seconds)
     found = []
@@ -126,7 +126,7 @@ def measure(seconds: int) -> list[dict[str, Any]]:
 
 
 def _watch(directory: str, seconds: int) -> list[tuple[dict[str, float], Any, Any]]:
-    """Returns our values, what was said before and what after, of each tick."""
+    """Returns for each tick our values and the statements before and after."""
     from mlflow_sysmetrics.collectors import COLLECTORS
     from mlflow_sysmetrics.daemon.sampling.probe import Probe
     from mlflow_sysmetrics.machine.host import Host
@@ -140,10 +140,10 @@ def _watch(directory: str, seconds: int) -> list[tuple[dict[str, float], Any, An
     ticks = []
     for number in range(seconds + 1):
         time.sleep(max(began + number * _INTERVAL_SECONDS - time.monotonic(), 0.0))
-        before = hear(machine)
+        before = read_witnesses(machine)
         now = time.monotonic()
         ours = {sample.key: sample.value for probe in probes for sample in probe.read(now)}
-        ticks.append((ours, before, hear(machine, mirrored=True)))
+        ticks.append((ours, before, read_witnesses(machine, mirrored=True)))
     return ticks
 
 

@@ -1,4 +1,4 @@
-"""Compares this package with MLflow's built-in system metrics monitor, both measured in the same minutes.
+"""Compares this package with MLflow's built-in system metrics monitor, measured alternately.
 
 Usage::
 
@@ -35,7 +35,7 @@ def _numbers(text: str) -> list[int]:
 def _parts(text: str) -> list[str]:
     parts = text.split(",")
     if unknown := set(parts) - set(_PARTS):
-        raise argparse.ArgumentTypeError(f"no such part: {', '.join(unknown)}; there are {', '.join(_PARTS)}")
+        raise argparse.ArgumentTypeError(f"parts must be of {', '.join(_PARTS)}, got {', '.join(unknown)}")
     return parts
 
 
@@ -43,16 +43,16 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Compares mlflow-sysmetrics with MLflow's built-in monitor.")
     add = parser.add_argument
     add("--only", type=_parts, default=list(_PARTS), help=f"parts to measure, of {','.join(_PARTS)}")
-    add("--runs", type=_numbers, default=[1, 16, 64, 256], help="how many runs at once, one table each")
-    add("--seconds", type=float, default=60, help="how long the runs are watched; a multiple of 10 is fair")
-    add("--repetitions", type=int, default=3, help="how often each number of runs is measured")
-    add("--latency-runs", type=int, default=100, help="runs one after another, of each side")
+    add("--runs", type=_numbers, default=[1, 16, 64, 256], help="numbers of concurrent runs, one table each")
+    add("--seconds", type=float, default=60, help="how long the runs are observed; a multiple of 10 is fair")
+    add("--repetitions", type=int, default=3, help="how many times each number of runs is measured")
+    add("--latency-runs", type=int, default=100, help="consecutive runs of each side")
     add("--ticks", type=int, default=1000, help="ticks of each side")
-    add("--appends", type=int, default=20_000, help="points that are put into a journal")
+    add("--appends", type=int, default=20_000, help="points appended to a journal")
     add("--gpu-seconds", type=float, default=30, help="how long each kind of training step is repeated")
     add("--agreement-seconds", type=int, default=60, help="how long our figures are compared with others")
     add("--imports", type=int, default=25, help="imports of each side")
-    add("--json", action="store_true", help="print everything that was measured, not the tables")
+    add("--json", action="store_true", help="print all measurements instead of the tables")
     return parser.parse_args()
 
 
@@ -105,7 +105,7 @@ def _concurrent(options: argparse.Namespace) -> Measured:
         yield f"concurrent {runs}", found, concurrent_runs.table(runs, options.seconds, found)
 
 
-# In this order: what takes seconds first.
+# In this order: short measurements first.
 _PARTS: dict[str, Callable[[argparse.Namespace], Measured]] = {
     "tick": _tick,
     "default_tick": _default_tick,
@@ -128,7 +128,7 @@ def main() -> None:
     measured = chain.from_iterable(part(options) for name, part in _PARTS.items() if name in options.only)
     for name, found, table in measured:
         raw[name] = found
-        # Each as soon as it is known: the whole takes half an hour.
+        # Print each table immediately: everything together takes half an hour.
         print(
             f"{name}: done" if options.json else table,
             file=sys.stderr if options.json else sys.stdout,

@@ -1,4 +1,4 @@
-"""Cost of N runs that are active at once, with a point of each series every second."""
+"""Cost of N concurrent runs with a point of each series every second."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _ROWS: tuple[tuple[str, Callable[[Mapping[str, Any]], float]], ...] = (
 
 
 def measure(runs: int, seconds: float, repetitions: int) -> dict[str, list[dict[str, Any]]]:
-    """Returns what each repetition of each side took; the sides take turns at going first."""
+    """Returns the measurements of each repetition of each side; the sides alternate in going first."""
     found: dict[str, list[dict[str, Any]]] = {BUILT_IN.name: [], OURS.name: []}
     for repetition in range(repetitions):
         for variant in (BUILT_IN, OURS) if repetition % 2 == 0 else (OURS, BUILT_IN):

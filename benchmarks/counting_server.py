@@ -1,15 +1,15 @@
 """A tracking server that counts: just enough of MLflow's REST API for its clients, in memory, on loopback.
 
-As a program it prints its URL on the first line and serves until its standard input closes or its parent goes
-away. From Python::
+As a program it prints its URL on the first line and serves until its standard input closes or its parent
+exits. From Python::
 
     with counting_server(log_batch="ok") as server:
         mlflow.set_tracking_uri(server.url)
         ...
         server.mode("hang")
 
-Besides MLflow's endpoints it has four of its own, which are not counted: GET /counts, GET /points?run_id=...,
-POST /reset and POST /mode with {"log_batch": one of `MODES`}.
+Besides MLflow's endpoints it has four more, which are not counted: GET /counts, GET /points?run_id=..., POST
+/reset, and POST /mode with {"log_batch": one of `MODES`}.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from urllib.parse import parse_qsl, urlsplit
 from counting_store import ENDPOINTS, MODES, OWN_ENDPOINTS, ApiError, Store
 
 _PREFIX = "/api/2.0/mlflow/"
-_PLAIN = {"/health": "OK", "/version": "3.0.0"}  # not JSON, on a real server either
+_PLAIN = {"/health": "OK", "/version": "3.0.0"}  # plain text, as on a real server
 _SLOW_SECONDS = 1.0
 _CLIENT_SECONDS = 120.0
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close() sends RST instead of FIN
@@ -53,12 +53,12 @@ class Server(ThreadingHTTPServer):
         self._parent = os.getppid()
 
     def service_actions(self) -> None:
-        """Ends the process if the parent is gone; called twice a second."""
+        """Exits if the parent has exited; called twice a second."""
         if os.getppid() != self._parent:
             os._exit(0)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Keeps quiet about clients that were killed."""
+        """Ignores clients that were killed."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
@@ -71,16 +71,16 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
-        """Answers a request whose arguments are in its address."""
+        """Answers a request with its arguments in the query."""
         self._answer(lambda: dict(parse_qsl(urlsplit(self.path).query)))
 
     def do_POST(self) -> None:
-        """Answers a request whose arguments are in its body."""
+        """Answers a request with its arguments in the body."""
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self._answer(lambda: json.loads(body or b"{}"))
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-        """Says nothing."""
+        """Logs nothing."""
 
     def _answer(self, read: Callable[[], dict[str, Any]]) -> None:
         try:
@@ -98,7 +98,7 @@ class Handler(BaseHTTPRequestHandler):
                 self._send(HTTPStatus.OK, answer)
 
     def _counted_endpoint(self, path: str, asked: dict[str, Any]) -> str:
-        """Serves an endpoint of MLflow; an empty answer means that there is nobody left to answer."""
+        """Serves an endpoint of MLflow; an empty answer means that the connection is closed."""
         store = self.server.store
         endpoint = path.removeprefix(_PREFIX)
         with store.lock:
@@ -120,7 +120,7 @@ class Handler(BaseHTTPRequestHandler):
             return json.dumps(own(self.server.store, asked))
 
     def _let_through(self, mode: str) -> bool:
-        """Behaves as log-batch is told to; returns whether the request is to be served."""
+        """Applies the mode of log-batch; returns whether to serve the request."""
         if mode == "hang":
             threading.Event().wait()
         elif mode == "refuse":
@@ -136,21 +136,21 @@ class Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: HTTPStatus, text: str) -> None:
         body = text.encode()
-        # By hand and in one piece: send_response formats a date and six more headers per answer.
+        # Written by hand and in one piece: send_response formats a date and six more headers per answer.
         head = f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/json\r\n"
         self.wfile.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
 
 
 @dataclass(frozen=True, slots=True)
 class CountingServer:
-    """A server that runs in a process of its own, seen from the test that started it."""
+    """A server in a separate process, as seen by the test that started it."""
 
     url: str
     process: subprocess.Popen[str]
 
     @property
     def port(self) -> int:
-        """Where it listens; a second server may take the same port once this one is killed."""
+        """Its port; another server may use the same port once this one is killed."""
         return int(self.url.rpartition(":")[2])
 
     def counts(self) -> dict[str, Any]:
@@ -159,25 +159,25 @@ class CountingServer:
         return counts
 
     def points(self, run_id: str) -> dict[str, list[dict[str, Any]]]:
-        """Returns, by key, value, timestamp and step of each point of a run in the order of arrival."""
+        """Returns value, timestamp and step of each point of a run by key, in order of arrival."""
         points: dict[str, list[dict[str, Any]]] = self._call("GET", f"/points?run_id={run_id}")
         return points
 
     def mode(self, log_batch: str) -> None:
-        """Has log-batch behave as one of `MODES` from now on."""
+        """Sets the mode of log-batch, one of `MODES`."""
         self._call("POST", "/mode", {"log_batch": log_batch})
 
     def reset(self) -> None:
-        """Forgets runs, points and counts."""
+        """Deletes runs, points and counts."""
         self._call("POST", "/reset")
 
     def kill(self) -> None:
-        """Ends it at once, as an outage does."""
+        """Kills it immediately, like an outage."""
         self.process.kill()
         self.process.wait()
 
     def _call(self, method: str, path: str, body: dict[str, str] | None = None) -> Any:
-        # http.client knows no proxies, whatever the environment says.
+        # http.client ignores proxy variables.
         connection = HTTPConnection("127.0.0.1", self.port, timeout=_CLIENT_SECONDS)
         try:
             connection.request(method, path, json.dumps(body or {}) if method == "POST" else None)
@@ -192,16 +192,16 @@ class CountingServer:
 
 @contextmanager
 def counting_server(log_batch: str = "ok", port: int = 0) -> Iterator[CountingServer]:
-    """Runs a server in a process of its own for the time of a ``with`` block.
+    """Runs a server in a separate process for the duration of a ``with`` block.
 
     Args:
-        log_batch: how log-batch behaves, one of `MODES`.
-        port: where it listens; 0 takes a free one.
+        log_batch: mode of log-batch, one of `MODES`.
+        port: port to listen on; 0 picks a free one.
 
     Raises:
-        RuntimeError: it does not start; its standard error says why.
+        RuntimeError: the server does not start; its standard error has the reason.
     """
-    # Without site: it needs the standard library alone, and is up in a third of the time.
+    # Without site, it starts in a third of the time; it needs the standard library only.
     command = [sys.executable, "-S", __file__, "--log-batch", log_batch, "--port", str(port)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -214,17 +214,17 @@ def counting_server(log_batch: str = "ok", port: int = 0) -> Iterator[CountingSe
 
 
 def _end_with_input() -> None:
-    # Not sys.stdin, whose lock would be held when the interpreter ends.
+    # Not sys.stdin: its lock would be held when the interpreter exits.
     while os.read(0, 4096):
         pass
     os._exit(0)
 
 
 def main() -> None:
-    """Serves until standard input closes, the parent goes away or Ctrl-C."""
-    parser = argparse.ArgumentParser(description="A tracking server that counts.")
-    parser.add_argument("--port", type=int, default=0, help="where to listen; 0 takes a free port")
-    parser.add_argument("--log-batch", choices=MODES, default="ok", help="how log-batch behaves")
+    """Serves until standard input closes, the parent exits, or Ctrl-C."""
+    parser = argparse.ArgumentParser(description="A tracking server that counts requests and points.")
+    parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 picks a free one")
+    parser.add_argument("--log-batch", choices=MODES, default="ok", help="mode of log-batch")
     options = parser.parse_args()
     server = Server(options.port, Store(options.log_batch))
     print(f"http://127.0.0.1:{server.server_address[1]}", flush=True)

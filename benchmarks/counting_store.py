@@ -1,4 +1,4 @@
-"""What a tracking server knows: experiments, runs and points, and how often each endpoint was asked.
+"""State of a tracking server: experiments, runs and points, and the number of requests by endpoint.
 
 Just enough of MLflow's REST API for `mlflow.start_run`, `log_metric`, `log_batch`, `set_tag`, `get_run` and
 `end_run` of MLflow 2.8 to 3.17, in memory.
@@ -14,13 +14,13 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
-#: How log-batch behaves: takes the points; answers with an error; never answers; resets the connection; takes
-#: the points a second later.
+#: Modes of log-batch: accept the points; answer with an error; never answer; reset the connection; accept the
+#: points after a second.
 MODES = ("ok", "500", "hang", "refuse", "slow")
 
 
 class ApiError(Exception):
-    """Is answered with a status and MLflow's JSON error."""
+    """Becomes an answer with a status and MLflow's JSON error."""
 
     def __init__(self, status: HTTPStatus, code: str, message: str) -> None:
         super().__init__(message)
@@ -29,7 +29,7 @@ class ApiError(Exception):
 
 
 class Store:
-    """Experiments, runs and points, and how often each endpoint was asked."""
+    """Experiments, runs and points, and the number of requests by endpoint."""
 
     def __init__(self, log_batch: str = "ok") -> None:
         self.log_batch_mode = log_batch
@@ -37,7 +37,7 @@ class Store:
         self.reset()
 
     def reset(self) -> None:
-        """Forgets everything but the default experiment and the mode."""
+        """Deletes everything except the default experiment and the mode."""
         self.requests: Counter[str] = Counter()
         self.experiments = {"0": "Default"}
         self.runs: dict[str, dict[str, Any]] = {}
@@ -45,20 +45,20 @@ class Store:
         self.points: dict[str, dict[str, list[dict[str, Any]]]] = {}
 
     def counts(self) -> dict[str, Any]:
-        """Returns requests by endpoint, and points that were taken by run and key."""
+        """Returns requests by endpoint, and accepted points by run and key."""
         points = {
             run_id: {key: len(series) for key, series in of.items()} for run_id, of in self.points.items()
         }
         return {"requests": dict(self.requests), "points": points}
 
     def series(self, asked: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-        """Returns the points of one run by key, in the order of arrival."""
+        """Returns the points of one run by key, in order of arrival."""
         return self.points.get(asked["run_id"], {})
 
     def set_mode(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """Changes how log-batch behaves from now on."""
+        """Sets the mode of log-batch."""
         if asked.get("log_batch") not in MODES:
-            message = f"log_batch is one of {', '.join(MODES)}"
+            message = f"log_batch must be one of {', '.join(MODES)}, got {asked.get('log_batch')!r}"
             raise ApiError(HTTPStatus.BAD_REQUEST, "INVALID_PARAMETER_VALUE", message)
         self.log_batch_mode = asked["log_batch"]
         return {}
@@ -104,7 +104,7 @@ class Store:
         return self.run({"run_id": run_id})
 
     def run(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """Serves runs/get: like a real server, with the last point of each series."""
+        """Serves runs/get with the last point of each series, like a real server."""
         run_id = self._known(asked)
         metrics = [{"key": key, **series[-1]} for key, series in self.points[run_id].items()]
         tags = [{"key": key, "value": value} for key, value in self.tags[run_id].items()]
@@ -142,7 +142,7 @@ class Store:
         return str(run_id)
 
 
-#: By path below /api/2.0/mlflow/; each takes what was asked and returns the answer.
+#: By path below /api/2.0/mlflow/; each takes the request and returns the answer.
 ENDPOINTS: dict[str, Callable[[Store, dict[str, Any]], dict[str, Any]]] = {
     "experiments/get": Store.experiment,
     "experiments/get-by-name": Store.experiment,
@@ -155,7 +155,7 @@ ENDPOINTS: dict[str, Callable[[Store, dict[str, Any]], dict[str, Any]]] = {
     "runs/log-batch": Store.log_batch,
 }
 
-#: Not MLflow's, and not counted.
+#: Additional endpoints, which are not counted.
 OWN_ENDPOINTS: dict[str, Callable[[Store, dict[str, Any]], dict[str, Any] | None]] = {
     "/counts": lambda store, _: store.counts(),
     "/points": Store.series,

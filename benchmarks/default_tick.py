@@ -1,4 +1,4 @@
-"""CPU time of one tick of everything that is read by default, alone and as the parent of many children."""
+"""CPU time of one tick of all default collectors, in a process without and with many children."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from mlflow_sysmetrics.samples import Sample
 
 CHILDREN = (0, 200)
-# What a tick may cost: 0.25 ms of a second is a 4000th of a core, which no training notices.
+# Budget of a tick: 0.25 ms per second is a 4000th of a core, which no training notices.
 _MOST_MICROSECONDS = {0: 250, 200: 1000}
 
 
 class TimedProbe:
-    """A probe that notes the CPU time of its own readings.
+    """Wraps a probe and records the CPU time of its readings.
 
     Args:
-        probe: what it reads.
+        probe: the wrapped probe.
     """
 
     def __init__(self, probe: Probe) -> None:
@@ -35,11 +35,11 @@ class TimedProbe:
 
     @property
     def health(self) -> str:
-        """What the probe says of itself."""
+        """Health of the probe."""
         return self._probe.health
 
     def read(self, now: float) -> Sequence[Sample]:
-        """Returns what the probe reads."""
+        """Returns the samples of the probe."""
         before = time.thread_time()
         samples = self._probe.read(now)
         self.cpu_seconds.append(time.thread_time() - before)
@@ -48,14 +48,14 @@ class TimedProbe:
 
 @contextmanager
 def sleeping_children(count: int) -> Iterator[None]:
-    """Forks this process that often, for the time of a ``with`` block; the children do nothing."""
+    """Forks idle children for the duration of a ``with`` block."""
     wait, keep = os.pipe()
     children = []
     for _ in range(count):
         child = os.fork()
         if child == 0:
             os.close(keep)
-            os.read(wait, 1)  # ends with the parent, whatever becomes of it
+            os.read(wait, 1)  # returns when the parent exits, for whatever reason
             os._exit(0)
         children.append(child)
     os.close(wait)
@@ -68,7 +68,7 @@ def sleeping_children(count: int) -> Iterator[None]:
 
 
 def default_ticks(count: int, children: int) -> dict[str, Any]:
-    """Does ticks in the worker; returns the CPU seconds of each, and of each collector in as many more."""
+    """Runs ticks in the worker; returns the CPU seconds of each, and of each collector in separate ticks."""
     from mlflow_sysmetrics.collectors import COLLECTORS, load_classes
     from mlflow_sysmetrics.samples import DEFAULT_FAMILIES
 
@@ -83,14 +83,14 @@ def default_ticks(count: int, children: int) -> dict[str, Any]:
             tick()
             whole.append(time.thread_time() - before)
             time.sleep(PAUSE_SECONDS)
-        # By themselves, since asking for the time costs some, too.
+        # In separate ticks, because reading the clock costs time too.
         timed: list[Any] = [TimedProbe(probe) for probe in our_probes(collectors)]
         tick, _ = our_tick(timed)
         for _ in range(count):
             tick()
             time.sleep(PAUSE_SECONDS)
     return {
-        # Without the first ones, which open what was never opened.
+        # Without the first ticks, which open files for the first time.
         "cpu_seconds": whole[TICKS_PER_WINDOW:],
         "first_cpu_seconds": whole[0],
         "collectors": {probe.name: probe.cpu_seconds[TICKS_PER_WINDOW:] for probe in timed},

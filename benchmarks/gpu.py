@@ -2,9 +2,9 @@
 
     python benchmarks/gpu.py [TICKS] [SECONDS]
 
-Three sides on the same NVIDIA cards: our collector under guard, MLflow's GPU monitor, and nothing but the
-NVML calls that ours makes. These are written down while another instance of ours does the same tick by the
-same clock, and done again, call by call. Without a GPU, one line says so.
+Three sides on the same NVIDIA cards: our collector in its probe, MLflow's GPU monitor, and only the NVML
+calls that ours makes. These calls are recorded while another instance of ours does the same tick at the same
+time, and then repeated one by one. Without a GPU, one line says so.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from variants import BUILT_IN, fresh_worker
 
 _MOST_TIMES_THE_BARE_CALLS = 1.5
 _SIDES = ("built-in", "ours", "bare calls")
-# What makes or frees something cannot be done twice with the same arguments; an ordinary tick has none of it.
+# Calls that allocate or free something cannot be repeated; an ordinary tick has none of them.
 _ONCE = ("Alloc", "Create", "Free", "Init", "Register", "Shutdown")
 
 
@@ -35,7 +35,7 @@ class _Call(NamedTuple):
 
 
 class _Recorder:
-    """Stands for `pynvml`: does what it does, and writes down which functions were called."""
+    """Wraps `pynvml` and records which functions are called."""
 
     def __init__(self, nvml: Any) -> None:
         self.calls: list[_Call] = []
@@ -44,7 +44,7 @@ class _Recorder:
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._nvml, name)
         if not name.startswith("nvml") or not callable(found) or isinstance(found, type):
-            return found  # a constant, a structure, an error
+            return found  # a constant, a structure or an error class
 
         def call(*arguments: Any, **named: Any) -> Any:
             if not any(word in name for word in _ONCE):
@@ -54,7 +54,7 @@ class _Recorder:
         return call
 
     def repeat(self) -> None:
-        """Does nothing but the calls that were written down, again."""
+        """Repeats the recorded calls."""
         for function, arguments, named in self.calls:
             try:
                 function(*arguments, **named)
@@ -63,14 +63,14 @@ class _Recorder:
 
 
 class _Stopwatch:
-    """Notes the wall and CPU seconds of one side, tick by tick."""
+    """Records the wall and CPU seconds of one side, tick by tick."""
 
     def __init__(self) -> None:
         self.wall: list[float] = []
         self.cpu: list[float] = []
 
     def take(self, tick: Callable[[], None]) -> None:
-        """Does a tick of the side."""
+        """Measures one tick of the side."""
         cpu, wall = time.thread_time(), time.perf_counter()
         tick()
         self.wall.append(time.perf_counter() - wall)
@@ -78,10 +78,10 @@ class _Stopwatch:
 
 
 def gpu_ticks(count: int) -> dict[str, Any]:
-    """Does ticks of all sides by turns, in the worker.
+    """Runs ticks of all sides alternately, in the worker.
 
     Returns:
-        The seconds of each tick and the number of series and devices by side; or why there are none.
+        The seconds of each tick and the number of series and devices by side; or why it was skipped.
     """
     import pynvml
     from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
@@ -113,11 +113,11 @@ def gpu_ticks(count: int) -> dict[str, Any]:
         for name in sides if number % 2 else reversed(sides):
             watches[name].take(sides[name])
         if not keys:
-            return {"skipped": f"our collector reads no GPU, it is {probe.health}"}
+            return {"skipped": f"our collector reads no GPU: {probe.health}"}
         time.sleep(PAUSE_SECONDS)
     devices = {key.split("_")[1] for key in keys}
     return {
-        # Without the first ones, which open what was never opened.
+        # Without the first ticks, which open devices for the first time.
         "wall": {name: watch.wall[TICKS_PER_WINDOW:] for name, watch in watches.items()},
         "cpu": {name: watch.cpu[TICKS_PER_WINDOW:] for name, watch in watches.items()},
         "devices": {"built-in": monitor.num_gpus, "ours": len(devices), "bare calls": len(devices)},
@@ -129,7 +129,7 @@ def gpu_ticks(count: int) -> dict[str, Any]:
 
 
 def measure(count: int) -> dict[str, Any]:
-    """Returns what ticks cost by side, or why that cannot be measured, in a fresh interpreter."""
+    """Returns the cost of ticks by side, or why it cannot be measured, in a fresh interpreter."""
     with fresh_worker(BUILT_IN, tracking_uri=NO_SERVER) as worker:
         found: dict[str, Any] = worker.ask("gpu_ticks", count=count)
     return found
@@ -186,7 +186,7 @@ def _text(value: str | bytes) -> str:
 def main() -> None:
     """Measures and prints."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
-    seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 30.0  # noqa: PLR2004 - the second argument
+    seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 30.0
     found = measure(count)
     print(table(found))
     if "skipped" not in found:

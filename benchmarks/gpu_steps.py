@@ -1,6 +1,6 @@
-"""What sampling costs a training step on the GPU: run by `gpu.py`, and for the GPUs that it finds.
+"""What sampling costs a training step on the GPU; run by `gpu.py`.
 
-Steps are done while nothing, MLflow's monitors, or our default collectors are sampled, by turns of a few
+Steps run while nothing, MLflow's monitors, or our default collectors are sampled, alternating every few
 seconds, on one GPU.
 """
 
@@ -10,6 +10,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from tables import Cell, Table, figure
@@ -19,17 +20,17 @@ from variants import BUILT_IN, fresh_worker
 _MILLISECONDS, _PERCENT = 1e3, 100.0
 _SAMPLING = ("nothing", "built-in", "ours")
 _TICK_SECONDS = 1.0
-_PHASE_SECONDS = 5.0  # a few ticks; short beside the minutes in which a card warms up and slows down
-# Products per step and their size. "large" keeps the GPU busy, and the program waits for it; in "small" the
-# GPU waits for the program, which a thread that holds the interpreter delays.
+_PHASE_SECONDS = 5.0  # a few ticks; short compared with the minutes in which a card warms up and slows down
+# Products per step and their size. In "large" the program waits for the GPU; in "small" the GPU waits for the
+# program, which a thread that holds the interpreter lock delays.
 _STEPS = {"large": (10, 4096), "small": (200, 64)}
 
 
 def gpu_steps(seconds: float) -> dict[str, Any]:
-    """Does training steps without sampling and with either side's, by turns, in the worker.
+    """Runs training steps without sampling and with each side's sampling alternately, in the worker.
 
     Returns:
-        The seconds of each step by kind of step and by who samples; or why there are none.
+        The seconds of each step by kind of step and by sampler; or why it was skipped.
     """
     try:
         import torch  # type: ignore[import-not-found]
@@ -46,12 +47,12 @@ def gpu_steps(seconds: float) -> dict[str, Any]:
         for number in range(max(1, round(seconds / _PHASE_SECONDS))):
             for name in _SAMPLING if number % 2 else reversed(_SAMPLING):
                 with _ticking(ticks[name]):
-                    spent[kind][name] += _phase(lambda: _step(torch, matrix, products))  # noqa: B023 - called here
+                    spent[kind][name] += _phase(partial(_step, torch, matrix, products))
     return {"steps": spent, "card": torch.cuda.get_device_name()}
 
 
 def _phase(step: Callable[[], None]) -> list[float]:
-    """Does steps for a while and returns the seconds of each."""
+    """Runs steps for one phase and returns the seconds of each."""
     spent = []
     end = time.perf_counter() + _PHASE_SECONDS
     while (began := time.perf_counter()) < end:
@@ -92,7 +93,7 @@ def _ours_by_default() -> Callable[[], None]:
 
 @contextlib.contextmanager
 def _ticking(tick: Callable[[], None] | None) -> Iterator[None]:
-    """Ticks every second in a thread, for the time of a ``with`` block."""
+    """Ticks every second in a thread, for the duration of a ``with`` block."""
     if tick is None:
         yield
         return
@@ -112,7 +113,7 @@ def _ticking(tick: Callable[[], None] | None) -> Iterator[None]:
 
 
 def measure(seconds: float) -> dict[str, Any]:
-    """Returns what steps take by who samples, or why that cannot be measured, in a fresh interpreter."""
+    """Returns the duration of steps by sampler, or why it cannot be measured, in a fresh interpreter."""
     with fresh_worker(BUILT_IN, tracking_uri=NO_SERVER) as worker:
         takes = seconds * len(_STEPS) * len(_SAMPLING)
         found: dict[str, Any] = worker.ask("gpu_steps", takes=takes, seconds=seconds)

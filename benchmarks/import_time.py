@@ -1,8 +1,8 @@
-"""How much longer `import mlflow` takes where the plugin is installed.
+"""How much longer `import mlflow` takes with the plugin installed.
 
-Two throw-away virtual environments link to the same installed files and differ by our package alone, so one
-side has no trace of it: no entry point to be found, no metadata to be read, no path to be searched.
-The other has the package laid out as a wheel does, also where this interpreter has an editable installation.
+Two temporary virtual environments link to the same installed files and differ only by our package, so one
+side has no trace of it: no entry point to find, no metadata to read, no path to search. The other has the
+package laid out as in a wheel, even if this interpreter has an editable installation.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ print(json.dumps({**took, "present": present, "loaded": len(loaded)}))
 
 
 def _our_entries() -> list[Path]:
-    """Returns our package and our metadata, wherever they are installed."""
+    """Returns the directories of our package and its metadata, wherever they are installed."""
     ours = distribution("mlflow-sysmetrics")
     metadata = next(
         Path(str(ours.locate_file(file))).parent for file in ours.files or () if file.name == "METADATA"
@@ -46,7 +46,7 @@ def _our_entries() -> list[Path]:
 
 
 def _environment(directory: Path, *, with_ours: bool) -> Path:
-    """Makes a virtual environment of links and returns its interpreter."""
+    """Creates a virtual environment of links and returns its interpreter."""
     venv.EnvBuilder(symlinks=True).create(directory)
     installed = Path(sysconfig.get_path("purelib"))
     links = directory / installed.relative_to(sys.prefix)
@@ -71,10 +71,10 @@ def _import_once(interpreter: Path, *, with_ours: bool) -> dict[str, Any]:
 
 
 def measure(repetitions: int) -> dict[str, list[dict[str, Any]]]:
-    """Returns what each import took without and with us; the two take turns.
+    """Returns the duration of each import without and with our package, alternately.
 
     Raises:
-        AssertionError: the plugin was loaded where it should not be, or was not where it should.
+        AssertionError: the plugin was loaded on the wrong side, or not loaded on the other one.
     """
     with tempfile.TemporaryDirectory() as directory:
         interpreters = {
@@ -85,7 +85,7 @@ def measure(repetitions: int) -> dict[str, list[dict[str, Any]]]:
         for number in range(repetitions + 1):
             for with_ours in (False, True) if number % 2 else (True, False):
                 found[with_ours].append(_import_once(interpreters[with_ours], with_ours=with_ours))
-    # Without the first pair, which fills the disk's cache and compiles what was never imported.
+    # Without the first pair, which fills the disk cache and compiles modules.
     return {"without": found[False][1:], "with": found[True][1:]}
 
 

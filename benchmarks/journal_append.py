@@ -1,10 +1,10 @@
-"""Time of what the journal does: a point of 24 series appended, acknowledged, cleared; a full one compacted.
+"""Duration of journal operations: append, acknowledge and clear a point of 24 series; compact a full journal.
 
 Usage::
 
     python benchmarks/journal_append.py [--appends 20000] [--directory DIRECTORY]
 
-The disk counts: by default it is the one of the temporary directory.
+The disk matters; by default it is that of the temporary directory.
 """
 
 from __future__ import annotations
@@ -23,35 +23,33 @@ if TYPE_CHECKING:
     from mlflow_sysmetrics.daemon.journal.journal import Journal
 
 MICROSECONDS = 1e6
-BOUND_MICROSECONDS = (
-    50  # what appending a point may take: at one a second, a twentieth of a thousandth of a core
-)
+BOUND_MICROSECONDS = 50  # budget of an append: at one per second, 0.005 % of a core
 SERIES = [f"system/gpu_{number}_memory_usage_percentage" for number in range(24)]
-MAX_BYTES = 8_000_000  # an eighth of the default, so that compacting takes a second; figures are per megabyte
-TEN_SECONDS = 10_000  # between two points by default
+MAX_BYTES = 8_000_000  # an eighth of the default, so that compaction takes a second
+TEN_SECONDS = 10_000  # milliseconds between two points by default
 
 
 def timed(action: Callable[[], object]) -> float:
-    """Returns the seconds that an action takes."""
+    """Returns the duration of an action in seconds."""
     before = time.perf_counter()
     action()
     return time.perf_counter() - before
 
 
 def point(number: int) -> dict[str, float]:
-    """Returns values as they come: three decimals, all different."""
-    chance = random.Random(number)  # noqa: S311 - no secret hangs on it
+    """Returns realistic values: three decimals, all different."""
+    chance = random.Random(number)  # noqa: S311 - not for secrets
     return {key: round(chance.uniform(0, 100), 3) for key in SERIES}
 
 
 def append(journal: Journal, run: int, first: int, points: list[dict[str, float]]) -> None:
-    """Appends points that follow each other."""
+    """Appends consecutive points."""
     for index, values in enumerate(points, first):
         journal.append(run, index * len(SERIES), index * TEN_SECONDS, values)
 
 
 def measure(appends: int, directory: Path | None = None) -> dict[str, Any]:
-    """Returns the seconds of each append, acknowledgement and clearing, and what a compaction did."""
+    """Returns the seconds of each append, acknowledgement and clearing, and the result of a compaction."""
     from mlflow_sysmetrics.daemon.journal.journal import Journal
 
     points = [point(number) for number in range(1000)]
@@ -62,7 +60,7 @@ def measure(appends: int, directory: Path | None = None) -> dict[str, Any]:
         for index in range(appends):
             values, after = [points[index % len(points)]], (index + 1) * len(SERIES)
             spent["append"].append(timed(lambda i=index, v=values: append(journal, run, i, v)))
-            if index % 10 == 9:  # noqa: PLR2004 - as a server that was away for a minute and a half
+            if index % 10 == 9:  # like a server that was down for a minute and a half
                 spent["acknowledge"].append(timed(lambda a=after: journal.acknowledge(run, a)))
                 spent["clear"].append(timed(journal.clear))
         index = appends
@@ -96,8 +94,8 @@ def table(found: dict[str, Any]) -> Table:
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description="Measures the journal.")
-    parser.add_argument("--appends", type=int, default=20_000, help="points that are appended")
-    parser.add_argument("--directory", type=Path, help="where the journal lies for the time")
+    parser.add_argument("--appends", type=int, default=20_000, help="number of points to append")
+    parser.add_argument("--directory", type=Path, help="directory of the journal")
     options = parser.parse_args()
     print(table(measure(options.appends, options.directory)))
 

@@ -1,9 +1,9 @@
-"""Load that rises and falls: one of its kinds, in a program of its own.
+"""Varying load of one kind, as a separate program.
 
     python benchmarks/load.py cpu|memory|disk|network SECONDS
 
 Files are written to the working directory. Datagrams go to loopback and, with a time to live of one hop, to a
-multicast group that nobody listens to: they leave the interface, and no router passes them on.
+multicast group without listeners: they leave the interface, and no router forwards them.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from pathlib import Path
 _MEBIBYTE = 1 << 20
 _DATAGRAM = bytes(1200)  # fits into a packet everywhere
 _LOOPBACK = ("127.0.0.1", 9)  # the discard port
-_GROUP = ("239.255.77.77", 9)  # RFC 2365: of local scope
+_GROUP = ("239.255.77.77", 9)  # local scope, RFC 2365
 
 
 def cpu() -> Iterator[float]:
-    """Works for a while, rests for a while; yields how long to rest."""
+    """Computes and rests alternately; yields how long to rest."""
     for work, rest in itertools.cycle(((2.5, 1.5), (0.4, 0.6), (4.0, 3.0))):
         end = time.monotonic() + work
         while time.monotonic() < end:
@@ -35,7 +35,7 @@ def cpu() -> Iterator[float]:
 
 
 def memory() -> Iterator[float]:
-    """Takes memory step by step, holds it, frees it."""
+    """Allocates memory step by step, holds it, frees it."""
     for blocks in itertools.cycle((8, 4, 12)):
         held = []
         for _ in range(blocks):
@@ -55,7 +55,7 @@ def disk() -> Iterator[float]:
                 file.write(os.urandom(_MEBIBYTE))
             file.flush()
             os.fsync(file.fileno())
-            # What is on the disk may be forgotten, so that it must be read from there.
+            # Drop the page cache, so that the file must be read from the disk.
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         yield rest
         path.read_bytes()
@@ -71,7 +71,7 @@ def network() -> Iterator[float]:
         for burst in itertools.cycle((50, 10, 200)):
             for _ in range(burst):
                 for target in (_LOOPBACK, _GROUP):
-                    with contextlib.suppress(OSError):  # nobody listens, or there is no route
+                    with contextlib.suppress(OSError):  # no listener, or no route
                         sender.sendto(_DATAGRAM, target)
             yield 0.4
 
@@ -86,7 +86,7 @@ KINDS: Mapping[str, Callable[[], Iterator[float]]] = {
 
 @contextmanager
 def under_load(directory: str, seconds: float) -> Iterator[None]:
-    """Runs every kind for the time of a ``with`` block, and no longer than some seconds."""
+    """Runs every kind for the duration of a ``with`` block, at most for some seconds."""
     programs = [
         subprocess.Popen([sys.executable, __file__, kind, str(seconds)], cwd=directory) for kind in KINDS
     ]
@@ -99,7 +99,7 @@ def under_load(directory: str, seconds: float) -> Iterator[None]:
 
 
 def main() -> None:
-    """Makes load until the time is over."""
+    """Generates load until the time is over."""
     kind, seconds = sys.argv[1:]
     end = time.monotonic() + float(seconds)
     for rest in KINDS[kind]():

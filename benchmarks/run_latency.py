@@ -1,14 +1,14 @@
-"""How long `start_run` and `end_run` hold up a program that does one short run after another.
+"""How long `start_run` and `end_run` block a program that does one short run after another.
 
-The built-in monitor gives every series its first point one interval after the start of a run, and none at
-its end. Ours gives a point at the end and, of levels and totals, one at the start; a share of CPU time has no
-value at a first moment. So no run has exactly as many points of both, and ours stands between two built-ins:
-one that delivers as many points of the CPU series and fewer of the others, and one that delivers as many of
-the others and more of the CPU series. What the server counted decides; rounds in which it counted anything
-else are left out.
+The built-in monitor sends the first point of every series one interval after the start of a run, and none at
+its end. Ours sends a point at the end and, for levels and totals, one at the start; a share of CPU time has
+no value at the first moment. So no run has exactly the same points on both sides, and ours is placed between
+two configurations of the built-in monitor: one that delivers as many points of the CPU series and fewer of
+the others, and one that delivers as many of the others and more of the CPU series. The counts of the server
+are checked; rounds with other counts are excluded.
 
-The built-in monitor puts no tags on a run, so the side that is compared has none either; what they add to
-`start_run`, where MLflow sends some twenty of them along, is a column of its own.
+The built-in monitor sets no tags, so the compared side sets none either; what tags add to `start_run`, where
+MLflow sends about twenty of them, is a separate column.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _interval(seconds: float) -> dict[str, str]:
     }
 
 
-# An interval fits once, or twice, into the body, with room for a late tick. Ours has its default rhythm.
+# The interval fits into the body once, or twice, with room for a late tick. Ours uses its defaults.
 _FEWER = Variant("built-in, 1 point", {**BUILT_IN.environ, **_interval(_BODY_SECONDS / 1.5)})
 _MORE = Variant("built-in, 2 points", {**BUILT_IN.environ, **_interval(_BODY_SECONDS / 2.5)})
 _METRICS = OURS.with_environ(MLFLOW_SYSMETRICS_TAGS="off")
@@ -45,10 +45,10 @@ _SIDES = (_FEWER, _METRICS, _MORE, _TAGGED)
 
 
 def measure(runs: int) -> dict[str, Any]:
-    """Returns start, end and points of every run by side; the sides take turns, run by run.
+    """Returns start, end and points of every run by side; the sides alternate, run by run.
 
     Raises:
-        AssertionError: in over a tenth of the rounds the points are not those that make it a fair comparison.
+        AssertionError: in over a tenth of the rounds the points do not allow a fair comparison.
     """
     with counting_server() as server:
         first = _first_runs(server, max(_FEWEST_FIRST_RUNS, runs // 10))
@@ -59,14 +59,14 @@ def measure(runs: int) -> dict[str, Any]:
     if len(fair) < runs * (1 - _MOST_LEFT_OUT):
         last = {name: of_side[-1]["points"] for name, of_side in found.items()}
         raise AssertionError(
-            f"points are comparable in {len(fair)} of {runs} rounds only; in the last one: {last}"
+            f"points are comparable in only {len(fair)} of {runs} rounds; in the last one: {last}"
         )
     kept = {name: [of_side[number] for number in fair] for name, of_side in found.items()}
     return {"first": first, "runs": kept, "rounds_left_out": runs - len(fair)}
 
 
 def _first_runs(server: CountingServer, rounds: int) -> dict[str, list[dict[str, Any]]]:
-    """Does the first run of fresh interpreters, with what is imported, found and connected there only."""
+    """Does the first run of fresh interpreters, which includes imports, facts and connecting."""
     found: dict[str, list[dict[str, Any]]] = {side.name: [] for side in _SIDES}
     for number in range(rounds):
         for side in _SIDES if number % 2 else reversed(_SIDES):
@@ -76,7 +76,7 @@ def _first_runs(server: CountingServer, rounds: int) -> dict[str, list[dict[str,
 
 
 def _later_runs(server: CountingServer, rounds: int) -> dict[str, list[dict[str, Any]]]:
-    """Does runs one after another in one interpreter per side, without its first one."""
+    """Does consecutive runs in one interpreter per side, and leaves out the first."""
     found: dict[str, list[dict[str, Any]]] = {side.name: [] for side in _SIDES}
     with ExitStack() as stack:
         workers = {side.name: stack.enter_context(fresh_worker(side, server.url)) for side in _SIDES}
@@ -90,7 +90,7 @@ def _later_runs(server: CountingServer, rounds: int) -> dict[str, list[dict[str,
 
 
 def _fair(round_: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Tells whether the server's counts of one round put ours between the two built-ins."""
+    """Returns whether the server's counts of one round place ours between the two built-in sides."""
     fewer, ours, more, tagged = (round_[side.name]["points"] for side in _SIDES)
     if not fewer.keys() == more.keys() <= ours.keys() or any(tagged.get(key) != ours[key] for key in fewer):
         return False

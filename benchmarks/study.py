@@ -1,11 +1,12 @@
-"""What a study costs beside one by hand: trials of a second, four at a time, and empty ones.
+"""What a study costs compared with one by hand: trials of a second, four at a time, and empty ones.
 
 Usage::
 
     python benchmarks/study.py [--trials 8] [--jobs 4] [--seconds 1] [--rounds 3]
 
 By hand: optuna's own `study.optimize` and a nested `mlflow.start_run` per trial that logs the same params and
-metric; no true ends, no summary, no resume. Both sides by turns, in one process, each on its own sqlite file.
+metric; no end status per trial, no summary, no resume. Both sides alternate in one process, on one sqlite
+file.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def ours(trials: int, jobs: int, seconds: float) -> None:
 
 
 def by_hand(trials: int, jobs: int, seconds: float) -> None:
-    """Runs one as people write it."""
+    """Runs a study the way it is written without the runner."""
     import mlflow
     import optuna
 
@@ -59,7 +60,7 @@ def by_hand(trials: int, jobs: int, seconds: float) -> None:
 
 
 def measured(side: Callable[[int, int, float], None], trials: int, jobs: int, seconds: float) -> float:
-    """Returns the seconds of one study."""
+    """Returns the duration of one study in seconds."""
     began = time.perf_counter()
     side(trials, jobs, seconds)
     return time.perf_counter() - began
@@ -67,10 +68,10 @@ def measured(side: Callable[[int, int, float], None], trials: int, jobs: int, se
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description="What a study costs beside one by hand.")
+    parser = argparse.ArgumentParser(description="What a study costs compared with one by hand.")
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--jobs", type=int, default=4)
-    parser.add_argument("--seconds", type=float, default=1.0, help="that a trial takes")
+    parser.add_argument("--seconds", type=float, default=1.0, help="duration of a trial")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     logging.disable(logging.WARNING)

@@ -1,4 +1,4 @@
-"""Figures as text: medians, spreads, ratios, tables, and the machine they come from."""
+"""Figures as text: medians, spreads, ratios, tables, and the machine they were measured on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 NOISE = (
     "Timings on a shared machine are noisy: trust the ratios, which come from the same minutes, "
-    "over the figures, and those over a single run."
+    "more than the figures, and several runs more than a single one."
 )
 _LOW, _HIGH, _HIGHEST = 4, 94, 98  # which of 99 percentiles
 _FEW = 20
@@ -26,7 +26,7 @@ class Cell:
 
     @property
     def median(self) -> float:
-        """The value in the middle."""
+        """The median."""
         return statistics.median(self.values)
 
     @property
@@ -36,16 +36,16 @@ class Cell:
 
     @property
     def p95(self) -> float:
-        """The value that one in twenty exceeds."""
+        """The 95th percentile."""
         return statistics.quantiles(self.values, n=100, method="inclusive")[_HIGH]
 
     @property
     def p99(self) -> float:
-        """The value that one in a hundred exceeds."""
+        """The 99th percentile."""
         return statistics.quantiles(self.values, n=100, method="inclusive")[_HIGHEST]
 
     def show(self) -> str:
-        """Returns the median and, in brackets, the spread: all values if they are few, else 5 % to 95 %."""
+        """Returns the median and, in parentheses, the spread: all of few values, else 5 % to 95 %."""
         if len(self.values) == 1:
             return figure(self.values[0])
         low, high = min(self.values), max(self.values)
@@ -78,17 +78,17 @@ class Table:
 
 
 def figure(value: float) -> str:
-    """Returns a number with three significant digits, and all digits of its whole part."""
-    return f"{value:.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"  # noqa: PLR2004
+    """Returns a number with three significant digits, or with all digits of its integer part."""
+    return f"{value:.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
 
 
 def ratio(built_in: float, ours: float) -> str:
-    """Returns how many times ours the built-in is."""
+    """Returns the built-in value divided by ours."""
     return figure(built_in / ours) if ours else "-"
 
 
 def machine() -> dict[str, str]:
-    """Returns what has to be known of the machine to judge a figure."""
+    """Returns the properties of the machine that matter for the figures."""
     return {
         "CPU": _cpu_model(),
         "cores": str(os.cpu_count()),

@@ -1,7 +1,6 @@
-"""CPU time of one tick: the host metrics of MLflow's monitors through them, and through our collectors.
+"""CPU time of one tick: MLflow's host metrics, read by MLflow's monitors and by our collectors.
 
-Ours are those collectors that carry MLflow's metrics. They cannot be told to leave out what they yield beside
-these, so ours reads more.
+Ours are the collectors that yield MLflow's metrics. They cannot be restricted to these, so ours reads more.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ if TYPE_CHECKING:
 MICROSECONDS = 1e6
 TICKS_PER_WINDOW = 10  # our default; that tick also makes points and hands them to the sender
 NO_SERVER = "http://127.0.0.1:9"  # the discard port: nothing is sent
-PAUSE_SECONDS = 0.01  # lets the kernel's counters move on; CPU time, not wall time, is measured
+PAUSE_SECONDS = 0.01  # lets the kernel's counters advance; CPU time, not wall time, is measured
 
 
 class SecondHand:
-    """A clock that goes on by one second per tick, so that ticks in quick succession do all their work."""
+    """A clock that advances one second per tick, so that ticks in quick succession do all their work."""
 
     def __init__(self) -> None:
         self.seconds = 0
@@ -39,7 +38,7 @@ class SecondHand:
 
 
 def our_probes(collectors: Collection[type[Collector]]) -> list[Probe]:
-    """Returns collectors under guard, on this machine."""
+    """Returns probes of collectors on this machine."""
     from mlflow_sysmetrics.daemon.sampling.probe import Probe
     from mlflow_sysmetrics.machine.host import Host
 
@@ -47,7 +46,7 @@ def our_probes(collectors: Collection[type[Collector]]) -> list[Probe]:
 
 
 def our_tick(probes: Collection[Probe]) -> tuple[Callable[[], None], Callable[[], set[str]]]:
-    """Returns our tick with one run attached, and what tells the metrics that it has read."""
+    """Returns our tick with one run attached, and a function that returns the metrics it has read."""
     from mlflow_sysmetrics.daemon.delivery.inbox import Channel
     from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
     from mlflow_sysmetrics.daemon.delivery.sender import Sender
@@ -70,7 +69,7 @@ def our_tick(probes: Collection[Probe]) -> tuple[Callable[[], None], Callable[[]
 
 
 def built_in_tick() -> tuple[Callable[[], None], Callable[[], set[str]]]:
-    """Returns a tick of MLflow's monitors of host metrics, and what tells the metrics that it read."""
+    """Returns a tick of MLflow's host monitors, and a function that returns the metrics it has read."""
     from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
     from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
     from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
@@ -85,7 +84,7 @@ def built_in_tick() -> tuple[Callable[[], None], Callable[[], set[str]]]:
 
 
 def ticks(count: int) -> dict[str, Any]:
-    """Does ticks of both sides by turns, in the worker; returns the CPU seconds of each and the metrics."""
+    """Runs ticks of both sides alternately, in the worker; returns CPU seconds and metrics."""
     from mlflow_sysmetrics.collectors import COLLECTORS, load_classes
 
     built_in, their_metrics = built_in_tick()
@@ -102,7 +101,7 @@ def ticks(count: int) -> dict[str, Any]:
             spent[name].append(time.process_time() - before)
             time.sleep(PAUSE_SECONDS)
     return {
-        # Without the first ones, which open what was never opened.
+        # Without the first ticks, which open files for the first time.
         "cpu_seconds": {name: values[TICKS_PER_WINDOW:] for name, values in spent.items()},
         "metrics": {"ours": sorted(our_metrics()), "built-in": sorted(their_metrics())},
         "collectors": [one.__name__ for one in carriers],
@@ -110,7 +109,7 @@ def ticks(count: int) -> dict[str, Any]:
 
 
 def measure(count: int) -> dict[str, Any]:
-    """Returns the CPU seconds of each tick by side, and what each has read.
+    """Returns the CPU seconds of each tick by side, and the metrics of each side.
 
     Raises:
         AssertionError: ours lacks a metric of the built-in.

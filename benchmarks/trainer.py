@@ -1,13 +1,12 @@
-"""What the Trainer costs a training step, beside a loop written by hand with the same seed.
+"""What the Trainer costs a training step, compared with a loop written by hand with the same seed.
 
     python benchmarks/trainer.py [ROUNDS]
 
-A network is made so deep that its step takes 5 ms on one core. It is trained by turns, in one process: by
-hand; by hand with the `mlflow.log_metrics` that one would write; by the Trainer with as little logging as
-it can do; by the Trainer with all. The order changes from round to round. A step lasts from one request for
-a batch to the next, whoever asks: in seconds of the clock, and in those that the training thread itself has
-computed. These a machine that is busy with other things disturbs less, and they do not show what another
-thread of ours has held up. The store is a SQLite database.
+The depth of a network is chosen so that its step takes 5 ms on one core. It is trained alternately, in one
+process: by hand; by hand with typical `mlflow.log_metrics` calls; by the Trainer with minimal logging; by the
+Trainer with all logging. The order changes from round to round. A step lasts from one request for a batch to
+the next, measured in wall time and in CPU time of the training thread. The CPU time is less affected by a
+busy machine, but does not show delays caused by our other threads. The store is a SQLite database.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ from tables import NOISE, Cell, Table, figure, machine
 from mlflow_sysmetrics.training.trainer import Trainer
 
 _STEP_SECONDS = 0.005
-_STEPS = 200  # of a turn
-_WARM_UP = 20  # of a turn: the first steps of a process, of a network, of a database connection
+_STEPS = 200  # per turn
+_WARM_UP = 20  # steps per turn to ignore: the first ones of a process, a network, a database connection
 _LOGGING_STEPS = 10
 _NEVER = 10**9
 _ROUNDS = 10
@@ -40,11 +39,11 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 class Seconds(NamedTuple):
-    """What the steps of a turn took.
+    """Durations of the steps of a turn.
 
     Attributes:
-        clock: on the wall.
-        thread: of computing, in the thread that trains.
+        clock: wall time.
+        thread: CPU time of the training thread.
     """
 
     clock: list[float]
@@ -52,7 +51,7 @@ class Seconds(NamedTuple):
 
 
 class TimedBatches:
-    """Gives the same batches each time, and notes when it is asked for one."""
+    """Yields the same batches each time, and records the time of each request."""
 
     def __init__(self, steps: int) -> None:
         torch.manual_seed(0)
@@ -68,7 +67,7 @@ class TimedBatches:
             yield batch
 
     def seconds(self) -> Seconds:
-        """Returns what each step took, but for the first ones."""
+        """Returns the duration of each step, except the first ones."""
         steps = list(zip(self._asked, self._asked[1:], strict=False))[_WARM_UP:]
         return Seconds(
             [end[0] - begin[0] for begin, end in steps], [end[1] - begin[1] for begin, end in steps]
@@ -83,7 +82,7 @@ def _parts(layers: int) -> tuple[torch.nn.Module, torch.optim.Optimizer, torch.n
 
 
 def by_hand(batches: TimedBatches, layers: int, *, logs: bool) -> None:
-    """Trains an epoch with a loop that does what it must, and calls MLflow if it is to log."""
+    """Trains an epoch with a minimal loop, which calls MLflow if it logs."""
     model, optimizer, criterion = _parts(layers)
     model.train()
     began = time.perf_counter()
@@ -105,7 +104,7 @@ def by_hand(batches: TimedBatches, layers: int, *, logs: bool) -> None:
 
 
 def by_trainer(batches: TimedBatches, layers: int, *, logs: bool) -> None:
-    """Trains an epoch with the Trainer; the first step is recorded in any case."""
+    """Trains an epoch with the Trainer; the first step is always recorded."""
     model, optimizer, criterion = _parts(layers)
     Trainer(
         model,
@@ -128,7 +127,7 @@ TURNS: dict[str, Callable[[TimedBatches, int], None]] = {
     "Trainer, logging off": lambda batches, layers: by_trainer(batches, layers, logs=False),
     "Trainer, all logging on": lambda batches, layers: by_trainer(batches, layers, logs=True),
 }
-# Of which turn to which, in percent more.
+# Pairs of turns: how many percent longer the first one takes.
 COMPARED = (
     ("Trainer, logging off", "by hand"),
     ("Trainer, all logging on", "Trainer, logging off"),
@@ -137,7 +136,7 @@ COMPARED = (
 
 
 def depth() -> int:
-    """Returns how many layers make a step of 5 ms by hand."""
+    """Returns the number of layers for a step of 5 ms by hand."""
     batches, layers = TimedBatches(100), 8
     for _ in range(4):
         by_hand(batches, layers, logs=False)
@@ -160,7 +159,7 @@ def measure(rounds: int, layers: int) -> dict[str, list[Seconds]]:
 
 
 def tables(found: dict[str, list[Seconds]]) -> Iterator[Table]:
-    """Yields what steps take, and how many percent more than others."""
+    """Yields the durations of steps, and the differences in percent."""
     rows = []
     for name, rounds in found.items():
         clock, thread = (
@@ -187,8 +186,8 @@ def _more(mine: list[Seconds], theirs: list[Seconds], kind: str, of: Callable[[l
 def main() -> None:
     """Measures and prints."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else _ROUNDS
-    warnings.simplefilter("ignore")  # of the libraries, on versions that are new to them
-    torch.set_num_threads(1)  # of two that wait for each other a step takes what the other's owner allows
+    warnings.simplefilter("ignore")  # of libraries about newer versions of others
+    torch.set_num_threads(1)  # two threads that wait for each other are disturbed more by other programs
     for name, value in machine().items():
         print(f"{name}: {value}")
     print(f"torch: {torch.__version__}\n")

@@ -1,4 +1,4 @@
-"""The two sides of the comparison, and a fresh interpreter to run one of them in."""
+"""The two sides of the comparison, and a fresh interpreter for one of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 _HERE = Path(__file__).parent
-_LONGEST_ANSWER_SECONDS = 300.0  # over the time that a command is asked to take
+_LONGEST_ANSWER_SECONDS = 300.0  # in addition to the time that a command is meant to take
 _LAST_LINES = 20
 
 
@@ -25,7 +25,7 @@ class Variant:
 
     Attributes:
         name: heading of its column.
-        environ: the variables that choose it; every other variable of MLflow's is taken away.
+        environ: the variables that select it; all other MLflow variables are removed.
     """
 
     name: str
@@ -39,23 +39,23 @@ class Variant:
 BUILT_IN = Variant(
     "built-in", {"MLFLOW_RUN_CONTEXT_PROVIDER": "none", "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "true"}
 )
-OURS = Variant("ours", {})  # installed is on
+OURS = Variant("ours", {})  # enabled by being installed
 
 
 class Worker:
-    """A fresh interpreter that does what it is asked, see `worker.py`."""
+    """A fresh interpreter that runs commands, see `worker.py`."""
 
     def __init__(self, process: subprocess.Popen[str], errors: IO[str]) -> None:
         self._process = process
         self._errors = errors
 
     def ask(self, do: str, takes: float = 0.0, **arguments: object) -> Any:
-        """Has a command done and returns its result.
+        """Runs a command and returns its result.
 
         Args:
             do: name of the command.
-            takes: seconds that it is meant to take.
-            arguments: of the command.
+            takes: seconds the command is meant to take.
+            arguments: arguments of the command.
 
         Raises:
             RuntimeError: the interpreter failed, or took far too long.
@@ -77,7 +77,7 @@ class Worker:
 
 @contextmanager
 def fresh_worker(variant: Variant, tracking_uri: str) -> Iterator[Worker]:
-    """Starts an interpreter of one side, with `mlflow` imported, for the time of a ``with`` block."""
+    """Starts an interpreter of one side, with `mlflow` imported, for the duration of a ``with`` block."""
     with tempfile.TemporaryDirectory() as directory, tempfile.TemporaryFile("w+") as errors:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
         environ |= {
@@ -85,7 +85,7 @@ def fresh_worker(variant: Variant, tracking_uri: str) -> Iterator[Worker]:
             "MLFLOW_TRACKING_URI": tracking_uri,
             **variant.environ,
         }
-        # No script and no repository around the working directory: MLflow would start git, on both sides.
+        # No script and no repository around the working directory, in which MLflow would run git.
         command = [sys.executable, "-c", "import worker; worker.main()"]
         pipe = subprocess.PIPE
         with subprocess.Popen(

@@ -1,6 +1,6 @@
-"""What others say of this machine: psutil, /proc, free, df, each read in its own way, without our package.
+"""What psutil, /proc, free and df report about this machine, read without our package.
 
-A statement is a number under one of the names below. Totals are since boot, so what they grew tells a rate.
+A statement is a number under one of the names below. Totals count since boot; their growth gives rates.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DISK_READ, DISK_WRITTEN = "bytes read", "bytes written"
 RECEIVED, SENT = "bytes received", "bytes sent"
 SECONDS = "seconds"
 
-_SECTOR = 512  # of /proc/diskstats, whatever the device's own is
+_SECTOR = 512  # in /proc/diskstats, whatever the sector size of the device
 _KIBIBYTE = 1024
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 CPUS = os.cpu_count() or 1
@@ -29,18 +29,18 @@ Statements = dict[str, float]
 
 
 class Machine:
-    """Which device and which interfaces are looked at.
+    """The device and the interfaces to read.
 
     Args:
-        directory: whose filesystem is looked at.
+        directory: a directory on the filesystem to read.
     """
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
-        device = os.stat(directory).st_dev  # noqa: PTH116 - one look
+        device = Path(directory).stat().st_dev
         self.device = _device_name(os.major(device), os.minor(device))
         interfaces = Path("/sys/class/net")
-        # Where no interface is a piece of hardware (some containers), all but loopback.
+        # If no interface is hardware (in some containers), all but loopback.
         self.interfaces = {one.name for one in interfaces.iterdir() if (one / "device").exists()} or {
             one.name for one in interfaces.iterdir() if one.name != "lo"
         }
@@ -54,10 +54,10 @@ def _device_name(major: int, minor: int) -> str | None:
     return None
 
 
-def ask_psutil(machine: Machine) -> Statements:
-    """Asks psutil."""
+def read_psutil(machine: Machine) -> Statements:
+    """Reads psutil."""
     cpu = psutil.cpu_times()
-    total = sum(cpu) - cpu.guest - cpu.guest_nice  # in user and nice already
+    total = sum(cpu) - cpu.guest - cpu.guest_nice  # included in user and nice
     memory = psutil.virtual_memory()
     space = psutil.disk_usage(machine.directory)
     network = psutil.net_io_counters(pernic=True, nowrap=False)
@@ -78,7 +78,7 @@ def ask_psutil(machine: Machine) -> Statements:
     return {SECONDS: time.monotonic(), **said}
 
 
-def ask_proc(machine: Machine) -> Statements:
+def read_proc(machine: Machine) -> Statements:
     """Reads the files of /proc."""
     user, nice, system, idle, iowait, irq, softirq, steal, *_ = (
         int(field) for field in Path("/proc/stat").read_text().partition("\n")[0].split()[1:]
@@ -109,20 +109,20 @@ def ask_proc(machine: Machine) -> Statements:
     return {SECONDS: time.monotonic(), **said}
 
 
-def ask_free(machine: Machine) -> Statements:  # noqa: ARG001 - all are asked alike
+def read_free(_machine: Machine) -> Statements:
     """Runs `free -b`."""
     for line in _output("free", "-b").splitlines():
         if line.startswith("Mem:"):
             total, *_, available = (int(field) for field in line.split()[1:])
             return {
                 MEMORY_TOTAL: total,
-                MEMORY_USED: total - available,  # "used" is something else in each version of free
+                MEMORY_USED: total - available,  # "used" has a different meaning in each version of free
                 MEMORY_AVAILABLE: available,
             }
     return {}
 
 
-def ask_df(machine: Machine) -> Statements:
+def read_df(machine: Machine) -> Statements:
     """Runs `df -B1`."""
     used, free = _output("df", "-B1", "--output=used,avail", machine.directory).splitlines()[1].split()
     return {DISK_USED: int(used), DISK_FREE: int(free)}
@@ -132,16 +132,16 @@ def _output(*command: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-# The slow ones first; after ours they are asked the other way round: the quick ones stand closest to ours.
+# Slow ones first; after ours they are read in reverse order, so that the quick ones are closest to ours.
 WITNESSES: dict[str, Callable[[Machine], Statements]] = {
-    "df -B1": ask_df,
-    "free -b": ask_free,
-    "psutil": ask_psutil,
-    "/proc": ask_proc,
+    "df -B1": read_df,
+    "free -b": read_free,
+    "psutil": read_psutil,
+    "/proc": read_proc,
 }
 
 
-def hear(machine: Machine, *, mirrored: bool = False) -> dict[str, Statements]:
-    """Returns what each says now."""
+def read_witnesses(machine: Machine, *, mirrored: bool = False) -> dict[str, Statements]:
+    """Returns the current statements of each witness."""
     names: Iterator[str] = reversed(WITNESSES) if mirrored else iter(WITNESSES)
     return {name: WITNESSES[name](machine) for name in names}

@@ -1,4 +1,4 @@
-"""What a fresh interpreter does for a measurement: a JSON command per line in, a JSON result per line out."""
+"""A fresh interpreter for a measurement: reads a JSON command per line, writes a JSON result per line."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ import tick_cost
 
 
 def cpu_seconds() -> float:
-    """Returns the CPU time of this process, all its threads, and the commands that it has started."""
+    """Returns the CPU time of this process, all its threads, and the commands it has started."""
     children = os.times()
     return time.process_time() + children.children_user + children.children_system
 
 
 def measured(action: Callable[[], None]) -> dict[str, float]:
-    """Does something and returns the CPU and wall time that it took."""
+    """Runs an action and returns its CPU and wall time."""
     wall, cpu = time.perf_counter(), cpu_seconds()
     action()
     return {"cpu_seconds": cpu_seconds() - cpu, "wall_seconds": time.perf_counter() - wall}
 
 
 class ConcurrentRuns:
-    """Runs that are active at once, each made by `mlflow.start_run` in a thread of its own."""
+    """Concurrent runs, each started by `mlflow.start_run` in a separate thread."""
 
     def __init__(self) -> None:
         self._threads: list[threading.Thread] = []
@@ -40,18 +40,18 @@ class ConcurrentRuns:
         self._end = threading.Event()
 
     def start(self, runs: int) -> dict[str, float]:
-        """Starts all runs and returns when the last one is active."""
+        """Starts all runs; returns once the last one is active."""
         self._threads = [threading.Thread(target=self._run) for _ in range(runs)]
         return measured(self._start)
 
     def watch(self, seconds: float) -> dict[str, float]:
-        """Does nothing for a while; returns what that took, and the threads there are beside the runs'."""
+        """Sleeps; returns the CPU and wall time, and the number of threads other than those of the runs."""
         spent = measured(lambda: time.sleep(seconds))
         own = {*self._threads, threading.main_thread()}
         return {**spent, "threads": sum(thread not in own for thread in threading.enumerate())}
 
     def end(self) -> dict[str, float]:
-        """Ends all runs at once and returns when the last one has ended."""
+        """Ends all runs at once; returns once the last one has ended."""
         return measured(self._finish)
 
     def _start(self) -> None:
@@ -64,7 +64,7 @@ class ConcurrentRuns:
     def _run(self) -> None:
         try:
             mlflow.start_run()
-        except Exception as error:  # noqa: BLE001 - handed to the main thread, which raises it
+        except Exception as error:  # noqa: BLE001 - passed to the main thread, which raises it
             self._started.put(error)
             return
         self._started.put(None)
@@ -78,7 +78,7 @@ class ConcurrentRuns:
 
 
 def one_run(body_seconds: float) -> dict[str, Any]:
-    """Does one run; returns its id and how long its start and its end took."""
+    """Does one run; returns its id and the duration of its start and its end."""
     began = time.perf_counter()
     run = mlflow.start_run()
     started = time.perf_counter()
@@ -90,8 +90,8 @@ def one_run(body_seconds: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Does commands until standard input closes."""
-    # MLflow prints "View run ... at" to standard output, which is the answers' alone.
+    """Runs commands until standard input closes."""
+    # MLflow prints "View run ... at" to standard output, which is reserved for answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     runs = ConcurrentRuns()

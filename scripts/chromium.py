@@ -1,4 +1,4 @@
-"""A headless Chromium for the scripts that make pictures.
+"""A headless Chromium for the scripts that take pictures.
 
 Needs: pip install selenium; Chromium or Chrome; the chromedriver of the same version.
 """
@@ -35,7 +35,7 @@ QUIET = (
 
 
 def picture_parser(doc: str | None, output: str) -> argparse.ArgumentParser:
-    """Returns a parser of the options that all picture makers have."""
+    """Returns a parser with the options shared by all picture scripts."""
     parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
     parser.add_argument("--chromium", default=_first(NAMES), help="Chromium or Chrome (default: from PATH)")
     parser.add_argument("--chromedriver", default=shutil.which("chromedriver"), help="default: from PATH")
@@ -44,13 +44,13 @@ def picture_parser(doc: str | None, output: str) -> argparse.ArgumentParser:
 
 
 def parse_picture_options(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Returns the options; a browser that is not there ends the program before any work is done."""
+    """Returns the options; exits before any work is done if the browser is missing."""
     options = parser.parse_args()
     for name in ("chromium", "chromedriver"):
         path = getattr(options, name)
         if path is None or shutil.which(path) is None:
             parser.error(
-                f"there is no {name} at {path or 'any place in PATH'}: install it, or give --{name} PATH"
+                f"{name} not found at {path or 'any place in PATH'}: install it, or pass --{name} PATH"
             )
     return options
 
@@ -61,7 +61,7 @@ def _first(names: tuple[str, ...]) -> str | None:
 
 @contextlib.contextmanager
 def browser(options: argparse.Namespace, *, width: int, height: int) -> Iterator[Chrome]:
-    """Gives a browser with a window of that many pixels, and closes it."""
+    """Opens a browser with a window of that size in pixels, and closes it."""
     chrome = ChromeOptions()
     chrome.binary_location = options.chromium
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:

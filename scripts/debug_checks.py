@@ -1,4 +1,4 @@
-"""Whether a debug run has what it should have, and why not."""
+"""Checks that a debug run has its tags and metrics, and explains what is missing."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from mlflow_sysmetrics.samples import DEFAULT_FAMILIES, Family
 EVERYWHERE = ("CpuLinux", "CpuPsutil")  # every machine has a CPU
 SELDOM = (PROCESS_USS,)
 ALWAYS_THERE = ("sys.cpu", "sys.cpu_cores", "sys.memory_gb", "sys.disk_free_gb", "sys.platform")
-FEWEST_POINTS = 2  # of every series but those of sources that are read less often than at every tick
+FEWEST_POINTS = 2  # per series, except sources that are read less often than at every tick
 
 
 def check(report: Report) -> None:
-    """Writes into the report what this machine does not have, and what the store lacks, with the remedy."""
+    """Adds to the report what this machine lacks, and what is missing in the store, with the remedy."""
     report.not_available.extend(absent(report))
     report.problems.extend([*missing_tags(report), *missing_metrics(report)])
     if report.problems:
         unexplained = (
-            "no reason is known: try --seconds 20, and if that is no better, report it with this output"
+            "the reason is unknown: try --seconds 20, and if that does not help, report it with this output"
         )
         report.problems.extend(list(reasons(report)) or [unexplained])
 
 
 def absent(report: Report) -> Iterator[str]:
-    """Yields what this machine does not have, in plain words."""
+    """Yields what this machine does not have."""
     for name, health in status().collectors.items():
         if health != "ok":
             reason = health.removeprefix("unavailable: ")
             yield f"no NVIDIA GPU: {reason}" if name == "Nvidia" else f"{name}: {reason}"
     if "sysmetrics.error" in report.tags:
-        yield f"not found out: {report.tags['sysmetrics.error']}"
+        yield f"could not be determined: {report.tags['sysmetrics.error']}"
 
 
 def missing_tags(report: Report) -> Iterator[str]:
-    """Yields a sentence for the tags that every machine has and the store has not."""
+    """Yields a sentence if the store lacks tags that every machine has."""
     missing = [name for name in ALWAYS_THERE if name not in report.tags]
     if missing:
         yield f"tags are not in the store: {', '.join(missing)}"
 
 
 def missing_metrics(report: Report) -> Iterator[str]:
-    """Yields a sentence for each host metric that should be in the store and is not."""
+    """Yields a sentence for each host metric that is missing in the store."""
     if not report.metrics:
         yield "no system metric is in the store"
         return
@@ -57,7 +57,7 @@ def missing_metrics(report: Report) -> Iterator[str]:
     for collector in load_classes(COLLECTORS):
         if collector.family is Family.GPU:
             continue
-        # What a machine does not have is no fault, but every machine has a CPU.
+        # A source may be absent from a machine, except the CPU.
         state = health.get(collector.__name__, "not switched on")
         if state.startswith(("unavailable", "ok, but")) and collector.__name__ not in EVERYWHERE:
             continue
@@ -66,11 +66,11 @@ def missing_metrics(report: Report) -> Iterator[str]:
             points = report.metrics[key].points if key in report.metrics else 0
             fewest = 1 if metric in SELDOM else FEWEST_POINTS
             if points < fewest and not metric.only:
-                yield f"{key}: {points} points in the store, {fewest} or more expected ({state})"
+                yield f"{key}: {points} points in the store, expected at least {fewest} ({state})"
 
 
 def reasons(report: Report) -> Iterator[str]:
-    """Yields what explains that something is missing, with the remedy."""
+    """Yields the reasons why something is missing, with the remedy."""
     wanted = Settings.from_environ()
     environ = os.environ
     if not wanted.providers:
@@ -81,10 +81,10 @@ def reasons(report: Report) -> Iterator[str]:
     if not wanted.metrics:
         yield f"{settings.METRICS}={environ[settings.METRICS]} switches the metrics off: unset it"
     if wanted.collectors != DEFAULT_FAMILIES:
-        yield f"{settings.COLLECTORS}={environ[settings.COLLECTORS]} leaves some metrics out: unset it"
+        yield f"{settings.COLLECTORS}={environ[settings.COLLECTORS]} excludes some metrics: unset it"
     state = report.tags.get("sys.metrics", "")
     if state.startswith("unavailable"):
-        yield f'metrics are {state}, they need MLflow 2.8: pip install --upgrade "mlflow>=2.8"'
+        yield f'metrics are {state} and need MLflow 2.8: pip install --upgrade "mlflow>=2.8"'
     error = status().last_error
     if error is not None:
-        yield f"the store does not take the points: {error}"
+        yield f"the store does not accept the points: {error}"

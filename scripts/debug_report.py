@@ -1,4 +1,4 @@
-"""What `debug_run` found in the store, and how it is printed."""
+"""The result of `debug_run`, and how it is printed."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from rich.table import Table
 from mlflow_sysmetrics.collectors import COLLECTORS, load_classes
 
 PREFIX = "system/"
-ROOMY = 100  # columns of a terminal in which the tables need not save blanks
+ROOMY = 100  # columns of a terminal that is wide enough for generous padding
 UNITS = {metric.name: metric.unit for collector in load_classes(COLLECTORS) for metric in collector.metrics}
 MEANINGS = {
     "sys.cpu": "CPU model",
     "sys.cpu_cores": "logical CPUs of the host",
     "sys.cpu_cores_physical": "physical cores",
-    "sys.cpu_cores_effective": "CPUs that this job may use",
+    "sys.cpu_cores_effective": "CPUs available to this job",
     "sys.memory_gb": "memory of the host, GB",
     "sys.memory_limit_gb": "memory limit of this job, GB",
     "sys.disk_free_gb": "free disk space here, GB",
@@ -31,25 +31,25 @@ MEANINGS = {
     "sys.gpu_count": "number of visible GPUs",
     "sys.gpu_memory_gb": "memory of each GPU, GB",
     "sys.gpu_driver": "GPU driver",
-    "sys.gpu_cuda": "newest CUDA that the driver runs",
-    "sys.gpu_uuid": "identity of each GPU",
+    "sys.gpu_cuda": "newest CUDA supported by the driver",
+    "sys.gpu_uuid": "UUID of each GPU",
     "sys.platform": "operating system and kernel",
     "sys.os": "operating system",
     "sys.hostname": "name of the host",
     "sys.python": "Python",
     "sys.container": "kind of container",
     "sys.cloud": "cloud provider and instance type",
-    "sys.scheduler": "what started this job",
-    "sys.job_id": "the scheduler's job",
+    "sys.scheduler": "scheduler of this job",
+    "sys.job_id": "job id of the scheduler",
     "sys.node": "this node of the job",
     "sys.metrics": "whether metrics are logged",
-    "sysmetrics.error": "what could not be found out",
+    "sysmetrics.error": "what could not be determined",
 }
 
 
 @dataclass(frozen=True)
 class Series:
-    """One metric of a run: its unit, the number of its points, and what they say."""
+    """One metric of a run: its unit, the number of its points, and their statistics."""
 
     unit: str
     points: int
@@ -61,7 +61,7 @@ class Series:
 
     @classmethod
     def of(cls, key: str, history: Sequence[Any]) -> Series:
-        """Sums up what `MlflowClient.get_metric_history` returned, in whatever order."""
+        """Summarises the result of `MlflowClient.get_metric_history`, in any order."""
         values = [point.value for point in sorted(history, key=lambda point: point.timestamp)]
         name = re.sub(r"^gpu_\d+_", "gpu_{i}_", key.rpartition("/")[2])
         return cls(
@@ -71,14 +71,14 @@ class Series:
 
 @dataclass
 class Report:
-    """What one debug run found.
+    """The result of one debug run.
 
     Attributes:
-        run_id: the run, None if none could be made.
-        tags: our tags of the run, as the store has them.
-        metrics: our series of the run, as the store has them.
+        run_id: the run; None if none could be created.
+        tags: our tags of the run, as stored.
+        metrics: our series of the run, as stored.
         not_available: what this machine does not have, and why.
-        problems: what is missing in the store, and what to do about it; empty if all is well.
+        problems: what is missing in the store, and what to do about it; empty if nothing is missing.
         open_with: the command or the address that shows the run.
     """
 
@@ -91,7 +91,7 @@ class Report:
 
 
 def show_json(report: Report) -> None:
-    """Prints the report for programs."""
+    """Prints the report as JSON."""
     tags = {name: {"value": value, "meaning": MEANINGS.get(name, "")} for name, value in report.tags.items()}
     json.dump({"ok": not report.problems, **asdict(report), "tags": tags}, sys.stdout, indent=2)
     sys.stdout.write("\n")
@@ -103,7 +103,7 @@ def show(report: Report, console: Console) -> None:
         _show_table(console, "Tags: what this machine is", _tags(report.tags))
         _show_table(console, "Metrics: what it did", _metrics(report.metrics))
     _show_list(console, "Not available on this machine", report.not_available, "bold yellow")
-    _show_list(console, "Not in order", report.problems, "bold red")
+    _show_list(console, "Problems", report.problems, "bold red")
     if not report.problems:
         points = sum(series.points for series in report.metrics.values())
         summary = f"{len(report.tags)} tags and {len(report.metrics)} metrics with {points} points"
@@ -147,8 +147,8 @@ def _metrics(metrics: dict[str, Series]) -> Table:
 
 
 def _number(value: float) -> str:
-    """Returns a number with as many decimals as its size leaves room for."""
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"  # noqa: PLR2004 - a matter of taste
+    """Returns a number with fewer decimals the larger it is."""
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
 def _show_list(console: Console, title: str, lines: Sequence[str], style: str) -> None:

@@ -1,10 +1,10 @@
-"""Shows that mlflow-sysmetrics works: makes a run, works for a few seconds, reads back what the store has.
+"""Shows that mlflow-sysmetrics works: starts a run, works for a few seconds, reads back what is stored.
 
     python scripts/debug_run.py [--seconds 6] [--interval 0.5] [--json]
 
-The run goes to the store of MLFLOW_TRACKING_URI, by default to a SQLite file in the current directory. The
-exit status is 0 only if its tags and metrics are really there; 1 says what is missing and what to do, 2 that
-an option is wrong, 130 that Ctrl-C ended it.
+The run goes to the store of MLFLOW_TRACKING_URI, by default to a SQLite file in the current directory. Exits
+with 0 only if the run's tags and metrics are really stored, with 1 after printing what is missing and what to
+do, with 2 if an option is wrong, with 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ except ImportError as error:
 DEFAULT_STORE = "sqlite:///mlflow-sysmetrics-debug.db"
 TAG_PREFIXES = ("sys.", "sysmetrics.")
 LONGEST_SECONDS = 3600
-FEWEST_INTERVALS = 3  # one before the first CPU point, one before the second, and the last may be cut short
-WIDTH = 1000  # of output that goes to a file or a pipe: tables take what they need, and no key is split
+FEWEST_INTERVALS = 3  # one before the first CPU point, one before the second, and one that may be cut short
+WIDTH = 1000  # columns if the output goes to a file or a pipe: wide enough that no key is split
 DATABASES = frozenset({"sqlite", "postgresql", "mysql", "mssql"})
 HTTP = frozenset({"http", "https"})
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+INTERRUPTED = 130  # 128 + SIGINT, as in shells
 
 
 class Problem(Exception):
@@ -53,7 +53,7 @@ class Problem(Exception):
 
 
 def main(arguments: Sequence[str] | None = None, out: Console | None = None) -> int:
-    """Returns the exit status; `out` takes what is for people, stdout by default."""
+    """Returns the exit status; prints the report for people to `out`, by default stdout."""
     options = parse_options(arguments)
     # MLflow's INFO lines (tables created, one per database migration) would drown ours. Warnings stay.
     logging.disable(logging.INFO)
@@ -74,13 +74,13 @@ def main(arguments: Sequence[str] | None = None, out: Console | None = None) -> 
 
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Returns the options; a bad one ends the program with status 2."""
+    """Returns the options; exits with status 2 if one is invalid."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=_seconds, default=6.0, help="how long to work (default: 6)")
     parser.add_argument(
         "--interval", type=_interval, default=0.5, help="seconds between two points (default: 0.5)"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON on stdout, and nothing else there")
+    parser.add_argument("--json", action="store_true", help="print JSON, and nothing else, on stdout")
     options = parser.parse_args(arguments)
     least = options.interval * FEWEST_INTERVALS
     if options.seconds < least:
@@ -102,7 +102,7 @@ def _interval(text: str) -> float:
     try:
         return Settings(sampling_interval=_number(text)).sampling_interval
     except SettingsError as reason:
-        raise argparse.ArgumentTypeError(f"{text!r} is no interval in seconds: {reason}") from reason
+        raise argparse.ArgumentTypeError(f"{text!r} is not an interval in seconds: {reason}") from reason
 
 
 def _number(text: str) -> float:
@@ -113,7 +113,7 @@ def _number(text: str) -> float:
 
 
 def plain_console(*, stderr: bool = False) -> Console:
-    """Returns a console that prints text as it is: no markup, no emoji, no colours for numbers."""
+    """Returns a console that prints text unchanged: no markup, no emoji, no colours for numbers."""
     console = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = WIDTH
@@ -121,7 +121,7 @@ def plain_console(*, stderr: bool = False) -> Console:
 
 
 def prepare_environment(interval: float) -> None:
-    """Sets what this process's MLflow and plugin read, before they are imported or asked.
+    """Sets the variables that MLflow and the plugin read, before they are imported.
 
     Raises:
         Problem: the tracking URI is malformed.
@@ -132,25 +132,25 @@ def prepare_environment(interval: float) -> None:
     os.environ["MLFLOW_TRACKING_URI"] = uri
     os.environ[settings.SAMPLING_INTERVAL] = str(interval)
     os.environ[settings.SAMPLES_BEFORE_LOGGING] = "1"
-    os.environ.pop("MLFLOW_RUN_ID", None)  # a run of its own, even inside somebody's project
-    # MLflow would try for minutes, and this is a question that wants an answer.
+    os.environ.pop("MLFLOW_RUN_ID", None)  # a separate run, even inside an MLflow project
+    # MLflow would retry for minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # no page of advice where git is not installed
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # no page of advice if git is not installed
 
 
 def _malformed(uri: str) -> bool:
     try:
         parts = urlsplit(uri)
         port = parts.port if parts.scheme in HTTP else None
-    except ValueError:  # from either line
+    except ValueError:  # raised by urlsplit and by port
         return True
     return parts.scheme in HTTP and (parts.hostname is None or port == 0)
 
 
 def debug_run(seconds: float, console: Console) -> Report:
-    """Makes a run, works, and returns what the store has of it.
+    """Starts a run, works, and returns what is stored of it.
 
     Raises:
         Problem: there is no run to report on.
@@ -158,7 +158,7 @@ def debug_run(seconds: float, console: Console) -> Report:
     found = entry_points(group="mlflow.run_context_provider")
     if not any(point.value.startswith("mlflow_sysmetrics.") for point in found):
         raise Problem(
-            "mlflow-sysmetrics can be imported, but it is not installed: MLflow finds no entry points of it. "
+            "mlflow-sysmetrics can be imported but is not installed, so MLflow finds no entry points of it. "
             "Install it with `pip install mlflow-sysmetrics`, or `pip install -e .` in its source tree."
         )
     uri = os.environ["MLFLOW_TRACKING_URI"]
@@ -168,20 +168,20 @@ def debug_run(seconds: float, console: Console) -> Report:
 
 
 def make_run(uri: str, seconds: float, console: Console) -> Any:
-    """Makes a run and works in it; Ctrl-C ends it as KILLED.
+    """Starts a run and works in it; Ctrl-C ends it as KILLED.
 
     Raises:
-        Problem: the store does not take it.
+        Problem: the store does not accept it.
     """
-    with quiet_store(f"No run could be made on {redacted(uri)}", uri):
+    with quiet_store(f"No run could be started on {redacted(uri)}", uri):
         import mlflow
 
         if urlsplit(uri).scheme.partition("+")[0] in DATABASES:
             from mlflow.store.db import utils
 
-            utils.MAX_RETRY_COUNT = 1  # its ten attempts take 100 s, and no variable sets it
+            utils.MAX_RETRY_COUNT = 1  # ten attempts take 100 s, and no variable changes that
     try:
-        with quiet_store(f"No run could be made on {redacted(uri)}", uri):
+        with quiet_store(f"No run could be started on {redacted(uri)}", uri):
             run = mlflow.start_run(run_name="sysmetrics-debug")
         console.print(f"Run {run.info.run_id} on {redacted(uri)}: {seconds:g} s of work.", soft_wrap=True)
         work(seconds, console)
@@ -198,7 +198,7 @@ def make_run(uri: str, seconds: float, console: Console) -> Any:
 
 @contextlib.contextmanager
 def quiet_store(failure: str, uri: str) -> Iterator[None]:
-    """Keeps what MLflow prints from stdout, and turns what its stores raise into a sentence.
+    """Keeps MLflow's output off stdout, and turns exceptions of its stores into a sentence.
 
     Raises:
         Problem: the block raised anything but KeyboardInterrupt.
@@ -212,7 +212,7 @@ def quiet_store(failure: str, uri: str) -> Iterator[None]:
 
 
 def _cause(error: BaseException) -> str:
-    """Returns why a store failed in one line: what the network or the file system said, if it was that."""
+    """Returns why a store failed, in one line; prefers the error of the network or the file system."""
     innermost = error
     while (inner := innermost.__cause__ or innermost.__context__) is not None:
         innermost = inner
@@ -224,7 +224,7 @@ def _cause(error: BaseException) -> str:
 def _remedy(uri: str) -> str:
     if urlsplit(uri).scheme in HTTP:
         return (
-            "Is the tracking server running, and is that its address? Correct MLFLOW_TRACKING_URI, "
+            "Check that the tracking server is running at this address; correct MLFLOW_TRACKING_URI, "
             "or unset it to use a local SQLite file."
         )
     return (
@@ -234,7 +234,7 @@ def _remedy(uri: str) -> str:
 
 
 def read_back(run: Any, uri: str) -> Report:
-    """Returns what the store has of a run, and what it should have."""
+    """Returns what is stored of a run, and what is missing."""
     import mlflow
 
     client = mlflow.MlflowClient()
@@ -255,7 +255,7 @@ def open_with(uri: str, run: Any) -> str:
     """Returns the address that shows the run, or the command that opens the UI on its store."""
     if urlsplit(uri).scheme in HTTP:
         return f"{redacted(uri).rstrip('/')}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
-    # The one beside this interpreter: its environment need not be active.
+    # The program beside this interpreter, because its environment may not be active.
     beside = shutil.which("mlflow", path=str(Path(sys.executable).parent))
     shown = min(os.path.relpath(beside), beside, key=len) if beside else "mlflow"
     return f"{shlex.quote(shown)} ui --backend-store-uri {shlex.quote(redacted(uri))}"

@@ -1,4 +1,4 @@
-"""Work that can be seen in the curves of a run: CPU load, memory, a file. No network."""
+"""Work that shows in the curves of a run: CPU load, memory, a file. No network."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import psutil
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-WAVE_SECONDS = 10.0  #: a longer run repeats the wave, so that its curves rise and fall more than once
+WAVE_SECONDS = 10.0  #: a longer run repeats the wave, so its curves rise and fall more than once
 STEP_SECONDS = 0.1
 PIECES = 8
-MEMORY_PIECE = 32_000_000  # bytes; from here on malloc gives freed memory back to the system at once
+MEMORY_PIECE = 32_000_000  # bytes; at this size malloc returns freed memory to the system at once
 FILE_PIECE = 16_000_000  # bytes
-LARGEST_SHARE = 0.1  # of the memory and of the disk that is free, for all pieces together
+LARGEST_SHARE = 0.1  # of free memory and free disk space, for all pieces together
 
 
 def work(seconds: float, console: Console) -> None:
@@ -40,7 +40,7 @@ def work(seconds: float, console: Console) -> None:
 
 
 class Load:
-    """Burns CPU time in half of the CPUs that this process may use, holds memory, and grows a file."""
+    """Uses half of the CPUs available to this process, holds memory, and grows a file."""
 
     def __init__(self) -> None:
         self._share = 0.0
@@ -55,7 +55,7 @@ class Load:
             threading.Thread(target=self._burn, daemon=True).start()
 
     def follow(self, phase: float) -> str:
-        """Sets the load for that phase of a wave, from 0 to 1, and returns what is being done."""
+        """Sets the load for a phase of the wave, from 0 to 1, and returns a description of it."""
         self._share = _hump(phase, 0.05, 0.6)
         self._hold(round(PIECES * _hump(phase, 0.3, 0.8)))
         self._write(round(PIECES * _hump(phase, 0.5, 0.95)))
@@ -64,7 +64,7 @@ class Load:
     def _hold(self, pieces: int) -> None:
         del self._memory[pieces:]
         while len(self._memory) < pieces:
-            self._memory.append(b"1" * self._memory_piece)  # zeros would not be touched, hence take no memory
+            self._memory.append(b"1" * self._memory_piece)  # pages of zeros would take no memory
 
     def _write(self, pieces: int) -> None:
         if pieces == self._file_pieces:
@@ -78,7 +78,7 @@ class Load:
         self._file_pieces = pieces
 
     def _burn(self) -> None:
-        block = bytes(1_000_000)  # large enough that hashlib lets the other threads run
+        block = bytes(1_000_000)  # large enough that hashlib releases the GIL
         while not self._stop.is_set():
             until = time.monotonic() + self._share * STEP_SECONDS
             while time.monotonic() < until:
@@ -86,7 +86,7 @@ class Load:
             self._stop.wait((1 - self._share) * STEP_SECONDS)
 
     def close(self) -> None:
-        """Stops the threads and gives everything back."""
+        """Stops the threads and releases memory and file."""
         self._stop.set()
         self._memory.clear()
         self._file.close()

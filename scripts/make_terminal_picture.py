@@ -1,4 +1,4 @@
-"""Makes assets/debug_run.png: the real output of a real debug run, as a terminal shows it.
+"""Makes assets/debug_run.png: the output of a real debug run, as a terminal shows it.
 
     python scripts/make_terminal_picture.py [--seconds 6] [--output PNG] [--chromium PATH]
 
@@ -18,7 +18,7 @@ from chromium import browser, parse_picture_options, picture_parser
 from rich.console import Console
 from selenium.webdriver.common.by import By
 
-COLUMNS = 108  # about 1,340 pixels in rich's letters
+COLUMNS = 108  # about 1,340 pixels in rich's font
 FONTS = "'DejaVu Sans Mono', 'Liberation Mono', Menlo, Consolas, monospace"
 PAGE = (
     "<!doctype html><meta charset=utf-8><style>body {{ margin: 0 }} svg {{ width: {width}px }}</style>{svg}"
@@ -59,8 +59,8 @@ def main() -> int:
 
 
 def _page(svg: str) -> str:
-    """Returns a page with the picture, in fonts that are on this machine."""
-    svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)  # rich's are fetched from the network
+    """Returns a page with the picture, in fonts of this machine."""
+    svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)  # rich's fonts are loaded from the network
     svg = svg.replace("Fira Code, monospace", FONTS)
     width = re.search(r'viewBox="0 0 (\d+)', svg)
     return PAGE.format(width=width[1] if width else COLUMNS, svg=svg)

@@ -1,4 +1,4 @@
-"""Makes the pictures of docs/training.md: what the three examples look like in MLflow's own UI.
+"""Makes the pictures of docs/training.md: the three examples in MLflow's UI.
 
     python scripts/make_training_pictures.py [--output DIRECTORY] [--chromium PATH]
 
@@ -27,12 +27,12 @@ from mlflow_sysmetrics import LocalServer
 
 EXAMPLES = ASSETS.parent / "examples"
 WIDTH, HEIGHT, LOW = 1500, 1250, 620  # pixels
-CHARTS = 6  # that a window of this size shows
+CHARTS = 6  # that fit into a window of this size
 PAGE_SECONDS = 60
-SETTLE_SECONDS = 4  # tables and charts take their final size after they are drawn
+SETTLE_SECONDS = 4  # tables and charts reach their final size after they are drawn
 UNFOLD = '[id^="cell-attributes.`Run Name`"] button'
 DRAWN = ".js-plotly-plot .scatterlayer"
-# What would cover the page: MLflow's assistant and side bar can be put away; each chart has tools.
+# Elements that would cover the page: MLflow's assistant, the side bar, and the tools of each chart.
 CLOSE = ("mlflow.assistant.chat_panel.close", "mlflow_header.toggle_sidebar_button")
 HIDE = "document.head.appendChild(document.createElement('style')).textContent = arguments[0]"
 HIDDEN = ".modebar { display: none !important }"
@@ -61,7 +61,7 @@ def main() -> int:
 
 
 def pages(client: MlflowClient, url: str) -> list[tuple[str, str, Callable[[Chrome], bool]]]:
-    """Returns name of the picture, address of the page, and what tells that the page is there."""
+    """Returns the name of each picture, the address of its page, and a test that the page is loaded."""
     runs = client.search_runs([one.experiment_id for one in client.search_experiments()], max_results=1000)
     training = next(run for run in runs if "final/best_epoch" in run.data.metrics and not parent(run))
     study = next(run for run in runs if run.data.tags.get("mlflow_sysmetrics.kind") == "hpo_study")
@@ -83,7 +83,7 @@ def pages(client: MlflowClient, url: str) -> list[tuple[str, str, Callable[[Chro
 
 
 def unfolded(page: Chrome) -> bool:
-    """Unfolds the run of the study, if it is there; tells whether its trials are."""
+    """Expands the run of the study, and returns whether its trials are visible."""
     if "trial_0030" in page.page_source:
         return True
     for button in page.find_elements(By.CSS_SELECTOR, UNFOLD)[:1]:
@@ -93,25 +93,25 @@ def unfolded(page: Chrome) -> bool:
 
 
 def parent(run: object) -> str | None:
-    """Returns the parent of a run, if it has one."""
+    """Returns the parent run id of a run, if it has one."""
     tags: dict[str, str] = run.data.tags  # type: ignore[attr-defined]
     return tags.get("mlflow.parentRunId")
 
 
 def found(page: Chrome, selector: str) -> list[object]:
-    """Returns what a page has of a selector."""
+    """Returns the elements of a page that match a selector."""
     return list(page.find_elements(By.CSS_SELECTOR, selector))
 
 
 def photograph(driver: Chrome, address: str, ready: Callable[[Chrome], bool], output: Path) -> None:
-    """Opens a page, waits until it is there, and takes the picture."""
+    """Opens a page, waits until it is loaded, and takes the picture."""
     driver.get("about:blank")
     driver.get(address)
     try:
         WebDriverWait(driver, PAGE_SECONDS).until(ready)
     except TimeoutException:
         driver.save_screenshot(str(output))
-        sys.exit(f"{address} did not appear within {PAGE_SECONDS} s; see {output} for what did")
+        sys.exit(f"{address} did not load within {PAGE_SECONDS} s; {output} shows what did")
     for name in CLOSE:
         for button in driver.find_elements(By.CSS_SELECTOR, f'[data-component-id="{name}"]'):
             button.click()

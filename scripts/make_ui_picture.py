@@ -1,4 +1,4 @@
-"""Makes assets/system_metrics.png: the tab "System metrics" of a real debug run in MLflow's own UI.
+"""Makes assets/system_metrics.png: the tab "System metrics" of a real debug run in MLflow's UI.
 
     python scripts/make_ui_picture.py [--seconds 40] [--interval 1] [--output PNG] [--chromium PATH]
 
@@ -17,8 +17,10 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
+from http import HTTPStatus
+from http.client import HTTPConnection
 from pathlib import Path
 
 import debug_run
@@ -33,9 +35,9 @@ STORE = "sqlite:///debug.db"
 WIDTH, HEIGHT = 1340, 1560  # pixels; three rows of three charts
 SERVER_SECONDS = 60
 CHARTS_SECONDS = 60
-SETTLE_SECONDS = 2  # charts take their final size after they are drawn
+SETTLE_SECONDS = 2  # charts reach their final size after they are drawn
 DRAWN = ".js-plotly-plot .scatterlayer path.js-line"
-# What would cover charts: MLflow's assistant and side bar can be put away; each chart has tools.
+# Elements that would cover charts: MLflow's assistant, the side bar, and the tools of each chart.
 CLOSE = ("mlflow.assistant.chat_panel.close", "mlflow_header.toggle_sidebar_button")
 HIDDEN = ".modebar { display: none !important }"
 HIDE = "document.head.appendChild(document.createElement('style')).textContent = arguments[0]"
@@ -72,7 +74,7 @@ def parse_options() -> argparse.Namespace:
 
 @contextlib.contextmanager
 def server() -> Iterator[str]:
-    """Runs an MLflow server on the store and gives its address; ends all of its processes."""
+    """Runs an MLflow server on the store and yields its address; ends all its processes."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -89,16 +91,21 @@ def server() -> Iterator[str]:
         wait_for_server(process, address)
         yield address
     finally:
-        os.killpg(process.pid, signal.SIGKILL)  # its workers too; nothing is lost with a temporary store
+        os.killpg(process.pid, signal.SIGKILL)  # with its workers; a temporary store loses nothing
         process.wait()
 
 
 def wait_for_server(process: subprocess.Popen[bytes], address: str) -> None:
-    """Waits until the server answers; ends the program with its log if it does not."""
+    """Waits until the server answers; exits with its log if it does not."""
     ends = time.monotonic() + SERVER_SECONDS
     while time.monotonic() < ends and process.poll() is None:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5):  # noqa: S310 - http only
-            return
+        with (
+            contextlib.suppress(OSError),
+            closing(HTTPConnection(address.removeprefix("http://"), timeout=5)) as connection,
+        ):
+            connection.request("GET", "/health")
+            if connection.getresponse().status == HTTPStatus.OK:
+                return
         time.sleep(0.2)
     sys.exit(f"The MLflow server did not start:\n{Path('server.log').read_text(encoding='utf-8')[-2000:]}")
 
@@ -111,7 +118,7 @@ def photograph(driver: Chrome, address: str, report: Report, output: Path) -> No
         wait.until(lambda page: len(page.find_elements(By.CSS_SELECTOR, DRAWN)) >= len(report.metrics))
     except TimeoutException:
         driver.save_screenshot(str(output))
-        sys.exit(f"The charts did not appear within {CHARTS_SECONDS} s; see {output} for what did")
+        sys.exit(f"The charts did not appear within {CHARTS_SECONDS} s; {output} shows what did")
     for name in CLOSE:
         for button in driver.find_elements(By.CSS_SELECTOR, f'[data-component-id="{name}"]'):
             button.click()

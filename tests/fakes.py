@@ -1,4 +1,4 @@
-"""Test doubles that tests move by hand. pytest puts this directory on the path, see pyproject.toml."""
+"""Fakes that tests control. On the path of pytest (`pythonpath` in pyproject.toml)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run_deleted(reason: str) -> Fault:
 
 
 class FakeClock:
-    """A clock that stands still until `move`; it does not affect waits on conditions."""
+    """A clock that stands still until a test moves it; it does not affect waits on conditions."""
 
     def __init__(self) -> None:
         self.seconds = 100.0
@@ -55,7 +55,7 @@ class FakeClock:
         return STARTED_AT + self.jumped + round((self.seconds - 100) * 1000)
 
     def move(self, seconds: float) -> None:
-        """Lets time pass."""
+        """Advances the clock."""
         self.seconds += seconds
 
 
@@ -71,14 +71,15 @@ class Batch:
 
 @dataclass
 class FakeSink:
-    """A tracking server that records, and fails on request.
+    """A sink that records what it receives, and fails on demand.
 
     Attributes:
-        failures: raised one by one, before anything is taken.
-        batches: what was taken.
+        failures: raised one by one, before anything is accepted.
+        batches: accepted batches.
         asked: runs whose start was requested.
-        open: requests hang until this is set.
-        running: runs that are not over.
+        open: a request hangs until this event is set.
+        down: whether the server is down.
+        running: runs that have not ended.
     """
 
     failures: list[Exception] = field(default_factory=list)
@@ -107,12 +108,12 @@ class FakeSink:
         self.batches.append(Batch(run_id, list(points), list(steps), dict(tags)))
 
     def points(self, run_id: str) -> list[Point]:
-        """Returns all points of a run, in the order of arrival."""
+        """Returns all points of a run, in order of arrival."""
         return [point for batch in self.batches if batch.run_id == run_id for point in batch.points]
 
 
 def describe(name: str, kind: Kind, unit: str, family: Family, meaning: str) -> Metric:
-    """Returns a made-up metric."""
+    """Returns a metric for made-up values."""
     return Metric(
         name=name, kind=kind, unit=unit, family=family, meaning=meaning, source="a test", bad="none by itself"
     )
@@ -125,7 +126,7 @@ EVENTS = describe("trouble_events", Kind.EVENTS, "events", Family.NETWORK, "a to
 
 
 class Scripted:
-    """A collector that yields the contents of `values` and raises `error`, both set by the test."""
+    """A collector that yields `values`, then raises `error` if there is one."""
 
     family: ClassVar[Family] = Family.CPU
     metrics: ClassVar[tuple[Metric, ...]] = (LEVEL, SHARE, TOTAL, EVENTS)

@@ -1,4 +1,4 @@
-"""Journals of processes that are gone. Put on the path by pytest (`pythonpath` in pyproject.toml)."""
+"""Journals of dead processes. On the path of pytest (`pythonpath` in pyproject.toml)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def of_a_process_that_is_gone(journal: Path) -> Path:
-    """Has a journal that this process has closed name another one, which has ended, as its writer."""
+    """Replaces this process by one that has exited as the writer of a closed journal."""
     with subprocess.Popen([sys.executable, "-S", "-c", ""]) as ended:
         ended.wait()
     text = journal.read_bytes()

@@ -1,8 +1,8 @@
-"""What a busy machine adds to a duration, measured beside it.
+"""Measures how much of a duration was caused by a busy machine.
 
-A promise of seconds is about what the product does. On a machine whose cores belong to others it can only be
-held against what is left of the seconds that passed. Put on the path by pytest (`pythonpath` in
-pyproject.toml); programs of the tests import it too, so it needs the standard library alone.
+A time limit applies to what the product does. On a machine whose cores are shared, stalls must be subtracted from
+the elapsed time first. On the path of pytest (`pythonpath` in pyproject.toml); programs of the tests import it
+too, so it needs the standard library only.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _NANOSECONDS = 1e9
 
 
 class Stalls:
-    """Adds up, inside a ``with`` block, for how long this process could have run and did not.
+    """Measures, in a ``with`` block, how long this process was ready to run but did not run.
 
-    A thread that sleeps ten milliseconds at a time counts by how much it wakes too late. What this process
-    itself computed meanwhile is no stall; so a product that keeps everybody from running, or that waits, is
-    not excused by it. Where Linux tells, the time that the thread which entered the block has waited for a
-    core comes on top: it wants one for longer than the other thread does.
+    A thread that sleeps ten milliseconds at a time measures how late it wakes up. CPU time used by this process
+    meanwhile does not count, so a product that blocks all threads, or that waits, is not excused. On Linux, the
+    time that the thread which entered the block waited for a core is added: it needs a core for longer than the
+    measuring thread.
     """
 
     def __init__(self) -> None:
@@ -35,9 +35,9 @@ class Stalls:
 
     @property
     def seconds(self) -> float:
-        """How long it was, up to now."""
+        """Stalled seconds so far."""
         beats = self._beats
-        while self._beats <= beats + 1:  # the beat that is late has not been counted yet
+        while self._beats <= beats + 1:  # the current beat is not counted yet
             time.sleep(_BEAT_SECONDS)
         return self._late + _seconds_in_queue(self._task) - self._queued
 
@@ -63,7 +63,7 @@ class Stalls:
 
 
 def _seconds_in_queue(task: int) -> float:
-    """Returns for how long a thread of this process has been ready and without a core; 0 where nothing tells."""
+    """Returns how long a thread of this process was ready without a core; 0 if unknown."""
     try:
         return int(Path(f"/proc/self/task/{task}/schedstat").read_text().split()[1]) / _NANOSECONDS
     except (OSError, IndexError, ValueError):

@@ -1,6 +1,6 @@
-"""Waits for a state instead of a time: what takes milliseconds may take seconds on a busy machine.
+"""Waits for a state instead of a time: on a busy machine, milliseconds may become seconds.
 
-Put on the path by pytest (`pythonpath` in pyproject.toml); the programs of the integration tests import it too.
+On the path of pytest (`pythonpath` in pyproject.toml); programs of the integration tests import it too.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ import threading
 import time
 from collections.abc import Callable
 
-LONG_SECONDS = 60.0  # what has not happened by then never will; only a test that fails waits so long
+LONG_SECONDS = 60.0  # only a failing test waits this long
 
 
 def eventually(holds: Callable[[], object], seconds: float = LONG_SECONDS) -> None:
-    """Returns as soon as something holds.
+    """Returns as soon as a condition holds.
 
     Raises:
-        AssertionError: it does not within that time.
+        AssertionError: the condition did not hold in time.
     """
     ends = time.monotonic() + seconds
     while not holds():
@@ -25,7 +25,7 @@ def eventually(holds: Callable[[], object], seconds: float = LONG_SECONDS) -> No
 
 
 def ticked(times: int) -> None:
-    """Returns after so many more ticks of this process's sampler."""
+    """Returns after that many more ticks of this process's sampler."""
     from mlflow_sysmetrics import status
 
     before = status().ticks
@@ -33,9 +33,9 @@ def ticked(times: int) -> None:
 
 
 def watched(seconds: float = 0.3) -> None:
-    """Returns so long after each run that this process feeds has been looked at for the first time.
+    """Returns `seconds` after the first tick of every run that is attached in this process.
 
-    A rate is over 0.15 s at least, from one tick to the next; so a run that lasts on for longer has them all.
+    A rate covers at least 0.15 s, from one tick to the next, so after this time a run has all of them.
     """
     from mlflow_sysmetrics import status
     from mlflow_sysmetrics.daemon import process
@@ -49,7 +49,7 @@ def watched(seconds: float = 0.3) -> None:
 
 
 def lasting_threads() -> list[str]:
-    """Returns the names of all threads but those of ours that end by themselves, which it waits for."""
+    """Waits for our threads that end by themselves, and returns the names of all others."""
     for thread in threading.enumerate():
         lasts = thread.name.startswith(("sysmetrics-sampler", "sysmetrics-sender", "sysmetrics-journal"))
         if thread.name.startswith("sysmetrics") and not lasts:

@@ -1,4 +1,4 @@
-"""Which runs are fed: exactly those that MLflow says, and each of them once."""
+"""Exactly the runs that MLflow monitors are attached, each of them once."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def test_nested_and_threaded_runs(program: Program, remote: Remote) -> None:
         assert remote.keys(run_id) == HOST_METRICS
 
 
-def test_a_resumed_run_goes_on_where_it_was(program: Program, store: Store) -> None:
-    """MLflow 2.8 monitors new runs only, newer ones resumed runs too."""
+def test_a_resumed_run_continues_its_series(program: Program, store: Store) -> None:
+    """MLflow 2.8 monitors new runs only; newer versions also monitor resumed runs."""
     code = """
         if len(sys.argv) == 1 and "RESUME" not in os.environ:
             with mlflow.start_run() as run:
@@ -70,9 +70,9 @@ def test_a_resumed_run_goes_on_where_it_was(program: Program, store: Store) -> N
     assert bool(resumed) is (MLFLOW >= (2, 9))
 
 
-@pytest.mark.skipif(MLFLOW < (2, 9), reason="MLflow 2.8 has no monitor for resumed runs")
+@pytest.mark.skipif(MLFLOW < (2, 9), reason="MLflow 2.8 does not monitor resumed runs")
 def test_a_run_that_is_started_again_inside_itself(program: Program, store: Store) -> None:
-    """kedro-mlflow does so for each node of a pipeline. The series goes on until the outer end, and then ends."""
+    """kedro-mlflow does this for each node of a pipeline. The series continues until the outer end."""
     code = """
         with mlflow.start_run() as run:
             for _ in range(5):
@@ -105,7 +105,7 @@ def test_autologged_runs(program: Program, store: Store) -> None:
 
 
 def test_a_monitor_built_by_hand(program: Program, remote: Remote) -> None:
-    """Lightning callbacks and MONAI build MLflow's class themselves."""
+    """Lightning callbacks and MONAI build MLflow's class directly."""
     code = """
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
         run = mlflow.MlflowClient().create_run("0")
@@ -122,7 +122,7 @@ def test_a_monitor_built_by_hand(program: Program, remote: Remote) -> None:
     assert "SystemMetricsMonitor" not in threads
 
 
-def test_a_run_made_by_the_client(program: Program, remote: Remote) -> None:
+def test_a_run_created_by_the_client(program: Program, remote: Remote) -> None:
     code = """
         run = mlflow.MlflowClient().create_run("0")
         with mlflow_sysmetrics.attach(run.info.run_id, node_id="node_1") as attachment:
@@ -158,7 +158,7 @@ def test_off_means_off(program: Program, remote: Remote, code: str, environ: dic
     "environ",
     [{"MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false"}, {"MLFLOW_SYSMETRICS_COLLECTORS": "-gpu"}],
 )
-def test_the_argument_of_start_run_has_the_last_word(
+def test_the_argument_of_start_run_has_priority(
     program: Program, remote: Remote, environ: dict[str, str]
 ) -> None:
     code = """
@@ -170,7 +170,7 @@ def test_the_argument_of_start_run_has_the_last_word(
     assert remote.keys(run_id) == HOST_METRICS
 
 
-def test_another_list_of_providers_leaves_mlflow_untouched(program: Program, remote: Remote) -> None:
+def test_a_provider_list_without_sysmetrics_leaves_mlflow_untouched(program: Program, remote: Remote) -> None:
     code = """
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
         assert SystemMetricsMonitor.__module__.startswith("mlflow."), SystemMetricsMonitor.__module__
@@ -183,7 +183,7 @@ def test_another_list_of_providers_leaves_mlflow_untouched(program: Program, rem
 
 
 def test_mlflows_setters_are_read_again_for_each_run(program: Program, remote: Remote) -> None:
-    """When the points come is the sampler's business, and told by its own tests on a clock that they move."""
+    """The unit tests of the sampler check when points are due, with a fake clock."""
     code = """
         from mlflow_sysmetrics.daemon import process
         for interval, samples in ((0.2, 2), (0.4, 3)):
@@ -226,7 +226,7 @@ def test_a_changed_tracking_uri_moves_later_runs_only(
 
 
 def test_mlflow_is_imported_before_our_threads_begin(tmp_path: Path) -> None:
-    """Two threads that import it at once break each other's import: it may be that of the program."""
+    """Concurrent imports in two threads break each other, and one may be the program's."""
     code = (
         "import sys, mlflow_sysmetrics;"
         f"mlflow_sysmetrics.attach('0' * 32, tracking_uri='sqlite:///{tmp_path}/none.db', started_at=0);"

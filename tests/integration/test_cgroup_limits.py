@@ -1,7 +1,7 @@
-"""A real process under real cgroup limits: its own numbers, not the host's.
+"""A real process under real cgroup limits reports its own numbers, not the host's.
 
-The kernel must let the test make cgroups of its own (root, or a delegated group); elsewhere only the recorded
-machines of `tests/hosts` tell.
+The kernel must allow the test to create cgroups (as root, or in a delegated cgroup); elsewhere only the recorded
+machines of `tests/hosts` cover this.
 """
 
 from __future__ import annotations
@@ -24,10 +24,8 @@ from mlflow_sysmetrics.machine.cpu_share import cpu_share
 from mlflow_sysmetrics.machine.host import Host
 from watching import LONG_SECONDS
 
-QUOTA_CORES = 0.1  # so little that a busy machine has it to spare
-WORKED_SECONDS = (
-    0.1  # of CPU time at least: what the kernel accounts late, a tick of 10 ms at most, is a tenth
-)
+QUOTA_CORES = 0.1  # so little that even a busy machine can provide it
+WORKED_SECONDS = 0.1  # least CPU time: the kernel's accounting lags by a tick of 10 ms at most, a tenth
 PERIOD_MICROSECONDS = 100_000
 LIMIT_MEGABYTES = 200
 MEGABYTE = 1_000_000
@@ -39,9 +37,9 @@ for directory in sys.argv[1:]:
 from mlflow_sysmetrics.machine.host import Host
 """
 
-# Works on so many cores: a millisecond of CPU time, then a rest in proportion, so that nothing is made up for
-# after the machine was busy with something else. The process alone is in the group: what the collector shows of
-# the group is held against the process's own account, read before and after each of its two readings.
+# Works on that many cores: a millisecond of CPU time, then a proportional rest, so that it does not catch up after
+# the machine was busy. The process is alone in the cgroup: the collector's result for the cgroup is compared with
+# the CPU time of the process, read before and after each of the two readings.
 WORK = """
 from mlflow_sysmetrics.collectors.cpu_linux import CpuLinux
 from mlflow_sysmetrics.collectors.throttling_linux import ThrottlingLinux
@@ -75,7 +73,7 @@ shown["least"], shown["most"] = (before_last - after_first) * percent, (after_la
 print(json.dumps(shown))
 """
 
-# Holds memory of its own, and as much again in the page cache, which the kernel drops when it needs to.
+# Holds anonymous memory, and as much again in the page cache, which the kernel can drop.
 HOLD = """
 import tempfile
 from mlflow_sysmetrics.collectors.memory_linux import MemoryLinux
@@ -100,10 +98,10 @@ with tempfile.TemporaryFile(dir=os.getcwd()) as file:
 
 @contextlib.contextmanager
 def groups(limits: Mapping[str, Mapping[str, str]]) -> Iterator[list[str]]:
-    """Makes a group per controller and removes it; yields the directories to enter.
+    """Creates a cgroup per controller and removes it; yields the directories to enter.
 
     Args:
-        limits: controller -> file -> text, with v1's file names where the controller is one of v1, else v2's.
+        limits: controller -> file -> text; has the file names of v1 and v2, of which existing ones are written.
     """
     made: list[Path] = []
     try:
@@ -117,7 +115,7 @@ def groups(limits: Mapping[str, Mapping[str, str]]) -> Iterator[list[str]]:
                 for file in files.keys() & set(os.listdir(directory)):
                     (directory / file).write_text(files[file])
         except (Unavailable, OSError) as error:
-            pytest.skip(f"this kernel does not let the test make a cgroup with limits: {error}")
+            pytest.skip(f"this kernel does not allow the test to create a cgroup with limits: {error}")
         yield [str(directory) for directory in made]
     finally:
         for directory in made:
@@ -125,10 +123,10 @@ def groups(limits: Mapping[str, Mapping[str, str]]) -> Iterator[list[str]]:
 
 
 def quota(cores: float) -> Mapping[str, Mapping[str, str]]:
-    """Returns limits that allow so many cores."""
+    """Returns limits that allow that many cores."""
     allowed = round(cores * PERIOD_MICROSECONDS)
     files = {
-        # The largest weight that there is: the group gets what its quota allows, whoever else wants a core.
+        # The largest weight: the cgroup gets what its quota allows, even if other programs want a core.
         "cpu.shares": "262144",
         "cpu.weight": "10000",
         "cpu.cfs_period_us": str(PERIOD_MICROSECONDS),
@@ -140,7 +138,9 @@ def quota(cores: float) -> Mapping[str, Mapping[str, str]]:
 
 
 def remove(directory: Path) -> None:
-    ends = time.monotonic() + LONG_SECONDS  # a process that has ended may still be counted in for a moment
+    ends = (
+        time.monotonic() + LONG_SECONDS
+    )  # a process that has exited may still be in the cgroup for a moment
     while time.monotonic() < ends:
         with contextlib.suppress(OSError):
             directory.rmdir()
@@ -150,7 +150,7 @@ def remove(directory: Path) -> None:
 
 
 def run(program: str, directories: list[str], cwd: Path) -> dict[str, float]:
-    """Returns what a program that enters the groups prints."""
+    """Runs a program that enters the cgroups, and returns its output."""
     command = [sys.executable, "-c", ENTER + program, *directories]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False, cwd=cwd)
     assert finished.returncode == 0, finished.stderr
@@ -159,7 +159,7 @@ def run(program: str, directories: list[str], cwd: Path) -> dict[str, float]:
 
 
 def work(cores: float, directories: list[str], cwd: Path) -> dict[str, float]:
-    """Returns what the collectors show of a program that works on so many cores, if it gets them."""
+    """Returns the collectors' values for a program that works on that many cores, if it gets them."""
     program = WORK.format(cores=cores, quota=QUOTA_CORES, seconds=WORKED_SECONDS)
     found = run(program, directories, cwd)
     assert found["least"] * 0.9 <= found["cpu_utilization_percentage"] <= found["most"] * 1.1
@@ -167,7 +167,7 @@ def work(cores: float, directories: list[str], cwd: Path) -> dict[str, float]:
 
 
 def test_half_of_a_quota_is_fifty_percent(tmp_path: Path) -> None:
-    """On a busy machine it may be less, but then the process has had less."""
+    """On a busy machine it may be less, if the process has had less."""
     with groups(quota(QUOTA_CORES)) as directories:
         found = work(QUOTA_CORES / 2, directories, tmp_path)
     assert 0 < found["cpu_utilization_percentage"] < 60
@@ -181,7 +181,7 @@ def test_more_than_the_quota_is_throttled(tmp_path: Path) -> None:
     assert beyond["cpu_throttled_percentage"] > 50 > within["cpu_throttled_percentage"]
 
 
-def test_the_hosts_numbers_stand_beside_the_jobs_only_where_they_differ() -> None:
+def test_host_numbers_appear_only_if_they_differ_from_the_jobs() -> None:
     collector = CpuLinux(Host())
     list(collector.collect(0))
     time.sleep(0.2)
@@ -189,14 +189,14 @@ def test_the_hosts_numbers_stand_beside_the_jobs_only_where_they_differ() -> Non
     assert ("host_cpu_utilization_percentage" in keys) is cpu_share(Host()).limited
 
 
-def test_memory_is_the_working_set_of_the_group_and_its_kills_are_counted(tmp_path: Path) -> None:
+def test_memory_is_the_working_set_of_the_cgroup_and_kills_are_counted(tmp_path: Path) -> None:
     limit = str(LIMIT_MEGABYTES * MEGABYTE)
     files = {"memory.limit_in_bytes": limit, "memory.max": limit, "memory.swap.max": "0"}
     with groups({"memory": files}) as directories:
         quiet = run(HOLD.format(megabytes=80, greed=1), directories, tmp_path)
         greedy = run(HOLD.format(megabytes=80, greed=400), directories, tmp_path)
     for found in (quiet, greedy):
-        # 80 MB of its own and the interpreter's 20; the 80 MB of the file do not count.
+        # 80 MB of the program and 20 MB of the interpreter; the 80 MB of the file do not count.
         assert 80 < found["system_memory_usage_megabytes"] < 130
         share = 100 * found["system_memory_usage_megabytes"] / LIMIT_MEGABYTES
         assert found["system_memory_usage_percentage"] == pytest.approx(share, rel=0.01)

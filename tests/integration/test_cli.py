@@ -16,13 +16,13 @@ import pytest
 from conftest import QUIET, Program, Store
 from gone import of_a_process_that_is_gone
 
-# Nothing is sent before the kill: the send interval is an hour, and so all that was sampled lies in the journal.
+# Nothing is sent before the kill: the send interval is an hour, so all sampled points are in the journal.
 ENVIRON = {
     "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.1",
     "MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING": "1",
     "MLFLOW_SYSMETRICS_SEND_INTERVAL": "3600",
 }
-AGED = ("--older-than", "0.1s")  # without it a run must have been silent for a minute
+AGED = ("--older-than", "0.1s")  # the default requires a minute of silence
 KILLED = """
     import signal
     from pathlib import Path
@@ -38,14 +38,14 @@ KILLED = """
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Path:
-    """Where the journals of the test's programs lie."""
+    """The directory of the journals."""
     return tmp_path / "spool"
 
 
 @pytest.fixture
 def killed(program: Program, store: Store, spool: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A run whose process was killed before it had sent anything."""
-    if "?" in store.uri:  # what a query says may be a secret: it is in no journal
+    """A run whose process was killed before it sent anything."""
+    if "?" in store.uri:  # a query may be a secret, so it is not journalled
         monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
     finished = program(store.uri, KILLED, check=False, MLFLOW_SYSMETRICS_SPOOL_DIR=str(spool), **ENVIRON)
     assert finished.returncode == -9, finished.stderr
@@ -53,7 +53,7 @@ def killed(program: Program, store: Store, spool: Path, monkeypatch: pytest.Monk
 
 
 def command(name: str, *arguments: str, status: int = 0, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Runs a command in an interpreter of its own, as a shell would."""
+    """Runs a command in a separate interpreter, like a shell."""
     done = subprocess.run(
         [sys.executable, "-m", "mlflow_sysmetrics.cli", name, *arguments],
         env={**os.environ, **QUIET, **environ},
@@ -73,7 +73,7 @@ def journalled(spool: Path) -> set[tuple[str, int, float]]:
 
 
 def stored(store: Store, run_id: str) -> list[tuple[str, int, float]]:
-    """Returns the same of every point on the server, doubled ones twice."""
+    """Returns key, time and value of every point on the server, including duplicates."""
     return [(p.key, p.timestamp, p.value) for key in store.keys(run_id) for p in store.points(run_id, key)]
 
 
@@ -120,11 +120,11 @@ def test_a_run_that_trains_is_never_reaped(program: Program, store: Store, spool
             print("REAP", subprocess.run(reap, capture_output=True, text=True).stdout)
     """
     words = program(store.uri, code, MLFLOW_SYSMETRICS_SPOOL_DIR=str(spool)).words
-    assert " ".join(words[words.index("REAP") :]).startswith("REAP No run says RUNNING")
+    assert " ".join(words[words.index("REAP") :]).startswith("REAP No run is RUNNING")
 
 
 @pytest.mark.parametrize("store", ["sqlite"], indirect=True)
-def test_points_outlive_another_store_in_the_place_of_theirs(
+def test_points_survive_a_replaced_store(
     killed: str, store: Store, spool: Path, empty_database: Path, tmp_path: Path
 ) -> None:
     sampled = journalled(spool)
@@ -139,7 +139,7 @@ def test_points_outlive_another_store_in_the_place_of_theirs(
     assert set(stored(store, killed)) == sampled
 
 
-def test_a_server_that_is_away_is_named_and_the_points_stay(spool: Path) -> None:
+def test_a_server_that_is_down_is_named_and_the_points_stay(spool: Path) -> None:
     from mlflow_sysmetrics.daemon.journal.journal import Journal
 
     journal = Journal.create(spool, 1_000_000)

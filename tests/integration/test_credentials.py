@@ -14,9 +14,9 @@ import pytest
 
 from conftest import Program
 from gone import of_a_process_that_is_gone
-from mlflow_sysmetrics.cli.deaths import Search
-from mlflow_sysmetrics.cli.delivery import Delivery
-from mlflow_sysmetrics.cli.spooled import look
+from mlflow_sysmetrics.cli.dead_runs import DeadRunSearch
+from mlflow_sysmetrics.cli.orphan_delivery import OrphanDelivery
+from mlflow_sysmetrics.cli.spooled_journals import read_journals
 from mlflow_sysmetrics.daemon.journal.journal import Journal
 
 RUN = "f" * 32
@@ -140,7 +140,7 @@ def test_a_command_sends_no_credentials_to_a_server_that_was_not_chosen(
     headers_of_a_plugin(monkeypatch)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    outcome = Delivery(f"{listener.url}0").deliver(orphan)
+    outcome = OrphanDelivery(f"{listener.url}0").deliver(orphan)
     assert outcome is not None
     assert outcome.delivered == 1
     assert set(listener.credentials) == {None}
@@ -150,7 +150,7 @@ def test_a_command_sends_credentials_to_the_chosen_server_under_any_path(
     listener: Listener, orphan: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hunter2")
-    Delivery(f"{listener.url}/elsewhere").deliver(orphan)
+    OrphanDelivery(f"{listener.url}/elsewhere").deliver(orphan)
     assert set(listener.credentials) == {"Bearer hunter2"}
 
 
@@ -158,7 +158,7 @@ def test_a_server_that_refuses_an_anonymous_request_is_named_with_the_reason(
     listener: Listener, orphan: Path
 ) -> None:
     listener.refuses = True
-    outcome = Delivery(None, patience_seconds=0).deliver(orphan)
+    outcome = OrphanDelivery(None, wait_seconds=0).deliver(orphan)
     assert outcome is not None
     assert "HTTP 401" in outcome.faults[0]
     assert "go to the server of MLFLOW_TRACKING_URI alone" in outcome.faults[0]
@@ -171,6 +171,6 @@ def test_the_search_for_dead_runs_sends_no_credentials_and_no_headers_of_plugins
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hunter2")
     silent_since = time.time() - 3600  # a process that wrote a moment ago does not count as dead
     os.utime(orphan, (silent_since, silent_since))
-    (death,) = Search(None, older_than=600).deaths(list(look(orphan.parent)))
-    assert death.run.run_id == RUN
+    (dead,) = DeadRunSearch(None, older_than=600).dead_runs(list(read_journals(orphan.parent)))
+    assert dead.run.run_id == RUN
     assert set(listener.credentials) == {None}

@@ -1,4 +1,4 @@
-"""What a newcomer sees of `scripts/debug_run.py`: tables, JSON, and a reason with a remedy when it does not work."""
+"""`scripts/debug_run.py` prints tables or JSON, and a reason with a remedy if something does not work."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.integration
 SCRIPT = Path(__file__).parents[2] / "scripts" / "debug_run.py"
 SHORT = ("--seconds", "2", "--interval", "0.3")
 LONGEST_SECONDS = 240
-# Where the tests run in the background of a shell, SIGINT is ignored, and the script would inherit that.
+# If the tests run in the background of a shell, SIGINT is ignored, and the script would inherit that.
 INTERRUPTIBLE = """
 import runpy, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -34,13 +34,13 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Returns this process's environment without what would change a run, and with the variables given."""
+    """Returns this process's environment without variables that change a run, plus the given ones."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "COLUMNS"))}
     return kept | PATIENT | variables
 
 
 def debug_run(folder: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Runs the script in a folder, in which it makes its SQLite file."""
+    """Runs the script in a folder, in which it creates its SQLite file."""
     return subprocess.run(
         [sys.executable, str(SCRIPT), *options],
         cwd=folder,
@@ -57,7 +57,7 @@ def run_states(folder: Path) -> list[str]:
         return [state for (state,) in database.execute("select status from runs")]
 
 
-def test_it_prints_tags_and_metrics_of_the_store_and_how_to_see_them(tmp_path: Path) -> None:
+def test_it_prints_stored_tags_and_metrics_and_how_to_see_them(tmp_path: Path) -> None:
     done = debug_run(tmp_path, *SHORT)
 
     assert done.returncode == 0, done.stdout + done.stderr
@@ -71,7 +71,7 @@ def test_it_prints_tags_and_metrics_of_the_store_and_how_to_see_them(tmp_path: P
     assert run_states(tmp_path) == ["FINISHED"]
 
 
-def test_json_holds_every_host_metric_with_its_unit_and_nothing_else_is_on_stdout(tmp_path: Path) -> None:
+def test_json_has_every_host_metric_with_its_unit_and_is_alone_on_stdout(tmp_path: Path) -> None:
     done = debug_run(tmp_path, *SHORT, "--json")
     report = json.loads(done.stdout)
 
@@ -85,13 +85,13 @@ def test_json_holds_every_host_metric_with_its_unit_and_nothing_else_is_on_stdou
         series = report["metrics"][key]
         metric = described[key.removeprefix("system/")]
         assert series["unit"] == metric.unit
-        # A rate is over two ticks, of which a busy machine may have no more than the first and the last.
+        # A rate needs two ticks, and a busy machine may have only the first and the last.
         assert series["points"] >= (1 if metric is PROCESS_USS or metric.kind is Kind.RATE else 2)
         assert series["min"] <= series["mean"] <= series["max"]
     assert report["metrics"]["system/cpu_utilization_percentage"]["max"] > 0
 
 
-def test_a_plugin_that_is_switched_off_is_named_with_the_variable(tmp_path: Path) -> None:
+def test_a_disabled_plugin_is_named_with_the_variable(tmp_path: Path) -> None:
     done = debug_run(tmp_path, *SHORT, MLFLOW_RUN_CONTEXT_PROVIDER="none")
 
     assert done.returncode == 1
@@ -105,11 +105,11 @@ def test_a_plugin_that_is_switched_off_is_named_with_the_variable(tmp_path: Path
         (("--seconds", "0"), "'0' is out of range"),
         (("--seconds", "nan"), "'nan' is out of range"),
         (("--seconds", "six"), "'six' is not a number"),
-        (("--interval", "-1"), "'-1' is no interval"),
+        (("--interval", "-1"), "'-1' is not an interval"),
         (("--seconds", "2", "--interval", "1"), "--seconds 2 is too short"),
     ],
 )
-def test_a_bad_option_is_named_and_nothing_is_made(
+def test_an_invalid_option_is_named_and_nothing_is_created(
     tmp_path: Path, options: tuple[str, ...], named: str
 ) -> None:
     done = debug_run(tmp_path, *options)
@@ -120,10 +120,10 @@ def test_a_bad_option_is_named_and_nothing_is_made(
 
 
 @pytest.mark.parametrize(("uri", "reason"), [("http://127.0.0.1:1", "refused"), ("http://[::1", "malformed")])
-def test_an_address_without_a_server_is_told_at_once_with_the_remedy(
+def test_an_address_without_a_server_fails_at_once_with_the_remedy(
     tmp_path: Path, uri: str, reason: str
 ) -> None:
-    # Were it MLflow that tries again, seven times, the script would be killed long before the last.
+    # With MLflow's seven retries the script would time out.
     done = debug_run(tmp_path, *SHORT, MLFLOW_TRACKING_URI=uri)
 
     assert done.returncode == 1
@@ -132,7 +132,7 @@ def test_an_address_without_a_server_is_told_at_once_with_the_remedy(
     assert "Traceback" not in done.stderr
 
 
-def test_it_says_that_the_source_tree_alone_is_not_an_installed_plugin(tmp_path: Path) -> None:
+def test_a_source_tree_that_is_not_installed_is_reported(tmp_path: Path) -> None:
     without_entry_points = (
         "import importlib.metadata as metadata, sys; metadata.entry_points = lambda **_: (); "
         f"sys.path.insert(0, {str(SCRIPT.parent)!r}); import debug_run; sys.exit(debug_run.main([]))"
@@ -158,7 +158,7 @@ def test_an_interrupt_ends_the_run_as_killed_without_a_traceback(tmp_path: Path)
         command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stderr is not None
-        # MLflow 2.8 may have a deprecation of its own to tell first.
+        # MLflow 2.8 may print a deprecation warning first.
         assert any(line.startswith("Run ") for line in process.stderr)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=LONGEST_SECONDS)

@@ -1,4 +1,4 @@
-"""A forked child is silent until it starts a run of its own."""
+"""A forked child does nothing until it starts a run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_child_has_no_thread_and_no_run(program: Program, server: CountingServ
     assert program(server.url, code, **FAST).words == ["1", "False", "0"]
 
 
-def test_a_child_may_start_a_run_of_its_own(program: Program, server: CountingServer) -> None:
+def test_a_child_may_start_a_run(program: Program, server: CountingServer) -> None:
     code = """
         with mlflow.start_run() as parent:
             watched()
@@ -51,10 +51,10 @@ def test_a_child_may_start_a_run_of_its_own(program: Program, server: CountingSe
     assert lasting(server.points(parent)) == HOST_METRICS
 
 
-def test_a_pool_of_forked_workers_changes_nothing_in_the_parents_series(
+def test_a_pool_of_forked_workers_does_not_affect_the_parents_series(
     program: Program, server: CountingServer
 ) -> None:
-    """As a DataLoader does, while the sampler and the sender are at work."""
+    """Like a DataLoader, while the sampler and the sender are running."""
     code = """
         import multiprocessing
         def work(n):
@@ -79,8 +79,8 @@ def test_a_pool_of_forked_workers_changes_nothing_in_the_parents_series(
     assert len(stamps) == int(of_parent)
 
 
-def test_fork_again_and_again_under_load_hangs_nothing(program: Program, server: CountingServer) -> None:
-    """Whatever locks the parent's threads held at that moment."""
+def test_repeated_forks_under_load_never_hang(program: Program, server: CountingServer) -> None:
+    """The parent's threads may hold any lock at the moment of the fork."""
     code = """
         with mlflow.start_run() as run:
             watched()
@@ -97,10 +97,10 @@ def test_fork_again_and_again_under_load_hangs_nothing(program: Program, server:
     assert lasting(server.points(run_id)) == HOST_METRICS
 
 
-def test_what_a_child_of_multiprocessing_attached_is_complete_at_its_end(
+def test_a_run_attached_in_a_multiprocessing_child_is_complete(
     program: Program, server: CountingServer
 ) -> None:
-    """Such children run no exit functions."""
+    """These children run no exit functions."""
     code = """
         import multiprocessing
         def work(run_id):
@@ -118,13 +118,13 @@ def test_what_a_child_of_multiprocessing_attached_is_complete_at_its_end(
     assert lasting(server.points(run_id)) == HOST_METRICS
 
 
-def test_a_child_that_exits_the_ordinary_way_leaves_the_parents_attachment_alone(
+def test_a_child_that_exits_normally_leaves_the_parents_attachment_alone(
     program: Program, server: CountingServer
 ) -> None:
     code = """
         run = mlflow.MlflowClient().create_run("0")
         attachment = mlflow_sysmetrics.attach(run.info.run_id)
-        watched(0)  # private memory of a tree is told when all of it was read, which may take longer than this
+        watched(0)  # private memory of a process tree appears only after all of it was read, which may take longer
         child = os.fork()
         if child == 0:
             attachment.detach()

@@ -1,4 +1,4 @@
-"""Disks and network against what the kernel and psutil say of the same interval."""
+"""Disk and network metrics, compared with the kernel and psutil over the same interval."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from mlflow_sysmetrics.collectors.disk_io_linux import DiskIoLinux
 from mlflow_sysmetrics.collectors.network_linux import NetworkLinux
 from mlflow_sysmetrics.machine.host import Host
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc is read beside the collectors")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="compares with /proc")
 
 MEGABYTE = 1_000_000
-ROUNDING = 1e-6  # a rate times its seconds
+ROUNDING = 1e-6  # of a rate multiplied by its seconds
 
 
 Count = Callable[[], float]
@@ -30,14 +30,14 @@ Count = Callable[[], float]
 def over(
     make: Callable[[], Collector], work: Callable[[], None], counts: Mapping[str, Count]
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
-    """Does work between two readings of a collector, and counts by other means.
+    """Does work between two readings of a collector, and counts independently.
 
-    Others use disk and network too, at any moment; so counters are read before and after each of the two
-    readings, and what these show must lie between the two differences. The collector is made between them,
-    too: it may count from then on.
+    Other programs may use disk and network at any moment. So the counters are read before and after each of the
+    two readings, and the collector's result must lie between the two differences. The collector is created
+    between them too, because it may count from then on.
 
     Returns:
-        Totals, and what rates stand for in megabytes; for each counter the least and the most of the same.
+        Totals, and rates converted to megabytes; for each counter the smallest and largest possible difference.
     """
 
     def counted() -> dict[str, float]:
@@ -49,7 +49,7 @@ def over(
     after_first = counted()
     began = time.monotonic()
     work()
-    time.sleep(max(0.0, 0.2 - (time.monotonic() - began)))  # a rate needs as long
+    time.sleep(max(0.0, 0.2 - (time.monotonic() - began)))  # the shortest time for a rate
     before_last = counted()
     samples = list(collector.collect(time.monotonic()))
     after_last = counted()
@@ -61,12 +61,12 @@ def over(
 
 
 def disk_of(path: Path) -> str:
-    """Returns the name of the disk that holds a path, found without the collector."""
+    """Returns the name of the disk that holds a path, determined without the collector."""
     device = path.stat().st_dev
     number = f"{os.major(device)}:{os.minor(device)}"
     directory = Path("/sys/dev/block", number)
     if not directory.exists():
-        pytest.skip(f"{path} has no block device of its own ({number} is not in /sys/dev/block)")
+        pytest.skip(f"{path} is not on a block device ({number} is not in /sys/dev/block)")
     directory = directory.resolve()
     return directory.parent.name if (directory / "partition").exists() else directory.name
 
@@ -76,11 +76,11 @@ def sectors_written(disk: str) -> int:
         fields = line.split()
         if fields[2] == disk:
             return int(fields[9])
-    raise LookupError(f"/proc/diskstats has no line of {disk}")
+    raise LookupError(f"/proc/diskstats has no line for {disk}")
 
 
 def write(path: Path, megabytes: int) -> None:
-    """Writes what no filesystem can make smaller, and waits until the disk has it."""
+    """Writes incompressible data, and waits until it is on the disk."""
     with path.open("wb") as file:
         for _ in range(megabytes):
             file.write(os.urandom(MEGABYTE))
@@ -88,7 +88,7 @@ def write(path: Path, megabytes: int) -> None:
         os.fsync(file.fileno())
 
 
-def test_bytes_written_to_a_disk_are_those_of_diskstats(tmp_path: Path) -> None:
+def test_bytes_written_to_a_disk_match_diskstats(tmp_path: Path) -> None:
     disk = disk_of(tmp_path)
     counts = {"written": lambda: sectors_written(disk) * 512 / MEGABYTE}
     host = Host(working_directory=lambda: str(tmp_path))
@@ -98,7 +98,7 @@ def test_bytes_written_to_a_disk_are_those_of_diskstats(tmp_path: Path) -> None:
     assert least - ROUNDING <= found["disk_write_megabytes_per_second"] <= most + ROUNDING
 
 
-def test_a_disk_that_writes_is_busy(tmp_path: Path) -> None:
+def test_a_writing_disk_is_busy(tmp_path: Path) -> None:
     disk_of(tmp_path)
     collector = DiskIoLinux(Host(working_directory=lambda: str(tmp_path)))
     list(collector.collect(time.monotonic()))
@@ -111,7 +111,7 @@ def test_a_disk_that_writes_is_busy(tmp_path: Path) -> None:
 
 
 def transfer(megabytes: int) -> None:
-    """Sends bytes to ourselves."""
+    """Sends bytes over loopback."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         sender = socket.create_connection(server.getsockname())
         receiver, _ = server.accept()
@@ -129,7 +129,7 @@ def transfer(megabytes: int) -> None:
 
 
 def bytes_by_psutil() -> dict[str, tuple[int, int]]:
-    """Returns bytes received and sent by each interface that has an address and is no container's bridge."""
+    """Returns bytes received and sent by each interface that has an address and is not a bridge."""
     counters = psutil.net_io_counters(pernic=True, nowrap=False)
     addressed = [
         name
@@ -143,7 +143,7 @@ def bytes_by_psutil() -> dict[str, tuple[int, int]]:
     }
 
 
-def test_bytes_over_the_network_are_those_of_psutil_without_loopback() -> None:
+def test_network_bytes_match_psutil_without_loopback() -> None:
     names = [name for name in bytes_by_psutil() if name != "lo"]
 
     def moved(index: int, names: Iterable[str] = names) -> float:

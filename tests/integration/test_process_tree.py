@@ -1,4 +1,4 @@
-"""Real trees of processes, held against what the kernel accounts."""
+"""Real process trees, compared with the kernel's accounting."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's own account is read on Linux")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="compares with the accounting of Linux")
 
-# A tick of the kernel's clock of 10 ms, rounded down: user time and system time of one process, or of those
-# of its children that have ended, at each end of a difference.
+# The kernel's clock ticks every 10 ms and rounds down: user time and system time of one process, or of its
+# children that have ended, at each end of a difference.
 TICKS_SECONDS = 0.02
 
-# A parent in an interpreter of its own, so that no thread of pytest counts and no child is forked from it.
+# The parent runs in a separate interpreter, so that threads of pytest do not count and no child is forked from it.
 #
-# `accounted` and the collector read at different moments, between which a busy machine may do anything. So the
-# kernel's account is read before and after the collector's: the truth about its first reading lies between two
-# numbers, that about its last between two more, and what it shows must lie between the two differences.
+# `accounted` and the collector read at different moments, with an unknown delay between them. So the kernel's
+# accounting is read before and after each reading of the collector, and the collector's result must lie between
+# the smallest and the largest difference.
 PREAMBLE = """
 import json, os, resource, signal, sys, time
 from mlflow_sysmetrics.collectors.process_linux import ProcessLinux
@@ -50,7 +50,7 @@ def spend(seconds):
 
 def burn():
     parent = os.getppid()
-    while os.getppid() == parent:  # not for ever, whatever becomes of the parent
+    while os.getppid() == parent:  # ends with the parent, for whatever reason
         pass
 
 def values(one, now):
@@ -74,12 +74,12 @@ class Watched:
         return [self.shown, self.last[0] - self.first[1], self.last[1] - self.first[0]]
 
 def rest():
-    time.sleep(0.16)  # a rate is over 0.15 s at least
+    time.sleep(0.16)  # a rate covers at least 0.15 s
 """
 
 
 def run(path: Path, code: str) -> Any:
-    """Returns what a parent prints last, as JSON."""
+    """Runs a parent program and returns its output, as JSON."""
     program = path / "parent.py"
     program.write_text(PREAMBLE + textwrap.dedent(code))
     found = subprocess.run(
@@ -92,15 +92,13 @@ def run(path: Path, code: str) -> Any:
 def assert_between(
     shown: float, least: float, most: float, *, share: float = 0.0, processes: int = 1
 ) -> None:
-    """Fails unless a time lies between two others, but for so large a share and the rounding of the kernel."""
+    """Asserts that a time lies between two others, within a share and the rounding of the kernel."""
     rounding = TICKS_SECONDS * processes
     assert least * (1 - share) - rounding <= shown <= most * (1 + share) + rounding, (least, shown, most)
 
 
 @pytest.mark.parametrize("interval", [0.2, 0.5])
-def test_three_busy_children_one_restarted_all_the_time_within_a_tenth(
-    tmp_path: Path, interval: float
-) -> None:
+def test_three_busy_children_one_restarted_constantly_within_a_tenth(tmp_path: Path, interval: float) -> None:
     code = f"""
         watched = Watched(ProcessLinux(Host()))
         began = time.monotonic()
@@ -121,8 +119,8 @@ def test_three_busy_children_one_restarted_all_the_time_within_a_tenth(
     assert_between(shown, least, most, share=0.1)
 
 
-def test_a_child_restarted_beside_the_ticks_within_a_tenth(tmp_path: Path) -> None:
-    """The ticks fall anywhere in the lives of the short children, as those of the sampler do."""
+def test_a_child_restarted_independently_of_ticks_within_a_tenth(tmp_path: Path) -> None:
+    """Like the sampler's, the ticks fall anywhere in the lives of the short children."""
     code = """
         watched = Watched(ProcessLinux(Host()))
         began = time.monotonic()
@@ -167,8 +165,8 @@ def test_grandchildren_count_once_through_their_parent(tmp_path: Path) -> None:
     assert_between(shown, least, most, processes=2)
 
 
-def test_children_that_nobody_waits_for_count_while_they_are_seen(tmp_path: Path) -> None:
-    """Where SIGCHLD is ignored the kernel gives their time to nobody."""
+def test_children_that_are_not_waited_for_count_while_they_exist(tmp_path: Path) -> None:
+    """If SIGCHLD is ignored, the kernel adds their time to no process."""
     code = """
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         watched = Watched(ProcessLinux(Host()))
@@ -186,8 +184,8 @@ def test_children_that_nobody_waits_for_count_while_they_are_seen(tmp_path: Path
     assert_between(shown, least, most)
 
 
-def test_what_nobody_waited_for_is_not_owed_for_ever(tmp_path: Path) -> None:
-    """Its time never arrives at its parent, so that of a child which is waited for counts in full."""
+def test_time_of_children_that_were_not_waited_for_is_not_subtracted_later(tmp_path: Path) -> None:
+    """It never reaches the parent, so the time of a child that is waited for counts in full."""
     code = """
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         watched = Watched(ProcessLinux(Host()))
@@ -213,7 +211,7 @@ def test_what_nobody_waited_for_is_not_owed_for_ever(tmp_path: Path) -> None:
     assert_between(shown, least, most, processes=2)
 
 
-def test_children_that_leave_the_tree_are_no_children(tmp_path: Path) -> None:
+def test_children_that_leave_the_tree_do_not_count(tmp_path: Path) -> None:
     code = """
         born, tell_born = os.pipe()
         go, tell_go = os.pipe()
@@ -225,7 +223,7 @@ def test_children_that_leave_the_tree_are_no_children(tmp_path: Path) -> None:
         values(one, 0)
         child = fork(middle)
         grandchild = int(os.read(born, 20))
-        # Listing processes rests in proportion to what it took: long after that it is done again.
+        # Listing processes pauses in proportion to its cost: jump far ahead so that it runs again.
         before = values(one, 1000)["children"][0]
         os.write(tell_go, b"x")
         os.waitpid(child, 0)
@@ -235,13 +233,13 @@ def test_children_that_leave_the_tree_are_no_children(tmp_path: Path) -> None:
     assert run(tmp_path, code) == [2, 0]
 
 
-def test_200_children_are_counted_and_no_file_stays_open(tmp_path: Path) -> None:
+def test_200_children_are_counted_without_leaking_files(tmp_path: Path) -> None:
     code = """
         one = ProcessLinux(Host())
         values(one, 0)
         children = [fork(signal.pause) for _ in range(200)]
         before = len(os.listdir("/proc/self/fd"))
-        for now in range(1000, 31000, 1000):  # listing processes rests in proportion to what it took
+        for now in range(1000, 31000, 1000):  # listing processes pauses in proportion to its cost
             found = values(one, now)
             assert len(os.listdir("/proc/self/fd")) == before
         files = sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in children) + before - 1
@@ -257,19 +255,19 @@ def test_200_children_are_counted_and_no_file_stays_open(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("collector", ["ProcessLinux", "ProcessPsutil"])
-def test_memory_is_what_psutil_says(tmp_path: Path, collector: str) -> None:
+def test_memory_matches_psutil(tmp_path: Path, collector: str) -> None:
     code = f"""
         import psutil
         held = bytearray(os.urandom(1)) * 50_000_000
         children = [fork(signal.pause) for _ in range(2)]
         one = {collector}(Host())
-        def told():
-            everybody = [psutil.Process(pid).memory_full_info() for pid in [os.getpid(), *children]]
-            return [sum(one.rss for one in everybody) / 1e6, sum(one.uss for one in everybody) / 1e6]
-        found, before = {{}}, told()
+        def expected():
+            processes = [psutil.Process(pid).memory_full_info() for pid in [os.getpid(), *children]]
+            return [sum(one.rss for one in processes) / 1e6, sum(one.uss for one in processes) / 1e6]
+        found, before = {{}}, expected()
         for now in range(0, 100, 10):
             found.update(values(one, now))
-        after = told()
+        after = expected()
         for child in children:
             os.kill(child, signal.SIGKILL)
         print(json.dumps([found["memory_rss_megabytes"][0], found["memory_uss_megabytes"][0], before, after]))
@@ -279,7 +277,7 @@ def test_memory_is_what_psutil_says(tmp_path: Path, collector: str) -> None:
         assert min(seen) * (1 - share) <= value <= max(seen) * (1 + share)
 
 
-def test_psutil_sees_the_same_children_and_time(tmp_path: Path) -> None:
+def test_the_psutil_collector_sees_the_same_children_and_time(tmp_path: Path) -> None:
     code = """
         children = [fork(burn), fork(burn)]
         watched = Watched(ProcessPsutil(Host()), children)

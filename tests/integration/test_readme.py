@@ -1,4 +1,4 @@
-"""What README.md and docs/training.md say is run: every Python block, in the order in which a reader would try them."""
+"""Every Python block of README.md and docs/training.md runs, and README.md lists all settings and metrics."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_every_python_block_runs(block: str, store: Store, tmp_path: Path) -> No
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    if "LocalServer" in block:  # its runs went with it
+    if "LocalServer" in block:  # its runs are on a server that has stopped
         return
     experiments = [one.experiment_id for one in store.client.search_experiments()]
     runs = store.client.search_runs(experiments)

@@ -1,4 +1,4 @@
-"""What the series are: complete, true, and each run's own."""
+"""Series are complete, correct, and separate for each run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_short_runs_have_points(program: Program, store: Store, work: str, expec
     assert store.keys(run_id) >= expected
 
 
-def test_steps_are_seconds_since_the_start_that_the_server_knows(program: Program, store: Store) -> None:
+def test_steps_are_seconds_since_the_start_time_on_the_server(program: Program, store: Store) -> None:
     code = """
         with mlflow.start_run() as run:
             time.sleep(2.5)
@@ -35,10 +35,10 @@ def test_steps_are_seconds_since_the_start_that_the_server_knows(program: Progra
     assert [point.step for point in points] == [(point.timestamp - start) // 1000 for point in points]
 
 
-def test_the_first_value_of_cpu_is_true(program: Program, server: CountingServer) -> None:
+def test_the_first_cpu_value_is_correct(program: Program, server: CountingServer) -> None:
     """One busy core of N is at least 100/N percent; the built-in monitor's first value is noise.
 
-    It is kept busy before the run, while it lasts and after it, so that whatever else goes on no tick sees less.
+    The core is busy before, during and after the run, so no tick can see less.
     """
     code = """
         import subprocess
@@ -62,7 +62,7 @@ def test_64_runs_in_64_threads_have_their_own_complete_series(
 ) -> None:
     code = """
         barrier = threading.Barrier(65)
-        if mlflow.__version__ < "2.18":  # its active runs belong to the process, not to their thread
+        if mlflow.__version__ < "2.18":  # its active runs are per process, not per thread
             @contextlib.contextmanager
             def start_run():
                 run = mlflow.MlflowClient().create_run("0")
@@ -74,7 +74,7 @@ def test_64_runs_in_64_threads_have_their_own_complete_series(
             with start_run() as run:
                 barrier.wait()
                 barrier.wait()
-            sys.stdout.write(run.info.run_id + chr(10))  # in one piece: threads
+            sys.stdout.write(run.info.run_id + chr(10))  # one write, because threads interleave
         threads = [threading.Thread(target=train) for _ in range(64)]
         for thread in threads:
             thread.start()
@@ -100,11 +100,11 @@ def test_64_runs_in_64_threads_have_their_own_complete_series(
         assert lasting(series) == HOST_METRICS
         for key in HOST_METRICS:
             points = series[key]
-            assert len(points) >= 4, key  # a rate waits for the second of two ticks that come too soon
+            assert len(points) >= 4, key  # a rate skips a tick that comes too early
             assert max(Counter(point["timestamp"] for point in points).values()) == 1
 
 
-def test_200_runs_one_after_the_other_leave_nothing_behind(program: Program, server: CountingServer) -> None:
+def test_200_consecutive_runs_leave_nothing_behind(program: Program, server: CountingServer) -> None:
     code = """
         logging.basicConfig(level=logging.INFO, format="%(name)s %(message)s")
         for name in ("mlflow", "urllib3", "git"):
@@ -120,10 +120,10 @@ def test_200_runs_one_after_the_other_leave_nothing_behind(program: Program, ser
                     pass
             return threading.active_count(), process.num_fds(), process.memory_info().rss
         train(50)
-        lasting_threads()  # those of the start are over
+        lasting_threads()  # startup threads have ended
         before = train(50)
         after = train(100)
-        # What the allocator of C does with the memory of three threads is not always the same; a leak is.
+        # The C allocator's use of memory for three threads varies; a leak always grows.
         growth = after[2] - before[2]
         while growth > 4e6 and runs < 600:
             previous, (*_, held) = after[2], train(100)
@@ -141,7 +141,7 @@ def test_200_runs_one_after_the_other_leave_nothing_behind(program: Program, ser
     assert server.counts()["requests"]["runs/create"] == runs
 
 
-def test_the_names_are_those_of_the_built_in_monitor(program: Program, server: CountingServer) -> None:
+def test_the_names_match_the_built_in_monitor(program: Program, server: CountingServer) -> None:
     code = """
         from mlflow.system_metrics.metrics import cpu_monitor, disk_monitor, network_monitor
         for one in (cpu_monitor.CPUMonitor(), disk_monitor.DiskMonitor(), network_monitor.NetworkMonitor()):
@@ -154,7 +154,7 @@ def test_the_names_are_those_of_the_built_in_monitor(program: Program, server: C
 
 
 def test_idle_costs_nothing(program: Program, server: CountingServer) -> None:
-    """What a thread had still to do after the run may fall into one of five intervals, but not into each."""
+    """Remaining work after the run may fall into one of the five intervals, but not into all."""
     code = """
         with mlflow.start_run():
             pass
@@ -171,7 +171,7 @@ def test_idle_costs_nothing(program: Program, server: CountingServer) -> None:
     assert float(milliseconds) < 7
 
 
-def test_flush_shows_what_was_sampled_so_far(program: Program, server: CountingServer) -> None:
+def test_flush_delivers_what_was_sampled_so_far(program: Program, server: CountingServer) -> None:
     code = """
         with mlflow.start_run() as run:
             watched()
@@ -185,7 +185,7 @@ def test_flush_shows_what_was_sampled_so_far(program: Program, server: CountingS
 
 
 @pytest.mark.parametrize("store", ["sqlite"], indirect=True)
-def test_a_training_that_changes_its_directory_has_its_points_where_the_run_is(
+def test_a_program_that_changes_its_directory_has_its_points_where_the_run_is(
     program: Program, store: Store, tmp_path: Path
 ) -> None:
     code = """

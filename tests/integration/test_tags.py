@@ -1,4 +1,4 @@
-"""Tags: who gets them, what they cost, and what happens when a tool hangs."""
+"""Tags: which runs get them, what they cost, and what happens if a tool hangs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from conftest import HOST_METRICS, Program, Remote, Store
 
 
 @pytest.mark.parametrize("value", ["sysmetrics", "git,sysmetrics"])
-def test_being_named_is_as_good_as_being_installed(program: Program, remote: Remote, value: str) -> None:
+def test_a_provider_list_with_sysmetrics_keeps_everything_on(
+    program: Program, remote: Remote, value: str
+) -> None:
     code = """
         with mlflow.start_run() as run:
             watched()
@@ -24,7 +26,7 @@ def test_being_named_is_as_good_as_being_installed(program: Program, remote: Rem
     assert remote.keys(run_id) == HOST_METRICS
 
 
-def test_tags_alone_can_be_switched_off(program: Program, remote: Remote) -> None:
+def test_tags_can_be_disabled_separately(program: Program, remote: Remote) -> None:
     code = """
         with mlflow.start_run() as run:
             watched()
@@ -35,7 +37,7 @@ def test_tags_alone_can_be_switched_off(program: Program, remote: Remote) -> Non
     assert remote.keys(run_id) == HOST_METRICS
 
 
-def test_tags_say_when_metrics_are_off(program: Program, remote: Remote) -> None:
+def test_a_tag_says_that_metrics_are_off(program: Program, remote: Remote) -> None:
     code = """
         with mlflow.start_run() as run:
             pass
@@ -45,7 +47,7 @@ def test_tags_say_when_metrics_are_off(program: Program, remote: Remote) -> None
     assert remote.tags(run_id)["sys.metrics"] == "off: MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=false"
 
 
-def test_tags_say_so_when_start_run_was_told_otherwise(program: Program, remote: Remote) -> None:
+def test_a_tag_says_that_start_run_enabled_metrics(program: Program, remote: Remote) -> None:
     code = """
         with mlflow.start_run(log_system_metrics=True) as run:
             pass
@@ -66,12 +68,12 @@ def hanging_nvidia_smi(tmp_path: Path) -> Path:
     return tool.parent
 
 
-@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell script as a tool")
-def test_a_tool_that_hangs_costs_a_second_and_its_fact_comes_later(
+@pytest.mark.skipif(os.name == "nt", reason="the fake tool is a POSIX shell script")
+def test_a_hanging_tool_costs_one_second_and_is_reported_later(
     program: Program, server: CountingServer, hanging_nvidia_smi: Path
 ) -> None:
     if Path("/dev/nvidiactl").exists():
-        pytest.skip("this machine has an NVIDIA GPU, so nvidia-smi is not asked")
+        pytest.skip("this machine has an NVIDIA GPU, so nvidia-smi is not called")
     code = """
         def seconds_of_tags():
             with Stalls() as stalls:
@@ -81,14 +83,14 @@ def test_a_tool_that_hangs_costs_a_second_and_its_fact_comes_later(
                 return took - stalls.seconds
         first, second = seconds_of_tags(), seconds_of_tags()
         with mlflow.start_run() as run:
-            lasting_threads()  # the search for the facts is over
+            lasting_threads()  # wait for the facts
         with mlflow.start_run() as other:
             pass
         print(run.info.run_id, other.info.run_id, first, second)
     """
     path = f"{hanging_nvidia_smi}{os.pathsep}{os.environ['PATH']}"
     run_id, other, first, second = program(server.url, code, PATH=path).words
-    assert float(first) < 2  # one second for the facts; the tool is given up after three
+    assert float(first) < 2  # one second for the facts; the tool times out after three
     assert float(second) < 0.5
     for tags in (Store(server.url).tags(run_id), Store(server.url).tags(other)):
         assert "nvidia-smi" in tags["sysmetrics.error"]
@@ -107,7 +109,7 @@ BAD = {
 }
 
 
-def test_bad_settings_warn_once_each_and_the_run_starts(program: Program, remote: Remote) -> None:
+def test_invalid_settings_warn_once_each_and_the_run_starts(program: Program, remote: Remote) -> None:
     code = """
         for _ in range(2):
             with mlflow.start_run() as run:
@@ -138,7 +140,7 @@ def test_tags_are_cheap_and_start_no_process(program: Program, server: CountingS
 
 
 def test_the_provider_may_be_imported_before_mlflow(program: Program, server: CountingServer) -> None:
-    """Its module must not run MLflow's import, which looks for it."""
+    """Its module must not import MLflow, whose import loads the provider."""
     code = """
         import subprocess
         line = (

@@ -17,7 +17,7 @@ __all__ = ["main"]
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="mlflow-sysmetrics")
 def main() -> None:
-    """Look after MLflow runs: before they start (check, doctor) and after they died (status, sync, reap)."""
+    """Check tracking before a job (check, doctor) and recover runs after a crash (status, sync, reap)."""
 
 
 for command in (status, sync, reap, check, doctor, server):

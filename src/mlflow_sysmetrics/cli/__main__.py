@@ -7,18 +7,18 @@ import os
 
 from mlflow_sysmetrics.cli import main
 
-# MLflow's defaults, 7 retries of 120 s each, would let a person at a terminal wait for a quarter of an hour.
+# MLflow's defaults (7 retries of 120 s each) would block a terminal for a quarter of an hour.
 _SHORT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
-# What these tell somebody else's program, a command says itself, once and in its own words.
+# A command reports these problems itself, once and in its own words.
 _QUIET = ("mlflow_sysmetrics", "urllib3")
 
 
 def run() -> None:
-    """Runs the command that the command line names, and ends the process."""
+    """Runs the command given on the command line, then exits the process."""
     for name, value in _SHORT.items():
         os.environ.setdefault(name, value)
     for name in _QUIET:

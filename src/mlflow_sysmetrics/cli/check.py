@@ -1,4 +1,4 @@
-"""`mlflow-sysmetrics check`: whether the tracking server takes a run, tried before a job is submitted."""
+"""`mlflow-sysmetrics check`: creates a run on the tracking server and reads it back."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from contextlib import redirect_stdout
 import click
 
 from mlflow_sysmetrics.cli.findings import Finding, Mark, print_finding, say
-from mlflow_sysmetrics.cli.options import FORMAT, duration, json_option, tracking_uri_option
-from mlflow_sysmetrics.cli.table import print_json
+from mlflow_sysmetrics.cli.options import DURATION_FORMAT, duration, json_option, tracking_uri_option
+from mlflow_sysmetrics.cli.output import print_json
 from mlflow_sysmetrics.cli.tracked_runs import tracking_uri_in_force
 from mlflow_sysmetrics.mlflow_api import fluent_state
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
@@ -21,11 +21,11 @@ _MILLISECONDS = 1000
 
 
 @click.command()
-@tracking_uri_option("Tracking server, with the user and password that it needs.")
+@tracking_uri_option("Tracking server, with user and password if it needs them.")
 @click.option(
     "--experiment",
     metavar="NAME",
-    help="Experiment of the job, which is made if there is none.  [default: a new one]",
+    help="Experiment of the job; created if it does not exist.  [default: a new one]",
 )
 @click.option(
     "--timeout",
@@ -33,24 +33,24 @@ _MILLISECONDS = 1000
     callback=duration,
     default="30s",
     show_default=True,
-    help=f"Longest wait for each answer: {FORMAT}.",
+    help=f"Longest wait for each answer: {DURATION_FORMAT}.",
 )
-@click.option("--keep", is_flag=True, help="Keep the run, and the experiment if it was made.")
+@click.option("--keep", is_flag=True, help="Keep the run, and the experiment if it was created.")
 @json_option
 def check(
     *, tracking_uri: str | None, experiment: str | None, timeout: float, keep: bool, as_json: bool
 ) -> None:
-    """Try whether the tracking server takes a run, before a job is submitted.
+    """Check that the tracking server accepts a run, before a job is submitted.
 
-    Asks for the server, makes or finds the experiment, makes a run with a metric and ends it, and reads the
-    metric back. What was made is removed again, also after a failure. The exit status is 0 when all four
-    steps passed, 1 when one failed, 2 when the command line is wrong.
+    Contacts the server, finds or creates the experiment, creates a run with a metric and ends it, and reads
+    the metric back. Everything created is removed again, also after a failure. Exits with 0 if all four steps
+    passed, 1 if one failed, 2 if the command line is wrong.
     """
     uri = tracking_uri or tracking_uri_in_force()
     if not uri:
-        raise click.UsageError("no tracking server; name one with --tracking-uri or MLFLOW_TRACKING_URI")
+        raise click.UsageError("no tracking server: pass --tracking-uri or set MLFLOW_TRACKING_URI")
     if experiment is not None and not experiment.strip():
-        raise click.BadParameter("the name of an experiment is not empty", param_hint="--experiment")
+        raise click.BadParameter(f"must not be empty, got {experiment!r}", param_hint="--experiment")
     verification = Verification(uri, experiment, timeout=timeout)
     if not as_json:
         say(f"Checking {redacted(uri)} with MLflow {fluent_state.version()}\n")
@@ -66,18 +66,18 @@ def check(
             with redirect_stdout(sys.stderr):
                 left = verification.clean_up()
         if not as_json:
-            _tell_rest(verification, len(steps), left, keep=keep)
+            _print_rest(verification, len(steps), left, keep=keep)
     passed = len(steps) == len(STEPS) and steps[-1].passed
     if as_json:
         print_json(_document(verification, uri, steps, left, keep=keep))
     else:
-        _sum_up(steps, passed=passed)
+        _print_summary(steps, passed=passed)
     if not passed:
         raise SystemExit(1)
 
 
 def _quiet(steps: Iterator[Step]) -> Iterator[Step]:
-    """Yields the steps; what MLflow prints meanwhile ("View run ...") goes where errors go."""
+    """Yields the steps; sends what MLflow prints meanwhile ("View run ...") to the standard error."""
     while True:
         with redirect_stdout(sys.stderr):
             step = next(steps, None)
@@ -92,8 +92,8 @@ def _finding(step: Step) -> Finding:
     return Finding(name, Mark.GOOD if step.passed else Mark.WRONG, text, step.remedy)
 
 
-def _tell_rest(verification: Verification, taken: int, left: Sequence[str], *, keep: bool) -> None:
-    """Prints the steps that were not taken, and what remains on the server if anything does."""
+def _print_rest(verification: Verification, taken: int, left: Sequence[str], *, keep: bool) -> None:
+    """Prints the steps that were not taken, and what remains on the server."""
     for number, name in enumerate(STEPS[taken:], start=taken + 1):
         print_finding(Finding(f"{number}. {name}", Mark.ABSENT, "not tried"), _WIDTH)
     for one in left:
@@ -103,12 +103,12 @@ def _tell_rest(verification: Verification, taken: int, left: Sequence[str], *, k
         print_finding(Finding("Kept", Mark.PLAIN, text), _WIDTH)
 
 
-def _sum_up(steps: Sequence[Step], *, passed: bool) -> None:
+def _print_summary(steps: Sequence[Step], *, passed: bool) -> None:
     if passed:
         seconds = sum(step.seconds for step in steps)
-        say(f"\nAll {len(STEPS)} steps passed in {seconds:.1f} s: a run can be tracked.")
+        say(f"\nAll {len(STEPS)} steps passed in {seconds:.1f} s: runs can be tracked.")
     else:
-        say(f"\nStep {len(steps)} failed: a job that is submitted now is not tracked.")
+        say(f"\nStep {len(steps)} failed: a job submitted now would not be tracked.")
 
 
 def _document(

@@ -1,4 +1,4 @@
-"""`mlflow-sysmetrics doctor`: what is at work here, what is not, and what to do next."""
+"""`mlflow-sysmetrics doctor`: what works here, what does not, and what to do next."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 
 import click
 
-from mlflow_sysmetrics.cli import effective_settings, installed, spooled, this_machine, tracking_server
+from mlflow_sysmetrics.cli import effective_settings, installed, this_machine, tracking_server, waiting_points
 from mlflow_sysmetrics.cli.findings import Finding, Mark, Section, print_section, say, wrapped
 from mlflow_sysmetrics.cli.options import json_option
-from mlflow_sysmetrics.cli.table import counted, print_json
+from mlflow_sysmetrics.cli.output import counted, print_json
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 
-_LONGEST_NEXT = 60  # of a remedy that fits into the last line
+_LONGEST_NEXT = 60  # characters of a remedy that fits into the last line
 
 
 @click.command()
@@ -22,15 +22,15 @@ _LONGEST_NEXT = 60  # of a remedy that fits into the last line
 def doctor(*, as_json: bool) -> None:
     """Show what is installed and active, what is collected here, and what is wrong.
 
-    Looks at the installation, this machine, the settings, the tracking server and the journals, and changes
-    nothing. What is marked "-" is absent or switched off, which is no fault. The exit status is 0 unless
-    something is wrong.
+    Inspects the installation, this machine, the settings, the tracking server and the journals, and changes
+    nothing. A line marked "-" is absent or switched off, which is not a fault. Exits with 1 if anything is
+    wrong, else 0.
     """
     found: list[Section] = []
-    # First: a bad variable is complained of once in a process, and importing MLflow reads them too.
+    # Read first: an invalid variable is reported once per process, and importing MLflow reads them too.
     settings, complaints = effective_settings.read(os.environ)
     with warnings.catch_warnings():
-        # MLflow's, and those of the libraries that it imports: nothing that this command is about.
+        # Warnings of MLflow and of the libraries it imports say nothing about this installation.
         warnings.simplefilter("ignore")
         for key, title, look in (
             ("installed", "Installed and active", lambda: installed.findings(settings)),
@@ -41,9 +41,9 @@ def doctor(*, as_json: bool) -> None:
                 lambda: effective_settings.findings(settings, os.environ, complaints),
             ),
             ("tracking_server", "Tracking server", lambda: tracking_server.findings(os.environ)),
-            ("journals", "Journals", lambda: spooled.findings(settings)),
+            ("journals", "Journals", lambda: waiting_points.findings(settings)),
         ):
-            found.append(Section(key, title, _looked(title, look)))
+            found.append(Section(key, title, _guarded(title, look)))
             if not as_json:
                 print_section(found[-1])
                 say("")
@@ -52,24 +52,24 @@ def doctor(*, as_json: bool) -> None:
     if as_json:
         print_json(_document(found, wrong, notes))
     else:
-        _sum_up(wrong, notes)
+        _print_summary(wrong, notes)
     if wrong:
         raise SystemExit(1)
 
 
-def _looked(title: str, look: Callable[[], Sequence[Finding]]) -> Sequence[Finding]:
-    """Returns what was found; where the looking itself fails, that is what was found."""
+def _guarded(title: str, look: Callable[[], Sequence[Finding]]) -> Sequence[Finding]:
+    """Returns the findings of a section; if the inspection itself fails, a finding that says so."""
     try:
         return look()
-    except Exception as error:  # noqa: BLE001 - a broken installation, whose fault this command is to tell
-        text = cleaned(f"cannot be looked at: {type(error).__name__}: {error}")
+    except Exception as error:  # a broken installation may raise anything
+        text = cleaned(f"cannot be inspected: {type(error).__name__}: {error}")
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
-        remedy = f"pip install {missing}" if missing else "report it, unless something above explains it"
+        remedy = f"pip install {missing}" if missing else "report it, unless a finding above explains it"
         return [Finding(title.lower(), Mark.WRONG, text, remedy)]
 
 
-def _sum_up(wrong: Sequence[Finding], notes: Sequence[Finding]) -> None:
-    """Prints how it stands in one line, and in the next what to do first."""
+def _print_summary(wrong: Sequence[Finding], notes: Sequence[Finding]) -> None:
+    """Prints the result in one line, and in the next line what to do first."""
     if wrong:
         names = ", ".join(one.name for one in wrong)
         verb = "is" if len(wrong) == 1 else "are"
@@ -78,9 +78,9 @@ def _sum_up(wrong: Sequence[Finding], notes: Sequence[Finding]) -> None:
         say("Nothing is wrong.")
     first = next((one for one in (*wrong, *notes) if one.remedy is not None), None)
     if first is None or first.remedy is None:
-        say("Next: " + ("see above." if wrong else "mlflow-sysmetrics check, before a job is submitted."))
+        say("Next: " + ("see above." if wrong else "mlflow-sysmetrics check, before you submit a job."))
     elif len(first.remedy) > _LONGEST_NEXT:
-        say(f"Next: what stands beside {first.name}, above.")
+        say(f"Next: see {first.name}, above.")
     else:
         say(f"Next: {first.remedy} ({first.name})")
 

@@ -1,4 +1,4 @@
-"""The settings in force, each with where it came from."""
+"""The section of `doctor` about settings: each effective value and where it came from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlflow_sysmetrics.samples import OPT_IN, Family
 from mlflow_sysmetrics.settings import Settings
 
 _DEFAULT, _ENVIRONMENT, _MLFLOW = "default", "environment", "mlflow default"
-_LONGEST_VALUE = 100  # of a variable, as it is shown
+_LONGEST_VALUE = 100  # characters of a variable that are shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +22,13 @@ class _Described:
 
     Attributes:
         field: its name in `Settings`.
-        variable: of the environment.
-        spoken: returns its value for people.
+        variable: its environment variable.
+        text: returns its value for people.
     """
 
     field: str
     variable: str
-    spoken: Callable[[Settings], str]
+    text: Callable[[Settings], str]
 
 
 def findings(
@@ -37,15 +37,15 @@ def findings(
     """Returns every setting with its value and its origin.
 
     Args:
-        settings: those in force.
-        environ: variables that they were read from.
-        complaints: by variable, what is wrong with it; as `read` returns them.
+        settings: the effective settings.
+        environ: the environment that they were read from.
+        complaints: by variable, what is wrong with it, as returned by `read`.
     """
     return [_finding(one, settings, environ, complaints.get(one.variable, ())) for one in _SETTINGS]
 
 
 def read(environ: Mapping[str, str]) -> tuple[Settings, dict[str, list[str]]]:
-    """Returns the settings, and by variable what is wrong with what the environment says."""
+    """Returns the settings, and by variable what is wrong with its value."""
     complaints: dict[str, list[str]] = {}
 
     def complain(variable: str, value: str, verdict: str) -> None:
@@ -58,7 +58,7 @@ def _finding(
     one: _Described, settings: Settings, environ: Mapping[str, str], complaints: Sequence[str]
 ) -> Finding:
     given = environ.get(one.variable, "").strip()
-    value = without_password(one.spoken(settings))
+    value = without_password(one.text(settings))
     origin = _origin(one, settings, given)
     more = {"variable": one.variable, "value": value, "origin": origin}
     if given:
@@ -68,14 +68,14 @@ def _finding(
         return Finding(one.field, Mark.WRONG, "; ".join(complaints), remedy, more)
     why = {
         _DEFAULT: "default",
-        _MLFLOW: f"MLflow's default, as {_OTHER.get(one.variable)} is set",
+        _MLFLOW: f"MLflow's default, because {_OTHER.get(one.variable)} is set",
         _ENVIRONMENT: f"{one.variable}={_shown(given, quoted=False)}",
     }
     return Finding(one.field, Mark.PLAIN, f"{value} ({why[origin]})", None, more)
 
 
 def _origin(one: _Described, settings: Settings, given: str) -> str:
-    """Returns where a value came from; that of the rhythm's other half is MLflow's where one half is set."""
+    """Returns where a value came from; if only one of interval and samples is set, the other is MLflow's."""
     if given:
         return _ENVIRONMENT
     default = getattr(Settings(), one.field)
@@ -93,7 +93,7 @@ def _switch(*, on: bool) -> str:
 
 
 def _families(settings: Settings) -> str:
-    """Returns which families are read, by the shorter of two lists."""
+    """Returns the families that are read, or "all but ..." where that is shorter."""
     chosen = settings.collectors
     if chosen == frozenset(Family) - OPT_IN:
         return f"all but {' and '.join(sorted(one.value for one in OPT_IN))}"

@@ -1,4 +1,4 @@
-"""What a command that looks for faults has found: marked lines for people, the same as JSON for programs."""
+"""Findings of `doctor`, `server doctor` and `check`, printed as marked lines or as JSON."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ import click
 _COLUMNS = 80
 _MARGIN = "  "
 _UNMARKED = " "
-_USER_AND_PASSWORD = re.compile(r"/[^\s/]*@")  # rather too much than too little: a password may hold a colon
+_USER_AND_PASSWORD = re.compile(r"/[^\s/]*@")  # greedy, since a password may contain a colon
 
 
 class Mark(Enum):
     """What a finding means, in order of weight; the value is its name in JSON."""
 
-    GOOD = "ok"  #: as it should be
-    PLAIN = "plain"  #: neither good nor bad
-    ABSENT = "absent"  #: not here, or switched off, which is no fault
-    NOTE = "note"  #: works, and there is something to know or to do
+    GOOD = "ok"  #: works as intended
+    PLAIN = "plain"  #: a value, neither good nor bad
+    ABSENT = "absent"  #: not present or switched off, which is not a fault
+    NOTE = "note"  #: works, but there is something to know or to do
     WRONG = "wrong"  #: does not work
 
 
-_SIGNS = {Mark.GOOD: "✓", Mark.PLAIN: _UNMARKED, Mark.ABSENT: "–", Mark.NOTE: "!", Mark.WRONG: "✗"}  # noqa: RUF001
+_SIGNS = {Mark.GOOD: "✓", Mark.PLAIN: _UNMARKED, Mark.ABSENT: "\N{EN DASH}", Mark.NOTE: "!", Mark.WRONG: "✗"}
 _PLAIN_SIGNS = {Mark.GOOD: "+", Mark.PLAIN: _UNMARKED, Mark.ABSENT: "-", Mark.NOTE: "!", Mark.WRONG: "x"}
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One fact that was found.
+    """One fact.
 
     Attributes:
-        name: what was looked at.
+        name: what was inspected.
         mark: what the fact means.
         text: the fact, in a few words without secrets.
-        remedy: what to do; None where nothing is to be done.
-        more: what only programs want to know, under names of its own.
+        remedy: what to do; None if there is nothing to do.
+        more: further fields for JSON.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Finding:
     more: Mapping[str, object] = field(default_factory=dict)
 
     def document(self) -> dict[str, object]:
-        """Returns it for JSON."""
+        """Returns the finding as JSON fields."""
         fixed = {"name": self.name, "state": self.mark.value, "text": self.text, "remedy": self.remedy}
         return {**fixed, **self.more}
 
@@ -62,7 +62,7 @@ class Section:
     Attributes:
         key: its name in JSON.
         title: its heading.
-        findings: in the order in which they are shown.
+        findings: in display order.
     """
 
     key: str
@@ -71,7 +71,7 @@ class Section:
 
 
 def print_section(section: Section) -> None:
-    """Prints a heading and, under it, a marked line for each finding: name, text and remedy."""
+    """Prints a heading, and under it one marked line per finding with name, text and remedy."""
     say(section.title)
     width = max((len(finding.name) for finding in section.findings), default=0)
     for finding in section.findings:
@@ -79,11 +79,11 @@ def print_section(section: Section) -> None:
 
 
 def print_finding(finding: Finding, width: int) -> None:
-    """Prints one finding within 80 columns, its remedy on a line of its own.
+    """Prints one finding within 80 columns, its remedy on a separate line.
 
     Args:
-        finding: what was found.
-        width: columns that its name takes.
+        finding: the finding.
+        width: columns reserved for its name.
     """
     head = f"{_MARGIN}{sign(finding.mark)} {finding.name.ljust(width)}{_MARGIN}"
     say(wrapped(head, finding.text))
@@ -92,13 +92,13 @@ def print_finding(finding: Finding, width: int) -> None:
 
 
 def sign(mark: Mark) -> str:
-    """Returns the character for a mark: one of ASCII where the standard output cannot show the nicer one."""
+    """Returns the character for a mark: ASCII if the standard output cannot encode the other ones."""
     signs = _SIGNS if _can_show("".join(_SIGNS.values())) else _PLAIN_SIGNS
     return signs[mark]
 
 
 def wrapped(head: str, text: str) -> str:
-    """Returns a head and its text in lines of at most 80 columns; paths and URIs are left whole."""
+    """Returns a head and its text in lines of at most 80 columns; paths and URIs are not broken."""
     return textwrap.fill(
         text,
         width=_COLUMNS,
@@ -110,12 +110,12 @@ def wrapped(head: str, text: str) -> str:
 
 
 def without_password(text: str) -> str:
-    """Returns a text without the user and password of a URI, also of one that was taken for a path."""
+    """Returns a text without the user and password of URIs, including a URI that was read as a path."""
     return _USER_AND_PASSWORD.sub("/", text)
 
 
 def say(text: str) -> None:
-    """Prints a text; what the standard output cannot show, or would obey, stands as an escape."""
+    """Prints a text; characters that the output cannot encode, and control characters, are escaped."""
     safe = "".join(one if one.isprintable() or one == "\n" else repr(one)[1:-1] for one in text)
     encoding = _encoding()
     click.echo(safe.encode(encoding, "backslashreplace").decode(encoding))

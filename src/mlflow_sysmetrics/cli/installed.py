@@ -1,4 +1,4 @@
-"""What of this package is installed, and whether MLflow has taken it up."""
+"""The section of `doctor` about the installation: what is installed, and whether MLflow uses it."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from mlflow_sysmetrics.settings import METRICS, PROVIDERS, Settings
 _PACKAGE = "mlflow-sysmetrics"
 _GROUP = "mlflow.run_context_provider"
 _FIRST_WITH_METRICS = (2, 8)
-# Names of MLflow's, looked up late: here they are what is examined, and may be missing or different.
+# MLflow's modules, imported late: they are what is inspected here, and may be missing or different.
 _REGISTRY = "mlflow.tracking.context.registry"
 _MONITOR = "mlflow.system_metrics.system_metrics_monitor"
 _OURS = "mlflow_sysmetrics.monitor"
 _REINSTALL = f"pip install --force-reinstall --no-deps {_PACKAGE}"
 _OFF = f"{PROVIDERS} does not name sysmetrics"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # at the start of a requirement
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # the name at the start of a requirement
 
-Load = Callable[[str], Any]  #: as `importlib.import_module`
+Load = Callable[[str], Any]  #: same signature as `importlib.import_module`
 
 
 class _Provider(NamedTuple):
@@ -49,20 +49,20 @@ def findings(
     registered: Iterable[EntryPoint] | None = None,
     required: Sequence[str] | None = None,
 ) -> list[Finding]:
-    """Returns versions, and whether providers and hook are at work.
+    """Returns versions, and whether MLflow uses the providers and the metrics hook.
 
     Args:
-        settings: those in force.
+        settings: the effective settings.
         load: imports a module.
-        registered: the entry points of MLflow's group; by default those of this environment.
-        required: what this package needs, as its metadata say it; by default those that are installed.
+        registered: entry points of MLflow's group; by default those of this environment.
+        required: requirements of this package; by default those of the installed metadata.
     """
     points = list(entry_points(group=_GROUP) if registered is None else registered)
     found = [_package(), _dependencies(required), _python()]
     try:
         mlflow = load("mlflow")
-    except Exception as error:  # noqa: BLE001 - MLflow's, of any kind: an incompatible library may raise any
-        text = f"cannot be imported: {_said(error)}"
+    except Exception as error:  # importing MLflow beside an incompatible library may raise anything
+        text = f"cannot be imported: {_first_line(error)}"
         found.append(Finding("MLflow", Mark.WRONG, text, "pip install --upgrade mlflow"))
         found += [_entry_point(one, points) for one in _PROVIDERS]
     else:
@@ -75,46 +75,46 @@ def findings(
 
 @dataclass(frozen=True, slots=True)
 class _Installation:
-    """An MLflow that can be imported, and has built its providers by that."""
+    """An importable MLflow; importing it has built its context providers."""
 
     version: str
     settings: Settings
     load: Load
 
     def provider(self, one: _Provider, registered: Sequence[EntryPoint]) -> Finding:
-        """Returns whether a provider is registered, can be loaded, and is in MLflow's own list."""
+        """Returns whether a provider is registered, can be loaded, and is in MLflow's registry."""
         found = _entry_point(one, registered)
         if found.mark is Mark.WRONG:
             return found
         if one.kind not in set(self._in_force()):
-            text = f"{one.entry_point} is registered, but this MLflow has not taken it up"
+            text = f"{one.entry_point} is registered, but this MLflow does not use it"
             return Finding(one.title, Mark.WRONG, text, "pip install --upgrade mlflow")
         if not self.settings.providers:
             return Finding(one.title, Mark.ABSENT, f"{one.entry_point} is off: {_OFF}")
         return found
 
     def hook(self) -> Finding:
-        """Returns whether MLflow's monitor is ours, found by importing it as `mlflow.start_run` does."""
+        """Returns whether MLflow's monitor is ours, imported the way `mlflow.start_run` does."""
         title = "Metrics hook"
         if not self.settings.providers:
             return Finding(title, Mark.ABSENT, f"not installed: {_OFF}")
         if tuple(map(int, self.version.split(".")[:2])) < _FIRST_WITH_METRICS:
-            text = "this MLflow has no system metrics; runs get tags only"
+            text = "this MLflow version has no system metrics; runs get tags only"
             return Finding(title, Mark.NOTE, text, "for metrics: pip install 'mlflow>=2.8'")
         try:
             monitor = getattr(self.load(_MONITOR), "SystemMetricsMonitor", None)
-        except Exception as error:  # noqa: BLE001 - as above
-            text = f"{_MONITOR} cannot be imported: {_said(error)}"
+        except Exception as error:  # importing MLflow's code may raise anything
+            text = f"{_MONITOR} cannot be imported: {_first_line(error)}"
             return Finding(title, Mark.WRONG, text, "pip install --force-reinstall mlflow")
         if getattr(monitor, "__module__", None) != _OURS:
-            text = "not in effect: this MLflow's own monitor is in place; runs get tags, and its metrics"
-            return Finding(title, Mark.WRONG, text, "report it, with these versions; attach() still works")
+            text = "not in effect: MLflow's own monitor is active; runs get tags, and MLflow's metrics only"
+            return Finding(title, Mark.WRONG, text, "report it with these versions; attach() still works")
         if not self.settings.metrics:
             return Finding(title, Mark.ABSENT, f"in effect, but metrics are off: {METRICS}=false")
-        return Finding(title, Mark.GOOD, "in effect: every run gets system metrics, from one thread")
+        return Finding(title, Mark.GOOD, "in effect: every run gets system metrics from one thread")
 
     def _in_force(self) -> Iterator[str]:
-        """Yields the classes of the providers that MLflow asks for tags."""
+        """Yields the class names of the providers that MLflow asks for tags."""
         yield from fluent_state.context_providers(self.load(_REGISTRY))
 
 
@@ -128,7 +128,7 @@ def _package() -> Finding:
 
 
 def _dependencies(required: Sequence[str] | None) -> Finding:
-    """Returns which packages are missing that this one needs; those of extras may be."""
+    """Returns which required packages are missing; packages of extras are not required."""
     if required is None:
         try:
             required = requires(_PACKAGE) or []
@@ -143,7 +143,7 @@ def _dependencies(required: Sequence[str] | None) -> Finding:
 
 
 def _is_installed(name: str) -> bool:
-    # mlflow-skinny has all of MLflow that we need, under the same module name.
+    # mlflow-skinny provides the parts of MLflow that we use, under the same module name.
     for one in (name, "mlflow-skinny") if name == "mlflow" else (name,):
         with suppress(PackageNotFoundError):
             version(one)
@@ -163,12 +163,12 @@ def _entry_point(one: _Provider, registered: Sequence[EntryPoint]) -> Finding:
         return Finding(one.title, Mark.WRONG, f"no entry point {one.entry_point} in {_GROUP}", _REINSTALL)
     try:
         mine.load()
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with the installation
-        text = f"{one.entry_point} cannot be loaded: {_said(error)}"
+    except Exception as error:  # a broken installation may raise anything
+        text = f"{one.entry_point} cannot be loaded: {_first_line(error)}"
         return Finding(one.title, Mark.WRONG, text, _REINSTALL)
     return Finding(one.title, Mark.GOOD, f"{one.entry_point} is registered and loaded")
 
 
-def _said(error: BaseException) -> str:
-    first_line = (cleaned(str(error)).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first_line}"
+def _first_line(error: BaseException) -> str:
+    message = (cleaned(str(error)).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {message}"

@@ -1,4 +1,4 @@
-"""`mlflow-sysmetrics reap`: ends the runs whose process died without saying so."""
+"""`mlflow-sysmetrics reap`: ends runs whose process died without ending them."""
 
 from __future__ import annotations
 
@@ -9,100 +9,26 @@ from typing import Any
 
 import click
 
-from mlflow_sysmetrics.cli.deaths import Death, Search, age
-from mlflow_sysmetrics.cli.delivery import Delivery, told
+from mlflow_sysmetrics.cli.dead_runs import DeadRun, DeadRunSearch
 from mlflow_sysmetrics.cli.options import (
-    FORMAT,
+    DURATION_FORMAT,
     check_tracking_uri,
     directory_option,
     duration,
     json_option,
-    tell_of_other_hosts,
+    print_skipped_hosts,
     tracking_uri_option,
     usable_directory,
 )
-from mlflow_sysmetrics.cli.spooled import SpooledJournal, look, of_other_hosts
-from mlflow_sysmetrics.cli.table import counted, print_json, print_table
+from mlflow_sysmetrics.cli.orphan_delivery import OrphanDelivery, fault_messages
+from mlflow_sysmetrics.cli.output import age_of, counted, print_json, print_table
+from mlflow_sysmetrics.cli.spooled_journals import SpooledJournal, count_of_other_hosts, read_journals
 from mlflow_sysmetrics.cli.tracked_runs import tracking_uri_in_force
 from mlflow_sysmetrics.errors import JournalUnavailable
 from mlflow_sysmetrics.mlflow_api.faults import Fault
 
-# FOLDED reaping: What `reap --apply` does: delivers what the dead left, ends their runs, clears away their journals.
-
-
-class Reaper:
-    """Ends dead runs.
-
-    Args:
-        search: how they were found; it takes what goes wrong.
-        journals: those of this machine.
-    """
-
-    def __init__(self, search: Search, journals: Iterable[SpooledJournal]) -> None:
-        self._search = search
-        self._delivery = Delivery(search.tracking_uri)
-        self._orphans = [journal for journal in journals if journal.orphaned]
-
-    def reap(self, deaths: Sequence[Death]) -> list[str]:
-        """Returns the ids of the runs that were set to KILLED."""
-        owing = {path for death in deaths for path in death.journals}
-        delivered = {path for path in sorted(owing) if self._deliver(path)}
-        killed = [
-            death.run.run_id for death in deaths if delivered.issuperset(death.journals) and self._kill(death)
-        ]
-        for journal in self._orphans:
-            # Once more, now that its runs have ended: it is deleted then. What waits in others is for `sync`.
-            if journal.path in delivered or not journal.waiting:
-                self._delivery.deliver(journal.path)
-        return killed
-
-    def _deliver(self, path: Path) -> bool:
-        """Delivers an orphaned journal; returns whether nothing of it waits any more."""
-        outcome = self._delivery.deliver(path)
-        if outcome is None:
-            self._search.faults.append(f"{path}: another process delivers it now; run reap again")
-            return False
-        self._search.faults += told([outcome])
-        return not outcome.waiting
-
-    def _kill(self, death: Death) -> bool:
-        try:
-            # Asked again: delivering may have taken minutes, in which somebody else may have ended it.
-            run = death.server.run(death.run.run_id)
-            if run is None or not run.running:
-                return False
-            # All that we have delivered is older than what was known at its death.
-            if (sign := run.last_sign or 0) > (death.last_sign or 0) and not self._search.is_old(sign):
-                self._search.alone[run.run_id] = "another process has begun to feed it"
-                return False
-            death.server.kill(run.run_id, max(run.last_sign or 0, run.started_at), death.why)
-        except Fault as error:
-            self._search.faults.append(f"{death.server.name}: run {death.run.run_id}: {error}")
-            return False
-        return True
-
-
-_NAME_A_SERVER = "--tracking-uri or MLFLOW_TRACKING_URI names one"
+_NAME_A_SERVER = "pass --tracking-uri or set MLFLOW_TRACKING_URI"
 _HEADS = ("RUN", "NAME", "SERVER", "LAST POINT", "WHY")
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What was found and done.
-
-    Attributes:
-        deaths: the dead runs.
-        killed: ids of those that were set to KILLED.
-        alone: run id -> why a run was left alone.
-        faults: what could not be found out or done.
-        searched: whether a server was searched, beside the journals.
-    """
-
-    deaths: Sequence[Death]
-    killed: Sequence[str]
-    alone: dict[str, str]
-    faults: Sequence[str]
-    searched: bool
 
 
 @click.command()
@@ -112,13 +38,13 @@ class Report:
     callback=duration,
     default="10m",
     show_default=True,
-    help=f"Take a run without a journal here for dead when its last point is older: {FORMAT}.",
+    help=f"Consider a run without a journal here dead if its last point is older: {DURATION_FORMAT}.",
 )
-@click.option("--apply", is_flag=True, help="Do it; without this nothing is changed.")
+@click.option("--apply", is_flag=True, help="End the runs; without this nothing is changed.")
 @click.option("--experiment", "experiments", metavar="NAME", multiple=True, help="Only this one; repeatable.")
-@click.option("--any-host", is_flag=True, help="Runs and journals of other hosts, too.")
+@click.option("--any-host", is_flag=True, help="Include runs and journals of other hosts.")
 @directory_option
-@tracking_uri_option("Server to search beside the journals, with the user and password that it needs.")
+@tracking_uri_option("Server to search besides the journals, with user and password if it needs them.")
 @json_option
 def reap(
     *,
@@ -130,35 +56,35 @@ def reap(
     tracking_uri: str | None,
     as_json: bool,
 ) -> None:
-    """End the runs whose process died without saying so.
+    """End runs whose process died without ending them.
 
-    Finds runs that still say RUNNING on their server although (a) the journal of their process lies on this
-    machine and that process is gone, or (b) they began on this machine, carry sys.metrics=on and have had no
-    point for long. (b) asks the server of --tracking-uri or MLFLOW_TRACKING_URI. With --apply, what waits in
-    their journal is delivered first; then they are set to KILLED, with the time of their last point as
-    their end, and the tag sysmetrics.reaped says why. Runs that a living process of this machine feeds are
-    left alone, and so are those whose last sign of life is younger than a minute, or than --older-than where
-    that is less.
+    Finds runs that are still RUNNING on their server although (a) the journal of their process is on this
+    machine and that process is dead, or (b) they began on this machine, have the tag sys.metrics=on, and have
+    had no point for longer than --older-than. (b) searches the server of --tracking-uri or
+    MLFLOW_TRACKING_URI. With --apply, the points in their journals are delivered first; then the runs are set
+    to KILLED, ended at the time of their last point, with the reason in the tag sysmetrics.reaped. Runs fed
+    by a living process of this machine are left alone, and so are runs whose last sign of life is less than a
+    minute old (or less than --older-than, if that is shorter).
     """
     directory = usable_directory(chosen)
     uri = tracking_uri or _uri_in_force()
     if experiments and uri is None:
         raise click.UsageError(f"--experiment needs a server: {_NAME_A_SERVER}")
-    search = Search(uri, older_than, experiments, any_host)
+    search = DeadRunSearch(uri, older_than, experiments, any_host)
     try:
-        found = list(look(directory, any_host=any_host))
-        deaths = search.deaths(found)
+        found = list(read_journals(directory, any_host=any_host))
+        dead = search.dead_runs(found)
     except JournalUnavailable as error:
         raise click.ClickException(str(error)) from error
     except LookupError as error:
         raise click.BadParameter(str(error.args[0]), param_hint="--experiment") from error
-    killed = Reaper(search, found).reap(deaths) if apply else []
-    report = Report(deaths, killed, search.alone, search.faults, uri is not None)
+    killed = Reaper(search, found).reap(dead) if apply else []
+    report = _Report(dead, killed, search.alone, search.faults, uri is not None)
     if as_json:
         print_json(_document(report, applied=apply))
     else:
         _print(report, applied=apply)
-    tell_of_other_hosts(0 if any_host else of_other_hosts(directory))
+    print_skipped_hosts(0 if any_host else count_of_other_hosts(directory))
     if report.faults:
         raise SystemExit(1)
 
@@ -173,44 +99,119 @@ def _uri_in_force() -> str | None:
     return uri
 
 
-def _print(report: Report, *, applied: bool) -> None:
-    if report.deaths:
-        rows = [(one.run.run_id, one.run.name, one.server.name, age(one), one.why) for one in report.deaths]
+class Reaper:
+    """Delivers the journals of dead runs, ends the runs, then deletes the journals.
+
+    Args:
+        search: the search that found them; faults are added to it.
+        journals: the journals of this machine.
+    """
+
+    def __init__(self, search: DeadRunSearch, journals: Iterable[SpooledJournal]) -> None:
+        self._search = search
+        self._delivery = OrphanDelivery(search.tracking_uri)
+        self._orphans = [journal for journal in journals if journal.orphaned]
+
+    def reap(self, runs: Sequence[DeadRun]) -> list[str]:
+        """Returns the ids of the runs that were set to KILLED."""
+        paths = {path for dead in runs for path in dead.journals}
+        delivered = {path for path in sorted(paths) if self._deliver(path)}
+        killed = [
+            dead.run.run_id for dead in runs if delivered.issuperset(dead.journals) and self._kill(dead)
+        ]
+        for journal in self._orphans:
+            # A second delivery deletes the journal, now that its runs have ended. Points waiting in other
+            # journals are left for `sync`.
+            if journal.path in delivered or not journal.waiting:
+                self._delivery.deliver(journal.path)
+        return killed
+
+    def _deliver(self, path: Path) -> bool:
+        """Delivers an orphaned journal; returns whether no point waits in it any more."""
+        outcome = self._delivery.deliver(path)
+        if outcome is None:
+            self._search.faults.append(f"{path}: another process is delivering it; run reap again")
+            return False
+        self._search.faults += fault_messages([outcome])
+        return not outcome.waiting
+
+    def _kill(self, dead: DeadRun) -> bool:
+        try:
+            # Ask again: delivery may have taken minutes, and the run may have been ended meanwhile.
+            run = dead.server.run(dead.run.run_id)
+            if run is None or not run.running:
+                return False
+            # Everything delivered here is older than the last sign of life seen by the search.
+            if (sign := run.last_sign or 0) > (dead.last_sign or 0) and not self._search.is_old(sign):
+                self._search.alone[run.run_id] = "another process has begun to feed it"
+                return False
+            dead.server.kill(run.run_id, max(run.last_sign or 0, run.started_at), dead.cause)
+        except Fault as error:
+            self._search.faults.append(f"{dead.server.name}: run {dead.run.run_id}: {error}")
+            return False
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """What was found and done.
+
+    Attributes:
+        dead: the dead runs.
+        killed: ids of the runs that were set to KILLED.
+        alone: run id -> why a run was left alone.
+        faults: what could not be determined or done.
+        searched: whether a server was searched besides the journals.
+    """
+
+    dead: Sequence[DeadRun]
+    killed: Sequence[str]
+    alone: dict[str, str]
+    faults: Sequence[str]
+    searched: bool
+
+
+def _print(report: _Report, *, applied: bool) -> None:
+    if report.dead:
+        rows = [
+            (one.run.run_id, one.run.name, one.server.name, age_of(one.last_sign), one.cause)
+            for one in report.dead
+        ]
         print_table(_HEADS, rows)
         click.echo()
-    waiting = sum(death.waiting for death in report.deaths)
-    if not report.deaths and not report.faults:
-        click.echo("No run says RUNNING without a process that feeds it.")
-    elif report.deaths and applied:
+    waiting = sum(dead.waiting for dead in report.dead)
+    if not report.dead and not report.faults:
+        click.echo("No run is RUNNING without a process that feeds it.")
+    elif report.dead and applied:
         click.echo(f"{counted(len(report.killed), 'run')} set to KILLED.")
-    elif report.deaths:
-        first = f"delivers {counted(waiting, 'point')} and " if waiting else ""
+    elif report.dead:
+        first = f"deliver {counted(waiting, 'point')} and " if waiting else ""
         click.echo(
-            f"Nothing was changed. --apply {first}sets {counted(len(report.deaths), 'run')} to KILLED."
+            f"Nothing was changed. Use --apply to {first}set {counted(len(report.dead), 'run')} to KILLED."
         )
     for run_id, why in report.alone.items():
         click.echo(f"Left alone: {run_id}: {why}.", err=True)
     if not report.searched:
-        click.echo(f"No server was searched, only journals: {_NAME_A_SERVER}.", err=True)
+        click.echo(f"Only journals were searched; to search a server too, {_NAME_A_SERVER}.", err=True)
     for fault in report.faults:
         click.echo(f"Error: {fault}", err=True)
 
 
-def _document(report: Report, *, applied: bool) -> dict[str, Any]:
+def _document(report: _Report, *, applied: bool) -> dict[str, Any]:
     return {
         "applied": applied,
         "runs": [
             {
-                "run_id": death.run.run_id,
-                "name": death.run.name,
-                "tracking_uri": death.server.name,
-                "last_point": death.last_sign,
-                "reason": death.why,
-                "points_waiting": death.waiting,
-                "journals": [str(path) for path in death.journals],
-                "killed": death.run.run_id in report.killed,
+                "run_id": dead.run.run_id,
+                "name": dead.run.name,
+                "tracking_uri": dead.server.name,
+                "last_point": dead.last_sign,
+                "reason": dead.cause,
+                "points_waiting": dead.waiting,
+                "journals": [str(path) for path in dead.journals],
+                "killed": dead.run.run_id in report.killed,
             }
-            for death in report.deaths
+            for dead in report.dead
         ],
         "left_alone": report.alone,
         "faults": list(report.faults),

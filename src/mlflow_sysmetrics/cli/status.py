@@ -1,8 +1,7 @@
-"""`mlflow-sysmetrics status`: what this machine's journals hold."""
+"""`mlflow-sysmetrics status`: shows what this machine's journals hold."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,20 @@ from mlflow_sysmetrics.cli.options import (
     directory_option,
     journals_directory,
     json_option,
-    spoken,
-    tell_of_other_hosts,
+    print_skipped_hosts,
 )
-from mlflow_sysmetrics.cli.spooled import SpooledJournal, SpooledRun, look, of_other_hosts, runs_left
-from mlflow_sysmetrics.cli.table import counted, print_json, print_table
+from mlflow_sysmetrics.cli.output import age_of, age_seconds, counted, print_json, print_table
+from mlflow_sysmetrics.cli.spooled_journals import (
+    SpooledJournal,
+    SpooledRun,
+    count_of_other_hosts,
+    orphaned_runs,
+    read_journals,
+)
 from mlflow_sysmetrics.daemon.journal.ownership import host_of
 from mlflow_sysmetrics.errors import JournalUnavailable
 
 _HEADS = ("RUN", "SERVER", "POINTS", "AGE", "DROPPED", "OWNER")
-_MILLISECONDS = 1000
 
 
 @click.command()
@@ -34,36 +37,35 @@ _MILLISECONDS = 1000
 def status(*, chosen: Path | None, any_host: bool, as_json: bool) -> None:
     """Show what this machine's journals hold.
 
-    One line per run: its tracking server, the points that wait for delivery, how long the oldest of them
-    has waited, the points that were dropped to keep the journal within its bound, and the process that wrote
-    the journal. What a process that is gone left behind is sent by the next program that logs system metrics
-    here, or by `mlflow-sysmetrics sync`. The exit status is 1 where no journal can be kept.
+    One line per run: its tracking server, the number of points waiting for delivery, the age of the oldest of
+    them, the number of points dropped to keep the journal within its size limit, and the process that wrote
+    the journal. Points left behind by a dead process are sent by the next program that logs system metrics
+    here, or by `mlflow-sysmetrics sync`. Exits with 1 if no journal can be kept.
     """
     directory = journals_directory(chosen)
-    # A directory that somebody has copied here to look at it may well be read-only.
+    # A directory given on the command line may be a read-only copy made for inspection.
     fault = directory_fault(directory) if chosen is None else None
     try:
-        found = list(look(directory, any_host=any_host))
+        found = list(read_journals(directory, any_host=any_host))
     except JournalUnavailable as error:
         raise click.ClickException(str(error)) from error
-    now = time.time()
-    others = 0 if any_host else of_other_hosts(directory)
+    others = 0 if any_host else count_of_other_hosts(directory)
     if as_json:
-        journals = [_document(one, now) for one in found]
+        journals = [_document(one) for one in found]
         print_json(
             {"directory": str(directory), "fault": fault, "of_other_hosts": others, "journals": journals}
         )
     else:
-        _print(directory, found, now, silent=fault is not None)
-        tell_of_other_hosts(others)
+        _print(directory, found, silent=fault is not None)
+        print_skipped_hosts(others)
     if fault is not None:
         raise click.ClickException(fault)
 
 
-def _print(directory: Path, found: Sequence[SpooledJournal], now: float, *, silent: bool) -> None:
+def _print(directory: Path, found: Sequence[SpooledJournal], *, silent: bool) -> None:
     """Prints the runs, and what to do about them."""
     if any(journal.runs for journal in found):
-        print_table(_HEADS, [_row(journal, run, now) for journal in found for run in journal.runs])
+        print_table(_HEADS, [_row(journal, run) for journal in found for run in journal.runs])
     elif not silent:
         click.echo(f"No run has a journal in {directory}.")
     for journal in found:
@@ -73,33 +75,32 @@ def _print(directory: Path, found: Sequence[SpooledJournal], now: float, *, sile
         click.echo("\n" + "\n".join(hints))
 
 
-def _hints(left: Sequence[SpooledJournal]) -> list[str]:
-    """Returns what to do about orphans."""
-    any_host = "" if all(journal.here for journal in left) else " --any-host"
+def _hints(orphans: Sequence[SpooledJournal]) -> list[str]:
+    """Returns what to do about orphaned journals."""
+    any_host = "" if all(journal.here for journal in orphans) else " --any-host"
     hints = []
-    if orphans := sum(journal.waiting for journal in left):
-        points = counted(orphans, "point")
-        hints.append(f"{points} of processes that are gone: send with mlflow-sysmetrics sync{any_host}.")
-    if unended := len(runs_left(left)):
-        runs = f"{counted(unended, 'run')} of processes that are gone"
-        hints.append(f"{runs} may still say RUNNING: see mlflow-sysmetrics reap{any_host}.")
+    if waiting := sum(journal.waiting for journal in orphans):
+        points = counted(waiting, "point")
+        hints.append(f"{points} of dead processes: send with mlflow-sysmetrics sync{any_host}.")
+    if unended := len(orphaned_runs(orphans)):
+        runs = counted(unended, "run")
+        hints.append(f"{runs} of dead processes may still be RUNNING: see mlflow-sysmetrics reap{any_host}.")
     return hints
 
 
-def _row(journal: SpooledJournal, run: SpooledRun, now: float) -> tuple[str, ...]:
+def _row(journal: SpooledJournal, run: SpooledRun) -> tuple[str, ...]:
     known = run.journaled
-    age = "-" if run.oldest is None else spoken(now - run.oldest / _MILLISECONDS)
     return (
         known.run_id,
         known.tracking_uri,
         f"{run.waiting:,}",
-        age,
+        age_of(run.oldest),
         f"{known.dropped:,}",
         journal.owner,
     )
 
 
-def _document(journal: SpooledJournal, now: float) -> dict[str, Any]:
+def _document(journal: SpooledJournal) -> dict[str, Any]:
     return {
         "path": str(journal.path),
         "bytes": journal.size,
@@ -116,7 +117,7 @@ def _document(journal: SpooledJournal, now: float) -> dict[str, Any]:
                 "points_waiting": run.waiting,
                 "points_dropped": run.journaled.dropped,
                 "oldest_point": run.oldest,
-                "age_seconds": None if run.oldest is None else round(now - run.oldest / _MILLISECONDS, 1),
+                "age_seconds": None if run.oldest is None else round(age_seconds(run.oldest), 1),
                 "detached": run.journaled.ended,
             }
             for run in journal.runs

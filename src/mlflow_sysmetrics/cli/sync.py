@@ -1,40 +1,125 @@
-"""`mlflow-sysmetrics sync`: delivers what processes that are gone had owed."""
+"""`mlflow-sysmetrics sync`: delivers the points that dead processes left behind."""
 
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
-from mlflow_sysmetrics.cli.delivery import Delivery, Outcome, told
 from mlflow_sysmetrics.cli.options import (
-    FORMAT,
+    DURATION_FORMAT,
     any_host_option,
     directory_option,
+    duration_or_zero,
     json_option,
-    spoken,
-    tell_of_other_hosts,
+    print_skipped_hosts,
     tracking_uri_option,
     usable_directory,
-    wait,
 )
-from mlflow_sysmetrics.cli.spooled import SpooledJournal, look, of_other_hosts
-from mlflow_sysmetrics.cli.table import counted, print_json, print_table
+from mlflow_sysmetrics.cli.orphan_delivery import OrphanDelivery, Outcome, fault_messages
+from mlflow_sysmetrics.cli.output import age_of, counted, print_json, print_table
+from mlflow_sysmetrics.cli.spooled_journals import SpooledJournal, count_of_other_hosts, read_journals
 from mlflow_sysmetrics.cli.tracked_runs import tracking_uri_in_force
 from mlflow_sysmetrics.errors import JournalUnavailable
 from mlflow_sysmetrics.mlflow_api.tracking_uris import lasting, redacted
 
-# FOLDED sync_report: What `sync` prints: what would be sent, what was, and what was left alone.
-
 _HEADS = ("RUN", "SERVER", "POINTS", "AGE")
-_MILLISECONDS = 1000
 
 
-def list_waiting(
+@click.command()
+@directory_option
+@tracking_uri_option(
+    "User and password for a server in the journals, which store neither, as in http://USER:PASSWORD@HOST."
+    " Points always go to the server that their journal names."
+)
+@any_host_option
+@click.option("--dry-run", is_flag=True, help="List what would be sent, and send nothing.")
+@click.option(
+    "--wait",
+    metavar="DURATION",
+    callback=duration_or_zero,
+    default="10s",
+    show_default=True,
+    help=f"Longest wait for a server that does not answer: {DURATION_FORMAT}; 0 tries once.",
+)
+@json_option
+def sync(
+    *,
+    chosen: Path | None,
+    tracking_uri: str | None,
+    any_host: bool,
+    dry_run: bool,
+    wait: float,
+    as_json: bool,
+) -> None:
+    """Send the points that dead processes left behind.
+
+    Points keep their time and step, also on runs that have ended. Journals of living processes are left
+    alone: these processes deliver themselves. --any-host includes journals of other hosts, such as a
+    container that ran under another name; a journal written in the last ten minutes may belong to a living
+    process there and is left alone. Exits with 0 if everything was sent, 1 if something could not be.
+    """
+    directory = usable_directory(chosen)
+    try:
+        found = list(read_journals(directory, any_host=any_host))
+    except JournalUnavailable as error:
+        raise click.ClickException(str(error)) from error
+    orphans = [journal for journal in found if journal.orphaned]
+    alone = [journal for journal in found if not journal.orphaned]
+    others = 0 if any_host else count_of_other_hosts(directory)
+    if dry_run:
+        _print_waiting(directory, orphans, alone, as_json=as_json)
+        status = 0
+    else:
+        status = _send(directory, orphans, alone, _delivery(tracking_uri, wait, orphans), as_json=as_json)
+    _print_unused(tracking_uri, orphans)
+    print_skipped_hosts(others)
+    raise SystemExit(status)
+
+
+def _delivery(tracking_uri: str | None, wait: float, orphans: Sequence[SpooledJournal]) -> OrphanDelivery:
+    if tracking_uri is None and any(journal.waiting for journal in orphans):
+        tracking_uri = tracking_uri_in_force()  # imports MLflow, which takes a second
+    return OrphanDelivery(tracking_uri, wait_seconds=wait)
+
+
+def _send(
+    directory: Path,
+    orphans: Sequence[SpooledJournal],
+    alone: list[SpooledJournal],
+    delivery: OrphanDelivery,
+    *,
+    as_json: bool,
+) -> int:
+    """Sends the waiting points, and returns the exit status."""
+    with _progress(sum(journal.waiting for journal in orphans)) as delivery.progress:
+        outcomes = [(journal, delivery.deliver(journal.path)) for journal in orphans]
+    done = [(journal, outcome) for journal, outcome in outcomes if outcome is not None]
+    alone += [journal for journal, outcome in outcomes if outcome is None]
+    if as_json:
+        print_json(_document(directory, done, alone))
+    else:
+        _print_sent(directory, done, alone)
+    faults = fault_messages(outcome for _, outcome in done)
+    for fault in () if as_json else faults:
+        click.echo(f"Error: {fault}", err=True)
+    return 1 if faults else 0
+
+
+@contextmanager
+def _progress(points: int) -> Iterator[Callable[[int], None]]:
+    """Shows a progress bar while points are sent, if the standard error is a terminal."""
+    if not points or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    with click.progressbar(length=points, label="Sending points", file=sys.stderr) as bar:
+        yield bar.update
+
+
+def _print_waiting(
     directory: Path, orphans: Sequence[SpooledJournal], alone: Sequence[SpooledJournal], *, as_json: bool
 ) -> None:
     """Prints what would be sent."""
@@ -52,26 +137,20 @@ def list_waiting(
         ]
         print_json({"directory": str(directory), "dry_run": True, "runs": runs, "left_alone": _left(alone)})
         return
-    now = time.time()
     if waiting:
         rows = [
-            (
-                run.journaled.run_id,
-                run.journaled.tracking_uri,
-                f"{run.waiting:,}",
-                spoken(now - (run.oldest or 0) / _MILLISECONDS),
-            )
+            (run.journaled.run_id, run.journaled.tracking_uri, f"{run.waiting:,}", age_of(run.oldest))
             for run in waiting
         ]
         print_table(_HEADS, rows)
         points = counted(sum(run.waiting for run in waiting), "point")
-        click.echo(f"\n{points} would be sent; nothing was.")
+        click.echo(f"\nWould send {points}; nothing was sent.")
     else:
-        click.echo(f"Nothing to send: no process that is gone left points in {directory}.")
-    _tell_of(alone)
+        click.echo(_nothing_to_send(directory))
+    _print_alone(alone)
 
 
-def tell(
+def _print_sent(
     directory: Path, done: Sequence[tuple[SpooledJournal, Outcome]], alone: Sequence[SpooledJournal]
 ) -> None:
     """Prints what was sent."""
@@ -82,8 +161,8 @@ def tell(
     elif any(outcome.waiting or outcome.dropped for _, outcome in done):
         click.echo("Nothing was sent.")
     else:
-        click.echo(f"Nothing to send: no process that is gone left points in {directory}.")
-    # Those that have points yet are for the next `sync`; these are for `reap`.
+        click.echo(_nothing_to_send(directory))
+    # Journals that still hold points are for the next `sync`; the ones below are for `reap`.
     kept = [
         run
         for journal, outcome in done
@@ -93,24 +172,36 @@ def tell(
     ]
     if kept:
         runs = counted(len(kept), "run")
-        click.echo(f"{runs} may still say RUNNING without a process; see mlflow-sysmetrics reap.")
-    _tell_of(alone)
+        click.echo(f"{runs} of dead processes may still be RUNNING; see mlflow-sysmetrics reap.")
+    _print_alone(alone)
 
 
-def _tell_of(alone: Sequence[SpooledJournal]) -> None:
+def _nothing_to_send(directory: Path) -> str:
+    return f"Nothing to send: no dead process left points in {directory}."
+
+
+def _print_alone(alone: Sequence[SpooledJournal]) -> None:
     for journal in alone:
         points = counted(journal.waiting, "point")
         click.echo(f"Left alone: {journal.path} ({journal.owner}; {points} waiting).", err=True)
 
 
-def _left(alone: Sequence[SpooledJournal]) -> list[dict[str, object]]:
-    return [{"journal": str(one.path), "pid": one.pid, "points": one.waiting} for one in alone]
+def _print_unused(tracking_uri: str | None, orphans: Sequence[SpooledJournal]) -> None:
+    """Prints a note if no point waits for the server of ``--tracking-uri``."""
+    wanted = {run.journaled.tracking_uri for one in orphans for run in one.runs if run.waiting}
+    if tracking_uri is not None and wanted and lasting(tracking_uri) not in wanted:
+        servers = ", ".join(sorted(wanted))
+        click.echo(
+            f"Note: no point waits for {redacted(tracking_uri)}, so --tracking-uri was not used;"
+            f" points go to the servers that their journals name: {servers}.",
+            err=True,
+        )
 
 
-def document(
+def _document(
     directory: Path, done: Sequence[tuple[SpooledJournal, Outcome]], alone: Sequence[SpooledJournal]
 ) -> dict[str, object]:
-    """Returns the same for programs."""
+    """Returns what was sent, for JSON."""
     return {
         "directory": str(directory),
         "dry_run": False,
@@ -123,7 +214,7 @@ def document(
                 "points_sent": outcome.delivered,
                 "points_dropped": outcome.dropped,
                 "points_waiting": outcome.waiting,
-                "faults": told([outcome]),
+                "faults": fault_messages([outcome]),
             }
             for journal, outcome in done
         ],
@@ -131,104 +222,5 @@ def document(
     }
 
 
-@click.command()
-@directory_option
-@tracking_uri_option(
-    "User and password, as in http://USER:PASSWORD@HOST, for the server of this name in the journals, which"
-    " have none. Points go where their journal says."
-)
-@any_host_option
-@click.option("--dry-run", is_flag=True, help="List what would be sent, and send nothing.")
-@click.option(
-    "--wait",
-    "patience",
-    metavar="DURATION",
-    callback=wait,
-    default="10s",
-    show_default=True,
-    help=f"Longest wait for a server that does not answer: {FORMAT}; 0 tries once.",
-)
-@json_option
-def sync(
-    *,
-    chosen: Path | None,
-    tracking_uri: str | None,
-    any_host: bool,
-    dry_run: bool,
-    patience: float,
-    as_json: bool,
-) -> None:
-    """Send what processes that are gone had not delivered.
-
-    Points keep their time and step, on runs that have ended too. Journals of processes that live are left
-    alone: these deliver themselves. With --any-host those of other hosts are sent too, such as a container
-    that went under another name; one that was written in the last ten minutes may have a process there, and
-    is left alone. The exit status is 0 when all was sent, 1 when something could not be.
-    """
-    directory = usable_directory(chosen)
-    try:
-        found = list(look(directory, any_host=any_host))
-    except JournalUnavailable as error:
-        raise click.ClickException(str(error)) from error
-    orphans = [journal for journal in found if journal.orphaned]
-    alone = [journal for journal in found if not journal.orphaned]
-    others = 0 if any_host else of_other_hosts(directory)
-    if dry_run:
-        list_waiting(directory, orphans, alone, as_json=as_json)
-        status = 0
-    else:
-        status = _send(directory, orphans, alone, _delivery(tracking_uri, patience, orphans), as_json=as_json)
-    _tell_of_unused(tracking_uri, orphans)
-    tell_of_other_hosts(others)
-    raise SystemExit(status)
-
-
-def _delivery(tracking_uri: str | None, patience: float, orphans: Sequence[SpooledJournal]) -> Delivery:
-    if tracking_uri is None and any(journal.waiting for journal in orphans):
-        tracking_uri = tracking_uri_in_force()  # asking MLflow costs a second of import
-    return Delivery(tracking_uri, patience_seconds=patience)
-
-
-def _send(
-    directory: Path,
-    orphans: Sequence[SpooledJournal],
-    alone: list[SpooledJournal],
-    delivery: Delivery,
-    *,
-    as_json: bool,
-) -> int:
-    """Sends what waits, and returns the exit status."""
-    with _progress(sum(journal.waiting for journal in orphans)) as delivery.progress:
-        outcomes = [(journal, delivery.deliver(journal.path)) for journal in orphans]
-    done = [(journal, outcome) for journal, outcome in outcomes if outcome is not None]
-    alone += [journal for journal, outcome in outcomes if outcome is None]
-    if as_json:
-        print_json(document(directory, done, alone))
-    else:
-        tell(directory, done, alone)
-    faults = told(outcome for _, outcome in done)
-    for fault in () if as_json else faults:
-        click.echo(f"Error: {fault}", err=True)
-    return 1 if faults else 0
-
-
-def _tell_of_unused(tracking_uri: str | None, orphans: Sequence[SpooledJournal]) -> None:
-    """Says that a server was named which no point waits for."""
-    wanted = {run.journaled.tracking_uri for one in orphans for run in one.runs if run.waiting}
-    if tracking_uri is not None and wanted and lasting(tracking_uri) not in wanted:
-        servers = ", ".join(sorted(wanted))
-        click.echo(
-            f"Note: no point waits for {redacted(tracking_uri)}, so --tracking-uri was not used;"
-            f" points go where their journal says: {servers}.",
-            err=True,
-        )
-
-
-@contextmanager
-def _progress(points: int) -> Iterator[Callable[[int], None]]:
-    """Shows a bar while points are sent, where somebody looks: on a terminal."""
-    if not points or not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    with click.progressbar(length=points, label="Sending points", file=sys.stderr) as bar:
-        yield bar.update
+def _left(alone: Sequence[SpooledJournal]) -> list[dict[str, object]]:
+    return [{"journal": str(one.path), "pid": one.pid, "points": one.waiting} for one in alone]

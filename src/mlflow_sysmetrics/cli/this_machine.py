@@ -1,4 +1,4 @@
-"""What is collected on this machine, and what is not and why."""
+"""The section of `doctor` about this machine: what is collected here, and what is not and why."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from mlflow_sysmetrics.cli.findings import Finding, Mark
-from mlflow_sysmetrics.cli.table import counted
+from mlflow_sysmetrics.cli.output import counted
 from mlflow_sysmetrics.collectors import COLLECTORS, AnyCollector
 from mlflow_sysmetrics.collectors.registry import name_of
 from mlflow_sysmetrics.daemon.sampling.probe import OK, Probe
@@ -17,9 +17,9 @@ from mlflow_sysmetrics.samples import OPT_IN
 from mlflow_sysmetrics.settings import COLLECTORS as VARIABLE
 from mlflow_sysmetrics.settings import METRICS, TAGS, Settings
 
-# A rate needs two readings; in half a second even the coarsest counter, CPU time in hundredths, moves on.
+# A rate needs two readings; within half a second even the coarsest counter (CPU time, in 10 ms) changes.
 _BETWEEN_READINGS_SECONDS = 0.5
-_FACTS_SECONDS = 5.0  # all commands that facts run end within 3 s
+_FACTS_SECONDS = 5.0  # the commands run for facts time out after 3 s
 _PROBLEMS = "sysmetrics.error"
 _FAILING = "failing: "
 _UNAVAILABLE = "unavailable: "
@@ -33,24 +33,24 @@ def findings(
     facts: HostFacts | None = None,
     pause: Callable[[float], None] = time.sleep,
 ) -> list[Finding]:
-    """Returns one finding per collector, those that read something first.
+    """Returns one finding per collector, faults first, then those that read something.
 
     Args:
-        settings: those in force.
-        host: the machine to look at.
-        collectors: what is asked.
-        facts: what the machine is.
+        settings: the effective settings.
+        host: the machine to inspect.
+        collectors: the collectors to read.
+        facts: the facts of the machine.
         pause: waits between the two readings.
     """
-    looked_at = replace(host or Host(), disks=settings.disks, gpus=settings.gpus)
+    inspected = replace(host or Host(), disks=settings.disks, gpus=settings.gpus)
     chosen = [one for one in collectors if one.family in settings.collectors]
-    probes = [Probe(one, looked_at) for one in chosen]
+    probes = [Probe(one, inspected) for one in chosen]
     keys = _readings(probes, pause)
     found = [_collector(one, probe, keys[probe.name]) for one, probe in zip(chosen, probes, strict=True)]
-    found += [_left_out(one) for one in collectors if one not in chosen]
+    found += [_excluded(one) for one in collectors if one not in chosen]
     found.sort(key=lambda finding: _ORDER.index(finding.mark))
     if not settings.metrics:
-        off = Finding("metrics", Mark.ABSENT, f"off: {METRICS}=false; what could be read stands below")
+        off = Finding("metrics", Mark.ABSENT, f"off: {METRICS}=false; below is what could be read")
         found.insert(0, off)
     return [_tags(settings, facts or host_facts()), *found]
 
@@ -59,7 +59,7 @@ _ORDER = (Mark.WRONG, Mark.NOTE, Mark.GOOD, Mark.ABSENT)
 
 
 def _readings(probes: Sequence[Probe], pause: Callable[[float], None]) -> Mapping[str, list[str]]:
-    """Returns what each collector yields in two readings."""
+    """Returns the keys that each collector yields in two readings."""
     keys: dict[str, dict[str, None]] = {probe.name: {} for probe in probes}
     for reading in range(2):
         if reading:
@@ -75,29 +75,31 @@ def _collector(kind: AnyCollector, probe: Probe, keys: Sequence[str]) -> Finding
     more = {"family": kind.family.value, "series": [f"system/{key}" for key in keys], "health": probe.health}
     health = probe.health
     if health.startswith(_UNAVAILABLE):
-        return Finding(probe.name, Mark.ABSENT, f"not here: {health.removeprefix(_UNAVAILABLE)}", None, more)
+        return Finding(
+            probe.name, Mark.ABSENT, f"not available: {health.removeprefix(_UNAVAILABLE)}", None, more
+        )
     if health.startswith(_FAILING):
-        remedy = f"report it; until then {VARIABLE}=-{kind.family.value} leaves the family out"
+        remedy = f"report it; until then, exclude the family with {VARIABLE}=-{kind.family.value}"
         return Finding(probe.name, Mark.WRONG, health, remedy, more)
     if not keys:
-        return Finding(probe.name, Mark.ABSENT, "ready, with nothing to read so far", None, more)
+        return Finding(probe.name, Mark.ABSENT, "ready, nothing to read yet", None, more)
     read = f"{counted(len(keys), 'metric')} of {kind.family.value}"
-    lacking = health.removeprefix(OK).removeprefix(", but ")
-    text = f"{read}; not here: {lacking}" if lacking else read
+    missing = health.removeprefix(OK).removeprefix(", but ")
+    text = f"{read}; not available: {missing}" if missing else read
     return Finding(probe.name, Mark.GOOD, text, None, more)
 
 
-def _left_out(kind: AnyCollector) -> Finding:
-    """Returns why a collector is not asked: because its family is wanted by few, or not by this user."""
+def _excluded(kind: AnyCollector) -> Finding:
+    """Returns why a collector is not read: its family is opt-in, or the settings exclude it."""
     family = kind.family.value
-    more = {"family": family, "series": [], "health": "left out"}
-    # A name alone would replace the default families; with a sign it adds to them.
-    text = f"only with {VARIABLE}=+{family}" if kind.family in OPT_IN else f"left out by {VARIABLE}"
+    more = {"family": family, "series": [], "health": "excluded"}
+    # Without the sign, the name would replace the default families instead of adding to them.
+    text = f"only with {VARIABLE}=+{family}" if kind.family in OPT_IN else f"excluded by {VARIABLE}"
     return Finding(name_of(kind), Mark.ABSENT, text, None, more)
 
 
 def _tags(settings: Settings, facts: HostFacts) -> Finding:
-    """Returns how many tags a run gets, and which facts could not be found."""
+    """Returns how many tags a run gets, and which facts could not be determined."""
     name = "sys.* tags"
     if not settings.tags:
         return Finding(name, Mark.ABSENT, f"off: {TAGS}=false")
@@ -105,4 +107,4 @@ def _tags(settings: Settings, facts: HostFacts) -> Finding:
     problems = tags.pop(_PROBLEMS, "")
     text = f"{counted(len(tags), 'fact')} on every run"
     more = {"tags": tags, "problems": problems or None}
-    return Finding(name, Mark.GOOD, f"{text}; not known: {problems}" if problems else text, None, more)
+    return Finding(name, Mark.GOOD, f"{text}; unknown: {problems}" if problems else text, None, more)

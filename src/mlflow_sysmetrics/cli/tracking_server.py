@@ -1,4 +1,4 @@
-"""The tracking server's state: whether it answers, lets us in, and its version. Nothing is changed."""
+"""The section of `doctor` about the tracking server: whether it answers, its version, and access to it."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
 from mlflow_sysmetrics.preflight.remedies import credentials_sent, remedy
 from mlflow_sysmetrics.preflight.uri_check import problem_with
 
-# A server that has work to do answers within this; one that starts cold is not up, which is what is asked.
+# A busy server answers within this time; a server that is still starting counts as down.
 _SECONDS = 5.0
 _URI = "MLFLOW_TRACKING_URI"
-# Any answer of MLflow's to this shows that it lets us in: it asks for credentials, allowed host and database.
+# Any answer from MLflow to this request proves access: it needs credentials, allowed host and database.
 _NO_SUCH_EXPERIMENT = "mlflow-sysmetrics-doctor"
 
 
 def findings(environ: Mapping[str, str], open_store: Callable[[str], Store] = RestStore) -> list[Finding]:
-    """Returns what the tracking URI in force leads to.
+    """Returns what is found at the current tracking URI.
 
     Args:
-        environ: variables, for where the tracking URI came from.
-        open_store: returns what answers for the tracking URI of a server.
+        environ: the environment, which shows where the tracking URI came from.
+        open_store: opens the store behind the tracking URI of a server.
     """
     try:
         import_module("mlflow")
-    except Exception:  # noqa: BLE001 - as `installed` says with the reason
-        return [Finding("tracking URI", Mark.ABSENT, "not looked at: MLflow cannot be imported")]
+    except Exception:  # of any kind; `installed` reports the failed import with its reason
+        return [Finding("tracking URI", Mark.ABSENT, "not inspected: MLflow cannot be imported")]
     return list(_findings(environ, open_store))
 
 
 def _findings(environ: Mapping[str, str], open_store: Callable[[str], Store]) -> Iterator[Finding]:
     uri = tracking_uri_in_force()
     if uri is None:
-        text = "not set: a program that sets none itself writes to a local file"
+        text = "not set: a program that does not set one itself writes to a local file"
         yield Finding("tracking URI", Mark.NOTE, text, f"export {_URI}=https://host:port", {"uri": None})
         return
     shown = redacted(uri)
@@ -63,7 +63,7 @@ def _findings(environ: Mapping[str, str], open_store: Callable[[str], Store]) ->
 
 
 def _of_server(uri: str, store: Store) -> Iterator[Finding]:
-    """Yields whether a server is up, its version, and whether it lets us in: /health alone proves neither."""
+    """Yields whether a server is up, its version, and whether it grants access; /health proves neither."""
     try:
         store.reach(_SECONDS)
     except Fault as fault:
@@ -77,29 +77,29 @@ def _of_server(uri: str, store: Store) -> Iterator[Finding]:
     try:
         store.experiment_named(_NO_SUCH_EXPERIMENT, _SECONDS)
     except Fault as fault:
-        yield _wrong("lets us in", fault, uri)
+        yield _wrong("access", fault, uri)
         return
-    yield Finding("lets us in", Mark.GOOD, f"yes, with {sent}", None, {"mechanism": sent})
+    yield Finding("access", Mark.GOOD, f"granted, with {sent}", None, {"mechanism": sent})
 
 
 def _versions(here: str, there: str) -> Finding:
     more = {"server_version": there, "client_version": here}
     if here.partition(".")[0] == there.partition(".")[0]:
         return Finding("version", Mark.GOOD, f"MLflow {there}", None, more)
-    text = f"MLflow {there}, and {here} here: what one of them has, the other may lack"
-    return Finding("version", Mark.NOTE, text, "let both have the same major version", more)
+    text = f"MLflow {there} on the server, {here} here: one may lack features of the other"
+    return Finding("version", Mark.NOTE, text, "use the same major version on both sides", more)
 
 
 def _of_file_or_database(uri: str) -> Finding:
-    """Returns whether a store can be opened; one that does not exist is not made."""
+    """Returns whether a store can be opened; a store that does not exist is not created."""
     path = store_path(uri)
     if path is not None and not path.exists():
-        return Finding("reachable", Mark.NOTE, "does not exist yet: MLflow makes it with the first run")
+        return Finding("reachable", Mark.NOTE, "does not exist yet: MLflow creates it with the first run")
     if path is not None and not os.access(path, os.R_OK | os.W_OK):
-        text = "cannot be read and written by this user"
+        text = "this user cannot read and write it"
         return Finding("reachable", Mark.WRONG, text, "change its permissions")
-    with suppress(ImportError):  # what is missing is told when it is needed
-        load(uri)  # takes seconds on a busy machine, which are not the database's
+    with suppress(ImportError):  # a missing package is reported by the call that needs it
+        load(uri)  # importing takes seconds on a busy machine; do not count them against the database
     try:
         ClientStore(uri).reach(_SECONDS)
     except Fault as fault:
@@ -110,7 +110,7 @@ def _of_file_or_database(uri: str) -> Finding:
 def _wrong(name: str, fault: Fault, uri: str) -> Finding:
     sent = credentials_sent(uri) if is_remote(uri) else "no credentials"
     more = {"status_code": fault.status_code, "mechanism": sent}
-    # A server that is only slow may be up in a minute, but not within the time of this look.
-    waits = fault.cause is Cause.DOWN and fault.status_code is not None
-    text = f"{fault.reason}; it may be starting" if waits else fault.reason
+    # A server that answers with an error may be up in a minute, after this check.
+    starting = fault.cause is Cause.DOWN and fault.status_code is not None
+    text = f"{fault.reason}; it may be starting" if starting else fault.reason
     return Finding(name, Mark.WRONG, text, remedy(fault, uri, sent), more)

@@ -54,7 +54,7 @@ _REMEDIES = {
     Cause.EXISTS: "Choose another name, or use the one that exists.",
     Cause.DELETED: "Restore it (mlflow runs restore, mlflow experiments restore), or use another one.",
     Cause.POINT_EXISTS: "Check the server's log and its database: it has a value that was never sent.",
-    Cause.TOO_LARGE: "Shorten what the server complains about, or raise the limit; trying again will not help.",
+    Cause.TOO_LARGE: "Shorten what the server complains about, or raise its limit; retrying will not help.",
     Cause.REFUSED: "Fix what the server complains about; trying again will not help.",
     Cause.FAILED: "Fix what the server complains about; trying again will not help.",
     Cause.PROXY: (

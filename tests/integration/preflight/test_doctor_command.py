@@ -29,7 +29,7 @@ def test_a_working_installation_has_no_problems(sqlite_server: str) -> None:
     assert finding(found, "installed", "MLflow")["version"] == version("mlflow")
     assert set(states(found, "installed").values()) == {"ok"}
     assert states(found, "tracking_server") == dict.fromkeys(
-        ("tracking URI", "reachable", "version", "lets us in"), "ok"
+        ("tracking URI", "reachable", "version", "access"), "ok"
     )
 
 

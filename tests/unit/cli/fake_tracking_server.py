@@ -1,4 +1,4 @@
-"""A tracking server in memory, which can fail at each question, or answer none of what it has done."""
+"""A tracking server in memory that can fail any call, or do the work and lose the answer."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from mlflow_sysmetrics.mlflow_api.stores import StoredExperiment, StoredRun
 
 
 class FakeServer:
-    """Stands for a store and what removes from it.
+    """Stands in for a `Store` and a `Removal`.
 
     Attributes:
-        fails: what the method of that name raises.
-        lost: what it raises once, after it has acted.
-        slept: how long was waited.
-        experiments: by name, those that are not deleted and those that are.
-        runs: by id, with tags; a deleted one is gone.
+        fails: method name -> exception raised instead of acting.
+        lost: method name -> exception raised once, after acting.
+        slept: the waits, in seconds.
+        experiments: all experiments by name, deleted ones included.
+        runs: runs by id; deleting a run removes it.
     """
 
     status_code = None
@@ -31,9 +31,9 @@ class FakeServer:
 
     def __getattribute__(self, name: str) -> Any:
         found = object.__getattribute__(self, name)
-        return self._spoilt(name, found) if callable(found) and not name.startswith("_") else found
+        return self._failing(name, found) if callable(found) and not name.startswith("_") else found
 
-    def _spoilt(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    def _failing(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
             if name in self.fails:
                 raise self.fails[name]
@@ -45,13 +45,13 @@ class FakeServer:
         return call
 
     def reach(self, seconds: float) -> None:
-        """Is up."""
+        """Succeeds."""
 
     def open(self, seconds: float) -> None:
-        """Is open."""
+        """Succeeds."""
 
     def version(self, seconds: float) -> str:
-        sys.stdout.write("View run at http://tracking:5000/#/experiments/1\n")  # as MLflow does
+        sys.stdout.write("View run at http://tracking:5000/#/experiments/1\n")  # MLflow prints this
         return "3.17.2"
 
     def experiment_named(self, name: str, seconds: float) -> StoredExperiment | None:
@@ -101,5 +101,5 @@ class FakeServer:
 
     @property
     def active(self) -> list[str]:
-        """Names of the experiments that are not deleted."""
+        """Names of experiments that are not deleted."""
         return [one.name for one in self.experiments.values() if one.lifecycle_stage == "active"]

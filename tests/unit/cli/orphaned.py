@@ -1,4 +1,4 @@
-"""Journals as a process that died would have left them, and servers that hold their runs."""
+"""Journals as a dead process leaves them, and fake servers that hold their runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def now_ms() -> int:
 def living(
     directory: Path, run_id: str, points: int, uri: str = SERVER, *, silent_s: int = 0, **about: Any
 ) -> Journal:
-    """Returns the journal of this process with that many points of one run, one a second until so long ago."""
+    """Returns this process's journal with points of one run, one per second, the last `silent_s` ago."""
     journal = Journal.create(directory, 1_000_000)
     began = now_ms() - (points + silent_s) * 1000
     number = journal.register(run_id, uri, began, **about)
@@ -46,7 +46,7 @@ def orphan(
     host: str | None = None,
     **about: Any,
 ) -> Path:
-    """Leaves such a journal without owner, written so long ago, and returns its path."""
+    """Returns the path of such a journal without an owner, last written `silent_s` ago."""
     journal = living(directory, run_id, points, uri, silent_s=silent_s, **about)
     journal.close(delete=False)
     path = journal.path
@@ -58,13 +58,13 @@ def orphan(
 
 
 def backdate(path: Path, seconds: float) -> None:
-    """Makes a journal look as if it had been written last so long ago."""
+    """Sets the modification time of a journal to that many seconds ago."""
     written = time.time() - seconds
     os.utime(path, (written, written))
 
 
 def running(run_id: str, *, last_sign: int | None = None, **changes: Any) -> TrackedRun:
-    """Returns a run that says RUNNING."""
+    """Returns a run whose status is RUNNING."""
     begun = TrackedRun(
         run_id,
         "a name",
@@ -80,17 +80,17 @@ def running(run_id: str, *, last_sign: int | None = None, **changes: Any) -> Tra
 
 @dataclass
 class FakeServer:
-    """Stands for `TrackingServer`: holds runs in memory, and may be away."""
+    """Stands in for `TrackingServer`: holds runs in memory, and can be down."""
 
     runs: dict[str, TrackedRun] = field(default_factory=dict)
-    away: str | None = None
+    down: str | None = None
     name: str = SERVER
     uri: str = SERVER
     killed: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def run(self, run_id: str) -> TrackedRun | None:
-        if self.away:
-            raise unreachable(self.away)
+        if self.down:
+            raise unreachable(self.down)
         return self.runs.get(run_id)
 
     def experiment_ids(self, names: Sequence[str]) -> list[str]:
@@ -109,10 +109,10 @@ class FakeServer:
 
 @dataclass
 class FakeSink:
-    """Stands for a sink: takes points of the runs that it knows."""
+    """Stands in for a sink: accepts points of the runs it knows."""
 
     runs: Sequence[str] = ()
-    away: str | None = None
+    down: str | None = None
     ended: bool = False
     deleted: Sequence[str] = ()
     taken: list[tuple[str, Point]] = field(default_factory=list)
@@ -131,8 +131,8 @@ class FakeSink:
         steps: Sequence[int],
         tags: Mapping[str, str],
     ) -> None:
-        if self.away:
-            raise unreachable(self.away)
+        if self.down:
+            raise unreachable(self.down)
         if run_id in self.deleted:
             raise run_deleted("the run was deleted")
         if run_id not in self.runs:

@@ -1,4 +1,4 @@
-"""`doctor` says what stands, in lines for people and JSON for programs, and ends with 1 where something is wrong."""
+"""`doctor` prints findings as lines or as JSON, and exits with 1 if anything is wrong."""
 
 from __future__ import annotations
 
@@ -10,20 +10,27 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from mlflow_sysmetrics.cli import effective_settings, installed, main, spooled, this_machine, tracking_server
+from mlflow_sysmetrics.cli import (
+    effective_settings,
+    installed,
+    main,
+    this_machine,
+    tracking_server,
+    waiting_points,
+)
 from mlflow_sysmetrics.cli.findings import Finding, Mark, print_finding, say, sign, wrapped
 
 GOOD = Finding("MLflow", Mark.GOOD, "3.17.2")
-ABSENT = Finding("Nvidia", Mark.ABSENT, "not here: no driver")
+ABSENT = Finding("Nvidia", Mark.ABSENT, "not available: no driver")
 NOTE = Finding("left behind", Mark.NOTE, "3 points", "mlflow-sysmetrics sync")
 WRONG = Finding("reachable", Mark.WRONG, "Connection refused", "start the server", {"seconds": 0.1})
 
 
 @pytest.fixture
 def found(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
-    """What `doctor` finds in the installation; nothing is looked for elsewhere."""
+    """What `doctor` finds in the installation; the other sections stay empty."""
     findings: list[Finding] = [GOOD]
-    for one in (installed, this_machine, tracking_server, spooled):
+    for one in (installed, this_machine, tracking_server, waiting_points):
         of_it = findings if one is installed else []
         monkeypatch.setattr(one, "findings", lambda *_, of=of_it: of)
     return findings
@@ -38,35 +45,35 @@ def last_lines(result: Result) -> Sequence[str]:
 
 
 @pytest.mark.usefixtures("found")
-def test_where_nothing_is_wrong_the_next_thing_is_a_check() -> None:
+def test_without_faults_the_next_step_is_a_check() -> None:
     done = doctor()
     assert done.exit_code == 0
     assert last_lines(done)[0] == "Nothing is wrong."
     assert last_lines(done)[1].startswith("Next: mlflow-sysmetrics check")
 
 
-def test_what_is_absent_is_not_wrong(found: list[Finding]) -> None:
+def test_an_absent_source_is_not_wrong(found: list[Finding]) -> None:
     found.append(ABSENT)
     done = doctor()
     assert done.exit_code == 0
-    assert "  – Nvidia  not here: no driver" in done.stdout  # noqa: RUF001 - the mark
+    assert "  \N{EN DASH} Nvidia  not available: no driver" in done.stdout
 
 
-def test_what_is_to_be_done_is_no_fault_either(found: list[Finding]) -> None:
+def test_a_note_is_not_wrong(found: list[Finding]) -> None:
     found.append(NOTE)
     done = doctor()
     assert done.exit_code == 0
     assert last_lines(done)[1] == "Next: mlflow-sysmetrics sync (left behind)"
 
 
-def test_what_is_wrong_is_summed_up_with_its_remedy(found: list[Finding]) -> None:
+def test_faults_are_summed_up_with_their_remedy(found: list[Finding]) -> None:
     found.extend([NOTE, WRONG])
     done = doctor()
     assert done.exit_code == 1
     assert last_lines(done) == ["1 thing is wrong: reachable.", "Next: start the server (reachable)"]
 
 
-def test_a_bad_variable_is_wrong(found: list[Finding], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_variable_is_wrong(found: list[Finding], monkeypatch: pytest.MonkeyPatch) -> None:
     del found[:]
     monkeypatch.setenv("MLFLOW_SYSMETRICS_SEND_INTERVAL", "soon")
     done = doctor()
@@ -74,7 +81,7 @@ def test_a_bad_variable_is_wrong(found: list[Finding], monkeypatch: pytest.Monke
     assert "send_interval           'soon' is ignored, using 10" in done.stdout
 
 
-def test_a_section_that_cannot_be_looked_at_is_wrong_and_the_rest_goes_on(
+def test_a_section_that_raises_is_wrong_and_the_rest_is_shown(
     found: list[Finding], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> list[Finding]:
@@ -88,9 +95,9 @@ def test_a_section_that_cannot_be_looked_at_is_wrong_and_the_rest_goes_on(
     assert "Journals" in done.stdout
 
 
-def test_a_long_remedy_is_not_said_twice(found: list[Finding]) -> None:
+def test_a_long_remedy_is_not_repeated(found: list[Finding]) -> None:
     found.append(Finding("reachable", Mark.WRONG, "down", "look at this and that " * 5))
-    assert last_lines(doctor())[1] == "Next: what stands beside reachable, above."
+    assert last_lines(doctor())[1] == "Next: see reachable, above."
 
 
 def test_json_has_every_finding_under_its_section(found: list[Finding]) -> None:
@@ -109,25 +116,25 @@ def test_json_has_every_finding_under_its_section(found: list[Finding]) -> None:
 
 
 def written(encoding: str, act: Any) -> str:
-    """Returns what is printed to a standard output of that encoding."""
+    """Returns what is printed to a standard output with that encoding."""
     raw = BytesIO()
-    raw.close = lambda: None  # type: ignore[method-assign] - click wraps it once more, and closes that
+    raw.close = lambda: None  # type: ignore[method-assign] - click wraps it again, and closes the wrapper
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.stdout", TextIOWrapper(raw, encoding=encoding, write_through=True))
         act()
     return raw.getvalue().decode(encoding)
 
 
-def test_marks_are_plain_where_the_output_cannot_show_others() -> None:
+def test_marks_are_ascii_if_the_output_cannot_encode_others() -> None:
     assert written("ascii", lambda: say(sign(Mark.WRONG))) == "x\n"
     assert written("utf-8", lambda: say(sign(Mark.WRONG))) == "✗\n"
 
 
-def test_what_the_output_cannot_show_is_escaped() -> None:
+def test_characters_that_the_output_cannot_encode_are_escaped() -> None:
     assert written("ascii", lambda: say("/home/zoë")) == "/home/zo\\xeb\n"
 
 
-def test_what_a_terminal_would_obey_is_escaped() -> None:
+def test_control_characters_are_escaped() -> None:
     assert written("utf-8", lambda: say("a\x1b[31mb")) == "a\\x1b[31mb\n"
 
 
@@ -138,7 +145,7 @@ def test_a_long_text_stays_beside_its_name_within_80_columns() -> None:
     assert lines[1].startswith(" " * 12 + "word")
 
 
-def test_a_long_path_is_left_whole() -> None:
+def test_a_long_path_is_not_broken() -> None:
     path = "/" + "long-name/" * 10
     assert path in wrapped("  x  ", f"see {path}").split()
 
@@ -150,13 +157,13 @@ def test_every_setting_is_shown_with_its_origin() -> None:
     assert texts["send_interval"].text == "10 s (default)"
 
 
-def test_the_other_half_of_the_rhythm_is_mlflows() -> None:
+def test_samples_default_to_mlflows_value_if_only_the_interval_is_set() -> None:
     found = settings_of({"MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "5"})["samples_before_logging"]
-    assert found.text == "1 (MLflow's default, as MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL is set)"
+    assert found.text == "1 (MLflow's default, because MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL is set)"
     assert found.more["origin"] == "mlflow default"
 
 
-def test_a_bad_setting_comes_with_its_value_and_its_remedy() -> None:
+def test_an_invalid_setting_has_its_value_and_its_remedy() -> None:
     found = settings_of({"MLFLOW_SYSMETRICS_TAGS": "maybe"})["tags"]
     assert found.mark is Mark.WRONG
     assert found.text == "'maybe' is ignored, using true: it must be true or false"
@@ -171,7 +178,7 @@ def test_a_secret_in_a_variable_is_not_shown(value: str) -> None:
     assert "s3cret" not in json.dumps([one.document() for one in settings_of(environ).values()])
 
 
-def test_what_is_wrong_with_a_variable_is_not_logged_too(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_invalid_variable_is_not_logged_as_well(caplog: pytest.LogCaptureFixture) -> None:
     settings_of({"MLFLOW_SYSMETRICS_TAGS": "maybe"})
     assert caplog.text == ""
 

@@ -1,4 +1,4 @@
-"""What `doctor` says of the installation, of this machine, and of the journals."""
+"""The sections of `doctor` about the installation, this machine, and the journals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from orphaned import living, orphan
 
 from fakes import FakeClock, Scripted, scripted
-from mlflow_sysmetrics.cli import installed, spooled, this_machine
+from mlflow_sysmetrics.cli import installed, this_machine, waiting_points
 from mlflow_sysmetrics.cli.findings import Finding, Mark
 from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.errors import Unavailable
@@ -36,8 +36,8 @@ def by_name(findings: list[Finding]) -> dict[str, Finding]:
 def mlflow(
     *, version: str = "3.17.2", providers: tuple[type, ...] = (), monitor: str = "mlflow_sysmetrics.monitor"
 ) -> Any:
-    """Returns what imports the modules of an MLflow with these providers and the monitor of that module."""
-    built = [kind.__new__(kind) for kind in providers]  # their constructors would look for a real MLflow
+    """Returns an import function for a fake MLflow with these providers and this monitor."""
+    built = [kind.__new__(kind) for kind in providers]  # their constructors would need a real MLflow
     modules: dict[str, object] = {
         "mlflow": SimpleNamespace(__version__=version),
         "mlflow.tracking.context.registry": SimpleNamespace(
@@ -59,12 +59,12 @@ def installation(
     return by_name(installed.findings(settings or Settings(), load=load, registered=points, required=()))
 
 
-def test_providers_and_hook_that_are_at_work_are_good() -> None:
+def test_working_providers_and_hook_are_good() -> None:
     found = installation(mlflow(providers=BOTH))
     assert {one.mark for one in found.values()} == {Mark.GOOD}
 
 
-def test_an_mlflow_that_cannot_be_imported_is_wrong_with_its_reason() -> None:
+def test_an_mlflow_that_cannot_be_imported_is_wrong() -> None:
     def load(name: str) -> ModuleType:
         raise AttributeError(f"{name} needs another SQLAlchemy\nand more")
 
@@ -73,7 +73,7 @@ def test_an_mlflow_that_cannot_be_imported_is_wrong_with_its_reason() -> None:
     assert found.text == "cannot be imported: AttributeError: mlflow needs another SQLAlchemy"
 
 
-def test_a_dependency_that_is_missing_is_named_with_its_remedy() -> None:
+def test_a_missing_dependency_is_named_with_its_remedy() -> None:
     required = ("click>=8.0", "no-such-package>=1 ; python_version>='3'", 'rich>=13 ; extra == "cli"')
     found = installed.findings(
         Settings(), load=mlflow(providers=BOTH), registered=ENTRY_POINTS, required=required
@@ -85,7 +85,7 @@ def test_a_dependency_that_is_missing_is_named_with_its_remedy() -> None:
     )
 
 
-def test_an_entry_point_that_is_missing_is_wrong() -> None:
+def test_a_missing_entry_point_is_wrong() -> None:
     found = installation(mlflow(providers=BOTH), points=ENTRY_POINTS[1:])["Tags provider"]
     assert (found.mark, found.text) == (
         Mark.WRONG,
@@ -100,10 +100,10 @@ def test_a_provider_that_cannot_be_loaded_is_wrong() -> None:
     assert "ModuleNotFoundError" in found.text
 
 
-def test_a_provider_that_mlflow_does_not_know_is_wrong() -> None:
+def test_a_provider_that_mlflow_does_not_use_is_wrong() -> None:
     found = installation(mlflow(providers=BOTH[:1]))["Metrics provider"]
     assert found.mark is Mark.WRONG
-    assert "has not taken it up" in found.text
+    assert "does not use it" in found.text
 
 
 def test_a_monitor_that_is_not_ours_is_wrong() -> None:
@@ -111,13 +111,13 @@ def test_a_monitor_that_is_not_ours_is_wrong() -> None:
     assert found["Metrics hook"].mark is Mark.WRONG
 
 
-def test_an_mlflow_without_system_metrics_is_told_and_not_wrong() -> None:
+def test_an_mlflow_without_system_metrics_is_a_note() -> None:
     found = installation(mlflow(providers=BOTH, version="2.7.1"))["Metrics hook"]
     assert (found.mark, found.remedy) == (Mark.NOTE, "for metrics: pip install 'mlflow>=2.8'")
 
 
 @pytest.mark.parametrize("changed", [{"providers": False}, {"metrics": False}])
-def test_what_the_user_switched_off_is_not_wrong(changed: dict[str, bool]) -> None:
+def test_what_the_user_switched_off_is_absent(changed: dict[str, bool]) -> None:
     found = installation(mlflow(providers=BOTH), Settings(**changed))["Metrics hook"]  # type: ignore[arg-type]
     assert found.mark is Mark.ABSENT
     assert "MLFLOW_" in found.text
@@ -139,13 +139,13 @@ def named(name: str, kind: type[Scripted], **changes: object) -> type[Scripted]:
     return type(name, (kind,), changes)
 
 
-def test_a_collector_that_reads_says_how_much() -> None:
+def test_a_working_collector_counts_its_metrics() -> None:
     found = machine(scripted(level=1.0, share=2.0))["Scripted"]
     assert (found.mark, found.text) == (Mark.GOOD, "2 metrics of cpu")
     assert found.more["series"] == ["system/level_megabytes", "system/share_percentage"]
 
 
-def test_what_comes_with_the_second_reading_counts() -> None:
+def test_metrics_of_the_second_reading_count() -> None:
     class Rate(Scripted):
         def collect(self, now: float) -> Any:
             if hasattr(self, "last"):
@@ -155,67 +155,70 @@ def test_what_comes_with_the_second_reading_counts() -> None:
     assert machine(Rate)["Rate"].text == "1 metric of cpu"
 
 
-def test_what_a_collector_lacks_here_is_told() -> None:
+def test_gaps_of_a_collector_are_shown() -> None:
     found = machine(named("Lacking", scripted(level=1.0), gaps=("gpu_0 power: no permission",)))["Lacking"]
-    assert (found.mark, found.text) == (Mark.GOOD, "1 metric of cpu; not here: gpu_0 power: no permission")
+    assert (found.mark, found.text) == (
+        Mark.GOOD,
+        "1 metric of cpu; not available: gpu_0 power: no permission",
+    )
 
 
-def test_a_source_that_is_not_here_is_absent_with_its_reason() -> None:
+def test_an_unavailable_source_is_absent_with_its_reason() -> None:
     found = machine(named("Gone", scripted(), error=Unavailable("no driver")))["Gone"]
-    assert (found.mark, found.text) == (Mark.ABSENT, "not here: no driver")
+    assert (found.mark, found.text) == (Mark.ABSENT, "not available: no driver")
 
 
-def test_a_collector_that_fails_is_wrong_and_can_be_left_out() -> None:
+def test_a_failing_collector_is_wrong_and_can_be_excluded() -> None:
     found = machine(named("Broken", scripted(), error=ValueError("7")))["Broken"]
     assert (found.mark, found.text) == (Mark.WRONG, "failing: ValueError: 7")
     assert found.remedy is not None
     assert "MLFLOW_SYSMETRICS_COLLECTORS=-cpu" in found.remedy
 
 
-def test_a_family_that_the_user_leaves_out_is_not_even_opened() -> None:
+def test_an_excluded_family_is_not_opened() -> None:
     kind = scripted(level=1.0)
     found = machine(kind, settings=Settings(collectors=frozenset({Family.DISK})))["Scripted"]
     assert (found.mark, kind.built) == (Mark.ABSENT, 0)
 
 
-def test_a_family_that_few_want_says_how_to_have_it() -> None:
+def test_an_opt_in_family_says_how_to_enable_it() -> None:
     found = machine(named("Fabric", scripted(), family=Family.FABRIC))["Fabric"]
     assert found.text == "only with MLFLOW_SYSMETRICS_COLLECTORS=+fabric"
 
 
-def test_facts_that_are_not_known_are_told_with_the_tags() -> None:
-    assert machine()["sys.* tags"].text == "1 fact on every run; not known: gpu: no answer"
+def test_unknown_facts_are_shown_with_the_tags() -> None:
+    assert machine()["sys.* tags"].text == "1 fact on every run; unknown: gpu: no answer"
 
 
 def journals(directory: Path, **changes: Any) -> dict[str, Finding]:
-    return by_name(spooled.findings(Settings(spool_dir=str(directory), **changes)))
+    return by_name(waiting_points.findings(Settings(spool_dir=str(directory), **changes)))
 
 
-def test_points_of_a_dead_process_are_a_thing_to_do(tmp_path: Path) -> None:
+def test_points_of_a_dead_process_are_a_note(tmp_path: Path) -> None:
     orphan(tmp_path, "run-1", 3)
     found = journals(tmp_path)["left behind"]
     assert (found.mark, found.remedy) == (Mark.NOTE, "mlflow-sysmetrics sync")
     assert found.text.startswith("3 points of 1 process, the oldest ")
 
 
-def test_a_run_without_process_and_points_is_for_reap(tmp_path: Path) -> None:
+def test_a_run_without_process_and_points_names_reap(tmp_path: Path) -> None:
     journal = living(tmp_path, "run-1", 3)
     journal.acknowledge(0, 3)
     journal.close(delete=False)
     assert journals(tmp_path)["left behind"].remedy == "mlflow-sysmetrics reap"
 
 
-def test_a_process_that_lives_delivers_by_itself(tmp_path: Path) -> None:
+def test_points_of_a_living_process_are_not_left_behind(tmp_path: Path) -> None:
     journal: Journal = living(tmp_path, "run-1", 3)
     try:
         found = journals(tmp_path)
     finally:
         journal.close(delete=True)
-    assert found["at work"].text == "1 process, with 3 points on the way"
+    assert found["running"].text == "1 process, with 3 points to deliver"
     assert found["left behind"].mark is Mark.GOOD
 
 
-def test_a_directory_that_will_be_made_is_good_and_not_made(tmp_path: Path) -> None:
+def test_a_directory_that_can_be_created_is_good_and_not_created(tmp_path: Path) -> None:
     assert journals(tmp_path / "to" / "come")["directory"].mark is Mark.GOOD
     assert not (tmp_path / "to").exists()
 
@@ -225,9 +228,9 @@ def test_a_file_in_the_way_is_wrong(tmp_path: Path) -> None:
     found = journals(tmp_path / "spool" / "journals")["directory"]
     assert (found.mark, found.text) == (
         Mark.WRONG,
-        f"{tmp_path / 'spool'} is no directory: points wait in memory only",
+        f"{tmp_path / 'spool'} is not a directory: points wait in memory only",
     )
 
 
-def test_journals_that_are_switched_off_are_no_fault() -> None:
-    assert by_name(spooled.findings(Settings(spool_dir="off")))["directory"].mark is Mark.ABSENT
+def test_disabled_journals_are_absent() -> None:
+    assert by_name(waiting_points.findings(Settings(spool_dir="off")))["directory"].mark is Mark.ABSENT

@@ -1,10 +1,11 @@
-"""Durations as people write and read them."""
+"""Durations on the command line, and lengths of time in the output."""
 
 from __future__ import annotations
 
 import pytest
 
-from mlflow_sysmetrics.cli.options import parse_duration, spoken
+from mlflow_sysmetrics.cli.options import parse_duration
+from mlflow_sysmetrics.cli.output import length_of_time
 
 
 @pytest.mark.parametrize(
@@ -25,7 +26,7 @@ def test_a_number_with_its_unit_is_a_duration(text: str, seconds: float) -> None
 
 
 @pytest.mark.parametrize("text", ["", "m", "ten m", "-5m", "10 m", "1e3s", "10min", "1h30m"])
-def test_what_is_none_is_named_with_the_remedy(text: str) -> None:
+def test_an_invalid_duration_is_named_with_the_format(text: str) -> None:
     with pytest.raises(ValueError, match="90s, 10m, 2h, 1d, or plain seconds") as caught:
         parse_duration(text)
     assert repr(text) in str(caught.value)
@@ -43,5 +44,5 @@ def test_what_is_none_is_named_with_the_remedy(text: str) -> None:
         (-5, "0 s"),
     ],
 )
-def test_a_length_of_time_is_said_in_its_largest_fitting_unit(seconds: float, text: str) -> None:
-    assert spoken(seconds) == text
+def test_a_length_of_time_has_its_largest_fitting_unit(seconds: float, text: str) -> None:
+    assert length_of_time(seconds) == text

@@ -1,4 +1,4 @@
-"""`server doctor`, `server print-compose` and what `server run` says of a wrong command line."""
+"""`server doctor`, `server print-compose`, and usage errors of `server run`."""
 
 from __future__ import annotations
 
@@ -23,24 +23,28 @@ def server(*arguments: str) -> Result:
 
 @pytest.fixture
 def found(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
-    """What is found of the database; nothing else is looked at."""
+    """The findings about the database; there are no others."""
     findings = [GOOD]
     monkeypatch.setattr(import_module("mlflow_sysmetrics.cli.server.doctor"), "_mlflow", lambda: [GOOD])
     monkeypatch.setattr(
-        import_module("mlflow_sysmetrics.cli.server.database"), "findings", lambda _asked: findings
+        import_module("mlflow_sysmetrics.cli.server.database_findings"), "findings", lambda _server: findings
     )
-    monkeypatch.setattr(import_module("mlflow_sysmetrics.cli.server.storage"), "findings", lambda _asked: [])
-    monkeypatch.setattr(import_module("mlflow_sysmetrics.cli.server.access"), "findings", lambda _asked: [])
+    monkeypatch.setattr(
+        import_module("mlflow_sysmetrics.cli.server.storage_findings"), "findings", lambda _server: []
+    )
+    monkeypatch.setattr(
+        import_module("mlflow_sysmetrics.cli.server.access_findings"), "findings", lambda _server: []
+    )
     return findings
 
 
 @pytest.mark.usefixtures("found")
-def test_where_nothing_is_wrong_the_exit_status_is_0() -> None:
+def test_without_faults_the_exit_status_is_0() -> None:
     done = server("doctor")
     assert (done.exit_code, done.stdout.splitlines()[-1]) == (0, "Nothing is wrong.")
 
 
-def test_what_is_wrong_is_summed_up_and_the_exit_status_is_1(found: list[Finding]) -> None:
+def test_faults_are_summed_up_and_the_exit_status_is_1(found: list[Finding]) -> None:
     found.append(WRONG)
     done = server("doctor")
     assert (done.exit_code, done.stdout.splitlines()[-1]) == (1, "1 thing is wrong: schema.")
@@ -59,16 +63,16 @@ def test_json_has_every_finding_under_its_section(found: list[Finding]) -> None:
 @pytest.mark.parametrize(
     "arguments", [("--public-name", "http://m.org"), ("--public-name", ""), ("--workers", "0")]
 )
-def test_a_wrong_command_line_of_doctor_has_the_exit_status_2(arguments: tuple[str, ...]) -> None:
+def test_a_usage_error_of_doctor_has_exit_status_2(arguments: tuple[str, ...]) -> None:
     assert server("doctor", *arguments).exit_code == 2
 
 
-def test_the_compose_file_is_printed_as_it_is() -> None:
+def test_files_are_printed_unchanged() -> None:
     assert server("print-compose").stdout == deploy_file("compose.yaml")
     assert server("print-compose", "--file", "Dockerfile").stdout == deploy_file("Dockerfile")
 
 
-def test_all_files_are_written_where_none_of_them_is(tmp_path: Path) -> None:
+def test_all_files_are_written_if_none_exists(tmp_path: Path) -> None:
     directory = tmp_path / "new" / "deploy"
     assert server("print-compose", "--to", str(directory)).exit_code == 0
     assert {one.name: one.read_text() for one in directory.iterdir()} == {
@@ -80,12 +84,12 @@ def test_no_file_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("mine")
     done = server("print-compose", "--to", str(tmp_path))
     assert done.exit_code == 2
-    assert "has Dockerfile already" in done.stderr
+    assert "already has Dockerfile" in done.stderr
     assert [one.name for one in tmp_path.iterdir()] == ["Dockerfile"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (
             ("--allowed-host", "http://m.org"),
@@ -94,10 +98,10 @@ def test_no_file_is_overwritten(tmp_path: Path) -> None:
         (("--backend-store-uri", "./mlruns"), "must be a database, got './mlruns'"),
         (("--basic-auth",), "needs a password of the user admin in MLFLOW_AUTH_ADMIN_PASSWORD"),
         (("--port", "70000"), "70000"),
-        (("--start-timeout", "soon"), "'soon' is no duration"),
+        (("--start-timeout", "soon"), "'soon' is not a duration"),
     ],
 )
-def test_a_wrong_command_line_of_run_has_the_exit_status_2(arguments: tuple[str, ...], said: str) -> None:
+def test_a_usage_error_of_run_has_exit_status_2(arguments: tuple[str, ...], message: str) -> None:
     done = server("run", *arguments)
     assert done.exit_code == 2
-    assert said in done.stderr
+    assert message in done.stderr

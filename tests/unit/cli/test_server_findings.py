@@ -1,4 +1,4 @@
-"""What `server doctor` says of settings, without a database or a server."""
+"""Findings of `server doctor`, without a database or a server."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 
 from mlflow_sysmetrics.cli.findings import Finding, Mark
-from mlflow_sysmetrics.cli.server import access as cli_access
-from mlflow_sysmetrics.cli.server import database as cli_database
-from mlflow_sysmetrics.cli.server import storage as cli_storage
-from mlflow_sysmetrics.cli.server.options import AskedServer
+from mlflow_sysmetrics.cli.server import access_findings, database_findings, storage_findings
+from mlflow_sysmetrics.cli.server.inspected_server import InspectedServer
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 from mlflow_sysmetrics.server.database import DatabaseState
 
@@ -28,33 +26,33 @@ def by_name(found: Iterable[Finding]) -> dict[str, Finding]:
 def database(
     monkeypatch: pytest.MonkeyPatch, state: DatabaseState | Fault, **asked: Any
 ) -> dict[str, Finding]:
-    """Returns what is said of a database that says this of itself."""
+    """Returns the findings about a database in this state."""
 
     def answer(_uri: str, _seconds: float) -> DatabaseState:
         if isinstance(state, Fault):
             raise state
         return state
 
-    monkeypatch.setattr(cli_database, "server_store", lambda uri: uri)
-    monkeypatch.setattr(cli_database, "database_state", answer)
-    monkeypatch.setattr(cli_database, "newest_revision", lambda: CURRENT)
-    server = AskedServer(backend_store_uri="postgresql+psycopg2://a:s3cr3t@db/runs", **asked)
-    return by_name(cli_database.findings(server))
+    monkeypatch.setattr(database_findings, "server_store", lambda uri: uri)
+    monkeypatch.setattr(database_findings, "database_state", answer)
+    monkeypatch.setattr(database_findings, "newest_revision", lambda: CURRENT)
+    server = InspectedServer(backend_store_uri="postgresql+psycopg2://a:s3cr3t@db/runs", **asked)
+    return by_name(database_findings.findings(server))
 
 
 def access(**asked: Any) -> dict[str, Finding]:
-    return by_name(cli_access.findings(AskedServer(**asked)))
+    return by_name(access_findings.findings(InspectedServer(**asked)))
 
 
 def storage(**asked: Any) -> dict[str, Finding]:
-    return by_name(cli_storage.findings(AskedServer(**asked)))
+    return by_name(storage_findings.findings(InspectedServer(**asked)))
 
 
 def test_no_database_is_wrong() -> None:
-    assert by_name(cli_database.findings(AskedServer()))["database"].mark is Mark.WRONG
+    assert by_name(database_findings.findings(InspectedServer()))["database"].mark is Mark.WRONG
 
 
-def test_a_database_that_is_as_it_should_be_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_current_database_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
     found = database(monkeypatch, DatabaseState(False, CURRENT, 97), workers=2)
     assert {one.mark for one in found.values()} == {Mark.GOOD}
     assert found["connections"].text == "up to 60 (2 workers x 2 pools x 15) of 97"
@@ -62,21 +60,21 @@ def test_a_database_that_is_as_it_should_be_is_good(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("state", "mark", "said"),
+    ("state", "mark", "text"),
     [
         (DatabaseState(True, None, 97), Mark.NOTE, "no tables yet"),
         (DatabaseState(False, None, 97), Mark.WRONG, "another program's database"),
-        (DatabaseState(False, "old", 97), Mark.WRONG, "works with abc123: it would not start"),
+        (DatabaseState(False, "old", 97), Mark.WRONG, "needs abc123: it would not start"),
     ],
 )
-def test_tables_that_do_not_fit_are_said(
-    monkeypatch: pytest.MonkeyPatch, state: DatabaseState, mark: Mark, said: str
+def test_an_unsuitable_schema_is_reported(
+    monkeypatch: pytest.MonkeyPatch, state: DatabaseState, mark: Mark, text: str
 ) -> None:
     schema = database(monkeypatch, state)["schema"]
-    assert (schema.mark, said in schema.text) == (mark, True)
+    assert (schema.mark, text in schema.text) == (mark, True)
 
 
-def test_more_connections_than_there_are_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_few_connections_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     environ = {"MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "10", "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": "soon"}
     state = DatabaseState(False, CURRENT, 97)
     found = database(monkeypatch, state, workers=4, basic_auth=True, environ=environ)["connections"]
@@ -84,31 +82,31 @@ def test_more_connections_than_there_are_is_wrong(monkeypatch: pytest.MonkeyPatc
     assert found.more == {"needed": 4 * 3 * 20, "most": 97}
 
 
-def test_a_database_that_does_not_answer_ends_the_looking(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_database_ends_the_inspection(monkeypatch: pytest.MonkeyPatch) -> None:
     found = database(monkeypatch, Fault("Connection refused", Cause.DOWN))
     assert found["reachable"].mark is Mark.WRONG
     assert "schema" not in found
 
 
-def test_a_uri_that_does_not_name_its_driver_is_noted() -> None:
+def test_a_uri_without_its_driver_is_a_note() -> None:
     pytest.importorskip("psycopg2", reason="the driver of PostgreSQL is an extra")
-    server = AskedServer(backend_store_uri="postgresql://a:s3cr3t@127.0.0.1:1/runs")
-    driver = next(iter(cli_database.findings(server)))
+    server = InspectedServer(backend_store_uri="postgresql://a:s3cr3t@127.0.0.1:1/runs")
+    driver = next(iter(database_findings.findings(server)))
     assert driver.mark is Mark.NOTE
-    assert driver.remedy == "begin MLFLOW_BACKEND_STORE_URI with postgresql+psycopg2://"
+    assert driver.remedy == "start MLFLOW_BACKEND_STORE_URI with postgresql+psycopg2://"
 
 
 @pytest.mark.parametrize("name", ["file/runs.db", f"file/{'x' * 300}/runs.db"])
-def test_a_file_that_cannot_be_made_is_wrong(tmp_path: Path, name: str) -> None:
+def test_a_file_that_cannot_be_created_is_wrong(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
-    asked = AskedServer(backend_store_uri=f"sqlite:///{tmp_path}/{name}")
-    assert by_name(cli_database.findings(asked))["reachable"].mark is Mark.WRONG
-    assert by_name(cli_storage.findings(asked))["room for the database"].mark is not Mark.WRONG
+    asked = InspectedServer(backend_store_uri=f"sqlite:///{tmp_path}/{name}")
+    assert by_name(database_findings.findings(asked))["reachable"].mark is Mark.WRONG
+    assert by_name(storage_findings.findings(asked))["room for the database"].mark is not Mark.WRONG
 
 
-def test_a_file_that_is_not_there_is_not_made(tmp_path: Path) -> None:
-    server = AskedServer(backend_store_uri=f"sqlite:///{tmp_path}/runs.db")
-    assert by_name(cli_database.findings(server))["reachable"].mark is Mark.NOTE
+def test_a_missing_file_is_not_created(tmp_path: Path) -> None:
+    server = InspectedServer(backend_store_uri=f"sqlite:///{tmp_path}/runs.db")
+    assert by_name(database_findings.findings(server))["reachable"].mark is Mark.NOTE
     assert list(tmp_path.iterdir()) == []
 
 
@@ -122,11 +120,11 @@ def test_a_file_that_is_not_there_is_not_made(tmp_path: Path) -> None:
         ("10.1.2.3:5000", (), Mark.GOOD),
     ],
 )
-def test_a_name_that_is_not_allowed_is_wrong(name: str, hosts: tuple[str, ...], mark: Mark) -> None:
+def test_a_host_name_that_is_not_allowed_is_wrong(name: str, hosts: tuple[str, ...], mark: Mark) -> None:
     assert access(public_names=(name,), allowed_hosts=hosts)[f"called {name}"].mark is mark
 
 
-def test_the_remedy_keeps_what_is_allowed_already() -> None:
+def test_the_remedy_keeps_the_allowed_names() -> None:
     found = access(public_names=("m.org",), allowed_hosts=("mlflow",))["called m.org"]
     assert found.remedy == "export MLFLOW_SERVER_ALLOWED_HOSTS=mlflow,m.org"
 
@@ -134,16 +132,16 @@ def test_the_remedy_keeps_what_is_allowed_already() -> None:
 @pytest.mark.parametrize(
     ("origins", "mark"), [("", Mark.NOTE), ("https://other.org", Mark.NOTE), ("https://m.org", Mark.GOOD)]
 )
-def test_pages_that_may_not_change_things_are_noted(origins: str, mark: Mark) -> None:
+def test_read_only_pages_are_a_note(origins: str, mark: Mark) -> None:
     environ = {"MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": origins}
     assert access(public_names=("m.org",), environ=environ)["pages of m.org"].mark is mark
 
 
-def test_pages_of_this_machine_always_may() -> None:
+def test_local_pages_may_always_make_changes() -> None:
     assert "pages of localhost:5000" not in access(public_names=("localhost:5000",))
 
 
-def test_a_server_for_everybody_is_noted() -> None:
+def test_a_server_without_authentication_is_a_note() -> None:
     assert access()["users"].mark is Mark.NOTE
 
 
@@ -163,7 +161,7 @@ SECRET = {"MLFLOW_FLASK_SERVER_SECRET_KEY": "k3y"}
         ({"MLFLOW_AUTH_CONFIG_PATH": "/no/such/file"}, "administrator", Mark.WRONG),
     ],
 )
-def test_what_authentication_lacks_is_wrong(environ: dict[str, str], name: str, mark: Mark) -> None:
+def test_incomplete_authentication_is_wrong(environ: dict[str, str], name: str, mark: Mark) -> None:
     found = access(basic_auth=True, environ=environ)
     assert found[name].mark is mark
     assert "s3cr3t" not in str(found)
@@ -175,28 +173,28 @@ def test_a_password_in_the_file_counts(tmp_path: Path) -> None:
     assert access(basic_auth=True, environ=environ)["administrator"].mark is Mark.GOOD
 
 
-def test_artifacts_that_go_nowhere_in_particular_are_wrong() -> None:
+def test_an_unset_artifacts_destination_is_wrong() -> None:
     assert storage()["artifacts"].mark is Mark.WRONG
 
 
-def test_a_directory_that_can_be_written_to_is_good_and_left_as_it_is(tmp_path: Path) -> None:
+def test_a_writable_directory_is_good_and_left_unchanged(tmp_path: Path) -> None:
     found = storage(artifacts_destination=str(tmp_path / "artifacts"))
     assert found["artifacts"].mark is Mark.GOOD
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_directory_that_depends_on_where_the_server_starts_is_noted() -> None:
+def test_a_relative_directory_is_a_note() -> None:
     assert storage(artifacts_destination="artifacts")["artifacts"].mark is Mark.NOTE
 
 
-def test_a_directory_that_cannot_be_written_to_is_wrong() -> None:
+def test_an_unwritable_directory_is_wrong() -> None:
     if not Path("/proc").exists():
-        pytest.skip("needs a directory that not even root may write to: /proc")
+        pytest.skip("needs /proc, which not even root can write to")
     assert storage(artifacts_destination="/proc/artifacts")["artifacts"].mark is Mark.WRONG
 
 
 @pytest.mark.parametrize(("free", "mark"), [(0.5, Mark.WRONG), (5, Mark.NOTE), (50, Mark.GOOD)])
-def test_little_room_is_said(
+def test_little_room_is_reported(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free: float, mark: Mark
 ) -> None:
     class Usage:
@@ -210,6 +208,6 @@ def test_little_room_is_said(
 
 
 def test_an_object_store_without_its_package_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli_storage, "find_spec", lambda _name: None)
+    monkeypatch.setattr(storage_findings, "find_spec", lambda _name: None)
     found = storage(artifacts_destination="s3://mlflow")["artifacts"]
     assert (found.mark, found.remedy) == (Mark.WRONG, "pip install boto3")

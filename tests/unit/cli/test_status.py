@@ -1,4 +1,4 @@
-"""`status` shows what this machine's journals hold."""
+"""`status` shows the contents of this machine's journals."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from orphaned import living, orphan
 
 from mlflow_sysmetrics.cli import main
 from mlflow_sysmetrics.cli.options import directory_fault
-from mlflow_sysmetrics.cli.spooled import look
+from mlflow_sysmetrics.cli.spooled_journals import read_journals
 from mlflow_sysmetrics.daemon.journal.lines import parse
 
 needs_root = pytest.mark.skipif(
-    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may give files away"
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can change the owner of a file"
 )
 
 
@@ -26,23 +26,21 @@ def status(*arguments: str) -> str:
     return done.output
 
 
-def test_a_run_of_a_process_that_is_gone_stands_with_its_points(tmp_path: Path) -> None:
+def test_a_run_of_a_dead_process_is_listed_with_its_points(tmp_path: Path) -> None:
     orphan(tmp_path, "run-1", 3)
     line = status("--dir", str(tmp_path)).splitlines()[1].split()
     run_id, server, points, age, unit, *owner = line
     assert (run_id, server, points) == ("run-1", "http://tracking:5000", "3")
-    assert (int(age) >= 5, unit) == (True, "min")  # more where the machine took longer until now
-    assert owner == ["0", "process", f"{os.getpid()},", "gone"]
+    assert (int(age) >= 5, unit) == (True, "min")  # more if the machine was slow
+    assert owner == ["0", "process", f"{os.getpid()},", "dead"]
 
 
-def test_points_of_a_process_that_is_gone_come_with_the_remedy(tmp_path: Path) -> None:
+def test_points_of_a_dead_process_have_a_remedy(tmp_path: Path) -> None:
     orphan(tmp_path, "run-1", 3)
-    assert "3 points of processes that are gone: send with mlflow-sysmetrics sync." in status(
-        "--dir", str(tmp_path)
-    )
+    assert "3 points of dead processes: send with mlflow-sysmetrics sync." in status("--dir", str(tmp_path))
 
 
-def test_a_living_owner_is_called_alive(tmp_path: Path) -> None:
+def test_a_living_owner_is_shown_as_alive(tmp_path: Path) -> None:
     journal = living(tmp_path, "run-1", 3)
     try:
         text = status("--dir", str(tmp_path))
@@ -52,15 +50,15 @@ def test_a_living_owner_is_called_alive(tmp_path: Path) -> None:
     assert "sync" not in text
 
 
-def test_what_is_settled_does_not_wait(tmp_path: Path) -> None:
+def test_settled_points_do_not_wait(tmp_path: Path) -> None:
     journal = living(tmp_path, "run-1", 5)
     journal.acknowledge(0, 2)
     journal.close(delete=False)
-    (found,) = look(tmp_path)
+    (found,) = read_journals(tmp_path)
     assert found.waiting == 3
 
 
-def test_json_holds_what_a_program_wants_to_know(tmp_path: Path) -> None:
+def test_json_has_journals_and_runs(tmp_path: Path) -> None:
     path = orphan(tmp_path, "run-1", 3)
     (journal,) = json.loads(status("--dir", str(tmp_path), "--json"))["journals"]
     (run,) = journal["runs"]
@@ -68,7 +66,7 @@ def test_json_holds_what_a_program_wants_to_know(tmp_path: Path) -> None:
     assert (run["run_id"], run["points_waiting"], run["detached"]) == ("run-1", 3, False)
 
 
-def test_no_journal_is_said(tmp_path: Path) -> None:
+def test_without_journals_it_says_so(tmp_path: Path) -> None:
     assert status("--dir", str(tmp_path)) == f"No run has a journal in {tmp_path}.\n"
 
 
@@ -79,7 +77,7 @@ def test_the_directory_of_the_settings_is_the_default(
     assert status() == f"No run has a journal in {tmp_path / 'mine'}.\n"
 
 
-def test_a_directory_that_does_not_exist_is_named(tmp_path: Path) -> None:
+def test_a_missing_directory_is_named(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["status", "--dir", str(tmp_path / "nowhere")])
     assert done.exit_code == 2
     assert "nowhere" in done.output
@@ -92,51 +90,53 @@ def test_a_directory_of_the_settings_that_is_a_file_is_a_fault(
     monkeypatch.setenv("MLFLOW_SYSMETRICS_SPOOL_DIR", str(tmp_path / "file"))
     done = CliRunner().invoke(main, ["status"])
     assert (done.exit_code, done.stdout) == (1, "")
-    assert f"Error: {tmp_path / 'file'} is no directory" in done.stderr
+    assert f"Error: {tmp_path / 'file'} is not a directory" in done.stderr
 
 
-def test_one_that_cannot_be_made_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_that_cannot_be_created_is_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("MLFLOW_SYSMETRICS_SPOOL_DIR", str(tmp_path / "file" / "spool"))
     assert CliRunner().invoke(main, ["status"]).exit_code == 1
 
 
-def test_one_that_cannot_be_written_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.access", lambda *_: False)  # root may write everywhere
+def test_an_unwritable_directory_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)  # root can write everywhere
     assert directory_fault(tmp_path) == (
-        f"{tmp_path} cannot be read and written by this user; no journal can be kept there, see"
+        f"this user cannot read and write {tmp_path}, so no journal can be kept there; see"
         " MLFLOW_SYSMETRICS_SPOOL_DIR"
     )
 
 
-def test_a_run_that_was_never_ended_comes_with_the_remedy(tmp_path: Path) -> None:
+def test_a_run_that_was_never_ended_has_a_remedy(tmp_path: Path) -> None:
     orphan(tmp_path, "run-1", 3)
-    assert "1 run of processes that are gone may still say RUNNING: see mlflow-sysmetrics reap." in status(
+    assert "1 run of dead processes may still be RUNNING: see mlflow-sysmetrics reap." in status(
         "--dir", str(tmp_path)
     )
 
 
-def test_one_that_was_ended_needs_none(tmp_path: Path) -> None:
+def test_an_ended_run_needs_no_remedy(tmp_path: Path) -> None:
     journal = living(tmp_path, "run-1", 3)
     journal.end(0)
     journal.close(delete=False)
     assert "reap" not in status("--dir", str(tmp_path))
 
 
-def test_journals_of_other_hosts_are_hinted_at(tmp_path: Path) -> None:
+def test_skipped_journals_of_other_hosts_are_counted(tmp_path: Path) -> None:
     orphan(tmp_path, "run-1", 3, host="other")
-    assert "1 journal of other hosts: --any-host." in status("--dir", str(tmp_path))
+    assert "Skipped 1 journal of other hosts; include with --any-host." in status("--dir", str(tmp_path))
 
 
-def test_any_host_shows_them(tmp_path: Path) -> None:
+def test_any_host_includes_journals_of_other_hosts(tmp_path: Path) -> None:
     orphan(tmp_path, "run-1", 3, silent_s=700, host="other")
     shown = status("--dir", str(tmp_path), "--any-host")
-    assert f"process {os.getpid()} on other, gone" in shown
+    assert f"process {os.getpid()} on other, dead" in shown
     assert "send with mlflow-sysmetrics sync --any-host." in shown
 
 
 @needs_root
-def test_a_journal_of_another_user_is_theirs(tmp_path: Path) -> None:
+def test_a_journal_of_another_user_is_not_offered_for_sync(tmp_path: Path) -> None:
     path = orphan(tmp_path, "run-1", 3)
     os.chown(path, 12345, -1)
     shown = status("--dir", str(tmp_path))
@@ -145,11 +145,13 @@ def test_a_journal_of_another_user_is_theirs(tmp_path: Path) -> None:
 
 
 @needs_root
-def test_one_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_journal_of_another_user_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def forbidden(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("mlflow_sysmetrics.cli.spooled._read", forbidden)  # root may read everything
+    monkeypatch.setattr("mlflow_sysmetrics.cli.spooled_journals._read", forbidden)  # root can read everything
     path = orphan(tmp_path, "run-1", 3)
     os.chown(path, 12345, -1)
     done = CliRunner().invoke(main, ["status", "--dir", str(tmp_path)])
@@ -157,15 +159,15 @@ def test_one_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     assert done.stderr == f"Cannot be read: {path} (process {os.getpid()}, of user 12345).\n"
 
 
-def test_a_journal_is_read_once_however_many_runs_it_holds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_journal_is_read_once_for_all_its_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = living(tmp_path, "run-0", 1)
     for index in range(1, 20):
         journal.append(journal.register(f"run-{index}", "http://x", 0), 0, 1000, {"system/x": 1.0})
     journal.close(delete=False)
     read: list[bytes] = []
-    monkeypatch.setattr("mlflow_sysmetrics.cli.spooled.parse", lambda text: read.append(text) or parse(text))
-    (found,) = look(tmp_path)
+    monkeypatch.setattr(
+        "mlflow_sysmetrics.cli.spooled_journals.parse", lambda text: read.append(text) or parse(text)
+    )
+    (found,) = read_journals(tmp_path)
     assert (len(found.runs), found.waiting) == (20, 20)
     assert len(read) == len(journal.path.read_bytes().splitlines())

@@ -1,4 +1,4 @@
-"""`sync` delivers what processes that are gone had owed."""
+"""`sync` delivers the points that dead processes left behind."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from click.testing import CliRunner, Result
 from orphaned import CPU, SERVER, FakeSink, living, orphan
 
 from mlflow_sysmetrics.cli import main
-from mlflow_sysmetrics.cli.delivery import Delivery
+from mlflow_sysmetrics.cli.orphan_delivery import OrphanDelivery
 
 
 @pytest.fixture
 def sink(monkeypatch: pytest.MonkeyPatch) -> FakeSink:
-    """The one sink, whatever the server."""
+    """The sink of every server."""
     found = FakeSink(runs=["run-1", "run-2"])
-    delivery = partial(Delivery, open_sink=lambda _: found)
-    monkeypatch.setattr(import_module("mlflow_sysmetrics.cli.sync"), "Delivery", delivery)
+    delivery = partial(OrphanDelivery, open_sink=lambda _: found)
+    monkeypatch.setattr(import_module("mlflow_sysmetrics.cli.sync"), "OrphanDelivery", delivery)
     return found
 
 
 def sync(directory: Path, *arguments: str) -> Result:
-    # A tracking URI, so that the command need not ask MLflow for one.
+    # Without a tracking URI the command would ask MLflow for one.
     common = ["--dir", str(directory), "--tracking-uri", SERVER, "--wait", "0.01s"]
     return CliRunner().invoke(main, ["sync", *common, *arguments])
 
 
-def test_all_that_waits_is_sent(tmp_path: Path, sink: FakeSink) -> None:
+def test_all_waiting_points_are_sent(tmp_path: Path, sink: FakeSink) -> None:
     orphan(tmp_path, "run-1", 3)
     orphan(tmp_path, "run-2", 2)
     done = sync(tmp_path)
@@ -52,32 +52,32 @@ def test_the_journal_of_an_ended_run_is_deleted(tmp_path: Path, sink: FakeSink) 
     assert not path.exists()
 
 
-def test_that_of_a_run_that_says_running_is_kept_for_reap(tmp_path: Path, sink: FakeSink) -> None:
+def test_the_journal_of_a_running_run_is_kept_for_reap(tmp_path: Path, sink: FakeSink) -> None:
     path = orphan(tmp_path, "run-1", 3)
     assert (
-        "1 run may still say RUNNING without a process; see mlflow-sysmetrics reap." in sync(tmp_path).stdout
+        "1 run of dead processes may still be RUNNING; see mlflow-sysmetrics reap." in sync(tmp_path).stdout
     )
     assert path.exists()
     assert len(sink.taken) == 3
 
 
-def test_a_second_time_sends_nothing_twice(tmp_path: Path, sink: FakeSink) -> None:
+def test_a_second_sync_sends_nothing(tmp_path: Path, sink: FakeSink) -> None:
     orphan(tmp_path, "run-1", 3)
     sync(tmp_path)
     assert sync(tmp_path).stdout.startswith("Nothing to send")
     assert len(sink.taken) == 3
 
 
-def test_a_server_that_is_away_is_named_with_the_reason(tmp_path: Path, sink: FakeSink) -> None:
-    sink.away = "Connection refused"
+def test_a_server_that_is_down_is_named_with_the_reason(tmp_path: Path, sink: FakeSink) -> None:
+    sink.down = "Connection refused"
     path = orphan(tmp_path, "run-1", 3)
     done = sync(tmp_path)
     assert done.exit_code == 1
     assert done.stderr == f"Error: {SERVER}: Connection refused; 3 points still in {path}\n"
 
 
-def test_one_reason_is_said_once_for_all_journals(tmp_path: Path, sink: FakeSink) -> None:
-    sink.away = "Connection refused"
+def test_a_reason_is_printed_once_for_all_journals(tmp_path: Path, sink: FakeSink) -> None:
+    sink.down = "Connection refused"
     orphan(tmp_path, "run-1", 3)
     orphan(tmp_path, "run-2", 2)
     done = sync(tmp_path)
@@ -85,7 +85,7 @@ def test_one_reason_is_said_once_for_all_journals(tmp_path: Path, sink: FakeSink
     assert done.stdout == "Nothing was sent.\n"
 
 
-def test_a_delivery_leaves_the_time_when_the_owner_wrote_last(tmp_path: Path, sink: FakeSink) -> None:
+def test_delivery_preserves_the_modification_time(tmp_path: Path, sink: FakeSink) -> None:
     path = orphan(tmp_path, "run-1", 3)
     before = path.stat().st_mtime
     sync(tmp_path)
@@ -93,50 +93,48 @@ def test_a_delivery_leaves_the_time_when_the_owner_wrote_last(tmp_path: Path, si
     assert abs(path.stat().st_mtime - before) < 1  # filesystems round
 
 
-def test_a_server_that_no_point_waits_for_is_named(tmp_path: Path, sink: FakeSink) -> None:
+def test_an_unused_tracking_uri_is_named(tmp_path: Path, sink: FakeSink) -> None:
     orphan(tmp_path, "run-1", 3)
     done = sync(tmp_path, "--tracking-uri", "http://me:secret@other:5000")
     assert "Note: no point waits for http://other:5000, so --tracking-uri was not used" in done.stderr
-    assert f"where their journal says: {SERVER}." in done.stderr
+    assert f"to the servers that their journals name: {SERVER}." in done.stderr
     assert len(sink.taken) == 3
 
 
-def test_journals_of_other_hosts_are_hinted_at(tmp_path: Path, sink: FakeSink) -> None:
+def test_skipped_journals_of_other_hosts_are_counted(tmp_path: Path, sink: FakeSink) -> None:
     orphan(tmp_path, "run-1", 3, silent_s=700, host="other")
-    assert sync(tmp_path).stderr == "1 journal of other hosts: --any-host.\n"
+    assert sync(tmp_path).stderr == "Skipped 1 journal of other hosts; include with --any-host.\n"
     assert not sink.taken
 
 
-def test_any_host_sends_them(tmp_path: Path, sink: FakeSink) -> None:
+def test_any_host_sends_journals_of_other_hosts(tmp_path: Path, sink: FakeSink) -> None:
     orphan(tmp_path, "run-1", 3, silent_s=700, host="other")
     assert sync(tmp_path, "--any-host").stdout.startswith("Sent 3 points from 1 journal.")
     assert len(sink.taken) == 3
 
 
-def test_any_host_leaves_those_alone_that_were_written_lately(tmp_path: Path, sink: FakeSink) -> None:
+def test_any_host_leaves_recently_written_journals_alone(tmp_path: Path, sink: FakeSink) -> None:
     orphan(tmp_path, "run-1", 3, silent_s=500, host="other")
     assert "on other, may be alive; 3 points waiting" in sync(tmp_path, "--any-host").stderr
     assert not sink.taken
 
 
-def test_no_wait_may_be_asked_for(tmp_path: Path, sink: FakeSink) -> None:
-    sink.away = "Connection refused"
+def test_wait_may_be_zero(tmp_path: Path, sink: FakeSink) -> None:
+    sink.down = "Connection refused"
     orphan(tmp_path, "run-1", 3)
     assert sync(tmp_path, "--wait", "0").exit_code == 1
 
 
-def test_a_run_that_was_deleted_is_named(tmp_path: Path, sink: FakeSink) -> None:
+def test_a_deleted_run_is_named(tmp_path: Path, sink: FakeSink) -> None:
     orphan(tmp_path, "deleted", 3)
     sink.deleted = ["deleted"]
     done = sync(tmp_path)
     assert done.exit_code == 1
-    assert done.stderr == (
-        f"Error: {SERVER}: run deleted takes no points, which are given up: the run was deleted\n"
-    )
+    assert done.stderr == (f"Error: {SERVER}: gave up the points of run deleted: the run was deleted\n")
 
 
 @pytest.mark.usefixtures("sink")
-def test_a_run_that_the_server_does_not_know_is_named_and_kept_for_a_month(tmp_path: Path) -> None:
+def test_an_unknown_run_is_named_and_kept_for_a_month(tmp_path: Path) -> None:
     path = orphan(tmp_path, "elsewhere", 3)
     done = sync(tmp_path)
     date = time.strftime("%Y-%m-%d", time.localtime(path.stat().st_mtime + 30 * 86400))
@@ -148,10 +146,10 @@ def test_a_run_that_the_server_does_not_know_is_named_and_kept_for_a_month(tmp_p
 
 
 @pytest.mark.usefixtures("sink")
-def test_a_run_that_is_not_known_costs_no_other_server_the_patience(tmp_path: Path) -> None:
-    delivery = Delivery(None, open_sink=lambda _: FakeSink(), patience_seconds=0.01)
+def test_an_unknown_run_does_not_use_up_the_wait(tmp_path: Path) -> None:
+    delivery = OrphanDelivery(None, open_sink=lambda _: FakeSink(), wait_seconds=0.01)
     delivery.deliver(orphan(tmp_path, "elsewhere", 3))
-    assert delivery.patience_seconds == 0.01
+    assert delivery.wait_seconds == 0.01
 
 
 def test_a_living_process_is_left_alone_and_named(tmp_path: Path, sink: FakeSink) -> None:
@@ -165,12 +163,12 @@ def test_a_living_process_is_left_alone_and_named(tmp_path: Path, sink: FakeSink
     assert not sink.taken
 
 
-def test_a_dry_run_lists_and_sends_nothing(tmp_path: Path, sink: FakeSink) -> None:
+def test_a_dry_run_lists_points_and_sends_none(tmp_path: Path, sink: FakeSink) -> None:
     path = orphan(tmp_path, "run-1", 3)
     before = path.read_bytes()
     done = sync(tmp_path, "--dry-run")
     assert done.stdout.splitlines()[1].split()[:3] == ["run-1", SERVER, "3"]
-    assert "3 points would be sent; nothing was." in done.stdout
+    assert "Would send 3 points; nothing was sent." in done.stdout
     assert path.read_bytes() == before
     assert not sink.taken
 
@@ -183,7 +181,7 @@ def test_json_counts_what_was_sent(tmp_path: Path, sink: FakeSink) -> None:
     assert len(sink.taken) == 3
 
 
-def test_json_of_a_dry_run_says_when_the_points_are_from(tmp_path: Path, sink: FakeSink) -> None:
+def test_json_of_a_dry_run_has_the_times_of_the_points(tmp_path: Path, sink: FakeSink) -> None:
     orphan(tmp_path, "run-1", 3)
     (run,) = json.loads(sync(tmp_path, "--dry-run", "--json").stdout)["runs"]
     assert run["newest_point"] - run["oldest_point"] == 2000
@@ -191,27 +189,29 @@ def test_json_of_a_dry_run_says_when_the_points_are_from(tmp_path: Path, sink: F
 
 
 @pytest.mark.usefixtures("sink")
-def test_nothing_to_send_is_no_fault(tmp_path: Path) -> None:
+def test_nothing_to_send_is_not_a_fault(tmp_path: Path) -> None:
     done = sync(tmp_path)
     assert (done.exit_code, done.stdout) == (
         0,
-        f"Nothing to send: no process that is gone left points in {tmp_path}.\n",
+        f"Nothing to send: no dead process left points in {tmp_path}.\n",
     )
 
 
-def test_a_store_that_is_not_mounted_keeps_its_points(tmp_path: Path) -> None:
-    """MLflow would make an empty database there, which has never had the run."""
+def test_points_for_an_unmounted_store_are_kept(tmp_path: Path) -> None:
+    """MLflow would create an empty database there, which does not have the run."""
     path = orphan(tmp_path, "run-1", 3, f"sqlite:///{tmp_path / 'mount' / 'runs.db'}")
-    delivery = Delivery(None, patience_seconds=60.0)
+    delivery = OrphanDelivery(None, wait_seconds=60.0)
     outcome = delivery.deliver(path)
     assert outcome is not None
-    assert delivery.patience_seconds == 60.0  # it was not waited for, and servers after it still are
+    assert delivery.wait_seconds == 60.0  # there was no wait, so the next server is still waited for
     assert (outcome.delivered, outcome.dropped, outcome.waiting) == (0, 0, 3)
     assert "runs.db does not exist" in outcome.faults[0]
 
 
-def test_after_one_server_was_waited_for_in_vain_the_others_are_tried_once(tmp_path: Path) -> None:
+def test_after_one_wait_timed_out_the_other_servers_are_tried_once(tmp_path: Path) -> None:
     path = orphan(tmp_path, "run-1", 3)
-    delivery = Delivery(None, open_sink=lambda _: FakeSink(away="Connection refused"), patience_seconds=0.01)
+    delivery = OrphanDelivery(
+        None, open_sink=lambda _: FakeSink(down="Connection refused"), wait_seconds=0.01
+    )
     delivery.deliver(path)
-    assert delivery.patience_seconds == 0.0
+    assert delivery.wait_seconds == 0.0

@@ -1,4 +1,4 @@
-"""`mlflow-sysmetrics server`: a tracking server that starts correctly, with Docker and without."""
+"""`mlflow-sysmetrics server`: run a tracking server, with Docker or without, and inspect one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlflow_sysmetrics.cli.server.run import run
 
 @click.group()
 def server() -> None:
-    """Run a tracking server here, print one for Docker Compose, or look what is wrong with one."""
+    """Run a tracking server here, print one for Docker Compose, or check one for problems."""
 
 
 for command in (run, print_compose, doctor):

@@ -1,4 +1,4 @@
-"""`mlflow-sysmetrics server doctor`: what a tracking server would stumble over, before it does."""
+"""`mlflow-sysmetrics server doctor`: finds problems of a tracking server before it starts."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import click
 
 from mlflow_sysmetrics.cli.findings import Finding, Mark, Section, print_section, say, wrapped
 from mlflow_sysmetrics.cli.options import json_option
-from mlflow_sysmetrics.cli.server import access, database, storage
-from mlflow_sysmetrics.cli.server.options import WORKERS, AskedServer
-from mlflow_sysmetrics.cli.table import counted, print_json
+from mlflow_sysmetrics.cli.output import counted, print_json
+from mlflow_sysmetrics.cli.server import access_findings, database_findings, storage_findings
+from mlflow_sysmetrics.cli.server.inspected_server import DEFAULT_WORKERS, InspectedServer
 from mlflow_sysmetrics.mlflow_api import fluent_state
 
 _JOBS = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION"
@@ -32,25 +32,25 @@ _JOBS = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION"
     "--workers",
     type=click.IntRange(1),
     envvar="MLFLOW_WORKERS",
-    default=WORKERS,
+    default=DEFAULT_WORKERS,
     show_default=True,
-    help="Processes that answer.",
+    help="Number of worker processes.",
 )
 @click.option(
     "--allowed-hosts",
     metavar="NAMES",
     envvar="MLFLOW_SERVER_ALLOWED_HOSTS",
     default="",
-    help="Names that it may be called by, with commas between them.",
+    help="Host names it answers to, separated by commas.",
 )
 @click.option(
     "--public-name",
     "public_names",
     metavar="HOST[:PORT]",
     multiple=True,
-    help="Name by which its users call it; may be given several times.",
+    help="Host name its users call; repeatable.",
 )
-@click.option("--basic-auth", is_flag=True, help="It asks for users and passwords.")
+@click.option("--basic-auth", is_flag=True, help="The server asks for users and passwords.")
 @json_option
 def doctor(
     *,
@@ -62,18 +62,18 @@ def doctor(
     basic_auth: bool,
     as_json: bool,
 ) -> None:
-    """Look what a tracking server would stumble over, and change nothing.
+    """Find problems of a tracking server before it starts, and change nothing.
 
-    Run it where the server runs, with its environment: what is not said here is taken from MLflow's
-    variables. Looks at the database and its driver, at artifacts and disk space, at the names by which it is
-    called and at authentication. The exit status is 0 unless something is wrong.
+    Run it where the server runs, with the server's environment: options not given here are read from MLflow's
+    variables. Inspects the database and its driver, artifacts and disk space, host names, and authentication.
+    Exits with 1 if anything is wrong, else 0.
     """
     for name in public_names:
         if "/" in name or not name.strip():
             raise click.BadParameter(
-                f"{name!r} is no host name; write mlflow:5000", param_hint="--public-name"
+                f"{name!r} is not a host name; write for example mlflow:5000", param_hint="--public-name"
             )
-    asked = AskedServer(
+    inspected = InspectedServer(
         backend_store_uri=backend_store_uri,
         artifacts_destination=artifacts_destination,
         workers=workers,
@@ -83,12 +83,12 @@ def doctor(
         environ=dict(os.environ),
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of MLflow and the database's driver: nothing that this is about
+        warnings.simplefilter("ignore")  # warnings of MLflow and the database driver are not findings
         sections = [
             Section("mlflow", "MLflow", list(_mlflow())),
-            Section("database", "Database", list(database.findings(asked))),
-            Section("storage", "Artifacts and disks", list(storage.findings(asked))),
-            Section("access", "Access", list(access.findings(asked))),
+            Section("database", "Database", list(database_findings.findings(inspected))),
+            Section("storage", "Artifacts and disks", list(storage_findings.findings(inspected))),
+            Section("access", "Access", list(access_findings.findings(inspected))),
         ]
     wrong = [one for section in sections for one in section.findings if one.mark is Mark.WRONG]
     if as_json:
@@ -103,7 +103,7 @@ def _mlflow() -> Iterator[Finding]:
     version = fluent_state.version()
     yield Finding("version", Mark.GOOD, version, None, {"version": version})
     if fluent_state.server_runs_jobs():
-        text = "on: eight more processes and 0.6 GB or more, which only MLflow's evaluation of traces uses"
+        text = "on: eight more processes and at least 0.6 GB, used only by MLflow's evaluation of traces"
         yield Finding("job execution", Mark.NOTE, text, f"export {_JOBS}=false")
 
 

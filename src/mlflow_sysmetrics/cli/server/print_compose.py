@@ -1,4 +1,4 @@
-"""`mlflow-sysmetrics server print-compose`: the files for Docker Compose."""
+"""`mlflow-sysmetrics server print-compose`: prints the files for Docker Compose."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from mlflow_sysmetrics.server.deploy_files import COMPOSE, NAMES, deploy_file
     type=click.Choice(NAMES),
     default=COMPOSE,
     show_default=True,
-    help="Which of the files to print.",
+    help="The file to print.",
 )
 @click.option(
     "--to",
     "directory",
     metavar="PATH",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Write all of them into a directory, which must have none of them yet.",
+    help="Write all files into a directory that has none of them yet.",
 )
 def print_compose(*, name: str, directory: Path | None) -> None:
-    """Print the compose file of a tracking server on PostgreSQL, or write it with all that it needs."""
+    """Print the compose file of a tracking server on PostgreSQL, or write it with all files it needs."""
     if directory is None:
         click.echo(deploy_file(name), nl=False)
         return
-    there = [one for one in NAMES if (directory / one).exists()]
-    if there:
-        raise click.UsageError(f"{directory} has {', '.join(there)} already; choose another directory")
+    existing = [one for one in NAMES if (directory / one).exists()]
+    if existing:
+        raise click.UsageError(f"{directory} already has {', '.join(existing)}; choose another directory")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for one in NAMES:

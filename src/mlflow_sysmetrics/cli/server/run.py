@@ -1,4 +1,4 @@
-"""`mlflow-sysmetrics server run`: a tracking server in the foreground, without Docker."""
+"""`mlflow-sysmetrics server run`: runs a tracking server in the foreground, without Docker."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 import click
 
 from mlflow_sysmetrics.cli.findings import say
-from mlflow_sysmetrics.cli.options import FORMAT, duration
+from mlflow_sysmetrics.cli.options import DURATION_FORMAT, duration
 from mlflow_sysmetrics.errors import ServerStartError, SettingsError
 from mlflow_sysmetrics.server.launch import log_tail
 from mlflow_sysmetrics.server.local_server import LocalServer
 
-_PASSWORD = "MLFLOW_AUTH_ADMIN_PASSWORD"  # noqa: S105 - the name of MLflow's variable for it
-_LOOK_SECONDS = 1.0
+_ADMIN_VARIABLE = "MLFLOW_AUTH_ADMIN_PASSWORD"
+_POLL_SECONDS = 1.0
 
 
 @click.command()
@@ -26,8 +27,8 @@ _LOOK_SECONDS = 1.0
     "--backend-store-uri",
     metavar="URI",
     envvar="MLFLOW_BACKEND_STORE_URI",
-    help="Database, as sqlite:////PATH.db or postgresql://USER:PASSWORD@HOST/DATABASE; a password is better "
-    "off in MLFLOW_BACKEND_STORE_URI.  [default: sqlite in --dir]",
+    help="Database, as sqlite:////PATH.db or postgresql://USER:PASSWORD@HOST/DATABASE; put a password into "
+    "MLFLOW_BACKEND_STORE_URI rather than here.  [default: sqlite in --dir]",
 )
 @click.option(
     "--dir",
@@ -36,7 +37,7 @@ _LOOK_SECONDS = 1.0
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("mlflow-server"),
     show_default=True,
-    help="Directory of log, database and artifacts, which is made if there is none.",
+    help="Directory of log, database and artifacts; created if it does not exist.",
 )
 @click.option(
     "--artifacts-destination",
@@ -50,20 +51,22 @@ _LOOK_SECONDS = 1.0
     type=click.IntRange(0, 65_535),
     default=5000,
     show_default=True,
-    help="Port to listen on; 0 for one that is free.",
+    help="Port to listen on; 0 picks a free one.",
 )
 @click.option(
-    "--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes that answer."
+    "--workers", type=click.IntRange(1), default=1, show_default=True, help="Number of worker processes."
 )
 @click.option(
     "--allowed-host",
     "allowed_hosts",
     metavar="NAME",
     multiple=True,
-    help="Name that clients may call it by, beside localhost; may be given several times.",
+    help="Host name that clients may call besides localhost; repeatable.",
 )
 @click.option(
-    "--basic-auth", is_flag=True, help=f"Ask for users and passwords; {_PASSWORD} is that of the user admin."
+    "--basic-auth",
+    is_flag=True,
+    help=f"Require users and passwords; {_ADMIN_VARIABLE} is the password of admin.",
 )
 @click.option(
     "--start-timeout",
@@ -71,7 +74,7 @@ _LOOK_SECONDS = 1.0
     callback=duration,
     default="2m",
     show_default=True,
-    help=f"Longest wait until it answers: {FORMAT}.",
+    help=f"Longest wait until the server answers: {DURATION_FORMAT}.",
 )
 def run(
     *,
@@ -87,13 +90,13 @@ def run(
 ) -> None:
     """Run a tracking server until Ctrl-C.
 
-    It is up when its address is printed: a run has been made on it and read back. Ctrl-C and SIGTERM end it
-    with all its processes, and so does the end of this command in any other way. The exit status is 0 when
-    it was told to end, 1 when it did not come up or ended by itself, 2 when the command line is wrong.
+    Prints the address once the server is up: a run has been created on it and read back. Ctrl-C and SIGTERM
+    stop the server with all its processes, and so does any other end of this command. Exits with 0 after a
+    signal, 1 if the server did not start or exited by itself, 2 if the command line is wrong.
     """
-    password = os.environ.get(_PASSWORD) if basic_auth else None
+    password = os.environ.get(_ADMIN_VARIABLE) if basic_auth else None
     if basic_auth and not password:
-        raise click.UsageError(f"--basic-auth needs a password of the user admin in {_PASSWORD}")
+        raise click.UsageError(f"--basic-auth needs the password of the user admin in {_ADMIN_VARIABLE}")
     try:
         server = LocalServer(
             backend_store_uri,
@@ -106,36 +109,36 @@ def run(
             admin_password=password,
             start_timeout=start_timeout,
         )
-        with _told_to_end(), server:
-            _tell(server)
-            _stay(server)
+        with _raising_on_signals(), server:
+            _print_address(server)
+            _wait_for_exit(server)
     except SettingsError as error:
         raise click.UsageError(str(error)) from error
     except (ServerStartError, OSError) as error:
         raise click.ClickException(str(error)) from error
-    except _ToldToEnd:
-        say("Ended.")
+    except _Stopped:
+        say("Stopped.")
 
 
-class _ToldToEnd(BaseException):
-    """A signal asked this command to end; not an Exception, which what runs meanwhile might catch."""
+class _Stopped(BaseException):
+    """A signal asked this command to stop; not an Exception, which the running code might catch."""
 
 
 @contextmanager
-def _told_to_end() -> Iterator[None]:
-    """Has Ctrl-C and SIGTERM raise in the block, once: the end that they ask for is not to be cut short.
+def _raising_on_signals() -> Iterator[None]:
+    """Makes Ctrl-C and SIGTERM raise in the block; further signals are ignored, so that cleanup completes.
 
-    A signal that is ignored stays so: that is what ``nohup`` does with the one that a closed terminal sends.
+    A signal that is already ignored stays ignored: ``nohup`` ignores the one that a closed terminal sends.
     """
     known = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    asked = [one for one in known if signal.getsignal(one) != signal.SIG_IGN]
+    handled = [one for one in known if signal.getsignal(one) != signal.SIG_IGN]
 
-    def end(_number: int, _frame: FrameType | None) -> None:
-        for one in asked:
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        for one in handled:
             signal.signal(one, signal.SIG_IGN)
-        raise _ToldToEnd
+        raise _Stopped
 
-    before = [(one, signal.signal(one, end)) for one in asked]
+    before = [(one, signal.signal(one, stop)) for one in handled]
     try:
         yield
     finally:
@@ -143,20 +146,24 @@ def _told_to_end() -> Iterator[None]:
             signal.signal(one, handler)
 
 
-def _tell(server: LocalServer) -> None:
+def _print_address(server: LocalServer) -> None:
     say(f"MLflow's tracking server answers at {server.url}")
-    say(f"  its log:        {server.log_path}")
-    say(f"  point to it:    export MLFLOW_TRACKING_URI={server.url}")
+    say(f"  log:            {server.log_path}")
+    say(f"  to use it:      export MLFLOW_TRACKING_URI={server.url}")
     if "MLFLOW_TRACKING_USERNAME" in server.environ:
         user = server.environ["MLFLOW_TRACKING_USERNAME"]
-        say(f"  and say who:    export MLFLOW_TRACKING_USERNAME={user} MLFLOW_TRACKING_PASSWORD=...")
-    say("  end it:         Ctrl-C")
+        say(f"  as user:        export MLFLOW_TRACKING_USERNAME={user} MLFLOW_TRACKING_PASSWORD=...")
+    say("  to stop it:     Ctrl-C")
 
 
-def _stay(server: LocalServer) -> None:
-    """Returns never: the server ends by itself, which is a fault, or a signal is raised here."""
+def _wait_for_exit(server: LocalServer) -> NoReturn:
+    """Waits until the server exits by itself or a signal raises.
+
+    Raises:
+        ServerStartError: the server exited by itself.
+    """
     begin = server.log_path.stat().st_size
-    while (code := server.wait(_LOOK_SECONDS)) is None:
+    while (code := server.wait(_POLL_SECONDS)) is None:
         pass
     tail = log_tail(server.log_path, begin)
-    raise ServerStartError(f"The tracking server ended by itself with exit code {code}.", tail)
+    raise ServerStartError(f"The tracking server exited by itself with code {code}.", tail)

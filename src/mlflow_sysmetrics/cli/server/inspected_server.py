@@ -1,37 +1,37 @@
-"""The server that `server doctor` is asked about: its settings, before it runs."""
+"""The configuration of the server that `server doctor` inspects."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-WORKERS = 4  #: how many MLflow starts where nothing is said
+DEFAULT_WORKERS = 4  #: MLflow's default
 
 
 @dataclass(frozen=True, kw_only=True)
-class AskedServer:
-    """What is known of a server.
+class InspectedServer:
+    """What is known about a server before it runs.
 
     Attributes:
-        backend_store_uri: of its database; None where nothing says.
-        artifacts_destination: directory or URI; None where nothing says.
-        workers: processes that answer.
-        allowed_hosts: patterns of the names that it may be called by; empty for MLflow's default.
-        public_names: by which its users call it, each with a port where that is not 80 or 443.
+        backend_store_uri: URI of its database; None if unknown.
+        artifacts_destination: directory or URI; None if unknown.
+        workers: number of worker processes.
+        allowed_hosts: patterns of host names it answers to; empty for MLflow's default.
+        public_names: host names its users call, each with a port unless that is 80 or 443.
         basic_auth: whether it asks for users and passwords.
         environ: its environment.
     """
 
     backend_store_uri: str | None = field(default=None, repr=False)
     artifacts_destination: str | None = None
-    workers: int = WORKERS
+    workers: int = DEFAULT_WORKERS
     allowed_hosts: tuple[str, ...] = ()
     public_names: tuple[str, ...] = ()
     basic_auth: bool = False
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def number(self, name: str, default: int) -> int:
-        """Returns a variable that is a number; the default where it is not set or none."""
+        """Returns the value of an integer variable; the default if it is unset or not an integer."""
         try:
             return int(self.environ.get(name) or default)
         except ValueError:

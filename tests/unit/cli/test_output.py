@@ -1,13 +1,13 @@
-"""Columns of text."""
+"""Tables and counts."""
 
 from __future__ import annotations
 
 import pytest
 
-from mlflow_sysmetrics.cli.table import counted, print_table
+from mlflow_sysmetrics.cli.output import counted, print_table
 
 
-def test_columns_are_as_wide_as_their_widest_cell_and_numbers_stand_at_the_right(
+def test_columns_fit_their_widest_cell_and_numbers_are_right_aligned(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     print_table(("RUN", "POINTS"), [("a", "1,200"), ("longer", "-")])

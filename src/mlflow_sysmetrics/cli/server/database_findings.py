@@ -1,4 +1,4 @@
-"""Whether the database of a tracking server is fit for it; nothing in it is changed."""
+"""Whether the database of a tracking server is usable; nothing in it is changed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlflow_sysmetrics.cli.findings import Finding, Mark
-from mlflow_sysmetrics.cli.server.options import AskedServer
-from mlflow_sysmetrics.cli.server.storage import existing
+from mlflow_sysmetrics.cli.server.inspected_server import InspectedServer
+from mlflow_sysmetrics.cli.server.storage_findings import existing
 from mlflow_sysmetrics.errors import ServerStartError, SettingsError
 from mlflow_sysmetrics.mlflow_api.faults import Fault
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
@@ -18,17 +18,17 @@ from mlflow_sysmetrics.server.store_uri import server_store
 
 _SECONDS = 10.0
 _URI = "MLFLOW_BACKEND_STORE_URI"
-# SQLAlchemy's own pool, which MLflow changes only where it is told to.
+# SQLAlchemy's defaults; MLflow changes them only if its variables are set.
 _POOL_SIZE, _MAX_OVERFLOW = 5, 10
-# MLflow keeps a pool for runs, one for models, and with users one for them.
+# MLflow keeps one pool for runs and one for models; basic authentication adds one for users.
 _STORES = 2
 
 
-def findings(asked: AskedServer) -> Iterator[Finding]:
+def findings(inspected: InspectedServer) -> Iterator[Finding]:
     """Yields driver, reachability, schema and connections of the database."""
-    uri = asked.backend_store_uri
+    uri = inspected.backend_store_uri
     if not uri:
-        text = "not set: MLflow takes a file in the directory in which it happens to be started"
+        text = "not set: MLflow uses a file in the directory it is started in"
         yield Finding("database", Mark.WRONG, text, f"export {_URI}=postgresql+psycopg2://USER@HOST/DATABASE")
         return
     try:
@@ -38,17 +38,17 @@ def findings(asked: AskedServer) -> Iterator[Finding]:
         return
     yield _driver(uri, store)
     path = _file_of(store)
-    if path is not None and not os.path.exists(path):  # noqa: PTH110 - unlike Path's it never raises
-        yield _file_to_be_made(path)
+    if path is not None and existing(path) != path.absolute():
+        yield _missing_file(path)
         return
     try:
         state = database_state(store, _SECONDS)
     except Fault as fault:
         yield Finding("reachable", Mark.WRONG, fault.reason, remedy(fault, store))
         return
-    yield Finding("reachable", Mark.GOOD, "lets us in")
+    yield Finding("reachable", Mark.GOOD, "grants access")
     yield _schema(state)
-    yield _connections(asked, state)
+    yield _connections(inspected, state)
 
 
 def _driver(uri: str, store: str) -> Finding:
@@ -57,22 +57,22 @@ def _driver(uri: str, store: str) -> Finding:
     if uri.partition("://")[0] == scheme:
         return Finding("driver", Mark.GOOD, f"{shown}: installed", None, more)
     text = (
-        f"{shown}: installed, but the URI does not name it, and which one is taken depends on the version of "
+        f"{shown}: installed, but the URI does not name the driver, so the choice depends on the version of "
         "SQLAlchemy"
     )
-    return Finding("driver", Mark.NOTE, text, f"begin {_URI} with {scheme}://", more)
+    return Finding("driver", Mark.NOTE, text, f"start {_URI} with {scheme}://", more)
 
 
 def _file_of(store: str) -> Path | None:
     return Path(store.partition(":///")[2].partition("?")[0]) if store.startswith("sqlite") else None
 
 
-def _file_to_be_made(path: Path) -> Finding:
+def _missing_file(path: Path) -> Finding:
     there = existing(path.parent)
     if not there.is_dir() or not os.access(there, os.W_OK):
-        text = f"{path} does not exist, and this user cannot make it in {there}"
-        return Finding("reachable", Mark.WRONG, text, "choose another, or have this user own the directory")
-    return Finding("reachable", Mark.NOTE, f"{path} does not exist yet: the server makes it")
+        text = f"{path} does not exist, and this user cannot create it in {there}"
+        return Finding("reachable", Mark.WRONG, text, "choose another path, or make the directory writable")
+    return Finding("reachable", Mark.NOTE, f"{path} does not exist yet: the server creates it")
 
 
 def _schema(state: DatabaseState) -> Finding:
@@ -80,27 +80,31 @@ def _schema(state: DatabaseState) -> Finding:
     more = {"revision": state.revision, "newest": newest}
     upgrade = "make a backup, then: mlflow db upgrade URI"
     if state.is_empty:
-        return Finding("schema", Mark.NOTE, "no tables yet: the server makes them when it starts", None, more)
+        return Finding(
+            "schema", Mark.NOTE, "no tables yet: the server creates them when it starts", None, more
+        )
     if state.revision is None:
-        text = "has tables, but none of MLflow's migrations: another program's database"
-        return Finding("schema", Mark.WRONG, text, "give MLflow a database of its own", more)
+        text = "has tables but none of MLflow's migrations: another program's database"
+        return Finding("schema", Mark.WRONG, text, "use a separate database for MLflow", more)
     if state.revision != newest:
-        text = f"revision {state.revision}, and the installed MLflow works with {newest}: it would not start"
+        text = f"revision {state.revision}, but the installed MLflow needs {newest}: it would not start"
         return Finding("schema", Mark.WRONG, text, upgrade, more)
     return Finding("schema", Mark.GOOD, f"current ({newest})", None, more)
 
 
-def _connections(asked: AskedServer, state: DatabaseState) -> Finding:
-    pool = asked.number("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", _POOL_SIZE)
-    pool += asked.number("MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW", _MAX_OVERFLOW)
-    stores = _STORES + asked.basic_auth
-    needed = asked.workers * stores * pool
+def _connections(inspected: InspectedServer, state: DatabaseState) -> Finding:
+    pool = inspected.number("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", _POOL_SIZE)
+    pool += inspected.number("MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW", _MAX_OVERFLOW)
+    stores = _STORES + inspected.basic_auth
+    needed = inspected.workers * stores * pool
     more = {"needed": needed, "most": state.most_connections}
     if state.most_connections is None:
-        text = f"up to {needed}; this kind of database does not say how many it takes"
+        text = f"up to {needed}; this kind of database does not report its limit"
         return Finding("connections", Mark.PLAIN, text, None, more)
-    text = f"up to {needed} ({asked.workers} workers x {stores} pools x {pool}) of {state.most_connections}"
+    text = (
+        f"up to {needed} ({inspected.workers} workers x {stores} pools x {pool}) of {state.most_connections}"
+    )
     if needed > state.most_connections:
-        cure = "fewer workers, a smaller MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW, or a larger max_connections"
-        return Finding("connections", Mark.WRONG, f"{text}: under load, requests would fail", cure, more)
+        remedy = "fewer workers, a smaller MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW, or a larger max_connections"
+        return Finding("connections", Mark.WRONG, f"{text}: under load, requests would fail", remedy, more)
     return Finding("connections", Mark.GOOD, text, None, more)
