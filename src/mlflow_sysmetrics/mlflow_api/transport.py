@@ -192,10 +192,9 @@ def send_directly(
     if json is not None:
         headers["Content-Type"] = "application/json"
     target = f"{path}?{urlencode(params)}" if params else path
-    body = None if json is None else dumps(json)
     try:
         with closing(HTTPConnection(host, port, timeout=timeout)) as connection:
-            connection.request(method, target, body, headers)
+            connection.request(method, target, None if json is None else dumps(json), headers)
             response = connection.getresponse()
             text = response.read(_LONGEST_BODY).decode("utf-8", "replace")
     except (OSError, HTTPException) as error:
