@@ -62,9 +62,10 @@ def lasting(tracking_uri: str) -> str:
     Never raises, and never names a host that MLflow would not have contacted: a URI that HTTP cannot use as
     it stands, such as one with a raw "/" in its password, is reduced to its scheme.
     """
-    scheme, colon, rest = _parts(anchored(tracking_uri))
-    if not colon:
-        return redacted(scheme)
+    absolute = anchored(tracking_uri)
+    scheme, colon, rest = _parts(absolute)
+    if not scheme or not colon:
+        return redacted(absolute)
     if _DATABASE.match(scheme):
         found = _DATABASE_USER.match(rest)
         rest = rest if found is None else rest[found.end() :]

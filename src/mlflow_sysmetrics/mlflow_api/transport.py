@@ -184,29 +184,31 @@ def send_directly(
         params: the query.
 
     Raises:
-        Fault: no answer came in that time.
+        Fault: no answer came in time.
     """
     host, port = address
     began = time.monotonic()
-    headers = {"Host": host_header or f"{host}:{port}"}
-    if user is not None:
-        headers["Authorization"] = f"Basic {base64.b64encode(':'.join(user).encode()).decode()}"
-        remember_headers(headers)
+    headers = {"Host": host_header or f"{host}:{port}", **_basic(user)}
     if json is not None:
         headers["Content-Type"] = "application/json"
     target = f"{path}?{urlencode(params)}" if params else path
-    body = None if json is None else dumps(json)
     try:
         with closing(HTTPConnection(host, port, timeout=timeout)) as connection:
-            connection.request(method, target, body, headers)
+            connection.request(method, target, None if json is None else dumps(json), headers)
             response = connection.getresponse()
             text = response.read(_LONGEST_BODY).decode("utf-8", "replace")
     except (OSError, HTTPException) as error:
-        fault = fault_of_error(error, f"http://{host}:{port}", seconds=timeout)
-    else:
-        took = time.monotonic() - began
-        return ServerAnswer(response.status, text, dict(response.headers.items()), took)
-    raise fault
+        raise fault_of_error(error, f"http://{host}:{port}", seconds=timeout) from None
+    return ServerAnswer(response.status, text, dict(response.headers.items()), time.monotonic() - began)
+
+
+def _basic(user: tuple[str, str] | None) -> dict[str, str]:
+    """Returns the header of basic authentication, which is masked from now on."""
+    if user is None:
+        return {}
+    header = {"Authorization": f"Basic {base64.b64encode(':'.join(user).encode()).decode()}"}
+    remember_headers(header)
+    return header
 
 
 def _request_of_mlflow(creds: Any, path: str, method: str, **options: Any) -> Any:

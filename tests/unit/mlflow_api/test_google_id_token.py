@@ -1,4 +1,4 @@
-"""The auth plugin: whom a token is for, and how it gets onto a request."""
+"""The auth plugin: the audience of a token, and how a token gets onto a request."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def test_a_token_is_for_the_server_that_the_request_goes_to() -> None:
     assert audience_of(request) == "https://mlflow-abc.a.run.app"
 
 
-def test_a_token_is_for_the_audience_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_is_for_the_configured_audience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_AUDIENCE", " 123.apps.googleusercontent.com ")
     assert audience_of(prepared("https://mlflow.example/health")) == "123.apps.googleusercontent.com"
 
 
-def test_an_audience_that_is_set_empty_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_audience_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_AUDIENCE", "")
     assert audience_of(prepared("https://mlflow.example/health")) == "https://mlflow.example"
 
@@ -67,7 +67,7 @@ def test_the_origin_is_scheme_and_host_and_an_unusual_port(url: str, expected: s
     assert origin(url) == expected
 
 
-def test_the_provider_is_known_by_its_name() -> None:
+def test_the_provider_is_selected_by_its_name() -> None:
     provider = GoogleIdTokenAuthProvider()
     assert provider.get_name() == "google-id-token"
     assert isinstance(provider.get_auth(), requests.auth.AuthBase)

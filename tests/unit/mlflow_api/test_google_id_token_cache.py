@@ -1,4 +1,4 @@
-"""ID tokens are fetched once, again before they end, and by one thread at a time."""
+"""ID tokens are fetched once, again before they expire, and by one thread at a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import threading
 
 import pytest
 
-from mlflow_sysmetrics.mlflow_api.google_id_token import IdTokens, NoIdToken, end_of
+from mlflow_sysmetrics.mlflow_api.faults import NoIdToken
+from mlflow_sysmetrics.mlflow_api.google_id_token import IdTokens, end_of
 
 HOUR = 3600.0
 NOON = 1_772_366_400.0
@@ -58,7 +59,7 @@ def test_a_token_serves_for_most_of_its_life(google: Google, tokens: IdTokens) -
     assert google.asked == [SERVER]
 
 
-def test_a_token_is_fetched_again_before_it_ends(google: Google, tokens: IdTokens) -> None:
+def test_a_token_is_fetched_again_before_it_expires(google: Google, tokens: IdTokens) -> None:
     first = tokens.token(SERVER)
     google.now += 3400
     assert tokens.token(SERVER) != first
@@ -70,14 +71,14 @@ def test_every_audience_has_its_own_token(google: Google, tokens: IdTokens) -> N
     assert google.asked == [SERVER, "https://other.example"]
 
 
-def test_while_a_token_is_good_a_refresh_that_fails_is_no_failure(google: Google, tokens: IdTokens) -> None:
+def test_a_failed_refresh_does_not_matter_while_the_token_is_valid(google: Google, tokens: IdTokens) -> None:
     first = tokens.token(SERVER)
     google.now += 3400
     google.failure = NoIdToken("the metadata server restarts")
     assert tokens.token(SERVER) == first
 
 
-def test_a_token_that_has_ended_is_not_sent(google: Google, tokens: IdTokens) -> None:
+def test_an_expired_token_is_not_sent(google: Google, tokens: IdTokens) -> None:
     tokens.token(SERVER)
     google.now += HOUR
     google.failure = NoIdToken("the metadata server restarts")
@@ -85,7 +86,7 @@ def test_a_token_that_has_ended_is_not_sent(google: Google, tokens: IdTokens) ->
         tokens.token(SERVER)
 
 
-def test_a_failure_is_told_again_without_another_try(google: Google, tokens: IdTokens) -> None:
+def test_a_failure_is_reported_again_without_another_attempt(google: Google, tokens: IdTokens) -> None:
     google.failure = NoIdToken("nobody is logged in")
     for _ in range(3):
         with pytest.raises(NoIdToken, match="nobody is logged in"):
@@ -93,7 +94,7 @@ def test_a_failure_is_told_again_without_another_try(google: Google, tokens: IdT
     assert google.asked == [SERVER]
 
 
-def test_a_failure_that_is_told_again_has_its_remedy(google: Google, tokens: IdTokens) -> None:
+def test_a_failure_that_is_reported_again_has_its_remedy(google: Google, tokens: IdTokens) -> None:
     google.failure = NoIdToken("nobody is logged in", "Run: gcloud auth login.")
     for _ in range(2):
         with pytest.raises(NoIdToken, match="nobody is logged in") as raised:
@@ -101,7 +102,7 @@ def test_a_failure_that_is_told_again_has_its_remedy(google: Google, tokens: IdT
         assert raised.value.remedy == "Run: gcloud auth login."
 
 
-def test_seconds_after_a_failure_it_is_tried_again(google: Google, tokens: IdTokens) -> None:
+def test_seconds_after_a_failure_there_is_another_attempt(google: Google, tokens: IdTokens) -> None:
     google.failure = NoIdToken("nobody is logged in")
     with pytest.raises(NoIdToken):
         tokens.token(SERVER)
@@ -110,7 +111,9 @@ def test_seconds_after_a_failure_it_is_tried_again(google: Google, tokens: IdTok
     assert tokens.token(SERVER)
 
 
-def test_a_token_that_has_ended_by_our_clock_is_used_for_a_while(google: Google, tokens: IdTokens) -> None:
+def test_a_new_token_that_our_clock_calls_expired_is_used_for_a_while(
+    google: Google, tokens: IdTokens
+) -> None:
     google.lifetime = -HOUR  # this machine's clock is two hours ahead
     first = tokens.token(SERVER)
     google.now += 20
@@ -141,7 +144,7 @@ def test_threads_that_start_together_fetch_one_token(google: Google) -> None:
     assert google.asked == [SERVER]
 
 
-def test_nobody_waits_for_a_refresh_while_the_token_is_good(google: Google) -> None:
+def test_no_thread_waits_for_a_refresh_while_the_token_is_valid(google: Google) -> None:
     entered, go_on = threading.Event(), threading.Event()
     go_on.set()
 
@@ -170,12 +173,12 @@ def test_a_forked_child_does_not_wait_for_a_thread_of_its_parent(google: Google,
     assert google.asked == [SERVER]
 
 
-def test_the_end_of_a_token_is_read_from_it() -> None:
+def test_the_expiry_of_a_token_is_read_from_it() -> None:
     assert end_of(token_until(NOON)) == NOON
 
 
 @pytest.mark.parametrize("text", ["", "hunter2", "a.hunter2.b", "a.aHVudGVyMg.b", token_until(NOON)[:-12]])
-def test_what_is_no_token_is_neither_sent_nor_shown(google: Google, text: str) -> None:
+def test_an_answer_that_is_not_a_token_is_neither_sent_nor_shown(google: Google, text: str) -> None:
     tokens = IdTokens(lambda _: text, google.clock)
     with pytest.raises(NoIdToken) as raised:
         tokens.token(SERVER)

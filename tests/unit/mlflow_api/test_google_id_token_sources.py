@@ -1,4 +1,4 @@
-"""gcloud as a source of tokens, played by a script; and what is said when there is no source."""
+"""gcloud as a source of tokens, played by a script; and the error if there is no source."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.mlflow_api import google_id_token
+from mlflow_sysmetrics.mlflow_api.faults import NoIdToken
 from mlflow_sysmetrics.mlflow_api.google_id_token import (
-    NoIdToken,
     fetch_id_token,
     from_gcloud,
     from_google_auth,
@@ -53,7 +53,7 @@ def test_a_user_who_may_not_name_an_audience_gets_a_token_too(gcloud: Path) -> N
     assert calls(gcloud)[1:] == ["auth print-identity-token"]
 
 
-def test_a_gcloud_that_nobody_is_logged_in_with_is_a_reason(gcloud: Path) -> None:
+def test_a_gcloud_without_a_login_is_a_reason(gcloud: Path) -> None:
     play(gcloud, "echo hunter2", "exit 1")
     with pytest.raises(Unavailable, match="gcloud failed with exit code 1") as raised:
         from_gcloud(SERVER)
@@ -79,7 +79,7 @@ def test_a_missing_google_auth_is_a_reason_with_its_remedy(monkeypatch: pytest.M
         from_google_auth(SERVER)
 
 
-def test_what_google_auth_cannot_do_gcloud_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gcloud_is_asked_if_google_auth_has_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     def none(_: str) -> str:
         raise Unavailable("there is no key file")
 
@@ -88,7 +88,7 @@ def test_what_google_auth_cannot_do_gcloud_does(monkeypatch: pytest.MonkeyPatch)
     assert fetch_id_token(SERVER) == f"for {SERVER}"
 
 
-def test_where_there_is_no_token_the_error_says_where_it_was_looked_for_and_what_to_do(
+def test_the_error_names_the_sources_that_were_tried_and_what_to_do(
     gcloud: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none(_: str) -> str:

@@ -51,8 +51,9 @@ def test_json_of_another_shape_is_not_mlflows(
 @pytest.mark.parametrize("text", ['{"status": "UP"}', '{"run": {}}', "[]", "null"])
 def test_a_batch_is_acknowledged_with_the_empty_object(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store_answered("{}", monkeypatch).log("r", ("m", 1.0), {}, {}, 1.0)
-    with pytest.raises(Fault, match="not what MLflow answers"):
+    with pytest.raises(Fault, match="HTTP 200") as raised:
         store_answered(text, monkeypatch).log("r", ("m", 1.0), {}, {}, 1.0)
+    assert raised.value.cause is Cause.NOT_MLFLOW
 
 
 def test_an_answer_to_another_request_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
-from mlflow_sysmetrics.mlflow_api.google_id_token import NoIdToken
+from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault, NoIdToken
 from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_answer, fault_of_error
 from mlflow_sysmetrics.preflight.remedies import remedy
 from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout
