@@ -106,7 +106,7 @@ class AnonymousClient:
     def set_terminated(self, run_id: str, status: str, end_time: int) -> None:
         """Ends a run; the time is in milliseconds since 1970."""
         asked = {"run_id": run_id, "status": status, "end_time": end_time}
-        self._ask(lambda answer: answer["run_info"], "POST", "runs/update", json=asked)
+        self._ask(lambda answer: answer == {} or answer["run_info"], "POST", "runs/update", json=asked)
 
     def _ask(self, read: Callable[[Any], T], method: str, endpoint: str, **body: Any) -> T:
         answer = request(self._uri, method, f"{API}{endpoint}", _SECONDS, anonymous=True, **body)

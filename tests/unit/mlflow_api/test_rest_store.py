@@ -17,7 +17,6 @@ QUESTIONS: tuple[Callable[[RestStore], object], ...] = (
     lambda store: store.create_run("7", None, {}, 1.0),
     lambda store: store.run("r", 1.0),
     lambda store: store.create_experiment("ships", 1.0),
-    lambda store: store.set_status("r", "FINISHED", None, 1.0),
 )
 
 
