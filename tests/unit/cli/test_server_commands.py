@@ -96,7 +96,7 @@ def test_no_file_is_overwritten(tmp_path: Path) -> None:
             "allowed_hosts must contain host names such as 'mlflow' or '*.example.org:443', got 'http://m.org'",
         ),
         (("--backend-store-uri", "./mlruns"), "must be a database, got './mlruns'"),
-        (("--basic-auth",), "needs a password of the user admin in MLFLOW_AUTH_ADMIN_PASSWORD"),
+        (("--basic-auth",), "needs the password of the user admin in MLFLOW_AUTH_ADMIN_PASSWORD"),
         (("--port", "70000"), "70000"),
         (("--start-timeout", "soon"), "'soon' is not a duration"),
     ],

@@ -63,7 +63,7 @@ def test_a_gcloud_without_a_login_is_a_reason(gcloud: Path) -> None:
 def test_a_gcloud_that_hangs_is_not_waited_for(gcloud: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(google_id_token, "_GCLOUD_SECONDS", 0.1)
     play(gcloud, "while :; do :; done")
-    with pytest.raises(Unavailable, match=r"did not answer within 0\.1 s"):
+    with pytest.raises(Unavailable, match=r"did not finish within 0\.1 s"):
         from_gcloud(SERVER)
 
 

@@ -13,8 +13,6 @@ from mlflow_sysmetrics.daemon.delivery.sink import Connection
 from mlflow_sysmetrics.errors import JournalUnavailable
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 
-# FOLDED account: What one server has taken, and what it still is owed.
-
 
 @dataclass(frozen=True, slots=True)
 class DeliveryCounts:

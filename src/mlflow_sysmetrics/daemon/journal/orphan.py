@@ -120,31 +120,31 @@ class Orphan:
         """Closes the journal, and deletes it if nothing waits in it and none of its runs says RUNNING.
 
         Args:
-            open_sink: makes the sink that is requests about a run.
+            open_sink: makes the sink that is asked whether a run has ended.
             known_uris: tracking URIs with their credentials.
-            max_requests: maximum number of requests for that; by default unlimited.
+            max_requests: maximum number of these requests; by default unlimited.
 
         Returns:
             The number of requests made.
         """
-        requests = 0
+        asked = 0
         # A journal without points to deliver is not touched: its modification time says how long it was kept.
         wanted = not self.empty or (bool(self._queues) and not self.journal.clear())
         if not wanted and not self.expired:
             for run in self.journal.runs:
                 if run.ended:
                     continue
-                if max_requests is not None and requests >= max_requests:
+                if max_requests is not None and asked >= max_requests:
                     wanted = True
                     break
-                requests += 1
+                asked += 1
                 if not _has_ended(run, open_sink, known_uris):
                     wanted = True
                     break
         if wanted:
             self._restore_time()
         self.journal.close(delete=not wanted)
-        return requests
+        return asked
 
     def _restore_time(self) -> None:
         """Restores the modification time, the owner's last write: `reap` reads the runs' silence from it."""
@@ -185,7 +185,7 @@ class _OrphanRunJournal(FileRunJournal):
 
 
 def _has_ended(run: JournaledRun, open_sink: Callable[[str], Sink], known_uris: Iterable[str]) -> bool:
-    """Asks the server whether a run is over. False if it cannot be requests or does not know the run."""
+    """Asks the server whether a run is over. False if it cannot be asked or does not know the run."""
     try:
         return open_sink(with_secrets(run.tracking_uri, known_uris)).has_ended(run.run_id)
     except Exception:  # noqa: BLE001
