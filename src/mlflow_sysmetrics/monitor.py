@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 
 import mlflow_sysmetrics.runtime.clock  # noqa: F401 - binds its functions before a test can freeze time
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.mlflow_api import fluent_state
 from mlflow_sysmetrics.settings import METRICS, Settings
 
 if TYPE_CHECKING:
@@ -70,10 +69,14 @@ class SystemMetricsMonitor:
         self._tracking_uri = tracking_uri
         self._attachment: Attachment | None = None
         self._resumed = resume_logging
+        from mlflow_sysmetrics.mlflow_api import fluent_state  # late: `import mlflow` loads this module
+
         self._replaced = fluent_state.registered_monitors().get(run_id)
 
     def start(self) -> None:
         """Attaches the run; logs a problem instead of raising it."""
+        from mlflow_sysmetrics.mlflow_api import fluent_state
+
         # MLflow passes only the id; the run with its start time and tags is one frame up. Reading it there,
         # after comparing the id, saves a request per run.
         caller = sys._getframe(1)  # noqa: SLF001 - documented for CPython and PyPy
@@ -109,6 +112,8 @@ class SystemMetricsMonitor:
         MLflow keeps one monitor per run id. If a run is started again inside itself, as kedro does, the end
         of the inner one would otherwise leave the outer monitor unregistered, and so never finished.
         """
+        from mlflow_sysmetrics.mlflow_api import fluent_state
+
         outer = self._replaced
         if isinstance(outer, SystemMetricsMonitor) and outer is not self:
             fluent_state.registered_monitors()[self._run_id] = outer
