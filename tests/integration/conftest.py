@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import forks
 import pytest
 from counting_server import CountingServer, counting_server
 from databases import KINDS, Postgres, Sqlite, make_tables, started
@@ -216,20 +217,44 @@ Program = Callable[..., Finished]
 Databases = Callable[[str], "Sqlite | Postgres"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _fork_servers() -> Iterator[None]:
+    """Ends the processes that programs are forked from."""
+    yield
+    forks.close()
+
+
 @pytest.fixture
 def program(tmp_path: Path) -> Program:
-    """Runs a program in an interpreter of its own, with MLflow's tracking URI set, and returns what it left."""
+    """Runs a program, with MLflow's tracking URI set, and returns what it left.
 
-    def run(uri: str, code: str, *, timeout: float = 400, check: bool = True, **environ: str) -> Finished:
+    It is forked from a process that has imported MLflow, see `forks`; ``own_interpreter`` starts an interpreter,
+    for what is about that start or about a first import.
+    """
+
+    def run(
+        uri: str,
+        code: str,
+        *,
+        timeout: float = 400,
+        check: bool = True,
+        own_interpreter: bool = False,
+        **environ: str,
+    ) -> Finished:
         path = tmp_path / "program.py"
         path.write_text(PREAMBLE + textwrap.dedent(code))
-        found = subprocess.run(
-            [sys.executable, "-W", "ignore", str(path)],
-            env={**os.environ, "MLFLOW_TRACKING_URI": uri, **QUIET, **PATIENT, **environ},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
+        whole = {**os.environ, "MLFLOW_TRACKING_URI": uri, **QUIET, **PATIENT, **environ}
+        found = (
+            subprocess.run(
+                [sys.executable, "-W", "ignore", str(path)],
+                env=whole,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                check=False,
+            )
+            if own_interpreter
+            else forks.run([path], env=whole, timeout=timeout)
         )
         assert not check or found.returncode == 0, found.stderr
         return Finished(found.returncode, found.stdout, found.stderr)
