@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tempfile
 import textwrap
 import time
@@ -244,18 +242,8 @@ def program(tmp_path: Path) -> Program:
         path = tmp_path / "program.py"
         path.write_text(PREAMBLE + textwrap.dedent(code))
         whole = {**os.environ, "MLFLOW_TRACKING_URI": uri, **QUIET, **PATIENT, **environ}
-        found = (
-            subprocess.run(
-                [sys.executable, "-W", "ignore", str(path)],
-                env=whole,
-                capture_output=True,
-                text=True,
-                timeout=timeout,
-                check=False,
-            )
-            if own_interpreter
-            else forks.run([path], env=whole, timeout=timeout)
-        )
+        start = forks.run_interpreter if own_interpreter else forks.run
+        found = start([path], env=whole, timeout=timeout)
         assert not check or found.returncode == 0, found.stderr
         return Finished(found.returncode, found.stdout, found.stderr)
 

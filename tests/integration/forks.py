@@ -35,19 +35,48 @@ _KILLED_WITHIN_SECONDS = 10
 _ENCODING = {"PYTHONIOENCODING": "utf-8"}
 
 MLFLOW = (
-    *("mlflow", "requests", "sqlalchemy.dialects.sqlite", "sqlalchemy.dialects.postgresql", "psycopg2", "git"),
+    *(
+        "mlflow",
+        "requests",
+        "sqlalchemy.dialects.sqlite",
+        "sqlalchemy.dialects.postgresql",
+        "psycopg2",
+        "git",
+    ),
     *("mlflow.store.tracking.sqlalchemy_store", "mlflow.store.tracking.rest_store", "mlflow.store.db.utils"),
     *("mlflow.store.model_registry.sqlalchemy_store", "mlflow.store.model_registry.rest_store"),
     *("mlflow.store.artifact.local_artifact_repo", "mlflow.store.artifact.mlflow_artifacts_repo"),
     *("mlflow.system_metrics.system_metrics_monitor", "multiprocessing.pool", "mlflow.artifacts"),
-    *("alembic.command", "alembic.script", "alembic.migration", "psutil", "click", "filelock", "rich.console"),
+    *(
+        "alembic.command",
+        "alembic.script",
+        "alembic.migration",
+        "psutil",
+        "click",
+        "filelock",
+        "rich.console",
+    ),
     *("mlflow_sysmetrics.monitor", "mlflow_sysmetrics.providers", "mlflow_sysmetrics.cli"),
     *("mlflow_sysmetrics.daemon.process", "mlflow_sysmetrics.cli.__main__"),
 )
 LEARNING = (
     *MLFLOW,
-    *("torch", "torch.utils.data", "torch.utils.tensorboard", "ignite.engine", "ignite.handlers", "ignite.metrics"),
-    *("optuna", "optuna.storages", "sklearn.linear_model", "sklearn.ensemble", "pandas", "plotly.graph_objects"),
+    *(
+        "torch",
+        "torch.utils.data",
+        "torch.utils.tensorboard",
+        "ignite.engine",
+        "ignite.handlers",
+        "ignite.metrics",
+    ),
+    *(
+        "optuna",
+        "optuna.storages",
+        "sklearn.linear_model",
+        "sklearn.ensemble",
+        "pandas",
+        "plotly.graph_objects",
+    ),
     *("mlflow.models", "mlflow.pyfunc", "mlflow.sklearn", "mlflow.pytorch", "torch._dynamo"),
     *("mlflow_sysmetrics.training.trainer.engines", "mlflow_sysmetrics.training.hpo"),
 )
@@ -73,7 +102,11 @@ class Forked(subprocess.Popen[Any]):
         nothing = os.open(os.devnull, os.O_RDWR)
         try:
             streams = [one if one >= 0 else nothing for one in (p2cread, c2pwrite, errwrite)]
-            asked = {"arguments": list(map(os.fspath, args)), "cwd": os.path.abspath(cwd or "."), "environ": dict(env)}
+            asked = {
+                "arguments": list(map(os.fspath, args)),
+                "cwd": os.path.abspath(cwd or "."),
+                "environ": dict(env),
+            }
             self.pid = self._server.ask(asked, streams)
         finally:
             os.close(nothing)
@@ -105,7 +138,9 @@ class ForkServer:
     def __init__(self, modules: Sequence[str]) -> None:
         self._lock = threading.Lock()
         self._socket, theirs = socket.socketpair()
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "_MLFLOW_"))}
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "_MLFLOW_"))
+        }
         self._environ = kept | _ENCODING
         with theirs:
             self._process = subprocess.Popen(
@@ -192,6 +227,16 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Runs a program to its end, see `ForkServer.run` and `popen`."""
     return _server(modules or _needed(arguments)).run(arguments, **options)
+
+
+def run_interpreter(
+    arguments: Sequence[str | Path], *, timeout: float, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Runs a program like `run`, in an interpreter that starts for it."""
+    command = [sys.executable, "-W", "ignore", *arguments]
+    options = {"text": True, "capture_output": True, **options}
+    done: subprocess.CompletedProcess[str] = subprocess.run(command, check=False, timeout=timeout, **options)
+    return done
 
 
 def close() -> None:

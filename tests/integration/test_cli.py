@@ -6,11 +6,11 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 
 from conftest import QUIET, Program, Store
@@ -54,14 +54,8 @@ def killed(program: Program, store: Store, spool: Path, monkeypatch: pytest.Monk
 
 def command(name: str, *arguments: str, status: int = 0, **environ: str) -> subprocess.CompletedProcess[str]:
     """Runs a command in an interpreter of its own, as a shell would."""
-    done = subprocess.run(
-        [sys.executable, "-m", "mlflow_sysmetrics.cli", name, *arguments],
-        env={**os.environ, **QUIET, **environ},
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
+    whole = {**os.environ, **QUIET, **environ}
+    done = forks.run(["-m", "mlflow_sysmetrics.cli", name, *arguments], env=whole, timeout=400)
     assert done.returncode == status, done.stdout + done.stderr
     return done
 

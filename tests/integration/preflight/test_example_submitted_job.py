@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import pytest
 
 from conftest import QUIET, Store
@@ -28,14 +27,11 @@ def follow(commands: str, folder: Path) -> str:
     for line in commands.splitlines():
         program, *arguments = line.split()
         assert program == "python"
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", *arguments],
+        done = forks.run(
+            [*arguments],
             cwd=folder,
             env={**os.environ, **QUIET},
-            capture_output=True,
-            text=True,
             timeout=PATIENCE,
-            check=False,
         )
         assert done.returncode == 0, done.stderr
         printed += done.stdout

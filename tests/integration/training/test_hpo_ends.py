@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import pytest
 from hpo_programs import carried_out, environ_for, parallel, study_of, written
 
@@ -35,8 +35,8 @@ print("RESULT", result.total_trials, result.completed_trials, result.failed_tria
 def resumed(store: Store, tmp_path: Path) -> str:
     """What the second process has printed; the first was killed in the fifth trial."""
     path = written(tmp_path, RESUMABLE)
-    first = subprocess.Popen(
-        [sys.executable, "-W", "ignore", str(path), "dies"],
+    first = forks.popen(
+        [str(path), "dies"],
         env=environ_for(store.uri),
         cwd=tmp_path,
         stdout=subprocess.PIPE,

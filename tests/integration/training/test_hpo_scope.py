@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import pytest
 from hpo_programs import carried_out, environ_for, study_of, written
 
@@ -219,10 +220,10 @@ OptunaRunner("shared", metric="score", storage="sqlite:///study.db").optimize(ob
 
 def test_two_processes_share_a_study(store: Store, tmp_path: Path) -> None:
     carried_out(store.uri, tmp_path, SHARED.replace("12", "1"))  # makes the tables and the run
-    command = [sys.executable, "-W", "ignore", str(written(tmp_path, SHARED))]
+    path = written(tmp_path, SHARED)
     both = [
-        subprocess.Popen(
-            command,
+        forks.popen(
+            [path],
             env=environ_for(store.uri),
             cwd=tmp_path,
             stdout=subprocess.DEVNULL,
@@ -266,7 +267,7 @@ OptunaRunner("undrawn", metric="score").optimize(lambda trial, params: 1.0, 2, S
 
 
 def test_without_plotly_and_pandas_the_table_is_there(store: Store, tmp_path: Path) -> None:
-    printed = carried_out(store.uri, tmp_path, UNDRAWN)
+    printed = carried_out(store.uri, tmp_path, UNDRAWN, own_interpreter=True)
     assert printed.count("hpo_optimization_history.html is left out: ") == 1
     assert 'needs plotly, which is not installed: pip install "mlflow-sysmetrics[hpo]"' in printed
     study = study_of(store.uri, "undrawn")
