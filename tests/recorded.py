@@ -91,6 +91,7 @@ def build(collector: type[Collector], host: Host) -> Collector | Unavailable:
         return reason
 
 
+@functools.cache
 def metric_of(key: str, collector: type[Collector]) -> Metric:
     """Returns the one metric of a collector that has series with this key."""
     (metric,) = (metric for metric in collector.metrics if re.fullmatch(_pattern(metric), key))

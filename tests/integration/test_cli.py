@@ -12,8 +12,8 @@ from typing import Any
 
 import forks
 import pytest
+from programs import QUIET, Program, Store
 
-from conftest import QUIET, Program, Store
 from gone import of_a_process_that_is_gone
 
 # Nothing is sent before the kill: the send interval is an hour, and so all that was sampled lies in the journal.

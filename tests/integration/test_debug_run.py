@@ -13,8 +13,8 @@ from pathlib import Path
 
 import forks
 import pytest
+from programs import HOST_METRICS, PATIENT
 
-from conftest import HOST_METRICS, PATIENT
 from mlflow_sysmetrics.collectors import COLLECTORS
 from mlflow_sysmetrics.collectors.catalogue.process import PROCESS_USS
 from mlflow_sysmetrics.samples import Kind

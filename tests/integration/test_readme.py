@@ -8,8 +8,7 @@ from pathlib import Path
 
 import forks
 import pytest
-
-from conftest import PATIENT, QUIET, Store
+from programs import PATIENT, QUIET, Store
 
 README = Path(__file__).parents[2] / "README.md"
 PAGES = (README, README.parent / "docs" / "training.md")

@@ -15,8 +15,7 @@ from chaos_proxy import Proxy
 from chaos_server import TrackingServer
 from chaos_starter import Starter
 from databases import KINDS
-
-from conftest import Databases
+from programs import Databases
 
 
 @pytest.fixture(scope="session", params=KINDS)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import forks
 import pytest
+from programs import QUIET, Store
 
-from conftest import QUIET, Store
 from mlflow_sysmetrics.preflight.status_files.files import read_status
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "submitted_job"

@@ -14,8 +14,7 @@ from typing import Any
 import forks
 import pytest
 from google_servers import MetadataServer, TokenNotingServer, claims_of, id_token, serving
-
-from conftest import QUIET, Program
+from programs import QUIET, Program
 
 PATIENCE = 240  # importing MLflow takes 2 s on an idle machine, and half a minute on a busy one
 SITUATIONS = ["first", "50 minutes later", "58 minutes later", "of a child", "for an audience"]

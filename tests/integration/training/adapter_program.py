@@ -13,8 +13,7 @@ from typing import Any
 import filelock
 import forks
 import pytest
-
-from conftest import PATIENT, PREAMBLE, QUIET, Store
+from programs import PATIENT, PREAMBLE, QUIET, Store
 
 # What every program has: `told` keeps what a test asks of a training, by its name.
 _TELLING = """

@@ -11,8 +11,7 @@ from typing import Any
 
 import forks
 import pytest
-
-from conftest import PATIENT, PREAMBLE, QUIET, Store
+from programs import PATIENT, PREAMBLE, QUIET, Store
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow's own, on libraries of today
@@ -44,7 +43,7 @@ def written(directory: Path, code: str, name: str = "study.py") -> Path:
 def carried_out(
     uri: str, directory: Path, code: str, *, status: int = 0, own_interpreter: bool = False, **environ: str
 ) -> str:
-    """Runs a program to its end, and returns what it printed; `conftest.program` describes the interpreter."""
+    """Runs a program to its end, and returns what it printed; `forks` describes how."""
     path = written(directory, code)
     run = forks.run_interpreter if own_interpreter else forks.run
     done = run([path], env=environ_for(uri, **environ), cwd=directory, timeout=SECONDS)

@@ -9,8 +9,7 @@ from pathlib import Path
 import forks
 import pytest
 from hpo_programs import carried_out, environ_for, parallel, study_of, written
-
-from conftest import Store
+from programs import Store
 
 pytest.importorskip("optuna", reason="studies need Optuna")
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import forks
 import pytest
 from hpo_programs import study_of
-
-from conftest import PATIENT, QUIET, Store
+from programs import PATIENT, QUIET, Store
 
 pytest.importorskip("optuna", reason="the example searches with Optuna")
 pytest.importorskip("torch", reason="the example trains with PyTorch")

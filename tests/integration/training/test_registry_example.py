@@ -9,8 +9,7 @@ from pathlib import Path
 
 import forks
 import pytest
-
-from conftest import QUIET, Store
+from programs import QUIET, Store
 
 pytest.importorskip("torch")
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from conftest import Program, Store
+from programs import Program, Store
 
 
 def test_importing_it_imports_no_library(store: Store, program: Program) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 import forks
 import pytest
 from databases import KINDS
+from programs import QUIET, Databases, Store
 
-from conftest import QUIET, Databases, Store
 from mlflow_sysmetrics import LocalServer
 
 pytest.importorskip("sklearn")

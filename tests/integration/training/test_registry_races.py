@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import forks
 import pytest
+from programs import Store
 
-from conftest import Store
 from mlflow_sysmetrics import LocalServer
 
 pytest.importorskip("sklearn")

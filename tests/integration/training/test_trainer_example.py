@@ -8,8 +8,7 @@ from pathlib import Path
 
 import forks
 import pytest
-
-from conftest import QUIET, Store
+from programs import QUIET, Store
 
 pytest.importorskip("torch")
 pytest.importorskip("mlflow_sysmetrics.training.trainer.engines")
