@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import logging
 import os
 import runpy
 import signal
@@ -341,4 +342,7 @@ if __name__ == "__main__":
         for _module in sys.argv[2:]:
             with contextlib.suppress(ImportError):
                 importlib.import_module(_module)
+    # A library that configures logging when it is imported must not hide what a program that does not import it logs.
+    logging.getLogger().handlers.clear()
+    logging.getLogger().setLevel(logging.WARNING)
     _run(_serve(socket.socket(fileno=int(sys.argv[1])))["arguments"])
