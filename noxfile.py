@@ -1,4 +1,4 @@
-"""The compatibility matrix: `nox -s compat` and `nox -s tags_only`."""
+"""The compatibility matrix, `nox -s compat` and `nox -s tags_only`, and `nox -s slow`."""
 
 from __future__ import annotations
 
@@ -31,3 +31,11 @@ def tags_only(session: nox.Session) -> None:
     """Checks that an MLflow without system metrics gets the tags, and one warning."""
     session.install(".", "mlflow==2.7.*", "sqlalchemy<2.1", "setuptools<81")
     session.run("python", "tests/check_tags_only.py")
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """Runs in full the tests that CI runs in a reduced form: 200 kills and 1,000 forks."""
+    session.install(".[test]")
+    amounts = {"CHAOS_TRAINERS": "200", "CHAOS_FORKS": "1000"}
+    session.run("pytest", "-m", "slow", *session.posargs, env=amounts)

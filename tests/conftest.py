@@ -16,11 +16,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves out the folder of the other suite when one suite is asked for: importing it takes seconds."""
+    other = {"unit": "integration", "integration": "unit"}.get(config.option.markexpr)
+    return True if other is not None and collection_path == TESTS / other else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks every test with the name of the suite whose folder it lies in."""
+    """Marks every test with the suite whose folder it lies in; exhaustive ones are a suite of their own."""
     for item in items:
         suite = item.path.relative_to(TESTS).parts[0]
-        item.add_marker(getattr(pytest.mark, suite))
+        if suite != "unit" or item.get_closest_marker("exhaustive") is None:
+            item.add_marker(getattr(pytest.mark, suite))
 
 
 @pytest.fixture(autouse=True)

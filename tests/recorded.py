@@ -96,6 +96,7 @@ def build(collector: type[Collector], host: Host) -> Collector | Unavailable:
         return reason
 
 
+@functools.cache
 def metric_of(key: str, collector: type[Collector]) -> Metric:
     """Returns the metric of a collector to which a key belongs."""
     (metric,) = (metric for metric in collector.metrics if re.fullmatch(_pattern(metric), key))

@@ -1,149 +1,18 @@
-"""Real parts: programs in their own interpreter, sqlite stores, and a server that counts."""
+"""Real parts: programs, databases, and a server that counts."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tempfile
 import textwrap
-import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
+import forks
 import pytest
 from counting_server import CountingServer, counting_server
 from databases import KINDS, Postgres, Sqlite, make_tables, started
-
-from mlflow_sysmetrics.collectors import COLLECTORS, load_classes, watched_paths
-from mlflow_sysmetrics.daemon.sampling.probe import Probe
-from mlflow_sysmetrics.machine.host import Host
-from mlflow_sysmetrics.samples import DEFAULT_FAMILIES, Family, Kind, Sample
-
-MLFLOW = tuple(int(part) for part in version("mlflow").split(".")[:2])
-
-
-TESTS = Path(__file__).parents[1]
-# A disk that answers late would be left out; a machine that is busy with other things is no dead file server.
-watched_paths._FIRST_ANSWER_SECONDS = 60.0
-
-
-def series_of_this_machine() -> Iterator[Sample]:
-    """Yields what the collectors say here, each read twice; what the daemon has to deliver of a run."""
-    host = Host()
-    probes = [
-        Probe(one, host)
-        for one in COLLECTORS
-        if one.family in DEFAULT_FAMILIES and one.family is not Family.GPU
-    ]
-    for moment in (0.0, 1.0):
-        for probe in probes:
-            yield from probe.read(moment)
-        time.sleep(0.05)  # so that the kernel's counters of CPU time move on
-
-
-HERE = [sample for sample in series_of_this_machine() if sample.kind is not Kind.EVENTS]
-HOST_METRICS = {f"system/{sample.key}" for sample in HERE}
-# Totals that are silent until something happens, to whomever: a busy machine may lose packets at any time.
-EVENTS = {
-    metric.name for one in load_classes(COLLECTORS) for metric in one.metrics if metric.kind is Kind.EVENTS
-}
-LEVELS = {f"system/{sample.key}" for sample in HERE if sample.kind is not Kind.RATE}
-
-# MLflow 3 prints no links when told so; 2.22 prints them whatever it is told.
-QUIET = {"GIT_PYTHON_REFRESH": "quiet", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
-# An end waits until all is delivered, and so no longer than it takes; on a busy machine that is no five seconds.
-PATIENT = {"MLFLOW_SYSMETRICS_FLUSH_TIMEOUT": "60"}
-
-# Every program begins with this: MLflow, and how to wait for what a test is about.
-PREAMBLE = f"""
-import contextlib, logging, os, sys, threading, time
-import mlflow
-import mlflow_sysmetrics
-sys.path.append({str(TESTS)!r})
-from stalls import Stalls
-from watching import eventually, lasting_threads, ticked, watched
-from mlflow_sysmetrics.collectors import watched_paths
-watched_paths._FIRST_ANSWER_SECONDS = 60.0
-"""
-
-
-def lasting(keys: Iterable[str]) -> set[str]:
-    """Returns the keys of system metrics, but for those of events that no test has brought about."""
-    return {key for key in keys if key.startswith("system/") and key.rpartition("/")[2] not in EVENTS}
-
-
-@dataclass(frozen=True)
-class Finished:
-    """What a program left."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-    @property
-    def words(self) -> list[str]:
-        """Words of its output, without the links that MLflow prints; programs print run ids and the like."""
-        own = [line for line in self.stdout.splitlines() if not line.startswith(("🏃", "🧪"))]
-        return " ".join(own).split()
-
-
-@dataclass(frozen=True)
-class Store:
-    """A tracking store, read through MLflow."""
-
-    uri: str
-
-    @property
-    def client(self) -> Any:
-        with warnings.catch_warnings():
-            # MLflow 3.17 on SQLAlchemy 2.1, MLflow 2.8 on anything of today: their warnings, not ours.
-            warnings.simplefilter("ignore")
-            from mlflow import MlflowClient
-
-            client = MlflowClient(self.uri)
-            client.get_experiment("0")
-        return client
-
-    def tags(self, run_id: str) -> dict[str, str]:
-        return dict(self.client.get_run(run_id).data.tags)
-
-    def keys(self, run_id: str) -> set[str]:
-        """Returns the system metrics that a run has."""
-        return lasting(self.client.get_run(run_id).data.metrics)
-
-    def points(self, run_id: str, key: str) -> list[Any]:
-        """Returns the points of one series, oldest first."""
-        history = self.client.get_metric_history(run_id, key)
-        return sorted(history, key=lambda metric: metric.timestamp)
-
-
-@dataclass(frozen=True)
-class Remote:
-    """A counting server, read as a `Store` is; it is up in a twentieth of the time that a database takes."""
-
-    server: CountingServer
-
-    @property
-    def uri(self) -> str:
-        return self.server.url
-
-    def tags(self, run_id: str) -> dict[str, str]:
-        return Store(self.uri).tags(run_id)
-
-    def keys(self, run_id: str) -> set[str]:
-        """Returns the system metrics that a run has."""
-        return lasting(self.server.points(run_id))
-
-    def points(self, run_id: str, key: str) -> list[Any]:
-        """Returns the points of one series, oldest first."""
-        found = [SimpleNamespace(**point) for point in self.server.points(run_id)[key]]
-        return sorted(found, key=lambda metric: metric.timestamp)
+from programs import PATIENT, PREAMBLE, QUIET, Databases, Finished, Program, Remote, Store
 
 
 @pytest.fixture(scope="session")
@@ -214,25 +83,35 @@ def remote(server: CountingServer) -> Remote:
     return Remote(server)
 
 
-Program = Callable[..., Finished]
-Databases = Callable[[str], "Sqlite | Postgres"]
+@pytest.fixture(scope="session", autouse=True)
+def _fork_servers() -> Iterator[None]:
+    """Ends the processes that programs are forked from."""
+    yield
+    forks.close()
 
 
 @pytest.fixture
 def program(tmp_path: Path) -> Program:
-    """Runs a program in an interpreter of its own, with MLflow's tracking URI set, and returns what it left."""
+    """Runs a program, with MLflow's tracking URI set, and returns what it left.
 
-    def run(uri: str, code: str, *, timeout: float = 400, check: bool = True, **environ: str) -> Finished:
+    It is forked from a process that has imported MLflow, see `forks`; ``own_interpreter`` starts an interpreter,
+    for what is about that start or about a first import.
+    """
+
+    def run(
+        uri: str,
+        code: str,
+        *,
+        timeout: float = 400,
+        check: bool = True,
+        own_interpreter: bool = False,
+        **environ: str,
+    ) -> Finished:
         path = tmp_path / "program.py"
         path.write_text(PREAMBLE + textwrap.dedent(code))
-        found = subprocess.run(
-            [sys.executable, "-W", "ignore", str(path)],
-            env={**os.environ, "MLFLOW_TRACKING_URI": uri, **QUIET, **PATIENT, **environ},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        whole = {**os.environ, "MLFLOW_TRACKING_URI": uri, **QUIET, **PATIENT, **environ}
+        start = forks.run_interpreter if own_interpreter else forks.run
+        found = start([path], env=whole, timeout=timeout)
         assert not check or found.returncode == 0, found.stderr
         return Finished(found.returncode, found.stdout, found.stderr)
 

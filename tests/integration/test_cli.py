@@ -6,14 +6,14 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
+from programs import QUIET, Program, Store
 
-from conftest import QUIET, Program, Store
 from gone import of_a_process_that_is_gone
 
 # Nothing is sent before the kill: the send interval is an hour, so all sampled points are in the journal.
@@ -53,15 +53,9 @@ def killed(program: Program, store: Store, spool: Path, monkeypatch: pytest.Monk
 
 
 def command(name: str, *arguments: str, status: int = 0, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Runs a command in a separate interpreter, like a shell."""
-    done = subprocess.run(
-        [sys.executable, "-m", "mlflow_sysmetrics.cli", name, *arguments],
-        env={**os.environ, **QUIET, **environ},
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
+    """Runs a command in a separate process, like a shell."""
+    whole = {**os.environ, **QUIET, **environ}
+    done = forks.run(["-m", "mlflow_sysmetrics.cli", name, *arguments], env=whole, timeout=400)
     assert done.returncode == status, done.stdout + done.stderr
     return done
 

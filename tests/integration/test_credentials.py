@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from programs import Program
 
-from conftest import Program
 from gone import of_a_process_that_is_gone
 from mlflow_sysmetrics.cli.dead_runs import DeadRunSearch
 from mlflow_sysmetrics.cli.orphan_delivery import OrphanDelivery

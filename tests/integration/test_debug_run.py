@@ -11,9 +11,10 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import forks
 import pytest
+from programs import HOST_METRICS, PATIENT
 
-from conftest import HOST_METRICS, PATIENT
 from mlflow_sysmetrics.collectors import COLLECTORS, load_classes
 from mlflow_sysmetrics.collectors.catalogue.process import PROCESS_USS
 from mlflow_sysmetrics.samples import Kind
@@ -41,15 +42,8 @@ def environment(**variables: str) -> dict[str, str]:
 
 def debug_run(folder: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Runs the script in a folder, in which it creates its SQLite file."""
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *options],
-        cwd=folder,
-        env=environment(**variables),
-        capture_output=True,
-        text=True,
-        timeout=LONGEST_SECONDS,
-        check=False,
-    )
+    arguments = [str(SCRIPT), *options]
+    return forks.run(arguments, cwd=folder, env=environment(**variables), timeout=LONGEST_SECONDS)
 
 
 def run_states(folder: Path) -> list[str]:

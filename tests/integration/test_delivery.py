@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 from counting_server import CountingServer
-
-from conftest import HOST_METRICS, LEVELS, MLFLOW, PATIENT, Program, Store, lasting
+from programs import HOST_METRICS, LEVELS, MLFLOW, PATIENT, Program, Store, lasting
 
 FLUSH_TIMEOUT = 2.0
 ENVIRON = {

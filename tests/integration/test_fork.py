@@ -7,8 +7,7 @@ from collections import Counter
 
 import pytest
 from counting_server import CountingServer
-
-from conftest import HOST_METRICS, Program, lasting
+from programs import HOST_METRICS, Program, lasting
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot fork")
 

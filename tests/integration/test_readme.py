@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import pytest
-
-from conftest import PATIENT, QUIET, Store
+from programs import PATIENT, QUIET, Store
 
 README = Path(__file__).parents[2] / "README.md"
 PAGES = (README, README.parent / "docs" / "training.md")
@@ -30,14 +28,11 @@ def test_there_are_examples() -> None:
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.strip().splitlines()[-1][:40])
 def test_every_python_block_runs(block: str, store: Store, tmp_path: Path) -> None:
     environ = {**os.environ, **QUIET, **PATIENT, "MLFLOW_TRACKING_URI": store.uri}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", block],
+    done = forks.run(
+        ["-c", block],
         env=environ,
         cwd=tmp_path,
-        capture_output=True,
-        text=True,
         timeout=400,
-        check=False,
     )
     assert done.returncode == 0, done.stderr
     if "LocalServer" in block:  # its runs are on a server that has stopped

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 from counting_server import CountingServer
-
-from conftest import HOST_METRICS, LEVELS, Program, Store, lasting
+from programs import HOST_METRICS, LEVELS, Program, Store, lasting
 
 
 @pytest.mark.parametrize(("work", "expected"), [("time.sleep(0.05)", LEVELS), ("watched(0.3)", HOST_METRICS)])

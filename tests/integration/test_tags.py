@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 from counting_server import CountingServer
-
-from conftest import HOST_METRICS, Program, Remote, Store
+from programs import HOST_METRICS, Program, Remote, Store
 
 
 @pytest.mark.parametrize("value", ["sysmetrics", "git,sysmetrics"])

@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chaos_nursery import Nursery, nursery
+from chaos_nursery import Nursery
 from chaos_proxy import Proxy
 from chaos_server import TrackingServer
 from chaos_starter import Starter
 from databases import KINDS
-
-from conftest import Databases
+from programs import Databases
 
 
 @pytest.fixture(scope="session", params=KINDS)
@@ -49,12 +48,11 @@ def proxy(tracking: TrackingServer) -> Iterator[Proxy]:
 
 @pytest.fixture(scope="session")
 def session_nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    """The one process of a session that has imported MLflow and forks programs."""
+    """Starts programs from the fork server, with the environment of a session's start."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(("MLFLOW_", "_MLFLOW_"))]:
             patch.delenv(name)
-        with nursery(tmp_path_factory.mktemp("programs")) as running:
-            yield running
+        yield Nursery(tmp_path_factory.mktemp("programs"))
 
 
 @pytest.fixture

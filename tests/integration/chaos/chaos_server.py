@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import time
 from contextlib import closing
 from http import HTTPStatus
@@ -14,10 +13,12 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import forks
 import psutil
 from databases import Database
 
 HOST = "127.0.0.1"
+SERVER = Path(forks.__file__).with_name("mlflow_server.py")
 _STARTS_WITHIN_SECONDS = 600  # 5 s on an idle machine; importing MLflow on a busy one takes its time
 _ENVIRON = {
     "MLFLOW_RUN_CONTEXT_PROVIDER": "none",
@@ -69,10 +70,11 @@ class TrackingServer:
         Raises:
             RuntimeError: it does not answer; the message is its output.
         """
-        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", HOST]
+        command = [SERVER, "server", "--workers", "1", "--host", HOST]
         with self._log.open("ab") as output:
-            self._process = subprocess.Popen(
+            self._process = forks.popen(
                 [*command, "--port", str(self.port), "--backend-store-uri", self.database.uri],
+                forks.SERVER,
                 env={**os.environ, **_ENVIRON},
                 cwd=self._log.parent,  # the artifact directory is made where it is started
                 stdout=output,

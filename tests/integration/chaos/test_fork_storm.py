@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.parametrize("session_server", ["sqlite"], indirect=True, scope="session"),
 ]
 
-# By hand: CHAOS_FORKS=1000 pytest tests/integration/chaos/test_fork_storm.py
+# `nox -s slow` sets CHAOS_FORKS=1000.
 FORKS = int(os.environ.get("CHAOS_FORKS", "100"))
 
 # Has the threads stay a while inside what they do, and says when they are there.
@@ -63,6 +63,7 @@ CHILD = """
 """
 
 
+@pytest.mark.slow
 def test_forks_in_the_worst_moments_harm_neither_side(start: Starter, tracking: TrackingServer) -> None:
     """Children end cleanly, and of parent and children alike everything is on the server, once."""
     program = start(

@@ -21,7 +21,7 @@ from chaos_starter import Starter, journals
 pytest_plugins = ["chaos_fixtures"]
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="programs are forked here")
 
-# By hand: CHAOS_TRAINERS=200 CHAOS_SEED=7 pytest tests/integration/chaos/test_kills.py
+# `nox -s slow` sets CHAOS_TRAINERS=200; another CHAOS_SEED chooses other moments.
 TRAINERS = int(os.environ.get("CHAOS_TRAINERS", "25"))
 SEED = int(os.environ.get("CHAOS_SEED", "0"))
 AT_ONCE = 4  # two cores do not sample ten times a second for many more
@@ -33,6 +33,7 @@ TRAINING = """
 TROUBLES = ("none", "none", "none", "500", "refuse", "lose-answer", "hang", "reset-mid-body")
 
 
+@pytest.mark.slow
 def test_trainers_killed_at_random_moments_owe_nothing_after_one_sync(
     start: Starter, tracking: TrackingServer, proxy: Proxy
 ) -> None:

@@ -58,6 +58,7 @@ def traced() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("traced")
+@pytest.mark.slow
 def test_a_day_with_ten_thousand_runs_leaves_nothing_behind(
     monkeypatch: pytest.MonkeyPatch, spool: Path
 ) -> None:

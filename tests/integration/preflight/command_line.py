@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from contextlib import closing
 from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import urlsplit
+
+import forks
 
 # Not from conftest.py: tests of other floors have modules of that name too.
 QUIET = {"GIT_PYTHON_REFRESH": "quiet"}
@@ -23,19 +24,17 @@ def environ_with(**changes: str) -> dict[str, str]:
 
 
 def arguments_of(*arguments: str) -> list[str]:
-    """Returns the command line of a command."""
-    return [sys.executable, "-W", "ignore", "-m", "mlflow_sysmetrics.cli", *arguments]
+    """Returns what follows ``python`` on the command line of a command."""
+    return ["-m", "mlflow_sysmetrics.cli", *arguments]
 
 
 def command(*arguments: str, status: int = 0, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Runs a command in a new interpreter, and checks its exit status."""
-    done = subprocess.run(
+    """Runs a command and expects its exit status."""
+    done = forks.run(
         arguments_of(*arguments),
         env=environ_with(**environ),
-        capture_output=True,
         encoding="utf-8",
         timeout=_LONGEST_SECONDS,
-        check=False,
     )
     assert done.returncode == status, done.stdout + done.stderr
     return done

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
+import forks
 import pytest
 from chaos_proxy import LOG_BATCH, Proxy
 from command_line import arguments_of, call, command, document, environ_with, remains
@@ -73,7 +74,7 @@ def test_a_run_whose_creation_was_not_confirmed_is_deleted(proxy: Proxy, sqlite_
 
 def test_an_interrupt_in_the_middle_leaves_nothing_behind(proxy: Proxy, sqlite_server: str) -> None:
     with proxy.troubled("hang", only=LOG_BATCH):
-        process = subprocess.Popen(
+        process = forks.popen(
             arguments_of("check", "--tracking-uri", proxy.url),
             env=environ_with(),
             stdout=subprocess.PIPE,

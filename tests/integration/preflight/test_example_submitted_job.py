@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import pytest
+from programs import QUIET, Store
 
-from conftest import QUIET, Store
 from mlflow_sysmetrics.preflight.status_files.files import read_status
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "submitted_job"
@@ -28,14 +27,11 @@ def follow(commands: str, folder: Path) -> str:
     for line in commands.splitlines():
         program, *arguments = line.split()
         assert program == "python"
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", *arguments],
+        done = forks.run(
+            [*arguments],
             cwd=folder,
             env={**os.environ, **QUIET},
-            capture_output=True,
-            text=True,
             timeout=PATIENCE,
-            check=False,
         )
         assert done.returncode == 0, done.stderr
         printed += done.stdout

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -13,10 +11,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 from google_servers import MetadataServer, TokenNotingServer, claims_of, id_token, serving
-
-from conftest import QUIET, Program
+from programs import QUIET, Program
 
 PATIENCE = 240  # importing MLflow takes 2 s on an idle machine, and half a minute on a busy one
 SITUATIONS = ["first", "50 minutes later", "58 minutes later", "of a child", "for an audience"]
@@ -93,14 +91,11 @@ def requests_of_a_program(tmp_path_factory: pytest.TempPathFactory) -> Noted:
     others = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     with serving(metadata), serving(tracking):
         uri = f"http://{tracking.address}"
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", PROGRAM],
+        done = forks.run(
+            ["-c", PROGRAM],
             env={**others, **on_google_cloud(metadata.address), **QUIET, "MLFLOW_TRACKING_URI": uri},
             cwd=tmp_path_factory.mktemp("google"),
-            capture_output=True,
-            text=True,
             timeout=PATIENCE,
-            check=False,
         )
     assert done.returncode == 0, done.stderr
     claims = [claims_of(one) for one in tracking.authorizations]

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from programs import Store
 
-from conftest import Store
 from mlflow_sysmetrics.preflight.status_files.files import INFO_FILE, StatusFiles, read_status
 from mlflow_sysmetrics.preflight.status_files.job_status import JobStatus, RunInfo
 

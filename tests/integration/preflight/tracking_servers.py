@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 
+import forks
 import psutil
 import pytest
-from chaos_server import HOST, free_port
+from chaos_server import HOST, SERVER, free_port
 from databases import Postgres
 
 _USER, _PASSWORD = "admin", "s3cr3t-p4ssword"
@@ -33,9 +32,7 @@ def running_server(store: str, directory: Path, *arguments: str, **environ: str)
     """Runs `mlflow server` on a store for the duration of a ``with`` block; yields its URL."""
     port = free_port()
     command = [
-        sys.executable,
-        "-m",
-        "mlflow",
+        SERVER,
         "server",
         "--workers",
         "1",
@@ -45,8 +42,9 @@ def running_server(store: str, directory: Path, *arguments: str, **environ: str)
         str(port),
     ]
     with (directory / "log").open("ab") as output:
-        server = subprocess.Popen(
+        server = forks.popen(
             [*command, "--backend-store-uri", store, *arguments],
+            forks.SERVER,
             env={**os.environ, **_ENVIRON, **environ},
             cwd=directory,
             stdout=output,

@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import filelock
+import forks
 import pytest
-
-from conftest import PATIENT, PREAMBLE, QUIET, Store
+from programs import PATIENT, PREAMBLE, QUIET, Store
 
 # The start of every program: `told` collects, by the name of a training, what the tests check.
 _TELLING = """
@@ -93,14 +91,8 @@ def _run(code: str, directory: Path, empty_database: Path, environ: dict[str, st
     path.write_text(PREAMBLE + _TELLING + textwrap.dedent(code))
     known = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "CUDA_"))}
     places = {"MLFLOW_TRACKING_URI": _store(directory).uri, "XDG_STATE_HOME": str(directory / "state")}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(path)],
-        env={**known, **QUIET, **PATIENT, **places, **environ},
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
+    done = forks.run(
+        [path], env={**known, **QUIET, **PATIENT, **places, **environ}, cwd=directory, timeout=300
     )
     return done.stdout, done.stderr, done.returncode
 

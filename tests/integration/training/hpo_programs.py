@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import textwrap
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
-
-from conftest import PATIENT, PREAMBLE, QUIET, Store
+from programs import PATIENT, PREAMBLE, QUIET, Store
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow's own, about the libraries that it finds
@@ -42,17 +40,13 @@ def written(directory: Path, code: str, name: str = "study.py") -> Path:
     return path
 
 
-def run_program(uri: str, directory: Path, code: str, *, status: int = 0, **environ: str) -> str:
-    """Runs a program to its end and returns what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(written(directory, code))],
-        env=environ_for(uri, **environ),
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
+def run_program(
+    uri: str, directory: Path, code: str, *, status: int = 0, own_interpreter: bool = False, **environ: str
+) -> str:
+    """Runs a program to its end and returns what it printed; `forks` describes how."""
+    path = written(directory, code)
+    run = forks.run_interpreter if own_interpreter else forks.run
+    done = run([path], env=environ_for(uri, **environ), cwd=directory, timeout=SECONDS)
     assert done.returncode == status, done.stderr
     return done.stdout + done.stderr
 

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import mlflow
 import pytest
+from programs import Store
 from registry_store import Registry
-
-from conftest import Store
 
 
 @pytest.fixture

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from conftest import Program, Store
+from programs import Program, Store
 
 
 def test_no_step_waits_for_its_device(program: Program, store: Store) -> None:

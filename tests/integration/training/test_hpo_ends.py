@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import pytest
 from hpo_programs import environ_for, parallel, run_program, study_of, written
-
-from conftest import Store
+from programs import Store
 
 pytest.importorskip("optuna", reason="Optuna is not installed")
 
@@ -35,8 +34,8 @@ print("RESULT", result.total_trials, result.completed_trials, result.failed_tria
 def resumed(store: Store, tmp_path: Path) -> str:
     """The output of the second process; the first was killed in the fifth trial."""
     path = written(tmp_path, RESUMABLE)
-    first = subprocess.Popen(
-        [sys.executable, "-W", "ignore", str(path), "dies"],
+    first = forks.popen(
+        [str(path), "dies"],
         env=environ_for(store.uri),
         cwd=tmp_path,
         stdout=subprocess.PIPE,

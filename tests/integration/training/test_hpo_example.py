@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import pytest
 from hpo_programs import study_of
-
-from conftest import PATIENT, QUIET, Store
+from programs import PATIENT, QUIET, Store
 
 pytest.importorskip("optuna", reason="Optuna is not installed")
 pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -26,14 +24,11 @@ def test_the_example_runs_thirty_trials_of_which_some_are_pruned_and_some_fail(
 ) -> None:
     (line,) = re.findall(r"^```bash\npython (\S+)\n^```$", (EXAMPLE / "README.md").read_text(), re.MULTILINE)
     shutil.copytree(EXAMPLE, tmp_path / "example")
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", line, store.uri, "sqlite:///study.db"],
+    done = forks.run(
+        [line, store.uri, "sqlite:///study.db"],
         cwd=tmp_path / "example",
         env={**os.environ, **QUIET, **PATIENT},
-        capture_output=True,
-        text=True,
         timeout=600,
-        check=False,
     )
     assert done.returncode == 0, done.stderr
     said = re.search(r"30 trials: (\d+) completed, (\d+) pruned, (\d+) failed", done.stdout)

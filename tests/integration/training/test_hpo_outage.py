@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from chaos_server import TrackingServer
 from hpo_programs import run_program, study_of
-
-from conftest import Store
+from programs import Store
 
 pytest.importorskip("optuna", reason="Optuna is not installed")
 pytest_plugins = ["chaos_fixtures"]

@@ -8,10 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import pytest
 from hpo_programs import environ_for, run_program, study_of, written
-
-from conftest import Store
+from programs import Store
 
 pytest.importorskip("optuna", reason="Optuna is not installed")
 
@@ -217,10 +217,10 @@ OptunaRunner("shared", metric="score", storage="sqlite:///study.db").optimize(ob
 
 def test_two_processes_can_share_a_study(store: Store, tmp_path: Path) -> None:
     run_program(store.uri, tmp_path, SHARED.replace("12", "1"))  # creates the tables and the run
-    command = [sys.executable, "-W", "ignore", str(written(tmp_path, SHARED))]
+    path = written(tmp_path, SHARED)
     both = [
-        subprocess.Popen(
-            command,
+        forks.popen(
+            [path],
             env=environ_for(store.uri),
             cwd=tmp_path,
             stdout=subprocess.DEVNULL,
@@ -264,7 +264,7 @@ OptunaRunner("undrawn", metric="score").optimize(lambda trial, params: 1.0, 2, S
 
 
 def test_the_table_is_written_without_plotly_and_pandas(store: Store, tmp_path: Path) -> None:
-    printed = run_program(store.uri, tmp_path, UNDRAWN)
+    printed = run_program(store.uri, tmp_path, UNDRAWN, own_interpreter=True)
     assert printed.count("hpo_optimization_history.html is left out: ") == 1
     assert 'needs plotly, which is not installed: pip install "mlflow-sysmetrics[hpo]"' in printed
     study = study_of(store.uri, "undrawn")

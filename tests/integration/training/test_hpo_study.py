@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 from hpo_programs import Study, parallel, run_program, study_of
-
-from conftest import Store, lasting
+from programs import Store, lasting
 
 pytest.importorskip("optuna", reason="Optuna is not installed")
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 from counting_server import CountingServer
-
-from conftest import Program, Store
+from programs import Program, Store
 
 TRAINING = """
     from mlflow_sysmetrics import MetricRecorder

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import pytest
-
-from conftest import QUIET, Store
+from programs import QUIET, Store
 
 pytest.importorskip("torch")
 
@@ -34,14 +32,11 @@ def test_the_readme_command_prints_what_the_readme_shows(store: Store, tmp_path:
     shutil.copytree(EXAMPLE, tmp_path, dirs_exist_ok=True)
     program, *arguments = COMMAND.split()
     assert program == "python"
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", *arguments],
+    done = forks.run(
+        [*arguments],
         cwd=tmp_path,
         env={**os.environ, **QUIET},
-        capture_output=True,
-        text=True,
         timeout=500,
-        check=False,
     )
     assert done.returncode == 0, done.stderr
     said = [line for line in done.stdout.splitlines() if not line.startswith(("🏃", "🧪"))]

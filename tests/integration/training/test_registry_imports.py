@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from conftest import Program, Store
+from programs import Program, Store
 
 
 def test_importing_the_registry_loads_no_library(store: Store, program: Program) -> None:

@@ -6,16 +6,16 @@ import os
 import queue
 import re
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import forks
 import pytest
 from databases import KINDS
+from programs import QUIET, Databases, Store
 
-from conftest import QUIET, Databases, Store
 from mlflow_sysmetrics import LocalServer
 
 pytest.importorskip("sklearn")
@@ -31,8 +31,8 @@ class Service:
     def __init__(self, program: str, uri: str) -> None:
         self.said: list[str] = []
         self._lines: queue.Queue[str] = queue.Queue()
-        self.process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", str(EXAMPLE / program)],
+        self.process = forks.popen(
+            [str(EXAMPLE / program)],
             env={**os.environ, **QUIET, "MLFLOW_TRACKING_URI": uri},
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -72,13 +72,10 @@ def service(program: str, uri: str) -> Iterator[Service]:
 
 
 def train(rows: int, uri: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(EXAMPLE / "trainer.py"), str(rows)],
+    done = forks.run(
+        [str(EXAMPLE / "trainer.py"), str(rows)],
         env={**os.environ, **QUIET, "MLFLOW_TRACKING_URI": uri},
-        capture_output=True,
-        text=True,
         timeout=PATIENCE_SECONDS,
-        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

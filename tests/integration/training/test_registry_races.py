@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 
+import forks
 import pytest
+from programs import Store
 
-from conftest import Store
 from mlflow_sysmetrics import LocalServer
 
 pytest.importorskip("sklearn")
@@ -50,8 +50,8 @@ def together(uri: str, code: str, arguments: list[str]) -> str:
     """Runs programs that start at the same moment and returns what they printed."""
     environ = {**os.environ, "MLFLOW_TRACKING_URI": uri, "MLFLOW_RUN_CONTEXT_PROVIDER": "none"}
     programs = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", code, argument],
+        forks.popen(
+            ["-c", code, argument],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -12,9 +12,9 @@ np = pytest.importorskip("numpy")
 linear_model = pytest.importorskip("sklearn.linear_model")
 
 import mlflow
+from programs import Program, Store
 from registry_store import REQUIREMENTS, Registry, active_run_id
 
-from conftest import Program, Store
 from mlflow_sysmetrics.errors import NoActiveRunError
 from mlflow_sysmetrics.training.registry import (
     PromotionError,

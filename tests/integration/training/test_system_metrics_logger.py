@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
-
-from conftest import Program, Store
+from programs import Program, Store
 
 CPU = {"cpu_percent", "memory_used_gb", "memory_percent"}
 TRAFFIC = {

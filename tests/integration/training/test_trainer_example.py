@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import pytest
-
-from conftest import QUIET, Store
+from programs import QUIET, Store
 
 pytest.importorskip("torch")
 pytest.importorskip("mlflow_sysmetrics.training.trainer.engines")
@@ -34,12 +32,10 @@ def test_every_name_has_the_axis_that_the_readme_says(store: Store, tmp_path: Pa
     assert command is not None
 
     def run() -> str:
-        return subprocess.run(
-            [sys.executable, "-W", "ignore", EXAMPLE / "train.py", command[1]],
+        return forks.run(
+            [EXAMPLE / "train.py", command[1]],
             cwd=tmp_path,
             env={**os.environ, **QUIET, "MLFLOW_TRACKING_URI": store.uri, "CUDA_VISIBLE_DEVICES": ""},
-            capture_output=True,
-            text=True,
             timeout=400,
             check=True,
         ).stdout

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-
-from conftest import Program, Store
+from programs import Program, Store
 
 pytest.importorskip("torch")
 pytest.importorskip("mlflow_sysmetrics.training.trainer.engines")

@@ -8,8 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-
-from conftest import Program, Store
+from programs import Program, Store
 
 pytest.importorskip("torch")
 pytest.importorskip("mlflow_sysmetrics.training.trainer.engines")

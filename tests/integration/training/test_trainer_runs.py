@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 from counting_server import CountingServer
-
-from conftest import Program, Store
+from programs import Program, Store
 
 pytest.importorskip("torch")
 pytest.importorskip("mlflow_sysmetrics.training.trainer.engines")

@@ -20,6 +20,8 @@ from mlflow_sysmetrics.daemon.sampling.probe import Probe
 from mlflow_sysmetrics.machine.host import Host
 from recorded import HOSTS
 
+pytestmark = pytest.mark.exhaustive
+
 AMD = ("amd-radeon", "amd-mi250", "amd-mi300")
 INTEL = ("intel-arc-i915", "intel-xe")
 PAIRS = [

@@ -24,6 +24,8 @@ from mlflow_sysmetrics.daemon.sampling.probe import OK, Probe
 from mlflow_sysmetrics.samples import TOTALS, Kind, Sample
 from recorded import HOSTS, LINUX, files, metric_of, revive
 
+pytestmark = pytest.mark.exhaustive
+
 # Those with most sources: hardware and a process tree, a quota in v2, all of v1, v1 and v2 side by side.
 MACHINES = [
     path for path in HOSTS if path.name in {"bare-metal-numa", "cgroup2-limits", "docker-v1", "hybrid"}

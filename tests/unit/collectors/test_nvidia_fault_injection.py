@@ -15,6 +15,8 @@ from mlflow_sysmetrics.collectors.nvidia import Nvidia
 from mlflow_sysmetrics.collectors.nvidia_profile import NvidiaProfile
 from mlflow_sysmetrics.errors import Unavailable
 
+pytestmark = pytest.mark.exhaustive
+
 # Ordinals: 0 hopper, 1 ampere, 2 and 3 the slices of the card.
 PLACES = {HOPPER: "0", AMPERE: "1", CARD: "23"}
 NEWER = frozenset(
