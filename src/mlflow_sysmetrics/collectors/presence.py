@@ -31,7 +31,7 @@ def no_nvidia_driver(host: Host) -> str | None:
     """Looks for the driver's library; NVIDIA GPUs that the environment hides are absent too."""
     if follows_environment(host.gpus) and hides_nvidia_gpus(host.environ):
         return NO_VISIBLE_NVIDIA_GPU
-    return None if host.has_nvml() else NO_NVIDIA_DRIVER
+    return None if host.may_have_nvml() else NO_NVIDIA_DRIVER
 
 
 def no_amd_gpu(host: Host) -> str | None:

@@ -68,7 +68,7 @@ def _has_graphics_card(host: Host) -> bool:
     return any((host.root / "sys/class/drm").glob("card*"))
 
 
-NVML = LazyGpuSource("nvml_gpus", lambda host: host.has_nvml())
+NVML = LazyGpuSource("nvml_gpus", lambda host: host.may_have_nvml())
 NVIDIA_SMI = LazyGpuSource("nvidia_smi", _may_have_nvidia_smi)
 DRM = LazyGpuSource("drm_gpus", _has_graphics_card)
 

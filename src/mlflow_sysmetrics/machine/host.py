@@ -51,7 +51,9 @@ def _load_nvml() -> Any:
     return pynvml
 
 
-def _has_nvml() -> bool:
+def _finds_nvml() -> bool:
+    if "pynvml" in sys.modules:  # the program uses the bindings already, which know where the library is
+        return True
     if sys.platform != "linux":  # elsewhere the bindings search more than one place
         return True
     try:
@@ -77,7 +79,8 @@ class Host:
         gpus: which GPUs the user wants watched, as `Settings.gpus`.
         gpu_ordinals: numbers the GPUs of all vendors; shared by the collectors of one daemon.
         process_seconds: returns the CPU time of a living process, by id; raises OSError.
-        has_nvml: returns False if the driver's library is certainly not installed.
+        has_nvml: returns False if NVIDIA's driver is certainly not installed; None looks for its library,
+            unless `load_nvml` is a stand-in.
         load_nvml: returns the `pynvml` module (nvidia-ml-py); raises ImportError.
         run: runs a tool of the operating system, never on the sampling thread; raises `Unavailable`.
     """
@@ -91,9 +94,15 @@ class Host:
     gpus: str = "visible"
     gpu_ordinals: GpuOrdinals = field(default_factory=GpuOrdinals)
     process_seconds: Callable[[int], float] = _process_seconds
-    has_nvml: Callable[[], bool] = _has_nvml
+    has_nvml: Callable[[], bool] | None = None
     load_nvml: Callable[[], Any] = _load_nvml
     run: RunCommand = _run
+
+    def may_have_nvml(self) -> bool:
+        """Returns False if NVIDIA's driver is certainly not installed."""
+        if self.has_nvml is not None:
+            return self.has_nvml()
+        return self.load_nvml is not _load_nvml or _finds_nvml()
 
     def read_text(self, path: str) -> str:
         """Returns the text of ``root/path``.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fake_nvml import FakeNvml
-from mlflow_sysmetrics.collectors import CollectorEntry, registry
+from mlflow_sysmetrics.collectors import CollectorEntry, presence, registry
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Family
@@ -66,6 +66,18 @@ def test_a_machine_without_gpus_rapl_and_infiniband_imports_no_module_for_them(t
         "InfinibandLinux", "EnergyLinux", "Nvidia", "NvidiaProfile", "AmdLinux", "IntelLinux", "DrmClocks",
     }  # fmt: skip
     assert all(registry.resolve(entry, host) is entry for entry in registry.LINUX if entry.name in absent)
+
+
+def test_a_stand_in_for_nvml_needs_no_driver(tmp_path: Path) -> None:
+    host = Host(root=tmp_path, environ={}, load_nvml=FakeNvml)
+    assert presence.no_nvidia_driver(host) is None
+
+
+def test_a_program_that_has_loaded_the_bindings_has_them_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml())
+    assert presence.no_nvidia_driver(Host(root=tmp_path, environ={})) is None
 
 
 def test_a_source_that_appears_later_is_imported_then(tmp_path: Path) -> None:
