@@ -7,7 +7,7 @@ import pytest
 from mlflow_sysmetrics.collectors.disk_io_linux import DeviceWork, parse_stat, work_between
 
 
-def test_sectors_are_of_512_bytes() -> None:
+def test_a_sector_is_512_bytes() -> None:
     assert parse_stat(b"1 2 10 4 5 6 20 8 0 77 11\n") == DeviceWork(5120, 10_240, 77)
 
 
@@ -22,12 +22,12 @@ def test_sectors_are_of_512_bytes() -> None:
         b"\xff\xfe",
     ],
 )
-def test_what_are_no_counters_is_refused(text: bytes) -> None:
+def test_invalid_counters_are_rejected(text: bytes) -> None:
     with pytest.raises(ValueError, match=r"does not have the counters|invalid literal"):
         parse_stat(text)
 
 
-def test_a_driver_that_counts_no_time_tells_nothing_of_it() -> None:
+def test_a_driver_that_counts_no_time_has_no_busy_time() -> None:
     assert parse_stat(b"1 2 10 4 5 6 20 8 0 0 0\n").busy_ms is None
     assert parse_stat(b"0 0 0 0 0 0 0 0 0 0 0\n").busy_ms == 0
 
@@ -44,5 +44,7 @@ def test_a_driver_that_counts_no_time_tells_nothing_of_it() -> None:
         (DeviceWork(0, 0, 7), DeviceWork(0, 0, None), DeviceWork(0, 0, None)),
     ],
 )
-def test_work_between_two_readings(before: DeviceWork, now: DeviceWork, expected: DeviceWork | None) -> None:
+def test_computes_the_work_between_two_readings(
+    before: DeviceWork, now: DeviceWork, expected: DeviceWork | None
+) -> None:
     assert work_between(before, now) == expected

@@ -30,8 +30,8 @@ PAIRS = [
 ]
 EVERY_FAULT = (
     test_faults.test_a_damaged_file_harms_nothing,
-    test_faults.test_a_file_that_vanishes_harms_nothing_even_if_it_was_only_looked_for,
-    test_faults.test_a_file_that_cannot_be_read_harms_nothing_and_no_other_collector,
+    test_faults.test_a_vanished_file_harms_nothing,
+    test_faults.test_an_unreadable_file_harms_no_other_collector,
     test_faults.test_counters_that_go_backwards_harm_nothing,
 )
 SLOT, NODE = "0000:03:00.0", "/dev/dri/renderD128"
@@ -79,7 +79,7 @@ def cpu_time_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @every_pair
 @pytest.mark.parametrize("fault", EVERY_FAULT, ids=lambda fault: fault.__name__)
-def test_no_damage_harms(
+def test_a_damaged_file_harms_nothing(
     recorded: Path,
     collector: type[Collector],
     fault: Callable[[Path, type[Collector], dict[Path, Machine]], None],
@@ -122,7 +122,7 @@ def using(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[type[Collecto
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_damaged_accounts_of_the_own_processes_harm_nothing(
+def test_damaged_fdinfo_of_our_processes_harms_nothing(
     using: tuple[type[Collector], Host, list[str]], damage: Damage
 ) -> None:
     collector, host, texts = using
@@ -143,7 +143,7 @@ def test_damaged_accounts_of_the_own_processes_harm_nothing(
 
 
 @pytest.mark.parametrize("text", ["0\n", "-5\n", "99999999999999999999\n", "", "x\n", "5e5\n", "nan\n"])
-def test_an_identity_that_is_no_number_leaves_the_card_readable(tmp_path: Path, text: str) -> None:
+def test_a_card_with_an_invalid_identity_is_still_read(tmp_path: Path, text: str) -> None:
     files = {
         "sys/class/drm/card0/device/unique_id": text,
         "sys/class/drm/card0/device/gpu_busy_percent": "7\n",

@@ -284,7 +284,7 @@ def test_a_damaged_file_harms_nothing(
 
 @damaged_machines
 @every_collector
-def test_a_file_that_vanishes_harms_nothing_even_if_it_was_only_looked_for(
+def test_a_vanished_file_harms_nothing(
     recorded: Path, collector: type[Collector], machines: dict[Path, Machine]
 ) -> None:
     machine = machines[recorded]
@@ -299,7 +299,7 @@ def test_a_file_that_vanishes_harms_nothing_even_if_it_was_only_looked_for(
 
 @damaged_machines
 @every_collector
-def test_a_file_that_cannot_be_read_harms_nothing_and_no_other_collector(
+def test_an_unreadable_file_harms_no_other_collector(
     recorded: Path, collector: type[Collector], machines: dict[Path, Machine]
 ) -> None:
     """A directory in its place is an error that root meets, too; a file without permissions is none for root."""
@@ -363,9 +363,7 @@ def test_a_clock_that_goes_backwards_or_stands_still_harms_nothing(
 
 
 @damaged_machines
-def test_the_other_collectors_say_what_they_say_without_the_damage(
-    recorded: Path, machines: dict[Path, Machine]
-) -> None:
+def test_other_collectors_are_unaffected_by_damage(recorded: Path, machines: dict[Path, Machine]) -> None:
     machine = machines[recorded]
     opened = {collector: machine.opened_by(collector) for collector in LINUX}
     machine.show(machine.first)
