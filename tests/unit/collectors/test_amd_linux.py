@@ -1,4 +1,4 @@
-"""AMD GPUs: which sensor stands for what, and what is absent instead of wrong."""
+"""AMD GPUs: which sensor is used for which series, and what is absent rather than wrong."""
 
 from __future__ import annotations
 
@@ -268,7 +268,7 @@ def test_a_job_without_visible_cards_is_unavailable(tmp_path: Path) -> None:
 
 
 def two_cards(root: Path, *, environ: dict[str, str] | None = None, gpus: str = "visible") -> Host:
-    """Makes two cards, of which card0 lies behind card1 on the PCI bus."""
+    """Makes two cards; card0 comes after card1 on the PCI bus."""
     return machine(
         root,
         card("0000:83:00.0", "0x1002\n", "amdgpu", name="card0", minor=128),
@@ -472,7 +472,7 @@ def test_energy_excludes_time_when_the_job_did_not_use_the_card(tmp_path: Path) 
 
 
 def test_changing_the_device_list_later_changes_no_series(tmp_path: Path) -> None:
-    """HIP has been started: the change is for the program's children."""
+    """HIP has been initialized, so the change affects only children of the program."""
     environ = {"HIP_VISIBLE_DEVICES": "0"}
     collector = AmdLinux(replace(two_cards(tmp_path), environ=environ))
     before = loads(collector)

@@ -1,4 +1,4 @@
-"""The GPU of Apple silicon, from property lists as ioreg prints them."""
+"""The GPU of Apple silicon, from property lists printed by ioreg."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BUSY, MEMORY = "gpu_0_utilization_percentage", "gpu_0_memory_usage_megabytes"
 
 
 class AtOnce:
-    """Stands for `BackgroundReading`: reads in the asking thread, when the test says that a reading has come."""
+    """Replaces `BackgroundReading`: reads in the calling thread once the test declares a reading complete."""
 
     age = 0.0
     come = True

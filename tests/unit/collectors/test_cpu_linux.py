@@ -1,4 +1,4 @@
-"""CPU time of the host and of the job: which of them is shown, and what it is measured against."""
+"""CPU time of the host and of the job: which is reported, and relative to which capacity."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ JOB, HOST = "cpu_utilization_percentage", "host_cpu_utilization_percentage"
 
 
 def stat(*busy_and_idle: tuple[int, int]) -> dict[str, str]:
-    """Returns /proc/stat of CPUs with these ticks."""
+    """Returns a /proc/stat whose CPUs have these ticks."""
     busy, idle = (sum(column) for column in zip(*busy_and_idle, strict=True))
     lines = [f"cpu{number} {ticks[0]} 0 0 {ticks[1]} 0" for number, ticks in enumerate(busy_and_idle)]
     return {"proc/stat": "\n".join([f"cpu  {busy} 0 0 {idle} 0", *lines, "intr 5", ""])}
@@ -90,7 +90,7 @@ def test_an_offline_cpu_makes_the_collector_unavailable_until_rediscovery(tmp_pa
 
 
 def test_all_lines_are_read_on_a_host_with_many_cpus(tmp_path: Path) -> None:
-    """The kernel hands out /proc/stat in pieces."""
+    """The kernel returns /proc/stat in pieces."""
     many = 5000
     one = CpuLinux(tree(tmp_path, {**stat(*[(0, 0)] * many), **bound_to(many - 1)}))
     assert len((tmp_path / "proc/stat").read_bytes()) > 65_536
@@ -103,7 +103,7 @@ def test_all_lines_are_read_on_a_host_with_many_cpus(tmp_path: Path) -> None:
 def test_usage_beyond_the_capacity_of_the_host_is_rejected(
     tmp_path: Path, seconds: float, share: float | None
 ) -> None:
-    """The clocks may differ by half, on a busy machine: two CPUs give 3 seconds in one."""
+    """The tolerance between the clocks is 50 %, for a busy machine: two CPUs may give 3 s in one second."""
     quota = {"sys/fs/cgroup/job/cpu.max": "50000 100000\n"}
     one = CpuLinux(tree(tmp_path, {**stat((0, 0), (0, 0)), **group_v2(), **usage(0), **quota}))
     values(one, 0)
@@ -119,7 +119,7 @@ V1_MOUNTS = (
 
 
 def v1(cpu: str, cpuacct: str, unified: str = "/") -> dict[str, str]:
-    """Returns a job with a quota of half a core, in groups of hybrid hierarchies."""
+    """Returns a job with a quota of half a core, in the cgroups of a hybrid setup."""
     return {
         "proc/self/cgroup": f"2:cpu:{cpu}\n1:cpuacct:{cpuacct}\n0::{unified}\n",
         "proc/self/mountinfo": V1_MOUNTS,
@@ -191,7 +191,7 @@ def test_a_move_to_another_group_is_noticed_within_seconds(tmp_path: Path) -> No
 
 
 def test_a_missing_proc_stat_does_not_shorten_the_interval(tmp_path: Path) -> None:
-    """The group's time would else be measured against too little."""
+    """Otherwise the time of the group would be divided by too short an interval."""
     quota = {"sys/fs/cgroup/job/cpu.max": "50000 100000\n"}
     one = CpuLinux(tree(tmp_path, {**stat((0, 0), (0, 0)), **group_v2(), **usage(0), **quota}))
     values(one, 0)

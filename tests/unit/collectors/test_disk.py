@@ -1,4 +1,4 @@
-"""Disk space: which filesystems are read, what they are called, and what happens when one does not answer."""
+"""Disk space: which filesystems are read, how their series are named, and what happens when one hangs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MOUNTS = """20 1 8:1 / / rw - ext4 /dev/sda1 rw
 
 
 class Disks:
-    """Answers for filesystems; a test makes paths fail or hang and changes sizes."""
+    """Fakes disk usage; a test can make paths fail or hang and change sizes."""
 
     def __init__(self) -> None:
         self.fails: dict[str, OSError] = {}
@@ -61,7 +61,7 @@ Make = Callable[..., Host]
 
 @pytest.fixture
 def make(tmp_path: Path, disks: Disks) -> Make:
-    """Makes a host with a mount table, whose job works in /home/job."""
+    """Makes a host with a mount table and the working directory /home/job."""
 
     def host(*further: str, mounts: str = MOUNTS, base: str = "/home/job") -> Host:
         (tmp_path / "proc/self").mkdir(parents=True, exist_ok=True)
@@ -152,7 +152,7 @@ def test_subvolumes_of_one_filesystem_share_a_series(make: Make) -> None:
 def test_without_a_mount_table_filesystems_are_distinguished_by_st_dev(tmp_path: Path, disks: Disks) -> None:
     (tmp_path / "data").mkdir()
     host = Host(root=tmp_path, disk_usage=disks, working_directory=lambda: "/", disks=("/data", "/absent"))
-    assert named(Disk(host)) == ["", "absent"]  # what nothing tells apart is shown rather than left out
+    assert named(Disk(host)) == ["", "absent"]  # if in doubt, a filesystem is shown
 
 
 def test_the_message_about_a_missing_path_includes_the_remedy(make: Make, disks: Disks) -> None:
@@ -257,7 +257,7 @@ def test_the_gap_for_a_device_node_asks_for_a_directory() -> None:
 
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch, disks: Disks) -> None:
-    """With what hangs, and with nothing else: a busy machine takes its time for the paths that answer."""
+    """Shortens the wait for hanging paths only: on a busy machine, paths that answer may need longer."""
     answer = BackgroundReading.answer
 
     def answer_within(self: BackgroundReading[DiskUsage], *, within: float) -> Reading[DiskUsage] | None:
@@ -295,7 +295,7 @@ def test_the_series_of_a_server_survives_a_brief_outage(
     assert named(disk, 60) == ["", "data"]
     monkeypatch.setattr(
         "mlflow_sysmetrics.collectors.watched_paths._PATIENCE_SECONDS", 0.0
-    )  # as if half a minute had passed
+    )  # as after half a minute
     assert named(disk, 120) == [""]
     disks.hangs.pop("/data").set()
     readings()[0].join(60)

@@ -15,7 +15,7 @@ def test_a_sector_is_512_bytes() -> None:
     "text",
     [
         b"",
-        b"1 2 3 4 5 6 7 8 9 10",  # may be cut within its last number
+        b"1 2 3 4 5 6 7 8 9 10",  # the last number may be truncated
         b"a b c d e f g h i j k",
         b"1 2 -3 4 5 6 7 8 9 10 11",
         b"1 2 3 4 5 6 %d 8 9 10 11" % 2**64,
@@ -38,8 +38,8 @@ def test_a_driver_that_counts_no_time_has_no_busy_time() -> None:
         (DeviceWork(10, 20, 30), DeviceWork(11, 22, 33), DeviceWork(1, 2, 3)),
         (DeviceWork(10, 20, 30), DeviceWork(9, 22, 33), None),
         (DeviceWork(10, 20, 30), DeviceWork(11, 19, 33), None),
-        (DeviceWork(0, 0, 2**32 - 5), DeviceWork(0, 0, 7), DeviceWork(0, 0, 12)),  # it wrapped
-        (DeviceWork(0, 0, 5000), DeviceWork(0, 0, 4000), DeviceWork(0, 0, None)),  # it went back
+        (DeviceWork(0, 0, 2**32 - 5), DeviceWork(0, 0, 7), DeviceWork(0, 0, 12)),  # wrapped
+        (DeviceWork(0, 0, 5000), DeviceWork(0, 0, 4000), DeviceWork(0, 0, None)),  # decreased
         (DeviceWork(0, 0, None), DeviceWork(0, 0, 7), DeviceWork(0, 0, None)),
         (DeviceWork(0, 0, 7), DeviceWork(0, 0, None), DeviceWork(0, 0, None)),
     ],

@@ -1,4 +1,4 @@
-"""Disk I/O: which devices lie behind the watched paths."""
+"""Disk I/O: which devices back the watched paths."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_partition_counts_as_its_disk(machine: Machine) -> None:
 
 
 def test_a_partition_is_found_in_its_disks_directory(machine: Machine) -> None:
-    """As on a real machine, where the class has only links."""
+    """As on a real machine, where the class directory contains only links."""
     machine.write("sys/devices/pci/block/vda/stat", stat())
     machine.write("sys/devices/pci/block/vda/vda-odd/stat", stat())
     machine.write("sys/devices/pci/block/vda/vda-odd/partition", "1\n")

@@ -1,4 +1,4 @@
-"""Disk I/O: what is made of the devices' counters, and what happens when devices fail, go and come."""
+"""Disk I/O: what is computed from device counters, and what happens when devices fail, vanish and return."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Growth = Callable[[str, str], dict[str, float]]
 
 @pytest.fixture
 def growth(machine: Machine) -> Growth:
-    """Returns what is said two seconds after sda's counters changed."""
+    """Returns the values two seconds after the counters of sda changed."""
 
     def between(before: str, after: str) -> dict[str, float]:
         machine.counts("sda", before)
@@ -104,7 +104,7 @@ def test_a_device_starts_afresh_after_a_failure(machine: Machine) -> None:
     file = machine.counts("sda", "")
     assert values(collector, 1) == {}
     file.write_text(stat(50))
-    assert values(collector, 2) == {}  # looked up again at once
+    assert values(collector, 2) == {}  # looked up again immediately
     file.write_text(stat(51))
     assert values(collector, 3)[READ] == pytest.approx(1, rel=0.001)
     assert collector.gaps == ()

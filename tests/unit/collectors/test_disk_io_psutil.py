@@ -1,4 +1,4 @@
-"""Disk I/O: all disks of a host that is not Linux."""
+"""Disk I/O of all disks on hosts other than Linux."""
 
 from __future__ import annotations
 

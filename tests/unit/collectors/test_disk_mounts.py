@@ -1,4 +1,4 @@
-"""The mount table: which mount holds a path."""
+"""The mount table: which mount contains a path."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="the paths are those of 
 
 
 def holder(path: str, *lines: str) -> str | None:
-    """Returns the source of the mount that holds a path."""
+    """Returns the source of the mount that contains a path."""
     found = mount_of(path, parse_mountinfo("".join(f"{line}\n" for line in lines)))
     return None if found is None else found.source
 
@@ -67,7 +67,7 @@ def test_a_mount_hides_earlier_mounts_below_it() -> None:
 
 
 def test_a_moved_root_hides_nothing() -> None:
-    """As an initial RAM disk leaves the table: the root comes after what lies on it."""
+    """An initial RAM disk leaves such a table: the root is listed after the mounts on it."""
     lines = ("21 27 0:21 / /proc rw - proc proc rw", "27 1 8:1 / / rw - ext4 root rw")
     assert holder("/proc/self", *lines) == "proc"
 

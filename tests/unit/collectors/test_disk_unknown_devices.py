@@ -1,4 +1,4 @@
-"""Disk I/O: paths whose devices cannot be told, and paths that have none."""
+"""Disk I/O: paths whose devices are unknown, and paths without a device."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="the paths are those of 
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
-    """A machine with disks and with devices that are none, besides the one that its root lies on."""
+    """A machine with the disk of its root, further disks, and devices that are not disks."""
     made = with_root_on_sda(tmp_path)
     made.device("sdb", physical=True)
     made.device("nvme0c0n1", physical=True)

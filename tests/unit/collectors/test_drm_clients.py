@@ -1,4 +1,4 @@
-"""What the own processes have open: whose, of which GPU, how often it is read, and what a driver may write."""
+"""GPU clients of the job's processes: ownership, device, reading interval and formats of drivers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LINES = ("drm-driver: amdgpu", "drm-client-id: 1", "drm-memory-vram: 4 KiB")
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
-    """A machine with one child, on which reading takes no time."""
+    """A machine with one child, where reading takes no time."""
     monkeypatch.setattr(time, "thread_time", lambda: 0.0)
     return machine(tmp_path, {"proc/8001/stat": stat(8001, OWN), "proc/9000/stat": stat(9000, 1)})
 
@@ -77,9 +77,9 @@ def test_clients_are_read_every_five_seconds(host: Host) -> None:
 def test_a_long_scan_continues_at_the_next_tick(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     opens(host.root, 4, NODE, *LINES)
     clients = DrmClients(host)
-    clock = iter(number * 1e-3 for number in range(1000))  # each look at it takes a millisecond
+    clock = iter(number * 1e-3 for number in range(1000))  # each reading takes a millisecond
     monkeypatch.setattr(time, "thread_time", lambda: next(clock))
-    assert clients.read(0) is None  # the own process; then the child, when the share of a core allows
+    assert clients.read(0) is None  # this process; then the child, once the CPU budget allows
     assert clients.read(0.001) is None
     assert len(clients.read(100) or ()) == 1
 
@@ -104,7 +104,7 @@ def test_without_its_own_process_in_proc_it_is_unavailable(host: Host) -> None:
         b"pos:\t0\nflags:\t0100002\n",
         b"drm-driver: i915\n",
         b"drm-client-id: 5\n",
-        b"drm-driver: i915\ndrm-client-id: 5",  # cut off
+        b"drm-driver: i915\ndrm-client-id: 5",  # truncated
         b"drm-driver: i915\ndrm-client-id: -5\n",
         b"drm-driver: i915\ndrm-client-id: " + b"9" * 5000 + b"\n",
         b"drm-driver: i915\ndrm-client-id: \xff\n",
@@ -121,7 +121,7 @@ def test_text_that_does_not_describe_a_client_is_rejected(text: bytes) -> None:
         (b"drm-memory-vram: 5\n", 5),
         (b"drm-memory-vram:\t2 KiB\n", 2048),
         (b"drm-memory-vram: 2 MiB\n", 2 * 1024**2),
-        (b"drm-memory-vram: 2 GiB\n", None),  # no unit of the documentation
+        (b"drm-memory-vram: 2 GiB\n", None),  # not a documented unit
         (b"drm-memory-vram: two\n", None),
         (b"drm-total-vram: 9\ndrm-resident-vram: 5\ndrm-memory-vram: 7\n", 5),
         (b"drm-total-vram: 9\n", 9),
@@ -224,7 +224,7 @@ CLOCKED = {"sys/class/drm/card0/gt_act_freq_mhz": "600\n"}
 def test_a_clock_is_shown_only_while_the_job_uses_a_gpu(
     tmp_path: Path, sensors: dict[str, str], gpus: str
 ) -> None:
-    """A GPU that has nothing else to tell, or any where the user asks for those that the job uses."""
+    """Applies to a GPU with no other series, and to every GPU if the user selects those the job uses."""
     host = machine(tmp_path, card("0000:00:02.0", "0x8086\n", "i915"), CLOCKED, sensors, gpus=gpus)
     collector = DrmClocks(host)
     assert values(collector, 0) == {}

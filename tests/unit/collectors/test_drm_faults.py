@@ -1,4 +1,4 @@
-"""Files of AMD's and Intel's GPUs, damaged in every way that `test_faults` damages those of other machines."""
+"""Files of AMD and Intel GPUs, damaged in the same ways as in `test_faults`."""
 
 from __future__ import annotations
 
@@ -66,14 +66,14 @@ every_pair = pytest.mark.parametrize(
 
 @pytest.fixture(scope="module")
 def machines(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Machine]:
-    """The machines that are damaged, built once: each test leaves them whole."""
+    """The machines to damage, built once: each test restores them."""
     paths = {path for path, _ in PAIRS}
     return {path: Machine(path, tmp_path_factory.mktemp(path.name) / "root") for path in paths}
 
 
 @pytest.fixture(autouse=True)
 def cpu_time_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets no tick be cut short because the machine that runs the test is slow."""
+    """Prevents ticks from being cut short because the test machine is slow."""
     monkeypatch.setattr(time, "thread_time", lambda: 0.0)
 
 
@@ -100,7 +100,9 @@ def test_a_clock_that_goes_backwards_or_stands_still_harms_nothing(
 
 @every_pair
 def test_a_file_without_permission_harms_nothing(recorded: Path, collector: type[Collector]) -> None:
-    with tempfile.TemporaryDirectory() as directory:  # below it every user may enter, unlike pytest's own
+    with (
+        tempfile.TemporaryDirectory() as directory
+    ):  # accessible to every user, unlike the directories of pytest
         Path(directory).chmod(0o755)
         test_faults.test_a_file_without_permission_harms_nothing(
             collector, Machine(recorded, Path(directory) / "root")
@@ -109,7 +111,7 @@ def test_a_file_without_permission_harms_nothing(recorded: Path, collector: type
 
 @pytest.fixture(params=["i915", "xe", "amdgpu"])
 def using(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[type[Collector], Host, list[str]]:
-    """A machine with a card and a process that uses it; what its driver tells after 0, 5, 10, ... seconds."""
+    """A machine with a card and a process that uses it, and its fdinfo after 0, 5, 10, ... seconds."""
     driver = request.param
     lines = {"i915": I915, "xe": XE, "amdgpu": AMDGPU}[driver]
     vendor, collector = ("0x1002", AmdLinux) if driver == "amdgpu" else ("0x8086", IntelLinux)

@@ -1,4 +1,4 @@
-"""Energy: RAPL counters that wrap, start again, show a package twice, or may not be read."""
+"""Energy: RAPL counters that wrap, restart, show a package twice, or are not readable."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mlflow_sysmetrics.machine.host import Host
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the paths are those of Linux, with colons in names")
 
-RANGE = 262_143_328_850  # of most Intel processors: 262 kJ
+RANGE = 262_143_328_850  # 262 kJ, as on most Intel processors
 POWERCAP = "sys/class/powercap"
 ENERGY, POWER = "cpu_energy_watt_hours", "cpu_power_watts"
 
 
 def zone(root: Path, name: str, package: str, joules: float, range_uj: object = RANGE) -> Path:
-    """Makes a zone's directory, and returns its counter."""
+    """Makes the directory of a zone and returns the path of its counter."""
     directory = root / POWERCAP / name
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "name").write_text(f"{package}\n")
@@ -40,12 +40,12 @@ def said(collector: EnergyLinux, now: float) -> dict[str, float]:
     [
         (1_000_000, 51_000_000, RANGE, 1.0, 50),
         (0, 0, RANGE, 1.0, 0),
-        (RANGE - 20_000_000, 30_000_000, RANGE, 1.0, 50),  # it wrapped
-        (90_000_000, 50_000_000, RANGE, 1.0, None),  # it started again: no package takes 262 kW
-        (90_000_000, 50_000_000, 0, 1.0, None),  # where it wraps is not known
+        (RANGE - 20_000_000, 30_000_000, RANGE, 1.0, 50),  # wrapped
+        (90_000_000, 50_000_000, RANGE, 1.0, None),  # restarted: no package draws 262 kW
+        (90_000_000, 50_000_000, 0, 1.0, None),  # the wrap point is unknown
         (0, 50_000_000, 0, 1.0, 50),
         (0, 50_000_000, RANGE, 262.0, 50),
-        (0, 50_000_000, RANGE, 263.0, None),  # at 1 kW it could have wrapped
+        (0, 50_000_000, RANGE, 263.0, None),  # could have wrapped at 1 kW
         (0, 2_000_000_000, RANGE, 1.0, None),  # 2 kW
     ],
 )

@@ -1,4 +1,4 @@
-"""All collectors on all recorded machines: their output, and what every collector promises."""
+"""All collectors on all recorded machines: their output, and the contract of every collector."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mlflow_sysmetrics.samples import DEFAULT_FAMILIES, Family, Kind, Sample
 from recorded import HOSTS, LINUX, PORTABLE, advance, build, every_host, facts, metric_of, revive
 from watching import eventually
 
-# How keys end whose unit is a symbol; a count ("threads") ends with its unit.
+# Suffixes of keys whose unit is a symbol; a count ("threads") ends with its unit.
 SUFFIXES = {
     "%": "percentage",
     "MB": "megabytes",
@@ -36,9 +36,9 @@ SUFFIXES = {
     "MHz": "megahertz",
     "processes": "children",
 }
-MOST_SERIES = 26  # of a node by default, without GPUs: more would crowd the tab of charts
+MOST_SERIES = 26  # per node by default, without GPUs: more would crowd the tab of charts
 
-# Sizes of filesystems come from a call; torch's memory from the program, which may import torch later.
+# Filesystem sizes come from a call; torch's memory comes from the program, which may import torch later.
 NOT_FROM_FILES = (Disk, TorchAllocator)
 ABSENT = Path(__file__).parents[2] / "hosts" / "absent"
 BLESS = "if this is intended: pytest --bless tests/unit/collectors"
@@ -48,7 +48,7 @@ every_collector = pytest.mark.parametrize("collector", LINUX, ids=lambda collect
 
 @pytest.fixture(autouse=True)
 def cpu_time_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keeps a tick from being cut short because the machine that runs the test is slow."""
+    """Prevents ticks from being cut short because the test machine is slow."""
     monkeypatch.setattr(time, "thread_time", lambda: 0.0)
 
 
@@ -75,7 +75,7 @@ def describe(recorded: Path, root: Path) -> str:
 
 
 def both_seconds(recorded: Path, collector: type[Collector], root: Path) -> list[Sample]:
-    """Returns the samples of both moments; none if the machine does not have the source."""
+    """Returns the samples of both moments, or none if the machine lacks the source."""
     one = build(collector, revive(recorded, root))
     if isinstance(one, Unavailable):
         return []
@@ -97,7 +97,7 @@ def test_output_matches_the_golden_file(
 
 @pytest.fixture(scope="module")
 def absences(tmp_path_factory: pytest.TempPathFactory) -> Mapping[type[Collector], Mapping[str, str]]:
-    """Why each collector is absent, by the name of the machine; built in order, as the GPUs' ordinals need."""
+    """The reason why each collector is absent, by machine; built in order, as GPU ordinals require."""
     found: dict[type[Collector], dict[str, str]] = {collector: {} for collector in LINUX}
     for recorded in HOSTS:
         root = tmp_path_factory.mktemp(recorded.name)
@@ -188,13 +188,13 @@ def test_a_hundred_ticks_leave_as_many_open_files_as_before(
     before = len(os.listdir(descriptors))
     for second in range(100):
         list(one.collect(float(second)))
-    # Threads of other tests may have a file open for a moment; a leaked one stays open.
+    # Threads of other tests may briefly have a file open; a leaked file stays open.
     eventually(lambda: len(os.listdir(descriptors)) <= before, 10)
 
 
 @every_host
 def test_every_machine_stays_within_the_series_limit(recorded: Path, tmp_path: Path) -> None:
-    """Counts the series of the machine itself, without those that a limit, trouble or the user adds."""
+    """Counts the series of the machine itself, without those added by a limit, by faults or by the user."""
     keys = set()
     for collector in LINUX:
         if collector.family in DEFAULT_FAMILIES - {Family.GPU}:
@@ -260,7 +260,7 @@ def test_names_are_unique(collectors: tuple[type[Collector], ...]) -> None:
 
 @every_system
 def test_only_gpu_metrics_have_several_sources(collectors: tuple[type[Collector], ...]) -> None:
-    """Every vendor's GPUs have the same names, and their own ordinals."""
+    """GPUs of all vendors share metric names but have distinct ordinals."""
     sources = Counter(metric for collector in collectors for metric in collector.metrics)
     shared = [metric for metric, count in sources.items() if count > 1]
     assert all(metric.name.startswith("gpu_{i}_") for metric in shared)
@@ -277,7 +277,7 @@ def test_collectors_of_a_machine_share_no_series(recorded: Path, tmp_path: Path)
 
 
 def test_other_systems_have_only_metrics_of_linux() -> None:
-    """A metric that an operating system lacks is absent; the others have Linux's names."""
+    """A metric that an operating system lacks is absent; all others have the names of Linux."""
     linux, portable = (
         {metric for one in collectors for metric in one.metrics} for collectors in (LINUX, PORTABLE)
     )

@@ -1,4 +1,4 @@
-"""InfiniBand: ports that come, go, stop counting and start again."""
+"""InfiniBand: ports that appear, vanish, saturate and restart."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import OPT_IN
 
-MEGAWORD = 250_000  # words of 4 bytes that make a megabyte
+MEGAWORD = 250_000  # words of 4 bytes per megabyte
 RECEIVE = "infiniband_receive_megabytes_per_second"
 TRANSMIT = "infiniband_transmit_megabytes_per_second"
 
 
 def port(root: Path, name: str, received: object, transmitted: object) -> Path:
-    """Makes a port's directory: `name` is "mlx5_0/1"."""
+    """Makes the directory of a port, such as "mlx5_0/1"."""
     device, _, number = name.partition("/")
     counters = root / "sys/class/infiniband" / device / "ports" / number / "counters"
     counters.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ def test_a_failing_port_is_named_and_affects_no_other(tmp_path: Path) -> None:
     collector = InfinibandLinux(Host(root=tmp_path))
     rates(collector, 0)
     (counters / "port_rcv_data").unlink()
-    (counters / "port_rcv_data").mkdir()  # an error that root meets, too
+    (counters / "port_rcv_data").mkdir()  # an error even for root
     port(tmp_path, "mlx5_1/1", MEGAWORD, 0)
     assert rates(collector, 1) == {RECEIVE: 1, TRANSMIT: 0}
     assert collector.gaps == ("the counters of mlx5_0/ports/1: Is a directory",)

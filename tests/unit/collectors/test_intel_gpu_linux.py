@@ -1,4 +1,4 @@
-"""Intel GPUs: power from counters, load from the own processes, and silence where nothing is known."""
+"""Intel GPUs: power from counters, load from the job's processes, and no series for unknown values."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def test_power_is_the_rate_of_the_energy_counter(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "after",
     [
-        10_000_000,  # the driver was loaded again
-        9_000_000_000_000,  # 9 MW, as xe of Linux 6.16 told of some cards
+        10_000_000,  # the driver was reloaded
+        9_000_000_000_000,  # 9 MW, as xe in Linux 6.16 reported for some cards
         "",
         -5,
     ],
@@ -189,7 +189,7 @@ def test_a_gpu_without_sensors_shows_the_load_of_the_job(tmp_path: Path) -> None
     i915(tmp_path, render=2_000_000_000)
     found = samples(collector, 5)
     assert {key: (sample.value, sample.span) for key, sample in found.items()} == {LOAD: (40, 5)}
-    assert values(collector, 6) == {}  # and is not taken for one that does not answer
+    assert values(collector, 6) == {}  # not mistaken for an unresponsive card
 
 
 def i915(root: Path, *more: str, **engines: int) -> None:
@@ -290,15 +290,15 @@ def xe(identity: int = 1, capacity: int = 1, **engines: tuple[int, int]) -> DrmC
             60,
         ),
         ([client(render=7)], [client(render=7)], 0),
-        ([client(render=7)], [client(render=3)], 0),  # it is asked to catch up
+        ([client(render=7)], [client(render=3)], 0),  # catch up
         ([client(render=0)], [client(render=9_000_000_000)], 100),
-        ([client(render=0)], [client(render=0)], None),  # opened, and not used
-        ([], [client(render=500_000_000)], None),  # what it did before is not known
+        ([client(render=0)], [client(render=0)], None),  # opened, but not used
+        ([], [client(render=500_000_000)], None),  # earlier use is unknown
         ([client(render=5)], [], None),
-        ([client(render=5)], [client(render=5, copy=100_000_000)], 0),  # a class that was not there before
+        ([client(render=5)], [client(render=5, copy=100_000_000)], 0),  # a new class
         ([xe(ccs=(100, 1000))], [xe(ccs=(350, 2000))], 25),
         ([xe(ccs=(100, 1000), capacity=4)], [xe(ccs=(2100, 2000), capacity=4)], 50),
-        ([xe(ccs=(100, 1000))], [xe(ccs=(350, 1000))], None),  # no cycle has passed
+        ([xe(ccs=(100, 1000))], [xe(ccs=(350, 1000))], None),  # no cycles elapsed
         ([xe(ccs=(100, 1000))], [xe(rcs=(350, 2000))], None),
     ],
 )

@@ -12,7 +12,7 @@ from mlflow_sysmetrics.collectors.oom_linux import OomLinux
 from mlflow_sysmetrics.errors import Unavailable
 
 MB = 1_000_000
-# 16 GB, of which 12 are available; 2 GB of 8 GB of swap space are used.
+# 16 GB of memory, 12 GB available; 2 of 8 GB of swap used.
 MEMINFO = {
     "proc/meminfo": "MemTotal: 15625000 kB\nMemFree: 9 kB\nMemAvailable: 11718750 kB\n"
     "SwapTotal: 7812500 kB\nSwapFree: 5859375 kB\n"
@@ -24,7 +24,7 @@ V1_MEMORY = {
 
 
 def memory(group: str, usage: int, inactive: int, **files: str) -> dict[str, str]:
-    """Returns the memory files of a group of v2; sizes in megabytes."""
+    """Returns the memory files of a v2 group; sizes are in megabytes."""
     path = f"sys/fs/cgroup{group}"
     return {
         f"{path}/memory.current": f"{usage * MB}\n",
@@ -152,7 +152,7 @@ def test_available_memory_is_estimated_for_old_kernels() -> None:
 
 
 def test_available_memory_is_at_most_the_total() -> None:
-    """LXC shows a total of its own beside what is available on the host."""
+    """LXC shows its own total, but the available memory of the host."""
     assert parse_meminfo(b"MemTotal: 100 kB\nMemAvailable: 900 kB\n") == Memory(100 * 1024, 100 * 1024)
 
 

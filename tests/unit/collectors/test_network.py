@@ -1,4 +1,4 @@
-"""Network: which interfaces count, and what is made of their counters."""
+"""Network: which interfaces count, and what is computed from their counters."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Machine:
         self.write("proc/net/dev", HEADINGS + "".join(lines))
 
     def has(self, name: str, *marks: str, kind: str = "1") -> None:
-        """Makes a directory as /sys/class/net has one for each interface."""
+        """Makes the /sys/class/net directory of an interface."""
         self.write(f"sys/class/net/{name}/type", f"{kind}\n")
         for mark in marks:
             (self.root / "sys/class/net" / name / mark).mkdir()
@@ -121,11 +121,11 @@ def test_invalid_counters_are_rejected(counters: str) -> None:
     [
         ("lo", "772", (), Role.REPEATER),
         ("eth0", "1", ("device",), Role.OUTLET),
-        ("eth0", "1", ("type",), Role.VIRTUAL),  # the container's end of a veth pair
+        ("eth0", "1", ("type",), Role.VIRTUAL),  # container end of a veth pair
         ("docker0", "1", ("bridge",), Role.REPEATER),
         ("veth12ab", "1", ("brport", "master"), Role.REPEATER),
         ("vnet0", "1", ("master",), Role.REPEATER),  # in Open vSwitch
-        ("eth1", "1", ("device", "brport"), Role.OUTLET),  # a real card in a bridge for virtual machines
+        ("eth1", "1", ("device", "brport"), Role.OUTLET),  # a physical card in a bridge for virtual machines
         ("eth2", "1", ("device", "bonding_slave"), Role.REPEATER),
         ("bond0", "1", ("bonding", "lower_eth2"), Role.OUTLET),
         ("eth0.100", "1", ("lower_eth0",), Role.REPEATER),
@@ -151,7 +151,7 @@ def test_inside_a_container_its_veth_end_counts(machine: Machine) -> None:
 
 
 def test_virtual_interfaces_do_not_count_next_to_a_card(machine: Machine) -> None:
-    """Networks of containers that are routed instead of bridged, ifb, dummy: all of it passes the card too."""
+    """Traffic of routed container networks, ifb and dummy interfaces passes the card as well."""
     machine.has("eth0", "device")
     inside = ["cali12ab", "ifb0", "dummy0"]
     for name in inside:
@@ -175,7 +175,7 @@ def test_a_pod_with_a_card_also_counts_its_own_network(machine: Machine, file: s
 
 
 def test_a_virtual_function_is_counted_once_with_its_master(machine: Machine) -> None:
-    """Azure's accelerated networking shows a virtual function whose packets its master counts too."""
+    """With Azure's accelerated networking, the master also counts the packets of the virtual function."""
     machine.has("eth0", "device", "lower_enP1s1")
     machine.has("enP1s1", "device", "master", "upper_eth0")
     assert counted(machine.host, ["eth0", "enP1s1"]) == {"eth0": True, "enP1s1": False}
@@ -189,7 +189,7 @@ def test_a_card_under_a_vlan_counts(machine: Machine) -> None:
 
 @pytest.mark.parametrize("mark", ["tun_flags", "wireguard"])
 def test_a_tunnel_counts_if_it_is_the_only_default_route(machine: Machine, mark: str) -> None:
-    """Rootless containers have nothing else: slirp4netns and pasta make a tap device."""
+    """Rootless containers have only this: slirp4netns and pasta create a tap device."""
     machine.has("lo", kind="772")
     machine.has("tap0", mark)
     machine.write("proc/net/route", NO_ROUTE + "tap0 00000000 0202000A 0003 0 0 0 00000000 0 0 0\n")
@@ -252,7 +252,7 @@ def test_rates_are_the_growth_of_the_totals_per_second(machine: Machine) -> None
     collector = NetworkLinux(machine.host)
     values(collector, 10)
     machine.shows(line("eth0", 3_000_000, 1_000_000))
-    values(collector, 10.1)  # too short for a rate: it waits for the next reading
+    values(collector, 10.1)  # too short for a rate: merged into the next reading
     machine.shows(line("eth0", 8_000_000, 1_000_000))
     samples = {sample.key: sample for sample in collector.collect(12)}
     assert samples[RECEIVE_RATE].value == pytest.approx(4)

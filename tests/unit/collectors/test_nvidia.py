@@ -1,4 +1,4 @@
-"""NVIDIA's collectors where devices differ, answer nothing, or are built anew."""
+"""The NVIDIA collectors with differing and unresponsive devices, and when they are rebuilt."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.samples import Kind
 
 both = pytest.mark.parametrize("kind", [Nvidia, NvidiaProfile])
-MOST_SERIES = 12  # of a device by default: what a tab of charts bears
+MOST_SERIES = 12  # per device by default: more would crowd the tab of charts
 
 
 @pytest.mark.parametrize("gpu", [hopper(), ampere(), sliced()], ids=["hopper", "ampere", "slices"])
@@ -48,7 +48,7 @@ def test_unified_memory_has_no_size_but_has_process_memory(total: int | Exceptio
 
 
 def test_a_device_that_supports_nothing_is_a_gap() -> None:
-    """As Jetson Orin: one device is listed, and no question about it is supported."""
+    """As on Jetson Orin: one device is listed, and no query of it is supported."""
     nvml = FakeNvml(FakeGpu("Orin", "GPU-o", UNSUPPORTED, 0, UNSUPPORTED, UNSUPPORTED, UNSUPPORTED))
     nvml.fail("nvmlDeviceGetComputeRunningProcesses", 3)
     nvml.fail("nvmlDeviceGetComputeRunningProcesses_v2", 3)

@@ -1,4 +1,4 @@
-"""The collectors over the real nvidia-ml-py, below which a library in Python answers: no fake of the bindings."""
+"""The collectors with the real nvidia-ml-py bindings on top of a library in Python."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Load = Callable[..., Library]
 
 @pytest.fixture
 def load(monkeypatch: pytest.MonkeyPatch) -> Load:
-    """Puts a library below the bindings, as if it had been loaded."""
+    """Makes the bindings use a library as if they had loaded it."""
 
     def put(library: Any) -> Any:
         monkeypatch.setattr(pynvml, "nvmlLib", library)
@@ -120,12 +120,12 @@ def test_the_real_bindings_report_a_missing_driver(load: Load, monkeypatch: pyte
 
 
 def test_a_tick_makes_few_calls(load: Load) -> None:
-    """Counts what is asked, which costs; benchmarks/gpu.py has the time."""
+    """Counts calls, which dominate the cost; benchmarks/gpu.py measures the time."""
     library = load(Library())
     one = built(Nvidia)
     tick(one, 0)
     before = library.calls.total()
     tick(one, 1)
-    # Events, utilization, memory, temperature, fields, and processes, which the bindings ask for twice; the
+    # Events, utilization, memory, temperature, fields, and processes, which the bindings query twice; the
     # stub does not count power, energy and reasons.
     assert library.calls.total() - before == 7

@@ -1,4 +1,4 @@
-"""The fake NVML has the names, arities, numbers and errors of the real module."""
+"""The fake NVML has the names, arities, constants and errors of the real module."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ from mlflow_sysmetrics.collectors.nvml import fields, gpm, library, throttling
 SOURCES = sorted(Path(package.__file__).parent.glob("*.py"))
 NAMES = sorted(name for name in dir(FakeNvml) if name.lower().startswith(("nvml", "c_nvml")))
 FUNCTIONS = [name for name in NAMES if inspect.isfunction(getattr(FakeNvml, name))]
-GONE = {"nvmlDeviceGetTemperature", "nvmlDeviceGetCurrentClocksThrottleReasons"}  # with CUDA 14, says nvml.h
+GONE = {
+    "nvmlDeviceGetTemperature",
+    "nvmlDeviceGetCurrentClocksThrottleReasons",
+}  # with CUDA 14, according to nvml.h
 
 
 def asked() -> set[str]:
-    """Returns the functions, constants and structures that the collectors name."""
+    """Returns the functions, constants and structures that the collectors use."""
     found = {name for file in SOURCES for name in re.findall(r'"((?:c_)?nvml\w+)"', file.read_text())}
-    return found | {"nvmlDeviceGetGpuInstanceId", "nvmlDeviceGetComputeInstanceId"}  # put together from parts
+    return found | {"nvmlDeviceGetGpuInstanceId", "nvmlDeviceGetComputeInstanceId"}  # composed at run time
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -109,7 +112,7 @@ def test_counted_reasons_are_power_heat_and_brakes() -> None:
     names = ("SwPowerCap", "HwSlowdown", "SwThermalSlowdown", "HwThermalSlowdown", "HwPowerBrakeSlowdown")
     bits = 0
     for name in names:
-        # The bindings have some of them under the newer name only, and some under the older.
+        # The bindings have some of them only under the newer name, others only under the older one.
         newer, older = f"nvmlClocksEventReason{name}", f"nvmlClocksThrottleReason{name}"
         bits |= getattr(pynvml, newer, None) or getattr(pynvml, older)
     assert bits == throttling._HELD_DOWN

@@ -1,4 +1,4 @@
-"""A GPU that leaves the bus and comes back, and the critical errors that tell of it."""
+"""A GPU that leaves the bus and returns, and the critical errors that announce it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ XID = "0_xid_errors"
 
 
 def ordinals(one: Collector, now: float) -> set[str]:
-    """Returns which devices answer; of errors a lost one may still tell."""
+    """Returns the devices that answer; a lost one may still report errors."""
     return {key[0] for key in tick(one, now) if not key.endswith("_xid_errors")}
 
 
@@ -48,7 +48,7 @@ def test_a_lost_device_affects_no_other_and_keeps_its_ordinal() -> None:
 
 
 def test_gaps_of_a_device_remain_while_it_is_lost() -> None:
-    """So that nothing is news but the loss, when it is gone and when it is back."""
+    """So that only the loss and the return are reported as changes."""
     nvml = FakeNvml(gpu := ampere(ecc_corrected=UNSUPPORTED))
     one = collector(nvml)
     tick(one, 0)
@@ -65,7 +65,7 @@ def test_each_loss_and_each_return_is_logged_once(caplog: pytest.LogCaptureFixtu
     caplog.set_level(logging.INFO, "mlflow_sysmetrics")
     nvml = FakeNvml(gpu := hopper(), hopper(OTHER))
     probe = Probe(Nvidia, host(nvml), transparent=True)
-    for now in range(1300):  # it is looked for every five minutes at the latest
+    for now in range(1300):  # searched for at least every five minutes
         if now in {100, 700}:
             gpu.lost = True
         if now in {400, 1000}:
@@ -114,7 +114,7 @@ def test_the_search_for_a_lost_device_backs_off() -> None:
 
 
 def test_a_handle_from_before_a_reset_is_replaced() -> None:
-    """Handles of before are refused as lost, while the device has long been there again."""
+    """Old handles are rejected as lost although the device has long returned."""
     nvml = FakeNvml(gpu := hopper())
     one = collector(nvml)
     tick(one, 0)
@@ -177,7 +177,7 @@ def test_counters_continue_after_a_reset() -> None:
     gpu.energy_millijoules = 10_800_000
     assert tick(one, 1)["0_energy_watt_hours"] == 1
     gpu.return_to_the_bus()
-    gpu.energy_millijoules = 3_600_000  # since the driver was loaded anew
+    gpu.energy_millijoules = 3_600_000  # since the driver was reloaded
     tick(one, 2)
     assert tick(one, 3)["0_energy_watt_hours"] == 1
     gpu.energy_millijoules = 7_200_000
@@ -195,7 +195,7 @@ def test_errors_are_counted_from_the_first_tick() -> None:
 
 
 def test_reading_errors_does_not_block() -> None:
-    """The fake refuses any time to wait but none; the set of all devices is asked once per tick."""
+    """The fake rejects any timeout but 0; the set of all devices is queried once per tick."""
     nvml = FakeNvml(hopper(), hopper(OTHER))
     one = collector(nvml)
     tick(one, 0)
@@ -228,7 +228,7 @@ def test_an_event_set_recovers_for_others_after_a_gpu_is_lost() -> None:
     gpu.lost = True
     nvml.fail("nvmlEventSetWait_v2", 15)
     assert whole <= tick(one, 1).keys() | {"1_xid_errors"}
-    nvml.faults.clear()  # the set that has the lost GPU is gone
+    nvml.faults.clear()  # the set with the lost GPU is freed
     nvml.registered.clear()
     nvml.events.append((other, 2**32 - 1))
     for now in range(2, 6):

@@ -1,4 +1,4 @@
-"""NVIDIA's collectors over bindings and drivers of other ages give the same series."""
+"""The NVIDIA collectors yield the same series with older bindings and drivers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlflow_sysmetrics.collectors.nvidia_profile import NvidiaProfile
 def test_old_bindings_give_the_same_series(missing: frozenset[str]) -> None:
     newest, old = [
         collector(FakeNvml(ampere(), missing=one)) for one in ((), missing)
-    ]  # GPM apart, which is newer
+    ]  # except for GPM, which is newer
     for now in (0, 1):
         assert tick(old, now).keys() == tick(newest, now).keys()
 

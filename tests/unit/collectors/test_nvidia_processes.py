@@ -1,4 +1,4 @@
-"""Which of a device's processes are ours, and what they hold there."""
+"""Which processes of a device belong to the job, and their memory."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_process_memory_is_the_sum_over_the_job(tmp_path: Path) -> None:
     assert tick(one)["0_process_memory_megabytes"] == 111
 
 
-FOREIGN = 2**22 + 1  # an id that no process has
+FOREIGN = 2**22 + 1  # not the id of any process
 LACKS = "NVML lists processes that do not exist here: this container has its own process ids"
 
 
@@ -45,7 +45,7 @@ def test_processes_of_others_give_no_series_and_no_gap() -> None:
 
 
 def test_ids_of_another_pid_namespace_are_a_gap_until_ours_is_seen() -> None:
-    """As in a container that gets the host's process ids from NVML."""
+    """As in a container where NVML reports process ids of the host."""
     gpu = hopper(processes=[Process(os.getppid(), 10**9), Process(FOREIGN, 10**9)])
     one = collector(FakeNvml(gpu))
     for now in range(3):
@@ -75,7 +75,7 @@ def test_a_device_with_only_foreign_ids_is_no_longer_read() -> None:
 
 
 def test_a_device_that_answers_only_with_foreign_ids_is_not_lost() -> None:
-    """As Jetson Orin, of which little else is supported, in a container."""
+    """As on Jetson Orin in a container, where little else is supported."""
     unsupported = (UNSUPPORTED, 0, UNSUPPORTED, UNSUPPORTED, UNSUPPORTED)
     gpu = FakeGpu("Orin", "GPU-o", *unsupported, processes=[Process(FOREIGN, 10**9)])
     nvml = FakeNvml(gpu)

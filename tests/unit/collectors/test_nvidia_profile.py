@@ -1,4 +1,4 @@
-"""GPM, clocks and links of NVIDIA GPUs, and GPM as the utilization of MIG slices."""
+"""GPM, clocks and links of NVIDIA GPUs, and the utilization of MIG slices from GPM."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def profile(*gpus: FakeGpu) -> tuple[FakeNvml, Collector]:
 
 
 def test_the_window_spans_one_tick() -> None:
-    """Two samples, of which the first is the last of the tick before; nobody waits for the second."""
+    """The first of the two samples is from the previous tick, so nothing waits for the second."""
     nvml, one = profile(hopper())
     assert tick(one, 0).keys() == {"0_sm_clock_megahertz", "0_memory_clock_megahertz"}
     samples = {sample.key: sample for sample in one.collect(2.0)}
@@ -124,7 +124,7 @@ def test_links_start_afresh_after_a_loss() -> None:
 
 
 class Stalling(FakeNvml):
-    """A library in which a question about the first device may take long, and links count by the clock."""
+    """A library where queries of the first device may be slow, and link counters follow the clock."""
 
     stall = 0.0
     clock: FakeClock

@@ -1,4 +1,4 @@
-"""What NVIDIA's devices answer, and what is made of it over time."""
+"""Answers of NVIDIA devices, and what is computed from them over time."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ def test_a_tick_makes_eight_calls_per_device() -> None:
     tick(one, 1)
     before = sum(nvml.calls.values())
     tick(one, 2)
-    # Events once for all; per device utilization, power, energy, memory, processes, temperature, fields,
+    # Events once for all devices; per device utilization, power, energy, memory, processes, temperature, fields,
     # reasons.
     assert sum(nvml.calls.values()) - before == 1 + 2 * 8
 
@@ -257,7 +257,7 @@ def test_a_field_of_an_unknown_type_has_no_value(monkeypatch: pytest.MonkeyPatch
             lambda *asked: [one._replace(valueType=kind) for one in answer(*asked)],
         )
 
-    for kind in (6, 7):  # unsigned short, and one that nobody knows
+    for kind in (6, 7):  # unsigned short, and an unknown type
         newer(kind)
         assert "0_memory_temperature_celsius" not in tick(collector(nvml))
 

@@ -1,4 +1,4 @@
-"""What is kept of a real card: the calls, their answers or errors, and nothing that names the card or a user."""
+"""What is recorded from a real card: calls with answers or errors, and nothing that identifies card or user."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from nvml_recorder import Recorder, described, differences
 
 @pytest.fixture
 def real(monkeypatch: pytest.MonkeyPatch) -> Recorder:
-    """What both collectors asked the real bindings over a library in Python."""
+    """The calls of both collectors to the real bindings, on top of a library in Python."""
     library = Library("nvmlDeviceGetTemperatureV")
     monkeypatch.setattr(pynvml, "nvmlLib", library)
     monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
@@ -83,7 +83,7 @@ def test_a_faithful_fake_has_no_differences(real: Recorder) -> None:
 
 
 def memory(*, of_version_2: bool) -> Callable[..., Any]:
-    """Returns an answer that has a member which the other version of the structure lacks."""
+    """Returns an answer with a member that the other version of the structure lacks."""
 
     def ask(handle: Any, version: int | None = None) -> Any:
         del handle
@@ -133,7 +133,7 @@ def test_a_different_answer_of_the_fake_is_reported(
 ) -> None:
     fake = described(real.calls)
     setattr(fake, function, ask)
-    # What is asked with what it answers would fail otherwise.
+    # Calls that pass earlier answers would fail otherwise.
     calls = [call for call in real.calls if function == call.function or function != "nvmlEventSetCreate"]
     found = differences(calls, fake)
     assert any(one.startswith(function) and says in one for one in found), found
@@ -159,7 +159,7 @@ def test_a_changed_device_description_is_reported(real: Recorder, change: dict[s
 
 
 def test_an_error_the_fake_cannot_raise_is_reported(real: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(FakeNvml, "NVMLError_FunctionNotFound")  # as the stub answers of one function
+    monkeypatch.delattr(FakeNvml, "NVMLError_FunctionNotFound")  # as the stub answers for one function
     assert differences(real.calls, described(real.calls)) == [
         "nvmlDeviceGetTemperatureV: the fake has no error 13"
     ]

@@ -1,4 +1,4 @@
-"""NVIDIA's collectors where the library, the driver or the devices are missing, and which devices are read."""
+"""The NVIDIA collectors without a library, driver or devices, and which devices are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Time lost to waiting."""
+"""Pressure: the time lost to waiting for a resource."""
 
 from __future__ import annotations
 

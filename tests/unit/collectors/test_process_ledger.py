@@ -1,4 +1,7 @@
-"""The ledger of CPU time: every second once. Times are in seconds; `ended` is that of ended children."""
+"""The ledger of CPU time counts every second once.
+
+Times are in seconds; `ended` is the time of ended children.
+"""
 
 from __future__ import annotations
 
@@ -130,7 +133,7 @@ def test_decreasing_counters_count_again_beyond_their_maximum(ledger: CpuLedger)
 
 
 def test_rounding_does_not_accumulate_over_a_thousand_children(ledger: CpuLedger) -> None:
-    """The parent's counter shows whole ticks of 10 ms, the child's clock is exact."""
+    """The counter of the parent has ticks of 10 ms; the clock of the child is exact."""
     root = ledger.open(None, 0, 0, born=False)
     used = 0.0
     for _ in range(1000):

@@ -1,4 +1,4 @@
-"""The process tree of Linux, on trees of /proc that the test writes."""
+"""The process tree of Linux, on /proc trees that the test writes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Proc:
     """A /proc that tests write.
 
     Attributes:
-        clocks: CPU time by id, in seconds; a host without CPU clocks has none.
+        clocks: CPU time by id, in seconds; empty on a host without CPU clocks.
     """
 
     def __init__(self, root: Path) -> None:
@@ -59,7 +59,7 @@ class Proc:
     def put(
         self, pid: int, parent: int, *, files: int = 3, private: int | None = 4, **fields: object
     ) -> None:
-        """Writes a process; that of id OWN is self, whose list of files has the one that it is read through."""
+        """Writes a process; id OWN is self, whose open files include the one used to list them."""
         directory = self.proc / ("self" if pid == OWN else str(pid))
         (directory / "fd").mkdir(parents=True, exist_ok=True)
         for number in range(files + (pid == OWN)):
@@ -86,7 +86,7 @@ class Proc:
 
 
 class Watched:
-    """A collector that is asked every ten seconds, so that no cost of a reading makes it rest."""
+    """A collector read every ten seconds, so that it never pauses because of the cost of a reading."""
 
     def __init__(self, proc: Proc) -> None:
         self.one = ProcessLinux(proc.host())
@@ -213,7 +213,7 @@ def test_a_reused_pid_is_another_child(proc: Proc, clocks: bool) -> None:
 
 
 def test_a_pid_whose_clock_decreases_is_another_child(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process_tree, "_SECONDS_PER_TICK", -1)  # the stat of one child at a tick
+    monkeypatch.setattr(process_tree, "_SECONDS_PER_TICK", -1)  # one stat per tick
     for pid in (101, 102):
         proc.put(pid, OWN)
     proc.clocks = {OWN: 0.0, 101: 0.0, 102: 3.0}
@@ -252,7 +252,7 @@ def test_a_child_leaves_the_tree_when_its_parent_ends(proc: Proc, clocks: bool) 
 
 
 def test_a_child_adopted_by_the_tree_stays(proc: Proc) -> None:
-    """As with PR_SET_CHILD_SUBREAPER."""
+    """As after PR_SET_CHILD_SUBREAPER."""
     proc.put(101, OWN)
     proc.put(102, 101)
     watched = Watched(proc)
@@ -331,7 +331,7 @@ def test_the_stat_replaces_a_clock_that_ends_during_discovery(proc: Proc) -> Non
     proc.clocks = {OWN: 0.0}
     watched = Watched(proc)
     watched.tick()
-    proc.put(101, OWN, own=200)  # has no clock: it ended in between
+    proc.put(101, OWN, own=200)  # no clock: it ended in between
     found = watched.tick()
     assert (found["used"], found["children"]) == (2, 0)
 
@@ -344,7 +344,7 @@ def test_without_a_new_pid_children_are_searched_for_once_a_minute(proc: Proc) -
     watched.now -= 5
     assert watched.tick()["children"] == 0
     watched.now += 45
-    assert watched.tick()["children"] == 1  # after a minute all the same
+    assert watched.tick()["children"] == 1  # after a minute regardless
 
 
 @pytest.mark.parametrize("last_id", [None, "0", "x"])
@@ -398,7 +398,7 @@ def test_earlier_children_are_primed_even_if_read_late(proc: Proc, monkeypatch: 
 
 
 def test_a_child_waits_for_a_parent_that_is_read_later(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ids are given out in a circle: a child may have a lower one than its parent."""
+    """Process ids wrap around: a child may have a lower id than its parent."""
     monkeypatch.setattr(births, "_STATS_AT_FIRST", 1)
     monkeypatch.setattr(births.Births, "_most", lambda _, __: 9)
     proc.put(102, 50)
@@ -466,7 +466,7 @@ class Spender:
         return self.bytes.get(pid)
 
     def ask(self, *moments: float, pids: tuple[int, ...] = (1,), resident: int = 100) -> list[int | None]:
-        """Returns the sum at some moments."""
+        """Returns the sum at each moment."""
         return [self.uss.advance(now, pids, resident) for now in moments]
 
 
@@ -538,7 +538,7 @@ def test_files_are_listed_if_the_directory_size_is_not_their_number(proc: Proc) 
 
 
 def test_a_clock_of_another_process_is_not_used(proc: Proc) -> None:
-    """/proc of another pid namespace has other ids."""
+    """The /proc of another pid namespace has different ids."""
     proc.clocks = {OWN: 1000.0}
     watched = Watched(proc)
     watched.tick()

@@ -1,4 +1,4 @@
-"""The process tree of macOS and Windows, on processes that the test makes up."""
+"""The process tree of macOS and Windows, on fake processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Times = namedtuple("Times", ["user", "system", "children_user", "children_system
 
 
 class FakeProcess:
-    """A process that psutil shows; `error` is raised by what it holds and uses."""
+    """A process as psutil shows it; `error` is raised by queries of its resources."""
 
     def __init__(self, pid: int, parent: int = 1, own: float = 0, born: float = 5) -> None:
         self.pid = pid
@@ -75,7 +75,7 @@ class FakeProcess:
 
 
 class Watched:
-    """A collector that is asked every ten seconds, so that no cost of a reading makes it rest."""
+    """A collector read every ten seconds, so that it never pauses because of the cost of a reading."""
 
     def __init__(self) -> None:
         self.one = ProcessPsutil(Host())

@@ -1,4 +1,4 @@
-"""The collectors of macOS and Windows, which run on every system that psutil knows."""
+"""The collectors of macOS and Windows, which run on every system that psutil supports."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Counters = namedtuple(
 
 def test_every_portable_collector_reads_this_host() -> None:
     for collector in PORTABLE:
-        if collector.family not in (Family.GPU, Family.GPU_PROFILE):  # which it need not have
+        if collector.family not in (Family.GPU, Family.GPU_PROFILE):  # optional in psutil
             one = collector(Host())
             list(one.collect(0))
             assert list(one.collect(1)) or collector is CpuPsutil

@@ -1,4 +1,4 @@
-"""The registry: every entry agrees with its class, and only modules of present sources are imported."""
+"""The registry: every entry matches its class, and only modules of available sources are imported."""
 
 from __future__ import annotations
 

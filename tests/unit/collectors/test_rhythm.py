@@ -1,4 +1,4 @@
-"""When to read: laps of rates, pauses of dear sources, and the fields of the kernel's text files."""
+"""When to read: laps of rates, pauses of expensive sources, and fields of the kernel's text files."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_clock_that_goes_backwards_ends_a_pause() -> None:
         (b"MemTotal: 1 kB\nMemFree:\t 12 kB\nx 1\n", 12),
         (b"NotMemFree: 1 kB\nMemFree: 2 kB\n", 2),
         (b"MemTotal: 1 kB\n", None),
-        (b"MemFree: 12", None),  # cut off: there may have been more digits
+        (b"MemFree: 12", None),  # truncated: more digits may follow
         (b"MemFree:\n", None),
         (b"MemFree: many\n", None),
         (b"", None),

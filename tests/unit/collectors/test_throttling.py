@@ -1,4 +1,4 @@
-"""CPU time lost to a quota."""
+"""Throttling: the CPU time lost to a quota."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Torch's own account of its memory, from a stand-in for torch."""
+"""The memory statistics of torch, from a fake of torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UUIDS = ("ffc79498-8ff3-c2dc-3b0d-fafd804516ae", "00000000-0000-0000-0000-000000
 
 
 def stats(allocated: object, reserved: object) -> dict[str, Any]:
-    """Returns of torch's statistics those that matter, among others."""
+    """Returns torch statistics: the relevant ones among others."""
     return {
         "allocated_bytes": {"all": {"current": allocated, "peak": 9e9}, "small_pool": {"current": 1}},
         "reserved_bytes": {"all": {"current": reserved, "peak": 9e9}, "small_pool": {"current": 1}},
@@ -28,7 +28,7 @@ def stats(allocated: object, reserved: object) -> dict[str, Any]:
 
 
 class FakeCuda(ModuleType):
-    """Stands for torch.cuda, after CUDA was started on two devices of which the first is used."""
+    """Replaces torch.cuda after CUDA was initialized on two devices; the first is in use."""
 
     def __init__(self) -> None:
         super().__init__("torch.cuda")
@@ -343,5 +343,5 @@ def test_a_uuid_from_torch_needs_no_gpu_prefix() -> None:
 def test_a_child_forked_after_cuda_initialization_reports_nothing(cuda: FakeCuda) -> None:
     collector = TorchAllocator(Host())
     said(collector, 0.0)
-    cuda.started = False  # what torch says in such a child
+    cuda.started = False  # the answer of torch in such a child
     assert said(collector, 1.0) == {}
