@@ -1,4 +1,4 @@
-"""The tags speak of the devices that the metrics are of, whatever a driver does not answer."""
+"""Tags and metrics describe the same devices, whichever queries a driver fails."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def three_gpus() -> FakeNvml:
 
 
 def of_the_metrics(host: Host) -> tuple[list[str], str]:
-    """Returns the UUIDs of the devices that the collector watches, and the first thing that it misses."""
+    """Returns the UUIDs of the devices that the collector watches, and its first gap."""
     watched: list[str] = []
     try:
         devices = Devices(host, lambda _, device, __: watched.append(device.uuid) or ())
@@ -81,7 +81,7 @@ def test_tags_and_metrics_agree_if_nvml_fails(
     host = replace(machine(tmp_path, environ=environ, nvml=fake), gpus=wanted)
     metrics, missing = of_the_metrics(host)
     tags, problems = of_the_tags(host)
-    # What does not say what it is has a clause, and no name that could be a tag.
+    # A device without an identity has a problem, but no name for a tag.
     assert tags == [one for one in metrics if one in tags]
     assert all(
         "does not answer" in problems or "NVML error" in problems for one in metrics if one not in tags

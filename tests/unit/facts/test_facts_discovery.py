@@ -1,4 +1,4 @@
-"""Finding the facts: once, in the background, each behind its own guard."""
+"""Discovery of facts: once, in the background, each behind its own guard."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_nothing_starts_before_tags_are_requested(tmp_path: Path) -> None:
 
 
 class Gate:
-    """A fact that is found when the test opens it."""
+    """A fact that completes when the test opens it."""
 
     def __init__(self) -> None:
         self.opened = threading.Event()
@@ -315,7 +315,7 @@ def test_tags_do_not_reveal_the_environment(tmp_path: Path) -> None:
 
 
 def test_quick_facts_start_no_process() -> None:
-    """`platform.platform()` starts `uname -p`, and `file` on a Mac; ours must not."""
+    """`platform.platform()` starts `uname -p`, and `file` on a Mac; our code must not."""
     program = (
         "import sys\n"
         "started = []\n"
@@ -349,7 +349,7 @@ def test_facts_are_one_object_per_process() -> None:
 
 
 def test_cached_tags_are_cheap() -> None:
-    """Milliseconds are allowed, for a loaded machine; a process or a file per call would take more."""
+    """The limit allows milliseconds for a loaded machine; a process or a file per call would take longer."""
     facts = host_facts()
     facts.tags(LONG_SECONDS)
     assert facts.complete

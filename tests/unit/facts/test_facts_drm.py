@@ -28,7 +28,7 @@ def card(index: int, vendor: str, device: str, **files: str) -> dict[str, str]:
 
 
 def kfd(node: int, minor: int, simds: int = 304, unique_id: int = 0) -> dict[str, str]:
-    """Returns one of ROCm's nodes; a processor's has neither SIMDs nor a render node."""
+    """Returns a ROCm node; that of a CPU has neither SIMDs nor a render node."""
     text = f"cpu_cores_count 0\nsimd_count {simds}\ndrm_render_minor {minor}\nunique_id {unique_id}\n"
     return {f"sys/class/kfd/kfd/topology/nodes/{node}/properties": text}
 

@@ -1,4 +1,4 @@
-"""What a forked child sees of the facts."""
+"""Facts in a forked child."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ LONG_SECONDS = 60.0
 
 
 def true_in_child(check: Callable[[], bool]) -> bool:
-    """Returns what `check` does in a forked child; False if it raises."""
+    """Returns the result of `check` in a forked child; False if it raises."""
     with warnings.catch_warnings():
-        # Python 3.12 warns of a fork while threads run, which is what these tests are about.
+        # Python 3.12 warns about forks while threads run, which these tests do on purpose.
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid == 0:
@@ -41,7 +41,7 @@ def true_in_child(check: Callable[[], bool]) -> bool:
 
 
 class Gate:
-    """A fact that is found when the test opens it, or at once in a child."""
+    """A fact that completes when the test opens it, or immediately in a child."""
 
     def __init__(self) -> None:
         self.opened = threading.Event()

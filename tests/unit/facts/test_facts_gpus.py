@@ -1,4 +1,4 @@
-"""The first source that knows GPUs, and the tags of what it found."""
+"""The first source that reports GPUs, and the tags from its report."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def tags_and_reason(report: GpuReport) -> tuple[dict[str, str], str]:
     tags: dict[str, str] = {}
     try:
         for tag, value in gpu_tags(report):
-            tags[tag] = value  # noqa: PERF403 - what was yielded before the error counts
+            tags[tag] = value  # noqa: PERF403 - items yielded before an error count
     except Unavailable as reason:
         return tags, str(reason)
     return tags, ""

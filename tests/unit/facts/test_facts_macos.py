@@ -1,4 +1,4 @@
-"""Facts of Macs, from recorded answers; every OS module is tested on every OS."""
+"""Facts of Macs, from recorded tool output; every OS module is tested on every OS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GPUs through nvidia-smi's recorded answers."""
+"""GPUs from recorded output of nvidia-smi."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the job runs in: container, cloud, scheduler."""
+"""The surroundings of a job: container, cloud, scheduler."""
 
 from __future__ import annotations
 

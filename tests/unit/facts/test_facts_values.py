@@ -1,4 +1,4 @@
-"""How values become the text of tags."""
+"""Formatting of values as tags."""
 
 from __future__ import annotations
 

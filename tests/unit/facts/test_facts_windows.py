@@ -1,4 +1,4 @@
-"""Facts of Windows machines, from recorded answers; every OS module is tested on every OS."""
+"""Facts of Windows machines, from recorded tool output; every OS module is tested on every OS."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.unit
 
 
 class FakeRegistry:
-    """Stands for winreg with one value."""
+    """Replaces winreg; has one value."""
 
     HKEY_LOCAL_MACHINE = object()
 

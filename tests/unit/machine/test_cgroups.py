@@ -1,4 +1,4 @@
-"""The own cgroup and its limits, on small trees of /proc and /sys/fs/cgroup."""
+"""The cgroup of this process and its limits, on small trees of /proc and /sys/fs/cgroup."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SLICE = "sys/fs/cgroup/user.slice"
 
 
 class Limits(NamedTuple):
-    """What the own group may use; None where nothing limits it."""
+    """The limits of the own group; None if unlimited."""
 
     memory_bytes: int | None = None
     cpu_cores: float | None = None

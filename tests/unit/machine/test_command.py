@@ -1,4 +1,4 @@
-"""The command runner, with real small scripts."""
+"""The command runner, with small real scripts."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ pytestmark = [
     pytest.mark.skipif(os.name == "nt", reason="the scripts are for a POSIX shell; Windows has none"),
 ]
 
-# A killed tool and a loaded test machine fit in; the 300 s that the scripts sleep do not.
+# Enough for killing a tool on a loaded test machine, but far below the 300 s that the scripts sleep.
 FAR_BELOW_THE_SLEEP_SECONDS = 60
-# What is no test of the budget has enough of it, whatever the machine is busy with.
+# Tests of anything but the budget have plenty of it, even on a busy machine.
 PATIENT = 60.0
 
 
@@ -115,7 +115,7 @@ def test_all_commands_share_one_budget(tmp_path: Path) -> None:
 
 
 def assert_dies(pid: int) -> None:
-    """The kernel may take a moment to end a killed process, and its new parent to reap it."""
+    """Waits for the end of a process: the kernel needs a moment to end it, and its new parent to reap it."""
 
     def dead() -> bool:
         try:

@@ -1,4 +1,4 @@
-"""The CPUs that a job may use: online, affinity, cpuset and quota together."""
+"""The CPUs that a job may use: online CPUs, affinity, cpuset and quota combined."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FOUR_CPUS = "cpu  1 0 1 8 0\n" + "".join(f"cpu{number} 1 0 1 8 0\n" for number i
 def machine(
     root: Path, *, affinity: str | None = None, cpuset: str | None = None, quota: str | None = None
 ) -> Host:
-    """Returns a host of four CPUs in v2, whose job is limited."""
+    """Returns a host with four CPUs and cgroup v2 whose job is limited."""
     files = {
         "proc/stat": FOUR_CPUS,
         "proc/self/cgroup": "0::/\n",

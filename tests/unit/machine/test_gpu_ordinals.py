@@ -1,4 +1,4 @@
-"""Numbers of GPUs in the keys, over several vendors and several runs."""
+"""Ordinals of GPUs in keys, across vendors and runs."""
 
 from __future__ import annotations
 

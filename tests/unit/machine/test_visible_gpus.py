@@ -1,4 +1,4 @@
-"""Which GPUs CUDA would show on a host of eight, by its documented rules and by PyTorch's reading of the rest."""
+"""GPUs that CUDA would show on a host with eight, by its documented rules, or as PyTorch reads the rest."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def test_a_container_that_requested_no_gpus_has_none() -> None:
         ({"CUDA_VISIBLE_DEVICES": "", "ZE_AFFINITY_MASK": "0"}, True, False),
         ({"CUDA_VISIBLE_DEVICES": "", "ZE_AFFINITY_MASK": ""}, True, True),
         ({"CUDA_VISIBLE_DEVICES": "", "ONEAPI_DEVICE_SELECTOR": "level_zero:0"}, True, False),
-        ({"NVIDIA_VISIBLE_DEVICES": "none"}, True, False),  # of NVIDIA's only
+        ({"NVIDIA_VISIBLE_DEVICES": "none"}, True, False),  # NVIDIA's GPUs only
         ({"NVIDIA_VISIBLE_DEVICES": "void"}, False, False),
     ],
     ids=str,
@@ -238,7 +238,7 @@ def test_detects_an_environment_that_hides_all_gpus(
 ) -> None:
     assert hides_nvidia_gpus(environ) is nvidias
     assert hides_every_gpu(environ, "visible") is every
-    if every:  # then no vendor's rules show one on a machine with many
+    if every:  # then the rules of no vendor show a GPU, even on a machine with many
         amd, intel = [f"GPU-{index:016x}" for index in range(1, 9)], [f"0000:0{i}:00.0" for i in range(8)]
         assert selection(environ).chosen == ()
         assert select_amd(environ, "visible", amd).chosen == ()
@@ -250,7 +250,7 @@ def test_selecting_all_overrides_hiding() -> None:
 
 
 def test_ambiguous_indices_of_different_models_select_none() -> None:
-    """CUDA's first device may be the host's second: its curve would be another job's."""
+    """CUDA's first device may be the host's second: the curve would belong to another job."""
     found = selection({"CUDA_VISIBLE_DEVICES": "0"}, same_model=False)
     assert found.chosen == ()
     assert found.doubt == (

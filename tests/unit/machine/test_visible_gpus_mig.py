@@ -1,4 +1,4 @@
-"""Which slices CUDA would show of GPUs in MIG mode, by NVIDIA's MIG User Guide."""
+"""Slices that CUDA would show of GPUs in MIG mode, according to NVIDIA's MIG User Guide."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mlflow_sysmetrics.machine.visible_gpus.selection import Chosen, GpuId, Slic
 
 pytestmark = pytest.mark.unit
 
-OLD, NEW = "535.183.01", "570.133.20"  # before and since one compute instance of each GPU instance is shown
+OLD, NEW = "535.183.01", "570.133.20"  # before and after one compute instance per GPU instance is shown
 
 SEVEN = tuple(SliceId(f"MIG-{index}{index}{index}{index}-aaaa", 7 + index, 0) for index in range(7))
 SLICED = GpuId(0, "GPU-c08d91cb-e324", SEVEN, mig=True)

@@ -1,4 +1,4 @@
-"""Which AMD and Intel GPUs their runtimes would show, by the sources of these."""
+"""AMD and Intel GPUs that their runtimes would show, according to the runtimes' source code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlflow_sysmetrics.machine.visible_gpus.selection import Chosen
 pytestmark = pytest.mark.unit
 
 AMD = ("GPU-deadbeefdeadbe00", "GPU-deadbeefdeadbe11", "GPU-4b2c1a9f8d3e6f7a", "")
-INTEL = ("0000:00:02.0", "0000:03:00.0", "0000:83:00.0")  # a processor's own and two cards
+INTEL = ("0000:00:02.0", "0000:03:00.0", "0000:83:00.0")  # an integrated GPU and two cards
 
 
 def amd(**environ: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""MLFLOW_SYSMETRICS_GPUS: what it takes, and which devices it chooses."""
+"""MLFLOW_SYSMETRICS_GPUS: accepted values and the devices they select."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FOUR = tuple(GpuId(index, uuid) for index, uuid in enumerate(("GPU-aa11", "GPU-a
 
 
 def listed(wanted: str) -> Selection:
-    # The job's own variable must not matter: the user asks for devices of the host.
+    # The variable of the job must not matter: the user selects devices of the host.
     environ = {"CUDA_VISIBLE_DEVICES": "3", "CUDA_DEVICE_ORDER": "FASTEST_FIRST"}
     return select_nvidia(environ, wanted, FOUR, same_model=False)
 
