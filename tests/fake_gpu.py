@@ -1,4 +1,4 @@
-"""Devices for the fake NVML, and NVML's errors. Whatever a device answers may be an error instead."""
+"""Devices for the fake NVML, and the errors of NVML. Every answer of a device may be an error instead."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-# nvmlReturn_t of nvml.h -> the name of the bindings' class.
+# nvmlReturn_t of nvml.h -> the class name in the bindings.
 CODES = {
     1: "Uninitialized",
     2: "InvalidArgument",
@@ -44,7 +44,7 @@ CODES = {
 
 
 class NVMLError(Exception):
-    """The base of the bindings' errors."""
+    """Base class of the errors in the bindings."""
 
     value = 999
 
@@ -66,13 +66,13 @@ class Process(NamedTuple):
 
 
 class Value(NamedTuple):
-    """A field value of type unsigned long long, whichever member is asked."""
+    """A field value of type unsigned long long, whichever member is read."""
 
     ullVal: int
 
 
 class FieldAnswer(NamedTuple):
-    """One field: its own error, and its value."""
+    """One field: its error code and its value."""
 
     nvmlReturn: int
     valueType: int
@@ -81,16 +81,16 @@ class FieldAnswer(NamedTuple):
 
 @dataclass(eq=False)
 class FakeGpu:
-    """One device, or one MIG slice of one; an exception stands for a query that fails with it.
+    """A device, or a MIG slice of one; an exception as a value is raised by the query.
 
     Attributes:
-        slices: MIG slices by their place; None where MIG is off.
-        mig_capable: it answers whether MIG is on; one that is cut into slices does so anyway.
-        instance: id of a slice's GPU instance; by its place unless given.
+        slices: MIG slices by position; None if MIG is off.
+        mig_capable: supports the query of the MIG mode; a divided device always does.
+        instance: id of the GPU instance of a slice; its position by default.
         fields: field values by number.
-        gpm: metrics by number; None where there is no GPM.
-        lost: it fell off the bus; a test sets it, and takes it back.
-        later: what has another value at the second moment of a recorded machine.
+        gpm: metrics by number; None without GPM.
+        lost: whether the device has left the bus; set and cleared by tests.
+        later: attributes that differ at the second moment of a recorded machine.
     """
 
     name: str | bytes | Exception
@@ -129,11 +129,11 @@ class FakeGpu:
 
     @property
     def card(self) -> FakeGpu:
-        """The GPU that it is, or is a slice of."""
+        """This GPU, or the GPU of this slice."""
         return self.parent or self
 
     def return_to_the_bus(self) -> None:
-        """Comes back after it was lost; handles from before stay of no use."""
+        """Returns to the bus after a loss; earlier handles remain invalid."""
         self.lost = False
         self.life += 1
 
@@ -142,7 +142,7 @@ _serial = itertools.count(1)
 
 
 class Handle:
-    """A pointer to a device in one of its lives."""
+    """A pointer to a device, valid until the device is lost."""
 
     def __init__(self, gpu: FakeGpu) -> None:
         self.gpu = gpu
@@ -170,7 +170,7 @@ class GpmMetric:
 
 
 class GpmRequest:
-    """Stands for c_nvmlGpmMetricsGet_t."""
+    """Replaces c_nvmlGpmMetricsGet_t."""
 
     version = 0
     numMetrics = 0

@@ -1,4 +1,4 @@
-"""What the fake NVML tells over time: events and GPM samples; and how its functions are counted and fail."""
+"""Events and GPM samples of the fake NVML, call counts and injected faults."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fake_gpu import ERRORS, Buffer, FakeGpu, GpmRequest, Handle
 
 
 def asked(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Counts the calls of a function, and lets it fail as the test has ordered."""
+    """Counts the calls of a function and raises the faults that the test injected."""
     name = function.__name__
 
     @functools.wraps(function)
@@ -29,13 +29,13 @@ def asked(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Monitoring:
-    """Counts, faults, events and samples.
+    """Call counts, faults, events and samples.
 
     Attributes:
-        calls: how often each function was asked.
-        faults: errors by function and UUID, or None for every device; raised until they are taken out.
-        events: XID events that wait to be asked for: the GPU, and the GPU instance.
-        live: GPM samples and event sets that were made and not freed.
+        calls: how often each function was called.
+        faults: errors by function and UUID, or None for every device; raised until removed.
+        events: pending XID events: the GPU and the GPU instance.
+        live: GPM samples and event sets that were created and not freed.
     """
 
     c_nvmlGpmMetricsGet_t = GpmRequest
@@ -48,11 +48,11 @@ class Monitoring:
         self.live: list[object] = []
 
     def fail(self, function: str, code: int, uuid: str | None = None) -> None:
-        """Lets a function fail from now on, on one device or on all."""
+        """Makes a function fail from now on, for one device or for all."""
         self.faults[function, uuid] = ERRORS[code]()
 
     def check(self, function: str, uuid: Any = None) -> None:
-        """Raises what the test has ordered for a function."""
+        """Raises the fault that the test injected into a function, if any."""
         for key in ((function, uuid), (function, None)):
             if key in self.faults:
                 raise self.faults[key]

@@ -1,7 +1,7 @@
-"""A module like nvidia-ml-py's `pynvml`, for machines that the tests describe.
+"""A fake of nvidia-ml-py's `pynvml`, for machines that the tests describe.
 
-`test_nvidia_fake.py` checks its names and arities against the real module, `test_gpu_live.py` what it
-answers against a real device.
+`test_nvidia_fake.py` checks its names and arities against the real module, `test_gpu_live.py` its answers
+against a real device.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from fake_monitoring import Monitoring, asked
 
 __all__ = ["FakeGpu", "FakeNvml", "Process"]
 
-# What bindings of 2023 (12.535.77, our oldest) and those of before do not have, and functions that drivers
-# before 535 lack. Bindings look for a function when it is called, so with an old driver the call fails.
+# Names missing from bindings of 2023 (12.535.77, our oldest) and from earlier ones, and functions that drivers
+# before 535 lack. Bindings look up a function when it is called, so with an old driver the call fails.
 OLD_BINDINGS = frozenset(
     {
         "nvmlDeviceGetTemperatureV",
@@ -42,17 +42,17 @@ OLD_DRIVER = frozenset(
 
 
 class FakeNvml(Monitoring):
-    """Stands for the module: functions and error classes under their real names.
+    """Replaces the module: functions and error classes under their real names.
 
     Attributes:
-        missing: names that these bindings do not have.
+        missing: names that these bindings lack.
     """
 
     NVMLError = NVMLError
     nvmlMemory_v2 = 0x02000028
 
     class NVMLLibraryMismatchError(Exception):
-        """The bindings are newer than the driver."""
+        """Raised when the bindings are newer than the driver."""
 
     def __new__(cls, *_: FakeGpu, missing: Collection[str] = (), **__: Any) -> FakeNvml:
         lacking = type(cls.__name__, (cls,), dict.fromkeys(missing, property(_absent))) if missing else cls
@@ -115,7 +115,7 @@ class FakeNvml(Monitoring):
         gpu = handle.gpu
         if version is not None:
             assert version == self.nvmlMemory_v2
-            self.check("nvmlDeviceGetMemoryInfo_v2", gpu.uuid)  # what the bindings call then
+            self.check("nvmlDeviceGetMemoryInfo_v2", gpu.uuid)  # what the bindings call in this case
         reserved = gpu.memory_reserved_bytes
         used = gpu.memory_used_bytes + (0 if version else reserved)
         told = SimpleNamespace(total=_answer(gpu.memory_bytes), used=used)
@@ -236,12 +236,12 @@ def _answer(value: Any) -> Any:
 
 
 def _whole(handle: Handle) -> None:
-    """Raises what NVML does of a slice, and of a GPU that is cut into slices."""
+    """Raises the error of NVML for a slice, and for a GPU divided into slices."""
     if handle.gpu.slices or handle.gpu.parent:
         raise ERRORS[3]("Not Supported")
 
 
 def _no_slices(handle: Handle) -> None:
-    """Raises what NVML does of a GPU that is cut into slices."""
+    """Raises the error of NVML for a GPU divided into slices."""
     if handle.gpu.slices:
         raise ERRORS[3]("Not Supported")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def of_a_process_that_is_gone(journal: Path) -> Path:
-    """Replaces this process by one that has exited as the writer of a closed journal."""
+    """Replaces the writer of a closed journal, this process, by one that has exited."""
     with subprocess.Popen([sys.executable, "-S", "-c", ""]) as ended:
         ended.wait()
     text = journal.read_bytes()

@@ -1,11 +1,11 @@
-"""Keeps what NVML answers: every call with its value or error, and how long it took.
+"""Records the answers of NVML: every call with its value or error and its duration.
 
 `test_gpu_live.py` puts it between the collectors and the real module on a machine with a GPU:
 
     SYSMETRICS_RECORD=tests/hosts/<card> pytest -m gpu tests/integration/test_gpu_live.py
 
-writes `nvml.json` there. UUIDs and the ids of processes are replaced: they tell of one card and its users.
-`differences` asks a fake the same and says where it answers otherwise than the device did.
+writes `nvml.json` there. UUIDs and process ids are replaced, since they identify a card and its users.
+`differences` repeats the calls on a fake and reports where its answers differ from those of the device.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Call:
 
     Attributes:
         function: its name.
-        arguments: those that are numbers or lists of them; what else it got is a pointer.
-        answer: its value, as JSON can hold it; None where it failed.
-        error: NVML's number, where it failed.
-        microseconds: how long it took.
-        passed: all its arguments, pointers among them.
-        returned: its value, with pointers; None where it failed.
+        arguments: the arguments that are numbers or lists of numbers; all others are pointers.
+        answer: its value as JSON; None if it failed.
+        error: the error number of NVML if it failed.
+        microseconds: its duration.
+        passed: all arguments, including pointers.
+        returned: its value, including pointers; None if it failed.
     """
 
     function: str
@@ -51,17 +51,17 @@ class Call:
 
 
 class Pointer(NamedTuple):
-    """What a pointer points to: a device, an event set or a sample."""
+    """The target of a pointer: a device, an event set or a sample."""
 
     address: int
 
 
 class Recorder:
-    """Stands between the collectors and `pynvml`.
+    """Sits between the collectors and `pynvml`.
 
     Attributes:
-        calls: what was asked, in order.
-        replay: the same calls, to be made again without anything in between.
+        calls: the recorded calls, in order.
+        replay: the same calls, to repeat them without the recorder.
     """
 
     def __init__(self, module: Any) -> None:
@@ -76,7 +76,7 @@ class Recorder:
 
         def call(*arguments: Any) -> Any:
             self.replay.append(lambda: found(*arguments))
-            passed = tuple(map(kept, arguments))  # now, since a structure is filled by the call
+            passed = tuple(map(kept, arguments))  # before the call, which fills structures
             began = time.perf_counter()
             try:
                 answer = found(*arguments)
@@ -89,7 +89,7 @@ class Recorder:
         return call
 
     def write(self, folder: Path, **about: Any) -> Path:
-        """Writes each distinct question once, with the answer to the last and the median time of all."""
+        """Writes each distinct call once, with its last answer and the median of all durations."""
         folder.mkdir(parents=True, exist_ok=True)
         asked: dict[str, list[Call]] = {}
         for call in self.calls:
@@ -103,7 +103,7 @@ class Recorder:
         file.write_text(json.dumps(about | {"calls": calls}, indent=1) + "\n")
         return file
 
-    def _keep(  # noqa: PLR0917 - all that there is to know of a call
+    def _keep(  # noqa: PLR0917 - the complete record of a call
         self, function: str, arguments: Any, passed: Any, answer: Any, error: int | None, began: float
     ) -> None:
         microseconds = (time.perf_counter() - began) * 1e6
@@ -112,7 +112,7 @@ class Recorder:
 
 
 def plain(value: Any) -> Any:
-    """Returns what JSON can hold of an answer; None for a pointer."""
+    """Returns the part of an answer that JSON can represent; None for a pointer."""
     if isinstance(value, str | bytes):
         text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
         return _UUID.sub(r"\1-00000000-0000-0000-0000-000000000000", text)
@@ -135,7 +135,7 @@ def _members(value: Any) -> Mapping[str, Any]:
         found = dict(getattr(value, "__dict__", {}))
     if "pid" in found:
         found["pid"] = "self" if found["pid"] == os.getpid() else "other"
-    if "metrics" in found:  # of a hundred and more those that were asked for
+    if "metrics" in found:  # only the requested ones of more than a hundred
         found["metrics"] = list(found["metrics"][: found["numMetrics"]])
     return found
 
@@ -145,12 +145,12 @@ def _pointer(value: Any) -> bool:
 
 
 def kept(value: Any) -> Any:
-    """Returns an argument or an answer as it is at this moment: structures as mappings, pointers by address."""
+    """Returns a snapshot of an argument or an answer: structures as mappings, pointers by address."""
     if value is None or isinstance(value, str | bytes | int | float):
         return value
     if _pointer(value):
         return Pointer(ctypes.cast(value, ctypes.c_void_p).value or 0)
-    if isinstance(value, Handle | Buffer) or type(value) is object:  # the fake's pointers
+    if isinstance(value, Handle | Buffer) or type(value) is object:  # pointers of the fake
         return Pointer(id(value))
     if isinstance(value, ctypes.Array):
         return list(map(kept, value))
@@ -168,8 +168,8 @@ def _raw_members(value: Any) -> dict[str, Any]:
     return dict(vars(value))
 
 
-# What the collectors take an answer for, in NVML's units: a unit or a meaning that is another would be beyond.
-# By function, member of the answer, and number of the field or metric.
+# Plausible ranges of answers in NVML's units; another unit or meaning would fall outside.
+# Keyed by function, member of the answer, and number of the field or metric.
 RANGES: Mapping[str, tuple[float, float]] = {
     "nvmlDeviceGetCount": (1, 64),
     "nvmlDeviceGetMemoryInfo.total": (2**27, 2**42),
@@ -202,7 +202,7 @@ _AS_MANY_AS_THERE_ARE = "nvmlDeviceGetComputeRunningProcesses"
 
 
 def described(calls: Sequence[Call]) -> FakeNvml:
-    """Returns a fake of as many GPUs as were recorded, under their UUIDs, that answers every question."""
+    """Returns a fake with the recorded GPUs under their UUIDs; it supports every query."""
     uuids = dict.fromkeys(
         call.returned for call in calls if call.function == "nvmlDeviceGetUUID" and call.error is None
     )
@@ -235,13 +235,13 @@ def _capable(uuid: str) -> FakeGpu:
 
 
 def differences(calls: Sequence[Call], fake: FakeNvml) -> list[str]:
-    """Returns in what a fake answers otherwise than a device did, asked the same in the same order.
+    """Returns how the answers of a fake differ from those of a device, for the same calls in the same order.
 
-    A device may refuse what the fake answers, if the fake could refuse it, too; not the other way round.
+    A device may fail where the fake answers, if the fake can raise the same error; not vice versa.
 
     Args:
-        calls: what was recorded.
-        fake: supports everything, as `described` does.
+        calls: the recorded calls.
+        fake: a fake that supports every query, as from `described`.
     """
     pointers: dict[int, Any] = {}
     found: dict[str, None] = {}
@@ -271,10 +271,10 @@ def differences(calls: Sequence[Call], fake: FakeNvml) -> list[str]:
 
 
 def _mapped(value: Any, pointers: Mapping[int, Any], fake: FakeNvml) -> Any:
-    """Returns what the fake takes for an argument."""
+    """Returns an argument as the fake expects it."""
     if isinstance(value, Pointer):
         return pointers[value.address]
-    if isinstance(value, dict):  # a request of GPM, the one structure that is passed
+    if isinstance(value, dict):  # a GPM request, the only structure passed
         request = fake.c_nvmlGpmMetricsGet_t()
         request.version, request.numMetrics = value["version"], value["numMetrics"]
         request.sample1, request.sample2 = (pointers[value[name].address] for name in ("sample1", "sample2"))
@@ -305,7 +305,7 @@ def _compare_members(path: str, fake: Any, real: Any, which: str) -> Iterator[st
     yield from (f"{path}.{name}: the device has no such member" for name in fake.keys() - real.keys())
     which = str(real.get("fieldId", real.get("metricId", which)))
     if real.get("nvmlReturn"):
-        return  # this one is not supported, and has no value
+        return  # an unsupported field has no value
     if fake.get("nvmlReturn"):
         yield f"{path}[{which}]: the fake refuses it with {fake['nvmlReturn']}"
         return

@@ -1,4 +1,4 @@
-"""Makes hosts of the machines in tests/hosts, at their first moment and one second later.
+"""Makes hosts from the machines in tests/hosts, at their first moment and one second later.
 
 On pytest's path (`pythonpath` in pyproject.toml). tests/hosts/README.md describes the folders.
 """
@@ -24,15 +24,15 @@ from mlflow_sysmetrics.facts.operating_systems import Sources
 from mlflow_sysmetrics.machine.host import DiskUsage, Host
 from mlflow_sysmetrics.samples import Metric
 
-# Every collector, whatever this machine has.
+# Every collector, regardless of this machine.
 LINUX = load_classes(registry.LINUX)
 PORTABLE = load_classes(registry.PORTABLE)
 
 HOSTS = sorted(path.parent for path in (Path(__file__).parent / "hosts").glob("*/README.md"))
-# Facts that depend only on the files and the environment of a machine; the others ask the running process.
+# Facts that depend only on the files and the environment of a machine; the others query the running process.
 _FACTS_FROM_FILES = frozenset({"memory", "cores", "container", "scheduler", "cloud"})
 
-# The GPUs of the machines that were revived, by their root: `advance` moves them too.
+# GPUs of the revived machines by root: `advance` moves them too.
 _GPUS: dict[Path, list[FakeGpu]] = {}
 
 every_host = pytest.mark.parametrize("recorded", HOSTS, ids=lambda path: path.name)
@@ -71,7 +71,7 @@ def advance(recorded: Path, root: Path) -> None:
 def files(moment: Path) -> Mapping[str, bytes]:
     """Returns the files of one moment, by their paths on the machine."""
     return {
-        # Windows has no colons in file names, but /sys has: they are written %3A here.
+        # Windows does not allow the colons in file names of /sys: they are written %3A here.
         file.relative_to(moment).as_posix().replace("%3A", ":"): file.read_bytes()
         for file in sorted(moment.rglob("*"))
         if file.is_file()
@@ -89,7 +89,7 @@ def facts(host: Host) -> dict[str, str]:
 
 
 def build(collector: type[Collector], host: Host) -> Collector | Unavailable:
-    """Returns the collector, or why it is unavailable."""
+    """Returns the collector, or the reason why it is unavailable."""
     try:
         return collector(host)
     except Unavailable as reason:
@@ -164,8 +164,8 @@ def _gpu(described: Mapping[str, Any]) -> FakeGpu:
 def _answer(key: str, value: Any) -> Any:
     if value == "Not Supported":
         return FakeNvml.NVMLError_NotSupported(value)
-    if key in ("fields", "gpm"):  # by NVML's numbers, which JSON has as text
+    if key in ("fields", "gpm"):  # keyed by NVML's numbers, which are strings in JSON
         return {int(number): each for number, each in value.items()}
-    if key == "processes":  # of pid, or "self", and bytes
+    if key == "processes":  # pairs of pid (or "self") and bytes
         return [Process(os.getpid() if pid == "self" else pid, held) for pid, held in value]
     return value

@@ -1,4 +1,4 @@
-"""Waits for a state instead of a time: on a busy machine, milliseconds may become seconds.
+"""Waits for a state rather than a time: on a busy machine, milliseconds may become seconds.
 
 On the path of pytest (`pythonpath` in pyproject.toml); programs of the integration tests import it too.
 """
@@ -13,7 +13,7 @@ LONG_SECONDS = 60.0  # only a failing test waits this long
 
 
 def eventually(holds: Callable[[], object], seconds: float = LONG_SECONDS) -> None:
-    """Returns as soon as a condition holds.
+    """Waits until a condition holds.
 
     Raises:
         AssertionError: the condition did not hold in time.
@@ -25,7 +25,7 @@ def eventually(holds: Callable[[], object], seconds: float = LONG_SECONDS) -> No
 
 
 def ticked(times: int) -> None:
-    """Returns after that many more ticks of this process's sampler."""
+    """Waits for this many more ticks of this process's sampler."""
     from mlflow_sysmetrics import status
 
     before = status().ticks
@@ -33,9 +33,9 @@ def ticked(times: int) -> None:
 
 
 def watched(seconds: float = 0.3) -> None:
-    """Returns `seconds` after the first tick of every run that is attached in this process.
+    """Waits until `seconds` after the first tick of every run attached in this process.
 
-    A rate covers at least 0.15 s, from one tick to the next, so after this time a run has all of them.
+    A rate covers at least 0.15 s from one tick to the next, so after this time a run has every rate.
     """
     from mlflow_sysmetrics import status
     from mlflow_sysmetrics.daemon import process
@@ -49,7 +49,7 @@ def watched(seconds: float = 0.3) -> None:
 
 
 def lasting_threads() -> list[str]:
-    """Waits for our threads that end by themselves, and returns the names of all others."""
+    """Waits for our temporary threads to end, and returns the names of all other threads."""
     for thread in threading.enumerate():
         lasts = thread.name.startswith(("sysmetrics-sampler", "sysmetrics-sender", "sysmetrics-journal"))
         if thread.name.startswith("sysmetrics") and not lasts:

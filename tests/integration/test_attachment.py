@@ -14,7 +14,7 @@ from programs import HOST_METRICS, LEVELS, MLFLOW, Program, Remote, Store
 ONCE = {"MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.1", "MLFLOW_SYSMETRICS_SEND_INTERVAL": "0.5"}
 
 
-def test_installed_and_forgotten(program: Program, store: Store) -> None:
+def test_an_unmodified_script_has_tags_and_metrics(program: Program, store: Store) -> None:
     """A script that only imports mlflow and starts a run has tags and metrics on it."""
     code = """
         with mlflow.start_run() as run:
@@ -70,7 +70,7 @@ def test_a_resumed_run_continues_its_series(program: Program, store: Store) -> N
 
 
 @pytest.mark.skipif(MLFLOW < (2, 9), reason="MLflow 2.8 does not monitor resumed runs")
-def test_a_run_that_is_started_again_inside_itself(program: Program, store: Store) -> None:
+def test_a_run_restarted_inside_itself_continues_its_series(program: Program, store: Store) -> None:
     """kedro-mlflow does this for each node of a pipeline. The series continues until the outer end."""
     code = """
         with mlflow.start_run() as run:
@@ -103,7 +103,7 @@ def test_autologged_runs(program: Program, store: Store) -> None:
     assert "sys.cpu" in store.tags(run_id)
 
 
-def test_a_monitor_built_by_hand(program: Program, remote: Remote) -> None:
+def test_a_monitor_built_by_a_library_is_replaced(program: Program, remote: Remote) -> None:
     """Lightning callbacks and MONAI build MLflow's class directly."""
     code = """
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor

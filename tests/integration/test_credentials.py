@@ -40,7 +40,7 @@ class Listener(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers questions with one run, and writes with the empty object."""
+    """Answers queries with one run, and writes with the empty object."""
 
     server: Listener
 
@@ -76,7 +76,7 @@ chosen = listener  # a second one: the server that the user chose
 
 @pytest.fixture
 def orphan(listener: Listener, tmp_path: Path) -> Path:
-    """The journal of a process that is gone, which names the listener."""
+    """The journal of a process that has exited; it names the listener."""
     journal = Journal.create(tmp_path / "spool", 10**8)
     number = journal.register(RUN, listener.url, STARTED_AT)
     journal.append(number, 0, STARTED_AT, {"system/level": 1.0})
@@ -169,7 +169,7 @@ def test_the_search_for_dead_runs_sends_no_credentials_and_no_headers_of_plugins
 ) -> None:
     headers_of_a_plugin(monkeypatch)
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hunter2")
-    silent_since = time.time() - 3600  # a process that wrote a moment ago does not count as dead
+    silent_since = time.time() - 3600  # a process that wrote recently does not count as dead
     os.utime(orphan, (silent_since, silent_since))
     (dead,) = DeadRunSearch(None, older_than=600).dead_runs(list(read_journals(orphan.parent)))
     assert dead.run.run_id == RUN

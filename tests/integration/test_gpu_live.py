@@ -1,7 +1,7 @@
-"""The NVIDIA collectors on a real device, beside nvidia-smi, and the fake held against it.
+"""The NVIDIA collectors on a real device, compared with nvidia-smi and with the fake.
 
-Run by hand where a GPU is at hand: `pytest -m gpu`. With SYSMETRICS_RECORD set to a folder, what the device
-answered is written there as `nvml.json` (see `nvml_recorder`).
+Run by hand on a machine with a GPU: `pytest -m gpu`. If SYSMETRICS_RECORD is set to a folder, the answers of
+the device are written there as `nvml.json` (see `nvml_recorder`).
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from mlflow_sysmetrics.collectors.nvidia_profile import NvidiaProfile
 from mlflow_sysmetrics.machine.host import Host
 from nvml_recorder import Recorder, described, differences
 
-MOST_BESIDE_THE_CALLS = 1.5  # times the bare NVML calls: what the issue allows a tick
+MOST_BESIDE_THE_CALLS = 1.5  # limit of a tick as a multiple of the bare NVML calls
 TICKS = 3
 
 
 def devices() -> int:
-    """Returns how many GPUs NVML lists; 0 without a driver."""
+    """Returns the number of GPUs that NVML lists; 0 without a driver."""
     try:
         pynvml.nvmlInit()
         return int(pynvml.nvmlDeviceGetCount())
@@ -48,7 +48,7 @@ def collector(kind: type[Collector], nvml: Any = pynvml) -> Collector:
 
 @pytest.fixture(scope="module")
 def recorded() -> tuple[Recorder, list[dict[str, float]]]:
-    """What both collectors asked and yielded in a few ticks, a second apart."""
+    """The calls and samples of both collectors in a few ticks, a second apart."""
     recorder = Recorder(pynvml)
     built = [collector(kind, recorder) for kind in (Nvidia, NvidiaProfile)]
     ticks = []
@@ -67,7 +67,7 @@ def recorded() -> tuple[Recorder, list[dict[str, float]]]:
 
 
 def smi(*names: str) -> list[float | None]:
-    """Returns what nvidia-smi says of the first GPU; None where it does not know."""
+    """Returns the values of nvidia-smi for the first GPU; None for unknown ones."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         pytest.skip("no nvidia-smi")
@@ -77,7 +77,7 @@ def smi(*names: str) -> list[float | None]:
     return [float(word) if word.replace(".", "", 1).isdigit() else None for word in found]
 
 
-def test_what_a_device_answers_is_finite_and_within_bounds(
+def test_answers_of_a_device_are_finite_and_within_bounds(
     recorded: tuple[Recorder, list[dict[str, float]]],
 ) -> None:
     _, ticks = recorded
@@ -85,7 +85,7 @@ def test_what_a_device_answers_is_finite_and_within_bounds(
     for found in ticks:
         for key, value in found.items():
             assert 0 <= value < 1e9, key
-            if key.endswith("_percentage") and "power" not in key:  # power may be over its limit for a moment
+            if key.endswith("_percentage") and "power" not in key:  # power may briefly exceed its limit
                 assert value <= 100, key
 
 
@@ -100,9 +100,7 @@ def test_what_a_device_answers_is_finite_and_within_bounds(
         ("clocks.mem", "memory_clock_megahertz", 0.05, 5),
     ],
 )
-def test_values_agree_with_nvidia_smi_read_beside_them(
-    name: str, key: str, share: float, least: float
-) -> None:
+def test_values_agree_with_nvidia_smi(name: str, key: str, share: float, least: float) -> None:
     (theirs,) = smi(name)
     if theirs is None:
         pytest.skip(f"nvidia-smi does not know {name} of this device")
@@ -116,7 +114,7 @@ def test_values_agree_with_nvidia_smi_read_beside_them(
     assert found[f"gpu_0_{key}"] == pytest.approx(theirs, rel=share, abs=least)
 
 
-def test_power_is_a_share_of_the_limit_that_nvidia_smi_names() -> None:
+def test_power_percentage_refers_to_the_limit_of_nvidia_smi() -> None:
     (limit,) = smi("enforced.power.limit")
     found = {sample.key: sample.value for sample in collector(Nvidia).collect(time.monotonic())}
     if limit is None or "gpu_0_power_usage_percentage" not in found:
@@ -125,8 +123,8 @@ def test_power_is_a_share_of_the_limit_that_nvidia_smi_names() -> None:
     assert found["gpu_0_power_usage_percentage"] == pytest.approx(100 * watts / limit, rel=0.01)
 
 
-def test_the_fake_answers_as_the_device_does(recorded: tuple[Recorder, list[dict[str, float]]]) -> None:
-    """Asked the same in the same order; `test_nvidia_recorder.py` shows that this can fail."""
+def test_the_fake_answers_like_the_device(recorded: tuple[Recorder, list[dict[str, float]]]) -> None:
+    """Makes the same calls in the same order; `test_nvidia_recorder.py` shows that this can fail."""
     recorder, _ = recorded
     calls = list(recorder.calls)
     if any(call.function == "nvmlDeviceGetMigDeviceHandleByIndex" for call in calls):
@@ -135,7 +133,7 @@ def test_the_fake_answers_as_the_device_does(recorded: tuple[Recorder, list[dict
     assert differences(calls, described(calls)) == []
 
 
-def test_a_tick_costs_little_more_than_the_bare_calls() -> None:
+def test_a_tick_takes_little_more_time_than_the_bare_calls() -> None:
     recorder = Recorder(pynvml)
     one = collector(Nvidia, recorder)
     list(one.collect(0.0))
@@ -144,7 +142,7 @@ def test_a_tick_costs_little_more_than_the_bare_calls() -> None:
     calls = list(recorder.replay)
     two = collector(Nvidia)
     now = iter(range(10**6))
-    ours = _median_seconds(lambda: list(two.collect(next(now) * 1e-3)))  # within the pauses, as most ticks
+    ours = _median_seconds(lambda: list(two.collect(next(now) * 1e-3)))  # within the pauses, like most ticks
     bare = _median_seconds(lambda: [_quiet(call) for call in calls])
     assert ours < MOST_BESIDE_THE_CALLS * bare
 
@@ -153,7 +151,7 @@ def _quiet(call: Callable[[], Any]) -> None:
     try:
         call()
     except pynvml.NVMLError:
-        return  # no event, as nearly always
+        return  # no event, the usual case
 
 
 def _median_seconds(action: Callable[[], Any]) -> float:
@@ -165,7 +163,7 @@ def _median_seconds(action: Callable[[], Any]) -> float:
     return median(times)
 
 
-def test_cuda_starts_in_a_child_that_is_forked_after_sampling() -> None:
+def test_cuda_starts_in_a_child_forked_after_sampling() -> None:
     program = """
         import ctypes, os, time
         from mlflow_sysmetrics.collectors.nvidia import Nvidia

@@ -1,6 +1,6 @@
-"""No secret leaves the package: every kind of secret times every way out.
+"""No secret leaves the package: every kind of secret on every output.
 
-The tracking server refuses each request and quotes everything that it was sent, without the words that announce
+The tracking server rejects each request and quotes everything that it received, without the words that mark
 a secret.
 """
 
@@ -42,7 +42,7 @@ USER = "someone"
 
 
 class Server(ThreadingHTTPServer):
-    """Refuses every request and quotes it."""
+    """Rejects every request and quotes it."""
 
     daemon_threads = True
 
@@ -97,7 +97,7 @@ class Kind:
         environ: variables.
         header: of a request-header plugin.
         token: of an auth plugin.
-        secret: what must not be shown, beside its other forms.
+        secret: the text that must not be shown, in any of its forms.
         arrives: whether the server gets a request.
     """
 
@@ -136,7 +136,7 @@ KINDS = {
 
 @pytest.fixture(params=KINDS, ids=str)
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kind:
-    """A kind of secret, in force; nothing that another test has sent is known."""
+    """A kind of secret, configured; secrets that other tests have sent are forgotten."""
     found = KINDS[request.param]
     monkeypatch.setattr(secrets, "_sent", {})
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -172,7 +172,7 @@ def auth_plugin(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass
 class Place:
-    """What a way out works with."""
+    """The context of an output."""
 
     uri: str
     directory: Path
@@ -180,7 +180,7 @@ class Place:
     monkeypatch: pytest.MonkeyPatch
 
     def orphan(self) -> Path:
-        """Returns the journal of a process that is gone, which names the server."""
+        """Returns the journal of a process that has exited; the journal names the server."""
         journal = Journal.create(self.directory / "spool", 10**8)
         number = journal.register(RUN, lasting(self.uri), STARTED_AT)
         journal.append(number, 0, STARTED_AT, {"system/level": 1.0})
@@ -266,7 +266,7 @@ def of_verification(place: Place) -> str:
 
 
 def of_hpo(place: Place) -> str:
-    """The warning of a study, and what becomes of an exception in tags and artifacts of a trial's run."""
+    """The warning of a study, and the tags and artifacts of an exception on the run of a trial."""
     pytest.importorskip("optuna", reason="studies need Optuna")
     from mlflow import MlflowClient
 
@@ -285,7 +285,7 @@ def of_hpo(place: Place) -> str:
 
 
 def of_registry(place: Place) -> str:
-    """The error of a version that is registered and not promoted."""
+    """The error about a version that was registered but not promoted."""
     from mlflow import MlflowClient
 
     from mlflow_sysmetrics.training.registry.names import Target
@@ -299,7 +299,7 @@ def of_registry(place: Place) -> str:
 
 
 def of_monitor(place: Place) -> str:
-    """The warning of a run whose metrics cannot be started."""
+    """The warning about a run whose metrics cannot be started."""
     import mlflow
 
     from mlflow_sysmetrics import daemon, monitor
@@ -356,7 +356,7 @@ SILENT = {"status", "tags"}  # they send no request
 
 
 def forms(secret: str) -> set[str]:
-    """Returns how a text may write a secret."""
+    """Returns the forms in which a text may contain a secret."""
     return {
         secret,
         quote(secret, safe=""),
@@ -369,7 +369,7 @@ def forms(secret: str) -> set[str]:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_no_way_out_shows_a_secret(  # noqa: PLR0917 - pytest's fixtures
+def test_no_output_shows_a_secret(  # noqa: PLR0917 - pytest's fixtures
     way: str,
     kind: Kind,
     server: Server,

@@ -1,4 +1,4 @@
-"""The one check that every case of the chaos suite ends with."""
+"""The final check of every chaos test: the server has every sampled point exactly once."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from chaos_server import TrackingServer
 
 
 def assert_all_on_server(server: TrackingServer, sides: Iterable[Path]) -> int:
-    """Fails unless the server has what was sampled, all of it, each point once, at the step of its time.
+    """Fails unless the server has every sampled point exactly once, at the step of its time.
 
     Args:
         server: the tracking server.
-        sides: what the programs wrote down, one file each.
+        sides: the side files of the programs.
 
     Returns:
-        How many points that were.
+        The number of points.
     """
     said = Evidence.read(sides)
     assert said.taken, "nothing was sampled"
@@ -26,7 +26,7 @@ def assert_all_on_server(server: TrackingServer, sides: Iterable[Path]) -> int:
     found = Counter(Sampled(one.run_id, one.key, one.timestamp, one.value) for one in stored)
     taken = Counter(said.taken)
     lost = taken - found
-    # A tick that a kill interrupted may have been journalled or not, each of its points on its own.
+    # Each point of a tick interrupted by a kill may or may not have been journalled.
     foreign = found - taken - Counter(said.unsure)
     assert not lost, f"{lost.total()} of {taken.total()} points lost, such as {next(iter(lost))}"
     assert not foreign, f"{foreign.total()} points doubled or never sampled, such as {next(iter(foreign))}"
@@ -37,7 +37,7 @@ def assert_all_on_server(server: TrackingServer, sides: Iterable[Path]) -> int:
 
 
 def assert_nothing_on_server(server: TrackingServer, sides: Iterable[Path]) -> None:
-    """Fails if the server has a point of these programs."""
+    """Fails if the server has any point of these programs."""
     run_ids = Evidence.read(sides).run_ids
     assert run_ids, "nothing was sampled"
     assert not server.points(*run_ids)

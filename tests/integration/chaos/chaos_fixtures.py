@@ -1,4 +1,4 @@
-"""What the chaos suite shares; its test files name this as their plugin.
+"""Fixtures of the chaos suite; its test files load this module as a plugin.
 
 Not a conftest.py: the tests one floor up import theirs by that name.
 """
@@ -57,7 +57,7 @@ def session_nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nurser
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Path:
-    """Where the journals of a test's programs lie."""
+    """The directory for the journals of the programs of a test."""
     return tmp_path / "spool"
 
 

@@ -1,8 +1,8 @@
-"""A proxy on loopback that spoils what passes through it, in as many ways as networks and servers do.
+"""A loopback proxy that injects the faults of networks and servers.
 
-It is a plain TCP server with just enough HTTP to know where a request ends. What happens to a request is
-one function of the table `TROUBLES`; `Proxy.trouble` names the one in force. Connections that are in some
-trouble are reset as soon as another one, or none, is in force.
+It is a plain TCP server with just enough HTTP to find the end of a request. Each fault is a function in the
+table `TROUBLES`; `Proxy.trouble` selects the current one. Connections held by a fault are reset as soon as
+another fault, or none, is selected.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from chaos_server import HOST
 
 from watching import eventually
 
-# Without a bound a fault of ours would hang the suite; no request of a test takes so long.
+# A defect of ours must not hang the suite; no request of a test takes this long.
 _SOCKET_SECONDS = 60.0
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close() sends RST instead of FIN
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER with timeout 0: close() sends RST instead of FIN
 _LONGEST_HEAD = 65536
 LOG_BATCH = "/api/2.0/mlflow/runs/log-batch"
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request, with the moment in monotonic seconds at which it had arrived, and what became of it."""
+    """A request, its arrival in monotonic seconds, and the fault applied to it."""
 
     path: str
     head: bytes
@@ -41,19 +41,19 @@ class Request:
 
 
 class _Mode(NamedTuple):
-    """What is in force: read and replaced as one, since every connection has a thread of its own."""
+    """The current fault; replaced as a whole, since every connection has its own thread."""
 
     trouble: str
     only: str
-    over: threading.Event  # set when another one comes into force
+    over: threading.Event  # set when another fault is selected
 
 
 class Proxy:
-    """Passes requests on to a server, one connection each, and spoils them when told to.
+    """Forwards requests to a server, one connection each, and applies the selected fault.
 
     Attributes:
-        url: where it listens.
-        requests: all that arrived whole, oldest first, whatever became of them.
+        url: the address of the proxy.
+        requests: all requests received completely, oldest first, whatever happened to them.
     """
 
     def __init__(self, upstream_port: int) -> None:
@@ -65,16 +65,16 @@ class Proxy:
         self.url = f"http://{HOST}:{self.port}"
 
     def trouble(self, name: str, *, only: str = "") -> None:
-        """Has requests treated in another way from now on, and resets those that are in trouble.
+        """Selects a fault for subsequent requests, and resets connections held by the previous one.
 
         Args:
-            name: one of `TROUBLES` or `EARLY_TROUBLES`, or "refuse": nobody listens.
-            only: the beginning of the paths that one of `TROUBLES` happens to; all by default.
+            name: one of `TROUBLES` or `EARLY_TROUBLES`; "refuse" closes the port.
+            only: prefix of the paths to which one of `TROUBLES` applies; all by default.
         """
         before, self._mode = self._mode, _Mode(name, only, threading.Event())
         before.over.set()
         if name == "refuse":
-            # Closing alone leaves the port open where a thread is inside accept().
+            # close() alone leaves the port open while a thread is inside accept().
             with suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
@@ -83,7 +83,7 @@ class Proxy:
 
     @contextmanager
     def troubled(self, name: str, *, only: str = "") -> Iterator[None]:
-        """Spoils requests for the time of a ``with`` block."""
+        """Applies a fault during a ``with`` block."""
         self.trouble(name, only=only)
         try:
             yield
@@ -91,18 +91,18 @@ class Proxy:
             self.trouble("none")
 
     def await_requests(self, count: int, *, path: str = LOG_BATCH, seconds: float = 60) -> list[Request]:
-        """Waits until so many requests for a path have met the trouble now in force, and returns them."""
+        """Waits for `count` requests of a path under the current fault, and returns them."""
         before, trouble = len(self.requests), self._mode.trouble
 
         def found() -> list[Request]:
-            # One whose connection is older than the trouble may still arrive.
+            # A request on a connection older than the fault may still arrive.
             return [one for one in self.requests[before:] if (one.path, one.trouble) == (path, trouble)]
 
         eventually(lambda: len(found()) >= count, seconds)
         return found()[:count]
 
     def close(self) -> None:
-        """Stops listening and lets go of all connections."""
+        """Stops listening and releases all connections."""
         self.trouble("refuse")
 
     def _listen(self, port: int) -> socket.socket:
@@ -131,7 +131,7 @@ class Proxy:
 
 @dataclass(frozen=True)
 class Spoiled:
-    """What a trouble has to do with: the client, its request, the end of the trouble, the server behind."""
+    """The context of a fault: client, request, end of the fault, and upstream server."""
 
     client: socket.socket
     request: Request
@@ -139,25 +139,25 @@ class Spoiled:
     upstream: tuple[str, int]
 
     def forward(self) -> bytes:
-        """Hands the request on and returns the whole answer."""
+        """Forwards the request and returns the whole response."""
         with closing(socket.create_connection(self.upstream, timeout=_SOCKET_SECONDS)) as server:
             server.sendall(self.request.head + self.request.body)
             return b"".join(iter(lambda: server.recv(65536), b""))
 
     def answer(self, status: str, body: str, *headers: str) -> None:
-        """Answers in the server's place."""
+        """Responds in place of the server."""
         lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close", *headers]
         self.client.sendall("\r\n".join([*lines, "", body]).encode())
 
 
 def reset(client: socket.socket) -> None:
-    """Ends a connection the hard way."""
+    """Closes a connection with RST."""
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
     client.close()
 
 
 def read_request(client: socket.socket) -> Request:
-    """Reads one request, and asks in its head for the connection to be closed after it."""
+    """Reads one request and changes its head to ``Connection: close``."""
     received = b""
     while b"\r\n\r\n" not in received:
         received += _receive(client)
@@ -179,7 +179,7 @@ def _receive(client: socket.socket) -> bytes:
 
 
 def _half_open(client: socket.socket, over: threading.Event) -> None:
-    """Nobody at the other end reads, nor ever says so."""
+    """The other end neither reads nor closes."""
     over.wait(_SOCKET_SECONDS)
     reset(client)
 
@@ -187,14 +187,14 @@ def _half_open(client: socket.socket, over: threading.Event) -> None:
 def _reset_mid_body(client: socket.socket, over: threading.Event) -> None:
     del over
     received = b""
-    while b"\r\n\r\n" not in received:  # the body follows its head at once, and some of it is read with it
+    while b"\r\n\r\n" not in received:  # the body follows immediately: part of it is read along with the head
         received += client.recv(64)
     reset(client)
 
 
 EARLY_TROUBLES: Mapping[str, Callable[[socket.socket, threading.Event], None]] = MappingProxyType(
     {"half-open": _half_open, "reset-mid-body": _reset_mid_body}
-)  #: those that come before a request has arrived whole; they happen to every path
+)  #: faults before a request is complete; they apply to every path
 
 
 def _pass_on(spoiled: Spoiled) -> None:
@@ -211,7 +211,7 @@ def _reset(spoiled: Spoiled) -> None:
 
 
 def _lose_answer(spoiled: Spoiled) -> None:
-    """The server has committed what the client must believe lost."""
+    """The server has committed what the client must assume to be lost."""
     spoiled.forward()
     reset(spoiled.client)
 
@@ -252,6 +252,6 @@ TROUBLES: Mapping[str, Callable[[Spoiled], None]] = MappingProxyType(
             "429 Too Many Requests", '{"error_code": "REQUEST_LIMIT_EXCEEDED", "message": "no"}', _LATER
         ),
         "401": _refusal("401 Unauthorized", '{"error_code": "UNAUTHENTICATED", "message": "no"}'),
-        "refuse": _reset,  # what was still in the queue of connections
+        "refuse": _reset,  # connections still in the backlog
     }
 )

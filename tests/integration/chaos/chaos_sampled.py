@@ -1,9 +1,9 @@
-"""What a program sampled, by its own testimony: a file that says more than the journal under test.
+"""The points that a program sampled, recorded independently of the journal under test.
 
-`record` is called by the program. Around every `RunSeries.emit` it writes two lines into a side file: before, which
-points are about to be taken; after, that they have been. So whatever moment a program is killed at, what it
-owes lies between the two: all that was taken, and at most the one tick that was under way. A forked child
-that samples writes into the same file, under its own process number.
+The program calls `record`. It writes two lines to a side file around every `RunSeries.emit`: the points before, and
+a confirmation after. So whenever a program is killed, the points it must deliver are bounded: all confirmed ones, and at
+most those of the one interrupted tick. A forked child that samples writes to the same file, under its own
+process id.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-# Families whose metrics are levels and rates only. A total counts from the run's first point, which would have
-# to be computed here once more.
+# Families with levels and rates only. A total counts from the first point of the run, which would have to be
+# recomputed here.
 COLLECTORS = "cpu,disk"
 
 
 class Sampled(NamedTuple):
-    """One point as the program took it; the server adds a step."""
+    """A point as sampled by the program; the server adds a step."""
 
     run_id: str
     key: str
@@ -31,13 +31,13 @@ class Sampled(NamedTuple):
 
 
 def record(path: str) -> None:
-    """Has this program write down what it samples from now on."""
+    """Records what this program samples from now on."""
     from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
     from mlflow_sysmetrics.daemon.sampling.window import DECIMALS, Value
     from mlflow_sysmetrics.samples import TOTALS
 
     side = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    emit, write = RunSeries.emit, os.write  # a program may spoil what we do not want spoiled here
+    emit, write = RunSeries.emit, os.write  # a program may patch these later
 
     def recorded(self: RunSeries, values: Iterable[Value], timestamp: int) -> None:
         taken = list(values)
@@ -56,11 +56,11 @@ def record(path: str) -> None:
 
 @dataclass
 class Evidence:
-    """What one or more programs said.
+    """The side files of one or more programs.
 
     Attributes:
-        taken: points that were certainly taken.
-        unsure: points of ticks that a kill interrupted.
+        taken: points that were confirmed.
+        unsure: points of ticks interrupted by a kill.
     """
 
     taken: list[Sampled] = field(default_factory=list)
@@ -68,7 +68,7 @@ class Evidence:
 
     @classmethod
     def read(cls, paths: Iterable[Path]) -> Evidence:
-        """Returns what programs wrote down, one file each."""
+        """Reads the side files of programs."""
         found = cls()
         for path in paths:
             ticks: dict[int, list[Sampled]] = {}
@@ -76,7 +76,7 @@ class Evidence:
                 try:
                     said = json.loads(line)
                 except ValueError:
-                    continue  # torn by the kill, before anything of it was taken
+                    continue  # torn by the kill, before any of its points were taken
                 if "taken" in said:
                     found.taken += ticks.pop(said["taken"])
                 else:
@@ -87,5 +87,5 @@ class Evidence:
 
     @property
     def run_ids(self) -> set[str]:
-        """Runs that anything was sampled for."""
+        """The runs with sampled points."""
         return {point.run_id for point in chain(self.taken, self.unsure)}

@@ -38,7 +38,7 @@ class Stored(NamedTuple):
 
 
 def free_port() -> int:
-    """Returns a port of loopback that nobody listens on now."""
+    """Returns a free loopback port."""
     with closing(socket.socket()) as found:
         found.bind((HOST, 0))
         port: int = found.getsockname()[1]
@@ -87,7 +87,7 @@ class TrackingServer:
             time.sleep(0.05)
 
     def kill(self) -> None:
-        """Ends it and its workers at once."""
+        """Kills the server and its workers."""
         if self._process is None:
             return
         family = [psutil.Process(self._process.pid)]
@@ -99,13 +99,13 @@ class TrackingServer:
         self._process = None
 
     def new_run(self) -> str:
-        """Makes a run that starts now, without any client library."""
+        """Creates a run that starts now, without a client library."""
         asked = {"experiment_id": "0", "start_time": time.time_ns() // 1_000_000}
         run_id: str = self.call("POST", "runs/create", asked)["run"]["info"]["run_id"]
         return run_id
 
     def call(self, method: str, endpoint: str, body: dict[str, Any] | None = None) -> Any:
-        """Calls an endpoint of the tracking API and returns its answer.
+        """Calls an endpoint of the tracking API and returns its response.
 
         Raises:
             RuntimeError: the answer is not 200.
@@ -120,7 +120,7 @@ class TrackingServer:
         return json.loads(text)
 
     def points(self, *run_ids: str) -> list[Stored]:
-        """Returns every system metric that the runs have, in the order of the table."""
+        """Returns every system metric of the runs, in table order."""
         select = "SELECT run_uuid, key, timestamp, step, value FROM metrics WHERE run_uuid IN :run_ids"
         rows = self.database.rows(f"{select} AND key LIKE 'system/%'", run_ids=list(run_ids))
         return [Stored(*row) for row in rows]

@@ -1,4 +1,4 @@
-"""Programs that sample fast, with the journals of one test, and what is done with those journals."""
+"""Programs that sample fast and share the spool directory of a test, and the `sync` of their journals."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ FAST = {
     "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.1",
     "MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING": "1",
     "MLFLOW_SYSMETRICS_SEND_INTERVAL": "0.2",
-    "MLFLOW_SYSMETRICS_FLUSH_TIMEOUT": "60",  # the longest; what is delivered is not waited for
+    "MLFLOW_SYSMETRICS_FLUSH_TIMEOUT": "60",  # an upper bound: a flush returns once everything is delivered
     "MLFLOW_SYSMETRICS_COLLECTORS": COLLECTORS,
 }
 
-# The command as it is typed, in a process that has imported MLflow already.
+# The command as typed, in a process that has already imported MLflow.
 SYNC = """
     import runpy
     sys.argv = ["mlflow-sysmetrics", "sync", "--dir", os.environ["SPOOL"]]
@@ -27,7 +27,7 @@ SYNC = """
 
 
 class Starter:
-    """Starts programs that sample fast, with the journals of one test, and ends what is left of them."""
+    """Starts programs that sample fast and share the spool directory of a test, and kills those left."""
 
     def __init__(self, started_by: Nursery, spool: Path) -> None:
         self.programs: list[Program] = []
@@ -42,24 +42,24 @@ class Starter:
         return program
 
     def sync(self) -> str:
-        """Runs `mlflow-sysmetrics sync` on the test's journals and returns what it says."""
+        """Runs `mlflow-sysmetrics sync` on the journals of the test and returns its output."""
         program = self.begin_sync()
         assert program.wait() == 0, program.stdout + program.stderr
         return program.stdout
 
     def begin_sync(self) -> Program:
-        """Starts `mlflow-sysmetrics sync` on the test's journals; it is no training, and samples nothing."""
+        """Starts `mlflow-sysmetrics sync` on the journals of the test; it samples nothing."""
         program = self._nursery.start(SYNC, SPOOL=str(self._spool))
         self._syncs.append(program)
         return program
 
     @property
     def sides(self) -> list[Path]:
-        """What all of them sampled, by their own testimony."""
+        """The side files of all programs."""
         return [program.side for program in self.programs if program.side.exists()]
 
     def end(self) -> None:
-        """Kills what still runs."""
+        """Kills the programs that still run."""
         for program in (*self.programs, *self._syncs):
             if not program.ended:
                 program.kill()
@@ -67,5 +67,5 @@ class Starter:
 
 
 def journals(spool: Path) -> list[Path]:
-    """Returns the journals that lie in a directory."""
+    """Returns the journals in a directory."""
     return sorted(spool.glob("*.jsonl"))

@@ -1,4 +1,4 @@
-"""The training goes on whatever our threads are stuck in: no lock that it takes is held over I/O."""
+"""Training continues while our threads are stuck: no lock that it takes is held during I/O."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from chaos_starter import Starter
 pytest_plugins = ["chaos_fixtures"]
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="programs are forked here"),
-    # What is tested here happens in the program: any database will do.
+    # These tests exercise the program, so one kind of database is enough.
     pytest.mark.parametrize("session_server", ["sqlite"], indirect=True, scope="session"),
 ]
 
@@ -22,7 +22,7 @@ BLOCKED = """
         inside.set()
         never.wait()
 """
-# What a training thread calls. One call that waits for a stuck thread would never return.
+# The calls of a training thread. A call that waited for a stuck thread would never return.
 CALLS = """
     def calls():
         with mlflow_sysmetrics.attach(os.environ["OTHER"], tracking_uri=URL) as other:
@@ -39,9 +39,7 @@ CALLS = """
 """
 
 
-def test_a_sender_that_is_stuck_for_ever_blocks_no_call_and_no_sample(
-    start: Starter, tracking: TrackingServer
-) -> None:
+def test_a_stuck_sender_blocks_neither_calls_nor_sampling(start: Starter, tracking: TrackingServer) -> None:
     program = start(
         BLOCKED
         + """
@@ -63,10 +61,10 @@ def test_a_sender_that_is_stuck_for_ever_blocks_no_call_and_no_sample(
     assert assert_all_on_server(tracking, start.sides) > 0
 
 
-def test_a_disk_that_never_answers_blocks_no_call_no_delivery_and_no_exit(
+def test_a_hanging_disk_blocks_neither_calls_nor_delivery_nor_exit(
     start: Starter, tracking: TrackingServer
 ) -> None:
-    """As a network home directory does; the journal's thread is stuck in it, and nothing else."""
+    """As with a home directory on a network filesystem: only the journal thread is stuck."""
     program = start(
         BLOCKED
         + """
@@ -88,7 +86,7 @@ def test_a_disk_that_never_answers_blocks_no_call_no_delivery_and_no_exit(
 
 
 def environ(tracking: TrackingServer) -> dict[str, str]:
-    """Returns what both programs are told."""
+    """Returns the environment of both programs."""
     runs = {"RUN": tracking.new_run(), "OTHER": tracking.new_run()}
     return {
         **runs,

@@ -1,4 +1,4 @@
-"""What an end may cost while the server is away: a promise, and so the one timing that is a test."""
+"""The documented limit of how long an end may take while the server is unreachable."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytest_plugins = ["chaos_fixtures"]
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="programs are forked here")
 
 FLUSH_TIMEOUT = 1.0
-# Of the time that is ours: less what a busy machine has added, and less MLflow's own request in end_run.
+# Counts our own time: without stalls of a busy machine, and without MLflow's own request in end_run.
 PROMISED = FLUSH_TIMEOUT + 0.5
 
 ATTACH = """
@@ -29,7 +29,7 @@ BEGIN = """
     began, before = time.monotonic(), stalls.seconds
 """
 TOOK = "print(time.monotonic() - began - (stalls.seconds - before), flush=True)"
-# Exit functions run in the opposite order, so that the one which is registered first sees the time of all others.
+# Exit functions run in reverse order, so the first one registered measures all others.
 WAYS: Mapping[str, str] = {
     "detach": f"{ATTACH}{BEGIN}    attachment.detach(); {TOOK}; os._exit(0)",
     "exit": f"    atexit.register(lambda: {TOOK}){ATTACH}{BEGIN}",
@@ -54,7 +54,7 @@ WAYS: Mapping[str, str] = {
 def test_an_end_costs_at_most_the_flush_timeout(
     trouble: str, start: Starter, tracking: TrackingServer, proxy: Proxy
 ) -> None:
-    """MLflow's own requests pass, as far as a trouble can tell them apart; else end_run is left out."""
+    """MLflow's own requests pass if the fault can distinguish them; otherwise end_run is not tested."""
     spares_others = trouble not in {"refuse", "half-open"}
     ways = dict(WAYS)
     if not spares_others or not MONITORS_RESUMED_RUNS:
@@ -67,7 +67,7 @@ def test_an_end_costs_at_most_the_flush_timeout(
 
 
 def begin(start: Starter, tracking: TrackingServer, proxy: Proxy, code: str) -> Program:
-    """Starts a training of a run of its own."""
+    """Starts a training with its own run."""
     return start(
         code,
         RUN=tracking.new_run(),
@@ -78,7 +78,7 @@ def begin(start: Starter, tracking: TrackingServer, proxy: Proxy, code: str) -> 
     )
 
 
-def test_an_outage_costs_one_flush_timeout_however_many_runs_end_in_it(
+def test_an_outage_costs_one_flush_timeout_for_any_number_of_runs(
     start: Starter, tracking: TrackingServer, proxy: Proxy
 ) -> None:
     code = f"""

@@ -1,4 +1,4 @@
-"""The database behind a tracking server goes away and comes back while runs stream."""
+"""The database of a tracking server goes down and returns while runs send metrics."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TRAINING = """
 
 @pytest.fixture
 def local(postgres_server: Postgres, tmp_path: Path) -> Iterator[TrackingServer]:
-    """A `LocalServer` on PostgreSQL, seen as the chaos suite sees servers."""
+    """A `LocalServer` on PostgreSQL, wrapped as a server of the chaos suite."""
     database = postgres_server.new()
     with LocalServer(database.uri, directory=tmp_path / "server") as running:
         seen = TrackingServer(database, running.log_path)
@@ -47,10 +47,10 @@ def local(postgres_server: Postgres, tmp_path: Path) -> Iterator[TrackingServer]
         yield seen
 
 
-def test_a_database_that_goes_away_and_comes_back_costs_no_point_of_twenty_runs(
+def test_a_database_outage_loses_no_point_of_twenty_runs(
     local: TrackingServer, postgres_server: Postgres, start: Starter, spool: Path
 ) -> None:
-    """The server is not restarted: it finds its database again."""
+    """The server is not restarted: it reconnects to its database."""
     runs = ",".join(local.new_run() for _ in range(RUNS))
     program = start(TRAINING, RUNS=runs, CHAOS_URL=local.url)
     program.await_word("attached")

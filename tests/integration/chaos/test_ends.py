@@ -1,4 +1,4 @@
-"""How a program may end: what is delivered then, what lies in the journal, and that one `sync` brings the rest."""
+"""Ways a program may end: what it delivers, what remains in the journal, and that one `sync` delivers the rest."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from watching import eventually
 pytest_plugins = ["chaos_fixtures"]
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="programs are forked here"),
-    # What is tested here happens in the program: any database will do.
+    # These tests exercise the program, so one kind of database is enough.
     pytest.mark.parametrize("session_server", ["sqlite"], indirect=True, scope="session"),
 ]
 
-# One sample when the run is attached, one when something ends it, and none between; and nothing is sent but by
-# an end. So what an end does is its own doing, whatever the machine is busy with.
+# One sample when the run is attached, one at its end, and none between; only an end sends anything. So the
+# effect of an end does not depend on the load of the machine.
 STILL = {
     "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "3600",
     "MLFLOW_SYSMETRICS_SEND_INTERVAL": "3600",
@@ -38,7 +38,7 @@ START_RUN = """
     mlflow.start_run(run_id=os.environ["RUN"])
     await_sample()
 """
-# Each end that delivers is followed by one that does nothing, where it is not the end of the program itself.
+# An end that does not end the program is followed by os._exit, which delivers nothing.
 ENDS: Mapping[str, tuple[str, int]] = {
     "end_run": (START_RUN + "    mlflow.end_run(); os._exit(0)", 0),
     "detach": (ATTACH + "    attachment.detach(); os._exit(0)", 0),
@@ -49,8 +49,8 @@ ENDS: Mapping[str, tuple[str, int]] = {
         with open(mlflow_sysmetrics.status().journal, "rb") as journal:
             text = journal.read()
         return b'"run":' in text and b'"m":' not in text
-    # The journal is emptied down to the name of the run in two steps. A program that is killed between these
-    # leaves no name: then `reap` has to find the run on the server.
+    # Emptying the journal down to the name of the run takes two steps. A program killed between them leaves
+    # no name: then `reap` has to find the run on the server.
     if mlflow_sysmetrics.flush():
         eventually(emptied)
     os._exit(0)
@@ -92,7 +92,7 @@ DEATHS: Mapping[str, tuple[str, int]] = {
 
 
 def end(start: Starter, tracking: TrackingServer, url: str, how: tuple[str, int], **environ: str) -> str:
-    """Runs a program to the end that it is to come to, and returns what it complained of."""
+    """Runs a program to its end and returns its stderr."""
     code, returncode = how
     if code.startswith(START_RUN) and not MONITORS_RESUMED_RUNS:
         pytest.skip("MLflow 2.8 has no monitor for resumed runs")
@@ -103,20 +103,20 @@ def end(start: Starter, tracking: TrackingServer, url: str, how: tuple[str, int]
 
 
 @pytest.mark.parametrize("name", ENDS)
-def test_an_end_that_python_sees_delivers_all_and_leaves_no_journal(
+def test_an_end_visible_to_python_delivers_everything_and_leaves_no_journal(
     name: str, start: Starter, tracking: TrackingServer, spool: Path
 ) -> None:
     complaints = end(start, tracking, tracking.url, ENDS[name])
     assert assert_all_on_server(tracking, start.sides) > 0
     assert "sysmetrics" not in complaints
-    if "os._exit" in ENDS[name][0]:  # its journal is there, and owes nothing
+    if "os._exit" in ENDS[name][0]:  # its journal remains, without undelivered points
         start.sync()
-    # A program that is gone while it holds a run leaves its name there, for `reap`.
+    # A program that exits while it is attached to a run leaves the name of the run for `reap`.
     assert len(journals(spool)) == (1 if name == "flush" else 0)
 
 
 @pytest.mark.parametrize("name", DEATHS)
-def test_a_death_that_python_does_not_see_leaves_all_in_the_journal(
+def test_an_end_invisible_to_python_leaves_everything_in_the_journal(
     name: str, start: Starter, tracking: TrackingServer, spool: Path
 ) -> None:
     end(start, tracking, tracking.url, DEATHS[name])
@@ -127,7 +127,7 @@ def test_a_death_that_python_does_not_see_leaves_all_in_the_journal(
 
 
 @pytest.mark.parametrize("name", [*ENDS, *DEATHS])
-def test_what_ended_while_the_server_was_away_is_there_after_one_sync(
+def test_one_sync_delivers_everything_after_an_end_during_an_outage(
     name: str, start: Starter, tracking: TrackingServer, proxy: Proxy, spool: Path
 ) -> None:
     with proxy.troubled("500", only=LOG_BATCH):
@@ -139,10 +139,8 @@ def test_what_ended_while_the_server_was_away_is_there_after_one_sync(
     assert assert_all_on_server(tracking, start.sides) > 0
 
 
-def test_the_next_training_on_the_machine_brings_what_the_last_one_left(
-    start: Starter, tracking: TrackingServer
-) -> None:
-    """In the background, with nobody asking for it."""
+def test_the_next_training_delivers_what_the_last_one_left(start: Starter, tracking: TrackingServer) -> None:
+    """This happens in the background, without a call."""
     end(start, tracking, tracking.url, DEATHS["SIGKILL"])
     heir = start(
         ATTACH + '    await_word("finish"); attachment.detach()',

@@ -1,4 +1,4 @@
-"""Forks in the worst moments: inside a tick, inside a write to the journal, inside a request."""
+"""Forks at the worst moments: during a tick, a write to the journal, or a request."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from chaos_starter import Starter
 pytest_plugins = ["chaos_fixtures"]
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork"),
-    # What is tested here happens in the program: any database will do.
+    # These tests exercise the program, so one kind of database is enough.
     pytest.mark.parametrize("session_server", ["sqlite"], indirect=True, scope="session"),
 ]
 
 # `nox -s slow` sets CHAOS_FORKS=1000.
 FORKS = int(os.environ.get("CHAOS_FORKS", "100"))
 
-# Has the threads stay a while inside what they do, and says when they are there.
+# Slows the threads down at each place, and signals when they are there.
 SLOWLY = """
     from mlflow_sysmetrics.daemon.journal.file import LineFile
     from mlflow_sysmetrics.daemon.sampling.probe import Probe
@@ -34,13 +34,13 @@ SLOWLY = """
         return inside
     Probe.read = slowly("sampling", Probe.read)
     RestSink.send = slowly("sending", RestSink.send)
-    # The journal holds its lock meanwhile.
+    # The journal holds its lock during this time.
     LineFile.append = slowly("journalling", LineFile.append)
     def await_inside(name):
         places[name].clear()
         assert places[name].wait(60), name
 """
-# What any child may do, by chance or because it was told to; a deadlock ends in SIGALRM.
+# Everything a child may do; a deadlock ends in SIGALRM.
 CHILD = """
     def descriptors():
         numbers = os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else []
@@ -57,15 +57,15 @@ CHILD = """
         if n % 10 == 0:
             with mlflow_sysmetrics.attach(os.environ["RUN_OF_CHILD"], tracking_uri=URL):
                 time.sleep(0.1)
-            # Whether its parent's journal is an orphan is found out with one more, for a moment.
+            # Checking whether the journal of the parent is an orphan briefly opens one more.
             eventually(lambda: len(descriptors()) == 2)
         (os._exit if n % 5 else sys.exit)(0)  # the interpreter's end takes half a second with MLflow
 """
 
 
 @pytest.mark.slow
-def test_forks_in_the_worst_moments_harm_neither_side(start: Starter, tracking: TrackingServer) -> None:
-    """Children end cleanly, and of parent and children alike everything is on the server, once."""
+def test_forks_at_the_worst_moments_harm_neither_process(start: Starter, tracking: TrackingServer) -> None:
+    """Children exit cleanly, and the server has every point of parent and children once."""
     program = start(
         SLOWLY
         + CHILD
@@ -93,10 +93,10 @@ def test_forks_in_the_worst_moments_harm_neither_side(start: Starter, tracking: 
 
 
 @pytest.mark.parametrize("place", ["sampling", "journalling", "sending"])
-def test_a_child_that_outlives_its_killed_parent_does_not_keep_the_journal(
+def test_a_child_that_outlives_its_killed_parent_does_not_lock_the_journal(
     place: str, start: Starter, tracking: TrackingServer
 ) -> None:
-    """The lock of the journal lives with an open file, which a child inherits."""
+    """The lock of the journal belongs to an open file, which a child inherits."""
     program = start(
         SLOWLY
         + f"""
@@ -107,7 +107,7 @@ def test_a_child_that_outlives_its_killed_parent_does_not_keep_the_journal(
     if pid == 0:
         signal.alarm(300)
         (HERE / "its pid").write_text(str(os.getpid()))
-        (HERE / "its pid").rename(HERE / "child")  # so that whoever sees it can read it
+        (HERE / "its pid").rename(HERE / "child")  # atomic, so that readers never see an empty file
         time.sleep(300)
         os._exit(0)
     await_word("child")

@@ -1,4 +1,4 @@
-"""Trainers that are killed without a word, again and again, some of them while the server is away."""
+"""Trainers killed with SIGKILL, repeatedly, some of them while the server is unreachable."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="programs are fo
 # `nox -s slow` sets CHAOS_TRAINERS=200; another CHAOS_SEED chooses other moments.
 TRAINERS = int(os.environ.get("CHAOS_TRAINERS", "25"))
 SEED = int(os.environ.get("CHAOS_SEED", "0"))
-AT_ONCE = 4  # two cores do not sample ten times a second for many more
+AT_ONCE = 4  # two cores cannot sample ten times a second for many more
 TRAINING = """
     attachment = mlflow_sysmetrics.attach(os.environ["RUN"], tracking_uri=URL)
     tell("attached")
@@ -34,10 +34,10 @@ TROUBLES = ("none", "none", "none", "500", "refuse", "lose-answer", "hang", "res
 
 
 @pytest.mark.slow
-def test_trainers_killed_at_random_moments_owe_nothing_after_one_sync(
+def test_one_sync_delivers_all_points_of_trainers_killed_at_random_moments(
     start: Starter, tracking: TrackingServer, proxy: Proxy
 ) -> None:
-    """Those that start later send what earlier ones left, and are killed while they do."""
+    """Later trainers send the points that earlier ones left, and may be killed while sending."""
     chosen = random.Random(SEED)
     doomed: list[tuple[float, Program]] = []
     for _ in range(TRAINERS):
@@ -45,7 +45,7 @@ def test_trainers_killed_at_random_moments_owe_nothing_after_one_sync(
             kill_first(doomed)
             proxy.trouble(chosen.choice(TROUBLES))
         program = start(TRAINING, RUN=tracking.new_run(), CHAOS_URL=proxy.url)
-        if chosen.random() < 0.8:  # the others may be killed before they have begun
+        if chosen.random() < 0.8:  # the others may be killed before they start
             program.await_word("attached")
         doomed.append((time.monotonic() + chosen.uniform(0, 1.5), program))
     while doomed:
@@ -56,7 +56,7 @@ def test_trainers_killed_at_random_moments_owe_nothing_after_one_sync(
 
 
 def kill_first(doomed: list[tuple[float, Program]]) -> None:
-    """Kills the program whose time comes first, at that time."""
+    """Kills the program with the earliest deadline, at that time."""
     doomed.sort(key=lambda one: one[0])
     moment, program = doomed.pop(0)
     time.sleep(max(moment - time.monotonic(), 0))
@@ -83,14 +83,14 @@ def test_five_syncs_at_once_send_each_point_once(
 
 
 def points_of(path: str, body: bytes) -> list[tuple[str, str, int]]:
-    """Returns run, key and timestamp of all points in a request."""
+    """Returns run, key and timestamp of every point in a request."""
     if path != LOG_BATCH:
         return []
     asked = json.loads(body)
     return [(asked["run_id"], one["key"], one["timestamp"]) for one in asked.get("metrics", [])]
 
 
-def test_a_program_that_goes_on_does_not_lose_its_journal_to_a_sync(
+def test_a_sync_leaves_the_journal_of_a_running_program(
     start: Starter, tracking: TrackingServer, spool: Path
 ) -> None:
     program = start(TRAINING, RUN=tracking.new_run(), CHAOS_URL=tracking.url)

@@ -1,4 +1,4 @@
-"""A day in one process, and thousands of runs in turn: nothing grows."""
+"""A day in one process, and thousands of consecutive runs: nothing grows."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ pytest_plugins = ["chaos_fixtures"]
 
 RUNS = 10_000
 DAY_SECONDS = 24 * 3600
-TICKS_PER_RUN = DAY_SECONDS // RUNS  # 8, at the default rate of one a second; the rest is between two runs
-WARM = 1_000  # runs after which everything that is made once has been made
-# What is cached once more in a day of which nothing is kept, here and by threads of the tests before this one.
-# A name kept per run is 0.5 MB, a point 1 MB.
+TICKS_PER_RUN = (
+    DAY_SECONDS // RUNS
+)  # 8, at the default rate of one per second; the remaining time is between runs
+WARM = 1_000  # runs after which all one-time allocations have happened
+# Allowance for caches, here and in threads of earlier tests. Keeping a name per run would be 0.5 MB, a point 1 MB.
 GROWTH_BYTES = 400_000
 
 
 class CountingSink:
-    """Takes everything and keeps nothing."""
+    """Counts points and keeps nothing."""
 
     def __init__(self) -> None:
         self.points = 0
@@ -62,7 +63,7 @@ def traced() -> Iterator[None]:
 def test_a_day_with_ten_thousand_runs_leaves_nothing_behind(
     monkeypatch: pytest.MonkeyPatch, spool: Path
 ) -> None:
-    """The threads are this test: it ticks and sends itself, so that a day lasts seconds."""
+    """The test does the work of the threads, so that a day lasts seconds."""
     for module in (thread, sampler, sender):
         monkeypatch.setattr(module, "start_thread", lambda *_: None)
     clock, sink = FakeClock(), CountingSink()
@@ -75,7 +76,7 @@ def test_a_day_with_ten_thousand_runs_leaves_nothing_behind(
         if number == WARM:
             warm = size_of_process()
     memory, descriptors, threads = (now - then for now, then in zip(size_of_process(), warm, strict=True))
-    # Connections and threads of tests before this one may end meanwhile; a leak is one for each run.
+    # Connections and threads of earlier tests may end meanwhile; a leak would be one per run.
     assert (max(descriptors, 0), max(threads, 0)) == (0, 0)
     assert memory < GROWTH_BYTES
     assert daemon.sampler.ticks >= RUNS * TICKS_PER_RUN
@@ -85,7 +86,7 @@ def test_a_day_with_ten_thousand_runs_leaves_nothing_behind(
 
 
 def live(daemon: Daemon, run_id: str, settings: Settings, clock: FakeClock) -> None:
-    """Lets one run begin, be sampled at the default rate, and end."""
+    """Attaches a run, samples it at the default rate, and detaches it."""
     series = daemon.attach(run_id, "uri", settings, started_at=STARTED_AT)
     for _ in range(TICKS_PER_RUN):
         step(daemon, clock)
@@ -94,7 +95,7 @@ def live(daemon: Daemon, run_id: str, settings: Settings, clock: FakeClock) -> N
 
 
 def step(daemon: Daemon, clock: FakeClock, seconds: float = 1) -> None:
-    """Does what the two threads do within a second."""
+    """Does the work of both threads within one second."""
     daemon.sampler.tick()
     for one in daemon._senders.values():
         while one.send_next():
@@ -113,8 +114,8 @@ def size_of_process() -> tuple[int, int, int]:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="programs are forked here")
-def test_a_thousand_runs_in_turn_share_the_threads_and_files_of_the_first(start: Starter) -> None:
-    """With real threads and a real clock; nothing of it reaches a server."""
+def test_a_thousand_consecutive_runs_share_the_threads_and_files_of_the_first(start: Starter) -> None:
+    """With real threads and a real clock, but without a server."""
     program = start(
         """
     import psutil
@@ -126,10 +127,10 @@ def test_a_thousand_runs_in_turn_share_the_threads_and_files_of_the_first(start:
         with mlflow_sysmetrics.attach(f"{number:032x}", tracking_uri=URL, started_at=0):
             pass
         if number == 100:
-            lasting_threads()  # the recovery of what others left is over
+            lasting_threads()  # the recovery of other journals has ended
             first = size()
         if number > 100 and size() != first:
-            eventually(lambda: size() == first)  # the sender has the journal open twice while it tidies up
+            eventually(lambda: size() == first)  # the sender opens the journal a second time while it tidies up
     print(mlflow_sysmetrics.status().points_pending)
     """,
         CHAOS_URL="http://127.0.0.1:9",

@@ -1,4 +1,4 @@
-"""Whatever a network or a server does to a request, what was sampled arrives, each point once."""
+"""Whatever a network or a server does to a request, every sampled point arrives exactly once."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ TRAINING = """
 
 
 def finish(program: Program) -> str:
-    """Lets a training end and returns what it says of itself after the number of points."""
+    """Ends a training and returns its final status without the number of delivered points."""
     program.tell("finish")
     assert program.wait() == 0, program.stderr
     return program.stdout.partition(" ")[2]
 
 
 def training(start: Starter, tracking: TrackingServer, url: str, *, read_timeout: int = 15) -> Program:
-    """Starts a training of a run of its own and returns once it is attached."""
+    """Starts a training with its own run and waits until it is attached."""
     program = start(
         TRAINING, RUN=tracking.new_run(), CHAOS_URL=url, CHAOS_READ_TIMEOUT_SECONDS=str(read_timeout)
     )
@@ -64,19 +64,19 @@ def training(start: Starter, tracking: TrackingServer, url: str, *, read_timeout
         "refuse",
     ],
 )
-def test_an_outage_loses_and_doubles_nothing(
+def test_an_outage_loses_and_duplicates_nothing(
     trouble: str, start: Starter, tracking: TrackingServer, proxy: Proxy, spool: Path
 ) -> None:
     program = training(start, tracking, proxy.url)
     proxy.await_requests(2)
     with proxy.troubled(trouble):
-        time.sleep(1.5)  # within a second of a failure not even a flush asks the server again
+        time.sleep(1.5)  # within a second of a failure, even a flush does not retry
     assert finish(program) == "0 0 None"
     assert assert_all_on_server(tracking, start.sides) > 0
     assert journals(spool) == []
 
 
-def test_a_server_that_was_killed_and_started_again_has_it_all(
+def test_a_server_that_was_killed_and_restarted_has_every_point(
     start: Starter, tracking: TrackingServer, spool: Path
 ) -> None:
     program = training(start, tracking, tracking.url)
@@ -89,10 +89,10 @@ def test_a_server_that_was_killed_and_started_again_has_it_all(
 
 
 @pytest.mark.parametrize("read_timeout", [15, 1])
-def test_a_locked_database_loses_and_doubles_nothing(
+def test_a_locked_database_loses_and_duplicates_nothing(
     read_timeout: int, start: Starter, tracking: TrackingServer, proxy: Proxy
 ) -> None:
-    """MLflow waits for the lock, 20 seconds at most: its answer is late, or comes when nobody waits for it."""
+    """MLflow waits up to 20 s for the lock, so its response is late, or arrives after the read timeout."""
     program = training(start, tracking, proxy.url, read_timeout=read_timeout)
     proxy.await_requests(2)
     with tracking.database.locked():
@@ -103,7 +103,7 @@ def test_a_locked_database_loses_and_doubles_nothing(
 
 
 @pytest.mark.parametrize("trouble", ["429", "503"])
-def test_a_server_that_says_when_is_asked_no_sooner(
+def test_a_retry_after_header_is_respected(
     trouble: str, start: Starter, tracking: TrackingServer, proxy: Proxy
 ) -> None:
     program = training(start, tracking, proxy.url)
@@ -115,10 +115,10 @@ def test_a_server_that_says_when_is_asked_no_sooner(
     assert_all_on_server(tracking, start.sides)
 
 
-def test_one_trouble_after_another_loses_and_doubles_nothing(
+def test_consecutive_faults_lose_and_duplicate_nothing(
     start: Starter, tracking: TrackingServer, proxy: Proxy
 ) -> None:
-    """Four trainings at once; each trouble lasts as long as it takes to hit somebody, or a little."""
+    """Four trainings run at once; each fault lasts between 0.05 and 0.5 s."""
     programs = [training(start, tracking, proxy.url) for _ in range(4)]
     chosen = random.Random(5)
     for trouble in chosen.sample([*TROUBLES, *EARLY_TROUBLES], k=len(TROUBLES) + len(EARLY_TROUBLES)):
@@ -129,10 +129,10 @@ def test_one_trouble_after_another_loses_and_doubles_nothing(
     assert assert_all_on_server(tracking, start.sides) > 0
 
 
-def test_what_was_sampled_before_the_server_ever_answered_is_there(
+def test_points_sampled_before_the_server_first_responds_are_delivered(
     start: Starter, tracking: TrackingServer, proxy: Proxy
 ) -> None:
-    """Nothing is known of the run then, not even when it started."""
+    """At that time nothing is known about the run, not even its start time."""
     with proxy.troubled("refuse"):
         program = training(start, tracking, proxy.url)
         program.await_sample()

@@ -60,7 +60,7 @@ def test_units_match_the_names(program: Program, store: Store) -> None:
 
 
 def test_it_shares_no_series_with_the_sampler(program: Program, store: Store) -> None:
-    """The axis of those is the seconds of the run, and a key has one axis."""
+    """The sampler's series have the seconds of the run as axis, and a key has one axis."""
     code = """
         from mlflow_sysmetrics.collectors import COLLECTORS, load_classes
         from mlflow_sysmetrics.training import system_metrics as module

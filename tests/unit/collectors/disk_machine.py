@@ -1,4 +1,4 @@
-"""A machine with disks, made of files that a test writes and changes."""
+"""A machine with disks, as files that a test writes and changes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROOT = "20 1 8:1 / / rw - ext4 /dev/sda1 rw\n"
 
 
 def stat(read: float = 0, written: float = 0, busy: int = 1) -> str:
-    """Returns the text of a stat file, from megabytes and milliseconds."""
+    """Returns the text of a stat file; arguments are megabytes and milliseconds."""
     return f" 1 2 {read * _SECTORS_PER_MEGABYTE:.0f} 4 5 6 {written * _SECTORS_PER_MEGABYTE:.0f} 8 0 {busy} 11 0 0 0 0 0 0\n"
 
 
@@ -41,7 +41,7 @@ class Machine:
         return file
 
     def device(self, name: str, number: str = "", *, partition: bool = False, physical: bool = False) -> None:
-        """Makes the files that /sys has of a device."""
+        """Writes the files that /sys has for a device."""
         self.counts(name, stat())
         if number:
             self.write(f"sys/dev/block/{number}/uevent", f"MAJOR=8\nDEVNAME={name.replace('!', '/')}\n")

@@ -1,4 +1,4 @@
-"""Machines with graphics cards, and processes that use them, for tests of AMD's and Intel's collectors."""
+"""Machines with graphics cards and processes that use them, for tests of the AMD and Intel collectors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def stat(pid: int, parent: int) -> str:
 def machine(
     root: Path, *parts: dict[str, str], gpus: str = "visible", environ: dict[str, str] | None = None
 ) -> Host:
-    """Returns a host of these files, with the own process in it."""
+    """Returns a host with these files and its own process."""
     files = {f"proc/{name}/stat": stat(OWN, 1) for name in ("self", OWN)}
     host = tree(
         root,
@@ -43,7 +43,7 @@ def machine(
 
 
 def opens(root: Path, descriptor: int, node: str, *lines: str, process: object = "self") -> None:
-    """Lets a process open a GPU: the link, and what the driver tells."""
+    """Adds a GPU to the open files of a process: the link, and the fdinfo of the driver."""
     directory = root / "proc" / str(process)
     for name in ("fd", "fdinfo"):
         (directory / name).mkdir(parents=True, exist_ok=True)
@@ -54,5 +54,5 @@ def opens(root: Path, descriptor: int, node: str, *lines: str, process: object =
 
 
 def samples(collector: Collector, now: float) -> dict[str, Sample]:
-    """Returns what a collector says at one moment, by key."""
+    """Returns the samples of a collector at one moment, by key."""
     return {sample.key: sample for sample in collector.collect(now)}

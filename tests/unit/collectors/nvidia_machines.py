@@ -1,4 +1,4 @@
-"""Fake NVIDIA devices that support everything of their kind, and how their collectors are read."""
+"""Fake NVIDIA devices that support everything of their generation, and helpers to read their collectors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GPM = {1: 50.0, 2: 40.0, 3: 30.0, 5: 20.0, 10: 10.0, 20: 1.0, 21: 2.0, 60: 3.0, 
 
 
 def hopper(uuid: str = HOPPER, **changes: Any) -> FakeGpu:
-    """Returns a GPU that has every counter there is, half of its memory held by this process."""
+    """Returns a GPU with every counter; this process holds half of its memory."""
     answers: dict[str, Any] = {
         "name": "NVIDIA H100",
         "memory_bytes": 80_000_000_000,
@@ -43,13 +43,13 @@ def hopper(uuid: str = HOPPER, **changes: Any) -> FakeGpu:
 
 
 def ampere(uuid: str = AMPERE, **changes: Any) -> FakeGpu:
-    """Returns a GPU without GPM, energy counter and throttling counters, with counters of its links."""
+    """Returns a GPU with link counters, but without GPM, energy and throttling counters."""
     fields = {82: 60, 138: 1024, 139: 2048, 197: 2**33, 198: 2**34}
     return hopper(uuid, **{"gpm": None, "fields": fields, "energy_millijoules": UNSUPPORTED} | changes)
 
 
 def sliced(**changes: Any) -> FakeGpu:
-    """Returns a GPU that is cut into two MIG slices; this process is on the first."""
+    """Returns a GPU divided into two MIG slices; this process runs on the first."""
     pieces = tuple(
         FakeGpu(
             "NVIDIA H100 MIG 1g.10gb",
@@ -65,17 +65,17 @@ def sliced(**changes: Any) -> FakeGpu:
 
 
 def host(nvml: FakeNvml, gpus: str = "visible", environ: Mapping[str, str] | None = None) -> Host:
-    """Returns a machine that has nothing but GPUs."""
+    """Returns a machine with nothing but GPUs."""
     return Host(root=Path("/nowhere"), environ=environ or {}, gpus=gpus, load_nvml=lambda: nvml)
 
 
 def collector(
     nvml: FakeNvml, kind: type[Collector] = Nvidia, gpus: str = "visible", **environ: str
 ) -> Collector:
-    """Returns a collector of a machine that has nothing but GPUs."""
+    """Returns a collector on a machine with nothing but GPUs."""
     return kind(host(nvml, gpus, environ))
 
 
 def tick(one: Collector, now: float = 0) -> dict[str, float]:
-    """Returns the values of one tick by what follows "gpu_" in their keys."""
+    """Returns the values of one tick by their keys without "gpu_"."""
     return {sample.key.removeprefix("gpu_"): sample.value for sample in one.collect(now)}

@@ -1,4 +1,4 @@
-"""Small machines for tests of one collector: a tree of files that a test writes and changes."""
+"""Small machines for tests of one collector: file trees that a test writes and changes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ V2_MOUNT = "35 24 0:30 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegat
 
 
 def tree(root: Path, files: dict[str, str]) -> Host:
-    """Writes files below `root` and returns the host they make."""
+    """Writes files below `root` and returns a host with that root."""
     for path, text in files.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(text)
@@ -19,12 +19,12 @@ def tree(root: Path, files: dict[str, str]) -> Host:
 
 
 def group_v2(group: str = "/job") -> dict[str, str]:
-    """Returns the files that say that the job is in a group of v2."""
+    """Returns the files that place the job in a cgroup of v2."""
     return {"proc/self/cgroup": f"0::{group}\n", "proc/self/mountinfo": V2_MOUNT}
 
 
 def values(collector: Collector, now: float) -> dict[str, float]:
-    """Returns what a collector says at one moment, by key."""
+    """Returns the values of a collector at one moment, by key."""
     return {sample.key: sample.value for sample in collector.collect(now)}
 
 

@@ -1,4 +1,4 @@
-"""A libnvidia-ml in Python: one GPU, below the real bindings. It sees what they pass in, and fills it."""
+"""A libnvidia-ml in Python with one GPU, for the real bindings: it receives and fills the structures they pass."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 import pynvml
 
 UUID = b"GPU-11111111-2222-3333-4444-555555555555"
-ADDRESS, SET_ADDRESS, SAMPLE_ADDRESS = 0x1000, 0x2000, 0x3000  # nobody looks there
+ADDRESS, SET_ADDRESS, SAMPLE_ADDRESS = 0x1000, 0x2000, 0x3000  # never read
 OK, NOT_SUPPORTED, INSUFFICIENT_SIZE, TIMEOUT = 0, 3, 7, 10
 FIELDS = {74: 0, 75: 0, 77: 0, 82: 70}
 GPM = {2: 40.0, 20: 1000.0}
-# What is a number of its own at an address: function -> value.
+# Functions that write one number to an address: function -> value.
 NUMBERS = {
     "nvmlDeviceGetPowerUsage": 350_000,
     "nvmlDeviceGetEnforcedPowerLimit": 700_000,
@@ -25,12 +25,12 @@ NUMBERS = {
 
 
 class Library:
-    """Stands for the loaded library.
+    """Replaces the loaded library.
 
     Attributes:
-        lacks: functions that this driver does not have.
-        calls: how often each was asked for.
-        events: XID errors that wait.
+        lacks: functions missing from this driver.
+        calls: how often each function was called.
+        events: number of pending XID errors.
     """
 
     def __init__(self, *lacks: str) -> None:
@@ -159,7 +159,7 @@ class Library:
             return TIMEOUT
         self.events -= 1
         event._obj.gpuInstanceId = 2**32 - 1
-        return _point(event, ADDRESS)  # its device, the first member
+        return _point(event, ADDRESS)  # the device is the first member
 
     def _nvmlEventSetFree(self, events: Any) -> int:
         del events
@@ -203,7 +203,7 @@ def _put(address: Any, value: int) -> int:
 
 
 def _point(target: Any, address: int) -> int:
-    """Lets a pointer, the first that is found at the target, point to an address."""
+    """Makes the first pointer at the target point to an address."""
     pointer = bytes(ctypes.c_void_p(address))
     ctypes.memmove(ctypes.addressof(target._obj), pointer, len(pointer))
     return OK

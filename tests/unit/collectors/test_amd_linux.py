@@ -1,4 +1,4 @@
-"""AMD GPUs: which sensor stands for what, and what is absent instead of wrong."""
+"""AMD GPUs: which sensor is used for which series, and what is absent rather than wrong."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def recorded(name: str) -> Path:
     return next(path for path in HOSTS if path.name == name)
 
 
-def test_a_card_tells_all(tmp_path: Path) -> None:
+def test_a_card_has_every_series(tmp_path: Path) -> None:
     assert values(AmdLinux(radeon(tmp_path)), 0) == pytest.approx(ALL)
 
 
@@ -96,27 +96,29 @@ def test_a_card_tells_all(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_what_is_unknown_is_absent(tmp_path: Path, changes: dict[str, str | None], keys: list[str]) -> None:
+def test_a_sensor_without_a_value_is_absent(
+    tmp_path: Path, changes: dict[str, str | None], keys: list[str]
+) -> None:
     left = {key: value for key, value in ALL.items() if key.removeprefix("gpu_0_") not in keys}
     assert values(AmdLinux(radeon(tmp_path, changes)), 0) == pytest.approx(left)
 
 
-def test_power_of_the_moment_stands_for_an_average_that_is_not_told(tmp_path: Path) -> None:
+def test_instantaneous_power_replaces_a_missing_average(tmp_path: Path) -> None:
     changes = {"hwmon/hwmon3/power1_average": None, "hwmon/hwmon3/power1_input": "142000000\n"}
     assert values(AmdLinux(radeon(tmp_path, changes)), 0)["gpu_0_power_usage_watts"] == 142
 
 
-def test_power_of_the_moment_stands_for_an_average_that_reads_0(tmp_path: Path) -> None:
+def test_instantaneous_power_replaces_an_average_of_0(tmp_path: Path) -> None:
     changes = {"hwmon/hwmon3/power1_average": "0\n", "hwmon/hwmon3/power1_input": "142000000\n"}
     assert values(AmdLinux(radeon(tmp_path, changes)), 0)["gpu_0_power_usage_watts"] == 142
 
 
-def test_the_junction_stands_for_an_edge_that_has_no_sensor(tmp_path: Path) -> None:
+def test_the_junction_temperature_replaces_a_missing_edge_sensor(tmp_path: Path) -> None:
     changes = {"hwmon/hwmon3/temp1_input": None, "hwmon/hwmon3/temp1_label": None}
     assert values(AmdLinux(radeon(tmp_path, changes)), 0)["gpu_0_temperature_celsius"] == 70
 
 
-def test_a_sensor_without_a_label_is_the_chips(tmp_path: Path) -> None:
+def test_an_unlabelled_sensor_is_the_temperature_of_the_chip(tmp_path: Path) -> None:
     changes = {f"hwmon/hwmon3/temp{number}_label": None for number in (1, 2, 3)}
     assert values(AmdLinux(radeon(tmp_path, changes)), 0)["gpu_0_temperature_celsius"] == 50
 
@@ -126,7 +128,7 @@ def test_power_over_the_cap_is_100_percent(tmp_path: Path) -> None:
     assert values(AmdLinux(radeon(tmp_path, changes)), 0)["gpu_0_power_usage_percentage"] == 100
 
 
-def test_a_cap_that_is_changed_is_followed_after_two_minutes(tmp_path: Path) -> None:
+def test_a_changed_power_cap_applies_after_two_minutes(tmp_path: Path) -> None:
     collector = AmdLinux(radeon(tmp_path))
     values(collector, 0)
     put(tmp_path, "hwmon/hwmon3/power1_cap", "500000000\n")
@@ -141,14 +143,14 @@ def test_energy_is_power_over_time(tmp_path: Path) -> None:
     assert values(collector, 10)["gpu_0_energy_watt_hours"] == pytest.approx(270 * 10 / 3600)
 
 
-def test_a_clock_that_goes_back_adds_no_energy() -> None:
+def test_a_clock_that_goes_backwards_adds_no_energy() -> None:
     energy = EnergyIntegral()
     energy.add(10, 100)
     assert energy.add(5, 100) == 0
     assert energy.add(6, 100) == 100
 
 
-def test_memory_errors_count_from_the_start(tmp_path: Path) -> None:
+def test_memory_errors_are_counted_from_the_first_reading(tmp_path: Path) -> None:
     collector = AmdLinux(radeon(tmp_path))
     values(collector, 0)
     put(tmp_path, "ras/umc_err_count", "ue: 1\nce: 6\n")
@@ -156,7 +158,7 @@ def test_memory_errors_count_from_the_start(tmp_path: Path) -> None:
     assert values(collector, 60)["gpu_0_ecc_errors"] == 2
 
 
-def test_memory_errors_that_are_reset_with_the_driver_do_not_go_back(tmp_path: Path) -> None:
+def test_memory_errors_do_not_decrease_when_the_driver_resets_them(tmp_path: Path) -> None:
     collector = AmdLinux(radeon(tmp_path))
     values(collector, 0)
     put(tmp_path, "ras/umc_err_count", "ue: 0\nce: 0\n")
@@ -176,18 +178,18 @@ def test_memory_errors_that_are_reset_with_the_driver_do_not_go_back(tmp_path: P
         (b"", None),
     ],
 )
-def test_the_error_counts_of_the_memory(text: bytes, errors: int | None) -> None:
+def test_parses_the_error_counts_of_memory(text: bytes, errors: int | None) -> None:
     assert parse_error_count(text) == errors
 
 
-def test_the_power_of_a_processor_with_graphics_is_not_the_gpus(tmp_path: Path) -> None:
+def test_the_power_of_an_apu_is_not_reported_as_gpu_power(tmp_path: Path) -> None:
     changes = {"hwmon/hwmon3/in1_input": "1090\n", "hwmon/hwmon3/in1_label": "vddnb\n"}
     collector = AmdLinux(radeon(tmp_path, changes))
     assert "gpu_0_power_usage_watts" not in values(collector, 0)
     assert "gpu_0: no power: the sensor includes the CPU" in collector.gaps
 
 
-def test_the_memory_of_a_processor_with_graphics_is_what_it_may_take_of_the_hosts(tmp_path: Path) -> None:
+def test_the_memory_of_an_apu_includes_its_share_of_host_memory(tmp_path: Path) -> None:
     changes = {
         "hwmon/hwmon3/in1_input": "1090\n",
         "mem_info_vram_used": "400000000\n",
@@ -200,7 +202,7 @@ def test_the_memory_of_a_processor_with_graphics_is_what_it_may_take_of_the_host
     assert said["gpu_0_memory_usage_percentage"] == 25
 
 
-def test_a_card_that_is_switched_off_is_left_alone(tmp_path: Path) -> None:
+def test_a_suspended_card_is_not_read(tmp_path: Path) -> None:
     collector = AmdLinux(radeon(tmp_path))
     values(collector, 0)
     put(tmp_path, "power/runtime_status", "suspended\n")
@@ -208,7 +210,7 @@ def test_a_card_that_is_switched_off_is_left_alone(tmp_path: Path) -> None:
     assert "gpu_0 is switched off" in collector.gaps
 
 
-def test_no_energy_is_counted_while_the_card_is_off(tmp_path: Path) -> None:
+def test_a_suspended_card_adds_no_energy(tmp_path: Path) -> None:
     collector = AmdLinux(radeon(tmp_path))
     values(collector, 0)
     put(tmp_path, "power/runtime_status", "suspended\n")
@@ -217,7 +219,7 @@ def test_no_energy_is_counted_while_the_card_is_off(tmp_path: Path) -> None:
     assert values(collector, 200)["gpu_0_energy_watt_hours"] == 0
 
 
-def test_a_card_that_is_gone_is_looked_for_anew(tmp_path: Path) -> None:
+def test_a_removed_card_makes_the_collector_unavailable(tmp_path: Path) -> None:
     collector = AmdLinux(radeon(tmp_path))
     values(collector, 0)
     for path in RADEON:
@@ -227,7 +229,7 @@ def test_a_card_that_is_gone_is_looked_for_anew(tmp_path: Path) -> None:
         values(collector, 30)
 
 
-def test_gaps_say_what_is_missing_and_why(tmp_path: Path) -> None:
+def test_gaps_name_what_is_missing_and_the_reason(tmp_path: Path) -> None:
     changes = {"mem_busy_percent": None, "hwmon/hwmon3/temp3_label": None, "hwmon/hwmon3/power1_cap": "0\n"}
     collector = AmdLinux(radeon(tmp_path, changes))
     values(collector, 0)
@@ -237,7 +239,7 @@ def test_gaps_say_what_is_missing_and_why(tmp_path: Path) -> None:
     )
 
 
-def test_gaps_say_that_a_card_tells_no_power_and_no_memory(tmp_path: Path) -> None:
+def test_gaps_name_missing_power_and_memory(tmp_path: Path) -> None:
     changes = {
         "mem_info_vram_used": None,
         "hwmon/hwmon3/power1_average": None,
@@ -253,12 +255,12 @@ def test_gaps_say_that_a_card_tells_no_power_and_no_memory(tmp_path: Path) -> No
     )
 
 
-def test_no_card_is_unavailable(tmp_path: Path) -> None:
+def test_a_host_without_cards_is_unavailable(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="no AMD GPU in /sys/class/drm"):
         AmdLinux(machine(tmp_path, card(SLOT, "0x8086\n", "i915")))
 
 
-def test_no_visible_card_is_unavailable(tmp_path: Path) -> None:
+def test_a_job_without_visible_cards_is_unavailable(tmp_path: Path) -> None:
     files = on_the_card(RADEON)
     host = machine(tmp_path, card(SLOT, "0x1002\n", "amdgpu"), files, environ={"HIP_VISIBLE_DEVICES": "-1"})
     with pytest.raises(Unavailable, match="no AMD GPU that this job may see"):
@@ -266,7 +268,7 @@ def test_no_visible_card_is_unavailable(tmp_path: Path) -> None:
 
 
 def two_cards(root: Path, *, environ: dict[str, str] | None = None, gpus: str = "visible") -> Host:
-    """Makes two cards, of which card0 lies behind card1 on the PCI bus."""
+    """Makes two cards; card0 comes after card1 on the PCI bus."""
     return machine(
         root,
         card("0000:83:00.0", "0x1002\n", "amdgpu", name="card0", minor=128),
@@ -284,14 +286,14 @@ def loads(collector: AmdLinux) -> dict[str, float]:
     }
 
 
-def test_cards_are_numbered_in_the_order_of_the_pci_bus(tmp_path: Path) -> None:
+def test_cards_are_numbered_in_pci_bus_order(tmp_path: Path) -> None:
     assert loads(AmdLinux(two_cards(tmp_path))) == {
         "gpu_0_utilization_percentage": 3,
         "gpu_1_utilization_percentage": 83,
     }
 
 
-def test_rocms_order_goes_before_the_pci_buss(tmp_path: Path) -> None:
+def test_the_order_of_rocm_takes_precedence_over_the_pci_bus(tmp_path: Path) -> None:
     host = two_cards(tmp_path)
     for node, minor in ((1, 128), (2, 129)):
         path = tmp_path / f"sys/class/kfd/kfd/topology/nodes/{node}/properties"
@@ -306,9 +308,7 @@ def kfd_node(root: Path, number: int, text: str) -> None:
     properties.write_text(text)
 
 
-def test_a_device_that_rocm_may_not_open_is_not_one_of_the_jobs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_device_that_rocm_may_not_open_is_excluded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse_node_1(path: str) -> bytes:
         if path.endswith("nodes/1/properties"):
             raise PermissionError(1, "Operation not permitted", path)
@@ -322,9 +322,7 @@ def test_a_device_that_rocm_may_not_open_is_not_one_of_the_jobs(
 
 
 @pytest.mark.parametrize("text", ["", "simd_count nan\n", "simd_count 192\n"])
-def test_a_device_that_cannot_be_understood_leaves_no_other_one_under_its_number(
-    tmp_path: Path, text: str
-) -> None:
+def test_an_invalid_kfd_node_makes_the_collector_unavailable(tmp_path: Path, text: str) -> None:
     host = two_cards(tmp_path)
     kfd_node(tmp_path, 1, text)
     kfd_node(tmp_path, 2, "simd_count 192\ndrm_render_minor 129\n")
@@ -332,14 +330,14 @@ def test_a_device_that_cannot_be_understood_leaves_no_other_one_under_its_number
         AmdLinux(host)
 
 
-def test_a_card_without_a_slot_leaves_no_other_one_under_its_number(tmp_path: Path) -> None:
+def test_a_card_without_a_pci_slot_makes_the_collector_unavailable(tmp_path: Path) -> None:
     host = two_cards(tmp_path)
     (tmp_path / "sys/class/drm/card1/device/uevent").write_text("DRIVER=amdgpu\n")
     with pytest.raises(Unavailable, match="card1/device/uevent: no PCI slot"):
         AmdLinux(host)
 
 
-def test_a_card_that_is_plugged_in_is_found_within_two_minutes(tmp_path: Path) -> None:
+def test_a_hot_plugged_card_is_found_within_two_minutes(tmp_path: Path) -> None:
     host = two_cards(tmp_path)
     vendor = tmp_path / "sys/class/drm/card0/device/vendor"
     vendor.unlink()
@@ -352,38 +350,38 @@ def test_a_card_that_is_plugged_in_is_found_within_two_minutes(tmp_path: Path) -
     assert len(loads(AmdLinux(host))) == 2
 
 
-def test_hip_visible_devices_chooses_and_orders(tmp_path: Path) -> None:
+def test_hip_visible_devices_selects_and_orders_cards(tmp_path: Path) -> None:
     host = two_cards(tmp_path, environ={"HIP_VISIBLE_DEVICES": "1,0"})
     assert loads(AmdLinux(host))["gpu_0_utilization_percentage"] == 83
 
 
-def test_a_card_is_chosen_by_its_unique_id(tmp_path: Path) -> None:
+def test_a_card_can_be_selected_by_its_unique_id(tmp_path: Path) -> None:
     host = two_cards(tmp_path, environ={"ROCR_VISIBLE_DEVICES": "GPU-00000000000083aa"})
     assert loads(AmdLinux(host)) == {"gpu_0_utilization_percentage": 83}
 
 
-def test_a_card_of_a_list_keeps_its_index_as_its_number(tmp_path: Path) -> None:
+def test_a_card_selected_from_a_list_keeps_its_index(tmp_path: Path) -> None:
     assert loads(AmdLinux(two_cards(tmp_path, gpus="1"))) == {"gpu_1_utilization_percentage": 83}
 
 
-def test_an_index_that_this_host_does_not_have_is_a_gap(tmp_path: Path) -> None:
+def test_an_index_beyond_the_last_card_is_a_gap(tmp_path: Path) -> None:
     collector = AmdLinux(two_cards(tmp_path, gpus="1,7"))
     assert any("7" in gap for gap in collector.gaps)
 
 
-def test_nvidias_cards_go_before_amds(tmp_path: Path) -> None:
+def test_nvidia_cards_are_numbered_before_amd_cards(tmp_path: Path) -> None:
     host = two_cards(tmp_path)
     host.gpu_ordinals.first("nvidia", 4)
     assert loads(AmdLinux(host)).keys() == {"gpu_4_utilization_percentage", "gpu_5_utilization_percentage"}
 
 
-def test_a_device_is_known_by_its_uuid(tmp_path: Path) -> None:
+def test_a_device_is_registered_by_its_uuid(tmp_path: Path) -> None:
     host = two_cards(tmp_path)
     AmdLinux(host)
     assert host.gpu_ordinals.of("GPU-00000000000083aa") == 1
 
 
-def test_process_memory_is_what_the_own_processes_hold_of_the_cards_own(tmp_path: Path) -> None:
+def test_process_memory_is_the_vram_held_by_the_job(tmp_path: Path) -> None:
     host = radeon(tmp_path)
     opens(
         tmp_path,
@@ -398,7 +396,7 @@ def test_process_memory_is_what_the_own_processes_hold_of_the_cards_own(tmp_path
     assert values(AmdLinux(host), 0)["gpu_0_process_memory_megabytes"] == 2.097152
 
 
-def test_process_memory_stands_for_the_time_since_it_was_last_read(tmp_path: Path) -> None:
+def test_process_memory_spans_the_time_since_its_last_reading(tmp_path: Path) -> None:
     host = radeon(tmp_path)
     opens(
         tmp_path, 7, "/dev/dri/renderD128", "drm-driver: amdgpu", "drm-client-id: 1", "drm-memory-vram: 4 KiB"
@@ -410,7 +408,7 @@ def test_process_memory_stands_for_the_time_since_it_was_last_read(tmp_path: Pat
     assert samples(collector, 5)[key].span == 5
 
 
-def test_with_process_only_cards_on_which_the_job_holds_memory_are_shown(tmp_path: Path) -> None:
+def test_with_process_only_cards_whose_memory_the_job_holds_are_shown(tmp_path: Path) -> None:
     host = two_cards(tmp_path, gpus="process")
     opens(
         tmp_path, 7, "/dev/dri/renderD128", "drm-driver: amdgpu", "drm-client-id: 1", "drm-memory-vram: 4 KiB"
@@ -418,7 +416,7 @@ def test_with_process_only_cards_on_which_the_job_holds_memory_are_shown(tmp_pat
     assert loads(AmdLinux(host)) == {"gpu_1_utilization_percentage": 83}
 
 
-def test_memory_on_a_partition_stands_with_it(tmp_path: Path) -> None:
+def test_memory_held_on_a_partition_is_reported_for_the_partition(tmp_path: Path) -> None:
     host = revive(recorded("amd-mi300"), tmp_path)
     opens(
         tmp_path,
@@ -432,7 +430,7 @@ def test_memory_on_a_partition_stands_with_it(tmp_path: Path) -> None:
     assert values(AmdLinux(host), 0)["gpu_3_process_memory_megabytes"] == 1.024
 
 
-def test_a_partition_shows_nothing_that_is_the_whole_cards_load(tmp_path: Path) -> None:
+def test_a_partition_does_not_report_the_load_of_the_whole_card(tmp_path: Path) -> None:
     host = revive(recorded("amd-mi300"), tmp_path)
     keys = [key for key in values(AmdLinux(host), 0) if key.startswith("gpu_0_")]
     assert not [key for key in keys if "utilization" in key or "memory_usage" in key]
@@ -448,7 +446,7 @@ def test_the_second_die_of_an_mi250_has_no_power(tmp_path: Path) -> None:
     assert not [key for key in keys if key.startswith("gpu_1_") and ("power" in key or "energy" in key)]
 
 
-def test_no_process_memory_without_proc_is_a_gap(tmp_path: Path) -> None:
+def test_missing_proc_is_a_gap_in_process_memory(tmp_path: Path) -> None:
     host = radeon(tmp_path)
     (tmp_path / "proc/self/stat").unlink()
     collector = AmdLinux(host)
@@ -456,7 +454,7 @@ def test_no_process_memory_without_proc_is_a_gap(tmp_path: Path) -> None:
     assert collector.gaps[0].startswith("no process memory: this process cannot be read")
 
 
-def test_energy_is_not_drawn_over_a_time_in_which_the_job_did_not_use_the_card(tmp_path: Path) -> None:
+def test_energy_excludes_time_when_the_job_did_not_use_the_card(tmp_path: Path) -> None:
     host = radeon(tmp_path, gpus="process")
     client = ("drm-driver: amdgpu", "drm-client-id: 1", "drm-memory-vram: 4 KiB")
     opens(tmp_path, 7, "/dev/dri/renderD128", *client)
@@ -473,8 +471,8 @@ def test_energy_is_not_drawn_over_a_time_in_which_the_job_did_not_use_the_card(t
     assert values(collector, 3610)[key] <= used + 250 * 46 / 3600
 
 
-def test_a_list_of_devices_that_is_changed_later_changes_no_series(tmp_path: Path) -> None:
-    """HIP has been started: the change is for the program's children."""
+def test_changing_the_device_list_later_changes_no_series(tmp_path: Path) -> None:
+    """HIP has been initialized, so the change affects only children of the program."""
     environ = {"HIP_VISIBLE_DEVICES": "0"}
     collector = AmdLinux(replace(two_cards(tmp_path), environ=environ))
     before = loads(collector)
@@ -483,7 +481,7 @@ def test_a_list_of_devices_that_is_changed_later_changes_no_series(tmp_path: Pat
     assert {key: value for key, value in values(collector, 500).items() if key in before} == before
 
 
-def test_indices_in_a_list_are_nvidias_where_there_are_some(tmp_path: Path) -> None:
+def test_indices_in_a_list_refer_to_nvidia_gpus_if_present(tmp_path: Path) -> None:
     host = radeon(tmp_path, gpus="0")
     host.gpu_ordinals.first("nvidia", 2)
     with pytest.raises(Unavailable, match="no AMD GPU that this job may see"):

@@ -1,4 +1,4 @@
-"""The GPU of Apple silicon, from property lists as ioreg prints them."""
+"""The GPU of Apple silicon, from property lists printed by ioreg."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BUSY, MEMORY = "gpu_0_utilization_percentage", "gpu_0_memory_usage_megabytes"
 
 
 class AtOnce:
-    """Stands for `BackgroundReading`: reads in the asking thread, when the test says that a reading has come."""
+    """Replaces `BackgroundReading`: reads in the calling thread once the test declares a reading complete."""
 
     age = 0.0
     come = True
@@ -81,7 +81,7 @@ def said(collector: AppleGpu) -> dict[str, float]:
     ("name", "utilization", "memory_bytes"),
     [("m1_pro", 2, 340_983_808), ("m2", 4, 632_307_712), ("m3_pro", 12, 1_142_489_088)],
 )
-def test_what_a_mac_says(name: str, utilization: int, memory_bytes: int) -> None:
+def test_parses_the_output_of_a_mac(name: str, utilization: int, memory_bytes: int) -> None:
     assert parse_ioreg(printed(name)) == (Accelerator(utilization, memory_bytes),)
 
 
@@ -97,7 +97,7 @@ def test_what_a_mac_says(name: str, utilization: int, memory_bytes: int) -> None
         "<plist/>",
     ],
 )
-def test_a_mac_without_a_gpu_of_apples(text: str) -> None:
+def test_a_mac_without_an_apple_gpu_has_none(text: str) -> None:
     with pytest.raises(Unavailable, match="ioreg lists no Apple GPU"):
         parse_ioreg(text)
 
@@ -120,31 +120,31 @@ def test_the_gpus_of_an_intel_mac_are_not_shown() -> None:
         printed("m1_pro").replace("<key>", "", 1),
     ],
 )
-def test_a_text_that_is_no_property_list(text: str) -> None:
+def test_text_that_is_not_a_property_list_is_rejected(text: str) -> None:
     with pytest.raises(Unavailable, match="ioreg did not print a property list"):
         parse_ioreg(text)
 
 
 @pytest.mark.parametrize("value", [-1, 101, 2.5, "2", True, [], 2**63])
-def test_a_utilization_that_is_no_percentage_is_unknown(value: object) -> None:
+def test_an_invalid_utilization_is_unknown(value: object) -> None:
     assert parse_ioreg(plist(both(value, 1))) == (Accelerator(None, 1),)
 
 
 @pytest.mark.parametrize("value", [-1, 2.5, "2", True])
-def test_a_memory_that_is_no_count_is_unknown(value: object) -> None:
+def test_an_invalid_memory_size_is_unknown(value: object) -> None:
     assert parse_ioreg(plist(both(1, value))) == (Accelerator(1, None),)
 
 
 @pytest.mark.parametrize("entry", [{"IOClass": "AGXAccelerator"}, {**gpu(), "PerformanceStatistics": "none"}])
-def test_a_gpu_without_statistics_is_a_gpu_of_which_nothing_is_known(entry: dict[str, object]) -> None:
+def test_a_gpu_without_statistics_has_no_values(entry: dict[str, object]) -> None:
     assert parse_ioreg(plist(entry)) == (Accelerator(None, None),)
 
 
-def test_an_entry_without_a_list_around_it_is_one_gpu() -> None:
+def test_a_bare_entry_is_one_gpu() -> None:
     assert parse_ioreg(plistlib.dumps(both(1, 2)).decode()) == (Accelerator(1, 2),)
 
 
-def test_the_allocated_memory_does_not_stand_for_that_in_use() -> None:
+def test_allocated_memory_does_not_replace_memory_in_use() -> None:
     assert parse_ioreg(plist(gpu(**{"Alloc system memory": 5}))) == (Accelerator(None, None),)
 
 
@@ -154,24 +154,24 @@ def test_other_systems_have_no_ioreg(platform: str) -> None:
         AppleGpu(Host(platform=platform))
 
 
-def test_an_environment_that_hides_all_gpus_hides_this_one() -> None:
+def test_hiding_all_gpus_hides_this_one() -> None:
     with pytest.raises(Unavailable, match="no GPU that this job may see"):
         AppleGpu(mac(printed("m2"), environ={"CUDA_VISIBLE_DEVICES": ""}))
 
 
 @pytest.mark.usefixtures("at_once")
-def test_a_user_who_asks_for_all_gpus_gets_those_that_are_hidden() -> None:
+def test_selecting_all_gpus_includes_hidden_ones() -> None:
     assert said(AppleGpu(mac(printed("m2"), environ={"CUDA_VISIBLE_DEVICES": ""}, gpus="all")))
 
 
 @pytest.mark.usefixtures("at_once")
-def test_the_keys_and_units_are_those_of_every_vendor() -> None:
+def test_keys_and_units_match_other_vendors() -> None:
     collector = AppleGpu(mac(printed("m3_pro")))
     assert said(collector) == {BUSY: 12, MEMORY: 1142.489088}
     assert collector.gaps == ()
 
 
-def test_an_answer_counts_once(at_once: type[AtOnce]) -> None:
+def test_an_answer_is_used_once(at_once: type[AtOnce]) -> None:
     collector = AppleGpu(mac(printed("m2")))
     assert said(collector)
     at_once.come = False
@@ -180,7 +180,7 @@ def test_an_answer_counts_once(at_once: type[AtOnce]) -> None:
     assert said(collector)
 
 
-def test_until_ioreg_has_answered_that_is_said(at_once: type[AtOnce]) -> None:
+def test_waiting_for_ioreg_is_a_gap(at_once: type[AtOnce]) -> None:
     at_once.come = False
     collector = AppleGpu(mac(printed("m2")))
     assert said(collector) == {}
@@ -190,13 +190,13 @@ def test_until_ioreg_has_answered_that_is_said(at_once: type[AtOnce]) -> None:
     assert collector.gaps == ()
 
 
-def test_an_answer_counts_at_the_next_tick_however_late_that_is(at_once: type[AtOnce]) -> None:
+def test_an_answer_is_used_at_the_next_tick(at_once: type[AtOnce]) -> None:
     at_once.age = 3600.0
     assert said(AppleGpu(mac(printed("m2"))))
 
 
 @pytest.mark.usefixtures("at_once")
-def test_what_a_gpu_does_not_tell_is_absent_and_said() -> None:
+def test_missing_values_are_absent_and_gaps() -> None:
     collector = AppleGpu(mac(plist(both(101, 7_000_000), {"IOClass": "AGXAcceleratorG13X"})))
     assert said(collector) == {MEMORY: 7}
     assert collector.gaps == (
@@ -207,7 +207,7 @@ def test_what_a_gpu_does_not_tell_is_absent_and_said() -> None:
 
 
 @pytest.mark.usefixtures("at_once")
-def test_other_vendors_gpus_come_first() -> None:
+def test_gpus_of_other_vendors_come_first() -> None:
     ordinals = GpuOrdinals()
     ordinals.first("nvidia", 2)
     collector = AppleGpu(mac(printed("m2"), gpu_ordinals=ordinals))
@@ -225,14 +225,14 @@ def test_other_vendors_gpus_come_first() -> None:
         ("7", set(), ("MLFLOW_SYSMETRICS_GPUS: 7 matches none of this host's Apple GPUs",)),
     ],
 )
-def test_the_gpus_that_the_user_wants(gpus: str, shown: set[str], gaps: tuple[str, ...]) -> None:
+def test_a_selection_applies_to_the_apple_gpu(gpus: str, shown: set[str], gaps: tuple[str, ...]) -> None:
     collector = AppleGpu(mac(plist(both(1, 1), both(2, 2)), gpus=gpus))
     assert {key.split("_")[1] for key in said(collector)} == shown
     assert collector.gaps == gaps
 
 
 @pytest.mark.usefixtures("at_once")
-def test_an_ioreg_that_is_missing_is_unavailable() -> None:
+def test_a_missing_ioreg_makes_it_unavailable() -> None:
     def run(command: Sequence[str]) -> str:
         raise CommandMissing(f"{command[0]} is not installed")
 
@@ -241,7 +241,7 @@ def test_an_ioreg_that_is_missing_is_unavailable() -> None:
         said(collector)
 
 
-def test_the_tool_runs_beside_the_tick() -> None:
+def test_the_tool_runs_in_the_background() -> None:
     asked_by: list[str] = []
 
     def run(command: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""CPU time of the host and of the job: which of them is shown, and what it is measured against."""
+"""CPU time of the host and of the job: which is reported, and relative to which capacity."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ JOB, HOST = "cpu_utilization_percentage", "host_cpu_utilization_percentage"
 
 
 def stat(*busy_and_idle: tuple[int, int]) -> dict[str, str]:
-    """Returns /proc/stat of CPUs with these ticks."""
+    """Returns a /proc/stat whose CPUs have these ticks."""
     busy, idle = (sum(column) for column in zip(*busy_and_idle, strict=True))
     lines = [f"cpu{number} {ticks[0]} 0 0 {ticks[1]} 0" for number, ticks in enumerate(busy_and_idle)]
     return {"proc/stat": "\n".join([f"cpu  {busy} 0 0 {idle} 0", *lines, "intr 5", ""])}
@@ -25,14 +25,14 @@ def usage(seconds: float) -> dict[str, str]:
     return {"sys/fs/cgroup/job/cpu.stat": f"usage_usec {seconds * 1e6:.0f}\nuser_usec 0\n"}
 
 
-def test_without_a_limit_there_are_exactly_the_hosts_numbers(tmp_path: Path) -> None:
+def test_without_a_limit_only_host_values_are_reported(tmp_path: Path) -> None:
     one = CpuLinux(tree(tmp_path, {**stat((100, 100), (100, 100)), **group_v2(), **usage(5)}))
     assert values(one, 0) == {}
     tree(tmp_path, {**stat((150, 150), (100, 200)), **usage(9)})
     assert values(one, 1) == {JOB: 25}
 
 
-def test_under_a_quota_it_is_the_groups_time_over_the_quota(tmp_path: Path) -> None:
+def test_under_a_quota_utilization_is_relative_to_the_quota(tmp_path: Path) -> None:
     quota = {"sys/fs/cgroup/job/cpu.max": "50000 100000\n"}
     one = CpuLinux(tree(tmp_path, {**stat((0, 0), (0, 0)), **group_v2(), **usage(5), **quota}))
     values(one, 0)
@@ -40,7 +40,7 @@ def test_under_a_quota_it_is_the_groups_time_over_the_quota(tmp_path: Path) -> N
     assert values(one, 2) == {HOST: 45, JOB: 50}
 
 
-def test_of_several_quotas_the_smallest_counts(tmp_path: Path) -> None:
+def test_the_smallest_quota_applies(tmp_path: Path) -> None:
     files = {
         "sys/fs/cgroup/pod/cpu.max": "50000 100000\n",
         "sys/fs/cgroup/pod/job/cpu.max": "150000 100000\n",
@@ -52,7 +52,7 @@ def test_of_several_quotas_the_smallest_counts(tmp_path: Path) -> None:
     assert values(one, 1)[JOB] == 25
 
 
-def test_under_a_cpuset_it_is_the_groups_time_over_its_cpus(tmp_path: Path) -> None:
+def test_under_a_cpuset_utilization_is_relative_to_its_cpus(tmp_path: Path) -> None:
     cpuset = {"sys/fs/cgroup/job/cpuset.cpus.effective": "0-1\n"}
     four = stat((0, 0), (0, 0), (0, 0), (0, 0))
     one = CpuLinux(tree(tmp_path, {**four, **group_v2(), **usage(0), **cpuset}))
@@ -61,7 +61,7 @@ def test_under_a_cpuset_it_is_the_groups_time_over_its_cpus(tmp_path: Path) -> N
     assert values(one, 1) == {JOB: 50}
 
 
-def test_a_burst_is_a_hundred_percent(tmp_path: Path) -> None:
+def test_a_burst_is_capped_at_100_percent(tmp_path: Path) -> None:
     quota = {"sys/fs/cgroup/job/cpu.max": "50000 100000\n"}
     one = CpuLinux(tree(tmp_path, {**stat((0, 0), (0, 0)), **group_v2(), **usage(0), **quota}))
     values(one, 0)
@@ -69,7 +69,7 @@ def test_a_burst_is_a_hundred_percent(tmp_path: Path) -> None:
     assert values(one, 1) == {JOB: 100}
 
 
-def test_a_job_that_is_only_bound_to_cpus_sees_how_busy_these_are(tmp_path: Path) -> None:
+def test_a_job_with_only_an_affinity_sees_the_load_of_those_cpus(tmp_path: Path) -> None:
     bound = {"proc/self/status": "Cpus_allowed_list:\t1\n"}
     one = CpuLinux(tree(tmp_path, {**stat((0, 0), (0, 0)), **group_v2("/"), **bound}))
     values(one, 0)
@@ -81,7 +81,7 @@ def bound_to(*cpus: int) -> dict[str, str]:
     return {"proc/self/status": f"Cpus_allowed_list:\t{','.join(map(str, cpus))}\n", **group_v2("/")}
 
 
-def test_a_cpu_of_the_job_that_goes_offline_is_unavailable_to_be_found_anew(tmp_path: Path) -> None:
+def test_an_offline_cpu_makes_the_collector_unavailable_until_rediscovery(tmp_path: Path) -> None:
     one = CpuLinux(tree(tmp_path, {**stat((0, 0), (0, 0), (0, 0)), **bound_to(1, 2)}))
     values(one, 0)
     tree(tmp_path, stat((0, 100), (80, 20)))
@@ -89,8 +89,8 @@ def test_a_cpu_of_the_job_that_goes_offline_is_unavailable_to_be_found_anew(tmp_
         values(one, 1)
 
 
-def test_the_lines_of_the_last_of_very_many_cpus_are_read(tmp_path: Path) -> None:
-    """The kernel hands out /proc/stat in pieces."""
+def test_all_lines_are_read_on_a_host_with_many_cpus(tmp_path: Path) -> None:
+    """The kernel returns /proc/stat in pieces."""
     many = 5000
     one = CpuLinux(tree(tmp_path, {**stat(*[(0, 0)] * many), **bound_to(many - 1)}))
     assert len((tmp_path / "proc/stat").read_bytes()) > 65_536
@@ -100,10 +100,10 @@ def test_the_lines_of_the_last_of_very_many_cpus_are_read(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("seconds", "share"), [(2.9, 100), (3.1, None)])
-def test_a_group_that_used_more_than_the_host_has_was_not_read_right(
+def test_usage_beyond_the_capacity_of_the_host_is_rejected(
     tmp_path: Path, seconds: float, share: float | None
 ) -> None:
-    """The clocks may differ by half, on a busy machine: two CPUs give 3 seconds in one."""
+    """The tolerance between the clocks is 50 %, for a busy machine: two CPUs may give 3 s in one second."""
     quota = {"sys/fs/cgroup/job/cpu.max": "50000 100000\n"}
     one = CpuLinux(tree(tmp_path, {**stat((0, 0), (0, 0)), **group_v2(), **usage(0), **quota}))
     values(one, 0)
@@ -119,7 +119,7 @@ V1_MOUNTS = (
 
 
 def v1(cpu: str, cpuacct: str, unified: str = "/") -> dict[str, str]:
-    """Returns a job with a quota of half a core, in groups of hybrid hierarchies."""
+    """Returns a job with a quota of half a core, in the cgroups of a hybrid setup."""
     return {
         "proc/self/cgroup": f"2:cpu:{cpu}\n1:cpuacct:{cpuacct}\n0::{unified}\n",
         "proc/self/mountinfo": V1_MOUNTS,
@@ -132,14 +132,14 @@ def v1(cpu: str, cpuacct: str, unified: str = "/") -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("cpu", "cpuacct"), [("/job", "/job"), ("/job", "/job/step"), ("/", "/")])
-def test_v1_counts_the_group_that_is_limited(tmp_path: Path, cpu: str, cpuacct: str) -> None:
+def test_v1_counts_the_limited_group(tmp_path: Path, cpu: str, cpuacct: str) -> None:
     one = CpuLinux(tree(tmp_path, v1(cpu, cpuacct)))
     values(one, 0)
     tree(tmp_path, {f"sys/fs/cgroup/cpuacct{cpuacct}/cpuacct.usage": "100000000\n"})
     assert values(one, 1) == {JOB: 20}
 
 
-def test_v1_does_not_take_the_time_of_others_for_the_jobs(tmp_path: Path) -> None:
+def test_v1_excludes_the_time_of_other_groups(tmp_path: Path) -> None:
     one = CpuLinux(tree(tmp_path, v1("/job", "/")))
     values(one, 0)
     tree(tmp_path, {"sys/fs/cgroup/cpuacct/cpuacct.usage": "900000000\n", **stat((100, 0), (0, 100))})
@@ -147,14 +147,14 @@ def test_v1_does_not_take_the_time_of_others_for_the_jobs(tmp_path: Path) -> Non
     assert one.gaps == ("no CPU utilization of the job: no hierarchy counts the CPU time of the cgroup /job",)
 
 
-def test_the_unified_hierarchy_counts_where_v1_does_not(tmp_path: Path) -> None:
+def test_the_unified_hierarchy_is_used_where_v1_does_not_count(tmp_path: Path) -> None:
     one = CpuLinux(tree(tmp_path, v1("/job", "/", "/job")))
     values(one, 0)
     tree(tmp_path, {"sys/fs/cgroup/unified/job/cpu.stat": "usage_usec 250000\n"})
     assert values(one, 1) == {JOB: 50}
 
 
-def test_a_kernel_without_cpuacct_counts_in_the_unified_hierarchy(tmp_path: Path) -> None:
+def test_the_unified_hierarchy_is_used_without_cpuacct(tmp_path: Path) -> None:
     files = v1("/job", "/job", "/job") | {"proc/self/cgroup": "2:cpu:/job\n0::/job\n"}
     one = CpuLinux(tree(tmp_path, files))
     values(one, 0)
@@ -162,7 +162,7 @@ def test_a_kernel_without_cpuacct_counts_in_the_unified_hierarchy(tmp_path: Path
     assert values(one, 1) == {JOB: 50}
 
 
-def test_a_limit_that_is_set_later_is_found(tmp_path: Path) -> None:
+def test_a_limit_set_later_is_found(tmp_path: Path) -> None:
     one = CpuLinux(tree(tmp_path, {**stat((0, 0), (0, 0)), **group_v2(), **usage(0)}))
     values(one, 0)
     values(one, 1)
@@ -172,7 +172,7 @@ def test_a_limit_that_is_set_later_is_found(tmp_path: Path) -> None:
     assert values(one, 131) == {HOST: 25, JOB: 50}
 
 
-def test_a_group_that_is_gone_is_unavailable_to_be_found_anew(tmp_path: Path) -> None:
+def test_a_removed_group_makes_the_collector_unavailable_until_rediscovery(tmp_path: Path) -> None:
     quota = {"sys/fs/cgroup/job/cpu.max": "50000 100000\n"}
     one = CpuLinux(tree(tmp_path, {**stat((0, 0), (0, 0)), **group_v2(), **usage(5), **quota}))
     values(one, 0)
@@ -181,7 +181,7 @@ def test_a_group_that_is_gone_is_unavailable_to_be_found_anew(tmp_path: Path) ->
         values(one, 1)
 
 
-def test_a_job_that_moves_to_another_group_is_found_within_seconds(tmp_path: Path) -> None:
+def test_a_move_to_another_group_is_noticed_within_seconds(tmp_path: Path) -> None:
     one = CpuLinux(tree(tmp_path, {**stat((0, 0), (0, 0)), **group_v2(), **usage(0)}))
     values(one, 0)
     tree(tmp_path, group_v2("/other"))
@@ -190,8 +190,8 @@ def test_a_job_that_moves_to_another_group_is_found_within_seconds(tmp_path: Pat
         values(one, 5)
 
 
-def test_a_moment_without_proc_stat_does_not_shorten_the_lap(tmp_path: Path) -> None:
-    """The group's time would else be measured against too little."""
+def test_a_missing_proc_stat_does_not_shorten_the_interval(tmp_path: Path) -> None:
+    """Otherwise the time of the group would be divided by too short an interval."""
     quota = {"sys/fs/cgroup/job/cpu.max": "50000 100000\n"}
     one = CpuLinux(tree(tmp_path, {**stat((0, 0), (0, 0)), **group_v2(), **usage(0), **quota}))
     values(one, 0)
@@ -202,7 +202,7 @@ def test_a_moment_without_proc_stat_does_not_shorten_the_lap(tmp_path: Path) -> 
     assert values(one, 2) == {JOB: 50}
 
 
-def test_a_groups_time_that_goes_back_is_unknown(tmp_path: Path) -> None:
+def test_a_group_time_that_decreases_is_unknown(tmp_path: Path) -> None:
     quota = {"sys/fs/cgroup/job/cpu.max": "50000 100000\n"}
     one = CpuLinux(tree(tmp_path, {**stat((0, 0), (0, 0)), **group_v2(), **usage(5), **quota}))
     values(one, 0)
@@ -210,22 +210,22 @@ def test_a_groups_time_that_goes_back_is_unknown(tmp_path: Path) -> None:
     assert values(one, 1) == {}
 
 
-def test_a_cpu_stat_without_usage_leaves_the_job_unknown(tmp_path: Path) -> None:
+def test_a_cpu_stat_without_usage_yields_nothing_for_the_job(tmp_path: Path) -> None:
     files = {"sys/fs/cgroup/job/cpu.max": "50000 100000\n", "sys/fs/cgroup/job/cpu.stat": "nr_periods 0\n"}
     one = CpuLinux(tree(tmp_path, {**stat((0, 0), (0, 0)), **group_v2(), **files}))
     assert "has no usage_usec" in one.gaps[0]
 
 
-def test_cpu_time_counts_waiting_for_disk_as_idle_and_guests_once() -> None:
+def test_iowait_is_idle_and_guest_time_counts_once() -> None:
     text = b"cpu  100 10 50 800 40 5 5 10 60 3\ncpu0 1 2 3\n"
     assert parse_stat(text) == CpuTimes(busy=180, total=1020)
 
 
-def test_cpu_time_of_an_old_kernel_without_iowait() -> None:
+def test_parses_the_stat_of_a_kernel_without_iowait() -> None:
     assert parse_stat(b"cpu 10 0 20 70\n") == CpuTimes(busy=30, total=100)
 
 
-def test_cpu_time_of_one_cpu_is_not_that_of_another_with_a_longer_number() -> None:
+def test_cpu_1_does_not_match_the_line_of_cpu_10() -> None:
     text = b"cpu  9 0 0 9\ncpu1 1 0 0 1\ncpu10 2 0 0 2\n"
     assert parse_stat(text, b"cpu1") == CpuTimes(busy=1, total=2)
     assert parse_stat(text, b"cpu10") == CpuTimes(busy=2, total=4)
@@ -234,12 +234,12 @@ def test_cpu_time_of_one_cpu_is_not_that_of_another_with_a_longer_number() -> No
 @pytest.mark.parametrize(
     "text", [b"", b"cpu\n", b"cpu0 1 2 3 4 5\n", b"cpu a b c d e\n", b"\xff\xfe\n", b"cpu  1 2 3 4"]
 )
-def test_a_stat_that_is_none_is_refused(text: bytes) -> None:
+def test_an_invalid_stat_is_rejected(text: bytes) -> None:
     with pytest.raises(ValueError, match=r"/proc/stat|invalid literal"):
         parse_stat(text)
 
 
-def test_counters_that_stand_still_or_go_back_give_no_share() -> None:
+def test_unchanged_or_decreasing_counters_give_no_percentage() -> None:
     assert busy_percentage(CpuTimes(1, 10), CpuTimes(1, 10)) is None
     assert busy_percentage(CpuTimes(1, 10), CpuTimes(1, 9)) is None
     assert busy_percentage(CpuTimes(1, 10), CpuTimes(9, 11)) is None

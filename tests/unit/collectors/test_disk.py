@@ -1,4 +1,4 @@
-"""Disk space: which filesystems are read, what they are called, and what happens when one does not answer."""
+"""Disk space: which filesystems are read, how their series are named, and what happens when one hangs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MOUNTS = """20 1 8:1 / / rw - ext4 /dev/sda1 rw
 
 
 class Disks:
-    """Answers for filesystems; a test makes paths fail or hang and changes sizes."""
+    """Fakes disk usage; a test can make paths fail or hang and change sizes."""
 
     def __init__(self) -> None:
         self.fails: dict[str, OSError] = {}
@@ -61,7 +61,7 @@ Make = Callable[..., Host]
 
 @pytest.fixture
 def make(tmp_path: Path, disks: Disks) -> Make:
-    """Makes a host with a mount table, whose job works in /home/job."""
+    """Makes a host with a mount table and the working directory /home/job."""
 
     def host(*further: str, mounts: str = MOUNTS, base: str = "/home/job") -> Host:
         (tmp_path / "proc/self").mkdir(parents=True, exist_ok=True)
@@ -103,33 +103,35 @@ def gone() -> str:
         ([], []),
     ],
 )
-def test_a_path_has_as_much_of_itself_in_its_name_as_it_takes(paths: list[str], expected: list[str]) -> None:
+def test_a_series_name_uses_the_shortest_unambiguous_part_of_a_path(
+    paths: list[str], expected: list[str]
+) -> None:
     assert names(paths) == expected
 
 
-def test_a_drive_is_named_after_its_letter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_drive_is_named_by_its_letter(monkeypatch: pytest.MonkeyPatch) -> None:
     from pathlib import PureWindowsPath
 
     monkeypatch.setattr("mlflow_sysmetrics.collectors.watched_paths.PurePath", PureWindowsPath)
     assert names(["D:\\", "E:\\Data"]) == ["d", "data"]
 
 
-def test_a_relative_path_starts_at_the_working_directory(make: Make) -> None:
+def test_a_relative_path_is_relative_to_the_working_directory(make: Make) -> None:
     watched, gaps = watched_paths(make("data", "../other", "/data"))
     assert [path for path, _ in watched] == ["/home/job", "/home/job/data", "/home/other", "/data"]
     assert gaps == []
 
 
-def test_a_path_that_is_given_twice_is_watched_once(make: Make) -> None:
+def test_a_repeated_path_is_watched_once(make: Make) -> None:
     watched, _ = watched_paths(make("/data", "/data/", "/home/job", "."))
     assert watched == [("/home/job", None), ("/data", "data")]
 
 
-def test_space_is_a_share_of_what_ordinary_users_may_use(make: Make) -> None:
+def test_usage_is_a_percentage_of_the_space_available_to_ordinary_users(make: Make) -> None:
     assert values(Disk(make())) == PLAIN
 
 
-def test_further_filesystems_have_series_of_their_own(make: Make) -> None:
+def test_each_further_filesystem_has_its_own_series(make: Make) -> None:
     assert values(Disk(make("/data"))) == PLAIN | {
         "disk_data_usage_percentage": 75,
         "disk_data_usage_megabytes": 3,
@@ -143,24 +145,24 @@ def test_a_path_on_the_working_directorys_filesystem_has_no_series(make: Make) -
     assert disk.gaps == ("/opt is on the same filesystem as /home/job, whose series cover both",)
 
 
-def test_subvolumes_of_one_filesystem_are_one(make: Make) -> None:
+def test_subvolumes_of_one_filesystem_share_a_series(make: Make) -> None:
     assert named(Disk(make("/work", "/more"))) == ["", "work"]
 
 
-def test_without_a_mount_table_the_devices_of_stat_tell(tmp_path: Path, disks: Disks) -> None:
+def test_without_a_mount_table_filesystems_are_distinguished_by_st_dev(tmp_path: Path, disks: Disks) -> None:
     (tmp_path / "data").mkdir()
     host = Host(root=tmp_path, disk_usage=disks, working_directory=lambda: "/", disks=("/data", "/absent"))
-    assert named(Disk(host)) == ["", "absent"]  # what nothing tells apart is shown rather than left out
+    assert named(Disk(host)) == ["", "absent"]  # if in doubt, a filesystem is shown
 
 
-def test_a_path_that_does_not_exist_is_named_with_the_remedy(make: Make, disks: Disks) -> None:
+def test_the_message_about_a_missing_path_includes_the_remedy(make: Make, disks: Disks) -> None:
     disks.lose("/data")
     disk = Disk(make("/data"))
     assert values(disk) == PLAIN
     assert disk.gaps == ("/data: No such file or directory; mount it, or correct MLFLOW_SYSMETRICS_DISKS",)
 
 
-def test_a_path_that_does_not_exist_is_warned_of_once(
+def test_a_missing_path_is_warned_about_once(
     make: Make, disks: Disks, caplog: pytest.LogCaptureFixture
 ) -> None:
     disks.lose("/data")
@@ -180,7 +182,7 @@ def test_a_path_that_appears_is_found_within_a_minute(make: Make, disks: Disks) 
     assert disk.gaps == ()
 
 
-def test_a_path_that_stops_answering_silences_no_other_and_comes_back(make: Make, disks: Disks) -> None:
+def test_a_path_that_stops_answering_affects_no_other_and_recovers(make: Make, disks: Disks) -> None:
     disk = Disk(make("/data"))
     assert named(disk, 0) == ["", "data"]
     disks.fails["/home/job"] = OSError(116, "Stale file handle")
@@ -190,7 +192,7 @@ def test_a_path_that_stops_answering_silences_no_other_and_comes_back(make: Make
     assert named(disk, 61) == ["", "data"]
 
 
-def test_a_filesystem_that_is_mounted_later_gets_its_series(make: Make) -> None:
+def test_a_filesystem_mounted_later_gets_a_series(make: Make) -> None:
     before = MOUNTS.replace("/data rw", "/elsewhere rw")
     disk = Disk(make("/data", mounts=before))
     assert named(disk, 0) == [""]
@@ -198,9 +200,7 @@ def test_a_filesystem_that_is_mounted_later_gets_its_series(make: Make) -> None:
     assert named(disk, 60) == ["", "data"]
 
 
-def test_without_a_working_directory_the_further_paths_are_read(
-    make: Make, tmp_path: Path, disks: Disks
-) -> None:
+def test_further_paths_are_read_without_a_working_directory(make: Make, tmp_path: Path, disks: Disks) -> None:
     make()
     host = Host(root=tmp_path, disk_usage=disks, working_directory=gone, disks=("/data", "relative"))
     disk = Disk(host)
@@ -211,18 +211,18 @@ def test_without_a_working_directory_the_further_paths_are_read(
     )
 
 
-def test_no_path_at_all_is_unavailable(tmp_path: Path, disks: Disks) -> None:
+def test_without_paths_the_collector_is_unavailable(tmp_path: Path, disks: Disks) -> None:
     with pytest.raises(Unavailable, match="the working directory does not exist"):
         Disk(Host(root=tmp_path, disk_usage=disks, working_directory=gone))
 
 
-def test_no_path_that_answers_is_unavailable(make: Make, disks: Disks) -> None:
+def test_without_a_path_that_answers_the_collector_is_unavailable(make: Make, disks: Disks) -> None:
     disks.lose("/home/job")
     with pytest.raises(Unavailable, match=r"^/home/job: No such file or directory$"):
         Disk(make())
 
 
-def test_a_filesystem_without_a_size_is_named(make: Make, disks: Disks) -> None:
+def test_a_filesystem_without_a_size_is_named_in_the_error(make: Make, disks: Disks) -> None:
     disks.usage = DiskUsage(0, 0, 0)
     with pytest.raises(Unavailable, match="the filesystem of /home/job reports no size"):
         Disk(make())
@@ -232,13 +232,13 @@ def test_a_filesystem_without_a_size_is_named(make: Make, disks: Disks) -> None:
     "usage",
     [DiskUsage(100, -1, 50), DiskUsage(100, 200, 50), DiskUsage(100, 50, -1), DiskUsage(100, 0, 2**64)],
 )
-def test_a_size_that_cannot_be_gives_nothing(make: Make, disks: Disks, usage: DiskUsage) -> None:
+def test_an_impossible_size_yields_nothing(make: Make, disks: Disks, usage: DiskUsage) -> None:
     disk = Disk(make())
     disks.usage = usage
     assert values(disk) == {}
 
 
-def test_a_program_that_changes_its_directory_does_not_change_its_disk(
+def test_changing_the_working_directory_does_not_change_the_disk(
     make: Make, tmp_path: Path, disks: Disks
 ) -> None:
     make()
@@ -249,7 +249,7 @@ def test_a_program_that_changes_its_directory_does_not_change_its_disk(
     assert values(disk) == {}
 
 
-def test_a_device_is_not_taken_for_the_filesystem_on_it() -> None:
+def test_the_gap_for_a_device_node_asks_for_a_directory() -> None:
     device = "/dev/null"
     disk = Disk(Host(working_directory=lambda: "/", disks=(device,)))
     assert f"{device} is a device: give a directory on its filesystem" in disk.gaps
@@ -257,7 +257,7 @@ def test_a_device_is_not_taken_for_the_filesystem_on_it() -> None:
 
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch, disks: Disks) -> None:
-    """With what hangs, and with nothing else: a busy machine takes its time for the paths that answer."""
+    """Shortens the wait for hanging paths only: on a busy machine, paths that answer may need longer."""
     answer = BackgroundReading.answer
 
     def answer_within(self: BackgroundReading[DiskUsage], *, within: float) -> Reading[DiskUsage] | None:
@@ -268,7 +268,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch, disks: Disks) -> None:
 
 
 @pytest.mark.usefixtures("_impatient")
-def test_a_server_that_is_gone_costs_its_own_series_alone_and_no_tick(make: Make, disks: Disks) -> None:
+def test_an_unreachable_server_affects_only_its_own_series(make: Make, disks: Disks) -> None:
     disks.hangs["/data"] = threading.Event()
     disk = Disk(make("/data"))
     for now in range(100):
@@ -277,9 +277,7 @@ def test_a_server_that_is_gone_costs_its_own_series_alone_and_no_tick(make: Make
 
 
 @pytest.mark.usefixtures("_impatient")
-def test_a_filesystem_that_hangs_for_ever_keeps_one_thread_however_many_collectors_ask(
-    make: Make, disks: Disks
-) -> None:
+def test_a_hanging_filesystem_occupies_one_thread_for_all_collectors(make: Make, disks: Disks) -> None:
     disks.hangs["/data"] = threading.Event()
     host = make("/data")
     for _ in range(3):
@@ -288,7 +286,7 @@ def test_a_filesystem_that_hangs_for_ever_keeps_one_thread_however_many_collecto
 
 
 @pytest.mark.usefixtures("_impatient")
-def test_a_server_that_goes_away_keeps_its_series_for_a_moment_and_comes_back(
+def test_the_series_of_a_server_survives_a_brief_outage(
     make: Make, disks: Disks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = Disk(make("/data"))
@@ -297,14 +295,14 @@ def test_a_server_that_goes_away_keeps_its_series_for_a_moment_and_comes_back(
     assert named(disk, 60) == ["", "data"]
     monkeypatch.setattr(
         "mlflow_sysmetrics.collectors.watched_paths._PATIENCE_SECONDS", 0.0
-    )  # as if half a minute had passed
+    )  # as after half a minute
     assert named(disk, 120) == [""]
     disks.hangs.pop("/data").set()
     readings()[0].join(60)
     assert named(disk, 180) == ["", "data"]
 
 
-def test_space_behind_a_network_is_read_at_each_look_and_not_at_each_tick(make: Make, disks: Disks) -> None:
+def test_network_filesystems_are_read_less_often_than_every_tick(make: Make, disks: Disks) -> None:
     disk = Disk(make(base="/data"))
     disks.usage = DiskUsage(total=9_000_000, used=6_000_000, free=2_000_000)
     assert values(disk, 0) == PLAIN

@@ -1,4 +1,4 @@
-"""Disk I/O: what is made of the devices' counters, and what happens when devices fail, go and come."""
+"""Disk I/O: what is computed from device counters, and what happens when devices fail, vanish and return."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Growth = Callable[[str, str], dict[str, float]]
 
 @pytest.fixture
 def growth(machine: Machine) -> Growth:
-    """Returns what is said two seconds after sda's counters changed."""
+    """Returns the values two seconds after the counters of sda changed."""
 
     def between(before: str, after: str) -> dict[str, float]:
         machine.counts("sda", before)
@@ -47,7 +47,7 @@ def test_rates_and_busy_time(growth: Growth) -> None:
     assert found == pytest.approx({READ: 2, WRITE: 0.5, BUSY: 25}, abs=0.001)
 
 
-def test_they_stand_for_the_time_since_the_last_reading_that_was_old_enough(machine: Machine) -> None:
+def test_rates_cover_the_time_since_the_last_sufficiently_old_reading(machine: Machine) -> None:
     collector = machine.collector()
     assert values(collector, 0) == {}
     assert values(collector, 0.1) == {}
@@ -57,19 +57,19 @@ def test_they_stand_for_the_time_since_the_last_reading_that_was_old_enough(mach
     assert {sample.span for sample in samples} == {0.5}
 
 
-def test_a_request_that_ends_after_a_long_time_is_no_more_than_busy(growth: Growth) -> None:
+def test_busy_time_is_at_most_100_percent(growth: Growth) -> None:
     assert growth(stat(busy=1000), stat(busy=61_000))[BUSY] == 100
 
 
-def test_a_device_that_does_not_count_time_has_no_busy_time(growth: Growth) -> None:
+def test_a_device_without_a_time_counter_has_no_busy_time(growth: Growth) -> None:
     assert set(growth(stat(1, 1, 0), stat(2, 2, 0))) == {READ, WRITE}
 
 
-def test_a_counter_that_goes_back_gives_nothing_at_that_tick(growth: Growth) -> None:
+def test_a_counter_that_decreases_yields_nothing_at_that_tick(growth: Growth) -> None:
     assert growth(stat(100), stat(50)) == {}
 
 
-def test_bytes_are_summed_and_the_busiest_device_tells_the_time(machine: Machine) -> None:
+def test_bytes_are_summed_and_busy_time_is_the_maximum(machine: Machine) -> None:
     machine.mounts(ROOT + "21 20 8:16 / /data rw - xfs /dev/sdb rw\n")
     machine.device("sdb", "8:16", physical=True)
     collector = machine.collector("/data")
@@ -79,13 +79,13 @@ def test_bytes_are_summed_and_the_busiest_device_tells_the_time(machine: Machine
     assert values(collector, 1) == pytest.approx({READ: 30, WRITE: 0, BUSY: 30}, abs=0.001)
 
 
-def test_a_clock_that_goes_back_gives_no_rate(machine: Machine) -> None:
+def test_a_clock_that_goes_backwards_gives_no_rate(machine: Machine) -> None:
     collector = machine.collector()
     values(collector, 100)
     assert values(collector, 50) == {}
 
 
-def test_a_device_that_fails_costs_no_other_and_is_named(machine: Machine) -> None:
+def test_a_failing_device_is_named_and_affects_no_other(machine: Machine) -> None:
     machine.mounts(ROOT + "21 20 8:16 / /data rw - ext4 /dev/sdb rw\n")
     machine.device("sdb", "8:16")
     collector = machine.collector("/data")
@@ -98,19 +98,19 @@ def test_a_device_that_fails_costs_no_other_and_is_named(machine: Machine) -> No
     )
 
 
-def test_a_device_that_failed_begins_anew(machine: Machine) -> None:
+def test_a_device_starts_afresh_after_a_failure(machine: Machine) -> None:
     collector = machine.collector()
     values(collector, 0)
     file = machine.counts("sda", "")
     assert values(collector, 1) == {}
     file.write_text(stat(50))
-    assert values(collector, 2) == {}  # looked up again at once
+    assert values(collector, 2) == {}  # looked up again immediately
     file.write_text(stat(51))
     assert values(collector, 3)[READ] == pytest.approx(1, rel=0.001)
     assert collector.gaps == ()
 
 
-def test_a_disk_that_is_unplugged_is_unavailable_once_that_is_certain(machine: Machine) -> None:
+def test_an_unplugged_disk_is_unavailable_at_the_second_tick(machine: Machine) -> None:
     collector = machine.collector()
     values(collector, 0)
     for path in ("sys/class/block/sda1/stat", "sys/class/block/sda/stat", "sys/block/sda/device/uevent"):
@@ -121,7 +121,7 @@ def test_a_disk_that_is_unplugged_is_unavailable_once_that_is_certain(machine: M
         values(collector, 2)
 
 
-def test_a_disk_that_is_mounted_later_is_counted_from_then_on(machine: Machine) -> None:
+def test_a_disk_mounted_later_counts_from_its_first_reading(machine: Machine) -> None:
     collector = machine.collector("/data")
     values(collector, 0)
     machine.mounts(ROOT + "21 20 8:16 / /data rw - ext4 /dev/sdb rw\n")
@@ -132,13 +132,13 @@ def test_a_disk_that_is_mounted_later_is_counted_from_then_on(machine: Machine) 
     assert values(collector, 61)[READ] == pytest.approx(2, rel=0.001)
 
 
-def test_a_disk_that_cannot_be_read_at_first_is_unavailable(machine: Machine) -> None:
+def test_a_disk_unreadable_at_first_is_unavailable(machine: Machine) -> None:
     machine.counts("sda", "")
     with pytest.raises(Unavailable, match="/sys/class/block/sda/stat"):
         machine.collector()
 
 
-def test_a_file_that_is_mounted_as_a_disk_counts_with_the_disk_it_lies_on(tmp_path: Path) -> None:
+def test_a_loop_device_counts_as_the_disk_of_its_file(tmp_path: Path) -> None:
     machine = with_root_on_sda(tmp_path)
     machine.mounts(ROOT + "31 20 7:0 / /data rw - ext4 /dev/loop0 rw\n")
     machine.device("loop0", "7:0")

@@ -1,4 +1,4 @@
-"""Disk I/O: all disks of a host that is not Linux."""
+"""Disk I/O of all disks on hosts other than Linux."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def test_rates_are_the_growth_per_second(mocker: MockerFixture) -> None:
     assert said(mocker, counters(10, 10), counters(14, 11)) == {READ: 2, WRITE: 0.5}
 
 
-def test_a_counter_that_goes_back_gives_nothing(mocker: MockerFixture) -> None:
+def test_a_counter_that_decreases_yields_nothing(mocker: MockerFixture) -> None:
     assert said(mocker, counters(10, 10), counters(14, 9)) == {}
 
 
-def test_disks_that_are_gone_are_unavailable(mocker: MockerFixture) -> None:
+def test_removed_disks_are_unavailable(mocker: MockerFixture) -> None:
     with pytest.raises(Unavailable, match=r"psutil\.disk_io_counters: no disk"):
         said(mocker, counters(1, 1), None)
 
 
 @pytest.mark.parametrize("error", [OSError("not here"), RuntimeError("not here"), psutil.AccessDenied()])
-def test_what_psutil_cannot_read_is_unavailable(mocker: MockerFixture, error: Exception) -> None:
+def test_an_error_of_psutil_makes_it_unavailable(mocker: MockerFixture, error: Exception) -> None:
     mocker.patch.object(psutil, "disk_io_counters", side_effect=error)
     with pytest.raises(Unavailable, match=r"psutil\.disk_io_counters: "):
         DiskIoPsutil(Host())

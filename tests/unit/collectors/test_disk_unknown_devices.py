@@ -1,4 +1,4 @@
-"""Disk I/O: paths whose devices cannot be told, and paths that have none."""
+"""Disk I/O: paths whose devices are unknown, and paths without a device."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="the paths are those of 
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
-    """A machine with disks and with devices that are none, besides the one that its root lies on."""
+    """A machine with the disk of its root, further disks, and devices that are not disks."""
     made = with_root_on_sda(tmp_path)
     made.device("sdb", physical=True)
     made.device("nvme0c0n1", physical=True)
@@ -38,16 +38,14 @@ def machine(tmp_path: Path) -> Machine:
     ],
     ids=["container", "zfs", "btrfs", "no such device", "no table"],
 )
-def test_where_the_devices_cannot_be_told_all_hardware_counts(
-    machine: Machine, mounts: str, clause: str
-) -> None:
+def test_with_unknown_devices_all_hardware_disks_count(machine: Machine, mounts: str, clause: str) -> None:
     machine.mounts(mounts)
     collector = machine.collector()
     assert devices(collector) == ["sda", "sdb"]
     assert collector.gaps == (f"the devices of {clause} are unknown: all disks are counted",)
 
 
-def test_an_overlay_whose_layers_are_in_sight_is_their_devices(machine: Machine) -> None:
+def test_an_overlay_with_visible_layers_uses_their_devices(machine: Machine) -> None:
     machine.mounts(
         "20 1 0:40 / / rw - overlay overlay rw,lowerdir=/lower:/mem,upperdir=/upper\n"
         "21 20 8:1 / /lower rw - ext4 /dev/sda1 rw\n"
@@ -69,7 +67,7 @@ def test_an_overlay_whose_layers_are_in_sight_is_their_devices(machine: Machine)
     ],
     ids=["in the overlay itself", "on zfs", "in memory"],
 )
-def test_an_overlay_whose_layers_tell_nothing_is_unknown(machine: Machine, below: str) -> None:
+def test_an_overlay_with_unresolvable_layers_is_unknown(machine: Machine, below: str) -> None:
     machine.mounts("20 1 0:40 / / rw - overlay overlay rw,upperdir=/upper\n" + below)
     (machine.root / "upper").mkdir()
     assert devices(machine.collector()) == ["sda", "sdb"]
@@ -78,13 +76,13 @@ def test_an_overlay_whose_layers_tell_nothing_is_unknown(machine: Machine, below
 @pytest.mark.parametrize(
     "filesystem", ["nfs", "nfs4", "cifs", "lustre", "fuse.sshfs", "tmpfs", "9p", "virtiofs"]
 )
-def test_a_filesystem_without_a_local_device_is_named_absent(machine: Machine, filesystem: str) -> None:
+def test_a_filesystem_without_a_local_device_is_named(machine: Machine, filesystem: str) -> None:
     machine.mounts(f"20 1 0:40 / / rw - {filesystem} server:/home rw\n")
     with pytest.raises(Unavailable, match=f"^/home/job is on {filesystem}, which has no local device$"):
         machine.collector()
 
 
-def test_beside_a_disk_it_is_a_gap(machine: Machine) -> None:
+def test_a_filesystem_without_a_device_next_to_a_disk_is_a_gap(machine: Machine) -> None:
     machine.mounts(ROOT + "21 20 0:40 / /data rw - nfs4 server:/data rw\n")
     collector = machine.collector("/data")
     assert devices(collector) == ["sda"]
@@ -92,11 +90,11 @@ def test_beside_a_disk_it_is_a_gap(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("filesystem", ["ext4", "xfs", "btrfs", "zfs", "overlay", "fuseblk", "nfsd"])
-def test_others_have_one(filesystem: str) -> None:
+def test_other_filesystems_have_a_local_device(filesystem: str) -> None:
     assert has_local_device(filesystem)
 
 
-def test_a_path_that_does_not_exist_is_not_taken_for_its_parents(machine: Machine) -> None:
+def test_a_missing_path_does_not_count_as_its_parent(machine: Machine) -> None:
     machine.mounts(ROOT + "21 20 8:16 / /data rw - ext4 /dev/sdb rw\n")
     machine.device("sdb", "8:16")
     machine.absent.add("/home/job")

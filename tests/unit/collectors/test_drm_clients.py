@@ -1,4 +1,4 @@
-"""What the own processes have open: whose, of which GPU, how often it is read, and what a driver may write."""
+"""GPU clients of the job's processes: ownership, device, reading interval and formats of drivers."""
 
 from __future__ import annotations
 
@@ -22,47 +22,47 @@ LINES = ("drm-driver: amdgpu", "drm-client-id: 1", "drm-memory-vram: 4 KiB")
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
-    """A machine with one child, on which reading takes no time."""
+    """A machine with one child, where reading takes no time."""
     monkeypatch.setattr(time, "thread_time", lambda: 0.0)
     return machine(tmp_path, {"proc/8001/stat": stat(8001, OWN), "proc/9000/stat": stat(9000, 1)})
 
 
-def test_a_client_that_two_processes_share_is_one(host: Host) -> None:
+def test_a_client_shared_by_two_processes_counts_once(host: Host) -> None:
     opens(host.root, 4, NODE, *LINES)
     opens(host.root, 5, NODE, *LINES)
     opens(host.root, 4, NODE, *LINES, process=8001)
     assert DrmClients(host).read(0).keys() == {ClientKey("renderD128", 1)}  # type: ignore[union-attr]
 
 
-def test_the_same_number_on_two_gpus_is_two_clients(host: Host) -> None:
+def test_equal_client_ids_on_two_gpus_are_two_clients(host: Host) -> None:
     opens(host.root, 4, NODE, *LINES, "drm-pdev: 0000:03:00.0")
     opens(host.root, 5, NODE, *LINES, "drm-pdev: 0000:04:00.0")
     assert len(DrmClients(host).read(0) or ()) == 2
 
 
-def test_a_childs_clients_count(host: Host) -> None:
+def test_clients_of_a_child_count(host: Host) -> None:
     opens(host.root, 4, NODE, *LINES, process=8001)
     assert len(DrmClients(host).read(0) or ()) == 1
 
 
-def test_somebody_elses_clients_do_not_count(host: Host) -> None:
+def test_clients_of_other_processes_do_not_count(host: Host) -> None:
     opens(host.root, 4, NODE, *LINES, process=9000)
     assert DrmClients(host).read(0) == {}
 
 
-def test_only_files_of_gpus_are_read(host: Host) -> None:
+def test_only_gpu_files_are_read(host: Host) -> None:
     opens(host.root, 4, "/srv/data", *LINES)
     assert DrmClients(host).read(0) == {}
 
 
-def test_a_file_that_is_closed_meanwhile_is_passed_over(host: Host) -> None:
+def test_a_file_closed_during_the_scan_is_skipped(host: Host) -> None:
     opens(host.root, 4, NODE, *LINES)
     opens(host.root, 5, NODE, *LINES)
     (host.root / "proc/self/fdinfo/4").unlink()
     assert len(DrmClients(host).read(0) or ()) == 1
 
 
-def test_they_are_read_every_five_seconds(host: Host) -> None:
+def test_clients_are_read_every_five_seconds(host: Host) -> None:
     clients = DrmClients(host)
     assert [clients.read(now) is None for now in (0, 1, 4, 5, 6, 10)] == [
         False,
@@ -74,26 +74,24 @@ def test_they_are_read_every_five_seconds(host: Host) -> None:
     ]
 
 
-def test_a_round_goes_on_at_the_next_tick_when_it_takes_long(
-    host: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_long_scan_continues_at_the_next_tick(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     opens(host.root, 4, NODE, *LINES)
     clients = DrmClients(host)
-    clock = iter(number * 1e-3 for number in range(1000))  # each look at it takes a millisecond
+    clock = iter(number * 1e-3 for number in range(1000))  # each reading takes a millisecond
     monkeypatch.setattr(time, "thread_time", lambda: next(clock))
-    assert clients.read(0) is None  # the own process; then the child, when the share of a core allows
+    assert clients.read(0) is None  # this process; then the child, once the CPU budget allows
     assert clients.read(0.001) is None
     assert len(clients.read(100) or ()) == 1
 
 
-def test_a_tree_that_cannot_be_read_any_more_is_taken_as_it_was(host: Host) -> None:
+def test_an_unreadable_process_tree_keeps_its_last_state(host: Host) -> None:
     opens(host.root, 4, NODE, *LINES)
     clients = DrmClients(host)
     (host.root / "proc/self/stat").write_text("")
     assert len(clients.read(0) or ()) == 1
 
 
-def test_no_own_process_is_unavailable(host: Host) -> None:
+def test_without_its_own_process_in_proc_it_is_unavailable(host: Host) -> None:
     (host.root / "proc/self/stat").unlink()
     with pytest.raises(Unavailable, match="this process cannot be read"):
         DrmClients(host)
@@ -106,14 +104,14 @@ def test_no_own_process_is_unavailable(host: Host) -> None:
         b"pos:\t0\nflags:\t0100002\n",
         b"drm-driver: i915\n",
         b"drm-client-id: 5\n",
-        b"drm-driver: i915\ndrm-client-id: 5",  # cut off
+        b"drm-driver: i915\ndrm-client-id: 5",  # truncated
         b"drm-driver: i915\ndrm-client-id: -5\n",
         b"drm-driver: i915\ndrm-client-id: " + b"9" * 5000 + b"\n",
         b"drm-driver: i915\ndrm-client-id: \xff\n",
         "drm-driver: i915\ndrm-client-id: ²\n".encode(),
     ],
 )
-def test_what_is_no_client_of_a_gpu(text: bytes) -> None:
+def test_text_that_does_not_describe_a_client_is_rejected(text: bytes) -> None:
     assert parse_fdinfo(text) is None
 
 
@@ -123,19 +121,19 @@ def test_what_is_no_client_of_a_gpu(text: bytes) -> None:
         (b"drm-memory-vram: 5\n", 5),
         (b"drm-memory-vram:\t2 KiB\n", 2048),
         (b"drm-memory-vram: 2 MiB\n", 2 * 1024**2),
-        (b"drm-memory-vram: 2 GiB\n", None),  # no unit of the documentation
+        (b"drm-memory-vram: 2 GiB\n", None),  # not a documented unit
         (b"drm-memory-vram: two\n", None),
         (b"drm-total-vram: 9\ndrm-resident-vram: 5\ndrm-memory-vram: 7\n", 5),
         (b"drm-total-vram: 9\n", 9),
     ],
 )
-def test_the_memory_of_a_client(lines: bytes, size: int | None) -> None:
+def test_parses_the_memory_of_a_client(lines: bytes, size: int | None) -> None:
     found = parse_fdinfo(b"drm-driver: amdgpu\ndrm-client-id: 1\n" + lines)
     assert found is not None
     assert found.memory.get("vram") == size
 
 
-def test_an_engine_without_capacity_and_one_of_capacity_0_are_one_engine() -> None:
+def test_a_missing_or_zero_capacity_counts_as_one_engine() -> None:
     found = parse_fdinfo(
         b"drm-driver: i915\ndrm-client-id: 1\ndrm-engine-copy: 5 ns\ndrm-engine-capacity-copy: 0\n"
     )
@@ -154,18 +152,18 @@ def test_an_engine_without_capacity_and_one_of_capacity_0_are_one_engine() -> No
         (b"cpu_cores_count 64\nsimd_count 0\ndrm_render_minor 0\n", None),
     ],
 )
-def test_a_node_of_kfd(text: bytes, device: ComputeDevice | None) -> None:
+def test_parses_a_kfd_node(text: bytes, device: ComputeDevice | None) -> None:
     assert parse_properties(text) == device
 
 
-def test_the_reason_of_silence(tmp_path: Path) -> None:
+def test_the_reason_for_missing_data_is_named(tmp_path: Path) -> None:
     (tmp_path / "directory").mkdir()
     assert why_silent(str(tmp_path / "missing")) == "not supported by this device"
     assert why_silent(str(tmp_path / "directory")) == "Is a directory"
     assert reading("") is None
 
 
-def test_the_reason_of_silence_is_a_missing_right(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_permission_is_named_as_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: str) -> bytes:
         raise PermissionError(13, "Permission denied", path)
 
@@ -173,7 +171,7 @@ def test_the_reason_of_silence_is_a_missing_right(monkeypatch: pytest.MonkeyPatc
     assert why_silent("/sys/file") == "no permission"
 
 
-def test_clocks_of_all_vendors(tmp_path: Path) -> None:
+def test_clocks_are_read_for_all_vendors(tmp_path: Path) -> None:
     device = "sys/class/drm/card{}/device"
     host = machine(
         tmp_path,
@@ -204,7 +202,7 @@ def test_clocks_of_all_vendors(tmp_path: Path) -> None:
     ("text", "status"),
     [("65535\n", "active\n"), ("", "active\n"), ("0\n", "active\n"), ("2400\n", "suspended\n")],
 )
-def test_a_clock_that_is_not_told_is_absent(tmp_path: Path, text: str, status: str) -> None:
+def test_an_unreported_clock_is_absent(tmp_path: Path, text: str, status: str) -> None:
     host = machine(
         tmp_path,
         card("0000:04:00.0", "0x8086\n", "i915"),
@@ -226,7 +224,7 @@ CLOCKED = {"sys/class/drm/card0/gt_act_freq_mhz": "600\n"}
 def test_a_clock_is_shown_only_while_the_job_uses_a_gpu(
     tmp_path: Path, sensors: dict[str, str], gpus: str
 ) -> None:
-    """A GPU that has nothing else to tell, or any where the user asks for those that the job uses."""
+    """Applies to a GPU with no other series, and to every GPU if the user selects those the job uses."""
     host = machine(tmp_path, card("0000:00:02.0", "0x8086\n", "i915"), CLOCKED, sensors, gpus=gpus)
     collector = DrmClocks(host)
     assert values(collector, 0) == {}
@@ -234,7 +232,7 @@ def test_a_clock_is_shown_only_while_the_job_uses_a_gpu(
     assert values(collector, 5) == {"gpu_0_sm_clock_megahertz": 600}
 
 
-def test_a_clock_that_a_card_does_not_have_is_a_gap(tmp_path: Path) -> None:
+def test_a_clock_that_a_card_lacks_is_a_gap(tmp_path: Path) -> None:
     hwmon = "sys/class/drm/card0/device/hwmon/hwmon1"
     host = machine(
         tmp_path,

@@ -1,4 +1,4 @@
-"""Files of AMD's and Intel's GPUs, damaged in every way that `test_faults` damages those of other machines."""
+"""Files of AMD and Intel GPUs, damaged in the same ways as in `test_faults`."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ PAIRS = [
 ]
 EVERY_FAULT = (
     test_faults.test_a_damaged_file_harms_nothing,
-    test_faults.test_a_file_that_vanishes_harms_nothing_even_if_it_was_only_looked_for,
-    test_faults.test_a_file_that_cannot_be_read_harms_nothing_and_no_other_collector,
+    test_faults.test_a_vanished_file_harms_nothing,
+    test_faults.test_an_unreadable_file_harms_no_other_collector,
     test_faults.test_counters_that_go_backwards_harm_nothing,
 )
 SLOT, NODE = "0000:03:00.0", "/dev/dri/renderD128"
@@ -68,20 +68,20 @@ every_pair = pytest.mark.parametrize(
 
 @pytest.fixture(scope="module")
 def machines(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Machine]:
-    """The machines that are damaged, built once: each test leaves them whole."""
+    """The machines to damage, built once: each test restores them."""
     paths = {path for path, _ in PAIRS}
     return {path: Machine(path, tmp_path_factory.mktemp(path.name) / "root") for path in paths}
 
 
 @pytest.fixture(autouse=True)
 def cpu_time_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets no tick be cut short because the machine that runs the test is slow."""
+    """Prevents ticks from being cut short because the test machine is slow."""
     monkeypatch.setattr(time, "thread_time", lambda: 0.0)
 
 
 @every_pair
 @pytest.mark.parametrize("fault", EVERY_FAULT, ids=lambda fault: fault.__name__)
-def test_no_damage_harms(
+def test_a_damaged_file_harms_nothing(
     recorded: Path,
     collector: type[Collector],
     fault: Callable[[Path, type[Collector], dict[Path, Machine]], None],
@@ -102,7 +102,9 @@ def test_a_clock_that_goes_backwards_or_stands_still_harms_nothing(
 
 @every_pair
 def test_a_file_without_permission_harms_nothing(recorded: Path, collector: type[Collector]) -> None:
-    with tempfile.TemporaryDirectory() as directory:  # below it every user may enter, unlike pytest's own
+    with (
+        tempfile.TemporaryDirectory() as directory
+    ):  # accessible to every user, unlike the directories of pytest
         Path(directory).chmod(0o755)
         test_faults.test_a_file_without_permission_harms_nothing(
             collector, Machine(recorded, Path(directory) / "root")
@@ -111,7 +113,7 @@ def test_a_file_without_permission_harms_nothing(recorded: Path, collector: type
 
 @pytest.fixture(params=["i915", "xe", "amdgpu"])
 def using(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[type[Collector], Host, list[str]]:
-    """A machine with a card and a process that uses it; what its driver tells after 0, 5, 10, ... seconds."""
+    """A machine with a card and a process that uses it, and its fdinfo after 0, 5, 10, ... seconds."""
     driver = request.param
     lines = {"i915": I915, "xe": XE, "amdgpu": AMDGPU}[driver]
     vendor, collector = ("0x1002", AmdLinux) if driver == "amdgpu" else ("0x8086", IntelLinux)
@@ -124,7 +126,7 @@ def using(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[type[Collecto
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_damaged_accounts_of_the_own_processes_harm_nothing(
+def test_damaged_fdinfo_of_our_processes_harms_nothing(
     using: tuple[type[Collector], Host, list[str]], damage: Damage
 ) -> None:
     collector, host, texts = using
@@ -145,7 +147,7 @@ def test_damaged_accounts_of_the_own_processes_harm_nothing(
 
 
 @pytest.mark.parametrize("text", ["0\n", "-5\n", "99999999999999999999\n", "", "x\n", "5e5\n", "nan\n"])
-def test_an_identity_that_is_no_number_leaves_the_card_readable(tmp_path: Path, text: str) -> None:
+def test_a_card_with_an_invalid_identity_is_still_read(tmp_path: Path, text: str) -> None:
     files = {
         "sys/class/drm/card0/device/unique_id": text,
         "sys/class/drm/card0/device/gpu_busy_percent": "7\n",

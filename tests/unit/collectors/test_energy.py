@@ -1,4 +1,4 @@
-"""Energy: RAPL counters that wrap, start again, show a package twice, or may not be read."""
+"""Energy: RAPL counters that wrap, restart, show a package twice, or are not readable."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mlflow_sysmetrics.machine.host import Host
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the paths are those of Linux, with colons in names")
 
-RANGE = 262_143_328_850  # of most Intel processors: 262 kJ
+RANGE = 262_143_328_850  # 262 kJ, as on most Intel processors
 POWERCAP = "sys/class/powercap"
 ENERGY, POWER = "cpu_energy_watt_hours", "cpu_power_watts"
 
 
 def zone(root: Path, name: str, package: str, joules: float, range_uj: object = RANGE) -> Path:
-    """Makes a zone's directory, and returns its counter."""
+    """Makes the directory of a zone and returns the path of its counter."""
     directory = root / POWERCAP / name
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "name").write_text(f"{package}\n")
@@ -40,16 +40,16 @@ def said(collector: EnergyLinux, now: float) -> dict[str, float]:
     [
         (1_000_000, 51_000_000, RANGE, 1.0, 50),
         (0, 0, RANGE, 1.0, 0),
-        (RANGE - 20_000_000, 30_000_000, RANGE, 1.0, 50),  # it wrapped
-        (90_000_000, 50_000_000, RANGE, 1.0, None),  # it started again: no package takes 262 kW
-        (90_000_000, 50_000_000, 0, 1.0, None),  # where it wraps is not known
+        (RANGE - 20_000_000, 30_000_000, RANGE, 1.0, 50),  # wrapped
+        (90_000_000, 50_000_000, RANGE, 1.0, None),  # restarted: no package draws 262 kW
+        (90_000_000, 50_000_000, 0, 1.0, None),  # the wrap point is unknown
         (0, 50_000_000, 0, 1.0, 50),
         (0, 50_000_000, RANGE, 262.0, 50),
-        (0, 50_000_000, RANGE, 263.0, None),  # at 1 kW it could have wrapped
+        (0, 50_000_000, RANGE, 263.0, None),  # could have wrapped at 1 kW
         (0, 2_000_000_000, RANGE, 1.0, None),  # 2 kW
     ],
 )
-def test_the_energy_between_two_readings(
+def test_computes_the_energy_between_two_readings(
     before: int, now: int, range_uj: int, span: float, joules: float | None
 ) -> None:
     assert joules_between(before, now, range_uj, span) == joules
@@ -65,7 +65,7 @@ def test_energy_and_power_are_summed_over_packages(tmp_path: Path) -> None:
     assert said(collector, 2) == {ENERGY: 180 / 3600, POWER: 90}
 
 
-def test_power_stands_for_the_time_since_the_last_reading_that_was_old_enough(tmp_path: Path) -> None:
+def test_power_covers_the_time_since_the_last_sufficiently_old_reading(tmp_path: Path) -> None:
     zone(tmp_path, "intel-rapl:0", "package-0", 0)
     collector = EnergyLinux(Host(root=tmp_path))
     said(collector, 0)
@@ -76,7 +76,7 @@ def test_power_stands_for_the_time_since_the_last_reading_that_was_old_enough(tm
     assert (power.value, power.span) == (120, 0.5)
 
 
-def test_a_package_that_both_interfaces_show_counts_once(tmp_path: Path) -> None:
+def test_a_package_shown_by_both_interfaces_counts_once(tmp_path: Path) -> None:
     zone(tmp_path, "intel-rapl:0", "package-0", 0)
     zone(tmp_path, "intel-rapl-mmio:0", "package-0", 0)
     collector = EnergyLinux(Host(root=tmp_path))
@@ -86,14 +86,14 @@ def test_a_package_that_both_interfaces_show_counts_once(tmp_path: Path) -> None
     assert said(collector, 1)[POWER] == 50
 
 
-def test_the_second_interface_serves_where_the_first_does_not_answer(tmp_path: Path) -> None:
+def test_the_second_interface_is_used_if_the_first_fails(tmp_path: Path) -> None:
     counter = zone(tmp_path, "intel-rapl:0", "package-0", 0)
     counter.write_text("")
     zone(tmp_path, "intel-rapl-mmio:0", "package-0", 0)
     assert said(EnergyLinux(Host(root=tmp_path)), 0) == {ENERGY: 0}
 
 
-def test_parts_of_a_package_and_the_whole_platform_do_not_count(tmp_path: Path) -> None:
+def test_package_parts_and_the_platform_zone_do_not_count(tmp_path: Path) -> None:
     names = {
         "intel-rapl:0": "package-0",
         "intel-rapl:0:0": "core",
@@ -109,13 +109,15 @@ def test_parts_of_a_package_and_the_whole_platform_do_not_count(tmp_path: Path) 
     assert said(collector, 1)[POWER] == 50
 
 
-def test_no_rapl_is_unavailable(tmp_path: Path) -> None:
+def test_a_host_without_rapl_is_unavailable(tmp_path: Path) -> None:
     zone(tmp_path, "intel-rapl:0", "psys", 0)
     with pytest.raises(Unavailable, match="no RAPL package in /sys/class/powercap"):
         EnergyLinux(Host(root=tmp_path))
 
 
-def test_a_counter_for_root_only_is_named_with_the_remedy(tmp_path: Path, mocker: MockerFixture) -> None:
+def test_the_message_about_a_root_only_counter_includes_the_remedy(
+    tmp_path: Path, mocker: MockerFixture
+) -> None:
     zone(tmp_path, "intel-rapl:0", "package-0", 0)
     mocker.patch.object(rapl, "read_short", side_effect=PermissionError(13, "Permission denied"))
     with pytest.raises(
@@ -125,7 +127,7 @@ def test_a_counter_for_root_only_is_named_with_the_remedy(tmp_path: Path, mocker
         EnergyLinux(Host(root=tmp_path))
 
 
-def test_one_package_of_two_that_cannot_be_read_is_too_little(tmp_path: Path) -> None:
+def test_an_unreadable_package_makes_the_collector_unavailable(tmp_path: Path) -> None:
     zone(tmp_path, "intel-rapl:0", "package-0", 0)
     counter = zone(tmp_path, "intel-rapl:1", "package-1", 0)
     counter.unlink()
@@ -135,7 +137,7 @@ def test_one_package_of_two_that_cannot_be_read_is_too_little(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("text", ["", "50000", "garbage\n", "-5\n", "9" * 30 + "\n"])
-def test_a_package_that_fails_silences_the_tick_but_loses_no_energy(tmp_path: Path, text: str) -> None:
+def test_a_failing_package_skips_the_tick_but_loses_no_energy(tmp_path: Path, text: str) -> None:
     zone(tmp_path, "intel-rapl:0", "package-0", 0)
     zone(tmp_path, "intel-rapl:1", "package-1", 0)
     collector = EnergyLinux(Host(root=tmp_path))
@@ -150,7 +152,7 @@ def test_a_package_that_fails_silences_the_tick_but_loses_no_energy(tmp_path: Pa
     assert collector.gaps == ()
 
 
-def test_a_package_that_vanishes_while_the_collector_is_built_is_unavailable(
+def test_a_package_that_vanishes_during_construction_is_unavailable(
     tmp_path: Path, mocker: MockerFixture
 ) -> None:
     zone(tmp_path, "intel-rapl:0", "package-0", 0)
@@ -161,7 +163,7 @@ def test_a_package_that_vanishes_while_the_collector_is_built_is_unavailable(
         EnergyLinux(Host(root=tmp_path))
 
 
-def test_an_interval_in_which_a_counter_may_have_wrapped_twice_does_not_count(tmp_path: Path) -> None:
+def test_an_interval_with_a_possible_second_wrap_does_not_count(tmp_path: Path) -> None:
     zone(tmp_path, "intel-rapl:0", "package-0", 0)
     collector = EnergyLinux(Host(root=tmp_path))
     said(collector, 0)
@@ -172,7 +174,7 @@ def test_an_interval_in_which_a_counter_may_have_wrapped_twice_does_not_count(tm
     assert said(collector, 3601) == {ENERGY: 50 / 3600, POWER: 50}
 
 
-def test_a_counter_that_starts_again_gives_nothing_at_that_tick(tmp_path: Path) -> None:
+def test_a_counter_that_restarts_yields_nothing_at_that_tick(tmp_path: Path) -> None:
     zone(tmp_path, "intel-rapl:0", "package-0", 200)
     collector = EnergyLinux(Host(root=tmp_path))
     said(collector, 0)
@@ -183,7 +185,7 @@ def test_a_counter_that_starts_again_gives_nothing_at_that_tick(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("range_uj", ["", "garbage", "-1"])
-def test_a_range_that_is_none_costs_only_what_wraps(tmp_path: Path, range_uj: str) -> None:
+def test_an_invalid_range_affects_only_wrapped_readings(tmp_path: Path, range_uj: str) -> None:
     zone(tmp_path, "intel-rapl:0", "package-0", 0, range_uj)
     collector = EnergyLinux(Host(root=tmp_path))
     said(collector, 0)

@@ -1,4 +1,4 @@
-"""Every file that a collector reads, damaged in every way: nothing raises, and nothing false leaves."""
+"""Every file that a collector reads, damaged in every way: nothing raises, and no wrong value is reported."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from recorded import HOSTS, LINUX, files, metric_of, revive
 
 pytestmark = pytest.mark.exhaustive
 
-# Those with most sources: hardware and a process tree, a quota in v2, all of v1, v1 and v2 side by side.
+# The machines with most sources: hardware and a process tree, a quota in v2, all of v1, v1 and v2 together.
 MACHINES = [
     path for path in HOSTS if path.name in {"bare-metal-numa", "cgroup2-limits", "docker-v1", "hybrid"}
 ]
-# A collector that fails pauses for 1 s, then 2 s; by 200 s it has looked up anew what it looks up seldom.
+# A failing collector pauses for 1 s, then 2 s; by 200 s it has repeated its rare lookups.
 DAMAGED_SECONDS, LATER_SECONDS = (0.0, 1.0, 2.0), (3.0, 4.0, 200.0, 400.0, 402.0)
 NOBODY = 65_534
 
@@ -45,7 +45,7 @@ def numbers_become(text: bytes) -> Damage:
 
 
 def cut_in_last_number(content: bytes) -> bytes:
-    """Cuts within the last number, or before it where it has one digit."""
+    """Truncates within the last number, or before it if it has one digit."""
     found = [*re.finditer(rb"\d+", content)]
     return content[: found[-1].start() + len(found[-1][0]) // 2] if found else b""
 
@@ -64,13 +64,13 @@ DAMAGES: Mapping[str, Damage] = {
     "numbers of thirty digits": numbers_become(b"9" * 30),
     "numbers of five thousand digits": numbers_become(b"9" * 5000),  # int() takes 4300
 }
-# What a cut leaves may be a number like any other: then a counter went back, and later jumps ahead.
+# A truncated number may be valid: then a counter decreases, and later jumps ahead.
 PLAUSIBLE = frozenset({"cut at half", "cut in last number"})
 
 
 @dataclass
 class Reading:
-    """One tick: what left the guard, from which collector, and how that felt."""
+    """One tick: the samples that passed the guard, their collector, and its health."""
 
     now: float
     samples: list[Sample]
@@ -82,7 +82,7 @@ class Machine:
     """A recorded machine whose files a test writes.
 
     Attributes:
-        first: its files at the first moment, by path; `second` those one second later.
+        first: the files at the first moment, by path; `second` holds those one second later.
     """
 
     def __init__(self, recorded: Path, root: Path) -> None:
@@ -95,26 +95,24 @@ class Machine:
         self._opened: dict[type[Collector], tuple[str, ...]] = {}
 
     def put(self, path: str, content: bytes | None) -> None:
-        """Gives a file a content, or removes it; what it has already is not written again."""
+        """Writes a file, or removes it; unchanged content is not written again."""
         if self._now[path] is content:
             return
         self._now[path] = content
         file = self.root / path
-        file.unlink(
-            missing_ok=True
-        )  # ext4 writes a file that is truncated and filled again to the disk at once
+        file.unlink(missing_ok=True)  # ext4 flushes a file that is truncated and rewritten
         if content is not None:
             file.write_bytes(content)
 
     def show(self, moment: Mapping[str, bytes], collector: type[Collector] | None = None) -> None:
-        """Moves the machine, or what a collector sees of it, to one of its two moments."""
+        """Moves the machine, or the files that a collector reads, to one of its two moments."""
         seen = self._changing if collector is None else self._changing.intersection(self._opened[collector])
         for path in seen:
             self.put(path, moment[path])
 
     @contextlib.contextmanager
     def unreadable(self, path: str) -> Iterator[None]:
-        """Puts a directory where a file is: an error that root meets too, which may read everything else."""
+        """Replaces a file by a directory: an error even for root, which may read every file."""
         content = self._now[path]
         self.put(path, None)
         (self.root / path).mkdir()
@@ -135,7 +133,7 @@ class Machine:
         return self._opened[collector]
 
     def run(self, collector: type[Collector]) -> list[Reading]:
-        """Returns the readings of a machine that nothing is wrong with."""
+        """Returns the readings of the undamaged machine."""
         self.show(self.first)
         probe = Probe(collector, self.host)
         readings = [read(probe, 0.0)]
@@ -145,7 +143,7 @@ class Machine:
     def run_damaged(
         self, collector: type[Collector], path: str, damage: Damage, *, from_the_start: bool
     ) -> list[Reading]:
-        """Returns the readings while a file is damaged for some ticks, and afterwards."""
+        """Returns the readings during some ticks with a damaged file, and afterwards."""
         self.show(self.first, collector)
         if from_the_start:
             self.put(path, damage(self.first[path]))
@@ -173,8 +171,8 @@ def _notice(event: str, args: tuple[Any, ...]) -> None:
 
 @contextlib.contextmanager
 def watched_opens() -> Iterator[list[str]]:
-    """Gives a list that every file goes into that is opened for reading meanwhile, in whatever way."""
-    global _opened  # noqa: PLW0603 - a hook cannot be taken away, only told to be quiet
+    """Yields a list that collects every file opened for reading in the meantime, by any means."""
+    global _opened  # noqa: PLW0603 - an audit hook cannot be removed, only disabled
     if not hasattr(_notice, "installed"):
         sys.addaudithook(_notice)
         _notice.installed = True  # type: ignore[attr-defined]
@@ -187,19 +185,19 @@ def watched_opens() -> Iterator[list[str]]:
 
 @pytest.fixture(scope="module")
 def machines(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Machine]:
-    """The machines that are damaged, built once: each test leaves them whole."""
+    """The machines to damage, built once: each test restores them."""
     return {path: Machine(path, tmp_path_factory.mktemp(path.name) / "root") for path in MACHINES}
 
 
 @pytest.fixture(autouse=True)
 def cpu_time_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets no tick be cut short because the machine that runs the test is slow."""
+    """Prevents ticks from being cut short because the test machine is slow."""
     monkeypatch.setattr(time, "thread_time", lambda: 0.0)
 
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    """Keeps the guard from telling of thousands of failures."""
+    """Silences the guard, which would log thousands of failures."""
     logger = logging.getLogger("mlflow_sysmetrics")
     before, logger.disabled = logger.disabled, True
     yield
@@ -207,7 +205,7 @@ def quiet() -> Iterator[None]:
 
 
 def faults(readings: list[Reading], collector: type[Collector]) -> Iterator[str]:
-    """Yields what is wrong with readings, whatever the machine's files say."""
+    """Yields faults of readings that no content of the files can justify."""
     last: dict[tuple[int, str], float] = {}
     for reading in readings:
         if reading.health.startswith("failing: ") and not is_expected(reading.health):
@@ -226,13 +224,13 @@ def faults(readings: list[Reading], collector: type[Collector]) -> Iterator[str]
 
 
 def is_expected(health: str) -> bool:
-    """Tells whether a collector failed with what it may raise: OSError or ValueError of a read."""
+    """Returns whether a collector failed with an error that it may raise: OSError or ValueError of a read."""
     error = getattr(builtins, health.removeprefix("failing: ").partition(":")[0], None)
     return error is not None and issubclass(error, OSError | ValueError)
 
 
 def jumps(readings: list[Reading], whole: list[Reading]) -> Iterator[str]:
-    """Yields the rates and totals that are absurd beside those of the same machine undamaged."""
+    """Yields the rates and totals that are absurd compared with those of the undamaged machine."""
     kinds = {Kind.RATE, *TOTALS}
     most: dict[str, float] = {}
     for sample in (sample for reading in whole for sample in reading.samples if sample.kind in kinds):
@@ -244,7 +242,7 @@ def jumps(readings: list[Reading], whole: list[Reading]) -> Iterator[str]:
 
 
 def damages_of(content: bytes) -> Iterator[tuple[str, Damage]]:
-    """Yields the damages that make something of a file that no other one has made."""
+    """Yields the damages of a file that have distinct results."""
     seen: set[bytes | None] = {content}
     for name, damage in DAMAGES.items():
         made = damage(content)
@@ -254,7 +252,7 @@ def damages_of(content: bytes) -> Iterator[tuple[str, Damage]]:
 
 
 def losses(readings: list[Reading], whole: list[Reading]) -> Iterator[str]:
-    """Yields what has not come back although the file has; a series may stay away if a gap tells of it."""
+    """Yields the series still missing after the file was restored, unless a gap reports them."""
     health, healthy = readings[-1].health, whole[-1].health
     if healthy.startswith(OK) and not health.startswith(OK):
         yield f"has not recovered: {health}"
@@ -286,7 +284,7 @@ def test_a_damaged_file_harms_nothing(
 
 @damaged_machines
 @every_collector
-def test_a_file_that_vanishes_harms_nothing_even_if_it_was_only_looked_for(
+def test_a_vanished_file_harms_nothing(
     recorded: Path, collector: type[Collector], machines: dict[Path, Machine]
 ) -> None:
     machine = machines[recorded]
@@ -301,10 +299,10 @@ def test_a_file_that_vanishes_harms_nothing_even_if_it_was_only_looked_for(
 
 @damaged_machines
 @every_collector
-def test_a_file_that_cannot_be_read_harms_nothing_and_no_other_collector(
+def test_an_unreadable_file_harms_no_other_collector(
     recorded: Path, collector: type[Collector], machines: dict[Path, Machine]
 ) -> None:
-    """A directory in its place is an error that root meets, too; a file without permissions is none for root."""
+    """A directory in its place is an error even for root; a file without permissions is not."""
     machine = machines[recorded]
     whole = machine.run(collector)
     found = []
@@ -336,7 +334,7 @@ def test_counters_that_go_backwards_harm_nothing(
         machine.show(moment)
         readings.append(read(probe, float(now)))
     assert not [*faults(readings, collector)]
-    # A total takes an interface whose counter went back for one that has started again from zero; a rate waits.
+    # A total treats an interface whose counter decreased as restarted from zero; a rate skips the tick.
     totals = {metric.name for metric in NetworkLinux.metrics if metric.kind in TOTALS}
     assert not [jump for jump in jumps(readings[:2], whole) if jump.partition(" ")[0] not in totals]
 
@@ -365,9 +363,7 @@ def test_a_clock_that_goes_backwards_or_stands_still_harms_nothing(
 
 
 @damaged_machines
-def test_the_other_collectors_say_what_they_say_without_the_damage(
-    recorded: Path, machines: dict[Path, Machine]
-) -> None:
+def test_other_collectors_are_unaffected_by_damage(recorded: Path, machines: dict[Path, Machine]) -> None:
     machine = machines[recorded]
     opened = {collector: machine.opened_by(collector) for collector in LINUX}
     machine.show(machine.first)
@@ -381,7 +377,7 @@ def test_the_other_collectors_say_what_they_say_without_the_damage(
 
 @pytest.fixture(scope="module")
 def open_machine() -> Iterator[Machine]:
-    """A machine below a directory that every user may enter, unlike pytest's own."""
+    """A machine below a directory accessible to every user, unlike the directories of pytest."""
     with tempfile.TemporaryDirectory() as directory:
         Path(directory).chmod(0o755)
         yield Machine(MACHINES[0], Path(directory) / "root")
@@ -389,7 +385,7 @@ def open_machine() -> Iterator[Machine]:
 
 @contextlib.contextmanager
 def as_ordinary_user() -> Iterator[None]:
-    """Gives up root's right to read everything for a while."""
+    """Drops root's permission to read everything for a while."""
     if not hasattr(os, "geteuid"):
         pytest.skip("this system's permissions are of another kind")
     if os.geteuid() != 0:

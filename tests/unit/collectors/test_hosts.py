@@ -1,4 +1,4 @@
-"""All collectors on all recorded machines: their output, and what every collector promises."""
+"""All collectors on all recorded machines: their output, and the contract of every collector."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mlflow_sysmetrics.samples import DEFAULT_FAMILIES, Family, Kind, Sample
 from recorded import HOSTS, LINUX, PORTABLE, advance, build, every_host, facts, metric_of, revive
 from watching import eventually
 
-# How keys end whose unit is a symbol; a count ("threads") ends with its unit.
+# Suffixes of keys whose unit is a symbol; a count ("threads") ends with its unit.
 SUFFIXES = {
     "%": "percentage",
     "MB": "megabytes",
@@ -36,9 +36,9 @@ SUFFIXES = {
     "MHz": "megahertz",
     "processes": "children",
 }
-MOST_SERIES = 26  # of a node by default, without GPUs: more would crowd the tab of charts
+MOST_SERIES = 26  # per node by default, without GPUs: more would crowd the tab of charts
 
-# Sizes of filesystems come from a call; torch's memory from the program, which may import torch later.
+# Filesystem sizes come from a call; torch's memory comes from the program, which may import torch later.
 NOT_FROM_FILES = (Disk, TorchAllocator)
 ABSENT = Path(__file__).parents[2] / "hosts" / "absent"
 BLESS = "if this is intended: pytest --bless tests/unit/collectors"
@@ -48,7 +48,7 @@ every_collector = pytest.mark.parametrize("collector", LINUX, ids=lambda collect
 
 @pytest.fixture(autouse=True)
 def cpu_time_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keeps a tick from being cut short because the machine that runs the test is slow."""
+    """Prevents ticks from being cut short because the test machine is slow."""
     monkeypatch.setattr(time, "thread_time", lambda: 0.0)
 
 
@@ -75,7 +75,7 @@ def describe(recorded: Path, root: Path) -> str:
 
 
 def both_seconds(recorded: Path, collector: type[Collector], root: Path) -> list[Sample]:
-    """Returns the samples of both moments; none if the machine does not have the source."""
+    """Returns the samples of both moments, or none if the machine lacks the source."""
     one = build(collector, revive(recorded, root))
     if isinstance(one, Unavailable):
         return []
@@ -85,7 +85,9 @@ def both_seconds(recorded: Path, collector: type[Collector], root: Path) -> list
 
 
 @every_host
-def test_golden(recorded: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_output_matches_the_golden_file(
+    recorded: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     found = describe(recorded, tmp_path / "root")
     expected = recorded / "expected.txt"
     if request.config.getoption("--bless"):
@@ -95,7 +97,7 @@ def test_golden(recorded: Path, tmp_path: Path, request: pytest.FixtureRequest) 
 
 @pytest.fixture(scope="module")
 def absences(tmp_path_factory: pytest.TempPathFactory) -> Mapping[type[Collector], Mapping[str, str]]:
-    """Why each collector is absent, by the name of the machine; built in order, as the GPUs' ordinals need."""
+    """The reason why each collector is absent, by machine; built in order, as GPU ordinals require."""
     found: dict[type[Collector], dict[str, str]] = {collector: {} for collector in LINUX}
     for recorded in HOSTS:
         root = tmp_path_factory.mktemp(recorded.name)
@@ -108,7 +110,7 @@ def absences(tmp_path_factory: pytest.TempPathFactory) -> Mapping[type[Collector
 
 
 @every_collector
-def test_the_reasons_for_being_absent(
+def test_reasons_for_absence_match_the_golden_file(
     collector: type[Collector],
     absences: Mapping[type[Collector], Mapping[str, str]],
     request: pytest.FixtureRequest,
@@ -123,13 +125,13 @@ def test_the_reasons_for_being_absent(
     assert found == (expected.read_text() if expected.exists() else ""), BLESS
 
 
-def test_every_file_of_reasons_belongs_to_a_collector() -> None:
+def test_every_reasons_file_belongs_to_a_collector() -> None:
     assert {path.stem for path in ABSENT.iterdir()} <= {collector.__name__ for collector in LINUX}
 
 
 @every_host
 @every_collector
-def test_samples_are_finite_legal_and_unique(
+def test_samples_have_finite_values_and_valid_unique_keys(
     recorded: Path, collector: type[Collector], tmp_path: Path
 ) -> None:
     host = revive(recorded, tmp_path / "root")
@@ -163,7 +165,7 @@ def test_an_empty_machine_is_unavailable_with_a_reason(collector: type[Collector
         collector(Host(root=tmp_path, environ={}, load_nvml=lambda: missing))
 
 
-def test_a_directory_that_is_gone_is_unavailable(tmp_path: Path) -> None:
+def test_a_missing_working_directory_is_unavailable(tmp_path: Path) -> None:
     def gone(path: str) -> DiskUsage:
         raise FileNotFoundError(2, "No such file or directory", path)
 
@@ -186,13 +188,13 @@ def test_a_hundred_ticks_leave_as_many_open_files_as_before(
     before = len(os.listdir(descriptors))
     for second in range(100):
         list(one.collect(float(second)))
-    # Threads of other tests may have a file open for a moment; a leaked one stays open.
+    # Threads of other tests may briefly have a file open; a leaked file stays open.
     eventually(lambda: len(os.listdir(descriptors)) <= before, 10)
 
 
 @every_host
-def test_no_machine_has_too_many_series_for_the_tab(recorded: Path, tmp_path: Path) -> None:
-    """Counts the series of the machine itself, without those that a limit, trouble or the user adds."""
+def test_every_machine_stays_within_the_series_limit(recorded: Path, tmp_path: Path) -> None:
+    """Counts the series of the machine itself, without those added by a limit, by faults or by the user."""
     keys = set()
     for collector in LINUX:
         if collector.family in DEFAULT_FAMILIES - {Family.GPU}:
@@ -204,14 +206,14 @@ def test_no_machine_has_too_many_series_for_the_tab(recorded: Path, tmp_path: Pa
     assert len(keys) <= MOST_SERIES
 
 
-def test_the_catalogue_has_not_too_many_series_for_the_tab() -> None:
+def test_the_catalogue_stays_within_the_series_limit() -> None:
     metrics = {metric for collector in LINUX for metric in collector.metrics}
     regular = [one for one in metrics if one.family in DEFAULT_FAMILIES - {Family.GPU} and not one.only]
     assert len([*regular, SWAP_USAGE]) <= MOST_SERIES
 
 
 @every_host
-def test_events_are_silent_at_the_first_moment(recorded: Path, tmp_path: Path) -> None:
+def test_events_are_zero_at_the_first_moment(recorded: Path, tmp_path: Path) -> None:
     host = revive(recorded, tmp_path / "root")
     for collector in LINUX:
         one = build(collector, host)
@@ -220,7 +222,7 @@ def test_events_are_silent_at_the_first_moment(recorded: Path, tmp_path: Path) -
 
 
 @every_host
-def test_the_host_has_its_own_series_exactly_if_the_job_is_limited(recorded: Path, tmp_path: Path) -> None:
+def test_host_series_exist_only_if_the_job_is_limited(recorded: Path, tmp_path: Path) -> None:
     tags = facts(revive(recorded, tmp_path / "facts"))
     found = defaultdict(set)
     for collector in (CpuLinux, MemoryLinux):
@@ -234,7 +236,7 @@ def test_the_host_has_its_own_series_exactly_if_the_job_is_limited(recorded: Pat
 
 @every_host
 @pytest.mark.parametrize("collector", [CpuLinux, MemoryLinux])
-def test_an_unlimited_job_has_the_numbers_of_a_machine_without_cgroups(
+def test_an_unlimited_job_reports_the_same_as_without_cgroups(
     recorded: Path, collector: type[Collector], tmp_path: Path
 ) -> None:
     with_groups = both_seconds(recorded, collector, tmp_path / "with")
@@ -257,15 +259,15 @@ def test_names_are_unique(collectors: tuple[type[Collector], ...]) -> None:
 
 
 @every_system
-def test_only_metrics_of_gpus_have_several_sources(collectors: tuple[type[Collector], ...]) -> None:
-    """Every vendor's GPUs have the same names, and their own ordinals."""
+def test_only_gpu_metrics_have_several_sources(collectors: tuple[type[Collector], ...]) -> None:
+    """GPUs of all vendors share metric names but have distinct ordinals."""
     sources = Counter(metric for collector in collectors for metric in collector.metrics)
     shared = [metric for metric, count in sources.items() if count > 1]
     assert all(metric.name.startswith("gpu_{i}_") for metric in shared)
 
 
 @every_host
-def test_no_two_collectors_of_a_machine_yield_the_same_series(recorded: Path, tmp_path: Path) -> None:
+def test_collectors_of_a_machine_share_no_series(recorded: Path, tmp_path: Path) -> None:
     host = revive(recorded, tmp_path / "root")
     built = [one for one in (build(kind, host) for kind in LINUX) if not isinstance(one, Unavailable)]
     for second in (0, 1):
@@ -274,8 +276,8 @@ def test_no_two_collectors_of_a_machine_yield_the_same_series(recorded: Path, tm
         advance(recorded, tmp_path / "root")
 
 
-def test_other_systems_have_only_metrics_that_linux_has() -> None:
-    """A metric that an operating system lacks is absent; the others have Linux's names."""
+def test_other_systems_have_only_metrics_of_linux() -> None:
+    """A metric that an operating system lacks is absent; all others have the names of Linux."""
     linux, portable = (
         {metric for one in collectors for metric in one.metrics} for collectors in (LINUX, PORTABLE)
     )

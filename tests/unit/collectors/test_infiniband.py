@@ -1,4 +1,4 @@
-"""InfiniBand: ports that come, go, stop counting and start again."""
+"""InfiniBand: ports that appear, vanish, saturate and restart."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import OPT_IN
 
-MEGAWORD = 250_000  # words of 4 bytes that make a megabyte
+MEGAWORD = 250_000  # words of 4 bytes per megabyte
 RECEIVE = "infiniband_receive_megabytes_per_second"
 TRANSMIT = "infiniband_transmit_megabytes_per_second"
 
 
 def port(root: Path, name: str, received: object, transmitted: object) -> Path:
-    """Makes a port's directory: `name` is "mlx5_0/1"."""
+    """Makes the directory of a port, such as "mlx5_0/1"."""
     device, _, number = name.partition("/")
     counters = root / "sys/class/infiniband" / device / "ports" / number / "counters"
     counters.mkdir(parents=True, exist_ok=True)
@@ -31,22 +31,22 @@ def rates(collector: InfinibandLinux, now: float) -> dict[str, float]:
     return {sample.key: sample.value for sample in collector.collect(now)}
 
 
-def test_a_counter_counts_words_of_four_bytes() -> None:
+def test_counters_count_four_byte_words() -> None:
     assert parse_words(b"1000\n") == 4000
 
 
 @pytest.mark.parametrize("text", [b"", b"\n", b"12", b"-1\n", b"nan\n", b"\xff\n", b"9" * 30 + b"\n"])
-def test_what_is_no_count_is_refused(text: bytes) -> None:
+def test_an_invalid_count_is_rejected(text: bytes) -> None:
     with pytest.raises(ValueError, match=r"is not a count|invalid literal"):
         parse_words(text)
 
 
-def test_a_counter_that_is_full_is_unknown() -> None:
+def test_a_saturated_counter_is_unknown() -> None:
     with pytest.raises(ValueError, match="perfquery -R"):
         parse_words(b"4294967295\n")
 
 
-def test_rates_are_summed_over_all_ports(tmp_path: Path) -> None:
+def test_rates_are_the_sum_over_all_ports(tmp_path: Path) -> None:
     port(tmp_path, "mlx5_0/1", 0, 0)
     port(tmp_path, "mlx5_1/1", 7, 7)
     collector = InfinibandLinux(Host(root=tmp_path))
@@ -56,40 +56,40 @@ def test_rates_are_summed_over_all_ports(tmp_path: Path) -> None:
     assert rates(collector, 2) == {RECEIVE: 3, TRANSMIT: 1}
 
 
-def test_it_is_read_only_where_it_is_asked_for() -> None:
+def test_it_is_opt_in() -> None:
     assert InfinibandLinux.family in OPT_IN
 
 
-def test_no_adapter_is_unavailable(tmp_path: Path) -> None:
+def test_a_host_without_adapters_is_unavailable(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="no port in /sys/class/infiniband"):
         InfinibandLinux(Host(root=tmp_path))
 
 
-def test_an_adapter_in_software_has_no_such_counters(tmp_path: Path) -> None:
+def test_a_software_adapter_has_no_counters(tmp_path: Path) -> None:
     (tmp_path / "sys/class/infiniband/rxe0/ports/1/hw_counters").mkdir(parents=True)
     with pytest.raises(Unavailable, match="no port"):
         InfinibandLinux(Host(root=tmp_path))
 
 
-def test_ports_that_all_fail_are_unavailable_with_the_reason(tmp_path: Path) -> None:
+def test_if_every_port_fails_the_reason_is_given(tmp_path: Path) -> None:
     port(tmp_path, "mlx5_0/1", "", 0)
     with pytest.raises(Unavailable, match="mlx5_0/ports/1"):
         InfinibandLinux(Host(root=tmp_path))
 
 
-def test_a_port_that_fails_costs_no_other_and_is_named(tmp_path: Path) -> None:
+def test_a_failing_port_is_named_and_affects_no_other(tmp_path: Path) -> None:
     counters = port(tmp_path, "mlx5_0/1", 0, 0)
     port(tmp_path, "mlx5_1/1", 0, 0)
     collector = InfinibandLinux(Host(root=tmp_path))
     rates(collector, 0)
     (counters / "port_rcv_data").unlink()
-    (counters / "port_rcv_data").mkdir()  # an error that root meets, too
+    (counters / "port_rcv_data").mkdir()  # an error even for root
     port(tmp_path, "mlx5_1/1", MEGAWORD, 0)
     assert rates(collector, 1) == {RECEIVE: 1, TRANSMIT: 0}
     assert collector.gaps == ("the counters of mlx5_0/ports/1: Is a directory",)
 
 
-def test_a_port_that_is_full_is_left_out_and_named(tmp_path: Path) -> None:
+def test_a_saturated_port_is_omitted_and_named(tmp_path: Path) -> None:
     port(tmp_path, "mlx4_0/1", 4_294_967_295, 0)
     port(tmp_path, "mlx4_0/2", 0, 0)
     collector = InfinibandLinux(Host(root=tmp_path))
@@ -98,7 +98,7 @@ def test_a_port_that_is_full_is_left_out_and_named(tmp_path: Path) -> None:
     )
 
 
-def test_a_port_that_was_reset_gives_nothing_at_that_tick(tmp_path: Path) -> None:
+def test_a_port_that_was_reset_yields_nothing_at_that_tick(tmp_path: Path) -> None:
     port(tmp_path, "mlx5_0/1", 9 * MEGAWORD, 9 * MEGAWORD)
     collector = InfinibandLinux(Host(root=tmp_path))
     rates(collector, 0)
@@ -108,7 +108,7 @@ def test_a_port_that_was_reset_gives_nothing_at_that_tick(tmp_path: Path) -> Non
     assert rates(collector, 2) == {RECEIVE: 1, TRANSMIT: 0}
 
 
-def test_a_port_that_appears_later_is_counted_from_then_on(tmp_path: Path) -> None:
+def test_a_port_that_appears_later_counts_from_its_first_reading(tmp_path: Path) -> None:
     port(tmp_path, "mlx5_0/1", 0, 0)
     collector = InfinibandLinux(Host(root=tmp_path))
     rates(collector, 0)
@@ -118,7 +118,7 @@ def test_a_port_that_appears_later_is_counted_from_then_on(tmp_path: Path) -> No
     assert rates(collector, 32)[RECEIVE] == 1
 
 
-def test_a_port_that_comes_back_begins_anew(tmp_path: Path) -> None:
+def test_a_port_that_returns_starts_afresh(tmp_path: Path) -> None:
     port(tmp_path, "mlx5_0/1", 0, 0)
     collector = InfinibandLinux(Host(root=tmp_path))
     rates(collector, 0)

@@ -1,4 +1,4 @@
-"""Intel GPUs: power from counters, load from the own processes, and silence where nothing is known."""
+"""Intel GPUs: power from counters, load from the job's processes, and no series for unknown values."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def put(root: Path, name: str, value: object) -> None:
     (root / HWMON / name).write_text(f"{value}\n")
 
 
-def test_power_is_the_growth_of_the_energy_counter(tmp_path: Path) -> None:
+def test_power_is_the_rate_of_the_energy_counter(tmp_path: Path) -> None:
     collector = IntelLinux(arc(tmp_path, energy1_input=5_000_000, power1_max=200_000_000))
     assert values(collector, 0) == {ENERGY: 0}
     put(tmp_path, "energy1_input", 305_000_000)
@@ -47,8 +47,8 @@ def test_power_is_the_growth_of_the_energy_counter(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "after",
     [
-        10_000_000,  # the driver was loaded again
-        9_000_000_000_000,  # 9 MW, as xe of Linux 6.16 told of some cards
+        10_000_000,  # the driver was reloaded
+        9_000_000_000_000,  # 9 MW, as xe in Linux 6.16 reported for some cards
         "",
         -5,
     ],
@@ -60,7 +60,7 @@ def test_a_counter_that_jumps_gives_no_power(tmp_path: Path, after: object) -> N
     assert POWER not in values(collector, 1)
 
 
-def test_energy_goes_on_after_a_counter_has_started_again(tmp_path: Path) -> None:
+def test_energy_continues_after_a_counter_restarts(tmp_path: Path) -> None:
     collector = IntelLinux(arc(tmp_path, energy1_input=500_000_000))
     values(collector, 0)
     put(tmp_path, "energy1_input", 10_000_000)
@@ -69,21 +69,21 @@ def test_energy_goes_on_after_a_counter_has_started_again(tmp_path: Path) -> Non
     assert values(collector, 2)[ENERGY] == 90 / 3600
 
 
-def test_a_counter_that_may_have_wrapped_unseen_gives_no_power(tmp_path: Path) -> None:
+def test_a_counter_that_may_have_wrapped_gives_no_power(tmp_path: Path) -> None:
     collector = IntelLinux(arc(tmp_path, energy1_input=500_000_000, temp1_input=40_000))
     values(collector, 0)
     put(tmp_path, "energy1_input", 600_000_000)
     assert POWER not in values(collector, 263)
 
 
-def test_energy_waits_for_a_reading_that_is_old_enough(tmp_path: Path) -> None:
+def test_energy_needs_a_sufficiently_old_reading(tmp_path: Path) -> None:
     collector = IntelLinux(arc(tmp_path, energy1_input=500_000_000))
     values(collector, 0)
     put(tmp_path, "energy1_input", 600_000_000)
     assert values(collector, 0.1) == {ENERGY: 0}
 
 
-def test_a_counter_that_comes_late_counts_from_then_on(tmp_path: Path) -> None:
+def test_a_counter_that_appears_late_counts_from_its_first_reading(tmp_path: Path) -> None:
     path = tmp_path / "energy"
     path.write_text("0\n")
     counter = EnergyCounter(str(path), GpuSamples(0, IntelLinux.metrics))
@@ -92,7 +92,7 @@ def test_a_counter_that_comes_late_counts_from_then_on(tmp_path: Path) -> None:
     assert [sample.value for sample in counter.collect(1, None)] == [0]
 
 
-def test_the_package_is_measured_where_the_cards_counter_stands_at_0(tmp_path: Path) -> None:
+def test_the_package_counter_replaces_a_card_counter_stuck_at_0(tmp_path: Path) -> None:
     host = arc(tmp_path, "xe", energy1_input=0, energy2_input=5_000_000, power2_max=100_000_000, power1_max=1)
     collector = IntelLinux(host)
     values(collector, 0)
@@ -100,7 +100,7 @@ def test_the_package_is_measured_where_the_cards_counter_stands_at_0(tmp_path: P
     assert values(collector, 1)[SHARE] == 50
 
 
-def test_the_package_does_not_stand_for_a_card_that_cannot_be_read_now(tmp_path: Path) -> None:
+def test_the_package_counter_does_not_replace_an_unreadable_card_counter(tmp_path: Path) -> None:
     collector = IntelLinux(arc(tmp_path, "xe", energy1_input="x", energy2_input=5_000_000))
     assert values(collector, 0) == {}
     put(tmp_path, "energy1_input", 7_000_000)
@@ -109,7 +109,7 @@ def test_the_package_does_not_stand_for_a_card_that_cannot_be_read_now(tmp_path:
     assert values(collector, 2)[POWER] == 50
 
 
-def test_a_sum_that_has_started_again_has_not_wrapped(tmp_path: Path) -> None:
+def test_a_sum_that_restarted_has_not_wrapped(tmp_path: Path) -> None:
     register = 2**32 * 1_000_000 // 2**14
     collector = IntelLinux(arc(tmp_path, energy1_input=register - 10_000_000, temp1_input=40_000))
     values(collector, 0)
@@ -117,7 +117,7 @@ def test_a_sum_that_has_started_again_has_not_wrapped(tmp_path: Path) -> None:
     assert POWER not in values(collector, 1)
 
 
-def test_a_counter_that_stands_at_0_is_no_power(tmp_path: Path) -> None:
+def test_a_counter_stuck_at_0_gives_no_power(tmp_path: Path) -> None:
     collector = IntelLinux(arc(tmp_path, energy1_input=0, temp1_input=40_000))
     assert values(collector, 0) == {"gpu_0_temperature_celsius": 40}
     assert "gpu_0: no power: it reads 0" in collector.gaps
@@ -134,7 +134,7 @@ def test_a_counter_that_stands_at_0_is_no_power(tmp_path: Path) -> None:
         ({"power1_crit": 400_000_000, "power1_rated_max": 190_000_000}, None),
     ],
 )
-def test_the_share_is_that_of_the_limit_that_is_enforced(
+def test_the_power_percentage_refers_to_the_enforced_limit(
     tmp_path: Path, limits: dict[str, int], share: float | None
 ) -> None:
     collector = IntelLinux(arc(tmp_path, energy1_input=1_000_000, **limits))
@@ -143,7 +143,7 @@ def test_the_share_is_that_of_the_limit_that_is_enforced(
     assert values(collector, 1).get(SHARE) == share
 
 
-def test_xe_numbers_its_temperatures_otherwise_than_i915(tmp_path: Path) -> None:
+def test_xe_and_i915_number_temperatures_differently(tmp_path: Path) -> None:
     sensors = {"temp1_input": 30_000, "temp2_input": 60_000, "temp3_input": 62_000}
     assert values(IntelLinux(arc(tmp_path / "xe", "xe", **sensors)), 0) == {
         "gpu_0_temperature_celsius": 60,
@@ -152,7 +152,7 @@ def test_xe_numbers_its_temperatures_otherwise_than_i915(tmp_path: Path) -> None
     assert values(IntelLinux(arc(tmp_path / "i915", **sensors)), 0) == {"gpu_0_temperature_celsius": 30}
 
 
-def test_the_whole_card_is_measured_and_not_one_of_its_tiles(tmp_path: Path) -> None:
+def test_the_whole_card_is_measured_instead_of_a_tile(tmp_path: Path) -> None:
     host = arc(tmp_path, name="i915_gt0", energy1_input=7_000_000)
     other = tmp_path / "sys/class/drm/card0/device/hwmon/hwmon9"
     other.mkdir()
@@ -164,7 +164,7 @@ def test_the_whole_card_is_measured_and_not_one_of_its_tiles(tmp_path: Path) -> 
     assert values(collector, 1)[POWER] == 80
 
 
-def test_a_card_that_is_switched_off_begins_anew_when_it_is_on(tmp_path: Path) -> None:
+def test_a_suspended_card_starts_afresh_when_it_resumes(tmp_path: Path) -> None:
     collector = IntelLinux(arc(tmp_path, energy1_input=1_000_000))
     values(collector, 0)
     status = tmp_path / "sys/class/drm/card0/device/power/runtime_status"
@@ -175,7 +175,7 @@ def test_a_card_that_is_switched_off_begins_anew_when_it_is_on(tmp_path: Path) -
     assert values(collector, 20) == {ENERGY: 0}
 
 
-def test_a_gpu_without_sensors_has_no_series_until_the_job_uses_it(tmp_path: Path) -> None:
+def test_a_gpu_without_sensors_has_no_series_until_it_is_used(tmp_path: Path) -> None:
     collector = IntelLinux(machine(tmp_path, card("0000:00:02.0", "0x8086\n", "i915")))
     assert [values(collector, now) for now in (0, 5, 10)] == [{}, {}, {}]
     assert collector.gaps == ("gpu_0: only this job's utilization: not supported by this device",)
@@ -189,7 +189,7 @@ def test_a_gpu_without_sensors_shows_the_load_of_the_job(tmp_path: Path) -> None
     i915(tmp_path, render=2_000_000_000)
     found = samples(collector, 5)
     assert {key: (sample.value, sample.span) for key, sample in found.items()} == {LOAD: (40, 5)}
-    assert values(collector, 6) == {}  # and is not taken for one that does not answer
+    assert values(collector, 6) == {}  # not mistaken for an unresponsive card
 
 
 def i915(root: Path, *more: str, **engines: int) -> None:
@@ -197,7 +197,7 @@ def i915(root: Path, *more: str, **engines: int) -> None:
     opens(root, 9, "/dev/dri/renderD128", "drm-driver: i915", "drm-client-id: 3", *lines, *more)
 
 
-def test_load_is_that_of_the_busiest_class_of_engines(tmp_path: Path) -> None:
+def test_utilization_is_that_of_the_busiest_engine_class(tmp_path: Path) -> None:
     collector = IntelLinux(arc(tmp_path, temp1_input=40_000))
     i915(tmp_path, "drm-engine-capacity-video: 2", render=10, compute=10, video=10)
     values(collector, 0)
@@ -205,7 +205,7 @@ def test_load_is_that_of_the_busiest_class_of_engines(tmp_path: Path) -> None:
     assert values(collector, 5)[LOAD] == 20
 
 
-def test_process_memory_is_what_lies_in_the_cards_own(tmp_path: Path) -> None:
+def test_process_memory_counts_only_device_memory(tmp_path: Path) -> None:
     host = arc(tmp_path, temp1_input=40_000)
     i915(
         tmp_path,
@@ -217,7 +217,7 @@ def test_process_memory_is_what_lies_in_the_cards_own(tmp_path: Path) -> None:
     assert values(IntelLinux(host), 0)["gpu_0_process_memory_megabytes"] == 4 * 1.048576
 
 
-def test_a_gpu_within_a_processor_has_no_memory_of_its_own(tmp_path: Path) -> None:
+def test_an_integrated_gpu_has_no_device_memory(tmp_path: Path) -> None:
     host = machine(tmp_path, card("0000:00:02.0", "0x8086\n", "i915"), gpus="process")
     i915(tmp_path, "drm-resident-system0: 7 MiB", render=1)
     collector = IntelLinux(host)
@@ -226,12 +226,12 @@ def test_a_gpu_within_a_processor_has_no_memory_of_its_own(tmp_path: Path) -> No
     assert values(collector, 5) == {LOAD: 10}
 
 
-def test_with_process_a_card_that_the_job_does_not_use_is_not_shown(tmp_path: Path) -> None:
+def test_with_process_an_unused_card_is_not_shown(tmp_path: Path) -> None:
     collector = IntelLinux(arc(tmp_path, temp1_input=40_000, gpus="process"))
     assert [values(collector, now) for now in (0, 1, 2)] == [{}, {}, {}]
 
 
-def test_a_card_that_is_gone_is_looked_for_anew(tmp_path: Path) -> None:
+def test_a_removed_card_makes_the_collector_unavailable(tmp_path: Path) -> None:
     collector = IntelLinux(arc(tmp_path, temp1_input=40_000))
     values(collector, 0)
     (tmp_path / HWMON / "temp1_input").unlink()
@@ -239,7 +239,7 @@ def test_a_card_that_is_gone_is_looked_for_anew(tmp_path: Path) -> None:
         values(collector, 30)
 
 
-def test_a_card_says_what_it_does_not_tell(tmp_path: Path) -> None:
+def test_gaps_name_what_a_card_does_not_report(tmp_path: Path) -> None:
     collector = IntelLinux(arc(tmp_path, energy1_input=1_000_000))
     values(collector, 0)
     assert collector.gaps == (
@@ -249,18 +249,18 @@ def test_a_card_says_what_it_does_not_tell(tmp_path: Path) -> None:
     )
 
 
-def test_no_card_is_unavailable(tmp_path: Path) -> None:
+def test_a_host_without_cards_is_unavailable(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="no Intel GPU in /sys/class/drm"):
         IntelLinux(machine(tmp_path, card(SLOT, "0x1002\n", "amdgpu")))
 
 
-def test_no_visible_card_is_unavailable(tmp_path: Path) -> None:
+def test_a_job_without_visible_cards_is_unavailable(tmp_path: Path) -> None:
     host = machine(tmp_path, card(SLOT, "0x8086\n", "xe"), environ={"ZE_AFFINITY_MASK": "5"})
     with pytest.raises(Unavailable, match="no Intel GPU that this job may see"):
         IntelLinux(host)
 
 
-def test_the_processors_own_gpu_comes_last(tmp_path: Path) -> None:
+def test_the_integrated_gpu_comes_last(tmp_path: Path) -> None:
     host = machine(
         tmp_path,
         card("0000:00:02.0", "0x8086\n", "i915", name="card0", minor=128),
@@ -290,19 +290,19 @@ def xe(identity: int = 1, capacity: int = 1, **engines: tuple[int, int]) -> DrmC
             60,
         ),
         ([client(render=7)], [client(render=7)], 0),
-        ([client(render=7)], [client(render=3)], 0),  # it is asked to catch up
+        ([client(render=7)], [client(render=3)], 0),  # catch up
         ([client(render=0)], [client(render=9_000_000_000)], 100),
-        ([client(render=0)], [client(render=0)], None),  # opened, and not used
-        ([], [client(render=500_000_000)], None),  # what it did before is not known
+        ([client(render=0)], [client(render=0)], None),  # opened, but not used
+        ([], [client(render=500_000_000)], None),  # earlier use is unknown
         ([client(render=5)], [], None),
-        ([client(render=5)], [client(render=5, copy=100_000_000)], 0),  # a class that was not there before
+        ([client(render=5)], [client(render=5, copy=100_000_000)], 0),  # a new class
         ([xe(ccs=(100, 1000))], [xe(ccs=(350, 2000))], 25),
         ([xe(ccs=(100, 1000), capacity=4)], [xe(ccs=(2100, 2000), capacity=4)], 50),
-        ([xe(ccs=(100, 1000))], [xe(ccs=(350, 1000))], None),  # no cycle has passed
+        ([xe(ccs=(100, 1000))], [xe(ccs=(350, 1000))], None),  # no cycles elapsed
         ([xe(ccs=(100, 1000))], [xe(rcs=(350, 2000))], None),
     ],
 )
-def test_the_busy_share_of_a_second(
+def test_busy_time_is_a_percentage_of_a_second(
     before: list[DrmClient], after: list[DrmClient], percentage: float | None
 ) -> None:
     engines = EngineTime()
@@ -311,7 +311,7 @@ def test_the_busy_share_of_a_second(
     assert (share and share.percentage) == (percentage if percentage is None else pytest.approx(percentage))
 
 
-def test_time_that_a_counter_lost_is_not_counted_twice() -> None:
+def test_time_lost_by_a_counter_is_not_counted_twice() -> None:
     engines = EngineTime()
     engines.busiest(0, [client(render=1_000_000_000)])
     engines.busiest(1, [client(render=200_000_000)])
@@ -320,13 +320,13 @@ def test_time_that_a_counter_lost_is_not_counted_twice() -> None:
     assert share.percentage == pytest.approx(10)
 
 
-def test_a_clock_that_goes_back_gives_no_share() -> None:
+def test_a_clock_that_goes_backwards_gives_no_percentage() -> None:
     engines = EngineTime()
     engines.busiest(10, [client(render=5)])
     assert engines.busiest(5, [client(render=500_000_000)]) is None
 
 
-def test_xe_tells_cycles_and_those_that_have_passed() -> None:
+def test_xe_reports_busy_and_total_cycles() -> None:
     found = parse_fdinfo(
         b"drm-driver:\txe\ndrm-client-id:\t3\ndrm-pdev:\t0000:03:00.0\ndrm-total-vram0:\t23992 KiB\n"
         b"drm-resident-vram0:\t20 MiB\ndrm-cycles-ccs:\t28257900\ndrm-total-cycles-ccs:\t7655183225\n"

@@ -1,4 +1,4 @@
-"""Network: which interfaces count, and what is made of their counters."""
+"""Network: which interfaces count, and what is computed from their counters."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Machine:
         self.write("proc/net/dev", HEADINGS + "".join(lines))
 
     def has(self, name: str, *marks: str, kind: str = "1") -> None:
-        """Makes a directory as /sys/class/net has one for each interface."""
+        """Makes the /sys/class/net directory of an interface."""
         self.write(f"sys/class/net/{name}/type", f"{kind}\n")
         for mark in marks:
             (self.root / "sys/class/net" / name / mark).mkdir()
@@ -66,16 +66,16 @@ def values(collector: NetworkLinux, now: float) -> dict[str, float]:
     return {sample.key: sample.value for sample in collector.collect(now)}
 
 
-def test_interfaces_are_read_even_where_the_name_touches_the_number() -> None:
+def test_a_name_may_be_followed_by_a_number_without_a_space() -> None:
     found = split_net_dev(HEADINGS + line("lo", 100, 100) + "  eth0:5000000 1\n")
     assert found == {"lo": "100 10 0 0 0 0 0 0 100 3 0 0 0 0 0 0", "eth0": "5000000 1"}
 
 
-def test_a_name_may_hold_a_colon() -> None:
+def test_a_name_may_contain_a_colon() -> None:
     assert list(split_net_dev(HEADINGS + "eth0:1: 5\n")) == ["eth0:1"]
 
 
-def test_a_namespace_without_interfaces_has_none() -> None:
+def test_a_namespace_without_interfaces_yields_none() -> None:
     assert split_net_dev(HEADINGS) == {}
 
 
@@ -91,12 +91,12 @@ def test_a_namespace_without_interfaces_has_none() -> None:
     ],
     ids=["empty", "a line", "no lines", "no headings", "no colon", "cut short"],
 )
-def test_what_is_not_the_whole_table_is_refused(text: str) -> None:
+def test_an_incomplete_table_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="/proc/net/dev"):
         split_net_dev(text)
 
 
-def test_counters_are_bytes_and_the_sum_of_errors_and_drops_both_ways() -> None:
+def test_counters_are_bytes_and_the_sum_of_errors_and_drops() -> None:
     assert parse_counters("5000 10 1 2 9 9 9 9 700 3 4 8 9 9 9 9") == Traffic(5000, 700, errors=15)
 
 
@@ -111,7 +111,7 @@ def test_counters_are_bytes_and_the_sum_of_errors_and_drops_both_ways() -> None:
         f"{2**64} 10 0 0 0 0 0 0 700 3 0 0 0 0 0 0",
     ],
 )
-def test_counters_that_are_none_are_refused(counters: str) -> None:
+def test_invalid_counters_are_rejected(counters: str) -> None:
     with pytest.raises(ValueError, match=r"/proc/net/dev|invalid literal"):
         parse_counters(counters)
 
@@ -121,11 +121,11 @@ def test_counters_that_are_none_are_refused(counters: str) -> None:
     [
         ("lo", "772", (), Role.REPEATER),
         ("eth0", "1", ("device",), Role.OUTLET),
-        ("eth0", "1", ("type",), Role.VIRTUAL),  # the container's end of a veth pair
+        ("eth0", "1", ("type",), Role.VIRTUAL),  # container end of a veth pair
         ("docker0", "1", ("bridge",), Role.REPEATER),
         ("veth12ab", "1", ("brport", "master"), Role.REPEATER),
         ("vnet0", "1", ("master",), Role.REPEATER),  # in Open vSwitch
-        ("eth1", "1", ("device", "brport"), Role.OUTLET),  # a real card in a bridge for virtual machines
+        ("eth1", "1", ("device", "brport"), Role.OUTLET),  # a physical card in a bridge for virtual machines
         ("eth2", "1", ("device", "bonding_slave"), Role.REPEATER),
         ("bond0", "1", ("bonding", "lower_eth2"), Role.OUTLET),
         ("eth0.100", "1", ("lower_eth0",), Role.REPEATER),
@@ -134,22 +134,24 @@ def test_counters_that_are_none_are_refused(counters: str) -> None:
         ("ib0", "32", ("device",), Role.OUTLET),
     ],
 )
-def test_the_role_of_an_interface(name: str, kind: str, marks: tuple[str, ...], expected: Role) -> None:
+def test_determines_the_role_of_an_interface(
+    name: str, kind: str, marks: tuple[str, ...], expected: Role
+) -> None:
     assert role(name, kind, frozenset(marks)) is expected
 
 
-def test_without_sysfs_only_the_name_can_tell(machine: Machine) -> None:
+def test_without_sysfs_the_role_is_derived_from_the_name(machine: Machine) -> None:
     assert counted(machine.host, ["eth0", "lo"]) == {"eth0": True, "lo": False}
 
 
-def test_a_container_counts_its_end_of_the_pair(machine: Machine) -> None:
+def test_inside_a_container_its_veth_end_counts(machine: Machine) -> None:
     machine.has("lo", kind="772")
     machine.has("eth0")
     assert counted(machine.host, ["lo", "eth0"]) == {"lo": False, "eth0": True}
 
 
-def test_beside_a_card_the_ends_of_containers_do_not_count(machine: Machine) -> None:
-    """Networks of containers that are routed instead of bridged, ifb, dummy: all of it passes the card too."""
+def test_virtual_interfaces_do_not_count_next_to_a_card(machine: Machine) -> None:
+    """Traffic of routed container networks, ifb and dummy interfaces passes the card as well."""
     machine.has("eth0", "device")
     inside = ["cali12ab", "ifb0", "dummy0"]
     for name in inside:
@@ -165,38 +167,36 @@ def test_beside_a_card_the_ends_of_containers_do_not_count(machine: Machine) -> 
     ],
     ids=["IPv4", "IPv6"],
 )
-def test_a_pod_that_was_given_a_card_counts_its_own_network_too(
-    machine: Machine, file: str, text: str
-) -> None:
+def test_a_pod_with_a_card_also_counts_its_own_network(machine: Machine, file: str, text: str) -> None:
     machine.has("eth0")
     machine.has("net1", "device")
     machine.write(file, text)
     assert counted(machine.host, ["eth0", "net1"]) == {"eth0": True, "net1": True}
 
 
-def test_the_fast_path_of_a_card_counts_with_the_card(machine: Machine) -> None:
-    """Azure's accelerated networking shows a virtual function whose packets its master counts too."""
+def test_a_virtual_function_is_counted_once_with_its_master(machine: Machine) -> None:
+    """With Azure's accelerated networking, the master also counts the packets of the virtual function."""
     machine.has("eth0", "device", "lower_enP1s1")
     machine.has("enP1s1", "device", "master", "upper_eth0")
     assert counted(machine.host, ["eth0", "enP1s1"]) == {"eth0": True, "enP1s1": False}
 
 
-def test_a_card_below_a_vlan_counts(machine: Machine) -> None:
+def test_a_card_under_a_vlan_counts(machine: Machine) -> None:
     machine.has("eth0", "device", "upper_eth0.100")
     machine.has("eth0.100", "lower_eth0")
     assert counted(machine.host, ["eth0", "eth0.100"]) == {"eth0": True, "eth0.100": False}
 
 
 @pytest.mark.parametrize("mark", ["tun_flags", "wireguard"])
-def test_a_tunnel_counts_where_it_is_the_only_way_out(machine: Machine, mark: str) -> None:
-    """Rootless containers have nothing else: slirp4netns and pasta make a tap device."""
+def test_a_tunnel_counts_if_it_is_the_only_default_route(machine: Machine, mark: str) -> None:
+    """Rootless containers have only this: slirp4netns and pasta create a tap device."""
     machine.has("lo", kind="772")
     machine.has("tap0", mark)
     machine.write("proc/net/route", NO_ROUTE + "tap0 00000000 0202000A 0003 0 0 0 00000000 0 0 0\n")
     assert counted(machine.host, ["lo", "tap0"]) == {"lo": False, "tap0": True}
 
 
-def test_a_sysfs_of_another_namespace_tells_nothing_of_this_ones_interfaces(machine: Machine) -> None:
+def test_a_sysfs_of_another_namespace_is_ignored(machine: Machine) -> None:
     machine.has("lo", kind="772")
     machine.has("eno1", "device")
     names = ["lo", "br0", "veth0"]
@@ -205,20 +205,20 @@ def test_a_sysfs_of_another_namespace_tells_nothing_of_this_ones_interfaces(mach
     assert counted(machine.host, names) == {"lo": False, "br0": False, "veth0": True}
 
 
-def test_a_host_without_a_way_out_says_so(machine: Machine) -> None:
+def test_a_host_without_external_interfaces_is_reported(machine: Machine) -> None:
     machine.has("lo", kind="772")
     machine.shows(line("lo", 1, 1))
     assert NetworkLinux(machine.host).gaps == ("no interface leads out of this host",)
 
 
-def test_only_routes_to_everywhere_are_default_routes() -> None:
+def test_only_routes_to_every_address_are_default_routes() -> None:
     ipv4 = (
         NO_ROUTE + "eth0 00000000 0 0 0 0 0 0000FFFF 0 0 0\neth1 0000A8C0 0 0 0 0 0 0000FFFF 0\n\ngarbage\n"
     )
     assert list(parse_default_routes(ipv4, "fe80 40 0 00 0 0 0 0 0 eth0\ngarbage\n")) == []
 
 
-def test_totals_survive_interfaces_that_come_go_and_start_again() -> None:
+def test_totals_survive_interfaces_that_appear_vanish_and_restart() -> None:
     totals = TrafficTotals()
     assert totals.update({"eth0": Traffic(1000, 100, 7)}) == Traffic(0, 0, 0)
     assert totals.update({"eth0": Traffic(1500, 150, 9)}) == Traffic(500, 50, 2)
@@ -229,7 +229,7 @@ def test_totals_survive_interfaces_that_come_go_and_start_again() -> None:
     assert not totals.complete
 
 
-def test_a_counter_that_tells_a_little_less_has_not_started_again() -> None:
+def test_a_small_decrease_is_not_a_restart() -> None:
     totals = TrafficTotals()
     totals.update({"eth0": Traffic(1000, 0)})
     assert totals.update({"eth0": Traffic(990, 0)}) == Traffic(0, 0)
@@ -252,7 +252,7 @@ def test_rates_are_the_growth_of_the_totals_per_second(machine: Machine) -> None
     collector = NetworkLinux(machine.host)
     values(collector, 10)
     machine.shows(line("eth0", 3_000_000, 1_000_000))
-    values(collector, 10.1)  # too short for a rate: it waits for the next reading
+    values(collector, 10.1)  # too short for a rate: merged into the next reading
     machine.shows(line("eth0", 8_000_000, 1_000_000))
     samples = {sample.key: sample for sample in collector.collect(12)}
     assert samples[RECEIVE_RATE].value == pytest.approx(4)
@@ -260,7 +260,7 @@ def test_rates_are_the_growth_of_the_totals_per_second(machine: Machine) -> None
     assert samples[RECEIVE_RATE].span == pytest.approx(2)
 
 
-def test_a_counter_that_starts_again_gives_no_rate_at_that_tick(machine: Machine) -> None:
+def test_a_counter_that_restarts_gives_no_rate_at_that_tick(machine: Machine) -> None:
     machine.shows(line("eth0", 5_000_000, 0))
     collector = NetworkLinux(machine.host)
     values(collector, 0)
@@ -271,7 +271,7 @@ def test_a_counter_that_starts_again_gives_no_rate_at_that_tick(machine: Machine
     assert (found[RECEIVED], found[RECEIVE_RATE]) == (3, 2)
 
 
-def test_a_counter_that_starts_again_within_a_short_tick_spoils_the_rate_over_it(machine: Machine) -> None:
+def test_a_restart_within_a_short_tick_suppresses_the_rate_that_spans_it(machine: Machine) -> None:
     machine.shows(line("eth0", 5_000_000, 0))
     collector = NetworkLinux(machine.host)
     values(collector, 0)
@@ -290,7 +290,7 @@ def test_loopback_does_not_count(machine: Machine) -> None:
     assert values(collector, 0)[RECEIVED] == 1
 
 
-def test_an_interface_that_joins_a_bond_later_is_seen_within_a_minute(machine: Machine) -> None:
+def test_an_interface_that_joins_a_bond_is_noticed_within_a_minute(machine: Machine) -> None:
     machine.has("eth0", "device")
     machine.has("eth1", "device")
     machine.shows(line("eth0", 0, 0), line("eth1", 0, 0))
@@ -302,7 +302,7 @@ def test_an_interface_that_joins_a_bond_later_is_seen_within_a_minute(machine: M
     assert values(collector, 62)[RECEIVED] == 1
 
 
-def test_a_hot_plugged_interface_brings_its_traffic_from_then_on(machine: Machine) -> None:
+def test_a_hot_plugged_interface_counts_from_its_first_reading(machine: Machine) -> None:
     machine.shows(line("eth0", 0, 0))
     collector = NetworkLinux(machine.host)
     machine.shows(line("eth0", 0, 0), line("eth1", 4_000_000, 0))
@@ -311,7 +311,7 @@ def test_a_hot_plugged_interface_brings_its_traffic_from_then_on(machine: Machin
     assert values(collector, 1)[RECEIVED] == 1
 
 
-def test_a_reading_that_fails_loses_no_traffic(machine: Machine) -> None:
+def test_a_failed_reading_loses_no_traffic(machine: Machine) -> None:
     machine.shows(line("eth0", 0, 0))
     collector = NetworkLinux(machine.host)
     values(collector, 0)
@@ -323,7 +323,7 @@ def test_a_reading_that_fails_loses_no_traffic(machine: Machine) -> None:
     assert (found[RECEIVED], found[RECEIVE_RATE]) == (4, 2)
 
 
-def test_a_clock_that_goes_back_gives_no_rate(machine: Machine) -> None:
+def test_a_clock_that_goes_backwards_gives_no_rate(machine: Machine) -> None:
     machine.shows(line("eth0", 0, 0))
     collector = NetworkLinux(machine.host)
     values(collector, 100)
@@ -335,7 +335,7 @@ def test_a_host_without_the_table_is_unavailable(machine: Machine) -> None:
         NetworkLinux(machine.host)
 
 
-def test_a_table_of_garbage_is_unavailable(machine: Machine) -> None:
+def test_a_host_with_a_garbage_table_is_unavailable(machine: Machine) -> None:
     machine.write("proc/net/dev", "garbage")
     with pytest.raises(Unavailable, match="/proc/net/dev is not a table"):
         NetworkLinux(machine.host)

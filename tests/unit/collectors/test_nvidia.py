@@ -1,4 +1,4 @@
-"""NVIDIA's collectors where devices differ, answer nothing, or are built anew."""
+"""The NVIDIA collectors with differing and unresponsive devices, and when they are rebuilt."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.samples import Kind
 
 both = pytest.mark.parametrize("kind", [Nvidia, NvidiaProfile])
-MOST_SERIES = 12  # of a device by default: what a tab of charts bears
+MOST_SERIES = 12  # per device by default: more would crowd the tab of charts
 
 
 @pytest.mark.parametrize("gpu", [hopper(), ampere(), sliced()], ids=["hopper", "ampere", "slices"])
-def test_a_device_has_no_more_series_than_the_tab_bears(gpu: FakeGpu) -> None:
+def test_a_device_stays_within_the_series_limit(gpu: FakeGpu) -> None:
     one = collector(FakeNvml(gpu))
     tick(one, 0)
     first = [sample for sample in one.collect(1) if sample.key.startswith("gpu_0_")]
@@ -41,14 +41,14 @@ def test_a_virtual_gpu_without_power_has_the_rest() -> None:
 
 
 @pytest.mark.parametrize("total", [0, UNSUPPORTED, 2**64 - 1])
-def test_unified_memory_has_no_size_but_what_the_job_holds_of_it(total: int | Exception) -> None:
+def test_unified_memory_has_no_size_but_has_process_memory(total: int | Exception) -> None:
     found = tick(collector(FakeNvml(hopper(memory_bytes=total, memory_used_bytes=500))))
     assert not [key for key in found if "memory_usage" in key]
     assert found["0_process_memory_megabytes"] == 40_000
 
 
-def test_a_device_that_answers_nothing_stays_unread_and_says_so() -> None:
-    """As Jetson Orin: one device is listed, and no question about it is supported."""
+def test_a_device_that_supports_nothing_is_a_gap() -> None:
+    """As on Jetson Orin: one device is listed, and no query of it is supported."""
     nvml = FakeNvml(FakeGpu("Orin", "GPU-o", UNSUPPORTED, 0, UNSUPPORTED, UNSUPPORTED, UNSUPPORTED))
     nvml.fail("nvmlDeviceGetComputeRunningProcesses", 3)
     nvml.fail("nvmlDeviceGetComputeRunningProcesses_v2", 3)
@@ -60,7 +60,7 @@ def test_a_device_that_answers_nothing_stays_unread_and_says_so() -> None:
     assert one.gaps[0].startswith("gpu_0 XID errors, utilization, power,")
 
 
-def test_what_is_unsupported_is_asked_again_only_after_ten_minutes() -> None:
+def test_an_unsupported_query_is_repeated_after_ten_minutes() -> None:
     nvml = FakeNvml(hopper(utilization=UNSUPPORTED))
     one = collector(nvml)
     for now in range(1300):
@@ -68,7 +68,7 @@ def test_what_is_unsupported_is_asked_again_only_after_ten_minutes() -> None:
     assert nvml.calls["nvmlDeviceGetUtilizationRates"] == 3
 
 
-def test_what_is_in_trouble_is_asked_ever_more_seldom_and_at_least_every_five_minutes() -> None:
+def test_a_failing_query_backs_off_to_five_minutes() -> None:
     nvml = FakeNvml(hopper(utilization=ERRORS[999]("Unknown Error")))
     one = collector(nvml)
     asked = []
@@ -80,7 +80,7 @@ def test_what_is_in_trouble_is_asked_ever_more_seldom_and_at_least_every_five_mi
     assert asked == [0, 1, 3, 7, 15, 31, 63, 127, 255, 511, 811, 1111]
 
 
-def test_a_clock_that_is_set_back_keeps_nothing_waiting() -> None:
+def test_a_clock_that_goes_backwards_ends_the_back_off() -> None:
     nvml = FakeNvml(hopper())
     one = collector(nvml)
     tick(one, 1e6)
@@ -90,7 +90,7 @@ def test_a_clock_that_is_set_back_keeps_nothing_waiting() -> None:
     assert "0_temperature_celsius" in tick(one, 5.0)
 
 
-def test_the_lack_of_a_right_is_named() -> None:
+def test_a_missing_permission_is_named() -> None:
     nvml = FakeNvml(hopper())
     nvml.fail("nvmlDeviceGetTotalEccErrors", 4)
     one = collector(nvml)
@@ -98,7 +98,7 @@ def test_the_lack_of_a_right_is_named() -> None:
     assert one.gaps == ("gpu_0 ECC errors: no permission",)
 
 
-def test_the_health_of_the_collector_names_what_is_missing_and_forgets_it() -> None:
+def test_the_health_names_what_is_missing_until_it_recovers() -> None:
     nvml = FakeNvml(hopper())
     probe = Probe(Nvidia, host(nvml), transparent=True)
     probe.read(0.0)
@@ -112,7 +112,7 @@ def test_the_health_of_the_collector_names_what_is_missing_and_forgets_it() -> N
 
 
 @both
-def test_a_forked_child_builds_its_own(kind: type[Nvidia], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forked_child_builds_its_own_collector(kind: type[Nvidia], monkeypatch: pytest.MonkeyPatch) -> None:
     nvml = FakeNvml(hopper())
     one = collector(nvml, kind)
     tick(one)
@@ -127,7 +127,7 @@ def test_a_forked_child_builds_its_own(kind: type[Nvidia], monkeypatch: pytest.M
 
 
 @both
-def test_a_collector_that_is_built_anew_leaves_nothing_behind(kind: type[Nvidia]) -> None:
+def test_rebuilding_a_collector_leaks_nothing(kind: type[Nvidia]) -> None:
     nvml = FakeNvml(hopper(), sliced())
     probe = Probe(kind, host(nvml), transparent=True)
     for now in range(10):
@@ -142,7 +142,7 @@ def test_a_collector_that_is_built_anew_leaves_nothing_behind(kind: type[Nvidia]
 
 @both
 @pytest.mark.parametrize("code", CODES)
-def test_what_cannot_be_freed_is_left(kind: type[Nvidia], code: int) -> None:
+def test_an_error_while_freeing_is_ignored(kind: type[Nvidia], code: int) -> None:
     nvml = FakeNvml(hopper())
     one = collector(nvml, kind)
     tick(one)
@@ -152,7 +152,7 @@ def test_what_cannot_be_freed_is_left(kind: type[Nvidia], code: int) -> None:
     assert nvml.live
 
 
-def test_only_devices_of_the_job_are_read_where_that_is_asked() -> None:
+def test_with_process_only_devices_of_the_job_are_read() -> None:
     ours, theirs = hopper("GPU-a"), hopper("GPU-b", processes=[Process(1, 1000)])
     one = collector(FakeNvml(ours, theirs), gpus="process")
     assert {key[0] for key in tick(one, 0)} == {"0"}
@@ -162,7 +162,7 @@ def test_only_devices_of_the_job_are_read_where_that_is_asked() -> None:
 
 
 @pytest.mark.parametrize(("code", "lost"), [(999, False), (15, True)])
-def test_while_nobody_says_who_uses_a_device_it_is_read_as_before(code: int, lost: bool) -> None:
+def test_a_device_with_unknown_processes_is_read_as_before(code: int, lost: bool) -> None:
     nvml = FakeNvml(hopper())
     one = collector(nvml, gpus="process")
     tick(one, 0)
@@ -176,7 +176,7 @@ def test_while_nobody_says_who_uses_a_device_it_is_read_as_before(code: int, los
 
 
 @pytest.mark.parametrize("nothing", [2**32 - 1, 2**64 - 1, -1, math.nan, math.inf])
-def test_not_available_is_never_a_value(nothing: float) -> None:
+def test_the_not_available_marker_is_not_reported(nothing: float) -> None:
     gpu = hopper(
         utilization=2**32 - 1,
         memory_utilization=2**32 - 1,
@@ -194,12 +194,12 @@ def test_not_available_is_never_a_value(nothing: float) -> None:
         assert tick(one, now).keys() <= {"0_xid_errors"}
 
 
-def test_a_process_that_does_not_tell_what_it_holds_leaves_no_sum() -> None:
+def test_a_process_with_unknown_memory_makes_the_sum_unknown() -> None:
     processes = [Process(os.getpid(), 1_000_000), Process(os.getpid(), None)]
     assert "0_process_memory_megabytes" not in tick(collector(FakeNvml(hopper(processes=processes))))
 
 
-def test_slices_and_gpus_of_one_host_have_ordinals_of_their_own() -> None:
+def test_slices_and_gpus_have_distinct_ordinals() -> None:
     found = tick(collector(FakeNvml(hopper(), sliced()), CUDA_VISIBLE_DEVICES=f"{SLICE},{HOPPER}"))
     assert found["0_memory_usage_megabytes"] == 5_000
     assert found["1_memory_usage_megabytes"] == 40_000

@@ -1,4 +1,4 @@
-"""The collectors over the real nvidia-ml-py, below which a library in Python answers: no fake of the bindings."""
+"""The collectors with the real nvidia-ml-py bindings on top of a library in Python."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Load = Callable[..., Library]
 
 @pytest.fixture
 def load(monkeypatch: pytest.MonkeyPatch) -> Load:
-    """Puts a library below the bindings, as if it had been loaded."""
+    """Makes the bindings use a library as if they had loaded it."""
 
     def put(library: Any) -> Any:
         monkeypatch.setattr(pynvml, "nvmlLib", library)
@@ -37,7 +37,7 @@ def built(kind: type[Collector], **environ: str) -> Collector:
     return kind(Host(root=Path("/nowhere"), environ=environ, load_nvml=lambda: pynvml))
 
 
-def test_every_default_series_comes_through_the_real_bindings(load: Load) -> None:
+def test_the_real_bindings_yield_every_default_series(load: Load) -> None:
     load(Library())
     one = built(Nvidia)
     tick(one, 0)
@@ -60,7 +60,7 @@ def test_every_default_series_comes_through_the_real_bindings(load: Load) -> Non
     assert not one.gaps
 
 
-def test_an_event_belongs_to_the_device_that_its_pointer_names(load: Load) -> None:
+def test_an_event_is_assigned_by_its_device_pointer(load: Load) -> None:
     library = load(Library())
     one = built(Nvidia)
     tick(one, 0)
@@ -68,7 +68,7 @@ def test_an_event_belongs_to_the_device_that_its_pointer_names(load: Load) -> No
     assert tick(one, 1)["0_xid_errors"] == 3
 
 
-def test_gpm_comes_through_the_real_structures_and_is_freed(load: Load) -> None:
+def test_gpm_samples_of_the_real_bindings_are_read_and_freed(load: Load) -> None:
     library = load(Library())
     one = built(NvidiaProfile)
     tick(one, 0)
@@ -83,7 +83,7 @@ def test_gpm_comes_through_the_real_structures_and_is_freed(load: Load) -> None:
     assert library.calls["nvmlGpmSampleFree"] == library.calls["nvmlGpmSampleAlloc"] == 2
 
 
-def test_functions_that_the_driver_lacks_are_replaced_by_older_ones(load: Load) -> None:
+def test_functions_missing_from_the_driver_fall_back_to_older_ones(load: Load) -> None:
     load(
         Library(
             "nvmlDeviceGetTemperatureV",
@@ -97,21 +97,19 @@ def test_functions_that_the_driver_lacks_are_replaced_by_older_ones(load: Load) 
     assert found["0_process_memory_megabytes"] == 2
 
 
-def test_an_old_driver_without_gpm_says_so(load: Load) -> None:
+def test_an_old_driver_without_gpm_is_a_gap(load: Load) -> None:
     load(Library("nvmlGpmQueryDeviceSupport"))
     one = built(NvidiaProfile)
     tick(one, 0)
     assert "gpu_0 GPM: not supported by this driver" in one.gaps
 
 
-def test_devices_are_chosen_by_the_uuid_that_the_real_bindings_give(load: Load) -> None:
+def test_devices_are_selected_by_the_uuid_of_the_real_bindings(load: Load) -> None:
     load(Library())
     assert tick(built(Nvidia, CUDA_VISIBLE_DEVICES="GPU-11111111"))
 
 
-def test_a_machine_without_a_driver_is_told_by_the_real_bindings(
-    load: Load, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_real_bindings_report_a_missing_driver(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_library(name: str) -> None:
         raise OSError(2, "No such file or directory", name)
 
@@ -121,13 +119,13 @@ def test_a_machine_without_a_driver_is_told_by_the_real_bindings(
         built(Nvidia)
 
 
-def test_a_tick_is_cheap_beside_the_calls(load: Load) -> None:
-    """Counts what is asked, which costs; benchmarks/gpu.py has the time."""
+def test_a_tick_makes_few_calls(load: Load) -> None:
+    """Counts calls, which dominate the cost; benchmarks/gpu.py measures the time."""
     library = load(Library())
     one = built(Nvidia)
     tick(one, 0)
     before = library.calls.total()
     tick(one, 1)
-    # Events, utilization, memory, temperature, fields, and processes, which the bindings ask for twice; the
+    # Events, utilization, memory, temperature, fields, and processes, which the bindings query twice; the
     # stub does not count power, energy and reasons.
     assert library.calls.total() - before == 7

@@ -1,4 +1,4 @@
-"""The fake NVML has the names, arities, numbers and errors of the real module."""
+"""The fake NVML has the names, arities, constants and errors of the real module."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ from mlflow_sysmetrics.collectors.nvml import fields, gpm, library, throttling
 SOURCES = sorted(Path(package.__file__).parent.glob("*.py"))
 NAMES = sorted(name for name in dir(FakeNvml) if name.lower().startswith(("nvml", "c_nvml")))
 FUNCTIONS = [name for name in NAMES if inspect.isfunction(getattr(FakeNvml, name))]
-GONE = {"nvmlDeviceGetTemperature", "nvmlDeviceGetCurrentClocksThrottleReasons"}  # with CUDA 14, says nvml.h
+GONE = {
+    "nvmlDeviceGetTemperature",
+    "nvmlDeviceGetCurrentClocksThrottleReasons",
+}  # with CUDA 14, according to nvml.h
 
 
 def asked() -> set[str]:
-    """Returns the functions, constants and structures that the collectors name."""
+    """Returns the functions, constants and structures that the collectors use."""
     found = {name for file in SOURCES for name in re.findall(r'"((?:c_)?nvml\w+)"', file.read_text())}
-    return found | {"nvmlDeviceGetGpuInstanceId", "nvmlDeviceGetComputeInstanceId"}  # put together from parts
+    return found | {"nvmlDeviceGetGpuInstanceId", "nvmlDeviceGetComputeInstanceId"}  # composed at run time
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -33,12 +36,12 @@ def test_the_real_module_has_what_the_fake_has(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(asked()))
-def test_the_fake_has_what_the_collectors_ask(name: str) -> None:
+def test_the_fake_has_what_the_collectors_use(name: str) -> None:
     assert hasattr(FakeNvml, name)
 
 
 @pytest.mark.parametrize("name", [name for name in FUNCTIONS if hasattr(pynvml, name)])
-def test_functions_take_what_the_real_ones_take(name: str) -> None:
+def test_functions_have_the_arity_of_the_real_ones(name: str) -> None:
     real = inspect.signature(getattr(pynvml, name)).parameters
     _, *fake = inspect.signature(getattr(FakeNvml, name)).parameters.values()
     assert [one.name for one in fake] == list(real)
@@ -47,19 +50,19 @@ def test_functions_take_what_the_real_ones_take(name: str) -> None:
 
 
 @pytest.mark.parametrize(("code", "name"), CODES.items())
-def test_errors_have_the_numbers_and_names_of_the_real_ones(code: int, name: str) -> None:
+def test_errors_have_the_real_numbers_and_names(code: int, name: str) -> None:
     real = pynvml.NVMLError(code)
     assert type(real).__name__ == f"NVMLError_{name}"
     assert real.value == code
     assert getattr(FakeNvml, f"NVMLError_{name}").value == code
 
 
-def test_no_error_is_left_out() -> None:
+def test_every_error_is_covered() -> None:
     real = {name for name in dir(pynvml) if name.startswith("NVML_ERROR_")}
     assert {getattr(pynvml, name) for name in real} == set(CODES)
 
 
-def test_a_mismatch_of_bindings_and_driver_is_no_error_of_nvml() -> None:
+def test_a_library_mismatch_is_not_an_nvml_error() -> None:
     assert not issubclass(pynvml.NVMLLibraryMismatchError, pynvml.NVMLError)
     assert not issubclass(FakeNvml.NVMLLibraryMismatchError, FakeNvml.NVMLError)
 
@@ -101,21 +104,21 @@ NUMBERS: Mapping[str, int] = {
 
 
 @pytest.mark.parametrize(("name", "number"), NUMBERS.items())
-def test_numbers_are_those_of_the_real_module(name: str, number: int) -> None:
+def test_constants_equal_those_of_the_real_module(name: str, number: int) -> None:
     assert getattr(pynvml, name) == number
 
 
-def test_the_reasons_that_count_are_power_heat_and_brakes() -> None:
+def test_counted_reasons_are_power_heat_and_brakes() -> None:
     names = ("SwPowerCap", "HwSlowdown", "SwThermalSlowdown", "HwThermalSlowdown", "HwPowerBrakeSlowdown")
     bits = 0
     for name in names:
-        # The bindings have some of them under the newer name only, and some under the older.
+        # The bindings have some of them only under the newer name, others only under the older one.
         newer, older = f"nvmlClocksEventReason{name}", f"nvmlClocksThrottleReason{name}"
         bits |= getattr(pynvml, newer, None) or getattr(pynvml, older)
     assert bits == throttling._HELD_DOWN
 
 
-def test_the_request_of_gpm_has_the_members_of_the_real_structure() -> None:
+def test_the_gpm_request_has_the_real_members() -> None:
     request = {name for name, *_ in pynvml.c_nvmlGpmMetricsGet_t._fields_}
     assert request == {"version", "numMetrics", "metrics", *GpmRequest.__annotations__}
     metric = {name for name, *_ in pynvml.c_nvmlGpmMetric_t._fields_}
@@ -123,6 +126,6 @@ def test_the_request_of_gpm_has_the_members_of_the_real_structure() -> None:
     assert isinstance(Buffer().serial, int)
 
 
-def test_the_members_of_a_field_value_are_in_the_order_of_their_types() -> None:
+def test_field_value_members_follow_the_order_of_types() -> None:
     members = [name for name, *_ in pynvml.c_nvmlValue_t._fields_]
     assert list(fields._MEMBERS) == members[: len(fields._MEMBERS)]

@@ -1,4 +1,4 @@
-"""Every NVML function that is asked, with every error that NVML has: nothing else is lost, and all comes back."""
+"""Every NVML function in use, failing with every NVML error: nothing else is lost, and everything recovers."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ NEWER = frozenset(
     }
 )
 HEALTHY = (0.0, 1.0)
-# Late enough that what is read seldom is asked again.
+# Late enough to repeat rare queries.
 FAULTY = (100.0, 101.0, 108.0)
-# Beyond the pauses: five minutes after errors, ten where something is not supported.
+# Beyond the pauses: five minutes after errors, ten minutes for unsupported queries.
 RECOVERED = (109.0, 420.0, 720.0, 721.0)
 
 LOSSES = frozenset({"Uninitialized", "GpuIsLost", "ResetRequired", "GpuNotFound"})
@@ -44,11 +44,11 @@ _PROFILE = frozenset(
 _LINKS = frozenset(
     f"{link}_{way}_megabytes_per_second" for link in ("pcie", "nvlink") for way in ("receive", "transmit")
 )
-_GPM = _PROFILE | _LINKS | {"utilization_percentage"}  # the latter of slices
+_GPM = _PROFILE | _LINKS | {"utilization_percentage"}  # the latter for slices
 _THROTTLING = frozenset({"throttled_percentage"})
 _POWER = frozenset({"power_usage_watts", "power_usage_percentage", "energy_watt_hours"})
 _XID = frozenset({"xid_errors"})
-# Which series an error of a function may cost; one that is not listed may cost none.
+# The series that an error of a function may affect; a function not listed may affect none.
 COSTS: Mapping[str, frozenset[str]] = {
     "nvmlDeviceGetUtilizationRates": frozenset({"utilization_percentage", "memory_utilization_percentage"}),
     "nvmlDeviceGetMemoryInfo": frozenset({"memory_usage_megabytes", "memory_usage_percentage"}),
@@ -77,7 +77,7 @@ COSTS: Mapping[str, frozenset[str]] = {
 
 
 class Machine:
-    """Four devices under both collectors, which are built like a probe builds them."""
+    """Four devices with both collectors, built as a probe builds them."""
 
     def __init__(self, *, older: bool = False) -> None:
         self.nvml = FakeNvml(hopper(), ampere(), sliced(), missing=NEWER if older else ())
@@ -106,7 +106,7 @@ class Machine:
 
 
 def functions_asked(*, older: bool) -> Counter[str]:
-    """Returns what is asked of a machine on which a device is lost, comes back, and is dropped."""
+    """Returns the functions called on a machine where a device is lost, returns, and is dropped."""
     machine = Machine(older=older)
     machine.ticks(HEALTHY)
     for gpu in machine.nvml.gpus:
@@ -161,7 +161,7 @@ def test_an_error_of_all_devices_costs_only_what_was_asked(function: str, older:
         gaps = machine.gaps
         machine.nvml.fail(function, code)
         for keys in machine.ticks(FAULTY):
-            # An event set fails as one, for a GPU that is not the one that is read.
+            # An event set fails as a whole, also for a GPU other than the one read.
             if name not in LOSSES or function == "nvmlEventSetWait_v2":
                 assert {key[2:] for key in whole - keys} <= cost, name
         machine.nvml.faults.clear()
@@ -177,7 +177,7 @@ def test_an_error_from_the_start_is_survived(function: str, older: bool) -> None
         machine.nvml.fail(function, code)
         machine.ticks(FAULTY)
         machine.nvml.faults.clear()
-        # A list of devices that was wrong is right when the next collector is built, at the latest.
+        # A wrong list of devices is corrected when the next collector is built, at the latest.
         if machine.ticks(RECOVERED)[-1] != whole:
             assert function not in COSTS, name
             machine.rebuild()

@@ -1,4 +1,4 @@
-"""A GPU that leaves the bus and comes back, and the critical errors that tell of it."""
+"""A GPU that leaves the bus and returns, and the critical errors that announce it."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ XID = "0_xid_errors"
 
 
 def ordinals(one: Collector, now: float) -> set[str]:
-    """Returns which devices answer; of errors a lost one may still tell."""
+    """Returns the devices that answer; a lost one may still report errors."""
     return {key[0] for key in tick(one, now) if not key.endswith("_xid_errors")}
 
 
-def test_a_device_that_is_lost_takes_no_other_along_and_comes_back_under_its_ordinal() -> None:
+def test_a_lost_device_affects_no_other_and_keeps_its_ordinal() -> None:
     nvml = FakeNvml(gpu := hopper(), hopper(OTHER))
     one = collector(nvml)
     whole = tick(one, 0).keys()
@@ -47,8 +47,8 @@ def test_a_device_that_is_lost_takes_no_other_along_and_comes_back_under_its_ord
     assert not one.gaps
 
 
-def test_what_a_device_never_had_is_missing_while_it_is_lost_too() -> None:
-    """So that nothing is news but the loss, when it is gone and when it is back."""
+def test_gaps_of_a_device_remain_while_it_is_lost() -> None:
+    """So that only the loss and the return are reported as changes."""
     nvml = FakeNvml(gpu := ampere(ecc_corrected=UNSUPPORTED))
     one = collector(nvml)
     tick(one, 0)
@@ -61,11 +61,11 @@ def test_what_a_device_never_had_is_missing_while_it_is_lost_too() -> None:
     assert one.gaps == gaps
 
 
-def test_each_loss_is_one_warning_and_each_return_one_line(caplog: pytest.LogCaptureFixture) -> None:
+def test_each_loss_and_each_return_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "mlflow_sysmetrics")
     nvml = FakeNvml(gpu := hopper(), hopper(OTHER))
     probe = Probe(Nvidia, host(nvml), transparent=True)
-    for now in range(1300):  # it is looked for every five minutes at the latest
+    for now in range(1300):  # searched for at least every five minutes
         if now in {100, 700}:
             gpu.lost = True
         if now in {400, 1000}:
@@ -77,7 +77,7 @@ def test_each_loss_is_one_warning_and_each_return_one_line(caplog: pytest.LogCap
     ] * 2
 
 
-def test_the_loss_of_many_slices_is_two_lines_with_what_they_never_had(
+def test_the_loss_of_many_slices_is_logged_in_two_lines(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "mlflow_sysmetrics")
@@ -103,7 +103,7 @@ def test_the_loss_of_many_slices_is_two_lines_with_what_they_never_had(
     assert loss == "gpu_0 to gpu_55: GPU is lost."
 
 
-def test_a_lost_device_is_looked_for_ever_more_seldom() -> None:
+def test_the_search_for_a_lost_device_backs_off() -> None:
     nvml = FakeNvml(gpu := hopper(), hopper(OTHER))
     one = collector(nvml)
     tick(one, 0)
@@ -113,8 +113,8 @@ def test_a_lost_device_is_looked_for_ever_more_seldom() -> None:
     assert nvml.calls["nvmlDeviceGetHandleByUUID"] == 9
 
 
-def test_a_handle_of_before_a_reset_is_replaced() -> None:
-    """Handles of before are refused as lost, while the device has long been there again."""
+def test_a_handle_from_before_a_reset_is_replaced() -> None:
+    """Old handles are rejected as lost although the device has long returned."""
     nvml = FakeNvml(gpu := hopper())
     one = collector(nvml)
     tick(one, 0)
@@ -124,7 +124,7 @@ def test_a_handle_of_before_a_reset_is_replaced() -> None:
 
 
 @pytest.mark.parametrize("code", [2, 6, 999], ids=["invalid argument", "not found", "unknown"])
-def test_a_device_that_answers_nothing_any_more_is_looked_for(code: int) -> None:
+def test_a_device_that_stops_answering_is_searched_for(code: int) -> None:
     nvml = FakeNvml(hopper())
     one = collector(nvml)
     whole = tick(one, 0)
@@ -137,7 +137,7 @@ def test_a_device_that_answers_nothing_any_more_is_looked_for(code: int) -> None
     assert tick(one, 3).keys() >= whole.keys()
 
 
-def test_a_library_that_was_shut_down_by_another_is_started_again() -> None:
+def test_a_library_shut_down_elsewhere_is_restarted() -> None:
     nvml = FakeNvml(hopper())
     one = collector(nvml)
     whole = tick(one, 0)
@@ -150,7 +150,7 @@ def test_a_library_that_was_shut_down_by_another_is_started_again() -> None:
     assert nvml.calls["nvmlInit"] == started + 1
 
 
-def test_a_device_that_is_lost_from_the_start_is_read_when_it_comes() -> None:
+def test_a_device_lost_from_the_start_is_read_once_it_returns() -> None:
     nvml = FakeNvml(gpu := hopper(), hopper(OTHER))
     gpu.lost = True
     one = collector(nvml)
@@ -160,7 +160,7 @@ def test_a_device_that_is_lost_from_the_start_is_read_when_it_comes() -> None:
     assert ordinals(one, 1) == {"0", "1"}
 
 
-def test_a_lost_gpu_takes_its_slices_along_and_brings_them_back() -> None:
+def test_slices_are_lost_and_return_with_their_gpu() -> None:
     nvml = FakeNvml(gpu := sliced(), hopper(OTHER))
     one = collector(nvml)
     assert ordinals(one, 0) == {"0", "1", "2"}
@@ -170,21 +170,21 @@ def test_a_lost_gpu_takes_its_slices_along_and_brings_them_back() -> None:
     assert ordinals(one, 2) == {"0", "1", "2"}
 
 
-def test_counters_go_on_where_they_were_after_a_reset() -> None:
+def test_counters_continue_after_a_reset() -> None:
     nvml = FakeNvml(gpu := hopper(energy_millijoules=7_200_000))
     one = collector(nvml)
     tick(one, 0)
     gpu.energy_millijoules = 10_800_000
     assert tick(one, 1)["0_energy_watt_hours"] == 1
     gpu.return_to_the_bus()
-    gpu.energy_millijoules = 3_600_000  # since the driver was loaded anew
+    gpu.energy_millijoules = 3_600_000  # since the driver was reloaded
     tick(one, 2)
     assert tick(one, 3)["0_energy_watt_hours"] == 1
     gpu.energy_millijoules = 7_200_000
     assert tick(one, 4)["0_energy_watt_hours"] == 2
 
 
-def test_errors_count_from_the_first_tick_on() -> None:
+def test_errors_are_counted_from_the_first_tick() -> None:
     nvml = FakeNvml(gpu := hopper(), other := hopper(OTHER))
     one = collector(nvml)
     assert tick(one, 0)[XID] == 0
@@ -194,8 +194,8 @@ def test_errors_count_from_the_first_tick_on() -> None:
     assert tick(one, 2)[XID] == 2
 
 
-def test_nobody_waits_for_errors() -> None:
-    """The fake refuses any time to wait but none; the set of all devices is asked once per tick."""
+def test_reading_errors_does_not_block() -> None:
+    """The fake rejects any timeout but 0; the set of all devices is queried once per tick."""
     nvml = FakeNvml(hopper(), hopper(OTHER))
     one = collector(nvml)
     tick(one, 0)
@@ -203,7 +203,7 @@ def test_nobody_waits_for_errors() -> None:
     assert nvml.registered == {HOPPER, OTHER}
 
 
-def test_a_storm_of_errors_holds_no_tick_up() -> None:
+def test_many_errors_do_not_delay_a_tick() -> None:
     nvml = FakeNvml(gpu := hopper())
     one = collector(nvml)
     nvml.events += [(gpu, 2**32 - 1)] * 100
@@ -211,7 +211,7 @@ def test_a_storm_of_errors_holds_no_tick_up() -> None:
     assert tick(one, 1)[XID] == 100
 
 
-def test_the_error_with_which_a_gpu_leaves_the_bus_is_still_told() -> None:
+def test_the_error_of_a_gpu_leaving_the_bus_is_reported() -> None:
     nvml = FakeNvml(gpu := hopper(), hopper(OTHER))
     one = collector(nvml)
     tick(one, 0)
@@ -220,7 +220,7 @@ def test_the_error_with_which_a_gpu_leaves_the_bus_is_still_told() -> None:
     assert tick(one, 1)[XID] == 1
 
 
-def test_an_event_set_that_fails_for_one_lost_gpu_serves_the_others_again() -> None:
+def test_an_event_set_recovers_for_others_after_a_gpu_is_lost() -> None:
     """NVML fails the wait for all GPUs of a set as soon as one of them is lost."""
     nvml = FakeNvml(gpu := hopper(), other := hopper(OTHER))
     one = collector(nvml)
@@ -228,7 +228,7 @@ def test_an_event_set_that_fails_for_one_lost_gpu_serves_the_others_again() -> N
     gpu.lost = True
     nvml.fail("nvmlEventSetWait_v2", 15)
     assert whole <= tick(one, 1).keys() | {"1_xid_errors"}
-    nvml.faults.clear()  # the set that has the lost GPU is gone
+    nvml.faults.clear()  # the set with the lost GPU is freed
     nvml.registered.clear()
     nvml.events.append((other, 2**32 - 1))
     for now in range(2, 6):
@@ -238,7 +238,7 @@ def test_an_event_set_that_fails_for_one_lost_gpu_serves_the_others_again() -> N
     assert len(nvml.live) == 1
 
 
-def test_an_error_of_a_slice_is_that_slices_and_one_of_the_gpu_everybodys() -> None:
+def test_an_error_of_the_gpu_counts_for_all_its_slices() -> None:
     nvml = FakeNvml(gpu := sliced())
     one = collector(nvml, Nvidia, CUDA_VISIBLE_DEVICES=f"{SLICE},{OTHER_SLICE}")
     tick(one, 0)
@@ -248,7 +248,7 @@ def test_an_error_of_a_slice_is_that_slices_and_one_of_the_gpu_everybodys() -> N
     assert nvml.registered == {CARD}
 
 
-def test_where_there_are_no_events_the_rest_is_read() -> None:
+def test_without_events_everything_else_is_read() -> None:
     nvml = FakeNvml(hopper())
     nvml.faults["nvmlEventSetCreate", None] = ERRORS[3]("Not Supported")
     one = collector(nvml)

@@ -1,4 +1,4 @@
-"""NVIDIA's collectors over bindings and drivers of other ages give the same series."""
+"""The NVIDIA collectors yield the same series with older bindings and drivers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mlflow_sysmetrics.collectors.nvidia_profile import NvidiaProfile
 def test_old_bindings_give_the_same_series(missing: frozenset[str]) -> None:
     newest, old = [
         collector(FakeNvml(ampere(), missing=one)) for one in ((), missing)
-    ]  # GPM apart, which is newer
+    ]  # except for GPM, which is newer
     for now in (0, 1):
         assert tick(old, now).keys() == tick(newest, now).keys()
 
 
-def test_without_the_second_version_of_the_call_reserved_memory_counts_as_used() -> None:
+def test_without_version_2_of_the_call_reserved_memory_counts_as_used() -> None:
     assert tick(collector(FakeNvml(hopper(), missing=OLDER_BINDINGS)))["0_memory_usage_megabytes"] == 41_000
     assert tick(collector(FakeNvml(hopper())))["0_memory_usage_megabytes"] == 40_000
 
@@ -38,12 +38,12 @@ def test_old_bindings_have_no_gpm() -> None:
     assert "gpu_0 GPM: nvidia-ml-py is too old" in one.gaps
 
 
-def test_bytes_of_old_bindings_are_text() -> None:
+def test_byte_strings_of_old_bindings_are_decoded() -> None:
     nvml = FakeNvml(hopper(name=b"NVIDIA H100", uuid=b"GPU-a"), driver=b"418.87")
     assert "0_temperature_celsius" in tick(collector(nvml, CUDA_VISIBLE_DEVICES="GPU-a"))
 
 
-def test_bindings_newer_than_the_driver_are_no_fault_of_the_device() -> None:
+def test_bindings_newer_than_the_driver_are_not_a_device_fault() -> None:
     nvml = FakeNvml(hopper())
     nvml.faults["nvmlDeviceGetMemoryInfo", None] = FakeNvml.NVMLLibraryMismatchError("v3")
     one = collector(nvml)
@@ -51,12 +51,12 @@ def test_bindings_newer_than_the_driver_are_no_fault_of_the_device() -> None:
     assert one.gaps == ("gpu_0 memory usage: not supported by this driver",)
 
 
-def test_a_name_that_is_no_text_costs_nothing() -> None:
+def test_an_undecodable_name_affects_nothing_else() -> None:
     nvml = FakeNvml(hopper(name=UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")))
     assert "0_temperature_celsius" in tick(collector(nvml))
 
 
-def test_bindings_without_the_structure_of_gpm_have_none() -> None:
+def test_bindings_without_the_gpm_structure_have_no_gpm() -> None:
     nvml = FakeNvml(hopper(), missing={"c_nvmlGpmMetricsGet_t"})
     one = collector(nvml, NvidiaProfile)
     tick(one)

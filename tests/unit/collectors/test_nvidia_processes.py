@@ -1,4 +1,4 @@
-"""Which of a device's processes are ours, and what they hold there."""
+"""Which processes of a device belong to the job, and their memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlflow_sysmetrics.collectors.nvml.processes import Tree
 from mlflow_sysmetrics.machine.host import Host
 
 
-def test_what_the_job_holds_is_what_its_processes_hold(tmp_path: Path) -> None:
+def test_process_memory_is_the_sum_over_the_job(tmp_path: Path) -> None:
     own, child, grandchild, stranger = os.getpid(), 4_000_001, 4_000_002, 4_000_003
     for pid, parent in ((child, own), (grandchild, child), (stranger, 1)):
         (tmp_path / f"proc/{pid}").mkdir(parents=True)
@@ -33,19 +33,19 @@ def test_what_the_job_holds_is_what_its_processes_hold(tmp_path: Path) -> None:
     assert tick(one)["0_process_memory_megabytes"] == 111
 
 
-FOREIGN = 2**22 + 1  # an id that no process has
+FOREIGN = 2**22 + 1  # not the id of any process
 LACKS = "NVML lists processes that do not exist here: this container has its own process ids"
 
 
-def test_processes_of_others_alone_are_no_series_and_no_gap() -> None:
+def test_processes_of_others_give_no_series_and_no_gap() -> None:
     held = [Process(os.getppid(), 10**9)]
     one = collector(FakeNvml(hopper(processes=held)))
     assert "0_process_memory_megabytes" not in tick(one)
     assert not one.gaps
 
 
-def test_ids_of_another_namespace_are_a_gap_until_ours_is_seen() -> None:
-    """As in a container that gets the host's process ids from NVML."""
+def test_ids_of_another_pid_namespace_are_a_gap_until_ours_is_seen() -> None:
+    """As in a container where NVML reports process ids of the host."""
     gpu = hopper(processes=[Process(os.getppid(), 10**9), Process(FOREIGN, 10**9)])
     one = collector(FakeNvml(gpu))
     for now in range(3):
@@ -56,7 +56,7 @@ def test_ids_of_another_namespace_are_a_gap_until_ours_is_seen() -> None:
     assert not one.gaps
 
 
-def test_devices_that_are_chosen_by_ids_of_another_namespace_are_a_gap() -> None:
+def test_with_process_ids_of_another_pid_namespace_are_a_gap() -> None:
     gpu = hopper(processes=[Process(FOREIGN, 10**9)])
     one = collector(FakeNvml(gpu), gpus="process")
     assert not tick(one, 0)
@@ -66,7 +66,7 @@ def test_devices_that_are_chosen_by_ids_of_another_namespace_are_a_gap() -> None
     assert not one.gaps
 
 
-def test_a_device_that_is_left_to_foreign_ids_is_not_read_on() -> None:
+def test_a_device_with_only_foreign_ids_is_no_longer_read() -> None:
     gpu = hopper()
     one = collector(FakeNvml(gpu), gpus="process")
     assert tick(one, 0)
@@ -74,8 +74,8 @@ def test_a_device_that_is_left_to_foreign_ids_is_not_read_on() -> None:
     assert not tick(one, 10)
 
 
-def test_foreign_ids_are_an_answer_of_a_device_that_has_no_other() -> None:
-    """As Jetson Orin, of which little else is supported, in a container."""
+def test_a_device_that_answers_only_with_foreign_ids_is_not_lost() -> None:
+    """As on Jetson Orin in a container, where little else is supported."""
     unsupported = (UNSUPPORTED, 0, UNSUPPORTED, UNSUPPORTED, UNSUPPORTED)
     gpu = FakeGpu("Orin", "GPU-o", *unsupported, processes=[Process(FOREIGN, 10**9)])
     nvml = FakeNvml(gpu)
@@ -87,7 +87,7 @@ def test_foreign_ids_are_an_answer_of_a_device_that_has_no_other() -> None:
 
 
 @pytest.mark.parametrize("proc", [True, False], ids=["proc", "psutil"])
-def test_a_process_that_is_not_here_is_told_from_one_that_is_not_ours(proc: bool, tmp_path: Path) -> None:
+def test_a_missing_process_differs_from_one_of_another_job(proc: bool, tmp_path: Path) -> None:
     tree = Tree(Host(root=Path("/") if proc else tmp_path))
     assert tree.lacks(FOREIGN, 0)
     assert not tree.lacks(os.getpid(), 0)
@@ -95,7 +95,7 @@ def test_a_process_that_is_not_here_is_told_from_one_that_is_not_ours(proc: bool
     assert not tree.lacks(1, 0)
 
 
-def test_a_process_whose_parent_cannot_be_read_is_here_and_not_ours(tmp_path: Path) -> None:
+def test_a_process_with_an_unreadable_parent_exists_but_is_not_ours(tmp_path: Path) -> None:
     (tmp_path / "proc/4000001").mkdir(parents=True)
     (tmp_path / "proc/4000001/stat").write_text("garbage")
     tree = Tree(Host(root=tmp_path))
@@ -103,7 +103,7 @@ def test_a_process_whose_parent_cannot_be_read_is_here_and_not_ours(tmp_path: Pa
     assert not tree.holds(4_000_001, 0)
 
 
-def test_a_process_that_psutil_may_not_look_at_is_here_and_not_ours(
+def test_a_process_hidden_from_psutil_exists_but_is_not_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(pid: int) -> psutil.Process:
@@ -115,7 +115,7 @@ def test_a_process_that_psutil_may_not_look_at_is_here_and_not_ours(
     assert not tree.holds(4_000_001, 0)
 
 
-def test_ids_that_lead_in_a_circle_are_left(tmp_path: Path) -> None:
+def test_a_cycle_of_parents_ends(tmp_path: Path) -> None:
     for pid, parent in ((4_000_001, 4_000_002), (4_000_002, 4_000_001)):
         (tmp_path / f"proc/{pid}").mkdir(parents=True)
         numbers = " ".join(["0"] * 48)
@@ -123,7 +123,7 @@ def test_ids_that_lead_in_a_circle_are_left(tmp_path: Path) -> None:
     assert not Tree(Host(root=tmp_path)).holds(4_000_001, 0)
 
 
-def test_without_proc_parents_are_asked_of_psutil(tmp_path: Path) -> None:
+def test_without_proc_psutil_gives_the_parents(tmp_path: Path) -> None:
     tree = Tree(Host(root=tmp_path))
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
         assert tree.holds(child.pid, 0)
@@ -131,7 +131,7 @@ def test_without_proc_parents_are_asked_of_psutil(tmp_path: Path) -> None:
         child.communicate(b"\n")
 
 
-def test_a_process_is_looked_up_once_in_ten_seconds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_process_is_looked_up_once_per_ten_seconds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tree = Tree(Host(root=tmp_path))
     asked: list[int] = []
     monkeypatch.setattr(tree, "_parent", lambda pid: asked.append(pid) or 0)

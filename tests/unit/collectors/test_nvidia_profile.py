@@ -1,4 +1,4 @@
-"""GPM, clocks and links of NVIDIA GPUs, and GPM as the utilization of MIG slices."""
+"""GPM, clocks and links of NVIDIA GPUs, and the utilization of MIG slices from GPM."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def profile(*gpus: FakeGpu) -> tuple[FakeNvml, Collector]:
     return nvml, collector(nvml, NvidiaProfile)
 
 
-def test_the_window_is_the_tick() -> None:
-    """Two samples, of which the first is the last of the tick before; nobody waits for the second."""
+def test_the_window_spans_one_tick() -> None:
+    """The first of the two samples is from the previous tick, so nothing waits for the second."""
     nvml, one = profile(hopper())
     assert tick(one, 0).keys() == {"0_sm_clock_megahertz", "0_memory_clock_megahertz"}
     samples = {sample.key: sample for sample in one.collect(2.0)}
@@ -37,7 +37,7 @@ def test_the_window_is_the_tick() -> None:
     assert nvml.calls["nvmlGpmMetricsGet"] == 8
 
 
-def test_gpm_gives_all_of_the_family_at_once() -> None:
+def test_gpm_yields_the_whole_family_at_once() -> None:
     _, one = profile(hopper())
     tick(one, 0)
     assert {f"gpu_{key}" for key in tick(one, 1)} == {metric.key(i=0) for metric in NvidiaProfile.metrics}
@@ -50,7 +50,7 @@ def test_link_rates_of_gpm_are_in_binary_units() -> None:
     assert (found[TRANSMIT], found[RECEIVE]) == (1048.576, 2097.152)
 
 
-def test_ticks_that_follow_too_soon_share_a_window() -> None:
+def test_ticks_in_quick_succession_share_a_window() -> None:
     nvml, one = profile(hopper())
     tick(one, 0)
     assert SM not in tick(one, 0.1)
@@ -58,7 +58,7 @@ def test_ticks_that_follow_too_soon_share_a_window() -> None:
     assert nvml.calls["nvmlGpmSampleGet"] == 2
 
 
-def test_a_metric_that_a_device_lacks_is_left_out() -> None:
+def test_a_metric_the_device_lacks_is_omitted() -> None:
     _, one = profile(hopper(gpm={2: 40.0, 5: float("nan"), 10: 101.0}))
     tick(one, 0)
     found = tick(one, 1)
@@ -68,7 +68,7 @@ def test_a_metric_that_a_device_lacks_is_left_out() -> None:
     assert "0_sm_occupancy_percentage" not in found
 
 
-def test_a_sample_that_fails_ends_the_window() -> None:
+def test_a_failed_sample_ends_the_window() -> None:
     nvml, one = profile(hopper())
     tick(one, 0)
     nvml.fail("nvmlGpmSampleGet", 999)
@@ -78,7 +78,7 @@ def test_a_sample_that_fails_ends_the_window() -> None:
     assert SM in tick(one, 3)
 
 
-def test_links_without_gpm_are_counted() -> None:
+def test_links_without_gpm_use_counters() -> None:
     _, one = profile(gpu := ampere())
     tick(one, 0)
     gpu.fields |= {138: 1024 + 2000, 139: 2048 + 1000, 197: 2**33 + 8_000_000, 198: 2**34 + 4_000_000}
@@ -89,14 +89,14 @@ def test_links_without_gpm_are_counted() -> None:
     assert one.gaps == ("gpu_0 GPM: not supported by this device",)
 
 
-def test_a_counter_that_may_go_round_unseen_is_not_believed() -> None:
+def test_a_counter_that_may_have_wrapped_is_not_used() -> None:
     _, one = profile(gpu := ampere(fields={197: 5, 198: 7}))
     tick(one, 0)
     gpu.fields |= {197: 10, 198: 9}
     assert RECEIVE not in tick(one, 1)
 
 
-def test_a_link_counter_that_went_back_says_nothing_once() -> None:
+def test_a_link_counter_that_decreases_skips_one_tick() -> None:
     _, one = profile(gpu := ampere())
     tick(one, 0)
     gpu.fields |= {139: 5}
@@ -105,7 +105,7 @@ def test_a_link_counter_that_went_back_says_nothing_once() -> None:
     assert tick(one, 2)[NVLINK] == 1.024
 
 
-def test_link_ticks_that_follow_too_soon_share_a_rate() -> None:
+def test_link_ticks_in_quick_succession_share_a_rate() -> None:
     _, one = profile(gpu := ampere())
     tick(one, 0)
     gpu.fields |= {139: 2048 + 500}
@@ -114,7 +114,7 @@ def test_link_ticks_that_follow_too_soon_share_a_rate() -> None:
     assert tick(one, 1)[NVLINK] == 1.024
 
 
-def test_links_that_were_lost_begin_anew() -> None:
+def test_links_start_afresh_after_a_loss() -> None:
     _, one = profile(gpu := ampere())
     tick(one, 0)
     gpu.return_to_the_bus()
@@ -124,7 +124,7 @@ def test_links_that_were_lost_begin_anew() -> None:
 
 
 class Stalling(FakeNvml):
-    """A library in which a question about the first device may take long, and links count by the clock."""
+    """A library where queries of the first device may be slow, and link counters follow the clock."""
 
     stall = 0.0
     clock: FakeClock
@@ -141,7 +141,7 @@ class Stalling(FakeNvml):
 
 
 @pytest.mark.parametrize("stall", [0.04, 0.5, 2.0, 100.0])
-def test_a_device_that_stalls_bends_no_rate_of_another(stall: float) -> None:
+def test_a_stalled_device_does_not_distort_rates_of_others(stall: float) -> None:
     nvml = Stalling(ampere(), ampere("GPU-other"))
     nvml.clock = clock = FakeClock()
     one = NvidiaProfile(host(nvml), clock)
@@ -153,7 +153,7 @@ def test_a_device_that_stalls_bends_no_rate_of_another(stall: float) -> None:
     assert rates[1:] == [pytest.approx(1024, rel=0.05)] * 9
 
 
-def test_a_time_of_another_clock_is_taken_as_it_is() -> None:
+def test_a_timestamp_of_another_clock_is_used_unchanged() -> None:
     nvml = Stalling(ampere(), ampere("GPU-other"))
     nvml.clock = clock = FakeClock()
     one = NvidiaProfile(host(nvml), clock)
@@ -162,7 +162,7 @@ def test_a_time_of_another_clock_is_taken_as_it_is() -> None:
     assert tick(one, 8)["1_nvlink_transmit_megabytes_per_second"] == 1024
 
 
-def test_a_link_that_began_as_a_counter_stays_one() -> None:
+def test_a_link_that_started_with_counters_keeps_them() -> None:
     _, one = profile(gpu := ampere())
     tick(one, 0)
     gpu.gpm = GPM
@@ -172,7 +172,7 @@ def test_a_link_that_began_as_a_counter_stays_one() -> None:
     assert found[SM] == 40
 
 
-def test_while_it_is_not_known_whether_there_is_gpm_no_link_is_counted() -> None:
+def test_no_link_is_counted_until_gpm_support_is_known() -> None:
     nvml, one = profile(ampere())
     nvml.fail("nvmlGpmQueryDeviceSupport", 999)
     for now in (0, 1):
@@ -180,7 +180,7 @@ def test_while_it_is_not_known_whether_there_is_gpm_no_link_is_counted() -> None
     assert "nvmlDeviceGetFieldValues" not in nvml.calls
 
 
-def test_slices_are_used_as_their_instance_says() -> None:
+def test_slice_utilization_comes_from_the_gpm_samples_of_its_instance() -> None:
     nvml = FakeNvml(sliced())
     one = collector(nvml)
     assert "0_utilization_percentage" not in tick(one, 0)
@@ -191,14 +191,14 @@ def test_slices_are_used_as_their_instance_says() -> None:
 
 
 @pytest.mark.parametrize("what", ["power", "energy"])
-def test_no_slice_has_what_is_the_whole_gpus(what: str) -> None:
+def test_slices_do_not_report_values_of_the_whole_gpu(what: str) -> None:
     one = collector(FakeNvml(sliced()))
     tick(one, 0)
     assert not [key for key in tick(one, 1) if what in key]
     assert "gpu_0 power, energy: reported for the whole GPU, not for a slice" in one.gaps
 
 
-def test_links_are_no_slices() -> None:
+def test_slices_have_no_link_series() -> None:
     _, one = profile(sliced())
     tick(one, 0)
     found = tick(one, 1)
@@ -206,7 +206,7 @@ def test_links_are_no_slices() -> None:
     assert {"0_sm_active_percentage", "1_sm_active_percentage"} <= found.keys()
 
 
-def test_a_slice_before_hopper_has_no_utilization_and_says_so() -> None:
+def test_missing_utilization_of_a_slice_before_hopper_is_a_gap() -> None:
     one = collector(FakeNvml(sliced(gpm=None)))
     tick(one, 0)
     assert "0_utilization_percentage" not in tick(one, 1)
@@ -215,7 +215,7 @@ def test_a_slice_before_hopper_has_no_utilization_and_says_so() -> None:
     ]
 
 
-def test_a_slice_of_an_unknown_instance_is_not_asked_for() -> None:
+def test_a_slice_of_an_unknown_instance_is_not_queried() -> None:
     nvml = FakeNvml(sliced())
     nvml.fail("nvmlDeviceGetGpuInstanceId", 3)
     one = collector(nvml, CUDA_VISIBLE_DEVICES=SLICE)
@@ -225,6 +225,6 @@ def test_a_slice_of_an_unknown_instance_is_not_asked_for() -> None:
     assert nvml.calls["nvmlGpmMigSampleGet"] == 0
 
 
-def test_a_place_without_a_slice_and_an_empty_card_are_no_devices() -> None:
+def test_empty_slice_positions_and_empty_cards_are_not_devices() -> None:
     found = tick(collector(FakeNvml(hopper(), sliced(slices=()))))
     assert {key[0] for key in found} == {"0"}

@@ -1,4 +1,4 @@
-"""What NVIDIA's devices answer, and what is made of it over time."""
+"""Answers of NVIDIA devices, and what is computed from them over time."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def test_a_limit_is_read_once_a_minute() -> None:
     assert tick(one, 60)["0_power_usage_percentage"] == 70
 
 
-def test_no_limit_is_no_share() -> None:
+def test_without_a_limit_there_is_no_percentage() -> None:
     assert "0_power_usage_percentage" not in tick(collector(FakeNvml(hopper(power_limit_milliwatts=0))))
 
 
-def test_energy_counts_from_the_first_tick() -> None:
+def test_energy_is_counted_from_the_first_tick() -> None:
     one = collector(FakeNvml(gpu := hopper(energy_millijoules=9_000_000)))
     assert tick(one, 0)[ENERGY] == 0
     gpu.energy_millijoules += 1_800_000
     assert tick(one, 1)[ENERGY] == 0.5
 
 
-def test_where_there_is_no_counter_energy_is_power_over_time() -> None:
+def test_without_a_counter_energy_is_power_over_time() -> None:
     one = collector(FakeNvml(gpu := ampere(power_milliwatts=100_000)))
     assert tick(one, 0)[ENERGY] == 0
     gpu.power_milliwatts = 300_000
@@ -43,7 +43,7 @@ def test_where_there_is_no_counter_energy_is_power_over_time() -> None:
     assert tick(one, 36)[ENERGY] == pytest.approx(2.0)
 
 
-def test_energy_of_a_time_without_a_look_is_not_made_up() -> None:
+def test_energy_excludes_time_without_readings() -> None:
     one = collector(FakeNvml(ampere(power_milliwatts=3_600_000)))
     tick(one, 0)
     assert tick(one, 1)[ENERGY] == pytest.approx(1.0)
@@ -51,7 +51,7 @@ def test_energy_of_a_time_without_a_look_is_not_made_up() -> None:
     assert tick(one, 1001)[ENERGY] == pytest.approx(2.0)
 
 
-def test_a_counter_that_fails_later_is_not_replaced_by_power() -> None:
+def test_power_does_not_replace_a_counter_that_fails_later() -> None:
     nvml = FakeNvml(gpu := hopper())
     one = collector(nvml)
     tick(one, 0)
@@ -63,7 +63,7 @@ def test_a_counter_that_fails_later_is_not_replaced_by_power() -> None:
     assert tick(one, 700)[ENERGY] == 1
 
 
-def test_power_that_is_missing_at_a_tick_adds_no_energy() -> None:
+def test_a_tick_without_power_adds_no_energy() -> None:
     nvml = FakeNvml(ampere(power_milliwatts=3_600_000))
     one = collector(nvml)
     tick(one, 0)
@@ -74,26 +74,26 @@ def test_power_that_is_missing_at_a_tick_adds_no_energy() -> None:
     assert tick(one, 3)[ENERGY] == pytest.approx(1.0)
 
 
-def test_a_total_leaves_out_what_a_reset_hides() -> None:
+def test_a_total_excludes_what_a_reset_hides() -> None:
     total = Total()
     assert [total.follow(count) for count in (10, 12, 3, 4)] == [0, 2, 2, 3]
 
 
-def test_the_longest_of_the_throttling_counters_counts() -> None:
+def test_the_largest_throttling_counter_counts() -> None:
     one = collector(FakeNvml(gpu := hopper()))
     assert THROTTLED not in tick(one, 0)
     gpu.fields |= {74: 500_000_000, 75: 1_000_000_000}
     assert tick(one, 2)[THROTTLED] == 50
 
 
-def test_throttling_is_never_over_all_of_the_time() -> None:
+def test_throttling_is_at_most_100_percent() -> None:
     one = collector(FakeNvml(gpu := hopper()))
     tick(one, 0)
     gpu.fields |= {74: 10**12}
     assert tick(one, 1)[THROTTLED] == 100
 
 
-def test_a_tick_that_comes_too_soon_is_covered_by_the_next() -> None:
+def test_a_tick_that_comes_too_soon_is_merged_into_the_next() -> None:
     one = collector(FakeNvml(gpu := hopper()))
     tick(one, 0)
     gpu.fields |= {74: 100_000_000}
@@ -101,7 +101,7 @@ def test_a_tick_that_comes_too_soon_is_covered_by_the_next() -> None:
     assert tick(one, 1)[THROTTLED] == 10
 
 
-def test_a_throttling_counter_that_went_back_says_nothing_once() -> None:
+def test_a_throttling_counter_that_decreases_skips_one_tick() -> None:
     one = collector(FakeNvml(gpu := hopper(fields={74: 10**9, 75: 0, 77: 0})))
     tick(one, 0)
     gpu.fields |= {74: 0}
@@ -110,7 +110,7 @@ def test_a_throttling_counter_that_went_back_says_nothing_once() -> None:
     assert tick(one, 2)[THROTTLED] == 25
 
 
-def test_a_device_without_the_counter_of_the_board_has_the_other_two() -> None:
+def test_a_device_without_the_board_counter_uses_the_other_two() -> None:
     one = collector(FakeNvml(gpu := hopper(fields={74: 0, 75: 0, 82: 70})))
     tick(one, 0)
     gpu.fields |= {75: 300_000_000}
@@ -131,19 +131,19 @@ def test_a_device_without_the_counter_of_the_board_has_the_other_two() -> None:
         (0x81, 100),
     ],
 )
-def test_without_counters_the_reasons_of_the_moment_count(reasons: int, share: float) -> None:
+def test_without_counters_the_current_reasons_count(reasons: int, share: float) -> None:
     one = collector(FakeNvml(ampere(reasons=reasons)))
     tick(one, 0)
     assert tick(one, 1)[THROTTLED] == share
 
 
-def test_a_brake_that_nothing_counts_is_no_zero() -> None:
+def test_a_brake_without_a_counter_is_reported() -> None:
     one = collector(FakeNvml(hopper(reasons=0x80)))
     tick(one, 0)
     assert tick(one, 1)[THROTTLED] == 100
 
 
-def test_a_counter_is_more_exact_than_a_look_at_its_reason() -> None:
+def test_a_counter_takes_precedence_over_its_reason() -> None:
     one = collector(FakeNvml(gpu := hopper(reasons=0x04)))
     tick(one, 0)
     gpu.fields |= {74: 250_000_000}
@@ -154,14 +154,14 @@ def test_a_counter_is_more_exact_than_a_look_at_its_reason() -> None:
 
 
 @pytest.mark.parametrize("reasons", [0x04, 0x20, 0x40, 0x08])
-def test_a_counter_that_stands_still_beside_its_reason_is_not_believed(reasons: int) -> None:
+def test_a_counter_that_contradicts_its_reason_is_not_used(reasons: int) -> None:
     one = collector(FakeNvml(hopper(reasons=reasons)))
     tick(one, 0)
     assert tick(one, 1)[THROTTLED] == 100
 
 
 @pytest.mark.parametrize("reasons", [2**64 - 1, UNSUPPORTED, ERRORS[4]("Insufficient Permissions")])
-def test_without_reasons_the_counters_count(reasons: int | Exception) -> None:
+def test_without_reasons_the_counters_are_used(reasons: int | Exception) -> None:
     nvml = FakeNvml(gpu := hopper(reasons=reasons))
     one = collector(nvml)
     tick(one, 0)
@@ -170,7 +170,7 @@ def test_without_reasons_the_counters_count(reasons: int | Exception) -> None:
     assert not one.gaps
 
 
-def test_reasons_that_a_device_lacks_are_asked_for_once() -> None:
+def test_unsupported_reasons_are_queried_once() -> None:
     nvml = FakeNvml(hopper(reasons=UNSUPPORTED))
     one = collector(nvml)
     for now in range(20):
@@ -178,14 +178,14 @@ def test_reasons_that_a_device_lacks_are_asked_for_once() -> None:
     assert nvml.calls["nvmlDeviceGetCurrentClocksEventReasons"] == 1
 
 
-def test_without_counters_and_without_reasons_there_is_no_share() -> None:
+def test_without_counters_and_reasons_there_is_no_percentage() -> None:
     one = collector(FakeNvml(ampere(reasons=UNSUPPORTED)))
     tick(one, 0)
     assert THROTTLED not in tick(one, 1)
     assert one.gaps == ("gpu_0 throttling: not supported by this device",)
 
 
-def test_reasons_that_fail_later_leave_no_half_answer() -> None:
+def test_without_later_reasons_throttling_is_absent() -> None:
     nvml = FakeNvml(hopper())
     one = collector(nvml)
     tick(one, 0)
@@ -194,13 +194,13 @@ def test_reasons_that_fail_later_leave_no_half_answer() -> None:
     assert one.gaps == ("gpu_0 throttling: not supported by this device",)
 
 
-def test_reasons_that_are_not_available_are_none() -> None:
+def test_unavailable_reasons_give_no_throttling() -> None:
     one = collector(FakeNvml(ampere(reasons=2**64 - 1)))
     tick(one, 0)
     assert THROTTLED not in tick(one, 1)
 
 
-def test_all_fields_of_a_device_are_one_call() -> None:
+def test_all_fields_of_a_device_are_read_in_one_call() -> None:
     nvml = FakeNvml(hopper())
     one = collector(nvml)
     tick(one, 0)
@@ -214,7 +214,7 @@ def test_memory_without_a_sensor_has_no_temperature() -> None:
     assert "0_memory_temperature_celsius" not in found
 
 
-def test_faults_are_read_every_ten_seconds_and_stand_in_between() -> None:
+def test_faults_are_read_every_ten_seconds_and_repeated_in_between() -> None:
     nvml = FakeNvml(gpu := hopper(ecc_corrected=5, ecc_uncorrected=1, remapped_rows=2))
     one = collector(nvml)
     first = tick(one, 0)
@@ -226,26 +226,26 @@ def test_faults_are_read_every_ten_seconds_and_stand_in_between() -> None:
     assert nvml.calls["nvmlDeviceGetRemappedRows"] == 2
 
 
-def test_a_tick_asks_eight_questions_per_device() -> None:
+def test_a_tick_makes_eight_calls_per_device() -> None:
     nvml = FakeNvml(hopper(), hopper("GPU-other"))
     one = collector(nvml)
     tick(one, 0)
     tick(one, 1)
     before = sum(nvml.calls.values())
     tick(one, 2)
-    # Events once for all; per device utilization, power, energy, memory, processes, temperature, fields,
+    # Events once for all devices; per device utilization, power, energy, memory, processes, temperature, fields,
     # reasons.
     assert sum(nvml.calls.values()) - before == 1 + 2 * 8
 
 
-def test_the_example_of_the_docstring_has_the_series_of_the_catalogue() -> None:
+def test_the_docstring_example_matches_the_catalogue() -> None:
     one = collector(FakeNvml(hopper()))
     tick(one, 0)
     found = tick(one, 1)
     assert {f"gpu_{key}" for key in found} == {metric.key(i=0) for metric in Nvidia.metrics}
 
 
-def test_a_field_of_a_type_that_the_bindings_lack_has_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_field_of_an_unknown_type_has_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu: FakeGpu = hopper(fields={82: 70})
     nvml = FakeNvml(gpu)
     answer = nvml.nvmlDeviceGetFieldValues
@@ -257,17 +257,17 @@ def test_a_field_of_a_type_that_the_bindings_lack_has_no_value(monkeypatch: pyte
             lambda *asked: [one._replace(valueType=kind) for one in answer(*asked)],
         )
 
-    for kind in (6, 7):  # unsigned short, and one that nobody knows
+    for kind in (6, 7):  # unsigned short, and an unknown type
         newer(kind)
         assert "0_memory_temperature_celsius" not in tick(collector(nvml))
 
 
-def test_unsupported_power_leaves_energy_out_too() -> None:
+def test_without_power_there_is_no_energy() -> None:
     one = collector(FakeNvml(ampere(power_milliwatts=UNSUPPORTED)))
     found = tick(one)
     assert not {"0_power_usage_watts", "0_power_usage_percentage", ENERGY} & found.keys()
     assert one.gaps[0] == "gpu_0 power, power limit, energy: not supported by this device"
 
 
-def test_uuids_name_devices_in_any_prefix() -> None:
+def test_a_device_is_selected_by_a_uuid_prefix() -> None:
     assert tick(collector(FakeNvml(hopper()), CUDA_VISIBLE_DEVICES=HOPPER[:6]))

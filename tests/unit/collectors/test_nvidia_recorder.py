@@ -1,4 +1,4 @@
-"""What is kept of a real card: the calls, their answers or errors, and nothing that names the card or a user."""
+"""What is recorded from a real card: calls with answers or errors, and nothing that identifies card or user."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from nvml_recorder import Recorder, described, differences
 
 @pytest.fixture
 def real(monkeypatch: pytest.MonkeyPatch) -> Recorder:
-    """What both collectors asked the real bindings over a library in Python."""
+    """The calls of both collectors to the real bindings, on top of a library in Python."""
     library = Library("nvmlDeviceGetTemperatureV")
     monkeypatch.setattr(pynvml, "nvmlLib", library)
     monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
@@ -38,7 +38,7 @@ def real(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     return recorder
 
 
-def test_every_call_of_the_real_bindings_is_kept(real: Recorder, tmp_path: Path) -> None:
+def test_every_call_of_the_real_bindings_is_recorded(real: Recorder, tmp_path: Path) -> None:
     recorder = real
     told = json.loads(recorder.write(tmp_path / "card", driver="570").read_text())
     assert told["driver"] == "570"
@@ -58,7 +58,7 @@ def test_every_call_of_the_real_bindings_is_kept(real: Recorder, tmp_path: Path)
     assert all(call["microseconds"] > 0 for call in told["calls"])
 
 
-def test_no_process_and_no_card_is_named(tmp_path: Path) -> None:
+def test_a_recording_names_no_process_and_no_card(tmp_path: Path) -> None:
     uuid = "GPU-12345678-1234-1234-1234-123456789abc"
     recorder = Recorder(FakeNvml(hopper(uuid, processes=[Process(os.getpid(), 5), Process(4321, 6)])))
     tick(Nvidia(Host(root=Path("/nowhere"), environ={}, load_nvml=lambda: recorder)))
@@ -68,7 +68,7 @@ def test_no_process_and_no_card_is_named(tmp_path: Path) -> None:
     assert str(os.getpid()) not in text
 
 
-def test_the_calls_of_a_tick_can_be_made_again() -> None:
+def test_the_calls_of_a_tick_can_be_replayed() -> None:
     nvml = FakeNvml(hopper())
     recorder = Recorder(nvml)
     one = Nvidia(Host(root=Path("/nowhere"), environ={}, load_nvml=lambda: recorder))
@@ -78,12 +78,12 @@ def test_the_calls_of_a_tick_can_be_made_again() -> None:
     assert nvml.calls.total() == asked + 1
 
 
-def test_a_faithful_fake_differs_in_nothing(real: Recorder) -> None:
+def test_a_faithful_fake_has_no_differences(real: Recorder) -> None:
     assert differences(real.calls, described(real.calls)) == []
 
 
 def memory(*, of_version_2: bool) -> Callable[..., Any]:
-    """Returns an answer that has a member which the other version of the structure lacks."""
+    """Returns an answer with a member that the other version of the structure lacks."""
 
     def ask(handle: Any, version: int | None = None) -> Any:
         del handle
@@ -128,12 +128,12 @@ def refuses(code: int) -> Callable[..., Any]:
         ("nvmlGpmMetricsGet", refuses(2), "the fake refuses it with 2"),
     ],
 )
-def test_a_fake_that_answers_otherwise_is_found(
+def test_a_different_answer_of_the_fake_is_reported(
     real: Recorder, function: str, ask: Callable[..., Any], says: str
 ) -> None:
     fake = described(real.calls)
     setattr(fake, function, ask)
-    # What is asked with what it answers would fail otherwise.
+    # Calls that pass earlier answers would fail otherwise.
     calls = [call for call in real.calls if function == call.function or function != "nvmlEventSetCreate"]
     found = differences(calls, fake)
     assert any(one.startswith(function) and says in one for one in found), found
@@ -150,9 +150,7 @@ def test_a_fake_that_answers_otherwise_is_found(
         ({"fields": {74: 0, 75: 0, 77: 0, 82: 500}}, "value.ullVal: 500 of the fake"),
     ],
 )
-def test_a_described_device_that_is_otherwise_is_found(
-    real: Recorder, change: dict[str, Any], says: str
-) -> None:
+def test_a_changed_device_description_is_reported(real: Recorder, change: dict[str, Any], says: str) -> None:
     fake = described(real.calls)
     for name, value in change.items():
         setattr(fake.gpus[0], name, value)
@@ -160,21 +158,19 @@ def test_a_described_device_that_is_otherwise_is_found(
     assert any(says in one for one in found), found
 
 
-def test_an_error_that_the_fake_could_not_have_is_found(
-    real: Recorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delattr(FakeNvml, "NVMLError_FunctionNotFound")  # as the stub answers of one function
+def test_an_error_the_fake_cannot_raise_is_reported(real: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(FakeNvml, "NVMLError_FunctionNotFound")  # as the stub answers for one function
     assert differences(real.calls, described(real.calls)) == [
         "nvmlDeviceGetTemperatureV: the fake has no error 13"
     ]
 
 
-def test_a_function_that_the_fake_lacks_is_found(real: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_function_the_fake_lacks_is_reported(real: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(FakeNvml, "nvmlDeviceGetClockInfo")
     assert "nvmlDeviceGetClockInfo: the fake lacks it" in differences(real.calls, described(real.calls))
 
 
-def test_an_answer_of_the_device_in_another_unit_is_found(real: Recorder) -> None:
+def test_an_answer_in_another_unit_is_reported(real: Recorder) -> None:
     for call in real.calls:
         if call.function == "nvmlDeviceGetPowerUsage":
             call.returned = 350

@@ -1,4 +1,4 @@
-"""NVIDIA's collectors where the library, the driver or the devices are missing, and which devices are read."""
+"""The NVIDIA collectors without a library, driver or devices, and which devices are read."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ both = pytest.mark.parametrize("kind", [Nvidia, NvidiaProfile])
         (999, "NVML error 999"),
     ],
 )
-def test_a_library_that_does_not_start_says_what_helps(kind: type[Nvidia], code: int, says: str) -> None:
+def test_a_library_that_fails_to_start_names_the_remedy(kind: type[Nvidia], code: int, says: str) -> None:
     with pytest.raises(Unavailable, match=f"^NVML: .*{says}"):
         collector(FakeNvml(hopper(), init_error=ERRORS[code]()), kind)
 
 
-def test_a_container_without_gpus_is_told_apart_from_one_without_a_driver() -> None:
+def test_a_container_without_gpus_differs_from_one_without_a_driver() -> None:
     with pytest.raises(Unavailable, match=r"^NVML: no device$"):
         collector(FakeNvml())
 
 
-def test_a_count_that_fails_is_as_bad_as_a_start_that_does() -> None:
+def test_a_failing_device_count_is_like_a_failing_start() -> None:
     nvml = FakeNvml(hopper())
     nvml.fail("nvmlDeviceGetCount", 18)
     with pytest.raises(Unavailable, match="version mismatch"):
         collector(nvml)
 
 
-def test_bindings_that_are_missing_are_named() -> None:
+def test_missing_bindings_are_named() -> None:
     def missing() -> FakeNvml:
         raise ImportError("No module named 'pynvml'")
 
@@ -62,7 +62,7 @@ def test_hidden_devices_are_not_read(hidden: str) -> None:
         collector(FakeNvml(hopper()), CUDA_VISIBLE_DEVICES=hidden)
 
 
-def test_a_device_that_is_not_on_this_host_is_named() -> None:
+def test_a_device_missing_from_this_host_is_named() -> None:
     with pytest.raises(Unavailable, match="that this job may see; MLFLOW_SYSMETRICS_GPUS: 5 matches none"):
         collector(FakeNvml(hopper()), gpus="5")
 
@@ -73,7 +73,7 @@ def test_devices_have_the_ordinals_of_the_job() -> None:
     assert (found["0_temperature_celsius"], found["1_temperature_celsius"]) == (40, 30)
 
 
-def test_others_find_a_device_by_its_uuid() -> None:
+def test_devices_are_registered_by_uuid() -> None:
     machine = host(FakeNvml(hopper("GPU-a"), hopper("GPU-b")), environ={"CUDA_VISIBLE_DEVICES": "GPU-b"})
     Nvidia(machine)
     assert machine.gpu_ordinals.of("GPU-b") == 0

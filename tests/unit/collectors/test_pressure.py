@@ -1,4 +1,4 @@
-"""Time lost to waiting."""
+"""Pressure: the time lost to waiting for a resource."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def host_pressure(cpu: int, memory: int, io: int) -> dict[str, str]:
     }
 
 
-def test_the_hosts_where_the_job_has_no_group(tmp_path: Path) -> None:
+def test_without_a_group_the_pressure_is_that_of_the_host(tmp_path: Path) -> None:
     one = PressureLinux(tree(tmp_path, host_pressure(0, 0, 0)))
     assert values(one, 0) == {}
     tree(tmp_path, host_pressure(500_000, 200_000, 1_000_000))
@@ -35,7 +35,7 @@ def test_the_hosts_where_the_job_has_no_group(tmp_path: Path) -> None:
     }
 
 
-def test_the_own_groups_where_it_has_one(tmp_path: Path) -> None:
+def test_with_a_group_the_pressure_is_that_of_the_group(tmp_path: Path) -> None:
     own = {f"sys/fs/cgroup/job/{name}.pressure": psi(0) for name in ("cpu", "memory", "io")}
     one = PressureLinux(tree(tmp_path, {**host_pressure(0, 0, 0), **group_v2(), **own}))
     values(one, 0)
@@ -43,7 +43,7 @@ def test_the_own_groups_where_it_has_one(tmp_path: Path) -> None:
     assert values(one, 1)["cpu_pressure_percentage"] == 10
 
 
-def test_a_group_in_which_it_is_switched_off_shows_the_hosts(tmp_path: Path) -> None:
+def test_a_group_with_pressure_disabled_shows_that_of_the_host(tmp_path: Path) -> None:
     own = {"sys/fs/cgroup/job/cpu.pressure": ""}
     one = PressureLinux(tree(tmp_path, {**host_pressure(0, 0, 0), **group_v2(), **own}))
     values(one, 0)
@@ -52,7 +52,7 @@ def test_a_group_in_which_it_is_switched_off_shows_the_hosts(tmp_path: Path) -> 
     assert one.gaps == ("the pressure is the host's: the cgroup /job has none",)
 
 
-def test_one_that_is_missing_costs_no_other_and_is_named(tmp_path: Path) -> None:
+def test_a_missing_resource_is_named_and_affects_no_other(tmp_path: Path) -> None:
     host = tree(tmp_path, host_pressure(0, 0, 0))
     (tmp_path / "proc/pressure/io").unlink()
     one = PressureLinux(host)
@@ -61,12 +61,12 @@ def test_one_that_is_missing_costs_no_other_and_is_named(tmp_path: Path) -> None
     assert one.gaps == ("no io pressure: /proc/pressure/io: No such file or directory",)
 
 
-def test_a_kernel_without_it_is_unavailable_with_the_file(tmp_path: Path) -> None:
+def test_a_kernel_without_pressure_is_unavailable_and_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="/proc/pressure/cpu: No such file"):
         PressureLinux(tree(tmp_path, {}))
 
 
-def test_one_that_cannot_be_read_for_a_moment_begins_anew(tmp_path: Path) -> None:
+def test_a_resource_starts_afresh_after_a_failed_reading(tmp_path: Path) -> None:
     one = PressureLinux(tree(tmp_path, host_pressure(0, 0, 0)))
     values(one, 0)
     tree(tmp_path, {**host_pressure(0, 0, 100_000), "proc/pressure/cpu": "garbage\n"})
@@ -79,28 +79,28 @@ def test_one_that_cannot_be_read_for_a_moment_begins_anew(tmp_path: Path) -> Non
     assert values(one, 3)["cpu_pressure_percentage"] == 1
 
 
-def test_a_total_that_goes_back_is_unknown(tmp_path: Path) -> None:
+def test_a_total_that_decreases_is_unknown(tmp_path: Path) -> None:
     one = PressureLinux(tree(tmp_path, host_pressure(500, 0, 0)))
     values(one, 0)
     tree(tmp_path, host_pressure(100, 0, 0))
     assert "cpu_pressure_percentage" not in values(one, 1)
 
 
-def test_it_is_never_more_than_all_the_time(tmp_path: Path) -> None:
+def test_it_is_at_most_100_percent(tmp_path: Path) -> None:
     one = PressureLinux(tree(tmp_path, host_pressure(0, 0, 0)))
     values(one, 0)
     tree(tmp_path, host_pressure(1_499_000, 0, 0))
     assert values(one, 1)["cpu_pressure_percentage"] == 100
 
 
-def test_more_than_the_clocks_may_differ_by_was_not_read_right(tmp_path: Path) -> None:
+def test_growth_beyond_clock_tolerance_is_rejected(tmp_path: Path) -> None:
     one = PressureLinux(tree(tmp_path, host_pressure(0, 0, 0)))
     values(one, 0)
     tree(tmp_path, host_pressure(1_501_000, 0, 0))
     assert "cpu_pressure_percentage" not in values(one, 1)
 
 
-def test_when_none_can_be_read_any_more_it_is_unavailable(tmp_path: Path) -> None:
+def test_if_no_resource_can_be_read_it_is_unavailable(tmp_path: Path) -> None:
     one = PressureLinux(tree(tmp_path, host_pressure(0, 0, 0)))
     values(one, 0)
     for name in ("cpu", "memory", "io"):
@@ -109,7 +109,7 @@ def test_when_none_can_be_read_any_more_it_is_unavailable(tmp_path: Path) -> Non
         values(one, 1)
 
 
-def test_a_job_that_moves_to_another_group_is_found_anew(tmp_path: Path) -> None:
+def test_a_move_to_another_group_starts_afresh(tmp_path: Path) -> None:
     other = {"sys/fs/cgroup/other/cpu.pressure": psi(0), "sys/fs/cgroup/job/cpu.pressure": psi(0)}
     one = PressureLinux(tree(tmp_path, {**host_pressure(0, 0, 0), **group_v2(), **other}))
     values(one, 0)
@@ -119,7 +119,7 @@ def test_a_job_that_moves_to_another_group_is_found_anew(tmp_path: Path) -> None
         values(one, 130)
 
 
-def test_the_microseconds_of_some() -> None:
+def test_parses_the_microseconds_of_some() -> None:
     assert parse_pressure(psi(521_687_352).encode()) == 521_687_352
 
 
@@ -127,6 +127,6 @@ def test_the_microseconds_of_some() -> None:
     "text",
     [b"", b"full total=1\n", b"some avg10=0.00\n", b"some avg10=0.00 total=x\n", b"some avg10=0.00 total=12"],
 )
-def test_what_is_no_pressure_is_refused(text: bytes) -> None:
+def test_an_invalid_pressure_file_is_rejected(text: bytes) -> None:
     with pytest.raises(ValueError, match=r"is not a pressure file|invalid literal|is not a count"):
         parse_pressure(text)

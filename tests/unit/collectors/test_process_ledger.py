@@ -1,4 +1,7 @@
-"""The ledger of CPU time: every second once. Times are in seconds; `ended` is that of ended children."""
+"""The ledger of CPU time counts every second once.
+
+Times are in seconds; `ended` is the time of ended children.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ def ledger() -> CpuLedger:
     return CpuLedger()
 
 
-def test_what_was_used_before_the_first_look_does_not_count(ledger: CpuLedger) -> None:
+def test_time_before_the_first_reading_does_not_count(ledger: CpuLedger) -> None:
     root = ledger.open(None, 50, 20, born=False)
     ledger.spend(root, 51)
     ledger.settle(root, 20)
@@ -20,13 +23,13 @@ def test_what_was_used_before_the_first_look_does_not_count(ledger: CpuLedger) -
     assert ledger.take() == 0
 
 
-def test_a_child_born_meanwhile_counts_whole(ledger: CpuLedger) -> None:
+def test_all_time_of_a_new_child_counts(ledger: CpuLedger) -> None:
     root = ledger.open(None, 0, 0, born=False)
     ledger.open(root, 2, 1, born=True)
     assert ledger.take() == 3
 
 
-def test_a_child_that_nobody_saw_arrives_through_its_parent(ledger: CpuLedger) -> None:
+def test_an_unseen_child_counts_through_its_parent(ledger: CpuLedger) -> None:
     root = ledger.open(None, 0, 5, born=False)
     ledger.settle(root, 7)
     assert ledger.take() == 2
@@ -41,7 +44,7 @@ def test_a_child_that_ends_counts_once(ledger: CpuLedger) -> None:
     assert ledger.take() == 3.5
 
 
-def test_a_primed_child_that_ends_counts_what_it_used_since(ledger: CpuLedger) -> None:
+def test_a_primed_child_counts_only_time_since_priming(ledger: CpuLedger) -> None:
     root = ledger.open(None, 0, 0, born=False)
     child = ledger.open(root, 100, 40, born=False)
     ledger.spend(child, 101)
@@ -59,7 +62,7 @@ def test_a_child_reaped_after_its_parent_was_read_counts_once(ledger: CpuLedger)
     assert ledger.take() == 3
 
 
-def test_a_child_that_reaps_itself_does_not_hold_back_others_for_long(ledger: CpuLedger) -> None:
+def test_an_autoreaped_child_hides_later_children_only_briefly(ledger: CpuLedger) -> None:
     root = ledger.open(None, 0, 0, born=False)
     ledger.close(ledger.open(root, 10, 0, born=False))
     ledger.settle(root, 0)
@@ -68,7 +71,7 @@ def test_a_child_that_reaps_itself_does_not_hold_back_others_for_long(ledger: Cp
     assert ledger.take() == pytest.approx(5, abs=0.021)
 
 
-def test_a_later_debt_is_not_forgotten_with_an_earlier_one(ledger: CpuLedger) -> None:
+def test_forgetting_an_earlier_debt_keeps_a_later_one(ledger: CpuLedger) -> None:
     root = ledger.open(None, 0, 0, born=False)
     autoreaped, reaped = (ledger.open(root, 10, 0, born=False) for _ in range(2))
     ledger.close(autoreaped)
@@ -79,7 +82,7 @@ def test_a_later_debt_is_not_forgotten_with_an_earlier_one(ledger: CpuLedger) ->
     assert ledger.take() == 0
 
 
-def test_the_debt_of_one_parent_is_not_paid_by_another(ledger: CpuLedger) -> None:
+def test_the_debt_of_one_parent_does_not_reduce_that_of_another(ledger: CpuLedger) -> None:
     root = ledger.open(None, 0, 0, born=False)
     parent = ledger.open(root, 0, 0, born=False)
     ledger.close(ledger.open(parent, 10, 0, born=False))
@@ -97,7 +100,7 @@ def test_a_parent_and_its_child_that_end_together_count_once(ledger: CpuLedger) 
     assert ledger.take() == 3
 
 
-def test_debts_go_to_the_grandparent_with_the_parent(ledger: CpuLedger) -> None:
+def test_a_closing_parent_passes_its_debts_to_the_grandparent(ledger: CpuLedger) -> None:
     root = ledger.open(None, 0, 0, born=False)
     parent = ledger.open(root, 1, 0, born=True)
     ledger.close(ledger.open(parent, 2, 0, born=True))
@@ -112,14 +115,14 @@ def test_the_root_may_close_without_an_heir(ledger: CpuLedger) -> None:
     assert root.closed
 
 
-def test_a_child_that_leaves_the_tree_owes_nothing(ledger: CpuLedger) -> None:
+def test_a_child_that_leaves_the_tree_has_no_debt(ledger: CpuLedger) -> None:
     root = ledger.open(None, 0, 0, born=False)
     ledger.release(ledger.open(root, 10, 0, born=True))
     ledger.settle(root, 2)
     assert ledger.take() == 12
 
 
-def test_counters_that_go_back_count_nothing_and_count_on_from_their_highest(ledger: CpuLedger) -> None:
+def test_decreasing_counters_count_again_beyond_their_maximum(ledger: CpuLedger) -> None:
     root = ledger.open(None, 10, 10, born=False)
     ledger.spend(root, 4)
     ledger.settle(root, 4)
@@ -129,8 +132,8 @@ def test_counters_that_go_back_count_nothing_and_count_on_from_their_highest(led
     assert ledger.take() == 3
 
 
-def test_rounding_down_does_not_add_up_over_a_thousand_children(ledger: CpuLedger) -> None:
-    """The parent's counter shows whole ticks of 10 ms, the child's clock is exact."""
+def test_rounding_does_not_accumulate_over_a_thousand_children(ledger: CpuLedger) -> None:
+    """The counter of the parent has ticks of 10 ms; the clock of the child is exact."""
     root = ledger.open(None, 0, 0, born=False)
     used = 0.0
     for _ in range(1000):

@@ -1,4 +1,4 @@
-"""The process tree of Linux, on trees of /proc that the test writes."""
+"""The process tree of Linux, on /proc trees that the test writes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Proc:
     """A /proc that tests write.
 
     Attributes:
-        clocks: CPU time by id, in seconds; a host without CPU clocks has none.
+        clocks: CPU time by id, in seconds; empty on a host without CPU clocks.
     """
 
     def __init__(self, root: Path) -> None:
@@ -59,7 +59,7 @@ class Proc:
     def put(
         self, pid: int, parent: int, *, files: int = 3, private: int | None = 4, **fields: object
     ) -> None:
-        """Writes a process; that of id OWN is self, whose list of files has the one that it is read through."""
+        """Writes a process; id OWN is self, whose open files include the one used to list them."""
         directory = self.proc / ("self" if pid == OWN else str(pid))
         (directory / "fd").mkdir(parents=True, exist_ok=True)
         for number in range(files + (pid == OWN)):
@@ -86,7 +86,7 @@ class Proc:
 
 
 class Watched:
-    """A collector that is asked every ten seconds, so that no cost of a reading makes it rest."""
+    """A collector read every ten seconds, so that it never pauses because of the cost of a reading."""
 
     def __init__(self, proc: Proc) -> None:
         self.one = ProcessLinux(proc.host())
@@ -108,7 +108,7 @@ def proc(tmp_path: Path) -> Proc:
 with_and_without_clocks = pytest.mark.parametrize("clocks", [True, False], ids=["clocks", "no clocks"])
 
 
-def test_a_command_may_hold_parentheses_spaces_and_line_breaks() -> None:
+def test_a_command_may_contain_parentheses_spaces_and_line_breaks() -> None:
     found = parse_process_stat(stat(42, 7, command="a) R 1 (b\n) Z 9").encode())
     assert (found.pid, found.parent, found.start, found.rss) == (42, 7, 7, 10 * PAGE)
 
@@ -119,7 +119,7 @@ def test_times_are_in_seconds() -> None:
 
 
 @pytest.mark.parametrize(("state", "threads", "alive"), [("Z", 1, False), ("X", 1, False), ("Z", 2, True)])
-def test_a_process_lives_while_a_thread_of_it_does(state: str, threads: int, alive: bool) -> None:
+def test_a_process_is_alive_while_one_of_its_threads_is(state: str, threads: int, alive: bool) -> None:
     assert parse_process_stat(stat(42, 7, state=state, threads=threads).encode()).alive is alive
 
 
@@ -136,22 +136,22 @@ def test_a_process_lives_while_a_thread_of_it_does(state: str, threads: int, ali
         stat(42, 7).replace("20 0", "x 0").replace(" 7 4096", " x 4096"),
     ],
 )
-def test_a_stat_that_is_none_is_refused(text: str) -> None:
+def test_an_invalid_stat_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match=r"stat of a process|invalid literal"):
         parse_process_stat(text.encode())
 
 
-def test_private_memory_is_what_is_clean_dirty_and_huge() -> None:
+def test_private_memory_is_clean_dirty_and_huge_pages() -> None:
     text = b"Rss: 9 kB\nPrivate_Clean:  1 kB\nPrivate_Dirty:   2 kB\nPrivate_Hugetlb:   4 kB\nPss: 9 kB\n"
     assert uss.parse_smaps_rollup(text) == 7 * 1024
 
 
-def test_a_rollup_that_is_cut_is_refused() -> None:
+def test_a_truncated_rollup_is_rejected() -> None:
     with pytest.raises(ValueError, match="smaps_rollup"):
         uss.parse_smaps_rollup(b"Private_Clean:  1 kB\nPrivate_Dir")
 
 
-def test_all_that_the_tree_holds(proc: Proc) -> None:
+def test_values_are_summed_over_the_tree(proc: Proc) -> None:
     proc.put(OWN, 1, threads=4, pages=1000, files=8, private=500)
     proc.put(101, OWN, threads=2, pages=100, files=5, private=50)
     proc.put(102, 101)
@@ -166,7 +166,7 @@ def test_all_that_the_tree_holds(proc: Proc) -> None:
 
 
 @with_and_without_clocks
-def test_cpu_time_of_all_counts(proc: Proc, clocks: bool) -> None:
+def test_cpu_time_is_summed_over_the_tree(proc: Proc, clocks: bool) -> None:
     proc.put(101, OWN)
     if clocks:
         proc.clocks = {OWN: 0.0, 101: 0.0}
@@ -180,7 +180,7 @@ def test_cpu_time_of_all_counts(proc: Proc, clocks: bool) -> None:
 
 
 @with_and_without_clocks
-def test_a_child_that_comes_and_goes_counts_once(proc: Proc, clocks: bool) -> None:
+def test_a_short_lived_child_counts_once(proc: Proc, clocks: bool) -> None:
     if clocks:
         proc.clocks = {OWN: 0.0}
     watched = Watched(proc)
@@ -197,7 +197,7 @@ def test_a_child_that_comes_and_goes_counts_once(proc: Proc, clocks: bool) -> No
 
 
 @with_and_without_clocks
-def test_an_id_that_is_given_to_another_child_is_another_child(proc: Proc, clocks: bool) -> None:
+def test_a_reused_pid_is_another_child(proc: Proc, clocks: bool) -> None:
     proc.put(101, OWN, own=300)
     if clocks:
         proc.clocks = {OWN: 0.0, 101: 3.0}
@@ -212,8 +212,8 @@ def test_an_id_that_is_given_to_another_child_is_another_child(proc: Proc, clock
     assert (found["used"], found["children"]) == (1, 1)
 
 
-def test_an_id_whose_clock_goes_back_is_another_child(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process_tree, "_SECONDS_PER_TICK", -1)  # the stat of one child at a tick
+def test_a_pid_whose_clock_decreases_is_another_child(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_tree, "_SECONDS_PER_TICK", -1)  # one stat per tick
     for pid in (101, 102):
         proc.put(pid, OWN)
     proc.clocks = {OWN: 0.0, 101: 0.0, 102: 3.0}
@@ -228,7 +228,7 @@ def test_an_id_whose_clock_goes_back_is_another_child(proc: Proc, monkeypatch: p
     assert (found["used"], found["children"]) == (1, 2)
 
 
-def test_an_id_that_is_given_away_shows_by_its_birth_where_the_clock_does_not_tell(proc: Proc) -> None:
+def test_a_reused_pid_is_detected_by_its_start_time(proc: Proc) -> None:
     proc.put(101, OWN)
     proc.clocks = {OWN: 0.0, 101: 0.0}
     watched = Watched(proc)
@@ -238,7 +238,7 @@ def test_an_id_that_is_given_away_shows_by_its_birth_where_the_clock_does_not_te
 
 
 @with_and_without_clocks
-def test_a_child_whose_parent_ends_leaves_with_it(proc: Proc, clocks: bool) -> None:
+def test_a_child_leaves_the_tree_when_its_parent_ends(proc: Proc, clocks: bool) -> None:
     proc.put(101, OWN)
     proc.put(102, 101)
     proc.put(103, 102)
@@ -251,8 +251,8 @@ def test_a_child_whose_parent_ends_leaves_with_it(proc: Proc, clocks: bool) -> N
     assert watched.tick()["children"] == 0
 
 
-def test_a_child_that_the_tree_adopts_stays(proc: Proc) -> None:
-    """As with PR_SET_CHILD_SUBREAPER."""
+def test_a_child_adopted_by_the_tree_stays(proc: Proc) -> None:
+    """As after PR_SET_CHILD_SUBREAPER."""
     proc.put(101, OWN)
     proc.put(102, 101)
     watched = Watched(proc)
@@ -263,7 +263,7 @@ def test_a_child_that_the_tree_adopts_stays(proc: Proc) -> None:
     assert (found["children"], found["used"]) == (1, 5)
 
 
-def test_a_child_that_has_ended_and_waits_holds_nothing(proc: Proc) -> None:
+def test_a_zombie_holds_nothing(proc: Proc) -> None:
     proc.put(101, OWN)
     watched = Watched(proc)
     watched.tick()
@@ -287,9 +287,7 @@ def test_a_child_with_a_broken_stat_is_skipped(proc: Proc, clocks: bool, text: s
     assert watched.tick()["threads"] == 2
 
 
-def test_a_child_that_may_not_be_read_counts_by_its_clock(
-    proc: Proc, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreadable_child_counts_by_its_clock(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
     proc.put(101, OWN)
     proc.clocks = {OWN: 0.0, 101: 0.0}
     watched = Watched(proc)
@@ -307,14 +305,14 @@ def test_a_child_that_may_not_be_read_counts_by_its_clock(
     assert (found["used"], found["children"]) == (4, 0)
 
 
-def test_files_and_private_memory_that_may_not_be_read_are_left_out(proc: Proc) -> None:
+def test_unreadable_files_and_private_memory_are_omitted(proc: Proc) -> None:
     proc.put(101, OWN, private=None)
     shutil.rmtree(proc.proc / "101" / "fd")
     found = Watched(proc).tick()
     assert (found["open_files"], found["memory_uss_megabytes"]) == (3, 4096 / 1e6)
 
 
-def test_what_this_process_lacks_is_a_gap(proc: Proc) -> None:
+def test_missing_values_of_this_process_are_gaps(proc: Proc) -> None:
     shutil.rmtree(proc.proc / "self" / "fd")
     (proc.proc / "self" / "smaps_rollup").unlink()
     watched = Watched(proc)
@@ -329,16 +327,16 @@ def test_a_child_that_ends_between_listing_and_reading_is_skipped(proc: Proc) ->
     assert watched.tick()["children"] == 0
 
 
-def test_a_clock_that_stops_while_a_child_is_taken_in_gives_way_to_the_stat(proc: Proc) -> None:
+def test_the_stat_replaces_a_clock_that_ends_during_discovery(proc: Proc) -> None:
     proc.clocks = {OWN: 0.0}
     watched = Watched(proc)
     watched.tick()
-    proc.put(101, OWN, own=200)  # has no clock: it ended in between
+    proc.put(101, OWN, own=200)  # no clock: it ended in between
     found = watched.tick()
     assert (found["used"], found["children"]) == (2, 0)
 
 
-def test_without_a_new_id_nobody_is_looked_for(proc: Proc) -> None:
+def test_without_a_new_pid_children_are_searched_for_once_a_minute(proc: Proc) -> None:
     watched = Watched(proc)
     watched.tick()
     proc.put(101, OWN)
@@ -346,13 +344,11 @@ def test_without_a_new_id_nobody_is_looked_for(proc: Proc) -> None:
     watched.now -= 5
     assert watched.tick()["children"] == 0
     watched.now += 45
-    assert watched.tick()["children"] == 1  # after a minute all the same
+    assert watched.tick()["children"] == 1  # after a minute regardless
 
 
 @pytest.mark.parametrize("last_id", [None, "0", "x"])
-def test_where_the_last_id_is_not_told_children_are_found_at_every_tick(
-    proc: Proc, last_id: str | None
-) -> None:
+def test_without_a_last_pid_children_are_searched_for_at_every_tick(proc: Proc, last_id: str | None) -> None:
     watched = Watched(proc)
     watched.tick()
     proc.put(101, OWN)
@@ -363,7 +359,7 @@ def test_where_the_last_id_is_not_told_children_are_found_at_every_tick(
     assert watched.tick()["children"] == 1
 
 
-def test_a_listing_that_was_dear_rests(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_expensive_listing_pauses(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
     spent = iter(range(10_000))
     watched = Watched(proc)
     watched.tick()
@@ -376,7 +372,7 @@ def test_a_listing_that_was_dear_rests(proc: Proc, monkeypatch: pytest.MonkeyPat
     assert watched.tick()["children"] == 2
 
 
-def test_many_children_are_found_a_few_at_a_tick(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_children_are_found_a_few_per_tick(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(births.Births, "_most", lambda _, __: 2)
     watched = Watched(proc)
     watched.tick()
@@ -385,14 +381,12 @@ def test_many_children_are_found_a_few_at_a_tick(proc: Proc, monkeypatch: pytest
     assert [watched.tick()["children"] for _ in range(3)] == [2, 4, 5]
 
 
-def test_more_are_looked_at_the_more_time_has_passed(proc: Proc) -> None:
+def test_more_pids_are_examined_after_a_longer_time(proc: Proc) -> None:
     one = births.Births(Host(root=proc.root), OWN)
     assert [one._most(now) for now in (5.0, 6.0, 8.0, 8.1, 3600.0)] == [200, 200, 400, 200, 1000]
 
 
-def test_children_that_were_there_before_are_primed_however_late_they_are_read(
-    proc: Proc, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_earlier_children_are_primed_even_if_read_late(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(births, "_STATS_AT_FIRST", 1)
     monkeypatch.setattr(births.Births, "_most", lambda _, __: 1)
     for pid in range(101, 104):
@@ -403,8 +397,8 @@ def test_children_that_were_there_before_are_primed_however_late_they_are_read(
     assert (found["children"], found["used"]) == (3, 0)
 
 
-def test_a_child_whose_parent_is_read_later_waits_for_it(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ids are given out in a circle: a child may have a lower one than its parent."""
+def test_a_child_waits_for_a_parent_that_is_read_later(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Process ids wrap around: a child may have a lower id than its parent."""
     monkeypatch.setattr(births, "_STATS_AT_FIRST", 1)
     monkeypatch.setattr(births.Births, "_most", lambda _, __: 9)
     proc.put(102, 50)
@@ -412,7 +406,7 @@ def test_a_child_whose_parent_is_read_later_waits_for_it(proc: Proc, monkeypatch
     assert Watched(proc).tick()["children"] == 2
 
 
-def test_a_child_whose_parent_the_listing_missed_waits_for_it(proc: Proc) -> None:
+def test_a_child_waits_for_a_parent_that_the_listing_missed(proc: Proc) -> None:
     watched = Watched(proc)
     watched.tick()
     proc.put(102, 101)
@@ -421,7 +415,7 @@ def test_a_child_whose_parent_the_listing_missed_waits_for_it(proc: Proc) -> Non
     assert watched.tick()["children"] == 2
 
 
-def test_processes_whose_parents_are_hidden_are_not_read_for_ever(proc: Proc) -> None:
+def test_processes_with_hidden_parents_are_given_up(proc: Proc) -> None:
     proc.put(102, 101)
     watched = Watched(proc)
     watched.tick()
@@ -429,7 +423,9 @@ def test_processes_whose_parents_are_hidden_are_not_read_for_ever(proc: Proc) ->
     assert watched.one._tree._births._pending == set()
 
 
-def test_more_children_than_fit_a_tick_are_read_in_turn(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_children_that_do_not_fit_in_a_tick_are_read_in_turn(
+    proc: Proc, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(process_tree, "_READ_PER_TICK", 2)
     monkeypatch.setattr(process_tree, "_SECONDS_PER_TICK", 60)
     for pid in range(101, 106):
@@ -443,9 +439,7 @@ def test_more_children_than_fit_a_tick_are_read_in_turn(proc: Proc, monkeypatch:
     assert [watched.tick()["threads"] for _ in range(3)] == [26, 46, 56]
 
 
-def test_children_that_are_dear_to_read_are_read_one_at_a_tick(
-    proc: Proc, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_expensive_children_are_read_one_per_tick(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_tree, "_SECONDS_PER_TICK", -1)
     for pid in (101, 102):
         proc.put(pid, OWN)
@@ -472,7 +466,7 @@ class Spender:
         return self.bytes.get(pid)
 
     def ask(self, *moments: float, pids: tuple[int, ...] = (1,), resident: int = 100) -> list[int | None]:
-        """Returns the sum at some moments."""
+        """Returns the sum at each moment."""
         return [self.uss.advance(now, pids, resident) for now in moments]
 
 
@@ -484,7 +478,7 @@ def test_private_memory_is_read_again_after_a_minute(monkeypatch: pytest.MonkeyP
     assert spender.ask(10, 59, 60) == [7, 7, 9]
 
 
-def test_private_memory_is_read_again_at_once_when_resident_memory_has_moved(
+def test_a_change_of_resident_memory_renews_private_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(uss, "_REST", 0)
@@ -496,7 +490,7 @@ def test_private_memory_is_read_again_at_once_when_resident_memory_has_moved(
     assert spender.ask(3, resident=115) == [9]
 
 
-def test_private_memory_is_unknown_while_resident_memory_has_moved_and_it_rests(
+def test_private_memory_is_unknown_if_resident_memory_changes_during_a_pause(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     spender = Spender(monkeypatch)
@@ -512,25 +506,25 @@ def test_private_memory_is_summed_over_several_ticks(monkeypatch: pytest.MonkeyP
     assert spender.ask(560, 1000, 1500, pids=(1, 2)) == [8, None, 10]
 
 
-def test_private_memory_of_ten_minutes_ago_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_private_memory_expires_after_ten_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     spender = Spender(monkeypatch)
     assert spender.ask(0, 600, 601, 5000) == [7, 7, None, 7]
 
 
-def test_a_round_over_a_few_processes_does_not_rest_the_first_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_round_over_few_processes_does_not_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uss, "_AT_ONCE_SECONDS", 1.5)
     spender = Spender(monkeypatch)
     assert spender.ask(0, 1, pids=(1, 2)) == [None, 8]
     assert spender.spent == 2
 
 
-def test_private_memory_rests_the_longer_the_dearer_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pause_of_private_memory_grows_with_its_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     spender = Spender(monkeypatch)
     spender.ask(0, 4990, 5000)
     assert spender.spent == 2
 
 
-def test_private_memory_that_can_be_read_no_more_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_private_memory_that_becomes_unreadable_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     spender = Spender(monkeypatch)
     assert spender.ask(0) == [7]
     spender.bytes.clear()
@@ -538,13 +532,13 @@ def test_private_memory_that_can_be_read_no_more_is_forgotten(monkeypatch: pytes
     assert not spender.uss.readable
 
 
-def test_files_are_listed_where_their_number_is_not_the_size_of_the_directory(proc: Proc) -> None:
+def test_files_are_listed_if_the_directory_size_is_not_their_number(proc: Proc) -> None:
     proc.put(OWN, 1, files=5)
     assert member.OpenFiles(str(proc.proc / "self")).count(str(proc.proc / "self")) == 5
 
 
-def test_a_clock_that_counts_another_process_is_not_trusted(proc: Proc) -> None:
-    """/proc of another pid namespace has other ids."""
+def test_a_clock_of_another_process_is_not_used(proc: Proc) -> None:
+    """The /proc of another pid namespace has different ids."""
     proc.clocks = {OWN: 1000.0}
     watched = Watched(proc)
     watched.tick()
@@ -552,7 +546,7 @@ def test_a_clock_that_counts_another_process_is_not_trusted(proc: Proc) -> None:
     assert watched.tick()["used"] == 0
 
 
-def test_a_clock_of_this_process_that_fails_gives_way_to_the_stat(proc: Proc) -> None:
+def test_the_stat_replaces_a_failing_clock_of_this_process(proc: Proc) -> None:
     proc.clocks = {OWN: 0.0}
     watched = Watched(proc)
     watched.tick()
@@ -561,7 +555,7 @@ def test_a_clock_of_this_process_that_fails_gives_way_to_the_stat(proc: Proc) ->
     assert watched.tick()["used"] == 2
 
 
-def test_time_that_is_set_back_gives_no_cpu_time_and_counts_on(proc: Proc) -> None:
+def test_a_clock_that_goes_backwards_skips_one_cpu_value(proc: Proc) -> None:
     watched = Watched(proc)
     watched.tick()
     proc.put(OWN, 1, own=200)
@@ -571,7 +565,7 @@ def test_time_that_is_set_back_gives_no_cpu_time_and_counts_on(proc: Proc) -> No
     assert watched.tick()["used"] == 1
 
 
-def test_what_was_used_in_too_short_a_lap_counts_in_the_next(proc: Proc) -> None:
+def test_time_used_in_a_short_interval_counts_in_the_next(proc: Proc) -> None:
     watched = Watched(proc)
     watched.tick()
     proc.put(OWN, 1, own=100)
@@ -582,7 +576,7 @@ def test_what_was_used_in_too_short_a_lap_counts_in_the_next(proc: Proc) -> None
     assert watched.tick()["used"] == 3
 
 
-def test_counters_that_go_back_count_nothing(proc: Proc) -> None:
+def test_counters_that_decrease_count_nothing(proc: Proc) -> None:
     proc.put(OWN, 1, own=500, ended=500)
     watched = Watched(proc)
     watched.tick()
@@ -590,9 +584,7 @@ def test_counters_that_go_back_count_nothing(proc: Proc) -> None:
     assert watched.tick()["used"] == 0
 
 
-def test_a_proc_that_cannot_be_listed_leaves_this_process(
-    proc: Proc, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unlistable_proc_leaves_only_this_process(proc: Proc, monkeypatch: pytest.MonkeyPatch) -> None:
     def deny(path: str) -> list[str]:
         raise PermissionError(13, "Permission denied", path)
 
@@ -601,14 +593,14 @@ def test_a_proc_that_cannot_be_listed_leaves_this_process(
 
 
 @pytest.mark.parametrize("text", [None, "", "garbage"])
-def test_without_a_stat_of_its_own_the_tree_is_unavailable(proc: Proc, text: str | None) -> None:
+def test_without_its_own_stat_the_tree_is_unavailable(proc: Proc, text: str | None) -> None:
     path = proc.proc / "self" / "stat"
     path.unlink() if text is None else path.write_text(text)
     with pytest.raises(Unavailable, match="stat"):
         ProcessLinux(proc.host())
 
 
-def test_the_own_stat_that_vanishes_is_the_probes_business(proc: Proc) -> None:
+def test_a_vanished_own_stat_is_handled_by_the_probe(proc: Proc) -> None:
     watched = Watched(proc)
     watched.tick()
     (proc.proc / "self" / "stat").unlink()

@@ -1,4 +1,4 @@
-"""The process tree of macOS and Windows, on processes that the test makes up."""
+"""The process tree of macOS and Windows, on fake processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Times = namedtuple("Times", ["user", "system", "children_user", "children_system
 
 
 class FakeProcess:
-    """A process that psutil shows; `error` is raised by what it holds and uses."""
+    """A process as psutil shows it; `error` is raised by queries of its resources."""
 
     def __init__(self, pid: int, parent: int = 1, own: float = 0, born: float = 5) -> None:
         self.pid = pid
@@ -75,7 +75,7 @@ class FakeProcess:
 
 
 class Watched:
-    """A collector that is asked every ten seconds, so that no cost of a reading makes it rest."""
+    """A collector read every ten seconds, so that it never pauses because of the cost of a reading."""
 
     def __init__(self) -> None:
         self.one = ProcessPsutil(Host())
@@ -96,7 +96,7 @@ def own(mocker: MockerFixture) -> FakeProcess:
     return process
 
 
-def test_all_that_the_tree_holds(own: FakeProcess) -> None:
+def test_values_are_summed_over_the_tree(own: FakeProcess) -> None:
     own.below = [FakeProcess(101, 100), FakeProcess(102, 101)]
     assert Watched().tick() == {
         "memory_rss_megabytes": 15,
@@ -107,7 +107,7 @@ def test_all_that_the_tree_holds(own: FakeProcess) -> None:
     }
 
 
-def test_cpu_time_of_all_counts(own: FakeProcess) -> None:
+def test_cpu_time_is_summed_over_the_tree(own: FakeProcess) -> None:
     own.below = [FakeProcess(101, 100, own=50)]
     watched = Watched()
     watched.tick()
@@ -115,7 +115,7 @@ def test_cpu_time_of_all_counts(own: FakeProcess) -> None:
     assert watched.tick()["used"] == 3
 
 
-def test_a_child_that_comes_and_goes_counts_once(own: FakeProcess) -> None:
+def test_a_short_lived_child_counts_once(own: FakeProcess) -> None:
     watched = Watched()
     watched.tick()
     own.below = [FakeProcess(101, 100, own=3)]
@@ -127,7 +127,7 @@ def test_a_child_that_comes_and_goes_counts_once(own: FakeProcess) -> None:
     assert (found["used"], found["children"]) == (1, 0)
 
 
-def test_a_child_that_ends_between_two_listings_counts_once(own: FakeProcess) -> None:
+def test_a_child_that_ends_between_listings_counts_once(own: FakeProcess) -> None:
     own.below = [FakeProcess(101, 100, own=3)]
     watched = Watched()
     watched.tick()
@@ -137,7 +137,7 @@ def test_a_child_that_ends_between_two_listings_counts_once(own: FakeProcess) ->
     assert (found["used"], found["children"]) == (1, 0)
 
 
-def test_an_id_that_is_given_to_another_child_is_another_child(own: FakeProcess) -> None:
+def test_a_reused_pid_is_another_child(own: FakeProcess) -> None:
     own.below = [FakeProcess(101, 100, own=3)]
     watched = Watched()
     watched.tick()
@@ -148,7 +148,7 @@ def test_an_id_that_is_given_to_another_child_is_another_child(own: FakeProcess)
     assert (found["used"], found["children"]) == (2, 1)
 
 
-def test_a_child_that_was_adopted_elsewhere_owes_nothing(own: FakeProcess) -> None:
+def test_a_child_adopted_elsewhere_has_no_debt(own: FakeProcess) -> None:
     own.below = [FakeProcess(101, 100, own=3)]
     watched = Watched()
     watched.tick()
@@ -161,7 +161,7 @@ def test_a_child_that_was_adopted_elsewhere_owes_nothing(own: FakeProcess) -> No
 @pytest.mark.parametrize(
     "error", [psutil.AccessDenied(101), psutil.ZombieProcess(101), PermissionError(13, "Permission denied")]
 )
-def test_a_child_that_cannot_be_read_is_skipped_until_it_can(own: FakeProcess, error: Exception) -> None:
+def test_an_unreadable_child_is_skipped_until_it_can_be_read(own: FakeProcess, error: Exception) -> None:
     own.below = [FakeProcess(101, 100)]
     watched = Watched()
     watched.tick()
@@ -173,20 +173,20 @@ def test_a_child_that_cannot_be_read_is_skipped_until_it_can(own: FakeProcess, e
     assert watched.tick()["used"] == 7
 
 
-def test_a_child_that_cannot_be_read_at_first_is_skipped(own: FakeProcess) -> None:
+def test_a_child_unreadable_at_first_is_skipped(own: FakeProcess) -> None:
     own.below = [FakeProcess(101, 100)]
     own.below[0].error = psutil.AccessDenied(101)
     assert Watched().tick()["children"] == 0
 
 
-def test_a_child_that_has_ended_and_waits_holds_nothing(own: FakeProcess) -> None:
+def test_a_zombie_holds_nothing(own: FakeProcess) -> None:
     own.below = [FakeProcess(101, 100)]
     own.below[0].status_is = psutil.STATUS_ZOMBIE
     found = Watched().tick()
     assert (found["children"], found["threads"]) == (0, 2)
 
 
-def test_a_listing_that_fails_keeps_the_children_that_are_known(own: FakeProcess) -> None:
+def test_a_failed_listing_keeps_known_children(own: FakeProcess) -> None:
     own.below = [FakeProcess(101, 100)]
     watched = Watched()
     watched.tick()
@@ -203,9 +203,7 @@ def test_children_are_not_listed_at_every_tick(own: FakeProcess) -> None:
     assert watched.tick()["children"] == 1
 
 
-def test_where_files_are_not_counted_there_is_a_gap(
-    own: FakeProcess, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_uncounted_files_are_a_gap(own: FakeProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows counts handles."""
     monkeypatch.delattr(FakeProcess, "num_fds")
     own.uss_error = psutil.AccessDenied(100)
@@ -224,7 +222,7 @@ def test_without_this_process_the_tree_is_unavailable(own: FakeProcess, error: E
         Watched()
 
 
-def test_the_real_process_has_a_value_of_each() -> None:
+def test_the_real_process_has_every_value() -> None:
     one = ProcessPsutil(Host())
     found = {sample.key: sample.value for now in (0, 1) for sample in one.collect(now)}
     assert found.keys() <= {metric.name for metric in ProcessPsutil.metrics}

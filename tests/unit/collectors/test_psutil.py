@@ -1,4 +1,4 @@
-"""The collectors of macOS and Windows, which run on every system that psutil knows."""
+"""The collectors of macOS and Windows, which run on every system that psutil supports."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ Counters = namedtuple(
 
 def test_every_portable_collector_reads_this_host() -> None:
     for collector in PORTABLE:
-        if collector.family not in (Family.GPU, Family.GPU_PROFILE):  # which it need not have
+        if collector.family not in (Family.GPU, Family.GPU_PROFILE):  # optional in psutil
             one = collector(Host())
             list(one.collect(0))
             assert list(one.collect(1)) or collector is CpuPsutil
 
 
-def test_cpu_is_the_share_since_the_reading_before(mocker: MockerFixture) -> None:
+def test_cpu_utilization_covers_the_time_since_the_previous_reading(mocker: MockerFixture) -> None:
     mocker.patch.object(
         psutil, "cpu_times", side_effect=[Times(10, 10, 80), Times(10, 10, 80), Times(40, 20, 100)]
     )
@@ -41,14 +41,14 @@ def test_cpu_is_the_share_since_the_reading_before(mocker: MockerFixture) -> Non
     assert span == 2
 
 
-def test_cpu_counters_that_stand_still_give_nothing(mocker: MockerFixture) -> None:
+def test_unchanged_cpu_counters_yield_nothing(mocker: MockerFixture) -> None:
     mocker.patch.object(psutil, "cpu_times", return_value=Times(10, 10, 80))
     one = CpuPsutil(Host())
     list(one.collect(0))
     assert list(one.collect(1)) == []
 
 
-def test_memory_in_use_is_what_psutil_says(mocker: MockerFixture) -> None:
+def test_memory_usage_is_that_of_psutil(mocker: MockerFixture) -> None:
     memory = mocker.patch.object(psutil, "virtual_memory").return_value
     memory.used, memory.total, memory.available = 4e9, 16e9, 11e9
     swap = mocker.patch.object(psutil, "swap_memory").return_value
@@ -61,7 +61,7 @@ def test_a_host_without_swap_space_has_no_swap(mocker: MockerFixture) -> None:
     assert "swap_usage_megabytes" not in {sample.key for sample in MemoryPsutil(Host()).collect(0)}
 
 
-def test_swap_that_cannot_be_read_costs_no_memory(mocker: MockerFixture) -> None:
+def test_unreadable_swap_does_not_affect_memory(mocker: MockerFixture) -> None:
     mocker.patch.object(psutil, "swap_memory", side_effect=OSError("no /proc/vmstat"))
     one = MemoryPsutil(Host())
     assert len(list(one.collect(0))) == 3
@@ -101,7 +101,7 @@ def test_network_rates_and_errors(mocker: MockerFixture) -> None:
     ("collector", "function"),
     [(CpuPsutil, "cpu_times"), (MemoryPsutil, "virtual_memory"), (NetworkPsutil, "net_io_counters")],
 )
-def test_what_psutil_cannot_read_is_unavailable(
+def test_an_error_of_psutil_makes_it_unavailable(
     mocker: MockerFixture, collector: type[CpuPsutil], function: str
 ) -> None:
     mocker.patch.object(psutil, function, side_effect=OSError("not here"))

@@ -1,4 +1,4 @@
-"""The registry: every entry agrees with its class, and only modules of present sources are imported."""
+"""The registry: every entry matches its class, and only modules of available sources are imported."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ every_entry = pytest.mark.parametrize("entry", registry.LINUX, ids=lambda entry:
 @pytest.mark.parametrize(
     "entry", dict.fromkeys((*registry.LINUX, *registry.PORTABLE)), ids=lambda one: one.name
 )
-def test_an_entry_of_the_registry_has_the_name_and_the_family_of_its_class(entry: CollectorEntry) -> None:
+def test_a_registry_entry_has_the_name_and_family_of_its_class(entry: CollectorEntry) -> None:
     assert (entry.load().__name__, entry.load().family) == (entry.name, entry.family)
 
 
 @every_host
 @every_entry
-def test_a_source_that_is_found_absent_before_the_import_has_the_reason_of_its_collector(
+def test_a_source_found_absent_before_import_gives_the_reason_of_its_collector(
     recorded: Path, entry: CollectorEntry, tmp_path: Path
 ) -> None:
     assert_same_absence(entry, revive(recorded, tmp_path / "root"))
@@ -41,7 +41,7 @@ def test_a_source_that_is_found_absent_before_the_import_has_the_reason_of_its_c
     ids=str,
 )
 @pytest.mark.parametrize("gpus", ["visible", "all", "0"])
-def test_an_empty_machine_has_the_reasons_of_the_collectors(
+def test_on_an_empty_machine_every_reason_is_that_of_the_collector(
     entry: CollectorEntry, environ: dict[str, str], gpus: str, tmp_path: Path
 ) -> None:
     missing = FakeNvml(init_error=FakeNvml.NVMLError_LibraryNotFound("NVML Shared Library Not Found"))
@@ -59,7 +59,7 @@ def assert_same_absence(entry: CollectorEntry, host: Host) -> None:
             entry(host)
 
 
-def test_a_machine_without_gpus_rapl_and_infiniband_imports_no_module_for_them(tmp_path: Path) -> None:
+def test_modules_of_absent_hardware_are_not_imported(tmp_path: Path) -> None:
     host = Host(root=tmp_path, environ={}, has_nvml=lambda: False)
     absent = {entry.name for entry in registry.LINUX if entry.absence(host)}
     assert absent == {
@@ -73,14 +73,14 @@ def test_a_stand_in_for_nvml_needs_no_driver(tmp_path: Path) -> None:
     assert presence.no_nvidia_driver(host) is None
 
 
-def test_a_program_that_has_loaded_the_bindings_has_them_asked(
+def test_bindings_that_the_program_has_loaded_are_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", FakeNvml())
     assert presence.no_nvidia_driver(Host(root=tmp_path, environ={})) is None
 
 
-def test_a_source_that_appears_later_is_imported_then(tmp_path: Path) -> None:
+def test_a_source_that_appears_later_is_imported(tmp_path: Path) -> None:
     entry = next(entry for entry in registry.LINUX if entry.name == "EnergyLinux")
     host = Host(root=tmp_path, environ={})
     building = registry.resolve(entry, host)
@@ -94,7 +94,7 @@ def test_a_source_that_appears_later_is_imported_then(tmp_path: Path) -> None:
     assert registry.resolve(entry, host) is entry.load()
 
 
-def test_a_module_that_cannot_be_imported_is_left_to_the_guard() -> None:
+def test_a_failing_import_is_handled_by_the_guard() -> None:
     entry = CollectorEntry("no_such_module", "Missing", Family.CPU)
     assert registry.resolve(entry, Host()) is entry
     with pytest.raises(ImportError):
@@ -102,7 +102,7 @@ def test_a_module_that_cannot_be_imported_is_left_to_the_guard() -> None:
 
 
 @every_host
-def test_every_machine_documents_how_it_was_recorded(recorded: Path) -> None:
+def test_every_machine_has_a_readme(recorded: Path) -> None:
     assert re.search("Recorded|Constructed", (recorded / "README.md").read_text())
 
 

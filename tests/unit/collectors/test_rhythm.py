@@ -1,4 +1,4 @@
-"""When to read: laps of rates, pauses of dear sources, and the fields of the kernel's text files."""
+"""When to read: laps of rates, pauses of expensive sources, and fields of the kernel's text files."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from mlflow_sysmetrics.collectors.kernel_files import number_after
 from mlflow_sysmetrics.collectors.rhythm import Lap, Pause
 
 
-def test_a_lap_begins_with_the_first_question() -> None:
+def test_a_lap_begins_with_the_first_call() -> None:
     lap = Lap()
     assert lap.seconds(100.0) is None
     assert lap.seconds(101.5) == 1.5
     assert lap.seconds(102.0) == 0.5
 
 
-def test_a_lap_that_is_too_short_goes_on() -> None:
+def test_a_lap_that_is_too_short_continues() -> None:
     lap = Lap()
     lap.seconds(100.0)
     assert lap.seconds(100.1) is None
     assert lap.seconds(100.2) == pytest.approx(0.2)
 
 
-def test_a_clock_that_is_set_back_begins_a_new_lap() -> None:
+def test_a_clock_that_goes_backwards_begins_a_new_lap() -> None:
     lap = Lap()
     lap.seconds(100.0)
     assert lap.seconds(50.0) is None
@@ -35,12 +35,12 @@ def test_a_pause_lasts_until_its_seconds_have_passed() -> None:
     assert [pause.renew_if_over(now) for now in moments] == [True, False, True, False, True]
 
 
-def test_a_source_that_was_just_read_rests_from_the_first_question_on() -> None:
+def test_a_source_read_at_construction_pauses_from_the_first_call() -> None:
     pause = Pause(30.0)
     assert [pause.renew_if_over(now) for now in (100.0, 129.0, 130.0)] == [False, False, True]
 
 
-def test_a_clock_that_is_set_back_ends_a_pause() -> None:
+def test_a_clock_that_goes_backwards_ends_a_pause() -> None:
     pause = Pause(30.0)
     pause.renew_if_over(1000.0)
     assert pause.renew_if_over(10.0)
@@ -53,11 +53,11 @@ def test_a_clock_that_is_set_back_ends_a_pause() -> None:
         (b"MemTotal: 1 kB\nMemFree:\t 12 kB\nx 1\n", 12),
         (b"NotMemFree: 1 kB\nMemFree: 2 kB\n", 2),
         (b"MemTotal: 1 kB\n", None),
-        (b"MemFree: 12", None),  # cut off: there may have been more digits
+        (b"MemFree: 12", None),  # truncated: more digits may follow
         (b"MemFree:\n", None),
         (b"MemFree: many\n", None),
         (b"", None),
     ],
 )
-def test_a_number_after_its_label(text: bytes, number: int | None) -> None:
+def test_parses_a_number_after_its_label(text: bytes, number: int | None) -> None:
     assert number_after(b"MemFree:", text) == number

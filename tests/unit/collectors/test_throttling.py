@@ -1,4 +1,4 @@
-"""CPU time lost to a quota."""
+"""Throttling: the CPU time lost to a quota."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def files(group: str, quota: str, elapsed: int, throttled: int) -> dict[str, str
     return {f"{path}/cpu.max": quota, f"{path}/cpu.stat": cpu_stat(elapsed, throttled)}
 
 
-def test_the_share_of_periods_since_the_reading_before(tmp_path: Path) -> None:
+def test_throttling_covers_the_periods_since_the_previous_reading(tmp_path: Path) -> None:
     one = ThrottlingLinux(tree(tmp_path, {**group_v2(), **files("/job", QUOTA, 100, 40)}))
     assert values(one, 0) == {}
     tree(tmp_path, files("/job", QUOTA, 110, 43))
@@ -47,7 +47,7 @@ def test_the_quota_of_an_ancestor_throttles_too(tmp_path: Path) -> None:
     assert values(one, 1) == {KEY: 50}
 
 
-def test_of_two_quotas_the_one_that_throttles_more_counts(tmp_path: Path) -> None:
+def test_the_quota_that_throttles_most_counts(tmp_path: Path) -> None:
     before = {**files("/pod", QUOTA, 0, 0), **files("/pod/job", QUOTA, 0, 0)}
     one = ThrottlingLinux(tree(tmp_path, {**group_v2("/pod/job"), **before}))
     values(one, 0)
@@ -60,7 +60,7 @@ def test_without_a_quota_it_is_unavailable(tmp_path: Path) -> None:
         ThrottlingLinux(tree(tmp_path, {**group_v2(), **files("/job", "max 100000\n", 0, 0)}))
 
 
-def test_a_quota_that_is_taken_away_makes_it_unavailable(tmp_path: Path) -> None:
+def test_removing_the_quota_makes_it_unavailable(tmp_path: Path) -> None:
     one = ThrottlingLinux(tree(tmp_path, {**group_v2(), **files("/job", QUOTA, 0, 0)}))
     values(one, 0)
     values(one, 1)
@@ -69,7 +69,7 @@ def test_a_quota_that_is_taken_away_makes_it_unavailable(tmp_path: Path) -> None
         values(one, 130)
 
 
-def test_counters_that_go_back_are_unknown(tmp_path: Path) -> None:
+def test_counters_that_decrease_are_unknown(tmp_path: Path) -> None:
     one = ThrottlingLinux(tree(tmp_path, {**group_v2(), **files("/job", QUOTA, 100, 40)}))
     values(one, 0)
     tree(tmp_path, files("/job", QUOTA, 10, 4))
@@ -79,7 +79,9 @@ def test_counters_that_go_back_are_unknown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [None, "garbage\n"])
-def test_a_group_that_is_gone_is_unavailable_to_be_found_anew(tmp_path: Path, text: str | None) -> None:
+def test_a_removed_group_makes_the_collector_unavailable_until_rediscovery(
+    tmp_path: Path, text: str | None
+) -> None:
     one = ThrottlingLinux(tree(tmp_path, {**group_v2(), **files("/job", QUOTA, 100, 40)}))
     values(one, 0)
     file = tmp_path / "sys/fs/cgroup/job/cpu.stat"
@@ -90,13 +92,13 @@ def test_a_group_that_is_gone_is_unavailable_to_be_found_anew(tmp_path: Path, te
         values(one, 1)
 
 
-def test_periods_of_a_cpu_stat() -> None:
+def test_parses_the_periods_of_a_cpu_stat() -> None:
     assert parse_cpu_stat(cpu_stat(7, 3).encode()) == Periods(elapsed=7, throttled=3)
 
 
 @pytest.mark.parametrize(
     "text", [b"", b"nr_periods 1\n", b"nr_throttled 1\n", b"nr_periods x\nnr_throttled 1\n"]
 )
-def test_a_cpu_stat_without_periods_is_refused(text: bytes) -> None:
+def test_a_cpu_stat_without_periods_is_rejected(text: bytes) -> None:
     with pytest.raises(ValueError, match="nr_periods"):
         parse_cpu_stat(text)

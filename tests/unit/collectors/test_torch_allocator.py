@@ -1,4 +1,4 @@
-"""Torch's own account of its memory, from a stand-in for torch."""
+"""The memory statistics of torch, from a fake of torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UUIDS = ("ffc79498-8ff3-c2dc-3b0d-fafd804516ae", "00000000-0000-0000-0000-000000
 
 
 def stats(allocated: object, reserved: object) -> dict[str, Any]:
-    """Returns of torch's statistics those that matter, among others."""
+    """Returns torch statistics: the relevant ones among others."""
     return {
         "allocated_bytes": {"all": {"current": allocated, "peak": 9e9}, "small_pool": {"current": 1}},
         "reserved_bytes": {"all": {"current": reserved, "peak": 9e9}, "small_pool": {"current": 1}},
@@ -28,7 +28,7 @@ def stats(allocated: object, reserved: object) -> dict[str, Any]:
 
 
 class FakeCuda(ModuleType):
-    """Stands for torch.cuda, after CUDA was started on two devices of which the first is used."""
+    """Replaces torch.cuda after CUDA was initialized on two devices; the first is in use."""
 
     def __init__(self) -> None:
         super().__init__("torch.cuda")
@@ -97,13 +97,13 @@ def shown(collector: TorchAllocator, now: float = 0.0) -> set[int]:
         (stats(1, -2), None),
     ],
 )
-def test_the_two_numbers_among_torchs_statistics(
+def test_reads_two_numbers_from_the_statistics_of_torch(
     given: Mapping[str, Any], found: tuple[int, int] | None
 ) -> None:
     assert parse_stats(given) == found
 
 
-def test_without_torch_there_is_nothing_and_no_complaint(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torch_there_is_no_value_and_no_gap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "torch.cuda", raising=False)
     collector = TorchAllocator(Host())
     assert said(collector) == {}
@@ -126,7 +126,7 @@ assert list(TorchAllocator(Host()).collect(0.0)) == []
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
-def test_before_the_program_starts_cuda_there_is_nothing(cuda: FakeCuda) -> None:
+def test_nothing_is_reported_before_cuda_is_initialized(cuda: FakeCuda) -> None:
     cuda.started = False
     collector = TorchAllocator(Host())
     assert said(collector) == {}
@@ -134,18 +134,18 @@ def test_before_the_program_starts_cuda_there_is_nothing(cuda: FakeCuda) -> None
     assert collector.gaps == ()
 
 
-def test_what_stands_for_torch_while_documentation_is_built_is_no_torch(cuda: FakeCuda) -> None:
+def test_a_mock_of_torch_is_ignored(cuda: FakeCuda) -> None:
     cuda.started = ModuleType("mock")
     assert said(TorchAllocator(Host())) == {}
     assert cuda.asked == []
 
 
-def test_torch_that_is_imported_at_this_moment_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_partially_imported_torch_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.cuda", ModuleType("torch.cuda"))
     assert said(TorchAllocator(Host())) == {}
 
 
-def test_a_module_that_is_loaded_lazily_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lazy_module_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     class Lazy(ModuleType):
         def __getattribute__(self, name: str) -> Any:
             pytest.fail(f"{name} would have loaded torch")
@@ -155,7 +155,7 @@ def test_a_module_that_is_loaded_lazily_is_not_loaded(monkeypatch: pytest.Monkey
     assert said(TorchAllocator(Host())) == {}
 
 
-def test_the_memory_of_the_device_in_use(cuda: FakeCuda) -> None:
+def test_reports_the_memory_of_the_device_in_use(cuda: FakeCuda) -> None:
     del cuda
     assert said(TorchAllocator(Host())) == {
         "gpu_0_torch_allocated_megabytes": 3,
@@ -163,7 +163,7 @@ def test_the_memory_of_the_device_in_use(cuda: FakeCuda) -> None:
     }
 
 
-def test_cuda_that_is_started_later_is_seen_at_once(cuda: FakeCuda) -> None:
+def test_cuda_initialized_later_is_noticed_immediately(cuda: FakeCuda) -> None:
     cuda.started = False
     collector = TorchAllocator(Host())
     said(collector, 0.0)
@@ -171,7 +171,7 @@ def test_cuda_that_is_started_later_is_seen_at_once(cuda: FakeCuda) -> None:
     assert said(collector, 1.0)
 
 
-def test_a_device_that_is_taken_into_use_is_seen_at_the_next_look(cuda: FakeCuda) -> None:
+def test_a_newly_used_device_is_noticed_at_the_next_scan(cuda: FakeCuda) -> None:
     collector = TorchAllocator(Host())
     assert shown(collector, 0.0) == {0}
     cuda.memory[1] = stats(1, 1)
@@ -179,7 +179,7 @@ def test_a_device_that_is_taken_into_use_is_seen_at_the_next_look(cuda: FakeCuda
     assert shown(collector, 5.0) == {0, 1}
 
 
-def test_between_two_looks_only_devices_in_use_are_asked(cuda: FakeCuda) -> None:
+def test_between_scans_only_devices_in_use_are_queried(cuda: FakeCuda) -> None:
     collector = TorchAllocator(Host())
     said(collector, 0.0)
     cuda.asked.clear()
@@ -187,19 +187,19 @@ def test_between_two_looks_only_devices_in_use_are_asked(cuda: FakeCuda) -> None
     assert cuda.asked == [0]
 
 
-def test_a_device_that_gave_everything_back_yields_nothing(cuda: FakeCuda) -> None:
+def test_a_device_without_reserved_memory_yields_nothing(cuda: FakeCuda) -> None:
     collector = TorchAllocator(Host())
     said(collector, 0.0)
     cuda.memory[0] = stats(0, 0)
     assert said(collector, 1.0) == {}
 
 
-def test_tensors_may_all_be_gone_while_memory_is_reserved(cuda: FakeCuda) -> None:
+def test_reserved_memory_is_reported_without_tensors(cuda: FakeCuda) -> None:
     cuda.memory[0] = stats(0, 5_000_000)
     assert said(TorchAllocator(Host()))["gpu_0_torch_allocated_megabytes"] == 0
 
 
-def test_a_device_that_is_known_by_its_uuid_bears_the_ordinal_of_its_other_series(cuda: FakeCuda) -> None:
+def test_a_device_known_by_uuid_shares_the_ordinal_of_its_other_series(cuda: FakeCuda) -> None:
     ordinals = GpuOrdinals()
     ordinals.assign(f"GPU-{UUIDS[1].upper()}", 0)
     ordinals.assign(f"GPU-{UUIDS[0]}", 1)
@@ -210,21 +210,23 @@ def test_a_device_that_is_known_by_its_uuid_bears_the_ordinal_of_its_other_serie
 
 
 @pytest.mark.parametrize("uuid", [None, AssertionError("Invalid device id"), RuntimeError("CUDA error")])
-def test_without_a_uuid_torchs_index_is_the_ordinal(cuda: FakeCuda, uuid: str | Exception | None) -> None:
+def test_without_a_uuid_the_index_of_torch_is_the_ordinal(
+    cuda: FakeCuda, uuid: str | Exception | None
+) -> None:
     cuda.uuids[0] = uuid
     ordinals = GpuOrdinals()
     ordinals.assign(f"GPU-{UUIDS[0]}", 0)
     assert shown(TorchAllocator(Host(gpu_ordinals=ordinals))) == {0}
 
 
-def test_the_uuid_of_a_slices_parent_does_not_hide_the_slice(cuda: FakeCuda) -> None:
+def test_the_uuid_of_the_parent_gpu_does_not_hide_a_slice(cuda: FakeCuda) -> None:
     del cuda
     ordinals = GpuOrdinals()
     ordinals.assign("MIG-11111111-2222-3333-4444-555555555555", 0)
     assert shown(TorchAllocator(Host(gpu_ordinals=ordinals))) == {0}
 
 
-def test_an_ordinal_that_another_device_bears_is_not_taken(cuda: FakeCuda) -> None:
+def test_the_ordinal_of_another_device_is_not_reused(cuda: FakeCuda) -> None:
     del cuda
     ordinals = GpuOrdinals()
     ordinals.assign(f"GPU-{UUIDS[1]}", 0)
@@ -234,7 +236,7 @@ def test_an_ordinal_that_another_device_bears_is_not_taken(cuda: FakeCuda) -> No
 
 
 @pytest.mark.parametrize("gpus", ["all", "1,3"])
-def test_where_ordinals_are_the_hosts_an_index_of_torchs_is_none(cuda: FakeCuda, gpus: str) -> None:
+def test_an_index_of_torch_is_not_a_host_ordinal(cuda: FakeCuda, gpus: str) -> None:
     del cuda
     ordinals = GpuOrdinals()
     collector = TorchAllocator(Host(gpus=gpus, gpu_ordinals=ordinals))
@@ -244,7 +246,7 @@ def test_where_ordinals_are_the_hosts_an_index_of_torchs_is_none(cuda: FakeCuda,
 
 
 @pytest.mark.parametrize(("hip", "first"), [(None, 0), ("6.2.41133", 2)])
-def test_a_rocm_build_counts_after_nvidias_devices(cuda: FakeCuda, hip: str | None, first: int) -> None:
+def test_ordinals_of_a_rocm_build_follow_nvidia_devices(cuda: FakeCuda, hip: str | None, first: int) -> None:
     cuda.uuids[0] = None
     sys.modules["torch.version"].hip = hip  # type: ignore[attr-defined]
     ordinals = GpuOrdinals()
@@ -263,11 +265,11 @@ def test_a_rocm_build_counts_after_nvidias_devices(cuda: FakeCuda, hip: str | No
         ("", None),
     ],
 )
-def test_rocms_uuid_is_written_in_letters(text: str, uuid: str | None) -> None:
+def test_a_rocm_uuid_is_decoded_from_ascii(text: str, uuid: str | None) -> None:
     assert parse_rocm_uuid(text) == uuid
 
 
-def test_a_rocm_device_is_known_by_its_uuid(cuda: FakeCuda) -> None:
+def test_a_rocm_device_is_identified_by_its_uuid(cuda: FakeCuda) -> None:
     cuda.uuids[0] = MI300X
     sys.modules["torch.version"].hip = "6.4"  # type: ignore[attr-defined]
     ordinals = GpuOrdinals()
@@ -276,7 +278,7 @@ def test_a_rocm_device_is_known_by_its_uuid(cuda: FakeCuda) -> None:
 
 
 @pytest.mark.parametrize(("gpus", "ordinals_shown"), [("visible", {0, 1}), ("all", {1})])
-def test_parts_of_one_gpu_that_bear_one_uuid_have_no_key_in_common(
+def test_parts_of_a_gpu_with_one_uuid_have_distinct_keys(
     cuda: FakeCuda, gpus: str, ordinals_shown: set[int]
 ) -> None:
     cuda.uuids = [UUIDS[0], UUIDS[0]]
@@ -289,7 +291,7 @@ def test_parts_of_one_gpu_that_bear_one_uuid_have_no_key_in_common(
     assert {int(key.split("_")[1]) for key in keys} == ordinals_shown
 
 
-def test_a_torch_that_does_not_tell_its_number_of_devices(cuda: FakeCuda) -> None:
+def test_an_unknown_device_count_is_a_gap(cuda: FakeCuda) -> None:
     cuda.count = RuntimeError("CUDA error")
     collector = TorchAllocator(Host())
     assert said(collector) == {}
@@ -297,7 +299,7 @@ def test_a_torch_that_does_not_tell_its_number_of_devices(cuda: FakeCuda) -> Non
 
 
 @pytest.mark.parametrize("backend", ["cudaMallocAsync", "pluggable"])
-def test_an_allocator_that_is_not_torchs_own_is_not_asked(cuda: FakeCuda, backend: str) -> None:
+def test_a_foreign_allocator_is_not_queried(cuda: FakeCuda, backend: str) -> None:
     cuda.backend = backend
     collector = TorchAllocator(Host())
     assert said(collector) == {}
@@ -305,7 +307,7 @@ def test_an_allocator_that_is_not_torchs_own_is_not_asked(cuda: FakeCuda, backen
     assert collector.gaps == (f"torch's memory is unknown: its allocator is {backend}",)
 
 
-def test_a_torch_that_has_one_allocator_need_not_name_it(
+def test_a_torch_without_backend_names_uses_its_own_allocator(
     cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(FakeCuda, "get_allocator_backend")
@@ -314,7 +316,7 @@ def test_a_torch_that_has_one_allocator_need_not_name_it(
 
 
 @pytest.mark.parametrize("error", [RuntimeError("CUDA error"), AttributeError("no such function")])
-def test_a_device_that_fails_costs_no_other_and_comes_back(cuda: FakeCuda, error: Exception) -> None:
+def test_a_failing_device_affects_no_other_and_recovers(cuda: FakeCuda, error: Exception) -> None:
     cuda.memory = [error, stats(1, 1)]
     collector = TorchAllocator(Host())
     assert shown(collector, 0.0) == {1}
@@ -324,22 +326,22 @@ def test_a_device_that_fails_costs_no_other_and_comes_back(cuda: FakeCuda, error
     assert collector.gaps == ()
 
 
-def test_a_device_that_fails_between_two_looks_is_absent(cuda: FakeCuda) -> None:
+def test_a_device_that_fails_between_scans_is_absent(cuda: FakeCuda) -> None:
     collector = TorchAllocator(Host())
     said(collector, 0.0)
     cuda.memory[0] = RuntimeError("CUDA error")
     assert said(collector, 1.0) == {}
 
 
-def test_torchs_own_account_of_a_uuid_need_not_have_nvidias_prefix() -> None:
+def test_a_uuid_from_torch_needs_no_gpu_prefix() -> None:
     ordinals = GpuOrdinals()
     ordinals.assign("GPU-FFC79498-8FF3-C2DC-3B0D-FAFD804516AE", 2)
     assert ordinals.of(UUIDS[0]) == 2
     assert ordinals.of(UUIDS[1]) is None
 
 
-def test_a_child_that_was_forked_after_cuda_was_started_is_silent(cuda: FakeCuda) -> None:
+def test_a_child_forked_after_cuda_initialization_reports_nothing(cuda: FakeCuda) -> None:
     collector = TorchAllocator(Host())
     said(collector, 0.0)
-    cuda.started = False  # what torch says in such a child
+    cuda.started = False  # the answer of torch in such a child
     assert said(collector, 1.0) == {}

@@ -1,4 +1,4 @@
-"""Describes a machine in a test: its files, its environment, its tools, its NVML."""
+"""Machines for tests of facts: files, environment, tools and NVML."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NO_NVML = FakeNvml(init_error=FakeNvml.NVMLError_LibraryNotFound("NVML Shared Li
 
 
 def printed(name: str) -> str:
-    """Returns a recorded output, "nvidia_smi/one_h200.csv"."""
+    """Returns a recorded output such as "nvidia_smi/one_h200.csv"."""
     return (TOOL_OUTPUT / name).read_bytes().decode()
 
 
@@ -42,7 +42,7 @@ def machine(
 
 
 def tools(**answers: str | Exception) -> RunCommand:
-    """Returns a runner that knows these tools, by their names without suffix; others are missing."""
+    """Returns a runner with these tools, by name without suffix; others are missing."""
 
     def run(command: Sequence[str]) -> str:
         tool = command[0].replace("\\", "/").rpartition("/")[2].removesuffix(".exe")

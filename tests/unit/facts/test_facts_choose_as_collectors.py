@@ -1,4 +1,4 @@
-"""The tags speak of the devices that the metrics are of, whatever a driver does not answer."""
+"""Tags and metrics describe the same devices, whichever queries a driver fails."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def three_gpus() -> FakeNvml:
 
 
 def of_the_metrics(host: Host) -> tuple[list[str], str]:
-    """Returns the UUIDs of the devices that the collector watches, and the first thing that it misses."""
+    """Returns the UUIDs of the devices that the collector watches, and its first gap."""
     watched: list[str] = []
     try:
         devices = Devices(host, lambda _, device, __: watched.append(device.uuid) or ())
@@ -73,7 +73,7 @@ def of_the_tags(host: Host) -> tuple[list[str], str]:
 @pytest.mark.parametrize("wanted", ["visible", "all", "0,MIG-2222,7"])
 @pytest.mark.parametrize("uuid", ["GPU-aaaa", "GPU-bbbb", "MIG-1111", None])
 @pytest.mark.parametrize("function", ENUMERATION)
-def test_whatever_nvml_does_not_answer(
+def test_tags_and_metrics_agree_if_nvml_fails(
     tmp_path: Path, environ: Mapping[str, str], wanted: str, uuid: str | None, function: str
 ) -> None:
     fake = three_gpus()
@@ -81,7 +81,7 @@ def test_whatever_nvml_does_not_answer(
     host = replace(machine(tmp_path, environ=environ, nvml=fake), gpus=wanted)
     metrics, missing = of_the_metrics(host)
     tags, problems = of_the_tags(host)
-    # What does not say what it is has a clause, and no name that could be a tag.
+    # A device without an identity has a problem, but no name for a tag.
     assert tags == [one for one in metrics if one in tags]
     assert all(
         "does not answer" in problems or "NVML error" in problems for one in metrics if one not in tags
@@ -93,28 +93,28 @@ def test_whatever_nvml_does_not_answer(
 
 
 @pytest.mark.parametrize("function", ENUMERATION[3:])
-def test_what_can_be_named_is_the_same(tmp_path: Path, function: str) -> None:
+def test_tags_and_metrics_name_the_same_devices(tmp_path: Path, function: str) -> None:
     fake = three_gpus()
     fake.fail(function, 999)
     host = machine(tmp_path, nvml=fake)
     assert of_the_tags(host)[0] == of_the_metrics(host)[0] != []
 
 
-def test_a_sliced_gpu_that_does_not_tell_its_name_is_sliced(tmp_path: Path) -> None:
+def test_a_sliced_gpu_without_a_name_is_still_sliced(tmp_path: Path) -> None:
     fake = three_gpus()
     fake.fail("nvmlDeviceGetName", 999, "GPU-bbbb")
     host = machine(tmp_path, nvml=fake, environ={"CUDA_VISIBLE_DEVICES": "MIG-2222"})
     assert of_the_tags(host) == (["MIG-2222"], "")
 
 
-def test_a_slice_without_uuid_is_nobodys(tmp_path: Path) -> None:
+def test_a_slice_without_a_uuid_is_excluded(tmp_path: Path) -> None:
     nameless = FakeGpu("A100 MIG 1g.5gb", ERRORS[999](), 1)
     known = FakeGpu("A100 MIG 1g.5gb", "MIG-2222", 1)
     host = machine(tmp_path, nvml=FakeNvml(FakeGpu("A100", "GPU-1", 1, slices=(nameless, known))))
     assert of_the_tags(host)[0] == of_the_metrics(host)[0] == ["MIG-2222"]
 
 
-def test_a_gpu_that_does_not_answer_makes_the_numbers_of_the_next_ones_doubtful(tmp_path: Path) -> None:
+def test_an_unresponsive_gpu_makes_later_ordinals_ambiguous(tmp_path: Path) -> None:
     fake = FakeNvml(FakeGpu("T4", "GPU-aaaa", 1, lost=True), FakeGpu("T4", "GPU-bbbb", 1))
     report = nvml_gpus.gpus(machine(tmp_path, nvml=fake), tools())
     assert [gpu.uuid for gpu in report.gpus] == ["GPU-bbbb"]
@@ -143,7 +143,9 @@ def test_a_gpu_that_does_not_answer_makes_the_numbers_of_the_next_ones_doubtful(
     [path for path in HOSTS if path.name.startswith(("amd-", "intel-"))],
     ids=lambda path: path.name,
 )
-def test_amds_and_intels_cards(recorded: Path, wanted: str, environ: dict[str, str], tmp_path: Path) -> None:
+def test_tags_and_metrics_agree_on_amd_and_intel_cards(
+    recorded: Path, wanted: str, environ: dict[str, str], tmp_path: Path
+) -> None:
     host = replace(revive(recorded, tmp_path), environ=environ, gpus=wanted)
     report: GpuReport = drm_gpus.gpus(host, tools())
     watched: list[str] = []

@@ -1,4 +1,4 @@
-"""Finding the facts: once, in the background, each behind its own guard."""
+"""Discovery of facts: once, in the background, each behind its own guard."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def made_of(root: Path, *facts: Fact) -> HostFacts:
     return HostFacts(machine(root), system=linux, run=tools(), facts=facts)
 
 
-def test_a_linux_machine_with_two_gpus(tmp_path: Path) -> None:
+def test_describes_a_linux_machine_with_two_gpus(tmp_path: Path) -> None:
     t4 = FakeGpu("Tesla T4", "GPU-1", 16_106_127_360)
     tags = linux_facts(tmp_path, FakeNvml(t4, t4)).tags(LONG_SECONDS)
     for measured in ("sys.hostname", "sys.platform", "sys.python"):
@@ -77,7 +77,7 @@ def test_a_linux_machine_with_two_gpus(tmp_path: Path) -> None:
     }
 
 
-def test_a_mac(tmp_path: Path) -> None:
+def test_describes_a_mac(tmp_path: Path) -> None:
     answers = {"sysctl": "Apple M2 Max\n", "system_profiler": printed("system_profiler/m2_max.json")}
     tags = HostFacts(machine(tmp_path), system=macos, run=tools(**answers)).tags(LONG_SECONDS)
     assert tags["sys.cpu"] == "Apple M2 Max"
@@ -85,7 +85,7 @@ def test_a_mac(tmp_path: Path) -> None:
     assert tags["sys.gpu_memory_gb"] == "unified"
 
 
-def test_a_windows_machine(tmp_path: Path) -> None:
+def test_describes_a_windows_machine(tmp_path: Path) -> None:
     answers = {"powershell": printed("video_controller/integrated_and_discrete.json")}
     tags = HostFacts(machine(tmp_path), system=windows, run=tools(**answers)).tags(LONG_SECONDS)
     assert tags["sys.gpu"] == "Intel(R) UHD Graphics 770, NVIDIA GeForce RTX 3060"
@@ -93,7 +93,7 @@ def test_a_windows_machine(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("system", [linux, macos, windows], ids=["linux", "macos", "windows"])
-def test_an_empty_machine_has_reasons_but_never_raises(tmp_path: Path, system: OperatingSystem) -> None:
+def test_an_empty_machine_gives_reasons_and_does_not_raise(tmp_path: Path, system: OperatingSystem) -> None:
     facts = HostFacts(machine(tmp_path), system=system, run=tools())
     tags = facts.tags(LONG_SECONDS)
     assert facts.complete
@@ -109,7 +109,7 @@ def test_each_platform_has_its_module(name: str, system: OperatingSystem) -> Non
     assert operating_system(name) is system
 
 
-def test_a_fact_that_fails_costs_only_itself(tmp_path: Path) -> None:
+def test_a_failing_fact_affects_no_other(tmp_path: Path) -> None:
     facts = made_of(
         tmp_path,
         only("one", ("sys.one", "1"), error=Unavailable("half of it is missing")),
@@ -126,11 +126,11 @@ def test_a_fact_that_fails_costs_only_itself(tmp_path: Path) -> None:
     }
 
 
-def test_the_error_is_absent_when_all_went_well(tmp_path: Path) -> None:
+def test_there_is_no_error_tag_if_all_facts_are_found(tmp_path: Path) -> None:
     assert "sysmetrics.error" not in linux_facts(tmp_path).tags(LONG_SECONDS)
 
 
-def test_values_are_cut_and_empty_ones_left_out(tmp_path: Path) -> None:
+def test_values_are_cut_and_empty_ones_omitted(tmp_path: Path) -> None:
     facts = made_of(tmp_path, only("one", ("sys.long", "x" * 1000), ("sys.empty", " ")))
     tags = facts.tags(LONG_SECONDS)
     assert len(tags["sys.long"]) == 249
@@ -143,7 +143,7 @@ def test_tags_are_a_fresh_dict(tmp_path: Path) -> None:
     assert facts.tags()["sys.cpu_cores"] == "2"
 
 
-def test_facts_are_found_once_but_the_disk_each_time(tmp_path: Path) -> None:
+def test_facts_are_found_once_except_for_the_disk(tmp_path: Path) -> None:
     calls: list[str] = []
 
     def find(sources: Sources) -> Iterator[tuple[str, str]]:
@@ -158,7 +158,7 @@ def test_facts_are_found_once_but_the_disk_each_time(tmp_path: Path) -> None:
     assert calls == ["fact"]
 
 
-def test_a_working_directory_that_is_gone(tmp_path: Path) -> None:
+def test_a_removed_working_directory_is_reported(tmp_path: Path) -> None:
     def gone(path: str) -> NoReturn:
         raise FileNotFoundError(2, "No such file or directory", path)
 
@@ -166,7 +166,7 @@ def test_a_working_directory_that_is_gone(tmp_path: Path) -> None:
     assert facts.tags(LONG_SECONDS) == {"sysmetrics.error": "disk: No such file or directory"}
 
 
-def test_nothing_starts_before_tags(tmp_path: Path) -> None:
+def test_nothing_starts_before_tags_are_requested(tmp_path: Path) -> None:
     started = threading.Event()
 
     def find(sources: Sources) -> Iterator[tuple[str, str]]:
@@ -181,7 +181,7 @@ def test_nothing_starts_before_tags(tmp_path: Path) -> None:
 
 
 class Gate:
-    """A fact that is found when the test opens it."""
+    """A fact that completes when the test opens it."""
 
     def __init__(self) -> None:
         self.opened = threading.Event()
@@ -192,7 +192,7 @@ class Gate:
         yield "sys.gate", "open"
 
 
-def test_a_slow_fact_does_not_hold_the_others(tmp_path: Path) -> None:
+def test_a_slow_fact_does_not_delay_others(tmp_path: Path) -> None:
     gate = Gate()
     facts = made_of(tmp_path, only("one", ("sys.one", "1")), gate.fact)
     delivered = threading.Event()
@@ -222,7 +222,7 @@ def test_only_the_first_calls_wait(tmp_path: Path) -> None:
     assert facts.tags(LONG_SECONDS)["sys.gate"] == "open"
 
 
-def test_when_complete_answers_at_once_when_all_is_known(tmp_path: Path) -> None:
+def test_when_complete_calls_immediately_if_complete(tmp_path: Path) -> None:
     facts = linux_facts(tmp_path)
     facts.tags(LONG_SECONDS)
     answers: list[dict[str, str]] = []
@@ -230,7 +230,7 @@ def test_when_complete_answers_at_once_when_all_is_known(tmp_path: Path) -> None
     assert answers[0]["sys.gpu"] == "None"
 
 
-def test_a_listener_that_fails_does_not_cost_the_next(
+def test_a_failing_listener_does_not_affect_the_next(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(tags: dict[str, str]) -> NoReturn:
@@ -246,7 +246,7 @@ def test_a_listener_that_fails_does_not_cost_the_next(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the tool is a script for a POSIX shell; Windows has none")
-def test_a_hanging_nvidia_smi_does_not_hold_tags(tmp_path: Path) -> None:
+def test_a_hanging_nvidia_smi_does_not_delay_tags(tmp_path: Path) -> None:
     tool = tmp_path / "bin" / "nvidia-smi"
     tool.parent.mkdir()
     tool.write_text("#!/bin/sh\n/bin/sleep 300 &\nwait\n")
@@ -282,7 +282,7 @@ def test_a_cpu_without_a_model_is_its_architecture(tmp_path: Path, answer: Excep
     assert tags["sys.gpu"] == "None"
 
 
-def test_without_a_thread_the_quick_facts_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_thread_quick_facts_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(thread: threading.Thread) -> NoReturn:
         raise RuntimeError(f"can't start new thread {thread.name}")
 
@@ -302,7 +302,7 @@ def test_without_a_thread_the_quick_facts_are_found(tmp_path: Path, monkeypatch:
     assert facts.tags(LONG_SECONDS) == complete
 
 
-def test_no_tag_shows_the_environment(tmp_path: Path) -> None:
+def test_tags_do_not_reveal_the_environment(tmp_path: Path) -> None:
     secret = "a-secret-that-nobody-may-see"
     environ = {
         "AWS_SECRET_ACCESS_KEY": secret,
@@ -315,7 +315,7 @@ def test_no_tag_shows_the_environment(tmp_path: Path) -> None:
 
 
 def test_quick_facts_start_no_process() -> None:
-    """`platform.platform()` starts `uname -p`, and `file` on a Mac; ours must not."""
+    """`platform.platform()` starts `uname -p`, and `file` on a Mac; our code must not."""
     program = (
         "import sys\n"
         "started = []\n"
@@ -331,11 +331,11 @@ def test_quick_facts_start_no_process() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
-def test_the_gpus_come_last() -> None:
+def test_gpus_are_found_last() -> None:
     assert [fact.name for fact in FACTS if not fact.quick] == [FACTS[-1].name] == ["gpu"]
 
 
-def test_importing_starts_no_thread_and_loads_neither_mlflow_nor_nvml() -> None:
+def test_the_import_starts_no_thread_and_loads_neither_mlflow_nor_nvml() -> None:
     program = (
         "import sys, threading, mlflow_sysmetrics.facts\n"
         "assert threading.active_count() == 1\n"
@@ -344,12 +344,12 @@ def test_importing_starts_no_thread_and_loads_neither_mlflow_nor_nvml() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
-def test_one_object_per_process() -> None:
+def test_facts_are_one_object_per_process() -> None:
     assert host_facts() is host_facts()
 
 
-def test_warm_tags_are_cheap() -> None:
-    """Milliseconds are allowed, for a loaded machine; a process or a file per call would take more."""
+def test_cached_tags_are_cheap() -> None:
+    """The limit allows milliseconds for a loaded machine; a process or a file per call would take longer."""
     facts = host_facts()
     facts.tags(LONG_SECONDS)
     assert facts.complete

@@ -28,7 +28,7 @@ def card(index: int, vendor: str, device: str, **files: str) -> dict[str, str]:
 
 
 def kfd(node: int, minor: int, simds: int = 304, unique_id: int = 0) -> dict[str, str]:
-    """Returns one of ROCm's nodes; a processor's has neither SIMDs nor a render node."""
+    """Returns a ROCm node; that of a CPU has neither SIMDs nor a render node."""
     text = f"cpu_cores_count 0\nsimd_count {simds}\ndrm_render_minor {minor}\nunique_id {unique_id}\n"
     return {f"sys/class/kfd/kfd/topology/nodes/{node}/properties": text}
 
@@ -44,7 +44,7 @@ def report(
     return drm_gpus.gpus(machine(root, tree, environ=environ), tools())
 
 
-def test_the_drivers_own_name_and_memory(tmp_path: Path) -> None:
+def test_reads_name_and_memory_from_the_driver(tmp_path: Path) -> None:
     instinct = card(
         1, "1002", "74a1", product_name="AMD Instinct MI300X OAM\n", mem_info_vram_total="206141652992\n"
     )
@@ -53,34 +53,34 @@ def test_the_drivers_own_name_and_memory(tmp_path: Path) -> None:
     )
 
 
-def test_the_name_of_the_chip_and_its_revision(tmp_path: Path) -> None:
+def test_the_name_is_looked_up_by_chip_and_revision(tmp_path: Path) -> None:
     files = {"usr/share/libdrm/amdgpu.ids": AMDGPU_IDS, "usr/share/misc/pci.ids": PCI_IDS}
     found = report(tmp_path, card(0, "1002", "744c", revision="0xc8\n"), **files)
     assert [gpu.name for gpu in found.gpus] == ["AMD Radeon RX 7900 XTX"]
 
 
-def test_the_name_in_pci_ids(tmp_path: Path) -> None:
+def test_the_name_comes_from_pci_ids(tmp_path: Path) -> None:
     files = {"usr/share/misc/pci.ids": PCI_IDS}
     found = report(tmp_path, card(0, "8086", "46a6"), card(1, "1002", "744c"), **files)
     assert [gpu.name for gpu in found.gpus] == ["AMD Navi 31", "Intel Alder Lake-P GT2 [Iris Xe Graphics]"]
 
 
-def test_the_ids_where_no_name_is_known(tmp_path: Path) -> None:
+def test_a_card_without_a_known_name_shows_its_ids(tmp_path: Path) -> None:
     assert report(tmp_path, card(0, "8086", "56a0")).gpus == (Gpu(name="Intel GPU [8086:56a0]", index=0),)
 
 
-def test_cards_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+def test_cards_are_ordered_by_number(tmp_path: Path) -> None:
     found = report(tmp_path, card(10, "1002", "0010"), card(2, "1002", "0002"))
     assert [gpu.name for gpu in found.gpus] == ["AMD GPU [1002:0002]", "AMD GPU [1002:0010]"]
 
 
-def test_management_controllers_connectors_and_nvidia_are_not_counted(tmp_path: Path) -> None:
+def test_management_controllers_connectors_and_nvidia_cards_are_ignored(tmp_path: Path) -> None:
     aspeed, nvidia = card(0, "1a03", "2000"), card(1, "10de", "2335")
     connector = {"sys/class/drm/card0-VGA-1/status": "connected\n", "sys/class/drm/version": "drm 1.1.0\n"}
     assert report(tmp_path, aspeed, nvidia, connector) == GpuReport()
 
 
-def test_no_display_subsystem(tmp_path: Path) -> None:
+def test_a_host_without_a_drm_subsystem_has_no_gpus(tmp_path: Path) -> None:
     assert report(tmp_path) == GpuReport()
 
 
@@ -90,7 +90,7 @@ def test_garbage_names_nothing(tmp_path: Path) -> None:
     assert found.gpus == (Gpu(name="AMD GPU [1002:744c]", index=0),)
 
 
-def test_cards_come_in_the_order_of_the_bus(tmp_path: Path) -> None:
+def test_cards_are_ordered_by_pci_bus(tmp_path: Path) -> None:
     late = card(0, "1002", "0083", uevent=slot("0000:83:00.0"))
     early = card(1, "1002", "0003", uevent=slot("0000:03:00.0"))
     names = [gpu.name for gpu in report(tmp_path, late, early).gpus]
@@ -101,32 +101,32 @@ def test_cards_come_in_the_order_of_the_bus(tmp_path: Path) -> None:
     ("unique_id", "uuid"),
     [("4b2c1a9f8d3e6f7a", "GPU-4b2c1a9f8d3e6f7a"), ("b2c", "GPU-0000000000000b2c"), ("0", None), ("-", None)],
 )
-def test_the_uuid_is_that_of_rocm(tmp_path: Path, unique_id: str, uuid: str | None) -> None:
+def test_the_uuid_is_the_one_of_rocm(tmp_path: Path, unique_id: str, uuid: str | None) -> None:
     (gpu,) = report(tmp_path, card(0, "1002", "744c", unique_id=f"{unique_id}\n")).gpus
     assert gpu.uuid == uuid
 
 
-def test_only_the_cards_that_hip_shows(tmp_path: Path) -> None:
+def test_only_cards_visible_to_hip_are_listed(tmp_path: Path) -> None:
     environ = {"HIP_VISIBLE_DEVICES": "1"}
     found = report(tmp_path, card(0, "1002", "0000"), card(1, "1002", "0001"), environ=environ)
     assert [(gpu.name, gpu.index) for gpu in found.gpus] == [("AMD GPU [1002:0001]", 1)]
 
 
-def test_only_the_cards_that_level_zero_shows(tmp_path: Path) -> None:
+def test_only_cards_visible_to_level_zero_are_listed(tmp_path: Path) -> None:
     own = card(0, "8086", "46a6", uevent=slot("0000:00:02.0"))
     arc = card(1, "8086", "56a0", uevent=slot("0000:03:00.0"))
     found = report(tmp_path, own, arc, environ={"ZE_AFFINITY_MASK": "0"})
     assert [(gpu.name, gpu.index) for gpu in found.gpus] == [("Intel GPU [8086:56a0]", 1)]
 
 
-def test_a_selector_that_is_not_understood_is_a_problem_where_there_is_a_card(tmp_path: Path) -> None:
+def test_an_unknown_selector_is_a_problem_if_there_is_a_card(tmp_path: Path) -> None:
     environ = {"ONEAPI_DEVICE_SELECTOR": "opencl:*"}
     assert report(tmp_path / "bare", environ=environ) == GpuReport()
     (problem,) = report(tmp_path / "arc", card(0, "8086", "56a0"), environ=environ).problems
     assert problem.startswith("ONEAPI_DEVICE_SELECTOR=opencl:* is not supported here")
 
 
-def test_amd_gpus_come_in_the_order_of_rocm(tmp_path: Path) -> None:
+def test_amd_gpus_are_ordered_as_in_rocm(tmp_path: Path) -> None:
     near = card(0, "1002", "0003", uevent=slot("0000:03:00.0")) | {
         "sys/class/drm/card0/device/drm/renderD128/dev": "226:128\n"
     }
@@ -155,7 +155,7 @@ def test_each_partition_of_a_card_is_a_device(tmp_path: Path) -> None:
     )
 
 
-def test_a_device_of_rocms_without_a_card_keeps_its_place(tmp_path: Path) -> None:
+def test_a_rocm_device_without_a_card_keeps_its_position(tmp_path: Path) -> None:
     known = card(1, "1002", "74a1") | {"sys/class/drm/card1/device/drm/renderD128/dev": "226:128\n"}
     found = report(tmp_path, known, kfd(1, 127), kfd(2, 128))
     assert [(gpu.name, gpu.index) for gpu in found.gpus] == [("AMD GPU", 0), ("AMD GPU [1002:74a1]", 1)]

@@ -1,4 +1,4 @@
-"""What a forked child sees of the facts."""
+"""Facts in a forked child."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ LONG_SECONDS = 60.0
 
 
 def true_in_child(check: Callable[[], bool]) -> bool:
-    """Returns what `check` does in a forked child; False if it raises."""
+    """Returns the result of `check` in a forked child; False if it raises."""
     with warnings.catch_warnings():
-        # Python 3.12 warns of a fork while threads run, which is what these tests are about.
+        # Python 3.12 warns about forks while threads run, which these tests do on purpose.
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid == 0:
@@ -41,7 +41,7 @@ def true_in_child(check: Callable[[], bool]) -> bool:
 
 
 class Gate:
-    """A fact that is found when the test opens it, or at once in a child."""
+    """A fact that completes when the test opens it, or immediately in a child."""
 
     def __init__(self) -> None:
         self.opened = threading.Event()
@@ -57,7 +57,7 @@ class Gate:
         yield "sys.pid", str(os.getpid())
 
 
-def test_complete_facts_stay() -> None:
+def test_complete_facts_survive_a_fork() -> None:
     facts = host_facts()
     parents = facts.tags(LONG_SECONDS)
     assert facts.complete
@@ -73,7 +73,7 @@ def test_complete_facts_stay() -> None:
     assert true_in_child(check)
 
 
-def test_incomplete_facts_are_looked_for_anew(tmp_path: Path) -> None:
+def test_incomplete_facts_are_found_again_in_the_child(tmp_path: Path) -> None:
     gate = Gate()
     facts = HostFacts(machine(tmp_path), system=linux, run=tools(), facts=[gate.fact()])
     facts.tags(wait_seconds=0.0)
@@ -89,7 +89,7 @@ def test_incomplete_facts_are_looked_for_anew(tmp_path: Path) -> None:
     assert facts.tags(LONG_SECONDS)["sys.pid"] == str(os.getpid())
 
 
-def test_a_lock_that_was_held_at_the_fork_is_free_in_the_child(tmp_path: Path) -> None:
+def test_a_lock_held_at_the_fork_is_free_in_the_child(tmp_path: Path) -> None:
     facts = HostFacts(machine(tmp_path), system=linux, run=tools(), facts=())
 
     def check() -> bool:
@@ -100,7 +100,7 @@ def test_a_lock_that_was_held_at_the_fork_is_free_in_the_child(tmp_path: Path) -
         assert true_in_child(check)
 
 
-def test_the_object_of_the_process_is_replaced_if_it_was_incomplete() -> None:
+def test_an_incomplete_facts_object_is_replaced_in_the_child() -> None:
     of_this_process = _OfThisProcess()
     incomplete = of_this_process.get()
 

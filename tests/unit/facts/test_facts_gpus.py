@@ -1,4 +1,4 @@
-"""The first source that knows GPUs, and the tags of what it found."""
+"""The first source that reports GPUs, and the tags from its report."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def tags_and_reason(report: GpuReport) -> tuple[dict[str, str], str]:
     tags: dict[str, str] = {}
     try:
         for tag, value in gpu_tags(report):
-            tags[tag] = value  # noqa: PERF403 - what was yielded before the error counts
+            tags[tag] = value  # noqa: PERF403 - items yielded before an error count
     except Unavailable as reason:
         return tags, str(reason)
     return tags, ""
@@ -70,34 +70,34 @@ def test_different_gpus_are_listed() -> None:
     assert tags["sys.gpu_memory_gb"] == "1.00,unknown,unified"
 
 
-def test_unified_memory_is_said_once() -> None:
+def test_unified_memory_is_stated_once() -> None:
     tags, _ = tags_and_reason(GpuReport(gpus=(Gpu(name="NVIDIA GB10", unified=True),) * 2))
     assert tags["sys.gpu_memory_gb"] == "unified"
 
 
-def test_what_is_unknown_is_absent() -> None:
+def test_unknown_values_are_absent() -> None:
     tags, _ = tags_and_reason(GpuReport(gpus=(Gpu(name="Intel GPU [8086:56a0]"),)))
     assert tags == {"sys.gpu": "Intel GPU [8086:56a0]", "sys.gpu_count": "1"}
 
 
-def test_an_unknown_uuid_keeps_its_place() -> None:
+def test_an_unknown_uuid_keeps_its_position() -> None:
     tags, _ = tags_and_reason(GpuReport(gpus=(Gpu(name="A"), Gpu(name="A", uuid="GPU-a"))))
     assert tags["sys.gpu_uuid"] == "unknown,GPU-a"
 
 
-def test_the_index_of_each_gpu_in_the_order_of_their_ordinals() -> None:
+def test_indices_are_listed_in_ordinal_order() -> None:
     tags, _ = tags_and_reason(GpuReport(gpus=(Gpu(name="A", index=2), Gpu(name="A", index=0))))
     assert tags["sys.gpu_index"] == "2,0"
 
 
-def test_the_uuids_of_sixteen_gpus_are_abbreviated_as_cuda_takes_them() -> None:
+def test_the_uuids_of_sixteen_gpus_are_abbreviated_to_prefixes_cuda_accepts() -> None:
     gpus = tuple(Gpu(name="V100", uuid=f"GPU-{index:08x}-d72c-4106-c12f-20bd9faed9f6") for index in range(16))
     tags, _ = tags_and_reason(GpuReport(gpus=gpus))
     assert len(tags["sys.gpu_uuid"]) < 250
     assert tags["sys.gpu_uuid"].split(",") == [f"GPU-{index:08x}" for index in range(16)]
 
 
-def test_uuids_that_begin_alike_are_cut_between_two() -> None:
+def test_uuids_with_a_common_prefix_are_cut_between_items() -> None:
     gpus = tuple(Gpu(name="V100", uuid=f"GPU-{index:036d}") for index in range(16))
     tags, _ = tags_and_reason(GpuReport(gpus=gpus))
     assert len(tags["sys.gpu_uuid"]) < 250
@@ -110,13 +110,13 @@ def test_nvml_comes_before_the_tool(tmp_path: Path) -> None:
     assert (tags["sys.gpu"], reason) == ("Tesla T4", "")
 
 
-def test_the_tool_answers_where_nvml_does_not_work(tmp_path: Path) -> None:
+def test_the_tool_is_used_if_nvml_fails(tmp_path: Path) -> None:
     tags, reason = found_on(tmp_path, fake=BROKEN, nvidia_smi=printed("nvidia_smi/two_a100.csv"))
     assert tags["sys.gpu"] == "2 x NVIDIA A100-SXM4-80GB"
     assert reason == "NVML: driver not loaded: load it (modprobe nvidia)"
 
 
-def test_intel_beside_a_broken_nvidia_driver_keeps_the_reason(tmp_path: Path) -> None:
+def test_an_intel_gpu_does_not_hide_a_broken_nvidia_driver(tmp_path: Path) -> None:
     failed = CommandFailed("nvidia-smi", 9, printed("nvidia_smi/driver_not_loaded.txt"))
     tags, reason = found_on(tmp_path, fake=BROKEN, files=INTEL, nvidia_smi=failed)
     assert tags["sys.gpu"] == "Intel GPU [8086:56a0]"
@@ -125,34 +125,34 @@ def test_intel_beside_a_broken_nvidia_driver_keeps_the_reason(tmp_path: Path) ->
     )
 
 
-def test_certainly_none_without_library_tool_and_card(tmp_path: Path) -> None:
+def test_without_library_tool_and_card_there_is_no_gpu(tmp_path: Path) -> None:
     assert found_on(tmp_path) == (NONE, "")
 
 
-def test_certainly_none_where_the_tool_finds_no_devices(tmp_path: Path) -> None:
+def test_if_the_tool_finds_no_devices_there_is_no_gpu(tmp_path: Path) -> None:
     assert found_on(tmp_path, nvidia_smi=printed("nvidia_smi/no_devices.txt")) == (NONE, "")
 
 
 @pytest.mark.parametrize("listed", ["", "-1"])
-def test_certainly_none_where_all_are_hidden(tmp_path: Path, listed: str) -> None:
+def test_if_all_gpus_are_hidden_there_is_no_gpu(tmp_path: Path, listed: str) -> None:
     environ = {"CUDA_VISIBLE_DEVICES": listed}
     fake = FakeNvml(FakeGpu("Tesla T4", "GPU-1", 1))
     assert found_on(tmp_path, fake=fake, files=INTEL, environ=environ) == (NONE, "")
 
 
-def test_what_the_user_asks_for_is_shown_though_the_job_hides_all(tmp_path: Path) -> None:
+def test_selected_gpus_are_listed_even_if_all_are_hidden(tmp_path: Path) -> None:
     environ = {"CUDA_VISIBLE_DEVICES": ""}
     host = machine(tmp_path, environ=environ, nvml=FakeNvml(FakeGpu("Tesla T4", "GPU-1", 1)))
     report = find_gpus(replace(host, gpus="all"), tools(), SOURCES)
     assert [gpu.uuid for gpu in report.gpus] == ["GPU-1"]
 
 
-def test_certainly_none_where_an_invalid_index_hides_all(tmp_path: Path) -> None:
+def test_if_an_invalid_index_hides_all_there_is_no_gpu(tmp_path: Path) -> None:
     fake = FakeNvml(FakeGpu("Tesla T4", "GPU-1", 1))
     assert found_on(tmp_path, fake=fake, environ={"CUDA_VISIBLE_DEVICES": "3"}) == (NONE, "")
 
 
-def test_what_hides_nvidias_gpus_does_not_hide_another_vendors(tmp_path: Path) -> None:
+def test_hiding_nvidia_gpus_does_not_hide_those_of_other_vendors(tmp_path: Path) -> None:
     fake = FakeNvml(FakeGpu("Tesla T4", "GPU-1", 1))
     tags, problem = found_on(tmp_path, fake=fake, files=INTEL, environ={"CUDA_VISIBLE_DEVICES": "3"})
     assert (tags["sys.gpu"], problem) == ("Intel GPU [8086:56a0]", "")
@@ -167,5 +167,5 @@ def test_what_hides_nvidias_gpus_does_not_hide_another_vendors(tmp_path: Path) -
         ("\ufffd", "nvidia-smi did not print a list of GPUs"),
     ],
 )
-def test_a_failing_tool_is_not_none(tmp_path: Path, answer: str | Exception, reason: str) -> None:
+def test_a_failing_tool_does_not_mean_no_gpus(tmp_path: Path, answer: str | Exception, reason: str) -> None:
     assert found_on(tmp_path, nvidia_smi=answer) == ({}, reason)

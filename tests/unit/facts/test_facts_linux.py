@@ -33,7 +33,7 @@ CGROUP_V2 = {
         ("power9", "POWER9 (architected), altivec supported"),
     ],
 )
-def test_cpu_model_of_recorded_machines(recorded: str, model: str) -> None:
+def test_reads_the_cpu_model_of_recorded_machines(recorded: str, model: str) -> None:
     assert parse_cpu_model(printed(f"cpuinfo/{recorded}.txt")) == model
 
 
@@ -45,12 +45,12 @@ def test_cpu_model_of_recorded_machines(recorded: str, model: str) -> None:
         ("processor : 0\n\nHardware\t: BCM2835\n", "BCM2835"),
     ],
 )
-def test_cpu_model_from_what_there_is(text: str, model: str) -> None:
+def test_the_cpu_model_is_composed_from_available_fields(text: str, model: str) -> None:
     assert parse_cpu_model(text) == model
 
 
 @pytest.mark.parametrize("text", ["", "\x00\ufffd", "processor : 0\nmodel name :\n"])
-def test_a_cpuinfo_without_a_name(text: str) -> None:
+def test_a_cpuinfo_without_a_name_gives_no_model(text: str) -> None:
     with pytest.raises(Unavailable, match="names no model"):
         parse_cpu_model(text)
 
@@ -60,16 +60,16 @@ def test_the_host_reads_its_own_cpuinfo(tmp_path: Path) -> None:
     assert linux.cpu_model(machine(tmp_path, files), tools()) == "Arm Neoverse-V2"
 
 
-def test_physical_cores_of_threads() -> None:
+def test_physical_cores_are_counted_from_threads() -> None:
     assert parse_physical_cores(printed("cpuinfo/epyc_9654_two_cores.txt")) == 2
 
 
-def test_cores_without_a_cgroup(tmp_path: Path) -> None:
+def test_counts_cores_without_a_cgroup(tmp_path: Path) -> None:
     files = {"proc/stat": STAT, "proc/cpuinfo": printed("cpuinfo/epyc_9654_two_cores.txt")}
     assert linux.cores(machine(tmp_path, files)) == Cores(logical=4, physical=2, effective=4.0)
 
 
-def test_physical_cores_from_the_topology_where_cpuinfo_is_silent(tmp_path: Path) -> None:
+def test_the_topology_replaces_a_cpuinfo_without_cores(tmp_path: Path) -> None:
     siblings = {
         f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list": text
         for cpu, text in enumerate(("0-1\n", "0-1\n", "2-3\n", "2-3\n"))
@@ -78,29 +78,29 @@ def test_physical_cores_from_the_topology_where_cpuinfo_is_silent(tmp_path: Path
     assert linux.cores(machine(tmp_path, files)).physical == 2
 
 
-def test_effective_cores_under_a_quota(tmp_path: Path) -> None:
+def test_a_quota_limits_the_effective_cores(tmp_path: Path) -> None:
     files = {"proc/stat": STAT, "proc/cpuinfo": "", **CGROUP_V2, "sys/fs/cgroup/cpu.max": "150000 100000\n"}
     assert linux.cores(machine(tmp_path, files)) == Cores(logical=4, physical=None, effective=1.5)
 
 
-def test_affinity_of_the_process(tmp_path: Path) -> None:
+def test_the_affinity_limits_the_effective_cores(tmp_path: Path) -> None:
     status = "Name:\tpython\nCpus_allowed:\tf\nCpus_allowed_list:\t0-1,3\nMems_allowed_list:\t0\n"
     files = {"proc/stat": STAT, "proc/cpuinfo": "", "proc/self/status": status}
     assert linux.cores(machine(tmp_path, files)).effective == 3.0
 
 
-def test_memory_and_its_limit(tmp_path: Path) -> None:
+def test_reads_memory_and_its_limit(tmp_path: Path) -> None:
     files = {"proc/meminfo": MEMINFO, **CGROUP_V2, "sys/fs/cgroup/memory.max": "8000000000\n"}
     expected = Memory(total_bytes=16_384_000_000, limit_bytes=8_000_000_000)
     assert linux.memory(machine(tmp_path, files)) == expected
 
 
-def test_a_limit_above_the_hosts_memory_is_none(tmp_path: Path) -> None:
+def test_a_limit_above_host_memory_is_ignored(tmp_path: Path) -> None:
     files = {"proc/meminfo": MEMINFO, **CGROUP_V2, "sys/fs/cgroup/memory.max": "17000000000\n"}
     assert linux.memory(machine(tmp_path, files)).limit_bytes is None
 
 
-def test_garbage_in_proc(tmp_path: Path) -> None:
+def test_garbage_in_proc_makes_facts_unavailable(tmp_path: Path) -> None:
     host = machine(tmp_path, {"proc/meminfo": "\x00", "proc/stat": "\x00"})
     with pytest.raises(Unavailable, match="no MemTotal"):
         linux.memory(host)
@@ -110,16 +110,16 @@ def test_garbage_in_proc(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["etc/os-release", "usr/lib/os-release"])
 @pytest.mark.parametrize("line", ['PRETTY_NAME="Debian GNU/Linux 12"', "PRETTY_NAME='Debian GNU/Linux 12'"])
-def test_os_name(tmp_path: Path, path: str, line: str) -> None:
+def test_reads_the_os_name(tmp_path: Path, path: str, line: str) -> None:
     host = machine(tmp_path, {path: f"ID=debian\n{line}\nNAME=Debian\n"})
     assert linux.os_name(host) == "Debian GNU/Linux 12"
 
 
-def test_an_os_without_a_name(tmp_path: Path) -> None:
+def test_an_os_without_a_name_is_unavailable(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="no PRETTY_NAME"):
         linux.os_name(machine(tmp_path))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="compares with the real answer of a Linux system")
-def test_platform_name_is_that_of_the_standard_library() -> None:
+def test_the_platform_name_equals_that_of_the_standard_library() -> None:
     assert linux.platform_name() == platform.platform()

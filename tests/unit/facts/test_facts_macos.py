@@ -1,4 +1,4 @@
-"""Facts of Macs, from recorded answers; every OS module is tested on every OS."""
+"""Facts of Macs, from recorded tool output; every OS module is tested on every OS."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlflow_sysmetrics.machine.command import CommandFailed, CommandTimeout
 pytestmark = pytest.mark.unit
 
 
-def test_the_cpu_is_what_sysctl_says(tmp_path: Path) -> None:
+def test_the_cpu_model_comes_from_sysctl(tmp_path: Path) -> None:
     assert macos.cpu_model(machine(tmp_path), tools(sysctl="Apple M2 Max\n")) == "Apple M2 Max"
 
 
@@ -28,7 +28,7 @@ def test_the_cpu_is_what_sysctl_says(tmp_path: Path) -> None:
         (CommandTimeout("sysctl did not answer within 3 s"), "sysctl did not answer"),
     ],
 )
-def test_a_sysctl_that_does_not_answer(tmp_path: Path, answer: str | Exception, reason: str) -> None:
+def test_a_failing_sysctl_gives_no_cpu_model(tmp_path: Path, answer: str | Exception, reason: str) -> None:
     with pytest.raises(Unavailable, match=reason):
         macos.cpu_model(machine(tmp_path), tools(sysctl=answer))
 
@@ -47,7 +47,7 @@ def test_a_sysctl_that_does_not_answer(tmp_path: Path, answer: str | Exception, 
         ("no_gpu", ()),
     ],
 )
-def test_gpus_of_recorded_macs(tmp_path: Path, recorded: str, gpus: tuple[Gpu, ...]) -> None:
+def test_reads_the_gpus_of_recorded_macs(tmp_path: Path, recorded: str, gpus: tuple[Gpu, ...]) -> None:
     run = tools(system_profiler=printed(f"system_profiler/{recorded}.json"))
     assert macos.displays(machine(tmp_path), run).gpus == gpus
 
@@ -64,7 +64,7 @@ def test_gpus_of_recorded_macs(tmp_path: Path, recorded: str, gpus: tuple[Gpu, .
         '{"SPDisplaysDataType": [{}]}',
     ],
 )
-def test_what_is_no_list_of_displays(text: str) -> None:
+def test_invalid_lists_of_displays_are_rejected(text: str) -> None:
     with pytest.raises(Unavailable, match="system_profiler did not print a list of displays"):
         macos.parse_displays(text)
 
@@ -76,32 +76,32 @@ def test_what_is_no_list_of_displays(text: str) -> None:
         CommandTimeout("system_profiler did not answer within 3 s"),
     ],
 )
-def test_a_system_profiler_that_fails(tmp_path: Path, answer: Exception) -> None:
+def test_a_failing_system_profiler_is_a_problem(tmp_path: Path, answer: Exception) -> None:
     with pytest.raises(Unavailable, match=r"^system_profiler "):
         macos.displays(machine(tmp_path), tools(system_profiler=answer))
 
 
-def test_a_missing_system_profiler_is_not_none(tmp_path: Path) -> None:
+def test_a_missing_system_profiler_does_not_mean_no_gpus(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="system_profiler is not installed"):
         macos.displays(machine(tmp_path), tools())
 
 
-def test_a_size_in_other_words_is_unknown() -> None:
+def test_a_size_in_an_unknown_format_is_unknown() -> None:
     text = '{"SPDisplaysDataType": [{"sppci_model": "X", "spdisplays_vram": "plenty"}]}'
     assert macos.parse_displays(text) == (Gpu(name="X"),)
 
 
-def test_cores_and_memory_are_this_machines(tmp_path: Path) -> None:
+def test_cores_and_memory_are_those_of_this_machine(tmp_path: Path) -> None:
     cores = macos.cores(machine(tmp_path))
     assert cores.effective == cores.logical >= 1
     assert macos.memory(machine(tmp_path)).total_bytes > 0
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="on a Mac the name is known")
-def test_elsewhere_it_is_not_macos(tmp_path: Path) -> None:
+def test_other_systems_are_not_macos(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="not macOS"):
         macos.os_name(machine(tmp_path))
 
 
-def test_macs_are_neither_containers_nor_clouds(tmp_path: Path) -> None:
+def test_a_mac_is_neither_container_nor_cloud(tmp_path: Path) -> None:
     assert (macos.container(machine(tmp_path)), macos.cloud(machine(tmp_path))) == (None, None)

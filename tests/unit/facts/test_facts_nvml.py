@@ -31,7 +31,7 @@ def report(root: Path, fake: FakeNvml, **environ: str) -> GpuReport:
     return nvml_gpus.gpus(machine(root, nvml=fake, environ=environ), tools())
 
 
-def test_the_fake_has_only_names_of_the_real_module() -> None:
+def test_the_fake_has_only_real_names() -> None:
     pynvml = importlib.import_module("pynvml")
     names = [name for name in vars(FakeNvml) if name.lower().startswith("nvml")]
     assert [name for name in names if not hasattr(pynvml, name)] == []
@@ -39,7 +39,7 @@ def test_the_fake_has_only_names_of_the_real_module() -> None:
     assert all(issubclass(getattr(pynvml, name), pynvml.NVMLError) for name in errors)
 
 
-def test_one_gpu(tmp_path: Path) -> None:
+def test_reads_one_gpu(tmp_path: Path) -> None:
     assert report(tmp_path, FakeNvml(H200)) == GpuReport(
         gpus=(
             Gpu(
@@ -55,46 +55,46 @@ def test_one_gpu(tmp_path: Path) -> None:
     )
 
 
-def test_old_bindings_that_return_bytes(tmp_path: Path) -> None:
+def test_byte_strings_of_old_bindings_are_decoded(tmp_path: Path) -> None:
     fake = FakeNvml(FakeGpu(b"Tesla V100", b"GPU-dddd", 1), driver=b"418.87", cuda=10010)
     found = report(tmp_path, fake)
     assert found.gpus == (Gpu(name="Tesla V100", memory_bytes=1, uuid="GPU-dddd", driver="418.87", index=0),)
     assert found.cuda == "10.1"
 
 
-def test_only_visible_gpus_in_their_order(tmp_path: Path) -> None:
+def test_only_visible_gpus_are_listed_in_order(tmp_path: Path) -> None:
     found = report(tmp_path, FakeNvml(H200, T4), CUDA_VISIBLE_DEVICES="1,0", CUDA_DEVICE_ORDER="PCI_BUS_ID")
     assert [(gpu.name, gpu.index) for gpu in found.gpus] == [("Tesla T4", 1), ("NVIDIA H200", 0)]
 
 
-def test_an_index_beyond_the_last_gpu_leaves_certainly_none(tmp_path: Path) -> None:
+def test_an_index_beyond_the_last_gpu_means_no_gpus(tmp_path: Path) -> None:
     assert report(tmp_path, FakeNvml(H200), CUDA_VISIBLE_DEVICES="1") == GpuReport()
 
 
-def test_cdi_containers_show_their_gpus(tmp_path: Path) -> None:
+def test_cdi_containers_list_their_gpus(tmp_path: Path) -> None:
     assert report(tmp_path, FakeNvml(H200), NVIDIA_VISIBLE_DEVICES="void").gpus
 
 
-def test_the_order_of_different_models_is_doubtful(tmp_path: Path) -> None:
+def test_the_order_of_different_models_is_ambiguous(tmp_path: Path) -> None:
     found = report(tmp_path, FakeNvml(H200, T4))
     assert [gpu.name for gpu in found.gpus] == ["NVIDIA H200", "Tesla T4"]
     assert [problem.rpartition(": ")[2] for problem in found.problems] == ["set CUDA_DEVICE_ORDER=PCI_BUS_ID"]
 
 
-def test_the_gpus_that_the_user_asks_for(tmp_path: Path) -> None:
+def test_only_gpus_selected_by_the_user_are_listed(tmp_path: Path) -> None:
     host = machine(tmp_path, nvml=FakeNvml(H200, H200, T4), environ={"CUDA_VISIBLE_DEVICES": "0"})
     found = nvml_gpus.gpus(replace(host, gpus="2,5"), tools())
     assert [(gpu.name, gpu.index) for gpu in found.gpus] == [("Tesla T4", 2)]
     assert found.problems == ("MLFLOW_SYSMETRICS_GPUS: 5 matches none of this host's NVIDIA GPUs",)
 
 
-def test_asking_for_gpus_that_are_not_there_says_so(tmp_path: Path) -> None:
+def test_selecting_missing_gpus_is_a_problem(tmp_path: Path) -> None:
     host = replace(machine(tmp_path, nvml=FakeNvml(H200)), gpus="5")
     with pytest.raises(Unavailable, match="5 matches none of this host's NVIDIA GPUs"):
         nvml_gpus.gpus(host, tools())
 
 
-def test_an_unsupported_query_costs_only_itself(tmp_path: Path) -> None:
+def test_an_unsupported_query_affects_only_its_value(tmp_path: Path) -> None:
     lost = FakeNvml.NVMLError("Unknown Error")
     found = report(tmp_path, FakeNvml(FakeGpu("GRID A10-4Q", "GPU-a10", lost)))
     assert found.gpus == (Gpu(name="GRID A10-4Q", uuid="GPU-a10", driver="570.133.20", index=0),)
@@ -102,38 +102,38 @@ def test_an_unsupported_query_costs_only_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("memory", [0, FakeNvml.NVMLError_NotSupported("Not Supported")])
-def test_unified_memory(tmp_path: Path, memory: int | Exception) -> None:
+def test_unified_memory_is_reported(tmp_path: Path, memory: int | Exception) -> None:
     (gpu,) = report(tmp_path, FakeNvml(FakeGpu("NVIDIA GB10", "GPU-gb10", memory))).gpus
     assert (gpu.unified, gpu.memory_bytes) == (True, None)
 
 
-def test_a_lost_gpu_costs_only_itself(tmp_path: Path) -> None:
+def test_a_lost_gpu_affects_no_other(tmp_path: Path) -> None:
     lost = FakeGpu(FakeNvml.NVMLError_GpuIsLost("GPU is lost"), "GPU-bbbb")
     found = report(tmp_path, FakeNvml(H200, lost))
     assert [gpu.name for gpu in found.gpus] == ["NVIDIA H200"]
     assert found.problems == ("GPU 1: GPU is lost: reset it or reboot",)
 
 
-def test_a_gpu_whose_name_is_no_text_costs_only_itself(tmp_path: Path) -> None:
+def test_a_gpu_with_an_undecodable_name_affects_no_other(tmp_path: Path) -> None:
     garbage = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
     found = report(tmp_path, FakeNvml(FakeGpu(garbage, "GPU-bbbb"), H200))
     assert [gpu.name for gpu in found.gpus] == ["NVIDIA H200"]
     assert found.problems == ("GPU 0: its name cannot be read",)
 
 
-def test_a_lost_gpu_that_is_hidden_is_no_problem(tmp_path: Path) -> None:
+def test_a_hidden_lost_gpu_is_not_a_problem(tmp_path: Path) -> None:
     lost = FakeGpu(FakeNvml.NVMLError_GpuIsLost("GPU is lost"), "GPU-bbbb")
     assert report(tmp_path, FakeNvml(H200, lost), CUDA_VISIBLE_DEVICES="0").problems == ()
 
 
-def test_a_lost_gpu_is_known_by_its_uuid(tmp_path: Path) -> None:
+def test_a_lost_gpu_is_named_by_its_uuid(tmp_path: Path) -> None:
     lost = FakeGpu(FakeNvml.NVMLError_GpuIsLost("GPU is lost"), "GPU-bbbb")
     found = report(tmp_path, FakeNvml(H200, lost), CUDA_VISIBLE_DEVICES="GPU-bbbb,GPU-aaaa")
     assert [gpu.name for gpu in found.gpus] == ["NVIDIA H200"]
     assert found.problems == ("GPU 1: GPU is lost: reset it or reboot",)
 
 
-def test_a_sliced_gpu_is_shown_as_its_slices(tmp_path: Path) -> None:
+def test_a_sliced_gpu_is_listed_as_its_slices(tmp_path: Path) -> None:
     found = report(tmp_path, FakeNvml(SLICED)).gpus
     assert [(gpu.name, gpu.uuid, gpu.index) for gpu in found] == [
         ("NVIDIA H100 80GB HBM3 MIG 3g.40gb", "MIG-1111", 0),
@@ -141,12 +141,12 @@ def test_a_sliced_gpu_is_shown_as_its_slices(tmp_path: Path) -> None:
     ]
 
 
-def test_an_old_driver_shows_one_slice(tmp_path: Path) -> None:
+def test_with_an_old_driver_only_one_slice_is_listed(tmp_path: Path) -> None:
     found = report(tmp_path, FakeNvml(SLICED, driver="535.183.01"))
     assert [gpu.uuid for gpu in found.gpus] == ["MIG-1111"]
 
 
-def test_of_two_slices_in_one_gpu_instance_cuda_shows_one(tmp_path: Path) -> None:
+def test_one_slice_per_gpu_instance_is_listed(tmp_path: Path) -> None:
     class OneInstance(FakeNvml):
         def nvmlDeviceGetGpuInstanceId(self, handle: object) -> int:
             return 0
@@ -154,33 +154,33 @@ def test_of_two_slices_in_one_gpu_instance_cuda_shows_one(tmp_path: Path) -> Non
     assert [gpu.uuid for gpu in report(tmp_path, OneInstance(SLICED)).gpus] == ["MIG-1111"]
 
 
-def test_a_slice_without_a_name_bears_its_gpus(tmp_path: Path) -> None:
+def test_a_slice_without_a_name_uses_that_of_its_gpu(tmp_path: Path) -> None:
     nameless = FakeGpu(FakeNvml.NVMLError("Unknown Error"), "MIG-3333", 1)
     sliced = FakeGpu("NVIDIA A100-SXM4-40GB", "GPU-cccc", 1, slices=(nameless,))
     assert [gpu.name for gpu in report(tmp_path, FakeNvml(sliced)).gpus] == ["NVIDIA A100-SXM4-40GB MIG"]
 
 
-def test_only_the_slice_that_is_named(tmp_path: Path) -> None:
+def test_only_the_selected_slice_is_listed(tmp_path: Path) -> None:
     found = report(tmp_path, FakeNvml(H200, SLICED), CUDA_VISIBLE_DEVICES="MIG-2222")
     assert [gpu.uuid for gpu in found.gpus] == ["MIG-2222"]
 
 
-def test_an_unknown_slice_is_not_none(tmp_path: Path) -> None:
+def test_an_unknown_slice_does_not_mean_no_gpus(tmp_path: Path) -> None:
     with pytest.raises(
         Unavailable, match=r"^NVML: CUDA_VISIBLE_DEVICES names a MIG device that is not listed$"
     ):
         report(tmp_path, FakeNvml(H200), CUDA_VISIBLE_DEVICES="MIG-9999")
 
 
-def test_no_devices(tmp_path: Path) -> None:
+def test_a_host_without_devices_has_no_gpus(tmp_path: Path) -> None:
     assert report(tmp_path, FakeNvml()) == GpuReport()
 
 
-def test_no_library_is_no_problem(tmp_path: Path) -> None:
+def test_a_missing_library_is_not_a_problem(tmp_path: Path) -> None:
     assert report(tmp_path, NO_NVML) == GpuReport()
 
 
-def test_no_bindings_are_no_problem(tmp_path: Path) -> None:
+def test_missing_bindings_are_not_a_problem(tmp_path: Path) -> None:
     def missing() -> NoReturn:
         raise ImportError
 
@@ -196,7 +196,7 @@ def test_no_bindings_are_no_problem(tmp_path: Path) -> None:
         ("Unknown", "as the bindings call it"),
     ],
 )
-def test_a_library_that_does_not_work_says_why_and_what_helps(
+def test_the_message_about_a_broken_library_includes_cause_and_remedy(
     tmp_path: Path, error: str, reason: str
 ) -> None:
     kind = type(f"NVMLError_{error}", (FakeNvml.NVMLError,), {})

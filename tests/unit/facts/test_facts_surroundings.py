@@ -1,4 +1,4 @@
-"""What the job runs in: container, cloud, scheduler."""
+"""The surroundings of a job: container, cloud, scheduler."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ SNAPSHOT = (
         ({}, {"proc/sys/kernel/osrelease": "6.8.0-45-generic\n"}, None),
     ],
 )
-def test_container(tmp_path: Path, environ: dict[str, str], files: dict[str, str], kind: str | None) -> None:
+def test_detects_the_container(
+    tmp_path: Path, environ: dict[str, str], files: dict[str, str], kind: str | None
+) -> None:
     assert container(machine(tmp_path, files, environ=environ)) == kind
 
 
@@ -69,7 +71,7 @@ def test_container(tmp_path: Path, environ: dict[str, str], files: dict[str, str
         ({}, None),
     ],
 )
-def test_cloud(tmp_path: Path, dmi: dict[str, str], expected: str | None) -> None:
+def test_detects_the_cloud(tmp_path: Path, dmi: dict[str, str], expected: str | None) -> None:
     files = {f"sys/class/dmi/id/{name}": f"{text}\n" for name, text in dmi.items()}
     assert cloud(machine(tmp_path, files)) == expected
 
@@ -107,5 +109,5 @@ def test_cloud(tmp_path: Path, dmi: dict[str, str], expected: str | None) -> Non
         ),
     ],
 )
-def test_scheduler(environ: dict[str, str], expected: dict[str, str]) -> None:
+def test_detects_the_scheduler(environ: dict[str, str], expected: dict[str, str]) -> None:
     assert dict(scheduler_tags(environ)) == expected

@@ -1,4 +1,4 @@
-"""How values become the text of tags."""
+"""Formatting of values as tags."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.unit
     ("value", "expected"),
     [(2.0, "2"), (1.5, "1.5"), (1 / 3, "0.33"), (127.53, "127.53"), (0.001, "0.01"), (384, "384")],
 )
-def test_a_number_of_cores(value: float, expected: str) -> None:
+def test_formats_a_number_of_cores(value: float, expected: str) -> None:
     assert number(value) == expected
 
 
@@ -35,5 +35,5 @@ def test_a_list_is_cut_between_items() -> None:
     assert joined(["x" * 100] * 4, ",") == f"{'x' * 100},{'x' * 100},+2 more"
 
 
-def test_one_item_that_is_too_long_is_cut_within() -> None:
+def test_an_item_that_is_too_long_is_cut() -> None:
     assert len(joined(["x" * 300, "y"], ",")) < 250

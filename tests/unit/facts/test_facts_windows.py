@@ -1,4 +1,4 @@
-"""Facts of Windows machines, from recorded answers; every OS module is tested on every OS."""
+"""Facts of Windows machines, from recorded tool output; every OS module is tested on every OS."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.unit
 
 
 class FakeRegistry:
-    """Stands for winreg with one value."""
+    """Replaces winreg; has one value."""
 
     HKEY_LOCAL_MACHINE = object()
 
@@ -37,12 +37,12 @@ class FakeRegistry:
         return self.processor, 1
 
 
-def test_the_cpu_is_what_the_registry_says() -> None:
+def test_the_cpu_model_comes_from_the_registry() -> None:
     registry = FakeRegistry("13th Gen Intel(R) Core(TM) i7-13700K   ")
     assert windows.read_processor_name(registry) == "13th Gen Intel(R) Core(TM) i7-13700K"
 
 
-def test_a_registry_without_the_name() -> None:
+def test_a_registry_without_the_name_gives_no_cpu_model() -> None:
     with pytest.raises(Unavailable, match="no ProcessorNameString"):
         windows.read_processor_name(FakeRegistry(None))
 
@@ -62,7 +62,7 @@ def test_a_registry_without_the_name() -> None:
         ("hyper_v_remote", ()),
     ],
 )
-def test_gpus_of_recorded_machines(tmp_path: Path, recorded: str, gpus: tuple[Gpu, ...]) -> None:
+def test_reads_the_gpus_of_recorded_machines(tmp_path: Path, recorded: str, gpus: tuple[Gpu, ...]) -> None:
     run = tools(powershell=printed(f"video_controller/{recorded}.json"))
     assert windows.video_controllers(machine(tmp_path), run).gpus == gpus
 
@@ -79,12 +79,12 @@ def test_gpus_of_recorded_machines(tmp_path: Path, recorded: str, gpus: tuple[Gp
         ("ASPEED Graphics Family(WDDM)", False),
     ],
 )
-def test_adapters_that_only_draw_are_not_gpus(name: str, counted: bool) -> None:
+def test_display_only_adapters_are_not_gpus(name: str, counted: bool) -> None:
     assert bool(windows.parse_video_controllers(f'{{"Name": "{name}"}}')) is counted
 
 
 @pytest.mark.parametrize("text", ["", "\ufffd\x00", "[7]", "7", '{"AdapterRAM": 1}', '[{"Name": null}]'])
-def test_what_is_no_list_of_video_controllers(text: str) -> None:
+def test_invalid_lists_of_video_controllers_are_rejected(text: str) -> None:
     with pytest.raises(Unavailable, match="PowerShell did not print a list of video controllers"):
         windows.parse_video_controllers(text)
 
@@ -97,12 +97,14 @@ def test_what_is_no_list_of_video_controllers(text: str) -> None:
         ({}, "not installed"),
     ],
 )
-def test_a_powershell_that_fails(tmp_path: Path, answers: dict[str, Exception], reason: str) -> None:
+def test_a_failing_powershell_is_a_problem(
+    tmp_path: Path, answers: dict[str, Exception], reason: str
+) -> None:
     with pytest.raises(Unavailable, match=reason):
         windows.video_controllers(machine(tmp_path), tools(**answers))
 
 
-def test_powershell_is_not_looked_for_in_the_working_directory(tmp_path: Path) -> None:
+def test_powershell_is_not_searched_for_in_the_working_directory(tmp_path: Path) -> None:
     asked: list[str] = []
 
     def run(command: Sequence[str]) -> str:
@@ -113,7 +115,7 @@ def test_powershell_is_not_looked_for_in_the_working_directory(tmp_path: Path) -
     assert asked == [r"D:\Windows\System32\WindowsPowerShell\v1.0\powershell.exe"]
 
 
-def test_cores_and_memory_are_this_machines(tmp_path: Path) -> None:
+def test_cores_and_memory_are_those_of_this_machine(tmp_path: Path) -> None:
     cores = windows.cores(machine(tmp_path))
     assert cores.effective is not None
     assert 1 <= cores.effective <= cores.logical
@@ -121,12 +123,12 @@ def test_cores_and_memory_are_this_machines(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="on Windows they are known")
-def test_elsewhere_it_is_not_windows(tmp_path: Path) -> None:
+def test_other_systems_are_not_windows(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="not Windows"):
         windows.cpu_model(machine(tmp_path), tools())
     with pytest.raises(Unavailable, match="not Windows"):
         windows.os_name(machine(tmp_path))
 
 
-def test_windows_tells_neither_container_nor_cloud(tmp_path: Path) -> None:
+def test_windows_reports_neither_container_nor_cloud(tmp_path: Path) -> None:
     assert (windows.container(machine(tmp_path)), windows.cloud(machine(tmp_path))) == (None, None)

@@ -1,4 +1,4 @@
-"""The own cgroup and its limits, on small trees of /proc and /sys/fs/cgroup."""
+"""The cgroup of this process and its limits, on small trees of /proc and /sys/fs/cgroup."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SLICE = "sys/fs/cgroup/user.slice"
 
 
 class Limits(NamedTuple):
-    """What the own group may use; None where nothing limits it."""
+    """The limits of the own group; None if unlimited."""
 
     memory_bytes: int | None = None
     cpu_cores: float | None = None
@@ -52,7 +52,7 @@ def host(root: Path, cgroup: str, mountinfo: str, files: Mapping[str, str]) -> H
     return Host(root=root, environ={})
 
 
-def test_v2_quota_and_memory_of_the_own_group(tmp_path: Path) -> None:
+def test_v2_reads_quota_and_memory_of_the_own_group(tmp_path: Path) -> None:
     machine = host(
         tmp_path,
         "0::/user.slice/job.scope\n",
@@ -67,7 +67,7 @@ def test_v2_quota_and_memory_of_the_own_group(tmp_path: Path) -> None:
     assert limits(machine) == Limits(memory_bytes=4294967296, cpu_cores=1.5, cpus=frozenset({0, 1, 2, 3, 8}))
 
 
-def test_v2_smaller_ancestor_wins(tmp_path: Path) -> None:
+def test_v2_uses_the_smallest_limit_of_all_ancestors(tmp_path: Path) -> None:
     machine = host(
         tmp_path,
         "0::/user.slice/job.scope\n",
@@ -82,18 +82,18 @@ def test_v2_smaller_ancestor_wins(tmp_path: Path) -> None:
     assert limits(machine) == Limits(memory_bytes=2147483648, cpu_cores=2.0)
 
 
-def test_v2_memory_high_limits_too(tmp_path: Path) -> None:
+def test_v2_memory_high_is_a_limit(tmp_path: Path) -> None:
     files = {f"{SLICE}/memory.max": "4294967296\n", f"{SLICE}/memory.high": "1073741824\n"}
     assert limits(host(tmp_path, "0::/user.slice\n", V2_MOUNT, files)).memory_bytes == 1073741824
 
 
-def test_v2_cpuset_of_an_ancestor_counts_where_the_own_group_has_none(tmp_path: Path) -> None:
+def test_v2_uses_the_cpuset_of_an_ancestor_if_the_group_has_none(tmp_path: Path) -> None:
     files = {f"{SLICE}/job.scope/cpu.max": "max 100000\n", f"{SLICE}/cpuset.cpus.effective": "4-5\n"}
     machine = host(tmp_path, "0::/user.slice/job.scope\n", V2_MOUNT, files)
     assert limits(machine) == Limits(cpus=frozenset({4, 5}))
 
 
-def test_v2_private_namespace_of_a_container(tmp_path: Path) -> None:
+def test_v2_supports_a_private_namespace(tmp_path: Path) -> None:
     machine = host(
         tmp_path,
         "0::/\n",
@@ -103,7 +103,7 @@ def test_v2_private_namespace_of_a_container(tmp_path: Path) -> None:
     assert limits(machine) == Limits(memory_bytes=536870912, cpu_cores=0.5)
 
 
-def test_v1_docker_container_whose_mount_root_is_its_own_group(tmp_path: Path) -> None:
+def test_v1_supports_a_mount_root_equal_to_the_group(tmp_path: Path) -> None:
     machine = host(
         tmp_path,
         "5:memory:/docker/c0ffee\n4:cpu,cpuacct:/docker/c0ffee\n3:cpuset:/docker/c0ffee\n1:name=systemd:/docker/c0ffee\n",
@@ -131,7 +131,7 @@ HYBRID_MOUNTS = (
 )
 
 
-def test_hybrid_takes_each_controller_where_it_is_bound(tmp_path: Path) -> None:
+def test_hybrid_reads_each_controller_where_it_is_bound(tmp_path: Path) -> None:
     machine = host(
         tmp_path,
         HYBRID_GROUPS,
@@ -151,12 +151,12 @@ def test_hybrid_takes_each_controller_where_it_is_bound(tmp_path: Path) -> None:
     assert controller_directory(machine, "io").paths == ("sys/fs/cgroup/unified",)
 
 
-def test_a_group_that_the_container_does_not_see_leaves_its_nearest_visible_ancestor(tmp_path: Path) -> None:
+def test_an_invisible_group_falls_back_to_its_nearest_visible_ancestor(tmp_path: Path) -> None:
     files = {"sys/fs/cgroup/memory.max": "1048576\n"}
     assert limits(host(tmp_path, "0::/gone/group\n", V2_MOUNT, files)).memory_bytes == 1048576
 
 
-def test_without_cgroups_nothing_is_limited(tmp_path: Path) -> None:
+def test_without_cgroups_there_is_no_limit(tmp_path: Path) -> None:
     assert limits(Host(root=tmp_path, environ={})) == Limits()
 
 
@@ -165,7 +165,7 @@ def test_without_cgroups_there_is_no_directory(tmp_path: Path) -> None:
         controller_directory(Host(root=tmp_path, environ={}), "memory")
 
 
-def test_a_controller_that_is_not_mounted_has_no_directory(tmp_path: Path) -> None:
+def test_an_unmounted_controller_has_no_directory(tmp_path: Path) -> None:
     machine = host(tmp_path, "4:memory:/\n", "", {})
     with pytest.raises(Unavailable, match="memory controller is mounted"):
         controller_directory(machine, "memory")
@@ -173,7 +173,7 @@ def test_a_controller_that_is_not_mounted_has_no_directory(tmp_path: Path) -> No
         controller_directory(machine, "cpu")
 
 
-def test_garbage_limits_nothing(tmp_path: Path) -> None:
+def test_garbage_gives_no_limit(tmp_path: Path) -> None:
     files = {
         f"{SLICE}/memory.max": "\x00\x01",
         f"{SLICE}/cpu.max": "soon",
@@ -194,11 +194,13 @@ def test_garbage_limits_nothing(tmp_path: Path) -> None:
         ("/", "/..", ("m",)),
     ],
 )
-def test_group_paths_strip_the_mount_root(group: str, root: str, expected: tuple[str, ...]) -> None:
+def test_the_mount_root_is_stripped_from_group_paths(
+    group: str, root: str, expected: tuple[str, ...]
+) -> None:
     assert group_paths(group, Mount("35", "24", "0:30", root, "/m", "cgroup2", "cgroup2", "rw")) == expected
 
 
-def test_own_groups_by_controller() -> None:
+def test_parses_the_own_groups_by_controller() -> None:
     text = "4:cpu,cpuacct:/a:b\n1:name=systemd:/init.scope\n0::/user.slice\nnonsense\n"
     assert parse_own_groups(text) == {
         "cpu": "/a:b",
@@ -208,7 +210,7 @@ def test_own_groups_by_controller() -> None:
     }
 
 
-def test_mounts_of_both_versions() -> None:
+def test_parses_mounts_of_both_versions() -> None:
     text = (
         "22 1 0:5 / /proc rw - proc proc rw\n"
         r"60 50 0:31 / /sys/fs/my\040cgroup rw shared:3 - cgroup cgroup rw,memory"
@@ -232,7 +234,7 @@ def test_mounts_of_both_versions() -> None:
         ("1073741824\n", 1073741824),
     ],
 )
-def test_memory_limit(text: str, expected: int | None) -> None:
+def test_parses_a_memory_limit(text: str, expected: int | None) -> None:
     assert parse_memory_limit(text) == expected
 
 
@@ -246,10 +248,10 @@ def test_memory_limit(text: str, expected: int | None) -> None:
         ("", "", None),
     ],
 )
-def test_cpu_quota(quota: str, period: str, expected: float | None) -> None:
+def test_parses_a_cpu_quota(quota: str, period: str, expected: float | None) -> None:
     assert parse_cpu_quota(quota, period) == expected
 
 
 @pytest.mark.parametrize(("text", "expected"), [("0-2,5\n", {0, 1, 2, 5}), ("3", {3}), ("\n", set())])
-def test_cpu_list(text: str, expected: set[int]) -> None:
+def test_parses_a_cpu_list(text: str, expected: set[int]) -> None:
     assert parse_cpu_list(text) == expected

@@ -1,4 +1,4 @@
-"""The command runner, with real small scripts."""
+"""The command runner, with small real scripts."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ pytestmark = [
     pytest.mark.skipif(os.name == "nt", reason="the scripts are for a POSIX shell; Windows has none"),
 ]
 
-# A killed tool and a loaded test machine fit in; the 300 s that the scripts sleep do not.
+# Enough for killing a tool on a loaded test machine, but far below the 300 s that the scripts sleep.
 FAR_BELOW_THE_SLEEP_SECONDS = 60
-# What is no test of the budget has enough of it, whatever the machine is busy with.
+# Tests of anything but the budget have plenty of it, even on a busy machine.
 PATIENT = 60.0
 
 
@@ -30,7 +30,7 @@ def script(directory: Path, text: str, name: str = "tool") -> str:
     return str(path)
 
 
-def test_returns_what_the_tool_printed(tmp_path: Path) -> None:
+def test_returns_the_output_of_the_tool(tmp_path: Path) -> None:
     assert (
         Commands(os.environ, budget_seconds=PATIENT)([script(tmp_path, "echo one; echo two >&2")]) == "one\n"
     )
@@ -41,27 +41,27 @@ def test_finds_the_tool_in_the_path_of_the_machine(tmp_path: Path) -> None:
     assert Commands({"PATH": str(tmp_path)}, budget_seconds=PATIENT)(["nvidia-smi"]) == "found\n"
 
 
-def test_tools_speak_the_c_locale_and_read_nothing(tmp_path: Path) -> None:
+def test_tools_run_in_the_c_locale_without_input(tmp_path: Path) -> None:
     tool = script(tmp_path, 'cat; echo "$LC_ALL"')
     environ = {**os.environ, "LC_ALL": "de_DE.UTF-8"}
     assert Commands(environ, budget_seconds=PATIENT)([tool]) == "C\n"
 
 
-def test_an_empty_answer_is_an_answer(tmp_path: Path) -> None:
+def test_empty_output_is_valid(tmp_path: Path) -> None:
     assert Commands(os.environ, budget_seconds=PATIENT)([script(tmp_path, "true")]) == ""
 
 
-def test_bytes_that_are_no_text_do_not_raise(tmp_path: Path) -> None:
+def test_undecodable_output_does_not_raise(tmp_path: Path) -> None:
     run = Commands(os.environ, budget_seconds=PATIENT)
     assert run([script(tmp_path, r"printf '\377\376\001GPU'")]) == "\ufffd\ufffd\x01GPU"
 
 
-def test_a_missing_tool(tmp_path: Path) -> None:
+def test_a_missing_tool_raises(tmp_path: Path) -> None:
     with pytest.raises(CommandMissing, match=r"^nvidia-smi is not installed$"):
         Commands({"PATH": str(tmp_path)})(["nvidia-smi"])
 
 
-def test_a_tool_that_may_not_be_run(tmp_path: Path) -> None:
+def test_a_tool_without_permission_raises(tmp_path: Path) -> None:
     path = tmp_path / "tool"
     path.write_text("no program")
     with pytest.raises(Unavailable, match=r"^tool could not be started: ") as caught:
@@ -69,13 +69,13 @@ def test_a_tool_that_may_not_be_run(tmp_path: Path) -> None:
     assert str(tmp_path) not in str(caught.value)
 
 
-def test_an_exit_code_other_than_zero(tmp_path: Path) -> None:
+def test_a_nonzero_exit_code_raises(tmp_path: Path) -> None:
     with pytest.raises(CommandFailed, match=r"^tool failed with exit code 9$") as caught:
         Commands(os.environ, budget_seconds=PATIENT)([script(tmp_path, "echo broken; exit 9")])
     assert (caught.value.exit_code, caught.value.output) == (9, "broken\n")
 
 
-def test_a_hanging_tool_is_given_up(tmp_path: Path) -> None:
+def test_a_hanging_tool_times_out(tmp_path: Path) -> None:
     started = time.monotonic()
     with pytest.raises(CommandTimeout, match=r"^tool did not finish within 0.1 s$"):
         Commands(os.environ, budget_seconds=0.1)([script(tmp_path, "exec sleep 300")])
@@ -95,7 +95,7 @@ def test_a_child_that_keeps_the_pipe_open_is_killed_with_its_parent(tmp_path: Pa
     assert_dies(int(child.read_text()))
 
 
-def test_a_child_that_outlives_its_parent_does_not_hold_us(tmp_path: Path) -> None:
+def test_a_child_that_outlives_its_parent_does_not_block(tmp_path: Path) -> None:
     tool = script(tmp_path, "echo done; sleep 300 & exit 0")
     started = time.monotonic()
     with pytest.raises(CommandTimeout):
@@ -115,7 +115,7 @@ def test_all_commands_share_one_budget(tmp_path: Path) -> None:
 
 
 def assert_dies(pid: int) -> None:
-    """The kernel may take a moment to end a killed process, and its new parent to reap it."""
+    """Waits for the end of a process: the kernel needs a moment to end it, and its new parent to reap it."""
 
     def dead() -> bool:
         try:

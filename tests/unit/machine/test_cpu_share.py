@@ -1,4 +1,4 @@
-"""The CPUs that a job may use: online, affinity, cpuset and quota together."""
+"""The CPUs that a job may use: online CPUs, affinity, cpuset and quota combined."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FOUR_CPUS = "cpu  1 0 1 8 0\n" + "".join(f"cpu{number} 1 0 1 8 0\n" for number i
 def machine(
     root: Path, *, affinity: str | None = None, cpuset: str | None = None, quota: str | None = None
 ) -> Host:
-    """Returns a host of four CPUs in v2, whose job is limited."""
+    """Returns a host with four CPUs and cgroup v2 whose job is limited."""
     files = {
         "proc/stat": FOUR_CPUS,
         "proc/self/cgroup": "0::/\n",
@@ -52,7 +52,7 @@ def machine(
         ("garbage", "garbage", None, 4, False),
     ],
 )
-def test_what_the_job_may_use(  # noqa: PLR0917 - a table of them
+def test_combines_the_cpu_limits_of_a_job(  # noqa: PLR0917 - a table of them
     tmp_path: Path,
     affinity: str | None,
     cpuset: str | None,
@@ -66,30 +66,30 @@ def test_what_the_job_may_use(  # noqa: PLR0917 - a table of them
     assert share.held_by_group is held_by_group
 
 
-def test_a_host_without_cgroups_gives_all_its_cpus(tmp_path: Path) -> None:
+def test_without_cgroups_all_cpus_are_available(tmp_path: Path) -> None:
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/stat").write_text(FOUR_CPUS)
     assert cpu_share(Host(root=tmp_path)).cores == 4
 
 
-def test_a_host_that_lists_no_cpu_is_unavailable(tmp_path: Path) -> None:
+def test_a_host_without_listed_cpus_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/stat").write_text("cpu  1 2 3 4\n")
     with pytest.raises(Unavailable, match="lists no CPU"):
         cpu_share(Host(root=tmp_path))
 
 
-def test_cpus_that_are_online_have_a_line_each() -> None:
+def test_parses_the_online_cpus() -> None:
     assert parse_online_cpus("cpu  1 2\ncpu0 1 2\ncpu12 1 2\nintr 5\n") == {0, 12}
 
 
 @pytest.mark.parametrize("text", ["0-99999999999", "a-b", "3;4"])
-def test_what_is_no_list_of_cpus_is_refused(text: str) -> None:
+def test_an_invalid_cpu_list_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match=r"invalid literal|is not a list of CPUs"):
         parse_cpu_list(text)
 
 
-def test_affinity_of_a_process() -> None:
+def test_reads_the_affinity_of_a_process() -> None:
     status = "Name:\tpython\nCpus_allowed:\tf\nCpus_allowed_list:\t0-1,3\nMems_allowed_list:\t0\n"
     assert parse_affinity(status) == {0, 1, 3}
     assert parse_affinity("Name:\tpython\n") is None

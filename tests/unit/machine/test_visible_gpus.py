@@ -1,4 +1,4 @@
-"""Which GPUs CUDA would show on a host of eight, by its documented rules and by PyTorch's reading of the rest."""
+"""GPUs that CUDA would show on a host with eight, by its documented rules, or as PyTorch reads the rest."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def shown(environ: Mapping[str, str]) -> list[int]:
         ("\u0661", [], "a digit, but not an ASCII one"),
     ],
 )
-def test_cuda_visible_devices_shows(listed: str, expected: list[int], reason: str) -> None:
+def test_cuda_visible_devices_selects(listed: str, expected: list[int], reason: str) -> None:
     assert shown({"CUDA_VISIBLE_DEVICES": listed}) == expected, reason
 
 
@@ -97,7 +97,7 @@ def test_cuda_visible_devices_shows(listed: str, expected: list[int], reason: st
         (" GPU-b5", [], "with the blank it is no UUID, and no index either"),
     ],
 )
-def test_what_may_be_read_in_two_ways_is_read_as_pytorch_does_and_said(
+def test_an_ambiguous_list_is_read_as_by_pytorch_and_reported(
     listed: str, expected: list[int], reason: str
 ) -> None:
     environ = {"CUDA_VISIBLE_DEVICES": listed}
@@ -106,24 +106,24 @@ def test_what_may_be_read_in_two_ways_is_read_as_pytorch_does_and_said(
 
 
 @pytest.mark.parametrize("listed", ["0,1", "2,0", "", "-1", "0,,1", "GPU-b5,GPU-c0", "GPU-b5,", "NoDevFiles"])
-def test_a_plain_list_is_beyond_doubt(listed: str) -> None:
+def test_a_plain_list_is_unambiguous(listed: str) -> None:
     assert selection({"CUDA_VISIBLE_DEVICES": listed}).gaps == ()
 
 
-def test_a_slice_that_nvml_does_not_list_is_said() -> None:
+def test_a_slice_not_listed_by_nvml_is_reported() -> None:
     doubt = selection({"CUDA_VISIBLE_DEVICES": "MIG-3e20"}).doubt
     assert doubt == "CUDA_VISIBLE_DEVICES names a MIG device that is not listed"
 
 
 @pytest.mark.parametrize(("listed", "expected"), [("GPU-B5", []), ("GPU-c0,GPU-8932F9,GPU-b5", [3])])
-def test_a_uuid_in_capitals_is_another_text_and_said(listed: str, expected: list[int]) -> None:
+def test_a_uuid_in_capitals_does_not_match_and_is_reported(listed: str, expected: list[int]) -> None:
     environ = {"CUDA_VISIBLE_DEVICES": listed}
     assert shown(environ) == expected
     assert "a UUID in capitals: write it as nvidia-smi -L does" in (selection(environ).doubt or "")
 
 
 @pytest.mark.parametrize("listed", ["GPU-8932,GPU-B5", "GPU-b5,GPU-FFFF", "GPU-b5,GPU-B5FF"])
-def test_capitals_are_not_spoken_of_where_they_change_nothing(listed: str) -> None:
+def test_capitals_that_change_nothing_are_not_reported(listed: str) -> None:
     assert selection({"CUDA_VISIBLE_DEVICES": listed}).doubt is None
 
 
@@ -137,7 +137,7 @@ def test_capitals_are_not_spoken_of_where_they_change_nothing(listed: str) -> No
         ("1", True, "it is the one that does not answer"),
     ],
 )
-def test_a_gpu_that_does_not_answer_may_not_be_counted_by_cuda(
+def test_an_unresponsive_gpu_makes_later_indices_ambiguous(
     listed: str | None, doubtful: bool, reason: str
 ) -> None:
     devices = (EIGHT[0], GpuId(1, ""), EIGHT[2])
@@ -146,38 +146,38 @@ def test_a_gpu_that_does_not_answer_may_not_be_counted_by_cuda(
     assert (doubt is not None and doubt.startswith("GPU 1 does not respond")) is doubtful, reason
 
 
-def test_without_the_variable_all_are_visible() -> None:
+def test_without_the_variable_all_gpus_are_visible() -> None:
     assert shown({}) == ALL
 
 
-def test_without_gpus_none_is_visible() -> None:
+def test_a_host_without_gpus_selects_none() -> None:
     assert select_nvidia({"CUDA_VISIBLE_DEVICES": "0"}, "visible", (), same_model=True) == Selection()
 
 
-def test_one_gpu_is_named_by_the_shortest_prefix() -> None:
+def test_a_single_gpu_matches_the_shortest_prefix() -> None:
     found = select_nvidia({"CUDA_VISIBLE_DEVICES": "GPU-"}, "visible", EIGHT[:1], same_model=True)
     assert found.chosen == (Chosen(0, 0),)
 
 
-def test_a_gpu_without_uuid_is_found_by_index_only() -> None:
+def test_a_gpu_without_a_uuid_matches_only_its_index() -> None:
     devices = (GpuId(0, ""), GpuId(1, "GPU-8932f937"))
     by_index = select_nvidia({"CUDA_VISIBLE_DEVICES": "0"}, "visible", devices, same_model=True)
     by_uuid = select_nvidia({"CUDA_VISIBLE_DEVICES": "GPU-8"}, "visible", devices, same_model=True)
     assert [one.index for one in (*by_index.chosen, *by_uuid.chosen)] == [0, 1]
 
 
-def test_the_process_choice_begins_with_what_is_visible() -> None:
+def test_the_process_selection_starts_from_visible_gpus() -> None:
     environ = {"CUDA_VISIBLE_DEVICES": "2,0"}
     assert selection(environ, wanted="process") == selection(environ)
 
 
-def test_ordinals_are_counted_for_the_next_vendor() -> None:
+def test_a_selection_counts_its_ordinals_for_the_next_vendor() -> None:
     assert selection({"CUDA_VISIBLE_DEVICES": "5,3"}).places == 2
     assert Selection().places == 0
 
 
 @pytest.mark.parametrize("order", [{}, {"CUDA_DEVICE_ORDER": "FASTEST_FIRST"}])
-def test_different_models_in_cudas_own_order_are_doubtful(order: dict[str, str]) -> None:
+def test_different_models_in_the_default_cuda_order_are_ambiguous(order: dict[str, str]) -> None:
     found = selection(order, same_model=False)
     assert [one.index for one in found.chosen] == ALL
     assert found.doubt == (
@@ -195,18 +195,18 @@ def test_different_models_in_cudas_own_order_are_doubtful(order: dict[str, str])
         {"CUDA_VISIBLE_DEVICES": "9"},
     ],
 )
-def test_different_models_are_beyond_doubt_where_the_order_cannot_matter(environ: dict[str, str]) -> None:
+def test_different_models_are_unambiguous_if_order_is_irrelevant(environ: dict[str, str]) -> None:
     assert selection(environ, same_model=False).doubt is None
 
 
 @pytest.mark.parametrize(
     "value", ["all", "void", "", "0", "GPU-b5a4c1d0", "/var/run/nvidia-container-devices"]
 )
-def test_the_container_toolkits_variable_does_not_filter(value: str) -> None:
+def test_the_container_toolkit_variable_does_not_filter(value: str) -> None:
     assert shown({"NVIDIA_VISIBLE_DEVICES": value}) == ALL
 
 
-def test_a_container_that_asked_for_no_gpus_has_none() -> None:
+def test_a_container_that_requested_no_gpus_has_none() -> None:
     assert shown({"NVIDIA_VISIBLE_DEVICES": "none"}) == []
 
 
@@ -228,27 +228,29 @@ def test_a_container_that_asked_for_no_gpus_has_none() -> None:
         ({"CUDA_VISIBLE_DEVICES": "", "ZE_AFFINITY_MASK": "0"}, True, False),
         ({"CUDA_VISIBLE_DEVICES": "", "ZE_AFFINITY_MASK": ""}, True, True),
         ({"CUDA_VISIBLE_DEVICES": "", "ONEAPI_DEVICE_SELECTOR": "level_zero:0"}, True, False),
-        ({"NVIDIA_VISIBLE_DEVICES": "none"}, True, False),  # of NVIDIA's only
+        ({"NVIDIA_VISIBLE_DEVICES": "none"}, True, False),  # NVIDIA's GPUs only
         ({"NVIDIA_VISIBLE_DEVICES": "void"}, False, False),
     ],
     ids=str,
 )
-def test_what_hides_all_gpus_of_any_machine(environ: dict[str, str], nvidias: bool, every: bool) -> None:
+def test_detects_an_environment_that_hides_all_gpus(
+    environ: dict[str, str], nvidias: bool, every: bool
+) -> None:
     assert hides_nvidia_gpus(environ) is nvidias
     assert hides_every_gpu(environ, "visible") is every
-    if every:  # then no vendor's rules show one on a machine with many
+    if every:  # then the rules of no vendor show a GPU, even on a machine with many
         amd, intel = [f"GPU-{index:016x}" for index in range(1, 9)], [f"0000:0{i}:00.0" for i in range(8)]
         assert selection(environ).chosen == ()
         assert select_amd(environ, "visible", amd).chosen == ()
         assert select_intel(environ, "visible", intel).chosen == ()
 
 
-def test_nothing_is_hidden_from_a_user_who_asks_for_all() -> None:
+def test_selecting_all_overrides_hiding() -> None:
     assert not hides_every_gpu({"CUDA_VISIBLE_DEVICES": ""}, "all")
 
 
-def test_indices_that_pick_some_of_different_models_show_none() -> None:
-    """CUDA's first device may be the host's second: its curve would be another job's."""
+def test_ambiguous_indices_of_different_models_select_none() -> None:
+    """CUDA's first device may be the host's second: the curve would belong to another job."""
     found = selection({"CUDA_VISIBLE_DEVICES": "0"}, same_model=False)
     assert found.chosen == ()
     assert found.doubt == (
@@ -264,6 +266,6 @@ def test_indices_that_pick_some_of_different_models_show_none() -> None:
         {"CUDA_VISIBLE_DEVICES": EIGHT[1].uuid},
     ],
 )
-def test_different_models_are_told_apart_by_order_or_uuid(environ: dict[str, str]) -> None:
+def test_an_order_or_a_uuid_makes_different_models_unambiguous(environ: dict[str, str]) -> None:
     found = selection(environ, same_model=False)
     assert ([one.index for one in found.chosen], found.doubt) == ([1], None)

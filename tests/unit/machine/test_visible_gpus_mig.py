@@ -1,4 +1,4 @@
-"""Which slices CUDA would show of GPUs in MIG mode, by NVIDIA's MIG User Guide."""
+"""Slices that CUDA would show of GPUs in MIG mode, according to NVIDIA's MIG User Guide."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mlflow_sysmetrics.machine.visible_gpus.selection import Chosen, GpuId, Slic
 
 pytestmark = pytest.mark.unit
 
-OLD, NEW = "535.183.01", "570.133.20"  # before and since one compute instance of each GPU instance is shown
+OLD, NEW = "535.183.01", "570.133.20"  # before and after one compute instance per GPU instance is shown
 
 SEVEN = tuple(SliceId(f"MIG-{index}{index}{index}{index}-aaaa", 7 + index, 0) for index in range(7))
 SLICED = GpuId(0, "GPU-c08d91cb-e324", SEVEN, mig=True)
@@ -61,38 +61,38 @@ ALL_SEVEN = [piece.uuid for piece in SEVEN]
         ("1", NEW, [], "slices are not counted"),
     ],
 )
-def test_seven_slices_of_one_gpu(
+def test_seven_slices_of_one_gpu_are_visible(
     listed: str | None, driver: str | None, expected: list[str], reason: str
 ) -> None:
     assert shown(SLICED, listed=listed, driver=driver) == expected, reason
 
 
-def test_slices_have_cudas_ordinals() -> None:
+def test_slices_have_the_ordinals_of_cuda() -> None:
     found = select_nvidia({"CUDA_VISIBLE_DEVICES": "MIG-5,MIG-2"}, "visible", [SLICED], same_model=True)
     assert found.chosen == (Chosen(0, 0, SEVEN[5]), Chosen(1, 0, SEVEN[2]))
 
 
-def test_one_compute_instance_of_each_gpu_instance() -> None:
+def test_one_compute_instance_per_gpu_instance_is_visible() -> None:
     assert shown(SHARED) == ["MIG-c788539f-c1ea", "MIG-b4b2228d-6933", "MIG-c71dc464-b9f9"]
 
 
-def test_of_two_in_one_gpu_instance_the_first_of_the_list() -> None:
+def test_the_first_listed_slice_of_a_gpu_instance_is_visible() -> None:
     assert shown(SHARED, listed="MIG-405b,MIG-c788,MIG-c71d") == ["MIG-405bbda1-6b05", "MIG-c71dc464-b9f9"]
 
 
-def test_slices_whose_gpu_instance_is_unknown_are_instances_of_their_own() -> None:
+def test_slices_of_unknown_gpu_instances_are_all_visible() -> None:
     pieces = (SliceId("MIG-aa"), SliceId("MIG-bb"))
     assert shown(GpuId(0, "GPU-1", pieces, mig=True)) == ["MIG-aa", "MIG-bb"]
 
 
-def test_a_whole_gpu_beside_slices() -> None:
+def test_a_whole_gpu_is_visible_next_to_slices() -> None:
     assert shown(SHARED, WHOLE)[-1] == "whole 1"
     assert shown(SHARED, WHOLE, listed="1,0")[:2] == ["whole 1", "MIG-c788539f-c1ea"]
     assert shown(SHARED, WHOLE, listed="GPU-0aa1,MIG-b4b2") == ["whole 1", "MIG-b4b2228d-6933"]
 
 
 @pytest.mark.parametrize("listed", ["GPU-0aa1,MIG-b4b2", "MIG-b4b2,GPU-0aa1", "GPU-0aa1,MIG-b4b2,GPU-0aa1"])
-def test_a_list_of_gpus_and_slices_is_said_since_pytorch_counts_one_kind_only(listed: str) -> None:
+def test_a_mixed_list_of_gpus_and_slices_is_reported(listed: str) -> None:
     environ = {"CUDA_VISIBLE_DEVICES": listed}
     found = select_nvidia(environ, "visible", [SHARED, WHOLE], same_model=True, driver=NEW)
     assert (
@@ -101,32 +101,32 @@ def test_a_list_of_gpus_and_slices_is_said_since_pytorch_counts_one_kind_only(li
     )
 
 
-def test_a_whole_gpu_beside_slices_is_not_shown_by_an_old_driver() -> None:
+def test_an_old_driver_hides_a_whole_gpu_next_to_slices() -> None:
     assert shown(SHARED, WHOLE, driver=OLD) == ["MIG-c788539f-c1ea"]
     assert shown(SHARED, WHOLE, listed="1,0", driver=OLD) == ["MIG-c788539f-c1ea"]
 
 
-def test_an_old_driver_shows_whole_gpus_where_no_slice_is_visible() -> None:
+def test_an_old_driver_shows_whole_gpus_if_no_slice_is_visible() -> None:
     assert shown(SHARED, WHOLE, listed="1", driver=OLD) == ["whole 1"]
 
 
-def test_the_order_of_slices_beside_whole_gpus_is_doubtful() -> None:
+def test_the_order_of_slices_and_whole_gpus_is_ambiguous() -> None:
     found = select_nvidia({}, "visible", [SHARED, WHOLE], same_model=True, driver=NEW)
     assert found.doubt is not None
     assert found.doubt.endswith("set CUDA_DEVICE_ORDER=PCI_BUS_ID")
 
 
-def test_a_gpu_in_mig_mode_without_slices_cannot_be_used() -> None:
+def test_a_gpu_in_mig_mode_without_slices_is_not_visible() -> None:
     assert shown(GpuId(0, "GPU-1", mig=True), WHOLE) == ["whole 1"]
 
 
-def test_all_are_gpus_under_their_index_and_then_slices() -> None:
+def test_all_lists_gpus_by_index_and_then_slices() -> None:
     found = select_nvidia({"CUDA_VISIBLE_DEVICES": ""}, "all", [SLICED, WHOLE], same_model=True)
     assert found.chosen[:3] == (Chosen(0, 0), Chosen(1, 1), Chosen(2, 0, SEVEN[0]))
     assert [one.ordinal for one in found.chosen] == list(range(9))
     assert found.places == 9
 
 
-def test_a_slice_of_a_list_has_the_number_that_it_has_among_all() -> None:
+def test_a_slice_in_a_list_keeps_its_number_among_all() -> None:
     found = select_nvidia({}, "MIG-2,1", [SLICED, WHOLE], same_model=True)
     assert found.chosen == (Chosen(1, 1), Chosen(4, 0, SEVEN[2]))

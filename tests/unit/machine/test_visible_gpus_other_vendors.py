@@ -1,4 +1,4 @@
-"""Which AMD and Intel GPUs their runtimes would show, by the sources of these."""
+"""AMD and Intel GPUs that their runtimes would show, according to the runtimes' source code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlflow_sysmetrics.machine.visible_gpus.selection import Chosen
 pytestmark = pytest.mark.unit
 
 AMD = ("GPU-deadbeefdeadbe00", "GPU-deadbeefdeadbe11", "GPU-4b2c1a9f8d3e6f7a", "")
-INTEL = ("0000:00:02.0", "0000:03:00.0", "0000:83:00.0")  # a processor's own and two cards
+INTEL = ("0000:00:02.0", "0000:03:00.0", "0000:83:00.0")  # an integrated GPU and two cards
 
 
 def amd(**environ: str) -> list[int]:
@@ -47,7 +47,7 @@ def test_all_amd_gpus_are_visible_by_default() -> None:
         ("", [], "empty means none"),
     ],
 )
-def test_rocr_visible_devices_shows(listed: str, expected: list[int], reason: str) -> None:
+def test_rocr_visible_devices_selects(listed: str, expected: list[int], reason: str) -> None:
     assert amd(ROCR_VISIBLE_DEVICES=listed) == expected, reason
 
 
@@ -65,31 +65,31 @@ def test_rocr_visible_devices_shows(listed: str, expected: list[int], reason: st
         ("", [], "PyTorch shows none"),
     ],
 )
-def test_hip_visible_devices_shows(listed: str, expected: list[int], reason: str) -> None:
+def test_hip_visible_devices_selects(listed: str, expected: list[int], reason: str) -> None:
     assert amd(HIP_VISIBLE_DEVICES=listed) == expected, reason
 
 
-def test_hip_counts_within_what_rocr_left() -> None:
+def test_hip_indices_count_within_the_rocr_selection() -> None:
     assert amd(ROCR_VISIBLE_DEVICES="3,1,2", HIP_VISIBLE_DEVICES="2,0") == [2, 3]
     assert amd(ROCR_VISIBLE_DEVICES="3,1", HIP_VISIBLE_DEVICES="2") == []
 
 
-def test_cudas_variable_takes_the_place_of_hips() -> None:
+def test_cuda_visible_devices_replaces_a_missing_hip_variable() -> None:
     assert amd(CUDA_VISIBLE_DEVICES="1") == [1]
     assert amd(CUDA_VISIBLE_DEVICES="1", HIP_VISIBLE_DEVICES="2") == [2]
     assert amd(CUDA_VISIBLE_DEVICES="") == []
 
 
-def test_hip_does_not_read_the_variable_of_opencl() -> None:
+def test_hip_ignores_the_opencl_variable() -> None:
     assert amd(GPU_DEVICE_ORDINAL="1") == [0, 1, 2, 3]
 
 
-def test_a_list_of_the_users_numbers_amds_gpus_by_their_index() -> None:
+def test_a_user_list_numbers_amd_gpus_by_index() -> None:
     found = select_amd({"HIP_VISIBLE_DEVICES": ""}, "3,GPU-4b", AMD)
     assert found.chosen == (Chosen(2, 2), Chosen(3, 3))
 
 
-def test_intels_cards_come_before_the_processors_own() -> None:
+def test_discrete_intel_cards_precede_the_integrated_gpu() -> None:
     assert intel() == [1, 2, 0]
     assert intel(ZE_ENABLE_PCI_ID_DEVICE_ORDER="1") == [0, 1, 2]
 
@@ -106,7 +106,7 @@ def test_intels_cards_come_before_the_processors_own() -> None:
         ("default", [1, 2, 0], "so is its default"),
     ],
 )
-def test_the_affinity_mask_shows(mask: str, expected: list[int], reason: str) -> None:
+def test_the_affinity_mask_selects(mask: str, expected: list[int], reason: str) -> None:
     assert intel(ZE_AFFINITY_MASK=mask) == expected, reason
 
 
@@ -121,16 +121,16 @@ def test_the_affinity_mask_shows(mask: str, expected: list[int], reason: str) ->
         ("*:gpu", [1, 2, 0]),
     ],
 )
-def test_a_simple_device_selector_shows(selector: str, expected: list[int]) -> None:
+def test_a_simple_device_selector_selects(selector: str, expected: list[int]) -> None:
     assert intel(ONEAPI_DEVICE_SELECTOR=selector) == expected
 
 
-def test_the_selector_counts_in_what_the_mask_left() -> None:
+def test_selector_indices_count_within_the_mask() -> None:
     assert intel(ZE_AFFINITY_MASK="1,2", ONEAPI_DEVICE_SELECTOR="level_zero:1") == [0]
 
 
 @pytest.mark.parametrize("selector", ["opencl:cpu", "level_zero:0;opencl:gpu", "!level_zero:0", "*:*.*"])
-def test_another_selector_shows_all_and_says_so(selector: str) -> None:
+def test_an_unsupported_selector_selects_all_and_is_reported(selector: str) -> None:
     found = select_intel({"ONEAPI_DEVICE_SELECTOR": selector}, "visible", INTEL)
     assert len(found.chosen) == 3
     assert (
@@ -138,17 +138,17 @@ def test_another_selector_shows_all_and_says_so(selector: str) -> None:
     )
 
 
-def test_no_gpu_for_cuda_is_none_of_intels_unless_its_own_variables_speak() -> None:
+def test_an_empty_cuda_variable_hides_intel_gpus_unless_theirs_is_set() -> None:
     assert intel(CUDA_VISIBLE_DEVICES="") == []
     assert intel(CUDA_VISIBLE_DEVICES="", ZE_AFFINITY_MASK="0") == [1]
     assert intel(CUDA_VISIBLE_DEVICES="0") == [1, 2, 0]
 
 
-def test_a_container_without_nvidias_gpus_may_have_intels_and_amds() -> None:
+def test_a_container_without_nvidia_gpus_may_have_intel_and_amd_gpus() -> None:
     assert intel(NVIDIA_VISIBLE_DEVICES="none") == [1, 2, 0]
     assert amd(NVIDIA_VISIBLE_DEVICES="none") == [0, 1, 2, 3]
 
 
-def test_a_list_of_the_users_names_intels_gpus_by_index_or_address() -> None:
+def test_a_user_list_selects_intel_gpus_by_index_or_address() -> None:
     found = select_intel({}, "0,0000:83:00.0", INTEL)
     assert found.chosen == (Chosen(0, 0), Chosen(2, 2))

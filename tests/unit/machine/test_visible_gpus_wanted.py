@@ -1,4 +1,4 @@
-"""MLFLOW_SYSMETRICS_GPUS: what it takes, and which devices it chooses."""
+"""MLFLOW_SYSMETRICS_GPUS: accepted values and the devices they select."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FOUR = tuple(GpuId(index, uuid) for index, uuid in enumerate(("GPU-aa11", "GPU-a
 
 
 def listed(wanted: str) -> Selection:
-    # The job's own variable must not matter: the user asks for devices of the host.
+    # The variable of the job must not matter: the user selects devices of the host.
     environ = {"CUDA_VISIBLE_DEVICES": "3", "CUDA_DEVICE_ORDER": "FASTEST_FIRST"}
     return select_nvidia(environ, wanted, FOUR, same_model=False)
 
@@ -30,15 +30,15 @@ def test_a_list_keeps_the_index_of_each_gpu() -> None:
     assert listed("1,3") == Selection((Chosen(1, 1), Chosen(3, 3)))
 
 
-def test_the_order_of_a_list_and_repetitions_do_not_matter() -> None:
+def test_order_and_repetitions_in_a_list_do_not_matter() -> None:
     assert listed(" 3, GPU-AA22 ,1,") == listed("1,3")
 
 
-def test_all_are_all() -> None:
+def test_all_selects_every_gpu() -> None:
     assert [one.index for one in listed("All").chosen] == [0, 1, 2, 3]
 
 
-def test_what_this_host_does_not_have_is_said() -> None:
+def test_missing_gpus_are_reported() -> None:
     found = listed("0,7,GPU-cc,GPU-aa")
     assert found.chosen == (Chosen(0, 0),)
     assert found.gaps == (
@@ -48,14 +48,14 @@ def test_what_this_host_does_not_have_is_said() -> None:
     )
 
 
-def test_no_devices_at_all() -> None:
+def test_a_host_without_devices_selects_none() -> None:
     assert select_nvidia({}, "all", (), same_model=True) == Selection()
 
 
 @pytest.mark.parametrize(
     ("wanted", "follows"), [("visible", True), ("Process", True), ("all", False), ("0", False)]
 )
-def test_two_choices_follow_the_environment(wanted: str, follows: bool) -> None:
+def test_visible_and_process_follow_the_environment(wanted: str, follows: bool) -> None:
     assert follows_environment(wanted) is follows
 
 
@@ -72,7 +72,7 @@ def test_two_choices_follow_the_environment(wanted: str, follows: bool) -> None:
         ("0000:03:00.0", "0000:03:00.0"),
     ],
 )
-def test_the_variable_takes(text: str, gpus: str) -> None:
+def test_parses_the_variable(text: str, gpus: str) -> None:
     assert Settings.from_environ({GPUS: text}).gpus == gpus
 
 
@@ -86,7 +86,7 @@ def test_the_variable_takes(text: str, gpus: str) -> None:
         ("GPU-", "GPU-", "visible"),
     ],
 )
-def test_a_word_that_names_no_gpu_is_left_out_with_a_warning(
+def test_an_invalid_entry_is_ignored_with_a_warning(
     text: str, word: str, used: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert Settings.from_environ({GPUS: text}).gpus == used
@@ -95,12 +95,12 @@ def test_a_word_that_names_no_gpu_is_left_out_with_a_warning(
 
 
 @pytest.mark.parametrize("gpus", ["first", "", ",", "0,last", None])
-def test_a_bad_word_in_code_is_an_error(gpus: str) -> None:
+def test_an_invalid_entry_in_code_is_an_error(gpus: str) -> None:
     with pytest.raises(SettingsError, match="gpus must be one of visible, process, all or a list"):
         Settings(gpus=gpus)
 
 
-def test_a_list_in_code() -> None:
+def test_code_may_pass_a_list() -> None:
     assert Settings(gpus="0,GPU-8932f937").gpus == "0,GPU-8932f937"
 
 
@@ -108,5 +108,5 @@ def test_a_list_in_code() -> None:
     ("wanted", "rest"),
     [("visible", "visible"), ("all", "all"), ("0,3", ""), ("0,GPU-8932f937, 1", "GPU-8932f937")],
 )
-def test_indices_are_those_of_one_vendor(wanted: str, rest: str) -> None:
+def test_indices_refer_to_one_vendor(wanted: str, rest: str) -> None:
     assert without_indices(wanted) == rest
