@@ -36,12 +36,12 @@ class SystemMetricsMonitor:
     """Attaches a run to the daemon, with the interface of MLflow's class.
 
     Args:
-        run_id: of the run.
+        run_id: id of the run.
         sampling_interval: seconds between two ticks, unless the environment sets it.
         samples_before_logging: ticks per point, unless the environment sets it.
         resume_logging: whether the run existed before; it keeps the tags of the machine it began on.
         node_id: name of this node in the keys, unless the environment sets it.
-        tracking_uri: of the run's tracking server; by default MLflow's current one.
+        tracking_uri: the run's tracking server; by default MLflow's current one.
 
     Raises:
         SettingsError: an argument is out of its range.

@@ -57,10 +57,10 @@ def doctor(*, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-def _guarded(title: str, look: Callable[[], Sequence[Finding]]) -> Sequence[Finding]:
+def _guarded(title: str, inspect: Callable[[], Sequence[Finding]]) -> Sequence[Finding]:
     """Returns the findings of a section; if the inspection itself fails, a finding that says so."""
     try:
-        return look()
+        return inspect()
     except Exception as error:  # a broken installation may raise anything
         text = cleaned(f"cannot be inspected: {type(error).__name__}: {error}")
         missing = error.name if isinstance(error, ModuleNotFoundError) else None

@@ -113,7 +113,7 @@ class Answers(Generic[Value]):
 
     Attributes:
         values: of the paths that respond.
-        silent: for the others, why there is no answer.
+        silent: by path, why the others do not respond.
     """
 
     values: dict[str, Value]

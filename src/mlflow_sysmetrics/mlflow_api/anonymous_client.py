@@ -1,4 +1,4 @@
-"""A client of a tracking server that sees no credentials of the environment."""
+"""A client of a tracking server that sends no credentials of the environment."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class AnonymousClient:
     Every method raises `Fault` if there is no answer, or one that is not MLflow's.
 
     Args:
-        tracking_uri: of the server.
+        tracking_uri: the server.
     """
 
     def __init__(self, tracking_uri: str) -> None:

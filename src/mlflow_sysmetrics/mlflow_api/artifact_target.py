@@ -60,9 +60,9 @@ def put_into_run(tracking_uri: str, run_id: str, name: str, text: str) -> None:
     """Writes a text as an artifact of a run.
 
     Args:
-        tracking_uri: without secrets. If it is the one in force, that one is used, with its secrets.
-        run_id: of the run.
-        name: of the artifact.
+        tracking_uri: without secrets. If it names the current one, that is used, with its secrets.
+        run_id: id of the run.
+        name: name of the artifact.
         text: the content.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A tracking store that MLflow opens itself, as the preflight asks it: a database, a directory, a plugin."""
+"""A tracking store that MLflow opens itself, as the preflight uses it: a database, a directory, a plugin."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ClientStore:
     """Answers each question through `MlflowClient`, in a thread, within the given seconds.
 
     Args:
-        tracking_uri: of the store.
+        tracking_uri: the store.
     """
 
     def __init__(self, tracking_uri: str) -> None:

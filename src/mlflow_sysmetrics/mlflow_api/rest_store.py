@@ -1,4 +1,4 @@
-"""A tracking server as the preflight asks it, in MLflow's REST protocol."""
+"""A tracking server as the preflight uses it, in MLflow's REST protocol."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class RestStore:
     """Answers each question with one request, without MLflow's own retries.
 
     Args:
-        tracking_uri: of the server.
+        tracking_uri: the server.
     """
 
     def __init__(self, tracking_uri: str) -> None:

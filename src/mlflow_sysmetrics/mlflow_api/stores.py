@@ -1,4 +1,4 @@
-"""The questions of the preflight to a tracking store of any kind, and the answers."""
+"""What the preflight asks of a tracking store of any kind, and the answers."""
 
 from __future__ import annotations
 

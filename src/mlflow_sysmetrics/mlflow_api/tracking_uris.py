@@ -113,7 +113,7 @@ def _parts(uri: str) -> tuple[str, str, str]:
 
 
 def _divided(rest: str) -> tuple[str, str]:
-    """Returns the part with user, host and port, and what follows it, as urllib.parse and requests divide."""
+    """Returns the part with user, host and port, and the rest, split as urllib.parse and requests do."""
     authority, *tail = _ENDS_OF_AUTHORITY.split(rest, maxsplit=1)
     return authority, "".join(tail)
 

@@ -116,7 +116,7 @@ class CreatedObjects:
 
     def _delete_experiment(self, store: Store, deleter: Deleter, seconds: float) -> None:
         found = store.experiment_named(self.experiment, seconds)
-        # With a name of the user's and no confirmation, somebody else may have created it.
+        # Under a name of the user's, without a confirmation, another process may have created it.
         if found is None or not (self.experiment_created or self.wanted is None):
             return
         if deleter.has_runs(found.experiment_id, seconds):
@@ -131,7 +131,7 @@ class RestDeleter:
     """Deletes over MLflow's REST protocol.
 
     Args:
-        tracking_uri: of the server.
+        tracking_uri: the server.
     """
 
     def __init__(self, tracking_uri: str) -> None:
@@ -177,7 +177,7 @@ class ClientDeleter:
     """Deletes through `MlflowClient`, for stores that MLflow opens itself.
 
     Args:
-        tracking_uri: of the store.
+        tracking_uri: the store.
     """
 
     def __init__(self, tracking_uri: str) -> None:

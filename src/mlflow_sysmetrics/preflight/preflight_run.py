@@ -193,7 +193,7 @@ class PreflightRun:
                 return
             raise fault
 
-        # A timed-out attempt goes on in its thread beside the next one, so each gets all the time left.
+        # A timed-out attempt keeps running in its thread beside the next one, so each gets all the time left.
         retries.call(activate_or_fault, at_least=retries.schedule.deadline)
         retries.step = 4
 

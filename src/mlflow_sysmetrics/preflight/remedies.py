@@ -55,8 +55,8 @@ _REMEDIES = {
     Cause.DELETED: "Restore it (mlflow runs restore, mlflow experiments restore), or use another one.",
     Cause.POINT_EXISTS: "Check the server's log and its database: it has a value that was never sent.",
     Cause.TOO_LARGE: "Shorten what the server complains about, or raise its limit; retrying will not help.",
-    Cause.REFUSED: "Fix what the server complains about; trying again will not help.",
-    Cause.FAILED: "Fix what the server complains about; trying again will not help.",
+    Cause.REFUSED: "Fix what the server complains about; retrying will not help.",
+    Cause.FAILED: "Fix what the server complains about; retrying will not help.",
     Cause.PROXY: (
         "Put the user and password of the proxy into HTTP_PROXY and HTTPS_PROXY "
         "(http://user:password@proxy:port), or name the tracking server in NO_PROXY."

@@ -34,9 +34,9 @@ class Steps:
         store: once the protocol of the server is known.
         experiment: once it is found or created.
         run_id: once the run exists.
-        run: as it was read back at the end.
+        run: the run as it was read back at the end.
         resumed: the run as it was found, if one is resumed.
-        server_version: of MLflow on the server, once it has reported one.
+        server_version: version of MLflow on the server, once it has reported one.
     """
 
     def __init__(self, request: PreflightRequest, uri: str) -> None:

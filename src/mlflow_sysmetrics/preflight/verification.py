@@ -41,7 +41,7 @@ class Step:
         seconds: how long it took.
         text: what came back, in one line without secrets.
         passed: whether it succeeded.
-        status_code: of HTTP, if a response caused the failure.
+        status_code: HTTP status, if a response caused the failure.
         remedy: what to do about a failure.
     """
 
@@ -58,15 +58,15 @@ class Verification:
     """Creates a run on a tracking store, writes to it, reads it back, and deletes it.
 
     Args:
-        tracking_uri: of the store.
+        tracking_uri: the store.
         experiment: name of the experiment, which is created if there is none; by default a new one.
-        timeout: of each request, in seconds. Nothing is retried.
+        timeout: timeout of each request, in seconds. Nothing is retried.
         connect: returns the store of a tracking URI, and a deleter for the same store.
         sleep: waits.
 
     Attributes:
         created: what has been created so far.
-        server_version: of MLflow on the server, once it has reported one.
+        server_version: version of MLflow on the server, once it has reported one.
     """
 
     def __init__(

@@ -32,7 +32,7 @@ def wait_until_ready(
 
     Args:
         process: the server.
-        address: of the server.
+        address: the server's address.
         allowed: patterns of its allowed host names, as it was started with; empty for MLflow's default.
         seconds: longest wait.
 

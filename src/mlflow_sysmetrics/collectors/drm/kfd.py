@@ -22,7 +22,7 @@ class ComputeDevice(NamedTuple):
 
     Attributes:
         node: its name in /dev/dri, "renderD128".
-        uuid: as ROCR_VISIBLE_DEVICES takes it, "GPU-e7e23432f77c7e0d"; "" if the device has none.
+        uuid: the UUID as ROCR_VISIBLE_DEVICES takes it, "GPU-e7e23432f77c7e0d"; "" if the device has none.
     """
 
     node: str

@@ -25,7 +25,7 @@ class AmdDevice(NamedTuple):
     """One of ROCm's devices: a card, or a partition of one.
 
     Attributes:
-        uuid: as ROCR_VISIBLE_DEVICES takes it; "" if the device has none.
+        uuid: the UUID as ROCR_VISIBLE_DEVICES takes it; "" if the device has none.
         nodes: names of its files in /dev/dri.
         card: the card with its sensors; None for every partition but the first.
         partitioned: True for a partition: the card's load and memory are not its own.

@@ -132,7 +132,7 @@ class _Reader(io.RawIOBase):
 
 
 class LineFile:
-    """Appends lines, one system call each, and records why the disk took none.
+    """Appends lines, one system call each, and records why a write failed.
 
     After a crash of the process everything written is there: the kernel has it. A crash of the machine may
     lose the last seconds, since nothing is synced: that would cost milliseconds per line, and keep a disk
@@ -204,8 +204,7 @@ class LineFile:
         """Appends lines. The caller has just called `ready`, which returned True.
 
         Returns:
-            The offset of the first line, or the byte before it; None if the disk did not take all of the
-            text.
+            The offset of the first line, or the byte before it; None if not all of the text was written.
         """
         assert self._file is not None  # `ready` was called
         begin = self.size

@@ -108,7 +108,7 @@ class Orphan:
                 queue.run_journal.acknowledge(queue.acknowledged)
         if points:
             _logger.info(
-                "mlflow-sysmetrics: giving up %d points in %s: no server took them within a month.",
+                "mlflow-sysmetrics: giving up %d points in %s: no server accepted them within a month.",
                 points,
                 self.journal.path,
             )
@@ -120,7 +120,7 @@ class Orphan:
         """Closes the journal, and deletes it if nothing waits in it and none of its runs says RUNNING.
 
         Args:
-            open_sink: makes the sink that is asked whether a run has ended.
+            open_sink: opens the sink that is asked whether a run has ended.
             known_uris: tracking URIs with their credentials.
             max_requests: maximum number of these requests; by default unlimited.
 

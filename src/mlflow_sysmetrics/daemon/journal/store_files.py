@@ -42,7 +42,7 @@ def store_path(tracking_uri: str) -> Path | None:
 
 
 class MissingStores:
-    """Finds file stores that do not exist; logs the first of them only.
+    """Finds file stores that do not exist; logs only the first of them.
 
     A network filesystem whose server is away does not answer at all. After one such case no file store is
     tried.

@@ -87,7 +87,7 @@ class Probe:
         return samples
 
     def renew(self) -> None:
-        """Has the collector rebuilt at the next reading."""
+        """Rebuilds the collector at the next reading."""
         self._collector = None
 
     def _pause(self, now: float, health: str, error: BaseException) -> None:
@@ -139,7 +139,7 @@ class Probe:
 
 
 class _Gaps:
-    """The gaps of a collector, and which of them are to be logged.
+    """The gaps of a collector, and which of them have yet to be logged.
 
     Attributes:
         updated: whether there was a reading.

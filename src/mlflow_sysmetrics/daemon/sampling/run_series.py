@@ -64,8 +64,8 @@ class RunSeries:
 class _Total:
     """The growth of a total since the run's first point.
 
-    A total that decreases was restarted, because its collector was built anew; it then counts on from where
-    it was.
+    A total that decreases was restarted, because its collector was rebuilt; it then continues from where it
+    was.
     """
 
     __slots__ = ("_last", "value")

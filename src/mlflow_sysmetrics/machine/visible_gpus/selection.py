@@ -40,7 +40,7 @@ class GpuId:
 
     Attributes:
         index: its position in the vendor's own order: NVML's, ROCm's, or that of the PCI bus.
-        uuid: as the vendor's tools write it; "" if unknown.
+        uuid: the UUID as the vendor's tools write it; "" if unknown.
         slices: its MIG devices in NVML's order; empty if it is not sliced.
         mig: True in MIG mode, in which CUDA can use only its slices.
     """
