@@ -165,8 +165,8 @@ def fault_of_answer(
     if status_code == _OK and answer is not None and found is None and is_to_request:
         return None
     cause = cause_of(status_code, code, text)
-    said = str(answer.get("message") or "") if answer is not None else _words_of(text)
-    reason = f"HTTP {status_code} {found or ''}".rstrip() + (f": {said}" if said else "")
+    message = str(answer.get("message") or "") if answer is not None else _words_of(text)
+    reason = f"HTTP {status_code} {found or ''}".rstrip() + (f": {message}" if message else "")
     if redirected_to:
         reason += f" (redirected to {redirected_to})"
     after = headers.get("Retry-After")
@@ -223,15 +223,15 @@ def fault_of_error(error: BaseException, tracking_uri: str = "", *, seconds: flo
     source = next((one for one in chain if isinstance(getattr(one, "error_code", None), str)), None)
     code = None if source is None else str(source.error_code)  # type: ignore[attr-defined]
     cause = _cause_of_error(chain, code, str(source))
-    said = str(error) if code in _CODES or code in _VAGUE_CODES else _said(chain[-1])
-    said += _redirection(chain, tracking_uri)
+    message = str(error) if code in _CODES or code in _VAGUE_CODES else _description(chain[-1])
+    message += _redirection(chain, tracking_uri)
     without_token = next((one for one in chain if isinstance(one, NoIdToken)), None)
     if without_token is not None:
-        said = without_token.reason
+        message = without_token.reason
     # A plugin's exception around MLflow's may be about another request than ours, so it proves nothing.
     decided = source is error and cause is cause_of(None, code, str(source)) and cause is not Cause.DOWN
     return Fault(
-        _one_line(cleaned(said, tracking_uri)),
+        _one_line(cleaned(message, tracking_uri)),
         cause,
         error_code=code if decided else None,
         remedy=None if without_token is None else without_token.remedy,
@@ -280,8 +280,8 @@ def _redirection(chain: list[BaseException], tracking_uri: str) -> str:
     return "" if at is None or origin(at) in {None, asked} else f" (redirected to {redacted(at)})"
 
 
-def _said(error: BaseException) -> str:
-    """Returns "Connection refused" if the operating system said so, else the exception with its class."""
+def _description(error: BaseException) -> str:
+    """Returns the operating system's message ("Connection refused"), else the exception with its class."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return f"{type(error).__name__}: {error}"
