@@ -121,7 +121,7 @@ class Answers(Generic[Value]):
 
 
 class PathReadings(Generic[Value]):
-    """Reads each path in a thread of its own.
+    """Reads each path in a separate thread.
 
     Args:
         purpose: part of the threads' names.

@@ -104,7 +104,7 @@ class Daemon:
         Args:
             run_id: the run.
             tracking_uri: its tracking server.
-            settings: those in force now; a run keeps those of its first holder.
+            settings: the current ones; a run keeps those of its first holder.
             started_at: when the run started, in milliseconds since 1970; None asks the server.
 
         Raises:
@@ -187,7 +187,7 @@ class Daemon:
         Args:
             run_id: the run.
             tracking_uri: its tracking server.
-            settings: those in force now.
+            settings: the current ones.
             gather: writes points that the program has held back; called before a wait for delivery.
             started_at: as in `attach`; only points without a step need it.
 
@@ -347,7 +347,7 @@ class Daemon:
         return True
 
     def _recover(self) -> None:
-        """Delivers what processes that died have left behind. Runs in a thread of its own."""
+        """Delivers what processes that died have left behind. Runs in a separate thread."""
         with contextlib.suppress(ImportError):  # the interpreter is shutting down
             # Imported in this thread, because no attach has to wait for it.
             from mlflow_sysmetrics.daemon.journal.recovery import Recovery

@@ -77,7 +77,7 @@ def put_into_run(tracking_uri: str, run_id: str, name: str, text: str) -> None:
 def artifacts_of_run(tracking_uri: str, artifact_uri: str) -> Any:
     """Returns the artifact repository of a run, also if the tracking server is a proxy for its artifacts.
 
-    MLflow before 3 looks for that proxy under the tracking URI in force, which is another one until a
+    MLflow before 3 looks for that proxy under the current tracking URI, which is another one until a
     preflight has succeeded.
     """
     from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository

@@ -46,12 +46,12 @@ class ClientStore:
         """Returns None: there is no server."""
 
     def experiment_named(self, name: str, seconds: float) -> StoredExperiment | None:
-        """Returns an experiment, also a deleted one; None if there is none of that name."""
+        """Returns the experiment of that name, even if it is deleted; None if there is none."""
         found = self._call(lambda: self._client.get_experiment_by_name(name), seconds)
         return None if found is None else _experiment(found)
 
     def experiment(self, experiment_id: str, seconds: float) -> StoredExperiment:
-        """Returns an experiment, also a deleted one."""
+        """Returns an experiment, even if it is deleted."""
         return _experiment(self._call(lambda: self._client.get_experiment(experiment_id), seconds))
 
     def create_experiment(self, name: str, seconds: float) -> None:

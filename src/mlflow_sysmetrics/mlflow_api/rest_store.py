@@ -16,7 +16,7 @@ T = TypeVar("T")
 _OK = 200
 _NOT_FOUND = 404
 _LONGEST_VERSION = 40  # a page is longer
-# Answers of MLflow to a question about an experiment that may not exist: they prove that it is up.
+# Answers of MLflow about an experiment that may not exist: they prove that the server is up.
 _ANSWERED = frozenset({Cause.MISSING, Cause.REFUSED, Cause.DELETED, Cause.TOO_LARGE, Cause.FAILED})
 
 
@@ -65,7 +65,7 @@ class RestStore:
         return text if is_version else None
 
     def experiment_named(self, name: str, seconds: float) -> StoredExperiment | None:
-        """Returns an experiment, also a deleted one; None if there is none of that name."""
+        """Returns the experiment of that name, even if it is deleted; None if there is none."""
         asked = {"experiment_name": name}
         try:
             return self._call(_experiment, "GET", "experiments/get-by-name", seconds, params=asked)
@@ -75,7 +75,7 @@ class RestStore:
             raise
 
     def experiment(self, experiment_id: str, seconds: float) -> StoredExperiment:
-        """Returns an experiment, also a deleted one."""
+        """Returns an experiment, even if it is deleted."""
         asked = {"experiment_id": experiment_id}
         return self._call(_experiment, "GET", "experiments/get", seconds, params=asked)
 

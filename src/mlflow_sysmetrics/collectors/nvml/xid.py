@@ -74,7 +74,7 @@ class XidEvents:
                 if error.verdict is not Verdict.LOST:
                     raise
                 self._start_over()
-                # The readings of the lost GPU find out that it is the one.
+                # The readings of the lost GPU notice its loss themselves.
                 raise NvmlError(str(error), Verdict.TROUBLE, error.code) from error
             self._counts[bytes(event.device), event.gpuInstanceId] += 1
         self._polled = True

@@ -321,7 +321,7 @@ class Journal:
         if self._closed or not self._ownership.check(self._monotonic()) or not self._file.ready():
             return None
         self._notice_losses()
-        if not self._header_written:  # an empty file, or one that was truncated by others: it knows no runs
+        if not self._header_written:  # an empty file, or one that others have truncated: it has no runs
             runs += tuple(run for run in list(self._runs.values()) if run.appended and not run.is_over)
         due = list({run.line.run: run for run in runs if not run.written}.values())
         head = b"" if self._header_written else dump(self._header)

@@ -30,7 +30,7 @@ class Header(NamedTuple):
 
 
 class RunLine(NamedTuple):
-    """A run, and the number that stands for it in the following lines."""
+    """A run, and the number that the following lines refer to it by."""
 
     run: int
     run_id: str

@@ -189,7 +189,7 @@ def _has_ended(run: JournaledRun, open_sink: Callable[[str], Sink], known_uris: 
     try:
         return open_sink(with_secrets(run.tracking_uri, known_uris)).has_ended(run.run_id)
     except Exception:  # noqa: BLE001
-        # A store comes from MLflow or a plugin and may raise anything. One that does not know the run may be
+        # A store comes from MLflow or a plugin and may raise anything. One that does not have the run may be
         # another store than the one that has it.
         return False
 

@@ -44,7 +44,7 @@ class ProcessJournal:
             points in memory only.
         clock: the time source.
         oom_evidence: returns directory and out-of-memory kills of the own control group, from which `reap`
-            learns later how a run ended; called once.
+            later determines how a run ended; called once.
         thread: runs what may wait for a disk; by default the caller does.
 
     Attributes:

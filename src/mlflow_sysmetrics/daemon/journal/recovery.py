@@ -163,7 +163,7 @@ class Recovery:
         self._requests_left = _MAX_REQUESTS
 
     def run(self) -> None:
-        """Takes over orphans until there are none. Runs in a thread of its own."""
+        """Takes over orphans until there are none. Runs in a separate thread."""
         try:
             self._take_over_all()
         except Exception as error:  # noqa: BLE001

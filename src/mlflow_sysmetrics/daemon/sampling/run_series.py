@@ -17,7 +17,7 @@ class RunSeries:
 
     Attributes:
         key: tracking URI and run id; attaching is idempotent per key.
-        settings: those in force when the run was attached.
+        settings: those that were current when the run was attached.
         channel: takes the points.
         window: the ticks since the last point. Used by the sampler only.
         ended: set once the last point is in the queue.
