@@ -152,10 +152,10 @@ def install() -> None:
     environment = sys.modules.get("mlflow.environment_variables")
     switch = getattr(environment, METRICS, None)
     try:
-        found = importlib.util.find_spec(MONITOR_MODULE) is not None
+        exists = importlib.util.find_spec(MONITOR_MODULE) is not None
     except ModuleNotFoundError:
-        found = False
-    if not found or switch is None or not hasattr(switch, "default"):
+        exists = False
+    if not exists or switch is None or not hasattr(switch, "default"):
         raise Unavailable(f"MLflow {mlflow_version()} has no system metrics; MLflow 2.8 and newer have")
     # MLflow's own `get` raises on an unknown value, in the middle of `start_run`.
     switch.get = lambda: Settings.from_environ().metrics

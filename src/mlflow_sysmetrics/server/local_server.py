@@ -88,10 +88,10 @@ class LocalServer:
     def environ(self) -> dict[str, str]:
         """The variables that point a program's MLflow at it, with user and password if it asks for them."""
         address = self._running().address
-        found = {"MLFLOW_TRACKING_URI": address.url}
+        variables = {"MLFLOW_TRACKING_URI": address.url}
         if address.user is not None:
-            found["MLFLOW_TRACKING_USERNAME"], found["MLFLOW_TRACKING_PASSWORD"] = address.user
-        return found
+            variables["MLFLOW_TRACKING_USERNAME"], variables["MLFLOW_TRACKING_PASSWORD"] = address.user
+        return variables
 
     @property
     def pid(self) -> int:

@@ -89,10 +89,10 @@ class Orphan:
 
     def by_server(self) -> dict[str, list[RunQueue]]:
         """Returns its queues by tracking URI."""
-        found: dict[str, list[RunQueue]] = {}
+        queues: dict[str, list[RunQueue]] = {}
         for queue, uri in self._queues.items():
-            found.setdefault(uri, []).append(queue)
-        return found
+            queues.setdefault(uri, []).append(queue)
+        return queues
 
     def yield_slot(self) -> None:
         """Marks it to be abandoned at the next failure, freeing its slot."""
@@ -127,24 +127,24 @@ class Orphan:
         Returns:
             The number of requests made.
         """
-        asked = 0
+        requests = 0
         # A journal without points to deliver is not touched: its modification time says how long it was kept.
         wanted = not self.empty or (bool(self._queues) and not self.journal.clear())
         if not wanted and not self.expired:
             for run in self.journal.runs:
                 if run.ended:
                     continue
-                if max_requests is not None and asked >= max_requests:
+                if max_requests is not None and requests >= max_requests:
                     wanted = True
                     break
-                asked += 1
+                requests += 1
                 if not _has_ended(run, open_sink, known_uris):
                     wanted = True
                     break
         if wanted:
             self._restore_time()
         self.journal.close(delete=not wanted)
-        return asked
+        return requests
 
     def _restore_time(self) -> None:
         """Restores the modification time, the owner's last write: `reap` reads the runs' silence from it."""
