@@ -46,14 +46,14 @@ def get_from_store(uri: str, name: str) -> str:
     """
     with tempfile.TemporaryDirectory() as folder:
         try:
-            found = Path(_repository(uri).download_artifacts(name, folder))
+            path = Path(_repository(uri).download_artifacts(name, folder))
         except Exception as error:
             # Each store's library has its own exception for a missing file.
             if _is_absent(uri, name):
                 raise FileNotFoundError(f"{redacted(uri)}/{name} does not exist") from error
             # Without its text, which may hold a signed URL; the cause has it.
             raise OSError(f"{redacted(uri)}/{name} could not be read ({type(error).__name__})") from error
-        return found.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
 
 
 def put_into_run(tracking_uri: str, run_id: str, name: str, text: str) -> None:

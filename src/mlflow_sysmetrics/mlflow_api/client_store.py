@@ -47,8 +47,8 @@ class ClientStore:
 
     def experiment_named(self, name: str, seconds: float) -> StoredExperiment | None:
         """Returns the experiment of that name, even if it is deleted; None if there is none."""
-        found = self._call(lambda: self._client.get_experiment_by_name(name), seconds)
-        return None if found is None else _experiment(found)
+        experiment = self._call(lambda: self._client.get_experiment_by_name(name), seconds)
+        return None if experiment is None else _experiment(experiment)
 
     def experiment(self, experiment_id: str, seconds: float) -> StoredExperiment:
         """Returns an experiment, even if it is deleted."""
@@ -70,10 +70,10 @@ class ClientStore:
         self, experiment_id: str, name: str | None, tags: Mapping[str, str], seconds: float
     ) -> str:
         """Starts a run now and returns its id."""
-        made = self._call(
+        run = self._call(
             lambda: self._client.create_run(experiment_id, tags=dict(tags), run_name=name), seconds
         )
-        return str(made.info.run_id)
+        return str(run.info.run_id)
 
     def run(self, run_id: str, seconds: float) -> StoredRun:
         """Returns a run."""
@@ -121,5 +121,5 @@ class ClientStore:
         raise fault
 
 
-def _experiment(found: Any) -> StoredExperiment:
-    return StoredExperiment(str(found.experiment_id), str(found.name), found.lifecycle_stage)
+def _experiment(experiment: Any) -> StoredExperiment:
+    return StoredExperiment(str(experiment.experiment_id), str(experiment.name), experiment.lifecycle_stage)

@@ -92,10 +92,10 @@ def headers_of_plugins() -> Mapping[str, str]:
     if registry is None:
         return {}
     try:
-        found: Mapping[str, str] = registry.resolve_request_headers()
+        headers: Mapping[str, str] = registry.resolve_request_headers()
     except Exception:  # noqa: BLE001 - of a plugin, which has failed the request already
         return {}
-    return found
+    return headers
 
 
 def context_providers(registry: ModuleType) -> list[str]:
@@ -127,8 +127,8 @@ def record_logged_model(client: Any, run_id: str, model: Any) -> None:
 def run_stack() -> list[Any]:
     """Returns MLflow's list of the active runs of this thread; `mlflow.active_run` returns only the last."""
     stack = _fluent()._active_run_stack
-    found: list[Any] = stack if isinstance(stack, list) else stack.get()
-    return found
+    runs: list[Any] = stack if isinstance(stack, list) else stack.get()
+    return runs
 
 
 def one_stack_for_all_threads() -> bool:
@@ -160,9 +160,9 @@ def left_active(run_id: str | None) -> list[str]:
         run_id: a run that is left out of the result.
     """
     stack = run_stack()
-    found = [str(run.info.run_id) for run in reversed(stack)]
+    run_ids = [str(run.info.run_id) for run in reversed(stack)]
     stack.clear()
-    return [one for one in found if one != run_id]
+    return [one for one in run_ids if one != run_id]
 
 
 def run_being_started(frame: FrameType | None, run_id: str) -> Any:
@@ -199,8 +199,8 @@ def finish_monitor(run_id: str) -> None:
 
 def active_experiment_id() -> str | None:
     """Returns the experiment that was set; None if none was. MLflow's public function would create one."""
-    found = getattr(_fluent(), "_active_experiment_id", None)
-    return None if found is None else str(found)
+    experiment_id = getattr(_fluent(), "_active_experiment_id", None)
+    return None if experiment_id is None else str(experiment_id)
 
 
 def use_experiment(experiment_id: str | None) -> None:

@@ -272,12 +272,12 @@ def _cause_of_error(chain: list[BaseException], code: str | None, text: str) -> 
 
 def _redirection(chain: list[BaseException], tracking_uri: str) -> str:
     """Returns " (redirected to ...)" if the failed request went to another server than the one asked."""
-    asked = origin(tracking_uri)
-    if asked is None or asked[0] not in {"http", "https"}:
+    expected = origin(tracking_uri)
+    if expected is None or expected[0] not in {"http", "https"}:
         return ""
     urls = (getattr(getattr(one, "request", None), "url", None) for one in chain)  # set by requests
     at = next((url for url in urls if isinstance(url, str)), None)
-    return "" if at is None or origin(at) in {None, asked} else f" (redirected to {redacted(at)})"
+    return "" if at is None or origin(at) in {None, expected} else f" (redirected to {redacted(at)})"
 
 
 def _description(error: BaseException) -> str:

@@ -66,9 +66,9 @@ class RestStore:
 
     def experiment_named(self, name: str, seconds: float) -> StoredExperiment | None:
         """Returns the experiment of that name, even if it is deleted; None if there is none."""
-        asked = {"experiment_name": name}
+        query = {"experiment_name": name}
         try:
-            return self._call(_experiment, "GET", "experiments/get-by-name", seconds, params=asked)
+            return self._call(_experiment, "GET", "experiments/get-by-name", seconds, params=query)
         except Fault as fault:
             if fault.cause is Cause.MISSING:
                 return None
@@ -76,8 +76,8 @@ class RestStore:
 
     def experiment(self, experiment_id: str, seconds: float) -> StoredExperiment:
         """Returns an experiment, even if it is deleted."""
-        asked = {"experiment_id": experiment_id}
-        return self._call(_experiment, "GET", "experiments/get", seconds, params=asked)
+        query = {"experiment_id": experiment_id}
+        return self._call(_experiment, "GET", "experiments/get", seconds, params=query)
 
     def create_experiment(self, name: str, seconds: float) -> None:
         """Creates an experiment."""
@@ -85,22 +85,22 @@ class RestStore:
 
     def run_tagged(self, experiment_id: str, key: str, value: str, seconds: float) -> str | None:
         """Returns the id of the run in an experiment that has a tag; None if there is none."""
-        asked = {"experiment_ids": [experiment_id], "filter": f"tags.`{key}` = '{value}'", "max_results": 1}
-        return self._call(first_run_id, "POST", "runs/search", seconds, json=asked)
+        body = {"experiment_ids": [experiment_id], "filter": f"tags.`{key}` = '{value}'", "max_results": 1}
+        return self._call(first_run_id, "POST", "runs/search", seconds, json=body)
 
     def create_run(
         self, experiment_id: str, name: str | None, tags: Mapping[str, str], seconds: float
     ) -> str:
         """Starts a run now and returns its id."""
-        asked = {
+        body = {
             "experiment_id": experiment_id,
             "user_id": tags.get("mlflow.user", "unknown"),
             "start_time": _now(),
             "tags": _pairs(tags),
         }
         if name:
-            asked["run_name"] = name
-        return self._call(_new_run_id, "POST", "runs/create", seconds, json=asked)
+            body["run_name"] = name
+        return self._call(_new_run_id, "POST", "runs/create", seconds, json=body)
 
     def run(self, run_id: str, seconds: float) -> StoredRun:
         """Returns a run."""
@@ -108,10 +108,10 @@ class RestStore:
 
     def set_status(self, run_id: str, status: str, end_time: int | None, seconds: float) -> None:
         """Changes the status of a run, and its end in milliseconds since 1970."""
-        asked: dict[str, object] = {"run_id": run_id, "status": status}
+        body: dict[str, object] = {"run_id": run_id, "status": status}
         if end_time is not None:
-            asked["end_time"] = end_time
-        self._call(_updated, "POST", "runs/update", seconds, json=asked)
+            body["end_time"] = end_time
+        self._call(_updated, "POST", "runs/update", seconds, json=body)
 
     def log(
         self,
@@ -123,8 +123,8 @@ class RestStore:
     ) -> None:
         """Writes a metric at step 0, parameters and tags; at most a hundred of each."""
         point = {"key": metric[0], "value": metric[1], "timestamp": _now(), "step": 0}
-        asked = {"run_id": run_id, "metrics": [point], "params": _pairs(params), "tags": _pairs(tags)}
-        self._call(nothing, "POST", "runs/log-batch", seconds, json=asked)
+        body = {"run_id": run_id, "metrics": [point], "params": _pairs(params), "tags": _pairs(tags)}
+        self._call(nothing, "POST", "runs/log-batch", seconds, json=body)
 
     def _call(
         self,
@@ -175,9 +175,9 @@ def _pairs(values: Mapping[str, str]) -> list[dict[str, str]]:
 
 
 def _experiment(answer: Mapping[str, Any]) -> StoredExperiment:
-    found = answer["experiment"]
+    experiment = answer["experiment"]
     return StoredExperiment(
-        str(found["experiment_id"]), str(found["name"]), found.get("lifecycle_stage", "active")
+        str(experiment["experiment_id"]), str(experiment["name"]), experiment.get("lifecycle_stage", "active")
     )
 
 

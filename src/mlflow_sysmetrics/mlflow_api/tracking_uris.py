@@ -67,8 +67,8 @@ def lasting(tracking_uri: str) -> str:
     if not scheme or not colon:
         return redacted(absolute)
     if _DATABASE.match(scheme):
-        found = _DATABASE_USER.match(rest)
-        rest = rest if found is None else rest[found.end() :]
+        match = _DATABASE_USER.match(rest)
+        rest = rest if match is None else rest[match.end() :]
     if _is_sqlite(scheme) and "uri=true" in rest:  # then the name is one of SQLite's own URIs
         rest = rest.replace(_SQLITE_URI, "", 1)
     authority, tail = _divided(rest)

@@ -136,9 +136,9 @@ def _end(preflight_run: PreflightRun, run_id: str, status: str, error: BaseExcep
 
 def _ended_by_the_body(preflight_run: PreflightRun, status: str) -> str | None:
     """Returns the final status of a run that is no longer active; None if the server cannot tell."""
-    found = preflight_run.status_of_run()
+    status_on_server = preflight_run.status_of_run()
     # A body that ends its run as FINISHED and then raises has failed all the same.
-    if found == RUNNING or (found == FINISHED and status != FINISHED):
+    if status_on_server == RUNNING or (status_on_server == FINISHED and status != FINISHED):
         preflight_run.set_status(status)
         return status
-    return found
+    return status_on_server

@@ -95,11 +95,11 @@ def credentials_sent(tracking_uri: str) -> str:
     Names the kind only, never the credentials.
     """
     try:
-        found = _credentials(tracking_uri)
+        credentials = _credentials(tracking_uri)
         return (
-            f"{found}, and ~/.netrc has an entry for this host, which wins"
+            f"{credentials}, and ~/.netrc has an entry for this host, which wins"
             if _in_netrc(tracking_uri)
-            else found
+            else credentials
         )
     except Exception:  # calls plugins and SDKs, for a message about another failure
         return "credentials that cannot be named"
@@ -158,9 +158,9 @@ def _about_tls(fault: Fault, shown: str) -> str:
 
 
 def _about_driver(fault: Fault) -> str:
-    found = next((f"pip install '{package}'" for name, package in _DRIVERS if name in fault.reason), None)
-    if found:
-        return f"Install the driver where the training runs: {found}."
+    command = next((f"pip install '{package}'" for name, package in _DRIVERS if name in fault.reason), None)
+    if command:
+        return f"Install the driver where the training runs: {command}."
     return "Install the missing Python package where the training runs."
 
 

@@ -124,8 +124,8 @@ class Verification:
 
     def _have_experiment(self) -> str:
         name = self.created.experiment
-        found = self._store.experiment_named(name, self._timeout)
-        if found is None:
+        experiment = self._store.experiment_named(name, self._timeout)
+        if experiment is None:
             self.created.experiment_requested = True
             try:
                 self._store.create_experiment(name, self._timeout)
@@ -133,12 +133,12 @@ class Verification:
             except Fault as fault:
                 if fault.cause is not Cause.EXISTS:  # another process created it first
                     raise
-            found = self._store.experiment_named(name, self._timeout)
-        if found is None:
+            experiment = self._store.experiment_named(name, self._timeout)
+        if experiment is None:
             raise Fault(f"{name} was created, but is not found", Cause.NOT_READ_BACK)
-        if found.lifecycle_stage != ACTIVE:
-            raise _Deleted(name, found.experiment_id)
-        self.created.experiment_id = found.experiment_id
+        if experiment.lifecycle_stage != ACTIVE:
+            raise _Deleted(name, experiment.experiment_id)
+        self.created.experiment_id = experiment.experiment_id
         return f"{name} {'was created' if self.created.experiment_created else 'exists'}"
 
     def _make_run(self) -> str:

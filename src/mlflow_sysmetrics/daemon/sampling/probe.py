@@ -198,9 +198,9 @@ def _merged(gaps: Iterable[str]) -> list[str]:
     """Returns the gaps, merging the same gap of several devices: "gpu_0 to gpu_6 power: why"."""
     numbers: dict[tuple[str, str], list[int]] = {}
     for gap in gaps:
-        found = _NUMBERED.fullmatch(gap)
-        if found:
-            numbers.setdefault((found[1], found[3]), []).append(int(found[2]))
+        match = _NUMBERED.fullmatch(gap)
+        if match:
+            numbers.setdefault((match[1], match[3]), []).append(int(match[2]))
         else:
             numbers[gap, ""] = []
     return [f"{', '.join(_runs(start, of)) or start}{rest}" for (start, rest), of in numbers.items()]

@@ -93,7 +93,8 @@ def _check(objectives: Objectives) -> None:
     if len(objectives.metrics) != len(objectives.directions) or not objectives.metrics:
         raise ValueError(
             f"metrics and directions must have the same length >= 1, got {len(objectives.metrics)} metrics "
-            f"{list(objectives.metrics)!r} and {len(objectives.directions)} directions {list(objectives.directions)!r}"
+            f"{list(objectives.metrics)!r} and {len(objectives.directions)} directions "
+            f"{list(objectives.directions)!r}"
         )
     for direction in objectives.directions:
         if direction not in _DIRECTIONS:

@@ -67,8 +67,9 @@ def chosen_run(run_id: str | None, directory: Path | None, *, resume: bool) -> s
     if wanted != resumable:
         raise ValueError(
             f"save_dir={str(directory)!r} must belong to run {wanted}, but it holds the training of run "
-            f"{resumable}. To resume that, use mlflow.start_run(run_id=run_to_resume(save_dir)), which starts a "
-            "new run if there is nothing to resume; to start afresh, pass resume=False or another save_dir"
+            f"{resumable}. To resume that, use mlflow.start_run(run_id=run_to_resume(save_dir)), which "
+            "starts a new run if there is nothing to resume; to start afresh, pass resume=False or another "
+            "save_dir"
         )
     return resumable
 
