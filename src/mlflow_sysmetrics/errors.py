@@ -92,10 +92,10 @@ class Attempt:
 
     Attributes:
         n: number within its step, from 1.
-        step: of the preflight, 0 to 4.
+        step: step of the preflight, 0 to 4.
         at: when it began, in UTC.
         seconds: how long it took.
-        status_code: of HTTP; None if no answer came, or the store does not speak HTTP.
+        status_code: HTTP status; None if no answer came, or the store does not speak HTTP.
         error: what went wrong, in one line without secrets; None if it succeeded.
     """
 
@@ -113,7 +113,7 @@ class PreflightError(SysMetricsError, RuntimeError):
     Attributes:
         step: where it failed: 0 the URI, 1 reaching the server, 2 the experiment, 3 the run, 4 its check.
         attempts: every request, oldest first.
-        status_code: of HTTP, of the last answer; None if no answer came.
+        status_code: HTTP status of the last answer; None if no answer came.
         tracking_uri: without user, password and query.
     """
 

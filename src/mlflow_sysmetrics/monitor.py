@@ -36,12 +36,12 @@ class SystemMetricsMonitor:
     """Attaches a run to the daemon, with the interface of MLflow's class.
 
     Args:
-        run_id: of the run.
+        run_id: id of the run.
         sampling_interval: seconds between two ticks, unless the environment sets it.
         samples_before_logging: ticks per point, unless the environment sets it.
         resume_logging: whether the run existed before; it keeps the tags of the machine it began on.
         node_id: name of this node in the keys, unless the environment sets it.
-        tracking_uri: of the run's tracking server; by default MLflow's current one.
+        tracking_uri: the run's tracking server; by default MLflow's current one.
 
     Raises:
         SettingsError: an argument is out of its range.
@@ -152,10 +152,10 @@ def install() -> None:
     environment = sys.modules.get("mlflow.environment_variables")
     switch = getattr(environment, METRICS, None)
     try:
-        found = importlib.util.find_spec(MONITOR_MODULE) is not None
+        exists = importlib.util.find_spec(MONITOR_MODULE) is not None
     except ModuleNotFoundError:
-        found = False
-    if not found or switch is None or not hasattr(switch, "default"):
+        exists = False
+    if not exists or switch is None or not hasattr(switch, "default"):
         raise Unavailable(f"MLflow {mlflow_version()} has no system metrics; MLflow 2.8 and newer have")
     # MLflow's own `get` raises on an unknown value, in the middle of `start_run`.
     switch.get = lambda: Settings.from_environ().metrics

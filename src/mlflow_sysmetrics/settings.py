@@ -175,7 +175,7 @@ class Settings:
         sampling_interval: float | None = None,
         samples_before_logging: int | None = None,
         node_id: str | None = None,
-        complain: Callable[[str, str, str], None] | None = None,
+        report: Callable[[str, str, str], None] | None = None,
     ) -> Settings:
         """Reads the environment; as in MLflow's own monitor, a variable overrides its argument.
 
@@ -184,12 +184,12 @@ class Settings:
             sampling_interval: seconds between two ticks.
             samples_before_logging: ticks per point.
             node_id: name of this node in the keys.
-            complain: called with a bad variable, its value and what is used instead; warns once by default.
+            report: called with a bad variable, its value and what is used instead; warns once by default.
 
         Raises:
             SettingsError: an argument is out of its range. An invalid variable never raises.
         """
-        variables = _Variables(os.environ if environ is None else environ, complain or warn_once)
+        variables = _Variables(os.environ if environ is None else environ, report or warn_once)
         rhythm = variables.rhythm(sampling_interval, samples_before_logging)
         return cls(
             providers=variables.providers(),
@@ -213,7 +213,7 @@ class _Variables:
     """Reads variables one by one; an invalid value is reported once and replaced."""
 
     environ: Mapping[str, str]
-    complain: Callable[[str, str, str], None]
+    report: Callable[[str, str, str], None]
 
     def text(self, variable: str) -> str:
         """Returns the value without surrounding whitespace; an unset variable is an empty one."""
@@ -229,7 +229,7 @@ class _Variables:
         text = self.text(variable).lower()
         if text and text not in _TRUE | _FALSE:
             value = self.environ[variable]
-            self.complain(variable, value, "is ignored, using true: it must be true or false")
+            self.report(variable, value, "is ignored, using true: it must be true or false")
         return text not in _FALSE
 
     def rhythm(self, interval: float | None, samples: int | None) -> tuple[float, int]:
@@ -259,7 +259,7 @@ class _Variables:
         if text and (value is None or value != kind(text)):
             what = "an integer" if kind is int else "a number"
             verdict = "is ignored" if value is None else "is out of range"
-            self.complain(
+            self.report(
                 variable, text, f"{verdict}, using {_plain(used)}: it must be {what} from {_RANGES[name]}"
             )
         return used
@@ -283,7 +283,7 @@ class _Variables:
             return text or None
         cleaned = re.sub(r"[^\w\-. /]|^/+|/+$|//+|(?<![^/])\.{1,2}(?![^/])", "_", text)
         cleaned = cleaned[:_NODE_ID_LENGTH].rstrip("/")
-        self.complain(
+        self.report(
             NODE_ID, text, f"is changed, using {cleaned}: not every MLflow accepts it in a metric name"
         )
         return cleaned
@@ -309,9 +309,7 @@ class _Variables:
         found = frozenset().union(*(plain or [DEFAULT_FAMILIES]), *signed["+"]).difference(*signed["-"])
         for word in unknown:
             used = ",".join(sorted(family.value for family in found)) or "none"
-            self.complain(
-                COLLECTORS, word, f"is ignored, using {used}: {_no_family(word.lstrip('+-'), known)}"
-            )
+            self.report(COLLECTORS, word, f"is ignored, using {used}: {_no_family(word.lstrip('+-'), known)}")
         return found
 
     def disks(self) -> tuple[str, ...]:
@@ -336,7 +334,7 @@ class _Variables:
         used = ",".join(filter(_GPU.fullmatch, words)) or "visible"
         for word in words:
             if not _GPU.fullmatch(word):
-                self.complain(GPUS, word, f"is ignored, using {used}: it must be {_GPU_FORMS}")
+                self.report(GPUS, word, f"is ignored, using {used}: it must be {_GPU_FORMS}")
         return used
 
 

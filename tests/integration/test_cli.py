@@ -126,7 +126,7 @@ def test_points_survive_a_replaced_store(
     aside = own.rename(tmp_path / "aside.db")
     shutil.copy(empty_database, own)
     refused = command("sync", "--dir", str(spool), status=1)
-    assert f"{store.uri} does not take points of run {killed} (" in refused.stderr
+    assert f"{store.uri} does not accept points of run {killed} (" in refused.stderr
     assert journalled(spool) == sampled
     aside.replace(own)
     command("sync", "--dir", str(spool))

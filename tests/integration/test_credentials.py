@@ -161,7 +161,7 @@ def test_a_server_that_refuses_an_anonymous_request_is_named_with_the_reason(
     outcome = OrphanDelivery(None, wait_seconds=0).deliver(orphan)
     assert outcome is not None
     assert "HTTP 401" in outcome.faults[0]
-    assert "go to the server of MLFLOW_TRACKING_URI alone" in outcome.faults[0]
+    assert "are sent only to the server of MLFLOW_TRACKING_URI" in outcome.faults[0]
 
 
 def test_the_search_for_dead_runs_sends_no_credentials_and_no_headers_of_plugins(

@@ -145,7 +145,7 @@ def test_a_run_that_was_deleted_is_set_aside(program: Program, store: Store) -> 
     """
     finished = program(store.uri, code, **ENVIRON | PATIENT)
     assert finished.words == ["0", "True"]
-    assert finished.stderr.count("takes no system metrics any more") == 1
+    assert finished.stderr.count("no longer accepts system metrics") == 1
 
 
 def test_a_start_during_the_shutdown_of_the_interpreter_raises_nothing(
@@ -168,7 +168,7 @@ def test_secrets_in_the_tracking_uri_are_not_shown(program: Program, server: Cou
     server.mode("500")
     uri = server.url.replace("http://", "http://somebody:hunter2@")
     finished = program(uri, TRAINING, **ENVIRON)
-    assert "does not take system metrics" in finished.stderr
+    assert "does not accept system metrics" in finished.stderr
     assert "hunter2" not in finished.stderr
 
 

@@ -192,9 +192,9 @@ def cause_of_death(cgroup: str | None, kills_before: int | None, system: Mapping
         kills_before: the kill count of that cgroup when the run began.
         system: newest value of each ``system/`` series of the run.
     """
-    found = _oom_kills(cgroup) if cgroup is not None else None
-    if found is not None and kills_before is not None and found[1] > kills_before:
-        file, kills = found[0], found[1] - kills_before
+    counted_kills = _oom_kills(cgroup) if cgroup is not None else None
+    if counted_kills is not None and kills_before is not None and counted_kills[1] > kills_before:
+        file, kills = counted_kills[0], counted_kills[1] - kills_before
         return f"out of memory: {file} counted {kills} kill{'' if kills == 1 else 's'}"
     fullest = max((value for key, value in system.items() if key.endswith(_MEMORY_SERIES)), default=0.0)
     if fullest >= _FULL_PERCENT:

@@ -26,7 +26,7 @@ def doctor(*, as_json: bool) -> None:
     nothing. A line marked "-" is absent or switched off, which is not a fault. Exits with 1 if anything is
     wrong, else 0.
     """
-    found: list[Section] = []
+    sections: list[Section] = []
     # Read first: an invalid variable is reported once per process, and importing MLflow reads them too.
     settings, complaints = effective_settings.read(os.environ)
     with warnings.catch_warnings():
@@ -43,24 +43,24 @@ def doctor(*, as_json: bool) -> None:
             ("tracking_server", "Tracking server", lambda: tracking_server.findings(os.environ)),
             ("journals", "Journals", lambda: waiting_points.findings(settings)),
         ):
-            found.append(Section(key, title, _guarded(title, look)))
+            sections.append(Section(key, title, _guarded(title, look)))
             if not as_json:
-                print_section(found[-1])
+                print_section(sections[-1])
                 say("")
-    wrong = [one for section in found for one in section.findings if one.mark is Mark.WRONG]
-    notes = [one for section in found for one in section.findings if one.mark is Mark.NOTE]
+    wrong = [one for section in sections for one in section.findings if one.mark is Mark.WRONG]
+    notes = [one for section in sections for one in section.findings if one.mark is Mark.NOTE]
     if as_json:
-        print_json(_document(found, wrong, notes))
+        print_json(_document(sections, wrong, notes))
     else:
         _print_summary(wrong, notes)
     if wrong:
         raise SystemExit(1)
 
 
-def _guarded(title: str, look: Callable[[], Sequence[Finding]]) -> Sequence[Finding]:
+def _guarded(title: str, inspect: Callable[[], Sequence[Finding]]) -> Sequence[Finding]:
     """Returns the findings of a section; if the inspection itself fails, a finding that says so."""
     try:
-        return look()
+        return inspect()
     except Exception as error:  # a broken installation may raise anything
         text = cleaned(f"cannot be inspected: {type(error).__name__}: {error}")
         missing = error.name if isinstance(error, ModuleNotFoundError) else None

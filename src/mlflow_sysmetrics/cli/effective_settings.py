@@ -48,10 +48,10 @@ def read(environ: Mapping[str, str]) -> tuple[Settings, dict[str, list[str]]]:
     """Returns the settings, and by variable what is wrong with its value."""
     complaints: dict[str, list[str]] = {}
 
-    def complain(variable: str, value: str, verdict: str) -> None:
+    def report(variable: str, value: str, verdict: str) -> None:
         complaints.setdefault(variable, []).append(f"{_shown(value)} {without_password(verdict)}")
 
-    return Settings.from_environ(environ, complain=complain), complaints
+    return Settings.from_environ(environ, report=report), complaints
 
 
 def _finding(

@@ -83,15 +83,15 @@ class _Installation:
 
     def provider(self, one: _Provider, registered: Sequence[EntryPoint]) -> Finding:
         """Returns whether a provider is registered, can be loaded, and is in MLflow's registry."""
-        found = _entry_point(one, registered)
-        if found.mark is Mark.WRONG:
-            return found
+        finding = _entry_point(one, registered)
+        if finding.mark is Mark.WRONG:
+            return finding
         if one.kind not in set(self._in_force()):
             text = f"{one.entry_point} is registered, but this MLflow does not use it"
             return Finding(one.title, Mark.WRONG, text, "pip install --upgrade mlflow")
         if not self.settings.providers:
             return Finding(one.title, Mark.ABSENT, f"{one.entry_point} is off: {_OFF}")
-        return found
+        return finding
 
     def hook(self) -> Finding:
         """Returns whether MLflow's monitor is ours, imported the way `mlflow.start_run` does."""
@@ -120,11 +120,11 @@ class _Installation:
 
 def _package() -> Finding:
     try:
-        found = version(_PACKAGE)
+        installed_version = version(_PACKAGE)
     except PackageNotFoundError:
         text = "not installed, only importable: MLflow cannot find its providers"
         return Finding(_PACKAGE, Mark.WRONG, text, f"pip install {_PACKAGE}", {"version": None})
-    return Finding(_PACKAGE, Mark.GOOD, found, None, {"version": found})
+    return Finding(_PACKAGE, Mark.GOOD, installed_version, None, {"version": installed_version})
 
 
 def _dependencies(required: Sequence[str] | None) -> Finding:

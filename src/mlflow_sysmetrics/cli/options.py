@@ -71,10 +71,10 @@ def parse_duration(text: str) -> float:
     Raises:
         ValueError: the text is not a duration; the message gives the value and the expected format.
     """
-    found = _DURATION.fullmatch(text.strip().lower())
-    if found is None:
+    match = _DURATION.fullmatch(text.strip().lower())
+    if match is None:
         raise ValueError(f"{text!r} is not a duration; write {DURATION_FORMAT}")
-    return float(found[1]) * _SECONDS[found[2]]
+    return float(match[1]) * _SECONDS[match[2]]
 
 
 def check_tracking_uri(uri: str) -> None:

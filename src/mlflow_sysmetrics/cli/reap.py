@@ -72,13 +72,13 @@ def reap(
         raise click.UsageError(f"--experiment needs a server: {_NAME_A_SERVER}")
     search = DeadRunSearch(uri, older_than, experiments, any_host)
     try:
-        found = list(read_journals(directory, any_host=any_host))
-        dead = search.dead_runs(found)
+        journals = list(read_journals(directory, any_host=any_host))
+        dead = search.dead_runs(journals)
     except JournalUnavailable as error:
         raise click.ClickException(str(error)) from error
     except LookupError as error:
         raise click.BadParameter(str(error.args[0]), param_hint="--experiment") from error
-    killed = Reaper(search, found).reap(dead) if apply else []
+    killed = Reaper(search, journals).reap(dead) if apply else []
     report = _Report(dead, killed, search.alone, search.faults, uri is not None)
     if as_json:
         print_json(_document(report, applied=apply))

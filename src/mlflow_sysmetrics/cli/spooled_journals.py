@@ -149,12 +149,12 @@ def count_of_other_hosts(directory: Path) -> int:
 
 def orphaned_runs(journals: Sequence[SpooledJournal]) -> dict[str, list[OrphanedRun]]:
     """Returns, by run id, the runs that were not detached when their process ended, newest journal first."""
-    found: dict[str, list[OrphanedRun]] = {}
+    runs: dict[str, list[OrphanedRun]] = {}
     for journal in journals:
         for spooled in journal.runs if journal.orphaned else ():
             if not spooled.journaled.ended:
-                found.setdefault(spooled.journaled.run_id, []).append(OrphanedRun(journal, spooled))
-    return {run: sorted(one, key=lambda orphan: orphan.last_sign, reverse=True) for run, one in found.items()}
+                runs.setdefault(spooled.journaled.run_id, []).append(OrphanedRun(journal, spooled))
+    return {run: sorted(one, key=lambda orphan: orphan.last_sign, reverse=True) for run, one in runs.items()}
 
 
 def fed_runs(journals: Sequence[SpooledJournal]) -> dict[str, str]:
@@ -206,20 +206,20 @@ class _Points:
 
 def _read(path: Path) -> tuple[Header | None, tuple[SpooledRun, ...]]:
     """Reads a journal in one pass, whatever the number of runs in it."""
-    found = JournalState()
+    state = JournalState()
     points: dict[int, _Points] = {}
     with path.open("rb") as file:
         for text in lines(file):
             line = parse(text)
-            found.note(line)
-            if isinstance(line, PointsLine) and line.run in found.runs:
+            state.note(line)
+            if isinstance(line, PointsLine) and line.run in state.runs:
                 of_run = points.setdefault(line.run, _Points())
                 of_run.spans.append((line.first, line.first + len(line.values), line.timestamp))
                 of_run.latest.update(line.values)
     runs = []
-    for number, tally in found.runs.items():
+    for number, tally in state.runs.items():
         run, of_run = tally.freeze(), points.get(number, _Points())
         waiting, oldest = of_run.waiting(run.acknowledged)
         latest = {} if run.ended else of_run.latest
         runs.append(SpooledRun(run, waiting, oldest, run.last_timestamp, latest))
-    return found.header, tuple(runs)
+    return state.header, tuple(runs)

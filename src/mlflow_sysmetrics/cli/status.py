@@ -62,16 +62,16 @@ def status(*, chosen: Path | None, any_host: bool, as_json: bool) -> None:
         raise click.ClickException(fault)
 
 
-def _print(directory: Path, found: Sequence[SpooledJournal], *, silent: bool) -> None:
+def _print(directory: Path, journals: Sequence[SpooledJournal], *, silent: bool) -> None:
     """Prints the runs, and what to do about them."""
-    if any(journal.runs for journal in found):
-        print_table(_HEADS, [_row(journal, run) for journal in found for run in journal.runs])
+    if any(journal.runs for journal in journals):
+        print_table(_HEADS, [_row(journal, run) for journal in journals for run in journal.runs])
     elif not silent:
         click.echo(f"No run has a journal in {directory}.")
-    for journal in found:
+    for journal in journals:
         if journal.user is not None and not journal.runs:
             click.echo(f"Cannot be read: {journal.path} ({journal.owner}).", err=True)
-    if hints := _hints([journal for journal in found if journal.orphaned]):
+    if hints := _hints([journal for journal in journals if journal.orphaned]):
         click.echo("\n" + "\n".join(hints))
 
 

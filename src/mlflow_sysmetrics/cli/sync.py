@@ -64,11 +64,11 @@ def sync(
     """
     directory = usable_directory(chosen)
     try:
-        found = list(read_journals(directory, any_host=any_host))
+        journals = list(read_journals(directory, any_host=any_host))
     except JournalUnavailable as error:
         raise click.ClickException(str(error)) from error
-    orphans = [journal for journal in found if journal.orphaned]
-    alone = [journal for journal in found if not journal.orphaned]
+    orphans = [journal for journal in journals if journal.orphaned]
+    alone = [journal for journal in journals if not journal.orphaned]
     others = 0 if any_host else count_of_other_hosts(directory)
     if dry_run:
         _print_waiting(directory, orphans, alone, as_json=as_json)

@@ -1,4 +1,4 @@
-"""Runs as a tracking server has them, for the commands; and the one change that they make: `kill`."""
+"""Reads the runs of a tracking server for the commands, and ends dead ones (`kill`)."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class TrackedRun:
     Attributes:
         run_id: the run.
         name: its display name.
-        running: whether its status is RUNNING and it is not deleted.
+        running: True if its status is RUNNING and it is not deleted.
         started_at: milliseconds since 1970.
         experiment_id: the experiment that it belongs to.
-        hostname: of the machine that it started on; None if its tags do not have it.
+        hostname: host name of the machine that it started on; None if its tags do not have it.
         last_sign: milliseconds since 1970 of the newest point of any series; None without points. Points in
             the future, which a program may write, do not count.
         system: newest value of each ``system/`` series.
@@ -57,7 +57,7 @@ class TrackingServer:
         trusted: whether it may see the credentials of the environment.
 
     Raises:
-        Fault: no client can be made for this URI, or it is a file that does not exist.
+        Fault: no client can be created for this URI, or it is a file that does not exist.
     """
 
     def __init__(self, uri: str, *, trusted: bool = True) -> None:
@@ -91,21 +91,21 @@ class TrackingServer:
         ids = self.experiment_ids(experiments)
         wanted = f"attributes.status = '{_RUNNING}' and tags.`sys.metrics` = 'on'"
         for start in range(0, len(ids), _EXPERIMENTS):
-            some = ids[start : start + _EXPERIMENTS]
+            some_ids = ids[start : start + _EXPERIMENTS]
             for run in self._pages(
-                self._client.search_runs, experiment_ids=some, filter_string=wanted, max_results=_PAGE
+                self._client.search_runs, experiment_ids=some_ids, filter_string=wanted, max_results=_PAGE
             ):
                 yield _read(run)
 
     def kill(self, run_id: str, end_time: int, reason: str) -> None:
-        """Sets a run to KILLED, with the tag that says why.
+        """Sets a run to KILLED and records why in the tag `REAPED`.
 
         Args:
             run_id: the run.
             end_time: milliseconds since 1970 of its last sign of life.
             reason: why it ended, as far as is known.
         """
-        # The tag first: a run that is no longer RUNNING would not be found again.
+        # The tag first: if the second request fails, the run is still RUNNING and is found again.
         self._ask(self._client.set_tag, run_id, REAPED, reason)
         self._ask(self._client.set_terminated, run_id, status="KILLED", end_time=end_time)
 
@@ -121,8 +121,8 @@ class TrackingServer:
         known = {one.name: one.experiment_id for one in self._pages(self._client.search_experiments)}
         missing = [name for name in names if name not in known]
         if missing:
-            there = ", ".join(repr(name) for name in sorted(known)) or "none"
-            raise LookupError(f"{self.name} has no experiment {missing[0]!r}; its experiments are {there}")
+            existing = ", ".join(repr(name) for name in sorted(known)) or "none"
+            raise LookupError(f"{self.name} has no experiment {missing[0]!r}; its experiments are {existing}")
         return [known[name] for name in dict.fromkeys(names or known)]
 
     def _pages(self, search: Any, **wanted: object) -> Iterator[Any]:
@@ -136,10 +136,10 @@ class TrackingServer:
 
     def _ask(self, method: Any, *arguments: object, **named: object) -> Any:
         try:
-            # MLflow prints addresses of runs ("View run ..."), which would end up in our output.
+            # MLflow prints the addresses of runs ("View run ..."), which would end up in our output.
             with contextlib.redirect_stdout(io.StringIO()):
                 return method(*arguments, **named)
-        except Exception as error:  # noqa: BLE001 - MLflow's, and what its database, network or plugin raises
+        except Exception as error:  # noqa: BLE001 - MLflow, its database, the network or a plugin may raise anything
             fault = fault_of_error(error, self.uri)
         raise fault
 

@@ -36,12 +36,12 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     if settings.journalled:
         yield _directory(directory)
     try:
-        found = list(read_journals(directory))
+        journals = list(read_journals(directory))
     except JournalUnavailable as error:
         yield Finding("waiting", Mark.WRONG, f"cannot be read: {error}", "run this as the user who trains")
         return
-    yield _alive([one for one in found if one.alive])
-    yield _left_behind([one for one in found if not one.alive])
+    yield _alive([one for one in journals if one.alive])
+    yield _left_behind([one for one in journals if not one.alive])
 
 
 def _directory(directory: Path) -> Finding:

@@ -61,10 +61,10 @@ def parse_ioreg(text: str) -> tuple[Accelerator, ...]:
     except (ValueError, ExpatError, AttributeError, LookupError) as error:
         raise Unavailable("ioreg did not print a property list") from error
     entries = entries if isinstance(entries, list) else [entries]
-    found = tuple(_accelerator(entry) for entry in entries if _is_apples(entry))
-    if not found:
+    accelerators = tuple(_accelerator(entry) for entry in entries if _is_apples(entry))
+    if not accelerators:
         raise Unavailable("ioreg lists no Apple GPU")
-    return found
+    return accelerators
 
 
 def _is_apples(entry: Any) -> bool:

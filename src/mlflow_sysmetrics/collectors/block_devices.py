@@ -73,13 +73,13 @@ def without_overlaps(host: Host, names: Iterable[str]) -> frozenset[str]:
     If one path lies on a logical volume and another on a plain partition of the same disk, the disk counts
     the volume's bytes too.
     """
-    found = set(names)
-    for name in sorted(found):
+    remaining = set(names)
+    for name in sorted(remaining):
         disks = _disks_below(host, name)
-        if disks & found:
-            found.remove(name)
-            found |= {disk for disk in disks if not _names(host, f"{_CLASS}/{disk}/slaves")}
-    return frozenset(found)
+        if disks & remaining:
+            remaining.remove(name)
+            remaining |= {disk for disk in disks if not _names(host, f"{_CLASS}/{disk}/slaves")}
+    return frozenset(remaining)
 
 
 def counting_devices(host: Host, name: str) -> list[str]:
@@ -95,9 +95,9 @@ def counting_devices(host: Host, name: str) -> list[str]:
 
 
 def _device_of_number(host: Host, number: str) -> str | None:
-    found = re.search(r"^DEVNAME=(\S+)$", _text(host, f"sys/dev/block/{number}/uevent"), re.MULTILINE)
+    match = re.search(r"^DEVNAME=(\S+)$", _text(host, f"sys/dev/block/{number}/uevent"), re.MULTILINE)
     # The name of a device node may contain a directory ("cciss/c0d0"), which sysfs writes with "!".
-    name = found[1].replace("/", "!") if found else None
+    name = match[1].replace("/", "!") if match else None
     return name if name is not None and _exists(host, f"{_CLASS}/{name}/stat") else None
 
 

@@ -126,15 +126,15 @@ class DiskIoLinux(Collector):
 
     def _read(self) -> dict[str, DeviceWork]:
         """Returns the counters of the devices that respond; the others are skipped until the next lookup."""
-        found = {}
+        work = {}
         for name, stat in tuple(self._stats.items()):
             try:
-                found[name] = parse_stat(read_short(stat))
+                work[name] = parse_stat(read_short(stat))
             except (OSError, ValueError) as error:
                 del self._stats[name]
                 reason = getattr(error, "strerror", None) or error
                 self.gaps = (*self.gaps, f"/sys/class/block/{name}/stat: {reason}")
-        return found
+        return work
 
     def _find(self, answers: Answers[_Behind]) -> dict[str, str]:
         """Returns the devices to read, each with the path of its stat file.

@@ -108,17 +108,17 @@ def _clocked_gpus(host: Host) -> Mapping[int, ClockedGpu]:
     Raises:
         Unavailable: there is none.
     """
-    found: dict[int, ClockedGpu] = {}
+    gpus: dict[int, ClockedGpu] = {}
     reasons: list[str] = []
     for find in (_amd, _intel):
         try:
-            found |= dict(find(host))
+            gpus |= dict(find(host))
         except Unavailable as reason:
             reasons.append(str(reason))
-    found = {ordinal: gpu for ordinal, gpu in found.items() if any(clock.path for clock in gpu.clocks)}
-    if not found:
+    gpus = {ordinal: gpu for ordinal, gpu in gpus.items() if any(clock.path for clock in gpu.clocks)}
+    if not gpus:
         raise Unavailable("; ".join(reasons) or "no AMD or Intel GPU with a clock")
-    return found
+    return gpus
 
 
 def _amd(host: Host) -> Iterator[tuple[int, ClockedGpu]]:

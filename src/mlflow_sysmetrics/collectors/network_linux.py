@@ -69,7 +69,7 @@ def role(name: str, kind: str, marks: frozenset[str]) -> Role:
     stacked on others (VLANs, macvlans), and tunnels, whose packets pass a real interface again.
 
     Args:
-        name: of the interface; decisive only if sysfs is not mounted.
+        name: name of the interface; decisive only if sysfs is not mounted.
         kind: its hardware type, from the file `type`.
         marks: the names in its directory in /sys/class/net.
     """

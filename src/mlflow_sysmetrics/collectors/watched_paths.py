@@ -63,15 +63,15 @@ def names(paths: Sequence[str]) -> list[str]:
     components = [[_cleaned(part) for part in PurePath(path).parts] for path in paths]
     depths = [1] * len(paths)
     while True:
-        found = ["_".join(parts[-depth:]) for parts, depth in zip(components, depths, strict=True)]
-        count = Counter(found)
+        unique = ["_".join(parts[-depth:]) for parts, depth in zip(components, depths, strict=True)]
+        count = Counter(unique)
         # The root, a path's first component, is part of a name only if it is the whole path.
         longer = [
             depth + 1 if count[name] > 1 and depth < len(parts) - 1 else depth
-            for name, parts, depth in zip(found, components, depths, strict=True)
+            for name, parts, depth in zip(unique, components, depths, strict=True)
         ]
         if longer == depths:
-            return _numbered([name[-_LONGEST_NAME:] for name in found])
+            return _numbered([name[-_LONGEST_NAME:] for name in unique])
         depths = longer
 
 
@@ -113,7 +113,7 @@ class Answers(Generic[Value]):
 
     Attributes:
         values: of the paths that respond.
-        silent: for the others, why there is no answer.
+        silent: by path, why the others do not respond.
     """
 
     values: dict[str, Value]
@@ -121,7 +121,7 @@ class Answers(Generic[Value]):
 
 
 class PathReadings(Generic[Value]):
-    """Reads each path in a thread of its own.
+    """Reads each path in a separate thread.
 
     Args:
         purpose: part of the threads' names.

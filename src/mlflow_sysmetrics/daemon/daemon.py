@@ -51,11 +51,11 @@ class Daemon:
     """Samples for all attached runs with one sampler, and delivers with one sender per tracking server.
 
     Args:
-        settings: those in force at the first attach; they choose the collectors.
+        settings: those of the first attach; they select the collectors.
         host: the machine.
-        clock: tells the time.
+        clock: the time source.
         collectors: the collectors, as classes or entries of the registry.
-        open_sink: makes the sink of a tracking server; by default the real one.
+        open_sink: opens the sink of a tracking server; by default the real one.
         transparent: lets a collector's exceptions through, for tests.
     """
 
@@ -104,8 +104,8 @@ class Daemon:
         Args:
             run_id: the run.
             tracking_uri: its tracking server.
-            settings: those in force now; a run keeps those of its first holder.
-            started_at: milliseconds since 1970 when the run started, if known; else the server is asked.
+            settings: the current ones; a run keeps those of its first holder.
+            started_at: when the run started, in milliseconds since 1970; None asks the server.
 
         Raises:
             RuntimeError: the interpreter is shutting down.
@@ -158,7 +158,7 @@ class Daemon:
             timeout: as in `detach`.
 
         Returns:
-            As `detach`.
+            As for `detach`.
         """
         if series.holders > 0:
             return True
@@ -187,7 +187,7 @@ class Daemon:
         Args:
             run_id: the run.
             tracking_uri: its tracking server.
-            settings: those in force now.
+            settings: the current ones.
             gather: writes points that the program has held back; called before a wait for delivery.
             started_at: as in `attach`; only points without a step need it.
 
@@ -211,7 +211,7 @@ class Daemon:
             settings: those that it was opened with.
 
         Returns:
-            Whether all of them were delivered.
+            True if all of them were delivered.
         """
         self._channels.remove(channel)
         deadline = self._deadline(timeout, settings.flush_timeout)
@@ -238,7 +238,7 @@ class Daemon:
             timeout: as in `detach`.
 
         Returns:
-            Whether they are.
+            True if they were.
         """
         if not self._running:
             return True
@@ -347,7 +347,7 @@ class Daemon:
         return True
 
     def _recover(self) -> None:
-        """Delivers what processes that died have left behind. Runs in a thread of its own."""
+        """Delivers what processes that died have left behind. Runs in a separate thread."""
         with contextlib.suppress(ImportError):  # the interpreter is shutting down
             # Imported in this thread, because no attach has to wait for it.
             from mlflow_sysmetrics.daemon.journal.recovery import Recovery

@@ -74,7 +74,7 @@ class Attachment:
 
 
 class PointWriter:
-    """Delivers the program's own points to one run the way samples are: journalled, in order, in background.
+    """Delivers the program's own points to one run as samples are: journalled, in order, in the background.
 
     Attributes:
         run_id: the run.
@@ -145,8 +145,8 @@ def attach(
         run_id: the run.
         tracking_uri: its tracking server; by default the current one.
         node_id: name of this machine in the keys, ``system/<node id>/...``.
-        settings: by default those of the environment. The first attach of the process decides which
-            collectors there are.
+        settings: by default those of the environment. The settings of the first attach of the process select
+            its collectors.
         started_at: milliseconds since 1970 when the run started; by default the server is asked.
 
     Returns:

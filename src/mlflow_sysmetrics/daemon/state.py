@@ -18,7 +18,7 @@ class Status:
         running: whether its threads have been started.
         attached: ids of the attached runs.
         ticks: passes over the collectors so far.
-        points_delivered: points that tracking servers took.
+        points_delivered: points that tracking servers accepted.
         points_pending: points that wait for delivery.
         points_unsaved: how many of them are in memory only.
         points_dropped: points that were given up.
@@ -27,7 +27,7 @@ class Status:
             host, or the reason why it yields nothing.
         journal: the file that keeps points until their server has them; None if there is none yet.
         journal_bytes: its size.
-        journal_failed: why points are kept in memory only; None if the disk takes them.
+        journal_failed: why points are kept in memory only; None if they are on disk.
     """
 
     running: bool = False
@@ -49,7 +49,7 @@ def log_summary(status: Status, flush_timeout: float) -> None:
 
     Args:
         status: the last status of the daemon.
-        flush_timeout: how many seconds delivery was waited for.
+        flush_timeout: how many seconds the process waited for delivery.
     """
     # A log stream may be closed by now, and logging would print a traceback about that.
     raises, logging.raiseExceptions = logging.raiseExceptions, False

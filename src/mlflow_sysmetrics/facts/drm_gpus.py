@@ -100,12 +100,12 @@ def parse_compute_device(properties: str) -> tuple[str, str | None] | None:
 def _compute_devices(host: Host, cards: Sequence[_Card]) -> list[Gpu]:
     """Returns AMD's devices in ROCm's order; the further partitions of a card follow it there."""
     by_node = {node: card for card in cards for node in card.nodes}
-    found = _topology(host)
-    if by_node.keys().isdisjoint(node for node, _ in found):
+    nodes = _topology(host)
+    if by_node.keys().isdisjoint(node for node, _ in nodes):
         return [card.gpu for card in cards]
     devices: list[Gpu] = []
     card = None
-    for node, uuid in found:
+    for node, uuid in nodes:
         card = by_node.get(node, card)
         gpu = _partition(card) if card else Gpu(name="AMD GPU")
         own = gpu.uuid if node in by_node else None
@@ -123,8 +123,8 @@ def _partition(card: _Card) -> Gpu:
 def _topology(host: Host) -> list[tuple[str, str | None]]:
     nodes = (host.root / "sys/class/kfd/kfd/topology/nodes").glob("*")
     numbered = sorted((int(path.name), path) for path in nodes if path.name.isdecimal())
-    found = (parse_compute_device(_text(path / "properties")) for _, path in numbered)
-    return [device for device in found if device is not None]
+    devices = (parse_compute_device(_text(path / "properties")) for _, path in numbered)
+    return [device for device in devices if device is not None]
 
 
 def _card(host: Host, device_directory: Path) -> _Card | None:

@@ -78,9 +78,9 @@ def _scheduler(sources: Sources) -> Tags:
 
 
 def _cloud(sources: Sources) -> Tags:
-    found = sources.system.cloud(sources.host)
-    if found is not None:
-        yield "sys.cloud", found
+    provider = sources.system.cloud(sources.host)
+    if provider is not None:
+        yield "sys.cloud", provider
 
 
 def _cpu(sources: Sources) -> Tags:

@@ -26,7 +26,7 @@ GpuSource: TypeAlias = Callable[[Host, RunCommand], GpuReport]
 
 @dataclass(frozen=True, slots=True)
 class LazyGpuSource:
-    """A `GpuSource` in a module of its own.
+    """A `GpuSource` in a separate module.
 
     Attributes:
         module: name of the module in this package; its function `gpus` is the source.

@@ -74,7 +74,7 @@ def _report(host: Host, devices: Sequence[_Device], driver: str | None, cuda: st
     )
     if selection.gaps and not selection.chosen:
         raise Unavailable(f"NVML: {', '.join(selection.gaps)}")
-    found: list[Gpu] = []
+    watched: list[Gpu] = []
     problems = list(selection.gaps)
     for one in selection.chosen:
         device = devices[one.index]
@@ -82,9 +82,9 @@ def _report(host: Host, devices: Sequence[_Device], driver: str | None, cuda: st
         if gpu is None:
             problems.append(device.problem)
         else:
-            found.append(gpu)
+            watched.append(gpu)
     return GpuReport(
-        gpus=tuple(found),
+        gpus=tuple(watched),
         cuda=cuda if selection.chosen else None,
         problems=tuple(problems),
         conclusive=bool(selection.chosen),  # if False, there may be GPUs of another vendor

@@ -36,7 +36,7 @@ class Gpu:
         name: model, with the MIG profile for a slice.
         memory_bytes: its own memory.
         unified: True if it has no memory of its own and uses the host's.
-        uuid: as the vendor's tools write it.
+        uuid: the UUID as the vendor's tools write it.
         driver: version of its driver.
         index: its position in the vendor's own order, for instance NVML's; a slice has the index of its GPU.
     """

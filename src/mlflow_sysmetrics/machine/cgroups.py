@@ -216,11 +216,11 @@ _LimitsOf = Callable[[Version, Callable[[str], str]], Iterable[float | None]]
 
 def _group_limits(host: Host, directory: ControllerDirectory, limits_of: _LimitsOf) -> Iterator[GroupLimit]:
     for path in directory.paths:
-        found = [
+        limits = [
             limit for limit in limits_of(directory.version, partial(_text, host, path)) if limit is not None
         ]
-        if found:
-            yield GroupLimit(path, min(found))
+        if limits:
+            yield GroupLimit(path, min(limits))
 
 
 def _memory_limits(version: Version, read: Callable[[str], str]) -> Iterable[int | None]:

@@ -31,7 +31,7 @@ class GpuOrdinals:
         """Records the ordinal of a device, for collectors that know it by its UUID.
 
         Args:
-            uuid: as NVML writes it, "GPU-..." or "MIG-...".
+            uuid: the UUID as NVML writes it, "GPU-..." or "MIG-...".
             ordinal: the number in the keys.
         """
         before = self._uuids.pop(ordinal, None)  # from a run with other devices

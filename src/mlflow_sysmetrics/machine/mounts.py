@@ -86,12 +86,12 @@ def mount_of(path: str, mounts: Iterable[Mount]) -> Mount | None:
     tops = {mount.identity for mount in holding}
     # The root's parent is not in the table, or is the root itself.
     next_ones = [one for one in holding if one.parent not in tops or one.parent == one.identity]
-    found = None
+    deepest = None
     while next_ones:
-        found = min(next_ones, key=lambda mount: len(mount.point))
-        holding = [mount for mount in holding if mount.identity != found.identity]
-        next_ones = [mount for mount in holding if mount.parent == found.identity]
-    return found
+        deepest = min(next_ones, key=lambda mount: len(mount.point))
+        holding = [mount for mount in holding if mount.identity != deepest.identity]
+        next_ones = [mount for mount in holding if mount.parent == deepest.identity]
+    return deepest
 
 
 def is_distant(filesystem: str) -> bool:

@@ -1,1 +1,1 @@
-"""The one door to MLflow: requests, outcomes, secrets, names, and MLflow's state in this process."""
+"""The package's door to MLflow: requests, outcomes, secrets, names, and MLflow's state in this process."""

@@ -32,12 +32,12 @@ def start_run(run_id: str, seconds: float) -> Any:
     here = fluent_state.run_stack()
     lock = threading.Lock()
     started: list[Any] = []
-    gone = False
+    abandoned = False
 
     def start() -> None:
         run = mlflow.start_run(run_id=run_id, **named)
         with lock:
-            if not gone:
+            if not abandoned:
                 if fluent_state.run_stack() is not here:  # MLflow 2.8 has one for all threads
                     here.append(fluent_state.run_stack().pop())
                 started.append(run)
@@ -48,7 +48,7 @@ def start_run(run_id: str, seconds: float) -> Any:
         bounded(start, seconds)
     except BaseException as error:  # also Ctrl-C: a run that starts after it must end
         with lock:
-            gone = True
+            abandoned = True
         if not (started and isinstance(error, CallTimeout)):  # it started at the last moment
             raise
     return started[0]

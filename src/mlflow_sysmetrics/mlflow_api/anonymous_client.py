@@ -1,4 +1,4 @@
-"""A client of a tracking server that sees no credentials of the environment."""
+"""A client of a tracking server that sends no credentials of the environment."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class AnonymousClient:
     Every method raises `Fault` if there is no answer, or one that is not MLflow's.
 
     Args:
-        tracking_uri: of the server.
+        tracking_uri: the server.
     """
 
     def __init__(self, tracking_uri: str) -> None:
@@ -79,11 +79,11 @@ class AnonymousClient:
         from mlflow.store.entities import PagedList
 
         def read(answer: Any) -> Any:
-            found = _message(answer, SearchRuns.Response())
-            return PagedList([Run.from_proto(run) for run in found.runs], found.next_page_token or None)
+            response = _message(answer, SearchRuns.Response())
+            return PagedList([Run.from_proto(run) for run in response.runs], response.next_page_token or None)
 
-        asked = {"experiment_ids": list(experiment_ids), "filter": filter_string, "max_results": max_results}
-        return self._ask(read, "POST", "runs/search", json=asked | _token(page_token))
+        body = {"experiment_ids": list(experiment_ids), "filter": filter_string, "max_results": max_results}
+        return self._ask(read, "POST", "runs/search", json=body | _token(page_token))
 
     def search_experiments(self, page_token: str | None = None) -> Any:
         """Returns a page of active experiments, with the token of the next one."""
@@ -92,12 +92,12 @@ class AnonymousClient:
         from mlflow.store.entities import PagedList
 
         def read(answer: Any) -> Any:
-            found = _message(answer, SearchExperiments.Response())
-            experiments = [Experiment.from_proto(one) for one in found.experiments]
-            return PagedList(experiments, found.next_page_token or None)
+            response = _message(answer, SearchExperiments.Response())
+            experiments = [Experiment.from_proto(one) for one in response.experiments]
+            return PagedList(experiments, response.next_page_token or None)
 
-        asked = {"max_results": 1000, "view_type": "ACTIVE_ONLY"}
-        return self._ask(read, "POST", "experiments/search", json=asked | _token(page_token))
+        body = {"max_results": 1000, "view_type": "ACTIVE_ONLY"}
+        return self._ask(read, "POST", "experiments/search", json=body | _token(page_token))
 
     def set_tag(self, run_id: str, key: str, value: str) -> None:
         """Sets a tag of a run."""
@@ -105,8 +105,8 @@ class AnonymousClient:
 
     def set_terminated(self, run_id: str, status: str, end_time: int) -> None:
         """Ends a run; the time is in milliseconds since 1970."""
-        asked = {"run_id": run_id, "status": status, "end_time": end_time}
-        self._ask(lambda answer: answer == {} or answer["run_info"], "POST", "runs/update", json=asked)
+        body = {"run_id": run_id, "status": status, "end_time": end_time}
+        self._ask(lambda answer: answer == {} or answer["run_info"], "POST", "runs/update", json=body)
 
     def _ask(self, read: Callable[[Any], T], method: str, endpoint: str, **body: Any) -> T:
         answer = request(self._uri, method, f"{API}{endpoint}", _SECONDS, anonymous=True, **body)

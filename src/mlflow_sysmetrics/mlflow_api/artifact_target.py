@@ -46,23 +46,23 @@ def get_from_store(uri: str, name: str) -> str:
     """
     with tempfile.TemporaryDirectory() as folder:
         try:
-            found = Path(_repository(uri).download_artifacts(name, folder))
+            path = Path(_repository(uri).download_artifacts(name, folder))
         except Exception as error:
             # Each store's library has its own exception for a missing file.
             if _is_absent(uri, name):
                 raise FileNotFoundError(f"{redacted(uri)}/{name} does not exist") from error
             # Without its text, which may hold a signed URL; the cause has it.
             raise OSError(f"{redacted(uri)}/{name} could not be read ({type(error).__name__})") from error
-        return found.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
 
 
 def put_into_run(tracking_uri: str, run_id: str, name: str, text: str) -> None:
     """Writes a text as an artifact of a run.
 
     Args:
-        tracking_uri: without secrets. If it is the one in force, that one is used, with its secrets.
-        run_id: of the run.
-        name: of the artifact.
+        tracking_uri: without secrets. If it names the current one, that is used, with its secrets.
+        run_id: id of the run.
+        name: name of the artifact.
         text: the content.
 
     Raises:
@@ -77,7 +77,7 @@ def put_into_run(tracking_uri: str, run_id: str, name: str, text: str) -> None:
 def artifacts_of_run(tracking_uri: str, artifact_uri: str) -> Any:
     """Returns the artifact repository of a run, also if the tracking server is a proxy for its artifacts.
 
-    MLflow before 3 looks for that proxy under the tracking URI in force, which is another one until a
+    MLflow before 3 looks for that proxy under the current tracking URI, which is another one until a
     preflight has succeeded.
     """
     from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository

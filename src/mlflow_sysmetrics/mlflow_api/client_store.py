@@ -1,4 +1,4 @@
-"""A tracking store that MLflow opens itself, as the preflight asks it: a database, a directory, a plugin."""
+"""A tracking store that MLflow opens itself, as the preflight uses it: a database, a directory, a plugin."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ClientStore:
     """Answers each question through `MlflowClient`, in a thread, within the given seconds.
 
     Args:
-        tracking_uri: of the store.
+        tracking_uri: the store.
     """
 
     def __init__(self, tracking_uri: str) -> None:
@@ -46,12 +46,12 @@ class ClientStore:
         """Returns None: there is no server."""
 
     def experiment_named(self, name: str, seconds: float) -> StoredExperiment | None:
-        """Returns an experiment, also a deleted one; None if there is none of that name."""
-        found = self._call(lambda: self._client.get_experiment_by_name(name), seconds)
-        return None if found is None else _experiment(found)
+        """Returns the experiment of that name, even if it is deleted; None if there is none."""
+        experiment = self._call(lambda: self._client.get_experiment_by_name(name), seconds)
+        return None if experiment is None else _experiment(experiment)
 
     def experiment(self, experiment_id: str, seconds: float) -> StoredExperiment:
-        """Returns an experiment, also a deleted one."""
+        """Returns an experiment, even if it is deleted."""
         return _experiment(self._call(lambda: self._client.get_experiment(experiment_id), seconds))
 
     def create_experiment(self, name: str, seconds: float) -> None:
@@ -70,10 +70,10 @@ class ClientStore:
         self, experiment_id: str, name: str | None, tags: Mapping[str, str], seconds: float
     ) -> str:
         """Starts a run now and returns its id."""
-        made = self._call(
+        run = self._call(
             lambda: self._client.create_run(experiment_id, tags=dict(tags), run_name=name), seconds
         )
-        return str(made.info.run_id)
+        return str(run.info.run_id)
 
     def run(self, run_id: str, seconds: float) -> StoredRun:
         """Returns a run."""
@@ -121,5 +121,5 @@ class ClientStore:
         raise fault
 
 
-def _experiment(found: Any) -> StoredExperiment:
-    return StoredExperiment(str(found.experiment_id), str(found.name), found.lifecycle_stage)
+def _experiment(experiment: Any) -> StoredExperiment:
+    return StoredExperiment(str(experiment.experiment_id), str(experiment.name), experiment.lifecycle_stage)

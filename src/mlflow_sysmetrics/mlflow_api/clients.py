@@ -23,7 +23,7 @@ def import_mlflow() -> None:
 
 
 def load(tracking_uri: str) -> None:
-    """Imports what a store takes. On a slow disk this lasts longer than the timeout of a request."""
+    """Imports the modules that a store needs; on a slow disk this takes longer than a request may."""
     import mlflow
 
     import_mlflow()
@@ -40,7 +40,7 @@ def open_client(tracking_uri: str) -> Any:
 
 
 def host_creds(tracking_uri: str) -> Any:
-    """Returns the host and credentials that MLflow would use now, resolved anew.
+    """Returns the host and credentials that MLflow would use now, freshly resolved.
 
     Only for a URI that `is_remote`: MLflow would open a database, and try for a minute and a half.
     """
@@ -48,7 +48,7 @@ def host_creds(tracking_uri: str) -> Any:
 
 
 def is_remote(tracking_uri: str) -> bool:
-    """Returns False for a database or a directory, which the question itself would open."""
+    """Returns whether a tracking URI names a server; False for a database or a directory. Opens nothing."""
     return fluent_state.scheme_of(tracking_uri) not in _OPENED_HERE
 
 
@@ -73,8 +73,8 @@ def is_plain_rest(store: Any, *methods: str) -> bool:
     """Returns whether a store is MLflow's own REST client.
 
     Args:
-        store: of a client.
-        *methods: more methods that a plugin must not have replaced, beside those of delivery.
+        store: the store of a client.
+        *methods: more methods that a plugin must not have replaced, besides those of delivery.
     """
     from mlflow.store.tracking.rest_store import RestStore
 

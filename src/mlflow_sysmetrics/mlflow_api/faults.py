@@ -12,8 +12,8 @@ class Cause(Enum):
 
     DOWN = "the server is not reachable, or busy"
     UNAUTHENTICATED = "the credentials are missing or wrong"
-    FORBIDDEN = "the credentials are valid and not sufficient"
-    PROXY = "a proxy on the way asks for credentials"
+    FORBIDDEN = "the credentials are valid but not sufficient"
+    PROXY = "a proxy in between asks for credentials"
     WRONG_HOST = "the server does not accept the host name of the request"
     NOT_MLFLOW = "the answer is not MLflow's"
     TLS = "the TLS handshake failed"
@@ -40,7 +40,7 @@ class Fault(SysMetricsError):
 
     Attributes:
         cause: why it failed, as far as is known.
-        status_code: of HTTP; None if no answer came.
+        status_code: HTTP status; None if no answer came.
         error_code: MLflow's name of the error; of an exception only if it decided the cause.
         retry_after: seconds that the server asked to wait; None if it did not ask.
         remedy: what to do, if the code that raised this knows more than the cause says.
@@ -71,7 +71,7 @@ class Fault(SysMetricsError):
 
     @property
     def refuses_credentials(self) -> bool:
-        """Whether the server itself refused the credentials: somebody has to change them.
+        """Whether the server itself refused the credentials: they have to be changed.
 
         Credentials that could not be obtained, as from a metadata server, may be there a second later.
         """

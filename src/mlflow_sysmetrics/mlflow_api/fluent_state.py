@@ -27,7 +27,7 @@ _VARIABLES = ("MLFLOW_TRACKING_URI", _RUN_ID, _EXPERIMENT_NAME, _EXPERIMENT_ID)
 
 
 class ExperimentChoice(NamedTuple):
-    """The experiment that is meant: a name, or an id if there is no name."""
+    """The experiment to use: a name, or an id if there is no name."""
 
     name: str | None
     experiment_id: str | None
@@ -72,7 +72,7 @@ def scheme_of(uri: str) -> str:
 
 
 def refuses_directories() -> bool:
-    """Returns whether this MLflow refuses to keep runs in a directory, as 3.13 and newer do unless told."""
+    """Returns whether this MLflow refuses to keep runs in a directory: 3.13 and newer do by default."""
     from mlflow import environment_variables
 
     allowed = getattr(environment_variables, "MLFLOW_ALLOW_FILE_STORE", None)
@@ -92,10 +92,10 @@ def headers_of_plugins() -> Mapping[str, str]:
     if registry is None:
         return {}
     try:
-        found: Mapping[str, str] = registry.resolve_request_headers()
+        headers: Mapping[str, str] = registry.resolve_request_headers()
     except Exception:  # noqa: BLE001 - of a plugin, which has failed the request already
         return {}
-    return found
+    return headers
 
 
 def context_providers(registry: ModuleType) -> list[str]:
@@ -127,8 +127,8 @@ def record_logged_model(client: Any, run_id: str, model: Any) -> None:
 def run_stack() -> list[Any]:
     """Returns MLflow's list of the active runs of this thread; `mlflow.active_run` returns only the last."""
     stack = _fluent()._active_run_stack
-    found: list[Any] = stack if isinstance(stack, list) else stack.get()
-    return found
+    runs: list[Any] = stack if isinstance(stack, list) else stack.get()
+    return runs
 
 
 def one_stack_for_all_threads() -> bool:
@@ -143,7 +143,7 @@ def active_run_ids() -> tuple[str, ...]:
 
 @contextmanager
 def only_active(*runs: Any) -> Iterator[None]:
-    """Makes these the active runs of this thread for a ``with`` block, then restores those before."""
+    """Makes these the active runs of this thread for a ``with`` block, then restores the previous ones."""
     stack = run_stack()
     before = list(stack)
     stack[:] = runs
@@ -160,9 +160,9 @@ def left_active(run_id: str | None) -> list[str]:
         run_id: a run that is left out of the result.
     """
     stack = run_stack()
-    found = [str(run.info.run_id) for run in reversed(stack)]
+    run_ids = [str(run.info.run_id) for run in reversed(stack)]
     stack.clear()
-    return [one for one in found if one != run_id]
+    return [one for one in run_ids if one != run_id]
 
 
 def run_being_started(frame: FrameType | None, run_id: str) -> Any:
@@ -170,7 +170,7 @@ def run_being_started(frame: FrameType | None, run_id: str) -> Any:
 
     Args:
         frame: the caller's.
-        run_id: the run, which proves that the local variable is the one that is meant.
+        run_id: the run, which proves that the local variable is the right one.
     """
     if frame is None or frame.f_globals.get("__name__") != _FLUENT:
         return None
@@ -194,17 +194,17 @@ def finish_monitor(run_id: str) -> None:
         monitor.finish()
 
 
-# Experiments and tracking URIs in force.
+# Current experiments and tracking URIs.
 
 
 def active_experiment_id() -> str | None:
     """Returns the experiment that was set; None if none was. MLflow's public function would create one."""
-    found = getattr(_fluent(), "_active_experiment_id", None)
-    return None if found is None else str(found)
+    experiment_id = getattr(_fluent(), "_active_experiment_id", None)
+    return None if experiment_id is None else str(experiment_id)
 
 
 def use_experiment(experiment_id: str | None) -> None:
-    """Puts an experiment in force within a `tracking_scope`, without a request to the server."""
+    """Makes an experiment the current one within a `tracking_scope`, without a request to the server."""
     _fluent()._active_experiment_id = experiment_id
     os.environ.pop(_EXPERIMENT_NAME, None)
     if experiment_id is None:
@@ -215,18 +215,18 @@ def use_experiment(experiment_id: str | None) -> None:
 
 @contextmanager
 def tracking_scope(tracking_uri: str | None, experiment_name: str | None) -> Iterator[bool]:
-    """Puts a tracking URI and an experiment in force for a ``with`` block, then restores those before.
+    """Makes a tracking URI and an experiment the current ones for a ``with`` block, then restores both.
 
     MLFLOW_RUN_ID is removed for that time, because the first run that starts would resume that run instead
     (https://github.com/mlflow/mlflow/issues/15713).
 
     Args:
-        tracking_uri: None keeps the one in force.
-        experiment_name: created if it does not exist; None keeps the one in force, or means the default of
+        tracking_uri: None keeps the current one.
+        experiment_name: created if it does not exist; None keeps the current one, or means the default of
             another server.
 
     Yields:
-        Whether the tracking URI differs from the one before.
+        Whether the tracking URI differs from the previous one.
     """
     import mlflow
     from mlflow.tracking._tracking_service.utils import _use_tracking_uri
@@ -290,7 +290,7 @@ def run_tags(given: Mapping[str, str], run_name: str | None) -> dict[str, str]:
 
 
 def adopt(uri: str, experiment_id: str) -> None:
-    """Puts a tracking URI and an experiment in force for `mlflow.start_run` and for child processes.
+    """Makes a tracking URI and an experiment the current ones, for `mlflow.start_run` and child processes.
 
     `mlflow.set_experiment` would send one more request, with MLflow's own retries.
     """

@@ -42,7 +42,7 @@ _SHORTEST_USE_SECONDS = 30.0
 _FAILURE_SECONDS = 5.0
 # google-auth waits 120 s for Google, and three times 3 s for a metadata server: a request would hang.
 _ANSWER_SECONDS = 10.0
-# A laptop has no metadata server, and its network drops the question; gcloud is asked next.
+# A laptop has no metadata server, and its network drops the request; gcloud is tried next.
 _HASTY_SECONDS = 1.0
 # gcloud starts its own Python and asks Google: 1 to 3 s, longer on a cold disk. At most two calls.
 _GCLOUD_SECONDS = 15.0
@@ -211,7 +211,7 @@ def fetch_id_token(audience: str) -> str:
 
 
 def from_google_auth(audience: str) -> str:
-    """Returns a token by the key file of GOOGLE_APPLICATION_CREDENTIALS, or the metadata server's.
+    """Returns a token from the key file of GOOGLE_APPLICATION_CREDENTIALS, or from the metadata server.
 
     Raises:
         Unavailable: there is neither, or Google refuses.
@@ -257,7 +257,7 @@ def _one_request(longest_seconds: float, *, once: bool) -> Callable[..., Any]:
 
     Args:
         longest_seconds: the longest wait for an answer.
-        once: whether a server that does not answer is not asked again.
+        once: True if a server that does not answer must not be asked again.
     """
     from google.auth.exceptions import DefaultCredentialsError, TransportError
     from google.auth.transport.requests import Request
@@ -277,10 +277,10 @@ def _one_request(longest_seconds: float, *, once: bool) -> Callable[..., Any]:
 
 def _first_words(error: BaseException) -> str:
     """Returns the beginning of google-auth's message, without Google's answer, which follows it."""
-    said: object = error
-    while isinstance(said, BaseException) and said.args:  # google-auth wraps errors into errors
-        error, said = said, said.args[0]
-    text = said if isinstance(said, str) else type(error).__name__
+    message: object = error
+    while isinstance(message, BaseException) and message.args:  # google-auth wraps errors in errors
+        error, message = message, message.args[0]
+    text = message if isinstance(message, str) else type(error).__name__
     first = text.strip().partition("\n")[0].partition(" Response")[0]
     return cleaned(first)[:_LONGEST_REASON].rstrip(". ")
 

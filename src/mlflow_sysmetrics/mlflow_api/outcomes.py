@@ -111,7 +111,7 @@ def cause_of(status: int | None, code: str | None, text: str) -> Cause:  # noqa:
     """Returns the cause behind an answer that is an error. The rows are in order; the first match counts.
 
     Args:
-        status: of HTTP; None for an exception of a store that MLflow opens itself.
+        status: HTTP status; None for an exception of a store that MLflow opens itself.
         code: MLflow's name of the error; None if the answer is not MLflow's.
         text: the answer, or the text of the exception.
     """
@@ -151,10 +151,10 @@ def fault_of_answer(
     """Returns what is wrong with an answer; None for a JSON object with HTTP 200 and without an error code.
 
     Args:
-        status_code: of HTTP.
+        status_code: HTTP status.
         text: the body.
-        headers: by name; the mapping should ignore case, as that of requests does.
-        tracking_uri: for masking.
+        headers: headers by name; the mapping should ignore case, as that of requests does.
+        tracking_uri: masked in the text.
         redirected_to: the address that answered, if it is not the one that was asked.
         is_to_request: whether the answered request had the method and path that were asked for. A redirected
             POST may arrive as a GET.
@@ -165,8 +165,8 @@ def fault_of_answer(
     if status_code == _OK and answer is not None and found is None and is_to_request:
         return None
     cause = cause_of(status_code, code, text)
-    said = str(answer.get("message") or "") if answer is not None else _words_of(text)
-    reason = f"HTTP {status_code} {found or ''}".rstrip() + (f": {said}" if said else "")
+    message = str(answer.get("message") or "") if answer is not None else _words_of(text)
+    reason = f"HTTP {status_code} {found or ''}".rstrip() + (f": {message}" if message else "")
     if redirected_to:
         reason += f" (redirected to {redirected_to})"
     after = headers.get("Retry-After")
@@ -185,14 +185,14 @@ def read_answer(text: str, read: Callable[[Any], T], tracking_uri: str = "") -> 
     Args:
         text: the body.
         read: takes the JSON; raises KeyError, TypeError, AttributeError or ValueError for another shape.
-        tracking_uri: for masking.
+        tracking_uri: masked in the text.
 
     Raises:
         Fault: the JSON does not have the shape of MLflow's answer to this request.
     """
     with suppress(KeyError, TypeError, AttributeError, ValueError, IndexError, RecursionError):
         return read(json.loads(text))
-    reason = f"HTTP {_OK}, and not what MLflow answers: {text[:_LONGEST_REASON]}"
+    reason = f"HTTP {_OK}, but not MLflow's answer: {text[:_LONGEST_REASON]}"
     raise Fault(_one_line(cleaned(reason, tracking_uri)), Cause.NOT_MLFLOW, status_code=_OK)
 
 
@@ -207,11 +207,11 @@ def nothing(answer: Any) -> None:
 
 
 def fault_of_error(error: BaseException, tracking_uri: str = "", *, seconds: float = 0.0) -> Fault:
-    """Returns what an exception means that came in place of an answer.
+    """Returns the fault that an exception, raised in place of an answer, stands for.
 
     Args:
-        error: of MLflow, requests, a database driver, an operating system, or an auth plugin.
-        tracking_uri: for masking.
+        error: raised by MLflow, requests, a database driver, the operating system, or an auth plugin.
+        tracking_uri: masked in the text.
         seconds: how long the caller waited.
     """
     if isinstance(error, Fault):
@@ -223,15 +223,15 @@ def fault_of_error(error: BaseException, tracking_uri: str = "", *, seconds: flo
     source = next((one for one in chain if isinstance(getattr(one, "error_code", None), str)), None)
     code = None if source is None else str(source.error_code)  # type: ignore[attr-defined]
     cause = _cause_of_error(chain, code, str(source))
-    said = str(error) if code in _CODES or code in _VAGUE_CODES else _said(chain[-1])
-    said += _redirection(chain, tracking_uri)
+    message = str(error) if code in _CODES or code in _VAGUE_CODES else _description(chain[-1])
+    message += _redirection(chain, tracking_uri)
     without_token = next((one for one in chain if isinstance(one, NoIdToken)), None)
     if without_token is not None:
-        said = without_token.reason
-    # A plugin's exception around MLflow's may stand for another request than ours, so it proves nothing.
+        message = without_token.reason
+    # A plugin's exception around MLflow's may be about another request than ours, so it proves nothing.
     decided = source is error and cause is cause_of(None, code, str(source)) and cause is not Cause.DOWN
     return Fault(
-        _one_line(cleaned(said, tracking_uri)),
+        _one_line(cleaned(message, tracking_uri)),
         cause,
         error_code=code if decided else None,
         remedy=None if without_token is None else without_token.remedy,
@@ -272,16 +272,16 @@ def _cause_of_error(chain: list[BaseException], code: str | None, text: str) -> 
 
 def _redirection(chain: list[BaseException], tracking_uri: str) -> str:
     """Returns " (redirected to ...)" if the failed request went to another server than the one asked."""
-    asked = origin(tracking_uri)
-    if asked is None or asked[0] not in {"http", "https"}:
+    expected = origin(tracking_uri)
+    if expected is None or expected[0] not in {"http", "https"}:
         return ""
     urls = (getattr(getattr(one, "request", None), "url", None) for one in chain)  # set by requests
     at = next((url for url in urls if isinstance(url, str)), None)
-    return "" if at is None or origin(at) in {None, asked} else f" (redirected to {redacted(at)})"
+    return "" if at is None or origin(at) in {None, expected} else f" (redirected to {redacted(at)})"
 
 
-def _said(error: BaseException) -> str:
-    """Returns "Connection refused" if the operating system said so, else the exception with its class."""
+def _description(error: BaseException) -> str:
+    """Returns the operating system's message ("Connection refused"), else the exception with its class."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return f"{type(error).__name__}: {error}"

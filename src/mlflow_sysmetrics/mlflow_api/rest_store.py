@@ -1,4 +1,4 @@
-"""A tracking server as the preflight asks it, in MLflow's REST protocol."""
+"""A tracking server as the preflight uses it, in MLflow's REST protocol."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 _OK = 200
 _NOT_FOUND = 404
 _LONGEST_VERSION = 40  # a page is longer
-# Answers of MLflow to a question about an experiment that may not exist: they prove that it is up.
+# Answers of MLflow about an experiment that may not exist: they prove that the server is up.
 _ANSWERED = frozenset({Cause.MISSING, Cause.REFUSED, Cause.DELETED, Cause.TOO_LARGE, Cause.FAILED})
 
 
@@ -24,7 +24,7 @@ class RestStore:
     """Answers each question with one request, without MLflow's own retries.
 
     Args:
-        tracking_uri: of the server.
+        tracking_uri: the server.
     """
 
     def __init__(self, tracking_uri: str) -> None:
@@ -65,19 +65,19 @@ class RestStore:
         return text if is_version else None
 
     def experiment_named(self, name: str, seconds: float) -> StoredExperiment | None:
-        """Returns an experiment, also a deleted one; None if there is none of that name."""
-        asked = {"experiment_name": name}
+        """Returns the experiment of that name, even if it is deleted; None if there is none."""
+        query = {"experiment_name": name}
         try:
-            return self._call(_experiment, "GET", "experiments/get-by-name", seconds, params=asked)
+            return self._call(_experiment, "GET", "experiments/get-by-name", seconds, params=query)
         except Fault as fault:
             if fault.cause is Cause.MISSING:
                 return None
             raise
 
     def experiment(self, experiment_id: str, seconds: float) -> StoredExperiment:
-        """Returns an experiment, also a deleted one."""
-        asked = {"experiment_id": experiment_id}
-        return self._call(_experiment, "GET", "experiments/get", seconds, params=asked)
+        """Returns an experiment, even if it is deleted."""
+        query = {"experiment_id": experiment_id}
+        return self._call(_experiment, "GET", "experiments/get", seconds, params=query)
 
     def create_experiment(self, name: str, seconds: float) -> None:
         """Creates an experiment."""
@@ -85,22 +85,22 @@ class RestStore:
 
     def run_tagged(self, experiment_id: str, key: str, value: str, seconds: float) -> str | None:
         """Returns the id of the run in an experiment that has a tag; None if there is none."""
-        asked = {"experiment_ids": [experiment_id], "filter": f"tags.`{key}` = '{value}'", "max_results": 1}
-        return self._call(first_run_id, "POST", "runs/search", seconds, json=asked)
+        body = {"experiment_ids": [experiment_id], "filter": f"tags.`{key}` = '{value}'", "max_results": 1}
+        return self._call(first_run_id, "POST", "runs/search", seconds, json=body)
 
     def create_run(
         self, experiment_id: str, name: str | None, tags: Mapping[str, str], seconds: float
     ) -> str:
         """Starts a run now and returns its id."""
-        asked = {
+        body = {
             "experiment_id": experiment_id,
             "user_id": tags.get("mlflow.user", "unknown"),
             "start_time": _now(),
             "tags": _pairs(tags),
         }
         if name:
-            asked["run_name"] = name
-        return self._call(_new_run_id, "POST", "runs/create", seconds, json=asked)
+            body["run_name"] = name
+        return self._call(_new_run_id, "POST", "runs/create", seconds, json=body)
 
     def run(self, run_id: str, seconds: float) -> StoredRun:
         """Returns a run."""
@@ -108,10 +108,10 @@ class RestStore:
 
     def set_status(self, run_id: str, status: str, end_time: int | None, seconds: float) -> None:
         """Changes the status of a run, and its end in milliseconds since 1970."""
-        asked: dict[str, object] = {"run_id": run_id, "status": status}
+        body: dict[str, object] = {"run_id": run_id, "status": status}
         if end_time is not None:
-            asked["end_time"] = end_time
-        self._call(_updated, "POST", "runs/update", seconds, json=asked)
+            body["end_time"] = end_time
+        self._call(_updated, "POST", "runs/update", seconds, json=body)
 
     def log(
         self,
@@ -123,8 +123,8 @@ class RestStore:
     ) -> None:
         """Writes a metric at step 0, parameters and tags; at most a hundred of each."""
         point = {"key": metric[0], "value": metric[1], "timestamp": _now(), "step": 0}
-        asked = {"run_id": run_id, "metrics": [point], "params": _pairs(params), "tags": _pairs(tags)}
-        self._call(nothing, "POST", "runs/log-batch", seconds, json=asked)
+        body = {"run_id": run_id, "metrics": [point], "params": _pairs(params), "tags": _pairs(tags)}
+        self._call(nothing, "POST", "runs/log-batch", seconds, json=body)
 
     def _call(
         self,
@@ -175,9 +175,9 @@ def _pairs(values: Mapping[str, str]) -> list[dict[str, str]]:
 
 
 def _experiment(answer: Mapping[str, Any]) -> StoredExperiment:
-    found = answer["experiment"]
+    experiment = answer["experiment"]
     return StoredExperiment(
-        str(found["experiment_id"]), str(found["name"]), found.get("lifecycle_stage", "active")
+        str(experiment["experiment_id"]), str(experiment["name"]), experiment.get("lifecycle_stage", "active")
     )
 
 

@@ -18,11 +18,11 @@ from mlflow_sysmetrics.mlflow_api.transport import API, Timeouts, send
 
 T = TypeVar("T")
 
-#: What to say if a server refuses a request that went without credentials.
-WITHHELD = "credentials of the environment go to the server of MLFLOW_TRACKING_URI alone"
+#: Added to the reason if a server refuses a request that was sent without credentials.
+WITHHELD = "credentials of the environment are sent only to the server of MLFLOW_TRACKING_URI"
 
 # A server on another continent completes the handshake within a second, and a busy database takes a few
-# seconds for a batch of a thousand points. Waiting longer is the sender's part.
+# seconds for a batch of a thousand points. Waiting longer is the sender's job.
 _TIMEOUTS = Timeouts(connect=5, read=15, total=30)
 
 
@@ -61,7 +61,7 @@ def open_runs(tracking_uri: str, is_trusted: Callable[[], bool] = lambda: True) 
             request. A store that is not plain REST uses what its driver or plugin finds.
 
     Raises:
-        Exception: what MLflow or a plugin raises if it cannot make a client.
+        Exception: what MLflow or a plugin raises if it cannot create a client.
     """
     client = clients.open_client(tracking_uri)
     store = fluent_state.store_of(client)
@@ -74,8 +74,8 @@ class RestRuns:
     """Speaks MLflow's REST protocol.
 
     Args:
-        get_host_creds: of MLflow; returns fresh credentials at each call.
-        tracking_uri: for masking.
+        get_host_creds: MLflow's function, which returns fresh credentials at each call.
+        tracking_uri: masked in messages.
         is_trusted: returns whether the server may see the credentials.
     """
 
@@ -142,8 +142,8 @@ class ClientRuns:
     """Uses `MlflowClient`, for every store that is not plain REST.
 
     Args:
-        client: of MLflow.
-        tracking_uri: for masking.
+        client: an `MlflowClient`.
+        tracking_uri: masked in messages.
     """
 
     def __init__(self, client: Any, tracking_uri: str) -> None:

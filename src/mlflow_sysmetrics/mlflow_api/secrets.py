@@ -161,15 +161,15 @@ def cleaned(text: str, tracking_uri: str = "") -> str:
 
 def _known(tracking_uri: str) -> list[str]:
     """Returns the secrets that are known by their value in each form that a text may quote, longest first."""
-    found = {os.environ.get(name, "") for name in _SECRET_VARIABLES}
+    secrets = {os.environ.get(name, "") for name in _SECRET_VARIABLES}
     user, password = (os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("USERNAME", "PASSWORD"))
-    found.update(_of_account(user, password))
+    secrets.update(_of_account(user, password))
     for uri in (tracking_uri, *(os.environ.get(name, "") for name in _URI_VARIABLES)):
         if uri:
-            found.update(_of_uri(uri))
+            secrets.update(_of_uri(uri))
     with _sent_lock:
-        found.update(_sent)
-    forms = {form for secret in found for form in _forms(secret)}
+        secrets.update(_sent)
+    forms = {form for secret in secrets for form in _forms(secret)}
     return sorted((one for one in forms if len(one) >= _SHORTEST), key=len, reverse=True)
 
 

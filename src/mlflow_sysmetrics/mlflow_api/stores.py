@@ -1,4 +1,4 @@
-"""The questions of the preflight to a tracking store of any kind, and the answers."""
+"""What the preflight asks of a tracking store of any kind, and the answers."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ class Store(Protocol):
         """Returns the version of MLflow at the other end; None if there is none, or it does not report it."""
 
     def experiment_named(self, name: str, seconds: float) -> StoredExperiment | None:
-        """Returns an experiment, also a deleted one; None if there is none of that name."""
+        """Returns the experiment of that name, even if it is deleted; None if there is none."""
 
     def experiment(self, experiment_id: str, seconds: float) -> StoredExperiment:
-        """Returns an experiment, also a deleted one."""
+        """Returns an experiment, even if it is deleted."""
 
     def create_experiment(self, name: str, seconds: float) -> None:
         """Creates an experiment."""

@@ -67,8 +67,8 @@ def lasting(tracking_uri: str) -> str:
     if not scheme or not colon:
         return redacted(absolute)
     if _DATABASE.match(scheme):
-        found = _DATABASE_USER.match(rest)
-        rest = rest if found is None else rest[found.end() :]
+        match = _DATABASE_USER.match(rest)
+        rest = rest if match is None else rest[match.end() :]
     if _is_sqlite(scheme) and "uri=true" in rest:  # then the name is one of SQLite's own URIs
         rest = rest.replace(_SQLITE_URI, "", 1)
     authority, tail = _divided(rest)
@@ -113,7 +113,7 @@ def _parts(uri: str) -> tuple[str, str, str]:
 
 
 def _divided(rest: str) -> tuple[str, str]:
-    """Returns the part with user, host and port, and what follows it, as urllib.parse and requests divide."""
+    """Returns the part with user, host and port, and the rest, split as urllib.parse and requests do."""
     authority, *tail = _ENDS_OF_AUTHORITY.split(rest, maxsplit=1)
     return authority, "".join(tail)
 

@@ -48,9 +48,9 @@ class Timeouts:
     """Bounds of one request, in seconds.
 
     Attributes:
-        connect: for the connection.
-        read: for each part of the answer.
-        total: for the whole answer. It is checked between two parts.
+        connect: bound of the connection.
+        read: bound of each part of the answer.
+        total: bound of the whole answer, checked between two parts.
     """
 
     connect: float
@@ -63,13 +63,13 @@ class ServerAnswer:
     """The answer of a server.
 
     Attributes:
-        status_code: of HTTP.
+        status_code: HTTP status.
         text: the body, cut after 64 MB; of an error, after 64 kB.
-        headers: by name, ignoring case.
+        headers: headers by name, ignoring case.
         seconds: how long it took.
         redirected_to: the address that answered, if it is not the one that was asked.
         is_to_request: whether the request that was answered had the method and path that were asked for.
-            After a redirection it may have others: a POST becomes a GET.
+            A redirection may change them: a POST becomes a GET.
     """
 
     status_code: int
@@ -98,8 +98,8 @@ def request(
     """Sends one request, in a thread, and waits for it no longer than the timeout.
 
     Args:
-        tracking_uri: of http, https, databricks, or a plugin that speaks MLflow's REST protocol.
-        method: of HTTP.
+        tracking_uri: an http, https or databricks URI, or one of a plugin that speaks MLflow's protocol.
+        method: HTTP method.
         path: below the tracking URI, such as ``/health``.
         timeout: seconds for everything: name lookup, tokens, connection, answer.
         json: the body.
@@ -130,7 +130,7 @@ def send(
 
     Args:
         creds: MLflow's description of the server and its credentials.
-        method: of HTTP.
+        method: HTTP method.
         path: below the tracking URI.
         timeouts: bounds.
         anonymous: sends no credentials and no headers of plugins.
@@ -175,10 +175,10 @@ def send_directly(
 
     Args:
         address: host and port to connect to.
-        method: of HTTP.
-        path: of the URL.
+        method: HTTP method.
+        path: path of the URL.
         timeout: seconds for the connection, and for each part of the answer.
-        host_header: None for host and port.
+        host_header: the Host header; None for host and port.
         user: name and password of basic authentication; None for none.
         json: the body.
         params: the query.

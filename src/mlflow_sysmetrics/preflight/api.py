@@ -33,16 +33,17 @@ def preflight(
 
     Args:
         experiment_name: found or created; by default the one that `mlflow.start_run` would use.
-        run_name: by default MLflow generates one.
-        tracking_uri: by default the one that is set; MLflow's own default, a local store, does not count.
-        tags: of the run, in addition to those that `mlflow.start_run` sets.
+        run_name: name of the run; by default MLflow generates one.
+        tracking_uri: the server; by default the URI that is set. MLflow's own default, a local store, does
+            not count.
+        tags: tags of the run, in addition to those that `mlflow.start_run` sets.
         params: logged to the run.
         run_id: resumes this run instead of creating one; by default ``MLFLOW_RUN_ID``, set by `mlflow run`.
         max_retries: attempts of each request, including the first.
-        timeout: of each attempt, in seconds.
+        timeout: timeout of each attempt, in seconds.
         backoff: seconds to wait after the first attempt, the second, and so on; the last one repeats. A
             Retry-After header of the server takes precedence.
-        deadline: of everything, in seconds.
+        deadline: longest time for everything, in seconds.
         check_artifacts: also writes a small artifact and reads it back.
         status_path: a directory, or the URI of an object store, for `mlflow_status.json` and
             `mlflow_info.json`.

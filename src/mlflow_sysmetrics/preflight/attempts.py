@@ -14,12 +14,12 @@ class PreflightResult:
     """A run that can be logged to, and what it took to get it.
 
     Attributes:
-        run_id: of the run, which is RUNNING and not yet active in any thread.
-        experiment_id: of its experiment.
-        experiment_name: of its experiment.
+        run_id: id of the run, which is RUNNING and not yet active in any thread.
+        experiment_id: id of its experiment.
+        experiment_name: name of its experiment.
         tracking_uri: without user, password and query.
-        client_version: of MLflow in this program.
-        server_version: of MLflow on the server; None without a server, or if it does not report one.
+        client_version: version of MLflow in this program.
+        server_version: version of MLflow on the server; None without a server, or if it does not report one.
         attempts: every request, oldest first.
         elapsed_seconds: from the call to the return.
     """

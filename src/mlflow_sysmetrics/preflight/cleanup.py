@@ -115,23 +115,23 @@ class CreatedObjects:
         return store.run_tagged(self.experiment_id or "", CHECK_TAG, self.token, seconds)
 
     def _delete_experiment(self, store: Store, deleter: Deleter, seconds: float) -> None:
-        found = store.experiment_named(self.experiment, seconds)
-        # With a name of the user's and no confirmation, somebody else may have created it.
-        if found is None or not (self.experiment_created or self.wanted is None):
+        experiment = store.experiment_named(self.experiment, seconds)
+        # Under a name of the user's, without a confirmation, another process may have created it.
+        if experiment is None or not (self.experiment_created or self.wanted is None):
             return
-        if deleter.has_runs(found.experiment_id, seconds):
+        if deleter.has_runs(experiment.experiment_id, seconds):
             return
         if self.wanted is not None:
             # A deleted experiment holds its name, which would make the user's job fail.
-            deleter.rename_experiment(found.experiment_id, f"{self.own_name} ({self.wanted})", seconds)
-        deleter.delete_experiment(found.experiment_id, seconds)
+            deleter.rename_experiment(experiment.experiment_id, f"{self.own_name} ({self.wanted})", seconds)
+        deleter.delete_experiment(experiment.experiment_id, seconds)
 
 
 class RestDeleter:
     """Deletes over MLflow's REST protocol.
 
     Args:
-        tracking_uri: of the server.
+        tracking_uri: the server.
     """
 
     def __init__(self, tracking_uri: str) -> None:
@@ -143,13 +143,13 @@ class RestDeleter:
 
     def has_runs(self, experiment_id: str, seconds: float) -> bool:
         """Returns whether an experiment has runs that are not deleted."""
-        asked = {"experiment_ids": [experiment_id], "max_results": 1}
-        return self._post(first_run_id, "runs/search", asked, seconds) is not None
+        body = {"experiment_ids": [experiment_id], "max_results": 1}
+        return self._post(first_run_id, "runs/search", body, seconds) is not None
 
     def rename_experiment(self, experiment_id: str, name: str, seconds: float) -> None:
         """Renames an experiment."""
-        asked = {"experiment_id": experiment_id, "new_name": name}
-        self._post(nothing, "experiments/update", asked, seconds)
+        body = {"experiment_id": experiment_id, "new_name": name}
+        self._post(nothing, "experiments/update", body, seconds)
 
     def delete_experiment(self, experiment_id: str, seconds: float) -> None:
         """Deletes an experiment."""
@@ -177,7 +177,7 @@ class ClientDeleter:
     """Deletes through `MlflowClient`, for stores that MLflow opens itself.
 
     Args:
-        tracking_uri: of the store.
+        tracking_uri: the store.
     """
 
     def __init__(self, tracking_uri: str) -> None:

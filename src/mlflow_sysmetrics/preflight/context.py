@@ -39,23 +39,23 @@ def tracked_run(
 ) -> Iterator[Any]:
     """Executes the body of a ``with`` block inside a run that is verified to be tracked.
 
-    The run ends FINISHED; FAILED if the body raises; KILLED on Ctrl-C; `sys.exit` counts by its code.
+    The run ends as FINISHED, FAILED if the body raises, or KILLED on Ctrl-C; `sys.exit` counts by its code.
     `mlflow_info.json` becomes an artifact of the run. All arguments but the last are those of `preflight`.
 
     Args:
         experiment_name: found or created; by default the one that `mlflow.start_run` would use.
-        run_name: by default MLflow generates one.
-        tracking_uri: by default the one that is set.
-        tags: of the run.
+        run_name: name of the run; by default MLflow generates one.
+        tracking_uri: the server; by default the URI that is set.
+        tags: tags of the run.
         params: logged to the run.
         run_id: resumes this run instead of creating one.
         max_retries: attempts of each request, including the first.
-        timeout: of each attempt, in seconds.
+        timeout: timeout of each attempt, in seconds.
         backoff: seconds to wait after each attempt; the last one repeats.
-        deadline: of the whole preflight, in seconds.
+        deadline: longest time for the whole preflight, in seconds.
         check_artifacts: also writes a small artifact and reads it back.
         status_path: a directory or URI for the status files.
-        log_system_metrics: as of `mlflow.start_run`.
+        log_system_metrics: as in `mlflow.start_run`.
 
     Yields:
         MLflow's active run.
@@ -136,9 +136,9 @@ def _end(preflight_run: PreflightRun, run_id: str, status: str, error: BaseExcep
 
 def _ended_by_the_body(preflight_run: PreflightRun, status: str) -> str | None:
     """Returns the final status of a run that is no longer active; None if the server cannot tell."""
-    found = preflight_run.status_of_run()
+    status_on_server = preflight_run.status_of_run()
     # A body that ends its run as FINISHED and then raises has failed all the same.
-    if found == RUNNING or (found == FINISHED and status != FINISHED):
+    if status_on_server == RUNNING or (status_on_server == FINISHED and status != FINISHED):
         preflight_run.set_status(status)
         return status
-    return found
+    return status_on_server

@@ -45,7 +45,7 @@ def failure(fault: Fault, retries: Retries, tracking_uri: str, left_behind: str 
     Args:
         fault: what came back last.
         retries: the attempts that were made, and the step they belong to.
-        tracking_uri: of the server; shown without secrets.
+        tracking_uri: the server; shown without secrets.
         left_behind: a sentence about a run that could not be ended.
     """
     step = retries.step

@@ -75,7 +75,7 @@ class PreflightRun:
                 self._activate(activate)
             return self._succeeded()
         except Fault as fault:
-            found = fault
+            failed_with = fault
         except PreflightError as error:
             self._write_status("failed", error)
             raise
@@ -84,7 +84,7 @@ class PreflightRun:
             self._write_status("failed", error)
             raise
         # Raised outside the except clause, so it carries no library's exception, whose text may hold secrets.
-        failed = failure(found, self._retries, self.uri, self.end_run(FAILED))
+        failed = failure(failed_with, self._retries, self.uri, self.end_run(FAILED))
         self._write_status("failed", failed)
         raise failed
 
@@ -193,7 +193,7 @@ class PreflightRun:
                 return
             raise fault
 
-        # A timed-out attempt goes on in its thread beside the next one, so each gets all the time left.
+        # A timed-out attempt keeps running in its thread beside the next one, so each gets all the time left.
         retries.call(activate_or_fault, at_least=retries.schedule.deadline)
         retries.step = 4
 
@@ -229,16 +229,16 @@ class PreflightRun:
         Returns:
             A sentence about what is left to do; empty if nothing is.
         """
-        steps, found = self._steps, self._steps.resumed
+        steps, resumed = self._steps, self._steps.resumed
         try:
             steps.find_lost_run(_CLEAN_UP_SECONDS)
             if steps.run_id is None or steps.store is None:
                 return ""
-            if found is None:
+            if resumed is None:
                 now = time.time_ns() // 1_000_000
                 steps.store.set_status(steps.run_id, status, now, _CLEAN_UP_SECONDS)
-            elif found.status != RUNNING:
-                steps.store.set_status(steps.run_id, found.status, found.end_time, _CLEAN_UP_SECONDS)
+            elif resumed.status != RUNNING:
+                steps.store.set_status(steps.run_id, resumed.status, resumed.end_time, _CLEAN_UP_SECONDS)
         except Fault as fault:
             which = f"Run {steps.run_id}" if steps.run_id else "A run whose creation was requested"
             _log.warning("mlflow-sysmetrics: %s could not be ended: %s", which, fault.reason)

@@ -55,8 +55,8 @@ _REMEDIES = {
     Cause.DELETED: "Restore it (mlflow runs restore, mlflow experiments restore), or use another one.",
     Cause.POINT_EXISTS: "Check the server's log and its database: it has a value that was never sent.",
     Cause.TOO_LARGE: "Shorten what the server complains about, or raise its limit; retrying will not help.",
-    Cause.REFUSED: "Fix what the server complains about; trying again will not help.",
-    Cause.FAILED: "Fix what the server complains about; trying again will not help.",
+    Cause.REFUSED: "Fix what the server complains about; retrying will not help.",
+    Cause.FAILED: "Fix what the server complains about; retrying will not help.",
     Cause.PROXY: (
         "Put the user and password of the proxy into HTTP_PROXY and HTTPS_PROXY "
         "(http://user:password@proxy:port), or name the tracking server in NO_PROXY."
@@ -95,11 +95,11 @@ def credentials_sent(tracking_uri: str) -> str:
     Names the kind only, never the credentials.
     """
     try:
-        found = _credentials(tracking_uri)
+        credentials = _credentials(tracking_uri)
         return (
-            f"{found}, and ~/.netrc has an entry for this host, which wins"
+            f"{credentials}, and ~/.netrc has an entry for this host, which wins"
             if _in_netrc(tracking_uri)
-            else found
+            else credentials
         )
     except Exception:  # calls plugins and SDKs, for a message about another failure
         return "credentials that cannot be named"
@@ -158,9 +158,9 @@ def _about_tls(fault: Fault, shown: str) -> str:
 
 
 def _about_driver(fault: Fault) -> str:
-    found = next((f"pip install '{package}'" for name, package in _DRIVERS if name in fault.reason), None)
-    if found:
-        return f"Install the driver where the training runs: {found}."
+    command = next((f"pip install '{package}'" for name, package in _DRIVERS if name in fault.reason), None)
+    if command:
+        return f"Install the driver where the training runs: {command}."
     return "Install the missing Python package where the training runs."
 
 

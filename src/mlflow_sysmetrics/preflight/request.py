@@ -14,12 +14,12 @@ class PreflightRequest:
     """Which run the caller wants, and where.
 
     Attributes:
-        tracking_uri: of the server; None for MLflow's current one.
-        experiment_name: None for MLflow's current one.
-        run_name: None for one that MLflow generates.
-        tags: of the run.
-        params: of the run.
-        run_id: of a run to resume; None for a new one.
+        tracking_uri: the server; None for MLflow's current one.
+        experiment_name: name of the experiment; None for MLflow's current one.
+        run_name: name of the run; None for one that MLflow generates.
+        tags: tags of the run.
+        params: parameters of the run.
+        run_id: id of a run to resume; None for a new one.
         check_artifacts: whether an artifact is written and read back.
     """
 

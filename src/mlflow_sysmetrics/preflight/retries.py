@@ -29,9 +29,9 @@ class RetrySchedule:
 
     Attributes:
         max_retries: attempts of one request, including the first.
-        timeout: of one attempt.
+        timeout: timeout of one attempt.
         backoff: the pauses after the first attempt, the second, and so on; the last one repeats.
-        deadline: of everything.
+        deadline: longest time for everything.
         monotonic: the clock.
         shortened: maps a pause to the one that is really taken, which tests shorten.
 
@@ -73,7 +73,7 @@ class Retries:
         on_pause: called before each pause with the fault and the seconds.
 
     Attributes:
-        step: of the preflight, to which the next attempts belong.
+        step: the preflight's step that the next attempts belong to.
         made: every attempt, oldest first.
         count: attempts of the last request.
         gave_up: why the last request was not tried again, other than its number of attempts; else empty.
@@ -112,7 +112,7 @@ class Retries:
             at_least: a longer timeout than the schedule's for each attempt, as creating tables takes.
 
         Raises:
-            Fault: of the last attempt.
+            Fault: the last attempt failed; this is its fault.
         """
         from stamina import retry_context
 

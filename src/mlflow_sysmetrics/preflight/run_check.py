@@ -58,8 +58,8 @@ def check_artifacts(tracking_uri: str, run_id: str, seconds: float) -> None:
     try:
         read = bounded(lambda: _artifact_round_trip(tracking_uri, run_id), seconds)
     except Exception as error:  # object stores raise what their libraries raise
-        found = fault_of_error(error, tracking_uri, seconds=time.monotonic() - began)
-        fault = Fault(f"{_ARTIFACT}: {found.reason}", found.cause, remedy=_ARTIFACT_REMEDY)
+        failure = fault_of_error(error, tracking_uri, seconds=time.monotonic() - began)
+        fault = Fault(f"{_ARTIFACT}: {failure.reason}", failure.cause, remedy=_ARTIFACT_REMEDY)
     else:
         if read == run_id:
             return
@@ -78,18 +78,18 @@ def _write(
 
 
 def _read_back(store: Store, run_id: str, seconds: float) -> StoredRun:
-    found = store.run(run_id, seconds)
+    run = store.run(run_id, seconds)
     key, value = _METRIC
-    if found.run_id != run_id:
-        raise Fault(f"run {run_id} was requested, but {found.run_id} was returned", Cause.NOT_READ_BACK)
-    if found.status != RUNNING:
-        raise Fault(f"run {run_id} was started, but is {found.status}", Cause.NOT_READ_BACK)
-    if found.metrics.get(key) != value:
-        read = found.metrics.get(key, "nothing")
+    if run.run_id != run_id:
+        raise Fault(f"run {run_id} was requested, but {run.run_id} was returned", Cause.NOT_READ_BACK)
+    if run.status != RUNNING:
+        raise Fault(f"run {run_id} was started, but is {run.status}", Cause.NOT_READ_BACK)
+    if run.metrics.get(key) != value:
+        read = run.metrics.get(key, "nothing")
         raise Fault(
             f"{key} = {value:g} was written to run {run_id}, but {read} was read back", Cause.NOT_READ_BACK
         )
-    return found
+    return run
 
 
 def _artifact_round_trip(tracking_uri: str, run_id: str) -> str:
@@ -101,5 +101,5 @@ def _artifact_round_trip(tracking_uri: str, run_id: str) -> str:
         artifacts.log_artifact(str(sent), _ARTIFACT_DIRECTORY)
         back = Path(directory, "back")
         back.mkdir()
-        found = artifacts.download_artifacts(f"{_ARTIFACT_DIRECTORY}/{_ARTIFACT_NAME}", str(back))
-        return Path(found).read_text(encoding="utf-8")
+        path = artifacts.download_artifacts(f"{_ARTIFACT_DIRECTORY}/{_ARTIFACT_NAME}", str(back))
+        return Path(path).read_text(encoding="utf-8")

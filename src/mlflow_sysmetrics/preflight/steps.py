@@ -34,9 +34,9 @@ class Steps:
         store: once the protocol of the server is known.
         experiment: once it is found or created.
         run_id: once the run exists.
-        run: as it was read back at the end.
+        run: the run as it was read back at the end.
         resumed: the run as it was found, if one is resumed.
-        server_version: of MLflow on the server, once it has reported one.
+        server_version: version of MLflow on the server, once it has reported one.
     """
 
     def __init__(self, request: PreflightRequest, uri: str) -> None:
@@ -115,22 +115,24 @@ class Steps:
             name, experiment_id = fluent_state.experiment_choice(self._uri)
         if experiment_id is not None:
             known_id = experiment_id
-            found = retries.call(lambda seconds: store.experiment(known_id, seconds))
+            experiment = retries.call(lambda seconds: store.experiment(known_id, seconds))
         else:
-            found = _experiment_named(name or "", store, retries)
-        if self.resumed is not None and name not in {None, found.name}:
+            experiment = _experiment_named(name or "", store, retries)
+        if self.resumed is not None and name not in {None, experiment.name}:
             raise Fault(
-                f"run {self._request.run_id} belongs to the experiment {found.name!r}, not to {name!r}",
+                f"run {self._request.run_id} belongs to the experiment {experiment.name!r}, not to {name!r}",
                 Cause.MISSING,
                 remedy="Pass only one of run_id and experiment_name, or two that belong together.",
             )
-        if found.lifecycle_stage != ACTIVE:
+        if experiment.lifecycle_stage != ACTIVE:
             raise Fault(
-                f"the experiment {found.name!r} (id {found.experiment_id}) is deleted",
+                f"the experiment {experiment.name!r} (id {experiment.experiment_id}) is deleted",
                 Cause.MISSING,
-                remedy=f"Restore it (mlflow experiments restore -x {found.experiment_id}), or use another.",
+                remedy=(
+                    f"Restore it (mlflow experiments restore -x {experiment.experiment_id}), or use another."
+                ),
             )
-        return found
+        return experiment
 
     def _start(self, store: Store, retries: Retries) -> str:
         """Starts a run once: after a lost response, looks for it before creating it again."""
@@ -141,43 +143,43 @@ class Steps:
         def find_or_start(seconds: float) -> str:
             began = retries.elapsed
             if self._may_exist:
-                found = store.run_tagged(experiment_id, PREFLIGHT_TAG, self._preflight_id, seconds)
-                if found is not None:
-                    return found
+                run_id = store.run_tagged(experiment_id, PREFLIGHT_TAG, self._preflight_id, seconds)
+                if run_id is not None:
+                    return run_id
             self._may_exist = True
             return store.create_run(experiment_id, name, tags, seconds - (retries.elapsed - began))
 
         return retries.call(find_or_start)
 
     def _resume(self, store: Store, retries: Retries) -> str:
-        found = self.resumed
-        if found is None:
+        resumed = self.resumed
+        if resumed is None:
             raise AssertionError("the run was read in step 2")
-        if found.lifecycle_stage != ACTIVE:
+        if resumed.lifecycle_stage != ACTIVE:
             raise Fault(
-                f"run {found.run_id} is deleted",
+                f"run {resumed.run_id} is deleted",
                 Cause.MISSING,
-                remedy=f"Restore it (mlflow runs restore --run-id {found.run_id}), or start a new one.",
+                remedy=f"Restore it (mlflow runs restore --run-id {resumed.run_id}), or start a new one.",
             )
-        self.run_id = found.run_id
-        retries.call(lambda seconds: store.set_status(found.run_id, RUNNING, found.end_time, seconds))
-        return found.run_id
+        self.run_id = resumed.run_id
+        retries.call(lambda seconds: store.set_status(resumed.run_id, RUNNING, resumed.end_time, seconds))
+        return resumed.run_id
 
 
 def _experiment_named(name: str, store: Store, retries: Retries) -> StoredExperiment:
     """Finds or creates an experiment; another process may create it at the same moment."""
-    found = retries.call(lambda seconds: store.experiment_named(name, seconds))
-    if found is not None:
-        return found
+    experiment = retries.call(lambda seconds: store.experiment_named(name, seconds))
+    if experiment is not None:
+        return experiment
     try:
         retries.call(lambda seconds: store.create_experiment(name, seconds))
     except Fault as fault:
         if fault.cause is not Cause.EXISTS:
             raise
-    found = retries.call(lambda seconds: store.experiment_named(name, seconds))
-    if found is None:
+    experiment = retries.call(lambda seconds: store.experiment_named(name, seconds))
+    if experiment is None:
         raise Fault(f"the experiment {name!r} was created, but is not found", Cause.NOT_READ_BACK)
-    return found
+    return experiment
 
 
 def _compare_versions(client: str, server: str | None) -> None:

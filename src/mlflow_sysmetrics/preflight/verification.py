@@ -41,7 +41,7 @@ class Step:
         seconds: how long it took.
         text: what came back, in one line without secrets.
         passed: whether it succeeded.
-        status_code: of HTTP, if a response caused the failure.
+        status_code: HTTP status, if a response caused the failure.
         remedy: what to do about a failure.
     """
 
@@ -58,15 +58,15 @@ class Verification:
     """Creates a run on a tracking store, writes to it, reads it back, and deletes it.
 
     Args:
-        tracking_uri: of the store.
+        tracking_uri: the store.
         experiment: name of the experiment, which is created if there is none; by default a new one.
-        timeout: of each request, in seconds. Nothing is retried.
+        timeout: timeout of each request, in seconds. Nothing is retried.
         connect: returns the store of a tracking URI, and a deleter for the same store.
         sleep: waits.
 
     Attributes:
         created: what has been created so far.
-        server_version: of MLflow on the server, once it has reported one.
+        server_version: version of MLflow on the server, once it has reported one.
     """
 
     def __init__(
@@ -124,8 +124,8 @@ class Verification:
 
     def _have_experiment(self) -> str:
         name = self.created.experiment
-        found = self._store.experiment_named(name, self._timeout)
-        if found is None:
+        experiment = self._store.experiment_named(name, self._timeout)
+        if experiment is None:
             self.created.experiment_requested = True
             try:
                 self._store.create_experiment(name, self._timeout)
@@ -133,12 +133,12 @@ class Verification:
             except Fault as fault:
                 if fault.cause is not Cause.EXISTS:  # another process created it first
                     raise
-            found = self._store.experiment_named(name, self._timeout)
-        if found is None:
+            experiment = self._store.experiment_named(name, self._timeout)
+        if experiment is None:
             raise Fault(f"{name} was created, but is not found", Cause.NOT_READ_BACK)
-        if found.lifecycle_stage != ACTIVE:
-            raise _Deleted(name, found.experiment_id)
-        self.created.experiment_id = found.experiment_id
+        if experiment.lifecycle_stage != ACTIVE:
+            raise _Deleted(name, experiment.experiment_id)
+        self.created.experiment_id = experiment.experiment_id
         return f"{name} {'was created' if self.created.experiment_created else 'exists'}"
 
     def _make_run(self) -> str:

@@ -53,7 +53,7 @@ class BackgroundReading(Generic[Value]):
     `ask` starts another. Only one thread may ask: the sampler's.
 
     Args:
-        name: of the thread, after "sysmetrics-"; equal names mean the same reading.
+        name: name of the thread, after "sysmetrics-"; equal names mean the same reading.
         read: makes the reading.
         rest_seconds: shortest time from the end of one reading to the start of the next; longer where
             readings would otherwise take more than 1 % of the time. With 0, every `ask` starts a reading.

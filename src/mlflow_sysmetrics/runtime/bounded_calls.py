@@ -28,7 +28,7 @@ class PendingCall(Generic[T]):
 
     Args:
         call: what to run; it sees the caller's context variables, where MLflow keeps its workspace.
-        name: of the thread.
+        name: name of the thread.
 
     Raises:
         RuntimeError: no thread can be started, as during interpreter shutdown.
@@ -72,7 +72,7 @@ def bounded(call: Callable[[], T], seconds: float, *, name: str = "sysmetrics-pr
     Args:
         call: what to run.
         seconds: longest wait.
-        name: of the thread.
+        name: name of the thread.
 
     Raises:
         CallTimeout: it has not returned by then.

@@ -18,12 +18,12 @@ def with_ports(names: Iterable[str]) -> list[str]:
     MLflow compares the whole header, which includes a port other than 80 and 443: "mlflow" alone would
     reject http://mlflow:5000.
     """
-    found: dict[str, None] = {}
+    expanded: dict[str, None] = {}
     for name in names:
-        found[name] = None
+        expanded[name] = None
         if ":" not in name and not name.endswith(_EVERY):
-            found[f"{name}:*"] = None
-    return list(found)
+            expanded[f"{name}:*"] = None
+    return list(expanded)
 
 
 def origins_of(names: Iterable[str]) -> list[str]:

@@ -56,11 +56,11 @@ class ServerConfig:
         backend_store_uri: SQLAlchemy URI of the database, including the driver; may contain a password.
         artifacts_destination: directory or URI from which the server serves artifacts.
         host: address to listen on.
-        port: to listen on.
+        port: port to listen on.
         workers: processes that serve requests; with one, the server has no other processes.
         allowed_hosts: host names that clients may use; empty for MLflow's default, which is localhost and
             private addresses. A name without a port applies to every port.
-        basic_auth: None lets everybody who can reach it use it.
+        basic_auth: basic authentication; with None, anyone who can reach the server may use it.
 
     Raises:
         SettingsError: a value is invalid.

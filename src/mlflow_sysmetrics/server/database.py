@@ -24,7 +24,7 @@ class DatabaseState:
 
     Attributes:
         is_empty: whether it has no tables at all.
-        revision: of MLflow's schema in it; None if it has none.
+        revision: revision of MLflow's schema in it; None if it has none.
         most_connections: how many it accepts at the same time; None if it does not report that.
     """
 

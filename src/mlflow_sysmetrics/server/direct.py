@@ -18,8 +18,8 @@ class ServerAddress:
     Attributes:
         host: address to connect to.
         port: to connect to.
-        host_header: None for host and port.
-        user: name and password of basic authentication; None for none.
+        host_header: the Host header; None for host and port.
+        user: name and password for basic authentication; None for none.
     """
 
     host: str
@@ -37,7 +37,7 @@ class DirectStore(RestStore):
     """A store that sends one plain request per question, without MLflow's client and environment.
 
     Args:
-        address: of the server.
+        address: the server's address.
     """
 
     def __init__(self, address: ServerAddress) -> None:
@@ -55,7 +55,7 @@ class DirectDeleter(RestDeleter):
     """Deletes runs and experiments with the same plain requests.
 
     Args:
-        address: of the server.
+        address: the server's address.
     """
 
     def __init__(self, address: ServerAddress) -> None:

@@ -97,8 +97,8 @@ def start_server(options: ServerOptions, directory: Path) -> RunningServer:
     """Starts a server and returns it once it is ready.
 
     Args:
-        options: of the server.
-        directory: of its log, and of all files that the options do not place elsewhere.
+        options: the server's options.
+        directory: holds its log, and all files that the options do not place elsewhere.
 
     Raises:
         ServerStartError: it does not start; says why, what to do, and how its log ends.
@@ -204,7 +204,7 @@ def log_tail(path: Path, begin: int, *uris: str) -> str:
     """Returns the last lines of a log, without passwords; empty if there is no log.
 
     Args:
-        path: of the log.
+        path: the log file.
         begin: offset in the file; what precedes it belongs to an earlier start.
         uris: URIs with passwords that the log may quote.
     """

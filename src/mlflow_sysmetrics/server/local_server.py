@@ -24,12 +24,12 @@ class LocalServer:
 
     Args:
         backend_store_uri: SQLAlchemy URI of the database; by default sqlite in the directory.
-        directory: of log, database, users and artifacts, created if it is missing; by default a temporary
+        directory: holds log, database, users and artifacts; created if it is missing. By default a temporary
             one, which is removed at the end.
         artifacts_destination: directory, or URI of an object store, from which it serves artifacts; by
             default in the directory.
         host: address to listen on; "0.0.0.0" for all networks.
-        port: to listen on; by default a free one, chosen at each start.
+        port: port to listen on; by default a free one, chosen at each start.
         workers: processes that serve requests.
         allowed_hosts: host names that clients may use, in addition to localhost; by default MLflow's
             choice, which is localhost and private addresses. MLflow before 3.5 ignores them.
@@ -88,14 +88,14 @@ class LocalServer:
     def environ(self) -> dict[str, str]:
         """The variables that point a program's MLflow at it, with user and password if it asks for them."""
         address = self._running().address
-        found = {"MLFLOW_TRACKING_URI": address.url}
+        variables = {"MLFLOW_TRACKING_URI": address.url}
         if address.user is not None:
-            found["MLFLOW_TRACKING_USERNAME"], found["MLFLOW_TRACKING_PASSWORD"] = address.user
-        return found
+            variables["MLFLOW_TRACKING_USERNAME"], variables["MLFLOW_TRACKING_PASSWORD"] = address.user
+        return variables
 
     @property
     def pid(self) -> int:
-        """Of the server's first process, which leads the process group of the others."""
+        """Process id of the server's first process, which leads the process group of the others."""
         return self._running().process.pid or 0
 
     @property

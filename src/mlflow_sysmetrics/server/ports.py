@@ -47,31 +47,31 @@ def listens(pid: int, port: int) -> bool | None:
     for process in family:
         try:
             # Named `connections` before psutil 6.
-            look = getattr(process, "net_connections", None) or process.connections
-            found = look(kind="tcp")
+            list_connections = getattr(process, "net_connections", None) or process.connections
+            connections = list_connections(kind="tcp")
         except psutil.NoSuchProcess:
             continue
         except psutil.Error:  # macOS allows this to root only
             continue
         looked = True
-        if any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in found):
+        if any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in connections):
             return True
     return False if looked else None
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    found = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     # Like servers do: a port whose last connections are still closing is free. On Windows the same option
     # would share the port with another process that listens on it.
     windows = sys.platform == "win32"
     option = socket.SO_EXCLUSIVEADDRUSE if windows else socket.SO_REUSEADDR  # type: ignore[attr-defined,unused-ignore]
-    found.setsockopt(socket.SOL_SOCKET, option, 1)
+    listener.setsockopt(socket.SOL_SOCKET, option, 1)
     try:
-        found.bind((host, port))
+        listener.bind((host, port))
     except OSError as error:
-        found.close()
+        listener.close()
         raise ServerStartError(_why_not(host, port, error)) from error
-    return found
+    return listener
 
 
 def _why_not(host: str, port: int, error: OSError) -> str:

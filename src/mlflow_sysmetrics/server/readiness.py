@@ -32,7 +32,7 @@ def wait_until_ready(
 
     Args:
         process: the server.
-        address: of the server.
+        address: the server's address.
         allowed: patterns of its allowed host names, as it was started with; empty for MLflow's default.
         seconds: longest wait.
 
@@ -46,10 +46,10 @@ def wait_until_ready(
             raise ServerStartError(
                 f"The tracking server ended with exit code {process.exit_code()} during startup."
             )
-        found = _fault_of(process, address)
-        if found is None:
+        fault = _fault_of(process, address)
+        if fault is None:
             break
-        reason = found
+        reason = fault
         if time.monotonic() > ends:
             raise ServerStartError(
                 f"The tracking server is not ready within {seconds:g} s: {reason}. On a slow machine, or "

@@ -83,9 +83,9 @@ def _installed(uri: str, dialect: str, wanted: str) -> _Driver:
             f"backend_store_uri must name a known driver, got {redacted(uri)!r}; write {names}"
         )
     faults = [_fault_of(driver) for driver in fitting]
-    found = next((one for one, fault in zip(fitting, faults, strict=True) if fault is None), None)
-    if found is not None:
-        return found
+    installed = next((one for one, fault in zip(fitting, faults, strict=True) if fault is None), None)
+    if installed is not None:
+        return installed
     remedy = _EXTRA if _PSYCOPG2 in fitting else f"pip install '{fitting[0].package}'"
     why = ", ".join(filter(None, faults))
     raise ServerStartError(f"No driver for {redacted(uri)} can be imported: {why}. Install one: {remedy}")

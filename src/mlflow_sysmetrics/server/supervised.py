@@ -28,7 +28,7 @@ class SupervisedProcess:
         log: file to which its output is appended.
 
     Attributes:
-        pid: of the command; None if it could not be started, see `exit_code`.
+        pid: process id of the command; None if it could not be started, see `exit_code`.
 
     Raises:
         ServerStartError: the supervisor could not be started.

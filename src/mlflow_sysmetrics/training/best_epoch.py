@@ -67,13 +67,13 @@ def monitored_metric(
             raise ValueError(f"{mode_argument}={mode!r} needs {name_argument}=..., the metric it applies to")
         return None
     check_metric_name(f"final/best_{name}", name=name)  # the longest of its keys
-    found = mode or mode_of(name)
-    if found is None:
+    chosen_mode = mode or mode_of(name)
+    if chosen_mode is None:
         raise ValueError(
             f"cannot infer from the name whether to minimise or maximise {name!r}; "
             f'pass {mode_argument}="min" or {mode_argument}="max"'
         )
-    return MonitoredMetric(name, found)
+    return MonitoredMetric(name, chosen_mode)
 
 
 class BestEpoch:

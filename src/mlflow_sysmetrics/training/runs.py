@@ -26,10 +26,10 @@ def chosen_run_id(run_id: str | None, *, by: str) -> str:
     """
     if run_id is not None and not isinstance(run_id, str):
         raise TypeError(f"run_id must be a string such as run.info.run_id, got {run_id!r}")
-    found = run_id or active_run_id()
-    if found is None:
+    chosen = run_id or active_run_id()
+    if chosen is None:
         raise NoActiveRunError(
             f"{by} needs a run to write to, and none is active in this thread: "
             "use it inside `with mlflow.start_run():`, or pass run_id=..."
         )
-    return found
+    return chosen

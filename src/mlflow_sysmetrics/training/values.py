@@ -64,8 +64,8 @@ def number(name: str, value: object) -> float:
         ValueError: see `as_number`.
         RuntimeError: see `fetch`.
     """
-    found = as_number(name, value)
-    return fetch([found])[0] if isinstance(found, Pending) else found
+    converted = as_number(name, value)
+    return fetch([converted])[0] if isinstance(converted, Pending) else converted
 
 
 def as_step(axis: str, value: object) -> int:
@@ -96,7 +96,7 @@ def fetch(pending: Sequence[Pending]) -> list[float]:
         RuntimeError: the device has failed; the training's next operation on it fails, too.
     """
     torch = sys.modules["torch"]
-    found = [0.0] * len(pending)
+    numbers = [0.0] * len(pending)
     indices: dict[Any, list[int]] = {}
     for index, one in enumerate(pending):
         indices.setdefault(one.tensor.device, []).append(index)
@@ -104,8 +104,8 @@ def fetch(pending: Sequence[Pending]) -> list[float]:
         wide = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs lack double precision
         stacked = torch.stack([pending[index].tensor.to(wide) for index in of_device])
         for index, number in zip(of_device, stacked.tolist(), strict=True):
-            found[index] = number
-    return found
+            numbers[index] = number
+    return numbers
 
 
 def _elements(value: object) -> int | None:

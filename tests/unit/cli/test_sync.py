@@ -140,8 +140,8 @@ def test_an_unknown_run_is_named_and_kept_for_a_month(tmp_path: Path) -> None:
     date = time.strftime("%Y-%m-%d", time.localtime(path.stat().st_mtime + 30 * 86400))
     assert done.exit_code == 1
     assert done.stderr == (
-        f"Error: {SERVER} does not take points of run elsewhere (there is no such run); kept until {date}, "
-        f"in case it is not the server that has the run; 3 points still in {path}\n"
+        f"Error: {SERVER} does not accept points of run elsewhere (there is no such run); kept until {date}, "
+        f"in case the run is on another server; 3 points still in {path}\n"
     )
 
 

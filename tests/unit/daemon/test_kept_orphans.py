@@ -41,7 +41,7 @@ def test_points_of_an_unknown_run_are_delivered_once_the_server_knows_it(tmp_pat
 
 def test_kept_points_are_reported_with_reason_and_date(tmp_path: Path) -> None:
     (kept,) = replayed(die(tmp_path), another_store()).kept
-    assert kept.startswith(f"{URI} does not take points of run run_0 ({NOT_FOUND}); kept until 20")
+    assert kept.startswith(f"{URI} does not accept points of run run_0 ({NOT_FOUND}); kept until 20")
 
 
 def test_the_other_runs_of_the_journal_are_delivered_once(tmp_path: Path) -> None:

@@ -452,7 +452,7 @@ def test_a_single_point_that_is_too_large_is_given_up_and_counted(
     counts = bench.sender.counts()
     assert (counts.delivered, counts.pending, counts.dropped) == (299, 0, 1)
     assert {"sysmetrics.points_dropped": "1"} in [batch.tags for batch in bench.sink.batches]
-    assert "does not take system/x: HTTP 413" in caplog.text
+    assert "does not accept system/x: HTTP 413" in caplog.text
 
 
 def test_too_large_tags_do_not_lose_the_points(bench: Bench) -> None:

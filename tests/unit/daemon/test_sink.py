@@ -97,7 +97,10 @@ def test_a_client_that_cannot_be_made_may_be_made_later_and_its_error_is_masked(
     with pytest.raises(Fault) as raised:
         connection.send(queue, [Point("a", 1.0, 5)], {})
     assert raised.value.cause is Cause.DOWN
-    assert str(raised.value) == "no client for plugin://server: bad password *** for plugin://server"
+    assert (
+        str(raised.value)
+        == "cannot create a client for plugin://server: bad password *** for plugin://server"
+    )
     assert raised.value.__context__ is None
     connection.send(queue, [Point("a", 1.0, 5)], {})
 

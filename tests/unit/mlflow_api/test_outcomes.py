@@ -133,7 +133,7 @@ def test_an_answer_to_another_request_is_not_success() -> None:
 @pytest.mark.parametrize("body", ['{"status": "UP"}', '{"run": {}}', "[]", "null", "0"])
 def test_only_the_empty_object_acknowledges_a_batch(body: str) -> None:
     read_answer(" {}\n", nothing)
-    with pytest.raises(Fault, match="not what MLflow answers") as raised:
+    with pytest.raises(Fault, match="HTTP 200, but not MLflow's answer") as raised:
         read_answer(body, nothing)
     assert raised.value.cause is Cause.NOT_MLFLOW
     assert raised.value.__context__ is None

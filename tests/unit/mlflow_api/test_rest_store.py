@@ -65,12 +65,12 @@ def test_an_answer_to_another_request_is_not_believed(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("runs", ["5", '"none"', "[{}]", '{"info": 5}'])
 def test_runs_of_another_shape_are_not_mlflows(runs: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store = store_answered(f'{{"runs": {runs}}}', monkeypatch)
-    with pytest.raises(Fault, match="not what MLflow answers"):
+    with pytest.raises(Fault, match="HTTP 200, but not MLflow's answer"):
         store.run_tagged("7", "key", "value", 1.0)
 
 
 def test_a_search_of_another_shape_is_not_mlflows(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(Fault, match="not what MLflow answers"):
+    with pytest.raises(Fault, match="HTTP 200, but not MLflow's answer"):
         store_answered('{"status": "UP"}', monkeypatch).run_tagged("7", "key", "value", 1.0)
 
 

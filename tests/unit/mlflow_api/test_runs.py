@@ -118,7 +118,9 @@ def test_a_state_of_another_shape_is_not_believed(answers: list[Any], body: obje
 
 def test_a_refused_anonymous_request_says_that_credentials_were_withheld(answers: list[Any]) -> None:
     answers.append(answer("", status=401))
-    with pytest.raises(Fault, match="credentials of the environment go to the server of") as raised:
+    with pytest.raises(
+        Fault, match="credentials of the environment are sent only to the server of"
+    ) as raised:
         log(RestRuns(object, URI, lambda: False))
     assert raised.value.refuses_credentials
     assert answers[0][1]["anonymous"]

@@ -120,5 +120,5 @@ def _print(sections: Sequence[Section], wrong: Sequence[Finding]) -> None:
 
 def _document(sections: Sequence[Section], wrong: Sequence[Finding]) -> object:
     remedies = [one.remedy for one in wrong if one.remedy is not None]
-    found = {one.key: [finding.document() for finding in one.findings] for one in sections}
-    return {"schema": 1, "ok": not wrong, "next": remedies, **found}
+    documents = {one.key: [finding.document() for finding in one.findings] for one in sections}
+    return {"schema": 1, "ok": not wrong, "next": remedies, **documents}

@@ -61,13 +61,13 @@ class GpuProcesses:
         uses = None if self._clients is None else self._clients.read(now)
         if uses is None:
             return None
-        found: dict[int, list[DrmClient]] = {ordinal: [] for ordinal in self._places}
+        clients: dict[int, list[DrmClient]] = {ordinal: [] for ordinal in self._places}
         for use in uses.values():
             ordinal = self._ordinal(use)
             if ordinal is not None:
-                found[ordinal].append(use.client)
-        self._used = frozenset(ordinal for ordinal in found if self._bytes(ordinal, found[ordinal]))
-        return found
+                clients[ordinal].append(use.client)
+        self._used = frozenset(ordinal for ordinal in clients if self._bytes(ordinal, clients[ordinal]))
+        return clients
 
     def is_used(self, ordinal: int) -> bool:
         """True if the job holds memory of a GPU."""

@@ -68,7 +68,7 @@ class DrmGpus:
         self._samples = samples
         self._processes = GpuProcesses(host, places)
         self._spoke_at: dict[int, float] = {}
-        self.gaps = self._tell_gaps(())
+        self.gaps = self._current_gaps(())
 
     def collect(self, now: float) -> Iterator[Sample]:
         """Yields the readings of each device.
@@ -96,9 +96,9 @@ class DrmGpus:
                 yield sample
             if gpu.has_sensors and now - self._spoke_at.get(ordinal, now) >= _GONE_SECONDS:
                 raise Unavailable(f"gpu_{ordinal} no longer responds")
-        self.gaps = self._tell_gaps(resting)
+        self.gaps = self._current_gaps(resting)
 
-    def _tell_gaps(self, resting: Sequence[DrmGpu]) -> tuple[str, ...]:
+    def _current_gaps(self, resting: Sequence[DrmGpu]) -> tuple[str, ...]:
         return (
             *self._processes.gaps,
             *(gap for gpu in self._gpus for gap in gpu.gaps),

@@ -22,7 +22,7 @@ class ComputeDevice(NamedTuple):
 
     Attributes:
         node: its name in /dev/dri, "renderD128".
-        uuid: as ROCR_VISIBLE_DEVICES takes it, "GPU-e7e23432f77c7e0d"; "" if the device has none.
+        uuid: the UUID as ROCR_VISIBLE_DEVICES takes it, "GPU-e7e23432f77c7e0d"; "" if the device has none.
     """
 
     node: str
@@ -56,7 +56,7 @@ def compute_devices(host: Host) -> list[ComputeDevice]:
         Unavailable: a node cannot be parsed. Without it the following devices would have wrong numbers.
     """
     directory = str(host.root / AMD_COMPUTE_NODES)
-    found = []
+    devices = []
     for name in sorted(filter(str.isdecimal, listed(directory)), key=int):
         try:
             device = parse_properties(read_short(f"{directory}/{name}/properties"))
@@ -66,5 +66,5 @@ def compute_devices(host: Host) -> list[ComputeDevice]:
             reason = getattr(error, "strerror", None) or error
             raise Unavailable(f"/{AMD_COMPUTE_NODES}/{name}/properties: {reason}") from error
         if device is not None:
-            found.append(device)
-    return found
+            devices.append(device)
+    return devices

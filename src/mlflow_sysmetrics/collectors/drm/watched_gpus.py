@@ -25,7 +25,7 @@ class AmdDevice(NamedTuple):
     """One of ROCm's devices: a card, or a partition of one.
 
     Attributes:
-        uuid: as ROCR_VISIBLE_DEVICES takes it; "" if the device has none.
+        uuid: the UUID as ROCR_VISIBLE_DEVICES takes it; "" if the device has none.
         nodes: names of its files in /dev/dri.
         card: the card with its sensors; None for every partition but the first.
         partitioned: True for a partition: the card's load and memory are not its own.
@@ -39,14 +39,14 @@ class AmdDevice(NamedTuple):
 
 def amd_devices(host: Host) -> list[AmdDevice]:
     """Returns all devices in ROCm's order; if ROCm has none, the cards in PCI bus order."""
-    found = cards(host, AMD)
-    by_node = {node: card for card in found for node in card.nodes}
+    all_cards = cards(host, AMD)
+    by_node = {node: card for card in all_cards for node in card.nodes}
     devices = [
         _device(by_node.get(device.node), device.node, device.uuid) for device in compute_devices(host)
     ]
     if any(device.card for device in devices):
         return devices
-    return [_device(card, "", "") for card in found]
+    return [_device(card, "", "") for card in all_cards]
 
 
 def watched_amd_devices(host: Host) -> tuple[dict[int, AmdDevice], tuple[str, ...]]:
@@ -90,15 +90,15 @@ def watched_intel_cards(host: Host) -> tuple[dict[int, Card], tuple[str, ...]]:
     Raises:
         Unavailable: there is none.
     """
-    found = cards(host, INTEL)
-    if not found:
+    all_cards = cards(host, INTEL)
+    if not all_cards:
         raise Unavailable(NO_INTEL_GPU)
     wanted = without_indices(host.gpus) if host.gpu_ordinals.first("intel", 0) else host.gpus
-    selection = select_intel(host.environ, wanted, [card.slot for card in found])
+    selection = select_intel(host.environ, wanted, [card.slot for card in all_cards])
     if not selection.chosen:
         raise Unavailable("; ".join(("no Intel GPU that this job may see", *selection.gaps)))
     first = host.gpu_ordinals.first("intel", selection.places)
-    return {first + one.ordinal: found[one.index] for one in selection.chosen}, selection.gaps
+    return {first + one.ordinal: all_cards[one.index] for one in selection.chosen}, selection.gaps
 
 
 Found = TypeVar("Found")

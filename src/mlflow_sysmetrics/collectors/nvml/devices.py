@@ -97,12 +97,12 @@ class Devices:
             self.gaps = (*self._chosen_gaps, *(gap for device in self._guarded for gap in device.gaps))
 
 
-def _device(chosen: Chosen, first: int, found: Listing) -> Device:
+def _device(chosen: Chosen, first: int, listed: Listing) -> Device:
     piece = chosen.slice
-    uuid = piece.uuid if piece else next(gpu.uuid for gpu in found.gpus if gpu.index == chosen.index)
+    uuid = piece.uuid if piece else next(gpu.uuid for gpu in listed.gpus if gpu.index == chosen.index)
     device = Device(chosen, first, uuid)
-    card = found.handles.get(chosen.index)
-    device.handle, device.card = found.slices[piece] if piece else card, card
+    card = listed.handles.get(chosen.index)
+    device.handle, device.card = listed.slices[piece] if piece else card, card
     return device
 
 
@@ -114,6 +114,6 @@ def _driver(nvml: Nvml) -> str | None:
     return version.decode() if isinstance(version, bytes) else str(version)
 
 
-def _why_none(found: Listing, selection: Selection) -> str:
-    reason = "no device that this job may see" if found.gpus else "no device"
+def _why_none(listed: Listing, selection: Selection) -> str:
+    reason = "no device that this job may see" if listed.gpus else "no device"
     return "; ".join((f"NVML: {reason}", *selection.gaps))

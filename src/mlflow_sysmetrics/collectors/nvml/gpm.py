@@ -100,13 +100,13 @@ class Gpm:
         for place, metric in enumerate(metrics):
             request.metrics[place].metricId = metric
         self._nvml.ask("nvmlGpmMetricsGet", request)
-        found = {}
+        values = {}
         for place, metric in enumerate(metrics):
             answer = request.metrics[place]
             value = None if answer.nvmlReturn else known(answer.value)
             if value is not None:
-                found[metric] = value
-        return found
+                values[metric] = value
+        return values
 
 
 def _free(nvml: Nvml, buffer: Handle, pid: int) -> None:

@@ -86,10 +86,10 @@ class GuardedDevice:
             *[one.gap for one in self._supports.values()],
         )
 
-    def _read(self, reading: Reading, support: Support, now: float, found: list[Sample]) -> None:
+    def _read(self, reading: Reading, support: Support, now: float, samples: list[Sample]) -> None:
         try:
             for sample in reading.read(now):
-                found.append(sample)  # noqa: PERF402 - samples before an error are kept
+                samples.append(sample)  # noqa: PERF402 - samples before an error are kept
         except NvmlError as error:
             support.refused(error, now)
             if error.verdict is Verdict.LOST:

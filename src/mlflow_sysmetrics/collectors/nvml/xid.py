@@ -73,8 +73,8 @@ class XidEvents:
                     break  # no more events
                 if error.verdict is not Verdict.LOST:
                     raise
-                self._begin_anew()
-                # The readings of the lost GPU find out that it is the one.
+                self._start_over()
+                # The readings of the lost GPU notice its loss themselves.
                 raise NvmlError(str(error), Verdict.TROUBLE, error.code) from error
             self._counts[bytes(event.device), event.gpuInstanceId] += 1
         self._polled = True
@@ -90,7 +90,7 @@ class XidEvents:
             if source == card and (instance is None or of in (instance, _NO_INSTANCE))
         )
 
-    def _begin_anew(self) -> None:
+    def _start_over(self) -> None:
         if self._finalizer is not None:
             self._finalizer()
         self._set = None

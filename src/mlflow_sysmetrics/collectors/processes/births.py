@@ -78,9 +78,9 @@ class Births:
             self._list()
         elif not self._pending:
             return []
-        found = self._look(tree, self._most(now))
+        births = self._look(tree, self._most(now))
         self._ration.charge(time.thread_time() - began)
-        return found
+        return births
 
     def _most(self, now: float) -> int:
         """Returns how many processes may be read, by the time since the last look."""
@@ -141,9 +141,9 @@ class Births:
         }:
             joined.update(new)
         self._postpone({pid: stat.parent for pid, stat in stats.items() if pid not in joined})
-        found = [Birth(stat, pid not in self._before) for pid, stat in joined.items()]
+        births = [Birth(stat, pid not in self._before) for pid, stat in joined.items()]
         self._before.intersection_update(self._pending)
-        return found
+        return births
 
     def _postpone(self, parents: dict[int, int]) -> None:
         waiting = {

@@ -101,16 +101,16 @@ class PsutilTree:
             born: True if new children were started since the last listing.
         """
         try:
-            found = {(one.pid, one.create_time()): one for one in self._own.children(recursive=True)}
+            children = {(one.pid, one.create_time()): one for one in self._own.children(recursive=True)}
         except (psutil.Error, OSError):
             return
-        for identity in self._children.keys() - found.keys():
+        for identity in self._children.keys() - children.keys():
             child = self._children.pop(identity)
             # A child that is still running was adopted by a process outside the tree.
             (self._ledger.release if child.process.is_running() else self._ledger.close)(child.account)
         accounts = {self._own.pid: self._account}
         accounts.update((pid, child.account) for (pid, _), child in self._children.items())
-        for identity, process in found.items():
+        for identity, process in children.items():
             if identity not in self._children:
                 self._take_in(identity, process, accounts, born=born)
 

@@ -62,7 +62,7 @@ class Flusher:
     Args:
         changed: the sender's lock; notified at the end of each attempt.
         schedule: the queues.
-        clock: tells the time.
+        clock: the time source.
     """
 
     def __init__(self, changed: threading.Condition, schedule: SendSchedule, clock: Clock) -> None:

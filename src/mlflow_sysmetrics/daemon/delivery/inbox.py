@@ -20,7 +20,7 @@ RunKey: TypeAlias = tuple[str, str]  #: tracking URI and run id
 Gather: TypeAlias = Callable[[], None]  #: writes points that the program has held back so far
 
 _COLLECT_SECONDS = 1.0
-_MANY = 1000  # collected at once when there are so many; one request to a server holds as many
+_MANY = 1000  # this many points are collected at once: they fill one request to a server
 # Bounds the memory at about 20 MB while a slow source holds up the sampler. Beyond it new points are lost.
 _MOST = 100_000
 
@@ -49,7 +49,7 @@ class Channel:
             run_journal.acknowledge(self.queue.acknowledged)
 
     def end(self) -> None:
-        """Marks the end of the points and has the waiting ones sent at once: a caller waits for them."""
+        """Marks the end of the points and makes the waiting ones due at once: a caller waits for them."""
         if self.queue.run_journal is not None:
             self.queue.run_journal.end()
         self.sender.expedite([self.queue])
@@ -81,7 +81,7 @@ class OpenChannels:
             return list(self._channels.get(key, ()))
 
     def gather(self, key: RunKey | None = None) -> None:
-        """Has the program write the points it has held back: of one run, or of all."""
+        """Makes the program write the points it has held back: of one run, or of all."""
         with self._lock:
             chosen = list(self._channels.values()) if key is None else [self._channels.get(key, {})]
             gathers = [one for channels in chosen for one in channels.values() if one is not None]
@@ -93,8 +93,8 @@ class Inbox:
     """Holds points until the sampler collects them.
 
     Args:
-        clock: tells the time.
-        wake: has the sampler look at `due_at` again.
+        clock: the time source.
+        wake: makes the sampler check `due_at` again.
 
     Attributes:
         due_at: monotonic time at which to collect; infinity while there is nothing to do.
@@ -129,7 +129,7 @@ class Inbox:
             self._wake()
 
     def expedite(self, *, ending: Channel | None = None) -> threading.Event:
-        """Has everything collected at once.
+        """Makes the sampler collect everything at once.
 
         Args:
             ending: a channel that gets no more points.

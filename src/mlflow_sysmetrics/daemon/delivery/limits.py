@@ -11,7 +11,7 @@ from mlflow_sysmetrics.daemon.delivery.points import Point
 # About 2.5 MB: a point takes 120 bytes, since its key and its timestamp are shared. Sixteen minutes of outage
 # for eight runs at the default rate, so only real outages cause reads from disk.
 MAX_BUFFERED_POINTS = 20_000
-# Points that the disk does not take: 25 MB, nearly three hours of outage for eight runs of 26 series.
+# Points that cannot be written to disk: 25 MB, nearly three hours of outage for eight runs of 26 series.
 MAX_UNSAVED_POINTS = 200_000
 
 # MLflow's own limits, https://mlflow.org/docs/latest/rest-api#request-limits
@@ -21,7 +21,7 @@ _MAX_BYTES = 1_000_000
 _BYTES_BESIDE_KEY = 100
 _BYTES_BESIDE_TAG = 30  # {"key": , "value": }, and a comma
 _BYTES_OF_FRAME = 200  # run id, braces
-# A limit is a server's configuration and seldom changes; a wrong guess costs one request in a hundred.
+# A server's limit is configured and rarely changes; a wrong guess costs one request in a hundred.
 _BATCHES_UNTIL_RETRIAL = 100
 
 

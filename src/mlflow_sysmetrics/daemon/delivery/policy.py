@@ -1,4 +1,4 @@
-"""What follows from an attempt to deliver: what is settled, tried again, given up, and said."""
+"""What follows from an attempt to deliver: points are settled, retried or given up, and it is logged."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 
 @dataclass(frozen=True, slots=True)
 class DeliveryCounts:
-    """Counts of one sender, since it began.
+    """Counts of one sender since its start.
 
     Attributes:
-        delivered: points that the server took.
-        pending: points that wait.
-        unsaved: how many of them are in memory only.
+        delivered: points that the server accepted.
+        pending: points that wait for delivery.
+        unsaved: how many of these are in memory only.
         dropped: points that were given up: refused by the server, or too many for memory or disk.
-        last_error: why the last attempt failed, None when it did not.
+        last_error: why the last attempt failed; None if it succeeded.
     """
 
     delivered: int
@@ -35,13 +35,13 @@ class DeliveryCounts:
 
 @dataclass(slots=True)
 class Counters:
-    """Counts of one sender, while they grow.
+    """Counts of one sender while they change.
 
     Attributes:
-        delivered: as in `Delivery`.
-        pending: as there.
-        dropped: as there.
-        last_error: as there.
+        delivered: as in `DeliveryCounts`.
+        pending: as in `DeliveryCounts`.
+        dropped: as in `DeliveryCounts`.
+        last_error: as in `DeliveryCounts`.
     """
 
     delivered: int = 0
@@ -50,13 +50,13 @@ class Counters:
     last_error: str | None = None
 
     def remove(self, gone: int, lost: int) -> None:
-        """Takes note of points that wait no more, and how many of them will not reach the server."""
+        """Counts points that have left a queue; `lost` of them will never reach the server."""
         self.delivered += gone - lost
         self.dropped += lost
         self.pending -= gone
 
     def freeze(self, unsaved: int) -> DeliveryCounts:
-        """Returns the counts so far."""
+        """Returns a snapshot of the counts."""
         return DeliveryCounts(self.delivered, self.pending, unsaved, self.dropped, self.last_error)
 
 
@@ -64,17 +64,19 @@ _REMEDY = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_
 
 
 class DeliveryPolicy:
-    """Keeps queues, turns and counts of one server true. Only the sender calls it, under its lock.
+    """Updates the queues, schedule and counts of one server after each attempt, and collects log messages.
+
+    Used by the sender only, under its lock.
 
     Args:
         server: where the attempts go.
-        turns: the queues.
-        allowance: of the memory of the process.
+        schedule: the queues.
+        memory: the memory budget of the process.
 
     Attributes:
-        own: counts of the runs of this process.
-        replayed: counts of what processes that died had left.
-        size: how many points the server takes at once.
+        own: counts for the runs of this process.
+        replayed: counts for points that processes that died left behind.
+        size: how many points the server takes in one request.
     """
 
     def __init__(self, server: Connection, schedule: SendSchedule, memory: MemoryBudget) -> None:
@@ -87,7 +89,7 @@ class DeliveryPolicy:
         self._messages: list[tuple[int, str]] = []
 
     def messages(self) -> list[tuple[int, str]]:
-        """Returns what is to be logged, with its level, each once; the thread does so without the lock."""
+        """Returns new messages with their log levels, once; the thread logs them without the lock."""
         messages, self._messages = self._messages, []
         return messages
 
@@ -97,32 +99,32 @@ class DeliveryPolicy:
 
     @property
     def has_messages(self) -> bool:
-        """Whether something is to be logged."""
+        """Whether log messages are pending."""
         return bool(self._messages)
 
     def delivered(self, queue: RunQueue, batch: Batch, tags: dict[str, str], now: float) -> None:
-        """Takes note of what the server took."""
+        """Settles points and tags that the server accepted."""
         self.size.taken(len(batch.points))
         if queue.failures:
-            self._say(queue, logging.INFO, f"{self._server} takes points of run {queue.run_id} again.")
+            self._log(queue, logging.INFO, f"{self._server} accepts points of run {queue.run_id} again.")
         buffered = queue.buffered
         self._count(queue, buffered, *queue.accept(batch, tags))
         self._schedule.answered()
         self.counters(queue).last_error = None
-        self._go_on(queue, now, more=len(batch.points) >= self.size.most)
+        self._plan_next(queue, now, more=len(batch.points) >= self.size.most)
 
     def failed(
         self, queue: RunQueue, batch: Batch, tags: dict[str, str], error: Exception, now: float
     ) -> None:
-        """Decides what becomes of what the server did not take."""
+        """Decides what to do with points and tags that the server did not accept."""
         reason = self._server.reason(error)
         fault = error if isinstance(error, Fault) else None
         if fault is not None and fault.cause is Cause.TOO_LARGE:
             self._halve(queue, batch, tags, reason)
-            self._go_on(queue, now, more=True)
+            self._plan_next(queue, now, more=True)
         elif fault is not None and fault.refuses_run:
             queue.refuse(reason)
-            # Another store at the same address, or a mistake of its owner, must not cost what lies on disk.
+            # Another store at the same address, or a mistake by its owner, must not cost the points on disk.
             if queue.replayed and not fault.run_is_deleted:
                 self._set_aside(queue, reason)
             else:
@@ -133,7 +135,7 @@ class DeliveryPolicy:
             self._back_off(queue, error, reason, now)
 
     def enforce_memory_budget(self) -> None:
-        """Lets go of points while memory holds too many: first of those that are on disk, too."""
+        """Removes points while memory holds too many: first those that are also on disk, then the oldest."""
         if self._memory.excess:
             for queue in self._schedule:
                 buffered = queue.buffered
@@ -141,70 +143,70 @@ class DeliveryPolicy:
                 self._memory.add(queue.buffered - buffered)
         while self._memory.excess:
             fullest = max(self._schedule, key=lambda queue: queue.unsaved)
-            if not fullest.unsaved:  # it is another server's points that fill the memory
+            if not fullest.unsaved:  # the memory is full of other servers' points
                 return
             dropped = fullest.drop_oldest(self._memory.excess)
             if self.own.dropped == 0:
-                message = f"{self._server} has been away for too long: dropping the oldest system metrics."
-                self._say(fullest, logging.WARNING, message)
+                message = f"{self._server} has been down for too long: dropping the oldest system metrics."
+                self._log(fullest, logging.WARNING, message)
             self._memory.add(-dropped)
             self.own.remove(dropped, dropped)
 
     def _count(self, queue: RunQueue, buffered: int, gone: int, lost: int) -> None:
-        """Counts points that left a queue which had `buffered` of its points in memory."""
+        """Counts points that left a queue, which had `buffered` points in memory before."""
         self._memory.add(queue.buffered - buffered)
         self.counters(queue).remove(gone, lost)
 
-    def _go_on(self, queue: RunQueue, now: float, *, more: bool) -> None:
+    def _plan_next(self, queue: RunQueue, now: float, *, more: bool) -> None:
         queue.resume(now, more=more)
         self._schedule.rotate(queue)
 
     def _halve(self, queue: RunQueue, batch: Batch, tags: dict[str, str], reason: str) -> None:
-        """Has fewer points sent at once; what is too large by itself is given up."""
+        """Makes the batches smaller; gives up a point, or tags, that are too large by themselves."""
         if len(batch.points) > 1:
             self.size.refused(len(batch.points))
         elif tags:
             queue.discard_tags(tags)
-            message = f"Run {queue.run_id} does not take the tags {sorted(tags)}: {reason}."
-            self._say(queue, logging.WARNING, message)
+            message = f"Run {queue.run_id} does not accept the tags {sorted(tags)}: {reason}."
+            self._log(queue, logging.WARNING, message)
         else:
             self.size.reset()
             buffered = queue.buffered
             self._count(queue, buffered, *queue.discard(batch))
             if queue.dropped == len(batch.points):
                 key = batch.points[0].key
-                self._say(queue, logging.WARNING, f"Run {queue.run_id} does not take {key}: {reason}.")
+                self._log(queue, logging.WARNING, f"Run {queue.run_id} does not accept {key}: {reason}.")
 
     def _back_off(self, queue: RunQueue, error: Exception, reason: str, now: float) -> None:
         counters = self.counters(queue)
         if counters.last_error is None and not queue.failures:
             remedy = f"; {_REMEDY}" if isinstance(error, Fault) and error.refuses_credentials else ""
-            message = f"{self._server} does not take system metrics ({reason}); keeping them and trying again"
+            message = f"{self._server} does not accept system metrics ({reason}); keeping them and retrying"
             if isinstance(error, JournalUnavailable):
-                message = f"System metrics of run {queue.run_id} wait on disk, and {reason}; trying again"
-            self._say(queue, logging.WARNING, f"{message}{remedy}.")
+                message = f"System metrics of run {queue.run_id} wait on disk, and {reason}; retrying"
+            self._log(queue, logging.WARNING, f"{message}{remedy}.")
         counters.last_error = reason
         self._schedule.back_off(queue, now, error)
 
     def _set_aside(self, queue: RunQueue, reason: str) -> None:
-        """Leaves what a process that died had owed where it lies, for another process to try."""
+        """Leaves the points of a process that died on disk, for another process to try."""
         queue.put_aside(reason)
         self.replayed.last_error = reason
         self.replayed.pending -= queue.waiting
         self._schedule.remove(queue)
-        if not queue.failures:  # else it is said already
-            message = f"{self._server} does not take what run {queue.run_id} is owed ({reason}); keeping it."
-            self._say(queue, logging.INFO, message)
+        if not queue.failures:  # otherwise it was logged at the first failure
+            message = f"{self._server} does not accept points of run {queue.run_id} ({reason}); keeping them."
+            self._log(queue, logging.INFO, message)
 
     def _give_up(self, queue: RunQueue, reason: str) -> None:
         buffered, lost = queue.buffered, queue.give_up()
         self._memory.add(-buffered)
         self.counters(queue).remove(lost, lost)
         self._schedule.remove(queue)
-        message = f"Run {queue.run_id} takes no system metrics any more: {reason}."
-        self._say(queue, logging.WARNING, message)
+        message = f"Run {queue.run_id} no longer accepts system metrics: {reason}."
+        self._log(queue, logging.WARNING, message)
 
-    def _say(self, queue: RunQueue, level: int, message: str) -> None:
-        """Has something logged; what processes that died had left is no trouble of this program."""
+    def _log(self, queue: RunQueue, level: int, message: str) -> None:
+        """Queues a message; points of processes that died do not concern this program: at most INFO."""
         level = min(level, logging.INFO) if queue.replayed else level
         self._messages.append((level, f"mlflow-sysmetrics: {message}"))

@@ -46,7 +46,7 @@ def send_what_is_missing(
 
 @contextmanager
 def _stored_is_delivered() -> Iterator[None]:
-    """Ignores the complaint about a stored point: in a batch of one, it can only mean that point."""
+    """Ignores the error about a stored point: in a batch of one, it can only mean that point."""
     try:
         yield
     except Fault as fault:

@@ -157,8 +157,7 @@ class RunQueue:
         """Makes the queue due about one send interval after its last send.
 
         A point may trigger the send slightly before the interval is over; otherwise the send happens slightly
-        after it. So the point of a window that closes just when the send is due travels with this send and
-        not
+        after it. So the point of a window that closes just when the send is due travels with this send, not
         with the next.
 
         Returns:
@@ -233,7 +232,7 @@ class RunQueue:
 
         Args:
             now: monotonic time.
-            more: a backlog is left, so the queue is due at once.
+            more: True if a backlog is left, so that the queue is due at once.
         """
         if self.empty:
             self.due_at = None  # if a caller asked for a send meanwhile, what it waits for has just arrived
@@ -249,7 +248,7 @@ class RunQueue:
         self.set_aside = reason
 
     def limit_to_one_try(self) -> None:
-        """Has the queue set aside at its next failure."""
+        """Sets the queue aside at its next failure."""
         self.last_try = True
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """The order in which the queues of one server are sent.
 
 After a failure the server is left alone by all runs for a while. Points of processes that died are less
-urgent and have a pause of their own: their failures must not delay the live runs.
+urgent and have a separate pause: their failures must not delay the live runs.
 """
 
 from __future__ import annotations

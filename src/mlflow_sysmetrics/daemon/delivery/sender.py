@@ -31,8 +31,8 @@ class Sender:
 
     Args:
         tracking_uri: the server.
-        open_sink: makes the sink; called in the sender's thread, and again after each failure.
-        clock: tells the time.
+        open_sink: opens the sink; called in the sender's thread, until it succeeds.
+        clock: the time source.
         jitter: returns a factor around 1 for the pauses of the back-off.
         memory: the memory budget of the process; beyond it the oldest points are dropped.
         journal: the journal of this process, cleaned up between two batches.
@@ -80,12 +80,12 @@ class Sender:
 
         Args:
             queue: the queue of the run.
-            points: points.
-            tags: tags.
+            points: the points.
+            tags: the tags.
             place: where the points are on disk; None if they are not.
 
         Returns:
-            Whether the run still takes points. If not, these are dropped.
+            Whether the run still accepts points. If not, these are dropped.
         """
         with self._changed:
             if queue.refused is not None:
@@ -122,7 +122,7 @@ class Sender:
             self._changed.notify_all()
 
     def adopt(self, queue: RunQueue) -> None:
-        """Takes over the queue of a process that died. No caller waits for it, and it is counted apart."""
+        """Takes over the queue of a process that died; no caller waits for it, and it has separate counts."""
         with self._changed:
             queue.make_due(self._now())
             self._schedule.add(queue)
@@ -137,7 +137,7 @@ class Sender:
                 self._schedule.remove(queue)
 
     def wake(self) -> None:
-        """Has the thread clean up the journal."""
+        """Wakes the thread to clean up the journal."""
         with self._changed:
             self._untidy = True
             self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""A sink takes the points of runs; the real one writes them to a tracking server."""
+"""Where the points of runs go: the interface, and the sink that writes them to a tracking server."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Connection:
 
     Args:
         tracking_uri: the server.
-        open_sink: opens the sink; called again after each failure.
+        open_sink: opens the sink; called until it succeeds.
     """
 
     def __init__(self, tracking_uri: str, open_sink: Callable[[str], Sink]) -> None:
@@ -64,13 +64,13 @@ class Connection:
         """Delivers points and tags of one run. Takes as long as the server does.
 
         Raises:
-            Fault: the server did not accept them, or no client could be made for it.
+            Fault: the server did not accept them, or its client could not be created.
         """
         if not points and not tags:
-            return  # all of it was thinned on disk
+            return  # all the points were thinned out on disk
         sink = self._opened()
-        by_time = any(point.step is None for point in points)
-        if by_time and queue.started_at is None:
+        needs_start = any(point.step is None for point in points)
+        if needs_start and queue.started_at is None:
             queue.set_started_at(sink.started_at(queue.run_id))
         started_at = queue.started_at or 0
         steps = [
@@ -84,11 +84,11 @@ class Connection:
             try:
                 self._sink = self._open_sink(self._tracking_uri)
             except Exception as error:  # noqa: BLE001
-                # MLflow or a plugin makes the store: it may raise anything, and the next attempt may succeed.
+                # MLflow or a plugin creates the store and may raise anything; the next attempt may succeed.
                 reason = cleaned(str(error), self._tracking_uri)
             else:
                 return self._sink
-            raise Fault(f"no client for {redacted(self._tracking_uri)}: {reason}", Cause.DOWN)
+            raise Fault(f"cannot create a client for {redacted(self._tracking_uri)}: {reason}", Cause.DOWN)
         return self._sink
 
 
@@ -101,7 +101,7 @@ def open_sink(tracking_uri: str, trusts: Callable[[str], bool] = lambda _: True)
 
     Raises:
         Fault: the store is a missing file, perhaps on a disk that is not mounted now. MLflow would create a
-            new store, which knows no run.
+            new store, which has no runs.
     """
     check_store(tracking_uri)
     return RunSink(open_runs(tracking_uri, lambda: trusts(tracking_uri)))
@@ -111,7 +111,7 @@ class RunSink:
     """Writes points to the runs of a tracking server.
 
     Args:
-        runs: of the server.
+        runs: the runs of that server.
     """
 
     def __init__(self, runs: Runs) -> None:

@@ -16,7 +16,7 @@ from mlflow_sysmetrics.daemon.journal.lines import DroppedLine, PointsLine, dump
 from mlflow_sysmetrics.daemon.journal.ownership import SMALLER_SUFFIX, THINNED_SUFFIX
 
 _OWN_EYES_ONLY = 0o600
-_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)  # Windows has none
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)  # not on Windows
 
 _GROUP = 4
 # Bounds the memory at 25 MB: this many series may wait for their fourth point. With more, the groups start
@@ -45,7 +45,7 @@ def rewrite(
         The smaller journal, and how many points of each run were dropped.
 
     Raises:
-        OSError: the disk did not take it.
+        OSError: it could not be written to disk.
     """
     smaller = journal.with_suffix(SMALLER_SUFFIX)
     write_fresh(smaller)

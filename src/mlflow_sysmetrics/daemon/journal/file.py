@@ -41,9 +41,9 @@ class OpenFile:
     """
 
     def __init__(self, number: int) -> None:
-        found = os.fstat(number)
+        status = os.fstat(number)
         self.number = number
-        self.identity = (found.st_dev, found.st_ino)
+        self.identity = (status.st_dev, status.st_ino)
 
     @classmethod
     def to_append(cls, path: Path, *, create: bool = False) -> OpenFile:
@@ -117,13 +117,13 @@ class _Reader(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # typeshed: any buffer
-        found = os.pread(self._file.number, len(buffer), self._at)
+        data = os.pread(self._file.number, len(buffer), self._at)
         # Checked after the read: a descriptor that is ours now was ours when it was read.
         if self._file.status() is None:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        buffer[: len(found)] = found
-        self._at += len(found)
-        return len(found)
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
 
     def close(self) -> None:
         if not self.closed:
@@ -132,7 +132,7 @@ class _Reader(io.RawIOBase):
 
 
 class LineFile:
-    """Appends lines, one system call each, and records why the disk took none.
+    """Appends lines, one system call each, and records why a write failed.
 
     After a crash of the process everything written is there: the kernel has it. A crash of the machine may
     lose the last seconds, since nothing is synced: that would cost milliseconds per line, and keep a disk
@@ -204,8 +204,7 @@ class LineFile:
         """Appends lines. The caller has just called `ready`, which returned True.
 
         Returns:
-            The offset of the first line, or the byte before it; None if the disk did not take all of the
-            text.
+            The offset of the first line, or the byte before it; None if not all of the text was written.
         """
         assert self._file is not None  # `ready` was called
         begin = self.size
@@ -238,8 +237,8 @@ class LineFile:
 
     def has_gained(self) -> bool:
         """Returns whether others have appended to the file since it was opened."""
-        found = None if self._file is None else self._file.status()
-        return self.gains > 0 or (found is not None and found.st_size > self.size)
+        status = None if self._file is None else self._file.status()
+        return self.gains > 0 or (status is not None and status.st_size > self.size)
 
     def reader(self) -> BinaryIO:
         """Opens the contents for reading, even if the file was moved.
@@ -285,17 +284,17 @@ class LineFile:
         Raises:
             OSError: it cannot be written.
         """
-        found = None if self._file is None else self._file.status()
-        if found is None:
+        status = None if self._file is None else self._file.status()
+        if status is None:
             self._open_again(create=True)
             return
         assert self._file is not None
-        if found.st_nlink == 0:  # deleted: no process could read it later
+        if status.st_nlink == 0:  # deleted: no process could read it later
             deleted, self._file = self._file, self._copy(self._file)
             self._identity = self._file.identity
             deleted.close()
-        if found.st_size != self.size:
-            self._measure(found.st_size)
+        if status.st_size != self.size:
+            self._measure(status.st_size)
 
     def _open_again(self, *, create: bool = False) -> None:
         """Opens the file again, after it could not be opened or others closed the descriptor."""
@@ -334,15 +333,15 @@ class LineFile:
         """Creates a deleted file again with its whole contents, so that offsets stay valid."""
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._before_again()
-        made = OpenFile.to_append(self.path, create=True)
+        copy = OpenFile.to_append(self.path, create=True)
         try:
-            with deleted.reader(self.path) as old, os.fdopen(os.dup(made.number), "wb") as new:
+            with deleted.reader(self.path) as old, os.fdopen(os.dup(copy.number), "wb") as new:
                 shutil.copyfileobj(old, new)
         except OSError:
-            made.close()
+            copy.close()
             self.path.unlink(missing_ok=True)
             raise
-        return made
+        return copy
 
     def _fail(self, error: OSError) -> None:
         self.failed = error.strerror or str(error)

@@ -182,7 +182,7 @@ class Journal:
         """Appends one point per key, with indices from `index` on; a step of None is derived from the time.
 
         Returns:
-            Where to read them from; None if the disk did not take them or there is no room. They are then in
+            Where to read them from; None if they could not be written or there is no room. They are then in
             memory only.
         """
         text = dump_points(run, index, timestamp, values, step)
@@ -321,7 +321,7 @@ class Journal:
         if self._closed or not self._ownership.check(self._monotonic()) or not self._file.ready():
             return None
         self._notice_losses()
-        if not self._header_written:  # an empty file, or one that was truncated by others: it knows no runs
+        if not self._header_written:  # an empty file, or one that others have truncated: it has no runs
             runs += tuple(run for run in list(self._runs.values()) if run.appended and not run.is_over)
         due = list({run.line.run: run for run in runs if not run.written}.values())
         head = b"" if self._header_written else dump(self._header)
@@ -376,7 +376,7 @@ class Journal:
         """Puts the smaller journal in place, with what was appended meanwhile; returns whether it could.
 
         Raises:
-            OSError: the disk did not take it.
+            OSError: it could not be written to disk.
         """
         with self._lock:
             if self._closed or self.generation != generation:

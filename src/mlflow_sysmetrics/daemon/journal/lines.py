@@ -1,6 +1,6 @@
 """The lines of a journal: how they are written and parsed.
 
-JSON Lines, so that people and programs can read a journal. Lines that cannot be understood (torn by a crash,
+JSON Lines, so that people and programs can read a journal. Lines that cannot be parsed (torn by a crash,
 foreign, from a newer version) are ignored.
 """
 
@@ -16,7 +16,7 @@ FORMAT = 1  #: of the file; a reader that knows a newer one still understands th
 # A run with a thousand series has lines of 60 kB. Longer ones are not ours and are read in pieces.
 LONGEST_LINE = 1 << 20
 
-# No blanks: they would be a tenth of the file. Created once, since that costs as much as a call.
+# No spaces: they would be a tenth of the file. Created once, since that costs as much as a call.
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False, allow_nan=False).encode
 _NOT_FINITE = {repr(value): value for value in (math.nan, math.inf, -math.inf)}
 
@@ -30,7 +30,7 @@ class Header(NamedTuple):
 
 
 class RunLine(NamedTuple):
-    """A run, and the number that stands for it in the following lines."""
+    """A run, and the number that the following lines refer to it by."""
 
     run: int
     run_id: str
@@ -108,7 +108,7 @@ def dump_points(
 
 
 def parse(text: bytes) -> Line | None:
-    """Returns the parsed line; None if it cannot be understood."""
+    """Returns the parsed line; None if it is not a valid line."""
     try:
         fields = json.loads(text)
         return _understand(fields) if isinstance(fields, dict) else None

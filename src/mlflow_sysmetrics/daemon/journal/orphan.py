@@ -89,10 +89,10 @@ class Orphan:
 
     def by_server(self) -> dict[str, list[RunQueue]]:
         """Returns its queues by tracking URI."""
-        found: dict[str, list[RunQueue]] = {}
+        queues: dict[str, list[RunQueue]] = {}
         for queue, uri in self._queues.items():
-            found.setdefault(uri, []).append(queue)
-        return found
+            queues.setdefault(uri, []).append(queue)
+        return queues
 
     def yield_slot(self) -> None:
         """Marks it to be abandoned at the next failure, freeing its slot."""
@@ -108,7 +108,7 @@ class Orphan:
                 queue.run_journal.acknowledge(queue.acknowledged)
         if points:
             _logger.info(
-                "mlflow-sysmetrics: giving up %d points in %s: no server took them within a month.",
+                "mlflow-sysmetrics: giving up %d points in %s: no server accepted them within a month.",
                 points,
                 self.journal.path,
             )
@@ -120,31 +120,31 @@ class Orphan:
         """Closes the journal, and deletes it if nothing waits in it and none of its runs says RUNNING.
 
         Args:
-            open_sink: makes the sink that is asked whether a run has ended.
+            open_sink: opens the sink that is asked whether a run has ended.
             known_uris: tracking URIs with their credentials.
             max_requests: maximum number of these requests; by default unlimited.
 
         Returns:
             The number of requests made.
         """
-        asked = 0
+        requests = 0
         # A journal without points to deliver is not touched: its modification time says how long it was kept.
         wanted = not self.empty or (bool(self._queues) and not self.journal.clear())
         if not wanted and not self.expired:
             for run in self.journal.runs:
                 if run.ended:
                     continue
-                if max_requests is not None and asked >= max_requests:
+                if max_requests is not None and requests >= max_requests:
                     wanted = True
                     break
-                asked += 1
+                requests += 1
                 if not _has_ended(run, open_sink, known_uris):
                     wanted = True
                     break
         if wanted:
             self._restore_time()
         self.journal.close(delete=not wanted)
-        return asked
+        return requests
 
     def _restore_time(self) -> None:
         """Restores the modification time, the owner's last write: `reap` reads the runs' silence from it."""
@@ -189,7 +189,7 @@ def _has_ended(run: JournaledRun, open_sink: Callable[[str], Sink], known_uris: 
     try:
         return open_sink(with_secrets(run.tracking_uri, known_uris)).has_ended(run.run_id)
     except Exception:  # noqa: BLE001
-        # A store comes from MLflow or a plugin and may raise anything. One that does not know the run may be
+        # A store comes from MLflow or a plugin and may raise anything. One that does not have the run may be
         # another store than the one that has it.
         return False
 

@@ -108,14 +108,14 @@ def new_path(directory: Path) -> Path:
 
 def host_of(journal: Path) -> str | None:
     """Returns the name of the machine that created a journal; None for other files."""
-    found = _NAME.fullmatch(journal.name)
-    return found["host"] if found else None
+    match = _NAME.fullmatch(journal.name)
+    return match["host"] if match else None
 
 
 def pid_of(journal: Path) -> int:
     """Returns the id of the process that created a journal; 0 for other files."""
-    found = _NAME.fullmatch(journal.name)
-    return int(found["pid"]) if found else 0
+    match = _NAME.fullmatch(journal.name)
+    return int(match["pid"]) if match else 0
 
 
 def lock_path(journal: Path) -> Path:
@@ -279,10 +279,10 @@ def _identity(descriptor: int | None) -> tuple[int, int] | None:
     if descriptor is None:
         return None
     try:
-        found = os.fstat(descriptor)
+        status = os.fstat(descriptor)
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def _links(descriptor: int | None) -> int:

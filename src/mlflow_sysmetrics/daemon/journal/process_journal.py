@@ -42,10 +42,10 @@ class ProcessJournal:
     Args:
         create: creates it; called at the first point, and again a minute after each failure. None keeps
             points in memory only.
-        clock: tells the time.
+        clock: the time source.
         oom_evidence: returns directory and out-of-memory kills of the own control group, from which `reap`
-            learns later how a run ended; called once.
-        thread: does what may wait for a disk; by default the caller does.
+            later determines how a run ended; called once.
+        thread: runs what may wait for a disk; by default the caller does.
 
     Attributes:
         deleted: set when the journal has been deleted, after `delete_when_empty`.
@@ -109,14 +109,14 @@ class ProcessJournal:
         return self._thread.accepts_requests
 
     def call(self, job: Callable[[], int | None]) -> int | None:
-        """Appends by a job and waits for it, at most a second; returns None if it takes longer.
+        """Runs a job that appends, and waits for it at most a second; returns None if it takes longer.
 
         Called by the sampler. A job that takes longer is finished later.
         """
         return self._thread.call(job)
 
     def submit(self, key: Hashable, job: Callable[[], None]) -> None:
-        """Does a job in the journal after all earlier ones, without waiting."""
+        """Queues a job to run after all earlier ones; does not wait."""
         self._thread.submit(key, job)
 
     def check_disk(self) -> None:
@@ -142,7 +142,7 @@ class ProcessJournal:
         return journal.register(run_id, tracking_uri, started_at, cgroup=cgroup, oom_kills=oom_kills)
 
     def tidy(self, *, idle: bool) -> None:
-        """Has the journal emptied if nothing waits, or compacted if it is full. Called by the senders.
+        """Empties the journal if nothing waits, or compacts it if it is full. Called by the senders.
 
         Args:
             idle: whether nothing waits, as far as the caller knows.
@@ -166,7 +166,7 @@ class ProcessJournal:
             self._make_room(journal)
 
     def _make_room(self, journal: Journal) -> None:
-        """Has a full journal compacted, in another thread, since it takes seconds and points keep coming."""
+        """Compacts a full journal in another thread, since that takes seconds and points keep coming."""
         if not self._thread.is_threaded:
             journal.compact()
         elif self._compaction is None or not self._compaction.is_alive():
@@ -175,7 +175,7 @@ class ProcessJournal:
                 self._compaction = start_thread(lambda: _compact(journal), COMPACTION_THREAD_NAME)
 
     def delete_when_empty(self) -> bool:
-        """Has a sender delete the journal once it is empty; returns whether there is a journal."""
+        """Lets a sender delete the journal once it is empty; returns whether there is a journal."""
         self._deleting = True
         return self._journal is not None
 

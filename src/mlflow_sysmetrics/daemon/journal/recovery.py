@@ -45,7 +45,7 @@ class Replayed:
     """The result of delivering one orphan.
 
     Attributes:
-        delivered: points that its servers took.
+        delivered: points that its servers accepted.
         dropped: points that were given up: their run was deleted, or unknown for a month, or the journal had
             thinned them.
         waiting: points that still wait.
@@ -73,12 +73,12 @@ def replay(
 
     Args:
         journal: from `spool.claim`; closed on return, and deleted if it is no longer needed.
-        open_sink: makes the sink of a tracking server; by default the real one, which sends credentials only
+        open_sink: opens the sink of a tracking server; by default the real one, which sends credentials only
             to the server of `tracking_uri`.
         progress: called with the number of points delivered or given up since the last call.
         tracking_uri: used, with its credentials, for the runs of that server.
         wait_seconds: longest wait for a server that does not answer; its points then stay on disk.
-        clock: tells the time.
+        clock: the time source.
     """
     clock = clock or SystemClock()
     orphan = Orphan(journal, progress)
@@ -112,8 +112,8 @@ def _kept(uri: str, queue: RunQueue, until: float) -> str:
     date = time.strftime("%Y-%m-%d", time.localtime(until))
     server = redacted(uri)
     return (
-        f"{server} does not take points of run {queue.run_id} ({queue.refused}); kept until {date}, "
-        "in case it is not the server that has the run"
+        f"{server} does not accept points of run {queue.run_id} ({queue.refused}); kept until {date}, "
+        "in case the run is on another server"
     )
 
 
@@ -140,7 +140,7 @@ class Recovery:
     Args:
         directory: returns the spool directory; called in the thread.
         adopt: gives a queue to the sender of a tracking URI without secrets.
-        open_sink: makes the sink of a tracking server.
+        open_sink: opens the sink of a tracking server.
         known_uris: returns tracking URIs with their credentials.
     """
 
@@ -163,7 +163,7 @@ class Recovery:
         self._requests_left = _MAX_REQUESTS
 
     def run(self) -> None:
-        """Takes over orphans until there are none. Runs in a thread of its own."""
+        """Takes over orphans until there are none. Runs in a separate thread."""
         try:
             self._take_over_all()
         except Exception as error:  # noqa: BLE001
@@ -220,7 +220,7 @@ class Recovery:
         return len(self._claimed) >= _MAX_CLAIMED or max(counts, default=0) >= _MAX_PER_SERVER
 
     def _free_slots(self, waiting: int) -> None:
-        """Has failing orphans give their slots to waiting ones; they are tried again after those."""
+        """Makes failing orphans give their slots to waiting ones; they are tried again after those."""
         if len(self._claimed) < _MAX_CLAIMED:
             return
         failing = [orphan for orphan in self._claimed if orphan.failing and orphan not in self._yielding]

@@ -64,13 +64,13 @@ class ProcessRunJournal:
         self._description = (run_id, tracking_uri, started_at)
         self._run: FileRunJournal | None = None
         self._acknowledged = 0
-        self._asked = False  # before the first append the journal does not know this run
+        self._has_appended = False  # before the first append the journal does not know this run
 
     def append(self, index: int, points: Sequence[Point]) -> int | None:
         """Writes points to disk; returns where to read them from, None unless all of them were written."""
         if not self._own.accepts_points:
             return None
-        self._asked = True
+        self._has_appended = True
         return self._own.call(partial(self._append, index, points))
 
     def acknowledge(self, acknowledged: int) -> None:
@@ -79,7 +79,7 @@ class ProcessRunJournal:
             self._acknowledged = (
                 acknowledged  # kept for a journal that is created later; these points must not wait in it
             )
-            if self._asked:
+            if self._has_appended:
                 self._own.submit(("settled", self), partial(self._acknowledge, acknowledged))
 
     def read(self, since: int, place: int, most: int) -> tuple[list[tuple[int, Point]], int]:
@@ -93,7 +93,7 @@ class ProcessRunJournal:
 
     def end(self) -> None:
         """Records that no more points will come."""
-        if self._asked:
+        if self._has_appended:
             self._own.submit(("end", self), self._end)
 
     def _append(self, index: int, points: Sequence[Point]) -> int | None:

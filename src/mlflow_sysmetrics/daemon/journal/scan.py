@@ -30,7 +30,7 @@ class JournaledRun(NamedTuple):
     """The state of a run according to a journal.
 
     Attributes:
-        number: stands for the run in this journal.
+        number: the run's number in this journal.
         run_id: the run.
         tracking_uri: its tracking server, without user and password.
         started_at: milliseconds since 1970 when the run started, if known.
@@ -108,8 +108,8 @@ class JournalState:
     """What one pass over a journal finds, except for the points.
 
     Attributes:
-        header: the header; None if the first line cannot be understood.
-        runs: by number, in the order of the file.
+        header: the header; None if the first line cannot be parsed.
+        runs: the runs by number, in the order of the file.
     """
 
     header: Header | None = None

@@ -65,13 +65,13 @@ def journals(directory: Path, *, any_host: bool = False) -> list[Path]:
         any_host: includes those of other hosts.
     """
     try:
-        found = sorted(directory.iterdir())
+        paths = sorted(directory.iterdir())
     except OSError:
         return []
     host = hostname()
     return [
         path
-        for path in found
+        for path in paths
         if (owner := host_of(path)) is not None and (any_host or owner == host) and _is_file(path)
     ]
 

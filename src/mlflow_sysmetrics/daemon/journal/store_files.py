@@ -42,14 +42,14 @@ def store_path(tracking_uri: str) -> Path | None:
 
 
 class MissingStores:
-    """Finds file stores that do not exist; logs the first of them only.
+    """Finds file stores that do not exist; logs only the first of them.
 
     A network filesystem whose server is away does not answer at all. After one such case no file store is
     tried.
     """
 
     def __init__(self) -> None:
-        self._said = self._silent = False
+        self._has_logged = self._silent = False
 
     def reason(self, tracking_uri: str) -> str | None:
         """Returns why nothing can be delivered to a store; None if it is worth a try."""
@@ -57,8 +57,8 @@ class MissingStores:
         if path is None:
             return None
         reason = f"the disk of {path} may not answer" if self._silent else self._look(tracking_uri)
-        if reason is not None and not self._said:
-            self._said = True
+        if reason is not None and not self._has_logged:
+            self._has_logged = True
             _logger.info("mlflow-sysmetrics: Points of processes that died stay on disk: %s.", reason)
         return reason
 

@@ -39,7 +39,7 @@ class DiskBudget:
     """Bounds the waits for a slow disk, for all runs together: a second at once, a tenth of the time.
 
     Args:
-        clock: tells the time.
+        clock: the time source.
         seconds: the whole budget.
     """
 
@@ -100,11 +100,11 @@ class _Request:
 
 
 class JournalThread:
-    """Does jobs one after another: first the one that is waited for, then the others in their order.
+    """Runs jobs one after another: first the one that a caller waits for, then the others in order.
 
     Args:
-        clock: tells the time.
-        threaded: does them in a thread. Otherwise, or if no thread can be started, the caller does its job
+        clock: the time source.
+        threaded: runs them in a thread. Otherwise, or if no thread can be started, the caller runs its job
             itself.
         wait_seconds: how long jobs are waited for, all those of a tick together.
     """
@@ -142,15 +142,15 @@ class JournalThread:
 
     @property
     def accepts_requests(self) -> bool:
-        """Whether `call` would do its job; if not, the disk has yet to answer, or was too slow."""
+        """Whether `call` would run its job; if not, the disk has yet to answer, or was too slow."""
         return self._request is None and not self.is_stuck and not self._budget.is_used_up
 
     def call(self, job: Callable[[], Result]) -> Result | None:
-        """Does a job and waits for it. Called by the sampler's thread only.
+        """Runs a job and waits for it. Called by the sampler's thread only.
 
         Returns:
-            The result of the job; None if the disk did not answer in time. The job is then done as soon as
-            the disk answers, unless the thread accepted no request.
+            The result of the job; None if the disk did not answer in time. The job then ends as soon as the
+            disk answers, unless the thread accepted no request.
         """
         if not self._is_started():
             return job()
@@ -166,7 +166,7 @@ class JournalThread:
         return cast("Result", request.result) if done else None
 
     def submit(self, key: Hashable, job: Callable[[], object]) -> None:
-        """Does a job later, without waiting.
+        """Queues a job; does not wait for it.
 
         Args:
             key: replaces a job with the same key that has not begun, so the jobs that wait for a disk take no

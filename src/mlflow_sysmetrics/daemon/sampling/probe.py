@@ -87,7 +87,7 @@ class Probe:
         return samples
 
     def renew(self) -> None:
-        """Has the collector rebuilt at the next reading."""
+        """Rebuilds the collector at the next reading."""
         self._collector = None
 
     def _pause(self, now: float, health: str, error: BaseException) -> None:
@@ -139,7 +139,7 @@ class Probe:
 
 
 class _Gaps:
-    """The gaps of a collector, and which of them are to be logged.
+    """The gaps of a collector, and which of them have yet to be logged.
 
     Attributes:
         updated: whether there was a reading.
@@ -198,9 +198,9 @@ def _merged(gaps: Iterable[str]) -> list[str]:
     """Returns the gaps, merging the same gap of several devices: "gpu_0 to gpu_6 power: why"."""
     numbers: dict[tuple[str, str], list[int]] = {}
     for gap in gaps:
-        found = _NUMBERED.fullmatch(gap)
-        if found:
-            numbers.setdefault((found[1], found[3]), []).append(int(found[2]))
+        match = _NUMBERED.fullmatch(gap)
+        if match:
+            numbers.setdefault((match[1], match[3]), []).append(int(match[2]))
         else:
             numbers[gap, ""] = []
     return [f"{', '.join(_runs(start, of)) or start}{rest}" for (start, rest), of in numbers.items()]

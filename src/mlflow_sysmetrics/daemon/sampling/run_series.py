@@ -17,7 +17,7 @@ class RunSeries:
 
     Attributes:
         key: tracking URI and run id; attaching is idempotent per key.
-        settings: those in force when the run was attached.
+        settings: those that were current when the run was attached.
         channel: takes the points.
         window: the ticks since the last point. Used by the sampler only.
         ended: set once the last point is in the queue.
@@ -64,8 +64,8 @@ class RunSeries:
 class _Total:
     """The growth of a total since the run's first point.
 
-    A total that decreases was restarted, because its collector was built anew; it then counts on from where
-    it was.
+    A total that decreases was restarted, because its collector was rebuilt; it then continues from where it
+    was.
     """
 
     __slots__ = ("_last", "value")

@@ -20,13 +20,13 @@ THREAD_NAME = "sysmetrics-sampler"
 # A wait may end this early, and multiples of a tenth of a second are not exact in binary: a tick that comes
 # too soon by less than this is the scheduled one.
 _EARLY_SECONDS = 0.001
-# After a pause this long without a run the collectors are built anew. Otherwise the time of the pause, and
+# After a pause this long without a run the collectors are rebuilt. Otherwise the time of the pause, and
 # processes started in it, would show in the first rates of the next run.
 _PAUSE_SECONDS = 1.0
 # A new watch needs two readings before it has rates. The second is not read on schedule, but as soon as the
 # span is long enough for a rate (collectors/rhythm.py).
 _SECOND_READING_SECONDS = 0.2
-# A watch that was not read for so long, or never closed, lapses: the sampler may stop. It goes on at the
+# A watch that was not read for this long, or never closed, lapses: the sampler may stop. It resumes at the
 # next read.
 _LAPSES_SECONDS = 60.0
 # A reading is normally as old as one interval. One that is several intervals old, and was not just delayed
@@ -42,7 +42,7 @@ class Watch:
 
     Args:
         sampler: the sampler.
-        clock: tells the time.
+        clock: the time source.
         interval: seconds between two readings.
     """
 
@@ -98,7 +98,7 @@ class Sampler:
 
     Args:
         probes: the guarded collectors.
-        clock: tells the time.
+        clock: the time source.
 
     Attributes:
         ticks: number of ticks so far.

@@ -76,14 +76,14 @@ def select_nvidia(
     doubt = None
     if CUDA in environ:
         listed = read_cuda_list(environ[CUDA])
-        asked = _named(listed.uuids, devices) if listed.uuids else _indexed(listed.indices, devices)
+        requested = _named(listed.uuids, devices) if listed.uuids else _indexed(listed.indices, devices)
         doubt = listed.doubt or _unfound(listed.uuids, devices)
         ordered = bool(listed.uuids)
     else:
-        asked = [_Device(device.index) for device in devices]
+        requested = [_Device(device.index) for device in devices]
         ordered = False
-    shown = _enumerated(asked, devices, driver)
-    picks_by_index = not ordered and shown and len({one.index for one in asked}) < len(devices)
+    shown = _enumerated(requested, devices, driver)
+    picks_by_index = not ordered and shown and len({one.index for one in requested}) < len(devices)
     if picks_by_index and not same_model and environ.get(_ORDER) != _NVMLS:
         return Selection(doubt=f"{_MIXED}, so {CUDA} may mean other GPUs: {_REMEDY}, or name UUIDs")
     if not ordered and shown:
@@ -97,24 +97,24 @@ def select_nvidia(
 
 
 def _indexed(indices: Sequence[int], devices: Sequence[GpuId]) -> list[_Device]:
-    found = []
+    listed = []
     for place in indices:
         if place >= len(devices):
             break
-        found.append(_Device(devices[place].index))
-    return found
+        listed.append(_Device(devices[place].index))
+    return listed
 
 
 def _named(entries: Sequence[str], devices: Sequence[GpuId]) -> list[_Device]:
-    found: list[_Device] = []
+    named: list[_Device] = []
     for entry in entries:
         matching = _matching(entry, devices)
         if len(matching) != 1:
             break
-        if matching[0] in found:
+        if matching[0] in named:
             return []
-        found += matching
-    return found
+        named += matching
+    return named
 
 
 def _matching(entry: str, devices: Sequence[GpuId]) -> list[_Device]:
@@ -132,14 +132,14 @@ def _old_name(device: GpuId, piece: SliceId) -> str:
     return f"MIG-{device.uuid}/{piece.gpu_instance}/{piece.compute_instance}"
 
 
-def _enumerated(asked: Sequence[_Device], devices: Sequence[GpuId], driver: str | None) -> list[_Device]:
+def _enumerated(requested: Sequence[_Device], devices: Sequence[GpuId], driver: str | None) -> list[_Device]:
     """Returns the devices that CUDA shows for those requested, some of which may be in MIG mode."""
     by_index = {device.index: device for device in devices}
-    found = [one for each in asked for one in _usable(each, by_index[each.index])]
+    usable = [one for each in requested for one in _usable(each, by_index[each.index])]
     if _release(driver) < _MANY_SLICES_SINCE:
-        return [one for one in found if one.slice][:1] or found
-    per_instance = {_instance(one): one for one in reversed(found)}
-    return [one for one in found if per_instance[_instance(one)] is one]
+        return [one for one in usable if one.slice][:1] or usable
+    per_instance = {_instance(one): one for one in reversed(usable)}
+    return [one for one in usable if per_instance[_instance(one)] is one]
 
 
 def _usable(device: _Device, gpu: GpuId) -> Iterator[_Device]:

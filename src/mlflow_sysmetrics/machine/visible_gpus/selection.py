@@ -40,7 +40,7 @@ class GpuId:
 
     Attributes:
         index: its position in the vendor's own order: NVML's, ROCm's, or that of the PCI bus.
-        uuid: as the vendor's tools write it; "" if unknown.
+        uuid: the UUID as the vendor's tools write it; "" if unknown.
         slices: its MIG devices in NVML's order; empty if it is not sliced.
         mig: True in MIG mode, in which CUDA can use only its slices.
     """
@@ -107,16 +107,16 @@ def select_listed(wanted: str, devices: Sequence[GpuId], vendor: str) -> Selecti
     everything = _everything(devices)
     if wanted.strip().lower() == _ALL:
         return Selection(tuple(everything))
-    found: set[int] = set()
+    indices: set[int] = set()
     missing: list[str] = []
     for word in filter(None, (word.strip() for word in wanted.split(","))):
         matching = [one.ordinal for one in everything if _names(word, one, devices)]
         if len(matching) == 1:
-            found.update(matching)
+            indices.update(matching)
         else:
             reason = "matches more than one" if matching else "matches none"
             missing.append(f"{GPUS}: {word} {reason} of this host's {vendor} GPUs")
-    return Selection(tuple(one for one in everything if one.ordinal in found), missing=tuple(missing))
+    return Selection(tuple(one for one in everything if one.ordinal in indices), missing=tuple(missing))
 
 
 def without_indices(wanted: str) -> str:

@@ -28,14 +28,14 @@ class JobStatus:
             ended).
         tracking_uri: without user, password and query.
         experiment_name: as requested, later as found.
-        experiment_id: of the experiment.
-        run_id: of the run.
-        step: of the preflight that is under way or failed, 0 to 4.
+        experiment_id: id of the experiment.
+        run_id: id of the run.
+        step: the preflight's step that is under way or failed, 0 to 4.
         error: what went wrong and what to do about it, without secrets.
         error_type: the class of the error.
         attempts: every request so far, oldest first.
-        client_version: of MLflow in the program.
-        server_version: of MLflow on the server.
+        client_version: version of MLflow in the program.
+        server_version: version of MLflow on the server.
         timestamp: when this was written, in UTC.
     """
 
@@ -58,9 +58,9 @@ class RunInfo:
     """Which run a program has, and how it ended.
 
     Attributes:
-        run_id: of the run.
-        experiment_id: of its experiment.
-        experiment_name: of its experiment.
+        run_id: id of the run.
+        experiment_id: id of its experiment.
+        experiment_name: name of its experiment.
         tracking_uri: without user, password and query.
         run_name: None if the run has none.
         status: as MLflow names it: RUNNING, FINISHED, FAILED, KILLED.

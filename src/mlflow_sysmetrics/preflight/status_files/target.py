@@ -34,7 +34,7 @@ class WritableTarget(Protocol):
     """Takes small files.
 
     Attributes:
-        uri: of the target; may contain secrets.
+        uri: the target's path or URI; may contain secrets.
         shown: the target in messages, without secrets.
     """
 
@@ -122,12 +122,12 @@ class BoundedWrites:
         """Queues a text and returns when it is written.
 
         Args:
-            name: of the file.
+            name: name of the file.
             text: its content.
             last: the program ends after this one, so it gets the full timeout.
 
         Raises:
-            TimeoutError: it was not written in time; the thread goes on trying.
+            TimeoutError: it was not written in time; the thread keeps trying.
             RuntimeError: the interpreter is shutting down.
             Exception: what the write raised.
         """
@@ -191,8 +191,8 @@ class RunArtifacts:
     """Writes files as artifacts of a run; delays like `ArtifactStore` if the store hangs.
 
     Args:
-        tracking_uri: of the run's server.
-        run_id: of the run.
+        tracking_uri: the run's server.
+        run_id: id of the run.
     """
 
     def __init__(self, tracking_uri: str, run_id: str) -> None:

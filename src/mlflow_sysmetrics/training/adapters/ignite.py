@@ -112,12 +112,12 @@ class _Recording:
             return
         seconds = time.perf_counter() - self._began
         self._in_epoch = True
-        found = _named(self._output_transform(trainer.state.output))
-        log.batch_loss(found.get("loss"))
+        metrics = _named(self._output_transform(trainer.state.output))
+        log.batch_loss(metrics.get("loss"))
         step = trainer.state.iteration
         log.step(
             step,
-            accuracy=found.get("accuracy"),
+            accuracy=metrics.get("accuracy"),
             learning_rate=self._learning_rate,
             batch_time_seconds=seconds,
         )

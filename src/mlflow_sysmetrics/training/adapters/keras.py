@@ -101,11 +101,11 @@ class SysMetricsCallback(_Callback):  # type: ignore[misc] # keras has no types
         began, rate = self._begun.pop(first, (now, None))
         step = self._steps_before + batch + 1
         self._steps = max(self._steps, step)  # Keras's threads may call in another order
-        found = logs or {}
+        metrics = logs or {}
         log.step(
             step,
-            loss=found.get("loss"),
-            accuracy=found.get("accuracy", found.get("acc")),
+            loss=metrics.get("loss"),
+            accuracy=metrics.get("accuracy", metrics.get("acc")),
             learning_rate=rate,
             batch_time_seconds=(now - began) / (batch - first + 1),
         )

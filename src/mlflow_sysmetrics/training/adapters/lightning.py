@@ -121,12 +121,12 @@ class SysMetricsCallback(_Callback):  # type: ignore[misc] # a class of either p
         if trainer.global_step == self._step:
             return
         self._step = trainer.global_step
-        found: dict[str, object] = {}
+        metrics: dict[str, object] = {}
         if log.wants(self._step):
-            found = metrics_of.step(
+            metrics = metrics_of.step(
                 trainer, outputs, learning_rate=self._learning_rate, batch_time_seconds=self._step_seconds
             )
-        log.step(self._step, **found)
+        log.step(self._step, **metrics)
         log.machine(self._step)
         self._step_seconds = 0.0
 

@@ -47,12 +47,12 @@ def step(trainer: Any, outputs: Any, **known: object) -> dict[str, object]:
     """
     returned = outputs if isinstance(outputs, Mapping) else {}
     logged = {**trainer.callback_metrics, **returned}
-    found = {"accuracy": _first(logged, _ACCURACIES), **known}
+    metrics = {"accuracy": _first(logged, _ACCURACIES), **known}
     if outputs is None or (isinstance(outputs, Mapping) and outputs.get("loss") is None):
-        found["loss"] = _first(logged, ("loss",))  # with manual optimization it need not be returned
+        metrics["loss"] = _first(logged, ("loss",))  # with manual optimization it need not be returned
     if logs_to_mlflow(trainer):
-        found |= {name: None for name, key in _STEP_KEYS.items() if key in trainer.logged_metrics}
-    return found
+        metrics |= {name: None for name, key in _STEP_KEYS.items() if key in trainer.logged_metrics}
+    return metrics
 
 
 def epoch(trainer: Any, of_steps: Collection[str]) -> dict[str, object]:
@@ -63,7 +63,7 @@ def epoch(trainer: Any, of_steps: Collection[str]) -> dict[str, object]:
         of_steps: names that are logged at steps; their last value does not describe the epoch, their mean
             does.
     """
-    found: dict[str, object] = {}
+    metrics: dict[str, object] = {}
     for name, value in trainer.callback_metrics.items():
         base = name.removesuffix("_epoch")
         ours = epoch_name(base)
@@ -73,8 +73,8 @@ def epoch(trainer: Any, of_steps: Collection[str]) -> dict[str, object]:
             or ours.startswith(("val_", "test_"))
         ):
             continue
-        found[ours] = value
-    return found
+        metrics[ours] = value
+    return metrics
 
 
 def validation(trainer: Any) -> dict[str, object]:

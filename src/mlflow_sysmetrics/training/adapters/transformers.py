@@ -187,9 +187,9 @@ def _trainer_of(callback: SysMetricsCallback) -> Any:
     """
     frame = sys._getframe(1)  # noqa: SLF001 - documented for CPython and PyPy
     for _ in range(_FRAMES):
-        found = frame.f_locals.get("self")
-        if callback in getattr(getattr(found, "callback_handler", None), "callbacks", ()):
-            return found
+        candidate = frame.f_locals.get("self")
+        if callback in getattr(getattr(candidate, "callback_handler", None), "callbacks", ()):
+            return candidate
         if frame.f_back is None:
             break
         frame = frame.f_back

@@ -67,16 +67,16 @@ def objectives_of(
             raise ValueError(
                 'metric must name the value to optimize, got None; pass for example metric="val_f1_macro"'
             )
-        found = Objectives((metric,), (direction,))
+        objectives = Objectives((metric,), (direction,))
     else:
         if metric is not None:
             raise ValueError(
                 f"metric={metric!r} cannot be combined with directions; pass metrics=[...] instead"
             )
         names = metrics if metrics is not None else [f"value_{index}" for index in range(len(directions))]
-        found = Objectives(tuple(names), tuple(directions))
-    _check(found)
-    return found
+        objectives = Objectives(tuple(names), tuple(directions))
+    _check(objectives)
+    return objectives
 
 
 def _number(value: Any) -> float:
@@ -89,20 +89,21 @@ def _number(value: Any) -> float:
     return number
 
 
-def _check(found: Objectives) -> None:
-    if len(found.metrics) != len(found.directions) or not found.metrics:
+def _check(objectives: Objectives) -> None:
+    if len(objectives.metrics) != len(objectives.directions) or not objectives.metrics:
         raise ValueError(
-            f"metrics and directions must have the same length >= 1, got {len(found.metrics)} metrics "
-            f"{list(found.metrics)!r} and {len(found.directions)} directions {list(found.directions)!r}"
+            f"metrics and directions must have the same length >= 1, got {len(objectives.metrics)} metrics "
+            f"{list(objectives.metrics)!r} and {len(objectives.directions)} directions "
+            f"{list(objectives.directions)!r}"
         )
-    for direction in found.directions:
+    for direction in objectives.directions:
         if direction not in _DIRECTIONS:
             raise ValueError(f'direction must be "maximize" or "minimize", got {direction!r}')
-    for name in found.metrics:
+    for name in objectives.metrics:
         if not isinstance(name, str):
             raise ValueError(f"metric must be a string, got {name!r}")
         reason = refusal(f"trial/{name}")  # the longest of its keys
         if reason is not None:
             raise ValueError(f"metric must be a valid MLflow metric name ({reason}), got {name!r}")
-    if len(set(found.metrics)) != len(found.metrics):
-        raise ValueError(f"metrics must be distinct, got {list(found.metrics)!r}")
+    if len(set(objectives.metrics)) != len(objectives.metrics):
+        raise ValueError(f"metrics must be distinct, got {list(objectives.metrics)!r}")

@@ -27,7 +27,7 @@ class Outcome:
 
     Attributes:
         state: COMPLETE, PRUNED or FAIL.
-        status: of its run: FINISHED, FAILED or KILLED.
+        status: status of its run: FINISHED, FAILED or KILLED.
         values: one per objective; of a pruned trial the last reported value; None if there is none.
         reason: why it did not complete, in one line; None if it completed.
         error: the content of the artifact error.txt; None if nothing was raised.

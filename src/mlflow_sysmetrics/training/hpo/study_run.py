@@ -241,7 +241,7 @@ class BestSoFar(NamedTuple):
     """A point on the curve of the best value.
 
     Attributes:
-        number: of a completed trial.
+        number: number of a completed trial.
         value: the best value of that trial and all with lower numbers.
         at: when the trial completed, in milliseconds since 1970. It never changes, so that a point that is
             written twice is one point.

@@ -184,22 +184,22 @@ def write_outcome(study_run: StudyRun, trial: FrozenTrial, outcome: Outcome, run
         NotRecorded: the server did not accept all of it.
     """
     make, client = study_run.calls.make, study_run.client
-    found = run_id or str(make(lambda: _create_late(study_run, trial), undo=discard).info.run_id)
+    own_run_id = run_id or str(make(lambda: _create_late(study_run, trial), undo=discard).info.run_id)
 
     def write_all() -> None:
         write(
             client,
-            found,
+            own_run_id,
             metrics=trial_metrics(trial, outcome, study_run.objectives),
             params=_trial_params(study_run.study.study_name, trial.number, trial.params),
             tags=trial_tags(outcome),
         )
         if outcome.error is not None:
-            client.log_text(found, outcome.error, "error.txt")
-        client.set_terminated(found, status=outcome.status, end_time=outcome.ended_at)
+            client.log_text(own_run_id, outcome.error, "error.txt")
+        client.set_terminated(own_run_id, status=outcome.status, end_time=outcome.ended_at)
 
     make(write_all)
-    return found
+    return own_run_id
 
 
 def trial_metrics(trial: FrozenTrial, outcome: Outcome, objectives: Objectives) -> list[Metric]:

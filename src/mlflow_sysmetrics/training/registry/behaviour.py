@@ -74,8 +74,8 @@ def rows_of(sample: Any) -> Any:
     if not isinstance(sample, (list, tuple)) or not sample or not isinstance(sample[0], (list, tuple)):
         return sample
     numpy = import_module("numpy")
-    found = numpy.asarray(sample)
-    return found if found.dtype.kind in "biuf" else sample
+    array = numpy.asarray(sample)
+    return array if array.dtype.kind in "biuf" else sample
 
 
 def example_of(inputs: Any) -> Any:

@@ -34,11 +34,11 @@ def find_version(model_name: str, alias_or_stage: str = "Production") -> Any:
         )
     stage = next((one for one in STAGES if one.lower() == alias_or_stage.lower()), None)
     alias = ALIAS_OF_STAGE.get(stage or "") or (alias_or_stage if stage is None else None)
-    found = version_with_alias(client, name, alias) if alias else None
-    if found is None and stage is not None:
+    version = version_with_alias(client, name, alias) if alias else None
+    if version is None and stage is not None:
         in_stage = [one for one in versions_of(client, name) if stage_of(one) == stage]
-        found = max(in_stage, key=lambda one: int(one.version), default=None)
-    if found is None:
+        version = max(in_stage, key=lambda one: int(one.version), default=None)
+    if version is None:
         wanted = " and ".join(
             one for one in (f"alias {alias!r}" if alias else "", f"stage {stage}" if stage else "") if one
         )
@@ -46,7 +46,7 @@ def find_version(model_name: str, alias_or_stage: str = "Production") -> Any:
             f"model {name!r} has no version with {wanted}; "
             f"promote one with mlflow_sysmetrics.promote({name!r}, version, ...)"
         )
-    return found
+    return version
 
 
 def load_model(model_name: str, alias_or_stage: str = "Production") -> Any:
@@ -63,7 +63,7 @@ def load_model(model_name: str, alias_or_stage: str = "Production") -> Any:
     """
     import mlflow.pyfunc
 
-    found = find_version(model_name, alias_or_stage)
+    version = find_version(model_name, alias_or_stage)
     # By number: MLflow warns about stages at each load, and the alias may have moved in the meantime.
     with same_root_logger():
-        return mlflow.pyfunc.load_model(f"models:/{found.name}/{found.version}")
+        return mlflow.pyfunc.load_model(f"models:/{version.name}/{version.version}")

@@ -95,7 +95,7 @@ def interface_of(
         return Interface(signature, None, plain=True)
     try:
         behaviour = flavor.try_on(model, given, options)
-        found = _inferred_signature(behaviour) if signature is None else signature
+        final_signature = _inferred_signature(behaviour) if signature is None else signature
     except Exception as error:  # noqa: BLE001 - the model's own, on a sample that may not fit it
         _log.warning(
             "the model fails on the sample, so it is saved without signature and input example: %s: %s",
@@ -104,7 +104,7 @@ def interface_of(
         )
         return Interface(signature, None, plain=True)
     example = None if input_example is False else example_of(behaviour.inputs)
-    return Interface(found, example, behaviour.plain)
+    return Interface(final_signature, example, behaviour.plain)
 
 
 def check_exportable(interface: Interface, serialization_format: str) -> None:

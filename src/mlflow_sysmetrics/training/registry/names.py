@@ -52,11 +52,11 @@ def checked_target(stage: str | None, alias: str | None, *, archive_existing: bo
     Raises:
         ValueError: the stage does not exist, or the alias is invalid.
     """
-    found = checked_stage(stage)
-    wanted = ALIAS_OF_STAGE.get(found or "") if alias == AUTO else alias
+    target_stage = checked_stage(stage)
+    wanted = ALIAS_OF_STAGE.get(target_stage or "") if alias == AUTO else alias
     if wanted is not None:
         _check_alias(wanted)
-    return Target(found, wanted, bool(archive_existing))
+    return Target(target_stage, wanted, bool(archive_existing))
 
 
 def checked_stage(stage: str | None) -> str | None:

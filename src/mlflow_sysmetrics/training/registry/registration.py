@@ -34,7 +34,7 @@ class _Entry:
         model_name: the registered model.
         tags: tags of the version.
         registered_tags: tags of the registered model.
-        description: of the version; None for none.
+        description: text for the version; None for none.
         wait_seconds: how long to wait until the registry has the version ready; None does not wait.
     """
 

@@ -44,8 +44,8 @@ class ServedModel:
         torch, numpy = import_module("torch"), import_module("numpy")
         if isinstance(data, Mapping):
             return {name: self._tensors(value) for name, value in data.items()}
-        found = torch.tensor(numpy.asarray(data), device=self._device)
-        return found.bfloat16() if self._takes_bfloat16 and found.is_floating_point() else found
+        tensor = torch.tensor(numpy.asarray(data), device=self._device)
+        return tensor.bfloat16() if self._takes_bfloat16 and tensor.is_floating_point() else tensor
 
 
 def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> ServedModel:

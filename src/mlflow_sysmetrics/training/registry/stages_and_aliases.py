@@ -53,8 +53,8 @@ class RegistryStages:
 
     def versions_in(self, stage: str) -> set[str]:
         """Returns the versions that are in a stage."""
-        found = versions_of(self._client, self._name)
-        return {str(one.version) for one in found if one.current_stage == stage}
+        versions = versions_of(self._client, self._name)
+        return {str(one.version) for one in versions if one.current_stage == stage}
 
 
 class TagStages:
@@ -73,8 +73,8 @@ class TagStages:
 
     def versions_in(self, stage: str) -> set[str]:
         """Returns the versions that are in a stage."""
-        found = versions_of(self._client, self._name)
-        return {str(one.version) for one in found if one.tags.get(STAGE_TAG, NONE) == stage}
+        versions = versions_of(self._client, self._name)
+        return {str(one.version) for one in versions if one.tags.get(STAGE_TAG, NONE) == stage}
 
 
 def put_into_stage(
@@ -134,8 +134,8 @@ def version_with_alias(client: Any, model_name: str, alias: str) -> Any | None:
 
 def number_with_alias(client: Any, model_name: str, alias: str) -> str | None:
     """Returns the number of the version that an alias points to; None if there is none."""
-    found = version_with_alias(client, model_name, alias)
-    return None if found is None else str(found.version)
+    version = version_with_alias(client, model_name, alias)
+    return None if version is None else str(version.version)
 
 
 def remove_alias(client: Any, model_name: str, alias: str, version: str) -> None:

@@ -128,9 +128,9 @@ def plain_outputs(outputs: Any) -> Any:
     if isinstance(outputs, (tuple, list)):
         outputs = {f"output_{position}": value for position, value in enumerate(outputs)}
     if isinstance(outputs, Mapping):
-        found = {name: value for name, value in outputs.items() if isinstance(value, torch.Tensor)}
-        if found:
-            return as_arrays(found)
+        tensors = {name: value for name, value in outputs.items() if isinstance(value, torch.Tensor)}
+        if tensors:
+            return as_arrays(tensors)
     if not isinstance(outputs, torch.Tensor):
         raise TypeError(f"the model must return a tensor or tensors, got {type(outputs).__name__}")
     return as_arrays(outputs)

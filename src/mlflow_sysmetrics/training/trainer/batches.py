@@ -90,11 +90,11 @@ class Parameters(NamedTuple):
 def forward_parameters(model: torch.nn.Module) -> Parameters:
     """Returns the parameters of a model's `forward`."""
     try:
-        found = inspect.signature(unwrapped(model).forward).parameters.values()
+        parameters = inspect.signature(unwrapped(model).forward).parameters.values()
     except (TypeError, ValueError):  # a scripted module
         return Parameters(frozenset(), takes_all=True)
-    names = frozenset(one.name for one in found if one.kind not in {one.VAR_KEYWORD, one.VAR_POSITIONAL})
-    return Parameters(names, any(one.kind is one.VAR_KEYWORD for one in found))
+    names = frozenset(one.name for one in parameters if one.kind not in {one.VAR_KEYWORD, one.VAR_POSITIONAL})
+    return Parameters(names, any(one.kind is one.VAR_KEYWORD for one in parameters))
 
 
 def unwrapped(model: torch.nn.Module) -> torch.nn.Module:
@@ -159,10 +159,10 @@ def prepared(batch: object, prepare: Callable[[Any], Any]) -> tuple[Any, Any]:
     Raises:
         TypeError: it does not return a pair.
     """
-    found = prepare(batch)
-    if not isinstance(found, (tuple, list)) or len(found) != _PAIR:
-        raise TypeError(f"prepare_batch must return (inputs, labels), got a {type(found).__name__}")
-    return found[0], found[1]
+    pair = prepare(batch)
+    if not isinstance(pair, (tuple, list)) or len(pair) != _PAIR:
+        raise TypeError(f"prepare_batch must return (inputs, labels), got a {type(pair).__name__}")
+    return pair[0], pair[1]
 
 
 def moved(value: Any, device: torch.device) -> Any:

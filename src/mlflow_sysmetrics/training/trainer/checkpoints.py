@@ -114,14 +114,14 @@ def _write(path: Path, state: Mapping[str, Any]) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # torch's unpickler raises many types
         raise ValueError(
             f"cannot read the checkpoint {path}; move it away to start afresh: {error}"
         ) from error
-    return found
+    return state
 
 
 def random_states(device: torch.device, loaders: Sequence[object]) -> dict[str, Any]:
@@ -129,15 +129,15 @@ def random_states(device: torch.device, loaders: Sequence[object]) -> dict[str, 
 
     They consist of tensors and plain values, so that torch can load them with ``weights_only=True``.
     """
-    found: dict[str, Any] = {"python": random.getstate(), "torch": torch.get_rng_state()}
+    states: dict[str, Any] = {"python": random.getstate(), "torch": torch.get_rng_state()}
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         name, keys, *rest = numpy.random.get_state()
-        found["numpy"] = (name, keys.tolist(), *rest)
+        states["numpy"] = (name, keys.tolist(), *rest)
     if device.type == "cuda":
-        found["cuda"] = torch.cuda.get_rng_state_all()
-    found["loaders"] = [generator.get_state() for generator in _generators(loaders)]
-    return found
+        states["cuda"] = torch.cuda.get_rng_state_all()
+    states["loaders"] = [generator.get_state() for generator in _generators(loaders)]
+    return states
 
 
 def restore(states: Mapping[str, Any], device: torch.device, loaders: Sequence[object]) -> None:

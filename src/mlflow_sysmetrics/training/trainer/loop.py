@@ -108,10 +108,10 @@ class Loop:
                 "an iterator yields its batches only once, a DataLoader every time"
             )
         self.gradients.finish_epoch()
-        found = {f"train_{name}": value for name, value in self._averages.metrics().items()}
+        metrics = {f"train_{name}": value for name, value in self._averages.metrics().items()}
         if self.validation is not None:
-            found |= self.validation.run()
-        engine.state.metrics.update(found)
+            metrics |= self.validation.run()
+        engine.state.metrics.update(metrics)
 
 
 def _precision(arguments: Arguments, device: torch.device) -> torch.dtype | None:

@@ -43,8 +43,8 @@ def run_to_resume(save_dir: str | os.PathLike[str]) -> str | None:
     Args:
         save_dir: the `save_dir` of `Trainer`.
     """
-    found = read_extent(Path(save_dir))
-    return found.run_id if found is not None and Path(save_dir, LATEST).exists() else None
+    extent = read_extent(Path(save_dir))
+    return extent.run_id if extent is not None and Path(save_dir, LATEST).exists() else None
 
 
 def chosen_run(run_id: str | None, directory: Path | None, *, resume: bool) -> str:
@@ -60,17 +60,18 @@ def chosen_run(run_id: str | None, directory: Path | None, *, resume: bool) -> s
         NoActiveRunError: no id was passed, no run is active, and there is nothing to resume.
         ValueError: the directory belongs to a different run.
     """
-    found = run_to_resume(directory) if resume and directory is not None else None
-    if found is None:
+    resumable = run_to_resume(directory) if resume and directory is not None else None
+    if resumable is None:
         return chosen_run_id(run_id, by="Trainer.train()")
-    wanted = run_id or active_run_id() or found
-    if wanted != found:
+    wanted = run_id or active_run_id() or resumable
+    if wanted != resumable:
         raise ValueError(
             f"save_dir={str(directory)!r} must belong to run {wanted}, but it holds the training of run "
-            f"{found}. To resume that, use mlflow.start_run(run_id=run_to_resume(save_dir)), which starts a "
-            "new run if there is nothing to resume; to start afresh, pass resume=False or another save_dir"
+            f"{resumable}. To resume that, use mlflow.start_run(run_id=run_to_resume(save_dir)), which "
+            "starts a new run if there is nothing to resume; to start afresh, pass resume=False or another "
+            "save_dir"
         )
-    return found
+    return resumable
 
 
 def read_extent(directory: Path) -> Extent | None:

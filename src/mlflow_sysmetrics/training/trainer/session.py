@@ -111,31 +111,35 @@ class Session:
         """Resumes from the latest checkpoint or writes the first; returns what the run has already."""
         if not self._arguments.resume:
             self._checkpoints.forget()
-        found = self._checkpoints.load_latest()
-        if found is None:
+        checkpoint = self._checkpoints.load_latest()
+        if checkpoint is None:
             # Record the run id first: a checkpoint without one cannot be resumed.
             Recorded(self._arguments.directory, Extent(run_id)).close()
             self._checkpoints.try_out(self._state(run_id, {}))
             return Extent(run_id), {}
-        if found["run_id"] != run_id:
+        if checkpoint["run_id"] != run_id:
             raise ValueError(
                 f"the checkpoints in {self._checkpoints.directory} must belong to run {run_id}, but they "
-                f"belong to run {found['run_id']}. To resume that, use "
-                f"mlflow.start_run(run_id={found['run_id']!r}); to start afresh, pass resume=False"
+                f"belong to run {checkpoint['run_id']}. To resume that, use "
+                f"mlflow.start_run(run_id={checkpoint['run_id']!r}); to start afresh, pass resume=False"
             )
-        self._model.load_state_dict(found["model_state_dict"])
-        self._arguments.optimizer.load_state_dict(found["optimizer_state_dict"])
-        self._loop.learning_rate.load_state_dict(found["scheduler_state_dict"])
-        self._loop.gradients.load_state_dict(found["scaler_state_dict"])
-        self._best.load_state_dict(found["best_epoch"])
-        checkpoints.restore(found["random_states"], self._loop.device, self._loaders)
-        self._epoch, self._step, self._seconds = found["epoch"], found["global_step"], found["seconds"]
+        self._model.load_state_dict(checkpoint["model_state_dict"])
+        self._arguments.optimizer.load_state_dict(checkpoint["optimizer_state_dict"])
+        self._loop.learning_rate.load_state_dict(checkpoint["scheduler_state_dict"])
+        self._loop.gradients.load_state_dict(checkpoint["scaler_state_dict"])
+        self._best.load_state_dict(checkpoint["best_epoch"])
+        checkpoints.restore(checkpoint["random_states"], self._loop.device, self._loaders)
+        self._epoch, self._step, self._seconds = (
+            checkpoint["epoch"],
+            checkpoint["global_step"],
+            checkpoint["seconds"],
+        )
         directory = self._checkpoints.directory
         _logger.info("mlflow-sysmetrics: resuming after epoch %d from %s.", self._epoch, directory)
         extent = read_extent(directory)
         if extent is None or extent.run_id != run_id:
             extent = Extent(run_id, step=self._step, epoch=self._epoch)
-        return extent, found["metrics"]
+        return extent, checkpoint["metrics"]
 
     def _state(self, run_id: str, metrics: dict[str, float]) -> dict[str, Any]:
         """Returns the complete state for resuming after this epoch."""
@@ -352,10 +356,10 @@ def _numbers(metrics: Mapping[str, object]) -> dict[str, float]:
         ValueError: MLflow refuses a name. Raised before the checkpoint is written: the training could not be
             resumed from an epoch that cannot be recorded.
     """
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     for name, value in metrics.items():
         with suppress(TypeError, ValueError):
-            found[name] = number(name, value)
-    for name in found:
+            numbers[name] = number(name, value)
+    for name in numbers:
         check_metric_name(f"epoch/{name}", name=name)
-    return found
+    return numbers

@@ -74,8 +74,8 @@ class Validation:
                 "val_loader yielded no batches; "
                 "an iterator yields its batches only once, a DataLoader every time"
             )
-        found = {**self._averages.metrics(), **self._counts.metrics(), **self._computed()}
-        return {_prefixed(name): value for name, value in found.items()}
+        metrics = {**self._averages.metrics(), **self._counts.metrics(), **self._computed()}
+        return {_prefixed(name): value for name, value in metrics.items()}
 
     def check_names(self) -> None:
         """Calls `compute_metrics` with the first batch and checks the names that it returns.
@@ -94,10 +94,10 @@ class Validation:
         try:
             with warnings.catch_warnings(), torch.no_grad(), self._autocast():
                 warnings.simplefilter("ignore")
-                found = self._compute(*_on_cpu(self._forward(next(iter(self._loader)))))
+                computed = self._compute(*_on_cpu(self._forward(next(iter(self._loader)))))
         except Exception:  # noqa: BLE001 - the user's functions may raise anything, and will do so in the validation
             return
-        for name in _by_name(found):
+        for name in _by_name(computed):
             check_metric_name(f"epoch/{_prefixed(name)}", name=name)
 
     def _step(self, _engine: object, batch: object) -> torch.Tensor:
@@ -115,10 +115,10 @@ class Validation:
             return {}
         logits, labels = (torch.cat(parts) for parts in zip(*self._collected, strict=True))
         self._collected = []
-        found = _by_name(self._compute(logits, labels))
+        computed = _by_name(self._compute(logits, labels))
         return {
             name: number(f"{name} of compute_metrics", value)
-            for name, value in found.items()
+            for name, value in computed.items()
             if value is not None
         }
 
