@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import inspect
 import logging
-import threading
 from typing import Any
 
 from mlflow_sysmetrics.mlflow_api import fluent_state
 from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_error
-from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, bounded
+from mlflow_sysmetrics.runtime.bounded_calls import bounded
 
 _log = logging.getLogger("mlflow_sysmetrics")
 
@@ -29,40 +28,57 @@ def start_run(run_id: str, seconds: float) -> Any:
     # Started in that thread, a process that collects metrics would inherit its blocked signals.
     known = inspect.signature(mlflow.start_run).parameters
     named = {"log_system_metrics": False} if "log_system_metrics" in known else {}
-    here = fluent_state.run_stack()
-    lock = threading.Lock()
-    started: list[Any] = []
-    abandoned = False
+    shared = fluent_state.one_stack_for_all_threads()
 
-    def start() -> None:
+    def start() -> Any:
         run = mlflow.start_run(run_id=run_id, **named)
-        with lock:
-            if not abandoned:
-                if fluent_state.run_stack() is not here:  # MLflow 2.8 has one for all threads
-                    here.append(fluent_state.run_stack().pop())
-                started.append(run)
-                return
+        return run if shared else fluent_state.run_stack().pop()
+
+    def end(run: Any) -> None:
+        if not shared:
+            fluent_state.run_stack().append(run)
         mlflow.end_run("FAILED")
 
-    try:
-        bounded(start, seconds)
-    except BaseException as error:  # also Ctrl-C: a run that starts after it must end
-        with lock:
-            abandoned = True
-        if not (started and isinstance(error, CallTimeout)):  # it started at the last moment
-            raise
-    return started[0]
+    run = bounded(start, seconds, late=end)
+    if not shared:
+        fluent_state.run_stack().append(run)
+    return run
 
 
-def start_system_metrics(run_id: str, wanted: bool | None) -> None:  # noqa: FBT001 - MLflow's argument
-    """Starts the system metrics of an active run as `mlflow.start_run` does; `end_run` ends them."""
+def enter_run(run: Any, wanted: bool | None) -> None:  # noqa: FBT001 - MLflow's argument
+    """Makes a new run the active one of this thread, with its system metrics, and without a request.
+
+    Args:
+        run: as `MlflowClient` returns it.
+        wanted: as in `start_system_metrics`.
+    """
+    import mlflow
+
+    start_system_metrics(str(run.info.run_id), wanted, active_run_obj=run)
+    fluent_state.run_stack().append(mlflow.ActiveRun(run))
+
+
+def start_system_metrics(
+    run_id: str,
+    wanted: bool | None,  # noqa: FBT001 - MLflow's argument
+    *,
+    active_run_obj: Any = None,
+) -> None:
+    """Starts the system metrics of an active run as `mlflow.start_run` does; `end_run` ends them.
+
+    Args:
+        run_id: the run.
+        wanted: as in `mlflow.start_run`; None follows the environment.
+        active_run_obj: the run if it is a new one, under the name that `mlflow.start_run` has for it:
+            `fluent_state.run_being_started` reads it here.
+    """
     from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
     if not (MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get() if wanted is None else wanted):
         return
     # MLflow 2.8 does not know resumed runs.
-    named = {} if fluent_state.version().startswith("2.8.") else {"resume_logging": True}
+    named = {} if fluent_state.version().startswith("2.8.") else {"resume_logging": active_run_obj is None}
     try:
         monitor = SystemMetricsMonitor(run_id, **named)
         fluent_state.registered_monitors()[run_id] = monitor
@@ -83,16 +99,6 @@ def end_run(run_id: str, status: str) -> None:
     for inner in reversed(active[active.index(run_id) + 1 :]):
         _end_inner_run(inner, status)
     mlflow.end_run(status)
-
-
-def discard(run: Any) -> None:
-    """Deletes a run that started too late: its trial has continued without it."""
-    fluent_state.finish_monitor(run.info.run_id)
-    from mlflow import MlflowClient
-
-    client = MlflowClient()
-    client.set_terminated(run.info.run_id, "KILLED")
-    client.delete_run(run.info.run_id)
 
 
 def _end_inner_run(run_id: str, status: str) -> None:

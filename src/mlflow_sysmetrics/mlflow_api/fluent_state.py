@@ -19,6 +19,7 @@ HOW_TO_SET = (
 )
 
 _FLUENT = "mlflow.tracking.fluent"
+_STARTS_RUNS = frozenset({_FLUENT, "mlflow_sysmetrics.mlflow_api.active_runs"})
 _HEADERS = "mlflow.tracking.request_header.registry"
 _RUN_ID = "MLFLOW_RUN_ID"
 _EXPERIMENT_NAME, _EXPERIMENT_ID = "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"
@@ -166,13 +167,13 @@ def left_active(run_id: str | None) -> list[str]:
 
 
 def run_being_started(frame: FrameType | None, run_id: str) -> Any:
-    """Returns the run that `mlflow.start_run` is starting in a frame; None if the frame is not that.
+    """Returns the run that a frame of `mlflow.start_run`, or of `active_runs`, is starting; None otherwise.
 
     Args:
         frame: the caller's.
         run_id: the run, which proves that the local variable is the right one.
     """
-    if frame is None or frame.f_globals.get("__name__") != _FLUENT:
+    if frame is None or frame.f_globals.get("__name__") not in _STARTS_RUNS:
         return None
     run = frame.f_locals.get("active_run_obj")
     return run if getattr(getattr(run, "info", None), "run_id", None) == run_id else None

@@ -48,6 +48,8 @@ _VAGUE_CODES = {
     "FEATURE_DISABLED": Cause.FAILED,
     "ENDPOINT_NOT_FOUND": Cause.NOT_MLFLOW,
 }
+# A server answers so if it does not have a call, or no longer has it.
+_LACKS_CALL = frozenset({"ENDPOINT_NOT_FOUND", "FEATURE_DISABLED", "NOT_IMPLEMENTED"})
 _MAY_COMPLAIN_OF_SIZE = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST"})
 # MLflow never answers an error with HTTP 200. A gateway that does has not asked MLflow, so nothing is final.
 _CAUSES_OF_200 = frozenset({Cause.UNAUTHENTICATED, Cause.FORBIDDEN, Cause.WRONG_HOST, Cause.FAILED})
@@ -236,6 +238,29 @@ def fault_of_error(error: BaseException, tracking_uri: str = "", *, seconds: flo
         error_code=code if decided else None,
         remedy=None if without_token is None else without_token.remedy,
     )
+
+
+def cause_by_code(error: BaseException) -> Cause | None:
+    """Returns the cause that MLflow's name of an error stands for, whatever its message; None without one.
+
+    For requests about one object, such as a run or an alias. The message quotes the name of the object, which
+    may contain any words.
+    """
+    code = getattr(error, "error_code", None)
+    return cause_of(None, code, "") if isinstance(code, str) else None
+
+
+def is_not_found(error: BaseException) -> bool:
+    """Returns whether MLflow says that the object asked for does not exist.
+
+    A malformed id and a missing alias are invalid parameters to MLflow; anything else is a missing resource.
+    """
+    return cause_by_code(error) in {Cause.MISSING, Cause.REFUSED}
+
+
+def lacks_call(error: BaseException) -> bool:
+    """Returns whether a store says that it does not have the call, for any arguments."""
+    return isinstance(error, NotImplementedError) or getattr(error, "error_code", None) in _LACKS_CALL
 
 
 def seconds_from(retry_after: str, now: datetime) -> float | None:

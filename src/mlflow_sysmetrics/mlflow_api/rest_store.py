@@ -89,13 +89,19 @@ class RestStore:
         return self._call(first_run_id, "POST", "runs/search", seconds, json=body)
 
     def create_run(
-        self, experiment_id: str, name: str | None, tags: Mapping[str, str], seconds: float
+        self,
+        experiment_id: str,
+        name: str | None,
+        tags: Mapping[str, str],
+        seconds: float,
+        *,
+        started_at: int | None = None,
     ) -> str:
-        """Starts a run now and returns its id."""
+        """Starts a run and returns its id; it started now, or at a time in milliseconds since 1970."""
         body = {
             "experiment_id": experiment_id,
             "user_id": tags.get("mlflow.user", "unknown"),
-            "start_time": _now(),
+            "start_time": _now() if started_at is None else started_at,
             "tags": _pairs(tags),
         }
         if name:

@@ -29,13 +29,17 @@ class PendingCall(Generic[T]):
     Args:
         call: what to run; it sees the caller's context variables, where MLflow keeps its workspace.
         name: name of the thread.
+        late: called in that thread with a result that arrives after `abandon`.
 
     Raises:
         RuntimeError: no thread can be started, as during interpreter shutdown.
     """
 
-    def __init__(self, call: Callable[[], T], name: str) -> None:
+    def __init__(self, call: Callable[[], T], name: str, late: Callable[[T], object] | None = None) -> None:
         self._call = call
+        self._late = late
+        self._lock = threading.Lock()  # decides which comes first, the result or the end of the waiting
+        self._abandoned = False
         self._context = contextvars.copy_context()
         self._done = threading.Event()
         self._returned: list[T] = []
@@ -57,25 +61,54 @@ class PendingCall(Generic[T]):
             raise self._raised
         return self._returned[0]
 
+    def abandon(self) -> bool:
+        """Ends the waiting and returns True; False if the call has returned or raised already."""
+        with self._lock:
+            self._abandoned = not self._returned and self._raised is None
+            return self._abandoned
+
     def _run(self) -> None:
         try:
-            self._returned.append(self._context.run(self._call))
+            returned = self._context.run(self._call)
+            with self._lock:
+                if not self._abandoned:
+                    self._returned.append(returned)
+                    return
+            if self._late is not None:
+                self._context.run(self._late, returned)
         except BaseException as error:  # raised in the thread that waits for the result
             self._raised = error
         finally:
             self._done.set()
 
 
-def bounded(call: Callable[[], T], seconds: float, *, name: str = "sysmetrics-preflight") -> T:
+def bounded(
+    call: Callable[[], T],
+    seconds: float,
+    *,
+    name: str = "sysmetrics-preflight",
+    late: Callable[[T], object] | None = None,
+) -> T:
     """Returns what a call returns, or raises what it raises, within a given time.
 
     Args:
         call: what to run.
         seconds: longest wait.
         name: name of the thread.
+        late: called in that thread with a result that arrives when this function has raised: a timeout, or
+            Ctrl-C. A result is either returned or passed to `late`, never both.
 
     Raises:
         CallTimeout: it has not returned by then.
         RuntimeError: no thread can be started.
     """
-    return PendingCall(call, name).result(seconds)
+    pending = PendingCall(call, name, late)
+    try:
+        return pending.result(seconds)
+    except CallTimeout:
+        if pending.abandon():
+            raise
+        return pending.result(seconds)  # it arrived between the timeout and this line
+    except BaseException:  # also Ctrl-C
+        pending.abandon()
+        raise

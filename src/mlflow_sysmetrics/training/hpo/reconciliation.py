@@ -8,15 +8,15 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from mlflow_sysmetrics.mlflow_api.stores import RUNNING
 from mlflow_sysmetrics.runtime.process_identity import is_gone, this_process
 from mlflow_sysmetrics.training.hpo import optuna_study
+from mlflow_sysmetrics.training.hpo.child_runs import delete_duplicates, runs_by_trial
 from mlflow_sysmetrics.training.hpo.outcome import from_optuna
 from mlflow_sysmetrics.training.hpo.store_calls import NotRecorded
 from mlflow_sysmetrics.training.hpo.study_run import StudyRun
-from mlflow_sysmetrics.training.hpo.trial_run import NUMBER_TAG, write_outcome
+from mlflow_sysmetrics.training.hpo.trial_run import write_outcome
 
-_RUNNING = "RUNNING"
-_PAGE_SIZE = 1000
 _log = logging.getLogger("mlflow_sysmetrics")
 
 
@@ -47,6 +47,8 @@ def fail_dead_trials(study: optuna.Study) -> None:
 def reconcile(study_run: StudyRun) -> None:
     """Writes the outcomes of finished trials whose runs are still RUNNING or were never created.
 
+    A trial with more than one run keeps one.
+
     Only trials that were started for this run of the study count. Call it before this process runs any trial.
     """
     finished = [
@@ -57,33 +59,19 @@ def reconcile(study_run: StudyRun) -> None:
     if not finished:
         return
     try:
-        runs = study_run.calls.make(lambda: _runs_by_trial(study_run))
+        found = study_run.calls.make(lambda: runs_by_trial(study_run))
         for trial in finished:
-            run = runs.get(trial.number)
-            if run is None:
+            runs = found.get(trial.number)
+            if not runs:
                 write_outcome(study_run, trial, from_optuna(trial, None), None)
-            elif run.info.status == _RUNNING:
+            elif runs[0].info.status == RUNNING:
+                run = runs[0]
                 write_outcome(study_run, trial, from_optuna(trial, _last_seen(run)), str(run.info.run_id))
     except NotRecorded:
         _log.debug("the next optimize() of the study tries again")
-
-
-def _runs_by_trial(study_run: StudyRun) -> dict[int, Any]:
-    """Returns the child runs of a study's run by trial number."""
-    children = f"tags.`mlflow.parentRunId` = '{study_run.run_id}'"
-    runs: dict[int, Any] = {}
-    token = None
-    while True:
-        page = study_run.client.search_runs(
-            [study_run.experiment_id], children, max_results=_PAGE_SIZE, page_token=token
-        )
-        for run in page:
-            number = run.data.tags.get(NUMBER_TAG, "")
-            if number.isdecimal():
-                runs[int(number)] = run
-        token = page.token
-        if not token:
-            return runs
+        return
+    if any(len(runs) > 1 for runs in found.values()):
+        delete_duplicates(study_run)
 
 
 def _last_seen(run: Any) -> int:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import TypeVar
 
+from mlflow_sysmetrics.mlflow_api.faults import Fault
 from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_error
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
+from mlflow_sysmetrics.runtime.backoff import asked_for, doubled
 from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, bounded
 
 # A restarted server is back within a minute. MLflow's own retries take four minutes per request, and a trial
@@ -18,12 +19,13 @@ from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, bounded
 _TIMEOUT_SECONDS = 60.0
 # During an outage each call only checks whether the server is back.
 _OUTAGE_TIMEOUT_SECONDS = 3.0
-# How long the exit of the program waits for results that are being undone: a flush of 5 s and two requests.
-_EXIT_SECONDS = 10.0
+# Between two attempts to create something, unless the server asks for longer. A server that restarts refuses
+# the connection at once.
+_FIRST_PAUSE_SECONDS = 0.2
+_LONGEST_PAUSE_SECONDS = 5.0
 
 T = TypeVar("T")
 _log = logging.getLogger("mlflow_sysmetrics")
-_undoing: set[threading.Thread] = set()
 
 
 class NotRecorded(Exception):
@@ -41,7 +43,7 @@ class StoreCalls:
     """
 
     def __init__(self, tracking_uri: str) -> None:
-        self._uri = tracking_uri
+        self.tracking_uri = tracking_uri
         self._lock = threading.Lock()
         self._silent = False
         self._warned = False
@@ -51,45 +53,78 @@ class StoreCalls:
         """True if the last call got no answer in time."""
         return self._silent
 
-    def make(
-        self,
-        call: Callable[[], T],
-        *,
-        undo: Callable[[T], object] | None = None,
-        in_this_thread: bool = False,
-    ) -> T:
+    def make(self, call: Callable[[], T]) -> T:
         """Returns what a call returns.
 
-        Args:
-            call: the call to make.
-            undo: called with a result that arrives after the timeout. MLflow keeps retrying for minutes; by
-                the time it creates something, the study has created it again.
-            in_this_thread: makes the call in this thread, without a timeout.
+        MLflow repeats a request for minutes, so a call that was given up may succeed later: it must be one
+        whose repetition changes nothing. Others are for `create`.
 
         Raises:
             NotRecorded: the call raised or timed out.
         """
-        pending = _UndoableCall(call, undo)
-        seconds = _OUTAGE_TIMEOUT_SECONDS if self._silent else _TIMEOUT_SECONDS
-        try:
-            if in_this_thread:
-                pending.run()
+        seconds = self._seconds()
+        return self._within(call, seconds, seconds)
+
+    def create(self, attempt: Callable[[float], T], found: Callable[[], T | None]) -> T:
+        """Returns what one of several attempts has created.
+
+        An attempt whose answer was lost may have succeeded, so each further one looks for its result first.
+        When this method raises, no attempt is repeated any more.
+
+        Args:
+            attempt: makes one attempt within the given seconds; raises `Fault` if it failed.
+            found: returns what an earlier attempt has created; None if there is nothing.
+
+        Raises:
+            NotRecorded: the server refused, or nothing was created in time.
+        """
+        seconds = self._seconds()
+        deadline = time.monotonic() + seconds
+        failures = 0
+        while True:
+            try:
+                created = attempt(max(deadline - time.monotonic(), 0.0))
+            except Fault as fault:
+                pause = self._pause(failures, fault)
+                if not fault.may_pass or time.monotonic() + pause >= deadline:
+                    self._silent = fault.may_pass
+                    self._warn(fault, seconds)
+                    raise NotRecorded from fault
             else:
-                bounded(pending.run, seconds, name="sysmetrics-store-call")
+                self._silent = False
+                return created
+            failures += 1
+            time.sleep(pause)
+            existing = self._within(found, deadline - time.monotonic(), seconds)
+            if existing is not None:
+                return existing
+
+    def _seconds(self) -> float:
+        return _OUTAGE_TIMEOUT_SECONDS if self._silent else _TIMEOUT_SECONDS
+
+    def _pause(self, failures: int, fault: Fault) -> float:
+        pause = doubled(failures, first_seconds=_FIRST_PAUSE_SECONDS, longest_seconds=_LONGEST_PAUSE_SECONDS)
+        return max(pause, asked_for(fault))
+
+    def _within(self, call: Callable[[], T], left: float, seconds: float) -> T:
+        """Returns what a call returns.
+
+        Args:
+            call: the call to make.
+            left: longest wait.
+            seconds: how long everything has lasted after that wait, for the message.
+        """
+        try:
+            result = bounded(call, left, name="sysmetrics-store-call")
         except CallTimeout as timeout:
-            if pending.abandon():
-                self._silent = True
-                self._warn(timeout, seconds)
-                raise NotRecorded from None
-            # The result arrived between the timeout and this line.
+            self._silent = True
+            self._warn(timeout, seconds)
+            raise NotRecorded from None
         except Exception as error:  # MLflow's, a store's or a plugin's: the study continues whatever it is
             self._warn(error, seconds)
             raise NotRecorded from error
-        except BaseException:  # Ctrl-C
-            pending.abandon()
-            raise
         self._silent = False
-        return pending.result
+        return result
 
     def _warn(self, error: Exception, seconds: float) -> None:
         with self._lock:
@@ -98,52 +133,6 @@ class StoreCalls:
             _log.warning(
                 "mlflow-sysmetrics: the tracking server %s did not accept data of the study (%s). The study "
                 "continues; what is missing is written when it ends.",
-                redacted(self._uri),
-                fault_of_error(error, self._uri, seconds=seconds).reason,
+                redacted(self.tracking_uri),
+                fault_of_error(error, self.tracking_uri, seconds=seconds).reason,
             )
-
-
-class _UndoableCall(Generic[T]):
-    """A call whose caller may stop waiting: its result is then undone, never lost.
-
-    The lock decides which happens first, the result or the end of the waiting.
-    """
-
-    def __init__(self, call: Callable[[], T], undo: Callable[[T], object] | None) -> None:
-        self._call = call
-        self._undo = undo
-        self._lock = threading.Lock()
-        self._abandoned = False
-        self._results: list[T] = []
-
-    @property
-    def result(self) -> T:
-        return self._results[0]
-
-    def run(self) -> None:
-        result = self._call()
-        with self._lock:
-            if not self._abandoned:
-                self._results.append(result)
-                return
-        if self._undo is None:
-            return
-        _undoing.add(threading.current_thread())
-        try:
-            self._undo(result)
-        finally:
-            _undoing.discard(threading.current_thread())
-
-    def abandon(self) -> bool:
-        """Stops waiting and returns True; False if the result is already there."""
-        with self._lock:
-            self._abandoned = not self._results
-            return self._abandoned
-
-
-@atexit.register
-def _wait_for_undos() -> None:
-    """Lets undos finish: their threads end with the process, and a duplicate run would stay RUNNING."""
-    deadline = time.monotonic() + _EXIT_SECONDS
-    for thread in tuple(_undoing):
-        thread.join(max(deadline - time.monotonic(), 0.0))

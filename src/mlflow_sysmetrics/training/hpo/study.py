@@ -18,6 +18,7 @@ from mlflow_sysmetrics.mlflow_api.fluent_state import finish_monitor, only_activ
 from mlflow_sysmetrics.mlflow_api.stores import FAILED, FINISHED
 from mlflow_sysmetrics.preflight.context import status_of
 from mlflow_sysmetrics.training.hpo import optuna_study
+from mlflow_sysmetrics.training.hpo.child_runs import delete_duplicates
 from mlflow_sysmetrics.training.hpo.objectives import Objectives
 from mlflow_sysmetrics.training.hpo.outcome import one_line
 from mlflow_sysmetrics.training.hpo.reconciliation import fail_dead_trials, reconcile
@@ -174,6 +175,8 @@ def _shows_progress_bar(request: Request) -> bool:
 def _close(study_run: StudyRun, objective: TrackedObjective, status: str, request: Request) -> int:
     """Writes missing outcomes and the summary, ends the study's run, and returns the count still missing."""
     missing = objective.write_missing()
+    if objective.runs and not study_run.calls.silent:
+        delete_duplicates(study_run)
     complete = write_summary(study_run, include_plotlyjs=request.include_plotlyjs)
     client, run_id = study_run.client, study_run.run_id
     try:

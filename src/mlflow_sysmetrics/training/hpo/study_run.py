@@ -23,12 +23,12 @@ from mlflow_sysmetrics.mlflow_api.fluent_state import (
     run_stack,
     use_experiment,
 )
+from mlflow_sysmetrics.mlflow_api.outcomes import is_not_found
 from mlflow_sysmetrics.training.hpo import optuna_study
 from mlflow_sysmetrics.training.hpo.objectives import Objectives
 from mlflow_sysmetrics.training.hpo.run_writes import tag_value, write
 from mlflow_sysmetrics.training.hpo.store_calls import StoreCalls
 
-_NOT_ON_SERVER = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
 _log = logging.getLogger("mlflow_sysmetrics")
 
 
@@ -165,7 +165,7 @@ def _existing_run(study: optuna.Study, client: MlflowClient) -> Any:
     try:
         run = client.get_run(run_id)
     except MlflowException as error:
-        if error.error_code not in _NOT_ON_SERVER:
+        if not is_not_found(error):
             raise
         why = "is not on this tracking server"
     else:

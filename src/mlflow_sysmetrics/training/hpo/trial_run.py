@@ -10,32 +10,23 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import mlflow
 import optuna
 from mlflow.entities import Metric, Param, RunTag
 from optuna.trial import FrozenTrial
 
-from mlflow_sysmetrics.mlflow_api.active_runs import discard
-from mlflow_sysmetrics.mlflow_api.fluent_state import (
-    finish_monitor,
-    left_active,
-    one_stack_for_all_threads,
-    only_active,
-    run_stack,
-    run_tags,
-)
+from mlflow_sysmetrics.mlflow_api.active_runs import enter_run
+from mlflow_sysmetrics.mlflow_api.fluent_state import finish_monitor, left_active, only_active
+from mlflow_sysmetrics.mlflow_api.run_creation import create_run
 from mlflow_sysmetrics.runtime.process_identity import this_process
 from mlflow_sysmetrics.training.hpo import optuna_study
+from mlflow_sysmetrics.training.hpo.child_runs import NUMBER_TAG, PARENT_TAG, STATE_TAG, run_of_trial
 from mlflow_sysmetrics.training.hpo.objectives import Objectives
 from mlflow_sysmetrics.training.hpo.outcome import Outcome
 from mlflow_sysmetrics.training.hpo.run_writes import params_of, tag_value, trial_run_name, write
 from mlflow_sysmetrics.training.hpo.store_calls import NotRecorded
 from mlflow_sysmetrics.training.hpo.study_run import StudyRun
 
-NUMBER_TAG = "optuna.trial_number"  #: leads from a run to its trial
-_STATE_TAG = "optuna.trial_state"
 _REASON_TAG = "hpo.ended_because"
-_PARENT_TAG = "mlflow.parentRunId"
 _LONGEST_STUDY_NAME = 500  # the shortest limit for a parameter in any MLflow
 _log = logging.getLogger("mlflow_sysmetrics")
 
@@ -83,7 +74,7 @@ class TrialRun:
             else:
                 self.run_id = str(run.info.run_id)
                 self._trial.set_user_attr(optuna_study.TRIAL_RUN_ID, self.run_id)
-                run_stack().append(run)
+                enter_run(run, self._study_run.log_system_metrics)
             self._began = time.monotonic()
             yield
 
@@ -133,27 +124,14 @@ class TrialRun:
         self.recorded = True
 
     def _start(self) -> Any:
-        """Starts the run below the study's and returns it; it is not active in this thread yet.
+        """Creates the run below the study's and returns it; it is not active in this thread yet.
 
         Raises:
             NotRecorded: the server did not answer in time.
         """
         study_run = self._study_run
-
-        def start() -> Any:
-            # In every MLflow the only active run becomes the parent. `parent_run_id=` exists from 2.15 on and
-            # costs a request.
-            with only_active(study_run.run):
-                return mlflow.start_run(
-                    nested=True,
-                    run_name=trial_run_name(self.number),
-                    experiment_id=study_run.experiment_id,
-                    tags=_link_tags(study_run, self.number),
-                    log_system_metrics=study_run.log_system_metrics,
-                )
-
-        # Where all threads share one stack of active runs, another thread would change what is active here.
-        return study_run.calls.make(start, undo=discard, in_this_thread=one_stack_for_all_threads())
+        run_id = _create(study_run, self.number, None)
+        return study_run.calls.make(lambda: study_run.client.get_run(run_id))
 
     def _adopt(self, run_id: str) -> None:
         """Makes a run that MLflow started for the objective function the run of this trial."""
@@ -176,7 +154,7 @@ class TrialRun:
 
 
 def write_outcome(study_run: StudyRun, trial: FrozenTrial, outcome: Outcome, run_id: str | None) -> str:
-    """Writes how a trial ended and returns its run, which is created if `run_id` is None.
+    """Writes how a trial ended and returns its run, which is found or created if `run_id` is None.
 
     Writing twice has the same effect as writing once.
 
@@ -184,7 +162,7 @@ def write_outcome(study_run: StudyRun, trial: FrozenTrial, outcome: Outcome, run
         NotRecorded: the server did not accept all of it.
     """
     make, client = study_run.calls.make, study_run.client
-    own_run_id = run_id or str(make(lambda: _create_late(study_run, trial), undo=discard).info.run_id)
+    own_run_id = run_id or _run_created_late(study_run, trial)
 
     def write_all() -> None:
         write(
@@ -220,7 +198,7 @@ def trial_metrics(trial: FrozenTrial, outcome: Outcome, objectives: Objectives) 
 
 def trial_tags(outcome: Outcome) -> list[RunTag]:
     """Returns the tags that describe how a trial ended."""
-    tags = [RunTag(_STATE_TAG, outcome.state.name)]
+    tags = [RunTag(STATE_TAG, outcome.state.name)]
     if outcome.reason is not None:
         tags.append(RunTag(_REASON_TAG, tag_value(outcome.reason)))
     return tags
@@ -237,16 +215,38 @@ def _trial_params(study_name: str, number: int, params: Mapping[str, object]) ->
 
 def _link_tags(study_run: StudyRun, number: int) -> dict[str, str]:
     """Returns the tags that link a run to its trial and to the run of the study."""
-    return {_PARENT_TAG: study_run.run_id, NUMBER_TAG: str(number)}
+    return {PARENT_TAG: study_run.run_id, NUMBER_TAG: str(number)}
 
 
-def _create_late(study_run: StudyRun, trial: FrozenTrial) -> Any:
-    """Creates the run of a trial that could not be started when the trial began."""
-    name = trial_run_name(trial.number)
+def _run_created_late(study_run: StudyRun, trial: FrozenTrial) -> str:
+    """Returns the run of a trial that has none yet as far as this process knows; creates it if it has none.
+
+    Raises:
+        NotRecorded: the server did not answer in time.
+    """
+    found = study_run.calls.make(lambda: run_of_trial(study_run, trial.number))
+    if found is not None:
+        return found
     began = trial.datetime_start
-    return study_run.client.create_run(
-        study_run.experiment_id,
-        start_time=None if began is None else int(began.timestamp() * 1000),
-        tags=run_tags(_link_tags(study_run, trial.number), name),
-        run_name=name,
-    )
+    return _create(study_run, trial.number, None if began is None else int(began.timestamp() * 1000))
+
+
+def _create(study_run: StudyRun, number: int, started_at: int | None) -> str:
+    """Creates the run of a trial, which started now or at a time in milliseconds since 1970.
+
+    Raises:
+        NotRecorded: the server did not answer in time.
+    """
+
+    def attempt(seconds: float) -> str:
+        return create_run(
+            study_run.client,
+            study_run.calls.tracking_uri,
+            study_run.experiment_id,
+            trial_run_name(number),
+            _link_tags(study_run, number),
+            started_at=started_at,
+            seconds=seconds,
+        )
+
+    return study_run.calls.create(attempt, lambda: run_of_trial(study_run, number))

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_sysmetrics.mlflow_api.fluent_state import record_logged_model, run_tags
+from mlflow_sysmetrics.mlflow_api.outcomes import lacks_call
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.training.registry.behaviour import Behaviour, example_of
 from mlflow_sysmetrics.training.registry.flavors import PT2, Flavor, library_of
@@ -177,7 +178,7 @@ def log_to_run(client: Any, run: Any, saved: SavedModel, artifact_path: str) -> 
                 params=run.data.params,
             )
         except MlflowException as error:
-            if error.error_code != "ENDPOINT_NOT_FOUND":  # the answer of an MLflow 2 server
+            if not lacks_call(error):  # as of an MLflow 2 server
                 raise
         else:
             return _log_model(client, run, saved, logged)

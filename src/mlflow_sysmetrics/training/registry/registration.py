@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_sysmetrics.errors import NoActiveRunError
+from mlflow_sysmetrics.mlflow_api.faults import Cause
+from mlflow_sysmetrics.mlflow_api.outcomes import cause_by_code, is_not_found
 from mlflow_sysmetrics.training.registry import names
 from mlflow_sysmetrics.training.registry.flavors import checked_format, checked_options, flavor_of
 from mlflow_sysmetrics.training.registry.model_files import (
@@ -21,9 +23,6 @@ from mlflow_sysmetrics.training.registry.model_files import (
 )
 from mlflow_sysmetrics.training.registry.promotion import apply_target, not_promoted
 from mlflow_sysmetrics.training.registry.quiet import without_noise
-
-_ALREADY_EXISTS = {"RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"}
-_NO_RUN = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 
 
 @dataclass(frozen=True)
@@ -160,7 +159,7 @@ def _run(client: Any, run_id: str | None) -> Any:
     try:
         run = client.get_run(run_id)
     except MlflowException as error:
-        if error.error_code in _NO_RUN:
+        if is_not_found(error):
             raise ValueError(
                 f"run_id must name a run on the current tracking server, got {run_id!r}; there is no such run"
             ) from error
@@ -177,7 +176,7 @@ def _create_version(client: Any, run: Any, source: Source, entry: _Entry) -> str
     try:
         client.create_registered_model(entry.model_name, tags=dict(entry.registered_tags))
     except MlflowException as error:
-        if error.error_code not in _ALREADY_EXISTS:
+        if cause_by_code(error) is not Cause.EXISTS:
             raise
         for key, value in entry.registered_tags.items():
             client.set_registered_model_tag(entry.model_name, key, value)

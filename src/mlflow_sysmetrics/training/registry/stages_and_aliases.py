@@ -7,13 +7,10 @@ import logging
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+from mlflow_sysmetrics.mlflow_api.outcomes import is_not_found, lacks_call
 from mlflow_sysmetrics.training.registry.names import ALIAS_OF_STAGE, ARCHIVED, NONE
 
 STAGE_TAG = "mlflow_sysmetrics.stage"
-# What a server answers if it does not have a call, or no longer has it.
-_NO_SUCH_CALL = {"ENDPOINT_NOT_FOUND", "FEATURE_DISABLED", "NOT_IMPLEMENTED"}
-# To MLflow a missing alias is an invalid parameter, and a missing model a missing resource.
-_NOT_FOUND = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"}
 _log = logging.getLogger("mlflow_sysmetrics")
 
 
@@ -127,7 +124,7 @@ def version_with_alias(client: Any, model_name: str, alias: str) -> Any | None:
     try:
         return client.get_model_version_by_alias(model_name, alias)
     except MlflowException as error:
-        if error.error_code not in _NOT_FOUND:
+        if not is_not_found(error):
             raise
         return None
 
@@ -146,7 +143,7 @@ def remove_alias(client: Any, model_name: str, alias: str, version: str) -> None
 
 def _has_no_stages(error: Exception) -> bool:
     """Returns whether a registry refuses stages in general, and not only this version or this caller."""
-    if isinstance(error, NotImplementedError) or getattr(error, "error_code", None) in _NO_SUCH_CALL:
+    if lacks_call(error):
         return True
     # Unity Catalog has no code for it: "Method 'transition_model_version_stage' is unsupported for ..."
     return "transition_model_version_stage" in str(error) and "unsupported" in str(error)
