@@ -241,10 +241,10 @@ def fault_of_error(error: BaseException, tracking_uri: str = "", *, seconds: flo
 
 
 def cause_by_code(error: BaseException) -> Cause | None:
-    """Returns the cause that MLflow's name of an error stands for, whatever its message; None without one.
+    """Returns the cause that MLflow's name of an error stands for; None without such a name.
 
-    For requests about one object, such as a run or an alias. The message quotes the name of the object, which
-    may contain any words.
+    For requests about one object, such as a run or an alias. The message is ignored, since it quotes the name
+    of the object, which may contain any words.
     """
     code = getattr(error, "error_code", None)
     return cause_of(None, code, "") if isinstance(code, str) else None

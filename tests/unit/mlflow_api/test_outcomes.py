@@ -8,9 +8,12 @@ import pytest
 
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 from mlflow_sysmetrics.mlflow_api.outcomes import (
+    cause_by_code,
     cause_of,
     fault_of_answer,
     fault_of_error,
+    is_not_found,
+    lacks_call,
     nothing,
     read_answer,
     seconds_from,
@@ -63,6 +66,8 @@ ROWS = [
     (None, "TEMPORARILY_UNAVAILABLE", "", Cause.DOWN),
     (None, None, "", Cause.DOWN),
     (400, "RESOURCE_ALREADY_EXISTS", "", Cause.EXISTS),
+    (400, "ALREADY_EXISTS", "", Cause.EXISTS),
+    (400, "FEATURE_DISABLED", "", Cause.FAILED),
     (501, "NOT_IMPLEMENTED", "", Cause.FAILED),
     (400, "SOMETHING_NEW", "", Cause.FAILED),
     (200, "INTERNAL_ERROR", "disk full", Cause.FAILED),
@@ -167,3 +172,51 @@ def test_a_huge_error_page_is_not_searched_as_a_whole() -> None:
     found = fault_of_answer(502, "<p>Bad gateway</p>" + "<" * 3_000_000, {})
     assert found is not None
     assert found.reason.startswith("HTTP 502: Bad gateway")
+
+
+class Named(Exception):
+    """An exception with MLflow's name of an error."""
+
+    def __init__(self, code: str | None, text: str = "") -> None:
+        super().__init__(text)
+        self.error_code = code
+
+
+def test_the_name_of_an_object_does_not_change_the_cause() -> None:
+    missing = Named("INVALID_PARAMETER_VALUE", "Registered model alias maximum not found.")
+    assert cause_of(None, missing.error_code, str(missing)) is Cause.TOO_LARGE
+    assert cause_by_code(missing) is Cause.REFUSED
+    assert is_not_found(missing)
+
+
+@pytest.mark.parametrize("code", ["RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"])
+def test_both_names_say_that_an_object_exists(code: str) -> None:
+    assert cause_by_code(Named(code)) is Cause.EXISTS
+    assert not is_not_found(Named(code))
+
+
+@pytest.mark.parametrize(
+    ("code", "not_found", "lacks"),
+    [
+        ("RESOURCE_DOES_NOT_EXIST", True, False),
+        ("INVALID_PARAMETER_VALUE", True, False),
+        ("ENDPOINT_NOT_FOUND", False, True),
+        ("FEATURE_DISABLED", False, True),
+        ("NOT_IMPLEMENTED", False, True),
+        ("PERMISSION_DENIED", False, False),
+        ("INTERNAL_ERROR", False, False),
+        ("BAD_REQUEST", False, False),
+        (None, False, False),
+    ],
+)
+def test_what_does_not_exist_is_an_object_or_the_call_itself(
+    code: str | None, not_found: bool, lacks: bool
+) -> None:
+    error = Named(code)
+    assert (is_not_found(error), lacks_call(error)) == (not_found, lacks)
+
+
+def test_an_exception_without_a_name_says_nothing_about_objects() -> None:
+    assert cause_by_code(OSError("not found")) is None
+    assert not is_not_found(OSError("not found"))
+    assert lacks_call(NotImplementedError())

@@ -49,3 +49,30 @@ def test_the_call_sees_the_context_of_its_caller() -> None:
 
 def test_the_thread_has_the_given_name() -> None:
     assert bounded(lambda: threading.current_thread().name, LONG, name="sysmetrics-test") == "sysmetrics-test"
+
+
+def test_a_result_that_arrives_too_late_is_passed_on_in_its_thread() -> None:
+    released, passed, late = threading.Event(), threading.Event(), []
+
+    def receive(result: object) -> None:
+        late.append((result, threading.current_thread().name))
+        passed.set()
+
+    with pytest.raises(CallTimeout):
+        bounded(lambda: released.wait(LONG), 0.01, name="sysmetrics-test", late=receive)
+    released.set()
+    assert passed.wait(LONG)
+    assert late == [(True, "sysmetrics-test")]
+
+
+def test_a_result_in_time_is_only_returned() -> None:
+    late: list[int] = []
+    assert bounded(lambda: 3, LONG, late=late.append) == 3
+    assert late == []
+
+
+def test_a_call_that_has_returned_cannot_be_abandoned() -> None:
+    pending = PendingCall(lambda: 3, "sysmetrics-test")
+    assert pending.result(LONG) == 3
+    assert not pending.abandon()
+    assert pending.result(LONG) == 3

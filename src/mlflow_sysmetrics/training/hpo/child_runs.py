@@ -116,7 +116,7 @@ def _rank(run: Any) -> tuple[bool, bool, int, str]:
 
 
 def _has_outcome(run: Any) -> bool:
-    return STATE_TAG in run.data.tags and str(run.info.status) != RUNNING
+    return bool(STATE_TAG in run.data.tags and run.info.status != RUNNING)
 
 
 def _has_own_data(run: Any) -> bool:
