@@ -127,24 +127,24 @@ class Orphan:
         Returns:
             The number of requests made.
         """
-        requests = 0
+        request_count = 0
         # A journal without points to deliver is not touched: its modification time says how long it was kept.
         wanted = not self.empty or (bool(self._queues) and not self.journal.clear())
         if not wanted and not self.expired:
             for run in self.journal.runs:
                 if run.ended:
                     continue
-                if max_requests is not None and requests >= max_requests:
+                if max_requests is not None and request_count >= max_requests:
                     wanted = True
                     break
-                requests += 1
+                request_count += 1
                 if not _has_ended(run, open_sink, known_uris):
                     wanted = True
                     break
         if wanted:
             self._restore_time()
         self.journal.close(delete=not wanted)
-        return requests
+        return request_count
 
     def _restore_time(self) -> None:
         """Restores the modification time, the owner's last write: `reap` reads the runs' silence from it."""
