@@ -43,8 +43,8 @@ def test_a_stuck_sender_blocks_neither_calls_nor_sampling(start: Starter, tracki
     program = start(
         BLOCKED
         + """
-    from mlflow_sysmetrics.daemon.delivery.sink import RestSink
-    RestSink.send = block
+    from mlflow_sysmetrics.daemon.delivery.sink import RunSink
+    RunSink.send = block
     attachment = mlflow_sysmetrics.attach(os.environ["RUN"], tracking_uri=URL)
     assert inside.wait(60)
     before = mlflow_sysmetrics.status().ticks

@@ -24,7 +24,7 @@ FORKS = int(os.environ.get("CHAOS_FORKS", "100"))
 SLOWLY = """
     from mlflow_sysmetrics.daemon.journal.file import LineFile
     from mlflow_sysmetrics.daemon.sampling.probe import Probe
-    from mlflow_sysmetrics.daemon.delivery.sink import RestSink
+    from mlflow_sysmetrics.daemon.delivery.sink import RunSink
     places = {name: threading.Event() for name in ("sampling", "journalling", "sending")}
     def slowly(name, function):
         def inside(*arguments, **named):
@@ -33,7 +33,7 @@ SLOWLY = """
             return function(*arguments, **named)
         return inside
     Probe.read = slowly("sampling", Probe.read)
-    RestSink.send = slowly("sending", RestSink.send)
+    RunSink.send = slowly("sending", RunSink.send)
     # The journal holds its lock during this time.
     LineFile.append = slowly("journalling", LineFile.append)
     def await_inside(name):

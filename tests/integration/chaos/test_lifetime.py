@@ -119,8 +119,8 @@ def test_a_thousand_consecutive_runs_share_the_threads_and_files_of_the_first(st
     program = start(
         """
     import psutil
-    from mlflow_sysmetrics.daemon.delivery.sink import RestSink
-    RestSink.send = lambda *_: None
+    from mlflow_sysmetrics.daemon.delivery.sink import RunSink
+    RunSink.send = lambda *_: None
     def size():
         return psutil.Process().num_fds(), threading.active_count()
     for number in range(1000):

@@ -18,8 +18,9 @@ pytest_plugins = ["chaos_fixtures"]
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="programs are forked here")
 
 TRAINING = """
-    from mlflow_sysmetrics.daemon.delivery import sink
-    sink._READ_SECONDS = int(os.environ["CHAOS_READ_TIMEOUT_SECONDS"])
+    from dataclasses import replace
+    from mlflow_sysmetrics.mlflow_api import runs
+    runs._TIMEOUTS = replace(runs._TIMEOUTS, read=int(os.environ["CHAOS_READ_TIMEOUT_SECONDS"]))
     attachment = mlflow_sysmetrics.attach(os.environ["RUN"], tracking_uri=URL)
     tell("attached")
     await_word("finish")
