@@ -38,7 +38,7 @@ class Counters:
     """Counts of one sender, while they grow.
 
     Attributes:
-        delivered: as in `Delivery`.
+        delivered: as in `DeliveryCounts`.
         pending: as there.
         dropped: as there.
         last_error: as there.
