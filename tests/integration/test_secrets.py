@@ -9,10 +9,14 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import os
+import re
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,17 +31,22 @@ from gone import of_a_process_that_is_gone
 from mlflow_sysmetrics.cli import main
 from mlflow_sysmetrics.daemon.daemon import Daemon
 from mlflow_sysmetrics.daemon.journal.journal import Journal
-from mlflow_sysmetrics.errors import PreflightError
+from mlflow_sysmetrics.errors import PreflightError, PromotionError
 from mlflow_sysmetrics.mlflow_api import active_runs, secrets
+from mlflow_sysmetrics.mlflow_api.faults import Fault
+from mlflow_sysmetrics.mlflow_api.rest_store import RestStore
 from mlflow_sysmetrics.mlflow_api.tracking_uris import lasting
 from mlflow_sysmetrics.preflight.api import preflight
+from mlflow_sysmetrics.preflight.context import tracked_run
 from mlflow_sysmetrics.preflight.verification import Verification
+from mlflow_sysmetrics.server.launch import log_tail
 from mlflow_sysmetrics.settings import Settings
 from watching import eventually
 
 RUN = "f" * 32
 SECRET = "hush-S3CR3T-w0rd"
 SPECIAL = "hush/S3CR3T?w0rd#+%: é"  # every character that ends a part of a URI
+MARKUP = "hush<S3CR3T>&'w0rd\""
 USER = "someone"
 
 
@@ -60,12 +69,16 @@ class Handler(BaseHTTPRequestHandler):
         """Answers any method."""
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.server.asked += 1
-        sent = (self.headers.get("Authorization") or "").partition(" ")[2]
-        quoted = [sent, self.headers.get("X-Team") or "", self.path]
-        with suppress(ValueError):
-            decoded = base64.b64decode(sent, validate=True)
-            quoted += [*decoded.decode("latin-1").split(":", 1), *decoded.decode("utf-8").split(":", 1)]
-        message = " | ".join(quoted)
+        quoted = [self.headers.get("X-Team") or "", self.path]
+        for header in ("Authorization", "Proxy-Authorization"):
+            sent = (self.headers.get(header) or "").partition(" ")[2]
+            quoted.append(sent)
+            with suppress(ValueError):
+                decoded = base64.b64decode(sent, validate=True)
+                quoted += [*decoded.decode("latin-1").split(":", 1), *decoded.decode("utf-8").split(":", 1)]
+        # As a page of HTML, a URI and PHP's JSON would write the same.
+        written = [form for one in quoted for form in (one, escape(one), quote(one), one.replace("/", r"\/"))]
+        message = " | ".join(dict.fromkeys(filter(None, written)))
         body = json.dumps({"error_code": "PERMISSION_DENIED", "message": message}).encode()
         self.send_response(403)
         self.send_header("Content-Length", str(len(body)))
@@ -118,6 +131,12 @@ KINDS = {
     "user-that-is-a-token": Kind(
         environ={"MLFLOW_TRACKING_USERNAME": SECRET, "MLFLOW_TRACKING_PASSWORD": "x123"}
     ),
+    "password-with-signs-of-html": Kind(
+        environ={"MLFLOW_TRACKING_USERNAME": USER, "MLFLOW_TRACKING_PASSWORD": MARKUP}, secret=MARKUP
+    ),
+    "token-with-percent": Kind(environ={"MLFLOW_TRACKING_TOKEN": f"{SECRET}%2F1"}, secret=f"{SECRET}%2F1"),
+    "token-that-is-not-text": Kind(environ={"MLFLOW_TRACKING_TOKEN": f"{SECRET}\udcff"}, arrives=False),
+    "proxy": Kind("http://mlflow.invalid", environ={"http_proxy": f"http://{USER}:{SECRET}@HOST"}),
     "uri": Kind(f"http://{USER}:{SECRET}@HOST"),
     "uri-with-raw-signs": Kind(f"http://{USER}:{SECRET}!$&'()*,;=@HOST", secret=f"{SECRET}!$&'()*,;="),
     "uri-percent-encoded": Kind(f"http://{USER}:{quote(SPECIAL, safe='')}@HOST", secret=SPECIAL),
@@ -135,14 +154,16 @@ KINDS = {
 
 
 @pytest.fixture(params=KINDS, ids=str)
-def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kind:
-    """A kind of secret, configured; secrets that other tests have sent are forgotten."""
+def kind(request: pytest.FixtureRequest, server: Server, monkeypatch: pytest.MonkeyPatch) -> Kind:
+    """A kind of secret, in force; nothing that another test has sent is known."""
     found = KINDS[request.param]
     monkeypatch.setattr(secrets, "_sent", {})
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("GIT_PYTHON_REFRESH", "quiet")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
     for name, value in found.environ.items():
-        monkeypatch.setenv(name, value)
+        monkeypatch.setenv(name, value.replace("HOST", f"127.0.0.1:{server.server_port}"))
     if found.header is not None:
         header_plugin(found.header, monkeypatch)
     if found.token is not None:
@@ -210,8 +231,22 @@ def of_preflight(place: Place) -> str:
     error = raised.value
     files = [path.read_text() for path in (place.directory / "status").rglob("*") if path.is_file()]
     assert files
-    causes = f"{error.__cause__!r} {error.__context__!r}"
-    return f"{error} {error!r} {error.tracking_uri} {error.attempts} {causes} {files}"
+    return f"{error} {error!r} {error.tracking_uri} {error.attempts} {printed(error)} {files}"
+
+
+def printed(error: BaseException) -> str:
+    """Returns what the interpreter prints of an exception that ends a program: causes, contexts and notes."""
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__))
+
+
+def of_tracked_run(place: Place) -> str:
+    """The exception, as the interpreter prints it."""
+    with (
+        pytest.raises(PreflightError) as raised,
+        tracked_run("ships", tracking_uri=place.uri, max_retries=1, timeout=5, status_path=place.directory),
+    ):
+        raise AssertionError("the server refuses every request")
+    return printed(raised.value)
 
 
 def of_daemon(place: Place) -> str:
@@ -285,17 +320,37 @@ def of_hpo(place: Place) -> str:
 
 
 def of_registry(place: Place) -> str:
-    """The error about a version that was registered but not promoted."""
+    """The error of a version that is registered and not promoted, as the interpreter prints it."""
     from mlflow import MlflowClient
 
+    from mlflow_sysmetrics.training.registry import registration
     from mlflow_sysmetrics.training.registry.names import Target
-    from mlflow_sysmetrics.training.registry.promotion import not_promoted
 
-    try:
+    def failing(*_: object) -> None:
         MlflowClient(place.uri).get_run(RUN)
-    except Exception as error:  # noqa: BLE001 - as a promotion may raise it
-        return str(not_promoted("ships", "1", Target("Production", "champion", True), error, place.uri))
-    raise AssertionError("the server refuses every request")
+
+    place.monkeypatch.setenv("MLFLOW_TRACKING_URI", place.uri)
+    place.monkeypatch.setattr(registration, "link_to_version", failing)
+    entry: Any = SimpleNamespace(model_name="ships")
+    with pytest.raises(PromotionError) as raised:
+        registration._promoted(None, None, entry, "1", Target("Production", "champion", True))  # type: ignore[arg-type]
+    return printed(raised.value)
+
+
+def of_server_log(place: Place) -> str:
+    """The end of the log of a server, which may print what it was started with and asked."""
+    path = place.directory / "log"
+    with suppress(Fault):
+        RestStore(place.uri).run(RUN, 30)
+    ours = {name: value for name, value in os.environ.items() if name.lower().startswith(("mlflow", "http"))}
+    path.write_text(f"{ours} {place.uri}", "utf-8", "replace")
+    return log_tail(path, 0, place.uri)
+
+
+def of_server_doctor(place: Place) -> str:
+    closed = re.sub(r"127\.0\.0\.1:\d+|mlflow\.invalid", "127.0.0.1:9", place.uri)
+    place.monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", closed.replace("http:", "postgresql:"))
+    return place.command("server", "doctor") + place.command("server", "doctor", "--json")
 
 
 def of_monitor(place: Place) -> str:
@@ -351,8 +406,11 @@ WAYS: dict[str, Callable[[Place], str]] = {
     "monitor": of_monitor,
     "active-runs": of_active_runs,
     "tags": of_tags,
+    "tracked-run": of_tracked_run,
+    "server-log": of_server_log,
+    "server-doctor": of_server_doctor,
 }
-SILENT = {"status", "tags"}  # they send no request
+SILENT = {"status", "tags", "server-doctor"}  # they send no request
 
 
 def forms(secret: str) -> set[str]:
@@ -362,6 +420,7 @@ def forms(secret: str) -> set[str]:
         quote(secret, safe=""),
         quote(secret),
         quote(secret, safe="").lower(),
+        escape(secret),
         json.dumps(secret)[1:-1],
         base64.b64encode(f"{USER}:{secret}".encode()).decode(),
         base64.b64encode(secret.encode()).decode(),

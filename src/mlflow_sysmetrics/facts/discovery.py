@@ -138,7 +138,7 @@ class HostFacts:
         for callback in callbacks:
             try:
                 callback(self.tags())
-            except Exception:
+            except Exception:  # the listener's; the others are still called
                 _logger.exception("A listener for the facts about this host failed")
 
     def _find_quick(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from mlflow_sysmetrics.mlflow_api import fluent_state
 from mlflow_sysmetrics.mlflow_api.clients import is_plain_rest, open_client
-from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_answer, nothing, read_answer
+from mlflow_sysmetrics.mlflow_api.outcomes import nothing
 from mlflow_sysmetrics.mlflow_api.transport import API, request
 
 T = TypeVar("T")
@@ -110,17 +110,7 @@ class AnonymousClient:
 
     def _ask(self, read: Callable[[Any], T], method: str, endpoint: str, **body: Any) -> T:
         answer = request(self._uri, method, f"{API}{endpoint}", _SECONDS, anonymous=True, **body)
-        fault = fault_of_answer(
-            answer.status_code,
-            answer.text,
-            answer.headers,
-            self._uri,
-            redirected_to=answer.redirected_to,
-            is_to_request=answer.is_to_request,
-        )
-        if fault is not None:
-            raise fault
-        return read_answer(answer.text, read, self._uri)
+        return answer.read(read, self._uri)
 
 
 def _message(answer: Any, message: Any) -> Any:

@@ -51,8 +51,11 @@ _VAGUE_CODES = {
 # A server answers so if it does not have a call, or no longer has it.
 _LACKS_CALL = frozenset({"ENDPOINT_NOT_FOUND", "FEATURE_DISABLED", "NOT_IMPLEMENTED"})
 _MAY_COMPLAIN_OF_SIZE = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST"})
-# MLflow never answers an error with HTTP 200. A gateway that does has not asked MLflow, so nothing is final.
-_CAUSES_OF_200 = frozenset({Cause.UNAUTHENTICATED, Cause.FORBIDDEN, Cause.WRONG_HOST, Cause.FAILED})
+# What an answer means that does not say what became of the request: MLflow never answers an error with HTTP
+# 200, so a gateway has; and after a redirection that changed the request, the answer is to another one.
+_INCONCLUSIVE = frozenset(
+    {Cause.UNAUTHENTICATED, Cause.FORBIDDEN, Cause.PROXY, Cause.WRONG_HOST, Cause.DOWN, Cause.FAILED}
+)
 
 _INVALID_HOST = "Invalid Host header"
 # MLflow: "can contain at most 1000 metrics", "must be at most 1000000 bytes"; Azure: "is over the size limit.
@@ -103,9 +106,8 @@ _NO_CREDENTIALS_CLASSES = frozenset(
 )
 
 _SEARCHED = 2000  # characters of an answer that are searched for a complaint
-_LONGEST_PAGE = (
-    50_000  # characters of a page whose words are shown: markup is removed with regular expressions
-)
+# Characters of an answer that are cleaned and shown: markup and secrets are found with regular expressions.
+_LONGEST_PAGE = 50_000
 _LONGEST_REASON = 300
 
 
@@ -119,7 +121,7 @@ def cause_of(status: int | None, code: str | None, text: str) -> Cause:  # noqa:
     """
     if status == _OK:
         cause = cause_of(_BAD_REQUEST, code, text)
-        return cause if cause in _CAUSES_OF_200 else Cause.NOT_MLFLOW
+        return cause if cause in _INCONCLUSIVE else Cause.NOT_MLFLOW
     text = text[:_SEARCHED]
     bad_request = status == _BAD_REQUEST or code in _MAY_COMPLAIN_OF_SIZE
     if code is None and _INVALID_HOST in text:
@@ -167,8 +169,10 @@ def fault_of_answer(
     if status_code == _OK and answer is not None and found is None and is_to_request:
         return None
     cause = cause_of(status_code, code, text)
-    message = str(answer.get("message") or "") if answer is not None else _words_of(text)
-    reason = f"HTTP {status_code} {found or ''}".rstrip() + (f": {message}" if message else "")
+    if not is_to_request and cause not in _INCONCLUSIVE:
+        cause = Cause.NOT_MLFLOW
+    said = str(answer.get("message") or "") if answer is not None else _words_of(text)
+    reason = f"HTTP {status_code} {found or ''}".rstrip() + (f": {said}" if said else "")
     if redirected_to:
         reason += f" (redirected to {redirected_to})"
     after = headers.get("Retry-After")
@@ -194,7 +198,8 @@ def read_answer(text: str, read: Callable[[Any], T], tracking_uri: str = "") -> 
     """
     with suppress(KeyError, TypeError, AttributeError, ValueError, IndexError, RecursionError):
         return read(json.loads(text))
-    reason = f"HTTP {_OK}, but not MLflow's answer: {text[:_LONGEST_REASON]}"
+    # Cleaned before it is cut to one line: half a secret is not recognised.
+    reason = f"HTTP {_OK}, but not MLflow's answer: {text[:_LONGEST_PAGE]}"
     raise Fault(_one_line(cleaned(reason, tracking_uri)), Cause.NOT_MLFLOW, status_code=_OK)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
-from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_answer, nothing, read_answer
+from mlflow_sysmetrics.mlflow_api.outcomes import nothing
+from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.mlflow_api.stores import StoredExperiment, StoredRun
 from mlflow_sysmetrics.mlflow_api.transport import API, ServerAnswer, request
 
@@ -42,10 +43,10 @@ class RestStore:
             if answer.status_code == _OK:
                 return
             if answer.status_code != _NOT_FOUND:
-                raise self._fault(answer) or Fault("HTTP 200", Cause.NOT_MLFLOW)
+                raise answer.fault(self._uri) or Fault("HTTP 200", Cause.NOT_MLFLOW)
         # Databricks and other servers of this protocol have no /health. Any answer of MLflow's will do.
         answer = self._ask("GET", f"{API}experiments/get", seconds, params={"experiment_id": "0"})
-        fault = self._fault(answer)
+        fault = answer.fault(self._uri)
         if fault is not None and fault.cause not in _ANSWERED:
             raise fault
 
@@ -62,7 +63,7 @@ class RestStore:
             return None
         text = answer.text.strip()
         is_version = answer.status_code == _OK and text[:1].isdigit() and len(text) < _LONGEST_VERSION
-        return text if is_version else None
+        return cleaned(text, self._uri) if is_version else None  # a server may echo the request instead
 
     def experiment_named(self, name: str, seconds: float) -> StoredExperiment | None:
         """Returns the experiment of that name, even if it is deleted; None if there is none."""
@@ -141,27 +142,13 @@ class RestStore:
         **body: Any,
     ) -> T:
         """Returns what is read from an answer."""
-        answer = self._ask(method, f"{API}{endpoint}", seconds, **body)
-        fault = self._fault(answer)
-        if fault is not None:
-            raise fault
-        return read_answer(answer.text, read, self._uri)
+        return self._ask(method, f"{API}{endpoint}", seconds, **body).read(read, self._uri)
 
     def _ask(self, method: str, path: str, seconds: float, **body: Any) -> ServerAnswer:
         self.status_code = None
         answer = request(self._uri, method, path, seconds, **body)
         self.status_code = answer.status_code
         return answer
-
-    def _fault(self, answer: ServerAnswer) -> Fault | None:
-        return fault_of_answer(
-            answer.status_code,
-            answer.text,
-            answer.headers,
-            self._uri,
-            redirected_to=answer.redirected_to,
-            is_to_request=answer.is_to_request,
-        )
 
 
 def first_run_id(answer: Mapping[str, Any]) -> str | None:

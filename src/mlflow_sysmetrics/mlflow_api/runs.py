@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from mlflow_sysmetrics.mlflow_api import clients, fluent_state
 from mlflow_sysmetrics.mlflow_api.faults import Fault
-from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_answer, fault_of_error, nothing, read_answer
+from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_error, nothing, read_answer
 from mlflow_sysmetrics.mlflow_api.transport import API, Timeouts, send
 
 T = TypeVar("T")
@@ -124,14 +124,7 @@ class RestRuns:
         except Exception as error:  # noqa: BLE001 - credential providers and auth plugins run in there too
             fault = fault_of_error(error, self._uri)
         else:
-            found = fault_of_answer(
-                answer.status_code,
-                answer.text,
-                answer.headers,
-                self._uri,
-                redirected_to=answer.redirected_to,
-                is_to_request=answer.is_to_request,
-            )
+            found = answer.fault(self._uri)
             if found is None:
                 return read_answer(answer.text, read, self._uri)
             fault = found if trusted or not found.refuses_credentials else _with_note(found, WITHHELD)

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from html import escape
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 from mlflow_sysmetrics.mlflow_api import fluent_state
@@ -32,6 +33,8 @@ _SECRET_VARIABLES = (
     "AZURE_STORAGE_ACCESS_KEY",
     "AZURE_STORAGE_CONNECTION_STRING",
     "AZUREML_RUN_TOKEN",
+    "PGPASSWORD",
+    "MYSQL_PWD",
 )
 # A URI in one of these may hold a user and a password.
 _URI_VARIABLES = (
@@ -85,6 +88,11 @@ def remember_credentials(user: object, password: object, token: object) -> None:
     _remember(password, token)
     if _is_secret_user(user, password):
         _remember(user)
+
+
+def remember_environment(environ: Mapping[str, str]) -> None:
+    """Masks the secrets in another process's variables from now on, as those of this one always are."""
+    _remember(*_of_environment(environ))
 
 
 def remember_headers(sent: Mapping[str, str]) -> None:
@@ -161,16 +169,24 @@ def cleaned(text: str, tracking_uri: str = "") -> str:
 
 def _known(tracking_uri: str) -> list[str]:
     """Returns the secrets that are known by their value in each form that a text may quote, longest first."""
-    secrets = {os.environ.get(name, "") for name in _SECRET_VARIABLES}
-    user, password = (os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("USERNAME", "PASSWORD"))
-    secrets.update(_of_account(user, password))
-    for uri in (tracking_uri, *(os.environ.get(name, "") for name in _URI_VARIABLES)):
-        if uri:
-            secrets.update(_of_uri(uri))
+    secrets = {*_of_environment(os.environ), *_of_uri(tracking_uri)}
     with _sent_lock:
         secrets.update(_sent)
     forms = {form for secret in secrets for form in _forms(secret)}
     return sorted((one for one in forms if len(one) >= _SHORTEST), key=len, reverse=True)
+
+
+def _of_environment(environ: Mapping[str, str]) -> Iterator[str]:
+    """Yields what is secret in variables."""
+    yield from (environ.get(name, "") for name in _SECRET_VARIABLES)
+    yield from _of_account(*(environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("USERNAME", "PASSWORD")))
+    for name in _URI_VARIABLES:
+        yield from _of_uri(environ.get(name, ""))
+    # AccountName=...;AccountKey=...: an error may quote one of its parts.
+    for part in environ.get("AZURE_STORAGE_CONNECTION_STRING", "").split(";"):
+        name, _, value = part.partition("=")
+        if _SECRET_PARAMETER.search(name):
+            yield value
 
 
 def _of_account(user: str, password: str) -> Iterator[str]:
@@ -179,7 +195,7 @@ def _of_account(user: str, password: str) -> Iterator[str]:
     if _is_secret_user(user, password):
         yield user
     if user and password:
-        yield base64.b64encode(f"{user}:{password}".encode()).decode()
+        yield base64.b64encode(f"{user}:{password}".encode("utf-8", "replace")).decode()
 
 
 def _of_uri(uri: str) -> Iterator[str]:
@@ -200,22 +216,41 @@ def _of_uri(uri: str) -> Iterator[str]:
 
 
 def _forms(secret: str) -> Iterable[str]:
-    """Returns a secret as it is written in headers, JSON, Python's repr and URIs."""
+    """Returns a secret as it is written in headers, JSON, Python's repr, HTML and URIs."""
     bare = secret.strip()  # a token that was read from a file ends in a newline
-    meant = unquote(bare)
-    encoded = quote(meant, safe="")
-    return {
-        secret,
-        bare,
-        repr(bare)[1:-1],
-        json.dumps(bare)[1:-1],
-        bare.encode("utf-8", "replace").decode("latin-1"),
-        meant,
-        encoded,
-        re.sub(r"%[0-9A-F]{2}", lambda code: code[0].lower(), encoded),
-        quote(meant),
-        quote_plus(meant),
-    }
+    texts = {bare, unquote(bare)}
+    texts |= {text.encode("utf-8", "replace").decode("latin-1") for text in texts}  # how HTTP reads a header
+    written = {secret}
+    for text in texts:
+        written |= {text, repr(text)[1:-1], repr(text.encode("utf-8", "replace"))[2:-1]}
+        written.update(_in_json(text))
+        written.update(_in_html(text))
+        written.update(_in_uri(text))
+    return written
+
+
+def _in_json(text: str) -> Iterator[str]:
+    """Yields a text as JSON writes it: PHP escapes the slash, and Java writes code points in capitals."""
+    for ascii_only in (True, False):
+        written = json.dumps(text, ensure_ascii=ascii_only)[1:-1]
+        yield written
+        yield written.replace("/", r"\/")
+        yield re.sub(r"\\u[0-9a-f]{4}", lambda code: f"\\u{code[0][2:].upper()}", written)
+
+
+def _in_html(text: str) -> Iterator[str]:
+    """Yields a text as HTML writes it: Python, JavaScript and Jinja write the quotes in different ways."""
+    for quotes in (("&quot;", "&#x27;"), ("&#34;", "&#39;"), ('"', "'")):
+        written = escape(text, quote=False)
+        yield written.replace('"', quotes[0]).replace("'", quotes[1])
+
+
+def _in_uri(text: str) -> Iterator[str]:
+    """Yields a text as a URI writes it: its path, its query or a form, in capitals or not."""
+    for encode, safe in ((quote, "/"), (quote, ""), (quote_plus, "")):
+        written = encode(text, safe, errors="replace")
+        yield written
+        yield re.sub(r"%[0-9A-F]{2}", lambda code: code[0].lower(), written)
 
 
 def _is_secret_user(user: object, password: object) -> bool:

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from json import dumps
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 from mlflow_sysmetrics.mlflow_api.clients import host_creds
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
-from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_error
+from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_answer, fault_of_error, read_answer
 from mlflow_sysmetrics.mlflow_api.secrets import remember_credentials, remember_headers
 from mlflow_sysmetrics.runtime.bounded_calls import bounded
+
+T = TypeVar("T")
 
 API = "/api/2.0/mlflow/"
 
@@ -78,6 +80,36 @@ class ServerAnswer:
     seconds: float
     redirected_to: str | None = None
     is_to_request: bool = True
+
+    def fault(self, tracking_uri: str) -> Fault | None:
+        """Returns what is wrong with it; None for a JSON object with HTTP 200 and without an error code.
+
+        Args:
+            tracking_uri: for masking.
+        """
+        return fault_of_answer(
+            self.status_code,
+            self.text,
+            self.headers,
+            tracking_uri,
+            redirected_to=self.redirected_to,
+            is_to_request=self.is_to_request,
+        )
+
+    def read(self, read: Callable[[Any], T], tracking_uri: str) -> T:
+        """Returns what a function reads from a success of MLflow.
+
+        Args:
+            read: takes the JSON; raises KeyError, TypeError, AttributeError or ValueError for another shape.
+            tracking_uri: for masking.
+
+        Raises:
+            Fault: it is not a success, or not MLflow's answer to this request.
+        """
+        fault = self.fault(tracking_uri)
+        if fault is not None:
+            raise fault
+        return read_answer(self.text, read, tracking_uri)
 
 
 def get(tracking_uri: str, path: str, timeout: float) -> ServerAnswer:

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from mlflow_sysmetrics.mlflow_api.clients import open_client
 from mlflow_sysmetrics.mlflow_api.faults import Fault
-from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_answer, fault_of_error, nothing, read_answer
+from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_error, nothing
 from mlflow_sysmetrics.mlflow_api.rest_store import first_run_id
 from mlflow_sysmetrics.mlflow_api.stores import Store
 from mlflow_sysmetrics.mlflow_api.transport import API, ServerAnswer, request
@@ -157,17 +157,7 @@ class RestDeleter:
 
     def _post(self, read: Callable[[Any], T], endpoint: str, body: Mapping[str, object], seconds: float) -> T:
         answer = self._ask(f"{API}{endpoint}", body, seconds)
-        fault = fault_of_answer(
-            answer.status_code,
-            answer.text,
-            answer.headers,
-            self._uri,
-            redirected_to=answer.redirected_to,
-            is_to_request=answer.is_to_request,
-        )
-        if fault is not None:
-            raise fault
-        return read_answer(answer.text, read, self._uri)
+        return answer.read(read, self._uri)
 
     def _ask(self, path: str, body: Mapping[str, object], seconds: float) -> ServerAnswer:
         return request(self._uri, "POST", path, seconds, json=body)

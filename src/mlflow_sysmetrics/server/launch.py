@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from mlflow_sysmetrics.errors import ServerStartError, SettingsError
 from mlflow_sysmetrics.mlflow_api.faults import Fault
-from mlflow_sysmetrics.mlflow_api.secrets import cleaned
+from mlflow_sysmetrics.mlflow_api.secrets import cleaned, remember_credentials, remember_environment
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
 from mlflow_sysmetrics.preflight.remedies import remedy
 from mlflow_sysmetrics.server.allowed_hosts import with_ports
@@ -40,7 +40,7 @@ _LOOPBACK = "127.0.0.1"
 _ATTEMPTS = 3
 _PORT_TAKEN = ("address already in use", "connection in use", "only one usage of each socket address")
 _TAIL_LINES = 25
-_TAIL_BYTES = 16_384  # bounds a log that is one endless line
+_TAIL_CHARACTERS = 16_384  # bounds a log that is one endless line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +169,9 @@ def _check_artifacts(destination: str) -> None:
 def _run(options: ServerOptions, config: ServerConfig, directory: Path) -> RunningServer:
     command = server_command(config)
     environ = {**environment_of_server(command, os.environ), **options.environ}
+    # Its log, which an error quotes, may show what this process's own environment does not hold.
+    remember_environment(environ)
+    remember_credentials(ADMIN, options.admin_password, None)
     log = directory / LOG
     begin = log.stat().st_size if log.exists() else 0
     user = None if options.admin_password is None else (ADMIN, options.admin_password)
@@ -211,10 +214,11 @@ def log_tail(path: Path, begin: int, *uris: str) -> str:
     try:
         with path.open("rb") as log:
             size = log.seek(0, 2)
-            log.seek(max(begin, size - _TAIL_BYTES))
+            # Twice as much as is shown: half a secret, where the text begins, is not recognised.
+            log.seek(max(begin, size - 2 * _TAIL_CHARACTERS))
             text = log.read().decode("utf-8", "replace")
     except OSError:
         return ""
-    for uri in uris:
+    for uri in ("", *uris):
         text = cleaned(text, uri)
-    return "\n".join(text.strip().splitlines()[-_TAIL_LINES:])
+    return "\n".join(text[-_TAIL_CHARACTERS:].strip().splitlines()[-_TAIL_LINES:])

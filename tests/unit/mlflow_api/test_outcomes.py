@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timezone
 
 import pytest
@@ -133,6 +134,34 @@ def test_an_answer_to_another_request_is_not_success() -> None:
     assert found is not None
     assert found.cause is Cause.NOT_MLFLOW
     assert "redirected to http://server/login" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message", "cause"),
+    [
+        (404, "RESOURCE_DOES_NOT_EXIST", "No such run", Cause.NOT_MLFLOW),
+        (400, "INVALID_PARAMETER_VALUE", "The run must be in the 'active' state", Cause.NOT_MLFLOW),
+        (413, None, "", Cause.NOT_MLFLOW),
+        (401, None, "", Cause.UNAUTHENTICATED),
+        (403, "PERMISSION_DENIED", "", Cause.FORBIDDEN),
+        (503, None, "", Cause.DOWN),
+    ],
+)
+def test_an_answer_to_another_request_settles_nothing(
+    status: int, code: str | None, message: str, cause: Cause
+) -> None:
+    body = json.dumps({"error_code": code, "message": message})
+    found = fault_of_answer(status, body, {}, redirected_to="http://server/login", is_to_request=False)
+    assert found is not None
+    assert (found.cause, found.refuses_run) == (cause, False)
+
+
+def test_a_secret_at_the_end_of_what_is_shown_is_masked_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hush-S3CR3T-w0rd")
+    for length in range(240, 300):
+        with pytest.raises(Fault) as raised:
+            read_answer(json.dumps(["." * length + "hush-S3CR3T-w0rd"]), nothing)
+        assert "hush" not in str(raised.value)
 
 
 @pytest.mark.parametrize("body", ['{"status": "UP"}', '{"run": {}}', "[]", "null", "0"])

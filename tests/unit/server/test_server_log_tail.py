@@ -5,7 +5,10 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
+import pytest
+
 from mlflow_sysmetrics.errors import ServerStartError
+from mlflow_sysmetrics.mlflow_api import secrets
 from mlflow_sysmetrics.server.launch import log_tail
 
 
@@ -43,3 +46,20 @@ def test_an_error_can_be_pickled() -> None:
     error = pickle.loads(pickle.dumps(ServerStartError("It ended.", "its last words")))
     assert (error.reason, error.log_tail) == ("It ended.", "its last words")
     assert str(error) == "It ended.\n\nIts log ends with:\nits last words"
+
+
+def test_a_secret_where_the_tail_begins_is_masked_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hush-S3CR3T-w0rd")
+    for length in range(16_360, 16_390):
+        (tmp_path / "log").write_text("hush-S3CR3T-w0rd" + "." * length)
+        assert "w0rd" not in log_tail(tmp_path / "log", 0)
+
+
+def test_the_secrets_of_the_server_are_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are in its environment, not in this process's."""
+    monkeypatch.setattr(secrets, "_sent", {})
+    secrets.remember_environment({"AWS_SECRET_ACCESS_KEY": "s3cr3t", "PATH": "/usr/bin"})
+    (tmp_path / "log").write_text("s3cr3t in /usr/bin")
+    assert log_tail(tmp_path / "log", 0) == "*** in /usr/bin"

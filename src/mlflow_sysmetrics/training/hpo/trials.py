@@ -132,9 +132,7 @@ class TrackedObjective:
                 return self._values(trial, run)
         except optuna.TrialPruned:
             raise
-        except (
-            BaseException
-        ) as error:  # the objective function's; recorded as the end of the run, then raised
+        except BaseException as error:  # the objective's; recorded as the end of the run, then raised
             run.end(outcome.raised(error, run.seconds))  # also if the run could not be made active
             if not isinstance(error, self._catch):
                 with self._lock:
@@ -169,9 +167,7 @@ class TrackedObjective:
         except optuna.TrialPruned as pruned:
             run.end(outcome.pruned(str(pruned), run.seconds))
             raise
-        except (
-            BaseException
-        ) as error:  # the objective function's; recorded as the end of the run, then raised
+        except BaseException as error:  # the objective's; recorded as the end of the run, then raised
             if not isinstance(error, KeyboardInterrupt):
                 trial.set_user_attr(optuna_study.ERROR, outcome.one_line(error))
             run.end(outcome.raised(error, run.seconds))

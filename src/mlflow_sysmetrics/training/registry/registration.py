@@ -206,7 +206,8 @@ def _promoted(client: Any, source: Source, entry: _Entry, version: str, target: 
     except Exception as error:  # MLflow's, its store's or the network's
         if target.is_none:
             raise
-        raise not_promoted(entry.model_name, version, target, error, mlflow.get_tracking_uri()) from error
+        failure = not_promoted(entry.model_name, version, target, error, mlflow.get_tracking_uri())
+    raise failure  # outside the handler: MLflow's exception, which it would carry, may quote a token
 
 
 def _checked_wait(seconds: float | None) -> float | None:
