@@ -137,6 +137,7 @@ def test_every_error_is_used() -> None:
     assert public_errors() - used == set()
 
 
+@pytest.mark.heavy
 def test_importing_starts_nothing_and_loads_nothing_heavy() -> None:
     script = (
         "import sys, threading, mlflow_sysmetrics, mlflow_sysmetrics.daemon;"
@@ -172,6 +173,7 @@ assert pickle.loads(pickle.dumps(preflight)) is preflight
 """
 
 
+@pytest.mark.heavy
 def test_preflight_is_callable_after_any_order_of_imports() -> None:
     """The package and the function share their name, so either may be found under it."""
     in_children = f"""

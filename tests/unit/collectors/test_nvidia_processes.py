@@ -123,6 +123,7 @@ def test_ids_that_lead_in_a_circle_are_left(tmp_path: Path) -> None:
     assert not Tree(Host(root=tmp_path)).holds(4_000_001, 0)
 
 
+@pytest.mark.heavy
 def test_without_proc_parents_are_asked_of_psutil(tmp_path: Path) -> None:
     tree = Tree(Host(root=tmp_path))
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:

@@ -94,6 +94,7 @@ def test_every_machine_documents_how_it_was_recorded(recorded: Path) -> None:
     assert re.search("Recorded|Constructed", (recorded / "README.md").read_text())
 
 
+@pytest.mark.heavy
 def test_probes_import_neither_other_systems_nor_absent_vendors(tmp_path: Path) -> None:
     program = """
 import sys

@@ -110,6 +110,7 @@ def test_without_torch_there_is_nothing_and_no_complaint(monkeypatch: pytest.Mon
     assert collector.gaps == ()
 
 
+@pytest.mark.heavy
 def test_torch_is_never_imported() -> None:
     program = """
 import sys

@@ -19,8 +19,6 @@ from mlflow_sysmetrics.facts.values import GpuReport
 from mlflow_sysmetrics.machine.host import Host
 from recorded import HOSTS, revive
 
-pytestmark = pytest.mark.unit
-
 ENUMERATION = (
     "nvmlSystemGetDriverVersion",
     "nvmlDeviceGetHandleByIndex",
