@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import re
 import shutil
@@ -15,6 +16,8 @@ TESTS = Path(__file__).parent
 # Unit tests that take so long that `-m unit` leaves them out; the whole suite runs them.
 LONG = ("heavy", "exhaustive")
 LONG_MODULE = re.compile(rf"^pytestmark = pytest\.mark\.({'|'.join(LONG)})$", re.MULTILINE)
+
+_numbers = itertools.count()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -60,13 +63,15 @@ def clean_environment(
     """Removes the MLflow variables of the developer's shell, and keeps every store within the test's directory.
 
     Unit tests that do not ask for `tmp_path` share an empty directory: creating one for each takes longer than
-    most of them. It is emptied after a test that wrote there.
+    most of them. It is emptied after a test that wrote there. Each test has its own directory for journals, which
+    threads of an earlier test may still write to.
     """
     for name in [name for name in os.environ if name.startswith(("MLFLOW_", "_MLFLOW_", "CUDA_", "NVIDIA_"))]:
         monkeypatch.delenv(name)
     shared = request.path.is_relative_to(TESTS / "unit") and "tmp_path" not in request.fixturenames
     directory = _empty_directory if shared else request.getfixturevalue("tmp_path")
-    monkeypatch.setenv("XDG_STATE_HOME", str(directory / "state"))  # where journals are: not the developer's
+    state = _empty_directory.with_name(f"state-{next(_numbers)}") if shared else directory / "state"
+    monkeypatch.setenv("XDG_STATE_HOME", str(state))  # where journals are: not the developer's
     monkeypatch.chdir(directory)
     yield
     if shared and os.listdir(directory):

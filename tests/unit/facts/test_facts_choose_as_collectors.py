@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import itertools
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,27 +69,25 @@ def of_the_tags(host: Host) -> tuple[list[str], str]:
     return [gpu.uuid or "" for gpu in report.gpus], "; ".join(report.problems)
 
 
-@pytest.mark.parametrize("environ", ENVIRONMENTS)
-@pytest.mark.parametrize("wanted", ["visible", "all", "0,MIG-2222,7"])
 @pytest.mark.parametrize("uuid", ["GPU-aaaa", "GPU-bbbb", "MIG-1111", None])
 @pytest.mark.parametrize("function", ENUMERATION)
-def test_whatever_nvml_does_not_answer(
-    tmp_path: Path, environ: Mapping[str, str], wanted: str, uuid: str | None, function: str
-) -> None:
-    fake = three_gpus()
-    fake.fail(function, 999, uuid)
-    host = replace(machine(tmp_path, environ=environ, nvml=fake), gpus=wanted)
-    metrics, missing = of_the_metrics(host)
-    tags, problems = of_the_tags(host)
-    # What does not say what it is has a clause, and no name that could be a tag.
-    assert tags == [one for one in metrics if one in tags]
-    assert all(
-        "does not answer" in problems or "NVML error" in problems for one in metrics if one not in tags
-    )
-    assert [gap for gap in missing.split("; ") if gap and gap not in problems] in (
-        [],
-        ["NVML: no device that this job may see"],
-    )
+def test_whatever_nvml_does_not_answer(tmp_path: Path, uuid: str | None, function: str) -> None:
+    for environ, wanted in itertools.product(ENVIRONMENTS, ("visible", "all", "0,MIG-2222,7")):
+        fake = three_gpus()
+        fake.fail(function, 999, uuid)
+        host = replace(machine(tmp_path, environ=environ, nvml=fake), gpus=wanted)
+        metrics, missing = of_the_metrics(host)
+        tags, problems = of_the_tags(host)
+        case = (environ, wanted)
+        # What does not say what it is has a clause, and no name that could be a tag.
+        assert tags == [one for one in metrics if one in tags], case
+        assert all(
+            "does not answer" in problems or "NVML error" in problems for one in metrics if one not in tags
+        ), case
+        assert [gap for gap in missing.split("; ") if gap and gap not in problems] in (
+            [],
+            ["NVML: no device that this job may see"],
+        ), case
 
 
 @pytest.mark.parametrize("function", ENUMERATION[3:])
@@ -121,6 +121,12 @@ def test_a_gpu_that_does_not_answer_makes_the_numbers_of_the_next_ones_doubtful(
     assert lost == "GPU 0: GPU is lost: reset it or reboot"
 
 
+@pytest.fixture(scope="module")
+def revived(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Host]:
+    """Revives each recorded machine once: these tests only read it."""
+    return functools.cache(lambda recorded: revive(recorded, tmp_path_factory.mktemp(recorded.name)))
+
+
 @pytest.mark.parametrize(
     "environ",
     [
@@ -141,8 +147,10 @@ def test_a_gpu_that_does_not_answer_makes_the_numbers_of_the_next_ones_doubtful(
     [path for path in HOSTS if path.name.startswith(("amd-", "intel-"))],
     ids=lambda path: path.name,
 )
-def test_amds_and_intels_cards(recorded: Path, wanted: str, environ: dict[str, str], tmp_path: Path) -> None:
-    host = replace(revive(recorded, tmp_path), environ=environ, gpus=wanted)
+def test_amds_and_intels_cards(
+    recorded: Path, wanted: str, environ: dict[str, str], revived: Callable[[Path], Host]
+) -> None:
+    host = replace(revived(recorded), environ=environ, gpus=wanted)
     report: GpuReport = drm_gpus.gpus(host, tools())
     watched: list[str] = []
     try:
