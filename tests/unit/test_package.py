@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import os
 import pickle
 import pydoc
@@ -18,8 +19,8 @@ import pytest
 
 import mlflow_sysmetrics
 from mlflow_sysmetrics import errors
+from syntax_trees import SOURCE, syntax_trees
 
-SOURCE = Path(__file__).parents[2] / "src" / "mlflow_sysmetrics"
 PUBLIC_MODULES = ("daemon", "preflight", "server", "training")
 TOP_LEVEL = {
     "LocalServer",
@@ -105,8 +106,8 @@ def documented_errors() -> set[str]:
     """Returns the names in the "Raises:" sections of public functions, and of public classes' methods."""
     public = TOP_LEVEL.union(*(exported(module) for module in PUBLIC_MODULES))
     found: set[str] = set()
-    for path in SOURCE.rglob("*.py"):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for tree in syntax_trees().values():
+        for node in tree.body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name in public:
                 found.update(*(re.findall(r"(\w+): ", section) for section in _raises_sections(node)))
     return found
@@ -126,8 +127,7 @@ def test_every_public_error_is_raised_by_a_public_function() -> None:
 
 def test_every_error_is_used() -> None:
     used: set[str] = set()
-    for path in SOURCE.rglob("*.py"):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+    for path, tree in syntax_trees().items():
         if path.name == "errors.py":
             used |= {
                 ast.unparse(base) for one in tree.body if isinstance(one, ast.ClassDef) for base in one.bases
@@ -137,6 +137,7 @@ def test_every_error_is_used() -> None:
     assert public_errors() - used == set()
 
 
+@pytest.mark.heavy
 def test_importing_starts_nothing_and_loads_nothing_heavy() -> None:
     script = (
         "import sys, threading, mlflow_sysmetrics, mlflow_sysmetrics.daemon;"
@@ -172,6 +173,7 @@ assert pickle.loads(pickle.dumps(preflight)) is preflight
 """
 
 
+@pytest.mark.heavy
 def test_preflight_is_callable_after_any_order_of_imports() -> None:
     """The package and the function share their name, so either may be found under it."""
     in_children = f"""
@@ -223,40 +225,60 @@ def test_the_classes_of_the_entry_points_are_importable_from_the_package() -> No
     assert found <= TOP_LEVEL
 
 
-@pytest.mark.parametrize(
-    ("file", "line"),
-    [
-        ("collectors/probe.py", "import mlflow"),
-        ("collectors/probe.py", "from mlflow_sysmetrics.daemon import attach"),
-        ("collectors/probe.py", "import subprocess"),
-        ("facts/probe.py", "from mlflow_sysmetrics import collectors"),
-        ("facts/probe.py", "import mlflow.tracking"),
-        ("facts/probe.py", "import subprocess"),
-        ("daemon/probe.py", "from mlflow_sysmetrics.providers import SysMetricsRunContextProvider"),
-        ("daemon/probe.py", "import mlflow"),
-        ("daemon/probe.py", "import pynvml"),
-        ("cli/probe.py", "import mlflow"),
-        ("cli/probe.py", "from mlflow_sysmetrics.monitor import install"),
-        ("samples.py", "from mlflow_sysmetrics.daemon import attach"),
-        ("settings.py", "import mlflow_sysmetrics.collectors"),
-        ("machine/host.py", "from mlflow import start_run"),
-        ("training/probe.py", "from mlflow_sysmetrics.cli import check"),
-        ("training/probe.py", "from mlflow_sysmetrics.monitor import install"),
-        ("training/probe.py", "import subprocess"),
-        ("daemon/probe.py", "from mlflow_sysmetrics.training import recorder"),
-        ("preflight/probe.py", "from mlflow_sysmetrics.training import recorder"),
-        ("preflight/probe.py", "from mlflow_sysmetrics.daemon import attach"),
-        ("mlflow_api/probe.py", "from mlflow_sysmetrics.preflight import preflight"),
-        ("mlflow_api/probe.py", "from mlflow_sysmetrics.collectors import COLLECTORS"),
-        ("machine/probe.py", "from mlflow_sysmetrics.facts import host_facts"),
-        ("runtime/probe.py", "import mlflow"),
-        ("server/probe.py", "from mlflow_sysmetrics.training import recorder"),
-    ],
-)
-def test_lint_holds_the_floors_apart(file: str, line: str) -> None:
-    """An uphill import is a lint error on every floor."""
-    ruff = [sys.executable, "-m", "ruff", "check", "--select=TID251", "--no-cache", "--stdin-filename"]
-    found = subprocess.run(
-        [*ruff, str(SOURCE / file), "-"], input=f"{line}\n", capture_output=True, text=True, check=False
-    )
-    assert "TID251" in found.stdout, found.stdout + found.stderr
+UPHILL_IMPORTS = [
+    ("collectors/probe.py", "import mlflow"),
+    ("collectors/probe.py", "from mlflow_sysmetrics.daemon import attach"),
+    ("collectors/probe.py", "import subprocess"),
+    ("facts/probe.py", "from mlflow_sysmetrics import collectors"),
+    ("facts/probe.py", "import mlflow.tracking"),
+    ("facts/probe.py", "import subprocess"),
+    ("daemon/probe.py", "from mlflow_sysmetrics.providers import SysMetricsRunContextProvider"),
+    ("daemon/probe.py", "import mlflow"),
+    ("daemon/probe.py", "import pynvml"),
+    ("cli/probe.py", "import mlflow"),
+    ("cli/probe.py", "from mlflow_sysmetrics.monitor import install"),
+    ("samples.py", "from mlflow_sysmetrics.daemon import attach"),
+    ("settings.py", "import mlflow_sysmetrics.collectors"),
+    ("machine/host.py", "from mlflow import start_run"),
+    ("training/probe.py", "from mlflow_sysmetrics.cli import check"),
+    ("training/probe.py", "from mlflow_sysmetrics.monitor import install"),
+    ("training/probe.py", "import subprocess"),
+    ("daemon/probe.py", "from mlflow_sysmetrics.training import recorder"),
+    ("preflight/probe.py", "from mlflow_sysmetrics.training import recorder"),
+    ("preflight/probe.py", "from mlflow_sysmetrics.daemon import attach"),
+    ("mlflow_api/probe.py", "from mlflow_sysmetrics.preflight import preflight"),
+    ("mlflow_api/probe.py", "from mlflow_sysmetrics.collectors import COLLECTORS"),
+    ("machine/probe.py", "from mlflow_sysmetrics.facts import host_facts"),
+    ("runtime/probe.py", "import mlflow"),
+    ("server/probe.py", "from mlflow_sysmetrics.training import recorder"),
+]
+
+
+def test_lint_holds_the_floors_apart(tmp_path: Path) -> None:
+    """An uphill import is a lint error on every floor: checked with one call for a copy of the configuration."""
+    root = SOURCE.parents[1]
+    for config in [root / "pyproject.toml", *SOURCE.rglob("ruff.toml")]:
+        copy = tmp_path / config.relative_to(root)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(config.read_bytes())
+    copied = tmp_path / SOURCE.relative_to(root)
+    lines: dict[str, list[str]] = {}
+    for file, line in UPHILL_IMPORTS:
+        lines.setdefault(file, []).append(line)
+    for file, text in lines.items():
+        (copied / file).write_text("".join(f"{line}\n" for line in text))
+    ruff = [sys.executable, "-m", "ruff", "check", "--select=TID251", "--no-cache", "--output-format=json"]
+    done = subprocess.run([*ruff, str(copied)], capture_output=True, text=True, check=False)
+    assert done.stdout, done.stderr
+    found = {
+        (Path(one["filename"]).relative_to(copied).as_posix(), one["location"]["row"])
+        for one in json.loads(done.stdout)
+        if one["code"] == "TID251"
+    }
+    missed = [
+        f"{file}: {line}"
+        for file, text in lines.items()
+        for row, line in enumerate(text, 1)
+        if (file, row) not in found
+    ]
+    assert missed == []

@@ -6,8 +6,8 @@ import math
 import os
 import re
 import time
-from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
@@ -74,14 +74,27 @@ def describe(recorded: Path, root: Path) -> str:
     return "\n".join(lines).replace(str(root), "") + "\n"
 
 
-def both_seconds(recorded: Path, collector: type[Collector], root: Path) -> list[Sample]:
-    """Returns the samples of both moments, or none if the machine lacks the source."""
-    one = build(collector, revive(recorded, root))
-    if isinstance(one, Unavailable):
-        return []
-    first = list(one.collect(0.0))
-    advance(recorded, root)
-    return first + list(one.collect(1.0))
+def both_seconds(
+    recorded: Path, collectors: Iterable[type[Collector]], root: Path
+) -> dict[type[Collector], list[Sample]]:
+    """Returns the samples of both moments; none of a collector whose source the machine does not have."""
+    host = revive(recorded, root)
+    built = {kind: build(kind, host) for kind in collectors}
+    return both_moments(recorded, built, root)
+
+
+def both_moments(
+    recorded: Path, built: Mapping[type[Collector], Collector | Unavailable], root: Path
+) -> dict[type[Collector], list[Sample]]:
+    """Returns what collectors yield at the first moment and, one second later, at the second."""
+    samples: dict[type[Collector], list[Sample]] = {kind: [] for kind in built}
+    for second in (0, 1):
+        if second:
+            advance(recorded, root)
+        for kind, one in built.items():
+            if not isinstance(one, Unavailable):
+                samples[kind] += one.collect(float(second))
+    return samples
 
 
 @every_host
@@ -130,21 +143,19 @@ def test_every_reasons_file_belongs_to_a_collector() -> None:
 
 
 @every_host
-@every_collector
-def test_samples_have_finite_values_and_valid_unique_keys(
-    recorded: Path, collector: type[Collector], tmp_path: Path
-) -> None:
+def test_samples_have_finite_values_and_valid_unique_keys(recorded: Path, tmp_path: Path) -> None:
     host = revive(recorded, tmp_path / "root")
-    one = build(collector, host)
-    if isinstance(one, Unavailable):
-        assert str(one)
-        return
+    built = {collector: build(collector, host) for collector in LINUX}
+    for collector, one in built.items():
+        assert not isinstance(one, Unavailable) or str(one), collector
     for second in (0, 1):
-        samples = list(one.collect(float(second)))
-        assert all(math.isfinite(sample.value) and sample.value >= 0 for sample in samples)
-        assert len({sample.key for sample in samples}) == len(samples)
-        for sample in samples:
-            assert_described(sample, collector)
+        for collector, one in built.items():
+            samples = [] if isinstance(one, Unavailable) else list(one.collect(float(second)))
+            wrong = [sample for sample in samples if not (math.isfinite(sample.value) and sample.value >= 0)]
+            assert not wrong, collector
+            assert len({sample.key for sample in samples}) == len(samples), collector
+            for sample in samples:
+                assert_described(sample, collector)
         advance(recorded, tmp_path / "root")
 
 
@@ -174,35 +185,32 @@ def test_a_missing_working_directory_is_unavailable(tmp_path: Path) -> None:
 
 
 @every_host
-@every_collector
-def test_a_hundred_ticks_leave_as_many_open_files_as_before(
-    recorded: Path, collector: type[Collector], tmp_path: Path
-) -> None:
+def test_a_hundred_ticks_leave_as_many_open_files_as_before(recorded: Path, tmp_path: Path) -> None:
     descriptors = Path("/proc/self/fd")
     if not descriptors.is_dir():
         pytest.skip("open files can be counted on Linux only")
     host = revive(recorded, tmp_path / "root")
-    one = build(collector, host)
-    if isinstance(one, Unavailable):
-        return
-    before = len(os.listdir(descriptors))
-    for second in range(100):
-        list(one.collect(float(second)))
-    # Threads of other tests may briefly have a file open; a leaked file stays open.
-    eventually(lambda: len(os.listdir(descriptors)) <= before, 10)
+    for collector in LINUX:
+        one = build(collector, host)
+        if isinstance(one, Unavailable):
+            continue
+        before = len(os.listdir(descriptors))
+        for second in range(100):
+            list(one.collect(float(second)))
+        # Threads of other tests may have a file open for a moment; a leaked one stays open.
+        eventually(lambda limit=before: len(os.listdir(descriptors)) <= limit, 10)
 
 
 @every_host
 def test_every_machine_stays_within_the_series_limit(recorded: Path, tmp_path: Path) -> None:
-    """Counts the series of the machine itself, without those added by a limit, by faults or by the user."""
+    """Counts the series of the machine itself, without those that a limit, trouble or the user adds."""
+    counted = [one for one in LINUX if one.family in DEFAULT_FAMILIES - {Family.GPU}]
     keys = set()
-    for collector in LINUX:
-        if collector.family in DEFAULT_FAMILIES - {Family.GPU}:
-            root = tmp_path / collector.__name__
-            for sample in both_seconds(recorded, collector, root):
-                metric = metric_of(sample.key, collector)
-                if not metric.only or metric is SWAP_USAGE:
-                    keys.add(sample.key)
+    for collector, samples in both_seconds(recorded, counted, tmp_path / "root").items():
+        for sample in samples:
+            metric = metric_of(sample.key, collector)
+            if not metric.only or metric is SWAP_USAGE:
+                keys.add(sample.key)
     assert len(keys) <= MOST_SERIES
 
 
@@ -223,11 +231,11 @@ def test_events_are_zero_at_the_first_moment(recorded: Path, tmp_path: Path) -> 
 
 @every_host
 def test_host_series_exist_only_if_the_job_is_limited(recorded: Path, tmp_path: Path) -> None:
-    tags = facts(revive(recorded, tmp_path / "facts"))
-    found = defaultdict(set)
-    for collector in (CpuLinux, MemoryLinux):
-        for sample in both_seconds(recorded, collector, tmp_path / collector.__name__):
-            found[collector].add(sample.key)
+    root = tmp_path / "root"
+    host = revive(recorded, root)
+    tags = facts(host)
+    samples = both_moments(recorded, {one: build(one, host) for one in (CpuLinux, MemoryLinux)}, root)
+    found = {collector: {sample.key for sample in samples[collector]} for collector in samples}
     limited_cpu = tags["sys.cpu_cores_effective"] != tags["sys.cpu_cores"]
     assert ("host_cpu_utilization_percentage" in found[CpuLinux]) is limited_cpu
     limited_memory = "sys.memory_limit_gb" in tags
@@ -235,18 +243,16 @@ def test_host_series_exist_only_if_the_job_is_limited(recorded: Path, tmp_path: 
 
 
 @every_host
-@pytest.mark.parametrize("collector", [CpuLinux, MemoryLinux])
-def test_an_unlimited_job_reports_the_same_as_without_cgroups(
-    recorded: Path, collector: type[Collector], tmp_path: Path
-) -> None:
-    with_groups = both_seconds(recorded, collector, tmp_path / "with")
+def test_an_unlimited_job_reports_the_same_as_without_cgroups(recorded: Path, tmp_path: Path) -> None:
+    collectors = (CpuLinux, MemoryLinux)
+    with_groups = both_seconds(recorded, collectors, tmp_path / "with")
     host = revive(recorded, tmp_path / "without")
     (tmp_path / "without/proc/self/cgroup").unlink(missing_ok=True)
-    one = collector(host)
-    first = list(one.collect(0.0))
-    advance(recorded, tmp_path / "without")
-    limited = any(sample.key.startswith("host_") for sample in with_groups)
-    assert limited or first + list(one.collect(1.0)) == with_groups
+    built: dict[type[Collector], Collector | Unavailable] = {one: one(host) for one in collectors}
+    without = both_moments(recorded, built, tmp_path / "without")
+    for collector in collectors:
+        limited = any(sample.key.startswith("host_") for sample in with_groups[collector])
+        assert limited or without[collector] == with_groups[collector], collector
 
 
 every_system = pytest.mark.parametrize("collectors", [LINUX, PORTABLE], ids=["linux", "portable"])

@@ -123,6 +123,7 @@ def test_a_cycle_of_parents_ends(tmp_path: Path) -> None:
     assert not Tree(Host(root=tmp_path)).holds(4_000_001, 0)
 
 
+@pytest.mark.heavy
 def test_without_proc_psutil_gives_the_parents(tmp_path: Path) -> None:
     tree = Tree(Host(root=tmp_path))
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 import sys
@@ -27,34 +28,38 @@ def test_a_registry_entry_has_the_name_and_family_of_its_class(entry: CollectorE
 
 
 @every_host
-@every_entry
 def test_a_source_found_absent_before_import_gives_the_reason_of_its_collector(
-    recorded: Path, entry: CollectorEntry, tmp_path: Path
+    recorded: Path, tmp_path: Path
 ) -> None:
-    assert_same_absence(entry, revive(recorded, tmp_path / "root"))
+    host = revive(recorded, tmp_path / "root")
+    for entry in registry.LINUX:
+        assert_same_absence(entry, host)
 
 
 @every_entry
-@pytest.mark.parametrize(
-    "environ",
-    [{}, {"CUDA_VISIBLE_DEVICES": ""}, {"NVIDIA_VISIBLE_DEVICES": "none"}, {"HIP_VISIBLE_DEVICES": ""}],
-    ids=str,
-)
-@pytest.mark.parametrize("gpus", ["visible", "all", "0"])
 def test_on_an_empty_machine_every_reason_is_that_of_the_collector(
-    entry: CollectorEntry, environ: dict[str, str], gpus: str, tmp_path: Path
+    entry: CollectorEntry, tmp_path: Path
 ) -> None:
     missing = FakeNvml(init_error=FakeNvml.NVMLError_LibraryNotFound("NVML Shared Library Not Found"))
-    host = Host(root=tmp_path, environ=environ, gpus=gpus, has_nvml=lambda: False, load_nvml=lambda: missing)
-    assert_same_absence(entry, host)
+    environments: tuple[dict[str, str], ...] = (
+        {},
+        {"CUDA_VISIBLE_DEVICES": ""},
+        {"NVIDIA_VISIBLE_DEVICES": "none"},
+        {"HIP_VISIBLE_DEVICES": ""},
+    )
+    for environ, gpus in itertools.product(environments, ("visible", "all", "0")):
+        host = Host(
+            root=tmp_path, environ=environ, gpus=gpus, has_nvml=lambda: False, load_nvml=lambda: missing
+        )
+        assert_same_absence(entry, host)
 
 
 def assert_same_absence(entry: CollectorEntry, host: Host) -> None:
     reason = entry.absence(host)
     if reason is not None:
         built = build(entry.load(), host)
-        assert isinstance(built, Unavailable)
-        assert reason == str(built)
+        assert isinstance(built, Unavailable), (entry, host)
+        assert reason == str(built), (entry, host)
         with pytest.raises(Unavailable, match=re.escape(reason)):
             entry(host)
 
@@ -106,6 +111,7 @@ def test_every_machine_has_a_readme(recorded: Path) -> None:
     assert re.search("Recorded|Constructed", (recorded / "README.md").read_text())
 
 
+@pytest.mark.heavy
 def test_probes_import_neither_other_systems_nor_absent_vendors(tmp_path: Path) -> None:
     program = """
 import sys

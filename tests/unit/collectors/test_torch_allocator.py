@@ -110,6 +110,7 @@ def test_without_torch_there_is_no_value_and_no_gap(monkeypatch: pytest.MonkeyPa
     assert collector.gaps == ()
 
 
+@pytest.mark.heavy
 def test_torch_is_never_imported() -> None:
     program = """
 import sys

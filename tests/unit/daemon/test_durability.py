@@ -373,6 +373,7 @@ def test_a_process_with_undelivered_points_leaves_its_journal(process: Process) 
     assert len(process.on_disk()) == SERIES
 
 
+@pytest.mark.heavy
 def test_a_long_outage_does_not_grow_the_memory(tmp_path: Path) -> None:
     """Eight runs at the default rate fill the memory in a quarter of an hour, and from then on the disk."""
     process = Process(tmp_path)

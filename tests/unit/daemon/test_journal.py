@@ -308,6 +308,7 @@ def test_nothing_is_written_after_closing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.heavy
 def test_ten_thousand_runs_in_turn_leave_nothing_behind(journal: Journal) -> None:
     for number in range(10_000):
         run = register(journal, f"run {number}")

@@ -9,6 +9,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -18,6 +19,8 @@ from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.daemon.journal.scan import unacknowledged
 from mlflow_sysmetrics.daemon.journal.spool import claim
+
+pytestmark = pytest.mark.heavy
 
 VALUES = st.dictionaries(
     st.text(min_size=1, max_size=4), st.floats(allow_nan=False, allow_infinity=False), min_size=2, max_size=5

@@ -184,6 +184,7 @@ def test_claiming_without_a_directory_returns_none(tmp_path: Path) -> None:
     assert spool.claim(tmp_path / "absent" / "node-1-0123abcd.jsonl") is None
 
 
+@pytest.mark.heavy
 def test_a_journal_of_another_living_process_is_left_alone(tmp_path: Path) -> None:
     with running(WAITING, tmp_path):
         (path,) = spool.journals(tmp_path)
@@ -191,6 +192,7 @@ def test_a_journal_of_another_living_process_is_left_alone(tmp_path: Path) -> No
         assert spool.claim(path) is None
 
 
+@pytest.mark.heavy
 def test_a_journal_whose_owner_was_killed_is_claimed(tmp_path: Path) -> None:
     path = orphan(tmp_path)
     claimed = spool.claim(path)
@@ -200,6 +202,7 @@ def test_a_journal_whose_owner_was_killed_is_claimed(tmp_path: Path) -> None:
 
 
 @needs_fork
+@pytest.mark.heavy
 def test_of_ten_concurrent_claims_one_succeeds(tmp_path: Path) -> None:
     path = orphan(tmp_path)
     command = [sys.executable, "-W", "ignore", "-c", CLAIMING, str(path)]
@@ -210,6 +213,7 @@ def test_of_ten_concurrent_claims_one_succeeds(tmp_path: Path) -> None:
 
 
 @needs_fork
+@pytest.mark.heavy
 def test_a_forked_child_closes_the_lock_of_an_orphan_that_its_parent_reads(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "ignore", "-c", READING, str(tmp_path / "node-1-0123abcd.jsonl")]
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -243,6 +247,7 @@ def test_the_lock_works_with_a_filelock_without_fallback(
 
 
 @needs_fork
+@pytest.mark.heavy
 def test_a_forked_child_does_not_own_its_parents_journal(tmp_path: Path) -> None:
     with running(FORKING, tmp_path) as process:
         (path,) = spool.journals(tmp_path)

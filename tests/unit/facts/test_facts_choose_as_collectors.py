@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import itertools
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +20,6 @@ from mlflow_sysmetrics.facts import drm_gpus, nvml_gpus
 from mlflow_sysmetrics.facts.values import GpuReport
 from mlflow_sysmetrics.machine.host import Host
 from recorded import HOSTS, revive
-
-pytestmark = pytest.mark.unit
 
 ENUMERATION = (
     "nvmlSystemGetDriverVersion",
@@ -69,27 +69,25 @@ def of_the_tags(host: Host) -> tuple[list[str], str]:
     return [gpu.uuid or "" for gpu in report.gpus], "; ".join(report.problems)
 
 
-@pytest.mark.parametrize("environ", ENVIRONMENTS)
-@pytest.mark.parametrize("wanted", ["visible", "all", "0,MIG-2222,7"])
 @pytest.mark.parametrize("uuid", ["GPU-aaaa", "GPU-bbbb", "MIG-1111", None])
 @pytest.mark.parametrize("function", ENUMERATION)
-def test_tags_and_metrics_agree_if_nvml_fails(
-    tmp_path: Path, environ: Mapping[str, str], wanted: str, uuid: str | None, function: str
-) -> None:
-    fake = three_gpus()
-    fake.fail(function, 999, uuid)
-    host = replace(machine(tmp_path, environ=environ, nvml=fake), gpus=wanted)
-    metrics, missing = of_the_metrics(host)
-    tags, problems = of_the_tags(host)
-    # A device without an identity has a problem, but no name for a tag.
-    assert tags == [one for one in metrics if one in tags]
-    assert all(
-        "does not answer" in problems or "NVML error" in problems for one in metrics if one not in tags
-    )
-    assert [gap for gap in missing.split("; ") if gap and gap not in problems] in (
-        [],
-        ["NVML: no device that this job may see"],
-    )
+def test_tags_and_metrics_agree_if_nvml_fails(tmp_path: Path, uuid: str | None, function: str) -> None:
+    for environ, wanted in itertools.product(ENVIRONMENTS, ("visible", "all", "0,MIG-2222,7")):
+        fake = three_gpus()
+        fake.fail(function, 999, uuid)
+        host = replace(machine(tmp_path, environ=environ, nvml=fake), gpus=wanted)
+        metrics, missing = of_the_metrics(host)
+        tags, problems = of_the_tags(host)
+        case = (environ, wanted)
+        # What does not say what it is has a clause, and no name that could be a tag.
+        assert tags == [one for one in metrics if one in tags], case
+        assert all(
+            "does not answer" in problems or "NVML error" in problems for one in metrics if one not in tags
+        ), case
+        assert [gap for gap in missing.split("; ") if gap and gap not in problems] in (
+            [],
+            ["NVML: no device that this job may see"],
+        ), case
 
 
 @pytest.mark.parametrize("function", ENUMERATION[3:])
@@ -123,6 +121,12 @@ def test_an_unresponsive_gpu_makes_later_ordinals_ambiguous(tmp_path: Path) -> N
     assert lost == "GPU 0: GPU is lost: reset it or reboot"
 
 
+@pytest.fixture(scope="module")
+def revived(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Host]:
+    """Revives each recorded machine once: these tests only read it."""
+    return functools.cache(lambda recorded: revive(recorded, tmp_path_factory.mktemp(recorded.name)))
+
+
 @pytest.mark.parametrize(
     "environ",
     [
@@ -144,9 +148,9 @@ def test_an_unresponsive_gpu_makes_later_ordinals_ambiguous(tmp_path: Path) -> N
     ids=lambda path: path.name,
 )
 def test_tags_and_metrics_agree_on_amd_and_intel_cards(
-    recorded: Path, wanted: str, environ: dict[str, str], tmp_path: Path
+    recorded: Path, wanted: str, environ: dict[str, str], revived: Callable[[Path], Host]
 ) -> None:
-    host = replace(revive(recorded, tmp_path), environ=environ, gpus=wanted)
+    host = replace(revived(recorded), environ=environ, gpus=wanted)
     report: GpuReport = drm_gpus.gpus(host, tools())
     watched: list[str] = []
     try:

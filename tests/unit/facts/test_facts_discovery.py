@@ -23,8 +23,6 @@ from mlflow_sysmetrics.machine.command import CommandMissing, Commands, CommandT
 from mlflow_sysmetrics.machine.host import Host
 from stalls import Stalls
 
-pytestmark = pytest.mark.unit
-
 LINUX_FILES = {
     "proc/stat": "cpu  1\ncpu0 1\ncpu1 1\n",
     "proc/cpuinfo": printed("cpuinfo/epyc_9654_two_cores.txt"),
@@ -314,6 +312,7 @@ def test_tags_do_not_reveal_the_environment(tmp_path: Path) -> None:
     assert secret not in "".join(tags.values())
 
 
+@pytest.mark.heavy
 def test_quick_facts_start_no_process() -> None:
     """`platform.platform()` starts `uname -p`, and `file` on a Mac; our code must not."""
     program = (
@@ -335,6 +334,7 @@ def test_gpus_are_found_last() -> None:
     assert [fact.name for fact in FACTS if not fact.quick] == [FACTS[-1].name] == ["gpu"]
 
 
+@pytest.mark.heavy
 def test_the_import_starts_no_thread_and_loads_neither_mlflow_nor_nvml() -> None:
     program = (
         "import sys, threading, mlflow_sysmetrics.facts\n"

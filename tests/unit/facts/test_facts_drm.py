@@ -11,8 +11,6 @@ from facts_machines import machine, tools
 from mlflow_sysmetrics.facts import drm_gpus
 from mlflow_sysmetrics.facts.values import Gpu, GpuReport
 
-pytestmark = pytest.mark.unit
-
 AMDGPU_IDS = (
     "# List of AMDGPU IDs\n1.0.0\n744C,\tC8,\tAMD Radeon RX 7900 XTX\n744C,\tCC,\tAMD Radeon RX 7900 XT\n"
 )

@@ -16,10 +16,7 @@ from mlflow_sysmetrics.facts.discovery import _OfThisProcess, host_facts
 from mlflow_sysmetrics.facts.fact_list import Fact
 from mlflow_sysmetrics.facts.operating_systems import Sources
 
-pytestmark = [
-    pytest.mark.unit,
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork"),
-]
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
 
 LONG_SECONDS = 60.0
 

@@ -16,8 +16,6 @@ from mlflow_sysmetrics.facts.gpus import find_gpus, gpu_tags
 from mlflow_sysmetrics.facts.values import Gpu, GpuReport
 from mlflow_sysmetrics.machine.command import CommandFailed, CommandTimeout
 
-pytestmark = pytest.mark.unit
-
 SOURCES = (nvml_gpus.gpus, nvidia_smi.gpus, drm_gpus.gpus)
 BROKEN = FakeNvml(init_error=FakeNvml.NVMLError_DriverNotLoaded("Driver Not Loaded"))
 INTEL = {"sys/class/drm/card0/device/vendor": "0x8086\n", "sys/class/drm/card0/device/device": "0x56a0\n"}

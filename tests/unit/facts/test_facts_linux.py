@@ -14,8 +14,6 @@ from mlflow_sysmetrics.facts import linux
 from mlflow_sysmetrics.facts.linux import parse_cpu_model, parse_physical_cores
 from mlflow_sysmetrics.facts.values import Cores, Memory
 
-pytestmark = pytest.mark.unit
-
 STAT = "cpu  1 2 3 4\ncpu0 1 2 3 4\ncpu1 1 2 3 4\ncpu2 1 2 3 4\ncpu3 1 2 3 4\nintr 5\n"
 MEMINFO = "MemTotal:       16000000 kB\nMemFree:         1000000 kB\n"
 CGROUP_V2 = {

@@ -13,8 +13,6 @@ from mlflow_sysmetrics.facts import macos
 from mlflow_sysmetrics.facts.values import Gpu
 from mlflow_sysmetrics.machine.command import CommandFailed, CommandTimeout
 
-pytestmark = pytest.mark.unit
-
 
 def test_the_cpu_model_comes_from_sysctl(tmp_path: Path) -> None:
     assert macos.cpu_model(machine(tmp_path), tools(sysctl="Apple M2 Max\n")) == "Apple M2 Max"

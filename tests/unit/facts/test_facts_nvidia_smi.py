@@ -12,8 +12,6 @@ from mlflow_sysmetrics.facts import nvidia_smi
 from mlflow_sysmetrics.facts.values import Gpu, GpuReport
 from mlflow_sysmetrics.machine.command import CommandFailed, CommandTimeout
 
-pytestmark = pytest.mark.unit
-
 
 def report(root: Path, answer: str | Exception, **environ: str) -> GpuReport:
     return nvidia_smi.gpus(machine(root, environ=environ), tools(nvidia_smi=answer))

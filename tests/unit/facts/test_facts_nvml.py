@@ -16,8 +16,6 @@ from mlflow_sysmetrics.facts import nvml_gpus
 from mlflow_sysmetrics.facts.values import Gpu, GpuReport
 from mlflow_sysmetrics.machine.host import Host
 
-pytestmark = pytest.mark.unit
-
 H200 = FakeGpu("NVIDIA H200", "GPU-aaaa", 150_754_820_096)
 T4 = FakeGpu("Tesla T4", "GPU-bbbb", 16_106_127_360)
 SLICES = (

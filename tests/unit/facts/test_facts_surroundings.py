@@ -9,8 +9,6 @@ from facts_machines import machine
 
 from mlflow_sysmetrics.facts.surroundings import cloud, container, scheduler_tags
 
-pytestmark = pytest.mark.unit
-
 SNAPSHOT = (
     "700 600 0:60 / / rw - overlay overlay rw,"
     "lowerdir=/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/1/fs\n"

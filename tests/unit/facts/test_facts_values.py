@@ -6,8 +6,6 @@ import pytest
 
 from mlflow_sysmetrics.facts.values import gigabytes, joined, number, shortened
 
-pytestmark = pytest.mark.unit
-
 
 @pytest.mark.parametrize(
     ("value", "expected"),

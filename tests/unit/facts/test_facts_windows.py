@@ -15,8 +15,6 @@ from mlflow_sysmetrics.facts import windows
 from mlflow_sysmetrics.facts.values import Gpu
 from mlflow_sysmetrics.machine.command import CommandFailed, CommandTimeout
 
-pytestmark = pytest.mark.unit
-
 
 class FakeRegistry:
     """Replaces winreg; has one value."""

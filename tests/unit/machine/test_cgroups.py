@@ -26,8 +26,6 @@ from mlflow_sysmetrics.machine.cgroups import (
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.machine.mounts import Mount, parse_mountinfo
 
-pytestmark = pytest.mark.unit
-
 V2_MOUNT = "35 24 0:30 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n"
 SLICE = "sys/fs/cgroup/user.slice"
 

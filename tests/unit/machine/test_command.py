@@ -12,10 +12,7 @@ from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.command import CommandFailed, CommandMissing, Commands, CommandTimeout
 from watching import eventually
 
-pytestmark = [
-    pytest.mark.unit,
-    pytest.mark.skipif(os.name == "nt", reason="the scripts are for a POSIX shell; Windows has none"),
-]
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="the scripts are for a POSIX shell; Windows has none")
 
 # Enough for killing a tool on a loaded test machine, but far below the 300 s that the scripts sleep.
 FAR_BELOW_THE_SLEEP_SECONDS = 60

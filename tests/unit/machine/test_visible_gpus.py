@@ -12,8 +12,6 @@ from mlflow_sysmetrics.machine.visible_gpus.intel import select_intel
 from mlflow_sysmetrics.machine.visible_gpus.nvidia import select_nvidia
 from mlflow_sysmetrics.machine.visible_gpus.selection import Chosen, GpuId, Selection
 
-pytestmark = pytest.mark.unit
-
 UUIDS = (
     "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6",
     "GPU-8932aaaa-0000-4106-c12f-20bd9faed9f6",

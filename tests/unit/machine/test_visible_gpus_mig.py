@@ -7,9 +7,7 @@ import pytest
 from mlflow_sysmetrics.machine.visible_gpus.nvidia import select_nvidia
 from mlflow_sysmetrics.machine.visible_gpus.selection import Chosen, GpuId, SliceId
 
-pytestmark = pytest.mark.unit
-
-OLD, NEW = "535.183.01", "570.133.20"  # before and after one compute instance per GPU instance is shown
+OLD, NEW = "535.183.01", "570.133.20"  # before and since one compute instance of each GPU instance is shown
 
 SEVEN = tuple(SliceId(f"MIG-{index}{index}{index}{index}-aaaa", 7 + index, 0) for index in range(7))
 SLICED = GpuId(0, "GPU-c08d91cb-e324", SEVEN, mig=True)

@@ -8,8 +8,6 @@ from mlflow_sysmetrics.machine.visible_gpus.amd import select_amd
 from mlflow_sysmetrics.machine.visible_gpus.intel import select_intel
 from mlflow_sysmetrics.machine.visible_gpus.selection import Chosen
 
-pytestmark = pytest.mark.unit
-
 AMD = ("GPU-deadbeefdeadbe00", "GPU-deadbeefdeadbe11", "GPU-4b2c1a9f8d3e6f7a", "")
 INTEL = ("0000:00:02.0", "0000:03:00.0", "0000:83:00.0")  # an integrated GPU and two cards
 

@@ -15,8 +15,6 @@ from mlflow_sysmetrics.machine.visible_gpus.selection import (
 )
 from mlflow_sysmetrics.settings import GPUS, Settings
 
-pytestmark = pytest.mark.unit
-
 FOUR = tuple(GpuId(index, uuid) for index, uuid in enumerate(("GPU-aa11", "GPU-aa22", "GPU-bb33", "")))
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
-from pathlib import Path
+import functools
 
-import mlflow_sysmetrics
+from syntax_trees import SOURCE, syntax_trees
 
-SRC = Path(mlflow_sysmetrics.__file__).parent
 # MLflow's module globals and private attributes that this package uses.
 PRIVATE = {
     "_active_run_stack",
@@ -37,9 +35,13 @@ REQUESTS = {
 }
 
 
-def modules() -> Iterator[tuple[str, ast.Module]]:
-    for path in sorted(SRC.rglob("*.py")):
-        yield path.relative_to(SRC).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+def modules() -> list[tuple[str, ast.Module]]:
+    return [(path.relative_to(SOURCE).as_posix(), tree) for path, tree in syntax_trees().items()]
+
+
+@functools.cache
+def names() -> dict[str, set[str]]:
+    return {path: names_in(tree) for path, tree in modules()}
 
 
 def names_in(tree: ast.Module) -> set[str]:
@@ -60,12 +62,12 @@ def names_in(tree: ast.Module) -> set[str]:
 
 
 def test_private_state_of_mlflow_is_touched_in_fluent_state_only() -> None:
-    touching = {path for path, tree in modules() if names_in(tree) & (PRIVATE | {FLUENT})}
+    touching = {path for path, mentioned in names().items() if mentioned & (PRIVATE | {FLUENT})}
     assert touching == {"mlflow_api/fluent_state.py"}
 
 
 def test_one_module_sends_requests_to_tracking_servers() -> None:
-    sending = {path for path, tree in modules() if names_in(tree) & REQUESTS}
+    sending = {path for path, mentioned in names().items() if mentioned & REQUESTS}
     assert sending == {"mlflow_api/transport.py"}
 
 

@@ -197,6 +197,7 @@ def test_the_fault_carries_what_the_server_asks_for() -> None:
     assert (found.cause, found.retry_after) == (Cause.DOWN, 9)
 
 
+@pytest.mark.heavy
 def test_a_huge_error_page_is_not_searched_as_a_whole() -> None:
     found = fault_of_answer(502, "<p>Bad gateway</p>" + "<" * 3_000_000, {})
     assert found is not None

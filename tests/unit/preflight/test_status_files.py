@@ -96,6 +96,7 @@ def test_a_failed_write_leaves_no_temporary_file(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir() if one.name.startswith(".")] == []
 
 
+@pytest.mark.heavy
 def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     files = StatusFiles(tmp_path)
     files.write_status(WAITING)

@@ -16,6 +16,7 @@ def test_this_process_is_not_gone() -> None:
     assert not is_gone(this_process())
 
 
+@pytest.mark.heavy
 def test_a_process_that_has_ended_is_gone() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
@@ -43,6 +44,7 @@ def test_a_process_that_began_later_has_reused_the_id() -> None:
     assert not is_running(os.getpid(), began_before=began - 60)
 
 
+@pytest.mark.heavy
 def test_a_zombie_does_not_run() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
     try:

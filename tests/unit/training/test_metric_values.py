@@ -137,6 +137,7 @@ def test_a_tensor_of_several_elements_is_refused_without_waiting() -> None:
         as_number("loss", Tensor([1.0, 2.0]))
 
 
+@pytest.mark.heavy
 def test_a_tensor_of_torch_is_converted() -> None:
     torch = pytest.importorskip("torch")
     assert as_number("loss", torch.tensor(0.25, requires_grad=True)) == 0.25

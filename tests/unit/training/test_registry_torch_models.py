@@ -15,6 +15,8 @@ torch = pytest.importorskip("torch")
 from mlflow_sysmetrics.training.registry import torch_models
 from mlflow_sysmetrics.training.registry.flavors import TorchFlavor
 
+pytestmark = pytest.mark.heavy
+
 nn = torch.nn
 GLOBAL_RANDOM: Any = np.random  # NumPy's global generator, which many models use
 

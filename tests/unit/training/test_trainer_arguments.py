@@ -14,6 +14,8 @@ pytest.importorskip("mlflow_sysmetrics.training.trainer.engines")
 from mlflow_sysmetrics.errors import NoActiveRunError
 from mlflow_sysmetrics.training.trainer import Trainer
 
+pytestmark = pytest.mark.heavy
+
 BATCHES = [(torch.zeros(2, 3), torch.zeros(2, dtype=torch.long))]
 
 

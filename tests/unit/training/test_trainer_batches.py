@@ -20,6 +20,8 @@ from mlflow_sysmetrics.training.trainer.batches import (
     unwrapped,
 )
 
+pytestmark = pytest.mark.heavy
+
 CPU = torch.device("cpu")
 
 

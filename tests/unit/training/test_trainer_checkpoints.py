@@ -14,6 +14,8 @@ from mlflow_sysmetrics.training.trainer import checkpoints, run_to_resume
 from mlflow_sysmetrics.training.trainer.checkpoints import Checkpoints
 from mlflow_sysmetrics.training.trainer.resume import Extent, Recorded, read_extent
 
+pytestmark = pytest.mark.heavy
+
 CPU = torch.device("cpu")
 FULL = Path("/dev/full")
 

@@ -16,6 +16,8 @@ from mlflow_sysmetrics.training.trainer.validation import (
     predictions,
 )
 
+pytestmark = pytest.mark.heavy
+
 CRITERION = torch.nn.CrossEntropyLoss()
 
 

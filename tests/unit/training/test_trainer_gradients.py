@@ -13,6 +13,8 @@ from mlflow_sysmetrics.training.trainer.gradients import (
     LearningRate,
 )
 
+pytestmark = pytest.mark.heavy
+
 CPU = torch.device("cpu")
 
 

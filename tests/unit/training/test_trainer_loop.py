@@ -13,6 +13,8 @@ engines = pytest.importorskip("mlflow_sysmetrics.training.trainer.engines")
 
 from mlflow_sysmetrics.training.trainer import Trainer
 
+pytestmark = pytest.mark.heavy
+
 EPOCHS, BATCHES, CLASSES = 3, 7, 3
 Step = Callable[[Any, Any, Any], None]
 

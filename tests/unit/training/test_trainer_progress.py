@@ -11,6 +11,8 @@ pytest.importorskip("tqdm")
 
 from mlflow_sysmetrics.training.trainer.session import _Progress
 
+pytestmark = pytest.mark.heavy
+
 
 class Terminal(io.StringIO):
     """A stream that is a terminal."""
