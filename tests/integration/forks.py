@@ -12,6 +12,7 @@ As a program this file is the process that forks; `ForkServer` is its client.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import logging
@@ -345,4 +346,8 @@ if __name__ == "__main__":
     # A library that configures logging when it is imported must not hide what a program that does not import it logs.
     logging.getLogger().handlers.clear()
     logging.getLogger().setLevel(logging.WARNING)
+    # The end of an interpreter and each full collection walk what was imported. In a fork that copies its pages:
+    # one second for MLFLOW, 2.5 seconds for LEARNING, six times as long as without what is frozen here.
+    gc.collect()
+    gc.freeze()
     _run(_serve(socket.socket(fileno=int(sys.argv[1])))["arguments"])
