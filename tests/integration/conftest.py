@@ -12,6 +12,7 @@ import forks
 import pytest
 from counting_server import CountingServer, counting_server
 from databases import KINDS, Postgres, Sqlite, make_tables, started
+from forked_servers import servers_forked
 from programs import PATIENT, PREAMBLE, QUIET, Databases, Finished, Program, Remote, Store
 
 
@@ -88,6 +89,13 @@ def _fork_servers() -> Iterator[None]:
     """Ends the processes that programs are forked from."""
     yield
     forks.close()
+
+
+@pytest.fixture
+def forked() -> Iterator[None]:
+    """Has servers forked, for tests that need one and look at what it answers; see `forked_servers`."""
+    with servers_forked():
+        yield
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ Run by `forks`, which has imported what the server imports: it answers within a 
 
 from __future__ import annotations
 
+import importlib
 import os
 import runpy
 import sys
@@ -22,6 +23,9 @@ def _run_here(command: Sequence[str], *, extra_env: Mapping[str, str] | None = N
     if "-m" not in command:
         return _start(command, extra_env=extra_env, **more)
     os.environ.update(extra_env or {})
+    # These read the environment when they are imported.
+    importlib.reload(mlflow.server)
+    sys.modules.pop("mlflow.server.fastapi_app", None)
     sys.argv = [*command[command.index("-m") + 1 :]]
     return runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 

@@ -54,7 +54,9 @@ QUIET = {"GIT_PYTHON_REFRESH": "quiet", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
 # An end waits until all is delivered, and so no longer than it takes; on a busy machine that is no five seconds.
 PATIENT = {"MLFLOW_SYSMETRICS_FLUSH_TIMEOUT": "60"}
 
-# Every program begins with this: MLflow, and how to wait for what a test is about.
+# Every program begins with this: MLflow, and how to wait for what a test is about. Private memory may be read as
+# often as it changes: a virtual machine may take 5 ms for a reading, after which a program that grows by a tenth
+# has no value for 25 s, longer than a test's run.
 PREAMBLE = f"""
 import contextlib, logging, os, sys, threading, time
 import mlflow
@@ -63,7 +65,9 @@ sys.path.append({str(TESTS)!r})
 from stalls import Stalls
 from watching import eventually, lasting_threads, ticked, watched
 from mlflow_sysmetrics.collectors import watched_paths
+from mlflow_sysmetrics.collectors.processes import uss
 watched_paths._FIRST_ANSWER_SECONDS = 60.0
+uss._AT_ONCE_SECONDS = 60.0
 """
 
 

@@ -218,8 +218,7 @@ def test_a_changed_tracking_uri_moves_later_runs_only(
         print(first.info.run_id, second.info.run_id)
         print(*lasting_threads()[1:])
     """
-    # Private memory is read at a cost-bound pace: only where the second run starts late are there two readings.
-    first, second, *threads = program(store.uri, code, own_interpreter=True).words
+    first, second, *threads = program(store.uri, code).words
     assert store.keys(first) == HOST_METRICS
     assert Store(f"sqlite:///{tmp_path}/second.db").keys(second) == HOST_METRICS
     assert threads == [f"sysmetrics-{name}" for name in ("journal", "sampler", "sender-0", "sender-1")]

@@ -38,7 +38,7 @@ TRAINING = """
 
 
 @pytest.fixture
-def local(postgres_server: Postgres, tmp_path: Path) -> Iterator[TrackingServer]:
+def local(postgres_server: Postgres, forked: None, tmp_path: Path) -> Iterator[TrackingServer]:
     """A `LocalServer` on PostgreSQL, wrapped as a server of the chaos suite."""
     database = postgres_server.new()
     with LocalServer(database.uri, directory=tmp_path / "server") as running:

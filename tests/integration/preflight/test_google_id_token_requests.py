@@ -91,7 +91,7 @@ def requests_of_a_program(tmp_path_factory: pytest.TempPathFactory) -> Noted:
     others = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     with serving(metadata), serving(tracking):
         uri = f"http://{tracking.address}"
-        done = forks.run(
+        done = forks.run_interpreter(
             ["-c", PROGRAM],
             env={**others, **on_google_cloud(metadata.address), **QUIET, "MLFLOW_TRACKING_URI": uri},
             cwd=tmp_path_factory.mktemp("google"),

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import mlflow
 import pytest
 from compose_files import DEPLOY, FILLED_IN, compose
@@ -20,6 +19,7 @@ TEXT = (DEPLOY / "README.md").read_text()
 PASSWORD = "a-long-enough-password"
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.skipif(int(mlflow.__version__.partition(".")[0]) < 3, reason="the files are for MLflow 3")
 def test_users_are_created_and_deleted_runs_are_freed(tmp_path: Path) -> None:
     pytest.importorskip("flask_wtf", reason="MLflow's basic authentication needs Flask-WTF")
@@ -38,7 +38,7 @@ def test_users_are_created_and_deleted_runs_are_freed(tmp_path: Path) -> None:
         [gc] = re.findall(r"exec mlflow (mlflow gc [^\n]*\\\n[^\n]*)", TEXT)
         here = gc.replace("\\\n", " ").replace("30d", "0s").replace("http://localhost:5000", server.url)
         here = re.sub(r"postgresql\S+", f"sqlite:///{tmp_path}/mlflow.db", here)
-        subprocess.run([sys.executable, "-W", "ignore", "-m", *here.split()], env=os.environ, check=True)
+        forks.run(["-m", *here.split()], timeout=240, env=os.environ, check=True)
         patch.setenv("MLFLOW_TRACKING_USERNAME", "trainer")
         patch.setenv("MLFLOW_TRACKING_PASSWORD", "a-long-password")
         with pytest.raises(mlflow.MlflowException, match="403"):
@@ -63,6 +63,7 @@ def test_services_volumes_and_variables_in_the_text_exist() -> None:
         assert f"{name}=" in example
 
 
+@pytest.mark.usefixtures("forked")
 def test_the_lines_for_python_run() -> None:
     [code] = re.findall(r"```python\n(from mlflow_sysmetrics import LocalServer.*?)```", TEXT, re.DOTALL)
     # It is exported at the top of the package; the home of it is the same class.

@@ -8,12 +8,12 @@ from __future__ import annotations
 import base64
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import forks
 import mlflow
 import pytest
 from compose_files import DEPLOY, FILLED_IN, compose, environment_of, health_check_of_image, runnable
@@ -29,6 +29,7 @@ pytest_plugins = ["server_fixtures"]
 pytestmark = [
     # What MLflow's client and its libraries warn of in this process is not ours.
     pytest.mark.filterwarnings("ignore"),
+    pytest.mark.usefixtures("forked"),
     pytest.mark.skipif(int(mlflow.__version__.partition(".")[0]) < 3, reason="the files are for MLflow 3"),
 ]
 ENV_FILE = {**FILLED_IN, "POSTGRES_PASSWORD": PASSWORD}
@@ -72,13 +73,8 @@ class Deployment:
 
     def migrate(self) -> None:
         """Runs the job that creates the tables."""
-        subprocess.run(
-            self.argv("migrate"),
-            env=self.environ("migrate"),
-            cwd=self.directory,
-            check=True,
-            capture_output=True,
-        )
+        here = {"env": self.environ("migrate"), "cwd": self.directory}
+        forks.run(self.argv("migrate")[1:], forks.SERVER, timeout=SECONDS, check=True, **here)
 
     @contextmanager
     def server(self, name: str, user: tuple[str, str] | None = None) -> Iterator[SupervisedProcess]:
@@ -179,13 +175,12 @@ def test_with_users_it_authenticates_and_keeps_them_in_the_database(deployment: 
 def test_with_users_mlflow_itself_refuses_to_start_without_a_secret(deployment: Deployment) -> None:
     pytest.importorskip("flask_wtf", reason="MLflow's basic authentication needs Flask-WTF")
     environ = {**deployment.environ("mlflow-auth"), "MLFLOW_AUTH_ADMIN_PASSWORD": ""}
-    done = subprocess.run(
-        deployment.argv("mlflow-auth"),
+    done = forks.run(
+        deployment.argv("mlflow-auth")[1:],
+        forks.SERVER,
+        timeout=SECONDS,
         env=environ,
         cwd=deployment.directory,
-        capture_output=True,
-        text=True,
-        check=False,
     )
     assert done.returncode != 0
     assert "MLFLOW_AUTH_ADMIN_PASSWORD" in done.stderr
@@ -193,13 +188,12 @@ def test_with_users_mlflow_itself_refuses_to_start_without_a_secret(deployment: 
 
 def test_a_server_rejects_tables_that_were_not_upgraded(deployment: Deployment) -> None:
     deployment.database.ask("UPDATE alembic_version SET version_num = '451aebb31d03';")
-    done = subprocess.run(
-        deployment.argv("mlflow"),
+    done = forks.run(
+        deployment.argv("mlflow")[1:],
+        forks.SERVER,
+        timeout=SECONDS,
         env=deployment.environ("mlflow"),
         cwd=deployment.directory,
-        capture_output=True,
-        text=True,
-        check=False,
     )
     assert done.returncode != 0
     assert "out-of-date database schema" in done.stderr
@@ -208,13 +202,11 @@ def test_a_server_rejects_tables_that_were_not_upgraded(deployment: Deployment) 
 def test_doctor_finds_nothing_wrong_in_the_servers_container(deployment: Deployment) -> None:
     names = ("mlflow:5000", "localhost:5001", "ml.example.org")
     asked = [word for name in names for word in ("--public-name", name)]
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "mlflow_sysmetrics.cli", "server", "doctor", *asked],
+    done = forks.run(
+        ["-m", "mlflow_sysmetrics.cli", "server", "doctor", *asked],
+        timeout=SECONDS,
         env={**deployment.environ("mlflow"), "PYTHONIOENCODING": "utf-8"},
         cwd=deployment.directory,
-        capture_output=True,
-        text=True,
-        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "up to 60 (2 workers x 2 pools x 15) of 97" in done.stdout

@@ -15,6 +15,7 @@ from pathlib import Path
 import mlflow
 import psutil
 import pytest
+from forked_servers import servers_forked
 from server_calls import call, family, living, new_run
 
 from mlflow_sysmetrics.server import LocalServer, ServerStartError, launch
@@ -30,8 +31,11 @@ IS_UVICORN = hasattr(mlflow.environment_variables, "MLFLOW_SERVER_ENABLE_JOB_EXE
 @pytest.fixture(scope="module")
 def server() -> Iterator[LocalServer]:
     """A server with several allowed names."""
-    with LocalServer(allowed_hosts=["mlflow", "*.example.org"]) as running:
-        yield running
+    running = LocalServer(allowed_hosts=["mlflow", "*.example.org"])
+    with servers_forked():
+        running.start()
+    yield running
+    running.stop()
 
 
 def test_a_run_can_be_created_at_once(server: LocalServer) -> None:
@@ -57,6 +61,7 @@ def test_it_is_two_processes(server: LocalServer) -> None:
     assert len(family(server.pid)) == 2
 
 
+@pytest.mark.usefixtures("forked")
 def test_the_readiness_check_leaves_no_run_and_no_experiment(tmp_path: Path) -> None:
     with LocalServer(directory=tmp_path) as running:
         asked = {"experiment_ids": ["0"], "max_results": 10}
@@ -85,6 +90,7 @@ def test_pages_of_an_allowed_name_may_make_changes(server: LocalServer, origin: 
     assert found.status == status
 
 
+@pytest.mark.usefixtures("forked")
 def test_an_mlflow_that_ignores_host_names_causes_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "mlflow_sysmetrics"), LocalServer(allowed_hosts=["mlflow"]):
         assert ("allowed_hosts has no effect" in caplog.text) == (not HAS_HOST_CHECK)
@@ -104,6 +110,7 @@ def test_nothing_in_the_caller_is_changed(capfd: pytest.CaptureFixture[str]) -> 
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.usefixtures("forked")
 def test_two_servers_can_run_at_once(server: LocalServer) -> None:
     with LocalServer() as other:
         run_id = new_run(other.url)
@@ -111,6 +118,7 @@ def test_two_servers_can_run_at_once(server: LocalServer) -> None:
         assert call(server.url, "GET", f"runs/get?run_id={run_id}").status == 404
 
 
+@pytest.mark.usefixtures("forked")
 def test_it_can_be_entered_again_and_keeps_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # On one port, which MLflow 2 remembers as where artifacts are.
     again = LocalServer(directory=tmp_path / "kept", port=free_port("127.0.0.1"))
@@ -139,6 +147,7 @@ def test_a_running_server_cannot_be_started_again(server: LocalServer) -> None:
         server.start()
 
 
+@pytest.mark.usefixtures("forked")
 def test_it_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
     """The kernel's parent-death signal would be sent when the thread ends."""
     running = LocalServer(directory=tmp_path)
@@ -160,6 +169,7 @@ def test_a_forked_child_does_not_end_its_parents_server(server: LocalServer) -> 
     assert new_run(server.url)
 
 
+@pytest.mark.usefixtures("forked")
 def test_with_a_password_it_authenticates_users() -> None:
     pytest.importorskip("flask_wtf", reason="MLflow's basic authentication needs Flask-WTF")
     password = "50%-of-a-p4ssword"
@@ -173,6 +183,7 @@ def test_with_a_password_it_authenticates_users() -> None:
             assert mlflow.MlflowClient(running.url).create_run("0").info.status == "RUNNING"
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_killed_server_is_noticed(tmp_path: Path) -> None:
     with LocalServer(directory=tmp_path) as running:
         processes = family(running.pid)
@@ -192,6 +203,7 @@ def test_a_port_in_use_is_reported_at_once(tmp_path: Path) -> None:
     assert not (tmp_path / "server.log").exists()
 
 
+@pytest.mark.usefixtures("forked")
 def test_the_log_of_a_server_that_does_not_start_is_shown(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("these are no tables, however long the text goes on" * 10)
     broken = LocalServer(f"sqlite:///{tmp_path}/text.db", directory=tmp_path)
@@ -201,6 +213,7 @@ def test_the_log_of_a_server_that_does_not_start_is_shown(tmp_path: Path) -> Non
     assert raised.value.log_tail in (tmp_path / "server.log").read_text()
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize("name", ["what?", "50%20off", "a b#c", "grün"])
 def test_a_directory_may_have_any_name(tmp_path: Path, name: str) -> None:
     with LocalServer(directory=tmp_path / name) as running:
@@ -237,6 +250,7 @@ def test_a_server_that_takes_too_long_is_ended(tmp_path: Path) -> None:
         _ = slow.url
 
 
+@pytest.mark.usefixtures("forked")
 def test_another_server_on_its_port_is_not_mistaken_for_it(
     server: LocalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

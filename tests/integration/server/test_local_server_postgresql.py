@@ -13,6 +13,7 @@ from mlflow_sysmetrics.server import LocalServer, ServerStartError
 from watching import eventually
 
 pytest_plugins = ["server_fixtures"]
+pytestmark = pytest.mark.usefixtures("forked")
 
 
 def test_it_creates_the_tables_and_responds(postgres_store: str) -> None:

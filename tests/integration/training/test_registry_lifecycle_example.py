@@ -86,6 +86,7 @@ def without_numbers(text: str) -> str:
     return re.sub(r"\b0\.\d\d", "0.NN", text)
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize("kind", KINDS)
 def test_versions_are_promoted_and_served_as_the_readme_shows(
     databases: Databases, kind: str, tmp_path: Path

@@ -39,7 +39,7 @@ for _ in range(10):
 
 
 @pytest.fixture
-def server(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+def server(store: Store, forked: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """A real tracking server."""
     directory = tmp_path_factory.mktemp("server")
     with LocalServer(store.uri, directory=directory, start_timeout=240) as running:

@@ -1,0 +1,105 @@
+"""Servers in the processes that they have anyway, each forked from one that has imported MLflow's server.
+
+A `LocalServer` is three processes: the supervisor, ``mlflow server`` and uvicorn. The last two spend eight seconds
+of CPU time on imports. Forked, all three have the parents, sessions, streams and environments that they would have,
+but not the command lines. Tests of command lines, or of how a server ends with its owner, start interpreters.
+
+As a program this file is the supervisor.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import forks
+import pytest
+
+from mlflow_sysmetrics.server import supervised, supervisor
+
+_COMMAND = ["-I", "-S", str(Path(supervisor.__file__)), str(os.getpid())]
+
+
+@contextlib.contextmanager
+def servers_forked() -> Iterator[None]:
+    """Has every server that starts within a ``with`` block forked."""
+    stand_in = SimpleNamespace(**{**vars(subprocess), "Popen": _supervisor})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(supervised, "subprocess", stand_in)
+        yield
+
+
+def _supervisor(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+    own = [sys.executable, *_COMMAND]
+    assert command[: len(own)] == own
+    return forks.popen([__file__, *command[len(own) :]], forks.SERVER, **options)
+
+
+class _Here(subprocess.Popen[Any]):
+    """A program ``python -m module`` in a child that is forked from this process; others start as usual."""
+
+    def _execute_child(self, args: Any, *more: Any) -> None:
+        if list(args[:2]) != [sys.executable, "-m"]:
+            super()._execute_child(args, *more)  # type: ignore[misc]
+            return
+        environ, descriptors, leads_session = more[5], more[9:15], more[20]
+        self.pid = os.fork()
+        if not self.pid:
+            _become(environ, descriptors[0:1] + descriptors[3:6:2], leads_session)
+            _run_to_end(args[1:])
+        self._close_pipe_fds(*descriptors)  # type: ignore[attr-defined]
+
+
+def _become(environ: dict[str, str] | None, streams: tuple[int, ...], leads_session: bool) -> None:
+    """Gives a forked child what a new program has: default signals, streams, environment and session."""
+    if leads_session:
+        os.setsid()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number, one in enumerate(streams):
+        if one >= 0:
+            os.dup2(one, number)
+    if environ is not None:
+        os.environ.clear()
+        os.environ.update(environ)
+    # These read the environment when they are imported.
+    importlib.reload(sys.modules["mlflow.server"])
+    sys.modules.pop("mlflow.server.fastapi_app", None)
+
+
+def _run_to_end(arguments: list[str]) -> NoReturn:
+    """Runs a program and ends this process as the interpreter would, instead of returning to who forked it."""
+    status = 1
+    try:
+        forks._run(arguments)
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            sys.stderr.write(f"{end.code}\n")
+    except BaseException:  # noqa: BLE001 - as at the end of a program
+        traceback.print_exc()
+    finally:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    os.setsid()
+    subprocess.Popen = _Here  # type: ignore[misc]
+    sys.exit(supervisor.supervise(os.getppid(), sys.argv[1:]))
