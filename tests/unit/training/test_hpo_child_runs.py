@@ -43,6 +43,8 @@ def complete(name: str, **fields: Any) -> Any:
 
 
 class Page(list[Any]):
+    """The last page of results."""
+
     token = None
 
 
