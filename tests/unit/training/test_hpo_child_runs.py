@@ -43,7 +43,7 @@ def complete(name: str, **fields: Any) -> Any:
 
 
 class Page(list[Any]):
-    """The last page of a search."""
+    """The last page of results."""
 
     token = None
 
