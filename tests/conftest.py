@@ -45,10 +45,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(getattr(pytest.mark, suite))
 
 
+def pytest_collection() -> None:
+    """Collects no garbage while modules and tests are made, which stay until the end."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
-    """Spares the garbage collector the modules and the tests, which stay until the end."""
+    """Excludes the modules and the tests from every later garbage collection."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
