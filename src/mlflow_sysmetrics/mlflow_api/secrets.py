@@ -52,6 +52,7 @@ _CUT = "***"
 _SHORTEST = 4  # masking shorter values, which only tests have, would mask words
 # A user name is masked if it may be a token. A short one with a password is a word, such as "token".
 _SHORTEST_USER = 12
+_SENDING_MODULES = "mlflow.utils."  #: where MLflow sends requests and raises for what came back
 _SHORTEST_HEADER = 8
 # requests and MLflow send these with every request, and a message may be about them.
 _OPEN_HEADERS = frozenset(
@@ -123,7 +124,10 @@ def remember_requests(error: BaseException) -> None:
         responses = [one, getattr(one, "response", None)]
         trace = one.__traceback__
         while trace is not None:
-            responses.append(trace.tb_frame.f_locals.get("response"))
+            # Not of other frames: before Python 3.13, asking a frame for its locals makes it keep them, the
+            # exception among them, until the garbage collector finds the cycle.
+            if str(trace.tb_frame.f_globals.get("__name__")).startswith(_SENDING_MODULES):
+                responses.append(trace.tb_frame.f_locals.get("response"))
             trace = trace.tb_next
         for response in responses:
             headers = getattr(getattr(response, "request", None), "headers", None)
