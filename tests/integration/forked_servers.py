@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import importlib
 import os
 import signal
@@ -18,17 +19,19 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import forks
 import pytest
+from sqlalchemy.engine import Engine
 
 from mlflow_sysmetrics.server import supervised, supervisor
 
-_COMMAND = ["-I", "-S", str(Path(supervisor.__file__)), str(os.getpid())]
+_SUPERVISOR = [sys.executable, "-I", "-S", str(Path(supervisor.__file__))]
+_DESCRIPTORS = 256  # more than a program has open when it starts another
 
 
 @contextlib.contextmanager
@@ -40,24 +43,34 @@ def servers_forked() -> Iterator[None]:
         yield
 
 
+def popen(arguments: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+    """Starts a program, ``-m module`` and its arguments, that has the servers that it starts forked from itself."""
+    return forks.popen([__file__, *arguments], forks.SERVER, **options)
+
+
 def _supervisor(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
-    own = [sys.executable, *_COMMAND]
-    assert command[: len(own)] == own
-    return forks.popen([__file__, *command[len(own) :]], forks.SERVER, **options)
+    assert command[:5] == [*_SUPERVISOR, str(os.getpid())]
+    return forks.popen([__file__, *command[5:]], forks.SERVER, **options)
 
 
 class _Here(subprocess.Popen[Any]):
-    """A program ``python -m module`` in a child that is forked from this process; others start as usual."""
+    """A supervisor, or ``python -m module``, in a child forked from this process; other programs start as usual."""
 
     def _execute_child(self, args: Any, *more: Any) -> None:
-        if list(args[:2]) != [sys.executable, "-m"]:
+        is_supervisor = list(args[:4]) == _SUPERVISOR
+        if list(args[:2]) != [sys.executable, "-m"] and not is_supervisor:
             super()._execute_child(args, *more)  # type: ignore[misc]
             return
         environ, descriptors, leads_session = more[5], more[9:15], more[20]
+        for one in gc.get_objects():
+            if type(one) is Engine:
+                one.dispose()  # SQLite's locks do not survive a fork
         self.pid = os.fork()
         if not self.pid:
             _become(environ, descriptors[0:1] + descriptors[3:6:2], leads_session)
-            _run_to_end(args[1:])
+            if is_supervisor:
+                _run_to_end(lambda: sys.exit(supervisor.supervise(int(args[4]), args[5:])))
+            _run_to_end(lambda: forks._run(args[1:]))
         self._close_pipe_fds(*descriptors)  # type: ignore[attr-defined]
 
 
@@ -71,19 +84,21 @@ def _become(environ: dict[str, str] | None, streams: tuple[int, ...], leads_sess
     for number, one in enumerate(streams):
         if one >= 0:
             os.dup2(one, number)
+    gc.freeze()  # the end of an object must not close a descriptor of this process
+    os.closerange(len(streams), _DESCRIPTORS)
     if environ is not None:
         os.environ.clear()
         os.environ.update(environ)
-    # These read the environment when they are imported.
+    # These have read the environment, when they were imported.
     importlib.reload(sys.modules["mlflow.server"])
     sys.modules.pop("mlflow.server.fastapi_app", None)
 
 
-def _run_to_end(arguments: list[str]) -> NoReturn:
+def _run_to_end(program: Callable[[], None]) -> NoReturn:
     """Runs a program and ends this process as the interpreter would, instead of returning to who forked it."""
     status = 1
     try:
-        forks._run(arguments)
+        program()
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -100,6 +115,9 @@ def _run_to_end(arguments: list[str]) -> NoReturn:
 
 
 if __name__ == "__main__":
-    os.setsid()
     subprocess.Popen = _Here  # type: ignore[misc]
+    if sys.argv[1] == "-m":
+        forks._run(sys.argv[1:])
+        sys.exit()
+    os.setsid()
     sys.exit(supervisor.supervise(os.getppid(), sys.argv[1:]))

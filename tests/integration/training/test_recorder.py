@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import pytest
 from counting_server import CountingServer
 from programs import Program, Store
@@ -197,10 +197,10 @@ def test_points_from_before_a_kill_are_delivered_by_the_next_program(
     assert killed.returncode == -signal.SIGKILL
     assert not server.points(run_id)
     server.mode("ok")
-    subprocess.run(
-        [sys.executable, "-m", "mlflow_sysmetrics.cli", "sync"],
+    forks.run(
+        ["-m", "mlflow_sysmetrics.cli", "sync"],
+        timeout=240,
         check=True,
-        capture_output=True,
         env={**os.environ, "MLFLOW_TRACKING_URI": server.url, **spool},
     )
     points = server.points(run_id)["train/loss_step"]

@@ -285,7 +285,11 @@ with mlflow.start_run(log_system_metrics=False) as run:
     assert float(longest) < 10  # a request to it takes 15 s and more
     assert "is not among the artifacts of run" in done.stderr  # it refuses artifacts, too
     server.mode("ok")
-    sync = "import subprocess; subprocess.run([sys.executable, '-m', 'mlflow_sysmetrics.cli', 'sync'], check=True)"
+    sync = """
+        import runpy
+        sys.argv[1:] = ["sync"]
+        runpy.run_module("mlflow_sysmetrics.cli", run_name="__main__")
+    """
     program(server.url, sync)
     points = server.points(run_id)
     assert [point["step"] for point in points["train/loss_step"]] == STEPS
