@@ -129,6 +129,8 @@ def _has_own_data(run: Any) -> bool:
 def _is_written(trial: FrozenTrial) -> bool:
     """Returns whether another process may be writing the outcome of a finished trial."""
     process = trial.user_attrs.get(optuna_study.PROCESS)
-    if process == this_process() or is_gone(process) or trial.datetime_complete is None:
+    ended = trial.datetime_complete
+    if process == this_process() or is_gone(process) or ended is None:
         return False
-    return bool(time.time() - trial.datetime_complete.timestamp() < _MAY_WRITE_SECONDS)
+    seconds: float = time.time() - ended.timestamp()
+    return seconds < _MAY_WRITE_SECONDS
