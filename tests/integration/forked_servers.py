@@ -79,8 +79,8 @@ def _become(environ: dict[str, str] | None, streams: tuple[int, ...], leads_sess
     """Gives a forked child what a new program has: default signals, streams, environment and session."""
     if leads_session:
         os.setsid()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
+    for one_signal in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(one_signal, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number, one in enumerate(streams):
         if one >= 0:
