@@ -61,12 +61,13 @@ class _Here(subprocess.Popen[Any]):
         if list(args[:2]) != [sys.executable, "-m"] and not is_supervisor:
             super()._execute_child(args, *more)  # type: ignore[misc]
             return
-        environ, descriptors, leads_session = more[5], more[9:15], more[20]
+        directory, environ, descriptors, leads_session = *more[4:6], more[9:15], more[20]
         for one in gc.get_objects():
             if type(one) is Engine:
                 one.dispose()  # SQLite's locks do not survive a fork
         self.pid = os.fork()
         if not self.pid:
+            os.chdir(directory or ".")
             _become(environ, descriptors[0:1] + descriptors[3:6:2], leads_session)
             if is_supervisor:
                 _run_to_end(lambda: sys.exit(supervisor.supervise(int(args[4]), args[5:])))
@@ -78,8 +79,8 @@ def _become(environ: dict[str, str] | None, streams: tuple[int, ...], leads_sess
     """Gives a forked child what a new program has: default signals, streams, environment and session."""
     if leads_session:
         os.setsid()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
+    for one_signal in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(one_signal, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number, one in enumerate(streams):
         if one >= 0:

@@ -230,14 +230,14 @@ def popen(
         modules: what the fork server has imported; by default what the text of the program names.
         options: as `ForkServer.popen` takes them.
     """
-    return _server(modules or _needed(arguments)).popen(arguments, **options)
+    return _server(modules or _needed(arguments, options.get("cwd"))).popen(arguments, **options)
 
 
 def run(
     arguments: Sequence[str | Path], modules: tuple[str, ...] | None = None, **options: Any
 ) -> subprocess.CompletedProcess[str]:
     """Runs a program to its end, see `ForkServer.run` and `popen`."""
-    return _server(modules or _needed(arguments)).run(arguments, **options)
+    return _server(modules or _needed(arguments, options.get("cwd"))).run(arguments, **options)
 
 
 def run_interpreter(
@@ -263,10 +263,10 @@ def _server(modules: tuple[str, ...]) -> ForkServer:
     return _servers[modules]
 
 
-def _needed(arguments: Sequence[str | Path]) -> tuple[str, ...]:
+def _needed(arguments: Sequence[str | Path], directory: str | Path | None) -> tuple[str, ...]:
     """Returns what a program needs to have imported: a program that names no framework gets none."""
     texts = [str(one) for one in arguments]
-    texts += [Path(one).read_text(encoding="utf-8") for one in texts if one.endswith(".py")]
+    texts += [Path(directory or ".", one).read_text(encoding="utf-8") for one in texts if one.endswith(".py")]
     return LEARNING if any(name in text for text in texts for name in _FRAMEWORKS) else MLFLOW
 
 
@@ -356,7 +356,7 @@ def _run(arguments: list[str]) -> None:
         sys.argv, sys.path[0] = ["-c", *arguments[2:]], ""
     else:
         text, name = Path(arguments[0]).read_text(encoding="utf-8"), arguments[0]
-        sys.argv, sys.path[0] = arguments, str(Path(name).parent)
+        sys.argv, sys.path[0] = arguments, str(Path(name).absolute().parent)
     main = vars(sys.modules["__main__"])
     for one in [one for one in main if not one.startswith("__")]:
         del main[one]
