@@ -28,9 +28,12 @@ def arguments_of(*arguments: str) -> list[str]:
     return ["-m", "mlflow_sysmetrics.cli", *arguments]
 
 
-def command(*arguments: str, status: int = 0, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Runs a command and expects its exit status."""
-    done = forks.run(
+def command(
+    *arguments: str, status: int = 0, own_interpreter: bool = False, **environ: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command and expects its exit status; ``own_interpreter`` is for what a first import prints."""
+    run = forks.run_interpreter if own_interpreter else forks.run
+    done = run(
         arguments_of(*arguments),
         env=environ_with(**environ),
         encoding="utf-8",
