@@ -45,7 +45,7 @@ def command(
 
 def document(*arguments: str, status: int = 0, **environ: str) -> Any:
     """Returns the JSON document that a command prints."""
-    return json.loads(command(*arguments, "--json", status=status, **environ).stdout)
+    return json.loads(command(*arguments, "--json", status=status, own_interpreter=False, **environ).stdout)
 
 
 def call(url: str, method: str, endpoint: str, body: dict[str, Any]) -> Any:
