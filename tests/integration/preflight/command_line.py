@@ -28,9 +28,12 @@ def arguments_of(*arguments: str) -> list[str]:
     return ["-m", "mlflow_sysmetrics.cli", *arguments]
 
 
-def command(*arguments: str, status: int = 0, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Runs a command and expects its exit status."""
-    done = forks.run(
+def command(
+    *arguments: str, status: int = 0, own_interpreter: bool = False, **environ: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command and expects its exit status; ``own_interpreter`` is for what a first import prints."""
+    run = forks.run_interpreter if own_interpreter else forks.run
+    done = run(
         arguments_of(*arguments),
         env=environ_with(**environ),
         encoding="utf-8",
@@ -42,7 +45,7 @@ def command(*arguments: str, status: int = 0, **environ: str) -> subprocess.Comp
 
 def document(*arguments: str, status: int = 0, **environ: str) -> Any:
     """Returns the JSON document that a command prints."""
-    return json.loads(command(*arguments, "--json", status=status, **environ).stdout)
+    return json.loads(command(*arguments, "--json", status=status, own_interpreter=False, **environ).stdout)
 
 
 def call(url: str, method: str, endpoint: str, body: dict[str, Any]) -> Any:

@@ -69,7 +69,7 @@ def test_what_the_user_switched_off_is_not_a_problem() -> None:
 
 
 def test_an_invalid_variable_is_reported_once_and_only_as_a_finding() -> None:
-    done = command("doctor", status=1, MLFLOW_SYSMETRICS_SEND_INTERVAL="soon")
+    done = command("doctor", status=1, own_interpreter=True, MLFLOW_SYSMETRICS_SEND_INTERVAL="soon")
     assert "'soon' is ignored, using 10" in done.stdout
     assert "soon" not in done.stderr
 
