@@ -54,7 +54,7 @@ def enter_run(run: Any, wanted: bool | None) -> None:  # noqa: FBT001 - MLflow's
     """
     import mlflow
 
-    start_system_metrics(str(run.info.run_id), wanted, active_run_obj=run)
+    start_system_metrics(str(run.info.run_id), wanted, new_run=run)
     fluent_state.run_stack().append(mlflow.ActiveRun(run))
 
 
@@ -62,15 +62,14 @@ def start_system_metrics(
     run_id: str,
     wanted: bool | None,  # noqa: FBT001 - MLflow's argument
     *,
-    active_run_obj: Any = None,
+    new_run: Any = None,
 ) -> None:
     """Starts the system metrics of an active run as `mlflow.start_run` does; `end_run` ends them.
 
     Args:
         run_id: the run.
         wanted: as in `mlflow.start_run`; None follows the environment.
-        active_run_obj: the run if it is a new one, under the name that `mlflow.start_run` has for it:
-            `fluent_state.run_being_started` reads it here.
+        new_run: the run if it is a new one; `fluent_state.run_being_started` reads this variable.
     """
     from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
@@ -78,7 +77,7 @@ def start_system_metrics(
     if not (MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get() if wanted is None else wanted):
         return
     # MLflow 2.8 does not know resumed runs.
-    named = {} if fluent_state.version().startswith("2.8.") else {"resume_logging": active_run_obj is None}
+    named = {} if fluent_state.version().startswith("2.8.") else {"resume_logging": new_run is None}
     try:
         monitor = SystemMetricsMonitor(run_id, **named)
         fluent_state.registered_monitors()[run_id] = monitor

@@ -19,7 +19,8 @@ HOW_TO_SET = (
 )
 
 _FLUENT = "mlflow.tracking.fluent"
-_STARTS_RUNS = frozenset({_FLUENT, "mlflow_sysmetrics.mlflow_api.active_runs"})
+# The functions that start runs, by module, have the run in a local variable of this name.
+_RUN_VARIABLES = {_FLUENT: "active_run_obj", "mlflow_sysmetrics.mlflow_api.active_runs": "new_run"}
 _HEADERS = "mlflow.tracking.request_header.registry"
 _RUN_ID = "MLFLOW_RUN_ID"
 _EXPERIMENT_NAME, _EXPERIMENT_ID = "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"
@@ -173,9 +174,10 @@ def run_being_started(frame: FrameType | None, run_id: str) -> Any:
         frame: the caller's.
         run_id: the run, which proves that the local variable is the one that is meant.
     """
-    if frame is None or frame.f_globals.get("__name__") not in _STARTS_RUNS:
+    variable = None if frame is None else _RUN_VARIABLES.get(frame.f_globals.get("__name__", ""))
+    if frame is None or variable is None:
         return None
-    run = frame.f_locals.get("active_run_obj")
+    run = frame.f_locals.get(variable)
     return run if getattr(getattr(run, "info", None), "run_id", None) == run_id else None
 
 
