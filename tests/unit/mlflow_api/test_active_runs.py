@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -81,3 +82,23 @@ def test_runs_inside_a_run_end_before_it(started: Started) -> None:
     active_runs.end_run("ours", "KILLED")
     assert started.ended == [("innermost", "KILLED"), ("inner", "KILLED"), ("ours", "KILLED")]
     assert fluent_state.active_run_ids() == ("outer",)
+
+
+def test_the_monitor_of_a_new_run_finds_the_run_in_its_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.system_metrics import system_metrics_monitor
+
+    found: list[Any] = []
+
+    class Monitor:
+        def __init__(self, run_id: str, **named: object) -> None:
+            assert named in ({}, {"resume_logging": False})
+            self._run_id = run_id
+
+        def start(self) -> None:
+            found.append(fluent_state.run_being_started(sys._getframe(1), self._run_id))
+
+    monkeypatch.setattr(system_metrics_monitor, "SystemMetricsMonitor", Monitor)
+    run = SimpleNamespace(info=SimpleNamespace(run_id="a"))
+    active_runs.start_system_metrics("a", wanted=True, new_run=run)
+    fluent_state.registered_monitors().pop("a")
+    assert found == [run]
