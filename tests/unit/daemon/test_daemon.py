@@ -219,7 +219,9 @@ def test_ending_in_an_outage_logs_what_waits_and_where(
 
 
 def test_ending_in_an_outage_without_a_journal_logs_what_is_lost(caplog: pytest.LogCaptureFixture) -> None:
-    settings = Settings(sampling_interval=0.1, samples_before_logging=1, flush_timeout=0.2, spool_dir="off")
+    settings = Settings(
+        sampling_interval=0.1, samples_before_logging=1, send_interval=0.1, flush_timeout=0.2, spool_dir="off"
+    )
     daemon = Daemon(settings, collectors=[scripted(level=1)], open_sink=lambda _: FakeSink(down=True))
     daemon.attach("run", "uri", settings, started_at=STARTED_AT)
     eventually(lambda: daemon.status().last_error)
