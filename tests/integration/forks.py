@@ -251,7 +251,7 @@ def run_interpreter(
 
 
 def close() -> None:
-    """Ends the fork servers of this session."""
+    """Ends the fork servers of this test run."""
     while _servers:
         _servers.popitem()[1].close()
 
