@@ -15,6 +15,7 @@ from mlflow_sysmetrics.cli.output import counted
 from mlflow_sysmetrics.daemon.journal.spool import spool_directory
 from mlflow_sysmetrics.errors import JournalUnavailable
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
+from mlflow_sysmetrics.runtime.local_paths import local_directory
 from mlflow_sysmetrics.settings import SPOOL_DIR, Settings
 
 DURATION_FORMAT = "90s, 10m, 2h, 1d, or plain seconds"
@@ -29,13 +30,33 @@ _URI_FORMAT = "http://HOST:PORT, sqlite:///PATH, or a directory such as ./mlruns
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
+
+class LocalDirectory(click.Path):
+    """A directory of this machine; ``~`` is expanded, as a shell does not in ``--dir=~/x``.
+
+    Args:
+        exists: whether it must exist.
+    """
+
+    def __init__(self, *, exists: bool = False) -> None:
+        super().__init__(exists=exists, file_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Returns its path, which stays relative if it is."""
+        try:
+            path = local_directory("the directory", value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return super().convert(path if os.fspath(value).startswith("~") else value, param, ctx)
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 any_host_option = click.option("--any-host", is_flag=True, help="Include journals of other hosts.")
 directory_option = click.option(
     "--dir",
     "chosen",
     metavar="PATH",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=LocalDirectory(exists=True),
     help=f"Directory of the journals.  [default: {SPOOL_DIR}, or the user's state directory]",
 )
 

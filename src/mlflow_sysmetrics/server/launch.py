@@ -15,6 +15,7 @@ from mlflow_sysmetrics.mlflow_api.faults import Fault
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned, remember_credentials, remember_environment
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
 from mlflow_sysmetrics.preflight.remedies import remedy
+from mlflow_sysmetrics.runtime.local_paths import local_directory
 from mlflow_sysmetrics.server.allowed_hosts import with_ports
 from mlflow_sysmetrics.server.auth_file import ADMIN, write_auth_file
 from mlflow_sysmetrics.server.config import (
@@ -143,7 +144,12 @@ def _config(
 
 def _artifacts(options: ServerOptions, directory: Path) -> str:
     chosen = options.artifacts_destination or str(directory / _ARTIFACTS)
-    return chosen if "://" in chosen else str(Path(chosen).absolute())
+    if "://" in chosen:
+        return chosen
+    try:
+        return str(local_directory("artifacts_destination", chosen))
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
 
 
 def _check_artifacts(destination: str) -> None:
@@ -192,7 +198,13 @@ def _run(options: ServerOptions, config: ServerConfig, directory: Path) -> Runni
 def _check_database(store: str) -> None:
     """Checks that a database accepts us; an sqlite file need not exist yet, but its directory is created."""
     if store.startswith("sqlite"):
-        Path(store.partition(":///")[2].partition("?")[0]).parent.mkdir(parents=True, exist_ok=True)
+        file = Path(store.partition(":///")[2].partition("?")[0])
+        if file.parts and file.parts[0].startswith("~"):
+            raise ServerStartError(
+                f"The path in a database URI must be complete, got {store}: ~ is not expanded there. "
+                f"Write sqlite:///{file.expanduser()}"
+            )
+        file.parent.mkdir(parents=True, exist_ok=True)
         return
     try:
         reach_database(store, _DATABASE_SECONDS)

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from mlflow_sysmetrics.errors import ServerStartError, SettingsError
+from mlflow_sysmetrics.runtime.local_paths import local_directory
 from mlflow_sysmetrics.server.launch import LOG, RunningServer, ServerOptions, start_server
 
 
@@ -69,7 +70,7 @@ class LocalServer:
             environ=dict(environ or {}),
             start_timeout=start_timeout,
         )
-        self._directory = None if directory is None else Path(directory).absolute()
+        self._directory = None if directory is None else local_directory("directory", directory)
         self._lock = threading.Lock()
         self._files: Path | None = None
         self._server: RunningServer | None = None

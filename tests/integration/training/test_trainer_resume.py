@@ -18,10 +18,11 @@ from trainer_programs import TRAINING
 SPAN = [*range(1, 61)]
 # Five epochs of twelve steps. DIE_AT in the environment is the step at which it kills itself.
 JOB = f"""{TRAINING}
+import numpy
 from ignite.engine import Events
 network.append(torch.nn.Dropout(0.1))  # draws random numbers in each step
 train = torch.utils.data.DataLoader(data, batch_size=8, shuffle=True, generator=torch.Generator().manual_seed(4))
-optimizer = torch.optim.Adam(network.parameters(), 0.01)
+optimizer = torch.optim.Adam(network.parameters(), numpy.logspace(-3, -1, 3)[1])  # 0.01, of NumPy
 one = trainer(train_loader=train, num_epochs=5, logging_steps=1, save_dir="kept", patience=50, optimizer=optimizer,
               scheduler=torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.97), log_system_metrics=True,
               system_metrics_interval=4)

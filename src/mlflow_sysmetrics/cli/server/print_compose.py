@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from mlflow_sysmetrics.cli.findings import say
+from mlflow_sysmetrics.cli.options import LocalDirectory
 from mlflow_sysmetrics.server.deploy_files import COMPOSE, NAMES, deploy_file
 
 
@@ -23,7 +24,7 @@ from mlflow_sysmetrics.server.deploy_files import COMPOSE, NAMES, deploy_file
     "--to",
     "directory",
     metavar="PATH",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=LocalDirectory(),
     help="Write all files into a directory that has none of them yet.",
 )
 def print_compose(*, name: str, directory: Path | None) -> None:

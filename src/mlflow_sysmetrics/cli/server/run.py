@@ -13,7 +13,7 @@ from typing import NoReturn
 import click
 
 from mlflow_sysmetrics.cli.findings import say
-from mlflow_sysmetrics.cli.options import DURATION_FORMAT, duration
+from mlflow_sysmetrics.cli.options import DURATION_FORMAT, LocalDirectory, duration
 from mlflow_sysmetrics.errors import ServerStartError, SettingsError
 from mlflow_sysmetrics.server.launch import log_tail
 from mlflow_sysmetrics.server.local_server import LocalServer
@@ -34,7 +34,7 @@ _POLL_SECONDS = 1.0
     "--dir",
     "directory",
     metavar="PATH",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=LocalDirectory(),
     default=Path("mlflow-server"),
     show_default=True,
     help="Directory of log, database and artifacts; created if it does not exist.",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlflow_sysmetrics.runtime.local_paths import local_directory
 from mlflow_sysmetrics.training.best_epoch import CLASSIFICATION, MAX, MIN, MonitoredMetric, monitored_metric
 
 _OF_TRAINING = ("train_loss", "train_accuracy")
@@ -73,6 +74,7 @@ class Arguments:
         self._check_loaders()
         self._check_optimizer()
         self._check_metric()
+        _ = self.directory
 
     @property
     def amp_name(self) -> str:
@@ -81,9 +83,14 @@ class Arguments:
 
     @property
     def directory(self) -> Path | None:
-        """The directory of the checkpoints, or None."""
+        """The directory of the checkpoints, or None.
+
+        Raises:
+            TypeError: `save_dir` is not a path.
+            ValueError: it does not name a directory of this machine.
+        """
         # Absolute: the program may change its working directory while it trains.
-        return None if self.save_dir is None else Path(self.save_dir).absolute()
+        return None if self.save_dir is None else local_directory("save_dir", self.save_dir)
 
     @property
     def monitored(self) -> MonitoredMetric | None:

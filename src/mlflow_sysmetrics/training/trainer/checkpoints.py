@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import random
@@ -18,6 +19,7 @@ import torch
 from mlflow_sysmetrics.mlflow_api.clients import open_client
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, bounded
+from mlflow_sysmetrics.training.trainer.plain_state import from_plain, to_plain
 from mlflow_sysmetrics.training.trainer.resume import BEST, LATEST
 
 _FOLDER = "checkpoints"
@@ -37,6 +39,7 @@ class Checkpoints:
 
     def __init__(self, directory: Path | None) -> None:
         self.lasting = directory is not None
+        self._read_back: set[Path] = set()
         if directory is not None:
             directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory or Path(tempfile.mkdtemp(prefix="mlflow-sysmetrics-checkpoints-"))
@@ -55,13 +58,25 @@ class Checkpoints:
         return not self.lasting or self._save(self.directory / LATEST, state)
 
     def try_out(self, state: Mapping[str, Any]) -> None:
-        """Writes the first checkpoint, to find out early if that is impossible.
+        """Writes the first checkpoint and reads it back, to find out early if either is impossible.
 
         Raises:
             OSError: the directory cannot be written to.
+            ValueError: the state holds a value that cannot be written or read back.
         """
-        if self.lasting:
-            _write(self.directory / LATEST, state)
+        if not self.lasting:
+            return
+        path = self.directory / LATEST
+        try:
+            _write(path, state)
+            _load(path, mapped=True)
+        except (OSError, RuntimeError):  # on a full disk, torch raises RuntimeError
+            raise
+        except Exception as error:  # pickle and torch's unpickler raise many types
+            path.unlink(missing_ok=True)
+            raise ValueError(
+                f"{_unreadable(state)}. Convert that value, or pass save_dir=None to train without resuming"
+            ) from error
 
     def load_latest(self) -> dict[str, Any] | None:
         """Returns the state for resuming, or None if there is none.
@@ -86,15 +101,30 @@ class Checkpoints:
         if not self.lasting:
             shutil.rmtree(self.directory, ignore_errors=True)
 
+    def keep(self) -> None:
+        """Keeps the directory, even if it is temporary."""
+        self.lasting = True
+
     def _save(self, path: Path, state: Mapping[str, Any]) -> bool:
         try:
             _write(path, state)
-        except (OSError, RuntimeError) as error:  # on a full disk, torch raises RuntimeError
+        except Exception as error:  # noqa: BLE001 - a full disk, or what pickle raises for a value of the user's
             _logger.warning(
                 "mlflow-sysmetrics: cannot write %s, training continues without it: %s", path, error
             )
             return False
+        self._check_once(path, state)
         return True
+
+    def _check_once(self, path: Path, state: Mapping[str, Any]) -> None:
+        """Reads the first file of each name back: an optimizer has most of its state after the first step."""
+        if path in self._read_back:
+            return
+        self._read_back.add(path)
+        try:
+            _load(path, mapped=True)
+        except (OSError, ValueError):
+            _logger.warning("mlflow-sysmetrics: %s cannot be used later: %s", path, _unreadable(state))
 
 
 def _write(path: Path, state: Mapping[str, Any]) -> None:
@@ -102,7 +132,7 @@ def _write(path: Path, state: Mapping[str, Any]) -> None:
     unfinished = path.with_suffix(".unfinished")
     try:
         with unfinished.open("wb") as file:
-            torch.save(dict(state), file)
+            torch.save(to_plain(state), file)
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
@@ -113,8 +143,18 @@ def _write(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """Returns the state in a file.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ValueError: it does not hold a state that can be read.
+    """
+    return from_plain(_load(path))
+
+
+def _load(path: Path, *, mapped: bool = False) -> dict[str, Any]:
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except OSError:
         raise
     except Exception as error:  # torch's unpickler raises many types
@@ -122,6 +162,28 @@ def _read(path: Path) -> dict[str, Any]:
             f"cannot read the checkpoint {path}; move it away to start afresh: {error}"
         ) from error
     return state
+
+
+def _unreadable(state: Mapping[str, Any]) -> str:
+    """Returns which parts of a state cannot be read back, and why."""
+    parts = ", ".join(name for name, value in state.items() if not _survives(value)) or "the state"
+    return (
+        f"{parts} must consist of tensors, arrays, numbers, texts, lists and dicts to be readable in a "
+        "checkpoint, but has a value of another type (from get_extra_state() of the model, or state_dict() "
+        "of the optimizer or scheduler)"
+    )
+
+
+def _survives(value: object) -> bool:
+    """Returns whether a value can be read back."""
+    with io.BytesIO() as file:
+        try:
+            torch.save(to_plain({"value": value}), file)
+            file.seek(0)
+            torch.load(file, map_location="cpu", weights_only=True)
+        except Exception:  # noqa: BLE001 - pickle and torch's unpickler raise many types
+            return False
+    return True
 
 
 def random_states(device: torch.device, loaders: Sequence[object]) -> dict[str, Any]:

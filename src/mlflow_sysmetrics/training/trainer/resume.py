@@ -13,6 +13,7 @@ from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
+from mlflow_sysmetrics.runtime.local_paths import local_directory
 from mlflow_sysmetrics.training.runs import active_run_id, chosen_run_id
 
 BEST, LATEST, RECORDED = "best_checkpoint.pt", "latest_checkpoint.pt", "recorded.txt"
@@ -42,9 +43,14 @@ def run_to_resume(save_dir: str | os.PathLike[str]) -> str | None:
 
     Args:
         save_dir: the `save_dir` of `Trainer`.
+
+    Raises:
+        TypeError: `save_dir` is not a path.
+        ValueError: it does not name a directory of this machine.
     """
-    extent = read_extent(Path(save_dir))
-    return extent.run_id if extent is not None and Path(save_dir, LATEST).exists() else None
+    directory = local_directory("save_dir", save_dir)
+    extent = read_extent(directory)
+    return extent.run_id if extent is not None and (directory / LATEST).exists() else None
 
 
 def chosen_run(run_id: str | None, directory: Path | None, *, resume: bool) -> str:

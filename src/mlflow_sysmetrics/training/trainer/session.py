@@ -250,7 +250,19 @@ class Session:
     def _restore_best(self) -> None:
         if self._best.epoch in {0, self._epoch}:
             return  # there is no best epoch, or the model has its weights
-        best = self._checkpoints.load_best()
+        try:
+            best = self._checkpoints.load_best()
+        except (OSError, ValueError) as error:
+            self._checkpoints.keep()
+            _logger.warning(
+                "mlflow-sysmetrics: the weights of the best epoch, %d, cannot be read from %s; "
+                "the model keeps those of epoch %d: %s",
+                self._best.epoch,
+                self._checkpoints.best,
+                self._epoch,
+                error,
+            )
+            return
         if best is None or best["epoch"] != self._best.epoch:
             _logger.warning(
                 "mlflow-sysmetrics: the weights of the best epoch, %d, could not be written; "

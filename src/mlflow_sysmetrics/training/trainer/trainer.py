@@ -42,7 +42,8 @@ class Trainer:
         gradient_accumulation_steps: batches per optimizer step. The last step of an epoch may have fewer.
         scheduler: a learning rate scheduler.
         save_dir: directory of the checkpoints, also for resuming; None disables resuming and keeps only the
-            best checkpoint, as an artifact.
+            best checkpoint, as an artifact. It must be on a file system of this machine: for a restart on
+            another one, on a shared or mounted one.
         use_amp: computes in mixed precision.
         amp_dtype: "float16" or "bfloat16"; a CPU always uses bfloat16.
         early_stopping_metric: the metric that ranks the epochs, such as "val_loss"; by default the first of
