@@ -23,6 +23,7 @@ from mlflow_sysmetrics.settings import Settings
 
 _lock = threading.RLock()  # re-entrant: a signal handler may call in
 _daemon: Daemon | None = None
+_NO_PROCESS = -1  # of a copy by pickle, which belongs to no process
 
 
 class Attachment:
@@ -63,6 +64,10 @@ class Attachment:
         """Queues tags for the run; the delivery thread sets them."""
         if os.getpid() == self._pid:
             self._series.channel.sender.append(self._series.channel.queue, tags=tags)
+
+    def __getstate__(self) -> dict[str, object]:
+        """A copy by pickle or `copy.deepcopy` is detached, like one in a forked child."""
+        return {"run_id": self.run_id, "tracking_uri": self.tracking_uri, "_pid": _NO_PROCESS}
 
     def __enter__(self) -> Attachment:
         return self
@@ -118,6 +123,10 @@ class PointWriter:
         with self._lock:
             channel, self._channel = self._channel, None
         return channel is None or self._daemon.close_channel(channel, timeout, self._settings)
+
+    def __getstate__(self) -> dict[str, object]:
+        """A copy by pickle or `copy.deepcopy` writes nothing, like one in a forked child."""
+        return {"run_id": self.run_id, "tracking_uri": self.tracking_uri, "gather": None, "_pid": _NO_PROCESS}
 
     def _open_channel(self) -> Channel:
         return self._daemon.open_channel(self.run_id, self.tracking_uri, self._settings, gather=self._gather)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
+from typing import Any
 
 _logger = logging.getLogger("mlflow_sysmetrics")
 
@@ -42,6 +43,15 @@ class Status:
     journal: str | None = None
     journal_bytes: int = 0
     journal_failed: str | None = None
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Makes it picklable: a read-only view of a dict is not."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return _status, ({**values, "collectors": dict(self.collectors)},)
+
+
+def _status(values: dict[str, Any]) -> Status:
+    return Status(**{**values, "collectors": MappingProxyType(values["collectors"])})
 
 
 def log_summary(status: Status, flush_timeout: float) -> None:

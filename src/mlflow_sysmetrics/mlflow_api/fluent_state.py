@@ -138,6 +138,13 @@ def one_stack_for_all_threads() -> bool:
     return isinstance(_fluent()._active_run_stack, list)
 
 
+def autologging() -> tuple[str, ...]:
+    """Returns the names of the frameworks whose autologging is on; none if MLflow has not loaded it."""
+    module = sys.modules.get("mlflow.utils.autologging_utils")
+    integrations = getattr(module, "AUTOLOGGING_INTEGRATIONS", {})
+    return tuple(name for name, chosen in dict(integrations).items() if not chosen.get("disable"))
+
+
 def active_run_ids() -> tuple[str, ...]:
     """Returns the active runs of this thread, outermost first."""
     return tuple(str(run.info.run_id) for run in run_stack())

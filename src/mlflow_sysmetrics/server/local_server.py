@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import NoReturn
 
 from mlflow_sysmetrics.errors import ServerStartError, SettingsError
 from mlflow_sysmetrics.runtime.local_paths import local_directory
@@ -75,6 +76,13 @@ class LocalServer:
         self._files: Path | None = None
         self._server: RunningServer | None = None
         self._owner = os.getpid()
+
+    def __reduce__(self) -> NoReturn:
+        """Refuses to be pickled or copied."""
+        raise TypeError(
+            "a LocalServer cannot be pickled or copied, as its processes belong to this one; pass its url "
+            "and environ instead"
+        )
 
     @property
     def url(self) -> str:

@@ -12,6 +12,7 @@ from types import TracebackType
 
 from mlflow_sysmetrics.daemon import Point, PointWriter, open_writer
 from mlflow_sysmetrics.mlflow_api.metric_names import check_metric_name
+from mlflow_sysmetrics.training.detached import DetachedWriter
 from mlflow_sysmetrics.training.runs import chosen_run_id
 from mlflow_sysmetrics.training.values import Pending, as_number, as_step, fetch
 
@@ -36,6 +37,8 @@ class MetricRecorder:
     such.
 
     A name is whatever the installed MLflow accepts.
+
+    A copy made by pickle or `copy.deepcopy` records nothing, with one warning.
 
     Use it as a context manager, or call `close`.
 
@@ -68,7 +71,7 @@ class MetricRecorder:
             raise ValueError(f"buffer_seconds must be a number >= 0, got {buffer_seconds!r}")
         self.run_id = chosen_run_id(run_id, by="MetricRecorder")
         self.logging_steps = logging_steps
-        self._writer = open_writer(self.run_id, tracking_uri=tracking_uri)
+        self._writer: PointWriter | DetachedWriter = open_writer(self.run_id, tracking_uri=tracking_uri)
         self._buffer = _Buffer(self._writer, buffer_seconds)
         self._keys: dict[tuple[str, str], str] = {}
         self._last_step = 0
@@ -77,6 +80,16 @@ class MetricRecorder:
         # is garbage collected. At exit a finalizer would run too late: torch's run at the same time.
         self._writer.gather = self._buffer.flush
         weakref.finalize(self, self._buffer.flush).atexit = False
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leaves out what belongs to this process: a copy records nothing."""
+        kept = ("run_id", "logging_steps", "_keys", "_last_step", "_first")
+        return {name: self.__dict__[name] for name in kept}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._writer = DetachedWriter("MetricRecorder")
+        self._buffer = _Buffer(self._writer, 0.0)
 
     def wants(self, step: int) -> bool:
         """Returns whether a step is recorded, so that values for other steps need not be computed."""
@@ -184,7 +197,7 @@ class MetricRecorder:
 class _Buffer:
     """Writes numbers at once and collects values on an accelerator, to fetch them together."""
 
-    def __init__(self, writer: PointWriter, seconds: float) -> None:
+    def __init__(self, writer: PointWriter | DetachedWriter, seconds: float) -> None:
         self._writer = writer
         self._seconds = seconds
         self._lock = threading.RLock()  # reentrant: a signal handler may record, too

@@ -9,6 +9,7 @@ from types import TracebackType
 
 from mlflow_sysmetrics.daemon import Point, PointWriter, Watch, open_writer, watch
 from mlflow_sysmetrics.mlflow_api.metric_names import refusal
+from mlflow_sysmetrics.training.detached import DetachedWatch
 from mlflow_sysmetrics.training.runs import active_run_id
 from mlflow_sysmetrics.training.values import as_step
 
@@ -52,7 +53,7 @@ class SystemMetricsLogger:
     quota.
 
     Use it as a context manager, or call `close`. Without either, sampling for it stops a minute after the
-    last call.
+    last call. A copy made by pickle or `copy.deepcopy` logs nothing, with one warning.
 
     Args:
         log_cpu: logs ``cpu_percent``, ``memory_used_gb``, ``memory_percent``.
@@ -91,8 +92,18 @@ class SystemMetricsLogger:
         )
         self._run_id = run_id
         self._writers = _Writers(tracking_uri)
-        self._watch: Watch = watch()
-        self._watch.wait(readings=2, timeout=_FIRST_READINGS_SECONDS)
+        started = watch()
+        started.wait(readings=2, timeout=_FIRST_READINGS_SECONDS)
+        self._watch: Watch | DetachedWatch = started
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leaves out what belongs to this process: a copy logs nothing."""
+        return {"_metrics": self._metrics, "_run_id": self._run_id}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._watch = DetachedWatch("SystemMetricsLogger")
+        self._writers = _Writers(None)
 
     def read(self) -> dict[str, float]:
         """Returns the last reading without logging it."""

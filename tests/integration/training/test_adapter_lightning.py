@@ -92,6 +92,14 @@ continued.fit(Module(), batches, batches)
 continued.fit_loop.max_epochs = 2
 continued.fit(continued.lightning_module, batches, batches)
 
+with raised("dry run without a run"):
+    trainer("dry", fast_dev_run=True).fit(Module(), batches, batches)
+with mlflow.start_run() as run, raised("dry run"):
+    trainer("dry", fast_dev_run=True, logger=CSVLogger("csv")).fit(Module(), batches, batches)
+tell("dry run", run.info.run_id)
+with raised("barebones"):
+    pl.Trainer(barebones=True, max_epochs=1, callbacks=[SysMetricsCallback()]).fit(Module(), batches)
+
 with raised("no run"):
     trainer("no run", logger=CSVLogger("csv")).fit(Module(), batches)
 with mlflow.start_run() as run:
@@ -134,6 +142,13 @@ def test_every_name_is_there_and_no_others(trained: Trained) -> None:
         "final/early_stopped",
         "final/duration_seconds",
     }
+
+
+def test_a_dry_run_is_not_recorded(trained: Trained) -> None:
+    """Lightning switches its own loggers off in it, to try the code without a trace."""
+    for name in ("dry run without a run", "dry run", "barebones"):
+        assert trained.told[name].get("raised") is None
+    assert not trained.ours("dry run")
 
 
 def test_losses_of_steps_are_those_of_the_module(trained: Trained) -> None:

@@ -38,7 +38,7 @@ class Losses(TrainerCallback):
     def on_log(self, args, state, control, logs, **kwargs):
         self.losses += [logs["loss"]] if "loss" in logs else []
 
-def made(*callbacks, report_to="mlflow", ours=True, **options):
+def made(*callbacks, report_to="mlflow", ours=True, compute=lambda _: {"accuracy": 0.5}, **options):
     config = BertConfig(
         vocab_size=10, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
     )
@@ -53,12 +53,26 @@ def made(*callbacks, report_to="mlflow", ours=True, **options):
     machine = SysMetricsCallback(log_system_metrics=True, system_metrics_interval=4)
     return transformers.Trainer(
         BertForSequenceClassification(config), arguments, train_dataset=Rows(), eval_dataset=Rows(),
-        compute_metrics=lambda _: {"accuracy": 0.5},
+        compute_metrics=compute,
         callbacks=[*([machine] if ours else []), *callbacks],
     )
 
 def newest():
     return mlflow.search_runs(output_format="list", max_results=1)[0].info.run_id
+
+# Before any training: accelerate's shared state holds what cannot be pickled after one.
+import copy, pickle
+untrained = made(report_to="none", compute=None)  # MLflowCallback cannot be pickled
+pickled = pickle.loads(pickle.dumps(untrained))
+copied = copy.deepcopy(untrained)
+pickled.add_callback(MLflowCallback())
+pickled.train()
+tell("pickled", newest(), kind=type(pickled).__qualname__, trainer=isinstance(pickled, transformers.Trainer))
+copied.add_callback(MLflowCallback())
+copied.add_callback(AtStep4(lambda: 1 / 0))
+with raised("crash of a copy"):
+    copied.train()
+tell("crashed copy", newest(), active=str(mlflow.active_run()))
 
 losses = Losses()
 trainer = made(losses)
@@ -130,6 +144,17 @@ made(AtStep4(told_and_interrupted)).train()
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Trained:
     return run_program("transformers", PROGRAM, tmp_path_factory, empty_database)
+
+
+def test_a_trainer_can_be_pickled_and_is_recorded_as_before(trained: Trained) -> None:
+    """A class of ours takes the place of the Trainer's, and pickle finds classes by their names."""
+    told = trained.told["pickled"]
+    assert (told["kind"], told["trainer"]) == ("Trainer", True)
+    assert trained.steps("pickled", "epoch/train_loss") == [1, 2]
+    assert trained.status("pickled") == "FINISHED"
+    assert trained.told["crash of a copy"]["raised"] == "ZeroDivisionError: division by zero"
+    assert trained.status("crashed copy") == "FAILED"
+    assert trained.told["crashed copy"]["active"] == "None"
 
 
 def test_every_name_is_there_and_no_others(trained: Trained) -> None:

@@ -32,10 +32,18 @@ def objective(trial, params):
         mlflow.log_metric("inner", trial.number)
     return {4: float("nan"), 5: None, 6: (1.0, 2.0)}.get(trial.number, 10.0 - trial.number)
 
+from mlflow.utils.autologging_utils import AUTOLOGGING_INTEGRATIONS
+AUTOLOGGING_INTEGRATIONS.update(sklearn={"disable": False}, xgboost={"disable": True})
+heard = []
+handler = logging.Handler()
+handler.emit = lambda record: heard.append(record.getMessage())
+logging.getLogger("mlflow_sysmetrics").addHandler(handler)
+
 runner = OptunaRunner("ends", "minimize", "val_loss", seed=7)
 result = runner.optimize(objective, 8, SPACE, mlflow_experiment_name="hpo", n_jobs=JOBS, catch=ValueError)
 counts = [result.total_trials, result.completed_trials, result.pruned_trials, result.failed_trials]
 print("RESULT", *counts, result.best_trial_number, result.best_value, result.unrecorded_trials)
+print("AUTOLOGGING", JOBS > 1, any("autologging (sklearn) misses" in line for line in heard))
 """
 COMPLETED = {"trial_0001": 0, "trial_0002": 1, "trial_0008": 7}
 JOBS = [1, pytest.param(4, marks=parallel)]
@@ -68,6 +76,11 @@ def test_every_trial_has_one_run_with_the_status_of_the_trial(ended_study: tuple
 
 def test_the_result_counts_the_trials(ended_study: tuple[Study, str]) -> None:
     assert "RESULT 8 3 1 4 7 3.0 0" in ended_study[1]
+
+
+def test_parallel_trials_with_autologging_are_a_warning(ended_study: tuple[Study, str]) -> None:
+    words = ended_study[1].partition("AUTOLOGGING ")[2].split()
+    assert words[0] == words[1]
 
 
 @pytest.mark.every_database

@@ -136,6 +136,51 @@ def test_the_table_has_a_column_for_each_parameter() -> None:
     assert rows[1]["error"] == "two\nlines"
 
 
+@pytest.mark.parametrize(
+    ("value", "cell"),
+    [
+        ('=HYPERLINK("http://example.org","x")', '\'=HYPERLINK("http://example.org","x")'),
+        ("@SUM(1)", "'@SUM(1)"),
+        ("+cmd|x", "'+cmd|x"),
+        ("-2+3", "'-2+3"),
+        ("\t=1", "'\t=1"),
+        ("\uff1d1", "'\uff1d1"),  # full-width, which some spreadsheets take for the sign
+        ("-1.5", "-1.5"),
+        (-1.5, "-1.5"),
+        (True, "True"),
+        ("a=b", "a=b"),
+    ],
+)
+def test_a_text_is_no_formula_in_a_spreadsheet(value: str | float, cell: str) -> None:
+    trial = create_trial(
+        value=1.0,
+        params={"p": value},
+        distributions={"p": CategoricalDistribution([value])},
+        user_attrs={"error": value if isinstance(value, str) else ""},
+    )
+    table = summary.trials_table([trial], Objectives(("=loss",), ("minimize",)))
+    (row,) = csv.DictReader(io.StringIO(table))
+    assert row["hpo/p"] == cell
+    assert row["error"] == (cell if isinstance(value, str) else "")
+    assert row["'=loss"] == "1.0"
+
+
+def test_names_are_only_text_in_the_page() -> None:
+    pytest.importorskip("plotly", reason="plotly is not installed")
+    study = optuna.create_study(study_name="</script><script>alert(1)</script>")
+    study.add_trial(
+        create_trial(
+            value=1.0,
+            params={"<img src=x>": "</script><b>"},
+            distributions={"<img src=x>": CategoricalDistribution(["</script><b>"])},
+        )
+    )
+    page = summary.history_page(study, Objectives(("</script><i>",), ("minimize",)), include_plotlyjs="cdn")
+    assert page is not None
+    assert "</script><" not in page.replace("</script>\n", "").replace("</script>        </div>", "")
+    assert "<img" not in page
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_any_number_of_objectives_is_drawn(count: int) -> None:
     pytest.importorskip("plotly", reason="plotly is not installed")

@@ -6,6 +6,7 @@ import math
 import threading
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import NoReturn
 
 from mlflow_sysmetrics.daemon.delivery.inbox import Inbox
 from mlflow_sysmetrics.daemon.sampling.probe import Probe
@@ -53,6 +54,10 @@ class Watch:
         self._read_at = clock.monotonic()
         self._closed = False
         sampler.watch(self)
+
+    def __reduce__(self) -> NoReturn:
+        """Refuses to be pickled or copied."""
+        raise TypeError("a Watch cannot be pickled or copied, as it reads this process's sampling thread")
 
     def read(self) -> Mapping[str, float]:
         """Returns the last reading by key, without ``system/``; empty while there is none. Never blocks.

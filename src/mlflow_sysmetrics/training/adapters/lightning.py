@@ -26,6 +26,8 @@ class SysMetricsCallback(_Callback):  # type: ignore[misc] # a class of either p
     A step is a step of the optimizer, ``trainer.global_step``, from 1. Batches whose gradients accumulate are
     one step; with several optimizers, each of their steps counts.
 
+    A ``fast_dev_run`` and a ``barebones`` Trainer, whose loggers Lightning switches off, are not recorded.
+
     Args:
         run_id: the run; by default the logger's, or else the active run.
         tracking_uri: the run's tracking server; needs `run_id`.
@@ -73,7 +75,7 @@ class SysMetricsCallback(_Callback):  # type: ignore[misc] # a class of either p
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Opens the log of a fit; the loggers have created their runs by now."""
-        if stage != "fit" or not trainer.is_global_zero:
+        if stage != "fit" or not trainer.is_global_zero or metrics_of.is_dry_run(trainer):
             return
         self._logger = metrics_of.mlflow_logger(trainer)
         self._log = TrainingLog(

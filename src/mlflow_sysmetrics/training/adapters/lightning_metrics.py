@@ -26,6 +26,11 @@ def mlflow_logger(trainer: Any) -> Any:
     return None
 
 
+def is_dry_run(trainer: Any) -> bool:
+    """Returns whether Lightning has switched its own loggers off, to try the code or measure its overhead."""
+    return bool(getattr(trainer, "fast_dev_run", False) or getattr(trainer, "barebones", False))
+
+
 def monitor(trainer: Any) -> MonitoredMetric | None:
     """Returns the metric that EarlyStopping or ModelCheckpoint monitors, or None."""
     for callback in (*trainer.early_stopping_callbacks, *trainer.checkpoint_callbacks):

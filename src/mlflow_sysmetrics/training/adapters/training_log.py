@@ -121,6 +121,10 @@ class TrainingLog:
         self._pid = os.getpid()
         _remember(self)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Becomes None when the callback that holds it is pickled or deep-copied: the original records."""
+        return type(None), ()
+
     def wants(self, step: int) -> bool:
         """Returns whether a step is recorded."""
         return self._recorder.wants(step)

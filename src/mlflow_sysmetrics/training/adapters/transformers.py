@@ -6,6 +6,7 @@ import functools
 import math
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from mlflow_sysmetrics.mlflow_api import fluent_state
@@ -15,6 +16,7 @@ from mlflow_sysmetrics.training.adapters.training_log import Choices, TrainingLo
 from mlflow_sysmetrics.training.best_epoch import MonitoredMetric
 
 _REMEDY = ', or give TrainingArguments report_to="mlflow"'
+_MARK = "_mlflow_sysmetrics_watches_train"
 _FRAMES = 6  # from our hook up to the Trainer's, with the callback handler's in between
 # Metrics of an evaluation that describe its speed rather than the model.
 _SPEED = ("_runtime", "_per_second", "_model_preparation_time", "_compilation_time")
@@ -74,8 +76,8 @@ class SysMetricsCallback(_Callback):  # type: ignore[misc] # transformers has no
     def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Wraps the Trainer's ``train``, to see an exception: there is no hook for it."""
         trainer = _trainer_of(self)
-        if trainer is not None:
-            _watch_train(trainer, self)
+        if trainer is not None and not hasattr(type(trainer), _MARK):
+            _watch_train(trainer)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Resets the state; opens no log yet, as MLflowCallback may start its run after this."""
@@ -154,30 +156,55 @@ class SysMetricsCallback(_Callback):  # type: ignore[misc] # transformers has no
         return log
 
 
-def _watch_train(trainer: Any, callback: SysMetricsCallback) -> None:
+def _watch_train(trainer: Any) -> None:
     """Makes the Trainer's ``train`` end the runs that were started inside it, with the right status.
 
     By a subclass: a method set on the object would form a reference cycle with the Trainer, and the model
     would keep its memory until the next garbage collection.
     """
-    kind = type(trainer)
+    trainer.__class__ = _watched(type(trainer))
 
-    class Watched(kind):  # type: ignore[misc, valid-type] # a class known at run time only
-        @functools.wraps(kind.train)
+
+def _watched(kind: type) -> type:
+    """Returns a subclass of a Trainer's class that watches ``train``."""
+    original: Any = kind
+
+    class Watched(original):  # type: ignore[misc] # a class known at run time only
+        @functools.wraps(original.train)
         def train(self, *args: Any, **kwargs: Any) -> Any:
-            callback.active_before = before = fluent_state.active_run_ids()
+            before = fluent_state.active_run_ids()
+            callbacks = [
+                one for one in self.callback_handler.callbacks if isinstance(one, SysMetricsCallback)
+            ]
+            for callback in callbacks:
+                callback.active_before = before
             try:
-                return kind.train(self, *args, **kwargs)
+                return original.train(self, *args, **kwargs)
             except BaseException as error:  # Ctrl-C, too: the run ends with the exception's status
-                callback.close()
+                for callback in callbacks:
+                    callback.close()
                 started_inside = [one for one in fluent_state.active_run_ids() if one not in before]
                 if started_inside:
                     end_active_run(started_inside[0], error)
                 raise
 
+        def __reduce_ex__(self, protocol: Any) -> Any:
+            # Pickle finds a class by its name, which here names the original.
+            make, arguments, *rest = super().__reduce_ex__(protocol)
+            plain = tuple(original if one is Watched else one for one in arguments)
+            return _made_watched, (make, plain), *rest
+
     Watched.__name__, Watched.__qualname__ = kind.__name__, kind.__qualname__
     Watched.__module__ = kind.__module__
-    trainer.__class__ = Watched
+    setattr(Watched, _MARK, True)
+    return Watched
+
+
+def _made_watched(make: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Makes a Trainer again, from what pickle has kept of it."""
+    trainer = make(*arguments)
+    _watch_train(trainer)
+    return trainer
 
 
 def _trainer_of(callback: SysMetricsCallback) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import optuna
 
 from mlflow_sysmetrics.training.hpo.objectives import Objectives
+from mlflow_sysmetrics.training.hpo.storage import check_storage
 from mlflow_sysmetrics.training.hpo.strategies import pruner_of, sampler_of
 
 # User attributes in Optuna's storage, by which a later process finds the runs of a study and its trials.
@@ -33,12 +34,14 @@ def open_optuna_study(
     """Creates a study, or loads the one of that name; the arguments are those of `OptunaRunner`.
 
     Raises:
-        ValueError: an argument is invalid, or the existing study has other objectives.
+        ValueError: an argument is invalid, the storage is MLflow's database, or the existing study has other
+            objectives.
         optuna.exceptions.DuplicatedStudyError: the study exists and `load_if_exists` is False.
     """
     # Both are built first, so that invalid options leave no study in the storage.
     chosen_pruner = pruner_of(pruner, pruner_config)
     chosen_sampler = sampler_of(sampler, sampler_config, seed, several=objectives.several)
+    check_storage(storage)
     study = optuna.create_study(
         study_name=name,
         storage=storage,

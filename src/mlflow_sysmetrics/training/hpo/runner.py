@@ -23,7 +23,8 @@ class OptunaRunner:
         direction: "maximize" or "minimize".
         metric: the name of what the objective function returns, such as "val_f1_macro".
         storage: where Optuna keeps the study: a database URL such as ``sqlite:///study.db``, or an Optuna
-            storage. None keeps it in memory, so that no other process can resume it.
+            storage. None keeps it in memory, so that no other process can resume it. MLflow's own database is
+            refused: Optuna needs one of its own.
         directions: the directions of several objectives, instead of `direction`.
         metrics: the names of several objectives, instead of `metric`.
         sampler: an Optuna sampler, or one of tpe, random, grid, cmaes, gp, qmc, nsgaii, nsgaiii. The default
@@ -39,7 +40,8 @@ class OptunaRunner:
         study: the Optuna study.
 
     Raises:
-        ValueError: an argument is invalid, or the study in the storage has other objectives.
+        ValueError: an argument is invalid, the storage is MLflow's database, or the study in it has other
+            objectives.
         ModuleNotFoundError: Optuna is not installed; names the extra that installs it.
     """
 

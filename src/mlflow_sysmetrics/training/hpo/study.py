@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 from mlflow_sysmetrics.errors import HPOError
-from mlflow_sysmetrics.mlflow_api.fluent_state import finish_monitor, only_active
+from mlflow_sysmetrics.mlflow_api.fluent_state import autologging, finish_monitor, only_active
 from mlflow_sysmetrics.mlflow_api.stores import FAILED, FINISHED
 from mlflow_sysmetrics.preflight.context import status_of
 from mlflow_sysmetrics.training.hpo import optuna_study
@@ -93,6 +93,12 @@ def _run_missing_trials(
         if missing <= 0:
             _log.info("study %r already has the requested %d trials", study.study_name, request.n_trials)
             return
+    if request.n_jobs > 1 and (frameworks := autologging()):
+        _log.warning(
+            "mlflow-sysmetrics: MLflow's autologging (%s) misses a training that begins while one in another "
+            "thread is running. For complete autologging, use n_jobs=1 in several processes with a storage.",
+            ", ".join(frameworks),
+        )
     callbacks = _Callbacks(study_run, request)
     try:
         run_trials(

@@ -27,6 +27,7 @@ _BEST = "best_hpo"
 _TABLE = "hpo_trials_history.csv"
 _PAGE = "hpo_optimization_history.html"
 _FRONT = "hpo_pareto_front.json"
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # also full-width
 _MOST_AXES = 3  # a Pareto front with more objectives cannot be drawn
 _log = logging.getLogger("mlflow_sysmetrics")
 
@@ -98,7 +99,8 @@ def trials_table(trials: Sequence[FrozenTrial], objectives: Objectives) -> str:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(
-        ["number", "run_name", "state", *objectives.metrics, "started", "ended", "duration_seconds"]
+        ["number", "run_name", "state", *map(_cell, objectives.metrics)]
+        + ["started", "ended", "duration_seconds"]
         + [f"hpo/{name}" for name in names]
         + ["run_id", "error"]
     )
@@ -115,12 +117,27 @@ def trials_table(trials: Sequence[FrozenTrial], objectives: Objectives) -> str:
                 trial.datetime_start,
                 trial.datetime_complete,
                 seconds,
-                *(trial.params.get(name, "") for name in names),
+                *(_cell(trial.params.get(name, "")) for name in names),
                 trial.user_attrs.get(optuna_study.TRIAL_RUN_ID, ""),
-                trial.user_attrs.get(optuna_study.ERROR, ""),
+                _cell(trial.user_attrs.get(optuna_study.ERROR, "")),
             ]
         )
     return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """Returns what a spreadsheet shows as the given value: an apostrophe precedes a text like a formula.
+
+    Numbers stay as they are, also negative ones and those in texts. Source: OWASP, CSV injection.
+    """
+    text = str(value)
+    if not text.startswith(_FORMULA):
+        return value
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return value
 
 
 def history_page(study: optuna.Study, objectives: Objectives, *, include_plotlyjs: bool | str) -> str | None:

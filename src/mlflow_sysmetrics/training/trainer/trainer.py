@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from mlflow_sysmetrics.training.extras import needed
 from mlflow_sysmetrics.training.trainer.arguments import Arguments
@@ -121,6 +121,13 @@ class Trainer:
         self.model = model
         self.engine: Any = self._loop.engine
         self.evaluator: Any = None if self._loop.validation is None else self._loop.validation.engine
+
+    def __reduce__(self) -> NoReturn:
+        """Refuses to be pickled or copied."""
+        raise TypeError(
+            "a Trainer cannot be pickled or copied, as its engines belong to this process; pickle its model, "
+            "or create a Trainer with the same save_dir, which resumes"
+        )
 
     def train(self, trial: Any | None = None) -> dict[str, Any]:
         """Trains to the end.
