@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mlflow_sysmetrics.daemon.journal.store_files import check_store
-from mlflow_sysmetrics.mlflow_api import fluent_state
 from mlflow_sysmetrics.mlflow_api.anonymous_client import open_anonymous_client
 from mlflow_sysmetrics.mlflow_api.clients import open_client
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
@@ -149,7 +149,7 @@ def tracking_uri_in_force() -> str | None:
 
     A command should neither create nor search MLflow's default, a store in the working directory.
     """
-    return fluent_state.tracking_uri()
+    return os.environ.get("MLFLOW_TRACKING_URI") or None  # nothing else can have set it in a command
 
 
 def _read(run: Any) -> TrackedRun:

@@ -3,12 +3,44 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from mlflow_sysmetrics.mlflow_api.clients import open_client
 from mlflow_sysmetrics.mlflow_api.fluent_state import current_tracking_uri
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
+
+#: By the name in an ImportError: the package to install. A longer name precedes its own prefix.
+ARTIFACT_LIBRARIES = (
+    ("boto3", "boto3"),
+    ("botocore", "boto3"),
+    ("google.cloud", "google-cloud-storage"),
+    ("google", "google-cloud-storage"),
+    ("azure.storage.filedatalake", "azure-storage-file-datalake azure-identity"),
+    ("azure.storage", "azure-storage-blob azure-identity"),
+    ("azure.identity", "azure-identity"),
+    ("azure", "azure-storage-blob azure-identity"),
+    ("pyarrow", "pyarrow"),
+    ("pysftp", "pysftp"),
+    ("paramiko", "paramiko"),
+    ("databricks", "databricks-sdk"),
+)
+# By scheme: the module that MLflow imports for it.
+_MODULES = {
+    "s3": "boto3",
+    "r2": "boto3",
+    "b2": "boto3",
+    "gs": "google.cloud.storage",
+    "wasb": "azure.storage.blob",
+    "wasbs": "azure.storage.blob",
+    "abfss": "azure.storage.filedatalake",
+    "hdfs": "pyarrow",
+    "viewfs": "pyarrow",
+    "sftp": "pysftp",
+}
 
 # The functions import MLflow: a program that writes no such file does not wait for it.
 
@@ -17,8 +49,12 @@ def put_into_store(uri: str, name: str, text: str) -> None:
     """Writes a text as an artifact under a URI such as gs://bucket/folder.
 
     Raises:
+        ImportError: the store's library is not installed; says which one to install.
         Exception: what the store's library raises, or MLflow for an unknown scheme.
     """
+    missing = missing_artifact_library(uri)
+    if missing is not None:
+        raise ImportError(missing)
     with tempfile.TemporaryDirectory() as folder:
         _repository(uri).log_artifact(str(_written(folder, name, text)))
 
@@ -85,6 +121,28 @@ def artifacts_of_run(tracking_uri: str, artifact_uri: str) -> Any:
     if artifact_uri.startswith("mlflow-artifacts:"):
         artifact_uri = MlflowArtifactsRepository.resolve_uri(artifact_uri, tracking_uri)
     return _repository(artifact_uri)
+
+
+def load_artifact_library(artifact_uri: str) -> None:
+    """Imports the library of an artifact store, if it is installed; on a slow disk this takes seconds."""
+    with suppress(ImportError):
+        module = _MODULES.get(urlsplit(artifact_uri).scheme)
+        if module is not None:
+            import_module(module)
+
+
+def missing_artifact_library(artifact_uri: str) -> str | None:
+    """Returns what to install for an artifact store; None if that is unknown or nothing is missing."""
+    scheme = urlsplit(artifact_uri).scheme
+    module = _MODULES.get(scheme)
+    if module is None:
+        return None
+    try:
+        import_module(module)
+    except ImportError:
+        package = next(package for name, package in ARTIFACT_LIBRARIES if module.startswith(name))
+        return f"Install the library for {scheme}:// where the training runs: pip install {package}."
+    return None
 
 
 def _repository(uri: str) -> Any:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as distribution_version
 from types import FrameType, ModuleType
 from typing import Any, NamedTuple
 
@@ -39,7 +41,13 @@ class ExperimentChoice(NamedTuple):
 
 
 def version() -> str:
-    """Returns the version of the installed MLflow."""
+    """Returns the version of the installed MLflow, without importing it."""
+    loaded = sys.modules.get("mlflow.version")
+    if loaded is not None:
+        return str(loaded.VERSION)
+    for name in ("mlflow", "mlflow-skinny"):
+        with suppress(PackageNotFoundError):
+            return distribution_version(name)
     from mlflow.version import VERSION
 
     return str(VERSION)
@@ -68,9 +76,15 @@ def known_schemes() -> frozenset[str]:
 
 def scheme_of(uri: str) -> str:
     """Returns the scheme by which MLflow finds a store: "" for a path, without the driver of a database."""
+    from mlflow.exceptions import MlflowException
     from mlflow.utils.uri import get_uri_scheme
 
-    return uri if uri in {"databricks", "databricks-uc", "uc"} else str(get_uri_scheme(uri))
+    if uri in {"databricks", "databricks-uc", "uc"}:
+        return uri
+    try:
+        return str(get_uri_scheme(uri))
+    except MlflowException:  # what begins like a database that it knows, such as sqlite3
+        return uri.partition(":")[0].lower()
 
 
 def refuses_directories() -> bool:

@@ -57,6 +57,11 @@ _INCONCLUSIVE = frozenset(
     {Cause.UNAUTHENTICATED, Cause.FORBIDDEN, Cause.PROXY, Cause.WRONG_HOST, Cause.DOWN, Cause.FAILED}
 )
 
+_AIRPLAY = "AirTunes"
+_AIRPLAY_REMEDY = (
+    "macOS's AirPlay Receiver answers at this port, not MLflow. Start the server on another port (mlflow "
+    "server --port 5001) and use that in the tracking URI, or switch AirPlay Receiver off in System Settings."
+)
 _INVALID_HOST = "Invalid Host header"
 # MLflow: "can contain at most 1000 metrics", "must be at most 1000000 bytes"; Azure: "is over the size limit.
 # FieldName=..., Limit=200, Size=699" (github.com/mlflow/mlflow/issues/11462), "is larger than the max metric
@@ -78,6 +83,8 @@ _ABOUT_STORED_POINT = re.compile(
 
 # What exceptions say, by the libraries that raise them. The first match counts.
 _SAYS = (
+    (r"tunnel connection failed: 407|proxy authentication required", Cause.PROXY),
+    (r"tunnel connection failed: 40[0-6]", Cause.FORBIDDEN),  # a proxy that does not let this host through
     (r"authentication failed for user|access denied for user|no pg_hba\.conf entry", Cause.UNAUTHENTICATED),
     (r"role \S+ (does not exist|is not permitted)|no password supplied", Cause.UNAUTHENTICATED),
     (r"databricks (credential )?configuration|default credentials", Cause.UNAUTHENTICATED),
@@ -175,6 +182,11 @@ def fault_of_answer(
     reason = f"HTTP {status_code} {found or ''}".rstrip() + (f": {said}" if said else "")
     if redirected_to:
         reason += f" (redirected to {redirected_to})"
+    remedy = None
+    if not is_to_request and redirected_to is not None:
+        remedy = _write_the_target(redirected_to)
+    if code is None and _AIRPLAY in str(headers.get("Server") or ""):
+        cause, remedy = Cause.NOT_MLFLOW, _AIRPLAY_REMEDY
     after = headers.get("Retry-After")
     return Fault(
         _one_line(cleaned(reason, tracking_uri)),
@@ -182,6 +194,18 @@ def fault_of_answer(
         status_code=status_code,
         error_code=code,
         retry_after=None if after is None else seconds_from(after, datetime.now(timezone.utc)),
+        remedy=remedy,
+    )
+
+
+def _write_the_target(redirected_to: str) -> str | None:
+    """Returns which tracking URI to set instead of one that is redirected; None if that is unknown."""
+    base, api, _ = redirected_to.partition("/api/2.0/")
+    if not api:
+        return None
+    return (
+        f"Set the tracking URI to {redacted(base)}, to which this one redirects: a redirected POST arrives "
+        "as a GET, so nothing can be written through the redirection."
     )
 
 

@@ -39,6 +39,9 @@ _BY_CAUSE = {
 }
 
 
+_MORE_TIME = "Then start the job again; a server that starts slowly needs a larger max_retries or deadline."
+
+
 def failure(fault: Fault, retries: Retries, tracking_uri: str, left_behind: str = "") -> PreflightError:
     """Returns the exception to raise for a fault.
 
@@ -55,6 +58,7 @@ def failure(fault: Fault, retries: Retries, tracking_uri: str, left_behind: str 
         f"{headline}: {shown}, step {step} of 4, {_tried(retries)}: {fault.reason.rstrip('.')}.",
         f"It was not tried again: {retries.gave_up}." if retries.gave_up else "",
         remedy(fault, tracking_uri, credentials_sent(tracking_uri)),
+        _MORE_TIME if fault.cause is Cause.DOWN and shown.startswith("http") else "",
         left_behind,
         CLOSING_SENTENCE,
     ]

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mlflow_sysmetrics.mlflow_api import clients, fluent_state
+from mlflow_sysmetrics.mlflow_api.artifact_target import ARTIFACT_LIBRARIES
 from mlflow_sysmetrics.mlflow_api.clients import is_databricks
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
@@ -20,6 +21,7 @@ _DRIVERS = (
     ("MySQLdb", "mysqlclient"),
     ("pymysql", "pymysql"),
     ("pyodbc", "pyodbc"),
+    *ARTIFACT_LIBRARIES,
 )
 _HOW_TO_SIGN_IN = (
     "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, or "
@@ -142,8 +144,7 @@ def _when_down(shown: str) -> str:
         return "Check that the database is up, that host and port are right, and that nothing else locks it."
     return (
         f"Check that the server is up, that this machine can reach it (curl {shown}/health) and that no "
-        "proxy (HTTPS_PROXY, NO_PROXY) is in the way, then start the job again; a server that starts slowly "
-        "needs a larger max_retries or deadline."
+        "proxy (HTTPS_PROXY, NO_PROXY) is in the way."
     )
 
 

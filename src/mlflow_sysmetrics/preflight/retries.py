@@ -94,9 +94,13 @@ class Retries:
         self._on_pause = on_pause
         self._began = schedule.monotonic()
 
+    def begin(self) -> None:
+        """Starts the clock of the deadline: everything that is not the server's time is done."""
+        self._began = self.schedule.monotonic()
+
     @property
     def elapsed(self) -> float:
-        """Seconds since the start."""
+        """Seconds since the clock was started."""
         return self.schedule.monotonic() - self._began
 
     @property

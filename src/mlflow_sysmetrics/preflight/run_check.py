@@ -8,7 +8,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from mlflow_sysmetrics.mlflow_api.artifact_target import artifacts_of_run
+from mlflow_sysmetrics.mlflow_api.artifact_target import (
+    artifacts_of_run,
+    load_artifact_library,
+    missing_artifact_library,
+)
 from mlflow_sysmetrics.mlflow_api.clients import open_client
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_error
@@ -55,11 +59,15 @@ def check_artifacts(tracking_uri: str, run_id: str, seconds: float) -> None:
         Fault: that failed, or took longer than the given seconds.
     """
     began = time.monotonic()
+    uri = ""
     try:
-        read = bounded(lambda: _artifact_round_trip(tracking_uri, run_id), seconds)
+        uri = bounded(lambda: open_client(tracking_uri).get_run(run_id).info.artifact_uri, seconds)
+        load_artifact_library(uri)  # on a slow disk an import takes longer than a request may
+        read = bounded(lambda: _artifact_round_trip(tracking_uri, run_id, uri), seconds)
     except Exception as error:  # object stores raise what their libraries raise
         failure = fault_of_error(error, tracking_uri, seconds=time.monotonic() - began)
-        fault = Fault(f"{_ARTIFACT}: {failure.reason}", failure.cause, remedy=_ARTIFACT_REMEDY)
+        about = missing_artifact_library(uri) if failure.cause is Cause.NO_DRIVER and uri else None
+        fault = Fault(f"{_ARTIFACT}: {failure.reason}", failure.cause, remedy=about or _ARTIFACT_REMEDY)
     else:
         if read == run_id:
             return
@@ -92,9 +100,8 @@ def _read_back(store: Store, run_id: str, seconds: float) -> StoredRun:
     return run
 
 
-def _artifact_round_trip(tracking_uri: str, run_id: str) -> str:
-    run = open_client(tracking_uri).get_run(run_id)
-    artifacts = artifacts_of_run(tracking_uri, run.info.artifact_uri)
+def _artifact_round_trip(tracking_uri: str, run_id: str, artifact_uri: str) -> str:
+    artifacts = artifacts_of_run(tracking_uri, artifact_uri)
     with tempfile.TemporaryDirectory() as directory:
         sent = Path(directory, _ARTIFACT_NAME)
         sent.write_text(run_id, encoding="utf-8")

@@ -98,6 +98,7 @@ class Steps:
         # Asking whether a database or a directory speaks REST would open it.
         rest = fluent_state.scheme_of(uri) not in _OPENED_BY_MLFLOW and speaks_rest(uri)
         self.store = store = RestStore(uri) if rest else ClientStore(uri)
+        retries.begin()
         retries.call(store.reach)
         if not rest:
             retries.call(store.open, at_least=_TABLES_SECONDS)

@@ -12,6 +12,16 @@ from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
 _HTTP = frozenset({"http", "https"})
 _HOST_AND_PORT = re.compile(r"[\w.\-]+:\d{1,5}(/.*)?")
 _CATALOGS = frozenset({"databricks-uc", "uc"})
+_MEANT = {
+    "postgres": "postgresql",
+    "pg": "postgresql",
+    "mariadb": "mysql+pymysql",
+    "sqlite3": "sqlite",
+    "sqlserver": "mssql+pyodbc",
+    "htps": "https",
+    "htp": "http",
+}
+_STORES_OF_ARTIFACTS = frozenset({"s3", "gs", "wasb", "wasbs", "abfss", "dbfs", "hdfs", "r2", "b2"})
 _HTTP_FORM = "Write it as https://host:port."
 
 
@@ -79,6 +89,18 @@ def _problem_with_http(tracking_uri: str, shown: str) -> str | None:
 def _problem_with_store(tracking_uri: str, shown: str) -> str | None:
     known = fluent_state.known_schemes()
     scheme = fluent_state.scheme_of(tracking_uri)
+    if scheme not in known and scheme.partition("+")[0] in _MEANT:
+        meant = _MEANT[scheme.partition("+")[0]]
+        return (
+            f"The tracking URI {shown!r} has the scheme {scheme!r}, which MLflow does not know. Write "
+            f"{meant}{shown[len(scheme) :]}."
+        )
+    if scheme not in known and scheme in _STORES_OF_ARTIFACTS:
+        return (
+            f"The tracking URI {shown!r} is a store of artifacts. Runs need a server or a database, such as "
+            "https://host:port or sqlite:///runs.db; artifacts go to such a store if the server was started "
+            f"with --artifacts-destination {shown}."
+        )
     if scheme not in known:
         names = ", ".join(sorted(one for one in known if one and one not in _CATALOGS))
         return (

@@ -185,6 +185,9 @@ class _Handler(BaseHTTPRequestHandler):
         asked = {key: values[0] for key, values in parse_qs(urlsplit(self.path).query).items()}
         self._serve(asked)
 
+    def do_CONNECT(self) -> None:
+        self._serve({})
+
     def do_POST(self) -> None:
         self._serve(json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or "{}"))
 

@@ -82,7 +82,12 @@ def test_a_refusal_is_raised_at_the_first_response_with_its_remedy(  # noqa: PLR
         ("http://host/?a=b", "query"),
         ("127.0.0.1:5000", "http://127.0.0.1:5000"),
         ("localhost:5000", "http://localhost:5000"),
-        ("htp://host", "http"),
+        ("htp://host", "Write http://host."),
+        ("postgres://anna:pw@host/runs", "Write postgresql://"),
+        ("postgres+psycopg2://host/runs", "Write postgresql://host/runs"),
+        ("mariadb://host/runs", "mysql+pymysql://host/runs"),
+        ("sqlite3:///runs.db", "sqlite:///runs.db"),
+        ("gs://bucket/runs", "--artifacts-destination gs://bucket/runs"),
         ("databricks-uc", "set_registry_uri"),
         ("sqlite://", "sqlite:///"),
         ("sqlite:///:memory:", "sqlite:///"),
@@ -96,6 +101,41 @@ def test_an_invalid_tracking_uri_is_rejected_before_any_request(
     assert remedy in str(raised.value)
     assert str(raised.value).endswith(CLOSING_SENTENCE)
     assert (raised.value.step, raised.value.attempts) == (0, ())
+
+
+def test_a_redirection_to_https_names_the_address_to_write(
+    double: Double, run_preflight: RunPreflight
+) -> None:
+    """A POST that is redirected with 301 arrives as a GET, which the server answers as another request."""
+    for path in ("experiments/create", "runs/create"):
+        target = f"{double.url}/tls{API}{path}"
+        double.answers(f"/tls{API}{path}", Answer(405, "Method Not Allowed"))
+        double.answers(path, Answer(301, "", {"Location": target}))
+    with pytest.raises(PreflightError, match=f"Set the tracking URI to {double.url}/tls, to which") as raised:
+        run_preflight(tracking_uri=double.url)
+    assert double.count("runs/create") + double.count("experiments/create") <= 2
+    assert len(raised.value.attempts) <= 4
+
+
+def test_airplay_on_the_port_is_named(double: Double, run_preflight: RunPreflight) -> None:
+    double.answers("", Answer(403, "", {"Server": "AirTunes/775.3.1"}))
+    with pytest.raises(ServerUnreachableError, match=r"AirPlay Receiver answers at this port.*--port 5001"):
+        run_preflight(tracking_uri=double.url)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_asks_for_a_password_is_named_at_once(
+    double: Double, run_preflight: RunPreflight, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    double.answers("", Answer(407, "", {"Proxy-Authenticate": 'Basic realm="corp"'}))
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, double.url)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "")
+    with pytest.raises(AuthenticationError, match=r"A proxy .* into HTTP_PROXY and HTTPS_PROXY") as raised:
+        run_preflight(tracking_uri=f"{scheme}://mlflow.example.org")
+    assert "MLFLOW_TRACKING_USERNAME" not in str(raised.value)
+    assert len(raised.value.attempts) == 1
 
 
 def test_a_deleted_experiment_is_rejected_with_the_command_that_restores_it(

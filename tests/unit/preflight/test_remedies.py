@@ -197,3 +197,45 @@ def test_a_missing_driver_is_named_by_its_package(reason: str, package: str) -> 
 @pytest.mark.parametrize("cause", Cause)
 def test_only_temporary_causes_are_retried(cause: Cause) -> None:
     assert Fault("it failed", cause).may_pass == (cause in {Cause.DOWN, Cause.NOT_READ_BACK})
+
+
+TUNNEL = "Tunnel connection failed: {} "
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (OSError(TUNNEL.format("407 Proxy Authentication Required")), Cause.PROXY),
+        (OSError(TUNNEL.format("403 Forbidden")), Cause.FORBIDDEN),
+        (OSError(TUNNEL.format("502 Bad Gateway")), Cause.DOWN),
+        (OSError(TUNNEL.format("503 Service Unavailable")), Cause.DOWN),
+    ],
+)
+def test_a_proxy_that_opens_no_tunnel(error: OSError, cause: Cause) -> None:
+    chain = chained(RuntimeError("API request failed"), OSError("Unable to connect to proxy"), error)
+    assert fault_of_error(chain, SERVER).cause is cause
+
+
+@pytest.mark.parametrize(
+    ("missing", "command"),
+    [
+        ("boto3", "pip install 'boto3'"),
+        ("google.cloud.storage", "pip install 'google-cloud-storage'"),
+        ("google", "pip install 'google-cloud-storage'"),
+        ("azure.storage.blob", "azure-storage-blob"),
+        ("azure.storage.filedatalake", "azure-storage-file-datalake"),
+        ("pyarrow", "pip install 'pyarrow'"),
+    ],
+)
+def test_the_library_of_a_store_is_named(missing: str, command: str) -> None:
+    fault = fault_of_error(ModuleNotFoundError(f"No module named '{missing}'"), SERVER)
+    assert command in remedy(fault, SERVER)
+
+
+@pytest.mark.parametrize("cause", Cause)
+def test_no_remedy_names_an_argument_that_only_preflight_has(cause: Cause) -> None:
+    """`check`, `doctor` and `server` show remedies, too."""
+    for uri in (SERVER, DATABASE, "databricks"):
+        text = remedy(Fault("no", cause), uri)
+        assert "max_retries" not in text
+        assert "deadline" not in text

@@ -119,3 +119,13 @@ def test_stamina_adds_no_log_line(caplog: pytest.LogCaptureFixture) -> None:
 def test_an_invalid_schedule_is_rejected_by_name(wrong: dict[str, Any]) -> None:
     with pytest.raises(SettingsError, match=f"^{next(iter(wrong))} must be "):
         RetrySchedule(**wrong)
+
+
+def test_the_deadline_counts_from_the_first_possible_request() -> None:
+    """What comes before, such as importing MLflow from a slow disk, is not the server's time."""
+    time = Time()
+    retries = retries_on(time, deadline=10, timeout=30)
+    time.now += 1000
+    retries.begin()
+    assert retries.call(lambda seconds: seconds) == 10
+    assert retries.elapsed == 0

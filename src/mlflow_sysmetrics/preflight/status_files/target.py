@@ -14,6 +14,7 @@ from urllib.request import url2pathname
 
 from mlflow_sysmetrics.mlflow_api.artifact_target import (
     get_from_store,
+    load_artifact_library,
     put_into_run,
     put_into_store,
     remove_from_store,
@@ -170,6 +171,7 @@ class ArtifactStore:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self.shown = redacted(uri)
+        load_artifact_library(uri)  # not part of the time that a write may take
         self._writes = BoundedWrites(
             lambda name, text: put_into_store(uri, name, text) if text else remove_from_store(uri, name)
         )
