@@ -16,8 +16,9 @@ from optuna.trial import TrialState, create_trial
 
 from mlflow_sysmetrics.training.hpo import outcome, summary
 from mlflow_sysmetrics.training.hpo.objectives import Objectives
-from mlflow_sysmetrics.training.hpo.run_writes import key_of, params_of, trial_run_name
+from mlflow_sysmetrics.training.hpo.optuna_study import trial_run_name
 from mlflow_sysmetrics.training.hpo.trial_run import trial_metrics, trial_tags
+from mlflow_sysmetrics.training.run_writes import key_of, params_of
 
 ONE = Objectives(("f1",), ("maximize",))
 

@@ -11,7 +11,6 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("mlflow_sysmetrics.training.trainer.engines")
 
-from mlflow_sysmetrics.errors import NoActiveRunError
 from mlflow_sysmetrics.training.trainer import Trainer
 
 pytestmark = pytest.mark.heavy
@@ -108,17 +107,10 @@ def test_a_precision_is_a_name_or_a_type(dtype: Any) -> None:
     trainer(amp_dtype=dtype)
 
 
-def test_without_a_run_nothing_is_trained() -> None:
-    asked: list[int] = []
-
-    class Loader(list[Any]):
-        def __iter__(self) -> Any:
-            asked.append(1)
-            return super().__iter__()
-
-    with pytest.raises(NoActiveRunError, match=r"Trainer.train\(\) needs a run"):
-        trainer(train_loader=Loader(BATCHES)).train()
-    assert not asked
+@pytest.mark.parametrize("config", ["config.yaml", 7, [("a", 1)]])
+def test_a_config_is_a_mapping(config: Any) -> None:
+    with pytest.raises(TypeError, match="config must be a mapping such as a dict, got"):
+        trainer(config=config)
 
 
 def test_validation_needs_a_loader() -> None:

@@ -72,3 +72,8 @@ def _check_objectives(study: optuna.Study, objectives: Objectives) -> None:
             f"Study {study.study_name!r} exists with the metrics {', '.join(metrics)}, got "
             f"{', '.join(objectives.metrics)}. Metrics cannot change; choose another study_name."
         )
+
+
+def trial_run_name(number: int) -> str:
+    """Returns the name of a trial's run. Names count from 1, Optuna's trial numbers from 0."""
+    return f"trial_{number + 1:04d}"

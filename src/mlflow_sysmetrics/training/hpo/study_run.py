@@ -26,8 +26,8 @@ from mlflow_sysmetrics.mlflow_api.fluent_state import (
 from mlflow_sysmetrics.mlflow_api.outcomes import is_not_found
 from mlflow_sysmetrics.training.hpo import optuna_study
 from mlflow_sysmetrics.training.hpo.objectives import Objectives
-from mlflow_sysmetrics.training.hpo.run_writes import tag_value, write
 from mlflow_sysmetrics.training.hpo.store_calls import StoreCalls
+from mlflow_sysmetrics.training.run_writes import tag_value, write
 
 _log = logging.getLogger("mlflow_sysmetrics")
 

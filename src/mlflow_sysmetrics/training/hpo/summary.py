@@ -19,9 +19,9 @@ from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.training.extras import needed
 from mlflow_sysmetrics.training.hpo import optuna_study
 from mlflow_sysmetrics.training.hpo.objectives import Objectives
-from mlflow_sysmetrics.training.hpo.run_writes import params_of, trial_run_name, write
 from mlflow_sysmetrics.training.hpo.store_calls import NotRecorded
 from mlflow_sysmetrics.training.hpo.study_run import StudyRun, best_curve, best_trial_of
+from mlflow_sysmetrics.training.run_writes import params_of, write
 
 _BEST = "best_hpo"
 _TABLE = "hpo_trials_history.csv"
@@ -111,7 +111,7 @@ def trials_table(trials: Sequence[FrozenTrial], objectives: Objectives) -> str:
         rows.writerow(
             [
                 trial.number,
-                trial_run_name(trial.number),
+                optuna_study.trial_run_name(trial.number),
                 trial.state.name,
                 *values,
                 trial.datetime_start,

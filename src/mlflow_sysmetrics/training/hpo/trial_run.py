@@ -22,9 +22,9 @@ from mlflow_sysmetrics.training.hpo import optuna_study
 from mlflow_sysmetrics.training.hpo.child_runs import NUMBER_TAG, PARENT_TAG, STATE_TAG, run_of_trial
 from mlflow_sysmetrics.training.hpo.objectives import Objectives
 from mlflow_sysmetrics.training.hpo.outcome import Outcome
-from mlflow_sysmetrics.training.hpo.run_writes import params_of, tag_value, trial_run_name, write
 from mlflow_sysmetrics.training.hpo.store_calls import NotRecorded
 from mlflow_sysmetrics.training.hpo.study_run import StudyRun
+from mlflow_sysmetrics.training.run_writes import params_of, tag_value, write
 
 _REASON_TAG = "hpo.ended_because"
 _LONGEST_STUDY_NAME = 500  # the shortest limit for a parameter in any MLflow
@@ -136,7 +136,10 @@ class TrialRun:
     def _adopt(self, run_id: str) -> None:
         """Makes a run that MLflow started for the objective function the run of this trial."""
         study_run = self._study_run
-        tags = {**_link_tags(study_run, self.number), "mlflow.runName": trial_run_name(self.number)}
+        tags = {
+            **_link_tags(study_run, self.number),
+            "mlflow.runName": optuna_study.trial_run_name(self.number),
+        }
         pairs = [RunTag(key, value) for key, value in tags.items()]
         try:
             study_run.calls.make(lambda: write(study_run.client, run_id, tags=pairs))
@@ -243,7 +246,7 @@ def _create(study_run: StudyRun, number: int, started_at: int | None) -> str:
             study_run.client,
             study_run.calls.tracking_uri,
             study_run.experiment_id,
-            trial_run_name(number),
+            optuna_study.trial_run_name(number),
             _link_tags(study_run, number),
             started_at=started_at,
             seconds=seconds,

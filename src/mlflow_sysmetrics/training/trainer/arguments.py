@@ -54,6 +54,8 @@ class Arguments:
     resume: bool
     stop_on_nan: bool
     upload_timeout: float
+    log_params: bool
+    config: Mapping[str, Any] | None
 
     def __post_init__(self) -> None:
         for name in ("num_epochs", "gradient_accumulation_steps", "logging_steps", "system_metrics_interval"):
@@ -71,6 +73,8 @@ class Arguments:
         for name in ("criterion", "prepare_batch", "compute_metrics"):
             if getattr(self, name) is not None and not callable(getattr(self, name)):
                 raise TypeError(f"{name} must be callable, got {getattr(self, name)!r}")
+        if self.config is not None and not isinstance(self.config, Mapping):
+            raise TypeError(f"config must be a mapping such as a dict, got {self.config!r}")
         self._check_loaders()
         self._check_optimizer()
         self._check_metric()

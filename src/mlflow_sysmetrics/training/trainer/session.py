@@ -20,6 +20,7 @@ from mlflow_sysmetrics.training.trainer.batches import unwrapped
 from mlflow_sysmetrics.training.trainer.checkpoints import Checkpoints, upload
 from mlflow_sysmetrics.training.trainer.engines import Events
 from mlflow_sysmetrics.training.trainer.loop import Loop
+from mlflow_sysmetrics.training.trainer.parameters import ParametersLog, parameters_of
 from mlflow_sysmetrics.training.trainer.recording import Recording
 from mlflow_sysmetrics.training.trainer.resume import (
     Extent,
@@ -73,6 +74,7 @@ class Session:
             else None,
             device=loop.device,
         )
+        self._parameters = self._log_parameters(run_id)
         if self._epoch:  # the process before may have died between its checkpoint and its record
             self._recording.epoch(self._epoch, metrics)
 
@@ -88,7 +90,16 @@ class Session:
         finally:
             self._recording.close()
             self._leave_best()
+            if self._parameters is not None:
+                self._parameters.finish()
         return summary
+
+    def _log_parameters(self, run_id: str) -> ParametersLog | None:
+        config = self._arguments.config
+        known = parameters_of(self._arguments, self._loop.device) if self._arguments.log_params else {}
+        if not known and config is None:
+            return None
+        return ParametersLog(self._tracking_uri, run_id, known, config)
 
     @property
     def _done(self) -> bool:

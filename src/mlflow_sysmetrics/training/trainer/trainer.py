@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from mlflow_sysmetrics.training.extras import needed
 from mlflow_sysmetrics.training.trainer.arguments import Arguments
+from mlflow_sysmetrics.training.trainer.own_run import run_if_none_is_active
 
 if TYPE_CHECKING:
     import torch
@@ -18,7 +19,7 @@ class Trainer:
 
     ::
 
-        with mlflow.start_run():
+        with mlflow.start_run():  # or without: train() then starts a run
             Trainer(model, train_loader, val_loader, optimizer, criterion, "cuda", patience=3).train()
 
     It runs on the engines of pytorch-ignite. Add handlers to `engine` or `evaluator` for anything else; a
@@ -62,11 +63,15 @@ class Trainer:
             epoch, to check the names.
         restore_best: loads the weights of the best epoch into the model at the end.
         progress: shows a progress bar; None shows it at a terminal and in a notebook.
-        run_id: the run; by default the run that is active in the training thread.
+        run_id: the run; by default the run that is active in the training thread, or else a new one.
         resume: resumes from the checkpoints in `save_dir`; False deletes them and starts afresh.
         stop_on_nan: raises FloatingPointError if a recorded loss is NaN or infinite, instead of training on.
         upload_timeout: longest time in seconds for logging the best checkpoint at the end. A server that does
             not answer at all is given up after 10 seconds.
+        log_params: logs what is known of the training as parameters of the run: ``training.batch_size``,
+            ``training.optimizer.lr``, ``training.seed``, ``model.parameters`` and the like.
+        config: the configuration of the program, also nested or of OmegaConf. It is logged as `config.yaml`
+            and as parameters by dotted names, which go before those of `log_params`.
 
     Attributes:
         model: the model.
@@ -111,6 +116,8 @@ class Trainer:
         resume: bool = True,
         stop_on_nan: bool = False,
         upload_timeout: float = 600.0,
+        log_params: bool = True,
+        config: Mapping[str, Any] | None = None,
     ) -> None:
         self._arguments = Arguments(**{name: value for name, value in locals().items() if name != "self"})
         needed("torch", extra="train", by="Trainer")
@@ -132,6 +139,9 @@ class Trainer:
     def train(self, trial: Any | None = None) -> dict[str, Any]:
         """Trains to the end.
 
+        If no run is active in this thread and no `run_id` was passed, it starts a run, or resumes the one of
+        the checkpoints, and ends it: FINISHED, FAILED after an exception, KILLED after Ctrl-C.
+
         Args:
             trial: an Optuna trial; the monitored metric is reported to it after each epoch, and it may be
                 pruned.
@@ -141,7 +151,6 @@ class Trainer:
             ``duration_seconds``, as recorded. The first two are absent if no epoch had a finite value.
 
         Raises:
-            NoActiveRunError: there is no run to record to; nothing has been trained.
             RuntimeError: this trainer has trained already.
             ValueError: `save_dir` holds the training of another run, MLflow refuses a name of
                 `compute_metrics`, or the training lacks the metric of `early_stopping_metric`.
@@ -155,10 +164,12 @@ class Trainer:
                 "if it has the same save_dir"
             )
         pruning = Pruning(trial)
-        session = Session(self._loop, self._arguments, pruning)
-        self._trained = True
-        summary = session.run()
-        pruning.raise_if_pruned()
+        arguments = self._arguments
+        with run_if_none_is_active(arguments.run_id, arguments.directory, resume=arguments.resume):
+            session = Session(self._loop, arguments, pruning)
+            self._trained = True
+            summary = session.run()
+            pruning.raise_if_pruned()
         return summary
 
     def validate(self) -> dict[str, float]:

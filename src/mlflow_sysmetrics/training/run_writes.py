@@ -45,11 +45,6 @@ def write(
         )
 
 
-def trial_run_name(number: int) -> str:
-    """Returns the name of a trial's run. Names count from 1, Optuna's trial numbers from 0."""
-    return f"trial_{number + 1:04d}"
-
-
 def params_of(prefix: str, values: Mapping[str, object]) -> dict[str, str]:
     """Returns parameters as MLflow accepts them, under distinct keys; long values end in "..."."""
     params: dict[str, str] = {}
@@ -64,9 +59,15 @@ def params_of(prefix: str, values: Mapping[str, object]) -> dict[str, str]:
 
 
 def key_of(prefix: str, name: str) -> str:
-    """Returns a valid MLflow key for a user's name; characters that MLflow refuses become underscores."""
+    """Returns a valid MLflow key for a user's name; characters that MLflow refuses become underscores.
+
+    Args:
+        prefix: what precedes the name and a slash; empty for the name alone.
+        name: the name.
+    """
     parts = [part for part in _ILLEGAL.sub("_", name).split("/") if part.strip(".")]
-    return f"{prefix}/{'/'.join(parts) or '_'}"[:_LONGEST_KEY].rstrip("/")
+    key = "/".join(parts) or "_"
+    return (f"{prefix}/{key}" if prefix else key)[:_LONGEST_KEY].rstrip("/")
 
 
 def tag_value(value: object) -> str:
