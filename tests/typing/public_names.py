@@ -44,7 +44,13 @@ from mlflow_sysmetrics.errors import (
 )
 from mlflow_sysmetrics.preflight import Attempt, JobStatus, PreflightResult, read_status
 from mlflow_sysmetrics.server import ServerConfig, server_command
-from mlflow_sysmetrics.training import HPOResult, find_version, load_model, run_to_resume
+from mlflow_sysmetrics.training import (
+    HPOResult,
+    find_version,
+    load_model,
+    run_to_resume,
+    save_model_to_mlflow,
+)
 
 TOP_LEVEL = (
     LocalServer,
@@ -68,7 +74,7 @@ IN_MODULES = (
     *(Attachment, Point, PointWriter, Status, Watch, open_writer, watch),
     *(Attempt, JobStatus, PreflightResult, read_status),
     *(ServerConfig, server_command),
-    *(HPOResult, find_version, load_model, run_to_resume),
+    *(HPOResult, find_version, load_model, run_to_resume, save_model_to_mlflow),
 )
 ERRORS: tuple[type[SysMetricsError], ...] = (
     AuthenticationError,

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mlflow_sysmetrics.training.hpo import HPOResult, OptunaRunner
     from mlflow_sysmetrics.training.recorder import MetricRecorder
-    from mlflow_sysmetrics.training.registry import find_version, load_model, promote, register_model
+    from mlflow_sysmetrics.training.registry import (
+        find_version,
+        load_model,
+        promote,
+        register_model,
+        save_model_to_mlflow,
+    )
     from mlflow_sysmetrics.training.system_metrics import SystemMetricsLogger
     from mlflow_sysmetrics.training.trainer import Trainer, run_to_resume
 
@@ -27,6 +33,7 @@ _HOME = {
     "promote": "registry",
     "register_model": "registry",
     "run_to_resume": "trainer",
+    "save_model_to_mlflow": "registry",
 }
 
 __all__ = [
@@ -40,6 +47,7 @@ __all__ = [
     "promote",
     "register_model",
     "run_to_resume",
+    "save_model_to_mlflow",
 ]
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +14,10 @@ torch = pytest.importorskip("torch")
 
 import mlflow
 import numpy as np
+import yaml
 from registry_store import REQUIREMENTS, Registry
 
-from mlflow_sysmetrics.training.registry import load_model, register_model
+from mlflow_sysmetrics.training.registry import load_model, promote, register_model, save_model_to_mlflow
 
 pytest_plugins = ["registry_fixtures"]
 pytestmark = [
@@ -132,19 +136,61 @@ def test_a_scoring_server_accepts_several_tensors() -> None:
     assert len(json.loads(answer.response)["predictions"]) == 64
 
 
-def test_a_model_that_needs_this_package_to_be_served_requires_it() -> None:
+def test_a_version_prints_as_one_line() -> None:
+    version = register(net(), torch.randn(1, 4))
+    assert str(version).startswith("ships, version 1, stage Production")
+    assert "\n" not in repr(version)
+    assert isinstance(version, mlflow.entities.model_registry.ModelVersion)
+    assert str(pickle.loads(pickle.dumps(version))) == str(version)
+    assert str(promote("ships", 1, "Archived")).startswith("ships, version 1, stage Archived")
+
+
+def test_a_model_is_logged_without_being_registered() -> None:
+    model = net().eval()
+    uri = save_model_to_mlflow(model, sample_input=torch.randn(2, 4), pip_requirements=REQUIREMENTS)
+    assert not mlflow.MlflowClient().search_registered_models()
+    served = mlflow.pyfunc.load_model(uri)
+    assert served.metadata.signature is not None
+    rows = np.ones((3, 4), dtype=np.float32)
+    np.testing.assert_allclose(served.predict(rows), model(torch.ones(3, 4)).detach().numpy(), rtol=1e-5)
+
+
+def test_what_serving_needs_travels_with_the_model(tmp_path: Path) -> None:
+    """No index has this package's version, so `mlflow models serve` could not install it."""
+    own = tmp_path / "mine.py"
+    own.write_text("ANSWER = 42")
     ids = torch.ones(1, 5, dtype=torch.long)
-    register(Tokens(), (ids, ids))
-    path = mlflow.pyfunc.get_model_dependencies("models:/ships/1")
-    with open(path, encoding="utf-8") as requirements:
-        assert "mlflow-sysmetrics" in requirements.read()
+    register(Tokens(), (ids, ids), code_paths=[str(own)])
+    served = load_model("ships")
+    folder = Path(mlflow.artifacts.download_artifacts("models:/ships/1"))
+    (copy,) = (folder / "code").glob("mlflow_sysmetrics_serving_*.py")
+    assert (
+        yaml.safe_load((folder / "MLmodel").read_text())["flavors"]["python_function"]["loader_module"]
+        == copy.stem
+    )
+    assert (folder / "code" / "mine.py").exists()
+    assert "mlflow-sysmetrics" not in (folder / "requirements.txt").read_text()
+    assert not [node for node in imports_of(copy) if node.startswith("mlflow_sysmetrics")]
+    assert served.predict({"input_ids": ids.numpy(), "attention_mask": ids.numpy()}).shape[0] == 1
 
 
-def test_a_plain_model_does_not_require_this_package() -> None:
+def imports_of(file: Path) -> list[str]:
+    """Returns the names of the modules that a file imports, also inside functions."""
+    tree = ast.walk(ast.parse(file.read_text()))
+    found = []
+    for node in tree:
+        if isinstance(node, ast.ImportFrom):
+            found.append(node.module or "")
+        elif isinstance(node, ast.Import):
+            found += [one.name for one in node.names]
+    return found
+
+
+def test_a_plain_model_has_mlflows_own_loader() -> None:
     register(net(), torch.randn(1, 4))
-    path = mlflow.pyfunc.get_model_dependencies("models:/ships/1")
-    with open(path, encoding="utf-8") as requirements:
-        assert "mlflow-sysmetrics" not in requirements.read()
+    folder = Path(mlflow.artifacts.download_artifacts("models:/ships/1"))
+    assert "mlflow-sysmetrics" not in (folder / "requirements.txt").read_text()
+    assert not list(folder.glob("code/*"))
 
 
 def test_the_signature_has_a_free_batch_axis() -> None:

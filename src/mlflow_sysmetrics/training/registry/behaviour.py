@@ -52,20 +52,6 @@ def same_random_numbers(devices: tuple[int, ...] = ()) -> Iterator[None]:
             numpy.random.set_state(numpy_state)
 
 
-def as_arrays(sample: Any) -> Any:
-    """Returns a sample with NumPy arrays instead of tensors, which MLflow would describe as "any"."""
-    if isinstance(sample, Mapping):
-        return {str(name): as_arrays(value) for name, value in sample.items()}
-    torch = sys.modules.get("torch")
-    if torch is None or not isinstance(sample, torch.Tensor):
-        return sample
-    dense = sample.detach().cpu().to_dense() if sample.layout != torch.strided else sample.detach().cpu()
-    if dense.dtype == torch.bfloat16:  # NumPy has no such type
-        dense = dense.float()
-    # Copied, because an array made from a CPU tensor shares the caller's memory.
-    return dense.resolve_conj().resolve_neg().numpy().copy()
-
-
 def rows_of(sample: Any) -> Any:
     """Returns rows given as lists of numbers as an array; MLflow would take each list as a single value.
 

@@ -11,9 +11,10 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from mlflow_sysmetrics.training.registry import torch_models
-from mlflow_sysmetrics.training.registry.behaviour import Behaviour, as_arrays, rows_of, same_random_numbers
+from mlflow_sysmetrics.training.registry.behaviour import Behaviour, rows_of, same_random_numbers
 from mlflow_sysmetrics.training.registry.names import AUTO
 from mlflow_sysmetrics.training.registry.quiet import same_root_logger
+from mlflow_sysmetrics.training.registry.serving import as_arrays
 
 PT2 = "pt2"
 # Arguments of `save_model` that are set here. Its first parameter is the model, whatever its name.

@@ -9,25 +9,25 @@ into the experiment of the active one.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import inspect
 import itertools
 import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from mlflow_sysmetrics.mlflow_api.fluent_state import record_logged_model, run_tags
 from mlflow_sysmetrics.mlflow_api.outcomes import lacks_call
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
+from mlflow_sysmetrics.training.registry import serving
 from mlflow_sysmetrics.training.registry.behaviour import Behaviour, example_of
 from mlflow_sysmetrics.training.registry.flavors import PT2, Flavor, library_of
 from mlflow_sysmetrics.training.registry.quiet import without_noise
 
 _DESCRIPTION = "MLmodel"  # MLflow's file name for the description of a saved model
-_OWN_LOADER = "mlflow_sysmetrics.training.registry.serving"
 _VERSIONS_TAG = "mlflow.modelVersions"  # links a logged model to its versions on MLflow 3's pages
 _log = logging.getLogger("mlflow_sysmetrics")
 
@@ -146,7 +146,7 @@ def save(
     example = interface.input_example
     if example is not None:
         example = flavor.example(example, serialization_format)
-    wanted = options if interface.plain else _requiring_this_package(options)
+    wanted, loader = (dict(options), None) if interface.plain else _with_loader(options, path.parent)
     with without_noise(), flavor.ready_to_save(model, serialization_format) as ready:
         library.save_model(
             ready,
@@ -158,8 +158,8 @@ def save(
             **wanted,
         )
     saved = SavedModel(path, description)
-    if not interface.plain:
-        description.flavors["python_function"]["loader_module"] = _OWN_LOADER
+    if loader is not None:
+        description.flavors["python_function"]["loader_module"] = loader
         saved.write_description()
     return saved
 
@@ -199,20 +199,22 @@ def _inferred_signature(behaviour: Behaviour) -> Any:
     return infer_signature(behaviour.inputs, behaviour.outputs)
 
 
-def _requiring_this_package(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Adds this package to the requirements; a file or an environment is left to the caller."""
-    try:
-        ours = f"mlflow-sysmetrics=={version('mlflow-sysmetrics')}"
-    except PackageNotFoundError:  # a source tree that is not installed
-        ours = "mlflow-sysmetrics"
-    if isinstance(listed := options.get("pip_requirements"), (list, tuple)):
-        return {**options, "pip_requirements": [*listed, ours]}
-    if listed is not None or options.get("conda_env") is not None:
-        return dict(options)
-    extra = options.get("extra_pip_requirements") or []
-    if isinstance(extra, str):
-        return dict(options)
-    return {**options, "extra_pip_requirements": [*extra, ours]}
+def _with_loader(options: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], str]:
+    """Adds the loader of `serving` to the code that travels with a model.
+
+    Args:
+        options: arguments of MLflow's `save_model`.
+        folder: where the copy is written.
+
+    Returns:
+        The arguments, and the name of the loader's module, which is that of its content: a process may load
+        models that were saved with different versions of it.
+    """
+    source = Path(serving.__file__).read_bytes()
+    name = f"mlflow_sysmetrics_serving_{hashlib.sha256(source).hexdigest()[:12]}"
+    file = folder / f"{name}.py"
+    file.write_bytes(source)
+    return {**options, "code_paths": [*(options.get("code_paths") or ()), str(file)]}, name
 
 
 def _log_model(client: Any, run: Any, saved: SavedModel, logged: Any) -> Source:

@@ -20,6 +20,7 @@ from mlflow_sysmetrics.training.registry.stages_and_aliases import (
     put_into_stage,
     remove_alias,
 )
+from mlflow_sysmetrics.training.registry.versions import one_line
 
 # Another round is needed only if another program promoted a version during the last one.
 _MOST_ROUNDS = 20
@@ -62,7 +63,7 @@ def promote(
     client = MlflowClient()
     client.get_model_version(name, number)  # not every registry checks the version when an alias is set
     apply_target(client, name, number, target)
-    return client.get_model_version(name, number)
+    return one_line(client.get_model_version(name, number))
 
 
 def apply_target(client: Any, model_name: str, version: str, target: Target) -> None:

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from mlflow_sysmetrics.errors import NoActiveRunError
 from mlflow_sysmetrics.mlflow_api.faults import Cause
-from mlflow_sysmetrics.mlflow_api.outcomes import cause_by_code, is_not_found
+from mlflow_sysmetrics.mlflow_api.outcomes import cause_by_code
 from mlflow_sysmetrics.training.registry import names
-from mlflow_sysmetrics.training.registry.flavors import checked_format, checked_options, flavor_of
-from mlflow_sysmetrics.training.registry.model_files import (
-    Source,
-    check_exportable,
-    interface_of,
-    link_to_version,
-    log_to_run,
-    save,
-)
+from mlflow_sysmetrics.training.registry.model_files import Source, link_to_version
+from mlflow_sysmetrics.training.registry.model_logging import LoggedModel, log_model
 from mlflow_sysmetrics.training.registry.promotion import apply_target, not_promoted
 from mlflow_sysmetrics.training.registry.quiet import without_noise
+from mlflow_sysmetrics.training.registry.versions import one_line
 
 
 @dataclass(frozen=True)
@@ -91,7 +82,8 @@ def register_model(  # noqa: PLR0917 - the order of mlflow's own calls: model, n
             `pip_requirements` and `code_paths`.
 
     Returns:
-        The version after the promotion; its number is in ``version``.
+        The version after the promotion, MLflow's `ModelVersion`; its number is in ``version``. It prints as
+        one line with name, version and stage.
 
     Raises:
         NoActiveRunError: there is no active run and no `run_id`.
@@ -108,71 +100,26 @@ def register_model(  # noqa: PLR0917 - the order of mlflow's own calls: model, n
         _checked_text(description),
         _checked_wait(await_registration_for),
     )
-    if not isinstance(artifact_path, str) or not artifact_path.strip("/ "):
-        raise ValueError(f"artifact_path must be a name such as 'model', got {artifact_path!r}")
-    flavor = flavor_of(model)
-    checked_options(flavor, log_model_kwargs)
-    chosen = checked_format(flavor, serialization_format)
-    from mlflow.tracking import MlflowClient
-
-    client = MlflowClient()
-    flavor.check(model)
-    run = _run(client, run_id)
-    with tempfile.TemporaryDirectory(prefix="mlflow-sysmetrics-") as folder:
-        interface = interface_of(
-            flavor,
-            model,
-            sample_input,
-            signature=signature,
-            input_example=input_example,
-            options=log_model_kwargs,
-        )
-        check_exportable(interface, chosen)
-        saved = save(
-            flavor,
-            model,
-            Path(folder, "model"),
-            interface,
-            serialization_format=chosen,
-            options=log_model_kwargs,
-        )
-        source = log_to_run(client, run, saved, artifact_path)
-    version = _create_version(client, run, source, entry)
-    return _promoted(client, source, entry, version, target)
+    logged = log_model(
+        model,
+        sample_input,
+        by="register_model",
+        artifact_path=artifact_path,
+        signature=signature,
+        input_example=input_example,
+        serialization_format=serialization_format,
+        run_id=run_id,
+        options=log_model_kwargs,
+    )
+    version = _create_version(logged, entry)
+    return one_line(_promoted(logged.client, logged.source, entry, version, target))
 
 
-def _run(client: Any, run_id: str | None) -> Any:
-    """Returns the run to log to."""
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    if run_id is not None and not isinstance(run_id, str):
-        raise ValueError(f"run_id must be a string, got {run_id!r}; pass run.info.run_id")
-    if run_id is None:
-        active = mlflow.active_run()
-        if active is None:
-            raise NoActiveRunError(
-                "register_model needs a run to log the model to, and no run is active: call it inside "
-                "`with mlflow.start_run():`, or pass run_id=..."
-            )
-        run_id = active.info.run_id
-    try:
-        run = client.get_run(run_id)
-    except MlflowException as error:
-        if is_not_found(error):
-            raise ValueError(
-                f"run_id must name a run on the current tracking server, got {run_id!r}; there is no such run"
-            ) from error
-        raise
-    if run.info.lifecycle_stage == "deleted":
-        raise ValueError(f"run {run_id!r} is deleted; restore it, or pass another run_id")
-    return run
-
-
-def _create_version(client: Any, run: Any, source: Source, entry: _Entry) -> str:
+def _create_version(logged: LoggedModel, entry: _Entry) -> str:
     """Creates a version that has its tags and description from the start; returns its number."""
     from mlflow.exceptions import MlflowException
 
+    client, source = logged.client, logged.source
     try:
         client.create_registered_model(entry.model_name, tags=dict(entry.registered_tags))
     except MlflowException as error:
@@ -185,7 +132,7 @@ def _create_version(client: Any, run: Any, source: Source, entry: _Entry) -> str
         version = client.create_model_version(
             entry.model_name,
             source.uri,
-            run_id=run.info.run_id,
+            run_id=logged.run_id,
             tags=dict(entry.tags),
             description=entry.description,
             await_creation_for=entry.wait_seconds,

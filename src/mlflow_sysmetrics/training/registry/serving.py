@@ -1,18 +1,21 @@
 """Serves PyTorch models through `mlflow.pyfunc` that MLflow's own wrapper cannot serve.
 
 MLflow's wrapper takes one array and expects one tensor. Models that take several tensors by name, or that
-return outputs like Hugging Face's, are saved with this module as their loader and with this package among
-their requirements. So are models in bfloat16, which NumPy lacks: they take and return float32. Saved models
-refer to this module by its path.
+return outputs like Hugging Face's, are saved with a copy of this file as their loader. So are models in
+bfloat16, which NumPy lacks: they take and return float32. The copy travels with the model, so that serving it
+needs torch and NumPy only: this file imports nothing of its package.
 """
 
 from __future__ import annotations
 
+import inspect
+import re
+import sys
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from mlflow_sysmetrics.training.registry.torch_models import call, plain_outputs
+_NUMBERED = re.compile(r"input_\d+")
 
 
 class ServedModel:
@@ -60,3 +63,53 @@ def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> Se
         or ("cuda" if torch.cuda.is_available() else "cpu")
     )
     return ServedModel(_load_model(path).to(device), device)
+
+
+def call(model: Any, inputs: Any) -> Any:
+    """Calls a model with a tensor, or with tensors by name in the form that its `forward` accepts."""
+    if not isinstance(inputs, Mapping):
+        return model(inputs)
+    if all(map(_NUMBERED.fullmatch, inputs)):
+        return model(*inputs.values())
+    try:
+        inspect.signature(model.forward).bind(**inputs)
+    except (TypeError, ValueError):
+        return model(inputs)  # forward(batch)
+    return model(**inputs)
+
+
+def plain_outputs(outputs: Any) -> Any:
+    """Returns what a model returned as an array, or as arrays by name.
+
+    Raises:
+        TypeError: it contains no tensor.
+    """
+    torch = import_module("torch")
+    logits = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", None)
+    if logits is not None:  # Hugging Face's outputs also contain the loss and hidden states
+        return as_arrays(logits)
+    if isinstance(outputs, (tuple, list)) and len(outputs) == 1:
+        return plain_outputs(outputs[0])
+    if isinstance(outputs, (tuple, list)):
+        outputs = {f"output_{position}": value for position, value in enumerate(outputs)}
+    if isinstance(outputs, Mapping):
+        tensors = {name: value for name, value in outputs.items() if isinstance(value, torch.Tensor)}
+        if tensors:
+            return as_arrays(tensors)
+    if not isinstance(outputs, torch.Tensor):
+        raise TypeError(f"the model must return a tensor or tensors, got {type(outputs).__name__}")
+    return as_arrays(outputs)
+
+
+def as_arrays(sample: Any) -> Any:
+    """Returns a sample with NumPy arrays instead of tensors, which MLflow would describe as "any"."""
+    if isinstance(sample, Mapping):
+        return {str(name): as_arrays(value) for name, value in sample.items()}
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(sample, torch.Tensor):
+        return sample
+    dense = sample.detach().cpu().to_dense() if sample.layout != torch.strided else sample.detach().cpu()
+    if dense.dtype == torch.bfloat16:  # NumPy has no such type
+        dense = dense.float()
+    # Copied, because an array made from a CPU tensor shares the caller's memory.
+    return dense.resolve_conj().resolve_neg().numpy().copy()

@@ -5,17 +5,16 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
-from mlflow_sysmetrics.training.registry.behaviour import Behaviour, as_arrays, same_random_numbers
+from mlflow_sysmetrics.training.registry.behaviour import Behaviour, same_random_numbers
+from mlflow_sysmetrics.training.registry.serving import as_arrays, call, plain_outputs
 
 _log = logging.getLogger("mlflow_sysmetrics")
-_NUMBERED = re.compile(r"input_\d+")
 # Wrappers around a model in training, and the attribute that holds the model. A wrapper cannot be loaded
 # elsewhere: it needs its process group or its compiler.
 _WRAPPERS = {"DistributedDataParallel": "module", "DataParallel": "module", "OptimizedModule": "_orig_mod"}
@@ -98,42 +97,6 @@ def named_inputs(model: Any, sample: Any) -> Any:
     if len(names) != len(sample):  # forward(*args)
         names = [f"input_{position}" for position in range(len(sample))]
     return dict(zip(names, sample, strict=True))
-
-
-def call(model: Any, inputs: Any) -> Any:
-    """Calls a model with a tensor, or with tensors by name in the form that its `forward` accepts."""
-    if not isinstance(inputs, Mapping):
-        return model(inputs)
-    if all(map(_NUMBERED.fullmatch, inputs)):
-        return model(*inputs.values())
-    try:
-        inspect.signature(model.forward).bind(**inputs)
-    except (TypeError, ValueError):
-        return model(inputs)  # forward(batch)
-    return model(**inputs)
-
-
-def plain_outputs(outputs: Any) -> Any:
-    """Returns what a model returned as an array, or as arrays by name.
-
-    Raises:
-        TypeError: it contains no tensor.
-    """
-    torch = import_module("torch")
-    logits = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", None)
-    if logits is not None:  # Hugging Face's outputs also contain the loss and hidden states
-        return as_arrays(logits)
-    if isinstance(outputs, (tuple, list)) and len(outputs) == 1:
-        return plain_outputs(outputs[0])
-    if isinstance(outputs, (tuple, list)):
-        outputs = {f"output_{position}": value for position, value in enumerate(outputs)}
-    if isinstance(outputs, Mapping):
-        tensors = {name: value for name, value in outputs.items() if isinstance(value, torch.Tensor)}
-        if tensors:
-            return as_arrays(tensors)
-    if not isinstance(outputs, torch.Tensor):
-        raise TypeError(f"the model must return a tensor or tensors, got {type(outputs).__name__}")
-    return as_arrays(outputs)
 
 
 def on_cpu(model: Any) -> Any:
