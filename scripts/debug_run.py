@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 try:
     from rich.console import Console
 except ImportError:
-    sys.exit('This script needs rich: pip install "mlflow-sysmetrics[cli]"')
+    sys.exit('This script needs rich: pip install "rich>=13"')
 try:
     from debug_checks import check
     from debug_report import PREFIX, Report, Series, show, show_json
@@ -35,8 +35,12 @@ try:
     from mlflow_sysmetrics import Settings, settings
     from mlflow_sysmetrics.daemon.delivery.sink import redacted
     from mlflow_sysmetrics.errors import SettingsError
+    from mlflow_sysmetrics.runtime.distribution import reinstall_command
 except ImportError as error:
-    sys.exit(f"mlflow-sysmetrics cannot be imported ({error}): pip install mlflow-sysmetrics")
+    sys.exit(
+        f"mlflow-sysmetrics cannot be imported ({error}). Install it from this source tree: pip install "
+        f"{Path(__file__).resolve().parents[1]}. (The package of this name on the index is another project.)"
+    )
 
 DEFAULT_STORE = "sqlite:///mlflow-sysmetrics-debug.db"
 TAG_PREFIXES = ("sys.", "sysmetrics.")
@@ -159,7 +163,7 @@ def debug_run(seconds: float, console: Console) -> Report:
     if not any(point.value.startswith("mlflow_sysmetrics.") for point in found):
         raise Problem(
             "mlflow-sysmetrics can be imported but is not installed, so MLflow finds no entry points of it. "
-            "Install it with `pip install mlflow-sysmetrics`, or `pip install -e .` in its source tree."
+            f"Install it: {reinstall_command()}."
         )
     uri = os.environ["MLFLOW_TRACKING_URI"]
     run = make_run(uri, seconds, console)

@@ -14,18 +14,22 @@ from typing import Any, NamedTuple
 from mlflow_sysmetrics.cli.findings import Finding, Mark
 from mlflow_sysmetrics.mlflow_api import fluent_state
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
+from mlflow_sysmetrics.runtime.distribution import (
+    NAME,
+    installed_version,
+    is_other_project,
+    reinstall_command,
+)
 from mlflow_sysmetrics.settings import METRICS, PROVIDERS, Settings
 
-_PACKAGE = "mlflow-sysmetrics"
 _GROUP = "mlflow.run_context_provider"
 _FIRST_WITH_METRICS = (2, 8)
 # MLflow's modules, imported late: they are what is inspected here, and may be missing or different.
 _REGISTRY = "mlflow.tracking.context.registry"
 _MONITOR = "mlflow.system_metrics.system_metrics_monitor"
 _OURS = "mlflow_sysmetrics.monitor"
-_REINSTALL = f"pip install --force-reinstall --no-deps {_PACKAGE}"
 _OFF = f"{PROVIDERS} does not name sysmetrics"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # the name at the start of a requirement
+_REQUIRED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # the name at the start of a requirement
 
 Load = Callable[[str], Any]  #: same signature as `importlib.import_module`
 
@@ -119,22 +123,26 @@ class _Installation:
 
 
 def _package() -> Finding:
-    try:
-        installed_version = version(_PACKAGE)
-    except PackageNotFoundError:
+    installed = installed_version()
+    if installed is None:
         text = "not installed, only importable: MLflow cannot find its providers"
-        return Finding(_PACKAGE, Mark.WRONG, text, f"pip install {_PACKAGE}", {"version": None})
-    return Finding(_PACKAGE, Mark.GOOD, installed_version, None, {"version": installed_version})
+        return Finding(NAME, Mark.WRONG, text, reinstall_command(), {"version": None})
+    more = {"version": installed}
+    if is_other_project(installed):
+        text = f"{installed} is another project, which has this name on the index; it replaces this one"
+        remedy = f"pip uninstall {NAME}, then install this project from its source"
+        return Finding(NAME, Mark.WRONG, text, remedy, more)
+    return Finding(NAME, Mark.GOOD, installed, None, more)
 
 
 def _dependencies(required: Sequence[str] | None) -> Finding:
     """Returns which required packages are missing; packages of extras are not required."""
     if required is None:
         try:
-            required = requires(_PACKAGE) or []
+            required = requires(NAME) or []
         except PackageNotFoundError:
             required = []
-    names = [found[0] for one in required if "extra ==" not in one and (found := _NAME.match(one))]
+    names = [found[0] for one in required if "extra ==" not in one and (found := _REQUIRED.match(one))]
     missing = [name for name in names if not _is_installed(name)]
     if not missing:
         return Finding("dependencies", Mark.GOOD, f"all {len(names)} are installed")
@@ -160,12 +168,14 @@ def _entry_point(one: _Provider, registered: Sequence[EntryPoint]) -> Finding:
     """Returns whether a provider is registered and can be loaded."""
     mine = next((point for point in registered if point.name == one.entry_point), None)
     if mine is None:
-        return Finding(one.title, Mark.WRONG, f"no entry point {one.entry_point} in {_GROUP}", _REINSTALL)
+        return Finding(
+            one.title, Mark.WRONG, f"no entry point {one.entry_point} in {_GROUP}", reinstall_command()
+        )
     try:
         mine.load()
     except Exception as error:  # a broken installation may raise anything
         text = f"{one.entry_point} cannot be loaded: {_first_line(error)}"
-        return Finding(one.title, Mark.WRONG, text, _REINSTALL)
+        return Finding(one.title, Mark.WRONG, text, reinstall_command())
     return Finding(one.title, Mark.GOOD, f"{one.entry_point} is registered and loaded")
 
 

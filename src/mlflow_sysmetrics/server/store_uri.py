@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 from mlflow_sysmetrics.errors import ServerStartError, SettingsError
 from mlflow_sysmetrics.mlflow_api.tracking_uris import anchored, redacted
-
-_EXTRA = 'pip install "mlflow-sysmetrics[server]"'
+from mlflow_sysmetrics.runtime.distribution import install_command
 
 
 class _Driver(NamedTuple):
@@ -86,7 +85,7 @@ def _installed(uri: str, dialect: str, wanted: str) -> _Driver:
     installed = next((one for one, fault in zip(fitting, faults, strict=True) if fault is None), None)
     if installed is not None:
         return installed
-    remedy = _EXTRA if _PSYCOPG2 in fitting else f"pip install '{fitting[0].package}'"
+    remedy = install_command("server") if _PSYCOPG2 in fitting else f"pip install '{fitting[0].package}'"
     why = ", ".join(filter(None, faults))
     raise ServerStartError(f"No driver for {redacted(uri)} can be imported: {why}. Install one: {remedy}")
 

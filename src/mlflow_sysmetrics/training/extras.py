@@ -1,9 +1,11 @@
-"""Imports the libraries that an extra installs, where they are used; the error names the extra."""
+"""Imports the libraries that an extra installs, where they are used; the error says how to install them."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from types import ModuleType
+
+from mlflow_sysmetrics.runtime.distribution import install_command
 
 
 def needed(module: str, *, extra: str, by: str) -> ModuleType:
@@ -15,7 +17,7 @@ def needed(module: str, *, extra: str, by: str) -> ModuleType:
         by: the public name that needs it, such as "OptunaRunner".
 
     Raises:
-        ModuleNotFoundError: it is not installed; names the extra that installs it.
+        ModuleNotFoundError: it is not installed; says how to install what the extra has.
     """
     try:
         return import_module(module)
@@ -23,6 +25,6 @@ def needed(module: str, *, extra: str, by: str) -> ModuleType:
         if error.name != module.partition(".")[0]:
             raise  # the module is installed but lacks a dependency
         raise ModuleNotFoundError(
-            f'{by} needs {error.name}, which is not installed: pip install "mlflow-sysmetrics[{extra}]"',
+            f"{by} needs {error.name}, which is not installed: {install_command(extra)}",
             name=error.name,
         ) from None

@@ -51,8 +51,8 @@ def test_the_uri_names_an_installed_driver(
 @pytest.mark.parametrize(
     ("given", "remedy"),
     [
-        ("postgresql", 'pip install "mlflow-sysmetrics[server]"'),
-        ("postgresql+psycopg2", 'pip install "mlflow-sysmetrics[server]"'),
+        ("postgresql", '"psycopg2-binary>='),
+        ("postgresql+psycopg2", '"psycopg2-binary>='),
         ("postgresql+psycopg", "pip install 'psycopg[binary]'"),
         ("mysql+pymysql", "pip install 'pymysql'"),
     ],
