@@ -17,7 +17,20 @@ from rich.table import Table
 from mlflow_sysmetrics.collectors import COLLECTORS, load_classes
 
 PREFIX = "system/"
-ROOMY = 100  # columns of a terminal that is wide enough for generous padding
+ROOMY = 100  # columns of a terminal that is wide enough for whole names and their meaning
+SIGNIFICANT, SMALL = 100, 0.001
+# The end of a name says the unit, which has a column of its own.
+FOLDED = (
+    "_megabytes_per_second",
+    "_per_second",
+    "_megabytes",
+    "_percentage",
+    "_watts",
+    "_celsius",
+    "_megahertz",
+    "_seconds",
+    "_joules",
+)
 UNITS = {metric.name: metric.unit for collector in load_classes(COLLECTORS) for metric in collector.metrics}
 MEANINGS = {
     "sys.cpu": "CPU model",
@@ -100,8 +113,9 @@ def show_json(report: Report) -> None:
 def show(report: Report, console: Console) -> None:
     """Prints the report for people."""
     if report.run_id is not None:
-        _show_table(console, "Tags: what this machine is", _tags(report.tags))
-        _show_table(console, "Metrics: what it did", _metrics(report.metrics))
+        roomy = console.width >= ROOMY
+        _show_table(console, "Tags: what this machine is", _tags(report.tags, meanings=roomy))
+        _show_table(console, "Metrics: what it did", _metrics(report.metrics, whole_names=roomy))
     _show_list(console, "Not available on this machine", report.not_available, "bold yellow")
     _show_list(console, "Problems", report.problems, "bold red")
     if not report.problems:
@@ -109,9 +123,9 @@ def show(report: Report, console: Console) -> None:
         summary = f"{len(report.tags)} tags and {len(report.metrics)} metrics with {points} points"
         console.print(f"It works: {summary} are in the store.\n", style="bold green")
     if report.run_id is not None:
-        console.print(f"Run     {report.run_id}", soft_wrap=True)
-        console.print(f"See it  {report.open_with}", soft_wrap=True)
-        console.print('        and open the run\'s tab "System metrics"')
+        console.print(f"Run {report.run_id}", soft_wrap=True)
+        console.print('To see it, open this, and then the run\'s tab "System metrics":')
+        console.print(f"  {report.open_with}", soft_wrap=True)
 
 
 def _show_table(console: Console, title: str, table: Table) -> None:
@@ -123,32 +137,43 @@ def _show_table(console: Console, title: str, table: Table) -> None:
         console.print("  none in the store\n")
 
 
-def _tags(tags: dict[str, str]) -> Table:
+def _tags(tags: dict[str, str], *, meanings: bool) -> Table:
     table = Table(box=SIMPLE_HEAD)
     table.add_column("tag", style="cyan", no_wrap=True)
     table.add_column("value", overflow="fold")
-    table.add_column("meaning", style="dim", overflow="fold")
+    if meanings:
+        table.add_column("meaning", style="dim", overflow="fold")
     known = {name: place for place, name in enumerate(MEANINGS)}
     for name in sorted(tags, key=lambda name: (known.get(name, len(known)), name)):
-        table.add_row(name, tags[name], MEANINGS.get(name, ""))
+        table.add_row(name, tags[name], *([MEANINGS.get(name, "")] if meanings else []))
     return table
 
 
-def _metrics(metrics: dict[str, Series]) -> Table:
+def _metrics(metrics: dict[str, Series], *, whole_names: bool) -> Table:
     table = Table(box=SIMPLE_HEAD)
     table.add_column("metric", style="cyan", overflow="fold")
     table.add_column("unit", no_wrap=True)
-    for name in ("points", "first", "mean", "min", "max", "last"):
-        table.add_column(name, justify="right", overflow="fold")
+    for name in ("points", "mean", "min", "max", "last"):
+        table.add_column(name, justify="right", no_wrap=True)
     for key, series in sorted(metrics.items()):
-        numbers = (series.first, series.mean, series.min, series.max, series.last)
-        table.add_row(key, series.unit, str(series.points), *(_number(number) for number in numbers))
+        numbers = (series.mean, series.min, series.max, series.last)
+        name = key if whole_names else short_name(key)
+        table.add_row(name, series.unit, str(series.points), *map(number_text, numbers))
     return table
 
 
-def _number(value: float) -> str:
-    """Returns a number with fewer decimals the larger it is."""
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+def short_name(key: str) -> str:
+    """Returns the name of a metric without ``system/`` and without the unit at its end."""
+    name = key.removeprefix(PREFIX)
+    ending = next((one for one in FOLDED if name.endswith(one)), "")
+    return name.removesuffix(ending)
+
+
+def number_text(value: float) -> str:
+    """Returns a number with the digits that mean something: three, or all of those before the point."""
+    if value == 0 or abs(value) >= SIGNIFICANT:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) >= SMALL else f"{value:.1e}"
 
 
 def _show_list(console: Console, title: str, lines: Sequence[str], style: str) -> None:

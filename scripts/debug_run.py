@@ -177,6 +177,7 @@ def make_run(uri: str, seconds: float, console: Console) -> Any:
     Raises:
         Problem: the store does not accept it.
     """
+    console.print("Importing MLflow, which takes a few seconds the first time ...")
     with quiet_store(f"No run could be started on {redacted(uri)}", uri):
         import mlflow
 
@@ -187,7 +188,7 @@ def make_run(uri: str, seconds: float, console: Console) -> Any:
     try:
         with quiet_store(f"No run could be started on {redacted(uri)}", uri):
             run = mlflow.start_run(run_name="sysmetrics-debug")
-        console.print(f"Run {run.info.run_id} on {redacted(uri)}: {seconds:g} s of work.", soft_wrap=True)
+        console.print(f"Working for {seconds:g} s in a run on {redacted(uri)}.", soft_wrap=True)
         work(seconds, console)
     except KeyboardInterrupt:
         if mlflow.active_run() is not None:

@@ -20,7 +20,7 @@ _WIDTH = max(map(len, STEPS)) + len("1. ")
 _MILLISECONDS = 1000
 
 
-@click.command()
+@click.command(short_help="Check that the tracking server accepts a run.")
 @tracking_uri_option("Tracking server, with user and password if it needs them.")
 @click.option(
     "--experiment",

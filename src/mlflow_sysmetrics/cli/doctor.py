@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import click
 
 from mlflow_sysmetrics.cli import effective_settings, installed, this_machine, tracking_server, waiting_points
-from mlflow_sysmetrics.cli.findings import Finding, Mark, Section, print_section, say, wrapped
+from mlflow_sysmetrics.cli.findings import Finding, Mark, Section, print_section, say, sign, wrapped
 from mlflow_sysmetrics.cli.options import json_option
 from mlflow_sysmetrics.cli.output import counted, print_json
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
@@ -17,7 +17,7 @@ from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 _LONGEST_NEXT = 60  # characters of a remedy that fits into the last line
 
 
-@click.command()
+@click.command(short_help="Show what works on this machine and what does not.")
 @json_option
 def doctor(*, as_json: bool) -> None:
     """Show what is installed and active, what is collected here, and what is wrong.
@@ -74,6 +74,8 @@ def _print_summary(wrong: Sequence[Finding], notes: Sequence[Finding]) -> None:
         names = ", ".join(one.name for one in wrong)
         verb = "is" if len(wrong) == 1 else "are"
         say(wrapped("", f"{counted(len(wrong), 'thing')} {verb} wrong: {names}."))
+    elif any(one.remedy is not None for one in notes):
+        say(f"Nothing is broken; see the {counted(len(notes), 'line')} marked {sign(Mark.NOTE)}.")
     else:
         say("Nothing is wrong.")
     first = next((one for one in (*wrong, *notes) if one.remedy is not None), None)

@@ -115,7 +115,7 @@ class _Installation:
             return Finding(title, Mark.WRONG, text, "report it with these versions; attach() still works")
         if not self.settings.metrics:
             return Finding(title, Mark.ABSENT, f"in effect, but metrics are off: {METRICS}=false")
-        return Finding(title, Mark.GOOD, "in effect: every run gets system metrics from one thread")
+        return Finding(title, Mark.GOOD, "in effect: every run has metrics from one thread")
 
     def _in_force(self) -> Iterator[str]:
         """Yields the class names of the providers that MLflow asks for tags."""

@@ -357,4 +357,8 @@ def _words_of(page: str) -> str:
 
 def _one_line(text: str) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}..."
+    if len(line) <= _LONGEST_REASON:
+        return line
+    cut = line[:_LONGEST_REASON]
+    whole = cut.rpartition(" ")[0]
+    return f"{whole} ..." if len(whole) > _LONGEST_REASON // 2 else f"{cut}..."  # not within a word

@@ -52,6 +52,21 @@ def test_without_faults_the_next_step_is_a_check() -> None:
     assert last_lines(done)[1].startswith("Next: mlflow-sysmetrics check")
 
 
+def test_a_note_with_a_remedy_is_not_overlooked(found: list[Finding]) -> None:
+    found.append(Finding("tracking URI", Mark.NOTE, "not set", "export MLFLOW_TRACKING_URI=..."))
+    done = doctor()
+    assert done.exit_code == 0
+    assert last_lines(done)[0] == "Nothing is broken; see the 1 line marked !."
+    assert last_lines(done)[1] == "Next: export MLFLOW_TRACKING_URI=... (tracking URI)"
+
+
+@pytest.mark.parametrize("group", [(), ("server",)])
+def test_no_summary_of_a_command_is_cut(group: tuple[str, ...]) -> None:
+    listed = CliRunner().invoke(main, [*group, "--help"], terminal_width=80).stdout.partition("Commands:")[2]
+    assert len(listed.strip().splitlines()) >= 3
+    assert "..." not in listed
+
+
 def test_an_absent_source_is_not_wrong(found: list[Finding]) -> None:
     found.append(ABSENT)
     done = doctor()

@@ -9,7 +9,7 @@ from mlflow_sysmetrics.cli.server.print_compose import print_compose
 from mlflow_sysmetrics.cli.server.run import run
 
 
-@click.group()
+@click.group(short_help="Run a tracking server, or check one.")
 def server() -> None:
     """Run a tracking server here, print one for Docker Compose, or check one for problems."""
 

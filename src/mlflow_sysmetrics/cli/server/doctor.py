@@ -18,7 +18,7 @@ from mlflow_sysmetrics.mlflow_api import fluent_state
 _JOBS = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION"
 
 
-@click.command()
+@click.command(short_help="Find problems of a tracking server.")
 @click.option(
     "--backend-store-uri", metavar="URI", envvar="MLFLOW_BACKEND_STORE_URI", help="Database of the server."
 )

@@ -11,7 +11,7 @@ from mlflow_sysmetrics.cli.options import LocalDirectory
 from mlflow_sysmetrics.server.deploy_files import COMPOSE, NAMES, deploy_file
 
 
-@click.command("print-compose")
+@click.command("print-compose", short_help="Print the files for Docker Compose.")
 @click.option(
     "--file",
     "name",

@@ -109,6 +109,8 @@ def run(
             admin_password=password,
             start_timeout=start_timeout,
         )
+        say(f"Starting MLflow's tracking server in {directory} and waiting until a run can be made on it,")
+        say(f"at most {start_timeout:g} s ...")
         with _raising_on_signals(), server:
             _print_address(server)
             _wait_for_exit(server)
