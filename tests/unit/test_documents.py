@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import textwrap
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -191,6 +192,13 @@ def labels(page: Path) -> list[str]:
     """Returns the labels of the nodes of a page's Mermaid diagrams."""
     blocks = FENCE.findall(page.read_text(encoding="utf-8"))
     return [label for language, block in blocks if language == "mermaid" for label in NODE.findall(block)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=of_page)
+def test_every_python_block_compiles(page: Path) -> None:
+    for language, block in FENCE.findall(page.read_text(encoding="utf-8")):
+        if language == "python":
+            compile(textwrap.dedent(block), str(page), "exec")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=of_page)
