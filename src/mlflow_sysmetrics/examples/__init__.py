@@ -1,0 +1,1 @@
+"""A small text classifier that shows the training kit: ``python -m mlflow_sysmetrics.examples train``."""
