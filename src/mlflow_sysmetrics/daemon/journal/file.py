@@ -13,18 +13,53 @@ import errno
 import io
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+
+from mlflow_sysmetrics.daemon.journal.lines import TORN
+
+if TYPE_CHECKING:
+    from mlflow_sysmetrics.daemon.journal.compaction import FreshFile
 
 _OWN_EYES_ONLY = 0o600
 # Windows has neither flag and needs none.
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
-_APPEND = os.O_RDWR | os.O_APPEND | _NOFOLLOW | _BINARY
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # opening a FIFO would wait for its other end
+_SAFE = _NOFOLLOW | _BINARY | _NONBLOCK
+_APPEND = os.O_RDWR | os.O_APPEND | _SAFE
 _BUFFER = 1 << 16  # each read checks the identity of the file
 _RETRY_SECONDS = 60.0  # a full disk is rarely emptied sooner, and each try costs a few system calls
+
+
+def open_to_read(path: Path) -> BinaryIO:
+    """Opens a journal for reading, from its beginning.
+
+    Raises:
+        OSError: it cannot be opened, or is a link or anything else than a file of its own.
+    """
+    number = os.open(path, os.O_RDONLY | _SAFE)
+    try:
+        check_file(os.fstat(number))
+        return os.fdopen(number, "rb")
+    except BaseException:
+        os.close(number)
+        raise
+
+
+def check_file(status: os.stat_result) -> None:
+    """Checks that something is a regular file with one name, in a directory in which others may write.
+
+    Raises:
+        OSError: it is something else, or another file's second name.
+    """
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    if status.st_nlink > 1:
+        raise OSError(errno.EMLINK, "it is a hard link to another file")
 
 
 class OpenFile:
@@ -50,13 +85,19 @@ class OpenFile:
         """Opens a file for reading and appending.
 
         Args:
-            path: the file; a symbolic link is refused.
+            path: the file; a link, or anything else than a regular file, is refused.
             create: creates it, readable by this user only.
 
         Raises:
             OSError: it cannot be opened, or exists although it was to be created.
         """
-        return cls(os.open(path, _APPEND | (os.O_CREAT | os.O_EXCL if create else 0), _OWN_EYES_ONLY))
+        number = os.open(path, _APPEND | (os.O_CREAT | os.O_EXCL if create else 0), _OWN_EYES_ONLY)
+        try:
+            check_file(os.fstat(number))
+            return cls(number)
+        except BaseException:
+            os.close(number)
+            raise
 
     def status(self) -> os.stat_result | None:
         """Returns the stat of the file; None if the descriptor is no longer this file."""
@@ -204,12 +245,12 @@ class LineFile:
         """Appends lines. The caller has just called `ready`, which returned True.
 
         Returns:
-            The offset of the first line, or the byte before it; None if not all of the text was written.
+            The offset of the first line, or of the mark before it; None if not all of the text was written.
         """
         assert self._file is not None  # `ready` was called
         begin = self.size
-        # The remains of a torn line become a line by themselves, which readers ignore.
-        whole = b"\n" + text if self._torn else text
+        # The remains of a torn line become a line by themselves, marked as such.
+        whole = TORN + b"\n" + text if self._torn else text
         try:
             written = self._system_write(self._file.number, whole)
         except OSError as error:
@@ -237,7 +278,7 @@ class LineFile:
 
     def has_gained(self) -> bool:
         """Returns whether others have appended to the file since it was opened."""
-        status = None if self._file is None else self._file.status()
+        status = self.status()
         return self.gains > 0 or (status is not None and status.st_size > self.size)
 
     def reader(self) -> BinaryIO:
@@ -251,25 +292,35 @@ class LineFile:
         assert self._file is not None
         return self._file.reader(self.path)
 
-    def replace_by(self, other: Path) -> bool:
+    def replace_by(self, other: FreshFile) -> bool:
         """Puts another, complete file in this one's place; returns whether it could.
 
-        Both are closed first: Windows cannot replace an open file.
-
         Raises:
-            OSError: the other one does not exist.
+            OSError: the other one could not be written to disk.
         """
-        size = other.stat().st_size
-        self.close()
+        size = other.size
+        if os.name == "nt":  # where an open file cannot be replaced
+            self.close()
         try:
-            other.replace(self.path)
+            other.move_to(self.path)
         except OSError:
-            return False  # the next line opens the file there, or finds out why it cannot
-        # Recorded even if the file cannot be opened now, for example with too many open files.
-        self.size, self._torn, self._identity = size, False, None
-        with contextlib.suppress(OSError):
-            self._open_again()
+            return False
+        self.close()
+        self._file = other.finish()
+        self._identity = self._file.identity
+        self.size, self._torn = size, False
         return True
+
+    def touch(self, seconds: float | None = None) -> None:
+        """Sets the modification time, in seconds since 1970; by default to now."""
+        if self._file is not None and self.status() is not None:
+            with contextlib.suppress(OSError):
+                target = self._file.number if os.utime in os.supports_fd else self.path
+                os.utime(target, None if seconds is None else (seconds, seconds))
+
+    def status(self) -> os.stat_result | None:
+        """Returns the stat of the open file; None if it is not open."""
+        return None if self._file is None else self._file.status()
 
     def close(self) -> None:
         """Closes the descriptor, also a forked child's copy."""
@@ -284,7 +335,7 @@ class LineFile:
         Raises:
             OSError: it cannot be written.
         """
-        status = None if self._file is None else self._file.status()
+        status = self.status()
         if status is None:
             self._open_again(create=True)
             return
