@@ -152,19 +152,22 @@ def compact(journal: Journal, path: Path, most: int) -> dict[int, int]:
         path: its path.
         most: maximum size in bytes; the oldest points are thinned until it is met.
     """
-    try:
+    dropped: dict[int, int] | None = None
+    with contextlib.suppress(OSError):
         snapshot = journal.snapshot()
         if snapshot is None:
             return {}
-        with snapshot.source:
-            smaller = rewrite(snapshot, path, most)
-            try:
-                return _put_in_place(journal, path, smaller, snapshot)
-            finally:
-                smaller.file.close()
-    except OSError:
-        remove_leftovers(path)
-        return {}
+        try:
+            with snapshot.source:
+                smaller = rewrite(snapshot, path, most)
+                try:
+                    dropped = _put_in_place(journal, path, smaller, snapshot)
+                finally:
+                    smaller.file.close()
+        finally:
+            if dropped is None:  # for whatever reason: memory may be short
+                remove_leftovers(path)
+    return dropped or {}
 
 
 def _put_in_place(journal: Journal, path: Path, smaller: Rewritten, snapshot: Snapshot) -> dict[int, int]:

@@ -72,8 +72,7 @@ class Journal:
         self._rests_until = 0.0
         self._losses = file.losses
         self._cleared_size = -1
-        self._closed = self._has_no_room = False
-        self._met_damage = threading.Event()
+        self._closed = self._has_no_room = self._met_damage = False
         self.damage: Damage | None = found.damage if found else None
 
     @classmethod
@@ -214,7 +213,7 @@ class Journal:
             runs = list(self._runs.values())
             if any(run.acknowledged < run.appended for run in runs) or self._is_still_written:
                 return False
-            if self.damage or self._met_damage.is_set():
+            if self.damage or self._met_damage:
                 return True
             if self._file.size == self._cleared_size or self._closed or not self._file.truncate():
                 return True
@@ -280,7 +279,7 @@ class Journal:
             if not self._file.replace_by(smaller.file):
                 return False
             self.generation += 1
-            self._met_damage.clear()
+            self._met_damage = False
             for number, count in smaller.dropped.items():
                 self._runs[number].dropped += count  # the smaller journal contains this count too
             for run in list(self._runs.values()):
@@ -311,8 +310,9 @@ class Journal:
                 generation, size = self.generation, self._file.size
             offset = from_offset % _GENERATION if from_offset // _GENERATION == generation else 0
             with source:
-                met = self._met_damage.set
-                found, end = read(source, run, met, since=since, offset=offset, end=size, most=most)
+                found, end = read(
+                    source, run, self._meet_damage, since=since, offset=offset, end=size, most=most
+                )
             with self._lock:
                 if generation == self.generation:
                     return found, generation * _GENERATION + end
@@ -343,7 +343,7 @@ class Journal:
                 return None
             self._closed = True
             delete = delete and not self._is_still_written
-            is_damaged = self.damage is not None or self._met_damage.is_set()
+            is_damaged = self.damage is not None or self._met_damage
             if delete and is_damaged:
                 self._file.touch()  # the month begins now
             self._file.close()
@@ -364,6 +364,9 @@ class Journal:
                 return rename(self.path)
             self.path.unlink(missing_ok=True)
         return None
+
+    def _meet_damage(self) -> None:
+        self._met_damage = True
 
     @property
     def _is_still_written(self) -> bool:

@@ -195,7 +195,7 @@ class Ownership:
 
         path = lock_path(journal)
         try:
-            _check_lock(path)
+            check_lock(path)
             lock = _new_lock(path)
             lock.acquire(timeout=0)
         except Timeout:
@@ -290,7 +290,7 @@ class Ownership:
             context.lock_file_fd = None
 
 
-def _check_lock(path: Path) -> None:
+def check_lock(path: Path) -> None:
     """Checks that a lock file is ours, if it exists: filelock empties what it opens, and changes its mode.
 
     Raises:

@@ -76,16 +76,25 @@ def journals(directory: Path, *, any_host: bool = False) -> list[Path]:
     Raises:
         OSError: the directory cannot be read.
     """
+    return [path for path in _named_like_journals(directory, any_host=any_host) if _is_file(path)]
+
+
+def not_files(directory: Path, *, any_host: bool = False) -> list[Path]:
+    """Returns what has the name of a journal and is a link, a directory or something else: never touched.
+
+    Raises:
+        OSError: the directory cannot be read.
+    """
+    return [path for path in _named_like_journals(directory, any_host=any_host) if not _is_file(path)]
+
+
+def _named_like_journals(directory: Path, *, any_host: bool) -> list[Path]:
     try:
         paths = sorted(directory.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
     host = hostname()
-    return [
-        path
-        for path in paths
-        if (owner := host_of(path)) is not None and (any_host or owner == host) and _is_file(path)
-    ]
+    return [path for path in paths if (owner := host_of(path)) is not None and (any_host or owner == host)]
 
 
 def is_owned(path: Path) -> bool:
