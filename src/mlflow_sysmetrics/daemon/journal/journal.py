@@ -104,14 +104,16 @@ class Journal:
             file = LineFile(path, monotonic, ownership.reacquire, write)
             try:
                 file.create()
-            except OSError:
+                journal = cls(file, ownership, max_bytes)
+                with journal._lock:
+                    journal._append(b"")
+            except BaseException:  # memory may be short; nothing is in the file yet
+                file.close()
+                path.unlink(missing_ok=True)
                 ownership.release(delete=True)
                 raise
         except OSError as error:
             raise JournalUnavailable(f"{directory}: {error.strerror or error}") from error
-        journal = cls(file, ownership, max_bytes)
-        with journal._lock:
-            journal._append(b"")
         return journal
 
     @property

@@ -204,7 +204,11 @@ class Ownership:
         except (OSError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise JournalUnavailable(f"no lock in {journal.parent}: {reason}") from error
-        ownership = cls(journal, lock)
+        try:
+            ownership = cls(journal, lock)
+        except BaseException:
+            lock.release(force=True)
+            raise
         _held.add(ownership)
         return ownership
 

@@ -227,4 +227,4 @@ def why(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "there is not enough memory"
     text = str(getattr(error, "strerror", None) or error).rstrip(".")
-    return text or f"of an unexpected error ({type(error).__name__})"
+    return text or f"an unexpected error ({type(error).__name__})"
