@@ -47,7 +47,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     yield _left_behind([one for one in journals if not one.alive])
     about = notes(directory, journals, any_host=False)
     for text in (*about.faults, *about.remarks):
-        yield Finding("attention", Mark.NOTE, without_password(text.rstrip(".")))
+        yield Finding("journals", Mark.NOTE, without_password(text.rstrip(".")))
 
 
 def _directory(directory: Path) -> Finding:
