@@ -15,7 +15,7 @@ from mlflow_sysmetrics.cli.output import counted
 from mlflow_sysmetrics.cli.spooled_journals import SpooledJournal
 from mlflow_sysmetrics.daemon.journal.ownership import exposure
 from mlflow_sysmetrics.daemon.journal.scan import Damage, read_state
-from mlflow_sysmetrics.daemon.journal.set_aside import SetAside, all_set_aside
+from mlflow_sysmetrics.daemon.journal.set_aside import DamagedJournal, all_set_aside
 from mlflow_sysmetrics.daemon.journal.spool import not_files
 
 _MILLISECONDS = 1000
@@ -60,7 +60,7 @@ def notes(directory: Path, journals: Sequence[SpooledJournal], *, any_host: bool
 def _remarks(
     directory: Path,
     journals: Sequence[SpooledJournal],
-    aside: Sequence[tuple[SetAside, Damage | None]],
+    aside: Sequence[tuple[DamagedJournal, Damage | None]],
     any_host: bool,  # noqa: FBT001 - passed on
 ) -> Iterator[str]:
     for journal in journals:
@@ -85,7 +85,7 @@ def _damage(path: Path) -> Damage | None:
     return None
 
 
-def _document(one: SetAside, damage: Damage | None) -> dict[str, Any]:
+def _document(one: DamagedJournal, damage: Damage | None) -> dict[str, Any]:
     return {
         "path": str(one.path),
         "bytes": one.size,

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlflow_sysmetrics.daemon.journal.file import open_to_read
 from mlflow_sysmetrics.daemon.journal.lines import Header, PointsLine, lines, understood
+from mlflow_sysmetrics.daemon.journal.open_file import open_to_read
 from mlflow_sysmetrics.daemon.journal.ownership import (
     check_lock,
     foreign_owner,

@@ -15,8 +15,9 @@ from dead_processes import RecoveringProcess, die
 from mlflow_sysmetrics.cli.damaged_journals import notes
 from mlflow_sysmetrics.cli.spooled_journals import read_journals
 from mlflow_sysmetrics.daemon.journal import compaction, set_aside, spool
-from mlflow_sysmetrics.daemon.journal.file import LineFile, open_to_read
+from mlflow_sysmetrics.daemon.journal.file import LineFile
 from mlflow_sysmetrics.daemon.journal.journal import Journal
+from mlflow_sysmetrics.daemon.journal.open_file import open_to_read
 from mlflow_sysmetrics.daemon.journal.ownership import Ownership, exposure, lock_path
 from mlflow_sysmetrics.errors import JournalUnavailable
 

@@ -27,7 +27,7 @@ from mlflow_sysmetrics.daemon.journal.lines import (
     EndLine,
     Header,
     Line,
-    NewerHeader,
+    NewerFormat,
     PointsLine,
     RunLine,
     dump,
@@ -71,7 +71,7 @@ def found(text: bytes) -> list[Line | None]:
 
 def shown(line: Line | None) -> str:
     """Returns a line for comparison: NaN is not equal to itself, and a doubtful header is not believed."""
-    doubtful = isinstance(line, NewerHeader) and not line.certain
+    doubtful = isinstance(line, NewerFormat) and not line.certain
     return repr(None if doubtful else line)
 
 

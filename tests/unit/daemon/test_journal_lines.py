@@ -17,7 +17,7 @@ from mlflow_sysmetrics.daemon.journal.lines import (
     EndLine,
     Header,
     Line,
-    NewerHeader,
+    NewerFormat,
     PointsLine,
     RunLine,
     dump,
@@ -157,7 +157,7 @@ def test_long_garbage_is_damage_and_takes_no_time(text: bytes) -> None:
 )
 def test_a_newer_format_is_recognised_with_the_version_that_reads_it(text: bytes, needs: str | None) -> None:
     header = parse(text)
-    assert isinstance(header, NewerHeader)
+    assert isinstance(header, NewerFormat)
     assert header.needs == needs
 
 

@@ -10,13 +10,11 @@ never opened by name.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, Protocol
 
-from mlflow_sysmetrics.daemon.journal.file import OpenFile
 from mlflow_sysmetrics.daemon.journal.lines import (
     DroppedLine,
     PointsLine,
@@ -26,11 +24,9 @@ from mlflow_sysmetrics.daemon.journal.lines import (
     parse,
     understood,
 )
+from mlflow_sysmetrics.daemon.journal.open_file import NewFile
 from mlflow_sysmetrics.daemon.journal.ownership import SMALLER_SUFFIX, THINNED_SUFFIX, remove_leftovers
 from mlflow_sysmetrics.daemon.journal.set_aside import copy, log
-
-if TYPE_CHECKING:
-    from mlflow_sysmetrics.daemon.journal.journal import Journal
 
 _GROUP = 4
 # Bounds the memory at 25 MB: this many series may wait for their fourth point. With more, the groups start
@@ -42,77 +38,7 @@ _MOST_SERIES = 50_000
 _YIELD = 0.6
 
 
-class FreshFile:
-    """A new file, readable by this user only, in place of an older one; used by its descriptor.
-
-    Args:
-        path: its name, for whoever renames it.
-
-    Attributes:
-        path: its name.
-        file: the open file.
-
-    Raises:
-        OSError: it cannot be created.
-    """
-
-    def __init__(self, path: Path) -> None:
-        path.unlink(missing_ok=True)
-        self.path = path
-        self._given_away = False
-        self._open(create=True)
-
-    @property
-    def size(self) -> int:
-        """Size in bytes."""
-        self._writer.flush()
-        return os.fstat(self._writer.fileno()).st_size
-
-    def write(self, text: bytes) -> None:
-        """Appends to it."""
-        self._writer.write(text)
-
-    def copy_lines(self, source: BinaryIO, begin: int, end: int) -> None:
-        """Appends the lines between two offsets of another file."""
-        source.seek(begin)
-        for text in lines(source, end - begin):
-            self._writer.write(text)
-        self._writer.flush()
-
-    def reader(self) -> BinaryIO:
-        """Opens its contents for reading."""
-        self._writer.flush()
-        return self.file.reader(self.path)
-
-    def move_to(self, path: Path) -> None:
-        """Puts it in the place of another file, which must be closed on Windows."""
-        self._writer.flush()
-        if os.name == "nt":  # where an open file cannot be renamed either
-            self.close()
-        self.path.replace(path)
-        self.path = path
-        if os.name == "nt":
-            self._open()
-
-    def finish(self) -> OpenFile:
-        """Writes what is buffered, and returns the open file, which the caller closes."""
-        self._writer.close()
-        self._given_away = True
-        return self.file
-
-    def close(self) -> None:
-        """Closes it, unless `finish` has given the open file away."""
-        with contextlib.suppress(OSError):
-            self._writer.close()
-        if not self._given_away:
-            self.file.close()
-
-    def _open(self, *, create: bool = False) -> None:
-        self.file = OpenFile.to_append(self.path, create=create)
-        self._writer = os.fdopen(os.dup(self.file.number), "ab")
-
-
-class Rewritten(NamedTuple):
+class SmallerJournal(NamedTuple):
     """A smaller journal.
 
     Attributes:
@@ -121,7 +47,7 @@ class Rewritten(NamedTuple):
         damaged: whether there were lines that are not understood, which it lacks.
     """
 
-    file: FreshFile
+    file: NewFile
     dropped: dict[int, int]
     damaged: bool
 
@@ -144,7 +70,25 @@ class Snapshot(NamedTuple):
     acknowledged: dict[int, int]
 
 
-def compact(journal: Journal, path: Path, most: int) -> dict[int, int]:
+class GrowingJournal(Protocol):
+    """A journal that can be made smaller while it is written."""
+
+    def snapshot(self) -> Snapshot | None:
+        """Returns what a compaction begins with; None if there is nothing to compact.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+
+    def swap(self, smaller: SmallerJournal, snapshot: Snapshot) -> bool:
+        """Puts a smaller journal in place, with what was appended meanwhile; returns whether it could.
+
+        Raises:
+            OSError: it could not be written to disk.
+        """
+
+
+def compact(journal: GrowingJournal, path: Path, most: int) -> dict[int, int]:
     """Makes a journal smaller, and returns how many points of each run were dropped.
 
     Args:
@@ -170,7 +114,9 @@ def compact(journal: Journal, path: Path, most: int) -> dict[int, int]:
     return dropped or {}
 
 
-def _put_in_place(journal: Journal, path: Path, smaller: Rewritten, snapshot: Snapshot) -> dict[int, int]:
+def _put_in_place(
+    journal: GrowingJournal, path: Path, smaller: SmallerJournal, snapshot: Snapshot
+) -> dict[int, int]:
     """Replaces a journal by a smaller one, and keeps a copy of it if it is damaged.
 
     Raises:
@@ -191,7 +137,7 @@ def _put_in_place(journal: Journal, path: Path, smaller: Rewritten, snapshot: Sn
     return smaller.dropped
 
 
-def rewrite(snapshot: Snapshot, journal: Path, most: int) -> Rewritten:
+def rewrite(snapshot: Snapshot, journal: Path, most: int) -> SmallerJournal:
     """Writes a smaller journal beside a journal, line by line.
 
     Args:
@@ -202,7 +148,7 @@ def rewrite(snapshot: Snapshot, journal: Path, most: int) -> Rewritten:
     Raises:
         OSError: it could not be written to disk.
     """
-    smaller = FreshFile(journal.with_suffix(SMALLER_SUFFIX))
+    smaller = NewFile(journal.with_suffix(SMALLER_SUFFIX))
     dropped: dict[int, int] = {}
     damaged = False
     try:
@@ -223,12 +169,12 @@ def rewrite(snapshot: Snapshot, journal: Path, most: int) -> Rewritten:
     except BaseException:
         smaller.close()
         raise
-    return Rewritten(smaller, dropped, damaged)
+    return SmallerJournal(smaller, dropped, damaged)
 
 
-def _thinned(old: FreshFile, path: Path, surplus: int) -> tuple[FreshFile, dict[int, int]]:
+def _thinned(old: NewFile, path: Path, surplus: int) -> tuple[NewFile, dict[int, int]]:
     """Returns a thinned journal in place of another one, which it closes, and what was dropped."""
-    new = FreshFile(path)
+    new = NewFile(path)
     try:
         lost = thin(old, new, surplus)
         old.close()  # Windows does not replace an open file
@@ -239,7 +185,7 @@ def _thinned(old: FreshFile, path: Path, surplus: int) -> tuple[FreshFile, dict[
     return new, lost
 
 
-def thin(source: FreshFile, target: FreshFile, surplus: int) -> dict[int, int]:
+def thin(source: NewFile, target: NewFile, surplus: int) -> dict[int, int]:
     """Writes a journal again without some of its oldest points.
 
     Args:
@@ -278,7 +224,7 @@ def extremes(values: list[float]) -> set[int]:
     return {low, high} if low != high else {0, len(values) - 1}
 
 
-def _between_extremes(source: FreshFile, surplus: int) -> bytearray:
+def _between_extremes(source: NewFile, surplus: int) -> bytearray:
     """Returns a flag per point, up to the last one dropped: 1 for points to drop, which are not extremes.
 
     Flags are indexed by position in the file. They take a byte per point, whatever the file contains.
@@ -306,7 +252,7 @@ def _between_extremes(source: FreshFile, surplus: int) -> bytearray:
     return dropped if any(dropped) else bytearray()
 
 
-def _oldest(source: FreshFile, surplus: int) -> bytearray:
+def _oldest(source: NewFile, surplus: int) -> bytearray:
     """Returns flags that drop the first points of a journal with too few points of each series to thin."""
     dropped = bytearray()
     saved = 0

@@ -1,175 +1,23 @@
 """A file that only grows by whole lines, on a disk that may fail.
 
-It is open in a foreign process, where any code may close its descriptor. Libraries that daemonize a process
-close every descriptor they find (`os.closerange(3, 1000)`), and a program may close a wrong one by mistake.
-The next file to be opened gets the number, and our writes would end up in that file. So the identity of the
-file is checked at each use.
+It is open in a foreign process, where any code may close its descriptor, or truncate, move or delete it. So
+what has become of it is checked at each use.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import io
 import os
 import shutil
-import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from mlflow_sysmetrics.daemon.journal.lines import TORN
+from mlflow_sysmetrics.daemon.journal.open_file import NewFile, OpenFile
 
-if TYPE_CHECKING:
-    from mlflow_sysmetrics.daemon.journal.compaction import FreshFile
-
-_OWN_EYES_ONLY = 0o600
-# Windows has neither flag and needs none.
-_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
-_BINARY = getattr(os, "O_BINARY", 0)
-_NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # opening a FIFO would wait for its other end
-_SAFE = _NOFOLLOW | _BINARY | _NONBLOCK
-_APPEND = os.O_RDWR | os.O_APPEND | _SAFE
-_BUFFER = 1 << 16  # each read checks the identity of the file
 _RETRY_SECONDS = 60.0  # a full disk is rarely emptied sooner, and each try costs a few system calls
-
-
-def open_to_read(path: Path) -> BinaryIO:
-    """Opens a journal for reading, from its beginning.
-
-    Raises:
-        OSError: it cannot be opened, or is a link or anything else than a file of its own.
-    """
-    number = os.open(path, os.O_RDONLY | _SAFE)
-    try:
-        check_file(os.fstat(number))
-        return os.fdopen(number, "rb")
-    except BaseException:
-        os.close(number)
-        raise
-
-
-def check_file(status: os.stat_result) -> None:
-    """Checks that something is a regular file with one name, in a directory in which others may write.
-
-    Raises:
-        OSError: it is something else, or another file's second name.
-    """
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "it is not a regular file")
-    if status.st_nlink > 1:
-        raise OSError(errno.EMLINK, "it is a hard link to another file")
-
-
-class OpenFile:
-    """A descriptor that knows its file: checked before each use, and closed only while it is still that file.
-
-    A file that is opened in the microsecond between check and use goes unnoticed.
-
-    Args:
-        number: the descriptor.
-
-    Attributes:
-        number: the descriptor.
-        identity: device and inode of the file.
-    """
-
-    def __init__(self, number: int) -> None:
-        status = os.fstat(number)
-        self.number = number
-        self.identity = (status.st_dev, status.st_ino)
-
-    @classmethod
-    def to_append(cls, path: Path, *, create: bool = False) -> OpenFile:
-        """Opens a file for reading and appending.
-
-        Args:
-            path: the file; a link, or anything else than a regular file, is refused.
-            create: creates it, readable by this user only.
-
-        Raises:
-            OSError: it cannot be opened, or exists although it was to be created.
-        """
-        number = os.open(path, _APPEND | (os.O_CREAT | os.O_EXCL if create else 0), _OWN_EYES_ONLY)
-        try:
-            check_file(os.fstat(number))
-            return cls(number)
-        except BaseException:
-            os.close(number)
-            raise
-
-    def status(self) -> os.stat_result | None:
-        """Returns the stat of the file; None if the descriptor is no longer this file."""
-        try:
-            found = os.fstat(self.number)
-        except OSError:
-            return None
-        return found if (found.st_dev, found.st_ino) == self.identity else None
-
-    def reader(self, path: Path) -> BinaryIO:
-        """Opens the same file for reading, from its beginning, even if it was moved or deleted.
-
-        Args:
-            path: the file, for Windows, which can neither move an open file nor read without moving the
-                position that copies of a descriptor share.
-
-        Raises:
-            OSError: it cannot be opened.
-        """
-        if not hasattr(os, "pread"):
-            return path.open("rb")
-        return io.BufferedReader(_Reader(OpenFile(os.dup(self.number))), _BUFFER)
-
-    def last_byte(self) -> bytes:
-        """Returns the last byte; empty for an empty file."""
-        if os.lseek(self.number, 0, os.SEEK_END) == 0:
-            return b""
-        os.lseek(self.number, -1, os.SEEK_END)  # appended text goes to the end regardless
-        return os.read(self.number, 1)
-
-    def close(self) -> None:
-        """Closes the descriptor if it is still this file."""
-        if self.status() is not None:
-            with contextlib.suppress(OSError):
-                os.close(self.number)
-
-
-class _Reader(io.RawIOBase):
-    """Reads a file with its own position."""
-
-    def __init__(self, file: OpenFile) -> None:
-        self._file = file
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        if whence != os.SEEK_SET:
-            raise io.UnsupportedOperation("a journal is read from a place in it")
-        self._at = offset
-        return offset
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # typeshed: any buffer
-        data = os.pread(self._file.number, len(buffer), self._at)
-        # Checked after the read: a descriptor that is ours now was ours when it was read.
-        if self._file.status() is None:
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
-
-    def close(self) -> None:
-        if not self.closed:
-            super().close()
-            self._file.close()
 
 
 class LineFile:
@@ -292,7 +140,7 @@ class LineFile:
         assert self._file is not None
         return self._file.reader(self.path)
 
-    def replace_by(self, other: FreshFile) -> bool:
+    def replace_by(self, other: NewFile) -> bool:
         """Puts another, complete file in this one's place; returns whether it could.
 
         Raises:

@@ -30,7 +30,7 @@ from mlflow_sysmetrics.daemon.journal.scan import Damage, JournaledRun, JournalS
 from mlflow_sysmetrics.errors import JournalUnavailable
 
 if TYPE_CHECKING:
-    from mlflow_sysmetrics.daemon.journal.compaction import Rewritten, Snapshot
+    from mlflow_sysmetrics.daemon.journal.compaction import SmallerJournal, Snapshot
 
 # A place in the journal is a byte offset plus a generation number, which changes with each swap that moves
 # the offsets. The generation is counted in units of a terabyte, more than any journal has.
@@ -267,7 +267,7 @@ class Journal:
             acknowledged = {run.line.run: run.acknowledged for run in kept}
             return Snapshot(source, self.generation, self._file.size, head, acknowledged)
 
-    def swap(self, smaller: Rewritten, snapshot: Snapshot) -> bool:
+    def swap(self, smaller: SmallerJournal, snapshot: Snapshot) -> bool:
         """Puts a smaller journal in place, with what was appended meanwhile; returns whether it could.
 
         Raises:

@@ -49,7 +49,7 @@ class Header(NamedTuple):
     began: int
 
 
-class NewerHeader(NamedTuple):
+class NewerFormat(NamedTuple):
     """The header of a journal in a newer format.
 
     Attributes:
@@ -111,7 +111,7 @@ class EndLine(NamedTuple):
     run: int
 
 
-Line: TypeAlias = Header | NewerHeader | RunLine | PointsLine | AcknowledgedLine | DroppedLine | EndLine
+Line: TypeAlias = Header | NewerFormat | RunLine | PointsLine | AcknowledgedLine | DroppedLine | EndLine
 
 
 def dump(line: Header | RunLine | PointsLine | AcknowledgedLine | DroppedLine | EndLine) -> bytes:
@@ -241,10 +241,10 @@ def _is_unchecked(names: Iterable[str]) -> bool:
     return any(required <= found <= required | optional for required, optional in _UNCHECKED)
 
 
-def _newer(fields: dict[str, Any], *, certain: bool) -> NewerHeader:
+def _newer(fields: dict[str, Any], *, certain: bool) -> NewerFormat:
     needs = fields.get("needs")
     is_version = isinstance(needs, str) and _VERSION.fullmatch(needs) is not None
-    return NewerHeader(fields["journal"], needs if is_version else None, certain)
+    return NewerFormat(fields["journal"], needs if is_version else None, certain)
 
 
 def _understand(fields: dict[str, Any]) -> Line | None:  # noqa: PLR0911 - one per kind of line

@@ -22,8 +22,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlflow_sysmetrics.daemon.journal.file import check_file, open_to_read
 from mlflow_sysmetrics.daemon.journal.lines import Header, lines, parse
+from mlflow_sysmetrics.daemon.journal.open_file import check_file, open_to_read
 from mlflow_sysmetrics.errors import JournalUnavailable
 from mlflow_sysmetrics.runtime.process_identity import is_running
 

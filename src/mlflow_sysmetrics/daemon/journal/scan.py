@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from mlflow_sysmetrics.daemon.delivery.points import Point
-from mlflow_sysmetrics.daemon.journal.file import open_to_read
 from mlflow_sysmetrics.daemon.journal.lines import (
     AcknowledgedLine,
     DroppedLine,
     EndLine,
     Header,
     Line,
-    NewerHeader,
+    NewerFormat,
     PointsLine,
     RunLine,
     dump,
     lines,
     understood,
 )
+from mlflow_sysmetrics.daemon.journal.open_file import open_to_read
 
 
 class JournaledRun(NamedTuple):
@@ -136,7 +136,7 @@ class JournalState:
 
     header: Header | None = None
     runs: dict[int, RunState] = field(default_factory=dict)
-    _newer: NewerHeader | None = None
+    _newer: NewerFormat | None = None
     _understood: int = 0
     _damaged: int = 0
     _nameless: dict[int, RunState] = field(default_factory=dict)  # runs whose line has not been read
@@ -149,7 +149,7 @@ class JournalState:
         return found if any(found) else None
 
     @property
-    def newer(self) -> NewerHeader | None:
+    def newer(self) -> NewerFormat | None:
         """The header, if the journal is in a newer format; then nothing else of it may be used."""
         # If the other lines are ours, the number of the format is what was damaged.
         uncertain = self._newer is not None and not self._newer.certain and self._understood
@@ -168,7 +168,7 @@ class JournalState:
                 self._damaged += 1
             case Header():
                 self.header = line
-            case NewerHeader():
+            case NewerFormat():
                 self._newer = line
                 self._understood -= 1
                 self._damaged += 1

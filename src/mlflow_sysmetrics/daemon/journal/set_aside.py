@@ -18,7 +18,7 @@ from itertools import count
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from mlflow_sysmetrics.daemon.journal.file import OpenFile
+from mlflow_sysmetrics.daemon.journal.open_file import OpenFile
 from mlflow_sysmetrics.daemon.journal.ownership import foreign_owner, host_of, hostname
 from mlflow_sysmetrics.daemon.journal.scan import Damage
 
@@ -31,7 +31,7 @@ _NAME = re.compile(r"(?P<journal>.+?)(?:\.[0-9]{1,4})?\.damaged")
 _logger = logging.getLogger("mlflow_sysmetrics")
 
 
-class SetAside(NamedTuple):
+class DamagedJournal(NamedTuple):
     """A journal that was set aside.
 
     Attributes:
@@ -91,7 +91,7 @@ def log(path: Path, damage: Damage | None) -> None:
     )
 
 
-def all_set_aside(directory: Path, *, any_host: bool = False) -> Iterator[SetAside]:
+def all_set_aside(directory: Path, *, any_host: bool = False) -> Iterator[DamagedJournal]:
     """Yields the journals of this host that were set aside, by name.
 
     Args:
@@ -111,7 +111,7 @@ def all_set_aside(directory: Path, *, any_host: bool = False) -> Iterator[SetAsi
             status = path.lstat()
             if stat.S_ISREG(status.st_mode):
                 until = status.st_mtime + KEPT_SECONDS
-                yield SetAside(path, status.st_size, until, foreign_owner(path, status))
+                yield DamagedJournal(path, status.st_size, until, foreign_owner(path, status))
 
 
 def delete_expired(directory: Path) -> None:
