@@ -182,6 +182,28 @@ def test_points_before_the_line_of_their_run_are_its() -> None:
     assert state_of(io.BytesIO(b"".join([header, *rest, run]))).damage is None
 
 
+def test_two_journals_in_one_file_mix_no_runs() -> None:
+    """As cross-linked blocks of a filesystem, or a careless `cat`, leave them."""
+    other = dump(RunLine(0, "other", "http://other", None, None, None)) + dump(
+        PointsLine(0, 90, 5, {"x": 1.0})
+    )
+    for text in (b"".join(LINES) + other, other + b"".join(LINES)):
+        assert {run for run, _ in arriving(text)} == {"run1", "run2"}
+        damage = state_of(io.BytesIO(text)).damage
+        assert damage is not None
+        assert damage.points > 60
+
+
+def test_a_line_that_is_being_written_is_not_damage() -> None:
+    class Growing(io.BytesIO):
+        """Shows half of a line, and the rest to whoever reads on."""
+
+        def readline(self, size: int | None = -1) -> bytes:
+            return super().readline(20 if self.tell() == len(LINES[0]) else size)
+
+    assert state_of(Growing(LINES[0] + LINES[1])).damage is None
+
+
 def test_a_damaged_header_is_not_mistaken_for_a_newer_format() -> None:
     state = JournalState()
     for text in [LINES[0].replace(b'{"journal":1', b'{"journal":3'), *LINES[1:]]:

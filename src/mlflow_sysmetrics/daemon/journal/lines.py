@@ -197,12 +197,15 @@ def lines(file: BinaryIO, most: int | None = None) -> Iterator[bytes]:
     """
     left = most
     while left is None or left > 0:
-        line = file.readline(LONGEST_LINE if left is None else min(LONGEST_LINE, left))
+        wanted = LONGEST_LINE if left is None else min(LONGEST_LINE, left)
+        line = file.readline(wanted)
         if not line:
             return
         if left is not None:
             left -= len(line)
         yield line
+        if len(line) < wanted and not line.endswith(b"\n"):
+            return  # the end; what a live owner has appended by now would be the rest of this line
 
 
 def _sealed(text: str) -> bytes:

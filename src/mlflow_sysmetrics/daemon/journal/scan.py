@@ -140,6 +140,7 @@ class JournalState:
     _understood: int = 0
     _damaged: int = 0
     _nameless: dict[int, RunState] = field(default_factory=dict)  # runs whose line has not been read
+    _ambiguous: set[int] = field(default_factory=set)  # numbers of more than one run
 
     @property
     def damage(self) -> Damage | None:
@@ -173,11 +174,22 @@ class JournalState:
                 self._understood -= 1
                 self._damaged += 1
             case RunLine():
-                run = self.runs.get(line.run) or self._nameless.pop(line.run, None)
-                self.runs[line.run] = replace(run or RunState(line), line=line, written=True)
+                self._note_run(line)
             case _:
                 run = self.runs.get(line.run)
                 _note(line, run or self._nameless.setdefault(line.run, RunState(_nameless(line.run))))
+
+    def _note_run(self, line: RunLine) -> None:
+        known = self.runs.get(line.run)
+        if line.run in self._ambiguous or (known is not None and known.line[:3] != line[:3]):
+            # Two journals in one file: whose points are whose is not known.
+            self._ambiguous.add(line.run)
+            self._damaged += 1
+            if known is not None:
+                self._nameless[line.run] = self.runs.pop(line.run)
+        else:
+            run = known or self._nameless.pop(line.run, None) or RunState(line)
+            self.runs[line.run] = replace(run, line=line, written=True)
 
 
 def _nameless(number: int) -> RunLine:
