@@ -48,14 +48,14 @@ def writer_lives(journal: Path, pid: int) -> bool:
 
     Args:
         journal: the file.
-        pid: the process id in the file's name.
+        pid: the process id in the file's name, in case the first line cannot be read.
     """
     began = _modified(journal)
     if began is None:
         return False
     header = _header(journal)
-    if header is not None and header.pid == pid:  # otherwise it is damaged, in a version without checksums
-        began = header.began / _MILLISECONDS
+    if header is not None:
+        pid, began = header.pid, header.began / _MILLISECONDS
     # This process knows what it owns (see `is_held_here`). Other journals with its id were released, or
     # belong to the program that this process was before it called exec.
     if pid <= 0 or pid == os.getpid():
