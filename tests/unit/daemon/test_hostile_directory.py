@@ -213,6 +213,21 @@ def test_a_lock_of_another_user_beside_a_journal_of_ours_is_not_opened(directory
 
 
 @needs_root
+def test_a_journal_that_another_user_has_replaced_takes_no_points(directory: Path) -> None:
+    journal = Journal.create(directory, 10_000)
+    run = journal.register("run", "http://x", 0)
+    assert journal.append(run, 0, 0, {"key": 1.0}) is not None
+    journal.path.unlink()
+    journal.path.write_text("theirs\n")
+    os.chown(journal.path, NOBODY, NOBODY)
+    assert journal._file._file is not None
+    os.close(journal._file._file.number)
+    assert journal.append(run, 1, 1, {"key": 2.0}) is None
+    assert journal.failed == f"the journal was replaced by a file of user {NOBODY}"
+    assert journal.path.read_text() == "theirs\n"
+
+
+@needs_root
 def test_another_users_directory_is_reported(directory: Path) -> None:
     os.chown(directory, NOBODY, NOBODY)
     assert exposure(directory) == f"{directory} belongs to user {NOBODY}"

@@ -61,6 +61,7 @@ class LineFile:
         self._file: OpenFile | None = None
         self._identity: tuple[int, int] | None = None  # of the file that the descriptor is, or was, open on
         self._torn = False
+        self._user = 0  # the owner, on systems that have one
 
     def create(self) -> None:
         """Creates the file.
@@ -68,7 +69,7 @@ class LineFile:
         Raises:
             OSError: it exists, or cannot be created.
         """
-        self._take(OpenFile.to_append(self.path, create=True))
+        self._take(self._create())
 
     def open(self) -> None:
         """Opens the file, which must exist.
@@ -76,7 +77,9 @@ class LineFile:
         Raises:
             OSError: it does not exist, or cannot be written.
         """
-        self._take(OpenFile.to_append(self.path))
+        file = OpenFile.to_append(self.path)
+        self._user = os.fstat(file.number).st_uid
+        self._take(file)
 
     def ready(self) -> bool:
         """Makes sure that the next line goes to the end of this very file; returns whether it can."""
@@ -205,12 +208,21 @@ class LineFile:
                 raise
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._before_again()
-            file = OpenFile.to_append(self.path, create=True)
+            file = self._create()
+        status = os.fstat(file.number)
+        if status.st_uid != self._user:  # others may be able to write in the directory
+            file.close()
+            raise OSError(None, f"the journal was replaced by a file of user {status.st_uid}")
         lost = self._identity not in {None, file.identity}
-        size = os.fstat(file.number).st_size
+        size = status.st_size
         self._file, self._identity = file, file.identity
         self.losses += lost and size >= self.size  # `_measure` counts a smaller one
         self._measure(size)
+
+    def _create(self) -> OpenFile:
+        file = OpenFile.to_append(self.path, create=True)
+        self._user = os.fstat(file.number).st_uid
+        return file
 
     def _take(self, file: OpenFile) -> None:
         self._file, self._identity = file, file.identity
@@ -232,7 +244,7 @@ class LineFile:
         """Creates a deleted file again with its whole contents, so that offsets stay valid."""
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._before_again()
-        copy = OpenFile.to_append(self.path, create=True)
+        copy = self._create()
         try:
             with deleted.reader(self.path) as old, os.fdopen(os.dup(copy.number), "wb") as new:
                 shutil.copyfileobj(old, new)
