@@ -54,14 +54,17 @@ def notes(directory: Path, journals: Sequence[SpooledJournal], *, any_host: bool
     aside = [(one, _damage(one.path)) for one in all_set_aside(directory, any_host=any_host)]
     faults = (f"{one.path}: {one.fault}" for one in journals if one.fault is not None and one.user is None)
     documents = (_document(one, damage) for one, damage in aside)
-    return Notes(tuple(faults), tuple(_remarks(directory, journals, aside, any_host)), tuple(documents))
+    return Notes(
+        tuple(faults), tuple(_remarks(directory, journals, aside, any_host=any_host)), tuple(documents)
+    )
 
 
 def _remarks(
     directory: Path,
     journals: Sequence[SpooledJournal],
     aside: Sequence[tuple[DamagedJournal, Damage | None]],
-    any_host: bool,  # noqa: FBT001 - passed on
+    *,
+    any_host: bool,
 ) -> Iterator[str]:
     for journal in journals:
         if journal.damage is not None:

@@ -159,6 +159,7 @@ class LineFile:
         self.close()
         self._file = other.finish()
         self._identity = self._file.identity
+        self._user = os.fstat(self._file.number).st_uid
         self.size, self._torn = size, False
         return True
 
