@@ -38,6 +38,7 @@ _UNCHECKED: tuple[tuple[set[str], set[str]], ...] = (
     ({"run", "id", "uri"}, {"started", "cgroup", "oom_kills"}),
     ({"journal", "host", "pid", "began"}, set()),
 )
+_FORMAT_NUMBER = re.compile(rb'\{"journal":([0-9]+)')
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]{0,30}")
 
 
@@ -55,12 +56,10 @@ class NewerFormat(NamedTuple):
     Attributes:
         format: its number.
         needs: the version that reads it, if it is named.
-        certain: False if the checksum does not fit: it may be a header of ours that was damaged.
     """
 
     format: int
     needs: str | None
-    certain: bool
 
     def __str__(self) -> str:
         wanted = f"mlflow-sysmetrics {self.needs} or newer" if self.needs else "a newer mlflow-sysmetrics"
@@ -157,7 +156,7 @@ def parse(text: bytes) -> Line | None:
         if not isinstance(fields, dict):
             return None
         if "journal" in fields and _whole(fields["journal"]) > FORMAT:
-            return _newer(fields, certain=intact or "c" not in fields)
+            return None if not intact and _is_damaged_header(text) else _newer(fields)
         return _understand(fields) if intact or _is_unchecked(fields.keys()) else None
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
@@ -244,10 +243,20 @@ def _is_unchecked(names: Iterable[str]) -> bool:
     return any(required <= found <= required | optional for required, optional in _UNCHECKED)
 
 
-def _newer(fields: dict[str, Any], *, certain: bool) -> NewerFormat:
+def _is_damaged_header(text: bytes) -> bool:
+    """Returns whether a header is ours but for a flipped bit or one more digit in its format's number."""
+    found = _FORMAT_NUMBER.match(text)
+    if found is None or parse(b'{"journal":%d' % FORMAT + text[found.end() :]) is None:
+        return False
+    number, ours = found[1], b"%d" % FORMAT
+    flipped = len(number) == len(ours) and (int.from_bytes(number, "big") ^ int.from_bytes(ours, "big"))
+    return flipped.bit_count() == 1 or (len(number) == len(ours) + 1 and ours in number)
+
+
+def _newer(fields: dict[str, Any]) -> NewerFormat:
     needs = fields.get("needs")
     is_version = isinstance(needs, str) and _VERSION.fullmatch(needs) is not None
-    return NewerFormat(fields["journal"], needs if is_version else None, certain)
+    return NewerFormat(fields["journal"], needs if is_version else None)
 
 
 def _understand(fields: dict[str, Any]) -> Line | None:  # noqa: PLR0911 - one per kind of line

@@ -132,12 +132,12 @@ class JournalState:
     Attributes:
         header: the header; None if it cannot be read.
         runs: the runs by number, in the order of the file.
+        newer: the header, if the journal is in a newer format; then nothing else of it may be used.
     """
 
     header: Header | None = None
     runs: dict[int, RunState] = field(default_factory=dict)
-    _newer: NewerFormat | None = None
-    _understood: int = 0
+    newer: NewerFormat | None = None
     _damaged: int = 0
     _nameless: dict[int, RunState] = field(default_factory=dict)  # runs whose line has not been read
     _ambiguous: set[int] = field(default_factory=set)  # numbers of more than one run
@@ -149,13 +149,6 @@ class JournalState:
         found = Damage(self._damaged, nameless)
         return found if any(found) else None
 
-    @property
-    def newer(self) -> NewerFormat | None:
-        """The header, if the journal is in a newer format; then nothing else of it may be used."""
-        # If the other lines are ours, the number of the format is what was damaged.
-        uncertain = self._newer is not None and not self._newer.certain and self._understood
-        return None if uncertain else self._newer
-
     def take(self, text: bytes) -> None:
         """Adds a line that is not parsed yet."""
         for line in understood(text):
@@ -163,16 +156,13 @@ class JournalState:
 
     def note(self, line: Line | None) -> None:
         """Adds a parsed line; None is a damaged one."""
-        self._understood += line is not None
         match line:
             case None:
                 self._damaged += 1
             case Header():
                 self.header = line
             case NewerFormat():
-                self._newer = line
-                self._understood -= 1
-                self._damaged += 1
+                self.newer = line
             case RunLine():
                 self._note_run(line)
             case _:
