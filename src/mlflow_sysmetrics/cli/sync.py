@@ -77,7 +77,7 @@ def sync(
         _print_waiting(directory, orphans, alone, about, as_json=as_json)
         status = 0
     else:
-        delete_expired(directory)
+        delete_expired(directory, any_host=any_host)
         unreadable = [journal for journal in journals if journal.fault is not None]
         about = notes(directory, unreadable, any_host=any_host)  # of the others, delivery tells
         status = _send(

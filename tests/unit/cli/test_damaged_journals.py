@@ -98,8 +98,13 @@ def test_sync_deletes_what_was_set_aside_a_month_ago(tmp_path: Path, sink: FakeS
     run("sync", tmp_path)
     aside = path.with_suffix(".damaged")
     os.utime(aside, (time.time() - 31 * 86400,) * 2)
+    of_another_host = tmp_path / "node-1-0123abcd.damaged"
+    of_another_host.write_bytes(aside.read_bytes())
+    os.utime(of_another_host, (0, 0))
     assert "Set aside" in run("sync", tmp_path, "--dry-run").stderr
     assert run("sync", tmp_path).stderr == ""
+    assert list(tmp_path.iterdir()) == [of_another_host]
+    run("sync", tmp_path, "--any-host")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -114,9 +114,14 @@ def all_set_aside(directory: Path, *, any_host: bool = False) -> Iterator[Damage
                 yield DamagedJournal(path, status.st_size, until, foreign_owner(path, status))
 
 
-def delete_expired(directory: Path) -> None:
-    """Deletes the journals of this user on this host that were set aside a month ago."""
-    for one in all_set_aside(directory):
+def delete_expired(directory: Path, *, any_host: bool = False) -> None:
+    """Deletes the journals of this user that were set aside a month ago.
+
+    Args:
+        directory: where to look.
+        any_host: includes those of other hosts.
+    """
+    for one in all_set_aside(directory, any_host=any_host):
         if one.user is None and time.time() >= one.kept_until:
             with contextlib.suppress(OSError):
                 one.path.unlink()
