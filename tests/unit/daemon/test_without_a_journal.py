@@ -71,9 +71,16 @@ def test_whatever_fails_while_the_journal_is_made_is_said_once(
     error: Exception, said: str, threaded: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """In the lock, which is a library's; the same holds for all that is called to make it."""
+    tries = 0
+
+    def create() -> Journal:
+        nonlocal tries
+        tries += 1
+        return Journal.create(tmp_path, 1_000_000)
+
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("filelock.FileLock.acquire", raising(error))
-        process = Process(lambda: Journal.create(tmp_path, 1_000_000), threaded=threaded)
+        process = Process(create, threaded=threaded)
         for _ in range(3):
             assert process.append() is None
             process.journal.log_health()
@@ -81,6 +88,7 @@ def test_whatever_fails_while_the_journal_is_made_is_said_once(
         assert said in process.journal.failed
         assert len(warnings(caplog)) == 1
         assert said in warnings(caplog)[0]
+        assert tries == 1  # tried again after a minute
     process.clock.move(60)
     assert process.append() is not None
     assert process.journal.failed is None
