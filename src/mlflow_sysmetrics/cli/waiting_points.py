@@ -62,11 +62,18 @@ def _directory(directory: Path) -> Finding:
     elif (broken := _broken_lock()) is not None:
         text = f"{broken}: points wait in memory only"
         return Finding("directory", Mark.WRONG, text, "pip install --force-reinstall filelock", more)
-    elif not shutil.disk_usage(nearest).free:
+    elif _is_full(nearest):
         text = f"the disk of {without_password(str(nearest))} is full: points wait in memory only"
     else:
         return Finding("directory", Mark.GOOD, path, None, more)
     return Finding("directory", Mark.WRONG, text, f"set {SPOOL_DIR} to a directory you can write to", more)
+
+
+def _is_full(directory: Path) -> bool:
+    try:
+        return not shutil.disk_usage(directory).free
+    except OSError:  # not every filesystem tells
+        return False
 
 
 def _broken_lock() -> str | None:

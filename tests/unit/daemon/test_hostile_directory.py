@@ -242,6 +242,14 @@ def test_a_directory_that_others_may_write_to_is_reported(mode: int, exposed: bo
     assert any("other users" in one for one in notes(directory, [], any_host=False).remarks) == exposed
 
 
+@needs_root
+def test_a_directory_that_a_project_shares_is_no_reason_for_a_warning(directory: Path) -> None:
+    os.chown(directory, -1, NOBODY)
+    directory.chmod(0o2770)
+    assert exposure(directory) == f"{directory} has mode 2770"
+    assert exposure(directory, ignore_group=True) is None
+
+
 def test_a_link_to_a_directory_is_the_users_choice(directory: Path, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(directory)

@@ -83,10 +83,14 @@ def foreign_owner(journal: Path, status: os.stat_result | None = None) -> int | 
     return user
 
 
-def exposure(directory: Path) -> str | None:
+def exposure(directory: Path, *, ignore_group: bool = False) -> str | None:
     """Returns why other users can replace files in a directory of journals; None if they cannot.
 
     Nothing of theirs is read or written because of it, but they can delete points.
+
+    Args:
+        directory: the directory.
+        ignore_group: trusts a group of this user, as the members of a project do that share a directory.
     """
     if not hasattr(os, "geteuid"):
         return None
@@ -97,8 +101,9 @@ def exposure(directory: Path) -> str | None:
     except OSError:
         return None
     mode = stat.S_IMODE(status.st_mode)
-    others = mode & stat.S_IWOTH or (mode & stat.S_IWGRP and status.st_gid != os.getegid())
-    return f"{directory} has mode {mode:04o}" if others and not mode & stat.S_ISVTX else None
+    group = mode & stat.S_IWGRP and status.st_gid != os.getegid() and not ignore_group
+    exposed = (mode & stat.S_IWOTH or group) and not mode & stat.S_ISVTX
+    return f"{directory} has mode {mode:04o}" if exposed else None
 
 
 def _user_of_a_new_file(directory: Path) -> int | None:

@@ -23,11 +23,13 @@ from mlflow_sysmetrics.machine.cgroups import V1, controller_directory
 from mlflow_sysmetrics.machine.host import Host, read_short
 from mlflow_sysmetrics.runtime.clock import Clock
 from mlflow_sysmetrics.runtime.threads import start_thread
+from mlflow_sysmetrics.settings import SPOOL_DIR
 
 COMPACTION_THREAD_NAME = "sysmetrics-compaction"
 
 _RETRY_SECONDS = 60.0  # a directory may be mounted later, a disk may be cleaned up
 _OFF = "switched off"
+_REMEDY = f"set {SPOOL_DIR} to a new directory below it, which will be of this user only"
 # A short pause of the disk is not worth a message: points wait in memory until it is over.
 _SILENCE_SECONDS = 5.0
 
@@ -141,7 +143,7 @@ class ProcessJournal:
             return None
         with contextlib.suppress(Exception):  # points are worth saving without it
             self._oom_evidence = self._read_oom_evidence()
-        self._exposed = exposure(self._journal.path.parent)
+        self._exposed = exposure(self._journal.path.parent, ignore_group=True)
         return self._journal
 
     def register(self, journal: Journal, run_id: str, tracking_uri: str, started_at: int | None) -> int:
@@ -191,7 +193,7 @@ class ProcessJournal:
         """Logs a change of its health, once. Called by the senders, since a log handler may block."""
         exposed, self._exposed = self._exposed, None
         if exposed is not None:
-            _logger.warning("mlflow-sysmetrics: Other users can replace journals: %s.", exposed)
+            _logger.warning("mlflow-sysmetrics: Other users can replace journals: %s; %s.", exposed, _REMEDY)
         failed = self.failed
         if failed in {self._logged, _OFF}:
             return
