@@ -187,8 +187,10 @@ def test_a_directory_in_which_others_may_replace_a_journal_is_said_once(
         process.append()
         process.journal.log_health()
     assert warnings(caplog) == [
-        f"mlflow-sysmetrics: Other users can replace journals: {tmp_path} has mode 0777; set "
-        "MLFLOW_SYSMETRICS_SPOOL_DIR to a new directory below it, which will be of this user only."
+        (
+            f"mlflow-sysmetrics: Other users can replace journals: {tmp_path} has mode 0777; set "
+            "MLFLOW_SYSMETRICS_SPOOL_DIR to a new directory below it, which will be of this user only."
+        )
     ]
 
 
