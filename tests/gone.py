@@ -10,10 +10,13 @@ from pathlib import Path
 
 def of_a_process_that_is_gone(journal: Path) -> Path:
     """Replaces the writer of a closed journal, this process, by one that has exited."""
+    from mlflow_sysmetrics.daemon.journal.lines import Header, dump, parse
+
     with subprocess.Popen([sys.executable, "-S", "-c", ""]) as ended:
         ended.wait()
-    text = journal.read_bytes()
-    ours, theirs = (f'"pid":{pid}'.encode() for pid in (os.getpid(), ended.pid))
-    assert ours in text
-    journal.write_bytes(text.replace(ours, theirs, 1))
+    first, *rest = journal.read_bytes().splitlines(keepends=True)
+    header = parse(first)
+    assert isinstance(header, Header)
+    assert header.pid == os.getpid()
+    journal.write_bytes(b"".join([dump(header._replace(pid=ended.pid)), *rest]))
     return journal

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from packaging.requirements import Requirement
 
 import mlflow_sysmetrics
 from mlflow_sysmetrics import errors
@@ -282,3 +283,27 @@ def test_lint_holds_the_floors_apart(tmp_path: Path) -> None:
         if (file, row) not in found
     ]
     assert missed == []
+
+
+@pytest.mark.parametrize(
+    ("package", "vulnerable"),
+    [
+        ("filelock", "3.20.0"),  # CVE-2025-68146
+        ("torch", "2.5.1"),  # CVE-2025-32434
+        ("torch", "2.9.1"),  # CVE-2026-24747
+        ("tqdm", "4.66.2"),  # CVE-2024-34062
+        ("psycopg2-binary", "2.9.10"),  # bundles a libpq with CVE-2025-1094
+        ("keras", "3.8.0"),  # CVE-2025-1550
+        ("lightning", "2.3.2"),  # CVE-2024-5452
+        ("lightning", "2.6.3"),  # published by an attacker
+        ("transformers", "4.47.1"),  # CVE-2024-11393
+        ("PyYAML", "5.3.1"),  # CVE-2020-14343
+        ("psutil", "5.6.5"),  # CVE-2019-18874
+    ],
+)
+def test_no_floor_allows_a_version_with_a_known_hole(package: str, vulnerable: str) -> None:
+    declared = re.findall(
+        rf'"({package}[<>=][^"]*)"', (SOURCE.parents[1] / "pyproject.toml").read_text("utf-8")
+    )
+    assert declared
+    assert not [one for one in map(Requirement, declared) if one.specifier.contains(vulnerable)]

@@ -29,7 +29,8 @@ _REGISTRY = "mlflow.tracking.context.registry"
 _MONITOR = "mlflow.system_metrics.system_metrics_monitor"
 _OURS = "mlflow_sysmetrics.monitor"
 _OFF = f"{PROVIDERS} does not name sysmetrics"
-_REQUIRED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # the name at the start of a requirement
+# The name at the start of a requirement, and its lower bound.
+_REQUIRED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*) *\(?(?:>= *(?P<floor>[0-9.]+))?")
 
 Load = Callable[[str], Any]  #: same signature as `importlib.import_module`
 
@@ -136,27 +137,36 @@ def _package() -> Finding:
 
 
 def _dependencies(required: Sequence[str] | None) -> Finding:
-    """Returns which required packages are missing; packages of extras are not required."""
+    """Returns which required packages are missing or too old; packages of extras are not required."""
     if required is None:
         try:
             required = requires(NAME) or []
         except PackageNotFoundError:
             required = []
-    names = [found[0] for one in required if "extra ==" not in one and (found := _REQUIRED.match(one))]
-    missing = [name for name in names if not _is_installed(name)]
-    if not missing:
-        return Finding("dependencies", Mark.GOOD, f"all {len(names)} are installed")
-    text = f"not installed: {', '.join(missing)}"
-    return Finding("dependencies", Mark.WRONG, text, f"pip install {' '.join(missing)}")
+    needed = [found for one in required if "extra ==" not in one and (found := _REQUIRED.match(one))]
+    missing = [one["name"] for one in needed if _installed(one["name"]) is None]
+    old = [one for one in needed if one["floor"] and _is_older(_installed(one["name"]), one["floor"])]
+    if not missing and not old:
+        return Finding("dependencies", Mark.GOOD, f"all {len(needed)} are installed")
+    texts = [f"not installed: {', '.join(missing)}"] if missing else []
+    texts += [f"{one['name']} {_installed(one['name'])} is older than {one['floor']}" for one in old]
+    wanted = missing + [f"'{one['name']}>={one['floor']}'" for one in old]
+    return Finding("dependencies", Mark.WRONG, "; ".join(texts), f"pip install {' '.join(wanted)}")
 
 
-def _is_installed(name: str) -> bool:
+def _installed(name: str) -> str | None:
+    """Returns the version of a package; None if it is not installed."""
     # mlflow-skinny provides the parts of MLflow that we use, under the same module name.
     for one in (name, "mlflow-skinny") if name == "mlflow" else (name,):
         with suppress(PackageNotFoundError):
-            version(one)
-            return True
-    return False
+            return version(one)
+    return None
+
+
+def _is_older(found: str | None, floor: str) -> bool:
+    """Returns whether a version is below another, by the numbers in it."""
+    have, want = (tuple(map(int, re.findall(r"[0-9]+", one))) for one in (found or "", floor))
+    return bool(have) and have < want
 
 
 def _python() -> Finding:

@@ -11,7 +11,7 @@ from mlflow_sysmetrics.daemon.delivery.credential_scope import is_trusted
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.delivery.sink import Sink, open_sink
 from mlflow_sysmetrics.daemon.journal.journal import Journal
-from mlflow_sysmetrics.daemon.journal.recovery import replay
+from mlflow_sysmetrics.daemon.journal.recovery import Replayed, replay
 from mlflow_sysmetrics.daemon.journal.spool import claim
 from mlflow_sysmetrics.daemon.journal.store_files import check_store
 from mlflow_sysmetrics.mlflow_api.faults import Fault
@@ -34,6 +34,7 @@ class Outcome:
         faults: what could not be sent, with server and reason.
         refusals: what no server will ever accept, with server and reason.
         path: the journal.
+        damage: what in it is not understood, and what becomes of it; None if everything is.
     """
 
     delivered: int
@@ -42,6 +43,7 @@ class Outcome:
     faults: tuple[str, ...]
     refusals: tuple[str, ...]
     path: Path
+    damage: str | None = None
 
 
 @dataclass(slots=True)
@@ -86,7 +88,8 @@ class OrphanDelivery:
         if done.faults:
             self.wait_seconds = 0.0
         faults = (*done.kept, *done.faults)
-        return Outcome(done.delivered, done.dropped, done.waiting, faults, tuple(self._refusals), path)
+        refusals = tuple(self._refusals)
+        return Outcome(done.delivered, done.dropped, done.waiting, faults, refusals, path, _damage(done))
 
     def _open_recording_sink(self, uri: str) -> Sink:
         check_store(uri)
@@ -103,6 +106,8 @@ def fault_messages(outcomes: Iterable[Outcome]) -> list[str]:
     by_fault: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         refusals |= dict.fromkeys(outcome.refusals)
+        if outcome.damage is not None:
+            refusals[f"{outcome.path} is damaged: {outcome.damage}"] = None
         for fault in outcome.faults:
             by_fault.setdefault(fault, []).append(outcome)
     messages = list(refusals)
@@ -111,6 +116,13 @@ def fault_messages(outcomes: Iterable[Outcome]) -> list[str]:
         points = counted(sum(outcome.waiting for outcome in waiting), "point")
         messages.append(f"{fault}; {points} still in {where}")
     return messages
+
+
+def _damage(done: Replayed) -> str | None:
+    if done.damage is None:
+        return None
+    place = "it is kept where it is" if done.aside is None else f"set aside as {done.aside}"
+    return f"{done.damage}; {place}, and deleted after 30 days"
 
 
 def _missing_stores(journal: Journal) -> tuple[str, ...] | None:

@@ -21,6 +21,7 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         heads: column names.
         rows: cells, as many in each row as there are heads.
     """
+    rows = [[printable(cell) for cell in row] for row in rows]
     columns = list(zip(heads, *rows, strict=True))
     widths = [max(len(cell) for cell in column) for column in columns]
     right = [all(cell.replace(",", "").isdigit() or cell == "-" for cell in column[1:]) for column in columns]
@@ -30,6 +31,11 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             for cell, width, numbers in zip(row, widths, right, strict=True)
         ]
         click.echo(_GAP.join(cells).rstrip())
+
+
+def printable(text: str) -> str:
+    """Returns a text without control characters: another user's journal must not control a terminal."""
+    return text if text.isprintable() else "".join(one if one.isprintable() else "?" for one in text)
 
 
 def print_json(document: object) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from mlflow_sysmetrics.cli.damaged_journals import notes
 from mlflow_sysmetrics.cli.dead_runs import DeadRun, DeadRunSearch
 from mlflow_sysmetrics.cli.options import (
     DURATION_FORMAT,
@@ -79,14 +80,20 @@ def reap(
     except LookupError as error:
         raise click.BadParameter(str(error.args[0]), param_hint="--experiment") from error
     killed = Reaper(search, journals).reap(dead) if apply else []
+    about = notes(directory, journals if not apply else _unreadable(journals), any_host=any_host)
     report = _Report(dead, killed, search.alone, search.faults, uri is not None)
     if as_json:
         print_json(_document(report, applied=apply))
     else:
         _print(report, applied=apply)
+    about.print()
     print_skipped_hosts(0 if any_host else count_of_other_hosts(directory))
-    if report.faults:
+    if report.faults or about.faults:
         raise SystemExit(1)
+
+
+def _unreadable(journals: Iterable[SpooledJournal]) -> list[SpooledJournal]:
+    return [journal for journal in journals if journal.fault is not None]
 
 
 def _uri_in_force() -> str | None:

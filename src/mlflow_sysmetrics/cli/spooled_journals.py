@@ -7,9 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlflow_sysmetrics.daemon.journal.lines import Header, PointsLine, lines, parse
-from mlflow_sysmetrics.daemon.journal.ownership import foreign_owner, host_of, hostname, pid_of
-from mlflow_sysmetrics.daemon.journal.scan import JournaledRun, JournalState
+from mlflow_sysmetrics.daemon.journal.lines import Header, PointsLine, lines, understood
+from mlflow_sysmetrics.daemon.journal.open_file import open_to_read
+from mlflow_sysmetrics.daemon.journal.ownership import (
+    check_lock,
+    foreign_owner,
+    host_of,
+    hostname,
+    lock_path,
+    pid_of,
+)
+from mlflow_sysmetrics.daemon.journal.scan import Damage, JournaledRun, JournalState
 from mlflow_sysmetrics.daemon.journal.spool import is_owned, journals
 from mlflow_sysmetrics.errors import JournalUnavailable
 
@@ -48,6 +56,8 @@ class SpooledJournal:
         header: who wrote it; None if that line cannot be read.
         runs: in the order in which they were attached.
         user: id of the user who owns it; None for the current user.
+        damage: what in it is not understood; None if everything is.
+        fault: why none of its points can be delivered, for example since its format is newer.
     """
 
     path: Path
@@ -57,11 +67,13 @@ class SpooledJournal:
     header: Header | None
     runs: tuple[SpooledRun, ...]
     user: int | None = None
+    damage: Damage | None = None
+    fault: str | None = None
 
     @property
     def orphaned(self) -> bool:
         """Whether this user may deliver it."""
-        return not self.alive and self.user is None
+        return not self.alive and self.user is None and self.fault is None
 
     @property
     def waiting(self) -> int:
@@ -113,7 +125,7 @@ def read_journals(directory: Path, *, any_host: bool = False) -> Iterator[Spoole
         any_host: include journals of other hosts.
 
     Raises:
-        JournalUnavailable: the directory, or a journal of this user in it, cannot be read.
+        JournalUnavailable: the directory cannot be read.
     """
     try:
         for path in journals(directory, any_host=any_host):
@@ -127,24 +139,45 @@ def read_journal(path: Path) -> SpooledJournal:
     """Reads one journal.
 
     Raises:
-        OSError: it belongs to this user and cannot be read.
+        FileNotFoundError: it no longer exists.
     """
+    fault = _lock_fault(path)
     alive = is_owned(path)  # before reading: an owner that exits in between leaves nothing unread
-    status = path.stat()
-    written_at = int(status.st_mtime * _MILLISECONDS)
-    user = foreign_owner(path)
+    status = path.lstat()
+    user = foreign_owner(path, status)
+    state = JournalState()
+    runs: tuple[SpooledRun, ...] = ()
     try:
-        header, runs = _read(path)
-    except PermissionError:
-        if user is None:
-            raise
-        header, runs = None, ()
-    return SpooledJournal(path, alive, status.st_size, written_at, header, runs, user)
+        state, runs = _read(path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if user is None or not isinstance(error, PermissionError):
+            fault = f"it cannot be read: {error.strerror or error}"
+    if state.newer is not None:
+        state, runs, fault = JournalState(), (), f"it {state.newer}"
+    written_at = int(status.st_mtime * _MILLISECONDS)
+    return SpooledJournal(
+        path, alive, status.st_size, written_at, state.header, runs, user, state.damage, fault
+    )
+
+
+def _lock_fault(path: Path) -> str | None:
+    """Returns why the lock of a journal cannot be tried, so that no program delivers it; None if it can."""
+    if foreign_owner(path) is None:
+        try:
+            check_lock(lock_path(path))
+        except OSError as error:
+            return f"its owner is not known: {error.strerror or error}"
+    return None
 
 
 def count_of_other_hosts(directory: Path) -> int:
     """Returns how many journals of other hosts a directory holds."""
-    return len(journals(directory, any_host=True)) - len(journals(directory))
+    try:
+        return len(journals(directory, any_host=True)) - len(journals(directory))
+    except OSError:  # whoever reads the journals reports it
+        return 0
 
 
 def orphaned_runs(journals: Sequence[SpooledJournal]) -> dict[str, list[OrphanedRun]]:
@@ -204,22 +237,22 @@ class _Points:
         return count, oldest
 
 
-def _read(path: Path) -> tuple[Header | None, tuple[SpooledRun, ...]]:
+def _read(path: Path) -> tuple[JournalState, tuple[SpooledRun, ...]]:
     """Reads a journal in one pass, whatever the number of runs in it."""
     state = JournalState()
     points: dict[int, _Points] = {}
-    with path.open("rb") as file:
+    with open_to_read(path) as file:
         for text in lines(file):
-            line = parse(text)
-            state.note(line)
-            if isinstance(line, PointsLine) and line.run in state.runs:
-                of_run = points.setdefault(line.run, _Points())
-                of_run.spans.append((line.first, line.first + len(line.values), line.timestamp))
-                of_run.latest.update(line.values)
+            for line in understood(text):
+                state.note(line)
+                if isinstance(line, PointsLine):
+                    of_run = points.setdefault(line.run, _Points())
+                    of_run.spans.append((line.first, line.first + len(line.values), line.timestamp))
+                    of_run.latest.update(line.values)
     runs = []
     for number, tally in state.runs.items():
         run, of_run = tally.freeze(), points.get(number, _Points())
         waiting, oldest = of_run.waiting(run.acknowledged)
         latest = {} if run.ended else of_run.latest
         runs.append(SpooledRun(run, waiting, oldest, run.last_timestamp, latest))
-    return state.header, tuple(runs)
+    return state, tuple(runs)

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from mlflow_sysmetrics.cli.damaged_journals import notes
 from mlflow_sysmetrics.cli.options import (
     any_host_option,
     directory_fault,
@@ -40,7 +41,7 @@ def status(*, chosen: Path | None, any_host: bool, as_json: bool) -> None:
     One line per run: its tracking server, the number of points waiting for delivery, the age of the oldest of
     them, the number of points dropped to keep the journal within its size limit, and the process that wrote
     the journal. Points left behind by a dead process are sent by the next program that logs system metrics
-    here, or by `mlflow-sysmetrics sync`. Exits with 1 if no journal can be kept.
+    here, or by `mlflow-sysmetrics sync`. Exits with 1 if no journal can be kept, or one cannot be read.
     """
     directory = journals_directory(chosen)
     # A directory given on the command line may be a read-only copy made for inspection.
@@ -50,16 +51,19 @@ def status(*, chosen: Path | None, any_host: bool, as_json: bool) -> None:
     except JournalUnavailable as error:
         raise click.ClickException(str(error)) from error
     others = 0 if any_host else count_of_other_hosts(directory)
+    about = notes(directory, found, any_host=any_host)
     if as_json:
+        document = {"directory": str(directory), "fault": fault, "of_other_hosts": others}
         journals = [_document(one) for one in found]
-        print_json(
-            {"directory": str(directory), "fault": fault, "of_other_hosts": others, "journals": journals}
-        )
+        print_json(document | {"journals": journals, "set_aside": about.set_aside})
     else:
         _print(directory, found, silent=fault is not None)
+        about.print()
         print_skipped_hosts(others)
     if fault is not None:
         raise click.ClickException(fault)
+    if about.faults:
+        raise SystemExit(1)
 
 
 def _print(directory: Path, journals: Sequence[SpooledJournal], *, silent: bool) -> None:
@@ -69,7 +73,7 @@ def _print(directory: Path, journals: Sequence[SpooledJournal], *, silent: bool)
     elif not silent:
         click.echo(f"No run has a journal in {directory}.")
     for journal in journals:
-        if journal.user is not None and not journal.runs:
+        if journal.user is not None and not journal.runs and journal.fault is None:
             click.echo(f"Cannot be read: {journal.path} ({journal.owner}).", err=True)
     if hints := _hints([journal for journal in journals if journal.orphaned]):
         click.echo("\n" + "\n".join(hints))
@@ -110,6 +114,9 @@ def _document(journal: SpooledJournal) -> dict[str, Any]:
         "user": journal.user,
         "began": journal.header.began if journal.header else None,
         "written": journal.written_at,
+        "fault": journal.fault,
+        "damaged_lines": journal.damage.lines if journal.damage else 0,
+        "points_of_unknown_runs": journal.damage.points if journal.damage else 0,
         "runs": [
             {
                 "run_id": run.journaled.run_id,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from mlflow_sysmetrics.cli.damaged_journals import Notes, notes
 from mlflow_sysmetrics.cli.options import (
     DURATION_FORMAT,
     any_host_option,
@@ -23,6 +24,7 @@ from mlflow_sysmetrics.cli.orphan_delivery import OrphanDelivery, Outcome, fault
 from mlflow_sysmetrics.cli.output import age_of, counted, print_json, print_table
 from mlflow_sysmetrics.cli.spooled_journals import SpooledJournal, count_of_other_hosts, read_journals
 from mlflow_sysmetrics.cli.tracked_runs import tracking_uri_in_force
+from mlflow_sysmetrics.daemon.journal.set_aside import delete_expired
 from mlflow_sysmetrics.errors import JournalUnavailable
 from mlflow_sysmetrics.mlflow_api.tracking_uris import lasting, redacted
 
@@ -68,16 +70,23 @@ def sync(
     except JournalUnavailable as error:
         raise click.ClickException(str(error)) from error
     orphans = [journal for journal in journals if journal.orphaned]
-    alone = [journal for journal in journals if not journal.orphaned]
+    alone = [journal for journal in journals if not journal.orphaned and journal.fault is None]
     others = 0 if any_host else count_of_other_hosts(directory)
     if dry_run:
-        _print_waiting(directory, orphans, alone, as_json=as_json)
+        about = notes(directory, journals, any_host=any_host)
+        _print_waiting(directory, orphans, alone, about, as_json=as_json)
         status = 0
     else:
-        status = _send(directory, orphans, alone, _delivery(tracking_uri, wait, orphans), as_json=as_json)
+        delete_expired(directory, any_host=any_host)
+        unreadable = [journal for journal in journals if journal.fault is not None]
+        about = notes(directory, unreadable, any_host=any_host)  # of the others, delivery tells
+        status = _send(
+            directory, orphans, alone, about, _delivery(tracking_uri, wait, orphans), as_json=as_json
+        )
+    about.print()
     _print_unused(tracking_uri, orphans)
     print_skipped_hosts(others)
-    raise SystemExit(status)
+    raise SystemExit(status or bool(about.faults))
 
 
 def _delivery(tracking_uri: str | None, wait: float, orphans: Sequence[SpooledJournal]) -> OrphanDelivery:
@@ -90,6 +99,7 @@ def _send(
     directory: Path,
     orphans: Sequence[SpooledJournal],
     alone: list[SpooledJournal],
+    about: Notes,
     delivery: OrphanDelivery,
     *,
     as_json: bool,
@@ -100,7 +110,7 @@ def _send(
     done = [(journal, outcome) for journal, outcome in outcomes if outcome is not None]
     alone += [journal for journal, outcome in outcomes if outcome is None]
     if as_json:
-        print_json(_document(directory, done, alone))
+        print_json(_document(directory, done, alone, about))
     else:
         _print_sent(directory, done, alone)
     faults = fault_messages(outcome for _, outcome in done)
@@ -120,7 +130,12 @@ def _progress(points: int) -> Iterator[Callable[[int], None]]:
 
 
 def _print_waiting(
-    directory: Path, orphans: Sequence[SpooledJournal], alone: Sequence[SpooledJournal], *, as_json: bool
+    directory: Path,
+    orphans: Sequence[SpooledJournal],
+    alone: Sequence[SpooledJournal],
+    about: Notes,
+    *,
+    as_json: bool,
 ) -> None:
     """Prints what would be sent."""
     waiting = [run for journal in orphans for run in journal.runs if run.oldest is not None]
@@ -135,7 +150,8 @@ def _print_waiting(
             }
             for run in waiting
         ]
-        print_json({"directory": str(directory), "dry_run": True, "runs": runs, "left_alone": _left(alone)})
+        document = {"directory": str(directory), "dry_run": True, "runs": runs, "left_alone": _left(alone)}
+        print_json(document | _about(about))
         return
     if waiting:
         rows = [
@@ -158,7 +174,7 @@ def _print_sent(
     if sent:
         journals = counted(sum(outcome.delivered > 0 for _, outcome in done), "journal")
         click.echo(f"Sent {counted(sent, 'point')} from {journals}.")
-    elif any(outcome.waiting or outcome.dropped for _, outcome in done):
+    elif any(outcome.waiting or outcome.dropped or outcome.damage for _, outcome in done):
         click.echo("Nothing was sent.")
     else:
         click.echo(_nothing_to_send(directory))
@@ -199,7 +215,10 @@ def _print_unused(tracking_uri: str | None, orphans: Sequence[SpooledJournal]) -
 
 
 def _document(
-    directory: Path, done: Sequence[tuple[SpooledJournal, Outcome]], alone: Sequence[SpooledJournal]
+    directory: Path,
+    done: Sequence[tuple[SpooledJournal, Outcome]],
+    alone: Sequence[SpooledJournal],
+    about: Notes,
 ) -> dict[str, object]:
     """Returns what was sent, for JSON."""
     return {
@@ -219,7 +238,12 @@ def _document(
             for journal, outcome in done
         ],
         "left_alone": _left(alone),
+        **_about(about),
     }
+
+
+def _about(about: Notes) -> dict[str, object]:
+    return {"faults": about.faults, "set_aside": about.set_aside}
 
 
 def _left(alone: Sequence[SpooledJournal]) -> list[dict[str, object]]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 
+from mlflow_sysmetrics.cli.damaged_journals import notes
 from mlflow_sysmetrics.cli.findings import Finding, Mark, without_password
 from mlflow_sysmetrics.cli.output import age_of, counted
 from mlflow_sysmetrics.cli.spooled_journals import SpooledJournal, read_journals
@@ -42,6 +45,9 @@ def _findings(settings: Settings) -> Iterator[Finding]:
         return
     yield _alive([one for one in journals if one.alive])
     yield _left_behind([one for one in journals if not one.alive])
+    about = notes(directory, journals, any_host=False)
+    for text in (*about.faults, *about.remarks):
+        yield Finding("journals", Mark.NOTE, without_password(text.rstrip(".")))
 
 
 def _directory(directory: Path) -> Finding:
@@ -53,9 +59,31 @@ def _directory(directory: Path) -> Finding:
         text = f"{without_password(str(nearest))} is not a directory: points wait in memory only"
     elif not os.access(nearest, os.W_OK | os.X_OK):
         text = f"{without_password(str(nearest))} is not writable: points wait in memory only"
+    elif (broken := _broken_lock()) is not None:
+        text = f"{broken}: points wait in memory only"
+        return Finding("directory", Mark.WRONG, text, "pip install --force-reinstall filelock", more)
+    elif _is_full(nearest):
+        text = f"the disk of {without_password(str(nearest))} is full: points wait in memory only"
     else:
         return Finding("directory", Mark.GOOD, path, None, more)
     return Finding("directory", Mark.WRONG, text, f"set {SPOOL_DIR} to a directory you can write to", more)
+
+
+def _is_full(directory: Path) -> bool:
+    try:
+        return not shutil.disk_usage(directory).free
+    except OSError:  # not every filesystem tells
+        return False
+
+
+def _broken_lock() -> str | None:
+    """Returns why no journal can be locked; None if the library for it works."""
+    try:
+        import_module("filelock")
+    except Exception as error:  # noqa: BLE001
+        # A broken installation may raise anything.
+        return f"filelock cannot be imported ({error})"
+    return None
 
 
 def _alive(journals: Sequence[SpooledJournal]) -> Finding:

@@ -47,7 +47,8 @@ def write_auth_file(directory: Path, password: str) -> BasicAuth:
         "authorization_function": "mlflow.server.auth:authenticate_request_basic_auth",
     }
     path = directory / _FILE
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _OWNER_ONLY)
+    path.unlink(missing_ok=True)  # it may be a link, or readable by others
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
     with os.fdopen(descriptor, "w", encoding="utf-8") as out:
         file.write(out)
     return BasicAuth(config_path=str(path), secret_key=secrets.token_hex(32))

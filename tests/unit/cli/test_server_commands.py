@@ -80,6 +80,14 @@ def test_all_files_are_written_if_none_exists(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_link_in_the_place_of_a_compose_file_is_not_followed(name: str, tmp_path: Path) -> None:
+    (tmp_path / "to").mkdir()
+    (tmp_path / "to" / name).symlink_to(tmp_path / "victim")  # does not exist yet
+    assert server("print-compose", "--to", str(tmp_path / "to")).exit_code == 2
+    assert not (tmp_path / "victim").exists()
+
+
 def test_no_file_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("mine")
     done = server("print-compose", "--to", str(tmp_path))

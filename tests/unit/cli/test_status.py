@@ -13,7 +13,7 @@ from orphaned import living, orphan
 from mlflow_sysmetrics.cli import main
 from mlflow_sysmetrics.cli.options import directory_fault
 from mlflow_sysmetrics.cli.spooled_journals import read_journals
-from mlflow_sysmetrics.daemon.journal.lines import parse
+from mlflow_sysmetrics.daemon.journal.lines import understood
 
 needs_root = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can change the owner of a file"
@@ -166,7 +166,8 @@ def test_a_journal_is_read_once_for_all_its_runs(tmp_path: Path, monkeypatch: py
     journal.close(delete=False)
     read: list[bytes] = []
     monkeypatch.setattr(
-        "mlflow_sysmetrics.cli.spooled_journals.parse", lambda text: read.append(text) or parse(text)
+        "mlflow_sysmetrics.cli.spooled_journals.understood",
+        lambda text: read.append(text) or understood(text),
     )
     (found,) = read_journals(tmp_path)
     assert (len(found.runs), found.waiting) == (20, 20)

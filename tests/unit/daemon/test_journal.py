@@ -13,6 +13,7 @@ import pytest
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.daemon.journal.lines import dump_points
+from mlflow_sysmetrics.daemon.journal.run_journal import FileRunJournal
 from mlflow_sysmetrics.daemon.journal.scan import scan, unacknowledged
 from mlflow_sysmetrics.daemon.journal.spool import claim
 
@@ -21,7 +22,7 @@ KEYS = [f"system/metric_{number}" for number in range(3)]
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
-    made = Journal.create(tmp_path / "spool", 1_000_000)
+    made = Journal.create(tmp_path / "spool", 10_000_000)
     yield made
     made.close(delete=True)
 
@@ -318,3 +319,12 @@ def test_ten_thousand_runs_in_turn_leave_nothing_behind(journal: Journal) -> Non
         journal.clear()
     assert journal.runs == []
     assert journal.size < 200
+
+
+def test_any_number_of_points_of_one_moment_is_read_back(journal: Journal) -> None:
+    run = register(journal)
+    points = [Point(f"{number:04}" + "\N{EM DASH}" * 246, float(number), 5) for number in range(900)]
+    place = FileRunJournal(journal, run).append(0, points)
+    assert place is not None
+    assert [point for _, point in unacknowledged(journal.path, run)] == points
+    assert scan(journal.path)[0].appended == 900

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_sysmetrics.daemon.journal.file import OpenFile
 from mlflow_sysmetrics.daemon.journal.journal import Journal
+from mlflow_sysmetrics.daemon.journal.open_file import OpenFile
 from mlflow_sysmetrics.daemon.journal.scan import scan, unacknowledged
 
 POINT = {"key": 1.0}

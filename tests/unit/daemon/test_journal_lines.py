@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import io
 import math
+from zlib import crc32
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlflow_sysmetrics.daemon.journal.lines import (
+    TORN,
     AcknowledgedLine,
     DroppedLine,
     EndLine,
     Header,
     Line,
+    NewerFormat,
     PointsLine,
     RunLine,
     dump,
     lines,
     parse,
+    understood,
 )
 
 EVERY_KIND = [
@@ -37,6 +41,11 @@ EVERY_KIND = [
 @pytest.mark.parametrize("line", EVERY_KIND)
 def test_a_line_is_parsed_as_it_was_written(line: Line) -> None:
     assert parse(dump(line)) == line
+
+
+def without_checksum(text: bytes) -> bytes:
+    """Returns a line as versions without checksums wrote it."""
+    return text[: -len(b',"c":"00000000"}\n')] + b"}\n"
 
 
 def test_a_nan_value_is_kept() -> None:
@@ -95,8 +104,61 @@ def test_unknown_content_is_ignored(text: bytes) -> None:
     assert parse(text) is None
 
 
-def test_unknown_fields_are_ignored() -> None:
-    assert parse(b'{"r": 3, "a": 7, "later": [1]}') == AcknowledgedLine(3, 7)
+def test_unknown_fields_of_a_checked_line_are_ignored() -> None:
+    text = b'{"r":3,"a":7,"later":[1]'
+    assert parse(text + b',"c":"%08x"}' % crc32(text)) == AcknowledgedLine(3, 7)
+
+
+@pytest.mark.parametrize("line", EVERY_KIND)
+def test_a_line_without_a_checksum_is_read_as_older_versions_wrote_it(line: Line) -> None:
+    assert parse(without_checksum(dump(line))) == line
+
+
+@pytest.mark.parametrize("line", EVERY_KIND)
+def test_a_line_with_a_damaged_checksum_is_not_taken_for_one_without(line: Line) -> None:
+    whole = dump(line)
+    places = range(len(whole) - len(b',"c":"00000000"}\n'), len(whole) - 1)
+    changed = [whole[:at] + bytes([byte]) + whole[at + 1 :] for at in places for byte in b'a0"}, :rtmie']
+    assert {parse(text) for text in changed if text != whole} == {None}
+
+
+def test_lines_without_a_newline_between_them_are_all_read() -> None:
+    glued = b"".join(dump(line).rstrip() for line in EVERY_KIND)
+    assert list(understood(glued + b"\n")) == EVERY_KIND
+
+
+@pytest.mark.parametrize("line", EVERY_KIND)
+def test_a_line_after_the_remains_of_another_is_read(line: Line) -> None:
+    assert list(understood(b'{"r":0,"i":7,"t":17000' + dump(line))) == [None, line]
+
+
+def test_the_remains_of_a_line_that_stayed_in_memory_are_no_damage() -> None:
+    whole = dump(EVERY_KIND[3])
+    torn = [whole[:cut] + TORN + b"\n" for cut in range(len(whole) - 1)]
+    assert [list(understood(text)) for text in torn] == [[]] * len(torn)
+
+
+def test_zeros_at_the_end_of_a_file_are_damage() -> None:
+    assert list(understood(b"\0" * 100)) == [None]
+
+
+@pytest.mark.parametrize("text", [b"[" * 3000, b'{"r":' * 3000 + b',"c":"00000000"}', b"{" * (1 << 20)])
+def test_long_garbage_is_damage_and_takes_no_time(text: bytes) -> None:
+    assert list(understood(text + b"\n")) == [None]
+
+
+@pytest.mark.parametrize(
+    ("text", "needs"),
+    [
+        (b'{"journal":2,"host":"h","pid":1,"began":1}', None),
+        (b'{"journal":3,"needs":"0.9.1","c":{"kind":"sha"}}', "0.9.1"),
+        (b'{"journal":2,"needs":"\\u001b[2J"}', None),
+    ],
+)
+def test_a_newer_format_is_recognised_with_the_version_that_reads_it(text: bytes, needs: str | None) -> None:
+    header = parse(text)
+    assert isinstance(header, NewerFormat)
+    assert header.needs == needs
 
 
 @settings(max_examples=200)

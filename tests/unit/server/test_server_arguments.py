@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,18 @@ def test_an_invalid_database_leaves_no_directory_behind(
     with pytest.raises(SettingsError, match="must be a database"):
         LocalServer("./mlruns").start()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows needs a right to make links")
+def test_a_link_in_the_place_of_the_auth_file_is_not_followed(tmp_path: Path) -> None:
+    pytest.importorskip("flask_wtf", reason="MLflow's basic authentication needs Flask-WTF")
+    (tmp_path / "precious").write_text("precious")
+    path = Path(write_auth_file(tmp_path, "50%-of-a-p4ssword").config_path)
+    path.unlink()
+    path.symlink_to(tmp_path / "precious")
+    write_auth_file(tmp_path, "50%-of-a-p4ssword")
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert "p4ssword" in path.read_text()
 
 
 def test_only_the_owner_can_read_the_auth_file(tmp_path: Path) -> None:

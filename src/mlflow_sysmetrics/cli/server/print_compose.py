@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -32,13 +33,14 @@ def print_compose(*, name: str, directory: Path | None) -> None:
     if directory is None:
         click.echo(deploy_file(name), nl=False)
         return
-    existing = [one for one in NAMES if (directory / one).exists()]
+    existing = [one for one in NAMES if os.path.lexists(directory / one)]
     if existing:
         raise click.UsageError(f"{directory} already has {', '.join(existing)}; choose another directory")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for one in NAMES:
-            (directory / one).write_text(deploy_file(one), encoding="utf-8")
+            with (directory / one).open("x", encoding="utf-8") as file:  # follows no link
+                file.write(deploy_file(one))
     except OSError as error:
         raise click.ClickException(f"{directory}: {error.strerror}") from error
     say(f"Wrote {', '.join(NAMES)} to {directory}.")

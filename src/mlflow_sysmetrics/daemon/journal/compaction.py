@@ -2,21 +2,31 @@
 
 Of four consecutive points of a series the lowest and the highest stay, with their times. So a memory peak or
 a network stall is still visible in a curve of half the points, or of a quarter.
+
+Others may be able to write in the directory. So each new file is used by the descriptor that created it, and
+never opened by name.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
+import contextlib
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple, Protocol
 
-from mlflow_sysmetrics.daemon.journal.lines import DroppedLine, PointsLine, dump, dump_points, lines, parse
-from mlflow_sysmetrics.daemon.journal.ownership import SMALLER_SUFFIX, THINNED_SUFFIX
-
-_OWN_EYES_ONLY = 0o600
-_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)  # not on Windows
+from mlflow_sysmetrics.daemon.journal.lines import (
+    DroppedLine,
+    PointsLine,
+    dump,
+    dump_points,
+    lines,
+    parse,
+    understood,
+)
+from mlflow_sysmetrics.daemon.journal.open_file import NewFile
+from mlflow_sysmetrics.daemon.journal.ownership import SMALLER_SUFFIX, THINNED_SUFFIX, remove_leftovers
+from mlflow_sysmetrics.daemon.journal.set_aside import copy, log
 
 _GROUP = 4
 # Bounds the memory at 25 MB: this many series may wait for their fourth point. With more, the groups start
@@ -28,59 +38,154 @@ _MOST_SERIES = 50_000
 _YIELD = 0.6
 
 
-def rewrite(
-    old: BinaryIO, end: int, *, head: bytes, acknowledged: Mapping[int, int], most: int, journal: Path
-) -> tuple[Path, dict[int, int]]:
+class SmallerJournal(NamedTuple):
+    """A smaller journal.
+
+    Attributes:
+        file: the file, beside the journal.
+        dropped: how many points of each run were dropped.
+        damaged: whether there were lines that are not understood, which it lacks.
+    """
+
+    file: NewFile
+    dropped: dict[int, int]
+    damaged: bool
+
+
+class Snapshot(NamedTuple):
+    """A journal at one moment.
+
+    Attributes:
+        source: its contents, open for reading; they may grow.
+        generation: its number, which changes when its contents are moved.
+        end: its size in bytes.
+        head: the beginning of a smaller one: header and runs.
+        acknowledged: the index below which points are acknowledged, by number of the runs that are kept.
+    """
+
+    source: BinaryIO
+    generation: int
+    end: int
+    head: bytes
+    acknowledged: dict[int, int]
+
+
+class GrowingJournal(Protocol):
+    """A journal that can be made smaller while it is written."""
+
+    def snapshot(self) -> Snapshot | None:
+        """Returns what a compaction begins with; None if there is nothing to compact.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+
+    def swap(self, smaller: SmallerJournal, snapshot: Snapshot) -> bool:
+        """Puts a smaller journal in place, with what was appended meanwhile; returns whether it could.
+
+        Raises:
+            OSError: it could not be written to disk.
+        """
+
+
+def compact(journal: GrowingJournal, path: Path, most: int) -> dict[int, int]:
+    """Makes a journal smaller, and returns how many points of each run were dropped.
+
+    Args:
+        journal: the journal.
+        path: its path.
+        most: maximum size in bytes; the oldest points are thinned until it is met.
+    """
+    dropped: dict[int, int] | None = None
+    with contextlib.suppress(OSError):
+        snapshot = journal.snapshot()
+        if snapshot is None:
+            return {}
+        try:
+            with snapshot.source:
+                smaller = rewrite(snapshot, path, most)
+                try:
+                    dropped = _put_in_place(journal, path, smaller, snapshot)
+                finally:
+                    smaller.file.close()
+        finally:
+            if dropped is None:  # for whatever reason: memory may be short
+                remove_leftovers(path)
+    return dropped or {}
+
+
+def _put_in_place(
+    journal: GrowingJournal, path: Path, smaller: SmallerJournal, snapshot: Snapshot
+) -> dict[int, int]:
+    """Replaces a journal by a smaller one, and keeps a copy of it if it is damaged.
+
+    Raises:
+        OSError: it was not replaced.
+    """
+    aside = None
+    swapped = False
+    try:
+        aside = copy(snapshot.source, path) if smaller.damaged else None
+        swapped = journal.swap(smaller, snapshot)
+    finally:
+        if aside is not None and not swapped:
+            aside.unlink()
+    if not swapped:
+        raise OSError(None, "the journal has changed meanwhile")
+    if aside is not None:
+        log(aside, None)
+    return smaller.dropped
+
+
+def rewrite(snapshot: Snapshot, journal: Path, most: int) -> SmallerJournal:
     """Writes a smaller journal beside a journal, line by line.
 
     Args:
-        old: the journal, open for reading; it may grow meanwhile.
-        end: where to stop reading it.
-        head: the beginning of the smaller one: header and runs.
-        acknowledged: the index below which points are acknowledged, by number of the runs that are kept.
-        most: maximum size in bytes; the oldest points are thinned until it is met.
-        journal: the journal's path.
-
-    Returns:
-        The smaller journal, and how many points of each run were dropped.
+        snapshot: the journal.
+        journal: its path.
+        most: as in `compact`.
 
     Raises:
         OSError: it could not be written to disk.
     """
-    smaller = journal.with_suffix(SMALLER_SUFFIX)
-    write_fresh(smaller)
-    with smaller.open("ab") as new:
-        new.write(head)
-        for text in lines(old, end):
-            line = parse(text)
-            if isinstance(line, PointsLine) and line.run in acknowledged:
-                new.write(_unacknowledged(line, acknowledged[line.run]))
+    smaller = NewFile(journal.with_suffix(SMALLER_SUFFIX))
     dropped: dict[int, int] = {}
-    second = journal.with_suffix(THINNED_SUFFIX)
-    while (surplus := smaller.stat().st_size - most) > 0:
-        write_fresh(second)
-        lost = thin(smaller, second, surplus)
-        second.replace(smaller)
-        if not lost:
-            break  # only the head is left
-        for run, points in lost.items():
-            dropped[run] = dropped.get(run, 0) + points
-    with smaller.open("ab") as new:
-        new.writelines(dump(DroppedLine(run, count)) for run, count in dropped.items())
-    return smaller, dropped
+    damaged = False
+    try:
+        smaller.write(snapshot.head)
+        for text in lines(snapshot.source, snapshot.end):
+            for line in understood(text):
+                damaged = damaged or line is None
+                if isinstance(line, PointsLine) and line.run in snapshot.acknowledged:
+                    smaller.write(_unacknowledged(line, snapshot.acknowledged[line.run]))
+        while (surplus := smaller.size - most) > 0:
+            smaller, lost = _thinned(smaller, journal.with_suffix(THINNED_SUFFIX), surplus)
+            if not lost:
+                break  # only the head is left
+            for run, points in lost.items():
+                dropped[run] = dropped.get(run, 0) + points
+        for run, points in dropped.items():
+            smaller.write(dump(DroppedLine(run, points)))
+    except BaseException:
+        smaller.close()
+        raise
+    return SmallerJournal(smaller, dropped, damaged)
 
 
-def write_fresh(path: Path) -> None:
-    """Creates an empty file, readable by this user only, in place of an older one.
+def _thinned(old: NewFile, path: Path, surplus: int) -> tuple[NewFile, dict[int, int]]:
+    """Returns a thinned journal in place of another one, which it closes, and what was dropped."""
+    new = NewFile(path)
+    try:
+        lost = thin(old, new, surplus)
+        old.close()  # Windows does not replace an open file
+        new.move_to(old.path)
+    except BaseException:
+        new.close()
+        raise
+    return new, lost
 
-    Raises:
-        OSError: it cannot be created.
-    """
-    path.unlink(missing_ok=True)
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | _NOFOLLOW, _OWN_EYES_ONLY))
 
-
-def thin(source: Path, target: Path, surplus: int) -> dict[int, int]:
+def thin(source: NewFile, target: NewFile, surplus: int) -> dict[int, int]:
     """Writes a journal again without some of its oldest points.
 
     Args:
@@ -97,18 +202,18 @@ def thin(source: Path, target: Path, surplus: int) -> dict[int, int]:
     dropped = _between_extremes(source, surplus) or _oldest(source, surplus)
     lost: dict[int, int] = {}
     position = 0
-    with source.open("rb") as old, target.open("ab") as new:
+    with source.reader() as old:
         for text in lines(old):
             line = parse(text) if position < len(dropped) else None
             if not isinstance(line, PointsLine):
-                new.write(text)
+                target.write(text)
                 continue
             flags = dropped[position : position + len(line.values)].ljust(len(line.values), b"\0")
             position += len(line.values)
             if gone := sum(flags):
                 lost[line.run] = lost.get(line.run, 0) + gone
                 text = b"".join(_remains(line, flags))  # noqa: PLW2901 - what is left of it
-            new.write(text)
+            target.write(text)
     return lost
 
 
@@ -119,7 +224,7 @@ def extremes(values: list[float]) -> set[int]:
     return {low, high} if low != high else {0, len(values) - 1}
 
 
-def _between_extremes(source: Path, surplus: int) -> bytearray:
+def _between_extremes(source: NewFile, surplus: int) -> bytearray:
     """Returns a flag per point, up to the last one dropped: 1 for points to drop, which are not extremes.
 
     Flags are indexed by position in the file. They take a byte per point, whatever the file contains.
@@ -127,7 +232,7 @@ def _between_extremes(source: Path, surplus: int) -> bytearray:
     dropped = bytearray()
     groups: dict[tuple[int, str], list[tuple[int, float]]] = {}
     saved = 0.0
-    with source.open("rb") as file:
+    with source.reader() as file:
         for position, run, key, value in _points(file_lines=lines(file)):
             dropped.append(0)
             if len(groups) > _MOST_SERIES:
@@ -147,11 +252,11 @@ def _between_extremes(source: Path, surplus: int) -> bytearray:
     return dropped if any(dropped) else bytearray()
 
 
-def _oldest(source: Path, surplus: int) -> bytearray:
+def _oldest(source: NewFile, surplus: int) -> bytearray:
     """Returns flags that drop the first points of a journal with too few points of each series to thin."""
     dropped = bytearray()
     saved = 0
-    with source.open("rb") as file:
+    with source.reader() as file:
         for _, _, key, value in _points(file_lines=lines(file)):
             dropped.append(1)
             saved += _size(key, value)

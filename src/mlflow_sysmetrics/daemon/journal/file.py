@@ -1,16 +1,12 @@
 """A file that only grows by whole lines, on a disk that may fail.
 
-It is open in a foreign process, where any code may close its descriptor. Libraries that daemonize a process
-close every descriptor they find (`os.closerange(3, 1000)`), and a program may close a wrong one by mistake.
-The next file to be opened gets the number, and our writes would end up in that file. So the identity of the
-file is checked at each use.
+It is open in a foreign process, where any code may close its descriptor, or truncate, move or delete it. So
+what has become of it is checked at each use.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import io
 import os
 import shutil
 import time
@@ -18,117 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-_OWN_EYES_ONLY = 0o600
-# Windows has neither flag and needs none.
-_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
-_BINARY = getattr(os, "O_BINARY", 0)
-_APPEND = os.O_RDWR | os.O_APPEND | _NOFOLLOW | _BINARY
-_BUFFER = 1 << 16  # each read checks the identity of the file
+from mlflow_sysmetrics.daemon.journal.lines import TORN
+from mlflow_sysmetrics.daemon.journal.open_file import NewFile, OpenFile
+
 _RETRY_SECONDS = 60.0  # a full disk is rarely emptied sooner, and each try costs a few system calls
-
-
-class OpenFile:
-    """A descriptor that knows its file: checked before each use, and closed only while it is still that file.
-
-    A file that is opened in the microsecond between check and use goes unnoticed.
-
-    Args:
-        number: the descriptor.
-
-    Attributes:
-        number: the descriptor.
-        identity: device and inode of the file.
-    """
-
-    def __init__(self, number: int) -> None:
-        status = os.fstat(number)
-        self.number = number
-        self.identity = (status.st_dev, status.st_ino)
-
-    @classmethod
-    def to_append(cls, path: Path, *, create: bool = False) -> OpenFile:
-        """Opens a file for reading and appending.
-
-        Args:
-            path: the file; a symbolic link is refused.
-            create: creates it, readable by this user only.
-
-        Raises:
-            OSError: it cannot be opened, or exists although it was to be created.
-        """
-        return cls(os.open(path, _APPEND | (os.O_CREAT | os.O_EXCL if create else 0), _OWN_EYES_ONLY))
-
-    def status(self) -> os.stat_result | None:
-        """Returns the stat of the file; None if the descriptor is no longer this file."""
-        try:
-            found = os.fstat(self.number)
-        except OSError:
-            return None
-        return found if (found.st_dev, found.st_ino) == self.identity else None
-
-    def reader(self, path: Path) -> BinaryIO:
-        """Opens the same file for reading, from its beginning, even if it was moved or deleted.
-
-        Args:
-            path: the file, for Windows, which can neither move an open file nor read without moving the
-                position that copies of a descriptor share.
-
-        Raises:
-            OSError: it cannot be opened.
-        """
-        if not hasattr(os, "pread"):
-            return path.open("rb")
-        return io.BufferedReader(_Reader(OpenFile(os.dup(self.number))), _BUFFER)
-
-    def last_byte(self) -> bytes:
-        """Returns the last byte; empty for an empty file."""
-        if os.lseek(self.number, 0, os.SEEK_END) == 0:
-            return b""
-        os.lseek(self.number, -1, os.SEEK_END)  # appended text goes to the end regardless
-        return os.read(self.number, 1)
-
-    def close(self) -> None:
-        """Closes the descriptor if it is still this file."""
-        if self.status() is not None:
-            with contextlib.suppress(OSError):
-                os.close(self.number)
-
-
-class _Reader(io.RawIOBase):
-    """Reads a file with its own position."""
-
-    def __init__(self, file: OpenFile) -> None:
-        self._file = file
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        if whence != os.SEEK_SET:
-            raise io.UnsupportedOperation("a journal is read from a place in it")
-        self._at = offset
-        return offset
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # typeshed: any buffer
-        data = os.pread(self._file.number, len(buffer), self._at)
-        # Checked after the read: a descriptor that is ours now was ours when it was read.
-        if self._file.status() is None:
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
-
-    def close(self) -> None:
-        if not self.closed:
-            super().close()
-            self._file.close()
 
 
 class LineFile:
@@ -172,6 +61,7 @@ class LineFile:
         self._file: OpenFile | None = None
         self._identity: tuple[int, int] | None = None  # of the file that the descriptor is, or was, open on
         self._torn = False
+        self._user = 0  # the owner, on systems that have one
 
     def create(self) -> None:
         """Creates the file.
@@ -179,7 +69,7 @@ class LineFile:
         Raises:
             OSError: it exists, or cannot be created.
         """
-        self._take(OpenFile.to_append(self.path, create=True))
+        self._take(self._create())
 
     def open(self) -> None:
         """Opens the file, which must exist.
@@ -187,7 +77,9 @@ class LineFile:
         Raises:
             OSError: it does not exist, or cannot be written.
         """
-        self._take(OpenFile.to_append(self.path))
+        file = OpenFile.to_append(self.path)
+        self._user = os.fstat(file.number).st_uid
+        self._take(file)
 
     def ready(self) -> bool:
         """Makes sure that the next line goes to the end of this very file; returns whether it can."""
@@ -204,12 +96,12 @@ class LineFile:
         """Appends lines. The caller has just called `ready`, which returned True.
 
         Returns:
-            The offset of the first line, or the byte before it; None if not all of the text was written.
+            The offset of the first line, or of the mark before it; None if not all of the text was written.
         """
         assert self._file is not None  # `ready` was called
         begin = self.size
-        # The remains of a torn line become a line by themselves, which readers ignore.
-        whole = b"\n" + text if self._torn else text
+        # The remains of a torn line become a line by themselves, marked as such.
+        whole = TORN + b"\n" + text if self._torn else text
         try:
             written = self._system_write(self._file.number, whole)
         except OSError as error:
@@ -237,7 +129,7 @@ class LineFile:
 
     def has_gained(self) -> bool:
         """Returns whether others have appended to the file since it was opened."""
-        status = None if self._file is None else self._file.status()
+        status = self.status()
         return self.gains > 0 or (status is not None and status.st_size > self.size)
 
     def reader(self) -> BinaryIO:
@@ -251,25 +143,36 @@ class LineFile:
         assert self._file is not None
         return self._file.reader(self.path)
 
-    def replace_by(self, other: Path) -> bool:
+    def replace_by(self, other: NewFile) -> bool:
         """Puts another, complete file in this one's place; returns whether it could.
 
-        Both are closed first: Windows cannot replace an open file.
-
         Raises:
-            OSError: the other one does not exist.
+            OSError: the other one could not be written to disk.
         """
-        size = other.stat().st_size
-        self.close()
+        size = other.size
+        if os.name == "nt":  # where an open file cannot be replaced
+            self.close()
         try:
-            other.replace(self.path)
+            other.move_to(self.path)
         except OSError:
-            return False  # the next line opens the file there, or finds out why it cannot
-        # Recorded even if the file cannot be opened now, for example with too many open files.
-        self.size, self._torn, self._identity = size, False, None
-        with contextlib.suppress(OSError):
-            self._open_again()
+            return False
+        self.close()
+        self._file = other.finish()
+        self._identity = self._file.identity
+        self._user = os.fstat(self._file.number).st_uid
+        self.size, self._torn = size, False
         return True
+
+    def touch(self, seconds: float | None = None) -> None:
+        """Sets the modification time, in seconds since 1970; by default to now."""
+        if self._file is not None and self.status() is not None:
+            with contextlib.suppress(OSError):
+                target = self._file.number if os.utime in os.supports_fd else self.path
+                os.utime(target, None if seconds is None else (seconds, seconds))
+
+    def status(self) -> os.stat_result | None:
+        """Returns the stat of the open file; None if it is not open."""
+        return None if self._file is None else self._file.status()
 
     def close(self) -> None:
         """Closes the descriptor, also a forked child's copy."""
@@ -284,7 +187,7 @@ class LineFile:
         Raises:
             OSError: it cannot be written.
         """
-        status = None if self._file is None else self._file.status()
+        status = self.status()
         if status is None:
             self._open_again(create=True)
             return
@@ -306,12 +209,21 @@ class LineFile:
                 raise
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._before_again()
-            file = OpenFile.to_append(self.path, create=True)
+            file = self._create()
+        status = os.fstat(file.number)
+        if status.st_uid != self._user:  # others may be able to write in the directory
+            file.close()
+            raise OSError(None, f"the journal was replaced by a file of user {status.st_uid}")
         lost = self._identity not in {None, file.identity}
-        size = os.fstat(file.number).st_size
+        size = status.st_size
         self._file, self._identity = file, file.identity
         self.losses += lost and size >= self.size  # `_measure` counts a smaller one
         self._measure(size)
+
+    def _create(self) -> OpenFile:
+        file = OpenFile.to_append(self.path, create=True)
+        self._user = os.fstat(file.number).st_uid
+        return file
 
     def _take(self, file: OpenFile) -> None:
         self._file, self._identity = file, file.identity
@@ -333,7 +245,7 @@ class LineFile:
         """Creates a deleted file again with its whole contents, so that offsets stay valid."""
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._before_again()
-        copy = OpenFile.to_append(self.path, create=True)
+        copy = self._create()
         try:
             with deleted.reader(self.path) as old, os.fdopen(os.dup(copy.number), "wb") as new:
                 shutil.copyfileobj(old, new)

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.journal.file import LineFile
@@ -21,29 +22,22 @@ from mlflow_sysmetrics.daemon.journal.lines import (
     EndLine,
     Header,
     RunLine,
-    copy_lines,
     dump,
     dump_points,
 )
-from mlflow_sysmetrics.daemon.journal.ownership import Ownership, hostname, leftovers, new_path
-from mlflow_sysmetrics.daemon.journal.scan import (
-    JournaledRun,
-    JournalState,
-    RunState,
-    read,
-    read_state,
-)
+from mlflow_sysmetrics.daemon.journal.ownership import Ownership, hostname, new_path, remove_leftovers
+from mlflow_sysmetrics.daemon.journal.scan import Damage, JournaledRun, JournalState, RunState, read
 from mlflow_sysmetrics.errors import JournalUnavailable
+
+if TYPE_CHECKING:
+    from mlflow_sysmetrics.daemon.journal.compaction import SmallerJournal, Snapshot
 
 # A place in the journal is a byte offset plus a generation number, which changes with each swap that moves
 # the offsets. The generation is counted in units of a terabyte, more than any journal has.
 _GENERATION = 1 << 40
 _FULL = 7 / 8  # of the bound: compaction starts here, so that there is room while it runs
 _COMPACTED = 3 / 4  # of the bound: thinning stops here
-_REST_SECONDS = (
-    60.0  # after a compaction that freed too little: the next would read everything again for nothing
-)
-_NO_BOUND = 1 << 62
+_REST_SECONDS = 60.0  # after a compaction that freed too little: the next would read it all for nothing
 
 
 class Journal:
@@ -55,6 +49,8 @@ class Journal:
     Attributes:
         path: the file.
         generation: how often its contents have been moved.
+        damage: what in it is not understood; None if everything is. A journal with damage is never emptied
+            or deleted, but set aside.
     """
 
     def __init__(
@@ -67,9 +63,8 @@ class Journal:
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._compacting = threading.Lock()
-        self._header = (found and found.header) or Header(
-            hostname(), os.getpid(), time.time_ns() // 1_000_000
-        )
+        began = time.time_ns() // 1_000_000
+        self._header = (found and found.header) or Header(hostname(), os.getpid(), began)
         self._claimed = self._header_written = found is not None
         self._runs: dict[int, RunState] = found.runs if found else {}
         self._numbers = itertools.count(max(self._runs, default=-1) + 1)
@@ -77,7 +72,8 @@ class Journal:
         self._rests_until = 0.0
         self._losses = file.losses
         self._cleared_size = -1
-        self._closed = False
+        self._closed = self._has_no_room = self._met_damage = False
+        self.damage: Damage | None = found.damage if found else None
 
     @classmethod
     def create(
@@ -108,31 +104,17 @@ class Journal:
             file = LineFile(path, monotonic, ownership.reacquire, write)
             try:
                 file.create()
-            except OSError:
+                journal = cls(file, ownership, max_bytes)
+                with journal._lock:
+                    journal._append(b"")
+            except BaseException:  # memory may be short; nothing is in the file yet
+                file.close()
+                path.unlink(missing_ok=True)
                 ownership.release(delete=True)
                 raise
         except OSError as error:
             raise JournalUnavailable(f"{directory}: {error.strerror or error}") from error
-        journal = cls(file, ownership, max_bytes)
-        with journal._lock:
-            journal._append(b"")
         return journal
-
-    @classmethod
-    def open(cls, path: Path, ownership: Ownership) -> Journal:
-        """Opens a journal whose owner died. Callers use `spool.claim`.
-
-        Raises:
-            OSError: it cannot be read or written.
-        """
-        file = LineFile(path)
-        file.open()  # before reading, so that later writes of others are noticed
-        try:
-            found = read_state(path)
-        except OSError:
-            file.close()
-            raise
-        return cls(file, ownership, _NO_BOUND, found)
 
     @property
     def size(self) -> int:
@@ -141,8 +123,9 @@ class Journal:
 
     @property
     def failed(self) -> str | None:
-        """Why the disk is not in use, None if it is. A failed disk is tried again after a minute."""
-        return self._ownership.lost or self._file.failed
+        """Why points are not written to it; None if they are. A failed disk is tried again after a minute."""
+        full = f"the journal is full ({self._max_bytes / 1e6:g} MB)" if self._has_no_room else None
+        return self._ownership.lost or self._file.failed or full
 
     @property
     def is_full(self) -> bool:
@@ -188,7 +171,8 @@ class Journal:
         text = dump_points(run, index, timestamp, values, step)
         with self._lock:
             known = self._runs.get(run)
-            if known is None or self._file.size + len(text) > self._max_bytes:
+            self._has_no_room = self._file.size + len(text) > self._max_bytes
+            if known is None or self._has_no_room:
                 return None
             begin = self._append(text, known)
             if begin is None:
@@ -221,6 +205,8 @@ class Journal:
     def clear(self) -> bool:
         """Empties the file, except for runs that are still attached, if nothing in it waits.
 
+        A damaged one stays as it is, until it is compacted or closed.
+
         Returns:
             Whether nothing waits. A claimed journal that has grown since may have waiting points: its owner
             is alive.
@@ -229,6 +215,8 @@ class Journal:
             runs = list(self._runs.values())
             if any(run.acknowledged < run.appended for run in runs) or self._is_still_written:
                 return False
+            if self.damage or self._met_damage:
+                return True
             if self._file.size == self._cleared_size or self._closed or not self._file.truncate():
                 return True
             self.generation += 1
@@ -251,12 +239,55 @@ class Journal:
         Returns:
             How many points of each run were dropped, by its number.
         """
+        from mlflow_sysmetrics.daemon.journal.compaction import compact  # most processes never need it
+
         if not self._compacting.acquire(blocking=False):
             return {}
         try:
-            return self._compact()
+            return compact(self, self.path, int(self._max_bytes * _COMPACTED))
         finally:
+            if self._file.size > self._max_bytes * _FULL:
+                self._rests_until = self._monotonic() + _REST_SECONDS
             self._compacting.release()
+
+    def snapshot(self) -> Snapshot | None:
+        """Returns what a compaction begins with; None if there is nothing to compact.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        from mlflow_sysmetrics.daemon.journal.compaction import Snapshot
+
+        with self._lock:
+            if self._closed or (not self._header_written and self._append(b"") is None):
+                return None
+            source = self._file.reader()
+            kept = [run for run in self._runs.values() if run.written and not run.is_over]
+            head = dump(self._header) + b"".join(run.introduction() for run in kept)
+            acknowledged = {run.line.run: run.acknowledged for run in kept}
+            return Snapshot(source, self.generation, self._file.size, head, acknowledged)
+
+    def swap(self, smaller: SmallerJournal, snapshot: Snapshot) -> bool:
+        """Puts a smaller journal in place, with what was appended meanwhile; returns whether it could.
+
+        Raises:
+            OSError: it could not be written to disk.
+        """
+        with self._lock:
+            if self._closed or self.generation != snapshot.generation:
+                return False
+            with self._file.reader() as source:
+                smaller.file.copy_lines(source, snapshot.end, self._file.size)
+            if not self._file.replace_by(smaller.file):
+                return False
+            self.generation += 1
+            self._met_damage = False
+            for number, count in smaller.dropped.items():
+                self._runs[number].dropped += count  # the smaller journal contains this count too
+            for run in list(self._runs.values()):
+                if run.written and run.is_over:
+                    del self._runs[run.line.run]
+            return True
 
     def read(self, run: int, since: int, from_offset: int, most: int) -> tuple[list[tuple[int, Point]], int]:
         """Reads back points that are on disk only.
@@ -281,7 +312,9 @@ class Journal:
                 generation, size = self.generation, self._file.size
             offset = from_offset % _GENERATION if from_offset // _GENERATION == generation else 0
             with source:
-                found, end = read(source, run, since=since, offset=offset, end=size, most=most)
+                found, end = read(
+                    source, run, self._meet_damage, since=since, offset=offset, end=size, most=most
+                )
             with self._lock:
                 if generation == self.generation:
                     return found, generation * _GENERATION + end
@@ -293,24 +326,49 @@ class Journal:
         self._file.close()
         self._ownership.forget_after_fork()
 
-    def close(self, *, delete: bool) -> None:
+    def restore_time(self, written_at: float) -> None:
+        """Sets the modification time, in seconds since 1970."""
+        self._file.touch(written_at)
+
+    def close(self, *, delete: bool) -> Path | None:
         """Closes the journal and releases its lock.
 
         Args:
             delete: deletes it, unless it was claimed and has grown since; otherwise the next process takes it
-                over.
+                over. A damaged one is set aside instead.
+
+        Returns:
+            Where it was set aside; None if it was not.
         """
         with self._lock:
             if self._closed:
-                return
+                return None
             self._closed = True
             delete = delete and not self._is_still_written
+            is_damaged = self.damage is not None or self._met_damage
+            if delete and is_damaged:
+                self._file.touch()  # the month begins now
             self._file.close()
-            if delete:
-                with contextlib.suppress(OSError):
-                    self.path.unlink(missing_ok=True)
-                    self._remove_leftovers()
+            aside = self._delete(set_aside=is_damaged) if delete else None
             self._ownership.release(delete=delete)
+        if aside is not None:  # without the lock: a log handler may block
+            from mlflow_sysmetrics.daemon.journal.set_aside import log
+
+            log(aside, self.damage)
+        return aside
+
+    def _delete(self, *, set_aside: bool) -> Path | None:
+        remove_leftovers(self.path)
+        with contextlib.suppress(OSError):
+            if set_aside:
+                from mlflow_sysmetrics.daemon.journal.set_aside import rename
+
+                return rename(self.path)
+            self.path.unlink(missing_ok=True)
+        return None
+
+    def _meet_damage(self) -> None:
+        self._met_damage = True
 
     @property
     def _is_still_written(self) -> bool:
@@ -340,55 +398,3 @@ class Journal:
             self._header_written = False
             for run in list(self._runs.values()):
                 run.written = False
-
-    def _remove_leftovers(self) -> None:
-        for path in leftovers(self.path):
-            path.unlink(missing_ok=True)
-
-    def _compact(self) -> dict[int, int]:
-        from mlflow_sysmetrics.daemon.journal import compaction  # most processes never need it
-
-        swapped = False
-        dropped: dict[int, int] = {}
-        with contextlib.suppress(OSError):
-            with self._lock:
-                if self._closed or (not self._header_written and self._append(b"") is None):
-                    return {}
-                source = self._file.reader()
-                generation, end = self.generation, self._file.size
-                kept = [run for run in self._runs.values() if run.written and not run.is_over]
-                head = dump(self._header) + b"".join(run.introduction() for run in kept)
-                acknowledged = {run.line.run: run.acknowledged for run in kept}
-            with source:
-                most = int(self._max_bytes * _COMPACTED)
-                smaller, dropped = compaction.rewrite(
-                    source, end, head=head, acknowledged=acknowledged, most=most, journal=self.path
-                )
-            swapped = self._swap(smaller, generation, end, dropped)
-        if not swapped:
-            with contextlib.suppress(OSError):
-                self._remove_leftovers()
-        if self._file.size > self._max_bytes * _FULL:
-            self._rests_until = self._monotonic() + _REST_SECONDS
-        return dropped if swapped else {}
-
-    def _swap(self, smaller: Path, generation: int, end: int, dropped: Mapping[int, int]) -> bool:
-        """Puts the smaller journal in place, with what was appended meanwhile; returns whether it could.
-
-        Raises:
-            OSError: it could not be written to disk.
-        """
-        with self._lock:
-            if self._closed or self.generation != generation:
-                return False
-            with self._file.reader() as source:
-                copy_lines(source, end, self._file.size, smaller)
-            if not self._file.replace_by(smaller):
-                return False
-            self.generation += 1
-            for number, count in dropped.items():
-                self._runs[number].dropped += count  # the smaller journal contains this count too
-            for run in list(self._runs.values()):
-                if run.written and run.is_over:
-                    del self._runs[run.line.run]
-            return True

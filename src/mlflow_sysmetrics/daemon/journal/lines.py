@@ -1,24 +1,45 @@
 """The lines of a journal: how they are written and parsed.
 
-JSON Lines, so that people and programs can read a journal. Lines that cannot be parsed (torn by a crash,
-foreign, from a newer version) are ignored.
+JSON Lines, so that people and programs can read a journal. Each line ends with a checksum of itself, so a
+damaged line is recognised and never taken for another one. Versions up to 0.2.0 wrote none; a line without
+one is read if it has exactly the fields that they wrote, which damage to a checksum cannot leave behind.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple, TypeAlias
+from zlib import crc32
 
-FORMAT = 1  #: of the file; a reader that knows a newer one still understands these lines
+# Of the file; a reader that knows a newer one still understands these lines. Raise it only for a change that
+# would make an older reader send something wrong, and name in the header, as "needs", the version to install.
+FORMAT = 1
 # A run with a thousand series has lines of 60 kB. Longer ones are not ours and are read in pieces.
 LONGEST_LINE = 1 << 20
+#: Ends the beginning of a line whose rest did not fit on the disk: those points stayed in memory.
+TORN = b"#torn"
 
 # No spaces: they would be a tenth of the file. Created once, since that costs as much as a call.
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False, allow_nan=False).encode
 _NOT_FINITE = {repr(value): value for value in (math.nan, math.inf, -math.inf)}
+_CHECKSUM = re.compile(rb',"c":"[0-9a-f]{8}"\}')
+_CHECKSUM_SIZE = len(b',"c":"00000000"}')
+_BEGINNING = re.compile(rb'\{"(?:r|run|journal)":')
+_MOST_BEGINNINGS = 4  # a line without a newline is glued to one other, or to the remains of one
+# The fields of each kind of line that versions without checksums wrote: required, and optional.
+_UNCHECKED: tuple[tuple[set[str], set[str]], ...] = (
+    ({"r", "i", "t", "m"}, {"s"}),
+    ({"r", "a"}, set()),
+    ({"r", "d"}, set()),
+    ({"r", "end"}, set()),
+    ({"run", "id", "uri"}, {"started", "cgroup", "oom_kills"}),
+    ({"journal", "host", "pid", "began"}, set()),
+)
+_FORMAT_NUMBER = re.compile(rb'\{"journal":([0-9]+)')
+_VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]{0,30}")
 
 
 class Header(NamedTuple):
@@ -27,6 +48,22 @@ class Header(NamedTuple):
     host: str
     pid: int
     began: int
+
+
+class NewerFormat(NamedTuple):
+    """The header of a journal in a newer format.
+
+    Attributes:
+        format: its number.
+        needs: the version that reads it, if it is named.
+    """
+
+    format: int
+    needs: str | None
+
+    def __str__(self) -> str:
+        wanted = f"mlflow-sysmetrics {self.needs} or newer" if self.needs else "a newer mlflow-sysmetrics"
+        return f"has the newer journal format {self.format}: install {wanted} to deliver it"
 
 
 class RunLine(NamedTuple):
@@ -73,11 +110,11 @@ class EndLine(NamedTuple):
     run: int
 
 
-Line: TypeAlias = Header | RunLine | PointsLine | AcknowledgedLine | DroppedLine | EndLine
+Line: TypeAlias = Header | NewerFormat | RunLine | PointsLine | AcknowledgedLine | DroppedLine | EndLine
 
 
-def dump(line: Line) -> bytes:
-    """Returns a line as it is written, with its newline."""
+def dump(line: Header | RunLine | PointsLine | AcknowledgedLine | DroppedLine | EndLine) -> bytes:
+    """Returns a line as it is written, with its checksum and its newline."""
     match line:
         case PointsLine(run, index, timestamp, values, step):
             return dump_points(run, index, timestamp, values, step)
@@ -92,7 +129,7 @@ def dump(line: Line) -> bytes:
             fields = {"r": run, "d": points}
         case EndLine(run):
             fields = {"r": run, "end": True}
-    return f"{_encode(fields)}\n".encode("ascii")
+    return _sealed(_encode(fields)[:-1])
 
 
 def dump_points(
@@ -104,16 +141,50 @@ def dump_points(
         text = _encode(values)
     except ValueError:  # JSON has no NaN and no infinity
         text = _encode({key: value if math.isfinite(value) else repr(value) for key, value in values.items()})
-    return f'{{"r":{run},"i":{index},{at},"m":{text}}}\n'.encode("ascii")
+    return _sealed(f'{{"r":{run},"i":{index},{at},"m":{text}')
 
 
 def parse(text: bytes) -> Line | None:
     """Returns the parsed line; None if it is not a valid line."""
+    text = text.rstrip()
+    checked = text[-_CHECKSUM_SIZE:-10] == b',"c":"'
+    intact = checked and _checksum(text[:-_CHECKSUM_SIZE]) == text[-_CHECKSUM_SIZE:]
+    if checked and not intact and not text.startswith(b'{"journal":'):
+        return None
     try:
         fields = json.loads(text)
-        return _understand(fields) if isinstance(fields, dict) else None
+        if not isinstance(fields, dict):
+            return None
+        if "journal" in fields and _whole(fields["journal"]) > FORMAT:
+            return None if not intact and _is_damaged_header(text) else _newer(fields)
+        return _understand(fields) if intact or _is_unchecked(fields.keys()) else None
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
+
+
+def understood(text: bytes) -> Iterator[Line | None]:
+    """Yields what a line of the file holds, and None for each part that is damaged.
+
+    That is one line; several if the newline between them was lost; nothing for the remains of a line that
+    was being written when its process was killed or its disk was full.
+    """
+    line = parse(text)
+    if line is not None:
+        yield line
+        return
+    body = text.removesuffix(b"\n")
+    is_torn = body.endswith(TORN) or (len(body) == len(text) < LONGEST_LINE)
+    body = body.removesuffix(TORN)
+    begin = 0
+    for checksum in _CHECKSUM.finditer(body):
+        yield from _salvaged(body[begin : checksum.end()])
+        begin = checksum.end()
+    rest = body[begin:].strip()
+    if not rest:
+        return
+    line = parse(rest)
+    if line is not None or not (is_torn and _is_beginning(rest)):
+        yield line
 
 
 def lines(file: BinaryIO, most: int | None = None) -> Iterator[bytes]:
@@ -125,24 +196,67 @@ def lines(file: BinaryIO, most: int | None = None) -> Iterator[bytes]:
     """
     left = most
     while left is None or left > 0:
-        line = file.readline(LONGEST_LINE if left is None else min(LONGEST_LINE, left))
+        wanted = LONGEST_LINE if left is None else min(LONGEST_LINE, left)
+        line = file.readline(wanted)
         if not line:
             return
         if left is not None:
             left -= len(line)
         yield line
+        if len(line) < wanted and not line.endswith(b"\n"):
+            return  # the end; what a live owner has appended by now would be the rest of this line
 
 
-def copy_lines(source: BinaryIO, begin: int, end: int, target: Path) -> None:
-    """Appends the lines between two offsets of a file that is open for reading to another file.
+def _sealed(text: str) -> bytes:
+    """Returns a line without its closing brace as it is written."""
+    encoded = text.encode("ascii")
+    return b'%b,"c":"%08x"}\n' % (encoded, crc32(encoded))
 
-    Raises:
-        OSError: one of the two cannot be read or written.
-    """
-    with target.open("ab") as new:
-        source.seek(begin)
-        for text in lines(source, end - begin):
-            new.write(text)
+
+def _checksum(text: bytes) -> bytes:
+    return b',"c":"%08x"}' % crc32(text)
+
+
+def _salvaged(text: bytes) -> Iterator[Line | None]:
+    """Yields the line at the end of a text that ends with a checksum, and None if there is something else."""
+    line = parse(text)
+    if line is not None:
+        yield line
+        return
+    yield None
+    begins = [found.start() for found in _BEGINNING.finditer(text, 1)]
+    for begin in reversed(begins[-_MOST_BEGINNINGS:]):
+        line = parse(text[begin:])
+        if line is not None:
+            yield line
+            return
+
+
+def _is_beginning(text: bytes) -> bool:
+    """Returns whether a text may be the beginning of a line that we were writing."""
+    return text.startswith(b"{") and text.isascii() and text.decode("ascii").isprintable()
+
+
+def _is_unchecked(names: Iterable[str]) -> bool:
+    """Returns whether fields are exactly those of a line that a version without checksums wrote."""
+    found = set(names)
+    return any(required <= found <= required | optional for required, optional in _UNCHECKED)
+
+
+def _is_damaged_header(text: bytes) -> bool:
+    """Returns whether a header is ours but for a flipped bit or one more digit in its format's number."""
+    found = _FORMAT_NUMBER.match(text)
+    if found is None or parse(b'{"journal":%d' % FORMAT + text[found.end() :]) is None:
+        return False
+    number, ours = found[1], b"%d" % FORMAT
+    flipped = len(number) == len(ours) and (int.from_bytes(number, "big") ^ int.from_bytes(ours, "big"))
+    return flipped.bit_count() == 1 or (len(number) == len(ours) + 1 and ours in number)
+
+
+def _newer(fields: dict[str, Any]) -> NewerFormat:
+    needs = fields.get("needs")
+    is_version = isinstance(needs, str) and _VERSION.fullmatch(needs) is not None
+    return NewerFormat(fields["journal"], needs if is_version else None)
 
 
 def _understand(fields: dict[str, Any]) -> Line | None:  # noqa: PLR0911 - one per kind of line
@@ -172,7 +286,7 @@ def _understand(fields: dict[str, Any]) -> Line | None:  # noqa: PLR0911 - one p
             None if cgroup is None else _text(cgroup),
             None if oom_kills is None else _count(oom_kills),
         )
-    if "journal" in fields:
+    if fields.get("journal") == FORMAT:
         return Header(_text(fields["host"]), _whole(fields["pid"]), _whole(fields["began"]))
     return None
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -14,13 +12,10 @@ from mlflow_sysmetrics.daemon.delivery.sink import Sink
 from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.daemon.journal.run_journal import FileRunJournal
 from mlflow_sysmetrics.daemon.journal.scan import JournaledRun
+from mlflow_sysmetrics.daemon.journal.set_aside import KEPT_SECONDS
 from mlflow_sysmetrics.mlflow_api.tracking_uris import with_secrets
 
 _SEND_INTERVAL_SECONDS = 10.0  # only after a failure: a backlog is sent batch after batch
-# A month is enough to bring back a server, or to correct an address. A run that still says RUNNING after it
-# has been abandoned.
-_KEPT_SECONDS = 30 * 86400
-
 _MANY_FAILURES = 3  # some ten seconds, by which a server that was only busy would have answered
 
 _logger = logging.getLogger("mlflow_sysmetrics")
@@ -35,11 +30,16 @@ class Orphan:
         journal: claimed.
         progress: called with the number of points delivered or given up since the last call, in a sender's
             thread.
+
+    Attributes:
+        journal: the journal.
+        aside: where it was set aside when it was released, because it is damaged.
     """
 
     def __init__(self, journal: Journal, progress: Callable[[int], None]) -> None:
         self.journal = journal
         self._progress = progress
+        self.aside: Path | None = None
         self._queues: dict[RunQueue, str] = {}
         self._written_at = _modified(journal.path)
         for run in journal.runs:
@@ -54,7 +54,7 @@ class Orphan:
     @property
     def kept_until(self) -> float:
         """When it expires, in seconds since 1970: a month after the last write."""
-        return self._written_at + _KEPT_SECONDS
+        return self._written_at + KEPT_SECONDS
 
     @property
     def expired(self) -> bool:
@@ -119,6 +119,8 @@ class Orphan:
     ) -> int:
         """Closes the journal, and deletes it if nothing waits in it and none of its runs says RUNNING.
 
+        A damaged one is set aside instead: `aside` says where.
+
         Args:
             open_sink: opens the sink that is asked whether a run has ended.
             known_uris: tracking URIs with their credentials.
@@ -141,15 +143,10 @@ class Orphan:
                 if not _has_ended(run, open_sink, known_uris):
                     wanted = True
                     break
-        if wanted:
-            self._restore_time()
-        self.journal.close(delete=not wanted)
+        if wanted:  # `reap` reads the runs' silence from its owner's last write
+            self.journal.restore_time(self._written_at)
+        self.aside = self.journal.close(delete=not wanted)
         return request_count
-
-    def _restore_time(self) -> None:
-        """Restores the modification time, the owner's last write: `reap` reads the runs' silence from it."""
-        with contextlib.suppress(OSError):
-            os.utime(self.journal.path, (self._written_at, self._written_at))
 
     def _queue(self, run: JournaledRun) -> RunQueue:
         return RunQueue.left_behind(
@@ -197,6 +194,6 @@ def _has_ended(run: JournaledRun, open_sink: Callable[[str], Sink], known_uris: 
 def _modified(path: Path) -> float:
     """Returns the time of the last write, in seconds since 1970; now if the file no longer exists."""
     try:
-        return path.stat().st_mtime
+        return path.lstat().st_mtime
     except OSError:
         return time.time()

@@ -3,6 +3,9 @@
 The lock dies with its process, but it is not sufficient: people and programs that clean directories delete
 lock files, and a program that closes all its descriptors, to daemonize, releases them. So the process that
 wrote the journal is looked up as well.
+
+Others may be able to write in the directory. So nothing there is opened before it is known to be a file of
+this user with a single name, and no link is followed.
 """
 
 from __future__ import annotations
@@ -14,11 +17,13 @@ import os
 import re
 import secrets
 import socket
+import stat
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow_sysmetrics.daemon.journal.lines import Header, lines, parse
+from mlflow_sysmetrics.daemon.journal.open_file import check_file, open_to_read
 from mlflow_sysmetrics.errors import JournalUnavailable
 from mlflow_sysmetrics.runtime.process_identity import is_running
 
@@ -29,7 +34,8 @@ LOCK_SUFFIX = ".lock"
 SMALLER_SUFFIX = ".new"  #: of a compacted journal, until it takes the journal's place
 THINNED_SUFFIX = ".thin"  #: of a compacted journal while it is thinned
 _OWN_EYES_ONLY = 0o600
-_NAME = re.compile(r"(?P<host>.+)-(?P<pid>[0-9]{1,10})-[0-9a-f]{8}\.jsonl")
+# The characters of `hostname`: others could put control characters into messages.
+_NAME = re.compile(r"(?P<host>[A-Za-z0-9_.-]+)-(?P<pid>[0-9]{1,10})-[0-9a-f]{8}\.jsonl")
 _MILLISECONDS = 1000
 # A default window. A check is two system calls, and other processes rarely try a lost lock at once.
 _CHECK_SECONDS = 10.0
@@ -58,18 +64,46 @@ def writer_lives(journal: Path, pid: int) -> bool:
     return is_running(pid, began_before=began)
 
 
-def foreign_owner(journal: Path) -> int | None:
-    """Returns the user id of a journal that belongs to another user; None if it is ours or cannot be told."""
+def foreign_owner(journal: Path, status: os.stat_result | None = None) -> int | None:
+    """Returns the user id of a journal that belongs to another user; None if it is ours or cannot be told.
+
+    Args:
+        journal: the file, or the lock beside it.
+        status: its stat, if it is open.
+    """
     if not hasattr(os, "geteuid"):
         return None
     try:
-        user = journal.lstat().st_uid
+        user = (status or journal.lstat()).st_uid
         # On some mounts (NFS with root squashed, SMB, FUSE) all files we create belong to another user.
         if user == os.geteuid() or user == _user_of_a_new_file(journal.parent):
             return None
     except OSError:
         return None
     return user
+
+
+def exposure(directory: Path, *, ignore_group: bool = False) -> str | None:
+    """Returns why other users can replace files in a directory of journals; None if they cannot.
+
+    Nothing of theirs is read or written because of it, but they can delete points.
+
+    Args:
+        directory: the directory.
+        ignore_group: trusts a group of this user, as the members of a project do that share a directory.
+    """
+    if not hasattr(os, "geteuid"):
+        return None
+    try:
+        status = directory.stat()  # of the target of a link, which is this user's choice
+        if status.st_uid not in {os.geteuid(), 0} and status.st_uid != _user_of_a_new_file(directory):
+            return f"{directory} belongs to user {status.st_uid}"
+    except OSError:
+        return None
+    mode = stat.S_IMODE(status.st_mode)
+    group = mode & stat.S_IWGRP and status.st_gid != os.getegid() and not ignore_group
+    exposed = (mode & stat.S_IWOTH or group) and not mode & stat.S_ISVTX
+    return f"{directory} has mode {mode:04o}" if exposed else None
 
 
 def _user_of_a_new_file(directory: Path) -> int | None:
@@ -82,14 +116,14 @@ def _user_of_a_new_file(directory: Path) -> int | None:
 
 def _modified(journal: Path) -> float | None:
     try:
-        return journal.stat().st_mtime
+        return journal.lstat().st_mtime
     except OSError:
         return None
 
 
 def _header(journal: Path) -> Header | None:
     try:
-        with journal.open("rb") as file:
+        with open_to_read(journal) as file:
             first = parse(next(lines(file), b""))
     except OSError:
         return None
@@ -123,9 +157,10 @@ def lock_path(journal: Path) -> Path:
     return journal.with_suffix(LOCK_SUFFIX)
 
 
-def leftovers(journal: Path) -> list[Path]:
-    """Returns the paths that an unfinished compaction may have left beside a journal."""
-    return [journal.with_suffix(suffix) for suffix in (SMALLER_SUFFIX, THINNED_SUFFIX)]
+def remove_leftovers(journal: Path) -> None:
+    """Deletes what an unfinished compaction may have left beside a journal."""
+    for suffix in (SMALLER_SUFFIX, THINNED_SUFFIX):
+        _delete(journal.with_suffix(suffix))
 
 
 def is_held_here(journal: Path) -> bool:
@@ -163,8 +198,10 @@ class Ownership:
         """
         from filelock import Timeout
 
+        path = lock_path(journal)
         try:
-            lock = _new_lock(lock_path(journal))
+            check_lock(path)
+            lock = _new_lock(path)
             lock.acquire(timeout=0)
         except Timeout:
             return None
@@ -172,7 +209,11 @@ class Ownership:
         except (OSError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise JournalUnavailable(f"no lock in {journal.parent}: {reason}") from error
-        ownership = cls(journal, lock)
+        try:
+            ownership = cls(journal, lock)
+        except BaseException:
+            lock.release(force=True)
+            raise
         _held.add(ownership)
         return ownership
 
@@ -256,6 +297,24 @@ class Ownership:
         context = _context(self._lock)
         if getattr(context, "lock_file_fd", None) is not None:
             context.lock_file_fd = None
+
+
+def check_lock(path: Path) -> None:
+    """Checks that a lock file is ours, if it exists: filelock empties what it opens, and changes its mode.
+
+    Raises:
+        OSError: it is a link, another file's second name, not a file, or belongs to another user.
+    """
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return
+    try:
+        check_file(status)
+    except OSError as error:
+        raise OSError(None, f"{path.name} is not a lock: {error.strerror}") from None
+    if (user := foreign_owner(path, status)) is not None:
+        raise OSError(None, f"{path.name} belongs to user {user}")
 
 
 def _new_lock(path: Path) -> BaseFileLock:

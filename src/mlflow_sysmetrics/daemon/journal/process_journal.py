@@ -16,17 +16,20 @@ from pathlib import Path
 
 from mlflow_sysmetrics.collectors.kernel_files import number_after
 from mlflow_sysmetrics.daemon.journal.journal import Journal
-from mlflow_sysmetrics.daemon.journal.thread import JournalThread
-from mlflow_sysmetrics.errors import JournalUnavailable, Unavailable
+from mlflow_sysmetrics.daemon.journal.ownership import exposure
+from mlflow_sysmetrics.daemon.journal.thread import JournalThread, why
+from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.cgroups import V1, controller_directory
 from mlflow_sysmetrics.machine.host import Host, read_short
 from mlflow_sysmetrics.runtime.clock import Clock
 from mlflow_sysmetrics.runtime.threads import start_thread
+from mlflow_sysmetrics.settings import SPOOL_DIR
 
 COMPACTION_THREAD_NAME = "sysmetrics-compaction"
 
 _RETRY_SECONDS = 60.0  # a directory may be mounted later, a disk may be cleaned up
 _OFF = "switched off"
+_REMEDY = f"set {SPOOL_DIR} to a new directory below it, which will be of this user only"
 # A short pause of the disk is not worth a message: points wait in memory until it is over.
 _SILENCE_SECONDS = 5.0
 
@@ -68,6 +71,7 @@ class ProcessJournal:
         self._unavailable = _OFF if create is None else None
         self._retry_at = -math.inf
         self._logged: str | None = _OFF if create is None else None
+        self._exposed: str | None = None
         self._cleared_size = -1
         self._deleting = False
         self.deleted = threading.Event()
@@ -85,7 +89,9 @@ class ProcessJournal:
     @property
     def failed(self) -> str | None:
         """Why points are in memory only; None if they are on disk, or before the first point."""
-        return self.disk_delay or (self._unavailable if self._journal is None else self._journal.failed)
+        if self._journal is None:
+            return self.disk_delay or self._unavailable or self._thread.failed
+        return self.disk_delay or self._journal.failed or self._thread.failed
 
     @property
     def disk_delay(self) -> str | None:
@@ -129,11 +135,15 @@ class ProcessJournal:
         if self._journal is not None or self._create is None or self._clock.monotonic() < self._retry_at:
             return self._journal
         try:
-            self._oom_evidence = self._read_oom_evidence()
             self._journal = self._create()
-        except (JournalUnavailable, OSError) as reason:
-            self._unavailable = str(reason)
+        # Libraries find the directory and take the lock, and memory may be short. Whatever it is, it is said.
+        except Exception as error:  # noqa: BLE001
+            self._unavailable = str(error) if isinstance(error, OSError) else why(error)
             self._retry_at = self._clock.monotonic() + _RETRY_SECONDS
+            return None
+        with contextlib.suppress(Exception):  # points are worth saving without it
+            self._oom_evidence = self._read_oom_evidence()
+        self._exposed = exposure(self._journal.path.parent, ignore_group=True)
         return self._journal
 
     def register(self, journal: Journal, run_id: str, tracking_uri: str, started_at: int | None) -> int:
@@ -181,6 +191,9 @@ class ProcessJournal:
 
     def log_health(self) -> None:
         """Logs a change of its health, once. Called by the senders, since a log handler may block."""
+        exposed, self._exposed = self._exposed, None
+        if exposed is not None:
+            _logger.warning("mlflow-sysmetrics: Other users can replace journals: %s; %s.", exposed, _REMEDY)
         failed = self.failed
         if failed in {self._logged, _OFF}:
             return

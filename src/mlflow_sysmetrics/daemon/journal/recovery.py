@@ -3,7 +3,8 @@
 An orphan is a journal whose owner is dead. The process that gets its lock delivers the waiting points,
 acknowledges them in the journal, and deletes it. A run in it that was never detached was cut off by the death
 of its process; the journal is then kept, without its points, so that `reap` can find out what became of the
-run. Points that a server rejects are kept too, for a month: it may not be the server that has the run.
+run. Points that a server rejects are kept too, for a month: it may not be the server that has the run. A
+journal that is partly not understood is set aside after the rest was delivered; see `set_aside`.
 """
 
 from __future__ import annotations
@@ -24,8 +25,11 @@ from mlflow_sysmetrics.daemon.delivery.sender import Sender
 from mlflow_sysmetrics.daemon.delivery.sink import Sink
 from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.daemon.journal.orphan import Orphan
+from mlflow_sysmetrics.daemon.journal.scan import Damage
+from mlflow_sysmetrics.daemon.journal.set_aside import delete_expired
 from mlflow_sysmetrics.daemon.journal.spool import claim, journals
 from mlflow_sysmetrics.daemon.journal.store_files import MissingStores
+from mlflow_sysmetrics.daemon.journal.thread import why
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted, with_secrets
 from mlflow_sysmetrics.runtime.clock import Clock, SystemClock
 
@@ -51,6 +55,8 @@ class Replayed:
         waiting: points that still wait.
         faults: why they wait, one line per server, without secrets.
         kept: why points wait that their server rejects, and until when, one line per run.
+        damage: what in it is not understood; None if everything is.
+        aside: where it was set aside, if it is damaged and nothing else keeps it.
     """
 
     delivered: int
@@ -58,6 +64,8 @@ class Replayed:
     waiting: int
     faults: tuple[str, ...]
     kept: tuple[str, ...] = ()
+    damage: Damage | None = None
+    aside: Path | None = None
 
 
 def replay(
@@ -105,7 +113,8 @@ def replay(
                 kept += [_kept(uri, queue, orphan.kept_until) for queue in refused]
     finally:
         orphan.release(open_sink, known)
-    return Replayed(delivered, dropped, orphan.waiting, tuple(faults), tuple(kept))
+    damage, aside = journal.damage, orphan.aside
+    return Replayed(delivered, dropped, orphan.waiting, tuple(faults), tuple(kept), damage, aside)
 
 
 def _kept(uri: str, queue: RunQueue, until: float) -> str:
@@ -168,7 +177,7 @@ class Recovery:
             self._take_over_all()
         except Exception as error:  # noqa: BLE001
             # Anything may be wrong on the user's machine; points not taken over stay where they are.
-            _logger.debug("Recovery of journals ended: %s: %s.", type(error).__name__, error)
+            _logger.info("mlflow-sysmetrics: Points of processes that died stay on disk: %s.", why(error))
 
     def forget_after_fork(self) -> None:
         """Closes the descriptors in a forked child; the orphans belong to the parent."""
@@ -176,7 +185,9 @@ class Recovery:
             orphan.journal.forget_after_fork()
 
     def _take_over_all(self) -> None:
-        waiting = journals(self._directory())
+        directory = self._directory()
+        delete_expired(directory)
+        waiting = journals(directory)
         # Many processes may start at once. SystemRandom, since a training may have seeded the module's
         # generator.
         random.SystemRandom().shuffle(waiting)

@@ -9,6 +9,10 @@ from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.daemon.journal.process_journal import ProcessJournal
 
+# With names of 250 characters, the longest that MLflow allows, each of 12 bytes in JSON, a line stays below
+# the longest that is read at once.
+_MOST_VALUES = 250
+
 
 class FileRunJournal:
     """One run in a journal file.
@@ -120,7 +124,7 @@ def _by_moment(points: Sequence[Point]) -> Iterator[tuple[Point, dict[str, float
     values: dict[str, float] = {}
     for point in points:
         same = first is not None and (point.timestamp, point.step) == (first.timestamp, first.step)
-        if first is not None and not (same and point.key not in values):
+        if first is not None and not (same and point.key not in values and len(values) < _MOST_VALUES):
             yield first, values
             first, values = None, {}
         first = first or point

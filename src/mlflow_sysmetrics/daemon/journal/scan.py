@@ -1,13 +1,13 @@
 """Reads a journal from its beginning: for recovery, dry runs and status.
 
 Files of any size are read line by line and without a lock. A journal that is being written shows what was
-there at that moment.
+there at that moment. What is damaged is counted, and nothing is derived from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -18,12 +18,14 @@ from mlflow_sysmetrics.daemon.journal.lines import (
     EndLine,
     Header,
     Line,
+    NewerFormat,
     PointsLine,
     RunLine,
     dump,
     lines,
-    parse,
+    understood,
 )
+from mlflow_sysmetrics.daemon.journal.open_file import open_to_read
 
 
 class JournaledRun(NamedTuple):
@@ -103,39 +105,98 @@ class RunState:
         )
 
 
+class Damage(NamedTuple):
+    """What in a journal cannot be delivered because it is not understood.
+
+    Attributes:
+        lines: lines that cannot be read.
+        points: undelivered points whose run is unknown, since its line cannot be read.
+    """
+
+    lines: int
+    points: int
+
+    def __str__(self) -> str:
+        found = []
+        if self.lines:
+            found.append(f"{self.lines:,} line{'' if self.lines == 1 else 's'} cannot be read")
+        if self.points:
+            found.append(f"the run of {self.points:,} point{'' if self.points == 1 else 's'} is not known")
+        return ", and ".join(found)
+
+
 @dataclass(slots=True)
 class JournalState:
     """What one pass over a journal finds, except for the points.
 
     Attributes:
-        header: the header; None if the first line cannot be parsed.
+        header: the header; None if it cannot be read.
         runs: the runs by number, in the order of the file.
+        newer: the header, if the journal is in a newer format; then nothing else of it may be used.
     """
 
     header: Header | None = None
     runs: dict[int, RunState] = field(default_factory=dict)
+    newer: NewerFormat | None = None
+    _damaged: int = 0
+    _nameless: dict[int, RunState] = field(default_factory=dict)  # runs whose line has not been read
+    _ambiguous: set[int] = field(default_factory=set)  # numbers of more than one run
+
+    @property
+    def damage(self) -> Damage | None:
+        """What is damaged; None if everything is understood."""
+        nameless = sum(max(run.appended - run.acknowledged, 0) for run in self._nameless.values())
+        found = Damage(self._damaged, nameless)
+        return found if any(found) else None
 
     def take(self, text: bytes) -> None:
         """Adds a line that is not parsed yet."""
-        self.note(parse(text))
+        for line in understood(text):
+            self.note(line)
 
     def note(self, line: Line | None) -> None:
-        """Adds a parsed line."""
-        if isinstance(line, Header):
-            self.header = line
-        elif isinstance(line, RunLine):
-            self.runs.setdefault(line.run, RunState(line)).written = True
-        elif line is not None and (run := self.runs.get(line.run)) is not None:
-            match line:
-                case PointsLine(_, first, timestamp, values, _):
-                    run.appended = max(run.appended, first + len(values))
-                    run.last_timestamp = max(run.last_timestamp or timestamp, timestamp)
-                case AcknowledgedLine(_, acknowledged):
-                    run.acknowledged = max(run.acknowledged, acknowledged)
-                case DroppedLine(_, points):
-                    run.dropped += points
-                case EndLine():
-                    run.ended = True
+        """Adds a parsed line; None is a damaged one."""
+        match line:
+            case None:
+                self._damaged += 1
+            case Header():
+                self.header = line
+            case NewerFormat():
+                self.newer = line
+            case RunLine():
+                self._note_run(line)
+            case _:
+                run = self.runs.get(line.run)
+                _note(line, run or self._nameless.setdefault(line.run, RunState(_nameless(line.run))))
+
+    def _note_run(self, line: RunLine) -> None:
+        known = self.runs.get(line.run)
+        if line.run in self._ambiguous or (known is not None and known.line[:3] != line[:3]):
+            # Two journals in one file: whose points are whose is not known.
+            self._ambiguous.add(line.run)
+            self._damaged += 1
+            if known is not None:
+                self._nameless[line.run] = self.runs.pop(line.run)
+        else:
+            run = known or self._nameless.pop(line.run, None) or RunState(line)
+            self.runs[line.run] = replace(run, line=line, written=True)
+
+
+def _nameless(number: int) -> RunLine:
+    return RunLine(number, "", "", None, None, None)
+
+
+def _note(line: PointsLine | AcknowledgedLine | DroppedLine | EndLine, run: RunState) -> None:
+    match line:
+        case PointsLine(_, first, timestamp, values, _):
+            run.appended = max(run.appended, first + len(values))
+            run.last_timestamp = max(run.last_timestamp or timestamp, timestamp)
+        case AcknowledgedLine(_, acknowledged):
+            run.acknowledged = max(run.acknowledged, acknowledged)
+        case DroppedLine(_, points):
+            run.dropped += points
+        case EndLine():
+            run.ended = True
 
 
 def read_state(path: Path) -> JournalState:
@@ -144,10 +205,19 @@ def read_state(path: Path) -> JournalState:
     Raises:
         OSError: it cannot be read.
     """
+    with open_to_read(path) as file:
+        return state_of(file)
+
+
+def state_of(file: BinaryIO) -> JournalState:
+    """Reads a journal from the file's position on.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     found = JournalState()
-    with path.open("rb") as file:
-        for line in lines(file):
-            found.take(line)
+    for line in lines(file):
+        found.take(line)
     return found
 
 
@@ -170,12 +240,11 @@ def unacknowledged(path: Path, run: int) -> Iterator[tuple[int, Point]]:
     Raises:
         OSError: it cannot be read.
     """
-    known = read_state(path).runs.get(run)
-    if known is None:
-        return
-    since = known.acknowledged
-    with path.open("rb") as file:
-        for text in lines(file):
+    with open_to_read(path) as file:
+        known = state_of(file).runs.get(run)
+        since = 0 if known is None else known.acknowledged
+        file.seek(0)
+        for text in lines(file) if known is not None else ():
             for index, point in _points_of(text, run):
                 if index >= since:
                     since = index + 1
@@ -183,13 +252,21 @@ def unacknowledged(path: Path, run: int) -> Iterator[tuple[int, Point]]:
 
 
 def read(
-    file: BinaryIO, run: int, *, since: int, offset: int, end: int, most: int
+    file: BinaryIO,
+    run: int,
+    on_damage: Callable[[], None],
+    *,
+    since: int,
+    offset: int,
+    end: int,
+    most: int,
 ) -> tuple[list[tuple[int, Point]], int]:
     """Reads points of a run from a part of the file.
 
     Args:
         file: the journal, open for reading.
         run: number of the run.
+        on_damage: called for each line that is not understood.
         since: index of the first point wanted.
         offset: where a line begins.
         end: where to stop, the end of a line.
@@ -204,7 +281,7 @@ def read(
     found: list[tuple[int, Point]] = []
     file.seek(offset)
     for text in lines(file, end - offset):
-        more = [pair for pair in _points_of(text, run) if pair[0] >= since]
+        more = [pair for pair in _points_of(text, run, on_damage) if pair[0] >= since]
         if found and len(found) + len(more) > most:
             break
         found += more
@@ -215,12 +292,18 @@ def read(
     return found, offset
 
 
-def _points_of(text: bytes, run: int) -> Iterator[tuple[int, Point]]:
+def _points_of(
+    text: bytes, run: int, on_damage: Callable[[], None] = lambda: None
+) -> Iterator[tuple[int, Point]]:
     """Yields (index, point) for the points of the run in a line."""
-    # With many runs most lines belong to others, and parsing is expensive: check the prefix that we write.
-    if text.startswith(b'{"r":') and text[5:6].isdigit() and not text.startswith(b'{"r":%d,' % run):
+    # With many runs most lines belong to others, and parsing is expensive: check the prefix that we write. A
+    # second one may be that of another line, glued to the first.
+    of_another = text.startswith(b'{"r":') and not text.startswith(b'{"r":%d,' % run)
+    if of_another and text[5:6].isdigit() and text.find(b'{"r":', 5) < 0:
         return
-    line = parse(text)
-    if isinstance(line, PointsLine) and line.run == run:
-        for index, (key, value) in enumerate(line.values.items(), line.first):
-            yield index, Point(key, value, line.timestamp, line.step)
+    for line in understood(text):
+        if line is None:
+            on_damage()
+        if isinstance(line, PointsLine) and line.run == run:
+            for index, (key, value) in enumerate(line.values.items(), line.first):
+                yield index, Point(key, value, line.timestamp, line.step)

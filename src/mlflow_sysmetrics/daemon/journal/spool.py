@@ -4,16 +4,20 @@
 
     <directory>/<host>-<pid>-<8 random hex>.jsonl    a journal
     <directory>/<host>-<pid>-<8 random hex>.lock     held as long as its process lives
+    <directory>/<host>-<pid>-<8 random hex>.damaged  a journal that was partly not understood; see `set_aside`
 """
 
 from __future__ import annotations
 
+import logging
 import math
+import os
 import stat
 import time
 from pathlib import Path
 from typing import TypeAlias
 
+from mlflow_sysmetrics.daemon.journal.file import LineFile
 from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.daemon.journal.ownership import (
     Ownership,
@@ -25,6 +29,8 @@ from mlflow_sysmetrics.daemon.journal.ownership import (
     pid_of,
     writer_lives,
 )
+from mlflow_sysmetrics.daemon.journal.scan import JournalState, state_of
+from mlflow_sysmetrics.daemon.journal.thread import why
 from mlflow_sysmetrics.errors import JournalUnavailable
 from mlflow_sysmetrics.settings import SPOOL_OFF, Settings
 
@@ -32,6 +38,9 @@ from mlflow_sysmetrics.settings import SPOOL_OFF, Settings
 # only if its server passes it on. A live owner with a run writes every few seconds by default, and its clock
 # may be off by some minutes.
 _QUIET_SECONDS = 600.0
+_NO_BOUND = 1 << 62  # bytes; an orphan does not grow
+
+_logger = logging.getLogger("mlflow_sysmetrics")
 
 OwnedJournal: TypeAlias = Journal  #: one whose owner died, now owned by this process
 
@@ -63,24 +72,39 @@ def journals(directory: Path, *, any_host: bool = False) -> list[Path]:
     Args:
         directory: where to look.
         any_host: includes those of other hosts.
+
+    Raises:
+        OSError: the directory cannot be read.
     """
+    return [path for path in _named_like_journals(directory, any_host=any_host) if _is_file(path)]
+
+
+def not_files(directory: Path, *, any_host: bool = False) -> list[Path]:
+    """Returns what has the name of a journal and is a link, a directory or something else: never touched.
+
+    Raises:
+        OSError: the directory cannot be read.
+    """
+    return [path for path in _named_like_journals(directory, any_host=any_host) if not _is_file(path)]
+
+
+def _named_like_journals(directory: Path, *, any_host: bool) -> list[Path]:
     try:
         paths = sorted(directory.iterdir())
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     host = hostname()
-    return [
-        path
-        for path in paths
-        if (owner := host_of(path)) is not None and (any_host or owner == host) and _is_file(path)
-    ]
+    return [path for path in paths if (owner := host_of(path)) is not None and (any_host or owner == host)]
 
 
 def is_owned(path: Path) -> bool:
-    """Returns whether a journal has a live owner; True also if that cannot be tried or is uncertain."""
+    """Returns whether a journal has a live owner; True also if that cannot be tried or is uncertain.
+
+    The lock of another user is not touched: only the process that wrote the journal is looked up.
+    """
     if _may_be_owned(path):
         return True
-    if not lock_path(path).exists():
+    if foreign_owner(path) is not None or not os.path.lexists(lock_path(path)):
         return False
     try:
         ownership = Ownership.acquire(path)
@@ -89,7 +113,7 @@ def is_owned(path: Path) -> bool:
     if ownership is None:
         return True
     # If the journal was deleted meanwhile, the lock file is one that we have just made.
-    ownership.release(delete=not path.exists())
+    ownership.release(delete=not os.path.lexists(path))
     return False
 
 
@@ -98,7 +122,7 @@ def claim(path: Path) -> OwnedJournal | None:
 
     Returns:
         The journal, to be closed by the caller; None if it has or may have an owner, no longer exists,
-        belongs to another user, is not a file, or cannot be written.
+        belongs to another user, is not a file of its own, cannot be written, or has a newer format.
     """
     if not _is_file(path) or foreign_owner(path) is not None or _may_be_owned(path):
         return None
@@ -109,14 +133,42 @@ def claim(path: Path) -> OwnedJournal | None:
     if ownership is None:
         return None
     # Its last owner deletes the journal before releasing the lock, so the answer is final.
-    if not path.exists():
+    if not os.path.lexists(path):
         ownership.release(delete=True)
         return None
     try:
-        return Journal.open(path, ownership)
-    except OSError:
+        return _open(path, ownership)
+    except (OSError, JournalUnavailable) as error:
         ownership.release()
+        _logger.info("mlflow-sysmetrics: %s is left alone: %s.", path, why(error))
         return None
+
+
+def _open(path: Path, ownership: Ownership) -> Journal:
+    """Opens a journal whose owner died.
+
+    Raises:
+        OSError: it cannot be read or written.
+        JournalUnavailable: it belongs to another user, or its format is newer than this version.
+    """
+    file = LineFile(path)
+    file.open()  # before reading, so that later writes of others are noticed
+    try:
+        found = _read(file)
+    except BaseException:
+        file.close()
+        raise
+    return Journal(file, ownership, _NO_BOUND, found)
+
+
+def _read(file: LineFile) -> JournalState:
+    if (user := foreign_owner(file.path, file.status())) is not None:
+        raise JournalUnavailable(f"it belongs to user {user}")
+    with file.reader() as source:
+        found = state_of(source)
+    if found.newer is not None:
+        raise JournalUnavailable(f"it {found.newer}")
+    return found
 
 
 def _may_be_owned(path: Path) -> bool:
@@ -130,7 +182,7 @@ def _may_be_owned(path: Path) -> bool:
 def _silent_for(path: Path) -> float:
     """Returns the seconds since the last write to a journal."""
     try:
-        return time.time() - path.stat().st_mtime
+        return time.time() - path.lstat().st_mtime
     except OSError:
         return math.inf
 

@@ -118,6 +118,8 @@ class JournalThread:
         self._request: _Request | None = None
         self._later: dict[Hashable, Callable[[], object]] = {}
         self._began_at: float | None = None
+        #: Why the last job that appends failed, other than by the disk; None if it did not.
+        self.failed: str | None = None
 
     @property
     def is_threaded(self) -> bool:
@@ -153,7 +155,7 @@ class JournalThread:
             disk answers, unless the thread accepted no request.
         """
         if not self._is_started():
-            return job()
+            return cast("Result | None", self._result(job))
         if not self.accepts_requests:
             return None
         request = _Request(job)
@@ -174,7 +176,7 @@ class JournalThread:
             job: the job.
         """
         if self._thread is None:
-            job()
+            self._result(job)
             return
         with self._changed:
             self._later.pop(key, None)  # the new job goes to the end
@@ -197,7 +199,7 @@ class JournalThread:
                 request = self._request
                 job = self._later.pop(next(iter(self._later))) if request is None else request.job
                 self._began_at = self._clock.monotonic()
-            result = _result(job)
+            result = self._result(job)
             with self._changed:
                 self._began_at = None
                 if request is not None:
@@ -206,11 +208,23 @@ class JournalThread:
                 request.result = result
                 request.done.set()
 
+    def _result(self, job: Callable[[], object]) -> object:
+        try:
+            result = job()
+        # A library takes the lock, on any filesystem, and memory may be short; if this thread ended, no more
+        # points would be saved.
+        except Exception as error:  # noqa: BLE001
+            self.failed = why(error)
+            _logger.debug("The journal could not be written: %s: %s.", type(error).__name__, error)
+            return None
+        if result is not None:  # points were written; other jobs return nothing
+            self.failed = None
+        return result
 
-def _result(job: Callable[[], object]) -> object:
-    try:
-        return job()
-    except Exception as error:  # noqa: BLE001
-        # A library takes the lock, on any filesystem; if this thread ended, no more points would be saved.
-        _logger.debug("The journal could not be written: %s: %s.", type(error).__name__, error)
-        return None
+
+def why(error: Exception) -> str:
+    """Returns why something could not be saved, for people: not every error has a text."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory"
+    text = str(getattr(error, "strerror", None) or error).rstrip(".")
+    return text or f"an unexpected error ({type(error).__name__})"

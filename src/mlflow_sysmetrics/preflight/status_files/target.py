@@ -75,7 +75,8 @@ class LocalDirectory:
         # this user may read: the reader is a service.
         fresh = self._path / f".{name}.{secrets.token_hex(8)}"
         try:
-            fresh.write_text(text, encoding="utf-8")
+            with fresh.open("x", encoding="utf-8") as file:  # follows no link
+                file.write(text)
             fresh.replace(self._path / name)
         except BaseException:  # Ctrl-C, too, must not leave a half-written file behind
             fresh.unlink(missing_ok=True)
