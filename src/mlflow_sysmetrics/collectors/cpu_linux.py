@@ -5,20 +5,21 @@ Source:  /proc/stat: USER_HZ ticks per mode since boot, of all CPUs in its first
 Units:   percent, 0 to 100, of the CPUs that the job may use. In /proc/stat waiting for a disk counts as idle,
          guests as user (the kernel includes them in both), as in psutil.
 Cost:    one read of /proc/stat, of which only the first line is parsed; one more small read under a limit.
-         The limits are looked up every two minutes.
-Absent:  in the first 0.15 s; if the kernel's counters did not change.
+         A change of the limits is looked for at every tick, by 1 us per file that sets one.
+Absent:  in the first 0.15 s; if the kernel's counters did not change; the job's share at the tick that
+         notices a new limit.
 Check:   head -1 /proc/stat; top; cat /sys/fs/cgroup/cpu.stat
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import ClassVar, Protocol
 
 from mlflow_sysmetrics.collectors.catalogue import cpu as catalogue
 from mlflow_sysmetrics.collectors.contract import PERCENT, Collector
 from mlflow_sysmetrics.collectors.cpu_times import CpuTimes, busy_percentage
-from mlflow_sysmetrics.collectors.own_group import GroupCpuTime, OwnGroup
+from mlflow_sysmetrics.collectors.own_group import GroupCpuTime, LimitWatch
 from mlflow_sysmetrics.collectors.rhythm import CLOCKS_DIFFER, LIMITS_SECONDS, Lap, Pause
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.cpu_share import CpuShare, cpu_share
@@ -54,7 +55,9 @@ class CpuLinux(Collector):
         self._path = str(host.root / "proc/stat")
         self._lap = Lap()
         self._look = Pause(LIMITS_SECONDS)
-        self._group = OwnGroup(host)
+        self._watch = LimitWatch(host, "cpu", "cpuset")
+        self._affinity = self._read_affinity()
+        self._outdated = False
         try:
             self._times = parse_stat(read_short(self._path))
             self._job = self._find_job()
@@ -65,10 +68,10 @@ class CpuLinux(Collector):
         """Yields the shares since the last reading that was old enough.
 
         Raises:
-            Unavailable: the job's cgroup is gone or has changed, or one of its CPUs went offline; a new
-                collector finds the current state.
+            Unavailable: the job's cgroup is gone, or one of its CPUs went offline; a new collector finds the
+                current state.
         """
-        self._group.check(now)
+        self._outdated |= self._has_new_limits(now)
         # Read before the lap ends: if this fails, the lap continues. A single read returns at least the first
         # line.
         text = read_bytes(self._path) if isinstance(self._job, _Lines) else read_short(self._path)
@@ -77,14 +80,33 @@ class CpuLinux(Collector):
             return
         before, self._times = self._times, parse_stat(text)
         host = busy_percentage(before, self._times)
+        # Over a span with two limits the job has no share of either.
+        was_limited = self._job is not None
+        if self._outdated:
+            self._job = self._find_job()
         if host is not None:
-            metric = catalogue.CPU_UTILIZATION if self._job is None else catalogue.HOST_CPU_UTILIZATION
+            limited = was_limited or self._job is not None
+            metric = catalogue.HOST_CPU_UTILIZATION if limited else catalogue.CPU_UTILIZATION
             yield metric.sample(host, span)
+        if self._outdated:
+            self._outdated = False
+            return
         job = None if self._job is None else self._job.percentage(text, span)
         if job is not None:
             yield catalogue.CPU_UTILIZATION.sample(job, span)
         if self._look.renew_if_over(now):
             self._job = self._find_job()
+
+    def _has_new_limits(self, now: float) -> bool:
+        affinity = self._read_affinity()
+        moved, self._affinity = affinity != self._affinity, affinity
+        return self._watch.changed(now) or moved
+
+    def _read_affinity(self) -> Collection[int]:
+        try:
+            return self._host.affinity()
+        except OSError:  # forbidden by a sandbox
+            return ()
 
     def _find_job(self) -> _Job | None:
         """Returns what measures the job's share of CPU time; None if it may use the whole host."""

@@ -5,7 +5,7 @@ Source:  /proc/meminfo: MemTotal, MemAvailable, SwapTotal, SwapFree in KiB; on k
 Units:   megabytes (1e6 bytes); percent of MemTotal, or of the smallest limit on the job's cgroup and its
          ancestors. Used memory of the host is total minus available, as in psutil 7.
 Cost:    one read of /proc/meminfo, of which four lines are parsed; two more reads per group with a limit.
-         The limits are looked up every two minutes.
+         A change of the limits is looked for at every tick, by 1 us per file that sets one.
 Absent:  swap, if there is none.
 Check:   free -m; cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory.current
 """
@@ -19,7 +19,7 @@ from typing import ClassVar, NamedTuple
 from mlflow_sysmetrics.collectors.catalogue import memory as catalogue
 from mlflow_sysmetrics.collectors.contract import KIBIBYTE, MEGABYTE, PERCENT, Collector
 from mlflow_sysmetrics.collectors.kernel_files import number_after
-from mlflow_sysmetrics.collectors.own_group import GroupMemory, OwnGroup
+from mlflow_sysmetrics.collectors.own_group import GroupMemory, LimitWatch
 from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Pause
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.cgroups import (
@@ -76,23 +76,26 @@ class MemoryLinux(Collector):
         self._host = host
         self._path = str(host.root / "proc/meminfo")
         self._look = Pause(LIMITS_SECONDS)
-        self._group = OwnGroup(host)
+        self._watch = LimitWatch(host, "memory")
         try:
             memory = parse_meminfo(read_short(self._path))
         except (OSError, ValueError) as error:
             raise Unavailable(str(error)) from error
+        self._total = memory.total
         self._job = _find_job(host, memory.total)
 
     def collect(self, now: float) -> Iterator[Sample]:
         """Yields used and available memory and used swap space.
 
         Raises:
-            Unavailable: the job's cgroup is gone or has changed; a new collector finds it.
+            Unavailable: the job's cgroup is gone; a new collector finds its group.
         """
-        self._group.check(now)
+        changed = self._watch.changed(now) or (self._job is not None and self._job.is_outdated())
         memory = parse_meminfo(read_short(self._path))
         used = memory.total - memory.available
-        if self._look.renew_if_over(now):
+        # The memory of a virtual machine may grow and shrink.
+        if self._look.renew_if_over(now) or changed or memory.total != self._total:
+            self._total = memory.total
             self._job = _find_job(self._host, memory.total)
         if self._job is not None:
             yield catalogue.HOST_MEMORY_USAGE_PERCENTAGE.sample(PERCENT * used / memory.total)
@@ -126,6 +129,11 @@ class _Job:
         # A group whose controller is off has no files; its nearest ancestor with files represents it.
         self._own = next(iter(readable.values()))
         self._groups = [(group.limit, readable[group.path]) for group in limited if group.path in readable]
+        self._inherited = self._own.inherited
+
+    def is_outdated(self) -> bool:
+        """Returns whether a limit that no file of the job's own groups shows has changed (v1)."""
+        return self._own.inherited != self._inherited
 
     def samples(self, memory: Memory) -> Iterator[Sample]:
         held = self._own.working_set()

@@ -16,7 +16,7 @@ from typing import ClassVar, NamedTuple
 from mlflow_sysmetrics.collectors.catalogue import cpu as catalogue
 from mlflow_sysmetrics.collectors.contract import PERCENT, Collector
 from mlflow_sysmetrics.collectors.kernel_files import number_after
-from mlflow_sysmetrics.collectors.own_group import OwnGroup
+from mlflow_sysmetrics.collectors.own_group import LimitWatch
 from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Lap, Pause
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.cgroups import controller_directory, cpu_quotas
@@ -53,16 +53,17 @@ class ThrottlingLinux(Collector):
         self._host = host
         self._lap = Lap()
         self._look = Pause(LIMITS_SECONDS)
-        self._group = OwnGroup(host)
+        self._watch = LimitWatch(host, "cpu")
+        self._outdated = False
         self._periods = self._find()
 
     def collect(self, now: float) -> Iterator[Sample]:
         """Yields the share since the last reading that was old enough.
 
         Raises:
-            Unavailable: the quota was removed, or the job was moved to another group.
+            Unavailable: the quota was removed.
         """
-        self._group.check(now)
+        self._outdated |= self._watch.changed(now)
         span = self._lap.seconds(now)
         if span is None:
             return
@@ -71,7 +72,8 @@ class ThrottlingLinux(Collector):
         known = [share for share in shares if share is not None]
         if known:
             yield catalogue.CPU_THROTTLED.sample(max(known), span)
-        if self._look.renew_if_over(now):
+        if self._look.renew_if_over(now) or self._outdated:
+            self._outdated = False
             self._periods = self._find()
 
     def _find(self) -> dict[str, Periods]:

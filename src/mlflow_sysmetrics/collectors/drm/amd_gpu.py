@@ -13,7 +13,7 @@ from mlflow_sysmetrics.collectors.drm.energy import EnergyIntegral
 from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
 from mlflow_sysmetrics.collectors.drm.hwmon import MICRO, MILLI, Hwmon, reading, why_silent
 from mlflow_sysmetrics.collectors.kernel_files import number_after
-from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Pause
+from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, POWER_LIMIT_SECONDS, Pause
 from mlflow_sysmetrics.machine.host import read_short
 from mlflow_sysmetrics.samples import Metric, Sample
 
@@ -98,13 +98,15 @@ class AmdGpu:
         self._errors: int | None = None
         self._more_errors = 0
         self._look, self._ecc_pause = Pause(LIMITS_SECONDS, read=False), Pause(_ECC_SECONDS, read=False)
+        self._cap_pause = Pause(POWER_LIMIT_SECONDS, read=False)
         self._total = self._cap = 0
         self.gaps: tuple[str, ...] = ()
 
     def collect(self, now: float, clients: Sequence[DrmClient] | None) -> Iterator[Sample]:
         """Yields the readings of the device."""
-        if self._look.renew_if_over(now):
+        if self._cap_pause.renew_if_over(now):
             self._cap = reading(self._cap_path, _MOST_MICROWATTS) or 0
+        if self._look.renew_if_over(now):
             self._power = next(filter(_reads_power, self._powers), self._power)
             self._total = sum(filter(None, map(reading, self._totals)))
             self.gaps = self._find_gaps()

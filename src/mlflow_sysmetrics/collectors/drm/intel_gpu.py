@@ -11,7 +11,7 @@ from mlflow_sysmetrics.collectors.drm.energy import EnergyCounter
 from mlflow_sysmetrics.collectors.drm.engine_time import EngineTime
 from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
 from mlflow_sysmetrics.collectors.drm.hwmon import MILLI, Hwmon, reading, why_silent
-from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Pause
+from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, POWER_LIMIT_SECONDS, Pause
 from mlflow_sysmetrics.samples import Sample
 
 # Files with number 1 belong to the whole card; with xe, 2 is the package alone and 3 its memory (kernel,
@@ -48,6 +48,7 @@ class IntelGpu:
         self._energy = EnergyCounter("", samples)
         self._limit: int | None = None
         self._look = Pause(LIMITS_SECONDS, read=False)
+        self._limit_pause = Pause(POWER_LIMIT_SECONDS)
         self._engines = EngineTime()
         self.gaps: tuple[str, ...] = ()
 
@@ -59,6 +60,8 @@ class IntelGpu:
         if self._look.renew_if_over(now):
             self._find_energy()
             self.gaps = tuple(self._find_gaps())
+        elif self._limit_pause.renew_if_over(now):
+            self._limit = self._find_limit()
         for metric, path in (
             (catalogue.GPU_TEMPERATURE, self._temperature),
             (catalogue.GPU_MEMORY_TEMPERATURE, self._memory_temperature),
@@ -81,10 +84,13 @@ class IntelGpu:
             counting = (one for one, path in counters.items() if path and reading(path) != 0)
             self._channel = next(counting, None)
             self._energy = EnergyCounter(self._energy_path(), self.samples)
+        self._limit = self._find_limit()
+
+    def _find_limit(self) -> int | None:
         # Sustained limit (PL1), else the one for bursts (PL2); not `crit`, at which the card is shut down. 0
         # means that a limit is switched off.
         paths = [self._hwmon.path(f"power{self._channel or _CARD}_{limit}") for limit in ("max", "cap")]
-        self._limit = next(filter(None, map(reading, paths)), None)
+        return next(filter(None, map(reading, paths)), None)
 
     def _energy_path(self) -> str:
         return self._hwmon.path(f"energy{self._channel or _CARD}_input")

@@ -1,6 +1,6 @@
 """Power that a GPU draws, its share of the limit, and the energy that it used.
 
-Source:  nvmlDeviceGetPowerUsage, in milliwatts; nvmlDeviceGetEnforcedPowerLimit, once a minute;
+Source:  nvmlDeviceGetPowerUsage, in milliwatts; nvmlDeviceGetEnforcedPowerLimit, every 10 s;
          nvmlDeviceGetTotalEnergyConsumption, in millijoules since the driver was loaded (Volta and newer).
          Without such a counter, power is integrated over the ticks.
 """
@@ -13,13 +13,12 @@ from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import PERCENT
 from mlflow_sysmetrics.collectors.nvml.device import Device, Reading, Total, known
 from mlflow_sysmetrics.collectors.nvml.library import Nvml, NvmlError, Verdict
-from mlflow_sysmetrics.collectors.rhythm import Pause
+from mlflow_sysmetrics.collectors.rhythm import POWER_LIMIT_SECONDS, Pause
 from mlflow_sysmetrics.samples import Sample
 
 _MILLIWATTS = 1000.0
 _MILLIJOULES_PER_WATT_HOUR = 3.6e6
 _JOULES_PER_WATT_HOUR = 3600.0
-_LIMIT_SECONDS = 60.0  # an administrator may change it while the job runs
 # If no reading was taken for longer than this, for instance because a laptop slept, power in between is
 # unknown.
 _LONGEST_STEP_SECONDS = 120.0
@@ -59,7 +58,7 @@ class PowerShare(Reading):
         self._power = power
         self._nvml = nvml
         self._device = device
-        self._pause = Pause(_LIMIT_SECONDS, read=False)
+        self._pause = Pause(POWER_LIMIT_SECONDS, read=False)
         self._limit: float | None = None
 
     def read(self, now: float) -> Iterator[Sample]:

@@ -58,6 +58,7 @@ class Probe:
         self._log_budget = _LogBudget()
         self._recovered = False
         self._paused_until = -math.inf
+        self._limits_version = 0
 
     def read(self, now: float) -> Sequence[Sample]:
         """Returns the samples of one tick; none while the collector is unavailable, failing or paused.
@@ -65,7 +66,8 @@ class Probe:
         Args:
             now: seconds of a clock that never goes back.
         """
-        if now < self._paused_until:
+        # A source that a change of the job's limits brings (throttling, by a quota) is not waited for.
+        if now < self._paused_until and self._host.live_files.check(now) == self._limits_version:
             return ()
         samples: list[Sample] = []
         try:
@@ -97,6 +99,7 @@ class Probe:
         self._failures += 1
         self._successes = 0
         self._paused_until = now + pause
+        self._limits_version = self._host.live_files.version
         self.health = health
         # An absent source is normal. A failing one is logged once until it has recovered.
         level = logging.DEBUG if isinstance(error, Unavailable) else logging.WARNING
