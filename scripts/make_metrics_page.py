@@ -135,8 +135,8 @@ def _source(collector: type[Collector]) -> str:
     missing = [label for label in LABELS if label not in fields]
     if missing:
         raise ValueError(f"the docstring of {collector.__module__} has no {', '.join(missing)}")
-    texts = {**fields, "Read on": _where([collector])}
-    lines = [f"- **{label}**: {_prose(texts[label])}" for label in ("Read on", *LABELS[:-1])]
+    texts = {**fields, "Named": f"`{registry.name_of(collector)}`", "Read on": _where([collector])}
+    lines = [f"- **{label}**: {_prose(texts[label])}" for label in ("Named", "Read on", *LABELS[:-1])]
     check = f"```sh\n{fields['Check']}\n```"
     return "\n\n".join([f"### {_heading(collector)}", _prose(summary), "\n".join(lines), check])
 

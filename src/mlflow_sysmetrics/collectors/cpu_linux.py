@@ -24,6 +24,7 @@ from mlflow_sysmetrics.collectors.rhythm import CLOCKS_DIFFER, LIMITS_SECONDS, L
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.cpu_share import CpuShare, cpu_share
 from mlflow_sysmetrics.machine.host import Host, read_bytes, read_short
+from mlflow_sysmetrics.machine.reasons import Malformed, quoted, why_unread
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 _IDLE, _IOWAIT, _GUEST = 3, 4, 8
@@ -33,13 +34,16 @@ def parse_stat(text: bytes, cpu: bytes = b"cpu") -> CpuTimes:
     """Returns the CPU time of all CPUs, or of one, from the text of /proc/stat.
 
     Raises:
-        ValueError: the text has no such line.
+        Malformed: the text has no such line.
     """
     start = 0 if text.startswith(cpu + b" ") else text.find(b"\n" + cpu + b" ") + 1
     label, *fields = text[start : text.find(b"\n", start)].split() or [b""]
-    if label != cpu or len(fields) <= _IDLE:
-        raise ValueError(f"/proc/stat starts with {text[:40]!r} and has no line of {cpu.decode()}")
-    ticks = [int(field) for field in fields]
+    try:
+        ticks = [int(field) for field in fields] if label == cpu else []
+    except ValueError:
+        ticks = []
+    if len(ticks) <= _IDLE:
+        raise Malformed(f"/proc/stat starts with {quoted(text)} and has no line of {cpu.decode()}")
     total = sum(ticks[:_GUEST])
     return CpuTimes(total - sum(ticks[_IDLE : _IOWAIT + 1]), total)
 
@@ -62,7 +66,7 @@ class CpuLinux(Collector):
             self._times = parse_stat(read_short(self._path))
             self._job = self._find_job()
         except (OSError, ValueError) as error:
-            raise Unavailable(str(error)) from error
+            raise Unavailable(why_unread(error)) from error
 
     def collect(self, now: float) -> Iterator[Sample]:
         """Yields the shares since the last reading that was old enough.
@@ -173,7 +177,7 @@ class _Lines(_Job):
     def percentage(self, text: bytes, span: float) -> float | None:
         try:
             before, self._times = self._times, self._sum(text)
-        except ValueError as error:
+        except Malformed as error:
             raise Unavailable("the CPUs of the job have changed") from error
         return busy_percentage(before, self._times)
 

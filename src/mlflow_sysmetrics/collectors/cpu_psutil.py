@@ -17,6 +17,7 @@ import psutil
 from mlflow_sysmetrics.collectors.catalogue import cpu as catalogue
 from mlflow_sysmetrics.collectors.contract import Collector
 from mlflow_sysmetrics.collectors.cpu_times import CpuTimes, busy_percentage
+from mlflow_sysmetrics.collectors.psutil_errors import why_refused
 from mlflow_sysmetrics.collectors.rhythm import Lap
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
@@ -51,6 +52,6 @@ class CpuPsutil(Collector):
         try:
             times = psutil.cpu_times()
         except (psutil.Error, OSError) as error:
-            raise Unavailable(f"psutil.cpu_times: {error}") from error
+            raise Unavailable(why_refused("cpu_times", error)) from error
         total = sum(times)
         return CpuTimes(busy=total - times.idle, total=total)

@@ -28,6 +28,7 @@ from mlflow_sysmetrics.collectors.watched_paths import LOOK_SECONDS, Answers, Pa
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host, read_short
 from mlflow_sysmetrics.machine.mounts import has_local_device, mount_of, read_mounts, real_path
+from mlflow_sysmetrics.machine.reasons import Malformed, quoted, why_unread
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 _SECTOR_BYTES = 512  # the unit of this file, whatever the size of the device's sectors
@@ -47,14 +48,17 @@ def parse_stat(text: bytes) -> DeviceWork:
     """Returns the work of a device since it came up, from the text of its stat file.
 
     Raises:
-        ValueError: the text does not have the counters of a block device.
+        Malformed: the text does not have the counters of a block device.
     """
     fields = text.split(None, _BUSY + 1)
-    if len(fields) <= _BUSY + 1:  # one field more than is used, so a text cut within a number is rejected
-        raise ValueError(f"{text[:40]!r} does not have the counters of a block device")
-    read, written, busy = int(fields[_READ]), int(fields[_WRITTEN]), int(fields[_BUSY])
-    if min(read, written, busy) < 0 or max(read, written, busy) >= WORD:
-        raise ValueError(f"{text[:40]!r} does not have the counters of a block device")
+    try:
+        read, written, busy = (int(fields[field]) for field in (_READ, _WRITTEN, _BUSY))
+    except (IndexError, ValueError):
+        read = written = busy = -1
+    # One field more than is used, so a text cut within a number is rejected.
+    complete = len(fields) > _BUSY + 1
+    if not complete or min(read, written, busy) < 0 or max(read, written, busy) >= WORD:
+        raise Malformed(f"{quoted(text)} does not have the counters of a block device")
     # A driver that counts sectors but not time leaves this at 0.
     counts_time = busy > 0 or not (read or written)
     return DeviceWork(read * _SECTOR_BYTES, written * _SECTOR_BYTES, busy if counts_time else None)
@@ -132,8 +136,7 @@ class DiskIoLinux(Collector):
                 work[name] = parse_stat(read_short(stat))
             except (OSError, ValueError) as error:
                 del self._stats[name]
-                reason = getattr(error, "strerror", None) or error
-                self.gaps = (*self.gaps, f"/sys/class/block/{name}/stat: {reason}")
+                self.gaps = (*self.gaps, why_unread(error, f"/sys/class/block/{name}/stat"))
         return work
 
     def _find(self, answers: Answers[_Behind]) -> dict[str, str]:

@@ -16,6 +16,7 @@ import psutil
 
 from mlflow_sysmetrics.collectors.catalogue import disk as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, Collector
+from mlflow_sysmetrics.collectors.psutil_errors import why_refused
 from mlflow_sysmetrics.collectors.rhythm import Lap
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
@@ -59,7 +60,7 @@ def _read() -> tuple[int, int]:
         # anyway.
         counters = psutil.disk_io_counters(perdisk=False, nowrap=False)
     except (psutil.Error, OSError, RuntimeError) as error:
-        raise Unavailable(f"psutil.disk_io_counters: {error}") from error
+        raise Unavailable(why_refused("disk_io_counters", error)) from error
     if counters is None:
         raise Unavailable("psutil.disk_io_counters: no disk")
     return counters.read_bytes, counters.write_bytes

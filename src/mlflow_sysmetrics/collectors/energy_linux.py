@@ -23,6 +23,7 @@ from mlflow_sysmetrics.collectors.rapl import joules_between, packages
 from mlflow_sysmetrics.collectors.rhythm import Lap
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host, read_short
+from mlflow_sysmetrics.machine.reasons import why_unread
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 _SECONDS_PER_HOUR = 3600.0
@@ -69,5 +70,5 @@ class EnergyLinux(Collector):
         try:
             return [count(read_short(zone.path)) for zone in self._zones]
         except (OSError, ValueError) as error:
-            self.gaps = (f"no energy at the last tick: {error}",)
+            self.gaps = (f"no energy at the last tick: {why_unread(error)}",)
             return None

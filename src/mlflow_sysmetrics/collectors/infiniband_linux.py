@@ -22,6 +22,7 @@ from mlflow_sysmetrics.collectors.presence import INFINIBAND, NO_INFINIBAND
 from mlflow_sysmetrics.collectors.rhythm import Lap, Pause
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host, read_short
+from mlflow_sysmetrics.machine.reasons import Malformed, words_for
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 _WORD_BYTES = 4
@@ -41,11 +42,11 @@ def parse_words(text: bytes) -> int:
     """Returns the bytes in a counter of words.
 
     Raises:
-        ValueError: the text is not a count, or the counter has stopped.
+        Malformed: the text is not a count, or the counter has stopped.
     """
     words = count(text)
     if words == _SATURATED:
-        raise ValueError("the 32-bit counter is full: reset it with perfquery -R")
+        raise Malformed("the 32-bit counter is full: reset it with perfquery -R")
     return words * _WORD_BYTES
 
 
@@ -99,8 +100,7 @@ class InfinibandLinux(Collector):
                 )
             except (OSError, ValueError) as error:
                 self._ports.remove(port)
-                reason = getattr(error, "strerror", None) or error
-                self.gaps = (*self.gaps, f"the counters of {port}: {reason}")
+                self.gaps = (*self.gaps, f"the counters of {port}: {words_for(error)}")
         return found
 
     def _look(self) -> list[str]:

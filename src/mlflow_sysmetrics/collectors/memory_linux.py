@@ -29,6 +29,7 @@ from mlflow_sysmetrics.machine.cgroups import (
     memory_limits,
 )
 from mlflow_sysmetrics.machine.host import Host, read_short
+from mlflow_sysmetrics.machine.reasons import Malformed, why_unread
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 
@@ -44,7 +45,7 @@ def parse_meminfo(text: bytes) -> Memory:
     """Returns total and available memory and used swap space from the text of /proc/meminfo.
 
     Raises:
-        ValueError: the text has no total, or nothing about available memory.
+        Malformed: the text has no total, or nothing about available memory.
     """
     total = number_after(b"MemTotal:", text)
     available = number_after(b"MemAvailable:", text)
@@ -53,7 +54,7 @@ def parse_meminfo(text: bytes) -> Memory:
         known = [part for part in parts if part is not None]
         available = sum(known) if known else None
     if not total or available is None:
-        raise ValueError("/proc/meminfo has no MemTotal, or nothing about available memory")
+        raise Malformed("/proc/meminfo has no MemTotal, or nothing about available memory")
     swap_total, swap_free = number_after(b"SwapTotal:", text), number_after(b"SwapFree:", text)
     # LXC combines its own total with the available memory of the host, hence the bounds.
     swap = max(swap_total - swap_free, 0) * KIBIBYTE if swap_total and swap_free is not None else None
@@ -80,7 +81,7 @@ class MemoryLinux(Collector):
         try:
             memory = parse_meminfo(read_short(self._path))
         except (OSError, ValueError) as error:
-            raise Unavailable(str(error)) from error
+            raise Unavailable(why_unread(error)) from error
         self._total = memory.total
         self._job = _find_job(host, memory.total)
 

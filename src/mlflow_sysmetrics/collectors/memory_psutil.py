@@ -17,6 +17,7 @@ import psutil
 
 from mlflow_sysmetrics.collectors.catalogue import memory as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT, Collector
+from mlflow_sysmetrics.collectors.psutil_errors import refusal, why_refused
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Family, Metric, Sample
@@ -37,12 +38,12 @@ class MemoryPsutil(Collector):
         try:
             psutil.virtual_memory()
         except (psutil.Error, OSError) as error:
-            raise Unavailable(f"psutil.virtual_memory: {error}") from error
+            raise Unavailable(why_refused("virtual_memory", error)) from error
         try:
             self._has_swap = psutil.swap_memory().total > 0
         except (psutil.Error, OSError) as error:
             self._has_swap = False
-            self.gaps = (f"no swap usage: {error}",)
+            self.gaps = (f"no swap usage: {refusal(error)}",)
 
     def collect(self, now: float) -> Iterator[Sample]:
         """Yields used memory from `used`, as MLflow's monitor does; what is available; swap in use."""

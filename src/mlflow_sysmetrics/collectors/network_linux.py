@@ -23,6 +23,7 @@ from mlflow_sysmetrics.collectors.rhythm import Pause
 from mlflow_sysmetrics.collectors.traffic import Traffic, TrafficSeries
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host, read_bytes
+from mlflow_sysmetrics.machine.reasons import Malformed, quoted, why_unread
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 _ARPHRD_LOOPBACK = "772"  # include/uapi/linux/if_arp.h
@@ -110,16 +111,16 @@ def split_net_dev(text: str) -> dict[str, str]:
     """Returns the unparsed counters of every interface, from the text of /proc/net/dev.
 
     Raises:
-        ValueError: the text is not that table, or not all of it.
+        Malformed: the text is not that table, or not all of it.
     """
     _, headings, *lines = text.split("\n") if text.count("\n") > 1 else ("", "")
     if "|" not in headings or lines.pop():  # every line has a newline, the last one too
-        raise ValueError(f"/proc/net/dev is not a table, or only part of one: {text[-40:]!r}")
+        raise Malformed(f"/proc/net/dev is not a table, or only part of one: {quoted(text[-40:])}")
     interfaces = {}
     for line in lines:
         name, colon, counters = line.rpartition(":")  # a name may contain a colon
         if not colon:
-            raise ValueError(f"/proc/net/dev has the line {line!r}")
+            raise Malformed(f"/proc/net/dev has the line {quoted(line)}")
         interfaces[name.lstrip()] = counters
     return interfaces
 
@@ -128,18 +129,19 @@ def parse_counters(counters: str) -> Traffic:
     """Returns the traffic of one interface from its line in /proc/net/dev.
 
     Raises:
-        ValueError: these are not the counters of an interface.
+        Malformed: these are not the counters of an interface.
     """
     fields = counters.split()
-    if len(fields) < _FIELDS:
-        raise ValueError(f"/proc/net/dev has the counters {counters!r}")
-    traffic = Traffic(
-        int(fields[_RECEIVED]),
-        int(fields[_TRANSMITTED]),
-        sum(int(fields[index]) for index in _ERRORS_AND_DROPS),
-    )
-    if min(traffic) < 0 or max(traffic) >= WORD:
-        raise ValueError(f"/proc/net/dev has the counters {counters!r}")
+    try:
+        traffic = Traffic(
+            int(fields[_RECEIVED]),
+            int(fields[_TRANSMITTED]),
+            sum(int(fields[index]) for index in _ERRORS_AND_DROPS),
+        )
+    except (IndexError, ValueError) as error:
+        raise Malformed(f"/proc/net/dev has the counters {quoted(counters)}") from error
+    if len(fields) < _FIELDS or min(traffic) < 0 or max(traffic) >= WORD:
+        raise Malformed(f"/proc/net/dev has the counters {quoted(counters)}")
     return traffic
 
 
@@ -157,7 +159,7 @@ class NetworkLinux(Collector):
         try:
             self._series = TrafficSeries(self._read(look=True))
         except (OSError, ValueError) as error:
-            raise Unavailable(str(error)) from error
+            raise Unavailable(why_unread(error)) from error
 
     def collect(self, now: float) -> Iterator[Sample]:
         """Yields the totals since the collector was built, and the rates since the last lap."""

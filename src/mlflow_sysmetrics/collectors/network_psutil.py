@@ -16,6 +16,7 @@ from typing import ClassVar
 import psutil
 
 from mlflow_sysmetrics.collectors.contract import Collector
+from mlflow_sysmetrics.collectors.psutil_errors import why_refused
 from mlflow_sysmetrics.collectors.traffic import Traffic, TrafficSeries
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
@@ -35,7 +36,7 @@ class NetworkPsutil(Collector):
         try:
             self._series = TrafficSeries(_read())
         except (psutil.Error, OSError) as error:
-            raise Unavailable(f"psutil.net_io_counters: {error}") from error
+            raise Unavailable(why_refused("net_io_counters", error)) from error
 
     def collect(self, now: float) -> Iterator[Sample]:
         """Yields the totals since the collector was built, and the rates since the last lap."""

@@ -22,6 +22,7 @@ from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.cgroups import V2, controller_directory
 from mlflow_sysmetrics.machine.host import Host, read_short
 from mlflow_sysmetrics.machine.live_files import LiveFile
+from mlflow_sysmetrics.machine.reasons import why_unread
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 
@@ -53,7 +54,7 @@ class OomLinux(Collector):
             self._file = LiveFile(self._path)  # before the read, so that a change in between shows later
             kills = number_after(b"oom_kill ", read_short(self._path))
         except OSError as error:
-            raise Unavailable(f"the kills of the cgroup cannot be read: {error}") from error
+            raise Unavailable(f"the kills of the cgroup cannot be read: {why_unread(error)}") from error
         if kills is None:
             raise Unavailable(f"{self._path} has no count of kills")
         return kills

@@ -25,6 +25,7 @@ from mlflow_sysmetrics.machine.cgroups import (
     unified_directory,
 )
 from mlflow_sysmetrics.machine.host import Host, read_bytes, read_short
+from mlflow_sysmetrics.machine.reasons import why_unread
 
 _GROUPS = "proc/self/cgroup"
 
@@ -126,7 +127,8 @@ class GroupCpuTime:
             if not self._v2:
                 return count(text) / _NANOSECONDS
         except (OSError, ValueError) as error:
-            raise Unavailable(f"the CPU time of the cgroup cannot be read: {error}") from error
+            reason = why_unread(error, self._path)
+            raise Unavailable(f"the CPU time of the cgroup cannot be read: {reason}") from error
         usage = number_after(b"usage_usec ", text)
         if usage is None:
             raise Unavailable(f"{self._path} has no usage_usec")
@@ -188,7 +190,8 @@ class GroupMemory:
             inactive = number_after(self._inactive, text)
             usage = count(read_short(self._usage))
         except (OSError, ValueError) as error:
-            raise Unavailable(f"the memory of the cgroup cannot be read: {error}") from error
+            reason = why_unread(error, "" if isinstance(error, OSError) else self._usage)
+            raise Unavailable(f"the memory of the cgroup cannot be read: {reason}") from error
         if inactive is None:
             raise Unavailable(f"{self._stat} has no {self._inactive.decode().strip()}")
         if self._swap is None:

@@ -21,6 +21,7 @@ from mlflow_sysmetrics.collectors.rhythm import CLOCKS_DIFFER, Lap
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.cgroups import ControllerDirectory, unified_directory
 from mlflow_sysmetrics.machine.host import Host, read_short
+from mlflow_sysmetrics.machine.reasons import Malformed, quoted, why_unread
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 _RESOURCES = {
@@ -34,12 +35,12 @@ def parse_pressure(text: bytes) -> int:
     """Returns the microseconds in which some task waited, since boot or since the group was created.
 
     Raises:
-        ValueError: the text has no such total.
+        Malformed: the text has no such total.
     """
     line, end, _ = text.partition(b"\n")
     label, _, total = line.rpartition(b" total=")
     if not end or not label.startswith(b"some "):
-        raise ValueError(f"{text[:40]!r} is not a pressure file")
+        raise Malformed(f"{quoted(text)} is not a pressure file")
     return count(total + end)
 
 
@@ -85,7 +86,7 @@ class PressureLinux(Collector):
                 after = parse_pressure(read_short(path))
             except (OSError, ValueError) as error:
                 after = None  # this resource is unknown at this tick; the others are still read
-                silent.append(f"{path}: {getattr(error, 'strerror', None) or error}")
+                silent.append(why_unread(error, path))
             self._waited[metric, path] = after
             if before is None or after is None:
                 continue
@@ -113,5 +114,5 @@ def _find(host: Host, own: ControllerDirectory | None, resource: str) -> tuple[s
         try:
             return path, parse_pressure(read_short(path))
         except (OSError, ValueError) as error:  # disabled for the group, or for the whole kernel
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-    raise Unavailable(f"/{places[-1]}: {reason}")
+            reason = why_unread(error, f"/{place}")
+    raise Unavailable(reason)

@@ -12,6 +12,7 @@ from mlflow_sysmetrics.collectors.kernel_files import count, listed, text_of
 from mlflow_sysmetrics.collectors.presence import NO_RAPL, POWERCAP
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host, read_short
+from mlflow_sysmetrics.machine.reasons import why_unread
 
 _TOP_ZONE = re.compile(r"intel-rapl(-mmio)?:\d+")  # intel-rapl:0:1 is a part of intel-rapl:0
 _MICROJOULES = 1e6
@@ -65,7 +66,7 @@ def packages(host: Host) -> list[Zone]:
                 package, f"/{path} is readable by root only: ask the administrator for read access"
             )
         except (OSError, ValueError) as error:
-            refused.setdefault(package, f"/{path}: {getattr(error, 'strerror', None) or error}")
+            refused.setdefault(package, why_unread(error, f"/{path}"))
         else:
             found[package] = Zone(str(host.root / path), _range(host, zone))
     unread = [reason for package, reason in refused.items() if package not in found]

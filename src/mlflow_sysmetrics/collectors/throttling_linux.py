@@ -21,6 +21,7 @@ from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Lap, Pause
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.cgroups import controller_directory, cpu_quotas
 from mlflow_sysmetrics.machine.host import Host, read_short
+from mlflow_sysmetrics.machine.reasons import Malformed, why_unread
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 
@@ -35,11 +36,11 @@ def parse_cpu_stat(text: bytes) -> Periods:
     """Returns the periods in the text of cpu.stat.
 
     Raises:
-        ValueError: the text has none.
+        Malformed: the text has none.
     """
     elapsed, throttled = number_after(b"nr_periods ", text), number_after(b"nr_throttled ", text)
     if elapsed is None or throttled is None:
-        raise ValueError("cpu.stat has no nr_periods or no nr_throttled")
+        raise Malformed("cpu.stat has no nr_periods or no nr_throttled")
     return Periods(elapsed, throttled)
 
 
@@ -88,7 +89,7 @@ def _read(files: Iterable[str]) -> dict[str, Periods]:
     try:
         return {file: parse_cpu_stat(read_short(file)) for file in files}
     except (OSError, ValueError) as error:
-        raise Unavailable(f"the periods of the CPU quota cannot be read: {error}") from error
+        raise Unavailable(f"the periods of the CPU quota cannot be read: {why_unread(error)}") from error
 
 
 def _share(before: Periods, after: Periods) -> float | None:

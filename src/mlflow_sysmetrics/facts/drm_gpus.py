@@ -89,7 +89,7 @@ def parse_address(uevent: str) -> str:
 def parse_compute_device(properties: str) -> tuple[str, str | None] | None:
     """Returns render node ("renderD128") and UUID of one of ROCm's nodes, None for a node without a GPU."""
     numbers = dict(
-        re.findall(r"^(simd_count|drm_render_minor|unique_id) ([1-9]\d*)$", properties, re.MULTILINE)
+        re.findall(r"^(simd_count|drm_render_minor|unique_id) ([1-9]\d{0,19})$", properties, re.MULTILINE)
     )
     if not numbers.keys() >= {"simd_count", "drm_render_minor"}:
         return None
@@ -137,7 +137,7 @@ def _card(host: Host, device_directory: Path) -> _Card | None:
     gpu = Gpu(
         name=_text(device_directory / "product_name")
         or _looked_up_name(host, device_directory, vendor_id, vendor),
-        memory_bytes=int(memory) if memory.isdecimal() else None,
+        memory_bytes=int(memory) if re.fullmatch(r"[0-9]{1,18}", memory) else None,
         uuid=f"GPU-{unique:0>16}" if re.fullmatch(_UNIQUE_ID, unique) else None,
     )
     return _Card(

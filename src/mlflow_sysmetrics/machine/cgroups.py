@@ -24,6 +24,7 @@ from typing import Literal, NamedTuple
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.machine.mounts import Mount, below_root, read_mounts
+from mlflow_sysmetrics.machine.reasons import words_for
 
 Version = Literal[1, 2]
 V1: Version = 1
@@ -80,7 +81,7 @@ def _read(host: Host) -> tuple[dict[str, str], tuple[Mount, ...]]:
     try:
         groups = parse_own_groups(host.read_text("proc/self/cgroup"))
     except OSError as error:
-        raise Unavailable(f"no cgroup: {error.strerror}") from error
+        raise Unavailable(f"no cgroup: {words_for(error)}") from error
     return groups, read_mounts(host)
 
 

@@ -135,6 +135,9 @@ def read_bytes(path: str) -> bytes:
         parts = []
         while part := os.read(descriptor, _READ_BYTES):
             parts.append(part)
+    except OSError as error:
+        error.filename = path  # for the message
+        raise
     finally:
         os.close(descriptor)
     return b"".join(parts)
@@ -151,5 +154,8 @@ def read_short(path: str) -> bytes:
     descriptor = os.open(path, _READ_ONLY)
     try:
         return os.read(descriptor, _READ_BYTES)
+    except OSError as error:
+        error.filename = path  # for the message
+        raise
     finally:
         os.close(descriptor)

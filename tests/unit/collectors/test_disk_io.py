@@ -94,7 +94,7 @@ def test_a_failing_device_is_named_and_affects_no_other(machine: Machine) -> Non
     machine.counts("sdb", stat(3))
     assert values(collector, 1)[READ] == pytest.approx(3, rel=0.001)
     assert collector.gaps == (
-        "/sys/class/block/sda/stat: b'garbage' does not have the counters of a block device",
+        '/sys/class/block/sda/stat: "garbage" does not have the counters of a block device',
     )
 
 

@@ -72,7 +72,7 @@ def test_a_resource_starts_afresh_after_a_failed_reading(tmp_path: Path) -> None
     tree(tmp_path, {**host_pressure(0, 0, 100_000), "proc/pressure/cpu": "garbage\n"})
     assert values(one, 1) == {"memory_pressure_percentage": 0, "io_pressure_percentage": 10}
     tree(tmp_path, host_pressure(900_000, 0, 100_000))
-    assert one.gaps == (f"{tmp_path}/proc/pressure/cpu: b'garbage\\n' is not a pressure file",)
+    assert one.gaps == (f'{tmp_path}/proc/pressure/cpu: "garbage" is not a pressure file',)
     assert "cpu_pressure_percentage" not in values(one, 2)
     assert one.gaps == ()
     tree(tmp_path, host_pressure(910_000, 0, 100_000))

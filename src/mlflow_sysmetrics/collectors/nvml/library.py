@@ -133,8 +133,10 @@ def start(host: Host) -> Nvml:
     """
     try:
         module = host.load_nvml()
+    except ModuleNotFoundError as error:
+        raise Unavailable("nvidia-ml-py is not installed: pip install nvidia-ml-py") from error
     except ImportError as error:
-        raise Unavailable(f"nvidia-ml-py cannot be imported: {error}") from error
+        raise Unavailable("nvidia-ml-py cannot be imported: reinstall it") from error
     nvml = Nvml(module)
     try:
         nvml.ask("nvmlInit")

@@ -15,6 +15,7 @@ from mlflow_sysmetrics.collectors import AnyCollector, Collector
 from mlflow_sysmetrics.collectors.registry import name_of, resolve
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.reasons import Malformed, why_unread
 from mlflow_sysmetrics.runtime.backoff import doubled
 from mlflow_sysmetrics.samples import Sample
 
@@ -41,7 +42,7 @@ class Probe:
         transparent: lets exceptions through, so that a collector that raises fails the test.
 
     Attributes:
-        name: name of the class.
+        name: what users know it by: its family, and its part of that.
         health: "ok", "ok, but ..." with the gaps, or why the collector yields nothing.
     """
 
@@ -83,7 +84,7 @@ class Probe:
             if self._transparent:
                 raise
             # A fault of the collector, SystemExit included; it must not end the sampling.
-            self._pause(now, f"failing: {type(error).__name__}: {error}", error)
+            self._pause(now, _health_after(error), error)
         else:
             self._succeed(now, self._collector.gaps)
         return samples
@@ -139,6 +140,12 @@ class Probe:
         logged = any(level == logging.WARNING for level, _ in self._logged)
         self._logged.clear()
         return logged
+
+
+def _health_after(error: BaseException) -> str:
+    if isinstance(error, OSError | Malformed):  # of the source, whose collector keeps its state
+        return f"unavailable: {why_unread(error)}"
+    return f"failing: {type(error).__name__}: {error}"  # of this package: the name helps to report it
 
 
 class _Gaps:
