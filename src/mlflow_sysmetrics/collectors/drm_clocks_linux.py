@@ -1,7 +1,8 @@
 """Clocks of AMD and Intel GPUs on Linux.
 
-Source:  amdgpu hwmon freq<n>_input, labelled sclk and mclk; i915 /sys/class/drm/card<n>/gt_act_freq_mhz; xe
-         /sys/class/drm/card<n>/device/tile0/gt0/freq0/act_freq, of the first tile if there are more.
+Source:  amdgpu hwmon freq<n>_input, labelled sclk and mclk; radeon hwmon freq1_input; i915
+         /sys/class/drm/card<n>/gt_act_freq_mhz; xe /sys/class/drm/card<n>/device/tile0/gt0/freq0/act_freq, of
+         the first tile if there are more.
 Units:   megahertz.
 Cost:    two reads per device, each 3 us plus the driver's own time; the files of the job's processes every
          5 s, at most 0.1 % of a core.
@@ -127,6 +128,8 @@ def _amd(host: Host) -> Iterator[tuple[int, ClockedGpu]]:
         if device.card is not None and not device.partitioned:
             hwmon = Hwmon(device.card.device)
             shader, memory = (hwmon.labelled("freq", label) for label in ("sclk", "mclk"))
+            if device.card.driver == "radeon":  # older cards; it has this clock only, without a label
+                shader = hwmon.path("freq1_input")
             clocks = (
                 Clock(catalogue.GPU_SM_CLOCK, "shader", shader, MICRO),
                 Clock(catalogue.GPU_MEMORY_CLOCK, "memory", memory, MICRO),

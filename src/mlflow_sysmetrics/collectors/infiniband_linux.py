@@ -5,7 +5,8 @@ Source:  /sys/class/infiniband/<device>/ports/<port>/counters/port_{rcv,xmit}_da
 Units:   megabytes (1e6 bytes) per second over all ports.
 Cost:    two reads per port and tick, which the adapter's firmware serves; the ports are looked up again twice
          a minute.
-Absent:  no adapter; a port whose counters do not respond, or have stopped at the end of their 32 bits.
+Absent:  no adapter; a port that counts nothing ("N/A (no PMA)"), or whose counters do not respond or have
+         stopped at the end of their 32 bits.
 Check:   perfquery -x; cat /sys/class/infiniband/*/ports/*/counters/port_rcv_data
 Unconfirmed: constructed files
 """
@@ -44,6 +45,8 @@ def parse_words(text: bytes) -> int:
     Raises:
         Malformed: the text is not a count, or the counter has stopped.
     """
+    if text.startswith(b"N/A"):
+        raise Malformed("the adapter does not count its traffic")
     words = count(text)
     if words == _SATURATED:
         raise Malformed("the 32-bit counter is full: reset it with perfquery -R")

@@ -1,6 +1,7 @@
 """AMD and Intel GPUs through the kernel's display subsystem.
 
-Source:  /sys/class/drm/card*/device: PCI ids, product name, amount of video memory (amdgpu).
+Source:  /sys/class/drm/card*/device: PCI ids, product name, amount of video memory (amdgpu); for a processor
+         with graphics, of the RAM that it may use too.
 Order:   AMD's before Intel's; AMD's in ROCm's order, that of the nodes in /sys/class/kfd/kfd/topology, where
          each partition of an MI300 is a device; Intel's, and AMD's without ROCm's driver, in PCI bus order.
 Names:   the driver's own, else from amdgpu.ids (libdrm) and pci.ids (pciutils, hwdata) if installed, else the
@@ -132,12 +133,11 @@ def _card(host: Host, device_directory: Path) -> _Card | None:
     vendor = _VENDORS.get(vendor_id)
     if vendor is None:
         return None
-    memory = _text(device_directory / "mem_info_vram_total")
     unique = _text(device_directory / "unique_id")
     gpu = Gpu(
         name=_text(device_directory / "product_name")
         or _looked_up_name(host, device_directory, vendor_id, vendor),
-        memory_bytes=int(memory) if re.fullmatch(r"[0-9]{1,18}", memory) else None,
+        memory_bytes=_memory_bytes(device_directory),
         uuid=f"GPU-{unique:0>16}" if re.fullmatch(_UNIQUE_ID, unique) else None,
     )
     return _Card(
@@ -147,6 +147,19 @@ def _card(host: Host, device_directory: Path) -> _Card | None:
         partition=_text(device_directory / "current_compute_partition"),
         gpu=gpu,
     )
+
+
+def _memory_bytes(device_directory: Path) -> int | None:
+    """Returns the memory that `gpu_{i}_memory_usage_megabytes` counts; None if the driver does not say.
+
+    A processor with graphics uses RAM: what is reserved for it (vram), and what it may use in addition (gtt).
+    """
+    # Only processors with graphics report the voltage of the north bridge (kernel, amdgpu hwmon).
+    integrated = any((device_directory / "hwmon").glob("hwmon*/in1_input"))
+    regions = ("vram", "gtt") if integrated else ("vram",)
+    totals = [_text(device_directory / f"mem_info_{region}_total") for region in regions]
+    known = [int(total) for total in totals if re.fullmatch("[0-9]{1,18}", total)]
+    return sum(known) if len(known) == len(totals) else None
 
 
 def _looked_up_name(host: Host, device_directory: Path, vendor_id: str, vendor: str) -> str:
