@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.facts.cpu_parts import ARM_MAKERS, ARM_PARTS, IBM_Z_MACHINES
 from mlflow_sysmetrics.facts.gpus import DRM, NVIDIA_SMI
 from mlflow_sysmetrics.facts.surroundings import cloud, container
 from mlflow_sysmetrics.facts.values import Cores, Memory
@@ -24,6 +23,10 @@ from mlflow_sysmetrics.machine.cgroups import smallest_memory_limit
 from mlflow_sysmetrics.machine.command import RunCommand
 from mlflow_sysmetrics.machine.cpu_share import cpu_share
 from mlflow_sysmetrics.machine.host import Host
+
+if platform.machine().startswith(("aarch64", "arm", "s390")):
+    # Here, and not in the thread that looks for facts: see `facts.gpus.LazyGpuSource.preload`.
+    import mlflow_sysmetrics.facts.cpu_parts  # noqa: F401
 
 # In the order of the search: POWER, MIPS, RISC-V, 32-bit Arm boards.
 _ARM_ARCHITECTURE = "ARMv"  # "ARMv7 Processor rev 3 (v7l)", as 32-bit programs are told
@@ -74,6 +77,8 @@ def _arm_name(block: dict[str, str]) -> str:
     implementer, part = block.get("cpu implementer", ""), block.get("cpu part", "")
     if not implementer or not part:
         return ""
+    from mlflow_sysmetrics.facts.cpu_parts import ARM_MAKERS, ARM_PARTS
+
     maker = ARM_MAKERS.get(implementer, f"implementer {implementer}")
     return ARM_PARTS.get((implementer, part), f"{maker} part {part}")
 
@@ -83,6 +88,8 @@ def _ibm_z_name(text: str) -> str:
     machine = re.search(r"\bmachine\s*[=:]\s*(\w{4})\b", text)
     if machine is None:
         return "IBM Z"
+    from mlflow_sysmetrics.facts.cpu_parts import IBM_Z_MACHINES
+
     return IBM_Z_MACHINES.get(machine[1], f"IBM Z machine {machine[1]}")
 
 
