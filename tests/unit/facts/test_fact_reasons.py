@@ -16,8 +16,11 @@ from mlflow_sysmetrics.machine.host import Host
 from recorded import HOSTS, files, revive
 
 FROM_FILES = [fact for fact in FACTS if fact.name in {"memory", "cores", "container", "cloud", "cpu", "gpu"}]
-MACHINES = [path for path in HOSTS if path.name in {"amd-radeon", "docker-v1", "bare-metal-numa"}]
-READ = re.compile(r"cpuinfo|meminfo|proc/stat|status|cgroup|drm/|dmi|cpu\.|memory\.|cpuset|kfd|mountinfo")
+MACHINES = [path for path in HOSTS if path.name in {"amd-radeon", "docker-v1"}]
+READ = re.compile(
+    r"proc/(cpuinfo|meminfo|stat|self/(status|cgroup|mountinfo))|cpu\.cfs|effective_cpus|memory\.(limit|stat)|"
+    r"card1/device/[a-z_]+$|nodes/1/"
+)
 PYTHONS_WORDS = re.compile(r"\[Errno|invalid literal|[A-Z]\w*(?:Error|Exception)\b|\bb'|codec|NoneType")
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
