@@ -82,6 +82,7 @@ class LiveFiles:
         self.version = 0
         self._files: dict[str, LiveFile] = {}
         self._checked_at = math.nan
+        self._checking = False
 
     def watch(self, paths: Iterable[str]) -> None:
         """Adds files, which may be missing.
@@ -98,11 +99,19 @@ class LiveFiles:
         Args:
             now: seconds of a clock that never goes back.
         """
-        if now != self._checked_at:
+        # While a file does not answer, in another thread, nobody else waits for it.
+        if now != self._checked_at and not self._checking:
             self._checked_at = now
-            for file in tuple(self._files.values()):
-                if file.has_changed():
-                    self._files = {}
-                    self.version += 1
-                    break
+            self._checking = True
+            try:
+                self._check()
+            finally:
+                self._checking = False
         return self.version
+
+    def _check(self) -> None:
+        for file in tuple(self._files.values()):
+            if file.has_changed():
+                self._files = {}
+                self.version += 1
+                return

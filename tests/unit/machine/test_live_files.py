@@ -52,6 +52,23 @@ def test_a_file_that_is_replaced_appears_or_disappears_has_changed(tmp_path: Pat
     assert present.has_changed()
 
 
+def test_a_file_that_does_not_answer_holds_up_one_thread_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = LiveFiles()
+    live.watch([str(tmp_path / "cpu.max")])
+    asked = []
+
+    def hangs(file: LiveFile) -> bool:
+        asked.append(file)
+        assert live.check(2) == 0, "what another thread does meanwhile"
+        return False
+
+    monkeypatch.setattr(LiveFile, "has_changed", hangs)
+    assert live.check(1) == 0
+    assert len(asked) == 1
+
+
 @pytest.fixture
 def coredump_filter() -> str:
     text = Path(FILTER).read_text()

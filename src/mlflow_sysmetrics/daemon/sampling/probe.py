@@ -68,7 +68,7 @@ class Probe:
             now: seconds of a clock that never goes back.
         """
         # A source that a change of the job's limits brings (throttling, by a quota) is not waited for.
-        if now < self._paused_until and self._host.live_files.check(now) == self._limits_version:
+        if now < self._paused_until and self._host.live_files.version == self._limits_version:
             return ()
         samples: list[Sample] = []
         try:
