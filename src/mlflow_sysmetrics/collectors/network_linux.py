@@ -6,7 +6,8 @@ Source:  /proc/net/dev; /sys/class/net/<interface>/ and the default route in /pr
 Units:   megabytes (1e6 bytes), errors and drops since the collector was built (the daemon counts from each
          run's attach); megabytes per second.
 Cost:    one read of /proc/net/dev; only the lines of counted interfaces are parsed.
-Absent:  a kernel without /proc/net/dev. No traffic is 0, not absent.
+Absent:  a kernel without /proc/net/dev; at a tick at which a counter is not believed (`counters`): it went
+         back, or grew beyond four times the card's speed. No traffic is 0, not absent.
 Check:   cat /proc/net/dev; ip -s -details link; ip route
 """
 
@@ -17,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from enum import Enum
 from typing import ClassVar
 
+from mlflow_sysmetrics.collectors import bounds
 from mlflow_sysmetrics.collectors.contract import Collector
 from mlflow_sysmetrics.collectors.kernel_files import WORD, listed, text_of
 from mlflow_sysmetrics.collectors.rhythm import Pause
@@ -154,18 +156,26 @@ class NetworkLinux(Collector):
         self._path = str(host.root / "proc/net/dev")
         self._pause = Pause(_LOOK_SECONDS)
         self._counted: dict[str, bool] = {}
+        self._lasting_gaps: tuple[str, ...] = ()
         try:
-            self._series = TrafficSeries(self._read(look=True))
+            self._series = TrafficSeries(self._read(look=True), self._most_bytes)
         except (OSError, ValueError) as error:
             raise Unavailable(str(error)) from error
 
     def collect(self, now: float) -> Iterator[Sample]:
         """Yields the totals since the collector was built, and the rates since the last lap."""
-        return self._series.samples(self._read(look=self._pause.renew_if_over(now)), now)
+        yield from self._series.samples(self._read(look=self._pause.renew_if_over(now)), now)
+        self.gaps = self._lasting_gaps + self._series.gaps
+
+    def _most_bytes(self, name: str) -> float:
+        """Returns the most bytes per second of an interface; that of a virtual one says nothing."""
+        directory = f"{self._host.root}/sys/class/net/{name}"
+        return bounds.network_bytes(text_of(f"{directory}/speed") if listed(f"{directory}/device") else "")
 
     def _read(self, *, look: bool) -> dict[str, Traffic]:
         interfaces = split_net_dev(os.fsdecode(read_bytes(self._path)))
         if look or interfaces.keys() != self._counted.keys():
             self._counted = counted(self._host, interfaces)
-            self.gaps = () if any(self._counted.values()) else ("no interface leads out of this host",)
+            known = any(self._counted.values())
+            self.gaps = self._lasting_gaps = () if known else ("no interface leads out of this host",)
         return {name: parse_counters(interfaces[name]) for name, counts in self._counted.items() if counts}

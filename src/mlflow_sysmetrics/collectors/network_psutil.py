@@ -40,6 +40,7 @@ class NetworkPsutil(Collector):
     def collect(self, now: float) -> Iterator[Sample]:
         """Yields the totals since the collector was built, and the rates since the last lap."""
         yield from self._series.samples(_read(), now)
+        self.gaps = self._series.gaps
 
 
 def _read() -> dict[str, Traffic]:

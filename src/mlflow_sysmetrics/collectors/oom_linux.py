@@ -14,8 +14,10 @@ import os
 from collections.abc import Iterator
 from typing import ClassVar
 
+from mlflow_sysmetrics.collectors import bounds
 from mlflow_sysmetrics.collectors.catalogue import memory as catalogue
 from mlflow_sysmetrics.collectors.contract import Collector
+from mlflow_sysmetrics.collectors.counters import NO_CLOCK, Counters
 from mlflow_sysmetrics.collectors.kernel_files import number_after
 from mlflow_sysmetrics.collectors.own_group import OwnGroup
 from mlflow_sysmetrics.errors import Unavailable
@@ -33,7 +35,9 @@ class OomLinux(Collector):
     def __init__(self, host: Host) -> None:
         self._group = OwnGroup(host)
         self._path = _find(host)
-        self._zero = self._read()
+        self._counter = Counters(bounds.OOM_KILLS)
+        self._counter.follow((self._read(),), NO_CLOCK)
+        self._kills = 0
 
     def collect(self, now: float) -> Iterator[Sample]:
         """Yields the kills since the collector was built.
@@ -42,7 +46,10 @@ class OomLinux(Collector):
             Unavailable: the job's cgroup has changed or is gone; a new collector finds it.
         """
         self._group.check(now)
-        yield catalogue.MEMORY_OOM_KILLS.sample(max(self._read() - self._zero, 0))
+        step = self._counter.follow((self._read(),), now)
+        if step is not None:
+            self._kills += step.grown[0]
+            yield catalogue.MEMORY_OOM_KILLS.sample(self._kills)
 
     def _read(self) -> int:
         try:

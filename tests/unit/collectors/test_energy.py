@@ -10,7 +10,6 @@ from pytest_mock import MockerFixture
 
 from mlflow_sysmetrics.collectors import rapl
 from mlflow_sysmetrics.collectors.energy_linux import EnergyLinux
-from mlflow_sysmetrics.collectors.rapl import joules_between
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
 
@@ -33,26 +32,6 @@ def zone(root: Path, name: str, package: str, joules: float, range_uj: object = 
 
 def said(collector: EnergyLinux, now: float) -> dict[str, float]:
     return {sample.key: sample.value for sample in collector.collect(now)}
-
-
-@pytest.mark.parametrize(
-    ("before", "now", "range_uj", "span", "joules"),
-    [
-        (1_000_000, 51_000_000, RANGE, 1.0, 50),
-        (0, 0, RANGE, 1.0, 0),
-        (RANGE - 20_000_000, 30_000_000, RANGE, 1.0, 50),  # wrapped
-        (90_000_000, 50_000_000, RANGE, 1.0, None),  # restarted: no package draws 262 kW
-        (90_000_000, 50_000_000, 0, 1.0, None),  # the wrap point is unknown
-        (0, 50_000_000, 0, 1.0, 50),
-        (0, 50_000_000, RANGE, 262.0, 50),
-        (0, 50_000_000, RANGE, 263.0, None),  # could have wrapped at 1 kW
-        (0, 2_000_000_000, RANGE, 1.0, None),  # 2 kW
-    ],
-)
-def test_computes_the_energy_between_two_readings(
-    before: int, now: int, range_uj: int, span: float, joules: float | None
-) -> None:
-    assert joules_between(before, now, range_uj, span) == joules
 
 
 def test_energy_and_power_are_summed_over_packages(tmp_path: Path) -> None:

@@ -75,8 +75,9 @@ def test_a_tick_without_power_adds_no_energy() -> None:
 
 
 def test_a_total_excludes_what_a_reset_hides() -> None:
-    total = Total()
-    assert [total.follow(count) for count in (10, 12, 3, 4)] == [0, 2, 2, 3]
+    total = Total(100)
+    assert [total.follow(count, now) for now, count in enumerate((10, 12, 3, 4))] == [True, True, False, True]
+    assert total.value == 3
 
 
 def test_the_largest_throttling_counter_counts() -> None:
@@ -89,7 +90,7 @@ def test_the_largest_throttling_counter_counts() -> None:
 def test_throttling_is_at_most_100_percent() -> None:
     one = collector(FakeNvml(gpu := hopper()))
     tick(one, 0)
-    gpu.fields |= {74: 10**12}
+    gpu.fields |= {74: 1_400_000_000}
     assert tick(one, 1)[THROTTLED] == 100
 
 

@@ -34,6 +34,7 @@ def test_cpu_utilization_covers_the_time_since_the_previous_reading(mocker: Mock
     mocker.patch.object(
         psutil, "cpu_times", side_effect=[Times(10, 10, 80), Times(10, 10, 80), Times(40, 20, 100)]
     )
+    mocker.patch.object(psutil, "cpu_count", return_value=30)
     one = CpuPsutil(Host())
     assert list(one.collect(0)) == []
     ((_, _, value, span),) = one.collect(2)

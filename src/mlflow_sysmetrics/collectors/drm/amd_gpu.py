@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from mlflow_sysmetrics.collectors import bounds
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT
+from mlflow_sysmetrics.collectors.counters import Counters
 from mlflow_sysmetrics.collectors.drm.cards import Card
 from mlflow_sysmetrics.collectors.drm.clients import DrmClient
 from mlflow_sysmetrics.collectors.drm.energy import EnergyIntegral
@@ -95,7 +97,7 @@ class AmdGpu:
         self._cap_path = hwmon.path("power1_cap")
         self._ecc_path = f"{path}/ras/umc_err_count"
         self._energy = EnergyIntegral()
-        self._errors: int | None = None
+        self._errors = Counters(bounds.ECC_ERRORS, from_zero=bounds.FROM_ZERO)
         self._more_errors = 0
         self._look, self._ecc_pause = Pause(LIMITS_SECONDS, read=False), Pause(_ECC_SECONDS, read=False)
         self._total = self._cap = 0
@@ -200,7 +202,7 @@ class AmdGpu:
             return
         if errors is None:  # "Query currently inaccessible"
             return
-        # The count restarts with the driver.
-        self._more_errors += max(errors - self._errors, 0) if self._errors is not None else 0
-        self._errors = errors
-        yield self.samples.of(catalogue.GPU_ECC_ERRORS, self._more_errors)
+        step = self._errors.follow((errors,), now)  # the count restarts with the driver
+        if step is not None:
+            self._more_errors += step.grown[0]
+            yield self.samples.of(catalogue.GPU_ECC_ERRORS, self._more_errors)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 
+from mlflow_sysmetrics.collectors import bounds
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.nvml.device import Device, Reading, Total, known
 from mlflow_sysmetrics.collectors.nvml.library import Nvml
@@ -25,13 +26,14 @@ class _Counted(Reading):
     """A count of events that is read rarely and repeated in between."""
 
     metric: Metric
+    most: float  # events per second
     vouches = False
 
     def __init__(self, nvml: Nvml, device: Device) -> None:
         self._nvml = nvml
         self._device = device
         self._pause = Pause(_SECONDS, read=False)
-        self._total = Total()
+        self._total = Total(self.most, bounds.FROM_ZERO)
         self._known = False
 
     def read(self, now: float) -> Iterator[Sample]:
@@ -42,7 +44,8 @@ class _Counted(Reading):
             found = [count for count in counts if count is not None]
             if len(found) < len(counts):
                 return
-            self._total.follow(sum(found))
+            if not self._total.follow(sum(found), now):
+                return
             self._known = True
         yield self._device.sample(self.metric, self._total.value)
 
@@ -60,6 +63,7 @@ class EccErrors(_Counted):
 
     name = "ECC errors"
     metric = catalogue.GPU_ECC_ERRORS
+    most = bounds.ECC_ERRORS
 
     def _ask(self) -> tuple[int, ...]:
         ask = self._nvml.ask
@@ -74,6 +78,7 @@ class RemappedRows(_Counted):
 
     name = "remapped rows"
     metric = catalogue.GPU_REMAPPED_ROWS
+    most = bounds.REMAPPED_ROWS
 
     def _ask(self) -> tuple[int, ...]:
         corrected, uncorrected, *_ = self._nvml.ask("nvmlDeviceGetRemappedRows", self._device.card)

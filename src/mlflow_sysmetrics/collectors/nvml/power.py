@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mlflow_sysmetrics.collectors import bounds
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import PERCENT
 from mlflow_sysmetrics.collectors.nvml.device import Device, Reading, Total, known
@@ -92,7 +93,7 @@ class Energy(Reading):
         self._nvml = nvml
         self._device = device
         self._power = power
-        self._counter = Total()
+        self._counter = Total(bounds.GPU_WATTS.most * _MILLIWATTS)
         self._counted = False
         self._last: tuple[float, float] | None = None
         self._integral = 0.0
@@ -109,7 +110,8 @@ class Energy(Reading):
             else:
                 if count is not None:
                     self._counted = True
-                    yield self._sample(self._counter.follow(count) / _MILLIJOULES_PER_WATT_HOUR)
+                    if self._counter.follow(count, now):
+                        yield self._sample(self._counter.value / _MILLIJOULES_PER_WATT_HOUR)
                 return
         yield from self._integrate(now)
 
