@@ -6,8 +6,9 @@ reading is believed at once only if it grew by what the hardware can do (`bounds
 the next one decides:
 
 * the next one goes on where the counter was: the doubted reading is ignored, and nothing is lost;
-* it goes on from the doubted reading: the counter has restarted or wrapped. After a restart the growth of one
-  interval is unknown;
+* it goes on from the doubted reading: the counter has restarted, and the growth of one interval is unknown; or
+  it has 32 bits and has wrapped, and nothing is lost. Where it is known when a counter wraps, that is believed
+  at once;
 * neither: it is doubted in its turn. Counters that outgrow their bound twice in a row are believed from then
   on, with a wider bound.
 
@@ -156,6 +157,8 @@ class Counters:
             self._before_restart = None
             return self._accept(counts, now, Step(returned, now - back.at, whole=False))
         grown = self._grown(before, counts, span)
+        if grown is None and self._wraps_at and 0 not in counts:
+            grown = self._wrapped(before, counts, span)
         if grown is None:
             step = self._confirmed(before, current)
             if step is None:

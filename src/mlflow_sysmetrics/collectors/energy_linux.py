@@ -69,7 +69,8 @@ class EnergyLinux(Collector):
             known = [step for place, step in enumerate(steps) if step is not None and place not in mirrored]
             self._joules += sum(step.grown[0] for step in known) / _MICROJOULES
             if len(known) + len(mirrored) < len(steps):
-                self.gaps = self.gaps or ("no energy at the last tick: a counter went back or leapt",)
+                if any(counter.unusable for counter in self._counters):
+                    self.gaps = ("no energy: a counter does not go on from where it was",)
                 return
             watts = [step.grown[0] / _MICROJOULES / step.span for step in known if step.span]
             if watts:

@@ -116,6 +116,9 @@ def _of_v1(host: Host) -> ControllerDirectory:
 class GroupMemory:
     """Reads the memory of one group.
 
+    Attributes:
+        usage: all bytes of the group at the last reading, with those that the kernel can drop.
+
     Args:
         host: the machine to read.
         directory: where the memory controller keeps the job's own group.
@@ -131,6 +134,7 @@ class GroupMemory:
         self._usage = str(host.root / path / ("memory.current" if v2 else "memory.usage_in_bytes"))
         self._inactive = b"inactive_file " if v2 else b"total_inactive_file "
         self._swap = str(host.root / path / "memory.swap.current") if v2 else None
+        self.usage = 0
         self.working_set()
 
     def working_set(self) -> int:
@@ -146,6 +150,7 @@ class GroupMemory:
             raise Unavailable(f"the memory of the cgroup cannot be read: {error}") from error
         if inactive is None:
             raise Unavailable(f"{self._stat} has no {self._inactive.decode().strip()}")
+        self.usage = usage
         return max(usage - inactive, 0)
 
     def swap(self) -> int | None:

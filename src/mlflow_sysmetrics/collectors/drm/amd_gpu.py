@@ -22,9 +22,8 @@ from mlflow_sysmetrics.samples import Metric, Sample
 # The driver queries all memory channels for errors, which may take milliseconds.
 _ECC_SECONDS = 60.0
 _SECONDS_PER_HOUR = 3600.0
-# Drivers have briefly reported 65535 % or millions of watts. The largest GPUs are built for 1400 W.
-_MOST_MICROWATTS = 2_500_000_000
-_MOST_MILLICELSIUS = 200_000
+_MOST_MICROWATTS = bounds.GPU_WATTS.most / MICRO
+_MOST_MILLICELSIUS = int(bounds.CELSIUS.most / MILLI)
 
 
 class Gauge(NamedTuple):
@@ -108,7 +107,7 @@ class AmdGpu:
         if self._look.renew_if_over(now):
             self._cap = reading(self._cap_path, _MOST_MICROWATTS) or 0
             self._power = next(filter(_reads_power, self._powers), self._power)
-            self._total = sum(filter(None, map(reading, self._totals)))
+            self._total = sum(filter(None, (reading(path, bounds.GPU_BYTES.most) for path in self._totals)))
             self.gaps = self._find_gaps()
         for gauge in self._gauges:
             number = reading(gauge.path, gauge.most)
@@ -161,6 +160,8 @@ class AmdGpu:
             silent["utilization, no memory usage"] = "the card reports all its partitions together"
         elif reading(self._used[0]) is None:
             silent["memory usage"] = why_silent(self._used[0])
+        elif self._total and sum(filter(None, map(reading, self._used))) > self._total:
+            silent["memory usage"] = "more of it is said to be in use than there is"
         reasons: dict[str, list[str]] = {}
         for label, reason in silent.items():
             reasons.setdefault(reason, []).append(label)
@@ -174,7 +175,7 @@ class AmdGpu:
         known = [part for part in parts if part is not None]
         used = sum(known)
         # More used than total memory: one of the two was misread.
-        if len(known) < len(parts) or (self._total and used > self._total):
+        if len(known) < len(parts) or used > (self._total or bounds.GPU_BYTES.most):
             return
         yield self.samples.of(catalogue.GPU_MEMORY_USAGE, used / MEGABYTE)
         if self._total:

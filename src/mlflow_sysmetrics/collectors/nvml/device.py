@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterable
 from typing import Protocol
 
+from mlflow_sysmetrics.collectors.bounds import Bound
 from mlflow_sysmetrics.collectors.counters import Counters
-from mlflow_sysmetrics.collectors.nvml.library import Handle
+from mlflow_sysmetrics.collectors.nvml.library import Handle, NvmlError, Verdict
 from mlflow_sysmetrics.machine.visible_gpus.selection import Chosen, SliceId
 from mlflow_sysmetrics.samples import Metric, Sample
 
@@ -96,6 +97,18 @@ class Total:
             return False
         self.value += step.grown[0]
         return True
+
+
+def possible(value: float | None, bound: Bound) -> float | None:
+    """Returns a valid value of NVML's; None for "not available".
+
+    Raises:
+        NvmlError: no device can have that value; NVML has reported success and 3.7 MW.
+    """
+    found = known(value)
+    if found is not None and not bound.holds(found):
+        raise NvmlError(bound.why(), Verdict.UNUSABLE)
+    return found
 
 
 # N/A in NVML's structures: all bits set, in 32 or 64 bits (NVML_VALUE_NOT_AVAILABLE of nvml.h).

@@ -49,11 +49,11 @@ class Throttling(Reading):
         self._lap = Lap()
         self._counters: Counters | None = None
         self._named = self._silent = False
-        self._counts: FirstOf[list[float] | None] = FirstOf(
+        self._counts: FirstOf[list[float]] = FirstOf(
             lambda now: fields.values(_MORE_COUNTERS, now),
             lambda now: fields.values(_COUNTERS, now),
-            lambda now: None,  # noqa: ARG005 - a device without counters
         )
+        self._uncounted = False
         self._mask: FirstOf[int] = FirstOf(
             lambda: nvml.ask("nvmlDeviceGetCurrentClocksEventReasons", device.card),
             lambda: nvml.ask("nvmlDeviceGetCurrentClocksThrottleReasons", device.card),
@@ -61,8 +61,13 @@ class Throttling(Reading):
 
     def read(self, now: float) -> Iterator[Sample]:
         """Yields the share since the previous tick."""
-        counts = self._counts(now)
-        reasons = self._reasons(counted=counts is not None)
+        counts, trouble = self._counted(now)
+        try:
+            reasons = self._reasons(counted=counts is not None)
+        except NvmlError as error:
+            if trouble and error.verdict is not Verdict.LOST:
+                raise NvmlError(trouble, Verdict.TROUBLE) from error  # to be asked again soon
+            raise
         span = self._lap.seconds(now)
         step = Step((), span or 0.0) if counts is None else self._grown(counts, now, too_soon=span is None)
         if span is None or step is None or (counts is None and reasons is None):
@@ -72,6 +77,18 @@ class Throttling(Reading):
     def restart(self) -> None:
         """Drops counters that may predate a reset."""
         self._counters = None
+
+    def _counted(self, now: float) -> tuple[list[float] | None, str]:
+        """Returns the counters, or None and why they are unknown; "" if the device has none."""
+        if self._uncounted:
+            return None, ""
+        try:
+            return self._counts(now), ""
+        except NvmlError as error:
+            if error.verdict is Verdict.LOST:
+                raise
+            self._uncounted = error.verdict in (Verdict.UNSUPPORTED, Verdict.FORBIDDEN)
+            return None, "" if self._uncounted else str(error)
 
     def _reasons(self, *, counted: bool) -> int | None:
         """Returns the current reasons; None if they are unknown, but there are counters.
