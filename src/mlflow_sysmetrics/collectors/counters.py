@@ -6,9 +6,9 @@ reading is believed at once only if it grew by what the hardware can do (`bounds
 the next one decides:
 
 * the next one goes on where the counter was: the doubted reading is ignored, and nothing is lost;
-* it goes on from the doubted reading: the counter has restarted, and the growth of one interval is unknown; or
-  it has 32 bits and has wrapped, and nothing is lost. Where it is known when a counter wraps, that is believed
-  at once;
+* it goes on from the doubted reading: the counter has restarted, and the growth of one interval is unknown;
+  or it has 32 bits and has wrapped, and nothing is lost. Where it is known when a counter wraps, a wrap is
+  believed at once;
 * neither: it is doubted in its turn. Counters that outgrow their bound twice in a row are believed from then
   on, with a wider bound.
 
@@ -245,7 +245,7 @@ class Counters:
     def _wrapped(
         self, before: tuple[int, ...], counts: tuple[int, ...], span: float
     ) -> tuple[int, ...] | None:
-        """Returns the growth of counters that went on from 0 because they were full; None if they were not."""
+        """Returns the growth of counters that went on from 0 because they were full, else None."""
         full = self._wraps_at or _WORD_32
         grown = self._grown(
             before,

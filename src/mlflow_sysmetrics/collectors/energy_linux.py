@@ -30,8 +30,8 @@ from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 _SECONDS_PER_HOUR = 3600.0
 _MICROJOULES = 1e6
-# A counter that could have wrapped at this power since it was read (65 kJ on some servers: after 65 s) may have
-# wrapped unseen.
+# A counter that could have wrapped at this power since it was read (65 kJ on some servers: after 65 s) may
+# have wrapped unseen.
 _MOST_MICROWATTS = bounds.PACKAGE_WATTS * _MICROJOULES
 
 

@@ -14,6 +14,7 @@ Check:   cat /proc/net/dev; ip -s -details link; ip route
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from enum import Enum
 from typing import ClassVar
@@ -29,6 +30,9 @@ from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 _ARPHRD_LOOPBACK = "772"  # include/uapi/linux/if_arp.h
 _NEVER = frozenset({"bridge", "bonding_slave", "tun_flags", "wireguard"})
+# A port of a card's switch that stands for a virtual function: its packets pass the function or the card, too.
+# https://docs.kernel.org/networking/representors.html
+_REPRESENTOR = re.compile(r"pf\d+[vs]f\d+$")
 _UPPER, _LOWER = "upper_", "lower_"
 _IPV4_ANY, _IPV6_ANY = "00000000", "0" * 32
 _DESTINATION, _MASK = 1, 7
@@ -51,6 +55,9 @@ def counted(host: Host, names: Iterable[str]) -> dict[str, bool]:
     directory = host.root / "sys/class/net"
     marks = {name: frozenset(listed(f"{directory}/{name}")) for name in names}
     roles = {name: role(name, text_of(f"{directory}/{name}/type"), marks[name]) for name in marks}
+    for name in marks:
+        if _REPRESENTOR.search(text_of(f"{directory}/{name}/phys_port_name")):
+            roles[name] = Role.REPEATER
     if any(marks.values()):  # an interface missing in sysfs, which shows another namespace
         roles |= {name: Role.REPEATER for name in marks if not marks[name]}
     outlets = {name for name in roles if roles[name] is Role.OUTLET}

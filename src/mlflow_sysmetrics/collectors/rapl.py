@@ -17,8 +17,8 @@ from mlflow_sysmetrics.machine.host import Host, read_short
 _TOP_ZONE = re.compile(r"intel-rapl(-mmio)?:\d+")  # intel-rapl:0:1 is a part of intel-rapl:0
 _PACKAGE = re.compile(r"package-(\d+)(?:-die-\d+)?")
 _PACKAGE_IDS = "sys/devices/system/cpu"
-# Zones that show one counter differ by what the package draws between two reads: the register is updated once a
-# millisecond. Counters of their own are within this of each other by a chance of 1 to 30,000.
+# Zones that show one counter differ by what the package draws between two reads: the register is updated once
+# a millisecond. Counters of their own are within this of each other by a chance of 1 to 15,000.
 _IN_STEP_UJ = 2_000_000
 _APART_READINGS = 3  # a thread may be interrupted between two reads, but not at every tick
 
@@ -40,9 +40,9 @@ class Zone(NamedTuple):
 class Mirrors:
     """Zones that show the counter of another zone.
 
-    Processors of AMD with several dies have one zone per die, and all of them show the counter of their socket
-    (mlco2/codecarbon#1274); the dies of Intel's have counters of their own. Those of one socket that keep in
-    step are one counter. Zones of different packages can be one only if the processor has fewer packages.
+    Processors of AMD with several dies have one zone per die, and all of them show the counter of their
+    socket (mlco2/codecarbon#1274); the dies of Intel's have counters of their own. Those of one socket that
+    keep in step are one counter. Zones of different packages can be one only if there are fewer packages.
 
     Args:
         zones: all zones.

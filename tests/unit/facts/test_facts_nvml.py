@@ -108,14 +108,17 @@ def test_unified_memory_is_reported(tmp_path: Path, memory: int | Exception) -> 
 def test_a_lost_gpu_affects_no_other(tmp_path: Path) -> None:
     lost = FakeGpu(FakeNvml.NVMLError_GpuIsLost("GPU is lost"), "GPU-bbbb")
     found = report(tmp_path, FakeNvml(H200, lost))
-    assert [gpu.name for gpu in found.gpus] == ["NVIDIA H200"]
+    assert [gpu.name for gpu in found.gpus] == ["NVIDIA H200", "unknown NVIDIA GPU"]
     assert found.problems == ("GPU 1: GPU is lost: reset it or reboot",)
 
 
 def test_a_gpu_with_an_undecodable_name_affects_no_other(tmp_path: Path) -> None:
     garbage = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
     found = report(tmp_path, FakeNvml(FakeGpu(garbage, "GPU-bbbb"), H200))
-    assert [gpu.name for gpu in found.gpus] == ["NVIDIA H200"]
+    assert [(gpu.name, gpu.uuid) for gpu in found.gpus] == [
+        ("unknown NVIDIA GPU", "GPU-bbbb"),
+        ("NVIDIA H200", "GPU-aaaa"),
+    ]
     assert found.problems == ("GPU 0: its name cannot be read",)
 
 
@@ -127,7 +130,7 @@ def test_a_hidden_lost_gpu_is_not_a_problem(tmp_path: Path) -> None:
 def test_a_lost_gpu_is_named_by_its_uuid(tmp_path: Path) -> None:
     lost = FakeGpu(FakeNvml.NVMLError_GpuIsLost("GPU is lost"), "GPU-bbbb")
     found = report(tmp_path, FakeNvml(H200, lost), CUDA_VISIBLE_DEVICES="GPU-bbbb,GPU-aaaa")
-    assert [gpu.name for gpu in found.gpus] == ["NVIDIA H200"]
+    assert [gpu.name for gpu in found.gpus] == ["unknown NVIDIA GPU", "NVIDIA H200"]
     assert found.problems == ("GPU 1: GPU is lost: reset it or reboot",)
 
 

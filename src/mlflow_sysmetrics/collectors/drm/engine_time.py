@@ -27,8 +27,8 @@ class EngineTime:
     """Compares the clients of one GPU with the previous reading.
 
     i915 counts nanoseconds; xe counts used and elapsed cycles. Both are summed over the clients and divided
-    by the number of engines in a class. https://docs.kernel.org/gpu/drm-usage-stats.html The kernel allows the
-    counters to go back until they catch up.
+    by the number of engines in a class. https://docs.kernel.org/gpu/drm-usage-stats.html The kernel allows
+    the counters to go back until they catch up.
     """
 
     def __init__(self) -> None:

@@ -44,7 +44,7 @@ class _Counted(Reading):
         self._device = device
         count, others = self.count, [Field(number) for number in self.fields]
         self._ask: FirstOf[Sequence[float]] = FirstOf(
-            lambda now: count(nvml, device),  # noqa: ARG005
+            lambda _: count(nvml, device),
             lambda now: fields.values(others, now),
         )
         self._pause = Pause(_SECONDS, read=False)
@@ -84,6 +84,7 @@ class EccErrors(_Counted):
 
     @staticmethod
     def count(nvml: Nvml, device: Device) -> tuple[int, ...]:
+        """Returns the corrected and the uncorrected ones."""
         return tuple(
             nvml.ask("nvmlDeviceGetTotalEccErrors", device.card, kind, _VOLATILE)
             for kind in (_CORRECTED, _UNCORRECTED)
@@ -100,5 +101,6 @@ class RemappedRows(_Counted):
 
     @staticmethod
     def count(nvml: Nvml, device: Device) -> tuple[int, ...]:
+        """Returns those replaced because of corrected and because of uncorrected errors."""
         corrected, uncorrected, *_ = nvml.ask("nvmlDeviceGetRemappedRows", device.card)
         return corrected, uncorrected

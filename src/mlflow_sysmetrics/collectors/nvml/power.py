@@ -47,7 +47,7 @@ class PowerUsage(Reading):
         self._watts: float | None = None
         self._read_at: float | None = None
         self._ask: FirstOf[float | None] = FirstOf(
-            lambda now: _watts(nvml.ask("nvmlDeviceGetPowerUsage", device.handle)),
+            lambda _: _watts(nvml.ask("nvmlDeviceGetPowerUsage", device.handle)),
             lambda now: _watts(fields.values((Field(POWER_INSTANT),), now)[0]),
         )
 
@@ -111,7 +111,7 @@ class Energy(Reading):
         self._device = device
         self._power = power
         self._ask: FirstOf[float] = FirstOf(
-            lambda now: nvml.ask("nvmlDeviceGetTotalEnergyConsumption", device.handle),
+            lambda _: nvml.ask("nvmlDeviceGetTotalEnergyConsumption", device.handle),
             lambda now: fields.values((Field(TOTAL_ENERGY),), now)[0],
         )
         self._failures = 0
