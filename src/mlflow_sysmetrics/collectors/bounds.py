@@ -68,7 +68,7 @@ PCIE_BYTES = 250e9
 # HBM with a failing bank reports thousands of corrected errors within ten seconds.
 ECC_ERRORS = 1_000.0
 REMAPPED_ROWS = 2.0  # a GPU has 512 spare rows
-OOM_KILLS = 1_000.0
+OOM_KILLS = 100.0  # the kernel frees the memory of one before it kills the next
 # The shortest period of a quota is a millisecond (kernel, Documentation/scheduler/sched-bwc.rst).
 QUOTA_PERIODS = 1_000.0
 

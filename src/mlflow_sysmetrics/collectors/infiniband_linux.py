@@ -12,7 +12,7 @@ Unconfirmed: constructed files
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import ClassVar, NamedTuple
 
 from mlflow_sysmetrics.collectors import bounds
@@ -65,6 +65,7 @@ class InfinibandLinux(Collector):
         self._lap = Lap()
         self._pause = Pause(_LOOK_SECONDS)
         self._ports = self._look()
+        self._answered: Collection[str] = ()
         self._counters = CounterSet(
             lambda _: Counters(*[bounds.INFINIBAND_BYTES] * 2, wraps_at=_WRAPS_AT, from_zero=bounds.FROM_ZERO)
         )
@@ -100,8 +101,11 @@ class InfinibandLinux(Collector):
                 )
             except (OSError, ValueError) as error:
                 self._ports.remove(port)
+                if port in self._answered:  # perhaps for once
+                    self._pause = Pause(_LOOK_SECONDS, read=False)
                 reason = getattr(error, "strerror", None) or error
                 self.gaps = (*self.gaps, f"the counters of {port}: {reason}")
+        self._answered = found.keys()
         return found
 
     def _look(self) -> list[str]:

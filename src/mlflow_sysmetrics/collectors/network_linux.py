@@ -30,7 +30,7 @@ from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 _ARPHRD_LOOPBACK = "772"  # include/uapi/linux/if_arp.h
 _NEVER = frozenset({"bridge", "bonding_slave", "tun_flags", "wireguard"})
-# A port of a card's switch that stands for a virtual function: its packets pass the function or the card, too.
+# A port of a card's switch that stands for a virtual function: its packets pass the function or the card.
 # https://docs.kernel.org/networking/representors.html
 _REPRESENTOR = re.compile(r"pf\d+[vs]f\d+$")
 _UPPER, _LOWER = "upper_", "lower_"

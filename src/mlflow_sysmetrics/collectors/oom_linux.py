@@ -35,7 +35,7 @@ class OomLinux(Collector):
     def __init__(self, host: Host) -> None:
         self._group = OwnGroup(host)
         self._path = _find(host)
-        self._counter = Counters(bounds.OOM_KILLS)
+        self._counter = Counters(bounds.OOM_KILLS, from_zero=bounds.FROM_ZERO)
         self._counter.follow((self._read(),), NO_CLOCK)
         self._kills = 0
 

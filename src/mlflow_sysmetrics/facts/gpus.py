@@ -2,8 +2,8 @@
 
 The lists have one entry per device, in the order of the ordinals in ``gpu_<ordinal>_...``. `sys.gpu_uuid`
 identifies the device on any host, `sys.gpu_index` is its index in ``nvidia-smi`` on this one: "2,0" means
-that ``gpu_0`` is the GPU with index 2. A slice has the index of its GPU. A GPU that cannot be read, or only in
-part, keeps its place with "unknown".
+that ``gpu_0`` is the GPU with index 2. A slice has the index of its GPU. A GPU that cannot be read, or only
+in part, keeps its place with "unknown".
 """
 
 from __future__ import annotations

@@ -89,11 +89,11 @@ def parse_displays(text: str) -> tuple[Gpu, ...]:
     try:
         cards = json.loads(text)["SPDisplaysDataType"]
         gpus = tuple(_gpu(card) for card in cards)
-        if gpus and all(gpu.name == _NAMELESS for gpu in gpus):
-            raise ValueError("no card has a name")
-        return gpus
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Unavailable("system_profiler did not print a list of displays") from error
+    if gpus and all(gpu.name == _NAMELESS for gpu in gpus):
+        raise Unavailable("system_profiler did not print a list of displays")
+    return gpus
 
 
 def _gpu(card: Mapping[str, Any]) -> Gpu:

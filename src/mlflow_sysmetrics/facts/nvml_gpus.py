@@ -2,8 +2,8 @@
 
 Source:  nvmlDeviceGetName, ...GetUUID, ...GetMemoryInfo, nvmlSystemGetDriverVersion and
          nvmlSystemGetCudaDriverVersion_v2, through nvidia-ml-py.
-         What it does not tell, or only as garbage, nvidia-smi is asked for. "unknown NVIDIA GPU" keeps the place
-         of a GPU whose name neither tells.
+         nvidia-smi is asked for what NVML does not report, or only as garbage. "unknown NVIDIA GPU" keeps the
+         place of a GPU whose name neither reports.
 Absent:  no NVML library: there is no NVIDIA driver.
 MIG:     for a sliced GPU, the slices that CUDA shows; their names include the profile ("... MIG 3g.40gb").
 Never:   nvmlShutdown. NVML counts its users per process, and another user may still need it.

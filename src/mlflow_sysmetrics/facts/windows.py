@@ -125,13 +125,17 @@ def parse_video_controllers(text: str) -> tuple[Gpu, ...]:
         controllers = json.loads(text.lstrip("\ufeff"))
         # PowerShell 5 writes a single object instead of a list of one.
         listed = controllers if isinstance(controllers, list) else [controllers]
-        if listed and not any(controller["Name"] for controller in listed):
-            raise ValueError("no controller has a name")
-        return tuple(
-            _gpu(controller) for controller in listed if not _NOT_A_GPU.search(controller["Name"] or "")
+        names = [controller["Name"] or "" for controller in listed]
+        gpus = tuple(
+            _gpu(controller)
+            for controller, name in zip(listed, names, strict=True)
+            if not _NOT_A_GPU.search(name)
         )
     except (ValueError, KeyError, TypeError) as error:
         raise Unavailable("PowerShell did not print a list of video controllers") from error
+    if listed and not any(names):
+        raise Unavailable("PowerShell did not print a list of video controllers")
+    return gpus
 
 
 def _gpu(controller: Mapping[str, Any]) -> Gpu:

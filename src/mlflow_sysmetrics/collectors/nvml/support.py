@@ -25,10 +25,10 @@ _FAILURES_TO_CHANGE = 3
 class FirstOf(Generic[Answer]):
     """Alternatives for one reading, since drivers and devices of different age support different calls.
 
-    Each is tried whatever the error of those before it, unless the device is gone: under WSL 2 a newer version
-    of a call answers "Unknown Error" for ever where the older one works (XuehaiPan/nvitop#30). The first that
-    answers is kept, so that a series has one source; one that may answer again is kept until it has failed
-    three times in a row.
+    Each is tried whatever the error of those before it, unless the device is gone: under WSL 2 a newer
+    version of a call answers "Unknown Error" for ever where the older one works (XuehaiPan/nvitop#30). The
+    first that answers is kept, so that a series has one source; one that may answer again is kept until it
+    has failed three times in a row.
 
     Args:
         ways: the calls, best first.

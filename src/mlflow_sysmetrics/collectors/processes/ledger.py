@@ -91,8 +91,8 @@ class CpuLedger:
     def spend(self, account: Account, own: float) -> None:
         """Counts the growth of a process's own time.
 
-        A counter that goes back counts nothing; one that leaps beyond what the machine can deliver counts from
-        there, if the next reading confirms it.
+        A counter that goes back counts nothing; one that leaps beyond what the machine can deliver counts
+        from there, if the next reading confirms it.
         """
         growth = own - account.own
         if 0 < growth <= self._most:
