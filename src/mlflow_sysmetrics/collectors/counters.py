@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from operator import add, sub
 from typing import NamedTuple
 
 NO_CLOCK = math.inf  #: the time of a reading in a collector's constructor, which has no clock
@@ -77,6 +78,7 @@ class Counters:
         "_pace",
         "_plain",
         "_refused",
+        "_surely",
         "_unchanged",
         "_wraps_at",
         "read_at",
@@ -85,6 +87,7 @@ class Counters:
     def __init__(self, *most: float, wraps_at: int = 0, from_zero: float = 1.0) -> None:
         self.read_at = NO_CLOCK
         self._most = most
+        self._surely = min(most)
         self._wraps_at = wraps_at
         self._from_zero = from_zero
         self._unchanged = self._pace = (0,) * len(most)
@@ -107,20 +110,15 @@ class Counters:
             now: seconds of a clock that never goes back.
         """
         before = self._counts
-        span = max(now - self.read_at, 0.0)
+        span = now - self.read_at
+        if span < 0:
+            span = 0.0
         if self._plain and before is not None:
-            if counts == before:
-                self.read_at = now
-                return Step(self._unchanged, span)
-            allowed = max(span, _SHORTEST_SECONDS)
-            grown = tuple([new - old for new, old in zip(counts, before, strict=True)])
-            for growth, most in zip(grown, self._most, strict=True):
-                if not 0 <= growth <= most * allowed:
-                    break
-            else:
-                if _ALL_ONES.isdisjoint(counts):
-                    self._counts, self.read_at, self._pace = counts, now, grown
-                    return Step(grown, span)
+            grown = tuple(map(sub, counts, before))
+            # The bounds of one second hold for any span, and for nearly all readings.
+            if min(grown) >= 0 and max(grown) <= self._surely and _ALL_ONES.isdisjoint(counts):
+                self._counts, self.read_at, self._pace = counts, now, grown
+                return Step(grown, span)
         if before is None:
             return self._start(counts, now)
         return self._judge(before, _Reading(counts, now), span)
@@ -214,6 +212,7 @@ class Counters:
         if not (all(map(_in_order, before, doubt.counts, current.counts)) and _is_valid(current.counts)):
             return None
         self._most = tuple(_WIDER * most for most in self._most)
+        self._surely = min(self._most)
         self.restart(*current)
         return Step(self._unchanged, 0.0, whole=False)
 
@@ -282,7 +281,7 @@ class CounterSet:
         """Returns the step of each device that is believed; of one that is new, a step without growth."""
         steps = {}
         doubted = []
-        known = self._known
+        known, pending = self._known, self._steps
         for name, counts in readings.items():
             counters = known.get(name)
             if counters is None:
@@ -290,12 +289,12 @@ class CounterSet:
             step = counters.follow(counts, now)
             if step is None:
                 doubted.append(name)
-                continue
-            steps[name] = step
-            earlier = self._steps.get(name)
-            self._steps[name] = step if earlier is None else _joined(earlier, step)
-        self.unusable = tuple(name for name in doubted if known[name].unusable)
-        self.doubted = len(doubted) > len(self.unusable)
+            else:
+                steps[name] = step
+                pending[name] = _joined(pending[name], step) if name in pending else step
+        if doubted or self.doubted or self.unusable:
+            self.unusable = tuple(name for name in doubted if known[name].unusable)
+            self.doubted = len(doubted) > len(self.unusable)
         if len(known) > len(readings):
             self._forget(readings, now)
         return steps
@@ -313,12 +312,13 @@ class CounterSet:
         """
         if self.doubted:
             return None
-        known = [step for step in self._steps.values() if step.span > 0]
-        self._steps.clear()
-        if not known:
-            return None
-        each = zip(*[[growth / step.span for growth in step.grown] for step in known], strict=True)
-        return [sum(rates) for rates in each]
+        pending, self._steps = self._steps, {}
+        sums: list[float] = []
+        for grown, span, _ in pending.values():
+            if span > 0:
+                rates = [growth / span for growth in grown]
+                sums = list(map(add, sums, rates)) if sums else rates
+        return sums or None
 
     def _forget(self, readings: Mapping[str, tuple[int, ...]], now: float) -> None:
         for name in self._known.keys() - readings.keys():

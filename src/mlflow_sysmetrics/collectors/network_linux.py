@@ -177,7 +177,9 @@ class NetworkLinux(Collector):
     def _most_bytes(self, name: str) -> float:
         """Returns the most bytes per second of an interface; that of a virtual one says nothing."""
         directory = f"{self._host.root}/sys/class/net/{name}"
-        return bounds.network_bytes(text_of(f"{directory}/speed") if listed(f"{directory}/device") else "")
+        return bounds.network_bytes(
+            text_of(f"{directory}/speed") if os.path.exists(f"{directory}/device") else ""
+        )
 
     def _read(self, *, look: bool) -> dict[str, Traffic]:
         interfaces = split_net_dev(os.fsdecode(read_bytes(self._path)))

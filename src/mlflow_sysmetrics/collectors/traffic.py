@@ -47,6 +47,7 @@ class TrafficTotals:
         )
         self.errors = CounterSet(lambda _: Counters(bounds.NETWORK_ERRORS))
         self._totals = Traffic(0, 0)
+        self._failed: dict[str, int] = {}
 
     def update(self, interfaces: Mapping[str, Traffic], now: float) -> Traffic:
         """Adds the counters of all interfaces and returns the totals so far.
@@ -61,9 +62,11 @@ class TrafficTotals:
             more_received, more_transmitted = step.grown
             received += more_received
             transmitted += more_transmitted
-        failed = {name: (one.errors,) for name, one in interfaces.items()}
-        for step in self.errors.follow(failed, now).values():
-            errors += step.grown[0]
+        failed = {name: one.errors for name, one in interfaces.items()}
+        if failed != self._failed or self.errors.doubted:
+            self._failed = failed
+            for step in self.errors.follow({name: (count,) for name, count in failed.items()}, now).values():
+                errors += step.grown[0]
         self._totals = Traffic(received, transmitted, errors)
         return self._totals
 
@@ -104,10 +107,11 @@ class TrafficSeries:
         """
         totals = self._totals.update(interfaces, now)
         moved = self._totals.bytes
-        self.gaps = tuple(
-            f"the traffic of {name} is unknown: its counters do not go on from where they were"
-            for name in moved.unusable
-        )
+        if moved.unusable or self.gaps:
+            self.gaps = tuple(
+                f"the traffic of {name} is unknown: its counters do not go on from where they were"
+                for name in moved.unusable
+            )
         if not moved.doubted:
             yield catalogue.NETWORK_RECEIVE.sample(totals.received / MEGABYTE)
             yield catalogue.NETWORK_TRANSMIT.sample(totals.transmitted / MEGABYTE)

@@ -153,7 +153,7 @@ def test_devices_that_come_and_go_are_not_kept() -> None:
     devices = CounterSet(lambda _: Counters(MOST))
     for now in range(1000):
         devices.follow(bytes_of((f"veth{now}", LIFE)), now)
-    assert len(devices._known) < 70  # noqa: SLF001 - memory
+    assert len(devices._known) < 70
 
 
 def test_rates_are_unknown_while_one_device_is_doubted() -> None:

@@ -342,3 +342,34 @@ def test_a_host_with_a_garbage_table_is_unavailable(machine: Machine) -> None:
     machine.write("proc/net/dev", "garbage")
     with pytest.raises(Unavailable, match="/proc/net/dev is not a table"):
         NetworkLinux(machine.host)
+
+
+def test_a_port_of_a_switch_in_the_card_repeats_what_passes_the_card(machine: Machine) -> None:
+    for name, port in (("p0", "p0"), ("pf0vf0", "pf0vf0"), ("pf0sf3", "c1pf0sf3")):
+        machine.has(name, "device")
+        machine.write(f"sys/class/net/{name}/phys_port_name", f"{port}\n")
+    assert counted(machine.host, ["p0", "pf0vf0", "pf0sf3"]) == {"p0": True, "pf0vf0": False, "pf0sf3": False}
+
+
+def test_an_interface_whose_counters_are_garbage_does_not_hide_the_others(machine: Machine) -> None:
+    machine.shows(line("eth0", 10, 10), line("eth1", 2**64 - 1, 7))
+    collector = NetworkLinux(machine.host)
+    for now in range(4):
+        machine.shows(line("eth0", 10 + now * 1_000_000, 10), line("eth1", 2**64 - 1, 7))
+        found = values(collector, now)
+    assert found[RECEIVED] == 3
+    assert collector.gaps == (
+        "the traffic of eth1 is unknown: its counters do not go on from where they were",
+    )
+
+
+def test_an_interface_is_bounded_by_its_own_speed(machine: Machine) -> None:
+    machine.has("eth0", "device")
+    machine.write("sys/class/net/eth0/speed", "1000\n")
+    machine.shows(line("eth0", 10, 10))
+    collector = NetworkLinux(machine.host)
+    values(collector, 0)
+    machine.shows(line("eth0", 900_000_000, 10))  # 7 Gb/s
+    assert values(collector, 1) == {ERRORS: 0}
+    machine.shows(line("eth0", 11, 10))
+    assert values(collector, 2)[RECEIVED] == pytest.approx(1e-6)
