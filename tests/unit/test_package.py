@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import json
 import os
@@ -282,3 +283,11 @@ def test_lint_holds_the_floors_apart(tmp_path: Path) -> None:
         if (file, row) not in found
     ]
     assert missed == []
+
+
+def test_authors_of_collectors_have_a_public_name_for_the_host() -> None:
+    public = importlib.import_module("mlflow_sysmetrics.host")
+    private = importlib.import_module("mlflow_sysmetrics.machine.host")
+    assert {name: getattr(public, name) for name in public.__all__} == {
+        name: getattr(private, name) for name in ("DiskUsage", "Host", "read_bytes", "read_short")
+    }

@@ -17,9 +17,11 @@ from collections.abc import Collection, Iterator
 from typing import ClassVar, Protocol
 
 from mlflow_sysmetrics.collectors.catalogue import cpu as catalogue
-from mlflow_sysmetrics.collectors.contract import PERCENT, Collector
-from mlflow_sysmetrics.collectors.cpu_times import CpuTimes, busy_percentage
+from mlflow_sysmetrics.collectors.contract import MICROSECONDS, PERCENT, Collector
+from mlflow_sysmetrics.collectors.counters import NO_CLOCK, Counters
+from mlflow_sysmetrics.collectors.cpu_times import BusyTime, CpuTimes
 from mlflow_sysmetrics.collectors.own_group import GroupCpuTime, LimitWatch
+from mlflow_sysmetrics.collectors.processes.stat import TICKS_PER_SECOND
 from mlflow_sysmetrics.collectors.rhythm import CLOCKS_DIFFER, LIMITS_SECONDS, Lap, Pause
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.cpu_share import CpuShare, cpu_share
@@ -63,7 +65,8 @@ class CpuLinux(Collector):
         self._affinity = self._read_affinity()
         self._outdated = False
         try:
-            self._times = parse_stat(read_short(self._path))
+            text = read_bytes(self._path)
+            self._busy = BusyTime(parse_stat(text), text.count(b"\ncpu"), TICKS_PER_SECOND)
             self._job = self._find_job()
         except (OSError, ValueError) as error:
             raise Unavailable(why_unread(error)) from error
@@ -81,9 +84,9 @@ class CpuLinux(Collector):
         text = read_bytes(self._path) if isinstance(self._job, _Lines) else read_short(self._path)
         span = self._lap.seconds(now)
         if span is None:
+            self._busy.begin(now)
             return
-        before, self._times = self._times, parse_stat(text)
-        host = busy_percentage(before, self._times)
+        host = self._busy.percentage(parse_stat(text), now)
         # Over a span with two limits the job has no share of either.
         was_limited = self._job is not None
         if self._outdated:
@@ -95,7 +98,7 @@ class CpuLinux(Collector):
         if self._outdated:
             self._outdated = False
             return
-        job = None if self._job is None else self._job.percentage(text, span)
+        job = None if self._job is None else self._job.percentage(text, span, now)
         if job is not None:
             yield catalogue.CPU_UTILIZATION.sample(job, span)
         if self._look.renew_if_over(now):
@@ -132,19 +135,20 @@ class CpuLinux(Collector):
 class _Job(Protocol):
     """Measures the job's share of CPU time if that is not the host's."""
 
-    def percentage(self, text: bytes, span: float) -> float | None:
+    def percentage(self, text: bytes, span: float, now: float) -> float | None:
         """Returns the share since the previous reading; None if unknown.
 
         Args:
             text: the current content of /proc/stat.
             span: seconds since the previous reading.
+            now: seconds of a clock that never goes back.
         """
 
 
 class _Unknown(_Job):
     """The job's share if nothing counts its CPU time."""
 
-    def percentage(self, text: bytes, span: float) -> float | None:
+    def percentage(self, text: bytes, span: float, now: float) -> float | None:
         return None
 
 
@@ -153,18 +157,21 @@ class _Group(_Job):
 
     def __init__(self, host: Host, share: CpuShare) -> None:
         self._cores = share.cores
-        self._most = CLOCKS_DIFFER * len(share.online)
+        # A group that used more than the whole host was misread.
+        self._counter = Counters(CLOCKS_DIFFER * len(share.online) * MICROSECONDS)
         self._time = GroupCpuTime(host, "cpuset" if share.quota is None else "cpu")
-        self._used = self._time.seconds()
+        self._counter.follow((self._used(),), NO_CLOCK)
 
-    def percentage(self, text: bytes, span: float) -> float | None:
-        before, self._used = self._used, self._time.seconds()
-        # Above 100 only by the difference between the group's clock and ours, or by a saved-up burst; a group
-        # that used more than the whole host was misread.
-        used = self._used - before
-        if not 0 <= used <= span * self._most:
+    def percentage(self, text: bytes, span: float, now: float) -> float | None:
+        self._counter.begin(now - span)
+        step = self._counter.follow((self._used(),), now)
+        if step is None or not step.span:
             return None
-        return min(PERCENT * used / (span * self._cores), PERCENT)
+        # Above 100 only by the difference between the group's clock and ours, or by a saved-up burst.
+        return min(PERCENT * step.grown[0] / MICROSECONDS / (step.span * self._cores), PERCENT)
+
+    def _used(self) -> int:
+        return round(self._time.seconds() * MICROSECONDS)
 
 
 class _Lines(_Job):
@@ -172,14 +179,15 @@ class _Lines(_Job):
 
     def __init__(self, cpus: frozenset[int], text: bytes) -> None:
         self._names = [b"cpu%d" % cpu for cpu in sorted(cpus)]
-        self._times = self._sum(text)
+        self._busy = BusyTime(self._sum(text), len(cpus), TICKS_PER_SECOND)
 
-    def percentage(self, text: bytes, span: float) -> float | None:
+    def percentage(self, text: bytes, span: float, now: float) -> float | None:
         try:
-            before, self._times = self._times, self._sum(text)
+            times = self._sum(text)
+            self._busy.begin(now - span)
         except Malformed as error:
             raise Unavailable("the CPUs of the job have changed") from error
-        return busy_percentage(before, self._times)
+        return self._busy.percentage(times, now)
 
     def _sum(self, text: bytes) -> CpuTimes:
         times = [parse_stat(text, name) for name in self._names]

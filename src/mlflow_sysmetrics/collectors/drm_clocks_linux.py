@@ -19,6 +19,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import ClassVar, NamedTuple
 
+from mlflow_sysmetrics.collectors import bounds
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import Collector
 from mlflow_sysmetrics.collectors.drm.cards import Card, asleep
@@ -30,7 +31,7 @@ from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
-_MOST_MEGAHERTZ = 10_000.0  # drivers have briefly reported 65535
+_MOST_MEGAHERTZ = bounds.GPU_MEGAHERTZ.most  # drivers have briefly reported 65535
 
 
 class Clock(NamedTuple):

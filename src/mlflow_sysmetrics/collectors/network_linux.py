@@ -6,17 +6,20 @@ Source:  /proc/net/dev; /sys/class/net/<interface>/ and the default route in /pr
 Units:   megabytes (1e6 bytes), errors and drops since the collector was built (the daemon counts from each
          run's attach); megabytes per second.
 Cost:    one read of /proc/net/dev; only the lines of counted interfaces are parsed.
-Absent:  a kernel without /proc/net/dev. No traffic is 0, not absent.
+Absent:  a kernel without /proc/net/dev; at a tick at which a counter is not believed (`counters`): it went
+         back, or grew beyond four times the card's speed. No traffic is 0, not absent.
 Check:   cat /proc/net/dev; ip -s -details link; ip route
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from enum import Enum
 from typing import ClassVar
 
+from mlflow_sysmetrics.collectors import bounds
 from mlflow_sysmetrics.collectors.contract import Collector
 from mlflow_sysmetrics.collectors.kernel_files import WORD, listed, text_of
 from mlflow_sysmetrics.collectors.rhythm import Pause
@@ -28,6 +31,9 @@ from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 _ARPHRD_LOOPBACK = "772"  # include/uapi/linux/if_arp.h
 _NEVER = frozenset({"bridge", "bonding_slave", "tun_flags", "wireguard"})
+# A port of a card's switch that stands for a virtual function: its packets pass the function or the card.
+# https://docs.kernel.org/networking/representors.html
+_REPRESENTOR = re.compile(r"pf\d+[vs]f\d+$")
 _UPPER, _LOWER = "upper_", "lower_"
 _IPV4_ANY, _IPV6_ANY = "00000000", "0" * 32
 _DESTINATION, _MASK = 1, 7
@@ -50,6 +56,9 @@ def counted(host: Host, names: Iterable[str]) -> dict[str, bool]:
     directory = host.root / "sys/class/net"
     marks = {name: frozenset(listed(f"{directory}/{name}")) for name in names}
     roles = {name: role(name, text_of(f"{directory}/{name}/type"), marks[name]) for name in marks}
+    for name in marks:
+        if _REPRESENTOR.search(text_of(f"{directory}/{name}/phys_port_name")):
+            roles[name] = Role.REPEATER
     if any(marks.values()):  # an interface missing in sysfs, which shows another namespace
         roles |= {name: Role.REPEATER for name in marks if not marks[name]}
     outlets = {name for name in roles if roles[name] is Role.OUTLET}
@@ -156,18 +165,28 @@ class NetworkLinux(Collector):
         self._path = str(host.root / "proc/net/dev")
         self._pause = Pause(_LOOK_SECONDS)
         self._counted: dict[str, bool] = {}
+        self._lasting_gaps: tuple[str, ...] = ()
         try:
-            self._series = TrafficSeries(self._read(look=True))
+            self._series = TrafficSeries(self._read(look=True), self._most_bytes)
         except (OSError, ValueError) as error:
             raise Unavailable(why_unread(error)) from error
 
     def collect(self, now: float) -> Iterator[Sample]:
         """Yields the totals since the collector was built, and the rates since the last lap."""
-        return self._series.samples(self._read(look=self._pause.renew_if_over(now)), now)
+        yield from self._series.samples(self._read(look=self._pause.renew_if_over(now)), now)
+        self.gaps = self._lasting_gaps + self._series.gaps
+
+    def _most_bytes(self, name: str) -> float:
+        """Returns the most bytes per second of an interface; that of a virtual one says nothing."""
+        directory = f"{self._host.root}/sys/class/net/{name}"
+        return bounds.network_bytes(
+            text_of(f"{directory}/speed") if os.path.exists(f"{directory}/device") else ""
+        )
 
     def _read(self, *, look: bool) -> dict[str, Traffic]:
         interfaces = split_net_dev(os.fsdecode(read_bytes(self._path)))
         if look or interfaces.keys() != self._counted.keys():
             self._counted = counted(self._host, interfaces)
-            self.gaps = () if any(self._counted.values()) else ("no interface leads out of this host",)
+            known = any(self._counted.values())
+            self.gaps = self._lasting_gaps = () if known else ("no interface leads out of this host",)
         return {name: parse_counters(interfaces[name]) for name, counts in self._counted.items() if counts}

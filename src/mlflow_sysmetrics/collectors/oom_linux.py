@@ -14,8 +14,10 @@ import os
 from collections.abc import Iterator
 from typing import ClassVar
 
+from mlflow_sysmetrics.collectors import bounds
 from mlflow_sysmetrics.collectors.catalogue import memory as catalogue
 from mlflow_sysmetrics.collectors.contract import Collector
+from mlflow_sysmetrics.collectors.counters import NO_CLOCK, Counters
 from mlflow_sysmetrics.collectors.kernel_files import number_after
 from mlflow_sysmetrics.collectors.own_group import OwnGroup
 from mlflow_sysmetrics.errors import Unavailable
@@ -36,7 +38,10 @@ class OomLinux(Collector):
         self._group = OwnGroup(host)
         self._path = _find(host)
         self._file: LiveFile | None = None
-        self._kills = self._zero = self._read()
+        self._count = self._read()
+        self._counter = Counters(bounds.OOM_KILLS, from_zero=bounds.FROM_ZERO)
+        self._counter.follow((self._count,), NO_CLOCK)
+        self._kills = 0
 
     def collect(self, now: float) -> Iterator[Sample]:
         """Yields the kills since the collector was built.
@@ -46,8 +51,11 @@ class OomLinux(Collector):
         """
         self._group.check(now)
         if self._file is None or self._file.has_changed():
-            self._kills = self._read()
-        yield catalogue.MEMORY_OOM_KILLS.sample(max(self._kills - self._zero, 0))
+            self._count = self._read()
+        step = self._counter.follow((self._count,), now)
+        if step is not None:
+            self._kills += step.grown[0]
+            yield catalogue.MEMORY_OOM_KILLS.sample(self._kills)
 
     def _read(self) -> int:
         try:

@@ -157,6 +157,9 @@ def _of_v1(host: Host) -> ControllerDirectory:
 class GroupMemory:
     """Reads the memory of one group.
 
+    Attributes:
+        usage: all bytes of the group at the last reading, with those that the kernel can drop.
+
     Args:
         host: the machine to read.
         directory: where the memory controller keeps the job's own group.
@@ -177,6 +180,7 @@ class GroupMemory:
         self._inactive = b"inactive_file " if v2 else b"total_inactive_file "
         self._swap = str(host.root / path / "memory.swap.current") if v2 else None
         self.inherited: int | None = None
+        self.usage = 0
         self.working_set()
 
     def working_set(self) -> int:
@@ -196,6 +200,7 @@ class GroupMemory:
             raise Unavailable(f"{self._stat} has no {self._inactive.decode().strip()}")
         if self._swap is None:
             self.inherited = number_after(b"hierarchical_memory_limit ", text)
+        self.usage = usage
         return max(usage - inactive, 0)
 
     def swap(self) -> int | None:

@@ -15,6 +15,7 @@ from typing import ClassVar
 
 from mlflow_sysmetrics.collectors.catalogue import pressure as catalogue
 from mlflow_sysmetrics.collectors.contract import MICROSECONDS, PERCENT, Collector
+from mlflow_sysmetrics.collectors.counters import NO_CLOCK, Counters
 from mlflow_sysmetrics.collectors.kernel_files import count
 from mlflow_sysmetrics.collectors.own_group import OwnGroup
 from mlflow_sysmetrics.collectors.rhythm import CLOCKS_DIFFER, Lap
@@ -54,12 +55,13 @@ class PressureLinux(Collector):
         self._lap = Lap()
         self._group = OwnGroup(host)
         own = _own_group(host)
-        self._waited: dict[tuple[Metric, str], int | None] = {}
+        self._waited: dict[tuple[Metric, str], Counters] = {}
         missing = {}
         for resource, metric in _RESOURCES.items():
             try:
                 path, waited = _find(host, own, resource)
-                self._waited[metric, path] = waited
+                self._waited[metric, path] = Counters(CLOCKS_DIFFER * MICROSECONDS)
+                self._waited[metric, path].follow((waited,), NO_CLOCK)
             except Unavailable as reason:
                 missing[resource] = reason
         if not self._waited:
@@ -79,19 +81,18 @@ class PressureLinux(Collector):
         self._group.check(now)
         span = self._lap.seconds(now)
         if span is None:
+            for counter in self._waited.values():
+                counter.begin(now)
             return
         silent = []
-        for (metric, path), before in self._waited.items():
+        for (metric, path), counter in self._waited.items():
             try:
-                after = parse_pressure(read_short(path))
-            except (OSError, ValueError) as error:
-                after = None  # this resource is unknown at this tick; the others are still read
+                step = counter.follow((parse_pressure(read_short(path)),), now)
+            except (OSError, ValueError) as error:  # unknown at this tick; the others are still read
                 silent.append(why_unread(error, path))
-            self._waited[metric, path] = after
-            if before is None or after is None:
                 continue
-            share = (after - before) / (span * MICROSECONDS)
-            if 0 <= share <= CLOCKS_DIFFER:
+            if step is not None and step.span:
+                share = step.grown[0] / (step.span * MICROSECONDS)
                 yield metric.sample(min(PERCENT * share, PERCENT), span)
         if len(silent) == len(self._waited):
             raise Unavailable(silent[0])

@@ -48,6 +48,7 @@ def gpus(host: Host, run: RunCommand) -> GpuReport:
     # card0-HDMI-A-1 is a connector
     numbered = sorted((int(path.name[4:]), path) for path in paths if path.name[4:].isdecimal())
     cards = [card for _, path in numbered if (card := _card(host, path / "device")) is not None]
+    cards = _once(cards)
     cards.sort(key=lambda card: card.address)
     amd = _compute_devices(host, [card for card in cards if card.vendor == "AMD"])
     intel = [card for card in cards if card.vendor == "Intel"]
@@ -63,6 +64,14 @@ def gpus(host: Host, run: RunCommand) -> GpuReport:
         chosen += [replace(found[one.index], index=one.index) for one in selection.chosen]
         problems += selection.gaps if found else ()
     return GpuReport(gpus=tuple(chosen), problems=tuple(problems))
+
+
+def _once(cards: Sequence[_Card]) -> list[_Card]:
+    """Returns the cards without further names of a device that was there before."""
+    first: dict[str, _Card] = {}
+    for place, card in enumerate(cards):
+        first.setdefault(card.address or str(place), card)
+    return list(first.values())
 
 
 def parse_amdgpu_name(text: str, device: str, revision: str) -> str | None:

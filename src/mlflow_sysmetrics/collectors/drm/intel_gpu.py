@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from mlflow_sysmetrics.collectors import bounds
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.drm.cards import Card
 from mlflow_sysmetrics.collectors.drm.clients import DrmClient
 from mlflow_sysmetrics.collectors.drm.energy import EnergyCounter
 from mlflow_sysmetrics.collectors.drm.engine_time import EngineTime
 from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
-from mlflow_sysmetrics.collectors.drm.hwmon import MILLI, Hwmon, reading, why_silent
+from mlflow_sysmetrics.collectors.drm.hwmon import MICRO, MILLI, Hwmon, reading, why_silent
 from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, POWER_LIMIT_SECONDS, Pause
 from mlflow_sysmetrics.samples import Sample
 
@@ -18,7 +19,8 @@ from mlflow_sysmetrics.samples import Sample
 # Documentation/ABI/testing/sysfs-driver-intel-xe-hwmon). i915 has a temperature in newer kernels only
 # (sysfs-driver-intel-i915-hwmon).
 _CARD, _PACKAGE = 1, 2
-_MOST_MILLICELSIUS = 200_000
+_MOST_MILLICELSIUS = bounds.CELSIUS.most / MILLI
+_MOST_MICROWATTS = bounds.GPU_WATTS.most / MICRO
 
 
 class IntelGpu:
@@ -90,7 +92,7 @@ class IntelGpu:
         # Sustained limit (PL1), else the one for bursts (PL2); not `crit`, at which the card is shut down. 0
         # means that a limit is switched off.
         paths = [self._hwmon.path(f"power{self._channel or _CARD}_{limit}") for limit in ("max", "cap")]
-        return next(filter(None, map(reading, paths)), None)
+        return next(filter(None, (reading(path, _MOST_MICROWATTS) for path in paths)), None)
 
     def _energy_path(self) -> str:
         return self._hwmon.path(f"energy{self._channel or _CARD}_input")
@@ -105,7 +107,8 @@ class IntelGpu:
         if self.card.driver == "xe":  # i915 has no such sensor at all
             sensors["memory temperature"] = self._memory_temperature
         for label, path in sensors.items():
-            if not reading(path):
+            most = None if label == "power" else _MOST_MILLICELSIUS
+            if not reading(path, most):
                 yield f"{name}: no {label}: {'it reads 0' if reading(path) == 0 else why_silent(path)}"
         if not self._limit and self._energy_path():
             yield f"{name}: no power limit: none is set"

@@ -14,6 +14,7 @@ import os
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 
+from mlflow_sysmetrics.collectors import bounds
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT
 from mlflow_sysmetrics.collectors.nvml.device import Device, Reading, known
@@ -131,6 +132,7 @@ _LINKS = {
     NVLINK_TX_PER_SEC: catalogue.GPU_NVLINK_TRANSMIT,
 }
 _MEBIBYTE = 1024**2
+MOST_PERCENT = 2 * PERCENT  # the clocks of two samples differ: a little above 100 is 100
 
 
 class Profile(Reading):
@@ -162,8 +164,9 @@ class Profile(Reading):
             self.supported = True
         for metric, value in values.items():
             if metric in _SHARES:
-                yield self._device.sample(_SHARES[metric], min(value, PERCENT), self._gpm.span)
-            elif _LINKS[metric] not in self.counted:
+                if value <= MOST_PERCENT:
+                    yield self._device.sample(_SHARES[metric], min(value, PERCENT), self._gpm.span)
+            elif _LINKS[metric] not in self.counted and value * _MEBIBYTE <= bounds.NVLINK_BYTES:
                 yield self._device.sample(_LINKS[metric], value * _MEBIBYTE / MEGABYTE, self._gpm.span)
 
     def restart(self) -> None:

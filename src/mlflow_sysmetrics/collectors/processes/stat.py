@@ -11,7 +11,7 @@ from mlflow_sysmetrics.machine.reasons import Malformed, quoted
 
 # Windows, which has no sysconf and no /proc, imports and tests this module too.
 _SYSCONF = getattr(os, "sysconf", {"SC_CLK_TCK": 100, "SC_PAGE_SIZE": 4096}.__getitem__)
-_TICKS_PER_SECOND: int = _SYSCONF("SC_CLK_TCK")
+TICKS_PER_SECOND: int = _SYSCONF("SC_CLK_TCK")
 _PAGE_BYTES: int = _SYSCONF("SC_PAGE_SIZE")
 
 # Positions after the command's closing parenthesis; field 3 of the manual is the first.
@@ -79,8 +79,8 @@ def parse_process_stat(text: bytes) -> ProcessStat:
         pid,
         parent,
         start,
-        own / _TICKS_PER_SECOND,
-        ended / _TICKS_PER_SECOND,
+        own / TICKS_PER_SECOND,
+        ended / TICKS_PER_SECOND,
         alive,
         threads,
         rss * _PAGE_BYTES,
