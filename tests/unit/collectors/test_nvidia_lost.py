@@ -71,7 +71,7 @@ def test_each_loss_and_each_return_is_logged_once(caplog: pytest.LogCaptureFixtu
         if now in {400, 1000}:
             gpu.return_to_the_bus()
         probe.read(now)
-    assert [f"{record.levelname} {record.message.partition('Nvidia')[2]}" for record in caplog.records] == [
+    assert [f"{record.levelname} {record.message.partition('gpu (nvidia)')[2]}" for record in caplog.records] == [
         "WARNING : gpu_0: GPU is lost.",
         "INFO  is ok again.",
     ] * 2
@@ -95,7 +95,7 @@ def test_the_loss_of_many_slices_is_logged_in_two_lines(
         card.lost = True
     for now in range(50, 100):
         probe.read(now)
-    start, loss = [record.message.partition("Nvidia: ")[2] for record in caplog.records]
+    start, loss = [record.message.partition("gpu (nvidia): ")[2] for record in caplog.records]
     assert start == (
         "gpu_0 to gpu_55 power, energy: reported for the whole GPU, not for a slice; "
         "gpu_0 to gpu_55 ECC errors, remapped rows: not supported by this device."
