@@ -17,7 +17,7 @@ Absent:  no such card; while the kernel has the card switched off, since reading
          whole card only; its power, temperature and errors are reported for its first partition. Throttling,
          which the driver exposes in a binary table only.
 Check:   grep . /sys/class/drm/card*/device/{gpu_busy_percent,mem_info_vram_used,hwmon/hwmon*/power1_*}
-Unconfirmed: constructed files
+Unconfirmed: recorded and constructed files
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ Absent:  no such card; while the kernel has the card switched off; a clock that 
          switched off then; the memory clock on Intel and in a processor with graphics; clocks of partitions
          (MI300); clocks of an Intel GPU without sensors while none of this job's processes uses it.
 Check:   grep . /sys/class/drm/card*/device/hwmon/hwmon*/freq*_input /sys/class/drm/card*/gt_act_freq_mhz
-Unconfirmed: constructed files
+Unconfirmed: recorded and constructed files
 """
 
 from __future__ import annotations

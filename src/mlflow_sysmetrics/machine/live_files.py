@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 _READ_BYTES = 8192  # /proc/self/cgroup with a dozen hierarchies, deep in nested groups, needs 4 KB
 _MOST_FILES = 64  # a job seven groups deep has 30; what lies above is looked up from time to time only
@@ -59,13 +59,18 @@ class LiveFile:
         except OSError:
             return None
 
-    def __del__(self) -> None:
-        # A program may have closed it, and given its number to a file of its own.
-        with contextlib.suppress(OSError, AttributeError, TypeError):  # the interpreter is shutting down
-            if self._identity is not None:
-                status = os.fstat(self._descriptor)
-                if (status.st_dev, status.st_ino) == self._identity:
-                    os.close(self._descriptor)
+    # The functions are arguments, since the names of a module are gone when the interpreter ends.
+    def __del__(
+        self, fstat: Callable[[int], os.stat_result] = os.fstat, close: Callable[[int], None] = os.close
+    ) -> None:
+        if self._identity is None:
+            return
+        try:  # a program may have closed it, and given its number to a file of its own
+            status = fstat(self._descriptor)
+            if (status.st_dev, status.st_ino) == self._identity:
+                close(self._descriptor)
+        except OSError:
+            pass
 
 
 class LiveFiles:
