@@ -45,6 +45,8 @@ GPU_MEGAHERTZ = Bound(0, 20_000, "MHz")
 GPU_BYTES = Bound(0, 2**44, "bytes")
 # The largest machines on sale have 64 TB (SAP HANA, HPE Compute Scale-up Server 3200).
 HOST_BYTES = Bound(0, 2**50, "bytes")
+THREADS = 2**22  # PID_MAX_LIMIT of include/linux/threads.h
+OPEN_FILES = 2**40  # each process may have 2**30
 
 # --- the most that a counter can grow in a second, for `counters` ---
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mlflow_sysmetrics.facts.values import Gpu, GpuReport
+from mlflow_sysmetrics.facts.values import Gpu, GpuReport, readable
 from mlflow_sysmetrics.machine.command import RunCommand
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.machine.visible_gpus.amd import select_amd
@@ -144,7 +144,7 @@ def _card(host: Host, device_directory: Path) -> _Card | None:
     memory = _text(device_directory / "mem_info_vram_total")
     unique = _text(device_directory / "unique_id")
     gpu = Gpu(
-        name=_text(device_directory / "product_name")
+        name=readable(_text(device_directory / "product_name"))
         or _looked_up_name(host, device_directory, vendor_id, vendor),
         memory_bytes=int(memory) if memory.isdecimal() else None,
         uuid=f"GPU-{unique:0>16}" if re.fullmatch(_UNIQUE_ID, unique) else None,
