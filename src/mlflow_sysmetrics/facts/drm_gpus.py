@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mlflow_sysmetrics.facts.values import Gpu, GpuReport, readable
+from mlflow_sysmetrics.facts.values import MOST_GPU_BYTES, Gpu, GpuReport, readable
 from mlflow_sysmetrics.machine.command import RunCommand
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.machine.visible_gpus.amd import select_amd
@@ -146,7 +146,7 @@ def _card(host: Host, device_directory: Path) -> _Card | None:
     gpu = Gpu(
         name=readable(_text(device_directory / "product_name"))
         or _looked_up_name(host, device_directory, vendor_id, vendor),
-        memory_bytes=int(memory) if memory.isdecimal() else None,
+        memory_bytes=int(memory) if memory.isdecimal() and int(memory) <= MOST_GPU_BYTES else None,
         uuid=f"GPU-{unique:0>16}" if re.fullmatch(_UNIQUE_ID, unique) else None,
     )
     return _Card(
