@@ -82,7 +82,8 @@ def network_bytes(megabits: str) -> float:
         megabits: its speed in Mb/s, from /sys/class/net/<interface>/speed; "-1" or "" if unknown.
     """
     speed = int(megabits) if megabits.isdecimal() else 0
-    return LINK_SPEED_FACTOR * speed * 1e6 / 8 if speed else NETWORK_BYTES
+    # A link that is being set up, or saves power, shows 10 Mb/s.
+    return LINK_SPEED_FACTOR * max(speed, 1000) * 1e6 / 8 if speed else NETWORK_BYTES
 
 
 def disk_bytes(name: str) -> float:

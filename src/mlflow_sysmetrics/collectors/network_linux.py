@@ -200,7 +200,7 @@ class NetworkLinux(Collector):
     def _readable(
         self, interfaces: Mapping[str, str], chosen: Iterable[str]
     ) -> Iterator[tuple[str, Traffic]]:
-        """Yields the traffic of the interfaces whose lines hold counters; the others are as if they were away."""
+        """Yields the traffic of the interfaces whose lines hold counters; the others are taken for absent."""
         for name in chosen:
             try:
                 yield name, parse_counters(interfaces[name])
