@@ -45,6 +45,8 @@ GPU_MEGAHERTZ = Bound(0, 20_000, "MHz")
 GPU_BYTES = Bound(0, 2**44, "bytes")
 # The largest machines on sale have 64 TB (SAP HANA, HPE Compute Scale-up Server 3200).
 HOST_BYTES = Bound(0, 2**50, "bytes")
+THREADS = 2**22  # PID_MAX_LIMIT of include/linux/threads.h
+OPEN_FILES = 2**40  # each process may have 2**30
 
 # --- the most that a counter can grow in a second, for `counters` ---
 
@@ -80,7 +82,8 @@ def network_bytes(megabits: str) -> float:
         megabits: its speed in Mb/s, from /sys/class/net/<interface>/speed; "-1" or "" if unknown.
     """
     speed = int(megabits) if megabits.isdecimal() else 0
-    return LINK_SPEED_FACTOR * speed * 1e6 / 8 if speed else NETWORK_BYTES
+    # A link that is being set up, or saves power, shows 10 Mb/s.
+    return LINK_SPEED_FACTOR * max(speed, 1000) * 1e6 / 8 if speed else NETWORK_BYTES
 
 
 def disk_bytes(name: str) -> float:

@@ -9,8 +9,7 @@ the next one decides:
 * it goes on from the doubted reading: the counter has restarted, and the growth of one interval is unknown;
   or it has 32 bits and has wrapped, and nothing is lost. Where it is known when a counter wraps, a wrap is
   believed at once;
-* neither: it is doubted in its turn. Counters that outgrow their bound twice in a row are believed from then
-  on, with a wider bound.
+* neither: it is doubted in its turn. If counters outgrow their bound twice in a row, the bound becomes wider.
 
 A counter that fell to no less than half is taken for one that briefly reports too little, as some drivers do:
 it counts again once it has passed its previous value.
@@ -33,7 +32,7 @@ _SHORTEST_SECONDS = (
 _WORD_32 = 2**32
 _MOST_DIPS = 60  # readings after which a counter that fell to no less than half has restarted all the same
 _UNUSABLE_AFTER = 3  # readings in a row that were not believed
-_WIDER = 4
+_WIDER = 16
 # A counter of 32 bits is told from a restarted one by its pace: wrapped, it grew about as much as before.
 _PACE, _PACE_SLACK = 8, 2**20
 _FORGET_SECONDS = 60.0
@@ -213,6 +212,10 @@ class Counters:
             return None
         self._most = tuple(_WIDER * most for most in self._most)
         self._surely = min(self._most)
+        span = max(current.at - self.read_at, 0.0)
+        grown = self._grown(before, current.counts, span)
+        if grown is not None:  # the hardware is faster than its bound
+            return self._accept(*current, Step(grown, span))
         self.restart(*current)
         return Step(self._unchanged, 0.0, whole=False)
 

@@ -66,7 +66,7 @@ def parse_meminfo(text: bytes) -> Memory:
         if available is None or (total and estimate and estimate > total * _NEGLIGIBLE):
             doubt = "" if available is None else _ZERO_AVAILABLE
             available = estimate
-    if not total or available is None:
+    if not total or not bounds.HOST_BYTES.holds(total * KIBIBYTE) or available is None:
         raise Malformed("/proc/meminfo has no MemTotal, or nothing about available memory")
     swap_total, swap_free = number_after(b"SwapTotal:", text), number_after(b"SwapFree:", text)
     # LXC combines its own total with the available memory of the host, hence the bounds.

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from typing import ClassVar
 
@@ -166,6 +166,7 @@ class NetworkLinux(Collector):
         self._pause = Pause(_LOOK_SECONDS)
         self._counted: dict[str, bool] = {}
         self._lasting_gaps: tuple[str, ...] = ()
+        self._garbled: tuple[str, ...] = ()
         try:
             self._series = TrafficSeries(self._read(look=True), self._most_bytes)
         except (OSError, ValueError) as error:
@@ -173,8 +174,10 @@ class NetworkLinux(Collector):
 
     def collect(self, now: float) -> Iterator[Sample]:
         """Yields the totals since the collector was built, and the rates since the last lap."""
-        yield from self._series.samples(self._read(look=self._pause.renew_if_over(now)), now)
-        self.gaps = self._lasting_gaps + self._series.gaps
+        traffic = self._read(look=self._pause.renew_if_over(now))
+        if traffic or not self._garbled:
+            yield from self._series.samples(traffic, now)
+        self.gaps = self._lasting_gaps + self._garbled + self._series.gaps
 
     def _most_bytes(self, name: str) -> float:
         """Returns the most bytes per second of an interface; that of a virtual one says nothing."""
@@ -189,4 +192,19 @@ class NetworkLinux(Collector):
             self._counted = counted(self._host, interfaces)
             known = any(self._counted.values())
             self.gaps = self._lasting_gaps = () if known else ("no interface leads out of this host",)
-        return {name: parse_counters(interfaces[name]) for name, counts in self._counted.items() if counts}
+        chosen = [name for name, counts in self._counted.items() if counts]
+        self._garbled = ()
+        try:
+            return {name: parse_counters(interfaces[name]) for name in chosen}
+        except ValueError:
+            return dict(self._readable(interfaces, chosen))
+
+    def _readable(
+        self, interfaces: Mapping[str, str], chosen: Iterable[str]
+    ) -> Iterator[tuple[str, Traffic]]:
+        """Yields the traffic of the interfaces whose lines hold counters; the others are taken for absent."""
+        for name in chosen:
+            try:
+                yield name, parse_counters(interfaces[name])
+            except ValueError:
+                self._garbled += (f"the traffic of {name} is unknown: its line in /proc/net/dev is garbled",)

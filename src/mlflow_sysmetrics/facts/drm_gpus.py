@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mlflow_sysmetrics.facts.values import Gpu, GpuReport
+from mlflow_sysmetrics.facts.values import MOST_GPU_BYTES, Gpu, GpuReport, readable
 from mlflow_sysmetrics.machine.command import RunCommand
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.machine.visible_gpus.amd import select_amd
@@ -144,7 +144,7 @@ def _card(host: Host, device_directory: Path) -> _Card | None:
         return None
     unique = _text(device_directory / "unique_id")
     gpu = Gpu(
-        name=_text(device_directory / "product_name")
+        name=readable(_text(device_directory / "product_name"))
         or _looked_up_name(host, device_directory, vendor_id, vendor),
         memory_bytes=_memory_bytes(device_directory),
         uuid=f"GPU-{unique:0>16}" if re.fullmatch(_UNIQUE_ID, unique) else None,
@@ -168,7 +168,7 @@ def _memory_bytes(device_directory: Path) -> int | None:
     regions = ("vram", "gtt") if integrated else ("vram",)
     totals = [_text(device_directory / f"mem_info_{region}_total") for region in regions]
     known = [int(total) for total in totals if re.fullmatch("[0-9]{1,18}", total)]
-    return sum(known) if len(known) == len(totals) else None
+    return sum(known) if len(known) == len(totals) and sum(known) <= MOST_GPU_BYTES else None
 
 
 def _looked_up_name(host: Host, device_directory: Path, vendor_id: str, vendor: str) -> str:

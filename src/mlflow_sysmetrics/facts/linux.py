@@ -18,7 +18,7 @@ from pathlib import Path
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts.gpus import DRM, NVIDIA_SMI
 from mlflow_sysmetrics.facts.surroundings import cloud, container
-from mlflow_sysmetrics.facts.values import Cores, Memory
+from mlflow_sysmetrics.facts.values import MOST_HOST_BYTES, Cores, Memory
 from mlflow_sysmetrics.machine.cgroups import smallest_memory_limit
 from mlflow_sysmetrics.machine.command import RunCommand
 from mlflow_sysmetrics.machine.cpu_share import cpu_share
@@ -130,6 +130,8 @@ def memory(host: Host) -> Memory:
     if total is None:
         raise Unavailable("/proc/meminfo has no MemTotal")
     total_bytes = int(total[1]) * 1024
+    if not 0 < total_bytes <= MOST_HOST_BYTES:
+        raise Unavailable(f"/proc/meminfo has a MemTotal of {total[1]} kB, which no machine has")
     limit_bytes = smallest_memory_limit(host)
     is_held = limit_bytes is not None and limit_bytes < total_bytes
     return Memory(total_bytes=total_bytes, limit_bytes=limit_bytes if is_held else None)

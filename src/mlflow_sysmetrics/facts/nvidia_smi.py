@@ -9,7 +9,7 @@ Check:   nvidia-smi --query-gpu=name,uuid,memory.total,driver_version --format=c
 from __future__ import annotations
 
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.facts.values import Gpu, GpuReport, readable
+from mlflow_sysmetrics.facts.values import MOST_GPU_BYTES, Gpu, GpuReport, readable
 from mlflow_sysmetrics.machine.command import CommandFailed, CommandMissing, RunCommand
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.machine.visible_gpus.nvidia import select_nvidia
@@ -84,7 +84,8 @@ def parse_gpus(text: str) -> tuple[Gpu, ...]:
             name, uuid, mebibytes, driver = fields
         except ValueError as error:
             raise Unavailable("nvidia-smi did not print a list of GPUs") from error
-        memory_bytes = int(mebibytes) * 2**20 if mebibytes.isdecimal() else None
+        size = int(mebibytes) * 2**20 if mebibytes.isdecimal() else 0
+        memory_bytes = size if 0 < size <= MOST_GPU_BYTES else None
         unified = mebibytes in _NO_OWN_MEMORY
         place = len(gpus_found)
         gpus_found.append(

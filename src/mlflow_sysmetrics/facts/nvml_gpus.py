@@ -17,14 +17,13 @@ from typing import Any
 
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts import nvidia_smi
-from mlflow_sysmetrics.facts.values import Gpu, GpuReport, readable
+from mlflow_sysmetrics.facts.values import MOST_GPU_BYTES, Gpu, GpuReport, readable
 from mlflow_sysmetrics.machine.command import RunCommand
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.machine.visible_gpus.nvidia import select_nvidia
 from mlflow_sysmetrics.machine.visible_gpus.selection import GpuId, SliceId
 
 _MIG_ENABLED = 1
-_MOST_BYTES = 2**44  # of one GPU, as in the collectors' bounds
 _NAMELESS = nvidia_smi.NAMELESS
 _UNREADABLE = "its name cannot be read"
 # By name: the bindings have a class for each of NVML's errors. NVML's own messages do not say what to do.
@@ -188,7 +187,7 @@ def _gpu(nvml: Any, handle: Any, named: Gpu) -> Gpu:
             return replace(named, unified=True)
         except (nvml.NVMLError, TypeError, ValueError):
             continue
-        if 0 <= total <= _MOST_BYTES:
+        if 0 <= total <= MOST_GPU_BYTES:
             return replace(named, memory_bytes=total) if total else replace(named, unified=True)
     return named
 

@@ -66,6 +66,9 @@ class GpuReport:
     conclusive: bool = False
 
 
+# No machine and no GPU on sale has a sixteenth of it. The bounds of the collectors are the same.
+MOST_HOST_BYTES = 2**50
+MOST_GPU_BYTES = 2**44
 UNKNOWN = "unknown"  #: keeps the place of a GPU's value in a list
 
 

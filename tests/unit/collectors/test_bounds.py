@@ -210,6 +210,7 @@ def test_impossible_memory_of_psutil_is_absent(
     ("speed", "most"),
     [
         ("10000", 5e9),
+        ("10", 5e8),
         ("400000", 200e9),
         ("-1", bounds.NETWORK_BYTES),
         ("", bounds.NETWORK_BYTES),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -209,13 +210,26 @@ def bad_readings(true: list[int]) -> dict[str, list[int]]:
 BAD = sorted(bad_readings([1, 2, 3]))
 
 
+@pytest.fixture(scope="module")
+def healthy_series(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[dict[str, float]]]:
+    """Reads each source once without a bad reading."""
+    return functools.cache(
+        lambda name: list(series(tmp_path_factory.mktemp("healthy"), SOURCES[name], true_readings(name)))
+    )
+
+
+def true_readings(name: str) -> list[int]:
+    source = SOURCES[name]
+    return [source.life + tick * source.growth for tick in range(6)]
+
+
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("name", SOURCES)
-def test_a_bad_reading_adds_nothing_to_any_series(tmp_path: Path, name: str, bad: str) -> None:
-    source = SOURCES[name]
-    true = [source.life + tick * source.growth for tick in range(6)]
-    healthy = list(series(tmp_path / "healthy", source, true))
-    spoilt = list(series(tmp_path / "spoilt", source, bad_readings(true)[bad]))
+def test_a_bad_reading_adds_nothing_to_any_series(
+    tmp_path: Path, healthy_series: Callable[[str], list[dict[str, float]]], name: str, bad: str
+) -> None:
+    healthy = healthy_series(name)
+    spoilt = list(series(tmp_path, SOURCES[name], bad_readings(true_readings(name))[bad]))
     assert any(healthy), "the source is read"
     found, limit = largest(spoilt), largest(healthy)
     assert {key: value for key, value in found.items() if value > 1.01 * limit.get(key, 0.0)} == {}
@@ -224,15 +238,14 @@ def test_a_bad_reading_adds_nothing_to_any_series(tmp_path: Path, name: str, bad
 
 
 @pytest.mark.parametrize("name", sorted(SOURCES.keys() - {"quota", "/proc/stat"}))
-def test_a_real_restart_is_believed(tmp_path: Path, name: str) -> None:
-    source = SOURCES[name]
-    true = [source.life + tick * source.growth for tick in range(3)]
-    healthy = list(
-        series(tmp_path / "healthy", source, [*true, *(true[-1] + n * source.growth for n in (1, 2, 3))])
-    )
-    again = list(series(tmp_path / "again", source, [*true, *(n * source.growth for n in (1, 2, 3))]))
-    assert again[-1].keys() == healthy[-1].keys()
-    assert all(0 <= value <= 1.01 * healthy[-1][key] for key, value in again[-1].items())
+def test_a_real_restart_is_believed(
+    tmp_path: Path, healthy_series: Callable[[str], list[dict[str, float]]], name: str
+) -> None:
+    healthy = healthy_series(name)[-1]
+    more = [n * SOURCES[name].growth for n in (1, 2, 3)]
+    again = list(series(tmp_path, SOURCES[name], true_readings(name)[:3] + more))[-1]
+    assert again.keys() == healthy.keys()
+    assert all(0 <= value <= 1.01 * healthy[key] for key, value in again.items())
 
 
 class NvmlCounter(NamedTuple):

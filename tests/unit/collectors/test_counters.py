@@ -81,7 +81,12 @@ def test_the_step_after_a_restart_covers_the_span_since_the_first_reading_of_it(
 def test_a_bound_that_hardware_exceeds_is_widened() -> None:
     readings = [now * 3_000_000_000 for now in range(20)]
     grown = steps(Counters(MOST), readings)
-    assert grown[-10:] == [3_000_000_000] * 10
+    assert grown[:4] == [0, None, 6_000_000_000, 3_000_000_000], "nothing is lost"
+
+
+def test_a_bound_that_is_far_too_low_is_widened_step_by_step() -> None:
+    grown = steps(Counters(1000), [now * 1_000_000 for now in range(20)])
+    assert grown[-12:] == [1_000_000] * 12
 
 
 def test_the_bound_grows_with_the_span() -> None:

@@ -373,3 +373,28 @@ def test_an_interface_is_bounded_by_its_own_speed(machine: Machine) -> None:
     assert values(collector, 1) == {ERRORS: 0}
     machine.shows(line("eth0", 11, 10))
     assert values(collector, 2)[RECEIVED] == pytest.approx(1e-6)
+
+
+@pytest.mark.parametrize("garbage", [-1, 2**64, 10**30])
+def test_a_garbled_line_is_the_absence_of_one_interface(machine: Machine, garbage: int) -> None:
+    machine.shows(line("eth0", 10, 10), line("eth1", 10, 10))
+    collector = NetworkLinux(machine.host)
+    values(collector, 0)
+    machine.shows(line("eth0", 1_000_010, 10), line("eth1", garbage, 10))
+    assert values(collector, 1)[RECEIVED] == 1
+    assert collector.gaps == ("the traffic of eth1 is unknown: its line in /proc/net/dev is garbled",)
+    machine.shows(line("eth0", 1_000_010, 10), line("eth1", 2_000_010, 10))
+    assert values(collector, 2)[RECEIVED] == 3
+    machine.shows(line("eth0", garbage, 10), line("eth1", garbage, 10))
+    assert values(collector, 3) == {}
+    assert len(collector.gaps) == 2
+
+
+def test_another_interface_counts_its_own_errors(machine: Machine) -> None:
+    machine.shows(line("eth0", 10, 10, 3))
+    collector = NetworkLinux(machine.host)
+    values(collector, 0)
+    machine.shows(line("eth1", 10, 10, 3))
+    values(collector, 1)
+    machine.shows(line("eth1", 10, 10, 5))
+    assert values(collector, 2)[ERRORS] == 2

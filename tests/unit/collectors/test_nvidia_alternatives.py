@@ -147,3 +147,36 @@ def test_nothing_else_is_asked_of_a_gpu_that_is_gone() -> None:
     with pytest.raises(NvmlError):
         ask()
     assert not asked
+
+
+@pytest.mark.parametrize("code", OTHER_ERRORS, ids=lambda code: CODES[code])
+def test_counters_of_the_links_replace_a_gpm_that_fails(code: int) -> None:
+    fields = {138: 10**9, 139: 10**9, 197: 2**34, 198: 2**34}
+    nvml = FakeNvml(gpu := hopper(fields=fields))
+    nvml.fail("nvmlGpmQueryDeviceSupport", code)
+    one = collector(nvml, NvidiaProfile)
+    for now in range(12):
+        gpu.fields = {field: count + now * 10**6 for field, count in fields.items()}
+        found = tick(one, now)
+    assert "0_pcie_receive_megabytes_per_second" in found
+    assert "0_nvlink_receive_megabytes_per_second" in found
+
+
+@pytest.mark.parametrize("code", OTHER_ERRORS, ids=lambda code: CODES[code])
+def test_a_gpu_that_cannot_be_found_by_its_uuid_is_found_in_its_place(code: int) -> None:
+    nvml = FakeNvml(gpu := hopper())
+    one = collector(nvml)
+    whole = tick(one, 0)
+    gpu.return_to_the_bus()
+    nvml.fail("nvmlDeviceGetHandleByUUID", code)
+    for now in range(1, 5):
+        found = tick(one, now)
+    assert found.keys() >= whole.keys()
+
+
+@pytest.mark.parametrize("function", ["nvmlDeviceGetUUID", "nvmlDeviceGetName", "nvmlDeviceGetMigMode"])
+def test_a_query_that_fails_from_the_start_costs_no_series(function: str) -> None:
+    whole = tick(collector(FakeNvml(hopper(), hopper("GPU-other"))))
+    nvml = FakeNvml(hopper(), hopper("GPU-other"))
+    nvml.fail(function, 999, "GPU-hopper")
+    assert tick(collector(nvml)).keys() == whole.keys()

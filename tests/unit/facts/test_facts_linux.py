@@ -131,3 +131,10 @@ def test_an_os_without_a_name_is_unavailable(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="compares with the real answer of a Linux system")
 def test_the_platform_name_equals_that_of_the_standard_library() -> None:
     assert linux.platform_name() == platform.platform()
+
+
+@pytest.mark.parametrize("size", [0, 2**50, 2**64])
+def test_memory_that_no_machine_has_is_unknown(tmp_path: Path, size: int) -> None:
+    host = machine(tmp_path, {"proc/meminfo": f"MemTotal:       {size} kB\n"})
+    with pytest.raises(Unavailable, match="which no machine has"):
+        linux.memory(host)

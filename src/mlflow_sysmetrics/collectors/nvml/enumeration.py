@@ -81,12 +81,24 @@ def find(nvml: Nvml, device: Device) -> None:
     # counter.
     nvml.ask("nvmlInit")
     if device.uuid:
-        handle = nvml.ask("nvmlDeviceGetHandleByUUID", device.uuid)
+        handle = _by_uuid(nvml, device)
     else:
         handle = nvml.ask("nvmlDeviceGetHandleByIndex", device.index)
         device.uuid = uuid_of(nvml, handle)
     card = nvml.ask("nvmlDeviceGetDeviceHandleFromMigDeviceHandle", handle) if device.slice else handle
     device.handle, device.card = handle, card
+
+
+def _by_uuid(nvml: Nvml, device: Device) -> Handle:
+    try:
+        return nvml.ask("nvmlDeviceGetHandleByUUID", device.uuid)
+    except NvmlError as error:
+        if error.verdict is Verdict.LOST or device.slice:
+            raise
+        handle = nvml.ask("nvmlDeviceGetHandleByIndex", device.index)
+        if uuid_of(nvml, handle) != device.uuid:  # its place was taken by another one
+            raise
+        return handle
 
 
 def _in_mig_mode(nvml: Nvml, handle: Handle) -> bool:

@@ -132,6 +132,7 @@ _LINKS = {
     NVLINK_TX_PER_SEC: catalogue.GPU_NVLINK_TRANSMIT,
 }
 _MEBIBYTE = 1024**2
+_FAILURES_TO_CHANGE = 3
 MOST_PERCENT = 2 * PERCENT  # the clocks of two samples differ: a little above 100 is 100
 
 
@@ -148,6 +149,7 @@ class Profile(Reading):
     def __init__(self, nvml: Nvml, device: Device) -> None:
         self.supported: bool | None = None
         self.counted: set[Metric] = set()
+        self._failures = 0
         self._device = device
         self._gpm = Gpm(nvml, device)
         self._metrics = tuple(_SHARES) if device.slice else (*_SHARES, *_LINKS)
@@ -157,8 +159,10 @@ class Profile(Reading):
         try:
             values = self._gpm.values(self._metrics, now)
         except NvmlError as error:
-            if self.supported is None and error.verdict in (Verdict.UNSUPPORTED, Verdict.FORBIDDEN):
-                self.supported = False
+            final = error.verdict in (Verdict.UNSUPPORTED, Verdict.FORBIDDEN)
+            self._failures += error.verdict is not Verdict.LOST
+            if self.supported is None and (final or self._failures >= _FAILURES_TO_CHANGE):
+                self.supported = False  # the counters of the links replace it from now on
             raise
         if values:
             self.supported = True

@@ -65,8 +65,9 @@ class ProcessSamples(Generic[Process]):
         alive, rss, threads, files = zip(*holdings, strict=True)
         if bounds.HOST_BYTES.holds(sum(rss)):
             yield catalogue.PROCESS_RSS.sample(sum(rss) / MEGABYTE)
-        yield catalogue.PROCESS_THREADS.sample(sum(threads))
-        if files[0] is not None:
+        if sum(threads) <= bounds.THREADS:
+            yield catalogue.PROCESS_THREADS.sample(sum(threads))
+        if files[0] is not None and sum(filter(None, files)) <= bounds.OPEN_FILES:
             yield catalogue.PROCESS_OPEN_FILES.sample(sum(filter(None, files)))
         yield catalogue.PROCESS_CHILDREN.sample(sum(alive) - 1)
         private = self._uss.advance(now, processes, sum(rss))
