@@ -71,7 +71,9 @@ def test_each_loss_and_each_return_is_logged_once(caplog: pytest.LogCaptureFixtu
         if now in {400, 1000}:
             gpu.return_to_the_bus()
         probe.read(now)
-    assert [f"{record.levelname} {record.message.partition('gpu (nvidia)')[2]}" for record in caplog.records] == [
+    assert [
+        f"{record.levelname} {record.message.partition('gpu (nvidia)')[2]}" for record in caplog.records
+    ] == [
         "WARNING : gpu_0: GPU is lost.",
         "INFO  is ok again.",
     ] * 2
