@@ -126,7 +126,7 @@ def cores(host: Host) -> Cores:
 
 def memory(host: Host) -> Memory:
     """Returns MemTotal, and the smallest cgroup limit if it is below MemTotal."""
-    total = re.search(r"^MemTotal:\s+(\d{1,18}) kB", host.read_text("proc/meminfo"), re.MULTILINE)
+    total = re.search(r"^MemTotal:\s+(\d{1,30}) kB", host.read_text("proc/meminfo"), re.MULTILINE)
     if total is None:
         raise Unavailable("/proc/meminfo has no MemTotal")
     total_bytes = int(total[1]) * 1024
