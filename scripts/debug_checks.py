@@ -10,9 +10,11 @@ from debug_report import PREFIX, Report
 from mlflow_sysmetrics import Settings, settings, status
 from mlflow_sysmetrics.collectors import COLLECTORS, load_classes
 from mlflow_sysmetrics.collectors.catalogue.process import PROCESS_USS
+from mlflow_sysmetrics.collectors.registry import name_of
 from mlflow_sysmetrics.samples import DEFAULT_FAMILIES, Family
 
-EVERYWHERE = ("CpuLinux", "CpuPsutil")  # every machine has a CPU
+EVERYWHERE = ("cpu",)  # every machine has a CPU
+NVIDIA = "gpu (nvidia)"
 SELDOM = (PROCESS_USS,)
 ALWAYS_THERE = ("sys.cpu", "sys.cpu_cores", "sys.memory_gb", "sys.disk_free_gb", "sys.platform")
 FEWEST_POINTS = 2  # per series, except sources that are read less often than at every tick
@@ -34,7 +36,7 @@ def absent(report: Report) -> Iterator[str]:
     for name, health in status().collectors.items():
         if health != "ok":
             reason = health.removeprefix("unavailable: ")
-            yield f"no NVIDIA GPU: {reason}" if name == "Nvidia" else f"{name}: {reason}"
+            yield f"no NVIDIA GPU: {reason}" if name == NVIDIA else f"{name}: {reason}"
     if "sysmetrics.error" in report.tags:
         yield f"could not be determined: {report.tags['sysmetrics.error']}"
 
@@ -58,8 +60,8 @@ def missing_metrics(report: Report) -> Iterator[str]:
         if collector.family is Family.GPU:
             continue
         # A source may be absent from a machine, except the CPU.
-        state = health.get(collector.__name__, "not switched on")
-        if state.startswith(("unavailable", "ok, but")) and collector.__name__ not in EVERYWHERE:
+        state = health.get(name_of(collector), "not switched on")
+        if state.startswith(("unavailable", "ok, but")) and name_of(collector) not in EVERYWHERE:
             continue
         for metric in collector.metrics if collector.family in DEFAULT_FAMILIES else ():
             key = prefix + metric.name

@@ -15,7 +15,7 @@ from pathlib import Path
 from string import Template
 
 from mlflow_sysmetrics import settings
-from mlflow_sysmetrics.collectors import Collector, load_classes, registry
+from mlflow_sysmetrics.collectors import Collector, bounds, load_classes, registry
 from mlflow_sysmetrics.collectors.catalogue.process import PROCESS_CPU
 from mlflow_sysmetrics.daemon.sampling.window import DECIMALS
 from mlflow_sysmetrics.samples import OPT_IN, Family, Kind, Metric
@@ -50,6 +50,8 @@ def page() -> str:
         readings=settings.DEFAULT_SAMPLES_BEFORE_LOGGING,
         decimals=DECIMALS,
         one_core=PROCESS_CPU.name,
+        gpu_watts=f"{bounds.GPU_WATTS.most:,.0f}",
+        celsius=f"{bounds.CELSIUS.most:g}",
         opt_in=_listed(f"`{family.value}`" for family in Family if family in OPT_IN),
         example=next(family.value for family in Family if family in OPT_IN),
         ordinary=sum(not metric.only for metric in _of_the_node()),
@@ -135,8 +137,8 @@ def _source(collector: type[Collector]) -> str:
     missing = [label for label in LABELS if label not in fields]
     if missing:
         raise ValueError(f"the docstring of {collector.__module__} has no {', '.join(missing)}")
-    texts = {**fields, "Read on": _where([collector])}
-    lines = [f"- **{label}**: {_prose(texts[label])}" for label in ("Read on", *LABELS[:-1])]
+    texts = {**fields, "Named": f"`{registry.name_of(collector)}`", "Read on": _where([collector])}
+    lines = [f"- **{label}**: {_prose(texts[label])}" for label in ("Named", "Read on", *LABELS[:-1])]
     check = f"```sh\n{fields['Check']}\n```"
     return "\n\n".join([f"### {_heading(collector)}", _prose(summary), "\n".join(lines), check])
 

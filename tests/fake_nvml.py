@@ -187,6 +187,15 @@ class FakeNvml(Monitoring):
         return _answer({1: handle.gpu.sm_clock, 2: handle.gpu.memory_clock}[type])
 
     @asked
+    def nvmlDeviceGetClock(self, handle: Handle, type: int, id: int) -> Any:
+        assert id == 0
+        return _answer({1: handle.gpu.sm_clock, 2: handle.gpu.memory_clock}[type])
+
+    @asked
+    def nvmlDeviceGetPowerManagementLimit(self, handle: Handle) -> Any:
+        return _answer(handle.gpu.power_limit_milliwatts)
+
+    @asked
     def nvmlDeviceGetMigMode(self, device: Handle) -> list[int]:
         if device.gpu.slices is None and not device.gpu.mig_capable:
             raise ERRORS[3]("Not Supported")

@@ -95,6 +95,38 @@ with tempfile.TemporaryFile(dir=os.getcwd()) as file:
     print(json.dumps({{sample.key: sample.value for one in collectors for sample in one.collect(1)}}))
 """
 
+# Limits its own cgroup while it is read, as `docker update` would.
+CHANGE = """
+from mlflow_sysmetrics.collectors.registry import LINUX
+from mlflow_sysmetrics.daemon.sampling.probe import Probe
+
+def put(files):
+    for directory in sys.argv[1:]:
+        for name in files.keys() & set(os.listdir(directory)):
+            # Not truncated, as runc and systemd write: the kernel leaves the change time alone.
+            file = os.open(f"{{directory}}/{{name}}", os.O_WRONLY)
+            os.write(file, files[name].encode())
+            os.close(file)
+
+def work():
+    while True:
+        pass
+
+def tick():
+    time.sleep(0.3)
+    return {{sample.key: sample.value for probe in probes for sample in probe.read(time.monotonic())}}
+
+host = Host()
+probes = [Probe(one, host, transparent=True) for one in LINUX if one.family.value in ("cpu", "memory")]
+threading.Thread(target=work, daemon=True).start()
+shown = {{}}
+for name, files in {moments}.items():
+    put(files)
+    ticks = [tick(), tick()]
+    shown |= {{f"{{name}} {{key}}": value for key, value in ticks[-1].items()}}
+print(json.dumps(shown))
+"""
+
 
 @contextlib.contextmanager
 def groups(limits: Mapping[str, Mapping[str, str]]) -> Iterator[list[str]]:
@@ -179,6 +211,24 @@ def test_more_than_the_quota_is_throttled(tmp_path: Path) -> None:
         within = work(QUOTA_CORES / 4, directories, tmp_path)
         beyond = work(1, directories, tmp_path)
     assert beyond["cpu_throttled_percentage"] > 50 > within["cpu_throttled_percentage"]
+
+
+def test_limits_that_change_while_it_runs_count_within_two_ticks(tmp_path: Path) -> None:
+    moments = {
+        "free": {},
+        "limited": {"cpu.cfs_quota_us": "50000", "cpu.max": "50000 100000"},
+        "tight": {"cpu.cfs_quota_us": "10000", "cpu.max": "10000 100000"}
+        | dict.fromkeys(("memory.limit_in_bytes", "memory.max"), str(LIMIT_MEGABYTES * MEGABYTE)),
+    }
+    with groups({controller: {} for controller in ("cpu", "cpuacct", "memory")}) as directories:
+        found = run(CHANGE.format(moments=moments), directories, tmp_path)
+    assert "free cpu_throttled_percentage" not in found
+    for moment in ("limited", "tight"):
+        assert f"{moment} cpu_throttled_percentage" in found
+        assert f"{moment} host_cpu_utilization_percentage" in found
+    assert "tight host_memory_usage_percentage" in found
+    share = 100 * found["tight system_memory_usage_megabytes"] / LIMIT_MEGABYTES
+    assert found["tight system_memory_usage_percentage"] == pytest.approx(share, rel=0.01)
 
 
 def test_host_numbers_appear_only_if_they_differ_from_the_jobs() -> None:

@@ -29,7 +29,7 @@ FLOORS = (
     ("daemon", "preflight"),
     ("monitor", "server", "training"),
     ("providers",),
-    ("cli", "examples"),
+    ("cli", "examples", "host"),
 )
 RANK = {name: rank for rank, floor in enumerate(FLOORS) for name in floor}
 MOST_FILES = 330
@@ -134,6 +134,10 @@ def test_a_library_has_one_door(library: str, allowed: str) -> None:
         if not re.match(rf"({PACKAGE}\.)({allowed})(\.|$)", name)
     ]
     assert elsewhere == []
+
+
+def test_names_for_others_are_not_used_here() -> None:
+    assert [name for name in modules() if f"{PACKAGE}.host" in imported()[name]] == []
 
 
 def test_lint_tables_ban_floors_that_exist() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import json
 import os
@@ -307,3 +308,11 @@ def test_no_floor_allows_a_version_with_a_known_hole(package: str, vulnerable: s
     )
     assert declared
     assert not [one for one in map(Requirement, declared) if one.specifier.contains(vulnerable)]
+
+
+def test_authors_of_collectors_have_a_public_name_for_the_host() -> None:
+    public = importlib.import_module("mlflow_sysmetrics.host")
+    private = importlib.import_module("mlflow_sysmetrics.machine.host")
+    assert {name: getattr(public, name) for name in public.__all__} == {
+        name: getattr(private, name) for name in ("DiskUsage", "Host", "read_bytes", "read_short")
+    }

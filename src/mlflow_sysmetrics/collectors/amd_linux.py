@@ -8,15 +8,16 @@ Source:  files of the amdgpu driver: /sys/class/drm/card<n>/device/{gpu_busy_per
 Units:   percent; megabytes (1e6 bytes); watts, watt-hours integrated over the ticks; degrees Celsius of the
          edge sensor, or of the junction on cards without one. In a processor with graphics, memory is the RAM
          reserved for it (vram) plus the RAM that it may use in addition (gtt).
-Cost:    eight reads per device, each 3 us plus the driver's own time; errors once a minute; the files of the
-         job's processes every 5 s, at most 0.1 % of a core; a check of the list of devices every two minutes.
+Cost:    eight reads per device, each 3 us plus the driver's own time; the power limit every 10 s, errors once
+         a minute; the files of the job's processes every 5 s, at most 0.1 % of a core; a check of the list of
+         devices every two minutes.
 Absent:  no such card; while the kernel has the card switched off, since reading would switch it on. Power of
          a processor with graphics, whose sensor includes the CPU, and of the second die of an MI250, which
          is included in the first one's. Utilization and memory of partitions (MI300), which exist for the
          whole card only; its power, temperature and errors are reported for its first partition. Throttling,
          which the driver exposes in a binary table only.
 Check:   grep . /sys/class/drm/card*/device/{gpu_busy_percent,mem_info_vram_used,hwmon/hwmon*/power1_*}
-Unconfirmed: constructed files
+Unconfirmed: recorded and constructed files
 """
 
 from __future__ import annotations

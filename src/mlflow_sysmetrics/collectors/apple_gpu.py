@@ -20,9 +20,9 @@ from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 from xml.parsers.expat import ExpatError
 
+from mlflow_sysmetrics.collectors import bounds
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT, Collector
-from mlflow_sysmetrics.collectors.kernel_files import WORD
 from mlflow_sysmetrics.collectors.presence import NOT_MACOS
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
@@ -79,7 +79,7 @@ def _accelerator(entry: Mapping[str, Any]) -> Accelerator:
     return Accelerator(
         _count(statistics.get("Device Utilization %"), PERCENT),
         # Not "Alloc system memory", which counts mapped memory: several times the memory in use.
-        _count(statistics.get("In use system memory"), WORD),
+        _count(statistics.get("In use system memory"), bounds.HOST_BYTES.most),
     )
 
 

@@ -5,24 +5,28 @@ Source:  /proc/stat: USER_HZ ticks per mode since boot, of all CPUs in its first
 Units:   percent, 0 to 100, of the CPUs that the job may use. In /proc/stat waiting for a disk counts as idle,
          guests as user (the kernel includes them in both), as in psutil.
 Cost:    one read of /proc/stat, of which only the first line is parsed; one more small read under a limit.
-         The limits are looked up every two minutes.
-Absent:  in the first 0.15 s; if the kernel's counters did not change.
+         A change of the limits is looked for at every tick, by 1 us per file that sets one.
+Absent:  in the first 0.15 s; if the kernel's counters did not change; the job's share at the tick that
+         notices a new limit.
 Check:   head -1 /proc/stat; top; cat /sys/fs/cgroup/cpu.stat
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import ClassVar, Protocol
 
 from mlflow_sysmetrics.collectors.catalogue import cpu as catalogue
-from mlflow_sysmetrics.collectors.contract import PERCENT, Collector
-from mlflow_sysmetrics.collectors.cpu_times import CpuTimes, busy_percentage
-from mlflow_sysmetrics.collectors.own_group import GroupCpuTime, OwnGroup
+from mlflow_sysmetrics.collectors.contract import MICROSECONDS, PERCENT, Collector
+from mlflow_sysmetrics.collectors.counters import NO_CLOCK, Counters
+from mlflow_sysmetrics.collectors.cpu_times import BusyTime, CpuTimes
+from mlflow_sysmetrics.collectors.own_group import GroupCpuTime, LimitWatch
+from mlflow_sysmetrics.collectors.processes.stat import TICKS_PER_SECOND
 from mlflow_sysmetrics.collectors.rhythm import CLOCKS_DIFFER, LIMITS_SECONDS, Lap, Pause
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.cpu_share import CpuShare, cpu_share
 from mlflow_sysmetrics.machine.host import Host, read_bytes, read_short
+from mlflow_sysmetrics.machine.reasons import Malformed, quoted, why_unread
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 _IDLE, _IOWAIT, _GUEST = 3, 4, 8
@@ -32,13 +36,16 @@ def parse_stat(text: bytes, cpu: bytes = b"cpu") -> CpuTimes:
     """Returns the CPU time of all CPUs, or of one, from the text of /proc/stat.
 
     Raises:
-        ValueError: the text has no such line.
+        Malformed: the text has no such line.
     """
     start = 0 if text.startswith(cpu + b" ") else text.find(b"\n" + cpu + b" ") + 1
     label, *fields = text[start : text.find(b"\n", start)].split() or [b""]
-    if label != cpu or len(fields) <= _IDLE:
-        raise ValueError(f"/proc/stat starts with {text[:40]!r} and has no line of {cpu.decode()}")
-    ticks = [int(field) for field in fields]
+    try:
+        ticks = [int(field) for field in fields] if label == cpu else []
+    except ValueError:
+        ticks = []
+    if len(ticks) <= _IDLE:
+        raise Malformed(f"/proc/stat starts with {quoted(text)} and has no line of {cpu.decode()}")
     total = sum(ticks[:_GUEST])
     return CpuTimes(total - sum(ticks[_IDLE : _IOWAIT + 1]), total)
 
@@ -54,37 +61,59 @@ class CpuLinux(Collector):
         self._path = str(host.root / "proc/stat")
         self._lap = Lap()
         self._look = Pause(LIMITS_SECONDS)
-        self._group = OwnGroup(host)
+        self._watch = LimitWatch(host, "cpu", "cpuset")
+        self._affinity = self._read_affinity()
+        self._outdated = False
         try:
-            self._times = parse_stat(read_short(self._path))
+            text = read_bytes(self._path)
+            self._busy = BusyTime(parse_stat(text), text.count(b"\ncpu"), TICKS_PER_SECOND)
             self._job = self._find_job()
         except (OSError, ValueError) as error:
-            raise Unavailable(str(error)) from error
+            raise Unavailable(why_unread(error)) from error
 
     def collect(self, now: float) -> Iterator[Sample]:
         """Yields the shares since the last reading that was old enough.
 
         Raises:
-            Unavailable: the job's cgroup is gone or has changed, or one of its CPUs went offline; a new
-                collector finds the current state.
+            Unavailable: the job's cgroup is gone, or one of its CPUs went offline; a new collector finds the
+                current state.
         """
-        self._group.check(now)
+        self._outdated |= self._has_new_limits(now)
         # Read before the lap ends: if this fails, the lap continues. A single read returns at least the first
         # line.
         text = read_bytes(self._path) if isinstance(self._job, _Lines) else read_short(self._path)
         span = self._lap.seconds(now)
         if span is None:
+            self._busy.begin(now)
             return
-        before, self._times = self._times, parse_stat(text)
-        host = busy_percentage(before, self._times)
+        host = self._busy.percentage(parse_stat(text), now)
+        # Over a span with two limits the job has no share of either.
+        was_limited = self._job is not None
+        if self._outdated:
+            self._job = self._find_job()
         if host is not None:
-            metric = catalogue.CPU_UTILIZATION if self._job is None else catalogue.HOST_CPU_UTILIZATION
+            limited = was_limited or self._job is not None
+            metric = catalogue.HOST_CPU_UTILIZATION if limited else catalogue.CPU_UTILIZATION
             yield metric.sample(host, span)
-        job = None if self._job is None else self._job.percentage(text, span)
+        if self._outdated:
+            self._outdated = False
+            return
+        job = None if self._job is None else self._job.percentage(text, span, now)
         if job is not None:
             yield catalogue.CPU_UTILIZATION.sample(job, span)
         if self._look.renew_if_over(now):
             self._job = self._find_job()
+
+    def _has_new_limits(self, now: float) -> bool:
+        affinity = self._read_affinity()
+        moved, self._affinity = affinity != self._affinity, affinity
+        return self._watch.changed(now) or moved
+
+    def _read_affinity(self) -> Collection[int]:
+        try:
+            return self._host.affinity()
+        except OSError:  # forbidden by a sandbox
+            return ()
 
     def _find_job(self) -> _Job | None:
         """Returns what measures the job's share of CPU time; None if it may use the whole host."""
@@ -106,19 +135,20 @@ class CpuLinux(Collector):
 class _Job(Protocol):
     """Measures the job's share of CPU time if that is not the host's."""
 
-    def percentage(self, text: bytes, span: float) -> float | None:
+    def percentage(self, text: bytes, span: float, now: float) -> float | None:
         """Returns the share since the previous reading; None if unknown.
 
         Args:
             text: the current content of /proc/stat.
             span: seconds since the previous reading.
+            now: seconds of a clock that never goes back.
         """
 
 
 class _Unknown(_Job):
     """The job's share if nothing counts its CPU time."""
 
-    def percentage(self, text: bytes, span: float) -> float | None:
+    def percentage(self, text: bytes, span: float, now: float) -> float | None:
         return None
 
 
@@ -127,18 +157,21 @@ class _Group(_Job):
 
     def __init__(self, host: Host, share: CpuShare) -> None:
         self._cores = share.cores
-        self._most = CLOCKS_DIFFER * len(share.online)
+        # A group that used more than the whole host was misread.
+        self._counter = Counters(CLOCKS_DIFFER * len(share.online) * MICROSECONDS)
         self._time = GroupCpuTime(host, "cpuset" if share.quota is None else "cpu")
-        self._used = self._time.seconds()
+        self._counter.follow((self._used(),), NO_CLOCK)
 
-    def percentage(self, text: bytes, span: float) -> float | None:
-        before, self._used = self._used, self._time.seconds()
-        # Above 100 only by the difference between the group's clock and ours, or by a saved-up burst; a group
-        # that used more than the whole host was misread.
-        used = self._used - before
-        if not 0 <= used <= span * self._most:
+    def percentage(self, text: bytes, span: float, now: float) -> float | None:
+        self._counter.begin(now - span)
+        step = self._counter.follow((self._used(),), now)
+        if step is None or not step.span:
             return None
-        return min(PERCENT * used / (span * self._cores), PERCENT)
+        # Above 100 only by the difference between the group's clock and ours, or by a saved-up burst.
+        return min(PERCENT * step.grown[0] / MICROSECONDS / (step.span * self._cores), PERCENT)
+
+    def _used(self) -> int:
+        return round(self._time.seconds() * MICROSECONDS)
 
 
 class _Lines(_Job):
@@ -146,14 +179,15 @@ class _Lines(_Job):
 
     def __init__(self, cpus: frozenset[int], text: bytes) -> None:
         self._names = [b"cpu%d" % cpu for cpu in sorted(cpus)]
-        self._times = self._sum(text)
+        self._busy = BusyTime(self._sum(text), len(cpus), TICKS_PER_SECOND)
 
-    def percentage(self, text: bytes, span: float) -> float | None:
+    def percentage(self, text: bytes, span: float, now: float) -> float | None:
         try:
-            before, self._times = self._times, self._sum(text)
-        except ValueError as error:
+            times = self._sum(text)
+            self._busy.begin(now - span)
+        except Malformed as error:
             raise Unavailable("the CPUs of the job have changed") from error
-        return busy_percentage(before, self._times)
+        return self._busy.percentage(times, now)
 
     def _sum(self, text: bytes) -> CpuTimes:
         times = [parse_stat(text, name) for name in self._names]

@@ -16,11 +16,14 @@ import psutil
 
 from mlflow_sysmetrics.collectors.catalogue import cpu as catalogue
 from mlflow_sysmetrics.collectors.contract import Collector
-from mlflow_sysmetrics.collectors.cpu_times import CpuTimes, busy_percentage
+from mlflow_sysmetrics.collectors.cpu_times import BusyTime, CpuTimes
+from mlflow_sysmetrics.collectors.psutil_errors import why_refused
 from mlflow_sysmetrics.collectors.rhythm import Lap
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Family, Metric, Sample
+
+_MOST_CPUS = 8192  # if their number is unknown: the largest kernel is built for so many
 
 
 class CpuPsutil(Collector):
@@ -31,7 +34,7 @@ class CpuPsutil(Collector):
 
     def __init__(self, host: Host) -> None:
         self._lap = Lap()
-        self._times = self._read()
+        self._busy = BusyTime(self._read(), psutil.cpu_count() or _MOST_CPUS)
 
     def collect(self, now: float) -> Iterator[Sample]:
         """Yields the share since the last reading that was old enough."""
@@ -40,9 +43,9 @@ class CpuPsutil(Collector):
         times = self._read()
         span = self._lap.seconds(now)
         if span is None:
+            self._busy.begin(now)
             return
-        before, self._times = self._times, times
-        share = busy_percentage(before, self._times)
+        share = self._busy.percentage(times, now)
         if share is not None:
             yield catalogue.CPU_UTILIZATION.sample(share, span)
 
@@ -51,6 +54,6 @@ class CpuPsutil(Collector):
         try:
             times = psutil.cpu_times()
         except (psutil.Error, OSError) as error:
-            raise Unavailable(f"psutil.cpu_times: {error}") from error
+            raise Unavailable(why_refused("cpu_times", error)) from error
         total = sum(times)
         return CpuTimes(busy=total - times.idle, total=total)

@@ -5,6 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from mlflow_sysmetrics.collectors.contract import PERCENT
+from mlflow_sysmetrics.collectors.counters import NO_CLOCK, Counters
+
+# A CPU counts a second in a second. A machine that was paused, or CPUs that are added, count more at once.
+_MOST_SECONDS = 8.0
+_PER_UNIT = 1000  # counters are whole numbers
 
 
 class CpuTimes(NamedTuple):
@@ -22,3 +27,41 @@ def busy_percentage(before: CpuTimes, now: CpuTimes) -> float | None:
     if total <= 0 or busy > total:
         return None
     return PERCENT * max(busy, 0.0) / total
+
+
+class BusyTime:
+    """Makes busy shares of CPU times that are read one after the other, without what a bad reading makes up.
+
+    Args:
+        times: the first reading.
+        cpus: how many CPUs they are the time of.
+        per_second: units of the source in a second.
+    """
+
+    def __init__(self, times: CpuTimes, cpus: int, per_second: float = 1.0) -> None:
+        self._counter = Counters(_MOST_SECONDS * cpus * per_second * _PER_UNIT)
+        self._counter.follow((_counted(times),), NO_CLOCK)
+        self._believed = self._doubted = times
+
+    def begin(self, now: float) -> None:
+        """Gives the first reading, which was taken without a clock, its time."""
+        self._counter.begin(now)
+
+    def percentage(self, times: CpuTimes, now: float) -> float | None:
+        """Returns the busy share since the last reading that is believed, 0 to 100; None if unknown.
+
+        Args:
+            times: the current reading.
+            now: seconds of a clock that never goes back.
+        """
+        step = self._counter.follow((_counted(times),), now)
+        if step is None:
+            self._doubted = times
+            return None
+        before = self._believed if step.whole else self._doubted
+        self._believed = times
+        return busy_percentage(before, times) if _counted(times) - _counted(before) == step.grown[0] else None
+
+
+def _counted(times: CpuTimes) -> int:
+    return round(times.total * _PER_UNIT)

@@ -26,6 +26,7 @@ from mlflow_sysmetrics.collectors.watched_paths import LOOK_SECONDS, Answers, Pa
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import DiskUsage, Host
 from mlflow_sysmetrics.machine.mounts import below_root, is_distant, mount_of, read_mounts, real_path
+from mlflow_sysmetrics.machine.reasons import why_unread
 from mlflow_sysmetrics.samples import Family, Kind, Metric, Sample
 
 _REMEDY = "mount it, or correct MLFLOW_SYSMETRICS_DISKS"
@@ -93,7 +94,7 @@ class Disk(Collector):
             try:
                 usage = place.usage if place.is_distant else self._host.disk_usage(series.path)
             except OSError as error:
-                self.gaps = (*self.gaps, f"{series.path}: {error.strerror or error}")
+                self.gaps = (*self.gaps, why_unread(error, series.path))
                 self._series = [one for one in self._series if one is not series]
                 continue
             total, used, free = usage

@@ -5,15 +5,17 @@ Units:   megabytes (1e6 bytes) per second over all these devices; percent of tim
 Cost:    one read of 5 us per device and tick; once a minute the devices are looked up again in the
          background.
 Absent:  in the first 0.15 s; filesystems without a local device (NFS, tmpfs, ...); busy time of a device
-         that does not count it (md before Linux 5.10).
+         that does not count it (md before Linux 5.10); at a tick at which a counter is not believed
+         (`counters`).
 Check:   iostat -x 1; cat /sys/class/block/*/stat
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
+from mlflow_sysmetrics.collectors import bounds
 from mlflow_sysmetrics.collectors.block_devices import (
     counting_devices,
     devices_behind,
@@ -22,12 +24,14 @@ from mlflow_sysmetrics.collectors.block_devices import (
 )
 from mlflow_sysmetrics.collectors.catalogue import disk as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT, Collector
+from mlflow_sysmetrics.collectors.counters import NO_CLOCK, Counters, CounterSet
 from mlflow_sysmetrics.collectors.kernel_files import WORD
 from mlflow_sysmetrics.collectors.rhythm import Lap, Pause
 from mlflow_sysmetrics.collectors.watched_paths import LOOK_SECONDS, Answers, PathReadings, watched_paths
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host, read_short
 from mlflow_sysmetrics.machine.mounts import has_local_device, mount_of, read_mounts, real_path
+from mlflow_sysmetrics.machine.reasons import Malformed, quoted, why_unread
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 _SECTOR_BYTES = 512  # the unit of this file, whatever the size of the device's sectors
@@ -36,7 +40,7 @@ _BUSY_WRAPS_AT = 2**32  # the kernel prints an unsigned int of milliseconds: 50 
 
 
 class DeviceWork(NamedTuple):
-    """Work of a device, since it came up or between two readings; `busy_ms` is None if unknown."""
+    """Work of a device since it came up; `busy_ms` is None if unknown."""
 
     read_bytes: int
     written_bytes: int
@@ -47,29 +51,33 @@ def parse_stat(text: bytes) -> DeviceWork:
     """Returns the work of a device since it came up, from the text of its stat file.
 
     Raises:
-        ValueError: the text does not have the counters of a block device.
+        Malformed: the text does not have the counters of a block device.
     """
     fields = text.split(None, _BUSY + 1)
-    if len(fields) <= _BUSY + 1:  # one field more than is used, so a text cut within a number is rejected
-        raise ValueError(f"{text[:40]!r} does not have the counters of a block device")
-    read, written, busy = int(fields[_READ]), int(fields[_WRITTEN]), int(fields[_BUSY])
-    if min(read, written, busy) < 0 or max(read, written, busy) >= WORD:
-        raise ValueError(f"{text[:40]!r} does not have the counters of a block device")
+    try:
+        read, written, busy = (int(fields[field]) for field in (_READ, _WRITTEN, _BUSY))
+    except (IndexError, ValueError):
+        read = written = busy = -1
+    # One field more than is used, so a text cut within a number is rejected.
+    complete = len(fields) > _BUSY + 1
+    if not complete or min(read, written, busy) < 0 or max(read, written, busy) >= WORD:
+        raise Malformed(f"{quoted(text)} does not have the counters of a block device")
     # A driver that counts sectors but not time leaves this at 0.
     counts_time = busy > 0 or not (read or written)
     return DeviceWork(read * _SECTOR_BYTES, written * _SECTOR_BYTES, busy if counts_time else None)
 
 
-def work_between(before: DeviceWork, now: DeviceWork) -> DeviceWork | None:
-    """Returns the work of a device between two readings; None if its counters were reset in between."""
-    read, written = now.read_bytes - before.read_bytes, now.written_bytes - before.written_bytes
-    if read < 0 or written < 0:
+def busy_between(before: int | None, now: int | None) -> int | None:
+    """Returns the milliseconds in which a device was busy between two readings; None if they are unknown."""
+    if before is None or now is None:
         return None
-    if before.busy_ms is None or now.busy_ms is None:
-        return DeviceWork(read, written, None)
-    busy = (now.busy_ms - before.busy_ms) % _BUSY_WRAPS_AT
+    busy = (now - before) % _BUSY_WRAPS_AT
     # A difference of more than half the range means that the counter went back.
-    return DeviceWork(read, written, busy if busy < _BUSY_WRAPS_AT // 2 else None)
+    return busy if busy < _BUSY_WRAPS_AT // 2 else None
+
+
+def _moved(work: Mapping[str, DeviceWork]) -> dict[str, tuple[int, int]]:
+    return {name: (one.read_bytes, one.written_bytes) for name, one in work.items()}
 
 
 _MILLISECONDS = 1000.0
@@ -95,9 +103,13 @@ class DiskIoLinux(Collector):
         self._lap = Lap()
         self._pause = Pause(LOOK_SECONDS)
         self._stats = self._find(self._readings.first())
+        self._counters = CounterSet(
+            lambda name: Counters(*[bounds.disk_bytes(name)] * 2, from_zero=bounds.FROM_ZERO)
+        )
         self._last = self._read()
         if not self._last:
             raise Unavailable("; ".join(self.gaps))
+        self._counters.follow(_moved(self._last), NO_CLOCK)
 
     def collect(self, now: float) -> Iterator[Sample]:
         """Yields the rates since the last reading that was old enough, for devices present at both readings.
@@ -109,20 +121,29 @@ class DiskIoLinux(Collector):
         if self._pause.renew_if_over(now):
             self._stats = self._find(self._readings.next())
         if span is None:
+            self._counters.begin(now)
             return
-        before, self._last = self._last, self._read()
-        if before.keys() - self._last.keys():  # a replacement may be there already
+        work = self._read()
+        if self._last.keys() - work.keys():  # a replacement may be there already
             self._pause = Pause(LOOK_SECONDS, read=False)
-        pairs = ((before[name], counters) for name, counters in self._last.items() if name in before)
-        works = [work for pair in pairs if (work := work_between(*pair)) is not None]
-        if not works:
+        steps = self._counters.follow(_moved(work), now)
+        before = self._last
+        self._last = {name: one if name in steps else before.get(name, one) for name, one in work.items()}
+        rates = self._counters.rates()
+        if rates is None:
             return
-        yield catalogue.DISK_READ.sample(sum(work.read_bytes for work in works) / MEGABYTE / span, span)
-        yield catalogue.DISK_WRITE.sample(sum(work.written_bytes for work in works) / MEGABYTE / span, span)
-        busy = [work.busy_ms for work in works if work.busy_ms is not None]
+        read, written = rates
+        yield catalogue.DISK_READ.sample(read / MEGABYTE, span)
+        yield catalogue.DISK_WRITE.sample(written / MEGABYTE, span)
+        busy = [
+            milliseconds / _MILLISECONDS / step.span
+            for name, step in steps.items()
+            if name in before and step.whole and step.span
+            if (milliseconds := busy_between(before[name].busy_ms, work[name].busy_ms)) is not None
+        ]
         if busy:
             # A request counts in full when it ends, even if it began before the span, hence the cap.
-            yield catalogue.DISK_BUSY.sample(min(PERCENT * max(busy) / _MILLISECONDS / span, PERCENT), span)
+            yield catalogue.DISK_BUSY.sample(min(PERCENT * max(busy), PERCENT), span)
 
     def _read(self) -> dict[str, DeviceWork]:
         """Returns the counters of the devices that respond; the others are skipped until the next lookup."""
@@ -132,8 +153,7 @@ class DiskIoLinux(Collector):
                 work[name] = parse_stat(read_short(stat))
             except (OSError, ValueError) as error:
                 del self._stats[name]
-                reason = getattr(error, "strerror", None) or error
-                self.gaps = (*self.gaps, f"/sys/class/block/{name}/stat: {reason}")
+                self.gaps = (*self.gaps, why_unread(error, f"/sys/class/block/{name}/stat"))
         return work
 
     def _find(self, answers: Answers[_Behind]) -> dict[str, str]:

@@ -14,8 +14,11 @@ from typing import ClassVar
 
 import psutil
 
+from mlflow_sysmetrics.collectors import bounds
 from mlflow_sysmetrics.collectors.catalogue import disk as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, Collector
+from mlflow_sysmetrics.collectors.counters import NO_CLOCK, Counters
+from mlflow_sysmetrics.collectors.psutil_errors import why_refused
 from mlflow_sysmetrics.collectors.rhythm import Lap
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
@@ -30,22 +33,24 @@ class DiskIoPsutil(Collector):
 
     def __init__(self, host: Host) -> None:
         self._lap = Lap()
-        self._last = _read()
+        self._counters = Counters(*[bounds.ARRAY_BYTES] * 2, from_zero=bounds.FROM_ZERO)
+        self._counters.follow(_read(), NO_CLOCK)
 
     def collect(self, now: float) -> Iterator[Sample]:
-        """Yields the rates since the last reading that was old enough; none if a counter went back.
+        """Yields the rates since the last reading that was old enough; none while a counter is doubted.
 
         Raises:
             Unavailable: the host's disks are gone.
         """
         span = self._lap.seconds(now)
         if span is None:
+            self._counters.begin(now)
             return
-        before, self._last = self._last, _read()
-        read, written = self._last[0] - before[0], self._last[1] - before[1]
-        if read >= 0 and written >= 0:
-            yield catalogue.DISK_READ.sample(read / MEGABYTE / span, span)
-            yield catalogue.DISK_WRITE.sample(written / MEGABYTE / span, span)
+        step = self._counters.follow(_read(), now)
+        if step is not None and step.span:
+            read, written = step.grown
+            yield catalogue.DISK_READ.sample(read / MEGABYTE / step.span, span)
+            yield catalogue.DISK_WRITE.sample(written / MEGABYTE / step.span, span)
 
 
 def _read() -> tuple[int, int]:
@@ -59,7 +64,7 @@ def _read() -> tuple[int, int]:
         # anyway.
         counters = psutil.disk_io_counters(perdisk=False, nowrap=False)
     except (psutil.Error, OSError, RuntimeError) as error:
-        raise Unavailable(f"psutil.disk_io_counters: {error}") from error
+        raise Unavailable(why_refused("disk_io_counters", error)) from error
     if counters is None:
         raise Unavailable("psutil.disk_io_counters: no disk")
     return counters.read_bytes, counters.write_bytes

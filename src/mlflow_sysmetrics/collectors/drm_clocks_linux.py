@@ -1,7 +1,8 @@
 """Clocks of AMD and Intel GPUs on Linux.
 
-Source:  amdgpu hwmon freq<n>_input, labelled sclk and mclk; i915 /sys/class/drm/card<n>/gt_act_freq_mhz; xe
-         /sys/class/drm/card<n>/device/tile0/gt0/freq0/act_freq, of the first tile if there are more.
+Source:  amdgpu hwmon freq<n>_input, labelled sclk and mclk; radeon hwmon freq1_input; i915
+         /sys/class/drm/card<n>/gt_act_freq_mhz; xe /sys/class/drm/card<n>/device/tile0/gt0/freq0/act_freq, of
+         the first tile if there are more.
 Units:   megahertz.
 Cost:    two reads per device, each 3 us plus the driver's own time; the files of the job's processes every
          5 s, at most 0.1 % of a core.
@@ -9,7 +10,7 @@ Absent:  no such card; while the kernel has the card switched off; a clock that 
          switched off then; the memory clock on Intel and in a processor with graphics; clocks of partitions
          (MI300); clocks of an Intel GPU without sensors while none of this job's processes uses it.
 Check:   grep . /sys/class/drm/card*/device/hwmon/hwmon*/freq*_input /sys/class/drm/card*/gt_act_freq_mhz
-Unconfirmed: constructed files
+Unconfirmed: recorded and constructed files
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import ClassVar, NamedTuple
 
+from mlflow_sysmetrics.collectors import bounds
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import Collector
 from mlflow_sysmetrics.collectors.drm.cards import Card, asleep
@@ -29,7 +31,7 @@ from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
-_MOST_MEGAHERTZ = 10_000.0  # drivers have briefly reported 65535
+_MOST_MEGAHERTZ = bounds.GPU_MEGAHERTZ.most  # drivers have briefly reported 65535
 
 
 class Clock(NamedTuple):
@@ -127,6 +129,8 @@ def _amd(host: Host) -> Iterator[tuple[int, ClockedGpu]]:
         if device.card is not None and not device.partitioned:
             hwmon = Hwmon(device.card.device)
             shader, memory = (hwmon.labelled("freq", label) for label in ("sclk", "mclk"))
+            if device.card.driver == "radeon":  # older cards; it has this clock only, without a label
+                shader = hwmon.path("freq1_input")
             clocks = (
                 Clock(catalogue.GPU_SM_CLOCK, "shader", shader, MICRO),
                 Clock(catalogue.GPU_MEMORY_CLOCK, "memory", memory, MICRO),

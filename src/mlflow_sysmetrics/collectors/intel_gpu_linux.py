@@ -13,7 +13,7 @@ Absent:  no such card; while the kernel has the card switched off, since reading
          usage of all processes. A GPU within a processor usually has no sensors: it has no series until one
          of this job's processes uses it.
 Check:   sensors 'i915-*' 'xe-*'; grep drm- /proc/<pid>/fdinfo/*; intel_gpu_top (root)
-Unconfirmed: constructed files
+Unconfirmed: recorded and constructed files
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from mlflow_sysmetrics.machine.host import read_bytes
+from mlflow_sysmetrics.machine.reasons import Malformed, quoted
 
 WORD = 2**64  #: kernel counters are 64-bit words; a larger number is invalid
 
@@ -44,11 +45,14 @@ def count(text: bytes) -> int:
         text: the file's content; without a final newline it was cut off, and the number with it.
 
     Raises:
-        ValueError: it is not a count.
+        Malformed: it is not a count.
     """
-    number = int(text) if text.endswith(b"\n") else -1
+    try:
+        number = int(text) if text.endswith(b"\n") else -1
+    except ValueError:
+        number = -1
     if not 0 <= number < WORD:
-        raise ValueError(f"{text[:40]!r} is not a count")
+        raise Malformed(f"{quoted(text)} is not a count")
     return number
 
 

@@ -1,11 +1,12 @@
 """Memory: how much of its limit the job holds, and the host's memory if that is something else.
 
-Source:  /proc/meminfo: MemTotal, MemAvailable, SwapTotal, SwapFree in KiB; on kernels before 3.14 free +
-         buffers + cached as available memory. If a cgroup limits the job: its working set.
+Source:  /proc/meminfo: MemTotal, MemAvailable, SwapTotal, SwapFree in KiB; where MemAvailable is missing
+         (before Linux 3.14) or reads 0 although memory is free (giampaolo/psutil#1915), free + buffers +
+         cached + reclaimable slab memory - shared memory. If a cgroup limits the job: its working set.
 Units:   megabytes (1e6 bytes); percent of MemTotal, or of the smallest limit on the job's cgroup and its
          ancestors. Used memory of the host is total minus available, as in psutil 7.
 Cost:    one read of /proc/meminfo, of which four lines are parsed; two more reads per group with a limit.
-         The limits are looked up every two minutes.
+         A change of the limits is looked for at every tick, by 1 us per file that sets one.
 Absent:  swap, if there is none.
 Check:   free -m; cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory.current
 """
@@ -16,10 +17,11 @@ import contextlib
 from collections.abc import Iterator
 from typing import ClassVar, NamedTuple
 
+from mlflow_sysmetrics.collectors import bounds
 from mlflow_sysmetrics.collectors.catalogue import memory as catalogue
 from mlflow_sysmetrics.collectors.contract import KIBIBYTE, MEGABYTE, PERCENT, Collector
 from mlflow_sysmetrics.collectors.kernel_files import number_after
-from mlflow_sysmetrics.collectors.own_group import GroupMemory, OwnGroup
+from mlflow_sysmetrics.collectors.own_group import GroupMemory, LimitWatch
 from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Pause
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.cgroups import (
@@ -29,35 +31,64 @@ from mlflow_sysmetrics.machine.cgroups import (
     memory_limits,
 )
 from mlflow_sysmetrics.machine.host import Host, read_short
+from mlflow_sysmetrics.machine.reasons import Malformed, why_unread
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 
 class Memory(NamedTuple):
-    """Memory of the host, in bytes; `swap` is used swap space, None if there is none."""
+    """Memory of the host, in bytes.
+
+    Attributes:
+        total: all of it.
+        available: what programs can have without swapping.
+        swap: used swap space; None if there is none.
+        doubt: why `available` is an estimate although the kernel gives a value.
+    """
 
     total: int
     available: int
     swap: int | None = None
+    doubt: str = ""
 
 
 def parse_meminfo(text: bytes) -> Memory:
     """Returns total and available memory and used swap space from the text of /proc/meminfo.
 
     Raises:
-        ValueError: the text has no total, or nothing about available memory.
+        Malformed: the text has no total, or nothing about available memory.
     """
     total = number_after(b"MemTotal:", text)
     available = number_after(b"MemAvailable:", text)
-    if available is None:
-        parts = [number_after(label, text) for label in (b"MemFree:", b"Buffers:", b"Cached:")]
-        known = [part for part in parts if part is not None]
-        available = sum(known) if known else None
-    if not total or available is None:
-        raise ValueError("/proc/meminfo has no MemTotal, or nothing about available memory")
+    doubt = ""
+    if not available:
+        estimate = _estimate(text)
+        # Of a machine that is really out of memory little can be reclaimed.
+        if available is None or (total and estimate and estimate > total * _NEGLIGIBLE):
+            doubt = "" if available is None else _ZERO_AVAILABLE
+            available = estimate
+    if not total or not bounds.HOST_BYTES.holds(total * KIBIBYTE) or available is None:
+        raise Malformed("/proc/meminfo has no MemTotal, or nothing about available memory")
     swap_total, swap_free = number_after(b"SwapTotal:", text), number_after(b"SwapFree:", text)
     # LXC combines its own total with the available memory of the host, hence the bounds.
     swap = max(swap_total - swap_free, 0) * KIBIBYTE if swap_total and swap_free is not None else None
-    return Memory(total * KIBIBYTE, min(available, total) * KIBIBYTE, swap)
+    return Memory(total * KIBIBYTE, min(available, total) * KIBIBYTE, swap, doubt)
+
+
+_NEGLIGIBLE = 0.05
+_ZERO_AVAILABLE = (
+    "MemAvailable in /proc/meminfo reads 0, which its other lines refute: available memory is estimated from "
+    "what is free or can be reclaimed"
+)
+
+
+def _estimate(text: bytes) -> int | None:
+    """Returns the memory that is free or can be reclaimed, in KiB; None if the text has nothing about it."""
+    labels = (b"MemFree:", b"Buffers:", b"Cached:", b"SReclaimable:")
+    known = [part for part in (number_after(label, text) for label in labels) if part is not None]
+    if not known:
+        return None
+    # Files of tmpfs are in Cached, but only swapping frees them.
+    return max(sum(known) - (number_after(b"Shmem:", text) or 0), known[0])
 
 
 class MemoryLinux(Collector):
@@ -76,28 +107,34 @@ class MemoryLinux(Collector):
         self._host = host
         self._path = str(host.root / "proc/meminfo")
         self._look = Pause(LIMITS_SECONDS)
-        self._group = OwnGroup(host)
+        self._watch = LimitWatch(host, "memory")
         try:
             memory = parse_meminfo(read_short(self._path))
         except (OSError, ValueError) as error:
-            raise Unavailable(str(error)) from error
+            raise Unavailable(why_unread(error)) from error
+        self._total = memory.total
         self._job = _find_job(host, memory.total)
 
     def collect(self, now: float) -> Iterator[Sample]:
         """Yields used and available memory and used swap space.
 
         Raises:
-            Unavailable: the job's cgroup is gone or has changed; a new collector finds it.
+            Unavailable: the job's cgroup is gone; a new collector finds its group.
         """
-        self._group.check(now)
+        changed = self._watch.changed(now) or (self._job is not None and self._job.is_outdated())
         memory = parse_meminfo(read_short(self._path))
         used = memory.total - memory.available
-        if self._look.renew_if_over(now):
+        gaps = (memory.doubt,) if memory.doubt else ()
+        # The memory of a virtual machine may grow and shrink.
+        if self._look.renew_if_over(now) or changed or memory.total != self._total:
+            self._total = memory.total
             self._job = _find_job(self._host, memory.total)
         if self._job is not None:
             yield catalogue.HOST_MEMORY_USAGE_PERCENTAGE.sample(PERCENT * used / memory.total)
             yield from self._job.samples(memory)
+            self.gaps = gaps + self._job.gaps
             return
+        self.gaps = gaps
         yield catalogue.MEMORY_USAGE.sample(used / MEGABYTE)
         yield catalogue.MEMORY_USAGE_PERCENTAGE.sample(PERCENT * used / memory.total)
         yield catalogue.MEMORY_AVAILABLE.sample(memory.available / MEGABYTE)
@@ -119,6 +156,7 @@ class _Job:
     """The job's memory under a limit: what its own group holds, and what each limit above it leaves."""
 
     def __init__(self, host: Host, directory: ControllerDirectory, limited: list[GroupLimit]) -> None:
+        self.gaps: tuple[str, ...] = ()
         self._limit = min(group.limit for group in limited)
         readable = dict(_readable(host, directory))
         if not readable:
@@ -126,21 +164,40 @@ class _Job:
         # A group whose controller is off has no files; its nearest ancestor with files represents it.
         self._own = next(iter(readable.values()))
         self._groups = [(group.limit, readable[group.path]) for group in limited if group.path in readable]
+        self._inherited = self._own.inherited
+
+    def is_outdated(self) -> bool:
+        """Returns whether a limit that no file of the job's own groups shows has changed (v1)."""
+        return self._own.inherited != self._inherited
 
     def samples(self, memory: Memory) -> Iterator[Sample]:
         held = self._own.working_set()
+        why = _why_impossible(self._own, memory)
+        self.gaps = (f"no memory usage of the job: {why}",) if why else ()
+        if why:
+            return
         yield catalogue.MEMORY_USAGE.sample(held / MEGABYTE)
         # Above the limit only briefly, or if the limit is memory.high, which the kernel does not enforce
         # strictly.
         yield catalogue.MEMORY_USAGE_PERCENTAGE.sample(min(PERCENT * held / self._limit, PERCENT))
         left = [
-            max(limit - (held if group is self._own else group.working_set()), 0.0)
+            max(limit - size, 0.0)
             for limit, group in self._groups
+            for size in [held if group is self._own else group.working_set()]
+            if not _why_impossible(group, memory)
         ]
         yield catalogue.MEMORY_AVAILABLE.sample(min([float(memory.available), *left]) / MEGABYTE)
         swap = self._own.swap() if memory.swap is not None else None
-        if swap is not None:
+        if swap is not None and bounds.HOST_BYTES.holds(swap):
             yield catalogue.SWAP_USAGE.sample(swap / MEGABYTE)
+
+
+def _why_impossible(group: GroupMemory, memory: Memory) -> str:
+    """Returns why the usage that a group shows cannot be true; "" if it can."""
+    if not group.usage:
+        return "its cgroup shows 0 bytes, although this process is in it"
+    # Under LXC the total is that of the container, which may be exceeded for a moment.
+    return "its cgroup shows more than the machine has" if group.usage > 2 * memory.total else ""
 
 
 def _readable(host: Host, directory: ControllerDirectory) -> Iterator[tuple[str, GroupMemory]]:

@@ -15,8 +15,10 @@ from typing import ClassVar
 
 import psutil
 
+from mlflow_sysmetrics.collectors import bounds
 from mlflow_sysmetrics.collectors.catalogue import memory as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT, Collector
+from mlflow_sysmetrics.collectors.psutil_errors import refusal, why_refused
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Family, Metric, Sample
@@ -34,22 +36,37 @@ class MemoryPsutil(Collector):
     )
 
     def __init__(self, host: Host) -> None:
+        self._lasting_gaps: tuple[str, ...] = ()
         try:
             psutil.virtual_memory()
         except (psutil.Error, OSError) as error:
-            raise Unavailable(f"psutil.virtual_memory: {error}") from error
+            raise Unavailable(why_refused("virtual_memory", error)) from error
         try:
             self._has_swap = psutil.swap_memory().total > 0
         except (psutil.Error, OSError) as error:
             self._has_swap = False
-            self.gaps = (f"no swap usage: {error}",)
+            self.gaps = self._lasting_gaps = (f"no swap usage: {refusal(error)}",)
 
     def collect(self, now: float) -> Iterator[Sample]:
         """Yields used memory from `used`, as MLflow's monitor does; what is available; swap in use."""
         memory = psutil.virtual_memory()
-        yield catalogue.MEMORY_USAGE.sample(memory.used / MEGABYTE)
-        if memory.total:
+        gaps = [*self._lasting_gaps]
+        if not memory.total or not bounds.HOST_BYTES.holds(memory.total):
+            self.gaps = (*gaps, "psutil.virtual_memory reports no size that a machine can have")
+            return
+        if 0 <= memory.used <= memory.total:
+            yield catalogue.MEMORY_USAGE.sample(memory.used / MEGABYTE)
             yield catalogue.MEMORY_USAGE_PERCENTAGE.sample(PERCENT * memory.used / memory.total)
-        yield catalogue.MEMORY_AVAILABLE.sample(memory.available / MEGABYTE)
+        else:
+            gaps.append("no memory usage: more is said to be in use than there is")
+        if 0 <= memory.available <= memory.total:
+            yield catalogue.MEMORY_AVAILABLE.sample(memory.available / MEGABYTE)
+        else:
+            gaps.append("no available memory: more is said to be available than there is")
         if self._has_swap:
-            yield catalogue.SWAP_USAGE.sample(psutil.swap_memory().used / MEGABYTE)
+            swap = psutil.swap_memory()
+            if 0 <= swap.used <= swap.total:
+                yield catalogue.SWAP_USAGE.sample(swap.used / MEGABYTE)
+            else:
+                gaps.append("no swap usage: more is said to be in use than there is")
+        self.gaps = tuple(gaps)

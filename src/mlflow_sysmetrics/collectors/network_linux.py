@@ -6,27 +6,34 @@ Source:  /proc/net/dev; /sys/class/net/<interface>/ and the default route in /pr
 Units:   megabytes (1e6 bytes), errors and drops since the collector was built (the daemon counts from each
          run's attach); megabytes per second.
 Cost:    one read of /proc/net/dev; only the lines of counted interfaces are parsed.
-Absent:  a kernel without /proc/net/dev. No traffic is 0, not absent.
+Absent:  a kernel without /proc/net/dev; at a tick at which a counter is not believed (`counters`): it went
+         back, or grew beyond four times the card's speed. No traffic is 0, not absent.
 Check:   cat /proc/net/dev; ip -s -details link; ip route
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from typing import ClassVar
 
+from mlflow_sysmetrics.collectors import bounds
 from mlflow_sysmetrics.collectors.contract import Collector
 from mlflow_sysmetrics.collectors.kernel_files import WORD, listed, text_of
 from mlflow_sysmetrics.collectors.rhythm import Pause
 from mlflow_sysmetrics.collectors.traffic import Traffic, TrafficSeries
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host, read_bytes
+from mlflow_sysmetrics.machine.reasons import Malformed, quoted, why_unread
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 _ARPHRD_LOOPBACK = "772"  # include/uapi/linux/if_arp.h
 _NEVER = frozenset({"bridge", "bonding_slave", "tun_flags", "wireguard"})
+# A port of a card's switch that stands for a virtual function: its packets pass the function or the card.
+# https://docs.kernel.org/networking/representors.html
+_REPRESENTOR = re.compile(r"pf\d+[vs]f\d+$")
 _UPPER, _LOWER = "upper_", "lower_"
 _IPV4_ANY, _IPV6_ANY = "00000000", "0" * 32
 _DESTINATION, _MASK = 1, 7
@@ -49,6 +56,9 @@ def counted(host: Host, names: Iterable[str]) -> dict[str, bool]:
     directory = host.root / "sys/class/net"
     marks = {name: frozenset(listed(f"{directory}/{name}")) for name in names}
     roles = {name: role(name, text_of(f"{directory}/{name}/type"), marks[name]) for name in marks}
+    for name in marks:
+        if _REPRESENTOR.search(text_of(f"{directory}/{name}/phys_port_name")):
+            roles[name] = Role.REPEATER
     if any(marks.values()):  # an interface missing in sysfs, which shows another namespace
         roles |= {name: Role.REPEATER for name in marks if not marks[name]}
     outlets = {name for name in roles if roles[name] is Role.OUTLET}
@@ -110,16 +120,16 @@ def split_net_dev(text: str) -> dict[str, str]:
     """Returns the unparsed counters of every interface, from the text of /proc/net/dev.
 
     Raises:
-        ValueError: the text is not that table, or not all of it.
+        Malformed: the text is not that table, or not all of it.
     """
     _, headings, *lines = text.split("\n") if text.count("\n") > 1 else ("", "")
     if "|" not in headings or lines.pop():  # every line has a newline, the last one too
-        raise ValueError(f"/proc/net/dev is not a table, or only part of one: {text[-40:]!r}")
+        raise Malformed(f"/proc/net/dev is not a table, or only part of one: {quoted(text[-40:])}")
     interfaces = {}
     for line in lines:
         name, colon, counters = line.rpartition(":")  # a name may contain a colon
         if not colon:
-            raise ValueError(f"/proc/net/dev has the line {line!r}")
+            raise Malformed(f"/proc/net/dev has the line {quoted(line)}")
         interfaces[name.lstrip()] = counters
     return interfaces
 
@@ -128,18 +138,19 @@ def parse_counters(counters: str) -> Traffic:
     """Returns the traffic of one interface from its line in /proc/net/dev.
 
     Raises:
-        ValueError: these are not the counters of an interface.
+        Malformed: these are not the counters of an interface.
     """
     fields = counters.split()
-    if len(fields) < _FIELDS:
-        raise ValueError(f"/proc/net/dev has the counters {counters!r}")
-    traffic = Traffic(
-        int(fields[_RECEIVED]),
-        int(fields[_TRANSMITTED]),
-        sum(int(fields[index]) for index in _ERRORS_AND_DROPS),
-    )
-    if min(traffic) < 0 or max(traffic) >= WORD:
-        raise ValueError(f"/proc/net/dev has the counters {counters!r}")
+    try:
+        traffic = Traffic(
+            int(fields[_RECEIVED]),
+            int(fields[_TRANSMITTED]),
+            sum(int(fields[index]) for index in _ERRORS_AND_DROPS),
+        )
+    except (IndexError, ValueError) as error:
+        raise Malformed(f"/proc/net/dev has the counters {quoted(counters)}") from error
+    if len(fields) < _FIELDS or min(traffic) < 0 or max(traffic) >= WORD:
+        raise Malformed(f"/proc/net/dev has the counters {quoted(counters)}")
     return traffic
 
 
@@ -154,18 +165,46 @@ class NetworkLinux(Collector):
         self._path = str(host.root / "proc/net/dev")
         self._pause = Pause(_LOOK_SECONDS)
         self._counted: dict[str, bool] = {}
+        self._lasting_gaps: tuple[str, ...] = ()
+        self._garbled: tuple[str, ...] = ()
         try:
-            self._series = TrafficSeries(self._read(look=True))
+            self._series = TrafficSeries(self._read(look=True), self._most_bytes)
         except (OSError, ValueError) as error:
-            raise Unavailable(str(error)) from error
+            raise Unavailable(why_unread(error)) from error
 
     def collect(self, now: float) -> Iterator[Sample]:
         """Yields the totals since the collector was built, and the rates since the last lap."""
-        return self._series.samples(self._read(look=self._pause.renew_if_over(now)), now)
+        traffic = self._read(look=self._pause.renew_if_over(now))
+        if traffic or not self._garbled:
+            yield from self._series.samples(traffic, now)
+        self.gaps = self._lasting_gaps + self._garbled + self._series.gaps
+
+    def _most_bytes(self, name: str) -> float:
+        """Returns the most bytes per second of an interface; that of a virtual one says nothing."""
+        directory = f"{self._host.root}/sys/class/net/{name}"
+        return bounds.network_bytes(
+            text_of(f"{directory}/speed") if os.path.exists(f"{directory}/device") else ""
+        )
 
     def _read(self, *, look: bool) -> dict[str, Traffic]:
         interfaces = split_net_dev(os.fsdecode(read_bytes(self._path)))
         if look or interfaces.keys() != self._counted.keys():
             self._counted = counted(self._host, interfaces)
-            self.gaps = () if any(self._counted.values()) else ("no interface leads out of this host",)
-        return {name: parse_counters(interfaces[name]) for name, counts in self._counted.items() if counts}
+            known = any(self._counted.values())
+            self.gaps = self._lasting_gaps = () if known else ("no interface leads out of this host",)
+        chosen = [name for name, counts in self._counted.items() if counts]
+        self._garbled = ()
+        try:
+            return {name: parse_counters(interfaces[name]) for name in chosen}
+        except ValueError:
+            return dict(self._readable(interfaces, chosen))
+
+    def _readable(
+        self, interfaces: Mapping[str, str], chosen: Iterable[str]
+    ) -> Iterator[tuple[str, Traffic]]:
+        """Yields the traffic of the interfaces whose lines hold counters; the others are taken for absent."""
+        for name in chosen:
+            try:
+                yield name, parse_counters(interfaces[name])
+            except ValueError:
+                self._garbled += (f"the traffic of {name} is unknown: its line in /proc/net/dev is garbled",)

@@ -16,13 +16,20 @@ from typing import ClassVar
 import psutil
 
 from mlflow_sysmetrics.collectors.contract import Collector
+from mlflow_sysmetrics.collectors.psutil_errors import why_refused
 from mlflow_sysmetrics.collectors.traffic import Traffic, TrafficSeries
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
-# Loopback, and macOS's tunnels, bridges and peer-to-peer links, whose bytes a real interface counts too.
-_NOT_COUNTED = ("lo", "Loopback", "utun", "bridge", "awdl", "llw", "gif", "stf", "anpi", "ap")
+# Loopback, and macOS's and BSD's tunnels, bridges, bonds, VLANs and peer-to-peer links, whose bytes a real
+# interface counts too.
+_NOT_COUNTED = (
+    *("lo", "Loopback", "utun", "bridge", "awdl", "llw", "gif", "stf", "anpi", "ap"),
+    *("bond", "lagg", "vlan", "vmnet", "vmenet", "feth", "ipsec", "ppp", "tun", "tap", "wg", "epair"),
+)
+# The host's ports of virtual switches and tunnels on Windows: their packets pass a card, where there is one.
+_VIRTUAL = ("vEthernet", "VMware", "VirtualBox", "TAP-", "Tailscale", "WireGuard", "ZeroTier", "Wintun")
 
 
 class NetworkPsutil(Collector):
@@ -35,16 +42,17 @@ class NetworkPsutil(Collector):
         try:
             self._series = TrafficSeries(_read())
         except (psutil.Error, OSError) as error:
-            raise Unavailable(f"psutil.net_io_counters: {error}") from error
+            raise Unavailable(why_refused("net_io_counters", error)) from error
 
     def collect(self, now: float) -> Iterator[Sample]:
         """Yields the totals since the collector was built, and the rates since the last lap."""
         yield from self._series.samples(_read(), now)
+        self.gaps = self._series.gaps
 
 
 def _read() -> dict[str, Traffic]:
     # Without nowrap, which keeps a history of every interface: the totals handle counters that restart.
-    return {
+    traffic = {
         name: Traffic(
             counters.bytes_recv,
             counters.bytes_sent,
@@ -53,3 +61,4 @@ def _read() -> dict[str, Traffic]:
         for name, counters in psutil.net_io_counters(pernic=True, nowrap=False).items()
         if not name.startswith(_NOT_COUNTED)
     }
+    return {name: one for name, one in traffic.items() if not name.startswith(_VIRTUAL)} or traffic

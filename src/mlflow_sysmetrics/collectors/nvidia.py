@@ -80,8 +80,8 @@ class Nvidia(Collector):
     def _readings(self, nvml: Nvml, device: Device, tree: Tree) -> list[Reading]:
         if self._events is None:
             self._events = XidEvents(nvml)
-        power = PowerUsage(nvml, device)
         fields = Fields(nvml, device)
+        power = PowerUsage(nvml, device, fields)
         own: list[Reading] = (
             [SliceUtilization(nvml, device), OfTheWholeCard()]
             if device.slice
@@ -89,7 +89,7 @@ class Nvidia(Collector):
                 Utilization(nvml, device),
                 power,
                 PowerShare(nvml, device, power),
-                Energy(nvml, device, power),
+                Energy(nvml, device, fields, power),
             ]
         )
         return [
@@ -101,6 +101,6 @@ class Nvidia(Collector):
             Temperature(nvml, device),
             MemoryTemperature(device, fields),
             Throttling(nvml, device, fields),
-            EccErrors(nvml, device),
-            RemappedRows(nvml, device),
+            EccErrors(nvml, device, fields),
+            RemappedRows(nvml, device, fields),
         ]

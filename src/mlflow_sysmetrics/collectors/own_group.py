@@ -12,14 +12,54 @@ Check:    cat /sys/fs/cgroup/{cpu.stat,memory.current}; grep inactive_file /sys/
 
 from __future__ import annotations
 
+from itertools import chain
+
 from mlflow_sysmetrics.collectors.contract import MICROSECONDS
 from mlflow_sysmetrics.collectors.kernel_files import count, number_after
-from mlflow_sysmetrics.collectors.rhythm import Pause
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.machine.cgroups import V2, ControllerDirectory, controller_directory, unified_directory
+from mlflow_sysmetrics.machine.cgroups import (
+    V2,
+    ControllerDirectory,
+    controller_directory,
+    limit_files,
+    unified_directory,
+)
 from mlflow_sysmetrics.machine.host import Host, read_bytes, read_short
+from mlflow_sysmetrics.machine.reasons import why_unread
 
-_LOOK_SECONDS = 5.0  # one read of 3 us
+_GROUPS = "proc/self/cgroup"
+
+
+class LimitWatch:
+    """Notices at every tick that a limit on the job has changed, or that the job was moved to another cgroup.
+
+    Args:
+        host: the machine to read.
+        controllers: the controllers whose limits matter: "cpu", "cpuset", "memory".
+    """
+
+    def __init__(self, host: Host, *controllers: str) -> None:
+        self._host = host
+        self._controllers = controllers
+        self._version = host.live_files.version
+        self._watch()
+
+    def changed(self, now: float) -> bool:
+        """Returns whether something has changed since the last call that returned True; cheap.
+
+        Args:
+            now: seconds of a clock that never goes back.
+        """
+        version = self._host.live_files.check(now)
+        if version == self._version:
+            return False
+        self._version = version
+        self._watch()
+        return True
+
+    def _watch(self) -> None:
+        files = [limit_files(self._host, controller) for controller in self._controllers]
+        self._host.live_files.watch([str(self._host.root / _GROUPS), *chain.from_iterable(files)])
 
 
 class OwnGroup:
@@ -30,12 +70,12 @@ class OwnGroup:
     """
 
     def __init__(self, host: Host) -> None:
-        self._path = str(host.root / "proc/self/cgroup")
-        self._pause = Pause(_LOOK_SECONDS)
+        self._watch = LimitWatch(host)
+        self._path = str(host.root / _GROUPS)
         self._groups = self._read()
 
     def check(self, now: float) -> None:
-        """Checks from time to time that the groups have not changed.
+        """Checks that the groups have not changed.
 
         Args:
             now: seconds of a clock that never goes back.
@@ -43,7 +83,7 @@ class OwnGroup:
         Raises:
             Unavailable: they have; a new collector finds the job's group.
         """
-        if self._pause.renew_if_over(now) and self._read() != self._groups:
+        if self._watch.changed(now) and self._read() != self._groups:
             raise Unavailable("the job was moved to another cgroup")
 
     def _read(self) -> bytes:
@@ -87,7 +127,8 @@ class GroupCpuTime:
             if not self._v2:
                 return count(text) / _NANOSECONDS
         except (OSError, ValueError) as error:
-            raise Unavailable(f"the CPU time of the cgroup cannot be read: {error}") from error
+            reason = why_unread(error, self._path)
+            raise Unavailable(f"the CPU time of the cgroup cannot be read: {reason}") from error
         usage = number_after(b"usage_usec ", text)
         if usage is None:
             raise Unavailable(f"{self._path} has no usage_usec")
@@ -116,10 +157,17 @@ def _of_v1(host: Host) -> ControllerDirectory:
 class GroupMemory:
     """Reads the memory of one group.
 
+    Attributes:
+        usage: all bytes of the group at the last reading, with those that the kernel can drop.
+
     Args:
         host: the machine to read.
         directory: where the memory controller keeps the job's own group.
         path: the group's directory, one of `directory.paths`.
+
+    Attributes:
+        inherited: v1: the limit of this group and its ancestors, including those that a container does not
+            see, as of the last reading.
 
     Raises:
         Unavailable: the group has no such files, because its controller is off.
@@ -131,6 +179,8 @@ class GroupMemory:
         self._usage = str(host.root / path / ("memory.current" if v2 else "memory.usage_in_bytes"))
         self._inactive = b"inactive_file " if v2 else b"total_inactive_file "
         self._swap = str(host.root / path / "memory.swap.current") if v2 else None
+        self.inherited: int | None = None
+        self.usage = 0
         self.working_set()
 
     def working_set(self) -> int:
@@ -140,12 +190,17 @@ class GroupMemory:
             Unavailable: the group is gone, or a file has no such value.
         """
         try:
-            inactive = number_after(self._inactive, read_short(self._stat))
+            text = read_short(self._stat)
+            inactive = number_after(self._inactive, text)
             usage = count(read_short(self._usage))
         except (OSError, ValueError) as error:
-            raise Unavailable(f"the memory of the cgroup cannot be read: {error}") from error
+            reason = why_unread(error, "" if isinstance(error, OSError) else self._usage)
+            raise Unavailable(f"the memory of the cgroup cannot be read: {reason}") from error
         if inactive is None:
             raise Unavailable(f"{self._stat} has no {self._inactive.decode().strip()}")
+        if self._swap is None:
+            self.inherited = number_after(b"hierarchical_memory_limit ", text)
+        self.usage = usage
         return max(usage - inactive, 0)
 
     def swap(self) -> int | None:

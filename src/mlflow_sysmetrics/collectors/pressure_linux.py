@@ -15,12 +15,14 @@ from typing import ClassVar
 
 from mlflow_sysmetrics.collectors.catalogue import pressure as catalogue
 from mlflow_sysmetrics.collectors.contract import MICROSECONDS, PERCENT, Collector
+from mlflow_sysmetrics.collectors.counters import NO_CLOCK, Counters
 from mlflow_sysmetrics.collectors.kernel_files import count
 from mlflow_sysmetrics.collectors.own_group import OwnGroup
 from mlflow_sysmetrics.collectors.rhythm import CLOCKS_DIFFER, Lap
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.cgroups import ControllerDirectory, unified_directory
 from mlflow_sysmetrics.machine.host import Host, read_short
+from mlflow_sysmetrics.machine.reasons import Malformed, quoted, why_unread
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 _RESOURCES = {
@@ -34,12 +36,12 @@ def parse_pressure(text: bytes) -> int:
     """Returns the microseconds in which some task waited, since boot or since the group was created.
 
     Raises:
-        ValueError: the text has no such total.
+        Malformed: the text has no such total.
     """
     line, end, _ = text.partition(b"\n")
     label, _, total = line.rpartition(b" total=")
     if not end or not label.startswith(b"some "):
-        raise ValueError(f"{text[:40]!r} is not a pressure file")
+        raise Malformed(f"{quoted(text)} is not a pressure file")
     return count(total + end)
 
 
@@ -53,12 +55,13 @@ class PressureLinux(Collector):
         self._lap = Lap()
         self._group = OwnGroup(host)
         own = _own_group(host)
-        self._waited: dict[tuple[Metric, str], int | None] = {}
+        self._waited: dict[tuple[Metric, str], Counters] = {}
         missing = {}
         for resource, metric in _RESOURCES.items():
             try:
                 path, waited = _find(host, own, resource)
-                self._waited[metric, path] = waited
+                self._waited[metric, path] = Counters(CLOCKS_DIFFER * MICROSECONDS)
+                self._waited[metric, path].follow((waited,), NO_CLOCK)
             except Unavailable as reason:
                 missing[resource] = reason
         if not self._waited:
@@ -78,19 +81,18 @@ class PressureLinux(Collector):
         self._group.check(now)
         span = self._lap.seconds(now)
         if span is None:
+            for counter in self._waited.values():
+                counter.begin(now)
             return
         silent = []
-        for (metric, path), before in self._waited.items():
+        for (metric, path), counter in self._waited.items():
             try:
-                after = parse_pressure(read_short(path))
-            except (OSError, ValueError) as error:
-                after = None  # this resource is unknown at this tick; the others are still read
-                silent.append(f"{path}: {getattr(error, 'strerror', None) or error}")
-            self._waited[metric, path] = after
-            if before is None or after is None:
+                step = counter.follow((parse_pressure(read_short(path)),), now)
+            except (OSError, ValueError) as error:  # unknown at this tick; the others are still read
+                silent.append(why_unread(error, path))
                 continue
-            share = (after - before) / (span * MICROSECONDS)
-            if 0 <= share <= CLOCKS_DIFFER:
+            if step is not None and step.span:
+                share = step.grown[0] / (step.span * MICROSECONDS)
                 yield metric.sample(min(PERCENT * share, PERCENT), span)
         if len(silent) == len(self._waited):
             raise Unavailable(silent[0])
@@ -113,5 +115,5 @@ def _find(host: Host, own: ControllerDirectory | None, resource: str) -> tuple[s
         try:
             return path, parse_pressure(read_short(path))
         except (OSError, ValueError) as error:  # disabled for the group, or for the whole kernel
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-    raise Unavailable(f"/{places[-1]}: {reason}")
+            reason = why_unread(error, f"/{place}")
+    raise Unavailable(reason)

@@ -25,6 +25,7 @@ from mlflow_sysmetrics.collectors.processes.tree_samples import METRICS, Process
 from mlflow_sysmetrics.collectors.processes.uss import read_smaps_rollup
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.reasons import why_unread
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 
@@ -43,7 +44,7 @@ class ProcessLinux(Collector):
         try:
             self._tree = ProcessTree(host)
         except (OSError, ValueError) as error:
-            raise Unavailable(str(error)) from error
+            raise Unavailable(why_unread(error)) from error
 
     def collect(self, now: float) -> Iterator[Sample]:
         """Yields the tree's usage; CPU time since the last reading that was old enough."""

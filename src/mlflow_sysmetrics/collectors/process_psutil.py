@@ -20,6 +20,7 @@ import psutil
 from mlflow_sysmetrics.collectors.contract import Collector
 from mlflow_sysmetrics.collectors.processes.psutil_tree import PsutilTree
 from mlflow_sysmetrics.collectors.processes.tree_samples import METRICS, ProcessSamples
+from mlflow_sysmetrics.collectors.psutil_errors import why_refused
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Family, Metric, Sample
@@ -43,13 +44,13 @@ class ProcessPsutil(Collector):
         try:
             self._tree = PsutilTree()
         except (psutil.Error, OSError) as error:
-            raise Unavailable(f"psutil.Process: {error}") from error
+            raise Unavailable(why_refused("Process", error)) from error
 
     def collect(self, now: float) -> Iterator[Sample]:
         """Yields the tree's usage; CPU time since the last reading that was old enough."""
         try:
             used = self._tree.look(now)
         except (psutil.Error, OSError) as error:
-            raise Unavailable(f"psutil.Process: {error}") from error
+            raise Unavailable(why_refused("Process", error)) from error
         yield from self._samples.take(now, used, self._tree.processes(), self._tree.holdings())
         self.gaps = self._samples.gaps

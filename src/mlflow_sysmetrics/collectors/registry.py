@@ -35,6 +35,7 @@ class CollectorEntry:
         module: name of its module in this package.
         name: name of its class.
         family: the family that switches it.
+        part: what it reads of its family, in words; "" for the one that the family is named after.
         absence: returns why its source is absent, without importing the module.
     """
 
@@ -42,6 +43,7 @@ class CollectorEntry:
     name: str
     family: Family
     absence: Absence = _never_absent
+    part: str = ""
 
     def load(self) -> type[Collector]:
         """Returns the class, importing its module."""
@@ -65,8 +67,16 @@ AnyCollector: TypeAlias = "type[Collector] | CollectorEntry"
 
 
 def name_of(collector: AnyCollector) -> str:
-    """Returns the name of the class, as `status()` shows it."""
-    return collector.name if isinstance(collector, CollectorEntry) else collector.__name__
+    """Returns how `status()`, `doctor` and the log name a collector: its family, and its part of that.
+
+    For example "cpu", "cpu (throttling)", "gpu (nvidia)"; the class name of one that is not listed here.
+    """
+    if not isinstance(collector, CollectorEntry):
+        listed = next((entry for entry in (*LINUX, *PORTABLE) if entry.name == collector.__name__), None)
+        if listed is None:
+            return collector.__name__
+        collector = listed
+    return f"{collector.family.value} ({collector.part})" if collector.part else collector.family.value
 
 
 def load_classes(collectors: Iterable[CollectorEntry]) -> tuple[type[Collector], ...]:
@@ -91,33 +101,41 @@ def resolve(collector: AnyCollector, host: Host) -> Callable[[Host], Collector]:
 # In the order of a tick.
 LINUX = (
     CollectorEntry("cpu_linux", "CpuLinux", Family.CPU),
-    CollectorEntry("throttling_linux", "ThrottlingLinux", Family.CPU),
+    CollectorEntry("throttling_linux", "ThrottlingLinux", Family.CPU, part="throttling"),
     CollectorEntry("memory_linux", "MemoryLinux", Family.MEMORY),
-    CollectorEntry("oom_linux", "OomLinux", Family.MEMORY),
+    CollectorEntry("oom_linux", "OomLinux", Family.MEMORY, part="out-of-memory kills"),
     CollectorEntry("pressure_linux", "PressureLinux", Family.PRESSURE),
     CollectorEntry("process_linux", "ProcessLinux", Family.PROCESS),
     CollectorEntry("disk", "Disk", Family.DISK),
-    CollectorEntry("disk_io_linux", "DiskIoLinux", Family.DISK),
+    CollectorEntry("disk_io_linux", "DiskIoLinux", Family.DISK, part="throughput"),
     CollectorEntry("network_linux", "NetworkLinux", Family.NETWORK),
-    CollectorEntry("infiniband_linux", "InfinibandLinux", Family.FABRIC, presence.no_infiniband),
+    CollectorEntry(
+        "infiniband_linux", "InfinibandLinux", Family.FABRIC, presence.no_infiniband, part="InfiniBand"
+    ),
     CollectorEntry("energy_linux", "EnergyLinux", Family.ENERGY, presence.no_powercap),
-    CollectorEntry("nvidia", "Nvidia", Family.GPU, presence.no_nvidia_driver),
-    CollectorEntry("nvidia_profile", "NvidiaProfile", Family.GPU_PROFILE, presence.no_nvidia_driver),
-    CollectorEntry("amd_linux", "AmdLinux", Family.GPU, presence.no_amd_gpu),
-    CollectorEntry("intel_gpu_linux", "IntelLinux", Family.GPU, presence.no_intel_gpu),
-    CollectorEntry("drm_clocks_linux", "DrmClocks", Family.GPU_PROFILE, presence.no_amd_or_intel_gpu),
-    CollectorEntry("torch_allocator", "TorchAllocator", Family.GPU),
+    CollectorEntry("nvidia", "Nvidia", Family.GPU, presence.no_nvidia_driver, part="nvidia"),
+    CollectorEntry(
+        "nvidia_profile", "NvidiaProfile", Family.GPU_PROFILE, presence.no_nvidia_driver, part="nvidia"
+    ),
+    CollectorEntry("amd_linux", "AmdLinux", Family.GPU, presence.no_amd_gpu, part="amd"),
+    CollectorEntry("intel_gpu_linux", "IntelLinux", Family.GPU, presence.no_intel_gpu, part="intel"),
+    CollectorEntry(
+        "drm_clocks_linux", "DrmClocks", Family.GPU_PROFILE, presence.no_amd_or_intel_gpu, part="amd, intel"
+    ),
+    CollectorEntry("torch_allocator", "TorchAllocator", Family.GPU, part="torch"),
 )
 PORTABLE = (
     CollectorEntry("cpu_psutil", "CpuPsutil", Family.CPU),
     CollectorEntry("memory_psutil", "MemoryPsutil", Family.MEMORY),
     CollectorEntry("process_psutil", "ProcessPsutil", Family.PROCESS),
     CollectorEntry("disk", "Disk", Family.DISK),
-    CollectorEntry("disk_io_psutil", "DiskIoPsutil", Family.DISK),
+    CollectorEntry("disk_io_psutil", "DiskIoPsutil", Family.DISK, part="throughput"),
     CollectorEntry("network_psutil", "NetworkPsutil", Family.NETWORK),
-    CollectorEntry("nvidia", "Nvidia", Family.GPU, presence.no_nvidia_driver),
-    CollectorEntry("nvidia_profile", "NvidiaProfile", Family.GPU_PROFILE, presence.no_nvidia_driver),
-    CollectorEntry("apple_gpu", "AppleGpu", Family.GPU, presence.not_macos),
-    CollectorEntry("torch_allocator", "TorchAllocator", Family.GPU),
+    CollectorEntry("nvidia", "Nvidia", Family.GPU, presence.no_nvidia_driver, part="nvidia"),
+    CollectorEntry(
+        "nvidia_profile", "NvidiaProfile", Family.GPU_PROFILE, presence.no_nvidia_driver, part="nvidia"
+    ),
+    CollectorEntry("apple_gpu", "AppleGpu", Family.GPU, presence.not_macos, part="apple"),
+    CollectorEntry("torch_allocator", "TorchAllocator", Family.GPU, part="torch"),
 )
 COLLECTORS = LINUX if sys.platform == "linux" else PORTABLE

@@ -13,9 +13,10 @@ SHORTEST_RATE_SECONDS = 0.15
 # good part of a short span.
 CLOCKS_DIFFER = 1.5
 
-# Limits may change while a job runs (a resized pod, a user's slice), but rarely, and a lookup reads a dozen
-# files.
+# What changes rarely and is expensive to look up: the list of GPUs, limits that no watched file shows.
 LIMITS_SECONDS = 120.0
+# An administrator may change a GPU's power limit while a job runs; a reading may wake the driver.
+POWER_LIMIT_SECONDS = 10.0
 
 
 class Lap:

@@ -13,14 +13,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import ClassVar, NamedTuple
 
+from mlflow_sysmetrics.collectors import bounds
 from mlflow_sysmetrics.collectors.catalogue import cpu as catalogue
 from mlflow_sysmetrics.collectors.contract import PERCENT, Collector
+from mlflow_sysmetrics.collectors.counters import NO_CLOCK, Counters, CounterSet, Step
 from mlflow_sysmetrics.collectors.kernel_files import number_after
-from mlflow_sysmetrics.collectors.own_group import OwnGroup
+from mlflow_sysmetrics.collectors.own_group import LimitWatch
 from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Lap, Pause
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.cgroups import controller_directory, cpu_quotas
 from mlflow_sysmetrics.machine.host import Host, read_short
+from mlflow_sysmetrics.machine.reasons import Malformed, why_unread
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 
@@ -35,11 +38,11 @@ def parse_cpu_stat(text: bytes) -> Periods:
     """Returns the periods in the text of cpu.stat.
 
     Raises:
-        ValueError: the text has none.
+        Malformed: the text has none.
     """
     elapsed, throttled = number_after(b"nr_periods ", text), number_after(b"nr_throttled ", text)
     if elapsed is None or throttled is None:
-        raise ValueError("cpu.stat has no nr_periods or no nr_throttled")
+        raise Malformed("cpu.stat has no nr_periods or no nr_throttled")
     return Periods(elapsed, throttled)
 
 
@@ -53,45 +56,52 @@ class ThrottlingLinux(Collector):
         self._host = host
         self._lap = Lap()
         self._look = Pause(LIMITS_SECONDS)
-        self._group = OwnGroup(host)
-        self._periods = self._find()
+        self._watch = LimitWatch(host, "cpu")
+        self._outdated = False
+        self._counters = CounterSet(lambda _: Counters(bounds.QUOTA_PERIODS, bounds.QUOTA_PERIODS))
+        self._files: list[str] = []
+        self._find(NO_CLOCK)
 
     def collect(self, now: float) -> Iterator[Sample]:
         """Yields the share since the last reading that was old enough.
 
         Raises:
-            Unavailable: the quota was removed, or the job was moved to another group.
+            Unavailable: the quota was removed.
         """
-        self._group.check(now)
+        self._outdated |= self._watch.changed(now)
         span = self._lap.seconds(now)
         if span is None:
+            self._counters.begin(now)
             return
-        before, self._periods = self._periods, _read(self._periods)
-        shares = [_share(before[file], after) for file, after in self._periods.items()]
+        steps = self._counters.follow(_read(self._files), now)
+        shares = [_share(step) for step in steps.values()]
         known = [share for share in shares if share is not None]
         if known:
             yield catalogue.CPU_THROTTLED.sample(max(known), span)
-        if self._look.renew_if_over(now):
-            self._periods = self._find()
+        if self._look.renew_if_over(now) or self._outdated:
+            self._outdated = False
+            self._find(now)
 
-    def _find(self) -> dict[str, Periods]:
-        """Returns the current periods of the groups with a quota, by file."""
+    def _find(self, now: float) -> None:
+        """Finds the files of the groups with a quota; new ones count from their first reading."""
         quotas = cpu_quotas(self._host, controller_directory(self._host, "cpu"))
         if not quotas:
             raise Unavailable("no CPU quota")
-        return _read(str(self._host.root / path / "cpu.stat") for path, _ in quotas)
+        files = [str(self._host.root / path / "cpu.stat") for path, _ in quotas]
+        self._counters.follow(_read(file for file in files if file not in self._files), now)
+        self._files = files
 
 
 def _read(files: Iterable[str]) -> dict[str, Periods]:
     try:
         return {file: parse_cpu_stat(read_short(file)) for file in files}
     except (OSError, ValueError) as error:
-        raise Unavailable(f"the periods of the CPU quota cannot be read: {error}") from error
+        raise Unavailable(f"the periods of the CPU quota cannot be read: {why_unread(error)}") from error
 
 
-def _share(before: Periods, after: Periods) -> float | None:
+def _share(step: Step) -> float | None:
     """Returns the share of periods that were throttled; periods only elapse while the group has work."""
-    elapsed, throttled = after.elapsed - before.elapsed, after.throttled - before.throttled
-    if elapsed < 0 or not 0 <= throttled <= elapsed:
+    elapsed, throttled = step.grown
+    if throttled > elapsed or not step.span:
         return None
     return PERCENT * throttled / elapsed if elapsed else 0.0

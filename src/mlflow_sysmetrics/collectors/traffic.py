@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
+from mlflow_sysmetrics.collectors import bounds
 from mlflow_sysmetrics.collectors.catalogue import network as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE
+from mlflow_sysmetrics.collectors.counters import NO_CLOCK, Counters, CounterSet
 from mlflow_sysmetrics.collectors.rhythm import Lap
 from mlflow_sysmetrics.samples import Metric, Sample
 
@@ -29,43 +31,44 @@ class TrafficTotals:
     """Adds up the counters of interfaces, from the first reading of each.
 
     An interface that appears later adds its traffic from then on; an interface that disappears leaves its
-    traffic in the total. A counter that fell to less than half has restarted from zero. A counter that went
-    back by less reported too little, as some drivers briefly do, and counts on once it has passed its
-    previous value.
+    traffic in the total. Which readings are believed is described in `counters`.
+
+    Args:
+        most_bytes: returns the most bytes per second of an interface.
 
     Attributes:
-        complete: False if a counter went back at the last update, so that some traffic is unknown.
+        bytes: the bytes received and sent by each interface.
+        errors: the errors of each; apart, since in some drivers they go back alone.
     """
 
-    def __init__(self) -> None:
-        self.complete = True
-        self._last: dict[str, Traffic] = {}
+    def __init__(self, most_bytes: Callable[[str], float] = lambda _: bounds.NETWORK_BYTES) -> None:
+        self.bytes = CounterSet(
+            lambda name: Counters(most_bytes(name), most_bytes(name), from_zero=bounds.FROM_ZERO)
+        )
+        self.errors = CounterSet(lambda _: Counters(bounds.NETWORK_ERRORS))
         self._totals = Traffic(0, 0)
+        self._failed: dict[str, int] = {}
 
-    def update(self, interfaces: Mapping[str, Traffic]) -> Traffic:
-        """Adds the counters of all interfaces and returns the totals so far."""
-        self.complete = True
+    def update(self, interfaces: Mapping[str, Traffic], now: float) -> Traffic:
+        """Adds the counters of all interfaces and returns the totals so far.
+
+        Args:
+            interfaces: the counters of each.
+            now: seconds of a clock that never goes back.
+        """
         received, transmitted, errors = self._totals
-        last = {}
-        for name, now in interfaces.items():
-            before = self._last.get(name)
-            last[name] = now
-            if before is not None and before != now:
-                steps = [self._step(*both) for both in zip(before, now, strict=True)]
-                last[name] = Traffic(*(reached for _, reached in steps))
-                received += steps[0][0]
-                transmitted += steps[1][0]
-                errors += steps[2][0]
-        self._last = last
+        moved = {name: (one.received, one.transmitted) for name, one in interfaces.items()}
+        for step in self.bytes.follow(moved, now).values():
+            more_received, more_transmitted = step.grown
+            received += more_received
+            transmitted += more_transmitted
+        failed = {name: one.errors for name, one in interfaces.items()}
+        if failed != self._failed or self.errors.doubted:
+            self._failed = failed
+            for step in self.errors.follow({name: (count,) for name, count in failed.items()}, now).values():
+                errors += step.grown[0]
         self._totals = Traffic(received, transmitted, errors)
         return self._totals
-
-    def _step(self, before: int, now: int) -> tuple[int, int]:
-        """Returns the growth of a counter, and the value that it has reached."""
-        if now >= before:
-            return now - before, now
-        self.complete = False
-        return (now, now) if now < before // 2 else (0, before)
 
 
 class TrafficSeries:
@@ -73,6 +76,10 @@ class TrafficSeries:
 
     Args:
         interfaces: the counters of the first reading, from which the totals count.
+        most_bytes: returns the most bytes per second of an interface.
+
+    Attributes:
+        gaps: interfaces that do not count.
     """
 
     metrics: tuple[Metric, ...] = (
@@ -83,29 +90,36 @@ class TrafficSeries:
         catalogue.NETWORK_ERRORS,
     )
 
-    def __init__(self, interfaces: Mapping[str, Traffic]) -> None:
-        self._totals = TrafficTotals()
+    def __init__(
+        self,
+        interfaces: Mapping[str, Traffic],
+        most_bytes: Callable[[str], float] = lambda _: bounds.NETWORK_BYTES,
+    ) -> None:
+        self._totals = TrafficTotals(most_bytes)
         self._lap = Lap()
-        self._at_lap = self._totals.update(interfaces)
-        self._complete = True
+        self._totals.update(interfaces, NO_CLOCK)
+        self.gaps: tuple[str, ...] = ()
 
     def samples(self, interfaces: Mapping[str, Traffic], now: float) -> Iterator[Sample]:
         """Yields the totals, and their growth per second since the last rate.
 
-        There is no rate over a span in which a counter went back.
+        There are none of what is not believed yet.
         """
-        totals = self._totals.update(interfaces)
-        yield catalogue.NETWORK_RECEIVE.sample(totals.received / MEGABYTE)
-        yield catalogue.NETWORK_TRANSMIT.sample(totals.transmitted / MEGABYTE)
-        yield catalogue.NETWORK_ERRORS.sample(totals.errors)
-        self._complete = self._complete and self._totals.complete
+        totals = self._totals.update(interfaces, now)
+        moved = self._totals.bytes
+        if moved.unusable or self.gaps:
+            self.gaps = tuple(
+                f"the traffic of {name} is unknown: its counters do not go on from where they were"
+                for name in moved.unusable
+            )
+        if not moved.doubted:
+            yield catalogue.NETWORK_RECEIVE.sample(totals.received / MEGABYTE)
+            yield catalogue.NETWORK_TRANSMIT.sample(totals.transmitted / MEGABYTE)
+        if not self._totals.errors.doubted:
+            yield catalogue.NETWORK_ERRORS.sample(totals.errors)
         span = self._lap.seconds(now)
-        if span is None:
-            return
-        complete, self._complete = self._complete, True
-        before, self._at_lap = self._at_lap, totals
-        if complete:
-            received = (totals.received - before.received) / MEGABYTE / span
-            transmitted = (totals.transmitted - before.transmitted) / MEGABYTE / span
-            yield catalogue.NETWORK_RECEIVE_RATE.sample(received, span)
-            yield catalogue.NETWORK_TRANSMIT_RATE.sample(transmitted, span)
+        rates = None if span is None else moved.rates() if interfaces else [0.0, 0.0]
+        if rates is not None:
+            received, transmitted = rates
+            yield catalogue.NETWORK_RECEIVE_RATE.sample(received / MEGABYTE, span)
+            yield catalogue.NETWORK_TRANSMIT_RATE.sample(transmitted / MEGABYTE, span)

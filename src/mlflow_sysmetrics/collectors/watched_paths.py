@@ -18,6 +18,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.reasons import why_unread, words_for
 from mlflow_sysmetrics.runtime.background_reading import BackgroundReading
 
 # MLflow takes keys of 250 characters, and a path component alone may have 255.
@@ -46,7 +47,7 @@ def watched_paths(host: Host) -> tuple[list[WatchedPath], list[str]]:
     try:
         base = host.working_directory()
     except OSError as error:
-        gaps.append(f"the working directory does not exist ({error.strerror or error})")
+        gaps.append(f"the working directory does not exist ({words_for(error)})")
     further = []
     for path in host.disks:
         if base is None and not Path(path).is_absolute():
@@ -152,7 +153,9 @@ class PathReadings(Generic[Value]):
             try:
                 reading = background.answer(within=max(until - time.monotonic(), 0.0))
             except (OSError, Unavailable) as error:
-                answers.silent[path] = f"{path}: {getattr(error, 'strerror', None) or error}"
+                answers.silent[path] = (
+                    why_unread(error, path) if isinstance(error, OSError) else f"{path}: {error}"
+                )
             else:
                 if reading is None or background.waiting_seconds > _PATIENCE_SECONDS:
                     answers.silent[path] = f"{path} does not respond"

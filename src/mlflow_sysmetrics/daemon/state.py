@@ -24,8 +24,8 @@ class Status:
         points_unsaved: how many of them are in memory only.
         points_dropped: points that were given up.
         last_error: why the last attempt to deliver failed; None if all servers answer.
-        collectors: health of each collector by name: "ok", "ok, but ..." with what its source lacks on this
-            host, or the reason why it yields nothing.
+        collectors: health of each collector by its family and part, such as "cpu (throttling)": "ok", "ok,
+            but ..." with what its source lacks on this host, or the reason why it yields nothing.
         journal: the file that keeps points until their server has them; None if there is none yet.
         journal_bytes: its size.
         journal_failed: why points are kept in memory only; None if they are on disk.

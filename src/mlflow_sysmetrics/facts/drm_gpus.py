@@ -1,6 +1,7 @@
 """AMD and Intel GPUs through the kernel's display subsystem.
 
-Source:  /sys/class/drm/card*/device: PCI ids, product name, amount of video memory (amdgpu).
+Source:  /sys/class/drm/card*/device: PCI ids, product name, amount of video memory (amdgpu); for a processor
+         with graphics, of the RAM that it may use too.
 Order:   AMD's before Intel's; AMD's in ROCm's order, that of the nodes in /sys/class/kfd/kfd/topology, where
          each partition of an MI300 is a device; Intel's, and AMD's without ROCm's driver, in PCI bus order.
 Names:   the driver's own, else from amdgpu.ids (libdrm) and pci.ids (pciutils, hwdata) if installed, else the
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mlflow_sysmetrics.facts.values import Gpu, GpuReport
+from mlflow_sysmetrics.facts.values import MOST_GPU_BYTES, Gpu, GpuReport, readable
 from mlflow_sysmetrics.machine.command import RunCommand
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.machine.visible_gpus.amd import select_amd
@@ -47,6 +48,7 @@ def gpus(host: Host, run: RunCommand) -> GpuReport:
     # card0-HDMI-A-1 is a connector
     numbered = sorted((int(path.name[4:]), path) for path in paths if path.name[4:].isdecimal())
     cards = [card for _, path in numbered if (card := _card(host, path / "device")) is not None]
+    cards = _once(cards)
     cards.sort(key=lambda card: card.address)
     amd = _compute_devices(host, [card for card in cards if card.vendor == "AMD"])
     intel = [card for card in cards if card.vendor == "Intel"]
@@ -62,6 +64,14 @@ def gpus(host: Host, run: RunCommand) -> GpuReport:
         chosen += [replace(found[one.index], index=one.index) for one in selection.chosen]
         problems += selection.gaps if found else ()
     return GpuReport(gpus=tuple(chosen), problems=tuple(problems))
+
+
+def _once(cards: Sequence[_Card]) -> list[_Card]:
+    """Returns the cards without further names of a device that was there before."""
+    first: dict[str, _Card] = {}
+    for place, card in enumerate(cards):
+        first.setdefault(card.address or str(place), card)
+    return list(first.values())
 
 
 def parse_amdgpu_name(text: str, device: str, revision: str) -> str | None:
@@ -89,7 +99,7 @@ def parse_address(uevent: str) -> str:
 def parse_compute_device(properties: str) -> tuple[str, str | None] | None:
     """Returns render node ("renderD128") and UUID of one of ROCm's nodes, None for a node without a GPU."""
     numbers = dict(
-        re.findall(r"^(simd_count|drm_render_minor|unique_id) ([1-9]\d*)$", properties, re.MULTILINE)
+        re.findall(r"^(simd_count|drm_render_minor|unique_id) ([1-9]\d{0,19})$", properties, re.MULTILINE)
     )
     if not numbers.keys() >= {"simd_count", "drm_render_minor"}:
         return None
@@ -132,12 +142,11 @@ def _card(host: Host, device_directory: Path) -> _Card | None:
     vendor = _VENDORS.get(vendor_id)
     if vendor is None:
         return None
-    memory = _text(device_directory / "mem_info_vram_total")
     unique = _text(device_directory / "unique_id")
     gpu = Gpu(
-        name=_text(device_directory / "product_name")
+        name=readable(_text(device_directory / "product_name"))
         or _looked_up_name(host, device_directory, vendor_id, vendor),
-        memory_bytes=int(memory) if memory.isdecimal() else None,
+        memory_bytes=_memory_bytes(device_directory),
         uuid=f"GPU-{unique:0>16}" if re.fullmatch(_UNIQUE_ID, unique) else None,
     )
     return _Card(
@@ -147,6 +156,19 @@ def _card(host: Host, device_directory: Path) -> _Card | None:
         partition=_text(device_directory / "current_compute_partition"),
         gpu=gpu,
     )
+
+
+def _memory_bytes(device_directory: Path) -> int | None:
+    """Returns the memory that `gpu_{i}_memory_usage_megabytes` counts; None if the driver does not say.
+
+    A processor with graphics uses RAM: what is reserved for it (vram), and what it may use in addition (gtt).
+    """
+    # Only processors with graphics report the voltage of the north bridge (kernel, amdgpu hwmon).
+    integrated = any((device_directory / "hwmon").glob("hwmon*/in1_input"))
+    regions = ("vram", "gtt") if integrated else ("vram",)
+    totals = [_text(device_directory / f"mem_info_{region}_total") for region in regions]
+    known = [int(total) for total in totals if re.fullmatch("[0-9]{1,18}", total)]
+    return sum(known) if len(known) == len(totals) and sum(known) <= MOST_GPU_BYTES else None
 
 
 def _looked_up_name(host: Host, device_directory: Path, vendor_id: str, vendor: str) -> str:

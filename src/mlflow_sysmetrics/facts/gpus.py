@@ -2,7 +2,8 @@
 
 The lists have one entry per device, in the order of the ordinals in ``gpu_<ordinal>_...``. `sys.gpu_uuid`
 identifies the device on any host, `sys.gpu_index` is its index in ``nvidia-smi`` on this one: "2,0" means
-that ``gpu_0`` is the GPU with index 2. A slice has the index of its GPU.
+that ``gpu_0`` is the GPU with index 2. A slice has the index of its GPU. A GPU that cannot be read, or only
+in part, keeps its place with "unknown".
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from importlib import import_module
 from typing import TypeAlias, cast
 
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.facts.values import LONGEST_VALUE, Gpu, GpuReport, gigabytes, joined
+from mlflow_sysmetrics.facts.values import LONGEST_VALUE, UNKNOWN, Gpu, GpuReport, gigabytes, joined
 from mlflow_sysmetrics.machine.command import RunCommand
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.machine.visible_gpus.environment import hides_every_gpu
@@ -74,7 +75,6 @@ DRM = LazyGpuSource("drm_gpus", _has_graphics_card)
 
 
 _UNIFIED = "unified"
-_UNKNOWN = "unknown"
 _SHORT_UUID = len("GPU-8932f937")  # CUDA_VISIBLE_DEVICES and MLFLOW_SYSMETRICS_GPUS accept it too
 
 
@@ -121,16 +121,16 @@ def _tags_of(gpus: Sequence[Gpu]) -> Iterator[tuple[str, str]]:
     sizes = [_size(gpu) for gpu in gpus]
     if set(sizes) == {_UNIFIED}:
         yield "sys.gpu_memory_gb", _UNIFIED
-    elif set(sizes) != {_UNKNOWN}:
+    elif set(sizes) != {UNKNOWN}:
         yield "sys.gpu_memory_gb", joined(sizes, ",")
     drivers = list(dict.fromkeys(gpu.driver for gpu in gpus if gpu.driver))
     if drivers:
         yield "sys.gpu_driver", joined(drivers, ",")
-    uuids = [gpu.uuid or _UNKNOWN for gpu in gpus]
-    if set(uuids) != {_UNKNOWN}:
+    uuids = [gpu.uuid or UNKNOWN for gpu in gpus]
+    if set(uuids) != {UNKNOWN}:
         yield "sys.gpu_uuid", joined(_fitting(uuids), ",")
-    indices = [str(gpu.index) for gpu in gpus if gpu.index is not None]
-    if indices:
+    indices = [UNKNOWN if gpu.index is None else str(gpu.index) for gpu in gpus]
+    if set(indices) != {UNKNOWN}:
         yield "sys.gpu_index", joined(indices, ",")
 
 
@@ -152,4 +152,4 @@ def _size(gpu: Gpu) -> str:
     if gpu.unified:
         return _UNIFIED
     # The list stays aligned with the GPUs, so an unknown size among known ones needs a placeholder.
-    return _UNKNOWN if gpu.memory_bytes is None else gigabytes(gpu.memory_bytes)
+    return UNKNOWN if gpu.memory_bytes is None else gigabytes(gpu.memory_bytes)

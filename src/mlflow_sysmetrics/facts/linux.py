@@ -3,7 +3,8 @@
 Other Unix systems are read the same way: what they lack becomes a clause in the error tag.
 
 CPU:    /proc/cpuinfo, whose format depends on the architecture: x86 names the model; Arm gives the numbers of
-        the implementer and the part; POWER, MIPS, RISC-V and small boards have their own keys.
+        the implementer and the part, IBM Z that of the machine; POWER, MIPS, RISC-V and small boards have
+        their own keys.
 Check:  cat /proc/cpuinfo /etc/os-release
 """
 
@@ -17,53 +18,19 @@ from pathlib import Path
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts.gpus import DRM, NVIDIA_SMI
 from mlflow_sysmetrics.facts.surroundings import cloud, container
-from mlflow_sysmetrics.facts.values import Cores, Memory
+from mlflow_sysmetrics.facts.values import MOST_HOST_BYTES, Cores, Memory
 from mlflow_sysmetrics.machine.cgroups import smallest_memory_limit
 from mlflow_sysmetrics.machine.command import RunCommand
 from mlflow_sysmetrics.machine.cpu_share import cpu_share
 from mlflow_sysmetrics.machine.host import Host
 
-# The MIDR_EL1 register: arch/arm64/include/asm/cputype.h of Linux, and lscpu of util-linux.
-_ARM = "0x41"
-
-_PART_NAMES = {
-    (_ARM, "0xd03"): "Arm Cortex-A53",
-    (_ARM, "0xd05"): "Arm Cortex-A55",
-    (_ARM, "0xd07"): "Arm Cortex-A57",
-    (_ARM, "0xd08"): "Arm Cortex-A72",
-    (_ARM, "0xd0b"): "Arm Cortex-A76",
-    (_ARM, "0xd0c"): "Arm Neoverse-N1",
-    (_ARM, "0xd40"): "Arm Neoverse-V1",
-    (_ARM, "0xd41"): "Arm Cortex-A78",
-    (_ARM, "0xd42"): "Arm Cortex-A78AE",
-    (_ARM, "0xd44"): "Arm Cortex-X1",
-    (_ARM, "0xd49"): "Arm Neoverse-N2",
-    (_ARM, "0xd4f"): "Arm Neoverse-V2",
-    (_ARM, "0xd83"): "Arm Neoverse-V3AE",
-    (_ARM, "0xd84"): "Arm Neoverse-V3",
-    (_ARM, "0xd85"): "Arm Cortex-X925",
-    (_ARM, "0xd87"): "Arm Cortex-A725",
-    (_ARM, "0xd8e"): "Arm Neoverse-N3",
-    ("0x46", "0x001"): "Fujitsu A64FX",
-    ("0x48", "0xd01"): "HiSilicon Kunpeng-920",
-    ("0x4e", "0x004"): "NVIDIA Carmel",
-    ("0xc0", "0xac3"): "Ampere-1",
-    ("0xc0", "0xac4"): "Ampere-1a",
-}
-
-_IMPLEMENTERS = {
-    _ARM: "Arm",
-    "0x42": "Broadcom",
-    "0x43": "Cavium",
-    "0x46": "Fujitsu",
-    "0x48": "HiSilicon",
-    "0x4e": "NVIDIA",
-    "0x51": "Qualcomm",
-    "0x61": "Apple",
-    "0xc0": "Ampere",
-}
+if platform.machine().startswith(("aarch64", "arm", "s390")):
+    # Here, and not in the thread that looks for facts: see `facts.gpus.LazyGpuSource.preload`.
+    import mlflow_sysmetrics.facts.cpu_parts  # noqa: F401
 
 # In the order of the search: POWER, MIPS, RISC-V, 32-bit Arm boards.
+_ARM_ARCHITECTURE = "ARMv"  # "ARMv7 Processor rev 3 (v7l)", as 32-bit programs are told
+_IBM_Z = r"^vendor_id\s*: IBM/S390"
 _OTHER_KEYS = ("cpu", "cpu model", "uarch", "hardware")
 
 
@@ -74,11 +41,17 @@ def parse_cpu_model(text: str) -> str:
         Unavailable: the text names no CPU.
     """
     blocks = list(_blocks(text))
-    for name in _distinct(block.get("model name", "") for block in blocks):
-        return name
+    names = _distinct(block.get("model name", "") for block in blocks)
+    for name in names:
+        if not name.startswith(_ARM_ARCHITECTURE):
+            return name
     parts = _distinct(_arm_name(block) for block in blocks)
     if parts:
         return " + ".join(parts)
+    for name in names:
+        return name
+    if re.search(_IBM_Z, text, re.MULTILINE):
+        return _ibm_z_name(text)
     for key in _OTHER_KEYS:
         for name in _distinct(block.get(key, "") for block in blocks):
             return name
@@ -104,8 +77,20 @@ def _arm_name(block: dict[str, str]) -> str:
     implementer, part = block.get("cpu implementer", ""), block.get("cpu part", "")
     if not implementer or not part:
         return ""
-    maker = _IMPLEMENTERS.get(implementer, f"implementer {implementer}")
-    return _PART_NAMES.get((implementer, part), f"{maker} part {part}")
+    from mlflow_sysmetrics.facts.cpu_parts import ARM_MAKERS, ARM_PARTS
+
+    maker = ARM_MAKERS.get(implementer, f"implementer {implementer}")
+    return ARM_PARTS.get((implementer, part), f"{maker} part {part}")
+
+
+def _ibm_z_name(text: str) -> str:
+    """Returns "IBM z15", or the machine's number if it is unknown; each CPU's line or block has it."""
+    machine = re.search(r"\bmachine\s*[=:]\s*(\w{4})\b", text)
+    if machine is None:
+        return "IBM Z"
+    from mlflow_sysmetrics.facts.cpu_parts import IBM_Z_MACHINES
+
+    return IBM_Z_MACHINES.get(machine[1], f"IBM Z machine {machine[1]}")
 
 
 def _distinct(names: Iterator[str]) -> list[str]:
@@ -141,10 +126,12 @@ def cores(host: Host) -> Cores:
 
 def memory(host: Host) -> Memory:
     """Returns MemTotal, and the smallest cgroup limit if it is below MemTotal."""
-    total = re.search(r"^MemTotal:\s+(\d+) kB", host.read_text("proc/meminfo"), re.MULTILINE)
+    total = re.search(r"^MemTotal:\s+(\d{1,30}) kB", host.read_text("proc/meminfo"), re.MULTILINE)
     if total is None:
         raise Unavailable("/proc/meminfo has no MemTotal")
     total_bytes = int(total[1]) * 1024
+    if not 0 < total_bytes <= MOST_HOST_BYTES:
+        raise Unavailable(f"/proc/meminfo has a MemTotal of {total[1]} kB, which no machine has")
     limit_bytes = smallest_memory_limit(host)
     is_held = limit_bytes is not None and limit_bytes < total_bytes
     return Memory(total_bytes=total_bytes, limit_bytes=limit_bytes if is_held else None)

@@ -22,6 +22,7 @@ from mlflow_sysmetrics.machine.host import Host
 _SYSCTL = ("/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string")
 _SYSTEM_PROFILER = ("/usr/sbin/system_profiler", "SPDisplaysDataType", "-json")
 
+_NAMELESS = "unknown GPU"  # keeps the place of a card without a name
 _UNIT_BYTES = {"MB": 2**20, "GB": 2**30}
 
 
@@ -87,9 +88,12 @@ def parse_displays(text: str) -> tuple[Gpu, ...]:
     """
     try:
         cards = json.loads(text)["SPDisplaysDataType"]
-        return tuple(_gpu(card) for card in cards)
+        gpus = tuple(_gpu(card) for card in cards)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Unavailable("system_profiler did not print a list of displays") from error
+    if gpus and all(gpu.name == _NAMELESS for gpu in gpus):
+        raise Unavailable("system_profiler did not print a list of displays")
+    return gpus
 
 
 def _gpu(card: Mapping[str, Any]) -> Gpu:
@@ -99,7 +103,7 @@ def _gpu(card: Mapping[str, Any]) -> Gpu:
         own_memory is None and "Apple" in card.get("spdisplays_vendor", "")
     )
     return Gpu(
-        name=card.get("sppci_model") or card["_name"],
+        name=card.get("sppci_model") or card.get("_name") or _NAMELESS,
         memory_bytes=None if unified or own_memory is None else _bytes(own_memory),
         unified=unified,
     )

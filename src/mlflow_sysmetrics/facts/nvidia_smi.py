@@ -9,7 +9,7 @@ Check:   nvidia-smi --query-gpu=name,uuid,memory.total,driver_version --format=c
 from __future__ import annotations
 
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.facts.values import Gpu, GpuReport
+from mlflow_sysmetrics.facts.values import MOST_GPU_BYTES, Gpu, GpuReport, readable
 from mlflow_sysmetrics.machine.command import CommandFailed, CommandMissing, RunCommand
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.machine.visible_gpus.nvidia import select_nvidia
@@ -25,6 +25,9 @@ _NO_DEVICES = "No devices were found"
 _NO_OWN_MEMORY = ("[N/A]", "N/A", "[Not Supported]", "Not Supported")
 
 
+NAMELESS = "unknown NVIDIA GPU"
+
+
 def gpus(host: Host, run: RunCommand) -> GpuReport:
     """Returns the watched GPUs among those that nvidia-smi lists.
 
@@ -32,7 +35,7 @@ def gpus(host: Host, run: RunCommand) -> GpuReport:
         Unavailable: it failed, or the device nodes exist but nvidia-smi does not.
     """
     try:
-        listed = parse_gpus(run(_COMMAND))
+        listed = all_gpus(run)
     except CommandMissing as error:
         if (host.root / "dev/nvidiactl").exists():
             raise Unavailable("/dev/nvidiactl exists, but neither NVML nor nvidia-smi does") from error
@@ -57,6 +60,15 @@ def gpus(host: Host, run: RunCommand) -> GpuReport:
     )
 
 
+def all_gpus(run: RunCommand) -> tuple[Gpu, ...]:
+    """Returns all GPUs that nvidia-smi lists, in NVML's order.
+
+    Raises:
+        Unavailable: it failed.
+    """
+    return parse_gpus(run(_COMMAND))
+
+
 def parse_gpus(text: str) -> tuple[Gpu, ...]:
     """Returns all GPUs in nvidia-smi's rows "name, uuid, MiB, driver".
 
@@ -67,17 +79,30 @@ def parse_gpus(text: str) -> tuple[Gpu, ...]:
         return ()
     gpus_found: list[Gpu] = []
     for line in text.strip().splitlines():
-        fields = [field.strip() for field in line.split(",")]
+        fields = [field.strip() for field in line.rsplit(",", 3)]  # a name may contain a comma
         try:
             name, uuid, mebibytes, driver = fields
         except ValueError as error:
             raise Unavailable("nvidia-smi did not print a list of GPUs") from error
-        memory_bytes = int(mebibytes) * 2**20 if mebibytes.isdecimal() else None
+        size = int(mebibytes) * 2**20 if mebibytes.isdecimal() else 0
+        memory_bytes = size if 0 < size <= MOST_GPU_BYTES else None
         unified = mebibytes in _NO_OWN_MEMORY
         place = len(gpus_found)
         gpus_found.append(
-            Gpu(name=name, memory_bytes=memory_bytes, unified=unified, uuid=uuid, driver=driver, index=place)
+            Gpu(
+                name=_known(name) or NAMELESS,
+                memory_bytes=memory_bytes,
+                unified=unified,
+                uuid=_known(uuid),
+                driver=_known(driver),
+                index=place,
+            )
         )
     if not gpus_found:
         raise Unavailable("nvidia-smi printed nothing")
     return tuple(gpus_found)
+
+
+def _known(text: str) -> str | None:
+    """Returns a value; None for "[N/A]", "[Unknown Error]", "[GPU requires reset]", "ERR!" and garbage."""
+    return None if text.startswith("[") or text in ("N/A", "ERR!") else readable(text)

@@ -2,6 +2,8 @@
 
 Source:  nvmlDeviceGetName, ...GetUUID, ...GetMemoryInfo, nvmlSystemGetDriverVersion and
          nvmlSystemGetCudaDriverVersion_v2, through nvidia-ml-py.
+         nvidia-smi is asked for what NVML does not report, or only as garbage. "unknown NVIDIA GPU" keeps the
+         place of a GPU whose name neither reports.
 Absent:  no NVML library: there is no NVIDIA driver.
 MIG:     for a sliced GPU, the slices that CUDA shows; their names include the profile ("... MIG 3g.40gb").
 Never:   nvmlShutdown. NVML counts its users per process, and another user may still need it.
@@ -14,13 +16,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.facts.values import Gpu, GpuReport
+from mlflow_sysmetrics.facts import nvidia_smi
+from mlflow_sysmetrics.facts.values import MOST_GPU_BYTES, Gpu, GpuReport, readable
 from mlflow_sysmetrics.machine.command import RunCommand
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.machine.visible_gpus.nvidia import select_nvidia
 from mlflow_sysmetrics.machine.visible_gpus.selection import GpuId, SliceId
 
 _MIG_ENABLED = 1
+_NAMELESS = nvidia_smi.NAMELESS
+_UNREADABLE = "its name cannot be read"
 # By name: the bindings have a class for each of NVML's errors. NVML's own messages do not say what to do.
 _REASONS = {
     "NVMLError_DriverNotLoaded": "driver not loaded: load it (modprobe nvidia)",
@@ -29,16 +34,16 @@ _REASONS = {
     "NVMLError_NoPermission": "no permission: this user needs to read and write /dev/nvidia*",
     "NVMLError_ResetRequired": "GPU needs a reset: nvidia-smi --gpu-reset, or reboot",
     # The bindings decode whatever a driver leaves in the buffer of a missing name.
-    "UnicodeDecodeError": "its name cannot be read",
+    "UnicodeDecodeError": _UNREADABLE,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class _Device:
-    """One physical GPU and its slices, or the reason why it cannot be described."""
+    """One physical GPU and its slices, and the reason why they cannot be described."""
 
     identity: GpuId
-    gpu: Gpu | None = None
+    gpu: Gpu
     slices: Mapping[SliceId, Gpu] = field(default_factory=dict)
     problem: str = ""
 
@@ -61,16 +66,21 @@ def gpus(host: Host, run: RunCommand) -> GpuReport:
         return GpuReport()
     except nvml.NVMLError as error:
         raise Unavailable(f"NVML: {_reason(error)}") from error
-    return _report(host, devices, driver, _cuda(nvml)) if devices else GpuReport()
+    if not devices:
+        return GpuReport()
+    # As the collectors compare them, which ask NVML only.
+    names = {device.gpu.name for device in devices} - {_NAMELESS}
+    devices = _completed(devices, run)
+    return _report(host, devices, _cuda(nvml), same_model=len(names) <= 1)
 
 
-def _report(host: Host, devices: Sequence[_Device], driver: str | None, cuda: str | None) -> GpuReport:
+def _report(host: Host, devices: Sequence[_Device], cuda: str | None, *, same_model: bool) -> GpuReport:
     selection = select_nvidia(
         host.environ,
         host.gpus,
         [device.identity for device in devices],
-        same_model=len({device.gpu.name for device in devices if device.gpu}) <= 1,
-        driver=driver,
+        same_model=same_model,
+        driver=next((device.gpu.driver for device in devices), None),
     )
     if selection.gaps and not selection.chosen:
         raise Unavailable(f"NVML: {', '.join(selection.gaps)}")
@@ -78,11 +88,9 @@ def _report(host: Host, devices: Sequence[_Device], driver: str | None, cuda: st
     problems = list(selection.gaps)
     for one in selection.chosen:
         device = devices[one.index]
-        gpu = device.gpu if one.slice is None else device.slices[one.slice]
-        if gpu is None:
+        watched.append(device.gpu if one.slice is None else device.slices[one.slice])
+        if one.slice is None and device.problem:
             problems.append(device.problem)
-        else:
-            watched.append(gpu)
     return GpuReport(
         gpus=tuple(watched),
         cuda=cuda if selection.chosen else None,
@@ -92,22 +100,67 @@ def _report(host: Host, devices: Sequence[_Device], driver: str | None, cuda: st
 
 
 def _device(nvml: Any, index: int, driver: str | None) -> _Device:
+    # A GPU that fails keeps its place: it has a number in the keys of the metrics, too.
+    nameless = Gpu(name=_NAMELESS, driver=driver, index=index)
     try:
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
     except nvml.NVMLError as error:
-        return _Device(GpuId(index, ""), problem=f"GPU {index}: {_reason(error)}")
-    gpu, problem = None, ""
+        return _Device(GpuId(index, ""), nameless, problem=f"GPU {index}: {_reason(error)}")
+    problem = ""
     uuid = _ask(nvml, "nvmlDeviceGetUUID", handle) or ""
+    name = None
     try:
-        name = _text(nvml.nvmlDeviceGetName(handle))
-        gpu = _gpu(nvml, handle, Gpu(name=name, uuid=uuid or None, driver=driver, index=index))
+        name = readable(_text(nvml.nvmlDeviceGetName(handle)))
+        problem = "" if name else f"GPU {index}: {_UNREADABLE}"
     except (nvml.NVMLError, UnicodeDecodeError) as error:
-        name, problem = "NVIDIA GPU", f"GPU {index}: {_reason(error)}"
+        problem = f"GPU {index}: {_reason(error)}"
+    gpu = _gpu(nvml, handle, replace(nameless, name=name or _NAMELESS, uuid=uuid or None))
     mode = _ask(nvml, "nvmlDeviceGetMigMode", handle)
     if not mode or mode[0] != _MIG_ENABLED:
         return _Device(GpuId(index, uuid), gpu, problem=problem)
-    slices = dict(_slices(nvml, handle, Gpu(name=name, driver=driver, index=index)))
+    slices = dict(_slices(nvml, handle, Gpu(name=name or _NAMELESS, driver=driver, index=index)))
     return _Device(GpuId(index, uuid, tuple(slices), mig=True), gpu, slices, problem)
+
+
+def _completed(devices: Sequence[_Device], run: RunCommand) -> list[_Device]:
+    """Returns the devices with what nvidia-smi knows of those that NVML does not describe in full."""
+    if all(_is_complete(device.gpu) for device in devices):
+        return list(devices)
+    try:
+        listed = nvidia_smi.all_gpus(run)
+    except Unavailable:
+        return list(devices)
+    by_uuid = {gpu.uuid: gpu for gpu in listed if gpu.uuid}
+    by_place = dict(enumerate(listed)) if len(listed) == len(devices) else {}
+    return [
+        _filled(device, by_uuid.get(device.gpu.uuid or "") or by_place.get(device.identity.index))
+        for device in devices
+    ]
+
+
+def _is_complete(gpu: Gpu) -> bool:
+    named = gpu.name != _NAMELESS and bool(gpu.uuid and gpu.driver)
+    return named and (gpu.unified or gpu.memory_bytes is not None)
+
+
+def _filled(device: _Device, other: Gpu | None) -> _Device:
+    gpu = device.gpu
+    if other is None or _is_complete(gpu) or (gpu.uuid and other.uuid and gpu.uuid != other.uuid):
+        return device
+    named = gpu.name == _NAMELESS != other.name
+    return replace(
+        device,
+        identity=replace(device.identity, uuid=device.identity.uuid or other.uuid or ""),
+        gpu=replace(
+            gpu,
+            name=other.name if named else gpu.name,
+            uuid=gpu.uuid or other.uuid,
+            driver=gpu.driver or other.driver,
+            memory_bytes=gpu.memory_bytes if gpu.memory_bytes is not None else other.memory_bytes,
+            unified=gpu.unified or other.unified,
+        ),
+        problem="" if named else device.problem,
+    )
 
 
 def _slices(nvml: Any, handle: Any, parent: Gpu) -> Iterator[tuple[SliceId, Gpu]]:
@@ -126,18 +179,23 @@ def _slices(nvml: Any, handle: Any, parent: Gpu) -> Iterator[tuple[SliceId, Gpu]
 
 def _gpu(nvml: Any, handle: Any, named: Gpu) -> Gpu:
     """Adds the memory of a device; GB10, Thor and Orin, which use the host's, answer "not supported" or 0."""
-    try:
-        total = int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
-    except nvml.NVMLError_NotSupported:
-        return replace(named, unified=True)
-    except nvml.NVMLError:
-        return named
-    return replace(named, memory_bytes=total) if total else replace(named, unified=True)
+    version = getattr(nvml, "nvmlMemory_v2", None)
+    for arguments in ((), *(() if version is None else ((version,),))):
+        try:
+            total = int(nvml.nvmlDeviceGetMemoryInfo(handle, *arguments).total)
+        except nvml.NVMLError_NotSupported:
+            return replace(named, unified=True)
+        except (nvml.NVMLError, TypeError, ValueError):
+            continue
+        if 0 <= total <= MOST_GPU_BYTES:
+            return replace(named, memory_bytes=total) if total else replace(named, unified=True)
+    return named
 
 
 def _cuda(nvml: Any) -> str | None:
     """Returns "12.4" for NVML's 12040."""
-    version = _ask(nvml, "nvmlSystemGetCudaDriverVersion_v2")
+    functions = ("nvmlSystemGetCudaDriverVersion_v2", "nvmlSystemGetCudaDriverVersion")
+    version = next(filter(None, (_ask(nvml, function) for function in functions)), None)
     return f"{version // 1000}.{version % 1000 // 10}" if version else None
 
 
@@ -152,7 +210,7 @@ def _ask(nvml: Any, function: str, *arguments: Any) -> Any:
         answer = getattr(nvml, function)(*arguments)
     except (nvml.NVMLError, AttributeError, UnicodeDecodeError):
         return None
-    return _text(answer) if isinstance(answer, bytes) else answer
+    return readable(_text(answer)) if isinstance(answer, (bytes, str)) else answer
 
 
 def _text(answer: str | bytes) -> str:

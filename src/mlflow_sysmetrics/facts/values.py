@@ -33,7 +33,7 @@ class Gpu:
     """One GPU that the job may use; None means unknown.
 
     Attributes:
-        name: model, with the MIG profile for a slice.
+        name: model, with the MIG profile for a slice; "unknown ... GPU" for one that cannot be read.
         memory_bytes: its own memory.
         unified: True if it has no memory of its own and uses the host's.
         uuid: the UUID as the vendor's tools write it.
@@ -64,6 +64,17 @@ class GpuReport:
     cuda: str | None = None
     problems: tuple[str, ...] = ()
     conclusive: bool = False
+
+
+# No machine and no GPU on sale has a sixteenth of it. The bounds of the collectors are the same.
+MOST_HOST_BYTES = 2**50
+MOST_GPU_BYTES = 2**44
+UNKNOWN = "unknown"  #: keeps the place of a GPU's value in a list
+
+
+def readable(text: str | None) -> str | None:
+    """Returns a driver's text; None for a missing one, or one that is not text: the driver left garbage."""
+    return text if text and text.isprintable() and "\ufffd" not in text else None
 
 
 def gigabytes(count_bytes: int) -> str:

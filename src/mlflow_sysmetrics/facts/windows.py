@@ -36,6 +36,7 @@ _NOT_A_GPU = re.compile(
     re.IGNORECASE,
 )
 
+_NAMELESS = "unknown GPU"  # keeps the place of a controller without a name
 # AdapterRAM has 32 bits: it is about this large for every GPU with 4 GiB or more.
 _SATURATED_BYTES = 4_000_000_000
 
@@ -124,16 +125,24 @@ def parse_video_controllers(text: str) -> tuple[Gpu, ...]:
         controllers = json.loads(text.lstrip("\ufeff"))
         # PowerShell 5 writes a single object instead of a list of one.
         listed = controllers if isinstance(controllers, list) else [controllers]
-        return tuple(_gpu(controller) for controller in listed if not _NOT_A_GPU.search(controller["Name"]))
+        names = [controller["Name"] or "" for controller in listed]
+        gpus = tuple(
+            _gpu(controller)
+            for controller, name in zip(listed, names, strict=True)
+            if not _NOT_A_GPU.search(name)
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise Unavailable("PowerShell did not print a list of video controllers") from error
+    if listed and not any(names):
+        raise Unavailable("PowerShell did not print a list of video controllers")
+    return gpus
 
 
 def _gpu(controller: Mapping[str, Any]) -> Gpu:
     memory_bytes = controller.get("AdapterRAM")
     known = isinstance(memory_bytes, int) and 0 < memory_bytes < _SATURATED_BYTES
     return Gpu(
-        name=controller["Name"],
+        name=controller["Name"] or _NAMELESS,
         memory_bytes=memory_bytes if known else None,
         driver=controller.get("DriverVersion"),
     )

@@ -24,6 +24,7 @@ from typing import Literal, NamedTuple
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.machine.mounts import Mount, below_root, read_mounts
+from mlflow_sysmetrics.machine.reasons import words_for
 
 Version = Literal[1, 2]
 V1: Version = 1
@@ -80,7 +81,7 @@ def _read(host: Host) -> tuple[dict[str, str], tuple[Mount, ...]]:
     try:
         groups = parse_own_groups(host.read_text("proc/self/cgroup"))
     except OSError as error:
-        raise Unavailable(f"no cgroup: {error.strerror}") from error
+        raise Unavailable(f"no cgroup: {words_for(error)}") from error
     return groups, read_mounts(host)
 
 
@@ -183,6 +184,32 @@ def cpu_quotas(host: Host, directory: ControllerDirectory) -> list[GroupLimit]:
     return list(_group_limits(host, directory, _cpu_quotas))
 
 
+def limit_files(host: Host, controller: str) -> list[str]:
+    """Returns the paths of the files in which a limit of the job may change, or appear.
+
+    Args:
+        host: the machine to read.
+        controller: "cpu", "cpuset" or "memory".
+    """
+    try:
+        directory = controller_directory(host, controller)
+    except Unavailable:
+        return []
+    names = _LIMIT_FILES[directory.version, controller]
+    return [file for path in directory.paths for file in _files_to_watch(str(host.root / path), names)]
+
+
+def _files_to_watch(group: str, names: Iterable[str]) -> Iterator[str]:
+    controllers = f"{group}/cgroup.controllers"  # v2
+    told = os.path.exists(controllers)
+    if told:
+        yield controllers
+    for file in (f"{group}/{name}" for name in names):
+        # The files of a controller that is enabled later appear with its name among the controllers.
+        if not told or os.path.exists(file):
+            yield file
+
+
 def parse_memory_limit(text: str) -> int | None:
     """Returns the bytes in memory.max, memory.high or memory.limit_in_bytes; None for no limit."""
     limit = _whole_number(text)
@@ -251,6 +278,15 @@ def _smallest(
         return None
     return min((group.limit for group in groups), default=None)
 
+
+_LIMIT_FILES: Mapping[tuple[Version, str], tuple[str, ...]] = {
+    (V1, "cpu"): ("cpu.cfs_quota_us", "cpu.cfs_period_us"),
+    (V1, "cpuset"): ("cpuset.effective_cpus",),
+    (V1, "memory"): ("memory.limit_in_bytes",),
+    (V2, "cpu"): ("cpu.max",),
+    (V2, "cpuset"): ("cpuset.cpus.effective",),
+    (V2, "memory"): ("memory.max", "memory.high"),
+}
 
 # The effective files already take the ancestors into account; plain cpuset.cpus is the last resort.
 _CPUSET_FILES: Mapping[Version, tuple[str, ...]] = {

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.machine.reasons import words_for
 
 RunCommand = Callable[[Sequence[str]], str]
 """Runs a command line and returns what it printed; raises `Unavailable`."""
@@ -83,7 +84,7 @@ class Commands:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise CommandMissing(f"{tool} is not installed") from error
         except OSError as error:
-            raise Unavailable(f"{tool} could not be started: {error.strerror}") from error
+            raise Unavailable(f"{tool} could not be started: {words_for(error)}") from error
         try:
             printed, _ = process.communicate(timeout=self._left_seconds)
         except subprocess.TimeoutExpired as error:

@@ -68,7 +68,7 @@ def cpu_share(host: Host) -> CpuShare:
 
 def parse_online_cpus(text: str) -> frozenset[int]:
     """Returns the CPUs that have a line in /proc/stat."""
-    return frozenset(int(cpu) for cpu in re.findall(r"^cpu(\d+) ", text, re.MULTILINE))
+    return frozenset(int(cpu) for cpu in re.findall(r"^cpu(\d{1,6}) ", text, re.MULTILINE))
 
 
 def parse_affinity(text: str) -> frozenset[int] | None:

@@ -128,12 +128,12 @@ def test_power_over_the_cap_is_100_percent(tmp_path: Path) -> None:
     assert values(AmdLinux(radeon(tmp_path, changes)), 0)["gpu_0_power_usage_percentage"] == 100
 
 
-def test_a_changed_power_cap_applies_after_two_minutes(tmp_path: Path) -> None:
+def test_a_changed_power_cap_applies_after_ten_seconds(tmp_path: Path) -> None:
     collector = AmdLinux(radeon(tmp_path))
     values(collector, 0)
     put(tmp_path, "hwmon/hwmon3/power1_cap", "500000000\n")
-    assert values(collector, 119)["gpu_0_power_usage_percentage"] == pytest.approx(250 / 3)
-    assert values(collector, 120)["gpu_0_power_usage_percentage"] == 50
+    assert values(collector, 9)["gpu_0_power_usage_percentage"] == pytest.approx(250 / 3)
+    assert values(collector, 10)["gpu_0_power_usage_percentage"] == 50
 
 
 def test_energy_is_power_over_time(tmp_path: Path) -> None:
@@ -162,9 +162,10 @@ def test_memory_errors_do_not_decrease_when_the_driver_resets_them(tmp_path: Pat
     collector = AmdLinux(radeon(tmp_path))
     values(collector, 0)
     put(tmp_path, "ras/umc_err_count", "ue: 0\nce: 0\n")
-    assert values(collector, 60)["gpu_0_ecc_errors"] == 0
+    assert "gpu_0_ecc_errors" not in values(collector, 60)  # not believed yet
+    assert values(collector, 120)["gpu_0_ecc_errors"] == 0
     put(tmp_path, "ras/umc_err_count", "ue: 0\nce: 1\n")
-    assert values(collector, 120)["gpu_0_ecc_errors"] == 1
+    assert values(collector, 180)["gpu_0_ecc_errors"] == 1
 
 
 @pytest.mark.parametrize(

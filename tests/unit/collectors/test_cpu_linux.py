@@ -162,16 +162,6 @@ def test_the_unified_hierarchy_is_used_without_cpuacct(tmp_path: Path) -> None:
     assert values(one, 1) == {JOB: 50}
 
 
-def test_a_limit_set_later_is_found(tmp_path: Path) -> None:
-    one = CpuLinux(tree(tmp_path, {**stat((0, 0), (0, 0)), **group_v2(), **usage(0)}))
-    values(one, 0)
-    values(one, 1)
-    tree(tmp_path, {"sys/fs/cgroup/job/cpu.max": "50000 100000\n"})
-    values(one, 130)
-    tree(tmp_path, {**stat((100, 100), (0, 200)), **usage(0.25)})
-    assert values(one, 131) == {HOST: 25, JOB: 50}
-
-
 def test_a_removed_group_makes_the_collector_unavailable_until_rediscovery(tmp_path: Path) -> None:
     quota = {"sys/fs/cgroup/job/cpu.max": "50000 100000\n"}
     one = CpuLinux(tree(tmp_path, {**stat((0, 0), (0, 0)), **group_v2(), **usage(5), **quota}))
@@ -179,15 +169,6 @@ def test_a_removed_group_makes_the_collector_unavailable_until_rediscovery(tmp_p
     (tmp_path / "sys/fs/cgroup/job/cpu.stat").unlink()
     with pytest.raises(Unavailable, match="CPU time of the cgroup"):
         values(one, 1)
-
-
-def test_a_move_to_another_group_is_noticed_within_seconds(tmp_path: Path) -> None:
-    one = CpuLinux(tree(tmp_path, {**stat((0, 0), (0, 0)), **group_v2(), **usage(0)}))
-    values(one, 0)
-    tree(tmp_path, group_v2("/other"))
-    values(one, 4)
-    with pytest.raises(Unavailable, match="moved to another cgroup"):
-        values(one, 5)
 
 
 def test_a_missing_proc_stat_does_not_shorten_the_interval(tmp_path: Path) -> None:

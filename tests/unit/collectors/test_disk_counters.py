@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlflow_sysmetrics.collectors.disk_io_linux import DeviceWork, parse_stat, work_between
+from mlflow_sysmetrics.collectors.disk_io_linux import DeviceWork, busy_between, parse_stat
 
 
 def test_a_sector_is_512_bytes() -> None:
@@ -35,16 +35,14 @@ def test_a_driver_that_counts_no_time_has_no_busy_time() -> None:
 @pytest.mark.parametrize(
     ("before", "now", "expected"),
     [
-        (DeviceWork(10, 20, 30), DeviceWork(11, 22, 33), DeviceWork(1, 2, 3)),
-        (DeviceWork(10, 20, 30), DeviceWork(9, 22, 33), None),
-        (DeviceWork(10, 20, 30), DeviceWork(11, 19, 33), None),
-        (DeviceWork(0, 0, 2**32 - 5), DeviceWork(0, 0, 7), DeviceWork(0, 0, 12)),  # wrapped
-        (DeviceWork(0, 0, 5000), DeviceWork(0, 0, 4000), DeviceWork(0, 0, None)),  # decreased
-        (DeviceWork(0, 0, None), DeviceWork(0, 0, 7), DeviceWork(0, 0, None)),
-        (DeviceWork(0, 0, 7), DeviceWork(0, 0, None), DeviceWork(0, 0, None)),
+        (30, 33, 3),
+        (2**32 - 5, 7, 12),  # wrapped
+        (5000, 4000, None),  # decreased
+        (None, 7, None),
+        (7, None, None),
     ],
 )
-def test_computes_the_work_between_two_readings(
-    before: DeviceWork, now: DeviceWork, expected: DeviceWork | None
+def test_computes_the_busy_time_between_two_readings(
+    before: int | None, now: int | None, expected: int | None
 ) -> None:
-    assert work_between(before, now) == expected
+    assert busy_between(before, now) == expected

@@ -171,6 +171,13 @@ def test_a_missing_permission_is_named_as_the_reason(monkeypatch: pytest.MonkeyP
     assert why_silent("/sys/file") == "no permission"
 
 
+def test_the_clock_of_driver_radeon_has_no_label(tmp_path: Path) -> None:
+    files = {"name": "radeon\n", "freq1_input": "350000000\n", "temp1_input": "30000\n"}
+    hwmon = {f"sys/class/drm/card0/device/hwmon/hwmon3/{name}": text for name, text in files.items()}
+    host = machine(tmp_path, card("0000:01:00.0", "0x1002\n", "radeon"), hwmon)
+    assert values(DrmClocks(host), 0) == {"gpu_0_sm_clock_megahertz": 350}
+
+
 def test_clocks_are_read_for_all_vendors(tmp_path: Path) -> None:
     device = "sys/class/drm/card{}/device"
     host = machine(

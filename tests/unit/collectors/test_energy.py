@@ -10,7 +10,6 @@ from pytest_mock import MockerFixture
 
 from mlflow_sysmetrics.collectors import rapl
 from mlflow_sysmetrics.collectors.energy_linux import EnergyLinux
-from mlflow_sysmetrics.collectors.rapl import joules_between
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
 
@@ -33,26 +32,6 @@ def zone(root: Path, name: str, package: str, joules: float, range_uj: object = 
 
 def said(collector: EnergyLinux, now: float) -> dict[str, float]:
     return {sample.key: sample.value for sample in collector.collect(now)}
-
-
-@pytest.mark.parametrize(
-    ("before", "now", "range_uj", "span", "joules"),
-    [
-        (1_000_000, 51_000_000, RANGE, 1.0, 50),
-        (0, 0, RANGE, 1.0, 0),
-        (RANGE - 20_000_000, 30_000_000, RANGE, 1.0, 50),  # wrapped
-        (90_000_000, 50_000_000, RANGE, 1.0, None),  # restarted: no package draws 262 kW
-        (90_000_000, 50_000_000, 0, 1.0, None),  # the wrap point is unknown
-        (0, 50_000_000, 0, 1.0, 50),
-        (0, 50_000_000, RANGE, 262.0, 50),
-        (0, 50_000_000, RANGE, 263.0, None),  # could have wrapped at 1 kW
-        (0, 2_000_000_000, RANGE, 1.0, None),  # 2 kW
-    ],
-)
-def test_computes_the_energy_between_two_readings(
-    before: int, now: int, range_uj: int, span: float, joules: float | None
-) -> None:
-    assert joules_between(before, now, range_uj, span) == joules
 
 
 def test_energy_and_power_are_summed_over_packages(tmp_path: Path) -> None:
@@ -193,3 +172,111 @@ def test_an_invalid_range_affects_only_wrapped_readings(tmp_path: Path, range_uj
     assert said(collector, 1)[POWER] == 50
     zone(tmp_path, "intel-rapl:0", "package-0", 10, range_uj)
     assert said(collector, 2) == {}
+
+
+def dies(root: Path, joules: float, *apart: float, names: str = "package-0-die-{}") -> None:
+    """Writes one zone per value of `apart`, which shows `joules` and that much more."""
+    for place, more in enumerate(apart):
+        zone(root, f"intel-rapl:{place}", names.format(place), joules + more, 65_532_610_987)
+
+
+def cpu(root: Path, number: int, package: int) -> None:
+    directory = root / f"sys/devices/system/cpu/cpu{number}/topology"
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "physical_package_id").write_text(f"{package}\n")
+
+
+@pytest.mark.parametrize(
+    "apart",
+    [
+        (0, 0.0003),
+        (0, 0, 0, 0),
+        (0.5, 0),  # read the other way round
+        (0, 1.5),  # interrupted between two reads
+    ],
+)
+def test_dies_that_show_one_counter_count_once(tmp_path: Path, apart: tuple[float, ...]) -> None:
+    dies(tmp_path, 10_000, *apart)
+    collector = EnergyLinux(Host(root=tmp_path))
+    found = {}
+    for now in range(1, 5):
+        dies(tmp_path, 10_000 + 68 * now, *apart)
+        found = said(collector, now)
+    assert found[POWER] == pytest.approx(68)
+    assert found[ENERGY] == pytest.approx(4 * 68 / 3600)
+
+
+def test_dies_with_counters_of_their_own_are_summed(tmp_path: Path) -> None:
+    dies(tmp_path, 10_000, 0, 500)
+    collector = EnergyLinux(Host(root=tmp_path))
+    said(collector, 0)
+    dies(tmp_path, 10_068, 0, 500)  # equal load
+    assert said(collector, 1)[POWER] == pytest.approx(136)
+
+
+def test_dies_that_were_in_step_by_chance_are_summed_in_the_end(tmp_path: Path) -> None:
+    dies(tmp_path, 10_000, 0, 1)
+    collector = EnergyLinux(Host(root=tmp_path))
+    for now in range(5):
+        dies(tmp_path, 10_000 + 100 * now, 0, 1 - 20 * now)
+        found = said(collector, now)
+    assert found[POWER] == pytest.approx(180)
+
+
+def test_two_sockets_of_equal_load_are_summed(tmp_path: Path) -> None:
+    dies(tmp_path, 10_000, 0, 0.0003, names="package-{}")
+    collector = EnergyLinux(Host(root=tmp_path))
+    said(collector, 0)
+    dies(tmp_path, 10_068, 0, 0.0003, names="package-{}")
+    assert said(collector, 1)[POWER] == pytest.approx(136)
+
+
+@pytest.mark.parametrize(("packages", "watts"), [(1, 68), (2, 136)])
+def test_zones_of_more_packages_than_there_are_may_show_one_counter(
+    tmp_path: Path, packages: int, watts: float
+) -> None:
+    for number in range(8):
+        cpu(tmp_path, number, number % packages)
+    dies(tmp_path, 10_000, 0, 0.0003, names="package-{}")
+    collector = EnergyLinux(Host(root=tmp_path))
+    said(collector, 0)
+    dies(tmp_path, 10_068, 0, 0.0003, names="package-{}")
+    assert said(collector, 1)[POWER] == pytest.approx(watts)
+
+
+def test_two_sockets_of_two_mirrored_dies_each_count_twice(tmp_path: Path) -> None:
+    def write(joules: float) -> None:
+        for place, (package, die, life) in enumerate(((0, 0, 0), (0, 1, 0), (1, 0, 700), (1, 1, 700))):
+            zone(tmp_path, f"intel-rapl:{place}", f"package-{package}-die-{die}", joules + life)
+
+    write(10_000)
+    collector = EnergyLinux(Host(root=tmp_path))
+    said(collector, 0)
+    write(10_068)
+    assert said(collector, 1)[POWER] == pytest.approx(136)
+
+
+def test_a_zone_of_the_whole_package_contains_its_dies(tmp_path: Path) -> None:
+    zones = {
+        "intel-rapl:0": "package-0-die-0",
+        "intel-rapl:1": "package-0-die-1",
+        "intel-rapl-mmio:0": "package-0",
+    }
+    for name, package in zones.items():
+        zone(tmp_path, name, package, 10_000)
+    collector = EnergyLinux(Host(root=tmp_path))
+    said(collector, 0)
+    for (name, package), joules in zip(zones.items(), (30, 40, 70), strict=True):
+        zone(tmp_path, name, package, 10_000 + joules)
+    assert said(collector, 1)[POWER] == pytest.approx(70)
+
+
+def test_mirrored_counters_wrap_together(tmp_path: Path) -> None:
+    dies(tmp_path, 65_500, 0, 0.0003)
+    collector = EnergyLinux(Host(root=tmp_path))
+    said(collector, 0)
+    dies(tmp_path, 65_532.6, 0, 0)
+    (tmp_path / POWERCAP / "intel-rapl:1/energy_uj").write_text("300\n")  # the second read is after the wrap
+    assert said(collector, 1)[POWER] == pytest.approx(32.6)
+    dies(tmp_path, 67.4, 0, 0.0003)
+    assert said(collector, 2)[POWER] == pytest.approx(67.4, abs=0.1)

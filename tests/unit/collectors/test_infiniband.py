@@ -98,6 +98,17 @@ def test_a_saturated_port_is_omitted_and_named(tmp_path: Path) -> None:
     )
 
 
+def test_a_port_without_counters_is_omitted_and_named(tmp_path: Path) -> None:
+    """As the drivers i40iw and ipath answer for an adapter without a performance management agent."""
+    port(tmp_path, "i40iw0/1", "N/A (no PMA)", "N/A (no PMA)")
+    port(tmp_path, "mlx5_0/1", 0, 0)
+    collector = InfinibandLinux(Host(root=tmp_path))
+    rates(collector, 0)
+    port(tmp_path, "mlx5_0/1", MEGAWORD, 0)
+    assert rates(collector, 1) == {RECEIVE: 1, TRANSMIT: 0}
+    assert collector.gaps == ("the counters of i40iw0/ports/1: the adapter does not count its traffic",)
+
+
 def test_a_port_that_was_reset_yields_nothing_at_that_tick(tmp_path: Path) -> None:
     port(tmp_path, "mlx5_0/1", 9 * MEGAWORD, 9 * MEGAWORD)
     collector = InfinibandLinux(Host(root=tmp_path))
@@ -118,13 +129,13 @@ def test_a_port_that_appears_later_counts_from_its_first_reading(tmp_path: Path)
     assert rates(collector, 32)[RECEIVE] == 1
 
 
-def test_a_port_that_returns_starts_afresh(tmp_path: Path) -> None:
+def test_a_port_that_returns_goes_on_from_where_it_was(tmp_path: Path) -> None:
     port(tmp_path, "mlx5_0/1", 0, 0)
     collector = InfinibandLinux(Host(root=tmp_path))
     rates(collector, 0)
     shutil.rmtree(tmp_path / "sys/class/infiniband/mlx5_0")
     assert rates(collector, 1) == {}
     port(tmp_path, "mlx5_0/1", 90 * MEGAWORD, 0)
-    assert rates(collector, 31) == {}
+    assert rates(collector, 31)[RECEIVE] == pytest.approx(90 / 31)
     port(tmp_path, "mlx5_0/1", 91 * MEGAWORD, 0)
     assert rates(collector, 32) == {RECEIVE: 1, TRANSMIT: 0}

@@ -133,14 +133,6 @@ def test_a_removed_group_makes_the_collector_unavailable_until_rediscovery(tmp_p
         values(one, 1)
 
 
-def test_a_limit_set_later_is_found(tmp_path: Path) -> None:
-    one = MemoryLinux(tree(tmp_path, {**MEMINFO, **group_v2(), **memory("/job", 900, 100, max="max")}))
-    values(one, 0)
-    tree(tmp_path, memory("/job", 900, 100, max=str(1600 * MB)))
-    assert values(one, 1)["system_memory_usage_percentage"] == 25
-    assert values(one, 130)["system_memory_usage_percentage"] == 50
-
-
 def test_memory_usage_is_the_total_minus_available() -> None:
     text = b"MemTotal:       1000 kB\nMemFree:  100 kB\nMemAvailable:    600 kB\n"
     assert parse_meminfo(text) == Memory(total=1000 * 1024, available=600 * 1024)

@@ -166,7 +166,8 @@ def test_a_device_with_unknown_processes_is_read_as_before(code: int, lost: bool
     nvml = FakeNvml(hopper())
     one = collector(nvml, gpus="process")
     tick(one, 0)
-    nvml.fail("nvmlDeviceGetComputeRunningProcesses", code)
+    for version in ("", "_v2"):
+        nvml.fail(f"nvmlDeviceGetComputeRunningProcesses{version}", code)
     assert bool(tick(one, 10)) is not lost
     assert any("NVML error" in gap for gap in one.gaps)
     nvml.faults.clear()

@@ -141,8 +141,8 @@ def test_an_error_of_one_device_costs_no_other_device(function: str, older: bool
         machine = Machine(older=older)
         whole = machine.ticks(HEALTHY)[-1]
         machine.nvml.fail(function, code, HOPPER)
-        for keys in machine.ticks(FAULTY):
-            lost = whole - keys
+        for now in FAULTY:
+            lost = whole - machine.tick(now)
             assert all(key[0] == place for key in lost), name
             if name not in LOSSES:
                 assert {key[2:] for key in lost} <= cost, name

@@ -48,11 +48,18 @@ def test_a_failing_device_count_is_like_a_failing_start() -> None:
         collector(nvml)
 
 
-def test_missing_bindings_are_named() -> None:
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ModuleNotFoundError("No module named 'pynvml'"), "nvidia-ml-py is not installed"),
+        (ImportError("cannot import name 'x'"), "nvidia-ml-py cannot be imported"),
+    ],
+)
+def test_missing_bindings_are_named(error: ImportError, reason: str) -> None:
     def missing() -> FakeNvml:
-        raise ImportError("No module named 'pynvml'")
+        raise error
 
-    with pytest.raises(Unavailable, match="nvidia-ml-py cannot be imported: No module named 'pynvml'"):
+    with pytest.raises(Unavailable, match=f"^{reason}: [a-z -]+$"):
         Nvidia(Host(load_nvml=missing))
 
 

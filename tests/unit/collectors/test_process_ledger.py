@@ -143,3 +143,26 @@ def test_rounding_does_not_accumulate_over_a_thousand_children(ledger: CpuLedger
         ledger.settle(root, int(used * 100 + 1e-9) / 100)
         ledger.settle(root, int(used * 100 + 1e-9) / 100)
     assert ledger.take() == pytest.approx(used, abs=0.021)
+
+
+def test_a_leap_beyond_what_the_cpus_deliver_does_not_count(ledger: CpuLedger) -> None:
+    root = ledger.open(None, 10, 0, born=False)
+    for now, own in enumerate((11, 1.8e17, 12, 0, 13)):
+        ledger.begin(now)
+        ledger.spend(root, own)
+    assert ledger.take() == 3
+
+
+def test_a_leap_that_is_confirmed_counts_from_there(ledger: CpuLedger) -> None:
+    root = ledger.open(None, 10, 0, born=False)
+    for now, own in enumerate((11, 1e9, 1e9 + 1, 1e9 + 3)):
+        ledger.begin(now)
+        ledger.spend(root, own)
+    assert ledger.take() == 1 + 1 + 2
+
+
+def test_garbage_in_the_time_of_ended_children_does_not_count(ledger: CpuLedger) -> None:
+    root = ledger.open(None, 0, 5, born=False)
+    ledger.settle(root, 1.8e17)
+    ledger.settle(root, 7)
+    assert ledger.take() == 2

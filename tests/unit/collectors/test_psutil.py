@@ -34,6 +34,7 @@ def test_cpu_utilization_covers_the_time_since_the_previous_reading(mocker: Mock
     mocker.patch.object(
         psutil, "cpu_times", side_effect=[Times(10, 10, 80), Times(10, 10, 80), Times(40, 20, 100)]
     )
+    mocker.patch.object(psutil, "cpu_count", return_value=30)
     one = CpuPsutil(Host())
     assert list(one.collect(0)) == []
     ((_, _, value, span),) = one.collect(2)
@@ -107,3 +108,19 @@ def test_an_error_of_psutil_makes_it_unavailable(
     mocker.patch.object(psutil, function, side_effect=OSError("not here"))
     with pytest.raises(Unavailable, match=f"psutil.{function}: not here"):
         collector(Host())
+
+
+@pytest.mark.parametrize(
+    ("names", "received"),
+    [
+        (["Ethernet", "vEthernet (WSL)", "VMware Network Adapter VMnet8"], 1),
+        (["vEthernet (Ethernet)"], 1),  # in a container of Windows
+        (["en0", "bond0", "vlan7", "vmenet1"], 1),
+    ],
+)
+def test_what_passes_a_card_counts_once(mocker: MockerFixture, names: list[str], received: float) -> None:
+    def counters(scale: int) -> dict[str, Counters]:
+        return {name: Counters(scale, scale) for name in names}
+
+    mocker.patch.object(psutil, "net_io_counters", side_effect=[counters(1_000_000), counters(2_000_000)])
+    assert next(iter(NetworkPsutil(Host()).collect(0))).value == received

@@ -115,9 +115,9 @@ def test_a_slice_without_a_uuid_is_excluded(tmp_path: Path) -> None:
 def test_an_unresponsive_gpu_makes_later_ordinals_ambiguous(tmp_path: Path) -> None:
     fake = FakeNvml(FakeGpu("T4", "GPU-aaaa", 1, lost=True), FakeGpu("T4", "GPU-bbbb", 1))
     report = nvml_gpus.gpus(machine(tmp_path, nvml=fake), tools())
-    assert [gpu.uuid for gpu in report.gpus] == ["GPU-bbbb"]
+    assert [gpu.uuid for gpu in report.gpus] == [None, "GPU-bbbb"]
     doubt, lost = report.problems
-    assert doubt.startswith("GPU 0 does not respond, so CUDA may not count it: name the others by")
+    assert doubt.startswith("GPU 0 does not report its UUID, so CUDA may not count it: name the others by")
     assert lost == "GPU 0: GPU is lost: reset it or reboot"
 
 

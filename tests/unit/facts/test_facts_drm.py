@@ -51,6 +51,15 @@ def test_reads_name_and_memory_from_the_driver(tmp_path: Path) -> None:
     )
 
 
+def test_the_memory_of_a_processor_with_graphics_includes_the_ram_that_it_may_use(tmp_path: Path) -> None:
+    """As the usage does that the collector reports: a tag of 0.54 GB beside 4,461 MB in use fits nothing."""
+    regions = {"mem_info_vram_total": "536870912\n", "mem_info_gtt_total": "16440909824\n"}
+    integrated = card(0, "1002", "150e", **regions, **{"hwmon/hwmon6/in1_input": "0\n"})
+    assert report(tmp_path / "integrated", integrated).gpus[0].memory_bytes == 536870912 + 16440909824
+    dedicated = card(0, "1002", "744c", **regions, **{"hwmon/hwmon6/in0_input": "0\n"})
+    assert report(tmp_path / "dedicated", dedicated).gpus[0].memory_bytes == 536870912
+
+
 def test_the_name_is_looked_up_by_chip_and_revision(tmp_path: Path) -> None:
     files = {"usr/share/libdrm/amdgpu.ids": AMDGPU_IDS, "usr/share/misc/pci.ids": PCI_IDS}
     found = report(tmp_path, card(0, "1002", "744c", revision="0xc8\n"), **files)

@@ -29,6 +29,9 @@ CGROUP_V2 = {
         ("grace_neoverse_v2", "Arm Neoverse-V2"),
         ("gb10_two_kinds", "Arm Cortex-A725 + Arm Cortex-X925"),
         ("power9", "POWER9 (architected), altivec supported"),
+        ("z15_two_cpus", "IBM z15"),
+        ("z10_old_kernel", "IBM z10"),
+        ("arm32_board", "Arm Cortex-A72"),
     ],
 )
 def test_reads_the_cpu_model_of_recorded_machines(recorded: str, model: str) -> None:
@@ -40,6 +43,12 @@ def test_reads_the_cpu_model_of_recorded_machines(recorded: str, model: str) -> 
     [
         ("CPU implementer\t: 0x41\nCPU part\t: 0xfff\n", "Arm part 0xfff"),
         ("CPU implementer\t: 0x99\nCPU part\t: 0x001\n", "implementer 0x99 part 0x001"),
+        ("CPU implementer\t: 0x41\nCPU part\t: 0xd0c\n", "Arm Neoverse-N1"),
+        ("CPU implementer\t: 0x6d\nCPU part\t: 0xd49\n", "Microsoft Azure-Cobalt-100"),
+        ("CPU implementer\t: 0xc0\nCPU part\t: 0xac3\n", "Ampere-1"),
+        ("model name\t: ARMv7 Processor rev 3 (v7l)\n", "ARMv7 Processor rev 3 (v7l)"),
+        ("vendor_id       : IBM/S390\nprocessor 0: version = FF,  machine = 9999\n", "IBM Z machine 9999"),
+        ("vendor_id       : IBM/S390\n", "IBM Z"),
         ("processor : 0\n\nHardware\t: BCM2835\n", "BCM2835"),
     ],
 )
@@ -60,6 +69,7 @@ def test_the_host_reads_its_own_cpuinfo(tmp_path: Path) -> None:
 
 def test_physical_cores_are_counted_from_threads() -> None:
     assert parse_physical_cores(printed("cpuinfo/epyc_9654_two_cores.txt")) == 2
+    assert parse_physical_cores(printed("cpuinfo/z15_two_cpus.txt")) == 2
 
 
 def test_counts_cores_without_a_cgroup(tmp_path: Path) -> None:
@@ -121,3 +131,10 @@ def test_an_os_without_a_name_is_unavailable(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="compares with the real answer of a Linux system")
 def test_the_platform_name_equals_that_of_the_standard_library() -> None:
     assert linux.platform_name() == platform.platform()
+
+
+@pytest.mark.parametrize("size", [0, 2**50, 2**64])
+def test_memory_that_no_machine_has_is_unknown(tmp_path: Path, size: int) -> None:
+    host = machine(tmp_path, {"proc/meminfo": f"MemTotal:       {size} kB\n"})
+    with pytest.raises(Unavailable, match="which no machine has"):
+        linux.memory(host)

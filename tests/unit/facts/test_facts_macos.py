@@ -103,3 +103,8 @@ def test_other_systems_are_not_macos(tmp_path: Path) -> None:
 
 def test_a_mac_is_neither_container_nor_cloud(tmp_path: Path) -> None:
     assert (macos.container(machine(tmp_path)), macos.cloud(machine(tmp_path))) == (None, None)
+
+
+def test_a_card_without_a_name_keeps_its_place() -> None:
+    gpus = macos.parse_displays('{"SPDisplaysDataType": [{}, {"sppci_model": "Apple M2"}]}')
+    assert [gpu.name for gpu in gpus] == ["unknown GPU", "Apple M2"]

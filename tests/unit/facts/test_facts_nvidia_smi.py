@@ -109,3 +109,20 @@ def test_a_hanging_tool_is_a_problem(tmp_path: Path) -> None:
 def test_garbage_is_a_problem(tmp_path: Path, text: str, reason: str) -> None:
     with pytest.raises(Unavailable, match=reason):
         report(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("row", "gpu"),
+    [
+        ("[Unknown Error], GPU-1, 9, 550.1", ("unknown NVIDIA GPU", "GPU-1", "550.1")),
+        ("\ufffd\ufffd, GPU-1, 9, 550.1", ("unknown NVIDIA GPU", "GPU-1", "550.1")),
+        ("NVIDIA T4, [GPU requires reset], 9, ERR!", ("NVIDIA T4", None, None)),
+        ("NVIDIA RTX, special edition, GPU-1, 9, 550.1", ("NVIDIA RTX, special edition", "GPU-1", "550.1")),
+    ],
+)
+def test_a_gpu_whose_values_cannot_be_read_keeps_its_place(
+    row: str, gpu: tuple[str, str | None, str | None]
+) -> None:
+    first, second = nvidia_smi.parse_gpus(f"{row}\nNVIDIA T4, GPU-2, 9, 550.1\n")
+    assert (first.name, first.uuid, first.driver) == gpu
+    assert (second.uuid, second.index) == ("GPU-2", 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 from facts_machines import NO_NVML, machine, tools
@@ -13,6 +13,7 @@ from facts_machines import NO_NVML, machine, tools
 from fake_nvml import FakeGpu, FakeNvml
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts import nvml_gpus
+from mlflow_sysmetrics.facts.gpus import gpu_tags
 from mlflow_sysmetrics.facts.values import Gpu, GpuReport
 from mlflow_sysmetrics.machine.host import Host
 
@@ -108,15 +109,95 @@ def test_unified_memory_is_reported(tmp_path: Path, memory: int | Exception) -> 
 def test_a_lost_gpu_affects_no_other(tmp_path: Path) -> None:
     lost = FakeGpu(FakeNvml.NVMLError_GpuIsLost("GPU is lost"), "GPU-bbbb")
     found = report(tmp_path, FakeNvml(H200, lost))
-    assert [gpu.name for gpu in found.gpus] == ["NVIDIA H200"]
+    assert [gpu.name for gpu in found.gpus] == ["NVIDIA H200", "unknown NVIDIA GPU"]
     assert found.problems == ("GPU 1: GPU is lost: reset it or reboot",)
 
 
 def test_a_gpu_with_an_undecodable_name_affects_no_other(tmp_path: Path) -> None:
     garbage = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
     found = report(tmp_path, FakeNvml(FakeGpu(garbage, "GPU-bbbb"), H200))
-    assert [gpu.name for gpu in found.gpus] == ["NVIDIA H200"]
+    assert [(gpu.name, gpu.uuid) for gpu in found.gpus] == [
+        ("unknown NVIDIA GPU", "GPU-bbbb"),
+        ("NVIDIA H200", "GPU-aaaa"),
+    ]
     assert found.problems == ("GPU 0: its name cannot be read",)
+
+
+GARBAGE = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+UNKNOWN_ERROR = FakeNvml.NVMLError("Unknown Error")
+SMI = "NVIDIA RTX, GPU-bbbb, 24576, 570.1\nNVIDIA H200, GPU-aaaa, 143771, 570.1\n"
+
+
+@pytest.mark.parametrize("name", [GARBAGE, UNKNOWN_ERROR, b"\xf8\xff", "", "\x00\x01"])
+def test_nvidia_smi_knows_a_name_that_nvml_garbles(tmp_path: Path, name: Any) -> None:
+    host = machine(tmp_path, nvml=FakeNvml(FakeGpu(name, "GPU-bbbb", 9), H200))
+    found = nvml_gpus.gpus(host, tools(nvidia_smi=SMI))
+    assert [(gpu.name, gpu.uuid) for gpu in found.gpus] == [
+        ("NVIDIA RTX", "GPU-bbbb"),
+        ("NVIDIA H200", "GPU-aaaa"),
+    ]
+    assert found.problems == ()
+
+
+@pytest.mark.parametrize("uuid", [GARBAGE, UNKNOWN_ERROR, b"\xf8\xff", "\ufffd\ufffd"])
+def test_a_uuid_that_nvml_garbles_is_that_of_its_place_in_nvidia_smi(tmp_path: Path, uuid: Any) -> None:
+    host = machine(tmp_path, nvml=FakeNvml(FakeGpu("NVIDIA RTX", uuid, 9), H200))
+    assert [gpu.uuid for gpu in nvml_gpus.gpus(host, tools(nvidia_smi=SMI)).gpus] == ["GPU-bbbb", "GPU-aaaa"]
+    assert [gpu.uuid for gpu in nvml_gpus.gpus(host, tools()).gpus] == [None, "GPU-aaaa"]
+
+
+@pytest.mark.parametrize("driver", [GARBAGE, b"\xff\xff", UNKNOWN_ERROR])
+def test_a_driver_that_nvml_garbles_is_that_of_nvidia_smi(tmp_path: Path, driver: Any) -> None:
+    class Nvml(FakeNvml):
+        def nvmlSystemGetDriverVersion(self) -> Any:
+            if isinstance(driver, Exception):
+                raise driver
+            return driver
+
+    host = machine(tmp_path, nvml=Nvml(H200))
+    (gpu,) = nvml_gpus.gpus(host, tools(nvidia_smi="NVIDIA H200, GPU-aaaa, 143771, 570.1\n")).gpus
+    assert (gpu.name, gpu.uuid, gpu.driver) == ("NVIDIA H200", "GPU-aaaa", "570.1")
+    (gpu,) = nvml_gpus.gpus(host, tools()).gpus
+    assert (gpu.name, gpu.uuid, gpu.driver) == ("NVIDIA H200", "GPU-aaaa", None)
+
+
+def test_nvidia_smi_is_not_asked_for_what_nvml_knows(tmp_path: Path) -> None:
+    host = machine(tmp_path, nvml=FakeNvml(H200))
+    assert nvml_gpus.gpus(host, tools(nvidia_smi=AssertionError())).gpus
+
+
+def test_another_number_of_gpus_in_nvidia_smi_fills_in_by_uuid_only(tmp_path: Path) -> None:
+    host = machine(tmp_path, nvml=FakeNvml(FakeGpu(GARBAGE, "GPU-bbbb", 9), FakeGpu(GARBAGE, GARBAGE, 9)))
+    found = nvml_gpus.gpus(host, tools(nvidia_smi="NVIDIA RTX, GPU-bbbb, 24576, 570.1\n"))
+    assert [gpu.name for gpu in found.gpus] == ["NVIDIA RTX", "unknown NVIDIA GPU"]
+
+
+def test_a_gpu_that_cannot_be_read_keeps_its_place_in_every_tag(tmp_path: Path) -> None:
+    lost = FakeGpu("NVIDIA H200", "GPU-bbbb", 1, lost=True)
+    found = report(tmp_path, FakeNvml(lost, H200))
+    assert any("GPU 0: GPU is lost" in problem for problem in found.problems)
+    tags = dict(gpu_tags(replace(found, problems=())))
+    assert tags["sys.gpu"] == "unknown NVIDIA GPU, NVIDIA H200"
+    assert tags["sys.gpu_count"] == "2"
+    assert tags["sys.gpu_uuid"] == "unknown,GPU-aaaa"
+    assert tags["sys.gpu_memory_gb"] == "unknown,150.75"
+    assert tags["sys.gpu_index"] == "0,1"
+
+
+def test_memory_of_another_version_of_the_query_counts(tmp_path: Path) -> None:
+    class Nvml(FakeNvml):
+        def nvmlDeviceGetMemoryInfo(self, handle: Any, version: int | None = None) -> Any:
+            if version is None:
+                raise UNKNOWN_ERROR
+            return super().nvmlDeviceGetMemoryInfo(handle, version)
+
+    (gpu,) = report(tmp_path, Nvml(H200)).gpus
+    assert gpu.memory_bytes == 150_754_820_096
+
+
+def test_impossible_memory_is_unknown(tmp_path: Path) -> None:
+    (gpu,) = report(tmp_path, FakeNvml(FakeGpu("NVIDIA H200", "GPU-aaaa", 2**60))).gpus
+    assert (gpu.memory_bytes, gpu.unified) == (None, False)
 
 
 def test_a_hidden_lost_gpu_is_not_a_problem(tmp_path: Path) -> None:
@@ -127,7 +208,7 @@ def test_a_hidden_lost_gpu_is_not_a_problem(tmp_path: Path) -> None:
 def test_a_lost_gpu_is_named_by_its_uuid(tmp_path: Path) -> None:
     lost = FakeGpu(FakeNvml.NVMLError_GpuIsLost("GPU is lost"), "GPU-bbbb")
     found = report(tmp_path, FakeNvml(H200, lost), CUDA_VISIBLE_DEVICES="GPU-bbbb,GPU-aaaa")
-    assert [gpu.name for gpu in found.gpus] == ["NVIDIA H200"]
+    assert [gpu.name for gpu in found.gpus] == ["unknown NVIDIA GPU", "NVIDIA H200"]
     assert found.problems == ("GPU 1: GPU is lost: reset it or reboot",)
 
 

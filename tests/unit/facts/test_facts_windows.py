@@ -130,3 +130,8 @@ def test_other_systems_are_not_windows(tmp_path: Path) -> None:
 
 def test_windows_reports_neither_container_nor_cloud(tmp_path: Path) -> None:
     assert (windows.container(machine(tmp_path)), windows.cloud(machine(tmp_path))) == (None, None)
+
+
+def test_a_controller_without_a_name_keeps_its_place() -> None:
+    gpus = windows.parse_video_controllers('[{"Name": null}, {"Name": "NVIDIA T4"}]')
+    assert [gpu.name for gpu in gpus] == ["unknown GPU", "NVIDIA T4"]

@@ -141,7 +141,7 @@ def test_an_unresponsive_gpu_makes_later_indices_ambiguous(
     devices = (EIGHT[0], GpuId(1, ""), EIGHT[2])
     environ = {} if listed is None else {"CUDA_VISIBLE_DEVICES": listed}
     doubt = select_nvidia(environ, "visible", devices, same_model=True).doubt
-    assert (doubt is not None and doubt.startswith("GPU 1 does not respond")) is doubtful, reason
+    assert (doubt is not None and doubt.startswith("GPU 1 does not report its UUID")) is doubtful, reason
 
 
 def test_without_the_variable_all_gpus_are_visible() -> None:

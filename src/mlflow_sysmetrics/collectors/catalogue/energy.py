@@ -10,7 +10,7 @@ CPU_ENERGY = Metric(
     unit="Wh",
     family=Family.ENERGY,
     meaning="energy that the CPU packages of the whole host used since the run was attached",
-    source="/sys/class/powercap: RAPL energy_uj of the package zones",
+    source="/sys/class/powercap: RAPL energy_uj of the package zones; zones that show one counter count once",
     bad="none by itself",
 )
 CPU_POWER = Metric(

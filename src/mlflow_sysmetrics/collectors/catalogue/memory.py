@@ -14,8 +14,9 @@ MEMORY_USAGE = Metric(
         "set of the job's cgroup, which the kernel compares with the limit before it kills"
     ),
     source=(
-        "/proc/meminfo (MemTotal - MemAvailable); under a limit memory.current - inactive_file (v1 "
-        "memory.usage_in_bytes - total_inactive_file); psutil.virtual_memory elsewhere"
+        "/proc/meminfo (MemTotal - MemAvailable, or an estimate where that reads 0 although memory is free); "
+        "under a limit memory.current - inactive_file (v1 memory.usage_in_bytes - total_inactive_file); "
+        "psutil.virtual_memory elsewhere"
     ),
     bad="a steady rise: a leak, or a data set that is read into memory",
 )

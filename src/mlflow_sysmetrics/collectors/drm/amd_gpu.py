@@ -5,24 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from mlflow_sysmetrics.collectors import bounds
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT
+from mlflow_sysmetrics.collectors.counters import Counters
 from mlflow_sysmetrics.collectors.drm.cards import Card
 from mlflow_sysmetrics.collectors.drm.clients import DrmClient
 from mlflow_sysmetrics.collectors.drm.energy import EnergyIntegral
 from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
 from mlflow_sysmetrics.collectors.drm.hwmon import MICRO, MILLI, Hwmon, reading, why_silent
 from mlflow_sysmetrics.collectors.kernel_files import number_after
-from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Pause
+from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, POWER_LIMIT_SECONDS, Pause
 from mlflow_sysmetrics.machine.host import read_short
 from mlflow_sysmetrics.samples import Metric, Sample
 
 # The driver queries all memory channels for errors, which may take milliseconds.
 _ECC_SECONDS = 60.0
 _SECONDS_PER_HOUR = 3600.0
-# Drivers have briefly reported 65535 % or millions of watts. The largest GPUs are built for 1400 W.
-_MOST_MICROWATTS = 2_500_000_000
-_MOST_MILLICELSIUS = 200_000
+_MOST_MICROWATTS = bounds.GPU_WATTS.most / MICRO
+_MOST_MILLICELSIUS = int(bounds.CELSIUS.most / MILLI)
 
 
 class Gauge(NamedTuple):
@@ -95,18 +96,20 @@ class AmdGpu:
         self._cap_path = hwmon.path("power1_cap")
         self._ecc_path = f"{path}/ras/umc_err_count"
         self._energy = EnergyIntegral()
-        self._errors: int | None = None
+        self._errors = Counters(bounds.ECC_ERRORS, from_zero=bounds.FROM_ZERO)
         self._more_errors = 0
         self._look, self._ecc_pause = Pause(LIMITS_SECONDS, read=False), Pause(_ECC_SECONDS, read=False)
+        self._cap_pause = Pause(POWER_LIMIT_SECONDS, read=False)
         self._total = self._cap = 0
         self.gaps: tuple[str, ...] = ()
 
     def collect(self, now: float, clients: Sequence[DrmClient] | None) -> Iterator[Sample]:
         """Yields the readings of the device."""
-        if self._look.renew_if_over(now):
+        if self._cap_pause.renew_if_over(now):
             self._cap = reading(self._cap_path, _MOST_MICROWATTS) or 0
+        if self._look.renew_if_over(now):
             self._power = next(filter(_reads_power, self._powers), self._power)
-            self._total = sum(filter(None, map(reading, self._totals)))
+            self._total = sum(filter(None, (reading(path, bounds.GPU_BYTES.most) for path in self._totals)))
             self.gaps = self._find_gaps()
         for gauge in self._gauges:
             number = reading(gauge.path, gauge.most)
@@ -159,6 +162,8 @@ class AmdGpu:
             silent["utilization, no memory usage"] = "the card reports all its partitions together"
         elif reading(self._used[0]) is None:
             silent["memory usage"] = why_silent(self._used[0])
+        elif self._total and sum(filter(None, map(reading, self._used))) > self._total:
+            silent["memory usage"] = "more of it is said to be in use than there is"
         reasons: dict[str, list[str]] = {}
         for label, reason in silent.items():
             reasons.setdefault(reason, []).append(label)
@@ -172,7 +177,7 @@ class AmdGpu:
         known = [part for part in parts if part is not None]
         used = sum(known)
         # More used than total memory: one of the two was misread.
-        if len(known) < len(parts) or (self._total and used > self._total):
+        if len(known) < len(parts) or used > (self._total or bounds.GPU_BYTES.most):
             return
         yield self.samples.of(catalogue.GPU_MEMORY_USAGE, used / MEGABYTE)
         if self._total:
@@ -200,7 +205,7 @@ class AmdGpu:
             return
         if errors is None:  # "Query currently inaccessible"
             return
-        # The count restarts with the driver.
-        self._more_errors += max(errors - self._errors, 0) if self._errors is not None else 0
-        self._errors = errors
-        yield self.samples.of(catalogue.GPU_ECC_ERRORS, self._more_errors)
+        step = self._errors.follow((errors,), now)  # the count restarts with the driver
+        if step is not None:
+            self._more_errors += step.grown[0]
+            yield self.samples.of(catalogue.GPU_ECC_ERRORS, self._more_errors)

@@ -18,6 +18,7 @@ from mlflow_sysmetrics.collectors.processes.tree import ProcessTree
 from mlflow_sysmetrics.collectors.rhythm import Pause, Ration
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host, read_bytes
+from mlflow_sysmetrics.machine.reasons import why_unread
 
 _UNITS = {b"": 1, b"KiB": 1024, b"MiB": 1024**2, b"ns": 1}
 # A client's memory in a region; later names override earlier ones: all that may lie there, what does lie
@@ -123,7 +124,7 @@ class DrmClients:
         try:
             self._tree = ProcessTree(host)
         except (OSError, ValueError) as error:
-            raise Unavailable(f"this process cannot be read: {error}") from error
+            raise Unavailable(f"this process cannot be read: {why_unread(error)}") from error
         self._pause = Pause(_ROUND_SECONDS, read=False)
         self._ration = Ration(_REST)
         self._left: list[str] = []

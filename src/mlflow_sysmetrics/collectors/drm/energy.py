@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mlflow_sysmetrics.collectors import bounds
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import PERCENT
+from mlflow_sysmetrics.collectors.counters import Counters
 from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
 from mlflow_sysmetrics.collectors.drm.hwmon import reading
-from mlflow_sysmetrics.collectors.rapl import joules_between
 from mlflow_sysmetrics.collectors.rhythm import Lap
 from mlflow_sysmetrics.samples import Sample
 
@@ -17,6 +18,7 @@ _SECONDS_PER_HOUR = 3600.0
 # On each read the driver adds up a 32-bit register in steps of 2^-14 J: if it is not read for as long as the
 # register takes to fill at 1 kW, it may have wrapped unseen (kernel, i915_hwmon.c and xe_hwmon.c).
 _REGISTER_UJ = 2**32 * 1_000_000 // 2**14
+_MOST_MICROWATTS = bounds.PACKAGE_WATTS * _MICROJOULES
 
 
 class EnergyCounter:
@@ -32,7 +34,7 @@ class EnergyCounter:
         self._samples = samples
         self._lap = Lap()
         self._joules = 0.0
-        self._last: int | None = None
+        self._counter: Counters | None = None
 
     def collect(self, now: float, limit: int | None) -> Iterator[Sample]:
         """Yields the energy so far, and the power since the last reading that was old enough.
@@ -44,27 +46,30 @@ class EnergyCounter:
         count = reading(self._path)
         if not count:  # a counter at 0 does not work
             return  # the next reading includes what was missed
-        if self._last is None:
-            self._last = count
+        if self._counter is None:
+            self._counter = Counters(_MOST_MICROWATTS)
+            self._counter.follow((count,), now)
         span = self._lap.seconds(now)
         if span is not None:
-            before, self._last = self._last, count
-            # The driver's own sum never wraps: a smaller one means that the driver was reloaded.
-            joules = joules_between(before, count, _REGISTER_UJ, span) if count >= before else None
-            if joules is None:
+            if (now - self._counter.read_at) * _MOST_MICROWATTS >= _REGISTER_UJ:
+                self._counter.restart((count,), now)
                 return
+            step = self._counter.follow((count,), now)
+            if step is None or not step.span:
+                return
+            joules = step.grown[0] / _MICROJOULES
             self._joules += joules
-            yield self._samples.of(catalogue.GPU_POWER_USAGE, joules / span, span)
+            yield self._samples.of(catalogue.GPU_POWER_USAGE, joules / step.span, span)
             if limit:
                 # The limit holds on average, so power exceeds it only briefly.
-                share = min(PERCENT * joules * _MICROJOULES / span / limit, PERCENT)
+                share = min(PERCENT * joules * _MICROJOULES / step.span / limit, PERCENT)
                 yield self._samples.of(catalogue.GPU_POWER_USAGE_PERCENTAGE, share, span)
         yield self._samples.of(catalogue.GPU_ENERGY, self._joules / _SECONDS_PER_HOUR)
 
     def rest(self) -> None:
         """Records that the card is off: the energy of that time must not count as power afterwards."""
         self._lap = Lap()
-        self._last = None
+        self._counter = None
 
 
 class EnergyIntegral:

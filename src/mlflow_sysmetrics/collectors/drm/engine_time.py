@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from mlflow_sysmetrics.collectors.contract import PERCENT
+from mlflow_sysmetrics.collectors.counters import Counters, CounterSet
 from mlflow_sysmetrics.collectors.drm.clients import DrmClient
 
 _NANOSECONDS = 1e9
+_MOST_NANOSECONDS = 10 * _NANOSECONDS  # some drivers count a long job when it ends
+_MOST_CYCLES = 1e11  # a second of 100 engines at 1 GHz
 
 
 class Share(NamedTuple):
@@ -23,12 +27,15 @@ class EngineTime:
     """Compares the clients of one GPU with the previous reading.
 
     i915 counts nanoseconds; xe counts used and elapsed cycles. Both are summed over the clients and divided
-    by the number of engines in a class. https://docs.kernel.org/gpu/drm-usage-stats.html
+    by the number of engines in a class. https://docs.kernel.org/gpu/drm-usage-stats.html The kernel allows
+    the counters to go back until they catch up.
     """
 
     def __init__(self) -> None:
-        self._read_at: float | None = None
-        self._last: dict[int, DrmClient] = {}
+        self._read_at = math.inf
+        self._capacity: dict[str, int] = {}
+        self._busy = CounterSet(lambda name: Counters(_MOST_NANOSECONDS * self._capacity[name]))
+        self._cycles = CounterSet(lambda _: Counters(_MOST_CYCLES, _MOST_CYCLES))
 
     def busiest(self, now: float, clients: Sequence[DrmClient]) -> Share | None:
         """Returns how busy the busiest engine class was; None if no client has ever used an engine.
@@ -37,38 +44,35 @@ class EngineTime:
             now: seconds of a clock that never goes back.
             clients: all clients of the GPU; a new one counts from the next reading on.
         """
-        span = 0.0 if self._read_at is None else now - self._read_at
-        before, self._last, self._read_at = self._last, {}, now
-        shares: dict[str, float] = defaultdict(float)
+        span, self._read_at = now - self._read_at, now
+        busy: dict[str, tuple[int, ...]] = {}
+        cycles: dict[str, tuple[int, ...]] = {}
+        used = {
+            client.identity for client in clients if any((*client.busy.values(), *client.cycles.values()))
+        }
+        self._capacity.clear()
         for client in clients:
-            then = before.get(client.identity, client)
-            current = _caught_up(then, client)
-            self._last[client.identity] = current
-            if span > 0 and client.identity in before:
-                _add_shares(shares, then, current, span)
-        if not shares:
+            for engine in (*client.busy, *client.cycles):
+                self._capacity[f"{client.identity} {engine}"] = client.capacity.get(engine, 1)
+            busy |= {f"{client.identity} {engine}": (spent,) for engine, spent in client.busy.items()}
+            cycles |= {
+                f"{client.identity} {engine}": (spent, client.total_cycles[engine])
+                for engine, spent in client.cycles.items()
+                if engine in client.total_cycles
+            }
+        shares: dict[str, float] = defaultdict(float)
+        for name, step in self._busy.follow(busy, now).items():
+            self._add(shares, used, name, step.grown[0] / _NANOSECONDS, step.span)
+        for name, step in self._cycles.follow(cycles, now).items():
+            self._add(shares, used, name, *(step.grown if step.span else (0, 0)))
+        if not shares or span <= 0:
             return None
         return Share(min(PERCENT * max(shares.values()), PERCENT), span)
 
-
-def _add_shares(shares: dict[str, float], then: DrmClient, client: DrmClient, span: float) -> None:
-    if not any((*client.busy.values(), *client.cycles.values())):
-        return  # opened but not used
-    for engine, spent in client.busy.items():
-        grown = spent - then.busy.get(engine, spent)
-        shares[engine] += grown / _NANOSECONDS / span / client.capacity.get(engine, 1)
-    for engine, spent in client.cycles.items():
-        passed = client.total_cycles.get(engine, 0) - then.total_cycles.get(engine, 0)
-        if engine in then.total_cycles and passed > 0:
-            shares[engine] += (
-                (spent - then.cycles.get(engine, spent)) / passed / client.capacity.get(engine, 1)
-            )
-
-
-def _caught_up(then: DrmClient, client: DrmClient) -> DrmClient:
-    """Returns a client whose counters never go back; the kernel allows them to, until they catch up."""
-    return client._replace(busy=_larger(then.busy, client.busy), cycles=_larger(then.cycles, client.cycles))
-
-
-def _larger(then: Mapping[str, int], now: Mapping[str, int]) -> dict[str, int]:
-    return {engine: max(count, then.get(engine, 0)) for engine, count in now.items()}
+    def _add(
+        self, shares: dict[str, float], used: Collection[int], name: str, spent: float, passed: float
+    ) -> None:
+        """Adds the share of one engine class that one client has used."""
+        identity, _, engine = name.partition(" ")
+        if passed > 0 and int(identity) in used:  # else new, or opened but not used
+            shares[engine] += spent / passed / self._capacity[name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from mlflow_sysmetrics.collectors import bounds
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE
 from mlflow_sysmetrics.collectors.drm.clients import DrmClient, DrmClients, Use
@@ -86,7 +87,8 @@ class GpuProcesses:
         for ordinal in self._used:
             if self._places[ordinal].regions:
                 held = self._bytes(ordinal, clients[ordinal])
-                yield samples[ordinal].of(catalogue.GPU_PROCESS_MEMORY, held / MEGABYTE, span)
+                if bounds.GPU_BYTES.holds(held):
+                    yield samples[ordinal].of(catalogue.GPU_PROCESS_MEMORY, held / MEGABYTE, span)
 
     def _ordinal(self, use: Use) -> int | None:
         by_slot = self._by_slot.get(use.client.slot)

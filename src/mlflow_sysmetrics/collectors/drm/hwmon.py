@@ -9,6 +9,7 @@ import errno
 
 from mlflow_sysmetrics.collectors.kernel_files import count, listed, text_of
 from mlflow_sysmetrics.machine.host import read_short
+from mlflow_sysmetrics.machine.reasons import words_for
 
 MICRO = 1e-6
 MILLI = 1e-3
@@ -77,7 +78,7 @@ def why_silent(path: str) -> str:
         if error.errno == errno.EACCES:
             return "no permission"
         # The empty path raises ENOENT too; amdgpu answers EPERM while it resets the device.
-        return "not supported by this device" if error.errno == errno.ENOENT else error.strerror or str(error)
+        return "not supported by this device" if error.errno == errno.ENOENT else words_for(error)
     except ValueError:
         return "the file holds no number"
     return "out of range"

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from mlflow_sysmetrics.collectors import bounds
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.drm.cards import Card
 from mlflow_sysmetrics.collectors.drm.clients import DrmClient
 from mlflow_sysmetrics.collectors.drm.energy import EnergyCounter
 from mlflow_sysmetrics.collectors.drm.engine_time import EngineTime
 from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
-from mlflow_sysmetrics.collectors.drm.hwmon import MILLI, Hwmon, reading, why_silent
-from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Pause
+from mlflow_sysmetrics.collectors.drm.hwmon import MICRO, MILLI, Hwmon, reading, why_silent
+from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, POWER_LIMIT_SECONDS, Pause
 from mlflow_sysmetrics.samples import Sample
 
 # Files with number 1 belong to the whole card; with xe, 2 is the package alone and 3 its memory (kernel,
 # Documentation/ABI/testing/sysfs-driver-intel-xe-hwmon). i915 has a temperature in newer kernels only
 # (sysfs-driver-intel-i915-hwmon).
 _CARD, _PACKAGE = 1, 2
-_MOST_MILLICELSIUS = 200_000
+_MOST_MILLICELSIUS = bounds.CELSIUS.most / MILLI
+_MOST_MICROWATTS = bounds.GPU_WATTS.most / MICRO
 
 
 class IntelGpu:
@@ -48,6 +50,7 @@ class IntelGpu:
         self._energy = EnergyCounter("", samples)
         self._limit: int | None = None
         self._look = Pause(LIMITS_SECONDS, read=False)
+        self._limit_pause = Pause(POWER_LIMIT_SECONDS)
         self._engines = EngineTime()
         self.gaps: tuple[str, ...] = ()
 
@@ -59,6 +62,8 @@ class IntelGpu:
         if self._look.renew_if_over(now):
             self._find_energy()
             self.gaps = tuple(self._find_gaps())
+        elif self._limit_pause.renew_if_over(now):
+            self._limit = self._find_limit()
         for metric, path in (
             (catalogue.GPU_TEMPERATURE, self._temperature),
             (catalogue.GPU_MEMORY_TEMPERATURE, self._memory_temperature),
@@ -81,10 +86,13 @@ class IntelGpu:
             counting = (one for one, path in counters.items() if path and reading(path) != 0)
             self._channel = next(counting, None)
             self._energy = EnergyCounter(self._energy_path(), self.samples)
+        self._limit = self._find_limit()
+
+    def _find_limit(self) -> int | None:
         # Sustained limit (PL1), else the one for bursts (PL2); not `crit`, at which the card is shut down. 0
         # means that a limit is switched off.
         paths = [self._hwmon.path(f"power{self._channel or _CARD}_{limit}") for limit in ("max", "cap")]
-        self._limit = next(filter(None, map(reading, paths)), None)
+        return next(filter(None, (reading(path, _MOST_MICROWATTS) for path in paths)), None)
 
     def _energy_path(self) -> str:
         return self._hwmon.path(f"energy{self._channel or _CARD}_input")
@@ -99,7 +107,8 @@ class IntelGpu:
         if self.card.driver == "xe":  # i915 has no such sensor at all
             sensors["memory temperature"] = self._memory_temperature
         for label, path in sensors.items():
-            if not reading(path):
+            most = None if label == "power" else _MOST_MILLICELSIUS
+            if not reading(path, most):
                 yield f"{name}: no {label}: {'it reads 0' if reading(path) == 0 else why_silent(path)}"
         if not self._limit and self._energy_path():
             yield f"{name}: no power limit: none is set"

@@ -15,6 +15,7 @@ from mlflow_sysmetrics.collectors.kernel_files import listed, number_after
 from mlflow_sysmetrics.collectors.presence import AMD_COMPUTE_NODES
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host, read_short
+from mlflow_sysmetrics.machine.reasons import Malformed, why_unread
 
 
 class ComputeDevice(NamedTuple):
@@ -33,12 +34,12 @@ def parse_properties(text: bytes) -> ComputeDevice | None:
     """Returns the GPU that the properties of a node describe; None if they describe a CPU.
 
     Raises:
-        ValueError: they describe neither.
+        Malformed: they describe neither.
     """
     minor = number_after(b"drm_render_minor ", text)
     simds = number_after(b"simd_count ", text)
     if simds is None or (simds and not minor):
-        raise ValueError("neither a CPU nor a GPU")
+        raise Malformed("neither a CPU nor a GPU")
     if not simds:
         return None
     return ComputeDevice(f"renderD{minor}", uuid_of(number_after(b"unique_id ", text)))
@@ -63,8 +64,7 @@ def compute_devices(host: Host) -> list[ComputeDevice]:
         except PermissionError:  # not a device of this container
             continue
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise Unavailable(f"/{AMD_COMPUTE_NODES}/{name}/properties: {reason}") from error
+            raise Unavailable(why_unread(error, f"/{AMD_COMPUTE_NODES}/{name}/properties")) from error
         if device is not None:
             devices.append(device)
     return devices

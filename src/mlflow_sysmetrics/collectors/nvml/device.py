@@ -6,7 +6,9 @@ import math
 from collections.abc import Iterable
 from typing import Protocol
 
-from mlflow_sysmetrics.collectors.nvml.library import Handle
+from mlflow_sysmetrics.collectors.bounds import Bound
+from mlflow_sysmetrics.collectors.counters import Counters
+from mlflow_sysmetrics.collectors.nvml.library import Handle, NvmlError, Verdict
 from mlflow_sysmetrics.machine.visible_gpus.selection import Chosen, SliceId
 from mlflow_sysmetrics.samples import Metric, Sample
 
@@ -70,21 +72,43 @@ class Reading(Protocol):
 
 
 class Total:
-    """Growth of a counter since it was first read."""
+    """Growth of a counter since it was first read.
 
-    def __init__(self) -> None:
-        self._last = math.inf
+    Args:
+        most: the most that it can grow in a second.
+        from_zero: see `Counters`.
+
+    Attributes:
+        value: the growth so far.
+    """
+
+    def __init__(self, most: float, from_zero: float = 1.0) -> None:
         self.value = 0.0
+        self._counter = Counters(most, from_zero=from_zero)
 
-    def follow(self, count: float) -> float:
-        """Records the counter's next value and returns the total.
+    def follow(self, count: float, now: float) -> bool:
+        """Takes the counter's next value. Returns False if it is not believed until another one confirms it.
 
-        A counter that went back was reset with its driver or device. What it counted before the reset and
+        A counter that restarted was reset with its driver or device. What it counted before the reset and
         after the last reading is unknown, and is left out.
         """
-        self.value += max(count - self._last, 0)
-        self._last = count
-        return self.value
+        step = self._counter.follow((int(count),), now)
+        if step is None:
+            return False
+        self.value += step.grown[0]
+        return True
+
+
+def possible(value: float | None, bound: Bound) -> float | None:
+    """Returns a valid value of NVML's; None for "not available".
+
+    Raises:
+        NvmlError: no device can have that value; NVML has reported success and 3.7 MW.
+    """
+    found = known(value)
+    if found is not None and not bound.holds(found):
+        raise NvmlError(bound.why(), Verdict.UNUSABLE)
+    return found
 
 
 # N/A in NVML's structures: all bits set, in 32 or 64 bits (NVML_VALUE_NOT_AVAILABLE of nvml.h).

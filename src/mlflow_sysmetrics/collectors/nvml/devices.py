@@ -111,7 +111,7 @@ def _driver(nvml: Nvml) -> str | None:
         version = nvml.ask("nvmlSystemGetDriverVersion")
     except NvmlError:
         return None
-    return version.decode() if isinstance(version, bytes) else str(version)
+    return version.decode("utf-8", "replace") if isinstance(version, bytes) else str(version)
 
 
 def _why_none(listed: Listing, selection: Selection) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from mlflow_sysmetrics.collectors.nvml.device import Device
-from mlflow_sysmetrics.collectors.nvml.library import Handle, Nvml, NvmlError
+from mlflow_sysmetrics.collectors.nvml.library import Handle, Nvml, NvmlError, Verdict
 from mlflow_sysmetrics.machine.visible_gpus.selection import GpuId, SliceId
 
 _MIG_ENABLED = 1
@@ -18,7 +18,8 @@ class Listing:
     """The devices that NVML lists.
 
     Attributes:
-        gpus: all GPUs of the host, including those that do not respond, without a UUID.
+        gpus: all GPUs of the host, including those that do not respond or whose UUID is unreadable, without
+            one.
         handles: handles of the GPUs that respond, by index.
         slices: handles of MIG devices.
         same_model: True if no two GPUs have different names.
@@ -44,7 +45,8 @@ def listing(nvml: Nvml) -> Listing:
             handle = found.handles[index] = nvml.ask("nvmlDeviceGetHandleByIndex", index)
             with contextlib.suppress(NvmlError):
                 names.add(nvml.ask("nvmlDeviceGetName", handle))
-            uuid = uuid_of(nvml, handle)
+            with contextlib.suppress(NvmlError):
+                uuid = uuid_of(nvml, handle)
             mig = _in_mig_mode(nvml, handle)
             if mig:
                 pieces = dict(_slices(nvml, handle))
@@ -61,7 +63,12 @@ def uuid_of(nvml: Nvml, handle: Handle) -> str:
         NvmlError: NVML does not report it.
     """
     uuid = nvml.ask("nvmlDeviceGetUUID", handle)
-    return uuid.decode() if isinstance(uuid, bytes) else str(uuid)
+    if not isinstance(uuid, bytes):
+        return str(uuid)
+    try:
+        return uuid.decode()
+    except UnicodeDecodeError as error:
+        raise NvmlError("the answer is not valid text", Verdict.TROUBLE) from error
 
 
 def find(nvml: Nvml, device: Device) -> None:
@@ -74,12 +81,24 @@ def find(nvml: Nvml, device: Device) -> None:
     # counter.
     nvml.ask("nvmlInit")
     if device.uuid:
-        handle = nvml.ask("nvmlDeviceGetHandleByUUID", device.uuid)
+        handle = _by_uuid(nvml, device)
     else:
         handle = nvml.ask("nvmlDeviceGetHandleByIndex", device.index)
         device.uuid = uuid_of(nvml, handle)
     card = nvml.ask("nvmlDeviceGetDeviceHandleFromMigDeviceHandle", handle) if device.slice else handle
     device.handle, device.card = handle, card
+
+
+def _by_uuid(nvml: Nvml, device: Device) -> Handle:
+    try:
+        return nvml.ask("nvmlDeviceGetHandleByUUID", device.uuid)
+    except NvmlError as error:
+        if error.verdict is Verdict.LOST or device.slice:
+            raise
+        handle = nvml.ask("nvmlDeviceGetHandleByIndex", device.index)
+        if uuid_of(nvml, handle) != device.uuid:  # its place was taken by another one
+            raise
+        return handle
 
 
 def _in_mig_mode(nvml: Nvml, handle: Handle) -> bool:

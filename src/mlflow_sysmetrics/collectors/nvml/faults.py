@@ -1,18 +1,29 @@
 """Errors that a GPU counts itself: memory errors and replaced rows.
 
 Source:  nvmlDeviceGetTotalEccErrors, volatile counters, corrected and uncorrected;
-         nvmlDeviceGetRemappedRows. Both every ten seconds: they rarely change, and take a driver long.
+         nvmlDeviceGetRemappedRows; or the fields of the same counters. Both every ten seconds: they rarely
+         change, and take a driver long.
 Absent:  devices without ECC; the counters of a GPU in MIG mode.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from mlflow_sysmetrics.collectors import bounds
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.nvml.device import Device, Reading, Total, known
+from mlflow_sysmetrics.collectors.nvml.fields import (
+    ECC_CORRECTED,
+    ECC_UNCORRECTED,
+    REMAPPED_CORRECTABLE,
+    REMAPPED_UNCORRECTABLE,
+    Field,
+    Fields,
+)
 from mlflow_sysmetrics.collectors.nvml.library import Nvml
+from mlflow_sysmetrics.collectors.nvml.support import FirstOf
 from mlflow_sysmetrics.collectors.rhythm import Pause
 from mlflow_sysmetrics.samples import Metric, Sample
 
@@ -25,24 +36,31 @@ class _Counted(Reading):
     """A count of events that is read rarely and repeated in between."""
 
     metric: Metric
+    most: float  # events per second
+    fields: Sequence[int]  # where else the counts are
     vouches = False
 
-    def __init__(self, nvml: Nvml, device: Device) -> None:
-        self._nvml = nvml
+    def __init__(self, nvml: Nvml, device: Device, fields: Fields) -> None:
         self._device = device
+        count, others = self.count, [Field(number) for number in self.fields]
+        self._ask: FirstOf[Sequence[float]] = FirstOf(
+            lambda _: count(nvml, device),
+            lambda now: fields.values(others, now),
+        )
         self._pause = Pause(_SECONDS, read=False)
-        self._total = Total()
+        self._total = Total(self.most, bounds.FROM_ZERO)
         self._known = False
 
     def read(self, now: float) -> Iterator[Sample]:
         """Yields the number of events since the collector was built."""
         if self._pause.renew_if_over(now) or not self._known:
             self._known = False  # until it is answered
-            counts = [known(count) for count in self._ask()]
+            counts = [known(count) for count in self._ask(now)]
             found = [count for count in counts if count is not None]
             if len(found) < len(counts):
                 return
-            self._total.follow(sum(found))
+            if not self._total.follow(sum(found), now):
+                return
             self._known = True
         yield self._device.sample(self.metric, self._total.value)
 
@@ -50,8 +68,9 @@ class _Counted(Reading):
         """Reads again: the known count may predate a reset."""
         self._known = False
 
+    @staticmethod
     @abstractmethod
-    def _ask(self) -> tuple[int, ...]:
+    def count(nvml: Nvml, device: Device) -> tuple[int, ...]:
         """Returns the counts that add up to the events."""
 
 
@@ -60,11 +79,14 @@ class EccErrors(_Counted):
 
     name = "ECC errors"
     metric = catalogue.GPU_ECC_ERRORS
+    most = bounds.ECC_ERRORS
+    fields = (ECC_CORRECTED, ECC_UNCORRECTED)
 
-    def _ask(self) -> tuple[int, ...]:
-        ask = self._nvml.ask
+    @staticmethod
+    def count(nvml: Nvml, device: Device) -> tuple[int, ...]:
+        """Returns the corrected and the uncorrected ones."""
         return tuple(
-            ask("nvmlDeviceGetTotalEccErrors", self._device.card, kind, _VOLATILE)
+            nvml.ask("nvmlDeviceGetTotalEccErrors", device.card, kind, _VOLATILE)
             for kind in (_CORRECTED, _UNCORRECTED)
         )
 
@@ -74,7 +96,11 @@ class RemappedRows(_Counted):
 
     name = "remapped rows"
     metric = catalogue.GPU_REMAPPED_ROWS
+    most = bounds.REMAPPED_ROWS
+    fields = (REMAPPED_CORRECTABLE, REMAPPED_UNCORRECTABLE)
 
-    def _ask(self) -> tuple[int, ...]:
-        corrected, uncorrected, *_ = self._nvml.ask("nvmlDeviceGetRemappedRows", self._device.card)
+    @staticmethod
+    def count(nvml: Nvml, device: Device) -> tuple[int, ...]:
+        """Returns those replaced because of corrected and because of uncorrected errors."""
+        corrected, uncorrected, *_ = nvml.ask("nvmlDeviceGetRemappedRows", device.card)
         return corrected, uncorrected

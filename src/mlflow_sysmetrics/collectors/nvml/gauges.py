@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mlflow_sysmetrics.collectors import bounds
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT
-from mlflow_sysmetrics.collectors.nvml.device import Device, Reading, known
+from mlflow_sysmetrics.collectors.nvml.device import Device, Reading, known, possible
 from mlflow_sysmetrics.collectors.nvml.fields import MEMORY_TEMPERATURE, Field, Fields
-from mlflow_sysmetrics.collectors.nvml.gpm import GRAPHICS_UTIL, Gpm
+from mlflow_sysmetrics.collectors.nvml.gpm import GRAPHICS_UTIL, MOST_PERCENT, Gpm
 from mlflow_sysmetrics.collectors.nvml.library import Handle, Nvml, NvmlError, Verdict
 from mlflow_sysmetrics.collectors.nvml.support import FirstOf
 from mlflow_sysmetrics.samples import Metric, Sample
@@ -36,11 +37,13 @@ class Utilization(Reading):
     def read(self, now: float) -> Iterator[Sample]:
         """Yields both shares."""
         rates = self._nvml.ask("nvmlDeviceGetUtilizationRates", self._device.handle)
-        gpu, memory = rates.gpu, rates.memory
-        if gpu <= PERCENT:  # "not available" is a far larger number
+        gpu, memory = known(rates.gpu), known(rates.memory)
+        if gpu is not None and bounds.PERCENT.holds(gpu):
             yield self._device.sample(catalogue.GPU_UTILIZATION, gpu)
-        if memory <= PERCENT:
+        if memory is not None and bounds.PERCENT.holds(memory):
             yield self._device.sample(catalogue.GPU_MEMORY_UTILIZATION, memory)
+        for one in (gpu, memory):
+            possible(one, bounds.PERCENT)
 
 
 class SliceUtilization(Reading):
@@ -55,7 +58,8 @@ class SliceUtilization(Reading):
     def read(self, now: float) -> Iterator[Sample]:
         """Yields the share since the previous tick."""
         for value in self._gpm.values((GRAPHICS_UTIL,), now).values():
-            yield self._device.sample(catalogue.GPU_UTILIZATION, min(value, PERCENT), self._gpm.span)
+            if value <= MOST_PERCENT:
+                yield self._device.sample(catalogue.GPU_UTILIZATION, min(value, PERCENT), self._gpm.span)
 
     def restart(self) -> None:
         """Drops the sample of the previous tick."""
@@ -80,12 +84,16 @@ class MemoryUsage(Reading):
         total, used = known(memory.total), known(memory.used)
         if not total:
             raise NvmlError("the device shares the host's memory", Verdict.UNSUPPORTED)
-        if used is not None and used <= total:
+        if used is not None:
             yield self._device.sample(catalogue.GPU_MEMORY_USAGE, used / MEGABYTE)
             yield self._device.sample(catalogue.GPU_MEMORY_USAGE_PERCENTAGE, PERCENT * used / total)
 
     def _ask(self, *version: int) -> Handle:
-        return self._nvml.ask("nvmlDeviceGetMemoryInfo", self._device.handle, *version)
+        memory = self._nvml.ask("nvmlDeviceGetMemoryInfo", self._device.handle, *version)
+        total, used = possible(memory.total, bounds.GPU_BYTES), known(memory.used)
+        if total and used is not None and used > total:
+            raise NvmlError("more of it is said to be in use than there is", Verdict.UNUSABLE)
+        return memory
 
 
 _SENSOR_GPU = 0  # NVML_TEMPERATURE_GPU
@@ -99,14 +107,17 @@ class Temperature(Reading):
 
     def __init__(self, nvml: Nvml, device: Device) -> None:
         self._device = device
-        self._celsius: FirstOf[float] = FirstOf(
-            lambda: nvml.ask("nvmlDeviceGetTemperatureV", device.card, _SENSOR_GPU),
-            lambda: nvml.ask("nvmlDeviceGetTemperature", device.card, _SENSOR_GPU),
+
+        def ask(function: str) -> float | None:
+            return possible(nvml.ask(function, device.card, _SENSOR_GPU), bounds.CELSIUS)
+
+        self._celsius: FirstOf[float | None] = FirstOf(
+            lambda: ask("nvmlDeviceGetTemperatureV"), lambda: ask("nvmlDeviceGetTemperature")
         )
 
     def read(self, now: float) -> Iterator[Sample]:
         """Yields the temperature."""
-        celsius = known(self._celsius())
+        celsius = self._celsius()
         if celsius is not None:
             yield self._device.sample(catalogue.GPU_TEMPERATURE, celsius)
 
@@ -122,9 +133,12 @@ class MemoryTemperature(Reading):
 
     def read(self, now: float) -> Iterator[Sample]:
         """Yields the temperature."""
-        celsius = known(self._fields.values(_MEMORY, now)[0])
+        celsius = possible(self._fields.values(_MEMORY, now)[0], bounds.CELSIUS)
         if celsius:  # boards without the sensor answer 0
             yield self._device.sample(catalogue.GPU_MEMORY_TEMPERATURE, celsius)
+
+
+_CURRENT = 0  # NVML_CLOCK_ID_CURRENT
 
 
 class _Clock(Reading):
@@ -134,12 +148,18 @@ class _Clock(Reading):
     domain: int
 
     def __init__(self, nvml: Nvml, device: Device) -> None:
-        self._nvml = nvml
         self._device = device
+
+        def ask(function: str, *more: int) -> float | None:
+            return possible(nvml.ask(function, device.card, self.domain, *more), bounds.GPU_MEGAHERTZ)
+
+        self._megahertz: FirstOf[float | None] = FirstOf(
+            lambda: ask("nvmlDeviceGetClockInfo"), lambda: ask("nvmlDeviceGetClock", _CURRENT)
+        )
 
     def read(self, now: float) -> Iterator[Sample]:
         """Yields the clock."""
-        megahertz = known(self._nvml.ask("nvmlDeviceGetClockInfo", self._device.card, self.domain))
+        megahertz = self._megahertz()
         if megahertz is not None:
             yield self._device.sample(self.metric, megahertz)
 

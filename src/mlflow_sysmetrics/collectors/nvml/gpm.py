@@ -14,6 +14,7 @@ import os
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 
+from mlflow_sysmetrics.collectors import bounds
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT
 from mlflow_sysmetrics.collectors.nvml.device import Device, Reading, known
@@ -131,6 +132,8 @@ _LINKS = {
     NVLINK_TX_PER_SEC: catalogue.GPU_NVLINK_TRANSMIT,
 }
 _MEBIBYTE = 1024**2
+_FAILURES_TO_CHANGE = 3
+MOST_PERCENT = 2 * PERCENT  # the clocks of two samples differ: a little above 100 is 100
 
 
 class Profile(Reading):
@@ -146,6 +149,7 @@ class Profile(Reading):
     def __init__(self, nvml: Nvml, device: Device) -> None:
         self.supported: bool | None = None
         self.counted: set[Metric] = set()
+        self._failures = 0
         self._device = device
         self._gpm = Gpm(nvml, device)
         self._metrics = tuple(_SHARES) if device.slice else (*_SHARES, *_LINKS)
@@ -155,15 +159,18 @@ class Profile(Reading):
         try:
             values = self._gpm.values(self._metrics, now)
         except NvmlError as error:
-            if self.supported is None and error.verdict in (Verdict.UNSUPPORTED, Verdict.FORBIDDEN):
-                self.supported = False
+            final = error.verdict in (Verdict.UNSUPPORTED, Verdict.FORBIDDEN)
+            self._failures += error.verdict is not Verdict.LOST
+            if self.supported is None and (final or self._failures >= _FAILURES_TO_CHANGE):
+                self.supported = False  # the counters of the links replace it from now on
             raise
         if values:
             self.supported = True
         for metric, value in values.items():
             if metric in _SHARES:
-                yield self._device.sample(_SHARES[metric], min(value, PERCENT), self._gpm.span)
-            elif _LINKS[metric] not in self.counted:
+                if value <= MOST_PERCENT:
+                    yield self._device.sample(_SHARES[metric], min(value, PERCENT), self._gpm.span)
+            elif _LINKS[metric] not in self.counted and value * _MEBIBYTE <= bounds.NVLINK_BYTES:
                 yield self._device.sample(_LINKS[metric], value * _MEBIBYTE / MEGABYTE, self._gpm.span)
 
     def restart(self) -> None:

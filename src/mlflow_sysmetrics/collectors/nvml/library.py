@@ -47,6 +47,9 @@ _UNSUPPORTED = {
 }
 _LOST = frozenset({UNINITIALIZED, 15, 16, 28})  # GPU is lost, reset required, GPU not found
 
+# What bindings raise that do not match the driver's library, or Python.
+_FAULTS_OF_BINDINGS = (AttributeError, TypeError, ValueError, OSError)
+
 _REMEDIES = {
     NO_PERMISSION: "no permission: this user needs to read and write /dev/nvidia*",
     8: "a GPU lacks external power: check its power cables",
@@ -93,6 +96,8 @@ class Nvml:
             raise refusal(25) from error
         except UnicodeDecodeError as error:  # the driver left garbage in the buffer of a missing name
             raise NvmlError("the answer is not valid text", Verdict.TROUBLE) from error
+        except _FAULTS_OF_BINDINGS as error:
+            raise NvmlError(f"nvidia-ml-py cannot call {function}", Verdict.TROUBLE) from error
 
     def constant(self, name: str) -> int | None:
         """Returns a constant of the bindings; None if they are too old to have it."""
@@ -133,8 +138,10 @@ def start(host: Host) -> Nvml:
     """
     try:
         module = host.load_nvml()
+    except ModuleNotFoundError as error:
+        raise Unavailable("nvidia-ml-py is not installed: pip install nvidia-ml-py") from error
     except ImportError as error:
-        raise Unavailable(f"nvidia-ml-py cannot be imported: {error}") from error
+        raise Unavailable("nvidia-ml-py cannot be imported: reinstall it") from error
     nvml = Nvml(module)
     try:
         nvml.ask("nvmlInit")

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mlflow_sysmetrics.collectors import bounds
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE
+from mlflow_sysmetrics.collectors.counters import Counters
 from mlflow_sysmetrics.collectors.nvml import fields as field
 from mlflow_sysmetrics.collectors.nvml.device import Device, Reading, known
 from mlflow_sysmetrics.collectors.nvml.fields import Field, Fields
@@ -20,7 +22,7 @@ from mlflow_sysmetrics.collectors.nvml.gpm import Profile
 from mlflow_sysmetrics.collectors.rhythm import Lap
 from mlflow_sysmetrics.samples import Metric, Sample
 
-_32_BITS = 2**32
+_32_BITS, _64_BITS = 2**32, 2**64
 
 
 class _Link(Reading):
@@ -29,6 +31,7 @@ class _Link(Reading):
     fields: tuple[Field, ...]
     metrics: tuple[Metric, ...]
     unit_bytes: int
+    most_bytes: float  # per second
     believed_beyond: int
     vouches = False
 
@@ -37,7 +40,8 @@ class _Link(Reading):
         self._fields = fields
         self._profile = profile
         self._lap = Lap()
-        self._before: list[float | None] = [None] * len(self.fields)
+        self._primed = False
+        self._counters = self._new_counters()
 
     def read(self, now: float) -> Iterator[Sample]:
         """Yields the rates since the previous tick."""
@@ -47,19 +51,24 @@ class _Link(Reading):
             return  # GPM has them, or may have them
         counts = [known(count) for count in self._fields.values(self.fields, now)]
         span = self._lap.seconds(now)
-        if span is None and any(count is not None for count in self._before):
+        if span is None and self._primed:
             return  # too soon after the previous reading: the next one covers both
-        before, self._before = self._before, counts
-        if span is None:
-            return
-        for metric, old, new in zip(self.metrics, before, counts, strict=True):
-            if old is not None and new is not None and new >= old >= self.believed_beyond:
+        self._primed = True
+        for metric, counter, count in zip(self.metrics, self._counters, counts, strict=True):
+            step = None if count is None else counter.follow((int(count),), now)
+            if step and step.span and count is not None and count - step.grown[0] >= self.believed_beyond:
                 counted.add(metric)
-                yield self._device.sample(metric, (new - old) * self.unit_bytes / MEGABYTE / span, span)
+                rate = step.grown[0] * self.unit_bytes / MEGABYTE / step.span
+                yield self._device.sample(metric, rate, span)
 
     def restart(self) -> None:
         """Drops counters that may predate a reset."""
-        self._before = [None] * len(self.fields)
+        self._counters = self._new_counters()
+        self._primed = False
+
+    def _new_counters(self) -> list[Counters]:
+        most = self.most_bytes / self.unit_bytes
+        return [Counters(most, wraps_at=_64_BITS) for _ in self.fields]
 
 
 class Pcie(_Link):
@@ -69,6 +78,7 @@ class Pcie(_Link):
     fields = (Field(field.PCIE_RX_BYTES), Field(field.PCIE_TX_BYTES))
     metrics = (catalogue.GPU_PCIE_RECEIVE, catalogue.GPU_PCIE_TRANSMIT)
     unit_bytes = 1
+    most_bytes = bounds.PCIE_BYTES
     believed_beyond = _32_BITS  # nvml.h: "Value can be wrapped", without saying where
 
 
@@ -82,4 +92,5 @@ class Nvlink(_Link):
     )
     metrics = (catalogue.GPU_NVLINK_RECEIVE, catalogue.GPU_NVLINK_TRANSMIT)
     unit_bytes = 1024
+    most_bytes = bounds.NVLINK_BYTES
     believed_beyond = 0

@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator
 
 import psutil
 
+from mlflow_sysmetrics.collectors import bounds
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE
-from mlflow_sysmetrics.collectors.nvml.device import Device, Reading, known
+from mlflow_sysmetrics.collectors.nvml.device import Device, Reading, possible
 from mlflow_sysmetrics.collectors.nvml.library import Handle, Nvml, NvmlError, Verdict
 from mlflow_sysmetrics.collectors.nvml.support import FirstOf
 from mlflow_sysmetrics.collectors.processes.stat import read_process_stat
@@ -109,7 +110,7 @@ class ProcessMemory(Reading):
 
     def read(self, now: float) -> Iterator[Sample]:
         """Yields the memory; nothing while none of the job's processes is on the device."""
-        held = [known(one.usedGpuMemory) for one in self.ours(now)]
+        held = [possible(one.usedGpuMemory, bounds.GPU_BYTES) for one in self.ours(now)]
         known_sizes = [one for one in held if one is not None]
         if held and len(known_sizes) == len(held):
             yield self._device.sample(catalogue.GPU_PROCESS_MEMORY, sum(known_sizes) / MEGABYTE)

@@ -8,7 +8,7 @@ back off from one second to five minutes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from mlflow_sysmetrics.collectors.nvml.library import NvmlError, Verdict
@@ -17,10 +17,18 @@ from mlflow_sysmetrics.runtime.backoff import doubled
 Answer = TypeVar("Answer")
 
 
+# Errors of which the next reading may be free come first: they decide when to ask again.
+_SOONEST = (Verdict.TROUBLE, Verdict.UNUSABLE, Verdict.FORBIDDEN, Verdict.UNSUPPORTED)
+_FAILURES_TO_CHANGE = 3
+
+
 class FirstOf(Generic[Answer]):
     """Alternatives for one reading, since drivers and devices of different age support different calls.
 
-    The first supported one is kept, so that a series has one source.
+    Each is tried whatever the error of those before it, unless the device is gone: under WSL 2 a newer
+    version of a call answers "Unknown Error" for ever where the older one works (XuehaiPan/nvitop#30). The
+    first that answers is kept, so that a series has one source; one that may answer again is kept until it
+    has failed three times in a row.
 
     Args:
         ways: the calls, best first.
@@ -28,26 +36,35 @@ class FirstOf(Generic[Answer]):
 
     def __init__(self, *ways: Callable[..., Answer]) -> None:
         self._ways = ways
+        self._failures = 0
 
     def __call__(self, *arguments: object) -> Answer:
         """Returns the answer.
 
         Raises:
-            NvmlError: no alternative is supported, or one failed that may succeed later.
+            NvmlError: no alternative answers, or the device is gone.
         """
-        *better, last = self._ways
-        for way in better:
+        errors: list[tuple[str, Verdict, int]] = []  # not the errors, which would keep their frames alive
+        for way in self._ways:
             try:
                 answer = way(*arguments)
             except NvmlError as error:
-                if error.verdict is not Verdict.UNSUPPORTED:
+                if error.verdict is Verdict.LOST:
                     raise
+                errors.append((str(error), error.verdict, error.code))
             else:
-                self._ways = (way,)
+                if errors or self._failures:
+                    self._change(way, [verdict for _, verdict, _ in errors])
                 return answer
-        answer = last(*arguments)
-        self._ways = (last,)
-        return answer
+        raise NvmlError(*min(errors, key=lambda error: _SOONEST.index(error[1])))
+
+    def _change(self, way: Callable[..., Answer], errors: Sequence[Verdict]) -> None:
+        """Puts the call that answered first, once those before it will not answer again."""
+        self._failures = self._failures + 1 if errors else 0
+        final = all(verdict is Verdict.UNSUPPORTED for verdict in errors)
+        if errors and (final or self._failures >= _FAILURES_TO_CHANGE):
+            self._failures = 0
+            self._ways = (way, *(other for other in self._ways if other is not way))
 
 
 _UNSUPPORTED_SECONDS = 600.0

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import PERCENT
+from mlflow_sysmetrics.collectors.counters import Counters, Step
 from mlflow_sysmetrics.collectors.nvml.device import Device, Reading, known
 from mlflow_sysmetrics.collectors.nvml.fields import (
     PERF_POLICY_BOARD_LIMIT,
@@ -24,7 +25,7 @@ from mlflow_sysmetrics.collectors.nvml.fields import (
 )
 from mlflow_sysmetrics.collectors.nvml.library import Nvml, NvmlError, Verdict
 from mlflow_sysmetrics.collectors.nvml.support import FirstOf
-from mlflow_sysmetrics.collectors.rhythm import Lap
+from mlflow_sysmetrics.collectors.rhythm import CLOCKS_DIFFER, Lap
 from mlflow_sysmetrics.samples import Sample
 
 _NANOSECONDS = 1e9
@@ -46,13 +47,13 @@ class Throttling(Reading):
     def __init__(self, nvml: Nvml, device: Device, fields: Fields) -> None:
         self._device = device
         self._lap = Lap()
-        self._before: list[float] = []
+        self._counters: Counters | None = None
         self._named = self._silent = False
-        self._counts: FirstOf[list[float] | None] = FirstOf(
+        self._counts: FirstOf[list[float]] = FirstOf(
             lambda now: fields.values(_MORE_COUNTERS, now),
             lambda now: fields.values(_COUNTERS, now),
-            lambda now: None,  # noqa: ARG005 - a device without counters
         )
+        self._uncounted = False
         self._mask: FirstOf[int] = FirstOf(
             lambda: nvml.ask("nvmlDeviceGetCurrentClocksEventReasons", device.card),
             lambda: nvml.ask("nvmlDeviceGetCurrentClocksThrottleReasons", device.card),
@@ -60,17 +61,34 @@ class Throttling(Reading):
 
     def read(self, now: float) -> Iterator[Sample]:
         """Yields the share since the previous tick."""
-        counts = self._counts(now)
-        reasons = self._reasons(counted=counts is not None)
+        counts, trouble = self._counted(now)
+        try:
+            reasons = self._reasons(counted=counts is not None)
+        except NvmlError as error:
+            if trouble and error.verdict is not Verdict.LOST:
+                raise NvmlError(trouble, Verdict.TROUBLE) from error  # to be asked again soon
+            raise
         span = self._lap.seconds(now)
-        grown: Sequence[float] | None = () if counts is None else self._grown(counts, span)
-        if span is None or grown is None or (counts is None and reasons is None):
+        step = Step((), span or 0.0) if counts is None else self._grown(counts, now, too_soon=span is None)
+        if span is None or step is None or (counts is None and reasons is None):
             return
-        yield self._device.sample(catalogue.GPU_THROTTLED, _share(grown, reasons or 0, span), span)
+        yield self._device.sample(catalogue.GPU_THROTTLED, _share(step.grown, reasons or 0, step.span), span)
 
     def restart(self) -> None:
         """Drops counters that may predate a reset."""
-        self._before = []
+        self._counters = None
+
+    def _counted(self, now: float) -> tuple[list[float] | None, str]:
+        """Returns the counters, or None and why they are unknown; "" if the device has none."""
+        if self._uncounted:
+            return None, ""
+        try:
+            return self._counts(now), ""
+        except NvmlError as error:
+            if error.verdict is Verdict.LOST:
+                raise
+            self._uncounted = error.verdict in (Verdict.UNSUPPORTED, Verdict.FORBIDDEN)
+            return None, "" if self._uncounted else str(error)
 
     def _reasons(self, *, counted: bool) -> int | None:
         """Returns the current reasons; None if they are unknown, but there are counters.
@@ -91,18 +109,17 @@ class Throttling(Reading):
         self._named = True
         return reasons if known(reasons) is not None else None
 
-    def _grown(self, counts: list[float], span: float | None) -> list[float] | None:
+    def _grown(self, counts: list[float], now: float, *, too_soon: bool) -> Step | None:
         """Returns the nanoseconds by which each counter has grown; None if unknown."""
         if any(known(count) is None for count in counts):
-            self._before = []
+            self._counters = None
             return None
-        if span is None and self._before:
+        if self._counters is None:
+            self._counters = Counters(*[CLOCKS_DIFFER * _NANOSECONDS] * len(counts))
+        elif too_soon:
             return None  # too soon after the previous reading: the next one covers both
-        before, self._before = self._before, counts
-        if span is None or not before:
-            return None
-        grown = [after - old for old, after in zip(before, counts, strict=True)]
-        return grown if min(grown) >= 0 else None
+        step = self._counters.follow(tuple(map(int, counts)), now)
+        return step if step and step.span else None
 
 
 def _share(grown: Sequence[float], reasons: int, span: float) -> float:

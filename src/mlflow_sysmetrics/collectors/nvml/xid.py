@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
-from mlflow_sysmetrics.collectors.nvml.device import Device, Reading, Total
+from mlflow_sysmetrics.collectors.nvml.device import Device, Reading
 from mlflow_sysmetrics.collectors.nvml.library import TIMEOUT, Handle, Nvml, NvmlError, Verdict
 from mlflow_sysmetrics.samples import Sample
 
@@ -107,19 +107,17 @@ class XidErrors(Reading):
         self._device = device
         self._events = events
         self._registered: int | None = None
-        self._total: Total | None = None
+        self._first: int | None = None
 
     def read(self, now: float) -> Iterator[Sample]:
         """Yields the number of errors since the collector was built."""
         if self._registered != self._events.generation:
             self._events.register(self._device.card)
             self._registered = self._events.generation
-        if self._total is None:
-            self._total = Total()
-            self._total.follow(self._events.count(self._device))
+        if self._first is None:
+            self._first = self._events.count(self._device)
         self._events.poll()
-        total = self._total.follow(self._events.count(self._device))
-        yield self._device.sample(catalogue.GPU_XID_ERRORS, total)
+        yield self._device.sample(catalogue.GPU_XID_ERRORS, self._events.count(self._device) - self._first)
 
     def restart(self) -> None:
         """Listens to the device again: a reset has ended the registration."""

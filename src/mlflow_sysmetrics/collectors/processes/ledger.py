@@ -12,10 +12,17 @@ process, or its parent ignores SIGCHLD, and no counter receives its time.
 
 from __future__ import annotations
 
+import math
+import os
+
 # Linux reports utime, stime, cutime and cstime in ticks of 10 ms, rounded down, so two ticks of a debt may
 # remain for that reason alone. That much is kept until it is settled, or each rounding error would count
 # twice.
 _ROUNDING_SECONDS = 0.02
+# A reading beyond what the CPUs can deliver is garbage, and far beyond: processes may be read late.
+_SLACK_SECONDS = 60.0
+_CPUS = os.cpu_count() or 8192
+_MOST_SECONDS = 1e12  # of children, which may have run for a machine's whole life
 
 
 class Account:
@@ -28,9 +35,10 @@ class Account:
         fresh_debt: counted seconds of children that have vanished since `ended` was settled.
         stale_debt: such seconds that remained after one settlement.
         closed: True if the process has left the tree.
+        doubted: its own seconds at a reading that is not believed yet; None if there is none.
     """
 
-    __slots__ = ("closed", "ended", "fresh_debt", "own", "parent", "stale_debt")
+    __slots__ = ("closed", "doubted", "ended", "fresh_debt", "own", "parent", "stale_debt")
 
     def __init__(self, parent: Account | None, own: float, ended: float) -> None:
         self.parent = parent
@@ -38,6 +46,7 @@ class Account:
         self.ended = ended
         self.fresh_debt = self.stale_debt = 0.0
         self.closed = False
+        self.doubted: float | None = None
 
 
 class CpuLedger:
@@ -49,6 +58,17 @@ class CpuLedger:
 
     def __init__(self) -> None:
         self._seconds = 0.0
+        self._began = math.inf
+        self._most = math.inf
+
+    def begin(self, now: float) -> None:
+        """Begins a round, and limits what a process can have used since the one before.
+
+        Args:
+            now: seconds of a clock that never goes back.
+        """
+        passed, self._began = max(now - self._began, 0.0), now
+        self._most = (passed + _SLACK_SECONDS) * _CPUS
 
     def take(self) -> float:
         """Returns the seconds used since the last call."""
@@ -69,14 +89,28 @@ class CpuLedger:
         return Account(parent, own, ended)
 
     def spend(self, account: Account, own: float) -> None:
-        """Counts the growth of a process's own time; a counter that goes back counts nothing."""
-        if own > account.own:
-            self._seconds += own - account.own
+        """Counts the growth of a process's own time.
+
+        A counter that goes back counts nothing; one that leaps beyond what the machine can deliver counts
+        from there, if the next reading confirms it.
+        """
+        growth = own - account.own
+        if 0 < growth <= self._most:
+            self._seconds += growth
             account.own = own
+            account.doubted = None
+        elif growth > 0:
+            before, account.doubted = account.doubted, own
+            if before is not None and 0 <= own - before <= self._most:
+                self._seconds += own - before
+                account.own = own
+                account.doubted = None
 
     def settle(self, account: Account, ended: float) -> None:
         """Counts the growth of the time of a process's ended children, minus its debt."""
         growth = max(ended - account.ended, 0.0)
+        if growth > _MOST_SECONDS:
+            return
         account.ended += growth
         debt = account.stale_debt + account.fresh_debt
         unpaid = max(debt - growth, 0.0)

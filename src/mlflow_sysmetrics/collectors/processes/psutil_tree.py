@@ -67,6 +67,7 @@ class PsutilTree:
             psutil.Error: this process cannot be read.
             OSError: the same.
         """
+        self._ledger.begin(now)
         # Order matters: the time of a parent's ended children first, then which children are alive
         # (`CpuLedger`).
         own, ended = _times(self._own)

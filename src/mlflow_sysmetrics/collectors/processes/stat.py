@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 from mlflow_sysmetrics.collectors.kernel_files import WORD
 from mlflow_sysmetrics.machine.host import read_short
+from mlflow_sysmetrics.machine.reasons import Malformed, quoted
 
 # Windows, which has no sysconf and no /proc, imports and tests this module too.
 _SYSCONF = getattr(os, "sysconf", {"SC_CLK_TCK": 100, "SC_PAGE_SIZE": 4096}.__getitem__)
-_TICKS_PER_SECOND: int = _SYSCONF("SC_CLK_TCK")
+TICKS_PER_SECOND: int = _SYSCONF("SC_CLK_TCK")
 _PAGE_BYTES: int = _SYSCONF("SC_PAGE_SIZE")
 
 # Positions after the command's closing parenthesis; field 3 of the manual is the first.
@@ -51,23 +52,26 @@ def parse_process_stat(text: bytes) -> ProcessStat:
     last closing parenthesis.
 
     Raises:
-        ValueError: the text is cut off, or is not a process's stat.
+        Malformed: the text is cut off, or is not a process's stat.
     """
     before, parenthesis, after = text.rpartition(b")")
     fields = after.split(None, _FIELDS - 1)
     if not parenthesis or len(fields) < _FIELDS:
-        raise ValueError(f"not the stat of a process: {text[:40]!r}")
-    numbers = (
-        int(before.partition(b" ")[0]),
-        int(fields[_PARENT]),
-        int(fields[_START]),
-        int(fields[_UTIME]) + int(fields[_STIME]),
-        int(fields[_CUTIME]) + int(fields[_CSTIME]),
-        int(fields[_THREADS]),
-        int(fields[_RSS]),
-    )
+        raise Malformed(f"not the stat of a process: {quoted(text)}")
+    try:
+        numbers = (
+            int(before.partition(b" ")[0]),
+            int(fields[_PARENT]),
+            int(fields[_START]),
+            int(fields[_UTIME]) + int(fields[_STIME]),
+            int(fields[_CUTIME]) + int(fields[_CSTIME]),
+            int(fields[_THREADS]),
+            int(fields[_RSS]),
+        )
+    except ValueError as error:
+        raise Malformed(f"not the stat of a process: {quoted(text)}") from error
     if min(numbers) < 0 or max(numbers) >= WORD:
-        raise ValueError(f"the stat of a process has a number out of range: {text[:40]!r}")
+        raise Malformed(f"the stat of a process has a number out of range: {quoted(text)}")
     pid, parent, start, own, ended, threads, rss = numbers
     # The main thread may have ended before the others: the process is still alive.
     alive = fields[_STATE] not in b"ZX" or threads > 1
@@ -75,8 +79,8 @@ def parse_process_stat(text: bytes) -> ProcessStat:
         pid,
         parent,
         start,
-        own / _TICKS_PER_SECOND,
-        ended / _TICKS_PER_SECOND,
+        own / TICKS_PER_SECOND,
+        ended / TICKS_PER_SECOND,
         alive,
         threads,
         rss * _PAGE_BYTES,
@@ -88,6 +92,11 @@ def read_process_stat(directory: str) -> ProcessStat:
 
     Raises:
         OSError: the process is gone or invisible.
-        ValueError: the text is not a process's stat.
+        Malformed: the text is not a process's stat.
     """
-    return parse_process_stat(read_short(directory + "/stat"))
+    path = directory + "/stat"
+    text = read_short(path)
+    try:
+        return parse_process_stat(text)
+    except Malformed as error:
+        raise Malformed(f"{path}: {error.finding}") from error

@@ -60,6 +60,7 @@ class ProcessTree:
             OSError: this process cannot be read.
             ValueError: its stat is invalid.
         """
+        self._ledger.begin(now)
         # Order matters: the time of a parent's ended children first, then which children are alive
         # (`CpuLedger`).
         stat = read_process_stat(self.own.directory)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
+from mlflow_sysmetrics.collectors import bounds
 from mlflow_sysmetrics.collectors.catalogue import process as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT
 from mlflow_sysmetrics.collectors.processes.member import Holding
@@ -62,9 +63,11 @@ class ProcessSamples(Generic[Process]):
             yield catalogue.PROCESS_CPU.sample(PERCENT * self._used / span, span)
             self._used = 0.0
         alive, rss, threads, files = zip(*holdings, strict=True)
-        yield catalogue.PROCESS_RSS.sample(sum(rss) / MEGABYTE)
-        yield catalogue.PROCESS_THREADS.sample(sum(threads))
-        if files[0] is not None:
+        if bounds.HOST_BYTES.holds(sum(rss)):
+            yield catalogue.PROCESS_RSS.sample(sum(rss) / MEGABYTE)
+        if sum(threads) <= bounds.THREADS:
+            yield catalogue.PROCESS_THREADS.sample(sum(threads))
+        if files[0] is not None and sum(filter(None, files)) <= bounds.OPEN_FILES:
             yield catalogue.PROCESS_OPEN_FILES.sample(sum(filter(None, files)))
         yield catalogue.PROCESS_CHILDREN.sample(sum(alive) - 1)
         private = self._uss.advance(now, processes, sum(rss))

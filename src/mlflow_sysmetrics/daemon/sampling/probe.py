@@ -15,6 +15,7 @@ from mlflow_sysmetrics.collectors import AnyCollector, Collector
 from mlflow_sysmetrics.collectors.registry import name_of, resolve
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.reasons import Malformed, why_unread
 from mlflow_sysmetrics.runtime.backoff import doubled
 from mlflow_sysmetrics.samples import Sample
 
@@ -41,7 +42,7 @@ class Probe:
         transparent: lets exceptions through, so that a collector that raises fails the test.
 
     Attributes:
-        name: name of the class.
+        name: what users know it by: its family, and its part of that.
         health: "ok", "ok, but ..." with the gaps, or why the collector yields nothing.
     """
 
@@ -58,6 +59,7 @@ class Probe:
         self._log_budget = _LogBudget()
         self._recovered = False
         self._paused_until = -math.inf
+        self._limits_version = 0
 
     def read(self, now: float) -> Sequence[Sample]:
         """Returns the samples of one tick; none while the collector is unavailable, failing or paused.
@@ -65,7 +67,8 @@ class Probe:
         Args:
             now: seconds of a clock that never goes back.
         """
-        if now < self._paused_until:
+        # A source that a change of the job's limits brings (throttling, by a quota) is not waited for.
+        if now < self._paused_until and self._host.live_files.version == self._limits_version:
             return ()
         samples: list[Sample] = []
         try:
@@ -81,7 +84,7 @@ class Probe:
             if self._transparent:
                 raise
             # A fault of the collector, SystemExit included; it must not end the sampling.
-            self._pause(now, f"failing: {type(error).__name__}: {error}", error)
+            self._pause(now, _health_after(error), error)
         else:
             self._succeed(now, self._collector.gaps)
         return samples
@@ -97,6 +100,7 @@ class Probe:
         self._failures += 1
         self._successes = 0
         self._paused_until = now + pause
+        self._limits_version = self._host.live_files.version
         self.health = health
         # An absent source is normal. A failing one is logged once until it has recovered.
         level = logging.DEBUG if isinstance(error, Unavailable) else logging.WARNING
@@ -136,6 +140,12 @@ class Probe:
         logged = any(level == logging.WARNING for level, _ in self._logged)
         self._logged.clear()
         return logged
+
+
+def _health_after(error: BaseException) -> str:
+    if isinstance(error, OSError | Malformed):  # of the source, whose collector keeps its state
+        return f"unavailable: {why_unread(error)}"
+    return f"failing: {type(error).__name__}: {error}"  # of this package: the name helps to report it
 
 
 class _Gaps:

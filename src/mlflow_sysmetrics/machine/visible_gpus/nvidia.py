@@ -179,9 +179,8 @@ def _silent_doubt(last: int, devices: Sequence[GpuId]) -> str | None:
     silent = next((device.index for device in devices if not device.uuid and device.index <= last), None)
     if silent is None:
         return None
-    return (
-        f"GPU {silent} does not respond, so CUDA may not count it: name the others by their UUIDs in {CUDA}"
-    )
+    doubt = f"GPU {silent} does not report its UUID, so CUDA may not count it"
+    return f"{doubt}: name the others by theirs in {CUDA}"
 
 
 def _order_doubt(environ: Mapping[str, str], devices: Sequence[GpuId], *, same_model: bool) -> str | None:

@@ -1,0 +1,21 @@
+"""The machine as one argument, for authors of collectors of their own: a collector takes a `Host`.
+
+`Host()` is this machine; `Host(root=directory)` is a directory with `proc` and `sys`, as a test writes it.
+These are the public names of what `mlflow_sysmetrics.machine.host` holds; the package itself imports it from
+there, so that this module costs nothing unless a program asks for it.
+
+    from mlflow_sysmetrics.host import Host, read_short
+
+    class Queue:
+        def __init__(self, host: Host) -> None:
+            self._path = str(host.root / "proc/loadavg")
+
+        def collect(self, now: float):
+            running = read_short(self._path).split()[3]
+"""
+
+from __future__ import annotations
+
+from mlflow_sysmetrics.machine.host import DiskUsage, Host, read_bytes, read_short
+
+__all__ = ["DiskUsage", "Host", "read_bytes", "read_short"]
