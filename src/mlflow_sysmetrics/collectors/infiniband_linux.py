@@ -5,7 +5,8 @@ Source:  /sys/class/infiniband/<device>/ports/<port>/counters/port_{rcv,xmit}_da
 Units:   megabytes (1e6 bytes) per second over all ports.
 Cost:    two reads per port and tick, which the adapter's firmware serves; the ports are looked up again twice
          a minute.
-Absent:  no adapter; a port whose counters do not respond, or have stopped at the end of their 32 bits.
+Absent:  no adapter; a port whose counters do not respond, or have stopped at the end of their 32 bits; at a
+         tick at which a counter is not believed (`counters`).
 Check:   perfquery -x; cat /sys/class/infiniband/*/ports/*/counters/port_rcv_data
 Unconfirmed: constructed files
 """
