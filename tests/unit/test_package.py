@@ -316,3 +316,9 @@ def test_authors_of_collectors_have_a_public_name_for_the_host() -> None:
     assert {name: getattr(public, name) for name in public.__all__} == {
         name: getattr(private, name) for name in ("DiskUsage", "Host", "read_bytes", "read_short")
     }
+
+
+def test_the_example_for_authors_of_collectors_runs(tmp_path: Path) -> None:
+    text = inspect.getdoc(importlib.import_module("mlflow_sysmetrics.host")) or ""
+    lines = [line[4:] for line in text.splitlines() if line.startswith("    ") or not line]
+    exec("\n".join(lines), {"tmp_path": tmp_path})

@@ -58,9 +58,12 @@ class BusyTime:
         if step is None:
             self._doubted = times
             return None
-        before = self._believed if step.whole else self._doubted
-        self._believed = times
-        return busy_percentage(before, times) if _counted(times) - _counted(before) == step.grown[0] else None
+        before, self._believed = self._believed, times
+        if not step.whole:
+            before = self._doubted
+            if _counted(times) - _counted(before) != step.grown[0]:  # it goes on from a reading before that
+                return None
+        return busy_percentage(before, times)
 
 
 def _counted(times: CpuTimes) -> int:

@@ -6,7 +6,7 @@ Units:   megabytes (1e6 bytes) per second over all ports.
 Cost:    two reads per port and tick, which the adapter's firmware serves; the ports are looked up again twice
          a minute.
 Absent:  no adapter; a port that counts nothing ("N/A (no PMA)"), or whose counters do not respond or have
-         stopped at the end of their 32 bits.
+         stopped at the end of their 32 bits; at a tick at which a counter is not believed (`counters`).
 Check:   perfquery -x; cat /sys/class/infiniband/*/ports/*/counters/port_rcv_data
 Unconfirmed: constructed files
 """

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import ClassVar
 
@@ -56,7 +56,7 @@ def counted(host: Host, names: Iterable[str]) -> dict[str, bool]:
     directory = host.root / "sys/class/net"
     marks = {name: frozenset(listed(f"{directory}/{name}")) for name in names}
     roles = {name: role(name, text_of(f"{directory}/{name}/type"), marks[name]) for name in marks}
-    for name in marks:
+    for name in [name for name in roles if roles[name] is Role.OUTLET]:
         if _REPRESENTOR.search(text_of(f"{directory}/{name}/phys_port_name")):
             roles[name] = Role.REPEATER
     if any(marks.values()):  # an interface missing in sysfs, which shows another namespace
@@ -172,12 +172,13 @@ class NetworkLinux(Collector):
         except (OSError, ValueError) as error:
             raise Unavailable(why_unread(error)) from error
 
-    def collect(self, now: float) -> Iterator[Sample]:
-        """Yields the totals since the collector was built, and the rates since the last lap."""
+    def collect(self, now: float) -> Sequence[Sample]:
+        """Returns the totals since the collector was built, and the rates since the last lap."""
         traffic = self._read(look=self._pause.renew_if_over(now))
-        if traffic or not self._garbled:
-            yield from self._series.samples(traffic, now)
-        self.gaps = self._lasting_gaps + self._garbled + self._series.gaps
+        samples = self._series.samples(traffic, now) if traffic or not self._garbled else ()
+        if self._garbled or self._series.gaps or self.gaps is not self._lasting_gaps:
+            self.gaps = self._lasting_gaps + self._garbled + self._series.gaps or self._lasting_gaps
+        return samples
 
     def _most_bytes(self, name: str) -> float:
         """Returns the most bytes per second of an interface; that of a virtual one says nothing."""

@@ -10,7 +10,7 @@ Check:   python -c "import psutil; print(psutil.net_io_counters(pernic=True))"
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import ClassVar
 
 import psutil
@@ -44,10 +44,11 @@ class NetworkPsutil(Collector):
         except (psutil.Error, OSError) as error:
             raise Unavailable(why_refused("net_io_counters", error)) from error
 
-    def collect(self, now: float) -> Iterator[Sample]:
-        """Yields the totals since the collector was built, and the rates since the last lap."""
-        yield from self._series.samples(_read(), now)
+    def collect(self, now: float) -> Sequence[Sample]:
+        """Returns the totals since the collector was built, and the rates since the last lap."""
+        samples = self._series.samples(_read(), now)
         self.gaps = self._series.gaps
+        return samples
 
 
 def _read() -> dict[str, Traffic]:

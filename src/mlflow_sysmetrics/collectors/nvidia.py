@@ -5,9 +5,9 @@ Source:  NVML through nvidia-ml-py; the readings are modules of `collectors.nvml
 Units:   percent, megabytes (1e6 bytes), watts, watt-hours, degrees Celsius.
 Cost:    nine calls per device and tick, 10 to 100 microseconds each.
 Absent:  no driver library, or no device that the job may see; per device, readings that NVML does not
-         provide. A MIG slice has no power and no energy: those of its GPU include all its slices.
-         Temperature, throttling and errors of the GPU affect each of its slices, so they are reported for
-         each.
+         provide by any version of a call, or that no device can have (`bounds`). A MIG slice has no power and
+         no energy: those of its GPU include all its slices. Temperature, throttling and errors of the GPU
+         affect each of its slices, so they are reported for each.
 Check:   nvidia-smi --query-gpu=utilization.gpu,memory.used,power.draw --format=csv
 Unconfirmed: a stand-in for NVML
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from mlflow_sysmetrics.collectors import bounds
@@ -100,8 +100,8 @@ class TrafficSeries:
         self._totals.update(interfaces, NO_CLOCK)
         self.gaps: tuple[str, ...] = ()
 
-    def samples(self, interfaces: Mapping[str, Traffic], now: float) -> Iterator[Sample]:
-        """Yields the totals, and their growth per second since the last rate.
+    def samples(self, interfaces: Mapping[str, Traffic], now: float) -> list[Sample]:
+        """Returns the totals, and their growth per second since the last rate.
 
         There are none of what is not believed yet.
         """
@@ -112,14 +112,16 @@ class TrafficSeries:
                 f"the traffic of {name} is unknown: its counters do not go on from where they were"
                 for name in moved.unusable
             )
+        found = []
         if not moved.doubted:
-            yield catalogue.NETWORK_RECEIVE.sample(totals.received / MEGABYTE)
-            yield catalogue.NETWORK_TRANSMIT.sample(totals.transmitted / MEGABYTE)
+            found.append(catalogue.NETWORK_RECEIVE.sample(totals.received / MEGABYTE))
+            found.append(catalogue.NETWORK_TRANSMIT.sample(totals.transmitted / MEGABYTE))
         if not self._totals.errors.doubted:
-            yield catalogue.NETWORK_ERRORS.sample(totals.errors)
+            found.append(catalogue.NETWORK_ERRORS.sample(totals.errors))
         span = self._lap.seconds(now)
         rates = None if span is None else moved.rates() if interfaces else [0.0, 0.0]
         if rates is not None:
             received, transmitted = rates
-            yield catalogue.NETWORK_RECEIVE_RATE.sample(received / MEGABYTE, span)
-            yield catalogue.NETWORK_TRANSMIT_RATE.sample(transmitted / MEGABYTE, span)
+            found.append(catalogue.NETWORK_RECEIVE_RATE.sample(received / MEGABYTE, span))
+            found.append(catalogue.NETWORK_TRANSMIT_RATE.sample(transmitted / MEGABYTE, span))
+        return found
