@@ -22,7 +22,7 @@ SOURCE = Path(__file__).parents[2] / "src"
 PACKAGE = "mlflow_sysmetrics"
 # From the ground up; a floor imports only the floors below it, and a package its own modules.
 FLOORS = (
-    ("errors", "samples"),
+    ("errors", "log", "samples"),
     ("settings",),
     ("machine", "runtime"),
     ("collectors", "facts", "mlflow_api"),

@@ -7,7 +7,6 @@ thread; the sampler waits for it, briefly, the senders do not. Other threads onl
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import threading
 from collections.abc import Callable, Hashable
@@ -18,9 +17,11 @@ from mlflow_sysmetrics.collectors.kernel_files import number_after
 from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.daemon.journal.thread import JournalThread
 from mlflow_sysmetrics.errors import JournalUnavailable, Unavailable
+from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.machine.cgroups import V1, controller_directory
 from mlflow_sysmetrics.machine.host import Host, read_short
 from mlflow_sysmetrics.runtime.clock import Clock
+from mlflow_sysmetrics.runtime.loops import Loop
 from mlflow_sysmetrics.runtime.threads import start_thread
 
 COMPACTION_THREAD_NAME = "sysmetrics-compaction"
@@ -33,7 +34,7 @@ _SILENCE_SECONDS = 5.0
 _COUNTS = {V1: "memory.oom_control"}  # https://docs.kernel.org/admin-guide/cgroup-v1/memory.html
 _COUNTS_V2 = "memory.events"
 
-_logger = logging.getLogger("mlflow_sysmetrics")
+_logger = Log()
 
 
 class ProcessJournal:
@@ -76,6 +77,11 @@ class ProcessJournal:
     def path(self) -> Path | None:
         """The file; None if there is none."""
         return None if self._journal is None else self._journal.path
+
+    @property
+    def loops(self) -> list[Loop]:
+        """The thread that writes, if it was started."""
+        return [] if self._thread.loop is None else [self._thread.loop]
 
     @property
     def size(self) -> int:
