@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -50,6 +51,8 @@ class Log:
         try:
             if not self._logger.isEnabledFor(level):
                 return
+            if options.get("exc_info") is True:
+                options["exc_info"] = sys.exc_info()  # of this thread
             if queue is not None:
                 queue.put(lambda: self._logger.log(level, message, *arguments, **options))
             else:

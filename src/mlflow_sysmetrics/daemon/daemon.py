@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from mlflow_sysmetrics.collectors import COLLECTORS, AnyCollector
+from mlflow_sysmetrics.collectors.registry import resolve_all
 from mlflow_sysmetrics.daemon.delivery import sink
 from mlflow_sysmetrics.daemon.delivery.credential_scope import is_trusted
 from mlflow_sysmetrics.daemon.delivery.flush import Deadline, OutageBudget
@@ -35,7 +36,6 @@ from mlflow_sysmetrics.mlflow_api.fluent_state import current_tracking_uri
 from mlflow_sysmetrics.mlflow_api.tracking_uris import anchored, lasting, with_secrets
 from mlflow_sysmetrics.runtime.clock import Clock, SystemClock
 from mlflow_sysmetrics.runtime.loops import Loop
-from mlflow_sysmetrics.runtime.threads import start_thread
 from mlflow_sysmetrics.settings import Settings
 
 if TYPE_CHECKING:
@@ -71,10 +71,10 @@ class Daemon:
         host = replace(host or Host(), disks=settings.disks, gpus=settings.gpus)
         self._clock = clock or SystemClock()
         self._open_sink = open_sink or partial(sink.open_sink, trusts=self._trusts)
+        chosen = [collector for collector in collectors if collector.family in settings.collectors]
         self._probes = [
-            Probe(collector, host, transparent=transparent)
-            for collector in collectors
-            if collector.family in settings.collectors
+            Probe(collector, host, build, transparent=transparent)
+            for collector, build in zip(chosen, resolve_all(chosen, host), strict=True)
         ]
         self.sampler = Sampler(self._probes, self._clock)
         self._watchdog = Watchdog(self.sampler, self._clock, self._loops, self._attached)
@@ -94,6 +94,7 @@ class Daemon:
             JournalThread(self._clock),
         )
         self._recovery: Recovery | None = None
+        self._recovery_loop = Loop(self._recover, RECOVERY_THREAD_NAME)
         self._settings = settings
 
     def attach(
@@ -299,7 +300,8 @@ class Daemon:
     def _loops(self) -> list[Loop]:
         with self._lock:
             senders = list(self._senders.values())
-        return [sender.loop for sender in senders if sender.loop is not None] + self._journal.loops
+        loops = [sender.loop for sender in senders if sender.loop is not None]
+        return [*loops, *self._journal.loops, self._recovery_loop]
 
     def _delete_journal(self) -> None:
         """Has a sender delete the journal if nothing waits in it. Not this thread: a disk may hang."""
@@ -339,19 +341,20 @@ class Daemon:
         self._running = True
         if self._settings.journalled:
             with contextlib.suppress(RuntimeError):  # the interpreter is shutting down
-                start_thread(self._recover, RECOVERY_THREAD_NAME)
+                self._recovery_loop.start()
         return True
 
-    def _recover(self) -> None:
+    def _recover(self) -> bool:
         """Delivers what processes that died have left behind. Runs in a separate thread."""
         with contextlib.suppress(ImportError):  # the interpreter is shutting down
             # Imported in this thread, because no attach has to wait for it.
             from mlflow_sysmetrics.daemon.journal.recovery import Recovery
 
-            self._recovery = Recovery(
+            self._recovery = self._recovery or Recovery(
                 lambda: spool_directory(self._settings), self._adopt, self._open_sink, self._tracking_uris
             )
             self._recovery.run()
+        return False
 
     def _channel(self, key: tuple[str, str], settings: Settings, started_at: int | None) -> Channel:
         tracking_uri, run_id = key

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -14,6 +13,7 @@ from mlflow_sysmetrics.daemon.delivery.sink import Sink
 from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.daemon.journal.run_journal import FileRunJournal
 from mlflow_sysmetrics.daemon.journal.scan import JournaledRun
+from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.mlflow_api.tracking_uris import with_secrets
 
 _SEND_INTERVAL_SECONDS = 10.0  # only after a failure: a backlog is sent batch after batch
@@ -23,7 +23,7 @@ _KEPT_SECONDS = 30 * 86400
 
 _MANY_FAILURES = 3  # some ten seconds, by which a server that was only busy would have answered
 
-_logger = logging.getLogger("mlflow_sysmetrics")
+_logger = Log()
 
 
 class Orphan:

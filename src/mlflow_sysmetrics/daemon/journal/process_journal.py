@@ -225,5 +225,8 @@ def oom_evidence(host: Host) -> tuple[str | None, int | None]:
 
 
 def _compact(journal: Journal) -> None:
-    with contextlib.suppress(OSError):  # the journal records the failure
-        journal.compact()
+    try:
+        with contextlib.suppress(OSError):  # the journal records the failure
+            journal.compact()
+    except Exception as error:  # noqa: BLE001 - this thread only compacts; a full journal is tried again
+        _logger.warning("mlflow-sysmetrics: The journal stays full: %s: %s.", type(error).__name__, error)

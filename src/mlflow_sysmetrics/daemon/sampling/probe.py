@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from mlflow_sysmetrics.collectors import AnyCollector, Collector
-from mlflow_sysmetrics.collectors.registry import name_of, resolve
+from mlflow_sysmetrics.collectors.registry import Build, name_of, resolve
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.machine.host import Host
@@ -43,6 +43,7 @@ class Probe:
     Args:
         collector: class of the collector, or its entry in the registry.
         host: the machine.
+        build: builds it, from `registry.resolve_all`; by default its source is looked for now.
         transparent: lets exceptions through, so that a collector that raises fails the test.
 
     Attributes:
@@ -53,14 +54,16 @@ class Probe:
         hangs: whether a reading has not returned for so long that it is said to hang.
     """
 
-    def __init__(self, collector: AnyCollector, host: Host, *, transparent: bool = False) -> None:
+    def __init__(
+        self, collector: AnyCollector, host: Host, build: Build | None = None, *, transparent: bool = False
+    ) -> None:
         self.name = name_of(collector)
         self.source = _source(self.name, collector.family)
         self.patience = 0.0
         self.hangs = False
         self._health = "not read yet"
         self._began_at: float | None = None
-        self._build = resolve(collector, host)
+        self._build = build or resolve(collector, host)
         self._host = host
         self._transparent = transparent
         self._collector: Collector | None = None
