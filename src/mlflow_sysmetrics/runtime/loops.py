@@ -48,7 +48,7 @@ class Loop:
         self.last_error: str | None = None
         self._step = step
         self._name = name
-        self._pause = pause or threading.Event().wait
+        self._pause = threading.Event().wait if pause is None else pause
         self._failures = self._successes = 0
         self._lock = threading.RLock()  # re-entrant: a signal handler may call in
         self._is_wanted = False
