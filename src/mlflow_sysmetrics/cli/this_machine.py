@@ -76,12 +76,12 @@ def _readings(probes: Sequence[Probe], pause: Callable[[float], None]) -> Mappin
 def _read(probe: Probe) -> Sequence[Sample]:
     """Returns what a probe reads, or nothing if it hangs."""
     now = time.monotonic()
-    if probe.is_left_behind:
+    if probe.began_at is not None:
         return ()
     try:
         return bounded(lambda: probe.read(now), HANGS_SECONDS, name="sysmetrics-doctor")
     except CallTimeout:
-        probe.leave_behind(now)
+        probe.began_at = now
         probe.hangs = True
         return ()
 

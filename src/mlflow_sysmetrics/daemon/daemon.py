@@ -116,7 +116,7 @@ class Daemon:
         with self._lock:
             self._flush_timeout = settings.flush_timeout
             series = self._series.get(key)
-            started = series is None and self._start()
+            started = self._start()
             if series is None:
                 series = self._series[key] = RunSeries(
                     key, settings, self._channel(key, settings, started_at)

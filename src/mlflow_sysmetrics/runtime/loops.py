@@ -17,7 +17,7 @@ from mlflow_sysmetrics.runtime.backoff import doubled
 from mlflow_sysmetrics.runtime.threads import start_thread
 
 _FIRST_PAUSE_SECONDS = 0.1
-_LONGEST_PAUSE_SECONDS = 30.0
+_LONGEST_PAUSE_SECONDS = 5.0
 # A step that fails every other time has not recovered in between.
 _SUCCESSES_THAT_COUNT = 10
 

@@ -101,7 +101,7 @@ class Bench:
     def release(self, collector: type[Hanging]) -> None:
         collector.hangs = False
         collector.answers.set()
-        eventually(lambda: not any(one.is_left_behind for one in self.probes))
+        eventually(lambda: not any(one.began_at for one in self.probes))
 
 
 @pytest.fixture(autouse=True)
@@ -257,7 +257,7 @@ def test_a_slow_source_is_waited_for_the_next_time(caplog: pytest.LogCaptureFixt
     bench.hang(gpu)
     bench.clock.move(2.5)
     assert bench.watchdog.look() == pytest.approx(2.5)  # of 5 s
-    assert not bench.probes[0].is_left_behind
+    assert bench.probes[0].began_at is None
     gpu.answers.set()
     assert said(caplog) == []
 

@@ -51,6 +51,7 @@ class Probe:
         source: its family, and what it reads if that is another word: "gpu (nvidia)".
         patience: how many seconds a reading may take before the next collector is read without waiting for
             it, if that is longer than usual; for a source that has been slow but has answered.
+        began_at: when the reading began that another thread still waits for; None if there is none.
         hangs: whether a reading has not returned for so long that it is said to hang.
     """
 
@@ -62,7 +63,7 @@ class Probe:
         self.patience = 0.0
         self.hangs = False
         self._health = "not read yet"
-        self._began_at: float | None = None
+        self.began_at: float | None = None
         self._build = build or resolve(collector, host)
         self._host = host
         self._transparent = transparent
@@ -106,18 +107,9 @@ class Probe:
         """The word "ok", "ok, but ..." with the gaps, or why the collector yields nothing."""
         return f"hanging: no answer for over {HANGS_SECONDS:g} s" if self.hangs else self._health
 
-    @property
-    def is_left_behind(self) -> bool:
-        """Whether another thread still waits for its last reading."""
-        return self._began_at is not None
-
-    def leave_behind(self, began_at: float) -> None:
-        """Records that a reading, begun at that time, is not waited for."""
-        self._began_at = began_at
-
     def hangs_in(self, now: float) -> float:
         """Returns the seconds until it counts as hanging; infinity if it does already, or has answered."""
-        began_at = self._began_at
+        began_at = self.began_at
         return math.inf if began_at is None or self.hangs else began_at + HANGS_SECONDS - now
 
     def log_hanging(self) -> None:
@@ -132,13 +124,13 @@ class Probe:
 
     def answer_late(self, now: float) -> None:
         """Records that the reading that was left behind has returned; the next one starts afresh."""
-        began_at, hung = self._began_at, self.hangs
+        began_at, hung = self.began_at, self.hangs
         seconds = 0.0 if began_at is None else now - began_at
         # As slow as that it may be without another thread; what hangs does not become a habit.
         self.patience = self.patience if hung else min(2 * seconds, HANGS_SECONDS)
         self.renew()
         self.hangs = False
-        self._began_at = None  # last: from here on the sampler reads it
+        self.began_at = None  # last: from here on the sampler reads it
         if hung:
             _logger.info("mlflow-sysmetrics: Collector %s answers again after %.0f s.", self.name, seconds)
 

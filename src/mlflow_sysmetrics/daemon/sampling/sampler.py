@@ -157,14 +157,15 @@ class Sampler:
         """Begins a tick, or continues one in which something failed; returns False if another thread does."""
         self.inbox.collect()
         tick = self._pass or self._begin_tick()
-        if not self._read(tick, charge):
+        if not self.thread.read(tick.left, tick.samples, charge):
             return False
         if not tick.is_counted:
             self._count(tick)
         self._close_windows(tick.now, tick.timestamp, everything=bool(tick.flushes))
-        self._end(tick.departing, tick.timestamp)
-        self._begin(tick.arriving, _levels(tick.samples), tick.timestamp)
-        self._end(tick.departing, tick.timestamp, began=True)
+        if tick.departing or tick.arriving:
+            self._end(tick.departing, tick.timestamp)
+            self._begin(tick.arriving, _levels(tick.samples), tick.timestamp)
+            self._end(tick.departing, tick.timestamp, began=True)
         self._open_windows(tick.now)
         for done in tick.flushes:
             done.set()
@@ -189,18 +190,6 @@ class Sampler:
             self.stirred()
         self._update_watches(now)
         return tick
-
-    def _read(self, tick: _Tick, charge: object) -> bool:
-        """Reads the sources that are left; returns False if another thread has taken over meanwhile."""
-        read = self.thread.read
-        for probe in tick.left:
-            if probe.is_left_behind:
-                continue
-            samples = read(probe, charge)  # at a time of its own: a stall must not distort the next rates
-            if samples is None:
-                return False
-            tick.samples.extend(samples)
-        return True
 
     def _count(self, tick: _Tick) -> None:
         """Counts the readings of a tick as those of one moment."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from mlflow_sysmetrics.daemon.sampling.probe import HANGS_SECONDS, Probe
@@ -62,25 +62,43 @@ class SamplerThread:
         """Sets how long a reading may take for ticks of an interval in seconds."""
         self.patience = min(max(_STUCK_INTERVALS * interval, _SHORTEST_PATIENCE_SECONDS), HANGS_SECONDS)
 
-    def read(self, probe: Probe, charge: object) -> Sequence[Sample] | None:
-        """Returns the samples of a probe; None if another thread has taken over before it answered.
+    def read(self, left: Iterator[Probe], samples: list[Sample], charge: object) -> bool:
+        """Reads probes in place, each at a time of its own: a stall must not distort the rates of the next.
 
         Args:
-            probe: the probe.
+            left: the probes; another thread that takes over goes on with the next one.
+            samples: what was read is added to them.
             charge: identifies the calling thread.
+
+        Returns:
+            False if another thread has taken over meanwhile.
         """
-        now = self._read_at = self._clock.monotonic()
-        self._probe = probe
+        monotonic, lock = self._clock.monotonic, self._lock
+        probe: Probe | None = None
         try:
-            samples = probe.read(now)
-        finally:
-            with self._lock:
+            for probe in left:
+                if probe.began_at is not None:
+                    continue
+                now = self._read_at = monotonic()
+                self._probe = probe
+                found = probe.read(now)
+                with lock:
+                    if self.charge is not charge:
+                        break
+                    self._probe = None
+                samples.extend(found)
+            else:
+                return True
+        except BaseException:
+            with lock:
                 in_charge = self.charge is charge
                 if in_charge:
                     self._probe = None
-            if not in_charge:
+            if not in_charge and probe is not None:
                 self._return_late(probe)
-        return samples if in_charge else None
+            raise
+        self._return_late(probe)
+        return False
 
     def replace_if_stuck(self, due_in: float) -> float:
         """Lets another thread go on if the one in charge waits for a source for too long.
@@ -101,7 +119,7 @@ class SamplerThread:
             if left > 0:
                 return min(hanging_in, left)
             self._probe = None
-            probe.leave_behind(self._read_at)
+            probe.began_at = self._read_at
             self.left_behind.append(probe)
             self.charge = object()
             self._loop = self._new_loop()
