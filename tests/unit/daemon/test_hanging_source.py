@@ -320,3 +320,36 @@ def test_an_idle_sampler_is_not_looked_at() -> None:
     bench.sampler.remove(series)
     assert series.ended.wait(LONG_SECONDS)
     eventually(lambda: bench.watchdog.look() == float("inf"))
+
+
+class Asleep:
+    """Stands in for the event that the watchdog waits for: a wait takes as long as it is told to."""
+
+    def __init__(self, clock: FakeClock, *lasts: float) -> None:
+        self.clock = clock
+        self.lasts = list(lasts)
+        self.waits: list[float | None] = []
+
+    def clear(self) -> None:
+        """Does nothing."""
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Moves the clock."""
+        self.waits.append(seconds)
+        self.clock.move(self.lasts.pop(0))
+
+
+def test_a_process_that_was_stopped_proves_nothing() -> None:
+    """After SIGSTOP and SIGCONT every reading is old, and every source may be well."""
+    bench = Bench(scripted(level=5))
+    looks = []
+
+    def look() -> float:
+        looks.append(bench.clock.seconds)
+        return 2.0
+
+    bench.watchdog.look = look  # type: ignore[method-assign]
+    bench.watchdog._stirred = asleep = Asleep(bench.clock, 3600, 1, 2)  # type: ignore[assignment]
+    bench.watchdog._step()
+    assert asleep.waits == [2.0, 1.0]  # the other threads get a second before the next look
+    assert len(looks) == 1
