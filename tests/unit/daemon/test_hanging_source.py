@@ -139,6 +139,31 @@ def test_the_other_sources_are_read_on_in_the_same_tick(in_constructor: bool) ->
     bench.release(gpu)
 
 
+def test_closing_a_source_may_hang_too() -> None:
+    """As NVML, when the collector is built anew after a pause and frees what it held."""
+    inside, answers = threading.Event(), threading.Event()
+
+    def close(_: object) -> None:
+        inside.set()
+        answers.wait(LONG_SECONDS)
+
+    gpu = type("GpuLinux", (Scripted,), {"values": {LEVEL: 1.0}, "built": 0, "__del__": close})
+    bench = Bench(gpu, scripted(level=5))
+    bench.attach()
+    eventually(lambda: bench.sampler.ticks)
+    ticks = bench.sampler.ticks
+    bench.probes[0].renew()
+    bench.clock.move(1)
+    bench.sampler._wake.set()
+    assert inside.wait(LONG_SECONDS)
+    bench.clock.move(2)
+    bench.watchdog.look()
+    eventually(lambda: bench.sampler.ticks > ticks)
+    bench.tick(2)
+    answers.set()
+    eventually(lambda: bench.probes[0].began_at is None)
+
+
 def test_a_thread_that_is_stuck_costs_one_thread_and_not_one_per_tick() -> None:
     gpu, memory = hanging(), scripted(level=5)
     bench = Bench(gpu, memory)

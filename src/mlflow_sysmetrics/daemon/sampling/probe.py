@@ -68,6 +68,7 @@ class Probe:
         self._host = host
         self._transparent = transparent
         self._collector: Collector | None = None
+        self._is_stale = False
         self._failures = self._successes = 0
         self._logged: set[tuple[int, type[BaseException]]] = set()
         self._gaps = _Gaps()
@@ -85,6 +86,8 @@ class Probe:
             return ()
         samples: list[Sample] = []
         try:
+            if self._is_stale:
+                self._collector, self._is_stale = None, False
             if self._collector is None:
                 self._collector = self._build(self._host)
             for sample in self._collector.collect(now):
@@ -135,8 +138,8 @@ class Probe:
             _logger.info("mlflow-sysmetrics: Collector %s answers again after %.0f s.", self.name, seconds)
 
     def renew(self) -> None:
-        """Rebuilds the collector at the next reading."""
-        self._collector = None
+        """Rebuilds the collector at the next reading, which also closes the old one: it may hang."""
+        self._is_stale = True
 
     def _pause(self, now: float, health: str, error: BaseException) -> None:
         pause = doubled(
