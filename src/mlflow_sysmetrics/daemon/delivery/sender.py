@@ -191,11 +191,14 @@ class Sender:
             batch = self._read_back(queue, front) if isinstance(front, Spilled) else front
             batch = batch.shortened(self._policy.size.fitting(batch.points, tags))
             self._connection.send(queue, batch.points, tags)
-        except Exception as error:  # noqa: BLE001
-            # A server may answer anything; if this thread ended, no run of the server would be delivered.
+        except BaseException as error:
+            # A server may answer anything, and a plugin may end the thread: the points wait for another try.
+            reason = error if isinstance(error, Exception) else RuntimeError(type(error).__name__)
             with self._changed:
-                self._policy.failed(queue, batch, tags, error, self._now())
+                self._policy.failed(queue, batch, tags, reason, self._now())
                 self._changed.notify_all()
+            if reason is not error:
+                raise
         else:
             with self._changed:
                 self._policy.delivered(queue, batch, tags, self._now())
