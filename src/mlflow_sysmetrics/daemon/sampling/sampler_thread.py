@@ -115,7 +115,9 @@ class SamplerThread:
             probe = self._probe
             if probe is None:
                 return min(hanging_in, max(due_in, 0.0) + self.patience)
-            left = max(self.patience, probe.patience) - (now - self._read_at)
+            # What hangs already may be what this source needs as well, as a lock of its driver.
+            patience = _SHORTEST_PATIENCE_SECONDS if self.left_behind else self.patience
+            left = max(patience, probe.patience) - (now - self._read_at)
             if left > 0:
                 return min(hanging_in, left)
             self._probe = None
