@@ -95,6 +95,8 @@ def _numbered(found: list[str]) -> list[str]:
     return found
 
 
+NO_ANSWER = "does not respond"  #: in the reason why a path has no values
+
 Value = TypeVar("Value")
 
 # Often enough to notice a filesystem that is mounted later, rarely enough to cost nothing.
@@ -155,7 +157,7 @@ class PathReadings(Generic[Value]):
                 answers.silent[path] = f"{path}: {getattr(error, 'strerror', None) or error}"
             else:
                 if reading is None or background.waiting_seconds > _PATIENCE_SECONDS:
-                    answers.silent[path] = f"{path} does not respond"
+                    answers.silent[path] = f"{path} {NO_ANSWER}"
                 else:
                     answers.values[path] = reading.value
         return answers

@@ -85,7 +85,7 @@ class Watchdog:
         for probe in list(self._sampler.thread.left_behind):
             if probe.hangs_in(now) <= 0:
                 probe.log_hanging()
-        metrics = metrics_tag([probe.source for probe in self._sampler.thread.left_behind if probe.hangs])
+        metrics = metrics_tag(self._sampler.silent_sources())
         if metrics != self.metrics:
             self.metrics = metrics
             for series in self._attached():

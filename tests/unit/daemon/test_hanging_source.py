@@ -208,6 +208,21 @@ def test_it_is_named_once_while_it_hangs_and_when_it_answers(caplog: pytest.LogC
     ]
 
 
+def test_a_source_that_is_read_in_a_thread_of_its_own_is_named_in_the_tag() -> None:
+    """As a watched directory on a network filesystem whose server is gone."""
+    disk = scripted(level=5)
+    disk.gaps = ("/data does not respond; mount it, or correct MLFLOW_SYSMETRICS_DISKS",)
+    bench = Bench(disk)
+    series = bench.attach()
+    eventually(lambda: bench.sampler.ticks)
+    bench.watchdog.look()
+    assert series.channel.queue.tags == {"sys.metrics": "on, but no answer from cpu (scripted)"}
+    disk.gaps = ()
+    bench.tick()
+    bench.watchdog.look()
+    assert series.channel.queue.tags == {"sys.metrics": "on"}
+
+
 def test_a_run_that_is_attached_meanwhile_is_told() -> None:
     gpu = hanging()
     bench = Bench(gpu, scripted(level=5))

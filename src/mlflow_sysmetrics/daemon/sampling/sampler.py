@@ -6,6 +6,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
+from mlflow_sysmetrics.collectors.watched_paths import NO_ANSWER
 from mlflow_sysmetrics.daemon.delivery.inbox import Inbox
 from mlflow_sysmetrics.daemon.sampling.probe import Probe
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
@@ -92,6 +93,10 @@ class Sampler:
         """How late a tick is; None if that is not worth a message."""
         late = self._clock.monotonic() - self._due_at
         return f"the sampling is {late:.0f} s late" if late > _LATE_SECONDS else None
+
+    def silent_sources(self) -> list[str]:
+        """Returns the sources that do not answer, or not all of which do: a watched path has its own thread."""
+        return [probe.source for probe in self._probes if probe.hangs or NO_ANSWER in probe.health]
 
     def add(self, series: RunSeries) -> None:
         """Adds a run, with a tick at once."""
