@@ -95,7 +95,7 @@ class Sampler:
         return f"the sampling is {late:.0f} s late" if late > _LATE_SECONDS else None
 
     def silent_sources(self) -> list[str]:
-        """Returns the sources that do not answer, or not all of which do: a watched path has its own thread."""
+        """Returns the sources that do not answer, and those of whose paths one does not."""
         return [probe.source for probe in self._probes if probe.hangs or NO_ANSWER in probe.health]
 
     def add(self, series: RunSeries) -> None:
