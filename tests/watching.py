@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Callable
 
+# Our threads that wait for work and do not end when there is none.
+LASTING = ("sysmetrics-sampler", "sysmetrics-sender", "sysmetrics-journal", "sysmetrics-watchdog")
 LONG_SECONDS = 60.0  # only a failing test waits this long
 
 
@@ -51,7 +53,7 @@ def watched(seconds: float = 0.3) -> None:
 def lasting_threads() -> list[str]:
     """Waits for our temporary threads to end, and returns the names of all other threads."""
     for thread in threading.enumerate():
-        lasts = thread.name.startswith(("sysmetrics-sampler", "sysmetrics-sender", "sysmetrics-journal"))
+        lasts = thread.name.startswith(LASTING)
         if thread.name.startswith("sysmetrics") and not lasts:
             thread.join(LONG_SECONDS)
     return sorted(thread.name for thread in threading.enumerate())

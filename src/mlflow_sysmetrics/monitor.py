@@ -12,7 +12,6 @@ import contextlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
-import logging
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 MONITOR_MODULE = "mlflow.system_metrics.system_metrics_monitor"
 _CLASS = "SystemMetricsMonitor"
 
-_logger = logging.getLogger("mlflow_sysmetrics")
 _warned: set[str] = set()
 
 
@@ -140,7 +138,9 @@ def _warn_once(message: str) -> None:
     message = cleaned(message)
     if message not in _warned:
         _warned.add(message)
-        _logger.warning("mlflow-sysmetrics: %s", message)
+        from mlflow_sysmetrics.log import Log  # late: `import mlflow` loads this module
+
+        Log().warning("mlflow-sysmetrics: %s", message)
 
 
 def install() -> None:
@@ -182,7 +182,9 @@ def _put_stand_in(module: ModuleType) -> None:
     if hasattr(module, _CLASS):
         setattr(module, _CLASS, SystemMetricsMonitor)
     else:
-        _logger.warning(
+        from mlflow_sysmetrics.log import Log
+
+        Log().warning(
             "mlflow-sysmetrics: MLflow's own monitor stays in use: %s of MLflow %s has no %s to replace.",
             module.__name__,
             mlflow_version(),

@@ -9,13 +9,10 @@ all of MLflow, which would look for these classes before this module has defined
 
 from __future__ import annotations
 
-import logging
-
 from mlflow_sysmetrics.settings import METRICS, Settings
 
 FACTS_WAIT_SECONDS = 1.0  #: longest wait of `start_run` for facts; the daemon adds later ones to the run
 
-_logger = logging.getLogger("mlflow_sysmetrics")
 _no_metrics: str | None = None  # value of the tag if the hook could not be installed
 
 
@@ -54,7 +51,9 @@ class SysMetricsDaemonRunContextProvider:
         except Exception as reason:
             # This runs during `import mlflow`, which must not fail because of us. Tags keep working.
             _no_metrics = f"unavailable: MLflow {mlflow_version()}"
-            _logger.warning("mlflow-sysmetrics: System metrics are not logged: %s. Tags still are.", reason)
+            from mlflow_sysmetrics.log import Log
+
+            Log().warning("mlflow-sysmetrics: System metrics are not logged: %s. Tags still are.", reason)
 
     def in_context(self) -> bool:
         """Returns False: this provider has no tags."""

@@ -7,7 +7,6 @@ warning that names the variable, the value and what is used instead; in code it 
 from __future__ import annotations
 
 import difflib
-import logging
 import math
 import os
 import re
@@ -56,7 +55,6 @@ _GPU = re.compile(r"\d{1,4}|(?i:GPU|MIG)-[\w/-]+|[\da-f]{4}:[\da-f]{2}:[\da-f]{2
 _GPU_CHOICES = ("visible", "process", "all")
 _GPU_FORMS = f"one of {', '.join(_GPU_CHOICES)} or a list of indices and UUIDs"
 
-_logger = logging.getLogger("mlflow_sysmetrics")
 _warned: set[tuple[str, str]] = set()
 
 
@@ -365,7 +363,9 @@ def warn_once(variable: str, value: str, verdict: str) -> None:
     """Logs one warning per variable and value and process."""
     if (variable, value) not in _warned:
         _warned.add((variable, value))
-        _logger.warning("mlflow-sysmetrics: %s=%r %s.", variable, value, verdict)
+        from mlflow_sysmetrics.log import Log  # late: `import mlflow` loads this module
+
+        Log().warning("mlflow-sysmetrics: %s=%r %s.", variable, value, verdict)
 
 
 def _is_node_id(text: str) -> bool:

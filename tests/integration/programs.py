@@ -54,6 +54,9 @@ QUIET = {"GIT_PYTHON_REFRESH": "quiet", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
 # An end waits until all is delivered, and so no longer than it takes; on a busy machine that is no five seconds.
 PATIENT = {"MLFLOW_SYSMETRICS_FLUSH_TIMEOUT": "60"}
 
+# The threads of a process with one tracking server.
+OUR_THREADS = ["sysmetrics-journal", "sysmetrics-sampler", "sysmetrics-sender-0", "sysmetrics-watchdog"]
+
 # Every program begins with this: MLflow, and how to wait for what a test is about. Private memory may be read as
 # often as it changes: a virtual machine may take 5 ms for a reading, after which a program that grows by a tenth
 # has no value for 25 s, longer than a test's run.

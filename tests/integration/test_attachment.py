@@ -9,7 +9,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
-from programs import HOST_METRICS, LEVELS, MLFLOW, Program, Remote, Store
+from programs import HOST_METRICS, LEVELS, MLFLOW, OUR_THREADS, Program, Remote, Store
 
 ONCE = {"MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.1", "MLFLOW_SYSMETRICS_SEND_INTERVAL": "0.5"}
 
@@ -87,7 +87,7 @@ def test_a_run_restarted_inside_itself_continues_its_series(program: Program, st
     assert points[-1].timestamp > int(inner) + 300
     assert len({point.timestamp for point in points}) == len(points)
     assert attached == "0"
-    assert threads == ["MainThread", "sysmetrics-journal", "sysmetrics-sampler", "sysmetrics-sender-0"]
+    assert threads == ["MainThread", *OUR_THREADS]
 
 
 def test_autologged_runs(program: Program, store: Store) -> None:
@@ -221,7 +221,9 @@ def test_a_changed_tracking_uri_moves_later_runs_only(
     first, second, *threads = program(store.uri, code).words
     assert store.keys(first) == HOST_METRICS
     assert Store(f"sqlite:///{tmp_path}/second.db").keys(second) == HOST_METRICS
-    assert threads == [f"sysmetrics-{name}" for name in ("journal", "sampler", "sender-0", "sender-1")]
+    assert threads == [
+        f"sysmetrics-{name}" for name in ("journal", "sampler", "sender-0", "sender-1", "watchdog")
+    ]
 
 
 def test_mlflow_is_imported_before_our_threads_begin(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 from counting_server import CountingServer
-from programs import HOST_METRICS, Program, lasting
+from programs import HOST_METRICS, OUR_THREADS, Program, lasting
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot fork")
 
@@ -45,7 +45,7 @@ def test_a_child_may_start_a_run(program: Program, server: CountingServer) -> No
         print(parent.info.run_id)
     """
     child, *threads, parent = program(server.url, code, **FAST).words
-    assert threads == ["sysmetrics-journal", "sysmetrics-sampler", "sysmetrics-sender-0"]
+    assert threads == OUR_THREADS
     assert lasting(server.points(child)) == HOST_METRICS
     assert lasting(server.points(parent)) == HOST_METRICS
 

@@ -28,7 +28,20 @@ PLAIN = {
         "retries",
         "send",
     ),
-    *("size", "spilled", "state", "statistics", "status", "store", "thread", "total", "value", "writer"),
+    *(
+        "size",
+        "spilled",
+        "state",
+        "statistics",
+        "status",
+        "store",
+        "thread",
+        "tick",
+        "total",
+        "value",
+        "watchdog",
+        "writer",
+    ),
 }
 
 

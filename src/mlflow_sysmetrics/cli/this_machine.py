@@ -9,11 +9,12 @@ from dataclasses import replace
 from mlflow_sysmetrics.cli.findings import Finding, Mark
 from mlflow_sysmetrics.cli.output import counted
 from mlflow_sysmetrics.collectors import COLLECTORS, AnyCollector
-from mlflow_sysmetrics.collectors.registry import name_of
-from mlflow_sysmetrics.daemon.sampling.probe import OK, Probe
+from mlflow_sysmetrics.collectors.registry import name_of, resolve_all
+from mlflow_sysmetrics.daemon.sampling.probe import HANGS_SECONDS, OK, Probe
 from mlflow_sysmetrics.facts import HostFacts, host_facts
 from mlflow_sysmetrics.machine.host import Host
-from mlflow_sysmetrics.samples import OPT_IN
+from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, bounded
+from mlflow_sysmetrics.samples import OPT_IN, Sample
 from mlflow_sysmetrics.settings import COLLECTORS as VARIABLE
 from mlflow_sysmetrics.settings import METRICS, TAGS, Settings
 
@@ -22,6 +23,8 @@ _BETWEEN_READINGS_SECONDS = 0.5
 _FACTS_SECONDS = 5.0  # the commands run for facts time out after 3 s
 _PROBLEMS = "sysmetrics.error"
 _FAILING = "failing: "
+_HANGING = "hanging: "
+_HANGING_REMEDY = "ask the kernel's log (dmesg) which device or filesystem does not answer"
 _UNAVAILABLE = "unavailable: "
 
 
@@ -44,7 +47,8 @@ def findings(
     """
     inspected = replace(host or Host(), disks=settings.disks, gpus=settings.gpus)
     chosen = [one for one in collectors if one.family in settings.collectors]
-    probes = [Probe(one, inspected) for one in chosen]
+    builders = resolve_all(chosen, inspected)
+    probes = [Probe(one, inspected, build) for one, build in zip(chosen, builders, strict=True)]
     keys = _readings(probes, pause)
     found = [_collector(one, probe, keys[probe.name]) for one, probe in zip(chosen, probes, strict=True)]
     found += [_excluded(one) for one in collectors if one not in chosen]
@@ -65,9 +69,21 @@ def _readings(probes: Sequence[Probe], pause: Callable[[float], None]) -> Mappin
         if reading:
             pause(_BETWEEN_READINGS_SECONDS)
         for probe in probes:
-            samples = probe.read(time.monotonic())
-            keys[probe.name].update(dict.fromkeys(sample.key for sample in samples))
+            keys[probe.name].update(dict.fromkeys(sample.key for sample in _read(probe)))
     return {name: list(found) for name, found in keys.items()}
+
+
+def _read(probe: Probe) -> Sequence[Sample]:
+    """Returns what a probe reads, or nothing if it hangs."""
+    now = time.monotonic()
+    if probe.began_at is not None:
+        return ()
+    try:
+        return bounded(lambda: probe.read(now), HANGS_SECONDS, name="sysmetrics-doctor")
+    except CallTimeout:
+        probe.began_at = now
+        probe.hangs = True
+        return ()
 
 
 def _collector(kind: AnyCollector, probe: Probe, keys: Sequence[str]) -> Finding:
@@ -80,6 +96,9 @@ def _collector(kind: AnyCollector, probe: Probe, keys: Sequence[str]) -> Finding
         )
     if health.startswith(_FAILING):
         remedy = f"report it; until then, exclude the family with {VARIABLE}=-{kind.family.value}"
+        return Finding(probe.name, Mark.WRONG, health, remedy, more)
+    if health.startswith(_HANGING):
+        remedy = f"{_HANGING_REMEDY}; until then, exclude the family with {VARIABLE}=-{kind.family.value}"
         return Finding(probe.name, Mark.WRONG, health, remedy, more)
     if not keys:
         return Finding(probe.name, Mark.ABSENT, "ready, nothing to read yet", None, more)

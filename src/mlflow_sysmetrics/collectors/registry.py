@@ -7,8 +7,9 @@ reason, and is imported if the source appears later.
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TypeAlias, cast
@@ -17,7 +18,10 @@ from mlflow_sysmetrics.collectors import presence
 from mlflow_sysmetrics.collectors.contract import Collector
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, bounded
 from mlflow_sysmetrics.samples import Family
+
+_PRESENCE_SECONDS = 1.0  # reading a dozen names takes a millisecond
 
 Absence: TypeAlias = Callable[[Host], str | None]
 """Returns why a source is absent, or None if it may be there."""
@@ -66,6 +70,10 @@ AnyCollector: TypeAlias = "type[Collector] | CollectorEntry"
 """What a probe accepts: a class, or an entry of the registry."""
 
 
+Build: TypeAlias = Callable[[Host], Collector]
+"""Builds a collector."""
+
+
 def name_of(collector: AnyCollector) -> str:
     """Returns how `status()`, `doctor` and the log name a collector: its family, and its part of that.
 
@@ -84,18 +92,45 @@ def load_classes(collectors: Iterable[CollectorEntry]) -> tuple[type[Collector],
     return tuple(entry.load() for entry in collectors)
 
 
-def resolve(collector: AnyCollector, host: Host) -> Callable[[Host], Collector]:
+def resolve(collector: AnyCollector, host: Host) -> Build:
     """Returns what builds a collector, with its modules imported if the host may have its source.
 
     For the thread that starts the sampler, not for the sampler itself: a process that forks while another
     thread imports a module leaves that module locked in the child.
     """
-    if isinstance(collector, CollectorEntry) and collector.absence(host) is None:
-        try:
-            return collector.load()
-        except ImportError:  # raised again when the entry is called, where the sampler's guard reports it
-            return collector
-    return collector
+    if isinstance(collector, CollectorEntry) and collector.absence(host) is not None:
+        return collector
+    return _loaded(collector)
+
+
+def resolve_all(collectors: Sequence[AnyCollector], host: Host) -> list[Build]:
+    """Returns what builds each of some collectors; see `resolve`.
+
+    Looks for their sources in another thread. What has not been found out within a second is left to the
+    sampler, so that a driver library on a dead filesystem does not hang the program.
+    """
+    absent: dict[AnyCollector, bool] = {}
+
+    def look() -> None:
+        for one in collectors:
+            with contextlib.suppress(Exception):  # the guard of the sampler says what is wrong
+                absent[one] = isinstance(one, CollectorEntry) and one.absence(host) is not None
+
+    with contextlib.suppress(ImportError):
+        import ctypes  # noqa: F401 - which a look may need: not imported in a thread, see `resolve`
+
+    with contextlib.suppress(CallTimeout, RuntimeError):  # no answer in time, or no thread could be started
+        bounded(look, _PRESENCE_SECONDS, name="sysmetrics-presence")
+    return [one if absent.get(one, False) else _loaded(one) for one in collectors]
+
+
+def _loaded(collector: AnyCollector) -> Build:
+    if not isinstance(collector, CollectorEntry):
+        return collector
+    try:
+        return collector.load()
+    except ImportError:  # raised again when the entry is called, where the sampler's guard reports it
+        return collector
 
 
 # In the order of a tick.

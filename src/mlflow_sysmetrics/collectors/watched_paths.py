@@ -96,6 +96,8 @@ def _numbered(found: list[str]) -> list[str]:
     return found
 
 
+NO_ANSWER = "does not respond"  #: in the reason why a path has no values
+
 Value = TypeVar("Value")
 
 # Often enough to notice a filesystem that is mounted later, rarely enough to cost nothing.
@@ -158,7 +160,7 @@ class PathReadings(Generic[Value]):
                 )
             else:
                 if reading is None or background.waiting_seconds > _PATIENCE_SECONDS:
-                    answers.silent[path] = f"{path} does not respond"
+                    answers.silent[path] = f"{path} {NO_ANSWER}"
                 else:
                     answers.values[path] = reading.value
         return answers

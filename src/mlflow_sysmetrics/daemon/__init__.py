@@ -12,7 +12,7 @@ from mlflow_sysmetrics.daemon.process import (
     status,
     watch,
 )
-from mlflow_sysmetrics.daemon.sampling.sampler import Watch
+from mlflow_sysmetrics.daemon.sampling.watch import Watch
 from mlflow_sysmetrics.daemon.state import Status
 
 __all__ = [

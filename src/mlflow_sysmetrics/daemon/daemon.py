@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from mlflow_sysmetrics.collectors import COLLECTORS, AnyCollector
+from mlflow_sysmetrics.collectors.registry import resolve_all
 from mlflow_sysmetrics.daemon.delivery import sink
 from mlflow_sysmetrics.daemon.delivery.credential_scope import is_trusted
 from mlflow_sysmetrics.daemon.delivery.flush import Deadline, OutageBudget
@@ -27,13 +27,15 @@ from mlflow_sysmetrics.daemon.journal.spool import spool_directory
 from mlflow_sysmetrics.daemon.journal.thread import JournalThread
 from mlflow_sysmetrics.daemon.sampling.probe import Probe
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
-from mlflow_sysmetrics.daemon.sampling.sampler import Sampler, Watch
-from mlflow_sysmetrics.daemon.state import Status, log_summary
+from mlflow_sysmetrics.daemon.sampling.sampler import Sampler
+from mlflow_sysmetrics.daemon.sampling.watch import Watch
+from mlflow_sysmetrics.daemon.state import Status, log_start, log_summary
+from mlflow_sysmetrics.daemon.watchdog import Watchdog
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.mlflow_api.fluent_state import current_tracking_uri
 from mlflow_sysmetrics.mlflow_api.tracking_uris import anchored, lasting, with_secrets
 from mlflow_sysmetrics.runtime.clock import Clock, SystemClock
-from mlflow_sysmetrics.runtime.threads import start_thread
+from mlflow_sysmetrics.runtime.loops import Loop
 from mlflow_sysmetrics.settings import Settings
 
 if TYPE_CHECKING:
@@ -42,9 +44,6 @@ if TYPE_CHECKING:
 RECOVERY_THREAD_NAME = "sysmetrics-recovery"
 
 _LAST_SAMPLE_SECONDS = 0.25
-_LONGEST_WAIT_SECONDS = threading.TIMEOUT_MAX / 2  # its sum with the clock must stay below the maximum
-
-_logger = logging.getLogger("mlflow_sysmetrics")
 
 
 class Daemon:
@@ -72,12 +71,13 @@ class Daemon:
         host = replace(host or Host(), disks=settings.disks, gpus=settings.gpus)
         self._clock = clock or SystemClock()
         self._open_sink = open_sink or partial(sink.open_sink, trusts=self._trusts)
+        chosen = [collector for collector in collectors if collector.family in settings.collectors]
         self._probes = [
-            Probe(collector, host, transparent=transparent)
-            for collector in collectors
-            if collector.family in settings.collectors
+            Probe(collector, host, build, transparent=transparent)
+            for collector, build in zip(chosen, resolve_all(chosen, host), strict=True)
         ]
         self.sampler = Sampler(self._probes, self._clock)
+        self._watchdog = Watchdog(self.sampler, self._clock, self._loops, self._attached)
         self._lock = threading.RLock()  # re-entrant: a signal handler may call in
         self._series: dict[tuple[str, str], RunSeries] = {}
         self._channels = OpenChannels()  # of the program itself
@@ -94,6 +94,7 @@ class Daemon:
             JournalThread(self._clock),
         )
         self._recovery: Recovery | None = None
+        self._recovery_loop = Loop(self._recover, RECOVERY_THREAD_NAME)
         self._settings = settings
 
     def attach(
@@ -115,20 +116,16 @@ class Daemon:
         with self._lock:
             self._flush_timeout = settings.flush_timeout
             series = self._series.get(key)
-            started = series is None and self._start()
+            started = self._start()
             if series is None:
                 series = self._series[key] = RunSeries(
                     key, settings, self._channel(key, settings, started_at)
                 )
                 self.sampler.add(series)
+                self._watchdog.greet(series)
             series.holders += 1
         if started:  # without the lock: a log handler may block
-            _logger.info(
-                "Sampling started: a tick every %g s, a point every %g s, from %s.",
-                settings.sampling_interval,
-                settings.window_seconds,
-                ", ".join(probe.name for probe in self._probes) or "no collector",
-            )
+            log_start(settings, [probe.name for probe in self._probes])
         return series
 
     def detach(self, series: RunSeries, timeout: float | None) -> bool:
@@ -162,7 +159,7 @@ class Daemon:
         """
         if series.holders > 0:
             return True
-        deadline = self._deadline(timeout, series.settings.flush_timeout)
+        deadline = Deadline.after(timeout, series.settings.flush_timeout, self._clock)
         # The program's own points must be delivered too when the run is over.
         self._channels.gather(series.key)
         channels = self._channels.of(series.key)
@@ -214,7 +211,7 @@ class Daemon:
             True if all of them were delivered.
         """
         self._channels.remove(channel)
-        deadline = self._deadline(timeout, settings.flush_timeout)
+        deadline = Deadline.after(timeout, settings.flush_timeout, self._clock)
         try:
             complete = self._await_sampler(self.sampler.inbox.expedite(ending=channel), deadline)
         finally:
@@ -242,7 +239,7 @@ class Daemon:
         """
         if not self._running:
             return True
-        deadline = self._deadline(timeout, self._flush_timeout)
+        deadline = Deadline.after(timeout, self._flush_timeout, self._clock)
         self._channels.gather()
         # Includes runs that have just ended: the sampler takes their last sample in the same tick.
         complete = self._await_sampler(self.sampler.flush(), deadline)
@@ -281,19 +278,30 @@ class Daemon:
         with self._lock:
             counts = [sender.counts() for sender in self._senders.values()]
             return Status(
-                running=self._running,
+                running=self.sampler.thread.loop.is_alive,
                 attached=tuple(run_id for _, run_id in self._series),
                 ticks=self.sampler.ticks,
                 points_delivered=sum(count.delivered for count in counts),
                 points_pending=sum(count.pending for count in counts),
                 points_unsaved=sum(count.unsaved for count in counts),
                 points_dropped=sum(count.dropped for count in counts),
-                last_error=next((count.last_error for count in counts if count.last_error), None),
+                last_error=self._watchdog.fault
+                or next(filter(None, (one.last_error for one in counts)), None),
                 collectors=MappingProxyType({probe.name: probe.health for probe in self._probes}),
                 journal=None if self._journal.path is None else str(self._journal.path),
                 journal_bytes=self._journal.size,
                 journal_failed=self._journal.failed,
             )
+
+    def _attached(self) -> list[RunSeries]:
+        with self._lock:
+            return list(self._series.values())
+
+    def _loops(self) -> list[Loop]:
+        with self._lock:
+            senders = list(self._senders.values())
+        loops = [sender.loop for sender in senders if sender.loop is not None]
+        return [*loops, *self._journal.loops, self._recovery_loop]
 
     def _delete_journal(self) -> None:
         """Has a sender delete the journal if nothing waits in it. Not this thread: a disk may hang."""
@@ -307,21 +315,10 @@ class Daemon:
             sender.wake()
         self._journal.deleted.wait(_LAST_SAMPLE_SECONDS)
 
-    def _deadline(self, timeout: float | None, flush_timeout: float) -> Deadline:
-        seconds = max(flush_timeout if timeout is None else timeout, 0.0)
-        ends = self._clock.monotonic() + min(seconds, _LONGEST_WAIT_SECONDS)
-        return Deadline(ends, full_timeout=timeout is not None)
-
     def _await_sampler(self, event: threading.Event, deadline: Deadline) -> bool:
         """Waits for an event of the sampler; a hanging collector has an outage budget, as a server does."""
-        began = self._clock.monotonic()
-        timeout = max(deadline.ends - began, 0.0)
-        happened = event.wait(timeout if deadline.full_timeout else self._sampler_budget.seconds(timeout))
-        if happened:
-            self._sampler_budget.reset()
-        else:
-            self._sampler_budget.timed_out(began, self._clock.monotonic())
-        return happened
+        self._watchdog.revive()
+        return self._sampler_budget.wait_for(event, deadline, self._clock)
 
     def _deliver(self, deadline: Deadline, channels: Sequence[Channel] = ()) -> bool:
         """Sends the points of one run, or of all runs, at once and waits until they are delivered."""
@@ -336,26 +333,28 @@ class Daemon:
         return all(delivered)
 
     def _start(self) -> bool:
-        """Starts the sampler if it does not run yet; returns whether it was started."""
+        """Starts the sampler if it does not run yet; returns whether it was started for the first time."""
         if self._running:
+            self._watchdog.revive()
             return False
         self.sampler.start()
         self._running = True
         if self._settings.journalled:
             with contextlib.suppress(RuntimeError):  # the interpreter is shutting down
-                start_thread(self._recover, RECOVERY_THREAD_NAME)
+                self._recovery_loop.start()
         return True
 
-    def _recover(self) -> None:
+    def _recover(self) -> bool:
         """Delivers what processes that died have left behind. Runs in a separate thread."""
         with contextlib.suppress(ImportError):  # the interpreter is shutting down
             # Imported in this thread, because no attach has to wait for it.
             from mlflow_sysmetrics.daemon.journal.recovery import Recovery
 
-            self._recovery = Recovery(
+            self._recovery = self._recovery or Recovery(
                 lambda: spool_directory(self._settings), self._adopt, self._open_sink, self._tracking_uris
             )
             self._recovery.run()
+        return False
 
     def _channel(self, key: tuple[str, str], settings: Settings, started_at: int | None) -> Channel:
         tracking_uri, run_id = key

@@ -15,7 +15,7 @@ from mlflow_sysmetrics.daemon.daemon import Daemon
 from mlflow_sysmetrics.daemon.delivery.inbox import Channel
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
-from mlflow_sysmetrics.daemon.sampling.sampler import Watch
+from mlflow_sysmetrics.daemon.sampling.watch import Watch
 from mlflow_sysmetrics.daemon.state import Status
 from mlflow_sysmetrics.mlflow_api.clients import import_mlflow
 from mlflow_sysmetrics.mlflow_api.fluent_state import current_tracking_uri

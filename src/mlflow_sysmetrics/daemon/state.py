@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
-_logger = logging.getLogger("mlflow_sysmetrics")
+from mlflow_sysmetrics.log import Log
+from mlflow_sysmetrics.runtime.loops import log_queue
+from mlflow_sysmetrics.settings import Settings
+
+METRICS_TAG = "sys.metrics"  #: says whether a run has system metrics
+SAMPLED = "on"  #: its value for a run that has
+
+_LONGEST_TAG = 250
+# What our threads have logged comes first, unless a log handler blocks.
+_LOGGED_WITHIN_SECONDS = 0.25
+
+_logger = Log()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,16 +27,18 @@ class Status:
     """Snapshot of this process's daemon.
 
     Attributes:
-        running: whether its threads have been started.
+        running: whether the machine is sampled: the sampling thread was started and has not died.
         attached: ids of the attached runs.
         ticks: passes over the collectors so far.
         points_delivered: points that tracking servers accepted.
         points_pending: points that wait for delivery.
         points_unsaved: how many of them are in memory only.
         points_dropped: points that were given up.
-        last_error: why the last attempt to deliver failed; None if all servers answer.
+        last_error: which of its threads died or failed, or why the last attempt to deliver failed; None if
+            all threads work and all servers answer.
         collectors: health of each collector by its family and part, such as "cpu (throttling)": "ok", "ok,
-            but ..." with what its source lacks on this host, or the reason why it yields nothing.
+            but ..." with what its source lacks on this host, or the reason why it yields nothing; "hanging:
+            ..." if its source does not answer.
         journal: the file that keeps points until their server has them; None if there is none yet.
         journal_bytes: its size.
         journal_failed: why points are kept in memory only; None if they are on disk.
@@ -54,6 +67,28 @@ def _status(values: dict[str, Any]) -> Status:
     return Status(**{**values, "collectors": MappingProxyType(values["collectors"])})
 
 
+def metrics_tag(hanging: Sequence[str]) -> str:
+    """Returns the value of `METRICS_TAG` for a run that is sampled.
+
+    Args:
+        hanging: sources that do not answer, as `Probe.name`.
+    """
+    if not hanging:
+        return SAMPLED
+    text = f"{SAMPLED}, but no answer from {', '.join(sorted(hanging))}"
+    return text if len(text) <= _LONGEST_TAG else f"{text[: _LONGEST_TAG - 3]}..."
+
+
+def log_start(settings: Settings, collectors: Sequence[str]) -> None:
+    """Logs what is sampled, at the first attach of the process."""
+    _logger.info(
+        "Sampling started: a tick every %g s, a point every %g s, from %s.",
+        settings.sampling_interval,
+        settings.window_seconds,
+        ", ".join(collectors) or "no collector",
+    )
+
+
 def log_summary(status: Status, flush_timeout: float) -> None:
     """Logs how much was sampled and what could not be delivered, at the end of the process.
 
@@ -61,6 +96,7 @@ def log_summary(status: Status, flush_timeout: float) -> None:
         status: the last status of the daemon.
         flush_timeout: how many seconds the process waited for delivery.
     """
+    log_queue.wait(_LOGGED_WITHIN_SECONDS)
     # A log stream may be closed by now, and logging would print a traceback about that.
     raises, logging.raiseExceptions = logging.raiseExceptions, False
     try:

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeAlias
 
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts.fact_list import FACTS, Fact, preload
 from mlflow_sysmetrics.facts.operating_systems import OperatingSystem, Sources, operating_system
 from mlflow_sysmetrics.facts.values import gigabytes, shortened
+from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.machine.command import Commands, RunCommand
 from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.mounts import is_distant, mount_of, read_mounts, real_path
+from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, PendingCall
 from mlflow_sysmetrics.runtime.threads import start_thread
 
-_logger = logging.getLogger(__name__)
+_logger = Log(__name__)
 
 Tags = dict[str, str]
+
+# A driver that starts its GPUs takes longer: its facts reach the run when they are there.
+_HANGS_SECONDS = 5.0
+_MOST_CALLBACKS = 100  # of runs that wait for a fact that may never answer
+_FREE_SPACE_SECONDS = 0.25  # a local filesystem takes 0.1 ms; one that does not answer delays a program once
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +36,13 @@ class _Found:
     """What is known at one moment; each update replaces the object, so no reader sees half of one."""
 
     tags: Mapping[str, str] = field(default_factory=dict)
-    problems: tuple[str, ...] = ()
+    problems: Mapping[str, str] = field(default_factory=dict)
 
-    def and_(self, tags: Mapping[str, str], problem: str) -> _Found:
-        return _Found({**self.tags, **tags}, (*self.problems, problem) if problem else self.problems)
+    def and_(self, fact: Fact, tags: Mapping[str, str], problem: str) -> _Found:
+        problems = {name: text for name, text in self.problems.items() if name != fact.name}
+        return _Found(
+            {**self.tags, **tags}, {**problems, fact.name: f"{fact.name}: {problem}"} if problem else problems
+        )
 
 
 class HostFacts:
@@ -58,6 +70,7 @@ class HostFacts:
         self._run = run
         self._facts = facts
         self._found = _Found()
+        self._free_space = _FreeSpace(host)
         self._forget_threads()
 
     def _forget_threads(self) -> None:
@@ -66,6 +79,7 @@ class HostFacts:
         self._thread: threading.Thread | None = None
         self._started_at = 0.0
         self._callbacks: list[Callable[[Tags], None]] = []
+        self._hanging: set[str] = set()
 
     @property
     def complete(self) -> bool:
@@ -84,9 +98,11 @@ class HostFacts:
                 self._finished.wait(max(0.0, self._started_at + wait_seconds - time.monotonic()))
         found = self._found
         tags = dict(found.tags)
-        problems = found.problems
+        problems = tuple(found.problems.values())
         try:
-            tags["sys.disk_free_gb"] = gigabytes(self._host.disk_usage(".").free)
+            tags["sys.disk_free_gb"] = gigabytes(self._free_space.read())
+        except Unavailable as reason:
+            problems = (*problems, f"disk: {reason}")
         except OSError as error:
             problems = (*problems, f"disk: {_without_path(error)}")
         if problems:
@@ -99,15 +115,17 @@ class HostFacts:
         Does not start the search; `tags` does.
         """
         with self._lock:
-            if not self._finished.is_set():
-                self._callbacks.append(callback)
-                return
-        callback(self.tags())
+            finished = self._finished.is_set()
+            if not finished or self._hanging:
+                self._callbacks = [*self._callbacks, callback][-_MOST_CALLBACKS:]
+        if finished:
+            callback(self.tags())
 
     def after_fork(self) -> None:
         """Makes this object usable in a forked child: new locks, and a new search if it was not complete."""
         complete = self._finished.is_set()
         self._forget_threads()
+        self._free_space.after_fork()
         if complete:
             self._finished.set()
         else:
@@ -120,26 +138,45 @@ class HostFacts:
             self._started_at = time.monotonic()
             preload(self._system, self._host)
             try:
-                self._thread = start_thread(self._find_all, "sysmetrics-facts")
+                self._thread = start_thread(self._find_all, "sysmetrics-facts-watch")
             except (
                 RuntimeError
             ):  # no thread can be started: a system limit, or the interpreter is shutting down
                 self._find_quick()
 
     def _find_all(self) -> None:
-        run = self._run or Commands(self._host.environ)
-        sources = Sources(host=self._host, system=self._system, run=run)
-        found = _Found()
-        for fact in self._facts:
-            found = self._found = found.and_(*_look_for(fact, sources))
+        """Looks for the facts, one after another; goes on without one that does not answer."""
+        sources = Sources(host=self._host, system=self._system, run=self._run or Commands(self._host.environ))
+        search = _Search(self._facts, sources, self._add, self._found_late)
+        while not search.wait():
+            fact = search.leave_behind()
+            if fact is not None:
+                self._hanging.add(fact.name)
+                self._add(fact, {}, f"no answer within {_HANGS_SECONDS:g} s")
+        self._finished.set()
+        self._call_back()
+
+    def _found_late(self, fact: Fact, tags: Tags, problem: str) -> None:
+        self._hanging.discard(fact.name)
+        self._add(fact, tags, problem)
+        if self._finished.is_set():
+            self._call_back()
+
+    def _add(self, fact: Fact, tags: Tags, problem: str) -> None:
         with self._lock:
-            self._finished.set()
-            callbacks, self._callbacks = self._callbacks, []
+            self._found = self._found.and_(fact, tags, problem)
+
+    def _call_back(self) -> None:
+        """Calls the listeners, and again whenever a fact that did not answer does."""
+        with self._lock:
+            callbacks = self._callbacks
+            if not self._hanging:
+                self._callbacks = []
         for callback in callbacks:
             try:
                 callback(self.tags())
             except Exception:  # the listener's; the others are still called
-                _logger.exception("A listener for the facts about this host failed")
+                _logger.warning("A listener for the facts about this host failed", exc_info=True)
 
     def _find_quick(self) -> None:
         """Finds, once, the facts that need neither a command nor a driver, for a process without threads."""
@@ -149,10 +186,64 @@ class HostFacts:
         found = _Found()
         for fact in self._facts:
             if fact.quick:
-                found = found.and_(*_look_for(fact, sources))
+                found = found.and_(fact, *_look_for(fact, sources))
             else:
-                found = found.and_({}, f"{fact.name}: no thread could be started")
+                found = found.and_(fact, {}, "no thread could be started")
         self._found = found
+
+
+_Add: TypeAlias = Callable[[Fact, Tags, str], None]
+
+
+class _Search:
+    """Looks for facts in a thread, and goes on in another one when a fact does not answer.
+
+    Args:
+        facts: the facts.
+        sources: what they read.
+        add: called with each fact, its tags, and why some are missing.
+        add_late: called instead for a fact that was left behind.
+    """
+
+    def __init__(self, facts: Sequence[Fact], sources: Sources, add: _Add, add_late: _Add) -> None:
+        self._left = iter(facts)
+        self._sources = sources
+        self._add = add
+        self._add_late = add_late
+        self._start()
+
+    def _start(self) -> None:
+        self._ended = ended = threading.Event()
+        self._current: tuple[Fact, float] | None = None
+        try:
+            start_thread(partial(self._look, ended), "sysmetrics-facts")
+        except RuntimeError:  # a limit of the system: this thread has to do
+            self._look(ended)
+
+    def wait(self) -> bool:
+        """Waits until all facts are found, and returns True; False if one does not answer."""
+        while not self._ended.wait(_HANGS_SECONDS / 10):
+            current = self._current
+            if current is not None and time.monotonic() - current[1] > _HANGS_SECONDS:
+                return False
+        return True
+
+    def leave_behind(self) -> Fact | None:
+        """Goes on with the facts after the current one, which is returned."""
+        current = self._current
+        self._start()
+        return None if current is None else current[0]
+
+    def _look(self, ended: threading.Event) -> None:
+        for fact in self._left:
+            self._current = fact, time.monotonic()
+            found = _look_for(fact, self._sources)
+            if self._ended is not ended:  # another thread looks for the rest
+                self._add_late(fact, *found)
+                return
+            self._add(fact, *found)
+        self._current = None
+        ended.set()
 
 
 def _look_for(fact: Fact, sources: Sources) -> tuple[Tags, str]:
@@ -163,12 +254,12 @@ def _look_for(fact: Fact, sources: Sources) -> tuple[Tags, str]:
         for tag, value in fact.find(sources):
             tags[tag] = shortened(value)
     except Unavailable as error:
-        reason = f"{fact.name}: {error}"
+        reason = str(error)
     except OSError as error:
-        reason = f"{fact.name}: {_without_path(error)}"
+        reason = _without_path(error)
     except Exception as error:  # no fact may break the others, or the run
         _logger.debug("Looking for the fact %s failed", fact.name, exc_info=True)
-        reason = f"{fact.name}: {type(error).__name__}"
+        reason = type(error).__name__
     return {tag: value for tag, value in tags.items() if value}, reason
 
 
@@ -179,6 +270,65 @@ def _without_path(error: OSError) -> str:
 
 def _no_command(command: Sequence[str]) -> str:
     raise Unavailable("no thread could be started to run a command")
+
+
+class _FreeSpace:
+    """Free space of the working directory, whose filesystem may not answer.
+
+    Args:
+        host: the machine.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._local: str | None = None  # a working directory that is not on a filesystem of another machine
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Forgets, in a forked child, the thread and the lock of the parent."""
+        self._lock = threading.Lock()
+        self._pending: PendingCall[tuple[str, int]] | None = None
+        self._gives_up_at = 0.0
+
+    def read(self) -> int:
+        """Returns the free space in bytes.
+
+        Raises:
+            OSError: the directory cannot be read.
+            Unavailable: its filesystem does not answer.
+        """
+        directory = self._host.working_directory()
+        if directory == self._local:
+            return self._host.disk_usage(".").free
+        with self._lock:
+            try:
+                pending = self._ask()
+            except RuntimeError:  # no thread can be started
+                return self._look()[1]
+            try:
+                found, free = pending.result(self._gives_up_at - time.monotonic())
+            except CallTimeout:
+                raise Unavailable("the working directory's filesystem does not answer") from None
+            finally:
+                if pending.is_done:
+                    self._pending = None
+        if found != directory:  # an answer that comes late, of an earlier directory
+            raise Unavailable("the working directory has just changed")
+        return free
+
+    def _ask(self) -> PendingCall[tuple[str, int]]:
+        if self._pending is None:
+            self._pending = PendingCall(self._look, "sysmetrics-free-space")
+            self._gives_up_at = time.monotonic() + _FREE_SPACE_SECONDS
+        return self._pending
+
+    def _look(self) -> tuple[str, int]:
+        directory = self._host.working_directory()
+        free = self._host.disk_usage(".").free
+        mount = mount_of(real_path(self._host, directory), read_mounts(self._host))
+        if mount is None or not is_distant(mount.filesystem):
+            self._local = directory
+        return directory, free
 
 
 class _OfThisProcess:

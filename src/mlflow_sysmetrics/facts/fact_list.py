@@ -6,6 +6,7 @@ the pairs that it has yielded stay, and the error becomes the reason for the mis
 
 from __future__ import annotations
 
+import contextlib
 import platform
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -16,6 +17,9 @@ from mlflow_sysmetrics.facts.operating_systems import OperatingSystem, Sources
 from mlflow_sysmetrics.facts.surroundings import scheduler_tags
 from mlflow_sysmetrics.facts.values import gigabytes, number
 from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, bounded
+
+_PRESENCE_SECONDS = 0.5  # reading a dozen names takes a millisecond
 
 Tags = Iterator[tuple[str, str]]
 
@@ -103,10 +107,23 @@ def _gpu_sources(system: OperatingSystem) -> Iterator[GpuSource]:
 
 
 def preload(system: OperatingSystem, host: Host) -> None:
-    """Imports the modules that the facts need on this host; see `LazyGpuSource.preload`."""
-    for source in _gpu_sources(system):
-        if isinstance(source, LazyGpuSource):
-            source.preload(host)
+    """Imports the modules that the facts need on this host; see `LazyGpuSource.load`."""
+    sources = [source for source in _gpu_sources(system) if isinstance(source, LazyGpuSource)]
+    there: dict[str, bool] = {}
+
+    def look() -> None:
+        for source in sources:
+            with contextlib.suppress(Exception):  # the search says what is wrong
+                there[source.module] = source.may_exist(host)
+
+    with contextlib.suppress(ImportError):
+        import ctypes  # noqa: F401 - which a look may need; not imported in a thread either
+    # A directory of PATH may be on a filesystem that does not answer; nor may a thread be available.
+    with contextlib.suppress(CallTimeout, RuntimeError):
+        bounded(look, _PRESENCE_SECONDS, name="sysmetrics-presence")
+    for source in sources:
+        if there.get(source.module, False):
+            source.load()
 
 
 FACTS = (

@@ -37,14 +37,13 @@ class LazyGpuSource:
     module: str
     may_exist: Callable[[Host], bool]
 
-    def preload(self, host: Host) -> None:
-        """Imports the module if the host may have the source.
+    def load(self) -> GpuSource:
+        """Imports the module and returns its source.
 
         For the thread that starts the search, not for the search itself: a process that forks while another
         thread imports a module leaves that module locked in the child.
         """
-        if self.may_exist(host):
-            self._load()
+        return cast("GpuSource", import_module(f"mlflow_sysmetrics.facts.{self.module}").gpus)
 
     def __call__(self, host: Host, run: RunCommand) -> GpuReport:
         """Returns the GPUs that the source reports.
@@ -52,10 +51,7 @@ class LazyGpuSource:
         Raises:
             Unavailable: the source is there but does not work.
         """
-        return self._load()(host, run) if self.may_exist(host) else GpuReport()
-
-    def _load(self) -> GpuSource:
-        return cast("GpuSource", import_module(f"mlflow_sysmetrics.facts.{self.module}").gpus)
+        return self.load()(host, run) if self.may_exist(host) else GpuReport()
 
 
 def _may_have_nvidia_smi(host: Host) -> bool:

@@ -46,6 +46,11 @@ class PendingCall(Generic[T]):
         self._raised: BaseException | None = None
         start_thread(self._run, name)
 
+    @property
+    def is_done(self) -> bool:
+        """Whether it has returned or raised."""
+        return self._done.is_set()
+
     def result(self, seconds: float) -> T:
         """Waits and returns what the call returns, or raises what it raises.
 

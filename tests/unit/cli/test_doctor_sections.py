@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -137,6 +138,22 @@ def machine(*collectors: type[Scripted], settings: Settings | None = None) -> di
 
 def named(name: str, kind: type[Scripted], **changes: object) -> type[Scripted]:
     return type(name, (kind,), changes)
+
+
+def test_a_collector_that_hangs_is_a_fault_and_the_others_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(this_machine, "HANGS_SECONDS", 0.05)
+    answers = threading.Event()
+
+    def wait(self: Scripted, host: Host) -> None:
+        del self, host
+        answers.wait(60)
+
+    hanging = named("Hanging", scripted(), __init__=wait)
+    found = machine(hanging, scripted(level=1.0))
+    answers.set()
+    assert found["Hanging"].mark is Mark.WRONG
+    assert found["Hanging"].text == "hanging: no answer for over 5 s"
+    assert found["Scripted"].mark is Mark.GOOD
 
 
 def test_a_working_collector_counts_its_metrics() -> None:

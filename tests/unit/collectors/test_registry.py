@@ -6,6 +6,7 @@ import itertools
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,24 @@ def test_a_source_that_appears_later_is_imported(tmp_path: Path) -> None:
         (zone / name).write_text(content)
     assert isinstance(building(host), entry.load())
     assert registry.resolve(entry, host) is entry.load()
+
+
+def test_a_look_for_a_source_that_hangs_is_left_to_the_sampler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a driver library on a filesystem whose server is gone."""
+    monkeypatch.setattr(registry, "_PRESENCE_SECONDS", 0.05)
+    answers = threading.Event()
+
+    def absence(host: Host) -> str | None:
+        del host
+        answers.wait(60)
+        return None
+
+    absent = CollectorEntry("energy_linux", "EnergyLinux", Family.ENERGY, lambda _: "absent")
+    hanging = CollectorEntry("nvidia", "Nvidia", Family.GPU, absence)
+    plain = CollectorEntry("cpu_linux", "CpuLinux", Family.CPU)
+    builders = registry.resolve_all([absent, hanging, plain], Host())
+    assert builders == [absent, hanging.load(), plain.load()]
+    answers.set()
 
 
 def test_a_failing_import_is_handled_by_the_guard() -> None:

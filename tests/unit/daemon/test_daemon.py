@@ -19,7 +19,7 @@ from mlflow_sysmetrics.daemon.daemon import Daemon
 from mlflow_sysmetrics.samples import Sample
 from mlflow_sysmetrics.settings import Settings
 from stalls import Stalls
-from watching import LONG_SECONDS, eventually
+from watching import LASTING, LONG_SECONDS, eventually
 
 FAST = Settings(
     sampling_interval=0.1, samples_before_logging=1, send_interval=0.1, flush_timeout=LONG_SECONDS
@@ -54,8 +54,7 @@ def levels(sink: FakeSink, run_id: str = "run") -> int:
 
 def ours() -> list[threading.Thread]:
     """Returns our permanent threads, those of earlier tests included; our other threads end by themselves."""
-    lasting = ("sysmetrics-sampler", "sysmetrics-sender", "sysmetrics-journal")
-    return [thread for thread in threading.enumerate() if thread.name.startswith(lasting)]
+    return [thread for thread in threading.enumerate() if thread.name.startswith(LASTING)]
 
 
 def test_all_points_are_delivered_when_detach_returns(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
@@ -165,13 +164,18 @@ def test_a_thousand_quick_ends_and_resumes_leave_no_backlog(
     assert len({(point.key, point.timestamp) for point in points}) == len(points)
 
 
-def test_there_are_three_threads_whatever_the_number_of_runs(daemon: Daemon) -> None:
+def test_there_are_four_threads_whatever_the_number_of_runs(daemon: Daemon) -> None:
     before = ours()
     all_series = [daemon.attach(str(n), "uri", FAST, started_at=STARTED_AT) for n in range(50)]
     for series in all_series:
         daemon.detach(series, None)
     started = sorted(thread.name for thread in ours() if thread not in before)
-    assert started == ["sysmetrics-journal", "sysmetrics-sampler", "sysmetrics-sender-0"]
+    assert started == [
+        "sysmetrics-journal",
+        "sysmetrics-sampler",
+        "sysmetrics-sender-0",
+        "sysmetrics-watchdog",
+    ]
 
 
 def test_an_unused_daemon_has_no_thread_and_reports_so(daemon: Daemon) -> None:

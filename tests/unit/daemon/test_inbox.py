@@ -138,3 +138,48 @@ def test_points_for_a_rejected_run_are_given_up(bench: Bench) -> None:
     bench.inbox.put(channel, losses(1))
     bench.inbox.collect()
     assert channel.queue.empty
+
+
+def test_points_that_could_not_be_handed_over_are_tried_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a MemoryError: nothing that a program wrote is forgotten, nor who waits for it."""
+    broken, other = bench.channel("broken"), bench.channel("other")
+    bench.inbox.put(broken, losses(1, 2))
+    bench.inbox.put(other, losses(3))
+    done = bench.inbox.expedite(ending=other)
+
+    def fail(_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as once:
+        once.setattr(broken, "put", fail)
+        with pytest.raises(MemoryError):
+            bench.inbox.collect()
+    assert not done.is_set()
+    bench.inbox.put(broken, losses(4))
+    assert bench.inbox.due_at == bench.clock.monotonic()
+    bench.inbox.collect()
+    assert done.is_set()
+    bench.send()
+    assert [point.step for point in bench.sink.points("broken")] == [1, 2, 4]
+    assert [point.step for point in bench.sink.points("other")] == [3]
+
+
+def test_a_channel_that_fails_twice_loses_its_points_and_holds_up_no_other(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, other = bench.channel("broken"), bench.channel("other")
+    bench.inbox.put(broken, losses(1, 2))
+    bench.inbox.put(other, losses(3))
+
+    def fail(_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(broken, "put", fail)
+    with pytest.raises(MemoryError):
+        bench.inbox.collect()
+    bench.inbox.collect()
+    bench.send()
+    assert [point.step for point in bench.sink.points("other")] == [3]
+    assert bench.sender.counts().dropped == 2

@@ -251,7 +251,7 @@ def test_without_a_thread_the_caller_writes(monkeypatch: pytest.MonkeyPatch) -> 
     def fail(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr("mlflow_sysmetrics.daemon.journal.thread.start_thread", fail)
+    monkeypatch.setattr("mlflow_sysmetrics.runtime.loops.start_thread", fail)
     assert JournalThread(FakeClock()).call(lambda: 1) == 1
 
 

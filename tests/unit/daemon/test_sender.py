@@ -507,3 +507,17 @@ def test_orphans_are_sent_after_live_runs(bench: Bench) -> None:
     assert bench.sender.send_next()
     assert bench.sink.points("live")
     assert not bench.sink.points("left")
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), GeneratorExit()])
+def test_points_of_a_send_that_was_broken_off_are_sent_again(bench: Bench, error: BaseException) -> None:
+    """A plugin may call `sys.exit`, another thread may set an exception in ours: the points are not forgotten."""
+    bench.sink.failures.append(error)  # type: ignore[arg-type]
+    queue = bench.queue()
+    bench.put(queue, 3)
+    bench.sender.expedite([queue])
+    with pytest.raises(type(error)):
+        bench.sender.send_next()
+    assert bench.sender.counts().pending == 3
+    bench.run_until(120)
+    assert len(bench.sink.points("run")) == 3

@@ -13,6 +13,7 @@ from mlflow_sysmetrics.runtime.clock import Clock
 # The rest of the flush timeout is for the work around the wait, so that the whole stays below the timeout.
 _FIRST_SHARE = 0.9
 _LATER_SHARE = 0.5
+_LONGEST_WAIT_SECONDS = threading.TIMEOUT_MAX / 2  # its sum with the clock must stay below the maximum
 
 Backlog: TypeAlias = dict[RunQueue, int]  #: how many points each queue had taken when the wait began
 
@@ -27,6 +28,13 @@ class Deadline(NamedTuple):
 
     ends: float
     full_timeout: bool = False
+
+    @classmethod
+    def after(cls, timeout: float | None, flush_timeout: float, clock: Clock) -> Deadline:
+        """Returns the deadline after a timeout in seconds from now; by default after the flush timeout."""
+        seconds = max(flush_timeout if timeout is None else timeout, 0.0)
+        ends = clock.monotonic() + min(seconds, _LONGEST_WAIT_SECONDS)
+        return cls(ends, full_timeout=timeout is not None)
 
 
 class OutageBudget:
@@ -54,6 +62,17 @@ class OutageBudget:
     def reset(self) -> None:
         """Records a delivery: the next outage has the whole budget."""
         self._spent = 0.0
+
+    def wait_for(self, event: threading.Event, deadline: Deadline, clock: Clock) -> bool:
+        """Waits for an event within the budget; returns whether it happened."""
+        began = clock.monotonic()
+        timeout = max(deadline.ends - began, 0.0)
+        happened = event.wait(timeout if deadline.full_timeout else self.seconds(timeout))
+        if happened:
+            self.reset()
+        else:
+            self.timed_out(began, clock.monotonic())
+        return happened
 
 
 class Flusher:

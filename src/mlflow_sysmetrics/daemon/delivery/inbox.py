@@ -110,6 +110,7 @@ class Inbox:
         self._lost: dict[Channel, int] = {}
         self._ending: list[Channel] = []
         self._waiters: list[threading.Event] = []
+        self._failing: set[Channel] = set()
 
     def put(self, channel: Channel, points: Sequence[Point]) -> None:
         """Leaves points for a run. Thread-safe, never blocks."""
@@ -157,12 +158,50 @@ class Inbox:
             waiters, self._waiters = self._waiters, []
             self._count = 0
             self.due_at = math.inf
-        for channel, of_channel in points.items():
-            for first in range(0, len(of_channel), _MANY):
-                channel.put(of_channel[first : first + _MANY])
-        for channel, count in lost.items():
-            channel.sender.count_lost(channel.queue, count)
-        for channel in ending:
-            channel.end()
+        try:
+            self._hand_over(points, lost, ending)
+        except BaseException:
+            self._take_back(points, lost, ending, waiters)
+            raise
         for done in waiters:
             done.set()
+
+    def _hand_over(
+        self, points: dict[Channel, list[Point]], lost: dict[Channel, int], ending: list[Channel]
+    ) -> None:
+        """Takes off each list what is done. A channel that fails twice in a row loses its points."""
+        for channel, of_channel in list(points.items()):
+            while of_channel:
+                try:
+                    channel.put(of_channel[:_MANY])
+                except BaseException:
+                    if channel not in self._failing:
+                        self._failing.add(channel)
+                        raise
+                    lost[channel] = lost.get(channel, 0) + len(of_channel[:_MANY])
+                self._failing.discard(channel)
+                del of_channel[:_MANY]
+            del points[channel]
+        while lost:
+            channel, count = lost.popitem()
+            channel.sender.count_lost(channel.queue, count)
+        while ending:
+            ending.pop(0).end()
+
+    def _take_back(
+        self,
+        points: dict[Channel, list[Point]],
+        lost: dict[Channel, int],
+        ending: list[Channel],
+        waiters: list[threading.Event],
+    ) -> None:
+        """Has what is left handed over later, before what has come since."""
+        with self._lock:
+            for channel, of_channel in points.items():
+                self._count += len(of_channel)
+                self._points[channel] = of_channel + self._points.get(channel, [])
+            for channel, count in lost.items():
+                self._lost[channel] = self._lost.get(channel, 0) + count
+            self._ending[:0] = ending
+            self._waiters[:0] = waiters
+            self.due_at = self._clock.monotonic()

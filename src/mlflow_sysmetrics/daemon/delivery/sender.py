@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import random
 import threading
@@ -17,10 +16,11 @@ from mlflow_sysmetrics.daemon.delivery.schedule import SendSchedule
 from mlflow_sysmetrics.daemon.delivery.sink import Connection, Sink
 from mlflow_sysmetrics.daemon.journal.process_journal import ProcessJournal
 from mlflow_sysmetrics.errors import JournalUnavailable
+from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.runtime.clock import Clock
-from mlflow_sysmetrics.runtime.threads import start_thread
+from mlflow_sysmetrics.runtime.loops import Loop
 
-_logger = logging.getLogger("mlflow_sysmetrics")
+_logger = Log()
 
 
 class Sender:
@@ -36,6 +36,9 @@ class Sender:
         jitter: returns a factor around 1 for the pauses of the back-off.
         memory: the memory budget of the process; beyond it the oldest points are dropped.
         journal: the journal of this process, cleaned up between two batches.
+
+    Attributes:
+        loop: the thread; None if the caller sends.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Sender:
         self._flusher = Flusher(self._changed, self._schedule, clock)
         self._wakes_at = -math.inf
         self._untidy = False
+        self.loop: Loop | None = None
 
     def start(self, name: str) -> None:
         """Starts the thread.
@@ -66,7 +70,8 @@ class Sender:
         Raises:
             RuntimeError: the interpreter is shutting down.
         """
-        start_thread(self._run, name)
+        self.loop = Loop(self._step, name)
+        self.loop.start()
 
     def append(
         self,
@@ -186,11 +191,14 @@ class Sender:
             batch = self._read_back(queue, front) if isinstance(front, Spilled) else front
             batch = batch.shortened(self._policy.size.fitting(batch.points, tags))
             self._connection.send(queue, batch.points, tags)
-        except Exception as error:  # noqa: BLE001
-            # A server may answer anything; if this thread ended, no run of the server would be delivered.
+        except BaseException as error:
+            # A server may answer anything, and a plugin may end the thread: the points wait for another try.
+            reason = error if isinstance(error, Exception) else RuntimeError(type(error).__name__)
             with self._changed:
-                self._policy.failed(queue, batch, tags, error, self._now())
+                self._policy.failed(queue, batch, tags, reason, self._now())
                 self._changed.notify_all()
+            if reason is not error:
+                raise
         else:
             with self._changed:
                 self._policy.delivered(queue, batch, tags, self._now())
@@ -215,23 +223,24 @@ class Sender:
             idle = self._policy.own.pending == 0
         self._journal.tidy(idle=idle)
 
-    def _run(self) -> None:
-        while True:
-            while self.send_next():
-                self.tidy()
-                self.log_messages()
+    def _step(self) -> bool:
+        """Sends what is due, then waits for more."""
+        while self.send_next():
             self.tidy()
             self.log_messages()
-            with self._changed:
-                if (
-                    self._schedule.next_due(self._now()) is None
-                    and not self._policy.has_messages
-                    and not self._untidy
-                ):
-                    self._wakes_at = self._schedule.next_due_at()
-                    left = self._wakes_at - self._now()
-                    self._changed.wait(None if math.isinf(left) else max(left, 0.0))
-                    self._wakes_at = -math.inf
+        self.tidy()
+        self.log_messages()
+        with self._changed:
+            if (
+                self._schedule.next_due(self._now()) is None
+                and not self._policy.has_messages
+                and not self._untidy
+            ):
+                self._wakes_at = self._schedule.next_due_at()
+                left = self._wakes_at - self._now()
+                self._changed.wait(None if math.isinf(left) else max(left, 0.0))
+                self._wakes_at = -math.inf
+        return True
 
     def _now(self) -> float:
         return self._clock.monotonic()

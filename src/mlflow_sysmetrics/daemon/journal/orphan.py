@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,12 +12,13 @@ from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.daemon.journal.run_journal import FileRunJournal
 from mlflow_sysmetrics.daemon.journal.scan import JournaledRun
 from mlflow_sysmetrics.daemon.journal.set_aside import KEPT_SECONDS
+from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.mlflow_api.tracking_uris import with_secrets
 
 _SEND_INTERVAL_SECONDS = 10.0  # only after a failure: a backlog is sent batch after batch
 _MANY_FAILURES = 3  # some ten seconds, by which a server that was only busy would have answered
 
-_logger = logging.getLogger("mlflow_sysmetrics")
+_logger = Log()
 
 
 class Orphan:

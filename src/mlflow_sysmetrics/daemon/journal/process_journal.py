@@ -7,7 +7,6 @@ thread; the sampler waits for it, briefly, the senders do not. Other threads onl
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import threading
 from collections.abc import Callable, Hashable
@@ -19,9 +18,11 @@ from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.daemon.journal.ownership import exposure
 from mlflow_sysmetrics.daemon.journal.thread import JournalThread, why
 from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.machine.cgroups import V1, controller_directory
 from mlflow_sysmetrics.machine.host import Host, read_short
 from mlflow_sysmetrics.runtime.clock import Clock
+from mlflow_sysmetrics.runtime.loops import Loop
 from mlflow_sysmetrics.runtime.threads import start_thread
 from mlflow_sysmetrics.settings import SPOOL_DIR
 
@@ -36,7 +37,7 @@ _SILENCE_SECONDS = 5.0
 _COUNTS = {V1: "memory.oom_control"}  # https://docs.kernel.org/admin-guide/cgroup-v1/memory.html
 _COUNTS_V2 = "memory.events"
 
-_logger = logging.getLogger("mlflow_sysmetrics")
+_logger = Log()
 
 
 class ProcessJournal:
@@ -80,6 +81,11 @@ class ProcessJournal:
     def path(self) -> Path | None:
         """The file; None if there is none."""
         return None if self._journal is None else self._journal.path
+
+    @property
+    def loops(self) -> list[Loop]:
+        """The thread that writes, if it was started."""
+        return [] if self._thread.loop is None else [self._thread.loop]
 
     @property
     def size(self) -> int:
@@ -232,5 +238,8 @@ def oom_evidence(host: Host) -> tuple[str | None, int | None]:
 
 
 def _compact(journal: Journal) -> None:
-    with contextlib.suppress(OSError):  # the journal records the failure
-        journal.compact()
+    try:
+        with contextlib.suppress(OSError):  # the journal records the failure
+            journal.compact()
+    except Exception as error:  # noqa: BLE001 - this thread only compacts; a full journal is tried again
+        _logger.warning("mlflow-sysmetrics: The journal stays full: %s: %s.", type(error).__name__, error)

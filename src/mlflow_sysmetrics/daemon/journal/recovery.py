@@ -9,7 +9,6 @@ journal that is partly not understood is set aside after the rest was delivered;
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 import time
@@ -30,6 +29,7 @@ from mlflow_sysmetrics.daemon.journal.set_aside import delete_expired
 from mlflow_sysmetrics.daemon.journal.spool import claim, journals
 from mlflow_sysmetrics.daemon.journal.store_files import MissingStores
 from mlflow_sysmetrics.daemon.journal.thread import why
+from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted, with_secrets
 from mlflow_sysmetrics.runtime.clock import Clock, SystemClock
 
@@ -41,7 +41,7 @@ _MAX_PER_SERVER = 4
 _MAX_REQUESTS = 20
 _STEP_SECONDS = 1.0  # so that a foreground replay can be interrupted while it waits
 
-_logger = logging.getLogger("mlflow_sysmetrics")
+_logger = Log()
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +172,15 @@ class Recovery:
         self._requests_left = _MAX_REQUESTS
 
     def run(self) -> None:
-        """Takes over orphans until there are none. Runs in a separate thread."""
+        """Takes over orphans until there are none. Runs in a separate thread.
+
+        Raises:
+            MemoryError: there was not enough memory; another try may have it.
+        """
         try:
             self._take_over_all()
+        except MemoryError:
+            raise
         except Exception as error:  # noqa: BLE001
             # Anything may be wrong on the user's machine; points not taken over stay where they are.
             _logger.info("mlflow-sysmetrics: Points of processes that died stay on disk: %s.", why(error))

@@ -7,7 +7,6 @@ flipped a bit, a power failure left zeros, another program wrote there. Nothing 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import re
 import shutil
@@ -21,6 +20,7 @@ from typing import BinaryIO, NamedTuple
 from mlflow_sysmetrics.daemon.journal.open_file import OpenFile
 from mlflow_sysmetrics.daemon.journal.ownership import foreign_owner, host_of, hostname
 from mlflow_sysmetrics.daemon.journal.scan import Damage
+from mlflow_sysmetrics.log import Log
 
 SUFFIX = ".damaged"
 # A month is enough to bring back a server, or to correct an address. A run that still says RUNNING after it
@@ -28,7 +28,7 @@ SUFFIX = ".damaged"
 KEPT_SECONDS = 30 * 86400
 _NAME = re.compile(r"(?P<journal>.+?)(?:\.[0-9]{1,4})?\.damaged")
 
-_logger = logging.getLogger("mlflow_sysmetrics")
+_logger = Log()
 
 
 class DamagedJournal(NamedTuple):

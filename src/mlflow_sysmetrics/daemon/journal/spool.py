@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import stat
@@ -32,6 +31,7 @@ from mlflow_sysmetrics.daemon.journal.ownership import (
 from mlflow_sysmetrics.daemon.journal.scan import JournalState, state_of
 from mlflow_sysmetrics.daemon.journal.thread import why
 from mlflow_sysmetrics.errors import JournalUnavailable
+from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.settings import SPOOL_OFF, Settings
 
 # Whether an owner on another machine is alive cannot be known here: a lock on a network filesystem is visible
@@ -40,7 +40,7 @@ from mlflow_sysmetrics.settings import SPOOL_OFF, Settings
 _QUIET_SECONDS = 600.0
 _NO_BOUND = 1 << 62  # bytes; an orphan does not grow
 
-_logger = logging.getLogger("mlflow_sysmetrics")
+_logger = Log()
 
 OwnedJournal: TypeAlias = Journal  #: one whose owner died, now owned by this process
 

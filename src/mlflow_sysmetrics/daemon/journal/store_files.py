@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from urllib.parse import unquote
 
+from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 from mlflow_sysmetrics.mlflow_api.tracking_uris import lasting
 from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, bounded
@@ -14,7 +14,7 @@ THREAD_NAME = "sysmetrics-stores"
 
 _TIMEOUT_SECONDS = 1.0  # a disk that is there answers at once
 
-_logger = logging.getLogger("mlflow_sysmetrics")
+_logger = Log()
 
 
 def check_store(tracking_uri: str) -> None:

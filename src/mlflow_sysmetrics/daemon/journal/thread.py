@@ -8,15 +8,15 @@ nothing.
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
+from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.runtime.clock import Clock
-from mlflow_sysmetrics.runtime.threads import start_thread
+from mlflow_sysmetrics.runtime.loops import Loop
 
 THREAD_NAME = "sysmetrics-journal"
 
@@ -32,7 +32,7 @@ _ROUNDING_SECONDS = 0.001
 
 Result = TypeVar("Result")
 
-_logger = logging.getLogger("mlflow_sysmetrics")
+_logger = Log()
 
 
 class DiskBudget:
@@ -107,6 +107,9 @@ class JournalThread:
         threaded: runs them in a thread. Otherwise, or if no thread can be started, the caller runs its job
             itself.
         wait_seconds: how long jobs are waited for, all those of a tick together.
+
+    Attributes:
+        loop: the thread; None before the first job.
     """
 
     def __init__(self, clock: Clock, *, threaded: bool = True, wait_seconds: float = WAIT_SECONDS) -> None:
@@ -114,7 +117,7 @@ class JournalThread:
         self._threaded = threaded
         self._budget = DiskBudget(clock, wait_seconds)
         self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
+        self.loop: Loop | None = None
         self._request: _Request | None = None
         self._later: dict[Hashable, Callable[[], object]] = {}
         self._began_at: float | None = None
@@ -124,7 +127,7 @@ class JournalThread:
     @property
     def is_threaded(self) -> bool:
         """Whether the thread has been started."""
-        return self._thread is not None
+        return self.loop is not None
 
     @property
     def silent_seconds(self) -> float:
@@ -175,7 +178,7 @@ class JournalThread:
                 more memory than there are runs.
             job: the job.
         """
-        if self._thread is None:
+        if self.loop is None:
             self._result(job)
             return
         with self._changed:
@@ -184,29 +187,35 @@ class JournalThread:
             self._changed.notify()
 
     def _is_started(self) -> bool:
-        if self._threaded and self._thread is None:
+        if self._threaded and self.loop is None:
+            loop = Loop(self._step, THREAD_NAME)
             try:
-                self._thread = start_thread(self._run, THREAD_NAME)
+                loop.start()
             except RuntimeError:  # a limit of the system, or the interpreter is shutting down
                 return False
-        return self._thread is not None
+            self.loop = loop
+        return self.loop is not None
 
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                while self._request is None and not self._later:
-                    self._changed.wait()
-                request = self._request
-                job = self._later.pop(next(iter(self._later))) if request is None else request.job
-                self._began_at = self._clock.monotonic()
+    def _step(self) -> bool:
+        """Waits for a job and runs it."""
+        with self._changed:
+            self._began_at = None  # also where the thread that ran the last job has died
+            while self._request is None and not self._later:
+                self._changed.wait()
+            request = self._request
+            job = self._later.pop(next(iter(self._later))) if request is None else request.job
+            self._began_at = self._clock.monotonic()
+        try:
             result = self._result(job)
+        finally:
             with self._changed:
                 self._began_at = None
                 if request is not None:
                     self._request = None  # first, since the waiting thread may call again at once
-            if request is not None:
-                request.result = result
-                request.done.set()
+        if request is not None:
+            request.result = result
+            request.done.set()
+        return True
 
     def _result(self, job: Callable[[], object]) -> object:
         try:

@@ -1,7 +1,8 @@
 """A collector behind a guard.
 
 Whatever a collector raises, the tick and the other collectors go on. A collector that fails is tried again
-with back-off and never dropped for good.
+with back-off and never dropped for good. One that does not return is left behind, with the thread that reads
+it; when it returns, it is built anew, since its counters may have stood still for hours.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from mlflow_sysmetrics.collectors import AnyCollector, Collector
-from mlflow_sysmetrics.collectors.registry import name_of, resolve
+from mlflow_sysmetrics.collectors.registry import Build, name_of, resolve
 from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.machine.reasons import Malformed, why_unread
 from mlflow_sysmetrics.runtime.backoff import doubled
@@ -27,10 +29,13 @@ _SUCCESSES_THAT_COUNT = 10
 # Bounds the log even if messages contain a number that differs each time, or a device comes and goes all day.
 _LINES_AT_ONCE = 20
 _SECONDS_PER_LINE = 3600.0
+# A source that has not answered for this long is said to hang. Most answer within a millisecond; a driver
+# that starts a GPU takes seconds, and is not waited for either.
+HANGS_SECONDS = 5.0
 # "gpu_3 power: no permission": a gap of one of several similar devices.
 _NUMBERED = re.compile(r"([a-z]+_)(\d+)(\b.*)", re.DOTALL)
 
-_logger = logging.getLogger("mlflow_sysmetrics")
+_logger = Log()
 
 
 class Probe:
@@ -39,20 +44,30 @@ class Probe:
     Args:
         collector: class of the collector, or its entry in the registry.
         host: the machine.
+        build: builds it, from `registry.resolve_all`; by default its source is looked for now.
         transparent: lets exceptions through, so that a collector that raises fails the test.
 
     Attributes:
-        name: what users know it by: its family, and its part of that.
-        health: "ok", "ok, but ..." with the gaps, or why the collector yields nothing.
+        name: what users know it by: its family, and its part of that, as "gpu (nvidia)".
+        patience: how many seconds a reading may take before the next collector is read without waiting for
+            it, if that is longer than usual; for a source that has been slow but has answered.
+        began_at: when the reading began that another thread still waits for; None if there is none.
+        hangs: whether a reading has not returned for so long that it is said to hang.
     """
 
-    def __init__(self, collector: AnyCollector, host: Host, *, transparent: bool = False) -> None:
+    def __init__(
+        self, collector: AnyCollector, host: Host, build: Build | None = None, *, transparent: bool = False
+    ) -> None:
         self.name = name_of(collector)
-        self.health = "not read yet"
-        self._build = resolve(collector, host)
+        self.patience = 0.0
+        self.hangs = False
+        self._health = "not read yet"
+        self.began_at: float | None = None
+        self._build = build or resolve(collector, host)
         self._host = host
         self._transparent = transparent
         self._collector: Collector | None = None
+        self._is_stale = False
         self._failures = self._successes = 0
         self._logged: set[tuple[int, type[BaseException]]] = set()
         self._gaps = _Gaps()
@@ -72,6 +87,8 @@ class Probe:
             return ()
         samples: list[Sample] = []
         try:
+            if self._is_stale:
+                self._collector, self._is_stale = None, False
             if self._collector is None:
                 self._collector = self._build(self._host)
             for sample in self._collector.collect(now):
@@ -89,9 +106,41 @@ class Probe:
             self._succeed(now, self._collector.gaps)
         return samples
 
+    @property
+    def health(self) -> str:
+        """The word "ok", "ok, but ..." with the gaps, or why the collector yields nothing."""
+        return f"hanging: no answer for over {HANGS_SECONDS:g} s" if self.hangs else self._health
+
+    def hangs_in(self, now: float) -> float:
+        """Returns the seconds until it counts as hanging; infinity if it does already, or has answered."""
+        began_at = self.began_at
+        return math.inf if began_at is None or self.hangs else began_at + HANGS_SECONDS - now
+
+    def log_hanging(self) -> None:
+        """Records and logs that it hangs."""
+        self.hangs = True
+        _logger.warning(
+            "mlflow-sysmetrics: Collector %s hangs: no answer for over %g s. The others go on; it is "
+            "read again once it answers.",
+            self.name,
+            HANGS_SECONDS,
+        )
+
+    def answer_late(self, now: float) -> None:
+        """Records that the reading that was left behind has returned; the next one starts afresh."""
+        began_at, hung = self.began_at, self.hangs
+        seconds = 0.0 if began_at is None else now - began_at
+        # As slow as that it may be without another thread; what hangs does not become a habit.
+        self.patience = self.patience if hung else min(2 * seconds, HANGS_SECONDS)
+        self.renew()
+        self.hangs = False
+        self.began_at = None  # last: from here on the sampler reads it
+        if hung:
+            _logger.info("mlflow-sysmetrics: Collector %s answers again after %.0f s.", self.name, seconds)
+
     def renew(self) -> None:
-        """Rebuilds the collector at the next reading."""
-        self._collector = None
+        """Rebuilds the collector at the next reading, which also closes the old one: it may hang."""
+        self._is_stale = True
 
     def _pause(self, now: float, health: str, error: BaseException) -> None:
         pause = doubled(
@@ -101,7 +150,7 @@ class Probe:
         self._successes = 0
         self._paused_until = now + pause
         self._limits_version = self._host.live_files.version
-        self.health = health
+        self._health = health
         # An absent source is normal. A failing one is logged once until it has recovered.
         level = logging.DEBUG if isinstance(error, Unavailable) else logging.WARNING
         if (level, type(error)) in self._logged or not (level == logging.DEBUG or self._log_budget.take(now)):
@@ -117,7 +166,7 @@ class Probe:
     def _succeed(self, now: float, gaps: Sequence[str]) -> None:
         first = not self._gaps.updated
         self._recovered |= self._gaps.update(gaps) | self._has_recovered()
-        self.health = self._gaps.health
+        self._health = self._gaps.health
         new = self._gaps.new
         if new and self._log_budget.take(now):
             self._gaps.mark_logged()
@@ -126,7 +175,7 @@ class Probe:
             _logger.log(level, "mlflow-sysmetrics: Collector %s: %s.", self.name, "; ".join(_merged(new)))
         if self._recovered and self._log_budget.take(now):
             self._recovered = False
-            state = "ok again" if self.health == OK else f"now {self.health}"
+            state = "ok again" if self._health == OK else f"now {self._health}"
             _logger.info("mlflow-sysmetrics: Collector %s is %s.", self.name, state)
 
     def _has_recovered(self) -> bool:

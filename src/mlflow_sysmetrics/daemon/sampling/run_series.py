@@ -22,6 +22,7 @@ class RunSeries:
         window: the ticks since the last point. Used by the sampler only.
         ended: set once the last point is in the queue.
         holders: number of attachments that hold the run.
+        failed: whether the last attempt to give it points failed. Used by the sampler only.
     """
 
     def __init__(self, key: tuple[str, str], settings: Settings, channel: Channel) -> None:
@@ -31,6 +32,7 @@ class RunSeries:
         self.window: Window | None = None
         self.ended = threading.Event()
         self.holders = 0
+        self.failed = False
         self._prefix = f"system/{settings.node_id}/" if settings.node_id else "system/"
         self._names: dict[str, str] = {}
         self._totals: dict[str, _Total] = {}
@@ -57,8 +59,10 @@ class RunSeries:
 
     def end(self) -> None:
         """Ends the series after the last point. Called by the sampler."""
-        self.channel.end()
-        self.ended.set()
+        try:
+            self.channel.end()
+        finally:
+            self.ended.set()
 
 
 class _Total:

@@ -1,22 +1,21 @@
-"""The thread that ticks, and watches on its last reading."""
+"""Ticks: reads all collectors, and hands closed windows to the series of the runs."""
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Sequence
 
+from mlflow_sysmetrics.collectors.watched_paths import NO_ANSWER
 from mlflow_sysmetrics.daemon.delivery.inbox import Inbox
 from mlflow_sysmetrics.daemon.sampling.probe import Probe
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
+from mlflow_sysmetrics.daemon.sampling.sampler_thread import SamplerThread
+from mlflow_sysmetrics.daemon.sampling.watch import Watch
 from mlflow_sysmetrics.daemon.sampling.window import Value, Window
+from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.runtime.clock import Clock, Stamper
-from mlflow_sysmetrics.runtime.threads import start_thread
 from mlflow_sysmetrics.samples import Kind, Sample
-
-THREAD_NAME = "sysmetrics-sampler"
 
 # A wait may end this early, and multiples of a tenth of a second are not exact in binary: a tick that comes
 # too soon by less than this is the scheduled one.
@@ -27,72 +26,11 @@ _PAUSE_SECONDS = 1.0
 # A new watch needs two readings before it has rates. The second is not read on schedule, but as soon as the
 # span is long enough for a rate (collectors/rhythm.py).
 _SECOND_READING_SECONDS = 0.2
-# A watch that was not read for this long, or never closed, lapses: the sampler may stop. It resumes at the
-# next read.
-_LAPSES_SECONDS = 60.0
-# A reading is normally as old as one interval. One that is several intervals old, and was not just delayed
-# for a moment, is out of date.
-_STALE_INTERVALS = 3
-_STALE_SECONDS = 5.0
 
-_NOTHING: Mapping[str, float] = MappingProxyType({})
+# A source that hangs delays a tick by less.
+_LATE_SECONDS = 10.0
 
-
-class Watch:
-    """Keeps the sampler ticking while it is read, and shows the last reading.
-
-    Args:
-        sampler: the sampler.
-        clock: the time source.
-        interval: seconds between two readings.
-    """
-
-    def __init__(self, sampler: Sampler, clock: Clock, interval: float) -> None:
-        self.interval = interval
-        self._sampler = sampler
-        self._clock = clock
-        self._read_at = clock.monotonic()
-        self._closed = False
-        sampler.watch(self)
-
-    def __reduce__(self) -> NoReturn:
-        """Refuses to be pickled or copied."""
-        raise TypeError("a Watch cannot be pickled or copied, as it reads this process's sampling thread")
-
-    def read(self) -> Mapping[str, float]:
-        """Returns the last reading by key, without ``system/``; empty while there is none. Never blocks.
-
-        Rates need two readings; the second follows the first after a fifth of a second.
-        """
-        if self._closed:
-            return _NOTHING
-        now = self._clock.monotonic()
-        lapsed, self._read_at = self.lapsed(now), now
-        if lapsed:
-            self._sampler.watch(self)
-        taken_at, samples = self._sampler.latest
-        if now - taken_at > max(_STALE_INTERVALS * self.interval, _STALE_SECONDS):
-            return _NOTHING
-        return {sample.key: sample.value for sample in samples}
-
-    def wait(self, readings: int, timeout: float) -> bool:
-        """Waits for a number of readings since the sampler was last idle; returns whether they happened."""
-        ends = self._clock.monotonic() + timeout
-        pause = threading.Event()
-        while self._sampler.readings < readings:
-            if self._clock.monotonic() >= ends:
-                return False
-            pause.wait(0.005)  # poll: the sampler does not signal
-        return True
-
-    def close(self) -> None:
-        """Ends the watch."""
-        self._closed = True
-        self._read_at = -math.inf
-
-    def lapsed(self, now: float) -> bool:
-        """Returns whether the watch was not read for a minute. Called by the sampler."""
-        return now - self._read_at > _LAPSES_SECONDS
+_logger = Log()
 
 
 class Sampler:
@@ -109,6 +47,8 @@ class Sampler:
         ticks: number of ticks so far.
         latest: monotonic time and samples of the last tick.
         inbox: points of the program itself, collected by this thread.
+        thread: the thread, or the one that took its place.
+        stirred: called at the first tick after a pause.
     """
 
     def __init__(self, probes: Sequence[Probe], clock: Clock) -> None:
@@ -131,6 +71,9 @@ class Sampler:
         self._epoch = 0.0
         self._ticked_at = 0.0
         self._due_at = math.inf
+        self.stirred: Callable[[], None] = lambda: None
+        self.thread = SamplerThread(self._step, clock)
+        self._pass: _Tick | None = None
 
     def start(self) -> None:
         """Starts the thread.
@@ -138,7 +81,22 @@ class Sampler:
         Raises:
             RuntimeError: the interpreter is shutting down.
         """
-        start_thread(self._run, THREAD_NAME)
+        self.thread.loop.start()
+
+    def replace_if_stuck(self) -> float:
+        """Lets another thread go on if this one is stuck; see `SamplerThread.replace_if_stuck`."""
+        due_in = 0.0 if self._pass is not None else self._due_at - self._clock.monotonic()
+        return self.thread.replace_if_stuck(due_in)
+
+    @property
+    def delay(self) -> str | None:
+        """How late a tick is; None if that is not worth a message."""
+        late = self._clock.monotonic() - self._due_at
+        return f"the sampling is {late:.0f} s late" if late > _LATE_SECONDS else None
+
+    def silent_sources(self) -> list[str]:
+        """Returns the sources that do not answer, and those of whose paths one does not."""
+        return [probe.name for probe in self._probes if probe.hangs or NO_ANSWER in probe.health]
 
     def add(self, series: RunSeries) -> None:
         """Adds a run, with a tick at once."""
@@ -173,52 +131,82 @@ class Sampler:
 
     def run_due(self) -> None:
         """Does what is due now, if anything."""
-        if self._requested() or self._clock.monotonic() >= self._due_at - _EARLY_SECONDS:
-            self.tick()
-            self._due_at = self._next_due()
-            return
+        self._run_due(self.thread.charge)
+
+    def tick(self) -> None:
+        """Does one pass over all collectors and all windows."""
+        self._tick(self.thread.charge)
+
+    def _step(self, charge: object) -> bool:
+        """Waits for what is due and does it; returns whether this thread goes on."""
+        if self.thread.charge is not charge:
+            return False
+        if self._pass is None:
+            left = min(self._due_at, self.inbox.due_at) - self._clock.monotonic()
+            self._wake.wait(None if math.isinf(left) else max(left, 0.0))
+        self._wake.clear()
+        return self._run_due(charge)
+
+    def _run_due(self, charge: object) -> bool:
+        due = self._clock.monotonic() >= self._due_at - _EARLY_SECONDS
+        if due or self._pass is not None or self._requested():
+            return self._tick(charge)
         if self._new_watches:
             self._update_watches(self._clock.monotonic())
             self._due_at = min(self._due_at, self._next_due())
         if self._clock.monotonic() >= self.inbox.due_at - _EARLY_SECONDS:
             self.inbox.collect()
+        return True
 
-    def tick(self) -> None:
-        """Does one pass over all collectors and all windows."""
+    def _tick(self, charge: object) -> bool:
+        """Begins a tick, or continues one in which something failed; returns False if another thread does."""
         self.inbox.collect()
-        with self._lock:
-            arriving, departing, flushes = self._take_requests()
-        now = self._clock.monotonic()
+        tick = self._pass or self._begin_tick()
+        if not self.thread.read(tick.left, tick.samples, charge):
+            return False
+        if not tick.is_counted:
+            self._count(tick)
+        self._close_windows(tick.now, tick.timestamp, everything=bool(tick.flushes))
+        if tick.departing or tick.arriving:
+            self._end(tick.departing, tick.timestamp)
+            self._begin(tick.arriving, _levels(tick.samples), tick.timestamp)
+            self._end(tick.departing, tick.timestamp, began=True)
+        self._open_windows(tick.now)
+        for done in tick.flushes:
+            done.set()
+        self._due_at = self._next_due()
+        self._pass = None
+        return True
+
+    def _begin_tick(self) -> _Tick:
+        tick = _Tick(self._probes, self._clock.monotonic())
+        now = tick.now
         if self._idle:
             self._epoch = now  # the schedule starts afresh with the first run after a pause
             if self._has_paused(now):
                 self._readings = 0
                 for probe in self._probes:
                     probe.renew()
+        stirs = self._idle
+        with self._lock:
+            self._pass = tick
+            self._take_requests(tick)
+        if stirs:
+            self.stirred()
         self._update_watches(now)
-        # Each probe gets its own time: a source that stalls must not distort the rates of those after it.
-        samples = [sample for probe in self._probes for sample in probe.read(self._clock.monotonic())]
-        timestamp = self._stamper.next()
-        self.latest = (now, self._visible(now, samples))
+        return tick
+
+    def _count(self, tick: _Tick) -> None:
+        """Counts the readings of a tick as those of one moment."""
+        now = tick.now
+        tick.timestamp = self._stamper.next()
+        tick.is_counted = True
+        self.latest = (now, self._visible(now, tick.samples))
         self.ticks += 1
         self._readings += 1
         for window in self._windows:
-            window.add(samples, now - self._ticked_at)
+            window.add(tick.samples, now - self._ticked_at)
         self._ticked_at = now
-        self._close_windows(now, timestamp, everything=bool(flushes))
-        self._end(departing, timestamp)
-        self._begin(arriving, samples, timestamp)
-        self._end([series for series in departing if series in self._series], timestamp)
-        self._open_windows(now)
-        for done in flushes:
-            done.set()
-
-    def _run(self) -> None:
-        while True:
-            left = min(self._due_at, self.inbox.due_at) - self._clock.monotonic()
-            self._wake.wait(None if math.isinf(left) else max(left, 0.0))
-            self._wake.clear()
-            self.run_due()
 
     @property
     def _idle(self) -> bool:
@@ -233,18 +221,17 @@ class Sampler:
             new_watch = self._new_watches and self._idle
             return bool(self._arriving or self._departing or self._flushes or new_watch)
 
-    def _take_requests(self) -> tuple[list[RunSeries], list[RunSeries], list[threading.Event]]:
-        departing, self._departing = self._departing, []
-        flushes, self._flushes = self._flushes, []
+    def _take_requests(self, tick: _Tick) -> None:
+        tick.departing, self._departing = self._departing, []
+        tick.flushes, self._flushes = self._flushes, []
         # A run that ends and is resumed within one tick waits for the next: one point per key and timestamp.
         # If it ends again while it waits, it is over without a tick.
-        ended = set(departing)
-        taken = {series.key for series in departing if series in self._series}
-        arriving: list[RunSeries] = []
+        ended = set(tick.departing)
+        taken = {series.key for series in tick.departing if series in self._series}
         waiting: list[RunSeries] = []
         for series in self._arriving:
             if series.key not in taken:
-                arriving.append(series)
+                tick.arriving.append(series)
                 taken.add(series.key)
             elif series in ended:
                 series.ended.set()
@@ -253,7 +240,6 @@ class Sampler:
         self._arriving = waiting
         if self._arriving:
             self._wake.set()
-        return arriving, departing, flushes
 
     def _visible(self, now: float, samples: Sequence[Sample]) -> Sequence[Sample]:
         """Returns what watches show: after a tick too soon for rates, the rates of the one before."""
@@ -263,33 +249,60 @@ class Sampler:
         fresh = {sample.key for sample in samples}
         return [*samples, *(sample for sample in before if sample.key not in fresh)]
 
+    # What follows takes its work off a list only once it is done: if something fails, the rest is done by the
+    # next step of the loop.
+
     def _close_windows(self, now: float, timestamp: int, *, everything: bool) -> None:
         closing = [
             window for window in self._windows if everything or window.closes_at <= now + _EARLY_SECONDS
         ]
         for window in closing:
             values = window.values()
-            for series in self._windows.pop(window):
-                series.emit(values, timestamp)
+            members = self._windows[window]
+            for series in list(members):
+                self._do(series, series.emit, values, timestamp)
                 series.window = None
                 self._without_window.append(series)
+                del members[series]
+            del self._windows[window]
 
-    def _begin(self, arriving: list[RunSeries], samples: Sequence[Sample], timestamp: int) -> None:
-        levels = _levels(samples)
-        for series in arriving:
-            series.emit(levels, timestamp)
+    def _begin(self, arriving: list[RunSeries], levels: Sequence[Value], timestamp: int) -> None:
+        while arriving:
+            series = arriving[0]
+            self._do(series, series.emit, levels, timestamp)
             self._series[series] = None
             self._without_window.append(series)
+            del arriving[0]
 
-    def _end(self, departing: list[RunSeries], timestamp: int) -> None:
-        for series in departing:
+    def _end(self, departing: list[RunSeries], timestamp: int, *, began: bool = False) -> None:
+        """Ends runs; those that have arrived in the same tick only after they have begun."""
+        for series in list(departing):
             if series.window is not None:  # a partial window, not one that has just closed
-                series.emit(series.window.values(), timestamp)
+                self._do(series, series.emit, series.window.values(), timestamp)
                 self._windows[series.window].pop(series, None)
                 series.window = None
             if series in self._series:
+                self._do(series, series.end)
                 del self._series[series]
-                series.end()
+            elif not began:
+                continue
+            departing.remove(series)
+
+    def _do(self, series: RunSeries, act: Callable[..., None], *arguments: object) -> None:
+        """Does something for a run; what fails twice is left out, so that no run holds up the others."""
+        try:
+            act(*arguments)
+        except BaseException as error:
+            if not series.failed:
+                series.failed = True
+                raise
+            _logger.warning(
+                "mlflow-sysmetrics: Points of run %s are lost: %s: %s.",
+                series.key[1],
+                type(error).__name__,
+                error,
+            )
+        series.failed = False
 
     def _open_windows(self, now: float) -> None:
         opened: dict[float, Window] = {}
@@ -320,10 +333,41 @@ class Sampler:
         interval = min([*intervals, *(watch.interval for watch in self._watches)], default=math.inf)
         if math.isinf(interval):
             return math.inf
+        self.thread.follow_interval(interval)
         passed = math.floor((self._clock.monotonic() - self._epoch + _EARLY_SECONDS) / interval)
         due_at = self._epoch + (passed + 1) * interval
         second = self._readings == 1 and self._watches
         return min(due_at, self._ticked_at + _SECOND_READING_SECONDS) if second else due_at
+
+
+class _Tick:
+    """One tick, which another thread can continue.
+
+    Attributes:
+        now: when it began.
+        left: the probes that are yet to be read.
+        samples: what was read.
+        arriving: runs that begin with it.
+        departing: runs that end with it.
+        flushes: set at its end.
+        timestamp: the wall-clock time of its samples.
+        is_counted: whether the windows have its samples.
+    """
+
+    __slots__ = (
+        *("arriving", "departing", "flushes", "is_counted", "left"),
+        *("now", "samples", "timestamp"),
+    )
+
+    def __init__(self, probes: Sequence[Probe], now: float) -> None:
+        self.now = now
+        self.left: Iterator[Probe] = iter(probes)
+        self.samples: list[Sample] = []
+        self.arriving: list[RunSeries] = []
+        self.departing: list[RunSeries] = []
+        self.flushes: list[threading.Event] = []
+        self.timestamp = 0
+        self.is_counted = False
 
 
 def _levels(samples: Sequence[Sample]) -> list[Value]:

@@ -1,0 +1,113 @@
+"""Looks whether sources answer and threads run, and says so where it can be seen when one does not."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+from collections.abc import Callable, Iterable
+
+from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
+from mlflow_sysmetrics.daemon.sampling.sampler import Sampler
+from mlflow_sysmetrics.daemon.state import METRICS_TAG, SAMPLED, metrics_tag
+from mlflow_sysmetrics.runtime.clock import Clock
+from mlflow_sysmetrics.runtime.loops import Loop
+
+THREAD_NAME = "sysmetrics-watchdog"
+
+# A look that happens this much later than planned proves nothing: the process was stopped, or starved.
+_OVERSLEPT_SECONDS = 0.5
+_GRACE_SECONDS = 1.0
+
+
+class Watchdog:
+    """Watches the sampler, and the other threads with it, while the sampler has something to do.
+
+    Its thread is started by the first tick. It wakes up about once in two ticks.
+
+    Args:
+        sampler: the sampler.
+        clock: the time source.
+        loops: returns the loops of the other threads.
+        attached: returns the attached runs. A tag of theirs names the sources that do not answer.
+
+    Attributes:
+        metrics: the value of that tag.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        clock: Clock,
+        loops: Callable[[], Iterable[Loop]] = lambda: (),
+        attached: Callable[[], Iterable[RunSeries]] = lambda: (),
+    ) -> None:
+        self.metrics = SAMPLED
+        self._sampler = sampler
+        self._clock = clock
+        self._loops = loops
+        self._attached = attached
+        self._stirred = threading.Event()
+        self._loop = Loop(self._step, THREAD_NAME)
+        sampler.stirred = sampler.thread.answered = self.stir
+
+    @property
+    def fault(self) -> str | None:
+        """Which thread has ended, or what it failed with; None if all work."""
+        return next((loop.fault for loop in self._watched() if loop.fault), None) or self._sampler.delay
+
+    def stir(self) -> None:
+        """Makes it look now, and starts its thread if that does not run."""
+        self._stirred.set()
+        if not self._loop.is_alive:
+            with contextlib.suppress(RuntimeError):  # no thread can be started: the next call tries again
+                self._loop.start()
+
+    def revive(self) -> None:
+        """Starts threads that have died again."""
+        for loop in self._watched():
+            loop.revive()
+
+    def greet(self, series: RunSeries) -> None:
+        """Tells a run that is attached which sources do not answer now, if any."""
+        if self.metrics != SAMPLED:
+            self._put_tag(series)
+
+    def look(self) -> float:
+        """Has the sampling go on without a source that does not answer, and threads without those that died.
+
+        Returns:
+            Seconds until the next look; infinity if the next tick stirs the watchdog.
+        """
+        left = self._sampler.replace_if_stuck()
+        self.revive()
+        now = self._clock.monotonic()
+        for probe in list(self._sampler.thread.left_behind):
+            if probe.hangs_in(now) <= 0:
+                probe.log_hanging()
+        metrics = metrics_tag(self._sampler.silent_sources())
+        if metrics != self.metrics:
+            self.metrics = metrics
+            for series in self._attached():
+                self._put_tag(series)
+        return left
+
+    def _put_tag(self, series: RunSeries) -> None:
+        channel = series.channel
+        if series.settings.tags:
+            channel.sender.append(channel.queue, tags={METRICS_TAG: self.metrics})
+            channel.sender.expedite([channel.queue])
+
+    def _watched(self) -> list[Loop]:
+        return [self._sampler.thread.loop, *self._loops()]
+
+    def _step(self) -> bool:
+        self._stirred.clear()
+        left = self.look()
+        due_at = self._clock.monotonic() + left
+        self._stirred.wait(None if math.isinf(left) else max(left, 0.0))
+        while self._clock.monotonic() > due_at + _OVERSLEPT_SECONDS:
+            # The threads that are looked at did not run either: they get some time first.
+            due_at = self._clock.monotonic() + _GRACE_SECONDS
+            self._stirred.wait(_GRACE_SECONDS)
+        return True

@@ -1,0 +1,134 @@
+"""The one door through which we log: nothing that a log handler of the program does reaches our code.
+
+A handler may raise (a strict test suite, a broken log sink) or block (a pipe that nobody reads, a file on a
+dead network filesystem). In a thread of the program, a handler that raises is ignored. In our own threads,
+which everything hangs on, lines are handed to a thread that does nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+_NAME = "mlflow_sysmetrics"
+# Of lines that wait for a handler that blocks, the oldest are dropped beyond this number.
+_MOST_WAITING = 1000
+
+_in_thread = threading.local()
+
+
+class Log:
+    """A logger that neither raises nor, in our own threads, blocks. Its methods are those of `logging`.
+
+    Args:
+        name: the name of the logger.
+    """
+
+    def __init__(self, name: str = _NAME) -> None:
+        self._logger = logging.getLogger(name)
+
+    def debug(self, message: str, *arguments: object, **options: Any) -> None:
+        """Logs at level DEBUG."""
+        self.log(logging.DEBUG, message, *arguments, **options)
+
+    def info(self, message: str, *arguments: object, **options: Any) -> None:
+        """Logs at level INFO."""
+        self.log(logging.INFO, message, *arguments, **options)
+
+    def warning(self, message: str, *arguments: object, **options: Any) -> None:
+        """Logs at level WARNING."""
+        self.log(logging.WARNING, message, *arguments, **options)
+
+    def log(self, level: int, message: str, *arguments: object, **options: Any) -> None:
+        """Logs at a level."""
+        queue: LogQueue | None = getattr(_in_thread, "queue", None)
+        try:
+            if not self._logger.isEnabledFor(level):
+                return
+            if options.get("exc_info") is True:
+                options["exc_info"] = sys.exc_info()  # of this thread
+            if queue is not None:
+                queue.put(lambda: self._logger.log(level, message, *arguments, **options))
+            else:
+                self._logger.log(level, message, *arguments, **options)
+        except Exception as error:
+            # A handler or a filter of the program raised. What its signal handlers raise is for the program.
+            if queue is None and raised_by_a_signal_handler(error):
+                raise
+
+
+def use_in_this_thread(queue: LogQueue) -> None:
+    """Hands what this thread logs from now on to a queue."""
+    _in_thread.queue = queue
+
+
+class LogQueue:
+    """Lines that a thread of their own logs, started when there are some and ended when there are none.
+
+    Args:
+        start_thread: starts a thread with a function and a name; raises RuntimeError if it cannot.
+    """
+
+    def __init__(self, start_thread: Callable[[Callable[[], None], str], object]) -> None:
+        self._start_thread = start_thread
+        self._empty_after_fork()
+
+    def _empty_after_fork(self) -> None:
+        self._lock = threading.Lock()
+        self._lines: deque[Callable[[], None]] = deque(maxlen=_MOST_WAITING)
+        self._is_running = False
+        self._is_empty = threading.Event()
+        self._is_empty.set()
+
+    def put(self, line: Callable[[], None]) -> None:
+        """Queues a line. Never blocks."""
+        with self._lock:
+            self._lines.append(line)
+            self._is_empty.clear()
+            if self._is_running:
+                return
+            self._is_running = True
+        try:
+            self._start_thread(self._run, "sysmetrics-log")
+        except BaseException:
+            self._is_running = False  # the next line tries again
+            raise
+
+    def wait(self, seconds: float) -> None:
+        """Waits until all lines are logged, at most some seconds."""
+        self._is_empty.wait(seconds)
+
+    def forget_after_fork(self) -> None:
+        """Empties the queue in a forked child, which has no thread and cannot trust the lock."""
+        self._empty_after_fork()
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if not self._lines:
+                    self._is_running = False
+                    self._is_empty.set()
+                    return
+                line = self._lines.popleft()
+            with contextlib.suppress(BaseException):  # a handler of the program
+                line()
+
+
+def raised_by_a_signal_handler(error: BaseException) -> bool:
+    """Returns whether an exception comes from a signal handler of the program, such as its own timeout."""
+    handlers = []
+    for number in signal.valid_signals():
+        handler = signal.getsignal(number)
+        handlers.append(getattr(getattr(handler, "__func__", handler), "__code__", None))
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code in handlers:
+            return True
+        trace = trace.tb_next
+    return False
