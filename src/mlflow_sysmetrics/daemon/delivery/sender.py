@@ -20,6 +20,9 @@ from mlflow_sysmetrics.errors import JournalUnavailable
 from mlflow_sysmetrics.runtime.clock import Clock
 from mlflow_sysmetrics.runtime.threads import start_thread
 
+# How long the thread outlives its last run: runs that follow each other on one server share it.
+_LINGER_SECONDS = 2.0
+
 _logger = logging.getLogger("mlflow_sysmetrics")
 
 
@@ -27,7 +30,8 @@ class Sender:
     """Delivers the queues of one tracking server, each at its own interval.
 
     The lock is held for bookkeeping only, never over a request or a disk access, so a request or a disk that
-    hangs blocks this thread and no caller.
+    hangs blocks this thread and no caller. The thread starts with the first point or tag, ends when all runs
+    have ended and are delivered, and starts again when it is needed.
 
     Args:
         tracking_uri: the server.
@@ -36,6 +40,9 @@ class Sender:
         jitter: returns a factor around 1 for the pauses of the back-off.
         memory: the memory budget of the process; beyond it the oldest points are dropped.
         journal: the journal of this process, cleaned up between two batches.
+
+    Attributes:
+        thread_name: name of the thread; None if the caller sends, with `send_next`.
     """
 
     def __init__(
@@ -49,6 +56,7 @@ class Sender:
         memory: MemoryBudget | None = None,
         journal: ProcessJournal | None = None,
     ) -> None:
+        self.thread_name: str | None = None
         self._connection = Connection(tracking_uri, open_sink)
         self._clock = clock
         self._memory = memory or MemoryBudget()
@@ -58,15 +66,27 @@ class Sender:
         self._policy = DeliveryPolicy(self._connection, self._schedule, self._memory)
         self._flusher = Flusher(self._changed, self._schedule, clock)
         self._wakes_at = -math.inf
-        self._untidy = False
+        self._untidy = self._runs = False
+        self._sources = 0
 
-    def start(self, name: str) -> None:
-        """Starts the thread.
+    @property
+    def is_finished(self) -> bool:
+        """Whether all its runs have ended and are delivered, and its thread has ended."""
+        with self._changed:
+            return self._is_unused and not self._runs
 
-        Raises:
-            RuntimeError: the interpreter is shutting down.
-        """
-        start_thread(self._run, name)
+    def open(self) -> None:
+        """Records a source of points, so that the sender stays in use until as many have ended."""
+        with self._changed:
+            self._sources += 1
+
+    def end(self, queue: RunQueue) -> None:
+        """Records the end of a source, and makes its points due at once: a caller waits for them."""
+        with self._changed:
+            self._sources -= 1
+            if self._is_unused:
+                self._changed.notify_all()
+        self.expedite([queue])
 
     def append(
         self,
@@ -109,6 +129,7 @@ class Sender:
             if not self._untidy and self._journal.is_full:
                 self._untidy = True
                 self._changed.notify_all()
+            self._ensure_thread()
             return True
 
     def count_lost(self, queue: RunQueue, count: int) -> None:
@@ -120,6 +141,7 @@ class Sender:
             if not queue.failures:
                 queue.plan_send(self._now())
             self._changed.notify_all()
+            self._ensure_thread()
 
     def adopt(self, queue: RunQueue) -> None:
         """Takes over the queue of a process that died; no caller waits for it, and it has separate counts."""
@@ -135,12 +157,8 @@ class Sender:
             queue.close()
             if queue.empty:
                 self._schedule.remove(queue)
-
-    def wake(self) -> None:
-        """Wakes the thread to clean up the journal."""
-        with self._changed:
-            self._untidy = True
-            self._changed.notify_all()
+            if self._is_unused:
+                self._changed.notify_all()  # the thread waits for nothing from now on, and ends
 
     def expedite(self, queues: Iterable[RunQueue] | None = None) -> Backlog:
         """Makes queues due now; by default those of all runs of this process.
@@ -148,7 +166,11 @@ class Sender:
         Returns:
             What is in them at this moment, for `wait`.
         """
-        return self._flusher.expedite(queues)
+        backlog = self._flusher.expedite(queues)
+        if backlog:
+            with self._changed:
+                self._ensure_thread()
+        return backlog
 
     def wait(self, backlog: Backlog, deadline: Deadline) -> bool:
         """Waits until a backlog is delivered or given up; returns whether it is.
@@ -215,23 +237,52 @@ class Sender:
             idle = self._policy.own.pending == 0
         self._journal.tidy(idle=idle)
 
+    def _ensure_thread(self) -> None:
+        """Starts the thread if it does not run. The caller holds the lock."""
+        if self.thread_name is None or self._runs:
+            return
+        self._runs = True
+        try:
+            start_thread(self._run, self.thread_name)
+        except RuntimeError as error:  # a limit of the system, or the interpreter is shutting down
+            self._runs = False
+            self._policy.own.last_error = str(error)
+
     def _run(self) -> None:
-        while True:
-            while self.send_next():
+        try:
+            while self._runs:
+                while self.send_next():
+                    self.tidy()
+                    self.log_messages()
                 self.tidy()
                 self.log_messages()
-            self.tidy()
-            self.log_messages()
+                self._wait_for_work()
+        except BaseException:
             with self._changed:
-                if (
-                    self._schedule.next_due(self._now()) is None
-                    and not self._policy.has_messages
-                    and not self._untidy
-                ):
-                    self._wakes_at = self._schedule.next_due_at()
-                    left = self._wakes_at - self._now()
-                    self._changed.wait(None if math.isinf(left) else max(left, 0.0))
-                    self._wakes_at = -math.inf
+                self._runs = False  # the next point starts another thread
+            raise
+
+    def _wait_for_work(self) -> None:
+        """Returns when there may be something to do, or when the thread has to end."""
+        with self._changed:
+            if self._has_work:
+                return
+            self._wakes_at = self._schedule.next_due_at()
+            left = _LINGER_SECONDS if self._is_unused else self._wakes_at - self._now()
+            notified = self._changed.wait(None if math.isinf(left) else max(left, 0.0))
+            self._wakes_at = -math.inf
+            if not notified and self._is_unused and not self._has_work:
+                self._runs = False
+
+    @property
+    def _has_work(self) -> bool:
+        due = self._schedule.next_due(self._now()) is not None
+        return due or self._policy.has_messages or self._untidy
+
+    @property
+    def _is_unused(self) -> bool:
+        """Whether all sources have ended and nothing waits."""
+        return not self._sources and not self._schedule
 
     def _now(self) -> float:
         return self._clock.monotonic()
