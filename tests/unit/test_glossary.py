@@ -14,11 +14,26 @@ MOST_WORDS = 20
 # belongs in the glossary instead.
 PLAIN = {
     *("acknowledged", "buffered", "client", "connection", "count", "counter", "deadline", "delivery", "disk"),
-    *("dropped", "end", "file", "flusher", "gap", "header", "line", "log", "memory", "missing", "no", "open"),
+    *(
+        "bisection",
+        "dropped",
+        "end",
+        "file",
+        "flusher",
+        "gap",
+        "header",
+        "line",
+        "log",
+        "memory",
+        "missing",
+        "no",
+        "open",
+    ),
     *(
         "outage",
         "ownership",
         "process",
+        "refused",
         "reader",
         "recovery",
         "replayed",

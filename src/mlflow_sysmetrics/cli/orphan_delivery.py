@@ -86,7 +86,8 @@ class OrphanDelivery:
         if done.faults:
             self.wait_seconds = 0.0
         faults = (*done.kept, *done.faults)
-        return Outcome(done.delivered, done.dropped, done.waiting, faults, tuple(self._refusals), path)
+        refusals = (*self._refusals, *done.refused)
+        return Outcome(done.delivered, done.dropped, done.waiting, faults, refusals, path)
 
     def _open_recording_sink(self, uri: str) -> Sink:
         check_store(uri)

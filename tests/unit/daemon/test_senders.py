@@ -225,10 +225,11 @@ def test_an_orphan_does_not_delay_a_live_run_of_its_server(bench: Bench) -> None
 def test_a_log_handler_that_raises_does_not_stop_the_delivery_of_orphans(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: object) -> None:
-        raise ValueError("a handler of the program")
+    class Broken(sender_module.Sender):
+        def log_messages(self) -> None:
+            raise ValueError("a handler of the program")
 
-    monkeypatch.setattr(sender_module.Sender, "log_messages", broken)
+    monkeypatch.setattr(senders_module, "Sender", Broken)
     for uri in ("a", "b"):
         bench.orphans.adopt(uri, left_behind())
     eventually(lambda: all(uri in bench.sinks and bench.sinks[uri].points("run") for uri in ("a", "b")))

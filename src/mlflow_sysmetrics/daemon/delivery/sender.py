@@ -290,6 +290,6 @@ class Sender:
     def _read_back(self, queue: RunQueue, spilled: Spilled) -> Batch:
         assert queue.run_journal is not None  # only points in the journal are spilled
         try:
-            return read_back(queue.run_journal, spilled, self._policy.size.most)
+            return read_back(queue.run_journal, spilled, queue.most_at_once(self._policy.size.most))
         except OSError as error:  # for example an unmounted disk; it may come back
             raise JournalUnavailable(f"the journal cannot be read: {error.strerror or error}") from error

@@ -51,6 +51,7 @@ class Replayed:
         waiting: points that still wait.
         faults: why they wait, one line per server, without secrets.
         kept: why points wait that their server rejects, and until when, one line per run.
+        refused: which single points were given up because their server rejects them, one line per run.
     """
 
     delivered: int
@@ -58,6 +59,7 @@ class Replayed:
     waiting: int
     faults: tuple[str, ...]
     kept: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
 
 
 def replay(
@@ -87,6 +89,7 @@ def replay(
     delivered = dropped = 0
     faults: list[str] = []
     kept: list[str] = []
+    refusals: list[str] = []
     try:
         for uri, queues in orphan.by_server().items():
             sender = Sender(with_secrets(uri, known), open_sink, clock)
@@ -96,6 +99,7 @@ def replay(
             counts = sender.counts_of_replayed()
             delivered += counts.delivered
             dropped += counts.dropped
+            refusals += [_refused(uri, queue) for queue in queues if queue.refusals]
             refused = [queue for queue in queues if queue.refused is not None and not queue.empty]
             if any(not queue.empty and queue not in refused for queue in queues):
                 faults.append(f"{redacted(uri)}: {counts.last_error or 'no answer'}")
@@ -105,7 +109,12 @@ def replay(
                 kept += [_kept(uri, queue, orphan.kept_until) for queue in refused]
     finally:
         orphan.release(open_sink, known)
-    return Replayed(delivered, dropped, orphan.waiting, tuple(faults), tuple(kept))
+    return Replayed(delivered, dropped, orphan.waiting, tuple(faults), tuple(kept), tuple(refusals))
+
+
+def _refused(uri: str, queue: RunQueue) -> str:
+    points = "1 point" if queue.refusals == 1 else f"{queue.refusals:,} points"
+    return f"{redacted(uri)}: does not accept {points} of run {queue.run_id} ({queue.refusal}); dropped"
 
 
 def _kept(uri: str, queue: RunQueue, until: float) -> str:
