@@ -51,7 +51,9 @@ class MetricRecorder:
 
     Raises:
         NoActiveRunError: no run is active and `run_id` is not given.
-        ValueError: `logging_steps` or `buffer_seconds` is out of range.
+        TypeError: `run_id` or `tracking_uri` is of a wrong type.
+        ValueError: `logging_steps` or `buffer_seconds` is out of range, or `run_id` or `tracking_uri` names
+            nothing.
     """
 
     def __init__(
@@ -64,7 +66,8 @@ class MetricRecorder:
     ) -> None:
         if isinstance(logging_steps, bool) or not isinstance(logging_steps, int) or logging_steps < 1:
             raise ValueError(f"logging_steps must be an integer >= 1, got {logging_steps!r}")
-        if not isinstance(buffer_seconds, (int, float)) or not buffer_seconds >= 0:
+        is_number = isinstance(buffer_seconds, (int, float)) and not isinstance(buffer_seconds, bool)
+        if not is_number or not buffer_seconds >= 0:
             raise ValueError(f"buffer_seconds must be a number >= 0, got {buffer_seconds!r}")
         self.run_id = chosen_run_id(run_id, by="MetricRecorder")
         self.logging_steps = logging_steps
