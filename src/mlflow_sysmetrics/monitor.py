@@ -30,6 +30,7 @@ _CLASS = "SystemMetricsMonitor"
 
 _logger = logging.getLogger("mlflow_sysmetrics")
 _warned: set[str] = set()
+_MOST_WARNINGS = 100  # a message may name what a program chose, such as the id of a run
 
 
 class SystemMetricsMonitor:
@@ -138,7 +139,7 @@ def _warn_once(message: str) -> None:
     from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 
     message = cleaned(message)
-    if message not in _warned:
+    if message not in _warned and len(_warned) < _MOST_WARNINGS:
         _warned.add(message)
         _logger.warning("mlflow-sysmetrics: %s", message)
 

@@ -58,6 +58,7 @@ _GPU_FORMS = f"one of {', '.join(_GPU_CHOICES)} or a list of indices and UUIDs"
 
 _logger = logging.getLogger("mlflow_sysmetrics")
 _warned: set[tuple[str, str]] = set()
+_MOST_WARNINGS = 100  # a program may set a variable anew for each run
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,7 +364,7 @@ def _plain(number: float) -> str:
 
 def warn_once(variable: str, value: str, verdict: str) -> None:
     """Logs one warning per variable and value and process."""
-    if (variable, value) not in _warned:
+    if (variable, value) not in _warned and len(_warned) < _MOST_WARNINGS:
         _warned.add((variable, value))
         _logger.warning("mlflow-sysmetrics: %s=%r %s.", variable, value, verdict)
 

@@ -219,6 +219,12 @@ class Daemon:
             channel.sender.close(channel.queue)
         return self._deliver(deadline, [channel]) and complete
 
+    def release_channel(self, channel: Channel) -> None:
+        """Ends a channel without a wait; its points are delivered in the background."""
+        self._channels.remove(channel)
+        self.sampler.inbox.expedite(ending=channel)
+        channel.sender.close(channel.queue)
+
     def watch(self, interval: float) -> Watch:
         """Returns a watch, which keeps the sampler reading.
 

@@ -135,6 +135,15 @@ class PointWriter:
             channel, self._channel = self._channel, None
         return channel is None or self._daemon.close_channel(channel, timeout, self._settings)
 
+    def release(self) -> None:
+        """Ends the points without a wait, in any thread and at any moment, as when an object is collected."""
+        if os.getpid() != self._pid:
+            return
+        with self._lock:
+            channel, self._channel = self._channel, None
+        if channel is not None:
+            self._daemon.release_channel(channel)
+
     def _open_channel(self) -> Channel:
         return self._daemon.open_channel(self.run_id, self.tracking_uri, self._settings, gather=self._gather)
 

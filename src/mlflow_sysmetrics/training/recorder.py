@@ -19,6 +19,7 @@ STEP = "train"
 EPOCH = "epoch"
 FINAL = "final"
 
+_MAX_KEYS = 10_000  # a program may choose a new name at each step
 _MAX_PENDING = 500  # small copies on the device; more than a training logs in a few seconds
 
 _logger = logging.getLogger("mlflow_sysmetrics")
@@ -79,7 +80,7 @@ class MetricRecorder:
         # The writer flushes the buffer when the run or the interpreter ends, the finalizer when this object
         # is garbage collected. At exit a finalizer would run too late: torch's run at the same time.
         self._writer.gather = self._buffer.flush
-        weakref.finalize(self, self._buffer.flush).atexit = False
+        weakref.finalize(self, self._buffer.end).atexit = False
 
     def wants(self, step: int) -> bool:
         """Returns whether a step is recorded, so that values for other steps need not be computed."""
@@ -180,6 +181,8 @@ class MetricRecorder:
         if key is None:
             key = f"{axis}/{name}_step" if axis == STEP and name in {"loss", "accuracy"} else f"{axis}/{name}"
             check_metric_name(key, name=name)
+            if len(self._keys) >= _MAX_KEYS:
+                self._keys.clear()
             self._keys[axis, name] = key
         return key
 
@@ -211,6 +214,11 @@ class _Buffer:
                 due = len(self._pending) >= _MAX_PENDING or time.monotonic() >= self._flush_at
             if due:
                 self.flush()
+
+    def end(self) -> None:
+        """Writes the pending values and closes the writer without a wait: nobody will write to it again."""
+        self.flush()
+        self._writer.release()
 
     def flush(self) -> None:
         """Fetches and writes the pending values; a forked child leaves them to its parent."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import sys
 import threading
@@ -10,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from fakes import STARTED_AT, FakeSink, scripted
+from mlflow_sysmetrics.daemon import process
 from mlflow_sysmetrics.daemon.daemon import Daemon
 from mlflow_sysmetrics.daemon.delivery import sender as sender_module
 from mlflow_sysmetrics.daemon.delivery import senders as senders_module
@@ -21,6 +23,7 @@ from mlflow_sysmetrics.daemon.delivery.senders import OrphanSenders, Senders
 from mlflow_sysmetrics.daemon.journal.process_journal import ProcessJournal
 from mlflow_sysmetrics.runtime.clock import SystemClock
 from mlflow_sysmetrics.settings import Settings
+from mlflow_sysmetrics.training import MetricRecorder
 from watching import LONG_SECONDS, eventually
 
 FAST = Settings(
@@ -259,3 +262,19 @@ def test_a_daemon_counts_what_forgotten_senders_delivered() -> None:
     assert daemon.detach(last, None)
     assert len(daemon._senders.all()) == 1
     assert daemon.status().points_delivered >= 21
+
+
+@pytest.mark.usefixtures("short_linger")
+def test_a_recorder_that_is_never_closed_leaves_nothing_once_it_is_collected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    daemon = Daemon(FAST, collectors=[scripted(level=1)], open_sink=lambda _: FakeSink())
+    monkeypatch.setattr(process, "_daemon", daemon)
+    for number in range(20):
+        recorder = MetricRecorder("run", tracking_uri=f"http://server/{number}")
+        recorder.step(1, loss=0.5)
+        del recorder
+    gc.collect()
+    eventually(lambda: all(sender.is_finished for sender in daemon._senders.all()))
+    assert daemon.status().points_delivered == 20
+    assert not daemon._channels._channels
