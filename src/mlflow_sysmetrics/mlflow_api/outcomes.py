@@ -83,6 +83,9 @@ _ABOUT_VALUE = re.compile(
     r"|would be truncated|cannot contain NUL|invalid byte sequence|can't encode|surrogates not allowed",
     re.IGNORECASE,
 )
+_FAILED_HERE = (
+    "API request to "  #: MLflow's client about a request that got no answer, also as INTERNAL_ERROR
+)
 _STATEMENT = "[SQL"  #: what follows quotes names of metrics, which may be any words
 
 # What exceptions say, by the libraries that raise them. The first match counts.
@@ -143,7 +146,8 @@ def cause_of(status: int | None, code: str | None, text: str) -> Cause:  # noqa:
         return Cause.POINT_EXISTS
     if status == _TOO_LARGE or (bad_request and _ABOUT_SIZE.search(text)):
         return Cause.TOO_LARGE
-    if code is not None and _ABOUT_VALUE.search(text.partition(_STATEMENT)[0]):
+    about_value = code is not None and not text.startswith(_FAILED_HERE)
+    if about_value and _ABOUT_VALUE.search(text.partition(_STATEMENT)[0]):
         return Cause.REFUSED
     if code in _CODES:
         refused = _CODES[code] in {Cause.MISSING, Cause.REFUSED}

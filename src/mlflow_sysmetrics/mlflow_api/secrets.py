@@ -215,7 +215,8 @@ def _of_uri(uri: str) -> Iterator[str]:
             if _SECRET_PARAMETER.search(name):
                 yield value
     # A raw "/", "?", "#" or "@" in the password ends the host for urllib.parse. An error may quote a part.
-    raw = re.match(r"(?:[\w+.\-]+:)?/*[^/?#@:]*:(.*)@", uri, re.DOTALL)
+    start = re.match(r"(?:[\w+.\-]+:)?/+", uri)
+    raw = re.match(r"[^/?#:]*:(.*)@", uri if start is None else uri[start.end() :], re.DOTALL)
     if raw is not None:
         yield raw[1]
         yield from (part for part in _ENDS.split(raw[1]) if not part.isdecimal())

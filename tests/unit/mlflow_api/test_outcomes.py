@@ -59,6 +59,7 @@ ROWS = [
     (400, "BAD_REQUEST", "(psycopg2.errors.NumericValueOutOfRange) bigint out of range", Cause.REFUSED),
     (400, "BAD_REQUEST", "(1264, \"Out of range value for column 'step' at row 1\")", Cause.REFUSED),
     (400, "BAD_REQUEST", "(1366, \"Incorrect string value: '\\xF0\\x9F' for column 'key'\")", Cause.REFUSED),
+    (None, "INTERNAL_ERROR", "API request to http://h failed: 'latin-1' codec can't encode", Cause.DOWN),
     (500, "INTERNAL_ERROR", "disk full [SQL: INSERT ...] [parameters: ('out of range', 1)]", Cause.DOWN),
     (500, None, "integer out of range", Cause.DOWN),
     (400, None, "<html>Bad Request</html>", Cause.NOT_MLFLOW),

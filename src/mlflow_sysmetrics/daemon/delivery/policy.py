@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 
 from mlflow_sysmetrics.daemon.delivery.bisection import Bisection
@@ -63,6 +64,8 @@ class Counters:
 
 # A run that takes no point at all, although it takes an empty batch, costs this many requests.
 _MOST_REFUSALS_IN_A_ROW = 1000
+# Looking through all queues for what to drop takes milliseconds if thousands of runs have just ended.
+_ENFORCE_SECONDS = 1.0
 
 
 class DeliveryPolicy:
@@ -89,6 +92,7 @@ class DeliveryPolicy:
         self._schedule = schedule
         self._memory = memory
         self._messages: list[tuple[int, str]] = []
+        self._enforce_at = -math.inf
 
     def messages(self) -> list[tuple[int, str]]:
         """Returns new messages with their log levels, once; the thread logs them without the lock."""
@@ -148,20 +152,30 @@ class DeliveryPolicy:
             if not isinstance(error, JournalUnavailable) and (fault is None or fault.may_concern_content):
                 self._suspect(queue, batch, tags, reason)
 
-    def enforce_memory_budget(self) -> None:
-        """Removes points while memory holds too many: first those that are also on disk, then the oldest."""
-        if self._memory.excess:
-            for queue in self._schedule:
-                buffered = queue.buffered
-                queue.spill()
-                self._memory.add(queue.buffered - buffered)
-        while self._memory.excess:
+    def enforce_memory_budget(self, now: float) -> None:
+        """Removes points while memory holds too many: first those that are also on disk, then the oldest.
+
+        A server that takes points gets time: on a busy machine they may arrive faster than our threads can
+        write and send them, and neither the server nor the disk is at fault.
+        """
+        if not self._memory.excess or (now < self._enforce_at and self._memory.excess < self._memory.margin):
+            return
+        self._enforce_at = now + _ENFORCE_SECONDS
+        for queue in self._schedule:
+            buffered = queue.buffered
+            queue.spill()
+            self._memory.add(queue.buffered - buffered)
+        is_failing = any(queue.failures for queue in self._schedule)
+        excess = self._memory.excess if is_failing else self._memory.hard_excess
+        while excess > 0:
             fullest = max(self._schedule, key=lambda queue: queue.unsaved)
             if not fullest.unsaved:  # the memory is full of other servers' points
                 return
-            dropped = fullest.drop_oldest(self._memory.excess)
+            dropped = fullest.drop_oldest(excess)
+            excess -= dropped
             if self.own.dropped == 0:
-                message = f"{self._server} has been down for too long: dropping the oldest system metrics."
+                reason = "has been down for too long" if is_failing else "does not take points fast enough"
+                message = f"{self._server} {reason}: dropping the oldest system metrics."
                 self._log(fullest, logging.WARNING, message)
             self._memory.add(-dropped)
             self.own.remove(dropped, dropped)

@@ -121,7 +121,7 @@ class Sender:
                 queue.put(points, place)
                 self._memory.add(len(points))
             self._policy.own.pending += len(points)
-            self._policy.enforce_memory_budget()
+            self._policy.enforce_memory_budget(self._now())
             # A queue that has failed keeps the due time of its back-off.
             due_at = None if queue.empty or queue.failures else queue.plan_send(self._now())
             if due_at is not None and due_at < self._wakes_at:
