@@ -29,9 +29,10 @@ _REST_SECONDS = 10.0  # in which that share adds up to the whole budget again
 # Longer than nearly all windows: a disk that is too slow at each window counts as slow all the time.
 _FORGOTTEN_SECONDS = 120.0
 _ROUNDING_SECONDS = 0.001
-_ACCESSES = (
-    10  # a job makes a few accesses, after each of which it may have to wait as it did before the first
-)
+# Of the longest delay, at each request: a busy machine delays some requests and not others.
+_REMEMBERED = 0.9
+# A job accesses the disk a few times, and may have to wait after each access as it did before the first.
+_ACCESSES = 10
 
 Result = TypeVar("Result")
 
@@ -100,6 +101,7 @@ class _Request:
     job: Callable[[], object]
     asked_at: float
     began_at: float | None = None
+    ended_at: float | None = None
     done: threading.Event = field(default_factory=threading.Event)
     result: Any = None
 
@@ -181,9 +183,8 @@ class JournalThread:
         began_at = self._began_at if request.began_at is None else request.began_at
         if began_at is None:
             return 0.0
-        if request.began_at is not None:
-            self._delay = request.began_at - max(request.asked_at, self._free_at)
-        return max(now - max(began_at, request.asked_at) - _ACCESSES * max(self._delay, 0.0), 0.0)
+        ended_at = now if request.ended_at is None else request.ended_at
+        return max(ended_at - max(began_at, request.asked_at) - _ACCESSES * self._delay, 0.0)
 
     def submit(self, key: Hashable, job: Callable[[], object]) -> None:
         """Queues a job; does not wait for it.
@@ -219,11 +220,14 @@ class JournalThread:
                 self._began_at = self._clock.monotonic()
                 if request is not None:
                     request.began_at = self._began_at
+                    delay = self._began_at - max(request.asked_at, self._free_at)
+                    self._delay = max(delay, _REMEMBERED * self._delay)
             result = _result(job)
             with self._changed:
                 self._began_at = None
                 self._free_at = self._clock.monotonic()
                 if request is not None:
+                    request.ended_at = self._free_at
                     self._request = None  # first, since the waiting thread may call again at once
             if request is not None:
                 request.result = result
