@@ -196,7 +196,7 @@ class OurNodes:
     def start(self) -> None:
         """Starts sending."""
         for place, (sender, _) in enumerate(self._nodes):
-            sender.start(f"simulated-{place}")
+            sender.thread_name = f"simulated-{place}"
         self._feeder.start()
 
     def stop(self) -> None:

@@ -36,6 +36,16 @@ def run_refused(reason: str) -> Fault:
     return Fault(reason, Cause.MISSING, status_code=404, error_code="RESOURCE_DOES_NOT_EXIST")
 
 
+def invalid(reason: str) -> Fault:
+    """Returns the fault of a server that finds something invalid in the request."""
+    return Fault(reason, Cause.REFUSED, status_code=400, error_code="INVALID_PARAMETER_VALUE")
+
+
+def internal(reason: str) -> Fault:
+    """Returns the fault of a server that failed at the request, for whatever reason."""
+    return Fault(reason, Cause.DOWN, status_code=500, error_code="INTERNAL_ERROR", is_internal=True)
+
+
 def run_deleted(reason: str) -> Fault:
     """Returns the fault of a server on which the run is deleted."""
     return Fault(reason, Cause.DELETED, status_code=400, error_code="INVALID_PARAMETER_VALUE")

@@ -28,6 +28,7 @@ MONITOR_MODULE = "mlflow.system_metrics.system_metrics_monitor"
 _CLASS = "SystemMetricsMonitor"
 
 _warned: set[str] = set()
+_MOST_WARNINGS = 100  # a message may name what a program chose, such as the id of a run
 
 
 class SystemMetricsMonitor:
@@ -136,7 +137,7 @@ def _warn_once(message: str) -> None:
     from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 
     message = cleaned(message)
-    if message not in _warned:
+    if message not in _warned and len(_warned) < _MOST_WARNINGS:
         _warned.add(message)
         from mlflow_sysmetrics.log import Log  # late: `import mlflow` loads this module
 

@@ -56,6 +56,7 @@ _GPU_CHOICES = ("visible", "process", "all")
 _GPU_FORMS = f"one of {', '.join(_GPU_CHOICES)} or a list of indices and UUIDs"
 
 _warned: set[tuple[str, str]] = set()
+_MOST_WARNINGS = 100  # a program may set a variable anew for each run
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,7 +362,7 @@ def _plain(number: float) -> str:
 
 def warn_once(variable: str, value: str, verdict: str) -> None:
     """Logs one warning per variable and value and process."""
-    if (variable, value) not in _warned:
+    if (variable, value) not in _warned and len(_warned) < _MOST_WARNINGS:
         _warned.add((variable, value))
         from mlflow_sysmetrics.log import Log  # late: `import mlflow` loads this module
 

@@ -23,10 +23,10 @@ SOURCES = {
     "ProcessLinux": ("process", "proc/41100/stat"),
     "Disk": ("disk", "disk_usage"),
     "NetworkLinux": ("network", "proc/net/dev"),
-    "InfinibandLinux": ("fabric (infiniband)", "port_rcv_data"),
+    "InfinibandLinux": ("fabric (InfiniBand)", "port_rcv_data"),
     "EnergyLinux": ("energy", "energy_uj"),
     "Nvidia": ("gpu (nvidia)", "nvmlDeviceGetUtilizationRates"),
-    "NvidiaProfile": ("gpu_profile (nvidia profile)", "nvmlGpmSampleGet"),
+    "NvidiaProfile": ("gpu_profile (nvidia)", "nvmlGpmSampleGet"),
     "AmdLinux": ("gpu (amd)", "gpu_busy_percent"),
 }
 OF_PROCESSES = {"Nvidia", "AmdLinux", "DrmClocks"}

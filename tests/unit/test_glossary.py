@@ -13,13 +13,24 @@ MOST_WORDS = 20
 # Words of general English or of programming, used here in their usual sense. A word that needs an explanation
 # belongs in the glossary instead.
 PLAIN = {
-    *("acknowledged", "buffered", "client", "connection", "count", "counter", "damage", "deadline"),
+    *(
+        "acknowledged",
+        "bisection",
+        "buffered",
+        "client",
+        "connection",
+        "count",
+        "counter",
+        "damage",
+        "deadline",
+    ),
     *("damaged", "delivery", "disk", "format", "growing", "new", "newer", "smaller", "snapshot"),
     *("dropped", "end", "file", "flusher", "gap", "header", "line", "log", "memory", "missing", "no", "open"),
     *(
         "outage",
         "ownership",
         "process",
+        "refused",
         "reader",
         "recovery",
         "replayed",

@@ -88,7 +88,7 @@ class OrphanDelivery:
         if done.faults:
             self.wait_seconds = 0.0
         faults = (*done.kept, *done.faults)
-        refusals = tuple(self._refusals)
+        refusals = (*self._refusals, *done.refused)
         return Outcome(done.delivered, done.dropped, done.waiting, faults, refusals, path, _damage(done))
 
     def _open_recording_sink(self, uri: str) -> Sink:

@@ -18,7 +18,7 @@ from mlflow_sysmetrics.daemon.delivery.flush import Deadline, OutageBudget
 from mlflow_sysmetrics.daemon.delivery.inbox import Channel, OpenChannels
 from mlflow_sysmetrics.daemon.delivery.limits import MemoryBudget
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
-from mlflow_sysmetrics.daemon.delivery.sender import Sender
+from mlflow_sysmetrics.daemon.delivery.senders import Senders
 from mlflow_sysmetrics.daemon.delivery.sink import Sink
 from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.daemon.journal.process_journal import ProcessJournal, oom_evidence
@@ -81,18 +81,16 @@ class Daemon:
         self._lock = threading.RLock()  # re-entrant: a signal handler may call in
         self._series: dict[tuple[str, str], RunSeries] = {}
         self._channels = OpenChannels()  # of the program itself
-        self._senders: dict[str, Sender] = {}
-        self._attached_to: dict[str, None] = {}  # the program's tracking URIs, in order
         self._running = self._ended = False
         self._flush_timeout = settings.flush_timeout
         self._sampler_budget = OutageBudget()
-        self._memory = MemoryBudget()
         self._journal = ProcessJournal(
             partial(_create_journal, settings) if settings.journalled else None,
             self._clock,
             lambda: oom_evidence(host),
             JournalThread(self._clock),
         )
+        self._senders = Senders(self._open_sink, self._clock, MemoryBudget(), self._journal)
         self._recovery: Recovery | None = None
         self._recovery_loop = Loop(self._recover, RECOVERY_THREAD_NAME)
         self._settings = settings
@@ -218,6 +216,12 @@ class Daemon:
             channel.sender.close(channel.queue)
         return self._deliver(deadline, [channel]) and complete
 
+    def release_channel(self, channel: Channel) -> None:
+        """Ends a channel without a wait; its points are delivered in the background."""
+        self._channels.remove(channel)
+        self.sampler.inbox.expedite(ending=channel)
+        channel.sender.close(channel.queue)
+
     def watch(self, interval: float) -> Watch:
         """Returns a watch, which keeps the sampler reading.
 
@@ -276,17 +280,16 @@ class Daemon:
     def status(self) -> Status:
         """Returns a snapshot."""
         with self._lock:
-            counts = [sender.counts() for sender in self._senders.values()]
+            counts = self._senders.counts()
             return Status(
                 running=self.sampler.thread.loop.is_alive,
                 attached=tuple(run_id for _, run_id in self._series),
                 ticks=self.sampler.ticks,
-                points_delivered=sum(count.delivered for count in counts),
-                points_pending=sum(count.pending for count in counts),
-                points_unsaved=sum(count.unsaved for count in counts),
-                points_dropped=sum(count.dropped for count in counts),
-                last_error=self._watchdog.fault
-                or next(filter(None, (one.last_error for one in counts)), None),
+                points_delivered=counts.delivered,
+                points_pending=counts.pending,
+                points_unsaved=counts.unsaved,
+                points_dropped=counts.dropped,
+                last_error=self._watchdog.fault or counts.last_error,
                 collectors=MappingProxyType({probe.name: probe.health for probe in self._probes}),
                 journal=None if self._journal.path is None else str(self._journal.path),
                 journal_bytes=self._journal.size,
@@ -298,21 +301,14 @@ class Daemon:
             return list(self._series.values())
 
     def _loops(self) -> list[Loop]:
-        with self._lock:
-            senders = list(self._senders.values())
-        loops = [sender.loop for sender in senders if sender.loop is not None]
+        loops = [sender.loop for sender in self._senders.all() if sender.loop is not None]
         return [*loops, *self._journal.loops, self._recovery_loop]
 
     def _delete_journal(self) -> None:
-        """Has a sender delete the journal if nothing waits in it. Not this thread: a disk may hang."""
-        if not self._journal.delete_when_empty():
+        """Has the journal deleted if nothing waits in it. Its thread does that: a disk may hang."""
+        if not self._journal.delete_when_empty() or self._senders.counts().pending:
             return
-        with self._lock:
-            senders = list(self._senders.values())
-        if any(sender.counts().pending for sender in senders):
-            return
-        for sender in senders:
-            sender.wake()
+        self._journal.tidy(idle=True)
         self._journal.deleted.wait(_LAST_SAMPLE_SECONDS)
 
     def _await_sampler(self, event: threading.Event, deadline: Deadline) -> bool:
@@ -325,10 +321,8 @@ class Daemon:
         if channels:  # of one run, hence of one server
             sender = channels[0].sender
             return sender.wait(sender.expedite([channel.queue for channel in channels]), deadline)
-        with self._lock:
-            senders = list(self._senders.values())
         # All are expedited before the first wait: a dead server must not use up the time of a good one.
-        backlogs = [(sender, sender.expedite()) for sender in senders]
+        backlogs = [(sender, sender.expedite()) for sender in self._senders.all()]
         delivered = [sender.wait(backlog, deadline) for sender, backlog in backlogs]
         return all(delivered)
 
@@ -358,41 +352,21 @@ class Daemon:
 
     def _channel(self, key: tuple[str, str], settings: Settings, started_at: int | None) -> Channel:
         tracking_uri, run_id = key
-        self._attached_to[tracking_uri] = None
         run_journal = ProcessRunJournal(self._journal, run_id, lasting(tracking_uri), started_at)
         queue = RunQueue(run_id, started_at, settings.send_interval, run_journal)
-        return Channel(self._sender(tracking_uri), queue)
+        return self._senders.open_channel(tracking_uri, queue)
 
     def _adopt(self, tracking_uri: str, queue: RunQueue) -> None:
         """Gives the queue of a process that died to the sender of its server."""
-        uri = with_secrets(tracking_uri, self._tracking_uris())
-        with self._lock:
-            sender = self._sender(uri)
-        sender.adopt(queue)
+        self._senders.adopt(with_secrets(tracking_uri, self._tracking_uris()), queue)
 
     def _tracking_uris(self) -> list[str]:
         """Returns the tracking URIs of this program, with credentials."""
-        current = current_tracking_uri()
-        with self._lock:
-            return [*self._attached_to, current]
+        return [*self._senders.tracking_uris, current_tracking_uri()]
 
     def _trusts(self, tracking_uri: str) -> bool:
         """Returns whether a server may see credentials: the program itself uses it, not only a journal."""
-        return is_trusted(tracking_uri, self._tracking_uris())
-
-    def _sender(self, tracking_uri: str) -> Sender:
-        sender = self._senders.get(tracking_uri)
-        if sender is None:
-            sender = Sender(
-                tracking_uri,
-                self._open_sink,
-                self._clock,
-                memory=self._memory,
-                journal=self._journal,
-            )
-            sender.start(f"sysmetrics-sender-{len(self._senders)}")
-            self._senders[tracking_uri] = sender
-        return sender
+        return self._senders.is_in_use(tracking_uri) or is_trusted(tracking_uri, self._tracking_uris())
 
 
 def _create_journal(settings: Settings) -> Journal:

@@ -11,6 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import TracebackType
 
+from mlflow_sysmetrics.daemon.arguments import (
+    check_run_id,
+    check_started_at,
+    check_timeout,
+    check_tracking_uri,
+)
 from mlflow_sysmetrics.daemon.daemon import Daemon
 from mlflow_sysmetrics.daemon.delivery.inbox import Channel
 from mlflow_sysmetrics.daemon.delivery.points import Point
@@ -53,7 +59,12 @@ class Attachment:
 
         Returns:
             True if all points of the run were delivered, or another attachment still holds the run.
+
+        Raises:
+            TypeError: `timeout` is not a number.
+            SettingsError: `timeout` is NaN.
         """
+        check_timeout(timeout)
         if os.getpid() != self._pid:
             return True  # a forked child: the run belongs to its parent
         with self._lock:
@@ -117,12 +128,26 @@ class PointWriter:
 
         Returns:
             Whether all of them were delivered; the others are delivered later.
+
+        Raises:
+            TypeError: as in `Attachment.detach`.
+            SettingsError: as in `Attachment.detach`.
         """
+        check_timeout(timeout)
         if os.getpid() != self._pid:
             return True
         with self._lock:
             channel, self._channel = self._channel, None
         return channel is None or self._daemon.close_channel(channel, timeout, self._settings)
+
+    def release(self) -> None:
+        """Ends the points without a wait, in any thread and at any moment, as when an object is collected."""
+        if os.getpid() != self._pid:
+            return
+        with self._lock:
+            channel, self._channel = self._channel, None
+        if channel is not None:
+            self._daemon.release_channel(channel)
 
     def __getstate__(self) -> dict[str, object]:
         """A copy by pickle or `copy.deepcopy` writes nothing, like one in a forked child."""
@@ -162,14 +187,21 @@ def attach(
         The attachment; call its `detach`, or use it as a context manager.
 
     Raises:
-        SettingsError: `node_id` cannot be part of a metric name.
+        TypeError: an argument is of a wrong type.
+        SettingsError: `node_id` cannot be part of a metric name, `run_id` or `tracking_uri` names nothing, or
+            `started_at` is out of range.
         RuntimeError: the interpreter is shutting down.
     """
+    check_run_id(run_id)
+    given_uri = check_tracking_uri(tracking_uri)
+    check_started_at(started_at)
+    if settings is not None and not isinstance(settings, Settings):
+        raise TypeError(f"settings must be Settings(...), got {settings!r}")
     chosen = Settings.from_environ(node_id=node_id) if settings is None else settings
     if settings is not None and node_id is not None:
         chosen = replace(settings, node_id=node_id)
     import_mlflow()
-    uri = str(tracking_uri or current_tracking_uri())
+    uri = given_uri or str(current_tracking_uri())
     daemon = _daemon_of_process(chosen)
     return Attachment(daemon, daemon.attach(run_id, uri, chosen, started_at=started_at))
 
@@ -185,13 +217,16 @@ def open_writer(run_id: str, *, tracking_uri: str | None = None) -> PointWriter:
         The writer.
 
     Raises:
+        TypeError: as for `attach`.
+        SettingsError: as for `attach`.
         RuntimeError: the interpreter is shutting down.
     """
+    check_run_id(run_id)
+    given_uri = check_tracking_uri(tracking_uri)
     settings = Settings.from_environ()
     import_mlflow()
-    return PointWriter(
-        _daemon_of_process(settings), run_id, str(tracking_uri or current_tracking_uri()), settings
-    )
+    uri = given_uri or str(current_tracking_uri())
+    return PointWriter(_daemon_of_process(settings), run_id, uri, settings)
 
 
 def watch(interval: float | None = None) -> Watch:
@@ -218,7 +253,12 @@ def flush(timeout: float | None = None) -> bool:
 
     Returns:
         Whether all points are delivered; True if nothing was ever sampled.
+
+    Raises:
+        TypeError: `timeout` is not a number.
+        SettingsError: `timeout` is NaN.
     """
+    check_timeout(timeout)
     daemon = _daemon
     return True if daemon is None else daemon.flush(timeout)
 

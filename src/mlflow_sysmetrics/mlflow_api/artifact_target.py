@@ -44,6 +44,8 @@ _MODULES = {
 
 # The functions import MLflow: a program that writes no such file does not wait for it.
 
+_LONGEST_TEXT = 16_000_000  # what is read here are status files of a few kilobytes
+
 
 def put_into_store(uri: str, name: str, text: str) -> None:
     """Writes a text as an artifact under a URI such as gs://bucket/folder.
@@ -89,6 +91,10 @@ def get_from_store(uri: str, name: str) -> str:
                 raise FileNotFoundError(f"{redacted(uri)}/{name} does not exist") from error
             # Without its text, which may hold a signed URL; the cause has it.
             raise OSError(f"{redacted(uri)}/{name} could not be read ({type(error).__name__})") from error
+        if path.stat().st_size > _LONGEST_TEXT:
+            raise OSError(
+                f"{redacted(uri)}/{name} could not be read (it is larger than {_LONGEST_TEXT} bytes)"
+            )
         return path.read_text(encoding="utf-8")
 
 

@@ -32,6 +32,7 @@ class Cause(Enum):
 
 
 _CREDENTIALS = frozenset({Cause.UNAUTHENTICATED, Cause.FORBIDDEN, Cause.WRONG_HOST})
+_UNREADABLE = frozenset({400, 422})  # a firewall that dislikes what it reads in a request answers so, too
 _RUN_REFUSED = frozenset({Cause.MISSING, Cause.REFUSED, Cause.DELETED})
 
 
@@ -44,6 +45,8 @@ class Fault(SysMetricsError):
         error_code: MLflow's name of the error; of an exception only if it decided the cause.
         retry_after: seconds that the server asked to wait; None if it did not ask.
         remedy: what to do, if the code that raised this knows more than the cause says.
+        is_internal: whether the server answered, and reports that it failed at this request.
+        is_local: whether the request failed before any server was asked, as for a value of a wrong type.
     """
 
     def __init__(
@@ -55,6 +58,8 @@ class Fault(SysMetricsError):
         error_code: str | None = None,
         retry_after: float | None = None,
         remedy: str | None = None,
+        is_internal: bool = False,
+        is_local: bool = False,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
@@ -63,6 +68,8 @@ class Fault(SysMetricsError):
         self.error_code = error_code
         self.retry_after = retry_after
         self.remedy = remedy
+        self.is_internal = is_internal
+        self.is_local = is_local
 
     @property
     def may_pass(self) -> bool:
@@ -84,6 +91,31 @@ class Fault(SysMetricsError):
         Only MLflow's name of the error proves that. A proxy's 404 or a wrapped exception does not.
         """
         return self.cause in _RUN_REFUSED and self.error_code is not None
+
+    @property
+    def is_about_size(self) -> bool:
+        """Whether the request, or a value in it, is too large."""
+        return self.cause is Cause.TOO_LARGE
+
+    @property
+    def refuses_content(self) -> bool:
+        """Whether MLflow itself says that something in the request is invalid: the run, a point, a tag."""
+        return self.cause in {Cause.REFUSED, Cause.TOO_LARGE} and self.error_code is not None
+
+    @property
+    def may_concern_content(self) -> bool:
+        """Whether a point or a tag of the request may be the reason, as well as the server or a proxy."""
+        return (
+            self.is_internal
+            or self.is_local
+            or self.cause in {Cause.TOO_LARGE, Cause.FAILED}
+            or (self.cause is Cause.NOT_MLFLOW and self.status_code in _UNREADABLE)
+        )
+
+    @property
+    def concerns_server(self) -> bool:
+        """Whether other requests to the server would fail as well, as far as is known."""
+        return not self.is_local and self.cause is not Cause.POINT_EXISTS
 
     @property
     def run_is_deleted(self) -> bool:

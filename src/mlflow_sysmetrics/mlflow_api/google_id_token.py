@@ -39,6 +39,7 @@ _PORTS = {"http": 80, "https": 443}
 _SHORTEST_USE_SECONDS = 30.0
 # A failure is reported again for this long without another attempt: attempts take seconds, and many threads
 # may ask.
+_MOST_KEPT = 64  # tokens: a program may have any number of servers, one audience each
 _FAILURE_SECONDS = 5.0
 # google-auth waits 120 s for Google, and three times 3 s for a metadata server: a request would hang.
 _ANSWER_SECONDS = 10.0
@@ -163,10 +164,14 @@ class IdTokens:
             remember_credentials(None, None, text)
             ends_at = end_of(text)
         except NoIdToken as error:
+            if len(self._failed) >= _MOST_KEPT:
+                self._failed.clear()
             self._failed[audience] = error.reason, error.remedy, self._clock()
             raise
         self._failed.pop(audience, None)
         refresh_at = max(ends_at - REFRESH_SECONDS, self._clock() + _SHORTEST_USE_SECONDS)
+        while len(self._kept) >= _MOST_KEPT:
+            del self._kept[next(iter(self._kept))]
         self._kept[audience] = _Kept(text, max(ends_at, refresh_at), refresh_at)
         return text
 

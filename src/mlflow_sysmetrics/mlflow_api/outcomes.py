@@ -81,6 +81,18 @@ _ABOUT_STORED_POINT = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 
+# PostgreSQL, SQLite, MySQL and SQL Server about a value that they cannot hold. MLflow passes it on as
+# INTERNAL_ERROR or BAD_REQUEST, with the statement behind it.
+_ABOUT_VALUE = re.compile(
+    r"\bDataError\b|out of range|too large to convert|arithmetic overflow|too long for|incorrect \w+ value"
+    r"|would be truncated|cannot contain NUL|invalid byte sequence|can't encode|surrogates not allowed",
+    re.IGNORECASE,
+)
+_FAILED_HERE = (
+    "API request to "  #: MLflow's client about a request that got no answer, also as INTERNAL_ERROR
+)
+_STATEMENT = "[SQL"  #: what follows quotes names of metrics, which may be any words
+
 # What exceptions say, by the libraries that raise them. The first match counts.
 _SAYS = (
     (r"tunnel connection failed: 407|proxy authentication required", Cause.PROXY),
@@ -112,6 +124,9 @@ _NO_CREDENTIALS_CLASSES = frozenset(
     {"DefaultCredentialsError", "NoCredentialsError", "RefreshError", "InvalidConfigurationError"}
 )
 
+_INTERNAL = "INTERNAL_ERROR"
+_ABOUT_ARGUMENTS = (TypeError, ValueError, OverflowError, AttributeError, LookupError, RecursionError)
+
 _SEARCHED = 2000  # characters of an answer that are searched for a complaint
 # Characters of an answer that are cleaned and shown: markup and secrets are found with regular expressions.
 _LONGEST_PAGE = 50_000
@@ -138,6 +153,9 @@ def cause_of(status: int | None, code: str | None, text: str) -> Cause:  # noqa:
         return Cause.POINT_EXISTS
     if status == _TOO_LARGE or (bad_request and _ABOUT_SIZE.search(text)):
         return Cause.TOO_LARGE
+    about_value = code is not None and not text.startswith(_FAILED_HERE)
+    if about_value and _ABOUT_VALUE.search(text.partition(_STATEMENT)[0]):
+        return Cause.REFUSED
     if code in _CODES:
         refused = _CODES[code] in {Cause.MISSING, Cause.REFUSED}
         return Cause.DELETED if refused and _ABOUT_DELETION.search(text) else _CODES[code]
@@ -195,6 +213,7 @@ def fault_of_answer(
         error_code=code,
         retry_after=None if after is None else seconds_from(after, datetime.now(timezone.utc)),
         remedy=remedy,
+        is_internal=status_code == _SERVER_ERROR,
     )
 
 
@@ -265,6 +284,8 @@ def fault_of_error(error: BaseException, tracking_uri: str = "", *, seconds: flo
         _one_line(cleaned(message, tracking_uri)),
         cause,
         error_code=code if decided else None,
+        is_internal=source is error and code == _INTERNAL and cause is Cause.DOWN,
+        is_local=_is_local(chain),
         remedy=None if without_token is None else without_token.remedy,
     )
 
@@ -322,6 +343,14 @@ def _cause_of_error(chain: list[BaseException], code: str | None, text: str) -> 
     if by_code not in {Cause.DOWN, Cause.FAILED}:
         return by_code
     return next((cause for pattern, cause in _SAYS if re.search(pattern, texts, re.IGNORECASE)), by_code)
+
+
+def _is_local(chain: list[BaseException]) -> bool:
+    """Returns whether an error was raised here, about what was to be sent, before any server was asked.
+
+    All errors of requests, of sockets and of files are OSErrors, and those of databases are SQLAlchemy's.
+    """
+    return all(isinstance(one, _ABOUT_ARGUMENTS) and not isinstance(one, OSError) for one in chain)
 
 
 def _redirection(chain: list[BaseException], tracking_uri: str) -> str:

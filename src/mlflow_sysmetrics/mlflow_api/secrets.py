@@ -18,7 +18,7 @@ from html import escape
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 from mlflow_sysmetrics.mlflow_api import fluent_state
-from mlflow_sysmetrics.mlflow_api.tracking_uris import without_secrets
+from mlflow_sysmetrics.mlflow_api.tracking_uris import is_database_uri, without_secrets, without_users
 
 # A server, a proxy or a plugin may quote their values in an answer.
 _SECRET_VARIABLES = (
@@ -78,6 +78,7 @@ _ANNOUNCED = re.compile(
     # After a blank only what looks like a secret: "basic authentication" does not.
     r"|\s+(?=[\w\-+/.~]{8,})(?=\S*(?:\d|=|(?-i:[a-z][A-Z]))))[\w\-+/.~=%]+"
 )
+_ENDS = re.compile(r"[/?#@:\\\[\]]+")  # where a parser of URIs may end a part of them
 _JSON_WEB_TOKEN = re.compile(r"\beyJ[\w\-]{8,}\.[\w\-]+(?:\.[\w\-]*)?")
 
 _sent: dict[str, None] = {}  # as an ordered set
@@ -161,11 +162,11 @@ def cleaned(text: str, tracking_uri: str = "") -> str:
     handled = sys.exc_info()[1]
     if handled is not None:
         remember_requests(handled)
+    if tracking_uri:  # first: afterwards it may not be recognised
+        text = without_secrets(text, tracking_uri)
     for secret in _known(tracking_uri):
         text = text.replace(secret, _CUT)
-    if tracking_uri:
-        text = without_secrets(text, tracking_uri)
-    text = re.sub(r"://[^\s/@]*@", "://", text)
+    text = without_users(text)
     text = _QUERY.sub(r"\1", text)
     text = _JSON_WEB_TOKEN.sub(_CUT, text)
     return _ANNOUNCED.sub(rf"\1\2{_CUT}", text)
@@ -208,15 +209,17 @@ def _of_uri(uri: str) -> Iterator[str]:
         parts = urlsplit(uri)
         user, password = parts.username or "", parts.password or ""
         yield password
-        if uri.startswith("http"):  # the user of a database is only a name
+        if not is_database_uri(uri):  # its user is only a name
             yield from _of_account(unquote(user), unquote(password))
-        for name, value in parse_qsl(parts.query):
+        for name, value in (*parse_qsl(parts.query), *parse_qsl(parts.fragment)):
             if _SECRET_PARAMETER.search(name):
                 yield value
-    # A raw "/", "?" or "#" in the password ends the host for urllib.parse.
-    raw = re.match(r"(?:[\w+.\-]+:)?//[^/?#@:]*:(.*)@", uri)
-    if raw is not None and "@" not in raw[1] and not re.match(r"\d{1,5}/", raw[1]):
+    # A raw "/", "?", "#" or "@" in the password ends the host for urllib.parse. An error may quote a part.
+    start = re.match(r"(?:[\w+.\-]+:)?/+", uri)
+    raw = re.match(r"[^/?#:]*:(.*)@", uri if start is None else uri[start.end() :], re.DOTALL)
+    if raw is not None:
         yield raw[1]
+        yield from (part for part in _ENDS.split(raw[1]) if not part.isdecimal())
 
 
 def _forms(secret: str) -> Iterable[str]:

@@ -19,21 +19,29 @@ _DATABASE_USER = re.compile(r"[^:/]*(:[^@]*)?@")
 _ENDS_OF_AUTHORITY = re.compile(r"(?=[/?#])")
 # A user and a password in a URI whose "://" is missing or incomplete.
 _USER_WITHOUT_SCHEME = re.compile(r"^((?:\w[\w+.\-]*:/?)?)[^/\\@]*:[^/\\]*@")
+_SCHEME = re.compile(r"\w[\w+.\-]*:/(?!/)|(?:dbfs|databricks|file|https?):")
+_BUCKET = re.compile(r"[\w.\-]+")
+# In the path of a file: one character before a colon and a slash is the drive of Windows.
+_USER_IN_PATH = re.compile(r"(?:[^/\\:]{2,}:|[^/\\:]:(?![/\\])|/:)[^@]*@")
+# In any text: up to the last "@" before a blank, a quote of JSON or a bracket of HTML.
+_USER_IN_TEXT = re.compile(r"://[^\s\"<>]*@")
 
 
 def redacted(tracking_uri: str) -> str:
     """Returns the URI for messages: without user, password, query and fragment.
 
-    Never raises, and removes too much rather than too little: if a user and a password may continue after the
-    first "/", everything up to the last "@" is removed.
+    Never raises, and removes too much rather than too little: a password may hold any character, so
+    everything up to the last "@" is removed. Only the path of a file may hold one.
     """
     scheme, colon, rest = _parts(tracking_uri)
     if not colon:
-        return _USER_WITHOUT_SCHEME.sub(r"\1", tracking_uri)
+        return _without_user(tracking_uri)
+    if not (_is_file(scheme) and rest.startswith("/")):
+        rest = rest.rpartition("@")[2]
+    elif _USER_IN_PATH.search(rest):  # three slashes by mistake
+        rest = f"/{rest.rpartition('@')[2]}"
     authority, tail = _divided(rest)
-    if "@" in tail and (_DATABASE.match(scheme) or not _is_host(authority)):
-        authority, tail = _divided(rest.rpartition("@")[2])
-    return f"{scheme}{colon}{authority.rpartition('@')[2]}{_path_of(scheme, tail)}"
+    return f"{scheme}{colon}{authority}{_path_of(tail, is_name=_is_sqlite(scheme) and not authority)}"
 
 
 def anchored(tracking_uri: str) -> str:
@@ -60,7 +68,9 @@ def lasting(tracking_uri: str) -> str:
     """Returns the URI for the journal: absolute and without secrets, usable by another process anywhere.
 
     Never raises, and never names a host that MLflow would not have contacted: a URI that HTTP cannot use as
-    it stands, such as one with a raw "/" in its password, is reduced to its scheme.
+    it stands, such as one with a raw "/" in its password, is reduced to its scheme. So is one of another
+    scheme in which a password may continue after the first "/". Of a server and a database, the host before
+    that "/" is the one that has created the run, and what follows is its path, even with an "@".
     """
     absolute = anchored(tracking_uri)
     scheme, colon, rest = _parts(absolute)
@@ -73,10 +83,15 @@ def lasting(tracking_uri: str) -> str:
         rest = rest.replace(_SQLITE_URI, "", 1)
     authority, tail = _divided(rest)
     host = authority.rpartition("@")[2]
-    unusable = not _HOST.fullmatch(host) or ("@" in tail and not _is_host(authority.rpartition("@")[2]))
-    if scheme.lower() in _HTTP and (unusable or "\\" in authority):
-        return f"{scheme}://"  # urllib3 ends the host at a backslash, urllib.parse does not
-    return f"{scheme}{colon}{host}{_path_of(scheme, tail)}"
+    if scheme.lower() in _HTTP:
+        unusable = not host or not _HOST.fullmatch(host) or ("@" in tail and not _is_host(host))
+        if unusable or "\\" in authority:  # urllib3 ends the host at a backslash, urllib.parse does not
+            return f"{scheme}://"
+    elif "@" in tail and not _DATABASE.match(scheme):
+        is_path = _is_file(scheme) and not authority and not _USER_IN_PATH.search(tail)
+        if not (is_path or _BUCKET.fullmatch(authority)):
+            return f"{scheme}://"
+    return f"{scheme}{colon}{host}{_path_of(tail, is_name=_is_sqlite(scheme) and not authority)}"
 
 
 def origin(tracking_uri: str) -> tuple[str, str, int | None] | None:
@@ -96,7 +111,20 @@ def without_secrets(text: str, tracking_uri: str) -> str:
 
     `secrets.cleaned` removes more; this knows only what a URI looks like.
     """
-    return re.sub(r"://[^\s/]*@", "://", text.replace(tracking_uri, redacted(tracking_uri)))
+    shown = redacted(tracking_uri)
+    for form in (tracking_uri, repr(tracking_uri)[1:-1]):
+        text = text.replace(form, shown)
+    return without_users(text)
+
+
+def without_users(text: str) -> str:
+    """Returns a text in which no URI has a user and a password."""
+    return _USER_IN_TEXT.sub("://", text)
+
+
+def is_database_uri(uri: str) -> bool:
+    """Returns whether a URI is that of a database server."""
+    return _DATABASE.match(uri) is not None
 
 
 def with_secrets(lasting_uri: str, known: Iterable[str]) -> str:
@@ -123,15 +151,33 @@ def _is_host(authority: str) -> bool:
     return _HOST.fullmatch(authority) is not None and not authority.endswith(":")
 
 
+def _without_user(uri: str) -> str:
+    """Returns a URI that has no "://", such as ``user:password@host``, without user and password."""
+    is_path = uri.startswith((".", "/", "~", "\\"))
+    if "@" not in uri or (is_path and not _USER_IN_PATH.search(uri)):
+        return uri
+    before, _, after = uri.rpartition("@")
+    scheme = _SCHEME.match(before)
+    if ":" not in before or (_is_path(uri) and not is_path and not _USER_IN_PATH.search(uri)):
+        return uri
+    return f"{scheme[0] if scheme else ''}{after}"
+
+
 def _is_path(uri: str) -> bool:
     """Returns whether this is a path. "databricks" and "databricks:profile" are words, known to MLflow."""
     starts = uri.startswith((".", "/", "~"))
     return starts or (("/" in uri or "\\" in uri) and not _USER_WITHOUT_SCHEME.match(uri))
 
 
-def _path_of(scheme: str, tail: str) -> str:
+def _path_of(tail: str, *, is_name: bool) -> str:
+    """Returns the path, without query and fragment; the name of a file may hold a "#"."""
     path = tail.partition("?")[0]
-    return path if _is_sqlite(scheme) else path.partition("#")[0]  # a file name may hold a "#"
+    return path if is_name else path.partition("#")[0]
+
+
+def _is_file(scheme: str) -> bool:
+    """Returns whether URIs of a scheme hold the path of a file."""
+    return _is_sqlite(scheme) or scheme.lower() == "file"
 
 
 def _is_sqlite(scheme: str) -> bool:

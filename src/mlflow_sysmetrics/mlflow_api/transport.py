@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
@@ -16,8 +16,9 @@ from json import dumps
 from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
+from mlflow_sysmetrics.mlflow_api.bodies import read_body
 from mlflow_sysmetrics.mlflow_api.clients import host_creds
-from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
+from mlflow_sysmetrics.mlflow_api.faults import Fault
 from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_answer, fault_of_error, read_answer
 from mlflow_sysmetrics.mlflow_api.secrets import remember_credentials, remember_headers
 from mlflow_sysmetrics.runtime.bounded_calls import bounded
@@ -31,10 +32,6 @@ _OK = 200
 # be so large: of an error the first line is shown.
 _LONGEST_BODY = 64_000_000
 _LONGEST_ERROR = 64_000
-_PIECE_BYTES = 65_536
-# Without `read1` a piece is read until it is full, each part of it within the read timeout. Pieces must then
-# be small, so that a slow answer is noticed soon.
-_SMALL_PIECE_BYTES = 64
 _CONNECT_SECONDS = 10.0  # a cold container behind a load balancer accepts at once; it answers late
 
 
@@ -180,7 +177,7 @@ def send(
         response = _request_of_mlflow(creds, path, method, **options)
     for one in (*getattr(response, "history", ()), response):
         remember_headers(getattr(getattr(one, "request", None), "headers", None) or {})
-    text = _read(response, began, timeouts.total)
+    text = _text(response, began, timeouts.total)
     redirected = bool(getattr(response, "history", ()))
     return ServerAnswer(
         response.status_code,
@@ -209,7 +206,7 @@ def send_directly(
         address: host and port to connect to.
         method: HTTP method.
         path: path of the URL.
-        timeout: seconds for the connection, and for each part of the answer.
+        timeout: seconds for everything, checked between two parts of the answer.
         host_header: the Host header; None for host and port.
         user: name and password of basic authentication; None for none.
         json: the body.
@@ -228,7 +225,7 @@ def send_directly(
         with closing(HTTPConnection(host, port, timeout=timeout)) as connection:
             connection.request(method, target, None if json is None else dumps(json), headers)
             response = connection.getresponse()
-            text = response.read(_LONGEST_BODY).decode("utf-8", "replace")
+            text = _text(response, began, timeout)
     except (OSError, HTTPException) as error:
         raise fault_of_error(error, f"http://{host}:{port}", seconds=timeout) from None
     return ServerAnswer(response.status, text, dict(response.headers.items()), time.monotonic() - began)
@@ -277,30 +274,13 @@ def _is_same_request(response: Any, method: str, path: str) -> bool:
     return sent is not None and sent.method == method and urlsplit(sent.url).path.endswith(path)
 
 
-def _read(response: Any, began: float, seconds: float) -> str:
-    """Returns the body of an answer.
+def _text(response: Any, began: float, seconds: float) -> str:
+    """Returns the body of an answer; of an error, its beginning.
 
     Raises:
         Fault: it was not complete in time.
     """
-    longest = _LONGEST_BODY if response.status_code == _OK else _LONGEST_ERROR
-    received = bytearray()
-    for piece in _pieces(response):
-        received += piece
-        if time.monotonic() - began > seconds:
-            response.close()
-            raise Fault(f"the answer arrives too slowly: not complete after {seconds:g} s", Cause.DOWN)
-        if len(received) > longest:
-            response.close()
-            break
-    return received[:longest].decode("utf-8", "replace")
-
-
-def _pieces(response: Any) -> Iterator[bytes]:
-    """Yields the parts of a body as they arrive."""
-    read1 = getattr(getattr(response, "raw", None), "read1", None)
-    if read1 is None:  # urllib3 before 2.1; the Databricks SDK's error, which has its body already
-        yield from response.iter_content(_SMALL_PIECE_BYTES)
-        return
-    while piece := read1(_PIECE_BYTES, decode_content=True):
-        yield piece
+    status = getattr(response, "status_code", None) or response.status
+    longest = _LONGEST_BODY if status == _OK else _LONGEST_ERROR
+    body = read_body(response, began=began, seconds=seconds, longest=longest)
+    return body.decode("utf-8", "replace")

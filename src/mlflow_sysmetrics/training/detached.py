@@ -42,6 +42,9 @@ class DetachedWriter:
         if points:
             _warn_once(self._kind)
 
+    def release(self) -> None:
+        """Does nothing."""
+
     def close(self, timeout: float | None = None) -> bool:  # noqa: ARG002 - as PointWriter's
         """Returns True: nothing waits."""
         return True

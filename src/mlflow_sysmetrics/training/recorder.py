@@ -20,6 +20,7 @@ STEP = "train"
 EPOCH = "epoch"
 FINAL = "final"
 
+_MAX_KEYS = 10_000  # a program may choose a new name at each step
 _MAX_PENDING = 500  # small copies on the device; more than a training logs in a few seconds
 
 _logger = logging.getLogger("mlflow_sysmetrics")
@@ -54,7 +55,9 @@ class MetricRecorder:
 
     Raises:
         NoActiveRunError: no run is active and `run_id` is not given.
-        ValueError: `logging_steps` or `buffer_seconds` is out of range.
+        TypeError: `run_id` or `tracking_uri` is of a wrong type.
+        ValueError: `logging_steps` or `buffer_seconds` is out of range, or `run_id` or `tracking_uri` names
+            nothing.
     """
 
     def __init__(
@@ -67,7 +70,8 @@ class MetricRecorder:
     ) -> None:
         if isinstance(logging_steps, bool) or not isinstance(logging_steps, int) or logging_steps < 1:
             raise ValueError(f"logging_steps must be an integer >= 1, got {logging_steps!r}")
-        if not isinstance(buffer_seconds, (int, float)) or not buffer_seconds >= 0:
+        is_number = isinstance(buffer_seconds, (int, float)) and not isinstance(buffer_seconds, bool)
+        if not is_number or not buffer_seconds >= 0:
             raise ValueError(f"buffer_seconds must be a number >= 0, got {buffer_seconds!r}")
         self.run_id = chosen_run_id(run_id, by="MetricRecorder")
         self.logging_steps = logging_steps
@@ -79,7 +83,7 @@ class MetricRecorder:
         # The writer flushes the buffer when the run or the interpreter ends, the finalizer when this object
         # is garbage collected. At exit a finalizer would run too late: torch's run at the same time.
         self._writer.gather = self._buffer.flush
-        weakref.finalize(self, self._buffer.flush).atexit = False
+        weakref.finalize(self, self._buffer.end).atexit = False
 
     def __getstate__(self) -> dict[str, object]:
         """Leaves out what belongs to this process: a copy records nothing."""
@@ -190,6 +194,8 @@ class MetricRecorder:
         if key is None:
             key = f"{axis}/{name}_step" if axis == STEP and name in {"loss", "accuracy"} else f"{axis}/{name}"
             check_metric_name(key, name=name)
+            if len(self._keys) >= _MAX_KEYS:
+                self._keys.clear()
             self._keys[axis, name] = key
         return key
 
@@ -221,6 +227,11 @@ class _Buffer:
                 due = len(self._pending) >= _MAX_PENDING or time.monotonic() >= self._flush_at
             if due:
                 self.flush()
+
+    def end(self) -> None:
+        """Writes the pending values and closes the writer without a wait: nobody will write to it again."""
+        self.flush()
+        self._writer.release()
 
     def flush(self) -> None:
         """Fetches and writes the pending values; a forked child leaves them to its parent."""

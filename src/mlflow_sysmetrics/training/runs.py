@@ -23,9 +23,12 @@ def chosen_run_id(run_id: str | None, *, by: str) -> str:
     Raises:
         NoActiveRunError: no id was given and no run is active in this thread.
         TypeError: the id is not a string.
+        ValueError: the id is empty.
     """
     if run_id is not None and not isinstance(run_id, str):
         raise TypeError(f"run_id must be a string such as run.info.run_id, got {run_id!r}")
+    if run_id is not None and not run_id.strip():
+        raise ValueError(f"run_id must be the id of a run such as run.info.run_id, got {run_id!r}")
     chosen = run_id or active_run_id()
     if chosen is None:
         raise NoActiveRunError(

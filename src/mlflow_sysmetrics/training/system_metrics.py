@@ -8,6 +8,7 @@ from collections import OrderedDict
 from types import TracebackType
 
 from mlflow_sysmetrics.daemon import Point, PointWriter, Watch, open_writer, watch
+from mlflow_sysmetrics.daemon.arguments import check_run_id, check_tracking_uri
 from mlflow_sysmetrics.mlflow_api.metric_names import refusal
 from mlflow_sysmetrics.training.detached import DetachedWatch
 from mlflow_sysmetrics.training.runs import active_run_id
@@ -67,7 +68,8 @@ class SystemMetricsLogger:
         tracking_uri: the run's tracking server; the current one by default.
 
     Raises:
-        ValueError: `gpu_device` is not an integer >= 0.
+        TypeError: `run_id` or `tracking_uri` is of a wrong type.
+        ValueError: `gpu_device` is not an integer >= 0, or `run_id` or `tracking_uri` names nothing.
     """
 
     def __init__(
@@ -90,8 +92,8 @@ class SystemMetricsLogger:
             for name, key, factor in group
             if wanted
         )
-        self._run_id = run_id
-        self._writers = _Writers(tracking_uri)
+        self._run_id = None if run_id is None else check_run_id(run_id)
+        self._writers = _Writers(check_tracking_uri(tracking_uri))
         started = watch()
         started.wait(readings=2, timeout=_FIRST_READINGS_SECONDS)
         self._watch: Watch | DetachedWatch = started

@@ -97,7 +97,7 @@ def live(daemon: Daemon, run_id: str, settings: Settings, clock: FakeClock) -> N
 def step(daemon: Daemon, clock: FakeClock, seconds: float = 1) -> None:
     """Does the work of both threads within one second."""
     daemon.sampler.tick()
-    for one in daemon._senders.values():
+    for one in daemon._senders.all():
         while one.send_next():
             one.tidy()
         one.tidy()

@@ -292,7 +292,7 @@ def test_an_excluded_family_is_not_opened() -> None:
 def test_runs_that_come_and_go_leave_nothing_behind(daemon: Daemon) -> None:
     for n in range(300):
         daemon.detach(daemon.attach(str(n), "uri", FAST, started_at=STARTED_AT), None)
-    (sender,) = daemon._senders.values()
+    (sender,) = daemon._senders.all()
     assert not list(sender._schedule)
     assert not daemon._series
     assert not daemon.sampler._series

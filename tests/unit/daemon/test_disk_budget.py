@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from fakes import FakeClock
-from mlflow_sysmetrics.daemon.journal.thread import DiskBudget
+from mlflow_sysmetrics.daemon.journal.thread import DiskBudget, JournalThread, _Request
 
 
 class Sampler:
@@ -63,3 +65,22 @@ def test_a_disk_is_no_longer_slow_after_two_fast_minutes() -> None:
     for _ in range(120):
         sampler.tick()
     assert sampler.budget.slow_seconds == 0
+
+
+@pytest.mark.parametrize(
+    ("began_at", "ended_at", "delay", "charged"),
+    [
+        (None, None, 0.0, 0.0),  # the thread did not get to it
+        (101.0, 101.1, 0.0, 0.1),  # late, but the disk answered at once
+        (100.0, None, 0.0, 3.0),  # the disk does not answer
+        (100.3, 101.2, 0.3, 0.0),  # each step takes a third of a second: the machine is busy
+        (100.001, 101.5, 0.001, 1.489),  # a slow disk on an idle machine
+    ],
+)
+def test_a_busy_machine_is_not_charged_to_the_disk(
+    began_at: float | None, ended_at: float | None, delay: float, charged: float
+) -> None:
+    thread = JournalThread(FakeClock())
+    thread._delay = delay
+    request = _Request(lambda: None, 100.0, began_at, ended_at)
+    assert thread._seconds_of_disk(request, 103.0) == pytest.approx(charged)

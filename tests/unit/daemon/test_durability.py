@@ -257,6 +257,7 @@ def test_full_memory_drops_no_point_that_is_on_disk(tmp_path: Path) -> None:
     process.sink.down = True
     series = process.series()
     process.emit(series, 4)
+    process.send()
     process.fail_disk()
     process.emit(series, 40)
     counts = process.sender.counts()

@@ -54,7 +54,7 @@ def test_giving_a_batch_back_keeps_its_points_and_plans_the_retry(queue: RunQueu
 
 
 def test_discarding_a_batch_counts_its_points_as_dropped(queue: RunQueue) -> None:
-    assert queue.discard(taken(queue)) == (3, 3)
+    assert queue.discard(taken(queue), "HTTP 400") == (3, 3)
     assert (queue.waiting, queue.dropped, queue.tags) == (2, 3, {POINTS_DROPPED: "3"})
 
 

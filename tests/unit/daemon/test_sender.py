@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -249,15 +250,56 @@ def test_a_deleted_run_is_given_up_and_logged_once(bench: Bench, caplog: pytest.
 def test_too_many_points_drop_the_oldest_and_count_them(caplog: pytest.LogCaptureFixture) -> None:
     bench = Bench(unsaved=100)
     small, large = bench.queue("small"), bench.queue("large")
+    bench.sink.down = True
     bench.put(small, 10)
+    bench.run_until(11)
     bench.put(large, 150)
     bench.sender.log_messages()
     counts = bench.sender.counts()
     assert (counts.pending, counts.dropped) == (100, 60)
-    bench.run_until(11)
+    bench.sink.down = False
+    bench.run_until(30)
     assert [point.value for point in bench.sink.points("large")] == list(range(60, 150))
     assert len(bench.sink.points("small")) == 10
-    assert len(caplog.records) == 1
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert "has been down for too long: dropping" in caplog.text
+
+
+def test_points_that_come_faster_than_a_server_takes_them_are_kept(caplog: pytest.LogCaptureFixture) -> None:
+    """A busy machine: nothing has failed, so neither the server nor the disk is to blame."""
+    bench = Bench(unsaved=100)
+    queue = bench.queue()
+    bench.put(queue, 399)
+    assert bench.sender.counts().dropped == 0
+    bench.run_until(11)
+    assert len(bench.sink.points("run")) == 399
+    assert not caplog.records
+
+
+def test_points_that_come_far_faster_than_a_server_takes_them_are_dropped_for_that_reason(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bench = Bench(unsaved=100)
+    bench.put(bench.queue(), 450)
+    bench.sender.log_messages()
+    assert bench.sender.counts().dropped == 50
+    assert "http://server:5000 does not take points fast enough: dropping the oldest" in caplog.text
+
+
+def test_thousands_of_runs_in_excess_of_the_memory_are_not_looked_through_at_each_point() -> None:
+    bench = Bench(unsaved=1000)
+    queues = [bench.queue(str(number)) for number in range(1040)]
+    looked = [0]
+
+    class Watched(type(bench.sender._schedule)):  # type: ignore[misc]
+        def __iter__(self) -> Iterator[RunQueue]:
+            looked[0] += 1
+            return super().__iter__()
+
+    bench.sender._schedule.__class__ = Watched
+    for queue in queues:
+        bench.put(queue)
+    assert looked[0] <= 4
 
 
 def test_points_dropped_during_their_request_are_counted_once() -> None:
@@ -268,7 +310,7 @@ def test_points_dropped_during_their_request_are_counted_once() -> None:
     send = bench.sink.send
 
     def slow(*batch: object) -> None:
-        bench.put(queue, 3)  # arrives during the request and pushes three of the points under way out
+        bench.put(queue, 18)  # arrives during the request and pushes three of the points under way out
         send(*batch)  # type: ignore[arg-type]
 
     bench.sink.send = slow  # type: ignore[method-assign]
@@ -276,8 +318,8 @@ def test_points_dropped_during_their_request_are_counted_once() -> None:
     bench.sink.send = send  # type: ignore[method-assign]
     bench.run_until(40)
     counts = bench.sender.counts()
-    assert (counts.delivered, counts.dropped, counts.pending) == (5, 3, 0)
-    assert [point.value for point in bench.sink.points("run")] == list(range(8))
+    assert (counts.delivered, counts.dropped, counts.pending) == (20, 3, 0)
+    assert [point.value for point in bench.sink.points("run")] == list(range(23))
 
 
 def test_a_client_that_cannot_be_made_is_tried_again(bench: Bench) -> None:
@@ -447,8 +489,8 @@ def test_a_single_point_that_is_too_large_is_given_up_and_counted(
 
     bench.sink.send = picky  # type: ignore[method-assign]
     bench.put(bench.queue(), 300)
-    bench.run_until(11)
-    assert [point.value for point in bench.sink.points("run")] == [n for n in range(300) if n != 77]
+    bench.run_until(40)
+    assert {point.value for point in bench.sink.points("run")} == {n for n in range(300) if n != 77}
     counts = bench.sender.counts()
     assert (counts.delivered, counts.pending, counts.dropped) == (299, 0, 1)
     assert {"sysmetrics.points_dropped": "1"} in [batch.tags for batch in bench.sink.batches]

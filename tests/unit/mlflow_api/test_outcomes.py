@@ -6,6 +6,7 @@ import json
 from datetime import datetime, timezone
 
 import pytest
+import requests
 
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 from mlflow_sysmetrics.mlflow_api.outcomes import (
@@ -52,6 +53,15 @@ ROWS = [
     (400, "BAD_REQUEST", STORED_IN_POSTGRESQL, Cause.POINT_EXISTS),
     (400, "BAD_REQUEST", STORED_IN_MYSQL, Cause.POINT_EXISTS),
     (400, "BAD_REQUEST", LATEST_VALUES, Cause.FAILED),
+    (500, "INTERNAL_ERROR", "Python int too large to convert to SQLite INTEGER", Cause.REFUSED),
+    (500, "INTERNAL_ERROR", "A string literal cannot contain NUL (0x00) characters.", Cause.REFUSED),
+    (500, "INTERNAL_ERROR", "'utf-8' codec can't encode character: surrogates not allowed", Cause.REFUSED),
+    (400, "BAD_REQUEST", "(psycopg2.errors.NumericValueOutOfRange) bigint out of range", Cause.REFUSED),
+    (400, "BAD_REQUEST", "(1264, \"Out of range value for column 'step' at row 1\")", Cause.REFUSED),
+    (400, "BAD_REQUEST", "(1366, \"Incorrect string value: '\\xF0\\x9F' for column 'key'\")", Cause.REFUSED),
+    (None, "INTERNAL_ERROR", "API request to http://h failed: 'latin-1' codec can't encode", Cause.DOWN),
+    (500, "INTERNAL_ERROR", "disk full [SQL: INSERT ...] [parameters: ('out of range', 1)]", Cause.DOWN),
+    (500, None, "integer out of range", Cause.DOWN),
     (400, None, "<html>Bad Request</html>", Cause.NOT_MLFLOW),
     (404, None, "<html>not here</html>", Cause.NOT_MLFLOW),
     (404, "ENDPOINT_NOT_FOUND", "", Cause.NOT_MLFLOW),
@@ -250,3 +260,48 @@ def test_an_exception_without_a_name_says_nothing_about_objects() -> None:
     assert cause_by_code(OSError("not found")) is None
     assert not is_not_found(OSError("not found"))
     assert lacks_call(NotImplementedError())
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "may"),
+    [
+        (500, "INTERNAL_ERROR", True),
+        (500, None, True),
+        (413, None, True),
+        (400, "BAD_REQUEST", True),
+        (400, None, True),
+        (502, None, False),
+        (503, "TEMPORARILY_UNAVAILABLE", False),
+        (429, None, False),
+        (401, None, False),
+        (404, None, False),
+    ],
+)
+def test_a_point_may_be_the_reason_of_what_a_server_answers_while_it_works(
+    status: int, code: str | None, *, may: bool
+) -> None:
+    body = json.dumps({"error_code": code, "message": "no"}) if code else "<html></html>"
+    fault = fault_of_answer(status, body, {})
+    assert fault is not None
+    assert fault.may_concern_content is may
+    assert fault.concerns_server
+
+
+@pytest.mark.parametrize(
+    ("error", "local"),
+    [
+        (TypeError("Object of type bytes is not JSON serializable"), True),
+        (UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"), True),
+        (OverflowError("int too big"), True),
+        (ConnectionRefusedError("no"), False),
+        (requests.exceptions.InvalidHeader("a header with a newline"), False),
+        (requests.exceptions.JSONDecodeError("no JSON", "", 0), False),
+        (MemoryError(), False),
+    ],
+)
+def test_an_error_about_what_was_to_be_sent_says_nothing_about_the_server(
+    error: Exception, *, local: bool
+) -> None:
+    fault = fault_of_error(error)
+    assert fault.is_local is local
+    assert fault.concerns_server is not local

@@ -119,7 +119,8 @@ def test_the_server_is_always_journalled_and_never_a_user_or_password(
     host, port, parts = server
     place = f"{scheme}://{host}{'' if port is None else f':{port}'}{''.join(f'/{part}' for part in parts)}"
     uri = place.replace("://", f"://{user}:{password}@") + tail
-    assert lasting(uri) == place
+    # The path of another scheme's URI may be the rest of a password; only its client knows.
+    assert lasting(uri) == (f"{scheme}://" if scheme == "plugin" and "@" in place else place)
     if "@" not in place:  # else messages lose more than that, and SQLAlchemy sees a user in the path
         assert redacted(uri) == place
         assert lasting(place) == place

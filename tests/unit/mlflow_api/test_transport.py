@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import threading
 import time
+import tracemalloc
+import zlib
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
@@ -144,12 +148,12 @@ class Response:
 def test_without_read1_a_slow_answer_ends_too() -> None:
     answer = Response([b"{", b"}"])
     with pytest.raises(Fault, match="arrives too slowly"):
-        transport._read(answer, began=0.0, seconds=-1.0)
+        transport._text(answer, began=0.0, seconds=-1.0)
     assert answer.closed
 
 
 def test_without_read1_an_answer_is_read_to_its_end() -> None:
-    assert transport._read(Response([b"{", b"}"]), began=0.0, seconds=float("inf")) == "{}"
+    assert transport._text(Response([b"{", b"}"]), began=0.0, seconds=float("inf")) == "{}"
 
 
 def test_connecting_and_reading_have_separate_timeouts() -> None:
@@ -200,3 +204,105 @@ def test_an_anonymous_request_carries_no_credentials(server: Server) -> None:
         None,
         "Bearer hunter2hunter2",
     ]
+
+
+def compressed(status: int, body: bytes, encoding: str) -> Respond:
+    """Returns what answers with a body that is compressed already."""
+    return plain(status, body, Content_Encoding=encoding)
+
+
+def bare_deflate(body: bytes) -> bytes:
+    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return compressor.compress(body) + compressor.flush()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "compress"),
+    [
+        ("gzip", gzip.compress),
+        ("x-gzip", gzip.compress),
+        ("deflate", zlib.compress),
+        ("deflate", bare_deflate),
+    ],
+)
+def test_a_compressed_answer_is_read(
+    server: Server, encoding: str, compress: Callable[[bytes], bytes]
+) -> None:
+    text = '{"x": "' + "y" * 300_000 + '"}'
+    server.answers[PATH] = compressed(200, compress(text.encode()), encoding)
+    assert [post(server).text for _ in range(2)] == [text] * 2
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("status", [200, 502])
+def test_an_answer_that_is_gigabytes_when_decompressed_is_not(server: Server, status: int) -> None:
+    compressor = zlib.compressobj(9, wbits=31)
+    bomb = b"".join(compressor.compress(bytes(1_000_000)) for _ in range(70)) + compressor.flush()
+    server.answers[PATH] = compressed(status, bomb, "gzip")
+    tracemalloc.start(1)
+    try:
+        answer = post(server)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(answer.text) == (64_000_000 if status == 200 else 64_000)
+    assert most < (300_000_000 if status == 200 else 8_000_000)
+
+
+@pytest.mark.parametrize("encoding", ["gzip, gzip", "gzip,gzip,gzip", "rot13, br"])
+def test_an_answer_that_is_compressed_repeatedly_is_not_read(server: Server, encoding: str) -> None:
+    server.answers[PATH] = compressed(200, gzip.compress(gzip.compress(b"{}")), encoding)
+    with pytest.raises(Fault, match="the answer is compressed as") as raised:
+        post(server)
+    assert raised.value.cause is Cause.DOWN
+
+
+@pytest.mark.parametrize("body", [b"no gzip at all", gzip.compress(b"x" * 1000)[:-8] + bytes(8)])
+def test_a_damaged_compressed_answer_is_a_fault(server: Server, body: bytes) -> None:
+    server.answers[PATH] = compressed(200, body, "gzip")
+    with pytest.raises(Fault, match="cannot be decompressed"):
+        post(server)
+
+
+def endless(handler: BaseHTTPRequestHandler) -> None:
+    """Sends chunks until the other side has enough."""
+    handler.send_response(502)
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    with contextlib.suppress(OSError):
+        while True:
+            handler.wfile.write(b"2000\r\n" + b"x" * 0x2000 + b"\r\n")
+    handler.close_connection = True
+
+
+def test_an_endless_answer_is_cut(server: Server) -> None:
+    server.answers[PATH] = endless
+    assert len(post(server).text) == 64_000
+
+
+def test_an_endless_answer_of_a_server_on_this_machine_is_cut(server: Server) -> None:
+    server.answers[PATH] = endless
+    answer = transport.send_directly(("127.0.0.1", server.server_port), "GET", PATH, 30)
+    assert (answer.status_code, len(answer.text)) == (502, 64_000)
+
+
+def test_a_slow_answer_of_a_server_on_this_machine_ends_at_its_bound(server: Server) -> None:
+    def drip(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", "100000")
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            while True:
+                handler.wfile.write(b" ")
+                time.sleep(0.02)
+
+    server.answers[PATH] = drip
+    with pytest.raises(Fault, match="the answer arrives too slowly"):
+        transport.send_directly(("127.0.0.1", server.server_port), "GET", PATH, 0.2)
+
+
+def test_a_large_answer_is_read_in_large_pieces(server: Server) -> None:
+    server.answers[PATH] = plain(200, b'"' + b"y" * 3_000_000 + b'"')
+    began = time.thread_time()
+    assert len(post(server).text) == 3_000_002
+    assert time.thread_time() - began < 1, "it took four seconds in pieces of eight bytes"

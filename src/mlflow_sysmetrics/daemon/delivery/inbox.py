@@ -36,6 +36,7 @@ class Channel:
     def __init__(self, sender: Sender, queue: RunQueue) -> None:
         self.sender = sender
         self.queue = queue
+        sender.open()
 
     def put(self, points: Sequence[Point]) -> None:
         """Writes points to disk, then into the queue: a crash in between loses nothing."""
@@ -52,7 +53,7 @@ class Channel:
         """Marks the end of the points and makes the waiting ones due at once: a caller waits for them."""
         if self.queue.run_journal is not None:
             self.queue.run_journal.end()
-        self.sender.expedite([self.queue])
+        self.sender.end(self.queue)
 
 
 class OpenChannels:

@@ -14,6 +14,8 @@ MAX_BUFFERED_POINTS = 20_000
 # Points that cannot be written to disk: 25 MB, nearly three hours of outage for eight runs of 26 series.
 MAX_UNSAVED_POINTS = 200_000
 
+_HARD_FACTOR = 4
+
 # MLflow's own limits, https://mlflow.org/docs/latest/rest-api#request-limits
 MAX_POINTS = 1000
 _MAX_BYTES = 1_000_000
@@ -46,8 +48,18 @@ class MemoryBudget:
 
     @property
     def excess(self) -> int:
-        """How many points must be dropped."""
+        """How many points must be dropped if their server does not take any."""
         return max(self._used - self._unsaved, 0)
+
+    @property
+    def hard_excess(self) -> int:
+        """How many points must be dropped even if their server takes points, only not fast enough."""
+        return max(self._used - _HARD_FACTOR * self._unsaved, 0)
+
+    @property
+    def margin(self) -> int:
+        """How many points there may be in excess for a moment: looking for what to drop takes time."""
+        return self._unsaved // 20
 
     def add(self, points: int) -> None:
         """Adds to the count; negative for points released."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 
+from mlflow_sysmetrics.daemon.delivery.bisection import Bisection
 from mlflow_sysmetrics.daemon.delivery.limits import BatchSize, MemoryBudget
 from mlflow_sysmetrics.daemon.delivery.points import Batch
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.schedule import SendSchedule
-from mlflow_sysmetrics.daemon.delivery.sink import Connection
+from mlflow_sysmetrics.daemon.delivery.sink import BatchRefused, Connection
 from mlflow_sysmetrics.errors import JournalUnavailable
-from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
+from mlflow_sysmetrics.mlflow_api.faults import Fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,10 @@ class Counters:
         return DeliveryCounts(self.delivered, self.pending, unsaved, self.dropped, self.last_error)
 
 
-_REMEDY = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+# A run that takes no point at all, although it takes an empty batch, costs this many requests.
+_MOST_REFUSALS_IN_A_ROW = 1000
+# Looking through all queues for what to drop takes milliseconds if thousands of runs have just ended.
+_ENFORCE_SECONDS = 1.0
 
 
 class DeliveryPolicy:
@@ -87,6 +92,7 @@ class DeliveryPolicy:
         self._schedule = schedule
         self._memory = memory
         self._messages: list[tuple[int, str]] = []
+        self._enforce_at = -math.inf
 
     def messages(self) -> list[tuple[int, str]]:
         """Returns new messages with their log levels, once; the thread logs them without the lock."""
@@ -104,14 +110,18 @@ class DeliveryPolicy:
 
     def delivered(self, queue: RunQueue, batch: Batch, tags: dict[str, str], now: float) -> None:
         """Settles points and tags that the server accepted."""
+        if queue.bisection is not None and queue.bisection.control:
+            self._control_accepted(queue, queue.bisection, batch, now)
+            return
         self.size.taken(len(batch.points))
-        if queue.failures:
+        if queue.failures and queue.bisection is None:
             self._log(queue, logging.INFO, f"{self._server} accepts points of run {queue.run_id} again.")
+        more = len(batch.points) >= queue.most_at_once(self.size.most)
         buffered = queue.buffered
         self._count(queue, buffered, *queue.accept(batch, tags))
         self._schedule.answered()
         self.counters(queue).last_error = None
-        self._plan_next(queue, now, more=len(batch.points) >= self.size.most)
+        self._plan_next(queue, now, more=more or queue.bisection is not None)
 
     def failed(
         self, queue: RunQueue, batch: Batch, tags: dict[str, str], error: Exception, now: float
@@ -119,13 +129,19 @@ class DeliveryPolicy:
         """Decides what to do with points and tags that the server did not accept."""
         reason = self._server.reason(error)
         fault = error if isinstance(error, Fault) else None
-        if fault is not None and fault.cause is Cause.TOO_LARGE:
-            self._halve(queue, batch, tags, reason)
+        if isinstance(error, BatchRefused) and queue.refusals_in_a_row < _MOST_REFUSALS_IN_A_ROW:
+            self._isolate(queue, batch, tags, reason)
             self._plan_next(queue, now, more=True)
-        elif fault is not None and fault.refuses_run:
+        elif fault is not None and fault.is_about_size and len(batch.points) + len(tags) > 1:
+            self._halve(queue, batch, tags)
+            self._plan_next(queue, now, more=True)
+        elif fault is not None and fault.is_about_size and tags:
+            self._refuse_tags(queue, tags, reason)
+            self._plan_next(queue, now, more=True)
+        elif isinstance(error, BatchRefused) or (fault is not None and fault.refuses_run):
             queue.refuse(reason)
             # Another store at the same address, or a mistake by its owner, must not cost the points on disk.
-            if queue.replayed and not fault.run_is_deleted:
+            if queue.replayed and not (fault is not None and fault.run_is_deleted):
                 self._set_aside(queue, reason)
             else:
                 self._give_up(queue, reason)
@@ -133,21 +149,33 @@ class DeliveryPolicy:
             self._set_aside(queue, reason)
         else:
             self._back_off(queue, error, reason, now)
+            if not isinstance(error, JournalUnavailable) and (fault is None or fault.may_concern_content):
+                self._suspect(queue, batch, tags, reason)
 
-    def enforce_memory_budget(self) -> None:
-        """Removes points while memory holds too many: first those that are also on disk, then the oldest."""
-        if self._memory.excess:
-            for queue in self._schedule:
-                buffered = queue.buffered
-                queue.spill()
-                self._memory.add(queue.buffered - buffered)
-        while self._memory.excess:
+    def enforce_memory_budget(self, now: float) -> None:
+        """Removes points while memory holds too many: first those that are also on disk, then the oldest.
+
+        A server that takes points gets time: on a busy machine they may arrive faster than our threads can
+        write and send them, and neither the server nor the disk is at fault.
+        """
+        if not self._memory.excess or (now < self._enforce_at and self._memory.excess < self._memory.margin):
+            return
+        self._enforce_at = now + _ENFORCE_SECONDS
+        for queue in self._schedule:
+            buffered = queue.buffered
+            queue.spill()
+            self._memory.add(queue.buffered - buffered)
+        is_failing = any(queue.failures for queue in self._schedule)
+        excess = self._memory.excess if is_failing else self._memory.hard_excess
+        while excess > 0:
             fullest = max(self._schedule, key=lambda queue: queue.unsaved)
             if not fullest.unsaved:  # the memory is full of other servers' points
                 return
-            dropped = fullest.drop_oldest(self._memory.excess)
+            dropped = fullest.drop_oldest(excess)
+            excess -= dropped
             if self.own.dropped == 0:
-                message = f"{self._server} has been down for too long: dropping the oldest system metrics."
+                reason = "has been down for too long" if is_failing else "does not take points fast enough"
+                message = f"{self._server} {reason}: dropping the oldest system metrics."
                 self._log(fullest, logging.WARNING, message)
             self._memory.add(-dropped)
             self.own.remove(dropped, dropped)
@@ -161,26 +189,68 @@ class DeliveryPolicy:
         queue.resume(now, more=more)
         self._schedule.rotate(queue)
 
-    def _halve(self, queue: RunQueue, batch: Batch, tags: dict[str, str], reason: str) -> None:
-        """Makes the batches smaller; gives up a point, or tags, that are too large by themselves."""
+    def _halve(self, queue: RunQueue, batch: Batch, tags: dict[str, str]) -> None:
+        """Makes the batches smaller."""
         if len(batch.points) > 1:
             self.size.refused(len(batch.points))
-        elif tags:
-            queue.discard_tags(tags)
-            message = f"Run {queue.run_id} does not accept the tags {sorted(tags)}: {reason}."
-            self._log(queue, logging.WARNING, message)
         else:
+            queue.divide(batch, tags)
+
+    def _isolate(self, queue: RunQueue, batch: Batch, tags: dict[str, str], reason: str) -> None:
+        """Searches for what is invalid in a batch; gives up a point or a tag that is refused by itself."""
+        if len(batch.points) + len(tags) > 1:
+            queue.divide(batch, tags)
+        elif tags:
+            self._refuse_tags(queue, tags, reason)
+        else:
+            self._refuse_point(queue, batch, reason)
+
+    def _suspect(self, queue: RunQueue, batch: Batch, tags: dict[str, str], reason: str) -> None:
+        """Searches for a point that may be the reason why a batch fails, from the second failure on."""
+        bisection = queue.bisection
+        if bisection is not None and bisection.control:
+            bisection.control_failed(exists=bool(batch.points))
+        elif len(batch.points) + len(tags) > 1:
+            if queue.failures > 1 or bisection is not None:
+                queue.divide(batch, tags)
+        elif batch.points:
+            queue.divide(batch, tags)
+            others = queue.waiting - 1
+            if queue.bisection is not None and others > 0:
+                queue.bisection.try_control(batch, reason, others)
+
+    def _control_accepted(self, queue: RunQueue, search: Bisection, batch: Batch, now: float) -> None:
+        """Gives up a point that failed repeatedly, while another one was accepted each time."""
+        if batch.points:
+            queue.answered()
+            self._schedule.answered()
+            if search.control_accepted() and search.suspect is not None:
+                self._refuse_point(queue, search.suspect, search.reason)
+        else:
+            search.control_failed(exists=False)
+        self._plan_next(queue, now, more=True)
+
+    def _refuse_point(self, queue: RunQueue, batch: Batch, reason: str) -> None:
+        if self.size.most == 1:  # it was the point, not the number of points
             self.size.reset()
-            buffered = queue.buffered
-            self._count(queue, buffered, *queue.discard(batch))
-            if queue.dropped == len(batch.points):
-                key = batch.points[0].key
-                self._log(queue, logging.WARNING, f"Run {queue.run_id} does not accept {key}: {reason}.")
+        buffered = queue.buffered
+        self._count(queue, buffered, *queue.discard(batch, reason))
+        if queue.refusals == 1:
+            message = (
+                f"Run {queue.run_id} does not accept {batch.points[0].key}: {reason}. "
+                "Refused points are dropped and counted, all others are delivered."
+            )
+            self._log(queue, logging.WARNING, message)
+
+    def _refuse_tags(self, queue: RunQueue, tags: dict[str, str], reason: str) -> None:
+        queue.discard_tags(tags)
+        message = f"Run {queue.run_id} does not accept the tags {sorted(tags)}: {reason}."
+        self._log(queue, logging.WARNING, message)
 
     def _back_off(self, queue: RunQueue, error: Exception, reason: str, now: float) -> None:
         counters = self.counters(queue)
-        if counters.last_error is None and not queue.failures:
-            remedy = f"; {_REMEDY}" if isinstance(error, Fault) and error.refuses_credentials else ""
+        if counters.last_error is None and not queue.failures and not queue.refusals and not queue.bisection:
+            remedy = _remedy(error)
             message = f"{self._server} does not accept system metrics ({reason}); keeping them and retrying"
             if isinstance(error, JournalUnavailable):
                 message = f"System metrics of run {queue.run_id} wait on disk, and {reason}; retrying"
@@ -210,3 +280,11 @@ class DeliveryPolicy:
         """Queues a message; points of processes that died do not concern this program: at most INFO."""
         level = min(level, logging.INFO) if queue.replayed else level
         self._messages.append((level, f"mlflow-sysmetrics: {message}"))
+
+
+def _remedy(error: Exception) -> str:
+    if isinstance(error, Fault) and error.refuses_credentials:
+        return "; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+    if isinstance(error, Fault) and error.is_about_size:
+        return "; if a proxy limits the size of requests, raise its limit (nginx: client_max_body_size)"
+    return ""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import TypeGuard
 
+from mlflow_sysmetrics.daemon.delivery.bisection import Bisection
 from mlflow_sysmetrics.daemon.delivery.points import Batch, Buffered, Point, RunJournal, Spilled
 from mlflow_sysmetrics.daemon.journal.scan import JournaledRun
 
@@ -48,6 +49,11 @@ class RunQueue:
         already_counted: how many of `dropped` will be missing on disk; they are not counted again on
             read-back.
         tags: tags to set on the run.
+        bisection: the search for points that the server refuses; None if there is none.
+        refusals: number of points that the server refused one by one.
+        refusals_in_a_row: how many of these since the server took a point.
+        refusal: why it refused the last of them.
+        answers_at_failure: how many sends, of all runs, the server had accepted when the last one failed.
     """
 
     def __init__(
@@ -70,6 +76,10 @@ class RunQueue:
         self.refused: str | None = None
         self.set_aside: str | None = None
         self.last_try = False
+        self.bisection: Bisection | None = None
+        self.refusals = self.refusals_in_a_row = 0
+        self.refusal: str | None = None
+        self.answers_at_failure = 0
         self.failures = self.appended = self.acknowledged = self.dropped = self.already_counted = 0
         self.tags: dict[str, str] = {}
         self._stretches: deque[Buffered | Spilled] = deque()
@@ -177,20 +187,29 @@ class RunQueue:
         """Makes the queue due now."""
         self.due_at = now
 
-    def peek(self, most: int) -> Batch | Spilled:
-        """Returns the oldest points without removing them, or where they are on disk."""
+    def peek(self, most: int, since: int = 0) -> Batch | Spilled:
+        """Returns points without removing them, or where they are on disk.
+
+        Args:
+            most: how many at most.
+            since: index of the oldest; by default that of the oldest in the queue.
+        """
         points: list[Point] = []
         until = self.acknowledged
         for stretch in self._stretches:
+            if stretch.until <= since:
+                continue
+            first = max(stretch.first, since)
             if isinstance(stretch, Spilled):
                 if not points:
-                    return Spilled(stretch.first, stretch.until, stretch.place)
+                    return Spilled(first, stretch.until, stretch.place)
                 break
-            if len(points) == most or (points and stretch.first != until):
+            if len(points) == most or (points and first != until):
                 break
-            taken = list(islice(stretch.points, most - len(points)))
+            skipped = first - stretch.first
+            taken = list(islice(stretch.points, skipped, skipped + most - len(points)))
             points += taken
-            until = stretch.first + len(taken)
+            until = first + len(taken)
         return Batch(points, until)
 
     def take(self, most: int, now: float) -> tuple[Batch | Spilled, dict[str, str]]:
@@ -200,7 +219,19 @@ class RunQueue:
         """
         self.due_at = None  # set again by calls that ask for the next send while this one is under way
         self.sent_at = now
-        return self.peek(most), dict(self.tags)
+        if self.bisection is None:
+            return self.peek(most), dict(self.tags)
+        front = self._stretches[0].first if self._stretches else self.acknowledged
+        points = self.peek(self.most_at_once(most), front + self.bisection.control)
+        # Points and tags are tried apart, points first.
+        tags = {} if self._stretches else dict(islice(self.tags.items(), self.bisection.most))
+        return points, tags
+
+    def most_at_once(self, most: int) -> int:
+        """Returns how many points to take, given how many the server takes."""
+        if self.bisection is None:
+            return most
+        return 1 if self.bisection.control else min(self.bisection.most, most)
 
     def accept(self, batch: Batch, tags: dict[str, str]) -> tuple[int, int]:
         """Removes what the server took.
@@ -210,11 +241,30 @@ class RunQueue:
             were lost.
         """
         self.failures = 0
+        if self.bisection is not None:
+            self.bisection.accepted(len(batch.points) or len(tags))
+        if batch.points:
+            self.refusals_in_a_row = 0
         return self._remove(batch, tags, batch.lost)
 
-    def discard(self, batch: Batch) -> tuple[int, int]:
+    def answered(self) -> None:
+        """Ends the failures, because the server took another point of the run."""
+        self.failures = 0
+
+    def discard(self, batch: Batch, reason: str) -> tuple[int, int]:
         """Removes points that the server will never take; returns the same numbers as `accept`."""
+        self.refusals += len(batch.points)
+        self.refusals_in_a_row += len(batch.points)
+        self.refusal = reason
         return self._remove(batch, {}, batch.lost + len(batch.points))
+
+    def divide(self, batch: Batch, tags: dict[str, str]) -> None:
+        """Makes the next sends smaller: something in this one is refused, or may be."""
+        count = len(batch.points) or len(tags)
+        if self.bisection is None or batch.until > self.bisection.until:
+            self.bisection = Bisection(count, batch.until)
+        else:
+            self.bisection.failed(count)
 
     def discard_tags(self, tags: dict[str, str]) -> None:
         """Removes tags, unless their values have changed since `take`."""
@@ -222,10 +272,16 @@ class RunQueue:
             if self.tags.get(key) == value:
                 del self.tags[key]
 
-    def give_back(self, retry_at: float) -> None:
-        """Ends a send that failed: all stays in the queue, to be sent again at a monotonic time."""
+    def give_back(self, retry_at: float, answers: int = 0) -> None:
+        """Ends a send that failed: all stays in the queue, to be sent again at a monotonic time.
+
+        Args:
+            retry_at: that time.
+            answers: how many sends of all runs the server has accepted so far.
+        """
         self.failures += 1
         self.due_at = retry_at
+        self.answers_at_failure = answers
 
     def resume(self, now: float, *, more: bool) -> None:
         """Plans the send after one that needs no pause.
@@ -305,6 +361,8 @@ class RunQueue:
         if batch.place is not None and isinstance(front, Spilled) and front.first == batch.until:
             front.place = batch.place
         self.discard_tags(tags)
+        if self.bisection is not None and self.acknowledged >= self.bisection.until and not self.tags:
+            self.bisection = None
         gone = waited - self.waiting
         lost = min(lost, gone)
         self.count_dropped(lost)

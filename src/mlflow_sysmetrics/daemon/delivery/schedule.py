@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
-from mlflow_sysmetrics.errors import JournalUnavailable
+from mlflow_sysmetrics.mlflow_api.faults import Fault
 from mlflow_sysmetrics.runtime.backoff import Backoff, pause_seconds
 
 
@@ -26,6 +26,7 @@ class SendSchedule:
         self._jitter = jitter
         self._pause = Backoff(jitter)
         self._pause_of_replayed = Backoff(jitter)
+        self._answers = 0
 
     def __iter__(self) -> Iterator[RunQueue]:
         return iter(self._queues)
@@ -56,13 +57,15 @@ class SendSchedule:
     def back_off(self, queue: RunQueue, now: float, error: Exception) -> None:
         """Delays a queue and its server after a failed attempt; the other queues come first."""
         # The server pauses for all runs; a single failing run backs off on its own.
-        if not isinstance(error, JournalUnavailable):  # that is the local disk, not the server
+        has_served_others = queue.failures > 0 and self._answers > queue.answers_at_failure
+        if isinstance(error, Fault) and error.concerns_server and not has_served_others:
             (self._pause_of_replayed if queue.replayed else self._pause).failed(now, error)
-        queue.give_back(now + pause_seconds(queue.failures, error, self._jitter))
+        queue.give_back(now + pause_seconds(queue.failures, error, self._jitter), self._answers)
         self.rotate(queue)
 
     def answered(self) -> None:
         """Ends the pauses: the server has answered."""
+        self._answers += 1
         self._pause.reset()
         self._pause_of_replayed.reset()
 

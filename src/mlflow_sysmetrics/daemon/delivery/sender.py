@@ -20,6 +20,9 @@ from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.runtime.clock import Clock
 from mlflow_sysmetrics.runtime.loops import Loop
 
+# How long the thread outlives its last run: runs that follow each other on one server share it.
+_LINGER_SECONDS = 2.0
+
 _logger = Log()
 
 
@@ -27,7 +30,8 @@ class Sender:
     """Delivers the queues of one tracking server, each at its own interval.
 
     The lock is held for bookkeeping only, never over a request or a disk access, so a request or a disk that
-    hangs blocks this thread and no caller.
+    hangs blocks this thread and no caller. The thread starts with the first point or tag, ends when all runs
+    have ended and are delivered, and starts again when it is needed.
 
     Args:
         tracking_uri: the server.
@@ -38,7 +42,8 @@ class Sender:
         journal: the journal of this process, cleaned up between two batches.
 
     Attributes:
-        loop: the thread; None if the caller sends.
+        thread_name: name of the thread; None if the caller sends, with `send_next`.
+        loop: the thread; None before its first point.
     """
 
     def __init__(
@@ -52,6 +57,7 @@ class Sender:
         memory: MemoryBudget | None = None,
         journal: ProcessJournal | None = None,
     ) -> None:
+        self.thread_name: str | None = None
         self._connection = Connection(tracking_uri, open_sink)
         self._clock = clock
         self._memory = memory or MemoryBudget()
@@ -61,17 +67,28 @@ class Sender:
         self._policy = DeliveryPolicy(self._connection, self._schedule, self._memory)
         self._flusher = Flusher(self._changed, self._schedule, clock)
         self._wakes_at = -math.inf
-        self._untidy = False
+        self._untidy = self._runs = False
+        self._sources = 0
         self.loop: Loop | None = None
 
-    def start(self, name: str) -> None:
-        """Starts the thread.
+    @property
+    def is_finished(self) -> bool:
+        """Whether all its runs have ended and are delivered, and its thread has ended."""
+        with self._changed:
+            return self._is_unused and not self._runs
 
-        Raises:
-            RuntimeError: the interpreter is shutting down.
-        """
-        self.loop = Loop(self._step, name)
-        self.loop.start()
+    def open(self) -> None:
+        """Records a source of points, so that the sender stays in use until as many have ended."""
+        with self._changed:
+            self._sources += 1
+
+    def end(self, queue: RunQueue) -> None:
+        """Records the end of a source, and makes its points due at once: a caller waits for them."""
+        with self._changed:
+            self._sources -= 1
+            if self._is_unused:
+                self._changed.notify_all()
+        self.expedite([queue])
 
     def append(
         self,
@@ -106,7 +123,7 @@ class Sender:
                 queue.put(points, place)
                 self._memory.add(len(points))
             self._policy.own.pending += len(points)
-            self._policy.enforce_memory_budget()
+            self._policy.enforce_memory_budget(self._now())
             # A queue that has failed keeps the due time of its back-off.
             due_at = None if queue.empty or queue.failures else queue.plan_send(self._now())
             if due_at is not None and due_at < self._wakes_at:
@@ -114,6 +131,7 @@ class Sender:
             if not self._untidy and self._journal.is_full:
                 self._untidy = True
                 self._changed.notify_all()
+            self._ensure_thread()
             return True
 
     def count_lost(self, queue: RunQueue, count: int) -> None:
@@ -125,6 +143,7 @@ class Sender:
             if not queue.failures:
                 queue.plan_send(self._now())
             self._changed.notify_all()
+            self._ensure_thread()
 
     def adopt(self, queue: RunQueue) -> None:
         """Takes over the queue of a process that died; no caller waits for it, and it has separate counts."""
@@ -140,12 +159,8 @@ class Sender:
             queue.close()
             if queue.empty:
                 self._schedule.remove(queue)
-
-    def wake(self) -> None:
-        """Wakes the thread to clean up the journal."""
-        with self._changed:
-            self._untidy = True
-            self._changed.notify_all()
+            if self._is_unused:
+                self._changed.notify_all()  # the thread waits for nothing from now on, and ends
 
     def expedite(self, queues: Iterable[RunQueue] | None = None) -> Backlog:
         """Makes queues due now; by default those of all runs of this process.
@@ -153,7 +168,11 @@ class Sender:
         Returns:
             What is in them at this moment, for `wait`.
         """
-        return self._flusher.expedite(queues)
+        backlog = self._flusher.expedite(queues)
+        if backlog:
+            with self._changed:
+                self._ensure_thread()
+        return backlog
 
     def wait(self, backlog: Backlog, deadline: Deadline) -> bool:
         """Waits until a backlog is delivered or given up; returns whether it is.
@@ -223,24 +242,52 @@ class Sender:
             idle = self._policy.own.pending == 0
         self._journal.tidy(idle=idle)
 
+    def _ensure_thread(self) -> None:
+        """Starts the thread if it does not run. The caller holds the lock."""
+        if self.thread_name is None or self._runs:
+            return
+        # A new loop, since the thread of the last one may not have ended yet.
+        loop = Loop(self._step, self.thread_name)
+        try:
+            loop.start()
+        except RuntimeError as error:  # a limit of the system, or the interpreter is shutting down
+            self._policy.own.last_error = str(error)
+            return
+        self.loop = loop
+        self._runs = True
+
     def _step(self) -> bool:
-        """Sends what is due, then waits for more."""
+        """Sends what is due, then waits for more; returns whether the thread goes on."""
         while self.send_next():
             self.tidy()
             self.log_messages()
         self.tidy()
         self.log_messages()
+        return self._wait_for_work()
+
+    def _wait_for_work(self) -> bool:
+        """Returns True when there may be something to do, False when the thread has to end."""
         with self._changed:
-            if (
-                self._schedule.next_due(self._now()) is None
-                and not self._policy.has_messages
-                and not self._untidy
-            ):
-                self._wakes_at = self._schedule.next_due_at()
-                left = self._wakes_at - self._now()
-                self._changed.wait(None if math.isinf(left) else max(left, 0.0))
-                self._wakes_at = -math.inf
-        return True
+            if self._has_work:
+                return True
+            self._wakes_at = self._schedule.next_due_at()
+            left = _LINGER_SECONDS if self._is_unused else self._wakes_at - self._now()
+            notified = self._changed.wait(None if math.isinf(left) else max(left, 0.0))
+            self._wakes_at = -math.inf
+            if not notified and self._is_unused and not self._has_work:
+                self._runs = False
+                return False
+            return True
+
+    @property
+    def _has_work(self) -> bool:
+        due = self._schedule.next_due(self._now()) is not None
+        return due or self._policy.has_messages or self._untidy
+
+    @property
+    def _is_unused(self) -> bool:
+        """Whether all sources have ended and nothing waits."""
+        return not self._sources and not self._schedule
 
     def _now(self) -> float:
         return self._clock.monotonic()
@@ -248,6 +295,6 @@ class Sender:
     def _read_back(self, queue: RunQueue, spilled: Spilled) -> Batch:
         assert queue.run_journal is not None  # only points in the journal are spilled
         try:
-            return read_back(queue.run_journal, spilled, self._policy.size.most)
+            return read_back(queue.run_journal, spilled, queue.most_at_once(self._policy.size.most))
         except OSError as error:  # for example an unmounted disk; it may come back
             raise JournalUnavailable(f"the journal cannot be read: {error.strerror or error}") from error

@@ -38,6 +38,10 @@ class Sink(Protocol):
         """Delivers points and tags of one run, at most a thousand points."""
 
 
+class BatchRefused(Fault):
+    """MLflow refuses a point or a tag of a batch, not the run: it knows the run, and takes an empty batch."""
+
+
 class Connection:
     """The sink of one tracking server, opened when it is first needed.
 
@@ -64,6 +68,7 @@ class Connection:
         """Delivers points and tags of one run. Takes as long as the server does.
 
         Raises:
+            BatchRefused: one of them is invalid.
             Fault: the server did not accept them, or its client could not be created.
         """
         if not points and not tags:
@@ -77,7 +82,19 @@ class Connection:
             max(point.timestamp - started_at, 0) // _MILLISECONDS if point.step is None else point.step
             for point in points
         ]
-        sink.send(queue.run_id, points, steps, tags)
+        try:
+            sink.send(queue.run_id, points, steps, tags)
+        except Fault as fault:
+            is_single = len(points) + len(tags) == 1
+            if not fault.refuses_content or fault.run_is_deleted or (fault.is_about_size and not is_single):
+                raise
+            if queue.bisection is None:
+                sink.started_at(queue.run_id)
+                sink.send(queue.run_id, [], [], {})
+            refused = BatchRefused(fault.reason, fault.cause, error_code=fault.error_code)
+        else:
+            return
+        raise refused
 
     def _opened(self) -> Sink:
         if self._sink is None:

@@ -57,6 +57,7 @@ class Replayed:
         kept: why points wait that their server rejects, and until when, one line per run.
         damage: what in it is not understood; None if everything is.
         aside: where it was set aside, if it is damaged and nothing else keeps it.
+        refused: which single points were given up because their server rejects them, one line per run.
     """
 
     delivered: int
@@ -66,6 +67,7 @@ class Replayed:
     kept: tuple[str, ...] = ()
     damage: Damage | None = None
     aside: Path | None = None
+    refused: tuple[str, ...] = ()
 
 
 def replay(
@@ -95,6 +97,7 @@ def replay(
     delivered = dropped = 0
     faults: list[str] = []
     kept: list[str] = []
+    refusals: list[str] = []
     try:
         for uri, queues in orphan.by_server().items():
             sender = Sender(with_secrets(uri, known), open_sink, clock)
@@ -104,6 +107,7 @@ def replay(
             counts = sender.counts_of_replayed()
             delivered += counts.delivered
             dropped += counts.dropped
+            refusals += [_refused(uri, queue) for queue in queues if queue.refusals]
             refused = [queue for queue in queues if queue.refused is not None and not queue.empty]
             if any(not queue.empty and queue not in refused for queue in queues):
                 faults.append(f"{redacted(uri)}: {counts.last_error or 'no answer'}")
@@ -113,8 +117,15 @@ def replay(
                 kept += [_kept(uri, queue, orphan.kept_until) for queue in refused]
     finally:
         orphan.release(open_sink, known)
-    damage, aside = journal.damage, orphan.aside
-    return Replayed(delivered, dropped, orphan.waiting, tuple(faults), tuple(kept), damage, aside)
+    damage, aside, given_up = journal.damage, orphan.aside, tuple(refusals)
+    return Replayed(
+        delivered, dropped, orphan.waiting, tuple(faults), tuple(kept), damage, aside, refused=given_up
+    )
+
+
+def _refused(uri: str, queue: RunQueue) -> str:
+    points = "1 point" if queue.refusals == 1 else f"{queue.refusals:,} points"
+    return f"{redacted(uri)}: does not accept {points} of run {queue.run_id} ({queue.refusal}); dropped"
 
 
 def _kept(uri: str, queue: RunQueue, until: float) -> str:

@@ -29,6 +29,10 @@ _REST_SECONDS = 10.0  # in which that share adds up to the whole budget again
 # Longer than nearly all windows: a disk that is too slow at each window counts as slow all the time.
 _FORGOTTEN_SECONDS = 120.0
 _ROUNDING_SECONDS = 0.001
+# Of the longest delay, at each request: a busy machine delays some requests and not others.
+_REMEMBERED = 0.9
+# A job accesses the disk a few times, and may have to wait after each access as it did before the first.
+_ACCESSES = 10
 
 Result = TypeVar("Result")
 
@@ -95,6 +99,9 @@ class _Request:
     """A job that the sampler waits for."""
 
     job: Callable[[], object]
+    asked_at: float
+    began_at: float | None = None
+    ended_at: float | None = None
     done: threading.Event = field(default_factory=threading.Event)
     result: Any = None
 
@@ -123,6 +130,8 @@ class JournalThread:
         self._began_at: float | None = None
         #: Why the last job that appends failed, other than by the disk; None if it did not.
         self.failed: str | None = None
+        self._free_at = -math.inf
+        self._delay = 0.0
 
     @property
     def is_threaded(self) -> bool:
@@ -161,14 +170,26 @@ class JournalThread:
             return cast("Result | None", self._result(job))
         if not self.accepts_requests:
             return None
-        request = _Request(job)
-        began = self._clock.monotonic()
+        request = _Request(job, self._clock.monotonic())
         with self._changed:
             self._request = request
             self._changed.notify()
         done = request.done.wait(self._budget.left)
-        self._budget.waited(began)
+        now = self._clock.monotonic()
+        self._budget.waited(now - self._seconds_of_disk(request, now))
         return cast("Result", request.result) if done else None
+
+    def _seconds_of_disk(self, request: _Request, now: float) -> float:
+        """Returns how long the disk has kept the sampler waiting, as opposed to a machine that is too busy.
+
+        How late the thread takes a job up has nothing to do with the disk: if no other job is under way, it
+        waited for the processor or for Python's lock, and does so again after each access to the disk.
+        """
+        began_at = self._began_at if request.began_at is None else request.began_at
+        if began_at is None:
+            return 0.0
+        ended_at = now if request.ended_at is None else request.ended_at
+        return max(ended_at - max(began_at, request.asked_at) - _ACCESSES * self._delay, 0.0)
 
     def submit(self, key: Hashable, job: Callable[[], object]) -> None:
         """Queues a job; does not wait for it.
@@ -205,12 +226,18 @@ class JournalThread:
             request = self._request
             job = self._later.pop(next(iter(self._later))) if request is None else request.job
             self._began_at = self._clock.monotonic()
+            if request is not None:
+                request.began_at = self._began_at
+                delay = self._began_at - max(request.asked_at, self._free_at)
+                self._delay = max(delay, _REMEMBERED * self._delay)
         try:
             result = self._result(job)
         finally:
             with self._changed:
                 self._began_at = None
+                self._free_at = self._clock.monotonic()
                 if request is not None:
+                    request.ended_at = self._free_at
                     self._request = None  # first, since the waiting thread may call again at once
         if request is not None:
             request.result = result

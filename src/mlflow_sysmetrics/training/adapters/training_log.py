@@ -29,6 +29,7 @@ _LONGEST_REASON = 300  # the repr of a value can be long
 
 _logger = logging.getLogger("mlflow_sysmetrics")
 _warned: set[str] = set()
+_MOST_WARNINGS = 100  # a program may choose a new name at each step
 _open: dict[str, TrainingLog] = {}  # by run id; a log that was closed is not among them
 
 
@@ -282,7 +283,7 @@ def _number(name: str, value: object) -> float | Pending | None:
         check_metric_name(f"epoch/{name}", name=name)  # no other prefix is longer
         return as_number(name, value)
     except (TypeError, ValueError) as error:
-        if name not in _warned:
+        if name not in _warned and len(_warned) < _MOST_WARNINGS:
             _warned.add(name)
             reason = str(error)[:_LONGEST_REASON]
             _logger.warning("mlflow-sysmetrics: metric %r is not recorded: %s", name, reason)
