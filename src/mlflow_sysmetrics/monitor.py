@@ -82,6 +82,9 @@ class SystemMetricsMonitor:
         caller = sys._getframe(1)  # noqa: SLF001 - documented for CPython and PyPy
         run = fluent_state.run_being_started(caller, self._run_id)
         try:
+            from mlflow_sysmetrics.runtime.threads import import_beside
+
+            import_beside("mlflow_sysmetrics.daemon.process")
             from mlflow_sysmetrics.daemon import attach
 
             self._attachment = attach(

@@ -33,6 +33,9 @@ class SysMetricsRunContextProvider:
         MLflow calls it before the run exists, and for datasets, models and traces, too. So it is cheap once
         the facts are found, has no side effects, and does not mean that a run starts.
         """
+        from mlflow_sysmetrics.runtime.threads import import_beside
+
+        import_beside("mlflow_sysmetrics.facts.discovery")
         from mlflow_sysmetrics.facts import host_facts
 
         tags = host_facts().tags(wait_seconds=FACTS_WAIT_SECONDS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -29,10 +28,12 @@ from mlflow_sysmetrics.daemon.sampling.probe import Probe
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
 from mlflow_sysmetrics.daemon.sampling.sampler import Sampler, Watch
 from mlflow_sysmetrics.daemon.state import Status, log_summary
+from mlflow_sysmetrics.errors import ThreadUnavailable
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.mlflow_api.fluent_state import current_tracking_uri
 from mlflow_sysmetrics.mlflow_api.tracking_uris import anchored, lasting, with_secrets
 from mlflow_sysmetrics.runtime.clock import Clock, SystemClock
+from mlflow_sysmetrics.runtime.native import TIMEOUT_MAX, Event, RLock
 from mlflow_sysmetrics.runtime.threads import start_thread
 from mlflow_sysmetrics.settings import Settings
 
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 RECOVERY_THREAD_NAME = "sysmetrics-recovery"
 
 _LAST_SAMPLE_SECONDS = 0.25
-_LONGEST_WAIT_SECONDS = threading.TIMEOUT_MAX / 2  # its sum with the clock must stay below the maximum
+_LONGEST_WAIT_SECONDS = TIMEOUT_MAX / 2  # its sum with the clock must stay below the maximum
 
 _logger = logging.getLogger("mlflow_sysmetrics")
 
@@ -78,7 +79,7 @@ class Daemon:
             if collector.family in settings.collectors
         ]
         self.sampler = Sampler(self._probes, self._clock)
-        self._lock = threading.RLock()  # re-entrant: a signal handler may call in
+        self._lock = RLock()  # re-entrant: a signal handler may call in
         self._series: dict[tuple[str, str], RunSeries] = {}
         self._channels = OpenChannels()  # of the program itself
         self._senders: dict[str, Sender] = {}
@@ -108,7 +109,7 @@ class Daemon:
             started_at: when the run started, in milliseconds since 1970; None asks the server.
 
         Raises:
-            RuntimeError: the interpreter is shutting down.
+            ThreadUnavailable: no thread can be started.
         """
         tracking_uri = anchored(tracking_uri)  # opened later, when the working directory may differ
         key = (tracking_uri, run_id)
@@ -192,7 +193,7 @@ class Daemon:
             started_at: as in `attach`; only points without a step need it.
 
         Raises:
-            RuntimeError: the interpreter is shutting down.
+            ThreadUnavailable: no thread can be started.
         """
         key = (anchored(tracking_uri), run_id)
         with self._lock:
@@ -225,7 +226,7 @@ class Daemon:
         """Returns a watch, which keeps the sampler reading.
 
         Raises:
-            RuntimeError: the interpreter is shutting down.
+            ThreadUnavailable: no thread can be started.
         """
         with self._lock:
             self._start()
@@ -312,7 +313,7 @@ class Daemon:
         ends = self._clock.monotonic() + min(seconds, _LONGEST_WAIT_SECONDS)
         return Deadline(ends, full_timeout=timeout is not None)
 
-    def _await_sampler(self, event: threading.Event, deadline: Deadline) -> bool:
+    def _await_sampler(self, event: Event, deadline: Deadline) -> bool:
         """Waits for an event of the sampler; a hanging collector has an outage budget, as a server does."""
         began = self._clock.monotonic()
         timeout = max(deadline.ends - began, 0.0)
@@ -342,7 +343,7 @@ class Daemon:
         self.sampler.start()
         self._running = True
         if self._settings.journalled:
-            with contextlib.suppress(RuntimeError):  # the interpreter is shutting down
+            with contextlib.suppress(ThreadUnavailable):
                 start_thread(self._recover, RECOVERY_THREAD_NAME)
         return True
 

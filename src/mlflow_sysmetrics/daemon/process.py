@@ -6,7 +6,6 @@ import atexit
 import multiprocessing
 import os
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -19,9 +18,10 @@ from mlflow_sysmetrics.daemon.sampling.sampler import Watch
 from mlflow_sysmetrics.daemon.state import Status
 from mlflow_sysmetrics.mlflow_api.clients import import_mlflow
 from mlflow_sysmetrics.mlflow_api.fluent_state import current_tracking_uri
+from mlflow_sysmetrics.runtime.native import Lock, RLock
 from mlflow_sysmetrics.settings import Settings
 
-_lock = threading.RLock()  # re-entrant: a signal handler may call in
+_lock = RLock()  # re-entrant: a signal handler may call in
 _daemon: Daemon | None = None
 
 
@@ -40,7 +40,7 @@ class Attachment:
         self._daemon = daemon
         self._series = series
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._detached = False
 
     def detach(self, timeout: float | None = None) -> bool:
@@ -89,7 +89,7 @@ class PointWriter:
         self._daemon = daemon
         self._settings = settings
         self._pid = os.getpid()
-        self._lock = threading.RLock()  # re-entrant: a signal handler may call in
+        self._lock = RLock()  # re-entrant: a signal handler may call in
         self._channel: Channel | None = self._open_channel()
 
     def write(self, points: Sequence[Point]) -> None:
@@ -154,7 +154,7 @@ def attach(
 
     Raises:
         SettingsError: `node_id` cannot be part of a metric name.
-        RuntimeError: the interpreter is shutting down.
+        ThreadUnavailable: no thread can be started, a RuntimeError.
     """
     chosen = Settings.from_environ(node_id=node_id) if settings is None else settings
     if settings is not None and node_id is not None:
@@ -176,7 +176,7 @@ def open_writer(run_id: str, *, tracking_uri: str | None = None) -> PointWriter:
         The writer.
 
     Raises:
-        RuntimeError: the interpreter is shutting down.
+        ThreadUnavailable: no thread can be started, a RuntimeError.
     """
     settings = Settings.from_environ()
     import_mlflow()
@@ -195,7 +195,7 @@ def watch(interval: float | None = None) -> Watch:
         A view of the last reading, until it is closed or not read for a minute.
 
     Raises:
-        RuntimeError: the interpreter is shutting down.
+        ThreadUnavailable: no thread can be started, a RuntimeError.
     """
     settings = Settings.from_environ()
     return _daemon_of_process(settings).watch(settings.sampling_interval if interval is None else interval)
@@ -250,7 +250,7 @@ def _forget_parent() -> None:
     """Leaves a forked child without a daemon: its threads are gone, and its locks may stay held for ever."""
     global _lock, _daemon  # noqa: PLW0603
     daemon = _daemon
-    _lock = threading.RLock()
+    _lock = RLock()
     _daemon = None
     if daemon is not None:
         daemon.forget_after_fork()

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.errors import ThreadUnavailable, Unavailable
 from mlflow_sysmetrics.facts.fact_list import FACTS, Fact, preload
 from mlflow_sysmetrics.facts.operating_systems import OperatingSystem, Sources, operating_system
 from mlflow_sysmetrics.facts.values import gigabytes, shortened
 from mlflow_sysmetrics.machine.command import Commands, RunCommand
 from mlflow_sysmetrics.machine.host import Host
-from mlflow_sysmetrics.runtime.threads import start_thread
+from mlflow_sysmetrics.runtime.native import Event, Lock
+from mlflow_sysmetrics.runtime.threads import Thread, start_thread
 
 _logger = logging.getLogger(__name__)
 
@@ -61,9 +61,9 @@ class HostFacts:
         self._forget_threads()
 
     def _forget_threads(self) -> None:
-        self._lock = threading.Lock()
-        self._finished = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._lock = Lock()
+        self._finished = Event()
+        self._thread: Thread | None = None
         self._started_at = 0.0
         self._callbacks: list[Callable[[Tags], None]] = []
 
@@ -114,17 +114,19 @@ class HostFacts:
             self._found = _Found()
 
     def _start(self) -> None:
+        if self._thread is None:
+            preload(self._system, self._host)  # without the lock: imports wait for those of other threads
         with self._lock:
             if self._thread is not None:
                 return
             self._started_at = time.monotonic()
-            preload(self._system, self._host)
             try:
                 self._thread = start_thread(self._find_all, "sysmetrics-facts")
-            except (
-                RuntimeError
-            ):  # no thread can be started: a system limit, or the interpreter is shutting down
-                self._find_quick()
+            except ThreadUnavailable:
+                pass
+            else:
+                return
+        self._find_quick()
 
     def _find_all(self) -> None:
         run = self._run or Commands(self._host.environ)
@@ -185,7 +187,7 @@ class _OfThisProcess:
     """Holds the one `HostFacts` of this process."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._facts: HostFacts | None = None
 
     def get(self) -> HostFacts:
@@ -196,7 +198,7 @@ class _OfThisProcess:
 
     def after_fork(self) -> None:
         """Replaces the lock, which a thread of the parent may hold, and drops incomplete facts."""
-        self._lock = threading.Lock()
+        self._lock = Lock()
         facts = self._facts
         if facts is None:
             return

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import random
-import threading
 from collections.abc import Callable, Iterable, Sequence
 
 from mlflow_sysmetrics.daemon.delivery.flush import Backlog, Deadline, Flusher
@@ -18,6 +17,7 @@ from mlflow_sysmetrics.daemon.delivery.sink import Connection, Sink
 from mlflow_sysmetrics.daemon.journal.process_journal import ProcessJournal
 from mlflow_sysmetrics.errors import JournalUnavailable
 from mlflow_sysmetrics.runtime.clock import Clock
+from mlflow_sysmetrics.runtime.native import Condition
 from mlflow_sysmetrics.runtime.threads import start_thread
 
 _logger = logging.getLogger("mlflow_sysmetrics")
@@ -53,7 +53,7 @@ class Sender:
         self._clock = clock
         self._memory = memory or MemoryBudget()
         self._journal = journal or ProcessJournal(None, clock)
-        self._changed = threading.Condition()
+        self._changed = Condition()
         self._schedule = SendSchedule(jitter)
         self._policy = DeliveryPolicy(self._connection, self._schedule, self._memory)
         self._flusher = Flusher(self._changed, self._schedule, clock)
@@ -64,7 +64,7 @@ class Sender:
         """Starts the thread.
 
         Raises:
-            RuntimeError: the interpreter is shutting down.
+            ThreadUnavailable: no thread can be started.
         """
         start_thread(self._run, name)
 

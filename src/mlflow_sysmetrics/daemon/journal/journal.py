@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,6 +33,7 @@ from mlflow_sysmetrics.daemon.journal.scan import (
     read_state,
 )
 from mlflow_sysmetrics.errors import JournalUnavailable
+from mlflow_sysmetrics.runtime.native import Lock
 
 # A place in the journal is a byte offset plus a generation number, which changes with each swap that moves
 # the offsets. The generation is counted in units of a terabyte, more than any journal has.
@@ -65,8 +65,8 @@ class Journal:
         self._file = file
         self._ownership = ownership
         self._max_bytes = max_bytes
-        self._lock = threading.Lock()
-        self._compacting = threading.Lock()
+        self._lock = Lock()
+        self._compacting = Lock()
         self._header = (found and found.header) or Header(
             hostname(), os.getpid(), time.time_ns() // 1_000_000
         )
@@ -289,7 +289,7 @@ class Journal:
     def forget_after_fork(self) -> None:
         """Closes the descriptors in a forked child; the file and the lock belong to the parent."""
         self._closed = True
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._file.close()
         self._ownership.forget_after_fork()
 

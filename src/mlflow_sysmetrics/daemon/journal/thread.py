@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
+from mlflow_sysmetrics.errors import ThreadUnavailable
 from mlflow_sysmetrics.runtime.clock import Clock
-from mlflow_sysmetrics.runtime.threads import start_thread
+from mlflow_sysmetrics.runtime.native import Condition, Event
+from mlflow_sysmetrics.runtime.threads import Thread, start_thread
 
 THREAD_NAME = "sysmetrics-journal"
 
@@ -95,7 +96,7 @@ class _Request:
     """A job that the sampler waits for."""
 
     job: Callable[[], object]
-    done: threading.Event = field(default_factory=threading.Event)
+    done: Event = field(default_factory=Event)
     result: Any = None
 
 
@@ -113,8 +114,8 @@ class JournalThread:
         self._clock = clock
         self._threaded = threaded
         self._budget = DiskBudget(clock, wait_seconds)
-        self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
+        self._changed = Condition()
+        self._thread: Thread | None = None
         self._request: _Request | None = None
         self._later: dict[Hashable, Callable[[], object]] = {}
         self._began_at: float | None = None
@@ -160,7 +161,7 @@ class JournalThread:
         began = self._clock.monotonic()
         with self._changed:
             self._request = request
-            self._changed.notify()
+            self._changed.notify_all()
         done = request.done.wait(self._budget.left)
         self._budget.waited(began)
         return cast("Result", request.result) if done else None
@@ -179,13 +180,13 @@ class JournalThread:
         with self._changed:
             self._later.pop(key, None)  # the new job goes to the end
             self._later[key] = job
-            self._changed.notify()
+            self._changed.notify_all()
 
     def _is_started(self) -> bool:
         if self._threaded and self._thread is None:
             try:
                 self._thread = start_thread(self._run, THREAD_NAME)
-            except RuntimeError:  # a limit of the system, or the interpreter is shutting down
+            except ThreadUnavailable:
                 return False
         return self._thread is not None
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
 
 from mlflow_sysmetrics.daemon.delivery.inbox import Channel
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.sampling.window import DECIMALS, Value, Window
+from mlflow_sysmetrics.runtime.native import Event
 from mlflow_sysmetrics.samples import TOTALS, Kind
 from mlflow_sysmetrics.settings import Settings
 
@@ -29,7 +29,7 @@ class RunSeries:
         self.settings = settings
         self.channel = channel
         self.window: Window | None = None
-        self.ended = threading.Event()
+        self.ended = Event()
         self.holders = 0
         self._prefix = f"system/{settings.node_id}/" if settings.node_id else "system/"
         self._names: dict[str, str] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -12,6 +11,7 @@ from mlflow_sysmetrics.daemon.sampling.probe import Probe
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
 from mlflow_sysmetrics.daemon.sampling.window import Value, Window
 from mlflow_sysmetrics.runtime.clock import Clock, Stamper
+from mlflow_sysmetrics.runtime.native import Event, RLock
 from mlflow_sysmetrics.runtime.threads import start_thread
 from mlflow_sysmetrics.samples import Kind, Sample
 
@@ -73,7 +73,7 @@ class Watch:
     def wait(self, readings: int, timeout: float) -> bool:
         """Waits for a number of readings since the sampler was last idle; returns whether they happened."""
         ends = self._clock.monotonic() + timeout
-        pause = threading.Event()
+        pause = Event()
         while self._sampler.readings < readings:
             if self._clock.monotonic() >= ends:
                 return False
@@ -112,14 +112,14 @@ class Sampler:
         self._probes = probes
         self._clock = clock
         self._stamper = Stamper(clock)
-        self._lock = threading.RLock()  # re-entrant: a signal handler may call in
-        self._wake = threading.Event()
+        self._lock = RLock()  # re-entrant: a signal handler may call in
+        self._wake = Event()
         self.inbox = Inbox(clock, self._wake.set)
         self._watches: dict[Watch, None] = {}
         self._new_watches: list[Watch] = []
         self._arriving: list[RunSeries] = []
         self._departing: list[RunSeries] = []
-        self._flushes: list[threading.Event] = []
+        self._flushes: list[Event] = []
         self._series: dict[RunSeries, None] = {}
         self._windows: dict[Window, dict[RunSeries, None]] = {}
         self._without_window: list[RunSeries] = []
@@ -131,7 +131,7 @@ class Sampler:
         """Starts the thread.
 
         Raises:
-            RuntimeError: the interpreter is shutting down.
+            ThreadUnavailable: no thread can be started.
         """
         start_thread(self._run, THREAD_NAME)
 
@@ -147,9 +147,9 @@ class Sampler:
             self._departing.append(series)
         self._wake.set()
 
-    def flush(self) -> threading.Event:
+    def flush(self) -> Event:
         """Closes all windows with a tick at once; the event is set when their points are queued."""
-        done = threading.Event()
+        done = Event()
         with self._lock:
             self._flushes.append(done)
         self._wake.set()
@@ -228,7 +228,7 @@ class Sampler:
             new_watch = self._new_watches and self._idle
             return bool(self._arriving or self._departing or self._flushes or new_watch)
 
-    def _take_requests(self) -> tuple[list[RunSeries], list[RunSeries], list[threading.Event]]:
+    def _take_requests(self) -> tuple[list[RunSeries], list[RunSeries], list[Event]]:
         departing, self._departing = self._departing, []
         flushes, self._flushes = self._flushes, []
         # A run that ends and is resumed within one tick waits for the next: one point per key and timestamp.
