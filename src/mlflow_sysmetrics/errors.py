@@ -16,7 +16,7 @@
     |   |-- RunStartError                    no run can be started in it
     |   `-- RunVerificationError             the run was started, and does not hold what was written to it
     |-- Unavailable                          internal: this machine does not have a source or fact
-    |-- ThreadUnavailable (RuntimeError)     no thread can be started: a limit, or shutdown
+    |-- ThreadUnavailable (RuntimeError)     internal: no thread can be started
     |-- JournalUnavailable                   internal: points cannot be written to disk and stay in memory
     `-- mlflow_api.faults.Fault              internal: one failed request to a tracking server
 """

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 
-from mlflow_sysmetrics.settings import METRICS, Settings
+from mlflow_sysmetrics.settings import METRICS, METRICS_TAG, Settings
 
 FACTS_WAIT_SECONDS = 1.0  #: longest wait of `start_run` for facts; the daemon adds later ones to the run
 
@@ -38,8 +38,11 @@ class SysMetricsRunContextProvider:
         import_beside("mlflow_sysmetrics.facts.discovery")
         from mlflow_sysmetrics.facts import host_facts
 
-        tags = host_facts().tags(wait_seconds=FACTS_WAIT_SECONDS)
-        tags["sys.metrics"] = _metrics_state()
+        facts = host_facts()
+        tags = facts.tags(wait_seconds=FACTS_WAIT_SECONDS)
+        why_not = _why_no_metrics() or ("off: no thread can be started" if facts.has_no_thread else None)
+        if why_not is not None:  # "on" comes with the first points
+            tags[METRICS_TAG] = why_not
         return tags
 
 
@@ -68,8 +71,10 @@ class SysMetricsDaemonRunContextProvider:
         return {}
 
 
-def _metrics_state() -> str:
+def _why_no_metrics() -> str | None:
+    """Returns why a run that starts now will have no system metrics; None if it may have some."""
     if _no_metrics is not None:
         return _no_metrics
-    settings = Settings.from_environ()
-    return "on" if settings.metrics else f"off: {METRICS}=false"
+    if not Settings.from_environ().metrics:
+        return f"off: {METRICS}=false"
+    return None

@@ -11,8 +11,10 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from mlflow_sysmetrics import daemon, monitor
-from mlflow_sysmetrics.errors import SettingsError, Unavailable
+from mlflow_sysmetrics import monitor
+from mlflow_sysmetrics.daemon import process
+from mlflow_sysmetrics.errors import SettingsError, ThreadUnavailable, Unavailable
+from mlflow_sysmetrics.mlflow_api import runs
 from mlflow_sysmetrics.settings import METRICS
 
 CLASS = "class SystemMetricsMonitor:\n    pass\nOTHER = 1\n"
@@ -115,13 +117,16 @@ def test_runs_that_cannot_be_attached_cause_one_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise RuntimeError("can't start new thread at interpreter shutdown")
+        raise ThreadUnavailable("no thread can be started: can't start new thread at interpreter shutdown")
 
-    monkeypatch.setattr(daemon, "attach", fail)
+    told: list[object] = []
+    monkeypatch.setattr(process, "prepare", fail)
+    monkeypatch.setattr(runs, "set_tags_now", lambda *given: told.append(given))
     monkeypatch.setattr(monitor, "_warned", set())
     for n in range(10):
         one = monitor.SystemMetricsMonitor(f"run {n}")
         one.start()
         one.finish()
     (record,) = caplog.records
-    assert "System metrics are off: RuntimeError: can't start new thread" in record.message
+    assert "System metrics are off: ThreadUnavailable: no thread can be started" in record.message
+    assert told == [(None, f"run {n}", {"sys.metrics": "off: no thread can be started"}) for n in range(10)]

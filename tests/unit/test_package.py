@@ -45,6 +45,7 @@ INTERNAL_ERRORS = {
     "BatchTooLarge",
     "DeliveryError",
     "JournalUnavailable",
+    "ThreadUnavailable",
     "NotAllowed",
     "RunDeleted",
     "RunRefused",

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from mlflow_sysmetrics.collectors import COLLECTORS, AnyCollector
+from mlflow_sysmetrics.daemon.attachments import Attachments
 from mlflow_sysmetrics.daemon.delivery import sink
 from mlflow_sysmetrics.daemon.delivery.credential_scope import is_trusted
 from mlflow_sysmetrics.daemon.delivery.flush import Deadline, OutageBudget
@@ -33,7 +34,7 @@ from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.mlflow_api.fluent_state import current_tracking_uri
 from mlflow_sysmetrics.mlflow_api.tracking_uris import anchored, lasting, with_secrets
 from mlflow_sysmetrics.runtime.clock import Clock, SystemClock
-from mlflow_sysmetrics.runtime.native import TIMEOUT_MAX, Event, RLock
+from mlflow_sysmetrics.runtime.native import Event, RLock
 from mlflow_sysmetrics.runtime.threads import start_thread
 from mlflow_sysmetrics.settings import Settings
 
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 RECOVERY_THREAD_NAME = "sysmetrics-recovery"
 
 _LAST_SAMPLE_SECONDS = 0.25
-_LONGEST_WAIT_SECONDS = TIMEOUT_MAX / 2  # its sum with the clock must stay below the maximum
+_EARLY_SECONDS = 1.0  # the first rates of a run are sent then, or with its second point
 
 _logger = logging.getLogger("mlflow_sysmetrics")
 
@@ -80,7 +81,7 @@ class Daemon:
         ]
         self.sampler = Sampler(self._probes, self._clock)
         self._lock = RLock()  # re-entrant: a signal handler may call in
-        self._series: dict[tuple[str, str], RunSeries] = {}
+        self.attachments = Attachments(self.sampler, self._lock)
         self._channels = OpenChannels()  # of the program itself
         self._senders: dict[str, Sender] = {}
         self._attached_to: dict[str, None] = {}  # the program's tracking URIs, in order
@@ -98,7 +99,13 @@ class Daemon:
         self._settings = settings
 
     def attach(
-        self, run_id: str, tracking_uri: str, settings: Settings, *, started_at: int | None = None
+        self,
+        run_id: str,
+        tracking_uri: str,
+        settings: Settings,
+        *,
+        started_at: int | None = None,
+        holder: object = None,
     ) -> RunSeries:
         """Attaches a run, or adds a holder to an attached one.
 
@@ -107,6 +114,7 @@ class Daemon:
             tracking_uri: its tracking server.
             settings: the current ones; a run keeps those of its first holder.
             started_at: when the run started, in milliseconds since 1970; None asks the server.
+            holder: who holds the run until `detach`.
 
         Raises:
             ThreadUnavailable: no thread can be started.
@@ -115,14 +123,10 @@ class Daemon:
         key = (tracking_uri, run_id)
         with self._lock:
             self._flush_timeout = settings.flush_timeout
-            series = self._series.get(key)
-            started = series is None and self._start()
-            if series is None:
-                series = self._series[key] = RunSeries(
-                    key, settings, self._channel(key, settings, started_at)
-                )
-                self.sampler.add(series)
-            series.holders += 1
+            started = self._start()
+            series = self.attachments.hold(
+                key, holder, lambda: RunSeries(key, settings, self._channel(key, settings, started_at))
+            )
         if started:  # without the lock: a log handler may block
             _logger.info(
                 "Sampling started: a tick every %g s, a point every %g s, from %s.",
@@ -132,24 +136,25 @@ class Daemon:
             )
         return series
 
-    def detach(self, series: RunSeries, timeout: float | None) -> bool:
+    def detach(self, series: RunSeries, timeout: float | None, *, holder: object = None) -> bool:
         """Removes a holder of a run; the last one ends the series and waits for delivery.
 
         Args:
             series: the run.
             timeout: longest wait in seconds; None waits for the flush timeout, or less if an outage of the
                 server has used that up.
+            holder: as in `attach`.
 
         Returns:
             True if all points of the run were delivered, or the run has other holders.
         """
-        with self._lock:
-            series.holders -= 1
-            if series.holders > 0:
-                return True
-            self._series.pop(series.key, None)
-            self.sampler.remove(series)
-        return self.deliver(series, timeout)
+        try:
+            self.attachments.release(series, holder)
+            return self.deliver(series, timeout)
+        except BaseException:  # raised by a signal handler; the run ends all the same
+            if self.attachments.release(series, holder):
+                series.channel.sender.close(series.channel.queue)
+            raise
 
     def deliver(self, series: RunSeries, timeout: float | None) -> bool:
         """Waits for the last points of a series that was ended, then for the delivery of all its points.
@@ -161,9 +166,9 @@ class Daemon:
         Returns:
             As for `detach`.
         """
-        if series.holders > 0:
+        if series.holders:
             return True
-        deadline = self._deadline(timeout, series.settings.flush_timeout)
+        deadline = Deadline.after(self._clock, timeout, series.settings.flush_timeout)
         # The program's own points must be delivered too when the run is over.
         self._channels.gather(series.key)
         channels = self._channels.of(series.key)
@@ -214,9 +219,9 @@ class Daemon:
         Returns:
             True if all of them were delivered.
         """
-        self._channels.remove(channel)
-        deadline = self._deadline(timeout, settings.flush_timeout)
         try:
+            self._channels.remove(channel)
+            deadline = Deadline.after(self._clock, timeout, settings.flush_timeout)
             complete = self._await_sampler(self.sampler.inbox.expedite(ending=channel), deadline)
         finally:
             channel.sender.close(channel.queue)
@@ -243,7 +248,7 @@ class Daemon:
         """
         if not self._running:
             return True
-        deadline = self._deadline(timeout, self._flush_timeout)
+        deadline = Deadline.after(self._clock, timeout, self._flush_timeout)
         self._channels.gather()
         # Includes runs that have just ended: the sampler takes their last sample in the same tick.
         complete = self._await_sampler(self.sampler.flush(), deadline)
@@ -256,10 +261,7 @@ class Daemon:
             if self._ended or not self._running:
                 return
             self._ended = True
-            all_series = list(self._series.values())
-            self._series.clear()
-            for series in all_series:
-                self.sampler.remove(series)
+            all_series = self.attachments.release_all()
             flushed = self.sampler.flush()
         now = self._clock.monotonic()
         last_sample = now + max(self._flush_timeout, _LAST_SAMPLE_SECONDS)
@@ -283,7 +285,7 @@ class Daemon:
             counts = [sender.counts() for sender in self._senders.values()]
             return Status(
                 running=self._running,
-                attached=tuple(run_id for _, run_id in self._series),
+                attached=self.attachments.run_ids(),
                 ticks=self.sampler.ticks,
                 points_delivered=sum(count.delivered for count in counts),
                 points_pending=sum(count.pending for count in counts),
@@ -307,11 +309,6 @@ class Daemon:
         for sender in senders:
             sender.wake()
         self._journal.deleted.wait(_LAST_SAMPLE_SECONDS)
-
-    def _deadline(self, timeout: float | None, flush_timeout: float) -> Deadline:
-        seconds = max(flush_timeout if timeout is None else timeout, 0.0)
-        ends = self._clock.monotonic() + min(seconds, _LONGEST_WAIT_SECONDS)
-        return Deadline(ends, full_timeout=timeout is not None)
 
     def _await_sampler(self, event: Event, deadline: Deadline) -> bool:
         """Waits for an event of the sampler; a hanging collector has an outage budget, as a server does."""
@@ -362,7 +359,8 @@ class Daemon:
         tracking_uri, run_id = key
         self._attached_to[tracking_uri] = None
         run_journal = ProcessRunJournal(self._journal, run_id, lasting(tracking_uri), started_at)
-        queue = RunQueue(run_id, started_at, settings.send_interval, run_journal)
+        early = max(settings.window_seconds, _EARLY_SECONDS)
+        queue = RunQueue(run_id, started_at, settings.send_interval, run_journal, early_interval=early)
         return Channel(self._sender(tracking_uri), queue)
 
     def _adopt(self, tracking_uri: str, queue: RunQueue) -> None:

@@ -16,9 +16,11 @@ from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
 from mlflow_sysmetrics.daemon.sampling.sampler import Watch
 from mlflow_sysmetrics.daemon.state import Status
+from mlflow_sysmetrics.facts import host_facts
 from mlflow_sysmetrics.mlflow_api.clients import import_mlflow
 from mlflow_sysmetrics.mlflow_api.fluent_state import current_tracking_uri
-from mlflow_sysmetrics.runtime.native import Lock, RLock
+from mlflow_sysmetrics.mlflow_api.tracking_uris import anchored
+from mlflow_sysmetrics.runtime.native import RLock
 from mlflow_sysmetrics.settings import Settings
 
 _lock = RLock()  # re-entrant: a signal handler may call in
@@ -35,13 +37,29 @@ class Attachment:
         tracking_uri: its tracking server.
     """
 
-    def __init__(self, daemon: Daemon, series: RunSeries) -> None:
-        self.tracking_uri, self.run_id = series.key
+    def __init__(self, daemon: Daemon, run_id: str, tracking_uri: str) -> None:
+        self.run_id = run_id
+        self.tracking_uri = anchored(tracking_uri)
         self._daemon = daemon
-        self._series = series
+        self._series: RunSeries | None = None
         self._pid = os.getpid()
-        self._lock = Lock()
         self._detached = False
+
+    def begin(self, settings: Settings, started_at: int | None) -> None:
+        """Attaches the run.
+
+        An exception may arrive here at any point, from a signal handler: `detach` undoes whatever was done.
+
+        Args:
+            settings: as in `attach`.
+            started_at: as in `attach`.
+
+        Raises:
+            ThreadUnavailable: no thread can be started, a RuntimeError.
+        """
+        self._series = self._daemon.attach(
+            self.run_id, self.tracking_uri, settings, started_at=started_at, holder=self
+        )
 
     def detach(self, timeout: float | None = None) -> bool:
         """Takes a last sample, ends the run's series and waits for delivery. A second call only waits.
@@ -55,14 +73,23 @@ class Attachment:
         """
         if os.getpid() != self._pid:
             return True  # a forked child: the run belongs to its parent
-        with self._lock:
-            again, self._detached = self._detached, True
-        return (self._daemon.deliver if again else self._daemon.detach)(self._series, timeout)
+        series = self._series or self._daemon.attachments.held((self.tracking_uri, self.run_id), self)
+        if series is None:
+            return True  # it was never attached
+        again, self._detached = self._detached, True
+        if again:
+            return self._daemon.deliver(series, timeout)
+        return self._daemon.detach(series, timeout, holder=self)
 
     def put_tags(self, tags: dict[str, str]) -> None:
         """Queues tags for the run; the delivery thread sets them."""
-        if os.getpid() == self._pid:
+        if os.getpid() == self._pid and self._series is not None:
             self._series.channel.sender.append(self._series.channel.queue, tags=tags)
+
+    def offer_tags(self, tags: dict[str, str]) -> None:
+        """Queues host tags for a run that may have some: the delivery thread sets them if it has none."""
+        if os.getpid() == self._pid and self._series is not None:
+            self._series.channel.sender.append(self._series.channel.queue, offered_tags=tags)
 
     def __enter__(self) -> Attachment:
         return self
@@ -159,10 +186,28 @@ def attach(
     chosen = Settings.from_environ(node_id=node_id) if settings is None else settings
     if settings is not None and node_id is not None:
         chosen = replace(settings, node_id=node_id)
+    attachment = prepare(run_id, tracking_uri, chosen)
+    try:
+        attachment.begin(chosen, started_at)
+        if chosen.tags:
+            host_facts().offer(attachment.offer_tags)
+    except BaseException:  # of a signal handler, or no thread can be started
+        attachment.detach(timeout=0)
+        raise
+    return attachment
+
+
+def prepare(run_id: str, tracking_uri: str | None, settings: Settings) -> Attachment:
+    """Returns an attachment that does not hold its run before its `begin`.
+
+    Args:
+        run_id: the run.
+        tracking_uri: its tracking server; by default the current one.
+        settings: if this is the first attachment of the process, they select its collectors.
+    """
     import_mlflow()
-    uri = str(tracking_uri or current_tracking_uri())
-    daemon = _daemon_of_process(chosen)
-    return Attachment(daemon, daemon.attach(run_id, uri, chosen, started_at=started_at))
+    daemon = _daemon_of_process(settings)
+    return Attachment(daemon, run_id, str(tracking_uri or current_tracking_uri()))
 
 
 def open_writer(run_id: str, *, tracking_uri: str | None = None) -> PointWriter:
@@ -225,8 +270,8 @@ def _daemon_of_process(settings: Settings) -> Daemon:
     global _daemon  # noqa: PLW0603 - one per process is the point
     with _lock:
         if _daemon is None:
+            _end_with_interpreter()  # first: a signal handler may raise between the two
             _daemon = Daemon(settings)
-            _end_with_interpreter()
         return _daemon
 
 

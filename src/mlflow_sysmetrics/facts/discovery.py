@@ -14,6 +14,7 @@ from mlflow_sysmetrics.facts.operating_systems import OperatingSystem, Sources, 
 from mlflow_sysmetrics.facts.values import gigabytes, shortened
 from mlflow_sysmetrics.machine.command import Commands, RunCommand
 from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 from mlflow_sysmetrics.runtime.native import Event, Lock
 from mlflow_sysmetrics.runtime.threads import Thread, start_thread
 
@@ -65,12 +66,18 @@ class HostFacts:
         self._finished = Event()
         self._thread: Thread | None = None
         self._started_at = 0.0
+        self._has_no_thread = False
         self._callbacks: list[Callable[[Tags], None]] = []
 
     @property
     def complete(self) -> bool:
         """Whether every fact has been looked for."""
         return self._finished.is_set()
+
+    @property
+    def has_no_thread(self) -> bool:
+        """Whether the search is not complete because no thread can be started."""
+        return self._has_no_thread
 
     def tags(self, wait_seconds: float = 1.0) -> Tags:
         """Returns what is known now.
@@ -88,10 +95,16 @@ class HostFacts:
         try:
             tags["sys.disk_free_gb"] = gigabytes(self._host.disk_usage(".").free)
         except OSError as error:
+            reraise_interruption(error)  # TimeoutError is an OSError, and a favourite of signal handlers
             problems = (*problems, f"disk: {_without_path(error)}")
         if problems:
             tags["sysmetrics.error"] = shortened("; ".join(problems))
         return tags
+
+    def offer(self, callback: Callable[[Tags], None]) -> None:
+        """Calls `callback` with the complete tags as soon as they are known; starts the search."""
+        self.tags(wait_seconds=0)
+        self.when_complete(callback)
 
     def when_complete(self, callback: Callable[[Tags], None]) -> None:
         """Calls `callback` with the complete tags: now if there are any, else at the end of the facts thread.
@@ -123,10 +136,11 @@ class HostFacts:
             try:
                 self._thread = start_thread(self._find_all, "sysmetrics-facts")
             except ThreadUnavailable:
-                pass
+                self._has_no_thread = True
             else:
-                return
-        self._find_quick()
+                self._has_no_thread = False
+        if self._has_no_thread:
+            self._find_quick()
 
     def _find_all(self) -> None:
         run = self._run or Commands(self._host.environ)
@@ -167,8 +181,10 @@ def _look_for(fact: Fact, sources: Sources) -> tuple[Tags, str]:
     except Unavailable as error:
         reason = f"{fact.name}: {error}"
     except OSError as error:
+        reraise_interruption(error)  # where no thread can be started, this is the program's
         reason = f"{fact.name}: {_without_path(error)}"
     except Exception as error:  # no fact may break the others, or the run
+        reraise_interruption(error)
         _logger.debug("Looking for the fact %s failed", fact.name, exc_info=True)
         reason = f"{fact.name}: {type(error).__name__}"
     return {tag: value for tag, value in tags.items() if value}, reason

@@ -122,8 +122,8 @@ def _native_subprocess() -> Any:
     if monkey is None:
         return subprocess
     spec = importlib.util.find_spec("subprocess")
-    assert spec is not None  # a module of the standard library
-    assert spec.loader is not None
+    if spec is None or spec.loader is None:  # never: it is in the standard library
+        return subprocess
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     # gevent's versions of these wait for the event loop of their thread.

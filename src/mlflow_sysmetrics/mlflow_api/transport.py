@@ -269,7 +269,8 @@ def _request_of_mlflow(creds: Any, path: str, method: str, **options: Any) -> An
     from mlflow.utils.rest_utils import http_request
 
     remember_credentials(*(getattr(creds, name, None) for name in ("username", "password", "token")))
-    options |= {"max_retries": _NoRetries(get_ident() if patched() else None), "raise_on_status": False, "stream": True}
+    no_retries = _NoRetries(get_ident() if patched() else None)
+    options |= {"max_retries": no_retries, "raise_on_status": False, "stream": True}
     return http_request(creds, path, method, **options)
 
 

@@ -67,7 +67,7 @@ def start_thread(run: Callable[[], None], name: str) -> Thread:
 
 
 def import_beside(name: str) -> None:
-    """Imports a module of ours; where threads are greenlets, in a thread beside, so that the others run on."""
+    """Imports a module of ours where threads are greenlets: in a thread, so that the others run on."""
     if name in sys.modules or patched() is None:
         return
     done = Event()

@@ -32,8 +32,10 @@ class Bench:
         self.opened += 1
         return self.sink
 
-    def queue(self, run_id: str = "run", started_at: int | None = STARTED_AT) -> RunQueue:
-        return RunQueue(run_id, started_at, send_interval=10)
+    def queue(
+        self, run_id: str = "run", started_at: int | None = STARTED_AT, early_interval: float | None = None
+    ) -> RunQueue:
+        return RunQueue(run_id, started_at, send_interval=10, early_interval=early_interval)
 
     def put(self, queue: RunQueue, count: int = 1) -> None:
         first = queue.appended
@@ -56,6 +58,8 @@ def bench() -> Bench:
 
 def test_points_are_sent_together_once_per_send_interval(bench: Bench) -> None:
     queue = bench.queue()
+    bench.put(queue)
+    bench.run_until(1.5)
     for _ in range(5):
         bench.put(queue)
         assert not bench.sender.send_next()
@@ -63,8 +67,31 @@ def test_points_are_sent_together_once_per_send_interval(bench: Bench) -> None:
     bench.clock.move(5.5)
     assert bench.sender.send_next()
     assert not bench.sender.send_next()
-    assert [len(batch.points) for batch in bench.sink.batches] == [5]
-    assert bench.sender.counts().delivered == 5
+    assert [len(batch.points) for batch in bench.sink.batches] == [1, 5]
+    assert bench.sender.counts().delivered == 6
+
+
+def test_the_first_points_are_sent_at_once_and_the_next_after_an_interval_of_points(bench: Bench) -> None:
+    queue = bench.queue(early_interval=2.0)
+    sent: list[float] = []
+    for _ in range(300):
+        bench.put(queue)
+        if bench.sender.send_next():
+            sent.append(bench.clock.seconds - 100)
+        bench.clock.move(0.1)
+    assert sent == pytest.approx([0.5, 2.0, 12.0, 22.0], abs=1)
+
+
+def test_a_run_that_is_over_at_once_costs_one_request(bench: Bench) -> None:
+    queue = bench.queue()
+    bench.put(queue)
+    bench.clock.move(0.1)
+    assert not bench.sender.send_next()
+    bench.put(queue)
+    bench.sender.expedite([queue])
+    bench.sender.close(queue)
+    bench.run_until(60)
+    assert [len(batch.points) for batch in bench.sink.batches] == [2]
 
 
 def test_a_point_that_comes_when_the_send_is_due_travels_with_it(bench: Bench) -> None:
@@ -75,7 +102,7 @@ def test_a_point_that_comes_when_the_send_is_due_travels_with_it(bench: Bench) -
         bench.run_until(bench.clock.seconds - 100 + 10)
         bench.put(queue)
         assert bench.sender.send_next()
-    assert [len(batch.points) for batch in bench.sink.batches] == [2, 1, 1, 1, 1]
+    assert [len(batch.points) for batch in bench.sink.batches] == [1, 1, 1, 1, 1, 1]
 
 
 def test_points_every_second_are_sent_every_ten_seconds_not_every_eleven(bench: Bench) -> None:
@@ -83,7 +110,7 @@ def test_points_every_second_are_sent_every_ten_seconds_not_every_eleven(bench: 
     for _ in range(61):
         bench.put(queue)
         bench.run_until(bench.clock.seconds - 100 + 1)
-    assert [len(batch.points) for batch in bench.sink.batches] == [11, 10, 10, 10, 10, 10]
+    assert [len(batch.points) for batch in bench.sink.batches] == [2, 9, 10, 10, 10, 10, 10]
 
 
 def test_steps_are_whole_seconds_since_the_start_of_the_run(bench: Bench) -> None:

@@ -8,11 +8,12 @@ from typing import NamedTuple, TypeAlias
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.schedule import SendSchedule
 from mlflow_sysmetrics.runtime.clock import Clock
-from mlflow_sysmetrics.runtime.native import Condition
+from mlflow_sysmetrics.runtime.native import TIMEOUT_MAX, Condition
 
 # The rest of the flush timeout is for the work around the wait, so that the whole stays below the timeout.
 _FIRST_SHARE = 0.9
 _LATER_SHARE = 0.5
+_LONGEST_WAIT_SECONDS = TIMEOUT_MAX / 2  # its sum with the clock must stay below the maximum
 
 Backlog: TypeAlias = dict[RunQueue, int]  #: how many points each queue had taken when the wait began
 
@@ -27,6 +28,12 @@ class Deadline(NamedTuple):
 
     ends: float
     full_timeout: bool = False
+
+    @classmethod
+    def after(cls, clock: Clock, timeout: float | None, flush_timeout: float) -> Deadline:
+        """Returns the end of a wait that begins now; a timeout of None means the flush timeout."""
+        seconds = max(flush_timeout if timeout is None else timeout, 0.0)
+        return cls(clock.monotonic() + min(seconds, _LONGEST_WAIT_SECONDS), timeout is not None)
 
 
 class OutageBudget:

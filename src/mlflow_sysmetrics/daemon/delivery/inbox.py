@@ -48,6 +48,12 @@ class Channel:
         if not taken and run_journal is not None:  # the run was given up at this moment
             run_journal.acknowledge(self.queue.acknowledged)
 
+    def put_tags(self, tags: dict[str, str], *, at_once: bool) -> None:
+        """Queues tags, which travel with the next points; or sends them at once."""
+        self.sender.append(self.queue, tags=tags)
+        if at_once:
+            self.sender.expedite([self.queue])
+
     def end(self) -> None:
         """Marks the end of the points and makes the waiting ones due at once: a caller waits for them."""
         if self.queue.run_journal is not None:

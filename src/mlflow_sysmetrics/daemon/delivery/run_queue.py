@@ -19,6 +19,10 @@ POINTS_DROPPED = (
 )
 POINTS_REPLAYED = "sysmetrics.replayed"  #: tag: number of points delivered from the journal of a dead process
 
+_FIRST_SECONDS = 0.5  # a run that is shorter costs one request, not two
+_EARLY_SENDS = 2
+_MOST_OFFERS = 3  # a server that shows no run to this program must not cost a request per send
+
 _TOLERANCE = 0.05  # a send may be early or late by this share of the send interval
 
 
@@ -32,7 +36,7 @@ class RunQueue:
         run_id: the run.
         started_at: milliseconds since 1970 when the run started, from which steps are counted; None until
             the server has been asked.
-        send_interval: seconds between two sends.
+        send_interval: seconds between two sends, after the first two.
         run_journal: the points on disk; None without a journal.
         replayed: the points were left behind by a process that died; no caller waits for them.
         due_at: monotonic time of the next send; None while nothing is to be sent, or a send is under way.
@@ -48,6 +52,7 @@ class RunQueue:
         already_counted: how many of `dropped` will be missing on disk; they are not counted again on
             read-back.
         tags: tags to set on the run.
+        offered_tags: host tags to set on the run if it has none; only the server knows.
     """
 
     def __init__(
@@ -57,11 +62,15 @@ class RunQueue:
         send_interval: float,
         run_journal: RunJournal | None = None,
         *,
+        early_interval: float | None = None,
         replayed: bool = False,
     ) -> None:
         self.run_id = run_id
         self.started_at = started_at
         self.send_interval = send_interval
+        # The first points show that the run is alive: they are sent sooner.
+        early = (_FIRST_SECONDS, send_interval if early_interval is None else early_interval)
+        self._intervals = deque(min(interval, send_interval) for interval in early)
         self.run_journal = run_journal
         self.replayed = replayed
         self.due_at: float | None = None
@@ -72,6 +81,8 @@ class RunQueue:
         self.last_try = False
         self.failures = self.appended = self.acknowledged = self.dropped = self.already_counted = 0
         self.tags: dict[str, str] = {}
+        self.offered_tags: dict[str, str] = {}
+        self._offers = 0
         self._stretches: deque[Buffered | Spilled] = deque()
         self._replayed_points = 0
 
@@ -100,7 +111,7 @@ class RunQueue:
     @property
     def empty(self) -> bool:
         """Whether neither points nor tags wait."""
-        return not self._stretches and not self.tags
+        return not self._stretches and not self.tags and not self.offered_tags
 
     @property
     def waiting(self) -> int:
@@ -153,8 +164,25 @@ class RunQueue:
         """Adds tags to be set on the run."""
         self.tags.update(tags)
 
+    def offer_tags(self, tags: dict[str, str]) -> None:
+        """Adds host tags for a run that may have been made elsewhere; `settle_offer` decides."""
+        self.offered_tags.update(tags)
+
+    def settle_offer(self, *, accepted: bool | None) -> dict[str, str]:
+        """Moves the offered tags to those to be set, or drops them; returns all tags to be set now.
+
+        Args:
+            accepted: whether the run lacks host tags; None if the server did not say, to be asked again.
+        """
+        self._offers += 1
+        if accepted:
+            self.tags.update(self.offered_tags)
+        if accepted is not None or self._offers >= _MOST_OFFERS:
+            self.offered_tags.clear()
+        return dict(self.tags)
+
     def plan_send(self, now: float) -> float | None:
-        """Makes the queue due about one send interval after its last send.
+        """Makes the queue due about one send interval after its last send; sooner for the first two.
 
         A point may trigger the send slightly before the interval is over; otherwise the send happens slightly
         after it. So the point of a window that closes just when the send is due travels with this send, not
@@ -165,8 +193,9 @@ class RunQueue:
         """
         if self.sent_at is None:
             self.sent_at = now
-        early = self.sent_at + (1 - _TOLERANCE) * self.send_interval
-        late = self.sent_at + (1 + _TOLERANCE) * self.send_interval
+        interval = self._intervals[0] if self._intervals else self.send_interval
+        early = self.sent_at + (1 - _TOLERANCE) * interval
+        late = self.sent_at + (1 + _TOLERANCE) * interval
         due_at = now if now >= early else late
         if self.due_at is not None and self.due_at <= due_at:
             return None
@@ -199,7 +228,10 @@ class RunQueue:
         Nothing is removed until the outcome is known.
         """
         self.due_at = None  # set again by calls that ask for the next send while this one is under way
-        self.sent_at = now
+        if len(self._intervals) != _EARLY_SENDS:  # the second is planned from the first point
+            self.sent_at = now
+        if self._intervals:
+            self._intervals.popleft()
         return self.peek(most), dict(self.tags)
 
     def accept(self, batch: Batch, tags: dict[str, str]) -> tuple[int, int]:
@@ -265,6 +297,7 @@ class RunQueue:
         self._stretches.clear()
         self.acknowledged = self.appended
         self.tags.clear()
+        self.offered_tags.clear()
         self.dropped += given_up
         return given_up
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import random
@@ -16,6 +17,8 @@ from mlflow_sysmetrics.daemon.delivery.schedule import SendSchedule
 from mlflow_sysmetrics.daemon.delivery.sink import Connection, Sink
 from mlflow_sysmetrics.daemon.journal.process_journal import ProcessJournal
 from mlflow_sysmetrics.errors import JournalUnavailable
+from mlflow_sysmetrics.facts.values import has_host_tags
+from mlflow_sysmetrics.mlflow_api.faults import Fault
 from mlflow_sysmetrics.runtime.clock import Clock
 from mlflow_sysmetrics.runtime.native import Condition
 from mlflow_sysmetrics.runtime.threads import start_thread
@@ -74,6 +77,7 @@ class Sender:
         points: Sequence[Point] = (),
         tags: dict[str, str] | None = None,
         *,
+        offered_tags: dict[str, str] | None = None,
         place: int | None = None,
     ) -> bool:
         """Queues points and tags for delivery within the queue's interval. Never blocks on I/O.
@@ -82,6 +86,7 @@ class Sender:
             queue: the queue of the run.
             points: the points.
             tags: the tags.
+            offered_tags: host tags, for a run that has none.
             place: where the points are on disk; None if they are not.
 
         Returns:
@@ -95,6 +100,8 @@ class Sender:
             self._schedule.add(queue)
             if tags:
                 queue.put_tags(tags)
+            if offered_tags:
+                queue.offer_tags(offered_tags)
             if place is not None and points and (queue.spills or self._memory.is_used_up):
                 queue.put_spilled(len(points), place)
             else:
@@ -184,6 +191,8 @@ class Sender:
         batch = Batch([], queue.acknowledged)
         try:
             batch = self._read_back(queue, front) if isinstance(front, Spilled) else front
+            if queue.offered_tags:
+                tags = self._settle_offer(queue)
             batch = batch.shortened(self._policy.size.fitting(batch.points, tags))
             self._connection.send(queue, batch.points, tags)
         except Exception as error:  # noqa: BLE001
@@ -232,6 +241,14 @@ class Sender:
                     left = self._wakes_at - self._now()
                     self._changed.wait(None if math.isinf(left) else max(left, 0.0))
                     self._wakes_at = -math.inf
+
+    def _settle_offer(self, queue: RunQueue) -> dict[str, str]:
+        """Asks whether a run lacks host tags, and returns the tags to be set."""
+        accepted: bool | None = None
+        with contextlib.suppress(Fault):  # the points do not wait for it
+            accepted = not has_host_tags(self._connection.tags(queue))
+        with self._changed:
+            return queue.settle_offer(accepted=accepted)
 
     def _now(self) -> float:
         return self._clock.monotonic()

@@ -9,7 +9,7 @@ from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.sampling.window import DECIMALS, Value, Window
 from mlflow_sysmetrics.runtime.native import Event
 from mlflow_sysmetrics.samples import TOTALS, Kind
-from mlflow_sysmetrics.settings import Settings
+from mlflow_sysmetrics.settings import METRICS_TAG, Settings
 
 
 class RunSeries:
@@ -21,7 +21,7 @@ class RunSeries:
         channel: takes the points.
         window: the ticks since the last point. Used by the sampler only.
         ended: set once the last point is in the queue.
-        holders: number of attachments that hold the run.
+        holders: who holds the run attached.
     """
 
     def __init__(self, key: tuple[str, str], settings: Settings, channel: Channel) -> None:
@@ -30,7 +30,7 @@ class RunSeries:
         self.channel = channel
         self.window: Window | None = None
         self.ended = Event()
-        self.holders = 0
+        self.holders: set[object] = set()
         self._prefix = f"system/{settings.node_id}/" if settings.node_id else "system/"
         self._names: dict[str, str] = {}
         self._totals: dict[str, _Total] = {}
@@ -54,6 +54,16 @@ class RunSeries:
                 name = self._names[key] = self._prefix + key
             points.append(Point(name, round(value, DECIMALS), timestamp))
         self.channel.put(points)
+
+    def put_state(self, state: str, *, at_once: bool = False) -> None:
+        """Sets the tag that says whether the run is measured, and what is missing.
+
+        Args:
+            state: value of the tag.
+            at_once: sends it now, not with the next points.
+        """
+        if self.settings.tags and self.channel.queue.refused is None:
+            self.channel.put_tags({METRICS_TAG: state}, at_once=at_once)
 
     def end(self) -> None:
         """Ends the series after the last point. Called by the sampler."""

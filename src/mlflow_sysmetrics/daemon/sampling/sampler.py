@@ -34,6 +34,10 @@ _LAPSES_SECONDS = 60.0
 _STALE_INTERVALS = 3
 _STALE_SECONDS = 5.0
 
+# A change of the tag `sys.metrics` is sent at once, but not more often than this.
+_STATE_SECONDS = 5.0
+ON = "on"  #: the tag's value while nothing is missing
+
 _NOTHING: Mapping[str, float] = MappingProxyType({})
 
 
@@ -126,6 +130,12 @@ class Sampler:
         self._epoch = 0.0
         self._ticked_at = 0.0
         self._due_at = math.inf
+        self._state = self.state()
+        self._state_due_at = -math.inf
+
+    def state(self) -> str:
+        """Returns what the tag ``sys.metrics`` of a run says: "on", or "on, but ..." with what is missing."""
+        return ON
 
     def start(self) -> None:
         """Starts the thread.
@@ -202,8 +212,11 @@ class Sampler:
         self._ticked_at = now
         self._close_windows(now, timestamp, everything=bool(flushes))
         self._end(departing, timestamp)
+        self._update_state(now)
         self._begin(arriving, samples, timestamp)
         self._end([series for series in departing if series in self._series], timestamp)
+        for series in departing:
+            series.ended.set()  # also one that never came: its attach was interrupted
         self._open_windows(now)
         for done in flushes:
             done.set()
@@ -272,9 +285,21 @@ class Sampler:
     def _begin(self, arriving: list[RunSeries], samples: Sequence[Sample], timestamp: int) -> None:
         levels = _levels(samples)
         for series in arriving:
+            if levels:
+                series.put_state(self._state)
             series.emit(levels, timestamp)
             self._series[series] = None
             self._without_window.append(series)
+
+    def _update_state(self, now: float) -> None:
+        """Tells the runs of a change, so rarely that a source which comes and goes costs few requests."""
+        state = self.state()
+        if state == self._state or now < self._state_due_at:
+            return
+        self._state = state
+        self._state_due_at = now + _STATE_SECONDS
+        for series in self._series:
+            series.put_state(state, at_once=True)
 
     def _end(self, departing: list[RunSeries], timestamp: int) -> None:
         for series in departing:
