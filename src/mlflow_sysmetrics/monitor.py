@@ -147,13 +147,17 @@ def _put_host_tags(attachment: Attachment, present: Mapping[str, str] | None, *,
         present: its tags; None if they are not known here.
         resumed: whether the run existed before.
     """
+    from mlflow_sysmetrics.daemon.delivery.host_tags import has_host_tags
+
+    if present is None or not has_host_tags(present):
+        attachment.offer_host_tags()
+        return
+    if resumed:
+        return
     from mlflow_sysmetrics.facts import host_facts
-    from mlflow_sysmetrics.facts.values import has_host_tags
 
     facts = host_facts()
-    if present is None or not has_host_tags(present):
-        facts.offer(attachment.offer_tags)
-    elif not resumed and (not facts.complete or facts.tags(wait_seconds=0).keys() - present.keys()):
+    if not facts.complete or facts.tags(wait_seconds=0).keys() - present.keys():
         facts.when_complete(
             lambda tags: attachment.put_tags({key: tags[key] for key in tags.keys() - present.keys()})
         )

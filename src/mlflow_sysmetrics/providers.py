@@ -58,6 +58,9 @@ class SysMetricsDaemonRunContextProvider:
         try:
             install()
         except Exception as reason:
+            from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
+
+            reraise_interruption(reason)
             # This runs during `import mlflow`, which must not fail because of us. Tags keep working.
             _no_metrics = f"unavailable: MLflow {mlflow_version()}"
             _logger.warning("mlflow-sysmetrics: System metrics are not logged: %s. Tags still are.", reason)

@@ -16,7 +16,6 @@ from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
 from mlflow_sysmetrics.daemon.sampling.sampler import Watch
 from mlflow_sysmetrics.daemon.state import Status
-from mlflow_sysmetrics.facts import host_facts
 from mlflow_sysmetrics.mlflow_api.clients import import_mlflow
 from mlflow_sysmetrics.mlflow_api.fluent_state import current_tracking_uri
 from mlflow_sysmetrics.mlflow_api.tracking_uris import anchored
@@ -86,10 +85,10 @@ class Attachment:
         if os.getpid() == self._pid and self._series is not None:
             self._series.channel.sender.append(self._series.channel.queue, tags=tags)
 
-    def offer_tags(self, tags: dict[str, str]) -> None:
-        """Queues host tags for a run that may have some: the delivery thread sets them if it has none."""
+    def offer_host_tags(self) -> None:
+        """Has the delivery thread set the host tags if the run, made elsewhere, has none."""
         if os.getpid() == self._pid and self._series is not None:
-            self._series.channel.sender.append(self._series.channel.queue, offered_tags=tags)
+            self._series.channel.sender.append(self._series.channel.queue, host_tags=True)
 
     def __enter__(self) -> Attachment:
         return self
@@ -190,7 +189,7 @@ def attach(
     try:
         attachment.begin(chosen, started_at)
         if chosen.tags:
-            host_facts().offer(attachment.offer_tags)
+            attachment.offer_host_tags()
     except BaseException:  # of a signal handler, or no thread can be started
         attachment.detach(timeout=0)
         raise

@@ -67,7 +67,7 @@ class HostFacts:
         self._thread: Thread | None = None
         self._started_at = 0.0
         self._has_no_thread = False
-        self._callbacks: list[Callable[[Tags], None]] = []
+        self._callbacks: list[Callable[[Tags], object]] = []
 
     @property
     def complete(self) -> bool:
@@ -101,12 +101,7 @@ class HostFacts:
             tags["sysmetrics.error"] = shortened("; ".join(problems))
         return tags
 
-    def offer(self, callback: Callable[[Tags], None]) -> None:
-        """Calls `callback` with the complete tags as soon as they are known; starts the search."""
-        self.tags(wait_seconds=0)
-        self.when_complete(callback)
-
-    def when_complete(self, callback: Callable[[Tags], None]) -> None:
+    def when_complete(self, callback: Callable[[Tags], object]) -> None:
         """Calls `callback` with the complete tags: now if there are any, else at the end of the facts thread.
 
         Does not start the search; `tags` does.

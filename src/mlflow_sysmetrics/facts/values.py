@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-
-from mlflow_sysmetrics.settings import METRICS_TAG
 
 # MLflow 2 stores cut or reject longer tag values; every store and version accepts 250.
 LONGEST_VALUE = 249
@@ -95,8 +93,3 @@ def joined(items: Iterable[str], separator: str) -> str:
         kept -= 1
         value = separator.join([*parts[:kept], f"+{len(parts) - kept} more"])
     return shortened(value)
-
-
-def has_host_tags(tags: Mapping[str, str]) -> bool:
-    """Returns whether a run says what machine it is on. `METRICS_TAG` alone does not."""
-    return any(key.startswith("sys.") and key != METRICS_TAG for key in tags)

@@ -13,6 +13,8 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType, ModuleType
 from typing import Any, NamedTuple
 
+from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
+
 HOW_TO_SET = (
     "Set MLFLOW_TRACKING_URI, or call mlflow.set_tracking_uri(...), or pass tracking_uri=..., with the "
     "address of the tracking server."
@@ -95,7 +97,8 @@ def headers_of_plugins() -> Mapping[str, str]:
         return {}
     try:
         headers: Mapping[str, str] = registry.resolve_request_headers()
-    except Exception:  # noqa: BLE001 - of a plugin, which has failed the request already
+    except Exception as error:  # noqa: BLE001 - of a plugin, which has failed the request already
+        reraise_interruption(error)
         return {}
     return headers
 

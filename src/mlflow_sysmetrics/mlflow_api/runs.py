@@ -154,7 +154,6 @@ class RestRuns:
             trusted = self._is_trusted()
             answer = send(creds, method, f"{API}{endpoint}", self._timeouts, anonymous=not trusted, **body)
         except Exception as error:  # noqa: BLE001 - credential providers and auth plugins run in there too
-            reraise_interruption(error)
             fault = fault_of_error(error, self._uri)
         else:
             found = answer.fault(self._uri)
@@ -196,7 +195,6 @@ class ClientRuns:
         try:
             return method(*arguments, **named)
         except Exception as error:  # noqa: BLE001 - also what the store's database, file system or plugin raises
-            reraise_interruption(error)
             fault = fault_of_error(error, self._uri)
         raise fault
 

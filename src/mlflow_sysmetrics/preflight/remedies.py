@@ -10,6 +10,7 @@ from mlflow_sysmetrics.mlflow_api import clients, fluent_state
 from mlflow_sysmetrics.mlflow_api.clients import is_databricks
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
+from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 
 _NO_CREDENTIALS = "no credentials"
 _DATABASES = frozenset({"sqlite", "postgresql", "postgres", "mysql", "mssql"})
@@ -101,7 +102,8 @@ def credentials_sent(tracking_uri: str) -> str:
             if _in_netrc(tracking_uri)
             else credentials
         )
-    except Exception:  # calls plugins and SDKs, for a message about another failure
+    except Exception as error:  # calls plugins and SDKs, for a message about another failure
+        reraise_interruption(error)
         return "credentials that cannot be named"
 
 
@@ -175,7 +177,8 @@ def _credentials(tracking_uri: str) -> str:
         return _NO_CREDENTIALS  # a database's are part of its URI
     try:
         creds = clients.host_creds(tracking_uri)
-    except Exception:  # the Databricks SDK raises ValueError, in some versions others
+    except Exception as error:  # the Databricks SDK raises ValueError, in some versions others
+        reraise_interruption(error)
         if clients.is_databricks(tracking_uri):
             return f"{_NO_CREDENTIALS}: none for Databricks were found"
         raise

@@ -7,7 +7,7 @@ the process is used up, points that are in the journal wait on disk only and are
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import TypeGuard
 
@@ -21,7 +21,7 @@ POINTS_REPLAYED = "sysmetrics.replayed"  #: tag: number of points delivered from
 
 _FIRST_SECONDS = 0.5  # a run that is shorter costs one request, not two
 _EARLY_SENDS = 2
-_MOST_OFFERS = 3  # a server that shows no run to this program must not cost a request per send
+_MOST_QUESTIONS = 3  # a server that shows no run to this program must not cost a request per send
 
 _TOLERANCE = 0.05  # a send may be early or late by this share of the send interval
 
@@ -52,7 +52,7 @@ class RunQueue:
         already_counted: how many of `dropped` will be missing on disk; they are not counted again on
             read-back.
         tags: tags to set on the run.
-        offered_tags: host tags to set on the run if it has none; only the server knows.
+        wants_host_tags: whether the server is to be asked if the run lacks host tags.
     """
 
     def __init__(
@@ -81,8 +81,8 @@ class RunQueue:
         self.last_try = False
         self.failures = self.appended = self.acknowledged = self.dropped = self.already_counted = 0
         self.tags: dict[str, str] = {}
-        self.offered_tags: dict[str, str] = {}
-        self._offers = 0
+        self.wants_host_tags = False
+        self._questions = 0
         self._stretches: deque[Buffered | Spilled] = deque()
         self._replayed_points = 0
 
@@ -111,7 +111,7 @@ class RunQueue:
     @property
     def empty(self) -> bool:
         """Whether neither points nor tags wait."""
-        return not self._stretches and not self.tags and not self.offered_tags
+        return not self._stretches and not self.tags and not self.wants_host_tags
 
     @property
     def waiting(self) -> int:
@@ -164,21 +164,19 @@ class RunQueue:
         """Adds tags to be set on the run."""
         self.tags.update(tags)
 
-    def offer_tags(self, tags: dict[str, str]) -> None:
-        """Adds host tags for a run that may have been made elsewhere; `settle_offer` decides."""
-        self.offered_tags.update(tags)
+    def want_host_tags(self) -> None:
+        """Has the server asked at the next send whether the run, made elsewhere, lacks host tags."""
+        self.wants_host_tags = True
 
-    def settle_offer(self, *, accepted: bool | None) -> dict[str, str]:
-        """Moves the offered tags to those to be set, or drops them; returns all tags to be set now.
+    def settle_host_tags(self, tags: Mapping[str, str] | None) -> dict[str, str]:
+        """Adds what follows from the answer of the server, and returns all tags to be set now.
 
         Args:
-            accepted: whether the run lacks host tags; None if the server did not say, to be asked again.
+            tags: host tags to be set, if the run lacks them; None if the server has not answered.
         """
-        self._offers += 1
-        if accepted:
-            self.tags.update(self.offered_tags)
-        if accepted is not None or self._offers >= _MOST_OFFERS:
-            self.offered_tags.clear()
+        self._questions += 1
+        self.wants_host_tags = tags is None and self._questions < _MOST_QUESTIONS
+        self.tags.update(tags or {})
         return dict(self.tags)
 
     def plan_send(self, now: float) -> float | None:
@@ -297,7 +295,7 @@ class RunQueue:
         self._stretches.clear()
         self.acknowledged = self.appended
         self.tags.clear()
-        self.offered_tags.clear()
+        self.wants_host_tags = False
         self.dropped += given_up
         return given_up
 

@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 
 from mlflow_sysmetrics.daemon.delivery.flush import Backlog, Deadline, Flusher
+from mlflow_sysmetrics.daemon.delivery.host_tags import has_host_tags, host_tags_now_or_later
 from mlflow_sysmetrics.daemon.delivery.limits import MemoryBudget
 from mlflow_sysmetrics.daemon.delivery.points import Batch, Point, Spilled, read_back
 from mlflow_sysmetrics.daemon.delivery.policy import DeliveryCounts, DeliveryPolicy
@@ -17,7 +18,6 @@ from mlflow_sysmetrics.daemon.delivery.schedule import SendSchedule
 from mlflow_sysmetrics.daemon.delivery.sink import Connection, Sink
 from mlflow_sysmetrics.daemon.journal.process_journal import ProcessJournal
 from mlflow_sysmetrics.errors import JournalUnavailable
-from mlflow_sysmetrics.facts.values import has_host_tags
 from mlflow_sysmetrics.mlflow_api.faults import Fault
 from mlflow_sysmetrics.runtime.clock import Clock
 from mlflow_sysmetrics.runtime.native import Condition
@@ -39,6 +39,7 @@ class Sender:
         jitter: returns a factor around 1 for the pauses of the back-off.
         memory: the memory budget of the process; beyond it the oldest points are dropped.
         journal: the journal of this process, cleaned up between two batches.
+        host_tags: returns the host tags, or none and calls back with them later.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Sender:
         jitter: Callable[[], float] = lambda: random.SystemRandom().uniform(0.75, 1.25),
         memory: MemoryBudget | None = None,
         journal: ProcessJournal | None = None,
+        host_tags: Callable[[Callable[[dict[str, str]], object]], dict[str, str]] = host_tags_now_or_later,
     ) -> None:
         self._connection = Connection(tracking_uri, open_sink)
         self._clock = clock
@@ -60,6 +62,7 @@ class Sender:
         self._schedule = SendSchedule(jitter)
         self._policy = DeliveryPolicy(self._connection, self._schedule, self._memory)
         self._flusher = Flusher(self._changed, self._schedule, clock)
+        self._host_tags = host_tags
         self._wakes_at = -math.inf
         self._untidy = False
 
@@ -77,7 +80,7 @@ class Sender:
         points: Sequence[Point] = (),
         tags: dict[str, str] | None = None,
         *,
-        offered_tags: dict[str, str] | None = None,
+        host_tags: bool = False,
         place: int | None = None,
     ) -> bool:
         """Queues points and tags for delivery within the queue's interval. Never blocks on I/O.
@@ -86,7 +89,7 @@ class Sender:
             queue: the queue of the run.
             points: the points.
             tags: the tags.
-            offered_tags: host tags, for a run that has none.
+            host_tags: adds those of this host if the run has none; only the server knows.
             place: where the points are on disk; None if they are not.
 
         Returns:
@@ -100,8 +103,8 @@ class Sender:
             self._schedule.add(queue)
             if tags:
                 queue.put_tags(tags)
-            if offered_tags:
-                queue.offer_tags(offered_tags)
+            if host_tags:
+                queue.want_host_tags()
             if place is not None and points and (queue.spills or self._memory.is_used_up):
                 queue.put_spilled(len(points), place)
             else:
@@ -191,8 +194,8 @@ class Sender:
         batch = Batch([], queue.acknowledged)
         try:
             batch = self._read_back(queue, front) if isinstance(front, Spilled) else front
-            if queue.offered_tags:
-                tags = self._settle_offer(queue)
+            if queue.wants_host_tags:
+                tags = self._settle_host_tags(queue)
             batch = batch.shortened(self._policy.size.fitting(batch.points, tags))
             self._connection.send(queue, batch.points, tags)
         except Exception as error:  # noqa: BLE001
@@ -242,13 +245,14 @@ class Sender:
                     self._changed.wait(None if math.isinf(left) else max(left, 0.0))
                     self._wakes_at = -math.inf
 
-    def _settle_offer(self, queue: RunQueue) -> dict[str, str]:
+    def _settle_host_tags(self, queue: RunQueue) -> dict[str, str]:
         """Asks whether a run lacks host tags, and returns the tags to be set."""
-        accepted: bool | None = None
-        with contextlib.suppress(Fault):  # the points do not wait for it
-            accepted = not has_host_tags(self._connection.tags(queue))
+        found: dict[str, str] | None = None
+        with contextlib.suppress(Fault):  # the points do not wait for the answer
+            lacks = not has_host_tags(self._connection.tags(queue))
+            found = self._host_tags(lambda tags: self.append(queue, tags=tags)) if lacks else {}
         with self._changed:
-            return queue.settle_offer(accepted=accepted)
+            return queue.settle_host_tags(found)
 
     def _now(self) -> float:
         return self._clock.monotonic()
