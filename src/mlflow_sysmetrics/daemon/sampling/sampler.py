@@ -12,7 +12,7 @@ from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
 from mlflow_sysmetrics.daemon.sampling.window import Value, Window
 from mlflow_sysmetrics.runtime.clock import Clock, Stamper
 from mlflow_sysmetrics.runtime.native import Event, RLock
-from mlflow_sysmetrics.runtime.threads import start_thread
+from mlflow_sysmetrics.runtime.threads import OneThread
 from mlflow_sysmetrics.samples import Kind, Sample
 
 THREAD_NAME = "sysmetrics-sampler"
@@ -115,6 +115,7 @@ class Sampler:
         self.latest: tuple[float, Sequence[Sample]] = (-math.inf, ())
         self._probes = probes
         self._clock = clock
+        self._thread = OneThread(self._run, THREAD_NAME)
         self._stamper = Stamper(clock)
         self._lock = RLock()  # re-entrant: a signal handler may call in
         self._wake = Event()
@@ -143,7 +144,7 @@ class Sampler:
         Raises:
             ThreadUnavailable: no thread can be started.
         """
-        start_thread(self._run, THREAD_NAME)
+        self._thread.start()
 
     def add(self, series: RunSeries) -> None:
         """Adds a run, with a tick at once."""
