@@ -80,7 +80,7 @@ class TrackingServer:
             raise
 
     def sampled_runs(self, experiments: Sequence[str]) -> Iterator[TrackedRun]:
-        """Yields the runs with status RUNNING and the tag ``sys.metrics=on``.
+        """Yields the runs with status RUNNING and system metrics: a tag ``sys.metrics`` that begins with "on".
 
         Args:
             experiments: names of the experiments to search; empty for all.
@@ -89,7 +89,7 @@ class TrackingServer:
             LookupError: an experiment does not exist.
         """
         ids = self.experiment_ids(experiments)
-        wanted = f"attributes.status = '{_RUNNING}' and tags.`sys.metrics` = 'on'"
+        wanted = f"attributes.status = '{_RUNNING}' and tags.`sys.metrics` LIKE 'on%'"
         for start in range(0, len(ids), _EXPERIMENTS):
             some_ids = ids[start : start + _EXPERIMENTS]
             for run in self._pages(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Iterator
+from inspect import CO_VARARGS
 from itertools import pairwise
 from types import CodeType, FrameType
 
@@ -71,9 +72,10 @@ def _is_signal_handler(frame: FrameType) -> bool:
     code = frame.f_code
     if frame.f_code in _codes_of_handlers():
         return True
-    names = code.co_varnames[: code.co_argcount + 1]  # with the name of *arguments, if there is one
-    values = [frame.f_locals.get(name) for name in names]
-    values += next((value for value in values if isinstance(value, tuple)), ())
+    values = [frame.f_locals.get(name) for name in code.co_varnames[: code.co_argcount]]
+    if code.co_flags & CO_VARARGS:
+        rest = frame.f_locals.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount])
+        values += rest if isinstance(rest, tuple) else ()
     return any(
         isinstance(number, int) and interrupted is not None and interrupted is frame.f_back
         for number, interrupted in pairwise(values)

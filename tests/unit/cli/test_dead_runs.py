@@ -167,7 +167,7 @@ def test_a_run_with_a_recent_point_is_not_dead(tmp_path: Path) -> None:
 
 
 def test_a_run_without_a_system_point_is_not_dead(tmp_path: Path) -> None:
-    """`log_system_metrics=False` leaves sys.metrics=on, but no point is ever sampled."""
+    """Before 0.3, `log_system_metrics=False` left sys.metrics=on, but no point was ever sampled."""
     assert not dead_runs(search(long_silent(system={}), only_journals=False), tmp_path)
 
 
