@@ -98,8 +98,18 @@ class SystemMetricsMonitor:
                 self._restore_replaced()
         except Exception as error:
             # The user's training calls this, too.
+            self._release()
             _reraise_foreign(error)
             _warn_once(f"System metrics may be incomplete: {type(error).__name__}: {error}")
+
+        except BaseException:  # Ctrl-C
+            self._release()
+            raise
+
+    def _release(self) -> None:
+        """Ends the run's series, whatever has interrupted `finish`."""
+        if self._attachment is not None:
+            self._attachment.release()
 
     def _attach(self, run: Any) -> None:
         from mlflow_sysmetrics.runtime.threads import import_beside

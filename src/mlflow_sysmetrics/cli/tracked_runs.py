@@ -80,7 +80,7 @@ class TrackingServer:
             raise
 
     def sampled_runs(self, experiments: Sequence[str]) -> Iterator[TrackedRun]:
-        """Yields the runs with status RUNNING and system metrics: a tag ``sys.metrics`` that begins with "on".
+        """Yields the runs with status RUNNING whose tag ``sys.metrics`` begins with "on".
 
         Args:
             experiments: names of the experiments to search; empty for all.

@@ -68,7 +68,8 @@ class Attachments:
             series.holders.discard(holder)
             if series.holders:
                 return False
-            self._sampler.remove(series)
+            if not series.ended.is_set():
+                self._sampler.remove(series)
             if self._series.get(series.key) is series:
                 del self._series[series.key]
         return True

@@ -148,25 +148,7 @@ class Daemon:
         Returns:
             True if all points of the run were delivered, or the run has other holders.
         """
-        try:
-            self.attachments.release(series, holder)
-            return self.deliver(series, timeout)
-        except BaseException:  # raised by a signal handler; the run ends all the same
-            if self.attachments.release(series, holder):
-                series.channel.sender.close(series.channel.queue)
-            raise
-
-    def deliver(self, series: RunSeries, timeout: float | None) -> bool:
-        """Waits for the last points of a series that was ended, then for the delivery of all its points.
-
-        Args:
-            series: the run.
-            timeout: as in `detach`.
-
-        Returns:
-            As for `detach`.
-        """
-        if series.holders:
+        if not self.attachments.release(series, holder):
             return True
         deadline = Deadline.after(self._clock, timeout, series.settings.flush_timeout)
         # The program's own points must be delivered too when the run is over.
@@ -178,6 +160,11 @@ class Daemon:
         finally:
             series.channel.sender.close(series.channel.queue)
         return self._deliver(deadline, [series.channel, *channels]) and complete
+
+    def release(self, series: RunSeries, holder: object) -> None:
+        """Removes a holder of a run as `detach` does, without waiting for delivery. Safe to call again."""
+        if self.attachments.release(series, holder):
+            series.channel.sender.close(series.channel.queue)
 
     def open_channel(
         self,

@@ -42,7 +42,6 @@ class Attachment:
         self._daemon = daemon
         self._series: RunSeries | None = None
         self._pid = os.getpid()
-        self._detached = False
 
     def begin(self, settings: Settings, started_at: int | None) -> None:
         """Attaches the run.
@@ -72,13 +71,22 @@ class Attachment:
         """
         if os.getpid() != self._pid:
             return True  # a forked child: the run belongs to its parent
-        series = self._series or self._daemon.attachments.held((self.tracking_uri, self.run_id), self)
-        if series is None:
-            return True  # it was never attached
-        again, self._detached = self._detached, True
-        if again:
-            return self._daemon.deliver(series, timeout)
-        return self._daemon.detach(series, timeout, holder=self)
+        try:
+            series = self._known_series()
+            return series is None or self._daemon.detach(series, timeout, holder=self)
+        except BaseException:  # raised by a signal handler: the run ends all the same
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """Ends the run's series without waiting for anything. Safe to call again."""
+        series = self._known_series() if os.getpid() == self._pid else None
+        if series is not None:
+            self._daemon.release(series, self)
+
+    def _known_series(self) -> RunSeries | None:
+        """Returns the series of the run, also if `begin` was interrupted; None if it was never attached."""
+        return self._series or self._daemon.attachments.held((self.tracking_uri, self.run_id), self)
 
     def put_tags(self, tags: dict[str, str]) -> None:
         """Queues tags for the run; the delivery thread sets them."""

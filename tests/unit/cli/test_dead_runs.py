@@ -167,7 +167,7 @@ def test_a_run_with_a_recent_point_is_not_dead(tmp_path: Path) -> None:
 
 
 def test_a_run_without_a_system_point_is_not_dead(tmp_path: Path) -> None:
-    """Before 0.3, `log_system_metrics=False` left sys.metrics=on, but no point was ever sampled."""
+    """Older versions of this package tagged runs sys.metrics=on that were never sampled."""
     assert not dead_runs(search(long_silent(system={}), only_journals=False), tmp_path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -14,6 +15,7 @@ from mlflow_sysmetrics.daemon.delivery.limits import MemoryBudget
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.sender import Sender
+from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 
 URI = "http://user:secret@server:5000"
 
@@ -146,6 +148,68 @@ def test_tags_travel_with_the_points_and_once(bench: Bench) -> None:
     bench.put(queue)
     bench.run_until(25)
     assert [batch.tags for batch in bench.sink.batches] == [{"sys.gpu": "None"}, {}]
+
+
+class FakeHostTags:
+    """The host tags, which may be complete later."""
+
+    def __init__(self, tags: dict[str, str]) -> None:
+        self.tags = tags
+        self.later: list[Callable[[dict[str, str]], object]] = []
+
+    def __call__(self, later: Callable[[dict[str, str]], object]) -> dict[str, str]:
+        self.later.append(later)
+        return self.tags
+
+
+def made_elsewhere(bench: Bench, host_tags: dict[str, str]) -> FakeHostTags:
+    """Has the first points of a run sent that may have been made elsewhere."""
+    bench.sender._host_tags = found = FakeHostTags(host_tags)
+    queue = bench.queue()
+    bench.sender.append(queue, host_tags=True)
+    bench.put(queue)
+    bench.run_until(2)
+    return found
+
+
+def test_a_run_made_elsewhere_gets_host_tags_with_its_first_points(bench: Bench) -> None:
+    bench.sink.present = {"mlflow.user": "u", "sys.metrics": "on"}
+    made_elsewhere(bench, {"sys.cpu": "EPYC"})
+    assert [(len(batch.points), batch.tags) for batch in bench.sink.batches] == [(1, {"sys.cpu": "EPYC"})]
+
+
+def test_a_run_that_has_host_tags_keeps_them(bench: Bench) -> None:
+    bench.sink.present = {"sys.hostname": "first"}
+    found = made_elsewhere(bench, {"sys.hostname": "second"})
+    assert [(len(batch.points), batch.tags) for batch in bench.sink.batches] == [(1, {})]
+    assert not found.later
+
+
+def test_host_tags_that_are_known_later_follow(bench: Bench) -> None:
+    found = made_elsewhere(bench, {})
+    (later,) = found.later
+    later({"sys.cpu": "EPYC"})
+    bench.run_until(20)
+    assert [batch.tags for batch in bench.sink.batches] == [{}, {"sys.cpu": "EPYC"}]
+
+
+def test_points_do_not_wait_for_a_server_that_does_not_show_the_run(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def refuse(run_id: str) -> dict[str, str]:
+        asked.append(run_id)
+        raise Fault("forbidden", Cause.FORBIDDEN)
+
+    monkeypatch.setattr(bench.sink, "tags", refuse)
+    queue = bench.queue()
+    bench.sender.append(queue, host_tags=True)
+    for _ in range(9):
+        bench.put(queue)
+        bench.run_until(bench.clock.seconds - 100 + 10)
+    assert bench.sender.counts().delivered == 9
+    assert len(asked) == 3
 
 
 def test_an_outage_loses_nothing_and_keeps_the_order(bench: Bench) -> None:
