@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 RECOVERY_THREAD_NAME = "sysmetrics-recovery"
 
 _LAST_SAMPLE_SECONDS = 0.25
-_EARLY_SECONDS = 1.0  # the first rates of a run are sent then, or with its second point
 
 _logger = logging.getLogger("mlflow_sysmetrics")
 
@@ -346,8 +345,9 @@ class Daemon:
         tracking_uri, run_id = key
         self._attached_to[tracking_uri] = None
         run_journal = ProcessRunJournal(self._journal, run_id, lasting(tracking_uri), started_at)
-        early = max(settings.window_seconds, _EARLY_SECONDS)
-        queue = RunQueue(run_id, started_at, settings.send_interval, run_journal, early_interval=early)
+        queue = RunQueue(
+            run_id, started_at, settings.send_interval, run_journal, early_interval=settings.window_seconds
+        )
         return Channel(self._sender(tracking_uri), queue)
 
     def _adopt(self, tracking_uri: str, queue: RunQueue) -> None:

@@ -20,6 +20,7 @@ POINTS_DROPPED = (
 POINTS_REPLAYED = "sysmetrics.replayed"  #: tag: number of points delivered from the journal of a dead process
 
 _FIRST_SECONDS = 0.5  # a run that is shorter costs one request, not two
+_TOGETHER_SECONDS = 1.0
 _EARLY_SENDS = 2
 _MOST_QUESTIONS = 3  # a server that shows no run to this program must not cost a request per send
 
@@ -68,9 +69,11 @@ class RunQueue:
         self.run_id = run_id
         self.started_at = started_at
         self.send_interval = send_interval
-        # The first points show that the run is alive: they are sent sooner.
-        early = (_FIRST_SECONDS, send_interval if early_interval is None else early_interval)
-        self._intervals = deque(min(interval, send_interval) for interval in early)
+        # The first points show that the run is alive: they are sent sooner, the first rates as soon as they
+        # are there. If that is at once, one send brings both.
+        early = send_interval if early_interval is None else early_interval
+        sooner = (_FIRST_SECONDS, early) if early > _TOGETHER_SECONDS else (_TOGETHER_SECONDS,)
+        self._intervals = deque(min(interval, send_interval) for interval in sooner)
         self.run_journal = run_journal
         self.replayed = replayed
         self.due_at: float | None = None
