@@ -15,7 +15,8 @@ import importlib.util
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from types import ModuleType
+from threading import get_ident
+from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import mlflow_sysmetrics.runtime.clock  # noqa: F401 - binds its functions before a test can freeze time
@@ -30,6 +31,7 @@ _CLASS = "SystemMetricsMonitor"
 
 _logger = logging.getLogger("mlflow_sysmetrics")
 _warned: set[str] = set()
+_held_back: dict[int, tuple[FrameType, BaseException]] = {}  # by thread
 
 
 class SystemMetricsMonitor:
@@ -82,13 +84,20 @@ class SystemMetricsMonitor:
         caller = sys._getframe(1)  # noqa: SLF001 - documented for CPython and PyPy
         run = fluent_state.run_being_started(caller, self._run_id)
         try:
+            _raise_held_back(caller)
             self._attach(run)
         except Exception as error:
             # The user's training calls this, and must not fail because of a metric.
-            _reraise_foreign(error)
+            interruption = _foreign(error)
+            if interruption is not None:
+                self._release()  # the run is not active then, and nobody will end it
+                raise (interruption if run is None else _Passing(interruption)) from None
             reason = "no thread can be started" if isinstance(error, ThreadUnavailable) else str(error)
             _warn_once(f"System metrics are off: {type(error).__name__}: {error}")
             self._tag_failure(f"off: {reason}", run)
+        except BaseException:  # Ctrl-C
+            self._release()
+            raise
 
     def finish(self) -> None:
         """Detaches the run and waits for its last points, at most the flush timeout."""
@@ -99,15 +108,16 @@ class SystemMetricsMonitor:
         except Exception as error:
             # The user's training calls this, too.
             self._release()
-            _reraise_foreign(error)
+            interruption = _foreign(error)
+            if interruption is not None:
+                raise interruption from None
             _warn_once(f"System metrics may be incomplete: {type(error).__name__}: {error}")
-
         except BaseException:  # Ctrl-C
             self._release()
             raise
 
     def _release(self) -> None:
-        """Ends the run's series, whatever has interrupted `finish`."""
+        """Ends the run's series, whatever has interrupted `start` or `finish`."""
         if self._attachment is not None:
             self._attachment.release()
 
@@ -173,10 +183,44 @@ def _put_host_tags(attachment: Attachment, present: Mapping[str, str] | None, *,
         )
 
 
-def _reraise_foreign(error: Exception) -> None:
-    from mlflow_sysmetrics.runtime.interruptions import reraise_foreign  # late: rarely needed
+class _Passing(Exception):
+    """Carries an exception of the program through `mlflow.start_run`.
 
-    reraise_foreign(error)
+    MLflow catches every Exception of `start` and logs its text. So the text is the exception.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self._error = error
+
+    def __str__(self) -> str:
+        raise self._error from None
+
+
+def hold_back(error: Exception, start_run: FrameType) -> bool:
+    """Keeps an exception of the program until the `start` of the same `mlflow.start_run` raises it.
+
+    MLflow catches every Exception of a provider.
+
+    Returns:
+        Whether it is one of the program.
+    """
+    interruption = _foreign(error)
+    if interruption is not None:
+        _held_back[get_ident()] = start_run, interruption
+    return interruption is not None
+
+
+def _raise_held_back(caller: FrameType) -> None:
+    start_run, held_back = _held_back.pop(get_ident(), (None, None))
+    if held_back is not None and start_run is caller:
+        raise held_back
+
+
+def _foreign(error: Exception) -> BaseException | None:
+    from mlflow_sysmetrics.runtime.interruptions import foreign  # late: rarely needed
+
+    return foreign(error)
 
 
 def _warn_once(message: str) -> None:

@@ -184,6 +184,18 @@ def run_being_started(frame: FrameType | None, run_id: str) -> Any:
     return run if getattr(getattr(run, "info", None), "run_id", None) == run_id else None
 
 
+def start_run_that_asks(frame: FrameType) -> FrameType | None:
+    """Returns the frame of the `mlflow.start_run` for which MLflow collects tags; None for anything else.
+
+    Args:
+        frame: the caller of a provider's `tags`.
+    """
+    outer = frame.f_back
+    if outer is None or outer.f_code.co_name != "start_run" or outer.f_globals.get("__name__") != _FLUENT:
+        return None
+    return outer
+
+
 # Monitors of system metrics.
 
 

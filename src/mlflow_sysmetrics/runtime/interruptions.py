@@ -30,17 +30,16 @@ def reraise_interruption(error: Exception) -> None:
         raise interruption
 
 
-def reraise_foreign(error: Exception) -> None:
-    """Raises an exception that neither our bookkeeping nor MLflow nor Python has raised.
+def foreign(error: Exception) -> BaseException | None:
+    """Returns the exception of the program behind one that a guard has caught; None if it is ours.
 
-    For guards around code that calls no other library. There a class of which nothing is known comes from
-    the program: also from another thread (`PyThreadState_SetAsyncExc`, RQ's way on Windows), which leaves no
-    other trace.
+    For guards around code that calls no library but MLflow and Python's own. There a class of which nothing
+    is known comes from the program: also from another thread (`PyThreadState_SetAsyncExc`, RQ's way on
+    Windows), which leaves no other trace.
     """
-    reraise_interruption(error)
     root = type(error).__module__.partition(".")[0]
-    if root not in _KNOWN and root not in sys.stdlib_module_names:
-        raise error
+    is_known = root in _KNOWN or root in sys.stdlib_module_names
+    return _interruption(error) if is_known else error
 
 
 def _interruption(error: BaseException) -> BaseException | None:

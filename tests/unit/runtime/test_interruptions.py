@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from mlflow_sysmetrics.runtime.interruptions import reraise_foreign, reraise_interruption
+from mlflow_sysmetrics.runtime.interruptions import foreign, reraise_interruption
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs a system with signals")
 
@@ -66,6 +66,12 @@ def guarded(
         reraise(error)
         return error
     raise AssertionError("nothing was raised")
+
+
+def reraise_foreign(error: Exception) -> None:
+    found = foreign(error)
+    if found is not None:
+        raise found
 
 
 def throw(error: Exception) -> None:
