@@ -11,6 +11,7 @@ from dataclasses import replace
 from types import TracebackType
 
 from mlflow_sysmetrics.daemon.daemon import Daemon
+from mlflow_sysmetrics.daemon.delivery.host_tags import look_for_host_tags
 from mlflow_sysmetrics.daemon.delivery.inbox import Channel
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
@@ -96,6 +97,7 @@ class Attachment:
     def offer_host_tags(self) -> None:
         """Has the delivery thread set the host tags if the run, made elsewhere, has none."""
         if os.getpid() == self._pid and self._series is not None:
+            look_for_host_tags()
             self._series.channel.sender.append(self._series.channel.queue, host_tags=True)
 
     def __enter__(self) -> Attachment:
