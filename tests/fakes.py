@@ -90,6 +90,7 @@ class FakeSink:
         open: a request hangs until this event is set.
         down: whether the server is down.
         running: runs that have not ended.
+        present: the tags that runs have.
     """
 
     failures: list[Exception] = field(default_factory=list)
@@ -98,6 +99,10 @@ class FakeSink:
     open: threading.Event | None = None
     down: bool = False
     running: set[str] = field(default_factory=set)
+    present: dict[str, str] = field(default_factory=dict)
+
+    def tags(self, run_id: str) -> Mapping[str, str]:
+        return self.present
 
     def has_ended(self, run_id: str) -> bool:
         return run_id not in self.running

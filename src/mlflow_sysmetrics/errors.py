@@ -16,6 +16,7 @@
     |   |-- RunStartError                    no run can be started in it
     |   `-- RunVerificationError             the run was started, and does not hold what was written to it
     |-- Unavailable                          internal: this machine does not have a source or fact
+    |-- ThreadUnavailable (RuntimeError)     internal: no thread can be started
     |-- JournalUnavailable                   internal: points cannot be written to disk and stay in memory
     `-- mlflow_api.faults.Fault              internal: one failed request to a tracking server
 """
@@ -36,6 +37,10 @@ class SettingsError(SysMetricsError, ValueError):
 
 class Unavailable(SysMetricsError):
     """This machine does not have a source or a fact: says why in one short clause."""
+
+
+class ThreadUnavailable(SysMetricsError, RuntimeError):
+    """No thread can be started: a limit of the system, or the interpreter is shutting down."""
 
 
 class JournalUnavailable(SysMetricsError):

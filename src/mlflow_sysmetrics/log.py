@@ -14,7 +14,8 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 _NAME = "mlflow_sysmetrics"
 # Of lines that wait for a handler that blocks, the oldest are dropped beyond this number.
@@ -63,6 +64,19 @@ class Log:
                 raise
 
 
+class Flag(Protocol):
+    """An event, as of `threading`."""
+
+    def set(self) -> None:
+        """Sets it."""
+
+    def clear(self) -> None:
+        """Resets it."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits until it is set; returns whether it is."""
+
+
 def use_in_this_thread(queue: LogQueue) -> None:
     """Hands what this thread logs from now on to a queue."""
     _in_thread.queue = queue
@@ -72,18 +86,27 @@ class LogQueue:
     """Lines that a thread of their own logs, started when there are some and ended when there are none.
 
     Args:
-        start_thread: starts a thread with a function and a name; raises RuntimeError if it cannot.
+        start_thread: starts a thread with a function and a name; raises ThreadUnavailable if it cannot.
+        lock: makes a lock, and `event` an event, that this thread shares with those of the program.
     """
 
-    def __init__(self, start_thread: Callable[[Callable[[], None], str], object]) -> None:
+    def __init__(
+        self,
+        start_thread: Callable[[Callable[[], None], str], object],
+        *,
+        lock: Callable[[], AbstractContextManager[object]] = threading.Lock,
+        event: Callable[[], Flag] = threading.Event,
+    ) -> None:
         self._start_thread = start_thread
+        self._new_lock = lock
+        self._new_event = event
         self._empty_after_fork()
 
     def _empty_after_fork(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = self._new_lock()
         self._lines: deque[Callable[[], None]] = deque(maxlen=_MOST_WAITING)
         self._is_running = False
-        self._is_empty = threading.Event()
+        self._is_empty = self._new_event()
         self._is_empty.set()
 
     def put(self, line: Callable[[], None]) -> None:

@@ -13,13 +13,14 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Sequence
-from types import ModuleType
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from threading import get_ident
+from types import FrameType, ModuleType
+from typing import TYPE_CHECKING, Any
 
 import mlflow_sysmetrics.runtime.clock  # noqa: F401 - binds its functions before a test can freeze time
-from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.settings import METRICS, Settings
+from mlflow_sysmetrics.errors import ThreadUnavailable, Unavailable
+from mlflow_sysmetrics.settings import METRICS, METRICS_TAG, Settings
 
 if TYPE_CHECKING:
     from mlflow_sysmetrics.daemon import Attachment
@@ -29,6 +30,7 @@ _CLASS = "SystemMetricsMonitor"
 
 _warned: set[str] = set()
 _MOST_WARNINGS = 100  # a message may name what a program chose, such as the id of a run
+_held_back: dict[int, tuple[FrameType, BaseException]] = {}  # by thread
 
 
 class SystemMetricsMonitor:
@@ -81,19 +83,20 @@ class SystemMetricsMonitor:
         caller = sys._getframe(1)  # noqa: SLF001 - documented for CPython and PyPy
         run = fluent_state.run_being_started(caller, self._run_id)
         try:
-            from mlflow_sysmetrics.daemon import attach
-
-            self._attachment = attach(
-                self._run_id,
-                tracking_uri=self._tracking_uri,
-                settings=self._settings,
-                started_at=None if run is None else run.info.start_time,
-            )
-            if run is not None and self._settings.tags and not self._resumed:
-                _put_late_tags(self._attachment, run.data.tags)
+            _raise_held_back(caller)
+            self._attach(run)
         except Exception as error:
             # The user's training calls this, and must not fail because of a metric.
+            interruption = _foreign(error)
+            if interruption is not None:
+                self._release()  # the run is not active then, and nobody will end it
+                raise (interruption if run is None else _Passing(interruption)) from None
+            reason = "no thread can be started" if isinstance(error, ThreadUnavailable) else str(error)
             _warn_once(f"System metrics are off: {type(error).__name__}: {error}")
+            self._tag_failure(f"off: {reason}", run)
+        except BaseException:  # Ctrl-C
+            self._release()
+            raise
 
     def finish(self) -> None:
         """Detaches the run and waits for its last points, at most the flush timeout."""
@@ -103,7 +106,41 @@ class SystemMetricsMonitor:
                 self._restore_replaced()
         except Exception as error:
             # The user's training calls this, too.
+            self._release()
+            interruption = _foreign(error)
+            if interruption is not None:
+                raise interruption from None
             _warn_once(f"System metrics may be incomplete: {type(error).__name__}: {error}")
+        except BaseException:  # Ctrl-C
+            self._release()
+            raise
+
+    def _release(self) -> None:
+        """Ends the run's series, whatever has interrupted `start` or `finish`."""
+        if self._attachment is not None:
+            self._attachment.release()
+
+    def _attach(self, run: Any) -> None:
+        from mlflow_sysmetrics.runtime.threads import import_beside
+
+        import_beside("mlflow_sysmetrics.daemon.process")
+        from mlflow_sysmetrics.daemon.process import prepare
+
+        # Known here before it begins: a signal handler that raises must not leave a run attached for ever.
+        self._attachment = prepare(self._run_id, self._tracking_uri, self._settings)
+        self._attachment.begin(self._settings, None if run is None else run.info.start_time)
+        if self._settings.tags:
+            _put_host_tags(self._attachment, None if run is None else run.data.tags, resumed=self._resumed)
+
+    def _tag_failure(self, reason: str, run: Any) -> None:
+        """Tells the run why it has no metrics. There is no thread to do so: one request, in bounded time."""
+        from mlflow_sysmetrics.facts.values import shortened
+        from mlflow_sysmetrics.mlflow_api.runs import set_tags_now
+        from mlflow_sysmetrics.mlflow_api.secrets import cleaned
+
+        present = {} if run is None else run.data.tags
+        if self._settings.tags and not present.get(METRICS_TAG, "").startswith("off"):
+            set_tags_now(self._tracking_uri, self._run_id, {METRICS_TAG: shortened(cleaned(reason))})
 
     def _restore_replaced(self) -> None:
         """Registers the monitor that this one replaced again.
@@ -118,19 +155,71 @@ class SystemMetricsMonitor:
             fluent_state.registered_monitors()[self._run_id] = outer
 
 
-def _put_late_tags(attachment: Attachment, present: dict[str, str]) -> None:
-    """Sets the tags that were not known when the run was created, as soon as they are."""
-    if "sys.platform" not in present:
-        return  # our tags are off for this run
+def _put_host_tags(attachment: Attachment, present: Mapping[str, str] | None, *, resumed: bool) -> None:
+    """Has the delivery thread set the host tags that a run lacks.
+
+    A run that this start created gets those that were not known then. One that was made elsewhere gets all
+    of them if it has none; one that has some keeps those of the machine it began on.
+
+    Args:
+        attachment: the run.
+        present: its tags; None if they are not known here.
+        resumed: whether the run existed before.
+    """
+    from mlflow_sysmetrics.daemon.delivery.host_tags import has_host_tags
+
+    if present is None or not has_host_tags(present):
+        attachment.offer_host_tags()
+        return
+    if resumed:
+        return
     from mlflow_sysmetrics.facts import host_facts
 
-    if present.get("sys.metrics", "on") != "on":  # an argument of start_run overrode the environment
-        attachment.put_tags({"sys.metrics": "on"})
     facts = host_facts()
     if not facts.complete or facts.tags(wait_seconds=0).keys() - present.keys():
         facts.when_complete(
             lambda tags: attachment.put_tags({key: tags[key] for key in tags.keys() - present.keys()})
         )
+
+
+class _Passing(Exception):
+    """Carries an exception of the program through `mlflow.start_run`.
+
+    MLflow catches every Exception of `start` and logs its text. So the text is the exception.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self._error = error
+
+    def __str__(self) -> str:
+        raise self._error from None
+
+
+def hold_back(error: Exception, start_run: FrameType) -> bool:
+    """Keeps an exception of the program until the `start` of the same `mlflow.start_run` raises it.
+
+    MLflow catches every Exception of a provider.
+
+    Returns:
+        Whether it is one of the program.
+    """
+    interruption = _foreign(error)
+    if interruption is not None:
+        _held_back[get_ident()] = start_run, interruption
+    return interruption is not None
+
+
+def _raise_held_back(caller: FrameType) -> None:
+    start_run, held_back = _held_back.pop(get_ident(), (None, None))
+    if held_back is not None and start_run is caller:
+        raise held_back
+
+
+def _foreign(error: Exception) -> BaseException | None:
+    from mlflow_sysmetrics.runtime.interruptions import foreign  # late: rarely needed
+
+    return foreign(error)
 
 
 def _warn_once(message: str) -> None:

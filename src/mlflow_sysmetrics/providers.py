@@ -9,7 +9,10 @@ all of MLflow, which would look for these classes before this module has defined
 
 from __future__ import annotations
 
-from mlflow_sysmetrics.settings import METRICS, Settings
+import sys
+from types import FrameType
+
+from mlflow_sysmetrics.settings import METRICS, METRICS_TAG, Settings
 
 FACTS_WAIT_SECONDS = 1.0  #: longest wait of `start_run` for facts; the daemon adds later ones to the run
 
@@ -30,10 +33,28 @@ class SysMetricsRunContextProvider:
         MLflow calls it before the run exists, and for datasets, models and traces, too. So it is cheap once
         the facts are found, has no side effects, and does not mean that a run starts.
         """
-        from mlflow_sysmetrics.facts import host_facts
+        from mlflow_sysmetrics.runtime.threads import import_beside
 
-        tags = host_facts().tags(wait_seconds=FACTS_WAIT_SECONDS)
-        tags["sys.metrics"] = _metrics_state()
+        import_beside("mlflow_sysmetrics.facts.discovery")
+        from mlflow_sysmetrics.facts import host_facts
+        from mlflow_sysmetrics.mlflow_api import fluent_state
+
+        start_run = fluent_state.start_run_that_asks(sys._getframe(1))  # noqa: SLF001 - as in the monitor
+        why_not = _why_no_metrics(start_run)
+        facts = host_facts()
+        try:
+            tags = facts.tags(wait_seconds=FACTS_WAIT_SECONDS)
+        except Exception as error:
+            # The program's own timeout. MLflow would catch it here; it passes when the metrics are started.
+            from mlflow_sysmetrics.monitor import hold_back
+
+            if start_run is None or why_not is not None or not hold_back(error, start_run):
+                raise
+            tags = facts.tags(wait_seconds=0)
+        if why_not is None and facts.has_no_thread:
+            why_not = "off: no thread can be started"
+        if why_not is not None:  # "on" comes with the first points
+            tags[METRICS_TAG] = why_not
         return tags
 
 
@@ -49,6 +70,9 @@ class SysMetricsDaemonRunContextProvider:
         try:
             install()
         except Exception as reason:
+            from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
+
+            reraise_interruption(reason)
             # This runs during `import mlflow`, which must not fail because of us. Tags keep working.
             _no_metrics = f"unavailable: MLflow {mlflow_version()}"
             from mlflow_sysmetrics.log import Log
@@ -64,8 +88,15 @@ class SysMetricsDaemonRunContextProvider:
         return {}
 
 
-def _metrics_state() -> str:
+def _why_no_metrics(start_run: FrameType | None) -> str | None:
+    """Returns why a run that starts now will have no system metrics; None if it may have some.
+
+    Args:
+        start_run: frame of the `mlflow.start_run` that starts it, if one does.
+    """
     if _no_metrics is not None:
         return _no_metrics
-    settings = Settings.from_environ()
-    return "on" if settings.metrics else f"off: {METRICS}=false"
+    argument = None if start_run is None else start_run.f_locals.get("log_system_metrics")
+    if argument is not None:
+        return None if argument else "off: log_system_metrics=False"
+    return None if Settings.from_environ().metrics else f"off: {METRICS}=false"

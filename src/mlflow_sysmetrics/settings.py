@@ -30,6 +30,8 @@ FLUSH_TIMEOUT = "MLFLOW_SYSMETRICS_FLUSH_TIMEOUT"
 SPOOL_DIR = "MLFLOW_SYSMETRICS_SPOOL_DIR"
 SPOOL_MEGABYTES = "MLFLOW_SYSMETRICS_SPOOL_MEGABYTES"
 
+METRICS_TAG = "sys.metrics"  #: "on", "on, but ...", "off: ..." or "unavailable: ..."
+
 ENTRY_POINT = "sysmetrics"  #: our name in a list of providers
 SPOOL_OFF = "off"  #: instead of a directory: points are kept in memory only
 

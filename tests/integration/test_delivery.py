@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 from counting_server import CountingServer
 from programs import HOST_METRICS, LEVELS, MLFLOW, PATIENT, Program, Store, lasting
@@ -66,6 +68,39 @@ def test_ten_runs_that_end_in_one_outage_share_one_timeout(program: Program, ser
     )
     (seconds,) = program(server.url, code, **ENVIRON).words
     assert float(seconds) < FLUSH_TIMEOUT + 0.5
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a system with signals")
+def test_a_timeout_of_the_program_passes_through_the_end_of_a_run(
+    program: Program, server: CountingServer
+) -> None:
+    """What a signal handler raises, as RQ and Celery do, whatever its class; the next run is sampled."""
+    server.mode("hang")
+    code = """
+        import signal
+        class JobTimeout(Exception):
+            pass
+        def interrupt(*_):
+            raise raised
+        signal.signal(signal.SIGALRM, interrupt)
+        for raised in (JobTimeout("late"), TimeoutError("late"), RuntimeError("late"), SystemExit("late")):
+            mlflow.start_run()
+            ticked(1)
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            try:
+                mlflow.end_run()
+            except (Exception, SystemExit) as error:
+                assert error is raised, error
+            else:
+                print("swallowed", type(raised).__name__)
+        eventually(lambda: not mlflow_sysmetrics.status().attached)
+        with mlflow.start_run():
+            ticked(2)
+            print(len(mlflow_sysmetrics.status().attached))
+            sys.stdout.flush()
+            os._exit(0)
+    """
+    assert program(server.url, code).words == ["1"]
 
 
 def test_an_outage_in_the_middle_loses_nothing(program: Program, server: CountingServer) -> None:

@@ -357,13 +357,14 @@ def of_monitor(place: Place) -> str:
     """The warning about a run whose metrics cannot be started."""
     import mlflow
 
-    from mlflow_sysmetrics import daemon, monitor
+    from mlflow_sysmetrics import monitor
+    from mlflow_sysmetrics.daemon import process
 
     def failing(*_: object, **__: object) -> None:
         mlflow.MlflowClient(place.uri).get_run(RUN)
 
     place.monkeypatch.setenv("MLFLOW_TRACKING_URI", place.uri)
-    place.monkeypatch.setattr(daemon, "attach", failing)
+    place.monkeypatch.setattr(process, "prepare", failing)
     place.monkeypatch.setattr(monitor, "_warned", set())
     monitor.SystemMetricsMonitor(RUN).start()
     assert "System metrics are off" in place.log.text

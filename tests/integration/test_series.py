@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from counting_server import CountingServer
-from programs import HOST_METRICS, LEVELS, OUR_THREADS, Program, Store, lasting
+from programs import HOST_METRICS, LEVELS, MLFLOW, OUR_THREADS, Program, Remote, Store, lasting
 
 
 @pytest.mark.parametrize(("work", "expected"), [("time.sleep(0.05)", LEVELS), ("watched(0.3)", HOST_METRICS)])
@@ -19,6 +19,30 @@ def test_short_runs_have_points(program: Program, store: Store, work: str, expec
     """
     (run_id,) = program(store.uri, code).words
     assert store.keys(run_id) >= expected
+
+
+@pytest.mark.skipif(MLFLOW < (2, 9), reason="MLflow 2.8 does not monitor resumed runs, and has no nodes")
+def test_the_first_points_are_there_while_the_run_goes_on(program: Program, remote: Remote) -> None:
+    """Also those of the nodes that enter the run one after the other, with the intervals of MLflow's setters."""
+    code = """
+        def seen(prefix):
+            keys = mlflow.get_run(run_id).data.metrics
+            return f"{prefix}cpu_utilization_percentage" in keys
+        mlflow.set_system_metrics_sampling_interval(0.2)
+        mlflow.set_system_metrics_samples_before_logging(2)
+        with mlflow.start_run() as run:
+            run_id = run.info.run_id
+            eventually(lambda: seen("system/"))
+        for node in ("0", "1"):
+            mlflow.set_system_metrics_node_id(node)
+            with mlflow.start_run(run_id=run_id, log_system_metrics=True):
+                eventually(lambda: seen(f"system/{node}/"))
+        print(run_id)
+    """
+    # No later send than the first two can bring them.
+    (run_id,) = program(remote.uri, code, MLFLOW_SYSMETRICS_SEND_INTERVAL="3600").words
+    steps = [point.step for point in remote.points(run_id, "system/cpu_utilization_percentage")]
+    assert steps == sorted(steps)
 
 
 def test_steps_are_seconds_since_the_start_time_on_the_server(program: Program, store: Store) -> None:

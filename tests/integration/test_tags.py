@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from counting_server import CountingServer
-from programs import HOST_METRICS, Program, Remote, Store
+from programs import HOST_METRICS, MLFLOW, Program, Remote, Store
 
 
 @pytest.mark.parametrize("value", ["sysmetrics", "git,sysmetrics"])
@@ -57,6 +57,86 @@ def test_a_tag_says_that_start_run_enabled_metrics(program: Program, remote: Rem
     assert remote.tags(run_id)["sys.metrics"] == "on"
 
 
+def test_a_run_that_is_not_sampled_does_not_say_that_it_is(program: Program, remote: Remote) -> None:
+    """Autologging makes the children of a search as this does, with tags and without starting them."""
+    code = """
+        from mlflow.tracking.context.registry import resolve_tags
+        with mlflow.start_run(log_system_metrics=False) as run:
+            print(run.info.run_id)
+        print(mlflow.MlflowClient().create_run("0", tags=resolve_tags()).info.run_id)
+    """
+    off, child = (remote.tags(run_id) for run_id in program(remote.uri, code).words)
+    assert "sys.cpu" in off.keys() & child.keys()
+    assert off["sys.metrics"] == "off: log_system_metrics=False"
+    assert "sys.metrics" not in child
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["from the start", "when the facts are known"])
+def test_a_run_says_that_no_thread_could_be_started(program: Program, remote: Remote, known: bool) -> None:
+    """The limit of a container, as `RuntimeError: can't start new thread`."""
+    code = f"""
+        if {known}:
+            mlflow.start_run(log_system_metrics=False)
+            mlflow.end_run()
+            time.sleep(1)
+        def none(*_, **__):
+            raise RuntimeError("can't start new thread")
+        for name in ("_start_new_thread", "_start_joinable_thread"):
+            if hasattr(threading, name):
+                setattr(threading, name, none)
+        with mlflow.start_run() as run:
+            pass
+        print(run.info.run_id)
+    """
+    found = program(remote.uri, code)
+    tags = remote.tags(found.words[-1])
+    assert tags["sys.metrics"] == "off: no thread can be started"
+    assert found.stderr.count("System metrics are off") == 1
+
+
+@pytest.mark.skipif(MLFLOW < (2, 9), reason="MLflow 2.8 does not monitor resumed runs")
+def test_runs_made_elsewhere_get_the_tags_that_they_lack(program: Program, remote: Remote) -> None:
+    """By a client, an orchestrator, or `mlflow run`. The first machine that a run is sampled on stays its own."""
+    code = """
+        client = mlflow.MlflowClient()
+        made = [client.create_run("0").info.run_id for _ in range(4)]
+        client.set_tag(made[2], "sys.hostname", "elsewhere")
+        with mlflow.start_run(run_id=made[0]):
+            pass
+        os.environ["MLFLOW_RUN_ID"] = made[1]
+        with mlflow.start_run():
+            pass
+        with mlflow.start_run(run_id=made[2]):
+            pass
+        with mlflow_sysmetrics.attach(made[3]):
+            pass
+        mlflow_sysmetrics.flush()
+        print(*made)
+    """
+    *new, old, attached = program(remote.uri, code).words
+    here = remote.tags(new[0])
+    assert {"sys.cpu", "sys.hostname", "sys.platform"} <= here.keys()
+    for run_id in (*new, attached):
+        tags = remote.tags(run_id)
+        assert tags["sys.metrics"] == "on"
+        assert {key for key in tags if key.startswith("sys.")} == {
+            key for key in here if key.startswith("sys.")
+        }
+    kept = {key: value for key, value in remote.tags(old).items() if key.startswith("sys.")}
+    assert kept == {"sys.hostname": "elsewhere", "sys.metrics": "on"}
+
+
+def test_a_run_made_elsewhere_gets_no_tags_if_they_are_off(program: Program, remote: Remote) -> None:
+    code = """
+        run_id = mlflow.MlflowClient().create_run("0").info.run_id
+        with mlflow_sysmetrics.attach(run_id):
+            pass
+        print(run_id)
+    """
+    (run_id,) = program(remote.uri, code, MLFLOW_SYSMETRICS_TAGS="off").words
+    assert not [key for key in remote.tags(run_id) if key.startswith("sys")]
+
+
 @pytest.fixture
 def hanging_nvidia_smi(tmp_path: Path) -> Path:
     """A folder with an nvidia-smi that hangs for a minute."""
@@ -65,6 +145,30 @@ def hanging_nvidia_smi(tmp_path: Path) -> Path:
     tool.write_text("#!/bin/sh\nsleep 60\n")
     tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
     return tool.parent
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the fake tool is a POSIX shell script")
+def test_a_timeout_of_the_program_passes_through_the_start_of_a_run(
+    program: Program, server: CountingServer, hanging_nvidia_smi: Path
+) -> None:
+    """Here while the tags are collected, under a guard of MLflow's. The next run is sampled."""
+    if Path("/dev/nvidiactl").exists():
+        pytest.skip("this machine has an NVIDIA GPU, so nvidia-smi is not called")
+    code = """
+        import signal
+        def interrupt(*_):
+            raise TimeoutError("late")
+        signal.signal(signal.SIGALRM, interrupt)
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        try:
+            mlflow.start_run()
+        except TimeoutError as error:
+            print(error, len(mlflow_sysmetrics.status().attached), mlflow.active_run())
+        with mlflow.start_run():
+            print(len(mlflow_sysmetrics.status().attached))
+    """
+    path = f"{hanging_nvidia_smi}{os.pathsep}{os.environ['PATH']}"
+    assert program(server.url, code, PATH=path).words == ["late", "0", "None", "1"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the fake tool is a POSIX shell script")

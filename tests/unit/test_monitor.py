@@ -11,8 +11,10 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from mlflow_sysmetrics import daemon, monitor
-from mlflow_sysmetrics.errors import SettingsError, Unavailable
+from mlflow_sysmetrics import monitor
+from mlflow_sysmetrics.daemon import process
+from mlflow_sysmetrics.errors import SettingsError, ThreadUnavailable, Unavailable
+from mlflow_sysmetrics.mlflow_api import fluent_state, runs
 from mlflow_sysmetrics.settings import METRICS
 
 CLASS = "class SystemMetricsMonitor:\n    pass\nOTHER = 1\n"
@@ -115,13 +117,59 @@ def test_runs_that_cannot_be_attached_cause_one_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise RuntimeError("can't start new thread at interpreter shutdown")
+        raise ThreadUnavailable("no thread can be started: can't start new thread at interpreter shutdown")
 
-    monkeypatch.setattr(daemon, "attach", fail)
+    told: list[object] = []
+    monkeypatch.setattr(process, "prepare", fail)
+    monkeypatch.setattr(runs, "set_tags_now", lambda *given: told.append(given))
     monkeypatch.setattr(monitor, "_warned", set())
     for n in range(10):
         one = monitor.SystemMetricsMonitor(f"run {n}")
         one.start()
         one.finish()
     (record,) = caplog.records
-    assert "System metrics are off: RuntimeError: can't start new thread" in record.message
+    assert "System metrics are off: ThreadUnavailable: no thread can be started" in record.message
+    assert told == [(None, f"run {n}", {"sys.metrics": "off: no thread can be started"}) for n in range(10)]
+
+
+class JobTimeout(Exception):
+    """Of the program."""
+
+
+def start_as_mlflow_does(run_id: str) -> None:
+    """The end of `mlflow.start_run`, with its guard."""
+    try:
+        monitor.SystemMetricsMonitor(run_id).start()
+    except Exception as error:  # noqa: BLE001 - as in MLflow
+        pytest.fail(f"Failed to start system metrics monitoring: {error}.")
+
+
+def test_an_exception_of_the_program_passes_through_mlflows_guard(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise JobTimeout("late")
+
+    monkeypatch.setattr(process, "prepare", interrupted)
+    run = SimpleNamespace(info=SimpleNamespace(run_id="run", start_time=1), data=SimpleNamespace(tags={}))
+    monkeypatch.setattr(fluent_state, "run_being_started", lambda *_: run)
+    with pytest.raises(JobTimeout, match="late") as raised:
+        start_as_mlflow_does("run")
+    assert raised.value.__suppress_context__
+    monkeypatch.setattr(fluent_state, "run_being_started", lambda *_: None)
+    with pytest.raises(JobTimeout, match="late"):
+        monitor.SystemMetricsMonitor("run").start()
+
+
+def test_an_exception_is_held_back_for_its_own_start_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unavailable(*_: object) -> None:
+        raise ThreadUnavailable("no thread can be started")
+
+    monkeypatch.setattr(process, "prepare", unavailable)
+    monkeypatch.setattr(runs, "set_tags_now", lambda *_: None)
+    frame = sys._getframe()
+    assert not monitor.hold_back(OSError("ours"), frame)
+    assert monitor.hold_back(JobTimeout("late"), frame)
+    with pytest.raises(JobTimeout):
+        monitor.SystemMetricsMonitor("run").start()
+    assert monitor.hold_back(JobTimeout("of a start that failed"), frame)
+    start_as_mlflow_does("run")
+    monitor.SystemMetricsMonitor("run").start()

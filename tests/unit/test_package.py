@@ -47,6 +47,7 @@ INTERNAL_ERRORS = {
     "BatchTooLarge",
     "DeliveryError",
     "JournalUnavailable",
+    "ThreadUnavailable",
     "NotAllowed",
     "RunDeleted",
     "RunRefused",

@@ -169,6 +169,9 @@ class _RecordingSink:
             self._record(run_id, fault)
             raise
 
+    def tags(self, run_id: str) -> Mapping[str, str]:
+        return self._sink.tags(run_id)
+
     def has_ended(self, run_id: str) -> bool:
         """Returns whether a run has ended."""
         return self._sink.has_ended(run_id)

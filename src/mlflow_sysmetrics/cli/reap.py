@@ -60,12 +60,12 @@ def reap(
     """End runs whose process died without ending them.
 
     Finds runs that are still RUNNING on their server although (a) the journal of their process is on this
-    machine and that process is dead, or (b) they began on this machine, have the tag sys.metrics=on, and have
-    had no point for longer than --older-than. (b) searches the server of --tracking-uri or
-    MLFLOW_TRACKING_URI. With --apply, the points in their journals are delivered first; then the runs are set
-    to KILLED, ended at the time of their last point, with the reason in the tag sysmetrics.reaped. Runs fed
-    by a living process of this machine are left alone, and so are runs whose last sign of life is less than a
-    minute old (or less than --older-than, if that is shorter).
+    machine and that process is dead, or (b) they began on this machine (tag sys.hostname), have system
+    metrics, and have had no point for longer than --older-than. (b) searches the server of --tracking-uri
+    or MLFLOW_TRACKING_URI. With --apply, the points in their journals are delivered first; then the runs are
+    set to KILLED, ended at the time of their last point, with the reason in the tag sysmetrics.reaped. Runs
+    fed by a living process of this machine are left alone, and so are runs whose last sign of life is less
+    than a minute old (or less than --older-than, if that is shorter).
     """
     directory = usable_directory(chosen)
     uri = tracking_uri or _uri_in_force()

@@ -80,7 +80,9 @@ class TrackingServer:
             raise
 
     def sampled_runs(self, experiments: Sequence[str]) -> Iterator[TrackedRun]:
-        """Yields the runs with status RUNNING and a tag ``sys.metrics`` that says "on", or "on, but ...".
+        """Yields the runs with status RUNNING that have our tags.
+
+        Not by ``sys.metrics``: points that a dead process has left on disk come without that tag.
 
         Args:
             experiments: names of the experiments to search; empty for all.
@@ -89,7 +91,7 @@ class TrackingServer:
             LookupError: an experiment does not exist.
         """
         ids = self.experiment_ids(experiments)
-        wanted = f"attributes.status = '{_RUNNING}' and tags.`sys.metrics` LIKE 'on%'"
+        wanted = f"attributes.status = '{_RUNNING}' and tags.`sys.platform` LIKE '%'"
         for start in range(0, len(ids), _EXPERIMENTS):
             some_ids = ids[start : start + _EXPERIMENTS]
             for run in self._pages(

@@ -16,7 +16,7 @@ from typing import TypeAlias, cast
 
 from mlflow_sysmetrics.collectors import presence
 from mlflow_sysmetrics.collectors.contract import Collector
-from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.errors import ThreadUnavailable, Unavailable
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, bounded
 from mlflow_sysmetrics.samples import Family
@@ -119,7 +119,7 @@ def resolve_all(collectors: Sequence[AnyCollector], host: Host) -> list[Build]:
     with contextlib.suppress(ImportError):
         import ctypes  # noqa: F401 - which a look may need: not imported in a thread, see `resolve`
 
-    with contextlib.suppress(CallTimeout, RuntimeError):  # no answer in time, or no thread could be started
+    with contextlib.suppress(CallTimeout, ThreadUnavailable):
         bounded(look, _PRESENCE_SECONDS, name="sysmetrics-presence")
     return [one if absent.get(one, False) else _loaded(one) for one in collectors]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mlflow_sysmetrics.collectors import COLLECTORS, AnyCollector
 from mlflow_sysmetrics.collectors.registry import resolve_all
+from mlflow_sysmetrics.daemon.attachments import Attachments
 from mlflow_sysmetrics.daemon.delivery import sink
 from mlflow_sysmetrics.daemon.delivery.credential_scope import is_trusted
 from mlflow_sysmetrics.daemon.delivery.flush import Deadline, OutageBudget
@@ -31,11 +31,13 @@ from mlflow_sysmetrics.daemon.sampling.sampler import Sampler
 from mlflow_sysmetrics.daemon.sampling.watch import Watch
 from mlflow_sysmetrics.daemon.state import Status, log_start, log_summary
 from mlflow_sysmetrics.daemon.watchdog import Watchdog
+from mlflow_sysmetrics.errors import ThreadUnavailable
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.mlflow_api.fluent_state import current_tracking_uri
 from mlflow_sysmetrics.mlflow_api.tracking_uris import anchored, lasting, with_secrets
 from mlflow_sysmetrics.runtime.clock import Clock, SystemClock
 from mlflow_sysmetrics.runtime.loops import Loop
+from mlflow_sysmetrics.runtime.native import Event, RLock
 from mlflow_sysmetrics.settings import Settings
 
 if TYPE_CHECKING:
@@ -77,9 +79,9 @@ class Daemon:
             for collector, build in zip(chosen, resolve_all(chosen, host), strict=True)
         ]
         self.sampler = Sampler(self._probes, self._clock)
-        self._watchdog = Watchdog(self.sampler, self._clock, self._loops, self._attached)
-        self._lock = threading.RLock()  # re-entrant: a signal handler may call in
-        self._series: dict[tuple[str, str], RunSeries] = {}
+        self._lock = RLock()  # re-entrant: a signal handler may call in
+        self.attachments = Attachments(self.sampler, self._lock)
+        self._watchdog = Watchdog(self.sampler, self._clock, self._loops, self.attachments.all)
         self._channels = OpenChannels()  # of the program itself
         self._running = self._ended = False
         self._flush_timeout = settings.flush_timeout
@@ -96,7 +98,13 @@ class Daemon:
         self._settings = settings
 
     def attach(
-        self, run_id: str, tracking_uri: str, settings: Settings, *, started_at: int | None = None
+        self,
+        run_id: str,
+        tracking_uri: str,
+        settings: Settings,
+        *,
+        started_at: int | None = None,
+        holder: object = None,
     ) -> RunSeries:
         """Attaches a run, or adds a holder to an attached one.
 
@@ -105,57 +113,36 @@ class Daemon:
             tracking_uri: its tracking server.
             settings: the current ones; a run keeps those of its first holder.
             started_at: when the run started, in milliseconds since 1970; None asks the server.
+            holder: who holds the run until `detach`.
 
         Raises:
-            RuntimeError: the interpreter is shutting down.
+            ThreadUnavailable: no thread can be started.
         """
         tracking_uri = anchored(tracking_uri)  # opened later, when the working directory may differ
         key = (tracking_uri, run_id)
         with self._lock:
             self._flush_timeout = settings.flush_timeout
-            series = self._series.get(key)
             started = self._start()
-            if series is None:
-                series = self._series[key] = RunSeries(
-                    key, settings, self._channel(key, settings, started_at)
-                )
-                self.sampler.add(series)
-                self._watchdog.greet(series)
-            series.holders += 1
+            series = self.attachments.hold(
+                key, holder, lambda: RunSeries(key, settings, self._channel(key, settings, started_at))
+            )
         if started:  # without the lock: a log handler may block
             log_start(settings, [probe.name for probe in self._probes])
         return series
 
-    def detach(self, series: RunSeries, timeout: float | None) -> bool:
+    def detach(self, series: RunSeries, timeout: float | None, *, holder: object = None) -> bool:
         """Removes a holder of a run; the last one ends the series and waits for delivery.
 
         Args:
             series: the run.
             timeout: longest wait in seconds; None waits for the flush timeout, or less if an outage of the
                 server has used that up.
+            holder: as in `attach`.
 
         Returns:
             True if all points of the run were delivered, or the run has other holders.
         """
-        with self._lock:
-            series.holders -= 1
-            if series.holders > 0:
-                return True
-            self._series.pop(series.key, None)
-            self.sampler.remove(series)
-        return self.deliver(series, timeout)
-
-    def deliver(self, series: RunSeries, timeout: float | None) -> bool:
-        """Waits for the last points of a series that was ended, then for the delivery of all its points.
-
-        Args:
-            series: the run.
-            timeout: as in `detach`.
-
-        Returns:
-            As for `detach`.
-        """
-        if series.holders > 0:
+        if not self.attachments.release(series, holder):
             return True
         deadline = Deadline.after(timeout, series.settings.flush_timeout, self._clock)
         # The program's own points must be delivered too when the run is over.
@@ -167,6 +154,11 @@ class Daemon:
         finally:
             series.channel.sender.close(series.channel.queue)
         return self._deliver(deadline, [series.channel, *channels]) and complete
+
+    def release(self, series: RunSeries, holder: object) -> None:
+        """Removes a holder of a run as `detach` does, without waiting for delivery. Safe to call again."""
+        if self.attachments.release(series, holder):
+            series.channel.sender.close(series.channel.queue)
 
     def open_channel(
         self,
@@ -187,7 +179,7 @@ class Daemon:
             started_at: as in `attach`; only points without a step need it.
 
         Raises:
-            RuntimeError: the interpreter is shutting down.
+            ThreadUnavailable: no thread can be started.
         """
         key = (anchored(tracking_uri), run_id)
         with self._lock:
@@ -208,9 +200,9 @@ class Daemon:
         Returns:
             True if all of them were delivered.
         """
-        self._channels.remove(channel)
-        deadline = Deadline.after(timeout, settings.flush_timeout, self._clock)
         try:
+            self._channels.remove(channel)
+            deadline = Deadline.after(timeout, settings.flush_timeout, self._clock)
             complete = self._await_sampler(self.sampler.inbox.expedite(ending=channel), deadline)
         finally:
             channel.sender.close(channel.queue)
@@ -226,7 +218,7 @@ class Daemon:
         """Returns a watch, which keeps the sampler reading.
 
         Raises:
-            RuntimeError: the interpreter is shutting down.
+            ThreadUnavailable: no thread can be started.
         """
         with self._lock:
             self._start()
@@ -256,10 +248,7 @@ class Daemon:
             if self._ended or not self._running:
                 return
             self._ended = True
-            all_series = list(self._series.values())
-            self._series.clear()
-            for series in all_series:
-                self.sampler.remove(series)
+            all_series = self.attachments.release_all()
             flushed = self.sampler.flush()
         now = self._clock.monotonic()
         last_sample = now + max(self._flush_timeout, _LAST_SAMPLE_SECONDS)
@@ -283,7 +272,7 @@ class Daemon:
             counts = self._senders.counts()
             return Status(
                 running=self.sampler.thread.loop.is_alive,
-                attached=tuple(run_id for _, run_id in self._series),
+                attached=self.attachments.run_ids(),
                 ticks=self.sampler.ticks,
                 points_delivered=counts.delivered,
                 points_pending=counts.pending,
@@ -296,13 +285,9 @@ class Daemon:
                 journal_failed=self._journal.failed,
             )
 
-    def _attached(self) -> list[RunSeries]:
-        with self._lock:
-            return list(self._series.values())
-
     def _loops(self) -> list[Loop]:
-        loops = [sender.loop for sender in self._senders.all() if sender.loop is not None]
-        return [*loops, *self._journal.loops, self._recovery_loop]
+        loops = [sender.loop for sender in self._senders.all()]
+        return [*(loop for loop in loops if loop is not None), *self._journal.loops, self._recovery_loop]
 
     def _delete_journal(self) -> None:
         """Has the journal deleted if nothing waits in it. Its thread does that: a disk may hang."""
@@ -311,7 +296,7 @@ class Daemon:
         self._journal.tidy(idle=True)
         self._journal.deleted.wait(_LAST_SAMPLE_SECONDS)
 
-    def _await_sampler(self, event: threading.Event, deadline: Deadline) -> bool:
+    def _await_sampler(self, event: Event, deadline: Deadline) -> bool:
         """Waits for an event of the sampler; a hanging collector has an outage budget, as a server does."""
         self._watchdog.revive()
         return self._sampler_budget.wait_for(event, deadline, self._clock)
@@ -334,7 +319,7 @@ class Daemon:
         self.sampler.start()
         self._running = True
         if self._settings.journalled:
-            with contextlib.suppress(RuntimeError):  # the interpreter is shutting down
+            with contextlib.suppress(ThreadUnavailable):
                 self._recovery_loop.start()
         return True
 
@@ -353,7 +338,9 @@ class Daemon:
     def _channel(self, key: tuple[str, str], settings: Settings, started_at: int | None) -> Channel:
         tracking_uri, run_id = key
         run_journal = ProcessRunJournal(self._journal, run_id, lasting(tracking_uri), started_at)
-        queue = RunQueue(run_id, started_at, settings.send_interval, run_journal)
+        queue = RunQueue(
+            run_id, started_at, settings.send_interval, run_journal, early_interval=settings.window_seconds
+        )
         return self._senders.open_channel(tracking_uri, queue)
 
     def _adopt(self, tracking_uri: str, queue: RunQueue) -> None:

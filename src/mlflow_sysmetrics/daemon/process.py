@@ -6,7 +6,6 @@ import atexit
 import multiprocessing
 import os
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -18,6 +17,7 @@ from mlflow_sysmetrics.daemon.arguments import (
     check_tracking_uri,
 )
 from mlflow_sysmetrics.daemon.daemon import Daemon
+from mlflow_sysmetrics.daemon.delivery.host_tags import look_for_host_tags
 from mlflow_sysmetrics.daemon.delivery.inbox import Channel
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
@@ -25,9 +25,11 @@ from mlflow_sysmetrics.daemon.sampling.watch import Watch
 from mlflow_sysmetrics.daemon.state import Status
 from mlflow_sysmetrics.mlflow_api.clients import import_mlflow
 from mlflow_sysmetrics.mlflow_api.fluent_state import current_tracking_uri
+from mlflow_sysmetrics.mlflow_api.tracking_uris import anchored
+from mlflow_sysmetrics.runtime.native import RLock
 from mlflow_sysmetrics.settings import Settings
 
-_lock = threading.RLock()  # re-entrant: a signal handler may call in
+_lock = RLock()  # re-entrant: a signal handler may call in
 _daemon: Daemon | None = None
 _NO_PROCESS = -1  # of a copy by pickle, which belongs to no process
 
@@ -42,13 +44,28 @@ class Attachment:
         tracking_uri: its tracking server.
     """
 
-    def __init__(self, daemon: Daemon, series: RunSeries) -> None:
-        self.tracking_uri, self.run_id = series.key
+    def __init__(self, daemon: Daemon, run_id: str, tracking_uri: str) -> None:
+        self.run_id = run_id
+        self.tracking_uri = anchored(tracking_uri)
         self._daemon = daemon
-        self._series = series
+        self._series: RunSeries | None = None
         self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._detached = False
+
+    def begin(self, settings: Settings, started_at: int | None) -> None:
+        """Attaches the run.
+
+        An exception may arrive here at any point, from a signal handler: `detach` undoes whatever was done.
+
+        Args:
+            settings: as in `attach`.
+            started_at: as in `attach`.
+
+        Raises:
+            ThreadUnavailable: no thread can be started, a RuntimeError.
+        """
+        self._series = self._daemon.attach(
+            self.run_id, self.tracking_uri, settings, started_at=started_at, holder=self
+        )
 
     def detach(self, timeout: float | None = None) -> bool:
         """Takes a last sample, ends the run's series and waits for delivery. A second call only waits.
@@ -67,18 +84,37 @@ class Attachment:
         check_timeout(timeout)
         if os.getpid() != self._pid:
             return True  # a forked child: the run belongs to its parent
-        with self._lock:
-            again, self._detached = self._detached, True
-        return (self._daemon.deliver if again else self._daemon.detach)(self._series, timeout)
+        try:
+            series = self._known_series()
+            return series is None or self._daemon.detach(series, timeout, holder=self)
+        except BaseException:  # raised by a signal handler: the run ends all the same
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """Ends the run's series without waiting for anything. Safe to call again."""
+        series = self._known_series() if os.getpid() == self._pid else None
+        if series is not None:
+            self._daemon.release(series, self)
+
+    def _known_series(self) -> RunSeries | None:
+        """Returns the series of the run, also if `begin` was interrupted; None if it was never attached."""
+        return self._series or self._daemon.attachments.held((self.tracking_uri, self.run_id), self)
 
     def put_tags(self, tags: dict[str, str]) -> None:
         """Queues tags for the run; the delivery thread sets them."""
-        if os.getpid() == self._pid:
+        if os.getpid() == self._pid and self._series is not None:
             self._series.channel.sender.append(self._series.channel.queue, tags=tags)
 
     def __getstate__(self) -> dict[str, object]:
         """A copy by pickle or `copy.deepcopy` is detached, like one in a forked child."""
         return {"run_id": self.run_id, "tracking_uri": self.tracking_uri, "_pid": _NO_PROCESS}
+
+    def offer_host_tags(self) -> None:
+        """Has the delivery thread set the host tags if the run, made elsewhere, has none."""
+        if os.getpid() == self._pid and self._series is not None:
+            look_for_host_tags()
+            self._series.channel.sender.append(self._series.channel.queue, host_tags=True)
 
     def __enter__(self) -> Attachment:
         return self
@@ -105,7 +141,7 @@ class PointWriter:
         self._daemon = daemon
         self._settings = settings
         self._pid = os.getpid()
-        self._lock = threading.RLock()  # re-entrant: a signal handler may call in
+        self._lock = RLock()  # re-entrant: a signal handler may call in
         self._channel: Channel | None = self._open_channel()
 
     def write(self, points: Sequence[Point]) -> None:
@@ -190,7 +226,7 @@ def attach(
         TypeError: an argument is of a wrong type.
         SettingsError: `node_id` cannot be part of a metric name, `run_id` or `tracking_uri` names nothing, or
             `started_at` is out of range.
-        RuntimeError: the interpreter is shutting down.
+        ThreadUnavailable: no thread can be started, a RuntimeError.
     """
     check_run_id(run_id)
     given_uri = check_tracking_uri(tracking_uri)
@@ -200,10 +236,28 @@ def attach(
     chosen = Settings.from_environ(node_id=node_id) if settings is None else settings
     if settings is not None and node_id is not None:
         chosen = replace(settings, node_id=node_id)
+    attachment = prepare(run_id, given_uri, chosen)
+    try:
+        attachment.begin(chosen, started_at)
+        if chosen.tags:
+            attachment.offer_host_tags()
+    except BaseException:  # of a signal handler, or no thread can be started
+        attachment.detach(timeout=0)
+        raise
+    return attachment
+
+
+def prepare(run_id: str, tracking_uri: str | None, settings: Settings) -> Attachment:
+    """Returns an attachment that does not hold its run before its `begin`.
+
+    Args:
+        run_id: the run.
+        tracking_uri: its tracking server; by default the current one.
+        settings: if this is the first attachment of the process, they select its collectors.
+    """
     import_mlflow()
-    uri = given_uri or str(current_tracking_uri())
-    daemon = _daemon_of_process(chosen)
-    return Attachment(daemon, daemon.attach(run_id, uri, chosen, started_at=started_at))
+    daemon = _daemon_of_process(settings)
+    return Attachment(daemon, run_id, tracking_uri or str(current_tracking_uri()))
 
 
 def open_writer(run_id: str, *, tracking_uri: str | None = None) -> PointWriter:
@@ -219,7 +273,7 @@ def open_writer(run_id: str, *, tracking_uri: str | None = None) -> PointWriter:
     Raises:
         TypeError: as for `attach`.
         SettingsError: as for `attach`.
-        RuntimeError: the interpreter is shutting down.
+        ThreadUnavailable: no thread can be started, a RuntimeError.
     """
     check_run_id(run_id)
     given_uri = check_tracking_uri(tracking_uri)
@@ -239,7 +293,7 @@ def watch(interval: float | None = None) -> Watch:
         A view of the last reading, until it is closed or not read for a minute.
 
     Raises:
-        RuntimeError: the interpreter is shutting down.
+        ThreadUnavailable: no thread can be started, a RuntimeError.
     """
     settings = Settings.from_environ()
     return _daemon_of_process(settings).watch(settings.sampling_interval if interval is None else interval)
@@ -274,8 +328,8 @@ def _daemon_of_process(settings: Settings) -> Daemon:
     global _daemon  # noqa: PLW0603 - one per process is the point
     with _lock:
         if _daemon is None:
+            _end_with_interpreter()  # first: a signal handler may raise between the two
             _daemon = Daemon(settings)
-            _end_with_interpreter()
         return _daemon
 
 
@@ -299,7 +353,7 @@ def _forget_parent() -> None:
     """Leaves a forked child without a daemon: its threads are gone, and its locks may stay held for ever."""
     global _lock, _daemon  # noqa: PLW0603
     daemon = _daemon
-    _lock = threading.RLock()
+    _lock = RLock()
     _daemon = None
     if daemon is not None:
         daemon.forget_after_fork()

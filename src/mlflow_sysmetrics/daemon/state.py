@@ -8,12 +8,10 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
+from mlflow_sysmetrics.daemon.sampling.sampler import SAMPLED
 from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.runtime.loops import log_queue
 from mlflow_sysmetrics.settings import Settings
-
-METRICS_TAG = "sys.metrics"  #: says whether a run has system metrics
-SAMPLED = "on"  #: its value for a run that has
 
 _LONGEST_TAG = 250
 # What our threads have logged comes first, unless a log handler blocks.

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import math
-import threading
 from collections.abc import Callable, Iterable
 
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
-from mlflow_sysmetrics.daemon.sampling.sampler import Sampler
-from mlflow_sysmetrics.daemon.state import METRICS_TAG, SAMPLED, metrics_tag
+from mlflow_sysmetrics.daemon.sampling.sampler import SAMPLED, Sampler
+from mlflow_sysmetrics.daemon.state import metrics_tag
+from mlflow_sysmetrics.errors import ThreadUnavailable
 from mlflow_sysmetrics.runtime.clock import Clock
 from mlflow_sysmetrics.runtime.loops import Loop
+from mlflow_sysmetrics.runtime.native import Event
 
 THREAD_NAME = "sysmetrics-watchdog"
 
 # A look that happens this much later than planned proves nothing: the process was stopped, or starved.
 _OVERSLEPT_SECONDS = 0.5
 _GRACE_SECONDS = 1.0
+# A change of the tag `sys.metrics` is sent at once, but not more often than this.
+_METRICS_SECONDS = 5.0
 
 
 class Watchdog:
@@ -47,7 +50,8 @@ class Watchdog:
         self._clock = clock
         self._loops = loops
         self._attached = attached
-        self._stirred = threading.Event()
+        self._metrics_due_at = -math.inf
+        self._stirred = Event()
         self._loop = Loop(self._step, THREAD_NAME)
         sampler.stirred = sampler.thread.answered = self.stir
 
@@ -60,18 +64,13 @@ class Watchdog:
         """Makes it look now, and starts its thread if that does not run."""
         self._stirred.set()
         if not self._loop.is_alive:
-            with contextlib.suppress(RuntimeError):  # no thread can be started: the next call tries again
+            with contextlib.suppress(ThreadUnavailable):  # the next call tries again
                 self._loop.start()
 
     def revive(self) -> None:
         """Starts threads that have died again."""
         for loop in self._watched():
             loop.revive()
-
-    def greet(self, series: RunSeries) -> None:
-        """Tells a run that is attached which sources do not answer now, if any."""
-        if self.metrics != SAMPLED:
-            self._put_tag(series)
 
     def look(self) -> float:
         """Has the sampling go on without a source that does not answer, and threads without those that died.
@@ -85,18 +84,25 @@ class Watchdog:
         for probe in list(self._sampler.thread.left_behind):
             if probe.hangs_in(now) <= 0:
                 probe.log_hanging()
-        metrics = metrics_tag(self._sampler.silent_sources())
-        if metrics != self.metrics:
-            self.metrics = metrics
-            for series in self._attached():
-                self._put_tag(series)
-        return left
+        return min(left, self._tell(now))
 
-    def _put_tag(self, series: RunSeries) -> None:
-        channel = series.channel
-        if series.settings.tags:
-            channel.sender.append(channel.queue, tags={METRICS_TAG: self.metrics})
-            channel.sender.expedite([channel.queue])
+    def _tell(self, now: float) -> float:
+        """Tells the runs of a change, so rarely that a source which comes and goes costs few requests.
+
+        "on" comes with the first points of a run, from the sampler. But if a source does not answer, the
+        sampler may not get that far.
+        """
+        metrics = metrics_tag(self._sampler.silent_sources())
+        due_in = self._metrics_due_at - now
+        if metrics != self.metrics:
+            if due_in > 0:
+                return due_in
+            self.metrics = self._sampler.state = metrics
+            self._metrics_due_at = now + _METRICS_SECONDS
+        for series in self._attached():
+            if series.told is not None or self.metrics != SAMPLED:
+                series.put_state(self.metrics, at_once=True)
+        return math.inf
 
     def _watched(self) -> list[Loop]:
         return [self._sampler.thread.loop, *self._loops()]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeAlias
 
-from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.errors import ThreadUnavailable, Unavailable
 from mlflow_sysmetrics.facts.fact_list import FACTS, Fact, preload
 from mlflow_sysmetrics.facts.operating_systems import OperatingSystem, Sources, operating_system
 from mlflow_sysmetrics.facts.values import gigabytes, shortened
@@ -19,7 +18,9 @@ from mlflow_sysmetrics.machine.command import Commands, RunCommand
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.machine.mounts import is_distant, mount_of, read_mounts, real_path
 from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, PendingCall
-from mlflow_sysmetrics.runtime.threads import start_thread
+from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
+from mlflow_sysmetrics.runtime.native import Event, Lock
+from mlflow_sysmetrics.runtime.threads import Thread, start_thread
 
 _logger = Log(__name__)
 
@@ -74,17 +75,23 @@ class HostFacts:
         self._forget_threads()
 
     def _forget_threads(self) -> None:
-        self._lock = threading.Lock()
-        self._finished = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._lock = Lock()
+        self._finished = Event()
+        self._thread: Thread | None = None
         self._started_at = 0.0
-        self._callbacks: list[Callable[[Tags], None]] = []
+        self._has_no_thread = False
+        self._callbacks: list[Callable[[Tags], object]] = []
         self._hanging: set[str] = set()
 
     @property
     def complete(self) -> bool:
         """Whether every fact has been looked for."""
         return self._finished.is_set()
+
+    @property
+    def has_no_thread(self) -> bool:
+        """Whether the search is not complete because no thread can be started."""
+        return self._has_no_thread
 
     def tags(self, wait_seconds: float = 1.0) -> Tags:
         """Returns what is known now.
@@ -104,12 +111,13 @@ class HostFacts:
         except Unavailable as reason:
             problems = (*problems, f"disk: {reason}")
         except OSError as error:
+            reraise_interruption(error)  # TimeoutError is an OSError, and a favourite of signal handlers
             problems = (*problems, f"disk: {_without_path(error)}")
         if problems:
             tags["sysmetrics.error"] = shortened("; ".join(problems))
         return tags
 
-    def when_complete(self, callback: Callable[[Tags], None]) -> None:
+    def when_complete(self, callback: Callable[[Tags], object]) -> None:
         """Calls `callback` with the complete tags: now if there are any, else at the end of the facts thread.
 
         Does not start the search; `tags` does.
@@ -132,17 +140,20 @@ class HostFacts:
             self._found = _Found()
 
     def _start(self) -> None:
+        if self._thread is None:
+            preload(self._system, self._host)  # without the lock: imports wait for those of other threads
         with self._lock:
             if self._thread is not None:
                 return
             self._started_at = time.monotonic()
-            preload(self._system, self._host)
             try:
                 self._thread = start_thread(self._find_all, "sysmetrics-facts-watch")
-            except (
-                RuntimeError
-            ):  # no thread can be started: a system limit, or the interpreter is shutting down
-                self._find_quick()
+            except ThreadUnavailable:
+                self._has_no_thread = True
+            else:
+                self._has_no_thread = False
+        if self._has_no_thread:
+            self._find_quick()
 
     def _find_all(self) -> None:
         """Looks for the facts, one after another; goes on without one that does not answer."""
@@ -213,11 +224,11 @@ class _Search:
         self._start()
 
     def _start(self) -> None:
-        self._ended = ended = threading.Event()
+        self._ended = ended = Event()
         self._current: tuple[Fact, float] | None = None
         try:
             start_thread(partial(self._look, ended), "sysmetrics-facts")
-        except RuntimeError:  # a limit of the system: this thread has to do
+        except ThreadUnavailable:  # this thread has to do
             self._look(ended)
 
     def wait(self) -> bool:
@@ -234,7 +245,7 @@ class _Search:
         self._start()
         return None if current is None else current[0]
 
-    def _look(self, ended: threading.Event) -> None:
+    def _look(self, ended: Event) -> None:
         for fact in self._left:
             self._current = fact, time.monotonic()
             found = _look_for(fact, self._sources)
@@ -256,8 +267,10 @@ def _look_for(fact: Fact, sources: Sources) -> tuple[Tags, str]:
     except Unavailable as error:
         reason = str(error)
     except OSError as error:
+        reraise_interruption(error)  # where no thread can be started, this is the program's
         reason = _without_path(error)
     except Exception as error:  # no fact may break the others, or the run
+        reraise_interruption(error)
         _logger.debug("Looking for the fact %s failed", fact.name, exc_info=True)
         reason = type(error).__name__
     return {tag: value for tag, value in tags.items() if value}, reason
@@ -286,7 +299,7 @@ class _FreeSpace:
 
     def after_fork(self) -> None:
         """Forgets, in a forked child, the thread and the lock of the parent."""
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._pending: PendingCall[tuple[str, int]] | None = None
         self._gives_up_at = 0.0
 
@@ -300,18 +313,18 @@ class _FreeSpace:
         directory = self._host.working_directory()
         if directory == self._local:
             return self._host.disk_usage(".").free
-        with self._lock:
-            try:
-                pending = self._ask()
-            except RuntimeError:  # no thread can be started
-                return self._look()[1]
-            try:
-                found, free = pending.result(self._gives_up_at - time.monotonic())
-            except CallTimeout:
-                raise Unavailable("the working directory's filesystem does not answer") from None
-            finally:
-                if pending.is_done:
-                    self._pending = None
+        try:
+            with self._lock:
+                pending, gives_up_at = self._ask(), self._gives_up_at
+        except ThreadUnavailable:
+            return self._look()[1]
+        try:
+            found, free = pending.result(gives_up_at - time.monotonic())
+        except CallTimeout:
+            raise Unavailable("the working directory's filesystem does not answer") from None
+        finally:
+            if pending.is_done and self._pending is pending:
+                self._pending = None
         if found != directory:  # an answer that comes late, of an earlier directory
             raise Unavailable("the working directory has just changed")
         return free
@@ -335,7 +348,7 @@ class _OfThisProcess:
     """Holds the one `HostFacts` of this process."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._facts: HostFacts | None = None
 
     def get(self) -> HostFacts:
@@ -346,7 +359,7 @@ class _OfThisProcess:
 
     def after_fork(self) -> None:
         """Replaces the lock, which a thread of the parent may hold, and drops incomplete facts."""
-        self._lock = threading.Lock()
+        self._lock = Lock()
         facts = self._facts
         if facts is None:
             return

@@ -11,7 +11,7 @@ import platform
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.errors import ThreadUnavailable, Unavailable
 from mlflow_sysmetrics.facts.gpus import NVML, GpuSource, LazyGpuSource, find_gpus, gpu_tags
 from mlflow_sysmetrics.facts.operating_systems import OperatingSystem, Sources
 from mlflow_sysmetrics.facts.surroundings import scheduler_tags
@@ -119,7 +119,7 @@ def preload(system: OperatingSystem, host: Host) -> None:
     with contextlib.suppress(ImportError):
         import ctypes  # noqa: F401 - which a look may need; not imported in a thread either
     # A directory of PATH may be on a filesystem that does not answer; nor may a thread be available.
-    with contextlib.suppress(CallTimeout, RuntimeError):
+    with contextlib.suppress(CallTimeout, ThreadUnavailable):
         bounded(look, _PRESENCE_SECONDS, name="sysmetrics-presence")
     for source in sources:
         if there.get(source.module, False):

@@ -7,11 +7,16 @@ pipe too.
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
 
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.reasons import words_for
@@ -65,6 +70,7 @@ class Commands:
         self._clock = clock
         # Their output is parsed, so it must not be in the user's language.
         self._environ = {**environ, "LC_ALL": "C"}
+        self._subprocess = _native_subprocess()
 
     def __call__(self, command: Sequence[str]) -> str:
         """Returns what `command` printed on its standard output.
@@ -87,8 +93,8 @@ class Commands:
             raise Unavailable(f"{tool} could not be started: {words_for(error)}") from error
         try:
             printed, _ = process.communicate(timeout=self._left_seconds)
-        except subprocess.TimeoutExpired as error:
-            _end(process)
+        except self._subprocess.TimeoutExpired as error:
+            _end(process, self._subprocess.TimeoutExpired)
             raise CommandTimeout(f"{tool} did not finish within {self.budget_seconds:g} s") from error
         finally:
             self._left_seconds -= self._clock() - started
@@ -99,7 +105,8 @@ class Commands:
 
     def _start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
         # No "with": it waits for the process without a limit.
-        return subprocess.Popen(  # noqa: S603 - constant arguments, and no shell
+        popen: type[subprocess.Popen[bytes]] = self._subprocess.Popen
+        return popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -110,7 +117,24 @@ class Commands:
         )
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _native_subprocess() -> Any:
+    """Returns `subprocess`; a copy of it if gevent has patched it, because gevent's needs the main thread."""
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is None:
+        return subprocess
+    spec = importlib.util.find_spec("subprocess")
+    if spec is None or spec.loader is None:  # never: it is in the standard library
+        return subprocess
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    # gevent's versions of these wait for the event loop of their thread.
+    for name, functions in (("os", ("close", "waitpid")), ("time", ("sleep",))):
+        originals = {function: monkey.get_original(name, function) for function in functions}
+        setattr(module, name, SimpleNamespace(**{**vars(importlib.import_module(name)), **originals}))
+    return module
+
+
+def _end(process: subprocess.Popen[bytes], timeout_expired: type[Exception]) -> None:
     """Kills the process and its group, and closes the pipe whether or not they end."""
     if os.name == "posix":
         try:
@@ -121,7 +145,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.kill()
     try:
         process.communicate(timeout=_REAP_SECONDS)
-    except subprocess.TimeoutExpired:
+    except timeout_expired:
         # On Windows a thread still reads the pipe, and closing it would wait for that thread.
         if os.name == "posix" and process.stdout is not None:
             process.stdout.close()

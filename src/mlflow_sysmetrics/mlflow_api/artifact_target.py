@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from mlflow_sysmetrics.mlflow_api.clients import open_client
 from mlflow_sysmetrics.mlflow_api.fluent_state import current_tracking_uri
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
+from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 
 #: By the name in an ImportError: the package to install. A longer name precedes its own prefix.
 ARTIFACT_LIBRARIES = (
@@ -69,7 +70,8 @@ def remove_from_store(uri: str, name: str) -> None:
     """
     try:
         _repository(uri).delete_artifacts(name)
-    except Exception:  # each store's library has its own exception for a missing file
+    except Exception as error:  # each store's library has its own exception for a missing file
+        reraise_interruption(error)
         if not _is_absent(uri, name):
             raise
 
@@ -86,6 +88,7 @@ def get_from_store(uri: str, name: str) -> str:
         try:
             path = Path(_repository(uri).download_artifacts(name, folder))
         except Exception as error:
+            reraise_interruption(error)
             # Each store's library has its own exception for a missing file.
             if _is_absent(uri, name):
                 raise FileNotFoundError(f"{redacted(uri)}/{name} does not exist") from error
@@ -161,7 +164,8 @@ def _is_absent(uri: str, name: str) -> bool:
     """Returns whether a store answers and does not list the file."""
     try:
         listed = [one.path for one in _repository(uri).list_artifacts()]
-    except Exception:  # noqa: BLE001 - of the store's library: it does not answer, or does not list
+    except Exception as error:  # noqa: BLE001 - of the store's library: it does not answer, or does not list
+        reraise_interruption(error)
         return False
     return name not in listed
 

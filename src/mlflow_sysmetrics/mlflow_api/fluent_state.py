@@ -15,6 +15,8 @@ from importlib.metadata import version as distribution_version
 from types import FrameType, ModuleType
 from typing import Any, NamedTuple
 
+from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
+
 HOW_TO_SET = (
     "Set MLFLOW_TRACKING_URI, or call mlflow.set_tracking_uri(...), or pass tracking_uri=..., with the "
     "address of the tracking server."
@@ -109,7 +111,8 @@ def headers_of_plugins() -> Mapping[str, str]:
         return {}
     try:
         headers: Mapping[str, str] = registry.resolve_request_headers()
-    except Exception:  # noqa: BLE001 - of a plugin, which has failed the request already
+    except Exception as error:  # noqa: BLE001 - of a plugin, which has failed the request already
+        reraise_interruption(error)
         return {}
     return headers
 
@@ -200,6 +203,18 @@ def run_being_started(frame: FrameType | None, run_id: str) -> Any:
         return None
     run = frame.f_locals.get(variable)
     return run if getattr(getattr(run, "info", None), "run_id", None) == run_id else None
+
+
+def start_run_that_asks(frame: FrameType) -> FrameType | None:
+    """Returns the frame of the `mlflow.start_run` for which MLflow collects tags; None for anything else.
+
+    Args:
+        frame: the caller of a provider's `tags`.
+    """
+    outer = frame.f_back
+    if outer is None or outer.f_code.co_name != "start_run" or outer.f_globals.get("__name__") != _FLUENT:
+        return None
+    return outer
 
 
 # Monitors of system metrics.

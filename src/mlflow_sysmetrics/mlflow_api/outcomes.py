@@ -20,6 +20,7 @@ from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault, NoIdToken
 from mlflow_sysmetrics.mlflow_api.secrets import chain_of, cleaned, remember_requests
 from mlflow_sysmetrics.mlflow_api.tracking_uris import origin, redacted
 from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout
+from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 
 T = TypeVar("T")
 
@@ -263,9 +264,14 @@ def fault_of_error(error: BaseException, tracking_uri: str = "", *, seconds: flo
         error: raised by MLflow, requests, a database driver, the operating system, or an auth plugin.
         tracking_uri: masked in the text.
         seconds: how long the caller waited.
+
+    Raises:
+        Exception: what a signal handler of the program has raised.
     """
     if isinstance(error, Fault):
         return error
+    if isinstance(error, Exception):
+        reraise_interruption(error)
     if isinstance(error, CallTimeout):
         return Fault(f"no answer within {seconds:g} s", Cause.DOWN)
     chain = list(chain_of(error))

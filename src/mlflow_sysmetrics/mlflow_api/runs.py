@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from mlflow_sysmetrics.mlflow_api import clients, fluent_state
 from mlflow_sysmetrics.mlflow_api.faults import Fault
 from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_error, nothing, read_answer
 from mlflow_sysmetrics.mlflow_api.transport import API, Timeouts, send
+from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 
 T = TypeVar("T")
 
@@ -24,6 +26,7 @@ WITHHELD = "credentials of the environment are sent only to the server of MLFLOW
 # A server on another continent completes the handshake within a second, and a busy database takes a few
 # seconds for a batch of a thousand points. Waiting longer is the sender's job.
 _TIMEOUTS = Timeouts(connect=5, read=15, total=30)
+_TIMEOUTS_IN_BETWEEN = Timeouts(connect=1, read=2, total=3)  # the program's own thread waits
 
 
 class Metric(NamedTuple):
@@ -40,6 +43,7 @@ class RunState(NamedTuple):
 
     status: str
     started_at: int | None
+    tags: Mapping[str, str] = MappingProxyType({})
 
 
 class Runs(Protocol):
@@ -52,13 +56,16 @@ class Runs(Protocol):
         """Writes metrics and tags of a run. Returns only if MLflow has acknowledged this very request."""
 
 
-def open_runs(tracking_uri: str, is_trusted: Callable[[], bool] = lambda: True) -> Runs:
+def open_runs(
+    tracking_uri: str, is_trusted: Callable[[], bool] = lambda: True, timeouts: Timeouts = _TIMEOUTS
+) -> Runs:
     """Returns the runs of a tracking server.
 
     Args:
         tracking_uri: the server.
         is_trusted: returns whether the server may see the credentials of the environment; called for each
             request. A store that is not plain REST uses what its driver or plugin finds.
+        timeouts: of a REST request.
 
     Raises:
         Exception: what MLflow or a plugin raises if it cannot create a client.
@@ -66,8 +73,27 @@ def open_runs(tracking_uri: str, is_trusted: Callable[[], bool] = lambda: True) 
     client = clients.open_client(tracking_uri)
     store = fluent_state.store_of(client)
     if clients.is_plain_rest(store):
-        return RestRuns(store.get_host_creds, tracking_uri, is_trusted)
+        return RestRuns(store.get_host_creds, tracking_uri, is_trusted, timeouts)
     return ClientRuns(client, tracking_uri)
+
+
+def set_tags_now(tracking_uri: str | None, run_id: str, tags: Mapping[str, str]) -> bool:
+    """Sets tags of a run in this thread, for a process that can start no other; returns whether it worked.
+
+    A REST server has three seconds; it has just answered `mlflow.start_run`, with MLflow's own timeouts.
+
+    Args:
+        tracking_uri: the server; None for the current one.
+        run_id: the run.
+        tags: the tags.
+    """
+    try:
+        uri = tracking_uri or fluent_state.current_tracking_uri()
+        open_runs(uri, timeouts=_TIMEOUTS_IN_BETWEEN).log_batch(run_id, (), tags)
+    except Exception as error:  # noqa: BLE001 - of MLflow or a plugin, which cannot create a client
+        reraise_interruption(error)
+        return False
+    return True
 
 
 class RestRuns:
@@ -77,6 +103,7 @@ class RestRuns:
         get_host_creds: MLflow's function, which returns fresh credentials at each call.
         tracking_uri: masked in messages.
         is_trusted: returns whether the server may see the credentials.
+        timeouts: of a request.
     """
 
     def __init__(
@@ -84,10 +111,12 @@ class RestRuns:
         get_host_creds: Callable[[], Any],
         tracking_uri: str,
         is_trusted: Callable[[], bool] = lambda: True,
+        timeouts: Timeouts = _TIMEOUTS,
     ) -> None:
         self._get_host_creds = get_host_creds
         self._uri = tracking_uri
         self._is_trusted = is_trusted
+        self._timeouts = timeouts
 
     def state(self, run_id: str) -> RunState:
         """Returns the state of a run."""
@@ -97,8 +126,11 @@ class RestRuns:
             if run_id not in {info.get("run_id"), info.get("run_uuid")}:
                 raise ValueError("another run")
             started_at = info.get("start_time")
+            data = answer["run"].get("data", {})
             return RunState(
-                str(info.get("status", "RUNNING")), None if started_at is None else int(started_at)
+                str(info.get("status", "RUNNING")),
+                None if started_at is None else int(started_at),
+                {str(tag["key"]): str(tag.get("value", "")) for tag in data.get("tags", ())},
             )
 
         return self._ask(read, "GET", "runs/get", params={"run_id": run_id})
@@ -120,7 +152,7 @@ class RestRuns:
         try:
             creds = self._get_host_creds()
             trusted = self._is_trusted()
-            answer = send(creds, method, f"{API}{endpoint}", _TIMEOUTS, anonymous=not trusted, **body)
+            answer = send(creds, method, f"{API}{endpoint}", self._timeouts, anonymous=not trusted, **body)
         except Exception as error:  # noqa: BLE001 - credential providers and auth plugins run in there too
             fault = fault_of_error(error, self._uri)
         else:
@@ -145,8 +177,11 @@ class ClientRuns:
 
     def state(self, run_id: str) -> RunState:
         """Returns the state of a run."""
-        info = self._call(self._client.get_run, run_id).info
-        return RunState(str(info.status), None if info.start_time is None else int(info.start_time))
+        run = self._call(self._client.get_run, run_id)
+        started_at = run.info.start_time
+        return RunState(
+            str(run.info.status), None if started_at is None else int(started_at), dict(run.data.tags)
+        )
 
     def log_batch(self, run_id: str, metrics: Iterable[Metric], tags: Mapping[str, str]) -> None:
         """Writes metrics and tags of a run."""

@@ -22,6 +22,7 @@ from mlflow_sysmetrics.mlflow_api.faults import Fault
 from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_answer, fault_of_error, read_answer
 from mlflow_sysmetrics.mlflow_api.secrets import remember_credentials, remember_headers
 from mlflow_sysmetrics.runtime.bounded_calls import bounded
+from mlflow_sysmetrics.runtime.native import get_ident, patched
 
 T = TypeVar("T")
 
@@ -36,10 +37,31 @@ _CONNECT_SECONDS = 10.0  # a cold container behind a load balancer accepts at on
 
 
 class _NoRetries(int):
-    """Zero, but true: MLflow 2.8 writes ``max_retries or 5``."""
+    """Zero, but true: MLflow 2.8 writes ``max_retries or 5``.
+
+    MLflow keeps a session, with its connections, for each combination of such arguments. Where gevent has
+    patched the sockets, each of our threads needs one of its own: there a connection belongs to the event
+    loop of the thread that has opened it. So each thread then has a zero that equals no other thread's.
+    """
+
+    def __new__(cls, thread: int | None = None) -> _NoRetries:
+        zero = super().__new__(cls, 0)
+        zero.thread = thread
+        return zero
+
+    thread: int | None
 
     def __bool__(self) -> bool:
         return True
+
+    def __eq__(self, other: object) -> bool:
+        return int(self) == other and (not isinstance(other, _NoRetries) or self.thread == other.thread)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +266,8 @@ def _request_of_mlflow(creds: Any, path: str, method: str, **options: Any) -> An
     from mlflow.utils.rest_utils import http_request
 
     remember_credentials(*(getattr(creds, name, None) for name in ("username", "password", "token")))
-    options |= {"max_retries": _NoRetries(0), "raise_on_status": False, "stream": True}
+    no_retries = _NoRetries(get_ident() if patched() else None)
+    options |= {"max_retries": no_retries, "raise_on_status": False, "stream": True}
     return http_request(creds, path, method, **options)
 
 

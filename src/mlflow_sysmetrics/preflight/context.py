@@ -16,6 +16,7 @@ from mlflow_sysmetrics.preflight.failures import CLOSING_SENTENCE
 from mlflow_sysmetrics.preflight.preflight_run import PreflightRun
 from mlflow_sysmetrics.preflight.request import request_from
 from mlflow_sysmetrics.preflight.retries import RetrySchedule
+from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 
 _log = logging.getLogger("mlflow_sysmetrics")
 
@@ -126,6 +127,7 @@ def _end(preflight_run: PreflightRun, run_id: str, status: str, error: BaseExcep
             run_id,
             cleaned(str(failed), preflight_run.uri),
         )
+        reraise_interruption(failed)
         return
     if ended is None:
         preflight_run.write_final_status(None if status == FINISHED else error, completed=status == FINISHED)

@@ -11,6 +11,7 @@ from mlflow_sysmetrics.mlflow_api.artifact_target import ARTIFACT_LIBRARIES
 from mlflow_sysmetrics.mlflow_api.clients import is_databricks
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
+from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 
 _NO_CREDENTIALS = "no credentials"
 _DATABASES = frozenset({"sqlite", "postgresql", "postgres", "mysql", "mssql"})
@@ -103,7 +104,8 @@ def credentials_sent(tracking_uri: str) -> str:
             if _in_netrc(tracking_uri)
             else credentials
         )
-    except Exception:  # calls plugins and SDKs, for a message about another failure
+    except Exception as error:  # calls plugins and SDKs, for a message about another failure
+        reraise_interruption(error)
         return "credentials that cannot be named"
 
 
@@ -176,7 +178,8 @@ def _credentials(tracking_uri: str) -> str:
         return _NO_CREDENTIALS  # a database's are part of its URI
     try:
         creds = clients.host_creds(tracking_uri)
-    except Exception:  # the Databricks SDK raises ValueError, in some versions others
+    except Exception as error:  # the Databricks SDK raises ValueError, in some versions others
+        reraise_interruption(error)
         if clients.is_databricks(tracking_uri):
             return f"{_NO_CREDENTIALS}: none for Databricks were found"
         raise

@@ -11,14 +11,13 @@ the next one is made, and a reading that hangs is picked up when it ends.
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.runtime.threads import start_thread
+from mlflow_sysmetrics.errors import ThreadUnavailable, Unavailable
+from mlflow_sysmetrics.runtime.threads import Thread, start_thread
 
 Value = TypeVar("Value")
 
@@ -27,7 +26,7 @@ _MOST_SHARE = 0.01
 
 # The thread of each reading that is under way, by name. A reading that never ends keeps its thread for ever;
 # with this table there is one such thread per process, however many objects ask for the same reading.
-_under_way: dict[str, threading.Thread] = {}
+_under_way: dict[str, Thread] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ class BackgroundReading(Generic[Value]):
         self._clock = clock
         # No lock, because a fork could leave it locked for ever: each attribute is replaced as a whole, by
         # the asking thread before the reading thread starts, and by the reading thread after that.
-        self._thread: threading.Thread | None = None
+        self._thread: Thread | None = None
         self._asked_at = -math.inf
         self._due_at = -math.inf
         self._last: tuple[Value, float] | None = None
@@ -96,7 +95,7 @@ class BackgroundReading(Generic[Value]):
         self._asked_at = self._clock()
         try:
             self._thread = _under_way[self._name] = start_thread(self._run, self._name)
-        except RuntimeError:  # the system's thread limit, or interpreter shutdown
+        except ThreadUnavailable:
             self._failure = Unavailable("no thread could be started to read it")
 
     def latest(self) -> Reading[Value] | None:

@@ -10,10 +10,10 @@ not a bounded call: see `background_reading`.
 from __future__ import annotations
 
 import contextvars
-import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from mlflow_sysmetrics.runtime.native import Event, Lock
 from mlflow_sysmetrics.runtime.threads import start_thread
 
 T = TypeVar("T")
@@ -32,16 +32,16 @@ class PendingCall(Generic[T]):
         late: called in that thread with a result that arrives after `abandon`.
 
     Raises:
-        RuntimeError: no thread can be started, as during interpreter shutdown.
+        ThreadUnavailable: no thread can be started.
     """
 
     def __init__(self, call: Callable[[], T], name: str, late: Callable[[T], object] | None = None) -> None:
         self._call = call
         self._late = late
-        self._lock = threading.Lock()  # decides which comes first, the result or the end of the waiting
+        self._lock = Lock()  # decides which comes first, the result or the end of the waiting
         self._abandoned = False
         self._context = contextvars.copy_context()
-        self._done = threading.Event()
+        self._done = Event()
         self._returned: list[T] = []
         self._raised: BaseException | None = None
         start_thread(self._run, name)
@@ -105,7 +105,7 @@ def bounded(
 
     Raises:
         CallTimeout: it has not returned by then.
-        RuntimeError: no thread can be started.
+        ThreadUnavailable: no thread can be started.
     """
     pending = PendingCall(call, name, late)
     try:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Callable
 
+from mlflow_sysmetrics.errors import ThreadUnavailable
 from mlflow_sysmetrics.log import Log, LogQueue, use_in_this_thread
 from mlflow_sysmetrics.runtime.backoff import doubled
-from mlflow_sysmetrics.runtime.threads import start_thread
+from mlflow_sysmetrics.runtime.native import Event, Lock, RLock
+from mlflow_sysmetrics.runtime.threads import Thread, start_thread
 
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
@@ -24,7 +25,7 @@ _SUCCESSES_THAT_COUNT = 10
 _logger = Log()
 
 #: takes what our threads log
-log_queue = LogQueue(start_thread)
+log_queue = LogQueue(start_thread, lock=Lock, event=Event)
 
 if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=log_queue.forget_after_fork)
@@ -48,16 +49,18 @@ class Loop:
         self.last_error: str | None = None
         self._step = step
         self._name = name
-        self._pause = threading.Event().wait if pause is None else pause
+        self._pause = Event().wait if pause is None else pause
         self._failures = self._successes = 0
-        self._lock = threading.RLock()  # re-entrant: a signal handler may call in
+        self._lock = RLock()  # re-entrant: a signal handler may call in
         self._is_wanted = False
-        self._thread: threading.Thread | None = None
+        self._claim = Lock()  # of the thread: a second one, of a repeated start, ends at once
+        self._is_running = False
+        self._thread: Thread | None = None
 
     @property
     def is_alive(self) -> bool:
         """Whether the thread runs."""
-        return self._thread is not None and self._thread.is_alive()
+        return self._is_running or (self._thread is not None and self._thread.is_alive())
 
     @property
     def has_died(self) -> bool:
@@ -72,22 +75,31 @@ class Loop:
         return self.last_error
 
     def start(self) -> None:
-        """Starts the thread.
+        """Starts the thread, unless it runs; a start that a signal handler interrupts can be repeated.
 
         Raises:
-            RuntimeError: the interpreter is shutting down, or the system's thread limit is reached.
+            ThreadUnavailable: the interpreter is shutting down, or the system's thread limit is reached.
         """
         with self._lock:
             self._is_wanted = True
-            self._thread = start_thread(self._run, self._name)
+            self._thread = start_thread(self._claim_and_run, self._name)
 
     def revive(self) -> None:
         """Starts the thread again if it has died; tries again at the next call if it cannot."""
         if not self.has_died:
             return
-        with self._lock, contextlib.suppress(RuntimeError):
+        with self._lock, contextlib.suppress(ThreadUnavailable):
             if self.has_died:
                 self.start()
+
+    def _claim_and_run(self) -> None:
+        if self._claim.acquire(blocking=False):
+            self._is_running = True
+            try:
+                self._run()
+            finally:
+                self._is_running = False
+                self._claim.release()
 
     def _run(self) -> None:
         while True:

@@ -2,32 +2,148 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
+from importlib import import_module
+from typing import Protocol
+
+from mlflow_sysmetrics.errors import ThreadUnavailable
+from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
+from mlflow_sysmetrics.runtime.native import Event, Lock, mark_own_thread, patched, start_new_thread
 
 # The kernel delivers these to the thread that caused them; blocking them would hide the fault.
 _RAISED_BY_THE_THREAD = {"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS"}
 
 
-def start_thread(run: Callable[[], None], name: str) -> threading.Thread:
+class Thread(Protocol):
+    """A thread that was started."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    def is_alive(self) -> bool:
+        """Returns whether it runs."""
+
+    def join(self, timeout: float | None = None) -> None:
+        """Waits for its end, at most `timeout` seconds."""
+
+
+def start_thread(run: Callable[[], None], name: str) -> Thread:
     """Starts and returns a daemon thread that receives none of the process's signals.
 
     A program that blocks a signal in its own threads and waits for it with `signal.sigwait` does not know
     about ours. The kernel would deliver the signal here, and its default action would end the process.
 
+    It is a thread of the operating system even if gevent or eventlet has turned `threading.Thread` into a
+    greenlet of the main thread: there the blocked signals would be the program's own.
+
     Raises:
-        RuntimeError: the interpreter is shutting down, or the system's thread limit is reached.
+        ThreadUnavailable: the interpreter is shutting down, or the system's thread limit is reached.
     """
 
     def body() -> None:
-        if hasattr(signal, "pthread_sigmask"):  # not on Windows
-            blocked = {
-                one for one in signal.valid_signals() if getattr(one, "name", "") not in _RAISED_BY_THE_THREAD
-            }
-            signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
-        run()
+        _block_signals()
+        mark_own_thread(running=True)
+        try:
+            run()
+        finally:
+            by_greenlets = patched()
+            if by_greenlets is not None:
+                by_greenlets.close_loop()
+            mark_own_thread(running=False)
 
-    thread = threading.Thread(target=body, name=name, daemon=True)
-    thread.start()
+    try:
+        if patched() is not None:
+            return _NativeThread(body, name)
+        thread = threading.Thread(target=body, name=name, daemon=True)
+        thread.start()
+    except RuntimeError as error:  # "can't start new thread", and what sub-interpreters say
+        reraise_interruption(error)
+        raise ThreadUnavailable(f"no thread can be started: {error}") from error
     return thread
+
+
+class OneThread:
+    """A thread that exists once, however often it is started, even if a signal handler interrupts that.
+
+    Args:
+        run: what it runs.
+        name: its name.
+    """
+
+    def __init__(self, run: Callable[[], None], name: str) -> None:
+        self._run = run
+        self._name = name
+        self._running = Lock()
+
+    def start(self) -> None:
+        """Starts it.
+
+        Raises:
+            ThreadUnavailable: no thread can be started.
+        """
+        start_thread(self._claim_and_run, self._name)
+
+    def _claim_and_run(self) -> None:
+        if self._running.acquire(blocking=False):
+            try:
+                self._run()
+            finally:
+                self._running.release()
+
+
+def import_beside(name: str) -> None:
+    """Imports a module of ours where threads are greenlets: in a thread, so that the others run on."""
+    if name in sys.modules or patched() is None:
+        return
+    done = Event()
+
+    def load() -> None:
+        try:
+            import_module(name)
+        finally:
+            done.set()  # the caller imports it too, and gets the exception if there was one
+
+    with contextlib.suppress(ThreadUnavailable):
+        start_thread(load, "sysmetrics-import")
+        done.wait()
+
+
+class _NativeThread:
+    """A thread where those of `threading` are greenlets. It is started by the constructor."""
+
+    def __init__(self, body: Callable[[], None], name: str) -> None:
+        self.name = name
+        self._pid = os.getpid()
+        self._ended = Event()
+        self._body = body
+        start_new_thread(self._run, ())
+
+    def is_alive(self) -> bool:
+        """Returns whether it runs; a forked child does not inherit it."""
+        return not self._ended.is_set() and os.getpid() == self._pid
+
+    def join(self, timeout: float | None = None) -> None:
+        """Waits for its end, at most `timeout` seconds."""
+        if self.is_alive():
+            self._ended.wait(timeout)
+
+    def _run(self) -> None:
+        try:
+            threading.current_thread().name = self.name  # of the stand-in that `threading` makes for it
+            self._body()
+        finally:
+            self._ended.set()
+
+
+def _block_signals() -> None:
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        blocked = {
+            one for one in signal.valid_signals() if getattr(one, "name", "") not in _RAISED_BY_THE_THREAD
+        }
+        signal.pthread_sigmask(signal.SIG_BLOCK, blocked)

@@ -12,6 +12,7 @@ from types import TracebackType
 
 from mlflow_sysmetrics.daemon import Point, PointWriter, open_writer
 from mlflow_sysmetrics.mlflow_api.metric_names import check_metric_name
+from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 from mlflow_sysmetrics.training.detached import DetachedWriter
 from mlflow_sysmetrics.training.runs import chosen_run_id
 from mlflow_sysmetrics.training.values import Pending, as_number, as_step, fetch
@@ -242,8 +243,18 @@ class _Buffer:
         if not pending:
             return
         try:
+            self._write(pending)
+        except BaseException:  # raised by a signal handler: a later flush writes them
+            with self._lock:
+                self._pending = [*pending, *self._pending]
+            raise
+
+    def _write(self, pending: list[tuple[str, Pending, int, int]]) -> None:
+        try:
             numbers = fetch([one for _, one, _, _ in pending])
-        except RuntimeError as error:  # the device has failed, which the training will report itself
+        except RuntimeError as error:
+            reraise_interruption(error)
+            # The device has failed, which the training will report itself.
             _logger.warning(
                 "mlflow-sysmetrics: %d values could not be fetched from their device and are lost: %s.",
                 len(pending),

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple, SupportsFloat, SupportsIndex, cast
 
+from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
+
 _LARGEST_STEP = 2**63 - 1  # MLflow's steps are 64-bit integers; a database refuses larger ones
 
 
@@ -53,6 +55,7 @@ def as_number(name: str, value: object) -> float | Pending:
         # Some libraries convert an array of shape (1, 1) by item() only.
         return float(value.item() if hasattr(value, "item") else cast("SupportsFloat", value))
     except (TypeError, ValueError, RuntimeError) as error:  # raised by the library of the value
+        reraise_interruption(error)
         raise TypeError(f"{name} must be a number, got {value!r}: {error}") from error
 
 

@@ -19,7 +19,7 @@ from mlflow_sysmetrics.daemon.daemon import Daemon
 from mlflow_sysmetrics.daemon.delivery import sender
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.journal import thread
-from mlflow_sysmetrics.daemon.sampling import sampler
+from mlflow_sysmetrics.runtime.threads import OneThread
 from mlflow_sysmetrics.settings import Settings
 
 pytest_plugins = ["chaos_fixtures"]
@@ -64,8 +64,9 @@ def test_a_day_with_ten_thousand_runs_leaves_nothing_behind(
     monkeypatch: pytest.MonkeyPatch, spool: Path
 ) -> None:
     """The test does the work of the threads, so that a day lasts seconds."""
-    for module in (thread, sampler, sender):
+    for module in (thread, sender):
         monkeypatch.setattr(module, "start_thread", lambda *_: None)
+    monkeypatch.setattr(OneThread, "start", lambda _: None)
     clock, sink = FakeClock(), CountingSink()
     settings = Settings(spool_dir=str(spool))
     collectors = [scripted(level=1, share=2, total=3)]

@@ -66,12 +66,12 @@ def test_all_points_are_delivered_when_detach_returns(daemon: Daemon, sinks: dic
 
 
 def test_attaching_twice_samples_once_until_both_detach(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
-    first = daemon.attach("run", "uri", FAST, started_at=STARTED_AT)
-    second = daemon.attach("run", "uri", FAST, started_at=STARTED_AT)
+    first = daemon.attach("run", "uri", FAST, started_at=STARTED_AT, holder=1)
+    second = daemon.attach("run", "uri", FAST, started_at=STARTED_AT, holder=2)
     assert second is first
-    assert daemon.detach(first, None)
+    assert daemon.detach(first, None, holder=1)
     assert daemon.status().attached == ("run",)
-    assert daemon.detach(second, None)
+    assert daemon.detach(second, None, holder=2)
     assert daemon.status().attached == ()
     keys = [(point.key, point.timestamp) for point in sinks["uri"].points("run")]
     assert len(keys) == len(set(keys))
@@ -130,8 +130,8 @@ def test_a_run_detached_without_waiting_is_complete_after_a_flush(
 
 def test_detaching_again_returns_whether_all_is_delivered(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
     sinks["uri"] = FakeSink(down=True)
-    series = daemon.attach("run", "uri", FAST, started_at=STARTED_AT)
-    attachment = Attachment(daemon, series)
+    attachment = Attachment(daemon, "run", "uri")
+    attachment.begin(FAST, STARTED_AT)
     assert not attachment.detach(0.1)
     assert not attachment.detach(0.1)
     sinks["uri"].down = False
@@ -294,7 +294,7 @@ def test_runs_that_come_and_go_leave_nothing_behind(daemon: Daemon) -> None:
         daemon.detach(daemon.attach(str(n), "uri", FAST, started_at=STARTED_AT), None)
     (sender,) = daemon._senders.all()
     assert not list(sender._schedule)
-    assert not daemon._series
+    assert not daemon.attachments._series
     assert not daemon.sampler._series
     eventually(lambda: not daemon.sampler._windows)  # the last thing a tick does
 

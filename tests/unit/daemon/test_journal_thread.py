@@ -21,6 +21,7 @@ from mlflow_sysmetrics.daemon.journal.scan import scan, unacknowledged
 from mlflow_sysmetrics.daemon.journal.thread import JournalThread
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
 from mlflow_sysmetrics.daemon.sampling.window import Value
+from mlflow_sysmetrics.errors import ThreadUnavailable
 from mlflow_sysmetrics.samples import Kind
 from mlflow_sysmetrics.settings import Settings
 
@@ -249,7 +250,7 @@ def test_a_job_that_raises_leaves_the_thread_alive() -> None:
 
 def test_without_a_thread_the_caller_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
-        raise RuntimeError("can't start new thread")
+        raise ThreadUnavailable("no thread can be started")
 
     monkeypatch.setattr("mlflow_sysmetrics.runtime.loops.start_thread", fail)
     assert JournalThread(FakeClock()).call(lambda: 1) == 1

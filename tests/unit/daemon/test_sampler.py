@@ -79,6 +79,54 @@ def test_a_run_has_points_at_its_attach_in_each_window_and_at_its_end(bench: Ben
     assert series.ended.is_set()
 
 
+def test_a_run_says_that_it_is_measured_with_its_first_points(bench: Bench) -> None:
+    series = bench.series()
+    assert series.channel.queue.tags == {}
+    bench.pass_time(0)
+    assert series.channel.queue.tags == {"sys.metrics": "on"}
+
+
+def test_a_run_whose_tags_are_off_says_nothing(bench: Bench) -> None:
+    series = bench.series(tags=False)
+    bench.pass_time(0)
+    assert series.channel.queue.tags == {}
+
+
+def test_a_run_without_points_does_not_say_that_it_is_measured(bench: Bench) -> None:
+    sampler = Sampler([], bench.clock)
+    series = bench.series()
+    sampler.add(series)
+    sampler.tick()
+    assert series.channel.queue.tags == {}
+
+
+def test_what_is_missing_is_said_at_once_but_not_at_every_tick(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = ["on"]
+    monkeypatch.setattr(bench.sampler, "state", lambda: state[-1])
+    series = bench.series()
+    bench.pass_time(2)
+    queue = series.channel.queue
+    queue.discard_tags({"sys.metrics": "on"})
+    state.append("on, but gpu has not answered for 10 s")
+    bench.pass_time(1)
+    assert queue.tags == {"sys.metrics": "on, but gpu has not answered for 10 s"}
+    assert queue.due_at == bench.clock.seconds
+    state.append("on")
+    bench.pass_time(1)
+    assert queue.tags == {"sys.metrics": "on, but gpu has not answered for 10 s"}
+    bench.pass_time(5)
+    assert queue.tags == {"sys.metrics": "on"}
+
+
+def test_the_end_of_a_run_whose_attach_was_interrupted_is_not_waited_for(bench: Bench) -> None:
+    series = RunSeries(("uri", "run"), Settings(), Channel(bench.sender, RunQueue("run", STARTED_AT, 1e3)))
+    bench.sampler.remove(series)
+    bench.pass_time(0)
+    assert series.ended.is_set()
+
+
 def test_the_first_point_has_levels_and_zeros_but_no_rate(bench: Bench) -> None:
     """A rate covers time before the run existed."""
     series = bench.series()

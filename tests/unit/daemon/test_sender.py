@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import pytest
@@ -15,6 +15,7 @@ from mlflow_sysmetrics.daemon.delivery.limits import MemoryBudget
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.sender import Sender
+from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 
 URI = "http://user:secret@server:5000"
 
@@ -33,8 +34,10 @@ class Bench:
         self.opened += 1
         return self.sink
 
-    def queue(self, run_id: str = "run", started_at: int | None = STARTED_AT) -> RunQueue:
-        return RunQueue(run_id, started_at, send_interval=10)
+    def queue(
+        self, run_id: str = "run", started_at: int | None = STARTED_AT, early_interval: float | None = None
+    ) -> RunQueue:
+        return RunQueue(run_id, started_at, send_interval=10, early_interval=early_interval)
 
     def put(self, queue: RunQueue, count: int = 1) -> None:
         first = queue.appended
@@ -57,6 +60,8 @@ def bench() -> Bench:
 
 def test_points_are_sent_together_once_per_send_interval(bench: Bench) -> None:
     queue = bench.queue()
+    bench.put(queue)
+    bench.run_until(1.5)
     for _ in range(5):
         bench.put(queue)
         assert not bench.sender.send_next()
@@ -64,8 +69,42 @@ def test_points_are_sent_together_once_per_send_interval(bench: Bench) -> None:
     bench.clock.move(5.5)
     assert bench.sender.send_next()
     assert not bench.sender.send_next()
-    assert [len(batch.points) for batch in bench.sink.batches] == [5]
-    assert bench.sender.counts().delivered == 5
+    assert [len(batch.points) for batch in bench.sink.batches] == [1, 5]
+    assert bench.sender.counts().delivered == 6
+
+
+@pytest.mark.parametrize(
+    ("interval", "expected"),
+    [
+        (0.2, [1.0, 11.0, 21.0]),
+        (1.0, [1.0, 11.0, 21.0]),
+        (2.0, [0.5, 2.0, 12.0, 22.0]),
+        (10.0, [0.5, 10.0, 20.0]),
+    ],
+)
+def test_the_first_points_are_sent_at_once_and_the_first_rates_as_soon_as_they_are_there(
+    bench: Bench, interval: float, expected: list[float]
+) -> None:
+    queue = bench.queue(early_interval=interval)
+    sent: list[float] = []
+    for _ in range(300):
+        bench.put(queue)
+        if bench.sender.send_next():
+            sent.append(bench.clock.seconds - 100)
+        bench.clock.move(0.1)
+    assert sent[: len(expected)] == pytest.approx(expected, abs=1)
+
+
+def test_a_run_that_is_over_at_once_costs_one_request(bench: Bench) -> None:
+    queue = bench.queue()
+    bench.put(queue)
+    bench.clock.move(0.1)
+    assert not bench.sender.send_next()
+    bench.put(queue)
+    bench.sender.expedite([queue])
+    bench.sender.close(queue)
+    bench.run_until(60)
+    assert [len(batch.points) for batch in bench.sink.batches] == [2]
 
 
 def test_a_point_that_comes_when_the_send_is_due_travels_with_it(bench: Bench) -> None:
@@ -76,7 +115,7 @@ def test_a_point_that_comes_when_the_send_is_due_travels_with_it(bench: Bench) -
         bench.run_until(bench.clock.seconds - 100 + 10)
         bench.put(queue)
         assert bench.sender.send_next()
-    assert [len(batch.points) for batch in bench.sink.batches] == [2, 1, 1, 1, 1]
+    assert [len(batch.points) for batch in bench.sink.batches] == [1, 1, 1, 1, 1, 1]
 
 
 def test_points_every_second_are_sent_every_ten_seconds_not_every_eleven(bench: Bench) -> None:
@@ -84,7 +123,7 @@ def test_points_every_second_are_sent_every_ten_seconds_not_every_eleven(bench: 
     for _ in range(61):
         bench.put(queue)
         bench.run_until(bench.clock.seconds - 100 + 1)
-    assert [len(batch.points) for batch in bench.sink.batches] == [11, 10, 10, 10, 10, 10]
+    assert [len(batch.points) for batch in bench.sink.batches] == [2, 9, 10, 10, 10, 10, 10]
 
 
 def test_steps_are_whole_seconds_since_the_start_of_the_run(bench: Bench) -> None:
@@ -120,6 +159,68 @@ def test_tags_travel_with_the_points_and_once(bench: Bench) -> None:
     bench.put(queue)
     bench.run_until(25)
     assert [batch.tags for batch in bench.sink.batches] == [{"sys.gpu": "None"}, {}]
+
+
+class FakeHostTags:
+    """The host tags, which may be complete later."""
+
+    def __init__(self, tags: dict[str, str]) -> None:
+        self.tags = tags
+        self.later: list[Callable[[dict[str, str]], object]] = []
+
+    def __call__(self, later: Callable[[dict[str, str]], object]) -> dict[str, str]:
+        self.later.append(later)
+        return self.tags
+
+
+def made_elsewhere(bench: Bench, host_tags: dict[str, str]) -> FakeHostTags:
+    """Has the first points of a run sent that may have been made elsewhere."""
+    bench.sender._host_tags = found = FakeHostTags(host_tags)
+    queue = bench.queue()
+    bench.sender.append(queue, host_tags=True)
+    bench.put(queue)
+    bench.run_until(2)
+    return found
+
+
+def test_a_run_made_elsewhere_gets_host_tags_with_its_first_points(bench: Bench) -> None:
+    bench.sink.present = {"mlflow.user": "u", "sys.metrics": "on"}
+    made_elsewhere(bench, {"sys.cpu": "EPYC"})
+    assert [(len(batch.points), batch.tags) for batch in bench.sink.batches] == [(1, {"sys.cpu": "EPYC"})]
+
+
+def test_a_run_that_has_host_tags_keeps_them(bench: Bench) -> None:
+    bench.sink.present = {"sys.hostname": "first"}
+    found = made_elsewhere(bench, {"sys.hostname": "second"})
+    assert [(len(batch.points), batch.tags) for batch in bench.sink.batches] == [(1, {})]
+    assert not found.later
+
+
+def test_host_tags_that_are_known_later_follow(bench: Bench) -> None:
+    found = made_elsewhere(bench, {})
+    (later,) = found.later
+    later({"sys.cpu": "EPYC"})
+    bench.run_until(20)
+    assert [batch.tags for batch in bench.sink.batches] == [{}, {"sys.cpu": "EPYC"}]
+
+
+def test_points_do_not_wait_for_a_server_that_does_not_show_the_run(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def refuse(run_id: str) -> dict[str, str]:
+        asked.append(run_id)
+        raise Fault("forbidden", Cause.FORBIDDEN)
+
+    monkeypatch.setattr(bench.sink, "tags", refuse)
+    queue = bench.queue()
+    bench.sender.append(queue, host_tags=True)
+    for _ in range(9):
+        bench.put(queue)
+        bench.run_until(bench.clock.seconds - 100 + 10)
+    assert bench.sender.counts().delivered == 9
+    assert len(asked) == 3
 
 
 def test_an_outage_loses_nothing_and_keeps_the_order(bench: Bench) -> None:

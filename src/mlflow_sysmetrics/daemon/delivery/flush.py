@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
 from typing import NamedTuple, TypeAlias
 
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.schedule import SendSchedule
 from mlflow_sysmetrics.runtime.clock import Clock
+from mlflow_sysmetrics.runtime.native import TIMEOUT_MAX, Condition, Event
 
 # The rest of the flush timeout is for the work around the wait, so that the whole stays below the timeout.
 _FIRST_SHARE = 0.9
 _LATER_SHARE = 0.5
-_LONGEST_WAIT_SECONDS = threading.TIMEOUT_MAX / 2  # its sum with the clock must stay below the maximum
+_LONGEST_WAIT_SECONDS = TIMEOUT_MAX / 2  # its sum with the clock must stay below the maximum
 
 Backlog: TypeAlias = dict[RunQueue, int]  #: how many points each queue had taken when the wait began
 
@@ -63,7 +63,7 @@ class OutageBudget:
         """Records a delivery: the next outage has the whole budget."""
         self._spent = 0.0
 
-    def wait_for(self, event: threading.Event, deadline: Deadline, clock: Clock) -> bool:
+    def wait_for(self, event: Event, deadline: Deadline, clock: Clock) -> bool:
         """Waits for an event within the budget; returns whether it happened."""
         began = clock.monotonic()
         timeout = max(deadline.ends - began, 0.0)
@@ -84,7 +84,7 @@ class Flusher:
         clock: the time source.
     """
 
-    def __init__(self, changed: threading.Condition, schedule: SendSchedule, clock: Clock) -> None:
+    def __init__(self, changed: Condition, schedule: SendSchedule, clock: Clock) -> None:
         self._changed = changed
         self._schedule = schedule
         self._clock = clock
@@ -117,18 +117,20 @@ class Flusher:
         Returns:
             Whether nothing of the backlog is left.
         """
-        with self._changed:
-            began = self._clock.monotonic()
-            ends = deadline.ends
-            if not deadline.full_timeout:
-                ends = began + self._budget.seconds(max(ends - began, 0.0))
-            while not _is_done(backlog):
+        began = self._clock.monotonic()
+        ends = deadline.ends
+        if not deadline.full_timeout:
+            ends = began + self._budget.seconds(max(ends - began, 0.0))
+        while True:
+            with self._changed:
+                if _is_done(backlog):
+                    return True
                 now = self._clock.monotonic()
                 if now >= ends or self._schedule.next_attempt(backlog) > ends:
                     self._budget.timed_out(began, now)
                     return False
-                self._changed.wait(ends - now)
-            return True
+                changed = self._changed.next_change()
+            changed.wait(ends - now)  # without the lock: other greenlets of this thread may need it
 
     def reset(self) -> None:
         """Records a delivery: the next outage has the whole budget. The caller holds the lock."""

@@ -7,7 +7,6 @@ the first, so a training that writes at each step wakes the sampler twice a seco
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
@@ -15,6 +14,7 @@ from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.sender import Sender
 from mlflow_sysmetrics.runtime.clock import Clock
+from mlflow_sysmetrics.runtime.native import Event, RLock
 
 RunKey: TypeAlias = tuple[str, str]  #: tracking URI and run id
 Gather: TypeAlias = Callable[[], None]  #: writes points that the program has held back so far
@@ -49,6 +49,12 @@ class Channel:
         if not taken and run_journal is not None:  # the run was given up at this moment
             run_journal.acknowledge(self.queue.acknowledged)
 
+    def put_tags(self, tags: dict[str, str], *, at_once: bool) -> None:
+        """Queues tags, which travel with the next points; or sends them at once."""
+        self.sender.append(self.queue, tags=tags)
+        if at_once:
+            self.sender.expedite([self.queue])
+
     def end(self) -> None:
         """Marks the end of the points and makes the waiting ones due at once: a caller waits for them."""
         if self.queue.run_journal is not None:
@@ -60,7 +66,7 @@ class OpenChannels:
     """The channels that the program writes to, by run. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # re-entrant: a signal handler may call in
+        self._lock = RLock()  # re-entrant: a signal handler may call in
         self._channels: dict[RunKey, dict[Channel, Gather | None]] = {}
 
     def add(self, key: RunKey, channel: Channel, gather: Gather | None) -> None:
@@ -105,12 +111,12 @@ class Inbox:
         self.due_at = math.inf
         self._clock = clock
         self._wake = wake
-        self._lock = threading.RLock()  # re-entrant: a signal handler may call in
+        self._lock = RLock()  # re-entrant: a signal handler may call in
         self._points: dict[Channel, list[Point]] = {}
         self._count = 0
         self._lost: dict[Channel, int] = {}
         self._ending: list[Channel] = []
-        self._waiters: list[threading.Event] = []
+        self._waiters: list[Event] = []
         self._failing: set[Channel] = set()
 
     def put(self, channel: Channel, points: Sequence[Point]) -> None:
@@ -130,7 +136,7 @@ class Inbox:
         if first:
             self._wake()
 
-    def expedite(self, *, ending: Channel | None = None) -> threading.Event:
+    def expedite(self, *, ending: Channel | None = None) -> Event:
         """Makes the sampler collect everything at once.
 
         Args:
@@ -139,7 +145,7 @@ class Inbox:
         Returns:
             An event that is set when that is done.
         """
-        done = threading.Event()
+        done = Event()
         with self._lock:
             if ending is not None:
                 self._ending.append(ending)
@@ -194,7 +200,7 @@ class Inbox:
         points: dict[Channel, list[Point]],
         lost: dict[Channel, int],
         ending: list[Channel],
-        waiters: list[threading.Event],
+        waiters: list[Event],
     ) -> None:
         """Has what is left handed over later, before what has come since."""
         with self._lock:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Mapping, Sequence
 
 from mlflow_sysmetrics.daemon.delivery.points import Point
+from mlflow_sysmetrics.runtime.native import Lock
 
 # About 2.5 MB: a point takes 120 bytes, since its key and its timestamp are shared. Sixteen minutes of outage
 # for eight runs at the default rate, so only real outages cause reads from disk.
@@ -39,7 +39,7 @@ class MemoryBudget:
         self._buffered = buffered
         self._unsaved = unsaved
         self._used = 0
-        self._lock = threading.Lock()  # shared by all senders; no other code runs under it
+        self._lock = Lock()  # shared by all senders; no other code runs under it
 
     @property
     def is_used_up(self) -> bool:

@@ -7,7 +7,7 @@ the process is used up, points that are in the journal wait on disk only and are
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import TypeGuard
 
@@ -19,6 +19,11 @@ POINTS_DROPPED = (
     "sysmetrics.points_dropped"  #: tag: number of points of the run that never reached the server
 )
 POINTS_REPLAYED = "sysmetrics.replayed"  #: tag: number of points delivered from the journal of a dead process
+
+_FIRST_SECONDS = 0.5  # a run that is shorter costs one request, not two
+_TOGETHER_SECONDS = 1.0
+_EARLY_SENDS = 2
+_MOST_QUESTIONS = 3  # a server that shows no run to this program must not cost a request per send
 
 _TOLERANCE = 0.05  # a send may be early or late by this share of the send interval
 
@@ -33,7 +38,7 @@ class RunQueue:
         run_id: the run.
         started_at: milliseconds since 1970 when the run started, from which steps are counted; None until
             the server has been asked.
-        send_interval: seconds between two sends.
+        send_interval: seconds between two sends, after the first two.
         run_journal: the points on disk; None without a journal.
         replayed: the points were left behind by a process that died; no caller waits for them.
         due_at: monotonic time of the next send; None while nothing is to be sent, or a send is under way.
@@ -54,6 +59,7 @@ class RunQueue:
         refusals_in_a_row: how many of these since the server took a point.
         refusal: why it refused the last of them.
         answers_at_failure: how many sends, of all runs, the server had accepted when the last one failed.
+        wants_host_tags: whether the server is to be asked if the run lacks host tags.
     """
 
     def __init__(
@@ -63,11 +69,17 @@ class RunQueue:
         send_interval: float,
         run_journal: RunJournal | None = None,
         *,
+        early_interval: float | None = None,
         replayed: bool = False,
     ) -> None:
         self.run_id = run_id
         self.started_at = started_at
         self.send_interval = send_interval
+        # The first points show that the run is alive: they are sent sooner, the first rates as soon as they
+        # are there. If that is at once, one send brings both.
+        early = send_interval if early_interval is None else early_interval
+        sooner = (_FIRST_SECONDS, early) if early > _TOGETHER_SECONDS else (_TOGETHER_SECONDS,)
+        self._intervals = deque(min(interval, send_interval) for interval in sooner)
         self.run_journal = run_journal
         self.replayed = replayed
         self.due_at: float | None = None
@@ -82,6 +94,8 @@ class RunQueue:
         self.answers_at_failure = 0
         self.failures = self.appended = self.acknowledged = self.dropped = self.already_counted = 0
         self.tags: dict[str, str] = {}
+        self.wants_host_tags = False
+        self._questions = 0
         self._stretches: deque[Buffered | Spilled] = deque()
         self._replayed_points = 0
 
@@ -110,7 +124,7 @@ class RunQueue:
     @property
     def empty(self) -> bool:
         """Whether neither points nor tags wait."""
-        return not self._stretches and not self.tags
+        return not self._stretches and not self.tags and not self.wants_host_tags
 
     @property
     def waiting(self) -> int:
@@ -163,8 +177,23 @@ class RunQueue:
         """Adds tags to be set on the run."""
         self.tags.update(tags)
 
+    def want_host_tags(self) -> None:
+        """Has the server asked at the next send whether the run, made elsewhere, lacks host tags."""
+        self.wants_host_tags = True
+
+    def settle_host_tags(self, tags: Mapping[str, str] | None) -> dict[str, str]:
+        """Adds what follows from the answer of the server, and returns all tags to be set now.
+
+        Args:
+            tags: host tags to be set, if the run lacks them; None if the server has not answered.
+        """
+        self._questions += 1
+        self.wants_host_tags = tags is None and self._questions < _MOST_QUESTIONS
+        self.tags.update(tags or {})
+        return dict(self.tags)
+
     def plan_send(self, now: float) -> float | None:
-        """Makes the queue due about one send interval after its last send.
+        """Makes the queue due about one send interval after its last send; sooner for the first two.
 
         A point may trigger the send slightly before the interval is over; otherwise the send happens slightly
         after it. So the point of a window that closes just when the send is due travels with this send, not
@@ -175,8 +204,9 @@ class RunQueue:
         """
         if self.sent_at is None:
             self.sent_at = now
-        early = self.sent_at + (1 - _TOLERANCE) * self.send_interval
-        late = self.sent_at + (1 + _TOLERANCE) * self.send_interval
+        interval = self._intervals[0] if self._intervals else self.send_interval
+        early = self.sent_at + (1 - _TOLERANCE) * interval
+        late = self.sent_at + (1 + _TOLERANCE) * interval
         due_at = now if now >= early else late
         if self.due_at is not None and self.due_at <= due_at:
             return None
@@ -218,7 +248,10 @@ class RunQueue:
         Nothing is removed until the outcome is known.
         """
         self.due_at = None  # set again by calls that ask for the next send while this one is under way
-        self.sent_at = now
+        if len(self._intervals) != _EARLY_SENDS:  # the second is planned from the first point
+            self.sent_at = now
+        if self._intervals:
+            self._intervals.popleft()
         if self.bisection is None:
             return self.peek(most), dict(self.tags)
         front = self._stretches[0].first if self._stretches else self.acknowledged
@@ -321,6 +354,7 @@ class RunQueue:
         self._stretches.clear()
         self.acknowledged = self.appended
         self.tags.clear()
+        self.wants_host_tags = False
         self.dropped += given_up
         return given_up
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
-import threading
 from collections.abc import Callable, Iterable, Sequence
 
 from mlflow_sysmetrics.daemon.delivery.flush import Backlog, Deadline, Flusher
+from mlflow_sysmetrics.daemon.delivery.host_tags import has_host_tags, host_tags_now_or_later
 from mlflow_sysmetrics.daemon.delivery.limits import MemoryBudget
 from mlflow_sysmetrics.daemon.delivery.points import Batch, Point, Spilled, read_back
 from mlflow_sysmetrics.daemon.delivery.policy import DeliveryCounts, DeliveryPolicy
@@ -15,10 +16,12 @@ from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.schedule import SendSchedule
 from mlflow_sysmetrics.daemon.delivery.sink import Connection, Sink
 from mlflow_sysmetrics.daemon.journal.process_journal import ProcessJournal
-from mlflow_sysmetrics.errors import JournalUnavailable
+from mlflow_sysmetrics.errors import JournalUnavailable, ThreadUnavailable
 from mlflow_sysmetrics.log import Log
+from mlflow_sysmetrics.mlflow_api.faults import Fault
 from mlflow_sysmetrics.runtime.clock import Clock
 from mlflow_sysmetrics.runtime.loops import Loop
+from mlflow_sysmetrics.runtime.native import Condition
 
 # How long the thread outlives its last run: runs that follow each other on one server share it.
 _LINGER_SECONDS = 2.0
@@ -40,10 +43,11 @@ class Sender:
         jitter: returns a factor around 1 for the pauses of the back-off.
         memory: the memory budget of the process; beyond it the oldest points are dropped.
         journal: the journal of this process, cleaned up between two batches.
+        host_tags: returns the host tags, or none and calls back with them later.
 
     Attributes:
         thread_name: name of the thread; None if the caller sends, with `send_next`.
-        loop: the thread; None before its first point.
+        loop: the thread; None while it is not needed.
     """
 
     def __init__(
@@ -56,16 +60,18 @@ class Sender:
         jitter: Callable[[], float] = lambda: random.SystemRandom().uniform(0.75, 1.25),
         memory: MemoryBudget | None = None,
         journal: ProcessJournal | None = None,
+        host_tags: Callable[[Callable[[dict[str, str]], object]], dict[str, str]] = host_tags_now_or_later,
     ) -> None:
         self.thread_name: str | None = None
         self._connection = Connection(tracking_uri, open_sink)
         self._clock = clock
         self._memory = memory or MemoryBudget()
         self._journal = journal or ProcessJournal(None, clock)
-        self._changed = threading.Condition()
+        self._changed = Condition()
         self._schedule = SendSchedule(jitter)
         self._policy = DeliveryPolicy(self._connection, self._schedule, self._memory)
         self._flusher = Flusher(self._changed, self._schedule, clock)
+        self._host_tags = host_tags
         self._wakes_at = -math.inf
         self._untidy = self._runs = False
         self._sources = 0
@@ -96,6 +102,7 @@ class Sender:
         points: Sequence[Point] = (),
         tags: dict[str, str] | None = None,
         *,
+        host_tags: bool = False,
         place: int | None = None,
     ) -> bool:
         """Queues points and tags for delivery within the queue's interval. Never blocks on I/O.
@@ -104,6 +111,7 @@ class Sender:
             queue: the queue of the run.
             points: the points.
             tags: the tags.
+            host_tags: adds those of this host if the run has none; only the server knows.
             place: where the points are on disk; None if they are not.
 
         Returns:
@@ -117,6 +125,8 @@ class Sender:
             self._schedule.add(queue)
             if tags:
                 queue.put_tags(tags)
+            if host_tags:
+                queue.want_host_tags()
             if place is not None and points and (queue.spills or self._memory.is_used_up):
                 queue.put_spilled(len(points), place)
             else:
@@ -208,6 +218,8 @@ class Sender:
         batch = Batch([], queue.acknowledged)
         try:
             batch = self._read_back(queue, front) if isinstance(front, Spilled) else front
+            if queue.wants_host_tags:
+                tags = self._settle_host_tags(queue)
             batch = batch.shortened(self._policy.size.fitting(batch.points, tags))
             self._connection.send(queue, batch.points, tags)
         except BaseException as error:
@@ -246,14 +258,15 @@ class Sender:
         """Starts the thread if it does not run. The caller holds the lock."""
         if self.thread_name is None or self._runs:
             return
-        # A new loop, since the thread of the last one may not have ended yet.
-        loop = Loop(self._step, self.thread_name)
+        if self.loop is None:
+            # A new one each time, since the thread of the last one may not have ended yet.
+            self.loop = Loop(self._step, self.thread_name)
         try:
-            loop.start()
-        except RuntimeError as error:  # a limit of the system, or the interpreter is shutting down
+            self.loop.start()  # harmless if a signal handler interrupts it here and the next call repeats it
+        except ThreadUnavailable as error:
+            self.loop = None
             self._policy.own.last_error = str(error)
             return
-        self.loop = loop
         self._runs = True
 
     def _step(self) -> bool:
@@ -276,6 +289,7 @@ class Sender:
             self._wakes_at = -math.inf
             if not notified and self._is_unused and not self._has_work:
                 self._runs = False
+                self.loop = None
                 return False
             return True
 
@@ -288,6 +302,15 @@ class Sender:
     def _is_unused(self) -> bool:
         """Whether all sources have ended and nothing waits."""
         return not self._sources and not self._schedule
+
+    def _settle_host_tags(self, queue: RunQueue) -> dict[str, str]:
+        """Asks whether a run lacks host tags, and returns the tags to be set."""
+        found: dict[str, str] | None = None
+        with contextlib.suppress(Fault):  # the points do not wait for the answer
+            lacks = not has_host_tags(self._connection.tags(queue))
+            found = self._host_tags(lambda tags: self.append(queue, tags=tags)) if lacks else {}
+        with self._changed:
+            return queue.settle_host_tags(found)
 
     def _now(self) -> float:
         return self._clock.monotonic()

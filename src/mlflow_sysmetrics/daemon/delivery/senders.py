@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-import threading
 from collections.abc import Callable
 
 from mlflow_sysmetrics.daemon.delivery.inbox import Channel
@@ -20,8 +19,10 @@ from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.sender import Sender
 from mlflow_sysmetrics.daemon.delivery.sink import Sink
 from mlflow_sysmetrics.daemon.journal.process_journal import ProcessJournal
+from mlflow_sysmetrics.errors import ThreadUnavailable
 from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.runtime.clock import Clock
+from mlflow_sysmetrics.runtime.native import Condition, RLock
 from mlflow_sysmetrics.runtime.threads import start_thread
 
 THREAD_NAME = "sysmetrics-sender"
@@ -52,7 +53,7 @@ class Senders:
         self._clock = clock
         self._memory = memory
         self._journal = journal
-        self._lock = threading.RLock()  # re-entrant: a signal handler may call in
+        self._lock = RLock()  # re-entrant: a signal handler may call in
         self._senders: dict[str, Sender] = {}
         self._numbers = itertools.count()
         self._earlier: dict[str, None] = {}  # as an ordered set
@@ -128,7 +129,7 @@ class OrphanSenders:
     def __init__(self, open_sink: Callable[[str], Sink], clock: Clock) -> None:
         self._open_sink = open_sink
         self._clock = clock
-        self._changed = threading.Condition()
+        self._changed = Condition()
         self._senders: dict[str, Sender] = {}
         self._busy: set[Sender] = set()
         self._threads = 0
@@ -138,7 +139,7 @@ class OrphanSenders:
         """Takes over a queue.
 
         Raises:
-            RuntimeError: no thread can be started, and none is running.
+            ThreadUnavailable: no thread can be started, and none is running.
         """
         with self._changed:
             sender = self._senders.get(tracking_uri)
@@ -153,7 +154,7 @@ class OrphanSenders:
         self._threads += 1
         try:
             start_thread(self._run, f"{ORPHANS_THREAD_NAME}-{next(self._numbers)}")
-        except RuntimeError:  # a limit of the system, or the interpreter is shutting down
+        except ThreadUnavailable:
             self._threads -= 1
             if not self._threads:
                 raise

@@ -32,6 +32,9 @@ class Sink(Protocol):
     def has_ended(self, run_id: str) -> bool:
         """Returns whether the run is over."""
 
+    def tags(self, run_id: str) -> Mapping[str, str]:
+        """Returns the tags of the run."""
+
     def send(
         self, run_id: str, points: Sequence[Point], steps: Sequence[int], tags: Mapping[str, str]
     ) -> None:
@@ -96,6 +99,14 @@ class Connection:
             return
         raise refused
 
+    def tags(self, queue: RunQueue) -> Mapping[str, str]:
+        """Returns the tags that a run has on the server.
+
+        Raises:
+            Fault: the server did not answer, or its client could not be created.
+        """
+        return self._opened().tags(queue.run_id)
+
     def _opened(self) -> Sink:
         if self._sink is None:
             try:
@@ -144,6 +155,10 @@ class RunSink:
     def has_ended(self, run_id: str) -> bool:
         """Returns whether the run is over."""
         return self._runs.state(run_id).status not in _ALIVE
+
+    def tags(self, run_id: str) -> Mapping[str, str]:
+        """Returns the tags of the run."""
+        return self._runs.state(run_id).tags
 
     def send(
         self, run_id: str, points: Sequence[Point], steps: Sequence[int], tags: Mapping[str, str]

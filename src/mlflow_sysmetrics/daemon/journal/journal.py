@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,6 +27,7 @@ from mlflow_sysmetrics.daemon.journal.lines import (
 from mlflow_sysmetrics.daemon.journal.ownership import Ownership, hostname, new_path, remove_leftovers
 from mlflow_sysmetrics.daemon.journal.scan import Damage, JournaledRun, JournalState, RunState, read
 from mlflow_sysmetrics.errors import JournalUnavailable
+from mlflow_sysmetrics.runtime.native import Lock
 
 if TYPE_CHECKING:
     from mlflow_sysmetrics.daemon.journal.compaction import SmallerJournal, Snapshot
@@ -61,8 +61,8 @@ class Journal:
         self._file = file
         self._ownership = ownership
         self._max_bytes = max_bytes
-        self._lock = threading.Lock()
-        self._compacting = threading.Lock()
+        self._lock = Lock()
+        self._compacting = Lock()
         began = time.time_ns() // 1_000_000
         self._header = (found and found.header) or Header(hostname(), os.getpid(), began)
         self._claimed = self._header_written = found is not None
@@ -322,7 +322,7 @@ class Journal:
     def forget_after_fork(self) -> None:
         """Closes the descriptors in a forked child; the file and the lock belong to the parent."""
         self._closed = True
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._file.close()
         self._ownership.forget_after_fork()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import threading
 from collections.abc import Callable, Hashable
 from functools import partial
 from pathlib import Path
@@ -17,13 +16,14 @@ from mlflow_sysmetrics.collectors.kernel_files import number_after
 from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.daemon.journal.ownership import exposure
 from mlflow_sysmetrics.daemon.journal.thread import JournalThread, why
-from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.errors import ThreadUnavailable, Unavailable
 from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.machine.cgroups import V1, controller_directory
 from mlflow_sysmetrics.machine.host import Host, read_short
 from mlflow_sysmetrics.runtime.clock import Clock
 from mlflow_sysmetrics.runtime.loops import Loop
-from mlflow_sysmetrics.runtime.threads import start_thread
+from mlflow_sysmetrics.runtime.native import Event
+from mlflow_sysmetrics.runtime.threads import Thread, start_thread
 from mlflow_sysmetrics.settings import SPOOL_DIR
 
 COMPACTION_THREAD_NAME = "sysmetrics-compaction"
@@ -66,7 +66,7 @@ class ProcessJournal:
         self._clock = clock
         self._read_oom_evidence = oom_evidence
         self._thread = thread or JournalThread(clock, threaded=False)
-        self._compaction: threading.Thread | None = None
+        self._compaction: Thread | None = None
         self._oom_evidence: tuple[str | None, int | None] = (None, None)
         self._journal: Journal | None = None
         self._unavailable = _OFF if create is None else None
@@ -75,7 +75,7 @@ class ProcessJournal:
         self._exposed: str | None = None
         self._cleared_size = -1
         self._deleting = False
-        self.deleted = threading.Event()
+        self.deleted = Event()
 
     @property
     def path(self) -> Path | None:
@@ -187,7 +187,7 @@ class ProcessJournal:
             journal.compact()
         elif self._compaction is None or not self._compaction.is_alive():
             # No thread can start at a limit of the system, or when the interpreter is shutting down.
-            with contextlib.suppress(RuntimeError):
+            with contextlib.suppress(ThreadUnavailable):
                 self._compaction = start_thread(lambda: _compact(journal), COMPACTION_THREAD_NAME)
 
     def delete_when_empty(self) -> bool:

@@ -10,7 +10,6 @@ journal that is partly not understood is set aside after the rest was delivered;
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from mlflow_sysmetrics.daemon.journal.thread import why
 from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted, with_secrets
 from mlflow_sysmetrics.runtime.clock import Clock, SystemClock
+from mlflow_sysmetrics.runtime.native import Event
 
 # Each orphan takes two open files of a foreign process. Orphans of a server that is away stay open, and must
 # leave room for those of other servers. If many servers are away, the orphans take turns.
@@ -151,7 +151,7 @@ def _deliver(sender: Sender, wait_seconds: float, clock: Clock) -> None:
         wait = sender.due_in()
         if clock.monotonic() + wait > gives_up_at:
             return
-        time.sleep(min(max(wait, 0.0), _STEP_SECONDS))
+        Event().wait(min(max(wait, 0.0), _STEP_SECONDS))
 
 
 class Recovery:
@@ -175,7 +175,7 @@ class Recovery:
         self._adopt = adopt
         self._open_sink = open_sink
         self._known_uris = known_uris
-        self._progressed = threading.Event()
+        self._progressed = Event()
         self._claimed: list[Orphan] = []
         self._servers: dict[Path, set[str]] = {}
         self._yielding: dict[Orphan, Path] = {}

@@ -9,14 +9,15 @@ nothing.
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
+from mlflow_sysmetrics.errors import ThreadUnavailable
 from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.runtime.clock import Clock
 from mlflow_sysmetrics.runtime.loops import Loop
+from mlflow_sysmetrics.runtime.native import Condition, Event
 
 THREAD_NAME = "sysmetrics-journal"
 
@@ -102,7 +103,7 @@ class _Request:
     asked_at: float
     began_at: float | None = None
     ended_at: float | None = None
-    done: threading.Event = field(default_factory=threading.Event)
+    done: Event = field(default_factory=Event)
     result: Any = None
 
 
@@ -123,7 +124,7 @@ class JournalThread:
         self._clock = clock
         self._threaded = threaded
         self._budget = DiskBudget(clock, wait_seconds)
-        self._changed = threading.Condition()
+        self._changed = Condition()
         self.loop: Loop | None = None
         self._request: _Request | None = None
         self._later: dict[Hashable, Callable[[], object]] = {}
@@ -173,7 +174,7 @@ class JournalThread:
         request = _Request(job, self._clock.monotonic())
         with self._changed:
             self._request = request
-            self._changed.notify()
+            self._changed.notify_all()
         done = request.done.wait(self._budget.left)
         now = self._clock.monotonic()
         self._budget.waited(now - self._seconds_of_disk(request, now))
@@ -205,14 +206,14 @@ class JournalThread:
         with self._changed:
             self._later.pop(key, None)  # the new job goes to the end
             self._later[key] = job
-            self._changed.notify()
+            self._changed.notify_all()
 
     def _is_started(self) -> bool:
         if self._threaded and self.loop is None:
             loop = Loop(self._step, THREAD_NAME)
             try:
                 loop.start()
-            except RuntimeError:  # a limit of the system, or the interpreter is shutting down
+            except ThreadUnavailable:
                 return False
             self.loop = loop
         return self.loop is not None

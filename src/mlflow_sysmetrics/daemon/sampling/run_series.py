@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
 
 from mlflow_sysmetrics.daemon.delivery.inbox import Channel
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.sampling.window import DECIMALS, Value, Window
+from mlflow_sysmetrics.runtime.native import Event
 from mlflow_sysmetrics.samples import TOTALS, Kind
-from mlflow_sysmetrics.settings import Settings
+from mlflow_sysmetrics.settings import METRICS_TAG, Settings
 
 
 class RunSeries:
@@ -21,8 +21,9 @@ class RunSeries:
         channel: takes the points.
         window: the ticks since the last point. Used by the sampler only.
         ended: set once the last point is in the queue.
-        holders: number of attachments that hold the run.
+        holders: who holds the run attached.
         failed: whether the last attempt to give it points failed. Used by the sampler only.
+        told: the value of the tag `METRICS_TAG` that was put last; None before the first points.
     """
 
     def __init__(self, key: tuple[str, str], settings: Settings, channel: Channel) -> None:
@@ -30,9 +31,10 @@ class RunSeries:
         self.settings = settings
         self.channel = channel
         self.window: Window | None = None
-        self.ended = threading.Event()
-        self.holders = 0
+        self.ended = Event()
+        self.holders: set[object] = set()
         self.failed = False
+        self.told: str | None = None
         self._prefix = f"system/{settings.node_id}/" if settings.node_id else "system/"
         self._names: dict[str, str] = {}
         self._totals: dict[str, _Total] = {}
@@ -56,6 +58,19 @@ class RunSeries:
                 name = self._names[key] = self._prefix + key
             points.append(Point(name, round(value, DECIMALS), timestamp))
         self.channel.put(points)
+
+    def put_state(self, state: str, *, at_once: bool = False) -> None:
+        """Sets the tag that says whether the run is measured, and what is missing, unless it says so already.
+
+        Args:
+            state: value of the tag.
+            at_once: sends it now, not with the next points.
+        """
+        if state == self.told:
+            return
+        if self.settings.tags and self.channel.queue.refused is None:
+            self.channel.put_tags({METRICS_TAG: state}, at_once=at_once)
+        self.told = state
 
     def end(self) -> None:
         """Ends the series after the last point. Called by the sampler."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from mlflow_sysmetrics.collectors.watched_paths import NO_ANSWER
@@ -15,6 +14,7 @@ from mlflow_sysmetrics.daemon.sampling.watch import Watch
 from mlflow_sysmetrics.daemon.sampling.window import Value, Window
 from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.runtime.clock import Clock, Stamper
+from mlflow_sysmetrics.runtime.native import Event, RLock
 from mlflow_sysmetrics.samples import Kind, Sample
 
 # A wait may end this early, and multiples of a tenth of a second are not exact in binary: a tick that comes
@@ -29,6 +29,8 @@ _SECOND_READING_SECONDS = 0.2
 
 # A source that hangs delays a tick by less.
 _LATE_SECONDS = 10.0
+
+SAMPLED = "on"  #: what the tag `METRICS_TAG` of a run says while nothing is missing
 
 _logger = Log()
 
@@ -49,6 +51,7 @@ class Sampler:
         inbox: points of the program itself, collected by this thread.
         thread: the thread, or the one that took its place.
         stirred: called at the first tick after a pause.
+        state: value of the tag `METRICS_TAG` that runs get with their first points.
     """
 
     def __init__(self, probes: Sequence[Probe], clock: Clock) -> None:
@@ -57,20 +60,21 @@ class Sampler:
         self._probes = probes
         self._clock = clock
         self._stamper = Stamper(clock)
-        self._lock = threading.RLock()  # re-entrant: a signal handler may call in
-        self._wake = threading.Event()
+        self._lock = RLock()  # re-entrant: a signal handler may call in
+        self._wake = Event()
         self.inbox = Inbox(clock, self._wake.set)
         self._watches: dict[Watch, None] = {}
         self._new_watches: list[Watch] = []
         self._arriving: list[RunSeries] = []
         self._departing: list[RunSeries] = []
-        self._flushes: list[threading.Event] = []
+        self._flushes: list[Event] = []
         self._series: dict[RunSeries, None] = {}
         self._windows: dict[Window, dict[RunSeries, None]] = {}
         self._without_window: list[RunSeries] = []
         self._epoch = 0.0
         self._ticked_at = 0.0
         self._due_at = math.inf
+        self.state = SAMPLED
         self.stirred: Callable[[], None] = lambda: None
         self.thread = SamplerThread(self._step, clock)
         self._pass: _Tick | None = None
@@ -79,7 +83,7 @@ class Sampler:
         """Starts the thread.
 
         Raises:
-            RuntimeError: the interpreter is shutting down.
+            ThreadUnavailable: no thread can be started.
         """
         self.thread.loop.start()
 
@@ -110,9 +114,9 @@ class Sampler:
             self._departing.append(series)
         self._wake.set()
 
-    def flush(self) -> threading.Event:
+    def flush(self) -> Event:
         """Closes all windows with a tick at once; the event is set when their points are queued."""
-        done = threading.Event()
+        done = Event()
         with self._lock:
             self._flushes.append(done)
         self._wake.set()
@@ -269,6 +273,8 @@ class Sampler:
     def _begin(self, arriving: list[RunSeries], levels: Sequence[Value], timestamp: int) -> None:
         while arriving:
             series = arriving[0]
+            if levels:
+                self._do(series, series.put_state, self.state)
             self._do(series, series.emit, levels, timestamp)
             self._series[series] = None
             self._without_window.append(series)
@@ -286,6 +292,8 @@ class Sampler:
                 del self._series[series]
             elif not began:
                 continue
+            elif not series.ended.is_set():  # one that never came: its attach was interrupted
+                self._do(series, series.end)
             departing.remove(series)
 
     def _do(self, series: RunSeries, act: Callable[..., None], *arguments: object) -> None:
@@ -365,7 +373,7 @@ class _Tick:
         self.samples: list[Sample] = []
         self.arriving: list[RunSeries] = []
         self.departing: list[RunSeries] = []
-        self.flushes: list[threading.Event] = []
+        self.flushes: list[Event] = []
         self.timestamp = 0
         self.is_counted = False
 

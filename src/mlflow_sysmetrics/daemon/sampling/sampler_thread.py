@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 
 from mlflow_sysmetrics.daemon.sampling.probe import HANGS_SECONDS, Probe
+from mlflow_sysmetrics.errors import ThreadUnavailable
 from mlflow_sysmetrics.runtime.clock import Clock
 from mlflow_sysmetrics.runtime.loops import Loop
+from mlflow_sysmetrics.runtime.native import Lock
 from mlflow_sysmetrics.samples import Sample
 
 THREAD_NAME = "sysmetrics-sampler"
@@ -48,7 +49,7 @@ class SamplerThread:
         self.answered: Callable[[], None] = lambda: None
         self._step = step
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._probe: Probe | None = None
         self._read_at = 0.0
         self._loop = self._new_loop()
@@ -125,7 +126,7 @@ class SamplerThread:
             self.left_behind.append(probe)
             self.charge = object()
             self._loop = self._new_loop()
-        with contextlib.suppress(RuntimeError):  # no thread can be started now: `Loop.revive` tries again
+        with contextlib.suppress(ThreadUnavailable):  # `Loop.revive` tries again
             self._loop.start()
         return min(probe.hangs_in(now), hanging_in, self.patience)
 

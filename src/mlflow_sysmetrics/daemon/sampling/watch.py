@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NoReturn, Protocol
 
 from mlflow_sysmetrics.runtime.clock import Clock
+from mlflow_sysmetrics.runtime.native import Event
 from mlflow_sysmetrics.samples import Sample
 
 # A watch that was not read for this long, or never closed, lapses: the sampler may stop. It resumes at the
@@ -74,7 +74,7 @@ class Watch:
     def wait(self, readings: int, timeout: float) -> bool:
         """Waits for a number of readings since the sampler was last idle; returns whether they happened."""
         ends = self._clock.monotonic() + timeout
-        pause = threading.Event()
+        pause = Event()
         while self._sampler.readings < readings:
             if self._clock.monotonic() >= ends:
                 return False

@@ -23,6 +23,7 @@ from mlflow_sysmetrics.preflight.status_files.target import (
     open_target,
     split_target,
 )
+from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 
 STATUS_FILE = "mlflow_status.json"
 INFO_FILE = "mlflow_info.json"
@@ -68,6 +69,7 @@ class StatusFiles:
         try:
             self._target.remove(INFO_FILE)
         except Exception as error:  # MLflow's, or of the library of the store
+            reraise_interruption(error)
             _logger.warning(
                 "mlflow-sysmetrics: %s at %s could not be removed and may describe an earlier run: %s",
                 INFO_FILE,
@@ -96,6 +98,7 @@ class StatusFiles:
         try:
             target.write(name, _json(document()), last=last)
         except Exception as error:  # MLflow's, or of the library of the store
+            reraise_interruption(error)
             self._warn(name, target.shown, _reason(error, target.uri))
 
     def _warn(self, name: str, where: str, reason: str) -> None:

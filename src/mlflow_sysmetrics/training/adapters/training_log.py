@@ -17,6 +17,7 @@ from mlflow_sysmetrics.mlflow_api import active_runs, fluent_state
 from mlflow_sysmetrics.mlflow_api.metric_names import check_metric_name
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.preflight.context import status_of
+from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 from mlflow_sysmetrics.settings import Settings
 from mlflow_sysmetrics.training.adapters.epochs import Epoch, Mean
 from mlflow_sysmetrics.training.best_epoch import BestEpoch, MonitoredMetric, monitored_metric
@@ -186,7 +187,9 @@ class TrainingLog:
         try:
             summary = _numbers({**self._epoch.summary(), **(metrics or {})})
             self._best.update(number, _floats(summary, self._best.candidates))
-        except RuntimeError as error:  # the device has failed, which the training will report itself
+        except RuntimeError as error:
+            reraise_interruption(error)
+            # The device has failed, which the training will report itself.
             _logger.warning(
                 "mlflow-sysmetrics: epoch %d could not be fetched from its device: %s", number, error
             )
@@ -246,6 +249,7 @@ def end_active_run(run_id: str, error: BaseException) -> None:
     try:
         active_runs.end_run(run_id, status_of(error))
     except Exception as failed:  # noqa: BLE001 - MLflow's or its store's; must not hide the training's
+        reraise_interruption(failed)
         _logger.warning("mlflow-sysmetrics: run %s may be left RUNNING: %s", run_id, cleaned(str(failed)))
 
 

@@ -13,6 +13,7 @@ from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_error
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
 from mlflow_sysmetrics.runtime.backoff import asked_for, doubled
 from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, bounded
+from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 
 # A restarted server is back within a minute. MLflow's own retries take four minutes per request, and a trial
 # makes a dozen requests.
@@ -121,6 +122,7 @@ class StoreCalls:
             self._warn(timeout, seconds)
             raise NotRecorded from None
         except Exception as error:  # MLflow's, a store's or a plugin's: the study continues whatever it is
+            reraise_interruption(error)
             self._warn(error, seconds)
             raise NotRecorded from error
         self._silent = False

@@ -17,6 +17,7 @@ from mlflow_sysmetrics.errors import HPOError
 from mlflow_sysmetrics.mlflow_api.fluent_state import autologging, finish_monitor, only_active
 from mlflow_sysmetrics.mlflow_api.stores import FAILED, FINISHED
 from mlflow_sysmetrics.preflight.context import status_of
+from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 from mlflow_sysmetrics.training.hpo import optuna_study
 from mlflow_sysmetrics.training.hpo.child_runs import delete_duplicates
 from mlflow_sysmetrics.training.hpo.objectives import Objectives
@@ -114,6 +115,7 @@ def _run_missing_trials(
         )
     except Exception as error:  # the sampler's, the storage's, a callback's or the objective function's
         if objective.first_failure is None and error is not callbacks.failure:
+            reraise_interruption(error)
             raise HPOError(f"Study {study.study_name!r} cannot continue: {one_line(error)}") from error
     _raise_failure(study, objective, callbacks)
 

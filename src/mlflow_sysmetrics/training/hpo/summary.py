@@ -16,6 +16,7 @@ from mlflow.entities import Param, RunTag
 from optuna.trial import FrozenTrial, TrialState
 
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
+from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 from mlflow_sysmetrics.training.extras import needed
 from mlflow_sysmetrics.training.hpo import optuna_study
 from mlflow_sysmetrics.training.hpo.objectives import Objectives
@@ -153,6 +154,7 @@ def history_page(study: optuna.Study, objectives: Objectives, *, include_plotlyj
             for index, figure in enumerate(_figures(draw, study, objectives))
         ]
     except Exception as error:  # noqa: BLE001 - plotly's or its imports': a page must not cost a study its end
+        reraise_interruption(error)
         _log.warning("mlflow-sysmetrics: %s is left out: %s", _PAGE, cleaned(str(error)))
         return None
     body = "\n".join(figures)

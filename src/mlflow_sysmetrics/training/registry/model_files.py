@@ -22,6 +22,7 @@ from typing import Any
 from mlflow_sysmetrics.mlflow_api.fluent_state import record_logged_model, run_tags
 from mlflow_sysmetrics.mlflow_api.outcomes import lacks_call
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
+from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 from mlflow_sysmetrics.training.registry import serving
 from mlflow_sysmetrics.training.registry.behaviour import Behaviour, example_of
 from mlflow_sysmetrics.training.registry.flavors import PT2, Flavor, library_of
@@ -98,6 +99,7 @@ def interface_of(
         behaviour = flavor.try_on(model, given, options)
         final_signature = _inferred_signature(behaviour) if signature is None else signature
     except Exception as error:  # noqa: BLE001 - the model's own, on a sample that may not fit it
+        reraise_interruption(error)
         _log.warning(
             "the model fails on the sample, so it is saved without signature and input example: %s: %s",
             type(error).__name__,

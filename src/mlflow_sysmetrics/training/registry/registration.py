@@ -8,6 +8,7 @@ from typing import Any
 
 from mlflow_sysmetrics.mlflow_api.faults import Cause
 from mlflow_sysmetrics.mlflow_api.outcomes import cause_by_code
+from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 from mlflow_sysmetrics.training.registry import names
 from mlflow_sysmetrics.training.registry.model_files import Source, link_to_version
 from mlflow_sysmetrics.training.registry.model_logging import LoggedModel, log_model
@@ -151,6 +152,7 @@ def _promoted(client: Any, source: Source, entry: _Entry, version: str, target: 
             apply_target(client, entry.model_name, version, target)
         return client.get_model_version(entry.model_name, version)
     except Exception as error:  # MLflow's, its store's or the network's
+        reraise_interruption(error)
         if target.is_none:
             raise
         failure = not_promoted(entry.model_name, version, target, error, mlflow.get_tracking_uri())

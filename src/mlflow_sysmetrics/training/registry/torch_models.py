@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
+from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 from mlflow_sysmetrics.training.registry.behaviour import Behaviour, same_random_numbers
 from mlflow_sysmetrics.training.registry.serving import as_arrays, call, plain_outputs
 
@@ -110,6 +111,7 @@ def on_cpu(model: Any) -> Any:
     try:
         return cpu_copy(model)
     except Exception as error:  # noqa: BLE001 - from __deepcopy__ of the model or of anything in it
+        reraise_interruption(error)
         _log.warning(
             "the model cannot be copied to the CPU (%s), so only a machine with %s will be able to load it",
             cleaned(str(error)),

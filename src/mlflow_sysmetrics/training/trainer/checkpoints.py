@@ -19,6 +19,7 @@ import torch
 from mlflow_sysmetrics.mlflow_api.clients import open_client
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, bounded
+from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 from mlflow_sysmetrics.training.trainer.plain_state import from_plain, to_plain
 from mlflow_sysmetrics.training.trainer.resume import BEST, LATEST
 
@@ -109,6 +110,7 @@ class Checkpoints:
         try:
             _write(path, state)
         except Exception as error:  # noqa: BLE001 - a full disk, or what pickle raises for a value of the user's
+            reraise_interruption(error)
             _logger.warning(
                 "mlflow-sysmetrics: cannot write %s, training continues without it: %s", path, error
             )
@@ -158,6 +160,7 @@ def _load(path: Path, *, mapped: bool = False) -> dict[str, Any]:
     except OSError:
         raise
     except Exception as error:  # torch's unpickler raises many types
+        reraise_interruption(error)
         raise ValueError(
             f"cannot read the checkpoint {path}; move it away to start afresh: {error}"
         ) from error
@@ -246,6 +249,7 @@ def upload(path: Path, tracking_uri: str, run_id: str, seconds: float) -> bool:
     except CallTimeout:
         reason = late
     except Exception as error:  # noqa: BLE001 - of MLflow, its store, or an object store's library
+        reraise_interruption(error)
         reason = cleaned(str(error), tracking_uri)
     else:
         return True

@@ -8,11 +8,11 @@ step would have two values. So a file beside the checkpoint notes what is record
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
+from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 from mlflow_sysmetrics.runtime.local_paths import local_directory
 from mlflow_sysmetrics.training.runs import active_run_id, chosen_run_id
 
@@ -129,6 +129,8 @@ class Recorded:
         line = " ".join([run_id, *(f"{number:>15}" for number in numbers)])
         # A single short write, so that a killed process leaves either the old or the new line. If the disk is
         # full, a resumed training may record a few steps twice, which is no reason to end this one.
-        with suppress(OSError):
+        try:
             self._file.seek(0)
             self._file.write(f"{line}\n".encode("ascii"))
+        except OSError as error:
+            reraise_interruption(error)

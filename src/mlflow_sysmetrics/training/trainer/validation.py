@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from mlflow_sysmetrics.mlflow_api.metric_names import check_metric_name
+from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 from mlflow_sysmetrics.training.trainer.batches import Forward, Outcome
 from mlflow_sysmetrics.training.trainer.engines import Passes, new_engine
 from mlflow_sysmetrics.training.values import number
@@ -95,7 +96,8 @@ class Validation:
             with warnings.catch_warnings(), torch.no_grad(), self._autocast():
                 warnings.simplefilter("ignore")
                 computed = self._compute(*_on_cpu(self._forward(next(iter(self._loader)))))
-        except Exception:  # noqa: BLE001 - the user's functions may raise anything, and will do so in the validation
+        except Exception as error:  # noqa: BLE001 - the user's functions may raise anything, and will do so later
+            reraise_interruption(error)
             return
         for name in _by_name(computed):
             check_metric_name(f"epoch/{_prefixed(name)}", name=name)

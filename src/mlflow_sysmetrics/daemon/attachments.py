@@ -1,0 +1,89 @@
+"""Which runs are attached, and who holds them.
+
+An exception may arrive here at any point: a signal handler of the program raises, as RQ's and Celery's
+timeouts do. So each step can be done again, and what was begun is undone or done by the next call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mlflow_sysmetrics.daemon.delivery.inbox import RunKey
+from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
+from mlflow_sysmetrics.daemon.sampling.sampler import Sampler
+from mlflow_sysmetrics.runtime.native import RLock
+
+
+class Attachments:
+    """The attached runs: each is sampled once, however many holders it has.
+
+    Args:
+        sampler: samples them.
+        lock: the daemon's.
+    """
+
+    def __init__(self, sampler: Sampler, lock: RLock) -> None:
+        self._sampler = sampler
+        self._lock = lock
+        self._series: dict[RunKey, RunSeries] = {}
+
+    def held(self, key: RunKey, holder: object) -> RunSeries | None:
+        """Returns the series of a run if it has that holder."""
+        series = self._series.get(key)
+        return series if series is not None and holder in series.holders else None
+
+    def all(self) -> list[RunSeries]:
+        """Returns the series of all runs."""
+        return list(self._series.values())
+
+    def run_ids(self) -> tuple[str, ...]:
+        """Returns the attached runs."""
+        return tuple(run_id for _, run_id in self._series)
+
+    def hold(self, key: RunKey, holder: object, create: Callable[[], RunSeries]) -> RunSeries:
+        """Adds a holder to a run and returns its series.
+
+        Args:
+            key: tracking URI and run id.
+            holder: whom to add.
+            create: returns the series of a run that is not attached yet.
+        """
+        with self._lock:
+            series = self._series.get(key)
+            if series is not None and series.holders:
+                series.holders.add(holder)
+                return series
+            series = create()
+            try:
+                series.holders.add(holder)
+                self._series[key] = series
+                self._sampler.add(series)
+            except BaseException:  # raised by a signal handler: the run is not attached
+                self.release(series, holder)
+                raise
+            return series
+
+    def release(self, series: RunSeries, holder: object) -> bool:
+        """Removes a holder, the last of which ends the series; returns whether it was the last.
+
+        Safe to call again.
+        """
+        with self._lock:
+            series.holders.discard(holder)
+            if series.holders:
+                return False
+            if not series.ended.is_set():
+                self._sampler.remove(series)
+            if self._series.get(series.key) is series:
+                del self._series[series.key]
+        return True
+
+    def release_all(self) -> list[RunSeries]:
+        """Ends all series and returns them."""
+        with self._lock:
+            all_series = list(self._series.values())
+            for series in all_series:
+                series.holders.clear()
+                self._sampler.remove(series)
+            self._series.clear()
+        return all_series

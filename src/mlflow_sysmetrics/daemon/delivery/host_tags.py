@@ -1,0 +1,50 @@
+"""Tags of the host for runs that were made elsewhere: by a client, an orchestrator, `mlflow run`."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Mapping
+
+from mlflow_sysmetrics.errors import ThreadUnavailable
+from mlflow_sysmetrics.runtime.threads import start_thread
+from mlflow_sysmetrics.settings import METRICS_TAG
+
+_FACTS = "mlflow_sysmetrics.facts.discovery"
+_WAIT_SECONDS = 1.0  # once per process, in the sender's thread
+
+
+def has_host_tags(tags: Mapping[str, str]) -> bool:
+    """Returns whether a run says what machine it is on. `METRICS_TAG` alone does not."""
+    return any(key.startswith("sys.") and key != METRICS_TAG for key in tags)
+
+
+def look_for_host_tags() -> None:
+    """Begins to look for the host tags, which a sender may need.
+
+    In a thread, because importing the facts takes tens of milliseconds. Not when they are needed: that may be
+    at the exit, and an import then makes CPython forget that Ctrl-C has ended the program.
+    """
+    if _FACTS in sys.modules:
+        _look()
+        return
+    with contextlib.suppress(ThreadUnavailable):
+        start_thread(_look, "sysmetrics-facts-import")
+
+
+def _look() -> None:
+    from mlflow_sysmetrics.facts import host_facts
+
+    host_facts().tags(wait_seconds=0)
+
+
+def host_tags_now_or_later(later: Callable[[dict[str, str]], object]) -> dict[str, str]:
+    """Returns the complete host tags, or none and calls back with them when they are known."""
+    from mlflow_sysmetrics.facts import host_facts
+
+    facts = host_facts()
+    tags = facts.tags(wait_seconds=_WAIT_SECONDS)
+    if facts.complete or facts.has_no_thread:
+        return tags
+    facts.when_complete(later)
+    return {}

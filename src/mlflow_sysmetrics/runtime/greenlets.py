@@ -1,0 +1,90 @@
+"""Programs whose threads are greenlets: gevent or eventlet has patched `threading`. Imported only then."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+# A greenlet that waits for one of our threads looks again after these pauses, which grow from the first to
+# the last: an event of a native thread cannot wake an event loop, and nothing is late by more than the last.
+_FIRST_PAUSE_SECONDS = 0.0005
+_LAST_PAUSE_SECONDS = 0.01
+_GROWTH = 1.5
+
+_monotonic = time.monotonic
+
+
+def are_threads() -> bool:
+    """Returns whether a thread of this program is a greenlet."""
+    return _of_gevent() is not None or _of_eventlet() is not None
+
+
+def original(name: str, module: str = "_thread") -> Any:
+    """Returns what a name of a module meant before the program was patched."""
+    gevent, eventlet = _of_gevent(), _of_eventlet()
+    if gevent is not None:
+        return gevent.get_original(module, name)
+    if eventlet is not None:
+        return getattr(eventlet.original(module), name)
+    return getattr(import_module(module), name)
+
+
+def poll(done: Callable[[], bool], timeout: float | None) -> bool:
+    """Waits until `done` returns True, at most `timeout` seconds, while the other greenlets run.
+
+    Where there are no others to run (a thread without an event loop, or the loop itself calls, as for a
+    signal handler), the thread waits as usual.
+    """
+    ends = None if timeout is None else _monotonic() + timeout
+    sleep = _sleep_of_greenlets() or original("sleep", "time")
+    pause = _FIRST_PAUSE_SECONDS
+    while not done():
+        left = pause if ends is None else ends - _monotonic()
+        if left <= 0:
+            return False
+        sleep(min(pause, left))
+        pause = min(pause * _GROWTH, _LAST_PAUSE_SECONDS)
+    return True
+
+
+def close_loop() -> None:
+    """Closes the event loop that requests have started in this thread of ours, and its descriptors."""
+    if _of_gevent() is not None:
+        hub = _hub_of_gevent()
+        if hub is not None:
+            hub.destroy(destroy_loop=True)
+
+
+def _of_gevent() -> Any:
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey if monkey is not None and monkey.is_module_patched("threading") else None
+
+
+def _of_eventlet() -> Any:
+    patcher = sys.modules.get("eventlet.patcher")
+    return patcher if patcher is not None and patcher.is_monkey_patched("thread") else None
+
+
+def _sleep_of_greenlets() -> Callable[[float], object] | None:
+    """Returns the `sleep` that runs other greenlets; None where it cannot be called."""
+    if _of_gevent() is not None:
+        import gevent
+
+        hub = _hub_of_gevent()
+        is_possible = hub is not None and gevent.getcurrent() is not hub
+        return gevent.sleep if is_possible else None
+    import eventlet
+    from eventlet import hubs
+    from greenlet import getcurrent
+
+    hub = getattr(hubs._threadlocal, "hub", None)  # noqa: SLF001 - get_hub() would start one
+    return eventlet.sleep if hub is not None and getcurrent() is not hub.greenlet else None
+
+
+def _hub_of_gevent() -> Any:
+    from gevent._hub_local import get_hub_if_exists
+
+    return get_hub_if_exists()
