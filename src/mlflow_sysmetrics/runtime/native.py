@@ -154,9 +154,9 @@ class Condition(RLock):
 
     def notify_all(self) -> None:
         """Wakes all that wait. The caller holds the lock."""
-        news, self._news = self._news, []
-        for event in news:
+        for event in self._news:
             event.set()
+        self._news = []  # last: if a signal handler raises before, the next call wakes them
 
     def next_change(self) -> Event:
         """Returns an event that the next `notify_all` sets, to wait for without the lock."""

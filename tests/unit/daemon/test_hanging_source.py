@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import ClassVar
 
 import pytest
@@ -20,7 +21,7 @@ from mlflow_sysmetrics.daemon.sampling.probe import Probe
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
 from mlflow_sysmetrics.daemon.sampling.sampler import Sampler
 from mlflow_sysmetrics.daemon.watchdog import Watchdog
-from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.errors import ThreadUnavailable, Unavailable
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.runtime.loops import log_queue
 from mlflow_sysmetrics.samples import Family, Sample
@@ -195,7 +196,7 @@ def test_it_is_named_once_while_it_hangs_and_when_it_answers(caplog: pytest.LogC
         bench.watchdog.look()
     assert bench.probes[0].health == "hanging: no answer for over 5 s"
     assert bench.probes[1].health == "ok"
-    assert series.channel.queue.tags == {"sys.metrics": "on, but no answer from gpu"}
+    assert series.channel.queue.tags == {"sys.metrics": "on, but no answer from GpuLinux"}
     bench.clock.move(60)
     bench.release(gpu)
     bench.watchdog.look()
@@ -216,11 +217,32 @@ def test_a_source_that_is_read_in_a_thread_of_its_own_is_named_in_the_tag() -> N
     series = bench.attach()
     eventually(lambda: bench.sampler.ticks)
     bench.watchdog.look()
-    assert series.channel.queue.tags == {"sys.metrics": "on, but no answer from cpu (scripted)"}
+    assert series.channel.queue.tags == {"sys.metrics": "on, but no answer from Scripted"}
     disk.gaps = ()
-    bench.tick()
+    bench.tick(5)
     bench.watchdog.look()
     assert series.channel.queue.tags == {"sys.metrics": "on"}
+
+
+def test_a_run_is_told_of_each_change_once_and_of_few() -> None:
+    disk = scripted(level=5)
+    bench = Bench(disk)
+    series = bench.attach()
+    eventually(lambda: bench.sampler.ticks)
+    told = []
+    put = series.channel.put_tags
+
+    def put_tags(tags: dict[str, str], *, at_once: bool) -> None:
+        told.append(tags["sys.metrics"])
+        put(tags, at_once=at_once)
+
+    series.channel.put_tags = put_tags  # type: ignore[method-assign]
+    for second in range(20):
+        disk.gaps = ("/data does not respond",) if second % 2 else ()
+        bench.tick()
+        bench.watchdog.look()
+    assert told[0] == "on, but no answer from Scripted"
+    assert len(told) == len([one for one in pairwise(["on", *told]) if one[0] != one[1]]) <= 4
 
 
 def test_a_run_that_is_attached_meanwhile_is_told() -> None:
@@ -233,8 +255,8 @@ def test_a_run_that_is_attached_meanwhile_is_told() -> None:
         bench.clock.move(5)
         bench.watchdog.look()
     late = bench.attach()
-    bench.watchdog.greet(late)
-    assert late.channel.queue.tags == {"sys.metrics": "on, but no answer from gpu"}
+    bench.watchdog.look()
+    assert late.channel.queue.tags == {"sys.metrics": "on, but no answer from GpuLinux"}
     bench.release(gpu)
 
 
@@ -339,7 +361,7 @@ def test_without_a_new_thread_the_next_look_tries_again(monkeypatch: pytest.Monk
     bench.clock.move(2)
 
     def refuse(*_: object) -> None:
-        raise RuntimeError("can't start new thread")
+        raise ThreadUnavailable("no thread can be started")
 
     with monkeypatch.context() as limited:
         limited.setattr("mlflow_sysmetrics.runtime.loops.start_thread", refuse)

@@ -100,24 +100,11 @@ def test_a_run_without_points_does_not_say_that_it_is_measured(bench: Bench) -> 
     assert series.channel.queue.tags == {}
 
 
-def test_what_is_missing_is_said_at_once_but_not_at_every_tick(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    state = ["on"]
-    monkeypatch.setattr(bench.sampler, "state", lambda: state[-1])
+def test_the_first_points_say_what_is_missing(bench: Bench) -> None:
+    bench.sampler.state = "on, but no answer from gpu (nvidia)"
     series = bench.series()
-    bench.pass_time(2)
-    queue = series.channel.queue
-    queue.discard_tags({"sys.metrics": "on"})
-    state.append("on, but gpu has not answered for 10 s")
-    bench.pass_time(1)
-    assert queue.tags == {"sys.metrics": "on, but gpu has not answered for 10 s"}
-    assert queue.due_at == bench.clock.seconds
-    state.append("on")
-    bench.pass_time(1)
-    assert queue.tags == {"sys.metrics": "on, but gpu has not answered for 10 s"}
-    bench.pass_time(5)
-    assert queue.tags == {"sys.metrics": "on"}
+    bench.pass_time(0)
+    assert series.channel.queue.tags == {"sys.metrics": "on, but no answer from gpu (nvidia)"}
 
 
 def test_the_end_of_a_run_whose_attach_was_interrupted_is_not_waited_for(bench: Bench) -> None:

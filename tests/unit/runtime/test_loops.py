@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from mlflow_sysmetrics.errors import ThreadUnavailable
 from mlflow_sysmetrics.runtime import loops
 from mlflow_sysmetrics.runtime.loops import Loop, log_queue
 from watching import LONG_SECONDS, eventually
@@ -151,11 +152,11 @@ def test_a_thread_that_cannot_be_started_again_now_is_started_later(monkeypatch:
     loop = Loop(step, "sysmetrics-test")
 
     def refuse(*_: object) -> None:
-        raise RuntimeError("can't start new thread")
+        raise ThreadUnavailable("no thread can be started")
 
     with monkeypatch.context() as limited:
         limited.setattr(loops, "start_thread", refuse)
-        with pytest.raises(RuntimeError):
+        with pytest.raises(ThreadUnavailable):
             loop.start()
         loop.revive()
         assert loop.has_died

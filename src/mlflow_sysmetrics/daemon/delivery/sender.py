@@ -218,7 +218,7 @@ class Sender:
         batch = Batch([], queue.acknowledged)
         try:
             batch = self._read_back(queue, front) if isinstance(front, Spilled) else front
-            if queue.wants_host_tags:
+            if queue.wants_host_tags and queue.bisection is None:
                 tags = self._settle_host_tags(queue)
             batch = batch.shortened(self._policy.size.fitting(batch.points, tags))
             self._connection.send(queue, batch.points, tags)

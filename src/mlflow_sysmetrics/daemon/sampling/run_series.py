@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from mlflow_sysmetrics.daemon.delivery.inbox import Channel
 from mlflow_sysmetrics.daemon.delivery.points import Point
@@ -58,6 +58,12 @@ class RunSeries:
                 name = self._names[key] = self._prefix + key
             points.append(Point(name, round(value, DECIMALS), timestamp))
         self.channel.put(points)
+
+    def begin(self, levels: Sequence[Value], timestamp: int, state: str) -> None:
+        """Queues the first points, and with them the tag that says so. Safe to call again if it fails."""
+        if levels:
+            self.put_state(state)
+        self.emit(levels, timestamp)
 
     def put_state(self, state: str, *, at_once: bool = False) -> None:
         """Sets the tag that says whether the run is measured, and what is missing, unless it says so already.

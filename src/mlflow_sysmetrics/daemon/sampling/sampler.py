@@ -273,9 +273,7 @@ class Sampler:
     def _begin(self, arriving: list[RunSeries], levels: Sequence[Value], timestamp: int) -> None:
         while arriving:
             series = arriving[0]
-            if levels:
-                self._do(series, series.put_state, self.state)
-            self._do(series, series.emit, levels, timestamp)
+            self._do(series, series.begin, levels, timestamp, self.state)
             self._series[series] = None
             self._without_window.append(series)
             del arriving[0]
