@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.process import (
     Attachment,
@@ -12,8 +14,10 @@ from mlflow_sysmetrics.daemon.process import (
     status,
     watch,
 )
-from mlflow_sysmetrics.daemon.sampling.watch import Watch
 from mlflow_sysmetrics.daemon.state import Status
+
+if TYPE_CHECKING:
+    from mlflow_sysmetrics.daemon.sampling.watch import Watch
 
 __all__ = [
     "Attachment",
@@ -27,3 +31,11 @@ __all__ = [
     "status",
     "watch",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "Watch":  # rarely needed
+        from mlflow_sysmetrics.daemon.sampling.watch import Watch
+
+        return Watch
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

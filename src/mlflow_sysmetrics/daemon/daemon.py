@@ -13,7 +13,6 @@ from mlflow_sysmetrics.collectors import COLLECTORS, AnyCollector
 from mlflow_sysmetrics.collectors.registry import resolve_all
 from mlflow_sysmetrics.daemon.attachments import Attachments
 from mlflow_sysmetrics.daemon.delivery import sink
-from mlflow_sysmetrics.daemon.delivery.credential_scope import is_trusted
 from mlflow_sysmetrics.daemon.delivery.flush import Deadline, OutageBudget
 from mlflow_sysmetrics.daemon.delivery.inbox import Channel, OpenChannels
 from mlflow_sysmetrics.daemon.delivery.limits import MemoryBudget
@@ -28,7 +27,6 @@ from mlflow_sysmetrics.daemon.journal.thread import JournalThread
 from mlflow_sysmetrics.daemon.sampling.probe import Probe
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
 from mlflow_sysmetrics.daemon.sampling.sampler import Sampler
-from mlflow_sysmetrics.daemon.sampling.watch import Watch
 from mlflow_sysmetrics.daemon.state import Status, log_start, log_summary
 from mlflow_sysmetrics.daemon.watchdog import Watchdog
 from mlflow_sysmetrics.errors import ThreadUnavailable
@@ -42,6 +40,7 @@ from mlflow_sysmetrics.settings import Settings
 
 if TYPE_CHECKING:
     from mlflow_sysmetrics.daemon.journal.recovery import Recovery
+    from mlflow_sysmetrics.daemon.sampling.watch import Watch
 
 RECOVERY_THREAD_NAME = "sysmetrics-recovery"
 
@@ -220,6 +219,8 @@ class Daemon:
         Raises:
             ThreadUnavailable: no thread can be started.
         """
+        from mlflow_sysmetrics.daemon.sampling.watch import Watch  # rarely needed
+
         with self._lock:
             self._start()
         return Watch(self.sampler, self._clock, interval)
@@ -353,7 +354,11 @@ class Daemon:
 
     def _trusts(self, tracking_uri: str) -> bool:
         """Returns whether a server may see credentials: the program itself uses it, not only a journal."""
-        return self._senders.is_in_use(tracking_uri) or is_trusted(tracking_uri, self._tracking_uris())
+        if self._senders.is_in_use(tracking_uri):
+            return True
+        from mlflow_sysmetrics.daemon.delivery.credential_scope import is_trusted  # for orphans only
+
+        return is_trusted(tracking_uri, self._tracking_uris())
 
 
 def _create_journal(settings: Settings) -> Journal:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from mlflow_sysmetrics.daemon.arguments import (
     check_run_id,
@@ -17,17 +18,18 @@ from mlflow_sysmetrics.daemon.arguments import (
     check_tracking_uri,
 )
 from mlflow_sysmetrics.daemon.daemon import Daemon
-from mlflow_sysmetrics.daemon.delivery.host_tags import look_for_host_tags
 from mlflow_sysmetrics.daemon.delivery.inbox import Channel
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
-from mlflow_sysmetrics.daemon.sampling.watch import Watch
 from mlflow_sysmetrics.daemon.state import Status
 from mlflow_sysmetrics.mlflow_api.clients import import_mlflow
 from mlflow_sysmetrics.mlflow_api.fluent_state import current_tracking_uri
 from mlflow_sysmetrics.mlflow_api.tracking_uris import anchored
 from mlflow_sysmetrics.runtime.native import RLock
 from mlflow_sysmetrics.settings import Settings
+
+if TYPE_CHECKING:
+    from mlflow_sysmetrics.daemon.sampling.watch import Watch
 
 _lock = RLock()  # re-entrant: a signal handler may call in
 _daemon: Daemon | None = None
@@ -113,6 +115,8 @@ class Attachment:
     def offer_host_tags(self) -> None:
         """Has the delivery thread set the host tags if the run, made elsewhere, has none."""
         if os.getpid() == self._pid and self._series is not None:
+            from mlflow_sysmetrics.daemon.delivery.host_tags import look_for_host_tags
+
             look_for_host_tags()
             self._series.channel.sender.append(self._series.channel.queue, host_tags=True)
 

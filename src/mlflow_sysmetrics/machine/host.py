@@ -13,11 +13,13 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mlflow_sysmetrics.machine.command import Commands, RunCommand
 from mlflow_sysmetrics.machine.gpu_ordinals import GpuOrdinals
 from mlflow_sysmetrics.machine.live_files import LiveFiles
+
+if TYPE_CHECKING:
+    from mlflow_sysmetrics.machine.command import RunCommand
 
 _READ_BYTES = 65_536  # more than /proc/stat of a host with 256 CPUs needs
 _READ_ONLY = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)  # Windows has no such flag and does not need it
@@ -47,6 +49,8 @@ def _affinity() -> Collection[int]:
 
 
 def _run(command: Sequence[str]) -> str:
+    from mlflow_sysmetrics.machine.command import Commands  # rarely needed
+
     # Each command has its own budget, since one runs every few seconds, for days.
     return Commands(os.environ)(command)
 

@@ -15,8 +15,6 @@ from importlib.metadata import version as distribution_version
 from types import FrameType, ModuleType
 from typing import Any, NamedTuple
 
-from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
-
 HOW_TO_SET = (
     "Set MLFLOW_TRACKING_URI, or call mlflow.set_tracking_uri(...), or pass tracking_uri=..., with the "
     "address of the tracking server."
@@ -112,6 +110,8 @@ def headers_of_plugins() -> Mapping[str, str]:
     try:
         headers: Mapping[str, str] = registry.resolve_request_headers()
     except Exception as error:  # noqa: BLE001 - of a plugin, which has failed the request already
+        from mlflow_sysmetrics.runtime.interruptions import reraise_interruption  # rarely needed
+
         reraise_interruption(error)
         return {}
     return headers

@@ -20,7 +20,6 @@ from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault, NoIdToken
 from mlflow_sysmetrics.mlflow_api.secrets import chain_of, cleaned, remember_requests
 from mlflow_sysmetrics.mlflow_api.tracking_uris import origin, redacted
 from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout
-from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 
 T = TypeVar("T")
 
@@ -271,6 +270,8 @@ def fault_of_error(error: BaseException, tracking_uri: str = "", *, seconds: flo
     if isinstance(error, Fault):
         return error
     if isinstance(error, Exception):
+        from mlflow_sysmetrics.runtime.interruptions import reraise_interruption  # rarely needed
+
         reraise_interruption(error)
     if isinstance(error, CallTimeout):
         return Fault(f"no answer within {seconds:g} s", Cause.DOWN)

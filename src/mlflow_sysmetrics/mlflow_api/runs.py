@@ -16,7 +16,6 @@ from mlflow_sysmetrics.mlflow_api import clients, fluent_state
 from mlflow_sysmetrics.mlflow_api.faults import Fault
 from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_error, nothing, read_answer
 from mlflow_sysmetrics.mlflow_api.transport import API, Timeouts, send
-from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 
 T = TypeVar("T")
 
@@ -91,6 +90,8 @@ def set_tags_now(tracking_uri: str | None, run_id: str, tags: Mapping[str, str])
         uri = tracking_uri or fluent_state.current_tracking_uri()
         open_runs(uri, timeouts=_TIMEOUTS_IN_BETWEEN).log_batch(run_id, (), tags)
     except Exception as error:  # noqa: BLE001 - of MLflow or a plugin, which cannot create a client
+        from mlflow_sysmetrics.runtime.interruptions import reraise_interruption  # rarely needed
+
         reraise_interruption(error)
         return False
     return True

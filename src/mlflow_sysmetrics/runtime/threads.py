@@ -12,7 +12,6 @@ from importlib import import_module
 from typing import Protocol
 
 from mlflow_sysmetrics.errors import ThreadUnavailable
-from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 from mlflow_sysmetrics.runtime.native import Event, Lock, mark_own_thread, patched, start_new_thread
 
 # The kernel delivers these to the thread that caused them; blocking them would hide the fault.
@@ -63,6 +62,8 @@ def start_thread(run: Callable[[], None], name: str) -> Thread:
         thread = threading.Thread(target=body, name=name, daemon=True)
         thread.start()
     except RuntimeError as error:  # "can't start new thread", and what sub-interpreters say
+        from mlflow_sysmetrics.runtime.interruptions import reraise_interruption  # rarely needed
+
         reraise_interruption(error)
         raise ThreadUnavailable(f"no thread can be started: {error}") from error
     return thread

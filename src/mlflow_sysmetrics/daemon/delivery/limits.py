@@ -1,8 +1,9 @@
-"""How many points go into one request, and how many may be held in memory."""
+"""How often a run is sent, how many points go into one request, and how many may be held in memory."""
 
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Mapping, Sequence
 
 from mlflow_sysmetrics.daemon.delivery.points import Point
@@ -16,6 +17,11 @@ MAX_UNSAVED_POINTS = 200_000
 
 _HARD_FACTOR = 4
 
+_FIRST_SECONDS = 0.5  # a run that is shorter costs one request, not two
+_TOGETHER_SECONDS = 1.0
+_EARLY_SENDS = 2
+_TOLERANCE = 0.05  # a send may be early or late by this share of the interval
+
 # MLflow's own limits, https://mlflow.org/docs/latest/rest-api#request-limits
 MAX_POINTS = 1000
 _MAX_BYTES = 1_000_000
@@ -25,6 +31,45 @@ _BYTES_BESIDE_TAG = 30  # {"key": , "value": }, and a comma
 _BYTES_OF_FRAME = 200  # run id, braces
 # A server's limit is configured and rarely changes; a wrong guess costs one request in a hundred.
 _BATCHES_UNTIL_RETRIAL = 100
+
+
+class Pace:
+    """When a run is sent: at an interval, after two earlier sends.
+
+    The first points show that the run is alive: they are sent sooner, the first rates as soon as they are
+    there. If that is at once, one send brings both.
+
+    Args:
+        send_interval: seconds between two sends, after the first two.
+        early_interval: seconds until the first rates.
+    """
+
+    def __init__(self, send_interval: float, early_interval: float) -> None:
+        self._send_interval = send_interval
+        together = early_interval <= _TOGETHER_SECONDS
+        sooner = (_TOGETHER_SECONDS,) if together else (_FIRST_SECONDS, early_interval)
+        self._intervals = deque(min(interval, send_interval) for interval in sooner)
+        self._sent_at: float | None = None  # before the first send, when the first point arrived
+
+    def due_at(self, now: float) -> float:
+        """Returns when to send a point that arrives now.
+
+        A point may trigger the send slightly before the interval is over; otherwise the send happens slightly
+        after it. So the point of a window that closes just when the send is due travels with this send, not
+        with the next.
+        """
+        if self._sent_at is None:
+            self._sent_at = now
+        interval = self._intervals[0] if self._intervals else self._send_interval
+        early = self._sent_at + (1 - _TOLERANCE) * interval
+        return now if now >= early else self._sent_at + (1 + _TOLERANCE) * interval
+
+    def sent(self, now: float) -> None:
+        """Records a send."""
+        if len(self._intervals) != _EARLY_SENDS:  # the second is planned from the first point
+            self._sent_at = now
+        if self._intervals:
+            self._intervals.popleft()
 
 
 class MemoryBudget:

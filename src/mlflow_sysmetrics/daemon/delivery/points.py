@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeGuard
 
 
 class Point(NamedTuple):
@@ -63,6 +63,12 @@ class Buffered:
         """One more than the index of the newest."""
         return self.first + len(self.points)
 
+    def drop(self, count: int) -> None:
+        """Removes the oldest."""
+        for _ in range(count):
+            self.points.popleft()
+        self.first += count
+
 
 @dataclass(slots=True)
 class Spilled:
@@ -77,6 +83,11 @@ class Spilled:
     first: int
     until: int
     place: int
+
+
+def is_unsaved(stretch: Buffered | Spilled) -> TypeGuard[Buffered]:
+    """Returns whether points are in memory only."""
+    return isinstance(stretch, Buffered) and stretch.place is None
 
 
 class Batch(NamedTuple):

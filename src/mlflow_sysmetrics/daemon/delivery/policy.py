@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from mlflow_sysmetrics.daemon.delivery.bisection import Bisection
 from mlflow_sysmetrics.daemon.delivery.limits import BatchSize, MemoryBudget
 from mlflow_sysmetrics.daemon.delivery.points import Batch
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
@@ -14,6 +14,9 @@ from mlflow_sysmetrics.daemon.delivery.schedule import SendSchedule
 from mlflow_sysmetrics.daemon.delivery.sink import BatchRefused, Connection
 from mlflow_sysmetrics.errors import JournalUnavailable
 from mlflow_sysmetrics.mlflow_api.faults import Fault
+
+if TYPE_CHECKING:
+    from mlflow_sysmetrics.daemon.delivery.bisection import Bisection
 
 
 @dataclass(frozen=True, slots=True)

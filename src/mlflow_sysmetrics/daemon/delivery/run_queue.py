@@ -9,23 +9,21 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from typing import TypeGuard
+from typing import TYPE_CHECKING
 
-from mlflow_sysmetrics.daemon.delivery.bisection import Bisection
-from mlflow_sysmetrics.daemon.delivery.points import Batch, Buffered, Point, RunJournal, Spilled
+from mlflow_sysmetrics.daemon.delivery.limits import Pace
+from mlflow_sysmetrics.daemon.delivery.points import Batch, Buffered, Point, RunJournal, Spilled, is_unsaved
 from mlflow_sysmetrics.daemon.journal.scan import JournaledRun
+
+if TYPE_CHECKING:
+    from mlflow_sysmetrics.daemon.delivery.bisection import Bisection
 
 POINTS_DROPPED = (
     "sysmetrics.points_dropped"  #: tag: number of points of the run that never reached the server
 )
 POINTS_REPLAYED = "sysmetrics.replayed"  #: tag: number of points delivered from the journal of a dead process
 
-_FIRST_SECONDS = 0.5  # a run that is shorter costs one request, not two
-_TOGETHER_SECONDS = 1.0
-_EARLY_SENDS = 2
 _MOST_QUESTIONS = 3  # a server that shows no run to this program must not cost a request per send
-
-_TOLERANCE = 0.05  # a send may be early or late by this share of the send interval
 
 
 class RunQueue:
@@ -38,11 +36,9 @@ class RunQueue:
         run_id: the run.
         started_at: milliseconds since 1970 when the run started, from which steps are counted; None until
             the server has been asked.
-        send_interval: seconds between two sends, after the first two.
         run_journal: the points on disk; None without a journal.
         replayed: the points were left behind by a process that died; no caller waits for them.
         due_at: monotonic time of the next send; None while nothing is to be sent, or a send is under way.
-        sent_at: monotonic time of the last send; before the first send, when the first point arrived.
         closed: no more points will come.
         failures: number of consecutive failed attempts.
         refused: why the server rejects this run for good; None if it does not.
@@ -74,16 +70,10 @@ class RunQueue:
     ) -> None:
         self.run_id = run_id
         self.started_at = started_at
-        self.send_interval = send_interval
-        # The first points show that the run is alive: they are sent sooner, the first rates as soon as they
-        # are there. If that is at once, one send brings both.
-        early = send_interval if early_interval is None else early_interval
-        sooner = (_FIRST_SECONDS, early) if early > _TOGETHER_SECONDS else (_TOGETHER_SECONDS,)
-        self._intervals = deque(min(interval, send_interval) for interval in sooner)
+        self._pace = Pace(send_interval, send_interval if early_interval is None else early_interval)
         self.run_journal = run_journal
         self.replayed = replayed
         self.due_at: float | None = None
-        self.sent_at: float | None = None
         self.closed = False
         self.refused: str | None = None
         self.set_aside: str | None = None
@@ -139,7 +129,7 @@ class RunQueue:
     @property
     def unsaved(self) -> int:
         """Number of waiting points that are in memory only."""
-        return sum(len(one.points) for one in self._stretches if _is_unsaved(one))
+        return sum(len(one.points) for one in self._stretches if is_unsaved(one))
 
     @property
     def spills(self) -> bool:
@@ -154,11 +144,7 @@ class RunQueue:
             place: where they are on disk as well; None if they are not.
         """
         last = self._stretches[-1] if self._stretches else None
-        if (
-            isinstance(last, Buffered)
-            and last.until == self.appended
-            and _is_unsaved(last) == (place is None)
-        ):
+        if isinstance(last, Buffered) and last.until == self.appended and is_unsaved(last) == (place is None):
             last.points.extend(points)
         elif points:
             self._stretches.append(Buffered(self.appended, place, deque(points)))
@@ -195,19 +181,10 @@ class RunQueue:
     def plan_send(self, now: float) -> float | None:
         """Makes the queue due about one send interval after its last send; sooner for the first two.
 
-        A point may trigger the send slightly before the interval is over; otherwise the send happens slightly
-        after it. So the point of a window that closes just when the send is due travels with this send, not
-        with the next.
-
         Returns:
             The monotonic time, if that is sooner than before; else None.
         """
-        if self.sent_at is None:
-            self.sent_at = now
-        interval = self._intervals[0] if self._intervals else self.send_interval
-        early = self.sent_at + (1 - _TOLERANCE) * interval
-        late = self.sent_at + (1 + _TOLERANCE) * interval
-        due_at = now if now >= early else late
+        due_at = self._pace.due_at(now)
         if self.due_at is not None and self.due_at <= due_at:
             return None
         self.due_at = due_at
@@ -248,10 +225,7 @@ class RunQueue:
         Nothing is removed until the outcome is known.
         """
         self.due_at = None  # set again by calls that ask for the next send while this one is under way
-        if len(self._intervals) != _EARLY_SENDS:  # the second is planned from the first point
-            self.sent_at = now
-        if self._intervals:
-            self._intervals.popleft()
+        self._pace.sent(now)
         if self.bisection is None:
             return self.peek(most), dict(self.tags)
         front = self._stretches[0].first if self._stretches else self.acknowledged
@@ -295,6 +269,8 @@ class RunQueue:
         """Makes the next sends smaller: something in this one is refused, or may be."""
         count = len(batch.points) or len(tags)
         if self.bisection is None or batch.until > self.bisection.until:
+            from mlflow_sysmetrics.daemon.delivery.bisection import Bisection  # rarely needed
+
             self.bisection = Bisection(count, batch.until)
         else:
             self.bisection.failed(count)
@@ -369,11 +345,9 @@ class RunQueue:
 
     def drop_oldest(self, count: int) -> int:
         """Gives up the oldest points that are in memory only and returns how many."""
-        stretch = next(one for one in self._stretches if _is_unsaved(one))
+        stretch = next(one for one in self._stretches if is_unsaved(one))
         count = min(count, len(stretch.points))
-        for _ in range(count):
-            stretch.points.popleft()
-        stretch.first += count
+        stretch.drop(count)
         if not stretch.points:
             self._stretches.remove(stretch)
         self.acknowledged = self._stretches[0].first if self._stretches else self.appended
@@ -418,12 +392,6 @@ class RunQueue:
             elif isinstance(front, Spilled):
                 front.first = index
             else:
-                while front.first < index:
-                    front.points.popleft()
-                    front.first += 1
+                front.drop(index - front.first)
         # Points between two stretches were dropped; they are acknowledged with the points before them.
         self.acknowledged = self._stretches[0].first if self._stretches else self.appended
-
-
-def _is_unsaved(stretch: Buffered | Spilled) -> TypeGuard[Buffered]:
-    return isinstance(stretch, Buffered) and stretch.place is None

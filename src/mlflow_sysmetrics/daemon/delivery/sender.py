@@ -8,7 +8,6 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 
 from mlflow_sysmetrics.daemon.delivery.flush import Backlog, Deadline, Flusher
-from mlflow_sysmetrics.daemon.delivery.host_tags import has_host_tags, host_tags_now_or_later
 from mlflow_sysmetrics.daemon.delivery.limits import MemoryBudget
 from mlflow_sysmetrics.daemon.delivery.points import Batch, Point, Spilled, read_back
 from mlflow_sysmetrics.daemon.delivery.policy import DeliveryCounts, DeliveryPolicy
@@ -60,7 +59,7 @@ class Sender:
         jitter: Callable[[], float] = lambda: random.SystemRandom().uniform(0.75, 1.25),
         memory: MemoryBudget | None = None,
         journal: ProcessJournal | None = None,
-        host_tags: Callable[[Callable[[dict[str, str]], object]], dict[str, str]] = host_tags_now_or_later,
+        host_tags: Callable[[Callable[[dict[str, str]], object]], dict[str, str]] | None = None,
     ) -> None:
         self.thread_name: str | None = None
         self._connection = Connection(tracking_uri, open_sink)
@@ -305,10 +304,13 @@ class Sender:
 
     def _settle_host_tags(self, queue: RunQueue) -> dict[str, str]:
         """Asks whether a run lacks host tags, and returns the tags to be set."""
+        from mlflow_sysmetrics.daemon.delivery import host_tags as module  # imported by who wants them
+
         found: dict[str, str] | None = None
         with contextlib.suppress(Fault):  # the points do not wait for the answer
-            lacks = not has_host_tags(self._connection.tags(queue))
-            found = self._host_tags(lambda tags: self.append(queue, tags=tags)) if lacks else {}
+            lacks = not module.has_host_tags(self._connection.tags(queue))
+            find = self._host_tags or module.host_tags_now_or_later
+            found = find(lambda tags: self.append(queue, tags=tags)) if lacks else {}
         with self._changed:
             return queue.settle_host_tags(found)
 

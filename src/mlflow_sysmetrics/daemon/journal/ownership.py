@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 from mlflow_sysmetrics.daemon.journal.lines import Header, lines, parse
 from mlflow_sysmetrics.daemon.journal.open_file import check_file, open_to_read
 from mlflow_sysmetrics.errors import JournalUnavailable
-from mlflow_sysmetrics.runtime.process_identity import is_running
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -60,6 +59,8 @@ def writer_lives(journal: Path, pid: int) -> bool:
     # belong to the program that this process was before it called exec.
     if pid <= 0 or pid == os.getpid():
         return False
+    from mlflow_sysmetrics.runtime.process_identity import is_running  # rarely needed
+
     # A process that was given the same id later, after a reboot or in a restarted container, is younger.
     return is_running(pid, began_before=began)
 

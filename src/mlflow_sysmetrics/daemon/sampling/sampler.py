@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from mlflow_sysmetrics.collectors.watched_paths import NO_ANSWER
 from mlflow_sysmetrics.daemon.delivery.inbox import Inbox
 from mlflow_sysmetrics.daemon.sampling.probe import Probe
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
 from mlflow_sysmetrics.daemon.sampling.sampler_thread import SamplerThread
-from mlflow_sysmetrics.daemon.sampling.watch import Watch
 from mlflow_sysmetrics.daemon.sampling.window import Value, Window
 from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.runtime.clock import Clock, Stamper
 from mlflow_sysmetrics.runtime.native import Event, RLock
 from mlflow_sysmetrics.samples import Kind, Sample
+
+if TYPE_CHECKING:
+    from mlflow_sysmetrics.daemon.sampling.watch import Watch
 
 # A wait may end this early, and multiples of a tenth of a second are not exact in binary: a tick that comes
 # too soon by less than this is the scheduled one.
