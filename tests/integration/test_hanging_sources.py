@@ -15,21 +15,21 @@ from recorded import HOSTS, files
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the machine is one of Linux")
 
-# The collector, how the tag names it, and where it hangs: a file of the machine, or a function.
+# How the tag names a source, and where it hangs: a file of the machine, or a function.
 SOURCES = {
-    "CpuLinux": ("cpu", "proc/stat"),
-    "MemoryLinux": ("memory", "proc/meminfo"),
-    "PressureLinux": ("pressure", "cpu.pressure"),
-    "ProcessLinux": ("process", "proc/41100/stat"),
-    "Disk": ("disk", "disk_usage"),
-    "NetworkLinux": ("network", "proc/net/dev"),
-    "InfinibandLinux": ("fabric (InfiniBand)", "port_rcv_data"),
-    "EnergyLinux": ("energy", "energy_uj"),
-    "Nvidia": ("gpu (nvidia)", "nvmlDeviceGetUtilizationRates"),
-    "NvidiaProfile": ("gpu_profile (nvidia)", "nvmlGpmSampleGet"),
-    "AmdLinux": ("gpu (amd)", "gpu_busy_percent"),
+    "cpu": "proc/stat",
+    "memory": "proc/meminfo",
+    "pressure": "cpu.pressure",
+    "process": "proc/41100/stat",
+    "disk": "disk_usage",
+    "network": "proc/net/dev",
+    "fabric (InfiniBand)": "port_rcv_data",
+    "energy": "energy_uj",
+    "gpu (nvidia)": "nvmlDeviceGetUtilizationRates",
+    "gpu_profile (nvidia)": "nvmlGpmSampleGet",
+    "gpu (amd)": "gpu_busy_percent",
 }
-OF_PROCESSES = {"Nvidia", "AmdLinux", "DrmClocks"}
+OF_PROCESSES = {"gpu (nvidia)", "gpu (amd)", "gpu (clocks)"}
 ENVIRON = {
     "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.2",  # long enough for a rate at each tick
     "MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING": "1",
@@ -42,7 +42,7 @@ MACHINE = """
     import json
     from pathlib import Path
     from mlflow_sysmetrics.collectors import COLLECTORS
-    from mlflow_sysmetrics.daemon import process
+    from mlflow_sysmetrics.daemon import process, watchdog
     from mlflow_sysmetrics.daemon.daemon import Daemon
     from mlflow_sysmetrics.daemon.sampling import probe, sampler_thread
     from mlflow_sysmetrics.machine.host import DiskUsage, Host
@@ -51,6 +51,7 @@ MACHINE = """
 
     probe.HANGS_SECONDS = sampler_thread.HANGS_SECONDS = 1.5
     sampler_thread._SHORTEST_PATIENCE_SECONDS = 0.5
+    watchdog._METRICS_SECONDS = 0.2
     root = Path(os.environ["ROOT"])
 
     HANGS, STUCK, ANSWERS = [], set(), threading.Event()
@@ -100,13 +101,13 @@ IN_TURN = """
             collectors = mlflow_sysmetrics.status().collectors
             return [one for one, health in collectors.items() if health.startswith("hanging")]
         eventually(lambda: all(keys.get(name) for name in sources))
-        for name, (source, where) in sources.items():
+        for name, where in sources.items():
             ANSWERS.clear()
             STUCK.clear()
             HANGS[:] = [where]
             eventually(lambda: mlflow_sysmetrics.status().collectors[name].startswith("hanging"))
             eventually(lambda: len(hanging()) == len(STUCK))
-            eventually(lambda: source in says())
+            eventually(lambda: name in says())
             began = time.time()
             ticked(6)
             windows[name] = began, time.time(), hanging()
@@ -146,7 +147,7 @@ def test_each_family_in_turn(program: Program, server: CountingServer, tmp_path:
     points = server.points(found["run"])
     for hung, (began, ended, hanging) in found["windows"].items():
         # The tree of processes is read for the memory of each on the GPUs, too.
-        assert hanging == [hung] or (hung == "ProcessLinux" and set(hanging) <= {hung, *OF_PROCESSES})
+        assert hanging == [hung] or (hung == "process" and set(hanging) <= {hung, *OF_PROCESSES})
         for name, keys in found["keys"].items():
             moments = [
                 {

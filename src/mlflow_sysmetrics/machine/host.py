@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mlflow_sysmetrics.machine.gpu_ordinals import GpuOrdinals
 from mlflow_sysmetrics.machine.live_files import LiveFiles
+from mlflow_sysmetrics.machine.visible_gpus.selection import GpuOrdinals
 
 if TYPE_CHECKING:
     from mlflow_sysmetrics.machine.command import RunCommand

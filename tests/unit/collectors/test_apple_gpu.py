@@ -15,8 +15,8 @@ from mlflow_sysmetrics.collectors import apple_gpu
 from mlflow_sysmetrics.collectors.apple_gpu import Accelerator, AppleGpu, parse_ioreg
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.command import CommandMissing
-from mlflow_sysmetrics.machine.gpu_ordinals import GpuOrdinals
 from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.visible_gpus.selection import GpuOrdinals
 from mlflow_sysmetrics.runtime.background_reading import Reading
 
 PRINTED = Path(__file__).parents[2] / "tool_output" / "ioreg"

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from mlflow_sysmetrics.collectors.torch_allocator import TorchAllocator, parse_rocm_uuid, parse_stats
-from mlflow_sysmetrics.machine.gpu_ordinals import GpuOrdinals
 from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.visible_gpus.selection import GpuOrdinals
 
 MI300X = "65303434-3830-3136-3839-323537666234"
 UUIDS = ("ffc79498-8ff3-c2dc-3b0d-fafd804516ae", "00000000-0000-0000-0000-00000000000b")

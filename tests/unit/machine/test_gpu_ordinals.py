@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlflow_sysmetrics.machine.gpu_ordinals import GpuOrdinals
+from mlflow_sysmetrics.machine.visible_gpus.selection import GpuOrdinals
 
 
 def test_ordinals_of_vendors_are_consecutive() -> None:

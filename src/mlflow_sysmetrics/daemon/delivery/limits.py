@@ -33,7 +33,7 @@ _BYTES_OF_FRAME = 200  # run id, braces
 _BATCHES_UNTIL_RETRIAL = 100
 
 
-class Pace:
+class SendInterval:
     """When a run is sent: at an interval, after two earlier sends.
 
     The first points show that the run is alive: they are sent sooner, the first rates as soon as they are

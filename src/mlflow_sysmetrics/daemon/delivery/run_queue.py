@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from mlflow_sysmetrics.daemon.delivery.limits import Pace
+from mlflow_sysmetrics.daemon.delivery.limits import SendInterval
 from mlflow_sysmetrics.daemon.delivery.points import Batch, Buffered, Point, RunJournal, Spilled, is_unsaved
 from mlflow_sysmetrics.daemon.journal.scan import JournaledRun
 
@@ -70,7 +70,7 @@ class RunQueue:
     ) -> None:
         self.run_id = run_id
         self.started_at = started_at
-        self._pace = Pace(send_interval, send_interval if early_interval is None else early_interval)
+        self._pace = SendInterval(send_interval, send_interval if early_interval is None else early_interval)
         self.run_journal = run_journal
         self.replayed = replayed
         self.due_at: float | None = None

@@ -7,9 +7,7 @@ from functools import partial
 from typing import Protocol
 
 from mlflow_sysmetrics.daemon.delivery.points import Point
-from mlflow_sysmetrics.daemon.delivery.resending import send_what_is_missing
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
-from mlflow_sysmetrics.daemon.journal.store_files import check_store
 from mlflow_sysmetrics.errors import JournalUnavailable
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 from mlflow_sysmetrics.mlflow_api.runs import Metric, Runs, open_runs
@@ -131,7 +129,10 @@ def open_sink(tracking_uri: str, trusts: Callable[[str], bool] = lambda _: True)
         Fault: the store is a missing file, perhaps on a disk that is not mounted now. MLflow would create a
             new store, which has no runs.
     """
-    check_store(tracking_uri)
+    if not tracking_uri.lower().startswith(("http:", "https:")):
+        from mlflow_sysmetrics.daemon.journal.store_files import check_store
+
+        check_store(tracking_uri)
     return RunSink(open_runs(tracking_uri, lambda: trusts(tracking_uri)))
 
 
@@ -164,7 +165,14 @@ class RunSink:
         self, run_id: str, points: Sequence[Point], steps: Sequence[int], tags: Mapping[str, str]
     ) -> None:
         """Delivers points and tags of one run."""
-        send_what_is_missing(partial(self._send, run_id), points, steps, tags)
+        try:
+            self._send(run_id, points, steps, tags)
+        except Fault as fault:
+            if fault.cause is not Cause.POINT_EXISTS:
+                raise
+            from mlflow_sysmetrics.daemon.delivery.resending import send_what_is_missing  # rarely needed
+
+            send_what_is_missing(partial(self._send, run_id), points, steps, tags)
 
     def _send(
         self, run_id: str, points: Sequence[Point], steps: Sequence[int], tags: Mapping[str, str]
