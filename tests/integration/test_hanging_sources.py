@@ -29,7 +29,7 @@ SOURCES = {
     "gpu_profile (nvidia)": "nvmlGpmSampleGet",
     "gpu (amd)": "gpu_busy_percent",
 }
-OF_PROCESSES = {"gpu (nvidia)", "gpu (amd)", "gpu (clocks)"}
+OF_PROCESSES = {"gpu (nvidia)", "gpu (amd)", "gpu_profile (amd, intel)"}
 ENVIRON = {
     "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.2",  # long enough for a rate at each tick
     "MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING": "1",

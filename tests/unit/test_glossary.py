@@ -24,7 +24,7 @@ PLAIN = {
         "damage",
         "deadline",
     ),
-    *("damaged", "delivery", "disk", "format", "growing", "new", "newer", "smaller", "snapshot"),
+    *("damaged", "delivery", "disk", "format", "growing", "interval", "new", "newer", "smaller", "snapshot"),
     *("dropped", "end", "file", "flusher", "gap", "header", "line", "log", "memory", "missing", "no", "open"),
     *(
         "outage",
