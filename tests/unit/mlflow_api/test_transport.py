@@ -257,7 +257,11 @@ def test_an_answer_that_is_compressed_repeatedly_is_not_read(server: Server, enc
     assert raised.value.cause is Cause.DOWN
 
 
-@pytest.mark.parametrize("body", [b"no gzip at all", gzip.compress(b"x" * 1000)[:-8] + bytes(8)])
+@pytest.mark.parametrize(
+    "body",
+    [b"no gzip at all", gzip.compress(b"x" * 1000)[:-8] + bytes(8)],
+    ids=["no gzip", "a wrong checksum"],
+)
 def test_a_damaged_compressed_answer_is_a_fault(server: Server, body: bytes) -> None:
     server.answers[PATH] = compressed(200, body, "gzip")
     with pytest.raises(Fault, match="cannot be decompressed"):
