@@ -84,6 +84,11 @@ def remote(server: CountingServer) -> Remote:
     return Remote(server)
 
 
+@pytest.fixture(autouse=True)
+def _own_directory(tmp_path: Path) -> None:
+    """Has each test run in a directory of its own: what it starts may write there after its end."""
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _fork_servers() -> Iterator[None]:
     """Ends the processes that programs are forked from."""
