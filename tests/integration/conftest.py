@@ -97,9 +97,9 @@ def _fork_servers() -> Iterator[None]:
 
 
 @pytest.fixture
-def forked() -> Iterator[None]:
+def forked(empty_database: Path) -> Iterator[None]:
     """Has servers forked, for tests that need one and look at what it answers; see `forked_servers`."""
-    with servers_forked():
+    with servers_forked(empty_database):
         yield
 
 

@@ -317,6 +317,7 @@ def _serve(connection: socket.socket, modules: Sequence[str]) -> dict[str, Any]:
 
 
 def _import(modules: Sequence[str]) -> None:
+    gc.disable()  # what is imported stays
     for module in modules:
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
@@ -328,6 +329,7 @@ def _import(modules: Sequence[str]) -> None:
     fork_ends.spare_imported()
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def _become(question: Mapping[str, Any], descriptors: Sequence[int]) -> None:
