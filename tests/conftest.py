@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Generator
 from pathlib import Path
 
@@ -53,13 +54,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(getattr(pytest.mark, suite))
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Makes directories of tests in memory where there is room, and leaves the developer's shell behind.
+def pytest_configure() -> None:
+    """Keeps temporary files in memory where there is room, and leaves the developer's shell behind.
 
     Tests write tens of thousands of small files, and databases wait for a disk at each commit.
     """
-    if config.option.basetemp is None and _has_room(MEMORY):
-        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+    if "TMPDIR" not in os.environ and _has_room(MEMORY):
+        os.environ["TMPDIR"] = str(MEMORY)
+        tempfile.tempdir = None  # found anew
     _leave_shell()
 
 
