@@ -24,6 +24,7 @@ ROOM_BYTES = 4_000_000_000
 GARBAGE_OBJECTS = 20_000
 FOREIGN = ("MLFLOW_", "_MLFLOW_", "CUDA_", "NVIDIA_")
 
+_UNIT = pytest.StashKey[Path]()
 _EMPTY = pytest.StashKey[Path]()
 _OWN = pytest.StashKey[Path]()
 _numbers = itertools.count()
@@ -54,14 +55,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(getattr(pytest.mark, suite))
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Keeps temporary files in memory where there is room, and leaves the developer's shell behind.
 
-    Tests write tens of thousands of small files, and databases wait for a disk at each commit.
+    Unit tests write tens of thousands of small files, and databases wait for a disk at each commit. pytest's own
+    directories stay where they are: integration tests look at the disk of their working directory.
     """
     if "TMPDIR" not in os.environ and _has_room(MEMORY):
-        os.environ["TMPDIR"] = str(MEMORY)
-        tempfile.tempdir = None  # found anew
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+        os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
+    directory = Path(tempfile.mkdtemp(prefix="unit-tests-"))
+    config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
+    config.stash[_UNIT] = directory
+    config.stash[_EMPTY] = directory / "empty"
+    config.stash[_EMPTY].mkdir()
     _leave_shell()
 
 
@@ -101,25 +108,21 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     directory for journals, which threads of an earlier test may still write to.
     """
     _leave_shell()
-    shared = _shared_directory(item)
+    shared = item.config.stash[_EMPTY]
     _enter(shared, shared.with_name(f"state-{next(_numbers)}"))
     failed = item.session.testsfailed
     done = yield
     os.chdir(shared)
     if _OWN in item.stash and item.session.testsfailed == failed:
         shutil.rmtree(item.stash[_OWN], ignore_errors=True)
+    elif _OWN in item.stash and item.stash[_OWN].is_relative_to(item.config.stash[_UNIT]):
+        factory: pytest.TempPathFactory = item.config._tmp_path_factory  # type: ignore[attr-defined]
+        shutil.move(item.stash[_OWN], factory.getbasetemp())
     if os.listdir(shared):
         shutil.rmtree(shared)
         shared.mkdir()
         os.chdir(shared)
     return done
-
-
-def _shared_directory(item: pytest.Item) -> Path:
-    if _EMPTY not in item.config.stash:
-        factory: pytest.TempPathFactory = item.config._tmp_path_factory  # type: ignore[attr-defined]
-        item.config.stash[_EMPTY] = factory.mktemp("empty", numbered=False)
-    return item.config.stash[_EMPTY]
 
 
 def _enter(directory: Path, state: Path) -> None:
@@ -129,9 +132,14 @@ def _enter(directory: Path, state: Path) -> None:
 
 @pytest.fixture
 def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory of the test's own that stays if the test fails, made and removed faster than pytest's."""
+    """A directory of the test's own, made and removed faster than pytest's; it stays if the test fails.
+
+    That of a unit test is then moved to those of pytest.
+    """
     name = re.sub(r"\W", "_", request.node.name)[:30]
-    path = tmp_path_factory.getbasetemp() / f"{name}-{next(_numbers)}"
+    is_unit = request.path.is_relative_to(TESTS / "unit")
+    parent = request.config.stash[_UNIT] if is_unit else tmp_path_factory.getbasetemp()
+    path = parent / f"{name}-{next(_numbers)}"
     path.mkdir(mode=0o700)
     _enter(path, path / "state")
     request.node.stash[_OWN] = path
