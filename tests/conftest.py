@@ -134,7 +134,8 @@ def _enter(directory: Path, state: Path) -> None:
 def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory of the test's own, made and removed faster than pytest's; it stays if the test fails.
 
-    That of a unit test is then moved to those of pytest.
+    That of a unit test is then moved to those of pytest. No path is used twice: MLflow keeps connections by the path
+    of a database, and would read one that has been removed.
     """
     name = re.sub(r"\W", "_", request.node.name)[:30]
     is_unit = request.path.is_relative_to(TESTS / "unit")
