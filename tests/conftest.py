@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import itertools
 import os
@@ -61,15 +62,29 @@ def pytest_configure(config: pytest.Config) -> None:
     Unit tests write tens of thousands of small files, and databases wait for a disk at each commit. pytest's own
     directories stay where they are: integration tests look at the disk of their working directory.
     """
-    if "TMPDIR" not in os.environ and _has_room(MEMORY):
+    if "TMPDIR" not in os.environ and _has_room(MEMORY):  # workers have that of the process that started them
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
-        os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
-    directory = Path(tempfile.mkdtemp(prefix="unit-tests-"))
-    config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
-    config.stash[_UNIT] = directory
+        os.environ["TMPDIR"] = tempfile.tempdir = str(_directory("tests-", MEMORY))
+        os.chmod(tempfile.tempdir, 0o1777)  # where root runs the tests, PostgreSQL runs as another user
+    config.stash[_UNIT] = directory = _directory("unit-")
     config.stash[_EMPTY] = directory / "empty"
     config.stash[_EMPTY].mkdir()
     _leave_shell()
+
+
+def _directory(prefix: str, parent: Path | None = None) -> Path:
+    """Returns a new directory, which is removed with whatever is left in it.
+
+    That is at the end of the interpreter, when daemons of tests have written their last lines.
+    """
+    made, process = Path(tempfile.mkdtemp(prefix=prefix, dir=parent)), os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == process:
+            shutil.rmtree(made, ignore_errors=True)
+
+    atexit.register(remove)
+    return made
 
 
 def _has_room(directory: Path) -> bool:
