@@ -52,6 +52,47 @@ PYTHON = Base(
     changes=(f"ENV PIP_CERT=/{_CERTIFICATES}", 'CMD ["python3"]'),
 )
 
+# What the entry point of the official image does, as far as deploy/ relies on it.
+_ENTRY = """#!/bin/sh
+set -e
+[ "$1" = postgres ] || exec "$@"
+if [ "$(id -u)" = 0 ]; then
+  mkdir -p "$PGDATA" /var/run/postgresql
+  chown postgres:postgres "$PGDATA" /var/run/postgresql
+  chmod 700 "$PGDATA"
+  exec setpriv --reuid=postgres --regid=postgres --init-groups "$0" "$@"
+fi
+if [ ! -s "$PGDATA/PG_VERSION" ]; then
+  printf %s "$POSTGRES_PASSWORD" >/tmp/password
+  initdb --username="${POSTGRES_USER:-postgres}" --pwfile=/tmp/password --auth-local=trust --auth-host=scram-sha-256 \\
+    --encoding=UTF8
+  rm /tmp/password
+  echo "host all all all scram-sha-256" >>"$PGDATA/pg_hba.conf"
+  # Without a network: nobody takes it for ready.
+  pg_ctl --wait --options="-c listen_addresses=''" start
+  user=${POSTGRES_USER:-postgres}
+  database=${POSTGRES_DB:-$user}
+  [ "$database" = postgres ] || createdb --username="$user" --maintenance-db=postgres "$database"
+  pg_ctl --wait --mode=fast stop
+fi
+exec "$@" -c listen_addresses='*'
+"""
+_DATA = "/var/lib/postgresql/data"
+POSTGRES = Base(
+    official="postgres:16",
+    substitute="postgres:15",
+    packages=("ca-certificates", "postgresql"),
+    files={"usr/local/bin/docker-entrypoint.sh": _ENTRY},
+    changes=(
+        f"ENV PGDATA={_DATA} PATH=/usr/local/bin:/usr/lib/postgresql/15/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        'ENTRYPOINT ["docker-entrypoint.sh"]',
+        'CMD ["postgres"]',
+        f"VOLUME {_DATA}",
+        "STOPSIGNAL SIGINT",
+    ),
+)
+BUSYBOX = Base(official="busybox:latest", substitute="busybox:debian", packages=(), files={}, changes=())
+
 
 def available(docker: Docker, base: Base, cache: Path) -> str:
     """Returns the name of an image that the daemon has, pulled or made.
@@ -76,9 +117,10 @@ def available(docker: Docker, base: Base, cache: Path) -> str:
             " and run this as root",
             returncode=1,
         )
-    changes = [*base.changes, f"LABEL {docker.label}"]
-    options = [argument for change in changes for argument in ("--change", change)]
-    docker("import", *options, str(_archive(base, cache)), base.substitute, timeout=_MAKE_SECONDS)
+    archive = docker("import", str(_archive(base, cache)), timeout=_MAKE_SECONDS)
+    # Not with the import: it does not take every instruction.
+    text = "\n".join([f"FROM {archive}", *base.changes, f"LABEL {docker.label}"])
+    docker("build", "--quiet", "--tag", base.substitute, "-", input=text, timeout=_MAKE_SECONDS)
     return base.substitute
 
 
@@ -87,10 +129,10 @@ def _archive(base: Base, cache: Path) -> Path:
     if archive.exists():
         return archive
     with tempfile.TemporaryDirectory(prefix="sysmetrics-test-base-", dir="/var/tmp") as directory:
-        packages = ",".join(base.packages)
-        _run("debootstrap", "--variant=minbase", f"--include={packages}", SUITE, directory, MIRROR)
+        include = [f"--include={','.join(base.packages)}"] if base.packages else []
+        _run("debootstrap", "--variant=minbase", *include, SUITE, directory, MIRROR)
         certificates = Path("/", _CERTIFICATES)
-        if certificates.exists():
+        if certificates.exists() and Path(directory, _CERTIFICATES).exists():
             shutil.copy(certificates, Path(directory, _CERTIFICATES))
         for name, text in base.files.items():
             path = Path(directory, name)

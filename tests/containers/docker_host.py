@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 LABEL = "mlflow-sysmetrics-test"
+PROJECT = "com.docker.compose.project"  # the label that Compose gives what it makes
 _START_SECONDS = 60
 _STOP_SECONDS = 30
 
@@ -41,7 +42,7 @@ class Docker:
 
     environ: Mapping[str, str]
     private: bool
-    prefix: str = field(default_factory=lambda: f"sysmetrics-test-{secrets.token_hex(3)}")
+    prefix: str = field(default_factory=lambda: f"sysmetrics-test-{os.getpid()}")
 
     @property
     def label(self) -> str:
@@ -90,10 +91,15 @@ class Docker:
 
     def remove_leftovers(self) -> None:
         """Removes what sessions have left that were killed."""
-        labels = self("ps", "--all", "--filter", f"label={LABEL}", "--format", f'{{{{.Label "{LABEL}"}}}}')
-        for pid in set(labels.split()):
-            if not Path(f"/proc/{pid}").exists():
-                self.remove_all(f"{LABEL}={pid}")
+        shown = f'{{{{.Label "{LABEL}"}}}} {{{{.Label "{PROJECT}"}}}}'
+        labels = self("ps", "--all", "--format", shown).splitlines()
+        for label in dict.fromkeys(labels):
+            pid, _, project = label.partition(" ")
+            match = re.match(r"sysmetrics-test-(\d+)", project)
+            owner = pid or (match[1] if match else "")
+            if owner and not Path(f"/proc/{owner}").exists():
+                self.remove_all(f"{LABEL}={owner}")
+                self.remove_all(f"{PROJECT}={project}")
 
 
 @contextlib.contextmanager

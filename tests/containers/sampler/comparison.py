@@ -11,9 +11,8 @@ import itertools
 import time
 
 import pytest
-
-from conftest import Points, Sampled
 from kernel_accounting import Witness
+from sampled_containers import Points, Sampled
 
 MEBIBYTE = 1024 * 1024
 MEGABYTE = 1e6

@@ -6,8 +6,7 @@ import time
 
 import pytest
 from comparison import MEBIBYTE, ONE_POINT, POINTS, WORK, check_memory, spans
-
-from conftest import PATIENCE_SECONDS, Sampled, Start, in_environment
+from sampled_containers import PATIENCE_SECONDS, Sampled, Start, in_environment
 
 ALLOCATE = "held = bytearray(b'x') * 10**9"
 # Fills the memory slowly enough that the last points before the end show it, and ends once something was killed.

@@ -6,8 +6,7 @@ import time
 
 import pytest
 from comparison import HOLD, MEBIBYTE, MEGABYTE, ONE_POINT, POINTS, WORK, check_cpu, check_memory, mean, spans
-
-from conftest import Sampled, Start
+from sampled_containers import Sampled, Start
 
 LIMITS = ["--memory=600m", "--cpus=0.5"]
 # Sends a megabyte a second to the gateway of the network, which need not take it.

@@ -17,9 +17,8 @@ from comparison import (
     check_throttling,
     mean,
 )
-
-from conftest import Start
 from kernel_accounting import Group, Witness
+from sampled_containers import Start
 
 
 def test_limits_that_are_given_at_the_start(start: Start) -> None:
