@@ -20,7 +20,7 @@ from docker_host import PROJECT, Docker
 DEPLOY = Path(__file__).parents[3] / "deploy"
 README = (DEPLOY / "README.md").read_text()
 # A version whose tables the current one upgrades.
-PREVIOUS = "3.10.1"
+PREVIOUS = "3.15.2"
 PATIENCE_SECONDS = 300
 BUILD_SECONDS = 1200
 
@@ -100,7 +100,8 @@ class Deployment:
 
     def start(self, *services: str) -> None:
         """Starts it and waits until what runs is healthy."""
-        self.compose("up", "--detach", "--build", *services)
+        if self.compose("up", "--detach", "--build", *services, check=False).returncode:
+            pytest.fail(self.compose("logs", "--tail", "40").stdout)
         self.wait(self.project)
 
     def wait(self, container: str) -> None:

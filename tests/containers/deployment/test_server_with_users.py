@@ -8,9 +8,7 @@ import urllib.error
 import urllib.request
 
 import pytest
-from deployments import README, Deployment
-
-from conftest import Deploy
+from deployments import README, Deploy, Deployment
 
 ADMIN = "a-long-password of the admin"
 CREATE = """
@@ -60,7 +58,7 @@ def test_only_users_may_log(server: Deployment, image: str) -> None:
     server.program(_image(server), create.replace("http://localhost:5001", "http://mlflow:5000"), **admin)
     user = {"MLFLOW_TRACKING_USERNAME": "trainer", "MLFLOW_TRACKING_PASSWORD": "a-long-password"}
     assert "logged" in server.program(image, CREATE, **user)
-    assert "database" in server.follow("docker logs mlflow")
+    assert "Uvicorn running" in server.follow("docker logs mlflow")
 
 
 def _image(server: Deployment) -> str:
