@@ -40,7 +40,7 @@ with mlflow.start_run(run_name="outage") as run:
     print(run.info.run_id, flush=True)
     with MetricRecorder() as recorder:
         for step in range({steps}):
-            recorder.step(step, loss=1 / (step + 1))
+            recorder.step(step, error=1 / (step + 1))
             time.sleep(1)
 print("trained", flush=True)
 """
@@ -97,7 +97,7 @@ def test_postgresql_and_the_server_are_killed_and_nothing_is_lost(server: Deploy
             server.compose("up", "--detach")
         assert server.docker("wait", trainer, timeout=400) == "0", server.docker.run("logs", trainer).stderr
         server.wait(server.project)
-        history = client.get_metric_history(begun[0], "train/loss")
+        history = client.get_metric_history(begun[0], "train/error")
         assert sorted(point.step for point in history) == list(range(STEPS))
         times = sorted(
             point.timestamp
@@ -209,8 +209,8 @@ def test_who_comes_from_the_official_image_finds_their_commands(server: Deployme
             one, check="grep" not in one
         )  # a server that is well has nothing to say of connections
         assert "No such container" not in shown
-    server.compose("up", "--detach")
-    server.wait(server.project)
+        server.compose("up", "--detach")
+        server.wait(server.project)
     [request] = re.findall(r"`curl -s '(http://mlflow:5000[^']*)'`", section)
     fetch = f"import urllib.request; print(urllib.request.urlopen('{request}').read().decode())"
     assert "sensors" in server.program(image, fetch)
@@ -300,9 +300,11 @@ def test_a_registered_model_answers_requests(server: Deployment, run_id: str) ->
 
 
 def test_it_is_taken_down_and_leaves_its_volumes(server: Deployment, run_id: str) -> None:
+    server.configure(COMPOSE_PROFILES="open,optuna,serve")  # Compose takes down the profiles that are chosen
     server.compose("down")
     names = server.docker("ps", "--all", "--format", "{{.Names}}").split()
     assert not [name for name in names if name.startswith(server.project)]
+    server.configure(COMPOSE_PROFILES="open")
     server.compose("up", "--detach")
     server.wait(server.project)
     check(server, run_id)
