@@ -50,6 +50,6 @@ def containers(session: nox.Session) -> None:
 
 @nox.session
 def docker(session: nox.Session) -> None:
-    """Builds, starts, kills, backs up, restores and upgrades the server of deploy/; needs Docker and Compose."""
+    """Starts, kills, backs up, restores and upgrades the server of deploy/; needs Docker and Compose."""
     session.install(".[test]")
     session.run("pytest", "tests/containers/deployment", *session.posargs)

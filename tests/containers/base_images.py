@@ -120,7 +120,7 @@ def available(docker: Docker, base: Base, cache: Path) -> str:
     archive = docker("import", str(_archive(base, cache)), timeout=_MAKE_SECONDS)
     # Not with the import: it does not take every instruction.
     text = "\n".join([f"FROM {archive}", *base.changes, f"LABEL {docker.label}"])
-    docker("build", "--quiet", "--tag", base.substitute, "-", input=text, timeout=_MAKE_SECONDS)
+    docker("build", "--quiet", "--force-rm", "--tag", base.substitute, "-", input=text, timeout=_MAKE_SECONDS)
     return base.substitute
 
 

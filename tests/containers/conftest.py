@@ -53,6 +53,7 @@ def image(docker: Docker, cache: Path, tmp_path_factory: pytest.TempPathFactory)
     docker(
         *(
             "build",
+            "--force-rm",
             "--quiet",
             "--tag",
             name,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ import pytest
 
 LABEL = "mlflow-sysmetrics-test"
 PROJECT = "com.docker.compose.project"  # the label that Compose gives what it makes
+_BRIDGE = Path("/sys/class/net/docker0")
 _START_SECONDS = 60
 _STOP_SECONDS = 30
 
@@ -137,6 +139,7 @@ def _own_daemon() -> Iterator[Docker]:
     directory = Path(f"/var/tmp/sysmetrics-test-docker-{os.getpid()}")  # an overlay cannot lie on a tmpfs
     directory.mkdir(mode=0o700)
     socket = f"unix://{directory}/docker.sock"
+    rules, bridged = _rules(), _BRIDGE.exists()
     log = directory / "log"
     command = [
         "dockerd",
@@ -161,6 +164,32 @@ def _own_daemon() -> Iterator[Docker]:
         yield docker
     finally:
         _end(docker, daemon, directory)
+        _forget(rules)
+        if not bridged and _BRIDGE.exists():
+            subprocess.run(["ip", "link", "delete", _BRIDGE.name], check=False)
+
+
+def _rules() -> list[tuple[str, str]]:
+    """Returns the rules of the packet filter, each with its table."""
+    found: list[tuple[str, str]] = []
+    for table in ("nat", "filter"):
+        with contextlib.suppress(OSError):
+            command = ["iptables", "--table", table, "--list-rules"]
+            shown = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+            found += [(table, line) for line in shown.splitlines()]
+    return found
+
+
+def _forget(before: list[tuple[str, str]]) -> None:
+    """Removes the rules and chains of Docker that were not there before."""
+    new = [(table, shlex.split(line)) for table, line in _rules() if (table, line) not in before]
+    ours = [(table, words) for table, words in new if "docker" in " ".join(words).lower()]
+    for made, undone in (("-A", "-D"), ("-N", "-X")):
+        for table, words in ours:
+            if words[0] == made:
+                subprocess.run(
+                    ["iptables", "--table", table, undone, *words[1:]], capture_output=True, check=False
+                )
 
 
 def _end(docker: Docker, daemon: subprocess.Popen[bytes], directory: Path) -> None:
@@ -169,6 +198,7 @@ def _end(docker: Docker, daemon: subprocess.Popen[bytes], directory: Path) -> No
             containers = docker("ps", "--all", "--quiet").split()
             if containers:
                 docker.run("rm", "--force", "--volumes", *containers)
+            docker.run("network", "prune", "--force")
         daemon.terminate()
         try:
             daemon.wait(_STOP_SECONDS)
