@@ -40,6 +40,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Imports nothing that `-m unit` or `-m integration` would deselect as a whole: it takes seconds."""
     asked = config.option.markexpr
+    if collection_path == TESTS / "containers":  # needs Docker: only `-m containers`, or the folder itself
+        return None if asked == "containers" else True
     other = {"unit": "integration", "integration": "unit"}.get(asked)
     if other is not None and collection_path == TESTS / other:
         return True
