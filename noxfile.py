@@ -1,4 +1,4 @@
-"""The compatibility matrix, `nox -s compat` and `nox -s tags_only`, and `nox -s slow`."""
+"""The compatibility matrix, `nox -s compat` and `nox -s tags_only`; `nox -s slow`; and what needs Docker."""
 
 from __future__ import annotations
 
@@ -39,3 +39,17 @@ def slow(session: nox.Session) -> None:
     session.install(".[test]")
     amounts = {"CHAOS_TRAINERS": "200", "CHAOS_FORKS": "1000"}
     session.run("pytest", "-m", "slow", *session.posargs, env=amounts)
+
+
+@nox.session
+def containers(session: nox.Session) -> None:
+    """Compares the sampler's readings in real containers with the kernel's accounting; needs Docker."""
+    session.install(".[test]")
+    session.run("pytest", "tests/containers/sampler", *session.posargs)
+
+
+@nox.session
+def docker(session: nox.Session) -> None:
+    """Starts, kills, backs up, restores and upgrades the server of deploy/; needs Docker and Compose."""
+    session.install(".[test]")
+    session.run("pytest", "tests/containers/deployment", *session.posargs)

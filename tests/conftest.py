@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import itertools
 import os
 import re
 import shutil
-from collections.abc import Iterator
+import sys
+import tempfile
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,14 @@ TESTS = Path(__file__).parent
 LONG = ("heavy", "exhaustive")
 LONG_MODULE = re.compile(rf"^pytestmark = pytest\.mark\.({'|'.join(LONG)})$", re.MULTILINE)
 
+MEMORY = Path("/dev/shm")
+ROOM_BYTES = 4_000_000_000
+GARBAGE_OBJECTS = 20_000
+FOREIGN = ("MLFLOW_", "_MLFLOW_", "CUDA_", "NVIDIA_")
+
+_UNIT = pytest.StashKey[Path]()
+_EMPTY = pytest.StashKey[Path]()
+_OWN = pytest.StashKey[Path]()
 _numbers = itertools.count()
 
 
@@ -29,6 +40,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Imports nothing that `-m unit` or `-m integration` would deselect as a whole: it takes seconds."""
     asked = config.option.markexpr
+    if collection_path == TESTS / "containers":  # needs Docker: only `-m containers`, or the folder itself
+        return None if asked == "containers" else True
     other = {"unit": "integration", "integration": "unit"}.get(asked)
     if other is not None and collection_path == TESTS / other:
         return True
@@ -45,41 +58,107 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(getattr(pytest.mark, suite))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Keeps temporary files in memory where there is room, and leaves the developer's shell behind.
+
+    Unit tests write tens of thousands of small files, and databases wait for a disk at each commit. pytest's own
+    directories stay where they are: integration tests look at the disk of their working directory.
+    """
+    if "TMPDIR" not in os.environ and _has_room(MEMORY):  # workers have that of the process that started them
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+        os.environ["TMPDIR"] = tempfile.tempdir = str(_directory("tests-", MEMORY))
+        os.chmod(tempfile.tempdir, 0o1777)  # where root runs the tests, PostgreSQL runs as another user
+    config.stash[_UNIT] = directory = _directory("unit-")
+    config.stash[_EMPTY] = directory / "empty"
+    config.stash[_EMPTY].mkdir()
+    _leave_shell()
+
+
+def _directory(prefix: str, parent: Path | None = None) -> Path:
+    """Returns a new directory, which is removed with whatever is left in it.
+
+    That is at the end of the interpreter, when daemons of tests have written their last lines.
+    """
+    made, process = Path(tempfile.mkdtemp(prefix=prefix, dir=parent)), os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == process:
+            shutil.rmtree(made, ignore_errors=True)
+
+    atexit.register(remove)
+    return made
+
+
+def _has_room(directory: Path) -> bool:
+    """Returns whether gigabytes may be written here and programs started; some containers allow neither."""
+    if sys.platform != "linux" or not os.access(directory, os.W_OK | os.X_OK):
+        return False
+    found = os.statvfs(directory)
+    return found.f_bavail * found.f_frsize >= ROOM_BYTES and not found.f_flag & os.ST_NOEXEC
+
+
+def _leave_shell() -> None:
+    """Removes the variables that MLflow and NVIDIA's libraries read; MLflow itself sets some of them."""
+    for name in [name for name in os.environ if name.startswith(FOREIGN)]:
+        del os.environ[name]
+
+
 def pytest_collection() -> None:
     """Collects no garbage while modules and tests are made, which stay until the end."""
     gc.disable()
 
 
 def pytest_collection_finish() -> None:
-    """Excludes the modules and the tests from every later garbage collection."""
+    """Excludes the modules and the tests from every later garbage collection, and makes those rarer."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(GARBAGE_OBJECTS, 10, 10)
     gc.enable()
 
 
-@pytest.fixture(scope="session")
-def _empty_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("empty", numbered=False)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Gives each test a clean environment and a directory where relative paths and journals end up.
 
-
-@pytest.fixture(autouse=True)
-def clean_environment(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, _empty_directory: Path
-) -> Iterator[None]:
-    """Removes the MLflow variables of the developer's shell, and keeps every store within the test's directory.
-
-    Unit tests that do not ask for `tmp_path` share an empty directory: creating one for each takes longer than
-    most of them. It is emptied after a test that wrote there. Each test has its own directory for journals, which
-    threads of an earlier test may still write to.
+    This is a hook because a fixture costs more time than most unit tests take. Unit tests that do not ask for
+    `tmp_path` share an empty directory, which is emptied after a test that wrote there. Each test has its own
+    directory for journals, which threads of an earlier test may still write to.
     """
-    for name in [name for name in os.environ if name.startswith(("MLFLOW_", "_MLFLOW_", "CUDA_", "NVIDIA_"))]:
-        monkeypatch.delenv(name)
-    shared = request.path.is_relative_to(TESTS / "unit") and "tmp_path" not in request.fixturenames
-    directory = _empty_directory if shared else request.getfixturevalue("tmp_path")
-    state = _empty_directory.with_name(f"state-{next(_numbers)}") if shared else directory / "state"
-    monkeypatch.setenv("XDG_STATE_HOME", str(state))  # where journals are: not the developer's
-    monkeypatch.chdir(directory)
-    yield
-    if shared and os.listdir(directory):
-        shutil.rmtree(directory)
-        directory.mkdir()
+    _leave_shell()
+    shared = item.config.stash[_EMPTY]
+    _enter(shared, shared.with_name(f"state-{next(_numbers)}"))
+    failed = item.session.testsfailed
+    done = yield
+    os.chdir(shared)
+    if _OWN in item.stash and item.session.testsfailed == failed:
+        shutil.rmtree(item.stash[_OWN], ignore_errors=True)
+    elif _OWN in item.stash and item.stash[_OWN].is_relative_to(item.config.stash[_UNIT]):
+        factory: pytest.TempPathFactory = item.config._tmp_path_factory  # type: ignore[attr-defined]
+        shutil.move(item.stash[_OWN], factory.getbasetemp())
+    if os.listdir(shared):
+        shutil.rmtree(shared)
+        shared.mkdir()
+        os.chdir(shared)
+    return done
+
+
+def _enter(directory: Path, state: Path) -> None:
+    os.environ["XDG_STATE_HOME"] = str(state)  # where journals are: not the developer's
+    os.chdir(directory)
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of the test's own, made and removed faster than pytest's; it stays if the test fails.
+
+    That of a unit test is then moved to those of pytest. No path is used twice: MLflow keeps connections by the path
+    of a database, and would read one that has been removed.
+    """
+    name = re.sub(r"\W", "_", request.node.name)[:30]
+    is_unit = request.path.is_relative_to(TESTS / "unit")
+    parent = request.config.stash[_UNIT] if is_unit else tmp_path_factory.getbasetemp()
+    path = parent / f"{name}-{next(_numbers)}"
+    path.mkdir(mode=0o700)
+    _enter(path, path / "state")
+    request.node.stash[_OWN] = path
+    return path

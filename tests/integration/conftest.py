@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import textwrap
 from collections.abc import Iterator
@@ -17,11 +18,12 @@ from programs import PATIENT, PREAMBLE, QUIET, Databases, Finished, Program, Rem
 
 
 @pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def empty_database() -> Iterator[Path]:
     """An empty database with MLflow's tables, made once: the making takes seconds."""
-    path = tmp_path_factory.mktemp("database") / "empty.db"
-    make_tables(f"sqlite:///{path}")
-    return path
+    with tempfile.TemporaryDirectory(prefix="databases-") as directory:
+        path = Path(directory) / "empty.db"
+        make_tables(f"sqlite:///{path}")
+        yield path
 
 
 @pytest.fixture(scope="session")
@@ -66,9 +68,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-def store(request: pytest.FixtureRequest, tmp_path: Path, databases: Databases) -> Store:
+def store(request: pytest.FixtureRequest, tmp_path: Path, databases: Databases) -> Iterator[Store]:
     """An empty store on the kind of database that `pytest_generate_tests` has chosen."""
-    return Store(databases(request.param).new(tmp_path).uri)
+    failed = request.session.testsfailed
+    yield Store(databases(request.param).new(tmp_path).uri)
+    link = tmp_path / "runs.db"
+    if link.is_symlink():  # it stays with the directory of a test that fails
+        target = os.readlink(link)
+        link.unlink()
+        if request.session.testsfailed == failed:
+            os.unlink(target)
+        else:
+            shutil.move(target, link)
 
 
 @pytest.fixture
@@ -84,6 +95,11 @@ def remote(server: CountingServer) -> Remote:
     return Remote(server)
 
 
+@pytest.fixture(autouse=True)
+def _own_directory(tmp_path: Path) -> None:
+    """Has each test run in a directory of its own: what it starts may write there after its end."""
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _fork_servers() -> Iterator[None]:
     """Ends the processes that programs are forked from."""
@@ -92,9 +108,9 @@ def _fork_servers() -> Iterator[None]:
 
 
 @pytest.fixture
-def forked() -> Iterator[None]:
+def forked(empty_database: Path) -> Iterator[None]:
     """Has servers forked, for tests that need one and look at what it answers; see `forked_servers`."""
-    with servers_forked():
+    with servers_forked(empty_database):
         yield
 
 

@@ -3,6 +3,7 @@
 A `LocalServer` is three processes: the supervisor, ``mlflow server`` and uvicorn. The last two spend eight seconds
 of CPU time on imports. Forked, all three have the parents, sessions, streams and environments that they would have,
 but not the command lines. Tests of command lines, or of how a server ends with its owner, start interpreters.
+Several workers of one server, for each of which uvicorn starts an interpreter, are forked too.
 
 As a program this file is the supervisor.
 """
@@ -13,8 +14,11 @@ import atexit
 import contextlib
 import gc
 import importlib
+import multiprocessing
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -26,7 +30,7 @@ from typing import Any, NoReturn
 
 import forks
 import pytest
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Engine, make_url
 
 from mlflow_sysmetrics.server import supervised, supervisor
 
@@ -35,8 +39,23 @@ _DESCRIPTORS = 256  # more than a program has open when it starts another
 
 
 @contextlib.contextmanager
-def servers_forked() -> Iterator[None]:
-    """Has every server that starts within a ``with`` block forked."""
+def servers_forked(empty_database: Path) -> Iterator[None]:
+    """Has every server that starts within a ``with`` block forked.
+
+    Args:
+        empty_database: with MLflow's tables, which take a second to make; each new sqlite database begins with them.
+    """
+
+    def _supervisor(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        assert command[:5] == [*_SUPERVISOR, str(os.getpid())]
+        store = make_url(options["env"]["MLFLOW_BACKEND_STORE_URI"])
+        path = Path(options["cwd"], store.database or "")
+        if store.get_backend_name() == "sqlite" and not path.exists():
+            shutil.copy(empty_database, path)
+            with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as new:
+                new.execute("DELETE FROM experiments")  # whose place is another one
+        return forks.popen([__file__, *command[5:]], forks.SERVER, **options)
+
     stand_in = SimpleNamespace(**{**vars(subprocess), "Popen": _supervisor})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(supervised, "subprocess", stand_in)
@@ -46,11 +65,6 @@ def servers_forked() -> Iterator[None]:
 def popen(arguments: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
     """Starts a program, ``-m module`` and its arguments, that has the servers that it starts forked from itself."""
     return forks.popen([__file__, *arguments], forks.SERVER, **options)
-
-
-def _supervisor(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
-    assert command[:5] == [*_SUPERVISOR, str(os.getpid())]
-    return forks.popen([__file__, *command[5:]], forks.SERVER, **options)
 
 
 class _Here(subprocess.Popen[Any]):
@@ -117,6 +131,10 @@ def _run_to_end(program: Callable[[], None]) -> NoReturn:
 
 if __name__ == "__main__":
     subprocess.Popen = _Here  # type: ignore[misc]
+    with contextlib.suppress(ImportError):  # MLflow 2 has no uvicorn
+        import uvicorn._subprocess
+
+        uvicorn._subprocess.spawn = multiprocessing.get_context("fork")
     if sys.argv[1] == "-m":
         forks._run(sys.argv[1:])
         sys.exit()

@@ -19,14 +19,12 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("steady")
 
 
-@pytest.fixture(autouse=True)
-def forget_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes `warn_once` forget what it warned of in another test."""
-    monkeypatch.setattr(settings, "_warned", set())
+# A busy machine has time to answer; a test of a thread that hangs sets its own times.
+watched_paths._FIRST_ANSWER_SECONDS = 60.0
+watched_paths._NEXT_ANSWER_SECONDS = 60.0
 
 
-@pytest.fixture(autouse=True)
-def _a_busy_machine_has_time_to_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waits for threads that the collectors would go on without; one that hangs is a test's own business."""
-    monkeypatch.setattr(watched_paths, "_FIRST_ANSWER_SECONDS", 60.0)
-    monkeypatch.setattr(watched_paths, "_NEXT_ANSWER_SECONDS", 60.0)
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Makes `warn_once` forget what it warned of in another test; a fixture would take longer than most tests."""
+    settings._warned.clear()

@@ -6,8 +6,10 @@ import ast
 import re
 from pathlib import Path
 
+from syntax_trees import SOURCE, nodes, syntax_trees
+
 ROOT = Path(__file__).parents[2]
-DAEMON = ROOT / "src" / "mlflow_sysmetrics" / "daemon"
+DAEMON = SOURCE / "daemon"
 MOST_WORDS = 20
 
 # Words of general English or of programming, used here in their usual sense. A word that needs an explanation
@@ -66,7 +68,7 @@ def class_words() -> dict[str, list[str]]:
     """Returns the words of every class name of the daemon: of `_LogBudget`, log and budget."""
     found = {}
     for path in DAEMON.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in nodes(syntax_trees()[path]):
             if isinstance(node, ast.ClassDef):
                 found[node.name] = [word.lower() for word in re.findall(r"[A-Z][a-z]+", node.name)]
     return found

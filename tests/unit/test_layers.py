@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from syntax_trees import syntax_trees
+from syntax_trees import nodes, syntax_trees
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -54,7 +54,7 @@ def imported() -> dict[str, frozenset[str]]:
 
 
 def _imports_of(path: Path) -> Iterator[str]:
-    for node in ast.walk(syntax_trees()[path]):
+    for node in nodes(syntax_trees()[path]):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

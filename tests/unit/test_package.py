@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 
 import mlflow_sysmetrics
 from mlflow_sysmetrics import errors
-from syntax_trees import SOURCE, syntax_trees
+from syntax_trees import SOURCE, nodes, syntax_trees
 
 PUBLIC_MODULES = ("daemon", "preflight", "server", "training")
 TOP_LEVEL = {
@@ -136,7 +136,7 @@ def test_every_error_is_used() -> None:
                 ast.unparse(base) for one in tree.body if isinstance(one, ast.ClassDef) for base in one.bases
             }
         else:
-            used |= {one.id for one in ast.walk(tree) if isinstance(one, ast.Name)}
+            used |= {one.id for one in nodes(tree) if isinstance(one, ast.Name)}
     assert public_errors() - used == set()
 
 

@@ -89,7 +89,7 @@ class Deployment:
             process.stop()
 
     def _here(self, text: str) -> str:
-        moved = text.replace("@postgres:5432/mlflow", f"@{self.database.place}")
+        moved = text.replace("//postgres:5432/", f"//{self.database.place}")
         moved = moved.replace("/etc/mlflow/basic_auth.ini", str(self.directory / "basic_auth.ini"))
         return moved.replace("/mlflow/artifacts", str(self.volume))
 

@@ -29,10 +29,10 @@ IS_UVICORN = hasattr(mlflow.environment_variables, "MLFLOW_SERVER_ENABLE_JOB_EXE
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[LocalServer]:
+def server(empty_database: Path) -> Iterator[LocalServer]:
     """A server with several allowed names."""
     running = LocalServer(allowed_hosts=["mlflow", "*.example.org"])
-    with servers_forked():
+    with servers_forked(empty_database):
         running.start()
     yield running
     running.stop()
@@ -96,14 +96,21 @@ def test_an_mlflow_that_ignores_host_names_causes_a_warning(caplog: pytest.LogCa
         assert ("allowed_hosts has no effect" in caplog.text) == (not HAS_HOST_CHECK)
 
 
-def test_nothing_in_the_caller_is_changed(capfd: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_left_afterwards_and_nothing_in_the_caller_is_changed(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """One test for temporary files, processes and the caller, because the interpreters start for ten seconds."""
     environ = dict(os.environ)
     handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)]
     threads = set(threading.enumerate())
     descriptors = psutil.Process().num_fds()
-    with LocalServer() as running:
+    with LocalServer(workers=2) as running:
         assert dict(os.environ) == environ
         assert new_run(running.url)
+        directory, processes = running.log_path.parent, family(running.pid)
+        assert len(processes) > 2
+    assert living(processes) == []
+    assert not directory.exists()
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)] == handlers
     assert set(threading.enumerate()) == threads
     assert psutil.Process().num_fds() == descriptors
@@ -132,14 +139,6 @@ def test_it_can_be_entered_again_and_keeps_its_data(tmp_path: Path, monkeypatch:
         assert "RUNNING" in call(again.url, "GET", f"runs/get?run_id={run_id}").text
         path = client(again.url).download_artifacts(run_id, "weights.txt", str(tmp_path))
     assert Path(path).read_text() == "1 2 3"
-
-
-def test_temporary_files_and_all_processes_are_gone_afterwards() -> None:
-    with LocalServer(workers=2) as running:
-        directory, processes = running.log_path.parent, family(running.pid)
-        assert len(processes) > 2
-    assert living(processes) == []
-    assert not directory.exists()
 
 
 def test_a_running_server_cannot_be_started_again(server: LocalServer) -> None:

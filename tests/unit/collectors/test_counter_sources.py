@@ -30,7 +30,10 @@ from mlflow_sysmetrics.collectors.pressure_linux import PressureLinux
 from mlflow_sysmetrics.collectors.throttling_linux import ThrottlingLinux
 from mlflow_sysmetrics.machine.host import DiskUsage, Host
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="the paths are those of Linux, with colons in names")
+pytestmark = [
+    pytest.mark.exhaustive,
+    pytest.mark.skipif(os.name == "nt", reason="the paths are those of Linux, with colons in names"),
+]
 
 SLOT = "0000:03:00.0"
 CARD = "sys/class/drm/card0/device"

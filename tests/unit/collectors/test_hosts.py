@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -52,84 +54,97 @@ def cpu_time_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "thread_time", lambda: 0.0)
 
 
-def describe(recorded: Path, root: Path) -> str:
-    """Returns what the facts and the collectors report of a machine at both moments, as text."""
-    host = revive(recorded, root)
-    lines = ["facts", *(f"  {tag} {value}" for tag, value in facts(host).items())]
-    built = [(collector, build(collector, host)) for collector in LINUX]
-    for second in (0, 1):
-        if second:
-            advance(recorded, root)
-        lines.append(f"second {second}")
-        for kind, one in built:
-            if not isinstance(one, Unavailable):
+@dataclass(frozen=True)
+class Observed:
+    """What the facts and the collectors report of a machine at its two moments, and why some are absent."""
+
+    tags: Mapping[str, str]
+    samples: tuple[Mapping[type[Collector], list[Sample]], Mapping[type[Collector], list[Sample]]]
+    gaps: Mapping[type[Collector], tuple[str, ...]]
+    reasons: Mapping[type[Collector], str]
+
+    def both(self, collector: type[Collector]) -> list[Sample]:
+        """Returns the samples of both moments; none of a collector that is absent."""
+        return [sample for moment in self.samples for sample in moment.get(collector, ())]
+
+    def described(self) -> str:
+        """Returns the text of a golden file."""
+        lines = ["facts", *(f"  {tag} {value}" for tag, value in self.tags.items())]
+        for second, moment in enumerate(self.samples):
+            lines.append(f"second {second}")
+            for kind, samples in moment.items():
+                units = (metric_of(sample.key, kind).unit for sample in samples)
                 lines += [
-                    f"  {sample.key} {sample.value:.3f} {metric_of(sample.key, kind).unit}"
-                    for sample in one.collect(float(second))
+                    f"  {one.key} {one.value:.3f} {unit}" for one, unit in zip(samples, units, strict=True)
                 ]
-    lines.append("gaps")
-    for kind, one in built:
-        if not isinstance(one, Unavailable):
-            lines += [f"  {kind.__name__}: {gap}" for gap in one.gaps]
-    return "\n".join(lines).replace(str(root), "") + "\n"
+        lines.append("gaps")
+        lines += [f"  {kind.__name__}: {gap}" for kind, gaps in self.gaps.items() for gap in gaps]
+        return "\n".join(lines) + "\n"
 
 
-def both_seconds(
-    recorded: Path, collectors: Iterable[type[Collector]], root: Path
-) -> dict[type[Collector], list[Sample]]:
-    """Returns the samples of both moments; none of a collector whose source the machine does not have."""
+def observe(recorded: Path, root: Path) -> Observed:
+    """Builds all collectors on a machine, in the order of a tick, and has them collect at both moments."""
     host = revive(recorded, root)
-    built = {kind: build(kind, host) for kind in collectors}
-    return both_moments(recorded, built, root)
+    tags = facts(host)
+    built = {kind: build(kind, host) for kind in LINUX}
+    present = {kind: one for kind, one in built.items() if not isinstance(one, Unavailable)}
+    first = {kind: list(one.collect(0.0)) for kind, one in present.items()}
+    advance(recorded, root)
+    second = {kind: list(one.collect(1.0)) for kind, one in present.items()}
+    return Observed(
+        tags={tag: value.replace(str(root), "") for tag, value in tags.items()},
+        samples=(first, second),
+        gaps={kind: tuple(gap.replace(str(root), "") for gap in one.gaps) for kind, one in present.items()},
+        reasons={
+            kind: str(one).replace(str(root), "")
+            for kind, one in built.items()
+            if isinstance(one, Unavailable)
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def observations(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Observed]:
+    """Observes a recorded machine, once for all tests that look at what was found."""
+    return functools.cache(lambda recorded: observe(recorded, tmp_path_factory.mktemp(recorded.name)))
+
+
+@pytest.fixture
+def observed(recorded: Path, observations: Callable[[Path], Observed]) -> Observed:
+    return observations(recorded)
 
 
 def both_moments(
-    recorded: Path, built: Mapping[type[Collector], Collector | Unavailable], root: Path
+    recorded: Path, built: Mapping[type[Collector], Collector], root: Path
 ) -> dict[type[Collector], list[Sample]]:
     """Returns what collectors yield at the first moment and, one second later, at the second."""
-    samples: dict[type[Collector], list[Sample]] = {kind: [] for kind in built}
-    for second in (0, 1):
-        if second:
-            advance(recorded, root)
-        for kind, one in built.items():
-            if not isinstance(one, Unavailable):
-                samples[kind] += one.collect(float(second))
+    samples = {kind: list(one.collect(0.0)) for kind, one in built.items()}
+    advance(recorded, root)
+    for kind, one in built.items():
+        samples[kind] += one.collect(1.0)
     return samples
 
 
 @every_host
 def test_output_matches_the_golden_file(
-    recorded: Path, tmp_path: Path, request: pytest.FixtureRequest
+    recorded: Path, observed: Observed, request: pytest.FixtureRequest
 ) -> None:
-    found = describe(recorded, tmp_path / "root")
+    found = observed.described()
     expected = recorded / "expected.txt"
     if request.config.getoption("--bless"):
         expected.write_text(found)
     assert found == expected.read_text(), BLESS
 
 
-@pytest.fixture(scope="module")
-def absences(tmp_path_factory: pytest.TempPathFactory) -> Mapping[type[Collector], Mapping[str, str]]:
-    """The reason why each collector is absent, by machine; built in order, as GPU ordinals require."""
-    found: dict[type[Collector], dict[str, str]] = {collector: {} for collector in LINUX}
-    for recorded in HOSTS:
-        root = tmp_path_factory.mktemp(recorded.name)
-        host = revive(recorded, root)
-        for collector in LINUX:
-            one = build(collector, host)
-            if isinstance(one, Unavailable):
-                found[collector][recorded.name] = str(one).replace(str(root), "")
-    return found
-
-
 @every_collector
 def test_reasons_for_absence_match_the_golden_file(
     collector: type[Collector],
-    absences: Mapping[type[Collector], Mapping[str, str]],
+    observations: Callable[[Path], Observed],
     request: pytest.FixtureRequest,
 ) -> None:
     """One file per collector, so that a new collector leaves the files of the others as they are."""
-    found = "".join(f"{name}: {reason}\n" for name, reason in absences[collector].items())
+    reasons = {recorded.name: observations(recorded).reasons.get(collector) for recorded in HOSTS}
+    found = "".join(f"{name}: {reason}\n" for name, reason in reasons.items() if reason is not None)
     expected = ABSENT / f"{collector.__name__}.txt"
     if request.config.getoption("--bless"):
         expected.unlink(missing_ok=True)
@@ -143,20 +158,16 @@ def test_every_reasons_file_belongs_to_a_collector() -> None:
 
 
 @every_host
-def test_samples_have_finite_values_and_valid_unique_keys(recorded: Path, tmp_path: Path) -> None:
-    host = revive(recorded, tmp_path / "root")
-    built = {collector: build(collector, host) for collector in LINUX}
-    for collector, one in built.items():
-        assert not isinstance(one, Unavailable) or str(one), collector
-    for second in (0, 1):
-        for collector, one in built.items():
-            samples = [] if isinstance(one, Unavailable) else list(one.collect(float(second)))
+def test_samples_have_finite_values_and_valid_unique_keys(recorded: Path, observed: Observed) -> None:
+    for collector, reason in observed.reasons.items():
+        assert reason, collector
+    for moment in observed.samples:
+        for collector, samples in moment.items():
             wrong = [sample for sample in samples if not (math.isfinite(sample.value) and sample.value >= 0)]
             assert not wrong, collector
             assert len({sample.key for sample in samples}) == len(samples), collector
             for sample in samples:
                 assert_described(sample, collector)
-        advance(recorded, tmp_path / "root")
 
 
 def assert_described(sample: Sample, collector: type[Collector]) -> None:
@@ -202,12 +213,12 @@ def test_a_hundred_ticks_leave_as_many_open_files_as_before(recorded: Path, tmp_
 
 
 @every_host
-def test_every_machine_stays_within_the_series_limit(recorded: Path, tmp_path: Path) -> None:
+def test_every_machine_stays_within_the_series_limit(recorded: Path, observed: Observed) -> None:
     """Counts the series of the machine itself, without those that a limit, trouble or the user adds."""
     counted = [one for one in LINUX if one.family in DEFAULT_FAMILIES - {Family.GPU}]
     keys = set()
-    for collector, samples in both_seconds(recorded, counted, tmp_path / "root").items():
-        for sample in samples:
+    for collector in counted:
+        for sample in observed.both(collector):
             metric = metric_of(sample.key, collector)
             if not metric.only or metric is SWAP_USAGE:
                 keys.add(sample.key)
@@ -221,38 +232,33 @@ def test_the_catalogue_stays_within_the_series_limit() -> None:
 
 
 @every_host
-def test_events_are_zero_at_the_first_moment(recorded: Path, tmp_path: Path) -> None:
-    host = revive(recorded, tmp_path / "root")
-    for collector in LINUX:
-        one = build(collector, host)
-        samples = [] if isinstance(one, Unavailable) else one.collect(0.0)
+def test_events_are_zero_at_the_first_moment(recorded: Path, observed: Observed) -> None:
+    for samples in observed.samples[0].values():
         assert not [sample for sample in samples if sample.kind is Kind.EVENTS and sample.value]
 
 
 @every_host
-def test_host_series_exist_only_if_the_job_is_limited(recorded: Path, tmp_path: Path) -> None:
-    root = tmp_path / "root"
-    host = revive(recorded, root)
-    tags = facts(host)
-    samples = both_moments(recorded, {one: build(one, host) for one in (CpuLinux, MemoryLinux)}, root)
-    found = {collector: {sample.key for sample in samples[collector]} for collector in samples}
+def test_host_series_exist_only_if_the_job_is_limited(recorded: Path, observed: Observed) -> None:
+    tags = observed.tags
     limited_cpu = tags["sys.cpu_cores_effective"] != tags["sys.cpu_cores"]
-    assert ("host_cpu_utilization_percentage" in found[CpuLinux]) is limited_cpu
+    cpu_keys = {sample.key for sample in observed.both(CpuLinux)}
+    assert ("host_cpu_utilization_percentage" in cpu_keys) is limited_cpu
     limited_memory = "sys.memory_limit_gb" in tags
-    assert ("host_memory_usage_percentage" in found[MemoryLinux]) is limited_memory
+    memory_keys = {sample.key for sample in observed.both(MemoryLinux)}
+    assert ("host_memory_usage_percentage" in memory_keys) is limited_memory
 
 
 @every_host
-def test_an_unlimited_job_reports_the_same_as_without_cgroups(recorded: Path, tmp_path: Path) -> None:
-    collectors = (CpuLinux, MemoryLinux)
-    with_groups = both_seconds(recorded, collectors, tmp_path / "with")
+def test_an_unlimited_job_reports_the_same_as_without_cgroups(
+    recorded: Path, observed: Observed, tmp_path: Path
+) -> None:
     host = revive(recorded, tmp_path / "without")
     (tmp_path / "without/proc/self/cgroup").unlink(missing_ok=True)
-    built: dict[type[Collector], Collector | Unavailable] = {one: one(host) for one in collectors}
-    without = both_moments(recorded, built, tmp_path / "without")
-    for collector in collectors:
-        limited = any(sample.key.startswith("host_") for sample in with_groups[collector])
-        assert limited or without[collector] == with_groups[collector], collector
+    built: dict[type[Collector], Collector] = {one: one(host) for one in (CpuLinux, MemoryLinux)}
+    for collector, without in both_moments(recorded, built, tmp_path / "without").items():
+        with_groups = observed.both(collector)
+        limited = any(sample.key.startswith("host_") for sample in with_groups)
+        assert limited or without == with_groups, collector
 
 
 every_system = pytest.mark.parametrize("collectors", [LINUX, PORTABLE], ids=["linux", "portable"])
@@ -273,13 +279,10 @@ def test_only_gpu_metrics_have_several_sources(collectors: tuple[type[Collector]
 
 
 @every_host
-def test_collectors_of_a_machine_share_no_series(recorded: Path, tmp_path: Path) -> None:
-    host = revive(recorded, tmp_path / "root")
-    built = [one for one in (build(kind, host) for kind in LINUX) if not isinstance(one, Unavailable)]
-    for second in (0, 1):
-        keys = Counter(sample.key for one in built for sample in one.collect(float(second)))
+def test_collectors_of_a_machine_share_no_series(recorded: Path, observed: Observed) -> None:
+    for moment in observed.samples:
+        keys = Counter(sample.key for samples in moment.values() for sample in samples)
         assert set(keys.values()) <= {1}
-        advance(recorded, tmp_path / "root")
 
 
 def test_other_systems_have_only_metrics_of_linux() -> None:

@@ -40,9 +40,12 @@ FACTS_FROM_FILES = {"memory", "cores", "container", "cloud", "cpu", "gpu"}
 COLLECTORS = [one for one in LINUX if one not in NOT_FROM_FILES]
 TOLERANCE = 0.006  # of a value, for what its reader rounds
 
-pytestmark = pytest.mark.skipif(
-    not FOLDERS, reason="the recorded machines of other projects are not in ../shared/hosts"
-)
+pytestmark = [
+    pytest.mark.exhaustive,
+    pytest.mark.skipif(
+        not FOLDERS, reason="the recorded machines of other projects are not in ../shared/hosts"
+    ),
+]
 every_machine = pytest.mark.parametrize(
     "name", sorted({path.stem for path in GOLDEN.glob("*.json")} | FOLDERS.keys())
 )

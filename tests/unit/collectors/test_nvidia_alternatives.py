@@ -14,6 +14,8 @@ from mlflow_sysmetrics.collectors.nvidia_profile import NvidiaProfile
 from mlflow_sysmetrics.collectors.nvml.library import NvmlError, Verdict
 from mlflow_sysmetrics.collectors.nvml.support import FirstOf
 
+pytestmark = pytest.mark.exhaustive
+
 GONE = frozenset({1, 15, 16, 28})
 OTHER_ERRORS = sorted(CODES.keys() - GONE)
 FIELDS = {3: 0, 4: 0, 74: 0, 75: 0, 77: 0, 82: 70, 83: 3_600_000, 142: 0, 143: 0, 186: 350_000}

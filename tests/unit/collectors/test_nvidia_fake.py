@@ -15,6 +15,8 @@ from fake_gpu import CODES, Buffer, GpmMetric, GpmRequest
 from fake_nvml import FakeNvml
 from mlflow_sysmetrics.collectors.nvml import fields, gpm, library, throttling
 
+pytestmark = pytest.mark.exhaustive
+
 SOURCES = sorted(Path(package.__file__).parent.glob("*.py"))
 NAMES = sorted(name for name in dir(FakeNvml) if name.lower().startswith(("nvml", "c_nvml")))
 FUNCTIONS = [name for name in NAMES if inspect.isfunction(getattr(FakeNvml, name))]

@@ -22,6 +22,8 @@ from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.machine.reasons import Malformed, quoted, why_unread
 from recorded import HOSTS, LINUX, build, files, revive
 
+pytestmark = pytest.mark.exhaustive
+
 PYTHONS_WORDS = re.compile(
     r"\[Errno|invalid literal|[A-Z]\w*(?:Error|Exception)\b|Traceback|\bb['\"]|codec|NoneType|object at|"
     r"\bint\(|unpack|list index|not enough values|could not convert|\\x[0-9a-f]|\\n"

@@ -26,7 +26,7 @@ NO_URIS = [
     "http://host\n",
     "http://h:port",
 ]
-NO_SERVERS = [7, True, b"http://host", ["http://host"], object()]
+NO_SERVERS = [7, True, b"http://host", ["http://host"], {"uri": "http://host"}]
 
 
 @pytest.fixture(autouse=True)

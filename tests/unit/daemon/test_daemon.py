@@ -16,6 +16,7 @@ from fakes import LEVEL, STARTED_AT, FakeSink, Scripted, run_refused, scripted
 from mlflow_sysmetrics.daemon import Attachment
 from mlflow_sysmetrics.daemon import daemon as daemon_module
 from mlflow_sysmetrics.daemon.daemon import Daemon
+from mlflow_sysmetrics.runtime import backoff
 from mlflow_sysmetrics.samples import Sample
 from mlflow_sysmetrics.settings import Settings
 from stalls import Stalls
@@ -128,7 +129,10 @@ def test_a_run_detached_without_waiting_is_complete_after_a_flush(
         assert levels(sinks["uri"], str(n)) == 2
 
 
-def test_detaching_again_returns_whether_all_is_delivered(daemon: Daemon, sinks: dict[str, FakeSink]) -> None:
+def test_detaching_again_returns_whether_all_is_delivered(
+    daemon: Daemon, sinks: dict[str, FakeSink], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backoff, "_FIRST_SECONDS", 0.01)
     sinks["uri"] = FakeSink(down=True)
     attachment = Attachment(daemon, "run", "uri")
     attachment.begin(FAST, STARTED_AT)

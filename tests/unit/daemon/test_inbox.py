@@ -121,8 +121,9 @@ def test_expedite_signals_when_all_earlier_points_are_queued(bench: Bench) -> No
 
 def test_points_beyond_the_inbox_limit_are_counted_as_dropped(bench: Bench) -> None:
     channel = bench.channel()
+    thousand = losses(*range(1, 1001))
     for _ in range(101):
-        bench.inbox.put(channel, losses(*range(1, 1001)))
+        bench.inbox.put(channel, thousand)
     bench.inbox.collect()
     assert channel.queue.appended == 100_000
     assert channel.queue.tags == {POINTS_DROPPED: "1000"}

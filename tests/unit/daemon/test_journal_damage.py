@@ -37,6 +37,8 @@ from mlflow_sysmetrics.daemon.journal.lines import (
 )
 from mlflow_sysmetrics.daemon.journal.scan import JournalState, read_state, state_of, unacknowledged
 
+pytestmark = pytest.mark.heavy
+
 STARTED_AT = 1_700_000_000_000
 
 

@@ -20,6 +20,8 @@ from mlflow_sysmetrics.daemon.delivery.sender import Sender
 from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 
+pytestmark = pytest.mark.heavy
+
 BAD = -5.0  #: a value that the servers here refuse
 
 

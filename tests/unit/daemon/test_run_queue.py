@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import ast
-from pathlib import Path
 
 import pytest
 
-from mlflow_sysmetrics.daemon.delivery import run_queue
 from mlflow_sysmetrics.daemon.delivery.points import Batch, Point, Spilled
 from mlflow_sysmetrics.daemon.delivery.run_queue import POINTS_DROPPED, RunQueue
 from mlflow_sysmetrics.daemon.journal.scan import JournaledRun
+from syntax_trees import SOURCE, nodes, syntax_trees
 
-DAEMON = Path(run_queue.__file__).parents[1]
+DAEMON = SOURCE / "daemon"
 
 
 def point(index: int) -> Point:
@@ -86,7 +85,7 @@ def test_no_other_module_assigns_to_a_queue() -> None:
         f"{path.name}:{node.lineno}"
         for path in DAEMON.rglob("*.py")
         if path.name != "run_queue.py"
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        for node in nodes(syntax_trees()[path])
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
         if ast.unparse(node.value).split(".")[-1] in {"queue", "fullest"}
     ]

@@ -21,6 +21,8 @@ from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.settings import Settings
 from watching import LONG_SECONDS, eventually
 
+pytestmark = pytest.mark.heavy
+
 FAST = Settings(
     sampling_interval=0.1, samples_before_logging=1, send_interval=0.1, flush_timeout=LONG_SECONDS
 )

@@ -15,6 +15,8 @@ from mlflow_sysmetrics.facts.operating_systems import Sources
 from mlflow_sysmetrics.machine.host import Host
 from recorded import HOSTS, files, revive
 
+pytestmark = pytest.mark.exhaustive
+
 FROM_FILES = [fact for fact in FACTS if fact.name in {"memory", "cores", "container", "cloud", "cpu", "gpu"}]
 MACHINES = [path for path in HOSTS if path.name in {"amd-radeon", "docker-v1"}]
 READ = re.compile(

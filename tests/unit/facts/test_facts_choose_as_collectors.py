@@ -21,6 +21,8 @@ from mlflow_sysmetrics.facts.values import GpuReport
 from mlflow_sysmetrics.machine.host import Host
 from recorded import HOSTS, revive
 
+pytestmark = pytest.mark.exhaustive
+
 ENUMERATION = (
     "nvmlSystemGetDriverVersion",
     "nvmlDeviceGetHandleByIndex",

@@ -17,6 +17,8 @@ from mlflow_sysmetrics.facts.operating_systems import Sources
 from mlflow_sysmetrics.machine.host import DiskUsage
 from watching import LONG_SECONDS, eventually
 
+pytestmark = pytest.mark.heavy
+
 
 class Gate:
     """A fact that hangs until it is let go."""

@@ -11,6 +11,8 @@ import pytest
 
 from mlflow_sysmetrics.machine.live_files import LiveFile, LiveFiles
 
+pytestmark = pytest.mark.heavy
+
 linux_only = pytest.mark.skipif(
     sys.platform != "linux", reason="files of the kernel: not on macOS or Windows"
 )

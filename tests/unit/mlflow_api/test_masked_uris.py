@@ -10,6 +10,8 @@ import pytest
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.mlflow_api.tracking_uris import lasting, redacted
 
+pytestmark = pytest.mark.exhaustive
+
 SECRET = "s3cr3tXY"
 SCHEMES = [
     *("http", "HTTPS", "postgresql+psycopg2", "mysql", "mssql+pyodbc", "sqlite", "file", "ftp", "s3", "gs"),

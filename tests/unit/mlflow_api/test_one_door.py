@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 
-from syntax_trees import SOURCE, syntax_trees
+from syntax_trees import SOURCE, nodes, syntax_trees
 
 # MLflow's module globals and private attributes that this package uses.
 PRIVATE = {
@@ -47,7 +47,7 @@ def names() -> dict[str, set[str]]:
 def names_in(tree: ast.Module) -> set[str]:
     """Returns every name that a module mentions: attributes, imports, variables, and strings."""
     found: set[str] = set()
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Attribute):
             found.add(node.attr)
         elif isinstance(node, ast.Name):
@@ -76,7 +76,7 @@ def test_daemon_and_command_line_do_not_import_mlflow() -> None:
         path
         for path, tree in modules()
         if path.startswith(("daemon/", "cli/", "preflight/", "runtime/", "machine/", "collectors/", "facts/"))
-        for node in ast.walk(tree)
+        for node in nodes(tree)
         if (isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "mlflow")
         or (isinstance(node, ast.Import) and {one.name.split(".")[0] for one in node.names} & {"mlflow"})
     }

@@ -103,6 +103,7 @@ def test_an_answer_is_read_in_full_and_the_connection_is_used_again(server: Serv
     assert server.connections == 1
 
 
+@pytest.mark.heavy
 def test_a_slow_answer_ends_at_its_bound(server: Server) -> None:
     """Each byte arrives within the read timeout, so only the total can end it."""
 
@@ -234,6 +235,7 @@ def test_a_compressed_answer_is_read(
     assert server.connections == 1
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("status", [200, 502])
 def test_an_answer_that_is_gigabytes_when_decompressed_is_not(server: Server, status: int) -> None:
     compressor = zlib.compressobj(9, wbits=31)
@@ -257,7 +259,11 @@ def test_an_answer_that_is_compressed_repeatedly_is_not_read(server: Server, enc
     assert raised.value.cause is Cause.DOWN
 
 
-@pytest.mark.parametrize("body", [b"no gzip at all", gzip.compress(b"x" * 1000)[:-8] + bytes(8)])
+@pytest.mark.parametrize(
+    "body",
+    [b"no gzip at all", gzip.compress(b"x" * 1000)[:-8] + bytes(8)],
+    ids=["no gzip", "a wrong checksum"],
+)
 def test_a_damaged_compressed_answer_is_a_fault(server: Server, body: bytes) -> None:
     server.answers[PATH] = compressed(200, body, "gzip")
     with pytest.raises(Fault, match="cannot be decompressed"):
@@ -286,6 +292,7 @@ def test_an_endless_answer_of_a_server_on_this_machine_is_cut(server: Server) ->
     assert (answer.status_code, len(answer.text)) == (502, 64_000)
 
 
+@pytest.mark.heavy
 def test_a_slow_answer_of_a_server_on_this_machine_ends_at_its_bound(server: Server) -> None:
     def drip(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)

@@ -106,6 +106,7 @@ def test_a_loop_says_what_its_last_step_failed_with() -> None:
     over.set()
 
 
+@pytest.mark.heavy
 def test_an_exception_set_from_another_thread_does_not_end_a_loop() -> None:
     """As libraries for timeouts do, at any bytecode: also while the loop deals with the last one."""
     seen: set[int] = set()

@@ -15,6 +15,8 @@ from sqlalchemy import create_engine, inspect, text
 from mlflow_sysmetrics import OptunaRunner
 from mlflow_sysmetrics.training.hpo.storage import check_storage
 
+pytestmark = pytest.mark.heavy
+
 
 def database(path: Path, *tables: str) -> str:
     engine = create_engine(f"sqlite:///{path}")
