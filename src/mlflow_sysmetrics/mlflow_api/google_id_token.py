@@ -26,6 +26,7 @@ from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.command import CommandFailed, Commands
 from mlflow_sysmetrics.mlflow_api.faults import NoIdToken
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned, remember_credentials
+from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 
 NAME = "google-id-token"
 AUDIENCE = "MLFLOW_TRACKING_AUDIENCE"
@@ -235,6 +236,7 @@ def from_google_auth(audience: str) -> str:
     except ValueError:  # before the others, some of which are ValueErrors too: these quote the answer
         reason = "Google's answer is not an ID token"
     except (GoogleAuthError, OSError) as error:
+        reraise_interruption(error)
         reason = _first_words(error)
     raise Unavailable(reason)
 

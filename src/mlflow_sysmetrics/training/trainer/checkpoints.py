@@ -74,6 +74,7 @@ class Checkpoints:
         except (OSError, RuntimeError):  # on a full disk, torch raises RuntimeError
             raise
         except Exception as error:  # pickle and torch's unpickler raise many types
+            reraise_interruption(error)
             path.unlink(missing_ok=True)
             raise ValueError(
                 f"{_unreadable(state)}. Convert that value, or pass save_dir=None to train without resuming"
@@ -125,7 +126,8 @@ class Checkpoints:
         self._read_back.add(path)
         try:
             _load(path, mapped=True)
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            reraise_interruption(error)
             _logger.warning("mlflow-sysmetrics: %s cannot be used later: %s", path, _unreadable(state))
 
 
@@ -184,7 +186,8 @@ def _survives(value: object) -> bool:
             torch.save(to_plain({"value": value}), file)
             file.seek(0)
             torch.load(file, map_location="cpu", weights_only=True)
-        except Exception:  # noqa: BLE001 - pickle and torch's unpickler raise many types
+        except Exception as error:  # noqa: BLE001 - pickle and torch's unpickler raise many types
+            reraise_interruption(error)
             return False
     return True
 

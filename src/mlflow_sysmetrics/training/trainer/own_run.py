@@ -11,6 +11,7 @@ from mlflow_sysmetrics.mlflow_api import active_runs, fluent_state
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.mlflow_api.stores import FINISHED, KILLED
 from mlflow_sysmetrics.preflight.context import status_of
+from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 from mlflow_sysmetrics.training.runs import active_run_id
 from mlflow_sysmetrics.training.trainer.resume import run_to_resume
 
@@ -50,4 +51,5 @@ def _end(run_id: str, status: str) -> None:
     try:
         active_runs.end_run(run_id, status)
     except Exception as error:  # noqa: BLE001 - MLflow's or its store's; must not hide the training's end
+        reraise_interruption(error)
         _logger.warning("mlflow-sysmetrics: run %s may be left RUNNING: %s", run_id, cleaned(str(error)))

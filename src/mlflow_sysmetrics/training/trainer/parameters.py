@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 
+from mlflow_sysmetrics.errors import ThreadUnavailable
 from mlflow_sysmetrics.mlflow_api.clients import open_client
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, PendingCall
+from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 from mlflow_sysmetrics.training.run_writes import params_of, write
 from mlflow_sysmetrics.training.trainer.arguments import Arguments, length
 from mlflow_sysmetrics.training.trainer.batches import unwrapped
@@ -55,12 +57,13 @@ class ParametersLog:
         except CallTimeout:
             self._warn(f"no answer after {_WAIT_SECONDS:g} s")
         except Exception as error:  # noqa: BLE001 - of MLflow, its store, or an object store's library
+            reraise_interruption(error)
             self._warn(cleaned(str(error), self._uri))
 
     def _start(self) -> PendingCall[None] | None:
         try:
             return PendingCall(self._write, _THREAD)
-        except RuntimeError as error:  # no thread can be started
+        except ThreadUnavailable as error:
             self._warn(str(error))
             return None
 
@@ -183,7 +186,8 @@ def _model(model: Any) -> Iterator[tuple[str, object]]:
 def _count(parameter: Any) -> int:
     try:
         return int(parameter.numel())
-    except (RuntimeError, ValueError):  # a lazy parameter, which has no shape before the first batch
+    except (RuntimeError, ValueError) as error:  # a lazy parameter, which has no shape before the first batch
+        reraise_interruption(error)
         return 0
 
 

@@ -85,7 +85,8 @@ def read_extent(directory: Path) -> Extent | None:
     try:
         words = (directory / RECORDED).read_text(encoding="ascii").split()
         return Extent(words[0], *map(int, words[1:])) if len(words) == _FIELDS else None
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        reraise_interruption(error)
         return None
 
 

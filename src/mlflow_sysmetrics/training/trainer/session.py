@@ -12,6 +12,7 @@ from typing import Any
 
 from mlflow_sysmetrics.mlflow_api.fluent_state import current_tracking_uri
 from mlflow_sysmetrics.mlflow_api.metric_names import check_metric_name
+from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 from mlflow_sysmetrics.training.best_epoch import BestEpoch
 from mlflow_sysmetrics.training.extras import needed
 from mlflow_sysmetrics.training.trainer import checkpoints
@@ -264,6 +265,7 @@ class Session:
         try:
             best = self._checkpoints.load_best()
         except (OSError, ValueError) as error:
+            reraise_interruption(error)
             self._checkpoints.keep()
             _logger.warning(
                 "mlflow-sysmetrics: the weights of the best epoch, %d, cannot be read from %s; "
