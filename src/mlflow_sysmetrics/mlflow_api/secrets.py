@@ -11,7 +11,6 @@ import json
 import os
 import re
 import sys
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from html import escape
@@ -19,6 +18,7 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 from mlflow_sysmetrics.mlflow_api import fluent_state
 from mlflow_sysmetrics.mlflow_api.tracking_uris import is_database_uri, without_secrets, without_users
+from mlflow_sysmetrics.runtime.native import Lock
 
 # A server, a proxy or a plugin may quote their values in an answer.
 _SECRET_VARIABLES = (
@@ -82,7 +82,7 @@ _ENDS = re.compile(r"[/?#@:\\\[\]]+")  # where a parser of URIs may end a part o
 _JSON_WEB_TOKEN = re.compile(r"\beyJ[\w\-]{8,}\.[\w\-]+(?:\.[\w\-]*)?")
 
 _sent: dict[str, None] = {}  # as an ordered set
-_sent_lock = threading.Lock()
+_sent_lock = Lock()
 
 
 def remember_credentials(user: object, password: object, token: object) -> None:

@@ -26,7 +26,7 @@ from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted, without_secrets
         ("http://user:hash#secret@server/", "http://server/"),
         ("sqlite:////home/me@work/runs.db", "sqlite:////home/me@work/runs.db"),
         ("http://[::1", "http://[::1"),
-        ("http://server:5000/teams/me@corp/ml#x", "http://server:5000/teams/me@corp/ml"),
+        ("http://server:5000/teams/me@corp/ml#x", "http://corp/ml"),  # also the path may be of a password
         ("postgresql://user:1234/5@server/db", "postgresql://server/db"),
         ("sqlite:///runs.db", "sqlite:///runs.db"),
         ("databricks", "databricks"),
