@@ -14,6 +14,8 @@ from inspect import CO_VARARGS
 from itertools import pairwise
 from types import CodeType, FrameType
 
+from mlflow_sysmetrics.runtime.native import is_own_thread
+
 _OWN = __name__.partition(".")[0]
 # Where the classes come from that our bookkeeping, MLflow and Python raise.
 _KNOWN = frozenset({_OWN, "mlflow", "builtins"})
@@ -37,12 +39,17 @@ def foreign(error: Exception) -> BaseException | None:
     is known comes from the program: also from another thread (`PyThreadState_SetAsyncExc`, RQ's way on
     Windows), which leaves no other trace.
     """
-    root = type(error).__module__.partition(".")[0]
-    is_known = root in _KNOWN or root in sys.stdlib_module_names
-    return _interruption(error) if is_known else error
+    return _interruption(error) if _is_known(type(error).__module__) else error
+
+
+def _is_known(module: object) -> bool:
+    root = str(module).partition(".")[0]
+    return root in _KNOWN or root in sys.stdlib_module_names
 
 
 def _interruption(error: BaseException) -> BaseException | None:
+    if is_own_thread():  # signals are handled in the main thread
+        return None
     seen: list[BaseException] = []
     left = [error]
     while left:
@@ -69,8 +76,12 @@ def _frames(error: BaseException) -> Iterator[FrameType]:
 def _is_signal_handler(frame: FrameType) -> bool:
     """Returns whether a frame is that of a signal handler: Python passes it the frame that it interrupts."""
     code = frame.f_code
-    if frame.f_code in _codes_of_handlers():
+    if code in _codes_of_handlers():
         return True
+    if _is_known(frame.f_globals.get("__name__")):
+        # Before Python 3.13, asking a frame for its locals makes it keep them, until the garbage collector
+        # finds the cycle if the exception is among them.
+        return False
     values = [frame.f_locals.get(name) for name in code.co_varnames[: code.co_argcount]]
     if code.co_flags & CO_VARARGS:
         rest = frame.f_locals.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount])

@@ -72,6 +72,11 @@ def mark_own_thread(*, running: bool) -> None:
         _own_threads.discard(get_ident())
 
 
+def is_own_thread() -> bool:
+    """Returns whether the current thread is one of this package's."""
+    return get_ident() in _own_threads
+
+
 Lock: Callable[[], NativeLock] = _allocate_lock
 
 
@@ -176,7 +181,7 @@ class Condition(RLock):
 
 def _acquire(lock: NativeLock, timeout: float | None) -> None:
     """Waits for a lock to be released: our threads natively, greenlets by asking again and again."""
-    by_greenlets = None if get_ident() in _own_threads else patched()
+    by_greenlets = None if is_own_thread() else patched()
     if by_greenlets is not None:
         by_greenlets.poll(lambda: bool(lock.acquire(False)), timeout)  # noqa: FBT003 - a C function
     elif timeout is None:

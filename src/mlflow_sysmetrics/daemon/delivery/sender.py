@@ -223,11 +223,11 @@ class Sender:
             self._connection.send(queue, batch.points, tags)
         except BaseException as error:
             # A server may answer anything, and a plugin may end the thread: the points wait for another try.
-            reason = error if isinstance(error, Exception) else RuntimeError(type(error).__name__)
             with self._changed:
-                self._policy.failed(queue, batch, tags, reason, self._now())
+                # No variable has the error: it would keep the batch in memory until the collector runs.
+                self._policy.failed(queue, batch, tags, _as_exception(error), self._now())
                 self._changed.notify_all()
-            if reason is not error:
+            if not isinstance(error, Exception):
                 raise
         else:
             with self._changed:
@@ -323,3 +323,7 @@ class Sender:
             return read_back(queue.run_journal, spilled, queue.most_at_once(self._policy.size.most))
         except OSError as error:  # for example an unmounted disk; it may come back
             raise JournalUnavailable(f"the journal cannot be read: {error.strerror or error}") from error
+
+
+def _as_exception(error: BaseException) -> Exception:
+    return error if isinstance(error, Exception) else RuntimeError(type(error).__name__)
