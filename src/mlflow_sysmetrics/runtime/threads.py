@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Protocol
 
 from mlflow_sysmetrics.errors import ThreadUnavailable
-from mlflow_sysmetrics.runtime.native import Event, Lock, mark_own_thread, patched, start_new_thread
+from mlflow_sysmetrics.runtime.native import Event, mark_own_thread, patched, start_new_thread
 
 # The kernel delivers these to the thread that caused them; blocking them would hide the fault.
 _RAISED_BY_THE_THREAD = {"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS"}
@@ -67,35 +67,6 @@ def start_thread(run: Callable[[], None], name: str) -> Thread:
         reraise_interruption(error)
         raise ThreadUnavailable(f"no thread can be started: {error}") from error
     return thread
-
-
-class OneThread:
-    """A thread that exists once, however often it is started, even if a signal handler interrupts that.
-
-    Args:
-        run: what it runs.
-        name: its name.
-    """
-
-    def __init__(self, run: Callable[[], None], name: str) -> None:
-        self._run = run
-        self._name = name
-        self._running = Lock()
-
-    def start(self) -> None:
-        """Starts it.
-
-        Raises:
-            ThreadUnavailable: no thread can be started.
-        """
-        start_thread(self._claim_and_run, self._name)
-
-    def _claim_and_run(self) -> None:
-        if self._running.acquire(blocking=False):
-            try:
-                self._run()
-            finally:
-                self._running.release()
 
 
 def import_beside(name: str) -> None:

@@ -164,3 +164,34 @@ def test_a_thread_that_cannot_be_started_again_now_is_started_later(monkeypatch:
     loop.revive()
     eventually(lambda: step.succeeded)
     step.ends.set()
+
+
+def test_a_start_that_was_interrupted_can_be_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    began: list[int] = []
+    ends = threading.Event()
+
+    def step() -> bool:
+        began.append(threading.get_ident())
+        return not ends.wait(LONG_SECONDS)
+
+    loop = Loop(step, "sysmetrics-test")
+    start_thread = loops.start_thread
+
+    def interrupted(run: Callable[[], None], name: str) -> None:
+        start_thread(run, name)
+        raise TimeoutError  # of a signal handler, when the thread runs already
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loops, "start_thread", interrupted)
+        with pytest.raises(TimeoutError):
+            loop.start()
+    eventually(lambda: began)
+    assert loop.is_alive
+    for _ in range(5):
+        loop.start()
+        loop.revive()
+    assert len(began) == 1
+    assert loop.is_alive
+    ends.set()
+    eventually(lambda: not loop.is_alive)
+    assert len(began) == 1

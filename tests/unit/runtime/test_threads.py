@@ -8,8 +8,7 @@ import threading
 import pytest
 
 from mlflow_sysmetrics.errors import ThreadUnavailable
-from mlflow_sysmetrics.runtime.threads import OneThread, start_thread
-from watching import LONG_SECONDS, eventually
+from mlflow_sysmetrics.runtime.threads import start_thread
 
 
 def run_in_thread() -> set[signal.Signals | int]:
@@ -53,26 +52,3 @@ def test_a_thread_that_cannot_be_started_is_an_error_of_its_own(monkeypatch: pyt
     monkeypatch.setattr(threading.Thread, "start", fail)
     with pytest.raises(ThreadUnavailable, match="no thread can be started: can't start new thread"):
         start_thread(lambda: None, "sysmetrics-test")
-
-
-def test_a_thread_that_exists_once_ends_before_it_is_started_again() -> None:
-    began: list[int] = []
-    end, last = threading.Event(), threading.Event()
-
-    def run() -> None:
-        began.append(1)
-        (end if len(began) == 1 else last).wait(LONG_SECONDS)
-
-    thread = OneThread(run, "sysmetrics-test")
-    for _ in range(5):  # as often as a signal handler interrupts the start
-        thread.start()
-    eventually(lambda: began)
-    assert len(began) == 1
-    end.set()
-
-    def started_again() -> bool:
-        thread.start()
-        return len(began) == 2
-
-    eventually(started_again)
-    last.set()
