@@ -159,7 +159,8 @@ def autologging() -> tuple[str, ...]:
     """Returns the names of the frameworks whose autologging is on; none if MLflow has not loaded it."""
     module = sys.modules.get("mlflow.utils.autologging_utils")
     integrations = getattr(module, "AUTOLOGGING_INTEGRATIONS", {})
-    return tuple(name for name, chosen in dict(integrations).items() if not chosen.get("disable"))
+    # A framework that is only imported has no settings yet.
+    return tuple(name for name, chosen in dict(integrations).items() if chosen.get("disable") is False)
 
 
 def active_run_ids() -> tuple[str, ...]:

@@ -33,7 +33,7 @@ def objective(trial, params):
     return {4: float("nan"), 5: None, 6: (1.0, 2.0)}.get(trial.number, 10.0 - trial.number)
 
 from mlflow.utils.autologging_utils import AUTOLOGGING_INTEGRATIONS
-AUTOLOGGING_INTEGRATIONS.update(sklearn={"disable": False}, xgboost={"disable": True})
+AUTOLOGGING_INTEGRATIONS.update(sklearn={"disable": False}, xgboost={"disable": True}, keras={})
 heard = []
 handler = logging.Handler()
 handler.emit = lambda record: heard.append(record.getMessage())

@@ -20,7 +20,6 @@ from mlflow_sysmetrics.training.registry.stages_and_aliases import (
     put_into_stage,
     remove_alias,
 )
-from mlflow_sysmetrics.training.registry.versions import one_line
 
 # Another round is needed only if another program promoted a version during the last one.
 _MOST_ROUNDS = 20
@@ -63,6 +62,8 @@ def promote(
     client = MlflowClient()
     client.get_model_version(name, number)  # not every registry checks the version when an alias is set
     apply_target(client, name, number, target)
+    from mlflow_sysmetrics.training.registry.versions import one_line
+
     return one_line(client.get_model_version(name, number))
 
 

@@ -14,7 +14,6 @@ from mlflow_sysmetrics.training.registry.model_files import Source, link_to_vers
 from mlflow_sysmetrics.training.registry.model_logging import LoggedModel, log_model
 from mlflow_sysmetrics.training.registry.promotion import apply_target, not_promoted
 from mlflow_sysmetrics.training.registry.quiet import without_noise
-from mlflow_sysmetrics.training.registry.versions import one_line
 
 
 @dataclass(frozen=True)
@@ -112,6 +111,8 @@ def register_model(  # noqa: PLR0917 - the order of mlflow's own calls: model, n
         run_id=run_id,
         options=log_model_kwargs,
     )
+    from mlflow_sysmetrics.training.registry.versions import one_line
+
     version = _create_version(logged, entry)
     return one_line(_promoted(logged.client, logged.source, entry, version, target))
 

@@ -1,4 +1,4 @@
-"""MLflow's version of a registered model, which prints as one line."""
+"""MLflow's version of a registered model, which prints as one line. Imports MLflow."""
 
 from __future__ import annotations
 
