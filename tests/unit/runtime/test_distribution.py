@@ -61,6 +61,8 @@ def test_a_copy_is_installed_again_from_its_place(
 
 def test_a_source_tree_that_is_only_importable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distribution, "distribution", absent)
+    module = ROOT / "src" / "mlflow_sysmetrics" / "runtime" / "distribution.py"
+    monkeypatch.setattr(distribution, "__file__", str(module))  # also where a wheel is tested
     assert reinstall_command().endswith(f" {ROOT}")
 
 
