@@ -267,6 +267,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch, disks: Disks) -> None:
     monkeypatch.setattr(BackgroundReading, "answer", answer_within)
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("_impatient")
 def test_an_unreachable_server_affects_only_its_own_series(make: Make, disks: Disks) -> None:
     disks.hangs["/data"] = threading.Event()
@@ -276,6 +277,7 @@ def test_an_unreachable_server_affects_only_its_own_series(make: Make, disks: Di
     assert disk.gaps == ("/data does not respond; mount it, or correct MLFLOW_SYSMETRICS_DISKS",)
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("_impatient")
 def test_a_hanging_filesystem_occupies_one_thread_for_all_collectors(make: Make, disks: Disks) -> None:
     disks.hangs["/data"] = threading.Event()
@@ -285,6 +287,7 @@ def test_a_hanging_filesystem_occupies_one_thread_for_all_collectors(make: Make,
     assert len(readings()) == 1
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("_impatient")
 def test_the_series_of_a_server_survives_a_brief_outage(
     make: Make, disks: Disks, monkeypatch: pytest.MonkeyPatch

@@ -79,6 +79,7 @@ def test_each_loss_and_each_return_is_logged_once(caplog: pytest.LogCaptureFixtu
     ] * 2
 
 
+@pytest.mark.heavy
 def test_the_loss_of_many_slices_is_logged_in_two_lines(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import pytest
+
 from fakes import STARTED_AT, FakeSink, scripted
 from mlflow_sysmetrics.daemon.daemon import Daemon
 from mlflow_sysmetrics.daemon.process import Attachment
@@ -103,6 +105,7 @@ def test_whenever_an_attach_is_interrupted_the_detach_ends_the_run() -> None:
         assert attachment.detach(LONG_SECONDS)
 
 
+@pytest.mark.heavy
 def test_whenever_a_detach_is_interrupted_the_run_ends() -> None:
     for _, attachment in interrupt_everywhere(end, begin):
         attachment.release()  # as the stand-in does, for an interruption before the first line

@@ -257,6 +257,7 @@ def test_a_rejected_run_does_not_stop_the_others(daemon: Daemon, sinks: dict[str
     assert sinks["uri"].points("other")
 
 
+@pytest.mark.heavy
 def test_a_hanging_collector_costs_one_flush_timeout_whatever_the_number_of_runs() -> None:
     released = threading.Event()
 
@@ -277,6 +278,7 @@ def test_a_hanging_collector_costs_one_flush_timeout_whatever_the_number_of_runs
     assert daemon.flush(LONG_SECONDS)
 
 
+@pytest.mark.heavy
 def test_idle_threads_do_not_wake(daemon: Daemon) -> None:
     daemon.detach(daemon.attach("run", "uri", FAST, started_at=STARTED_AT), None)
     ticks = daemon.sampler.ticks
@@ -293,6 +295,7 @@ def test_an_excluded_family_is_not_opened() -> None:
     assert daemon.status().collectors == {}
 
 
+@pytest.mark.heavy
 def test_runs_that_come_and_go_leave_nothing_behind(daemon: Daemon) -> None:
     for n in range(300):
         daemon.detach(daemon.attach(str(n), "uri", FAST, started_at=STARTED_AT), None)

@@ -165,6 +165,7 @@ def test_closing_a_source_may_hang_too() -> None:
     eventually(lambda: bench.probes[0].began_at is None)
 
 
+@pytest.mark.heavy
 def test_a_thread_that_is_stuck_costs_one_thread_and_not_one_per_tick() -> None:
     gpu, memory = hanging(), scripted(level=5)
     bench = Bench(gpu, memory)

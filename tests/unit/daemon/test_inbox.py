@@ -119,6 +119,7 @@ def test_expedite_signals_when_all_earlier_points_are_queued(bench: Bench) -> No
     assert first.queue.waiting == 1
 
 
+@pytest.mark.heavy
 def test_points_beyond_the_inbox_limit_are_counted_as_dropped(bench: Bench) -> None:
     channel = bench.channel()
     thousand = losses(*range(1, 1001))

@@ -194,6 +194,7 @@ def test_the_lowest_and_the_highest_of_four_stay(values: list[float], kept: set[
     assert extremes(values) == kept
 
 
+@pytest.mark.heavy
 @settings(max_examples=200)
 @given(st.lists(st.floats(allow_nan=False), min_size=4, max_size=4))
 def test_two_of_four_stay_and_they_span_the_same_range(values: list[float]) -> None:

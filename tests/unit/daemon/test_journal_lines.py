@@ -161,12 +161,14 @@ def test_a_newer_format_is_recognised_with_the_version_that_reads_it(text: bytes
     assert header.needs == needs
 
 
+@pytest.mark.heavy
 @settings(max_examples=200)
 @given(st.binary(max_size=80))
 def test_no_bytes_raise(text: bytes) -> None:
     parse(text)
 
 
+@pytest.mark.heavy
 @settings(max_examples=200)
 @given(st.dictionaries(st.text(), st.floats(allow_nan=False, allow_infinity=False)))
 def test_any_key_and_any_finite_value_come_back_exactly(values: dict[str, float]) -> None:

@@ -225,6 +225,7 @@ def test_a_store_on_a_disk_that_does_not_answer_is_left_alone(
     assert len(journals(tmp_path)) == 20
 
 
+@pytest.mark.heavy
 def test_servers_that_are_away_yield_to_those_that_answer(tmp_path: Path) -> None:
     process = RecoveringProcess(tmp_path)
     away = [f"http://away-{number}" for number in range(40)]

@@ -80,6 +80,7 @@ def test_the_queue_of_a_dead_process_is_on_disk_and_closed() -> None:
     assert (queue.closed, queue.replayed, queue.tags) == (True, True, {POINTS_DROPPED: "2"})
 
 
+@pytest.mark.heavy
 def test_no_other_module_assigns_to_a_queue() -> None:
     assigned = [
         f"{path.name}:{node.lineno}"

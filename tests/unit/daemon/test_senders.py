@@ -90,6 +90,7 @@ def others() -> set[threading.Thread]:
     return set(threads(senders_module.THREAD_NAME))
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("short_linger")
 def test_many_tracking_uris_one_after_another_leave_no_thread_and_no_sender(
     bench: Bench, others: set[threading.Thread]
@@ -125,6 +126,7 @@ def test_points_after_the_end_of_the_thread_start_another(bench: Bench) -> None:
     assert bench.sinks["uri"].batches[1].tags == {"late": "yes"}
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("short_linger")
 def test_no_point_is_lost_while_threads_end_and_start(bench: Bench) -> None:
     """The end of a thread and the next point meet as often as possible."""
@@ -144,6 +146,7 @@ def test_no_point_is_lost_while_threads_end_and_start(bench: Bench) -> None:
     assert bench.senders.counts().delivered == 600
 
 
+@pytest.mark.heavy
 def test_a_thread_survives_what_is_raised_in_it(bench: Bench) -> None:
     channel = bench.channel("uri")
     send = bench.open("uri").send
@@ -265,6 +268,7 @@ def test_a_daemon_counts_what_forgotten_senders_delivered() -> None:
     assert daemon.status().points_delivered >= 21
 
 
+@pytest.mark.heavy
 @pytest.mark.usefixtures("short_linger")
 def test_a_recorder_that_is_never_closed_leaves_nothing_once_it_is_collected(
     monkeypatch: pytest.MonkeyPatch,

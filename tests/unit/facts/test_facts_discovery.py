@@ -206,6 +206,7 @@ def test_a_slow_fact_does_not_delay_others(tmp_path: Path) -> None:
     assert complete == [{"sys.one": "1", "sys.gate": "open", "sys.disk_free_gb": "42.34"}]
 
 
+@pytest.mark.heavy
 def test_only_the_first_calls_wait(tmp_path: Path) -> None:
     gate = Gate()
     facts = made_of(tmp_path, gate.fact)

@@ -72,6 +72,7 @@ def test_a_nonzero_exit_code_raises(tmp_path: Path) -> None:
     assert (caught.value.exit_code, caught.value.output) == (9, "broken\n")
 
 
+@pytest.mark.heavy
 def test_a_hanging_tool_times_out(tmp_path: Path) -> None:
     started = time.monotonic()
     with pytest.raises(CommandTimeout, match=r"^tool did not finish within 0.1 s$"):
@@ -92,6 +93,7 @@ def test_a_child_that_keeps_the_pipe_open_is_killed_with_its_parent(tmp_path: Pa
     assert_dies(int(child.read_text()))
 
 
+@pytest.mark.heavy
 def test_a_child_that_outlives_its_parent_does_not_block(tmp_path: Path) -> None:
     tool = script(tmp_path, "echo done; sleep 300 & exit 0")
     started = time.monotonic()

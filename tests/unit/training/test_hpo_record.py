@@ -166,6 +166,7 @@ def test_a_text_is_no_formula_in_a_spreadsheet(value: str | float, cell: str) ->
     assert row["'=loss"] == "1.0"
 
 
+@pytest.mark.heavy
 def test_names_are_only_text_in_the_page() -> None:
     pytest.importorskip("plotly", reason="plotly is not installed")
     study = optuna.create_study(study_name="</script><script>alert(1)</script>")
