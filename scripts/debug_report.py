@@ -77,9 +77,9 @@ class Series:
         """Summarises the result of `MlflowClient.get_metric_history`, in any order."""
         values = [point.value for point in sorted(history, key=lambda point: point.timestamp)]
         name = re.sub(r"^gpu_\d+_", "gpu_{i}_", key.rpartition("/")[2])
-        return cls(
-            UNITS.get(name, ""), len(values), values[0], fmean(values), min(values), max(values), values[-1]
-        )
+        least, most = min(values), max(values)
+        mean = min(max(fmean(values), least), most)  # rounding may put the mean of equal values beside them
+        return cls(UNITS.get(name, ""), len(values), values[0], mean, least, most, values[-1])
 
 
 @dataclass

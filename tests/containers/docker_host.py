@@ -1,6 +1,6 @@
 """Docker for the tests: the daemon that runs here, or one of their own where none runs.
 
-Every object that a test makes has a name with a prefix and a label of this session, by which it is removed at the
+Every object that a test makes has a name with a prefix and a label of this pytest run, by which it is removed at the
 end, also after a failure; what a killed session has left is removed by the next one. Other people's containers,
 networks, volumes and images are not touched.
 """
@@ -38,7 +38,7 @@ class Docker:
 
     Attributes:
         environ: environment of the client.
-        prefix: what the names of all objects of this session begin with.
+        prefix: what the names of all objects of this pytest run begin with.
         private: True for a daemon that the tests have started: everything in it is theirs.
     """
 
@@ -48,7 +48,7 @@ class Docker:
 
     @property
     def label(self) -> str:
-        """The label of this session's objects."""
+        """The label of the objects of this pytest run."""
         return f"{LABEL}={os.getpid()}"
 
     def __call__(self, *arguments: str, timeout: float = 120, **options: object) -> str:

@@ -21,6 +21,8 @@ LINUX_ONLY = pytest.mark.skipif(sys.platform != "linux", reason="other systems h
 def test_it_returns_values_without_a_run(program: Program, store: Store) -> None:
     code = """
         logger = mlflow_sysmetrics.SystemMetricsLogger(log_disk=True, log_network=True)
+        # It waits a second for its second reading, which brings the rates; a busy machine may need longer.
+        eventually(lambda: "disk_read_mb_per_s" in logger.read())
         print(*sorted(logger.log_metrics(step=1)))
         print(len(mlflow.search_runs(search_all_experiments=True)))
     """
