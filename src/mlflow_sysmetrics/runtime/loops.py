@@ -107,7 +107,7 @@ class Loop:
             with contextlib.suppress(BaseException):
                 try:
                     self._repeat()
-                except BaseException as error:
+                except BaseException as error:  # the last guard: everything hangs on this thread
                     self._survive(error)
                 else:
                     return

@@ -182,6 +182,7 @@ class Inbox:
                 try:
                     channel.put(of_channel[:_MANY])
                 except BaseException:
+                    # Not enough memory, or an exception set in this thread: no run may hold up the others.
                     if channel not in self._failing:
                         self._failing.add(channel)
                         raise

@@ -302,6 +302,7 @@ class Sampler:
         try:
             act(*arguments)
         except BaseException as error:
+            # Not enough memory, or an exception set in this thread: no run may hold up the others.
             if not series.failed:
                 series.failed = True
                 raise
