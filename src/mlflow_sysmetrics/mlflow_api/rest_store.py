@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 from mlflow_sysmetrics.mlflow_api.outcomes import nothing
+from mlflow_sysmetrics.mlflow_api.runs import Metric, json_of
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.mlflow_api.stores import StoredExperiment, StoredRun
 from mlflow_sysmetrics.mlflow_api.transport import API, ServerAnswer, request
@@ -129,8 +130,23 @@ class RestStore:
         seconds: float,
     ) -> None:
         """Writes a metric at step 0, parameters and tags; at most a hundred of each."""
-        point = {"key": metric[0], "value": metric[1], "timestamp": _now(), "step": 0}
-        body = {"run_id": run_id, "metrics": [point], "params": _pairs(params), "tags": _pairs(tags)}
+        self.log_batch(run_id, [Metric(*metric, _now(), 0)], params, tags, seconds)
+
+    def log_batch(
+        self,
+        run_id: str,
+        metrics: Iterable[Metric],
+        params: Mapping[str, str],
+        tags: Mapping[str, str],
+        seconds: float,
+    ) -> None:
+        """Writes at most 1,000 metrics, parameters and tags; of the latter two at most a hundred each."""
+        body = {
+            "run_id": run_id,
+            "metrics": json_of(metrics),
+            "params": _pairs(params),
+            "tags": _pairs(tags),
+        }
         self._call(nothing, "POST", "runs/log-batch", seconds, json=body)
 
     def _call(

@@ -140,10 +140,7 @@ class RestRuns:
         """Writes metrics and tags of a run."""
         body = {
             "run_id": run_id,
-            "metrics": [
-                {"key": key, "value": _json(value), "timestamp": timestamp, "step": step}
-                for key, value, timestamp, step in metrics
-            ],
+            "metrics": json_of(metrics),
             "tags": [{"key": key, "value": value} for key, value in tags.items()],
         }
         self._ask(nothing, "POST", "runs/log-batch", json=body)
@@ -208,6 +205,14 @@ def _with_note(fault: Fault, note: str) -> Fault:
         error_code=fault.error_code,
         retry_after=fault.retry_after,
     )
+
+
+def json_of(metrics: Iterable[Metric]) -> list[dict[str, object]]:
+    """Returns metrics as a request has them."""
+    return [
+        {"key": key, "value": _json(value), "timestamp": timestamp, "step": step}
+        for key, value, timestamp, step in metrics
+    ]
 
 
 def _json(value: float) -> float | str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.utils import validation
+
+from mlflow_sysmetrics.mlflow_api.one_attempt import Batch
 
 _ILLEGAL = re.compile(r"[^\w.\- /]")
 _LONGEST_KEY = int(getattr(validation, "MAX_ENTITY_KEY_LENGTH", 250))
@@ -31,17 +33,24 @@ def write(
     Raises:
         Exception: what MLflow raises.
     """
-    batches = max(
+    for batch in batches(metrics, params, tags):
+        client.log_batch(run_id, **batch._asdict())
+
+
+def batches(
+    metrics: Sequence[Metric] = (), params: Sequence[Param] = (), tags: Sequence[RunTag] = ()
+) -> Iterator[Batch]:
+    """Yields batches that every MLflow accepts."""
+    count = max(
         -(-len(metrics) // _METRICS_PER_BATCH),
         -(-len(params) // _PAIRS_PER_BATCH),
         -(-len(tags) // _PAIRS_PER_BATCH),
     )
-    for batch in range(batches):
-        client.log_batch(
-            run_id,
-            metrics=metrics[batch * _METRICS_PER_BATCH : (batch + 1) * _METRICS_PER_BATCH],
-            params=params[batch * _PAIRS_PER_BATCH : (batch + 1) * _PAIRS_PER_BATCH],
-            tags=tags[batch * _PAIRS_PER_BATCH : (batch + 1) * _PAIRS_PER_BATCH],
+    for batch in range(count):
+        yield Batch(
+            metrics[batch * _METRICS_PER_BATCH : (batch + 1) * _METRICS_PER_BATCH],
+            params[batch * _PAIRS_PER_BATCH : (batch + 1) * _PAIRS_PER_BATCH],
+            tags[batch * _PAIRS_PER_BATCH : (batch + 1) * _PAIRS_PER_BATCH],
         )
 
 

@@ -124,3 +124,23 @@ def test_no_attempt_is_made_after_a_creation_was_given_up(monkeypatch: pytest.Mo
     assert calls.silent
     assert server.attempts == 1
     assert not [thread for thread in threading.enumerate() if thread.name == "sysmetrics-store-call"]
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_a_write_is_repeated_without_looking_for_it() -> None:
+    server = Server(Fault("no answer", Cause.DOWN), commits=True)
+    calls = StoreCalls(URI)
+    calls.write(server.create)
+    assert server.attempts == 2
+    assert not calls.silent
+
+
+def test_no_attempt_is_made_after_a_write_was_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_calls, "_TIMEOUT_SECONDS", 0.05)
+    server = Server(Fault("refused", Cause.DOWN))
+    calls = StoreCalls(URI)
+    with pytest.raises(NotRecorded):
+        calls.write(server.create)
+    assert calls.silent
+    assert server.attempts == 1
+    assert not [thread for thread in threading.enumerate() if thread.name == "sysmetrics-store-call"]

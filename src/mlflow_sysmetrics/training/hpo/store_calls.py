@@ -57,14 +57,28 @@ class StoreCalls:
     def make(self, call: Callable[[], T]) -> T:
         """Returns what a call returns.
 
-        MLflow repeats a request for minutes, so a call that was given up may succeed later: it must be one
-        whose repetition changes nothing. Others are for `create`.
+        MLflow repeats a request for minutes, so a call that was given up may succeed later: it must be a
+        reading, or a write that changes nothing whenever it arrives. Others are for `write` and `create`.
 
         Raises:
             NotRecorded: the call raised or timed out.
         """
         seconds = self._seconds()
         return self._within(call, seconds, seconds)
+
+    def write(self, attempt: Callable[[float], object]) -> None:
+        """Writes something whose repetition changes nothing, with as many attempts as the time allows.
+
+        When this method returns or raises, no attempt is repeated any more. So nothing that was given up
+        arrives after what is written later.
+
+        Args:
+            attempt: makes one attempt within the given seconds; raises `Fault` if it failed.
+
+        Raises:
+            NotRecorded: the server did not accept it in time.
+        """
+        self._repeat(attempt, lambda _seconds: None)
 
     def create(self, attempt: Callable[[float], T], found: Callable[[], T | None]) -> T:
         """Returns what one of several attempts has created.
@@ -79,6 +93,10 @@ class StoreCalls:
         Raises:
             NotRecorded: the server refused, or nothing was created in time.
         """
+        total = self._seconds()
+        return self._repeat(attempt, lambda seconds: self._within(found, seconds, total))
+
+    def _repeat(self, attempt: Callable[[float], T], found: Callable[[float], T | None]) -> T:
         seconds = self._seconds()
         deadline = time.monotonic() + seconds
         failures = 0
@@ -96,7 +114,7 @@ class StoreCalls:
                 return created
             failures += 1
             time.sleep(pause)
-            existing = self._within(found, deadline - time.monotonic(), seconds)
+            existing = found(deadline - time.monotonic())
             if existing is not None:
                 return existing
 

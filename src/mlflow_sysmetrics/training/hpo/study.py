@@ -186,9 +186,9 @@ def _close(study_run: StudyRun, objective: TrackedObjective, status: str, reques
     if objective.runs and not study_run.calls.silent:
         delete_duplicates(study_run)
     complete = write_summary(study_run, include_plotlyjs=request.include_plotlyjs)
-    client, run_id = study_run.client, study_run.run_id
+    run_id = study_run.run_id
     try:
-        study_run.calls.make(lambda: client.set_terminated(run_id, status))
+        study_run.end(run_id, status)
     except NotRecorded:
         complete = False
     finish_monitor(run_id)

@@ -7,12 +7,13 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import mlflow
 import optuna
 from mlflow import MlflowClient
-from mlflow.entities import Metric
+from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -23,11 +24,12 @@ from mlflow_sysmetrics.mlflow_api.fluent_state import (
     run_stack,
     use_experiment,
 )
+from mlflow_sysmetrics.mlflow_api.one_attempt import log_batch, set_terminated
 from mlflow_sysmetrics.mlflow_api.outcomes import is_not_found
 from mlflow_sysmetrics.training.hpo import optuna_study
 from mlflow_sysmetrics.training.hpo.objectives import Objectives
 from mlflow_sysmetrics.training.hpo.store_calls import StoreCalls
-from mlflow_sysmetrics.training.run_writes import tag_value, write
+from mlflow_sysmetrics.training.run_writes import batches, tag_value
 
 _log = logging.getLogger("mlflow_sysmetrics")
 
@@ -68,6 +70,32 @@ class StudyRun:
         """Returns all trials of the study, ordered by number."""
         return list(self.study.get_trials(deepcopy=False))
 
+    def write(
+        self,
+        run_id: str,
+        *,
+        metrics: Sequence[Metric] = (),
+        params: Sequence[Param] = (),
+        tags: Sequence[RunTag] = (),
+    ) -> None:
+        """Writes metrics, parameters and tags to a run of the study.
+
+        Raises:
+            NotRecorded: the server did not accept them in time.
+        """
+        for batch in batches(metrics, params, tags):
+            self.calls.write(partial(log_batch, self.client, self.calls.tracking_uri, run_id, batch))
+
+    def end(self, run_id: str, status: str, ended_at: int | None = None) -> None:
+        """Ends a run of the study now, or at a time in milliseconds since 1970.
+
+        Raises:
+            NotRecorded: the server did not accept it in time.
+        """
+        self.calls.write(
+            partial(set_terminated, self.client, self.calls.tracking_uri, run_id, status, ended_at)
+        )
+
     def log_progress(self) -> None:
         """Writes the progress of the study, unless another thread is writing it: trials do not wait for that.
 
@@ -98,7 +126,7 @@ class StudyRun:
             points = [point for point in curve if point.number not in self._written]
             key = f"best_{self.objectives.metrics[0]}"
             metrics.extend(Metric(key, point.value, point.at, point.number) for point in points)
-        self.calls.make(lambda: write(self.client, self.run_id, metrics=metrics))
+        self.write(self.run_id, metrics=metrics)
         self._written.update(point.number for point in points)
 
     def _count_metrics(self, trials: Sequence[FrozenTrial]) -> list[Metric]:

@@ -22,7 +22,7 @@ from mlflow_sysmetrics.training.hpo import optuna_study
 from mlflow_sysmetrics.training.hpo.objectives import Objectives
 from mlflow_sysmetrics.training.hpo.store_calls import NotRecorded
 from mlflow_sysmetrics.training.hpo.study_run import StudyRun, best_curve, best_trial_of
-from mlflow_sysmetrics.training.run_writes import params_of, write
+from mlflow_sysmetrics.training.run_writes import params_of
 
 _BEST = "best_hpo"
 _TABLE = "hpo_trials_history.csv"
@@ -38,7 +38,7 @@ def write_summary(study_run: StudyRun, *, include_plotlyjs: bool | str) -> bool:
     page = history_page(study_run.study, study_run.objectives, include_plotlyjs=include_plotlyjs)
     try:
         study_run.log_final_progress()
-        study_run.calls.make(lambda: _write_best(study_run))
+        _write_best(study_run)
         study_run.calls.make(lambda: _write_artifacts(study_run, page))
     except NotRecorded:
         return False
@@ -49,18 +49,17 @@ def _write_best(study_run: StudyRun) -> None:
     best = None if study_run.objectives.several else best_trial_of(study_run.study)
     if best is None:
         return
-    client, run_id = study_run.client, study_run.run_id
+    make, client, run_id = study_run.calls.make, study_run.client, study_run.run_id
     params = params_of(_BEST, best.params)
-    data = client.get_run(run_id).data
+    data = make(lambda: client.get_run(run_id)).data
     existing = {key: value for key, value in data.params.items() if key.startswith(f"{_BEST}/")}
     # MLflow never changes a parameter, so the parameters hold the best trial when the study first ended. The
     # tags hold the best trial now.
-    for key in data.tags:
-        if key.startswith(f"{_BEST}/") and key not in params:
-            client.delete_tag(run_id, key)
-    write(client, run_id, tags=[RunTag(key, value) for key, value in params.items()])
+    outdated = [key for key in data.tags if key.startswith(f"{_BEST}/") and key not in params]
+    make(lambda: [client.delete_tag(run_id, key) for key in outdated])
+    study_run.write(run_id, tags=[RunTag(key, value) for key, value in params.items()])
     if not existing:
-        write(client, run_id, params=[Param(key, value) for key, value in params.items()])
+        study_run.write(run_id, params=[Param(key, value) for key, value in params.items()])
     elif existing != params:
         _log.warning(
             "mlflow-sysmetrics: the study found a better trial after its run %s had ended once. MLflow "

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial
 
 from mlflow_sysmetrics.mlflow_api.active_runs import enter_run
 from mlflow_sysmetrics.mlflow_api.fluent_state import finish_monitor, left_active, only_active
-from mlflow_sysmetrics.mlflow_api.run_creation import create_run
+from mlflow_sysmetrics.mlflow_api.one_attempt import create_run
 from mlflow_sysmetrics.runtime.process_identity import this_process
 from mlflow_sysmetrics.training.hpo import optuna_study
 from mlflow_sysmetrics.training.hpo.child_runs import NUMBER_TAG, PARENT_TAG, STATE_TAG, run_of_trial
@@ -24,7 +24,7 @@ from mlflow_sysmetrics.training.hpo.objectives import Objectives
 from mlflow_sysmetrics.training.hpo.outcome import Outcome
 from mlflow_sysmetrics.training.hpo.store_calls import NotRecorded
 from mlflow_sysmetrics.training.hpo.study_run import StudyRun
-from mlflow_sysmetrics.training.run_writes import params_of, tag_value, write
+from mlflow_sysmetrics.training.run_writes import params_of, tag_value
 
 _REASON_TAG = "hpo.ended_because"
 _LONGEST_STUDY_NAME = 500  # the shortest limit for a parameter in any MLflow
@@ -85,7 +85,7 @@ class TrialRun:
             return
         pairs = _trial_params(study_run.study.study_name, self.number, params)
         try:
-            study_run.calls.make(lambda: write(study_run.client, run_id, params=pairs))
+            study_run.write(run_id, params=pairs)
         except NotRecorded:
             return  # they are written again at the end
 
@@ -142,15 +142,14 @@ class TrialRun:
         }
         pairs = [RunTag(key, value) for key, value in tags.items()]
         try:
-            study_run.calls.make(lambda: write(study_run.client, run_id, tags=pairs))
+            study_run.write(run_id, tags=pairs)
         except NotRecorded:
             return
         self.run_id = run_id
 
     def _end_stray(self, run_id: str, status: str) -> None:
-        client = self._study_run.client
         try:
-            self._study_run.calls.make(lambda: client.set_terminated(run_id, status))
+            self._study_run.end(run_id, status)
         except NotRecorded:
             _log.debug("run %s was left open by a trial and may stay RUNNING", run_id)
         finish_monitor(run_id)
@@ -164,22 +163,17 @@ def write_outcome(study_run: StudyRun, trial: FrozenTrial, outcome: Outcome, run
     Raises:
         NotRecorded: the server did not accept all of it.
     """
-    make, client = study_run.calls.make, study_run.client
     own_run_id = run_id or _run_created_late(study_run, trial)
-
-    def write_all() -> None:
-        write(
-            client,
-            own_run_id,
-            metrics=trial_metrics(trial, outcome, study_run.objectives),
-            params=_trial_params(study_run.study.study_name, trial.number, trial.params),
-            tags=trial_tags(outcome),
-        )
-        if outcome.error is not None:
-            client.log_text(own_run_id, outcome.error, "error.txt")
-        client.set_terminated(own_run_id, status=outcome.status, end_time=outcome.ended_at)
-
-    make(write_all)
+    study_run.write(
+        own_run_id,
+        metrics=trial_metrics(trial, outcome, study_run.objectives),
+        params=_trial_params(study_run.study.study_name, trial.number, trial.params),
+        tags=trial_tags(outcome),
+    )
+    error = outcome.error
+    if error is not None:
+        study_run.calls.make(lambda: study_run.client.log_text(own_run_id, error, "error.txt"))
+    study_run.end(own_run_id, outcome.status, outcome.ended_at)
     return own_run_id
 
 
