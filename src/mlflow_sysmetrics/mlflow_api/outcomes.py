@@ -130,6 +130,8 @@ _ABOUT_ARGUMENTS = (TypeError, ValueError, OverflowError, AttributeError, Lookup
 _SEARCHED = 2000  # characters of an answer that are searched for a complaint
 # Characters of an answer that are cleaned and shown: markup and secrets are found with regular expressions.
 _LONGEST_PAGE = 50_000
+_TAG_NAME = re.compile(r"/?\w+")
+_NOT_SHOWN = frozenset({"script", "style", "head"})
 _LONGEST_REASON = 300
 
 
@@ -386,9 +388,24 @@ def _object(text: str) -> dict[str, Any] | None:
 
 
 def _words_of(page: str) -> str:
-    """Returns the words of an HTML page, without its markup."""
-    shown = re.sub(r"(?is)<(script|style|head)\b.*?</\1>", " ", page[:_LONGEST_PAGE])
-    return " ".join(re.sub(r"<[^>]*>", " ", shown).split())
+    """Returns the words of an HTML page, without its markup, scripts, styles and head.
+
+    Takes time in proportion to the page, however many tags it opens and never closes.
+    """
+    words, hidden = [], ""
+    # Each piece but the first is what follows a "<": a tag, and the text behind it.
+    before, *pieces = page[:_LONGEST_PAGE].split("<")
+    words.append(before)
+    for piece in pieces:
+        tag, closed, text = piece.partition(">")
+        name = (_TAG_NAME.match(tag) or [""])[0].lower()
+        if hidden:
+            hidden = "" if name == f"/{hidden}" else hidden
+        elif name in _NOT_SHOWN:
+            hidden = name
+        if not hidden:
+            words.append(text if closed else piece)
+    return " ".join(" ".join(words).split())
 
 
 def _one_line(text: str) -> str:

@@ -11,8 +11,9 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from html import escape
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
@@ -222,7 +223,8 @@ def _of_uri(uri: str) -> Iterator[str]:
         yield from (part for part in _ENDS.split(raw[1]) if not part.isdecimal())
 
 
-def _forms(secret: str) -> Iterable[str]:
+@lru_cache(_MOST_REMEMBERED)  # an outage cleans a message per attempt, of the same few secrets
+def _forms(secret: str) -> frozenset[str]:
     """Returns a secret as it is written in headers, JSON, Python's repr, HTML and URIs."""
     bare = secret.strip()  # a token that was read from a file ends in a newline
     texts = {bare, unquote(bare)}
@@ -233,7 +235,7 @@ def _forms(secret: str) -> Iterable[str]:
         written.update(_in_json(text))
         written.update(_in_html(text))
         written.update(_in_uri(text))
-    return written
+    return frozenset(written)
 
 
 def _in_json(text: str) -> Iterator[str]:

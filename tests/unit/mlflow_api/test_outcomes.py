@@ -207,11 +207,30 @@ def test_the_fault_carries_what_the_server_asks_for() -> None:
     assert (found.cause, found.retry_after) == (Cause.DOWN, 9)
 
 
-@pytest.mark.heavy
-def test_a_huge_error_page_is_not_searched_as_a_whole() -> None:
-    found = fault_of_answer(502, "<p>Bad gateway</p>" + "<" * 3_000_000, {})
+@pytest.mark.parametrize("tag", ["<", "<a ", "<script>", "<head ", "</style"])
+def test_a_huge_error_page_is_not_searched_as_a_whole(tag: str) -> None:
+    found = fault_of_answer(502, "<p>Bad gateway</p>" + tag * 1_000_000, {})
     assert found is not None
     assert found.reason.startswith("HTTP 502: Bad gateway")
+
+
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [
+        (
+            "<html><head><title>502</title></head><body><h1>Bad&nbsp;gateway</h1></body></html>",
+            "Bad&nbsp;gateway",
+        ),
+        ("<HEAD class=x>a</HEAD><p>b<br/>c", "b c"),
+        ("<style>p > a {}</style>x<script>if (a < b) </p> {}</script>y", "x y"),
+        ("<header>top</header> 1 < 2", "top 1 2"),
+        ("no markup", "no markup"),
+    ],
+)
+def test_the_words_of_a_page_are_shown(page: str, words: str) -> None:
+    found = fault_of_answer(502, page, {})
+    assert found is not None
+    assert found.reason == f"HTTP 502: {words}"
 
 
 class Named(Exception):
