@@ -281,6 +281,27 @@ def test_there_is_at_most_one_point_per_run_key_and_timestamp(bench: Bench) -> N
     assert all(series.ended.is_set() for series in all_series[:-1])
 
 
+def test_a_flush_takes_along_the_points_that_came_just_before_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if a tick that is due at the same moment has just collected points."""
+    series, flushes = bench.series(), []
+    collect = bench.sampler.inbox.collect
+
+    def collect_and_be_overtaken() -> None:
+        collect()
+        if not flushes:
+            bench.sampler.inbox.put(series.channel, [Point("train/loss", 1.0, STARTED_AT, 1)])
+            flushes.append(bench.sampler.flush())
+
+    monkeypatch.setattr(bench.sampler.inbox, "collect", collect_and_be_overtaken)
+    keys: set[str] = set()
+    while not flushes or not flushes[0].is_set():
+        bench.sampler.tick()
+        keys = {point.key for point in series.channel.queue.peek(100_000).points}
+    assert "train/loss" in keys
+
+
 def test_a_flush_closes_the_windows_and_the_runs_continue(bench: Bench) -> None:
     series = bench.series()
     bench.pass_time(2)

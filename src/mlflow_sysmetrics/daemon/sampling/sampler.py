@@ -167,8 +167,8 @@ class Sampler:
 
     def _tick(self, charge: object) -> bool:
         """Begins a tick, or continues one in which something failed; returns False if another thread does."""
-        self.inbox.collect()
         tick = self._pass or self._begin_tick()
+        self.inbox.collect()  # afterwards: who asked for a flush has left its points before
         if not self.thread.read(tick.left, tick.samples, charge):
             return False
         if not tick.is_counted:
