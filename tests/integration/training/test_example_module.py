@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from programs import Program, Store
 
-pytest.importorskip("torch")
-pytest.importorskip("optuna")
-pytest.importorskip("mlflow_sysmetrics.training.trainer.engines")
+from installed import require
+
+require("torch", "optuna", "ignite")
 
 MODULE = """
 from mlflow_sysmetrics.examples.__main__ import main

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from chaos_server import TrackingServer
 from hpo_programs import study_of
 from test_hpo_outage import outage, url
 
-pytest.importorskip("optuna", reason="Optuna is not installed")
+from installed import require
+
+require("optuna", reason="Optuna is not installed")
 pytest_plugins = ["chaos_fixtures"]
 
 CREATE = "/api/2.0/mlflow/runs/create"

@@ -11,7 +11,9 @@ import pytest
 from hpo_programs import environ_for, parallel, run_program, study_of, written
 from programs import Store
 
-pytest.importorskip("optuna", reason="Optuna is not installed")
+from installed import require
+
+require("optuna", reason="Optuna is not installed")
 
 RESUMABLE = """
 dies = sys.argv[1:] == ["dies"]

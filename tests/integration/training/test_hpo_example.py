@@ -8,13 +8,14 @@ import shutil
 from pathlib import Path
 
 import forks
-import pytest
 from hpo_programs import study_of
 from programs import PATIENT, QUIET, Store
 
-pytest.importorskip("optuna", reason="Optuna is not installed")
-pytest.importorskip("torch", reason="PyTorch is not installed")
-pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+from installed import require
+
+require("optuna", reason="Optuna is not installed")
+require("torch", reason="PyTorch is not installed")
+require("sklearn", reason="scikit-learn is not installed")
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "hpo"
 

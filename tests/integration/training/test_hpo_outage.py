@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from chaos_server import TrackingServer
 from hpo_programs import run_program, study_of
 from programs import Store
 
-pytest.importorskip("optuna", reason="Optuna is not installed")
+from installed import require
+
+require("optuna", reason="Optuna is not installed")
 pytest_plugins = ["chaos_fixtures"]
 
 CHAOS = Path(__file__).parents[1] / "chaos"

@@ -13,7 +13,9 @@ import pytest
 from hpo_programs import environ_for, run_program, study_of, written
 from programs import Store
 
-pytest.importorskip("optuna", reason="Optuna is not installed")
+from installed import require
+
+require("optuna", reason="Optuna is not installed")
 
 INSIDE = """
 mlflow.set_experiment("mine")

@@ -11,7 +11,9 @@ import pytest
 from hpo_programs import Study, parallel, run_program, study_of
 from programs import Store, lasting
 
-pytest.importorskip("optuna", reason="Optuna is not installed")
+from installed import require
+
+require("optuna", reason="Optuna is not installed")
 
 # Of the eight trials, 2 is pruned, 3 raises, 4 returns NaN, 5 None and 6 a pair.
 ENDS = """

@@ -8,10 +8,11 @@ import shutil
 from pathlib import Path
 
 import forks
-import pytest
 from programs import QUIET, Store
 
-pytest.importorskip("torch")
+from installed import require
+
+require("torch")
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "registry"
 README = (EXAMPLE / "README.md").read_text(encoding="utf-8")

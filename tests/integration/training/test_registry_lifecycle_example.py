@@ -16,9 +16,10 @@ import pytest
 from databases import KINDS
 from programs import QUIET, Databases, Store
 
+from installed import require
 from mlflow_sysmetrics import LocalServer
 
-pytest.importorskip("sklearn")
+require("sklearn")
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "model_lifecycle"
 README = (EXAMPLE / "README.md").read_text(encoding="utf-8")

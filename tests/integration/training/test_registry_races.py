@@ -10,9 +10,10 @@ import forks
 import pytest
 from programs import Store
 
+from installed import require
 from mlflow_sysmetrics import LocalServer
 
-pytest.importorskip("sklearn")
+require("sklearn")
 
 TOGETHER = 3
 REGISTER = """

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from adapter_program import Trained, run_program
 
-pytest.importorskip("torch")
-pytest.importorskip("mlflow_sysmetrics.training.trainer.engines")
+from installed import require
+
+require("torch", "ignite")
 
 from trainer_programs import TRAINING
 

@@ -10,9 +10,9 @@ import forks
 import pytest
 from programs import QUIET, Store
 
-pytest.importorskip("torch")
-pytest.importorskip("mlflow_sysmetrics.training.trainer.engines")
-pytest.importorskip("sklearn")
+from installed import require
+
+require("torch", "ignite", "sklearn")
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "training"
 README = (EXAMPLE / "README.md").read_text(encoding="utf-8")

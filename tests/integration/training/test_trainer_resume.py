@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from programs import Program, Store
 
-pytest.importorskip("torch")
-pytest.importorskip("mlflow_sysmetrics.training.trainer.engines")
+from installed import require
+
+require("torch", "ignite")
 
 from trainer_programs import TRAINING
 

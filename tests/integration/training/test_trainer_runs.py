@@ -9,8 +9,9 @@ import pytest
 from counting_server import CountingServer
 from programs import Program, Store
 
-pytest.importorskip("torch")
-pytest.importorskip("mlflow_sysmetrics.training.trainer.engines")
+from installed import require
+
+require("torch", "ignite")
 
 from trainer_programs import TRAINING
 

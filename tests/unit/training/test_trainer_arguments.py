@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from installed import require
+
 torch = pytest.importorskip("torch")
-pytest.importorskip("mlflow_sysmetrics.training.trainer.engines")
+require("ignite")
 
 from mlflow_sysmetrics.training.trainer import Trainer
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from installed import require
+
 torch = pytest.importorskip("torch")
-pytest.importorskip("mlflow_sysmetrics.training.trainer.engines")
+require("ignite")
 import numpy as np
 import yaml
 
