@@ -6,13 +6,16 @@ the way an interpreter ends (for libraries see `fork_ends`). MLflow's context pr
 environment, as a first ``import mlflow`` does. What a fork cannot show, the start of an interpreter and a first
 import, is for tests that start an interpreter.
 
-As a program this file is the process that forks; `ForkServer` is its client.
+As a program this file is the process that imports, once for all workers of a test run. For each worker it forks
+one that forks the worker's programs; `ForkServer` is its client.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gc
+import hashlib
 import importlib
 import json
 import logging
@@ -23,6 +26,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -33,7 +37,9 @@ import fork_ends
 
 _HEADER = struct.Struct("!I")
 _POLL_SECONDS = (0.002, 0.02)
-_KILLED_WITHIN_SECONDS = 10
+_HUB_STARTS_SECONDS = 60
+_HUB_POLL_SECONDS = 0.5
+_LONGEST_SOCKET_PATH = 100
 
 # The one of the interpreter's own variables that programs are given.
 _ENCODING = {"PYTHONIOENCODING": "utf-8"}
@@ -138,35 +144,48 @@ class ForkServer:
 
     Args:
         modules: the modules to import; one that is not installed is left out.
-        origin: the server to fork this one from, which has imported some of them.
+        origin: the server to fork that process from, which has imported some of them.
     """
 
     def __init__(self, modules: Sequence[str], origin: ForkServer | None = None) -> None:
         self._lock = threading.Lock()
-        self._socket, theirs = socket.socketpair()
         kept = {
             name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "_MLFLOW_"))
         }
         self._environ = kept | _ENCODING
-        self._process: subprocess.Popen[bytes] | None = None
-        with theirs:
-            if origin is not None:
-                self._pid: int = origin.ask({"modules": [*modules]}, [theirs.fileno()])
-                return
-            self._process = subprocess.Popen(
-                [sys.executable, "-W", "ignore", __file__, str(theirs.fileno()), *modules],
-                pass_fds=[theirs.fileno()],
-                cwd=Path(__file__).parent,  # a test's own directory may be removed
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                env={
-                    **self._environ,
-                    "GIT_PYTHON_REFRESH": "quiet",
-                    "MLFLOW_RUN_CONTEXT_PROVIDER": "none",
-                    "OMP_NUM_THREADS": "1",
-                },
-            )
-            self._pid = self._process.pid
+        self._socket = self._connected(modules, origin)
+
+    def _connected(self, modules: Sequence[str], origin: ForkServer | None) -> socket.socket:
+        """Connects to the process that imports these modules; starts it if no worker has done so."""
+        path = _path_of_hub(modules)
+        with open(f"{path}.lock", "w", encoding="ascii") as locked:
+            fcntl.flock(locked, fcntl.LOCK_EX)
+            connection = _connection_to(path)
+            if connection is None:
+                if origin is not None:
+                    origin.ask({"hub": path, "modules": [*modules]})
+                else:
+                    self._start_hub(path, modules)
+                ends = time.monotonic() + _HUB_STARTS_SECONDS
+                while (connection := _connection_to(path)) is None:
+                    assert time.monotonic() < ends, f"no fork server at {path}"
+                    time.sleep(_POLL_SECONDS[1])
+        return connection
+
+    def _start_hub(self, path: str, modules: Sequence[str]) -> None:
+        subprocess.run(
+            [sys.executable, "-W", "ignore", __file__, path, *modules],
+            check=True,
+            cwd=Path(__file__).parent,  # a test's own directory may be removed
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env={
+                **self._environ,
+                "GIT_PYTHON_REFRESH": "quiet",
+                "MLFLOW_RUN_CONTEXT_PROVIDER": "none",
+                "OMP_NUM_THREADS": "1",
+            },
+        )
 
     def popen(self, arguments: Sequence[str | Path], **options: Any) -> subprocess.Popen[Any]:
         """Starts a program.
@@ -214,9 +233,6 @@ class ForkServer:
     def close(self) -> None:
         """Ends the process that forks; its programs are expected to have ended."""
         self._socket.close()
-        os.kill(self._pid, signal.SIGKILL)
-        if self._process is not None:
-            self._process.wait()
 
 
 _servers: dict[tuple[str, ...], ForkServer] = {}
@@ -292,9 +308,59 @@ def _polled(pid: int) -> int | None:
     return os.waitstatus_to_exitcode(status) if found else None
 
 
-def _serve(connection: socket.socket, modules: Sequence[str]) -> dict[str, Any]:
-    """Imports modules and answers questions; returns only in a child, with the program that it is to run."""
+def _path_of_hub(modules: Sequence[str]) -> str:
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(os.getpid())
+    name = f"forks-{hashlib.sha256(repr((run, *modules)).encode()).hexdigest()[:16]}"
+    path = os.path.join(tempfile.gettempdir(), name)
+    return path if len(path) <= _LONGEST_SOCKET_PATH else os.path.join("/tmp", name)
+
+
+def _connection_to(path: str) -> socket.socket | None:
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(path)
+    except OSError:
+        connection.close()
+        return None
+    return connection
+
+
+def _start_hub(path: str, modules: Sequence[str]) -> dict[str, Any]:
+    """Forks the process that imports modules for all workers; returns only in a program, with its question."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen(64)
+    if os.fork():
+        os._exit(0)
     _import(modules)
+    workers: set[int] = set()
+    open_for_more = True
+    while workers or open_for_more:
+        for pid in [pid for pid in workers if _polled(pid) is not None]:
+            workers.discard(pid)
+            if not workers and open_for_more:  # who comes later starts another
+                os.unlink(path)
+                open_for_more = False
+        listener.settimeout(_HUB_POLL_SECONDS if open_for_more else 0)
+        try:
+            connection, _ = listener.accept()
+        except (TimeoutError, BlockingIOError):
+            time.sleep(0 if open_for_more else _POLL_SECONDS[1])
+            continue
+        pid = os.fork()
+        if pid == 0:
+            listener.close()
+            connection.setblocking(True)
+            return _serve(connection)
+        connection.close()
+        workers.add(pid)
+    os._exit(0)
+
+
+def _serve(connection: socket.socket) -> dict[str, Any]:
+    """Answers the questions of one worker; returns only in a child, with the program that it is to run."""
     while True:
         header, descriptors, *_ = socket.recv_fds(connection, _HEADER.size, 3)
         if not header:
@@ -306,8 +372,8 @@ def _serve(connection: socket.socket, modules: Sequence[str]) -> dict[str, Any]:
             answer = os.fork()
             if answer == 0:
                 connection.close()
-                if "modules" in question:
-                    return _serve(socket.socket(fileno=descriptors[0]), question["modules"])
+                if "hub" in question:
+                    return _start_hub(question["hub"], question["modules"])
                 _become(question, descriptors)
                 return question
             for one in descriptors:
@@ -373,5 +439,5 @@ def _run(arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
-        _program = _serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:])
+        _program = _start_hub(sys.argv[1], sys.argv[2:])
     fork_ends.run(_run, _program["arguments"])
