@@ -180,6 +180,26 @@ def test_a_wide_window_that_varies_has_its_lowest_and_its_highest_value(
     assert bench.curve() == points
 
 
+def test_half_a_minute_that_varies_waits_for_the_other_half() -> None:
+    bench = old(hours=2)
+    bench.play([0, 0, 90])
+    assert bench.curve() == []
+    bench.play([0, 0, 0])
+    assert bench.curve() == [(90, 90), (120, 0)]
+    bench.play([0, 0, 0, 90, 0, 0])
+    assert bench.curve()[2:] == [(150, 0), (160, 90), (180, 0)]
+
+
+def test_a_jump_between_two_wide_windows_stays_one() -> None:
+    bench = old()
+    bench.play([0, 0, 0, 0, 0, 90])
+    bench.play([0.1] * 6)
+    assert bench.curve()[-3:] == [(120, 90), (130, 0.1), (180, 0.1)]
+    bench.play([0.1] * 4 + [80])
+    bench.flush()
+    assert bench.curve()[-2:] == [(220, 0.1), (230, 80)]
+
+
 def test_a_total_keeps_its_bend() -> None:
     bench = Bench(7 * HOUR)
     bench.play([0, 10, 20, 30, 40, 50, 60], Kind.COUNTER)

@@ -33,8 +33,8 @@ LINE_SECONDS = 60
 #: Share of a series' range so far that is not visible: some five pixels of MLflow's charts.
 TOLERANCE = 0.02
 
-# Ticks are not exact. Half of a window of 10 s, the unit of all of these.
-_EARLY_SECONDS = 5
+_WINDOW_SECONDS = 10  # of which all the others are multiples
+_EARLY_SECONDS = 5  # ticks are not exact
 # Two windows further apart have a gap between them: the machine slept, the clock was set, or nothing ran.
 _GAP_SECONDS = 25
 
@@ -66,7 +66,9 @@ class Resolution:
         passed = 0.0 if self._at is None else (timestamp - self._at) / _MILLISECONDS
         if not 0 <= passed <= _GAP_SECONDS:
             self._end_missing(timestamp, ready)
-        closes = self._closes(timestamp, passed)
+        length = self._length(passed)
+        closed = (timestamp - self._closed_at) / _MILLISECONDS
+        closes = length == _WINDOW_SECONDS or not 0 <= closed < length - _EARLY_SECONDS
         for kind, point in points:
             if kind is Kind.EVENTS:  # has points only when something happened
                 ready.append(point)
@@ -74,7 +76,7 @@ class Resolution:
             line = self._lines.get(point.key)
             if line is None:
                 line = self._lines[point.key] = _Line(is_total=kind in TOTALS)
-            line.add(point, passed, closes=closes, ready=ready)
+            line.add(point, passed, ready, length=length, closes=closes)
         self._end_missing(timestamp, ready)
         self._grow_older(timestamp, passed, started_at)
         if closes:
@@ -88,13 +90,10 @@ class Resolution:
         if self._at is not None:
             self._closed_at = self._at
 
-    def _closes(self, timestamp: int, passed: float) -> bool:
-        """Returns whether a wide window closes with these points; each window does in a young run."""
-        age = self._age + passed
-        length = next((seconds for since, seconds in WIDE_WINDOWS if age > since), 0)
-        if not length or self._attached < FRESH_SECONDS:
-            return True
-        return not 0 <= timestamp - self._closed_at < (length - _EARLY_SECONDS) * _MILLISECONDS
+    def _length(self, passed: float) -> int:
+        """Returns how many seconds a wide window has now; those of one window if every one is sent."""
+        age = 0.0 if self._attached < FRESH_SECONDS else self._age + passed
+        return next((seconds for since, seconds in WIDE_WINDOWS if age > since), _WINDOW_SECONDS)
 
     def _end_missing(self, timestamp: int, ready: list[Point]) -> None:
         """Ends the lines of series that have no point of that time."""
@@ -122,31 +121,34 @@ class _Line:
         at: timestamp of the last point.
     """
 
-    __slots__ = ("_held", "_high", "_is_total", "_low", "_pending", "_sent", "at")
+    __slots__ = ("_held", "_high", "_is_total", "_length", "_low", "_pending", "_sent", "at")
 
     def __init__(self, *, is_total: bool) -> None:
         self.at: int | None = None
         self._is_total = is_total
+        self._length = 0
         self._low = float("inf")
         self._high = float("-inf")
         self._pending: list[tuple[Point, float]] = []  # of the wide window, with seconds
         self._sent: Point | None = None
         self._held: Point | None = None
 
-    def add(self, point: Point, seconds: float, *, closes: bool, ready: list[Point]) -> None:
+    def add(self, point: Point, seconds: float, ready: list[Point], *, length: int, closes: bool) -> None:
         """Adds the point of a window.
 
         Args:
             point: the point.
             seconds: length of its window.
-            closes: whether the wide window closes with it.
             ready: points to be sent are appended here.
+            length: seconds until the next wide window closes.
+            closes: whether the wide window closes with it.
         """
         if point.timestamp == self.at:  # again, because something else failed
             return
         self._pending.append((point, seconds))
         self.at = point.timestamp
-        if closes or self._sent is None or self._leaves_range(point.value):
+        self._length = length
+        if (closes and not self._waits()) or self._sent is None or self._leaves_range(point.value):
             self._close(ready)
 
     def release(self, ready: list[Point]) -> None:
@@ -167,6 +169,18 @@ class _Line:
         """
         margin = self._margin
         return not (self._is_total or self._low - margin <= value <= self._high + margin)
+
+    def _waits(self) -> bool:
+        """Returns whether to wait for another window: two points of a minute, not of half a minute."""
+        if self._sent is None or self._is_total or len(self._pending) == 1:
+            return False
+        values = [point.value for point, _ in self._pending]
+        return max(values) - min(values) > self._margin and self._is_in_time(self._pending[-1][0])
+
+    def _is_in_time(self, point: Point) -> bool:
+        """Returns whether the point after this one is still within a minute of the last one sent."""
+        since = 0.0 if self._sent is None else (point.timestamp - self._sent.timestamp) / _MILLISECONDS
+        return since + self._length < LINE_SECONDS + _EARLY_SECONDS
 
     @property
     def _margin(self) -> float:
@@ -189,12 +203,9 @@ class _Line:
             bend = self._bend(last)
             return [last] if bend is None else [bend, last]
         low, high = min(values), max(values)
-        if low == high:
-            return [last]
         if high - low <= self._margin:
-            seconds = sum(seconds for _, seconds in self._pending)
-            total = sum(point.value * seconds for point, seconds in self._pending)
-            return [last._replace(value=round(total / seconds, DECIMALS))]
+            edge = self._edge(low, high)
+            return [*edge, last if low == high else last._replace(value=self._mean())]
         # Each stands where the series was last near it, and the later of the two at the end of the window.
         near = self._margin / 2
         last_low = max(place for place, value in enumerate(values) if value <= low + near)
@@ -202,6 +213,18 @@ class _Line:
         earlier, later = (low, high) if last_low < last_high else (high, low)
         at = self._pending[min(last_low, last_high)][0]
         return [at._replace(value=earlier), last._replace(value=later)]
+
+    def _mean(self) -> float:
+        seconds = sum(seconds for _, seconds in self._pending)
+        return round(sum(point.value * seconds for point, seconds in self._pending) / seconds, DECIMALS)
+
+    def _edge(self, low: float, high: float) -> list[Point]:
+        """Returns the first point of the window if the series has jumped before it."""
+        before = self._held or self._sent
+        if before is None or len(self._pending) == 1:
+            return []
+        is_near = high - self._margin <= before.value <= low + self._margin
+        return [] if is_near else [self._pending[0][0]]
 
     def _bend(self, last: Point) -> Point | None:
         """Returns the point of a total that is farthest from the straight line to the last one, if far."""
@@ -220,7 +243,7 @@ class _Line:
         """Sends a point, or holds it back while the line lasts."""
         sent = self._sent
         if sent is not None and point.value == sent.value:
-            if point.timestamp - sent.timestamp < (LINE_SECONDS - _EARLY_SECONDS) * _MILLISECONDS:
+            if self._is_in_time(point):
                 self._held = point
                 return
         elif self._held is not None:
