@@ -121,7 +121,7 @@ class _Line:
         at: timestamp of the last point.
     """
 
-    __slots__ = ("_held", "_high", "_is_total", "_length", "_low", "_pending", "_sent", "at")
+    __slots__ = ("_held", "_high", "_is_total", "_length", "_low", "_margin", "_pending", "_sent", "at")
 
     def __init__(self, *, is_total: bool) -> None:
         self.at: int | None = None
@@ -129,6 +129,7 @@ class _Line:
         self._length = 0
         self._low = float("inf")
         self._high = float("-inf")
+        self._margin = 0.0
         self._pending: list[tuple[Point, float]] = []  # of the wide window, with seconds
         self._sent: Point | None = None
         self._held: Point | None = None
@@ -145,9 +146,13 @@ class _Line:
         """
         if point.timestamp == self.at:  # again, because something else failed
             return
-        self._pending.append((point, seconds))
         self.at = point.timestamp
         self._length = length
+        if length == _WINDOW_SECONDS and not self._pending:  # the same as below, in half the time
+            self._extend_range(point.value, point.value)
+            self._offer(point, ready)
+            return
+        self._pending.append((point, seconds))
         if (closes and not self._waits()) or self._sent is None or self._leaves_range(point.value):
             self._close(ready)
 
@@ -167,8 +172,7 @@ class _Line:
 
         So a kill for lack of memory does not take the last minute of the rise with it.
         """
-        margin = self._margin
-        return not (self._is_total or self._low - margin <= value <= self._high + margin)
+        return not (self._is_total or self._low - self._margin <= value <= self._high + self._margin)
 
     def _waits(self) -> bool:
         """Returns whether to wait for another window: two points of a minute, not of half a minute."""
@@ -182,17 +186,17 @@ class _Line:
         since = 0.0 if self._sent is None else (point.timestamp - self._sent.timestamp) / _MILLISECONDS
         return since + self._length < LINE_SECONDS + _EARLY_SECONDS
 
-    @property
-    def _margin(self) -> float:
-        return TOLERANCE * max(self._high - self._low, 0.0)
+    def _extend_range(self, low: float, high: float) -> None:
+        if low < self._low or high > self._high:
+            self._low, self._high = min(self._low, low), max(self._high, high)
+            self._margin = TOLERANCE * (self._high - self._low)
 
     def _close(self, ready: list[Point]) -> None:
         """Reduces the wide window to one or two points."""
         if not self._pending:
             return
         values = [point.value for point, _ in self._pending]
-        self._low = min(self._low, *values)
-        self._high = max(self._high, *values)
+        self._extend_range(min(values), max(values))
         for point in self._reduced(values):
             self._offer(point, ready)
         self._pending.clear()
