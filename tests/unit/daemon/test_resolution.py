@@ -308,13 +308,12 @@ def test_a_wide_window_keeps_the_extremes(values: list[float], age: int) -> None
     bench.flush()
     sent, full = bench.curve(), bench.curve(bench.full)
     spread = max(values) - min(values)
-    seconds = 30 if age == HOUR else 60
     assert sent[-1][0] == full[-1][0]
     assert [time for time, _ in sent] == sorted({time for time, _ in sent})
     assert min(values) <= min(value for _, value in sent)
     assert max(value for _, value in sent) <= max(values)
     for time, value in full:
-        near = [one for when, one in sent if abs(when - time) <= seconds]
+        near = [one for when, one in sent if abs(when - time) <= LINE_SECONDS]
         margin = TOLERANCE * spread + 0.001
         assert min(near) - margin <= value <= max(near) + margin
     wide = [time for time, _ in sent if time > 60]
@@ -331,6 +330,14 @@ def test_a_total_is_off_by_a_margin(growth: list[int]) -> None:
     assert set(sent) <= set(bench.curve(bench.full))
     assert sent[-1][1] == totals[-1]
     assert [value for _, value in sent] == sorted(value for _, value in sent)
+
+
+@given(st.lists(st.integers(0, 3), min_size=2, max_size=90), st.sampled_from([0, HOUR, 6 * HOUR]))
+def test_a_curve_is_never_older_than_a_minute(values: list[int], age: int) -> None:
+    bench = Bench(age)
+    for value in values:
+        bench.play([value])
+        assert bench.seconds - 10 - bench.curve()[-1][0] < LINE_SECONDS
 
 
 @given(

@@ -153,7 +153,8 @@ class _Line:
             self._offer(point, ready)
             return
         self._pending.append((point, seconds))
-        if (closes and not self._waits()) or self._sent is None or self._leaves_range(point.value):
+        is_due = (closes and not self._waits()) or not self._can_follow(point, _WINDOW_SECONDS)
+        if is_due or self._sent is None or self._leaves_range(point.value):
             self._close(ready)
 
     def release(self, ready: list[Point]) -> None:
@@ -179,12 +180,14 @@ class _Line:
         if self._sent is None or self._is_total or len(self._pending) == 1:
             return False
         values = [point.value for point, _ in self._pending]
-        return max(values) - min(values) > self._margin and self._is_in_time(self._pending[-1][0])
+        return max(values) - min(values) > self._margin and self._can_follow(
+            self._pending[-1][0], self._length
+        )
 
-    def _is_in_time(self, point: Point) -> bool:
-        """Returns whether the point after this one is still within a minute of the last one sent."""
+    def _can_follow(self, point: Point, seconds: int) -> bool:
+        """Returns whether a point that many seconds later is within a minute of the last one sent."""
         since = 0.0 if self._sent is None else (point.timestamp - self._sent.timestamp) / _MILLISECONDS
-        return since + self._length < LINE_SECONDS + _EARLY_SECONDS
+        return since + seconds < LINE_SECONDS + _EARLY_SECONDS
 
     def _extend_range(self, low: float, high: float) -> None:
         if low < self._low or high > self._high:
@@ -247,7 +250,7 @@ class _Line:
         """Sends a point, or holds it back while the line lasts."""
         sent = self._sent
         if sent is not None and point.value == sent.value:
-            if self._is_in_time(point):
+            if self._can_follow(point, self._length):
                 self._held = point
                 return
         elif self._held is not None:
