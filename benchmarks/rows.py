@@ -201,7 +201,7 @@ def _draw_curve(axes: Axes, store: Store, key: str, resolution: str, hours: tupl
     axes.plot(times, [one.value for one in points], label=f"{resolution}: {inside} points", **style)
     axes.set_xlim(*hours)
     axes.tick_params(labelsize=7)
-    axes.legend(loc="upper right", fontsize=7, ncols=2)
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 0.95), fontsize=7, ncols=2, frameon=False)
 
 
 if __name__ == "__main__":
