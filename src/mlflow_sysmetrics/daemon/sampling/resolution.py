@@ -14,7 +14,8 @@ missing is sent up to there, so no line is drawn further than the series was mea
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.sampling.window import DECIMALS
@@ -37,6 +38,19 @@ _WINDOW_SECONDS = 10  # of which all the others are multiples
 _EARLY_SECONDS = 5  # ticks are not exact
 # Two windows further apart have a gap between them: the machine slept, the clock was set, or nothing ran.
 _GAP_SECONDS = 25
+_MOST_WINDOWS = 20  # more than a wide window has, with those that a flush cuts short
+
+
+class _WindowEnd(NamedTuple):
+    """A window of 10 s.
+
+    Attributes:
+        at: its end, in milliseconds since 1970.
+        seconds: its length.
+    """
+
+    at: int
+    seconds: float
 
 
 class Resolution:
@@ -47,6 +61,7 @@ class Resolution:
 
     def __init__(self) -> None:
         self._lines: dict[str, _Line] = {}
+        self._windows: list[_WindowEnd] = []
         self._at: int | None = None
         self._closed_at = 0
         self._age = self._attached = 0.0  # seconds
@@ -69,14 +84,15 @@ class Resolution:
         length = self._length(passed)
         closed = (timestamp - self._closed_at) / _MILLISECONDS
         closes = length == _WINDOW_SECONDS or not 0 <= closed < length - _EARLY_SECONDS
+        self._begin_window(timestamp, passed)
         for kind, point in points:
             if kind is Kind.EVENTS:  # has points only when something happened
                 ready.append(point)
                 continue
             line = self._lines.get(point.key)
             if line is None:
-                line = self._lines[point.key] = _Line(is_total=kind in TOTALS)
-            line.add(point, passed, ready, length=length, closes=closes)
+                line = self._lines[point.key] = _Line(point.key, self._windows, is_total=kind in TOTALS)
+            line.add(point.value, ready, length=length, closes=closes)
         self._end_missing(timestamp, ready)
         self._grow_older(timestamp, passed, started_at)
         if closes:
@@ -95,6 +111,11 @@ class Resolution:
         age = 0.0 if self._attached < FRESH_SECONDS else self._age + passed
         return next((seconds for since, seconds in WIDE_WINDOWS if age > since), _WINDOW_SECONDS)
 
+    def _begin_window(self, timestamp: int, passed: float) -> None:
+        if not self._windows or self._windows[-1].at != timestamp:
+            self._windows.append(_WindowEnd(timestamp, passed))
+            del self._windows[:-_MOST_WINDOWS]
+
     def _end_missing(self, timestamp: int, ready: list[Point]) -> None:
         """Ends the lines of series that have no point of that time."""
         for line in self._lines.values():
@@ -112,61 +133,69 @@ class Resolution:
 
 
 class _Line:
-    """One series.
+    """One series. There are many in a program with many runs, so they keep numbers, not points.
 
     Args:
+        key: full metric key.
         is_total: whether its values are readings of a total, not means.
+        windows: times of the last windows of the run; the pending values are those of the last ones.
 
     Attributes:
         at: timestamp of the last point.
     """
 
-    __slots__ = ("_held", "_high", "_is_total", "_length", "_low", "_margin", "_pending", "_sent", "at")
+    __slots__ = (
+        *("_held_at", "_high", "_is_total", "_key", "_length", "_low", "_margin", "_pending", "_sent_at"),
+        *("_sent_value", "_windows", "at"),
+    )
 
-    def __init__(self, *, is_total: bool) -> None:
+    def __init__(self, key: str, windows: Sequence[_WindowEnd], *, is_total: bool) -> None:
         self.at: int | None = None
+        self._key = key
+        self._windows = windows
         self._is_total = is_total
-        self._length = 0
+        self._length = _WINDOW_SECONDS
         self._low = float("inf")
         self._high = float("-inf")
         self._margin = 0.0
-        self._pending: list[tuple[Point, float]] = []  # of the wide window, with seconds
-        self._sent: Point | None = None
-        self._held: Point | None = None
+        self._pending: list[float] = []  # values in the wide window
+        self._sent_at: int | None = None
+        self._sent_value = 0.0
+        self._held_at: int | None = None  # of a point with the same value as the last one sent
 
-    def add(self, point: Point, seconds: float, ready: list[Point], *, length: int, closes: bool) -> None:
-        """Adds the point of a window.
+    def add(self, value: float, ready: list[Point], *, length: int, closes: bool) -> None:
+        """Adds the value of a window.
 
         Args:
-            point: the point.
-            seconds: length of its window.
+            value: the value.
             ready: points to be sent are appended here.
             length: seconds until the next wide window closes.
             closes: whether the wide window closes with it.
         """
-        if point.timestamp == self.at:  # again, because something else failed
+        at = self._windows[-1].at
+        if at == self.at:  # again, because something else failed
             return
-        self.at = point.timestamp
+        self.at = at
         self._length = length
         if length == _WINDOW_SECONDS and not self._pending:  # the same as below, in half the time
-            self._extend_range(point.value, point.value)
-            self._offer(point, ready)
+            self._extend_range(value, value)
+            self._offer(value, at, ready)
             return
-        self._pending.append((point, seconds))
-        is_due = (closes and not self._waits()) or not self._can_follow(point, _WINDOW_SECONDS)
-        if is_due or self._sent is None or self._leaves_range(point.value):
+        self._pending.append(value)
+        is_due = (closes and not self._waits()) or not self._can_follow(at, _WINDOW_SECONDS)
+        if is_due or self._sent_at is None or self._leaves_range(value):
             self._close(ready)
 
     def release(self, ready: list[Point]) -> None:
         """Appends the points that were held back."""
         self._close(ready)
-        if self._held is not None:
-            self._send(self._held, ready)
+        if self._held_at is not None:
+            self._send(self._sent_value, self._held_at, ready)
 
     def end(self, ready: list[Point]) -> None:
         """Ends the line at its last point; the next point begins another one. Safe to call again."""
         self.release(ready)
-        self._sent = None
+        self._sent_at = None
 
     def _leaves_range(self, value: float) -> bool:
         """Returns whether the value lies outside what the series had so far: that is not held back.
@@ -177,16 +206,14 @@ class _Line:
 
     def _waits(self) -> bool:
         """Returns whether to wait for another window: two points of a minute, not of half a minute."""
-        if self._sent is None or self._is_total or len(self._pending) == 1:
+        if self._is_total or len(self._pending) == 1:
             return False
-        values = [point.value for point, _ in self._pending]
-        return max(values) - min(values) > self._margin and self._can_follow(
-            self._pending[-1][0], self._length
-        )
+        varies = max(self._pending) - min(self._pending) > self._margin
+        return varies and self._can_follow(self._windows[-1].at, self._length)
 
-    def _can_follow(self, point: Point, seconds: int) -> bool:
-        """Returns whether a point that many seconds later is within a minute of the last one sent."""
-        since = 0.0 if self._sent is None else (point.timestamp - self._sent.timestamp) / _MILLISECONDS
+    def _can_follow(self, at: int, seconds: int) -> bool:
+        """Returns whether a point that many seconds after a time is within a minute of the last one sent."""
+        since = 0.0 if self._sent_at is None else (at - self._sent_at) / _MILLISECONDS
         return since + seconds < LINE_SECONDS + _EARLY_SECONDS
 
     def _extend_range(self, low: float, high: float) -> None:
@@ -198,65 +225,69 @@ class _Line:
         """Reduces the wide window to one or two points."""
         if not self._pending:
             return
-        values = [point.value for point, _ in self._pending]
-        self._extend_range(min(values), max(values))
-        for point in self._reduced(values):
-            self._offer(point, ready)
+        self._extend_range(min(self._pending), max(self._pending))
+        for value, at in self._reduced():
+            self._offer(value, at, ready)
         self._pending.clear()
 
-    def _reduced(self, values: list[float]) -> list[Point]:
-        last = self._pending[-1][0]
+    def _reduced(self) -> list[tuple[float, int]]:
+        """Returns values and times of the points of the wide window."""
+        values = self._pending
+        times = [window.at for window in self._pending_windows()]
+        first, last = (values[0], times[0]), (values[-1], times[-1])
+        if len(values) == 1:
+            return [last]
         if self._is_total:
-            bend = self._bend(last)
-            return [last] if bend is None else [bend, last]
+            return [*self._bend(times), last]
         low, high = min(values), max(values)
         if high - low <= self._margin:
-            edge = self._edge(low, high)
-            return [*edge, last if low == high else last._replace(value=self._mean())]
+            is_near = high - self._margin <= self._sent_value <= low + self._margin
+            jumped = self._sent_at is not None and not is_near  # between this window and the one before
+            return [*([first] if jumped else []), (self._mean(), times[-1])]
         # Each stands where the series was last near it, and the later of the two at the end of the window.
         near = self._margin / 2
         last_low = max(place for place, value in enumerate(values) if value <= low + near)
         last_high = max(place for place, value in enumerate(values) if value >= high - near)
         earlier, later = (low, high) if last_low < last_high else (high, low)
-        at = self._pending[min(last_low, last_high)][0]
-        return [at._replace(value=earlier), last._replace(value=later)]
+        return [(earlier, times[min(last_low, last_high)]), (later, times[-1])]
+
+    def _pending_windows(self) -> Sequence[_WindowEnd]:
+        until = len(self._windows)
+        while self._windows[until - 1].at != self.at:  # the newest one does not have this series
+            until -= 1
+        return self._windows[until - len(self._pending) : until]
 
     def _mean(self) -> float:
-        seconds = sum(seconds for _, seconds in self._pending)
-        return round(sum(point.value * seconds for point, seconds in self._pending) / seconds, DECIMALS)
+        values = self._pending
+        if min(values) == max(values):
+            return values[0]
+        seconds = [window.seconds for window in self._pending_windows()]
+        weighted = sum(value * length for value, length in zip(values, seconds, strict=True))
+        return round(weighted / sum(seconds), DECIMALS)
 
-    def _edge(self, low: float, high: float) -> list[Point]:
-        """Returns the first point of the window if the series has jumped before it."""
-        before = self._held or self._sent
-        if before is None or len(self._pending) == 1:
+    def _bend(self, times: Sequence[int]) -> list[tuple[float, int]]:
+        """Returns the value of a total that is farthest from the straight line to the last one, if far."""
+        first_at = self._held_at or self._sent_at
+        if first_at is None:
             return []
-        is_near = high - self._margin <= before.value <= low + self._margin
-        return [] if is_near else [self._pending[0][0]]
+        slope = (self._pending[-1] - self._sent_value) / (times[-1] - first_at)
+        found = [
+            (abs(value - self._sent_value - slope * (at - first_at)), value, at)
+            for value, at in zip(self._pending, times, strict=True)
+        ]
+        distance, value, at = max(found)
+        return [(value, at)] if distance > self._margin else []
 
-    def _bend(self, last: Point) -> Point | None:
-        """Returns the point of a total that is farthest from the straight line to the last one, if far."""
-        first = self._held or self._sent
-        if first is None or len(self._pending) == 1:
-            return None
-        slope = (last.value - first.value) / (last.timestamp - first.timestamp)
-
-        def distance(point: Point) -> float:
-            return abs(point.value - first.value - slope * (point.timestamp - first.timestamp))
-
-        farthest = max((point for point, _ in self._pending), key=distance)
-        return farthest if distance(farthest) > self._margin else None
-
-    def _offer(self, point: Point, ready: list[Point]) -> None:
+    def _offer(self, value: float, at: int, ready: list[Point]) -> None:
         """Sends a point, or holds it back while the line lasts."""
-        sent = self._sent
-        if sent is not None and point.value == sent.value:
-            if self._can_follow(point, self._length):
-                self._held = point
+        if self._sent_at is not None and value == self._sent_value:
+            if self._can_follow(at, self._length):
+                self._held_at = at
                 return
-        elif self._held is not None:
-            ready.append(self._held)
-        self._send(point, ready)
+        elif self._held_at is not None:
+            ready.append(Point(self._key, self._sent_value, self._held_at))
+        self._send(value, at, ready)
 
-    def _send(self, point: Point, ready: list[Point]) -> None:
-        ready.append(point)
-        self._sent, self._held = point, None
+    def _send(self, value: float, at: int, ready: list[Point]) -> None:
+        ready.append(Point(self._key, value, at))
+        self._sent_value, self._sent_at, self._held_at = value, at, None
