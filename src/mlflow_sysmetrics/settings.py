@@ -52,7 +52,7 @@ _RHYTHM = DEFAULT_SAMPLING_INTERVAL, DEFAULT_SAMPLES_BEFORE_LOGGING
 _MLFLOW_RHYTHM = MLFLOW_SAMPLING_INTERVAL, MLFLOW_SAMPLES_BEFORE_LOGGING
 DEFAULT_SEND_INTERVAL = 10.0
 DEFAULT_FLUSH_TIMEOUT = 5.0
-DEFAULT_SPOOL_MEGABYTES = 64.0  # six days of an outage for one run, nineteen hours for eight
+DEFAULT_SPOOL_MEGABYTES = 64.0  # six days of an outage for one run with every point, nineteen hours for eight
 _BYTES_PER_MEGABYTE = 1_000_000
 
 _TRUE = frozenset({"true", "1", "on", "yes"})
