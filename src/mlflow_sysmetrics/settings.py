@@ -25,6 +25,7 @@ TAGS = "MLFLOW_SYSMETRICS_TAGS"
 COLLECTORS = "MLFLOW_SYSMETRICS_COLLECTORS"
 DISKS = "MLFLOW_SYSMETRICS_DISKS"
 GPUS = "MLFLOW_SYSMETRICS_GPUS"
+RESOLUTION = "MLFLOW_SYSMETRICS_RESOLUTION"
 SEND_INTERVAL = "MLFLOW_SYSMETRICS_SEND_INTERVAL"
 FLUSH_TIMEOUT = "MLFLOW_SYSMETRICS_FLUSH_TIMEOUT"
 SPOOL_DIR = "MLFLOW_SYSMETRICS_SPOOL_DIR"
@@ -35,6 +36,11 @@ METRICS_TAG = "sys.metrics"  #: "on", "on, but ...", "off: ..." or "unavailable:
 ENTRY_POINT = "sysmetrics"  #: our name in a list of providers
 SPOOL_OFF = "off"  #: instead of a directory: points are kept in memory only
 
+ADAPTIVE = "adaptive"  #: fewer points as a run ages, and two for a straight line
+CONSTANT = "constant"  #: one point per series and window
+_RESOLUTIONS = (ADAPTIVE, CONSTANT)
+_RESOLUTION_FORMS = f"{ADAPTIVE} or {CONSTANT}"
+
 # If the user sets only one of the two, the other takes MLflow's default, so that "every 5 seconds" has the
 # same meaning as in MLflow. https://mlflow.org/docs/latest/ml/tracking/system-metrics
 MLFLOW_SAMPLING_INTERVAL = 10.0
@@ -42,9 +48,11 @@ MLFLOW_SAMPLES_BEFORE_LOGGING = 1
 
 DEFAULT_SAMPLING_INTERVAL = 1.0
 DEFAULT_SAMPLES_BEFORE_LOGGING = 10
+_RHYTHM = DEFAULT_SAMPLING_INTERVAL, DEFAULT_SAMPLES_BEFORE_LOGGING
+_MLFLOW_RHYTHM = MLFLOW_SAMPLING_INTERVAL, MLFLOW_SAMPLES_BEFORE_LOGGING
 DEFAULT_SEND_INTERVAL = 10.0
 DEFAULT_FLUSH_TIMEOUT = 5.0
-DEFAULT_SPOOL_MEGABYTES = 64.0  # six days of an outage for one run, nineteen hours for eight
+DEFAULT_SPOOL_MEGABYTES = 64.0  # six days of an outage for one run with every point, nineteen hours for eight
 _BYTES_PER_MEGABYTE = 1_000_000
 
 _TRUE = frozenset({"true", "1", "on", "yes"})
@@ -96,6 +104,8 @@ class Settings:
         metrics: whether runs get ``system/*`` metrics; an argument of `mlflow.start_run` overrides it.
         sampling_interval: seconds between two ticks, 0.1 to 3600.
         samples_before_logging: ticks per point, at least 1.
+        resolution: "adaptive" (fewer points as a run ages, and two for a straight line), or "constant" (one
+            point per series and window). Other values of the two above than their defaults make it constant.
         node_id: name of this node in the keys (``system/<node id>/...``), or None.
         collectors: families to read; the others are not even opened.
         disks: directories whose filesystems are watched in addition to the working directory's.
@@ -116,6 +126,7 @@ class Settings:
     metrics: bool = True
     sampling_interval: float = DEFAULT_SAMPLING_INTERVAL
     samples_before_logging: int = DEFAULT_SAMPLES_BEFORE_LOGGING
+    resolution: str = ADAPTIVE
     node_id: str | None = None
     collectors: frozenset[Family] = DEFAULT_FAMILIES
     disks: tuple[str, ...] = ()
@@ -135,19 +146,17 @@ class Settings:
                 f"node_id must be 1 to {_NODE_ID_LENGTH} letters, digits, '_', '-', '.', ' ' and single '/' "
                 f"between parts, none of them '.' or '..', got {self.node_id!r}"
             )
-        if not isinstance(self.samples_before_logging, int):
-            raise SettingsError(
-                f"samples_before_logging must be an integer, got {self.samples_before_logging!r}"
-            )
+        samples = self.samples_before_logging
+        if not isinstance(samples, int):
+            raise SettingsError(f"samples_before_logging must be an integer, got {samples!r}")
+        if self.resolution not in _RESOLUTIONS:
+            raise SettingsError(f"resolution must be {_RESOLUTION_FORMS}, got {self.resolution!r}")
         unknown = [one for one in self.collectors if not isinstance(one, Family)]
         if unknown:
             raise SettingsError(f"collectors must contain members of Family only, got {unknown!r}")
-        if isinstance(self.disks, str) or not all(
-            isinstance(path, str) and path and "\0" not in path for path in self.disks
-        ):
-            raise SettingsError(
-                f'disks must be a tuple of directories such as ("/data",), got {self.disks!r}'
-            )
+        are_paths = all(isinstance(one, str) and one and "\0" not in one for one in self.disks)
+        if isinstance(self.disks, str) or not are_paths:
+            raise SettingsError(f'disks must be directories such as ("/data",), got {self.disks!r}')
         if self.spool_dir is not None and (not isinstance(self.spool_dir, str) or not self.spool_dir):
             raise SettingsError(f'spool_dir must be a path or "off", got {self.spool_dir!r}')
         if not _names_gpus(self.gpus):
@@ -157,6 +166,12 @@ class Settings:
     def window_seconds(self) -> float:
         """Seconds between two points of a series."""
         return self.sampling_interval * self.samples_before_logging
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether fewer points are sent than windows close; never if an interval was chosen."""
+        rhythm = self.sampling_interval, self.samples_before_logging
+        return self.resolution == ADAPTIVE and rhythm == _RHYTHM
 
     @property
     def journalled(self) -> bool:
@@ -191,13 +206,14 @@ class Settings:
             SettingsError: an argument is out of its range. An invalid variable never raises.
         """
         variables = _Variables(os.environ if environ is None else environ, report or warn_once)
-        rhythm = variables.rhythm(sampling_interval, samples_before_logging)
+        seconds, samples, chosen = variables.rhythm(sampling_interval, samples_before_logging)
         return cls(
             providers=variables.providers(),
             tags=variables.switch(TAGS),
             metrics=variables.switch(METRICS),
-            sampling_interval=rhythm[0],
-            samples_before_logging=rhythm[1],
+            sampling_interval=seconds,
+            samples_before_logging=samples,
+            resolution=variables.resolution(is_rhythm_chosen=chosen),
             node_id=variables.node_id() or node_id,
             collectors=variables.families(),
             disks=variables.disks(),
@@ -233,24 +249,26 @@ class _Variables:
             self.report(variable, value, "is ignored, using true: it must be true or false")
         return text not in _FALSE
 
-    def rhythm(self, interval: float | None, samples: int | None) -> tuple[float, int]:
-        """Returns seconds between ticks and ticks per point; the arguments are the values given in code."""
+    def rhythm(self, interval: float | None, samples: int | None) -> tuple[float, int, bool]:
+        """Returns seconds between ticks, ticks per point, and whether one was chosen, here or in code."""
         seconds = self._usable(SAMPLING_INTERVAL, "sampling_interval", float)
         count = self._usable(SAMPLES_BEFORE_LOGGING, "samples_before_logging", int)
-        chosen_interval = interval if seconds is None else seconds
-        chosen_samples = samples if count is None else int(count)
-        if chosen_interval is not None:
-            default_interval, default_samples = chosen_interval, MLFLOW_SAMPLES_BEFORE_LOGGING
-        elif chosen_samples is not None:
-            default_interval, default_samples = MLFLOW_SAMPLING_INTERVAL, chosen_samples
-        else:
-            default_interval, default_samples = DEFAULT_SAMPLING_INTERVAL, DEFAULT_SAMPLES_BEFORE_LOGGING
-        if chosen_samples is not None:
-            default_samples = chosen_samples
-        return (
-            self.number(SAMPLING_INTERVAL, "sampling_interval", default_interval),
-            int(self.number(SAMPLES_BEFORE_LOGGING, "samples_before_logging", default_samples, int)),
-        )
+        given = interval if seconds is None else seconds, samples if count is None else int(count)
+        defaults = _RHYTHM if given == (None, None) else _MLFLOW_RHYTHM
+        pair = [default if one is None else one for one, default in zip(given, defaults, strict=True)]
+        used = self.number(SAMPLING_INTERVAL, "sampling_interval", pair[0])
+        count = self.number(SAMPLES_BEFORE_LOGGING, "samples_before_logging", pair[1], int)
+        return used, int(count), given != (None, None)
+
+    def resolution(self, *, is_rhythm_chosen: bool) -> str:
+        """Reads the resolution; it is constant if the user has chosen how often there is a point."""
+        text = self.text(RESOLUTION).lower()
+        used = CONSTANT if is_rhythm_chosen or text == CONSTANT else ADAPTIVE
+        if text not in {"", used}:
+            is_known = text in _RESOLUTIONS
+            why = "an interval is set" if is_known else f"it must be {_RESOLUTION_FORMS}"
+            self.report(RESOLUTION, text, f"is ignored, using {used}: {why}")
+        return used
 
     def number(self, variable: str, name: str, default: float, kind: type[float | int] = float) -> float:
         """Reads a number for the setting `name`; warns once about one that is invalid or out of range."""

@@ -22,7 +22,7 @@ ENVIRON = {
     "MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING": "1",
     "MLFLOW_SYSMETRICS_SEND_INTERVAL": "3600",
 }
-AGED = ("--older-than", "0.1s")  # the default requires a minute of silence
+AGED = ("--older-than", "0.1s")  # the default requires two minutes of silence
 KILLED = """
     import signal
     from pathlib import Path

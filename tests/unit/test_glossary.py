@@ -37,6 +37,7 @@ PLAIN = {
         "recovery",
         "replayed",
         "request",
+        "resolution",
         "rest",
         "retries",
         "send",

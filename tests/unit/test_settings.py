@@ -77,6 +77,53 @@ def test_the_environment_overrides_code_as_in_mlflow() -> None:
     assert (found.sampling_interval, found.samples_before_logging, found.node_id) == (2, 3, "a")
 
 
+INTERVAL, SAMPLES, RESOLUTION = (
+    "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL",
+    "MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING",
+    "MLFLOW_SYSMETRICS_RESOLUTION",
+)
+
+
+@pytest.mark.parametrize(
+    ("environ", "arguments", "adaptive"),
+    [
+        ({}, {}, True),
+        ({RESOLUTION: "Adaptive"}, {}, True),
+        ({RESOLUTION: " constant "}, {}, False),
+        ({INTERVAL: "1", SAMPLES: "10"}, {}, False),  # chosen, although the defaults
+        ({INTERVAL: "5"}, {}, False),
+        ({INTERVAL: "0.01"}, {}, False),  # clipped, but chosen
+        ({INTERVAL: "abc"}, {}, True),
+        ({INTERVAL: " "}, {}, True),
+        ({SAMPLES: "10"}, {}, False),
+        ({SAMPLES: "0"}, {}, True),
+        ({}, {"sampling_interval": 1}, False),
+        ({}, {"samples_before_logging": 10}, False),
+        ({INTERVAL: "abc"}, {"sampling_interval": 1, "samples_before_logging": 10}, False),
+        ({RESOLUTION: "fine", INTERVAL: "1"}, {}, False),
+    ],
+)
+def test_a_chosen_interval_makes_the_resolution_constant(
+    environ: dict[str, str], arguments: dict[str, int], adaptive: bool
+) -> None:
+    assert Settings.from_environ(environ, **arguments).adaptive is adaptive  # type: ignore[arg-type]
+
+
+def test_adaptive_beside_a_chosen_interval_is_complained_about(caplog: pytest.LogCaptureFixture) -> None:
+    assert not read(**{RESOLUTION: "adaptive", INTERVAL: "1"}).adaptive
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert message.endswith("RESOLUTION='adaptive' is ignored, using constant: an interval is set.")
+
+
+def test_the_resolution_of_settings_in_code() -> None:
+    assert Settings().adaptive
+    assert not Settings(resolution="constant").adaptive
+    assert not Settings(sampling_interval=2).adaptive
+    assert not Settings(samples_before_logging=1).adaptive
+    with pytest.raises(SettingsError, match="resolution must be adaptive or constant, got 'fine'"):
+        Settings(resolution="fine")
+
+
 @pytest.mark.parametrize("node_id", ["node-1", "rack 2/node.1", "nœud-1", "n" * 150])
 def test_a_node_id_has_letters_of_any_language(node_id: str, caplog: pytest.LogCaptureFixture) -> None:
     assert read(MLFLOW_SYSTEM_METRICS_NODE_ID=node_id).node_id == node_id
@@ -109,6 +156,7 @@ def test_code_counts_if_the_variable_is_unset() -> None:
         ("MLFLOW_SYSMETRICS_SPOOL_MEGABYTES", "1e9", "1000000"),
         ("MLFLOW_SYSMETRICS_TAGS", "maybe", "true"),
         ("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "abc", "true"),
+        ("MLFLOW_SYSMETRICS_RESOLUTION", "fine", "adaptive"),
         ("MLFLOW_SYSTEM_METRICS_NODE_ID", "a(b", "a_b"),
         ("MLFLOW_SYSTEM_METRICS_NODE_ID", "../x/./y", "_/x/_/y"),
         ("MLFLOW_SYSMETRICS_COLLECTORS", "gpuu", "cpu,disk,energy,gpu,memory,network,pressure,process"),

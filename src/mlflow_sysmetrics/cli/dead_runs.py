@@ -24,9 +24,9 @@ from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted, with_secrets
 
 UNKNOWN_CAUSE = "the process died without reporting a reason"
 _MILLISECONDS = 1000
-# The default is a point every ten seconds; add clock skew between hosts, and a program that keeps logging for
-# some time after its last point.
-_QUIET_SECONDS = 60.0
+# A run has a point a minute at least by default; add clock skew between hosts, and a program that keeps
+# logging for some time after its last point.
+_QUIET_SECONDS = 120.0
 _OOM_FILES = ("memory.events", "memory.oom_control")  # cgroup v2 and v1
 _MEMORY_SERIES = "/system_memory_usage_percentage"
 # The kernel kills at 100 %, but a point is the mean of up to ten seconds, and only the last are full.
@@ -151,7 +151,7 @@ class DeadRunSearch:
             return "another process feeds it"
         age = age_seconds(max(theirs, *(max(one.last_sign, one.journal.written_at) for one in orphans)))
         if age < min(_QUIET_SECONDS, self.older_than):
-            return f"its last sign of life is {length_of_time(age)} old; try again in a minute"
+            return f"its last sign of life is {length_of_time(age)} old; try again in two minutes"
         return None
 
     def _on_server(self, uri: str, fed: Mapping[str, str], seen: set[str]) -> Iterator[DeadRun]:

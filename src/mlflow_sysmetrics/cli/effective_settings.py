@@ -12,7 +12,7 @@ from mlflow_sysmetrics.errors import JournalUnavailable
 from mlflow_sysmetrics.samples import OPT_IN, Family
 from mlflow_sysmetrics.settings import Settings
 
-_DEFAULT, _ENVIRONMENT, _MLFLOW = "default", "environment", "mlflow default"
+_DEFAULT, _ENVIRONMENT, _MLFLOW, _INTERVAL = "default", "environment", "mlflow default", "interval"
 _LONGEST_VALUE = 100  # characters of a variable that are shown
 
 
@@ -69,17 +69,24 @@ def _finding(
     why = {
         _DEFAULT: "default",
         _MLFLOW: f"MLflow's default, because {_OTHER.get(one.variable)} is set",
+        _INTERVAL: "because an interval is set",
         _ENVIRONMENT: f"{one.variable}={_shown(given, quoted=False)}",
     }
     return Finding(one.field, Mark.PLAIN, f"{value} ({why[origin]})", None, more)
 
 
 def _origin(one: _Described, settings: Settings, given: str) -> str:
-    """Returns where a value came from; if only one of interval and samples is set, the other is MLflow's."""
+    """Returns where a value came from.
+
+    If only one of interval and samples is set, the other is MLflow's; and either makes the resolution
+    constant.
+    """
     if given:
         return _ENVIRONMENT
     default = getattr(Settings(), one.field)
-    return _DEFAULT if getattr(settings, one.field) == default else _MLFLOW
+    if getattr(settings, one.field) == default:
+        return _DEFAULT
+    return _INTERVAL if one.variable == names.RESOLUTION else _MLFLOW
 
 
 def _shown(value: str, *, quoted: bool = True) -> str:
@@ -117,6 +124,7 @@ _SETTINGS = (
     _Described(
         "samples_before_logging", names.SAMPLES_BEFORE_LOGGING, lambda one: str(one.samples_before_logging)
     ),
+    _Described("resolution", names.RESOLUTION, lambda one: one.resolution),
     _Described("node_id", names.NODE_ID, lambda one: one.node_id or "none"),
     _Described("collectors", names.COLLECTORS, _families),
     _Described("disks", names.DISKS, lambda one: ", ".join(one.disks) or "working directory"),

@@ -65,7 +65,7 @@ def reap(
     or MLFLOW_TRACKING_URI. With --apply, the points in their journals are delivered first; then the runs are
     set to KILLED, ended at the time of their last point, with the reason in the tag sysmetrics.reaped. Runs
     fed by a living process of this machine are left alone, and so are runs whose last sign of life is less
-    than a minute old (or less than --older-than, if that is shorter).
+    than two minutes old (or less than --older-than, if that is shorter).
     """
     directory = usable_directory(chosen)
     uri = tracking_uri or _uri_in_force()

@@ -29,7 +29,8 @@ class Status:
         attached: ids of the attached runs.
         ticks: passes over the collectors so far.
         points_delivered: points that tracking servers accepted.
-        points_pending: points that wait for delivery.
+        points_pending: points that wait for delivery. Readings of an open window, and points of a straight
+            line that are held back, are not among them.
         points_unsaved: how many of them are in memory only.
         points_dropped: points that were given up.
         last_error: which of its threads died or failed, or why the last attempt to deliver failed; None if
@@ -80,9 +81,10 @@ def metrics_tag(hanging: Sequence[str]) -> str:
 def log_start(settings: Settings, collectors: Sequence[str]) -> None:
     """Logs what is sampled, at the first attach of the process."""
     _logger.info(
-        "Sampling started: a tick every %g s, a point every %g s, from %s.",
+        "Sampling started: a tick every %g s, a point every %g s%s, from %s.",
         settings.sampling_interval,
         settings.window_seconds,
+        " at first" if settings.adaptive else "",
         ", ".join(collectors) or "no collector",
     )
 

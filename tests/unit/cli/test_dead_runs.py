@@ -6,6 +6,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
+import pytest
 from orphaned import CPU, MEMORY, SERVER, FakeServer, FakeSink, backdate, living, now_ms, orphan, running
 
 from mlflow_sysmetrics.cli.dead_runs import DeadRun, DeadRunSearch
@@ -74,6 +75,15 @@ def test_a_run_fed_by_another_machine_is_left_alone(tmp_path: Path) -> None:
     assert searching.alone == {"run-1": "another process feeds it"}
 
 
+def test_metrics_logged_since_the_last_point_are_those_of_the_dead_process(tmp_path: Path) -> None:
+    """An old run has a point a minute, and the program goes on logging in between."""
+    orphan(tmp_path, "run-1", 3, silent_s=300)
+    (dead,) = dead_runs(
+        search(FakeServer({"run-1": running("run-1", last_sign=now_ms() - 220_000)})), tmp_path
+    )
+    assert dead.run.run_id == "run-1"
+
+
 def test_a_run_resumed_elsewhere_after_a_sync_is_left_alone(tmp_path: Path) -> None:
     """Delivered points have left the journal, and their delivery does not count as a sign of life."""
     orphan(tmp_path, "run-1", 3, silent_s=300)
@@ -84,14 +94,15 @@ def test_a_run_resumed_elsewhere_after_a_sync_is_left_alone(tmp_path: Path) -> N
     assert searching.alone == {"run-1": "another process feeds it"}
 
 
-def test_a_run_with_a_sign_of_life_in_the_last_minute_is_left_alone(tmp_path: Path) -> None:
-    orphan(tmp_path, "run-1", 3, silent_s=40)
+@pytest.mark.parametrize("silent", [40, 90])  # an old run has one point a minute
+def test_a_run_with_a_sign_of_life_in_the_last_minutes_is_left_alone(tmp_path: Path, silent: int) -> None:
+    orphan(tmp_path, "run-1", 3, silent_s=silent)
     searching = search(FakeServer({"run-1": running("run-1")}))
     assert not dead_runs(searching, tmp_path)
-    assert "try again in a minute" in searching.alone["run-1"]
+    assert "try again in two minutes" in searching.alone["run-1"]
 
 
-def test_a_shorter_older_than_replaces_the_minute(tmp_path: Path) -> None:
+def test_a_shorter_older_than_replaces_the_two_minutes(tmp_path: Path) -> None:
     orphan(tmp_path, "run-1", 3, silent_s=40)
     server = FakeServer({"run-1": running("run-1")})
     assert dead_runs(DeadRunSearch(None, 10.0, _servers={SERVER: server}), tmp_path)  # type: ignore[dict-item]

@@ -56,7 +56,7 @@ class Process:
 
     def series(self, run_id: str = "run") -> RunSeries:
         queue = RunQueue(run_id, STARTED_AT, 10, ProcessRunJournal(self.journal, run_id, URI, STARTED_AT))
-        return RunSeries((URI, run_id), Settings(), Channel(self.sender, queue))
+        return RunSeries((URI, run_id), Settings(resolution="constant"), Channel(self.sender, queue))
 
     def emit(self, series: RunSeries, ticks: int = 1, *, seconds: float = 10) -> None:
         for _ in range(ticks):

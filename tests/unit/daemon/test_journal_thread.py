@@ -64,7 +64,7 @@ class Process:
 
     def new_series(self, run_id: str) -> RunSeries:
         queue = RunQueue(run_id, STARTED_AT, 10, ProcessRunJournal(self.journal, run_id, URI, STARTED_AT))
-        return RunSeries((URI, run_id), Settings(), Channel(self.sender, queue))
+        return RunSeries((URI, run_id), Settings(resolution="constant"), Channel(self.sender, queue))
 
     def emit(self, series: RunSeries | None = None) -> None:
         (series or self.series).emit([Value("level", Kind.GAUGE, 1.0)], self.clock.wall())

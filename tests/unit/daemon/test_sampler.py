@@ -29,12 +29,17 @@ class Bench:
         self.sampler = Sampler([Probe(self.collector, Host(), transparent=True)], self.clock)
         self.sender = Sender("uri", lambda _: FakeSink(), self.clock)
 
-    def series(self, run_id: str = "run", **settings: object) -> RunSeries:
+    def series(self, run_id: str = "run", *, hours_old: float = 0, **settings: object) -> RunSeries:
         """Attaches a run; its points stay in its queue."""
         chosen = Settings(**{"sampling_interval": 1, "samples_before_logging": 5, **settings})  # type: ignore[arg-type]
-        series = RunSeries(("uri", run_id), chosen, Channel(self.sender, RunQueue(run_id, STARTED_AT, 1e3)))
+        queue = RunQueue(run_id, STARTED_AT - round(hours_old * 3_600_000), 1e3)
+        series = RunSeries(("uri", run_id), chosen, Channel(self.sender, queue))
         self.sampler.add(series)
         return series
+
+    def adaptive(self, run_id: str = "run", *, hours_old: float = 0) -> RunSeries:
+        """Attaches a run with the default settings."""
+        return self.series(run_id, hours_old=hours_old, samples_before_logging=10)
 
     def pass_time(self, seconds: float) -> None:
         """Does what the sampler's thread would do in that time."""
@@ -372,3 +377,81 @@ def test_a_metric_that_is_absent_is_absent(bench: Bench) -> None:
     bench.pass_time(10)
     assert [at for at, _ in points_of(series, LEVEL.name)] == [0, 5]
     assert [at for at, _ in points_of(series, SHARE.name)] == [5, 10, 15]
+
+
+def test_an_unchanged_series_has_its_last_point_at_the_end(bench: Bench) -> None:
+    series = bench.adaptive()
+    bench.pass_time(33)
+    assert [at for at, _ in points_of(series, LEVEL.name)] == [0]
+    bench.sampler.remove(series)
+    bench.pass_time(0)
+    assert points_of(series, LEVEL.name) == [(0, 10), (33.001, 10)]
+    assert points_of(series, SHARE.name) == [(10, 50), (33.001, 50)]
+
+
+def test_a_run_that_ends_just_when_a_window_closes_has_its_last_point(bench: Bench) -> None:
+    series = bench.adaptive(hours_old=7)
+    bench.pass_time(89)
+    bench.sampler.remove(series)
+    bench.clock.move(1)
+    bench.sampler.tick()
+    assert points_of(series, LEVEL.name) == [(0, 10), (60, 10), (90, 10)]
+    assert series.ended.is_set()
+
+
+def test_a_flush_queues_what_was_held_back(bench: Bench) -> None:
+    series = bench.adaptive(hours_old=7)
+    bench.pass_time(75)
+    bench.sampler.flush()
+    bench.pass_time(0)
+    assert [at for at, _ in points_of(series, LEVEL.name)] == [0, 60, 75.001]
+
+
+def test_runs_of_any_age_share_ticks_and_windows(bench: Bench) -> None:
+    ages = {str(hours): bench.adaptive(str(hours), hours_old=hours) for hours in (0, 2, 7)}
+    for number in range(180):
+        bench.set(level=10 + number % 7 / 100, total=1000 + number)
+        bench.pass_time(1)
+        assert len(bench.sampler._windows) == 1
+    assert bench.sampler.ticks == 181
+    times = {age: [round(at) for at, _ in points_of(series, TOTAL.name)] for age, series in ages.items()}
+    assert times["0"] == [*range(0, 190, 10)]
+    assert times["2"] == [*range(0, 70, 10), 90, 120, 150, 180]
+    assert times["7"] == [*range(0, 70, 10), 120, 180]
+
+
+def test_a_resumed_run_begins_with_a_point_of_every_series(bench: Bench) -> None:
+    first = bench.adaptive()
+    bench.pass_time(25)
+    bench.sampler.remove(first)
+    bench.pass_time(0)
+    second = bench.adaptive()
+    bench.pass_time(10)
+    assert [at for at, _ in points_of(second, LEVEL.name)] == [25.002]
+    assert [at for at, _ in points_of(second, SHARE.name)] == [35]
+
+
+def test_a_constant_resolution_sends_each_window(bench: Bench) -> None:
+    series = bench.series(samples_before_logging=10, resolution="constant", hours_old=7)
+    bench.pass_time(120)
+    assert [at for at, _ in points_of(series, LEVEL.name)] == [*range(0, 130, 10)]
+
+
+def test_points_that_could_not_be_queued_are_queued_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = bench.adaptive()
+    bench.pass_time(0)
+    bench.set(level=20)
+    bench.pass_time(9)
+
+    def fail(_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(series.channel, "put", fail)
+        bench.clock.move(1)
+        with pytest.raises(MemoryError):
+            bench.sampler.tick()
+    bench.sampler.tick()
+    assert [at for at, _ in points_of(series, LEVEL.name)] == [0, 10]

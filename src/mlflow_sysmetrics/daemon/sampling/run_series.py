@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from mlflow_sysmetrics.daemon.delivery.inbox import Channel
 from mlflow_sysmetrics.daemon.delivery.points import Point
+from mlflow_sysmetrics.daemon.sampling.resolution import Resolution
 from mlflow_sysmetrics.daemon.sampling.window import DECIMALS, Value, Window
 from mlflow_sysmetrics.runtime.native import Event
 from mlflow_sysmetrics.samples import TOTALS, Kind
@@ -38,26 +39,22 @@ class RunSeries:
         self._prefix = f"system/{settings.node_id}/" if settings.node_id else "system/"
         self._names: dict[str, str] = {}
         self._totals: dict[str, _Total] = {}
+        self._resolution = Resolution() if settings.adaptive else None
+        self._ready: list[Point] = []  # to be queued; not empty if that has failed
 
     def emit(self, values: Iterable[Value], timestamp: int) -> None:
-        """Queues one point per value; totals count from the run's first point."""
-        if self.channel.queue.refused is not None:
-            return
-        points = []
-        for key, kind, value in values:
-            if kind in TOTALS:
-                total = self._totals.get(key)
-                if total is None:
-                    total = self._totals[key] = _Total(value)
-                grown = total.grow(value)
-                if kind is Kind.EVENTS and not grown:
-                    continue
-                value = total.value  # noqa: PLW2901 - the same quantity, counted from the run's first point
-            name = self._names.get(key)
-            if name is None:  # all points of a series share one string: it is most of a point's memory
-                name = self._names[key] = self._prefix + key
-            points.append(Point(name, round(value, DECIMALS), timestamp))
-        self.channel.put(points)
+        """Queues the points of a window, one per value; totals count from the run's first point.
+
+        With an adaptive resolution some are held back.
+        """
+        self._add(values, timestamp)
+        self._put()
+
+    def emit_all(self, values: Iterable[Value], timestamp: int) -> None:
+        """Queues the points of a window, and those that were held back."""
+        self._add(values, timestamp)
+        self._release()
+        self._put()
 
     def begin(self, levels: Sequence[Value], timestamp: int, state: str) -> None:
         """Queues the first points, and with them the tag that says so. Safe to call again if it fails."""
@@ -81,9 +78,46 @@ class RunSeries:
     def end(self) -> None:
         """Ends the series after the last point. Called by the sampler."""
         try:
+            self._release()
+            self._put()
             self.channel.end()
         finally:
             self.ended.set()
+
+    def _add(self, values: Iterable[Value], timestamp: int) -> None:
+        if self.channel.queue.refused is not None:
+            return
+        points = self._points(values, timestamp)
+        if self._resolution is None:
+            self._ready = [point for _, point in points]
+        else:
+            self._resolution.add(points, timestamp, self.channel.queue.started_at, self._ready)
+
+    def _release(self) -> None:
+        if self._resolution is not None and self.channel.queue.refused is None:
+            self._resolution.release(self._ready)
+
+    def _points(self, values: Iterable[Value], timestamp: int) -> list[tuple[Kind, Point]]:
+        points = []
+        for key, kind, value in values:
+            if kind in TOTALS:
+                total = self._totals.get(key)
+                if total is None:
+                    total = self._totals[key] = _Total(value)
+                grown = total.grow(value)
+                if kind is Kind.EVENTS and not grown:
+                    continue
+                value = total.value  # noqa: PLW2901 - the same quantity, counted from the run's first point
+            name = self._names.get(key)
+            if name is None:  # all points of a series share one string: it is most of a point's memory
+                name = self._names[key] = self._prefix + key
+            points.append((kind, Point(name, round(value, DECIMALS), timestamp)))
+        return points
+
+    def _put(self) -> None:
+        if self._ready:
+            self.channel.put(self._ready)
+            self._ready = []
 
 
 class _Total:

@@ -267,7 +267,7 @@ class Sampler:
             values = window.values()
             members = self._windows[window]
             for series in list(members):
-                self._do(series, series.emit, values, timestamp)
+                self._do(series, series.emit_all if everything else series.emit, values, timestamp)
                 series.window = None
                 self._without_window.append(series)
                 del members[series]
@@ -285,7 +285,7 @@ class Sampler:
         """Ends runs; those that have arrived in the same tick only after they have begun."""
         for series in list(departing):
             if series.window is not None:  # a partial window, not one that has just closed
-                self._do(series, series.emit, series.window.values(), timestamp)
+                self._do(series, series.emit_all, series.window.values(), timestamp)
                 self._windows[series.window].pop(series, None)
                 series.window = None
             if series in self._series:
