@@ -149,12 +149,12 @@ class Response:
 def test_without_read1_a_slow_answer_ends_too() -> None:
     answer = Response([b"{", b"}"])
     with pytest.raises(Fault, match="arrives too slowly"):
-        transport._text(answer, began=0.0, seconds=-1.0)
+        transport.text_of(answer, began=0.0, seconds=-1.0)
     assert answer.closed
 
 
 def test_without_read1_an_answer_is_read_to_its_end() -> None:
-    assert transport._text(Response([b"{", b"}"]), began=0.0, seconds=float("inf")) == "{}"
+    assert transport.text_of(Response([b"{", b"}"]), began=0.0, seconds=float("inf")) == "{}"
 
 
 def test_connecting_and_reading_have_separate_timeouts() -> None:

@@ -238,6 +238,12 @@ class Sender:
             queue.run_journal.acknowledge(queue.acknowledged)
         return True
 
+    def disconnect(self) -> None:
+        """Closes the connection to the server, for a caller that sends itself."""
+        sink = self._connection.release()
+        if sink is not None:
+            sink.close()
+
     def log_messages(self) -> None:
         """Logs what has happened: in the thread and without the lock, since a log handler may block."""
         with self._changed:
@@ -286,11 +292,14 @@ class Sender:
             left = _LINGER_SECONDS if self._is_unused else self._wakes_at - self._now()
             notified = self._changed.wait(None if math.isinf(left) else max(left, 0.0))
             self._wakes_at = -math.inf
-            if not notified and self._is_unused and not self._has_work:
-                self._runs = False
-                self.loop = None
-                return False
-            return True
+            if notified or not self._is_unused or self._has_work:
+                return True
+            self._runs = False
+            self.loop = None
+            sink = self._connection.release()  # another thread, which a call may start now, opens its own
+        if sink is not None:
+            sink.close()
+        return False
 
     @property
     def _has_work(self) -> bool:

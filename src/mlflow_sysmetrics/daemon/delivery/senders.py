@@ -180,9 +180,12 @@ class OrphanSenders:
         finally:
             with self._changed:
                 self._busy.discard(sender)
-                if failed or sender.is_finished:
+                ended = failed or sender.is_finished
+                if ended:
                     self._senders = {uri: one for uri, one in self._senders.items() if one is not sender}
                 self._changed.notify_all()
+            if ended:
+                sender.disconnect()
 
     def _next_due(self) -> Sender | None:
         """Waits for a sender that is due and reserves it; returns None when there is no sender left."""
