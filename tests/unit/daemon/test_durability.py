@@ -39,7 +39,7 @@ class Process:
         self.sink = FakeSink()
         self.directory = directory
         self.bytes = int(megabytes * 1e6)
-        self.memory = MemoryBudget(**bounds)
+        self.memory = MemoryBudget(**({"in_flight": 0} | bounds))
         self.journal = ProcessJournal(self.create, self.clock)
         self.sender = Sender(
             URI,

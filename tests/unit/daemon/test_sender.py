@@ -27,7 +27,8 @@ class Bench:
         self.clock = FakeClock()
         self.sink = FakeSink()
         self.opened = 0
-        self.sender = Sender(URI, self.open, self.clock, jitter=lambda: 1.0, memory=MemoryBudget(**bounds))
+        memory = MemoryBudget(**({"in_flight": 0} | bounds))
+        self.sender = Sender(URI, self.open, self.clock, jitter=lambda: 1.0, memory=memory)
 
     def open(self, uri: str) -> FakeSink:
         assert uri == URI

@@ -126,15 +126,17 @@ class Sender:
                 queue.put_tags(tags)
             if host_tags:
                 queue.want_host_tags()
-            if place is not None and points and (queue.spills or self._memory.is_used_up):
+            now = self._now()
+            self._memory.arrived(len(points), now)
+            if place is not None and points and (queue.spills or self._memory_is_used_up):
                 queue.put_spilled(len(points), place)
             else:
                 queue.put(points, place)
                 self._memory.add(len(points))
             self._policy.own.pending += len(points)
-            self._policy.enforce_memory_budget(self._now())
+            self._policy.enforce_memory_budget(now)
             # A queue that has failed keeps the due time of its back-off.
-            due_at = None if queue.empty or queue.failures else queue.plan_send(self._now())
+            due_at = None if queue.empty or queue.failures else queue.plan_send(now)
             if due_at is not None and due_at < self._wakes_at:
                 self._changed.notify_all()
             if not self._untidy and self._journal.is_full:
@@ -310,6 +312,10 @@ class Sender:
     def _is_unused(self) -> bool:
         """Whether all sources have ended and nothing waits."""
         return not self._sources and not self._schedule
+
+    @property
+    def _memory_is_used_up(self) -> bool:
+        return self._memory.is_used_up(failing=self._schedule.is_failing)
 
     def _settle_host_tags(self, queue: RunQueue) -> dict[str, str]:
         """Asks whether a run lacks host tags, and returns the tags to be set."""

@@ -27,6 +27,7 @@ _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False, allow_na
 _NOT_FINITE = {repr(value): value for value in (math.nan, math.inf, -math.inf)}
 _CHECKSUM = re.compile(rb',"c":"[0-9a-f]{8}"\}')
 _CHECKSUM_SIZE = len(b',"c":"00000000"}')
+_POINTS_LINE = re.compile(rb'\{"r":([0-9]{1,15}),"i":([0-9]{1,15}),"t":')
 _BEGINNING = re.compile(rb'\{"(?:r|run|journal)":')
 _MOST_BEGINNINGS = 4  # a line without a newline is glued to one other, or to the remains of one
 # The fields of each kind of line that versions without checksums wrote: required, and optional.
@@ -185,6 +186,18 @@ def understood(text: bytes) -> Iterator[Line | None]:
     line = parse(rest)
     if line is not None or not (is_torn and _is_beginning(rest)):
         yield line
+
+
+def points_line(text: bytes) -> tuple[int, int] | None:
+    """Returns the run and the first index of a line of points, without parsing it; None if it is not intact.
+
+    Neither is a line that another one is glued to.
+    """
+    found = _POINTS_LINE.match(text)
+    body = text.removesuffix(b"\n")
+    if found is None or _checksum(body[:-_CHECKSUM_SIZE]) != body[-_CHECKSUM_SIZE:]:
+        return None
+    return int(found[1]), int(found[2])
 
 
 def lines(file: BinaryIO, most: int | None = None) -> Iterator[bytes]:
