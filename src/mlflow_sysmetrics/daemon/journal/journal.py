@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from mlflow_sysmetrics.daemon.journal.lines import (
     AcknowledgedLine,
     EndLine,
     Header,
+    NewPoints,
     RunLine,
     dump,
     dump_points,
@@ -149,12 +150,7 @@ class Journal:
     ) -> int:
         """Returns a number for a run. Never blocks; the run is written to disk with its first point.
 
-        Args:
-            run_id: the run.
-            tracking_uri: its tracking server, absolute and without user, password and query.
-            started_at: milliseconds since 1970 when the run started, if known.
-            cgroup: directory of this process's own memory control group.
-            oom_kills: that group's count of out-of-memory kills so far.
+        The arguments are those of `RunLine`; the URI is absolute and without user, password and query.
         """
         number = next(self._numbers)
         self._runs[number] = RunState(RunLine(number, run_id, tracking_uri, started_at, cgroup, oom_kills))
@@ -169,17 +165,24 @@ class Journal:
             Where to read them from; None if they are in memory only: there is no room, or the disk fails.
         """
         text = dump_points(run, index, timestamp, values, step)
+        places = self.append_lines([NewPoints(run, index, len(values), timestamp, text)])
+        return None if places is None else places[0]
+
+    def append_lines(self, lines: Sequence[NewPoints]) -> list[int] | None:
+        """Appends lines with one write; returns where to read each from, or None as `append` does."""
         with self._lock:
-            known = self._runs.get(run)
+            runs = [self._runs[line.run] for line in lines if line.run in self._runs]
+            text = b"".join([line.text for line in lines])
             self._has_no_room = self._file.size + len(text) > self._max_bytes
-            if known is None or self._has_no_room:
-                return None
-            begin = self._append(text, known)
+            begin = None if self._has_no_room or len(runs) < len(lines) else self._append(text, *runs)
             if begin is None:
                 return None
-            known.appended = index + len(values)
-            known.last_timestamp = timestamp
-            return self.generation * _GENERATION + begin
+            places = []
+            for line, run in zip(lines, runs, strict=True):
+                run.appended, run.last_timestamp = line.first + line.points, line.timestamp
+                places.append(self.generation * _GENERATION + begin)
+                begin += len(line.text)
+            return places
 
     def acknowledge(self, run: int, acknowledged: int) -> None:
         """Records that all points of a run below an index were delivered or given up."""

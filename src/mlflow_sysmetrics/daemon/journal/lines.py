@@ -91,6 +91,16 @@ class PointsLine(NamedTuple):
     step: int | None = None
 
 
+class NewPoints(NamedTuple):
+    """Points to be written: as in `PointsLine`, their number, and the whole line."""
+
+    run: int
+    first: int
+    points: int
+    timestamp: int
+    text: bytes
+
+
 class AcknowledgedLine(NamedTuple):
     """All points of the run below this index were delivered or given up."""
 
@@ -137,12 +147,22 @@ def dump_points(
     run: int, index: int, timestamp: int, values: Mapping[str, float], step: int | None = None
 ) -> bytes:
     """Returns a line of points. The only kind that is written often."""
+    return sealed_points(run, index, timestamp, step, dump_values(values))
+
+
+def sealed_points(run: int, index: int, timestamp: int, step: int | None, values: str) -> bytes:
+    """Returns a line of points whose values are written already, by `dump_values`."""
     at = f'"t":{timestamp}' if step is None else f'"t":{timestamp},"s":{step}'
+    return _sealed(f'{{"r":{run},"i":{index},{at},"m":{{{values}}}')
+
+
+def dump_values(values: Mapping[str, float]) -> str:
+    """Returns values as they are written in a line of points, without the braces."""
     try:
-        text = _encode(values)
+        return _encode(values)[1:-1]
     except ValueError:  # JSON has no NaN and no infinity
-        text = _encode({key: value if math.isfinite(value) else repr(value) for key, value in values.items()})
-    return _sealed(f'{{"r":{run},"i":{index},{at},"m":{text}')
+        named = {key: value if math.isfinite(value) else repr(value) for key, value in values.items()}
+        return _encode(named)[1:-1]
 
 
 def parse(text: bytes) -> Line | None:
