@@ -32,23 +32,23 @@ class Channel:
     Args:
         sender: the sender of the run's tracking server.
         queue: the queue of these points.
-        deposits: writes them to disk with those of other runs.
+        buffer: writes them to disk with those of other runs.
 
     Attributes:
         sender: as above.
         queue: as above.
     """
 
-    def __init__(self, sender: Sender, queue: RunQueue, deposits: Deposits | None = None) -> None:
+    def __init__(self, sender: Sender, queue: RunQueue, buffer: PointBuffer | None = None) -> None:
         self.sender = sender
         self.queue = queue
-        self._deposits = deposits or Deposits()
+        self._buffer = buffer or PointBuffer()
         sender.open()
 
     def put(self, points: Sequence[Point]) -> None:
         """Writes points to disk, then into the queue: a crash in between loses nothing."""
         if points and self.queue.refused is None:
-            self._deposits.put(self, points)
+            self._buffer.put(self, points)
 
     def enqueue(self, points: Sequence[Point], place: int | None) -> None:
         """Puts points into the queue, after they were written to a place on disk; None if they were not."""
@@ -69,7 +69,7 @@ class Channel:
         self.sender.end(self.queue)
 
 
-class Deposits:
+class PointBuffer:
     """Points on their way to disk, and then into the queues. Used by the sampler's thread only.
 
     In a ``with`` block those of all runs are written together at its end: asking the thread that writes takes

@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Callable
 
-from mlflow_sysmetrics.daemon.delivery.inbox import Channel, Deposits
+from mlflow_sysmetrics.daemon.delivery.inbox import Channel, PointBuffer
 from mlflow_sysmetrics.daemon.delivery.limits import MemoryBudget
 from mlflow_sysmetrics.daemon.delivery.policy import Counters, DeliveryCounts
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
@@ -46,7 +46,7 @@ class Senders:
         journal: the journal of this process.
 
     Attributes:
-        deposits: writes the points of all runs to disk.
+        buffer: writes the points of all runs to disk.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Senders:
         self._numbers = itertools.count()
         self._earlier: dict[str, None] = {}  # as an ordered set
         self._finished = Counters()
-        self.deposits = Deposits()
+        self.buffer = PointBuffer()
         self._orphans = OrphanSenders(open_sink, clock)
 
     @property
@@ -85,7 +85,7 @@ class Senders:
                 )
                 sender.thread_name = f"{THREAD_NAME}-{next(self._numbers)}"
                 self._senders[tracking_uri] = sender
-            return Channel(sender, queue, self.deposits)
+            return Channel(sender, queue, self.buffer)
 
     def adopt(self, tracking_uri: str, queue: RunQueue) -> None:
         """Takes over the queue of a process that died."""
