@@ -164,14 +164,13 @@ class RestRuns:
             trusted = self._is_trusted()
             path = f"{API}{endpoint}"
             answer = self._connection.send(method, path, self._timeouts, anonymous=not trusted, **body)
-        except Exception as error:  # noqa: BLE001 - credential providers and auth plugins run in there too
-            fault = fault_of_error(error, self._uri)
-        else:
             found = answer.fault(self._uri)
             if found is None:
                 return read_answer(answer.text, read, self._uri)
-            self._connection.forget()
             fault = found if trusted or not found.refuses_credentials else _with_note(found, WITHHELD)
+        except Exception as error:  # noqa: BLE001 - credential providers and auth plugins run in there too
+            fault = fault_of_error(error, self._uri)
+        self._connection.forget()
         raise fault  # outside the handler, so that it does not carry MLflow's exception, which quotes the URI
 
 

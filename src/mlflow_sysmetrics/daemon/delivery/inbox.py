@@ -7,7 +7,7 @@ the first, so a training that writes at each step wakes the sampler twice a seco
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 from mlflow_sysmetrics.daemon.delivery.points import Point
@@ -70,10 +70,10 @@ class Channel:
 
 
 class PointBuffer:
-    """Points on their way to disk, and then into the queues. Used by the sampler's thread only.
+    """Writes points to disk, and then puts them into their queues.
 
-    In a ``with`` block those of all runs are written together at its end: asking the thread that writes takes
-    as long as writing. Otherwise at once.
+    In a ``with`` block of the sampler's thread those of all runs are written together, at its end: asking the
+    thread that writes takes as long as writing. Otherwise at once.
     """
 
     def __init__(self) -> None:
@@ -92,15 +92,14 @@ class PointBuffer:
         """Takes points of a channel."""
         if channel in self._waiting:  # their indices follow those of the ones that wait
             self._hand_over()
-        self._waiting[channel] = points
-        if not self._is_open:
-            self._hand_over()
+        if self._is_open:
+            self._waiting[channel] = points
+        else:
+            channel.enqueue(points, _write({channel: points}).get(channel))
 
     def _hand_over(self) -> None:
         """Takes off the list what is done. A channel that fails twice in a row loses its points."""
-        if not self._waiting:
-            return
-        places = self._write()
+        places = _write(self._waiting)
         for channel, points in list(self._waiting.items()):
             try:
                 channel.enqueue(points, places.get(channel))
@@ -113,21 +112,22 @@ class PointBuffer:
             self._failing = None
             del self._waiting[channel]
 
-    def _write(self) -> dict[Channel, int | None]:
-        """Writes everything that waits; returns where."""
-        places: dict[Channel, int | None] = {}
-        together = []
-        # No other thread appends to these queues, so the points will have the indices from here on.
-        for channel, points in self._waiting.items():
-            run_journal = channel.queue.run_journal
-            if isinstance(run_journal, ProcessRunJournal):
-                together.append((channel, (run_journal, channel.queue.appended, points)))
-            elif run_journal is not None:
-                places[channel] = run_journal.append(channel.queue.appended, points)
-        if together:
-            found = append_together([append for _, append in together])
-            places |= zip((channel for channel, _ in together), found, strict=True)
-        return places
+
+def _write(waiting: Mapping[Channel, Sequence[Point]]) -> dict[Channel, int | None]:
+    """Writes the points of each channel to disk; returns where."""
+    places: dict[Channel, int | None] = {}
+    together = []
+    # No other thread appends to these queues, so the points will have the indices from here on.
+    for channel, points in waiting.items():
+        run_journal = channel.queue.run_journal
+        if isinstance(run_journal, ProcessRunJournal):
+            together.append((channel, (run_journal, channel.queue.appended, points)))
+        elif run_journal is not None:
+            places[channel] = run_journal.append(channel.queue.appended, points)
+    if together:
+        found = append_together([append for _, append in together])
+        places |= zip((channel for channel, _ in together), found, strict=True)
+    return places
 
 
 class OpenChannels:

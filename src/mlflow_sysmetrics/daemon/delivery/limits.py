@@ -110,7 +110,7 @@ class MemoryBudget:
         Args:
             failing: whether their server has not taken the last ones.
         """
-        return self._used >= self._buffered and self._used >= self._expected(failing=failing)
+        return self._used >= self._buffered and self._used > self._expected(failing=failing)
 
     def excess(self, *, failing: bool) -> int:
         """Returns how many points are too many, on disk or not."""
