@@ -261,3 +261,6 @@ class LeanSink:
             self._taken.fail()
             raise Fault(str(error), Cause.DOWN) from error
         self._taken.add(len(points), time.perf_counter() - began)
+
+    def close(self) -> None:
+        """Leaves the connection open: the nodes send until the end."""

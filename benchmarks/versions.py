@@ -136,6 +136,9 @@ def _whole(seconds: float) -> dict[str, float]:
         def send(self, *_: object) -> None:
             """Takes points."""
 
+        def close(self) -> None:
+            """Does nothing."""
+
     with tempfile.TemporaryDirectory() as spool:
         settings = Settings(sampling_interval=1, spool_dir=spool)
         daemon = Daemon(settings, open_sink=lambda _: Nowhere())  # type: ignore[arg-type, return-value]

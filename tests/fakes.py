@@ -91,6 +91,7 @@ class FakeSink:
         down: whether the server is down.
         running: runs that have not ended.
         present: the tags that runs have.
+        closed: how often its connection was closed.
     """
 
     failures: list[Exception] = field(default_factory=list)
@@ -100,6 +101,7 @@ class FakeSink:
     down: bool = False
     running: set[str] = field(default_factory=set)
     present: dict[str, str] = field(default_factory=dict)
+    closed: int = 0
 
     def tags(self, run_id: str) -> Mapping[str, str]:
         return self.present
@@ -121,6 +123,9 @@ class FakeSink:
         if self.failures:
             raise self.failures.pop(0)
         self.batches.append(Batch(run_id, list(points), list(steps), dict(tags)))
+
+    def close(self) -> None:
+        self.closed += 1
 
     def points(self, run_id: str) -> list[Point]:
         """Returns all points of a run, in order of arrival."""

@@ -18,6 +18,7 @@ PLAIN = {
     *(
         "acknowledged",
         "bisection",
+        "buffer",
         "buffered",
         "client",
         "connection",
@@ -26,7 +27,19 @@ PLAIN = {
         "damage",
         "deadline",
     ),
-    *("damaged", "delivery", "disk", "format", "growing", "interval", "new", "newer", "smaller", "snapshot"),
+    *(
+        "damaged",
+        "delivery",
+        "disk",
+        "format",
+        "growing",
+        "index",
+        "interval",
+        "new",
+        "newer",
+        "smaller",
+        "snapshot",
+    ),
     *("dropped", "end", "file", "flusher", "gap", "header", "line", "log", "memory", "missing", "no", "open"),
     *(
         "outage",

@@ -176,6 +176,10 @@ class _RecordingSink:
         """Returns whether a run has ended."""
         return self._sink.has_ended(run_id)
 
+    def close(self) -> None:
+        """Closes the connection."""
+        self._sink.close()
+
     def _record(self, run_id: str, fault: Fault) -> None:
         if not fault.run_is_deleted:
             return

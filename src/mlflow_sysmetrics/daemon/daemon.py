@@ -92,6 +92,7 @@ class Daemon:
             JournalThread(self._clock),
         )
         self._senders = Senders(self._open_sink, self._clock, MemoryBudget(), self._journal)
+        self.sampler.together = self._senders.buffer
         self._recovery: Recovery | None = None
         self._recovery_loop = Loop(self._recover, RECOVERY_THREAD_NAME)
         self._settings = settings

@@ -48,6 +48,8 @@ _ANSWER_SECONDS = 10.0
 _HASTY_SECONDS = 1.0
 # gcloud starts its own Python and asks Google: 1 to 3 s, longer on a cold disk. At most two calls.
 _GCLOUD_SECONDS = 15.0
+# A request that hangs holds up its own thread only: the others try again later, as after any failure.
+_LONGEST_WAIT_SECONDS = 10.0
 _LONGEST_REASON = 300  # the address of a metadata server takes half of it
 
 _REMEDY = (
@@ -113,19 +115,27 @@ class _Kept:
 class IdTokens:
     """A cache of ID tokens, one per audience. Thread-safe.
 
-    One thread fetches; the others continue with the current token, and wait only if there is none.
+    One thread fetches the token of an audience; the others continue with the current one, and wait, for a
+    bounded time, only if there is none.
 
     Args:
         fetch: returns a new token for an audience, or raises `NoIdToken`.
         clock: seconds since 1970, the unit of a token's expiry.
+        wait_seconds: the longest wait for a token that another thread fetches.
     """
 
-    def __init__(self, fetch: Callable[[str], str], clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        fetch: Callable[[str], str],
+        clock: Callable[[], float] = time.time,
+        wait_seconds: float = _LONGEST_WAIT_SECONDS,
+    ) -> None:
         self._fetch = fetch
         self._clock = clock
+        self._wait_seconds = wait_seconds
         self._kept: dict[str, _Kept] = {}
         self._failed: dict[str, tuple[str, str | None, float]] = {}
-        self._fetching = threading.Lock()
+        self._fetching: dict[str, threading.Lock] = {}
 
     def token(self, audience: str) -> str:
         """Returns a token for an audience.
@@ -138,9 +148,12 @@ class IdTokens:
         if kept is not None and now < kept.refresh_at:
             return kept.text
         good = kept.text if kept is not None and now < kept.ends_at else None
-        if good is None:
-            self._fetching.acquire()
-        elif not self._fetching.acquire(blocking=False):
+        fetching = self._fetching.setdefault(audience, threading.Lock())
+        if not fetching.acquire(timeout=self._wait_seconds if good is None else 0):
+            if good is None:
+                raise NoIdToken(
+                    f"another thread has been waiting for an ID token for {self._wait_seconds:g} s"
+                )
             return good
         try:
             return self._fetched(audience)
@@ -149,7 +162,7 @@ class IdTokens:
                 raise
             return good  # it is valid for minutes, in which the next attempt may succeed
         finally:
-            self._fetching.release()
+            fetching.release()
 
     def _fetched(self, audience: str) -> str:
         """Returns a new token, or the one that another thread has fetched meanwhile."""
@@ -177,8 +190,8 @@ class IdTokens:
         return text
 
     def after_fork(self) -> None:
-        """Replaces the lock in a forked child: a thread that does not exist here may hold the parent's."""
-        self._fetching = threading.Lock()
+        """Drops the locks in a forked child: a thread that does not exist here may hold the parent's."""
+        self._fetching = {}
 
 
 def end_of(token: str) -> float:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from mlflow_sysmetrics.mlflow_api import clients, fluent_state
 from mlflow_sysmetrics.mlflow_api.faults import Fault
 from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_error, nothing, read_answer
-from mlflow_sysmetrics.mlflow_api.transport import API, Timeouts, send
+from mlflow_sysmetrics.mlflow_api.rest_connection import RestConnection
+from mlflow_sysmetrics.mlflow_api.transport import API, Timeouts
 
 T = TypeVar("T")
 
@@ -54,6 +56,9 @@ class Runs(Protocol):
     def log_batch(self, run_id: str, metrics: Iterable[Metric], tags: Mapping[str, str]) -> None:
         """Writes metrics and tags of a run. Returns only if MLflow has acknowledged this very request."""
 
+    def close(self) -> None:
+        """Closes the connection; the next call opens it again."""
+
 
 def open_runs(
     tracking_uri: str, is_trusted: Callable[[], bool] = lambda: True, timeouts: Timeouts = _TIMEOUTS
@@ -88,7 +93,8 @@ def set_tags_now(tracking_uri: str | None, run_id: str, tags: Mapping[str, str])
     """
     try:
         uri = tracking_uri or fluent_state.current_tracking_uri()
-        open_runs(uri, timeouts=_TIMEOUTS_IN_BETWEEN).log_batch(run_id, (), tags)
+        with closing(open_runs(uri, timeouts=_TIMEOUTS_IN_BETWEEN)) as runs:
+            runs.log_batch(run_id, (), tags)
     except Exception as error:  # noqa: BLE001 - of MLflow or a plugin, which cannot create a client
         from mlflow_sysmetrics.runtime.interruptions import reraise_interruption  # rarely needed
 
@@ -114,7 +120,7 @@ class RestRuns:
         is_trusted: Callable[[], bool] = lambda: True,
         timeouts: Timeouts = _TIMEOUTS,
     ) -> None:
-        self._get_host_creds = get_host_creds
+        self._connection = RestConnection(get_host_creds)
         self._uri = tracking_uri
         self._is_trusted = is_trusted
         self._timeouts = timeouts
@@ -145,19 +151,23 @@ class RestRuns:
         }
         self._ask(nothing, "POST", "runs/log-batch", json=body)
 
+    def close(self) -> None:
+        """Closes the connection; the next call opens it again."""
+        self._connection.close()
+
     def _ask(self, read: Callable[[Any], T], method: str, endpoint: str, **body: object) -> T:
         trusted = True
         try:
-            creds = self._get_host_creds()
             trusted = self._is_trusted()
-            answer = send(creds, method, f"{API}{endpoint}", self._timeouts, anonymous=not trusted, **body)
-        except Exception as error:  # noqa: BLE001 - credential providers and auth plugins run in there too
-            fault = fault_of_error(error, self._uri)
-        else:
+            path = f"{API}{endpoint}"
+            answer = self._connection.send(method, path, self._timeouts, anonymous=not trusted, **body)
             found = answer.fault(self._uri)
             if found is None:
                 return read_answer(answer.text, read, self._uri)
             fault = found if trusted or not found.refuses_credentials else _with_note(found, WITHHELD)
+        except Exception as error:  # noqa: BLE001 - credential providers and auth plugins run in there too
+            fault = fault_of_error(error, self._uri)
+        self._connection.forget()
         raise fault  # outside the handler, so that it does not carry MLflow's exception, which quotes the URI
 
 
@@ -188,6 +198,9 @@ class ClientRuns:
         points = [entities.Metric(*metric) for metric in metrics]
         pairs = [entities.RunTag(key, value) for key, value in tags.items()]
         self._call(self._client.log_batch, run_id, metrics=points, tags=pairs)
+
+    def close(self) -> None:
+        """Does nothing: MLflow keeps its stores, and their connections, for the whole process."""
 
     def _call(self, method: Callable[..., Any], *arguments: object, **named: object) -> Any:
         try:

@@ -108,12 +108,13 @@ def remember_headers(sent: Mapping[str, str]) -> None:
             if scheme.lower() == "basic":
                 user, _, password = _decoded(rest).partition(":")
                 remember_credentials(user, password, None)
-        elif (
-            lower not in _OPEN_HEADERS
-            and not lower.startswith(_MLFLOW_HEADERS)
-            and len(text) >= _SHORTEST_HEADER
-        ):
+        elif not is_open_header(lower) and len(text) >= _SHORTEST_HEADER:
             _remember(text)
+
+
+def is_open_header(name: str) -> bool:
+    """Returns whether a header of a request holds no secret: requests, or MLflow itself, sends it."""
+    return name.lower() in _OPEN_HEADERS or name.lower().startswith(_MLFLOW_HEADERS)
 
 
 def remember_requests(error: BaseException) -> None:

@@ -16,7 +16,7 @@ from json import dumps
 from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
-from mlflow_sysmetrics.mlflow_api.bodies import read_body
+from mlflow_sysmetrics.mlflow_api.bounded_answers import begin_answer, bounded_session, read_body
 from mlflow_sysmetrics.mlflow_api.clients import host_creds
 from mlflow_sysmetrics.mlflow_api.faults import Fault
 from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_answer, fault_of_error, read_answer
@@ -192,14 +192,29 @@ def send(
         Exception: what MLflow, requests, or a plugin of either raises; `fault_of_error` reads it.
     """
     began = time.monotonic()
-    options = {**_timeouts(creds, timeouts), **body}
     if anonymous:
-        response = _anonymous_request(creds, path, method, **options)
+        response = _anonymous_request(creds, path, method, timeouts, **body)
     else:
-        response = _request_of_mlflow(creds, path, method, **options)
+        response = request_of_mlflow(creds, path, method, **_timeouts(creds, timeouts), **body)
+    return answer_of(response, method, path, began, timeouts)
+
+
+def answer_of(response: Any, method: str, path: str, began: float, timeouts: Timeouts) -> ServerAnswer:
+    """Reads a response of requests.
+
+    Args:
+        response: the response, with `stream`.
+        method: HTTP method that was asked for.
+        path: path that was asked for.
+        began: monotonic time when the request was sent.
+        timeouts: bounds.
+
+    Raises:
+        Fault: it was not complete in time.
+    """
     for one in (*getattr(response, "history", ()), response):
         remember_headers(getattr(getattr(one, "request", None), "headers", None) or {})
-    text = _text(response, began, timeouts.total)
+    text = text_of(response, began, timeouts.total)
     redirected = bool(getattr(response, "history", ()))
     return ServerAnswer(
         response.status_code,
@@ -247,7 +262,7 @@ def send_directly(
         with closing(HTTPConnection(host, port, timeout=timeout)) as connection:
             connection.request(method, target, None if json is None else dumps(json), headers)
             response = connection.getresponse()
-            text = _text(response, began, timeout)
+            text = text_of(response, began, timeout)
     except (OSError, HTTPException) as error:
         raise fault_of_error(error, f"http://{host}:{port}", seconds=timeout) from None
     return ServerAnswer(response.status, text, dict(response.headers.items()), time.monotonic() - began)
@@ -262,7 +277,8 @@ def _basic(user: tuple[str, str] | None) -> dict[str, str]:
     return header
 
 
-def _request_of_mlflow(creds: Any, path: str, method: str, **options: Any) -> Any:
+def request_of_mlflow(creds: Any, path: str, method: str, **options: Any) -> Any:
+    """Sends a request as MLflow does, without its retries; returns the response of requests, not yet read."""
     from mlflow.utils.rest_utils import http_request
 
     remember_credentials(*(getattr(creds, name, None) for name in ("username", "password", "token")))
@@ -271,16 +287,17 @@ def _request_of_mlflow(creds: Any, path: str, method: str, **options: Any) -> An
     return http_request(creds, path, method, **options)
 
 
-def _anonymous_request(creds: Any, path: str, method: str, **options: Any) -> Any:
+def _anonymous_request(creds: Any, path: str, method: str, timeouts: Timeouts, **body: Any) -> Any:
     """Sends a request without credentials.
 
     MLflow's own function has plugins add headers to each request, and those may be tokens. Proxies and
     ~/.netrc apply: they name the hosts that they are for.
     """
-    import requests
-
     url = f"{creds.host.rstrip('/')}{path}"
-    return requests.request(method, url, verify=creds.verify, stream=True, **options)  # noqa: S113 - in the options
+    timeout = (timeouts.connect, timeouts.read)
+    begin_answer(timeouts.total)
+    with bounded_session() as session:
+        return session.request(method, url, verify=creds.verify, stream=True, timeout=timeout, **body)
 
 
 def _timeouts(creds: Any, timeouts: Timeouts) -> dict[str, Any]:
@@ -297,7 +314,7 @@ def _is_same_request(response: Any, method: str, path: str) -> bool:
     return sent is not None and sent.method == method and urlsplit(sent.url).path.endswith(path)
 
 
-def _text(response: Any, began: float, seconds: float) -> str:
+def text_of(response: Any, began: float, seconds: float) -> str:
     """Returns the body of an answer; of an error, its beginning.
 
     Raises:

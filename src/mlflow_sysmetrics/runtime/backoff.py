@@ -68,6 +68,11 @@ class Backoff:
         self._failed_at = -math.inf
         self._failures = 0
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the last attempt failed."""
+        return self._failures > 0
+
     def failed(self, now: float, reason: Exception) -> None:
         """Starts a pause after a failed attempt, longer than the last one."""
         self._failed_at = now

@@ -48,6 +48,9 @@ class CountingSink:
         del run_id, steps, tags
         self.points += len(points)
 
+    def close(self) -> None:
+        """Does nothing."""
+
 
 @pytest.fixture
 def traced() -> Iterator[None]:

@@ -139,3 +139,6 @@ class FakeSink:
             raise run_refused("there is no such run")
         self.on_send(len(points))
         self.taken += [(run_id, point) for point in points]
+
+    def close(self) -> None:
+        """Does nothing."""

@@ -6,11 +6,12 @@ import errno
 import os
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fakes import STARTED_AT, FakeClock, FakeSink, run_refused
-from mlflow_sysmetrics.daemon.delivery.inbox import Channel
+from mlflow_sysmetrics.daemon.delivery.inbox import Channel, PointBuffer
 from mlflow_sysmetrics.daemon.delivery.limits import MemoryBudget
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
@@ -39,7 +40,7 @@ class Process:
         self.sink = FakeSink()
         self.directory = directory
         self.bytes = int(megabytes * 1e6)
-        self.memory = MemoryBudget(**bounds)
+        self.memory = MemoryBudget(**({"in_flight": 0} | bounds))
         self.journal = ProcessJournal(self.create, self.clock)
         self.sender = Sender(
             URI,
@@ -54,9 +55,9 @@ class Process:
     def create(self) -> Journal:
         return Journal.create(self.directory, self.bytes, monotonic=self.clock.monotonic)
 
-    def series(self, run_id: str = "run") -> RunSeries:
+    def series(self, run_id: str = "run", buffer: PointBuffer | None = None) -> RunSeries:
         queue = RunQueue(run_id, STARTED_AT, 10, ProcessRunJournal(self.journal, run_id, URI, STARTED_AT))
-        return RunSeries((URI, run_id), Settings(resolution="constant"), Channel(self.sender, queue))
+        return RunSeries((URI, run_id), Settings(resolution="constant"), Channel(self.sender, queue, buffer))
 
     def emit(self, series: RunSeries, ticks: int = 1, *, seconds: float = 10) -> None:
         for _ in range(ticks):
@@ -398,3 +399,119 @@ def test_a_long_outage_does_not_grow_the_memory(tmp_path: Path) -> None:
     assert process.sender.counts().pending == 2 * 8 * 120 * SERIES
     assert first - began < 5e6
     assert second - first < 0.3e6
+
+
+def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Returns a list that gets the run of each read of a journal."""
+    reads: list[int] = []
+    read = Journal.read
+
+    def counting(journal: Journal, run: int, *arguments: int) -> object:
+        reads.append(run)
+        return read(journal, run, *arguments)
+
+    monkeypatch.setattr(Journal, "read", counting)
+    return reads
+
+
+def many(process: Process, runs: int, seconds: int) -> None:
+    """Gives many runs a point of each series a second, sent every ten seconds by a server that answers."""
+    all_series = [process.series(str(number)) for number in range(runs)]
+    for _ in range(seconds):
+        for series in all_series:
+            process.emit(series, seconds=0)
+        process.clock.move(1)
+        process.send()
+
+
+def test_nothing_is_read_back_for_a_server_that_takes_its_points(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many runs there are: here each second brings more points than the bound of an outage."""
+    reads = count_reads(monkeypatch)
+    process = Process(tmp_path, buffered=200, unsaved=400, in_flight=1_000_000)
+    many(process, 50, 25)
+    assert not reads
+    assert process.sender.counts().dropped == 0
+    process.clock.move(20)
+    process.send()
+    assert process.sender.counts().delivered == 50 * 25 * SERIES
+
+
+def test_an_outage_of_many_runs_does_not_grow_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = count_reads(monkeypatch)
+    process = Process(tmp_path, buffered=200, unsaved=400, in_flight=1_000_000)
+    process.sink.down = True
+    many(process, 50, 25)
+    assert process.memory._used <= 400 + 50 * SERIES
+    process.sink.down = False
+    process.clock.move(100)
+    process.send()
+    assert reads
+    assert process.sender.counts().delivered == 50 * 25 * SERIES
+    for number in range(50):
+        timestamps = [point.timestamp for point in process.sink.points(str(number))]
+        assert timestamps == sorted(timestamps)
+        assert len(timestamps) == 25 * SERIES
+
+
+def test_windows_that_close_together_are_written_with_one_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = Process(tmp_path)
+    buffer = PointBuffer()
+    all_series = [process.series(str(number), buffer) for number in range(20)]
+    asked: list[object] = []
+    call = process.journal.call
+    monkeypatch.setattr(process.journal, "call", lambda job: (asked.append(job), call(job))[1])
+    for number in range(2):
+        with buffer:
+            for series in all_series:
+                process.emit(series, seconds=0)
+            assert process.sender.counts().pending == number * 20 * SERIES
+        process.clock.move(10)
+    assert len(asked) == 2
+    assert process.sender.counts().pending == 2 * 20 * SERIES
+    for number in range(20):
+        values = [(point.key, point.value) for point in process.on_disk(number)]
+        assert values == [
+            (f"system/{key}", round(first / 7, 3)) for first in (0, SERIES) for key in process.keys
+        ]
+
+
+def test_a_journal_without_room_for_all_takes_what_it_can(tmp_path: Path) -> None:
+    process = Process(tmp_path, megabytes=0.012)
+    buffer = PointBuffer()
+    all_series = [process.series(str(number), buffer) for number in range(20)]
+    with buffer:
+        for series in all_series:
+            process.emit(series, seconds=0)
+    assert 0 < process.sender.counts().unsaved < 20 * SERIES
+    assert process.sender.counts().pending == 20 * SERIES
+
+
+def test_a_run_whose_points_cannot_be_queued_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = Process(tmp_path)
+    buffer = PointBuffer()
+    bad, good = (process.series(name, buffer) for name in ("bad", "good"))
+    append = process.sender.append
+
+    def failing(queue: RunQueue, *arguments: Any, **named: Any) -> bool:
+        if queue.run_id == "bad":
+            raise MemoryError
+        return append(queue, *arguments, **named)
+
+    monkeypatch.setattr(process.sender, "append", failing)
+    buffer.__enter__()
+    process.emit(bad, seconds=0)
+    process.emit(good, seconds=0)
+    with pytest.raises(MemoryError):
+        buffer.__exit__()
+    with buffer:  # as the next step of the sampler
+        pass
+    counts = process.sender.counts()
+    assert (counts.pending, counts.dropped) == (SERIES, SERIES)

@@ -10,12 +10,14 @@ from itertools import pairwise
 import pytest
 
 from fakes import STARTED_AT, FakeClock, FakeSink, not_allowed, run_refused, too_large, unreachable
+from mlflow_sysmetrics.daemon.delivery import sender as sender_module
 from mlflow_sysmetrics.daemon.delivery.flush import Deadline
 from mlflow_sysmetrics.daemon.delivery.limits import MemoryBudget
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.sender import Sender
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
+from watching import LONG_SECONDS
 
 URI = "http://user:secret@server:5000"
 
@@ -27,7 +29,8 @@ class Bench:
         self.clock = FakeClock()
         self.sink = FakeSink()
         self.opened = 0
-        self.sender = Sender(URI, self.open, self.clock, jitter=lambda: 1.0, memory=MemoryBudget(**bounds))
+        memory = MemoryBudget(**({"in_flight": 0} | bounds))
+        self.sender = Sender(URI, self.open, self.clock, jitter=lambda: 1.0, memory=memory)
 
     def open(self, uri: str) -> FakeSink:
         assert uri == URI
@@ -664,3 +667,75 @@ def test_points_of_a_send_that_was_broken_off_are_sent_again(bench: Bench, error
     assert bench.sender.counts().pending == 3
     bench.run_until(120)
     assert len(bench.sink.points("run")) == 3
+
+
+def test_a_thread_that_ends_closes_the_connection_and_the_next_opens_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sender_module, "_LINGER_SECONDS", 0.0)
+    bench = Bench()
+    bench.sender.thread_name = "sender-of-a-test"
+    for times in (1, 2):
+        queue = bench.queue(str(times))
+        bench.sender.open()
+        bench.put(queue)
+        loop = bench.sender.loop
+        bench.sender.end(queue)
+        bench.sender.close(queue)
+        assert loop is not None
+        assert loop._thread is not None
+        loop._thread.join(LONG_SECONDS)
+        assert (bench.sink.closed, bench.opened) == (times, times)
+
+
+class Flow:
+    """A thousand runs at a point of each of two series a second, by the clock of a memory budget."""
+
+    def __init__(self) -> None:
+        self.memory = MemoryBudget(buffered=20, unsaved=200, in_flight=10_000)
+        self.now = 100.0
+
+    def second(self, points: int) -> None:
+        self.memory.arrived(points, self.now)
+        self.memory.add(points)
+        self.now += 1
+
+
+def test_what_is_on_its_way_to_a_server_that_takes_it_stays_in_memory() -> None:
+    flow = Flow()
+    for _ in range(30):
+        flow.second(100)
+        assert flow.memory.excess(failing=False) == flow.memory.hard_excess(failing=False) == 0
+        if flow.now % 10 == 0:
+            flow.memory.add(-1000)
+            assert not flow.memory.is_used_up(failing=False)
+
+
+def test_a_server_that_fails_has_the_small_bounds_at_once() -> None:
+    flow = Flow()
+    for _ in range(10):
+        flow.second(100)
+    assert flow.memory.is_used_up(failing=True)
+    assert flow.memory.excess(failing=True) == flow.memory.hard_excess(failing=True) == 800
+
+
+def test_a_server_that_takes_nothing_and_does_not_fail_is_bounded_too() -> None:
+    flow = Flow()
+    for _ in range(60):
+        flow.second(100)
+    assert flow.memory.is_used_up(failing=False)
+    assert flow.memory.excess(failing=False) >= 2900  # of 6000; 3000 may be on their way
+
+
+def test_a_burst_is_forgotten() -> None:
+    flow = Flow()
+    flow.second(5000)
+    flow.now += 40
+    flow.second(100)
+    assert flow.memory.excess(failing=False) == 4900
+
+
+def test_the_number_of_points_on_their_way_is_bounded() -> None:
+    flow = Flow()
+    flow.second(12_000)
+    assert flow.memory.excess(failing=False) == 2000

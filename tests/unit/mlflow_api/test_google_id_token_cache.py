@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -166,8 +167,38 @@ def test_no_thread_waits_for_a_refresh_while_the_token_is_valid(google: Google) 
     refresher.join(SOON)
 
 
+@pytest.fixture
+def hanging(google: Google) -> Iterator[IdTokens]:
+    """A cache whose first request for a token of SERVER, in another thread, does not end."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    def fetch(audience: str) -> str:
+        if audience == SERVER:
+            entered.set()
+            go_on.wait(SOON)
+        return google.fetch(audience)
+
+    tokens = IdTokens(fetch, google.clock, wait_seconds=0.05)
+    fetcher = threading.Thread(target=tokens.token, args=(SERVER,))
+    fetcher.start()
+    assert entered.wait(SOON)
+    yield tokens
+    go_on.set()
+    fetcher.join(SOON)
+
+
+def test_a_request_that_hangs_holds_up_no_other_audience(hanging: IdTokens) -> None:
+    assert hanging.token("https://other.example")
+
+
+def test_a_request_that_hangs_is_waited_for_within_bounds(hanging: IdTokens) -> None:
+    with pytest.raises(NoIdToken, match=r"another thread has been waiting for an ID token for 0\.05 s"):
+        hanging.token(SERVER)
+
+
 def test_a_forked_child_does_not_wait_for_a_thread_of_its_parent(google: Google, tokens: IdTokens) -> None:
-    tokens._fetching.acquire()  # as a thread has it that the child does not have
+    lock = tokens._fetching[SERVER] = threading.Lock()
+    lock.acquire()  # as a thread has it that the child does not have
     tokens.after_fork()
     assert tokens.token(SERVER)
     assert google.asked == [SERVER]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from mlflow_sysmetrics.mlflow_api import runs
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
+from mlflow_sysmetrics.mlflow_api.rest_connection import RestConnection
 from mlflow_sysmetrics.mlflow_api.runs import ClientRuns, Metric, RestRuns, RunState
 from mlflow_sysmetrics.mlflow_api.transport import ServerAnswer
 
@@ -28,7 +28,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         assert isinstance(answer, ServerAnswer)
         return answer
 
-    monkeypatch.setattr(runs, "send", send)
+    monkeypatch.setattr(RestConnection, "send", send)
     return found
 
 

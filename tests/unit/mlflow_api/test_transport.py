@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import threading
 import time
 import tracemalloc
 import zlib
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from answering_server import Respond, Server, plain
 
 from mlflow_sysmetrics.mlflow_api import transport
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
@@ -21,70 +21,6 @@ from mlflow_sysmetrics.mlflow_api.transport import Timeouts, send
 
 BOUNDS = Timeouts(connect=5, read=15, total=30)
 PATH = "/api/2.0/mlflow/runs/log-batch"
-Respond = Callable[[BaseHTTPRequestHandler], None]
-
-
-def plain(status: int, body: bytes, **headers: str) -> Respond:
-    """Returns what answers with a status and a body."""
-
-    def respond(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(status)
-        for name, value in headers.items():
-            handler.send_header(name.replace("_", "-"), value)
-        handler.send_header("Content-Length", str(len(body)))
-        handler.end_headers()
-        handler.wfile.write(body)
-
-    return respond
-
-
-class Server(ThreadingHTTPServer):
-    """Answers each path as told, and remembers the requests."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        self.answers: dict[str, Respond] = {}
-        self.requests: list[tuple[str, str, dict[str, str]]] = []
-        self.connections = 0
-
-    def get_request(self) -> Any:
-        """Counts connections."""
-        self.connections += 1
-        return super().get_request()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignores clients that have hung up."""
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Answers the requests of one connection."""
-
-    server: Server
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        """Answers any method."""
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.server.requests.append((self.command, self.path, dict(self.headers)))
-        self.server.answers.get(self.path, plain(404, b""))(self)
-
-    do_POST = do_GET
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Keeps quiet."""
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as found:
-        thread = threading.Thread(target=found.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield found
-        found.shutdown()
-        thread.join()
 
 
 def creds(server: Server, **more: Any) -> Any:
@@ -149,12 +85,12 @@ class Response:
 def test_without_read1_a_slow_answer_ends_too() -> None:
     answer = Response([b"{", b"}"])
     with pytest.raises(Fault, match="arrives too slowly"):
-        transport._text(answer, began=0.0, seconds=-1.0)
+        transport.text_of(answer, began=0.0, seconds=-1.0)
     assert answer.closed
 
 
 def test_without_read1_an_answer_is_read_to_its_end() -> None:
-    assert transport._text(Response([b"{", b"}"]), began=0.0, seconds=float("inf")) == "{}"
+    assert transport.text_of(Response([b"{", b"}"]), began=0.0, seconds=float("inf")) == "{}"
 
 
 def test_connecting_and_reading_have_separate_timeouts() -> None:

@@ -7,12 +7,13 @@ the first, so a training that writes at each step wakes the sampler twice a seco
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.sender import Sender
+from mlflow_sysmetrics.daemon.journal.run_journal import ProcessRunJournal, append_together
 from mlflow_sysmetrics.runtime.clock import Clock
 from mlflow_sysmetrics.runtime.native import Event, RLock
 
@@ -28,26 +29,32 @@ _MOST = 100_000
 class Channel:
     """Takes the points of one source for one run. Called by the sampler's thread only.
 
-    Attributes:
+    Args:
         sender: the sender of the run's tracking server.
         queue: the queue of these points.
+        buffer: writes them to disk with those of other runs.
+
+    Attributes:
+        sender: as above.
+        queue: as above.
     """
 
-    def __init__(self, sender: Sender, queue: RunQueue) -> None:
+    def __init__(self, sender: Sender, queue: RunQueue, buffer: PointBuffer | None = None) -> None:
         self.sender = sender
         self.queue = queue
+        self._buffer = buffer or PointBuffer()
         sender.open()
 
     def put(self, points: Sequence[Point]) -> None:
         """Writes points to disk, then into the queue: a crash in between loses nothing."""
-        if not points or self.queue.refused is not None:
-            return
-        run_journal = self.queue.run_journal
-        # No other thread appends to this queue, so the points will have the indices from here on.
-        place = None if run_journal is None else run_journal.append(self.queue.appended, points)
+        if points and self.queue.refused is None:
+            self._buffer.put(self, points)
+
+    def enqueue(self, points: Sequence[Point], place: int | None) -> None:
+        """Puts points into the queue, after they were written to a place on disk; None if they were not."""
         taken = self.sender.append(self.queue, points, place=place)
-        if not taken and run_journal is not None:  # the run was given up at this moment
-            run_journal.acknowledge(self.queue.acknowledged)
+        if not taken and self.queue.run_journal is not None:  # the run was given up at this moment
+            self.queue.run_journal.acknowledge(self.queue.acknowledged)
 
     def put_tags(self, tags: dict[str, str], *, at_once: bool) -> None:
         """Queues tags, which travel with the next points; or sends them at once."""
@@ -60,6 +67,67 @@ class Channel:
         if self.queue.run_journal is not None:
             self.queue.run_journal.end()
         self.sender.end(self.queue)
+
+
+class PointBuffer:
+    """Writes points to disk, and then puts them into their queues.
+
+    In a ``with`` block of the sampler's thread those of all runs are written together, at its end: asking the
+    thread that writes takes as long as writing. Otherwise at once.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[Channel, Sequence[Point]] = {}
+        self._failing: Channel | None = None
+        self._is_open = False
+
+    def __enter__(self) -> None:
+        self._is_open = True
+
+    def __exit__(self, *_: object) -> None:
+        self._is_open = False
+        self._hand_over()
+
+    def put(self, channel: Channel, points: Sequence[Point]) -> None:
+        """Takes points of a channel."""
+        if channel in self._waiting:  # their indices follow those of the ones that wait
+            self._hand_over()
+        if self._is_open:
+            self._waiting[channel] = points
+        else:
+            channel.enqueue(points, _write({channel: points}).get(channel))
+
+    def _hand_over(self) -> None:
+        """Takes off the list what is done. A channel that fails twice in a row loses its points."""
+        places = _write(self._waiting)
+        for channel, points in list(self._waiting.items()):
+            try:
+                channel.enqueue(points, places.get(channel))
+            except BaseException:
+                # Not enough memory, or an exception set in this thread: no run may hold up the others.
+                if self._failing is not channel:
+                    self._failing = channel
+                    raise
+                channel.sender.count_lost(channel.queue, len(points))
+            self._failing = None
+            del self._waiting[channel]
+
+
+def _write(waiting: Mapping[Channel, Sequence[Point]]) -> dict[Channel, int | None]:
+    """Writes the points of each channel to disk; returns where."""
+    places: dict[Channel, int | None] = {}
+    together = []
+    # No other thread appends to these queues, so the points will have the indices from here on.
+    for channel, points in waiting.items():
+        run_journal = channel.queue.run_journal
+        if isinstance(run_journal, ProcessRunJournal):
+            together.append((channel, (run_journal, channel.queue.appended, points)))
+        elif run_journal is not None:
+            places[channel] = run_journal.append(channel.queue.appended, points)
+    if together:
+        found = append_together([append for _, append in together])
+        places |= zip((channel for channel, _ in together), found, strict=True)
+    return places
 
 
 class OpenChannels:

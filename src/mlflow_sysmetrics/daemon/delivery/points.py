@@ -130,5 +130,6 @@ def read_back(run_journal: RunJournal, spilled: Spilled, most: int) -> Batch:
     # Indices that are missing were thinned out. If no point is left, the whole range was.
     until = inside[-1][0] + 1 if inside else spilled.until
     points = [point for _, point in inside]
+    next_place = place if len(inside) == len(found) else None  # points after these were read, too
     lost = until - spilled.first - len(points)
-    return Batch(points, until, [index for index, _ in inside], place, lost).shortened(most)
+    return Batch(points, until, [index for index, _ in inside], next_place, lost).shortened(most)

@@ -161,15 +161,16 @@ class DeliveryPolicy:
         A server that takes points gets time: on a busy machine they may arrive faster than our threads can
         write and send them, and neither the server nor the disk is at fault.
         """
-        if not self._memory.excess or (now < self._enforce_at and self._memory.excess < self._memory.margin):
+        is_failing = self._schedule.is_failing
+        excess = self._memory.excess(failing=is_failing)
+        if not excess or (now < self._enforce_at and excess < self._memory.margin):
             return
         self._enforce_at = now + _ENFORCE_SECONDS
         for queue in self._schedule:
             buffered = queue.buffered
             queue.spill()
             self._memory.add(queue.buffered - buffered)
-        is_failing = any(queue.failures for queue in self._schedule)
-        excess = self._memory.excess if is_failing else self._memory.hard_excess
+        excess = self._memory.hard_excess(failing=is_failing)
         while excess > 0:
             fullest = max(self._schedule, key=lambda queue: queue.unsaved)
             if not fullest.unsaved:  # the memory is full of other servers' points

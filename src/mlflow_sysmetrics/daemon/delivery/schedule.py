@@ -34,6 +34,11 @@ class SendSchedule:
     def __len__(self) -> int:
         return len(self._queues)
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether the server has not taken the last points of the live runs."""
+        return self._pause.has_failed
+
     def add(self, queue: RunQueue) -> None:
         """Adds a queue."""
         self._queues.setdefault(queue, None)

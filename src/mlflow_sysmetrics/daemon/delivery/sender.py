@@ -126,15 +126,17 @@ class Sender:
                 queue.put_tags(tags)
             if host_tags:
                 queue.want_host_tags()
-            if place is not None and points and (queue.spills or self._memory.is_used_up):
+            now = self._now()
+            self._memory.arrived(len(points), now)
+            if place is not None and points and (queue.spills or self._memory_is_used_up):
                 queue.put_spilled(len(points), place)
             else:
                 queue.put(points, place)
                 self._memory.add(len(points))
             self._policy.own.pending += len(points)
-            self._policy.enforce_memory_budget(self._now())
+            self._policy.enforce_memory_budget(now)
             # A queue that has failed keeps the due time of its back-off.
-            due_at = None if queue.empty or queue.failures else queue.plan_send(self._now())
+            due_at = None if queue.empty or queue.failures else queue.plan_send(now)
             if due_at is not None and due_at < self._wakes_at:
                 self._changed.notify_all()
             if not self._untidy and self._journal.is_full:
@@ -238,6 +240,12 @@ class Sender:
             queue.run_journal.acknowledge(queue.acknowledged)
         return True
 
+    def disconnect(self) -> None:
+        """Closes the connection to the server, for a caller that sends itself."""
+        sink = self._connection.release()
+        if sink is not None:
+            sink.close()
+
     def log_messages(self) -> None:
         """Logs what has happened: in the thread and without the lock, since a log handler may block."""
         with self._changed:
@@ -286,11 +294,14 @@ class Sender:
             left = _LINGER_SECONDS if self._is_unused else self._wakes_at - self._now()
             notified = self._changed.wait(None if math.isinf(left) else max(left, 0.0))
             self._wakes_at = -math.inf
-            if not notified and self._is_unused and not self._has_work:
-                self._runs = False
-                self.loop = None
-                return False
-            return True
+            if notified or not self._is_unused or self._has_work:
+                return True
+            self._runs = False
+            self.loop = None
+            sink = self._connection.release()  # another thread, which a call may start now, opens its own
+        if sink is not None:
+            sink.close()
+        return False
 
     @property
     def _has_work(self) -> bool:
@@ -301,6 +312,10 @@ class Sender:
     def _is_unused(self) -> bool:
         """Whether all sources have ended and nothing waits."""
         return not self._sources and not self._schedule
+
+    @property
+    def _memory_is_used_up(self) -> bool:
+        return self._memory.is_used_up(failing=self._schedule.is_failing)
 
     def _settle_host_tags(self, queue: RunQueue) -> dict[str, str]:
         """Asks whether a run lacks host tags, and returns the tags to be set."""

@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Callable
 
-from mlflow_sysmetrics.daemon.delivery.inbox import Channel
+from mlflow_sysmetrics.daemon.delivery.inbox import Channel, PointBuffer
 from mlflow_sysmetrics.daemon.delivery.limits import MemoryBudget
 from mlflow_sysmetrics.daemon.delivery.policy import Counters, DeliveryCounts
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
@@ -44,6 +44,9 @@ class Senders:
         clock: the time source.
         memory: the memory budget of the process.
         journal: the journal of this process.
+
+    Attributes:
+        buffer: writes the points of all runs to disk.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Senders:
         self._numbers = itertools.count()
         self._earlier: dict[str, None] = {}  # as an ordered set
         self._finished = Counters()
+        self.buffer = PointBuffer()
         self._orphans = OrphanSenders(open_sink, clock)
 
     @property
@@ -81,7 +85,7 @@ class Senders:
                 )
                 sender.thread_name = f"{THREAD_NAME}-{next(self._numbers)}"
                 self._senders[tracking_uri] = sender
-            return Channel(sender, queue)
+            return Channel(sender, queue, self.buffer)
 
     def adopt(self, tracking_uri: str, queue: RunQueue) -> None:
         """Takes over the queue of a process that died."""
@@ -180,9 +184,12 @@ class OrphanSenders:
         finally:
             with self._changed:
                 self._busy.discard(sender)
-                if failed or sender.is_finished:
+                ended = failed or sender.is_finished
+                if ended:
                     self._senders = {uri: one for uri, one in self._senders.items() if one is not sender}
                 self._changed.notify_all()
+            if ended:
+                sender.disconnect()
 
     def _next_due(self) -> Sender | None:
         """Waits for a sender that is due and reserves it; returns None when there is no sender left."""

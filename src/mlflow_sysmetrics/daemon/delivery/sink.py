@@ -38,6 +38,9 @@ class Sink(Protocol):
     ) -> None:
         """Delivers points and tags of one run, at most a thousand points."""
 
+    def close(self) -> None:
+        """Closes the connection, if there is one; the next call opens it again."""
+
 
 class BatchRefused(Fault):
     """MLflow refuses a point or a tag of a batch, not the run: it knows the run, and takes an empty batch."""
@@ -104,6 +107,11 @@ class Connection:
             Fault: the server did not answer, or its client could not be created.
         """
         return self._opened().tags(queue.run_id)
+
+    def release(self) -> Sink | None:
+        """Returns the sink, which the caller closes; the next request opens another one."""
+        sink, self._sink = self._sink, None
+        return sink
 
     def _opened(self) -> Sink:
         if self._sink is None:
@@ -173,6 +181,10 @@ class RunSink:
             from mlflow_sysmetrics.daemon.delivery.resending import send_what_is_missing  # rarely needed
 
             send_what_is_missing(partial(self._send, run_id), points, steps, tags)
+
+    def close(self) -> None:
+        """Closes the connection; the next call opens it again."""
+        self._runs.close()
 
     def _send(
         self, run_id: str, points: Sequence[Point], steps: Sequence[int], tags: Mapping[str, str]

@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,17 +20,19 @@ from mlflow_sysmetrics.daemon.journal.lines import (
     AcknowledgedLine,
     EndLine,
     Header,
+    NewPoints,
     RunLine,
     dump,
     dump_points,
 )
 from mlflow_sysmetrics.daemon.journal.ownership import Ownership, hostname, new_path, remove_leftovers
-from mlflow_sysmetrics.daemon.journal.scan import Damage, JournaledRun, JournalState, RunState, read
+from mlflow_sysmetrics.daemon.journal.scan import Damage, JournaledRun, JournalState, RunState
 from mlflow_sysmetrics.errors import JournalUnavailable
 from mlflow_sysmetrics.runtime.native import Lock
 
 if TYPE_CHECKING:
     from mlflow_sysmetrics.daemon.journal.compaction import SmallerJournal, Snapshot
+    from mlflow_sysmetrics.daemon.journal.line_index import LineIndex
 
 # A place in the journal is a byte offset plus a generation number, which changes with each swap that moves
 # the offsets. The generation is counted in units of a terabyte, more than any journal has.
@@ -69,10 +71,10 @@ class Journal:
         self._runs: dict[int, RunState] = found.runs if found else {}
         self._numbers = itertools.count(max(self._runs, default=-1) + 1)
         self._monotonic = file.monotonic
-        self._rests_until = 0.0
         self._losses = file.losses
-        self._cleared_size = -1
-        self._closed = self._has_no_room = self._met_damage = False
+        self._rests_until, self._cleared_size = 0.0, -1
+        self._index: LineIndex | None = None
+        self._closed = self._has_no_room = False
         self.damage: Damage | None = found.damage if found else None
 
     @classmethod
@@ -148,12 +150,7 @@ class Journal:
     ) -> int:
         """Returns a number for a run. Never blocks; the run is written to disk with its first point.
 
-        Args:
-            run_id: the run.
-            tracking_uri: its tracking server, absolute and without user, password and query.
-            started_at: milliseconds since 1970 when the run started, if known.
-            cgroup: directory of this process's own memory control group.
-            oom_kills: that group's count of out-of-memory kills so far.
+        The arguments are those of `RunLine`; the URI is absolute and without user, password and query.
         """
         number = next(self._numbers)
         self._runs[number] = RunState(RunLine(number, run_id, tracking_uri, started_at, cgroup, oom_kills))
@@ -165,21 +162,27 @@ class Journal:
         """Appends one point per key, with indices from `index` on; a step of None is derived from the time.
 
         Returns:
-            Where to read them from; None if they could not be written or there is no room. They are then in
-            memory only.
+            Where to read them from; None if they are in memory only: there is no room, or the disk fails.
         """
         text = dump_points(run, index, timestamp, values, step)
+        places = self.append_lines([NewPoints(run, index, len(values), timestamp, text)])
+        return None if places is None else places[0]
+
+    def append_lines(self, lines: Sequence[NewPoints]) -> list[int] | None:
+        """Appends lines with one write; returns where to read each from, or None as `append` does."""
         with self._lock:
-            known = self._runs.get(run)
+            runs = [self._runs[line.run] for line in lines if line.run in self._runs]
+            text = b"".join([line.text for line in lines])
             self._has_no_room = self._file.size + len(text) > self._max_bytes
-            if known is None or self._has_no_room:
-                return None
-            begin = self._append(text, known)
+            begin = None if self._has_no_room or len(runs) < len(lines) else self._append(text, *runs)
             if begin is None:
                 return None
-            known.appended = index + len(values)
-            known.last_timestamp = timestamp
-            return self.generation * _GENERATION + begin
+            places = []
+            for line, run in zip(lines, runs, strict=True):
+                run.appended, run.last_timestamp = line.first + line.points, line.timestamp
+                places.append(self.generation * _GENERATION + begin)
+                begin += len(line.text)
+            return places
 
     def acknowledge(self, run: int, acknowledged: int) -> None:
         """Records that all points of a run below an index were delivered or given up."""
@@ -208,14 +211,13 @@ class Journal:
         A damaged one stays as it is, until it is compacted or closed.
 
         Returns:
-            Whether nothing waits. A claimed journal that has grown since may have waiting points: its owner
-            is alive.
+            Whether nothing waits. It may in a claimed journal that has grown since: its owner is alive.
         """
         with self._lock:
             runs = list(self._runs.values())
             if any(run.acknowledged < run.appended for run in runs) or self._is_still_written:
                 return False
-            if self.damage or self._met_damage:
+            if self._is_damaged:
                 return True
             if self._file.size == self._cleared_size or self._closed or not self._file.truncate():
                 return True
@@ -251,11 +253,7 @@ class Journal:
             self._compacting.release()
 
     def snapshot(self) -> Snapshot | None:
-        """Returns what a compaction begins with; None if there is nothing to compact.
-
-        Raises:
-            OSError: the file cannot be read.
-        """
+        """Returns what a compaction begins with, None if there is nothing; may raise an OSError."""
         from mlflow_sysmetrics.daemon.journal.compaction import Snapshot
 
         with self._lock:
@@ -281,7 +279,7 @@ class Journal:
             if not self._file.replace_by(smaller.file):
                 return False
             self.generation += 1
-            self._met_damage = False
+            self._index = None
             for number, count in smaller.dropped.items():
                 self._runs[number].dropped += count  # the smaller journal contains this count too
             for run in list(self._runs.values()):
@@ -295,8 +293,8 @@ class Journal:
         Args:
             run: number of the run.
             since: index of the first point wanted.
-            from_offset: a place at or before that point, from `append` or the last `read`; 0 is the
-                beginning, and so is a place from before a swap.
+            from_offset: a place at or before it, from `append` or the last `read`; 0, or one from before a
+                swap, is the beginning.
             most: maximum number of points; only whole lines are returned, and at least one.
 
         Returns:
@@ -305,16 +303,19 @@ class Journal:
         Raises:
             OSError: the file cannot be read.
         """
+        from mlflow_sysmetrics.daemon.journal.line_index import LineIndex  # rarely needed
+
         while True:
             with self._lock:
-                source = self._file.reader()
+                source, size = self._file.reader(), self._file.size
                 self._notice_losses()
-                generation, size = self.generation, self._file.size
+                generation = self.generation
+                index = self._index
+                if index is None or index.generation != generation:
+                    index = self._index = LineIndex(generation)
             offset = from_offset % _GENERATION if from_offset // _GENERATION == generation else 0
             with source:
-                found, end = read(
-                    source, run, self._meet_damage, since=since, offset=offset, end=size, most=most
-                )
+                found, end = index.read(source, run, since=since, offset=offset, end=size, most=most)
             with self._lock:
                 if generation == self.generation:
                     return found, generation * _GENERATION + end
@@ -334,8 +335,7 @@ class Journal:
         """Closes the journal and releases its lock.
 
         Args:
-            delete: deletes it, unless it was claimed and has grown since; otherwise the next process takes it
-                over. A damaged one is set aside instead.
+            delete: deletes it, unless it was claimed and has grown since. A damaged one is set aside instead.
 
         Returns:
             Where it was set aside; None if it was not.
@@ -345,13 +345,12 @@ class Journal:
                 return None
             self._closed = True
             delete = delete and not self._is_still_written
-            is_damaged = self.damage is not None or self._met_damage
-            if delete and is_damaged:
+            if delete and self._is_damaged:
                 self._file.touch()  # the month begins now
             self._file.close()
-            aside = self._delete(set_aside=is_damaged) if delete else None
+            aside = self._delete(set_aside=self._is_damaged) if delete else None
             self._ownership.release(delete=delete)
-        if aside is not None:  # without the lock: a log handler may block
+        if aside is not None:
             from mlflow_sysmetrics.daemon.journal.set_aside import log
 
             log(aside, self.damage)
@@ -367,8 +366,9 @@ class Journal:
             self.path.unlink(missing_ok=True)
         return None
 
-    def _meet_damage(self) -> None:
-        self._met_damage = True
+    @property
+    def _is_damaged(self) -> bool:
+        return self.damage is not None or (self._index is not None and self._index.is_damaged)
 
     @property
     def _is_still_written(self) -> bool:

@@ -27,6 +27,7 @@ _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False, allow_na
 _NOT_FINITE = {repr(value): value for value in (math.nan, math.inf, -math.inf)}
 _CHECKSUM = re.compile(rb',"c":"[0-9a-f]{8}"\}')
 _CHECKSUM_SIZE = len(b',"c":"00000000"}')
+_POINTS_LINE = re.compile(rb'\{"r":([0-9]{1,15}),"i":([0-9]{1,15}),"t":')
 _BEGINNING = re.compile(rb'\{"(?:r|run|journal)":')
 _MOST_BEGINNINGS = 4  # a line without a newline is glued to one other, or to the remains of one
 # The fields of each kind of line that versions without checksums wrote: required, and optional.
@@ -90,6 +91,16 @@ class PointsLine(NamedTuple):
     step: int | None = None
 
 
+class NewPoints(NamedTuple):
+    """Points to be written: as in `PointsLine`, their number, and the whole line."""
+
+    run: int
+    first: int
+    points: int
+    timestamp: int
+    text: bytes
+
+
 class AcknowledgedLine(NamedTuple):
     """All points of the run below this index were delivered or given up."""
 
@@ -136,12 +147,22 @@ def dump_points(
     run: int, index: int, timestamp: int, values: Mapping[str, float], step: int | None = None
 ) -> bytes:
     """Returns a line of points. The only kind that is written often."""
+    return sealed_points(run, index, timestamp, step, dump_values(values))
+
+
+def sealed_points(run: int, index: int, timestamp: int, step: int | None, values: str) -> bytes:
+    """Returns a line of points whose values are written already, by `dump_values`."""
     at = f'"t":{timestamp}' if step is None else f'"t":{timestamp},"s":{step}'
+    return _sealed(f'{{"r":{run},"i":{index},{at},"m":{{{values}}}')
+
+
+def dump_values(values: Mapping[str, float]) -> str:
+    """Returns values as they are written in a line of points, without the braces."""
     try:
-        text = _encode(values)
+        return _encode(values)[1:-1]
     except ValueError:  # JSON has no NaN and no infinity
-        text = _encode({key: value if math.isfinite(value) else repr(value) for key, value in values.items()})
-    return _sealed(f'{{"r":{run},"i":{index},{at},"m":{text}')
+        named = {key: value if math.isfinite(value) else repr(value) for key, value in values.items()}
+        return _encode(named)[1:-1]
 
 
 def parse(text: bytes) -> Line | None:
@@ -185,6 +206,18 @@ def understood(text: bytes) -> Iterator[Line | None]:
     line = parse(rest)
     if line is not None or not (is_torn and _is_beginning(rest)):
         yield line
+
+
+def points_line(text: bytes) -> tuple[int, int] | None:
+    """Returns the run and the first index of a line of points, without parsing it; None if it is not intact.
+
+    Neither is a line that another one is glued to.
+    """
+    found = _POINTS_LINE.match(text)
+    body = text.removesuffix(b"\n")
+    if found is None or _checksum(body[:-_CHECKSUM_SIZE]) != body[-_CHECKSUM_SIZE:]:
+        return None
+    return int(found[1]), int(found[2])
 
 
 def lines(file: BinaryIO, most: int | None = None) -> Iterator[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
@@ -184,7 +185,8 @@ class _OrphanRunJournal(FileRunJournal):
 def _has_ended(run: JournaledRun, open_sink: Callable[[str], Sink], known_uris: Iterable[str]) -> bool:
     """Asks the server whether a run is over. False if it cannot be asked or does not know the run."""
     try:
-        return open_sink(with_secrets(run.tracking_uri, known_uris)).has_ended(run.run_id)
+        with closing(open_sink(with_secrets(run.tracking_uri, known_uris))) as sink:
+            return sink.has_ended(run.run_id)
     except Exception:  # noqa: BLE001
         # A store comes from MLflow or a plugin and may raise anything. One that does not have the run may be
         # another store than the one that has it.

@@ -15,7 +15,7 @@ from pathlib import Path
 from mlflow_sysmetrics.collectors.kernel_files import number_after
 from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.daemon.journal.ownership import exposure
-from mlflow_sysmetrics.daemon.journal.thread import JournalThread, why
+from mlflow_sysmetrics.daemon.journal.thread import JournalThread, Result, why
 from mlflow_sysmetrics.errors import ThreadUnavailable, Unavailable
 from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.machine.cgroups import V1, controller_directory
@@ -120,7 +120,7 @@ class ProcessJournal:
             return False
         return self._thread.accepts_requests
 
-    def call(self, job: Callable[[], int | None]) -> int | None:
+    def call(self, job: Callable[[], Result | None]) -> Result | None:
         """Runs a job that appends, and waits for it at most a second; returns None if it takes longer.
 
         Called by the sampler. A job that takes longer is finished later.

@@ -104,6 +104,7 @@ def replay(
             for queue in queues:
                 sender.adopt(queue)
             _deliver(sender, wait_seconds, clock)
+            sender.disconnect()
             counts = sender.counts_of_replayed()
             delivered += counts.delivered
             dropped += counts.dropped

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import TypeAlias
 
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.journal.journal import Journal
+from mlflow_sysmetrics.daemon.journal.lines import NewPoints, dump_values, sealed_points
 from mlflow_sysmetrics.daemon.journal.process_journal import ProcessJournal
 
 # With names of 250 characters, the longest that MLflow allows, each of 12 bytes in JSON, a line stays below
 # the longest that is read at once.
 _MOST_VALUES = 250
+
+Written: TypeAlias = tuple[str, float]  #: key and value of a point
 
 
 class FileRunJournal:
@@ -28,11 +32,30 @@ class FileRunJournal:
 
     def append(self, index: int, points: Sequence[Point]) -> int | None:
         """Writes points to disk; returns where to read them from, None unless all of them were written."""
-        places = []
-        for moment, values in _by_moment(points):
-            places.append(self._journal.append(self._number, index, moment.timestamp, values, moment.step))
-            index += len(values)
-        return None if None in places else places[0]
+        places = [self._journal.append_lines([line]) for line in self.lines(index, points)]
+        return None if None in places else places[0][0]  # type: ignore[index]
+
+    def lines(
+        self, index: int, points: Sequence[Point], written: dict[Written, str] | None = None
+    ) -> list[NewPoints]:
+        """Returns the lines for points, of which the first has an index.
+
+        Args:
+            index: that index.
+            points: the points.
+            written: how values are written; runs that share a window have most of them in common.
+        """
+        lines = []
+        for stretch in _by_moment(points):
+            timestamp, step = stretch[0][2:]
+            if written is None:
+                values = dump_values({point.key: point.value for point in stretch})
+            else:
+                values = ",".join([written.get(point[:2]) or _write(point, written) for point in stretch])
+            text = sealed_points(self._number, index, timestamp, step, values)
+            lines.append(NewPoints(self._number, index, len(stretch), timestamp, text))
+            index += len(stretch)
+        return lines
 
     def acknowledge(self, acknowledged: int) -> None:
         """Records that all points below an index were delivered or given up."""
@@ -64,7 +87,7 @@ class ProcessRunJournal:
     def __init__(
         self, journal: ProcessJournal, run_id: str, tracking_uri: str, started_at: int | None
     ) -> None:
-        self._own = journal
+        self.own = journal
         self._description = (run_id, tracking_uri, started_at)
         self._run: FileRunJournal | None = None
         self._acknowledged = 0
@@ -72,10 +95,7 @@ class ProcessRunJournal:
 
     def append(self, index: int, points: Sequence[Point]) -> int | None:
         """Writes points to disk; returns where to read them from, None unless all of them were written."""
-        if not self._own.accepts_points:
-            return None
-        self._has_appended = True
-        return self._own.call(partial(self._append, index, points))
+        return append_together([(self, index, points)])[0]
 
     def acknowledge(self, acknowledged: int) -> None:
         """Records that all points below an index were delivered or given up."""
@@ -84,7 +104,7 @@ class ProcessRunJournal:
                 acknowledged  # kept for a journal that is created later; these points must not wait in it
             )
             if self._has_appended:
-                self._own.submit(("settled", self), partial(self._acknowledge, acknowledged))
+                self.own.submit(("settled", self), partial(self._acknowledge, acknowledged))
 
     def read(self, since: int, place: int, most: int) -> tuple[list[tuple[int, Point]], int]:
         """Returns (index, point) pairs from an index on, and the place to continue from.
@@ -92,22 +112,30 @@ class ProcessRunJournal:
         Raises:
             OSError: the disk does not answer.
         """
-        self._own.check_disk()
+        self.own.check_disk()
         return ([], place) if self._run is None else self._run.read(since, place, most)
 
     def end(self) -> None:
         """Records that no more points will come."""
         if self._has_appended:
-            self._own.submit(("end", self), self._end)
+            self.own.submit(("end", self), self._end)
 
-    def _append(self, index: int, points: Sequence[Point]) -> int | None:
+    def expect_points(self) -> None:
+        """Has acknowledgements written from now on: points are about to be."""
+        self._has_appended = True
+
+    def opened(self) -> tuple[Journal, FileRunJournal] | None:
+        """Returns the journal and this run in it, made now if necessary; None if there is no journal.
+
+        Called in the journal's thread.
+        """
+        journal = self.own.available()
+        if journal is None:
+            return None
         if self._run is None:
-            journal = self._own.available()
-            if journal is None:
-                return None
-            self._run = FileRunJournal(journal, self._own.register(journal, *self._description))
+            self._run = FileRunJournal(journal, self.own.register(journal, *self._description))
             self._run.acknowledge(self._acknowledged)
-        return self._run.append(index, points)
+        return journal, self._run
 
     def _acknowledge(self, acknowledged: int) -> None:
         if self._run is not None:
@@ -118,16 +146,63 @@ class ProcessRunJournal:
             self._run.end()
 
 
-def _by_moment(points: Sequence[Point]) -> Iterator[tuple[Point, dict[str, float]]]:
-    """Yields the contents of each line: consecutive points of one time and step, with distinct keys."""
-    first: Point | None = None
-    values: dict[str, float] = {}
+Append: TypeAlias = tuple[ProcessRunJournal, int, Sequence[Point]]  #: a run, and its next points' first index
+
+
+def append_together(appends: Sequence[Append]) -> list[int | None]:
+    """Writes points of several runs to the journal of this process, with one request to its thread.
+
+    Returns:
+        Where to read those of each from; None for those of which not all were written.
+    """
+    own = appends[0][0].own
+    if not own.accepts_points:
+        return [None] * len(appends)
+    for run_journal, _, _ in appends:
+        run_journal.expect_points()
+    return own.call(partial(_append_together, appends)) or [None] * len(appends)
+
+
+def _append_together(appends: Sequence[Append]) -> list[int | None] | None:
+    """Does so, in the journal's thread; returns None if nothing was written."""
+    lines: list[NewPoints] = []
+    written: dict[Written, str] | None = None if len(appends) == 1 else {}
+    firsts = []
+    for run_journal, index, points in appends:
+        opened = run_journal.opened()
+        if opened is None:
+            return None
+        journal, run = opened
+        firsts.append(len(lines))
+        lines += run.lines(index, points, written)
+    places = journal.append_lines(lines)
+    if places is not None:
+        return [places[first] for first in firsts]
+    if len(appends) == 1:
+        return None
+    found = [_append_together([one]) for one in appends]  # what there is room for
+    return None if not any(found) else [None if one is None else one[0] for one in found]
+
+
+def _write(point: Point, written: dict[Written, str]) -> str:
+    text = written[point[:2]] = dump_values({point.key: point.value})
+    return text
+
+
+def _by_moment(points: Sequence[Point]) -> Iterator[Sequence[Point]]:
+    """Yields the points of each line: consecutive ones of one time and step, with distinct keys."""
+    is_of_one_moment = len({point[2:] for point in points}) == 1
+    if is_of_one_moment and len({point.key for point in points}) == len(points) <= _MOST_VALUES:
+        yield points  # nearly always
+        return
+    stretch: list[Point] = []
+    keys: set[str] = set()
     for point in points:
-        same = first is not None and (point.timestamp, point.step) == (first.timestamp, first.step)
-        if first is not None and not (same and point.key not in values and len(values) < _MOST_VALUES):
-            yield first, values
-            first, values = None, {}
-        first = first or point
-        values[point.key] = point.value
-    if first is not None:
-        yield first, values
+        same = bool(stretch) and point[2:] == stretch[0][2:]
+        if stretch and not (same and point.key not in keys and len(stretch) < _MOST_VALUES):
+            yield stretch
+            stretch, keys = [], set()
+        stretch.append(point)
+        keys.add(point.key)
+    if stretch:
+        yield stretch

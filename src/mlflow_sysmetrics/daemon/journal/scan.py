@@ -6,7 +6,7 @@ there at that moment. What is damaged is counted, and nothing is derived from it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -251,50 +251,7 @@ def unacknowledged(path: Path, run: int) -> Iterator[tuple[int, Point]]:
                     yield index, point
 
 
-def read(
-    file: BinaryIO,
-    run: int,
-    on_damage: Callable[[], None],
-    *,
-    since: int,
-    offset: int,
-    end: int,
-    most: int,
-) -> tuple[list[tuple[int, Point]], int]:
-    """Reads points of a run from a part of the file.
-
-    Args:
-        file: the journal, open for reading.
-        run: number of the run.
-        on_damage: called for each line that is not understood.
-        since: index of the first point wanted.
-        offset: where a line begins.
-        end: where to stop, the end of a line.
-        most: maximum number of points; at least one line is read, however long it is.
-
-    Returns:
-        (index, point) pairs in order, and the offset to continue from.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    found: list[tuple[int, Point]] = []
-    file.seek(offset)
-    for text in lines(file, end - offset):
-        more = [pair for pair in _points_of(text, run, on_damage) if pair[0] >= since]
-        if found and len(found) + len(more) > most:
-            break
-        found += more
-        offset += len(text)
-        since = found[-1][0] + 1 if found else since
-        if len(found) >= most:
-            break
-    return found, offset
-
-
-def _points_of(
-    text: bytes, run: int, on_damage: Callable[[], None] = lambda: None
-) -> Iterator[tuple[int, Point]]:
+def _points_of(text: bytes, run: int) -> Iterator[tuple[int, Point]]:
     """Yields (index, point) for the points of the run in a line."""
     # With many runs most lines belong to others, and parsing is expensive: check the prefix that we write. A
     # second one may be that of another line, glued to the first.
@@ -302,8 +259,6 @@ def _points_of(
     if of_another and text[5:6].isdigit() and text.find(b'{"r":', 5) < 0:
         return
     for line in understood(text):
-        if line is None:
-            on_damage()
         if isinstance(line, PointsLine) and line.run == run:
             for index, (key, value) in enumerate(line.values.items(), line.first):
                 yield index, Point(key, value, line.timestamp, line.step)

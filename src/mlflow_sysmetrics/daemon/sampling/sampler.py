@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from mlflow_sysmetrics.collectors.watched_paths import NO_ANSWER
@@ -54,6 +55,7 @@ class Sampler:
         inbox: points of the program itself, collected by this thread.
         thread: the thread, or the one that took its place.
         stirred: called at the first tick after a pause.
+        together: entered around what gives points to many runs.
         state: value of the tag `METRICS_TAG` that runs get with their first points.
     """
 
@@ -79,6 +81,7 @@ class Sampler:
         self._due_at = math.inf
         self.state = SAMPLED
         self.stirred: Callable[[], None] = lambda: None
+        self.together: AbstractContextManager[None] = nullcontext()
         self.thread = SamplerThread(self._step, clock)
         self._pass: _Tick | None = None
 
@@ -173,7 +176,8 @@ class Sampler:
             return False
         if not tick.is_counted:
             self._count(tick)
-        self._close_windows(tick.now, tick.timestamp, everything=bool(tick.flushes))
+        with self.together:
+            self._close_windows(tick.now, tick.timestamp, everything=bool(tick.flushes))
         if tick.departing or tick.arriving:
             self._end(tick.departing, tick.timestamp)
             self._begin(tick.arriving, _levels(tick.samples), tick.timestamp)
