@@ -143,7 +143,7 @@ class SystemMetricsMonitor:
                 self._attach(run)
             if self._is_over:
                 self._release()
-        except Exception as error:  # noqa: BLE001 - there is no caller; it is said as in `start`
+        except Exception as error:
             self._fail(error, run)
 
     def _attach(self, run: Any) -> None:

@@ -1,4 +1,4 @@
-"""Loads the daemon in a thread, so that the first `start_run` of a process does not wait for a hundred modules.
+"""Loads the daemon in a thread, so that the first `start_run` of a process does not wait for its modules.
 
 What is to be done with the daemon waits until it is loaded, and is then done in order, in that thread. Later
 runs find it loaded and lose no time here.
@@ -135,6 +135,7 @@ def _end() -> None:
 
 
 def is_loaded() -> bool:
+    """Returns whether the daemon's modules are imported, by whomever."""
     module = sys.modules.get(_PROCESS)
     return module is not None and not getattr(module.__spec__, "_initializing", False)
 
