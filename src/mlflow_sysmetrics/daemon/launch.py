@@ -101,16 +101,16 @@ def is_pending() -> bool:
     return _launch.is_pending
 
 
-def wait(seconds: float = _LONGEST_LOAD_SECONDS) -> bool:
+def wait(seconds: float | None = None) -> bool:
     """Waits until the daemon is loaded and all jobs are done, if it is being loaded at all.
 
     Args:
-        seconds: longest wait.
+        seconds: longest wait; None means five.
 
     Returns:
         Whether that is so.
     """
-    return _launch.wait(seconds)
+    return _launch.wait(_LONGEST_LOAD_SECONDS if seconds is None else seconds)
 
 
 def end_with_interpreter() -> None:
@@ -151,4 +151,4 @@ _launch = _Launch()
 _ends_with_interpreter = False
 
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(before=lambda: wait() and None, after_in_child=_forget_parent)
+    os.register_at_fork(before=wait, after_in_child=_forget_parent)
