@@ -176,6 +176,7 @@ class SystemMetricsMonitor:
 
     def _fail(self, error: Exception, run: Any) -> None:
         reason = "no thread can be started" if isinstance(error, ThreadUnavailable) else str(error)
+        reason = reason or type(error).__name__  # a MemoryError has no text
         _warn_once(f"System metrics are off: {type(error).__name__}: {error}")
         self._tag_failure(f"off: {reason}", run)
 
