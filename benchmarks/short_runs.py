@@ -176,16 +176,20 @@ def _resident_megabytes() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def tables(found: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]]) -> Iterator[Table]:
-    """Yields a table of first runs per place, and one of later runs where they were measured."""
+def tables(found: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]]) -> dict[str, Table]:
+    """Returns a table of first runs per place, and one of later runs where they were measured."""
     heading = ("", *(side.name for side in _SIDES), "ours - built-in", "ours / built-in")
+    shown = {}
     for place, of_place in found.items():
         rounds = len(of_place[OURS.name])
         title = f"First run of a process, {place}: {rounds} of each side; min / median / 90 % / max"
-        yield Table(title, heading, [_row(label, key, of_place) for label, key in _FIRST_ROWS.items()])
+        rows = [_row(label, key, of_place) for label, key in _FIRST_ROWS.items()]
+        shown[f"first run, {place}"] = Table(title, heading, rows)
         if "warm_cpu" in of_place[OURS.name][0]:
-            title = f"Later runs of {_BODY_SECONDS:g} s, {place}: median of each of {rounds} processes"
-            yield Table(title, heading, [_row(label, key, of_place) for label, key in _LATER_ROWS.items()])
+            title = f"Later runs of {_BODY_SECONDS:g} s, {place}: medians of {rounds} processes"
+            rows = [_row(label, key, of_place) for label, key in _LATER_ROWS.items()]
+            shown[f"later runs, {place}"] = Table(title, heading, rows)
+    return shown
 
 
 def _row(label: str, key: str, of_place: Mapping[str, Sequence[Mapping[str, float]]]) -> tuple[str, ...]:
@@ -207,7 +211,7 @@ def main() -> None:
     parser.add_argument("rounds", nargs="?", type=int, default=10, help="interpreters of each side and place")
     parser.add_argument("runs", nargs="?", type=int, default=20, help="later runs in each interpreter")
     options = parser.parse_args()
-    for table in tables(measure(options.rounds, options.runs)):
+    for table in tables(measure(options.rounds, options.runs)).values():
         print(table)
 
 

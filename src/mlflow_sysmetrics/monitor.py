@@ -129,11 +129,15 @@ class SystemMetricsMonitor:
             return False
         from mlflow_sysmetrics.mlflow_api.clients import import_mlflow
         from mlflow_sysmetrics.mlflow_api.fluent_state import current_tracking_uri
-        from mlflow_sysmetrics.mlflow_api.tracking_uris import anchored
 
         import_mlflow()  # in this thread
         # The program may change its tracking URI and its working directory meanwhile.
-        self._tracking_uri = anchored(self._tracking_uri or current_tracking_uri())
+        uri = self._tracking_uri or current_tracking_uri()
+        if not uri.startswith("http"):
+            from mlflow_sysmetrics.mlflow_api.tracking_uris import anchored
+
+            uri = anchored(uri)
+        self._tracking_uri = uri
         return launch.defer(partial(self._attach_late, run))
 
     def _attach_late(self, run: Any) -> None:
