@@ -24,6 +24,7 @@ import gpu_steps
 import import_time
 import journal_append
 import run_latency
+import short_runs
 import tables
 import tick_cost
 
@@ -47,6 +48,8 @@ def _options() -> argparse.Namespace:
     add("--seconds", type=float, default=60, help="how long the runs are observed; a multiple of 10 is fair")
     add("--repetitions", type=int, default=3, help="how many times each number of runs is measured")
     add("--latency-runs", type=int, default=100, help="consecutive runs of each side")
+    add("--first-runs", type=int, default=10, help="interpreters of each side that do a first run")
+    add("--short-runs", type=int, default=20, help="later short runs in each of these")
     add("--ticks", type=int, default=1000, help="ticks of each side")
     add("--appends", type=int, default=20_000, help="points appended to a journal")
     add("--gpu-seconds", type=float, default=30, help="how long each kind of training step is repeated")
@@ -99,6 +102,12 @@ def _latency(options: argparse.Namespace) -> Measured:
     yield "latency", found, run_latency.table(found)
 
 
+def _short(options: argparse.Namespace) -> Measured:
+    found = short_runs.measure(options.first_runs, options.short_runs)
+    for place, table in short_runs.tables(found).items():
+        yield place, found, table
+
+
 def _concurrent(options: argparse.Namespace) -> Measured:
     for runs in options.runs:
         found = concurrent_runs.measure(runs, options.seconds, options.repetitions)
@@ -114,6 +123,7 @@ _PARTS: dict[str, Callable[[argparse.Namespace], Measured]] = {
     "agreement": _agreement,
     "import": _import,
     "latency": _latency,
+    "short": _short,
     "concurrent": _concurrent,
 }
 

@@ -42,6 +42,7 @@ def watched(seconds: float = 0.3) -> None:
     from mlflow_sysmetrics import status
     from mlflow_sysmetrics.daemon import process
 
+    status()  # waits until the daemon is loaded
     daemon = process._daemon
     assert daemon is not None
     eventually(

@@ -13,7 +13,9 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from threading import get_ident
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
@@ -70,6 +72,7 @@ class SystemMetricsMonitor:
         self._tracking_uri = tracking_uri
         self._attachment: Attachment | None = None
         self._resumed = resume_logging
+        self._is_over = False
         from mlflow_sysmetrics.mlflow_api import fluent_state  # late: `import mlflow` loads this module
 
         self._replaced = fluent_state.registered_monitors().get(run_id)
@@ -84,16 +87,15 @@ class SystemMetricsMonitor:
         run = fluent_state.run_being_started(caller, self._run_id)
         try:
             _raise_held_back(caller)
-            self._attach(run)
+            if not self._defer(run):
+                self._attach(run)
         except Exception as error:
             # The user's training calls this, and must not fail because of a metric.
             interruption = _foreign(error)
             if interruption is not None:
                 self._release()  # the run is not active then, and nobody will end it
                 raise (interruption if run is None else _Passing(interruption)) from None
-            reason = "no thread can be started" if isinstance(error, ThreadUnavailable) else str(error)
-            _warn_once(f"System metrics are off: {type(error).__name__}: {error}")
-            self._tag_failure(f"off: {reason}", run)
+            self._fail(error, run)
         except BaseException:  # Ctrl-C
             self._release()
             raise
@@ -101,9 +103,7 @@ class SystemMetricsMonitor:
     def finish(self) -> None:
         """Detaches the run and waits for its last points, at most the flush timeout."""
         try:
-            if self._attachment is not None:
-                self._attachment.detach()
-                self._restore_replaced()
+            self._detach()
         except Exception as error:
             # The user's training calls this, too.
             self._release()
@@ -117,13 +117,40 @@ class SystemMetricsMonitor:
 
     def _release(self) -> None:
         """Ends the run's series, whatever has interrupted `start` or `finish`."""
+        self._is_over = True
         if self._attachment is not None:
             self._attachment.release()
 
-    def _attach(self, run: Any) -> None:
-        from mlflow_sysmetrics.runtime.threads import import_beside
+    def _defer(self, run: Any) -> bool:
+        """Has the run attached when the daemon is loaded; returns False if it is loaded already."""
+        from mlflow_sysmetrics.daemon import launch
 
-        import_beside("mlflow_sysmetrics.daemon.process")
+        if launch.is_loaded():
+            return False
+        from mlflow_sysmetrics.mlflow_api.clients import import_mlflow
+        from mlflow_sysmetrics.mlflow_api.fluent_state import current_tracking_uri
+
+        import_mlflow()  # in this thread
+        # The program may change its tracking URI and its working directory meanwhile.
+        uri = self._tracking_uri or current_tracking_uri()
+        if not uri.startswith("http"):
+            from mlflow_sysmetrics.mlflow_api.tracking_uris import anchored
+
+            uri = anchored(uri)
+        self._tracking_uri = uri
+        return launch.defer(partial(self._attach_late, run))
+
+    def _attach_late(self, run: Any) -> None:
+        """Attaches the run in the thread that has loaded the daemon, unless the run is over by now."""
+        try:
+            if not self._is_over:
+                self._attach(run)
+            if self._is_over:
+                self._release()
+        except Exception as error:
+            self._fail(error, run)
+
+    def _attach(self, run: Any) -> None:
         from mlflow_sysmetrics.daemon.process import prepare
 
         # Known here before it begins: a signal handler that raises must not leave a run attached for ever.
@@ -131,6 +158,31 @@ class SystemMetricsMonitor:
         self._attachment.begin(self._settings, None if run is None else run.info.start_time)
         if self._settings.tags:
             _put_host_tags(self._attachment, None if run is None else run.data.tags, resumed=self._resumed)
+
+    def _detach(self) -> None:
+        from mlflow_sysmetrics.daemon import launch
+
+        timeout: float | None = None
+        if launch.is_pending():  # the first run of the process is over before the daemon is loaded
+            ends = time.monotonic() + self._settings.flush_timeout
+            if not launch.wait(self._settings.flush_timeout) and launch.defer(self._detach_late):
+                return
+            timeout = max(ends - time.monotonic(), 0.0)
+        if self._attachment is not None:
+            self._attachment.detach(timeout)
+            self._restore_replaced()
+
+    def _detach_late(self) -> None:
+        """Detaches the run in the thread that has loaded the daemon; nobody waits for its points."""
+        self._is_over = True
+        if self._attachment is not None:
+            self._attachment.detach(timeout=0)
+
+    def _fail(self, error: Exception, run: Any) -> None:
+        reason = "no thread can be started" if isinstance(error, ThreadUnavailable) else str(error)
+        reason = reason or type(error).__name__  # a MemoryError has no text
+        _warn_once(f"System metrics are off: {type(error).__name__}: {error}")
+        self._tag_failure(f"off: {reason}", run)
 
     def _tag_failure(self, reason: str, run: Any) -> None:
         """Tells the run why it has no metrics. There is no thread to do so: one request, in bounded time."""
@@ -304,7 +356,11 @@ class _MonitorFinder(importlib.abc.MetaPathFinder):
 
 
 class _StandInLoader(importlib.abc.Loader):
-    """Loads MLflow's module with its own loader, then replaces the class."""
+    """Puts the stand-in into MLflow's module without running that.
+
+    Running it loads pynvml and psutil's wrappers, ten milliseconds of the first `start_run` and a megabyte,
+    for nothing but the class. Whoever asks for another name of the module still gets it: then it is run.
+    """
 
     def __init__(self, loader: importlib.abc.Loader) -> None:
         self._loader = loader
@@ -314,7 +370,32 @@ class _StandInLoader(importlib.abc.Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Runs MLflow's module, then replaces the class."""
+        """Puts the stand-in into the module, and runs MLflow's code only where that has no such class."""
+        names = self._names(module)
+        if _CLASS in names:
+            setattr(module, _CLASS, SystemMetricsMonitor)
+            module.__getattr__ = partial(self._run_for, module, names)  # type: ignore[method-assign]
+            module.__dir__ = partial(sorted, {*vars(module), *names})  # type: ignore[method-assign]
+        else:
+            self._run(module)
+        sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _MonitorFinder)]
+
+    def _names(self, module: ModuleType) -> tuple[str, ...]:
+        """Returns the names that the code of the module binds or uses; none if it cannot be read."""
+        if not isinstance(self._loader, importlib.abc.InspectLoader):
+            return ()
+        code = self._loader.get_code(module.__name__)
+        return () if code is None else code.co_names
+
+    def _run_for(self, module: ModuleType, names: Sequence[str], name: str) -> object:
+        if name in names and name not in vars(module):
+            self._run(module)
+            vars(module).pop("__getattr__", None)
+            vars(module).pop("__dir__", None)
+        if name in vars(module):
+            return vars(module)[name]
+        raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+
+    def _run(self, module: ModuleType) -> None:
         self._loader.exec_module(module)
         _put_stand_in(module)
-        sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _MonitorFinder)]

@@ -11,7 +11,8 @@ from counting_server import CountingServer
 
 TESTS = Path(__file__).parents[1]
 MOST_BY_IMPORT_MLFLOW = 8  # errors, monitor, providers, runtime.clock, samples, settings, and two packages
-MOST_BY_FIRST_ATTACH = 110
+MOST_BY_FIRST_START_RUN = 40  # the facts for its tags; a thread loads the daemon
+MOST_BY_FIRST_ATTACH = 121  # with these
 PROGRAM = """
 import sys
 
@@ -21,7 +22,13 @@ def ours():
 import mlflow
 print(*ours())
 import mlflow_sysmetrics
-run = mlflow.MlflowClient().create_run("0")  # start_run would load the facts, too, for its tags
+from mlflow_sysmetrics.daemon import launch
+defer, launch.defer = launch.defer, lambda job: True
+with mlflow.start_run():
+    print(*ours())
+    print("mlflow.system_metrics.metrics.cpu_monitor" in sys.modules)
+launch.defer = defer
+run = mlflow.MlflowClient().create_run("0")
 from mlflow_sysmetrics.daemon.daemon import Daemon
 Daemon._recover = lambda _: False  # a thread beside imports what it needs
 with mlflow_sysmetrics.attach(run.info.run_id):
@@ -46,13 +53,15 @@ def test_import_mlflow_and_the_first_attach_load_few_of_our_modules(
     server: CountingServer, tmp_path: Path
 ) -> None:
     spool = str(tmp_path / "spool")
-    # With tags, a thread beside loads the facts.
-    environ = {"MLFLOW_SYSMETRICS_SPOOL_DIR": spool, "MLFLOW_SYSMETRICS_TAGS": "off"}
-    printed = run(["-c", PROGRAM], MLFLOW_TRACKING_URI=server.url, **environ)
-    by_import, by_attach = (line.split() for line in printed.splitlines()[:2])
+    printed = run(["-c", PROGRAM], MLFLOW_TRACKING_URI=server.url, MLFLOW_SYSMETRICS_SPOOL_DIR=spool)
+    by_import, by_start, mlflows_own, by_attach = (line.split() for line in printed.splitlines()[:4])
     assert "mlflow_sysmetrics.monitor" in by_import
+    assert "mlflow_sysmetrics.facts.linux" in by_start or sys.platform != "linux"
+    assert "mlflow_sysmetrics.daemon.process" not in by_start
+    assert mlflows_own == ["False"]
     assert "mlflow_sysmetrics.daemon.daemon" in by_attach
     assert len(by_import) <= MOST_BY_IMPORT_MLFLOW, by_import
+    assert len(by_start) <= MOST_BY_FIRST_START_RUN, (len(by_start), by_start)
     assert len(by_attach) <= MOST_BY_FIRST_ATTACH, by_attach
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 
 from mlflow_sysmetrics import monitor
-from mlflow_sysmetrics.daemon import process
+from mlflow_sysmetrics.daemon import launch, process
 from mlflow_sysmetrics.errors import SettingsError, ThreadUnavailable, Unavailable
-from mlflow_sysmetrics.mlflow_api import fluent_state, runs
+from mlflow_sysmetrics.mlflow_api import clients, fluent_state, runs
 from mlflow_sysmetrics.settings import METRICS
 
 CLASS = "class SystemMetricsMonitor:\n    pass\nOTHER = 1\n"
@@ -173,3 +173,165 @@ def test_an_exception_is_held_back_for_its_own_start_only(monkeypatch: pytest.Mo
     assert monitor.hold_back(JobTimeout("of a start that failed"), frame)
     start_as_mlflow_does("run")
     monitor.SystemMetricsMonitor("run").start()
+
+
+RAN = "import sys\nsys.modules['likemlflow'].ran = getattr(sys.modules['likemlflow'], 'ran', 0) + 1\n"
+
+
+def test_mlflows_monitor_is_not_run_for_its_class(package: Path) -> None:
+    """Running it imports what reads the machine for MLflow: ten milliseconds of the first `start_run`."""
+    (package / "monitor.py").write_text(RAN + CLASS)
+    monitor.install()
+    found = importlib.import_module("likemlflow.monitor")
+    assert found.SystemMetricsMonitor is monitor.SystemMetricsMonitor
+    assert {"OTHER", "SystemMetricsMonitor", "__name__"} <= set(dir(found))
+    with pytest.raises(AttributeError, match=r"'likemlflow\.monitor' has no attribute 'nothing'"):
+        _ = found.nothing
+    parent = sys.modules["likemlflow"]
+    assert not hasattr(parent, "ran")
+    assert (found.OTHER, found.OTHER, parent.ran) == (1, 1, 1)
+    assert found.SystemMetricsMonitor is monitor.SystemMetricsMonitor
+
+
+@pytest.mark.usefixtures("package")
+def test_other_names_of_mlflows_monitor_can_be_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As MLflow's own tests do with the readers of GPUs."""
+    monitor.install()
+    found = importlib.import_module("likemlflow.monitor")
+    with monkeypatch.context() as patch:
+        patch.setattr(found, "OTHER", 2)
+        assert found.OTHER == 2
+    assert found.OTHER == 1
+    assert found.SystemMetricsMonitor is monitor.SystemMetricsMonitor
+
+
+def test_a_monitor_that_cannot_be_run_is_an_error_of_who_asks(package: Path) -> None:
+    (package / "monitor.py").write_text(f"import nothing_like_it\n{CLASS}")
+    monitor.install()
+    found = importlib.import_module("likemlflow.monitor")
+    assert found.SystemMetricsMonitor is monitor.SystemMetricsMonitor
+    with pytest.raises(ImportError, match="nothing_like_it"):
+        _ = found.OTHER
+
+
+class Loading:
+    """A daemon that is loaded when the test says so, and the attachments that are made with it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_loaded = False
+        self.jobs: list[Callable[[], None]] = []
+        self.uri = "http://first"
+        self.events: list[tuple[object, ...]] = []
+        patch = monkeypatch.setattr
+        patch(launch, "is_loaded", lambda: self.is_loaded)
+        patch(launch, "is_pending", lambda: bool(self.jobs))
+        patch(launch, "defer", self._defer)
+        patch(launch, "wait", lambda _: not self.jobs)
+        patch(clients, "import_mlflow", lambda: None)
+        patch(fluent_state, "current_tracking_uri", lambda: self.uri)
+        patch(fluent_state, "registered_monitors", dict)
+        patch(process, "prepare", self._prepare)
+
+    def load(self) -> None:
+        self.is_loaded = True
+        while self.jobs:
+            self.jobs.pop(0)()
+
+    def _defer(self, job: Callable[[], None]) -> bool:
+        self.jobs.append(job)
+        return True
+
+    def _prepare(self, run_id: str, uri: str, _: object) -> SimpleNamespace:
+        def note(name: str) -> Callable[..., None]:
+            return lambda *given, **more: self.events.append((name, *given[2:], *more.values()))
+
+        self.events.append(("prepare", run_id, uri))
+        return SimpleNamespace(
+            **{name: note(name) for name in ("begin", "detach", "release", "offer_host_tags")}
+        )
+
+
+def test_the_run_is_attached_when_the_daemon_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    loading = Loading(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    loading.uri = "sqlite:///runs.db"
+    one = monitor.SystemMetricsMonitor("run")
+    one.start()
+    assert loading.events == []
+    loading.uri = "http://second"  # of a later run
+    monkeypatch.chdir("/")
+    loading.load()
+    assert loading.events[:2] == [("prepare", "run", f"sqlite:///{tmp_path}/runs.db"), ("begin",)]
+    one.finish()
+    assert loading.events[-1] == ("detach",)
+
+
+def test_a_run_that_ends_before_the_daemon_is_loaded_ends_after_it_has_begun(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So it has its points; its end waits no longer than the flush timeout."""
+    loading = Loading(monkeypatch)
+    one = monitor.SystemMetricsMonitor("run")
+    one.start()
+    one.finish()
+    loading.load()
+    assert [event[0] for event in loading.events] == ["prepare", "begin", "offer_host_tags", "detach"]
+    assert loading.events[-1] == ("detach", 0)  # nobody waits any more
+
+
+def test_a_run_whose_start_was_interrupted_is_not_attached_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    loading = Loading(monkeypatch)
+
+    def interrupted(job: Callable[[], None]) -> bool:
+        loading.jobs.append(job)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch, "defer", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        monitor.SystemMetricsMonitor("run").start()
+    loading.load()
+    assert loading.events == []
+
+
+def test_a_run_whose_start_is_interrupted_while_it_is_attached_is_released(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loading = Loading(monkeypatch)
+    one = monitor.SystemMetricsMonitor("run")
+    one.start()
+    prepare = process.prepare
+    monkeypatch.setattr(process, "prepare", lambda *given: (one._release(), prepare(*given))[1])
+    loading.load()
+    assert [event[0] for event in loading.events][-1] == "release"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ThreadUnavailable("no thread can be started: ..."), "no thread can be started"),
+        (ImportError("No module named 'x'"), "No module named 'x'"),
+        (MemoryError(), "MemoryError"),
+        (JobTimeout("late"), "late"),
+    ],
+)
+def test_a_run_that_cannot_be_attached_later_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception, reason: str
+) -> None:
+    loading = Loading(monkeypatch)
+
+    def fail(*_: object) -> None:
+        raise error
+
+    told: list[object] = []
+    monkeypatch.setattr(process, "prepare", fail)
+    monkeypatch.setattr(runs, "set_tags_now", lambda *given: told.append(given))
+    monkeypatch.setattr(monitor, "_warned", set())
+    one = monitor.SystemMetricsMonitor("run")
+    one.start()
+    loading.load()
+    one.finish()
+    (record,) = caplog.records
+    assert f"System metrics are off: {type(error).__name__}: {error}" in record.message
+    assert told == [("http://first", "run", {"sys.metrics": f"off: {reason}"})]

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import plistlib
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 from xml.parsers.expat import ExpatError
 
@@ -129,7 +128,7 @@ def _select(wanted: str, count: int) -> Selection:
     devices = [GpuId(index, uuid="") for index in range(count)]
     selection = select_listed("all" if visible else wanted, devices, "Apple")
     if wanted.strip().lower() == "process":
-        return replace(selection, doubt="macOS does not report which GPU the job uses: all are shown")
+        return selection._replace(doubt="macOS does not report which GPU the job uses: all are shown")
     return selection
 
 

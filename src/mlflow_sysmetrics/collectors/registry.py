@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from typing import TypeAlias, cast
 
@@ -31,7 +30,6 @@ def _never_absent(host: Host) -> None:
     """Leaves the decision to the collector's constructor."""
 
 
-@dataclass(frozen=True, slots=True)
 class CollectorEntry:
     """One collector of the registry. Calling it builds the collector, as calling the class does.
 
@@ -43,11 +41,16 @@ class CollectorEntry:
         absence: returns why its source is absent, without importing the module.
     """
 
-    module: str
-    name: str
-    family: Family
-    absence: Absence = _never_absent
-    part: str = ""
+    __slots__ = ("absence", "family", "module", "name", "part")
+
+    def __init__(
+        self, module: str, name: str, family: Family, absence: Absence = _never_absent, part: str = ""
+    ) -> None:
+        self.module = module
+        self.name = name
+        self.family = family
+        self.absence = absence
+        self.part = part
 
     def load(self) -> type[Collector]:
         """Returns the class, importing its module."""

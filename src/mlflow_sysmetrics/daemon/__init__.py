@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from mlflow_sysmetrics.daemon.delivery.points import Point
-from mlflow_sysmetrics.daemon.process import (
-    Attachment,
-    PointWriter,
-    attach,
-    flush,
-    open_writer,
-    status,
-    watch,
-)
-from mlflow_sysmetrics.daemon.state import Status
-
 if TYPE_CHECKING:
+    from mlflow_sysmetrics.daemon.delivery.points import Point
+    from mlflow_sysmetrics.daemon.process import (
+        Attachment,
+        PointWriter,
+        attach,
+        flush,
+        open_writer,
+        status,
+        watch,
+    )
     from mlflow_sysmetrics.daemon.sampling.watch import Watch
+    from mlflow_sysmetrics.daemon.state import Status
+
+_HOME = {
+    "Attachment": "process",
+    "Point": "delivery.points",
+    "PointWriter": "process",
+    "Status": "state",
+    "Watch": "sampling.watch",
+    "attach": "process",
+    "flush": "process",
+    "open_writer": "process",
+    "status": "process",
+    "watch": "process",
+}
 
 __all__ = [
     "Attachment",
@@ -34,8 +47,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name == "Watch":  # rarely needed
-        from mlflow_sysmetrics.daemon.sampling.watch import Watch
-
-        return Watch
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Imports a name when it is first read: `launch` is needed at once, the rest in another thread."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

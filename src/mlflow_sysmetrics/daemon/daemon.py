@@ -22,14 +22,14 @@ from mlflow_sysmetrics.daemon.delivery.sink import Sink
 from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.daemon.journal.process_journal import ProcessJournal, oom_evidence
 from mlflow_sysmetrics.daemon.journal.run_journal import ProcessRunJournal
-from mlflow_sysmetrics.daemon.journal.spool import spool_directory
+from mlflow_sysmetrics.daemon.journal.spool import spool_directory, spooled_names
 from mlflow_sysmetrics.daemon.journal.thread import JournalThread
 from mlflow_sysmetrics.daemon.sampling.probe import Probe
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
 from mlflow_sysmetrics.daemon.sampling.sampler import Sampler
-from mlflow_sysmetrics.daemon.state import Status, log_start, log_summary
 from mlflow_sysmetrics.daemon.watchdog import Watchdog
 from mlflow_sysmetrics.errors import ThreadUnavailable
+from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.mlflow_api.fluent_state import current_tracking_uri
 from mlflow_sysmetrics.mlflow_api.tracking_uris import anchored, lasting, with_secrets
@@ -41,10 +41,13 @@ from mlflow_sysmetrics.settings import Settings
 if TYPE_CHECKING:
     from mlflow_sysmetrics.daemon.journal.recovery import Recovery
     from mlflow_sysmetrics.daemon.sampling.watch import Watch
+    from mlflow_sysmetrics.daemon.state import Status
 
 RECOVERY_THREAD_NAME = "sysmetrics-recovery"
 
 _LAST_SAMPLE_SECONDS = 0.25
+
+_logger = Log()
 
 
 class Daemon:
@@ -127,7 +130,7 @@ class Daemon:
                 key, holder, lambda: RunSeries(key, settings, self._channel(key, settings, started_at))
             )
         if started:  # without the lock: a log handler may block
-            log_start(settings, [probe.name for probe in self._probes])
+            _log_start(settings, [probe.name for probe in self._probes])
         return series
 
     def detach(self, series: RunSeries, timeout: float | None, *, holder: object = None) -> bool:
@@ -260,6 +263,8 @@ class Daemon:
             series.channel.sender.close(series.channel.queue)
         self._deliver(Deadline(now + self._flush_timeout, full_timeout=False))
         self._delete_journal()
+        from mlflow_sysmetrics.daemon.state import log_summary  # not before the end
+
         log_summary(self.status(), self._flush_timeout)
 
     def forget_after_fork(self) -> None:
@@ -270,6 +275,8 @@ class Daemon:
 
     def status(self) -> Status:
         """Returns a snapshot."""
+        from mlflow_sysmetrics.daemon.state import Status  # rarely needed
+
         with self._lock:
             counts = self._senders.counts()
             return Status(
@@ -327,6 +334,8 @@ class Daemon:
 
     def _recover(self) -> bool:
         """Delivers what processes that died have left behind. Runs in a separate thread."""
+        if self._recovery is None and not self._may_have_orphans():
+            return False
         with contextlib.suppress(ImportError):  # the interpreter is shutting down
             # Imported in this thread, because no attach has to wait for it.
             from mlflow_sysmetrics.daemon.journal.recovery import Recovery
@@ -336,6 +345,14 @@ class Daemon:
             )
             self._recovery.run()
         return False
+
+    def _may_have_orphans(self) -> bool:
+        """Returns False if the directory of journals has nothing but this process's own."""
+        own = self._journal.path
+        with contextlib.suppress(Exception):  # `Recovery` says what is wrong
+            names = spooled_names(spool_directory(self._settings))
+            return any(own is None or not name.startswith(own.stem) for name in names)
+        return True
 
     def _channel(self, key: tuple[str, str], settings: Settings, started_at: int | None) -> Channel:
         tracking_uri, run_id = key
@@ -364,3 +381,14 @@ class Daemon:
 
 def _create_journal(settings: Settings) -> Journal:
     return Journal.create(spool_directory(settings), settings.spool_bytes)
+
+
+def _log_start(settings: Settings, collectors: Sequence[str]) -> None:
+    """Logs what is sampled, at the first attach of the process."""
+    _logger.info(
+        "Sampling started: a tick every %g s, a point every %g s%s, from %s.",
+        settings.sampling_interval,
+        settings.window_seconds,
+        " at first" if settings.adaptive else "",
+        ", ".join(collectors) or "no collector",
+    )

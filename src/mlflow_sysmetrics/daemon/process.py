@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import atexit
-import multiprocessing
 import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from mlflow_sysmetrics.daemon import launch
 from mlflow_sysmetrics.daemon.arguments import (
     check_run_id,
     check_started_at,
@@ -240,6 +238,7 @@ def attach(
     chosen = Settings.from_environ(node_id=node_id) if settings is None else settings
     if settings is not None and node_id is not None:
         chosen = replace(settings, node_id=node_id)
+    launch.wait()
     attachment = prepare(run_id, given_uri, chosen)
     try:
         attachment.begin(chosen, started_at)
@@ -282,6 +281,7 @@ def open_writer(run_id: str, *, tracking_uri: str | None = None) -> PointWriter:
     check_run_id(run_id)
     given_uri = check_tracking_uri(tracking_uri)
     settings = Settings.from_environ()
+    launch.wait()
     import_mlflow()
     uri = given_uri or str(current_tracking_uri())
     return PointWriter(_daemon_of_process(settings), run_id, uri, settings)
@@ -300,6 +300,7 @@ def watch(interval: float | None = None) -> Watch:
         ThreadUnavailable: no thread can be started, a RuntimeError.
     """
     settings = Settings.from_environ()
+    launch.wait()
     return _daemon_of_process(settings).watch(settings.sampling_interval if interval is None else interval)
 
 
@@ -317,12 +318,14 @@ def flush(timeout: float | None = None) -> bool:
         SettingsError: `timeout` is NaN.
     """
     check_timeout(timeout)
+    launch.wait()
     daemon = _daemon
     return True if daemon is None else daemon.flush(timeout)
 
 
 def status() -> Status:
     """Returns a snapshot of this process's daemon."""
+    launch.wait()
     daemon = _daemon
     return Status() if daemon is None else daemon.status()
 
@@ -332,22 +335,13 @@ def _daemon_of_process(settings: Settings) -> Daemon:
     global _daemon  # noqa: PLW0603 - one per process is the point
     with _lock:
         if _daemon is None:
-            _end_with_interpreter()  # first: a signal handler may raise between the two
+            launch.end_with_interpreter()  # first: a signal handler may raise between the two
             _daemon = Daemon(settings)
         return _daemon
 
 
-def _end_with_interpreter() -> None:
-    # Runs before MLflow's own exit function, which ends the active run and then has nothing to wait for.
-    atexit.register(_end)
-    # Children of multiprocessing exit without running exit functions, but they run its finalizers.
-    util = sys.modules.get("multiprocessing.util")
-    if util is not None and multiprocessing.parent_process() is not None:
-        util.Finalize(None, _end, exitpriority=0)
-
-
-def _end() -> None:
-    # Not a bound method of the daemon: a forked child inherits the exit functions, but drops the daemon.
+def end() -> None:
+    """Ends the daemon with the interpreter."""
     daemon = _daemon
     if daemon is not None:
         daemon.end()

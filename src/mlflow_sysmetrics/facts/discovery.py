@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from mlflow_sysmetrics.errors import ThreadUnavailable, Unavailable
 from mlflow_sysmetrics.facts.fact_list import FACTS, Fact, preload
@@ -32,12 +31,11 @@ _MOST_CALLBACKS = 100  # of runs that wait for a fact that may never answer
 _FREE_SPACE_SECONDS = 0.25  # a local filesystem takes 0.1 ms; one that does not answer delays a program once
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(NamedTuple):
     """What is known at one moment; each update replaces the object, so no reader sees half of one."""
 
-    tags: Mapping[str, str] = field(default_factory=dict)
-    problems: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str]
+    problems: Mapping[str, str]
 
     def and_(self, fact: Fact, tags: Mapping[str, str], problem: str) -> _Found:
         problems = {name: text for name, text in self.problems.items() if name != fact.name}
@@ -70,7 +68,7 @@ class HostFacts:
         self._system = system or operating_system()
         self._run = run
         self._facts = facts
-        self._found = _Found()
+        self._found = _Found({}, {})
         self._free_space = _FreeSpace(host)
         self._forget_threads()
 
@@ -137,7 +135,7 @@ class HostFacts:
         if complete:
             self._finished.set()
         else:
-            self._found = _Found()
+            self._found = _Found({}, {})
 
     def _start(self) -> None:
         if self._thread is None:
@@ -194,7 +192,7 @@ class HostFacts:
         if self._found.tags:
             return
         sources = Sources(host=self._host, system=self._system, run=_no_command)
-        found = _Found()
+        found = _Found({}, {})
         for fact in self._facts:
             if fact.quick:
                 found = found.and_(fact, *_look_for(fact, sources))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from typing import TypeAlias, cast
 
@@ -25,7 +24,6 @@ GpuSource: TypeAlias = Callable[[Host, RunCommand], GpuReport]
 """Reports GPUs: an empty report if the source is not installed; raises `Unavailable` if it fails."""
 
 
-@dataclass(frozen=True, slots=True)
 class LazyGpuSource:
     """A `GpuSource` in a separate module.
 
@@ -34,8 +32,11 @@ class LazyGpuSource:
         may_exist: returns False if the host certainly does not have the source.
     """
 
-    module: str
-    may_exist: Callable[[Host], bool]
+    __slots__ = ("may_exist", "module")
+
+    def __init__(self, module: str, may_exist: Callable[[Host], bool]) -> None:
+        self.module = module
+        self.may_exist = may_exist
 
     def load(self) -> GpuSource:
         """Imports the module and returns its source.

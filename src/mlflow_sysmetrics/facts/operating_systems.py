@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import import_module
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 from mlflow_sysmetrics.facts.gpus import GpuSource
 from mlflow_sysmetrics.facts.values import Cores, Memory
@@ -49,8 +48,7 @@ def operating_system(platform: str = sys.platform) -> OperatingSystem:
     return cast("OperatingSystem", import_module(f"mlflow_sysmetrics.facts.{name}"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sources:
+class Sources(NamedTuple):
     """Everything that a fact may read.
 
     Attributes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 # MLflow 2 stores cut or reject longer tag values; every store and version accepts 250.
 LONGEST_VALUE = 249
@@ -11,8 +12,7 @@ LONGEST_VALUE = 249
 _ELLIPSIS = "..."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cores:
+class Cores(NamedTuple):
     """CPUs: `physical` and `effective` (what this job may use) are None if unknown."""
 
     logical: int
@@ -20,8 +20,7 @@ class Cores:
     effective: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Memory:
+class Memory(NamedTuple):
     """Bytes of the whole host, and of the limit on this job (None without one)."""
 
     total_bytes: int
@@ -49,8 +48,7 @@ class Gpu:
     index: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GpuReport:
+class GpuReport(NamedTuple):
     """What one source, or all of them, found.
 
     Attributes:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -33,8 +32,7 @@ V2: Version = 2
 _UNIFIED = ""  # how /proc/self/cgroup names the controllers of v2
 
 
-@dataclass(frozen=True, slots=True)
-class ControllerDirectory:
+class ControllerDirectory(NamedTuple):
     """Where one controller keeps the files of the job's own group.
 
     Attributes:

@@ -8,15 +8,14 @@ Check:   nproc; taskset -cp $$; cat /sys/fs/cgroup/cpu.max
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.cgroups import allowed_cpus, parse_cpu_list, smallest_cpu_quota
 from mlflow_sysmetrics.machine.host import Host
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CpuShare:
+class CpuShare(NamedTuple):
     """The job's share of the host's CPUs.
 
     Attributes:

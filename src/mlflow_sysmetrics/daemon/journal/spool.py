@@ -66,6 +66,18 @@ def spool_directory(settings: Settings) -> Path:
     return directory
 
 
+def spooled_names(directory: Path) -> list[str]:
+    """Returns the names of all files in the directory; none if it does not exist.
+
+    Raises:
+        OSError: the directory cannot be read.
+    """
+    try:
+        return os.listdir(directory)  # noqa: PTH208 - names are all that is needed
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 def journals(directory: Path, *, any_host: bool = False) -> list[Path]:
     """Returns the journals of this host, sorted by name; empty if the directory does not exist.
 

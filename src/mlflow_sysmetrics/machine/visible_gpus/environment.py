@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mlflow_sysmetrics.machine.visible_gpus.selection import follows_environment
 
@@ -34,8 +34,7 @@ _PLAIN_INDEX = re.compile(r"\s*(\d+|-[1-9]\d*)\s*", re.ASCII)
 _STARTS_WITH_AMD_GPU = re.compile(r"\d+\s*(?:,|$)|GPU-", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class CudaList:
+class CudaList(NamedTuple):
     """The devices that a value of CUDA_VISIBLE_DEVICES names, whether or not this host has them.
 
     Attributes:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mlflow_sysmetrics.settings import GPUS
 
@@ -19,8 +20,7 @@ _ALL = "all"
 _FROM_THE_ENVIRONMENT = ("visible", "process")
 
 
-@dataclass(frozen=True, slots=True)
-class SliceId:
+class SliceId(NamedTuple):
     """One MIG device: a compute instance of a GPU instance of a GPU.
 
     Attributes:
@@ -66,8 +66,7 @@ class Chosen:
     slice: SliceId | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(NamedTuple):
     """The watched devices.
 
     Attributes:
