@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Sequence
 from contextlib import closing
 from glob import glob
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,12 +118,14 @@ NOT_RUN = [
     ("deploy/README.md", 'pip install ".[server]"', "installs; test_server_run_command.py runs the commands"),
     ("benchmarks/README.md", "", "takes minutes to hours, and an idle machine"),
     ("docs/doctor.md", "mlflow-sysmetrics check [", "a synopsis, which test_check.py follows"),
+    ("docs/preflight.md", "gcloud run services", "needs a service on Cloud Run"),
     ("docs/reliability.md", "RUN  ", "what a command prints"),
 ]
 
 # Blocks for a shell that run here, in Bash.
 SHELL = [
     ("README.md", ".venv/bin/mlflow-sysmetrics sync"),
+    ("docs/preflight.md", "mlflow-sysmetrics check"),
     ("docs/reliability.md", "mlflow-sysmetrics sync --any-host"),
 ]
 
@@ -207,20 +210,28 @@ def test_a_python_block_runs_as_it_stands(block: Block, store: Store, tmp_path: 
     assert all("sys.cpu" in run.data.tags for run in runs if "mlflow.source.name" in run.data.tags)
 
 
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("block", HERE["shell"], ids=str)
-def test_a_shell_block_runs_as_it_stands(block: Block, tmp_path: Path) -> None:
+def test_a_shell_block_runs_as_it_stands(block: Block, store: Store, tmp_path: Path) -> None:
     (tmp_path / ".venv").symlink_to(sys.prefix)
     (tmp_path / "train.py").write_text("print('trained')")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    done = bash(block.text, cwd=tmp_path, env={**os.environ, **QUIET, "PATH": path})
+    environ = {**os.environ, **QUIET, "PATH": path, "MLFLOW_TRACKING_URI": store.uri}
+    done = bash(block.text, cwd=tmp_path, env=environ)
     assert done.returncode == 0, done.stderr
     assert ("trained" in done.stdout) == ("train.py" in block.text)
 
 
 @pytest.mark.parametrize("block", HERE["yaml"], ids=str)
-def test_a_yaml_block_fits_the_compose_file(block: Block) -> None:
+def test_a_yaml_block_fits_the_server_and_its_compose_file(block: Block) -> None:
     yaml = pytest.importorskip("yaml")
     given = yaml.safe_load(block.text)
+    if "services" not in given:  # probes of a pod
+        server = find_spec("mlflow.server")
+        assert server is not None
+        assert {one["httpGet"]["path"] for one in given.values()} == {"/health"}
+        assert '"/health"' in Path(str(server.origin)).read_text(encoding="utf-8")
+        return
     ours = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text(encoding="utf-8"))
     for name, service in given["services"].items():
         others = service.get("networks", [])  # a service of the reader, on our network
