@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -31,6 +32,11 @@ QUIET = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+)
+
+FONTS = "'DejaVu Sans Mono', 'Liberation Mono', Menlo, Consolas, monospace"
+PAGE = (
+    "<!doctype html><meta charset=utf-8><style>body {{ margin: 0 }} svg {{ width: {width}px }}</style>{svg}"
 )
 
 
@@ -74,3 +80,11 @@ def browser(options: argparse.Namespace, *, width: int, height: int) -> Iterator
             yield driver
         finally:
             driver.quit()
+
+
+def terminal_page(svg: str) -> str:
+    """Returns a page with the picture of a terminal that rich exports, in fonts of this machine."""
+    svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)  # rich's fonts are loaded from the network
+    svg = svg.replace("Fira Code, monospace", FONTS)
+    width = re.search(r'viewBox="0 0 (\d+)', svg)
+    return PAGE.format(width=width[1] if width else "100%", svg=svg)

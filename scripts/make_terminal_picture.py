@@ -8,21 +8,16 @@ Needs what `debug_run.py` and `chromium.py` need, and a monospaced font.
 from __future__ import annotations
 
 import os
-import re
 import sys
 import tempfile
 from pathlib import Path
 
 import debug_run
-from chromium import browser, parse_picture_options, picture_parser
+from chromium import browser, parse_picture_options, picture_parser, terminal_page
 from rich.console import Console
 from selenium.webdriver.common.by import By
 
 COLUMNS = 108  # about 1,340 pixels in rich's font
-FONTS = "'DejaVu Sans Mono', 'Liberation Mono', Menlo, Consolas, monospace"
-PAGE = (
-    "<!doctype html><meta charset=utf-8><style>body {{ margin: 0 }} svg {{ width: {width}px }}</style>{svg}"
-)
 
 
 def main() -> int:
@@ -50,20 +45,12 @@ def main() -> int:
         status = debug_run.main(["--seconds", options.seconds], out=console)
         if status == 0:
             page = Path(folder) / "page.html"
-            page.write_text(_page(console.export_svg(title="mlflow-sysmetrics")), encoding="utf-8")
+            page.write_text(terminal_page(console.export_svg(title="mlflow-sysmetrics")), encoding="utf-8")
             with browser(options, width=1400, height=1400) as driver:
                 driver.get(page.as_uri())
                 driver.find_element(By.TAG_NAME, "svg").screenshot(str(output))
         os.chdir(output.parent)
     return status
-
-
-def _page(svg: str) -> str:
-    """Returns a page with the picture, in fonts of this machine."""
-    svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)  # rich's fonts are loaded from the network
-    svg = svg.replace("Fira Code, monospace", FONTS)
-    width = re.search(r'viewBox="0 0 (\d+)', svg)
-    return PAGE.format(width=width[1] if width else COLUMNS, svg=svg)
 
 
 if __name__ == "__main__":

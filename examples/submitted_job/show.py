@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from textwrap import wrap
 
 from mlflow_sysmetrics.preflight import read_status
 
@@ -23,7 +24,8 @@ def lines(directory: Path) -> list[str]:
     if status.run_id:
         said.append(f"  run {status.run_id} in experiment {status.experiment_name}")
     if status.error:
-        said.append(f"  {status.error_type}, step {status.step}: {status.error}")
+        reason = f"{status.error_type}, step {status.step}: {status.error}"
+        said += wrap(reason, width=80, initial_indent="  ", subsequent_indent="  ")
     for attempt in status.attempts:
         if attempt.error:
             said.append(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from programs import Program, Store
+
+pytestmark = pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 
 # Each object in the ways in which programs copy their models; prints what does not work, and why.
 COPIES = """
@@ -103,3 +106,98 @@ def test_a_model_with_a_recorder_can_be_sent_to_a_worker(program: Program, store
     assert [point.step for point in store.points(run_id, "train/loss_step")] == [3]
     assert [point.step for point in store.points(run_id, "own/cpu_percent")] == [3]
     assert "a copy of a MetricRecorder records nothing" in done.stderr
+
+
+# Every public name, found by the lists of the modules, in every way; of a class an object, made as programs get it.
+EVERYTHING = """
+import copy, dataclasses, importlib, inspect, multiprocessing, pickle
+from datetime import datetime, timezone
+import cloudpickle
+from mlflow_sysmetrics import errors
+from mlflow_sysmetrics.daemon import Point, open_writer, watch
+from mlflow_sysmetrics.preflight import JobStatus, preflight
+from mlflow_sysmetrics.server import ServerConfig
+MODULES = ["daemon", "errors", "preflight", "server", "training"]
+
+def spawned(text):
+    return pickle.dumps(pickle.loads(text))
+
+def through_spawn(pool):
+    return lambda one: pickle.loads(pool.apply(spawned, (pickle.dumps(one),)))
+
+def public():
+    for module in [mlflow_sysmetrics, *(importlib.import_module("mlflow_sysmetrics." + one) for one in MODULES)]:
+        names = getattr(module, "__all__", None) or [
+            name for name, one in vars(module).items()
+            if inspect.isclass(one) and one.__module__ == module.__name__
+        ]
+        yield from ((module.__name__ + "." + name, getattr(module, name)) for name in names)
+
+def error_of(kind):
+    if issubclass(kind, errors.PreflightError):
+        return kind("no", step=3, status_code=500, tracking_uri="http://h", attempts=(attempt,))
+    if kind is errors.PromotionError:
+        return kind("no", model_name="ships", version="3")
+    return kind("no")
+
+if __name__ == "__main__":
+    import torch  # here, so that the process of the pool need not
+    logging.basicConfig(format="%(message)s")
+    attempt = errors.Attempt(1, 1, datetime.now(timezone.utc), 0.5, 200, None)
+    checked = preflight("ships")
+    runner = mlflow_sysmetrics.OptunaRunner("study", metric="f1")
+    network = torch.nn.Linear(2, 1)
+    rows = torch.utils.data.DataLoader([(torch.ones(2), torch.ones(1))])
+    with mlflow.start_run(run_id=checked.run_id) as run:
+        made = [
+            attempt, checked, runner, JobStatus(stage="initialized", attempts=(attempt,)), Point("k", 1.0, 1, 1),
+            runner.optimize(lambda trial: trial.suggest_float("x", 0, 1), 1),
+            mlflow_sysmetrics.LocalServer(), mlflow_sysmetrics.MetricRecorder(), mlflow_sysmetrics.Settings(),
+            mlflow_sysmetrics.SysMetricsDaemonRunContextProvider(), mlflow_sysmetrics.SysMetricsRunContextProvider(),
+            mlflow_sysmetrics.SystemMetricsLogger(), mlflow_sysmetrics.attach(run.info.run_id), watch(),
+            mlflow_sysmetrics.Trainer(network, rows, None, torch.optim.SGD(network.parameters(), 0.1),
+                                      torch.nn.MSELoss(), "cpu"),
+            mlflow_sysmetrics.status(), open_writer(run.info.run_id),
+            ServerConfig(backend_store_uri="sqlite:///secret.db", artifacts_destination="artifacts"),
+        ]
+        every = dict(public())
+        kinds = {one for one in every.values() if inspect.isclass(one)}
+        made += [error_of(one) for one in kinds if issubclass(one, Exception)]
+        print("not made:", sorted(one.__name__ for one in kinds - set(map(type, made))))
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            ways = {
+                "pickle": lambda one: pickle.loads(pickle.dumps(one)),
+                "cloudpickle": lambda one: cloudpickle.loads(cloudpickle.dumps(one)),
+                "deepcopy": copy.deepcopy, "copy": copy.copy, "spawn": through_spawn(pool),
+            }
+            for way, copied in ways.items():
+                for name, one in every.items():
+                    assert copied(one) is one, (name, way)
+                for one in made:
+                    try:
+                        again = copied([one])[0] if way != "copy" else copied(one)
+                    except TypeError as error:
+                        print("refused:", type(one).__name__, way, error, sep="|")
+                        continue
+                    assert repr(again) and str(again)
+                    if dataclasses.is_dataclass(one):
+                        assert again == one
+                    if isinstance(one, Exception):
+                        assert type(again) is type(one) and str(again) == str(one), (one, way)
+                        assert vars(again) == vars(one)
+"""
+
+
+def test_every_public_name_survives_every_way_or_says_why_not(program: Program, store: Store) -> None:
+    pytest.importorskip("optuna")
+    pytest.importorskip("mlflow_sysmetrics.training.trainer.engines")
+    done = program(store.uri, EVERYTHING)
+    lines = done.stdout.splitlines()
+    assert "not made: []" in lines
+    refused: dict[tuple[str, str], list[str]] = {}
+    for line in lines:
+        if line.startswith("refused:"):
+            _, kind, way, reason = line.split("|")
+            refused.setdefault((kind, reason), []).append(way)
+    assert {kind for kind, _ in refused} == {"LocalServer", "Trainer", "Watch"}
+    assert all(len(ways) == 5 and "cannot be pickled" in reason for (_, reason), ways in refused.items())

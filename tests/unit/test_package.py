@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from types import ModuleType
 
@@ -323,3 +324,17 @@ def test_the_example_for_authors_of_collectors_runs(tmp_path: Path) -> None:
     text = inspect.getdoc(importlib.import_module("mlflow_sysmetrics.host")) or ""
     lines = [line[4:] for line in text.splitlines() if line.startswith("    ") or not line]
     exec("\n".join(lines), {"tmp_path": tmp_path})
+
+
+def test_the_changelog_has_the_version_and_its_date() -> None:
+    root = SOURCE.parents[1]
+    version = re.search(
+        r'^version = "(.+)"$', (root / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    headings = re.findall(r"^## (.+)$", (root / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert version is not None
+    assert headings[0] == "[Unreleased]"
+    newest = re.fullmatch(r"\[(.+)\] - (\d{4}-\d\d-\d\d)", headings[1])
+    assert newest is not None
+    assert newest[1] == version[1]
+    assert date.fromisoformat(newest[2]) >= date(2026, 11, 30)

@@ -1,14 +1,14 @@
 """AMD GPUs on Linux, without root and without external tools.
 
-Source:  files of the amdgpu driver: /sys/class/drm/card<n>/device/{gpu_busy_percent,mem_busy_percent},
-         mem_info_vram_{used,total}, hwmon/hwmon<n>/{power1_average,power1_input,power1_cap,temp<n>_input},
+Source:  files of the amdgpu driver: /sys/class/drm/card<n>/device/{gpu_busy_percent,mem_info_vram_used,
+         mem_info_vram_total}, hwmon/hwmon<n>/{power1_average,power1_input,power1_cap,temp<n>_input},
          ras/umc_err_count; the order of /sys/class/kfd, which is HIP's; /proc/<pid>/fdinfo of the job's
          processes. https://docs.kernel.org/gpu/amdgpu/thermal.html amdsmi is not used: it reads the same
          driver.
 Units:   percent; megabytes (1e6 bytes); watts, watt-hours integrated over the ticks; degrees Celsius of the
          edge sensor, or of the junction on cards without one. In a processor with graphics, memory is the RAM
          reserved for it (vram) plus the RAM that it may use in addition (gtt).
-Cost:    eight reads per device, each 3 us plus the driver's own time; the power limit every 10 s, errors once
+Cost:    seven reads per device, each 3 us plus the driver's own time; the power limit every 10 s, errors once
          a minute; the files of the job's processes every 5 s, at most 0.1 % of a core; a check of the list of
          devices every two minutes.
 Absent:  no such card; while the kernel has the card switched off, since reading would switch it on. Power of
@@ -42,7 +42,6 @@ class AmdLinux(Collector):
     family: ClassVar[Family] = Family.GPU
     metrics: ClassVar[tuple[Metric, ...]] = (
         catalogue.GPU_UTILIZATION,
-        catalogue.GPU_MEMORY_UTILIZATION,
         catalogue.GPU_MEMORY_USAGE,
         catalogue.GPU_MEMORY_USAGE_PERCENTAGE,
         catalogue.GPU_PROCESS_MEMORY,

@@ -1,10 +1,10 @@
-"""Clocks of AMD and Intel GPUs on Linux.
+"""Clocks of AMD and Intel GPUs on Linux, and how busy the memory of AMD's is.
 
 Source:  amdgpu hwmon freq<n>_input, labelled sclk and mclk; radeon hwmon freq1_input; i915
          /sys/class/drm/card<n>/gt_act_freq_mhz; xe /sys/class/drm/card<n>/device/tile0/gt0/freq0/act_freq, of
-         the first tile if there are more.
-Units:   megahertz.
-Cost:    two reads per device, each 3 us plus the driver's own time; the files of the job's processes every
+         the first tile if there are more; amdgpu device/mem_busy_percent.
+Units:   megahertz, percent.
+Cost:    three reads per device, each 3 us plus the driver's own time; the files of the job's processes every
          5 s, at most 0.1 % of a core.
 Absent:  no such card; while the kernel has the card switched off; a clock that reads 0, since the engines are
          switched off then; the memory clock on Intel and in a processor with graphics; clocks of partitions
@@ -31,23 +31,25 @@ from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
-_MOST_MEGAHERTZ = bounds.GPU_MEGAHERTZ.most  # drivers have briefly reported 65535
+_MEGAHERTZ = bounds.Bound(1e-6, bounds.GPU_MEGAHERTZ.most, "MHz")  # 0: the engines are switched off
 
 
-class Clock(NamedTuple):
-    """A file with a clock.
+class Gauge(NamedTuple):
+    """A file with a level.
 
     Attributes:
-        metric: the metric of the clock.
+        metric: the metric of the level.
         label: its name in a gap.
         path: the file; "" if the device has none.
-        megahertz: megahertz per unit of the file.
+        scale: what a unit of the file is in the unit of the metric.
+        bound: the values that it may have. Drivers have briefly reported 65535.
     """
 
     metric: Metric
     label: str
     path: str
-    megahertz: float
+    scale: float
+    bound: bounds.Bound = _MEGAHERTZ
 
 
 class ClockedGpu(NamedTuple):
@@ -55,20 +57,24 @@ class ClockedGpu(NamedTuple):
 
     Attributes:
         card: where its files are.
-        clocks: the clocks that it may have.
+        gauges: the clocks that it may have, and how busy its memory is.
         only_when_used: True if it has no sensors, so that it is shown only while the job uses it.
     """
 
     card: Card
-    clocks: tuple[Clock, ...]
+    gauges: tuple[Gauge, ...]
     only_when_used: bool
 
 
 class DrmClocks(Collector):
-    """Clocks of the shader engines and of the memory."""
+    """Clocks of the shader engines and of the memory, and how busy the latter is."""
 
     family: ClassVar[Family] = Family.GPU_PROFILE
-    metrics: ClassVar[tuple[Metric, ...]] = (catalogue.GPU_SM_CLOCK, catalogue.GPU_MEMORY_CLOCK)
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        catalogue.GPU_SM_CLOCK,
+        catalogue.GPU_MEMORY_CLOCK,
+        catalogue.GPU_MEMORY_UTILIZATION,
+    )
 
     def __init__(self, host: Host) -> None:
         self._roll_call = RollCall(host, _clocked_gpus)
@@ -77,14 +83,14 @@ class DrmClocks(Collector):
         places = {ordinal: GpuPlace(gpu.card.slot, gpu.card.nodes, ()) for ordinal, gpu in self._gpus.items()}
         self._processes = GpuProcesses(host, places)
         self.gaps = tuple(
-            f"gpu_{ordinal}: no {clock.label} clock: not supported by this device"
+            f"gpu_{ordinal}: no {gauge.label}: not supported by this device"
             for ordinal, gpu in self._gpus.items()
-            for clock in gpu.clocks
-            if not clock.path
+            for gauge in gpu.gauges
+            if not gauge.path
         )
 
     def collect(self, now: float) -> Iterator[Sample]:
-        """Yields the clocks of each device.
+        """Yields the levels of each device.
 
         Raises:
             Unavailable: the devices have changed; a new collector finds them.
@@ -93,10 +99,10 @@ class DrmClocks(Collector):
         self._processes.read(now)
         for ordinal, gpu in self._gpus.items():
             if self._is_shown(ordinal) and not asleep(gpu.card):
-                for clock in gpu.clocks:
-                    number = reading(clock.path)
-                    if number and number * clock.megahertz <= _MOST_MEGAHERTZ:
-                        yield self._samples[ordinal].of(clock.metric, number * clock.megahertz)
+                for gauge in gpu.gauges:
+                    number = reading(gauge.path)
+                    if number is not None and gauge.bound.holds(number * gauge.scale):
+                        yield self._samples[ordinal].of(gauge.metric, number * gauge.scale)
 
     def _is_shown(self, ordinal: int) -> bool:
         if self._gpus[ordinal].only_when_used:
@@ -117,7 +123,7 @@ def _clocked_gpus(host: Host) -> Mapping[int, ClockedGpu]:
             gpus |= dict(find(host))
         except Unavailable as reason:
             reasons.append(str(reason))
-    gpus = {ordinal: gpu for ordinal, gpu in gpus.items() if any(clock.path for clock in gpu.clocks)}
+    gpus = {ordinal: gpu for ordinal, gpu in gpus.items() if any(gauge.path for gauge in gpu.gauges)}
     if not gpus:
         raise Unavailable("; ".join(reasons) or "no AMD or Intel GPU with a clock")
     return gpus
@@ -131,11 +137,14 @@ def _amd(host: Host) -> Iterator[tuple[int, ClockedGpu]]:
             shader, memory = (hwmon.labelled("freq", label) for label in ("sclk", "mclk"))
             if device.card.driver == "radeon":  # older cards; it has this clock only, without a label
                 shader = hwmon.path("freq1_input")
-            clocks = (
-                Clock(catalogue.GPU_SM_CLOCK, "shader", shader, MICRO),
-                Clock(catalogue.GPU_MEMORY_CLOCK, "memory", memory, MICRO),
+            busy = f"{device.card.device}/mem_busy_percent"
+            found = busy if os.path.exists(busy) else ""
+            gauges = (
+                Gauge(catalogue.GPU_SM_CLOCK, "shader clock", shader, MICRO),
+                Gauge(catalogue.GPU_MEMORY_CLOCK, "memory clock", memory, MICRO),
+                Gauge(catalogue.GPU_MEMORY_UTILIZATION, "memory utilization", found, 1.0, bounds.PERCENT),
             )
-            yield ordinal, ClockedGpu(device.card, clocks, only_when_used=False)
+            yield ordinal, ClockedGpu(device.card, gauges, only_when_used=False)
 
 
 def _intel(host: Host) -> Iterator[tuple[int, ClockedGpu]]:
@@ -144,5 +153,5 @@ def _intel(host: Host) -> Iterator[tuple[int, ClockedGpu]]:
         path = xe if card.driver == "xe" else i915
         # Reading it would switch the card on.
         found = path if os.path.exists(path) else ""
-        clock = Clock(catalogue.GPU_SM_CLOCK, "shader", found, 1.0)
+        clock = Gauge(catalogue.GPU_SM_CLOCK, "shader clock", found, 1.0)
         yield ordinal, ClockedGpu(card, (clock,), only_when_used=not Hwmon(card.device))

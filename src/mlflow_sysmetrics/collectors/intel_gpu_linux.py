@@ -12,7 +12,7 @@ Cost:    four reads per card, each 3 us plus the driver's own time; the files of
 Absent:  no such card; while the kernel has the card switched off, since reading would switch it on. Memory
          usage of all processes. A GPU within a processor usually has no sensors: it has no series until one
          of this job's processes uses it.
-Check:   sensors 'i915-*' 'xe-*'; grep drm- /proc/<pid>/fdinfo/*; intel_gpu_top (root)
+Check:   sensors 'i915-*' 'xe-*'; grep drm- /proc/<pid>/fdinfo/*; sudo intel_gpu_top
 Unconfirmed: recorded and constructed files
 """
 

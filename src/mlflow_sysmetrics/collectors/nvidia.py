@@ -46,7 +46,6 @@ class Nvidia(Collector):
     family: ClassVar[Family] = Family.GPU
     metrics: ClassVar[tuple[Metric, ...]] = (
         catalogue.GPU_UTILIZATION,
-        catalogue.GPU_MEMORY_UTILIZATION,
         catalogue.GPU_MEMORY_USAGE,
         catalogue.GPU_MEMORY_USAGE_PERCENTAGE,
         catalogue.GPU_PROCESS_MEMORY,

@@ -1,10 +1,12 @@
 """How well NVIDIA GPUs are used: multiprocessors, tensor cores, memory bandwidth, links, clocks.
 
-Source:  NVML: GPM on Hopper and newer, else counters of the links; nvmlDeviceGetClockInfo.
+Source:  NVML: GPM on Hopper and newer, else counters of the links; nvmlDeviceGetClockInfo,
+         nvmlDeviceGetUtilizationRates.
          https://docs.nvidia.com/deploy/nvml-api/group__nvmlGpmFunctions.html
 Units:   percent, megabytes (1e6 bytes) per second, megahertz.
-Cost:    four calls per device and tick.
-Absent:  before Hopper all but links and clocks; at the first tick all but clocks.
+Cost:    five calls per device and tick.
+Absent:  before Hopper all but links, clocks and memory utilization; at the first tick all but the latter two.
+         Memory utilization of a MIG slice.
 Check:   dcgmi dmon -e 1002,1003,1004,1005,1009,1010,1011,1012; nvidia-smi --query-gpu=clocks.sm,clocks.mem
 Unconfirmed: a stand-in for NVML
 """
@@ -19,7 +21,7 @@ from mlflow_sysmetrics.collectors.contract import Collector
 from mlflow_sysmetrics.collectors.nvml.device import Device, Reading
 from mlflow_sysmetrics.collectors.nvml.devices import SYSTEM_CLOCK, Devices
 from mlflow_sysmetrics.collectors.nvml.fields import Fields
-from mlflow_sysmetrics.collectors.nvml.gauges import MemoryClock, SmClock
+from mlflow_sysmetrics.collectors.nvml.gauges import MemoryClock, MemoryUtilization, SmClock
 from mlflow_sysmetrics.collectors.nvml.gpm import Profile
 from mlflow_sysmetrics.collectors.nvml.library import Nvml
 from mlflow_sysmetrics.collectors.nvml.links import Nvlink, Pcie
@@ -36,6 +38,7 @@ class NvidiaProfile(Collector):
     metrics: ClassVar[tuple[Metric, ...]] = (
         catalogue.GPU_SM_CLOCK,
         catalogue.GPU_MEMORY_CLOCK,
+        catalogue.GPU_MEMORY_UTILIZATION,
         catalogue.GPU_SM_ACTIVE,
         catalogue.GPU_SM_OCCUPANCY,
         catalogue.GPU_TENSOR_ACTIVE,
@@ -65,5 +68,9 @@ def _readings(nvml: Nvml, device: Device, tree: Tree) -> list[Reading]:
     readings: list[Reading] = [profile, SmClock(nvml, device), MemoryClock(nvml, device)]
     if device.slice is None:
         fields = Fields(nvml, device)
-        readings += [Pcie(device, fields, profile), Nvlink(device, fields, profile)]
+        readings += [
+            MemoryUtilization(nvml, device),
+            Pcie(device, fields, profile),
+            Nvlink(device, fields, profile),
+        ]
     return readings

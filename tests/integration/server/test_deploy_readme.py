@@ -74,3 +74,51 @@ def test_the_lines_for_python_run() -> None:
     mlflow.set_tracking_uri("")
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     assert seen == [200]
+
+
+# What shows each row of the table for those who come from the image of MLflow, by the beginning of the row: a file of
+# deploy/ and a text in it. Its commands are followed by `nox -s docker`, as are those of the rows that are "the same".
+_COMPOSE, _EXAMPLE, _TEXT = (
+    (DEPLOY / name).read_text() for name in ("compose.yaml", ".env.example", "README.md")
+)
+SHOWN = {
+    "`POSTGRES_USER`, `POSTGRES_PASSWORD`, `POSTGRES_DB`": (_EXAMPLE, r"POSTGRES_(USER|PASSWORD|DB)="),
+    "`MLFLOW_BACKEND_STORE_URI: ": (
+        _COMPOSE,
+        r"MLFLOW_BACKEND_STORE_URI: postgresql\+psycopg2://postgres:5432/",
+    ),
+    "`container_name: mlflow`": (_COMPOSE, r"container_name: \$\{COMPOSE_PROJECT_NAME:-mlflow\}\s"),
+    '`ports: "5001:5000"`': (_COMPOSE, r"PUBLISH_ADDRESS:-127.0.0.1\}:\$\{PUBLISH_PORT:-5001\}:5000"),
+    "the volume `mlflow_data": (_COMPOSE, r'"artifacts:/mlflow/artifacts"'),
+    "`./data:/app/data`": (_TEXT, r'volumes: \["./data:/app/data:ro"\]'),
+    "a network such as": (_COMPOSE, r"name: \$\{COMPOSE_PROJECT_NAME:-mlflow\}"),
+    "`healthcheck: curl": (_COMPOSE, r"c.request\('GET', '/health'\)"),
+    '`docker logs mlflow \\| grep "connection"`': (_COMPOSE, r"container_name: .*-mlflow\}\s"),
+    "`docker ps \\| grep postgres`": (
+        _COMPOSE,
+        r"container_name: \$\{COMPOSE_PROJECT_NAME:-mlflow\}-postgres",
+    ),
+    "`docker exec mlflow curl": (_COMPOSE, r"pg_isready"),
+    "`docker exec mlflow mlflow db upgrade": (_COMPOSE, r'"mlflow", "db", "upgrade"'),
+    "`docker exec mlflow ls": (_COMPOSE, r"/mlflow/artifacts"),
+    "`mlflow server --workers=4`": (_EXAMPLE, r"^WORKERS="),
+    "`docker exec sensor-trainer": (_TEXT, r"experiments/search\?max_results=10"),
+    "the stage `Production`": (_TEXT, r"models:/NAME@production"),
+}
+COMING_FROM = re.findall(
+    r"^\| (?!there)((?:\\\||[^|])*\S) \| .*\|$",
+    TEXT.split("## If you come from")[1].split("\n## ")[0],
+    re.MULTILINE,
+)
+
+
+@pytest.mark.parametrize(
+    "there", [one for one in COMING_FROM if not one.startswith("---")], ids=lambda one: one[:30]
+)
+def test_what_takes_the_place_of_an_older_setup_is_there(there: str) -> None:
+    [(text, pattern)] = [shown for beginning, shown in SHOWN.items() if there.startswith(beginning)]
+    assert re.search(pattern, text, re.MULTILINE)
+
+
+def test_no_row_of_an_older_setup_is_forgotten() -> None:
+    assert all(any(there.startswith(one) for there in COMING_FROM) for one in SHOWN)

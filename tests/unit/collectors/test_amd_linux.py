@@ -38,7 +38,6 @@ RADEON = {
 }
 ALL = {
     "gpu_0_utilization_percentage": 97,
-    "gpu_0_memory_utilization_percentage": 41,
     "gpu_0_memory_usage_megabytes": 4000,
     "gpu_0_memory_usage_percentage": 25,
     "gpu_0_power_usage_watts": 250,
@@ -231,11 +230,11 @@ def test_a_removed_card_makes_the_collector_unavailable(tmp_path: Path) -> None:
 
 
 def test_gaps_name_what_is_missing_and_the_reason(tmp_path: Path) -> None:
-    changes = {"mem_busy_percent": None, "hwmon/hwmon3/temp3_label": None, "hwmon/hwmon3/power1_cap": "0\n"}
+    changes = {"hwmon/hwmon3/temp3_label": None, "hwmon/hwmon3/power1_cap": "0\n"}
     collector = AmdLinux(radeon(tmp_path, changes))
     values(collector, 0)
     assert collector.gaps == (
-        "gpu_0: no memory utilization, no memory temperature: not supported by this device",
+        "gpu_0: no memory temperature: not supported by this device",
         "gpu_0: no power limit: none is set",
     )
 
@@ -245,13 +244,11 @@ def test_gaps_name_missing_power_and_memory(tmp_path: Path) -> None:
         "mem_info_vram_used": None,
         "hwmon/hwmon3/power1_average": None,
         "gpu_busy_percent": "400\n",
-        "mem_busy_percent": "what?\n",
     }
     collector = AmdLinux(radeon(tmp_path, changes))
     values(collector, 0)
     assert collector.gaps == (
         "gpu_0: no utilization: out of range",
-        "gpu_0: no memory utilization: the file holds no number",
         "gpu_0: no power, no memory usage: not supported by this device",
     )
 

@@ -246,7 +246,18 @@ def test_a_clock_that_a_card_lacks_is_a_gap(tmp_path: Path) -> None:
         card("0000:03:00.0", "0x1002\n", "amdgpu"),
         {f"{hwmon}/freq1_input": "5000000\n", f"{hwmon}/freq1_label": "sclk\n"},
     )
-    assert DrmClocks(host).gaps == ("gpu_0: no memory clock: not supported by this device",)
+    assert DrmClocks(host).gaps == (
+        "gpu_0: no memory clock: not supported by this device",
+        "gpu_0: no memory utilization: not supported by this device",
+    )
+
+
+@pytest.mark.parametrize(("text", "value"), [("41\n", 41), ("0\n", 0), ("65535\n", None), ("what?\n", None)])
+def test_memory_is_as_busy_as_the_driver_says(tmp_path: Path, text: str, value: float | None) -> None:
+    busy = {"sys/class/drm/card0/device/mem_busy_percent": text}
+    host = machine(tmp_path, card("0000:03:00.0", "0x1002\n", "amdgpu"), busy)
+    found = {sample.key: sample.value for sample in DrmClocks(host).collect(0.0)}
+    assert found == ({} if value is None else {"gpu_0_memory_utilization_percentage": value})
 
 
 def test_cards_without_clocks_are_unavailable(tmp_path: Path) -> None:

@@ -44,7 +44,6 @@ def test_the_real_bindings_yield_every_default_series(load: Load) -> None:
     assert tick(one, 1) == {
         "0_xid_errors": 0,
         "0_utilization_percentage": 87,
-        "0_memory_utilization_percentage": 41,
         "0_power_usage_watts": 350,
         "0_power_usage_percentage": 50,
         "0_energy_watt_hours": 0,
@@ -76,6 +75,7 @@ def test_gpm_samples_of_the_real_bindings_are_read_and_freed(load: Load) -> None
         assert tick(one, now) == {
             "0_sm_clock_megahertz": 1980,
             "0_memory_clock_megahertz": 2619,
+            "0_memory_utilization_percentage": 41,
             "0_sm_active_percentage": 40,
             "0_pcie_transmit_megabytes_per_second": 1048.576,
         }

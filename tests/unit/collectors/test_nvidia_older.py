@@ -34,7 +34,11 @@ def test_an_old_driver_gives_the_same_series() -> None:
 
 def test_old_bindings_have_no_gpm() -> None:
     one = collector(FakeNvml(ampere(), missing=OLDER_BINDINGS), NvidiaProfile)
-    assert tick(one).keys() == {"0_sm_clock_megahertz", "0_memory_clock_megahertz"}
+    assert tick(one).keys() == {
+        "0_sm_clock_megahertz",
+        "0_memory_clock_megahertz",
+        "0_memory_utilization_percentage",
+    }
     assert "gpu_0 GPM: nvidia-ml-py is too old" in one.gaps
 
 

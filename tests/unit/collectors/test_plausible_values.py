@@ -43,7 +43,6 @@ GIGABYTE_KIB = 976_562
             {"utilization_percentage"},
             "gpu_0 utilization: it is not between 0 and 100 %",
         ),
-        ({"memory_utilization": 101}, {"memory_utilization_percentage"}, "gpu_0 utilization: it is not"),
         (
             {"memory_used_bytes": 81_000_000_000},
             {"memory_usage_megabytes", "memory_usage_percentage"},
@@ -63,6 +62,12 @@ def test_what_no_gpu_can_do_is_absent(changes: dict[str, Any], missing: set[str]
         healthy, found = tick(whole, now), tick(one, now)
     assert {key[2:] for key in healthy.keys() - found.keys()} == missing
     assert not reason or any(reason in gap for gap in one.gaps)
+
+
+def test_an_impossible_memory_utilization_is_absent() -> None:
+    one = collector(FakeNvml(hopper(memory_utilization=101)), NvidiaProfile)
+    assert "0_memory_utilization_percentage" not in tick(one)
+    assert any("gpu_0 memory utilization: it is not between 0 and 100 %" in gap for gap in one.gaps)
 
 
 def test_an_impossible_value_is_not_the_end_of_a_reading() -> None:
@@ -93,7 +98,7 @@ def test_impossible_power_adds_no_energy() -> None:
 
 def test_impossible_clocks_are_absent() -> None:
     one = collector(FakeNvml(hopper(sm_clock=65535)), NvidiaProfile)
-    assert tick(one).keys() == {"0_memory_clock_megahertz"}
+    assert tick(one).keys() == {"0_memory_clock_megahertz", "0_memory_utilization_percentage"}
     assert any("gpu_0 SM clock: it is not between 0 and 20000 MHz" in gap for gap in one.gaps)
 
 

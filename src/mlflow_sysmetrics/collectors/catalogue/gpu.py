@@ -16,15 +16,6 @@ GPU_UTILIZATION = Metric(
     ),
     bad="low: the GPU waits for data; 100 means that a kernel ran, not that it filled the GPU",
 )
-GPU_MEMORY_UTILIZATION = Metric(
-    name="gpu_{i}_memory_utilization_percentage",
-    kind=Kind.GAUGE,
-    unit="%",
-    family=Family.GPU,
-    meaning="share of the driver's last sampling period in which device memory was read or written",
-    source="NVML nvmlDeviceGetUtilizationRates; amdgpu mem_busy_percent",
-    bad="near 100: kernels wait for memory",
-)
 GPU_MEMORY_USAGE = Metric(
     name="gpu_{i}_memory_usage_megabytes",
     kind=Kind.GAUGE,
@@ -188,6 +179,15 @@ GPU_MEMORY_CLOCK = Metric(
     meaning="clock of the device's memory",
     source="NVML nvmlDeviceGetClockInfo; amdgpu freq2_input",
     bad="falling at a steady load: power or heat slows the device",
+)
+GPU_MEMORY_UTILIZATION = Metric(
+    name="gpu_{i}_memory_utilization_percentage",
+    kind=Kind.GAUGE,
+    unit="%",
+    family=Family.GPU_PROFILE,
+    meaning="share of the driver's last sampling period in which device memory was read or written",
+    source="NVML nvmlDeviceGetUtilizationRates; amdgpu mem_busy_percent",
+    bad="near 100: kernels wait for memory",
 )
 GPU_SM_ACTIVE = Metric(
     name="gpu_{i}_sm_active_percentage",

@@ -127,7 +127,6 @@ class AmdGpu:
     def _find_gauges(self, path: str, hwmon: Hwmon) -> tuple[Gauge, ...]:
         edge = hwmon.labelled("temp", "edge", "junction") or hwmon.path("temp1_input")
         memory = hwmon.labelled("temp", "mem")
-        busy, memory_busy = f"{path}/gpu_busy_percent", f"{path}/mem_busy_percent"
         # A sensor without a value reports 0 degrees.
         sensors = (
             Gauge(catalogue.GPU_TEMPERATURE, "temperature", edge, MILLI, 1, _MOST_MILLICELSIUS),
@@ -138,8 +137,7 @@ class AmdGpu:
         if self._partitioned:
             return sensors
         return (
-            Gauge(catalogue.GPU_UTILIZATION, "utilization", busy, 1, 0, 100),
-            Gauge(catalogue.GPU_MEMORY_UTILIZATION, "memory utilization", memory_busy, 1, 0, 100),
+            Gauge(catalogue.GPU_UTILIZATION, "utilization", f"{path}/gpu_busy_percent", 1, 0, 100),
             *sensors,
         )
 

@@ -13,6 +13,7 @@ Clocks:      nvmlDeviceGetClockInfo, in megahertz; a slice has the clocks of its
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from mlflow_sysmetrics.collectors import bounds
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
@@ -26,24 +27,38 @@ from mlflow_sysmetrics.samples import Metric, Sample
 
 
 class Utilization(Reading):
-    """Shares of time in which a GPU and its memory were busy."""
+    """Share of time in which a GPU was busy."""
 
     name = "utilization"
+    metric = catalogue.GPU_UTILIZATION
 
     def __init__(self, nvml: Nvml, device: Device) -> None:
         self._nvml = nvml
         self._device = device
 
     def read(self, now: float) -> Iterator[Sample]:
-        """Yields both shares."""
-        rates = self._nvml.ask("nvmlDeviceGetUtilizationRates", self._device.handle)
-        gpu, memory = known(rates.gpu), known(rates.memory)
-        if gpu is not None and bounds.PERCENT.holds(gpu):
-            yield self._device.sample(catalogue.GPU_UTILIZATION, gpu)
-        if memory is not None and bounds.PERCENT.holds(memory):
-            yield self._device.sample(catalogue.GPU_MEMORY_UTILIZATION, memory)
-        for one in (gpu, memory):
-            possible(one, bounds.PERCENT)
+        """Yields the share."""
+        share = possible(self._share(), bounds.PERCENT)
+        if share is not None:
+            yield self._device.sample(self.metric, share)
+
+    def _share(self) -> int | None:
+        share: int | None = self._rates().gpu
+        return share
+
+    def _rates(self) -> Any:
+        return self._nvml.ask("nvmlDeviceGetUtilizationRates", self._device.handle)
+
+
+class MemoryUtilization(Utilization):
+    """Share of time in which the memory of a GPU was read or written."""
+
+    name = "memory utilization"
+    metric = catalogue.GPU_MEMORY_UTILIZATION
+
+    def _share(self) -> int | None:
+        share: int | None = self._rates().memory
+        return share
 
 
 class SliceUtilization(Reading):

@@ -9,7 +9,7 @@ ones, and a program that reads the file itself finds plain values.
 from __future__ import annotations
 
 import sys
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,6 +25,7 @@ _Place = tuple[Any, ...]
 def to_plain(state: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a state without values of NumPy, and with their types under ``numpy_types`` if there are any.
 
+    Keys and members of sets become plain for good: they equal those of NumPy, also when they are looked up.
     What torch cannot read either way, such as an array of objects, stays as it is.
     """
     numpy: Any = sys.modules.get("numpy")
@@ -68,11 +69,22 @@ def from_plain(state: Mapping[str, Any]) -> dict[str, Any]:
 def _mapped(value: Any, replace: Callable[[Any, _Place], Any], place: _Place = ()) -> Any:
     """Returns a copy of nested dicts, lists and tuples in which `replace` has seen every other value."""
     kind = type(value)
-    if kind in (dict, OrderedDict):
-        return kind((key, _mapped(item, replace, (*place, key))) for key, item in value.items())
+    if kind in (dict, OrderedDict, Counter):
+        plain = ((_plain_key(key), item) for key, item in value.items())
+        return kind({key: _mapped(item, replace, (*place, key)) for key, item in plain})
+    if kind is set:
+        return set(map(_plain_key, value))
     if kind in (list, tuple):
         return kind(_mapped(item, replace, (*place, index)) for index, item in enumerate(value))
     return replace(value, place)
+
+
+def _plain_key(key: Any) -> Any:
+    """Returns what equals a key in Python: `MultiStepLR` counts its milestones by the number it was given."""
+    if type(key) is tuple:
+        return tuple(map(_plain_key, key))
+    numpy: Any = sys.modules.get("numpy")
+    return _plain_number(key) if numpy is not None and isinstance(key, numpy.generic) else key
 
 
 def _plain_number(value: Any) -> Any:
