@@ -12,8 +12,9 @@ from typing import NoReturn
 
 import click
 
-from mlflow_sysmetrics.cli.findings import say
-from mlflow_sysmetrics.cli.options import DURATION_FORMAT, LocalDirectory, duration
+from mlflow_sysmetrics.cli.options import DURATION_FORMAT, LocalDirectory, Name, Whole, duration
+from mlflow_sysmetrics.cli.output import say, say_wrapped
+from mlflow_sysmetrics.cli.program import FAILED, Command
 from mlflow_sysmetrics.errors import ServerStartError, SettingsError
 from mlflow_sysmetrics.server.launch import log_tail
 from mlflow_sysmetrics.server.local_server import LocalServer
@@ -22,7 +23,11 @@ _ADMIN_VARIABLE = "MLFLOW_AUTH_ADMIN_PASSWORD"
 _POLL_SECONDS = 1.0
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    short_help="Run a tracking server until Ctrl-C.",
+    exits={0: "a signal stopped the server", FAILED: "the server did not start, or exited by itself"},
+)
 @click.option(
     "--backend-store-uri",
     metavar="URI",
@@ -45,16 +50,29 @@ _POLL_SECONDS = 1.0
     envvar="MLFLOW_ARTIFACTS_DESTINATION",
     help="Directory of the artifacts, or URI of an object store.  [default: in --dir]",
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
-    "--port",
-    type=click.IntRange(0, 65_535),
-    default=5000,
+    "--host",
+    metavar="ADDRESS",
+    type=Name("an address of this machine"),
+    default="127.0.0.1",
     show_default=True,
-    help="Port to listen on; 0 picks a free one.",
+    help="Address to listen on.",
 )
 @click.option(
-    "--workers", type=click.IntRange(1), default=1, show_default=True, help="Number of worker processes."
+    "--port",
+    metavar="N",
+    type=Whole(0, 65_535),
+    default=5000,
+    show_default=True,
+    help="Port to listen on, up to 65535; 0 picks a free one.",
+)
+@click.option(
+    "--workers",
+    metavar="N",
+    type=Whole(1),
+    default=1,
+    show_default=True,
+    help="Number of worker processes.",
 )
 @click.option(
     "--allowed-host",
@@ -91,8 +109,7 @@ def run(
     """Run a tracking server until Ctrl-C.
 
     Prints the address once the server is up: a run has been created on it and read back. Ctrl-C and SIGTERM
-    stop the server with all its processes, and so does any other end of this command. Exits with 0 after a
-    signal, 1 if the server did not start or exited by itself, 2 if the command line is wrong.
+    stop the server with all its processes, and so does any other end of this command.
     """
     password = os.environ.get(_ADMIN_VARIABLE) if basic_auth else None
     if basic_auth and not password:
@@ -109,8 +126,10 @@ def run(
             admin_password=password,
             start_timeout=start_timeout,
         )
-        say(f"Starting MLflow's tracking server in {directory} and waiting until a run can be made on it,")
-        say(f"at most {start_timeout:g} s ...")
+        say_wrapped(
+            f"Starting MLflow's tracking server in {directory} and waiting until a run can be made on it, at"
+            f" most {start_timeout:g} s ..."
+        )
         with _raising_on_signals(), server:
             _print_address(server)
             _wait_for_exit(server)
