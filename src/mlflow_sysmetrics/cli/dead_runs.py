@@ -19,7 +19,6 @@ from mlflow_sysmetrics.cli.tracked_runs import TrackedRun, TrackingServer
 from mlflow_sysmetrics.collectors.kernel_files import number_after
 from mlflow_sysmetrics.daemon.delivery.credential_scope import is_trusted
 from mlflow_sysmetrics.machine.host import read_short
-from mlflow_sysmetrics.mlflow_api.clients import is_remote
 from mlflow_sysmetrics.mlflow_api.faults import Fault
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted, with_secrets
 from mlflow_sysmetrics.preflight.remedies import credentials_sent, remedy
@@ -181,7 +180,7 @@ class DeadRunSearch:
             return False  # not the server whose experiments were named
 
     def _add_fault(self, uri: str, error: Fault) -> None:
-        sent = credentials_sent(uri) if is_remote(uri) else "no credentials"
+        sent = credentials_sent(uri) if error.refuses_credentials else "no credentials"
         fault = f"{redacted(uri)}: {error.reason.rstrip('.')}. {remedy(error, uri, sent) or ''}".rstrip()
         if fault not in self.faults:
             self.faults.append(fault)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from mlflow_sysmetrics.cli.output import can_show, counted, say, say_wrapped, wrapped
+from mlflow_sysmetrics.cli.output import can_show, columns, counted, say, say_wrapped, wrapped
 
 _MARGIN = "  "
 _UNMARKED = " "
@@ -94,7 +94,11 @@ def print_finding(finding: Finding, width: int) -> None:
     head = f"{_MARGIN}{sign(finding.mark)} {finding.name.ljust(width)}{_MARGIN}"
     say(wrapped(head, finding.text))
     if finding.remedy is not None:
-        say(wrapped(" " * len(head), f"-> {finding.remedy}"))
+        remedy = f"-> {finding.remedy}"
+        beside = wrapped(" " * len(head), remedy)
+        # A command is easier to copy from one line, which may have to begin further left.
+        alone = f"{_MARGIN}{_MARGIN}{remedy}"
+        say(alone if "\n" in beside and len(alone) <= columns() else beside)
 
 
 def print_summary(sections: Iterable[Section], otherwise: str | None = None) -> None:

@@ -43,8 +43,9 @@ def say_wrapped(text: str, *, err: bool = False) -> None:
 
 
 def complain(text: str) -> None:
-    """Prints an error to the standard error, wrapped at words."""
-    say(wrapped("Error: ", text, indent=_GAP), err=True)
+    """Prints an error to the standard error; its first line is wrapped, further ones may be of a log."""
+    first, _, others = text.partition("\n")
+    say(wrapped("Error: ", first, indent=_GAP) + (f"\n{others}" if others else ""), err=True)
 
 
 def say_progress(text: str) -> None:
@@ -85,12 +86,15 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, indent: 
         *(tuple(_safe(cell, err=False).replace("\n", "\\n") for cell in row) for row in rows),
     ]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    right = [all(map(_NUMBER.fullmatch, column)) for column in zip(*table[1:], strict=True)]
+    right = [all(map(_NUMBER.fullmatch, column)) for column in zip(*table[1:], strict=True)] or [False] * len(
+        heads
+    )
+    right[0] = False  # a name, even if it is made of digits
     left = indent + _GAP.join(" " * width for width in (*widths[:-1], 0))
     for row in table:
         cells = [
             cell.rjust(width) if numbers else cell.ljust(width)
-            for cell, width, numbers in zip(row, widths, right or [False] * len(row), strict=True)
+            for cell, width, numbers in zip(row, widths, right, strict=True)
         ]
         line = (indent + _GAP.join(cells)).rstrip()
         if len(line) > columns() - _FEWEST_LAST >= len(left):

@@ -21,7 +21,7 @@ DONE, FAILED, WRONG_USE, INTERRUPTED, CLOSED = 0, 1, 2, 130, 141
 EXITS = {
     WRONG_USE: "the command line is wrong; nothing was done",
     INTERRUPTED: "interrupted with Ctrl-C",
-    CLOSED: "the program that read the output closed it",
+    CLOSED: "the output was closed by what read it, as head -1 does",
 }
 _WIDEST_TERM = 30  # columns; the text of a longer one begins in the next line
 

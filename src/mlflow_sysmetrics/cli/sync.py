@@ -23,7 +23,7 @@ from mlflow_sysmetrics.cli.options import (
 )
 from mlflow_sysmetrics.cli.orphan_delivery import OrphanDelivery, Outcome, fault_messages
 from mlflow_sysmetrics.cli.output import age_of, complain, counted, print_json, print_table, say, say_wrapped
-from mlflow_sysmetrics.cli.program import FAILED, Command
+from mlflow_sysmetrics.cli.program import DONE, FAILED, Command
 from mlflow_sysmetrics.cli.spooled_journals import SpooledJournal, count_of_other_hosts, read_journals
 from mlflow_sysmetrics.cli.tracked_runs import tracking_uri_in_force
 from mlflow_sysmetrics.daemon.journal.set_aside import delete_expired
@@ -85,7 +85,7 @@ def sync(
     if dry_run:
         about = notes(directory, journals, any_host=any_host)
         _print_waiting(directory, orphans, alone, about, as_json=as_json)
-        status = 0
+        status = DONE
     else:
         delete_expired(directory, any_host=any_host)
         unreadable = [journal for journal in journals if journal.fault is not None]
@@ -96,7 +96,8 @@ def sync(
     about.print()
     _print_unused(tracking_uri, orphans)
     print_skipped_hosts(others)
-    raise SystemExit(status or bool(about.faults))
+    if status == FAILED or about.faults:
+        raise SystemExit(FAILED)
 
 
 def _delivery(tracking_uri: str | None, wait: float, orphans: Sequence[SpooledJournal]) -> OrphanDelivery:
@@ -128,7 +129,7 @@ def _send(
         complain(fault)
     if not as_json:
         _print_undelivered(done)
-    return FAILED if faults else 0
+    return FAILED if faults else DONE
 
 
 @contextmanager

@@ -1,8 +1,7 @@
-"""Messages of commands in one line each; `test_transcripts` and `test_output` look at how they are wrapped."""
+"""Messages of commands in one line each: how they are wrapped is for test_output.py and test_transcripts.py."""
 
 from __future__ import annotations
 
 from mlflow_sysmetrics.cli import output
 
-wrapping_columns = output.columns
-output.columns = lambda: 2000
+output._FEWEST_COLUMNS = 2000

@@ -149,7 +149,7 @@ def test_control_characters_are_escaped() -> None:
 
 
 def test_a_long_text_stays_beside_its_name_within_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "columns", lambda: 80)
+    monkeypatch.setattr(output, "_FEWEST_COLUMNS", 40)
     lines = written("utf-8", lambda: print_finding(Finding("name", Mark.GOOD, "word " * 40), 6)).splitlines()
     assert len(lines) > 1
     assert all(len(line) <= 80 for line in lines)

@@ -101,7 +101,7 @@ def test_no_file_is_overwritten(tmp_path: Path) -> None:
     [
         (
             ("--allowed-host", "http://m.org"),
-            "allowed_hosts must contain host names such as 'mlflow' or '*.example.org:443', got 'http://m.org'",
+            "--allowed-host must contain host names such as 'mlflow' or '*.example.org:443', got 'http://m.org'",
         ),
         (("--backend-store-uri", "./mlruns"), "must be a database, got './mlruns'"),
         (("--basic-auth",), "needs the password of the user admin in MLFLOW_AUTH_ADMIN_PASSWORD"),

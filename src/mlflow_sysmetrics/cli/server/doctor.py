@@ -17,7 +17,7 @@ from mlflow_sysmetrics.cli.findings import (
     print_summary,
     remedies,
 )
-from mlflow_sysmetrics.cli.options import Whole, json_option
+from mlflow_sysmetrics.cli.options import Name, Whole, json_option
 from mlflow_sysmetrics.cli.output import print_json, say
 from mlflow_sysmetrics.cli.program import FAILED, Command
 from mlflow_sysmetrics.cli.server import access_findings, database_findings, storage_findings
@@ -33,11 +33,16 @@ _JOBS = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION"
     exits={0: "nothing is wrong", FAILED: "something is wrong; the line marked so says what"},
 )
 @click.option(
-    "--backend-store-uri", metavar="URI", envvar="MLFLOW_BACKEND_STORE_URI", help="Database of the server."
+    "--backend-store-uri",
+    metavar="URI",
+    type=Name("the URI of a database"),
+    envvar="MLFLOW_BACKEND_STORE_URI",
+    help="Database of the server.",
 )
 @click.option(
     "--artifacts-destination",
     metavar="PATH",
+    type=Name("a directory or the URI of an object store"),
     envvar="MLFLOW_ARTIFACTS_DESTINATION",
     help="Directory or URI of its artifacts.",
 )
@@ -53,8 +58,8 @@ _JOBS = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION"
 @click.option(
     "--allowed-hosts",
     metavar="NAMES",
+    type=Name("host names, separated by commas"),
     envvar="MLFLOW_SERVER_ALLOWED_HOSTS",
-    default="",
     help="Host names it answers to, separated by commas.",
 )
 @click.option(
@@ -71,7 +76,7 @@ def doctor(
     backend_store_uri: str | None,
     artifacts_destination: str | None,
     workers: int,
-    allowed_hosts: str,
+    allowed_hosts: str | None,
     public_names: tuple[str, ...],
     basic_auth: bool,
     as_json: bool,
@@ -90,7 +95,7 @@ def doctor(
         backend_store_uri=backend_store_uri,
         artifacts_destination=artifacts_destination,
         workers=workers,
-        allowed_hosts=tuple(one.strip() for one in allowed_hosts.split(",") if one.strip()),
+        allowed_hosts=tuple(one.strip() for one in (allowed_hosts or "").split(",") if one.strip()),
         public_names=public_names,
         basic_auth=basic_auth,
         environ=dict(os.environ),

@@ -18,9 +18,21 @@ from mlflow_sysmetrics.cli.program import FAILED, Command
 from mlflow_sysmetrics.errors import ServerStartError, SettingsError
 from mlflow_sysmetrics.server.launch import log_tail
 from mlflow_sysmetrics.server.local_server import LocalServer
+from mlflow_sysmetrics.server.store_uri import server_store
 
 _ADMIN_VARIABLE = "MLFLOW_AUTH_ADMIN_PASSWORD"
 _POLL_SECONDS = 1.0
+
+
+def _checked_store(ctx: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    if value is not None:
+        try:
+            server_store(value)
+        except SettingsError as error:
+            raise click.BadParameter(str(error).partition(" ")[2], ctx, option) from error
+        except ServerStartError:
+            pass  # a driver is missing: not the fault of the command line
+    return value
 
 
 @click.command(
@@ -31,6 +43,8 @@ _POLL_SECONDS = 1.0
 @click.option(
     "--backend-store-uri",
     metavar="URI",
+    type=Name("the URI of a database"),
+    callback=_checked_store,
     envvar="MLFLOW_BACKEND_STORE_URI",
     help="Database, as sqlite:////PATH.db or postgresql://USER:PASSWORD@HOST/DATABASE; put a password into "
     "MLFLOW_BACKEND_STORE_URI rather than here.  [default: sqlite in --dir]",
@@ -47,6 +61,7 @@ _POLL_SECONDS = 1.0
 @click.option(
     "--artifacts-destination",
     metavar="PATH",
+    type=Name("a directory or the URI of an object store"),
     envvar="MLFLOW_ARTIFACTS_DESTINATION",
     help="Directory of the artifacts, or URI of an object store.  [default: in --dir]",
 )
@@ -78,6 +93,7 @@ _POLL_SECONDS = 1.0
     "--allowed-host",
     "allowed_hosts",
     metavar="NAME",
+    type=Name("a host name"),
     multiple=True,
     help="Host name that clients may call besides localhost; repeatable.",
 )
@@ -134,11 +150,20 @@ def run(
             _print_address(server)
             _wait_for_exit(server)
     except SettingsError as error:
-        raise click.UsageError(str(error)) from error
+        raise _of_the_option(error) from error
     except (ServerStartError, OSError) as error:
         raise click.ClickException(str(error)) from error
     except _Stopped:
         say("Stopped.")
+
+
+def _of_the_option(error: SettingsError) -> click.UsageError:
+    """Returns an error about an argument of `LocalServer` as one about the option that gives it."""
+    argument, _, rest = str(error).partition(" ")
+    for option in run.params:
+        if option.name == argument:
+            return click.BadParameter(rest, param_hint=max(option.opts, key=len))
+    return click.UsageError(str(error))
 
 
 class _Stopped(BaseException):
