@@ -17,6 +17,7 @@ import os
 import shlex
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -28,7 +29,7 @@ try:
 except ImportError:
     sys.exit('This script needs rich: pip install "rich>=13"')
 try:
-    from debug_checks import check
+    from debug_checks import broken_file, check
     from debug_report import PREFIX, Report, Series, show, show_json
     from debug_work import work
 
@@ -213,7 +214,8 @@ def quiet_store(failure: str, uri: str) -> Iterator[None]:
             yield
     except Exception as error:
         # Stores are MLflow's, a database driver's or a plugin's: they may raise anything.
-        raise Problem(f"{failure}: {_cause(error)}. {_remedy(uri)}") from error
+        broken = broken_file(uri)
+        raise Problem(f"{failure}: {broken or f'{_cause(error)}. {_remedy(uri)}'}") from error
 
 
 def _cause(error: BaseException) -> str:
@@ -223,7 +225,7 @@ def _cause(error: BaseException) -> str:
         innermost = inner
     chosen = innermost if isinstance(innermost, OSError) else error
     lines = str(chosen).strip().splitlines() or [type(chosen).__name__]
-    return lines[0][:300].rstrip(".")
+    return textwrap.shorten(lines[0], 300, placeholder=" ...").rstrip(".")
 
 
 def _remedy(uri: str) -> str:
@@ -232,6 +234,9 @@ def _remedy(uri: str) -> str:
             "Check that the tracking server is running at this address; correct MLFLOW_TRACKING_URI, "
             "or unset it to use a local SQLite file."
         )
+    if uri == DEFAULT_STORE:
+        file = uri.removeprefix("sqlite:///")
+        return f"If the fault is in {file}, which holds only runs of this script, delete it: rm {file}"
     return (
         "Set MLFLOW_TRACKING_URI to http://<host>:<port> or sqlite:///<file>, "
         "or unset it to use a local SQLite file."

@@ -28,7 +28,6 @@ from mlflow_sysmetrics.cli.spooled_journals import SpooledJournal, count_of_othe
 from mlflow_sysmetrics.cli.tracked_runs import tracking_uri_in_force
 from mlflow_sysmetrics.daemon.journal.set_aside import delete_expired
 from mlflow_sysmetrics.errors import JournalUnavailable
-from mlflow_sysmetrics.mlflow_api.clients import is_remote
 from mlflow_sysmetrics.mlflow_api.tracking_uris import lasting, redacted
 
 _HEADS = ("RUN", "POINTS", "OLDEST")
@@ -209,7 +208,7 @@ def _print_undelivered(done: Sequence[tuple[SpooledJournal, Outcome]]) -> None:
     """Prints what to do about points that could not be sent."""
     runs = [run for journal, outcome in done if outcome.unreachable for run in journal.runs if run.waiting]
     servers = sorted({run.journaled.tracking_uri for run in runs})
-    remote = [uri for uri in servers if is_remote(uri)]
+    remote = [uri for uri in servers if uri.startswith(("http://", "https://"))]
     if remote:  # `check` would create the file of another store
         test = f"test the server with mlflow-sysmetrics check --tracking-uri {remote[0]}, then"
         say_wrapped(f"These points stay in their journals: {test} run sync again.", err=True)

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mlflow_sysmetrics.daemon.sampling.sampler import SAMPLED
+from mlflow_sysmetrics.errors import shortened
 from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.runtime.loops import log_queue
 from mlflow_sysmetrics.settings import Settings
@@ -112,8 +113,7 @@ def metrics_tag(hanging: Sequence[str]) -> str:
     """
     if not hanging:
         return SAMPLED
-    text = f"{SAMPLED}, but no answer from {', '.join(sorted(hanging))}"
-    return text if len(text) <= _LONGEST_TAG else f"{text[: _LONGEST_TAG - 3]}..."
+    return shortened(f"{SAMPLED}, but no answer from {', '.join(sorted(hanging))}", _LONGEST_TAG)
 
 
 def log_start(settings: Settings, collectors: Sequence[str]) -> None:
