@@ -53,10 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     config = defaults()
     try:
-        if not given or given[0] not in _ACTIONS:
-            raise ValueError(
-                f"the first argument must be train or hpo, got {given[0] if given else 'none'!r}"
-            )
+        _check_action(given)
         for one in given[1:]:
             set_value(config, one)
         print("Importing MLflow and torch, which takes a few seconds the first time ...", flush=True)
@@ -105,6 +102,11 @@ def _wrapped(text: str, *, indent: str = "") -> str:
     )
 
 
+def _check_action(given: Sequence[str]) -> None:
+    if not given or given[0] not in _ACTIONS:
+        raise ValueError(f"the first argument must be train or hpo, got {given[0] if given else ''!r}")
+
+
 def set_value(config: dict[str, Any], argument: str) -> None:
     """Sets one value of a configuration in place.
 
@@ -124,9 +126,8 @@ def set_value(config: dict[str, Any], argument: str) -> None:
     if key == "stage" and text not in STAGES:
         raise ValueError(f"stage must be one of {', '.join(STAGES)}, got {text!r}")
     if not equals or last not in place or isinstance(place[last], dict):
-        raise ValueError(
-            f"an argument must be one of {', '.join(key for key, _ in _items(config))} with =value, got {argument!r}"
-        )
+        keys = ", ".join(key for key, _ in _items(config))
+        raise ValueError(f"an argument must be one of {keys} with =value, got {argument!r}")
     kind = type(place[last])
     try:
         place[last] = kind(text)
