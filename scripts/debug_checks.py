@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
 from debug_report import PREFIX, Report
 
@@ -18,6 +22,46 @@ NVIDIA = "gpu (nvidia)"
 SELDOM = (PROCESS_USS,)
 ALWAYS_THERE = ("sys.cpu", "sys.cpu_cores", "sys.memory_gb", "sys.disk_free_gb", "sys.platform")
 FEWEST_POINTS = 2  # per series, except sources that are read less often than at every tick
+
+
+SQLITE = "sqlite:///"
+SQLITE_HEADER = b"SQLite format 3\0"
+
+
+def broken_file(uri: str) -> str | None:
+    """Returns what is wrong with the SQLite file of a store, and what to delete; None if nothing is."""
+    path = Path(uri.removeprefix(SQLITE))
+    if not uri.startswith(SQLITE) or not path.exists():
+        return None
+    shown = shlex.quote(str(path))
+    if path.is_dir():
+        return (
+            f"{path} is a directory, where the database should be. Delete it (rmdir {shown}), or rename it."
+        )
+    try:
+        with path.open("rb") as file:
+            header = file.read(len(SQLITE_HEADER))
+        half_made = header and header == SQLITE_HEADER and _is_half_made(path)
+    except (OSError, sqlite3.Error):
+        return None
+    if header not in {b"", SQLITE_HEADER}:
+        return f"{path} is not an SQLite database. Rename it, or delete it: rm {shown}"
+    if half_made:
+        return (
+            f"{path} is half made: a program was interrupted while MLflow made the tables in it. Delete it, "
+            f"unless it has runs that you need: rm {shown}"
+        )
+    return None
+
+
+def _is_half_made(path: Path) -> bool:
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if any(name.startswith("_alembic_tmp_") for name in tables):
+            return True  # a table that was being replaced
+        if "alembic_version" not in tables:
+            return "experiments" in tables
+        return not database.execute("SELECT version_num FROM alembic_version").fetchall()
 
 
 def check(report: Report) -> None:

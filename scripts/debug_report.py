@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import fmean
@@ -180,5 +181,14 @@ def _show_list(console: Console, title: str, lines: Sequence[str], style: str) -
     if lines:
         console.print(title, style=style)
         for line in lines:
-            console.print(f"  - {line}", soft_wrap=True)
+            # Not by rich, which would break paths.
+            item = textwrap.fill(
+                line,
+                console.width,
+                initial_indent="  - ",
+                subsequent_indent="    ",
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+            console.print(item, soft_wrap=True)
         console.print()

@@ -14,13 +14,15 @@ import contextlib
 import io
 import logging
 import os
+import re
 import shlex
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 try:
@@ -28,7 +30,7 @@ try:
 except ImportError:
     sys.exit('This script needs rich: pip install "rich>=13"')
 try:
-    from debug_checks import check
+    from debug_checks import broken_file, check
     from debug_report import PREFIX, Report, Series, show, show_json
     from debug_work import work
 
@@ -49,6 +51,8 @@ FEWEST_INTERVALS = 3  # one before the first CPU point, one before the second, a
 WIDTH = 1000  # columns if the output goes to a file or a pipe: wide enough that no key is split
 DATABASES = frozenset({"sqlite", "postgresql", "mysql", "mssql"})
 HTTP = frozenset({"http", "https"})
+ERROR_COLUMNS = 80
+WRONG_USE = 2
 INTERRUPTED = 130  # 128 + SIGINT, as in shells
 
 
@@ -77,9 +81,21 @@ def main(arguments: Sequence[str] | None = None, out: Console | None = None) -> 
     return 1 if report.problems else 0
 
 
+class Parser(argparse.ArgumentParser):
+    """Prints errors in lines that fit a terminal, about options and not about "argument"."""
+
+    def error(self, message: str) -> NoReturn:
+        """Prints what is wrong, and exits."""
+        about = re.sub(r"^argument (\S+): ", r"\1 ", message)
+        wrapped = textwrap.fill(
+            f"Error: {about}", ERROR_COLUMNS, subsequent_indent="  ", break_on_hyphens=False
+        )
+        self.exit(WRONG_USE, f"{self.format_usage()}\n{wrapped}\n")
+
+
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Returns the options; exits with status 2 if one is invalid."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = Parser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=_seconds, default=6.0, help="how long to work (default: 6)")
     parser.add_argument(
         "--interval", type=_interval, default=0.5, help="seconds between two points (default: 0.5)"
@@ -89,8 +105,8 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     least = options.interval * FEWEST_INTERVALS
     if options.seconds < least:
         parser.error(
-            f"--seconds {options.seconds:g} is too short for points every {options.interval:g} s: "
-            f"use at least --seconds {least:g}, or a smaller --interval"
+            f"--seconds must be at least {least:g} for points every {options.interval:g} s, "
+            f"got {options.seconds:g}; or use a smaller --interval"
         )
     return options
 
@@ -99,21 +115,21 @@ def _seconds(text: str) -> float:
     value = _number(text)
     if 1 <= value <= LONGEST_SECONDS:
         return value
-    raise argparse.ArgumentTypeError(f"{text!r} is out of range; use 1 to {LONGEST_SECONDS} seconds")
+    raise argparse.ArgumentTypeError(f"must be from 1 to {LONGEST_SECONDS} seconds, got {text!r}")
 
 
 def _interval(text: str) -> float:
     try:
         return Settings(sampling_interval=_number(text)).sampling_interval
     except SettingsError as reason:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an interval in seconds: {reason}") from reason
+        raise argparse.ArgumentTypeError(str(reason).partition(" ")[2]) from reason
 
 
 def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number; write seconds like 6 or 2.5") from None
+        raise argparse.ArgumentTypeError(f"must be seconds such as 6 or 2.5, got {text!r}") from None
 
 
 def plain_console(*, stderr: bool = False) -> Console:
@@ -213,7 +229,8 @@ def quiet_store(failure: str, uri: str) -> Iterator[None]:
             yield
     except Exception as error:
         # Stores are MLflow's, a database driver's or a plugin's: they may raise anything.
-        raise Problem(f"{failure}: {_cause(error)}. {_remedy(uri)}") from error
+        broken = broken_file(uri)
+        raise Problem(f"{failure}: {broken or f'{_cause(error)}. {_remedy(uri)}'}") from error
 
 
 def _cause(error: BaseException) -> str:
@@ -223,7 +240,7 @@ def _cause(error: BaseException) -> str:
         innermost = inner
     chosen = innermost if isinstance(innermost, OSError) else error
     lines = str(chosen).strip().splitlines() or [type(chosen).__name__]
-    return lines[0][:300].rstrip(".")
+    return textwrap.shorten(lines[0], 300, placeholder=" ...").rstrip(".")
 
 
 def _remedy(uri: str) -> str:
@@ -232,6 +249,9 @@ def _remedy(uri: str) -> str:
             "Check that the tracking server is running at this address; correct MLFLOW_TRACKING_URI, "
             "or unset it to use a local SQLite file."
         )
+    if uri == DEFAULT_STORE:
+        file = uri.removeprefix("sqlite:///")
+        return f"If the fault is in {file}, which holds only runs of this script, delete it: rm {file}"
     return (
         "Set MLFLOW_TRACKING_URI to http://<host>:<port> or sqlite:///<file>, "
         "or unset it to use a local SQLite file."

@@ -1,4 +1,4 @@
-"""The exceptions of this package.
+"""The exceptions of this package, and how long texts are cut for their messages.
 
 ::
 
@@ -25,6 +25,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+
+
+def shortened(text: str, most: int) -> str:
+    """Returns a text, or its first words and "..." if it is longer than `most` characters."""
+    if len(text) <= most:
+        return text
+    whole = text[: most - len(" ...") + 1].rpartition(" ")[0].rstrip()
+    if len(whole) > most // 2:
+        return f"{whole} ..."
+    return f"{text[: most - len('...')]}..."  # one long word
 
 
 class SysMetricsError(Exception):

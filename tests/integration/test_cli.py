@@ -60,6 +60,11 @@ def command(name: str, *arguments: str, status: int = 0, **environ: str) -> subp
     return done
 
 
+def unwrapped(text: str) -> str:
+    """Returns a text whose lines were wrapped at 80 columns in one line."""
+    return " ".join(text.split())
+
+
 def journalled(spool: Path) -> set[tuple[str, int, float]]:
     """Returns key, time and value of every point in the journals."""
     lines = [json.loads(line) for path in spool.glob("*.jsonl") for line in path.read_text().splitlines()]
@@ -126,7 +131,7 @@ def test_points_survive_a_replaced_store(
     aside = own.rename(tmp_path / "aside.db")
     shutil.copy(empty_database, own)
     refused = command("sync", "--dir", str(spool), status=1)
-    assert f"{store.uri} does not accept points of run {killed} (" in refused.stderr
+    assert f"{store.uri} does not accept points of run {killed} (" in unwrapped(refused.stderr)
     assert journalled(spool) == sampled
     aside.replace(own)
     command("sync", "--dir", str(spool))
@@ -141,7 +146,9 @@ def test_a_server_that_is_down_is_named_and_the_points_stay(spool: Path) -> None
     journal.close(delete=False)
     of_a_process_that_is_gone(journal.path)
     done = command("sync", "--dir", str(spool), "--wait", "0.1s", status=1)
-    assert f"Error: http://127.0.0.1:9: Connection refused; 1 point still in {journal.path}" in done.stderr
+    assert f"Error: http://127.0.0.1:9: Connection refused; 1 point still in {journal.path}" in unwrapped(
+        done.stderr
+    )
     assert "Traceback" not in done.stderr
     assert journalled(spool) == {("system/cpu", 1000, 1.0)}
 

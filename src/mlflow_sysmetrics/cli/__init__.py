@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import click
+from typing import TYPE_CHECKING
 
-from mlflow_sysmetrics.cli.check import check
-from mlflow_sysmetrics.cli.doctor import doctor
-from mlflow_sysmetrics.cli.reap import reap
-from mlflow_sysmetrics.cli.server import server
-from mlflow_sysmetrics.cli.status import status
-from mlflow_sysmetrics.cli.sync import sync
+if TYPE_CHECKING:
+    from mlflow_sysmetrics.cli.program import main
 
 __all__ = ["main"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="mlflow-sysmetrics")
-def main() -> None:
-    """Check tracking before a job (check, doctor) and recover runs after a crash (status, sync, reap)."""
+def __getattr__(name: str) -> object:
+    """Imports the program when it is asked for, so that `__main__` can report what is missing for it."""
+    if name != "main":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from mlflow_sysmetrics.cli import program
 
-
-for command in (status, sync, reap, check, doctor, server):
-    main.add_command(command)
+    return program.main

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-
-from mlflow_sysmetrics.cli import main
+import sys
 
 # MLflow's defaults (7 retries of 120 s each) would block a terminal for a quarter of an hour.
 _SHORT = {
@@ -15,6 +14,7 @@ _SHORT = {
 }
 # A command reports these problems itself, once and in its own words.
 _QUIET = ("mlflow_sysmetrics", "urllib3")
+_INTERRUPTED = 130
 
 
 def run() -> None:
@@ -23,7 +23,16 @@ def run() -> None:
         os.environ.setdefault(name, value)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)
-    main(prog_name="mlflow-sysmetrics")
+    try:
+        from mlflow_sysmetrics.cli import main  # takes a while, in which Ctrl-C must print no traceback
+
+        main(prog_name="mlflow-sysmetrics")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("mlflow_sysmetrics"):
+            raise
+        sys.exit(f"Error: the command needs {error.name}, which is not installed: pip install {error.name}")
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
 
 
 if __name__ == "__main__":

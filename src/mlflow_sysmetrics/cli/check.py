@@ -8,9 +8,10 @@ from contextlib import redirect_stdout
 
 import click
 
-from mlflow_sysmetrics.cli.findings import Finding, Mark, print_finding, say
-from mlflow_sysmetrics.cli.options import DURATION_FORMAT, duration, json_option, tracking_uri_option
-from mlflow_sysmetrics.cli.output import print_json
+from mlflow_sysmetrics.cli.findings import Finding, Mark, print_finding
+from mlflow_sysmetrics.cli.options import DURATION_FORMAT, Name, duration, json_option, tracking_uri_option
+from mlflow_sysmetrics.cli.output import print_json, say, say_wrapped
+from mlflow_sysmetrics.cli.program import FAILED, Command
 from mlflow_sysmetrics.cli.tracked_runs import tracking_uri_in_force
 from mlflow_sysmetrics.mlflow_api import fluent_state
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
@@ -20,11 +21,16 @@ _WIDTH = max(map(len, STEPS)) + len("1. ")
 _MILLISECONDS = 1000
 
 
-@click.command(short_help="Check that the tracking server accepts a run.")
+@click.command(
+    cls=Command,
+    short_help="Check that the tracking server accepts a run.",
+    exits={0: "all four steps passed", FAILED: "a step failed"},
+)
 @tracking_uri_option("Tracking server, with user and password if it needs them.")
 @click.option(
     "--experiment",
     metavar="NAME",
+    type=Name("the name of an experiment"),
     help="Experiment of the job; created if it does not exist.  [default: a new one]",
 )
 @click.option(
@@ -43,17 +49,15 @@ def check(
     """Check that the tracking server accepts a run, before a job is submitted.
 
     Contacts the server, finds or creates the experiment, creates a run with a metric and ends it, and reads
-    the metric back. Everything created is removed again, also after a failure. Exits with 0 if all four steps
-    passed, 1 if one failed, 2 if the command line is wrong.
+    the metric back. Everything created is removed again, also after a failure.
     """
     uri = tracking_uri or tracking_uri_in_force()
     if not uri:
         raise click.UsageError("no tracking server: pass --tracking-uri or set MLFLOW_TRACKING_URI")
-    if experiment is not None and not experiment.strip():
-        raise click.BadParameter(f"must not be empty, got {experiment!r}", param_hint="--experiment")
     verification = Verification(uri, experiment, timeout=timeout)
     if not as_json:
-        say(f"Checking {redacted(uri)} with MLflow {fluent_state.version()}\n")
+        say_wrapped(f"Checking {redacted(uri)} with MLflow {fluent_state.version()}")
+        say("")
     steps: list[Step] = []
     left: Sequence[str] = ()
     try:
@@ -73,7 +77,7 @@ def check(
     else:
         _print_summary(steps, passed=passed)
     if not passed:
-        raise SystemExit(1)
+        raise SystemExit(FAILED)
 
 
 def _quiet(steps: Iterator[Step]) -> Iterator[Step]:

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import click
-
-from mlflow_sysmetrics.cli.output import counted
+from mlflow_sysmetrics.cli.output import complain, counted, say_wrapped
 from mlflow_sysmetrics.cli.spooled_journals import SpooledJournal
 from mlflow_sysmetrics.daemon.journal.ownership import exposure
 from mlflow_sysmetrics.daemon.journal.scan import Damage, read_state
@@ -38,9 +36,9 @@ class Notes:
     def print(self) -> None:
         """Prints them to standard error."""
         for remark in self.remarks:
-            click.echo(remark, err=True)
+            say_wrapped(remark, err=True)
         for fault in self.faults:
-            click.echo(f"Error: {fault}", err=True)
+            complain(fault)
 
 
 def notes(directory: Path, journals: Sequence[SpooledJournal], *, any_host: bool) -> Notes:

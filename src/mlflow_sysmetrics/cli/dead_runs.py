@@ -21,6 +21,7 @@ from mlflow_sysmetrics.daemon.delivery.credential_scope import is_trusted
 from mlflow_sysmetrics.machine.host import read_short
 from mlflow_sysmetrics.mlflow_api.faults import Fault
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted, with_secrets
+from mlflow_sysmetrics.preflight.remedies import credentials_sent, remedy
 
 UNKNOWN_CAUSE = "the process died without reporting a reason"
 _MILLISECONDS = 1000
@@ -90,7 +91,7 @@ class DeadRunSearch:
             try:
                 found += self._on_server(self.tracking_uri, fed, seen)
             except Fault as error:
-                self._add_fault(self.tracking_uri, str(error))
+                self._add_fault(self.tracking_uri, error)
         return found
 
     def server(self, uri: str) -> TrackingServer | None:
@@ -102,7 +103,7 @@ class DeadRunSearch:
                 self._servers[wanted] = TrackingServer(wanted, trusted=is_trusted(wanted, chosen))
             except Fault as error:
                 self._servers[wanted] = None
-                self._add_fault(wanted, str(error))
+                self._add_fault(wanted, error)
         return self._servers[wanted]
 
     def is_old(self, timestamp: int) -> bool:
@@ -129,7 +130,7 @@ class DeadRunSearch:
             if run is None or not run.running or not self._is_wanted(server, run):
                 return None
         except Fault as error:
-            self._add_fault(server.uri, str(error))
+            self._add_fault(server.uri, error)
             self._servers[server.uri] = None  # do not ask a server that is down about every run
             return None
         if (why := self._may_be_fed(run, orphans)) is not None:
@@ -178,8 +179,9 @@ class DeadRunSearch:
         except LookupError:
             return False  # not the server whose experiments were named
 
-    def _add_fault(self, uri: str, reason: str) -> None:
-        fault = f"{redacted(uri)}: {reason}"
+    def _add_fault(self, uri: str, error: Fault) -> None:
+        sent = credentials_sent(uri) if error.refuses_credentials else "no credentials"
+        fault = f"{redacted(uri)}: {error.reason.rstrip('.')}. {remedy(error, uri, sent) or ''}".rstrip()
         if fault not in self.faults:
             self.faults.append(fault)
 

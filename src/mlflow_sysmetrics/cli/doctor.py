@@ -9,22 +9,32 @@ from collections.abc import Callable, Sequence
 import click
 
 from mlflow_sysmetrics.cli import effective_settings, installed, this_machine, tracking_server, waiting_points
-from mlflow_sysmetrics.cli.findings import Finding, Mark, Section, print_section, say, sign, wrapped
+from mlflow_sysmetrics.cli.findings import (
+    Finding,
+    Mark,
+    Section,
+    is_wrong,
+    print_section,
+    print_summary,
+    remedies,
+)
 from mlflow_sysmetrics.cli.options import json_option
-from mlflow_sysmetrics.cli.output import counted, print_json
+from mlflow_sysmetrics.cli.output import print_json, say
+from mlflow_sysmetrics.cli.program import FAILED, Command
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 
-_LONGEST_NEXT = 60  # characters of a remedy that fits into the last line
 
-
-@click.command(short_help="Show what works on this machine and what does not.")
+@click.command(
+    cls=Command,
+    short_help="Show what works on this machine and what does not.",
+    exits={0: "nothing is wrong", FAILED: "something is wrong; the line marked so says what"},
+)
 @json_option
 def doctor(*, as_json: bool) -> None:
     """Show what is installed and active, what is collected here, and what is wrong.
 
     Inspects the installation, this machine, the settings, the tracking server and the journals, and changes
-    nothing. A line marked "-" is absent or switched off, which is not a fault. Exits with 1 if anything is
-    wrong, else 0.
+    nothing. A line marked "-" is absent or switched off, which is not a fault.
     """
     sections: list[Section] = []
     # Read first: an invalid variable is reported once per process, and importing MLflow reads them too.
@@ -47,14 +57,12 @@ def doctor(*, as_json: bool) -> None:
             if not as_json:
                 print_section(sections[-1])
                 say("")
-    wrong = [one for section in sections for one in section.findings if one.mark is Mark.WRONG]
-    notes = [one for section in sections for one in section.findings if one.mark is Mark.NOTE]
     if as_json:
-        print_json(_document(sections, wrong, notes))
+        print_json(_document(sections))
     else:
-        _print_summary(wrong, notes)
-    if wrong:
-        raise SystemExit(1)
+        print_summary(sections, "mlflow-sysmetrics check, before you submit a job.")
+    if is_wrong(sections):
+        raise SystemExit(FAILED)
 
 
 def _guarded(title: str, inspect: Callable[[], Sequence[Finding]]) -> Sequence[Finding]:
@@ -68,26 +76,6 @@ def _guarded(title: str, inspect: Callable[[], Sequence[Finding]]) -> Sequence[F
         return [Finding(title.lower(), Mark.WRONG, text, remedy)]
 
 
-def _print_summary(wrong: Sequence[Finding], notes: Sequence[Finding]) -> None:
-    """Prints the result in one line, and in the next line what to do first."""
-    if wrong:
-        names = ", ".join(one.name for one in wrong)
-        verb = "is" if len(wrong) == 1 else "are"
-        say(wrapped("", f"{counted(len(wrong), 'thing')} {verb} wrong: {names}."))
-    elif any(one.remedy is not None for one in notes):
-        say(f"Nothing is broken; see the {counted(len(notes), 'line')} marked {sign(Mark.NOTE)}.")
-    else:
-        say("Nothing is wrong.")
-    first = next((one for one in (*wrong, *notes) if one.remedy is not None), None)
-    if first is None or first.remedy is None:
-        say("Next: " + ("see above." if wrong else "mlflow-sysmetrics check, before you submit a job."))
-    elif len(first.remedy) > _LONGEST_NEXT:
-        say(f"Next: see {first.name}, above.")
-    else:
-        say(f"Next: {first.remedy} ({first.name})")
-
-
-def _document(found: Sequence[Section], wrong: Sequence[Finding], notes: Sequence[Finding]) -> object:
-    remedies = [one.remedy for one in (*wrong, *notes) if one.remedy is not None]
+def _document(found: Sequence[Section]) -> object:
     sections = {one.key: [finding.document() for finding in one.findings] for one in found}
-    return {"schema": 1, "ok": not wrong, "next": remedies, **sections}
+    return {"schema": 1, "ok": not is_wrong(found), "next": remedies(found), **sections}

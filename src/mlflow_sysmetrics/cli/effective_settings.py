@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mlflow_sysmetrics import settings as names
 from mlflow_sysmetrics.cli.findings import Finding, Mark, without_password
 from mlflow_sysmetrics.daemon.journal.spool import spool_directory
-from mlflow_sysmetrics.errors import JournalUnavailable
+from mlflow_sysmetrics.errors import JournalUnavailable, shortened
 from mlflow_sysmetrics.samples import OPT_IN, Family
 from mlflow_sysmetrics.settings import Settings
 
@@ -90,8 +90,7 @@ def _origin(one: _Described, settings: Settings, given: str) -> str:
 
 
 def _shown(value: str, *, quoted: bool = True) -> str:
-    safe = without_password(value)
-    short = safe if len(safe) <= _LONGEST_VALUE else f"{safe[:_LONGEST_VALUE]}..."
+    short = shortened(without_password(value), _LONGEST_VALUE)
     return repr(short) if quoted else short
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-import sys
-import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-import click
+from mlflow_sysmetrics.cli.output import can_show, columns, counted, say, say_wrapped, wrapped
 
-_COLUMNS = 80
 _MARGIN = "  "
 _UNMARKED = " "
+_LONGEST_NEXT = 60  # characters of a remedy that is repeated in the last line
 _USER_AND_PASSWORD = re.compile(r"/[^\s/]*@")  # greedy, since a password may contain a colon
 
 
@@ -39,8 +37,12 @@ class Finding:
         name: what was inspected.
         mark: what the fact means.
         text: the fact, in a few words without secrets.
-        remedy: what to do; None if there is nothing to do.
+        remedy: what to do; None if there is nothing to do. Only a note or a fault has one: the summary
+            counts these.
         more: further fields for JSON.
+
+    Raises:
+        ValueError: there is a remedy for what needs none.
     """
 
     name: str
@@ -48,6 +50,10 @@ class Finding:
     text: str
     remedy: str | None = None
     more: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.remedy is not None and self.mark not in {Mark.NOTE, Mark.WRONG}:
+            raise ValueError(f"a finding with a remedy must be a note or wrong, got {self.mark}: {self.text}")
 
     def document(self) -> dict[str, object]:
         """Returns the finding as JSON fields."""
@@ -79,7 +85,7 @@ def print_section(section: Section) -> None:
 
 
 def print_finding(finding: Finding, width: int) -> None:
-    """Prints one finding within 80 columns, its remedy on a separate line.
+    """Prints one finding in lines that fit the terminal, its remedy on a separate line.
 
     Args:
         finding: the finding.
@@ -88,46 +94,62 @@ def print_finding(finding: Finding, width: int) -> None:
     head = f"{_MARGIN}{sign(finding.mark)} {finding.name.ljust(width)}{_MARGIN}"
     say(wrapped(head, finding.text))
     if finding.remedy is not None:
-        say(wrapped(" " * len(head), f"-> {finding.remedy}"))
+        remedy = f"-> {finding.remedy}"
+        beside = wrapped(" " * len(head), remedy)
+        # A command is easier to copy from one line, which may have to begin further left.
+        alone = f"{_MARGIN}{_MARGIN}{remedy}"
+        say(alone if "\n" in beside and len(alone) <= columns() else beside)
+
+
+def print_summary(sections: Iterable[Section], otherwise: str | None = None) -> None:
+    """Prints the result in one line, and in the next line what to do first.
+
+    Args:
+        sections: what was printed.
+        otherwise: what to do if no finding says so; by default nothing is printed then.
+    """
+    findings = [finding for section in sections for finding in section.findings]
+    wrong = [one for one in findings if one.mark is Mark.WRONG]
+    notes = [one for one in findings if one.mark is Mark.NOTE]
+    if wrong:
+        names = ", ".join(one.name for one in wrong)
+        say_wrapped(f"{counted(len(wrong), 'thing')} {'is' if len(wrong) == 1 else 'are'} wrong: {names}.")
+    elif notes:
+        say(f"Nothing is broken; see the {counted(len(notes), 'line')} marked {sign(Mark.NOTE)}")
+    else:
+        say("Nothing is wrong.")
+    first = next((one for one in (*wrong, *notes) if one.remedy is not None), None)
+    if first is not None:
+        short = first.remedy is not None and len(first.remedy) <= _LONGEST_NEXT
+        say_wrapped(f"Next: {first.remedy} ({first.name})" if short else f"Next: see {first.name}, above.")
+    elif wrong:
+        say("Next: see above.")
+    elif otherwise is not None:
+        say(f"Next: {otherwise}")
+
+
+def remedies(sections: Iterable[Section]) -> list[str]:
+    """Returns what to do, the faults first."""
+    findings = [finding for section in sections for finding in section.findings]
+    return [
+        one.remedy
+        for mark in (Mark.WRONG, Mark.NOTE)
+        for one in findings
+        if one.mark is mark and one.remedy is not None
+    ]
+
+
+def is_wrong(sections: Iterable[Section]) -> bool:
+    """Returns whether any finding is a fault."""
+    return any(finding.mark is Mark.WRONG for section in sections for finding in section.findings)
 
 
 def sign(mark: Mark) -> str:
     """Returns the character for a mark: ASCII if the standard output cannot encode the other ones."""
-    signs = _SIGNS if _can_show("".join(_SIGNS.values())) else _PLAIN_SIGNS
+    signs = _SIGNS if can_show("".join(_SIGNS.values())) else _PLAIN_SIGNS
     return signs[mark]
-
-
-def wrapped(head: str, text: str) -> str:
-    """Returns a head and its text in lines of at most 80 columns; paths and URIs are not broken."""
-    return textwrap.fill(
-        text,
-        width=_COLUMNS,
-        initial_indent=head,
-        subsequent_indent=" " * len(head),
-        break_long_words=False,
-        break_on_hyphens=False,
-    ) or head.rstrip()  # fmt: skip
 
 
 def without_password(text: str) -> str:
     """Returns a text without the user and password of URIs, including a URI that was read as a path."""
     return _USER_AND_PASSWORD.sub("/", text)
-
-
-def say(text: str) -> None:
-    """Prints a text; characters that the output cannot encode, and control characters, are escaped."""
-    safe = "".join(one if one.isprintable() or one == "\n" else repr(one)[1:-1] for one in text)
-    encoding = _encoding()
-    click.echo(safe.encode(encoding, "backslashreplace").decode(encoding))
-
-
-def _can_show(text: str) -> bool:
-    try:
-        text.encode(_encoding())
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _encoding() -> str:
-    return getattr(sys.stdout, "encoding", None) or "ascii"

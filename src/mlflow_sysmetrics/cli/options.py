@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from mlflow_sysmetrics.cli.output import counted
+from mlflow_sysmetrics.cli.output import counted, say_wrapped
 from mlflow_sysmetrics.daemon.journal.spool import spool_directory
 from mlflow_sysmetrics.errors import JournalUnavailable
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
@@ -29,25 +29,101 @@ _SCHEMES = frozenset(
 _URI_FORMAT = "http://HOST:PORT, sqlite:///PATH, or a directory such as ./mlruns"
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+if TYPE_CHECKING:
+    _Type = click.ParamType[Any]
+else:
+    _Type = click.ParamType  # generic since click 8.5
 
 
-class LocalDirectory(click.Path):
+class LocalDirectory(_Type):
     """A directory of this machine; ``~`` is expanded, as a shell does not in ``--dir=~/x``.
 
     Args:
         exists: whether it must exist.
     """
 
-    def __init__(self, *, exists: bool = False) -> None:
-        super().__init__(exists=exists, file_okay=False, path_type=Path)
+    name = "directory"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def __init__(self, *, exists: bool = False) -> None:
+        self._must_exist = exists
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Returns its path, which stays relative if it is."""
+        given = os.fspath(value)
         try:
-            path = local_directory("the directory", value)
+            path = local_directory("", given)
         except ValueError as error:
-            self.fail(str(error), param, ctx)
-        return super().convert(path if os.fspath(value).startswith("~") else value, param, ctx)
+            self.fail(str(error).strip(), param, ctx)
+        found = path if given.startswith(("~", "file:")) else Path(given)
+        # os.path never raises, unlike Path: not for a directory without permission or a name too long.
+        if os.path.lexists(found) and not os.path.isdir(found):
+            self.fail(f"must be a directory, got {given!r}, which is something else", param, ctx)
+        if self._must_exist and not os.path.lexists(found):
+            self.fail(f"must be a directory that exists, got {given!r}", param, ctx)
+        return found
+
+
+class Whole(_Type):
+    """An integer.
+
+    Args:
+        least: the smallest that is accepted.
+        most: the largest; None for no limit.
+    """
+
+    name = "integer"
+
+    def __init__(self, least: int, most: int | None = None) -> None:
+        self._least, self._most = least, most
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Returns the integer."""
+        try:
+            number = int(value)
+        except ValueError:
+            number = None
+        if number is None or number < self._least or (self._most is not None and number > self._most):
+            range_ = f">= {self._least}" if self._most is None else f"from {self._least} to {self._most}"
+            self.fail(f"must be an integer {range_}, got {value!r}", param, ctx)
+        return number
+
+
+class Name(_Type):
+    """A text that is not empty.
+
+    Args:
+        what: what it names, for the message.
+    """
+
+    name = "name"
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Returns the text."""
+        if not value.strip():
+            self.fail(f"must be {self._what}, got {value!r}", param, ctx)
+        return str(value)
+
+
+class OneOf(_Type):
+    """One of some words.
+
+    Args:
+        words: these.
+    """
+
+    name = "word"
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self._words = words
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Returns the word."""
+        if value not in self._words:
+            self.fail(f"must be one of {', '.join(self._words)}, got {value!r}", param, ctx)
+        return str(value)
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -90,11 +166,11 @@ def parse_duration(text: str) -> float:
     """Returns the seconds of a duration such as "10m" or "600".
 
     Raises:
-        ValueError: the text is not a duration; the message gives the value and the expected format.
+        ValueError: the text is not a duration; the message follows the name of what has the value.
     """
     match = _DURATION.fullmatch(text.strip().lower())
     if match is None:
-        raise ValueError(f"{text!r} is not a duration; write {DURATION_FORMAT}")
+        raise ValueError(f"must be a duration ({DURATION_FORMAT}), got {text!r}")
     return float(match[1]) * _SECONDS[match[2]]
 
 
@@ -102,7 +178,7 @@ def check_tracking_uri(uri: str) -> None:
     """Checks that MLflow or a plugin supports the scheme of a tracking URI.
 
     Raises:
-        ValueError: no store has this form; the message gives the value and the supported forms.
+        ValueError: no store has this form; the message follows the name of what has the value.
     """
     scheme, colon, _ = uri.partition(":")
     if _is_path(uri) or scheme.partition("+")[0].lower() in _SCHEMES or scheme in _plugins():
@@ -110,7 +186,7 @@ def check_tracking_uri(uri: str) -> None:
     # Without a scheme, redacted() leaves user and password in place.
     shown = redacted(uri).rpartition("@")[2]
     guess = f"; did you mean http://{shown}?" if colon and "://" not in uri else ""
-    raise ValueError(f"{shown!r} is not a tracking URI; write {_URI_FORMAT}{guess}")
+    raise ValueError(f"must be a tracking URI ({_URI_FORMAT}), got {shown!r}{guess}")
 
 
 def journals_directory(chosen: Path | None) -> Path:
@@ -158,7 +234,7 @@ def directory_fault(directory: Path) -> str | None:
 def print_skipped_hosts(count: int) -> None:
     """Prints how many journals of other hosts a command skipped, and the option that includes them."""
     if count:
-        click.echo(f"Skipped {counted(count, 'journal')} of other hosts; include with --any-host.", err=True)
+        say_wrapped(f"Skipped {counted(count, 'journal')} of other hosts; include with --any-host.", err=True)
 
 
 def _checked_uri(context: click.Context, option: click.Parameter, value: str | None) -> str | None:

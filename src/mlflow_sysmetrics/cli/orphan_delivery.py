@@ -35,6 +35,7 @@ class Outcome:
         refusals: what no server will ever accept, with server and reason.
         path: the journal.
         damage: what in it is not understood, and what becomes of it; None if everything is.
+        unreachable: whether points wait because a server did not answer, or its file is not there.
     """
 
     delivered: int
@@ -44,6 +45,7 @@ class Outcome:
     refusals: tuple[str, ...]
     path: Path
     damage: str | None = None
+    unreachable: bool = False
 
 
 @dataclass(slots=True)
@@ -77,7 +79,7 @@ class OrphanDelivery:
         if missing is not None:
             waiting = sum(run.appended - run.acknowledged for run in journal.runs)
             journal.close(delete=False)
-            return Outcome(0, 0, waiting, missing, (), path)
+            return Outcome(0, 0, waiting, missing, (), path, unreachable=True)
         done = replay(
             journal,
             self._open_recording_sink,
@@ -89,7 +91,16 @@ class OrphanDelivery:
             self.wait_seconds = 0.0
         faults = (*done.kept, *done.faults)
         refusals = (*self._refusals, *done.refused)
-        return Outcome(done.delivered, done.dropped, done.waiting, faults, refusals, path, _damage(done))
+        return Outcome(
+            done.delivered,
+            done.dropped,
+            done.waiting,
+            faults,
+            refusals,
+            path,
+            _damage(done),
+            unreachable=bool(done.faults),
+        )
 
     def _open_recording_sink(self, uri: str) -> Sink:
         check_store(uri)

@@ -1,46 +1,120 @@
-"""What all commands print: tables, JSON, counts and ages."""
+"""What all commands print: lines of at most 80 columns, tables, JSON, counts and ages."""
 
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import sys
+import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import click
 
+_MOST_COLUMNS = 80  # a longer line is hard to read, also in a wide terminal
+_FEWEST_COLUMNS = 40
+_FEWEST_LAST = 16  # columns of the last column of a table before lines become longer than the terminal
 _GAP = "  "
 _MILLISECONDS = 1000
 # The next unit starts at two of it: "90 s" is more precise than "2 min", "2 h" shorter than "120 min".
 _UNITS = ((172_800, 86_400, "d"), (7200, 3600, "h"), (120, 60, "min"), (0, 1, "s"))
+_NUMBER = re.compile(rf"-|[\d,]+( ({'|'.join(name for _, _, name in _UNITS)}))?")
 
 
-def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def columns() -> int:
+    """Returns how wide a printed line may be: 80, or less in a narrow terminal."""
+    return max(min(shutil.get_terminal_size().columns, _MOST_COLUMNS), _FEWEST_COLUMNS)
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Prints a text as it is, except for what the output cannot encode and for control characters.
+
+    Args:
+        text: one or more lines.
+        err: print it to the standard error.
+    """
+    click.echo(_safe(text, err=err), err=err)
+
+
+def say_wrapped(text: str, *, err: bool = False) -> None:
+    """Prints a sentence, wrapped at words; further lines are indented."""
+    say(wrapped("", text, indent=_GAP), err=err)
+
+
+def complain(text: str) -> None:
+    """Prints an error to the standard error; its first line is wrapped, further ones may be of a log."""
+    first, _, others = text.partition("\n")
+    say(wrapped("Error: ", first, indent=_GAP) + (f"\n{others}" if others else ""), err=True)
+
+
+def say_progress(text: str) -> None:
+    """Prints what is going on to the standard error, if somebody watches it there."""
+    if sys.stderr.isatty():
+        say_wrapped(text, err=True)
+
+
+def wrapped(head: str, text: str, *, indent: str | None = None) -> str:
+    """Returns a head and its text in lines that fit the terminal; paths and URIs are not broken.
+
+    Args:
+        head: the beginning of the first line.
+        text: what follows.
+        indent: the beginning of the other lines; by default as wide as the head.
+    """
+    filled = textwrap.fill(
+        text,
+        width=columns(),
+        initial_indent=head,
+        subsequent_indent=" " * len(head) if indent is None else indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return filled or head.rstrip()
+
+
+def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, indent: str = "") -> None:
     """Prints rows under their heads; columns are as wide as their widest cell, numbers are right-aligned.
 
     Args:
         heads: column names.
-        rows: cells, as many in each row as there are heads.
+        rows: cells, as many in each row as there are heads; the last one is wrapped if it does not fit.
+        indent: the beginning of each line.
     """
-    rows = [[printable(cell) for cell in row] for row in rows]
-    columns = list(zip(heads, *rows, strict=True))
-    widths = [max(len(cell) for cell in column) for column in columns]
-    right = [all(cell.replace(",", "").isdigit() or cell == "-" for cell in column[1:]) for column in columns]
-    for row in (heads, *rows):
+    table = [
+        tuple(heads),
+        *(tuple(_safe(cell, err=False).replace("\n", "\\n") for cell in row) for row in rows),
+    ]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    right = [all(map(_NUMBER.fullmatch, column)) for column in zip(*table[1:], strict=True)] or [False] * len(
+        heads
+    )
+    right[0] = False  # a name, even if it is made of digits
+    left = indent + _GAP.join(" " * width for width in (*widths[:-1], 0))
+    for row in table:
         cells = [
             cell.rjust(width) if numbers else cell.ljust(width)
             for cell, width, numbers in zip(row, widths, right, strict=True)
         ]
-        click.echo(_GAP.join(cells).rstrip())
-
-
-def printable(text: str) -> str:
-    """Returns a text without control characters: another user's journal must not control a terminal."""
-    return text if text.isprintable() else "".join(one if one.isprintable() else "?" for one in text)
+        line = (indent + _GAP.join(cells)).rstrip()
+        if len(line) > columns() - _FEWEST_LAST >= len(left):
+            line = wrapped(indent + _GAP.join((*cells[:-1], "")), row[-1], indent=left)
+        click.echo(line)
 
 
 def print_json(document: object) -> None:
-    """Prints one JSON document."""
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    """Prints one JSON document; in ASCII if the output cannot encode all of it."""
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    click.echo(text if can_show(text) else json.dumps(document, indent=2))
+
+
+def can_show(text: str) -> bool:
+    """Returns whether the standard output can encode a text."""
+    try:
+        text.encode(_encoding(err=False))
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def counted(count: int, noun: str) -> str:
@@ -64,3 +138,14 @@ def age_seconds(timestamp: int) -> float:
 def age_of(timestamp: int | None) -> str:
     """Returns the age of a timestamp in milliseconds since 1970, for people; "-" for None."""
     return "-" if timestamp is None else length_of_time(age_seconds(timestamp))
+
+
+def _safe(text: str, *, err: bool) -> str:
+    """Returns a text that can be printed: another user's journal must not control a terminal."""
+    shown = "".join(one if one.isprintable() or one == "\n" else repr(one)[1:-1] for one in text)
+    encoding = _encoding(err=err)
+    return shown.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _encoding(*, err: bool) -> str:
+    return getattr(sys.stderr if err else sys.stdout, "encoding", None) or "ascii"

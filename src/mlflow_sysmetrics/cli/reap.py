@@ -13,6 +13,7 @@ from mlflow_sysmetrics.cli.damaged_journals import notes
 from mlflow_sysmetrics.cli.dead_runs import DeadRun, DeadRunSearch
 from mlflow_sysmetrics.cli.options import (
     DURATION_FORMAT,
+    Name,
     check_tracking_uri,
     directory_option,
     duration,
@@ -22,17 +23,35 @@ from mlflow_sysmetrics.cli.options import (
     usable_directory,
 )
 from mlflow_sysmetrics.cli.orphan_delivery import OrphanDelivery, fault_messages
-from mlflow_sysmetrics.cli.output import age_of, counted, print_json, print_table
+from mlflow_sysmetrics.cli.output import (
+    age_of,
+    complain,
+    counted,
+    print_json,
+    print_table,
+    say,
+    say_progress,
+    say_wrapped,
+)
+from mlflow_sysmetrics.cli.program import FAILED, Command
 from mlflow_sysmetrics.cli.spooled_journals import SpooledJournal, count_of_other_hosts, read_journals
 from mlflow_sysmetrics.cli.tracked_runs import tracking_uri_in_force
 from mlflow_sysmetrics.errors import JournalUnavailable
 from mlflow_sysmetrics.mlflow_api.faults import Fault
+from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
 
 _NAME_A_SERVER = "pass --tracking-uri or set MLFLOW_TRACKING_URI"
-_HEADS = ("RUN", "NAME", "SERVER", "LAST POINT", "WHY")
+_HEADS = ("RUN", "LAST POINT", "NAME")
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    short_help="End runs whose process died without ending them.",
+    exits={
+        0: "the runs were listed, or ended with --apply; there may be none",
+        FAILED: "a server or a journal could not be read, or a run could not be ended",
+    },
+)
 @click.option(
     "--older-than",
     metavar="DURATION",
@@ -42,7 +61,14 @@ _HEADS = ("RUN", "NAME", "SERVER", "LAST POINT", "WHY")
     help=f"Consider a run without a journal here dead if its last point is older: {DURATION_FORMAT}.",
 )
 @click.option("--apply", is_flag=True, help="End the runs; without this nothing is changed.")
-@click.option("--experiment", "experiments", metavar="NAME", multiple=True, help="Only this one; repeatable.")
+@click.option(
+    "--experiment",
+    "experiments",
+    metavar="NAME",
+    type=Name("the name of an experiment"),
+    multiple=True,
+    help="Only this one; repeatable.",
+)
 @click.option("--any-host", is_flag=True, help="Include runs and journals of other hosts.")
 @directory_option
 @tracking_uri_option("Server to search besides the journals, with user and password if it needs them.")
@@ -71,6 +97,8 @@ def reap(
     uri = tracking_uri or _uri_in_force()
     if experiments and uri is None:
         raise click.UsageError(f"--experiment needs a server: {_NAME_A_SERVER}")
+    where = f"the journals in {directory}" + (f" and on {redacted(uri)}" if uri else "")
+    say_progress(f"Looking for runs without a process in {where} ...")
     search = DeadRunSearch(uri, older_than, experiments, any_host)
     try:
         journals = list(read_journals(directory, any_host=any_host))
@@ -78,7 +106,9 @@ def reap(
     except JournalUnavailable as error:
         raise click.ClickException(str(error)) from error
     except LookupError as error:
-        raise click.BadParameter(str(error.args[0]), param_hint="--experiment") from error
+        raise click.BadParameter(
+            f"must name an experiment: {error.args[0]}", param_hint="--experiment"
+        ) from error
     killed = Reaper(search, journals).reap(dead) if apply else []
     about = notes(directory, journals if not apply else _unreadable(journals), any_host=any_host)
     report = _Report(dead, killed, search.alone, search.faults, uri is not None)
@@ -89,7 +119,7 @@ def reap(
     about.print()
     print_skipped_hosts(0 if any_host else count_of_other_hosts(directory))
     if report.faults or about.faults:
-        raise SystemExit(1)
+        raise SystemExit(FAILED)
 
 
 def _unreadable(journals: Iterable[SpooledJournal]) -> list[SpooledJournal]:
@@ -102,7 +132,7 @@ def _uri_in_force() -> str | None:
         try:
             check_tracking_uri(uri)
         except ValueError as error:
-            raise click.UsageError(f"MLFLOW_TRACKING_URI: {error}") from error
+            raise click.UsageError(f"MLFLOW_TRACKING_URI {error}") from error
     return uri
 
 
@@ -180,28 +210,29 @@ class _Report:
 
 def _print(report: _Report, *, applied: bool) -> None:
     if report.dead:
-        rows = [
-            (one.run.run_id, one.run.name, one.server.name, age_of(one.last_sign), one.cause)
-            for one in report.dead
-        ]
-        print_table(_HEADS, rows)
-        click.echo()
+        for server, cause in dict.fromkeys((one.server.name, one.cause) for one in report.dead):
+            say_wrapped(f"{server}: {cause}")
+            alike = [one for one in report.dead if (one.server.name, one.cause) == (server, cause)]
+            print_table(
+                _HEADS, [(one.run.run_id, age_of(one.last_sign), one.run.name) for one in alike], indent="  "
+            )
+            say("")
     waiting = sum(dead.waiting for dead in report.dead)
     if not report.dead and not report.faults:
-        click.echo("No run is RUNNING without a process that feeds it.")
+        say("No run is RUNNING without a process that feeds it.")
     elif report.dead and applied:
-        click.echo(f"{counted(len(report.killed), 'run')} set to KILLED.")
+        say(f"{counted(len(report.killed), 'run')} set to KILLED.")
     elif report.dead:
         first = f"deliver {counted(waiting, 'point')} and " if waiting else ""
-        click.echo(
+        say_wrapped(
             f"Nothing was changed. Use --apply to {first}set {counted(len(report.dead), 'run')} to KILLED."
         )
     for run_id, why in report.alone.items():
-        click.echo(f"Left alone: {run_id}: {why}.", err=True)
+        say_wrapped(f"Left alone: {run_id}: {why}.", err=True)
     if not report.searched:
-        click.echo(f"Only journals were searched; to search a server too, {_NAME_A_SERVER}.", err=True)
+        say_wrapped(f"Only journals were searched; to search a server too, {_NAME_A_SERVER}.", err=True)
     for fault in report.faults:
-        click.echo(f"Error: {fault}", err=True)
+        complain(fault)
 
 
 def _document(report: _Report, *, applied: bool) -> dict[str, Any]:

@@ -17,7 +17,16 @@ from mlflow_sysmetrics.cli.options import (
     json_option,
     print_skipped_hosts,
 )
-from mlflow_sysmetrics.cli.output import age_of, age_seconds, counted, print_json, print_table
+from mlflow_sysmetrics.cli.output import (
+    age_of,
+    age_seconds,
+    counted,
+    print_json,
+    print_table,
+    say,
+    say_wrapped,
+)
+from mlflow_sysmetrics.cli.program import FAILED, Command
 from mlflow_sysmetrics.cli.spooled_journals import (
     SpooledJournal,
     SpooledRun,
@@ -28,22 +37,31 @@ from mlflow_sysmetrics.cli.spooled_journals import (
 from mlflow_sysmetrics.daemon.journal.ownership import host_of
 from mlflow_sysmetrics.errors import JournalUnavailable
 
-_HEADS = ("RUN", "SERVER", "POINTS", "AGE", "DROPPED", "OWNER")
+_HEADS = ("RUN", "POINTS", "OLDEST", "PROCESS")
+_HEADS_WITH_DROPPED = ("RUN", "POINTS", "OLDEST", "DROPPED", "PROCESS")
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    short_help="Show what this machine's journals hold.",
+    exits={0: "the journals were read", FAILED: "no journal can be kept, or one cannot be read"},
+)
 @directory_option
 @any_host_option
+@click.option("--print-dir", is_flag=True, help="Print only the directory of the journals.")
 @json_option
-def status(*, chosen: Path | None, any_host: bool, as_json: bool) -> None:
+def status(*, chosen: Path | None, any_host: bool, print_dir: bool, as_json: bool) -> None:
     """Show what this machine's journals hold.
 
-    One line per run: its tracking server, the number of points waiting for delivery, the age of the oldest of
-    them, the number of points dropped to keep the journal within its size limit, and the process that wrote
-    the journal. Points left behind by a dead process are sent by the next program that logs system metrics
-    here, or by `mlflow-sysmetrics sync`. Exits with 1 if no journal can be kept, or one cannot be read.
+    For each tracking server one line per run: the number of points waiting for delivery, the age of the
+    oldest of them, the number of points dropped to keep the journal within its size limit (if any were), and
+    the process that wrote the journal. Points left behind by a dead process are sent by the next program that
+    logs system metrics here, or by `mlflow-sysmetrics sync`.
     """
     directory = journals_directory(chosen)
+    if print_dir:
+        print_json({"directory": str(directory)}) if as_json else click.echo(str(directory))
+        return
     # A directory given on the command line may be a read-only copy made for inspection.
     fault = directory_fault(directory) if chosen is None else None
     try:
@@ -63,20 +81,31 @@ def status(*, chosen: Path | None, any_host: bool, as_json: bool) -> None:
     if fault is not None:
         raise click.ClickException(fault)
     if about.faults:
-        raise SystemExit(1)
+        raise SystemExit(FAILED)
 
 
 def _print(directory: Path, journals: Sequence[SpooledJournal], *, silent: bool) -> None:
     """Prints the runs, and what to do about them."""
-    if any(journal.runs for journal in journals):
-        print_table(_HEADS, [_row(journal, run) for journal in journals for run in journal.runs])
+    servers: dict[str, list[tuple[SpooledJournal, SpooledRun]]] = {}
+    for journal in journals:
+        for run in journal.runs:
+            servers.setdefault(run.journaled.tracking_uri, []).append((journal, run))
+    if servers:
+        say_wrapped(f"Journals in {directory}:")
+        dropped = any(run.journaled.dropped for runs in servers.values() for _, run in runs)
+        for server, runs in servers.items():
+            say(f"\n{server}")
+            heads = _HEADS_WITH_DROPPED if dropped else _HEADS
+            print_table(heads, [_row(*one, dropped=dropped) for one in runs], indent="  ")
     elif not silent:
-        click.echo(f"No run has a journal in {directory}.")
+        say_wrapped(f"No run has a journal in {directory}.")
     for journal in journals:
         if journal.user is not None and not journal.runs and journal.fault is None:
-            click.echo(f"Cannot be read: {journal.path} ({journal.owner}).", err=True)
+            say_wrapped(f"Cannot be read: {journal.path} ({journal.owner}).", err=True)
     if hints := _hints([journal for journal in journals if journal.orphaned]):
-        click.echo("\n" + "\n".join(hints))
+        say("")
+        for hint in hints:
+            say_wrapped(hint)
 
 
 def _hints(orphans: Sequence[SpooledJournal]) -> list[str]:
@@ -92,16 +121,10 @@ def _hints(orphans: Sequence[SpooledJournal]) -> list[str]:
     return hints
 
 
-def _row(journal: SpooledJournal, run: SpooledRun) -> tuple[str, ...]:
+def _row(journal: SpooledJournal, run: SpooledRun, *, dropped: bool) -> tuple[str, ...]:
     known = run.journaled
-    return (
-        known.run_id,
-        known.tracking_uri,
-        f"{run.waiting:,}",
-        age_of(run.oldest),
-        f"{known.dropped:,}",
-        journal.owner,
-    )
+    cells = [known.run_id, f"{run.waiting:,}", age_of(run.oldest)]
+    return (*cells, *([f"{known.dropped:,}"] if dropped else []), journal.owner.removeprefix("process "))
 
 
 def _document(journal: SpooledJournal) -> dict[str, Any]:

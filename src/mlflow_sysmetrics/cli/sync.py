@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,17 +22,25 @@ from mlflow_sysmetrics.cli.options import (
     usable_directory,
 )
 from mlflow_sysmetrics.cli.orphan_delivery import OrphanDelivery, Outcome, fault_messages
-from mlflow_sysmetrics.cli.output import age_of, counted, print_json, print_table
+from mlflow_sysmetrics.cli.output import age_of, complain, counted, print_json, print_table, say, say_wrapped
+from mlflow_sysmetrics.cli.program import DONE, FAILED, Command
 from mlflow_sysmetrics.cli.spooled_journals import SpooledJournal, count_of_other_hosts, read_journals
 from mlflow_sysmetrics.cli.tracked_runs import tracking_uri_in_force
 from mlflow_sysmetrics.daemon.journal.set_aside import delete_expired
 from mlflow_sysmetrics.errors import JournalUnavailable
 from mlflow_sysmetrics.mlflow_api.tracking_uris import lasting, redacted
 
-_HEADS = ("RUN", "SERVER", "POINTS", "AGE")
+_HEADS = ("RUN", "POINTS", "OLDEST")
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    short_help="Send the points that dead processes left behind.",
+    exits={
+        0: "everything was sent, or listed with --dry-run",
+        FAILED: "something could not be sent, or a journal could not be read",
+    },
+)
 @directory_option
 @tracking_uri_option(
     "User and password for a server in the journals, which store neither, as in http://USER:PASSWORD@HOST."
@@ -62,7 +71,7 @@ def sync(
     Points keep their time and step, also on runs that have ended. Journals of living processes are left
     alone: these processes deliver themselves. --any-host includes journals of other hosts, such as a
     container that ran under another name; a journal written in the last ten minutes may belong to a living
-    process there and is left alone. Exits with 0 if everything was sent, 1 if something could not be.
+    process there and is left alone.
     """
     directory = usable_directory(chosen)
     try:
@@ -75,7 +84,7 @@ def sync(
     if dry_run:
         about = notes(directory, journals, any_host=any_host)
         _print_waiting(directory, orphans, alone, about, as_json=as_json)
-        status = 0
+        status = DONE
     else:
         delete_expired(directory, any_host=any_host)
         unreadable = [journal for journal in journals if journal.fault is not None]
@@ -86,12 +95,13 @@ def sync(
     about.print()
     _print_unused(tracking_uri, orphans)
     print_skipped_hosts(others)
-    raise SystemExit(status or bool(about.faults))
+    if status == FAILED or about.faults:
+        raise SystemExit(FAILED)
 
 
 def _delivery(tracking_uri: str | None, wait: float, orphans: Sequence[SpooledJournal]) -> OrphanDelivery:
     if tracking_uri is None and any(journal.waiting for journal in orphans):
-        tracking_uri = tracking_uri_in_force()  # imports MLflow, which takes a second
+        tracking_uri = tracking_uri_in_force()
     return OrphanDelivery(tracking_uri, wait_seconds=wait)
 
 
@@ -115,14 +125,16 @@ def _send(
         _print_sent(directory, done, alone)
     faults = fault_messages(outcome for _, outcome in done)
     for fault in () if as_json else faults:
-        click.echo(f"Error: {fault}", err=True)
-    return 1 if faults else 0
+        complain(fault)
+    if not as_json:
+        _print_undelivered(done)
+    return FAILED if faults else DONE
 
 
 @contextmanager
 def _progress(points: int) -> Iterator[Callable[[int], None]]:
-    """Shows a progress bar while points are sent, if the standard error is a terminal."""
-    if not points or not sys.stderr.isatty():
+    """Shows a progress bar while points are sent, if the standard error is a terminal that can move back."""
+    if not points or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield lambda _: None
         return
     with click.progressbar(length=points, label="Sending points", file=sys.stderr) as bar:
@@ -154,15 +166,15 @@ def _print_waiting(
         print_json(document | _about(about))
         return
     if waiting:
-        rows = [
-            (run.journaled.run_id, run.journaled.tracking_uri, f"{run.waiting:,}", age_of(run.oldest))
-            for run in waiting
-        ]
-        print_table(_HEADS, rows)
-        points = counted(sum(run.waiting for run in waiting), "point")
-        click.echo(f"\nWould send {points}; nothing was sent.")
+        for server in dict.fromkeys(run.journaled.tracking_uri for run in waiting):
+            say_wrapped(server)
+            of_server = [run for run in waiting if run.journaled.tracking_uri == server]
+            rows = [(run.journaled.run_id, f"{run.waiting:,}", age_of(run.oldest)) for run in of_server]
+            print_table(_HEADS, rows, indent="  ")
+            say("")
+        say_wrapped(f"Would send {counted(sum(run.waiting for run in waiting), 'point')}; nothing was sent.")
     else:
-        click.echo(_nothing_to_send(directory))
+        say_wrapped(_nothing_to_send(directory))
     _print_alone(alone)
 
 
@@ -173,11 +185,11 @@ def _print_sent(
     sent = sum(outcome.delivered for _, outcome in done)
     if sent:
         journals = counted(sum(outcome.delivered > 0 for _, outcome in done), "journal")
-        click.echo(f"Sent {counted(sent, 'point')} from {journals}.")
+        say_wrapped(f"Sent {counted(sent, 'point')} from {journals}.")
     elif any(outcome.waiting or outcome.dropped or outcome.damage for _, outcome in done):
-        click.echo("Nothing was sent.")
+        say("Nothing was sent.")
     else:
-        click.echo(_nothing_to_send(directory))
+        say_wrapped(_nothing_to_send(directory))
     # Journals that still hold points are for the next `sync`; the ones below are for `reap`.
     kept = [
         run
@@ -188,8 +200,22 @@ def _print_sent(
     ]
     if kept:
         runs = counted(len(kept), "run")
-        click.echo(f"{runs} of dead processes may still be RUNNING; see mlflow-sysmetrics reap.")
+        say_wrapped(f"{runs} of dead processes may still be RUNNING; see mlflow-sysmetrics reap.")
     _print_alone(alone)
+
+
+def _print_undelivered(done: Sequence[tuple[SpooledJournal, Outcome]]) -> None:
+    """Prints what to do about points that could not be sent."""
+    runs = [run for journal, outcome in done if outcome.unreachable for run in journal.runs if run.waiting]
+    servers = sorted({run.journaled.tracking_uri for run in runs})
+    remote = [uri for uri in servers if uri.startswith(("http://", "https://"))]
+    if remote:  # `check` would create the file of another store
+        test = f"test the server with mlflow-sysmetrics check --tracking-uri {remote[0]}, then"
+        say_wrapped(f"These points stay in their journals: {test} run sync again.", err=True)
+    elif servers:
+        say_wrapped(
+            f"These points stay in their journals: run sync again when {servers[0]} is back.", err=True
+        )
 
 
 def _nothing_to_send(directory: Path) -> str:
@@ -199,7 +225,7 @@ def _nothing_to_send(directory: Path) -> str:
 def _print_alone(alone: Sequence[SpooledJournal]) -> None:
     for journal in alone:
         points = counted(journal.waiting, "point")
-        click.echo(f"Left alone: {journal.path} ({journal.owner}; {points} waiting).", err=True)
+        say_wrapped(f"Left alone: {journal.path} ({journal.owner}; {points} waiting).", err=True)
 
 
 def _print_unused(tracking_uri: str | None, orphans: Sequence[SpooledJournal]) -> None:
@@ -207,7 +233,7 @@ def _print_unused(tracking_uri: str | None, orphans: Sequence[SpooledJournal]) -
     wanted = {run.journaled.tracking_uri for one in orphans for run in one.runs if run.waiting}
     if tracking_uri is not None and wanted and lasting(tracking_uri) not in wanted:
         servers = ", ".join(sorted(wanted))
-        click.echo(
+        say_wrapped(
             f"Note: no point waits for {redacted(tracking_uri)}, so --tracking-uri was not used;"
             f" points go to the servers that their journals name: {servers}.",
             err=True,

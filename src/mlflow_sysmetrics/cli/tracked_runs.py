@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from mlflow_sysmetrics.daemon.journal.store_files import check_store
@@ -20,6 +21,7 @@ from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
 REAPED = "sysmetrics.reaped"  #: the tag that says why a run was set to KILLED
 _RUNNING = "RUNNING"
 _PAGE = 1000  # runs per request; MLflow's default, and far below its limit of 50,000
+_NAMES = 5  # of experiments in a message
 _EXPERIMENTS = 100  # per request: it holds their ids, and hosted servers bound its size
 
 
@@ -123,8 +125,9 @@ class TrackingServer:
         known = {one.name: one.experiment_id for one in self._pages(self._client.search_experiments)}
         missing = [name for name in names if name not in known]
         if missing:
-            existing = ", ".join(repr(name) for name in sorted(known)) or "none"
-            raise LookupError(f"{self.name} has no experiment {missing[0]!r}; its experiments are {existing}")
+            raise LookupError(
+                f"{self.name} has no experiment {missing[0]!r}; {_among(missing[0], sorted(known))}"
+            )
         return [known[name] for name in dict.fromkeys(names or known)]
 
     def _pages(self, search: Any, **wanted: object) -> Iterator[Any]:
@@ -152,6 +155,15 @@ def tracking_uri_in_force() -> str | None:
     A command should neither create nor search MLflow's default, a store in the working directory.
     """
     return os.environ.get("MLFLOW_TRACKING_URI") or None  # nothing else can have set it in a command
+
+
+def _among(wanted: str, known: Sequence[str]) -> str:
+    """Returns which names there are, the most similar ones first if there are many."""
+    if len(known) <= _NAMES:
+        return f"its experiments are {', '.join(map(repr, known)) or 'none'}"
+    near = get_close_matches(wanted, known, n=_NAMES)
+    shown = ", ".join(map(repr, near or known[:_NAMES]))
+    return f"it has {len(known):,} others, such as {shown}"
 
 
 def _read(run: Any) -> TrackedRun:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
@@ -17,9 +17,9 @@ _LOGGED_WITHIN_SECONDS = 0.25
 _logger = Log()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Status:
-    """Snapshot of this process's daemon.
+    """Snapshot of this process's daemon; prints as a few lines, in a notebook as a table.
 
     Attributes:
         running: whether the machine is sampled: the sampling thread was started and has not died.
@@ -57,6 +57,45 @@ class Status:
         """Makes it picklable: a read-only view of a dict is not."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         return _status, ({**values, "collectors": dict(self.collectors)},)
+
+    def __repr__(self) -> str:
+        return "\n  ".join(
+            [f"<mlflow-sysmetrics: {self._state()}>", *(f"{name:<10} {text}" for name, text in self._rows())]
+        )
+
+    def _repr_html_(self) -> str:
+        """Returns a table for a notebook."""
+        from html import escape
+
+        rows = "".join(
+            f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in self._rows()
+        )
+        return f"<table><caption>mlflow-sysmetrics: {escape(self._state())}</caption>{rows}</table>"
+
+    def _state(self) -> str:
+        count = len(self.attached)
+        sampling = "sampling" if self.running else "not sampling"
+        return f"{sampling}, {count} run{'' if count == 1 else 's'} attached"
+
+    def _rows(self) -> Iterator[tuple[str, str]]:
+        """Yields what is worth a line."""
+        yield "ticks", f"{self.ticks:,}"
+        unsaved = f" ({self.points_unsaved:,} in memory only)" if self.points_unsaved else ""
+        waiting = f"{self.points_pending:,} waiting{unsaved}"
+        yield "points", f"{self.points_delivered:,} delivered, {waiting}, {self.points_dropped:,} dropped"
+        if self.collectors:
+            absent = sum(health.startswith("unavailable") for health in self.collectors.values())
+            read = sum(health.startswith("ok") for health in self.collectors.values())
+            yield "sources", f"{read} read, {absent} not available here; .collectors says why"
+        for name, health in self.collectors.items():
+            if not health.startswith(("ok", "unavailable")):
+                yield "source", f"{name}: {health}"
+        if self.journal is not None:
+            yield "journal", f"{self.journal}, {self.journal_bytes:,} bytes"
+        if self.journal_failed is not None:
+            yield "no journal", self.journal_failed
+        if self.last_error is not None:
+            yield "last error", self.last_error
 
 
 def _status(values: dict[str, Any]) -> Status:

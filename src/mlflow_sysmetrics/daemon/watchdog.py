@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
 from mlflow_sysmetrics.daemon.sampling.sampler import SAMPLED, Sampler
-from mlflow_sysmetrics.errors import ThreadUnavailable
+from mlflow_sysmetrics.errors import ThreadUnavailable, shortened
 from mlflow_sysmetrics.runtime.clock import Clock
 from mlflow_sysmetrics.runtime.loops import Loop
 from mlflow_sysmetrics.runtime.native import Event
@@ -127,5 +127,4 @@ def metrics_tag(hanging: Sequence[str]) -> str:
     """
     if not hanging:
         return SAMPLED
-    text = f"{SAMPLED}, but no answer from {', '.join(sorted(hanging))}"
-    return text if len(text) <= _LONGEST_TAG else f"{text[: _LONGEST_TAG - 3]}..."
+    return shortened(f"{SAMPLED}, but no answer from {', '.join(sorted(hanging))}", _LONGEST_TAG)

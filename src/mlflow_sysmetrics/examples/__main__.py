@@ -6,7 +6,7 @@
     python -m mlflow_sysmetrics.examples hpo stage=stage0 task=criteria
 
 The runs go to the store of MLFLOW_TRACKING_URI, by default to mlflow.db in the current directory. Exits with
-2 if an argument is wrong.
+2 if an argument is wrong, with 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,8 +24,10 @@ from mlflow_sysmetrics.training.extras import needed
 _DEFAULT_STORE = "sqlite:///mlflow.db"
 #: trials and epochs of the stages of a search
 STAGES = {"stage0": (4, 2), "stage1": (8, 3), "stage2": (16, 4)}
+_ACTIONS = ("train", "hpo")
 _USAGE = "usage: python -m mlflow_sysmetrics.examples train|hpo [key=value ...]"
-_WRONG_USE = 2
+_COLUMNS = 80
+_WRONG_USE, _INTERRUPTED = 2, 130
 
 
 def defaults() -> dict[str, Any]:
@@ -45,11 +48,12 @@ def defaults() -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the example and returns the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if not given or given[0] not in {"train", "hpo"}:
-        print(__doc__ if given[:1] in (["-h"], ["--help"]) else _USAGE)
-        return 0 if given[:1] in (["-h"], ["--help"]) else _WRONG_USE
+    if given[:1] in (["-h"], ["--help"]):
+        print(_help())
+        return 0
     config = defaults()
     try:
+        _check_action(given)
         for one in given[1:]:
             set_value(config, one)
         print("Importing MLflow and torch, which takes a few seconds the first time ...", flush=True)
@@ -57,9 +61,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given[0] == "hpo":
             needed("optuna", extra="hpo", by="The example hpo")
     except (ValueError, ModuleNotFoundError) as error:
-        print(f"{_USAGE}\n{error}", file=sys.stderr)
+        print(f"{_USAGE}\n\n{_wrapped(f'Error: {error}', indent='  ')}", file=sys.stderr)
         return _WRONG_USE
-    return _run(given[0], config.pop("stage"), config)
+    try:
+        return _run(given[0], config.pop("stage"), config)
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return _INTERRUPTED
+
+
+def _help() -> str:
+    """Returns what the example does, and the values that ``key=value`` replaces."""
+    stages = "; ".join(
+        f"{name}: {trials} trials of {epochs} epochs" for name, (trials, epochs) in STAGES.items()
+    )
+    store = (
+        "The runs go to the store of MLFLOW_TRACKING_URI, by default to mlflow.db in the current directory."
+    )
+    keys = [f"  {key}={value}" for key, value in _items(defaults())]
+    return "\n".join(
+        [
+            _USAGE,
+            "",
+            _wrapped(
+                f"Trains a small text classifier (train), or searches for its best options (hpo). {store}"
+            ),
+            "",
+            "Keys and their values:",
+            *keys,
+            _wrapped(f"Stages of a search: {stages}.", indent="  "),
+            "",
+            "Exit codes: 0 done; 1 failed; 2 an argument is wrong; 130 after Ctrl-C.",
+        ]
+    )
+
+
+def _wrapped(text: str, *, indent: str = "") -> str:
+    return textwrap.fill(
+        text, _COLUMNS, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
+    )
+
+
+def _check_action(given: Sequence[str]) -> None:
+    if not given or given[0] not in _ACTIONS:
+        raise ValueError(f"the first argument must be train or hpo, got {given[0] if given else ''!r}")
 
 
 def set_value(config: dict[str, Any], argument: str) -> None:
@@ -81,9 +126,8 @@ def set_value(config: dict[str, Any], argument: str) -> None:
     if key == "stage" and text not in STAGES:
         raise ValueError(f"stage must be one of {', '.join(STAGES)}, got {text!r}")
     if not equals or last not in place or isinstance(place[last], dict):
-        raise ValueError(
-            f"an argument must be one of {', '.join(_keys(config))} with =value, got {argument!r}"
-        )
+        keys = ", ".join(key for key, _ in _items(config))
+        raise ValueError(f"an argument must be one of {keys} with =value, got {argument!r}")
     kind = type(place[last])
     try:
         place[last] = kind(text)
@@ -91,10 +135,13 @@ def set_value(config: dict[str, Any], argument: str) -> None:
         raise ValueError(f"{key} must be like {place[last]!r}, got {text!r}") from None
 
 
-def _keys(config: dict[str, Any], prefix: str = "") -> list[str]:
-    found = []
+def _items(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Returns the keys and values of a configuration, keys of a mapping inside as ``outer.inner``."""
+    found: list[tuple[str, Any]] = []
     for name, value in config.items():
-        found += _keys(value, f"{prefix}{name}.") if isinstance(value, dict) else [f"{prefix}{name}"]
+        found += (
+            _items(value, f"{prefix}{name}.") if isinstance(value, dict) else [(f"{prefix}{name}", value)]
+        )
     return found
 
 

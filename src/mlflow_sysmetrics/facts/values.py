@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from mlflow_sysmetrics import errors
+
 # MLflow 2 stores cut or reject longer tag values; every store and version accepts 250.
 LONGEST_VALUE = 249
-
-_ELLIPSIS = "..."
 
 
 class Cores(NamedTuple):
@@ -88,9 +88,7 @@ def number(value: float) -> str:
 def shortened(value: str) -> str:
     """Returns `value` on one line, without unprintable characters, short enough for a tag."""
     line = " ".join("".join(letter if letter.isprintable() else " " for letter in value).split())
-    if len(line) <= LONGEST_VALUE:
-        return line
-    return line[: LONGEST_VALUE - len(_ELLIPSIS)].rstrip() + _ELLIPSIS
+    return errors.shortened(line, LONGEST_VALUE)
 
 
 def joined(items: Iterable[str], separator: str) -> str:

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from requests.auth import AuthBase
 
-from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.errors import Unavailable, shortened
 from mlflow_sysmetrics.machine.command import CommandFailed, Commands
 from mlflow_sysmetrics.mlflow_api.faults import NoIdToken
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned, remember_credentials
@@ -302,7 +302,7 @@ def _first_words(error: BaseException) -> str:
         error, message = message, message.args[0]
     text = message if isinstance(message, str) else type(error).__name__
     first = text.strip().partition("\n")[0].partition(" Response")[0]
-    return cleaned(first)[:_LONGEST_REASON].rstrip(". ")
+    return shortened(cleaned(first).rstrip(". "), _LONGEST_REASON)
 
 
 _id_tokens = IdTokens(fetch_id_token)  # one per process: MLflow makes an auth object for each request

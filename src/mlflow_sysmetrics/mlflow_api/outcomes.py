@@ -16,6 +16,7 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
+from mlflow_sysmetrics.errors import shortened
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault, NoIdToken
 from mlflow_sysmetrics.mlflow_api.secrets import chain_of, cleaned, remember_requests
 from mlflow_sysmetrics.mlflow_api.tracking_uris import origin, redacted
@@ -409,9 +410,4 @@ def _words_of(page: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    line = " ".join(text.split())
-    if len(line) <= _LONGEST_REASON:
-        return line
-    cut = line[:_LONGEST_REASON]
-    whole = cut.rpartition(" ")[0]
-    return f"{whole} ..." if len(whole) > _LONGEST_REASON // 2 else f"{cut}..."  # not within a word
+    return shortened(" ".join(text.split()), _LONGEST_REASON)

@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.utils import validation
 
+from mlflow_sysmetrics.errors import shortened
 from mlflow_sysmetrics.mlflow_api.one_attempt import Batch
 
 _ILLEGAL = re.compile(r"[^\w.\- /]")
@@ -63,7 +64,7 @@ def params_of(prefix: str, values: Mapping[str, object]) -> dict[str, str]:
             count += 1
             ending = f"_{count}"
             key = key_of(prefix, name)[: _LONGEST_KEY - len(ending)] + ending
-        params[key] = _shortened(str(value), _LONGEST_VALUE)
+        params[key] = shortened(str(value), _LONGEST_VALUE)
     return params
 
 
@@ -81,8 +82,4 @@ def key_of(prefix: str, name: str) -> str:
 
 def tag_value(value: object) -> str:
     """Returns the text of a tag, cut to the length that MLflow accepts."""
-    return _shortened(str(value), _LONGEST_TAG)
-
-
-def _shortened(text: str, longest: int) -> str:
-    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+    return shortened(str(value), _LONGEST_TAG)

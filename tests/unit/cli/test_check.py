@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
+from importlib import import_module
 
 import pytest
 from click.testing import CliRunner, Result
@@ -32,8 +32,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> FakeServer:
             uri, experiment, timeout=timeout, connect=lambda _: (fake, fake), sleep=fake.slept.append
         )
 
-    # Through sys.modules: the package attribute of this name is the command.
-    monkeypatch.setattr(sys.modules["mlflow_sysmetrics.cli.check"], "Verification", verify)
+    monkeypatch.setattr(import_module("mlflow_sysmetrics.cli.check"), "Verification", verify)
     monkeypatch.setattr(fluent_state, "version", lambda: "3.17.2")  # MLflow takes seconds to import
     monkeypatch.setattr(verification, "credentials_sent", lambda _: "no credentials")
     return fake
@@ -115,7 +114,7 @@ def test_a_missing_run_is_searched_for_once_more(server: FakeServer) -> None:
 def test_an_interrupt_leaves_nothing_behind(server: FakeServer, method: str) -> None:
     server.lost[method] = KeyboardInterrupt()
     done = check()
-    assert done.exit_code == 1
+    assert done.exit_code == 130
     assert (server.runs, server.active) == ({}, [])
 
 

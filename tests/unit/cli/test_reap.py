@@ -96,7 +96,7 @@ def test_an_invalid_variable_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
     )
     done = CliRunner().invoke(main, ["reap", "--dir", str(tmp_path)])
     assert done.exit_code == 2
-    assert "MLFLOW_TRACKING_URI: 'htp://x' is not a tracking URI" in done.output
+    assert "MLFLOW_TRACKING_URI must be a tracking URI" in done.output
 
 
 def test_json_has_what_was_done(tmp_path: Path, world: World) -> None:
@@ -121,7 +121,10 @@ def test_without_dead_runs_it_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--older-than", "soon"), "'soon' is not a duration"),
+        (
+            ("--older-than", "soon"),
+            "--older-than must be a duration (90s, 10m, 2h, 1d, or plain seconds), got 'soon'",
+        ),
         (("--older-than", "0m"), "must be above 0, got '0m'"),
         (("--experiment", "Nope"), "no experiment {'Nope'}"),
     ],

@@ -28,11 +28,20 @@ def status(*arguments: str) -> str:
 
 def test_a_run_of_a_dead_process_is_listed_with_its_points(tmp_path: Path) -> None:
     orphan(tmp_path, "run-1", 3)
-    line = status("--dir", str(tmp_path)).splitlines()[1].split()
-    run_id, server, points, age, unit, *owner = line
-    assert (run_id, server, points) == ("run-1", "http://tracking:5000", "3")
+    _, _, server, _, line, *_ = status("--dir", str(tmp_path)).splitlines()
+    run_id, points, age, unit, *owner = line.split()
+    assert (server, run_id, points) == ("http://tracking:5000", "run-1", "3")
     assert (int(age) >= 5, unit) == (True, "min")  # more if the machine was slow
-    assert owner == ["0", "process", f"{os.getpid()},", "dead"]
+    assert owner == [f"{os.getpid()},", "dead"]
+
+
+def test_runs_are_listed_below_their_servers(tmp_path: Path) -> None:
+    for run_id, server in (("run-1", "http://a"), ("run-2", "http://b"), ("run-3", "http://a")):
+        orphan(tmp_path, run_id, 3, server)
+    blocks = status("--dir", str(tmp_path)).split("\n\n")[1:3]
+    found = [{line.split()[0] for line in block.splitlines()} - {"RUN"} for block in blocks]
+    assert {"http://a", "run-1", "run-3"} in found
+    assert {"http://b", "run-2"} in found
 
 
 def test_points_of_a_dead_process_have_a_remedy(tmp_path: Path) -> None:
@@ -46,7 +55,7 @@ def test_a_living_owner_is_shown_as_alive(tmp_path: Path) -> None:
         text = status("--dir", str(tmp_path))
     finally:
         journal.close(delete=True)
-    assert f"process {os.getpid()}, alive" in text
+    assert f"  {os.getpid()}, alive" in text
     assert "sync" not in text
 
 
@@ -131,7 +140,7 @@ def test_skipped_journals_of_other_hosts_are_counted(tmp_path: Path) -> None:
 def test_any_host_includes_journals_of_other_hosts(tmp_path: Path) -> None:
     orphan(tmp_path, "run-1", 3, silent_s=700, host="other")
     shown = status("--dir", str(tmp_path), "--any-host")
-    assert f"process {os.getpid()} on other, dead" in shown
+    assert f"  {os.getpid()} on other, dead" in shown
     assert "send with mlflow-sysmetrics sync --any-host." in shown
 
 
@@ -140,7 +149,7 @@ def test_a_journal_of_another_user_is_not_offered_for_sync(tmp_path: Path) -> No
     path = orphan(tmp_path, "run-1", 3)
     os.chown(path, 12345, -1)
     shown = status("--dir", str(tmp_path))
-    assert f"process {os.getpid()}, of user 12345" in shown
+    assert f"  {os.getpid()}, of user 12345" in shown
     assert "sync" not in shown
 
 

@@ -37,7 +37,7 @@ def test_an_existing_directory_is_valid(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("uri", ["banana", "htp://x", "localhost:5000", ""])
 def test_anything_else_is_rejected_with_the_valid_forms(uri: str) -> None:
-    with pytest.raises(ValueError, match="is not a tracking URI; write http://HOST:PORT") as caught:
+    with pytest.raises(ValueError, match=r"must be a tracking URI \(http://HOST:PORT") as caught:
         check_tracking_uri(uri)
     assert repr(uri) in str(caught.value)
 
@@ -49,6 +49,6 @@ def test_a_missing_scheme_is_suggested() -> None:
 
 @pytest.mark.parametrize("uri", ["htp://me:secret@x", "me:secret@x:5000"])
 def test_a_password_is_not_shown(uri: str) -> None:
-    with pytest.raises(ValueError, match="is not a tracking URI") as caught:
+    with pytest.raises(ValueError, match="must be a tracking URI") as caught:
         check_tracking_uri(uri)
     assert "secret" not in str(caught.value)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import click
 
-from mlflow_sysmetrics.cli.server.doctor import doctor
-from mlflow_sysmetrics.cli.server.print_compose import print_compose
-from mlflow_sysmetrics.cli.server.run import run
+from mlflow_sysmetrics.cli.program import Group
 
 
-@click.group(short_help="Run a tracking server, or check one.")
+@click.group(
+    cls=Group,
+    short_help="Run a tracking server, or check one.",
+    homes={
+        name: f"mlflow_sysmetrics.cli.server.{name.replace('-', '_')}"
+        for name in ("run", "print-compose", "doctor")
+    },
+)
 def server() -> None:
     """Run a tracking server here, print one for Docker Compose, or check one for problems."""
-
-
-for command in (run, print_compose, doctor):
-    server.add_command(command)

@@ -24,9 +24,7 @@ def findings(inspected: InspectedServer) -> Iterator[Finding]:
     """Yields whether each public name is allowed, and whether authentication has what it needs."""
     if not inspected.public_names:
         text = "not given: cannot check that the host names users call are allowed"
-        yield Finding(
-            "names", Mark.ABSENT, text, "--public-name mlflow:5000 --public-name mlflow.example.org"
-        )
+        yield Finding("names", Mark.NOTE, text, "--public-name mlflow:5000 --public-name mlflow.example.org")
     for name in inspected.public_names:
         yield _host(inspected, name)
         if name.partition(":")[0] not in _LOCAL:

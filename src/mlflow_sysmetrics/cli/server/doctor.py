@@ -8,9 +8,18 @@ from collections.abc import Iterator, Sequence
 
 import click
 
-from mlflow_sysmetrics.cli.findings import Finding, Mark, Section, print_section, say, wrapped
-from mlflow_sysmetrics.cli.options import json_option
-from mlflow_sysmetrics.cli.output import counted, print_json
+from mlflow_sysmetrics.cli.findings import (
+    Finding,
+    Mark,
+    Section,
+    is_wrong,
+    print_section,
+    print_summary,
+    remedies,
+)
+from mlflow_sysmetrics.cli.options import Name, Whole, json_option
+from mlflow_sysmetrics.cli.output import print_json, say
+from mlflow_sysmetrics.cli.program import FAILED, Command
 from mlflow_sysmetrics.cli.server import access_findings, database_findings, storage_findings
 from mlflow_sysmetrics.cli.server.inspected_server import DEFAULT_WORKERS, InspectedServer
 from mlflow_sysmetrics.mlflow_api import fluent_state
@@ -18,19 +27,29 @@ from mlflow_sysmetrics.mlflow_api import fluent_state
 _JOBS = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION"
 
 
-@click.command(short_help="Find problems of a tracking server.")
+@click.command(
+    cls=Command,
+    short_help="Find problems of a tracking server.",
+    exits={0: "nothing is wrong", FAILED: "something is wrong; the line marked so says what"},
+)
 @click.option(
-    "--backend-store-uri", metavar="URI", envvar="MLFLOW_BACKEND_STORE_URI", help="Database of the server."
+    "--backend-store-uri",
+    metavar="URI",
+    type=Name("the URI of a database"),
+    envvar="MLFLOW_BACKEND_STORE_URI",
+    help="Database of the server.",
 )
 @click.option(
     "--artifacts-destination",
     metavar="PATH",
+    type=Name("a directory or the URI of an object store"),
     envvar="MLFLOW_ARTIFACTS_DESTINATION",
     help="Directory or URI of its artifacts.",
 )
 @click.option(
     "--workers",
-    type=click.IntRange(1),
+    metavar="N",
+    type=Whole(1),
     envvar="MLFLOW_WORKERS",
     default=DEFAULT_WORKERS,
     show_default=True,
@@ -39,8 +58,8 @@ _JOBS = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION"
 @click.option(
     "--allowed-hosts",
     metavar="NAMES",
+    type=Name("host names, separated by commas"),
     envvar="MLFLOW_SERVER_ALLOWED_HOSTS",
-    default="",
     help="Host names it answers to, separated by commas.",
 )
 @click.option(
@@ -57,7 +76,7 @@ def doctor(
     backend_store_uri: str | None,
     artifacts_destination: str | None,
     workers: int,
-    allowed_hosts: str,
+    allowed_hosts: str | None,
     public_names: tuple[str, ...],
     basic_auth: bool,
     as_json: bool,
@@ -66,18 +85,17 @@ def doctor(
 
     Run it where the server runs, with the server's environment: options not given here are read from MLflow's
     variables. Inspects the database and its driver, artifacts and disk space, host names, and authentication.
-    Exits with 1 if anything is wrong, else 0.
     """
     for name in public_names:
         if "/" in name or not name.strip():
             raise click.BadParameter(
-                f"{name!r} is not a host name; write for example mlflow:5000", param_hint="--public-name"
+                f"must be a host name such as mlflow:5000, got {name!r}", param_hint="--public-name"
             )
     inspected = InspectedServer(
         backend_store_uri=backend_store_uri,
         artifacts_destination=artifacts_destination,
         workers=workers,
-        allowed_hosts=tuple(one.strip() for one in allowed_hosts.split(",") if one.strip()),
+        allowed_hosts=tuple(one.strip() for one in (allowed_hosts or "").split(",") if one.strip()),
         public_names=public_names,
         basic_auth=basic_auth,
         environ=dict(os.environ),
@@ -90,13 +108,15 @@ def doctor(
             Section("storage", "Artifacts and disks", list(storage_findings.findings(inspected))),
             Section("access", "Access", list(access_findings.findings(inspected))),
         ]
-    wrong = [one for section in sections for one in section.findings if one.mark is Mark.WRONG]
     if as_json:
-        print_json(_document(sections, wrong))
+        print_json(_document(sections))
     else:
-        _print(sections, wrong)
-    if wrong:
-        raise SystemExit(1)
+        for section in sections:
+            print_section(section)
+            say("")
+        print_summary(sections)
+    if is_wrong(sections):
+        raise SystemExit(FAILED)
 
 
 def _mlflow() -> Iterator[Finding]:
@@ -107,18 +127,6 @@ def _mlflow() -> Iterator[Finding]:
         yield Finding("job execution", Mark.NOTE, text, f"export {_JOBS}=false")
 
 
-def _print(sections: Sequence[Section], wrong: Sequence[Finding]) -> None:
-    for section in sections:
-        print_section(section)
-        say("")
-    if not wrong:
-        say("Nothing is wrong.")
-        return
-    names = ", ".join(one.name for one in wrong)
-    say(wrapped("", f"{counted(len(wrong), 'thing')} {'is' if len(wrong) == 1 else 'are'} wrong: {names}."))
-
-
-def _document(sections: Sequence[Section], wrong: Sequence[Finding]) -> object:
-    remedies = [one.remedy for one in wrong if one.remedy is not None]
+def _document(sections: Sequence[Section]) -> object:
     documents = {one.key: [finding.document() for finding in one.findings] for one in sections}
-    return {"schema": 1, "ok": not wrong, "next": remedies, **documents}
+    return {"schema": 1, "ok": not is_wrong(sections), "next": remedies(sections), **documents}

@@ -7,19 +7,26 @@ from pathlib import Path
 
 import click
 
-from mlflow_sysmetrics.cli.findings import say
-from mlflow_sysmetrics.cli.options import LocalDirectory
+from mlflow_sysmetrics.cli.options import LocalDirectory, OneOf
+from mlflow_sysmetrics.cli.output import say, say_wrapped
+from mlflow_sysmetrics.cli.program import FAILED, Command
 from mlflow_sysmetrics.server.deploy_files import COMPOSE, NAMES, deploy_file
 
 
-@click.command("print-compose", short_help="Print the files for Docker Compose.")
+@click.command(
+    "print-compose",
+    cls=Command,
+    short_help="Print the files for Docker Compose.",
+    exits={0: "the files were printed or written", FAILED: "a file could not be written"},
+)
 @click.option(
     "--file",
     "name",
-    type=click.Choice(NAMES),
+    metavar="NAME",
+    type=OneOf(NAMES),
     default=COMPOSE,
     show_default=True,
-    help="The file to print.",
+    help=f"The file to print: {', '.join(NAMES)}.",
 )
 @click.option(
     "--to",
@@ -35,13 +42,16 @@ def print_compose(*, name: str, directory: Path | None) -> None:
         return
     existing = [one for one in NAMES if os.path.lexists(directory / one)]
     if existing:
-        raise click.UsageError(f"{directory} already has {', '.join(existing)}; choose another directory")
+        raise click.BadParameter(
+            f"must be a directory without {', '.join(existing)}, got {str(directory)!r}", param_hint="--to"
+        )
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for one in NAMES:
             with (directory / one).open("x", encoding="utf-8") as file:  # follows no link
                 file.write(deploy_file(one))
     except OSError as error:
-        raise click.ClickException(f"{directory}: {error.strerror}") from error
-    say(f"Wrote {', '.join(NAMES)} to {directory}.")
-    say(f"Next: cd {directory} && cp .env.example .env, fill in .env, docker compose up --detach --build")
+        raise click.ClickException(f"{directory} cannot be written: {error.strerror}") from error
+    say_wrapped(f"Wrote {', '.join(NAMES)} to {directory}. Next, there:")
+    say("  cp .env.example .env                   # and fill it in")
+    say("  docker compose up --detach --build")

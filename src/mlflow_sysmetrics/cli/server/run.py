@@ -12,20 +12,39 @@ from typing import NoReturn
 
 import click
 
-from mlflow_sysmetrics.cli.findings import say
-from mlflow_sysmetrics.cli.options import DURATION_FORMAT, LocalDirectory, duration
+from mlflow_sysmetrics.cli.options import DURATION_FORMAT, LocalDirectory, Name, Whole, duration
+from mlflow_sysmetrics.cli.output import say, say_wrapped
+from mlflow_sysmetrics.cli.program import FAILED, Command
 from mlflow_sysmetrics.errors import ServerStartError, SettingsError
 from mlflow_sysmetrics.server.launch import log_tail
 from mlflow_sysmetrics.server.local_server import LocalServer
+from mlflow_sysmetrics.server.store_uri import server_store
 
 _ADMIN_VARIABLE = "MLFLOW_AUTH_ADMIN_PASSWORD"
 _POLL_SECONDS = 1.0
 
 
-@click.command()
+def _checked_store(ctx: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    if value is not None:
+        try:
+            server_store(value)
+        except SettingsError as error:
+            raise click.BadParameter(str(error).partition(" ")[2], ctx, option) from error
+        except ServerStartError:
+            pass  # a driver is missing: not the fault of the command line
+    return value
+
+
+@click.command(
+    cls=Command,
+    short_help="Run a tracking server until Ctrl-C.",
+    exits={0: "a signal stopped the server", FAILED: "the server did not start, or exited by itself"},
+)
 @click.option(
     "--backend-store-uri",
     metavar="URI",
+    type=Name("the URI of a database"),
+    callback=_checked_store,
     envvar="MLFLOW_BACKEND_STORE_URI",
     help="Database, as sqlite:////PATH.db or postgresql://USER:PASSWORD@HOST/DATABASE; put a password into "
     "MLFLOW_BACKEND_STORE_URI rather than here.  [default: sqlite in --dir]",
@@ -42,24 +61,39 @@ _POLL_SECONDS = 1.0
 @click.option(
     "--artifacts-destination",
     metavar="PATH",
+    type=Name("a directory or the URI of an object store"),
     envvar="MLFLOW_ARTIFACTS_DESTINATION",
     help="Directory of the artifacts, or URI of an object store.  [default: in --dir]",
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
-    "--port",
-    type=click.IntRange(0, 65_535),
-    default=5000,
+    "--host",
+    metavar="ADDRESS",
+    type=Name("an address of this machine"),
+    default="127.0.0.1",
     show_default=True,
-    help="Port to listen on; 0 picks a free one.",
+    help="Address to listen on.",
 )
 @click.option(
-    "--workers", type=click.IntRange(1), default=1, show_default=True, help="Number of worker processes."
+    "--port",
+    metavar="N",
+    type=Whole(0, 65_535),
+    default=5000,
+    show_default=True,
+    help="Port to listen on, up to 65535; 0 picks a free one.",
+)
+@click.option(
+    "--workers",
+    metavar="N",
+    type=Whole(1),
+    default=1,
+    show_default=True,
+    help="Number of worker processes.",
 )
 @click.option(
     "--allowed-host",
     "allowed_hosts",
     metavar="NAME",
+    type=Name("a host name"),
     multiple=True,
     help="Host name that clients may call besides localhost; repeatable.",
 )
@@ -91,8 +125,7 @@ def run(
     """Run a tracking server until Ctrl-C.
 
     Prints the address once the server is up: a run has been created on it and read back. Ctrl-C and SIGTERM
-    stop the server with all its processes, and so does any other end of this command. Exits with 0 after a
-    signal, 1 if the server did not start or exited by itself, 2 if the command line is wrong.
+    stop the server with all its processes, and so does any other end of this command.
     """
     password = os.environ.get(_ADMIN_VARIABLE) if basic_auth else None
     if basic_auth and not password:
@@ -109,17 +142,28 @@ def run(
             admin_password=password,
             start_timeout=start_timeout,
         )
-        say(f"Starting MLflow's tracking server in {directory} and waiting until a run can be made on it,")
-        say(f"at most {start_timeout:g} s ...")
+        say_wrapped(
+            f"Starting MLflow's tracking server in {directory} and waiting until a run can be made on it, at"
+            f" most {start_timeout:g} s ..."
+        )
         with _raising_on_signals(), server:
             _print_address(server)
             _wait_for_exit(server)
     except SettingsError as error:
-        raise click.UsageError(str(error)) from error
+        raise _of_the_option(error) from error
     except (ServerStartError, OSError) as error:
         raise click.ClickException(str(error)) from error
     except _Stopped:
         say("Stopped.")
+
+
+def _of_the_option(error: SettingsError) -> click.UsageError:
+    """Returns an error about an argument of `LocalServer` as one about the option that gives it."""
+    argument, _, rest = str(error).partition(" ")
+    for option in run.params:
+        if option.name == argument:
+            return click.BadParameter(rest, param_hint=max(option.opts, key=len))
+    return click.UsageError(str(error))
 
 
 class _Stopped(BaseException):

@@ -27,7 +27,9 @@ def check_store(tracking_uri: str) -> None:
     """
     path = store_path(tracking_uri)
     if path is not None and not path.exists():
-        raise Fault(f"{path} does not exist", Cause.DOWN)
+        raise Fault(
+            f"{path} does not exist", Cause.DOWN, remedy="Mount the disk that holds it, or correct its path."
+        )
 
 
 def store_path(tracking_uri: str) -> Path | None:

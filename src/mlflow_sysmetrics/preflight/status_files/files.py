@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mlflow_sysmetrics.errors import shortened
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.preflight.status_files.documents import run_document, status_document, status_from
 from mlflow_sysmetrics.preflight.status_files.job_status import JobStatus, RunInfo
@@ -154,4 +155,4 @@ def _reason(error: BaseException, uri: str) -> str:
     """Returns the first line of an error's message, without secrets."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     first, *_ = cleaned(text, uri).strip().splitlines() or [""]
-    return first[:_LONGEST_REASON] or type(error).__name__
+    return shortened(first, _LONGEST_REASON) or type(error).__name__

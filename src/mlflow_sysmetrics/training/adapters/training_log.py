@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mlflow_sysmetrics.daemon import Attachment, attach
-from mlflow_sysmetrics.errors import NoActiveRunError
+from mlflow_sysmetrics.errors import NoActiveRunError, shortened
 from mlflow_sysmetrics.mlflow_api import active_runs, fluent_state
 from mlflow_sysmetrics.mlflow_api.metric_names import check_metric_name
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
@@ -289,7 +289,7 @@ def _number(name: str, value: object) -> float | Pending | None:
     except (TypeError, ValueError) as error:
         if name not in _warned and len(_warned) < _MOST_WARNINGS:
             _warned.add(name)
-            reason = str(error)[:_LONGEST_REASON]
+            reason = shortened(str(error), _LONGEST_REASON)
             _logger.warning("mlflow-sysmetrics: metric %r is not recorded: %s", name, reason)
     return None
 
