@@ -20,7 +20,7 @@ from mlflow_sysmetrics.machine.mounts import is_distant, mount_of, read_mounts, 
 from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, PendingCall
 from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 from mlflow_sysmetrics.runtime.native import Event, Lock
-from mlflow_sysmetrics.runtime.threads import Thread, start_thread
+from mlflow_sysmetrics.runtime.threads import Thread, run_beside, start_thread
 
 _logger = Log(__name__)
 
@@ -141,7 +141,9 @@ class HostFacts:
 
     def _start(self) -> None:
         if self._thread is None:
-            preload(self._system, self._host)  # without the lock: imports wait for those of other threads
+            # Without the lock: imports wait for those of other threads.
+            if not run_beside(partial(preload, self._system, self._host)):
+                preload(self._system, self._host)
         with self._lock:
             if self._thread is not None:
                 return

@@ -12,7 +12,13 @@ from importlib import import_module
 from typing import Protocol
 
 from mlflow_sysmetrics.errors import ThreadUnavailable
-from mlflow_sysmetrics.runtime.native import Event, mark_own_thread, patched, start_new_thread
+from mlflow_sysmetrics.runtime.native import (
+    Event,
+    is_own_thread,
+    mark_own_thread,
+    patched,
+    start_new_thread,
+)
 
 # The kernel delivers these to the thread that caused them; blocking them would hide the fault.
 _RAISED_BY_THE_THREAD = {"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS"}
@@ -69,21 +75,43 @@ def start_thread(run: Callable[[], None], name: str) -> Thread:
     return thread
 
 
-def import_beside(name: str) -> None:
-    """Imports a module of ours where threads are greenlets: in a thread, so that the others run on."""
-    if name in sys.modules or patched() is None:
-        return
-    done = Event()
+def run_beside(call: Callable[[], object]) -> bool:
+    """Runs a call in a thread where threads are greenlets, so that the other greenlets run on.
 
-    def load() -> None:
+    For what takes longer than a greenlet may run.
+
+    Returns:
+        Whether it was done. If not, because threads are threads, none can be started or the call failed, the
+        caller does it itself.
+    """
+    if patched() is None or is_own_thread():
+        return False
+    done = Event()
+    returned: list[object] = []
+
+    def run() -> None:
         try:
-            import_module(name)
+            with contextlib.suppress(Exception):
+                returned.append(call())
         finally:
-            done.set()  # the caller imports it too, and gets the exception if there was one
+            done.set()
 
     with contextlib.suppress(ThreadUnavailable):
-        start_thread(load, "sysmetrics-import")
+        start_thread(run, "sysmetrics-beside")
         done.wait()
+    return bool(returned)
+
+
+def import_beside(name: str) -> None:
+    """Imports a module of ours where threads are greenlets: in a thread, so that the others run on."""
+    if not _is_imported(name):
+        run_beside(lambda: import_module(name))
+
+
+def _is_imported(name: str) -> bool:
+    """Returns whether a module is there, and not just being imported: importing it would wait for that."""
+    module = sys.modules.get(name)
+    return module is not None and not getattr(module.__spec__, "_initializing", False)
 
 
 class _NativeThread:
