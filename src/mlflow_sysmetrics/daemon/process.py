@@ -333,8 +333,8 @@ def _daemon_of_process(settings: Settings) -> Daemon:
     global _daemon  # noqa: PLW0603 - one per process is the point
     made: list[Daemon] = []
     if _daemon is None:
-        # Its collectors are imported and their sources looked for: too long for a greenlet, and under the lock
-        # another greenlet would make a second daemon.
+        # It imports collectors and looks for their sources: too long for a greenlet, and if this one waited
+        # under the lock, which belongs to the thread, another one would make a second daemon.
         run_beside(lambda: made.append(Daemon(settings)))
     with _lock:
         if _daemon is None:

@@ -140,10 +140,10 @@ class HostFacts:
             self._found = _Found()
 
     def _start(self) -> None:
-        if self._thread is None:
-            # Without the lock: imports wait for those of other threads.
-            if not run_beside(partial(preload, self._system, self._host)):
-                preload(self._system, self._host)
+        load = partial(preload, self._system, self._host)
+        # Without the lock: imports wait for those of other threads.
+        if self._thread is None and not run_beside(load):
+            load()
         with self._lock:
             if self._thread is not None:
                 return

@@ -53,8 +53,8 @@ def poll(done: Callable[[], bool], timeout: float | None) -> bool:
 def close_loop() -> None:
     """Closes the event loop that requests or waits have started in this thread of ours, and its descriptors.
 
-    A loop that is left behind refers to the greenlet of the dead thread, and the greenlet library then walks the
-    whole heap to see who does: in the program's main thread, tens of milliseconds.
+    A loop that is left behind refers to the greenlet of the dead thread. The greenlet library then searches
+    the whole heap for references to that, in the program's main thread, for tens of milliseconds.
     """
     if _of_gevent() is not None:
         hub = _hub_of_gevent()

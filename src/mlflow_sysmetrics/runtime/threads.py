@@ -23,6 +23,10 @@ from mlflow_sysmetrics.runtime.native import (
 # The kernel delivers these to the thread that caused them; blocking them would hide the fault.
 _RAISED_BY_THE_THREAD = {"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS"}
 
+# An import waits for ever if the waiting greenlet itself is importing what it needs. Once this one imports it
+# too, Python notices the deadlock.
+_BESIDE_SECONDS = 10.0
+
 
 class Thread(Protocol):
     """A thread that was started."""
@@ -81,8 +85,8 @@ def run_beside(call: Callable[[], object]) -> bool:
     For what takes longer than a greenlet may run.
 
     Returns:
-        Whether it was done. If not, because threads are threads, none can be started or the call failed, the
-        caller does it itself.
+        Whether it was done. If not, because threads are threads, none can be started, or the call failed or
+        takes very long, the caller does it itself.
     """
     if patched() is None or is_own_thread():
         return False
@@ -98,7 +102,7 @@ def run_beside(call: Callable[[], object]) -> bool:
 
     with contextlib.suppress(ThreadUnavailable):
         start_thread(run, "sysmetrics-beside")
-        done.wait()
+        done.wait(_BESIDE_SECONDS)
     return bool(returned)
 
 
