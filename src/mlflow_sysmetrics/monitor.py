@@ -217,7 +217,7 @@ def _raise_held_back(caller: FrameType) -> None:
 
 
 def _foreign(error: Exception) -> BaseException | None:
-    from mlflow_sysmetrics.runtime.interruptions import foreign  # late: rarely needed
+    from mlflow_sysmetrics.interruptions import foreign  # late: rarely needed
 
     return foreign(error)
 

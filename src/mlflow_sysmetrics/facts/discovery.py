@@ -13,12 +13,12 @@ from mlflow_sysmetrics.errors import ThreadUnavailable, Unavailable
 from mlflow_sysmetrics.facts.fact_list import FACTS, Fact, preload
 from mlflow_sysmetrics.facts.operating_systems import OperatingSystem, Sources, operating_system
 from mlflow_sysmetrics.facts.values import gigabytes, shortened
+from mlflow_sysmetrics.interruptions import reraise_interruption
 from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.machine.command import Commands, RunCommand
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.machine.mounts import is_distant, mount_of, read_mounts, real_path
 from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, PendingCall
-from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 from mlflow_sysmetrics.runtime.native import Event, Lock
 from mlflow_sysmetrics.runtime.threads import Thread, run_beside, start_thread
 

@@ -72,7 +72,7 @@ def start_thread(run: Callable[[], None], name: str) -> Thread:
         thread = threading.Thread(target=body, name=name, daemon=True)
         thread.start()
     except RuntimeError as error:  # "can't start new thread", and what sub-interpreters say
-        from mlflow_sysmetrics.runtime.interruptions import reraise_interruption  # rarely needed
+        from mlflow_sysmetrics.interruptions import reraise_interruption  # rarely needed
 
         reraise_interruption(error)
         raise ThreadUnavailable(f"no thread can be started: {error}") from error
