@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,7 @@ from functools import partial
 from typing import TypeAlias
 
 from mlflow_sysmetrics.errors import ThreadUnavailable, Unavailable
-from mlflow_sysmetrics.facts.fact_list import FACTS, Fact, preload
+from mlflow_sysmetrics.facts.fact_list import FACTS, Fact, Limits, preload
 from mlflow_sysmetrics.facts.operating_systems import OperatingSystem, Sources, operating_system
 from mlflow_sysmetrics.facts.values import gigabytes, shortened
 from mlflow_sysmetrics.interruptions import reraise_interruption
@@ -40,9 +41,10 @@ class _Found:
     problems: Mapping[str, str] = field(default_factory=dict)
 
     def and_(self, fact: Fact, tags: Mapping[str, str], problem: str) -> _Found:
+        known = {tag: value for tag, value in self.tags.items() if tag != fact.limit_tag}
         problems = {name: text for name, text in self.problems.items() if name != fact.name}
         return _Found(
-            {**self.tags, **tags}, {**problems, fact.name: f"{fact.name}: {problem}"} if problem else problems
+            {**known, **tags}, {**problems, fact.name: f"{fact.name}: {problem}"} if problem else problems
         )
 
 
@@ -72,6 +74,7 @@ class HostFacts:
         self._facts = facts
         self._found = _Found()
         self._free_space = _FreeSpace(host)
+        self._limits = Limits(self._system, host)
         self._forget_threads()
 
     def _forget_threads(self) -> None:
@@ -103,6 +106,9 @@ class HostFacts:
             self._start()
             if self._thread is not None:
                 self._finished.wait(max(0.0, self._started_at + wait_seconds - time.monotonic()))
+        elif self._limits.have_changed():
+            with contextlib.suppress(CallTimeout, ThreadUnavailable):
+                PendingCall(self._find_limits, "sysmetrics-facts").result(wait_seconds)
         found = self._found
         tags = dict(found.tags)
         problems = tuple(found.problems.values())
@@ -159,6 +165,7 @@ class HostFacts:
 
     def _find_all(self) -> None:
         """Looks for the facts, one after another; goes on without one that does not answer."""
+        self._limits.watch()
         sources = Sources(host=self._host, system=self._system, run=self._run or Commands(self._host.environ))
         search = _Search(self._facts, sources, self._add, self._found_late)
         while not search.wait():
@@ -168,6 +175,14 @@ class HostFacts:
                 self._add(fact, {}, f"no answer within {_HANGS_SECONDS:g} s")
         self._finished.set()
         self._call_back()
+
+    def _find_limits(self) -> None:
+        """Looks again for what depends on limits of the job."""
+        self._limits.watch()
+        sources = Sources(host=self._host, system=self._system, run=_no_command)
+        for fact in self._facts:
+            if fact.limit_tag is not None:
+                self._add(fact, *_look_for(fact, sources))
 
     def _found_late(self, fact: Fact, tags: Tags, problem: str) -> None:
         self._hanging.discard(fact.name)
