@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
 import sys
 import threading
 from collections import deque
@@ -60,8 +59,10 @@ class Log:
                 self._logger.log(level, message, *arguments, **options)
         except Exception as error:
             # A handler or a filter of the program raised. What its signal handlers raise is for the program.
-            if queue is None and raised_by_a_signal_handler(error):
-                raise
+            if queue is None:
+                from mlflow_sysmetrics.interruptions import reraise_interruption  # rarely needed
+
+                reraise_interruption(error)
 
 
 class Flag(Protocol):
@@ -141,17 +142,3 @@ class LogQueue:
                 line = self._lines.popleft()
             with contextlib.suppress(BaseException):  # a handler of the program
                 line()
-
-
-def raised_by_a_signal_handler(error: BaseException) -> bool:
-    """Returns whether an exception comes from a signal handler of the program, such as its own timeout."""
-    handlers = []
-    for number in signal.valid_signals():
-        handler = signal.getsignal(number)
-        handlers.append(getattr(getattr(handler, "__func__", handler), "__code__", None))
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code in handlers:
-            return True
-        trace = trace.tb_next
-    return False

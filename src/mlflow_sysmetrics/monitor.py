@@ -269,7 +269,7 @@ def _raise_held_back(caller: FrameType) -> None:
 
 
 def _foreign(error: Exception) -> BaseException | None:
-    from mlflow_sysmetrics.runtime.interruptions import foreign  # late: rarely needed
+    from mlflow_sysmetrics.interruptions import foreign  # late: rarely needed
 
     return foreign(error)
 
@@ -397,5 +397,8 @@ class _StandInLoader(importlib.abc.Loader):
         raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
 
     def _run(self, module: ModuleType) -> None:
-        self._loader.exec_module(module)
+        from mlflow_sysmetrics.runtime.threads import run_beside  # late: `import mlflow` loads this module
+
+        if not run_beside(lambda: self._loader.exec_module(module)):
+            self._loader.exec_module(module)
         _put_stand_in(module)

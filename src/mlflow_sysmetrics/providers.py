@@ -70,7 +70,7 @@ class SysMetricsDaemonRunContextProvider:
         try:
             install()
         except Exception as reason:
-            from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
+            from mlflow_sysmetrics.interruptions import reraise_interruption
 
             reraise_interruption(reason)
             # This runs during `import mlflow`, which must not fail because of us. Tags keep working.

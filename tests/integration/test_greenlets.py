@@ -103,6 +103,53 @@ def test_a_patched_program(kind: str, late: bool, server: CountingServer, tmp_pa
         assert "system/cpu_utilization_percentage" in server.points(run_id)
 
 
+# What would keep all greenlets waiting: imports of ours in their thread, and the walk through the whole heap with
+# which the greenlet library looks for a dead thread's event loop.
+COUNTING = """
+import gc
+walks, imported = [], []
+get_referrers = gc.get_referrers
+gc.get_referrers = lambda *objects: walks.append(objects) or get_referrers(*objects)
+class Imported:
+    def find_spec(self, name, path, target=None):
+        if name.startswith("mlflow_sysmetrics.") and threading.get_native_id() == os.getpid():
+            imported.append(name)
+sys.meta_path.insert(0, Imported())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the main thread has the number of the process on Linux")
+@pytest.mark.parametrize("kind", PATCHES)
+def test_the_first_runs_of_many_greenlets_share_a_daemon_and_keep_nobody_waiting(
+    kind: str, server: CountingServer, tmp_path: Path
+) -> None:
+    code = (
+        PATCHES[kind]
+        + START
+        + COUNTING
+        + BESIDE
+        + dedent("""
+        from mlflow_sysmetrics.daemon.daemon import Daemon
+        made, begin = [], Daemon.attach
+        Daemon.attach = lambda daemon, *given, **named: made.append(daemon) or begin(daemon, *given, **named)
+        imported.clear()
+        ended = []
+        def one_run():
+            with mlflow.start_run():
+                ticked(1)
+            ended.append(1)
+        for _ in range(5):
+            spawn(one_run)
+        while len(ended) < 5:
+            sleep(0.01)
+        print(len(made), len(set(map(id, made))), len(walks), len(imported), *imported)
+    """)
+    )
+    runs, daemons, walks, count, *imported = ended(started(tmp_path, server, code))
+    assert (runs, daemons, walks) == ("5", "1", "0")
+    assert int(count) < 10, imported
+
+
 @pytest.mark.parametrize("kind", PATCHES)
 def test_while_an_end_of_a_run_waits_greenlets_run_on_and_a_signal_ends_the_program(
     kind: str, server: CountingServer, tmp_path: Path

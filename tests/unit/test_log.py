@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -81,18 +82,37 @@ def test_what_ends_the_program_passes(handler: Handler, error: type[BaseExceptio
         Log().warning("one")
 
 
+def end_the_job(*_: object) -> None:
+    raise RuntimeError("job timed out")
+
+
+class Job:
+    """A handler that is an object."""
+
+    def __call__(self, *_: object) -> None:
+        end_the_job()
+
+
+def wait_long() -> None:
+    for _ in range(int(LONG_SECONDS * 1000)):
+        time.sleep(0.001)
+
+
+def wait_in_a_library() -> None:
+    try:
+        wait_long()
+    except RuntimeError as error:
+        raise OSError("the log sink is broken") from error
+
+
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a system with timers")
-def test_the_timeout_of_the_program_passes(handler: Handler) -> None:
+@pytest.mark.parametrize("wait", [wait_long, wait_in_a_library])
+@pytest.mark.parametrize("end", [end_the_job, Job(), functools.partial(end_the_job, "job")])
+def test_the_timeout_of_the_program_passes(
+    handler: Handler, wait: Callable[[], None], end: Callable[..., None]
+) -> None:
     """An exception of a signal handler, as of RQ and Celery, is not the log handler's."""
-
-    def end_the_job(*_: object) -> None:
-        raise RuntimeError("job timed out")
-
-    def wait() -> None:
-        for _ in range(int(LONG_SECONDS * 1000)):
-            time.sleep(0.001)
-
-    before = signal.signal(signal.SIGALRM, end_the_job)
+    before = signal.signal(signal.SIGALRM, end)
     handler.act = wait
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.01)

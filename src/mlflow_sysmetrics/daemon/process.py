@@ -24,6 +24,7 @@ from mlflow_sysmetrics.mlflow_api.clients import import_mlflow
 from mlflow_sysmetrics.mlflow_api.fluent_state import current_tracking_uri
 from mlflow_sysmetrics.mlflow_api.tracking_uris import anchored
 from mlflow_sysmetrics.runtime.native import RLock
+from mlflow_sysmetrics.runtime.threads import run_beside
 from mlflow_sysmetrics.settings import Settings
 
 if TYPE_CHECKING:
@@ -333,10 +334,15 @@ def status() -> Status:
 def _daemon_of_process(settings: Settings) -> Daemon:
     """Returns the daemon; the first call makes it, with the settings of that call."""
     global _daemon  # noqa: PLW0603 - one per process is the point
+    made: list[Daemon] = []
+    if _daemon is None:
+        # It imports collectors and looks for their sources: too long for a greenlet, and if this one waited
+        # under the lock, which belongs to the thread, another one would make a second daemon.
+        run_beside(lambda: made.append(Daemon(settings)))
     with _lock:
         if _daemon is None:
             launch.end_with_interpreter()  # first: a signal handler may raise between the two
-            _daemon = Daemon(settings)
+            _daemon = made[0] if made else Daemon(settings)
         return _daemon
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,17 +10,17 @@ from functools import partial
 from typing import NamedTuple, TypeAlias
 
 from mlflow_sysmetrics.errors import ThreadUnavailable, Unavailable
-from mlflow_sysmetrics.facts.fact_list import FACTS, Fact, preload
+from mlflow_sysmetrics.facts.fact_list import FACTS, Fact, Limits, preload
 from mlflow_sysmetrics.facts.operating_systems import OperatingSystem, Sources, operating_system
 from mlflow_sysmetrics.facts.values import gigabytes, shortened
+from mlflow_sysmetrics.interruptions import reraise_interruption
 from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.machine.command import Commands, RunCommand
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.machine.mounts import is_distant, mount_of, read_mounts, real_path
 from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, PendingCall
-from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 from mlflow_sysmetrics.runtime.native import Event, Lock
-from mlflow_sysmetrics.runtime.threads import Thread, start_thread
+from mlflow_sysmetrics.runtime.threads import Thread, run_beside, start_thread
 
 _logger = Log(__name__)
 
@@ -38,9 +39,10 @@ class _Found(NamedTuple):
     problems: Mapping[str, str]
 
     def and_(self, fact: Fact, tags: Mapping[str, str], problem: str) -> _Found:
+        known = {tag: value for tag, value in self.tags.items() if tag != fact.limit_tag}
         problems = {name: text for name, text in self.problems.items() if name != fact.name}
         return _Found(
-            {**self.tags, **tags}, {**problems, fact.name: f"{fact.name}: {problem}"} if problem else problems
+            {**known, **tags}, {**problems, fact.name: f"{fact.name}: {problem}"} if problem else problems
         )
 
 
@@ -70,6 +72,7 @@ class HostFacts:
         self._facts = facts
         self._found = _Found({}, {})
         self._free_space = _FreeSpace(host)
+        self._limits = Limits(self._system, host)
         self._forget_threads()
 
     def _forget_threads(self) -> None:
@@ -101,6 +104,9 @@ class HostFacts:
             self._start()
             if self._thread is not None:
                 self._finished.wait(max(0.0, self._started_at + wait_seconds - time.monotonic()))
+        elif self._limits.have_changed():
+            with contextlib.suppress(CallTimeout, ThreadUnavailable):
+                PendingCall(self._find_limits, "sysmetrics-facts").result(wait_seconds)
         found = self._found
         tags = dict(found.tags)
         problems = tuple(found.problems.values())
@@ -138,8 +144,10 @@ class HostFacts:
             self._found = _Found({}, {})
 
     def _start(self) -> None:
-        if self._thread is None:
-            preload(self._system, self._host)  # without the lock: imports wait for those of other threads
+        load = partial(preload, self._system, self._host)
+        # Without the lock: imports wait for those of other threads.
+        if self._thread is None and not run_beside(load):
+            load()
         with self._lock:
             if self._thread is not None:
                 return
@@ -155,6 +163,7 @@ class HostFacts:
 
     def _find_all(self) -> None:
         """Looks for the facts, one after another; goes on without one that does not answer."""
+        self._limits.watch()
         sources = Sources(host=self._host, system=self._system, run=self._run or Commands(self._host.environ))
         search = _Search(self._facts, sources, self._add, self._found_late)
         while not search.wait():
@@ -164,6 +173,14 @@ class HostFacts:
                 self._add(fact, {}, f"no answer within {_HANGS_SECONDS:g} s")
         self._finished.set()
         self._call_back()
+
+    def _find_limits(self) -> None:
+        """Looks again for what depends on limits of the job."""
+        self._limits.watch()
+        sources = Sources(host=self._host, system=self._system, run=_no_command)
+        for fact in self._facts:
+            if fact.limit_tag is not None:
+                self._add(fact, *_look_for(fact, sources))
 
     def _found_late(self, fact: Fact, tags: Tags, problem: str) -> None:
         self._hanging.discard(fact.name)

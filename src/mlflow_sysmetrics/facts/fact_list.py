@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -32,11 +33,13 @@ class Fact(NamedTuple):
         find: yields its tags.
         quick: True if it only reads files and asks the running process, so it may be found while a caller
             waits.
+        limit_tag: its tag that depends on a limit of the job, which may be changed or lifted live.
     """
 
     name: str
     find: Callable[[Sources], Tags]
     quick: bool = True
+    limit_tag: str | None = None
 
 
 def _platform(sources: Sources) -> Tags:
@@ -126,13 +129,41 @@ def preload(system: OperatingSystem, host: Host) -> None:
             source.load()
 
 
+class Limits:
+    """Notices that a limit of the job was changed live.
+
+    Args:
+        system: functions of the operating system.
+        host: the machine.
+    """
+
+    def __init__(self, system: OperatingSystem, host: Host) -> None:
+        self._system = system
+        self._host = host
+        self._version = host.live_files.version
+
+    def watch(self) -> None:
+        """Watches the limits in force. To miss no change, call this before reading them."""
+        with contextlib.suppress(Exception):  # a fact says what is wrong
+            self._system.watch_limits(self._host)
+
+    def have_changed(self) -> bool:
+        """Returns whether a limit has changed since the last call that returned True.
+
+        Looks once a second: a program may ask for the tags a thousand times.
+        """
+        version = self._host.live_files.check(time.monotonic() // 1)
+        changed, self._version = version != self._version, version
+        return changed
+
+
 FACTS = (
     Fact("platform", _platform),
     Fact("python", _python),
     Fact("hostname", _hostname),
     Fact("os", _os),
-    Fact("memory", _memory),
-    Fact("cores", _cores),
+    Fact("memory", _memory, limit_tag="sys.memory_limit_gb"),
+    Fact("cores", _cores, limit_tag="sys.cpu_cores_effective"),
     Fact("container", _container),
     Fact("scheduler", _scheduler),
     Fact("cloud", _cloud),

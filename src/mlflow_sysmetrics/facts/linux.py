@@ -13,13 +13,14 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts.gpus import DRM, NVIDIA_SMI
 from mlflow_sysmetrics.facts.surroundings import cloud, container
 from mlflow_sysmetrics.facts.values import MOST_HOST_BYTES, Cores, Memory
-from mlflow_sysmetrics.machine.cgroups import smallest_memory_limit
+from mlflow_sysmetrics.machine.cgroups import limit_files, smallest_memory_limit
 from mlflow_sysmetrics.machine.command import RunCommand
 from mlflow_sysmetrics.machine.cpu_share import cpu_share
 from mlflow_sysmetrics.machine.host import Host
@@ -106,6 +107,7 @@ __all__ = [
     "memory",
     "os_name",
     "platform_name",
+    "watch_limits",
 ]
 
 GPU_SOURCES = (NVIDIA_SMI, DRM)
@@ -135,6 +137,12 @@ def memory(host: Host) -> Memory:
     limit_bytes = smallest_memory_limit(host)
     is_held = limit_bytes is not None and limit_bytes < total_bytes
     return Memory(total_bytes=total_bytes, limit_bytes=limit_bytes if is_held else None)
+
+
+def watch_limits(host: Host) -> None:
+    """Watches the limits of the job's cgroup, and which that is."""
+    files = [limit_files(host, controller) for controller in ("cpu", "cpuset", "memory")]
+    host.live_files.watch([str(host.root / "proc/self/cgroup"), *chain.from_iterable(files)])
 
 
 def os_name(host: Host) -> str:

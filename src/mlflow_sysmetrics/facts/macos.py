@@ -47,6 +47,10 @@ def memory(host: Host) -> Memory:
     return Memory(total_bytes=psutil.virtual_memory().total)
 
 
+def watch_limits(host: Host) -> None:
+    """Does nothing: no file shows such a change."""
+
+
 def os_name(host: Host) -> str:
     """Returns the product's name and version: "macOS 14.5"."""
     version = platform.mac_ver()[0]

@@ -79,6 +79,10 @@ def memory(host: Host) -> Memory:
     return Memory(total_bytes=psutil.virtual_memory().total)
 
 
+def watch_limits(host: Host) -> None:
+    """Does nothing: no file shows such a change."""
+
+
 def os_name(host: Host) -> str:
     """Returns the product, edition and build: "Windows 11 Professional 10.0.22631"."""
     release, version, _, _ = platform.win32_ver()

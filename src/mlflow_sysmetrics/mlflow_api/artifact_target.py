@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from mlflow_sysmetrics.interruptions import reraise_interruption
 from mlflow_sysmetrics.mlflow_api.clients import open_client
 from mlflow_sysmetrics.mlflow_api.fluent_state import current_tracking_uri
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
-from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 
 #: By the name in an ImportError: the package to install. A longer name precedes its own prefix.
 ARTIFACT_LIBRARIES = (

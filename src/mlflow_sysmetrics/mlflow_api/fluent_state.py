@@ -110,7 +110,7 @@ def headers_of_plugins() -> Mapping[str, str]:
     try:
         headers: Mapping[str, str] = registry.resolve_request_headers()
     except Exception as error:  # noqa: BLE001 - of a plugin, which has failed the request already
-        from mlflow_sysmetrics.runtime.interruptions import reraise_interruption  # rarely needed
+        from mlflow_sysmetrics.interruptions import reraise_interruption  # rarely needed
 
         reraise_interruption(error)
         return {}

@@ -23,10 +23,10 @@ from urllib.parse import urlsplit
 from requests.auth import AuthBase
 
 from mlflow_sysmetrics.errors import Unavailable, shortened
+from mlflow_sysmetrics.interruptions import reraise_interruption
 from mlflow_sysmetrics.machine.command import CommandFailed, Commands
 from mlflow_sysmetrics.mlflow_api.faults import NoIdToken
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned, remember_credentials
-from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 
 NAME = "google-id-token"
 AUDIENCE = "MLFLOW_TRACKING_AUDIENCE"

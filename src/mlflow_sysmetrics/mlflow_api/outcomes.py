@@ -273,7 +273,7 @@ def fault_of_error(error: BaseException, tracking_uri: str = "", *, seconds: flo
     if isinstance(error, Fault):
         return error
     if isinstance(error, Exception):
-        from mlflow_sysmetrics.runtime.interruptions import reraise_interruption  # rarely needed
+        from mlflow_sysmetrics.interruptions import reraise_interruption  # rarely needed
 
         reraise_interruption(error)
     if isinstance(error, CallTimeout):

@@ -96,7 +96,7 @@ def set_tags_now(tracking_uri: str | None, run_id: str, tags: Mapping[str, str])
         with closing(open_runs(uri, timeouts=_TIMEOUTS_IN_BETWEEN)) as runs:
             runs.log_batch(run_id, (), tags)
     except Exception as error:  # noqa: BLE001 - of MLflow or a plugin, which cannot create a client
-        from mlflow_sysmetrics.runtime.interruptions import reraise_interruption  # rarely needed
+        from mlflow_sysmetrics.interruptions import reraise_interruption  # rarely needed
 
         reraise_interruption(error)
         return False

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from mlflow_sysmetrics.errors import RunStartError
+from mlflow_sysmetrics.interruptions import reraise_interruption
 from mlflow_sysmetrics.mlflow_api import active_runs, fluent_state
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.mlflow_api.stores import FAILED, FINISHED, KILLED, RUNNING
@@ -16,7 +17,6 @@ from mlflow_sysmetrics.preflight.failures import CLOSING_SENTENCE
 from mlflow_sysmetrics.preflight.preflight_run import PreflightRun
 from mlflow_sysmetrics.preflight.request import request_from
 from mlflow_sysmetrics.preflight.retries import RetrySchedule
-from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 
 _log = logging.getLogger("mlflow_sysmetrics")
 

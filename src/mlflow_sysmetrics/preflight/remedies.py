@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
+from mlflow_sysmetrics.interruptions import reraise_interruption
 from mlflow_sysmetrics.mlflow_api import clients, fluent_state
 from mlflow_sysmetrics.mlflow_api.artifact_target import ARTIFACT_LIBRARIES
 from mlflow_sysmetrics.mlflow_api.clients import is_databricks
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
-from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 
 _NO_CREDENTIALS = "no credentials"
 _DATABASES = frozenset({"sqlite", "postgresql", "postgres", "mysql", "mssql"})

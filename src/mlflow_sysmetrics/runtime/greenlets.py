@@ -51,11 +51,24 @@ def poll(done: Callable[[], bool], timeout: float | None) -> bool:
 
 
 def close_loop() -> None:
-    """Closes the event loop that requests have started in this thread of ours, and its descriptors."""
+    """Closes the event loop that requests or waits have started in this thread of ours, and its descriptors.
+
+    A loop that is left behind refers to the greenlet of the dead thread. The greenlet library then searches
+    the whole heap for references to that, in the program's main thread, for tens of milliseconds.
+    """
     if _of_gevent() is not None:
         hub = _hub_of_gevent()
         if hub is not None:
             hub.destroy(destroy_loop=True)
+        return
+    hub = _hub_of_eventlet()
+    if hub is not None:
+        if hub.running:
+            hub.abort(wait=True)
+        hub.greenlet = None  # a cycle, which would wait for the garbage collector
+        if hasattr(hub, "poll") and hasattr(hub.poll, "close"):  # of epoll and kqueue
+            hub.poll.close()
+        del hub, _eventlet_local().hub
 
 
 def _of_gevent() -> Any:
@@ -77,10 +90,9 @@ def _sleep_of_greenlets() -> Callable[[float], object] | None:
         is_possible = hub is not None and gevent.getcurrent() is not hub
         return gevent.sleep if is_possible else None
     import eventlet
-    from eventlet import hubs
     from greenlet import getcurrent
 
-    hub = getattr(hubs._threadlocal, "hub", None)  # noqa: SLF001 - get_hub() would start one
+    hub = _hub_of_eventlet()
     return eventlet.sleep if hub is not None and getcurrent() is not hub.greenlet else None
 
 
@@ -88,3 +100,13 @@ def _hub_of_gevent() -> Any:
     from gevent._hub_local import get_hub_if_exists
 
     return get_hub_if_exists()
+
+
+def _hub_of_eventlet() -> Any:
+    return getattr(_eventlet_local(), "hub", None)  # get_hub() would start one
+
+
+def _eventlet_local() -> Any:
+    from eventlet import hubs
+
+    return hubs._threadlocal  # noqa: SLF001

@@ -12,10 +12,20 @@ from importlib import import_module
 from typing import Protocol
 
 from mlflow_sysmetrics.errors import ThreadUnavailable
-from mlflow_sysmetrics.runtime.native import Event, mark_own_thread, patched, start_new_thread
+from mlflow_sysmetrics.runtime.native import (
+    Event,
+    is_own_thread,
+    mark_own_thread,
+    patched,
+    start_new_thread,
+)
 
 # The kernel delivers these to the thread that caused them; blocking them would hide the fault.
 _RAISED_BY_THE_THREAD = {"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS"}
+
+# An import waits for ever if the waiting greenlet itself is importing what it needs. Once this one imports it
+# too, Python notices the deadlock.
+_BESIDE_SECONDS = 10.0
 
 
 class Thread(Protocol):
@@ -62,28 +72,50 @@ def start_thread(run: Callable[[], None], name: str) -> Thread:
         thread = threading.Thread(target=body, name=name, daemon=True)
         thread.start()
     except RuntimeError as error:  # "can't start new thread", and what sub-interpreters say
-        from mlflow_sysmetrics.runtime.interruptions import reraise_interruption  # rarely needed
+        from mlflow_sysmetrics.interruptions import reraise_interruption  # rarely needed
 
         reraise_interruption(error)
         raise ThreadUnavailable(f"no thread can be started: {error}") from error
     return thread
 
 
-def import_beside(name: str) -> None:
-    """Imports a module of ours where threads are greenlets: in a thread, so that the others run on."""
-    if name in sys.modules or patched() is None:
-        return
-    done = Event()
+def run_beside(call: Callable[[], object]) -> bool:
+    """Runs a call in a thread where threads are greenlets, so that the other greenlets run on.
 
-    def load() -> None:
+    For what takes longer than a greenlet may run.
+
+    Returns:
+        Whether it was done. If not, because threads are threads, none can be started, or the call failed or
+        takes very long, the caller does it itself.
+    """
+    if patched() is None or is_own_thread():
+        return False
+    done = Event()
+    returned: list[object] = []
+
+    def run() -> None:
         try:
-            import_module(name)
+            with contextlib.suppress(Exception):
+                returned.append(call())
         finally:
-            done.set()  # the caller imports it too, and gets the exception if there was one
+            done.set()
 
     with contextlib.suppress(ThreadUnavailable):
-        start_thread(load, "sysmetrics-import")
-        done.wait()
+        start_thread(run, "sysmetrics-beside")
+        done.wait(_BESIDE_SECONDS)
+    return bool(returned)
+
+
+def import_beside(name: str) -> None:
+    """Imports a module of ours where threads are greenlets: in a thread, so that the others run on."""
+    if not _is_imported(name):
+        run_beside(lambda: import_module(name))
+
+
+def _is_imported(name: str) -> bool:
+    """Returns whether a module is there, and not just being imported: importing it would wait for that."""
+    module = sys.modules.get(name)
+    return module is not None and not getattr(module.__spec__, "_initializing", False)
 
 
 class _NativeThread:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple, SupportsFloat, SupportsIndex, cast
 
-from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
+from mlflow_sysmetrics.interruptions import reraise_interruption
 
 _LARGEST_STEP = 2**63 - 1  # MLflow's steps are 64-bit integers; a database refuses larger ones
 

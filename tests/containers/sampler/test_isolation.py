@@ -81,14 +81,20 @@ def test_network_traffic_is_that_of_the_network_in_use(start: Start, network: st
     sending = start(SEND, options=NETWORKS[network])
     began = time.time()
     points = sending.wait_for(POINTS, "network_transmit_megabytes", after=began)
-    time.sleep(0.2)
-    begin, end = points[0][0], points[-1][0]
-    sent = sending.witness.rate(lambda reading: reading.sent / MEGABYTE, begin, end)
-    assert sent > 0.3
-    shown = (points[-1][1] - points[0][1]) / (end - begin)
-    assert shown == pytest.approx(sent, rel=0.05, abs=0.05)
     rates = sending.points("network_transmit_megabytes_per_second", after=began)
-    assert mean(rates) == pytest.approx(sent, rel=0.05, abs=0.05)
+    time.sleep(0.2)  # the witness reads on, beyond the last point
+
+    def sent(begin: float, end: float) -> float:
+        return sending.witness.rate(lambda reading: reading.sent / MEGABYTE, begin, end)
+
+    begin, end = points[0][0], points[-1][0]
+    assert sent(begin, end) > 0.3
+    shown = (points[-1][1] - points[0][1]) / (end - begin)
+    assert shown == pytest.approx(sent(begin, end), rel=0.05, abs=0.05)
+    # The host's network carries the bursts of other programs too, so only the same span has the same mean.
+    measured = spans(rates)
+    expected = sent(measured[0][0], measured[-1][1])
+    assert mean(rates) == pytest.approx(expected, rel=0.05, abs=0.05)
     sending.end()
 
 

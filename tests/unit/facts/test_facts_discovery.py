@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
@@ -16,12 +17,13 @@ from facts_machines import NO_NVML, machine, printed, tools
 
 from fake_nvml import FakeGpu, FakeNvml
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.facts import HostFacts, host_facts, linux, macos, windows
+from mlflow_sysmetrics.facts import HostFacts, fact_list, host_facts, linux, macos, windows
 from mlflow_sysmetrics.facts.fact_list import FACTS, Fact
 from mlflow_sysmetrics.facts.operating_systems import OperatingSystem, Sources, operating_system
 from mlflow_sysmetrics.machine.command import CommandMissing, Commands, CommandTimeout
 from mlflow_sysmetrics.machine.host import Host
 from stalls import Stalls
+from watching import eventually
 
 LINUX_FILES = {
     "proc/stat": "cpu  1\ncpu0 1\ncpu1 1\n",
@@ -360,3 +362,53 @@ def test_cached_tags_are_cheap() -> None:
         facts.tags()
         durations.append(time.perf_counter() - started)
     assert min(durations) < 0.0001
+
+
+def test_a_limit_that_is_changed_or_lifted_live_shows_in_the_next_tags(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = {
+        "proc/self/cgroup": "0::/job\n",
+        "proc/self/mountinfo": "30 24 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n",
+        "sys/fs/cgroup/job/cgroup.controllers": "cpu memory\n",
+    }
+    limits = {"sys/fs/cgroup/job/memory.max": "4000000000\n", "sys/fs/cgroup/job/cpu.max": "150000 100000\n"}
+    host = machine(tmp_path, {**LINUX_FILES, **group, **limits})
+    facts = HostFacts(host, system=linux, run=tools())
+    moment = SimpleNamespace(monotonic=lambda: 0.0)
+    monkeypatch.setattr(fact_list, "time", moment)
+
+    def shown() -> tuple[str | None, str | None]:
+        tags = facts.tags(LONG_SECONDS)
+        return tags.get("sys.memory_limit_gb"), tags.get("sys.cpu_cores_effective")
+
+    assert shown() == shown() == ("4.00", "1.5")
+    (tmp_path / "sys/fs/cgroup/job/memory.max").write_text("2000000000\n")
+    (tmp_path / "sys/fs/cgroup/job/cpu.max").write_text("50000 100000\n")
+    assert shown() == ("4.00", "1.5")  # it looks once a second
+    moment.monotonic = lambda: 1.0
+    assert shown() == ("2.00", "0.5")
+    (tmp_path / "sys/fs/cgroup/job/memory.max").write_text("max\n")
+    moment.monotonic = lambda: 2.0
+    assert shown() == (None, "0.5")
+    assert facts.tags()["sys.memory_gb"] == "16.38"
+
+
+def test_while_changed_limits_do_not_answer_the_known_tags_are_returned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    answers = threading.Event()
+
+    def find(sources: Sources) -> Iterator[tuple[str, str]]:
+        asked.append(1)
+        assert len(asked) == 1 or answers.wait(LONG_SECONDS)
+        yield "sys.limit", str(len(asked))
+
+    facts = made_of(tmp_path, Fact("limit", find, limit_tag="sys.limit"))
+    assert facts.tags(LONG_SECONDS)["sys.limit"] == "1"
+    changes = iter([True])
+    monkeypatch.setattr(facts._limits, "have_changed", lambda: next(changes, False))
+    assert facts.tags(0)["sys.limit"] == "1"
+    answers.set()
+    eventually(lambda: facts.tags()["sys.limit"] == "2")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_sysmetrics.errors import shortened
+from mlflow_sysmetrics.interruptions import reraise_interruption
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.preflight.status_files.documents import run_document, status_document, status_from
 from mlflow_sysmetrics.preflight.status_files.job_status import JobStatus, RunInfo
@@ -24,7 +25,6 @@ from mlflow_sysmetrics.preflight.status_files.target import (
     open_target,
     split_target,
 )
-from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 
 STATUS_FILE = "mlflow_status.json"
 INFO_FILE = "mlflow_info.json"

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from mlflow_sysmetrics.daemon import Attachment, attach
 from mlflow_sysmetrics.errors import NoActiveRunError, shortened
+from mlflow_sysmetrics.interruptions import reraise_interruption
 from mlflow_sysmetrics.mlflow_api import active_runs, fluent_state
 from mlflow_sysmetrics.mlflow_api.metric_names import check_metric_name
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.preflight.context import status_of
-from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 from mlflow_sysmetrics.settings import Settings
 from mlflow_sysmetrics.training.adapters.epochs import Epoch, Mean
 from mlflow_sysmetrics.training.best_epoch import BestEpoch, MonitoredMetric, monitored_metric

@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from mlflow_sysmetrics.interruptions import reraise_interruption
 from mlflow_sysmetrics.mlflow_api.faults import Fault
 from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_error
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
 from mlflow_sysmetrics.runtime.backoff import asked_for, doubled
 from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, bounded
-from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 
 # A restarted server is back within a minute. MLflow's own retries take four minutes per request, and a trial
 # makes a dozen requests.

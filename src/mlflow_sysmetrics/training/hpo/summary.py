@@ -15,8 +15,8 @@ import optuna
 from mlflow.entities import Param, RunTag
 from optuna.trial import FrozenTrial, TrialState
 
+from mlflow_sysmetrics.interruptions import reraise_interruption
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
-from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 from mlflow_sysmetrics.training.extras import needed
 from mlflow_sysmetrics.training.hpo import optuna_study
 from mlflow_sysmetrics.training.hpo.objectives import Objectives

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlflow_sysmetrics.interruptions import reraise_interruption
 from mlflow_sysmetrics.mlflow_api.fluent_state import record_logged_model, run_tags
 from mlflow_sysmetrics.mlflow_api.outcomes import lacks_call
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
-from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 from mlflow_sysmetrics.training.registry import serving
 from mlflow_sysmetrics.training.registry.behaviour import Behaviour, example_of
 from mlflow_sysmetrics.training.registry.flavors import PT2, Flavor, library_of

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mlflow_sysmetrics.interruptions import reraise_interruption
 from mlflow_sysmetrics.mlflow_api.faults import Cause
 from mlflow_sysmetrics.mlflow_api.outcomes import cause_by_code
-from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 from mlflow_sysmetrics.training.registry import names
 from mlflow_sysmetrics.training.registry.model_files import Source, link_to_version
 from mlflow_sysmetrics.training.registry.model_logging import LoggedModel, log_model

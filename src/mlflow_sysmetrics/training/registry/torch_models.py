@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
+from mlflow_sysmetrics.interruptions import reraise_interruption
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
-from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 from mlflow_sysmetrics.training.registry.behaviour import Behaviour, same_random_numbers
 from mlflow_sysmetrics.training.registry.serving import as_arrays, call, plain_outputs
 

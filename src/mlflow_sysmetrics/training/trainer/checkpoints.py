@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
+from mlflow_sysmetrics.interruptions import reraise_interruption
 from mlflow_sysmetrics.mlflow_api.clients import open_client
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, bounded
-from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 from mlflow_sysmetrics.training.trainer.plain_state import from_plain, to_plain
 from mlflow_sysmetrics.training.trainer.resume import BEST, LATEST
 

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from mlflow_sysmetrics.errors import ThreadUnavailable
+from mlflow_sysmetrics.interruptions import reraise_interruption
 from mlflow_sysmetrics.mlflow_api.clients import open_client
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, PendingCall
-from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 from mlflow_sysmetrics.training.run_writes import params_of, write
 from mlflow_sysmetrics.training.trainer.arguments import Arguments, length
 from mlflow_sysmetrics.training.trainer.batches import unwrapped

@@ -12,7 +12,7 @@ from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
-from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
+from mlflow_sysmetrics.interruptions import reraise_interruption
 from mlflow_sysmetrics.runtime.local_paths import local_directory
 from mlflow_sysmetrics.training.runs import active_run_id, chosen_run_id
 

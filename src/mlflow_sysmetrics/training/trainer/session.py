@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from mlflow_sysmetrics.interruptions import reraise_interruption
 from mlflow_sysmetrics.mlflow_api.fluent_state import current_tracking_uri
 from mlflow_sysmetrics.mlflow_api.metric_names import check_metric_name
-from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 from mlflow_sysmetrics.training.best_epoch import BestEpoch
 from mlflow_sysmetrics.training.extras import needed
 from mlflow_sysmetrics.training.trainer import checkpoints

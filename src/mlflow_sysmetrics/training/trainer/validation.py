@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from mlflow_sysmetrics.interruptions import reraise_interruption
 from mlflow_sysmetrics.mlflow_api.metric_names import check_metric_name
-from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 from mlflow_sysmetrics.training.trainer.batches import Forward, Outcome
 from mlflow_sysmetrics.training.trainer.engines import Passes, new_engine
 from mlflow_sysmetrics.training.values import number

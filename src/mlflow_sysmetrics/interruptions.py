@@ -14,8 +14,6 @@ from inspect import CO_VARARGS
 from itertools import pairwise
 from types import CodeType, FrameType
 
-from mlflow_sysmetrics.runtime.native import is_own_thread
-
 _OWN = __name__.partition(".")[0]
 # Where the classes come from that our bookkeeping, MLflow and Python raise.
 _KNOWN = frozenset({_OWN, "mlflow", "builtins"})
@@ -48,8 +46,6 @@ def _is_known(module: object) -> bool:
 
 
 def _interruption(error: BaseException) -> BaseException | None:
-    if is_own_thread():  # signals are handled in the main thread
-        return None
     seen: list[BaseException] = []
     left = [error]
     while left:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from mlflow_sysmetrics.runtime.interruptions import foreign, reraise_interruption
+from mlflow_sysmetrics.interruptions import foreign, reraise_interruption
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs a system with signals")
 
