@@ -42,7 +42,8 @@ def our_probes(collectors: Collection[type[Collector]]) -> list[Probe]:
     from mlflow_sysmetrics.daemon.sampling.probe import Probe
     from mlflow_sysmetrics.machine.host import Host
 
-    return [Probe(collector, Host()) for collector in collectors]
+    host = Host()  # one for all, as in the daemon: they share what they read
+    return [Probe(collector, host) for collector in collectors]
 
 
 def our_tick(probes: Collection[Probe]) -> tuple[Callable[[], None], Callable[[], set[str]]]:

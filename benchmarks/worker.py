@@ -14,6 +14,7 @@ from typing import Any
 import default_tick
 import gpu
 import gpu_steps
+import idle
 import mlflow
 import tick_cost
 
@@ -103,6 +104,7 @@ def main() -> None:
         "ticks": tick_cost.ticks,
         "default_ticks": default_tick.default_ticks,
         "gpu_ticks": gpu.gpu_ticks,
+        "idle": idle.idle,
         "gpu_steps": gpu_steps.gpu_steps,
     }
     for line in sys.stdin:

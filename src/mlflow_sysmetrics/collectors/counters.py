@@ -115,9 +115,14 @@ class Counters:
         if span < 0:  # a clock that was set back, or the first reading had none
             span = 0.0
         if self._plain and before is not None:
-            grown = tuple(map(sub, counts, before))
-            # The bounds of one second hold for any span, and for nearly all readings.
-            if min(grown) >= 0 and max(grown) <= self._surely and _ALL_ONES.isdisjoint(counts):
+            # The bounds of one second hold for any span, and for nearly all readings. Most have one counter.
+            if len(counts) == 1:
+                grown = (counts[0] - before[0],)
+                is_plain = 0 <= grown[0] <= self._surely and counts[0] not in _ALL_ONES
+            else:
+                grown = tuple(map(sub, counts, before))
+                is_plain = min(grown) >= 0 and max(grown) <= self._surely and _ALL_ONES.isdisjoint(counts)
+            if is_plain:
                 self._counts, self.read_at, self._pace = counts, now, grown
                 return _make(Step, (grown, span, True))
         if before is None:

@@ -13,7 +13,7 @@ Check:   head -1 /proc/stat; top; cat /sys/fs/cgroup/cpu.stat
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Sequence
 from typing import ClassVar, Protocol
 
 from mlflow_sysmetrics.collectors.catalogue import cpu as catalogue
@@ -25,11 +25,13 @@ from mlflow_sysmetrics.collectors.processes.stat import TICKS_PER_SECOND
 from mlflow_sysmetrics.collectors.rhythm import CLOCKS_DIFFER, LIMITS_SECONDS, Lap, Pause
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.cpu_share import CpuShare, cpu_share
-from mlflow_sysmetrics.machine.host import Host, read_bytes, read_short
+from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.kept_files import read_bytes
 from mlflow_sysmetrics.machine.reasons import Malformed, quoted, why_unread
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 _IDLE, _IOWAIT, _GUEST = 3, 4, 8
+_make = tuple.__new__
 
 
 def parse_stat(text: bytes, cpu: bytes = b"cpu") -> CpuTimes:
@@ -38,16 +40,17 @@ def parse_stat(text: bytes, cpu: bytes = b"cpu") -> CpuTimes:
     Raises:
         Malformed: the text has no such line.
     """
-    start = 0 if text.startswith(cpu + b" ") else text.find(b"\n" + cpu + b" ") + 1
-    label, *fields = text[start : text.find(b"\n", start)].split() or [b""]
+    start = 0 if text.startswith(cpu) else text.find(b"\n" + cpu + b" ") + 1
+    fields = text[start : text.find(b"\n", start)].split()
     try:
-        ticks = [int(field) for field in fields] if label == cpu else []
+        ticks = list(map(int, fields[1 : _GUEST + 1])) if fields and fields[0] == cpu else []
     except ValueError:
         ticks = []
     if len(ticks) <= _IDLE:
         raise Malformed(f"/proc/stat starts with {quoted(text)} and has no line of {cpu.decode()}")
-    total = sum(ticks[:_GUEST])
-    return CpuTimes(total - sum(ticks[_IDLE : _IOWAIT + 1]), total)
+    total = sum(ticks)
+    waiting = ticks[_IOWAIT] if len(ticks) > _IOWAIT else 0
+    return _make(CpuTimes, (total - ticks[_IDLE] - waiting, total))
 
 
 class CpuLinux(Collector):
@@ -58,35 +61,37 @@ class CpuLinux(Collector):
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._path = str(host.root / "proc/stat")
+        path = str(host.root / "proc/stat")
         self._lap = Lap()
         self._look = Pause(LIMITS_SECONDS)
         self._watch = LimitWatch(host, "cpu", "cpuset")
         self._affinity = self._read_affinity()
         self._outdated = False
         try:
-            text = read_bytes(self._path)
+            text = read_bytes(path)
+            self._file = host.files.keep(path)
             self._busy = BusyTime(parse_stat(text), text.count(b"\ncpu"), TICKS_PER_SECOND)
             self._job = self._find_job()
         except (OSError, ValueError) as error:
             raise Unavailable(why_unread(error)) from error
 
-    def collect(self, now: float) -> Iterator[Sample]:
-        """Yields the shares since the last reading that was old enough.
+    def collect(self, now: float) -> Sequence[Sample]:
+        """Returns the shares since the last reading that was old enough.
 
         Raises:
             Unavailable: the job's cgroup is gone, or one of its CPUs went offline; a new collector finds the
                 current state.
         """
-        self._outdated |= self._has_new_limits(now)
-        # Read before the lap ends: if this fails, the lap continues. A single read returns at least the first
-        # line.
-        text = read_bytes(self._path) if isinstance(self._job, _Lines) else read_short(self._path)
+        affinity = self._read_affinity()
+        if self._watch.changed(now) or affinity != self._affinity:
+            self._affinity, self._outdated = affinity, True
+        text = self._file.read()  # before the lap ends: if this fails, the lap continues
         span = self._lap.seconds(now)
         if span is None:
             self._busy.begin(now)
-            return
+            return ()
         host = self._busy.percentage(parse_stat(text), now)
+        samples = []
         # Over a span with two limits the job has no share of either.
         was_limited = self._job is not None
         if self._outdated:
@@ -94,20 +99,16 @@ class CpuLinux(Collector):
         if host is not None:
             limited = was_limited or self._job is not None
             metric = catalogue.HOST_CPU_UTILIZATION if limited else catalogue.CPU_UTILIZATION
-            yield metric.sample(host, span)
+            samples.append(metric.sample(host, span))
         if self._outdated:
             self._outdated = False
-            return
+            return samples
         job = None if self._job is None else self._job.percentage(text, span, now)
         if job is not None:
-            yield catalogue.CPU_UTILIZATION.sample(job, span)
+            samples.append(catalogue.CPU_UTILIZATION.sample(job, span))
         if self._look.renew_if_over(now):
             self._job = self._find_job()
-
-    def _has_new_limits(self, now: float) -> bool:
-        affinity = self._read_affinity()
-        moved, self._affinity = affinity != self._affinity, affinity
-        return self._watch.changed(now) or moved
+        return samples
 
     def _read_affinity(self) -> Collection[int]:
         try:
@@ -129,7 +130,7 @@ class CpuLinux(Collector):
                     # How busy the CPUs are says nothing about the job's use of its quota.
                     self.gaps = (f"no CPU utilization of the job: {reason}",)
                     return _Unknown()
-        return _Lines(share.usable, read_bytes(self._path))
+        return _Lines(share.usable, read_bytes(self._file.path))
 
 
 class _Job(Protocol):

@@ -21,12 +21,12 @@ class CpuTimes(NamedTuple):
 
 def busy_percentage(before: CpuTimes, now: CpuTimes) -> float | None:
     """Returns the busy share of CPU time between two readings, 0 to 100; None if unknown."""
-    total = now.total - before.total
-    busy = now.busy - before.busy
+    total = now[1] - before[1]
+    busy = now[0] - before[0]
     # iowait may go back by a tick, hence the bounds. https://docs.kernel.org/filesystems/proc.html
     if total <= 0 or busy > total:
         return None
-    return PERCENT * max(busy, 0.0) / total
+    return PERCENT * busy / total if busy > 0 else 0.0
 
 
 class BusyTime:
@@ -54,12 +54,12 @@ class BusyTime:
             times: the current reading.
             now: seconds of a clock that never goes back.
         """
-        step = self._counter.follow((_counted(times),), now)
+        step = self._counter.follow((round(times[1] * _PER_UNIT),), now)
         if step is None:
             self._doubted = times
             return None
         before, self._believed = self._believed, times
-        if not step.whole:
+        if not step[2]:
             before = self._doubted
             if _counted(times) - _counted(before) != step.grown[0]:  # it goes on from a reading before that
                 return None

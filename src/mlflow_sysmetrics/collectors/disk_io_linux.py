@@ -29,7 +29,8 @@ from mlflow_sysmetrics.collectors.kernel_files import WORD
 from mlflow_sysmetrics.collectors.rhythm import Lap, Pause
 from mlflow_sysmetrics.collectors.watched_paths import LOOK_SECONDS, Answers, PathReadings, watched_paths
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.machine.host import Host, read_short
+from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.kept_files import KeptFile
 from mlflow_sysmetrics.machine.mounts import has_local_device, mount_of, read_mounts, real_path
 from mlflow_sysmetrics.machine.reasons import Malformed, quoted, why_unread
 from mlflow_sysmetrics.samples import Family, Metric, Sample
@@ -102,6 +103,7 @@ class DiskIoLinux(Collector):
         self._readings = PathReadings("disk-io", paths, lambda path: _look_behind(host, path))
         self._lap = Lap()
         self._pause = Pause(LOOK_SECONDS)
+        self._stats: dict[str, KeptFile] = {}
         self._stats = self._find(self._readings.first())
         self._counters = CounterSet(
             lambda name: Counters(*[bounds.disk_bytes(name)] * 2, from_zero=bounds.FROM_ZERO)
@@ -150,14 +152,14 @@ class DiskIoLinux(Collector):
         work = {}
         for name, stat in tuple(self._stats.items()):
             try:
-                work[name] = parse_stat(read_short(stat))
+                work[name] = parse_stat(stat.read())
             except (OSError, ValueError) as error:
                 del self._stats[name]
                 self.gaps = (*self.gaps, why_unread(error, f"/sys/class/block/{name}/stat"))
         return work
 
-    def _find(self, answers: Answers[_Behind]) -> dict[str, str]:
-        """Returns the devices to read, each with the path of its stat file.
+    def _find(self, answers: Answers[_Behind]) -> dict[str, KeptFile]:
+        """Returns the devices to read, each with its stat file.
 
         Raises:
             Unavailable: there are none.
@@ -172,7 +174,8 @@ class DiskIoLinux(Collector):
         if not names:
             raise Unavailable("; ".join(gaps))
         self.gaps: Sequence[str] = tuple(gaps)
-        return {name: str(self._host.root / "sys/class/block" / name / "stat") for name in names}
+        directory, known = str(self._host.root / "sys/class/block"), self._stats
+        return {name: known.get(name) or self._host.files.keep(f"{directory}/{name}/stat") for name in names}
 
     def _devices(self, answers: Answers[_Behind]) -> tuple[frozenset[str], list[str]]:
         """Returns the devices behind the watched paths, and the paths without a known device."""

@@ -74,7 +74,7 @@ def test_a_run_has_points_at_its_attach_in_each_window_and_at_its_end(bench: Ben
         (0, 10),
         (5, 10),
         (10, 10),
-        (12.001, 10),
+        (12, 10),
     ]  # the tick of the end is another one
     assert series.ended.is_set()
 

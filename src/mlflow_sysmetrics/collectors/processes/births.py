@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from mlflow_sysmetrics.collectors.processes.stat import ProcessStat, read_process_stat
 from mlflow_sysmetrics.collectors.rhythm import Ration
-from mlflow_sysmetrics.machine.host import Host, read_short
+from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.kept_files import read_short
 
 # LXCFS updates its own /proc/loadavg only every 5 s, so an unchanged id is not trusted for longer than this.
 _LONGEST_REST_SECONDS = 60.0

@@ -6,7 +6,7 @@ import os
 from typing import NamedTuple
 
 from mlflow_sysmetrics.collectors.kernel_files import WORD
-from mlflow_sysmetrics.machine.host import read_short
+from mlflow_sysmetrics.machine.kept_files import read_short
 from mlflow_sysmetrics.machine.reasons import Malformed, quoted
 
 # Windows, which has no sysconf and no /proc, imports and tests this module too.

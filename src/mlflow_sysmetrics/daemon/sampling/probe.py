@@ -29,6 +29,7 @@ _SUCCESSES_THAT_COUNT = 10
 # Bounds the log even if messages contain a number that differs each time, or a device comes and goes all day.
 _LINES_AT_ONCE = 20
 _SECONDS_PER_LINE = 3600.0
+_LEAST, _MOST = -math.inf, math.inf
 # A source that has not answered for this long is said to hang. Most answer within a millisecond; a driver
 # that starts a GPU takes seconds, and is not waited for either.
 HANGS_SECONDS = 5.0
@@ -68,6 +69,7 @@ class Probe:
         self._transparent = transparent
         self._collector: Collector | None = None
         self._is_stale = False
+        self._is_settled = False
         self._failures = self._successes = 0
         self._logged: set[tuple[int, type[BaseException]]] = set()
         self._gaps = _Gaps()
@@ -83,16 +85,17 @@ class Probe:
             now: seconds of a clock that never goes back.
         """
         # A source that a change of the job's limits brings (throttling, by a quota) is not waited for.
-        if now < self._paused_until and self._host.live_files.version == self._limits_version:
+        if now < self._paused_until and self.rests(now):
             return ()
         samples: list[Sample] = []
         try:
             if self._is_stale:
                 self._collector, self._is_stale = None, False
-            if self._collector is None:
-                self._collector = self._build(self._host)
-            for sample in self._collector.collect(now):
-                if math.isfinite(sample.value):
+            collector = self._collector
+            if collector is None:
+                collector = self._collector = self._build(self._host)
+            for sample in collector.collect(now):
+                if _LEAST < sample[2] < _MOST:  # neither infinite nor NaN
                     samples.append(sample)  # noqa: PERF401 - keeps what was read before a failure
         except Unavailable as reason:
             self._collector = None
@@ -103,8 +106,20 @@ class Probe:
             # A fault of the collector, SystemExit included; it must not end the sampling.
             self._pause(now, _health_after(error), error)
         else:
-            self._succeed(now, self._collector.gaps)
+            gaps = collector.gaps
+            # Nothing to follow, as nearly always.
+            if not self._is_settled or (gaps is not self._gaps.last and tuple(gaps) != self._gaps.last):
+                self._succeed(now, gaps)
         return samples
+
+    def rests(self, now: float) -> bool:
+        """Returns whether a reading would yield nothing, because the collector is paused."""
+        return now < self._paused_until and self._host.files.version == self._limits_version
+
+    @property
+    def rests_until(self) -> float:
+        """When the pause ends, unless a change of the job's limits ends it before."""
+        return self._paused_until
 
     @property
     def health(self) -> str:
@@ -148,8 +163,9 @@ class Probe:
         )
         self._failures += 1
         self._successes = 0
+        self._is_settled = False
         self._paused_until = now + pause
-        self._limits_version = self._host.live_files.version
+        self._limits_version = self._host.files.version
         self._health = health
         # An absent source is normal. A failing one is logged once until it has recovered.
         level = logging.DEBUG if isinstance(error, Unavailable) else logging.WARNING
@@ -177,6 +193,7 @@ class Probe:
             self._recovered = False
             state = "ok again" if self._health == OK else f"now {self._health}"
             _logger.info("mlflow-sysmetrics: Collector %s is %s.", self.name, state)
+        self._is_settled = not (self._failures or self._recovered or self._gaps.is_pending)
 
     def _has_recovered(self) -> bool:
         """Returns whether a failure that was logged is over with this reading."""
@@ -204,21 +221,27 @@ class _Gaps:
         updated: whether there was a reading.
         health: summary of the last reading.
         new: gaps of the last reading that have not been logged, or not since they were last closed.
+        last: the gaps of the last reading.
     """
 
     def __init__(self) -> None:
         self.updated = False
         self.health = OK
         self.new: list[str] = []
-        self._last: tuple[str, ...] = ()
+        self.last: tuple[str, ...] = ()
         self._logged: set[str] = set()
         self._away: dict[str, int] = {}
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether a gap is yet to be logged, or a logged one is closed but may open again."""
+        return bool(self.new or self._away)
 
     def update(self, gaps: Sequence[str]) -> bool:
         """Takes the gaps of one reading and returns whether gaps that were logged are closed now."""
         self.updated = True
-        if tuple(gaps) != self._last:
-            self._last = tuple(gaps)
+        if tuple(gaps) != self.last:
+            self.last = tuple(gaps)
             self.health = f"{OK}, but {'; '.join(_merged(gaps))}" if gaps else OK
             self.new = [gap for gap in dict.fromkeys(gaps) if gap not in self._logged]
             self._away = {gap: self._away.get(gap, 0) for gap in self._logged.difference(gaps)}

@@ -30,6 +30,9 @@ _PAUSE_SECONDS = 1.0
 # span is long enough for a rate (collectors/rhythm.py).
 _SECOND_READING_SECONDS = 0.2
 
+# A collector that has failed is not called before its pause is over; for at most so long it is all the same.
+_ROLL_SECONDS = 10.0
+
 # A source that hangs delays a tick by less.
 _LATE_SECONDS = 10.0
 
@@ -81,6 +84,11 @@ class Sampler:
         self.stirred: Callable[[], None] = lambda: None
         self.thread = SamplerThread(self._step, clock)
         self._pass: _Tick | None = None
+        self._interval = math.inf
+        self._closes_at = math.inf
+        self._awake: Sequence[Probe] = probes
+        self._resting: list[Probe] = []
+        self._roll_called_at = -math.inf
 
     def start(self) -> None:
         """Starts the thread.
@@ -173,21 +181,46 @@ class Sampler:
             return False
         if not tick.is_counted:
             self._count(tick)
+        if tick.makes_points:
+            self._make_points(tick)
+        self._due_at = self._next_due()
+        self._pass = None
+        return True
+
+    def _make_points(self, tick: _Tick) -> None:
+        """Makes points of windows that close, and begins and ends runs."""
         self._close_windows(tick.now, tick.timestamp, everything=bool(tick.flushes))
         if tick.departing or tick.arriving:
             self._end(tick.departing, tick.timestamp)
             self._begin(tick.arriving, _levels(tick.samples), tick.timestamp)
             self._end(tick.departing, tick.timestamp, began=True)
         self._open_windows(tick.now)
+        self._find_interval()
         for done in tick.flushes:
             done.set()
-        self._due_at = self._next_due()
-        self._pass = None
-        return True
 
     def _begin_tick(self) -> _Tick:
-        tick = _Tick(self._probes, self._clock.monotonic())
-        now = tick.now
+        now = self._clock.monotonic()
+        if self._idle or self._is_requested():
+            return self._begin_with_requests(now)
+        if self._watches or self._new_watches:
+            self._update_watches(now)
+        tick = self._pass = _Tick(self._readable(now), now)
+        return tick
+
+    def _readable(self, now: float) -> Sequence[Probe]:
+        """Returns the probes that are not paused; a roll is called when one of them may be due."""
+        resting = self._resting
+        if now >= self._roll_called_at or (resting and not resting[0].rests(now)):
+            resting = self._resting = [probe for probe in self._probes if probe.rests(now)]
+            self._awake = [probe for probe in self._probes if probe not in resting]
+            ends = min((probe.rests_until for probe in resting), default=math.inf)
+            self._roll_called_at = min(ends, now + _ROLL_SECONDS)
+        return self._awake
+
+    def _begin_with_requests(self, now: float) -> _Tick:
+        tick = _Tick(self._probes, now)
+        tick.arriving, tick.makes_points = [], True
         if self._idle:
             self._epoch = now  # the schedule starts afresh with the first run after a pause
             if self._has_paused(now):
@@ -206,7 +239,8 @@ class Sampler:
     def _count(self, tick: _Tick) -> None:
         """Counts the readings of a tick as those of one moment."""
         now = tick.now
-        tick.timestamp = self._stamper.next()
+        if tick.makes_points or self._closes_at <= now + _EARLY_SECONDS:
+            tick.timestamp, tick.makes_points = self._stamper.next(), True
         tick.is_counted = True
         self.latest = (now, self._visible(now, tick.samples))
         self.ticks += 1
@@ -223,10 +257,12 @@ class Sampler:
         return now - self._ticked_at > _PAUSE_SECONDS
 
     def _requested(self) -> bool:
-        with self._lock:
-            # While there are runs, a new watch shows what is read for them and needs no tick.
-            new_watch = self._new_watches and self._idle
-            return bool(self._arriving or self._departing or self._flushes or new_watch)
+        # While there are runs, a new watch shows what is read for them and needs no tick.
+        return self._is_requested() or bool(self._new_watches and self._idle)
+
+    def _is_requested(self) -> bool:
+        # Without the lock: who adds to these lists wakes this thread afterwards.
+        return bool(self._arriving or self._departing or self._flushes)
 
     def _take_requests(self, tick: _Tick) -> None:
         tick.departing, self._departing = self._departing, []
@@ -327,6 +363,7 @@ class Sampler:
         self._without_window.clear()
         for window in [window for window, members in self._windows.items() if not members]:
             del self._windows[window]
+        self._closes_at = min((window.closes_at for window in self._windows), default=math.inf)
 
     def _update_watches(self, now: float) -> None:
         """Adds new watches and removes those that have lapsed."""
@@ -336,14 +373,20 @@ class Sampler:
             self._watches[watch] = None
         for watch in [watch for watch in self._watches if watch.lapsed(now)]:
             del self._watches[watch]
+        self._find_interval()
+
+    def _find_interval(self) -> None:
+        """Finds the interval of ticks: the shortest of all runs and watches."""
+        intervals = [series.settings.sampling_interval for series in self._series]
+        self._interval = min([*intervals, *(watch.interval for watch in self._watches)], default=math.inf)
+        if not math.isinf(self._interval):
+            self.thread.follow_interval(self._interval)
 
     def _next_due(self) -> float:
         """Returns the time of the next tick: the next multiple of the interval; missed ones are skipped."""
-        intervals = [series.settings.sampling_interval for series in self._series]
-        interval = min([*intervals, *(watch.interval for watch in self._watches)], default=math.inf)
-        if math.isinf(interval):
+        interval = self._interval
+        if interval == math.inf:
             return math.inf
-        self.thread.follow_interval(interval)
         passed = math.floor((self._clock.monotonic() - self._epoch + _EARLY_SECONDS) / interval)
         due_at = self._epoch + (passed + 1) * interval
         second = self._readings == 1 and self._watches
@@ -360,24 +403,23 @@ class _Tick:
         arriving: runs that begin with it.
         departing: runs that end with it.
         flushes: set at its end.
-        timestamp: the wall-clock time of its samples.
+        makes_points: whether a window closes with it, or a run begins or ends.
+        timestamp: the wall-clock time of its points.
         is_counted: whether the windows have its samples.
     """
 
-    __slots__ = (
-        *("arriving", "departing", "flushes", "is_counted", "left"),
-        *("now", "samples", "timestamp"),
-    )
+    # What most ticks have none of is not made for each of them.
+    arriving: list[RunSeries] = []  # noqa: RUF012 - replaced where there are some
+    departing: list[RunSeries] = []  # noqa: RUF012
+    flushes: list[Event] = []  # noqa: RUF012
+    makes_points = False
+    timestamp = 0
+    is_counted = False
 
     def __init__(self, probes: Sequence[Probe], now: float) -> None:
         self.now = now
         self.left: Iterator[Probe] = iter(probes)
         self.samples: list[Sample] = []
-        self.arriving: list[RunSeries] = []
-        self.departing: list[RunSeries] = []
-        self.flushes: list[Event] = []
-        self.timestamp = 0
-        self.is_counted = False
 
 
 def _levels(samples: Sequence[Sample]) -> list[Value]:

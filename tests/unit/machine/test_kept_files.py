@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_sysmetrics.machine.live_files import LiveFile, LiveFiles
+from mlflow_sysmetrics.machine.files import LiveFile, LiveFiles
 
 pytestmark = pytest.mark.heavy
 
