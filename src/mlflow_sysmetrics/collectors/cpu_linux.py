@@ -130,7 +130,9 @@ class CpuLinux(Collector):
                     # How busy the CPUs are says nothing about the job's use of its quota.
                     self.gaps = (f"no CPU utilization of the job: {reason}",)
                     return _Unknown()
-        return _Lines(share.usable, read_bytes(self._file.path))
+        # Otherwise the first line is enough, and needs no second reading to find the end.
+        self._file = self._host.files.keep(self._file.path, pieces=True)
+        return _Lines(share.usable, self._file.read())
 
 
 class _Job(Protocol):

@@ -118,25 +118,25 @@ _make = tuple.__new__
 _LOOK_SECONDS = 60.0
 
 
-def split_net_dev(text: bytes) -> dict[str, bytes]:
+def split_net_dev(text: str) -> dict[str, str]:
     """Returns the unparsed counters of every interface, from the text of /proc/net/dev.
 
     Raises:
         Malformed: the text is not that table, or not all of it.
     """
-    _, headings, *lines = text.split(b"\n") if text.count(b"\n") > 1 else (b"", b"")
-    if b"|" not in headings or lines.pop():  # every line has a newline, the last one too
+    _, headings, *lines = text.split("\n") if text.count("\n") > 1 else ("", "")
+    if "|" not in headings or lines.pop():  # every line has a newline, the last one too
         raise Malformed(f"/proc/net/dev is not a table, or only part of one: {quoted(text[-40:])}")
     interfaces = {}
     for line in lines:
-        name, colon, counters = line.rpartition(b":")  # a name may contain a colon
+        name, colon, counters = line.rpartition(":")  # a name may contain a colon
         if not colon:
             raise Malformed(f"/proc/net/dev has the line {quoted(line)}")
-        interfaces[os.fsdecode(name.lstrip())] = counters
+        interfaces[name.lstrip()] = counters
     return interfaces
 
 
-def parse_counters(counters: bytes) -> Traffic:
+def parse_counters(counters: bytes | str) -> Traffic:
     """Returns the traffic of one interface from its line in /proc/net/dev.
 
     Raises:
@@ -213,7 +213,7 @@ class NetworkLinux(Collector):
 
     def _read(self, text: bytes) -> dict[str, Traffic]:
         """Looks up which interfaces count, and returns their traffic."""
-        interfaces = split_net_dev(text)
+        interfaces = split_net_dev(os.fsdecode(text))
         self._counted = counted(self._host, interfaces)
         known = any(self._counted.values())
         self.gaps = self._lasting_gaps = () if known else ("no interface leads out of this host",)
@@ -226,7 +226,7 @@ class NetworkLinux(Collector):
         return dict(self._readable(interfaces, chosen))
 
     def _readable(
-        self, interfaces: Mapping[str, bytes], chosen: Iterable[str]
+        self, interfaces: Mapping[str, str], chosen: Iterable[str]
     ) -> Iterator[tuple[str, Traffic]]:
         """Yields the traffic of the interfaces whose lines hold counters; the others are taken for absent."""
         for name in chosen:

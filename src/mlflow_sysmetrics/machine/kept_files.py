@@ -115,11 +115,14 @@ class KeptFile:
         if len(_kept) >= MOST_KEPT or not self._keep():
             return read_bytes(self.path) if self._pieces else read_short(self.path)
         try:
-            return self._rest(os.pread(self.descriptor, self._bytes, 0))
+            text = self._rest(os.pread(self.descriptor, self._bytes, 0))
         except OSError as error:
             error.filename = self.path  # for the message
             self.close()
             raise
+        if not text:  # an empty file that is not the kernel's
+            self.close()
+        return text
 
     def look_up(self) -> None:
         """Closes the descriptor if something else is behind the path now; the next read opens that."""
@@ -224,6 +227,9 @@ class KeptFiles:
     def __init__(self) -> None:
         self.version = 0
         self._watched: dict[str, _Watched] = {}
+        # Those that are open: descriptor, number of bytes, content.
+        self._open: list[tuple[int, int, bytes]] | None = None
+        self._by_path: list[_Watched] = []
         self._kept: weakref.WeakSet[KeptFile] = weakref.WeakSet()
         self._to_look_up: list[KeptFile] = []
         self._checked_at = self._looked_up_at = -math.inf
@@ -243,6 +249,7 @@ class KeptFiles:
         for path in paths:
             if path not in self._watched and len(self._watched) < _MOST_WATCHED:
                 self._watched[path] = _Watched(path)
+                self._open = None
 
     def check(self, now: float) -> int:
         """Reads the watched files, unless that was done at this tick, and returns the version.
@@ -261,16 +268,34 @@ class KeptFiles:
         return self.version
 
     def _check(self, now: float) -> None:
-        for file in self._watched.values():
-            if file.has_changed():
-                self._watched = {}
-                self.version += 1
-                return
+        if self._has_change():
+            self._watched, self._open = {}, None
+            self.version += 1
+            return
         if not 0 <= now - self._looked_up_at < _LOOK_UP_SECONDS:
             self._looked_up_at = now
             self._to_look_up = list(self._kept)
         elif self._to_look_up:  # one per tick
             self._to_look_up.pop().look_up()
+
+
+    def _has_change(self) -> bool:
+        if self._open is None:
+            watched = list(self._watched.values())
+            self._open = [file.as_open for file in watched if file.descriptor >= 0]
+            self._by_path = [file for file in watched if file.descriptor < 0]
+        for file in self._by_path:
+            if file.has_changed():
+                return True
+        try:
+            # One function for all: finding one's way to each costs as much as reading it.
+            for descriptor, length, text in self._open:
+                if os.pread(descriptor, length, 0) != text:
+                    return True
+        except OSError:  # a group is gone, or the program has closed the descriptor
+            self._open = None
+            return any(file.has_changed() for file in tuple(self._watched.values()))
+        return False
 
 
 class _Watched(KeptFile):
@@ -282,13 +307,14 @@ class _Watched(KeptFile):
         super().__init__(path)
         self._text = self._read()
 
+    @property
+    def as_open(self) -> tuple[int, int, bytes]:
+        """The descriptor, a number of bytes of which only something else has more, the content."""
+        text = self._text or b""
+        return self.descriptor, len(text) + 1, text
+
     def has_changed(self) -> bool:
         """Returns whether the file contains something else now, has appeared, or is gone."""
-        try:
-            if self.descriptor >= 0:
-                return os.pread(self.descriptor, self._bytes, 0) != self._text
-        except OSError:
-            pass
         return self._read() != self._text
 
     def _read(self) -> bytes | None:

@@ -1,15 +1,19 @@
-"""Files whose change is noticed at every tick."""
+"""Files of the kernel that stay open, and files whose change is noticed at every tick."""
 
 from __future__ import annotations
 
 import gc
 import os
+import resource
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from mlflow_sysmetrics.machine.files import LiveFile, LiveFiles
+from mlflow_sysmetrics.machine import kept_files
+from mlflow_sysmetrics.machine.kept_files import KeptFile, KeptFiles
 
 pytestmark = pytest.mark.heavy
 
@@ -19,87 +23,113 @@ linux_only = pytest.mark.skipif(
 FILTER = "/proc/self/coredump_filter"  # a short file of the kernel that a process may write without rights
 
 
-def test_a_change_is_noticed_once_per_tick(tmp_path: Path) -> None:
-    file = tmp_path / "cpu.max"
-    file.write_text("max 100000\n")
-    live = LiveFiles()
-    live.watch([str(file)])
-    assert live.check(1) == live.check(2) == 0
-    file.write_text("50000 100000\n")
-    assert live.check(2) == 0
-    assert live.check(3) == 1
-
-
-def test_after_a_change_nothing_is_watched_until_it_is_asked_for(tmp_path: Path) -> None:
-    file = tmp_path / "cpu.max"
-    live = LiveFiles()
-    for now, text in enumerate(("1", "2")):
-        live.watch([str(file)])
-        file.write_text(text)
-        assert live.check(2 * now) == now + 1
-        file.write_text(text * 2)
-        assert live.check(2 * now + 1) == now + 1
-
-
-def test_a_file_that_is_replaced_appears_or_disappears_has_changed(tmp_path: Path) -> None:
-    file = tmp_path / "memory.max"
-    missing = LiveFile(str(file))
-    assert not missing.has_changed()
-    file.write_text("1\n")
-    assert missing.has_changed()
-    present = LiveFile(str(file))
-    file.unlink()
-    assert present.has_changed()
-    file.write_text("2\n")
-    assert present.has_changed()
-
-
-def test_a_file_that_does_not_answer_holds_up_one_thread_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    live = LiveFiles()
-    live.watch([str(tmp_path / "cpu.max")])
-    asked = []
-
-    def hangs(file: LiveFile) -> bool:
-        asked.append(file)
-        assert live.check(2) == 0, "what another thread does meanwhile"
-        return False
-
-    monkeypatch.setattr(LiveFile, "has_changed", hangs)
-    assert live.check(1) == 0
-    assert len(asked) == 1
+def ours() -> set[int]:
+    """Returns the open descriptors beyond those of programs."""
+    listed = {int(name) for name in os.listdir("/proc/self/fd")}
+    return {one for one in listed if one >= kept_files._FIRST_DESCRIPTOR}
 
 
 @pytest.fixture
-def coredump_filter() -> str:
+def coredump_filter() -> Iterator[str]:
     text = Path(FILTER).read_text()
     yield text
     Path(FILTER).write_text(f"0x{text.strip()}\n")
 
 
+# --- one file ---
+
+
 @linux_only
-def test_a_file_of_the_kernel_is_read_without_opening_it_again(coredump_filter: str) -> None:
-    before = open_files()
-    file = LiveFile(FILTER)
-    assert len(open_files() - before) == 1
-    assert not file.has_changed()
-    Path(FILTER).write_text(f"{int(coredump_filter, 16) ^ 1:#x}\n")
-    assert file.has_changed()
+def test_a_file_of_the_kernel_is_opened_once(coredump_filter: str) -> None:
+    before = ours()
+    file = KeptFile(FILTER)
+    assert file.read().decode() == coredump_filter
+    assert len(ours() - before) == 1
+    changed = f"{int(coredump_filter, 16) ^ 1:08x}\n"
+    Path(FILTER).write_text(f"0x{changed}")
+    assert file.read().decode() == changed
+    assert len(ours() - before) == 1
     del file
     gc.collect()
-    assert open_files() == before
+    assert ours() == before
+
+
+@linux_only
+def test_the_descriptor_is_closed_on_exec() -> None:
+    file = KeptFile(FILTER)
+    file.read()
+    assert not os.get_inheritable(file.descriptor)
+    code = "import os; print(max(map(int, os.listdir('/proc/self/fd'))))"
+    shown = subprocess.run(  # noqa: S603
+        [sys.executable, "-S", "-c", code], close_fds=False, capture_output=True, text=True, check=True
+    )
+    assert int(shown.stdout) < file.descriptor
+
+
+@linux_only
+def test_a_forked_child_closes_what_it_inherits_and_reads_its_own_files() -> None:
+    file = KeptFile("/proc/self/stat")
+    assert int(file.read().split()[0]) == os.getpid()
+    inherited = file.descriptor
+    child = os.fork()
+    if not child:
+        is_open = os.path.exists(f"/proc/self/fd/{inherited}")
+        is_own = int(file.read().split()[0]) == os.getpid()
+        os._exit(is_open or not is_own)
+    assert os.waitpid(child, 0)[1] == 0
+    assert file.descriptor == inherited, "the parent keeps it"
+
+
+@pytest.mark.parametrize("text", ["first\n", "", "x" * 5000, "line\n" * 2000])
+@pytest.mark.parametrize("pieces", [False, True])
+def test_another_file_of_the_same_name_is_read(tmp_path: Path, text: str, pieces: bool) -> None:
+    path = tmp_path / "stat"
+    path.write_text("0\n")
+    file = KeptFile(str(path), pieces=pieces)
+    assert file.read() == b"0\n"
+    (tmp_path / "new").write_text(text)
+    (tmp_path / "new").replace(path)
+    assert file.read() == text.encode()
+    path.unlink()
+    with pytest.raises(FileNotFoundError) as raised:
+        file.read()
+    assert raised.value.filename == str(path)
+
+
+@linux_only
+def test_the_file_of_a_process_that_has_ended_is_gone() -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        file = KeptFile(f"/proc/{process.pid}/stat")
+        assert file.read()
+        process.kill()
+    with pytest.raises(FileNotFoundError):
+        file.read()
+    assert file.descriptor < 0
+
+
+@linux_only
+@pytest.mark.parametrize("theirs", [b"", b"cpu  1 2 3 4 5 6 7 8\n"])
+def test_what_a_program_does_with_all_descriptors_is_noticed(tmp_path: Path, theirs: bytes) -> None:
+    """A daemon closes those that it does not know, and its own files get low numbers."""
+    file = KeptFile(FILTER)
+    expected = file.read()
+    descriptor = file.descriptor
+    os.close(descriptor)
+    (tmp_path / "theirs").write_bytes(theirs)
+    opened = [os.open(tmp_path / "theirs", os.O_RDWR) for _ in range(3)]
+    assert descriptor not in opened
+    assert file.read() == expected
+    for one in opened:
+        os.close(one)
 
 
 @linux_only
 def test_a_descriptor_that_the_program_took_is_not_closed(tmp_path: Path) -> None:
-    """A program that closes what it does not know, as a daemon does, may get our number for its own file."""
-    before = open_files()
-    file = LiveFile(FILTER)
-    (descriptor,) = open_files() - before
+    file = KeptFile(FILTER)
+    file.read()
+    descriptor = file.descriptor
     theirs = os.open(tmp_path / "theirs", os.O_RDWR | os.O_CREAT)
     os.dup2(theirs, descriptor)
-    assert file.has_changed()
     del file
     gc.collect()
     os.write(descriptor, b"still open")
@@ -109,19 +139,141 @@ def test_a_descriptor_that_the_program_took_is_not_closed(tmp_path: Path) -> Non
 
 
 @linux_only
-def test_without_descriptors_a_file_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_most_a_stated_number_is_kept() -> None:
+    files = [KeptFile("/proc/loadavg") for _ in range(kept_files.MOST_KEPT + 5)]
+    assert all(file.read() for file in files)
+    assert len(ours()) <= kept_files.MOST_KEPT
+    del files
+    gc.collect()
+
+
+@linux_only
+def test_with_few_descriptors_files_are_read_by_their_path() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    file = KeptFile("/proc/loadavg")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        assert file.read()
+        assert file.descriptor < 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@linux_only
+def test_a_table_that_comes_in_pieces_is_read_whole() -> None:
+    file = KeptFile("/proc/self/maps", pieces=True)
+    for _ in range(2):
+        text = file.read()
+        assert len(text) > kept_files._SURELY_WHOLE
+        assert text.endswith(b"\n")
+        assert b"[stack]" in text
+
+
+# --- what belongs to a daemon ---
+
+
+@linux_only
+def test_what_is_behind_a_path_is_looked_up_again_once_a_minute() -> None:
+    files = KeptFiles()
+    file = files.keep("/proc/loadavg")
+    file.read()
+    files.check(0.0)
+    files.check(1.0)
+    file.path = "/proc/uptime"  # as if that were mounted over it
+    files.check(59.0)
+    assert len(file.read().split()) == 5
+    files.check(60.0)
+    files.check(61.0)
+    assert len(file.read().split()) == 2
+
+
+def test_a_change_is_noticed_once_per_tick(tmp_path: Path) -> None:
+    path = tmp_path / "cpu.max"
+    path.write_text("max 100000\n")
+    files = KeptFiles()
+    files.watch([str(path)])
+    assert files.check(1) == files.check(2) == 0
+    path.write_text("50000 100000\n")
+    assert files.check(2) == 0
+    assert files.check(3) == 1
+
+
+def test_after_a_change_nothing_is_watched_until_it_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "cpu.max"
+    files = KeptFiles()
+    for now, text in enumerate(("1", "2")):
+        files.watch([str(path)])
+        path.write_text(text)
+        assert files.check(2 * now) == now + 1
+        path.write_text(text * 2)
+        assert files.check(2 * now + 1) == now + 1
+
+
+def test_a_file_that_is_replaced_appears_or_disappears_has_changed(tmp_path: Path) -> None:
+    path = tmp_path / "memory.max"
+    files = KeptFiles()
+    for now, change in enumerate((lambda: path.write_text("1\n"), path.unlink, lambda: path.write_text("2\n"))):
+        files.watch([str(path)])
+        assert files.check(2 * now) == now
+        change()
+        assert files.check(2 * now + 1) == now + 1
+
+
+@linux_only
+def test_a_watched_file_of_the_kernel_is_opened_once(coredump_filter: str) -> None:
+    before = ours()
+    files = KeptFiles()
+    files.watch([FILTER])
+    assert files.check(0) == files.check(1) == 0
+    assert len(ours() - before) == 1
+    Path(FILTER).write_text(f"{int(coredump_filter, 16) ^ 1:#x}\n")
+    assert files.check(2) == 1
+    gc.collect()
+    assert ours() == before
+
+
+@linux_only
+def test_a_watched_descriptor_that_is_closed_or_taken_does_not_count_as_a_change_for_ever(tmp_path: Path) -> None:
+    files = KeptFiles()
+    files.watch([FILTER])
+    (descriptor,) = ours()
+    os.close(descriptor)
+    assert files.check(0) == files.check(1) == 0
+    (descriptor,) = ours()
+    theirs = os.open(tmp_path / "theirs", os.O_RDWR | os.O_CREAT)
+    os.dup2(theirs, descriptor)
+    assert files.check(2) == 1, "everything is looked up again, by its path"
+    files.watch([FILTER])
+    assert files.check(3) == 1
+    os.close(descriptor)
+    os.close(theirs)
+
+
+def test_a_file_that_does_not_answer_holds_up_one_thread_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = KeptFiles()
+    files.watch([str(tmp_path / "cpu.max")])
+    asked = []
+
+    def hangs(path: str) -> bytes:
+        asked.append(path)
+        assert files.check(2) == 0, "what another thread does meanwhile"
+        raise FileNotFoundError
+
+    monkeypatch.setattr(kept_files.KeptFile, "read", lambda file: hangs(file.path))
+    assert files.check(1) == 0
+    assert len(asked) == 1
+
+
+@linux_only
+def test_without_descriptors_a_file_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     def exhausted(*arguments: object, **options: object) -> int:
         raise OSError(24, "Too many open files")
 
+    files = KeptFiles()
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", exhausted)
-        patch.setattr("builtins.open", exhausted)
-        file = LiveFile(FILTER)
-        assert not file.has_changed()
-    assert file.has_changed()
-
-
-def open_files() -> set[int]:
-    """Returns the open descriptors, without that of the listing."""
-    listed = {int(name) for name in os.listdir("/proc/self/fd")}
-    return {descriptor for descriptor in listed if os.path.exists(f"/proc/self/fd/{descriptor}")}
+        files.watch([FILTER])
+        assert files.check(0) == 0
+    assert files.check(1) == 1
