@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from operator import add, sub
+from operator import sub
 from typing import NamedTuple
 
 NO_CLOCK = math.inf  #: the time of a reading in a collector's constructor, which has no clock
@@ -326,8 +326,11 @@ class CounterSet:
         sums: list[float] = []
         for grown, span, _ in pending.values():
             if span > 0:
-                rates = [growth / span for growth in grown]
-                sums = list(map(add, sums, rates)) if sums else rates
+                for at, growth in enumerate(grown):
+                    if at < len(sums):
+                        sums[at] += growth / span
+                    else:
+                        sums.append(growth / span)
         return sums or None
 
     def _forget(self, readings: Mapping[str, tuple[int, ...]], now: float) -> None:

@@ -66,7 +66,7 @@ class CpuLinux(Collector):
         self._look = Pause(LIMITS_SECONDS)
         self._watch = LimitWatch(host, "cpu", "cpuset")
         self._affinity = self._read_affinity()
-        self._outdated = False
+        self._outdated = self._looks_at_affinity = False
         try:
             text = read_bytes(path)
             self._file = host.files.keep(path)
@@ -82,9 +82,13 @@ class CpuLinux(Collector):
             Unavailable: the job's cgroup is gone, or one of its CPUs went offline; a new collector finds the
                 current state.
         """
-        affinity = self._read_affinity()
-        if self._watch.changed(now) or affinity != self._affinity:
-            self._affinity, self._outdated = affinity, True
+        if self._watch.changed(now):
+            self._outdated = True
+        self._looks_at_affinity = not self._looks_at_affinity  # every other tick: it takes as long as a file
+        if self._looks_at_affinity:
+            affinity = self._read_affinity()
+            if affinity != self._affinity:
+                self._affinity, self._outdated = affinity, True
         text = self._file.read()  # before the lap ends: if this fails, the lap continues
         span = self._lap.seconds(now)
         if span is None:

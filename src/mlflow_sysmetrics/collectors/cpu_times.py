@@ -54,12 +54,18 @@ class BusyTime:
             times: the current reading.
             now: seconds of a clock that never goes back.
         """
-        step = self._counter.follow((round(times[1] * _PER_UNIT),), now)
+        busy, total = times
+        step = self._counter.follow((round(total * _PER_UNIT),), now)
         if step is None:
             self._doubted = times
             return None
         before, self._believed = self._believed, times
-        if not step[2]:
+        if step[2]:
+            total -= before[1]
+            busy -= before[0]
+            if 0 <= busy <= total > 0:
+                return PERCENT * busy / total
+        else:
             before = self._doubted
             if _counted(times) - _counted(before) != step.grown[0]:  # it goes on from a reading before that
                 return None

@@ -20,7 +20,7 @@ from typing import ClassVar, NamedTuple
 from mlflow_sysmetrics.collectors import bounds
 from mlflow_sysmetrics.collectors.catalogue import memory as catalogue
 from mlflow_sysmetrics.collectors.contract import KIBIBYTE, MEGABYTE, PERCENT, Collector
-from mlflow_sysmetrics.collectors.kernel_files import WORD, number_after
+from mlflow_sysmetrics.collectors.kernel_files import number_after
 from mlflow_sysmetrics.collectors.own_group import GroupMemory, LimitWatch
 from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Pause
 from mlflow_sysmetrics.errors import Unavailable
@@ -57,42 +57,36 @@ def parse_meminfo(text: bytes) -> Memory:
     Raises:
         Malformed: the text has no total, or nothing about available memory.
     """
-    total, available = _first_numbers(text)
     doubt = ""
+    # In every kernel since 3.14 these are the first line and the third.
+    fields = text.split(None, 8)
+    if len(fields) > 8 and fields[0] == b"MemTotal:" and fields[6] == b"MemAvailable:":  # noqa: PLR2004
+        text_of_total, text_of_available = fields[1], fields[7]
+        total = int(text_of_total) if text_of_total.isdigit() else None
+        available = int(text_of_available) if text_of_available.isdigit() else None
+    else:
+        total, available = number_after(b"MemTotal:", text), number_after(b"MemAvailable:", text)
     if not available:
         estimate = _estimate(text)
         # Of a machine that is really out of memory little can be reclaimed.
         if available is None or (total and estimate and estimate > total * _NEGLIGIBLE):
             doubt = "" if available is None else _ZERO_AVAILABLE
             available = estimate
-    if not total or not bounds.HOST_BYTES.holds(total * KIBIBYTE) or available is None:
+    if not total or total > _MOST_KIBIBYTES or available is None:
         raise Malformed("/proc/meminfo has no MemTotal, or nothing about available memory")
     # LXC combines its own total with the available memory of the host, hence the bounds.
-    return _make(Memory, (total * KIBIBYTE, min(available, total) * KIBIBYTE, _used_swap(text), doubt))
-
-
-def _first_numbers(text: bytes) -> tuple[int | None, int | None]:
-    """Returns MemTotal and MemAvailable: in every kernel since 3.14 the first line and the third."""
-    fields = text.split(None, 9)
-    if len(fields) > 9 and fields[0] == b"MemTotal:" and fields[6] == b"MemAvailable:":  # noqa: PLR2004
-        try:
-            total, available = int(fields[1]), int(fields[7])
-        except ValueError:
-            total = available = 0
-        if 0 < available < WORD > total > 0:
-            return total, available
-    return number_after(b"MemTotal:", text), number_after(b"MemAvailable:", text)
-
-
-def _used_swap(text: bytes) -> int | None:
-    """Returns the swap space in use, in bytes; None if there is none."""
-    if _NO_SWAP in text:
-        return None
-    total, free = number_after(b"SwapTotal:", text), number_after(b"SwapFree:", text)
-    return max(total - free, 0) * KIBIBYTE if total and free is not None else None
+    if available > total:
+        available = total
+    swap = None
+    if _NO_SWAP not in text:
+        swap_total, swap_free = number_after(b"SwapTotal:", text), number_after(b"SwapFree:", text)
+        if swap_total and swap_free is not None:
+            swap = max(swap_total - swap_free, 0) * KIBIBYTE
+    return _make(Memory, (total * KIBIBYTE, available * KIBIBYTE, swap, doubt))
 
 
 _make = tuple.__new__
+_MOST_KIBIBYTES = bounds.HOST_BYTES.most / KIBIBYTE
 _NO_SWAP = b"\nSwapTotal:             0 kB\n"
 _NEGLIGIBLE = 0.05
 _ZERO_AVAILABLE = (

@@ -203,11 +203,13 @@ class NetworkLinux(Collector):
             if not line.startswith(start):
                 return None
             if name:
-                try:
-                    found = parse_counters(line[len(start) :])
-                except ValueError:
+                fields = line[len(start) :].split()
+                if len(fields) < _FIELDS or not b"".join(fields).isdigit():
                     return None
-                traffic[name] = found
+                received, transmitted, one, two, three, four = map(int, _used(fields))
+                if received >= WORD or transmitted >= WORD:
+                    return None
+                traffic[name] = _make(Traffic, (received, transmitted, one + two + three + four))
         self._garbled = ()
         return traffic
 

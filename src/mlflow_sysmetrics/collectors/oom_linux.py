@@ -36,7 +36,7 @@ class OomLinux(Collector):
     def __init__(self, host: Host) -> None:
         self._group = OwnGroup(host)
         self._file = host.files.keep(_find(host))
-        self._text = b""
+        self._text: bytes | None = None
         self._count = self._read()
         self._counter = Counters(bounds.OOM_KILLS, from_zero=bounds.FROM_ZERO)
         self._counter.follow((self._count,), NO_CLOCK)

@@ -35,8 +35,8 @@ def _disk_usage(path: str) -> DiskUsage:
         return DiskUsage(*shutil.disk_usage(path))
     # As shutil does, in half the time.
     found = os.statvfs(path)
-    size, blocks = found.f_frsize, found.f_blocks
-    return _make(DiskUsage, (blocks * size, (blocks - found.f_bfree) * size, found.f_bavail * size))
+    size, blocks, free, available = found[1:5]
+    return _make(DiskUsage, (blocks * size, (blocks - free) * size, available * size))
 
 
 _make = tuple.__new__

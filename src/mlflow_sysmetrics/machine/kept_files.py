@@ -258,44 +258,46 @@ class KeptFiles:
             now: seconds of a clock that never goes back.
         """
         # While a file does not answer, in another thread, nobody else waits for it.
-        if not 0 <= now - self._checked_at < _SAME_TICK_SECONDS and not self._checking:
-            self._checked_at = now
-            self._checking = True
-            try:
-                self._check(now)
-            finally:
-                self._checking = False
+        if 0 <= now - self._checked_at < _SAME_TICK_SECONDS or self._checking:
+            return self.version
+        self._checked_at = now
+        self._checking = True
+        try:
+            # All in this function: to find one's way to another one costs as much as reading a file.
+            if self._open is None:
+                self._open_all()
+            for descriptor, length, text in self._open:
+                if os.pread(descriptor, length, 0) != text:
+                    self._forget()
+                    break
+            if self._by_path and any(file.has_changed() for file in self._by_path):
+                self._forget()
+        except OSError:  # a group is gone, or the program has closed the descriptor
+            self._open = None
+            if any(file.has_changed() for file in tuple(self._watched.values())):
+                self._forget()
+        finally:
+            self._checking = False
+        if not 0 <= now - self._looked_up_at < _LOOK_UP_SECONDS or self._to_look_up:
+            self._look_up(now)
         return self.version
 
-    def _check(self, now: float) -> None:
-        if self._has_change():
-            self._watched, self._open = {}, None
-            self.version += 1
-            return
+    def _open_all(self) -> None:
+        watched = list(self._watched.values())
+        self._open = [file.as_open for file in watched if file.descriptor >= 0]
+        self._by_path = [file for file in watched if file.descriptor < 0]
+
+    def _forget(self) -> None:
+        self._watched, self._open, self._by_path = {}, None, []
+        self.version += 1
+
+    def _look_up(self, now: float) -> None:
         if not 0 <= now - self._looked_up_at < _LOOK_UP_SECONDS:
             self._looked_up_at = now
             self._to_look_up = list(self._kept)
         elif self._to_look_up:  # one per tick
             self._to_look_up.pop().look_up()
 
-
-    def _has_change(self) -> bool:
-        if self._open is None:
-            watched = list(self._watched.values())
-            self._open = [file.as_open for file in watched if file.descriptor >= 0]
-            self._by_path = [file for file in watched if file.descriptor < 0]
-        for file in self._by_path:
-            if file.has_changed():
-                return True
-        try:
-            # One function for all: finding one's way to each costs as much as reading it.
-            for descriptor, length, text in self._open:
-                if os.pread(descriptor, length, 0) != text:
-                    return True
-        except OSError:  # a group is gone, or the program has closed the descriptor
-            self._open = None
-            return any(file.has_changed() for file in tuple(self._watched.values()))
-        return False
 
 
 class _Watched(KeptFile):

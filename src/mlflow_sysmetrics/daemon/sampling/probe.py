@@ -53,6 +53,7 @@ class Probe:
         patience: how many seconds a reading may take before the next collector is read without waiting for
             it, if that is longer than usual; for a source that has been slow but has answered.
         began_at: when the reading began that another thread still waits for; None if there is none.
+        paused_until: when the pause after a failure ends, unless a change of the job's limits ends it before.
         hangs: whether a reading has not returned for so long that it is said to hang.
     """
 
@@ -75,7 +76,7 @@ class Probe:
         self._gaps = _Gaps()
         self._log_budget = _LogBudget()
         self._recovered = False
-        self._paused_until = -math.inf
+        self.paused_until = -math.inf
         self._limits_version = 0
 
     def read(self, now: float) -> Sequence[Sample]:
@@ -85,7 +86,7 @@ class Probe:
             now: seconds of a clock that never goes back.
         """
         # A source that a change of the job's limits brings (throttling, by a quota) is not waited for.
-        if now < self._paused_until and self.rests(now):
+        if now < self.paused_until and self.rests(now):
             return ()
         samples: list[Sample] = []
         try:
@@ -114,12 +115,7 @@ class Probe:
 
     def rests(self, now: float) -> bool:
         """Returns whether a reading would yield nothing, because the collector is paused."""
-        return now < self._paused_until and self._host.files.version == self._limits_version
-
-    @property
-    def rests_until(self) -> float:
-        """When the pause ends, unless a change of the job's limits ends it before."""
-        return self._paused_until
+        return now < self.paused_until and self._host.files.version == self._limits_version
 
     @property
     def health(self) -> str:
@@ -164,7 +160,7 @@ class Probe:
         self._failures += 1
         self._successes = 0
         self._is_settled = False
-        self._paused_until = now + pause
+        self.paused_until = now + pause
         self._limits_version = self._host.files.version
         self._health = health
         # An absent source is normal. A failing one is logged once until it has recovered.

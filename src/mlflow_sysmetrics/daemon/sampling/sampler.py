@@ -88,7 +88,7 @@ class Sampler:
         self._closes_at = math.inf
         self._awake: Sequence[Probe] = probes
         self._resting: list[Probe] = []
-        self._roll_called_at = -math.inf
+        self._roll_due_at = -math.inf
 
     def start(self) -> None:
         """Starts the thread.
@@ -175,7 +175,8 @@ class Sampler:
 
     def _tick(self, charge: object) -> bool:
         """Begins a tick, or continues one in which something failed; returns False if another thread does."""
-        self.inbox.collect()
+        if self.inbox.due_at != math.inf:
+            self.inbox.collect()
         tick = self._pass or self._begin_tick()
         if not self.thread.read(tick.left, tick.samples, charge):
             return False
@@ -201,22 +202,21 @@ class Sampler:
 
     def _begin_tick(self) -> _Tick:
         now = self._clock.monotonic()
-        if self._idle or self._is_requested():
+        if self._idle or self._arriving or self._departing or self._flushes:
             return self._begin_with_requests(now)
         if self._watches or self._new_watches:
             self._update_watches(now)
-        tick = self._pass = _Tick(self._readable(now), now)
+        if now >= self._roll_due_at or (self._resting and not self._resting[0].rests(now)):
+            self._call_roll(now)
+        tick = self._pass = _Tick(self._awake, now)
         return tick
 
-    def _readable(self, now: float) -> Sequence[Probe]:
-        """Returns the probes that are not paused; a roll is called when one of them may be due."""
-        resting = self._resting
-        if now >= self._roll_called_at or (resting and not resting[0].rests(now)):
-            resting = self._resting = [probe for probe in self._probes if probe.rests(now)]
-            self._awake = [probe for probe in self._probes if probe not in resting]
-            ends = min((probe.rests_until for probe in resting), default=math.inf)
-            self._roll_called_at = min(ends, now + _ROLL_SECONDS)
-        return self._awake
+    def _call_roll(self, now: float) -> None:
+        """Finds the probes that are paused, so that other ticks need not ask each of them."""
+        self._resting = [probe for probe in self._probes if probe.rests(now)]
+        self._awake = [probe for probe in self._probes if probe not in self._resting]
+        over_at = min((probe.paused_until for probe in self._resting), default=math.inf)
+        self._roll_due_at = min(over_at, now + _ROLL_SECONDS)
 
     def _begin_with_requests(self, now: float) -> _Tick:
         tick = _Tick(self._probes, now)
@@ -242,11 +242,13 @@ class Sampler:
         if tick.makes_points or self._closes_at <= now + _EARLY_SECONDS:
             tick.timestamp, tick.makes_points = self._stamper.next(), True
         tick.is_counted = True
-        self.latest = (now, self._visible(now, tick.samples))
+        passed = now - self._ticked_at
+        samples = tick.samples
+        self.latest = (now, samples if passed >= _SECOND_READING_SECONDS else self._visible(samples))
         self.ticks += 1
         self._readings += 1
         for window in self._windows:
-            window.add(tick.samples, now - self._ticked_at)
+            window.add(samples, passed)
         self._ticked_at = now
 
     @property
@@ -257,12 +259,11 @@ class Sampler:
         return now - self._ticked_at > _PAUSE_SECONDS
 
     def _requested(self) -> bool:
-        # While there are runs, a new watch shows what is read for them and needs no tick.
-        return self._is_requested() or bool(self._new_watches and self._idle)
-
-    def _is_requested(self) -> bool:
         # Without the lock: who adds to these lists wakes this thread afterwards.
-        return bool(self._arriving or self._departing or self._flushes)
+        if self._arriving or self._departing or self._flushes:
+            return True
+        # While there are runs, a new watch shows what is read for them and needs no tick.
+        return bool(self._new_watches and self._idle)
 
     def _take_requests(self, tick: _Tick) -> None:
         tick.departing, self._departing = self._departing, []
@@ -284,11 +285,9 @@ class Sampler:
         if self._arriving:
             self._wake.set()
 
-    def _visible(self, now: float, samples: Sequence[Sample]) -> Sequence[Sample]:
-        """Returns what watches show: after a tick too soon for rates, the rates of the one before."""
-        before_at, before = self.latest
-        if now - before_at >= _SECOND_READING_SECONDS:
-            return samples
+    def _visible(self, samples: Sequence[Sample]) -> Sequence[Sample]:
+        """Returns what watches show after a tick too soon for rates: the rates of the one before."""
+        _, before = self.latest
         fresh = {sample.key for sample in samples}
         return [*samples, *(sample for sample in before if sample.key not in fresh)]
 
