@@ -20,9 +20,7 @@ from counting_server import counting_server
 from tables import Cell, Table, figure
 from variants import BUILT_IN, OURS, Variant, fresh_worker
 
-OFF = Variant(
-    "off", {"MLFLOW_RUN_CONTEXT_PROVIDER": "none", "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false"}
-)
+OFF = Variant("off", {"MLFLOW_RUN_CONTEXT_PROVIDER": "none", "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false"})
 _SIDES = (OFF, BUILT_IN, OURS)
 # What the start of a run sets off has ended by then: first points, recovery, facts that are found later.
 _SETTLE_SECONDS = 15.0

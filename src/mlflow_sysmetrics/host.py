@@ -23,6 +23,6 @@ there, so that this module costs nothing unless a program asks for it.
 from __future__ import annotations
 
 from mlflow_sysmetrics.machine.host import DiskUsage, Host
-from mlflow_sysmetrics.machine.kept_files import KeptFile, read_bytes, read_short
+from mlflow_sysmetrics.machine.kept_files import read_bytes, read_short
 
 __all__ = ["DiskUsage", "Host", "read_bytes", "read_short"]

@@ -63,7 +63,7 @@ class CpuLinux(Collector):
         self._host = host
         path = str(host.root / "proc/stat")
         self._lap = Lap()
-        self._look = Pause(LIMITS_SECONDS)
+        self._look = Pause(LIMITS_SECONDS, first=0.1)
         self._watch = LimitWatch(host, "cpu", "cpuset")
         self._affinity = self._read_affinity()
         self._outdated = self._looks_at_affinity = False

@@ -75,8 +75,7 @@ def parse_meminfo(text: bytes) -> Memory:
     if not total or total > _MOST_KIBIBYTES or available is None:
         raise Malformed("/proc/meminfo has no MemTotal, or nothing about available memory")
     # LXC combines its own total with the available memory of the host, hence the bounds.
-    if available > total:
-        available = total
+    available = min(available, total)
     swap = None
     if _NO_SWAP not in text:
         swap_total, swap_free = number_after(b"SwapTotal:", text), number_after(b"SwapFree:", text)
@@ -120,7 +119,7 @@ class MemoryLinux(Collector):
     def __init__(self, host: Host) -> None:
         self._host = host
         self._file = host.files.keep(str(host.root / "proc/meminfo"))
-        self._look = Pause(LIMITS_SECONDS)
+        self._look = Pause(LIMITS_SECONDS, first=0.2)
         self._watch = LimitWatch(host, "memory")
         try:
             memory = parse_meminfo(self._file.read())

@@ -162,7 +162,7 @@ class NetworkLinux(Collector):
     def __init__(self, host: Host) -> None:
         self._host = host
         self._file = host.files.keep(str(host.root / "proc/net/dev"), pieces=True)
-        self._pause = Pause(_LOOK_SECONDS)
+        self._pause = Pause(_LOOK_SECONDS, first=0.65)
         self._counted: dict[str, bool] = {}
         self._lines: list[tuple[bytes, str]] = []
         self._lasting_gaps: tuple[str, ...] = ()

@@ -26,6 +26,7 @@ from mlflow_sysmetrics.machine.kept_files import KeptFile
 from mlflow_sysmetrics.machine.reasons import Malformed, quoted, why_unread
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
+_MOST_DIGITS = 19  # a number of so many is less than 2**64
 _RESOURCES = {
     "cpu": catalogue.CPU_PRESSURE,
     "memory": catalogue.MEMORY_PRESSURE,
@@ -39,11 +40,12 @@ def parse_pressure(text: bytes) -> int:
     Raises:
         Malformed: the text has no such total.
     """
-    end = text.find(b"\n") + 1
-    start = text.rfind(b" total=", 0, end)
-    if start < 0 or not text.startswith(b"some "):
+    end = text.find(b"\n")
+    start = text.rfind(b" total=", 0, max(end, 0))
+    total = text[start + 7 : end]  # the length of " total="
+    if start < 0 or not total.isdigit() or not text.startswith(b"some "):
         raise Malformed(f"{quoted(text)} is not a pressure file")
-    return count(text[start + len(b" total=") : end])
+    return count(total + b"\n") if len(total) > _MOST_DIGITS else int(total)
 
 
 class PressureLinux(Collector):
@@ -69,7 +71,11 @@ class PressureLinux(Collector):
         if not self._waited:
             raise Unavailable(str(missing["cpu"]))
         gaps = [f"no {resource} pressure: {reason}" for resource, reason in missing.items()]
-        if own is not None and own.group != "/" and any(own.own not in file.path for _, file, _ in self._waited):
+        if (
+            own is not None
+            and own.group != "/"
+            and any(own.own not in file.path for _, file, _ in self._waited)
+        ):
             gaps.append(f"the pressure is the host's: the cgroup {own.group} has none")
         self._lasting_gaps = self.gaps = tuple(gaps)
 

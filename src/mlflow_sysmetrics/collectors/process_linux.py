@@ -15,7 +15,7 @@ Check:   ps -o pid,ppid,nlwp,rss,cputimes --ppid <pid>; ls /proc/<pid>/fd | wc -
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import ClassVar
 
 from mlflow_sysmetrics.collectors.contract import Collector
@@ -46,9 +46,10 @@ class ProcessLinux(Collector):
         except (OSError, ValueError) as error:
             raise Unavailable(why_unread(error)) from error
 
-    def collect(self, now: float) -> Iterator[Sample]:
-        """Yields the tree's usage; CPU time since the last reading that was old enough."""
+    def collect(self, now: float) -> Sequence[Sample]:
+        """Returns the tree's usage; CPU time since the last reading that was old enough."""
         used = self._tree.look(now)
         members = self._tree.members()
-        yield from self._samples.take(now, used, members, [member.holding for member in members])
+        samples = self._samples.take(now, used, members, [member.holding for member in members])
         self.gaps = self._samples.gaps
+        return samples

@@ -52,16 +52,19 @@ class Pause:
         seconds: shortest time from one reading to the next.
         read: True if the source has just been read, in the constructor of a collector, which has no clock:
             the first call of `renew_if_over` then starts the first pause.
+        first: length of the first pause, as a share: collectors that are built together should not all look
+            up something at the same tick.
     """
 
-    def __init__(self, seconds: float, *, read: bool = True) -> None:
+    def __init__(self, seconds: float, *, read: bool = True, first: float = 1.0) -> None:
         self._seconds = seconds
+        self._first_seconds = first * seconds
         self._over_at: float | None = None if read else -math.inf
 
     def renew_if_over(self, now: float) -> bool:
         """Returns whether it is time to read; if so, starts the next pause."""
         if self._over_at is None:
-            self._over_at = now + self._seconds
+            self._over_at = now + self._first_seconds
         if now < self._over_at and self._over_at - now <= self._seconds:
             return False
         self._over_at = now + self._seconds

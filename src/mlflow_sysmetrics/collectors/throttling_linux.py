@@ -56,7 +56,7 @@ class ThrottlingLinux(Collector):
     def __init__(self, host: Host) -> None:
         self._host = host
         self._lap = Lap()
-        self._look = Pause(LIMITS_SECONDS)
+        self._look = Pause(LIMITS_SECONDS, first=0.3)
         self._watch = LimitWatch(host, "cpu")
         self._outdated = False
         self._counters = CounterSet(lambda _: Counters(bounds.QUOTA_PERIODS, bounds.QUOTA_PERIODS))

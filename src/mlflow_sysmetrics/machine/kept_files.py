@@ -4,13 +4,13 @@ This costs a third of opening a file by its path, for short ones a tenth. What i
 again when a read fails, and once a minute: a device or a cgroup may be gone, the process may have moved to
 another network namespace, something may be mounted over the file.
 
-Only the kernel's own files are kept open. Others, as those of a recorded machine, are read by their path, since
-a new file may take their place.
+Only the kernel's own files are kept open. Others, as those of a recorded machine, are read by their path,
+since a new file may take their place.
 
 A program that closes all descriptors it does not know may give their numbers to files of its own. Ours are
-beyond the numbers that a program gets for its files, so a closed one stays free, and the next read notices. A
-descriptor is closed only if it still is the file that was opened. A forked child closes those that it inherits:
-/proc/self would be its parent.
+beyond the numbers that a program gets for its files, so a closed one stays free, and the next read notices.
+A descriptor is closed only if it still is the file that was opened. A forked child closes those that it
+inherits: /proc/self would be its parent.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class KeptFile:
 
     Args:
         path: the file.
-        pieces: for a table of many records, which the kernel returns in pieces. Other files it writes at once.
+        pieces: for a table of many records, which the kernel returns in pieces; others it writes at once.
     """
 
     __slots__ = ("__weakref__", "_bytes", "_enough", "_pieces", "descriptor", "identity", "path")
@@ -215,10 +215,10 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 class KeptFiles:
     """The files that the collectors of a daemon keep, and those whose changes they want to know of.
 
-    A change of the latter is noticed by their content, once per tick. Their change time would not do: the kernel
-    sets it only if the writer truncates, and runc and systemd write without. After a change no file is watched any
-    more: every collector looks up what applies now, and watches that. Several threads may call this; a change that
-    one of them misses shows at the next tick.
+    A change of the latter is noticed by their content, once per tick. Their change time would not do: the
+    kernel sets it only if the writer truncates, and runc and systemd write without. After a change no file is
+    watched any more: every collector looks up what applies now, and watches that. Several threads may call
+    this; a change that one of them misses shows at the next tick.
 
     Attributes:
         version: a number that grows when a watched file has changed, has appeared or is gone.
@@ -228,7 +228,7 @@ class KeptFiles:
         self.version = 0
         self._watched: dict[str, _Watched] = {}
         # Those that are open: descriptor, number of bytes, content.
-        self._open: list[tuple[int, int, bytes]] | None = None
+        self._open: list[tuple[int, int, bytes]] = []  # empty: to be made
         self._by_path: list[_Watched] = []
         self._kept: weakref.WeakSet[KeptFile] = weakref.WeakSet()
         self._to_look_up: list[KeptFile] = []
@@ -249,7 +249,7 @@ class KeptFiles:
         for path in paths:
             if path not in self._watched and len(self._watched) < _MOST_WATCHED:
                 self._watched[path] = _Watched(path)
-                self._open = None
+                self._open = []
 
     def check(self, now: float) -> int:
         """Reads the watched files, unless that was done at this tick, and returns the version.
@@ -264,16 +264,14 @@ class KeptFiles:
         self._checking = True
         try:
             # All in this function: to find one's way to another one costs as much as reading a file.
-            if self._open is None:
-                self._open_all()
-            for descriptor, length, text in self._open:
+            for descriptor, length, text in self._open or self._open_all():
                 if os.pread(descriptor, length, 0) != text:
                     self._forget()
                     break
             if self._by_path and any(file.has_changed() for file in self._by_path):
                 self._forget()
         except OSError:  # a group is gone, or the program has closed the descriptor
-            self._open = None
+            self._open = []
             if any(file.has_changed() for file in tuple(self._watched.values())):
                 self._forget()
         finally:
@@ -282,13 +280,14 @@ class KeptFiles:
             self._look_up(now)
         return self.version
 
-    def _open_all(self) -> None:
+    def _open_all(self) -> list[tuple[int, int, bytes]]:
         watched = list(self._watched.values())
         self._open = [file.as_open for file in watched if file.descriptor >= 0]
         self._by_path = [file for file in watched if file.descriptor < 0]
+        return self._open
 
     def _forget(self) -> None:
-        self._watched, self._open, self._by_path = {}, None, []
+        self._watched, self._open, self._by_path = {}, [], []
         self.version += 1
 
     def _look_up(self, now: float) -> None:
@@ -297,7 +296,6 @@ class KeptFiles:
             self._to_look_up = list(self._kept)
         elif self._to_look_up:  # one per tick
             self._to_look_up.pop().look_up()
-
 
 
 class _Watched(KeptFile):

@@ -60,7 +60,7 @@ def test_the_descriptor_is_closed_on_exec() -> None:
     file.read()
     assert not os.get_inheritable(file.descriptor)
     code = "import os; print(max(map(int, os.listdir('/proc/self/fd'))))"
-    shown = subprocess.run(  # noqa: S603
+    shown = subprocess.run(
         [sys.executable, "-S", "-c", code], close_fds=False, capture_output=True, text=True, check=True
     )
     assert int(shown.stdout) < file.descriptor
@@ -212,7 +212,9 @@ def test_after_a_change_nothing_is_watched_until_it_is_asked_for(tmp_path: Path)
 def test_a_file_that_is_replaced_appears_or_disappears_has_changed(tmp_path: Path) -> None:
     path = tmp_path / "memory.max"
     files = KeptFiles()
-    for now, change in enumerate((lambda: path.write_text("1\n"), path.unlink, lambda: path.write_text("2\n"))):
+    for now, change in enumerate(
+        (lambda: path.write_text("1\n"), path.unlink, lambda: path.write_text("2\n"))
+    ):
         files.watch([str(path)])
         assert files.check(2 * now) == now
         change()
@@ -233,7 +235,9 @@ def test_a_watched_file_of_the_kernel_is_opened_once(coredump_filter: str) -> No
 
 
 @linux_only
-def test_a_watched_descriptor_that_is_closed_or_taken_does_not_count_as_a_change_for_ever(tmp_path: Path) -> None:
+def test_a_watched_descriptor_that_is_closed_or_taken_does_not_count_as_a_change_for_ever(
+    tmp_path: Path,
+) -> None:
     files = KeptFiles()
     files.watch([FILTER])
     (descriptor,) = ours()

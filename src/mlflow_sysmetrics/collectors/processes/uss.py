@@ -1,6 +1,7 @@
 """USS of many processes, read in a thread beside the ticks, since the kernel walks every page of a process.
 
-That takes a millisecond for a process of 200 MB with small pages, and 130 ms for one of 4 GB. No tick waits for it.
+That takes a millisecond for a process of 200 MB with small pages, and 130 ms for one of 4 GB. No tick waits
+for it.
 
 The sum of a round is valid while resident memory, which is read at every tick, stays the same: private memory
 is a part of it. After a change the sum is unknown until another round is complete. Memory that a child shares
@@ -56,7 +57,13 @@ def read_smaps_rollup(directory: str) -> int | None:
 
 
 class _Turn(NamedTuple):
-    """What one turn has read: the bytes of some processes, whether this one is readable, seconds of CPU time."""
+    """What one turn has read.
+
+    Attributes:
+        size: bytes of some processes.
+        readable: whether this process can be read.
+        seconds: CPU time.
+    """
 
     size: int
     readable: bool

@@ -26,6 +26,8 @@ _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 300.0
 # A collector that fails at every other reading does not recover in between.
 _SUCCESSES_THAT_COUNT = 10
+# Until then one that fails is asked at each tick, and answers at once.
+_ASKED_AGAIN_SECONDS = 10.0
 # Bounds the log even if messages contain a number that differs each time, or a device comes and goes all day.
 _LINES_AT_ONCE = 20
 _SECONDS_PER_LINE = 3600.0
@@ -90,11 +92,9 @@ class Probe:
             return ()
         samples: list[Sample] = []
         try:
-            if self._is_stale:
-                self._collector, self._is_stale = None, False
-            collector = self._collector
+            collector = None if self._is_stale else self._collector
             if collector is None:
-                collector = self._collector = self._build(self._host)
+                collector = self._built()
             for sample in collector.collect(now):
                 if _LEAST < sample[2] < _MOST:  # neither infinite nor NaN
                     samples.append(sample)  # noqa: PERF401 - keeps what was read before a failure
@@ -153,6 +153,11 @@ class Probe:
         """Rebuilds the collector at the next reading, which also closes the old one: it may hang."""
         self._is_stale = True
 
+    def _built(self) -> Collector:
+        self._collector, self._is_stale = None, False  # closes the old one first
+        self._collector = collector = self._build(self._host)
+        return collector
+
     def _pause(self, now: float, health: str, error: BaseException) -> None:
         pause = doubled(
             self._failures, first_seconds=_FIRST_PAUSE_SECONDS, longest_seconds=_LONGEST_PAUSE_SECONDS
@@ -202,6 +207,33 @@ class Probe:
         logged = any(level == logging.WARNING for level, _ in self._logged)
         self._logged.clear()
         return logged
+
+
+class AwakeProbes:
+    """The probes that are not paused, so that a tick need not ask each of them.
+
+    Args:
+        probes: all of them.
+    """
+
+    def __init__(self, probes: Sequence[Probe]) -> None:
+        self._all = self._awake = probes
+        self._resting: list[Probe] = []
+        self._due_at = -math.inf
+
+    def at(self, now: float) -> Sequence[Probe]:
+        """Returns those that are not paused, and for a while those that have failed since.
+
+        Args:
+            now: seconds of a clock that never goes back.
+        """
+        resting = self._resting
+        if now >= self._due_at or (resting and not resting[0].rests(now)):
+            resting = self._resting = [probe for probe in self._all if probe.rests(now)]
+            self._awake = [probe for probe in self._all if probe not in resting]
+            over_at = min((probe.paused_until for probe in resting), default=math.inf)
+            self._due_at = min(over_at, now + _ASKED_AGAIN_SECONDS)
+        return self._awake
 
 
 def _health_after(error: BaseException) -> str:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from mlflow_sysmetrics.collectors.watched_paths import NO_ANSWER
 from mlflow_sysmetrics.daemon.delivery.inbox import Inbox
-from mlflow_sysmetrics.daemon.sampling.probe import Probe
+from mlflow_sysmetrics.daemon.sampling.probe import AwakeProbes, Probe
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
-from mlflow_sysmetrics.daemon.sampling.sampler_thread import SamplerThread
-from mlflow_sysmetrics.daemon.sampling.window import Value, Window
+from mlflow_sysmetrics.daemon.sampling.sampler_thread import SamplerThread, Tick
+from mlflow_sysmetrics.daemon.sampling.window import Value, Window, levels
 from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.runtime.clock import Clock, Stamper
 from mlflow_sysmetrics.runtime.native import Event, RLock
-from mlflow_sysmetrics.samples import Kind, Sample
+from mlflow_sysmetrics.samples import Sample
 
 if TYPE_CHECKING:
     from mlflow_sysmetrics.daemon.sampling.watch import Watch
@@ -30,8 +30,9 @@ _PAUSE_SECONDS = 1.0
 # span is long enough for a rate (collectors/rhythm.py).
 _SECOND_READING_SECONDS = 0.2
 
-# A collector that has failed is not called before its pause is over; for at most so long it is all the same.
-_ROLL_SECONDS = 10.0
+# A source that hangs is left behind before a window ends without a tick, and named within ten seconds.
+_CALM_SHARE = 0.8
+_LONGEST_CALM_SECONDS = 8.0
 
 # A source that hangs delays a tick by less.
 _LATE_SECONDS = 10.0
@@ -57,6 +58,8 @@ class Sampler:
         inbox: points of the program itself, collected by this thread.
         thread: the thread, or the one that took its place.
         stirred: called at the first tick after a pause.
+        delayed: called when something is requested while a tick is under way.
+        calm_seconds: how long it may be left alone while its ticks come on time.
         state: value of the tag `METRICS_TAG` that runs get with their first points.
     """
 
@@ -82,13 +85,13 @@ class Sampler:
         self._due_at = math.inf
         self.state = SAMPLED
         self.stirred: Callable[[], None] = lambda: None
+        self.delayed: Callable[[], None] = lambda: None
+        self.calm_seconds = 0.0
         self.thread = SamplerThread(self._step, clock)
-        self._pass: _Tick | None = None
+        self._pass: Tick | None = None
         self._interval = math.inf
         self._closes_at = math.inf
-        self._awake: Sequence[Probe] = probes
-        self._resting: list[Probe] = []
-        self._roll_due_at = -math.inf
+        self._awake = AwakeProbes(probes)
 
     def start(self) -> None:
         """Starts the thread.
@@ -117,27 +120,37 @@ class Sampler:
         """Adds a run, with a tick at once."""
         with self._lock:
             self._arriving.append(series)
-        self._wake.set()
+        self._call()
 
     def remove(self, series: RunSeries) -> None:
         """Removes a run, with a last tick at once; `series.ended` is set when its last point is queued."""
         with self._lock:
             self._departing.append(series)
-        self._wake.set()
+        self._call()
 
     def flush(self) -> Event:
         """Closes all windows with a tick at once; the event is set when their points are queued."""
         done = Event()
         with self._lock:
             self._flushes.append(done)
-        self._wake.set()
+        self._call()
         return done
 
     def watch(self, watch: Watch) -> None:
         """Keeps ticking until a watch lapses; ticks at once if nothing else causes ticks."""
         with self._lock:
             self._new_watches.append(watch)
+        self._call()
+
+    def _call(self) -> None:
         self._wake.set()
+        if self._pass is not None:  # which may not end: a source may hang
+            self.delayed()
+
+    @property
+    def is_ticking(self) -> bool:
+        """Whether a tick is under way."""
+        return self._pass is not None
 
     @property
     def readings(self) -> int:
@@ -188,38 +201,29 @@ class Sampler:
         self._pass = None
         return True
 
-    def _make_points(self, tick: _Tick) -> None:
+    def _make_points(self, tick: Tick) -> None:
         """Makes points of windows that close, and begins and ends runs."""
         self._close_windows(tick.now, tick.timestamp, everything=bool(tick.flushes))
         if tick.departing or tick.arriving:
             self._end(tick.departing, tick.timestamp)
-            self._begin(tick.arriving, _levels(tick.samples), tick.timestamp)
+            self._begin(tick.arriving, levels(tick.samples), tick.timestamp)
             self._end(tick.departing, tick.timestamp, began=True)
         self._open_windows(tick.now)
         self._find_interval()
         for done in tick.flushes:
             done.set()
 
-    def _begin_tick(self) -> _Tick:
+    def _begin_tick(self) -> Tick:
         now = self._clock.monotonic()
         if self._idle or self._arriving or self._departing or self._flushes:
             return self._begin_with_requests(now)
         if self._watches or self._new_watches:
             self._update_watches(now)
-        if now >= self._roll_due_at or (self._resting and not self._resting[0].rests(now)):
-            self._call_roll(now)
-        tick = self._pass = _Tick(self._awake, now)
+        tick = self._pass = Tick(self._awake.at(now), now)
         return tick
 
-    def _call_roll(self, now: float) -> None:
-        """Finds the probes that are paused, so that other ticks need not ask each of them."""
-        self._resting = [probe for probe in self._probes if probe.rests(now)]
-        self._awake = [probe for probe in self._probes if probe not in self._resting]
-        over_at = min((probe.paused_until for probe in self._resting), default=math.inf)
-        self._roll_due_at = min(over_at, now + _ROLL_SECONDS)
-
-    def _begin_with_requests(self, now: float) -> _Tick:
-        tick = _Tick(self._probes, now)
+    def _begin_with_requests(self, now: float) -> Tick:
+        tick = Tick(self._probes, now)
         tick.arriving, tick.makes_points = [], True
         if self._idle:
             self._epoch = now  # the schedule starts afresh with the first run after a pause
@@ -236,7 +240,7 @@ class Sampler:
         self._update_watches(now)
         return tick
 
-    def _count(self, tick: _Tick) -> None:
+    def _count(self, tick: Tick) -> None:
         """Counts the readings of a tick as those of one moment."""
         now = tick.now
         if tick.makes_points or self._closes_at <= now + _EARLY_SECONDS:
@@ -265,7 +269,7 @@ class Sampler:
         # While there are runs, a new watch shows what is read for them and needs no tick.
         return bool(self._new_watches and self._idle)
 
-    def _take_requests(self, tick: _Tick) -> None:
+    def _take_requests(self, tick: Tick) -> None:
         tick.departing, self._departing = self._departing, []
         tick.flushes, self._flushes = self._flushes, []
         # A run that ends and is resumed within one tick waits for the next: one point per key and timestamp.
@@ -376,8 +380,11 @@ class Sampler:
 
     def _find_interval(self) -> None:
         """Finds the interval of ticks: the shortest of all runs and watches."""
-        intervals = [series.settings.sampling_interval for series in self._series]
-        self._interval = min([*intervals, *(watch.interval for watch in self._watches)], default=math.inf)
+        settings = [series.settings for series in self._series]
+        watches = [watch.interval for watch in self._watches]
+        self._interval = min([*(one.sampling_interval for one in settings), *watches], default=math.inf)
+        longest = _CALM_SHARE * min([*(one.window_seconds for one in settings), *watches], default=0.0)
+        self.calm_seconds = min(longest, _LONGEST_CALM_SECONDS)
         if not math.isinf(self._interval):
             self.thread.follow_interval(self._interval)
 
@@ -390,37 +397,3 @@ class Sampler:
         due_at = self._epoch + (passed + 1) * interval
         second = self._readings == 1 and self._watches
         return min(due_at, self._ticked_at + _SECOND_READING_SECONDS) if second else due_at
-
-
-class _Tick:
-    """One tick, which another thread can continue.
-
-    Attributes:
-        now: when it began.
-        left: the probes that are yet to be read.
-        samples: what was read.
-        arriving: runs that begin with it.
-        departing: runs that end with it.
-        flushes: set at its end.
-        makes_points: whether a window closes with it, or a run begins or ends.
-        timestamp: the wall-clock time of its points.
-        is_counted: whether the windows have its samples.
-    """
-
-    # What most ticks have none of is not made for each of them.
-    arriving: list[RunSeries] = []  # noqa: RUF012 - replaced where there are some
-    departing: list[RunSeries] = []  # noqa: RUF012
-    flushes: list[Event] = []  # noqa: RUF012
-    makes_points = False
-    timestamp = 0
-    is_counted = False
-
-    def __init__(self, probes: Sequence[Probe], now: float) -> None:
-        self.now = now
-        self.left: Iterator[Probe] = iter(probes)
-        self.samples: list[Sample] = []
-
-
-def _levels(samples: Sequence[Sample]) -> list[Value]:
-    """Returns the values of one moment; no rates, since they cover time before the run existed."""
-    return [Value(key, kind, value) for key, kind, value, _ in samples if kind is not Kind.RATE]

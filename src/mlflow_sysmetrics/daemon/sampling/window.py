@@ -99,3 +99,8 @@ class Window:
             Value(key, series.kind, series.last if series.kind in TOTALS else series.mean)
             for key, series in self._statistics.items()
         ]
+
+
+def levels(samples: Sequence[Sample]) -> list[Value]:
+    """Returns the values of one moment; no rates, since they cover time before the run existed."""
+    return [Value(key, kind, value) for key, kind, value, _ in samples if kind is not Kind.RATE]
