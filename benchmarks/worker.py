@@ -15,6 +15,7 @@ import default_tick
 import gpu
 import gpu_steps
 import idle
+import interference
 import mlflow
 import tick_cost
 
@@ -105,6 +106,7 @@ def main() -> None:
         "default_ticks": default_tick.default_ticks,
         "gpu_ticks": gpu.gpu_ticks,
         "idle": idle.idle,
+        "interference": interference.interference,
         "gpu_steps": gpu_steps.gpu_steps,
     }
     for line in sys.stdin:

@@ -27,8 +27,8 @@ class Watchdog:
     """Watches the sampler, and the other threads with it, while the sampler has something to do.
 
     Its thread is started by the first tick. It looks more and more rarely while it finds nothing, but still
-    more than once per window, so that a source that hangs costs ticks but no point of the others. A request to
-    a sampler that is in the middle of a tick makes it look at once.
+    more than once per window: a source that hangs costs ticks, but no point of the others. A request to the
+    sampler in the middle of a tick has it look at once.
 
     Args:
         sampler: the sampler.
