@@ -40,14 +40,16 @@ def interference(kind: str, pairs: int) -> dict[str, Any]:
     repetitions = _calibrated(work)
     sampler = _Switch()
     seconds: dict[str, list[float]] = {"off": [], "on": []}
+    cpu: dict[str, list[float]] = {"off": [], "on": []}
     for pair in range(pairs):
         for side in ("off", "on") if pair % 2 else ("on", "off"):
             sampler.turn(on=side == "on")
-            began = time.perf_counter()
+            began, cpu_began = time.perf_counter(), time.process_time()
             for _ in range(repetitions):
                 work()
             seconds[side].append(time.perf_counter() - began)
-    found: dict[str, Any] = {"seconds": seconds, "ticks": sampler.ticks}
+            cpu[side].append(time.process_time() - cpu_began)
+    found: dict[str, Any] = {"seconds": seconds, "cpu_seconds": cpu, "ticks": sampler.ticks}
     if kind == "Python":
         for side in ("off", "on"):
             sampler.turn(on=side == "on")
@@ -190,28 +192,20 @@ def measure(pairs: int) -> dict[str, Any]:
 
 def table(found: Mapping[str, Any]) -> Table:
     """Returns the table of what `measure` found."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
+    pairs = 0
     for kind, one in found.items():
         if "skipped" in one:
             rows.append((kind, one["skipped"], "", "", ""))
             continue
-        middle, low, high = slowdown(one["seconds"])
-        noise = statistics.stdev(
-            _PERCENT * math.log(on / off)
-            for on, off in zip(one["seconds"]["on"], one["seconds"]["off"], strict=True)
-        )
-        verdict = "yes" if high < _LIMIT_PERCENT else "NO"
-        rows.append(
-            (
-                f"{kind}, {len(one['seconds']['on'])} pairs of blocks of {_BLOCK_SECONDS:g} s",
-                f"{middle:.3f} ({low:.3f} to {high:.3f})",
-                figure(noise),
-                verdict,
-                _gaps(one),
-            )
-        )
+        rows += [
+            (f"{kind}, {what}", *_compared(one[of]), gaps)
+            for what, of, gaps in (("wall time", "seconds", _gaps(one)), ("CPU time", "cpu_seconds", ""))
+        ]
+        pairs = len(one["seconds"]["on"])
     return Table(
-        "Slowdown by the sampler with everything read by default, at one tick per second",
+        "Slowdown by the sampler with everything read by default, at one tick per second; "
+        f"{pairs} pairs of blocks of {_BLOCK_SECONDS:g} s, CPU time is that of all threads",
         (
             "",
             "slowdown, % (95 % interval)",
@@ -221,6 +215,14 @@ def table(found: Mapping[str, Any]) -> Table:
         ),
         rows,
     )
+
+
+def _compared(seconds: Mapping[str, Sequence[float]]) -> tuple[str, str, str]:
+    middle, low, high = slowdown(seconds)
+    both = zip(seconds["on"], seconds["off"], strict=True)
+    noise = statistics.stdev(_PERCENT * math.log(on / off) for on, off in both)
+    verdict = "yes" if high < _LIMIT_PERCENT else "NO"
+    return f"{middle:.3f} ({low:.3f} to {high:.3f})", figure(noise), verdict
 
 
 def _gaps(found: Mapping[str, Any]) -> str:

@@ -67,33 +67,43 @@ class Counters:
         wraps_at: the value at which they restart at 0; 0 if unknown: then 32 bits are suspected.
         from_zero: a counter that is first read as 0 may grow until the next reading by this share of `most`;
             if it grew by more, the 0 was not its value. For bounds that are far above ordinary use.
+
+    Attributes:
+        counts: the last reading that is believed; empty before the first.
+        read_at: when it was read.
+        pace: growth of each counter in the last step.
+        plain: True if nothing is doubted. Then a reading is believed if it grew by at most `surely` and is no
+            value with all bits set. A collector may make such a step itself, by setting `counts`, `read_at`
+            and `pace`: a processor that was idle takes as long to find its way into another function as for a
+            system call.
+        surely: what every counter can grow at least in a second.
     """
 
     __slots__ = (
         "_before_restart",
-        "_counts",
         "_dips",
         "_doubt",
         "_from_zero",
         "_most",
-        "_pace",
-        "_plain",
         "_refused",
-        "_surely",
         "_unchanged",
         "_wraps_at",
+        "counts",
+        "pace",
+        "plain",
         "read_at",
+        "surely",
     )
 
     def __init__(self, *most: float, wraps_at: int = 0, from_zero: float = 1.0) -> None:
         self.read_at = NO_CLOCK
         self._most = most
-        self._surely = min(most)
+        self.surely = min(most)
         self._wraps_at = wraps_at
         self._from_zero = from_zero
-        self._unchanged = self._pace = (0,) * len(most)
-        self._counts: tuple[int, ...] | None = None
-        self._plain = False
+        self._unchanged = self.pace = (0,) * len(most)
+        self.counts: tuple[int, ...] = ()
+        self.plain = False
         self._doubt: _Reading | None = None
         self._before_restart: _Reading | None = None
         self._dips = self._refused = 0
@@ -110,22 +120,22 @@ class Counters:
             counts: the counters, in the order of `most`.
             now: seconds of a clock that never goes back.
         """
-        before = self._counts
+        before = self.counts
         span = now - self.read_at
         if span < 0:  # a clock that was set back, or the first reading had none
             span = 0.0
-        if self._plain and before is not None:
+        if self.plain:
             # The bounds of one second hold for any span, and for nearly all readings. Most have one counter.
             if len(counts) == 1:
                 grown = (counts[0] - before[0],)
-                is_plain = 0 <= grown[0] <= self._surely and counts[0] not in _ALL_ONES
+                is_plain = 0 <= grown[0] <= self.surely and counts[0] not in _ALL_ONES
             else:
                 grown = tuple(map(sub, counts, before))
-                is_plain = min(grown) >= 0 and max(grown) <= self._surely and _ALL_ONES.isdisjoint(counts)
+                is_plain = min(grown) >= 0 and max(grown) <= self.surely and _ALL_ONES.isdisjoint(counts)
             if is_plain:
-                self._counts, self.read_at, self._pace = counts, now, grown
+                self.counts, self.read_at, self.pace = counts, now, grown
                 return _make(Step, (grown, span, True))
-        if before is None:
+        if not before:
             return self._start(counts, now)
         return self._judge(before, _Reading(counts, now), span)
 
@@ -136,8 +146,8 @@ class Counters:
 
     def restart(self, counts: tuple[int, ...], now: float) -> None:
         """Counts from here on; the growth since the last reading is unknown."""
-        self._counts, self.read_at = counts, now
-        self._plain = 0 not in counts
+        self.counts, self.read_at = counts, now
+        self.plain = 0 not in counts
         self._doubt = self._before_restart = None
         self._dips = self._refused = 0
 
@@ -168,19 +178,19 @@ class Counters:
             if step is None:
                 self._doubt_it(before, current, span)
             return step
-        if not self._plain and back is None and self._doubt is None and self._came_late(before, grown, span):
+        if not self.plain and back is None and self._doubt is None and self._came_late(before, grown, span):
             self.restart(counts, now)
-            self._plain = True
+            self.plain = True
             return Step(self._unchanged, 0.0, whole=False)
         self._before_restart = None
         return self._accept(counts, now, Step(grown, span))
 
     def _accept(self, counts: tuple[int, ...], now: float, step: Step) -> Step:
-        self._counts, self.read_at, self._pace = counts, now, step.grown
+        self.counts, self.read_at, self.pace = counts, now, step.grown
         self._doubt = None
         self._dips = self._refused = 0
         if self._before_restart is None:
-            self._plain = True
+            self.plain = True
         return step
 
     def _grown(self, before: Sequence[int], now: Sequence[int], span: float) -> tuple[int, ...] | None:
@@ -218,7 +228,7 @@ class Counters:
         if not (all(map(_in_order, before, doubt.counts, current.counts)) and _is_valid(current.counts)):
             return None
         self._most = tuple(_WIDER * most for most in self._most)
-        self._surely = min(self._most)
+        self.surely = min(self._most)
         span = max(current.at - self.read_at, 0.0)
         grown = self._grown(before, current.counts, span)
         if grown is not None:  # the hardware is faster than its bound
@@ -228,7 +238,7 @@ class Counters:
 
     def _doubt_it(self, before: tuple[int, ...], current: _Reading, span: float) -> None:
         """Remembers a reading that is not believed."""
-        self._plain = False
+        self.plain = False
         self._refused += 1
         if self._has_dipped(before, current.counts, span):
             self._dips += 1
@@ -244,10 +254,10 @@ class Counters:
         old = _Reading(before, at)
         self.restart(current.counts, current.at)
         if around is not None:
-            self._plain = True
+            self.plain = True
             return Step(around, max(current.at - at, 0.0))
-        self._plain = any(again)
-        if not self._plain and at != NO_CLOCK:
+        self.plain = any(again)
+        if not self.plain and at != NO_CLOCK:
             self._before_restart = old
         return Step(again, max(current.at - doubt.at, 0.0), whole=False)
 
@@ -263,7 +273,7 @@ class Counters:
         )
         if grown is None or self._wraps_at:
             return grown
-        for old, new, growth, pace in zip(before, counts, grown, self._pace, strict=True):
+        for old, new, growth, pace in zip(before, counts, grown, self.pace, strict=True):
             if new < old and not (full // 2 <= old < full and growth <= _PACE * pace + _PACE_SLACK):
                 return None
         return grown

@@ -13,16 +13,23 @@ Check:   head -1 /proc/stat; top; cat /sys/fs/cgroup/cpu.stat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from typing import ClassVar, Protocol
 
 from mlflow_sysmetrics.collectors.catalogue import cpu as catalogue
 from mlflow_sysmetrics.collectors.contract import MICROSECONDS, PERCENT, Collector
 from mlflow_sysmetrics.collectors.counters import NO_CLOCK, Counters
-from mlflow_sysmetrics.collectors.cpu_times import BusyTime, CpuTimes
+from mlflow_sysmetrics.collectors.cpu_times import PER_UNIT, BusyTime, CpuTimes
 from mlflow_sysmetrics.collectors.own_group import GroupCpuTime, LimitWatch
 from mlflow_sysmetrics.collectors.processes.stat import TICKS_PER_SECOND
-from mlflow_sysmetrics.collectors.rhythm import CLOCKS_DIFFER, LIMITS_SECONDS, Lap, Pause
+from mlflow_sysmetrics.collectors.rhythm import (
+    CLOCKS_DIFFER,
+    LIMITS_SECONDS,
+    SHORTEST_RATE_SECONDS,
+    Lap,
+    Pause,
+)
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.cpu_share import CpuShare, cpu_share
 from mlflow_sysmetrics.machine.host import Host
@@ -90,6 +97,22 @@ class CpuLinux(Collector):
             if affinity != self._affinity:
                 self._affinity, self._outdated = affinity, True
         text = self._file.read()  # before the lap ends: if this fails, the lap continues
+        lap, counter = self._lap, self._busy.counter
+        span = now - lap.began
+        # An ordinary tick of a job without limits, see `Counters`; all others are for `_collect`.
+        if span >= SHORTEST_RATE_SECONDS and counter.plain and not self._outdated and self._job is None:
+            busy, total = times = parse_stat(text)
+            busy_before, total_before = self._busy.believed
+            busy, total, count = busy - busy_before, total - total_before, round(total * PER_UNIT)
+            grown = count - counter.counts[0]
+            # Infinity: the pause has not begun.
+            if 0 <= busy <= total > 0 and grown <= counter.surely and now < self._look.over_at < math.inf:
+                lap.began = counter.read_at = now
+                counter.counts, counter.pace, self._busy.believed = (count,), (grown,), times
+                return [catalogue.CPU_UTILIZATION.sample(PERCENT * busy / total, span)]
+        return self._collect(now, text)
+
+    def _collect(self, now: float, text: bytes) -> Sequence[Sample]:
         span = self._lap.seconds(now)
         if span is None:
             self._busy.begin(now)

@@ -9,7 +9,7 @@ from mlflow_sysmetrics.collectors.counters import NO_CLOCK, Counters
 
 # A CPU counts a second in a second. A machine that was paused, or CPUs that are added, count more at once.
 _MOST_SECONDS = 8.0
-_PER_UNIT = 1000  # counters are whole numbers
+PER_UNIT = 1000  #: of the counter, whose readings are whole numbers
 
 
 class CpuTimes(NamedTuple):
@@ -36,16 +36,20 @@ class BusyTime:
         times: the first reading.
         cpus: how many CPUs they are the time of.
         per_second: units of the source in a second.
+
+    Attributes:
+        counter: decides which readings are believed; its reading is the total.
+        believed: the last reading that is.
     """
 
     def __init__(self, times: CpuTimes, cpus: int, per_second: float = 1.0) -> None:
-        self._counter = Counters(_MOST_SECONDS * cpus * per_second * _PER_UNIT)
-        self._counter.follow((_counted(times),), NO_CLOCK)
-        self._believed = self._doubted = times
+        self.counter = Counters(_MOST_SECONDS * cpus * per_second * PER_UNIT)
+        self.counter.follow((_counted(times),), NO_CLOCK)
+        self.believed = self._doubted = times
 
     def begin(self, now: float) -> None:
         """Gives the first reading, which was taken without a clock, its time."""
-        self._counter.begin(now)
+        self.counter.begin(now)
 
     def percentage(self, times: CpuTimes, now: float) -> float | None:
         """Returns the busy share since the last reading that is believed, 0 to 100; None if unknown.
@@ -55,11 +59,11 @@ class BusyTime:
             now: seconds of a clock that never goes back.
         """
         busy, total = times
-        step = self._counter.follow((round(total * _PER_UNIT),), now)
+        step = self.counter.follow((round(total * PER_UNIT),), now)
         if step is None:
             self._doubted = times
             return None
-        before, self._believed = self._believed, times
+        before, self.believed = self.believed, times
         if step[2]:
             total -= before[1]
             busy -= before[0]
@@ -73,4 +77,4 @@ class BusyTime:
 
 
 def _counted(times: CpuTimes) -> int:
-    return round(times.total * _PER_UNIT)
+    return round(times.total * PER_UNIT)

@@ -209,7 +209,7 @@ class Probe:
         return logged
 
 
-class AwakeProbes:
+class ProbeSchedule:
     """The probes that are not paused, so that a tick need not ask each of them.
 
     Args:
@@ -221,7 +221,7 @@ class AwakeProbes:
         self._resting: list[Probe] = []
         self._due_at = -math.inf
 
-    def at(self, now: float) -> Sequence[Probe]:
+    def awake(self, now: float) -> Sequence[Probe]:
         """Returns those that are not paused, and for a while those that have failed since.
 
         Args:

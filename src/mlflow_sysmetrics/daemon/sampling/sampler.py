@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mlflow_sysmetrics.collectors.watched_paths import NO_ANSWER
 from mlflow_sysmetrics.daemon.delivery.inbox import Inbox
-from mlflow_sysmetrics.daemon.sampling.probe import AwakeProbes, Probe
+from mlflow_sysmetrics.daemon.sampling.probe import Probe, ProbeSchedule
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
 from mlflow_sysmetrics.daemon.sampling.sampler_thread import SamplerThread, Tick
 from mlflow_sysmetrics.daemon.sampling.window import Value, Window, levels
@@ -91,7 +91,7 @@ class Sampler:
         self._pass: Tick | None = None
         self._interval = math.inf
         self._closes_at = math.inf
-        self._awake = AwakeProbes(probes)
+        self._schedule = ProbeSchedule(probes)
 
     def start(self) -> None:
         """Starts the thread.
@@ -215,11 +215,12 @@ class Sampler:
 
     def _begin_tick(self) -> Tick:
         now = self._clock.monotonic()
-        if self._idle or self._arriving or self._departing or self._flushes:
+        is_idle = not self._series and not self._watches
+        if is_idle or self._arriving or self._departing or self._flushes:
             return self._begin_with_requests(now)
         if self._watches or self._new_watches:
             self._update_watches(now)
-        tick = self._pass = Tick(self._awake.at(now), now)
+        tick = self._pass = Tick(self._schedule.awake(now), now)
         return tick
 
     def _begin_with_requests(self, now: float) -> Tick:
