@@ -25,7 +25,7 @@ from typing import NamedTuple
 NO_CLOCK = math.inf  #: the time of a reading in a collector's constructor, which has no clock
 
 # "Not available" of drivers and firmware: all bits set, with or without a sign.
-_ALL_ONES = frozenset({2**31 - 1, 2**32 - 1, 2**63 - 1, 2**64 - 1})
+ALL_ONES = frozenset({2**31 - 1, 2**32 - 1, 2**63 - 1, 2**64 - 1})  #: never believed
 # Drivers update their counters in steps: the growth of a longer time may fall into a short span.
 _SHORTEST_SECONDS = 1.0
 _WORD_32 = 2**32
@@ -128,10 +128,10 @@ class Counters:
             # The bounds of one second hold for any span, and for nearly all readings. Most have one counter.
             if len(counts) == 1:
                 grown = (counts[0] - before[0],)
-                is_plain = 0 <= grown[0] <= self.surely and counts[0] not in _ALL_ONES
+                is_plain = 0 <= grown[0] <= self.surely and counts[0] not in ALL_ONES
             else:
                 grown = tuple(map(sub, counts, before))
-                is_plain = min(grown) >= 0 and max(grown) <= self.surely and _ALL_ONES.isdisjoint(counts)
+                is_plain = min(grown) >= 0 and max(grown) <= self.surely and ALL_ONES.isdisjoint(counts)
             if is_plain:
                 self.counts, self.read_at, self.pace = counts, now, grown
                 return _make(Step, (grown, span, True))
@@ -319,6 +319,13 @@ class CounterSet:
             self._forget(readings, now)
         return steps
 
+    def only(self) -> Counters | None:
+        """Returns what follows the one device there is, if nothing is doubted and no step waits for rates."""
+        if len(self._known) != 1 or self.doubted or self.unusable or self._steps:
+            return None
+        (counters,) = self._known.values()
+        return counters if counters.plain else None
+
     def begin(self, now: float) -> None:
         """Gives readings that were taken without a clock their time."""
         for counters in self._known.values():
@@ -355,7 +362,7 @@ def _joined(first: Step, second: Step) -> Step:
 
 
 def _is_valid(counts: Sequence[int]) -> bool:
-    return min(counts) >= 0 and _ALL_ONES.isdisjoint(counts)
+    return min(counts) >= 0 and ALL_ONES.isdisjoint(counts)
 
 
 def _in_order(first: int, second: int, third: int) -> bool:
