@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import resource
 import sys
+import tempfile
 import threading
 import time
 from contextlib import ExitStack
@@ -78,9 +79,12 @@ def measure(seconds: float) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with ExitStack() as stack:
         waiting = []
+        # What other programs have left on this machine is not delivered meanwhile.
+        spool = stack.enter_context(tempfile.TemporaryDirectory())
         for side in _SIDES:
             server = stack.enter_context(counting_server())
-            worker = stack.enter_context(fresh_worker(side, server.url))
+            side_here = side.with_environ(MLFLOW_SYSMETRICS_SPOOL_DIR=spool)
+            worker = stack.enter_context(fresh_worker(side_here, server.url))
             ask = threading.Thread(
                 target=lambda side=side, worker=worker: found.update(
                     {

@@ -169,6 +169,101 @@ def test_a_table_that_comes_in_pieces_is_read_whole() -> None:
         assert b"[stack]" in text
 
 
+# --- a kernel that changes ---
+
+IN_A_CHILD = """
+import ctypes, os, sys
+from mlflow_sysmetrics.machine.kept_files import KeptFiles
+files = KeptFiles()
+"""
+
+
+def run(program: str) -> None:
+    """Runs a program that changes what its own process sees; it exits with 77 if it may not."""
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_CHILD + program], capture_output=True, text=True, check=False
+    )
+    if done.returncode == 77:
+        pytest.skip(done.stdout.strip())
+    assert done.returncode == 0, done.stderr
+
+
+CGROUPS = """
+from pathlib import Path
+from mlflow_sysmetrics.machine.cgroups import controller_directory
+from mlflow_sysmetrics.machine.host import Host
+try:
+    top = Path("/", controller_directory(Host(), "pids").own)
+    one, other = top / f"kept-{os.getpid()}", top / f"other-{os.getpid()}"
+    one.mkdir()
+    other.mkdir()
+    (one / "cgroup.procs").write_text(str(os.getpid()))
+except Exception as error:
+    print("no cgroup can be made here:", error)
+    sys.exit(77)
+name = "pids.max"
+"""
+
+
+@linux_only
+def test_the_file_of_a_cgroup_that_is_gone_is_gone() -> None:
+    run(
+        CGROUPS
+        + """
+kept = files.keep(str(other / name))
+assert kept.read() and kept.descriptor >= 0
+other.rmdir()
+try:
+    kept.read()
+except FileNotFoundError:
+    assert kept.descriptor < 0
+else:
+    raise AssertionError("it is still read")
+finally:
+    (top / "cgroup.procs").write_text(str(os.getpid()))
+    one.rmdir()
+"""
+    )
+
+
+@linux_only
+def test_a_move_to_another_cgroup_is_noticed_and_a_limit_of_the_dead_one_too() -> None:
+    run(
+        CGROUPS
+        + """
+try:
+    files.watch(["/proc/self/cgroup"])
+    assert files.check(1) == files.check(2) == 0
+    (other / "cgroup.procs").write_text(str(os.getpid()))
+    assert files.check(3) == 1
+    files.watch([str(one / name)])
+    assert files.check(4) == 1
+    one.rmdir()
+    assert files.check(5) == 2
+finally:
+    (top / "cgroup.procs").write_text(str(os.getpid()))
+    other.rmdir()
+"""
+    )
+
+
+@linux_only
+def test_another_network_namespace_is_seen_within_a_minute() -> None:
+    run(
+        """
+kept = files.keep("/proc/net/dev", pieces=True)
+kept.read()
+if ctypes.CDLL(None, use_errno=True).unshare(0x40000000):
+    print("no network namespace can be made here")
+    sys.exit(77)
+for now in range(70):
+    files.check(float(now))
+names = [line.split(b":")[0].strip() for line in kept.read().splitlines()[2:]]
+assert b"lo" in names and open("/proc/net/dev", "rb").read() == kept.read(), names
+"""
+    )
+
+
 # --- what belongs to a daemon ---
 
 
