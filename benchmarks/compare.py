@@ -21,7 +21,9 @@ import concurrent_runs
 import default_tick
 import gpu
 import gpu_steps
+import idle
 import import_time
+import interference
 import journal_append
 import run_latency
 import short_runs
@@ -55,8 +57,31 @@ def _options() -> argparse.Namespace:
     add("--gpu-seconds", type=float, default=30, help="how long each kind of training step is repeated")
     add("--agreement-seconds", type=int, default=60, help="how long our figures are compared with others")
     add("--imports", type=int, default=25, help="imports of each side")
+    add("--idle-seconds", type=float, default=240, help="how long all sides idle at the same time")
+    add("--pairs", type=int, default=200, help="pairs of blocks with and without the sampler")
+    add("--quick", action="store_true", help="all or what --only names, in about five minutes")
     add("--json", action="store_true", help="print all measurements instead of the tables")
-    return parser.parse_args()
+    options = parser.parse_args()
+    for name, value in _QUICK.items() if options.quick else ():
+        if getattr(options, name) == parser.get_default(name):
+            setattr(options, name, value)
+    return options
+
+
+# What is given on the command line counts all the same.
+_QUICK: dict[str, Any] = {
+    "runs": [1, 16],
+    "seconds": 10.0,
+    "repetitions": 1,
+    "latency_runs": 15,
+    "ticks": 150,
+    "appends": 5000,
+    "gpu_seconds": 5.0,
+    "agreement_seconds": 15,
+    "imports": 3,
+    "idle_seconds": 40.0,
+    "pairs": 20,
+}
 
 
 Measured = Iterator[tuple[str, Any, tables.Table | str]]  # name, raw figures, table
@@ -97,6 +122,16 @@ def _import(options: argparse.Namespace) -> Measured:
     yield "import", found, import_time.table(found)
 
 
+def _idle(options: argparse.Namespace) -> Measured:
+    found = idle.measure(options.idle_seconds)
+    yield "idle", found, idle.table(found)
+
+
+def _interference(options: argparse.Namespace) -> Measured:
+    found = interference.measure(options.pairs)
+    yield "interference", found, interference.table(found)
+
+
 def _latency(options: argparse.Namespace) -> Measured:
     found = run_latency.measure(options.latency_runs)
     yield "latency", found, run_latency.table(found)
@@ -122,6 +157,8 @@ _PARTS: dict[str, Callable[[argparse.Namespace], Measured]] = {
     "gpu": _gpu,
     "agreement": _agreement,
     "import": _import,
+    "idle": _idle,
+    "interference": _interference,
     "latency": _latency,
     "short": _short,
     "concurrent": _concurrent,

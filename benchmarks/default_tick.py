@@ -33,10 +33,8 @@ class TimedProbe:
         self.cpu_seconds: list[float] = []
         self._probe = probe
 
-    @property
-    def health(self) -> str:
-        """Health of the probe."""
-        return self._probe.health
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._probe, name)
 
     def read(self, now: float) -> Sequence[Sample]:
         """Returns the samples of the probe."""

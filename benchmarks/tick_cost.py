@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
+from functools import partial
+from operator import getitem
 from typing import TYPE_CHECKING, Any
 
 from tables import Cell, Table, ratio
@@ -26,15 +28,17 @@ class SecondHand:
     """A clock that advances one second per tick, so that ticks in quick succession do all their work."""
 
     def __init__(self) -> None:
-        self.seconds = 0
-
-    def monotonic(self) -> float:
-        """Returns seconds."""
-        return float(self.seconds)
+        self._seconds = [0.0]
+        # A function of C, as the system's clock has: one of Python would take longer than some collectors.
+        self.monotonic: Callable[[], float] = partial(getitem, self._seconds, 0)
 
     def wall(self) -> int:
         """Returns milliseconds."""
-        return self.seconds * 1000
+        return round(self._seconds[0] * 1000)
+
+    def advance(self) -> None:
+        """Moves on by a second."""
+        self._seconds[0] += 1.0
 
 
 def our_probes(collectors: Collection[type[Collector]]) -> list[Probe]:
@@ -42,7 +46,8 @@ def our_probes(collectors: Collection[type[Collector]]) -> list[Probe]:
     from mlflow_sysmetrics.daemon.sampling.probe import Probe
     from mlflow_sysmetrics.machine.host import Host
 
-    return [Probe(collector, Host()) for collector in collectors]
+    host = Host()  # one for all, as in the daemon: they share what they read
+    return [Probe(collector, host) for collector in collectors]
 
 
 def our_tick(probes: Collection[Probe]) -> tuple[Callable[[], None], Callable[[], set[str]]]:
@@ -62,7 +67,7 @@ def our_tick(probes: Collection[Probe]) -> tuple[Callable[[], None], Callable[[]
     sampler.add(RunSeries(("", "run"), settings, Channel(Sender("", open_sink, clock), queue)))
 
     def tick() -> None:
-        clock.seconds += 1
+        clock.advance()
         sampler.tick()
 
     return tick, lambda: {point.key.removeprefix("system/") for point in queue.peek(1000).points}

@@ -14,6 +14,8 @@ from typing import Any
 import default_tick
 import gpu
 import gpu_steps
+import idle
+import interference
 import mlflow
 import tick_cost
 
@@ -103,6 +105,8 @@ def main() -> None:
         "ticks": tick_cost.ticks,
         "default_ticks": default_tick.default_ticks,
         "gpu_ticks": gpu.gpu_ticks,
+        "idle": idle.idle,
+        "interference": interference.interference,
         "gpu_steps": gpu_steps.gpu_steps,
     }
     for line in sys.stdin:

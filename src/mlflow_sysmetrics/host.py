@@ -1,18 +1,18 @@
 r"""The machine as one argument, for authors of collectors of their own: a collector takes a `Host`.
 
 `Host()` is this machine; `Host(root=directory)` is a directory with `proc` and `sys`, as a test writes it.
-These are the public names of what `mlflow_sysmetrics.machine.host` holds; the package itself imports it from
+These are the public names of what `mlflow_sysmetrics.machine` holds; the package itself imports it from
 there, so that this module costs nothing unless a program asks for it.
 
-    from mlflow_sysmetrics.host import Host, read_short
+    from mlflow_sysmetrics.host import Host
     from mlflow_sysmetrics.samples import Kind, Sample
 
     class Running:
         def __init__(self, host: Host) -> None:
-            self._path = str(host.root / "proc/loadavg")
+            self._file = host.files.keep(str(host.root / "proc/loadavg"))  # stays open
 
         def collect(self, now: float):
-            running, _, _ = read_short(self._path).split()[3].partition(b"/")
+            running, _, _ = self._file.read().split()[3].partition(b"/")
             yield Sample("running_threads", Kind.GAUGE, int(running))
 
     (tmp_path / "proc").mkdir()
@@ -22,6 +22,7 @@ there, so that this module costs nothing unless a program asks for it.
 
 from __future__ import annotations
 
-from mlflow_sysmetrics.machine.host import DiskUsage, Host, read_bytes, read_short
+from mlflow_sysmetrics.machine.host import DiskUsage, Host
+from mlflow_sysmetrics.machine.kept_files import KeptFile, read_bytes, read_short
 
-__all__ = ["DiskUsage", "Host", "read_bytes", "read_short"]
+__all__ = ["DiskUsage", "Host", "KeptFile", "read_bytes", "read_short"]

@@ -7,6 +7,7 @@ import pytest
 
 from mlflow_sysmetrics import settings
 from mlflow_sysmetrics.collectors import watched_paths
+from mlflow_sysmetrics.collectors.processes import uss
 
 # The same examples each time, on a machine that may be busy with something else.
 hypothesis.settings.register_profile(
@@ -22,6 +23,7 @@ hypothesis.settings.load_profile("steady")
 # A busy machine has time to answer; a test of a thread that hangs sets its own times.
 watched_paths._FIRST_ANSWER_SECONDS = 60.0
 watched_paths._NEXT_ANSWER_SECONDS = 60.0
+uss._ANSWER_SECONDS = 60.0
 
 
 @pytest.hookimpl(tryfirst=True)

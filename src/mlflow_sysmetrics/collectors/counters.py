@@ -19,13 +19,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from operator import add, sub
+from operator import sub
 from typing import NamedTuple
 
 NO_CLOCK = math.inf  #: the time of a reading in a collector's constructor, which has no clock
 
 # "Not available" of drivers and firmware: all bits set, with or without a sign.
-_ALL_ONES = frozenset({2**31 - 1, 2**32 - 1, 2**63 - 1, 2**64 - 1})
+ALL_ONES = frozenset({2**31 - 1, 2**32 - 1, 2**63 - 1, 2**64 - 1})  #: never believed
 # Drivers update their counters in steps: the growth of a longer time may fall into a short span.
 _SHORTEST_SECONDS = 1.0
 _WORD_32 = 2**32
@@ -67,33 +67,43 @@ class Counters:
         wraps_at: the value at which they restart at 0; 0 if unknown: then 32 bits are suspected.
         from_zero: a counter that is first read as 0 may grow until the next reading by this share of `most`;
             if it grew by more, the 0 was not its value. For bounds that are far above ordinary use.
+
+    Attributes:
+        counts: the last reading that is believed; empty before the first.
+        read_at: when it was read.
+        pace: growth of each counter in the last step.
+        plain: True if nothing is doubted. Then a reading is believed if it grew by at most `surely` and is no
+            value with all bits set. A collector may make such a step itself, by setting `counts`, `read_at`
+            and `pace`: a processor that was idle takes as long to find its way into another function as for a
+            system call.
+        surely: what every counter can grow at least in a second.
     """
 
     __slots__ = (
         "_before_restart",
-        "_counts",
         "_dips",
         "_doubt",
         "_from_zero",
         "_most",
-        "_pace",
-        "_plain",
         "_refused",
-        "_surely",
         "_unchanged",
         "_wraps_at",
+        "counts",
+        "pace",
+        "plain",
         "read_at",
+        "surely",
     )
 
     def __init__(self, *most: float, wraps_at: int = 0, from_zero: float = 1.0) -> None:
         self.read_at = NO_CLOCK
         self._most = most
-        self._surely = min(most)
+        self.surely = min(most)
         self._wraps_at = wraps_at
         self._from_zero = from_zero
-        self._unchanged = self._pace = (0,) * len(most)
-        self._counts: tuple[int, ...] | None = None
-        self._plain = False
+        self._unchanged = self.pace = (0,) * len(most)
+        self.counts: tuple[int, ...] = ()
+        self.plain = False
         self._doubt: _Reading | None = None
         self._before_restart: _Reading | None = None
         self._dips = self._refused = 0
@@ -110,17 +120,22 @@ class Counters:
             counts: the counters, in the order of `most`.
             now: seconds of a clock that never goes back.
         """
-        before = self._counts
+        before = self.counts
         span = now - self.read_at
         if span < 0:  # a clock that was set back, or the first reading had none
             span = 0.0
-        if self._plain and before is not None:
-            grown = tuple(map(sub, counts, before))
-            # The bounds of one second hold for any span, and for nearly all readings.
-            if min(grown) >= 0 and max(grown) <= self._surely and _ALL_ONES.isdisjoint(counts):
-                self._counts, self.read_at, self._pace = counts, now, grown
+        if self.plain:
+            # The bounds of one second hold for any span, and for nearly all readings. Most have one counter.
+            if len(counts) == 1:
+                grown = (counts[0] - before[0],)
+                is_plain = 0 <= grown[0] <= self.surely and counts[0] not in ALL_ONES
+            else:
+                grown = tuple(map(sub, counts, before))
+                is_plain = min(grown) >= 0 and max(grown) <= self.surely and ALL_ONES.isdisjoint(counts)
+            if is_plain:
+                self.counts, self.read_at, self.pace = counts, now, grown
                 return _make(Step, (grown, span, True))
-        if before is None:
+        if not before:
             return self._start(counts, now)
         return self._judge(before, _Reading(counts, now), span)
 
@@ -131,8 +146,8 @@ class Counters:
 
     def restart(self, counts: tuple[int, ...], now: float) -> None:
         """Counts from here on; the growth since the last reading is unknown."""
-        self._counts, self.read_at = counts, now
-        self._plain = 0 not in counts
+        self.counts, self.read_at = counts, now
+        self.plain = 0 not in counts
         self._doubt = self._before_restart = None
         self._dips = self._refused = 0
 
@@ -163,19 +178,19 @@ class Counters:
             if step is None:
                 self._doubt_it(before, current, span)
             return step
-        if not self._plain and back is None and self._doubt is None and self._came_late(before, grown, span):
+        if not self.plain and back is None and self._doubt is None and self._came_late(before, grown, span):
             self.restart(counts, now)
-            self._plain = True
+            self.plain = True
             return Step(self._unchanged, 0.0, whole=False)
         self._before_restart = None
         return self._accept(counts, now, Step(grown, span))
 
     def _accept(self, counts: tuple[int, ...], now: float, step: Step) -> Step:
-        self._counts, self.read_at, self._pace = counts, now, step.grown
+        self.counts, self.read_at, self.pace = counts, now, step.grown
         self._doubt = None
         self._dips = self._refused = 0
         if self._before_restart is None:
-            self._plain = True
+            self.plain = True
         return step
 
     def _grown(self, before: Sequence[int], now: Sequence[int], span: float) -> tuple[int, ...] | None:
@@ -213,7 +228,7 @@ class Counters:
         if not (all(map(_in_order, before, doubt.counts, current.counts)) and _is_valid(current.counts)):
             return None
         self._most = tuple(_WIDER * most for most in self._most)
-        self._surely = min(self._most)
+        self.surely = min(self._most)
         span = max(current.at - self.read_at, 0.0)
         grown = self._grown(before, current.counts, span)
         if grown is not None:  # the hardware is faster than its bound
@@ -223,7 +238,7 @@ class Counters:
 
     def _doubt_it(self, before: tuple[int, ...], current: _Reading, span: float) -> None:
         """Remembers a reading that is not believed."""
-        self._plain = False
+        self.plain = False
         self._refused += 1
         if self._has_dipped(before, current.counts, span):
             self._dips += 1
@@ -239,10 +254,10 @@ class Counters:
         old = _Reading(before, at)
         self.restart(current.counts, current.at)
         if around is not None:
-            self._plain = True
+            self.plain = True
             return Step(around, max(current.at - at, 0.0))
-        self._plain = any(again)
-        if not self._plain and at != NO_CLOCK:
+        self.plain = any(again)
+        if not self.plain and at != NO_CLOCK:
             self._before_restart = old
         return Step(again, max(current.at - doubt.at, 0.0), whole=False)
 
@@ -258,7 +273,7 @@ class Counters:
         )
         if grown is None or self._wraps_at:
             return grown
-        for old, new, growth, pace in zip(before, counts, grown, self._pace, strict=True):
+        for old, new, growth, pace in zip(before, counts, grown, self.pace, strict=True):
             if new < old and not (full // 2 <= old < full and growth <= _PACE * pace + _PACE_SLACK):
                 return None
         return grown
@@ -304,6 +319,13 @@ class CounterSet:
             self._forget(readings, now)
         return steps
 
+    def only(self) -> Counters | None:
+        """Returns what follows the one device there is, if nothing is doubted and no step waits for rates."""
+        if len(self._known) != 1 or self.doubted or self.unusable or self._steps:
+            return None
+        (counters,) = self._known.values()
+        return counters if counters.plain else None
+
     def begin(self, now: float) -> None:
         """Gives readings that were taken without a clock their time."""
         for counters in self._known.values():
@@ -321,8 +343,11 @@ class CounterSet:
         sums: list[float] = []
         for grown, span, _ in pending.values():
             if span > 0:
-                rates = [growth / span for growth in grown]
-                sums = list(map(add, sums, rates)) if sums else rates
+                for at, growth in enumerate(grown):
+                    if at < len(sums):
+                        sums[at] += growth / span
+                    else:
+                        sums.append(growth / span)
         return sums or None
 
     def _forget(self, readings: Mapping[str, tuple[int, ...]], now: float) -> None:
@@ -337,7 +362,7 @@ def _joined(first: Step, second: Step) -> Step:
 
 
 def _is_valid(counts: Sequence[int]) -> bool:
-    return min(counts) >= 0 and _ALL_ONES.isdisjoint(counts)
+    return min(counts) >= 0 and ALL_ONES.isdisjoint(counts)
 
 
 def _in_order(first: int, second: int, third: int) -> bool:

@@ -13,23 +13,32 @@ Check:   head -1 /proc/stat; top; cat /sys/fs/cgroup/cpu.stat
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import math
+from collections.abc import Collection, Sequence
 from typing import ClassVar, Protocol
 
 from mlflow_sysmetrics.collectors.catalogue import cpu as catalogue
 from mlflow_sysmetrics.collectors.contract import MICROSECONDS, PERCENT, Collector
 from mlflow_sysmetrics.collectors.counters import NO_CLOCK, Counters
-from mlflow_sysmetrics.collectors.cpu_times import BusyTime, CpuTimes
+from mlflow_sysmetrics.collectors.cpu_times import PER_UNIT, BusyTime, CpuTimes
 from mlflow_sysmetrics.collectors.own_group import GroupCpuTime, LimitWatch
 from mlflow_sysmetrics.collectors.processes.stat import TICKS_PER_SECOND
-from mlflow_sysmetrics.collectors.rhythm import CLOCKS_DIFFER, LIMITS_SECONDS, Lap, Pause
+from mlflow_sysmetrics.collectors.rhythm import (
+    CLOCKS_DIFFER,
+    LIMITS_SECONDS,
+    SHORTEST_RATE_SECONDS,
+    Lap,
+    Pause,
+)
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.cpu_share import CpuShare, cpu_share
-from mlflow_sysmetrics.machine.host import Host, read_bytes, read_short
+from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.kept_files import read_bytes
 from mlflow_sysmetrics.machine.reasons import Malformed, quoted, why_unread
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 _IDLE, _IOWAIT, _GUEST = 3, 4, 8
+_make = tuple.__new__
 
 
 def parse_stat(text: bytes, cpu: bytes = b"cpu") -> CpuTimes:
@@ -38,16 +47,17 @@ def parse_stat(text: bytes, cpu: bytes = b"cpu") -> CpuTimes:
     Raises:
         Malformed: the text has no such line.
     """
-    start = 0 if text.startswith(cpu + b" ") else text.find(b"\n" + cpu + b" ") + 1
-    label, *fields = text[start : text.find(b"\n", start)].split() or [b""]
+    start = 0 if text.startswith(cpu) else text.find(b"\n" + cpu + b" ") + 1
+    fields = text[start : text.find(b"\n", start)].split()
     try:
-        ticks = [int(field) for field in fields] if label == cpu else []
+        ticks = list(map(int, fields[1 : _GUEST + 1])) if fields and fields[0] == cpu else []
     except ValueError:
         ticks = []
     if len(ticks) <= _IDLE:
         raise Malformed(f"/proc/stat starts with {quoted(text)} and has no line of {cpu.decode()}")
-    total = sum(ticks[:_GUEST])
-    return CpuTimes(total - sum(ticks[_IDLE : _IOWAIT + 1]), total)
+    total = sum(ticks)
+    waiting = ticks[_IOWAIT] if len(ticks) > _IOWAIT else 0
+    return _make(CpuTimes, (total - ticks[_IDLE] - waiting, total))
 
 
 class CpuLinux(Collector):
@@ -58,35 +68,57 @@ class CpuLinux(Collector):
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._path = str(host.root / "proc/stat")
+        path = str(host.root / "proc/stat")
         self._lap = Lap()
-        self._look = Pause(LIMITS_SECONDS)
+        self._look = Pause(LIMITS_SECONDS, first=0.1)
         self._watch = LimitWatch(host, "cpu", "cpuset")
         self._affinity = self._read_affinity()
-        self._outdated = False
+        self._outdated = self._looks_at_affinity = False
         try:
-            text = read_bytes(self._path)
+            text = read_bytes(path)
+            self._file = host.files.keep(path)
             self._busy = BusyTime(parse_stat(text), text.count(b"\ncpu"), TICKS_PER_SECOND)
             self._job = self._find_job()
         except (OSError, ValueError) as error:
             raise Unavailable(why_unread(error)) from error
 
-    def collect(self, now: float) -> Iterator[Sample]:
-        """Yields the shares since the last reading that was old enough.
+    def collect(self, now: float) -> Sequence[Sample]:
+        """Returns the shares since the last reading that was old enough.
 
         Raises:
             Unavailable: the job's cgroup is gone, or one of its CPUs went offline; a new collector finds the
                 current state.
         """
-        self._outdated |= self._has_new_limits(now)
-        # Read before the lap ends: if this fails, the lap continues. A single read returns at least the first
-        # line.
-        text = read_bytes(self._path) if isinstance(self._job, _Lines) else read_short(self._path)
+        if self._watch.changed(now):
+            self._outdated = True
+        self._looks_at_affinity = not self._looks_at_affinity  # every other tick: it takes as long as a file
+        if self._looks_at_affinity:
+            affinity = self._read_affinity()
+            if affinity != self._affinity:
+                self._affinity, self._outdated = affinity, True
+        text = self._file.read()  # before the lap ends: if this fails, the lap continues
+        lap, counter = self._lap, self._busy.counter
+        span = now - lap.began
+        # An ordinary tick of a job without limits, see `Counters`; all others are for `_collect`.
+        if span >= SHORTEST_RATE_SECONDS and counter.plain and not self._outdated and self._job is None:
+            busy, total = times = parse_stat(text)
+            busy_before, total_before = self._busy.believed
+            busy, total, count = busy - busy_before, total - total_before, round(total * PER_UNIT)
+            grown = count - counter.counts[0]
+            # Infinity: the pause has not begun.
+            if 0 <= busy <= total > 0 and grown <= counter.surely and now < self._look.over_at < math.inf:
+                lap.began = counter.read_at = now
+                counter.counts, counter.pace, self._busy.believed = (count,), (grown,), times
+                return [catalogue.CPU_UTILIZATION.sample(PERCENT * busy / total, span)]
+        return self._collect(now, text)
+
+    def _collect(self, now: float, text: bytes) -> Sequence[Sample]:
         span = self._lap.seconds(now)
         if span is None:
             self._busy.begin(now)
-            return
+            return ()
         host = self._busy.percentage(parse_stat(text), now)
+        samples = []
         # Over a span with two limits the job has no share of either.
         was_limited = self._job is not None
         if self._outdated:
@@ -94,20 +126,16 @@ class CpuLinux(Collector):
         if host is not None:
             limited = was_limited or self._job is not None
             metric = catalogue.HOST_CPU_UTILIZATION if limited else catalogue.CPU_UTILIZATION
-            yield metric.sample(host, span)
+            samples.append(metric.sample(host, span))
         if self._outdated:
             self._outdated = False
-            return
+            return samples
         job = None if self._job is None else self._job.percentage(text, span, now)
         if job is not None:
-            yield catalogue.CPU_UTILIZATION.sample(job, span)
+            samples.append(catalogue.CPU_UTILIZATION.sample(job, span))
         if self._look.renew_if_over(now):
             self._job = self._find_job()
-
-    def _has_new_limits(self, now: float) -> bool:
-        affinity = self._read_affinity()
-        moved, self._affinity = affinity != self._affinity, affinity
-        return self._watch.changed(now) or moved
+        return samples
 
     def _read_affinity(self) -> Collection[int]:
         try:
@@ -129,7 +157,9 @@ class CpuLinux(Collector):
                     # How busy the CPUs are says nothing about the job's use of its quota.
                     self.gaps = (f"no CPU utilization of the job: {reason}",)
                     return _Unknown()
-        return _Lines(share.usable, read_bytes(self._path))
+        # Otherwise the first line is enough, and needs no second reading to find the end.
+        self._file = self._host.files.keep(self._file.path, pieces=True)
+        return _Lines(share.usable, self._file.read())
 
 
 class _Job(Protocol):

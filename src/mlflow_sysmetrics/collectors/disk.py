@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from typing import ClassVar, NamedTuple
 
 from mlflow_sysmetrics import settings
@@ -31,6 +31,8 @@ from mlflow_sysmetrics.samples import Family, Kind, Metric, Sample
 
 _REMEDY = "mount it, or correct MLFLOW_SYSMETRICS_DISKS"
 
+_GAUGE = Kind.GAUGE  # looked up in the class it costs more than a sample
+_make = tuple.__new__
 _PLAIN = (catalogue.DISK_USAGE_PERCENTAGE, catalogue.DISK_USAGE, catalogue.DISK_AVAILABLE)
 _NAMED = (
     catalogue.NAMED_DISK_USAGE_PERCENTAGE,
@@ -85,23 +87,26 @@ class Disk(Collector):
         if not self._series:
             raise Unavailable("; ".join(self.gaps) or "no path to watch")
 
-    def collect(self, now: float) -> Iterator[Sample]:
-        """Yields used and available space of each filesystem that responds."""
+    def collect(self, now: float) -> Sequence[Sample]:
+        """Returns used and available space of each filesystem that responds."""
+        samples = []
         if self._pause.renew_if_over(now):
             self._series = self._choose(self._readings.next())
         for series in self._series:
-            place = self._places[series.path]
+            path, percentage, key_used, key_free = series
+            place = self._places[path]
             try:
-                usage = place.usage if place.is_distant else self._host.disk_usage(series.path)
+                usage = place.usage if place.is_distant else self._host.disk_usage(path)
             except OSError as error:
-                self.gaps = (*self.gaps, why_unread(error, series.path))
+                self.gaps = (*self.gaps, why_unread(error, path))
                 self._series = [one for one in self._series if one is not series]
                 continue
             total, used, free = usage
             if 0 <= used <= total and 0 <= free <= total and used + free > 0:
-                yield Sample(series.percentage, Kind.GAUGE, PERCENT * used / (used + free))
-                yield Sample(series.used, Kind.GAUGE, used / MEGABYTE)
-                yield Sample(series.free, Kind.GAUGE, free / MEGABYTE)
+                samples.append(_make(Sample, (percentage, _GAUGE, PERCENT * used / (used + free), None)))
+                samples.append(_make(Sample, (key_used, _GAUGE, used / MEGABYTE, None)))
+                samples.append(_make(Sample, (key_free, _GAUGE, free / MEGABYTE, None)))
+        return samples
 
     def _choose(self, answers: Answers[_Place]) -> list[_Series]:
         """Returns the series of the filesystems that respond, each through the first path on it."""

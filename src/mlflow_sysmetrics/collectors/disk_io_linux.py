@@ -12,7 +12,7 @@ Check:   iostat -x 1; cat /sys/class/block/*/stat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 from mlflow_sysmetrics.collectors import bounds
@@ -24,18 +24,20 @@ from mlflow_sysmetrics.collectors.block_devices import (
 )
 from mlflow_sysmetrics.collectors.catalogue import disk as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT, Collector
-from mlflow_sysmetrics.collectors.counters import NO_CLOCK, Counters, CounterSet
+from mlflow_sysmetrics.collectors.counters import NO_CLOCK, Counters, CounterSet, Step
 from mlflow_sysmetrics.collectors.kernel_files import WORD
 from mlflow_sysmetrics.collectors.rhythm import Lap, Pause
 from mlflow_sysmetrics.collectors.watched_paths import LOOK_SECONDS, Answers, PathReadings, watched_paths
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.machine.host import Host, read_short
+from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.kept_files import KeptFile
 from mlflow_sysmetrics.machine.mounts import has_local_device, mount_of, read_mounts, real_path
 from mlflow_sysmetrics.machine.reasons import Malformed, quoted, why_unread
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 _SECTOR_BYTES = 512  # the unit of this file, whatever the size of the device's sectors
 _READ, _WRITTEN, _BUSY = 2, 6, 9
+_make = tuple.__new__  # a third of the cost of calling the class
 _BUSY_WRAPS_AT = 2**32  # the kernel prints an unsigned int of milliseconds: 50 days
 
 
@@ -55,7 +57,7 @@ def parse_stat(text: bytes) -> DeviceWork:
     """
     fields = text.split(None, _BUSY + 1)
     try:
-        read, written, busy = (int(fields[field]) for field in (_READ, _WRITTEN, _BUSY))
+        read, written, busy = int(fields[_READ]), int(fields[_WRITTEN]), int(fields[_BUSY])
     except (IndexError, ValueError):
         read = written = busy = -1
     # One field more than is used, so a text cut within a number is rejected.
@@ -64,7 +66,8 @@ def parse_stat(text: bytes) -> DeviceWork:
         raise Malformed(f"{quoted(text)} does not have the counters of a block device")
     # A driver that counts sectors but not time leaves this at 0.
     counts_time = busy > 0 or not (read or written)
-    return DeviceWork(read * _SECTOR_BYTES, written * _SECTOR_BYTES, busy if counts_time else None)
+    work = read * _SECTOR_BYTES, written * _SECTOR_BYTES, busy if counts_time else None
+    return _make(DeviceWork, work)
 
 
 def busy_between(before: int | None, now: int | None) -> int | None:
@@ -81,6 +84,19 @@ def _moved(work: Mapping[str, DeviceWork]) -> dict[str, tuple[int, int]]:
 
 
 _MILLISECONDS = 1000.0
+
+
+def _busiest(
+    before: Mapping[str, DeviceWork], work: Mapping[str, DeviceWork], steps: Mapping[str, Step]
+) -> float | None:
+    """Returns the share of time in which the busiest device was busy; None if that is unknown of all."""
+    busiest = -1.0
+    for name, (_, seconds, whole) in steps.items():
+        if name in before and whole and seconds:
+            milliseconds = busy_between(before[name][2], work[name][2])
+            if milliseconds is not None:
+                busiest = max(busiest, milliseconds / _MILLISECONDS / seconds)
+    return busiest if busiest >= 0 else None
 
 
 class _Behind(NamedTuple):
@@ -101,7 +117,8 @@ class DiskIoLinux(Collector):
         paths = [watched.path for watched in watched_paths(host)[0]]
         self._readings = PathReadings("disk-io", paths, lambda path: _look_behind(host, path))
         self._lap = Lap()
-        self._pause = Pause(LOOK_SECONDS)
+        self._pause = Pause(LOOK_SECONDS, first=0.5)
+        self._stats: dict[str, KeptFile] = {}
         self._stats = self._find(self._readings.first())
         self._counters = CounterSet(
             lambda name: Counters(*[bounds.disk_bytes(name)] * 2, from_zero=bounds.FROM_ZERO)
@@ -111,8 +128,8 @@ class DiskIoLinux(Collector):
             raise Unavailable("; ".join(self.gaps))
         self._counters.follow(_moved(self._last), NO_CLOCK)
 
-    def collect(self, now: float) -> Iterator[Sample]:
-        """Yields the rates since the last reading that was old enough, for devices present at both readings.
+    def collect(self, now: float) -> Sequence[Sample]:
+        """Returns the rates since the last reading that was old enough, for devices present at both readings.
 
         Raises:
             Unavailable: the devices are gone; a new collector may find others.
@@ -122,42 +139,44 @@ class DiskIoLinux(Collector):
             self._stats = self._find(self._readings.next())
         if span is None:
             self._counters.begin(now)
-            return
-        work = self._read()
-        if self._last.keys() - work.keys():  # a replacement may be there already
+            return ()
+        before, work = self._last, self._read()
+        moved = {}
+        for name, one in work.items():
+            moved[name] = one[:2]
+        if before.keys() != work.keys():  # a replacement may be there already
             self._pause = Pause(LOOK_SECONDS, read=False)
-        steps = self._counters.follow(_moved(work), now)
-        before = self._last
-        self._last = {name: one if name in steps else before.get(name, one) for name, one in work.items()}
+        steps = self._counters.follow(moved, now)
+        if len(steps) == len(work):
+            self._last = work
+        else:
+            self._last = {name: one if name in steps else before.get(name, one) for name, one in work.items()}
         rates = self._counters.rates()
         if rates is None:
-            return
-        read, written = rates
-        yield catalogue.DISK_READ.sample(read / MEGABYTE, span)
-        yield catalogue.DISK_WRITE.sample(written / MEGABYTE, span)
-        busy = [
-            milliseconds / _MILLISECONDS / step.span
-            for name, step in steps.items()
-            if name in before and step.whole and step.span
-            if (milliseconds := busy_between(before[name].busy_ms, work[name].busy_ms)) is not None
+            return ()
+        samples = [
+            catalogue.DISK_READ.sample(rates[0] / MEGABYTE, span),
+            catalogue.DISK_WRITE.sample(rates[1] / MEGABYTE, span),
         ]
-        if busy:
+        busiest = _busiest(before, work, steps)
+        if busiest is not None:
             # A request counts in full when it ends, even if it began before the span, hence the cap.
-            yield catalogue.DISK_BUSY.sample(min(PERCENT * max(busy), PERCENT), span)
+            samples.append(catalogue.DISK_BUSY.sample(min(PERCENT * busiest, PERCENT), span))
+        return samples
 
     def _read(self) -> dict[str, DeviceWork]:
         """Returns the counters of the devices that respond; the others are skipped until the next lookup."""
         work = {}
         for name, stat in tuple(self._stats.items()):
             try:
-                work[name] = parse_stat(read_short(stat))
+                work[name] = parse_stat(stat.read())
             except (OSError, ValueError) as error:
                 del self._stats[name]
                 self.gaps = (*self.gaps, why_unread(error, f"/sys/class/block/{name}/stat"))
         return work
 
-    def _find(self, answers: Answers[_Behind]) -> dict[str, str]:
-        """Returns the devices to read, each with the path of its stat file.
+    def _find(self, answers: Answers[_Behind]) -> dict[str, KeptFile]:
+        """Returns the devices to read, each with its stat file.
 
         Raises:
             Unavailable: there are none.
@@ -172,7 +191,8 @@ class DiskIoLinux(Collector):
         if not names:
             raise Unavailable("; ".join(gaps))
         self.gaps: Sequence[str] = tuple(gaps)
-        return {name: str(self._host.root / "sys/class/block" / name / "stat") for name in names}
+        directory, known = str(self._host.root / "sys/class/block"), self._stats
+        return {name: known.get(name) or self._host.files.keep(f"{directory}/{name}/stat") for name in names}
 
     def _devices(self, answers: Answers[_Behind]) -> tuple[frozenset[str], list[str]]:
         """Returns the devices behind the watched paths, and the paths without a known device."""

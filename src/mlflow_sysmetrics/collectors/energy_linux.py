@@ -25,7 +25,8 @@ from mlflow_sysmetrics.collectors.kernel_files import count
 from mlflow_sysmetrics.collectors.rapl import Mirrors, count_packages, packages
 from mlflow_sysmetrics.collectors.rhythm import Lap
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.machine.host import Host, read_short
+from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.kept_files import read_short
 from mlflow_sysmetrics.machine.reasons import why_unread
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 

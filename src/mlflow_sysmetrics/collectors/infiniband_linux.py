@@ -24,7 +24,8 @@ from mlflow_sysmetrics.collectors.kernel_files import WORD, count, listed
 from mlflow_sysmetrics.collectors.presence import INFINIBAND, NO_INFINIBAND
 from mlflow_sysmetrics.collectors.rhythm import Lap, Pause
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.machine.host import Host, read_short
+from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.kept_files import read_short
 from mlflow_sysmetrics.machine.reasons import Malformed, words_for
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from mlflow_sysmetrics.machine.host import read_bytes
+from mlflow_sysmetrics.machine.kept_files import read_bytes
 from mlflow_sysmetrics.machine.reasons import Malformed, quoted
 
 WORD = 2**64  #: kernel counters are 64-bit words; a larger number is invalid

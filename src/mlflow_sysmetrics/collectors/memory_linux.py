@@ -14,7 +14,7 @@ Check:   free -m; cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory.current
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, NamedTuple
 
 from mlflow_sysmetrics.collectors import bounds
@@ -30,7 +30,7 @@ from mlflow_sysmetrics.machine.cgroups import (
     controller_directory,
     memory_limits,
 )
-from mlflow_sysmetrics.machine.host import Host, read_short
+from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.machine.reasons import Malformed, why_unread
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
@@ -57,23 +57,36 @@ def parse_meminfo(text: bytes) -> Memory:
     Raises:
         Malformed: the text has no total, or nothing about available memory.
     """
-    total = number_after(b"MemTotal:", text)
-    available = number_after(b"MemAvailable:", text)
     doubt = ""
+    # In every kernel since 3.14 these are the first line and the third.
+    fields = text.split(None, 8)
+    if len(fields) > 8 and fields[0] == b"MemTotal:" and fields[6] == b"MemAvailable:":  # noqa: PLR2004
+        text_of_total, text_of_available = fields[1], fields[7]
+        total = int(text_of_total) if text_of_total.isdigit() else None
+        available = int(text_of_available) if text_of_available.isdigit() else None
+    else:
+        total, available = number_after(b"MemTotal:", text), number_after(b"MemAvailable:", text)
     if not available:
         estimate = _estimate(text)
         # Of a machine that is really out of memory little can be reclaimed.
         if available is None or (total and estimate and estimate > total * _NEGLIGIBLE):
             doubt = "" if available is None else _ZERO_AVAILABLE
             available = estimate
-    if not total or not bounds.HOST_BYTES.holds(total * KIBIBYTE) or available is None:
+    if not total or total > _MOST_KIBIBYTES or available is None:
         raise Malformed("/proc/meminfo has no MemTotal, or nothing about available memory")
-    swap_total, swap_free = number_after(b"SwapTotal:", text), number_after(b"SwapFree:", text)
     # LXC combines its own total with the available memory of the host, hence the bounds.
-    swap = max(swap_total - swap_free, 0) * KIBIBYTE if swap_total and swap_free is not None else None
-    return Memory(total * KIBIBYTE, min(available, total) * KIBIBYTE, swap, doubt)
+    available = min(available, total)
+    swap = None
+    if _NO_SWAP not in text:
+        swap_total, swap_free = number_after(b"SwapTotal:", text), number_after(b"SwapFree:", text)
+        if swap_total and swap_free is not None:
+            swap = max(swap_total - swap_free, 0) * KIBIBYTE
+    return _make(Memory, (total * KIBIBYTE, available * KIBIBYTE, swap, doubt))
 
 
+_make = tuple.__new__
+_MOST_KIBIBYTES = bounds.HOST_BYTES.most / KIBIBYTE
+_NO_SWAP = b"\nSwapTotal:             0 kB\n"
 _NEGLIGIBLE = 0.05
 _ZERO_AVAILABLE = (
     "MemAvailable in /proc/meminfo reads 0, which its other lines refute: available memory is estimated from "
@@ -105,41 +118,45 @@ class MemoryLinux(Collector):
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._path = str(host.root / "proc/meminfo")
-        self._look = Pause(LIMITS_SECONDS)
+        self._file = host.files.keep(str(host.root / "proc/meminfo"))
+        self._look = Pause(LIMITS_SECONDS, first=0.2)
         self._watch = LimitWatch(host, "memory")
         try:
-            memory = parse_meminfo(read_short(self._path))
+            memory = parse_meminfo(self._file.read())
         except (OSError, ValueError) as error:
             raise Unavailable(why_unread(error)) from error
         self._total = memory.total
         self._job = _find_job(host, memory.total)
 
-    def collect(self, now: float) -> Iterator[Sample]:
-        """Yields used and available memory and used swap space.
+    def collect(self, now: float) -> Sequence[Sample]:
+        """Returns used and available memory and used swap space.
 
         Raises:
             Unavailable: the job's cgroup is gone; a new collector finds its group.
         """
         changed = self._watch.changed(now) or (self._job is not None and self._job.is_outdated())
-        memory = parse_meminfo(read_short(self._path))
-        used = memory.total - memory.available
-        gaps = (memory.doubt,) if memory.doubt else ()
+        memory = parse_meminfo(self._file.read())
+        total, available, swap, doubt = memory
+        used = total - available
+        gaps = (doubt,) if doubt else ()
         # The memory of a virtual machine may grow and shrink.
-        if self._look.renew_if_over(now) or changed or memory.total != self._total:
-            self._total = memory.total
-            self._job = _find_job(self._host, memory.total)
+        if self._look.renew_if_over(now) or changed or total != self._total:
+            self._total = total
+            self._job = _find_job(self._host, total)
         if self._job is not None:
-            yield catalogue.HOST_MEMORY_USAGE_PERCENTAGE.sample(PERCENT * used / memory.total)
-            yield from self._job.samples(memory)
+            host = catalogue.HOST_MEMORY_USAGE_PERCENTAGE.sample(PERCENT * used / total)
+            samples = [host, *self._job.samples(memory)]
             self.gaps = gaps + self._job.gaps
-            return
+            return samples
         self.gaps = gaps
-        yield catalogue.MEMORY_USAGE.sample(used / MEGABYTE)
-        yield catalogue.MEMORY_USAGE_PERCENTAGE.sample(PERCENT * used / memory.total)
-        yield catalogue.MEMORY_AVAILABLE.sample(memory.available / MEGABYTE)
-        if memory.swap is not None:
-            yield catalogue.SWAP_USAGE.sample(memory.swap / MEGABYTE)
+        samples = [
+            catalogue.MEMORY_USAGE.sample(used / MEGABYTE),
+            catalogue.MEMORY_USAGE_PERCENTAGE.sample(PERCENT * used / total),
+            catalogue.MEMORY_AVAILABLE.sample(available / MEGABYTE),
+        ]
+        if swap is not None:
+            samples.append(catalogue.SWAP_USAGE.sample(swap / MEGABYTE))
+        return samples
 
 
 def _find_job(host: Host, total: int) -> _Job | None:

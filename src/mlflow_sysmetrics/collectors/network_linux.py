@@ -17,6 +17,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
+from operator import itemgetter
 from typing import ClassVar
 
 from mlflow_sysmetrics.collectors import bounds
@@ -25,7 +26,7 @@ from mlflow_sysmetrics.collectors.kernel_files import WORD, listed, text_of
 from mlflow_sysmetrics.collectors.rhythm import Pause
 from mlflow_sysmetrics.collectors.traffic import Traffic, TrafficSeries
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.machine.host import Host, read_bytes
+from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.machine.reasons import Malformed, quoted, why_unread
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
@@ -111,8 +112,9 @@ def _default_routes(host: Host) -> Iterator[str]:
 
 # Bytes, packets, errs, drop and four more that are received, then the same of what is sent.
 _FIELDS = 16
-_RECEIVED, _TRANSMITTED = 0, 8
-_ERRORS_AND_DROPS = (2, 3, 10, 11)
+# Bytes received and sent, then the errors and drops of both.
+_used = itemgetter(0, 8, 2, 3, 10, 11)
+_make = tuple.__new__
 _LOOK_SECONDS = 60.0
 
 
@@ -134,7 +136,7 @@ def split_net_dev(text: str) -> dict[str, str]:
     return interfaces
 
 
-def parse_counters(counters: str) -> Traffic:
+def parse_counters(counters: bytes | str) -> Traffic:
     """Returns the traffic of one interface from its line in /proc/net/dev.
 
     Raises:
@@ -142,13 +144,10 @@ def parse_counters(counters: str) -> Traffic:
     """
     fields = counters.split()
     try:
-        traffic = Traffic(
-            int(fields[_RECEIVED]),
-            int(fields[_TRANSMITTED]),
-            sum(int(fields[index]) for index in _ERRORS_AND_DROPS),
-        )
+        received, transmitted, *failed = map(int, _used(fields))
     except (IndexError, ValueError) as error:
         raise Malformed(f"/proc/net/dev has the counters {quoted(counters)}") from error
+    traffic = _make(Traffic, (received, transmitted, sum(failed)))
     if len(fields) < _FIELDS or min(traffic) < 0 or max(traffic) >= WORD:
         raise Malformed(f"/proc/net/dev has the counters {quoted(counters)}")
     return traffic
@@ -162,19 +161,23 @@ class NetworkLinux(Collector):
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._path = str(host.root / "proc/net/dev")
-        self._pause = Pause(_LOOK_SECONDS)
+        self._file = host.files.keep(str(host.root / "proc/net/dev"), pieces=True)
+        self._pause = Pause(_LOOK_SECONDS, first=0.65)
         self._counted: dict[str, bool] = {}
+        self._lines: list[tuple[bytes, str]] = []
         self._lasting_gaps: tuple[str, ...] = ()
         self._garbled: tuple[str, ...] = ()
         try:
-            self._series = TrafficSeries(self._read(look=True), self._most_bytes)
+            self._series = TrafficSeries(self._read(self._file.read()), self._most_bytes)
         except (OSError, ValueError) as error:
             raise Unavailable(why_unread(error)) from error
 
     def collect(self, now: float) -> Sequence[Sample]:
         """Returns the totals since the collector was built, and the rates since the last lap."""
-        traffic = self._read(look=self._pause.renew_if_over(now))
+        text = self._file.read()
+        traffic = None if self._pause.renew_if_over(now) else self._same(text)
+        if traffic is None:
+            traffic = self._read(text)
         samples = self._series.samples(traffic, now) if traffic or not self._garbled else ()
         if self._garbled or self._series.gaps or self.gaps is not self._lasting_gaps:
             self.gaps = self._lasting_gaps + self._garbled + self._series.gaps or self._lasting_gaps
@@ -187,18 +190,42 @@ class NetworkLinux(Collector):
             text_of(f"{directory}/speed") if os.path.exists(f"{directory}/device") else ""
         )
 
-    def _read(self, *, look: bool) -> dict[str, Traffic]:
-        interfaces = split_net_dev(os.fsdecode(read_bytes(self._path)))
-        if look or interfaces.keys() != self._counted.keys():
-            self._counted = counted(self._host, interfaces)
-            known = any(self._counted.values())
-            self.gaps = self._lasting_gaps = () if known else ("no interface leads out of this host",)
-        chosen = [name for name, counts in self._counted.items() if counts]
+    def _same(self, text: bytes) -> dict[str, Traffic] | None:
+        """Returns the traffic if the table has the same interfaces as before and nothing is wrong with it."""
+        lines = text.split(b"\n")
+        if len(lines) != len(self._lines) + 3 or lines[-1]:  # two of headings, and every line has a newline
+            return None
+        traffic = {}
+        at = 2
+        for start, name in self._lines:
+            line = lines[at]
+            at += 1
+            if not line.startswith(start):
+                return None
+            if name:
+                fields = line[len(start) :].split()
+                if len(fields) < _FIELDS or not b"".join(fields).isdigit():
+                    return None
+                received, transmitted, one, two, three, four = map(int, _used(fields))
+                if received >= WORD or transmitted >= WORD:
+                    return None
+                traffic[name] = _make(Traffic, (received, transmitted, one + two + three + four))
         self._garbled = ()
-        try:
-            return {name: parse_counters(interfaces[name]) for name in chosen}
-        except ValueError:
-            return dict(self._readable(interfaces, chosen))
+        return traffic
+
+    def _read(self, text: bytes) -> dict[str, Traffic]:
+        """Looks up which interfaces count, and returns their traffic."""
+        interfaces = split_net_dev(os.fsdecode(text))
+        self._counted = counted(self._host, interfaces)
+        known = any(self._counted.values())
+        self.gaps = self._lasting_gaps = () if known else ("no interface leads out of this host",)
+        chosen = [name for name, counts in self._counted.items() if counts]
+        self._lines = [
+            (line[: line.rfind(b":") + 1], name if self._counted[name] else "")
+            for line, name in zip(text.split(b"\n")[2:-1], interfaces, strict=True)
+        ]
+        self._garbled = ()
+        return dict(self._readable(interfaces, chosen))
 
     def _readable(
         self, interfaces: Mapping[str, str], chosen: Iterable[str]

@@ -3,7 +3,7 @@
 Source:  oom_kill in memory.events of the job's cgroup, nested groups included; v1 in memory.oom_control, the
          job's group only.
 Units:   kills since the collector was built; the daemon counts from each run's attach.
-Cost:    1 us for a file that stays open; after a change one read of 100 bytes.
+Cost:    one read of 100 bytes.
 Absent:  no memory cgroup but the root, which does not count; v1 before Linux 4.13.
 Check:   cat /sys/fs/cgroup/memory.events
 """
@@ -11,7 +11,7 @@ Check:   cat /sys/fs/cgroup/memory.events
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import ClassVar
 
 from mlflow_sysmetrics.collectors import bounds
@@ -22,8 +22,7 @@ from mlflow_sysmetrics.collectors.kernel_files import number_after
 from mlflow_sysmetrics.collectors.own_group import OwnGroup
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.cgroups import V2, controller_directory
-from mlflow_sysmetrics.machine.host import Host, read_short
-from mlflow_sysmetrics.machine.live_files import LiveFile
+from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.machine.reasons import why_unread
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
@@ -36,36 +35,37 @@ class OomLinux(Collector):
 
     def __init__(self, host: Host) -> None:
         self._group = OwnGroup(host)
-        self._path = _find(host)
-        self._file: LiveFile | None = None
+        self._file = host.files.keep(_find(host))
+        self._text: bytes | None = None
         self._count = self._read()
         self._counter = Counters(bounds.OOM_KILLS, from_zero=bounds.FROM_ZERO)
         self._counter.follow((self._count,), NO_CLOCK)
         self._kills = 0
 
-    def collect(self, now: float) -> Iterator[Sample]:
-        """Yields the kills since the collector was built.
+    def collect(self, now: float) -> Sequence[Sample]:
+        """Returns the kills since the collector was built.
 
         Raises:
             Unavailable: the job's cgroup has changed or is gone; a new collector finds it.
         """
         self._group.check(now)
-        if self._file is None or self._file.has_changed():
-            self._count = self._read()
-        step = self._counter.follow((self._count,), now)
-        if step is not None:
-            self._kills += step.grown[0]
-            yield catalogue.MEMORY_OOM_KILLS.sample(self._kills)
+        step = self._counter.follow((self._read(),), now)
+        if step is None:
+            return ()
+        self._kills += step.grown[0]
+        return [catalogue.MEMORY_OOM_KILLS.sample(self._kills)]
 
     def _read(self) -> int:
         try:
-            self._file = LiveFile(self._path)  # before the read, so that a change in between shows later
-            kills = number_after(b"oom_kill ", read_short(self._path))
+            text = self._file.read()
         except OSError as error:
             raise Unavailable(f"the kills of the cgroup cannot be read: {why_unread(error)}") from error
-        if kills is None:
-            raise Unavailable(f"{self._path} has no count of kills")
-        return kills
+        if text != self._text:
+            kills = number_after(b"oom_kill ", text)
+            if kills is None:
+                raise Unavailable(f"{self._file.path} has no count of kills")
+            self._text, self._count = text, kills
+        return self._count
 
 
 def _find(host: Host) -> str:

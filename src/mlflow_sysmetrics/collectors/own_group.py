@@ -24,7 +24,8 @@ from mlflow_sysmetrics.machine.cgroups import (
     limit_files,
     unified_directory,
 )
-from mlflow_sysmetrics.machine.host import Host, read_bytes, read_short
+from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.kept_files import read_bytes
 from mlflow_sysmetrics.machine.reasons import why_unread
 
 _GROUPS = "proc/self/cgroup"
@@ -40,8 +41,9 @@ class LimitWatch:
 
     def __init__(self, host: Host, *controllers: str) -> None:
         self._host = host
+        self._files = host.files
         self._controllers = controllers
-        self._version = host.live_files.version
+        self._version = host.files.version
         self._watch()
 
     def changed(self, now: float) -> bool:
@@ -50,7 +52,7 @@ class LimitWatch:
         Args:
             now: seconds of a clock that never goes back.
         """
-        version = self._host.live_files.check(now)
+        version = self._files.check(now)
         if version == self._version:
             return False
         self._version = version
@@ -59,7 +61,7 @@ class LimitWatch:
 
     def _watch(self) -> None:
         files = [limit_files(self._host, controller) for controller in self._controllers]
-        self._host.live_files.watch([str(self._host.root / _GROUPS), *chain.from_iterable(files)])
+        self._host.files.watch([str(self._host.root / _GROUPS), *chain.from_iterable(files)])
 
 
 class OwnGroup:
@@ -113,7 +115,8 @@ class GroupCpuTime:
             counted, self._v2 = held, True
         else:
             counted, self._v2 = _counted(host, held)
-        self._path = str(host.root / counted.own / ("cpu.stat" if self._v2 else "cpuacct.usage"))
+        name = "cpu.stat" if self._v2 else "cpuacct.usage"
+        self._file = host.files.keep(str(host.root / counted.own / name))
         self.seconds()
 
     def seconds(self) -> float:
@@ -123,15 +126,15 @@ class GroupCpuTime:
             Unavailable: the group is gone, or its file has no CPU time.
         """
         try:
-            text = read_short(self._path)
+            text = self._file.read()
             if not self._v2:
                 return count(text) / _NANOSECONDS
         except (OSError, ValueError) as error:
-            reason = why_unread(error, self._path)
+            reason = why_unread(error, self._file.path)
             raise Unavailable(f"the CPU time of the cgroup cannot be read: {reason}") from error
         usage = number_after(b"usage_usec ", text)
         if usage is None:
-            raise Unavailable(f"{self._path} has no usage_usec")
+            raise Unavailable(f"{self._file.path} has no usage_usec")
         return usage / MICROSECONDS
 
 
@@ -175,10 +178,12 @@ class GroupMemory:
 
     def __init__(self, host: Host, directory: ControllerDirectory, path: str) -> None:
         v2 = directory.version == V2
-        self._stat = str(host.root / path / "memory.stat")
-        self._usage = str(host.root / path / ("memory.current" if v2 else "memory.usage_in_bytes"))
+        keep, group = host.files.keep, str(host.root / path)
+        self._stat = keep(f"{group}/memory.stat")
+        self._usage = keep(f"{group}/{'memory.current' if v2 else 'memory.usage_in_bytes'}")
         self._inactive = b"inactive_file " if v2 else b"total_inactive_file "
-        self._swap = str(host.root / path / "memory.swap.current") if v2 else None
+        self._swap = keep(f"{group}/memory.swap.current") if v2 else None
+        self._text = b""
         self.inherited: int | None = None
         self.usage = 0
         self.working_set()
@@ -190,24 +195,27 @@ class GroupMemory:
             Unavailable: the group is gone, or a file has no such value.
         """
         try:
-            text = read_short(self._stat)
+            text = self._text = self._stat.read()
             inactive = number_after(self._inactive, text)
-            usage = count(read_short(self._usage))
+            usage = count(self._usage.read())
         except (OSError, ValueError) as error:
-            reason = why_unread(error, "" if isinstance(error, OSError) else self._usage)
+            reason = why_unread(error, "" if isinstance(error, OSError) else self._usage.path)
             raise Unavailable(f"the memory of the cgroup cannot be read: {reason}") from error
         if inactive is None:
-            raise Unavailable(f"{self._stat} has no {self._inactive.decode().strip()}")
+            raise Unavailable(f"{self._stat.path} has no {self._inactive.decode().strip()}")
         if self._swap is None:
             self.inherited = number_after(b"hierarchical_memory_limit ", text)
         self.usage = usage
         return max(usage - inactive, 0)
 
     def swap(self) -> int | None:
-        """Returns the bytes that the group has in swap space; None if that is not counted."""
+        """Returns the bytes that the group has in swap space; None if that is not counted.
+
+        In v1 that is of the same moment as the last working set.
+        """
         try:
             if self._swap is None:
-                return number_after(b"total_swap ", read_short(self._stat))
-            return count(read_short(self._swap))
+                return number_after(b"total_swap ", self._text)
+            return count(self._swap.read())
         except (OSError, ValueError):
             return None

@@ -10,7 +10,7 @@ Check:   cat /sys/fs/cgroup/*.pressure /proc/pressure/*
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import ClassVar
 
 from mlflow_sysmetrics.collectors.catalogue import pressure as catalogue
@@ -21,10 +21,12 @@ from mlflow_sysmetrics.collectors.own_group import OwnGroup
 from mlflow_sysmetrics.collectors.rhythm import CLOCKS_DIFFER, Lap
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.cgroups import ControllerDirectory, unified_directory
-from mlflow_sysmetrics.machine.host import Host, read_short
+from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.kept_files import KeptFile
 from mlflow_sysmetrics.machine.reasons import Malformed, quoted, why_unread
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
+_MOST_DIGITS = 19  # a number of so many is less than 2**64
 _RESOURCES = {
     "cpu": catalogue.CPU_PRESSURE,
     "memory": catalogue.MEMORY_PRESSURE,
@@ -38,11 +40,12 @@ def parse_pressure(text: bytes) -> int:
     Raises:
         Malformed: the text has no such total.
     """
-    line, end, _ = text.partition(b"\n")
-    label, _, total = line.rpartition(b" total=")
-    if not end or not label.startswith(b"some "):
+    end = text.find(b"\n")
+    start = text.rfind(b" total=", 0, max(end, 0))
+    total = text[start + 7 : end]  # the length of " total="
+    if start < 0 or not total.isdigit() or not text.startswith(b"some "):
         raise Malformed(f"{quoted(text)} is not a pressure file")
-    return count(total + end)
+    return count(total + b"\n") if len(total) > _MOST_DIGITS else int(total)
 
 
 class PressureLinux(Collector):
@@ -55,24 +58,29 @@ class PressureLinux(Collector):
         self._lap = Lap()
         self._group = OwnGroup(host)
         own = _own_group(host)
-        self._waited: dict[tuple[Metric, str], Counters] = {}
+        self._waited: list[tuple[Metric, KeptFile, Counters]] = []
         missing = {}
         for resource, metric in _RESOURCES.items():
             try:
-                path, waited = _find(host, own, resource)
-                self._waited[metric, path] = Counters(CLOCKS_DIFFER * MICROSECONDS)
-                self._waited[metric, path].follow((waited,), NO_CLOCK)
+                file, waited = _find(host, own, resource)
+                counter = Counters(CLOCKS_DIFFER * MICROSECONDS)
+                counter.follow((waited,), NO_CLOCK)
+                self._waited.append((metric, file, counter))
             except Unavailable as reason:
                 missing[resource] = reason
         if not self._waited:
             raise Unavailable(str(missing["cpu"]))
         gaps = [f"no {resource} pressure: {reason}" for resource, reason in missing.items()]
-        if own is not None and own.group != "/" and any(own.own not in path for _, path in self._waited):
+        if (
+            own is not None
+            and own.group != "/"
+            and any(own.own not in file.path for _, file, _ in self._waited)
+        ):
             gaps.append(f"the pressure is the host's: the cgroup {own.group} has none")
         self._lasting_gaps = self.gaps = tuple(gaps)
 
-    def collect(self, now: float) -> Iterator[Sample]:
-        """Yields the shares since the last reading that was old enough.
+    def collect(self, now: float) -> Sequence[Sample]:
+        """Returns the shares since the last reading that was old enough.
 
         Raises:
             Unavailable: no pressure can be read any more, or the job's cgroup has changed; a new collector
@@ -81,22 +89,23 @@ class PressureLinux(Collector):
         self._group.check(now)
         span = self._lap.seconds(now)
         if span is None:
-            for counter in self._waited.values():
+            for _, _, counter in self._waited:
                 counter.begin(now)
-            return
-        silent = []
-        for (metric, path), counter in self._waited.items():
+            return ()
+        samples, silent = [], []
+        for metric, file, counter in self._waited:
             try:
-                step = counter.follow((parse_pressure(read_short(path)),), now)
+                step = counter.follow((parse_pressure(file.read()),), now)
             except (OSError, ValueError) as error:  # unknown at this tick; the others are still read
-                silent.append(why_unread(error, path))
+                silent.append(why_unread(error, file.path))
                 continue
-            if step is not None and step.span:
-                share = step.grown[0] / (step.span * MICROSECONDS)
-                yield metric.sample(min(PERCENT * share, PERCENT), span)
+            if step is not None and step[1]:
+                share = step[0][0] / (step[1] * MICROSECONDS)
+                samples.append(metric.sample(PERCENT * share if share < 1 else PERCENT, span))
         if len(silent) == len(self._waited):
             raise Unavailable(silent[0])
-        self.gaps = (*self._lasting_gaps, *silent)
+        self.gaps = (*self._lasting_gaps, *silent) if silent else self._lasting_gaps
+        return samples
 
 
 def _own_group(host: Host) -> ControllerDirectory | None:
@@ -106,14 +115,14 @@ def _own_group(host: Host) -> ControllerDirectory | None:
         return None
 
 
-def _find(host: Host, own: ControllerDirectory | None, resource: str) -> tuple[str, int]:
+def _find(host: Host, own: ControllerDirectory | None, resource: str) -> tuple[KeptFile, int]:
     """Returns the pressure file of a resource, and its current value."""
     places = [] if own is None else [f"{own.own}/{resource}.pressure"]
     places.append(f"proc/pressure/{resource}")
     for place in places:
-        path = str(host.root / place)
+        file = host.files.keep(str(host.root / place))
         try:
-            return path, parse_pressure(read_short(path))
+            return file, parse_pressure(file.read())
         except (OSError, ValueError) as error:  # disabled for the group, or for the whole kernel
             reason = why_unread(error, f"/{place}")
     raise Unavailable(reason)

@@ -4,7 +4,8 @@ Source:  /proc/<pid>/stat, CPU clocks (clock_getcpuclockid(3)), /proc/<pid>/fd, 
          /proc/loadavg shows whether a process was started.
 Units:   percent of one core; megabytes (1e6 bytes); counts.
 Cost:    17 us; for each child 0.3 us, and 8 us more for each of the 25 that are read in turn. Private memory
-         takes 0.1 ms per process, 0.8 ms for one of 200 MB: its rounds use at most 0.02 % of a core.
+         is read in a thread beside the ticks: 0.1 ms per process, 0.8 ms for one of 200 MB, 130 ms for one of
+         4 GB, altogether at most 0.02 % of a core.
 Absent:  CPU time in the first 0.15 s. Private memory until all processes were read once, and, after resident
          memory has changed by a tenth, until they were read again; on Linux before 4.14. Memory, threads and
          files of a child that may not be read, which is not counted among the children either; its CPU time
@@ -15,7 +16,7 @@ Check:   ps -o pid,ppid,nlwp,rss,cputimes --ppid <pid>; ls /proc/<pid>/fd | wc -
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import ClassVar
 
 from mlflow_sysmetrics.collectors.contract import Collector
@@ -46,9 +47,10 @@ class ProcessLinux(Collector):
         except (OSError, ValueError) as error:
             raise Unavailable(why_unread(error)) from error
 
-    def collect(self, now: float) -> Iterator[Sample]:
-        """Yields the tree's usage; CPU time since the last reading that was old enough."""
+    def collect(self, now: float) -> Sequence[Sample]:
+        """Returns the tree's usage; CPU time since the last reading that was old enough."""
         used = self._tree.look(now)
         members = self._tree.members()
-        yield from self._samples.take(now, used, members, [member.holding for member in members])
+        samples = self._samples.take(now, used, members, [member.holding for member in members])
         self.gaps = self._samples.gaps
+        return samples

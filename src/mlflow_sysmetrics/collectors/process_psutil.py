@@ -12,7 +12,7 @@ Check:   python -c "import psutil; print(psutil.Process(<pid>).as_dict())"
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import ClassVar
 
 import psutil
@@ -46,11 +46,12 @@ class ProcessPsutil(Collector):
         except (psutil.Error, OSError) as error:
             raise Unavailable(why_refused("Process", error)) from error
 
-    def collect(self, now: float) -> Iterator[Sample]:
-        """Yields the tree's usage; CPU time since the last reading that was old enough."""
+    def collect(self, now: float) -> Sequence[Sample]:
+        """Returns the tree's usage; CPU time since the last reading that was old enough."""
         try:
             used = self._tree.look(now)
         except (psutil.Error, OSError) as error:
             raise Unavailable(why_refused("Process", error)) from error
-        yield from self._samples.take(now, used, self._tree.processes(), self._tree.holdings())
+        samples = self._samples.take(now, used, self._tree.processes(), self._tree.holdings())
         self.gaps = self._samples.gaps
+        return samples

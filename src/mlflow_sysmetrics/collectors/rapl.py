@@ -12,7 +12,8 @@ from typing import NamedTuple
 from mlflow_sysmetrics.collectors.kernel_files import count, listed, text_of
 from mlflow_sysmetrics.collectors.presence import NO_RAPL, POWERCAP
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.machine.host import Host, read_short
+from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.kept_files import read_short
 from mlflow_sysmetrics.machine.reasons import why_unread
 
 _TOP_ZONE = re.compile(r"intel-rapl(-mmio)?:\d+")  # intel-rapl:0:1 is a part of intel-rapl:0

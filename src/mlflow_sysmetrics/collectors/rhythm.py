@@ -24,10 +24,13 @@ class Lap:
 
     A collector's constructor takes its first reading without a clock; the age of that reading counts from the
     first call of `seconds`.
+
+    Attributes:
+        began: when the lap began.
     """
 
     def __init__(self) -> None:
-        self._began = math.inf
+        self.began = math.inf
 
     def seconds(self, now: float) -> float | None:
         """Returns the seconds since the last lap and starts a new one; None while too short for a rate.
@@ -35,13 +38,13 @@ class Lap:
         Args:
             now: seconds of a clock that never goes back. If it does, a new lap starts.
         """
-        passed = now - self._began
+        passed = now - self.began
         if passed < 0:  # also at the first call
-            self._began = now
+            self.began = now
             return None
         if passed < SHORTEST_RATE_SECONDS:
             return None
-        self._began = now
+        self.began = now
         return passed
 
 
@@ -52,19 +55,25 @@ class Pause:
         seconds: shortest time from one reading to the next.
         read: True if the source has just been read, in the constructor of a collector, which has no clock:
             the first call of `renew_if_over` then starts the first pause.
+        first: length of the first pause, as a share: collectors that are built together should not all look
+            up something at the same tick.
+
+    Attributes:
+        over_at: when the pause is over; infinity before the first one.
     """
 
-    def __init__(self, seconds: float, *, read: bool = True) -> None:
+    def __init__(self, seconds: float, *, read: bool = True, first: float = 1.0) -> None:
         self._seconds = seconds
-        self._over_at: float | None = None if read else -math.inf
+        self._first_seconds = first * seconds
+        self.over_at = math.inf if read else -math.inf
 
     def renew_if_over(self, now: float) -> bool:
         """Returns whether it is time to read; if so, starts the next pause."""
-        if self._over_at is None:
-            self._over_at = now + self._seconds
-        if now < self._over_at and self._over_at - now <= self._seconds:
+        if self.over_at == math.inf:
+            self.over_at = now + self._first_seconds
+        if now < self.over_at and self.over_at - now <= self._seconds:
             return False
-        self._over_at = now + self._seconds
+        self.over_at = now + self._seconds
         return True
 
 

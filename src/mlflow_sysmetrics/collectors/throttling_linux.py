@@ -22,7 +22,8 @@ from mlflow_sysmetrics.collectors.own_group import LimitWatch
 from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Lap, Pause
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.cgroups import controller_directory, cpu_quotas
-from mlflow_sysmetrics.machine.host import Host, read_short
+from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.kept_files import KeptFile
 from mlflow_sysmetrics.machine.reasons import Malformed, why_unread
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
@@ -55,11 +56,11 @@ class ThrottlingLinux(Collector):
     def __init__(self, host: Host) -> None:
         self._host = host
         self._lap = Lap()
-        self._look = Pause(LIMITS_SECONDS)
+        self._look = Pause(LIMITS_SECONDS, first=0.3)
         self._watch = LimitWatch(host, "cpu")
         self._outdated = False
         self._counters = CounterSet(lambda _: Counters(bounds.QUOTA_PERIODS, bounds.QUOTA_PERIODS))
-        self._files: list[str] = []
+        self._files: dict[str, KeptFile] = {}
         self._find(NO_CLOCK)
 
     def collect(self, now: float) -> Iterator[Sample]:
@@ -73,7 +74,7 @@ class ThrottlingLinux(Collector):
         if span is None:
             self._counters.begin(now)
             return
-        steps = self._counters.follow(_read(self._files), now)
+        steps = self._counters.follow(_read(self._files.values()), now)
         shares = [_share(step) for step in steps.values()]
         known = [share for share in shares if share is not None]
         if known:
@@ -88,13 +89,14 @@ class ThrottlingLinux(Collector):
         if not quotas:
             raise Unavailable("no CPU quota")
         files = [str(self._host.root / path / "cpu.stat") for path, _ in quotas]
-        self._counters.follow(_read(file for file in files if file not in self._files), now)
-        self._files = files
+        kept = {file: self._files.get(file) or self._host.files.keep(file) for file in files}
+        self._counters.follow(_read(kept[file] for file in files if file not in self._files), now)
+        self._files = kept
 
 
-def _read(files: Iterable[str]) -> dict[str, Periods]:
+def _read(files: Iterable[KeptFile]) -> dict[str, Periods]:
     try:
-        return {file: parse_cpu_stat(read_short(file)) for file in files}
+        return {file.path: parse_cpu_stat(file.read()) for file in files}
     except (OSError, ValueError) as error:
         raise Unavailable(f"the periods of the CPU quota cannot be read: {why_unread(error)}") from error
 

@@ -26,7 +26,9 @@ _LONGEST_TAG = 250
 class Watchdog:
     """Watches the sampler, and the other threads with it, while the sampler has something to do.
 
-    Its thread is started by the first tick. It wakes up about once in two ticks.
+    Its thread is started by the first tick. It looks more and more rarely while it finds nothing, but still
+    more than once per window: a source that hangs costs ticks, but no point of the others. A request to the
+    sampler in the middle of a tick has it look at once.
 
     Args:
         sampler: the sampler.
@@ -52,8 +54,9 @@ class Watchdog:
         self._attached = attached
         self._metrics_due_at = -math.inf
         self._stirred = Event()
+        self._calm_seconds = 0.0
         self._loop = Loop(self._step, THREAD_NAME)
-        sampler.stirred = sampler.thread.answered = self.stir
+        sampler.stirred = sampler.delayed = sampler.thread.answered = self.stir
 
     @property
     def fault(self) -> str | None:
@@ -62,6 +65,7 @@ class Watchdog:
 
     def stir(self) -> None:
         """Makes it look now, and starts its thread if that does not run."""
+        self._calm_seconds = 0.0
         self._stirred.set()
         if not self._loop.is_alive:
             with contextlib.suppress(ThreadUnavailable):  # the next call tries again
@@ -107,9 +111,17 @@ class Watchdog:
     def _watched(self) -> list[Loop]:
         return [self._sampler.thread.loop, *self._loops()]
 
+    def _after_calm(self, left: float) -> float:
+        """Returns the seconds until the next look: more, the longer nothing was found."""
+        if self._sampler.thread.left_behind:
+            self._calm_seconds = 0.0
+        elif not self._sampler.is_ticking:
+            self._calm_seconds = min(max(2 * self._calm_seconds, left), self._sampler.calm_seconds)
+        return max(left, self._calm_seconds)
+
     def _step(self) -> bool:
         self._stirred.clear()
-        left = self.look()
+        left = self._after_calm(self.look())
         due_at = self._clock.monotonic() + left
         self._stirred.wait(None if math.isinf(left) else max(left, 0.0))
         while self._clock.monotonic() > due_at + _OVERSLEPT_SECONDS:

@@ -140,7 +140,7 @@ class Limits:
     def __init__(self, system: OperatingSystem, host: Host) -> None:
         self._system = system
         self._host = host
-        self._version = host.live_files.version
+        self._version = host.files.version
 
     def watch(self) -> None:
         """Watches the limits in force. To miss no change, call this before reading them."""
@@ -152,7 +152,7 @@ class Limits:
 
         Looks once a second: a program may ask for the tags a thousand times.
         """
-        version = self._host.live_files.check(time.monotonic() // 1)
+        version = self._host.files.check(time.monotonic() // 1)
         changed, self._version = version != self._version, version
         return changed
 

@@ -142,7 +142,7 @@ def memory(host: Host) -> Memory:
 def watch_limits(host: Host) -> None:
     """Watches the limits of the job's cgroup, and which that is."""
     files = [limit_files(host, controller) for controller in ("cpu", "cpuset", "memory")]
-    host.live_files.watch([str(host.root / "proc/self/cgroup"), *chain.from_iterable(files)])
+    host.files.watch([str(host.root / "proc/self/cgroup"), *chain.from_iterable(files)])
 
 
 def os_name(host: Host) -> str:

@@ -30,7 +30,7 @@ class OperatingSystem(Protocol):
         """Returns the memory of the host, and the limit on this job."""
 
     def watch_limits(self, host: Host) -> None:
-        """Has `Host.live_files` notice changes of what `memory` and `cores` take into account."""
+        """Has `Host.files` notice changes of what `memory` and `cores` take into account."""
 
     def os_name(self, host: Host) -> str:
         """Returns the operating system's name and version, as its maker writes them."""

@@ -194,18 +194,24 @@ def limit_files(host: Host, controller: str) -> list[str]:
     except Unavailable:
         return []
     names = _LIMIT_FILES[directory.version, controller]
-    return [file for path in directory.paths for file in _files_to_watch(str(host.root / path), names)]
+    found = []
+    for path in directory.paths:
+        files, is_complete = _files_to_watch(str(host.root / path), names)
+        found += files
+        if controller == "cpuset" and is_complete:  # what takes effect is what the groups above allow, too
+            break
+    return found
 
 
-def _files_to_watch(group: str, names: Iterable[str]) -> Iterator[str]:
-    controllers = f"{group}/cgroup.controllers"  # v2
-    told = os.path.exists(controllers)
-    if told:
-        yield controllers
-    for file in (f"{group}/{name}" for name in names):
-        # The files of a controller that is enabled later appear with its name among the controllers.
-        if not told or os.path.exists(file):
-            yield file
+def _files_to_watch(group: str, names: Iterable[str]) -> tuple[list[str], bool]:
+    """Returns the files of one group that are to be watched, and whether it has all that are named."""
+    files = [f"{group}/{name}" for name in names]
+    present = [file for file in files if os.path.exists(file)]
+    if len(present) == len(files):
+        return files, True
+    # The files of a controller that is enabled later appear with its name among the controllers (v2).
+    controllers = f"{group}/cgroup.controllers"
+    return [controllers, *present] if os.path.exists(controllers) else files, False
 
 
 def parse_memory_limit(text: str) -> int | None:

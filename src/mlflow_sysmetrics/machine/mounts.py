@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-from mlflow_sysmetrics.machine.host import Host, read_bytes
+from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.kept_files import read_bytes
 
 # Filesystems on another machine, or served by a program (fuseblk, a fuse filesystem on its own disk, is
 # served by a program too). They may stop responding, and then a call never returns.

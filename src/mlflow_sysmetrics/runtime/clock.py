@@ -28,9 +28,7 @@ class SystemClock:
     clocks.
     """
 
-    def monotonic(self, _monotonic: Callable[[], float] = time.monotonic) -> float:
-        """Returns seconds that never go back."""
-        return _monotonic()
+    monotonic: Callable[[], float] = staticmethod(time.monotonic)  #: seconds that never go back
 
     def wall(self, _time_ns: Callable[[], int] = time.time_ns) -> int:
         """Returns milliseconds since 1970."""

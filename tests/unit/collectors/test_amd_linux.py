@@ -15,7 +15,8 @@ from mlflow_sysmetrics.collectors.drm import kfd
 from mlflow_sysmetrics.collectors.drm.amd_gpu import parse_error_count
 from mlflow_sysmetrics.collectors.drm.energy import EnergyIntegral
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.machine.host import Host, read_short
+from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.kept_files import read_short
 from recorded import HOSTS, advance, revive
 
 DEVICE = "sys/class/drm/card0/device"

@@ -16,7 +16,7 @@ from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
 from mlflow_sysmetrics.collectors.drm.hwmon import MICRO, MILLI, Hwmon, reading, why_silent
 from mlflow_sysmetrics.collectors.kernel_files import number_after
 from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, POWER_LIMIT_SECONDS, Pause
-from mlflow_sysmetrics.machine.host import read_short
+from mlflow_sysmetrics.machine.kept_files import read_short
 from mlflow_sysmetrics.samples import Metric, Sample
 
 # The driver queries all memory channels for errors, which may take milliseconds.

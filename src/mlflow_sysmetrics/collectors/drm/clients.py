@@ -17,7 +17,8 @@ from mlflow_sysmetrics.collectors.kernel_files import WORD
 from mlflow_sysmetrics.collectors.processes.tree import ProcessTree
 from mlflow_sysmetrics.collectors.rhythm import Pause, Ration
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.machine.host import Host, read_bytes
+from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.kept_files import read_bytes
 from mlflow_sysmetrics.machine.reasons import why_unread
 
 _UNITS = {b"": 1, b"KiB": 1024, b"MiB": 1024**2, b"ns": 1}

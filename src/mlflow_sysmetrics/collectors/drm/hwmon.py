@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 
 from mlflow_sysmetrics.collectors.kernel_files import count, listed, text_of
-from mlflow_sysmetrics.machine.host import read_short
+from mlflow_sysmetrics.machine.kept_files import read_short
 from mlflow_sysmetrics.machine.reasons import words_for
 
 MICRO = 1e-6

@@ -14,7 +14,8 @@ from typing import NamedTuple
 from mlflow_sysmetrics.collectors.kernel_files import listed, number_after
 from mlflow_sysmetrics.collectors.presence import AMD_COMPUTE_NODES
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.machine.host import Host, read_short
+from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.kept_files import read_short
 from mlflow_sysmetrics.machine.reasons import Malformed, why_unread
 
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Container
+from collections.abc import Collection
 from typing import NamedTuple
 
 from mlflow_sysmetrics.collectors.processes.stat import ProcessStat, read_process_stat
 from mlflow_sysmetrics.collectors.rhythm import Ration
-from mlflow_sysmetrics.machine.host import Host, read_short
+from mlflow_sysmetrics.machine.host import Host
 
 # LXCFS updates its own /proc/loadavg only every 5 s, so an unchanged id is not trusted for longer than this.
 _LONGEST_REST_SECONDS = 60.0
@@ -46,8 +46,9 @@ class Births:
     """
 
     def __init__(self, host: Host, own: int) -> None:
+        self._host = host
         self._proc = str(host.root / "proc")
-        self._loadavg = str(host.root / "proc/loadavg")
+        self._loadavg = host.files.keep(str(host.root / "proc/loadavg"))
         self._own = own
         self._ration = Ration(_REST)
         self._listed_at = self._looked_at = math.inf
@@ -57,27 +58,28 @@ class Births:
         self._waited: set[int] = set()
         self._before: set[int] = set()
 
-    def first(self, tree: Container[int]) -> list[Birth]:
+    def first(self, tree: Collection[int]) -> list[Birth]:
         """Returns the processes that are already in the tree, parents before children."""
         self._last_id = self._read_last_id()
         self._list()
         self._before = set(self._pending)
         return self._look(tree, _STATS_AT_FIRST)
 
-    def since(self, now: float, tree: Container[int]) -> list[Birth]:
+    def since(self, now: float, tree: Collection[int]) -> list[Birth]:
         """Returns the processes that have joined since the last call, parents before children.
 
         Args:
             now: seconds of a clock that never goes back.
             tree: ids of the processes in the tree.
         """
+        due = self._due(now, tree)
+        if not due and not self._pending:
+            return []
         began = time.thread_time()
-        if self._due(now):
+        if due:
             self._ration.begin(now)
             self._listed_at = now
             self._list()
-        elif not self._pending:
-            return []
         births = self._look(tree, self._most(now))
         self._ration.charge(time.thread_time() - began)
         return births
@@ -91,7 +93,7 @@ class Births:
         """Reads an id once more, because it was assigned to another process."""
         self._pending.add(pid)
 
-    def _due(self, now: float) -> bool:
+    def _due(self, now: float, tree: Collection[int]) -> bool:
         if not self._ration.over(now):
             return False
         last_id = self._read_last_id()
@@ -101,14 +103,16 @@ class Births:
         if last_id is not None and last_id == self._last_id and rested < _LONGEST_REST_SECONDS:
             return False
         self._last_id = last_id  # read before the listing, so that a process started meanwhile is not missed
-        return True
+        # On a host where others start processes all the time, most have no children.
+        return len(tree) > 1 or self._host.may_have_children()
 
     def _read_last_id(self) -> bytes | None:
         """Returns the last assigned id; None if the file does not have it: gVisor always writes 0."""
         try:
-            last_id = read_short(self._loadavg).rpartition(b" ")[2].strip()
+            text = self._loadavg.read()
         except OSError:
             return None
+        last_id = text[text.rfind(b" ") + 1 :].strip()
         return last_id if last_id.isdigit() and last_id != b"0" else None
 
     def _list(self) -> None:
@@ -120,7 +124,7 @@ class Births:
         self._pending.discard(self._own)
         self._names = names
 
-    def _look(self, tree: Container[int], most: int) -> list[Birth]:
+    def _look(self, tree: Collection[int], most: int) -> list[Birth]:
         """Reads the stat of pending processes and returns those in the tree.
 
         A process whose parent was not read yet stays pending, but only once: a parent may be invisible.

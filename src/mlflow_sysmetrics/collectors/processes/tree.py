@@ -9,7 +9,7 @@ from collections.abc import Callable
 from mlflow_sysmetrics.collectors.processes.births import Birth, Births
 from mlflow_sysmetrics.collectors.processes.ledger import Account, CpuLedger
 from mlflow_sysmetrics.collectors.processes.member import NOTHING, Member, OpenFiles, Parting
-from mlflow_sysmetrics.collectors.processes.stat import ProcessStat, read_process_stat
+from mlflow_sysmetrics.collectors.processes.stat import ProcessStat, parsed_stat, read_process_stat
 from mlflow_sysmetrics.machine.host import Host
 
 # The CPU clock of each child is read at every tick (0.3 us), its stat and files in turn (8 us).
@@ -39,6 +39,7 @@ class ProcessTree:
         stat = read_process_stat(directory)
         self._clock = _trusted(host.process_seconds, stat.pid, directory)
         self._files = OpenFiles(directory)
+        self._stat = host.files.keep(directory + "/stat")
         self._ledger = CpuLedger()
         self.own = Member(stat, directory, self._ledger.open(None, self._used(stat), stat.ended, born=False))
         self._members = {stat.pid: self.own}
@@ -63,11 +64,14 @@ class ProcessTree:
         self._ledger.begin(now)
         # Order matters: the time of a parent's ended children first, then which children are alive
         # (`CpuLedger`).
-        stat = read_process_stat(self.own.directory)
+        stat = parsed_stat(self._stat.path, self._stat.read())
         self._ledger.spend(self.own.account, self._used(stat))
         self.own.look(stat, self._files)
-        ended = [(self.own.account, stat.ended)]
         births = self._births.since(now, self._members)
+        if not births and not self._queue and len(self._members) == 1:  # alone, as most processes are
+            self._ledger.settle(self.own.account, stat.ended)
+            return self._ledger.take()
+        ended = [(self.own.account, stat.ended)]
         self._admit(births)
         parted = self._read_in_turn(ended, _READ_PER_TICK - len(births))
         if self._clock is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from mlflow_sysmetrics.collectors import bounds
@@ -23,6 +23,7 @@ METRICS: tuple[Metric, ...] = (
     catalogue.PROCESS_CHILDREN,
 )
 
+_MOST_BYTES = bounds.HOST_BYTES.most
 Process = TypeVar("Process")
 
 
@@ -45,8 +46,8 @@ class ProcessSamples(Generic[Process]):
 
     def take(
         self, now: float, used: float, processes: Sequence[Process], holdings: Sequence[Holding]
-    ) -> Iterator[Sample]:
-        """Yields the samples of one tick.
+    ) -> Sequence[Sample]:
+        """Returns the samples of one tick.
 
         Args:
             now: seconds of a clock that never goes back.
@@ -58,22 +59,31 @@ class ProcessSamples(Generic[Process]):
         if now < self._read_at:  # the first tick, or a clock that was set back: a new lap starts
             self._used = 0.0
         self._read_at = now
+        samples = []
         span = self._lap.seconds(now)
         if span is not None:
-            yield catalogue.PROCESS_CPU.sample(PERCENT * self._used / span, span)
+            samples.append(catalogue.PROCESS_CPU.sample(PERCENT * self._used / span, span))
             self._used = 0.0
-        alive, rss, threads, files = zip(*holdings, strict=True)
-        if bounds.HOST_BYTES.holds(sum(rss)):
-            yield catalogue.PROCESS_RSS.sample(sum(rss) / MEGABYTE)
-        if sum(threads) <= bounds.THREADS:
-            yield catalogue.PROCESS_THREADS.sample(sum(threads))
-        if files[0] is not None and sum(filter(None, files)) <= bounds.OPEN_FILES:
-            yield catalogue.PROCESS_OPEN_FILES.sample(sum(filter(None, files)))
-        yield catalogue.PROCESS_CHILDREN.sample(sum(alive) - 1)
-        private = self._uss.advance(now, processes, sum(rss))
+        own_files = holdings[0][3]
+        alive = resident = threads = files = 0
+        for one_alive, one_resident, one_threads, one_files in holdings:
+            alive += one_alive
+            resident += one_resident
+            threads += one_threads
+            files += one_files or 0
+        if resident <= _MOST_BYTES:
+            samples.append(catalogue.PROCESS_RSS.sample(resident / MEGABYTE))
+        if threads <= bounds.THREADS:
+            samples.append(catalogue.PROCESS_THREADS.sample(threads))
+        if own_files is not None and files <= bounds.OPEN_FILES:
+            samples.append(catalogue.PROCESS_OPEN_FILES.sample(files))
+        samples.append(catalogue.PROCESS_CHILDREN.sample(alive - 1))
+        private = self._uss.advance(now, processes, resident)
         if private is not None:
-            yield catalogue.PROCESS_USS.sample(private / MEGABYTE)
-        self.gaps = (
-            *(() if files[0] is not None else ("open files cannot be counted",)),
-            *(() if self._uss.readable else ("private memory cannot be read",)),
-        )
+            samples.append(catalogue.PROCESS_USS.sample(private / MEGABYTE))
+        if own_files is None or not self._uss.readable or self.gaps:
+            self.gaps = (
+                *(() if own_files is not None else ("open files cannot be counted",)),
+                *(() if self._uss.readable else ("private memory cannot be read",)),
+            )
+        return samples

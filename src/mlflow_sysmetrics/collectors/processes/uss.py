@@ -1,4 +1,7 @@
-"""USS of many processes, a few at each tick, since the kernel walks every page of a process to report it.
+"""USS of many processes, read in a thread beside the ticks, since the kernel walks every page of a process.
+
+That takes a millisecond for a process of 200 MB with small pages, and 130 ms for one of 4 GB. No tick waits
+for it.
 
 The sum of a round is valid while resident memory, which is read at every tick, stays the same: private memory
 is a part of it. After a change the sum is unknown until another round is complete. Memory that a child shares
@@ -12,15 +15,18 @@ import math
 import re
 import time
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from mlflow_sysmetrics.collectors.contract import KIBIBYTE
 from mlflow_sysmetrics.collectors.rhythm import Pause, Ration
-from mlflow_sysmetrics.machine.host import read_bytes
+from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.machine.kept_files import read_bytes
+from mlflow_sysmetrics.runtime.background_reading import BackgroundReading
 
 _ROUND_SECONDS = 60.0
 _OLDEST_SECONDS = 600.0
-_SECONDS_PER_TICK = 200e-6  # a small process takes 130 us, one of 200 MB with small pages 800 us
+_SECONDS_PER_TURN = 5e-3  # of a thread: small processes take 130 us each, starting a thread 100 us
+_ANSWER_SECONDS = 0.0  # how long a tick waits for the reading; tests on recorded machines do
 _MOVED = 0.1  # of resident memory: more than an interpreter's normal variation, less than a batch of data
 _REST = 5000.0  # 0.02 % of a core: one process of 200 MB in 4 s
 _AT_ONCE_SECONDS = 5e-3  # spent once without a rest, so that a short run with a few children gets a sum
@@ -50,6 +56,20 @@ def read_smaps_rollup(directory: str) -> int | None:
         return None
 
 
+class _Turn(NamedTuple):
+    """What one turn has read.
+
+    Attributes:
+        size: bytes of some processes.
+        readable: whether this process can be read.
+        seconds: CPU time.
+    """
+
+    size: int
+    readable: bool
+    seconds: float
+
+
 class UssRounds(Generic[Process]):
     """Adds up USS in rounds over all processes of a tree.
 
@@ -65,7 +85,12 @@ class UssRounds(Generic[Process]):
         self._read = read
         self._pause = Pause(_ROUND_SECONDS, read=False)
         self._ration = Ration(_REST)
-        self._left: list[Process] = []
+        # One name for all: a process whose memory is locked for ever costs one thread.
+        self._beside = BackgroundReading("uss", self._read_some, rest_seconds=0)
+        self._is_reading = False
+        self._taken_at = -math.inf
+        self._own: Process | None = None
+        self._left: list[Process] = []  # of the reading thread while there is one
         self._at_once = _AT_ONCE_SECONDS
         self._bytes = 0
         self._sum: int | None = None
@@ -73,39 +98,63 @@ class UssRounds(Generic[Process]):
         self._began = self._began_then = -math.inf  # likewise
 
     def advance(self, now: float, processes: Sequence[Process], resident: int) -> int | None:
-        """Reads some more processes if it is time to; returns the sum of the last round, None while unknown.
+        """Has some more processes read if it is time to; returns the sum of the last round, None if unknown.
 
         Args:
             now: seconds of a clock that never goes back.
             processes: the living processes, this one first; a round that cannot read it ends without a sum.
             resident: bytes of resident memory of all of them.
         """
-        if self._at_once > 0 or self._ration.over(now):
+        if self._is_reading:
+            self._take()
+        if not self._is_reading and (self._at_once > 0 or self._ration.over(now)):
             if not self._left and (self._pause.renew_if_over(now) or self._has_moved(resident)):
                 self._bytes, self._resident_then, self._began_then = 0, resident, now
-                self._left = list(reversed(processes))
+                self._own, self._left = processes[0], list(reversed(processes))
             if self._left:
-                self._read_some(processes[0], now)
+                self._ration.begin(now)
+                self._is_reading = True
+                self._beside.ask()
+                self._take()
         is_old = now - self._began > _OLDEST_SECONDS
         return None if is_old or self._has_moved(resident) else self._sum
 
     def _has_moved(self, resident: int) -> bool:
         return self._sum is not None and abs(resident - self._resident) > _MOVED * self._resident
 
-    def _read_some(self, own: Process, now: float) -> None:
-        self._ration.begin(now)
-        began, spent = time.thread_time(), 0.0
-        while self._left and spent < _SECONDS_PER_TICK:
+    def _read_some(self) -> _Turn:
+        """Reads some processes; in a thread."""
+        began, seconds = time.thread_time(), 0.0
+        total, readable = 0, self.readable
+        while self._left and seconds < _SECONDS_PER_TURN:
             process = self._left.pop()
             size = self._read(process)
-            if process is own:
-                self.readable = size is not None
+            if process is self._own:
+                readable = size is not None
                 if size is None:
                     self._left.clear()
-            self._bytes += size or 0
-            spent = time.thread_time() - began
-        self._ration.charge(spent)
-        self._at_once -= spent
+            total += size or 0
+            seconds = time.thread_time() - began
+        return _Turn(total, readable, seconds)
+
+    def _take(self) -> None:
+        """Takes what was read, if the turn is over."""
+        try:
+            self._beside.answer(within=_ANSWER_SECONDS)
+            if self._beside.waiting_seconds:
+                return
+            reading = self._beside.answer()  # after the thread has ended: the last answer is its own
+        except Unavailable:  # no thread can be started, or another one waits for such a reading
+            self._is_reading = False
+            return
+        self._is_reading = False
+        if reading is None or reading.ended_at == self._taken_at:
+            return
+        self._taken_at = reading.ended_at
+        self.readable = reading.value.readable
+        self._bytes += reading.value.size
+        self._ration.charge(reading.value.seconds)
+        self._at_once -= reading.value.seconds
         if not self._left:
             self._sum = self._bytes if self.readable else None
             self._resident, self._began = self._resident_then, self._began_then

@@ -19,7 +19,8 @@ from mlflow_sysmetrics.daemon.journal.thread import JournalThread, Result, why
 from mlflow_sysmetrics.errors import ThreadUnavailable, Unavailable
 from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.machine.cgroups import V1, controller_directory
-from mlflow_sysmetrics.machine.host import Host, read_short
+from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.kept_files import read_short
 from mlflow_sysmetrics.runtime.clock import Clock
 from mlflow_sysmetrics.runtime.loops import Loop
 from mlflow_sysmetrics.runtime.native import Event

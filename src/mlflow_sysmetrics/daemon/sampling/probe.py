@@ -26,9 +26,12 @@ _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 300.0
 # A collector that fails at every other reading does not recover in between.
 _SUCCESSES_THAT_COUNT = 10
+# Until then one that fails is asked at each tick, and answers at once.
+_ASKED_AGAIN_SECONDS = 10.0
 # Bounds the log even if messages contain a number that differs each time, or a device comes and goes all day.
 _LINES_AT_ONCE = 20
 _SECONDS_PER_LINE = 3600.0
+_LEAST, _MOST = -math.inf, math.inf
 # A source that has not answered for this long is said to hang. Most answer within a millisecond; a driver
 # that starts a GPU takes seconds, and is not waited for either.
 HANGS_SECONDS = 5.0
@@ -52,6 +55,7 @@ class Probe:
         patience: how many seconds a reading may take before the next collector is read without waiting for
             it, if that is longer than usual; for a source that has been slow but has answered.
         began_at: when the reading began that another thread still waits for; None if there is none.
+        paused_until: when the pause after a failure ends, unless a change of the job's limits ends it before.
         hangs: whether a reading has not returned for so long that it is said to hang.
     """
 
@@ -68,12 +72,13 @@ class Probe:
         self._transparent = transparent
         self._collector: Collector | None = None
         self._is_stale = False
+        self._is_settled = False
         self._failures = self._successes = 0
         self._logged: set[tuple[int, type[BaseException]]] = set()
         self._gaps = _Gaps()
         self._log_budget = _LogBudget()
         self._recovered = False
-        self._paused_until = -math.inf
+        self.paused_until = -math.inf
         self._limits_version = 0
 
     def read(self, now: float) -> Sequence[Sample]:
@@ -83,16 +88,15 @@ class Probe:
             now: seconds of a clock that never goes back.
         """
         # A source that a change of the job's limits brings (throttling, by a quota) is not waited for.
-        if now < self._paused_until and self._host.live_files.version == self._limits_version:
+        if now < self.paused_until and self.rests(now):
             return ()
         samples: list[Sample] = []
         try:
-            if self._is_stale:
-                self._collector, self._is_stale = None, False
-            if self._collector is None:
-                self._collector = self._build(self._host)
-            for sample in self._collector.collect(now):
-                if math.isfinite(sample.value):
+            collector = None if self._is_stale else self._collector
+            if collector is None:
+                collector = self._built()
+            for sample in collector.collect(now):
+                if _LEAST < sample[2] < _MOST:  # neither infinite nor NaN
                     samples.append(sample)  # noqa: PERF401 - keeps what was read before a failure
         except Unavailable as reason:
             self._collector = None
@@ -103,8 +107,15 @@ class Probe:
             # A fault of the collector, SystemExit included; it must not end the sampling.
             self._pause(now, _health_after(error), error)
         else:
-            self._succeed(now, self._collector.gaps)
+            gaps = collector.gaps
+            # Nothing to follow, as nearly always.
+            if not self._is_settled or (gaps is not self._gaps.last and tuple(gaps) != self._gaps.last):
+                self._succeed(now, gaps)
         return samples
+
+    def rests(self, now: float) -> bool:
+        """Returns whether a reading would yield nothing, because the collector is paused."""
+        return now < self.paused_until and self._host.files.version == self._limits_version
 
     @property
     def health(self) -> str:
@@ -142,14 +153,20 @@ class Probe:
         """Rebuilds the collector at the next reading, which also closes the old one: it may hang."""
         self._is_stale = True
 
+    def _built(self) -> Collector:
+        self._collector, self._is_stale = None, False  # closes the old one first
+        self._collector = collector = self._build(self._host)
+        return collector
+
     def _pause(self, now: float, health: str, error: BaseException) -> None:
         pause = doubled(
             self._failures, first_seconds=_FIRST_PAUSE_SECONDS, longest_seconds=_LONGEST_PAUSE_SECONDS
         )
         self._failures += 1
         self._successes = 0
-        self._paused_until = now + pause
-        self._limits_version = self._host.live_files.version
+        self._is_settled = False
+        self.paused_until = now + pause
+        self._limits_version = self._host.files.version
         self._health = health
         # An absent source is normal. A failing one is logged once until it has recovered.
         level = logging.DEBUG if isinstance(error, Unavailable) else logging.WARNING
@@ -177,6 +194,7 @@ class Probe:
             self._recovered = False
             state = "ok again" if self._health == OK else f"now {self._health}"
             _logger.info("mlflow-sysmetrics: Collector %s is %s.", self.name, state)
+        self._is_settled = not (self._failures or self._recovered or self._gaps.is_pending)
 
     def _has_recovered(self) -> bool:
         """Returns whether a failure that was logged is over with this reading."""
@@ -189,6 +207,33 @@ class Probe:
         logged = any(level == logging.WARNING for level, _ in self._logged)
         self._logged.clear()
         return logged
+
+
+class ProbeSchedule:
+    """The probes that are not paused, so that a tick need not ask each of them.
+
+    Args:
+        probes: all of them.
+    """
+
+    def __init__(self, probes: Sequence[Probe]) -> None:
+        self._all = self._awake = probes
+        self._resting: list[Probe] = []
+        self._due_at = -math.inf
+
+    def awake(self, now: float) -> Sequence[Probe]:
+        """Returns those that are not paused, and for a while those that have failed since.
+
+        Args:
+            now: seconds of a clock that never goes back.
+        """
+        resting = self._resting
+        if now >= self._due_at or (resting and not resting[0].rests(now)):
+            resting = self._resting = [probe for probe in self._all if probe.rests(now)]
+            self._awake = [probe for probe in self._all if probe not in resting]
+            over_at = min((probe.paused_until for probe in resting), default=math.inf)
+            self._due_at = min(over_at, now + _ASKED_AGAIN_SECONDS)
+        return self._awake
 
 
 def _health_after(error: BaseException) -> str:
@@ -204,21 +249,27 @@ class _Gaps:
         updated: whether there was a reading.
         health: summary of the last reading.
         new: gaps of the last reading that have not been logged, or not since they were last closed.
+        last: the gaps of the last reading.
     """
 
     def __init__(self) -> None:
         self.updated = False
         self.health = OK
         self.new: list[str] = []
-        self._last: tuple[str, ...] = ()
+        self.last: tuple[str, ...] = ()
         self._logged: set[str] = set()
         self._away: dict[str, int] = {}
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether a gap is yet to be logged, or a logged one is closed but may open again."""
+        return bool(self.new or self._away)
 
     def update(self, gaps: Sequence[str]) -> bool:
         """Takes the gaps of one reading and returns whether gaps that were logged are closed now."""
         self.updated = True
-        if tuple(gaps) != self._last:
-            self._last = tuple(gaps)
+        if tuple(gaps) != self.last:
+            self.last = tuple(gaps)
             self.health = f"{OK}, but {'; '.join(_merged(gaps))}" if gaps else OK
             self.new = [gap for gap in dict.fromkeys(gaps) if gap not in self._logged]
             self._away = {gap: self._away.get(gap, 0) for gap in self._logged.difference(gaps)}

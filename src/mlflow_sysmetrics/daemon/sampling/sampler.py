@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from mlflow_sysmetrics.collectors.watched_paths import NO_ANSWER
 from mlflow_sysmetrics.daemon.delivery.inbox import Inbox
-from mlflow_sysmetrics.daemon.sampling.probe import Probe
+from mlflow_sysmetrics.daemon.sampling.probe import Probe, ProbeSchedule
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
-from mlflow_sysmetrics.daemon.sampling.sampler_thread import SamplerThread
-from mlflow_sysmetrics.daemon.sampling.window import Value, Window
+from mlflow_sysmetrics.daemon.sampling.sampler_thread import SamplerThread, Tick
+from mlflow_sysmetrics.daemon.sampling.window import Value, Window, levels
 from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.runtime.clock import Clock, Stamper
 from mlflow_sysmetrics.runtime.native import Event, RLock
-from mlflow_sysmetrics.samples import Kind, Sample
+from mlflow_sysmetrics.samples import Sample
 
 if TYPE_CHECKING:
     from mlflow_sysmetrics.daemon.sampling.watch import Watch
@@ -30,6 +30,10 @@ _PAUSE_SECONDS = 1.0
 # A new watch needs two readings before it has rates. The second is not read on schedule, but as soon as the
 # span is long enough for a rate (collectors/rhythm.py).
 _SECOND_READING_SECONDS = 0.2
+
+# A source that hangs is left behind before a window ends without a tick, and named within ten seconds.
+_CALM_SHARE = 0.8
+_LONGEST_CALM_SECONDS = 8.0
 
 # A source that hangs delays a tick by less.
 _LATE_SECONDS = 10.0
@@ -56,6 +60,8 @@ class Sampler:
         thread: the thread, or the one that took its place.
         stirred: called at the first tick after a pause.
         together: entered around what gives points to many runs.
+        delayed: called when something is requested while a tick is under way.
+        calm_seconds: how long it may be left alone while its ticks come on time.
         state: value of the tag `METRICS_TAG` that runs get with their first points.
     """
 
@@ -82,8 +88,13 @@ class Sampler:
         self.state = SAMPLED
         self.stirred: Callable[[], None] = lambda: None
         self.together: AbstractContextManager[None] = nullcontext()
+        self.delayed: Callable[[], None] = lambda: None
+        self.calm_seconds = 0.0
         self.thread = SamplerThread(self._step, clock)
-        self._pass: _Tick | None = None
+        self._pass: Tick | None = None
+        self._interval = math.inf
+        self._closes_at = math.inf
+        self._schedule = ProbeSchedule(probes)
 
     def start(self) -> None:
         """Starts the thread.
@@ -112,27 +123,37 @@ class Sampler:
         """Adds a run, with a tick at once."""
         with self._lock:
             self._arriving.append(series)
-        self._wake.set()
+        self._call()
 
     def remove(self, series: RunSeries) -> None:
         """Removes a run, with a last tick at once; `series.ended` is set when its last point is queued."""
         with self._lock:
             self._departing.append(series)
-        self._wake.set()
+        self._call()
 
     def flush(self) -> Event:
         """Closes all windows with a tick at once; the event is set when their points are queued."""
         done = Event()
         with self._lock:
             self._flushes.append(done)
-        self._wake.set()
+        self._call()
         return done
 
     def watch(self, watch: Watch) -> None:
         """Keeps ticking until a watch lapses; ticks at once if nothing else causes ticks."""
         with self._lock:
             self._new_watches.append(watch)
+        self._call()
+
+    def _call(self) -> None:
         self._wake.set()
+        if self._pass is not None:  # which may not end: a source may hang
+            self.delayed()
+
+    @property
+    def is_ticking(self) -> bool:
+        """Whether a tick is under way."""
+        return self._pass is not None
 
     @property
     def readings(self) -> int:
@@ -171,27 +192,44 @@ class Sampler:
     def _tick(self, charge: object) -> bool:
         """Begins a tick, or continues one in which something failed; returns False if another thread does."""
         tick = self._pass or self._begin_tick()
-        self.inbox.collect()  # afterwards: who asked for a flush has left its points before
+        if self.inbox.due_at != math.inf:
+            self.inbox.collect()  # afterwards: who asked for a flush has left its points before
         if not self.thread.read(tick.left, tick.samples, charge):
             return False
         if not tick.is_counted:
             self._count(tick)
-        with self.together:
-            self._close_windows(tick.now, tick.timestamp, everything=bool(tick.flushes))
-        if tick.departing or tick.arriving:
-            self._end(tick.departing, tick.timestamp)
-            self._begin(tick.arriving, _levels(tick.samples), tick.timestamp)
-            self._end(tick.departing, tick.timestamp, began=True)
-        self._open_windows(tick.now)
-        for done in tick.flushes:
-            done.set()
+        if tick.makes_points:
+            self._make_points(tick)
         self._due_at = self._next_due()
         self._pass = None
         return True
 
-    def _begin_tick(self) -> _Tick:
-        tick = _Tick(self._probes, self._clock.monotonic())
-        now = tick.now
+    def _make_points(self, tick: Tick) -> None:
+        """Makes points of windows that close, and begins and ends runs."""
+        with self.together:
+            self._close_windows(tick.now, tick.timestamp, everything=bool(tick.flushes))
+        if tick.departing or tick.arriving:
+            self._end(tick.departing, tick.timestamp)
+            self._begin(tick.arriving, levels(tick.samples), tick.timestamp)
+            self._end(tick.departing, tick.timestamp, began=True)
+        self._open_windows(tick.now)
+        self._find_interval()
+        for done in tick.flushes:
+            done.set()
+
+    def _begin_tick(self) -> Tick:
+        now = self._clock.monotonic()
+        is_idle = not self._series and not self._watches
+        if is_idle or self._arriving or self._departing or self._flushes:
+            return self._begin_with_requests(now)
+        if self._watches or self._new_watches:
+            self._update_watches(now)
+        tick = self._pass = Tick(self._schedule.awake(now), now)
+        return tick
+
+    def _begin_with_requests(self, now: float) -> Tick:
+        tick = Tick(self._probes, now)
+        tick.arriving, tick.makes_points = [], True
         if self._idle:
             self._epoch = now  # the schedule starts afresh with the first run after a pause
             if self._has_paused(now):
@@ -207,16 +245,19 @@ class Sampler:
         self._update_watches(now)
         return tick
 
-    def _count(self, tick: _Tick) -> None:
+    def _count(self, tick: Tick) -> None:
         """Counts the readings of a tick as those of one moment."""
         now = tick.now
-        tick.timestamp = self._stamper.next()
+        if tick.makes_points or self._closes_at <= now + _EARLY_SECONDS:
+            tick.timestamp, tick.makes_points = self._stamper.next(), True
         tick.is_counted = True
-        self.latest = (now, self._visible(now, tick.samples))
+        passed = now - self._ticked_at
+        samples = tick.samples
+        self.latest = (now, samples if passed >= _SECOND_READING_SECONDS else self._visible(samples))
         self.ticks += 1
         self._readings += 1
         for window in self._windows:
-            window.add(tick.samples, now - self._ticked_at)
+            window.add(samples, passed)
         self._ticked_at = now
 
     @property
@@ -227,12 +268,13 @@ class Sampler:
         return now - self._ticked_at > _PAUSE_SECONDS
 
     def _requested(self) -> bool:
-        with self._lock:
-            # While there are runs, a new watch shows what is read for them and needs no tick.
-            new_watch = self._new_watches and self._idle
-            return bool(self._arriving or self._departing or self._flushes or new_watch)
+        # Without the lock: who adds to these lists wakes this thread afterwards.
+        if self._arriving or self._departing or self._flushes:
+            return True
+        # While there are runs, a new watch shows what is read for them and needs no tick.
+        return bool(self._new_watches and self._idle)
 
-    def _take_requests(self, tick: _Tick) -> None:
+    def _take_requests(self, tick: Tick) -> None:
         tick.departing, self._departing = self._departing, []
         tick.flushes, self._flushes = self._flushes, []
         # A run that ends and is resumed within one tick waits for the next: one point per key and timestamp.
@@ -252,11 +294,9 @@ class Sampler:
         if self._arriving:
             self._wake.set()
 
-    def _visible(self, now: float, samples: Sequence[Sample]) -> Sequence[Sample]:
-        """Returns what watches show: after a tick too soon for rates, the rates of the one before."""
-        before_at, before = self.latest
-        if now - before_at >= _SECOND_READING_SECONDS:
-            return samples
+    def _visible(self, samples: Sequence[Sample]) -> Sequence[Sample]:
+        """Returns what watches show after a tick too soon for rates: the rates of the one before."""
+        _, before = self.latest
         fresh = {sample.key for sample in samples}
         return [*samples, *(sample for sample in before if sample.key not in fresh)]
 
@@ -331,6 +371,7 @@ class Sampler:
         self._without_window.clear()
         for window in [window for window, members in self._windows.items() if not members]:
             del self._windows[window]
+        self._closes_at = min((window.closes_at for window in self._windows), default=math.inf)
 
     def _update_watches(self, now: float) -> None:
         """Adds new watches and removes those that have lapsed."""
@@ -340,50 +381,24 @@ class Sampler:
             self._watches[watch] = None
         for watch in [watch for watch in self._watches if watch.lapsed(now)]:
             del self._watches[watch]
+        self._find_interval()
+
+    def _find_interval(self) -> None:
+        """Finds the interval of ticks: the shortest of all runs and watches."""
+        settings = [series.settings for series in self._series]
+        watches = [watch.interval for watch in self._watches]
+        self._interval = min([*(one.sampling_interval for one in settings), *watches], default=math.inf)
+        longest = _CALM_SHARE * min([*(one.window_seconds for one in settings), *watches], default=0.0)
+        self.calm_seconds = min(longest, _LONGEST_CALM_SECONDS)
+        if not math.isinf(self._interval):
+            self.thread.follow_interval(self._interval)
 
     def _next_due(self) -> float:
         """Returns the time of the next tick: the next multiple of the interval; missed ones are skipped."""
-        intervals = [series.settings.sampling_interval for series in self._series]
-        interval = min([*intervals, *(watch.interval for watch in self._watches)], default=math.inf)
-        if math.isinf(interval):
+        interval = self._interval
+        if interval == math.inf:
             return math.inf
-        self.thread.follow_interval(interval)
         passed = math.floor((self._clock.monotonic() - self._epoch + _EARLY_SECONDS) / interval)
         due_at = self._epoch + (passed + 1) * interval
         second = self._readings == 1 and self._watches
         return min(due_at, self._ticked_at + _SECOND_READING_SECONDS) if second else due_at
-
-
-class _Tick:
-    """One tick, which another thread can continue.
-
-    Attributes:
-        now: when it began.
-        left: the probes that are yet to be read.
-        samples: what was read.
-        arriving: runs that begin with it.
-        departing: runs that end with it.
-        flushes: set at its end.
-        timestamp: the wall-clock time of its samples.
-        is_counted: whether the windows have its samples.
-    """
-
-    __slots__ = (
-        *("arriving", "departing", "flushes", "is_counted", "left"),
-        *("now", "samples", "timestamp"),
-    )
-
-    def __init__(self, probes: Sequence[Probe], now: float) -> None:
-        self.now = now
-        self.left: Iterator[Probe] = iter(probes)
-        self.samples: list[Sample] = []
-        self.arriving: list[RunSeries] = []
-        self.departing: list[RunSeries] = []
-        self.flushes: list[Event] = []
-        self.timestamp = 0
-        self.is_counted = False
-
-
-def _levels(samples: Sequence[Sample]) -> list[Value]:
-    """Returns the values of one moment; no rates, since they cover time before the run existed."""
-    return [Value(key, kind, value) for key, kind, value, _ in samples if kind is not Kind.RATE]

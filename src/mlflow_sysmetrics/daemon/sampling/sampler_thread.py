@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from mlflow_sysmetrics.daemon.sampling.probe import HANGS_SECONDS, Probe
 from mlflow_sysmetrics.errors import ThreadUnavailable
 from mlflow_sysmetrics.runtime.clock import Clock
 from mlflow_sysmetrics.runtime.loops import Loop
-from mlflow_sysmetrics.runtime.native import Lock
+from mlflow_sysmetrics.runtime.native import Event, Lock
 from mlflow_sysmetrics.samples import Sample
+
+if TYPE_CHECKING:
+    from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
 
 THREAD_NAME = "sysmetrics-sampler"
 
@@ -26,6 +30,35 @@ THREAD_NAME = "sysmetrics-sampler"
 # over has to be started; not more than five, since a tick is late meanwhile.
 _STUCK_INTERVALS = 2
 _SHORTEST_PATIENCE_SECONDS = 1.0
+
+
+class Tick:
+    """One tick, which another thread can continue.
+
+    Attributes:
+        now: when it began.
+        left: the probes that are yet to be read.
+        samples: what was read.
+        arriving: runs that begin with it.
+        departing: runs that end with it.
+        flushes: set at its end.
+        makes_points: whether a window closes with it, or a run begins or ends.
+        timestamp: the wall-clock time of its points.
+        is_counted: whether the windows have its samples.
+    """
+
+    # What most ticks have none of is not made for each of them.
+    arriving: list[RunSeries] = []  # noqa: RUF012 - replaced where there are some
+    departing: list[RunSeries] = []  # noqa: RUF012
+    flushes: list[Event] = []  # noqa: RUF012
+    makes_points = False
+    timestamp = 0
+    is_counted = False
+
+    def __init__(self, probes: Sequence[Probe], now: float) -> None:
+        self.now = now
+        self.left: Iterator[Probe] = iter(probes)
+        self.samples: list[Sample] = []
 
 
 class SamplerThread:

@@ -6,12 +6,15 @@ thousand.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from mlflow_sysmetrics.samples import TOTALS, Kind, Sample
 
 DECIMALS = 3  #: values are rounded to this; no watt or percent is measured more precisely
+
+# Ticks that are added up together: most of a tick's time would be spent on getting to the statistics.
+_MOST_PENDING = 32
 
 
 class Value(NamedTuple):
@@ -61,29 +64,43 @@ class Window:
         closes_at: monotonic time from which the next tick closes the window.
     """
 
-    __slots__ = ("_statistics", "closes_at")
+    __slots__ = ("_pending", "_statistics", "closes_at")
 
     def __init__(self, closes_at: float) -> None:
         self.closes_at = closes_at
         self._statistics: dict[str, Statistics] = {}
+        self._pending: list[tuple[Sequence[Sample], float]] = []
 
-    def add(self, samples: Iterable[Sample], seconds: float) -> None:
+    def add(self, samples: Sequence[Sample], seconds: float) -> None:
         """Adds one tick.
 
         Args:
-            samples: the samples of the tick.
+            samples: the samples of the tick, which must not change any more.
             seconds: time since the previous tick; the weight of samples that have no span.
         """
+        self._pending.append((samples, seconds))
+        if len(self._pending) >= _MOST_PENDING:
+            self._add_up()
+
+    def _add_up(self) -> None:
         statistics = self._statistics
-        for key, kind, value, span in samples:
-            series = statistics.get(key)
-            if series is None:
-                series = statistics[key] = Statistics(kind)
-            series.add(value, seconds if span is None else span)
+        while self._pending:
+            samples, seconds = self._pending.pop(0)  # first: what fails is not counted twice
+            for key, kind, value, span in samples:
+                series = statistics.get(key)
+                if series is None:
+                    series = statistics[key] = Statistics(kind)
+                series.add(value, seconds if span is None else span)
 
     def values(self) -> list[Value]:
         """Returns one value for each series that had a sample."""
+        self._add_up()
         return [
             Value(key, series.kind, series.last if series.kind in TOTALS else series.mean)
             for key, series in self._statistics.items()
         ]
+
+
+def levels(samples: Sequence[Sample]) -> list[Value]:
+    """Returns the values of one moment; no rates, since they cover time before the run existed."""
+    return [Value(key, kind, value) for key, kind, value, _ in samples if kind is not Kind.RATE]
