@@ -344,15 +344,13 @@ class _MonitorFinder(importlib.abc.MetaPathFinder):
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """Returns MLflow's own spec, with a loader that puts the stand-in into the loaded module."""
-        if fullname != MONITOR_MODULE:
-            return None
-        for finder in sys.meta_path:
-            spec = None if finder is self else finder.find_spec(fullname, path, target)
-            if spec is not None:
-                if spec.loader is not None:
-                    spec.loader = _StandInLoader(spec.loader)
-                return spec
-        return None
+        others = (
+            [finder for finder in sys.meta_path if finder is not self] if fullname == MONITOR_MODULE else []
+        )
+        spec = next(filter(None, (one.find_spec(fullname, path, target) for one in others)), None)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _StandInLoader(spec.loader)
+        return spec
 
 
 class _StandInLoader(importlib.abc.Loader):

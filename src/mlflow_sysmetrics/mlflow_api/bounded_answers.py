@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import threading
 import time
 import zlib
@@ -36,6 +37,29 @@ _MADE_FOR_THE_TARGET = frozenset({"authorization", "cookie", "proxy-authorizatio
 _ZLIB = frozenset({"gzip", "x-gzip", "deflate"})
 _GZIP_OR_ZLIB = zlib.MAX_WBITS + 32
 _BARE_DEFLATE = -zlib.MAX_WBITS
+_TAG_NAME = re.compile(r"/?\w+")
+_NOT_SHOWN = frozenset({"script", "style", "head"})
+
+
+def words_of(page: str) -> str:
+    """Returns the words of an HTML page, without its markup, scripts, styles and head.
+
+    Takes time in proportion to the page, however many tags it opens and never closes.
+    """
+    words, hidden = [], ""
+    # Each piece but the first is what follows a "<": a tag, and the text behind it.
+    before, *pieces = page.split("<")
+    words.append(before)
+    for piece in pieces:
+        tag, closed, text = piece.partition(">")
+        name = (_TAG_NAME.match(tag) or [""])[0].lower()
+        if hidden:
+            hidden = "" if name == f"/{hidden}" else hidden
+        elif name in _NOT_SHOWN:
+            hidden = name
+        if not hidden:
+            words.append(text if closed else piece)
+    return " ".join(" ".join(words).split())
 
 
 def read_body(response: Any, *, began: float, seconds: float, longest: int) -> bytes:

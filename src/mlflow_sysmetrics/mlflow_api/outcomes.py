@@ -17,6 +17,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 from mlflow_sysmetrics.errors import shortened
+from mlflow_sysmetrics.mlflow_api.bounded_answers import words_of
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault, NoIdToken
 from mlflow_sysmetrics.mlflow_api.secrets import chain_of, cleaned, remember_requests
 from mlflow_sysmetrics.mlflow_api.tracking_uris import origin, redacted
@@ -131,8 +132,6 @@ _ABOUT_ARGUMENTS = (TypeError, ValueError, OverflowError, AttributeError, Lookup
 _SEARCHED = 2000  # characters of an answer that are searched for a complaint
 # Characters of an answer that are cleaned and shown: markup and secrets are found with regular expressions.
 _LONGEST_PAGE = 50_000
-_TAG_NAME = re.compile(r"/?\w+")
-_NOT_SHOWN = frozenset({"script", "style", "head"})
 _LONGEST_REASON = 300
 
 
@@ -199,7 +198,7 @@ def fault_of_answer(
     cause = cause_of(status_code, code, text)
     if not is_to_request and cause not in _INCONCLUSIVE:
         cause = Cause.NOT_MLFLOW
-    said = str(answer.get("message") or "") if answer is not None else _words_of(text)
+    said = str(answer.get("message") or "") if answer is not None else words_of(text[:_LONGEST_PAGE])
     reason = f"HTTP {status_code} {found or ''}".rstrip() + (f": {said}" if said else "")
     if redirected_to:
         reason += f" (redirected to {redirected_to})"
@@ -386,27 +385,6 @@ def _object(text: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return answer if isinstance(answer, dict) else None
-
-
-def _words_of(page: str) -> str:
-    """Returns the words of an HTML page, without its markup, scripts, styles and head.
-
-    Takes time in proportion to the page, however many tags it opens and never closes.
-    """
-    words, hidden = [], ""
-    # Each piece but the first is what follows a "<": a tag, and the text behind it.
-    before, *pieces = page[:_LONGEST_PAGE].split("<")
-    words.append(before)
-    for piece in pieces:
-        tag, closed, text = piece.partition(">")
-        name = (_TAG_NAME.match(tag) or [""])[0].lower()
-        if hidden:
-            hidden = "" if name == f"/{hidden}" else hidden
-        elif name in _NOT_SHOWN:
-            hidden = name
-        if not hidden:
-            words.append(text if closed else piece)
-    return " ".join(" ".join(words).split())
 
 
 def _one_line(text: str) -> str:

@@ -30,11 +30,9 @@ _PAUSE_SECONDS = 1.0
 # A new watch needs two readings before it has rates. The second is not read on schedule, but as soon as the
 # span is long enough for a rate (collectors/rhythm.py).
 _SECOND_READING_SECONDS = 0.2
-
 # A source that hangs is left behind before a window ends without a tick, and named within ten seconds.
 _CALM_SHARE = 0.8
 _LONGEST_CALM_SECONDS = 8.0
-
 # A source that hangs delays a tick by less.
 _LATE_SECONDS = 10.0
 
@@ -82,9 +80,8 @@ class Sampler:
         self._series: dict[RunSeries, None] = {}
         self._windows: dict[Window, dict[RunSeries, None]] = {}
         self._without_window: list[RunSeries] = []
-        self._epoch = 0.0
-        self._ticked_at = 0.0
-        self._due_at = math.inf
+        self._epoch = self._ticked_at = 0.0
+        self._due_at = self._interval = self._closes_at = math.inf
         self.state = SAMPLED
         self.stirred: Callable[[], None] = lambda: None
         self.together: AbstractContextManager[None] = nullcontext()
@@ -92,8 +89,6 @@ class Sampler:
         self.calm_seconds = 0.0
         self.thread = SamplerThread(self._step, clock)
         self._pass: Tick | None = None
-        self._interval = math.inf
-        self._closes_at = math.inf
         self._schedule = ProbeSchedule(probes)
 
     def start(self) -> None:
