@@ -192,7 +192,8 @@ def _about_tls(fault: Fault, shown: str) -> str:
 
 
 def _about_driver(fault: Fault) -> str:
-    command = next((f"pip install '{package}'" for name, package in _DRIVERS if name in fault.reason), None)
+    needed = next((packages for name, packages in _DRIVERS if name in fault.reason), "")
+    command = " ".join(["pip install", *(f"'{one}'" for one in needed.split())]) if needed else ""
     if "'psycopg'" in fault.reason and find_spec("psycopg2") is not None:
         return f"Write postgresql+psycopg2://..., for which psycopg2 is installed here, or: {command}."
     if command:

@@ -268,7 +268,7 @@ def test_another_driver_that_is_installed_is_named(mocker: MockerFixture, instal
         ("boto3", "pip install 'boto3'"),
         ("google.cloud.storage", "pip install 'google-cloud-storage'"),
         ("google", "pip install 'google-cloud-storage'"),
-        ("azure.storage.blob", "azure-storage-blob"),
+        ("azure.storage.blob", "pip install 'azure-storage-blob' 'azure-identity'."),
         ("azure.storage.filedatalake", "azure-storage-file-datalake"),
         ("pyarrow", "pip install 'pyarrow'"),
     ],
