@@ -15,6 +15,7 @@ from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
 from mlflow_sysmetrics.runtime.interruptions import reraise_interruption
 
 _NO_CREDENTIALS = "no credentials"
+_FROM_PLUGIN = "what the plugin"
 _DATABASES = frozenset({"sqlite", "postgresql", "postgres", "mysql", "mssql"})
 # By the name in an ImportError; a longer name precedes its own prefix.
 _DRIVERS = (
@@ -85,7 +86,7 @@ def remedy(fault: Fault, tracking_uri: str, sent: str = _NO_CREDENTIALS) -> str:
     if fault.cause in _REMEDIES:
         return _REMEDIES[fault.cause]
     by_cause: dict[Cause, Callable[[], str]] = {
-        Cause.DOWN: lambda: _when_down(redacted(tracking_uri)),
+        Cause.DOWN: lambda: _when_down(redacted(tracking_uri)) + _about_slow_plugin(fault, sent),
         Cause.UNAUTHENTICATED: lambda: _when_unauthenticated(tracking_uri, sent),
         Cause.FORBIDDEN: lambda: (
             _when_no_tunnel(tracking_uri) if opens_no_tunnel(fault) else _when_forbidden(tracking_uri, sent)
@@ -181,6 +182,13 @@ def _when_down(shown: str) -> str:
     return f"Check that the server is up, and that this machine can reach it (curl {shown}/health)."
 
 
+def _about_slow_plugin(fault: Fault, sent: str) -> str:
+    """Returns what else took its time; "" if it was the server alone."""
+    if "no answer within" not in fault.reason or not sent.startswith(_FROM_PLUGIN):
+        return ""
+    return " That time includes the plugin's for its credentials, before a request is sent."
+
+
 def _about_tls(fault: Fault, shown: str) -> str:
     if "WRONG_VERSION_NUMBER" in fault.reason.upper().replace(" ", "_"):
         return f"The server does not speak TLS: write http://{shown.partition('://')[2]}."
@@ -229,7 +237,7 @@ def _of_creds(creds: Any) -> str:
     elif getattr(creds, "aws_sigv4", False):
         named = "a signature of AWS SigV4 (MLFLOW_TRACKING_AWS_SIGV4)"
     elif auth := getattr(creds, "auth", None):
-        named = f"what the plugin {auth!r} gave (MLFLOW_TRACKING_AUTH)"
+        named = f"{_FROM_PLUGIN} {auth!r} gave (MLFLOW_TRACKING_AUTH)"
         if auth not in fluent_state.auth_plugins():
             named = f"{_NO_CREDENTIALS}: no plugin named {auth!r} (MLFLOW_TRACKING_AUTH) is installed"
     elif user and password:

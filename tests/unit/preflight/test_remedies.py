@@ -251,6 +251,18 @@ def test_the_proxy_that_requests_go_through_is_named(
     assert ("NO_PROXY" in said) == (named is not None or tunnel)
 
 
+@pytest.mark.parametrize(
+    ("reason", "sent", "named"),
+    [
+        ("no answer within 30 s", "what the plugin 'slow' gave (MLFLOW_TRACKING_AUTH)", True),
+        ("Connection refused", "what the plugin 'slow' gave (MLFLOW_TRACKING_AUTH)", False),
+        ("no answer within 30 s", "no credentials", False),
+    ],
+)
+def test_the_time_of_a_plugin_is_not_the_servers_alone(reason: str, sent: str, named: bool) -> None:
+    assert ("the plugin's for its credentials" in remedy(Fault(reason, Cause.DOWN), SERVER, sent)) == named
+
+
 @pytest.mark.parametrize("installed", [True, False])
 def test_another_driver_that_is_installed_is_named(mocker: MockerFixture, installed: bool) -> None:
     mocker.patch(
