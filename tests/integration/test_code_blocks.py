@@ -85,7 +85,7 @@ ELSEWHERE = [
     ("deploy/README.md", "from mlflow.server", f"{SERVER}deploy_readme.py"),
     ("deploy/README.md", "from mlflow_sysmetrics", f"{SERVER}deploy_readme.py"),
     ("docs/adapters.md", "import", f"{TRAINING}adapter_examples.py"),
-    ("docs/training.md", "python -m mlflow_sysmetrics.examples", f"{TRAINING}example_module.py"),
+    ("docs/training.md", "python -m mlflow_sysmetrics.examples", f"{TRAINING}migrating.py"),
     ("examples/hpo/README.md", "python search.py", f"{TRAINING}hpo_example.py"),
     ("examples/model_lifecycle/README.md", "", f"{TRAINING}registry_lifecycle_example.py"),
     ("examples/registry/README.md", "python ships.py", f"{TRAINING}registry_example.py"),

@@ -276,7 +276,7 @@ def fault_of_error(error: BaseException, tracking_uri: str = "", *, seconds: flo
 
         reraise_interruption(error)
     if isinstance(error, CallTimeout):
-        return Fault(f"no answer within {seconds:g} s", Cause.DOWN)
+        return Fault(f"no answer within {float(f'{seconds:.3g}'):g} s", Cause.DOWN)
     chain = list(chain_of(error))
     remember_requests(error)
     source = next((one for one in chain if isinstance(getattr(one, "error_code", None), str)), None)

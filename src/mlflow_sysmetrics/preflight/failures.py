@@ -14,7 +14,7 @@ from mlflow_sysmetrics.errors import (
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
-from mlflow_sysmetrics.preflight.remedies import credentials_sent, remedy
+from mlflow_sysmetrics.preflight.remedies import credentials_sent, opens_no_tunnel, remedy
 from mlflow_sysmetrics.preflight.retries import Retries
 
 CLOSING_SENTENCE = "Training does not proceed without experiment tracking."
@@ -53,6 +53,8 @@ def failure(fault: Fault, retries: Retries, tracking_uri: str, left_behind: str 
     """
     step = retries.step
     error_class, headline = _BY_CAUSE.get(fault.cause, _BY_STEP[step])
+    if fault.cause is Cause.FORBIDDEN and opens_no_tunnel(fault):
+        headline = "A proxy before the tracking server refuses the connection"
     shown = redacted(tracking_uri)
     sentences = [
         f"{headline}: {shown}, step {step} of 4, {_tried(retries)}: {fault.reason.rstrip('.')}.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
 
 _NO_CREDENTIALS = "no credentials"
+_FROM_PLUGIN = "what the plugin"
 _DATABASES = frozenset({"sqlite", "postgresql", "postgres", "mysql", "mssql"})
 # By the name in an ImportError; a longer name precedes its own prefix.
 _DRIVERS = (
@@ -28,6 +30,7 @@ _HOW_TO_SIGN_IN = (
     "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, or "
     "MLFLOW_TRACKING_AUTH to what the server expects (google-id-token for Google Cloud Run)"
 )
+_WITHOUT_PROXY = "name the server's host in NO_PROXY if this machine can reach it itself"
 _DATABRICKS = (
     "Set DATABRICKS_HOST and DATABRICKS_TOKEN, or run `databricks configure`; to use another profile of "
     "~/.databrickscfg than the default, set the tracking URI to databricks://profile."
@@ -83,13 +86,20 @@ def remedy(fault: Fault, tracking_uri: str, sent: str = _NO_CREDENTIALS) -> str:
     if fault.cause in _REMEDIES:
         return _REMEDIES[fault.cause]
     by_cause: dict[Cause, Callable[[], str]] = {
-        Cause.DOWN: lambda: _when_down(redacted(tracking_uri)),
+        Cause.DOWN: lambda: _when_down(redacted(tracking_uri)) + _about_slow_plugin(fault, sent),
         Cause.UNAUTHENTICATED: lambda: _when_unauthenticated(tracking_uri, sent),
-        Cause.FORBIDDEN: lambda: _when_forbidden(tracking_uri, sent),
+        Cause.FORBIDDEN: lambda: (
+            _when_no_tunnel(tracking_uri) if opens_no_tunnel(fault) else _when_forbidden(tracking_uri, sent)
+        ),
         Cause.TLS: lambda: _about_tls(fault, redacted(tracking_uri)),
         Cause.NO_DRIVER: lambda: _about_driver(fault),
     }
     return by_cause[fault.cause]()
+
+
+def opens_no_tunnel(fault: Fault) -> bool:
+    """Returns whether it was a proxy that answered, as it does not let the program through to the host."""
+    return "tunnel connection failed" in fault.reason.lower()
 
 
 def credentials_sent(tracking_uri: str) -> str:
@@ -131,6 +141,26 @@ def _when_forbidden(tracking_uri: str, sent: str) -> str:
     )
 
 
+def _when_no_tunnel(tracking_uri: str) -> str:
+    return (
+        f"{_proxy_for(tracking_uri) or 'The proxy'} does not let this program through to the server. Have "
+        f"the server's host and port allowed there, or {_WITHOUT_PROXY}."
+    )
+
+
+def _proxy_for(tracking_uri: str) -> str:
+    """Returns the proxy of the environment that requests go through, in words; "" if there is none."""
+    from requests.utils import get_environ_proxies, select_proxy
+
+    try:
+        proxies = get_environ_proxies(tracking_uri, no_proxy=None)
+        proxy = select_proxy(tracking_uri, proxies)
+    except (OSError, ValueError):  # for a message about another failure
+        return ""
+    scheme = next((name for name, one in proxies.items() if one == proxy), "")
+    return f"The proxy {redacted(proxy)} ({scheme.upper()}_PROXY)" if proxy else ""
+
+
 def _sent_nothing(sent: str) -> bool:
     """Returns whether no credentials were sent; an entry in ~/.netrc may have provided some."""
     return sent.startswith(_NO_CREDENTIALS) and "~/.netrc" not in sent
@@ -144,10 +174,19 @@ def _when_down(shown: str) -> str:
         )
     if _is_database(shown):
         return "Check that the database is up, that host and port are right, and that nothing else locks it."
-    return (
-        f"Check that the server is up, that this machine can reach it (curl {shown}/health) and that no "
-        "proxy (HTTPS_PROXY, NO_PROXY) is in the way."
-    )
+    if proxy := _proxy_for(shown):
+        return (
+            f"Check that the server is up. {proxy} is in between: check that it is up and reaches the server "
+            f"(curl {shown}/health), or {_WITHOUT_PROXY}."
+        )
+    return f"Check that the server is up, and that this machine can reach it (curl {shown}/health)."
+
+
+def _about_slow_plugin(fault: Fault, sent: str) -> str:
+    """Returns what else took its time; "" if it was the server alone."""
+    if "no answer within" not in fault.reason or not sent.startswith(_FROM_PLUGIN):
+        return ""
+    return " That time includes the plugin's for its credentials, before a request is sent."
 
 
 def _about_tls(fault: Fault, shown: str) -> str:
@@ -161,7 +200,10 @@ def _about_tls(fault: Fault, shown: str) -> str:
 
 
 def _about_driver(fault: Fault) -> str:
-    command = next((f"pip install '{package}'" for name, package in _DRIVERS if name in fault.reason), None)
+    needed = next((packages for name, packages in _DRIVERS if name in fault.reason), "")
+    command = " ".join(["pip install", *(f"'{one}'" for one in needed.split())]) if needed else ""
+    if "'psycopg'" in fault.reason and find_spec("psycopg2") is not None:
+        return f"Write postgresql+psycopg2://..., for which psycopg2 is installed here, or: {command}."
     if command:
         return f"Install the driver where the training runs: {command}."
     return "Install the missing Python package where the training runs."
@@ -195,7 +237,7 @@ def _of_creds(creds: Any) -> str:
     elif getattr(creds, "aws_sigv4", False):
         named = "a signature of AWS SigV4 (MLFLOW_TRACKING_AWS_SIGV4)"
     elif auth := getattr(creds, "auth", None):
-        named = f"what the plugin {auth!r} gave (MLFLOW_TRACKING_AUTH)"
+        named = f"{_FROM_PLUGIN} {auth!r} gave (MLFLOW_TRACKING_AUTH)"
         if auth not in fluent_state.auth_plugins():
             named = f"{_NO_CREDENTIALS}: no plugin named {auth!r} (MLFLOW_TRACKING_AUTH) is installed"
     elif user and password:

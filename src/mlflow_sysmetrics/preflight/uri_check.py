@@ -11,6 +11,7 @@ from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
 
 _HTTP = frozenset({"http", "https"})
 _HOST_AND_PORT = re.compile(r"[\w.\-]+:\d{1,5}(/.*)?")
+_NEARLY_HTTP = re.compile(r"(https?)(?:/{1,3}|;/{1,2}|:/?)(\w[\w.\-]*(?::\d+)?(?:/.*)?)")
 _CATALOGS = frozenset({"databricks-uc", "uc"})
 _MEANT = {
     "postgres": "postgresql",
@@ -59,6 +60,11 @@ def _problem_with_form(tracking_uri: str, shown: str) -> str | None:
         )
     if _HOST_AND_PORT.fullmatch(tracking_uri) and not Path(tracking_uri).exists():
         return f"The tracking URI {shown!r} has no scheme. Write http://{shown} or https://{shown}."
+    nearly = _NEARLY_HTTP.fullmatch(shown)
+    if nearly is not None and not Path(tracking_uri).exists():
+        return f"The tracking URI {shown!r} has no '://'. Write {nearly[1]}://{nearly[2]}."
+    if tracking_uri.startswith("databricks:") and not re.match("databricks://[^/]", tracking_uri):
+        return f"The tracking URI {shown!r} names no profile. Write databricks, or databricks://profile."
     return None
 
 

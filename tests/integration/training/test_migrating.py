@@ -320,6 +320,13 @@ def _requirements(row: Row, logged: Logged) -> None:
 @about("`python -m PACKAGE.cli train", "`mlflow ui")
 def _trained(row: Row, logged: Logged) -> None:
     assert logged.train.info.status == "FINISHED"
+    assert logged.train.data.metrics["final/best_val_f1_macro"] > 0.3  # guessing has 0.1
+    values = {
+        "model.encoder_name": "bag-of-words",
+        "training.batch_size": "32",
+        "training.optimizer.lr": "0.05",
+    }
+    assert values.items() <= logged.train.data.params.items()
     assert "mlflow ui --backend-store-uri sqlite:///mlflow.db" in logged.printed
 
 
@@ -327,6 +334,9 @@ def _trained(row: Row, logged: Logged) -> None:
 def _searched(row: Row, logged: Logged) -> None:
     assert logged.study.info.status == "FINISHED"
     assert len(logged.trials) == 4
+    assert "4 of 4 trials completed" in logged.printed
+    for run in logged.trials:
+        assert {"train/loss_step", "epoch/val_f1_macro", "system/cpu_percent"} <= run.data.metrics.keys()
 
 
 @about("larger `logging_steps`")

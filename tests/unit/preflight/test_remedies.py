@@ -7,6 +7,7 @@ from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
+from pytest_mock import MockerFixture
 
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault, NoIdToken
 from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_answer, fault_of_error
@@ -216,13 +217,70 @@ def test_a_proxy_that_opens_no_tunnel(error: OSError, cause: Cause) -> None:
     assert fault_of_error(chain, SERVER).cause is cause
 
 
+PROXY = "http://anna:secret@proxy:3128"
+
+
+@pytest.mark.parametrize(
+    ("environ", "named"),
+    [
+        ({"HTTPS_PROXY": PROXY}, "The proxy http://proxy:3128 (HTTPS_PROXY)"),
+        ({"https_proxy": "proxy:3128"}, "The proxy proxy:3128 (HTTPS_PROXY)"),
+        ({"ALL_PROXY": PROXY}, "The proxy http://proxy:3128 (ALL_PROXY)"),
+        ({"HTTP_PROXY": PROXY}, None),  # for another scheme
+        ({"HTTPS_PROXY": PROXY, "NO_PROXY": "host"}, None),
+        ({}, None),
+    ],
+)
+@pytest.mark.parametrize("tunnel", [False, True])
+def test_the_proxy_that_requests_go_through_is_named(
+    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], named: str | None, tunnel: bool
+) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    fault = fault_of_error(
+        OSError(TUNNEL.format("403 Forbidden") if tunnel else "Connection refused"), SERVER
+    )
+    said = remedy(fault, SERVER)
+    assert fault.cause is (Cause.FORBIDDEN if tunnel else Cause.DOWN)
+    assert "secret" not in said
+    assert "MLFLOW_TRACKING" not in said
+    assert (named in said) if named else ("The proxy does not" in said if tunnel else "proxy" not in said)
+    assert ("NO_PROXY" in said) == (named is not None or tunnel)
+
+
+@pytest.mark.parametrize(
+    ("reason", "sent", "named"),
+    [
+        ("no answer within 30 s", "what the plugin 'slow' gave (MLFLOW_TRACKING_AUTH)", True),
+        ("Connection refused", "what the plugin 'slow' gave (MLFLOW_TRACKING_AUTH)", False),
+        ("no answer within 30 s", "no credentials", False),
+    ],
+)
+def test_the_time_of_a_plugin_is_not_the_servers_alone(reason: str, sent: str, named: bool) -> None:
+    assert ("the plugin's for its credentials" in remedy(Fault(reason, Cause.DOWN), SERVER, sent)) == named
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_another_driver_that_is_installed_is_named(mocker: MockerFixture, installed: bool) -> None:
+    mocker.patch(
+        "mlflow_sysmetrics.preflight.remedies.find_spec", return_value=object() if installed else None
+    )
+    fault = fault_of_error(ModuleNotFoundError("No module named 'psycopg'"), DATABASE)
+    said = remedy(fault, DATABASE)
+    assert "pip install 'psycopg[binary]'" in said
+    assert ("postgresql+psycopg2://" in said) == installed
+
+
 @pytest.mark.parametrize(
     ("missing", "command"),
     [
         ("boto3", "pip install 'boto3'"),
         ("google.cloud.storage", "pip install 'google-cloud-storage'"),
         ("google", "pip install 'google-cloud-storage'"),
-        ("azure.storage.blob", "azure-storage-blob"),
+        ("azure.storage.blob", "pip install 'azure-storage-blob' 'azure-identity'."),
         ("azure.storage.filedatalake", "azure-storage-file-datalake"),
         ("pyarrow", "pip install 'pyarrow'"),
     ],

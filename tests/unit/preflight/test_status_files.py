@@ -72,7 +72,9 @@ def test_an_info_file_that_cannot_be_removed_is_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / INFO_FILE).mkdir()
-    StatusFiles(tmp_path).forget_info()
+    files = StatusFiles(tmp_path)
+    files.forget_info()
+    files.write_status(WAITING)
     assert "earlier run" in warnings_in(caplog)[0]
 
 
@@ -226,3 +228,38 @@ def test_an_invalid_status_file_is_named(tmp_path: Path, content: bytes, problem
     with pytest.raises(ValueError, match=problem) as raised:
         read_status(tmp_path)
     assert str(tmp_path / STATUS_FILE) in str(raised.value)
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_one_warning_says_what_keeps_the_files_away(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, missing: bool
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise ImportError("No module named 'boto3'")
+
+    files = StatusFiles(tmp_path)
+    monkeypatch.setattr(LocalDirectory, "remove", fails)
+    if missing:
+        monkeypatch.setattr(LocalDirectory, "write", fails)
+    files.forget_info()
+    assert warnings_in(caplog) == []
+    for status in (WAITING, FAILED):
+        files.write_status(status)
+    [said] = warnings_in(caplog)
+    assert (
+        "could not be written" if missing else "could not be removed and may describe an earlier run"
+    ) in said
+
+
+def test_an_info_that_is_replaced_need_not_be_removed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise PermissionError
+
+    files = StatusFiles(tmp_path)
+    monkeypatch.setattr(LocalDirectory, "remove", fails)
+    files.forget_info()
+    files.write_info(RUN)
+    files.write_status(WAITING)
+    assert warnings_in(caplog) == []

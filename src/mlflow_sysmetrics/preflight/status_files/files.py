@@ -49,6 +49,7 @@ class StatusFiles:
 
     def __init__(self, target: str | os.PathLike[str] | None) -> None:
         self._warned: set[str] = set()
+        self._not_removed = ""  # why an earlier file is still there
         self._target: Target | None = None
         self._runs: dict[str, RunArtifacts] = {}
         if target is None or target == "":
@@ -64,19 +65,18 @@ class StatusFiles:
         self._write(self._target, STATUS_FILE, lambda: status_document(status), last=last)
 
     def forget_info(self) -> None:
-        """Removes the `mlflow_info.json` of an earlier program, which describes another run."""
+        """Removes the `mlflow_info.json` of an earlier program, which describes another run.
+
+        A failure is reported once something can be written there: if nothing can, that is the one thing to
+        know.
+        """
         if self._target is None:
             return
         try:
             self._target.remove(INFO_FILE)
         except Exception as error:  # MLflow's, or of the library of the store
             reraise_interruption(error)
-            _logger.warning(
-                "mlflow-sysmetrics: %s at %s could not be removed and may describe an earlier run: %s",
-                INFO_FILE,
-                self._target.shown,
-                _reason(error, self._target.uri),
-            )
+            self._not_removed = _reason(error, self._target.uri)
 
     def write_info(self, run: RunInfo, *, run_artifact: bool = False) -> None:
         """Replaces `mlflow_info.json`.
@@ -101,6 +101,16 @@ class StatusFiles:
         except Exception as error:  # MLflow's, or of the library of the store
             reraise_interruption(error)
             self._warn(name, target.shown, _reason(error, target.uri))
+            return
+        if self._not_removed and not isinstance(target, RunArtifacts):
+            reason, self._not_removed = self._not_removed, ""
+            if name != INFO_FILE:  # which has been replaced just now
+                _logger.warning(
+                    "mlflow-sysmetrics: %s at %s could not be removed and may describe an earlier run: %s",
+                    INFO_FILE,
+                    target.shown,
+                    reason,
+                )
 
     def _warn(self, name: str, where: str, reason: str) -> None:
         if where not in self._warned:
