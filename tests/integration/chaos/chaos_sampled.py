@@ -1,7 +1,7 @@
 """The points that a program sampled, recorded independently of the journal under test.
 
-The program calls `record`. It writes two lines to a side file around every `RunSeries.emit`: the points before, and
-a confirmation after. So whenever a program is killed, the points it must deliver are bounded: all confirmed ones, and at
+The program calls `record`. It writes two lines to a side file around every `RunSeries.emit` and `emit_all`: the points
+before, and a confirmation after. Its resolution is constant, so every point is sent. So whenever a program is killed, the points it must deliver are bounded: all confirmed ones, and at
 most those of the one interrupted tick. A forked child that samples writes to the same file, under its own
 process id.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -37,21 +37,26 @@ def record(path: str) -> None:
     from mlflow_sysmetrics.samples import TOTALS
 
     side = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    emit, write = RunSeries.emit, os.write  # a program may patch these later
+    write = os.write  # a program may patch it later
 
-    def recorded(self: RunSeries, values: Iterable[Value], timestamp: int) -> None:
-        taken = list(values)
-        run_id = self.key[1]
-        for value in taken:
-            assert value.kind not in TOTALS, f"{value.key} is a total"
-        points = {f"system/{key}": round(value, DECIMALS) for key, _, value in taken}
-        pid = os.getpid()
-        tick = {"pid": pid, "run": run_id, "t": timestamp, "points": points}
-        write(side, (json.dumps(tick) + "\n").encode())
-        emit(self, taken, timestamp)
-        write(side, b'{"taken": %d}\n' % pid)
+    def recorded(emit: Callable[..., None]) -> Callable[..., None]:
+        def emit_recorded(self: RunSeries, values: Iterable[Value], timestamp: int) -> None:
+            assert not self.settings.adaptive
+            taken = list(values)
+            run_id = self.key[1]
+            for value in taken:
+                assert value.kind not in TOTALS, f"{value.key} is a total"
+            points = {f"system/{key}": round(value, DECIMALS) for key, _, value in taken}
+            pid = os.getpid()
+            tick = {"pid": pid, "run": run_id, "t": timestamp, "points": points}
+            write(side, (json.dumps(tick) + "\n").encode())
+            emit(self, taken, timestamp)
+            write(side, b'{"taken": %d}\n' % pid)
 
-    RunSeries.emit = recorded  # type: ignore[method-assign]
+        return emit_recorded
+
+    RunSeries.emit = recorded(RunSeries.emit)  # type: ignore[method-assign]
+    RunSeries.emit_all = recorded(RunSeries.emit_all)  # type: ignore[method-assign]
 
 
 @dataclass
