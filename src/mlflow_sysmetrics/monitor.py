@@ -179,10 +179,9 @@ class SystemMetricsMonitor:
             self._attachment.detach(timeout=0)
 
     def _fail(self, error: Exception, run: Any) -> None:
-        reason = "no thread can be started" if isinstance(error, ThreadUnavailable) else str(error)
-        reason = reason or type(error).__name__  # a MemoryError has no text
+        known = "no thread can be started" if isinstance(error, ThreadUnavailable) else str(error)
         _warn_once(f"System metrics are off: {type(error).__name__}: {error}")
-        self._tag_failure(f"off: {reason}", run)
+        self._tag_failure(f"off: {known or type(error).__name__}", run)
 
     def _tag_failure(self, reason: str, run: Any) -> None:
         """Tells the run why it has no metrics. There is no thread to do so: one request, in bounded time."""

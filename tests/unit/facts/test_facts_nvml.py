@@ -176,7 +176,7 @@ def test_a_gpu_that_cannot_be_read_keeps_its_place_in_every_tag(tmp_path: Path) 
     lost = FakeGpu("NVIDIA H200", "GPU-bbbb", 1, lost=True)
     found = report(tmp_path, FakeNvml(lost, H200))
     assert any("GPU 0: GPU is lost" in problem for problem in found.problems)
-    tags = dict(gpu_tags(replace(found, problems=())))
+    tags = dict(gpu_tags(found._replace(problems=())))
     assert tags["sys.gpu"] == "unknown NVIDIA GPU, NVIDIA H200"
     assert tags["sys.gpu_count"] == "2"
     assert tags["sys.gpu_uuid"] == "unknown,GPU-aaaa"
