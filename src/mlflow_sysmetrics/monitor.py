@@ -125,7 +125,7 @@ class SystemMetricsMonitor:
         """Has the run attached when the daemon is loaded; returns False if it is loaded already."""
         from mlflow_sysmetrics.daemon import launch
 
-        if launch.is_loaded():
+        if launch.is_loaded() and not launch.is_pending():
             return False
         from mlflow_sysmetrics.mlflow_api.clients import import_mlflow
         from mlflow_sysmetrics.mlflow_api.fluent_state import current_tracking_uri
@@ -166,6 +166,7 @@ class SystemMetricsMonitor:
         if launch.is_pending():  # the first run of the process is over before the daemon is loaded
             ends = time.monotonic() + self._settings.flush_timeout
             if not launch.wait(self._settings.flush_timeout) and launch.defer(self._detach_late):
+                self._restore_replaced()
                 return
             timeout = max(ends - time.monotonic(), 0.0)
         if self._attachment is not None:
@@ -381,9 +382,8 @@ class _StandInLoader(importlib.abc.Loader):
 
     def _names(self, module: ModuleType) -> tuple[str, ...]:
         """Returns the names that the code of the module binds or uses; none if it cannot be read."""
-        if not isinstance(self._loader, importlib.abc.InspectLoader):
-            return ()
-        code = self._loader.get_code(module.__name__)
+        loader = self._loader
+        code = loader.get_code(module.__name__) if isinstance(loader, importlib.abc.InspectLoader) else None
         return () if code is None else code.co_names
 
     def _run_for(self, module: ModuleType, names: Sequence[str], name: str) -> object:
