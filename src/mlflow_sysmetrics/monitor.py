@@ -125,7 +125,7 @@ class SystemMetricsMonitor:
         """Has the run attached when the daemon is loaded; returns False if it is loaded already."""
         from mlflow_sysmetrics.daemon import launch
 
-        if launch.is_loaded():
+        if launch.is_loaded() and not launch.is_pending():
             return False
         from mlflow_sysmetrics.mlflow_api.clients import import_mlflow
         from mlflow_sysmetrics.mlflow_api.fluent_state import current_tracking_uri
@@ -166,6 +166,7 @@ class SystemMetricsMonitor:
         if launch.is_pending():  # the first run of the process is over before the daemon is loaded
             ends = time.monotonic() + self._settings.flush_timeout
             if not launch.wait(self._settings.flush_timeout) and launch.defer(self._detach_late):
+                self._restore_replaced()
                 return
             timeout = max(ends - time.monotonic(), 0.0)
         if self._attachment is not None:
@@ -179,10 +180,9 @@ class SystemMetricsMonitor:
             self._attachment.detach(timeout=0)
 
     def _fail(self, error: Exception, run: Any) -> None:
-        reason = "no thread can be started" if isinstance(error, ThreadUnavailable) else str(error)
-        reason = reason or type(error).__name__  # a MemoryError has no text
+        known = "no thread can be started" if isinstance(error, ThreadUnavailable) else str(error)
         _warn_once(f"System metrics are off: {type(error).__name__}: {error}")
-        self._tag_failure(f"off: {reason}", run)
+        self._tag_failure(f"off: {known or type(error).__name__}", run)
 
     def _tag_failure(self, reason: str, run: Any) -> None:
         """Tells the run why it has no metrics. There is no thread to do so: one request, in bounded time."""
@@ -380,9 +380,8 @@ class _StandInLoader(importlib.abc.Loader):
 
     def _names(self, module: ModuleType) -> tuple[str, ...]:
         """Returns the names that the code of the module binds or uses; none if it cannot be read."""
-        if not isinstance(self._loader, importlib.abc.InspectLoader):
-            return ()
-        code = self._loader.get_code(module.__name__)
+        loader = self._loader
+        code = loader.get_code(module.__name__) if isinstance(loader, importlib.abc.InspectLoader) else None
         return () if code is None else code.co_names
 
     def _run_for(self, module: ModuleType, names: Sequence[str], name: str) -> object:

@@ -33,29 +33,18 @@ class SysMetricsRunContextProvider:
         MLflow calls it before the run exists, and for datasets, models and traces, too. So it is cheap once
         the facts are found, has no side effects, and does not mean that a run starts.
         """
-        from mlflow_sysmetrics.runtime.threads import import_beside
-
-        import_beside("mlflow_sysmetrics.facts.discovery")
-        from mlflow_sysmetrics.facts import host_facts
-        from mlflow_sysmetrics.mlflow_api import fluent_state
-
-        start_run = fluent_state.start_run_that_asks(sys._getframe(1))  # noqa: SLF001 - as in the monitor
-        why_not = _why_no_metrics(start_run)
-        facts = host_facts()
         try:
-            tags = facts.tags(wait_seconds=FACTS_WAIT_SECONDS)
+            return _tags(sys._getframe(1), FACTS_WAIT_SECONDS)  # noqa: SLF001 - as in the monitor
         except Exception as error:
             # The program's own timeout. MLflow would catch it here; it passes when the metrics are started.
+            from mlflow_sysmetrics.mlflow_api import fluent_state
             from mlflow_sysmetrics.monitor import hold_back
 
-            if start_run is None or why_not is not None or not hold_back(error, start_run):
+            caller = sys._getframe(1)  # noqa: SLF001
+            start_run = fluent_state.start_run_that_asks(caller)
+            if start_run is None or _why_no_metrics(start_run) is not None or not hold_back(error, start_run):
                 raise
-            tags = facts.tags(wait_seconds=0)
-        if why_not is None and facts.has_no_thread:
-            why_not = "off: no thread can be started"
-        if why_not is not None:  # "on" comes with the first points
-            tags[METRICS_TAG] = why_not
-        return tags
+            return _tags(caller, wait_seconds=0)
 
 
 class SysMetricsDaemonRunContextProvider:
@@ -86,6 +75,23 @@ class SysMetricsDaemonRunContextProvider:
     def tags(self) -> dict[str, str]:
         """Returns no tags."""
         return {}
+
+
+def _tags(caller: FrameType, wait_seconds: float) -> dict[str, str]:
+    from mlflow_sysmetrics.runtime.threads import import_beside
+
+    import_beside("mlflow_sysmetrics.facts.discovery")
+    from mlflow_sysmetrics.facts import host_facts
+    from mlflow_sysmetrics.mlflow_api import fluent_state
+
+    why_not = _why_no_metrics(fluent_state.start_run_that_asks(caller))
+    facts = host_facts()
+    tags = facts.tags(wait_seconds=wait_seconds)
+    if why_not is None and facts.has_no_thread:
+        why_not = "off: no thread can be started"
+    if why_not is not None:  # "on" comes with the first points
+        tags[METRICS_TAG] = why_not
+    return tags
 
 
 def _why_no_metrics(start_run: FrameType | None) -> str | None:

@@ -27,9 +27,9 @@ from mlflow_sysmetrics.daemon.journal.thread import JournalThread
 from mlflow_sysmetrics.daemon.sampling.probe import Probe
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
 from mlflow_sysmetrics.daemon.sampling.sampler import Sampler
+from mlflow_sysmetrics.daemon.state import Status, log_start, log_summary
 from mlflow_sysmetrics.daemon.watchdog import Watchdog
 from mlflow_sysmetrics.errors import ThreadUnavailable
-from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.mlflow_api.fluent_state import current_tracking_uri
 from mlflow_sysmetrics.mlflow_api.tracking_uris import anchored, lasting, with_secrets
@@ -41,13 +41,10 @@ from mlflow_sysmetrics.settings import Settings
 if TYPE_CHECKING:
     from mlflow_sysmetrics.daemon.journal.recovery import Recovery
     from mlflow_sysmetrics.daemon.sampling.watch import Watch
-    from mlflow_sysmetrics.daemon.state import Status
 
 RECOVERY_THREAD_NAME = "sysmetrics-recovery"
 
 _LAST_SAMPLE_SECONDS = 0.25
-
-_logger = Log()
 
 
 class Daemon:
@@ -130,7 +127,7 @@ class Daemon:
                 key, holder, lambda: RunSeries(key, settings, self._channel(key, settings, started_at))
             )
         if started:  # without the lock: a log handler may block
-            _log_start(settings, [probe.name for probe in self._probes])
+            log_start(settings, [probe.name for probe in self._probes])
         return series
 
     def detach(self, series: RunSeries, timeout: float | None, *, holder: object = None) -> bool:
@@ -263,8 +260,6 @@ class Daemon:
             series.channel.sender.close(series.channel.queue)
         self._deliver(Deadline(now + self._flush_timeout, full_timeout=False))
         self._delete_journal()
-        from mlflow_sysmetrics.daemon.state import log_summary  # not before the end
-
         log_summary(self.status(), self._flush_timeout)
 
     def forget_after_fork(self) -> None:
@@ -275,8 +270,6 @@ class Daemon:
 
     def status(self) -> Status:
         """Returns a snapshot."""
-        from mlflow_sysmetrics.daemon.state import Status  # rarely needed
-
         with self._lock:
             counts = self._senders.counts()
             return Status(
@@ -381,14 +374,3 @@ class Daemon:
 
 def _create_journal(settings: Settings) -> Journal:
     return Journal.create(spool_directory(settings), settings.spool_bytes)
-
-
-def _log_start(settings: Settings, collectors: Sequence[str]) -> None:
-    """Logs what is sampled, at the first attach of the process."""
-    _logger.info(
-        "Sampling started: a tick every %g s, a point every %g s%s, from %s.",
-        settings.sampling_interval,
-        settings.window_seconds,
-        " at first" if settings.adaptive else "",
-        ", ".join(collectors) or "no collector",
-    )

@@ -45,12 +45,13 @@ class _Launch:
     @property
     def is_pending(self) -> bool:
         """Whether jobs wait for the daemon, or one is being done."""
-        return self._loop is not None and not self._done.is_set()
+        # A start that a signal handler has interrupted left a loop without a thread.
+        return self._loop is not None and self._loop.is_alive and not self._done.is_set()
 
     def defer(self, job: _Job) -> bool:
         """Queues a job; returns False if the daemon is loaded, so that there is nothing to wait for."""
         with self._lock:
-            if self._done.is_set() or (self._loop is None and is_loaded()):
+            if self._done.is_set() or (not self.is_pending and is_loaded()):
                 return False
             self._jobs.append(job)
             loop = self._loop = self._loop or Loop(self._step, THREAD_NAME)
@@ -60,7 +61,6 @@ class _Launch:
         except ThreadUnavailable:
             with self._lock:
                 self._jobs.remove(job)
-                self._loop = None
             raise
         if patched() is not None:  # other greenlets run meanwhile, but must not import what a thread imports
             self._done.wait()

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
+from mlflow_sysmetrics.daemon.sampling.sampler import SAMPLED
+from mlflow_sysmetrics.errors import shortened
 from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.runtime.loops import log_queue
+from mlflow_sysmetrics.settings import Settings
 
+_LONGEST_TAG = 250
 # What our threads have logged comes first, unless a log handler blocks.
 _LOGGED_WITHIN_SECONDS = 0.25
 
@@ -100,6 +104,28 @@ class Status:
 
 def _status(values: dict[str, Any]) -> Status:
     return Status(**{**values, "collectors": MappingProxyType(values["collectors"])})
+
+
+def metrics_tag(hanging: Sequence[str]) -> str:
+    """Returns the value of `METRICS_TAG` for a run that is sampled.
+
+    Args:
+        hanging: sources that do not answer, as `Probe.name`.
+    """
+    if not hanging:
+        return SAMPLED
+    return shortened(f"{SAMPLED}, but no answer from {', '.join(sorted(hanging))}", _LONGEST_TAG)
+
+
+def log_start(settings: Settings, collectors: Sequence[str]) -> None:
+    """Logs what is sampled, at the first attach of the process."""
+    _logger.info(
+        "Sampling started: a tick every %g s, a point every %g s%s, from %s.",
+        settings.sampling_interval,
+        settings.window_seconds,
+        " at first" if settings.adaptive else "",
+        ", ".join(collectors) or "no collector",
+    )
 
 
 def log_summary(status: Status, flush_timeout: float) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
 from mlflow_sysmetrics.daemon.sampling.sampler import SAMPLED, Sampler
-from mlflow_sysmetrics.errors import ThreadUnavailable, shortened
+from mlflow_sysmetrics.daemon.state import metrics_tag
+from mlflow_sysmetrics.errors import ThreadUnavailable
 from mlflow_sysmetrics.runtime.clock import Clock
 from mlflow_sysmetrics.runtime.loops import Loop
 from mlflow_sysmetrics.runtime.native import Event
@@ -20,7 +21,6 @@ _OVERSLEPT_SECONDS = 0.5
 _GRACE_SECONDS = 1.0
 # A change of the tag `sys.metrics` is sent at once, but not more often than this.
 _METRICS_SECONDS = 5.0
-_LONGEST_TAG = 250
 
 
 class Watchdog:
@@ -129,14 +129,3 @@ class Watchdog:
             due_at = self._clock.monotonic() + _GRACE_SECONDS
             self._stirred.wait(_GRACE_SECONDS)
         return True
-
-
-def metrics_tag(hanging: Sequence[str]) -> str:
-    """Returns the value of `METRICS_TAG` for a run that is sampled.
-
-    Args:
-        hanging: sources that do not answer, as `Probe.name`.
-    """
-    if not hanging:
-        return SAMPLED
-    return shortened(f"{SAMPLED}, but no answer from {', '.join(sorted(hanging))}", _LONGEST_TAG)

@@ -116,6 +116,25 @@ def test_without_a_thread_the_caller_is_told_and_may_try_again(monkeypatch: pyte
     assert done == [2]
 
 
+@pytest.mark.usefixtures("loading")
+def test_a_start_that_is_interrupted_leaves_nothing_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal handler may raise anywhere; the next run starts the thread, and its job is done all the same."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    done: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(loops, "start_thread", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            launch.defer(lambda: done.append(1))
+        assert launch.wait(0)
+    sys.modules[f"{NAME}_test"].loading.may_end.set()
+    assert launch.defer(lambda: done.append(2))
+    assert launch.wait(LONG)
+    assert done == [1, 2]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_fork_waits_until_nothing_is_half_imported(loading: Loading) -> None:
     """A child never gets a module that another thread of its parent was importing."""
