@@ -104,7 +104,7 @@ class ProcessRunJournal:
                 acknowledged  # kept for a journal that is created later; these points must not wait in it
             )
             if self._has_appended:
-                self.own.submit(("settled", self), partial(self._acknowledge, acknowledged))
+                self.own.submit(("settled", self), partial(self._acknowledge, acknowledged), wake=False)
 
     def read(self, since: int, place: int, most: int) -> tuple[list[tuple[int, Point]], int]:
         """Returns (index, point) pairs from an index on, and the place to continue from.
