@@ -5,8 +5,8 @@ Usage::
     python benchmarks/growth.py [--runs 64,256,1000] [--seconds 30] [--repetitions 3] [--json]
 
 Each measurement is a fresh interpreter that attaches runs of a counting server and does nothing else. It
-counts the CPU time of all its threads, and the reads of its journal: on a server that answers, there is nothing
-to be read back.
+counts the CPU time of all its threads, and the reads of its journal: on a server that answers, there is
+nothing to be read back.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 from counting_server import counting_server
 from tables import NOISE, Cell, Table, figure, machine
 
+RUNS = (64, 256, 1000)
 ON, OFF = "journal", "no journal"
 MOST_FOR_THE_JOURNAL = 1.15  # times the CPU without it
 MOST_TO_THE_LAST = 4.2  # times the CPU of 256 runs, for 1000
@@ -69,6 +70,20 @@ def work(url: str, runs: int, seconds: float, *, journal: bool) -> dict[str, Any
         "dropped": after.points_dropped,
         "reads": reads,
     }
+
+
+def measure_all(
+    numbers: Sequence[int], seconds: float, repetitions: int
+) -> dict[int, dict[str, list[dict[str, Any]]]]:
+    """Returns what `measure` finds for each number of runs and each side; the sides alternate."""
+    found: dict[int, dict[str, list[dict[str, Any]]]] = {}
+    for runs in numbers:
+        sides: dict[str, list[dict[str, Any]]] = {OFF: [], ON: []}
+        for repetition in range(repetitions):
+            for side in (OFF, ON) if repetition % 2 == 0 else (ON, OFF):
+                sides[side].append(measure(runs, seconds, journal=side == ON))
+        found[runs] = sides
+    return found
 
 
 def measure(runs: int, seconds: float, *, journal: bool) -> dict[str, Any]:
@@ -137,7 +152,9 @@ def _verdict(ratio: float, limit: float) -> str:
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description="CPU of many runs at a point of each series a second.")
-    parser.add_argument("--runs", default="64,256,1000", help="numbers of runs, separated by commas")
+    parser.add_argument(
+        "--runs", default=",".join(map(str, RUNS)), help="numbers of runs, separated by commas"
+    )
     parser.add_argument("--seconds", type=float, default=30.0, help="how long each is observed")
     parser.add_argument("--repetitions", type=int, default=3, help="measurements of each side")
     parser.add_argument("--json", action="store_true", help="all values, as JSON")
@@ -147,13 +164,8 @@ def main() -> None:
         url, runs, seconds, journal = options.worker
         print(json.dumps(work(url, int(runs), float(seconds), journal=journal == "1")), flush=True)
         os._exit(0)  # the runs go on; nothing of them is to be delivered
-    found: dict[int, dict[str, list[dict[str, Any]]]] = {}
-    for runs in map(int, options.runs.split(",")):
-        sides: dict[str, list[dict[str, Any]]] = {OFF: [], ON: []}
-        for repetition in range(options.repetitions):
-            for side in (OFF, ON) if repetition % 2 == 0 else (ON, OFF):
-                sides[side].append(measure(runs, options.seconds, journal=side == ON))
-        found[runs] = sides
+    numbers = [int(number) for number in options.runs.split(",")]
+    found = measure_all(numbers, options.seconds, options.repetitions)
     if options.json:
         print(json.dumps({"machine": machine(), "growth": found}))
         return
