@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import TypeAlias
 
 from mlflow_sysmetrics.daemon.delivery.points import Point
@@ -14,6 +15,7 @@ from mlflow_sysmetrics.daemon.journal.process_journal import ProcessJournal
 # With names of 250 characters, the longest that MLflow allows, each of 12 bytes in JSON, a line stays below
 # the longest that is read at once.
 _MOST_VALUES = 250
+_PAIR = itemgetter(0, 1)  # of a point: its key and value
 
 Written: TypeAlias = tuple[str, float]  #: key and value of a point
 
@@ -51,7 +53,7 @@ class FileRunJournal:
             if written is None:
                 values = dump_values({point.key: point.value for point in stretch})
             else:
-                values = ",".join([written.get(point[:2]) or _write(point, written) for point in stretch])
+                values = _values(stretch, written)
             text = sealed_points(self._number, index, timestamp, step, values)
             lines.append(NewPoints(self._number, index, len(stretch), timestamp, text))
             index += len(stretch)
@@ -184,15 +186,25 @@ def _append_together(appends: Sequence[Append]) -> list[int | None] | None:
     return None if not any(found) else [None if one is None else one[0] for one in found]
 
 
-def _write(point: Point, written: dict[Written, str]) -> str:
-    text = written[point[:2]] = dump_values({point.key: point.value})
-    return text
+def _values(points: Sequence[Point], written: dict[Written, str]) -> str:
+    """Returns the values of a line; adds those that were not written before."""
+    pairs = list(map(_PAIR, points))
+    texts = list(map(written.get, pairs))
+    if None in texts:
+        for number, (key, value) in enumerate(pairs):
+            if texts[number] is None:
+                texts[number] = written[key, value] = dump_values({key: value})
+    return ",".join(texts)  # type: ignore[arg-type]
 
 
 def _by_moment(points: Sequence[Point]) -> Iterator[Sequence[Point]]:
     """Yields the points of each line: consecutive ones of one time and step, with distinct keys."""
-    is_of_one_moment = len({point[2:] for point in points}) == 1
-    if is_of_one_moment and len({point.key for point in points}) == len(points) <= _MOST_VALUES:
+    if not points:
+        return
+    count = len(points)
+    keys_of_all, _, timestamps, steps = zip(*points, strict=True)
+    is_of_one_moment = timestamps.count(timestamps[0]) == steps.count(steps[0]) == count
+    if is_of_one_moment and len(set(keys_of_all)) == count <= _MOST_VALUES:
         yield points  # nearly always
         return
     stretch: list[Point] = []
