@@ -121,10 +121,7 @@ def table(found: Mapping[int, Mapping[str, Sequence[Mapping[str, Any]]]], second
         growth = ""
         if of_256 is not None:
             ratio = cells[ON].median / of_256.median
-            growth = f"{figure(ratio)} for {runs / 256:.3g} times the runs"
-            growth += (
-                f", at most {MOST_TO_THE_LAST:g}: {_verdict(ratio, MOST_TO_THE_LAST)}" if runs == 1000 else ""
-            )
+            growth = _verdict(ratio, MOST_TO_THE_LAST) if runs == _MANY else figure(ratio)
         of_256 = cells[ON] if runs == _BASE else of_256
         rows.append(
             (

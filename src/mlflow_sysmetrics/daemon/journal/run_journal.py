@@ -126,6 +126,12 @@ class ProcessRunJournal:
         """Has acknowledgements written from now on: points are about to be."""
         self._has_appended = True
 
+    def lines(
+        self, index: int, points: Sequence[Point], written: dict[Written, str] | None
+    ) -> list[NewPoints] | None:
+        """Returns the lines for points; None before the first ones, when this run has no number yet."""
+        return None if self._run is None else self._run.lines(index, points, written)
+
     def opened(self) -> tuple[Journal, FileRunJournal] | None:
         """Returns the journal and this run in it, made now if necessary; None if there is no journal.
 
@@ -162,27 +168,32 @@ def append_together(appends: Sequence[Append]) -> list[int | None]:
         return [None] * len(appends)
     for run_journal, _, _ in appends:
         run_journal.expect_points()
-    return own.call(partial(_append_together, appends)) or [None] * len(appends)
-
-
-def _append_together(appends: Sequence[Append]) -> list[int | None] | None:
-    """Does so, in the journal's thread; returns None if nothing was written."""
-    lines: list[NewPoints] = []
+    # Lines are made here: how long the job takes must say how slow the disk is, not how busy the machine.
     written: dict[Written, str] | None = None if len(appends) == 1 else {}
+    lines = [run_journal.lines(index, points, written) for run_journal, index, points in appends]
+    return own.call(partial(_append_together, appends, lines)) or [None] * len(appends)
+
+
+def _append_together(
+    appends: Sequence[Append], lines: Sequence[list[NewPoints] | None]
+) -> list[int | None] | None:
+    """Does so, in the journal's thread; returns None if nothing was written."""
+    complete: list[NewPoints] = []
     firsts = []
-    for run_journal, index, points in appends:
+    for (run_journal, index, points), of_run in zip(appends, lines, strict=True):
         opened = run_journal.opened()
         if opened is None:
             return None
         journal, run = opened
-        firsts.append(len(lines))
-        lines += run.lines(index, points, written)
-    places = journal.append_lines(lines)
+        firsts.append(len(complete))
+        complete += run.lines(index, points) if of_run is None else of_run
+    places = journal.append_lines(complete)
     if places is not None:
         return [places[first] for first in firsts]
     if len(appends) == 1:
         return None
-    found = [_append_together([one]) for one in appends]  # what there is room for
+    # What there is room for.
+    found = [_append_together([one], [of_run]) for one, of_run in zip(appends, lines, strict=True)]
     return None if not any(found) else [None if one is None else one[0] for one in found]
 
 
