@@ -19,8 +19,10 @@ from typing import Any
 import agreement
 import concurrent_runs
 import default_tick
+import delivery
 import gpu
 import gpu_steps
+import growth
 import idle
 import import_time
 import interference
@@ -54,6 +56,8 @@ def _options() -> argparse.Namespace:
     add("--short-runs", type=int, default=20, help="later short runs in each of these")
     add("--ticks", type=int, default=1000, help="ticks of each side")
     add("--appends", type=int, default=20_000, help="points appended to a journal")
+    add("--rounds", type=int, default=40, help="turns of each side that delivers points over REST")
+    add("--growth-seconds", type=float, default=30, help="how long many runs are observed")
     add("--gpu-seconds", type=float, default=30, help="how long each kind of training step is repeated")
     add("--agreement-seconds", type=int, default=60, help="how long our figures are compared with others")
     add("--imports", type=int, default=25, help="imports of each side")
@@ -101,6 +105,16 @@ def _default_tick(options: argparse.Namespace) -> Measured:
 def _journal(options: argparse.Namespace) -> Measured:
     found = journal_append.measure(options.appends)
     yield "journal", found, journal_append.table(found)
+
+
+def _delivery(options: argparse.Namespace) -> Measured:
+    found = delivery.measure_all(options.rounds)
+    yield "delivery", found, delivery.table(found)
+
+
+def _growth(options: argparse.Namespace) -> Measured:
+    found = growth.measure_all(growth.RUNS, options.growth_seconds, options.repetitions)
+    yield "growth", found, growth.table(found, options.growth_seconds)
 
 
 def _gpu(options: argparse.Namespace) -> Measured:
@@ -154,6 +168,7 @@ _PARTS: dict[str, Callable[[argparse.Namespace], Measured]] = {
     "tick": _tick,
     "default_tick": _default_tick,
     "journal": _journal,
+    "delivery": _delivery,
     "gpu": _gpu,
     "agreement": _agreement,
     "import": _import,
@@ -162,6 +177,7 @@ _PARTS: dict[str, Callable[[argparse.Namespace], Measured]] = {
     "latency": _latency,
     "short": _short,
     "concurrent": _concurrent,
+    "growth": _growth,
 }
 
 

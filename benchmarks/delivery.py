@@ -81,6 +81,12 @@ def ours(server: CountingServer, run_id: str) -> Send:
     return send
 
 
+def measure_all(rounds: int) -> dict[int, dict[str, list[float]]]:
+    """Returns what `measure` finds for each number of points per request."""
+    with counting_server() as server:
+        return {size: measure(server, size, rounds) for size in SIZES}
+
+
 def measure(server: CountingServer, size: int, rounds: int) -> dict[str, list[float]]:
     """Returns the milliseconds of CPU per 1,000 points of each round, by side."""
     from mlflow import MlflowClient
@@ -140,8 +146,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40, help="turns of each side")
     parser.add_argument("--json", action="store_true", help="all values, as JSON")
     options = parser.parse_args()
-    with counting_server() as server:
-        found = {size: measure(server, size, options.rounds) for size in SIZES}
+    found = measure_all(options.rounds)
     if options.json:
         print(json.dumps({"machine": machine(), "delivery": found}))
         return

@@ -16,6 +16,7 @@ from mlflow_sysmetrics.daemon.delivery.limits import MemoryBudget
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.sender import Sender
+from mlflow_sysmetrics.daemon.journal import run_journal
 from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.daemon.journal.process_journal import ProcessJournal
 from mlflow_sysmetrics.daemon.journal.recovery import replay
@@ -479,6 +480,33 @@ def test_windows_that_close_together_are_written_with_one_request(
         assert values == [
             (f"system/{key}", round(first / 7, 3)) for first in (0, SERIES) for key in process.keys
         ]
+
+
+def test_what_is_waited_for_is_the_disk_and_not_the_making_of_lines(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = process.series()
+    process.emit(series)  # the first lines are made once the journal has a number for the run
+    made: list[bool] = []
+    in_job = False
+    seal, call = run_journal.sealed_points, process.journal.call
+
+    def called(job: Any) -> Any:
+        nonlocal in_job
+        in_job = True
+        try:
+            return call(job)
+        finally:
+            in_job = False
+
+    def sealed(*arguments: Any) -> bytes:
+        made.append(in_job)
+        return seal(*arguments)
+
+    monkeypatch.setattr(process.journal, "call", called)
+    monkeypatch.setattr(run_journal, "sealed_points", sealed)
+    process.emit(series, 2)
+    assert made == [False, False]
 
 
 def test_a_journal_without_room_for_all_takes_what_it_can(tmp_path: Path) -> None:

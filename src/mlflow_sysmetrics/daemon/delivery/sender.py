@@ -281,6 +281,7 @@ class Sender:
         while self.send_next():
             self.tidy()
             self.log_messages()
+        self._journal.wake()
         self.tidy()
         self.log_messages()
         return self._wait_for_work()

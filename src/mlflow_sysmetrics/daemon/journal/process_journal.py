@@ -128,9 +128,13 @@ class ProcessJournal:
         """
         return self._thread.call(job)
 
-    def submit(self, key: Hashable, job: Callable[[], None]) -> None:
-        """Queues a job to run after all earlier ones; does not wait."""
-        self._thread.submit(key, job)
+    def submit(self, key: Hashable, job: Callable[[], None], *, wake: bool = True) -> None:
+        """Queues a job to run after all earlier ones; does not wait. See `JournalThread.submit`."""
+        self._thread.submit(key, job, wake=wake)
+
+    def wake(self) -> None:
+        """Has the queued jobs run now: a sender has nothing more to send for the moment."""
+        self._thread.wake()
 
     def check_disk(self) -> None:
         """Raises an OSError if the disk is known not to answer, so that the caller does not wait for it."""

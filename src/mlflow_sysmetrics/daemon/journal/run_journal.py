@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import TypeAlias
 
 from mlflow_sysmetrics.daemon.delivery.points import Point
@@ -14,6 +15,7 @@ from mlflow_sysmetrics.daemon.journal.process_journal import ProcessJournal
 # With names of 250 characters, the longest that MLflow allows, each of 12 bytes in JSON, a line stays below
 # the longest that is read at once.
 _MOST_VALUES = 250
+_PAIR = itemgetter(0, 1)  # of a point: its key and value
 
 Written: TypeAlias = tuple[str, float]  #: key and value of a point
 
@@ -51,7 +53,7 @@ class FileRunJournal:
             if written is None:
                 values = dump_values({point.key: point.value for point in stretch})
             else:
-                values = ",".join([written.get(point[:2]) or _write(point, written) for point in stretch])
+                values = _values(stretch, written)
             text = sealed_points(self._number, index, timestamp, step, values)
             lines.append(NewPoints(self._number, index, len(stretch), timestamp, text))
             index += len(stretch)
@@ -104,7 +106,7 @@ class ProcessRunJournal:
                 acknowledged  # kept for a journal that is created later; these points must not wait in it
             )
             if self._has_appended:
-                self.own.submit(("settled", self), partial(self._acknowledge, acknowledged))
+                self.own.submit(("settled", self), partial(self._acknowledge, acknowledged), wake=False)
 
     def read(self, since: int, place: int, most: int) -> tuple[list[tuple[int, Point]], int]:
         """Returns (index, point) pairs from an index on, and the place to continue from.
@@ -123,6 +125,12 @@ class ProcessRunJournal:
     def expect_points(self) -> None:
         """Has acknowledgements written from now on: points are about to be."""
         self._has_appended = True
+
+    def lines(
+        self, index: int, points: Sequence[Point], written: dict[Written, str] | None
+    ) -> list[NewPoints] | None:
+        """Returns the lines for points; None before the first ones, when this run has no number yet."""
+        return None if self._run is None else self._run.lines(index, points, written)
 
     def opened(self) -> tuple[Journal, FileRunJournal] | None:
         """Returns the journal and this run in it, made now if necessary; None if there is no journal.
@@ -160,39 +168,54 @@ def append_together(appends: Sequence[Append]) -> list[int | None]:
         return [None] * len(appends)
     for run_journal, _, _ in appends:
         run_journal.expect_points()
-    return own.call(partial(_append_together, appends)) or [None] * len(appends)
-
-
-def _append_together(appends: Sequence[Append]) -> list[int | None] | None:
-    """Does so, in the journal's thread; returns None if nothing was written."""
-    lines: list[NewPoints] = []
+    # Lines are made here: how long the job takes must say how slow the disk is, not how busy the machine.
     written: dict[Written, str] | None = None if len(appends) == 1 else {}
+    lines = [run_journal.lines(index, points, written) for run_journal, index, points in appends]
+    return own.call(partial(_append_together, appends, lines)) or [None] * len(appends)
+
+
+def _append_together(
+    appends: Sequence[Append], lines: Sequence[list[NewPoints] | None]
+) -> list[int | None] | None:
+    """Does so, in the journal's thread; returns None if nothing was written."""
+    complete: list[NewPoints] = []
     firsts = []
-    for run_journal, index, points in appends:
+    for (run_journal, index, points), of_run in zip(appends, lines, strict=True):
         opened = run_journal.opened()
         if opened is None:
             return None
         journal, run = opened
-        firsts.append(len(lines))
-        lines += run.lines(index, points, written)
-    places = journal.append_lines(lines)
+        firsts.append(len(complete))
+        complete += run.lines(index, points) if of_run is None else of_run
+    places = journal.append_lines(complete)
     if places is not None:
         return [places[first] for first in firsts]
     if len(appends) == 1:
         return None
-    found = [_append_together([one]) for one in appends]  # what there is room for
+    # What there is room for.
+    found = [_append_together([one], [of_run]) for one, of_run in zip(appends, lines, strict=True)]
     return None if not any(found) else [None if one is None else one[0] for one in found]
 
 
-def _write(point: Point, written: dict[Written, str]) -> str:
-    text = written[point[:2]] = dump_values({point.key: point.value})
-    return text
+def _values(points: Sequence[Point], written: dict[Written, str]) -> str:
+    """Returns the values of a line; adds those that were not written before."""
+    pairs = list(map(_PAIR, points))
+    texts = list(map(written.get, pairs))
+    if None in texts:
+        for number, (key, value) in enumerate(pairs):
+            if texts[number] is None:
+                texts[number] = written[key, value] = dump_values({key: value})
+    return ",".join(texts)  # type: ignore[arg-type]
 
 
 def _by_moment(points: Sequence[Point]) -> Iterator[Sequence[Point]]:
     """Yields the points of each line: consecutive ones of one time and step, with distinct keys."""
-    is_of_one_moment = len({point[2:] for point in points}) == 1
-    if is_of_one_moment and len({point.key for point in points}) == len(points) <= _MOST_VALUES:
+    if not points:
+        return
+    count = len(points)
+    keys_of_all, _, timestamps, steps = zip(*points, strict=True)
+    is_of_one_moment = timestamps.count(timestamps[0]) == steps.count(steps[0]) == count
+    if is_of_one_moment and len(set(keys_of_all)) == count <= _MOST_VALUES:
         yield points  # nearly always
         return
     stretch: list[Point] = []

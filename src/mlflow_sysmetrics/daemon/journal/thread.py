@@ -192,13 +192,14 @@ class JournalThread:
         ended_at = now if request.ended_at is None else request.ended_at
         return max(ended_at - max(began_at, request.asked_at) - _ACCESSES * self._delay, 0.0)
 
-    def submit(self, key: Hashable, job: Callable[[], object]) -> None:
+    def submit(self, key: Hashable, job: Callable[[], object], *, wake: bool = True) -> None:
         """Queues a job; does not wait for it.
 
         Args:
             key: replaces a job with the same key that has not begun, so the jobs that wait for a disk take no
                 more memory than there are runs.
             job: the job.
+            wake: False if the job may wait for `wake`, or for another one.
         """
         if self.loop is None:
             self._result(job)
@@ -206,7 +207,14 @@ class JournalThread:
         with self._changed:
             self._later.pop(key, None)  # the new job goes to the end
             self._later[key] = job
-            self._changed.notify_all()
+            if wake:
+                self._changed.notify_all()
+
+    def wake(self) -> None:
+        """Has the queued jobs run now."""
+        if self._later:
+            with self._changed:
+                self._changed.notify_all()
 
     def _is_started(self) -> bool:
         if self._threaded and self.loop is None:
