@@ -50,18 +50,23 @@ def test_nested_and_threaded_runs(program: Program, remote: Remote) -> None:
 
 
 def test_a_resumed_run_continues_its_series(program: Program, store: Store) -> None:
-    """MLflow 2.8 monitors new runs only; newer versions also monitor resumed runs."""
+    """MLflow 2.8 monitors new runs only; newer versions also monitor resumed runs.
+
+    The steps go on without a look at the points so far, of which a long run has millions.
+    """
     code = """
+        reads = []
+        mlflow.MlflowClient.get_metric_history = lambda *given, **named: reads.append(given)
         if len(sys.argv) == 1 and "RESUME" not in os.environ:
             with mlflow.start_run() as run:
                 watched()
         else:
             with mlflow.start_run(run_id=os.environ["RESUME"]) as run:
                 time.sleep(0.3)
-        print(run.info.run_id, int(time.time() * 1000))
+        print(run.info.run_id, int(time.time() * 1000), len(reads))
     """
-    run_id, first_end = program(store.uri, code, **ONCE).words
-    program(store.uri, code, RESUME=run_id, **ONCE)
+    run_id, first_end, _ = program(store.uri, code, **ONCE).words
+    assert program(store.uri, code, RESUME=run_id, **ONCE).words[-1] == "0"
     points = store.points(run_id, "system/system_memory_usage_megabytes")
     start = store.client.get_run(run_id).info.start_time
     assert [point.step for point in points] == [(point.timestamp - start) // 1000 for point in points]
@@ -113,6 +118,7 @@ def test_a_monitor_built_by_a_library_is_replaced(program: Program, remote: Remo
         ticked(6)
         monitor.finish()
         monitor.finish()
+        SystemMetricsMonitor("missing", resume_logging=True)  # neither raises nor asks for the run
         print(run.info.run_id, *[thread.name for thread in threading.enumerate()])
     """
     run_id, *threads = program(remote.uri, code).words

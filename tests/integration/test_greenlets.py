@@ -150,6 +150,35 @@ def test_the_first_runs_of_many_greenlets_share_a_daemon_and_keep_nobody_waiting
     assert int(count) < 10, imported
 
 
+def test_a_greenlet_may_wait_for_an_import_of_our_threads(server: CountingServer, tmp_path: Path) -> None:
+    """MLflow tries three imports per request, which takes long if Python's path has a directory far away.
+
+    A greenlet that imports the same waits for our thread; gevent would raise `LoopExit` if it is alone.
+    """
+    code = (
+        PATCHES["gevent"]
+        + START
+        + dedent("""
+        from gevent import wait
+        from gevent.monkey import get_original
+        pause = get_original("time", "sleep")
+        class Slow:
+            def find_spec(self, name, path, target=None):
+                if name in ("dbruntime", "IPython", "pyspark"):
+                    pause(0.01)
+        sys.meta_path.insert(0, Slow())
+        for _ in range(2):
+            with mlflow.start_run() as run:
+                for value in range(4):
+                    mlflow.log_metric("one", value)
+            print(run.info.run_id)
+        assert wait(timeout=60)  # nothing of ours keeps the event loop running
+    """)
+    )
+    for run_id in ended(started(tmp_path, server, code)):
+        assert "system/system_memory_usage_megabytes" in server.points(run_id)
+
+
 @pytest.mark.parametrize("kind", PATCHES)
 def test_while_an_end_of_a_run_waits_greenlets_run_on_and_a_signal_ends_the_program(
     kind: str, server: CountingServer, tmp_path: Path

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any
 
@@ -15,6 +18,11 @@ _LAST_PAUSE_SECONDS = 0.01
 _GROWTH = 1.5
 
 _monotonic = time.monotonic
+
+_LONG_SECONDS = 86_400.0
+# Event loops of gevent in which the program's greenlets have waited for us, each with the timer that keeps it
+# running and the number of our threads that want it to. Only the loop's own thread touches the timer.
+_loops: weakref.WeakKeyDictionary[Any, _Kept] = weakref.WeakKeyDictionary()
 
 
 def are_threads() -> bool:
@@ -48,6 +56,66 @@ def poll(done: Callable[[], bool], timeout: float | None) -> bool:
         sleep(min(pause, left))
         pause = min(pause * _GROWTH, _LAST_PAUSE_SECONDS)
     return True
+
+
+@contextlib.contextmanager
+def loops_kept_running() -> Iterator[None]:
+    """Lets the program's greenlets wait for locks that this thread of ours holds in a ``with`` block.
+
+    Locks of Python and of libraries, above all those of imports, are gevent's. A greenlet that waits for one
+    while its event loop has nothing else to wait for gets a `LoopExit`, "this operation would block forever":
+    gevent does not know that another thread will release the lock.
+    """
+    kept = list(_loops.values())
+    for one in kept:
+        one.call(one.hold)
+    try:
+        yield
+    finally:
+        for one in kept:
+            one.call(one.release)
+
+
+class _Kept:
+    """One event loop of the program.
+
+    Args:
+        hub: its hub.
+    """
+
+    def __init__(self, hub: Any) -> None:
+        self._loop = hub.loop
+        self._holders = 0
+        self._timer: Any = None
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Has the thread of the loop call a function, when it next waits."""
+        with contextlib.suppress(Exception):  # the loop is destroyed
+            self._loop.run_callback_threadsafe(function)
+
+    def hold(self) -> None:
+        self._holders += 1
+        if self._timer is None:
+            self._timer = self._loop.timer(_LONG_SECONDS)
+            self._timer.start(lambda: None)
+
+    def release(self) -> None:
+        self._holders -= 1
+        if not self._holders:
+            self.forget()
+
+    def forget(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.stop()
+            timer.close()
+
+
+def _forget_threads() -> None:
+    """Lets the loops of a forked child end: the threads that kept them running do not exist there."""
+    for one in _loops.values():
+        one.forget()
+    _loops.clear()
 
 
 def close_loop() -> None:
@@ -87,6 +155,8 @@ def _sleep_of_greenlets() -> Callable[[float], object] | None:
         import gevent
 
         hub = _hub_of_gevent()
+        if hub is not None and hub not in _loops:
+            _loops[hub] = _Kept(hub)
         is_possible = hub is not None and gevent.getcurrent() is not hub
         return gevent.sleep if is_possible else None
     import eventlet
@@ -110,3 +180,7 @@ def _eventlet_local() -> Any:
     from eventlet import hubs
 
     return hubs._threadlocal  # noqa: SLF001
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_forget_threads)

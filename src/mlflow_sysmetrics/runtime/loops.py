@@ -15,7 +15,7 @@ from mlflow_sysmetrics.errors import ThreadUnavailable
 from mlflow_sysmetrics.log import Log, LogQueue, use_in_this_thread
 from mlflow_sysmetrics.runtime.backoff import doubled
 from mlflow_sysmetrics.runtime.native import Event, Lock, RLock
-from mlflow_sysmetrics.runtime.threads import Thread, start_thread
+from mlflow_sysmetrics.runtime.threads import Thread, greenlets_may_wait, start_thread
 
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
@@ -24,8 +24,17 @@ _SUCCESSES_THAT_COUNT = 10
 
 _logger = Log()
 
+
+def _start_log_thread(run: Callable[[], None], name: str) -> Thread:
+    def body() -> None:
+        with greenlets_may_wait():  # for the locks of log handlers
+            run()
+
+    return start_thread(body, name)
+
+
 #: takes what our threads log
-log_queue = LogQueue(start_thread, lock=Lock, event=Event)
+log_queue = LogQueue(_start_log_thread, lock=Lock, event=Event)
 
 if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=log_queue.forget_after_fork)

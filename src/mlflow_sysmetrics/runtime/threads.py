@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import Protocol
 
@@ -104,6 +105,15 @@ def run_beside(call: Callable[[], object]) -> bool:
         start_thread(run, "sysmetrics-beside")
         done.wait(_BESIDE_SECONDS)
     return bool(returned)
+
+
+def greenlets_may_wait() -> AbstractContextManager[None]:
+    """Returns what surrounds calls of libraries in a thread of ours.
+
+    They share locks with the program, those of imports among them, for which its greenlets may have to wait.
+    """
+    by_greenlets = patched()
+    return contextlib.nullcontext() if by_greenlets is None else by_greenlets.loops_kept_running()
 
 
 def import_beside(name: str) -> None:

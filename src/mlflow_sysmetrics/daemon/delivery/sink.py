@@ -13,6 +13,7 @@ from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 from mlflow_sysmetrics.mlflow_api.runs import Metric, Runs, open_runs
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
+from mlflow_sysmetrics.runtime.threads import greenlets_may_wait
 
 _ALIVE = frozenset({"RUNNING", "SCHEDULED"})
 _MILLISECONDS = 1000
@@ -77,7 +78,11 @@ class Connection:
         """
         if not points and not tags:
             return  # all the points were thinned out on disk
-        sink = self._opened()
+        with greenlets_may_wait():
+            self._send(self._opened(), queue, points, tags)
+
+    @staticmethod
+    def _send(sink: Sink, queue: RunQueue, points: Sequence[Point], tags: Mapping[str, str]) -> None:
         needs_start = any(point.step is None for point in points)
         if needs_start and queue.started_at is None:
             queue.set_started_at(sink.started_at(queue.run_id))
@@ -106,7 +111,8 @@ class Connection:
         Raises:
             Fault: the server did not answer, or its client could not be created.
         """
-        return self._opened().tags(queue.run_id)
+        with greenlets_may_wait():
+            return self._opened().tags(queue.run_id)
 
     def release(self) -> Sink | None:
         """Returns the sink, which the caller closes; the next request opens another one."""
