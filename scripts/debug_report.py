@@ -174,7 +174,7 @@ def number_text(value: float) -> str:
     """Returns a number with the digits that mean something: three, or all of those before the point."""
     if value == 0 or abs(value) >= SIGNIFICANT:
         return f"{value:,.0f}"
-    return f"{value:.3g}" if abs(value) >= SMALL else f"{value:.1e}"
+    return f"{value:.3g}" if abs(value) >= SMALL else f"<{SMALL}"
 
 
 def _show_list(console: Console, title: str, lines: Sequence[str], style: str) -> None:

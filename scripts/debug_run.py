@@ -251,6 +251,8 @@ def _remedy(uri: str) -> str:
         )
     if uri == DEFAULT_STORE:
         file = uri.removeprefix("sqlite:///")
+        if not Path(file).exists():
+            return "Run this in a directory in which you may create files, or set MLFLOW_TRACKING_URI."
         return f"If the fault is in {file}, which holds only runs of this script, delete it: rm {file}"
     return (
         "Set MLFLOW_TRACKING_URI to http://<host>:<port> or sqlite:///<file>, "

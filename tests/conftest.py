@@ -33,7 +33,9 @@ _numbers = itertools.count()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--bless", action="store_true", help="rewrite tests/hosts/**/*.txt that a test compares with"
+        "--bless",
+        action="store_true",
+        help="rewrite what a test compares with: tests/hosts/**/*.txt, tests/transcripts",
     )
 
 

@@ -96,11 +96,11 @@ def test_a_disabled_plugin_is_named_with_the_variable(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (("--seconds", "0"), "'0' is out of range"),
-        (("--seconds", "nan"), "'nan' is out of range"),
-        (("--seconds", "six"), "'six' is not a number"),
-        (("--interval", "-1"), "'-1' is not an interval"),
-        (("--seconds", "2", "--interval", "1"), "--seconds 2 is too short"),
+        (("--seconds", "0"), "--seconds must be from 1 to 3600 seconds, got '0'"),
+        (("--seconds", "nan"), "from 1 to 3600 seconds, got 'nan'"),
+        (("--seconds", "six"), "--seconds must be seconds such as 6 or 2.5, got 'six'"),
+        (("--interval", "-1"), "--interval must be a number from 0.1 to 3600, got -1"),
+        (("--seconds", "2", "--interval", "1"), "--seconds must be at least 3 for points every 1 s, got 2"),
     ],
 )
 def test_an_invalid_option_is_named_and_nothing_is_created(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 
@@ -21,11 +20,13 @@ def run() -> None:
     """Runs the command given on the command line, then exits the process."""
     for name, value in _SHORT.items():
         os.environ.setdefault(name, value)
-    for name in _QUIET:
-        logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        from mlflow_sysmetrics.cli import main  # takes a while, in which Ctrl-C must print no traceback
+        import logging  # what is imported takes a while, in which Ctrl-C must print no traceback
 
+        from mlflow_sysmetrics.cli import main
+
+        for name in _QUIET:
+            logging.getLogger(name).setLevel(logging.ERROR)
         main(prog_name="mlflow-sysmetrics")
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("mlflow_sysmetrics"):

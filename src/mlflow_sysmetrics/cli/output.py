@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
 import textwrap
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TextIO
 
 import click
 
+CLOSED = 141  #: exit code of a command whose output was closed; what shells show for SIGPIPE
 _MOST_COLUMNS = 80  # a longer line is hard to read, also in a wide terminal
 _FEWEST_COLUMNS = 40
 _FEWEST_LAST = 16  # columns of the last column of a table before lines become longer than the terminal
@@ -34,7 +39,7 @@ def say(text: str, *, err: bool = False) -> None:
         text: one or more lines.
         err: print it to the standard error.
     """
-    click.echo(_safe(text, err=err), err=err)
+    _echo(_safe(text, err=err), err=err)
 
 
 def say_wrapped(text: str, *, err: bool = False) -> None:
@@ -99,13 +104,13 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, indent: 
         line = (indent + _GAP.join(cells)).rstrip()
         if len(line) > columns() - _FEWEST_LAST >= len(left):
             line = wrapped(indent + _GAP.join((*cells[:-1], "")), row[-1], indent=left)
-        click.echo(line)
+        _echo(line)
 
 
 def print_json(document: object) -> None:
     """Prints one JSON document; in ASCII if the output cannot encode all of it."""
     text = json.dumps(document, indent=2, ensure_ascii=False)
-    click.echo(text if can_show(text) else json.dumps(document, indent=2))
+    _echo(text if can_show(text) else json.dumps(document, indent=2))
 
 
 def can_show(text: str) -> bool:
@@ -138,6 +143,20 @@ def age_seconds(timestamp: int) -> float:
 def age_of(timestamp: int | None) -> str:
     """Returns the age of a timestamp in milliseconds since 1970, for people; "-" for None."""
     return "-" if timestamp is None else length_of_time(age_seconds(timestamp))
+
+
+def closed(stream: TextIO) -> click.exceptions.Exit:
+    """Returns what ends a command whose output was closed by what read it, as `| head -1` does."""
+    with suppress(OSError, ValueError), Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())  # the interpreter flushes it once more when it exits
+    return click.exceptions.Exit(CLOSED)
+
+
+def _echo(text: str, *, err: bool = False) -> None:
+    try:
+        click.echo(text, err=err)
+    except BrokenPipeError:
+        raise closed(sys.stderr if err else sys.stdout) from None
 
 
 def _safe(text: str, *, err: bool) -> str:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from functools import partial
 from importlib import import_module
-from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
-from mlflow_sysmetrics.cli.output import complain, say, wrapped
+from mlflow_sysmetrics.cli.output import CLOSED, closed, complain, say, wrapped
 from mlflow_sysmetrics.runtime.distribution import installed_version
 
-DONE, FAILED, WRONG_USE, INTERRUPTED, CLOSED = 0, 1, 2, 130, 141
+DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 #: exit code -> what it means, for those that every command has; 130 and 141 are what shells use
 EXITS = {
     WRONG_USE: "the command line is wrong; nothing was done",
@@ -109,13 +107,10 @@ class Group(click.Group):
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         """Parses a command line, and prints the help that it asks for."""
-        with _closed_output():
+        try:
             return super().make_context(*args, **extra)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Runs a command."""
-        with _closed_output():
-            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise closed(sys.stdout) from None
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parses the options; without any argument, prints the help and exits."""
@@ -150,44 +145,14 @@ class Group(click.Group):
         **extra: Any,
     ) -> Any:
         """Runs a command line and exits with its code; prints errors in lines that fit the terminal."""
+        run = partial(super().main, args, prog_name, complete_var, standalone_mode=False, **extra)
+        if not standalone_mode:
+            return run()
         try:
-            code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
-        except click.ClickException as error:
-            if not standalone_mode:
-                raise
-            _report(error)
+            code = _reported(run)
+        except click.exceptions.Exit as error:  # the standard error was closed
             code = error.exit_code
-        except (click.Abort, KeyboardInterrupt):
-            if not standalone_mode:
-                raise
-            say("Interrupted.", err=True)
-            code = INTERRUPTED
-        if standalone_mode:
-            sys.exit(code if isinstance(code, int) else DONE)
-        return code
-
-
-@contextmanager
-def _closed_output() -> Iterator[None]:
-    """Ends the command where whoever read its output has closed it, as `| head -1` does."""
-    try:
-        yield
-    except BrokenPipeError:
-        closed = [stream for stream in (sys.stdout, sys.stderr) if not _flushes(stream)]
-        if not closed:
-            raise  # another pipe
-        with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
-            for stream in closed:  # the interpreter flushes them once more when it exits
-                os.dup2(nowhere.fileno(), stream.fileno())
-        raise click.exceptions.Exit(CLOSED) from None
-
-
-def _flushes(stream: TextIO) -> bool:
-    try:
-        stream.flush()
-    except BrokenPipeError:
-        return False
-    return True
+        sys.exit(code if isinstance(code, int) else DONE)
 
 
 def _parsed(parse: Any, ctx: click.Context, args: list[str]) -> list[str]:
@@ -197,6 +162,18 @@ def _parsed(parse: Any, ctx: click.Context, args: list[str]) -> list[str]:
         error.ctx = error.ctx or ctx  # click's parser does not always say which command it is about
         raise
     return rest
+
+
+def _reported(run: Callable[[], Any]) -> Any:
+    """Returns what a command line returns, or an exit code if it fails; prints why."""
+    try:
+        return run()
+    except click.ClickException as error:
+        _report(error)
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        say("Interrupted.", err=True)
+        return INTERRUPTED
 
 
 def _report(error: click.ClickException) -> None:

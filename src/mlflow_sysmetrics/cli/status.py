@@ -60,7 +60,7 @@ def status(*, chosen: Path | None, any_host: bool, print_dir: bool, as_json: boo
     """
     directory = journals_directory(chosen)
     if print_dir:
-        print_json({"directory": str(directory)}) if as_json else click.echo(str(directory))
+        print_json({"directory": str(directory)}) if as_json else say(str(directory))
         return
     # A directory given on the command line may be a read-only copy made for inspection.
     fault = directory_fault(directory) if chosen is None else None

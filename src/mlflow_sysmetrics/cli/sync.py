@@ -210,8 +210,8 @@ def _print_undelivered(done: Sequence[tuple[SpooledJournal, Outcome]]) -> None:
     servers = sorted({run.journaled.tracking_uri for run in runs})
     remote = [uri for uri in servers if uri.startswith(("http://", "https://"))]
     if remote:  # `check` would create the file of another store
-        test = f"test the server with mlflow-sysmetrics check --tracking-uri {remote[0]}, then"
-        say_wrapped(f"These points stay in their journals: {test} run sync again.", err=True)
+        say_wrapped("These points stay in their journals. Test the server, then run sync again:", err=True)
+        say(f"  mlflow-sysmetrics check --tracking-uri {remote[0]}", err=True)
     elif servers:
         say_wrapped(
             f"These points stay in their journals: run sync again when {servers[0]} is back.", err=True

@@ -19,6 +19,9 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_error
+from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
+from mlflow_sysmetrics.preflight.remedies import remedy
 from mlflow_sysmetrics.training.extras import needed
 
 _DEFAULT_STORE = "sqlite:///mlflow.db"
@@ -27,7 +30,7 @@ STAGES = {"stage0": (4, 2), "stage1": (8, 3), "stage2": (16, 4)}
 _ACTIONS = ("train", "hpo")
 _USAGE = "usage: python -m mlflow_sysmetrics.examples train|hpo [key=value ...]"
 _COLUMNS = 80
-_WRONG_USE, _INTERRUPTED = 2, 130
+_FAILED, _WRONG_USE, _INTERRUPTED = 1, 2, 130
 
 
 def defaults() -> dict[str, Any]:
@@ -68,6 +71,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return _INTERRUPTED
+
+
+def _store_problem(mlflow: Any) -> str | None:
+    """Returns why no run can be made at the tracking URI, and what to do; None if it can be read."""
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    try:
+        mlflow.search_experiments(max_results=1)
+    except Exception as error:  # noqa: BLE001 - MLflow, its database, the network or a plugin may raise anything
+        fault = fault_of_error(error, uri)
+        return f"{redacted(uri)}: {fault.reason.rstrip('.')}. {remedy(fault, uri)}"
+    return None
 
 
 def _help() -> str:
@@ -148,11 +162,17 @@ def _items(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 def _run(action: str, stage: str, config: dict[str, Any]) -> int:
     os.environ.setdefault("MLFLOW_TRACKING_URI", _DEFAULT_STORE)
     os.environ.setdefault("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "1")
+    os.environ.setdefault(
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"
+    )  # seven take minutes to say that a server is down
     logging.getLogger("alembic").setLevel(logging.WARNING)
     import mlflow
 
     from mlflow_sysmetrics.examples import text_classifier
 
+    if (broken := _store_problem(mlflow)) is not None:
+        print(_wrapped(f"Error: {broken}", indent="  "), file=sys.stderr)
+        return _FAILED
     task = config["task"]
     if action == "hpo":
         result = text_classifier.search(task, stage, STAGES[stage], config)

@@ -142,7 +142,10 @@ class LocalServer:
                 self._server = start_server(self._options, self._files)
             except OSError as error:
                 self._remove_files()
-                raise ServerStartError(f"The files of the server cannot be created: {error}.") from error
+                where = f"{error.filename or self._files}: {error.strerror or error}"
+                raise ServerStartError(
+                    f"The files of the server cannot be created: {where}. Choose another directory."
+                ) from error
             except BaseException:  # Ctrl-C, too
                 self._remove_files()
                 raise

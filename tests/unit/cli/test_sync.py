@@ -75,10 +75,8 @@ def test_a_server_that_is_down_is_named_with_the_reason(tmp_path: Path, sink: Fa
     assert done.exit_code == 1
     assert done.stderr.splitlines() == [
         f"Error: {SERVER}: Connection refused; 3 points still in {path}",
-        (
-            "These points stay in their journals: test the server with mlflow-sysmetrics check"
-            f" --tracking-uri {SERVER}, then run sync again."
-        ),
+        "These points stay in their journals. Test the server, then run sync again:",
+        f"  mlflow-sysmetrics check --tracking-uri {SERVER}",
     ]
 
 

@@ -28,6 +28,7 @@ from mlflow_sysmetrics.cli.program import EXITS, Command
 from mlflow_sysmetrics.examples.__main__ import main as example
 
 TRANSCRIPTS = Path(__file__).parents[2] / "transcripts"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "command_line.md"
 COMMANDS = dict(commands())
 EXTRAS = ("ignite", "optuna", "pandas", "plotly", "rich", "torch", "tqdm")
 BLESS = "differs from its transcript: read the difference, then rewrite it with --bless"
@@ -151,6 +152,30 @@ def test_every_command_says_what_its_exit_codes_mean() -> None:
         if not isinstance(command, click.Group):
             assert isinstance(command, Command), path
             assert {0, 1, *EXITS} == set(command.exits), path
+
+
+def test_the_documents_have_the_exit_codes_of_the_commands(request: pytest.FixtureRequest) -> None:
+    rows = [
+        "| command | 0 | 1 |",
+        "|---|---|---|",
+        *(
+            f"| `mlflow-sysmetrics {path}` | {command.exits[0]} | {command.exits[1]} |"
+            for path, command in COMMANDS.items()
+            if isinstance(command, Command)
+        ),
+        "",
+        "| code | every command |",
+        "|---|---|",
+        *(f"| {code} | {text} |" for code, text in EXITS.items()),
+    ]
+    page = DOCUMENT.read_text(encoding="utf-8")
+    before, begin, rest = page.partition("<!-- exit codes")
+    comment, _, rest = rest.partition("\n")
+    _, end, after = rest.partition("<!-- end of exit codes")
+    expected = "".join([before, begin, comment, "\n", "\n".join(rows), "\n", end, after])
+    if request.config.getoption("--bless"):
+        DOCUMENT.write_text(page := expected, encoding="utf-8")
+    assert page == expected, f"{DOCUMENT.name} {BLESS}"
 
 
 def script(name: str, patch: pytest.MonkeyPatch) -> ModuleType:

@@ -185,6 +185,13 @@ def machine(patch: Patch, **uris: str) -> None:
     recorded = next(path for path in HOSTS if path.name == "gpu-node")
     root = Path("machine").absolute()
     host = revive(recorded, root)
+    now = [100.0]
+
+    def pause(_: float) -> None:
+        advance(recorded, root)
+        now[0] += 1
+
+    patch.setattr(this_machine, "time", SimpleNamespace(monotonic=lambda: now[0]))
     facts: Any = SimpleNamespace(tags=lambda **_: dict.fromkeys(map(str, range(15)), "x"))
     patch.setattr(
         installed,
@@ -199,7 +206,7 @@ def machine(patch: Patch, **uris: str) -> None:
             host=host,
             collectors=[one for one in LINUX if one.__name__ in SHOWN],
             facts=facts,
-            pause=lambda _: advance(recorded, root),
+            pause=pause,
         ),
     )
 

@@ -38,7 +38,7 @@ from mlflow_sysmetrics.server.deploy_files import COMPOSE, NAMES, deploy_file
 def print_compose(*, name: str, directory: Path | None) -> None:
     """Print the compose file of a tracking server on PostgreSQL, or write it with all files it needs."""
     if directory is None:
-        click.echo(deploy_file(name), nl=False)
+        say(deploy_file(name).removesuffix("\n"))
         return
     existing = [one for one in NAMES if os.path.lexists(directory / one)]
     if existing:
