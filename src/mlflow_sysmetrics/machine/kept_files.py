@@ -176,6 +176,8 @@ class KeptFile:
         Raises:
             OSError: the file is missing or may not be read.
         """
+        if sys.platform != "linux":
+            return False
         low = os.open(self.path, _READ_ONLY)
         try:
             status = os.fstat(low)
