@@ -36,18 +36,20 @@ def idle(seconds: float, settle_seconds: float) -> dict[str, Any]:
     before = _resident_bytes()
     mlflow.start_run()
     time.sleep(settle_seconds)
-    threads = _switches_by_thread()
+    before_by_thread = _by_thread()
     usage, cpu, wall = resource.getrusage(resource.RUSAGE_SELF), time.process_time(), time.perf_counter()
     time.sleep(seconds)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     switches = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - usage.ru_nvcsw - 1  # the sleep is ours
+    by_thread = _by_thread()
+    for name, counts in before_by_thread.items():
+        if name in by_thread:
+            by_thread[name] = [after - count for after, count in zip(by_thread[name], counts, strict=True)]
     found = {
         "cpu_seconds": cpu,
         "wall_seconds": wall,
         "switches": switches,
-        "switches_by_thread": {
-            name: count - threads.get(name, 0) for name, count in _switches_by_thread().items()
-        },
+        "by_thread": by_thread,
         "threads": threading.active_count(),
         "resident_bytes_added": _resident_bytes() - before,
     }
@@ -59,18 +61,19 @@ def _resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
 
 
-def _switches_by_thread() -> dict[str, int]:
-    """Returns the voluntary switches of each thread so far, by its name in Python."""
+def _by_thread() -> dict[str, list[float]]:
+    """Returns the voluntary switches and the CPU seconds of each thread so far, by its name in Python."""
     names = {thread.native_id: thread.name for thread in threading.enumerate()}
-    counts: dict[str, int] = {}
+    counts: dict[str, list[float]] = {}
     for task in Path("/proc/self/task").iterdir():
         try:
             status = (task / "status").read_text(encoding="utf-8")
+            nanoseconds = int((task / "schedstat").read_text(encoding="ascii").split()[0])
         except OSError:  # it has just ended
             continue
-        count = int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
-        name = names.get(int(task.name), "other")
-        counts[name] = counts.get(name, 0) + count
+        switches = int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+        before = counts.get(name := names.get(int(task.name), "other"), [0, 0])
+        counts[name] = [before[0] + switches, before[1] + nanoseconds / 1e9]
     return counts
 
 
@@ -107,9 +110,9 @@ def table(found: dict[str, Any]) -> Table:
     for name, one in found.items():
         share = one["cpu_seconds"] / one["wall_seconds"]
         woken = ", ".join(
-            f"{thread} {figure(count / one['wall_seconds'])}"
-            for thread, count in sorted(one["switches_by_thread"].items())
-            if count > 1
+            f"{thread} {figure(switches / one['wall_seconds'])} ({figure(100 * cpu / one['wall_seconds'])} %)"
+            for thread, (switches, cpu) in sorted(one["by_thread"].items())
+            if switches > 1
         )
         rows.append(
             (
@@ -125,7 +128,15 @@ def table(found: dict[str, Any]) -> Table:
     return Table(
         f"An idle training, {Cell([one['wall_seconds'] for one in found.values()]).median:.0f} s, "
         "each side at its own defaults",
-        ("", "% of a core", "CPU s/h", "voluntary switches/s", "threads", "RSS added, MB", "by thread"),
+        (
+            "",
+            "% of a core",
+            "CPU s/h",
+            "voluntary switches/s",
+            "threads",
+            "RSS added, MB",
+            "by thread: switches/s (CPU)",
+        ),
         rows,
     )
 

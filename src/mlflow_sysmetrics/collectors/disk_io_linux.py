@@ -117,7 +117,7 @@ class DiskIoLinux(Collector):
         paths = [watched.path for watched in watched_paths(host)[0]]
         self._readings = PathReadings("disk-io", paths, lambda path: _look_behind(host, path))
         self._lap = Lap()
-        self._pause = Pause(LOOK_SECONDS, first=0.5)
+        self._pause = Pause(LOOK_SECONDS, first=0.55)
         self._stats: dict[str, KeptFile] = {}
         self._stats = self._find(self._readings.first())
         self._counters = CounterSet(

@@ -176,6 +176,8 @@ class KeptFile:
         Raises:
             OSError: the file is missing or may not be read.
         """
+        if sys.platform != "linux":
+            return False
         low = os.open(self.path, _READ_ONLY)
         try:
             status = os.fstat(low)
@@ -231,7 +233,7 @@ class KeptFiles:
         self._open: list[tuple[int, int, bytes]] = []  # empty: to be made
         self._by_path: list[_Watched] = []
         self._kept: weakref.WeakSet[KeptFile] = weakref.WeakSet()
-        self._to_look_up: list[KeptFile] = []
+        self._to_look_up: list[weakref.ref[KeptFile]] = []  # weak: it must not keep them open
         self._checked_at = self._looked_up_at = -math.inf
         self._checking = False
 
@@ -293,9 +295,11 @@ class KeptFiles:
     def _look_up(self, now: float) -> None:
         if not 0 <= now - self._looked_up_at < _LOOK_UP_SECONDS:
             self._looked_up_at = now
-            self._to_look_up = list(self._kept)
+            self._to_look_up = [weakref.ref(file) for file in self._kept]
         elif self._to_look_up:  # one per tick
-            self._to_look_up.pop().look_up()
+            file = self._to_look_up.pop()()
+            if file is not None:
+                file.look_up()
 
 
 class _Watched(KeptFile):

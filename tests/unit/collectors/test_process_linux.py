@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from mlflow_sysmetrics.collectors.processes import tree as process_tree
 from mlflow_sysmetrics.collectors.processes.stat import parse_process_stat
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
+from watching import eventually
 
 OWN = 100
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
@@ -530,6 +532,41 @@ def test_private_memory_that_becomes_unreadable_is_dropped(monkeypatch: pytest.M
     spender.bytes.clear()
     assert spender.ask(5000, pids=(1, 2)) == [None]
     assert not spender.uss.readable
+
+
+def test_no_tick_waits_for_private_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uss, "_ANSWER_SECONDS", 0.0)
+    answers = threading.Event()
+
+    def read(pid: int) -> int:
+        answers.wait(60)
+        return pid
+
+    rounds = uss.UssRounds(read)
+    assert [rounds.advance(now, [7], 100) for now in (0.0, 1.0, 2.0)] == [None, None, None]
+    assert [one.name for one in threading.enumerate()].count("sysmetrics-uss") == 1
+    other = uss.UssRounds(read)  # of a collector that is built anew
+    assert other.advance(3.0, [7], 100) is None
+    assert [one.name for one in threading.enumerate()].count("sysmetrics-uss") == 1
+    answers.set()
+    eventually(lambda: rounds.advance(4.0, [7], 100) == 7)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="not on Windows")
+def test_a_process_without_children_is_told_from_one_with(tmp_path: Path) -> None:
+    found = []
+    child = os.fork()
+    if not child:
+        found.append(Host().may_have_children())
+        grandchild = os.fork()
+        if not grandchild:
+            os._exit(0)
+        found.append(Host().may_have_children())
+        os.waitpid(grandchild, 0)
+        found.append(Host().may_have_children())
+        os._exit(found != [False, True, False])
+    assert os.waitpid(child, 0)[1] == 0
+    assert Host(root=tmp_path).may_have_children(), "nobody knows that of a recorded machine"
 
 
 def test_files_are_listed_if_the_directory_size_is_not_their_number(proc: Proc) -> None:

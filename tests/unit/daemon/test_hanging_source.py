@@ -416,3 +416,38 @@ def test_a_process_that_was_stopped_proves_nothing() -> None:
     bench.watchdog._step()
     assert asleep.waits == [2.0, 1.0]  # the other threads get a second before the next look
     assert len(looks) == 1
+
+
+@pytest.mark.parametrize(("samples", "longest"), [(1, 3), (5, 4), (10, 8), (600, 8)])
+def test_the_watchdog_looks_more_rarely_while_it_finds_nothing(samples: int, longest: float) -> None:
+    """Less often than once per window, points would be lost; than once in eight seconds, a source named late."""
+    bench = Bench(scripted(level=5))
+    settings = Settings(sampling_interval=1, samples_before_logging=samples)
+    bench.sampler.add(
+        RunSeries(("uri", "run"), settings, Channel(bench.sender, RunQueue("run", STARTED_AT, 1e3)))
+    )
+    eventually(lambda: bench.sampler.ticks and not bench.sampler.is_ticking)
+    bench.watchdog._stirred = asleep = Asleep(bench.clock, *[0.0] * 5)  # type: ignore[assignment]
+    for _ in range(4):
+        bench.watchdog._step()
+    assert asleep.waits == sorted(asleep.waits)
+    assert asleep.waits[0] <= 3
+    assert asleep.waits[-1] == longest
+
+
+@pytest.mark.parametrize("request_name", ["add", "remove", "flush"])
+def test_a_request_to_a_sampler_that_is_stuck_is_looked_into_at_once(request_name: str) -> None:
+    gpu = hanging()
+    bench = Bench(gpu, scripted(level=5))
+    series = bench.attach()
+    eventually(lambda: bench.sampler.ticks)
+    stirred: list[str] = []
+    bench.sampler.delayed = lambda: stirred.append(request_name)
+    bench.hang(gpu)
+    assert not stirred
+    arguments = [] if request_name == "flush" else [series]
+    getattr(bench.sampler, request_name)(*arguments)
+    assert stirred == [request_name]
+    gpu.hangs = False
+    gpu.answers.set()
+    eventually(lambda: not bench.sampler.is_ticking)

@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 
 from fakes import LEVEL, Scripted, scripted
-from mlflow_sysmetrics.daemon.sampling.probe import OK, Probe
+from mlflow_sysmetrics.daemon.sampling.probe import OK, Probe, ProbeSchedule
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
 
@@ -266,3 +266,20 @@ def test_a_used_up_log_budget_is_refilled(caplog: pytest.LogCaptureFixture) -> N
     noise = [(f"garbage {now}",) for now in range(100)]
     lines = logged(caplog, *noise, *[LOST] * 3600)
     assert lines[20:] == ["WARNING : gpu_1: GPU is lost."]
+
+
+def test_probes_that_are_paused_are_not_asked_until_their_pause_is_over() -> None:
+    absent, there = scripted(level=1), scripted(level=2)
+    absent.error = Unavailable("no such device")
+    probes = [Probe(absent, Host()), Probe(there, Host())]
+    schedule = ProbeSchedule(probes)
+    asked: list[list[bool]] = []
+    for now in range(40):
+        awake = schedule.awake(float(now))
+        asked.append([probe in awake for probe in probes])
+        for probe in awake:
+            probe.read(float(now))
+    assert all(present for _, present in asked)
+    tries = absent.built
+    assert tries == 6, "at 0, 1, 3, 7, 15 and 31 seconds"
+    assert sum(one for one, _ in asked) < 40

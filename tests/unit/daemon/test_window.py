@@ -51,3 +51,12 @@ def test_the_mean_of_values_without_weight_is_the_last() -> None:
     statistics = Statistics(Kind.GAUGE)
     statistics.add(8.0, weight=0)
     assert statistics.mean == 8
+
+
+def test_a_long_window_keeps_what_it_has_added_up() -> None:
+    window = Window(closes_at=0)
+    for value in range(100):
+        window.add([LEVEL.sample(value), TOTAL.sample(value)], seconds=1)
+    assert {key: value for key, _, value in window.values()} == {LEVEL.name: 49.5, TOTAL.name: 99}
+    window.add([LEVEL.sample(150.5)], seconds=1)
+    assert window.values()[0].value == 50.5, "a window of which values were taken goes on"

@@ -12,8 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from mlflow_sysmetrics.collectors.registry import LINUX
+from mlflow_sysmetrics.daemon.sampling.probe import Probe
 from mlflow_sysmetrics.machine import kept_files
+from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.machine.kept_files import KeptFile, KeptFiles
+from mlflow_sysmetrics.samples import Family
 
 pytestmark = pytest.mark.heavy
 
@@ -169,6 +173,27 @@ def test_a_table_that_comes_in_pieces_is_read_whole() -> None:
         assert b"[stack]" in text
 
 
+@linux_only
+def test_collectors_that_are_built_anew_or_given_up_leave_no_descriptor() -> None:
+    gc.collect()
+    before = ours()
+    host = Host()
+    entries = [entry for entry in LINUX if entry.family not in {Family.GPU, Family.GPU_PROFILE}]
+    probes = [Probe(entry, host) for entry in entries]
+    counts = set()
+    for now in range(0, 600, 20):
+        for probe in probes:
+            probe.renew()
+            probe.read(float(now))
+        gc.collect()
+        counts.add(len(ours() - before))
+    assert len(counts) == 1
+    assert counts.pop() <= kept_files.MOST_KEPT
+    del host, probe, probes
+    gc.collect()
+    assert ours() == before
+
+
 # --- a kernel that changes ---
 
 IN_A_CHILD = """
@@ -265,6 +290,24 @@ assert b"lo" in names and open("/proc/net/dev", "rb").read() == kept.read(), nam
 
 
 # --- what belongs to a daemon ---
+
+
+@linux_only
+def test_a_file_that_a_program_puts_in_our_place_is_found_within_a_minute(tmp_path: Path) -> None:
+    files = KeptFiles()
+    file = files.keep("/proc/loadavg")
+    file.read()
+    descriptor = file.descriptor
+    (tmp_path / "theirs").write_bytes(b"theirs")
+    theirs = os.open(tmp_path / "theirs", os.O_RDWR)
+    os.dup2(theirs, descriptor)
+    for now in range(70):
+        files.check(float(now))
+    assert len(file.read().split()) == 5
+    assert os.pread(descriptor, 100, 0) == b"theirs", "it is the program's now"
+    file.close()
+    os.close(descriptor)
+    os.close(theirs)
 
 
 @linux_only

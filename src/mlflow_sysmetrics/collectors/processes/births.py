@@ -65,6 +65,10 @@ class Births:
         self._before = set(self._pending)
         return self._look(tree, _STATS_AT_FIRST)
 
+    def is_impossible(self) -> bool:
+        """True if this process has no children, so that nothing can have joined a tree of it alone."""
+        return not self._pending and not self._host.may_have_children()
+
     def since(self, now: float, tree: Collection[int]) -> list[Birth]:
         """Returns the processes that have joined since the last call, parents before children.
 

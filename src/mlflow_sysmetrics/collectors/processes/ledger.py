@@ -70,6 +70,29 @@ class CpuLedger:
         passed, self._began = max(now - self._began, 0.0), now
         self._most = (passed + _SLACK_SECONDS) * _CPUS
 
+    def only(self, account: Account, now: float, own: float, ended: float) -> float | None:
+        """Does a whole round for a tree of one process, of which nothing is owed or doubted.
+
+        Args:
+            account: of that process.
+            now: seconds of a clock that never goes back.
+            own: its own seconds.
+            ended: seconds of its children that have ended.
+
+        Returns:
+            The seconds used since the last call of `take` or of this; None, and nothing is done, if the round
+            has to be done step by step.
+        """
+        growth = own - account.own
+        passed = now - self._began
+        if ended != account.ended or account.fresh_debt or account.stale_debt or account.doubted is not None:
+            return None
+        if self._seconds or not 0 <= growth <= _SLACK_SECONDS or passed < 0:
+            return None
+        self._began = now
+        account.own = own
+        return growth
+
     def take(self) -> float:
         """Returns the seconds used since the last call."""
         seconds, self._seconds = self._seconds, 0.0

@@ -61,16 +61,18 @@ class ProcessTree:
             OSError: this process cannot be read.
             ValueError: its stat is invalid.
         """
-        self._ledger.begin(now)
         # Order matters: the time of a parent's ended children first, then which children are alive
         # (`CpuLedger`).
         stat = parsed_stat(self._stat.path, self._stat.read())
-        self._ledger.spend(self.own.account, self._used(stat))
+        used = self._used(stat)
         self.own.look(stat, self._files)
+        if len(self._members) == 1 and not self._queue and self._births.is_impossible():  # as most processes
+            seconds = self._ledger.only(self.own.account, now, used, stat.ended)
+            if seconds is not None:
+                return seconds
+        self._ledger.begin(now)
+        self._ledger.spend(self.own.account, used)
         births = self._births.since(now, self._members)
-        if not births and not self._queue and len(self._members) == 1:  # alone, as most processes are
-            self._ledger.settle(self.own.account, stat.ended)
-            return self._ledger.take()
         ended = [(self.own.account, stat.ended)]
         self._admit(births)
         parted = self._read_in_turn(ended, _READ_PER_TICK - len(births))
