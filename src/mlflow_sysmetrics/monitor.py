@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 MONITOR_MODULE = "mlflow.system_metrics.system_metrics_monitor"
 _CLASS = "SystemMetricsMonitor"
-
 _warned: set[str] = set()
 _MOST_WARNINGS = 100  # a message may name what a program chose, such as the id of a run
 _held_back: dict[int, tuple[FrameType, BaseException]] = {}  # by thread

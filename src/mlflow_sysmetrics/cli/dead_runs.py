@@ -17,10 +17,9 @@ from mlflow_sysmetrics.cli.spooled_journals import (
 )
 from mlflow_sysmetrics.cli.tracked_runs import TrackedRun, TrackingServer
 from mlflow_sysmetrics.collectors.kernel_files import number_after
-from mlflow_sysmetrics.daemon.delivery.credential_scope import is_trusted
 from mlflow_sysmetrics.machine.kept_files import read_short
 from mlflow_sysmetrics.mlflow_api.faults import Fault
-from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted, with_secrets
+from mlflow_sysmetrics.mlflow_api.tracking_uris import is_trusted, redacted, with_secrets
 from mlflow_sysmetrics.preflight.remedies import credentials_sent, remedy
 
 UNKNOWN_CAUSE = "the process died without reporting a reason"

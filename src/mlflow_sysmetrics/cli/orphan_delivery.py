@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlflow_sysmetrics.cli.output import counted
-from mlflow_sysmetrics.daemon.delivery.credential_scope import is_trusted
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.delivery.sink import Sink, open_sink
 from mlflow_sysmetrics.daemon.journal.journal import Journal
@@ -16,7 +15,7 @@ from mlflow_sysmetrics.daemon.journal.spool import claim
 from mlflow_sysmetrics.daemon.journal.store_files import check_store
 from mlflow_sysmetrics.mlflow_api.faults import Fault
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
-from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
+from mlflow_sysmetrics.mlflow_api.tracking_uris import is_trusted, redacted
 
 # A restarting server is back within seconds. Once this wait has timed out, the remaining journals are tried
 # only once: waiting for each of two hundred would take half an hour.

@@ -367,7 +367,7 @@ class Daemon:
         """Returns whether a server may see credentials: the program itself uses it, not only a journal."""
         if self._senders.is_in_use(tracking_uri):
             return True
-        from mlflow_sysmetrics.daemon.delivery.credential_scope import is_trusted  # for orphans only
+        from mlflow_sysmetrics.mlflow_api.tracking_uris import is_trusted  # for orphans only
 
         return is_trusted(tracking_uri, self._tracking_uris())
 

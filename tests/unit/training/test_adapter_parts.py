@@ -11,9 +11,9 @@ import pytest
 
 from mlflow_sysmetrics.training.adapters import lightning_metrics
 from mlflow_sysmetrics.training.adapters.epochs import Epoch, Mean, epoch_name
-from mlflow_sysmetrics.training.adapters.framework import first_installed
 from mlflow_sysmetrics.training.adapters.training_log import Choices, learning_rate_of
 from mlflow_sysmetrics.training.best_epoch import MonitoredMetric
+from mlflow_sysmetrics.training.extras import first_installed
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 
 from mlflow_sysmetrics.daemon.delivery import sink
-from mlflow_sysmetrics.daemon.delivery.credential_scope import is_trusted
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.sender import Sender
 from mlflow_sysmetrics.daemon.delivery.sink import Sink
@@ -29,7 +28,7 @@ from mlflow_sysmetrics.daemon.journal.spool import claim, journals
 from mlflow_sysmetrics.daemon.journal.store_files import MissingStores
 from mlflow_sysmetrics.daemon.journal.thread import why
 from mlflow_sysmetrics.log import Log
-from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted, with_secrets
+from mlflow_sysmetrics.mlflow_api.tracking_uris import is_trusted, redacted, with_secrets
 from mlflow_sysmetrics.runtime.clock import Clock, SystemClock
 from mlflow_sysmetrics.runtime.native import Event
 

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mlflow_sysmetrics.training.adapters.framework import first_installed
 from mlflow_sysmetrics.training.adapters.training_log import Choices, TrainingLog, learning_rate_of
+from mlflow_sysmetrics.training.extras import first_installed
 
 _LOGGING_STEPS = 100  # the default of `Trainer`
 

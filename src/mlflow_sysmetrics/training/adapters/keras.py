@@ -6,8 +6,8 @@ import sys
 import time
 from typing import Any
 
-from mlflow_sysmetrics.training.adapters.framework import first_installed
 from mlflow_sysmetrics.training.adapters.training_log import Choices, TrainingLog
+from mlflow_sysmetrics.training.extras import first_installed
 
 _Callback: Any = first_installed("keras", install="keras").callbacks.Callback
 

@@ -12,8 +12,8 @@ from typing import Any
 from mlflow_sysmetrics.mlflow_api import fluent_state
 from mlflow_sysmetrics.mlflow_api.stores import KILLED
 from mlflow_sysmetrics.training.adapters import lightning_metrics as metrics_of
-from mlflow_sysmetrics.training.adapters.framework import first_installed
 from mlflow_sysmetrics.training.adapters.training_log import Choices, TrainingLog, learning_rate_of
+from mlflow_sysmetrics.training.extras import first_installed
 
 _REMEDY = ", or give the Trainer an MLFlowLogger"
 

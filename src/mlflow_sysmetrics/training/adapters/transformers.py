@@ -11,9 +11,9 @@ from typing import Any
 
 from mlflow_sysmetrics.mlflow_api import fluent_state
 from mlflow_sysmetrics.training.adapters.epochs import epoch_name
-from mlflow_sysmetrics.training.adapters.framework import first_installed
 from mlflow_sysmetrics.training.adapters.training_log import Choices, TrainingLog, end_active_run
 from mlflow_sysmetrics.training.best_epoch import MonitoredMetric
+from mlflow_sysmetrics.training.extras import first_installed
 
 _REMEDY = ', or give TrainingArguments report_to="mlflow"'
 _MARK = "_mlflow_sysmetrics_watches_train"
