@@ -17,7 +17,7 @@ import math
 from collections.abc import Collection, Sequence
 from typing import ClassVar, Protocol
 
-from mlflow_sysmetrics.collectors.catalogue import cpu as catalogue
+from mlflow_sysmetrics.collectors.catalogue import cpu_and_memory as catalogue
 from mlflow_sysmetrics.collectors.contract import MICROSECONDS, PERCENT, Collector
 from mlflow_sysmetrics.collectors.counters import NO_CLOCK, Counters
 from mlflow_sysmetrics.collectors.cpu_times import PER_UNIT, BusyTime, CpuTimes

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import psutil
 
-from mlflow_sysmetrics.collectors.catalogue import cpu as catalogue
+from mlflow_sysmetrics.collectors.catalogue import cpu_and_memory as catalogue
 from mlflow_sysmetrics.collectors.contract import Collector
 from mlflow_sysmetrics.collectors.cpu_times import BusyTime, CpuTimes
 from mlflow_sysmetrics.collectors.psutil_errors import why_refused

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar, NamedTuple
 
 from mlflow_sysmetrics.collectors import bounds
-from mlflow_sysmetrics.collectors.catalogue import memory as catalogue
+from mlflow_sysmetrics.collectors.catalogue import cpu_and_memory as catalogue
 from mlflow_sysmetrics.collectors.contract import KIBIBYTE, MEGABYTE, PERCENT, Collector
 from mlflow_sysmetrics.collectors.kernel_files import number_after
 from mlflow_sysmetrics.collectors.own_group import GroupMemory, LimitWatch

@@ -16,7 +16,7 @@ from typing import ClassVar
 import psutil
 
 from mlflow_sysmetrics.collectors import bounds
-from mlflow_sysmetrics.collectors.catalogue import memory as catalogue
+from mlflow_sysmetrics.collectors.catalogue import cpu_and_memory as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT, Collector
 from mlflow_sysmetrics.collectors.psutil_errors import refusal, why_refused
 from mlflow_sysmetrics.errors import Unavailable

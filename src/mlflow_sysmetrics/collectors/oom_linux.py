@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from mlflow_sysmetrics.collectors import bounds
-from mlflow_sysmetrics.collectors.catalogue import memory as catalogue
+from mlflow_sysmetrics.collectors.catalogue import cpu_and_memory as catalogue
 from mlflow_sysmetrics.collectors.contract import Collector
 from mlflow_sysmetrics.collectors.counters import NO_CLOCK, Counters
 from mlflow_sysmetrics.collectors.kernel_files import number_after

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from mlflow_sysmetrics.collectors.catalogue import pressure as catalogue
+from mlflow_sysmetrics.collectors.catalogue import cpu_and_memory as catalogue
 from mlflow_sysmetrics.collectors.contract import MICROSECONDS, PERCENT, Collector
 from mlflow_sysmetrics.collectors.counters import NO_CLOCK, Counters
 from mlflow_sysmetrics.collectors.kernel_files import count

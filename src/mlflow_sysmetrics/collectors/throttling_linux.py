@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import ClassVar, NamedTuple
 
 from mlflow_sysmetrics.collectors import bounds
-from mlflow_sysmetrics.collectors.catalogue import cpu as catalogue
+from mlflow_sysmetrics.collectors.catalogue import cpu_and_memory as catalogue
 from mlflow_sysmetrics.collectors.contract import PERCENT, Collector
 from mlflow_sysmetrics.collectors.counters import NO_CLOCK, Counters, CounterSet, Step
 from mlflow_sysmetrics.collectors.kernel_files import number_after

@@ -199,8 +199,8 @@ def _absolute(path: str) -> str:
 def is_trusted(tracking_uri: str, chosen: Iterable[str]) -> bool:
     """Returns whether a server may see credentials: it is one of the chosen servers, whatever the path.
 
-    MLflow sends credentials to any server that it is pointed at, because the user chose that server. A journal
-    may name another one: an experiment of last year, a host that has new owners.
+    MLflow sends credentials to any server that it is pointed at, because the user chose that server. A
+    journal may name another one: an experiment of last year, a host that has new owners.
 
     A URI without a host (a file, "databricks" and its profiles) brings its own credentials, or none.
 

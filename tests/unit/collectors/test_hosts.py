@@ -16,7 +16,7 @@ import pytest
 
 from fake_nvml import FakeNvml
 from mlflow_sysmetrics.collectors import Collector
-from mlflow_sysmetrics.collectors.catalogue.memory import SWAP_USAGE
+from mlflow_sysmetrics.collectors.catalogue.cpu_and_memory import SWAP_USAGE
 from mlflow_sysmetrics.collectors.cpu_linux import CpuLinux
 from mlflow_sysmetrics.collectors.disk import Disk
 from mlflow_sysmetrics.collectors.memory_linux import MemoryLinux
