@@ -119,7 +119,13 @@ NOT_RUN = [
     ("benchmarks/README.md", "", "takes minutes to hours, and an idle machine"),
     ("docs/doctor.md", "mlflow-sysmetrics check [", "a synopsis, which test_check.py follows"),
     ("docs/preflight.md", "gcloud run services", "needs a service on Cloud Run"),
-    ("docs/reliability.md", "RUN  ", "what a command prints"),
+    ("docs/reliability.md", "Journals in ", "what a command prints"),
+    ("docs/command_line.md", "mlflow-sysmetrics check", "needs a server; test_check_command.py runs it"),
+    (
+        "docs/command_line.md",
+        "mlflow-sysmetrics sync\nrm -r",
+        "removes all journals; test_cli.py runs the commands",
+    ),
 ]
 
 # Blocks for a shell that run here, in Bash.
@@ -127,6 +133,7 @@ SHELL = [
     ("README.md", ".venv/bin/mlflow-sysmetrics sync"),
     ("docs/preflight.md", "mlflow-sysmetrics check"),
     ("docs/reliability.md", "mlflow-sysmetrics sync --any-host"),
+    ("docs/command_line.md", "mlflow-sysmetrics status --print-dir"),
 ]
 
 # Programs that the checks of docs/metrics.md name and that no test runs, and why.

@@ -44,7 +44,8 @@ def test_the_experiment_of_the_job_can_be_created_afterwards(sqlite_server: str)
 def test_a_database_passes_without_output_of_mlflow_on_stdout(store: Any) -> None:
     done = command("check", "--tracking-uri", store.uri)
     lines = done.stdout.splitlines()
-    assert lines[0].startswith(f"Checking {redacted(store.uri)} with MLflow ")
+    beginning = " ".join(done.stdout[:500].split())  # its lines are wrapped
+    assert beginning.startswith(f"Checking {redacted(store.uri)} with MLflow ")
     assert lines[-1].startswith("All 4 steps passed in ")
     assert done.stdout.count("✓ ") == 4
     (default,) = store.client.search_experiments()
@@ -85,8 +86,8 @@ def test_an_interrupt_in_the_middle_leaves_nothing_behind(proxy: Proxy, sqlite_s
             proxy.await_requests(1, seconds=120)
             process.send_signal(signal.SIGINT)
             output, errors = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert "Aborted!" in errors
+    assert process.returncode == 130
+    assert "Interrupted." in errors
     assert "Traceback" not in output + errors
     assert remains(sqlite_server) == NOTHING
 

@@ -284,10 +284,12 @@ def _lines(row: Row, logged: Logged) -> None:
 
 @about("a script that looks", "a script of four tests")
 def _command(row: Row, logged: Logged) -> None:
+    from click import Context
+
     from mlflow_sysmetrics.cli import main
     from mlflow_sysmetrics.preflight.verification import STEPS
 
-    assert row.ours[0].removeprefix("mlflow-sysmetrics ") in main.commands
+    assert row.ours[0].removeprefix("mlflow-sysmetrics ") in main.list_commands(Context(main))
     assert "tests" not in row.there or len(STEPS) == len(row.there.split(", ")) == 4
 
 
@@ -336,7 +338,9 @@ def _searched(row: Row, logged: Logged) -> None:
     assert len(logged.trials) == 4
     assert "4 of 4 trials completed" in logged.printed
     for run in logged.trials:
-        assert {"train/loss_step", "epoch/val_f1_macro", "system/cpu_percent"} <= run.data.metrics.keys()
+        assert {"train/loss_step", "epoch/val_f1_macro"} <= run.data.metrics.keys()
+    # A rate needs two readings: a forked trial may be over before the second.
+    assert any("system/cpu_percent" in run.data.metrics for run in logged.trials)
 
 
 @about("larger `logging_steps`")
