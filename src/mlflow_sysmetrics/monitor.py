@@ -315,7 +315,7 @@ class _StandInLoader(importlib.abc.Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         """Runs MLflow's module, then replaces the class."""
-        # Not in a thread beside greenlets: eventlet's import locks let another greenlet see half of the module.
+        # Not in a thread beside greenlets: under eventlet, another greenlet would see half of the module.
         self._loader.exec_module(module)
         _put_stand_in(module)
         sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _MonitorFinder)]
