@@ -393,8 +393,6 @@ class _StandInLoader(importlib.abc.Loader):
         raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
 
     def _run(self, module: ModuleType) -> None:
-        from mlflow_sysmetrics.runtime.threads import run_beside  # late: `import mlflow` loads this module
-
-        if not run_beside(lambda: self._loader.exec_module(module)):
-            self._loader.exec_module(module)
+        # Not in a thread beside greenlets: under eventlet, another greenlet would see half of the module.
+        self._loader.exec_module(module)
         _put_stand_in(module)
