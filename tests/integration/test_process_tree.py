@@ -23,10 +23,12 @@ TICKS_SECONDS = 0.02
 # accounting is read before and after each reading of the collector, and the collector's result must lie between
 # the smallest and the largest difference.
 PREAMBLE = """
-import json, os, resource, signal, sys, time
+import ctypes, json, os, resource, signal, sys, time
 from mlflow_sysmetrics.collectors.process_linux import ProcessLinux
 from mlflow_sysmetrics.collectors.process_psutil import ProcessPsutil
 from mlflow_sysmetrics.machine.host import Host
+
+libc = ctypes.CDLL(None)
 
 def clock(pid):
     return time.clock_gettime((~pid << 3) | 2)
@@ -36,10 +38,13 @@ def accounted(children):
     return spent + sum(map(clock, children))
 
 def fork(work, *given):
+    parent = os.getpid()
     pid = os.fork()
     if pid == 0:
         try:
-            work(*given)
+            libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: however the parent ends, the child holds no pipe open
+            if os.getppid() == parent:
+                work(*given)
         finally:
             os._exit(0)
     return pid
@@ -55,6 +60,10 @@ def burn():
 
 def values(one, now):
     return {key.removeprefix("process_"): (value, span) for key, _, value, span in one.collect(now)}
+
+def alone():
+    while len(os.listdir("/proc/self/task")) > 1:  # private memory is read in a thread
+        time.sleep(0.001)
 
 class Watched:
     def __init__(self, one, children=()):
@@ -83,7 +92,7 @@ def run(path: Path, code: str) -> Any:
     program = path / "parent.py"
     program.write_text(PREAMBLE + textwrap.dedent(code))
     found = subprocess.run(
-        [sys.executable, str(program)], capture_output=True, text=True, timeout=400, check=False
+        [sys.executable, str(program)], capture_output=True, text=True, timeout=60, check=False
     )
     assert found.returncode == 0, found.stderr
     return json.loads(found.stdout)
@@ -238,11 +247,13 @@ def test_200_children_are_counted_without_leaking_files(tmp_path: Path) -> None:
         one = ProcessLinux(Host())
         values(one, 0)
         children = [fork(signal.pause) for _ in range(200)]
-        before = len(os.listdir("/proc/self/fd"))
+        counts = []
         for now in range(1000, 31000, 1000):  # listing processes pauses in proportion to its cost
             found = values(one, now)
-            assert len(os.listdir("/proc/self/fd")) == before
-        files = sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in children) + before - 1
+            alone()
+            counts.append(len(os.listdir("/proc/self/fd")))
+        assert len(set(counts[10:])) == 1, counts  # files that stay open are opened at the first ticks
+        files = sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in children) + counts[-1] - 1
         for child in children:
             os.kill(child, signal.SIGKILL)
         for child in children:
@@ -264,9 +275,11 @@ def test_memory_matches_psutil(tmp_path: Path, collector: str) -> None:
         def expected():
             processes = [psutil.Process(pid).memory_full_info() for pid in [os.getpid(), *children]]
             return [sum(one.rss for one in processes) / 1e6, sum(one.uss for one in processes) / 1e6]
-        found, before = {{}}, expected()
-        for now in range(0, 100, 10):
+        found, before, now = {{}}, expected(), 0
+        while "memory_uss_megabytes" not in found and now < 10_000:  # it is unknown until all were read once
             found.update(values(one, now))
+            alone()
+            now += 10
         after = expected()
         for child in children:
             os.kill(child, signal.SIGKILL)

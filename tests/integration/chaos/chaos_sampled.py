@@ -1,9 +1,10 @@
 """The points that a program sampled, recorded independently of the journal under test.
 
-The program calls `record`. It writes two lines to a side file around every `RunSeries.emit` and `emit_all`: the points
-before, and a confirmation after. Its resolution is constant, so every point is sent. So whenever a program is killed, the points it must deliver are bounded: all confirmed ones, and at
-most those of the one interrupted tick. A forked child that samples writes to the same file, under its own
-process id.
+The program calls `record`. It writes a line to a side file before every `RunSeries.emit` and `emit_all`: the points.
+It writes another once they are written, which is after `emit`, or after the block in which `PointBuffer` takes the
+points of all runs to write them together. Its resolution is constant, so every point is sent. So whenever a program
+is killed, the points it must deliver are bounded: all confirmed ones, and at most those of the one interrupted tick.
+A forked child that samples writes to the same file, under its own process id.
 """
 
 from __future__ import annotations
@@ -32,12 +33,20 @@ class Sampled(NamedTuple):
 
 def record(path: str) -> None:
     """Records what this program samples from now on."""
+    from mlflow_sysmetrics.daemon.delivery.inbox import PointBuffer
     from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
     from mlflow_sysmetrics.daemon.sampling.window import DECIMALS, Value
     from mlflow_sysmetrics.samples import TOTALS
 
     side = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     write = os.write  # a program may patch it later
+    unconfirmed: set[int] = set()
+
+    def confirm() -> None:
+        pid = os.getpid()
+        if pid in unconfirmed:
+            unconfirmed.discard(pid)
+            write(side, b'{"taken": %d}\n' % pid)
 
     def recorded(emit: Callable[..., None]) -> Callable[..., None]:
         def emit_recorded(self: RunSeries, values: Iterable[Value], timestamp: int) -> None:
@@ -50,10 +59,19 @@ def record(path: str) -> None:
             pid = os.getpid()
             tick = {"pid": pid, "run": run_id, "t": timestamp, "points": points}
             write(side, (json.dumps(tick) + "\n").encode())
+            unconfirmed.add(pid)
             emit(self, taken, timestamp)
-            write(side, b'{"taken": %d}\n' % pid)
+            if not self.channel._buffer._is_open:
+                confirm()
 
         return emit_recorded
+
+    def exit_recorded(self: PointBuffer, *error: object) -> None:
+        write_all(self, *error)
+        confirm()
+
+    write_all = PointBuffer.__exit__
+    PointBuffer.__exit__ = exit_recorded  # type: ignore[method-assign]
 
     RunSeries.emit = recorded(RunSeries.emit)  # type: ignore[method-assign]
     RunSeries.emit_all = recorded(RunSeries.emit_all)  # type: ignore[method-assign]
@@ -76,18 +94,23 @@ class Evidence:
         """Reads the side files of programs."""
         found = cls()
         for path in paths:
-            ticks: dict[int, list[Sampled]] = {}
+            # By process, then by run and time: what fails is tried again.
+            ticks: dict[int, dict[tuple[str, int], list[Sampled]]] = {}
             for line in path.read_bytes().splitlines():
                 try:
                     said = json.loads(line)
                 except ValueError:
                     continue  # torn by the kill, before any of its points were taken
                 if "taken" in said:
-                    found.taken += ticks.pop(said["taken"])
+                    found.taken += chain.from_iterable(ticks.pop(said["taken"]).values())
                 else:
                     points = said["points"].items()
-                    ticks[said["pid"]] = [Sampled(said["run"], key, said["t"], one) for key, one in points]
-            found.unsure += chain.from_iterable(ticks.values())
+                    tick = ticks.setdefault(said["pid"], {})
+                    tick[said["run"], said["t"]] = [
+                        Sampled(said["run"], key, said["t"], one) for key, one in points
+                    ]
+            for tick in ticks.values():
+                found.unsure += chain.from_iterable(tick.values())
         return found
 
     @property
