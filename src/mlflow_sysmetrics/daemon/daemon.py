@@ -14,7 +14,7 @@ from mlflow_sysmetrics.collectors.registry import resolve_all
 from mlflow_sysmetrics.daemon.attachments import Attachments
 from mlflow_sysmetrics.daemon.delivery import sink
 from mlflow_sysmetrics.daemon.delivery.flush import Deadline, OutageBudget
-from mlflow_sysmetrics.daemon.delivery.inbox import Channel, OpenChannels
+from mlflow_sysmetrics.daemon.delivery.inbox import Channel, ProgramChannels
 from mlflow_sysmetrics.daemon.delivery.limits import MemoryBudget
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.senders import Senders
@@ -81,7 +81,7 @@ class Daemon:
         self._lock = RLock()  # re-entrant: a signal handler may call in
         self.attachments = Attachments(self.sampler, self._lock)
         self._watchdog = Watchdog(self.sampler, self._clock, self._loops, self.attachments.all)
-        self._channels = OpenChannels()  # of the program itself
+        self._channels = ProgramChannels()  # of the program itself
         self._running = self._ended = False
         self._flush_timeout = settings.flush_timeout
         self._sampler_budget = OutageBudget()
@@ -201,17 +201,17 @@ class Daemon:
             True if all of them were delivered.
         """
         try:
-            self._channels.remove(channel)
             deadline = Deadline.after(timeout, settings.flush_timeout, self._clock)
-            complete = self._await_sampler(self.sampler.inbox.expedite(ending=channel), deadline)
+            collected = self.sampler.inbox.expedite(ending=channel)
+            self._channels.end(channel, collected)
+            complete = self._await_sampler(collected, deadline)
         finally:
             channel.sender.close(channel.queue)
         return self._deliver(deadline, [channel]) and complete
 
     def release_channel(self, channel: Channel) -> None:
         """Ends a channel without a wait; its points are delivered in the background."""
-        self._channels.remove(channel)
-        self.sampler.inbox.expedite(ending=channel)
+        self._channels.end(channel, self.sampler.inbox.expedite(ending=channel))
         channel.sender.close(channel.queue)
 
     def watch(self, interval: float) -> Watch:

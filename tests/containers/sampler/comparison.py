@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Sequence
 
 import pytest
 from kernel_accounting import Witness
@@ -77,14 +78,34 @@ def check_throttling(witness: Witness, points: Points) -> None:
     assert mean(points) == pytest.approx(expected, abs=2 * ALL_POINTS)
 
 
-def check_memory(container: Sampled, after: float, limit: float) -> None:
-    """Compares the working set and its share of the limit, in bytes, with what the kernel has counted."""
+def check_memory(
+    container: Sampled, after: float, limit: float, limited: Sequence[tuple[float, Witness]] = ()
+) -> None:
+    """Compares the working set, its share of the limit and what is left of that with what the kernel has counted.
+
+    Args:
+        container: what is sampled.
+        after: seconds since 1970.
+        limit: the smallest limit, in bytes.
+        limited: limit in bytes and witness of every limited group, if that is not just the container's own. A
+            group above that of the program holds more: what started it, and files that others have read.
+    """
     for at, value in container.points("system_memory_usage_megabytes", after=after):
-        seen = container.witness.between(lambda reading: reading.working_set / MEGABYTE, at - 1, at + 0.3)
-        assert min(seen) * (1 - MEMORY) <= value <= max(seen) * (1 + MEMORY)
+        least, most = _working_set(container.witness, at)
+        assert least <= value <= most
         [percent] = [
             value for when, value in container.points("system_memory_usage_percentage") if when == at
         ]
         assert percent == pytest.approx(100 * value * MEGABYTE / limit, abs=0.1)
         [left] = [value for when, value in container.points("memory_available_megabytes") if when == at]
-        assert left == pytest.approx(limit / MEGABYTE - value, rel=0.001)
+        if not limited:
+            assert left == pytest.approx(limit / MEGABYTE - value, rel=0.001)
+            continue
+        held = [(most / MEGABYTE, *_working_set(witness, at)) for most, witness in limited]
+        assert min(most - high for most, _, high in held) <= left <= min(most - low for most, low, _ in held)
+
+
+def _working_set(witness: Witness, at: float) -> tuple[float, float]:
+    """Returns the least and the most megabytes that a group may have held at a moment."""
+    seen = witness.between(lambda reading: reading.working_set / MEGABYTE, at - 1, at + 0.3)
+    return min(seen) * (1 - MEMORY), max(seen) * (1 + MEMORY)

@@ -138,7 +138,7 @@ NESTINGS = {
 @pytest.mark.parametrize("namespace", ["host", "private"])
 @pytest.mark.parametrize("case", NESTINGS)
 def test_a_group_below_that_of_the_container(start: Start, case: str, namespace: str) -> None:
-    """The time and memory are the inner group's, the limits the smallest of both."""
+    """Time and memory are the inner group's, the limits the smallest of both; what is left is the less of both."""
     options, quota, limit = NESTINGS[case]
     nested = start(
         WORK.format(share=1),
@@ -149,7 +149,9 @@ def test_a_group_below_that_of_the_container(start: Start, case: str, namespace:
     began = time.time()
     points = nested.wait_for(POINTS, "cpu_utilization_percentage", after=began)
     check_cpu(nested, points, 0.5)
-    check_memory(nested, began, 600 * MEBIBYTE)
+    given = float(re.search(r"--memory=(\d+)m", " ".join(options))[1]) * MEBIBYTE
+    limited = [(given, containers), *([] if limit == "-" else [(float(limit), nested.witness)])]
+    check_memory(nested, began, 600 * MEBIBYTE, limited)
     throttled = nested.points("cpu_throttled_percentage", after=began)
     assert len(throttled) >= POINTS - 1
     check_throttling(nested.witness if quota != "-" else containers, throttled)

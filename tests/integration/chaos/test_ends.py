@@ -115,6 +115,26 @@ def test_an_end_visible_to_python_delivers_everything_and_leaves_no_journal(
     assert len(journals(spool)) == (1 if name == "flush" else 0)
 
 
+def test_an_interrupt_ends_the_program_while_the_facts_are_imported(
+    start: Starter, tracking: TrackingServer
+) -> None:
+    """Their classes make CPython forget it, which counts when the import lasts until the end."""
+    late = """
+    class Late:
+        def find_spec(self, name, path=None, target=None):
+            if name == "mlflow_sysmetrics.facts.fact_list":
+                tell("importing")
+                eventually(lambda: hasattr(sys, "last_value"))
+    sys.meta_path.insert(0, Late())
+    """
+    ends = """
+    await_word("importing")
+    os.kill(os.getpid(), signal.SIGINT); time.sleep(60)
+    """
+    end(start, tracking, tracking.url, (late + ATTACH + ends, -signal.SIGINT))
+    assert assert_all_on_server(tracking, start.sides) > 0
+
+
 @pytest.mark.parametrize("name", DEATHS)
 def test_an_end_invisible_to_python_leaves_everything_in_the_journal(
     name: str, start: Starter, tracking: TrackingServer, spool: Path

@@ -6,6 +6,7 @@ import gc
 import math
 import sys
 import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
@@ -283,3 +284,39 @@ def test_a_recorder_that_is_never_closed_leaves_nothing_once_it_is_collected(
     eventually(lambda: all(sender.is_finished for sender in daemon._senders.all()))
     assert daemon.status().points_delivered == 20
     assert not daemon._channels._channels
+
+
+class Busy(FakeSink):
+    """Says when the first request has come."""
+
+    def send(
+        self, run_id: str, points: Sequence[Point], steps: Sequence[int], tags: Mapping[str, str]
+    ) -> None:
+        self.asked.append(run_id)
+        super().send(run_id, points, steps, tags)
+
+
+@pytest.mark.parametrize("close", [False, True])
+def test_the_end_of_a_run_waits_for_points_of_recorders_that_have_ended(
+    close: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the sender turns to the run's other points first, as when it is late."""
+    sink = Busy(open=threading.Event())
+    daemon = Daemon(FAST, collectors=[scripted(level=1)], open_sink=lambda _: sink)
+    monkeypatch.setattr(process, "_daemon", daemon)
+    series = daemon.attach("run", "http://server", FAST, started_at=STARTED_AT)
+    eventually(lambda: sink.asked)
+    recorder = MetricRecorder("run", tracking_uri="http://server")
+    [channel] = daemon._channels.of(series.key)
+    recorder.step(1, loss=0.5)
+    if close:
+        recorder.close(0)
+    del recorder
+    gc.collect()
+    eventually(lambda: channel.queue.waiting == 1)
+    channel.queue.make_due(math.inf)
+    assert sink.open is not None
+    sink.open.set()
+    assert daemon.detach(series, LONG_SECONDS)
+    assert [point.key for point in sink.points("run")].count("train/loss_step") == 1
+    assert not daemon._channels.of(series.key)

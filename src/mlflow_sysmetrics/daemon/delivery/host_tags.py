@@ -29,7 +29,32 @@ def look_for_host_tags() -> None:
         _look()
         return
     with contextlib.suppress(ThreadUnavailable):
-        start_thread(_look, "sysmetrics-facts-import")
+        start_thread(_look_beside_the_program, "sysmetrics-facts-import")
+
+
+def _look_beside_the_program() -> None:
+    before = _end_of_program()
+    try:
+        _look()
+    finally:
+        if _end_of_program() not in {before, None}:
+            _remember_interruption()
+
+
+def _end_of_program() -> int | None:
+    """Returns which KeyboardInterrupt was the last exception that nothing caught; None if another one was."""
+    last = getattr(sys, "last_value", None)  # set before the traceback is printed
+    return id(last) if isinstance(last, KeyboardInterrupt) else None
+
+
+def _remember_interruption() -> None:
+    """Makes CPython end the process by SIGINT, as it does after a KeyboardInterrupt that nothing caught.
+
+    It forgets that when it runs code given as text, as the import of a named tuple or a dataclass does. It
+    remembers it when such code ends by a KeyboardInterrupt (`run_eval_code_obj` in CPython's pythonrun.c).
+    """
+    with contextlib.suppress(KeyboardInterrupt):
+        exec("raise KeyboardInterrupt")  # noqa: S102 - a constant
 
 
 def _look() -> None:

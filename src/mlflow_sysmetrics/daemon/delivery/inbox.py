@@ -130,30 +130,47 @@ def _write(waiting: Mapping[Channel, Sequence[Point]]) -> dict[Channel, int | No
     return places
 
 
-class OpenChannels:
-    """The channels that the program writes to, by run. Thread-safe."""
+class ProgramChannels:
+    """The channels that the program writes to, or has written to, by run. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = RLock()  # re-entrant: a signal handler may call in
         self._channels: dict[RunKey, dict[Channel, Gather | None]] = {}
+        self._ended: dict[RunKey, dict[Channel, Event]] = {}  # whose points may still wait
 
     def add(self, key: RunKey, channel: Channel, gather: Gather | None) -> None:
         """Adds a channel of a run."""
         with self._lock:
             self._channels.setdefault(key, {})[channel] = gather
 
-    def remove(self, channel: Channel) -> None:
-        """Removes a channel."""
+    def end(self, channel: Channel, collected: Event) -> None:
+        """Moves a channel that gets no more points to those whose points may still wait.
+
+        Args:
+            channel: the channel.
+            collected: is set when all its points are in its queue.
+        """
         with self._lock:
             for key in [key for key, channels in self._channels.items() if channel in channels]:
                 del self._channels[key][channel]
                 if not self._channels[key]:
                     del self._channels[key]
+                self._ended.setdefault(key, {})[channel] = collected
+            self._forget_delivered()
 
     def of(self, key: RunKey) -> list[Channel]:
-        """Returns the channels of a run."""
+        """Returns the channels of a run, with those that have ended while points of theirs may wait."""
         with self._lock:
-            return list(self._channels.get(key, ()))
+            self._forget_delivered()
+            return [*self._channels.get(key, ()), *self._ended.get(key, ())]
+
+    def _forget_delivered(self) -> None:
+        for key, channels in list(self._ended.items()):
+            for channel, collected in list(channels.items()):
+                if collected.is_set() and channel.queue.empty:
+                    del channels[channel]
+            if not channels:
+                del self._ended[key]
 
     def gather(self, key: RunKey | None = None) -> None:
         """Makes the program write the points it has held back: of one run, or of all."""
