@@ -14,7 +14,7 @@ from mlflow_sysmetrics.collectors.registry import resolve_all
 from mlflow_sysmetrics.daemon.attachments import Attachments
 from mlflow_sysmetrics.daemon.delivery import sink
 from mlflow_sysmetrics.daemon.delivery.flush import Deadline, OutageBudget
-from mlflow_sysmetrics.daemon.delivery.inbox import Channel, ProgramChannels
+from mlflow_sysmetrics.daemon.delivery.inbox import Channel, Channels
 from mlflow_sysmetrics.daemon.delivery.limits import MemoryBudget
 from mlflow_sysmetrics.daemon.delivery.run_queue import RunQueue
 from mlflow_sysmetrics.daemon.delivery.senders import Senders
@@ -81,7 +81,7 @@ class Daemon:
         self._lock = RLock()  # re-entrant: a signal handler may call in
         self.attachments = Attachments(self.sampler, self._lock)
         self._watchdog = Watchdog(self.sampler, self._clock, self._loops, self.attachments.all)
-        self._channels = ProgramChannels()  # of the program itself
+        self._channels = Channels()  # of the program itself
         self._running = self._ended = False
         self._flush_timeout = settings.flush_timeout
         self._sampler_budget = OutageBudget()

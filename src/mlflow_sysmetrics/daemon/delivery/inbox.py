@@ -130,7 +130,7 @@ def _write(waiting: Mapping[Channel, Sequence[Point]]) -> dict[Channel, int | No
     return places
 
 
-class ProgramChannels:
+class Channels:
     """The channels that the program writes to, or has written to, by run. Thread-safe."""
 
     def __init__(self) -> None:
