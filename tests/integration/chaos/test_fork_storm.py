@@ -18,7 +18,7 @@ pytestmark = [
 ]
 
 # `nox -s slow` sets CHAOS_FORKS=1000.
-FORKS = int(os.environ.get("CHAOS_FORKS", "100"))
+FORKS = int(os.environ.get("CHAOS_FORKS", "60"))
 
 # Slows the threads down at each place, and signals when they are there.
 SLOWLY = """
