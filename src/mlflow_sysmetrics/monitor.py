@@ -146,7 +146,7 @@ class SystemMetricsMonitor:
                 self._attach(run)
             if self._is_over:
                 self._release()
-        except Exception as error:
+        except Exception as error:  # in a thread of ours nobody else sees it: the run is told
             self._fail(error, run)
 
     def _attach(self, run: Any) -> None:

@@ -199,7 +199,7 @@ class RestConnection:
                 request = kept.request.copy()
                 request.prepare_body(body, None)
                 answer = self._send_prepared(kept, request, timeouts)
-        except BaseException:
+        except BaseException:  # also Ctrl-C: half an answer may be left on the connection
             self.forget()
             raise
         if answer.status_code != _OK:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from answering_server import Respond, Server, plain
+from answering_server import Respond, Server, plain, serving
 
 from fakes import FakeClock
 from mlflow_sysmetrics.mlflow_api import rest_connection
@@ -60,12 +60,8 @@ def client(server: Server) -> Iterator[Client]:
 @pytest.fixture
 def other() -> Iterator[Server]:
     """Another server, or a proxy."""
-    with Server() as found:
-        thread = threading.Thread(target=found.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
+    with serving() as found:
         yield found
-        found.shutdown()
-        thread.join()
 
 
 class HeaderPlugin:
