@@ -23,6 +23,7 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
+import mlflow
 import pytest
 from click.testing import CliRunner
 
@@ -411,6 +412,8 @@ WAYS: dict[str, Callable[[Place], str]] = {
     "server-log": of_server_log,
     "server-doctor": of_server_doctor,
 }
+PREFLIGHTS = {"preflight", "tracked-run"}
+TAKES_DIRECTORIES = tuple(int(part) for part in mlflow.__version__.split(".")[:2]) < (3, 13)
 SILENT = {"status", "tags", "server-doctor"}  # they send no request
 
 
@@ -439,6 +442,8 @@ def test_no_output_shows_a_secret(  # noqa: PLR0917 - pytest's fixtures
     recwarn: pytest.WarningsRecorder,
 ) -> None:
     caplog.set_level(logging.DEBUG, logger="mlflow_sysmetrics")
+    if kind.uri.startswith("//") and way in PREFLIGHTS and TAKES_DIRECTORIES:
+        pytest.skip(f"MLflow {mlflow.__version__} takes {kind.uri[:2]}... for a directory, which passes")
     uri = kind.uri.replace("HOST", f"127.0.0.1:{server.server_port}")
     shown = WAYS[way](Place(uri, tmp_path, caplog, monkeypatch))
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("mlflow_sysmetrics")]

@@ -42,10 +42,15 @@ def test_a_run_can_be_created_at_once(server: LocalServer) -> None:
     assert new_run(server.url)
 
 
+def look_for_artifacts(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Makes a server the one where MLflow 2 looks for artifacts, also after a test that has chosen another."""
+    monkeypatch.setattr(mlflow.tracking._tracking_service.utils, "_tracking_uri", url)
+
+
 def test_mlflow_logs_metrics_and_artifacts_to_it(
     server: LocalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)  # where MLflow 2 looks for artifacts
+    look_for_artifacts(monkeypatch, server.url)
     client = mlflow.MlflowClient(server.url)
     run = client.create_run("0")
     client.log_metric(run.info.run_id, "loss", 0.5)
@@ -131,11 +136,11 @@ def test_it_can_be_entered_again_and_keeps_its_data(tmp_path: Path, monkeypatch:
     again = LocalServer(directory=tmp_path / "kept", port=free_port("127.0.0.1"))
     client = mlflow.MlflowClient
     with again:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", again.url)
+        look_for_artifacts(monkeypatch, again.url)
         run_id = new_run(again.url)
         client(again.url).log_text(run_id, "1 2 3", "weights.txt")
     with again:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", again.url)
+        look_for_artifacts(monkeypatch, again.url)
         assert "RUNNING" in call(again.url, "GET", f"runs/get?run_id={run_id}").text
         path = client(again.url).download_artifacts(run_id, "weights.txt", str(tmp_path))
     assert Path(path).read_text() == "1 2 3"
