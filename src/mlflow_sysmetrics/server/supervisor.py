@@ -25,6 +25,7 @@ from contextlib import suppress
 _LOOK_SECONDS = 0.2
 # A server ends within 0.1 s; one that hangs should not outlive its owner for long.
 _GRACE_SECONDS = 3.0
+_GONE_SECONDS = 1.0
 _IS_POSIX = os.name == "posix"
 _SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP")
 
@@ -87,6 +88,10 @@ def _end(server: subprocess.Popen[bytes]) -> None:
         time.sleep(0.02)
     _signal_group(server.pid, signal.SIGKILL)
     server.wait()
+    # A killed child takes a moment to go. Without an init process that reaps it, it stays as a zombie.
+    ends = time.monotonic() + _GONE_SECONDS
+    while time.monotonic() < ends and _signal_group(server.pid, 0):
+        time.sleep(0.02)
 
 
 def _signal_group(group: int, number: int) -> bool:
