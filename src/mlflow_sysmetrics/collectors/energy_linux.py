@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from mlflow_sysmetrics.collectors import bounds
-from mlflow_sysmetrics.collectors.catalogue import energy as catalogue
+from mlflow_sysmetrics.collectors.catalogue import cpu_and_memory as catalogue
 from mlflow_sysmetrics.collectors.contract import Collector
 from mlflow_sysmetrics.collectors.counters import NO_CLOCK, Counters, Step
 from mlflow_sysmetrics.collectors.kernel_files import count
