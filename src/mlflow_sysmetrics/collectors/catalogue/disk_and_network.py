@@ -1,4 +1,4 @@
-"""Disks and networks: space and throughput of the watched filesystems, traffic and errors of the interfaces."""
+"""Disks and networks: space and throughput of filesystems, traffic and errors of interfaces."""
 
 from __future__ import annotations
 

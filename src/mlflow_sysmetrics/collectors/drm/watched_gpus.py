@@ -7,8 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Generic, NamedTuple, TypeVar
 
-from mlflow_sysmetrics.collectors.drm.cards import Card, cards
-from mlflow_sysmetrics.collectors.drm.kfd import compute_devices, uuid_of
+from mlflow_sysmetrics.collectors.drm.cards import Card, cards, compute_devices, uuid_of
 from mlflow_sysmetrics.collectors.kernel_files import text_of
 from mlflow_sysmetrics.collectors.presence import AMD, INTEL, NO_AMD_GPU, NO_INTEL_GPU
 from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Pause
