@@ -23,7 +23,7 @@ from mlflow_sysmetrics.collectors import bounds
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import Collector
 from mlflow_sysmetrics.collectors.drm.cards import Card, asleep
-from mlflow_sysmetrics.collectors.drm.gpu_processes import GpuPlace, GpuProcesses
+from mlflow_sysmetrics.collectors.drm.clients import GpuPlace, GpuProcesses
 from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
 from mlflow_sysmetrics.collectors.drm.hwmon import MICRO, Hwmon, reading
 from mlflow_sysmetrics.collectors.drm.watched_gpus import RollCall, watched_amd_devices, watched_intel_cards

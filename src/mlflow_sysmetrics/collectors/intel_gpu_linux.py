@@ -23,7 +23,7 @@ from typing import ClassVar
 
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import Collector
-from mlflow_sysmetrics.collectors.drm.gpu_processes import GpuPlace
+from mlflow_sysmetrics.collectors.drm.clients import GpuPlace
 from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
 from mlflow_sysmetrics.collectors.drm.gpus import DrmGpus
 from mlflow_sysmetrics.collectors.drm.intel_gpu import IntelGpu
