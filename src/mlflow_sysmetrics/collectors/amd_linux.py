@@ -29,9 +29,8 @@ from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import Collector
 from mlflow_sysmetrics.collectors.drm.amd_gpu import AmdGpu
 from mlflow_sysmetrics.collectors.drm.clients import GpuPlace
-from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
 from mlflow_sysmetrics.collectors.drm.gpus import DrmGpus
-from mlflow_sysmetrics.collectors.drm.watched_gpus import RollCall, watched_amd_devices
+from mlflow_sysmetrics.collectors.drm.watched_gpus import GpuSamples, RollCall, watched_amd_devices
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 

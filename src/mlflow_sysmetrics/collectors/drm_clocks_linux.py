@@ -24,9 +24,13 @@ from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import Collector
 from mlflow_sysmetrics.collectors.drm.cards import Card, asleep
 from mlflow_sysmetrics.collectors.drm.clients import GpuPlace, GpuProcesses
-from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
 from mlflow_sysmetrics.collectors.drm.hwmon import MICRO, Hwmon, reading
-from mlflow_sysmetrics.collectors.drm.watched_gpus import RollCall, watched_amd_devices, watched_intel_cards
+from mlflow_sysmetrics.collectors.drm.watched_gpus import (
+    GpuSamples,
+    RollCall,
+    watched_amd_devices,
+    watched_intel_cards,
+)
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Family, Metric, Sample

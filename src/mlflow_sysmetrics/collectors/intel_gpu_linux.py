@@ -24,10 +24,9 @@ from typing import ClassVar
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import Collector
 from mlflow_sysmetrics.collectors.drm.clients import GpuPlace
-from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
 from mlflow_sysmetrics.collectors.drm.gpus import DrmGpus
 from mlflow_sysmetrics.collectors.drm.intel_gpu import IntelGpu
-from mlflow_sysmetrics.collectors.drm.watched_gpus import RollCall, watched_intel_cards
+from mlflow_sysmetrics.collectors.drm.watched_gpus import GpuSamples, RollCall, watched_intel_cards
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 

@@ -8,8 +8,8 @@ from mlflow_sysmetrics.collectors import bounds
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import PERCENT
 from mlflow_sysmetrics.collectors.counters import Counters
-from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
 from mlflow_sysmetrics.collectors.drm.hwmon import reading
+from mlflow_sysmetrics.collectors.drm.watched_gpus import GpuSamples
 from mlflow_sysmetrics.collectors.rhythm import Lap
 from mlflow_sysmetrics.samples import Sample
 
