@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from mlflow_sysmetrics.collectors.nvml.device import Device, Reading
 from mlflow_sysmetrics.collectors.nvml.enumeration import Listing, find, listing
-from mlflow_sysmetrics.collectors.nvml.library import Nvml, NvmlError, Verdict, start, unavailable
+from mlflow_sysmetrics.collectors.nvml.library import Nvml, NvmlError, Support, Verdict, start, unavailable
 from mlflow_sysmetrics.collectors.nvml.processes import ProcessMemory, Tree
-from mlflow_sysmetrics.collectors.nvml.support import Support
 from mlflow_sysmetrics.collectors.presence import NO_VISIBLE_NVIDIA_GPU
 from mlflow_sysmetrics.collectors.rhythm import Pause
 from mlflow_sysmetrics.errors import Unavailable
