@@ -9,10 +9,10 @@ from pathlib import Path
 
 from mlflow_sysmetrics.interruptions import reraise_interruption
 from mlflow_sysmetrics.mlflow_api import active_runs, fluent_state
+from mlflow_sysmetrics.mlflow_api.active_runs import active_run_id
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.mlflow_api.stores import FINISHED, KILLED
 from mlflow_sysmetrics.preflight.context import status_of
-from mlflow_sysmetrics.training.runs import active_run_id
 from mlflow_sysmetrics.training.trainer.resume import run_to_resume
 
 _logger = logging.getLogger("mlflow_sysmetrics")

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mlflow_sysmetrics.interruptions import reraise_interruption
+from mlflow_sysmetrics.mlflow_api.active_runs import active_run_id, chosen_run_id
 from mlflow_sysmetrics.runtime.local_paths import local_directory
-from mlflow_sysmetrics.training.runs import active_run_id, chosen_run_id
 
 BEST, LATEST, RECORDED = "best_checkpoint.pt", "latest_checkpoint.pt", "recorded.txt"
 _FIELDS = 4  # of Extent
