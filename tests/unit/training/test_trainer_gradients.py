@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from mlflow_sysmetrics.training.trainer.gradients import (
+from mlflow_sysmetrics.training.trainer.loop import (
     Gradients,
     LearningRate,
 )
