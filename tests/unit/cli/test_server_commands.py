@@ -25,16 +25,11 @@ def server(*arguments: str) -> Result:
 def found(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
     """The findings about the database; there are no others."""
     findings = [GOOD]
-    monkeypatch.setattr(import_module("mlflow_sysmetrics.cli.server.doctor"), "_mlflow", lambda: [GOOD])
-    monkeypatch.setattr(
-        import_module("mlflow_sysmetrics.cli.server.database_findings"), "findings", lambda _server: findings
-    )
-    monkeypatch.setattr(
-        import_module("mlflow_sysmetrics.cli.server.storage_findings"), "findings", lambda _server: []
-    )
-    monkeypatch.setattr(
-        import_module("mlflow_sysmetrics.cli.server.access_findings"), "findings", lambda _server: []
-    )
+    doctor = import_module("mlflow_sysmetrics.cli.server.doctor")
+    monkeypatch.setattr(doctor, "_mlflow", lambda: [GOOD])
+    monkeypatch.setattr(doctor, "database_findings", lambda _server: findings)
+    monkeypatch.setattr(doctor, "storage_findings", lambda _server: [])
+    monkeypatch.setattr(doctor, "access_findings", lambda _server: [])
     return findings
 
 
