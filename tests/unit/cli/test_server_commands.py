@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from mlflow_sysmetrics.cli import main
 from mlflow_sysmetrics.cli.findings import Finding, Mark
-from mlflow_sysmetrics.server.deploy_files import NAMES, deploy_file
+from mlflow_sysmetrics.cli.server.print_compose import NAMES, deploy_file
 
 GOOD = Finding("driver", Mark.GOOD, "installed")
 WRONG = Finding("schema", Mark.WRONG, "old", "mlflow db upgrade URI", {"revision": "old"})
