@@ -17,13 +17,14 @@ from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
 from mlflow_sysmetrics.preflight.remedies import remedy
 from mlflow_sysmetrics.runtime.local_paths import local_directory
 from mlflow_sysmetrics.server.allowed_hosts import with_ports
-from mlflow_sysmetrics.server.auth_file import ADMIN, write_auth_file
 from mlflow_sysmetrics.server.config import (
+    ADMIN,
     BasicAuth,
     ServerConfig,
     check_port_number,
     environment_of_server,
     server_command,
+    write_auth_file,
 )
 from mlflow_sysmetrics.server.database import reach_database
 from mlflow_sysmetrics.server.direct import ServerAddress
