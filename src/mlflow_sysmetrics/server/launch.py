@@ -27,9 +27,8 @@ from mlflow_sysmetrics.server.config import (
     write_auth_file,
 )
 from mlflow_sysmetrics.server.database import reach_database
-from mlflow_sysmetrics.server.direct import ServerAddress
 from mlflow_sysmetrics.server.ports import check_port, free_port
-from mlflow_sysmetrics.server.readiness import wait_until_ready
+from mlflow_sysmetrics.server.readiness import ServerAddress, wait_until_ready
 from mlflow_sysmetrics.server.store_uri import server_store
 from mlflow_sysmetrics.server.supervised import SupervisedProcess
 
