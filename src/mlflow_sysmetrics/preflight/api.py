@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
-from mlflow_sysmetrics.preflight.attempts import PreflightResult
 from mlflow_sysmetrics.preflight.preflight_run import PreflightRun
-from mlflow_sysmetrics.preflight.request import request_from
+from mlflow_sysmetrics.preflight.request import PreflightResult, request_from
 from mlflow_sysmetrics.preflight.retries import RetrySchedule
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
-from mlflow_sysmetrics.preflight.attempts import Attempt
+from mlflow_sysmetrics.errors import Attempt
 from mlflow_sysmetrics.preflight.status_files.files import INFO_FILE, STATUS_FILE, StatusFiles
 from mlflow_sysmetrics.preflight.status_files.job_status import STAGES, JobStatus, RunInfo
 

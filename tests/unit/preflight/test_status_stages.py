@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mlflow_sysmetrics.preflight.attempts import Attempt
+from mlflow_sysmetrics.errors import Attempt
 from mlflow_sysmetrics.preflight.status_files.documents import run_document, status_document, status_from
 from mlflow_sysmetrics.preflight.status_files.job_status import STAGES, JobStatus, RunInfo
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any, cast
 
+from mlflow_sysmetrics.errors import Attempt
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
-from mlflow_sysmetrics.preflight.attempts import Attempt
 from mlflow_sysmetrics.preflight.status_files.job_status import STAGES, JobStatus, RunInfo, Stage
 
 SCHEMA = 1  #: increase it when a key is added, removed or changed

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Literal, get_args
 
-from mlflow_sysmetrics.preflight.attempts import Attempt
+from mlflow_sysmetrics.errors import Attempt
 
 Stage = Literal["initializing", "waiting", "initialized", "failed", "completed"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
