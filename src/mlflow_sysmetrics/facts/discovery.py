@@ -10,8 +10,15 @@ from functools import partial
 from typing import NamedTuple, TypeAlias
 
 from mlflow_sysmetrics.errors import ThreadUnavailable, Unavailable
-from mlflow_sysmetrics.facts.fact_list import FACTS, Fact, Limits, preload
-from mlflow_sysmetrics.facts.operating_systems import OperatingSystem, Sources, operating_system
+from mlflow_sysmetrics.facts.fact_list import (
+    FACTS,
+    Fact,
+    Limits,
+    OperatingSystem,
+    Sources,
+    operating_system,
+    preload,
+)
 from mlflow_sysmetrics.facts.values import gigabytes, shortened
 from mlflow_sysmetrics.interruptions import reraise_interruption
 from mlflow_sysmetrics.log import Log

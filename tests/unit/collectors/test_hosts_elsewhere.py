@@ -22,8 +22,7 @@ from test_hosts import NOT_FROM_FILES, assert_described
 from mlflow_sysmetrics.collectors.registry import name_of
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts import discovery, linux
-from mlflow_sysmetrics.facts.fact_list import FACTS
-from mlflow_sysmetrics.facts.operating_systems import Sources
+from mlflow_sysmetrics.facts.fact_list import FACTS, Sources
 from mlflow_sysmetrics.machine.command import CommandMissing
 from mlflow_sysmetrics.machine.host import Host
 from recorded import LINUX, advance, build, revive

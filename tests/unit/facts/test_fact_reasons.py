@@ -10,8 +10,7 @@ import pytest
 
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts import discovery, linux
-from mlflow_sysmetrics.facts.fact_list import FACTS
-from mlflow_sysmetrics.facts.operating_systems import Sources
+from mlflow_sysmetrics.facts.fact_list import FACTS, Sources
 from mlflow_sysmetrics.machine.host import Host
 from recorded import HOSTS, files, revive
 
