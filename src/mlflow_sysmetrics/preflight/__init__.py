@@ -13,8 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from mlflow_sysmetrics.errors import Attempt
-from mlflow_sysmetrics.preflight.api import preflight
-from mlflow_sysmetrics.preflight.context import tracked_run
+from mlflow_sysmetrics.preflight.api import preflight, tracked_run
 from mlflow_sysmetrics.preflight.request import PreflightResult
 from mlflow_sysmetrics.preflight.status_files.documents import JobStatus
 from mlflow_sysmetrics.preflight.status_files.files import read_status

@@ -18,7 +18,7 @@ from mlflow_sysmetrics.mlflow_api import active_runs, fluent_state
 from mlflow_sysmetrics.mlflow_api.active_runs import chosen_run_id
 from mlflow_sysmetrics.mlflow_api.metric_names import check_metric_name
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
-from mlflow_sysmetrics.preflight.context import status_of
+from mlflow_sysmetrics.preflight.api import status_of
 from mlflow_sysmetrics.settings import Settings
 from mlflow_sysmetrics.training.adapters.epochs import Epoch, Mean
 from mlflow_sysmetrics.training.best_epoch import BestEpoch, MonitoredMetric, monitored_metric

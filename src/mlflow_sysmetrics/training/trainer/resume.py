@@ -22,7 +22,7 @@ from mlflow_sysmetrics.mlflow_api import active_runs, fluent_state
 from mlflow_sysmetrics.mlflow_api.active_runs import active_run_id, chosen_run_id
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.mlflow_api.stores import FINISHED, KILLED
-from mlflow_sysmetrics.preflight.context import status_of
+from mlflow_sysmetrics.preflight.api import status_of
 from mlflow_sysmetrics.runtime.local_paths import local_directory
 
 BEST, LATEST, RECORDED = "best_checkpoint.pt", "latest_checkpoint.pt", "recorded.txt"
