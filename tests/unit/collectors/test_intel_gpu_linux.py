@@ -9,7 +9,7 @@ from drm_machine import card, machine, opens, samples
 from small_machines import values
 
 from mlflow_sysmetrics.collectors.drm.clients import DrmClient, parse_fdinfo
-from mlflow_sysmetrics.collectors.drm.energy import EnergyCounter
+from mlflow_sysmetrics.collectors.drm.hwmon import EnergyCounter
 from mlflow_sysmetrics.collectors.drm.intel_gpu import EngineTime
 from mlflow_sysmetrics.collectors.drm.watched_gpus import GpuSamples
 from mlflow_sysmetrics.collectors.intel_gpu_linux import IntelLinux

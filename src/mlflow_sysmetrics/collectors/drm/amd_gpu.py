@@ -11,8 +11,7 @@ from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT
 from mlflow_sysmetrics.collectors.counters import Counters
 from mlflow_sysmetrics.collectors.drm.cards import Card
 from mlflow_sysmetrics.collectors.drm.clients import DrmClient
-from mlflow_sysmetrics.collectors.drm.energy import EnergyIntegral
-from mlflow_sysmetrics.collectors.drm.hwmon import MICRO, MILLI, Hwmon, reading, why_silent
+from mlflow_sysmetrics.collectors.drm.hwmon import MICRO, MILLI, EnergyIntegral, Hwmon, reading, why_silent
 from mlflow_sysmetrics.collectors.drm.watched_gpus import GpuSamples
 from mlflow_sysmetrics.collectors.kernel_files import number_after
 from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, POWER_LIMIT_SECONDS, Pause

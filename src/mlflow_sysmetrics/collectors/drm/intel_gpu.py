@@ -13,8 +13,7 @@ from mlflow_sysmetrics.collectors.contract import PERCENT
 from mlflow_sysmetrics.collectors.counters import Counters, CounterSet
 from mlflow_sysmetrics.collectors.drm.cards import Card
 from mlflow_sysmetrics.collectors.drm.clients import DrmClient
-from mlflow_sysmetrics.collectors.drm.energy import EnergyCounter
-from mlflow_sysmetrics.collectors.drm.hwmon import MICRO, MILLI, Hwmon, reading, why_silent
+from mlflow_sysmetrics.collectors.drm.hwmon import MICRO, MILLI, EnergyCounter, Hwmon, reading, why_silent
 from mlflow_sysmetrics.collectors.drm.watched_gpus import GpuSamples
 from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, POWER_LIMIT_SECONDS, Pause
 from mlflow_sysmetrics.samples import Sample
