@@ -10,9 +10,8 @@ import pytest
 from drm_machine import card, machine, opens, samples
 from small_machines import values
 
-from mlflow_sysmetrics.collectors.amd_linux import AmdLinux
+from mlflow_sysmetrics.collectors.amd_linux import AmdLinux, parse_error_count
 from mlflow_sysmetrics.collectors.drm import cards
-from mlflow_sysmetrics.collectors.drm.amd_gpu import parse_error_count
 from mlflow_sysmetrics.collectors.drm.hwmon import EnergyIntegral
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
