@@ -10,9 +10,8 @@ from small_machines import values
 
 from mlflow_sysmetrics.collectors.drm.clients import DrmClient, parse_fdinfo
 from mlflow_sysmetrics.collectors.drm.hwmon import EnergyCounter
-from mlflow_sysmetrics.collectors.drm.intel_gpu import EngineTime
 from mlflow_sysmetrics.collectors.drm.watched_gpus import GpuSamples
-from mlflow_sysmetrics.collectors.intel_gpu_linux import IntelLinux
+from mlflow_sysmetrics.collectors.intel_gpu_linux import EngineTime, IntelLinux
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
 
