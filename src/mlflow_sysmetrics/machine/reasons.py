@@ -60,7 +60,7 @@ def why_refused(function: str, error: Exception) -> str:
 
 def refusal(error: Exception) -> str:
     """Returns what is wrong, without messages of Python's: psutil's name processes, not reasons."""
-    import psutil  # late: on Linux it is rarely needed
+    import psutil  # late: the collectors of Linux do without it
 
     if isinstance(error, psutil.AccessDenied):
         return "no permission"
