@@ -13,8 +13,8 @@ from mlflow_sysmetrics.interruptions import reraise_interruption
 from mlflow_sysmetrics.mlflow_api import active_runs, fluent_state
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.mlflow_api.stores import FAILED, FINISHED, KILLED, RUNNING
-from mlflow_sysmetrics.preflight.failures import CLOSING_SENTENCE
 from mlflow_sysmetrics.preflight.preflight_run import PreflightRun
+from mlflow_sysmetrics.preflight.remedies import CLOSING_SENTENCE
 from mlflow_sysmetrics.preflight.request import PreflightResult, request_from
 from mlflow_sysmetrics.preflight.retries import RetrySchedule
 
