@@ -41,7 +41,7 @@ def no_command(command: object) -> str:
 def assert_in_words(host: Host, damage: str) -> None:
     sources = Sources(host=host, system=linux, run=no_command)
     for fact in FROM_FILES:
-        _, reason = discovery._look_for(fact, sources)
+        _, reason = fact_list.look_for(fact, sources)
         assert not PYTHONS_WORDS.search(reason), f"{reason} [{damage}]"
 
 
