@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.facts import discovery, linux
+from mlflow_sysmetrics.facts import fact_list, linux
 from mlflow_sysmetrics.facts.fact_list import FACTS, Sources
 from mlflow_sysmetrics.machine.host import Host
 from recorded import HOSTS, files, revive
