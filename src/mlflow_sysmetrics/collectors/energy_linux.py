@@ -38,6 +38,11 @@ _PACKAGE_IDS = "sys/devices/system/cpu"
 # a millisecond. Counters of their own are within this of each other by a chance of 1 to 15,000.
 _IN_STEP_UJ = 2_000_000
 _APART_READINGS = 3  # a thread may be interrupted between two reads, but not at every tick
+_SECONDS_PER_HOUR = 3600.0
+_MICROJOULES = 1e6
+# A counter that could have wrapped at this power since it was read (65 kJ on some servers: after 65 s) may
+# have wrapped unseen.
+_MOST_MICROWATTS = bounds.PACKAGE_WATTS * _MICROJOULES
 
 
 class Zone(NamedTuple):
@@ -147,13 +152,6 @@ def _range(host: Host, zone: str) -> int:
         return count(read_short(str(host.root / POWERCAP / zone / "max_energy_range_uj")))
     except (OSError, ValueError):
         return 0
-
-
-_SECONDS_PER_HOUR = 3600.0
-_MICROJOULES = 1e6
-# A counter that could have wrapped at this power since it was read (65 kJ on some servers: after 65 s) may
-# have wrapped unseen.
-_MOST_MICROWATTS = bounds.PACKAGE_WATTS * _MICROJOULES
 
 
 class EnergyLinux(Collector):

@@ -39,6 +39,12 @@ from mlflow_sysmetrics.samples import Family, Metric, Sample
 _NANOSECONDS = 1e9
 _MOST_NANOSECONDS = 10 * _NANOSECONDS  # some drivers count a long job when it ends
 _MOST_CYCLES = 1e11  # a second of 100 engines at 1 GHz
+# Files with number 1 belong to the whole card; with xe, 2 is the package alone and 3 its memory (kernel,
+# Documentation/ABI/testing/sysfs-driver-intel-xe-hwmon). i915 has a temperature in newer kernels only
+# (sysfs-driver-intel-i915-hwmon).
+_CARD, _PACKAGE = 1, 2
+_MOST_MILLICELSIUS = bounds.CELSIUS.most / MILLI
+_MOST_MICROWATTS = bounds.GPU_WATTS.most / MICRO
 
 
 class Share(NamedTuple):
@@ -101,14 +107,6 @@ class EngineTime:
         identity, _, engine = name.partition(" ")
         if passed > 0 and int(identity) in used:  # else new, or opened but not used
             shares[engine] += spent / passed / self._capacity[name]
-
-
-# Files with number 1 belong to the whole card; with xe, 2 is the package alone and 3 its memory (kernel,
-# Documentation/ABI/testing/sysfs-driver-intel-xe-hwmon). i915 has a temperature in newer kernels only
-# (sysfs-driver-intel-i915-hwmon).
-_CARD, _PACKAGE = 1, 2
-_MOST_MILLICELSIUS = bounds.CELSIUS.most / MILLI
-_MOST_MICROWATTS = bounds.GPU_WATTS.most / MICRO
 
 
 class IntelGpu:

@@ -28,6 +28,10 @@ from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, PendingCall, bo
 from mlflow_sysmetrics.runtime.native import Lock
 
 _logger = Log(__name__)
+_FREE_SPACE_SECONDS = 0.25  # a local filesystem takes 0.1 ms; one that does not answer delays a program once
+_PRESENCE_SECONDS = 0.5  # reading a dozen names takes a millisecond
+
+Tags = Iterator[tuple[str, str]]
 
 
 class OperatingSystem(Protocol):
@@ -80,12 +84,6 @@ class Sources(NamedTuple):
     host: Host
     system: OperatingSystem
     run: RunCommand
-
-
-_FREE_SPACE_SECONDS = 0.25  # a local filesystem takes 0.1 ms; one that does not answer delays a program once
-_PRESENCE_SECONDS = 0.5  # reading a dozen names takes a millisecond
-
-Tags = Iterator[tuple[str, str]]
 
 
 class Fact(NamedTuple):

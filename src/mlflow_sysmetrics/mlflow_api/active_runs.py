@@ -11,6 +11,8 @@ from mlflow_sysmetrics.mlflow_api import fluent_state
 from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_error
 from mlflow_sysmetrics.runtime.bounded_calls import bounded
 
+_log = logging.getLogger("mlflow_sysmetrics")
+
 
 def active_run_id() -> str | None:
     """Returns the id of the run that is active in this thread, or None."""
@@ -43,9 +45,6 @@ def chosen_run_id(run_id: str | None, *, by: str) -> str:
             "use it inside `with mlflow.start_run():`, or pass run_id=..."
         )
     return chosen
-
-
-_log = logging.getLogger("mlflow_sysmetrics")
 
 
 def start_run(run_id: str, seconds: float) -> Any:

@@ -18,6 +18,8 @@ from mlflow_sysmetrics.preflight.remedies import CLOSING_SENTENCE
 from mlflow_sysmetrics.preflight.request import PreflightResult, request_from
 from mlflow_sysmetrics.preflight.retries import RetrySchedule
 
+_log = logging.getLogger("mlflow_sysmetrics")
+
 
 def preflight(
     experiment_name: str | None = None,
@@ -77,9 +79,6 @@ def preflight(
     )
     schedule = RetrySchedule(max_retries=max_retries, timeout=timeout, backoff=backoff, deadline=deadline)
     return PreflightRun(request, schedule, status_path).run()
-
-
-_log = logging.getLogger("mlflow_sysmetrics")
 
 
 @contextmanager

@@ -82,6 +82,27 @@ _REMEDIES = {
         "Check the server's log and its database: it accepted what was written but does not return it."
     ),
 }
+CLOSING_SENTENCE = "Training does not proceed without experiment tracking."
+_BY_STEP = (
+    (TrackingURIError, "The tracking URI cannot be used"),
+    (ServerUnreachableError, "The tracking server cannot be reached"),
+    (ExperimentError, "The experiment cannot be used"),
+    (RunStartError, "The run cannot be started"),
+    (RunVerificationError, "The run does not return what was written to it"),
+)
+_BY_CAUSE = {
+    Cause.UNAUTHENTICATED: (AuthenticationError, "The tracking server refuses the credentials"),
+    Cause.FORBIDDEN: (AuthenticationError, "The tracking server refuses the request"),
+    Cause.PROXY: (AuthenticationError, "A proxy before the tracking server asks for credentials"),
+    Cause.WRONG_HOST: (AuthenticationError, "The tracking server refuses the host name"),
+    Cause.BAD_URI: (TrackingURIError, "The tracking URI cannot be used"),
+    Cause.NO_DRIVER: (TrackingURIError, "The tracking URI cannot be used here"),
+    Cause.NOT_MLFLOW: (ServerUnreachableError, "No MLflow tracking server responds there"),
+    Cause.TLS: (ServerUnreachableError, "No TLS connection to the tracking server"),
+    Cause.BAD_DATABASE: (ServerUnreachableError, "The tracking store cannot be opened"),
+    Cause.OLD_DATABASE: (ServerUnreachableError, "The tracking database has another schema version"),
+}
+_MORE_TIME = "Then start the job again; a server that starts slowly needs a larger max_retries or deadline."
 
 
 def remedy(fault: Fault, tracking_uri: str, sent: str = _NO_CREDENTIALS) -> str:
@@ -265,31 +286,6 @@ def _in_netrc(tracking_uri: str) -> bool:
     from requests.utils import get_netrc_auth
 
     return tracking_uri.startswith("http") and get_netrc_auth(tracking_uri) is not None
-
-
-CLOSING_SENTENCE = "Training does not proceed without experiment tracking."
-_BY_STEP = (
-    (TrackingURIError, "The tracking URI cannot be used"),
-    (ServerUnreachableError, "The tracking server cannot be reached"),
-    (ExperimentError, "The experiment cannot be used"),
-    (RunStartError, "The run cannot be started"),
-    (RunVerificationError, "The run does not return what was written to it"),
-)
-_BY_CAUSE = {
-    Cause.UNAUTHENTICATED: (AuthenticationError, "The tracking server refuses the credentials"),
-    Cause.FORBIDDEN: (AuthenticationError, "The tracking server refuses the request"),
-    Cause.PROXY: (AuthenticationError, "A proxy before the tracking server asks for credentials"),
-    Cause.WRONG_HOST: (AuthenticationError, "The tracking server refuses the host name"),
-    Cause.BAD_URI: (TrackingURIError, "The tracking URI cannot be used"),
-    Cause.NO_DRIVER: (TrackingURIError, "The tracking URI cannot be used here"),
-    Cause.NOT_MLFLOW: (ServerUnreachableError, "No MLflow tracking server responds there"),
-    Cause.TLS: (ServerUnreachableError, "No TLS connection to the tracking server"),
-    Cause.BAD_DATABASE: (ServerUnreachableError, "The tracking store cannot be opened"),
-    Cause.OLD_DATABASE: (ServerUnreachableError, "The tracking database has another schema version"),
-}
-
-
-_MORE_TIME = "Then start the job again; a server that starts slowly needs a larger max_retries or deadline."
 
 
 def failure(fault: Fault, retries: Retries, tracking_uri: str, left_behind: str = "") -> PreflightError:

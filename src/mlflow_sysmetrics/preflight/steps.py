@@ -31,6 +31,16 @@ _OPENED_BY_MLFLOW = frozenset({"", "file", "sqlite", "postgresql", "mysql", "mss
 _TABLES_SECONDS = 120  # creating or migrating all tables of a database takes 5 s, minutes on a large one
 _VERSION_SECONDS = 3  # the timeout of MLflow itself
 _log = logging.getLogger("mlflow_sysmetrics")
+_METRIC = ("preflight/ok", 1.0)
+_RUN_ID = re.compile(r"\w[\w\-]{0,255}", re.ASCII)  # as MLflow defines it; it goes into paths and file names
+_PER_BATCH = 100  # parameters, and tags, that MLflow accepts in one batch
+_ARTIFACT_DIRECTORY, _ARTIFACT_NAME = "preflight", "ok.txt"
+_ARTIFACT = f"artifact {_ARTIFACT_DIRECTORY}/{_ARTIFACT_NAME}"
+_ARTIFACT_REMEDY = (
+    "Check that the experiment's artifact store exists, and that this machine has the credentials and the "
+    "Python package for it (boto3, google-cloud-storage, azure-storage-blob), or start the server with "
+    "--serve-artifacts."
+)
 
 
 class Steps:
@@ -201,18 +211,6 @@ def _compare_versions(client: str, server: str | None) -> None:
             server,
             client,
         )
-
-
-_METRIC = ("preflight/ok", 1.0)
-_RUN_ID = re.compile(r"\w[\w\-]{0,255}", re.ASCII)  # as MLflow defines it; it goes into paths and file names
-_PER_BATCH = 100  # parameters, and tags, that MLflow accepts in one batch
-_ARTIFACT_DIRECTORY, _ARTIFACT_NAME = "preflight", "ok.txt"
-_ARTIFACT = f"artifact {_ARTIFACT_DIRECTORY}/{_ARTIFACT_NAME}"
-_ARTIFACT_REMEDY = (
-    "Check that the experiment's artifact store exists, and that this machine has the credentials and the "
-    "Python package for it (boto3, google-cloud-storage, azure-storage-blob), or start the server with "
-    "--serve-artifacts."
-)
 
 
 def check_run(

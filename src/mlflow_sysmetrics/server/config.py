@@ -31,6 +31,10 @@ _ALWAYS = {
     "MLFLOW_RUN_CONTEXT_PROVIDER": "none",  # the server itself creates no runs
     "GIT_PYTHON_REFRESH": "quiet",  # MLflow imports GitPython, which warns if git is not installed
 }
+ADMIN = "admin"
+_FILE, _USERS = "basic_auth.ini", "users.db"
+SHORTEST_PASSWORD = 12  # required by MLflow 3; older versions accept any
+_OWNER_ONLY = 0o600
 
 
 class ServerCommand(NamedTuple):
@@ -137,12 +141,6 @@ def _is_left_out(name: str) -> bool:
     return upper.startswith(_ABOUT_SERVERS) and not upper.startswith(_ABOUT_STORES)
 
 
-ADMIN = "admin"
-_FILE, _USERS = "basic_auth.ini", "users.db"
-_SHORTEST_PASSWORD = 12  # required by MLflow 3; older versions accept any
-_OWNER_ONLY = 0o600
-
-
 def write_auth_file(directory: Path, password: str) -> BasicAuth:
     """Writes the file, readable by its owner only, for a server that keeps its users in a directory.
 
@@ -156,9 +154,9 @@ def write_auth_file(directory: Path, password: str) -> BasicAuth:
         raise SettingsError(
             "admin_password must be printable text without spaces at its ends, which MLflow would strip"
         )
-    if len(password) < _SHORTEST_PASSWORD:
+    if len(password) < SHORTEST_PASSWORD:
         raise SettingsError(
-            f"admin_password must have at least {_SHORTEST_PASSWORD} characters, got {len(password)}"
+            f"admin_password must have at least {SHORTEST_PASSWORD} characters, got {len(password)}"
         )
     if find_spec("flask_wtf") is None:
         raise ServerStartError(

@@ -18,6 +18,15 @@ from mlflow_sysmetrics.server.allowed_hosts import example_of
 from mlflow_sysmetrics.server.ports import listens
 from mlflow_sysmetrics.server.supervised import SupervisedProcess
 
+_log = logging.getLogger("mlflow_sysmetrics")
+
+_LOOK_SECONDS = 0.1
+_HEALTH_SECONDS = 5.0
+_ANSWER_SECONDS = 30.0  # for a database that creates its first run on a busy machine
+# MLflow creates it in every new store. Our own experiment would be left behind, deleted, at each start.
+_EXPERIMENT = "Default"
+_FOREIGN_HOST = "not-this-server.invalid"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServerAddress:
@@ -79,16 +88,6 @@ def _ask(address: ServerAddress, method: str, path: str, seconds: float, **body:
     return send_directly(
         at, method, path, seconds, host_header=address.host_header, user=address.user, **body
     )
-
-
-_log = logging.getLogger("mlflow_sysmetrics")
-
-_LOOK_SECONDS = 0.1
-_HEALTH_SECONDS = 5.0
-_ANSWER_SECONDS = 30.0  # for a database that creates its first run on a busy machine
-# MLflow creates it in every new store. Our own experiment would be left behind, deleted, at each start.
-_EXPERIMENT = "Default"
-_FOREIGN_HOST = "not-this-server.invalid"
 
 
 def wait_until_ready(

@@ -18,6 +18,7 @@ from mlflow_sysmetrics.mlflow_api.faults import Fault
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
 from mlflow_sysmetrics.preflight.remedies import remedy
 from mlflow_sysmetrics.server.allowed_hosts import DEFAULT, is_allowed
+from mlflow_sysmetrics.server.config import SHORTEST_PASSWORD
 from mlflow_sysmetrics.server.database import DatabaseState, database_state, newest_revision
 from mlflow_sysmetrics.server.store_uri import server_store
 
@@ -57,7 +58,6 @@ class InspectedServer:
 _HOSTS, _ORIGINS = "MLFLOW_SERVER_ALLOWED_HOSTS", "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"
 _PASSWORD, _SECRET = "MLFLOW_AUTH_ADMIN_PASSWORD", "MLFLOW_FLASK_SERVER_SECRET_KEY"
 _CONFIG = "MLFLOW_AUTH_CONFIG_PATH"
-_SHORTEST_PASSWORD = 12  # MLflow 3 requires at least this
 _SHIPPED = "password1234"  # the default before MLflow 3.14, and public
 _LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
@@ -135,8 +135,8 @@ def _password(inspected: InspectedServer) -> Finding:
     if not password:
         text = f"no password in {_PASSWORD}: the server will not start before it has an administrator"
         return Finding(title, Mark.WRONG, text, f"export {_PASSWORD}=...")
-    if password == _SHIPPED or len(password) < _SHORTEST_PASSWORD:
-        text = f"the password in {source} is public, or shorter than {_SHORTEST_PASSWORD} characters"
+    if password == _SHIPPED or len(password) < SHORTEST_PASSWORD:
+        text = f"the password in {source} is public, or shorter than {SHORTEST_PASSWORD} characters"
         return Finding(title, Mark.WRONG, text, "choose another before the server creates the administrator")
     return Finding(title, Mark.GOOD, f"has a password, from {source}")
 

@@ -30,6 +30,7 @@ _UNITS = {b"": 1, b"KiB": 1024, b"MiB": 1024**2, b"ns": 1}
 # A client's memory in a region; later names override earlier ones: all that may lie there, what does lie
 # there by its old name (amdgpu), and by its name since Linux 6.5.
 _MEMORY = (b"drm-total-", b"drm-memory-", b"drm-resident-")
+_PROCESS = "process"  # MLFLOW_SYSMETRICS_GPUS: only GPUs on which the job holds memory
 
 
 class DrmClient(NamedTuple):
@@ -185,9 +186,6 @@ def _uses(directory: str) -> Iterator[Use]:
             continue
         if client is not None:
             yield Use(target.removeprefix(_DRI), client)
-
-
-_PROCESS = "process"  # MLFLOW_SYSMETRICS_GPUS: only GPUs on which the job holds memory
 
 
 class GpuPlace(NamedTuple):

@@ -23,6 +23,12 @@ from mlflow_sysmetrics.samples import Sample
 
 MICRO = 1e-6
 MILLI = 1e-3
+_MICROJOULES = 1e6
+_SECONDS_PER_HOUR = 3600.0
+# On each read the driver adds up a 32-bit register in steps of 2^-14 J: if it is not read for as long as the
+# register takes to fill at 1 kW, it may have wrapped unseen (kernel, i915_hwmon.c and xe_hwmon.c).
+_REGISTER_UJ = 2**32 * 1_000_000 // 2**14
+_MOST_MICROWATTS = bounds.PACKAGE_WATTS * _MICROJOULES
 
 
 class Hwmon:
@@ -92,14 +98,6 @@ def why_silent(path: str) -> str:
     except ValueError:
         return "the file holds no number"
     return "out of range"
-
-
-_MICROJOULES = 1e6
-_SECONDS_PER_HOUR = 3600.0
-# On each read the driver adds up a 32-bit register in steps of 2^-14 J: if it is not read for as long as the
-# register takes to fill at 1 kW, it may have wrapped unseen (kernel, i915_hwmon.c and xe_hwmon.c).
-_REGISTER_UJ = 2**32 * 1_000_000 // 2**14
-_MOST_MICROWATTS = bounds.PACKAGE_WATTS * _MICROJOULES
 
 
 class EnergyCounter:

@@ -20,6 +20,13 @@ from mlflow_sysmetrics.runtime.clock import Clock, SystemClock
 from mlflow_sysmetrics.samples import Sample
 
 _PRESENCE_SECONDS = 10.0  # a device that the job starts to use is shown within this time
+_PROCESS = "process"
+# If earlier devices have delayed the tick by more than this, the next device is read with its real time.
+# Below it the error of a rate is no larger than the steps in which drivers count, 20 to 100 ms.
+_STALL_SECONDS = 0.05
+SYSTEM_CLOCK = SystemClock()
+
+Build = Callable[[Nvml, Device, Tree], Sequence[Reading]]
 
 
 class GuardedDevice:
@@ -161,15 +168,6 @@ def _proves_presence(reading: Reading) -> bool:
     return (
         reading.vouches and reading.needs is None
     )  # a reading that depends on another one makes no call itself
-
-
-_PROCESS = "process"
-# If earlier devices have delayed the tick by more than this, the next device is read with its real time.
-# Below it the error of a rate is no larger than the steps in which drivers count, 20 to 100 ms.
-_STALL_SECONDS = 0.05
-SYSTEM_CLOCK = SystemClock()
-
-Build = Callable[[Nvml, Device, Tree], Sequence[Reading]]
 
 
 class Devices:

@@ -16,6 +16,17 @@ from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
 
 Stage = Literal["initializing", "waiting", "initialized", "failed", "completed"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
+SCHEMA = 1  #: increase it when a key is added, removed or changed
+_TEXT_KEYS = (
+    "tracking_uri",
+    "experiment_name",
+    "experiment_id",
+    "run_id",
+    "error",
+    "error_type",
+    "client_version",
+    "server_version",
+)
 
 
 def _now() -> datetime:
@@ -82,19 +93,6 @@ class RunInfo:
     status: str = "RUNNING"
     started_at: datetime | None = None
     ended_at: datetime | None = None
-
-
-SCHEMA = 1  #: increase it when a key is added, removed or changed
-_TEXT_KEYS = (
-    "tracking_uri",
-    "experiment_name",
-    "experiment_id",
-    "run_id",
-    "error",
-    "error_type",
-    "client_version",
-    "server_version",
-)
 
 
 def status_document(status: JobStatus) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from mlflow_sysmetrics.runtime.local_paths import local_directory
 
 BEST, LATEST, RECORDED = "best_checkpoint.pt", "latest_checkpoint.pt", "recorded.txt"
 _FIELDS = 4  # of Extent
+_logger = logging.getLogger("mlflow_sysmetrics")
 
 
 class Extent(NamedTuple):
@@ -144,9 +145,6 @@ class Recorded:
             self._file.write(f"{line}\n".encode("ascii"))
         except OSError as error:
             reraise_interruption(error)
-
-
-_logger = logging.getLogger("mlflow_sysmetrics")
 
 
 @contextmanager
