@@ -33,7 +33,7 @@ from mlflow_sysmetrics.collectors.drm.cards import Card
 from mlflow_sysmetrics.collectors.drm.clients import DrmClient, GpuPlace
 from mlflow_sysmetrics.collectors.drm.gpus import DrmGpus
 from mlflow_sysmetrics.collectors.drm.hwmon import MICRO, MILLI, EnergyIntegral, Hwmon, reading, why_silent
-from mlflow_sysmetrics.collectors.drm.watched_gpus import GpuSamples, RollCall, watched_amd_devices
+from mlflow_sysmetrics.collectors.drm.watched_gpus import GpuSamples, RepeatedSearch, watched_amd_devices
 from mlflow_sysmetrics.collectors.kernel_files import number_after
 from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, POWER_LIMIT_SECONDS, Pause
 from mlflow_sysmetrics.machine.host import Host
@@ -248,8 +248,8 @@ class AmdLinux(Collector):
     )
 
     def __init__(self, host: Host) -> None:
-        self._roll_call = RollCall(host, watched_amd_devices)
-        devices, self._doubts = self._roll_call.found
+        self._search = RepeatedSearch(host, watched_amd_devices)
+        devices, self._doubts = self._search.found
         samples = {ordinal: GpuSamples(ordinal, self.metrics) for ordinal in devices}
         gpus = [
             AmdGpu(device.card, samples[ordinal], partitioned=device.partitioned)
@@ -277,6 +277,6 @@ class AmdLinux(Collector):
         Raises:
             Unavailable: a device no longer responds, or the devices have changed; a new collector finds them.
         """
-        self._roll_call.check(now)
+        self._search.check(now)
         yield from self._gpus.collect(now)
         self.gaps = (*self._doubts, *self._gpus.gaps)

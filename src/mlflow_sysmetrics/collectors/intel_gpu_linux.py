@@ -31,7 +31,7 @@ from mlflow_sysmetrics.collectors.drm.cards import Card
 from mlflow_sysmetrics.collectors.drm.clients import DrmClient, GpuPlace
 from mlflow_sysmetrics.collectors.drm.gpus import DrmGpus
 from mlflow_sysmetrics.collectors.drm.hwmon import MICRO, MILLI, EnergyCounter, Hwmon, reading, why_silent
-from mlflow_sysmetrics.collectors.drm.watched_gpus import GpuSamples, RollCall, watched_intel_cards
+from mlflow_sysmetrics.collectors.drm.watched_gpus import GpuSamples, RepeatedSearch, watched_intel_cards
 from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, POWER_LIMIT_SECONDS, Pause
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Family, Metric, Sample
@@ -219,8 +219,8 @@ class IntelLinux(Collector):
     )
 
     def __init__(self, host: Host) -> None:
-        self._roll_call = RollCall(host, watched_intel_cards)
-        cards, self._doubts = self._roll_call.found
+        self._search = RepeatedSearch(host, watched_intel_cards)
+        cards, self._doubts = self._search.found
         samples = {ordinal: GpuSamples(ordinal, self.metrics) for ordinal in cards}
         gpus = [IntelGpu(card, samples[ordinal]) for ordinal, card in cards.items()]
         places = {
@@ -238,6 +238,6 @@ class IntelLinux(Collector):
         Raises:
             Unavailable: a device no longer responds, or the devices have changed; a new collector finds them.
         """
-        self._roll_call.check(now)
+        self._search.check(now)
         yield from self._gpus.collect(now)
         self.gaps = (*self._doubts, *self._gpus.gaps)

@@ -104,7 +104,7 @@ def watched_intel_cards(host: Host) -> tuple[dict[int, Card], tuple[str, ...]]:
 Found = TypeVar("Found")
 
 
-class RollCall(Generic[Found]):
+class RepeatedSearch(Generic[Found]):
     """Repeats the search for GPUs from time to time: one may be added, removed, or partitioned differently.
 
     Args:
