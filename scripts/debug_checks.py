@@ -13,7 +13,7 @@ from debug_report import PREFIX, Report
 
 from mlflow_sysmetrics import Settings, settings, status
 from mlflow_sysmetrics.collectors import COLLECTORS, load_classes
-from mlflow_sysmetrics.collectors.catalogue.process import PROCESS_USS
+from mlflow_sysmetrics.collectors.catalogue.cpu_and_memory import PROCESS_USS
 from mlflow_sysmetrics.collectors.registry import name_of
 from mlflow_sysmetrics.samples import DEFAULT_FAMILIES, Family
 

@@ -16,7 +16,7 @@ from string import Template
 
 from mlflow_sysmetrics import settings
 from mlflow_sysmetrics.collectors import Collector, bounds, load_classes, registry
-from mlflow_sysmetrics.collectors.catalogue.process import PROCESS_CPU
+from mlflow_sysmetrics.collectors.catalogue.cpu_and_memory import PROCESS_CPU
 from mlflow_sysmetrics.daemon.sampling.window import DECIMALS
 from mlflow_sysmetrics.samples import OPT_IN, Family, Kind, Metric
 

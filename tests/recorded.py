@@ -19,8 +19,7 @@ from fake_nvml import FakeGpu, FakeNvml, Process
 from mlflow_sysmetrics.collectors import Collector, load_classes, registry
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts import linux
-from mlflow_sysmetrics.facts.fact_list import FACTS
-from mlflow_sysmetrics.facts.operating_systems import Sources
+from mlflow_sysmetrics.facts.fact_list import FACTS, Sources
 from mlflow_sysmetrics.machine.host import DiskUsage, Host
 from mlflow_sysmetrics.samples import Metric
 

@@ -6,12 +6,11 @@ warning that names the variable, the value and what is used instead; in code it 
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from mlflow_sysmetrics.errors import SettingsError
 from mlflow_sysmetrics.samples import DEFAULT_FAMILIES, Family
@@ -50,6 +49,7 @@ DEFAULT_SAMPLING_INTERVAL = 1.0
 DEFAULT_SAMPLES_BEFORE_LOGGING = 10
 _RHYTHM = DEFAULT_SAMPLING_INTERVAL, DEFAULT_SAMPLES_BEFORE_LOGGING
 _MLFLOW_RHYTHM = MLFLOW_SAMPLING_INTERVAL, MLFLOW_SAMPLES_BEFORE_LOGGING
+DEFAULT_GPUS = "visible"
 DEFAULT_SEND_INTERVAL = 10.0
 DEFAULT_FLUSH_TIMEOUT = 5.0
 DEFAULT_SPOOL_MEGABYTES = 64.0  # six days of an outage for one run with every point, nineteen hours for eight
@@ -57,13 +57,6 @@ _BYTES_PER_MEGABYTE = 1_000_000
 
 _TRUE = frozenset({"true", "1", "on", "yes"})
 _FALSE = frozenset({"false", "0", "off", "no"})
-_NODE_ID_PART = r"(?!\.{1,2}(/|$))[\w\-. ]+"
-_NODE_ID = re.compile(rf"{_NODE_ID_PART}(/{_NODE_ID_PART})*")
-_NODE_ID_LENGTH = 150  # of the 250 characters of a metric name; our longest key takes less than 100
-# An item in a list of GPUs: an index, the start of a UUID, or, as Intel's GPUs have no UUID, a PCI address.
-_GPU = re.compile(r"\d{1,4}|(?i:GPU|MIG)-[\w/-]+|[\da-f]{4}:[\da-f]{2}:[\da-f]{2}\.[0-7]", re.ASCII)
-_GPU_CHOICES = ("visible", "process", "all")
-_GPU_FORMS = f"one of {', '.join(_GPU_CHOICES)} or a list of indices and UUIDs"
 
 _warned: set[tuple[str, str]] = set()
 _MOST_WARNINGS = 100  # a program may set a variable anew for each run
@@ -130,7 +123,7 @@ class Settings:
     node_id: str | None = None
     collectors: frozenset[Family] = DEFAULT_FAMILIES
     disks: tuple[str, ...] = ()
-    gpus: str = "visible"
+    gpus: str = DEFAULT_GPUS
     send_interval: float = DEFAULT_SEND_INTERVAL
     flush_timeout: float = DEFAULT_FLUSH_TIMEOUT
     spool_dir: str | None = None
@@ -141,11 +134,11 @@ class Settings:
             value = getattr(self, name)
             if value not in allowed:
                 raise SettingsError(f"{name} must be a number from {allowed}, got {value!r}")
-        if self.node_id is not None and not _is_node_id(self.node_id):
-            raise SettingsError(
-                f"node_id must be 1 to {_NODE_ID_LENGTH} letters, digits, '_', '-', '.', ' ' and single '/' "
-                f"between parts, none of them '.' or '..', got {self.node_id!r}"
-            )
+        if self.node_id is not None or self.gpus != DEFAULT_GPUS:
+            from mlflow_sysmetrics import choices  # late: `import mlflow` loads this module
+
+            choices.check_node_id(self.node_id)
+            choices.check_gpus(self.gpus)
         samples = self.samples_before_logging
         if not isinstance(samples, int):
             raise SettingsError(f"samples_before_logging must be an integer, got {samples!r}")
@@ -159,8 +152,6 @@ class Settings:
             raise SettingsError(f'disks must be directories such as ("/data",), got {self.disks!r}')
         if self.spool_dir is not None and (not isinstance(self.spool_dir, str) or not self.spool_dir):
             raise SettingsError(f'spool_dir must be a path or "off", got {self.spool_dir!r}')
-        if not _names_gpus(self.gpus):
-            raise SettingsError(f"gpus must be {_GPU_FORMS}, got {self.gpus!r}")
 
     @property
     def window_seconds(self) -> float:
@@ -265,8 +256,7 @@ class _Variables:
         text = self.text(RESOLUTION).lower()
         used = CONSTANT if is_rhythm_chosen or text == CONSTANT else ADAPTIVE
         if text not in {"", used}:
-            is_known = text in _RESOLUTIONS
-            why = "an interval is set" if is_known else f"it must be {_RESOLUTION_FORMS}"
+            why = "an interval is set" if text in _RESOLUTIONS else f"it must be {_RESOLUTION_FORMS}"
             self.report(RESOLUTION, text, f"is ignored, using {used}: {why}")
         return used
 
@@ -276,11 +266,9 @@ class _Variables:
         value = self._usable(variable, name, kind)
         used = default if value is None else value
         if text and (value is None or value != kind(text)):
-            what = "an integer" if kind is int else "a number"
+            wanted = f"{'an integer' if kind is int else 'a number'} from {_RANGES[name]}"
             verdict = "is ignored" if value is None else "is out of range"
-            self.report(
-                variable, text, f"{verdict}, using {_plain(used)}: it must be {what} from {_RANGES[name]}"
-            )
+            self.report(variable, text, f"{verdict}, using {_plain(used)}: it must be {wanted}")
         return used
 
     def _usable(self, variable: str, name: str, kind: type[float | int]) -> float | None:
@@ -296,40 +284,22 @@ class _Variables:
         return min(max(value, allowed.low), allowed.high) if 0 < value < math.inf else None
 
     def node_id(self) -> str | None:
-        """Reads the node id; a character that a metric name cannot hold becomes an underscore."""
+        """Reads the node id, as `choices.read_node_id` does."""
         text = self.text(NODE_ID)
-        if not text or _is_node_id(text):
-            return text or None
-        cleaned = re.sub(r"[^\w\-. /]|^/+|/+$|//+|(?<![^/])\.{1,2}(?![^/])", "_", text)
-        cleaned = cleaned[:_NODE_ID_LENGTH].rstrip("/")
-        self.report(
-            NODE_ID, text, f"is changed, using {cleaned}: not every MLflow accepts it in a metric name"
-        )
-        return cleaned
+        if not text:
+            return None
+        from mlflow_sysmetrics.choices import read_node_id  # late: `import mlflow` loads this module
+
+        return read_node_id(text, partial(self.report, NODE_ID))
 
     def families(self) -> frozenset[Family]:
-        """Reads a list of families.
+        """Reads a list of families, as `choices.read_families` does."""
+        text = self.text(COLLECTORS)
+        if not text:
+            return DEFAULT_FAMILIES
+        from mlflow_sysmetrics.choices import read_families  # late, as above
 
-        Plain words select families, signed words change the default: ``cpu,memory`` reads these two,
-        ``-disk,+fabric`` the default families without disk and with fabric. ``all`` is every family,
-        ``default`` those of an unset variable, ``none`` no family.
-        """
-        known = {family.value: frozenset({family}) for family in Family}
-        known |= {"all": frozenset(Family), "default": DEFAULT_FAMILIES, "none": frozenset()}
-        plain: list[frozenset[Family]] = []
-        signed: dict[str, list[frozenset[Family]]] = {"+": [], "-": []}
-        unknown: list[str] = []
-        for word in filter(None, (part.strip() for part in self.text(COLLECTORS).lower().split(","))):
-            families = known.get(word.lstrip("+-"))
-            if families is None:
-                unknown.append(word)
-            else:
-                signed.get(word[0], plain).append(families)
-        found = frozenset().union(*(plain or [DEFAULT_FAMILIES]), *signed["+"]).difference(*signed["-"])
-        for word in unknown:
-            used = ",".join(sorted(family.value for family in found)) or "none"
-            self.report(COLLECTORS, word, f"is ignored, using {used}: {_no_family(word.lstrip('+-'), known)}")
-        return found
+        return read_families(text, partial(self.report, COLLECTORS))
 
     def disks(self) -> tuple[str, ...]:
         """Reads a list of directories; a leading "~" stands for the home directory."""
@@ -345,34 +315,13 @@ class _Variables:
         return os.path.expanduser(text) or None  # noqa: PTH111 - Path.expanduser raises without a home
 
     def gpus(self) -> str:
-        """Reads which GPUs to watch; list items that cannot name a GPU are left out."""
+        """Reads which GPUs to watch, as `choices.read_gpus` does."""
         text = self.text(GPUS)
-        if text.lower() in _GPU_CHOICES:
-            return text.lower()
-        words = _words(text)
-        used = ",".join(filter(_GPU.fullmatch, words)) or "visible"
-        for word in words:
-            if not _GPU.fullmatch(word):
-                self.report(GPUS, word, f"is ignored, using {used}: it must be {_GPU_FORMS}")
-        return used
+        if not text:
+            return DEFAULT_GPUS
+        from mlflow_sysmetrics.choices import read_gpus  # late, as above
 
-
-def _names_gpus(wanted: object) -> bool:
-    words = _words(wanted) if isinstance(wanted, str) else []
-    return wanted in _GPU_CHOICES or (bool(words) and all(map(_GPU.fullmatch, words)))
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def _no_family(word: str, known: Iterable[str]) -> str:
-    """Returns the message about an unknown family, with the closest known name."""
-    families = [family.value for family in Family]
-    several = [name for name in known if name not in families]
-    near = difflib.get_close_matches(word, [*families, *several], n=1)
-    meant = f", did you mean {near[0]}?" if near else "."
-    return f"no family has this name{meant} The families are {', '.join(families)}; also {', '.join(several)}"
+        return read_gpus(text, partial(self.report, GPUS))
 
 
 def _plain(number: float) -> str:
@@ -387,13 +336,3 @@ def warn_once(variable: str, value: str, verdict: str) -> None:
         from mlflow_sysmetrics.log import Log  # late: `import mlflow` loads this module
 
         Log().warning("mlflow-sysmetrics: %s=%r %s.", variable, value, verdict)
-
-
-def _is_node_id(text: str) -> bool:
-    """Returns whether a text can be part of metric names in every MLflow from 2.0 on.
-
-    This rule is for node ids only; for all other names `mlflow_api.metric_names` asks the installed MLflow.
-    A node id is in the key of every system metric, and the server may be of an older version, so the colon
-    that newer versions accept is excluded. Letters of any language are accepted by all.
-    """
-    return len(text) <= _NODE_ID_LENGTH and _NODE_ID.fullmatch(text) is not None

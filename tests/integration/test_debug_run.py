@@ -16,7 +16,7 @@ import pytest
 from programs import HOST_METRICS, PATIENT
 
 from mlflow_sysmetrics.collectors import COLLECTORS, load_classes
-from mlflow_sysmetrics.collectors.catalogue.process import PROCESS_USS
+from mlflow_sysmetrics.collectors.catalogue.cpu_and_memory import PROCESS_USS
 from mlflow_sysmetrics.samples import Kind
 
 pytestmark = pytest.mark.integration

@@ -37,8 +37,7 @@ from mlflow_sysmetrics.mlflow_api import active_runs, secrets
 from mlflow_sysmetrics.mlflow_api.faults import Fault
 from mlflow_sysmetrics.mlflow_api.rest_store import RestStore
 from mlflow_sysmetrics.mlflow_api.tracking_uris import lasting
-from mlflow_sysmetrics.preflight.api import preflight
-from mlflow_sysmetrics.preflight.context import tracked_run
+from mlflow_sysmetrics.preflight.api import preflight, tracked_run
 from mlflow_sysmetrics.preflight.verification import Verification
 from mlflow_sysmetrics.server.launch import log_tail
 from mlflow_sysmetrics.settings import Settings

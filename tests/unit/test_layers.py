@@ -23,7 +23,7 @@ PACKAGE = "mlflow_sysmetrics"
 # From the ground up; a floor imports only the floors below it, and a package its own modules.
 FLOORS = (
     ("errors", "interruptions", "samples"),
-    ("log",),
+    ("choices", "log"),
     ("settings",),
     ("machine", "runtime"),
     ("collectors", "facts", "mlflow_api"),
@@ -33,7 +33,9 @@ FLOORS = (
     ("cli", "examples", "host"),
 )
 RANK = {name: rank for rank, floor in enumerate(FLOORS) for name in floor}
-MOST_FILES = 330
+# Without the packages that are counted apart: they stand beside the rest, and few readers need both.
+MOST_FILES = 300
+COUNTED_APART = ("cluster", "report")
 MOST_LINES = 400
 MOST_LOOSE_MODULES = 10
 
@@ -152,7 +154,7 @@ def test_lint_tables_ban_every_other_floor_that_is_not_below() -> None:
         rank = 0 if own == "." else RANK[own]
         required = {name for name in RANK if RANK[name] >= rank and name != own}
         if own == ".":  # the loose modules of the ground floor import each other
-            required -= {"errors", "interruptions", "log", "samples", "settings"}
+            required -= {"choices", "errors", "interruptions", "log", "samples", "settings"}
         if required - banned:
             missing[where] = sorted(required - banned)
     assert missing == {}
@@ -168,7 +170,8 @@ def _is_package(name: str) -> bool:
 
 
 def test_the_house_stays_small() -> None:
-    assert len(modules()) <= MOST_FILES
+    house = [name for name in modules() if home(name) not in COUNTED_APART]
+    assert len(house) <= MOST_FILES
 
 
 def test_no_file_is_long() -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from mlflow_sysmetrics.cli.damaged_journals import notes
 from mlflow_sysmetrics.cli.dead_runs import DeadRun, DeadRunSearch
 from mlflow_sysmetrics.cli.options import (
     DURATION_FORMAT,
@@ -34,7 +33,7 @@ from mlflow_sysmetrics.cli.output import (
     say_wrapped,
 )
 from mlflow_sysmetrics.cli.program import FAILED, Command
-from mlflow_sysmetrics.cli.spooled_journals import SpooledJournal, count_of_other_hosts, read_journals
+from mlflow_sysmetrics.cli.spooled_journals import SpooledJournal, count_of_other_hosts, notes, read_journals
 from mlflow_sysmetrics.cli.tracked_runs import tracking_uri_in_force
 from mlflow_sysmetrics.errors import JournalUnavailable
 from mlflow_sysmetrics.mlflow_api.faults import Fault

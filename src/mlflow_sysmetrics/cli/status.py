@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from mlflow_sysmetrics.cli.damaged_journals import notes
 from mlflow_sysmetrics.cli.options import (
     any_host_option,
     directory_fault,
@@ -31,6 +30,7 @@ from mlflow_sysmetrics.cli.spooled_journals import (
     SpooledJournal,
     SpooledRun,
     count_of_other_hosts,
+    notes,
     orphaned_runs,
     read_journals,
 )

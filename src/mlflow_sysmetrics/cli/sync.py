@@ -10,7 +10,6 @@ from pathlib import Path
 
 import click
 
-from mlflow_sysmetrics.cli.damaged_journals import Notes, notes
 from mlflow_sysmetrics.cli.options import (
     DURATION_FORMAT,
     any_host_option,
@@ -24,7 +23,13 @@ from mlflow_sysmetrics.cli.options import (
 from mlflow_sysmetrics.cli.orphan_delivery import OrphanDelivery, Outcome, fault_messages
 from mlflow_sysmetrics.cli.output import age_of, complain, counted, print_json, print_table, say, say_wrapped
 from mlflow_sysmetrics.cli.program import DONE, FAILED, Command
-from mlflow_sysmetrics.cli.spooled_journals import SpooledJournal, count_of_other_hosts, read_journals
+from mlflow_sysmetrics.cli.spooled_journals import (
+    Notes,
+    SpooledJournal,
+    count_of_other_hosts,
+    notes,
+    read_journals,
+)
 from mlflow_sysmetrics.cli.tracked_runs import tracking_uri_in_force
 from mlflow_sysmetrics.daemon.journal.set_aside import delete_expired
 from mlflow_sysmetrics.errors import JournalUnavailable

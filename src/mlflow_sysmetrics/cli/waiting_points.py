@@ -8,10 +8,9 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from mlflow_sysmetrics.cli.damaged_journals import notes
 from mlflow_sysmetrics.cli.findings import Finding, Mark, without_password
 from mlflow_sysmetrics.cli.output import age_of, counted
-from mlflow_sysmetrics.cli.spooled_journals import SpooledJournal, read_journals
+from mlflow_sysmetrics.cli.spooled_journals import SpooledJournal, notes, read_journals
 from mlflow_sysmetrics.daemon.journal.spool import spool_directory
 from mlflow_sysmetrics.errors import JournalUnavailable
 from mlflow_sysmetrics.settings import SPOOL_DIR, Settings

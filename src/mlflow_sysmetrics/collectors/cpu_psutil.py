@@ -17,10 +17,10 @@ import psutil
 from mlflow_sysmetrics.collectors.catalogue import cpu_and_memory as catalogue
 from mlflow_sysmetrics.collectors.contract import Collector
 from mlflow_sysmetrics.collectors.cpu_times import BusyTime, CpuTimes
-from mlflow_sysmetrics.collectors.psutil_errors import why_refused
 from mlflow_sysmetrics.collectors.rhythm import Lap
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.reasons import why_refused
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 _MOST_CPUS = 8192  # if their number is unknown: the largest kernel is built for so many

@@ -19,7 +19,7 @@ from collections.abc import Hashable, Sequence
 from typing import ClassVar, NamedTuple
 
 from mlflow_sysmetrics import settings
-from mlflow_sysmetrics.collectors.catalogue import disk as catalogue
+from mlflow_sysmetrics.collectors.catalogue import disk_and_network as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT, Collector
 from mlflow_sysmetrics.collectors.rhythm import Pause
 from mlflow_sysmetrics.collectors.watched_paths import LOOK_SECONDS, Answers, PathReadings, watched_paths

@@ -22,7 +22,7 @@ from mlflow_sysmetrics.collectors.block_devices import (
     physical_disks,
     without_overlaps,
 )
-from mlflow_sysmetrics.collectors.catalogue import disk as catalogue
+from mlflow_sysmetrics.collectors.catalogue import disk_and_network as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT, Collector
 from mlflow_sysmetrics.collectors.counters import NO_CLOCK, Counters, CounterSet, Step
 from mlflow_sysmetrics.collectors.kernel_files import WORD

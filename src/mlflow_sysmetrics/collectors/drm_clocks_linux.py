@@ -23,10 +23,14 @@ from mlflow_sysmetrics.collectors import bounds
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import Collector
 from mlflow_sysmetrics.collectors.drm.cards import Card, asleep
-from mlflow_sysmetrics.collectors.drm.gpu_processes import GpuPlace, GpuProcesses
-from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
+from mlflow_sysmetrics.collectors.drm.clients import GpuPlace, GpuProcesses
 from mlflow_sysmetrics.collectors.drm.hwmon import MICRO, Hwmon, reading
-from mlflow_sysmetrics.collectors.drm.watched_gpus import RollCall, watched_amd_devices, watched_intel_cards
+from mlflow_sysmetrics.collectors.drm.watched_gpus import (
+    GpuSamples,
+    RepeatedSearch,
+    watched_amd_devices,
+    watched_intel_cards,
+)
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Family, Metric, Sample
@@ -77,8 +81,8 @@ class DrmClocks(Collector):
     )
 
     def __init__(self, host: Host) -> None:
-        self._roll_call = RollCall(host, _clocked_gpus)
-        self._gpus = self._roll_call.found
+        self._search = RepeatedSearch(host, _clocked_gpus)
+        self._gpus = self._search.found
         self._samples = {ordinal: GpuSamples(ordinal, self.metrics) for ordinal in self._gpus}
         places = {ordinal: GpuPlace(gpu.card.slot, gpu.card.nodes, ()) for ordinal, gpu in self._gpus.items()}
         self._processes = GpuProcesses(host, places)
@@ -95,7 +99,7 @@ class DrmClocks(Collector):
         Raises:
             Unavailable: the devices have changed; a new collector finds them.
         """
-        self._roll_call.check(now)
+        self._search.check(now)
         self._processes.read(now)
         for ordinal, gpu in self._gpus.items():
             if self._is_shown(ordinal) and not asleep(gpu.card):

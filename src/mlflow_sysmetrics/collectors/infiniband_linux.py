@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import ClassVar, NamedTuple
 
 from mlflow_sysmetrics.collectors import bounds
-from mlflow_sysmetrics.collectors.catalogue import network as catalogue
+from mlflow_sysmetrics.collectors.catalogue import disk_and_network as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, Collector
 from mlflow_sysmetrics.collectors.counters import NO_CLOCK, Counters, CounterSet
 from mlflow_sysmetrics.collectors.kernel_files import WORD, count, listed

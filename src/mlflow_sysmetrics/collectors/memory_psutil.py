@@ -18,9 +18,9 @@ import psutil
 from mlflow_sysmetrics.collectors import bounds
 from mlflow_sysmetrics.collectors.catalogue import cpu_and_memory as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT, Collector
-from mlflow_sysmetrics.collectors.psutil_errors import refusal, why_refused
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.reasons import refusal, why_refused
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 

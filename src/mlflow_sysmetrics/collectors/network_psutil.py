@@ -16,10 +16,10 @@ from typing import ClassVar
 import psutil
 
 from mlflow_sysmetrics.collectors.contract import Collector
-from mlflow_sysmetrics.collectors.psutil_errors import why_refused
 from mlflow_sysmetrics.collectors.traffic import Traffic, TrafficSeries
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.reasons import why_refused
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 # Loopback, and macOS's and BSD's tunnels, bridges, bonds, VLANs and peer-to-peer links, whose bytes a real

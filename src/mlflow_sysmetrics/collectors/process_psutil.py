@@ -20,9 +20,9 @@ import psutil
 from mlflow_sysmetrics.collectors.contract import Collector
 from mlflow_sysmetrics.collectors.processes.psutil_tree import PsutilTree
 from mlflow_sysmetrics.collectors.processes.tree_samples import METRICS, ProcessSamples
-from mlflow_sysmetrics.collectors.psutil_errors import why_refused
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.reasons import why_refused
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from mlflow_sysmetrics.collectors import bounds
-from mlflow_sysmetrics.collectors.catalogue import network as catalogue
+from mlflow_sysmetrics.collectors.catalogue import disk_and_network as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE
 from mlflow_sysmetrics.collectors.counters import ALL_ONES, NO_CLOCK, Counters, CounterSet
 from mlflow_sysmetrics.collectors.rhythm import SHORTEST_RATE_SECONDS, Lap

@@ -10,14 +10,23 @@ from functools import partial
 from typing import NamedTuple, TypeAlias
 
 from mlflow_sysmetrics.errors import ThreadUnavailable, Unavailable
-from mlflow_sysmetrics.facts.fact_list import FACTS, Fact, Limits, preload
-from mlflow_sysmetrics.facts.operating_systems import OperatingSystem, Sources, operating_system
+from mlflow_sysmetrics.facts.fact_list import (
+    FACTS,
+    Fact,
+    FreeSpace,
+    Limits,
+    OperatingSystem,
+    Sources,
+    look_for,
+    operating_system,
+    preload,
+    without_path,
+)
 from mlflow_sysmetrics.facts.values import gigabytes, shortened
 from mlflow_sysmetrics.interruptions import reraise_interruption
 from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.machine.command import Commands, RunCommand
 from mlflow_sysmetrics.machine.host import Host
-from mlflow_sysmetrics.machine.mounts import is_distant, mount_of, read_mounts, real_path
 from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, PendingCall
 from mlflow_sysmetrics.runtime.native import Event, Lock
 from mlflow_sysmetrics.runtime.threads import Thread, run_beside, start_thread
@@ -29,7 +38,6 @@ Tags = dict[str, str]
 # A driver that starts its GPUs takes longer: its facts reach the run when they are there.
 _HANGS_SECONDS = 5.0
 _MOST_CALLBACKS = 100  # of runs that wait for a fact that may never answer
-_FREE_SPACE_SECONDS = 0.25  # a local filesystem takes 0.1 ms; one that does not answer delays a program once
 
 
 class _Found(NamedTuple):
@@ -71,7 +79,7 @@ class HostFacts:
         self._run = run
         self._facts = facts
         self._found = _Found({}, {})
-        self._free_space = _FreeSpace(host)
+        self._free_space = FreeSpace(host)
         self._limits = Limits(self._system, host)
         self._forget_threads()
 
@@ -116,7 +124,7 @@ class HostFacts:
             problems = (*problems, f"disk: {reason}")
         except OSError as error:
             reraise_interruption(error)  # TimeoutError is an OSError, and a favourite of signal handlers
-            problems = (*problems, f"disk: {_without_path(error)}")
+            problems = (*problems, f"disk: {without_path(error)}")
         if problems:
             tags["sysmetrics.error"] = shortened("; ".join(problems))
         return tags
@@ -180,7 +188,7 @@ class HostFacts:
         sources = Sources(host=self._host, system=self._system, run=_no_command)
         for fact in self._facts:
             if fact.limit_tag is not None:
-                self._add(fact, *_look_for(fact, sources))
+                self._add(fact, *look_for(fact, sources))
 
     def _found_late(self, fact: Fact, tags: Tags, problem: str) -> None:
         self._hanging.discard(fact.name)
@@ -212,7 +220,7 @@ class HostFacts:
         found = _Found({}, {})
         for fact in self._facts:
             if fact.quick:
-                found = found.and_(fact, *_look_for(fact, sources))
+                found = found.and_(fact, *look_for(fact, sources))
             else:
                 found = found.and_(fact, {}, "no thread could be started")
         self._found = found
@@ -263,7 +271,7 @@ class _Search:
     def _look(self, ended: Event) -> None:
         for fact in self._left:
             self._current = fact, time.monotonic()
-            found = _look_for(fact, self._sources)
+            found = look_for(fact, self._sources)
             if self._ended is not ended:  # another thread looks for the rest
                 self._add_late(fact, *found)
                 return
@@ -272,91 +280,8 @@ class _Search:
         ended.set()
 
 
-def _look_for(fact: Fact, sources: Sources) -> tuple[Tags, str]:
-    """Returns a fact's tags, and why some are missing ("" if none is)."""
-    tags: Tags = {}
-    reason = ""
-    try:
-        for tag, value in fact.find(sources):
-            tags[tag] = shortened(value)
-    except Unavailable as error:
-        reason = str(error)
-    except OSError as error:
-        reraise_interruption(error)  # where no thread can be started, this is the program's
-        reason = _without_path(error)
-    except Exception as error:  # no fact may break the others, or the run
-        reraise_interruption(error)
-        _logger.debug("Looking for the fact %s failed", fact.name, exc_info=True)
-        reason = type(error).__name__
-    return {tag: value for tag, value in tags.items() if value}, reason
-
-
-def _without_path(error: OSError) -> str:
-    """Returns the reason without the file's name: a path may contain a user's name."""
-    return error.strerror or type(error).__name__
-
-
 def _no_command(command: Sequence[str]) -> str:
     raise Unavailable("no thread could be started to run a command")
-
-
-class _FreeSpace:
-    """Free space of the working directory, whose filesystem may not answer.
-
-    Args:
-        host: the machine.
-    """
-
-    def __init__(self, host: Host) -> None:
-        self._host = host
-        self._local: str | None = None  # a working directory that is not on a filesystem of another machine
-        self.after_fork()
-
-    def after_fork(self) -> None:
-        """Forgets, in a forked child, the thread and the lock of the parent."""
-        self._lock = Lock()
-        self._pending: PendingCall[tuple[str, int]] | None = None
-        self._gives_up_at = 0.0
-
-    def read(self) -> int:
-        """Returns the free space in bytes.
-
-        Raises:
-            OSError: the directory cannot be read.
-            Unavailable: its filesystem does not answer.
-        """
-        directory = self._host.working_directory()
-        if directory == self._local:
-            return self._host.disk_usage(".").free
-        try:
-            with self._lock:
-                pending, gives_up_at = self._ask(), self._gives_up_at
-        except ThreadUnavailable:
-            return self._look()[1]
-        try:
-            found, free = pending.result(gives_up_at - time.monotonic())
-        except CallTimeout:
-            raise Unavailable("the working directory's filesystem does not answer") from None
-        finally:
-            if pending.is_done and self._pending is pending:
-                self._pending = None
-        if found != directory:  # an answer that comes late, of an earlier directory
-            raise Unavailable("the working directory has just changed")
-        return free
-
-    def _ask(self) -> PendingCall[tuple[str, int]]:
-        if self._pending is None:
-            self._pending = PendingCall(self._look, "sysmetrics-free-space")
-            self._gives_up_at = time.monotonic() + _FREE_SPACE_SECONDS
-        return self._pending
-
-    def _look(self) -> tuple[str, int]:
-        directory = self._host.working_directory()
-        free = self._host.disk_usage(".").free
-        mount = mount_of(real_path(self._host, directory), read_mounts(self._host))
-        if mount is None or not is_distant(mount.filesystem):
-            self._local = directory
-        return directory, free
 
 
 class _OfThisProcess:

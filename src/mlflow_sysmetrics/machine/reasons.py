@@ -51,3 +51,19 @@ def quoted(text: bytes | str) -> str:
     shown = " ".join("".join(one if one.isprintable() else " " for one in text[:_MOST_QUOTED]).split())
     more = "..." if len(text.strip()) > _MOST_QUOTED else ""
     return f'"{shown}{more}"' if shown else "nothing"
+
+
+def why_refused(function: str, error: Exception) -> str:
+    """Returns why a function of psutil has no answer: "psutil.cpu_times: no permission"."""
+    return f"psutil.{function}: {refusal(error)}"
+
+
+def refusal(error: Exception) -> str:
+    """Returns what is wrong, without messages of Python's: psutil's name processes, not reasons."""
+    import psutil  # late: the collectors of Linux do without it
+
+    if isinstance(error, psutil.AccessDenied):
+        return "no permission"
+    if isinstance(error, psutil.NoSuchProcess):  # a zombie too
+        return "the process has ended"
+    return words_for(error) if isinstance(error, OSError) else "not supported on this machine"

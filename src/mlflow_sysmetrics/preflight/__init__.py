@@ -12,11 +12,11 @@ from inspect import Signature, signature
 from types import ModuleType
 from typing import Any
 
-from mlflow_sysmetrics.preflight.api import preflight
-from mlflow_sysmetrics.preflight.attempts import Attempt, PreflightResult
-from mlflow_sysmetrics.preflight.context import tracked_run
+from mlflow_sysmetrics.errors import Attempt
+from mlflow_sysmetrics.preflight.api import preflight, tracked_run
+from mlflow_sysmetrics.preflight.request import PreflightResult
+from mlflow_sysmetrics.preflight.status_files.documents import JobStatus
 from mlflow_sysmetrics.preflight.status_files.files import read_status
-from mlflow_sysmetrics.preflight.status_files.job_status import JobStatus
 
 __all__ = ["Attempt", "JobStatus", "PreflightResult", "preflight", "read_status", "tracked_run"]
 

@@ -16,12 +16,11 @@ from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_error
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.mlflow_api.stores import FAILED, FINISHED, KILLED, RUNNING
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
-from mlflow_sysmetrics.preflight.attempts import PreflightResult
-from mlflow_sysmetrics.preflight.failures import CLOSING_SENTENCE, failure
-from mlflow_sysmetrics.preflight.request import PreflightRequest
+from mlflow_sysmetrics.preflight.remedies import CLOSING_SENTENCE, failure
+from mlflow_sysmetrics.preflight.request import PreflightRequest, PreflightResult
 from mlflow_sysmetrics.preflight.retries import Retries, RetrySchedule
+from mlflow_sysmetrics.preflight.status_files.documents import JobStatus, RunInfo, Stage
 from mlflow_sysmetrics.preflight.status_files.files import StatusFiles
-from mlflow_sysmetrics.preflight.status_files.job_status import JobStatus, RunInfo, Stage
 from mlflow_sysmetrics.preflight.steps import Steps
 from mlflow_sysmetrics.preflight.uri_check import problem_with
 

@@ -1,4 +1,4 @@
-"""The arguments of a preflight, validated."""
+"""What is asked of a preflight, validated, and what it returns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mlflow_sysmetrics.errors import SettingsError
+from mlflow_sysmetrics.errors import Attempt, SettingsError
 
 
 @dataclass(frozen=True)
@@ -64,3 +64,28 @@ def request_from(
         run_id=run_id,
         check_artifacts=check_artifacts,
     )
+
+
+@dataclass(frozen=True)
+class PreflightResult:
+    """A run that can be logged to, and what it took to get it.
+
+    Attributes:
+        run_id: id of the run, which is RUNNING and not yet active in any thread.
+        experiment_id: id of its experiment.
+        experiment_name: name of its experiment.
+        tracking_uri: without user, password and query.
+        client_version: version of MLflow in this program.
+        server_version: version of MLflow on the server; None without a server, or if it does not report one.
+        attempts: every request, oldest first.
+        elapsed_seconds: from the call to the return.
+    """
+
+    run_id: str
+    experiment_id: str
+    experiment_name: str
+    tracking_uri: str
+    client_version: str
+    server_version: str | None
+    attempts: tuple[Attempt, ...]
+    elapsed_seconds: float

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TypeVar
 
-from mlflow_sysmetrics.errors import SettingsError
+from mlflow_sysmetrics.errors import Attempt, SettingsError
 from mlflow_sysmetrics.mlflow_api.faults import Fault
-from mlflow_sysmetrics.preflight.attempts import Attempt
 
 T = TypeVar("T")
 

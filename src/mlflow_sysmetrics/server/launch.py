@@ -17,18 +17,18 @@ from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
 from mlflow_sysmetrics.preflight.remedies import remedy
 from mlflow_sysmetrics.runtime.local_paths import local_directory
 from mlflow_sysmetrics.server.allowed_hosts import with_ports
-from mlflow_sysmetrics.server.auth_file import ADMIN, write_auth_file
 from mlflow_sysmetrics.server.config import (
+    ADMIN,
     BasicAuth,
     ServerConfig,
     check_port_number,
     environment_of_server,
     server_command,
+    write_auth_file,
 )
 from mlflow_sysmetrics.server.database import reach_database
-from mlflow_sysmetrics.server.direct import ServerAddress
 from mlflow_sysmetrics.server.ports import check_port, free_port
-from mlflow_sysmetrics.server.readiness import wait_until_ready
+from mlflow_sysmetrics.server.readiness import ServerAddress, wait_until_ready
 from mlflow_sysmetrics.server.store_uri import server_store
 from mlflow_sysmetrics.server.supervised import SupervisedProcess
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from mlflow_sysmetrics.errors import ServerStartError
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
+from mlflow_sysmetrics.mlflow_api.rest_store import RestStore
+from mlflow_sysmetrics.mlflow_api.transport import ServerAnswer, send_directly
+from mlflow_sysmetrics.preflight.cleanup import RestDeleter
 from mlflow_sysmetrics.preflight.verification import Verification
 from mlflow_sysmetrics.server.allowed_hosts import example_of
-from mlflow_sysmetrics.server.direct import DirectDeleter, DirectStore, ServerAddress
 from mlflow_sysmetrics.server.ports import listens
 from mlflow_sysmetrics.server.supervised import SupervisedProcess
 
@@ -23,6 +26,68 @@ _ANSWER_SECONDS = 30.0  # for a database that creates its first run on a busy ma
 # MLflow creates it in every new store. Our own experiment would be left behind, deleted, at each start.
 _EXPERIMENT = "Default"
 _FOREIGN_HOST = "not-this-server.invalid"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerAddress:
+    """The address of a server, and how requests to it identify themselves.
+
+    Attributes:
+        host: address to connect to.
+        port: to connect to.
+        host_header: the Host header; None for host and port.
+        user: name and password for basic authentication; None for none.
+    """
+
+    host: str
+    port: int
+    host_header: str | None = None
+    user: tuple[str, str] | None = field(default=None, repr=False)
+
+    @property
+    def url(self) -> str:
+        """The tracking URI, without user and password."""
+        return f"http://{self.host}:{self.port}"
+
+
+class DirectStore(RestStore):
+    """A store that sends one plain request per question, without MLflow's client and environment.
+
+    Args:
+        address: the server's address.
+    """
+
+    def __init__(self, address: ServerAddress) -> None:
+        super().__init__(address.url)
+        self._address = address
+
+    def _ask(self, method: str, path: str, seconds: float, **body: Any) -> ServerAnswer:
+        self.status_code = None
+        answer = _ask(self._address, method, path, seconds, **body)
+        self.status_code = answer.status_code
+        return answer
+
+
+class DirectDeleter(RestDeleter):
+    """Deletes runs and experiments with the same plain requests.
+
+    Args:
+        address: the server's address.
+    """
+
+    def __init__(self, address: ServerAddress) -> None:
+        super().__init__(address.url)
+        self._address = address
+
+    def _ask(self, path: str, body: Mapping[str, object], seconds: float) -> ServerAnswer:
+        return _ask(self._address, "POST", path, seconds, json=body)
+
+
+def _ask(address: ServerAddress, method: str, path: str, seconds: float, **body: Any) -> ServerAnswer:
+    at = (address.host, address.port)
+    return send_directly(
+        at, method, path, seconds, host_header=address.host_header, user=address.user, **body
+    )
 
 
 def wait_until_ready(

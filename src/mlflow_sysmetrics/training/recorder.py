@@ -12,9 +12,9 @@ from types import TracebackType
 
 from mlflow_sysmetrics.daemon import Point, PointWriter, open_writer
 from mlflow_sysmetrics.interruptions import reraise_interruption
+from mlflow_sysmetrics.mlflow_api.active_runs import chosen_run_id
 from mlflow_sysmetrics.mlflow_api.metric_names import check_metric_name
 from mlflow_sysmetrics.training.detached import DetachedWriter
-from mlflow_sysmetrics.training.runs import chosen_run_id
 from mlflow_sysmetrics.training.values import Pending, as_number, as_step, fetch
 
 STEP = "train"

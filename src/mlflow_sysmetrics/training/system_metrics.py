@@ -10,9 +10,9 @@ from types import TracebackType
 from mlflow_sysmetrics.daemon import Point, PointWriter, open_writer, watch
 from mlflow_sysmetrics.daemon.arguments import check_run_id, check_tracking_uri
 from mlflow_sysmetrics.daemon.sampling.watch import Watch
+from mlflow_sysmetrics.mlflow_api.active_runs import active_run_id
 from mlflow_sysmetrics.mlflow_api.metric_names import refusal
 from mlflow_sysmetrics.training.detached import DetachedWatch
-from mlflow_sysmetrics.training.runs import active_run_id
 from mlflow_sysmetrics.training.values import as_step
 
 _PER_GB = 1e-3  # the sampler reads megabytes of 1e6 bytes; 1 GB is 1e9 bytes

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from programs import Store
 
+from mlflow_sysmetrics.preflight.status_files.documents import JobStatus, RunInfo
 from mlflow_sysmetrics.preflight.status_files.files import INFO_FILE, StatusFiles, read_status
-from mlflow_sysmetrics.preflight.status_files.job_status import JobStatus, RunInfo
 
 # MLflow's and its libraries', on the Pythons and SQLAlchemys of today.
 pytestmark = pytest.mark.filterwarnings("ignore")

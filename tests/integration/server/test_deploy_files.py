@@ -23,7 +23,7 @@ from compose_files import (
     variables,
 )
 
-from mlflow_sysmetrics.server.deploy_files import NAMES, deploy_file
+from mlflow_sysmetrics.cli.server.print_compose import NAMES, deploy_file
 
 SERVERS = ("mlflow", "mlflow-auth")
 # Names that are not MLflow's, and who reads them.
@@ -51,7 +51,9 @@ is_mlflow_3 = pytest.mark.skipif(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_package_has_the_same_files(name: str) -> None:
-    assert deploy_file(name) == (DEPLOY / name).read_text(), f"copy deploy/{name} into tracking/server/deploy"
+    assert deploy_file(name) == (DEPLOY / name).read_text(), (
+        f"copy deploy/{name} into src/mlflow_sysmetrics/server/deploy"
+    )
 
 
 @is_mlflow_3

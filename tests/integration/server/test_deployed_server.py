@@ -20,9 +20,8 @@ from compose_files import DEPLOY, FILLED_IN, compose, environment_of, health_che
 from server_calls import call, new_run
 from server_database import PASSWORD, Database
 
-from mlflow_sysmetrics.server.direct import ServerAddress
 from mlflow_sysmetrics.server.ports import free_port
-from mlflow_sysmetrics.server.readiness import wait_until_ready
+from mlflow_sysmetrics.server.readiness import ServerAddress, wait_until_ready
 from mlflow_sysmetrics.server.supervised import SupervisedProcess
 
 pytest_plugins = ["server_fixtures"]

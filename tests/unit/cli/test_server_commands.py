@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from mlflow_sysmetrics.cli import main
 from mlflow_sysmetrics.cli.findings import Finding, Mark
-from mlflow_sysmetrics.server.deploy_files import NAMES, deploy_file
+from mlflow_sysmetrics.cli.server.print_compose import NAMES, deploy_file
 
 GOOD = Finding("driver", Mark.GOOD, "installed")
 WRONG = Finding("schema", Mark.WRONG, "old", "mlflow db upgrade URI", {"revision": "old"})
@@ -25,16 +25,11 @@ def server(*arguments: str) -> Result:
 def found(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
     """The findings about the database; there are no others."""
     findings = [GOOD]
-    monkeypatch.setattr(import_module("mlflow_sysmetrics.cli.server.doctor"), "_mlflow", lambda: [GOOD])
-    monkeypatch.setattr(
-        import_module("mlflow_sysmetrics.cli.server.database_findings"), "findings", lambda _server: findings
-    )
-    monkeypatch.setattr(
-        import_module("mlflow_sysmetrics.cli.server.storage_findings"), "findings", lambda _server: []
-    )
-    monkeypatch.setattr(
-        import_module("mlflow_sysmetrics.cli.server.access_findings"), "findings", lambda _server: []
-    )
+    doctor = import_module("mlflow_sysmetrics.cli.server.doctor")
+    monkeypatch.setattr(doctor, "_mlflow", lambda: [GOOD])
+    monkeypatch.setattr(doctor, "database_findings", lambda _server: findings)
+    monkeypatch.setattr(doctor, "storage_findings", lambda _server: [])
+    monkeypatch.setattr(doctor, "access_findings", lambda _server: [])
     return findings
 
 

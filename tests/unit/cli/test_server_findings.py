@@ -10,8 +10,13 @@ from typing import Any
 import pytest
 
 from mlflow_sysmetrics.cli.findings import Finding, Mark
-from mlflow_sysmetrics.cli.server import access_findings, database_findings, storage_findings
-from mlflow_sysmetrics.cli.server.inspected_server import InspectedServer
+from mlflow_sysmetrics.cli.server import inspection
+from mlflow_sysmetrics.cli.server.inspection import (
+    InspectedServer,
+    access_findings,
+    database_findings,
+    storage_findings,
+)
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 from mlflow_sysmetrics.server.database import DatabaseState
 
@@ -33,23 +38,23 @@ def database(
             raise state
         return state
 
-    monkeypatch.setattr(database_findings, "server_store", lambda uri: uri)
-    monkeypatch.setattr(database_findings, "database_state", answer)
-    monkeypatch.setattr(database_findings, "newest_revision", lambda: CURRENT)
+    monkeypatch.setattr(inspection, "server_store", lambda uri: uri)
+    monkeypatch.setattr(inspection, "database_state", answer)
+    monkeypatch.setattr(inspection, "newest_revision", lambda: CURRENT)
     server = InspectedServer(backend_store_uri="postgresql+psycopg2://a:s3cr3t@db/runs", **asked)
-    return by_name(database_findings.findings(server))
+    return by_name(database_findings(server))
 
 
 def access(**asked: Any) -> dict[str, Finding]:
-    return by_name(access_findings.findings(InspectedServer(**asked)))
+    return by_name(access_findings(InspectedServer(**asked)))
 
 
 def storage(**asked: Any) -> dict[str, Finding]:
-    return by_name(storage_findings.findings(InspectedServer(**asked)))
+    return by_name(storage_findings(InspectedServer(**asked)))
 
 
 def test_no_database_is_wrong() -> None:
-    assert by_name(database_findings.findings(InspectedServer()))["database"].mark is Mark.WRONG
+    assert by_name(database_findings(InspectedServer()))["database"].mark is Mark.WRONG
 
 
 def test_a_current_database_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +96,7 @@ def test_an_unreachable_database_ends_the_inspection(monkeypatch: pytest.MonkeyP
 def test_a_uri_without_its_driver_is_a_note() -> None:
     pytest.importorskip("psycopg2", reason="the driver of PostgreSQL is an extra")
     server = InspectedServer(backend_store_uri="postgresql://a:s3cr3t@127.0.0.1:1/runs")
-    driver = next(iter(database_findings.findings(server)))
+    driver = next(iter(database_findings(server)))
     assert driver.mark is Mark.NOTE
     assert driver.remedy == "start MLFLOW_BACKEND_STORE_URI with postgresql+psycopg2://"
 
@@ -100,13 +105,13 @@ def test_a_uri_without_its_driver_is_a_note() -> None:
 def test_a_file_that_cannot_be_created_is_wrong(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
     asked = InspectedServer(backend_store_uri=f"sqlite:///{tmp_path}/{name}")
-    assert by_name(database_findings.findings(asked))["reachable"].mark is Mark.WRONG
-    assert by_name(storage_findings.findings(asked))["room for the database"].mark is not Mark.WRONG
+    assert by_name(database_findings(asked))["reachable"].mark is Mark.WRONG
+    assert by_name(storage_findings(asked))["room for the database"].mark is not Mark.WRONG
 
 
 def test_a_missing_file_is_not_created(tmp_path: Path) -> None:
     server = InspectedServer(backend_store_uri=f"sqlite:///{tmp_path}/runs.db")
-    assert by_name(database_findings.findings(server))["reachable"].mark is Mark.NOTE
+    assert by_name(database_findings(server))["reachable"].mark is Mark.NOTE
     assert list(tmp_path.iterdir()) == []
 
 
@@ -208,6 +213,6 @@ def test_little_room_is_reported(
 
 
 def test_an_object_store_without_its_package_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage_findings, "find_spec", lambda _name: None)
+    monkeypatch.setattr(inspection, "find_spec", lambda _name: None)
     found = storage(artifacts_destination="s3://mlflow")["artifacts"]
     assert (found.mark, found.remedy) == (Mark.WRONG, "pip install boto3")

@@ -225,16 +225,15 @@ def machine(patch: Patch, **uris: str) -> None:
 
 def server_machine(patch: Patch) -> None:
     """A machine for a tracking server, with room on its disks."""
-    database = import_module("mlflow_sysmetrics.cli.server.database_findings")
+    inspection = import_module("mlflow_sysmetrics.cli.server.inspection")
     patch.setattr("mlflow_sysmetrics.mlflow_api.fluent_state.version", lambda: "3.17.2")
     patch.setattr("mlflow_sysmetrics.mlflow_api.fluent_state.server_runs_jobs", lambda: True)
-    real = database.server_store
-    patch.setattr(database, "server_store", lambda uri: uri if "psycopg2" in uri else real(uri))
-    patch.setattr(database, "database_state", lambda *_: DatabaseState(False, "0a8213491aaa", 97))
-    patch.setattr(database, "newest_revision", lambda: "1b9c37e8b2fd")
-    storage = import_module("mlflow_sysmetrics.cli.server.storage_findings")
-    patch.setattr(storage, "_is_there", lambda _: False)
-    patch.setattr(storage.shutil, "disk_usage", lambda _: SimpleNamespace(free=4_000_000_000))
+    real = inspection.server_store
+    patch.setattr(inspection, "server_store", lambda uri: uri if "psycopg2" in uri else real(uri))
+    patch.setattr(inspection, "database_state", lambda *_: DatabaseState(False, "0a8213491aaa", 97))
+    patch.setattr(inspection, "newest_revision", lambda: "1b9c37e8b2fd")
+    patch.setattr(inspection, "_is_there", lambda _: False)
+    patch.setattr(inspection.shutil, "disk_usage", lambda _: SimpleNamespace(free=4_000_000_000))
 
 
 def server_process(patch: Patch, error: BaseException | None = None) -> None:

@@ -10,10 +10,9 @@ import pytest
 from drm_machine import card, machine, opens, samples
 from small_machines import values
 
-from mlflow_sysmetrics.collectors.amd_linux import AmdLinux
-from mlflow_sysmetrics.collectors.drm import kfd
-from mlflow_sysmetrics.collectors.drm.amd_gpu import parse_error_count
-from mlflow_sysmetrics.collectors.drm.energy import EnergyIntegral
+from mlflow_sysmetrics.collectors.amd_linux import AmdLinux, parse_error_count
+from mlflow_sysmetrics.collectors.drm import cards
+from mlflow_sysmetrics.collectors.drm.hwmon import EnergyIntegral
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.machine.kept_files import read_short
@@ -316,7 +315,7 @@ def test_a_device_that_rocm_may_not_open_is_excluded(tmp_path: Path, monkeypatch
     host = two_cards(tmp_path)
     kfd_node(tmp_path, 1, "")
     kfd_node(tmp_path, 2, "simd_count 192\ndrm_render_minor 129\n")
-    monkeypatch.setattr(kfd, "read_short", refuse_node_1)
+    monkeypatch.setattr(cards, "read_short", refuse_node_1)
     assert loads(AmdLinux(host)) == {"gpu_0_utilization_percentage": 3}
 
 

@@ -9,9 +9,9 @@ import pytest
 from drm_machine import OWN, card, machine, opens, stat
 from small_machines import values
 
+from mlflow_sysmetrics.collectors.drm.cards import ComputeDevice, parse_properties
 from mlflow_sysmetrics.collectors.drm.clients import ClientKey, DrmClients, parse_fdinfo
 from mlflow_sysmetrics.collectors.drm.hwmon import reading, why_silent
-from mlflow_sysmetrics.collectors.drm.kfd import ComputeDevice, parse_properties
 from mlflow_sysmetrics.collectors.drm_clocks_linux import DrmClocks
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host

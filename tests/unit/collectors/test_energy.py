@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pytest_mock import MockerFixture
 
-from mlflow_sysmetrics.collectors import rapl
+from mlflow_sysmetrics.collectors import energy_linux
 from mlflow_sysmetrics.collectors.energy_linux import EnergyLinux
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
@@ -98,7 +98,7 @@ def test_the_message_about_a_root_only_counter_includes_the_remedy(
     tmp_path: Path, mocker: MockerFixture
 ) -> None:
     zone(tmp_path, "intel-rapl:0", "package-0", 0)
-    mocker.patch.object(rapl, "read_short", side_effect=PermissionError(13, "Permission denied"))
+    mocker.patch.object(energy_linux, "read_short", side_effect=PermissionError(13, "Permission denied"))
     with pytest.raises(
         Unavailable,
         match=r"^/sys/class/powercap/intel-rapl:0/energy_uj is readable by root only: ask the administrator",

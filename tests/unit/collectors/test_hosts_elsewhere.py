@@ -21,9 +21,8 @@ from test_hosts import NOT_FROM_FILES, assert_described
 
 from mlflow_sysmetrics.collectors.registry import name_of
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.facts import discovery, linux
-from mlflow_sysmetrics.facts.fact_list import FACTS
-from mlflow_sysmetrics.facts.operating_systems import Sources
+from mlflow_sysmetrics.facts import fact_list, linux
+from mlflow_sysmetrics.facts.fact_list import FACTS, Sources
 from mlflow_sysmetrics.machine.command import CommandMissing
 from mlflow_sysmetrics.machine.host import Host
 from recorded import LINUX, advance, build, revive
@@ -78,7 +77,7 @@ def look(folder: Path, root: Path) -> Said:
     sources = Sources(host=host, system=linux, run=host.run)
     for fact in FACTS:
         if fact.name in FACTS_FROM_FILES:
-            found, reason = discovery._look_for(fact, sources)
+            found, reason = fact_list.look_for(fact, sources)
             tags |= found
             reasons |= {f"fact {fact.name}": reason} if reason else {}
     built = []

@@ -9,10 +9,9 @@ from drm_machine import card, machine, opens, samples
 from small_machines import values
 
 from mlflow_sysmetrics.collectors.drm.clients import DrmClient, parse_fdinfo
-from mlflow_sysmetrics.collectors.drm.energy import EnergyCounter
-from mlflow_sysmetrics.collectors.drm.engine_time import EngineTime
-from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
-from mlflow_sysmetrics.collectors.intel_gpu_linux import IntelLinux
+from mlflow_sysmetrics.collectors.drm.hwmon import EnergyCounter
+from mlflow_sysmetrics.collectors.drm.watched_gpus import GpuSamples
+from mlflow_sysmetrics.collectors.intel_gpu_linux import EngineTime, IntelLinux
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
 

@@ -11,8 +11,7 @@ from fake_gpu import CODES
 from fake_nvml import FakeNvml
 from mlflow_sysmetrics.collectors.nvidia import Nvidia
 from mlflow_sysmetrics.collectors.nvidia_profile import NvidiaProfile
-from mlflow_sysmetrics.collectors.nvml.library import NvmlError, Verdict
-from mlflow_sysmetrics.collectors.nvml.support import FirstOf
+from mlflow_sysmetrics.collectors.nvml.library import FirstOf, NvmlError, Verdict
 
 pytestmark = pytest.mark.exhaustive
 

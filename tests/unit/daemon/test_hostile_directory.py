@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from dead_processes import RecoveringProcess, die
 
-from mlflow_sysmetrics.cli.damaged_journals import notes
-from mlflow_sysmetrics.cli.spooled_journals import read_journals
+from mlflow_sysmetrics.cli.spooled_journals import notes, read_journals
 from mlflow_sysmetrics.daemon.journal import compaction, set_aside, spool
 from mlflow_sysmetrics.daemon.journal.file import LineFile
 from mlflow_sysmetrics.daemon.journal.journal import Journal

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from mlflow_sysmetrics.errors import Unavailable
-from mlflow_sysmetrics.facts import discovery, linux
-from mlflow_sysmetrics.facts.fact_list import FACTS
-from mlflow_sysmetrics.facts.operating_systems import Sources
+from mlflow_sysmetrics.facts import fact_list, linux
+from mlflow_sysmetrics.facts.fact_list import FACTS, Sources
 from mlflow_sysmetrics.machine.host import Host
 from recorded import HOSTS, files, revive
 
@@ -42,7 +41,7 @@ def no_command(command: object) -> str:
 def assert_in_words(host: Host, damage: str) -> None:
     sources = Sources(host=host, system=linux, run=no_command)
     for fact in FROM_FILES:
-        _, reason = discovery._look_for(fact, sources)
+        _, reason = fact_list.look_for(fact, sources)
         assert not PYTHONS_WORDS.search(reason), f"{reason} [{damage}]"
 
 

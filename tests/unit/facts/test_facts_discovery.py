@@ -18,8 +18,7 @@ from facts_machines import NO_NVML, machine, printed, tools
 from fake_nvml import FakeGpu, FakeNvml
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.facts import HostFacts, fact_list, host_facts, linux, macos, windows
-from mlflow_sysmetrics.facts.fact_list import FACTS, Fact
-from mlflow_sysmetrics.facts.operating_systems import OperatingSystem, Sources, operating_system
+from mlflow_sysmetrics.facts.fact_list import FACTS, Fact, OperatingSystem, Sources, operating_system
 from mlflow_sysmetrics.machine.command import CommandMissing, Commands, CommandTimeout
 from mlflow_sysmetrics.machine.host import Host
 from stalls import Stalls

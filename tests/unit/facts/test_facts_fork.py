@@ -13,8 +13,7 @@ from facts_machines import machine, tools
 
 from mlflow_sysmetrics.facts import HostFacts, linux
 from mlflow_sysmetrics.facts.discovery import _OfThisProcess, host_facts
-from mlflow_sysmetrics.facts.fact_list import Fact
-from mlflow_sysmetrics.facts.operating_systems import Sources
+from mlflow_sysmetrics.facts.fact_list import Fact, Sources
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
 

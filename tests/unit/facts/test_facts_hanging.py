@@ -11,9 +11,8 @@ import pytest
 from facts_machines import machine, tools
 
 from mlflow_sysmetrics.facts import HostFacts, discovery, fact_list, linux
-from mlflow_sysmetrics.facts.fact_list import Fact
+from mlflow_sysmetrics.facts.fact_list import Fact, Sources
 from mlflow_sysmetrics.facts.gpus import LazyGpuSource
-from mlflow_sysmetrics.facts.operating_systems import Sources
 from mlflow_sysmetrics.machine.host import DiskUsage
 from watching import LONG_SECONDS, eventually
 

@@ -11,8 +11,8 @@ import pytest
 
 from mlflow_sysmetrics import preflight
 from mlflow_sysmetrics.errors import TrackingURIError
+from mlflow_sysmetrics.preflight.status_files.documents import JobStatus, RunInfo
 from mlflow_sysmetrics.preflight.status_files.files import INFO_FILE, STATUS_FILE, StatusFiles, read_status
-from mlflow_sysmetrics.preflight.status_files.job_status import JobStatus, RunInfo
 from mlflow_sysmetrics.preflight.status_files.target import ArtifactStore, LocalDirectory, open_target
 
 WAITING = JobStatus(stage="waiting", step=1)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
-from mlflow_sysmetrics.preflight.attempts import Attempt
+from mlflow_sysmetrics.errors import Attempt
+from mlflow_sysmetrics.preflight.status_files.documents import STAGES, JobStatus, RunInfo
 from mlflow_sysmetrics.preflight.status_files.files import INFO_FILE, STATUS_FILE, StatusFiles
-from mlflow_sysmetrics.preflight.status_files.job_status import STAGES, JobStatus, RunInfo
 
 DOCS = Path(__file__).parents[3] / "docs"
 RUN = RunInfo(run_id="0" * 32, experiment_id="7", experiment_name="mnist", tracking_uri="sqlite:///runs.db")

@@ -8,9 +8,15 @@ from typing import Any
 
 import pytest
 
-from mlflow_sysmetrics.preflight.attempts import Attempt
-from mlflow_sysmetrics.preflight.status_files.documents import run_document, status_document, status_from
-from mlflow_sysmetrics.preflight.status_files.job_status import STAGES, JobStatus, RunInfo
+from mlflow_sysmetrics.errors import Attempt
+from mlflow_sysmetrics.preflight.status_files.documents import (
+    STAGES,
+    JobStatus,
+    RunInfo,
+    run_document,
+    status_document,
+    status_from,
+)
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
 REFUSED = Attempt(1, 1, NOON, 0.25, None, "Connection refused")

@@ -10,7 +10,7 @@ import pytest
 
 from mlflow_sysmetrics.errors import SettingsError
 from mlflow_sysmetrics.server import LocalServer
-from mlflow_sysmetrics.server.auth_file import write_auth_file
+from mlflow_sysmetrics.server.config import write_auth_file
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import mlflow
 from sqlalchemy import create_engine, inspect, text
 
 from mlflow_sysmetrics import OptunaRunner
-from mlflow_sysmetrics.training.hpo.storage import check_storage
+from mlflow_sysmetrics.training.hpo.optuna_study import check_storage
 
 pytestmark = pytest.mark.heavy
 

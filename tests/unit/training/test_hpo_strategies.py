@@ -10,7 +10,7 @@ pytest.importorskip("optuna", reason="Optuna is not installed")
 
 import optuna
 
-from mlflow_sysmetrics.training.hpo.strategies import pruner_of, sampler_of
+from mlflow_sysmetrics.training.hpo.optuna_study import pruner_of, sampler_of
 
 
 @pytest.mark.parametrize(

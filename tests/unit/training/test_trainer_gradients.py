@@ -7,11 +7,9 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch")
+pytest.importorskip("ignite", reason="pytorch-ignite is not installed")
 
-from mlflow_sysmetrics.training.trainer.gradients import (
-    Gradients,
-    LearningRate,
-)
+from mlflow_sysmetrics.training.trainer.loop import Gradients, LearningRate
 
 pytestmark = pytest.mark.heavy
 

@@ -20,8 +20,13 @@ from mlflow_sysmetrics.cli.findings import (
 from mlflow_sysmetrics.cli.options import Name, Whole, json_option
 from mlflow_sysmetrics.cli.output import print_json, say
 from mlflow_sysmetrics.cli.program import FAILED, Command
-from mlflow_sysmetrics.cli.server import access_findings, database_findings, storage_findings
-from mlflow_sysmetrics.cli.server.inspected_server import DEFAULT_WORKERS, InspectedServer
+from mlflow_sysmetrics.cli.server.inspection import (
+    DEFAULT_WORKERS,
+    InspectedServer,
+    access_findings,
+    database_findings,
+    storage_findings,
+)
 from mlflow_sysmetrics.mlflow_api import fluent_state
 
 _JOBS = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION"
@@ -104,9 +109,9 @@ def doctor(
         warnings.simplefilter("ignore")  # warnings of MLflow and the database driver are not findings
         sections = [
             Section("mlflow", "MLflow", list(_mlflow())),
-            Section("database", "Database", list(database_findings.findings(inspected))),
-            Section("storage", "Artifacts and disks", list(storage_findings.findings(inspected))),
-            Section("access", "Access", list(access_findings.findings(inspected))),
+            Section("database", "Database", list(database_findings(inspected))),
+            Section("storage", "Artifacts and disks", list(storage_findings(inspected))),
+            Section("access", "Access", list(access_findings(inspected))),
         ]
     if as_json:
         print_json(_document(sections))

@@ -1,8 +1,9 @@
-"""`mlflow-sysmetrics server print-compose`: prints the files for Docker Compose."""
+"""`mlflow-sysmetrics server print-compose`: prints the files for Docker Compose, copies of deploy/."""
 
 from __future__ import annotations
 
 import os
+from importlib.resources import files
 from pathlib import Path
 
 import click
@@ -10,7 +11,14 @@ import click
 from mlflow_sysmetrics.cli.options import LocalDirectory, OneOf
 from mlflow_sysmetrics.cli.output import say, say_wrapped
 from mlflow_sysmetrics.cli.program import FAILED, Command
-from mlflow_sysmetrics.server.deploy_files import COMPOSE, NAMES, deploy_file
+
+COMPOSE = "compose.yaml"
+NAMES = (COMPOSE, "Dockerfile", "basic_auth.ini", ".env.example")
+
+
+def deploy_file(name: str) -> str:
+    """Returns the text of one of `NAMES`."""
+    return (files("mlflow_sysmetrics.server") / "deploy" / name).read_text(encoding="utf-8")
 
 
 @click.command(

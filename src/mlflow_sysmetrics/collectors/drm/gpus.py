@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from mlflow_sysmetrics.collectors.drm.cards import Card, asleep
-from mlflow_sysmetrics.collectors.drm.clients import DrmClient
-from mlflow_sysmetrics.collectors.drm.gpu_processes import GpuPlace, GpuProcesses
-from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
+from mlflow_sysmetrics.collectors.drm.clients import DrmClient, GpuPlace, GpuProcesses
+from mlflow_sysmetrics.collectors.drm.watched_gpus import GpuSamples
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Sample

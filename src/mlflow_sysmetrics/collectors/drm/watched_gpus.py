@@ -1,14 +1,13 @@
-"""Which AMD and Intel GPUs are watched, and whether they are still the same."""
+"""Which AMD and Intel GPUs are watched, whether they are still the same, and the keys of their samples."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Generic, NamedTuple, TypeVar
 
-from mlflow_sysmetrics.collectors.drm.cards import Card, cards
-from mlflow_sysmetrics.collectors.drm.kfd import compute_devices, uuid_of
+from mlflow_sysmetrics.collectors.drm.cards import Card, cards, compute_devices, uuid_of
 from mlflow_sysmetrics.collectors.kernel_files import text_of
 from mlflow_sysmetrics.collectors.presence import AMD, INTEL, NO_AMD_GPU, NO_INTEL_GPU
 from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Pause
@@ -17,6 +16,7 @@ from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.machine.visible_gpus.amd import select_amd
 from mlflow_sysmetrics.machine.visible_gpus.intel import select_intel
 from mlflow_sysmetrics.machine.visible_gpus.selection import without_indices
+from mlflow_sysmetrics.samples import Metric, Sample
 
 _WHOLE = ("", "SPX")  # a card that cannot be partitioned, or is not
 
@@ -104,7 +104,7 @@ def watched_intel_cards(host: Host) -> tuple[dict[int, Card], tuple[str, ...]]:
 Found = TypeVar("Found")
 
 
-class RollCall(Generic[Found]):
+class RepeatedSearch(Generic[Found]):
     """Repeats the search for GPUs from time to time: one may be added, removed, or partitioned differently.
 
     Args:
@@ -133,3 +133,21 @@ class RollCall(Generic[Found]):
         """
         if self._pause.renew_if_over(now) and self._find() != self.found:
             raise Unavailable("the GPUs have changed")
+
+
+class GpuSamples:
+    """Makes the samples of a GPU.
+
+    Args:
+        ordinal: its number in the keys.
+        metrics: the metrics that it may have.
+    """
+
+    def __init__(self, ordinal: int, metrics: Iterable[Metric]) -> None:
+        self.ordinal = ordinal
+        # By name, since hashing a metric covers all its texts, which costs more than a reading.
+        self._keys = {metric.name: metric.key(i=ordinal) for metric in metrics}
+
+    def of(self, metric: Metric, value: float, span: float | None = None) -> Sample:
+        """Returns a sample of a metric."""
+        return Sample(self._keys[metric.name], metric.kind, value, span)

@@ -22,8 +22,7 @@ from mlflow_sysmetrics.collectors.nvml.fields import (
     Field,
     Fields,
 )
-from mlflow_sysmetrics.collectors.nvml.library import Nvml
-from mlflow_sysmetrics.collectors.nvml.support import FirstOf
+from mlflow_sysmetrics.collectors.nvml.library import FirstOf, Nvml
 from mlflow_sysmetrics.collectors.rhythm import Pause
 from mlflow_sysmetrics.samples import Metric, Sample
 

@@ -21,8 +21,7 @@ from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT
 from mlflow_sysmetrics.collectors.nvml.device import Device, Reading, known, possible
 from mlflow_sysmetrics.collectors.nvml.fields import MEMORY_TEMPERATURE, Field, Fields
 from mlflow_sysmetrics.collectors.nvml.gpm import GRAPHICS_UTIL, MOST_PERCENT, Gpm
-from mlflow_sysmetrics.collectors.nvml.library import Handle, Nvml, NvmlError, Verdict
-from mlflow_sysmetrics.collectors.nvml.support import FirstOf
+from mlflow_sysmetrics.collectors.nvml.library import FirstOf, Handle, Nvml, NvmlError, Verdict
 from mlflow_sysmetrics.samples import Metric, Sample
 
 

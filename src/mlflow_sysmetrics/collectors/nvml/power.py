@@ -16,8 +16,7 @@ from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import PERCENT
 from mlflow_sysmetrics.collectors.nvml.device import Device, Reading, Total, known, possible
 from mlflow_sysmetrics.collectors.nvml.fields import POWER_INSTANT, TOTAL_ENERGY, Field, Fields
-from mlflow_sysmetrics.collectors.nvml.library import Nvml, NvmlError, Verdict
-from mlflow_sysmetrics.collectors.nvml.support import FirstOf
+from mlflow_sysmetrics.collectors.nvml.library import FirstOf, Nvml, NvmlError, Verdict
 from mlflow_sysmetrics.collectors.rhythm import POWER_LIMIT_SECONDS, Pause
 from mlflow_sysmetrics.samples import Sample
 

@@ -18,8 +18,7 @@ from mlflow_sysmetrics.collectors import bounds
 from mlflow_sysmetrics.collectors.catalogue import gpu as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE
 from mlflow_sysmetrics.collectors.nvml.device import Device, Reading, possible
-from mlflow_sysmetrics.collectors.nvml.library import Handle, Nvml, NvmlError, Verdict
-from mlflow_sysmetrics.collectors.nvml.support import FirstOf
+from mlflow_sysmetrics.collectors.nvml.library import FirstOf, Handle, Nvml, NvmlError, Verdict
 from mlflow_sysmetrics.collectors.processes.stat import read_process_stat
 from mlflow_sysmetrics.collectors.rhythm import Pause
 from mlflow_sysmetrics.machine.host import Host

@@ -23,8 +23,7 @@ from mlflow_sysmetrics.collectors.nvml.fields import (
     Field,
     Fields,
 )
-from mlflow_sysmetrics.collectors.nvml.library import Nvml, NvmlError, Verdict
-from mlflow_sysmetrics.collectors.nvml.support import FirstOf
+from mlflow_sysmetrics.collectors.nvml.library import FirstOf, Nvml, NvmlError, Verdict
 from mlflow_sysmetrics.collectors.rhythm import CLOCKS_DIFFER, Lap
 from mlflow_sysmetrics.samples import Sample
 

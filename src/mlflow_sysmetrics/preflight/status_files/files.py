@@ -16,8 +16,13 @@ from typing import Any
 from mlflow_sysmetrics.errors import shortened
 from mlflow_sysmetrics.interruptions import reraise_interruption
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
-from mlflow_sysmetrics.preflight.status_files.documents import run_document, status_document, status_from
-from mlflow_sysmetrics.preflight.status_files.job_status import JobStatus, RunInfo
+from mlflow_sysmetrics.preflight.status_files.documents import (
+    JobStatus,
+    RunInfo,
+    run_document,
+    status_document,
+    status_from,
+)
 from mlflow_sysmetrics.preflight.status_files.target import (
     RunArtifacts,
     Target,

@@ -15,14 +15,14 @@ from mlflow_sysmetrics.daemon import Attachment, attach
 from mlflow_sysmetrics.errors import NoActiveRunError, shortened
 from mlflow_sysmetrics.interruptions import reraise_interruption
 from mlflow_sysmetrics.mlflow_api import active_runs, fluent_state
+from mlflow_sysmetrics.mlflow_api.active_runs import chosen_run_id
 from mlflow_sysmetrics.mlflow_api.metric_names import check_metric_name
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
-from mlflow_sysmetrics.preflight.context import status_of
+from mlflow_sysmetrics.preflight.api import status_of
 from mlflow_sysmetrics.settings import Settings
 from mlflow_sysmetrics.training.adapters.epochs import Epoch, Mean
 from mlflow_sysmetrics.training.best_epoch import BestEpoch, MonitoredMetric, monitored_metric
 from mlflow_sysmetrics.training.recorder import MetricRecorder
-from mlflow_sysmetrics.training.runs import chosen_run_id
 from mlflow_sysmetrics.training.system_metrics import SystemMetricsLogger
 from mlflow_sysmetrics.training.values import Pending, as_number, number
 

@@ -17,7 +17,7 @@ from mlflow_sysmetrics.errors import HPOError
 from mlflow_sysmetrics.interruptions import reraise_interruption
 from mlflow_sysmetrics.mlflow_api.fluent_state import autologging, finish_monitor, only_active
 from mlflow_sysmetrics.mlflow_api.stores import FAILED, FINISHED
-from mlflow_sysmetrics.preflight.context import status_of
+from mlflow_sysmetrics.preflight.api import status_of
 from mlflow_sysmetrics.training.hpo import optuna_study
 from mlflow_sysmetrics.training.hpo.child_runs import delete_duplicates
 from mlflow_sysmetrics.training.hpo.objectives import Objectives

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from mlflow_sysmetrics.training.extras import needed
 from mlflow_sysmetrics.training.trainer.arguments import Arguments
-from mlflow_sysmetrics.training.trainer.own_run import run_if_none_is_active
+from mlflow_sysmetrics.training.trainer.resume import run_if_none_is_active
 
 if TYPE_CHECKING:
     import torch
