@@ -228,7 +228,7 @@ def test_a_changed_tracking_uri_moves_later_runs_only(
     assert store.keys(first) == HOST_METRICS
     assert Store(f"sqlite:///{tmp_path}/second.db").keys(second) == HOST_METRICS
     assert threads == [
-        f"sysmetrics-{name}" for name in ("journal", "sampler", "sender-0", "sender-1", "watchdog")
+        f"sysmetrics-{name}" for name in ("journal", "sampler", "sender-0", "sender-1")
     ]
 
 

@@ -80,16 +80,23 @@ class Daemon:
         self.sampler = Sampler(self._probes, self._clock)
         self._lock = RLock()  # re-entrant: a signal handler may call in
         self.attachments = Attachments(self.sampler, self._lock)
-        self._watchdog = Watchdog(self.sampler, self._clock, self._loops, self.attachments.all)
         self._channels = Channels()  # of the program itself
         self._running = self._ended = False
         self._flush_timeout = settings.flush_timeout
         self._sampler_budget = OutageBudget()
+        journal_thread = JournalThread(self._clock)
         self._journal = ProcessJournal(
             partial(_create_journal, settings) if settings.journalled else None,
             self._clock,
             lambda: oom_evidence(host),
-            JournalThread(self._clock),
+            journal_thread,
+        )
+        self._watchdog = Watchdog(
+            self.sampler,
+            self._clock,
+            self._loops,
+            self.attachments.all,
+            guard=journal_thread if settings.journalled else None,
         )
         self._senders = Senders(self._open_sink, self._clock, MemoryBudget(), self._journal)
         self.sampler.together = self._senders.buffer

@@ -106,10 +106,29 @@ def test_a_point_is_on_disk_before_it_is_sent(process: Process) -> None:
     assert not process.sink.batches
 
 
-def test_delivered_points_are_acknowledged_and_the_journal_is_emptied(process: Process) -> None:
+def test_delivered_points_are_acknowledged_and_the_journal_is_emptied_once_it_has_grown(
+    process: Process,
+) -> None:
+    series = process.series()
+    largest = 0
+    for _ in range(80):
+        process.emit(series)
+        process.send()
+        assert process.on_disk() == []
+        size = process.path.stat().st_size
+        if size < largest / 10:
+            break
+        largest = size
+    else:
+        pytest.fail("it was never emptied")
+    assert largest > 60_000  # not at each send: that would be one more access of the disk per window
+
+
+def test_the_journal_is_emptied_when_the_last_run_ends(process: Process) -> None:
     series = process.series()
     process.emit(series, 3)
     size = process.path.stat().st_size
+    series.end()
     process.send()
     assert process.on_disk() == []
     assert process.path.stat().st_size < size / 10

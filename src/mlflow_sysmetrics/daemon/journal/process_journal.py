@@ -32,6 +32,8 @@ COMPACTION_THREAD_NAME = "sysmetrics-compaction"
 _RETRY_SECONDS = 60.0  # a directory may be mounted later, a disk may be cleaned up
 _OFF = "switched off"
 _REMEDY = f"set {SPOOL_DIR} to a new directory below it, which will be of this user only"
+# About ten minutes of one run's points; reading them all takes a millisecond.
+_GROWN_BYTES = 64 * 1024
 # A short pause of the disk is not worth a message: points wait in memory until it is over.
 _SILENCE_SECONDS = 5.0
 
@@ -162,17 +164,19 @@ class ProcessJournal:
         cgroup, oom_kills = self._oom_evidence
         return journal.register(run_id, tracking_uri, started_at, cgroup=cgroup, oom_kills=oom_kills)
 
-    def tidy(self, *, idle: bool) -> None:
+    def tidy(self, *, idle: bool, prompt: bool = True) -> None:
         """Empties the journal if nothing waits, or compacts it if it is full. Called by the senders.
 
         Args:
             idle: whether nothing waits, as far as the caller knows.
+            prompt: empties it now. Otherwise only once it has grown, since more points are to come.
         """
         journal = self._journal
         if journal is None:
             return
         # A journal that was just emptied has not grown since.
-        if idle and (self._deleting or journal.size != self._cleared_size):
+        grown = abs(journal.size - self._cleared_size)
+        if idle and (self._deleting or grown > (0 if prompt else _GROWN_BYTES)):
             self._thread.submit("empty", partial(self._empty, journal))
         elif journal.is_full:
             self._make_room(journal)
