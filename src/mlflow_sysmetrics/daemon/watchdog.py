@@ -1,7 +1,7 @@
 """Looks whether sources answer and threads run, and says so where it can be seen when one does not.
 
-The thread of the journal looks, which the sampler wakes once per window anyway: its timer runs out only if the
-sampler does not ask in time. Where there is no such thread, or a disk does not answer it, another one looks.
+The thread of the journal looks, which the sampler wakes once per window anyway: its timer runs out only if
+the sampler does not ask in time. Where there is no such thread, or it waits for a disk, another one looks.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _OVERSLEPT_SECONDS = 0.5
 _GRACE_SECONDS = 1.0
 # A change of the tag `sys.metrics` is sent at once, but not more often than this.
 _METRICS_SECONDS = 5.0
-# After the last run there is one more look: in a series of short runs, none of them then has to wake a thread.
+# After the last run there is one more look: in a series of short runs, none then has to wake a thread.
 _IDLE_SECONDS = 2.0
 
 
@@ -48,8 +48,8 @@ class Guard(Protocol):
 class Watchdog:
     """Watches the sampler, and the other threads with it, while the sampler has something to do.
 
-    It is called first by the first tick. It looks more and more rarely while it finds nothing, but still about
-    once per window: a source that hangs costs ticks, but no point of the others. A request to the sampler in
+    It begins with the first tick. It looks more and more rarely while it finds nothing, but still about once
+    per window: a source that hangs costs ticks, but no point of the others. A request to the sampler in
     the middle of a tick has it look at once.
 
     Args:

@@ -5,7 +5,8 @@ filesystem whose server is gone does not answer at all. So a thread makes the re
 the last one with its age and waits no longer than it chooses to.
 
 One thread makes one reading after another, and there are more only while several are under way at once:
-starting a thread costs more than most readings, and waits for the memory map, which the kernel may be walking.
+starting a thread costs more than most readings, and waits for the memory map, which the kernel may be
+walking.
 
 This is not a bounded call (see `bounded_calls`): the reading is polled, its last value stays available while
 the next one is made, and a reading that hangs is picked up when it ends.
@@ -86,7 +87,7 @@ class _Worker:
             self._given.clear()
             if job is not None:
                 threading.current_thread().name = job.name
-                with contextlib.suppress(BaseException):  # set in this thread by another one, after the reading
+                with contextlib.suppress(BaseException):  # that another thread sets in this one
                     job.run()
             if len(_idle) >= _MOST_IDLE:
                 return

@@ -6,7 +6,8 @@ for it.
 The sum of a round is valid while resident memory, which is read at every tick, stays the same: private memory
 is a part of it. After a change the sum is unknown until another round is complete. Memory that a child shares
 with its parent until one of them writes to it (copy on write) becomes private without such a change: hence a
-round every minute while there are children, and every five minutes without. A sum that is ten minutes old, because there are very many processes, is unknown.
+round every minute while there are children, and every five minutes without. A sum that is ten minutes old,
+because there are very many processes, is unknown.
 """
 
 from __future__ import annotations
