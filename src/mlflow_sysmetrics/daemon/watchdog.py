@@ -30,7 +30,7 @@ _METRICS_SECONDS = 5.0
 _IDLE_SECONDS = 2.0
 
 
-class Guard(Protocol):
+class WatchdogThread(Protocol):
     """A thread that looks, besides what it does otherwise.
 
     Attributes:
@@ -69,7 +69,7 @@ class Watchdog:
         clock: Clock,
         loops: Callable[[], Iterable[Loop]] = lambda: (),
         attached: Callable[[], Iterable[RunSeries]] = lambda: (),
-        guard: Guard | None = None,
+        guard: WatchdogThread | None = None,
     ) -> None:
         self.metrics = SAMPLED
         self._sampler = sampler

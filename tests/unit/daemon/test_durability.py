@@ -113,6 +113,7 @@ def test_delivered_points_are_acknowledged_and_the_journal_is_emptied_once_it_ha
     largest = 0
     for _ in range(80):
         process.emit(series)
+        process.sender.expedite()
         process.send()
         assert process.on_disk() == []
         size = process.path.stat().st_size

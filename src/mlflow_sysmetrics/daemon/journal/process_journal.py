@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Hashable
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from mlflow_sysmetrics.collectors.kernel_files import number_after
 from mlflow_sysmetrics.daemon.journal.journal import Journal
@@ -41,6 +42,14 @@ _COUNTS = {V1: "memory.oom_control"}  # https://docs.kernel.org/admin-guide/cgro
 _COUNTS_V2 = "memory.events"
 
 _logger = Log()
+
+
+class ProcessRun(Protocol):
+    """A run in this journal."""
+
+    @property
+    def number(self) -> int | None:
+        """Its number; None before its first points."""
 
 
 class ProcessJournal:
@@ -78,6 +87,7 @@ class ProcessJournal:
         self._exposed: str | None = None
         self._cleared_size = -1
         self._deleting = False
+        self._settled: dict[ProcessRun, int] = {}
         self.deleted = Event()
 
     @property
@@ -133,6 +143,21 @@ class ProcessJournal:
     def submit(self, key: Hashable, job: Callable[[], None], *, wake: bool = True) -> None:
         """Queues a job to run after all earlier ones; does not wait. See `JournalThread.submit`."""
         self._thread.submit(key, job, wake=wake)
+
+    def settle(self, run: ProcessRun, acknowledged: int) -> None:
+        """Records, with the next job, that the points of a run below an index were delivered or given up."""
+        self._settled[run] = acknowledged
+        self._thread.submit("settled", self._write_settled, wake=False)
+
+    def _write_settled(self) -> None:
+        """Writes all of them at once: a thousand runs are delivered a hundred times a second."""
+        found: dict[int, int] = {}
+        while self._settled:
+            run, acknowledged = self._settled.popitem()  # others add to it meanwhile
+            if run.number is not None:
+                found[run.number] = acknowledged
+        if self._journal is not None:
+            self._journal.acknowledge_all(found)
 
     def wake(self) -> None:
         """Has the queued jobs run now: a sender has nothing more to send for the moment."""

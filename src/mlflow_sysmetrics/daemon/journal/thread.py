@@ -121,7 +121,8 @@ class JournalThread:
 
     Attributes:
         loop: the thread; None before the first job.
-        look: called after a job that a caller waits for, and when the time that it returned last is over.
+        look: called after a job that a caller waits for, and when the time that it returned last is over. Never
+            waits for anything itself.
         stuck: called when a caller has waited for the disk in vain.
     """
 
@@ -197,10 +198,11 @@ class JournalThread:
             self.stuck()
             return None
         request = _Request(job, self._clock.monotonic())
+        left = self._budget.left
         with self._changed:
             self._request = request
             self._changed.notify_all()
-        done = request.done.wait(self._budget.left)
+        done = request.done.wait(left)  # at once: the thread waits for Python's lock until then
         now = self._clock.monotonic()
         self._budget.waited(now - self._seconds_of_disk(request, now))
         if not done:
@@ -278,8 +280,10 @@ class JournalThread:
                     self._request = None  # first, since the waiting thread may call again at once
         if request is not None:
             request.result = result
-            request.done.set()
-            self._look_now()
+            try:
+                self._look_now()  # first: the waiting thread would have to wait for Python's lock, too
+            finally:
+                request.done.set()
         return True
 
     def _take(self, request: _Request | None) -> Callable[[], object]:
