@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow_sysmetrics.daemon.delivery.points import Point
-from mlflow_sysmetrics.daemon.journal.file import LineFile
+from mlflow_sysmetrics.daemon.journal.file import LineFile, delete_journal
 from mlflow_sysmetrics.daemon.journal.lines import (
     AcknowledgedLine,
     EndLine,
@@ -24,7 +24,7 @@ from mlflow_sysmetrics.daemon.journal.lines import (
     dump,
     dump_points,
 )
-from mlflow_sysmetrics.daemon.journal.ownership import Ownership, delete_journal, hostname, new_path
+from mlflow_sysmetrics.daemon.journal.ownership import Ownership, hostname, new_path
 from mlflow_sysmetrics.daemon.journal.scan import Damage, JournaledRun, JournalState, RunState
 from mlflow_sysmetrics.errors import JournalUnavailable
 from mlflow_sysmetrics.runtime.native import Lock

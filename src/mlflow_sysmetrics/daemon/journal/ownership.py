@@ -158,18 +158,6 @@ def remove_leftovers(journal: Path) -> None:
         _delete(journal.with_suffix(suffix))
 
 
-def delete_journal(journal: Path, *, set_aside: bool) -> Path | None:
-    """Deletes a journal, or sets it aside instead and returns where."""
-    remove_leftovers(journal)
-    with contextlib.suppress(OSError):
-        if set_aside:
-            from mlflow_sysmetrics.daemon.journal.set_aside import rename  # rarely needed
-
-            return rename(journal)
-        journal.unlink(missing_ok=True)
-    return None
-
-
 def is_held_here(journal: Path) -> bool:
     """Returns whether this process owns a journal, with or without its lock."""
     # Compared by the unique file name: a directory may be spelled in two ways.

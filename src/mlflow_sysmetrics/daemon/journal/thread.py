@@ -121,8 +121,8 @@ class JournalThread:
 
     Attributes:
         loop: the thread; None before the first job.
-        look: called after a job that a caller waits for, and when the time that it returned last is over. Never
-            waits for anything itself.
+        look: called after a job that a caller waits for, and when the time that it returned last is over. It
+            must not wait for anything.
         stuck: called when a caller has waited for the disk in vain.
     """
 
