@@ -113,7 +113,7 @@ def test_delivered_points_are_acknowledged_and_the_journal_is_emptied_once_it_ha
     largest = 0
     for _ in range(80):
         process.emit(series)
-        process.sender.expedite()
+        series.channel.queue.make_due(process.clock.monotonic())
         process.send()
         assert process.on_disk() == []
         size = process.path.stat().st_size
@@ -563,3 +563,13 @@ def test_a_run_whose_points_cannot_be_queued_holds_up_no_other(
         pass
     counts = process.sender.counts()
     assert (counts.pending, counts.dropped) == (SERIES, SERIES)
+
+
+def test_the_journal_is_emptied_when_a_caller_waits(process: Process) -> None:
+    """As `flush` does: what is on disk afterwards is what has come since."""
+    series = process.series()
+    process.emit(series, 3)
+    size = process.path.stat().st_size
+    process.sender.expedite()
+    process.send()
+    assert process.path.stat().st_size < size / 10

@@ -260,7 +260,7 @@ class Sender:
         with self._changed:
             self._untidy = False
             idle = self._policy.own.pending == 0
-            prompt = not self._sources
+            prompt = self._is_prompt or not self._sources
         self._journal.tidy(idle=idle, prompt=prompt)
 
     def _ensure_thread(self) -> None:
@@ -283,11 +283,11 @@ class Sender:
         while self.send_next():
             self.tidy()
             self.log_messages()
+        self.tidy()
         with self._changed:
             prompt, self._is_prompt = self._is_prompt or not self._sources, False
         if prompt:  # somebody waits, or nothing comes after; otherwise the next points wake the journal
             self._journal.wake()
-        self.tidy()
         self.log_messages()
         return self._wait_for_work()
 
