@@ -137,7 +137,7 @@ def test_where_no_thread_can_be_started_the_next_call_tries_again(
 
 
 def test_a_look_that_fails_is_made_again(bench: Bench) -> None:
-    calls = []
+    calls: list[None] = []
 
     def look() -> float:
         calls.append(None)
