@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 # Our threads that wait for work and do not end when there is none.
 LASTING = ("sysmetrics-sampler", "sysmetrics-sender", "sysmetrics-journal", "sysmetrics-watchdog")
+IDLE = "sysmetrics-readings"  # a thread that may make another reading, and ends if there is none
 LONG_SECONDS = 60.0  # only a failing test waits this long
 
 
@@ -53,8 +54,9 @@ def watched(seconds: float = 0.3) -> None:
 
 def lasting_threads() -> list[str]:
     """Waits for our temporary threads to end, and returns the names of all other threads."""
-    for thread in threading.enumerate():
-        lasts = thread.name.startswith(LASTING)
-        if thread.name.startswith("sysmetrics") and not lasts:
-            thread.join(LONG_SECONDS)
-    return sorted(thread.name for thread in threading.enumerate())
+
+    def names() -> list[str]:
+        return sorted(thread.name for thread in threading.enumerate() if thread.name != IDLE)
+
+    eventually(lambda: all(name.startswith(LASTING) for name in names() if name.startswith("sysmetrics")))
+    return names()

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import mlflow_sysmetrics.runtime.clock  # noqa: F401 - binds its functions before a test can freeze time
 from mlflow_sysmetrics.errors import ThreadUnavailable, Unavailable
-from mlflow_sysmetrics.settings import METRICS, METRICS_TAG, Settings
+from mlflow_sysmetrics.settings import METRICS, METRICS_TAG, Settings, variables
 
 if TYPE_CHECKING:
     from mlflow_sysmetrics.daemon import Attachment
@@ -154,9 +154,10 @@ class SystemMetricsMonitor:
 
         # Known here before it begins: a signal handler that raises must not leave a run attached for ever.
         self._attachment = prepare(self._run_id, self._tracking_uri, self._settings)
-        self._attachment.begin(self._settings, None if run is None else run.info.start_time)
+        started_at, tags = (None, None) if run is None else (run.info.start_time, run.data.tags)
+        self._attachment.begin(self._settings, started_at, (tags or {}).get(METRICS_TAG))
         if self._settings.tags:
-            _put_host_tags(self._attachment, None if run is None else run.data.tags, resumed=self._resumed)
+            _put_host_tags(self._attachment, tags, resumed=self._resumed)
 
     def _detach(self) -> None:
         from mlflow_sysmetrics.daemon import launch
@@ -299,7 +300,7 @@ def install() -> None:
     if not exists or switch is None or not hasattr(switch, "default"):
         raise Unavailable(f"MLflow {mlflow_version()} has no system metrics; MLflow 2.8 and newer have")
     # MLflow's own `get` raises on an unknown value, in the middle of `start_run`.
-    switch.get = lambda: Settings.from_environ().metrics
+    switch.get = lambda: variables().switch(METRICS)
     switch.default = True
     module = sys.modules.get(MONITOR_MODULE)
     if module is not None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from types import FrameType
 
-from mlflow_sysmetrics.settings import METRICS, METRICS_TAG, Settings
+from mlflow_sysmetrics.settings import METRICS, METRICS_TAG, TAGS, Settings, variables
 
 FACTS_WAIT_SECONDS = 1.0  #: longest wait of `start_run` for facts; the daemon adds later ones to the run
 
@@ -24,8 +24,8 @@ class SysMetricsRunContextProvider:
 
     def in_context(self) -> bool:
         """Returns whether the tags are on."""
-        settings = Settings.from_environ()
-        return settings.providers and settings.tags
+        read = variables()
+        return read.providers() and read.switch(TAGS)
 
     def tags(self) -> dict[str, str]:
         """Returns what is known about this host.
@@ -84,14 +84,25 @@ def _tags(caller: FrameType, wait_seconds: float) -> dict[str, str]:
     from mlflow_sysmetrics.facts import host_facts
     from mlflow_sysmetrics.mlflow_api import fluent_state
 
-    why_not = _why_no_metrics(fluent_state.start_run_that_asks(caller))
+    start_run = fluent_state.start_run_that_asks(caller)
+    why_not = _why_no_metrics(start_run)
     facts = host_facts()
     tags = facts.tags(wait_seconds=wait_seconds)
     if why_not is None and facts.has_no_thread:
         why_not = "off: no thread can be started"
-    if why_not is not None:  # "on" comes with the first points
+    if why_not is not None:
         tags[METRICS_TAG] = why_not
+    # Otherwise "on" comes with the first points, which costs a database one more transaction.
+    elif start_run is not None and (state := _state_of_sampling()) is not None:
+        tags[METRICS_TAG] = state
     return tags
+
+
+def _state_of_sampling() -> str | None:
+    """Returns "on" if this process has samples already, so that a run which starts now will have them too."""
+    process = sys.modules.get("mlflow_sysmetrics.daemon.process")
+    state = getattr(process, "state_of_sampling", None)  # the module may just be being imported
+    return None if state is None else state()
 
 
 def _why_no_metrics(start_run: FrameType | None) -> str | None:
@@ -105,4 +116,4 @@ def _why_no_metrics(start_run: FrameType | None) -> str | None:
     argument = None if start_run is None else start_run.f_locals.get("log_system_metrics")
     if argument is not None:
         return None if argument else "off: log_system_metrics=False"
-    return None if Settings.from_environ().metrics else f"off: {METRICS}=false"
+    return None if variables().switch(METRICS) else f"off: {METRICS}=false"

@@ -42,13 +42,10 @@ _RESOLUTION_FORMS = f"{ADAPTIVE} or {CONSTANT}"
 
 # If the user sets only one of the two, the other takes MLflow's default, so that "every 5 seconds" has the
 # same meaning as in MLflow. https://mlflow.org/docs/latest/ml/tracking/system-metrics
-MLFLOW_SAMPLING_INTERVAL = 10.0
-MLFLOW_SAMPLES_BEFORE_LOGGING = 1
-
 DEFAULT_SAMPLING_INTERVAL = 1.0
 DEFAULT_SAMPLES_BEFORE_LOGGING = 10
 _RHYTHM = DEFAULT_SAMPLING_INTERVAL, DEFAULT_SAMPLES_BEFORE_LOGGING
-_MLFLOW_RHYTHM = MLFLOW_SAMPLING_INTERVAL, MLFLOW_SAMPLES_BEFORE_LOGGING
+_MLFLOW_RHYTHM = 10.0, 1
 DEFAULT_GPUS = "visible"
 DEFAULT_SEND_INTERVAL = 10.0
 DEFAULT_FLUSH_TIMEOUT = 5.0
@@ -196,28 +193,28 @@ class Settings:
         Raises:
             SettingsError: an argument is out of its range. An invalid variable never raises.
         """
-        variables = _Variables(os.environ if environ is None else environ, report or warn_once)
-        seconds, samples, chosen = variables.rhythm(sampling_interval, samples_before_logging)
+        read = Variables(os.environ if environ is None else environ, report or warn_once)
+        seconds, samples, chosen = read.rhythm(sampling_interval, samples_before_logging)
         return cls(
-            providers=variables.providers(),
-            tags=variables.switch(TAGS),
-            metrics=variables.switch(METRICS),
+            providers=read.providers(),
+            tags=read.switch(TAGS),
+            metrics=read.switch(METRICS),
             sampling_interval=seconds,
             samples_before_logging=samples,
-            resolution=variables.resolution(is_rhythm_chosen=chosen),
-            node_id=variables.node_id() or node_id,
-            collectors=variables.families(),
-            disks=variables.disks(),
-            gpus=variables.gpus(),
-            send_interval=variables.number(SEND_INTERVAL, "send_interval", DEFAULT_SEND_INTERVAL),
-            flush_timeout=variables.number(FLUSH_TIMEOUT, "flush_timeout", DEFAULT_FLUSH_TIMEOUT),
-            spool_dir=variables.spool_dir(),
-            spool_megabytes=variables.number(SPOOL_MEGABYTES, "spool_megabytes", DEFAULT_SPOOL_MEGABYTES),
+            resolution=read.resolution(is_rhythm_chosen=chosen),
+            node_id=read.node_id() or node_id,
+            collectors=read.families(),
+            disks=read.disks(),
+            gpus=read.gpus(),
+            send_interval=read.number(SEND_INTERVAL, "send_interval", DEFAULT_SEND_INTERVAL),
+            flush_timeout=read.number(FLUSH_TIMEOUT, "flush_timeout", DEFAULT_FLUSH_TIMEOUT),
+            spool_dir=read.spool_dir(),
+            spool_megabytes=read.number(SPOOL_MEGABYTES, "spool_megabytes", DEFAULT_SPOOL_MEGABYTES),
         )
 
 
 @dataclass(frozen=True, slots=True)
-class _Variables:
+class Variables:
     """Reads variables one by one; an invalid value is reported once and replaced."""
 
     environ: Mapping[str, str]
@@ -236,8 +233,7 @@ class _Variables:
         """Reads an on/off switch that is on by default."""
         text = self.text(variable).lower()
         if text and text not in _TRUE | _FALSE:
-            value = self.environ[variable]
-            self.report(variable, value, "is ignored, using true: it must be true or false")
+            self.report(variable, self.environ[variable], "is ignored, using true: it must be true or false")
         return text not in _FALSE
 
     def rhythm(self, interval: float | None, samples: int | None) -> tuple[float, int, bool]:
@@ -322,6 +318,11 @@ class _Variables:
         from mlflow_sysmetrics.choices import read_gpus  # late, as above
 
         return read_gpus(text, partial(self.report, GPUS))
+
+
+def variables() -> Variables:
+    """Returns the environment, to read a switch for a twentieth of what all settings cost."""
+    return Variables(os.environ, warn_once)
 
 
 def _plain(number: float) -> str:

@@ -55,7 +55,7 @@ QUIET = {"GIT_PYTHON_REFRESH": "quiet", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
 PATIENT = {"MLFLOW_SYSMETRICS_FLUSH_TIMEOUT": "60"}
 
 # The threads of a process with one tracking server.
-OUR_THREADS = ["sysmetrics-journal", "sysmetrics-sampler", "sysmetrics-sender-0", "sysmetrics-watchdog"]
+OUR_THREADS = ["sysmetrics-journal", "sysmetrics-sampler", "sysmetrics-sender-0"]
 
 # Every program begins with this: MLflow, and how to wait for what a test is about. Private memory may be read as
 # often as it changes: a virtual machine may take 5 ms for a reading, after which a program that grows by a tenth

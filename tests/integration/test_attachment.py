@@ -227,9 +227,7 @@ def test_a_changed_tracking_uri_moves_later_runs_only(
     first, second, *threads = program(store.uri, code).words
     assert store.keys(first) == HOST_METRICS
     assert Store(f"sqlite:///{tmp_path}/second.db").keys(second) == HOST_METRICS
-    assert threads == [
-        f"sysmetrics-{name}" for name in ("journal", "sampler", "sender-0", "sender-1", "watchdog")
-    ]
+    assert threads == [f"sysmetrics-{name}" for name in ("journal", "sampler", "sender-0", "sender-1")]
 
 
 def test_mlflow_is_imported_before_our_threads_begin(tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ PLAIN = {
         "tick",
         "total",
         "value",
+        "lock",
         "watchdog",
         "writer",
     ),

@@ -263,7 +263,7 @@ def test_the_run_is_attached_when_the_daemon_is_loaded(
     loading.uri = "http://second"  # of a later run
     monkeypatch.chdir("/")
     loading.load()
-    assert loading.events[:2] == [("prepare", "run", f"sqlite:///{tmp_path}/runs.db"), ("begin",)]
+    assert loading.events[:2] == [("prepare", "run", f"sqlite:///{tmp_path}/runs.db"), ("begin", None)]
     one.finish()
     assert loading.events[-1] == ("detach",)
 

@@ -26,7 +26,7 @@ from mlflow_sysmetrics.daemon.journal.spool import spool_directory, spooled_name
 from mlflow_sysmetrics.daemon.journal.thread import JournalThread
 from mlflow_sysmetrics.daemon.sampling.probe import Probe
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
-from mlflow_sysmetrics.daemon.sampling.sampler import Sampler
+from mlflow_sysmetrics.daemon.sampling.sampler import SAMPLED, Sampler
 from mlflow_sysmetrics.daemon.state import Status, log_start, log_summary
 from mlflow_sysmetrics.daemon.watchdog import Watchdog
 from mlflow_sysmetrics.errors import ThreadUnavailable
@@ -80,16 +80,23 @@ class Daemon:
         self.sampler = Sampler(self._probes, self._clock)
         self._lock = RLock()  # re-entrant: a signal handler may call in
         self.attachments = Attachments(self.sampler, self._lock)
-        self._watchdog = Watchdog(self.sampler, self._clock, self._loops, self.attachments.all)
         self._channels = Channels()  # of the program itself
         self._running = self._ended = False
         self._flush_timeout = settings.flush_timeout
         self._sampler_budget = OutageBudget()
+        journal_thread = JournalThread(self._clock)
         self._journal = ProcessJournal(
             partial(_create_journal, settings) if settings.journalled else None,
             self._clock,
             lambda: oom_evidence(host),
-            JournalThread(self._clock),
+            journal_thread,
+        )
+        self._watchdog = Watchdog(
+            self.sampler,
+            self._clock,
+            self._loops,
+            self.attachments.all,
+            guard=journal_thread if settings.journalled else None,
         )
         self._senders = Senders(self._open_sink, self._clock, MemoryBudget(), self._journal)
         self.sampler.together = self._senders.buffer
@@ -105,6 +112,7 @@ class Daemon:
         *,
         started_at: int | None = None,
         holder: object = None,
+        told: str | None = None,
     ) -> RunSeries:
         """Attaches a run, or adds a holder to an attached one.
 
@@ -114,6 +122,7 @@ class Daemon:
             settings: the current ones; a run keeps those of its first holder.
             started_at: when the run started, in milliseconds since 1970; None asks the server.
             holder: who holds the run until `detach`.
+            told: value of the tag `METRICS_TAG` that the run has already.
 
         Raises:
             ThreadUnavailable: no thread can be started.
@@ -124,7 +133,7 @@ class Daemon:
             self._flush_timeout = settings.flush_timeout
             started = self._start()
             series = self.attachments.hold(
-                key, holder, lambda: RunSeries(key, settings, self._channel(key, settings, started_at))
+                key, holder, lambda: RunSeries(key, settings, self._channel(key, settings, started_at), told)
             )
         if started:  # without the lock: a log handler may block
             log_start(settings, [probe.name for probe in self._probes])
@@ -267,6 +276,12 @@ class Daemon:
         self._journal.forget_after_fork()
         if self._recovery is not None:
             self._recovery.forget_after_fork()
+
+    @property
+    def is_sampling(self) -> bool:
+        """Whether there are samples, and nothing is wrong with threads and sources."""
+        has_samples = self._running and not self._ended and bool(self.sampler.latest[1])
+        return has_samples and self._watchdog.metrics == SAMPLED and self._watchdog.fault is None
 
     def status(self) -> Status:
         """Returns a snapshot."""

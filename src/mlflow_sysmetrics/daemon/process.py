@@ -19,6 +19,7 @@ from mlflow_sysmetrics.daemon.daemon import Daemon
 from mlflow_sysmetrics.daemon.delivery.inbox import Channel
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
+from mlflow_sysmetrics.daemon.sampling.sampler import SAMPLED
 from mlflow_sysmetrics.daemon.state import Status
 from mlflow_sysmetrics.mlflow_api.clients import import_mlflow
 from mlflow_sysmetrics.mlflow_api.fluent_state import current_tracking_uri
@@ -52,7 +53,7 @@ class Attachment:
         self._series: RunSeries | None = None
         self._pid = os.getpid()
 
-    def begin(self, settings: Settings, started_at: int | None) -> None:
+    def begin(self, settings: Settings, started_at: int | None, told: str | None = None) -> None:
         """Attaches the run.
 
         An exception may arrive here at any point, from a signal handler: `detach` undoes whatever was done.
@@ -60,12 +61,13 @@ class Attachment:
         Args:
             settings: as in `attach`.
             started_at: as in `attach`.
+            told: value of the tag `METRICS_TAG` that the run has already.
 
         Raises:
             ThreadUnavailable: no thread can be started, a RuntimeError.
         """
         self._series = self._daemon.attach(
-            self.run_id, self.tracking_uri, settings, started_at=started_at, holder=self
+            self.run_id, self.tracking_uri, settings, started_at=started_at, holder=self, told=told
         )
 
     def detach(self, timeout: float | None = None) -> bool:
@@ -329,6 +331,12 @@ def status() -> Status:
     launch.wait()
     daemon = _daemon
     return Status() if daemon is None else daemon.status()
+
+
+def state_of_sampling() -> str | None:
+    """Returns "on" if there are samples, and nothing is wrong with threads and sources; else None."""
+    daemon = _daemon
+    return SAMPLED if daemon is not None and daemon.is_sampling else None
 
 
 def _daemon_of_process(settings: Settings) -> Daemon:

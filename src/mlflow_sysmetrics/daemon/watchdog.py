@@ -1,10 +1,15 @@
-"""Looks whether sources answer and threads run, and says so where it can be seen when one does not."""
+"""Looks whether sources answer and threads run, and says so where it can be seen when one does not.
+
+The thread of the journal looks, which the sampler wakes once per window anyway: its timer runs out only if
+the sampler does not ask in time. Where there is no such thread, or it waits for a disk, another one looks.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import math
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
 from mlflow_sysmetrics.daemon.sampling.sampler import SAMPLED, Sampler
@@ -21,20 +26,38 @@ _OVERSLEPT_SECONDS = 0.5
 _GRACE_SECONDS = 1.0
 # A change of the tag `sys.metrics` is sent at once, but not more often than this.
 _METRICS_SECONDS = 5.0
+# After the last run there is one more look: in a series of short runs, none then has to wake a thread.
+_IDLE_SECONDS = 2.0
+
+
+class WatchdogThread(Protocol):
+    """A thread that looks, besides what it does otherwise.
+
+    Attributes:
+        look: looks, and returns the seconds until the next look; infinity if none is needed.
+        stuck: called when the thread cannot do so now.
+    """
+
+    look: Callable[[], float]
+    stuck: Callable[[], None]
+
+    def look_within(self, seconds: float) -> bool:
+        """Has it look within some seconds; returns False if it cannot. Starts the thread if necessary."""
 
 
 class Watchdog:
     """Watches the sampler, and the other threads with it, while the sampler has something to do.
 
-    Its thread is started by the first tick. It looks more and more rarely while it finds nothing, but still
-    more than once per window: a source that hangs costs ticks, but no point of the others. A request to the
-    sampler in the middle of a tick has it look at once.
+    It begins with the first tick. It looks more and more rarely while it finds nothing, but still about once
+    per window: a source that hangs costs ticks, but no point of the others. A request to the sampler in
+    the middle of a tick has it look at once.
 
     Args:
         sampler: the sampler.
         clock: the time source.
         loops: returns the loops of the other threads.
         attached: returns the attached runs. A tag of theirs names the sources that do not answer.
+        guard: looks; None if there is only a thread for nothing else.
 
     Attributes:
         metrics: the value of that tag.
@@ -46,6 +69,7 @@ class Watchdog:
         clock: Clock,
         loops: Callable[[], Iterable[Loop]] = lambda: (),
         attached: Callable[[], Iterable[RunSeries]] = lambda: (),
+        guard: WatchdogThread | None = None,
     ) -> None:
         self.metrics = SAMPLED
         self._sampler = sampler
@@ -54,18 +78,34 @@ class Watchdog:
         self._attached = attached
         self._metrics_due_at = -math.inf
         self._stirred = Event()
-        self._calm_seconds = 0.0
+        self._calm_seconds = self._due_at = 0.0
+        self._was_busy = False
         self._loop = Loop(self._step, THREAD_NAME)
-        sampler.stirred = sampler.delayed = sampler.thread.answered = self.stir
+        self._guard = guard
+        if guard is not None:
+            guard.look, guard.stuck = self.look_now_or_later, self.stir
+        sampler.stirred = self.begin
+        sampler.delayed = sampler.thread.answered = self.stir
 
     @property
     def fault(self) -> str | None:
         """Which thread has ended, or what it failed with; None if all work."""
         return next((loop.fault for loop in self._watched() if loop.fault), None) or self._sampler.delay
 
-    def stir(self) -> None:
-        """Makes it look now, and starts its thread if that does not run."""
+    def begin(self) -> None:
+        """Makes it look soon, because the sampler begins to tick."""
         self._calm_seconds = 0.0
+        if self._guard is None or not self._guard.look_within(self._sampler.thread.patience + _GRACE_SECONDS):
+            self._start()
+
+    def stir(self) -> None:
+        """Makes it look now."""
+        self._calm_seconds = self._due_at = 0.0
+        if self._guard is None or not self._guard.look_within(0.0):
+            self._start()
+
+    def _start(self) -> None:
+        """Makes the separate thread look now, and starts it if it does not run."""
         self._stirred.set()
         if not self._loop.is_alive:
             with contextlib.suppress(ThreadUnavailable):  # the next call tries again
@@ -119,7 +159,23 @@ class Watchdog:
             self._calm_seconds = min(max(2 * self._calm_seconds, left), self._sampler.calm_seconds)
         return max(left, self._calm_seconds)
 
+    def look_now_or_later(self) -> float:
+        """Looks, for a guard; returns the seconds until the next look."""
+        now = self._clock.monotonic()
+        if self._due_at and now > self._due_at + _OVERSLEPT_SECONDS:
+            # The threads that are looked at did not run either: they get some time first.
+            self._due_at = now + _GRACE_SECONDS
+            return _GRACE_SECONDS
+        left = self._after_calm(self.look())
+        is_busy = not math.isinf(left)
+        if self._was_busy and not is_busy:
+            left = _IDLE_SECONDS
+        self._was_busy = is_busy
+        self._due_at = 0.0 if math.isinf(left) else now + left
+        return left
+
     def _step(self) -> bool:
+        """Looks in the separate thread, as long as there is no guard that can."""
         self._stirred.clear()
         left = self._after_calm(self.look())
         due_at = self._clock.monotonic() + left
@@ -128,4 +184,4 @@ class Watchdog:
             # The threads that are looked at did not run either: they get some time first.
             due_at = self._clock.monotonic() + _GRACE_SECONDS
             self._stirred.wait(_GRACE_SECONDS)
-        return True
+        return self._guard is None or not self._guard.look_within(self._sampler.thread.patience)

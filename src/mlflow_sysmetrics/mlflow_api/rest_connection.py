@@ -3,7 +3,7 @@
 MLflow makes everything anew for each request: it asks all plugins for headers (and tries to import those of
 Databricks), reads the credentials, and looks through the environment for proxies. That takes ten times as
 long as the request itself. So MLflow prepares a request, and its headers, credentials and proxies are used
-again for half a minute, over the same connection.
+again for a minute, over the same connection.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mlflow_sysmetrics.mlflow_api.transport import (
 from mlflow_sysmetrics.runtime.native import get_ident, patched
 
 #: How long headers, credentials and proxies are used again before MLflow and its plugins are asked anew.
-KEPT_SECONDS = 30.0
+KEPT_SECONDS = 60.0
 
 # Created once, since that costs as much as a call.
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False, allow_nan=False).encode

@@ -30,11 +30,13 @@ _BESIDE_SECONDS = 10.0
 
 
 class Thread(Protocol):
-    """A thread that was started."""
+    """A thread that was started.
 
-    @property
-    def name(self) -> str:
-        """Its name."""
+    Attributes:
+        name: its name.
+    """
+
+    name: str
 
     def is_alive(self) -> bool:
         """Returns whether it runs."""

@@ -472,12 +472,17 @@ class Spender:
         return [self.uss.advance(now, pids, resident) for now in moments]
 
 
-def test_private_memory_is_read_again_after_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("pids", "seconds"), [((1,), 290), ((1, 2), 60)], ids=["alone", "with a child"])
+def test_private_memory_is_read_again_after_a_while(
+    monkeypatch: pytest.MonkeyPatch, pids: tuple[int, ...], seconds: float
+) -> None:
     monkeypatch.setattr(uss, "_REST", 0)
     spender = Spender(monkeypatch)
-    assert spender.ask(0) == [7]
-    spender.bytes[1] = 9
-    assert spender.ask(10, 59, 60) == [7, 7, 9]
+    first = spender.ask(0, 1, pids=pids)[-1]
+    assert first is not None
+    spender.bytes[1] += 2
+    assert spender.ask(10, seconds - 1, pids=pids) == [first, first]
+    assert spender.ask(seconds, seconds + 1, pids=pids)[-1] == first + 2
 
 
 def test_a_change_of_resident_memory_renews_private_memory(

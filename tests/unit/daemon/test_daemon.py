@@ -168,7 +168,7 @@ def test_a_thousand_quick_ends_and_resumes_leave_no_backlog(
     assert len({(point.key, point.timestamp) for point in points}) == len(points)
 
 
-def test_there_are_four_threads_whatever_the_number_of_runs(daemon: Daemon) -> None:
+def test_there_are_three_threads_whatever_the_number_of_runs(daemon: Daemon) -> None:
     before = ours()
     all_series = [daemon.attach(str(n), "uri", FAST, started_at=STARTED_AT) for n in range(50)]
     for series in all_series:
@@ -178,7 +178,6 @@ def test_there_are_four_threads_whatever_the_number_of_runs(daemon: Daemon) -> N
         "sysmetrics-journal",
         "sysmetrics-sampler",
         "sysmetrics-sender-0",
-        "sysmetrics-watchdog",
     ]
 
 

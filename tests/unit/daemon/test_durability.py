@@ -106,10 +106,30 @@ def test_a_point_is_on_disk_before_it_is_sent(process: Process) -> None:
     assert not process.sink.batches
 
 
-def test_delivered_points_are_acknowledged_and_the_journal_is_emptied(process: Process) -> None:
+def test_delivered_points_are_acknowledged_and_the_journal_is_emptied_once_it_has_grown(
+    process: Process,
+) -> None:
+    series = process.series()
+    largest = 0
+    for _ in range(80):
+        process.emit(series)
+        series.channel.queue.make_due(process.clock.monotonic())
+        process.send()
+        assert process.on_disk() == []
+        size = process.path.stat().st_size
+        if size < largest / 10:
+            break
+        largest = size
+    else:
+        pytest.fail("it was never emptied")
+    assert largest > 60_000  # not at each send: that would be one more access of the disk per window
+
+
+def test_the_journal_is_emptied_when_the_last_run_ends(process: Process) -> None:
     series = process.series()
     process.emit(series, 3)
     size = process.path.stat().st_size
+    series.end()
     process.send()
     assert process.on_disk() == []
     assert process.path.stat().st_size < size / 10
@@ -543,3 +563,13 @@ def test_a_run_whose_points_cannot_be_queued_holds_up_no_other(
         pass
     counts = process.sender.counts()
     assert (counts.pending, counts.dropped) == (SERIES, SERIES)
+
+
+def test_the_journal_is_emptied_when_a_caller_waits(process: Process) -> None:
+    """As `flush` does: what is on disk afterwards is what has come since."""
+    series = process.series()
+    process.emit(series, 3)
+    size = process.path.stat().st_size
+    process.sender.expedite()
+    process.send()
+    assert process.path.stat().st_size < size / 10

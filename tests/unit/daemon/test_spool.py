@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from mlflow_sysmetrics.daemon.journal import spool
+from mlflow_sysmetrics.daemon.journal import open_file, spool
+from mlflow_sysmetrics.daemon.journal import ownership as ownership_module
 from mlflow_sysmetrics.daemon.journal.journal import Journal
 from mlflow_sysmetrics.daemon.journal.ownership import Ownership
 from mlflow_sysmetrics.errors import JournalUnavailable
@@ -240,6 +241,8 @@ def test_the_lock_works_with_a_filelock_without_fallback(
             assert force
 
     monkeypatch.setattr("filelock.FileLock", OldLock)
+    # As on Windows.
+    monkeypatch.setattr(ownership_module, "acquire_lock", open_file._lock_of_library)
     ownership = Ownership.acquire(tmp_path / "node-1-0123abcd.jsonl")
     assert ownership is not None
     ownership.release()

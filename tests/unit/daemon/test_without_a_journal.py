@@ -70,7 +70,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_whatever_fails_while_the_journal_is_made_is_said_once(
     error: Exception, said: str, threaded: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In the lock, which is a library's; the same holds for all that is called to make it."""
+    """In the lock, which is a library's on Windows; the same holds for all that is called to make it."""
     tries = 0
 
     def create() -> Journal:
@@ -79,7 +79,7 @@ def test_whatever_fails_while_the_journal_is_made_is_said_once(
         return Journal.create(tmp_path, 1_000_000)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("filelock.FileLock.acquire", raising(error))
+        patched.setattr("mlflow_sysmetrics.daemon.journal.ownership.acquire_lock", raising(error))
         process = Process(create, threaded=threaded)
         for _ in range(3):
             assert process.append() is None

@@ -13,7 +13,9 @@ from pytest_mock import MockerFixture
 
 from fakes import FakeClock
 from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.runtime import background_reading
 from mlflow_sysmetrics.runtime.background_reading import BackgroundReading, Reading
+from watching import eventually
 
 LONG_SECONDS = 60.0  # bounds a test whose thread never ends; normally microseconds
 
@@ -57,9 +59,7 @@ def make(tool: Tool, clock: FakeClock) -> Iterator[Callable[..., BackgroundReadi
     yield make
     for _ in range(3):
         tool.may_end.release()
-    for thread in threads():
-        thread.join(LONG_SECONDS)
-    assert threads() == []
+    ended()
 
 
 @pytest.fixture
@@ -72,10 +72,8 @@ def threads() -> list[threading.Thread]:
 
 
 def ended() -> None:
-    """Waits until the reading has ended."""
-    for thread in threads():
-        thread.join(LONG_SECONDS)
-        assert not thread.is_alive()
+    """Waits until the reading has ended, and its thread waits for the next."""
+    eventually(lambda: not threads())
 
 
 def read_once(background: BackgroundReading[int], tool: Tool) -> None:
@@ -227,6 +225,7 @@ def test_a_reading_that_never_ends_keeps_one_thread_for_all_objects(
 def test_a_thread_that_cannot_be_started_is_reported_and_retried(
     background: BackgroundReading[int], tool: Tool, mocker: MockerFixture
 ) -> None:
+    background_reading._idle.clear()
     start = mocker.patch("threading.Thread.start", side_effect=RuntimeError("can't start new thread"))
     with pytest.raises(Unavailable, match="no thread could be started"):
         background.latest()
@@ -261,3 +260,32 @@ def test_a_forked_child_starts_its_own_reading(tool: Tool, background: Backgroun
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert os.waitstatus_to_exitcode(status[1]) == 0
+
+
+def test_one_thread_makes_one_reading_after_another(
+    make: Callable[..., BackgroundReading[int]], tool: Tool
+) -> None:
+    idents = set()
+    background_reading._idle.clear()
+    background = make(rest_seconds=0)
+    for _ in range(4):
+        background.ask()
+        assert tool.began.acquire(timeout=LONG_SECONDS)
+        idents |= {thread.ident for thread in threads()}
+        tool.may_end.release()
+        eventually(lambda: background_reading._idle)
+    assert len(idents) == 1
+
+
+def test_an_idle_thread_ends_after_a_while(
+    background: BackgroundReading[int], tool: Tool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    background_reading._idle.clear()
+    monkeypatch.setattr(background_reading, "_LINGER_SECONDS", 0.0)
+    background.ask()
+    assert tool.began.acquire(timeout=LONG_SECONDS)
+    thread = threads()[0]
+    tool.may_end.release()
+    thread.join(LONG_SECONDS)
+    assert not thread.is_alive()
+    assert not background_reading._idle

@@ -6,7 +6,8 @@ for it.
 The sum of a round is valid while resident memory, which is read at every tick, stays the same: private memory
 is a part of it. After a change the sum is unknown until another round is complete. Memory that a child shares
 with its parent until one of them writes to it (copy on write) becomes private without such a change: hence a
-round every minute. A sum that is ten minutes old, because there are very many processes, is unknown.
+round every minute while there are children, and every five minutes without. A sum that is ten minutes old,
+because there are very many processes, is unknown.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from collections.abc import Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from mlflow_sysmetrics.collectors.contract import KIBIBYTE
-from mlflow_sysmetrics.collectors.rhythm import Pause, Ration
+from mlflow_sysmetrics.collectors.rhythm import Ration
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.kept_files import read_bytes
 from mlflow_sysmetrics.runtime.background_reading import BackgroundReading
 
 _ROUND_SECONDS = 60.0
+# Of a process without children, whose reading may be a tenth of all that an idle training pays for. Not a
+# multiple of a minute, at which paths are looked up: the kernel holds the memory map while it walks.
+_ALONE_SECONDS = 290.0
 _OLDEST_SECONDS = 600.0
 _SECONDS_PER_TURN = 5e-3  # of a thread: small processes take 130 us each, starting a thread 100 us
 _ANSWER_SECONDS = 0.0  # how long a tick waits for the reading; tests on recorded machines do
@@ -83,7 +87,6 @@ class UssRounds(Generic[Process]):
     def __init__(self, read: Callable[[Process], int | None]) -> None:
         self.readable = True
         self._read = read
-        self._pause = Pause(_ROUND_SECONDS, read=False)
         self._ration = Ration(_REST)
         # One name for all: a process whose memory is locked for ever costs one thread.
         self._beside = BackgroundReading("uss", self._read_some, rest_seconds=0)
@@ -108,7 +111,9 @@ class UssRounds(Generic[Process]):
         if self._is_reading:
             self._take()
         if not self._is_reading and (self._at_once > 0 or self._ration.over(now)):
-            if not self._left and (self._pause.renew_if_over(now) or self._has_moved(resident)):
+            seconds = _ROUND_SECONDS if len(processes) > 1 else _ALONE_SECONDS
+            is_due = not 0 <= now - self._began_then < seconds
+            if not self._left and (is_due or self._has_moved(resident)):
                 self._bytes, self._resident_then, self._began_then = 0, resident, now
                 self._own, self._left = processes[0], list(reversed(processes))
             if self._left:

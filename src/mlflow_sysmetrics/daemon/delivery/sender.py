@@ -72,7 +72,7 @@ class Sender:
         self._flusher = Flusher(self._changed, self._schedule, clock)
         self._host_tags = host_tags
         self._wakes_at = -math.inf
-        self._untidy = self._runs = False
+        self._untidy = self._runs = self._is_prompt = False
         self._sources = 0
         self.loop: Loop | None = None
 
@@ -182,6 +182,7 @@ class Sender:
         backlog = self._flusher.expedite(queues)
         if backlog:
             with self._changed:
+                self._is_prompt = True
                 self._ensure_thread()
         return backlog
 
@@ -259,7 +260,8 @@ class Sender:
         with self._changed:
             self._untidy = False
             idle = self._policy.own.pending == 0
-        self._journal.tidy(idle=idle)
+            prompt = self._is_prompt or not self._sources
+        self._journal.tidy(idle=idle, prompt=prompt)
 
     def _ensure_thread(self) -> None:
         """Starts the thread if it does not run. The caller holds the lock."""
@@ -281,8 +283,11 @@ class Sender:
         while self.send_next():
             self.tidy()
             self.log_messages()
-        self._journal.wake()
         self.tidy()
+        with self._changed:
+            prompt, self._is_prompt = self._is_prompt or not self._sources, False
+        if prompt:  # somebody waits, or nothing comes after; otherwise the next points wake the journal
+            self._journal.wake()
         self.log_messages()
         return self._wait_for_work()
 

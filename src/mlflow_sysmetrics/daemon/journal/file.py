@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from mlflow_sysmetrics.daemon.journal.lines import TORN
 from mlflow_sysmetrics.daemon.journal.open_file import NewFile, OpenFile
+from mlflow_sysmetrics.daemon.journal.ownership import remove_leftovers
 
 _RETRY_SECONDS = 60.0  # a full disk is rarely emptied sooner, and each try costs a few system calls
 
@@ -258,3 +259,15 @@ class LineFile:
     def _fail(self, error: OSError) -> None:
         self.failed = error.strerror or str(error)
         self._retry_at = self.monotonic() + _RETRY_SECONDS
+
+
+def delete_journal(journal: Path, *, set_aside: bool) -> Path | None:
+    """Deletes a journal, or sets it aside instead and returns where."""
+    remove_leftovers(journal)
+    with contextlib.suppress(OSError):
+        if set_aside:
+            from mlflow_sysmetrics.daemon.journal.set_aside import rename  # rarely needed
+
+            return rename(journal)
+        journal.unlink(missing_ok=True)
+    return None

@@ -6,7 +6,6 @@ them. See `lines` for the format and `spool` for the directory.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow_sysmetrics.daemon.delivery.points import Point
-from mlflow_sysmetrics.daemon.journal.file import LineFile
+from mlflow_sysmetrics.daemon.journal.file import LineFile, delete_journal
 from mlflow_sysmetrics.daemon.journal.lines import (
     AcknowledgedLine,
     EndLine,
@@ -25,7 +24,7 @@ from mlflow_sysmetrics.daemon.journal.lines import (
     dump,
     dump_points,
 )
-from mlflow_sysmetrics.daemon.journal.ownership import Ownership, hostname, new_path, remove_leftovers
+from mlflow_sysmetrics.daemon.journal.ownership import Ownership, hostname, new_path
 from mlflow_sysmetrics.daemon.journal.scan import Damage, JournaledRun, JournalState, RunState
 from mlflow_sysmetrics.errors import JournalUnavailable
 from mlflow_sysmetrics.runtime.native import Lock
@@ -186,12 +185,20 @@ class Journal:
 
     def acknowledge(self, run: int, acknowledged: int) -> None:
         """Records that all points of a run below an index were delivered or given up."""
+        self.acknowledge_all({run: acknowledged})
+
+    def acknowledge_all(self, acknowledged: Mapping[int, int]) -> None:
+        """Does so for several runs with one write; takes an index by number of the run."""
         with self._lock:
-            known = self._runs.get(run)
-            if known is not None and acknowledged > known.acknowledged:
-                known.acknowledged = acknowledged
-                if known.written:
-                    self._append(dump(AcknowledgedLine(run, acknowledged)))
+            texts = []
+            for run, below in acknowledged.items():
+                known = self._runs.get(run)
+                if known is not None and below > known.acknowledged:
+                    known.acknowledged = below
+                    if known.written:
+                        texts.append(dump(AcknowledgedLine(run, below)))
+            if texts:
+                self._append(b"".join(texts))
 
     def end(self, run: int) -> None:
         """Records that a run was detached: no more of its points will come."""
@@ -348,23 +355,13 @@ class Journal:
             if delete and self._is_damaged:
                 self._file.touch()  # the month begins now
             self._file.close()
-            aside = self._delete(set_aside=self._is_damaged) if delete else None
+            aside = delete_journal(self.path, set_aside=self._is_damaged) if delete else None
             self._ownership.release(delete=delete)
         if aside is not None:
             from mlflow_sysmetrics.daemon.journal.set_aside import log
 
             log(aside, self.damage)
         return aside
-
-    def _delete(self, *, set_aside: bool) -> Path | None:
-        remove_leftovers(self.path)
-        with contextlib.suppress(OSError):
-            if set_aside:
-                from mlflow_sysmetrics.daemon.journal.set_aside import rename
-
-                return rename(self.path)
-            self.path.unlink(missing_ok=True)
-        return None
 
     @property
     def _is_damaged(self) -> bool:

@@ -11,7 +11,6 @@ this user with a single name, and no link is followed.
 from __future__ import annotations
 
 import contextlib
-import inspect
 import math
 import os
 import re
@@ -20,19 +19,14 @@ import socket
 import stat
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from mlflow_sysmetrics.daemon.journal.lines import Header, lines, parse
-from mlflow_sysmetrics.daemon.journal.open_file import check_file, open_to_read
+from mlflow_sysmetrics.daemon.journal.open_file import FileLock, acquire_lock, check_file, open_to_read
 from mlflow_sysmetrics.errors import JournalUnavailable
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
 
 LOCK_SUFFIX = ".lock"
 SMALLER_SUFFIX = ".new"  #: of a compacted journal, until it takes the journal's place
 THINNED_SUFFIX = ".thin"  #: of a compacted journal while it is thinned
-_OWN_EYES_ONLY = 0o600
 # The characters of `hostname`: others could put control characters into messages.
 _NAME = re.compile(r"(?P<host>[A-Za-z0-9_.-]+)-(?P<pid>[0-9]{1,10})-[0-9a-f]{8}\.jsonl")
 _MILLISECONDS = 1000
@@ -181,11 +175,10 @@ class Ownership:
         lost: why the lock is no longer held although it was not released; None while it is held.
     """
 
-    def __init__(self, journal: Path, lock: BaseFileLock) -> None:
+    def __init__(self, journal: Path, lock: FileLock) -> None:
         self.journal = journal
         self._lock = lock
-        # filelock has no public name for its descriptor, neither in 3.x nor in 4.x.
-        self._descriptor: int | None = getattr(_context(lock), "lock_file_fd", None)
+        self._descriptor = lock.descriptor
         self._identity = _identity(self._descriptor)
         self.lost: str | None = None
         self._checked_at = -math.inf
@@ -197,23 +190,20 @@ class Ownership:
         Raises:
             JournalUnavailable: the lock cannot be tried.
         """
-        from filelock import Timeout
-
         path = lock_path(journal)
         try:
             check_lock(path)
-            lock = _new_lock(path)
-            lock.acquire(timeout=0)
-        except Timeout:
-            return None
+            lock = acquire_lock(path)
         # Older versions raise NotImplementedError, a RuntimeError, on a filesystem without locks.
         except (OSError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise JournalUnavailable(f"no lock in {journal.parent}: {reason}") from error
+        if lock is None:
+            return None
         try:
             ownership = cls(journal, lock)
         except BaseException:
-            lock.release(force=True)
+            lock.release()
             raise
         _held.add(ownership)
         return ownership
@@ -270,9 +260,9 @@ class Ownership:
         if delete and os.name != "nt":  # Windows cannot delete an open file
             _delete(path)
         if _identity(self._descriptor) != self._identity:
-            self._disown()
+            self._lock.disown()
         with contextlib.suppress(OSError, RuntimeError):
-            self._lock.release(force=True)
+            self._lock.release()
         if delete and os.name == "nt":
             _delete(path)
 
@@ -280,9 +270,7 @@ class Ownership:
         """Closes the lock's descriptor in a forked child; the lock stays held by the parent."""
         _held.discard(self)
         descriptor, self._descriptor = self._descriptor, None
-        # filelock 4 has closed it already, in its own fork handler. Older versions would unlock it when the
-        # object is collected.
-        self._disown()
+        self._lock.disown()
         if descriptor is not None and _identity(descriptor) == self._identity:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
@@ -293,15 +281,9 @@ class Ownership:
         # On NFS an open file that is deleted keeps one link, under another name.
         return lock_path(self.journal).exists() and _links(self._descriptor) > 0
 
-    def _disown(self) -> None:
-        """Makes filelock forget its descriptor, which it would otherwise unlock and close."""
-        context = _context(self._lock)
-        if getattr(context, "lock_file_fd", None) is not None:
-            context.lock_file_fd = None
-
 
 def check_lock(path: Path) -> None:
-    """Checks that a lock file is ours, if it exists: filelock empties what it opens, and changes its mode.
+    """Checks that a lock file is ours, if it exists.
 
     Raises:
         OSError: it is a link, another file's second name, not a file, or belongs to another user.
@@ -316,22 +298,6 @@ def check_lock(path: Path) -> None:
         raise OSError(None, f"{path.name} is not a lock: {error.strerror}") from None
     if (user := foreign_owner(path, status)) is not None:
         raise OSError(None, f"{path.name} belongs to user {user}")
-
-
-def _new_lock(path: Path) -> BaseFileLock:
-    from filelock import FileLock
-
-    # Any thread may release a lock that another one has taken.
-    wanted: dict[str, Any] = {"timeout": 0, "thread_local": False, "mode": _OWN_EYES_ONLY}
-    # A lock that only consists of an existing file would outlive its owner. Versions before 3.21 have no such
-    # fallback; 3.13 prints a traceback when the refused object is collected.
-    if "fallback_to_soft" in inspect.signature(FileLock.__init__).parameters:
-        wanted["fallback_to_soft"] = False
-    return FileLock(path, **wanted)
-
-
-def _context(lock: BaseFileLock) -> Any:
-    return getattr(lock, "_context", None)
 
 
 def _identity(descriptor: int | None) -> tuple[int, int] | None:
@@ -360,7 +326,6 @@ def _forget_parents() -> None:
         ownership.forget_after_fork()
 
 
-# Covers orphans that are just being read, which the daemon does not know of. Only filelock 4 closes a forked
-# child's copies by itself.
+# Covers orphans that are just being read, which the daemon does not know of.
 if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_forget_parents)

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Hashable
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from mlflow_sysmetrics.collectors.kernel_files import number_after
 from mlflow_sysmetrics.daemon.journal.journal import Journal
@@ -32,6 +33,8 @@ COMPACTION_THREAD_NAME = "sysmetrics-compaction"
 _RETRY_SECONDS = 60.0  # a directory may be mounted later, a disk may be cleaned up
 _OFF = "switched off"
 _REMEDY = f"set {SPOOL_DIR} to a new directory below it, which will be of this user only"
+# About ten minutes of one run's points; reading them all takes a millisecond.
+_GROWN_BYTES = 64 * 1024
 # A short pause of the disk is not worth a message: points wait in memory until it is over.
 _SILENCE_SECONDS = 5.0
 
@@ -39,6 +42,14 @@ _COUNTS = {V1: "memory.oom_control"}  # https://docs.kernel.org/admin-guide/cgro
 _COUNTS_V2 = "memory.events"
 
 _logger = Log()
+
+
+class ProcessRun(Protocol):
+    """A run in this journal."""
+
+    @property
+    def number(self) -> int | None:
+        """Its number; None before its first points."""
 
 
 class ProcessJournal:
@@ -76,6 +87,7 @@ class ProcessJournal:
         self._exposed: str | None = None
         self._cleared_size = -1
         self._deleting = False
+        self._settled: dict[ProcessRun, int] = {}
         self.deleted = Event()
 
     @property
@@ -132,6 +144,21 @@ class ProcessJournal:
         """Queues a job to run after all earlier ones; does not wait. See `JournalThread.submit`."""
         self._thread.submit(key, job, wake=wake)
 
+    def settle(self, run: ProcessRun, acknowledged: int) -> None:
+        """Records, with the next job, that the points of a run below an index were delivered or given up."""
+        self._settled[run] = acknowledged
+        self._thread.submit("settled", self._write_settled, wake=False)
+
+    def _write_settled(self) -> None:
+        """Writes all of them at once: a thousand runs are delivered a hundred times a second."""
+        found: dict[int, int] = {}
+        while self._settled:
+            run, acknowledged = self._settled.popitem()  # others add to it meanwhile
+            if run.number is not None:
+                found[run.number] = acknowledged
+        if self._journal is not None:
+            self._journal.acknowledge_all(found)
+
     def wake(self) -> None:
         """Has the queued jobs run now: a sender has nothing more to send for the moment."""
         self._thread.wake()
@@ -162,17 +189,19 @@ class ProcessJournal:
         cgroup, oom_kills = self._oom_evidence
         return journal.register(run_id, tracking_uri, started_at, cgroup=cgroup, oom_kills=oom_kills)
 
-    def tidy(self, *, idle: bool) -> None:
+    def tidy(self, *, idle: bool, prompt: bool = True) -> None:
         """Empties the journal if nothing waits, or compacts it if it is full. Called by the senders.
 
         Args:
             idle: whether nothing waits, as far as the caller knows.
+            prompt: empties it now. Otherwise only once it has grown, since more points are to come.
         """
         journal = self._journal
         if journal is None:
             return
         # A journal that was just emptied has not grown since.
-        if idle and (self._deleting or journal.size != self._cleared_size):
+        grown = abs(journal.size - self._cleared_size)
+        if idle and (self._deleting or grown > (0 if prompt else _GROWN_BYTES)):
             self._thread.submit("empty", partial(self._empty, journal))
         elif journal.is_full:
             self._make_room(journal)

@@ -26,11 +26,14 @@ class FileRunJournal:
     Args:
         journal: the journal of this process, or of one that died.
         number: the number of the run in it.
+
+    Attributes:
+        number: as above.
     """
 
     def __init__(self, journal: Journal, number: int) -> None:
+        self.number = number
         self._journal = journal
-        self._number = number
 
     def append(self, index: int, points: Sequence[Point]) -> int | None:
         """Writes points to disk; returns where to read them from, None unless all of them were written."""
@@ -54,14 +57,14 @@ class FileRunJournal:
                 values = dump_values({point.key: point.value for point in stretch})
             else:
                 values = _values(stretch, written)
-            text = sealed_points(self._number, index, timestamp, step, values)
-            lines.append(NewPoints(self._number, index, len(stretch), timestamp, text))
+            text = sealed_points(self.number, index, timestamp, step, values)
+            lines.append(NewPoints(self.number, index, len(stretch), timestamp, text))
             index += len(stretch)
         return lines
 
     def acknowledge(self, acknowledged: int) -> None:
         """Records that all points below an index were delivered or given up."""
-        self._journal.acknowledge(self._number, acknowledged)
+        self._journal.acknowledge(self.number, acknowledged)
 
     def read(self, since: int, place: int, most: int) -> tuple[list[tuple[int, Point]], int]:
         """Returns (index, point) pairs from an index on, and the place to continue from.
@@ -69,11 +72,11 @@ class FileRunJournal:
         Raises:
             OSError: the disk does not answer.
         """
-        return self._journal.read(self._number, since, place, most)
+        return self._journal.read(self.number, since, place, most)
 
     def end(self) -> None:
         """Records that no more points will come."""
-        self._journal.end(self._number)
+        self._journal.end(self.number)
 
 
 class ProcessRunJournal:
@@ -106,7 +109,7 @@ class ProcessRunJournal:
                 acknowledged  # kept for a journal that is created later; these points must not wait in it
             )
             if self._has_appended:
-                self.own.submit(("settled", self), partial(self._acknowledge, acknowledged), wake=False)
+                self.own.settle(self, acknowledged)
 
     def read(self, since: int, place: int, most: int) -> tuple[list[tuple[int, Point]], int]:
         """Returns (index, point) pairs from an index on, and the place to continue from.
@@ -145,9 +148,10 @@ class ProcessRunJournal:
             self._run.acknowledge(self._acknowledged)
         return journal, self._run
 
-    def _acknowledge(self, acknowledged: int) -> None:
-        if self._run is not None:
-            self._run.acknowledge(acknowledged)
+    @property
+    def number(self) -> int | None:
+        """The number of this run in the journal; None before the first points."""
+        return None if self._run is None else self._run.number
 
     def _end(self) -> None:
         if self._run is not None:

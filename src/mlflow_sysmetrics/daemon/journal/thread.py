@@ -3,7 +3,7 @@
 A network filesystem whose server is gone does not answer at all, and home directories are on such
 filesystems. A thread that waits for one cannot be interrupted. So exactly one thread may get stuck in this
 way, and it does nothing else. It starts with the first job and lives as long as the process; idle, it costs
-nothing.
+nothing. It looks after the sampler, too: see `daemon.watchdog`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ _FORGOTTEN_SECONDS = 120.0
 _ROUNDING_SECONDS = 0.001
 # Of the longest delay, at each request: a busy machine delays some requests and not others.
 _REMEMBERED = 0.9
+# A disk that takes longer may not answer at all.
+_QUICK_SECONDS = 0.1
+_SECONDS_AFTER_FAILURE = 1.0
 # A job accesses the disk a few times, and may have to wait after each access as it did before the first.
 _ACCESSES = 10
 
@@ -118,6 +121,9 @@ class JournalThread:
 
     Attributes:
         loop: the thread; None before the first job.
+        look: called after a job that a caller waits for, and when the time that it returned last is over. It
+            must not wait for anything.
+        stuck: called when a caller has waited for the disk in vain.
     """
 
     def __init__(self, clock: Clock, *, threaded: bool = True, wait_seconds: float = WAIT_SECONDS) -> None:
@@ -126,6 +132,9 @@ class JournalThread:
         self._budget = DiskBudget(clock, wait_seconds)
         self._changed = Condition()
         self.loop: Loop | None = None
+        self.look: Callable[[], float] = lambda: math.inf
+        self.stuck: Callable[[], None] = lambda: None
+        self._look_at = math.inf
         self._request: _Request | None = None
         self._later: dict[Hashable, Callable[[], object]] = {}
         self._began_at: float | None = None
@@ -156,6 +165,22 @@ class JournalThread:
         return self._budget.slow_seconds
 
     @property
+    def can_look(self) -> bool:
+        """Whether the thread runs and does not wait for a disk."""
+        return self.loop is not None and not self.loop.has_died and self.silent_seconds < _QUICK_SECONDS
+
+    def look_within(self, seconds: float) -> bool:
+        """Has `look` called within some seconds; returns False if the thread cannot do that."""
+        if not (self._threaded and self._is_started() and self.can_look):
+            return False
+        look_at = self._clock.monotonic() + seconds
+        if self._look_at > look_at:
+            with self._changed:
+                self._look_at = look_at
+                self._changed.notify_all()
+        return True
+
+    @property
     def accepts_requests(self) -> bool:
         """Whether `call` would run its job; if not, the disk has yet to answer, or was too slow."""
         return self._request is None and not self.is_stuck and not self._budget.is_used_up
@@ -170,14 +195,18 @@ class JournalThread:
         if not self._is_started():
             return cast("Result | None", self._result(job))
         if not self.accepts_requests:
+            self.stuck()
             return None
         request = _Request(job, self._clock.monotonic())
+        left = self._budget.left
         with self._changed:
             self._request = request
             self._changed.notify_all()
-        done = request.done.wait(self._budget.left)
+        done = request.done.wait(left)  # at once: the thread waits for Python's lock until then
         now = self._clock.monotonic()
         self._budget.waited(now - self._seconds_of_disk(request, now))
+        if not done:
+            self.stuck()
         return cast("Result", request.result) if done else None
 
     def _seconds_of_disk(self, request: _Request, now: float) -> float:
@@ -227,18 +256,19 @@ class JournalThread:
         return self.loop is not None
 
     def _step(self) -> bool:
-        """Waits for a job and runs it."""
+        """Waits for a job and runs it, or looks after the other threads."""
         with self._changed:
             self._began_at = None  # also where the thread that ran the last job has died
-            while self._request is None and not self._later:
-                self._changed.wait()
+            left = self._look_at - self._clock.monotonic()
+            while self._request is None and not self._later and left > 0:
+                self._changed.wait(None if math.isinf(left) else left)
+                left = self._look_at - self._clock.monotonic()
             request = self._request
-            job = self._later.pop(next(iter(self._later))) if request is None else request.job
-            self._began_at = self._clock.monotonic()
-            if request is not None:
-                request.began_at = self._began_at
-                delay = self._began_at - max(request.asked_at, self._free_at)
-                self._delay = max(delay, _REMEMBERED * self._delay)
+            is_look = request is None and left <= 0  # first: after it, the disk may not answer
+            job = None if is_look else self._take(request)
+        if job is None:
+            self._look_now()
+            return True
         try:
             result = self._result(job)
         finally:
@@ -250,8 +280,31 @@ class JournalThread:
                     self._request = None  # first, since the waiting thread may call again at once
         if request is not None:
             request.result = result
-            request.done.set()
+            try:
+                self._look_now()  # first: the waiting thread would have to wait for Python's lock, too
+            finally:
+                request.done.set()
         return True
+
+    def _take(self, request: _Request | None) -> Callable[[], object]:
+        """Returns the next job, which begins now. The caller holds the lock."""
+        self._began_at = self._clock.monotonic()
+        if request is None:
+            return self._later.pop(next(iter(self._later)))
+        request.began_at = self._began_at
+        delay = self._began_at - max(request.asked_at, self._free_at)
+        self._delay = max(delay, _REMEMBERED * self._delay)
+        return request.job
+
+    def _look_now(self) -> None:
+        self._look_at = math.inf  # somebody may ask for an earlier one meanwhile
+        left = _SECONDS_AFTER_FAILURE
+        try:
+            left = self.look()
+        finally:
+            with self._changed:
+                self._free_at = self._clock.monotonic()
+                self._look_at = min(self._look_at, self._free_at + left)
 
     def _result(self, job: Callable[[], object]) -> object:
         try:

@@ -24,10 +24,12 @@ class RunSeries:
         ended: set once the last point is in the queue.
         holders: who holds the run attached.
         failed: whether the last attempt to give it points failed. Used by the sampler only.
-        told: the value of the tag `METRICS_TAG` that was put last; None before the first points.
+        told: the value of the tag `METRICS_TAG` that the run has, or will have; None if none.
     """
 
-    def __init__(self, key: tuple[str, str], settings: Settings, channel: Channel) -> None:
+    def __init__(
+        self, key: tuple[str, str], settings: Settings, channel: Channel, told: str | None = None
+    ) -> None:
         self.key = key
         self.settings = settings
         self.channel = channel
@@ -35,7 +37,7 @@ class RunSeries:
         self.ended = Event()
         self.holders: set[object] = set()
         self.failed = False
-        self.told: str | None = None
+        self.told = told
         self._prefix = f"system/{settings.node_id}/" if settings.node_id else "system/"
         self._names: dict[str, str] = {}
         self._totals: dict[str, _Total] = {}

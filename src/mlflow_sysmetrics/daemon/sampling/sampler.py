@@ -30,9 +30,10 @@ _PAUSE_SECONDS = 1.0
 # A new watch needs two readings before it has rates. The second is not read on schedule, but as soon as the
 # span is long enough for a rate (collectors/rhythm.py).
 _SECOND_READING_SECONDS = 0.2
-# A source that hangs is left behind before a window ends without a tick, and named within ten seconds.
-_CALM_SHARE = 0.8
-_LONGEST_CALM_SECONDS = 8.0
+# If a window of points does not end in time, or after eleven seconds, the threads are looked at: normally the
+# end of a window of ten seconds comes first, and the thread that looks is not woken for nothing.
+_LATE_WINDOW_SECONDS = 1.0
+_LONGEST_CALM_SECONDS = 11.0
 # A source that hangs delays a tick by less.
 _LATE_SECONDS = 10.0
 
@@ -383,8 +384,8 @@ class Sampler:
         settings = [series.settings for series in self._series]
         watches = [watch.interval for watch in self._watches]
         self._interval = min([*(one.sampling_interval for one in settings), *watches], default=math.inf)
-        longest = _CALM_SHARE * min([*(one.window_seconds for one in settings), *watches], default=0.0)
-        self.calm_seconds = min(longest, _LONGEST_CALM_SECONDS)
+        longest = min([*(one.window_seconds for one in settings), *watches], default=0.0)
+        self.calm_seconds = min(longest + _LATE_WINDOW_SECONDS, _LONGEST_CALM_SECONDS)
         if not math.isinf(self._interval):
             self.thread.follow_interval(self._interval)
 
