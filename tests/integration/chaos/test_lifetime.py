@@ -24,7 +24,7 @@ from mlflow_sysmetrics.settings import Settings
 pytest_plugins = ["chaos_fixtures"]
 
 # `nox -s slow` sets CHAOS_RUNS=10000.
-RUNS = int(os.environ.get("CHAOS_RUNS", "2000"))
+RUNS = int(os.environ.get("CHAOS_RUNS", "500"))
 DAY_SECONDS = 24 * 3600
 TICKS_PER_RUN = 8  # at the default rate of one per second; the remaining time is between runs
 WARM = RUNS // 10  # runs after which all one-time allocations have happened
