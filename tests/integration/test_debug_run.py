@@ -141,9 +141,7 @@ def test_a_source_tree_that_is_not_installed_is_reported(tmp_path: Path) -> None
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for another process")
 def test_an_interrupt_ends_the_run_as_killed_without_a_traceback(tmp_path: Path) -> None:
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with forks.popen(
-        [str(SCRIPT), "--seconds", "60"], cwd=tmp_path, env=environment(), **options
-    ) as process:
+    with forks.popen([str(SCRIPT), "--seconds", "60"], cwd=tmp_path, env=environment(), **options) as process:
         assert process.stderr is not None
         # MLflow 2.8 may print a deprecation warning first.
         assert any(line.startswith("Working for ") for line in process.stderr)
