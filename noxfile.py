@@ -37,9 +37,9 @@ def tags_only(session: nox.Session) -> None:
 
 @nox.session
 def slow(session: nox.Session) -> None:
-    """Runs in full the tests that CI runs in a reduced form: 200 kills, 1,000 forks, 10,000 runs."""
+    """Runs in full what CI runs in a reduced form: 200 kills, 1,000 forks, 10,000 runs, every damage."""
     session.install(".[test]")
-    amounts = {"CHAOS_TRAINERS": "200", "CHAOS_FORKS": "1000", "CHAOS_RUNS": "10000"}
+    amounts = {"CHAOS_TRAINERS": "200", "CHAOS_FORKS": "1000", "CHAOS_RUNS": "10000", "CHAOS_FULL": "1"}
     session.run("pytest", "-m", "slow", *session.posargs, env=amounts)
 
 

@@ -73,6 +73,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_UNIT] = directory = _directory("unit-")
     config.stash[_EMPTY] = directory / "empty"
     config.stash[_EMPTY].mkdir()
+    # Hundreds of processes import this package and its tests; some containers have each of them compile it all.
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     _leave_shell()
 
 

@@ -1,7 +1,8 @@
 """The end of a forked program, at the price of what the program itself has imported; see `forks`.
 
 The end of an interpreter clears every module, which in a fork copies the pages of each: nine tenths of the time of
-a short program. What was imported before the fork is left out, except for Python's own modules and this package.
+a short program. What was imported before the fork is left out, except for this package and the modules of Python
+that act at an end, and the process ends before the interpreter frees its types and strings.
 A module of its own, because a program takes the place of ``__main__``.
 """
 
@@ -14,13 +15,17 @@ import sys
 from collections.abc import Callable
 from types import ModuleType
 
+# The modules that are cleared at the end of a program, as at the end of any.
+_CLEARED = {"__main__", "mlflow_sysmetrics", "atexit", "builtins", "logging", "sys", "threading", "weakref"}
+
 _imported: dict[str, ModuleType] = {}
 
 
 def spare_imported() -> None:
     """Leaves the libraries that are imported now out of the end of this interpreter and of its forks."""
-    ours = sys.stdlib_module_names | {"__main__", "mlflow_sysmetrics"}
-    _imported.update({name: one for name, one in sys.modules.items() if name.partition(".")[0] not in ours})
+    _imported.update(
+        {name: one for name, one in sys.modules.items() if name.partition(".")[0] not in _CLEARED}
+    )
 
 
 @atexit.register
@@ -33,22 +38,22 @@ def _spare() -> None:
 
 
 def run(program: Callable[[list[str]], None], arguments: list[str]) -> None:
-    """Runs a program whose process ends when its modules have been cleared, without the destructors of PyTorch.
+    """Runs a program whose process ends when its modules have been cleared.
 
-    Those take longer than most programs. Without PyTorch the process ends as any other.
+    What an interpreter frees afterwards, and the destructors of PyTorch, take longer than most programs.
     """
     status: object = 1
     try:
         program(arguments)
         status = 0
     except SystemExit as end:
-        status = end.code
+        status = 0 if end.code is None else end.code
         raise
     except KeyboardInterrupt:
         status = None  # the process ends by a signal
         raise
     finally:
-        if "torch" in _imported and status is not None:
+        if status is not None:
             vars(sys)["_last"] = _Last(status if isinstance(status, int) else 1)
 
 

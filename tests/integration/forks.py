@@ -35,6 +35,8 @@ from typing import Any
 
 import fork_ends
 
+from mlflow_sysmetrics.collectors import COLLECTORS
+
 _HEADER = struct.Struct("!I")
 _POLL_SECONDS = (0.002, 0.02)
 _HUB_STARTS_SECONDS = 60
@@ -68,6 +70,9 @@ MLFLOW = (
     ),
     *("mlflow_sysmetrics.monitor", "mlflow_sysmetrics.providers", "mlflow_sysmetrics.cli"),
     *("mlflow_sysmetrics.daemon.process", "mlflow_sysmetrics.cli.__main__"),
+    # What a first run loads, but for the facts: a test interrupts their import.
+    *("mlflow.store.tracking.sqlalchemy_workspace_store", "mlflow.store.tracking.file_store", "platformdirs"),
+    *(f"mlflow_sysmetrics.collectors.{one.module}" for one in COLLECTORS),
 )
 LEARNING = (
     *MLFLOW,

@@ -24,14 +24,6 @@ pytestmark = pytest.mark.integration
 SCRIPT = Path(__file__).parents[2] / "scripts" / "debug_run.py"
 SHORT = ("--seconds", "2", "--interval", "0.3")
 LONGEST_SECONDS = 240
-# If the tests run in the background of a shell, SIGINT is ignored, and the script would inherit that.
-INTERRUPTIBLE = """
-import runpy, signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.argv = sys.argv[1:]
-sys.path.insert(0, sys.argv[0].rpartition("/")[0])
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -148,10 +140,8 @@ def test_a_source_tree_that_is_not_installed_is_reported(tmp_path: Path) -> None
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for another process")
 def test_an_interrupt_ends_the_run_as_killed_without_a_traceback(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", INTERRUPTIBLE, str(SCRIPT), "--seconds", "60"]
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with forks.popen([str(SCRIPT), "--seconds", "60"], cwd=tmp_path, env=environment(), **options) as process:
         assert process.stderr is not None
         # MLflow 2.8 may print a deprecation warning first.
         assert any(line.startswith("Working for ") for line in process.stderr)

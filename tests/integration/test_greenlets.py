@@ -10,7 +10,9 @@ import sys
 import time
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
+import forks
 import pytest
 from counting_server import CountingServer
 from programs import PATIENT, QUIET
@@ -48,24 +50,24 @@ sleep(0)
 
 
 def started(
-    tmp_path: Path, server: CountingServer, code: str, *argv: str, **environ: str
+    tmp_path: Path, server: CountingServer, code: str, *argv: str, forked: bool = False
 ) -> subprocess.Popen[str]:
+    """Starts a program; one that imports MLflow before it is patched may be forked, see `forks`."""
     path = tmp_path / "program.py"
     path.write_text(code)
     spool = str(tmp_path / "spool")
-    own = {
-        "MLFLOW_TRACKING_URI": server.url,
-        "MLFLOW_SYSMETRICS_SPOOL_DIR": spool,
-        "PYTHONWARNINGS": "ignore",
+    own = {"MLFLOW_TRACKING_URI": server.url, "MLFLOW_SYSMETRICS_SPOOL_DIR": spool}
+    options: dict[str, Any] = {
+        "env": {**os.environ, **QUIET, **PATIENT, **FAST, **own},
+        "cwd": tmp_path,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
     }
-    return subprocess.Popen(
-        [sys.executable, *(argv or (str(path),))],
-        env={**os.environ, **QUIET, **PATIENT, **FAST, **own, **environ},
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    arguments = argv or (str(path),)
+    if forked:
+        return forks.popen(arguments, forks.MLFLOW, **options)
+    return subprocess.Popen([sys.executable, "-W", "ignore", *arguments], **options)
 
 
 def ended(process: subprocess.Popen[str]) -> list[str]:
@@ -97,7 +99,7 @@ def test_a_patched_program(kind: str, late: bool, server: CountingServer, tmp_pa
             assert shell.stdout.split() == ["SigBlk:", "0" * 16, "4"], shell
     """)
     )
-    run_ids = ended(started(tmp_path, server, code))
+    run_ids = ended(started(tmp_path, server, code, forked=late))
     assert len(run_ids) == 2 + late
     for run_id in run_ids:
         assert "system/cpu_utilization_percentage" in server.points(run_id)
@@ -231,8 +233,19 @@ def test_a_worker_of_gunicorn_ends_when_it_is_told(server: CountingServer, tmp_p
     """With --preload, the program has a run before the worker is forked and patched."""
     address = tmp_path / "socket"
     (tmp_path / "app.py").write_text(APP)
-    argv = ["-m", "gunicorn", "-k", "gevent", "-b", f"unix:{address}", "--preload", "app:app"]
-    process = started(tmp_path, server, "", *argv, PYTHONPATH=str(TESTS))
+    argv = [
+        "-m",
+        "gunicorn",
+        "-k",
+        "gevent",
+        "-b",
+        f"unix:{address}",
+        "--preload",
+        "--pythonpath",
+        str(TESTS),
+        "app:app",
+    ]
+    process = started(tmp_path, server, "", *argv, forked=True)
     try:
         run_id, blocked = answered(address, process).split()
         assert blocked == "0"

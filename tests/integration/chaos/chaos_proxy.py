@@ -171,8 +171,8 @@ def read_request(client: socket.socket) -> Request:
     return Request(path, head, body, time.monotonic())
 
 
-def _receive(client: socket.socket) -> bytes:
-    received = client.recv(65536)
+def _receive(client: socket.socket, most: int = 65536) -> bytes:
+    received = client.recv(most)
     if not received:
         raise EOFError
     return received
@@ -188,7 +188,7 @@ def _reset_mid_body(client: socket.socket, over: threading.Event) -> None:
     del over
     received = b""
     while b"\r\n\r\n" not in received:  # the body follows immediately: part of it is read along with the head
-        received += client.recv(64)
+        received += _receive(client, 64)  # a client that is killed sends no more
     reset(client)
 
 

@@ -24,10 +24,10 @@ from mlflow_sysmetrics.settings import Settings
 pytest_plugins = ["chaos_fixtures"]
 
 # `nox -s slow` sets CHAOS_RUNS=10000.
-RUNS = int(os.environ.get("CHAOS_RUNS", "2000"))
+RUNS = int(os.environ.get("CHAOS_RUNS", "1000"))
 DAY_SECONDS = 24 * 3600
 TICKS_PER_RUN = 8  # at the default rate of one per second; the remaining time is between runs
-WARM = RUNS // 10  # runs after which all one-time allocations have happened
+WARM = 250  # runs after which all one-time allocations have happened
 # Allowance for caches, here and in threads of earlier tests. Keeping a name would be 50 bytes per run, a point 100.
 GROWTH_BYTES = 40 * RUNS
 

@@ -20,6 +20,7 @@ from server_calls import call, family, living, new_run
 
 from mlflow_sysmetrics.server import LocalServer, ServerStartError, launch
 from mlflow_sysmetrics.server.ports import free_port
+from reduced import IN_FULL
 from watching import eventually
 
 # What MLflow's client and its libraries warn of in this process is not ours.
@@ -101,10 +102,14 @@ def test_an_mlflow_that_ignores_host_names_causes_a_warning(caplog: pytest.LogCa
         assert ("allowed_hosts has no effect" in caplog.text) == (not HAS_HOST_CHECK)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("server")  # what servers are forked from has been connected to
 def test_nothing_is_left_afterwards_and_nothing_in_the_caller_is_changed(
-    capfd: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """One test for temporary files, processes and the caller, because the interpreters start for ten seconds."""
+    if not IN_FULL:
+        request.getfixturevalue("forked")
     environ = dict(os.environ)
     handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)]
     threads = set(threading.enumerate())

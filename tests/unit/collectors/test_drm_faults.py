@@ -79,6 +79,7 @@ def cpu_time_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "thread_time", lambda: 0.0)
 
 
+@pytest.mark.slow
 @every_pair
 @pytest.mark.parametrize("fault", EVERY_FAULT, ids=lambda fault: fault.__name__)
 def test_a_damaged_file_harms_nothing(

@@ -23,6 +23,7 @@ from mlflow_sysmetrics.collectors.network_linux import NetworkLinux
 from mlflow_sysmetrics.daemon.sampling.probe import OK, Probe
 from mlflow_sysmetrics.samples import TOTALS, Kind, Sample
 from recorded import HOSTS, LINUX, files, metric_of, revive
+from reduced import part
 
 pytestmark = pytest.mark.exhaustive
 
@@ -261,6 +262,7 @@ def losses(readings: list[Reading], whole: list[Reading]) -> Iterator[str]:
         yield from (f"{sample.key} is lost" for sample in whole[-1].samples if sample.key not in left)
 
 
+@pytest.mark.slow
 @damaged_machines
 @every_collector
 def test_a_damaged_file_harms_nothing(
@@ -269,9 +271,9 @@ def test_a_damaged_file_harms_nothing(
     machine = machines[recorded]
     whole = machine.run(collector)
     found = [f"undamaged: {fault}" for fault in faults(whole, collector)]
-    for path in machine.opened_by(collector):
-        for name, damage in damages_of(machine.second[path]):
-            for from_the_start in (True, False):
+    for number, path in enumerate(machine.opened_by(collector), start=len(recorded.name)):
+        for turn, (name, damage) in enumerate(damages_of(machine.second[path]), start=number):
+            for from_the_start in part((True, False), every=2, start=turn):
                 readings = machine.run_damaged(collector, path, damage, from_the_start=from_the_start)
                 when = "from the start" if from_the_start else "after the first tick"
                 wrong = [*faults(readings, collector)]
@@ -282,15 +284,17 @@ def test_a_damaged_file_harms_nothing(
     assert not found, "\n" + "\n".join(found)
 
 
+@pytest.mark.slow
 @damaged_machines
 @every_collector
 def test_a_vanished_file_harms_nothing(
     recorded: Path, collector: type[Collector], machines: dict[Path, Machine]
 ) -> None:
     machine = machines[recorded]
-    machine.opened_by(collector)
+    opened = machine.opened_by(collector)
+    others = [path for path in machine.first if path not in opened]
     found = []
-    for path in machine.first:
+    for path in (*opened, *part(others, every=4, start=len(collector.__name__))):
         if "/fd/" not in path:
             readings = machine.run_damaged(collector, path, DAMAGES["missing"], from_the_start=False)
             found += [f"{path}: {fault}" for fault in faults(readings, collector)]
