@@ -39,6 +39,7 @@ from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 _IDLE, _IOWAIT, _GUEST = 3, 4, 8
 _make = tuple.__new__
+_CPU, _RATE = catalogue.CPU_UTILIZATION.name, catalogue.CPU_UTILIZATION.kind
 
 
 def parse_stat(text: bytes, cpu: bytes = b"cpu") -> CpuTimes:
@@ -47,6 +48,15 @@ def parse_stat(text: bytes, cpu: bytes = b"cpu") -> CpuTimes:
     Raises:
         Malformed: the text has no such line.
     """
+    fields = text.split(None, _GUEST + 1)  # of the first line, as every kernel of today writes it
+    if len(fields) > _GUEST + 1 and fields[0] == cpu:
+        try:
+            user, nice, system, idle, waiting, irq, softirq, steal = map(int, fields[1 : _GUEST + 1])
+        except ValueError:  # the line of a kernel that counts less
+            pass
+        else:
+            busy = user + nice + system + irq + softirq + steal
+            return _make(CpuTimes, (busy, busy + idle + waiting))
     start = 0 if text.startswith(cpu) else text.find(b"\n" + cpu + b" ") + 1
     fields = text[start : text.find(b"\n", start)].split()
     try:
@@ -97,19 +107,19 @@ class CpuLinux(Collector):
             if affinity != self._affinity:
                 self._affinity, self._outdated = affinity, True
         text = self._file.read()  # before the lap ends: if this fails, the lap continues
-        lap, counter = self._lap, self._busy.counter
-        span = now - lap.began
-        # An ordinary tick of a job without limits, see `Counters`; all others are for `_collect`.
-        if span >= SHORTEST_RATE_SECONDS and counter.plain and not self._outdated and self._job is None:
-            busy, total = times = parse_stat(text)
-            busy_before, total_before = self._busy.believed
-            busy, total, count = busy - busy_before, total - total_before, round(total * PER_UNIT)
-            grown = count - counter.counts[0]
-            # Infinity: the pause has not begun.
-            if 0 <= busy <= total > 0 and grown <= counter.surely and now < self._look.over_at < math.inf:
-                lap.began = counter.read_at = now
-                counter.counts, counter.pace, self._busy.believed = (count,), (grown,), times
-                return [catalogue.CPU_UTILIZATION.sample(PERCENT * busy / total, span)]
+        # An ordinary tick of a job without limits; infinity: the pause has not begun.
+        if self._job is None and not self._outdated and now < self._look.over_at < math.inf:
+            lap, counter = self._lap, self._busy.counter
+            span = now - lap.began
+            if span >= SHORTEST_RATE_SECONDS and counter.plain:
+                busy, total = times = parse_stat(text)
+                busy_before, total_before = self._busy.believed
+                busy, grown = busy - busy_before, total - total_before
+                if 0 <= busy <= grown > 0 and grown * PER_UNIT <= counter.surely:
+                    lap.began = counter.read_at = now
+                    counter.counts, counter.pace = (total * PER_UNIT,), (grown * PER_UNIT,)
+                    self._busy.believed = times
+                    return [_make(Sample, (_CPU, _RATE, PERCENT * busy / grown, span))]
         return self._collect(now, text)
 
     def _collect(self, now: float, text: bytes) -> Sequence[Sample]:

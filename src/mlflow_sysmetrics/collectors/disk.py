@@ -13,6 +13,7 @@ Check:   df .
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 from collections.abc import Hashable, Sequence
@@ -90,7 +91,8 @@ class Disk(Collector):
     def collect(self, now: float) -> Sequence[Sample]:
         """Returns used and available space of each filesystem that responds."""
         samples = []
-        if self._pause.renew_if_over(now):
+        # Infinity: the pause has not begun.
+        if not now < self._pause.over_at < math.inf and self._pause.renew_if_over(now):
             self._series = self._choose(self._readings.next())
         for series in self._series:
             path, percentage, key_used, key_free = series

@@ -14,6 +14,7 @@ Check:   free -m; cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory.current
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from typing import ClassVar, NamedTuple
 
@@ -32,7 +33,7 @@ from mlflow_sysmetrics.machine.cgroups import (
 )
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.machine.reasons import Malformed, why_unread
-from mlflow_sysmetrics.samples import Family, Metric, Sample
+from mlflow_sysmetrics.samples import Family, Kind, Metric, Sample
 
 
 class Memory(NamedTuple):
@@ -85,6 +86,10 @@ def parse_meminfo(text: bytes) -> Memory:
 
 
 _make = tuple.__new__
+_USAGE, _PERCENTAGE = catalogue.MEMORY_USAGE.name, catalogue.MEMORY_USAGE_PERCENTAGE.name
+_AVAILABLE, _SWAP = catalogue.MEMORY_AVAILABLE.name, catalogue.SWAP_USAGE.name
+_GAUGE = Kind.GAUGE
+_NO_GAPS: tuple[str, ...] = ()
 _MOST_KIBIBYTES = bounds.HOST_BYTES.most / KIBIBYTE
 _NO_SWAP = b"\nSwapTotal:             0 kB\n"
 _NEGLIGIBLE = 0.05
@@ -135,27 +140,27 @@ class MemoryLinux(Collector):
             Unavailable: the job's cgroup is gone; a new collector finds its group.
         """
         changed = self._watch.changed(now) or (self._job is not None and self._job.is_outdated())
-        memory = parse_meminfo(self._file.read())
-        total, available, swap, doubt = memory
+        total, available, swap, doubt = memory = parse_meminfo(self._file.read())
         used = total - available
-        gaps = (doubt,) if doubt else ()
-        # The memory of a virtual machine may grow and shrink.
-        if self._look.renew_if_over(now) or changed or total != self._total:
-            self._total = total
-            self._job = _find_job(self._host, total)
+        look = self._look
+        # The memory of a virtual machine may grow and shrink. Infinity: the pause has not begun.
+        if changed or total != self._total or not now < look.over_at < math.inf:
+            if look.renew_if_over(now) or changed or total != self._total:
+                self._total = total
+                self._job = _find_job(self._host, total)
+        self.gaps = (doubt,) if doubt else _NO_GAPS
         if self._job is not None:
-            host = catalogue.HOST_MEMORY_USAGE_PERCENTAGE.sample(PERCENT * used / total)
-            samples = [host, *self._job.samples(memory)]
-            self.gaps = gaps + self._job.gaps
+            samples = [catalogue.HOST_MEMORY_USAGE_PERCENTAGE.sample(PERCENT * used / total)]
+            samples += self._job.samples(memory)
+            self.gaps += self._job.gaps
             return samples
-        self.gaps = gaps
         samples = [
-            catalogue.MEMORY_USAGE.sample(used / MEGABYTE),
-            catalogue.MEMORY_USAGE_PERCENTAGE.sample(PERCENT * used / total),
-            catalogue.MEMORY_AVAILABLE.sample(available / MEGABYTE),
+            _make(Sample, (_USAGE, _GAUGE, used / MEGABYTE, None)),
+            _make(Sample, (_PERCENTAGE, _GAUGE, PERCENT * used / total, None)),
+            _make(Sample, (_AVAILABLE, _GAUGE, available / MEGABYTE, None)),
         ]
         if swap is not None:
-            samples.append(catalogue.SWAP_USAGE.sample(swap / MEGABYTE))
+            samples.append(_make(Sample, (_SWAP, _GAUGE, swap / MEGABYTE, None)))
         return samples
 
 

@@ -48,7 +48,8 @@ class OomLinux(Collector):
         Raises:
             Unavailable: the job's cgroup has changed or is gone; a new collector finds it.
         """
-        self._group.check(now)
+        if self._group.changed(now):
+            self._group.confirm()
         step = self._counter.follow((self._read(),), now)
         if step is None:
             return ()
