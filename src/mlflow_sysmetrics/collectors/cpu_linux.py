@@ -25,7 +25,7 @@ from mlflow_sysmetrics.collectors.own_group import GroupCpuTime, LimitWatch
 from mlflow_sysmetrics.collectors.processes.stat import TICKS_PER_SECOND
 from mlflow_sysmetrics.collectors.rhythm import (
     CLOCKS_DIFFER,
-    LIMITS_SECONDS,
+    LOOK_UP_SECONDS,
     SHORTEST_RATE_SECONDS,
     Lap,
     Pause,
@@ -80,7 +80,7 @@ class CpuLinux(Collector):
         self._host = host
         path = str(host.root / "proc/stat")
         self._lap = Lap()
-        self._look = Pause(LIMITS_SECONDS, first=0.1)
+        self._look = Pause(LOOK_UP_SECONDS, first=0.1)
         self._watch = LimitWatch(host, "cpu", "cpuset")
         self._affinity = self._read_affinity()
         self._outdated = self._looks_at_affinity = False
@@ -114,12 +114,12 @@ class CpuLinux(Collector):
             if span >= SHORTEST_RATE_SECONDS and counter.plain:
                 busy, total = times = parse_stat(text)
                 busy_before, total_before = self._busy.believed
-                busy, grown = busy - busy_before, total - total_before
-                if 0 <= busy <= grown > 0 and grown * PER_UNIT <= counter.surely:
+                busy, total, count = busy - busy_before, total - total_before, round(total * PER_UNIT)
+                grown = count - counter.counts[0]
+                if 0 <= busy <= total > 0 and grown <= counter.surely:
                     lap.began = counter.read_at = now
-                    counter.counts, counter.pace = (total * PER_UNIT,), (grown * PER_UNIT,)
-                    self._busy.believed = times
-                    return [_make(Sample, (_CPU, _RATE, PERCENT * busy / grown, span))]
+                    counter.counts, counter.pace, self._busy.believed = (count,), (grown,), times
+                    return [_make(Sample, (_CPU, _RATE, PERCENT * busy / total, span))]
         return self._collect(now, text)
 
     def _collect(self, now: float, text: bytes) -> Sequence[Sample]:

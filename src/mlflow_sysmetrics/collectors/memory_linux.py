@@ -23,7 +23,7 @@ from mlflow_sysmetrics.collectors.catalogue import cpu_and_memory as catalogue
 from mlflow_sysmetrics.collectors.contract import KIBIBYTE, MEGABYTE, PERCENT, Collector
 from mlflow_sysmetrics.collectors.kernel_files import number_after
 from mlflow_sysmetrics.collectors.own_group import GroupMemory, LimitWatch
-from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Pause
+from mlflow_sysmetrics.collectors.rhythm import LOOK_UP_SECONDS, Pause
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.cgroups import (
     ControllerDirectory,
@@ -124,7 +124,7 @@ class MemoryLinux(Collector):
     def __init__(self, host: Host) -> None:
         self._host = host
         self._file = host.files.keep(str(host.root / "proc/meminfo"))
-        self._look = Pause(LIMITS_SECONDS, first=0.2)
+        self._look = Pause(LOOK_UP_SECONDS, first=0.2)
         self._watch = LimitWatch(host, "memory")
         try:
             memory = parse_meminfo(self._file.read())
@@ -143,11 +143,11 @@ class MemoryLinux(Collector):
         total, available, swap, doubt = memory = parse_meminfo(self._file.read())
         used = total - available
         look = self._look
-        # The memory of a virtual machine may grow and shrink. Infinity: the pause has not begun.
-        if changed or total != self._total or not now < look.over_at < math.inf:
-            if look.renew_if_over(now) or changed or total != self._total:
-                self._total = total
-                self._job = _find_job(self._host, total)
+        # Infinity: the pause has not begun.
+        is_over = not now < look.over_at < math.inf and look.renew_if_over(now)
+        if is_over or changed or total != self._total:  # the memory of a virtual machine may grow and shrink
+            self._total = total
+            self._job = _find_job(self._host, total)
         self.gaps = (doubt,) if doubt else _NO_GAPS
         if self._job is not None:
             samples = [catalogue.HOST_MEMORY_USAGE_PERCENTAGE.sample(PERCENT * used / total)]

@@ -237,7 +237,7 @@ class KeptFiles:
     def __init__(self) -> None:
         self.version = 0
         self._watched: dict[str, _Watched] = {}
-        # Those that are open: descriptor, number of bytes, content; what is read at this tick and at the next.
+        # Those that are open: what is read at this tick, and at the next.
         self._open: tuple[list[_Content], list[_Content]] | None = None  # None: to be made
         self._by_path: list[_Watched] = []
         self._kept: weakref.WeakSet[KeptFile] = weakref.WeakSet()

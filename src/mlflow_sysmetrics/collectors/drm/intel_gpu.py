@@ -12,7 +12,7 @@ from mlflow_sysmetrics.collectors.drm.energy import EnergyCounter
 from mlflow_sysmetrics.collectors.drm.engine_time import EngineTime
 from mlflow_sysmetrics.collectors.drm.gpu_samples import GpuSamples
 from mlflow_sysmetrics.collectors.drm.hwmon import MICRO, MILLI, Hwmon, reading, why_silent
-from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, POWER_LIMIT_SECONDS, Pause
+from mlflow_sysmetrics.collectors.rhythm import DEVICES_SECONDS, POWER_LIMIT_SECONDS, Pause
 from mlflow_sysmetrics.samples import Sample
 
 # Files with number 1 belong to the whole card; with xe, 2 is the package alone and 3 its memory (kernel,
@@ -49,7 +49,7 @@ class IntelGpu:
         self._channel: int | None = None
         self._energy = EnergyCounter("", samples)
         self._limit: int | None = None
-        self._look = Pause(LIMITS_SECONDS, read=False)
+        self._look = Pause(DEVICES_SECONDS, read=False)
         self._limit_pause = Pause(POWER_LIMIT_SECONDS)
         self._engines = EngineTime()
         self.gaps: tuple[str, ...] = ()
