@@ -171,6 +171,8 @@ class Sampler:
             left = min(self._due_at, self.inbox.due_at) - self._clock.monotonic()
             self._wake.wait(None if math.isinf(left) else max(left, 0.0))
         self._wake.clear()
+        if self._clock.monotonic() >= self._due_at - _EARLY_SECONDS:
+            return self._tick(charge)
         return self._run_due(charge)
 
     def _run_due(self, charge: object) -> bool:
@@ -184,15 +186,35 @@ class Sampler:
             self.inbox.collect()
         return True
 
+    # A tick finds the processor's caches cold: each function that it enters costs as much as reading a short
+    # file. So what an ordinary tick does, at which nobody comes or goes, is in this one.
     def _tick(self, charge: object) -> bool:
         """Begins a tick, or continues one in which something failed; returns False if another thread does."""
-        tick = self._pass or self._begin_tick()
+        tick = self._pass
+        if tick is None:
+            now = self._clock.monotonic()
+            if self._arriving or self._departing or self._flushes or not (self._series or self._watches):
+                tick = self._begin_with_requests(now)
+            else:
+                if self._watches or self._new_watches:
+                    self._update_watches(now)
+                tick = self._pass = Tick(self._schedule.awake(now), now)
         if self.inbox.due_at != math.inf:
             self.inbox.collect()  # afterwards: who asked for a flush has left its points before
         if not self.thread.read(tick.left, tick.samples, charge):
             return False
         if not tick.is_counted:
-            self._count(tick)
+            now = tick.now
+            if tick.makes_points or self._closes_at <= now + _EARLY_SECONDS:
+                tick.timestamp, tick.makes_points = self._stamper.next(), True
+            tick.is_counted = True
+            passed, samples = now - self._ticked_at, tick.samples
+            self.latest = (now, samples if passed >= _SECOND_READING_SECONDS else self._visible(samples))
+            self.ticks += 1
+            self._readings += 1
+            for window in self._windows:
+                window.add(samples, passed)
+            self._ticked_at = now
         if tick.makes_points:
             self._make_points(tick)
         self._due_at = self._next_due()
@@ -212,16 +234,6 @@ class Sampler:
         for done in tick.flushes:
             done.set()
 
-    def _begin_tick(self) -> Tick:
-        now = self._clock.monotonic()
-        is_idle = not self._series and not self._watches
-        if is_idle or self._arriving or self._departing or self._flushes:
-            return self._begin_with_requests(now)
-        if self._watches or self._new_watches:
-            self._update_watches(now)
-        tick = self._pass = Tick(self._schedule.awake(now), now)
-        return tick
-
     def _begin_with_requests(self, now: float) -> Tick:
         tick = Tick(self._probes, now)
         tick.arriving, tick.makes_points = [], True
@@ -239,21 +251,6 @@ class Sampler:
             self.stirred()
         self._update_watches(now)
         return tick
-
-    def _count(self, tick: Tick) -> None:
-        """Counts the readings of a tick as those of one moment."""
-        now = tick.now
-        if tick.makes_points or self._closes_at <= now + _EARLY_SECONDS:
-            tick.timestamp, tick.makes_points = self._stamper.next(), True
-        tick.is_counted = True
-        passed = now - self._ticked_at
-        samples = tick.samples
-        self.latest = (now, samples if passed >= _SECOND_READING_SECONDS else self._visible(samples))
-        self.ticks += 1
-        self._readings += 1
-        for window in self._windows:
-            window.add(samples, passed)
-        self._ticked_at = now
 
     @property
     def _idle(self) -> bool:
@@ -390,10 +387,8 @@ class Sampler:
 
     def _next_due(self) -> float:
         """Returns the time of the next tick: the next multiple of the interval; missed ones are skipped."""
-        interval = self._interval
-        if interval == math.inf:
-            return math.inf
-        passed = math.floor((self._clock.monotonic() - self._epoch + _EARLY_SECONDS) / interval)
-        due_at = self._epoch + (passed + 1) * interval
-        second = self._readings == 1 and self._watches
-        return min(due_at, self._ticked_at + _SECOND_READING_SECONDS) if second else due_at
+        passed = (self._clock.monotonic() - self._epoch + _EARLY_SECONDS) // self._interval
+        due_at = self._epoch + (passed + 1) * self._interval
+        if self._readings == 1 and self._watches:
+            due_at = min(due_at, self._ticked_at + _SECOND_READING_SECONDS)
+        return due_at
