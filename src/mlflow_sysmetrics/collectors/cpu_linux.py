@@ -73,6 +73,7 @@ def parse_stat(text: bytes, cpu: bytes = b"cpu") -> CpuTimes:
 class CpuLinux(Collector):
     """Busy share of CPU time: the job's, and the host's if that is different."""
 
+    cumulative = True
     family: ClassVar[Family] = Family.CPU
     metrics: ClassVar[tuple[Metric, ...]] = (catalogue.CPU_UTILIZATION, catalogue.HOST_CPU_UTILIZATION)
 

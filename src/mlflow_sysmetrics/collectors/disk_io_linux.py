@@ -120,6 +120,7 @@ class _Only(NamedTuple):
 class DiskIoLinux(Collector):
     """Throughput of the devices behind the watched paths, and how busy they are."""
 
+    cumulative = True
     family: ClassVar[Family] = Family.DISK
     metrics: ClassVar[tuple[Metric, ...]] = (catalogue.DISK_READ, catalogue.DISK_WRITE, catalogue.DISK_BUSY)
 

@@ -157,6 +157,7 @@ def parse_counters(counters: bytes | str) -> Traffic:
 class NetworkLinux(Collector):
     """Bytes received and sent by the host, their rates, and errors."""
 
+    cumulative = True
     family: ClassVar[Family] = Family.NETWORK
     metrics: ClassVar[tuple[Metric, ...]] = TrafficSeries.metrics
 

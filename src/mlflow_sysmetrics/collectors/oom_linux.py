@@ -30,6 +30,7 @@ from mlflow_sysmetrics.samples import Family, Metric, Sample
 class OomLinux(Collector):
     """Kills by the out-of-memory killer in the job's cgroup."""
 
+    cumulative = True
     family: ClassVar[Family] = Family.MEMORY
     metrics: ClassVar[tuple[Metric, ...]] = (catalogue.MEMORY_OOM_KILLS,)
 

@@ -51,6 +51,7 @@ def parse_pressure(text: bytes) -> int:
 class PressureLinux(Collector):
     """Share of time in which tasks waited."""
 
+    cumulative = True
     family: ClassVar[Family] = Family.PRESSURE
     metrics: ClassVar[tuple[Metric, ...]] = tuple(_RESOURCES.values())
 

@@ -50,6 +50,7 @@ def parse_cpu_stat(text: bytes) -> Periods:
 class ThrottlingLinux(Collector):
     """Share of periods in which a quota stopped the job."""
 
+    cumulative = True
     family: ClassVar[Family] = Family.CPU
     metrics: ClassVar[tuple[Metric, ...]] = (catalogue.CPU_THROTTLED,)
 

@@ -53,7 +53,6 @@ class Sampler:
 
     Attributes:
         ticks: number of ticks so far.
-        latest: monotonic time and samples of the last tick.
         inbox: points of the program itself, collected by this thread.
         thread: the thread, or the one that took its place.
         stirred: called at the first tick after a pause.
@@ -65,7 +64,8 @@ class Sampler:
 
     def __init__(self, probes: Sequence[Probe], clock: Clock) -> None:
         self.ticks = self._readings = 0
-        self.latest: tuple[float, Sequence[Sample]] = (-math.inf, ())
+        self._shown: Sequence[Sample] = ()  # of the last tick that read everything
+        self._latest: tuple[float, Sequence[Sample], Sequence[Sample]] = (-math.inf, (), ())
         self._probes = probes
         self._clock = clock
         self._stamper = Stamper(clock)
@@ -90,6 +90,13 @@ class Sampler:
         self.thread = SamplerThread(self._step, clock)
         self._pass: Tick | None = None
         self._schedule = ProbeSchedule(probes)
+
+    @property
+    def latest(self) -> tuple[float, Sequence[Sample]]:
+        """Monotonic time and samples of the last tick, and what it did not read, as rates, from before."""
+        now, samples, before = self._latest
+        fresh = {sample.key for sample in samples} if before else ()
+        return now, [*samples, *(sample for sample in before if sample.key not in fresh)]
 
     def start(self) -> None:
         """Starts the thread.
@@ -186,8 +193,7 @@ class Sampler:
             self.inbox.collect()
         return True
 
-    # A tick finds the processor's caches cold: each function that it enters costs as much as reading a short
-    # file. So what an ordinary tick does, at which nobody comes or goes, is in this one.
+    # A tick finds the processor's caches cold: each function that it enters costs as much as a short file.
     def _tick(self, charge: object) -> bool:
         """Begins a tick, or continues one in which something failed; returns False if another thread does."""
         tick = self._pass
@@ -198,28 +204,37 @@ class Sampler:
             else:
                 if self._watches or self._new_watches:
                     self._update_watches(now)
-                tick = self._pass = Tick(self._schedule.awake(now), now)
+                whole = bool(self._watches) or self._closes_at <= now + _EARLY_SECONDS
+                tick = self._pass = Tick(self._schedule.awake(now, whole=whole), now)
+                tick.is_whole = whole
         if self.inbox.due_at != math.inf:
             self.inbox.collect()  # afterwards: who asked for a flush has left its points before
         if not self.thread.read(tick.left, tick.samples, charge):
             return False
         if not tick.is_counted:
-            now = tick.now
-            if tick.makes_points or self._closes_at <= now + _EARLY_SECONDS:
-                tick.timestamp, tick.makes_points = self._stamper.next(), True
-            tick.is_counted = True
-            passed, samples = now - self._ticked_at, tick.samples
-            self.latest = (now, samples if passed >= _SECOND_READING_SECONDS else self._visible(samples))
-            self.ticks += 1
-            self._readings += 1
-            for window in self._windows:
-                window.add(samples, passed)
-            self._ticked_at = now
+            self._count(tick)
         if tick.makes_points:
             self._make_points(tick)
         self._due_at = self._next_due()
         self._pass = None
         return True
+
+    def _count(self, tick: Tick) -> None:
+        """Counts the readings of a tick as those of one moment."""
+        now = tick.now
+        if tick.makes_points or self._closes_at <= now + _EARLY_SECONDS:
+            tick.timestamp, tick.makes_points = self._stamper.next(), True
+        tick.is_counted = True
+        passed, samples = now - self._ticked_at, tick.samples
+        before = () if tick.is_whole and passed >= _SECOND_READING_SECONDS else self._shown
+        self._latest = (now, samples, before)
+        if tick.is_whole:
+            self._shown = self.latest[1] if before else samples
+        self.ticks += 1
+        self._readings += 1
+        for window in self._windows:
+            window.add(samples, passed)
+        self._ticked_at = now
 
     def _make_points(self, tick: Tick) -> None:
         """Makes points of windows that close, and begins and ends runs."""
@@ -263,8 +278,8 @@ class Sampler:
         # Without the lock: who adds to these lists wakes this thread afterwards.
         if self._arriving or self._departing or self._flushes:
             return True
-        # While there are runs, a new watch shows what is read for them and needs no tick.
-        return bool(self._new_watches and self._idle)
+        # While everything is read for the runs, a new watch shows that and needs no tick.
+        return bool(self._new_watches and (self._idle or self._latest[2]))
 
     def _take_requests(self, tick: Tick) -> None:
         tick.departing, self._departing = self._departing, []
@@ -285,12 +300,6 @@ class Sampler:
         self._arriving = waiting
         if self._arriving:
             self._wake.set()
-
-    def _visible(self, samples: Sequence[Sample]) -> Sequence[Sample]:
-        """Returns what watches show after a tick too soon for rates: the rates of the one before."""
-        _, before = self.latest
-        fresh = {sample.key for sample in samples}
-        return [*samples, *(sample for sample in before if sample.key not in fresh)]
 
     # What follows takes its work off a list only once it is done: if something fails, the rest is done by the
     # next step of the loop.
