@@ -178,13 +178,11 @@ class Sampler:
             left = min(self._due_at, self.inbox.due_at) - self._clock.monotonic()
             self._wake.wait(None if math.isinf(left) else max(left, 0.0))
         self._wake.clear()
-        if self._clock.monotonic() >= self._due_at - _EARLY_SECONDS:
-            return self._tick(charge)
         return self._run_due(charge)
 
     def _run_due(self, charge: object) -> bool:
-        due = self._clock.monotonic() >= self._due_at - _EARLY_SECONDS
-        if due or self._pass is not None or self._requested():
+        is_due = self._clock.monotonic() >= self._due_at - _EARLY_SECONDS
+        if is_due or self._pass is not None or self._requested():
             return self._tick(charge)
         if self._new_watches:
             self._update_watches(self._clock.monotonic())
@@ -199,7 +197,7 @@ class Sampler:
         tick = self._pass
         if tick is None:
             now = self._clock.monotonic()
-            if self._arriving or self._departing or self._flushes or not (self._series or self._watches):
+            if self._arriving or self._departing or self._flushes or self._idle:
                 tick = self._begin_with_requests(now)
             else:
                 if self._watches or self._new_watches:
@@ -258,18 +256,17 @@ class Sampler:
                 self._readings = 0
                 for probe in self._probes:
                     probe.renew()
-        stirs = self._idle
         with self._lock:
             self._pass = tick
             self._take_requests(tick)
-        if stirs:
+        if self._idle:
             self.stirred()
         self._update_watches(now)
         return tick
 
     @property
     def _idle(self) -> bool:
-        return not self._series and not self._watches
+        return not (self._series or self._watches)
 
     def _has_paused(self, now: float) -> bool:
         return now - self._ticked_at > _PAUSE_SECONDS
