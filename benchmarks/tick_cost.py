@@ -1,7 +1,7 @@
 """CPU time of one tick: MLflow's host metrics, read by MLflow's monitors and by our collectors.
 
-Ours are the collectors that yield MLflow's metrics. They cannot be restricted to these, so ours reads more. What
-only counts is read when a point is due, at every tenth tick: the mean is what a run costs, and the last row what
+Ours are the collectors that yield MLflow's metrics. They cannot be restricted to these, so ours reads more.
+Counters are read when a point is due, at every tenth tick: the mean is what a run costs, and one row is what
 a tick costs that reads everything.
 """
 

@@ -114,7 +114,7 @@ def test_a_lapsed_watch_shows_the_rates_of_the_last_window_with_the_current_leve
     bench = Bench(cumulative=True)
     bench.series()
     bench.pass_time(15.5)
-    assert dict((sample.key, sample.value) for sample in bench.sampler.latest[1]) == {
+    assert {sample.key: sample.value for sample in bench.sampler.latest[1]} == {
         LEVEL.name: 10,
         TOTAL.name: 100,
         SHARE.name: 10,

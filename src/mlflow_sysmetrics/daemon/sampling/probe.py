@@ -166,9 +166,9 @@ class Probe:
         return collector
 
     def _pause(self, now: float, health: str, error: BaseException) -> None:
-        pause = doubled(
-            self._failures, first_seconds=_FIRST_PAUSE_SECONDS, longest_seconds=_LONGEST_PAUSE_SECONDS
-        )
+        # To look for an absent source takes as long as a tick: each pause is four times the one before.
+        doublings = 2 * self._failures if isinstance(error, Unavailable) else self._failures
+        pause = doubled(doublings, first_seconds=_FIRST_PAUSE_SECONDS, longest_seconds=_LONGEST_PAUSE_SECONDS)
         self._failures += 1
         self._successes = 0
         self._is_settled = False
