@@ -19,6 +19,8 @@ class Kind(Enum):
     COUNTER = "counter"  #: a growing total; a window holds its last value, counted from the run's attach
     EVENTS = "events"  #: a counter of rare events: sent only once it has grown
 
+    __hash__ = object.__hash__  # that of `Enum` is a function of Python, called for each value of each run
+
 
 #: Kinds whose values only grow: a point holds their growth since the run's attach.
 TOTALS = frozenset({Kind.COUNTER, Kind.EVENTS})

@@ -35,7 +35,7 @@ from mlflow_sysmetrics.collectors.drm.gpus import DrmGpus
 from mlflow_sysmetrics.collectors.drm.hwmon import MICRO, MILLI, EnergyIntegral, Hwmon, reading, why_silent
 from mlflow_sysmetrics.collectors.drm.watched_gpus import GpuSamples, RepeatedSearch, watched_amd_devices
 from mlflow_sysmetrics.collectors.kernel_files import number_after
-from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, POWER_LIMIT_SECONDS, Pause
+from mlflow_sysmetrics.collectors.rhythm import DEVICES_SECONDS, POWER_LIMIT_SECONDS, Pause
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.machine.kept_files import read_short
 from mlflow_sysmetrics.samples import Family, Metric, Sample
@@ -119,7 +119,7 @@ class AmdGpu:
         self._energy = EnergyIntegral()
         self._errors = Counters(bounds.ECC_ERRORS, from_zero=bounds.FROM_ZERO)
         self._more_errors = 0
-        self._look, self._ecc_pause = Pause(LIMITS_SECONDS, read=False), Pause(_ECC_SECONDS, read=False)
+        self._look, self._ecc_pause = Pause(DEVICES_SECONDS, read=False), Pause(_ECC_SECONDS, read=False)
         self._cap_pause = Pause(POWER_LIMIT_SECONDS, read=False)
         self._total = self._cap = 0
         self.gaps: tuple[str, ...] = ()

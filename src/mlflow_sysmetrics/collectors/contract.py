@@ -25,11 +25,15 @@ class Collector(Protocol):
     Attributes:
         family: the group that switches it on and off.
         metrics: the metrics that it may yield.
+        cumulative: True if it reads only counters, of 64 bits. What they grow by between two points is the
+            same however often they are read in between, so it is read when a point is due, and at each tick
+            only while someone watches.
         gaps: what this host lacks of the source and why, one short clause each, for `status()`.
     """
 
     family: ClassVar[Family]
     metrics: ClassVar[tuple[Metric, ...]]
+    cumulative: ClassVar[bool] = False
     gaps: Sequence[str] = ()
 
     def __init__(self, host: Host) -> None:

@@ -5,7 +5,7 @@ Source:  /proc/stat: USER_HZ ticks per mode since boot, of all CPUs in its first
 Units:   percent, 0 to 100, of the CPUs that the job may use. In /proc/stat waiting for a disk counts as idle,
          guests as user (the kernel includes them in both), as in psutil.
 Cost:    one read of /proc/stat, of which only the first line is parsed; one more small read under a limit.
-         A change of the limits is looked for at every tick, by 1 us per file that sets one.
+         Limits may change: half of the files that set one are read at each tick, 1 us each.
 Absent:  in the first 0.15 s; if the kernel's counters did not change; the job's share at the tick that
          notices a new limit.
 Check:   head -1 /proc/stat; top; cat /sys/fs/cgroup/cpu.stat
@@ -25,7 +25,7 @@ from mlflow_sysmetrics.collectors.own_group import GroupCpuTime, LimitWatch
 from mlflow_sysmetrics.collectors.processes.stat import TICKS_PER_SECOND
 from mlflow_sysmetrics.collectors.rhythm import (
     CLOCKS_DIFFER,
-    LIMITS_SECONDS,
+    LOOK_UP_SECONDS,
     SHORTEST_RATE_SECONDS,
     Lap,
     Pause,
@@ -39,6 +39,7 @@ from mlflow_sysmetrics.samples import Family, Metric, Sample
 
 _IDLE, _IOWAIT, _GUEST = 3, 4, 8
 _make = tuple.__new__
+_CPU, _RATE = catalogue.CPU_UTILIZATION.name, catalogue.CPU_UTILIZATION.kind
 
 
 def parse_stat(text: bytes, cpu: bytes = b"cpu") -> CpuTimes:
@@ -47,6 +48,15 @@ def parse_stat(text: bytes, cpu: bytes = b"cpu") -> CpuTimes:
     Raises:
         Malformed: the text has no such line.
     """
+    fields = text.split(None, _GUEST + 1)  # of the first line, as every kernel of today writes it
+    if len(fields) > _GUEST + 1 and fields[0] == cpu:
+        try:
+            user, nice, system, idle, waiting, irq, softirq, steal = map(int, fields[1 : _GUEST + 1])
+        except ValueError:  # the line of a kernel that counts less
+            pass
+        else:
+            busy = user + nice + system + irq + softirq + steal
+            return _make(CpuTimes, (busy, busy + idle + waiting))
     start = 0 if text.startswith(cpu) else text.find(b"\n" + cpu + b" ") + 1
     fields = text[start : text.find(b"\n", start)].split()
     try:
@@ -63,6 +73,7 @@ def parse_stat(text: bytes, cpu: bytes = b"cpu") -> CpuTimes:
 class CpuLinux(Collector):
     """Busy share of CPU time: the job's, and the host's if that is different."""
 
+    cumulative = True
     family: ClassVar[Family] = Family.CPU
     metrics: ClassVar[tuple[Metric, ...]] = (catalogue.CPU_UTILIZATION, catalogue.HOST_CPU_UTILIZATION)
 
@@ -70,7 +81,7 @@ class CpuLinux(Collector):
         self._host = host
         path = str(host.root / "proc/stat")
         self._lap = Lap()
-        self._look = Pause(LIMITS_SECONDS, first=0.1)
+        self._look = Pause(LOOK_UP_SECONDS, first=0.1)
         self._watch = LimitWatch(host, "cpu", "cpuset")
         self._affinity = self._read_affinity()
         self._outdated = self._looks_at_affinity = False
@@ -97,19 +108,19 @@ class CpuLinux(Collector):
             if affinity != self._affinity:
                 self._affinity, self._outdated = affinity, True
         text = self._file.read()  # before the lap ends: if this fails, the lap continues
-        lap, counter = self._lap, self._busy.counter
-        span = now - lap.began
-        # An ordinary tick of a job without limits, see `Counters`; all others are for `_collect`.
-        if span >= SHORTEST_RATE_SECONDS and counter.plain and not self._outdated and self._job is None:
-            busy, total = times = parse_stat(text)
-            busy_before, total_before = self._busy.believed
-            busy, total, count = busy - busy_before, total - total_before, round(total * PER_UNIT)
-            grown = count - counter.counts[0]
-            # Infinity: the pause has not begun.
-            if 0 <= busy <= total > 0 and grown <= counter.surely and now < self._look.over_at < math.inf:
-                lap.began = counter.read_at = now
-                counter.counts, counter.pace, self._busy.believed = (count,), (grown,), times
-                return [catalogue.CPU_UTILIZATION.sample(PERCENT * busy / total, span)]
+        # An ordinary tick of a job without limits; infinity: the pause has not begun.
+        if self._job is None and not self._outdated and now < self._look.over_at < math.inf:
+            lap, counter = self._lap, self._busy.counter
+            span = now - lap.began
+            if span >= SHORTEST_RATE_SECONDS and counter.plain:
+                busy, total = times = parse_stat(text)
+                busy_before, total_before = self._busy.believed
+                busy, total, count = busy - busy_before, total - total_before, round(total * PER_UNIT)
+                grown = count - counter.counts[0]
+                if 0 <= busy <= total > 0 and grown <= counter.surely:
+                    lap.began = counter.read_at = now
+                    counter.counts, counter.pace, self._busy.believed = (count,), (grown,), times
+                    return [_make(Sample, (_CPU, _RATE, PERCENT * busy / total, span))]
         return self._collect(now, text)
 
     def _collect(self, now: float, text: bytes) -> Sequence[Sample]:

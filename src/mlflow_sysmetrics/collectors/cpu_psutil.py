@@ -29,6 +29,7 @@ _MOST_CPUS = 8192  # if their number is unknown: the largest kernel is built for
 class CpuPsutil(Collector):
     """Busy share of the CPU time of the host."""
 
+    cumulative = True
     family: ClassVar[Family] = Family.CPU
     metrics: ClassVar[tuple[Metric, ...]] = (catalogue.CPU_UTILIZATION,)
 

@@ -4,8 +4,9 @@ Source:  statvfs of the working directory and of the paths in MLFLOW_SYSMETRICS_
          Windows), through `shutil.disk_usage`; once per filesystem, identified by /proc/self/mountinfo
          (st_dev if there is none).
 Units:   megabytes (1e6 bytes); percent of the space open to ordinary users, as in df and psutil.
-Cost:    one system call per filesystem; once a minute a look at the paths, each in its own thread, since a
-         network filesystem may not respond. For such a filesystem, space is the result of that look.
+Cost:    one system call per filesystem every 5 s. A look at the paths, each in its own thread, since a
+         network filesystem may not respond: once a minute if there is one, whose space is the result of that
+         look, or if a path is missing; else every five minutes.
 Absent:  a path that does not exist, does not respond for 30 s or has no size. It is tried again once a
          minute.
 Check:   df .
@@ -21,7 +22,7 @@ from typing import ClassVar, NamedTuple
 from mlflow_sysmetrics import settings
 from mlflow_sysmetrics.collectors.catalogue import disk_and_network as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT, Collector
-from mlflow_sysmetrics.collectors.rhythm import Pause
+from mlflow_sysmetrics.collectors.rhythm import LOOK_UP_SECONDS, SLOW_SECONDS, Pause
 from mlflow_sysmetrics.collectors.watched_paths import LOOK_SECONDS, Answers, PathReadings, watched_paths
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import DiskUsage, Host
@@ -78,6 +79,8 @@ class Disk(Collector):
         self._names = dict(watched)
         self._readings = PathReadings("disk", self._names, lambda path: _look_at(host, path))
         self._pause = Pause(LOOK_SECONDS)
+        self._rest = Pause(SLOW_SECONDS, read=False)
+        self._samples: list[Sample] = []
         self._places: dict[str, _Place] = {}
         first = self._readings.first()
         self._series = self._choose(first)
@@ -88,10 +91,20 @@ class Disk(Collector):
             raise Unavailable("; ".join(self.gaps) or "no path to watch")
 
     def collect(self, now: float) -> Sequence[Sample]:
-        """Returns used and available space of each filesystem that responds."""
-        samples = []
+        """Returns used and available space of each filesystem that responds, as of the last 5 s."""
+        if now < self._rest.over_at and now < self._pause.over_at:
+            return self._samples
+        self._rest.renew_if_over(now)
         if self._pause.renew_if_over(now):
-            self._series = self._choose(self._readings.next())
+            answers = self._readings.next()
+            self._series = self._choose(answers)
+            if not (self.gaps or any(place.is_distant for place in answers.values.values())):
+                self._pause.lengthen(now, LOOK_UP_SECONDS)
+        self._samples = self._read()
+        return self._samples
+
+    def _read(self) -> list[Sample]:
+        samples = []
         for series in self._series:
             path, percentage, key_used, key_free = series
             place = self._places[path]

@@ -2,8 +2,8 @@
 
 Source:  /sys/class/block/<device>/stat, https://docs.kernel.org/block/stat.html
 Units:   megabytes (1e6 bytes) per second over all these devices; percent of time for the busiest of them.
-Cost:    one read of 5 us per device and tick; once a minute the devices are looked up again in the
-         background.
+Cost:    one read of 5 us per device and tick; every five minutes, or each minute if some are unknown, the
+         devices are looked up again in the background.
 Absent:  in the first 0.15 s; filesystems without a local device (NFS, tmpfs, ...); busy time of a device
          that does not count it (md before Linux 5.10); at a tick at which a counter is not believed
          (`counters`).
@@ -12,6 +12,7 @@ Check:   iostat -x 1; cat /sys/class/block/*/stat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
@@ -24,9 +25,9 @@ from mlflow_sysmetrics.collectors.block_devices import (
 )
 from mlflow_sysmetrics.collectors.catalogue import disk_and_network as catalogue
 from mlflow_sysmetrics.collectors.contract import MEGABYTE, PERCENT, Collector
-from mlflow_sysmetrics.collectors.counters import NO_CLOCK, Counters, CounterSet, Step
+from mlflow_sysmetrics.collectors.counters import ALL_ONES, NO_CLOCK, Counters, CounterSet, Step
 from mlflow_sysmetrics.collectors.kernel_files import WORD
-from mlflow_sysmetrics.collectors.rhythm import Lap, Pause
+from mlflow_sysmetrics.collectors.rhythm import LOOK_UP_SECONDS, SHORTEST_RATE_SECONDS, Lap, Pause
 from mlflow_sysmetrics.collectors.watched_paths import LOOK_SECONDS, Answers, PathReadings, watched_paths
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
@@ -38,6 +39,8 @@ from mlflow_sysmetrics.samples import Family, Metric, Sample
 _SECTOR_BYTES = 512  # the unit of this file, whatever the size of the device's sectors
 _READ, _WRITTEN, _BUSY = 2, 6, 9
 _make = tuple.__new__  # a third of the cost of calling the class
+_READ_RATE, _WRITE_RATE, _RATE = catalogue.DISK_READ.name, catalogue.DISK_WRITE.name, catalogue.DISK_READ.kind
+_BUSY_SHARE = catalogue.DISK_BUSY.name
 _BUSY_WRAPS_AT = 2**32  # the kernel prints an unsigned int of milliseconds: 50 days
 
 
@@ -106,9 +109,18 @@ class _Behind(NamedTuple):
     devices: frozenset[str] | None
 
 
+class _Only(NamedTuple):
+    """The device of a host that has one, which is read in place."""
+
+    name: str
+    file: KeptFile
+    counter: Counters
+
+
 class DiskIoLinux(Collector):
     """Throughput of the devices behind the watched paths, and how busy they are."""
 
+    cumulative = True
     family: ClassVar[Family] = Family.DISK
     metrics: ClassVar[tuple[Metric, ...]] = (catalogue.DISK_READ, catalogue.DISK_WRITE, catalogue.DISK_BUSY)
 
@@ -118,6 +130,7 @@ class DiskIoLinux(Collector):
         self._readings = PathReadings("disk-io", paths, lambda path: _look_behind(host, path))
         self._lap = Lap()
         self._pause = Pause(LOOK_SECONDS, first=0.55)
+        self._only: _Only | None = None
         self._stats: dict[str, KeptFile] = {}
         self._stats = self._find(self._readings.first())
         self._counters = CounterSet(
@@ -134,9 +147,55 @@ class DiskIoLinux(Collector):
         Raises:
             Unavailable: the devices are gone; a new collector may find others.
         """
+        only = self._only
+        # An ordinary tick with one device; infinity: the pause has not begun.
+        if only is not None and now < self._pause.over_at < math.inf:
+            samples = self._ordinary(only, now)
+            if samples is not None:
+                return samples
+        samples = self._collect(now)
+        counter = self._counters.only() if len(self._last) == len(self._stats) == 1 else None
+        if counter is not None:
+            ((name, file),) = self._stats.items()
+            self._only = _Only(name, file, counter)
+        else:
+            self._only = None
+        return samples
+
+    def _ordinary(self, only: _Only, now: float) -> Sequence[Sample] | None:
+        """Returns the samples of a tick at which nothing is doubted, see `Counters`; None at any other."""
+        name, file, counter = only
+        span = now - self._lap.began
+        busy_before = self._last[name][2]
+        if span < SHORTEST_RATE_SECONDS or busy_before is None:
+            return None
+        try:
+            read, written, busy = work = parse_stat(file.read())
+        except (OSError, ValueError):  # read again, with what follows from that
+            return None
+        before_read, before_written = counter.counts
+        more_read, more_written, most = read - before_read, written - before_written, counter.surely
+        if busy is None or not (0 <= more_read <= most and 0 <= more_written <= most and busy >= busy_before):
+            return None
+        if read in ALL_ONES or written in ALL_ONES:
+            return None
+        seconds = now - counter.read_at
+        counter.counts, counter.pace = (read, written), (more_read, more_written)
+        self._lap.began = counter.read_at = now
+        self._last[name] = work
+        percent = PERCENT * (busy - busy_before) / _MILLISECONDS / seconds
+        return [
+            _make(Sample, (_READ_RATE, _RATE, more_read / seconds / MEGABYTE, span)),
+            _make(Sample, (_WRITE_RATE, _RATE, more_written / seconds / MEGABYTE, span)),
+            _make(Sample, (_BUSY_SHARE, _RATE, min(PERCENT, percent), span)),
+        ]
+
+    def _collect(self, now: float) -> Sequence[Sample]:
         span = self._lap.seconds(now)
         if self._pause.renew_if_over(now):
             self._stats = self._find(self._readings.next())
+            if not self.gaps:
+                self._pause.lengthen(now, LOOK_UP_SECONDS)
         if span is None:
             self._counters.begin(now)
             return ()

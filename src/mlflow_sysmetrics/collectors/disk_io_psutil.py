@@ -28,6 +28,7 @@ from mlflow_sysmetrics.samples import Family, Metric, Sample
 class DiskIoPsutil(Collector):
     """Throughput of all disks of the host."""
 
+    cumulative = True
     family: ClassVar[Family] = Family.DISK
     metrics: ClassVar[tuple[Metric, ...]] = (catalogue.DISK_READ, catalogue.DISK_WRITE)
 

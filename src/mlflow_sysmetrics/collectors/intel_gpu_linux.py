@@ -32,7 +32,7 @@ from mlflow_sysmetrics.collectors.drm.clients import DrmClient, GpuPlace
 from mlflow_sysmetrics.collectors.drm.gpus import DrmGpus
 from mlflow_sysmetrics.collectors.drm.hwmon import MICRO, MILLI, EnergyCounter, Hwmon, reading, why_silent
 from mlflow_sysmetrics.collectors.drm.watched_gpus import GpuSamples, RepeatedSearch, watched_intel_cards
-from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, POWER_LIMIT_SECONDS, Pause
+from mlflow_sysmetrics.collectors.rhythm import DEVICES_SECONDS, POWER_LIMIT_SECONDS, Pause
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.samples import Family, Metric, Sample
 
@@ -135,7 +135,7 @@ class IntelGpu:
         self._channel: int | None = None
         self._energy = EnergyCounter("", samples)
         self._limit: int | None = None
-        self._look = Pause(LIMITS_SECONDS, read=False)
+        self._look = Pause(DEVICES_SECONDS, read=False)
         self._limit_pause = Pause(POWER_LIMIT_SECONDS)
         self._engines = EngineTime()
         self.gaps: tuple[str, ...] = ()

@@ -6,7 +6,7 @@ Source:  /proc/meminfo: MemTotal, MemAvailable, SwapTotal, SwapFree in KiB; wher
 Units:   megabytes (1e6 bytes); percent of MemTotal, or of the smallest limit on the job's cgroup and its
          ancestors. Used memory of the host is total minus available, as in psutil 7.
 Cost:    one read of /proc/meminfo, of which four lines are parsed; two more reads per group with a limit.
-         A change of the limits is looked for at every tick, by 1 us per file that sets one.
+         Limits may change: half of the files that set one are read at each tick, 1 us each.
 Absent:  swap, if there is none.
 Check:   free -m; cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory.current
 """
@@ -14,6 +14,7 @@ Check:   free -m; cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory.current
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from typing import ClassVar, NamedTuple
 
@@ -22,7 +23,7 @@ from mlflow_sysmetrics.collectors.catalogue import cpu_and_memory as catalogue
 from mlflow_sysmetrics.collectors.contract import KIBIBYTE, MEGABYTE, PERCENT, Collector
 from mlflow_sysmetrics.collectors.kernel_files import number_after
 from mlflow_sysmetrics.collectors.own_group import GroupMemory, LimitWatch
-from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Pause
+from mlflow_sysmetrics.collectors.rhythm import LOOK_UP_SECONDS, Pause
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.cgroups import (
     ControllerDirectory,
@@ -32,7 +33,7 @@ from mlflow_sysmetrics.machine.cgroups import (
 )
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.machine.reasons import Malformed, why_unread
-from mlflow_sysmetrics.samples import Family, Metric, Sample
+from mlflow_sysmetrics.samples import Family, Kind, Metric, Sample
 
 
 class Memory(NamedTuple):
@@ -85,6 +86,10 @@ def parse_meminfo(text: bytes) -> Memory:
 
 
 _make = tuple.__new__
+_USAGE, _PERCENTAGE = catalogue.MEMORY_USAGE.name, catalogue.MEMORY_USAGE_PERCENTAGE.name
+_AVAILABLE, _SWAP = catalogue.MEMORY_AVAILABLE.name, catalogue.SWAP_USAGE.name
+_GAUGE = Kind.GAUGE
+_NO_GAPS: tuple[str, ...] = ()
 _MOST_KIBIBYTES = bounds.HOST_BYTES.most / KIBIBYTE
 _NO_SWAP = b"\nSwapTotal:             0 kB\n"
 _NEGLIGIBLE = 0.05
@@ -119,7 +124,7 @@ class MemoryLinux(Collector):
     def __init__(self, host: Host) -> None:
         self._host = host
         self._file = host.files.keep(str(host.root / "proc/meminfo"))
-        self._look = Pause(LIMITS_SECONDS, first=0.2)
+        self._look = Pause(LOOK_UP_SECONDS, first=0.2)
         self._watch = LimitWatch(host, "memory")
         try:
             memory = parse_meminfo(self._file.read())
@@ -135,27 +140,27 @@ class MemoryLinux(Collector):
             Unavailable: the job's cgroup is gone; a new collector finds its group.
         """
         changed = self._watch.changed(now) or (self._job is not None and self._job.is_outdated())
-        memory = parse_meminfo(self._file.read())
-        total, available, swap, doubt = memory
+        total, available, swap, doubt = memory = parse_meminfo(self._file.read())
         used = total - available
-        gaps = (doubt,) if doubt else ()
-        # The memory of a virtual machine may grow and shrink.
-        if self._look.renew_if_over(now) or changed or total != self._total:
+        look = self._look
+        # Infinity: the pause has not begun.
+        is_over = not now < look.over_at < math.inf and look.renew_if_over(now)
+        if is_over or changed or total != self._total:  # the memory of a virtual machine may grow and shrink
             self._total = total
             self._job = _find_job(self._host, total)
+        self.gaps = (doubt,) if doubt else _NO_GAPS
         if self._job is not None:
-            host = catalogue.HOST_MEMORY_USAGE_PERCENTAGE.sample(PERCENT * used / total)
-            samples = [host, *self._job.samples(memory)]
-            self.gaps = gaps + self._job.gaps
+            samples = [catalogue.HOST_MEMORY_USAGE_PERCENTAGE.sample(PERCENT * used / total)]
+            samples += self._job.samples(memory)
+            self.gaps += self._job.gaps
             return samples
-        self.gaps = gaps
         samples = [
-            catalogue.MEMORY_USAGE.sample(used / MEGABYTE),
-            catalogue.MEMORY_USAGE_PERCENTAGE.sample(PERCENT * used / total),
-            catalogue.MEMORY_AVAILABLE.sample(available / MEGABYTE),
+            _make(Sample, (_USAGE, _GAUGE, used / MEGABYTE, None)),
+            _make(Sample, (_PERCENTAGE, _GAUGE, PERCENT * used / total, None)),
+            _make(Sample, (_AVAILABLE, _GAUGE, available / MEGABYTE, None)),
         ]
         if swap is not None:
-            samples.append(catalogue.SWAP_USAGE.sample(swap / MEGABYTE))
+            samples.append(_make(Sample, (_SWAP, _GAUGE, swap / MEGABYTE, None)))
         return samples
 
 

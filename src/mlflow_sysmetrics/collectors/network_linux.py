@@ -13,6 +13,7 @@ Check:   cat /proc/net/dev; ip -s -details link; ip route
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -156,6 +157,7 @@ def parse_counters(counters: bytes | str) -> Traffic:
 class NetworkLinux(Collector):
     """Bytes received and sent by the host, their rates, and errors."""
 
+    cumulative = True
     family: ClassVar[Family] = Family.NETWORK
     metrics: ClassVar[tuple[Metric, ...]] = TrafficSeries.metrics
 
@@ -165,6 +167,7 @@ class NetworkLinux(Collector):
         self._pause = Pause(_LOOK_SECONDS, first=0.65)
         self._counted: dict[str, bool] = {}
         self._lines: list[tuple[bytes, str]] = []
+        self._only = -1  # which of the lines counts, if only one does
         self._lasting_gaps: tuple[str, ...] = ()
         self._garbled: tuple[str, ...] = ()
         try:
@@ -175,6 +178,13 @@ class NetworkLinux(Collector):
     def collect(self, now: float) -> Sequence[Sample]:
         """Returns the totals since the collector was built, and the rates since the last lap."""
         text = self._file.read()
+        if now < self._pause.over_at < math.inf:  # infinity: the pause has not begun
+            samples = self._ordinary(text, now)
+            if samples is not None:
+                return samples
+        return self._collect(text, now)
+
+    def _collect(self, text: bytes, now: float) -> Sequence[Sample]:
         traffic = None if self._pause.renew_if_over(now) else self._same(text)
         if traffic is None:
             traffic = self._read(text)
@@ -189,6 +199,26 @@ class NetworkLinux(Collector):
         return bounds.network_bytes(
             text_of(f"{directory}/speed") if os.path.exists(f"{directory}/device") else ""
         )
+
+    def _ordinary(self, text: bytes, now: float) -> Sequence[Sample] | None:
+        """Returns the samples if one interface counts, all are the same as before, and nothing is wrong."""
+        lines = text.split(b"\n")
+        if self._only < 0 or len(lines) != len(self._lines) + 3 or lines[-1]:
+            return None
+        at = 2
+        for start, _ in self._lines:
+            if not lines[at].startswith(start):
+                return None
+            at += 1
+        start, _ = self._lines[self._only]
+        fields = lines[self._only + 2][len(start) :].split()
+        if len(fields) < _FIELDS:
+            return None
+        try:
+            received, transmitted, one, two, three, four = map(int, _used(fields))
+        except ValueError:
+            return None
+        return self._series.ordinary(received, transmitted, one + two + three + four, now)
 
     def _same(self, text: bytes) -> dict[str, Traffic] | None:
         """Returns the traffic if the table has the same interfaces as before and nothing is wrong with it."""
@@ -224,6 +254,7 @@ class NetworkLinux(Collector):
             (line[: line.rfind(b":") + 1], name if self._counted[name] else "")
             for line, name in zip(text.split(b"\n")[2:-1], interfaces, strict=True)
         ]
+        self._only = [name for _, name in self._lines].index(chosen[0]) if len(chosen) == 1 else -1
         self._garbled = ()
         return dict(self._readable(interfaces, chosen))
 

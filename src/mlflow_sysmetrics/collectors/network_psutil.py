@@ -35,6 +35,7 @@ _VIRTUAL = ("vEthernet", "VMware", "VirtualBox", "TAP-", "Tailscale", "WireGuard
 class NetworkPsutil(Collector):
     """Bytes received and sent by the host, their rates, and errors."""
 
+    cumulative = True
     family: ClassVar[Family] = Family.NETWORK
     metrics: ClassVar[tuple[Metric, ...]] = TrafficSeries.metrics
 

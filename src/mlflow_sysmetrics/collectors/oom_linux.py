@@ -30,6 +30,7 @@ from mlflow_sysmetrics.samples import Family, Metric, Sample
 class OomLinux(Collector):
     """Kills by the out-of-memory killer in the job's cgroup."""
 
+    cumulative = True
     family: ClassVar[Family] = Family.MEMORY
     metrics: ClassVar[tuple[Metric, ...]] = (catalogue.MEMORY_OOM_KILLS,)
 
@@ -48,7 +49,8 @@ class OomLinux(Collector):
         Raises:
             Unavailable: the job's cgroup has changed or is gone; a new collector finds it.
         """
-        self._group.check(now)
+        if self._group.changed(now):
+            self._group.confirm()
         step = self._counter.follow((self._read(),), now)
         if step is None:
             return ()

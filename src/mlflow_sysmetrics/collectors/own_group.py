@@ -25,14 +25,14 @@ from mlflow_sysmetrics.machine.cgroups import (
     unified_directory,
 )
 from mlflow_sysmetrics.machine.host import Host
-from mlflow_sysmetrics.machine.kept_files import read_bytes
+from mlflow_sysmetrics.machine.kept_files import SAME_TICK_SECONDS, read_bytes
 from mlflow_sysmetrics.machine.reasons import why_unread
 
 _GROUPS = "proc/self/cgroup"
 
 
 class LimitWatch:
-    """Notices at every tick that a limit on the job has changed, or that the job was moved to another cgroup.
+    """Notices within two ticks that a limit on the job has changed, or that it was moved to another cgroup.
 
     Args:
         host: the machine to read.
@@ -52,19 +52,24 @@ class LimitWatch:
         Args:
             now: seconds of a clock that never goes back.
         """
-        version = self._files.check(now)
-        if version == self._version:
+        files = self._files
+        if not 0 <= now - files.checked_at < SAME_TICK_SECONDS:  # else another collector has asked
+            files.check(now)
+        if files.version == self._version:
             return False
-        self._version = version
+        self._version = files.version
         self._watch()
         return True
 
     def _watch(self) -> None:
         files = [limit_files(self._host, controller) for controller in self._controllers]
-        self._host.files.watch([str(self._host.root / _GROUPS), *chain.from_iterable(files)])
+        own = [
+            paths[0] for paths in files if paths
+        ]  # the job's own limit changes more often than one above it
+        self._host.files.watch([str(self._host.root / _GROUPS), *chain.from_iterable(files)], own)
 
 
-class OwnGroup:
+class OwnGroup(LimitWatch):
     """Notices when the job is moved to another cgroup; the files read until then would be another job's.
 
     Args:
@@ -72,20 +77,17 @@ class OwnGroup:
     """
 
     def __init__(self, host: Host) -> None:
-        self._watch = LimitWatch(host)
+        super().__init__(host)
         self._path = str(host.root / _GROUPS)
         self._groups = self._read()
 
-    def check(self, now: float) -> None:
-        """Checks that the groups have not changed.
-
-        Args:
-            now: seconds of a clock that never goes back.
+    def confirm(self) -> None:
+        """Looks, after a change, whether the groups are still the same.
 
         Raises:
-            Unavailable: they have; a new collector finds the job's group.
+            Unavailable: they are not; a new collector finds the job's group.
         """
-        if self._watch.changed(now) and self._read() != self._groups:
+        if self._read() != self._groups:
             raise Unavailable("the job was moved to another cgroup")
 
     def _read(self) -> bytes:

@@ -51,6 +51,7 @@ def parse_pressure(text: bytes) -> int:
 class PressureLinux(Collector):
     """Share of time in which tasks waited."""
 
+    cumulative = True
     family: ClassVar[Family] = Family.PRESSURE
     metrics: ClassVar[tuple[Metric, ...]] = tuple(_RESOURCES.values())
 
@@ -86,7 +87,8 @@ class PressureLinux(Collector):
             Unavailable: no pressure can be read any more, or the job's cgroup has changed; a new collector
                          finds it.
         """
-        self._group.check(now)
+        if self._group.changed(now):
+            self._group.confirm()
         span = self._lap.seconds(now)
         if span is None:
             for _, _, counter in self._waited:

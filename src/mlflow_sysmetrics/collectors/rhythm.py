@@ -13,8 +13,13 @@ SHORTEST_RATE_SECONDS = 0.15
 # good part of a short span.
 CLOCKS_DIFFER = 1.5
 
-# What changes rarely and is expensive to look up: the list of GPUs, limits that no watched file shows.
-LIMITS_SECONDS = 120.0
+# What changes slowly and takes as long as several other sources: space of a filesystem, open files.
+SLOW_SECONDS = 5.0
+# What changes rarely and takes as long to look up as several ticks: the devices of local filesystems, limits
+# that no watched file shows.
+LOOK_UP_SECONDS = 300.0
+# The list of GPUs.
+DEVICES_SECONDS = 120.0
 # An administrator may change a GPU's power limit while a job runs; a reading may wake the driver.
 POWER_LIMIT_SECONDS = 10.0
 
@@ -75,6 +80,11 @@ class Pause:
             return False
         self.over_at = now + self._seconds
         return True
+
+    def lengthen(self, now: float, seconds: float) -> None:
+        """Starts a longer pause now."""
+        self._seconds = seconds
+        self.over_at = now + seconds
 
 
 class Ration:

@@ -19,7 +19,7 @@ from mlflow_sysmetrics.collectors.contract import PERCENT, Collector
 from mlflow_sysmetrics.collectors.counters import NO_CLOCK, Counters, CounterSet, Step
 from mlflow_sysmetrics.collectors.kernel_files import number_after
 from mlflow_sysmetrics.collectors.own_group import LimitWatch
-from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Lap, Pause
+from mlflow_sysmetrics.collectors.rhythm import LOOK_UP_SECONDS, Lap, Pause
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.cgroups import controller_directory, cpu_quotas
 from mlflow_sysmetrics.machine.host import Host
@@ -50,13 +50,14 @@ def parse_cpu_stat(text: bytes) -> Periods:
 class ThrottlingLinux(Collector):
     """Share of periods in which a quota stopped the job."""
 
+    cumulative = True
     family: ClassVar[Family] = Family.CPU
     metrics: ClassVar[tuple[Metric, ...]] = (catalogue.CPU_THROTTLED,)
 
     def __init__(self, host: Host) -> None:
         self._host = host
         self._lap = Lap()
-        self._look = Pause(LIMITS_SECONDS, first=0.3)
+        self._look = Pause(LOOK_UP_SECONDS, first=0.3)
         self._watch = LimitWatch(host, "cpu")
         self._outdated = False
         self._counters = CounterSet(lambda _: Counters(bounds.QUOTA_PERIODS, bounds.QUOTA_PERIODS))

@@ -28,6 +28,10 @@ class Traffic(NamedTuple):
 
 
 _make = tuple.__new__  # a third of the cost of calling the class
+_RECEIVED, _TRANSMITTED = catalogue.NETWORK_RECEIVE.name, catalogue.NETWORK_TRANSMIT.name
+_RECEIVE_RATE, _TRANSMIT_RATE = catalogue.NETWORK_RECEIVE_RATE.name, catalogue.NETWORK_TRANSMIT_RATE.name
+_COUNTER, _RATE = catalogue.NETWORK_RECEIVE.kind, catalogue.NETWORK_RECEIVE_RATE.kind
+_ERRORS, _ERRORS_KIND = catalogue.NETWORK_ERRORS.name, catalogue.NETWORK_ERRORS.kind
 
 
 class TrafficTotals:
@@ -104,44 +108,52 @@ class TrafficSeries:
         self._lap = Lap()
         self._totals.update(interfaces, NO_CLOCK)
         self.gaps: tuple[str, ...] = ()
+        self._only: Counters | None = None
+        self._failed = -1
 
     def samples(self, interfaces: Mapping[str, Traffic], now: float) -> list[Sample]:
         """Returns the totals, and their growth per second since the last rate.
 
         There are none of what is not believed yet.
         """
-        return self._ordinary(interfaces, now) or self._samples(interfaces, now)
+        samples = self._samples(interfaces, now)
+        self._find_only()
+        return samples
 
-    def _ordinary(self, interfaces: Mapping[str, Traffic], now: float) -> list[Sample] | None:
-        """Returns the samples of an ordinary tick with one interface, see `Counters`; None at any other."""
-        totals, lap = self._totals, self._lap
+    def ordinary(self, received: int, transmitted: int, failed: int, now: float) -> list[Sample] | None:
+        """Returns the same for an ordinary tick with one interface, see `Counters`; None at any other."""
+        totals, lap, counter = self._totals, self._lap, self._only
         span = now - lap.began
-        counter = totals.bytes.only() if span >= SHORTEST_RATE_SECONDS else None
-        if counter is None or self.gaps or len(interfaces) != 1:
+        if counter is None or failed != self._failed or span < SHORTEST_RATE_SECONDS:
             return None
-        ((name, (received, transmitted, failed)),) = interfaces.items()
-        if totals.failed.get(name) != failed or totals.errors.doubted:
-            return None
-        before = counter.counts
-        grown = more_received, more_transmitted = received - before[0], transmitted - before[1]
+        before_received, before_transmitted = counter.counts
+        more_received, more_transmitted = received - before_received, transmitted - before_transmitted
         most = counter.surely
         if not (0 <= more_received <= most and 0 <= more_transmitted <= most):
             return None
         if received in ALL_ONES or transmitted in ALL_ONES:
             return None
         seconds = now - counter.read_at
-        counter.counts, counter.pace = (received, transmitted), grown
+        counter.counts, counter.pace = (received, transmitted), (more_received, more_transmitted)
         lap.began = counter.read_at = now
         received, transmitted, errors = totals.totals
         received, transmitted = received + more_received, transmitted + more_transmitted
         totals.totals = _make(Traffic, (received, transmitted, errors))
         return [
-            catalogue.NETWORK_RECEIVE.sample(received / MEGABYTE),
-            catalogue.NETWORK_TRANSMIT.sample(transmitted / MEGABYTE),
-            catalogue.NETWORK_ERRORS.sample(errors),
-            catalogue.NETWORK_RECEIVE_RATE.sample(more_received / seconds / MEGABYTE, span),
-            catalogue.NETWORK_TRANSMIT_RATE.sample(more_transmitted / seconds / MEGABYTE, span),
+            _make(Sample, (_RECEIVED, _COUNTER, received / MEGABYTE, None)),
+            _make(Sample, (_TRANSMITTED, _COUNTER, transmitted / MEGABYTE, None)),
+            _make(Sample, (_ERRORS, _ERRORS_KIND, errors, None)),
+            _make(Sample, (_RECEIVE_RATE, _RATE, more_received / seconds / MEGABYTE, span)),
+            _make(Sample, (_TRANSMIT_RATE, _RATE, more_transmitted / seconds / MEGABYTE, span)),
         ]
+
+    def _find_only(self) -> None:
+        """Finds out whether the next tick may be an ordinary one; `_samples` alone changes that."""
+        totals = self._totals
+        is_plain = len(totals.failed) == 1 and not totals.errors.doubted and not self.gaps
+        self._only = totals.bytes.only() if is_plain else None
+        if self._only is not None:
+            (self._failed,) = totals.failed.values()
 
     def _samples(self, interfaces: Mapping[str, Traffic], now: float) -> list[Sample]:
         received, transmitted, errors = self._totals.update(interfaces, now)

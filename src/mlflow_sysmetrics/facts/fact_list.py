@@ -213,7 +213,7 @@ class Limits:
 
         Looks once a second: a program may ask for the tags a thousand times.
         """
-        version = self._host.files.check(time.monotonic() // 1)
+        version = self._host.files.check_all(time.monotonic() // 1)
         changed, self._version = version != self._version, version
         return changed
 

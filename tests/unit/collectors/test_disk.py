@@ -186,7 +186,8 @@ def test_a_path_that_stops_answering_affects_no_other_and_recovers(make: Make, d
     disk = Disk(make("/data"))
     assert named(disk, 0) == ["", "data"]
     disks.fails["/home/job"] = OSError(116, "Stale file handle")
-    assert named(disk, 1) == ["data"]
+    assert named(disk, 4) == ["", "data"], "space changes slowly"
+    assert named(disk, 5) == ["data"]
     assert disk.gaps == ("/home/job: Stale file handle",)
     disks.fails.clear()
     assert named(disk, 61) == ["", "data"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fakes import LEVEL, SHARE, TOTAL
-from mlflow_sysmetrics.daemon.sampling.window import Statistics, Window
+from mlflow_sysmetrics.daemon.sampling.window import Window
 from mlflow_sysmetrics.samples import Kind
 
 
@@ -39,18 +39,11 @@ def test_an_empty_window_has_no_values() -> None:
     assert Window(closes_at=0).values() == []
 
 
-def test_statistics_keep_what_a_summary_needs() -> None:
-    statistics = Statistics(Kind.GAUGE)
-    for value in (3.0, -1.0, 4.0):
-        statistics.add(value, weight=0.5)
-    assert (statistics.count, statistics.minimum, statistics.maximum, statistics.last) == (3, -1, 4, 4)
-    assert statistics.mean == 2
-
-
 def test_the_mean_of_values_without_weight_is_the_last() -> None:
-    statistics = Statistics(Kind.GAUGE)
-    statistics.add(8.0, weight=0)
-    assert statistics.mean == 8
+    window = Window(closes_at=0)
+    for value in (3.0, 8.0):
+        window.add([LEVEL.sample(value)], seconds=0)
+    assert window.values() == [(LEVEL.name, Kind.GAUGE, 8)]
 
 
 def test_a_long_window_keeps_what_it_has_added_up() -> None:

@@ -436,3 +436,35 @@ def test_without_descriptors_a_file_is_tried_again(monkeypatch: pytest.MonkeyPat
         files.watch([FILTER])
         assert files.check(0) == 0
     assert files.check(1) == 1
+
+
+STABLE = [f"/proc/sys/kernel/{name}" for name in ("ostype", "osrelease", "version", "pid_max")]
+
+
+@linux_only
+@pytest.mark.parametrize("place", range(5))
+@pytest.mark.parametrize("urgent", [True, False])
+def test_of_many_watched_files_each_is_read_within_two_ticks_and_urgent_ones_at_each(
+    coredump_filter: str, monkeypatch: pytest.MonkeyPatch, place: int, urgent: bool
+) -> None:
+    files = KeptFiles()
+    files.watch([*STABLE[:place], FILTER, *STABLE[place:]], [FILTER] if urgent else [])
+    read: list[int] = []
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda *which: read.append(which[0]) or pread(*which))
+    assert files.check(0) == files.check(1) == 0
+    assert len(set(read)) == 5
+    assert len(read) == (6 if urgent else 5)
+    Path(FILTER).write_text(f"{int(coredump_filter, 16) ^ 1:#x}\n")
+    assert files.check(2) == 1 if urgent else files.check(2) + files.check(3) >= 1
+    assert files.version == 1
+
+
+@linux_only
+def test_who_asks_now_and_then_has_all_watched_files_read(coredump_filter: str) -> None:
+    for place in range(5):
+        files = KeptFiles()
+        files.watch([*STABLE[:place], FILTER, *STABLE[place:]])
+        assert files.check_all(0) == 0
+        Path(FILTER).write_text(f"{int(coredump_filter, 16) ^ (place + 1):#x}\n")
+        assert files.check_all(1) == 1

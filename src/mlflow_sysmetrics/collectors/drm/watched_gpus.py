@@ -10,7 +10,7 @@ from typing import Generic, NamedTuple, TypeVar
 from mlflow_sysmetrics.collectors.drm.cards import Card, cards, compute_devices, uuid_of
 from mlflow_sysmetrics.collectors.kernel_files import text_of
 from mlflow_sysmetrics.collectors.presence import AMD, INTEL, NO_AMD_GPU, NO_INTEL_GPU
-from mlflow_sysmetrics.collectors.rhythm import LIMITS_SECONDS, Pause
+from mlflow_sysmetrics.collectors.rhythm import DEVICES_SECONDS, Pause
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.machine.visible_gpus.amd import select_amd
@@ -119,7 +119,7 @@ class RepeatedSearch(Generic[Found]):
     def __init__(self, host: Host, find: Callable[[Host], Found]) -> None:
         host = replace(host, environ=dict(host.environ))
         self._find = partial(find, host)
-        self._pause = Pause(LIMITS_SECONDS)
+        self._pause = Pause(DEVICES_SECONDS)
         self.found = self._find()
 
     def check(self, now: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from operator import itemgetter
 from typing import NamedTuple
 
 from mlflow_sysmetrics.collectors.kernel_files import WORD
@@ -12,14 +13,14 @@ from mlflow_sysmetrics.machine.reasons import Malformed, quoted
 # Windows, which has no sysconf and no /proc, imports and tests this module too.
 _SYSCONF = getattr(os, "sysconf", {"SC_CLK_TCK": 100, "SC_PAGE_SIZE": 4096}.__getitem__)
 TICKS_PER_SECOND: int = _SYSCONF("SC_CLK_TCK")
-_PAGE_BYTES: int = _SYSCONF("SC_PAGE_SIZE")
+PAGE_BYTES: int = _SYSCONF("SC_PAGE_SIZE")
 
 # Positions after the command's closing parenthesis; field 3 of the manual is the first.
 _STATE, _PARENT = 0, 1
-_UTIME, _STIME, _CUTIME, _CSTIME = 11, 12, 13, 14
-_THREADS, _START, _RSS = 17, 19, 21
-_FIELDS = _RSS + 2  # one more than is used, so a text cut within a number is rejected
-
+_UTIME, _STIME, CUTIME, CSTIME = 11, 12, 13, 14
+THREADS, _START, RSS = 17, 19, 21
+FIELDS = RSS + 2  # one more than is used, so a text cut within a number is rejected
+_used = itemgetter(_PARENT, _UTIME, _STIME, CUTIME, CSTIME, THREADS, _START, RSS)
 
 _make = tuple.__new__  # a third of the cost of calling the class
 
@@ -57,29 +58,24 @@ def parse_process_stat(text: bytes) -> ProcessStat:
     Raises:
         Malformed: the text is cut off, or is not a process's stat.
     """
-    before, parenthesis, after = text.rpartition(b")")
-    fields = after.split(None, _FIELDS - 1)
-    if not parenthesis or len(fields) < _FIELDS:
+    end = text.rfind(b")")
+    fields = text[end + 1 :].split(None, FIELDS - 1)
+    if end < 0 or len(fields) < FIELDS:
         raise Malformed(f"not the stat of a process: {quoted(text)}")
     try:
-        numbers = (
-            int(before.partition(b" ")[0]),
-            int(fields[_PARENT]),
-            int(fields[_START]),
-            int(fields[_UTIME]) + int(fields[_STIME]),
-            int(fields[_CUTIME]) + int(fields[_CSTIME]),
-            int(fields[_THREADS]),
-            int(fields[_RSS]),
+        pid = int(text[: text.find(b" ")])
+        parent, user, system, user_of_ended, system_of_ended, threads, start, rss = numbers = tuple(
+            map(int, _used(fields))
         )
     except ValueError as error:
         raise Malformed(f"not the stat of a process: {quoted(text)}") from error
-    if min(numbers) < 0 or max(numbers) >= WORD:
+    if pid < 0 or min(numbers) < 0 or max(numbers) >= WORD:
         raise Malformed(f"the stat of a process has a number out of range: {quoted(text)}")
-    pid, parent, start, own, ended, threads, rss = numbers
     # The main thread may have ended before the others: the process is still alive.
     alive = fields[_STATE] not in b"ZX" or threads > 1
-    times = own / TICKS_PER_SECOND, ended / TICKS_PER_SECOND
-    return _make(ProcessStat, (pid, parent, start, *times, alive, threads, rss * _PAGE_BYTES))
+    own = (user + system) / TICKS_PER_SECOND
+    ended = (user_of_ended + system_of_ended) / TICKS_PER_SECOND
+    return _make(ProcessStat, (pid, parent, start, own, ended, alive, threads, rss * PAGE_BYTES))
 
 
 def read_process_stat(directory: str) -> ProcessStat:

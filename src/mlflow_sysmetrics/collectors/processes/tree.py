@@ -8,8 +8,19 @@ from collections.abc import Callable
 
 from mlflow_sysmetrics.collectors.processes.births import Birth, Births
 from mlflow_sysmetrics.collectors.processes.ledger import Account, CpuLedger
-from mlflow_sysmetrics.collectors.processes.member import NOTHING, Member, OpenFiles, Parting
-from mlflow_sysmetrics.collectors.processes.stat import ProcessStat, parsed_stat, read_process_stat
+from mlflow_sysmetrics.collectors.processes.member import NOTHING, Holding, Member, OpenFiles, Parting
+from mlflow_sysmetrics.collectors.processes.stat import (
+    CSTIME,
+    CUTIME,
+    FIELDS,
+    PAGE_BYTES,
+    RSS,
+    THREADS,
+    ProcessStat,
+    parsed_stat,
+    read_process_stat,
+)
+from mlflow_sysmetrics.collectors.rhythm import SLOW_SECONDS, Pause
 from mlflow_sysmetrics.machine.host import Host
 
 # The CPU clock of each child is read at every tick (0.3 us), its stat and files in turn (8 us).
@@ -17,6 +28,7 @@ _READ_PER_TICK = 25
 _SECONDS_PER_TICK = 250e-6  # fewer are read if their files must be listed
 # The stat and the CPU clock report the same time, except for two ticks of rounding.
 _CLOCK_AGREES_SECONDS = 0.1
+_make = tuple.__new__  # a third of the cost of calling the class
 
 
 class ProcessTree:
@@ -39,6 +51,9 @@ class ProcessTree:
         stat = read_process_stat(directory)
         self._clock = _trusted(host.process_seconds, stat.pid, directory)
         self._files = OpenFiles(directory)
+        self._alone: _Alone | None = None
+        self._looks_for_children = False
+        self._rest = Pause(SLOW_SECONDS, read=False)  # of this process's open files
         self._stat = host.files.keep(directory + "/stat")
         self._ledger = CpuLedger()
         self.own = Member(stat, directory, self._ledger.open(None, self._used(stat), stat.ended, born=False))
@@ -50,6 +65,29 @@ class ProcessTree:
     def members(self) -> list[Member]:
         """Returns all processes, this one first."""
         return list(self._members.values())
+
+    def look_at_own(self, now: float) -> float | None:
+        """Does the same as `look` for this process, if it is alone, as most are; else returns None.
+
+        Its children are looked for at every other reading, and its open files are counted every 5 s.
+        """
+        alone, clock, own = self._alone, self._clock, self.own
+        if alone is None or clock is None or now >= self._rest.over_at:
+            return None
+        self._looks_for_children = not self._looks_for_children
+        if self._looks_for_children and not self._births.is_impossible():
+            return None
+        found = alone.parse(self._stat.read())
+        if found is None:
+            return None
+        try:
+            seconds = self._ledger.only(own.account, now, clock(own.pid), alone.ended)
+        except OSError:  # `look` does without the clock
+            return None
+        if seconds is not None:
+            rss, threads = found
+            own.holding = _make(Holding, (1, rss, threads, own.holding[3]))
+        return seconds
 
     def look(self, now: float) -> float:
         """Reads the tree again and returns the CPU seconds that it has used since the last reading.
@@ -63,10 +101,14 @@ class ProcessTree:
         """
         # Order matters: the time of a parent's ended children first, then which children are alive
         # (`CpuLedger`).
-        stat = parsed_stat(self._stat.path, self._stat.read())
+        self._alone = None
+        text = self._stat.read()
+        stat = parsed_stat(self._stat.path, text)
         used = self._used(stat)
+        self._rest.renew_if_over(now)
         self.own.look(stat, self._files)
         if len(self._members) == 1 and not self._queue and self._births.is_impossible():  # as most processes
+            self._alone = _Alone(text, stat.ended)
             seconds = self._ledger.only(self.own.account, now, used, stat.ended)
             if seconds is not None:
                 return seconds
@@ -174,6 +216,37 @@ class ProcessTree:
             parted = []
             for orphan in [member for member in self._members.values() if member.parent in gone]:
                 self._reread(orphan, parted)
+
+
+class _Alone:
+    """Finds what changes in the stat of a process that has no children.
+
+    Args:
+        text: one of its stats.
+        ended: CPU time of its children that have ended, in seconds, in that stat.
+    """
+
+    __slots__ = ("_at", "_command", "_ended", "ended")
+
+    def __init__(self, text: bytes, ended: float) -> None:
+        self.ended = ended
+        self._command = text[: text.rfind(b")") + 2]
+        self._at = len(self._command.split())  # the command may have spaces
+        self._ended = text.split()[self._at + CUTIME : self._at + CSTIME + 1]
+
+    def parse(self, text: bytes) -> tuple[int, int] | None:
+        """Returns resident bytes and the number of threads; None if anything else is new, or wrong."""
+        at = self._at
+        fields = text.split(None, at + FIELDS - 1)
+        if not text.startswith(self._command) or len(fields) < at + FIELDS:
+            return None
+        if fields[at + CUTIME : at + CSTIME + 1] != self._ended:
+            return None
+        try:
+            rss, threads = int(fields[at + RSS]) * PAGE_BYTES, int(fields[at + THREADS])
+        except ValueError:
+            return None
+        return (rss, threads) if rss >= 0 < threads else None
 
 
 def _trusted(clock: Callable[[int], float], pid: int, directory: str) -> Callable[[int], float] | None:

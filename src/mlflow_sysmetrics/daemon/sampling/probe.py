@@ -17,6 +17,7 @@ from mlflow_sysmetrics.collectors.registry import Build, name_of, resolve
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.kept_files import KeptFiles
 from mlflow_sysmetrics.machine.reasons import Malformed, why_unread
 from mlflow_sysmetrics.runtime.backoff import doubled
 from mlflow_sysmetrics.samples import Sample
@@ -55,6 +56,7 @@ class Probe:
         patience: how many seconds a reading may take before the next collector is read without waiting for
             it, if that is longer than usual; for a source that has been slow but has answered.
         began_at: when the reading began that another thread still waits for; None if there is none.
+        host: the machine.
         paused_until: when the pause after a failure ends, unless a change of the job's limits ends it before.
         hangs: whether a reading has not returned for so long that it is said to hang.
     """
@@ -68,7 +70,7 @@ class Probe:
         self._health = "not read yet"
         self.began_at: float | None = None
         self._build = build or resolve(collector, host)
-        self._host = host
+        self.host = host
         self._transparent = transparent
         self._collector: Collector | None = None
         self._is_stale = False
@@ -115,7 +117,12 @@ class Probe:
 
     def rests(self, now: float) -> bool:
         """Returns whether a reading would yield nothing, because the collector is paused."""
-        return now < self.paused_until and self._host.files.version == self._limits_version
+        return now < self.paused_until and self.host.files.version == self._limits_version
+
+    @property
+    def can_wait(self) -> bool:
+        """Whether a later reading tells the same: the collector is cumulative, and nothing is wrong."""
+        return self._is_settled and not self._is_stale and getattr(self._collector, "cumulative", False)
 
     @property
     def health(self) -> str:
@@ -155,18 +162,18 @@ class Probe:
 
     def _built(self) -> Collector:
         self._collector, self._is_stale = None, False  # closes the old one first
-        self._collector = collector = self._build(self._host)
+        self._collector = collector = self._build(self.host)
         return collector
 
     def _pause(self, now: float, health: str, error: BaseException) -> None:
-        pause = doubled(
-            self._failures, first_seconds=_FIRST_PAUSE_SECONDS, longest_seconds=_LONGEST_PAUSE_SECONDS
-        )
+        # To look for an absent source takes as long as a tick: each pause is four times the one before.
+        doublings = 2 * self._failures if isinstance(error, Unavailable) else self._failures
+        pause = doubled(doublings, first_seconds=_FIRST_PAUSE_SECONDS, longest_seconds=_LONGEST_PAUSE_SECONDS)
         self._failures += 1
         self._successes = 0
         self._is_settled = False
         self.paused_until = now + pause
-        self._limits_version = self._host.files.version
+        self._limits_version = self.host.files.version
         self._health = health
         # An absent source is normal. A failing one is logged once until it has recovered.
         level = logging.DEBUG if isinstance(error, Unavailable) else logging.WARNING
@@ -210,30 +217,39 @@ class Probe:
 
 
 class ProbeSchedule:
-    """The probes that are not paused, so that a tick need not ask each of them.
+    """Which probes are read at a tick, so that it need not ask each of them.
 
     Args:
         probes: all of them.
     """
 
     def __init__(self, probes: Sequence[Probe]) -> None:
-        self._all = self._awake = probes
+        self._all = self._awake = self._levels = probes
         self._resting: list[Probe] = []
         self._due_at = -math.inf
+        self._files = probes[0].host.files if probes else KeptFiles()
+        self._limits_version = self._files.version
 
-    def awake(self, now: float) -> Sequence[Probe]:
+    def awake(self, now: float, *, whole: bool = True) -> Sequence[Probe]:
         """Returns those that are not paused, and for a while those that have failed since.
 
         Args:
             now: seconds of a clock that never goes back.
+            whole: whether a point is due, or someone watches. Otherwise those are left out that can wait,
+                unless limits of the job have changed: a share is of one limit.
         """
         resting = self._resting
         if now >= self._due_at or (resting and not resting[0].rests(now)):
             resting = self._resting = [probe for probe in self._all if probe.rests(now)]
             self._awake = [probe for probe in self._all if probe not in resting]
+            self._levels = [probe for probe in self._awake if not probe.can_wait]
             over_at = min((probe.paused_until for probe in resting), default=math.inf)
             self._due_at = min(over_at, now + _ASKED_AGAIN_SECONDS)
-        return self._awake
+        if whole or self._files.version != self._limits_version:
+            self._limits_version = self._files.version
+            self._levels = [probe for probe in self._awake if not probe.can_wait]
+            return self._awake
+        return self._levels
 
 
 def _health_after(error: BaseException) -> str:

@@ -54,7 +54,6 @@ class Sampler:
 
     Attributes:
         ticks: number of ticks so far.
-        latest: monotonic time and samples of the last tick.
         inbox: points of the program itself, collected by this thread.
         thread: the thread, or the one that took its place.
         stirred: called at the first tick after a pause.
@@ -66,7 +65,8 @@ class Sampler:
 
     def __init__(self, probes: Sequence[Probe], clock: Clock) -> None:
         self.ticks = self._readings = 0
-        self.latest: tuple[float, Sequence[Sample]] = (-math.inf, ())
+        self._shown: Sequence[Sample] = ()  # of the last tick that read everything
+        self._latest: tuple[float, Sequence[Sample], Sequence[Sample]] = (-math.inf, (), ())
         self._probes = probes
         self._clock = clock
         self._stamper = Stamper(clock)
@@ -91,6 +91,13 @@ class Sampler:
         self.thread = SamplerThread(self._step, clock)
         self._pass: Tick | None = None
         self._schedule = ProbeSchedule(probes)
+
+    @property
+    def latest(self) -> tuple[float, Sequence[Sample]]:
+        """Monotonic time and samples of the last tick, and what it did not read, as rates, from before."""
+        now, samples, before = self._latest
+        fresh = {sample.key for sample in samples} if before else ()
+        return now, [*samples, *(sample for sample in before if sample.key not in fresh)]
 
     def start(self) -> None:
         """Starts the thread.
@@ -175,8 +182,8 @@ class Sampler:
         return self._run_due(charge)
 
     def _run_due(self, charge: object) -> bool:
-        due = self._clock.monotonic() >= self._due_at - _EARLY_SECONDS
-        if due or self._pass is not None or self._requested():
+        is_due = self._clock.monotonic() >= self._due_at - _EARLY_SECONDS
+        if is_due or self._pass is not None or self._requested():
             return self._tick(charge)
         if self._new_watches:
             self._update_watches(self._clock.monotonic())
@@ -185,9 +192,20 @@ class Sampler:
             self.inbox.collect()
         return True
 
+    # A tick finds the processor's caches cold: each function that it enters costs as much as a short file.
     def _tick(self, charge: object) -> bool:
         """Begins a tick, or continues one in which something failed; returns False if another thread does."""
-        tick = self._pass or self._begin_tick()
+        tick = self._pass
+        if tick is None:
+            now = self._clock.monotonic()
+            if self._arriving or self._departing or self._flushes or self._idle:
+                tick = self._begin_with_requests(now)
+            else:
+                if self._watches or self._new_watches:
+                    self._update_watches(now)
+                whole = bool(self._watches) or self._closes_at <= now + _EARLY_SECONDS
+                tick = self._pass = Tick(self._schedule.awake(now, whole=whole), now)
+                tick.is_whole = whole
         if self.inbox.due_at != math.inf:
             self.inbox.collect()  # afterwards: who asked for a flush has left its points before
         if not self.thread.read(tick.left, tick.samples, charge):
@@ -199,6 +217,23 @@ class Sampler:
         self._due_at = self._next_due()
         self._pass = None
         return True
+
+    def _count(self, tick: Tick) -> None:
+        """Counts the readings of a tick as those of one moment."""
+        now = tick.now
+        if tick.makes_points or self._closes_at <= now + _EARLY_SECONDS:
+            tick.timestamp, tick.makes_points = self._stamper.next(), True
+        tick.is_counted = True
+        passed, samples = now - self._ticked_at, tick.samples
+        before = () if tick.is_whole and passed >= _SECOND_READING_SECONDS else self._shown
+        self._latest = (now, samples, before)
+        if tick.is_whole:
+            self._shown = self.latest[1] if before else samples
+        self.ticks += 1
+        self._readings += 1
+        for window in self._windows:
+            window.add(samples, passed)
+        self._ticked_at = now
 
     def _make_points(self, tick: Tick) -> None:
         """Makes points of windows that close, and begins and ends runs."""
@@ -213,16 +248,6 @@ class Sampler:
         for done in tick.flushes:
             done.set()
 
-    def _begin_tick(self) -> Tick:
-        now = self._clock.monotonic()
-        is_idle = not self._series and not self._watches
-        if is_idle or self._arriving or self._departing or self._flushes:
-            return self._begin_with_requests(now)
-        if self._watches or self._new_watches:
-            self._update_watches(now)
-        tick = self._pass = Tick(self._schedule.awake(now), now)
-        return tick
-
     def _begin_with_requests(self, now: float) -> Tick:
         tick = Tick(self._probes, now)
         tick.arriving, tick.makes_points = [], True
@@ -232,33 +257,17 @@ class Sampler:
                 self._readings = 0
                 for probe in self._probes:
                     probe.renew()
-        stirs = self._idle
         with self._lock:
             self._pass = tick
             self._take_requests(tick)
-        if stirs:
+        if self._idle:
             self.stirred()
         self._update_watches(now)
         return tick
 
-    def _count(self, tick: Tick) -> None:
-        """Counts the readings of a tick as those of one moment."""
-        now = tick.now
-        if tick.makes_points or self._closes_at <= now + _EARLY_SECONDS:
-            tick.timestamp, tick.makes_points = self._stamper.next(), True
-        tick.is_counted = True
-        passed = now - self._ticked_at
-        samples = tick.samples
-        self.latest = (now, samples if passed >= _SECOND_READING_SECONDS else self._visible(samples))
-        self.ticks += 1
-        self._readings += 1
-        for window in self._windows:
-            window.add(samples, passed)
-        self._ticked_at = now
-
     @property
     def _idle(self) -> bool:
-        return not self._series and not self._watches
+        return not (self._series or self._watches)
 
     def _has_paused(self, now: float) -> bool:
         return now - self._ticked_at > _PAUSE_SECONDS
@@ -267,8 +276,8 @@ class Sampler:
         # Without the lock: who adds to these lists wakes this thread afterwards.
         if self._arriving or self._departing or self._flushes:
             return True
-        # While there are runs, a new watch shows what is read for them and needs no tick.
-        return bool(self._new_watches and self._idle)
+        # While everything is read for the runs, a new watch shows that and needs no tick.
+        return bool(self._new_watches and (self._idle or self._latest[2]))
 
     def _take_requests(self, tick: Tick) -> None:
         tick.departing, self._departing = self._departing, []
@@ -289,12 +298,6 @@ class Sampler:
         self._arriving = waiting
         if self._arriving:
             self._wake.set()
-
-    def _visible(self, samples: Sequence[Sample]) -> Sequence[Sample]:
-        """Returns what watches show after a tick too soon for rates: the rates of the one before."""
-        _, before = self.latest
-        fresh = {sample.key for sample in samples}
-        return [*samples, *(sample for sample in before if sample.key not in fresh)]
 
     # What follows takes its work off a list only once it is done: if something fails, the rest is done by the
     # next step of the loop.
@@ -391,10 +394,8 @@ class Sampler:
 
     def _next_due(self) -> float:
         """Returns the time of the next tick: the next multiple of the interval; missed ones are skipped."""
-        interval = self._interval
-        if interval == math.inf:
-            return math.inf
-        passed = math.floor((self._clock.monotonic() - self._epoch + _EARLY_SECONDS) / interval)
-        due_at = self._epoch + (passed + 1) * interval
-        second = self._readings == 1 and self._watches
-        return min(due_at, self._ticked_at + _SECOND_READING_SECONDS) if second else due_at
+        passed = (self._clock.monotonic() - self._epoch + _EARLY_SECONDS) // self._interval
+        due_at = self._epoch + (passed + 1) * self._interval
+        if self._readings == 1 and self._watches:
+            due_at = min(due_at, self._ticked_at + _SECOND_READING_SECONDS)
+        return due_at

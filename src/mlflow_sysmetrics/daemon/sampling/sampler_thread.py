@@ -45,6 +45,7 @@ class Tick:
         makes_points: whether a window closes with it, or a run begins or ends.
         timestamp: the wall-clock time of its points.
         is_counted: whether the windows have its samples.
+        is_whole: whether those are read, too, that could wait until a point is due.
     """
 
     # What most ticks have none of is not made for each of them.
@@ -54,6 +55,7 @@ class Tick:
     makes_points = False
     timestamp = 0
     is_counted = False
+    is_whole = True
 
     def __init__(self, probes: Sequence[Probe], now: float) -> None:
         self.now = now

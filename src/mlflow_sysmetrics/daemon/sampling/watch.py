@@ -24,7 +24,9 @@ _NOTHING: Mapping[str, float] = MappingProxyType({})
 class WatchedSampler(Protocol):
     """What a watch needs of the sampler."""
 
-    latest: tuple[float, Sequence[Sample]]
+    @property
+    def latest(self) -> tuple[float, Sequence[Sample]]:
+        """Monotonic time and samples of the last tick."""
 
     @property
     def readings(self) -> int:
