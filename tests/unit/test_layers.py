@@ -28,12 +28,13 @@ FLOORS = (
     ("machine", "runtime"),
     ("collectors", "facts", "mlflow_api"),
     ("daemon", "preflight"),
+    ("cluster",),
     ("monitor", "server", "training"),
     ("providers",),
     ("cli", "examples", "host"),
 )
 RANK = {name: rank for rank, floor in enumerate(FLOORS) for name in floor}
-MOST_FILES = 330
+MOST_FILES = 338
 MOST_LINES = 400
 MOST_LOOSE_MODULES = 10
 

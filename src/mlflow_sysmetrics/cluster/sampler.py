@@ -1,0 +1,354 @@
+"""One sampler per node and run: attaches the run in the process that is elected, and waits in the others."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from types import TracebackType
+
+from mlflow_sysmetrics.cluster.election import (
+    Election,
+    Member,
+    NodeRecord,
+    base_directory,
+    digest,
+    this_member,
+)
+from mlflow_sysmetrics.cluster.gpus import gpus_need_union
+from mlflow_sysmetrics.cluster.job import Job
+from mlflow_sysmetrics.cluster.node import node_identity, node_name
+from mlflow_sysmetrics.cluster.tags import job_tag, node_tags
+from mlflow_sysmetrics.daemon import launch
+from mlflow_sysmetrics.daemon.arguments import check_timeout
+from mlflow_sysmetrics.daemon.process import Attachment, prepare
+from mlflow_sysmetrics.errors import Unavailable
+from mlflow_sysmetrics.log import Log
+from mlflow_sysmetrics.machine.host import JOB_SCOPE, Host
+from mlflow_sysmetrics.runtime.loops import Loop
+from mlflow_sysmetrics.runtime.native import Event, RLock
+from mlflow_sysmetrics.runtime.process_identity import is_gone
+from mlflow_sysmetrics.settings import Settings
+
+THREAD_NAME = "sysmetrics-node"
+EXPLICIT = "start_node_sampler"  #: the holder of those who call that
+
+# A leader that was killed is replaced within two seconds: one pause, and the rest of the second that its last
+# point may belong to.
+_PAUSE_SECONDS = 0.5
+_RESCAN_SECONDS = 10.0  # a member that was killed changes nothing in the directory
+_MILLISECONDS = 1000
+
+_logger = Log()
+
+
+class NodeSampler:
+    """The part of this process in sampling its node for one run. From `start_node_sampler`.
+
+    Attributes:
+        run_id: the run.
+        tracking_uri: its tracking server.
+        node_name: name of this node in the keys; None for plain keys, or while another process leads that
+            has not chosen it yet.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        tracking_uri: str,
+        settings: Settings,
+        *,
+        job: Job | None,
+        given_name: str | None = None,
+        started_at: int | None = None,
+        host: Host | None = None,
+        forget: Callable[[NodeSampler], None] = lambda _: None,
+    ) -> None:
+        self.run_id = run_id
+        self.tracking_uri = tracking_uri
+        self.node_name = settings.node_id or given_name
+        self._settings = settings
+        self._job = job
+        self._given_name = given_name
+        self._started_at = started_at
+        self._host = host or Host()
+        self._forget = forget
+        self._lock = RLock()  # re-entrant: a signal handler may call in
+        self._holders: list[object] = []
+        self._owner = False
+        self._followed = False
+        self._pid, self._parent = os.getpid(), os.getppid()
+        self._member = this_member(node_rank=None if job is None else job.node_rank, pids=(os.getpid(),))
+        self._election: Election | None = None
+        self._attachment: Attachment | None = None
+        self._over = False
+        self._wake = Event()
+        self._rescan_at = 0.0
+        self._tagged = False
+        self._loop = Loop(self._step, THREAD_NAME)
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this process samples the node."""
+        return self._attachment is not None and not self._over
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run has ended, or this process has left."""
+        return self._over
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Ends the part of this process; another process of the job on this node goes on.
+
+        Args:
+            timeout: longest wait in seconds for the delivery of the last points; None means
+                `MLFLOW_SYSMETRICS_FLUSH_TIMEOUT`; 0 does not wait.
+
+        Returns:
+            True if all points were delivered, or this process has sampled nothing, or `start_node_sampler`
+            was called more often than this.
+
+        Raises:
+            TypeError: `timeout` is not a number.
+            SettingsError: `timeout` is NaN.
+        """
+        check_timeout(timeout)
+        return self.drop(EXPLICIT, timeout)
+
+    def __enter__(self) -> NodeSampler:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # For this package.
+
+    def hold(self, holder: object, *, owner: bool = False) -> None:
+        """Adds a holder: the sampler lives until the last one has dropped it."""
+        with self._lock:
+            self._holders.append(holder)
+            self._owner = self._owner or owner
+
+    def begin(self, member: Member | None = None) -> None:
+        """Joins the election, in the calling thread, and attaches the run if this process wins it.
+
+        Args:
+            member: what to tell the leader; by default this process.
+
+        Raises:
+            ThreadUnavailable: no thread can be started.
+        """
+        with self._lock:
+            if self._election is not None or self._over:
+                return
+            self._member = replace(member or self._member, owns=self._owns())
+            self._election = self._enter()
+        self._try_to_lead(wait=False)
+        if not self._over:
+            self._loop.start()
+
+    def drop(self, holder: object, timeout: float | None = None, *, ended: bool = False) -> bool:
+        """Removes a holder; the last one leaves the election.
+
+        Args:
+            holder: from `hold`.
+            timeout: as in `close`.
+            ended: True if the run is over if this process owns it, as after `mlflow.end_run`.
+
+        Returns:
+            As in `close`.
+        """
+        if os.getpid() != self._pid:
+            return True
+        with self._lock:
+            if holder in self._holders:
+                self._holders.remove(holder)
+            if self._holders:
+                return True
+            if ended and self._owner:
+                self._record_end()
+        return self._leave(timeout)
+
+    def _owns(self) -> str | None:
+        return self._job.key if self._owner and self._job is not None else None
+
+    def _enter(self) -> Election | None:
+        key = digest(self.tracking_uri, self.run_id, node_identity(self._host))
+        try:
+            election = Election(base_directory(), key)
+        except Unavailable as error:
+            _logger.info("mlflow-sysmetrics: No election of one process per node: %s.", error)
+            return None
+        election.join(self._member)
+        return election
+
+    def _step(self) -> bool:
+        """Leads, or waits to lead; returns whether the thread goes on."""
+        self._wake.wait(_PAUSE_SECONDS)
+        if self._over:
+            return False
+        if self._is_orphan():
+            self._leave(0)
+            return False
+        if self._attachment is None:
+            self._in_loader(self._try_to_lead)
+        else:
+            self._lead_on()
+        return not self._over
+
+    def _is_orphan(self) -> bool:
+        """Returns whether the launcher of this process is gone, or all processes that it was to sample."""
+        if self._followed and os.getppid() != self._parent:
+            return True
+        pids = [pid for pid in self._member.pids if pid != self._pid]
+        return len(pids) == len(self._member.pids) > 0 and not any(map(_exists, pids))
+
+    def _in_loader(self, call: Callable[[], None]) -> None:
+        """Calls in the thread that loads the daemon, for which a fork waits, if it is not loaded."""
+        if launch.is_loaded() and not launch.is_pending():
+            call()
+            return
+        done = Event()
+
+        def job() -> None:
+            try:
+                call()
+            finally:
+                done.set()
+
+        if launch.defer(job):
+            done.wait()
+        else:
+            call()
+
+    def _try_to_lead(self, *, wait: bool = True) -> None:
+        """Attaches the run if no other process of this node samples it."""
+        election = self._election
+        record = None
+        if election is not None:
+            if not election.lead():
+                self.node_name = self.node_name or getattr(election.record(), "name", None)
+                return
+            record = election.record()
+            if record is not None and record.ended:
+                self._leave(0)
+                return
+        elif self._job is not None and self._job.local_rank:
+            return  # without files the first process of each node samples
+        members = [] if election is None else election.members()
+        name = self._choose_name(record, members)
+        if record is not None and wait:
+            self._wait_for_next_step(record)
+        settings = replace(self._settings, node_id=name)
+        self._share(members)
+        with self._lock:
+            if self._over:
+                return
+            self.node_name = name
+            attachment = prepare(self.run_id, self.tracking_uri, settings)
+            attachment.begin(settings, self._started_at)
+            self._attachment = attachment
+        if election is not None:
+            election.agree(NodeRecord(name=name, started_at=self._started_at))
+            election.has_changed()
+        self._put_tags(members)
+
+    def _choose_name(self, record: NodeRecord | None, members: Sequence[Member]) -> str | None:
+        if self._settings.node_id is not None:
+            return self._settings.node_id
+        if record is not None:
+            self._started_at = self._started_at or record.started_at
+            return record.name
+        if self._given_name is not None:
+            return self._given_name
+        ranks = [member.node_rank for member in [self._member, *members] if member.node_rank is not None]
+        return node_name(self._job, min(ranks, default=None), self._host)
+
+    def _wait_for_next_step(self, record: NodeRecord) -> None:
+        """Waits until the second is over in which the leader before may have sent its last point."""
+        began = record.started_at or 0
+        self._wake.wait(1 - (time.time() - began / _MILLISECONDS) % 1)
+
+    def _lead_on(self) -> None:
+        """Follows the members of this node, and hears of the end of the run."""
+        election = self._election
+        if election is None:
+            return
+        now = time.monotonic()
+        if not election.keeps_leading(now):
+            self._leave(0)
+            return
+        if not election.has_changed() and now < self._rescan_at:
+            return
+        self._rescan_at = now + _RESCAN_SECONDS
+        record = election.record()
+        if record is not None and record.ended:
+            self._leave(None)
+            return
+        members = election.members()
+        election.has_changed()  # what `members` has deleted is no news
+        self._share(members)
+        self._put_tags(members)
+
+    def _share(self, members: Sequence[Member]) -> None:
+        """Has the collectors read the processes and GPUs of all members."""
+        everybody = members or [self._member]
+        here = [member for member in everybody if not is_gone(member.process)]
+        roots = sorted({pid for member in here for pid in member.pids})
+        gpus = {uuid: None for member in here for uuid in member.gpus or ()}
+        own = set(self._member.gpus or ())
+        local_size = (self._job.local_size if self._job is not None else None) or len(here)
+        union = list(gpus) if gpus_need_union(own, set(gpus), local_size) else []
+        JOB_SCOPE.update(() if roots == [self._pid] else roots, union)
+
+    def _put_tags(self, members: Sequence[Member]) -> None:
+        attachment = self._attachment
+        if attachment is None or not self._settings.tags:
+            return
+        owned = next((member.owns for member in members if member.owns), None) or self._owns()
+        if owned is not None and not self._tagged:
+            self._tagged = True
+            attachment.put_tags(job_tag(owned))
+        if self._owner or self.node_name is None:
+            return
+        node_tags(self.node_name, self._job, attachment.put_tags)
+
+    def _record_end(self) -> None:
+        election, attachment = self._election, self._attachment
+        if election is not None:
+            record = election.record() or NodeRecord(name=self.node_name)
+            election.agree(replace(record, ended=True))
+        key = self._owns()
+        if attachment is not None and key is not None and self._settings.tags:
+            attachment.put_tags(job_tag(key, ended=True))
+
+    def _leave(self, timeout: float | None) -> bool:
+        with self._lock:
+            self._over = True
+            attachment, election = self._attachment, self._election
+        self._wake.set()
+        self._forget(self)
+        try:
+            return attachment is None or attachment.detach(timeout)
+        finally:
+            if election is not None:
+                election.leave()
+
+    def end_with_process(self) -> None:
+        """Says what the others on this node need to know, at the end of this process."""
+        with self._lock:
+            if self._owner and not self._over:
+                self._record_end()
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it belongs to another user
+        return True
+    return True

@@ -1,0 +1,56 @@
+"""Tags that a job puts on its run: its id, by which other nodes find the run, and the facts of each node."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mlflow_sysmetrics.cluster.job import Job
+from mlflow_sysmetrics.runtime.process_identity import this_process
+
+JOB_TAG = "sysmetrics.job"
+_ENDED = " ended"
+_MILLISECONDS = 1000
+_MOST_NODES = 64
+# At most eight per node.
+_FACTS = ("hostname", "cpu", "cpu_cores", "memory_gb", "gpu", "gpu_count", "node", "cloud")
+_NODES_TAG = "sys.nodes"
+_NODE_NUMBER = re.compile(r"node_(\d+)")
+
+
+def job_tag(key: str, *, ended: bool = False) -> dict[str, str]:
+    """Returns the tag by which the other processes of a job find its run."""
+    began = int(this_process()["began"] * _MILLISECONDS)
+    return {JOB_TAG: f"{key} {began}{_ENDED if ended else ''}"}
+
+
+def has_owner(tags: Mapping[str, str]) -> bool:
+    """Returns whether the owner of a run has not ended it yet."""
+    value = tags.get(JOB_TAG, "")
+    return bool(value) and not value.endswith(_ENDED)
+
+
+def node_tags(name: str, job: Job | None, put: Callable[[dict[str, str]], Any]) -> None:
+    """Has the facts about this node put on the run, now or when they are known.
+
+    Args:
+        name: name of the node in the keys.
+        job: the job.
+        put: puts tags on the run.
+    """
+    number = _NODE_NUMBER.fullmatch(name)
+    place = int(number[1]) if number else (job.node_rank if job is not None else None)
+    if place is not None and place >= _MOST_NODES:
+        return
+    from mlflow_sysmetrics.facts import host_facts
+
+    def put_known(tags: Mapping[str, str]) -> None:
+        put({f"sys.{name}.{fact}": tags[f"sys.{fact}"] for fact in _FACTS if f"sys.{fact}" in tags})
+
+    facts = host_facts()
+    known = facts.tags(wait_seconds=0)
+    if facts.complete or facts.has_no_thread:
+        put_known(known)
+    else:
+        facts.when_complete(put_known)
