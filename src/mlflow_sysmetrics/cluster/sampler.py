@@ -22,7 +22,7 @@ from mlflow_sysmetrics.cluster.gpus import gpus_need_union
 from mlflow_sysmetrics.cluster.job import Job
 from mlflow_sysmetrics.cluster.node import node_identity, node_name
 from mlflow_sysmetrics.cluster.rendezvous import Location, TorchStore
-from mlflow_sysmetrics.cluster.tags import job_tag, node_tags
+from mlflow_sysmetrics.cluster.tags import has_owner, job_tag, node_tags
 from mlflow_sysmetrics.daemon import launch
 from mlflow_sysmetrics.daemon.arguments import check_timeout
 from mlflow_sysmetrics.daemon.delivery.host_tags import put_host_tags
@@ -44,6 +44,8 @@ FOLLOWER = "follower"  #: the holder of a program that does not know the run
 _PAUSE_SECONDS = 0.5
 _RESCAN_SECONDS = 10.0  # a member that was killed changes nothing in the directory
 _MILLISECONDS = 1000
+
+_ENDED = "the run has ended"
 
 _logger = Log()
 
@@ -73,6 +75,7 @@ class NodeSampler:
         self.run_id = run_id
         self.tracking_uri = tracking_uri
         self.node_name = settings.node_id or given_name
+        self.reason: str | None = None
         self._settings = settings
         self._job = job
         self._given_name = given_name
@@ -220,7 +223,8 @@ class NodeSampler:
         if self._over:
             return False
         if self._is_orphan():
-            self._leave(0)
+            self.reason = "the processes of the job are gone"
+            self._leave(None)
             return False
         self._publish()
         if self._attachment is None:
@@ -254,6 +258,7 @@ class NodeSampler:
                 return
             record = election.record()
             if record is not None and record.ended:
+                self.reason = _ENDED
                 self._leave(0)
                 return
         elif self._job is not None and self._job.local_rank:
@@ -264,13 +269,18 @@ class NodeSampler:
             self._wait_for_next_step(record)
         settings = replace(self._settings, node_id=name)
         self._share(members)
+        attachment = prepare(self.run_id, self.tracking_uri, settings)
         with self._lock:
             if self._over:
                 return
             self.node_name = name
-            attachment = prepare(self.run_id, self.tracking_uri, settings)
-            attachment.begin(settings, self._started_at)
-            self._attachment = attachment
+            self._attachment = attachment  # before it begins, so that whoever leaves now ends it
+        attachment.begin(settings, self._started_at)
+        if self._over:
+            attachment.release()
+            return
+        if not self._owner:
+            attachment.watch_end(self._hear_of_end)
         if election is not None:
             election.agree(NodeRecord(name=name, started_at=self._started_at))
             election.has_changed()
@@ -292,8 +302,20 @@ class NodeSampler:
         began = record.started_at or 0
         self._wake.wait(1 - (time.time() - began / _MILLISECONDS) % 1)
 
+    def _hear_of_end(self, tags: Mapping[str, str]) -> None:
+        # A secondary process that calls `mlflow.end_run` ends the run on the server, not for its owner.
+        if not self._owner and not has_owner(tags):
+            self.reason = _ENDED
+            self._wake.set()
+
     def _lead_on(self) -> None:
         """Follows the members of this node, and hears of the end of the run."""
+        attachment = self._attachment
+        if attachment is not None and attachment.refusal is not None:
+            self.reason = attachment.refusal
+        if self.reason is not None:
+            self._leave(0)
+            return
         election = self._election
         if election is None:
             return
@@ -306,6 +328,7 @@ class NodeSampler:
         self._rescan_at = now + _RESCAN_SECONDS
         record = election.record()
         if record is not None and record.ended:
+            self.reason = _ENDED
             self._leave(None)
             return
         members = election.members()
