@@ -22,10 +22,9 @@ from mlflow_sysmetrics.cluster.gpus import gpus_need_union
 from mlflow_sysmetrics.cluster.job import Job
 from mlflow_sysmetrics.cluster.node import node_identity, node_name
 from mlflow_sysmetrics.cluster.rendezvous import Location, TorchStore
-from mlflow_sysmetrics.cluster.tags import has_owner, job_tag, node_tags
+from mlflow_sysmetrics.cluster.tags import RunTags, has_owner, job_tag
 from mlflow_sysmetrics.daemon import launch
 from mlflow_sysmetrics.daemon.arguments import check_timeout
-from mlflow_sysmetrics.daemon.delivery.host_tags import put_host_tags
 from mlflow_sysmetrics.daemon.process import Attachment, prepare
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.log import Log
@@ -85,7 +84,6 @@ class NodeSampler:
         self._lock = RLock()  # re-entrant: a signal handler may call in
         self._holders: list[object] = []
         self._owner = False
-        self._tags_of_owner: tuple[Mapping[str, str] | None, bool] | None = None
         self._pid, self._parent = os.getpid(), os.getppid()
         self._member = this_member(node_rank=None if job is None else job.node_rank, pids=(os.getpid(),))
         self._election: Election | None = None
@@ -93,8 +91,9 @@ class NodeSampler:
         self._over = False
         self._wake = Event()
         self._rescan_at = 0.0
+        self._created = time.time()
         self._store = TorchStore(os.environ) if TorchStore.is_promised(os.environ) else None
-        self._tagged = self._host_tagged = False
+        self._tags = RunTags(job)
         self._loop = Loop(self._step, THREAD_NAME)
 
     @property
@@ -147,7 +146,7 @@ class NodeSampler:
             tags: what the run has; None if unknown.
             resumed: whether it existed before.
         """
-        self._tags_of_owner = tags, resumed
+        self._tags.describe(tags, resumed=resumed)
 
     def follow(self) -> None:
         """Holds the sampler for a program that does not know the run."""
@@ -257,7 +256,7 @@ class NodeSampler:
                 self.node_name = self.node_name or getattr(election.record(), "name", None)
                 return
             record = election.record()
-            if record is not None and record.ended:
+            if record is not None and record.ended >= self._created:
                 self.reason = _ENDED
                 self._leave(0)
                 return
@@ -327,7 +326,7 @@ class NodeSampler:
             return
         self._rescan_at = now + _RESCAN_SECONDS
         record = election.record()
-        if record is not None and record.ended:
+        if record is not None and record.ended >= self._created:
             self.reason = _ENDED
             self._leave(None)
             return
@@ -348,29 +347,15 @@ class NodeSampler:
         JOB_SCOPE.update(() if roots == [self._pid] else roots, union)
 
     def _put_tags(self, members: Sequence[Member]) -> None:
-        attachment = self._attachment
-        if attachment is None or not self._settings.tags:
-            return
-        owned = next((member.owns for member in members if member.owns), None) or self._owns()
-        if owned is not None and not self._tagged:
-            self._tagged = True
-            attachment.put_tags(job_tag(owned))
-        if self._host_tagged:
-            return
-        self._host_tagged = True
-        if self._tags_of_owner is not None:
-            tags, resumed = self._tags_of_owner
-            put_host_tags(attachment, tags, resumed=resumed)
-        elif owned is not None or self.node_name is None:
-            attachment.offer_host_tags()
-        else:
-            node_tags(self.node_name, self._job, attachment.put_tags)
+        if self._attachment is not None and self._settings.tags:
+            owned = next((member.owns for member in members if member.owns), None) or self._owns()
+            self._tags.put(self._attachment, self.node_name, owned)
 
     def _record_end(self) -> None:
         election, attachment = self._election, self._attachment
         if election is not None:
             record = election.record() or NodeRecord(name=self.node_name)
-            election.agree(replace(record, ended=True))
+            election.agree(replace(record, ended=time.time()))
         key = self._owns()
         if attachment is not None and key is not None and self._settings.tags:
             attachment.put_tags(job_tag(key, ended=True))
