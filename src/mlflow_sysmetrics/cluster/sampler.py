@@ -256,7 +256,7 @@ class NodeSampler:
                 self.node_name = self.node_name or getattr(election.record(), "name", None)
                 return
             record = election.record()
-            if record is not None and record.ended >= self._created:
+            if record is not None and record.ended_at >= self._created:
                 self.reason = _ENDED
                 self._leave(0)
                 return
@@ -326,7 +326,7 @@ class NodeSampler:
             return
         self._rescan_at = now + _RESCAN_SECONDS
         record = election.record()
-        if record is not None and record.ended >= self._created:
+        if record is not None and record.ended_at >= self._created:
             self.reason = _ENDED
             self._leave(None)
             return
@@ -343,7 +343,7 @@ class NodeSampler:
         gpus = {uuid: None for member in here for uuid in member.gpus or ()}
         own = set(self._member.gpus or ())
         local_size = (self._job.local_size if self._job is not None else None) or len(here)
-        union = list(gpus) if gpus_need_union(own, set(gpus), local_size) else []
+        union = sorted(gpus) if gpus_need_union(own, set(gpus), local_size) else []
         JOB_SCOPE.update(() if roots == [self._pid] else roots, union)
 
     def _put_tags(self, members: Sequence[Member]) -> None:
@@ -354,8 +354,7 @@ class NodeSampler:
     def _record_end(self) -> None:
         election, attachment = self._election, self._attachment
         if election is not None:
-            record = election.record() or NodeRecord(name=self.node_name)
-            election.agree(replace(record, ended=time.time()))
+            election.end()
         key = self._owns()
         if attachment is not None and key is not None and self._settings.tags:
             attachment.put_tags(job_tag(key, ended=True))
