@@ -162,6 +162,13 @@ def test_a_launcher_is_understood(environ: Mapping[str, str], expected: Job) -> 
     assert job(environ) == expected
 
 
+def test_a_job_is_one_line_for_people() -> None:
+    assert (
+        str(job(TORCHRUN)) == "torchrun gpu-a01/29500: rank 5 of 8, local rank 1 of 4, node 1 of 2, attempt 2"
+    )
+    assert str(Job(scheduler="env", rank=0)) == "env without an id: rank 0"
+
+
 def test_the_innermost_launcher_counts() -> None:
     assert job(SLURM_TASK | TORCHRUN).scheduler == "torchrun"
 
