@@ -211,6 +211,11 @@ def test_a_training_of_one_process_is_as_before(
     assert (modules, variables, files) == ("[]", "set()", "[]")
 
 
+# In CI the tests above do the same with one interpreter per rank.
+torch_on_nodes = pytest.mark.skipif(
+    "CHAOS_TRAINERS" not in os.environ, reason="takes a minute; in `nox -s slow`"
+)
+
 TRAINING = """
     import os, signal, sys, time
     import mlflow, torch.distributed as dist
@@ -270,6 +275,7 @@ def one_point_per_step(client: MlflowClient, run_id: str, node: str) -> bool:
 
 
 @pytest.mark.slow
+@torch_on_nodes
 @pytest.mark.parametrize("mode", ["first rank", "all ranks"])
 def test_torchrun_on_two_nodes(server: LocalServer, tmp_path: Path, mode: str) -> None:
     """Twenty seconds of CPU time, for four times torch."""
@@ -290,6 +296,7 @@ def test_torchrun_on_two_nodes(server: LocalServer, tmp_path: Path, mode: str) -
 
 
 @pytest.mark.slow
+@torch_on_nodes
 def test_a_rank_that_torchrun_restarts_continues_the_series(server: LocalServer, tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="needs the extra [train]")
     (tmp_path / "tmp").mkdir()

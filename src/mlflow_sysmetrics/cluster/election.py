@@ -230,3 +230,14 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
         except OSError:
             with contextlib.suppress(OSError):
                 new.unlink()
+
+
+def exists(pid: int) -> bool:
+    """Returns whether a process has an id."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it belongs to another user
+        return True
+    return True

@@ -113,9 +113,9 @@ class Follower:
         if rendezvous is None:
             return
         try:
-            location = self._search(rendezvous)
-            if location is not None and not self._stopped.is_set():
-                launch.call_in_loader(lambda: self._join(location))
+            while (location := self._search(rendezvous)) is not None:
+                self._take_part(location)
+                rendezvous.restart(location, time.monotonic())  # the program may start one run after another
         finally:
             if election is not None:
                 election.leave()
@@ -128,9 +128,10 @@ class Follower:
         from mlflow_sysmetrics.cluster.node import node_identity
         from mlflow_sysmetrics.errors import Unavailable
         from mlflow_sysmetrics.mlflow_api.fluent_state import current_tracking_uri
+        from mlflow_sysmetrics.settings import Settings
 
         self._job = job = Job.from_environ(self._environ)
-        if job is None or not job.is_several:
+        if job is None or not job.is_several or not Settings.from_environ().metrics:
             return None, None
         known = rendezvous.location_in(self._environ, current_tracking_uri)
         if known is not None:
@@ -156,6 +157,12 @@ class Follower:
             self._stopped.wait(_LOOK_SECONDS)
         return None
 
+    def _take_part(self, location: Location) -> None:
+        """Samples for a run until it has ended."""
+        launch.call_in_loader(lambda: self._join(location))
+        while not self._stopped.is_set() and self._sampler is not None and not self._sampler.is_over:
+            self._stopped.wait(_LOOK_SECONDS)
+
     def _join(self, location: Location) -> None:
         from mlflow_sysmetrics.cluster.election import this_member
         from mlflow_sysmetrics.cluster.gpus import visible_gpus
@@ -165,8 +172,6 @@ class Follower:
         if self._file is not None:
             self._file.publish(location)
         settings = Settings.from_environ()
-        if not settings.metrics:
-            return
         self._sampler = sampler = sampler_of(
             location.run_id,
             location.tracking_uri,

@@ -14,6 +14,8 @@ from mlflow_sysmetrics.cluster.sampler import NodeSampler
 from mlflow_sysmetrics.cluster.start import sampler_of
 from mlflow_sysmetrics.settings import Settings
 
+_PARENT = "mlflow.parentRunId"
+
 
 class Membership:
     """Takes part in sampling this node for a run, in the place of an `Attachment`.
@@ -51,14 +53,21 @@ class Membership:
         sampler = self._sampler
         tags = None if self._run is None else self._run.data.tags
         owner = not resumed or not self._job.rank
-        sampler.hold(self, owner=owner)
+        # A run inside another one, such as a trial, is this process's own.
+        announced = _PARENT not in (tags or {})
+        sampler.hold(self, owner=owner, announced=announced)
         if owner:
             sampler.describe(tags, resumed=resumed)
-        location = Location(sampler.tracking_uri, sampler.run_id)
-        following.entered(location)
-        if RUN not in os.environ:
-            self._exported = os.environ[RUN] = location.text
-        sampler.begin(this_member(**sampler.own, gpus=visible_gpus(self._job)))
+        if announced:
+            location = Location(sampler.tracking_uri, sampler.run_id)
+            following.entered(location)
+            if RUN not in os.environ:
+                self._exported = os.environ[RUN] = location.text
+        try:
+            sampler.begin(this_member(**sampler.own, gpus=visible_gpus(self._job)))
+        except BaseException:  # of a signal handler, or no thread can be started: another process may lead
+            self.release()
+            raise
 
     def detach(self, timeout: float | None = None) -> bool:
         """Ends the part of this process; the owner of the run ends the sampling of all nodes.

@@ -96,14 +96,19 @@ class Known:
 
     def __init__(self, location: Location) -> None:
         self._location = location
+        self._is_over = False
 
     def is_over(self, _now: float) -> bool:
-        """Returns False."""
-        return False
+        """Returns whether the run has ended."""
+        return self._is_over
 
     def look(self, _now: float) -> Location:
         """Returns the run."""
         return self._location
+
+    def restart(self, _over: Location, _now: float) -> None:
+        """Ends the search: the environment names no other run."""
+        self._is_over = True
 
 
 class NodeFile:
@@ -254,6 +259,7 @@ class Rendezvous:
         now: float,
         jitter: Callable[[], float] = lambda: random.SystemRandom().uniform(0.75, 1.25),
     ) -> None:
+        self.over: set[tuple[str, str]] = set()  #: runs that were found before, and have ended
         self._near = near
         self._server = server
         self._may_ask = may_ask
@@ -274,14 +280,27 @@ class Rendezvous:
         """
         for source in self._near:
             found = _answer(source)
-            if found is not None:
+            if found is not None and found[:2] not in self.over:
                 return found
         if self._server is None or now < self._ask_at or not self._may_ask():
             return None
         self._looks += 1
         pause = doubled(self._looks, first_seconds=_FIRST_SECONDS, longest_seconds=_LONGEST_SECONDS)
         self._ask_at = now + pause * self._jitter()
-        return _answer(self._server)
+        found = _answer(self._server)
+        return None if found is None or found[:2] in self.over else found
+
+    def restart(self, over: Location, now: float) -> None:
+        """Looks for the next run of the job, for ten minutes from now on.
+
+        Args:
+            over: the run that has ended.
+            now: monotonic time.
+        """
+        self.over.add(over[:2])
+        self._ends = now + GIVE_UP_SECONDS
+        self._looks = 0
+        self._ask_at = now + _FIRST_SECONDS * self._jitter()
 
 
 def _answer(source: Source) -> Location | None:

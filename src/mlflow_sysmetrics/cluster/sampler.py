@@ -16,6 +16,7 @@ from mlflow_sysmetrics.cluster.election import (
     NodeRecord,
     base_directory,
     digest,
+    exists,
     this_member,
 )
 from mlflow_sysmetrics.cluster.gpus import gpus_need_union
@@ -45,6 +46,7 @@ _RESCAN_SECONDS = 10.0  # a member that was killed changes nothing in the direct
 _MILLISECONDS = 1000
 
 _ENDED = "the run has ended"
+_NO_ELECTION = "mlflow-sysmetrics: No election of one process per node: %s."
 
 _logger = Log()
 
@@ -83,7 +85,7 @@ class NodeSampler:
         self._forget = forget
         self._lock = RLock()  # re-entrant: a signal handler may call in
         self._holders: list[object] = []
-        self._owner = False
+        self._owner, self._announced = False, True
         self._pid, self._parent = os.getpid(), os.getppid()
         self._member = this_member(node_rank=None if job is None else job.node_rank, pids=(os.getpid(),))
         self._election: Election | None = None
@@ -157,11 +159,18 @@ class NodeSampler:
         if FOLLOWER in self._holders:
             self.drop(FOLLOWER, 0)
 
-    def hold(self, holder: object, *, owner: bool = False) -> None:
-        """Adds a holder: the sampler lives until the last one has dropped it."""
+    def hold(self, holder: object, *, owner: bool = False, announced: bool = True) -> None:
+        """Adds a holder: the sampler lives until the last one has dropped it.
+
+        Args:
+            holder: for `drop`.
+            owner: whether its program owns the run.
+            announced: whether other processes of the job are to find the run.
+        """
         with self._lock:
             self._holders.append(holder)
             self._owner = self._owner or owner
+            self._announced = self._announced and announced
 
     def begin(self, member: Member | None = None) -> None:
         """Joins the election, in the calling thread, and attaches the run if this process wins it.
@@ -204,14 +213,14 @@ class NodeSampler:
         return self._leave(timeout)
 
     def _owns(self) -> str | None:
-        return self._job.key if self._owner and self._job is not None else None
+        return self._job.key if self._owner and self._announced and self._job is not None else None
 
     def _enter(self) -> Election | None:
         key = digest(self.tracking_uri, self.run_id, node_identity(self._host))
         try:
             election = Election(base_directory(), key)
         except Unavailable as error:
-            _logger.info("mlflow-sysmetrics: No election of one process per node: %s.", error)
+            _logger.info(_NO_ELECTION, error)
             return None
         election.join(self._member)
         return election
@@ -234,7 +243,7 @@ class NodeSampler:
 
     def _publish(self) -> None:
         """Tells the other nodes where the run is, once torch is loaded, if torchrun has a store for that."""
-        if not self._owner or self._store is None:
+        if not self._owner or not self._announced or self._store is None:
             return
         with contextlib.suppress(Exception):  # of torch's
             if self._store.publish(Location(self.tracking_uri, self.run_id, self._started_at)):
@@ -245,23 +254,18 @@ class NodeSampler:
         if self._holders == [FOLLOWER] and os.getppid() != self._parent:
             return True
         pids = [pid for pid in self._member.pids if pid != self._pid]
-        return len(pids) == len(self._member.pids) > 0 and not any(map(_exists, pids))
+        return len(pids) == len(self._member.pids) > 0 and not any(map(exists, pids))
 
     def _try_to_lead(self, *, wait: bool = True) -> None:
         """Attaches the run if no other process of this node samples it."""
+        if not self._is_elected():
+            return
         election = self._election
-        record = None
-        if election is not None:
-            if not election.lead():
-                self.node_name = self.node_name or getattr(election.record(), "name", None)
-                return
-            record = election.record()
-            if record is not None and record.ended_at >= self._created:
-                self.reason = _ENDED
-                self._leave(0)
-                return
-        elif self._job is not None and self._job.local_rank:
-            return  # without files the first process of each node samples
+        record = None if election is None else election.record()
+        if record is not None and record.ended_at >= self._created:
+            self.reason = _ENDED
+            self._leave(0)
+            return
         members = [] if election is None else election.members()
         name = self._choose_name(record, members)
         if record is not None and wait:
@@ -284,6 +288,22 @@ class NodeSampler:
             election.agree(NodeRecord(name=name, started_at=self._started_at))
             election.has_changed()
         self._put_tags(members)
+
+    def _is_elected(self) -> bool:
+        """Returns whether this process has the lock; without files it is the first one of each node."""
+        election = self._election
+        if election is None:
+            return self._job is None or not self._job.local_rank
+        try:
+            leads = election.lead()
+        except Unavailable as error:  # a filesystem without locks
+            _logger.info(_NO_ELECTION, error)
+            self._election = None
+            return False
+        if not leads and self.node_name is None:
+            record = election.record()
+            self.node_name = None if record is None else record.name
+        return leads
 
     def _choose_name(self, record: NodeRecord | None, members: Sequence[Member]) -> str | None:
         if self._settings.node_id is not None:
@@ -347,16 +367,16 @@ class NodeSampler:
         JOB_SCOPE.update(() if roots == [self._pid] else roots, union)
 
     def _put_tags(self, members: Sequence[Member]) -> None:
-        if self._attachment is not None and self._settings.tags:
+        if self._attachment is not None:
             owned = next((member.owns for member in members if member.owns), None) or self._owns()
-            self._tags.put(self._attachment, self.node_name, owned)
+            self._tags.put(self._attachment, self.node_name, owned, host_tags=self._settings.tags)
 
     def _record_end(self) -> None:
         election, attachment = self._election, self._attachment
         if election is not None:
             election.end()
         key = self._owns()
-        if attachment is not None and key is not None and self._settings.tags:
+        if attachment is not None and key is not None:
             attachment.put_tags(job_tag(key, ended=True))
 
     def _leave(self, timeout: float | None) -> bool:
@@ -376,13 +396,3 @@ class NodeSampler:
         with self._lock:
             if self._owner and not self._over:
                 self._record_end()
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it belongs to another user
-        return True
-    return True

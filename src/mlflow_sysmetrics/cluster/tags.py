@@ -54,18 +54,19 @@ class RunTags:
         """
         self._of_owner = tags, resumed
 
-    def put(self, attachment: Attachment, name: str | None, owned: str | None) -> None:
+    def put(self, attachment: Attachment, name: str | None, owned: str | None, *, host_tags: bool) -> None:
         """Puts what is missing on the run.
 
         Args:
             attachment: the run.
             name: name of the node in the keys; None for plain keys.
             owned: the key of the job if the owner of the run is on this node.
+            host_tags: whether the user wants tags about the machines.
         """
         if owned is not None and not self._job_is_put:
             self._job_is_put = True
             attachment.put_tags(job_tag(owned))
-        if self._node_is_put:
+        if self._node_is_put or not host_tags:
             return
         self._node_is_put = True
         if self._of_owner is not None:

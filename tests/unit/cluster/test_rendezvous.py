@@ -112,6 +112,15 @@ def test_a_server_that_is_down_is_asked_again() -> None:
     assert server.asked == 5
 
 
+def test_after_a_run_has_ended_the_next_one_is_looked_for() -> None:
+    one = rendezvous([Source(1)], Source(1))
+    assert one.look(0.0) == HERE
+    one.restart(HERE, 500.0)
+    assert one.look(501.0) is None
+    assert not one.is_over(1000.0)
+    assert one.is_over(1100.0)
+
+
 # The file of the node.
 
 

@@ -14,7 +14,7 @@ from mlflow_sysmetrics.cluster import election, sampler, start
 from mlflow_sysmetrics.cluster.election import this_member
 from mlflow_sysmetrics.cluster.job import Job
 from mlflow_sysmetrics.cluster.sampler import NodeSampler
-from mlflow_sysmetrics.errors import SettingsError
+from mlflow_sysmetrics.errors import JournalUnavailable, SettingsError
 from mlflow_sysmetrics.machine.host import JOB_SCOPE
 from mlflow_sysmetrics.settings import Settings
 
@@ -202,6 +202,35 @@ def test_the_owner_tags_the_run_with_the_job(attached: list[Attached]) -> None:
     assert (key, began.isdecimal()) == ("slurm:7", True)
     owner.drop(OWNER, ended=True)
     assert attached[0].tags["sysmetrics.job"] == f"slurm:7 {began} ended"
+
+
+def test_a_run_inside_another_one_is_not_announced(attached: list[Attached]) -> None:
+    trial = NodeSampler("run", URI, Settings(), job=job(0))
+    trial.hold(OWNER, owner=True, announced=False)
+    trial.begin()
+    trial.drop(OWNER, ended=True)
+    assert not {"sysmetrics.job"} & attached[0].tags.keys()
+    assert attached[0].ended
+
+
+def test_without_tags_of_machines_the_run_can_be_found(attached: list[Attached]) -> None:
+    member(OWNER, rank=0, settings=Settings(tags=False)).drop(OWNER)
+    assert attached[0].tags.keys() == {"sysmetrics.job"}
+
+
+def test_without_locks_the_first_process_of_a_node_samples(
+    attached: list[Attached], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(_: Path) -> None:
+        raise JournalUnavailable("no lock in /nfs: Function not implemented")
+
+    monkeypatch.setattr(election.Ownership, "acquire", no_locks)
+    first, second = member(rank=0), member(rank=1)
+    step(first, second)
+    assert (first.is_leader, second.is_leader) == (True, False)
+    assert len(attached) == 1
+    for one in (first, second):
+        one.drop(SECOND)
 
 
 def test_a_leader_tags_the_run_for_an_owner_on_its_node(attached: list[Attached]) -> None:
