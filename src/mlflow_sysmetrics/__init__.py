@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mlflow_sysmetrics.cluster import start_node_sampler
     from mlflow_sysmetrics.daemon import attach, flush, status
     from mlflow_sysmetrics.errors import SysMetricsError
     from mlflow_sysmetrics.preflight import preflight, tracked_run
@@ -42,6 +43,7 @@ _HOME = {
     "flush": "daemon",
     "promote": "training",
     "register_model": "training",
+    "start_node_sampler": "cluster",
     "status": "daemon",
     "tracked_run": "preflight",
 }
@@ -61,6 +63,7 @@ __all__ = [
     "preflight",
     "promote",
     "register_model",
+    "start_node_sampler",
     "status",
     "tracked_run",
 ]

@@ -9,6 +9,7 @@ all of MLflow, which would look for these classes before this module has defined
 
 from __future__ import annotations
 
+import os
 import sys
 from types import FrameType
 
@@ -16,6 +17,7 @@ from mlflow_sysmetrics.settings import METRICS, METRICS_TAG, TAGS, Settings, var
 
 FACTS_WAIT_SECONDS = 1.0  #: longest wait of `start_run` for facts; the daemon adds later ones to the run
 
+_ATTACH = "MLFLOW_SYSMETRICS_ATTACH"
 _no_metrics: str | None = None  # value of the tag if the hook could not be installed
 
 
@@ -67,6 +69,8 @@ class SysMetricsDaemonRunContextProvider:
             from mlflow_sysmetrics.log import Log
 
             Log().warning("mlflow-sysmetrics: System metrics are not logged: %s. Tags still are.", reason)
+        else:
+            _follow()
 
     def in_context(self) -> bool:
         """Returns False: this provider has no tags."""
@@ -77,6 +81,17 @@ class SysMetricsDaemonRunContextProvider:
         return {}
 
 
+def _follow() -> None:
+    """Takes part in the run of a job in a process that does not start it. Costs a few look-ups elsewhere."""
+    from mlflow_sysmetrics.monitor import may_have_other_processes
+
+    in_job = may_have_other_processes()
+    if in_job or os.environ.get(_ATTACH, "").strip().lower() == "env":
+        from mlflow_sysmetrics.cluster.following import start
+
+        start(in_job=in_job)
+
+
 def _tags(caller: FrameType, wait_seconds: float) -> dict[str, str]:
     from mlflow_sysmetrics.runtime.threads import import_beside
 
@@ -84,25 +99,14 @@ def _tags(caller: FrameType, wait_seconds: float) -> dict[str, str]:
     from mlflow_sysmetrics.facts import host_facts
     from mlflow_sysmetrics.mlflow_api import fluent_state
 
-    start_run = fluent_state.start_run_that_asks(caller)
-    why_not = _why_no_metrics(start_run)
+    why_not = _why_no_metrics(fluent_state.start_run_that_asks(caller))
     facts = host_facts()
     tags = facts.tags(wait_seconds=wait_seconds)
     if why_not is None and facts.has_no_thread:
         why_not = "off: no thread can be started"
-    if why_not is not None:
+    if why_not is not None:  # "on" comes with the first points
         tags[METRICS_TAG] = why_not
-    # Otherwise "on" comes with the first points, which costs a database one more transaction.
-    elif start_run is not None and (state := _state_of_sampling()) is not None:
-        tags[METRICS_TAG] = state
     return tags
-
-
-def _state_of_sampling() -> str | None:
-    """Returns "on" if this process has samples already, so that a run which starts now will have them too."""
-    process = sys.modules.get("mlflow_sysmetrics.daemon.process")
-    state = getattr(process, "state_of_sampling", None)  # the module may just be being imported
-    return None if state is None else state()
 
 
 def _why_no_metrics(start_run: FrameType | None) -> str | None:

@@ -71,27 +71,6 @@ def test_a_run_that_is_not_sampled_does_not_say_that_it_is(program: Program, rem
     assert "sys.metrics" not in child
 
 
-def test_a_run_says_from_its_beginning_that_it_is_sampled_if_that_is_known(
-    program: Program, remote: Remote
-) -> None:
-    """As those of a search in one process; the tag takes a transaction of its own otherwise."""
-    code = """
-        from mlflow.tracking.context.registry import resolve_tags
-        def made_with(run):
-            return run.data.tags.get("sys.metrics", "-").replace(" ", "_")
-        with mlflow.start_run() as run:
-            print(made_with(run))
-            watched()
-        with mlflow.start_run() as run:
-            print(made_with(run))
-        with mlflow.start_run(log_system_metrics=False) as run:
-            print(made_with(run))
-        print(resolve_tags().get("sys.metrics", "-"))
-    """
-    printed = program(remote.uri, code).words
-    assert printed == ["-", "on", "off:_log_system_metrics=False", "-"]
-
-
 @pytest.mark.parametrize("known", [False, True], ids=["from the start", "when the facts are known"])
 def test_a_run_says_that_no_thread_could_be_started(program: Program, remote: Remote, known: bool) -> None:
     """The limit of a container, as `RuntimeError: can't start new thread`."""

@@ -28,6 +28,7 @@ FLOORS = (
     ("machine", "runtime"),
     ("collectors", "facts", "mlflow_api"),
     ("daemon", "preflight"),
+    ("cluster",),
     ("monitor", "server", "training"),
     ("providers",),
     ("cli", "examples", "host"),

@@ -40,6 +40,7 @@ TOP_LEVEL = {
     "preflight",
     "promote",
     "register_model",
+    "start_node_sampler",
     "status",
     "tracked_run",
 }

@@ -54,7 +54,10 @@ class ProcessLinux(Collector):
         used = tree.look_at_own(now)
         if used is None:
             used, members = tree.look(now), tree.members()
-            samples = self._samples.take(now, used, members, [member.holding for member in members])
+            if not members:  # the processes of the job have ended, and this one is not one of them
+                return ()
+            holdings = [member.holding for member in members]
+            samples = self._samples.take(now, used, members, holdings, tree.roots)
         else:
             samples = self._samples.take(now, used, (tree.own,), (tree.own.holding,))
         self.gaps = self._samples.gaps

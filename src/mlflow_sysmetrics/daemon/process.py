@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -19,7 +19,6 @@ from mlflow_sysmetrics.daemon.daemon import Daemon
 from mlflow_sysmetrics.daemon.delivery.inbox import Channel
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
-from mlflow_sysmetrics.daemon.sampling.sampler import SAMPLED
 from mlflow_sysmetrics.daemon.state import Status
 from mlflow_sysmetrics.mlflow_api.clients import import_mlflow
 from mlflow_sysmetrics.mlflow_api.fluent_state import current_tracking_uri
@@ -108,6 +107,20 @@ class Attachment:
         """Queues tags for the run; the delivery thread sets them."""
         if os.getpid() == self._pid and self._series is not None:
             self._series.channel.sender.append(self._series.channel.queue, tags=tags)
+
+    def watch_end(self, ended: Callable[[Mapping[str, str]], object]) -> None:
+        """Has a function called when the server says that the run, of another program, is over.
+
+        Args:
+            ended: takes the tags of the run; called in the sender's thread, once a minute from then on.
+        """
+        if os.getpid() == self._pid and self._series is not None:
+            self._series.channel.sender.watch_end(self._series.channel.queue, ended)
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the server rejects the run for good, as one that was deleted; None if it does not."""
+        return None if self._series is None else self._series.channel.queue.refused
 
     def __getstate__(self) -> dict[str, object]:
         """A copy by pickle or `copy.deepcopy` is detached, like one in a forked child."""
@@ -331,12 +344,6 @@ def status() -> Status:
     launch.wait()
     daemon = _daemon
     return Status() if daemon is None else daemon.status()
-
-
-def state_of_sampling() -> str | None:
-    """Returns "on" if there are samples, and nothing is wrong with threads and sources; else None."""
-    daemon = _daemon
-    return SAMPLED if daemon is not None and daemon.is_sampling else None
 
 
 def _daemon_of_process(settings: Settings) -> Daemon:

@@ -80,43 +80,162 @@ def _text(host: Host, path: str) -> str:
         return ""
 
 
-class _Scheduler(NamedTuple):
-    """Variables of one scheduler, the most specific first."""
+class Launcher(NamedTuple):
+    """Variables of one scheduler or launcher; of several the most specific first.
+
+    Attributes:
+        name: its name in tags.
+        marks: one of them is set in its processes.
+        job: ids, of which the first that is set names the job.
+        node: names of the node.
+        size: number of processes of the job.
+        rank: number of this process in the job.
+        local_rank: number of this process on its node.
+        local_size: number of processes on this node.
+        nodes: number of nodes.
+        node_rank: number of this node; none if the launcher's own is wrong.
+        attempt: how often the job was restarted.
+    """
 
     name: str
     marks: tuple[str, ...]
-    job: tuple[str, ...]
-    node: tuple[str, ...]
+    job: tuple[str, ...] = ()
+    node: tuple[str, ...] = ()
+    size: tuple[str, ...] = ()
+    rank: tuple[str, ...] = ()
+    local_rank: tuple[str, ...] = ()
+    local_size: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+    node_rank: tuple[str, ...] = ()
+    attempt: tuple[str, ...] = ()
 
 
-_SCHEDULERS = (
-    _Scheduler("slurm", ("SLURM_JOB_ID",), ("SLURM_JOB_ID",), ("SLURMD_NODENAME", "SLURM_NODEID")),
-    _Scheduler("lsf", ("LSB_JOBID",), ("LSB_JOBID",), ()),
-    _Scheduler("pbs", ("PBS_JOBID",), ("PBS_JOBID",), ("PBS_NODENUM",)),
-    # NODE_NAME and POD_NAME by the usual downward API names; a pod's host name is its own name.
-    _Scheduler("kubernetes", ("KUBERNETES_SERVICE_HOST",), ("POD_NAME", "HOSTNAME"), ("NODE_NAME",)),
+LAUNCHERS = (
+    Launcher(
+        "slurm",
+        ("SLURM_JOB_ID",),
+        ("SLURM_JOB_ID",),
+        ("SLURMD_NODENAME", "SLURM_NODEID"),
+        # Of the step: SLURM_NTASKS is also set in a batch script, which is one process.
+        size=("SLURM_STEP_NUM_TASKS",),
+        rank=("SLURM_PROCID",),
+        local_rank=("SLURM_LOCALID",),
+        nodes=("SLURM_STEP_NUM_NODES",),
+        node_rank=("SLURM_NODEID",),
+        attempt=("SLURM_RESTART_COUNT",),
+    ),
+    Launcher(
+        "lsf",
+        ("LSB_JOBID",),
+        ("LSB_JOBID",),
+        size=("JSM_NAMESPACE_SIZE",),
+        rank=("JSM_NAMESPACE_RANK",),
+        local_rank=("JSM_NAMESPACE_LOCAL_RANK",),
+        local_size=("JSM_NAMESPACE_LOCAL_SIZE",),
+    ),
+    # Its tasks are started by MPI, which numbers them.
+    Launcher("pbs", ("PBS_JOBID",), ("PBS_JOBID",), ("PBS_NODENUM",)),
+    # NODE_NAME and POD_NAME by the usual downward API names; a pod's host name is its own name. An Indexed
+    # Job, and each job of a JobSet, numbers its pods; those of a TrainJob are started by torchrun or MPI.
+    Launcher(
+        "kubernetes",
+        ("KUBERNETES_SERVICE_HOST",),
+        ("POD_NAME", "HOSTNAME"),
+        ("NODE_NAME",),
+        rank=("JOB_COMPLETION_INDEX",),
+        node_rank=("JOB_COMPLETION_INDEX",),
+    ),
     # Set by the raylet for its workers.
-    _Scheduler("ray", ("RAY_JOB_ID", "RAY_RAYLET_PID"), ("RAY_JOB_ID",), ()),
-    _Scheduler("dask", ("DASK_SCHEDULER_ADDRESS", "DASK_WORKER_NAME"), (), ("DASK_WORKER_NAME",)),
-    _Scheduler("torchrun", ("TORCHELASTIC_RUN_ID",), ("TORCHELASTIC_RUN_ID",), ("GROUP_RANK",)),
+    Launcher("ray", ("RAY_JOB_ID", "RAY_RAYLET_PID"), ("RAY_JOB_ID",)),
+    Launcher("dask", ("DASK_SCHEDULER_ADDRESS", "DASK_WORKER_NAME"), (), ("DASK_WORKER_NAME",)),
+    Launcher(
+        "submitit",
+        ("SUBMITIT_LOCAL_JOB_ID",),
+        ("SUBMITIT_LOCAL_JOB_ID",),
+        size=("SUBMITIT_LOCAL_NTASKS",),
+        rank=("SUBMITIT_LOCAL_GLOBALID",),
+        local_rank=("SUBMITIT_LOCAL_LOCALID",),
+        nodes=("SUBMITIT_LOCAL_JOB_NUM_NODES",),
+        node_rank=("SUBMITIT_LOCAL_NODEID",),
+    ),
+    # MPICH, Intel MPI, Cray.
+    Launcher(
+        "mpi",
+        ("PMI_RANK",),
+        ("PMI_JOBID", "PMI_PORT"),
+        size=("PMI_SIZE",),
+        rank=("PMI_RANK",),
+        local_rank=("MPI_LOCALRANKID", "PMI_LOCAL_RANK"),
+        local_size=("MPI_LOCALNRANKS", "PMI_LOCAL_SIZE"),
+    ),
+    # Open MPI, with its own or another PMIx server. It numbers nodes by OMPI_COMM_WORLD_NODE_RANK: not nodes,
+    # but the processes on one.
+    Launcher(
+        "mpi",
+        ("OMPI_COMM_WORLD_RANK",),
+        ("PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid"),
+        size=("OMPI_COMM_WORLD_SIZE",),
+        rank=("OMPI_COMM_WORLD_RANK",),
+        local_rank=("OMPI_COMM_WORLD_LOCAL_RANK",),
+        local_size=("OMPI_COMM_WORLD_LOCAL_SIZE",),
+    ),
+    # What torch's env:// expects: DeepSpeed, Lightning, Ray Train, PyTorchJob, scripts.
+    Launcher(
+        "env",
+        ("WORLD_SIZE",),
+        size=("WORLD_SIZE",),
+        rank=("RANK",),
+        local_rank=("LOCAL_RANK",),
+        local_size=("LOCAL_WORLD_SIZE", "LOCAL_SIZE"),
+        node_rank=("NODE_RANK", "CROSS_RANK"),
+    ),
+    Launcher(
+        "torchrun",
+        ("TORCHELASTIC_RUN_ID",),
+        ("TORCHELASTIC_RUN_ID",),
+        ("GROUP_RANK",),
+        size=("WORLD_SIZE",),
+        rank=("RANK",),
+        local_rank=("LOCAL_RANK",),
+        local_size=("LOCAL_WORLD_SIZE",),
+        nodes=("GROUP_WORLD_SIZE",),
+        node_rank=("GROUP_RANK",),
+        attempt=("TORCHELASTIC_RESTART_COUNT",),
+    ),
+    # Its NODE_RANK and GROUP_RANK are numbers of tasks, several of which may share a host.
+    Launcher(
+        "spark",
+        ("PYSPARK_TORCH_DISTRIBUTOR_RDZV_ID",),
+        ("PYSPARK_TORCH_DISTRIBUTOR_RDZV_ID",),
+        size=("WORLD_SIZE",),
+        rank=("RANK",),
+        attempt=("TORCHELASTIC_RESTART_COUNT",),
+    ),
 )
+NOT_AN_ID = "none"  #: torchrun's id of a job without one
 
 
 def scheduler_tags(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Yields sys.scheduler, sys.job_id and sys.node, if known."""
-    present = [scheduler for scheduler in _SCHEDULERS if _first(environ, scheduler.marks)]
+    present = [launcher for launcher in launchers(environ) if launcher.name != "env"]
     if not present:
         return
     yield "sys.scheduler", present[0].name
-    job = _first(environ, present[0].job)
-    if job and job != "none":  # torchrun's id for a run without one
+    job = first_set(environ, present[0].job)
+    if job and job != NOT_AN_ID:
         yield "sys.job_id", job
-    node = next(filter(None, (_first(environ, scheduler.node) for scheduler in present)), None)
+    node = next(filter(None, (first_set(environ, launcher.node) for launcher in present)), None)
     if node:
         yield "sys.node", node
 
 
-def _first(environ: Mapping[str, str], variables: tuple[str, ...]) -> str | None:
+def launchers(environ: Mapping[str, str]) -> list[Launcher]:
+    """Returns the schedulers and launchers that started this process, the outermost first."""
+    return [launcher for launcher in LAUNCHERS if first_set(environ, launcher.marks)]
+
+
+def first_set(environ: Mapping[str, str], variables: tuple[str, ...]) -> str | None:
+    """Returns the first value that is not empty; None if there is none."""
     values = (environ.get(variable, "") for variable in variables)
     return next((value for value in values if value), None)
 

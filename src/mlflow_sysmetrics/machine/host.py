@@ -10,13 +10,13 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlflow_sysmetrics.machine.kept_files import KeptFiles, read_bytes
-from mlflow_sysmetrics.machine.visible_gpus.selection import GpuOrdinals
+from mlflow_sysmetrics.machine.visible_gpus.selection import GpuOrdinals, follows_environment
 
 if TYPE_CHECKING:
     from mlflow_sysmetrics.machine.command import RunCommand
@@ -97,6 +97,39 @@ def _finds_nvml() -> bool:
 _ROOT = Path("/")
 
 
+class JobScope:
+    """Which processes and GPUs of the machine are the job's, where it has more than this process.
+
+    Empty unless the processes of a job share a sampler. It changes while the collectors run: those that use
+    it compare `version`.
+
+    Attributes:
+        version: how often it has changed.
+        roots: ids of the processes that are the job's with all their descendants; empty for this process.
+        gpus: UUIDs of the job's GPUs; empty for those that the environment shows.
+    """
+
+    __slots__ = ("gpus", "roots", "version")
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.roots: tuple[int, ...] = ()
+        self.gpus: tuple[str, ...] = ()
+
+    def update(self, roots: Iterable[int] = (), gpus: Iterable[str] = ()) -> None:
+        """Replaces the processes and the GPUs."""
+        found = tuple(roots), tuple(gpus)
+        if found != (self.roots, self.gpus):
+            self.roots, self.gpus = found
+            self.version += 1
+
+
+JOB_SCOPE = JobScope()  #: of this process
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=JOB_SCOPE.update)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
     """Where the answers of a machine come from.
@@ -109,6 +142,7 @@ class Host:
         working_directory: returns the job's working directory; raises OSError if it no longer exists.
         disks: further directories whose filesystems the user wants watched.
         gpus: which GPUs the user wants watched, as `Settings.gpus`.
+        job: which processes and GPUs are the job's, beyond this process and what its environment shows.
         gpu_ordinals: numbers the GPUs of all vendors; shared by the collectors of one daemon.
         files: files that are read at every tick, and changes of the job's cgroup and its limits; shared by
             the collectors of a daemon.
@@ -127,6 +161,7 @@ class Host:
     working_directory: Callable[[], str] = os.getcwd
     disks: tuple[str, ...] = ()
     gpus: str = "visible"
+    job: JobScope = JOB_SCOPE
     gpu_ordinals: GpuOrdinals = field(default_factory=GpuOrdinals)
     files: KeptFiles = field(default_factory=KeptFiles)
     affinity: Callable[[], Collection[int]] = _affinity
@@ -134,6 +169,11 @@ class Host:
     has_nvml: Callable[[], bool] | None = None
     load_nvml: Callable[[], Any] = _load_nvml
     run: RunCommand = _run
+
+    @property
+    def wanted_gpus(self) -> str:
+        """Which GPUs are watched, as `gpus`: those of the job's other processes are in its list of UUIDs."""
+        return ",".join(self.job.gpus) if self.job.gpus and follows_environment(self.gpus) else self.gpus
 
     def may_have_children(self) -> bool:
         """Returns False if this process certainly has no child processes."""

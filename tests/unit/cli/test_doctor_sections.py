@@ -251,3 +251,35 @@ def test_a_file_in_the_way_is_wrong(tmp_path: Path) -> None:
 
 def test_disabled_journals_are_absent() -> None:
     assert by_name(waiting_points.findings(Settings(spool_dir="off")))["directory"].mark is Mark.ABSENT
+
+
+def job_of(**environ: str) -> dict[str, Finding]:
+    given = {
+        "SLURM_JOB_ID": "7",
+        "SLURM_STEP_NUM_TASKS": "4",
+        "SLURM_PROCID": "2",
+        "SLURM_STEP_NUM_NODES": "2",
+    }
+    host = Host(environ=given | environ)
+    return by_name(this_machine.findings(Settings(), host=host, collectors=(), facts=FACTS))
+
+
+def test_the_job_is_one_line_with_the_keys_that_it_makes() -> None:
+    found = job_of(SLURM_NODEID="1")["job"]
+    assert (found.mark, found.text) == (
+        Mark.GOOD,
+        "slurm 7: rank 2 of 4, node 1 of 2; keys begin with system/node_1/",
+    )
+    assert "keys begin with system/node_2/" in job_of()["job"].text
+
+
+def test_variables_of_a_job_that_are_not_understood_are_faults() -> None:
+    found = job_of(
+        MLFLOW_SYSMETRICS_CLUSTER="yes", MLFLOW_SYSMETRICS_ATTACH="run", MLFLOW_SYSMETRICS_NODE_NAMES="ip"
+    )
+    wrong = {name: one.text for name, one in found.items() if one.mark is Mark.WRONG}
+    assert wrong == {
+        "MLFLOW_SYSMETRICS_CLUSTER": "'yes' is ignored: it must be auto or off",
+        "MLFLOW_SYSMETRICS_ATTACH": "'run' is ignored: it must be env",
+        "MLFLOW_SYSMETRICS_NODE_NAMES": "'ip' is ignored: it must be rank or host",
+    }

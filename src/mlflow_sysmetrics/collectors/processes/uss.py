@@ -108,14 +108,14 @@ class UssRounds(Generic[Process]):
             processes: the living processes, this one first; a round that cannot read it ends without a sum.
             resident: bytes of resident memory of all of them.
         """
+        seconds = _ROUND_SECONDS if len(processes) > 1 else _ALONE_SECONDS
+        is_due = not 0 <= now - self._began_then < seconds or now - self._began > _OLDEST_SECONDS
         is_busy = self._is_reading or self._left or self._at_once > 0
-        is_old = now >= self._pause.over_at or now - self._began > _OLDEST_SECONDS
-        if not (is_busy or is_old) and abs(resident - self._resident) <= _MOVED * self._resident:
+        if not (is_busy or is_due) and abs(resident - self._resident) <= _MOVED * self._resident:
             return self._sum  # as nearly always: nothing to read, and nothing has changed
         if self._is_reading:
             self._take()
         if not self._is_reading and (self._at_once > 0 or self._ration.over(now)):
-            seconds = _ROUND_SECONDS if len(processes) > 1 else _ALONE_SECONDS
             is_due = not 0 <= now - self._began_then < seconds
             if not self._left and (is_due or self._has_moved(resident)):
                 self._bytes, self._resident_then, self._began_then = 0, resident, now

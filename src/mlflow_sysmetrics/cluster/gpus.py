@@ -1,0 +1,59 @@
+"""The GPUs that the processes of a job see, which may be a different one for each of them."""
+
+from __future__ import annotations
+
+import contextlib
+
+from mlflow_sysmetrics.cluster.job import Job
+from mlflow_sysmetrics.errors import ThreadUnavailable
+from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.machine.visible_gpus.environment import CUDA, hides_nvidia_gpus
+from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, bounded
+
+_NVML_SECONDS = 2.0  # starting it takes a tenth of a second per GPU without the persistence daemon
+
+
+def visible_gpus(job: Job | None, host: Host | None = None) -> tuple[str, ...] | None:
+    """Returns the UUIDs of the NVIDIA GPUs and slices that CUDA shows to this process; None if unknown.
+
+    NVML is started only where the processes of a job may see different ones.
+    """
+    host = host or Host()
+    if job is None or not job.is_several or CUDA not in host.environ:
+        return None
+    if hides_nvidia_gpus(host.environ) or not host.may_have_nvml():
+        return ()
+    with contextlib.suppress(CallTimeout, ThreadUnavailable):
+        return bounded(lambda: _ask_nvml(host), _NVML_SECONDS, name="sysmetrics-gpus")
+    return None
+
+
+def _ask_nvml(host: Host) -> tuple[str, ...] | None:
+    from mlflow_sysmetrics.collectors.nvml.enumeration import listing
+    from mlflow_sysmetrics.collectors.nvml.library import NvmlError, start
+    from mlflow_sysmetrics.errors import Unavailable
+    from mlflow_sysmetrics.machine.visible_gpus.nvidia import select_nvidia
+
+    try:
+        found = listing(start(host))
+    except (NvmlError, Unavailable):
+        return None
+    selection = select_nvidia(host.environ, "visible", found.gpus, same_model=found.same_model)
+    uuids = {gpu.index: gpu.uuid for gpu in found.gpus}
+    return tuple(
+        uuid for one in selection.chosen if (uuid := one.slice.uuid if one.slice else uuids[one.index])
+    )
+
+
+def gpus_need_union(own: set[str], everybody: set[str], local_size: int) -> bool:
+    """Returns whether GPUs are chosen and numbered by the host instead of by the leader's environment.
+
+    They are if another process sees more of them, and if there are fewer than processes: then each process
+    probably has its own, and the others have not joined yet.
+
+    Args:
+        own: UUIDs of those that the leader sees.
+        everybody: UUIDs of those that all members see.
+        local_size: number of processes of the job on this node.
+    """
+    return bool(everybody) and (everybody != own or len(own) < local_size)
