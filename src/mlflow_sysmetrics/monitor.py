@@ -150,13 +150,14 @@ class SystemMetricsMonitor:
             self._fail(error, run)
 
     def _attach(self, run: Any) -> None:
-        from mlflow_sysmetrics.daemon.process import prepare
+        from mlflow_sysmetrics.daemon.process import prepare, tell_engines
 
         # Known here before it begins: a signal handler that raises must not leave a run attached for ever.
         self._attachment = prepare(self._run_id, self._tracking_uri, self._settings)
         self._attachment.begin(self._settings, None if run is None else run.info.start_time)
         if self._settings.tags:
             _put_host_tags(self._attachment, None if run is None else run.data.tags, resumed=self._resumed)
+        tell_engines(self._attachment, self._settings)
 
     def _detach(self) -> None:
         from mlflow_sysmetrics.daemon import launch

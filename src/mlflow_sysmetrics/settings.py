@@ -23,6 +23,7 @@ SAMPLES_BEFORE_LOGGING = "MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING"
 NODE_ID = "MLFLOW_SYSTEM_METRICS_NODE_ID"
 TAGS = "MLFLOW_SYSMETRICS_TAGS"
 COLLECTORS = "MLFLOW_SYSMETRICS_COLLECTORS"
+CLUSTER = "MLFLOW_SYSMETRICS_CLUSTER"
 DISKS = "MLFLOW_SYSMETRICS_DISKS"
 GPUS = "MLFLOW_SYSMETRICS_GPUS"
 RESOLUTION = "MLFLOW_SYSMETRICS_RESOLUTION"
@@ -107,6 +108,7 @@ class Settings:
         resolution: "adaptive" (fewer points as a run ages, and two for a straight line), or "constant" (one
             point per series and window). Other values of the two above than their defaults make it constant.
         node_id: name of this node in the keys (``system/<node id>/...``), or None.
+        cluster: whether the nodes of an engine such as Ray are sampled for the runs of this process.
         collectors: families to read; the others are not even opened.
         disks: directories whose filesystems are watched in addition to the working directory's.
         gpus: "visible" (to the job), "all", "process" (where the job holds memory), or a comma-separated
@@ -128,6 +130,7 @@ class Settings:
     samples_before_logging: int = DEFAULT_SAMPLES_BEFORE_LOGGING
     resolution: str = ADAPTIVE
     node_id: str | None = None
+    cluster: bool = True
     collectors: frozenset[Family] = DEFAULT_FAMILIES
     disks: tuple[str, ...] = ()
     gpus: str = "visible"
@@ -146,8 +149,7 @@ class Settings:
                 f"node_id must be 1 to {_NODE_ID_LENGTH} letters, digits, '_', '-', '.', ' ' and single '/' "
                 f"between parts, none of them '.' or '..', got {self.node_id!r}"
             )
-        samples = self.samples_before_logging
-        if not isinstance(samples, int):
+        if not isinstance(samples := self.samples_before_logging, int):
             raise SettingsError(f"samples_before_logging must be an integer, got {samples!r}")
         if self.resolution not in _RESOLUTIONS:
             raise SettingsError(f"resolution must be {_RESOLUTION_FORMS}, got {self.resolution!r}")
@@ -215,6 +217,7 @@ class Settings:
             samples_before_logging=samples,
             resolution=variables.resolution(is_rhythm_chosen=chosen),
             node_id=variables.node_id() or node_id,
+            cluster=variables.switch(CLUSTER, "auto", "off"),
             collectors=variables.families(),
             disks=variables.disks(),
             gpus=variables.gpus(),
@@ -241,12 +244,11 @@ class _Variables:
         names = [name.strip() for name in self.text(PROVIDERS).split(",") if name.strip()]
         return not names or ENTRY_POINT in names
 
-    def switch(self, variable: str) -> bool:
-        """Reads an on/off switch that is on by default."""
+    def switch(self, variable: str, on: str = "true", off: str = "false") -> bool:
+        """Reads an on/off switch that is on by default; a message calls its values as given."""
         text = self.text(variable).lower()
-        if text and text not in _TRUE | _FALSE:
-            value = self.environ[variable]
-            self.report(variable, value, "is ignored, using true: it must be true or false")
+        if text and text not in _TRUE | _FALSE | {on}:
+            self.report(variable, self.environ[variable], f"is ignored, using {on}: it must be {on} or {off}")
         return text not in _FALSE
 
     def rhythm(self, interval: float | None, samples: int | None) -> tuple[float, int, bool]:
@@ -265,8 +267,7 @@ class _Variables:
         text = self.text(RESOLUTION).lower()
         used = CONSTANT if is_rhythm_chosen or text == CONSTANT else ADAPTIVE
         if text not in {"", used}:
-            is_known = text in _RESOLUTIONS
-            why = "an interval is set" if is_known else f"it must be {_RESOLUTION_FORMS}"
+            why = "an interval is set" if text in _RESOLUTIONS else f"it must be {_RESOLUTION_FORMS}"
             self.report(RESOLUTION, text, f"is ignored, using {used}: {why}")
         return used
 

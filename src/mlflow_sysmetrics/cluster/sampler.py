@@ -77,7 +77,7 @@ class NodeSampler:
         self._lock = RLock()  # re-entrant: a signal handler may call in
         self._holders: list[object] = []
         self._owner = False
-        self._followed = False
+        self._followed = self._is_told = False
         self._pid, self._parent = os.getpid(), os.getppid()
         self._member = this_member(node_rank=None if job is None else job.node_rank, pids=(os.getpid(),))
         self._election: Election | None = None
@@ -150,6 +150,19 @@ class NodeSampler:
         if not self._over:
             self._loop.start()
 
+    def update(self, *, pids: Sequence[int] | None = None, gpus: Sequence[str] | None = None) -> None:
+        """Replaces what this process has told the leader about the job on this node; None keeps it.
+
+        From then on the end of all these processes is not that of the job: others may follow.
+        """
+        with self._lock:
+            self._is_told = True
+            changed = {"pids": pids, "gpus": gpus}
+            known = {name: tuple(value) for name, value in changed.items() if value is not None}
+            self._member = replace(self._member, **known)
+            if self._election is not None and not self._over:
+                self._election.join(self._member)
+
     def drop(self, holder: object, timeout: float | None = None, *, ended: bool = False) -> bool:
         """Removes a holder; the last one leaves the election.
 
@@ -203,6 +216,8 @@ class NodeSampler:
         """Returns whether the launcher of this process is gone, or all processes that it was to sample."""
         if self._followed and os.getppid() != self._parent:
             return True
+        if self._is_told:
+            return False
         pids = [pid for pid in self._member.pids if pid != self._pid]
         return len(pids) == len(self._member.pids) > 0 and not any(map(_exists, pids))
 
@@ -301,7 +316,8 @@ class NodeSampler:
         gpus = {uuid: None for member in here for uuid in member.gpus or ()}
         own = set(self._member.gpus or ())
         local_size = (self._job.local_size if self._job is not None else None) or len(here)
-        union = list(gpus) if gpus_need_union(own, set(gpus), local_size) else []
+        are_held = any(member.are_held for member in here)
+        union = list(gpus) if are_held or gpus_need_union(own, set(gpus), local_size) else []
         JOB_SCOPE.update(() if roots == [self._pid] else roots, union)
 
     def _put_tags(self, members: Sequence[Member]) -> None:

@@ -258,7 +258,7 @@ def server_process(patch: Patch, error: BaseException | None = None) -> None:
             pass
 
     def stop(_: object) -> None:
-        raise run._Stopped
+        raise run.Stopped
 
     patch.setattr(run, "LocalServer", Server)
     patch.setattr(run, "_wait_for_exit", stop)
