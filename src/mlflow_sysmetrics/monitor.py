@@ -8,13 +8,13 @@ keep their meaning, and nothing is logged twice.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from threading import get_ident
 from types import FrameType, ModuleType
@@ -25,12 +25,20 @@ from mlflow_sysmetrics.errors import ThreadUnavailable, Unavailable
 from mlflow_sysmetrics.settings import METRICS, METRICS_TAG, Settings
 
 if TYPE_CHECKING:
+    from mlflow_sysmetrics.cluster.membership import Membership
     from mlflow_sysmetrics.daemon import Attachment
 
 MONITOR_MODULE = "mlflow.system_metrics.system_metrics_monitor"
 _CLASS = "SystemMetricsMonitor"
 _warned: set[str] = set()
 _MOST_WARNINGS = 100  # a message may name what a program chose, such as the id of a run
+# The numbers of processes in `facts.surroundings.LAUNCHERS`; a pod of an Indexed Job knows only its index.
+_JOB_SIZES = frozenset(
+    {"WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"}
+    | {"JSM_NAMESPACE_SIZE", "SUBMITIT_LOCAL_NTASKS"}
+)
+_INDEX_OF_POD = "JOB_COMPLETION_INDEX"
+_CLUSTER = "MLFLOW_SYSMETRICS_CLUSTER"
 _held_back: dict[int, tuple[FrameType, BaseException]] = {}  # by thread
 
 
@@ -69,7 +77,7 @@ class SystemMetricsMonitor:
         self._run_id = run_id
         self._settings = settings
         self._tracking_uri = tracking_uri
-        self._attachment: Attachment | None = None
+        self._attachment: Attachment | Membership | None = None
         self._resumed = resume_logging
         self._is_over = False
         from mlflow_sysmetrics.mlflow_api import fluent_state  # late: `import mlflow` loads this module
@@ -150,14 +158,24 @@ class SystemMetricsMonitor:
             self._fail(error, run)
 
     def _attach(self, run: Any) -> None:
+        if may_have_other_processes():
+            from mlflow_sysmetrics.cluster.membership import Membership
+
+            membership = Membership.of(self._run_id, self._tracking_uri, self._settings, run)
+            if membership is not None:
+                self._attachment = membership
+                membership.begin(resumed=self._resumed)
+                return
         from mlflow_sysmetrics.daemon.process import prepare, tell_engines
 
         # Known here before it begins: a signal handler that raises must not leave a run attached for ever.
-        self._attachment = prepare(self._run_id, self._tracking_uri, self._settings)
-        self._attachment.begin(self._settings, None if run is None else run.info.start_time)
+        self._attachment = attachment = prepare(self._run_id, self._tracking_uri, self._settings)
+        attachment.begin(self._settings, None if run is None else run.info.start_time)
         if self._settings.tags:
-            _put_host_tags(self._attachment, None if run is None else run.data.tags, resumed=self._resumed)
-        tell_engines(self._attachment, self._settings)
+            from mlflow_sysmetrics.daemon.delivery.host_tags import put_host_tags
+
+            put_host_tags(attachment, None if run is None else run.data.tags, resumed=self._resumed)
+        tell_engines(attachment, self._settings)
 
     def _detach(self) -> None:
         from mlflow_sysmetrics.daemon import launch
@@ -205,33 +223,6 @@ class SystemMetricsMonitor:
         outer = self._replaced
         if isinstance(outer, SystemMetricsMonitor) and outer is not self:
             fluent_state.registered_monitors()[self._run_id] = outer
-
-
-def _put_host_tags(attachment: Attachment, present: Mapping[str, str] | None, *, resumed: bool) -> None:
-    """Has the delivery thread set the host tags that a run lacks.
-
-    A run that this start created gets those that were not known then. One that was made elsewhere gets all
-    of them if it has none; one that has some keeps those of the machine it began on.
-
-    Args:
-        attachment: the run.
-        present: its tags; None if they are not known here.
-        resumed: whether the run existed before.
-    """
-    from mlflow_sysmetrics.daemon.delivery.host_tags import has_host_tags
-
-    if present is None or not has_host_tags(present):
-        attachment.offer_host_tags()
-        return
-    if resumed:
-        return
-    from mlflow_sysmetrics.facts import host_facts
-
-    facts = host_facts()
-    if not facts.complete or facts.tags(wait_seconds=0).keys() - present.keys():
-        facts.when_complete(
-            lambda tags: attachment.put_tags({key: tags[key] for key in tags.keys() - present.keys()})
-        )
 
 
 class _Passing(Exception):
@@ -285,6 +276,18 @@ def _warn_once(message: str) -> None:
         Log().warning("mlflow-sysmetrics: %s", message)
 
 
+def may_have_other_processes() -> bool:
+    """Returns whether this process may be one of several of a job, and their part is not switched off."""
+    environ = os.environ
+    several = any(environ.get(size, "1") not in {"", "1"} for size in _JOB_SIZES)
+    return (several or _INDEX_OF_POD in environ) and environ.get(_CLUSTER, "").strip().lower() not in {
+        "off",
+        "false",
+        "0",
+        "no",
+    }
+
+
 def install() -> None:
     """Puts the stand-in in place of MLflow's monitor, and turns system metrics on by default.
 
@@ -311,12 +314,9 @@ def install() -> None:
 
 def mlflow_version() -> str:
     """Returns the version of MLflow, which may not be fully imported yet."""
-    from importlib.metadata import PackageNotFoundError, version
+    from mlflow_sysmetrics.mlflow_api.fluent_state import version  # rarely needed
 
-    for name in ("mlflow", "mlflow-skinny"):
-        with contextlib.suppress(PackageNotFoundError):
-            return version(name)
-    return "of unknown version"
+    return version()
 
 
 def _put_stand_in(module: ModuleType) -> None:

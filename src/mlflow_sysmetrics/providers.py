@@ -9,6 +9,7 @@ all of MLflow, which would look for these classes before this module has defined
 
 from __future__ import annotations
 
+import os
 import sys
 from types import FrameType
 
@@ -16,6 +17,7 @@ from mlflow_sysmetrics.settings import METRICS, METRICS_TAG, Settings
 
 FACTS_WAIT_SECONDS = 1.0  #: longest wait of `start_run` for facts; the daemon adds later ones to the run
 
+_ATTACH = "MLFLOW_SYSMETRICS_ATTACH"
 _no_metrics: str | None = None  # value of the tag if the hook could not be installed
 
 
@@ -67,6 +69,8 @@ class SysMetricsDaemonRunContextProvider:
             from mlflow_sysmetrics.log import Log
 
             Log().warning("mlflow-sysmetrics: System metrics are not logged: %s. Tags still are.", reason)
+        else:
+            _follow()
 
     def in_context(self) -> bool:
         """Returns False: this provider has no tags."""
@@ -75,6 +79,17 @@ class SysMetricsDaemonRunContextProvider:
     def tags(self) -> dict[str, str]:
         """Returns no tags."""
         return {}
+
+
+def _follow() -> None:
+    """Takes part in the run of a job in a process that does not start it. Costs a few look-ups elsewhere."""
+    from mlflow_sysmetrics.monitor import may_have_other_processes
+
+    in_job = may_have_other_processes()
+    if in_job or os.environ.get(_ATTACH, "").strip().lower() == "env":
+        from mlflow_sysmetrics.cluster.following import start
+
+        start(in_job=in_job)
 
 
 def _tags(caller: FrameType, wait_seconds: float) -> dict[str, str]:

@@ -268,6 +268,4 @@ def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -
     help="Show the version and exit.",
 )
 def main() -> None:
-    """Check tracking before a job (check, doctor), recover runs after a crash (status, sync, reap), sample
-    the nodes of a job that is not Python's (node-agent).
-    """
+    """Check tracking before a job (check, doctor), sample its nodes (node-agent), recover runs (sync, reap)."""

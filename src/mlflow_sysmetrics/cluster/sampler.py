@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
+from typing import Any
 
 from mlflow_sysmetrics.cluster.election import (
     Election,
@@ -19,9 +21,11 @@ from mlflow_sysmetrics.cluster.election import (
 from mlflow_sysmetrics.cluster.gpus import gpus_need_union
 from mlflow_sysmetrics.cluster.job import Job
 from mlflow_sysmetrics.cluster.node import node_identity, node_name
+from mlflow_sysmetrics.cluster.rendezvous import Location, TorchStore
 from mlflow_sysmetrics.cluster.tags import job_tag, node_tags
 from mlflow_sysmetrics.daemon import launch
 from mlflow_sysmetrics.daemon.arguments import check_timeout
+from mlflow_sysmetrics.daemon.delivery.host_tags import put_host_tags
 from mlflow_sysmetrics.daemon.process import Attachment, prepare
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.log import Log
@@ -33,6 +37,7 @@ from mlflow_sysmetrics.settings import Settings
 
 THREAD_NAME = "sysmetrics-node"
 EXPLICIT = "start_node_sampler"  #: the holder of those who call that
+FOLLOWER = "follower"  #: the holder of a program that does not know the run
 
 # A leader that was killed is replaced within two seconds: one pause, and the rest of the second that its last
 # point may belong to.
@@ -77,7 +82,8 @@ class NodeSampler:
         self._lock = RLock()  # re-entrant: a signal handler may call in
         self._holders: list[object] = []
         self._owner = False
-        self._followed = self._is_told = False
+        self._is_told = False
+        self._tags_of_owner: tuple[Mapping[str, str] | None, bool] | None = None
         self._pid, self._parent = os.getpid(), os.getppid()
         self._member = this_member(node_rank=None if job is None else job.node_rank, pids=(os.getpid(),))
         self._election: Election | None = None
@@ -85,7 +91,8 @@ class NodeSampler:
         self._over = False
         self._wake = Event()
         self._rescan_at = 0.0
-        self._tagged = False
+        self._store = TorchStore(os.environ) if TorchStore.is_promised(os.environ) else None
+        self._tagged = self._host_tagged = False
         self._loop = Loop(self._step, THREAD_NAME)
 
     @property
@@ -126,6 +133,29 @@ class NodeSampler:
 
     # For this package.
 
+    @property
+    def own(self) -> dict[str, Any]:
+        """What this process tells the leader about itself, as arguments of `this_member`."""
+        return {"node_rank": self._member.node_rank, "pids": self._member.pids}
+
+    def describe(self, tags: Mapping[str, str] | None, *, resumed: bool) -> None:
+        """Has this host's tags put on the run, of which this process is the owner, as for any other run.
+
+        Args:
+            tags: what the run has; None if unknown.
+            resumed: whether it existed before.
+        """
+        self._tags_of_owner = tags, resumed
+
+    def follow(self) -> None:
+        """Holds the sampler for a program that does not know the run."""
+        self.hold(FOLLOWER)
+
+    def unfollow(self) -> None:
+        """Drops the hold of `follow`."""
+        if FOLLOWER in self._holders:
+            self.drop(FOLLOWER, 0)
+
     def hold(self, holder: object, *, owner: bool = False) -> None:
         """Adds a holder: the sampler lives until the last one has dropped it."""
         with self._lock:
@@ -157,9 +187,9 @@ class NodeSampler:
         """
         with self._lock:
             self._is_told = True
-            changed = {"pids": pids, "gpus": gpus}
-            known = {name: tuple(value) for name, value in changed.items() if value is not None}
-            self._member = replace(self._member, **known)
+            known = self._member.pids if pids is None else tuple(pids)
+            seen = self._member.gpus if gpus is None else tuple(gpus)
+            self._member = replace(self._member, pids=known, gpus=seen)
             if self._election is not None and not self._over:
                 self._election.join(self._member)
 
@@ -206,38 +236,29 @@ class NodeSampler:
         if self._is_orphan():
             self._leave(0)
             return False
+        self._publish()
         if self._attachment is None:
-            self._in_loader(self._try_to_lead)
+            launch.call_in_loader(self._try_to_lead)
         else:
             self._lead_on()
         return not self._over
 
+    def _publish(self) -> None:
+        """Tells the other nodes where the run is, once torch is loaded, if torchrun has a store for that."""
+        if not self._owner or self._store is None:
+            return
+        with contextlib.suppress(Exception):  # of torch's
+            if self._store.publish(Location(self.tracking_uri, self.run_id, self._started_at)):
+                self._store = None
+
     def _is_orphan(self) -> bool:
         """Returns whether the launcher of this process is gone, or all processes that it was to sample."""
-        if self._followed and os.getppid() != self._parent:
+        if self._holders == [FOLLOWER] and os.getppid() != self._parent:
             return True
         if self._is_told:
             return False
         pids = [pid for pid in self._member.pids if pid != self._pid]
         return len(pids) == len(self._member.pids) > 0 and not any(map(_exists, pids))
-
-    def _in_loader(self, call: Callable[[], None]) -> None:
-        """Calls in the thread that loads the daemon, for which a fork waits, if it is not loaded."""
-        if launch.is_loaded() and not launch.is_pending():
-            call()
-            return
-        done = Event()
-
-        def job() -> None:
-            try:
-                call()
-            finally:
-                done.set()
-
-        if launch.defer(job):
-            done.wait()
-        else:
-            call()
 
     def _try_to_lead(self, *, wait: bool = True) -> None:
         """Attaches the run if no other process of this node samples it."""
@@ -328,9 +349,16 @@ class NodeSampler:
         if owned is not None and not self._tagged:
             self._tagged = True
             attachment.put_tags(job_tag(owned))
-        if self._owner or self.node_name is None:
+        if self._host_tagged:
             return
-        node_tags(self.node_name, self._job, attachment.put_tags)
+        self._host_tagged = True
+        if self._tags_of_owner is not None:
+            tags, resumed = self._tags_of_owner
+            put_host_tags(attachment, tags, resumed=resumed)
+        elif owned is not None or self.node_name is None:
+            attachment.offer_host_tags()
+        else:
+            node_tags(self.node_name, self._job, attachment.put_tags)
 
     def _record_end(self) -> None:
         election, attachment = self._election, self._attachment

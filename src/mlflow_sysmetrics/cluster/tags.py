@@ -54,3 +54,15 @@ def node_tags(name: str, job: Job | None, put: Callable[[dict[str, str]], Any]) 
         put_known(known)
     else:
         facts.when_complete(put_known)
+
+
+def is_open(value: str, key: str, after: int | None) -> bool:
+    """Returns whether the tag of a run says that it is the job's, and that its owner has not ended it.
+
+    Args:
+        value: the tag.
+        key: of the job.
+        after: milliseconds since 1970 before which its owner had not started; None if any will do.
+    """
+    name, _, began = value.rpartition(" ")
+    return name == key and began.isdecimal() and (after is None or int(began) >= after)

@@ -61,6 +61,7 @@ class Nvidia(Collector):
     )
 
     def __init__(self, host: Host, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._host, self._clock = host, clock
         self._events: XidEvents | None = None
         self._devices = Devices(host, self._readings, clock)
         self.gaps = self._devices.gaps
@@ -71,6 +72,9 @@ class Nvidia(Collector):
         Raises:
             Unavailable: the process was forked; a new collector starts its own NVML.
         """
+        if self._devices.is_outdated:
+            self._events = None
+            self._devices = Devices(self._host, self._readings, self._clock)
         if self._events is not None:
             self._events.begin_tick()
         yield from self._devices.samples(now)

@@ -50,6 +50,7 @@ class NvidiaProfile(Collector):
     )
 
     def __init__(self, host: Host, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._host, self._clock = host, clock
         self._devices = Devices(host, _readings, clock)
         self.gaps = self._devices.gaps
 
@@ -59,6 +60,8 @@ class NvidiaProfile(Collector):
         Raises:
             Unavailable: the process was forked; a new collector starts its own NVML.
         """
+        if self._devices.is_outdated:
+            self._devices = Devices(self._host, _readings, self._clock)
         yield from self._devices.samples(now)
         self.gaps = self._devices.gaps
 

@@ -29,7 +29,7 @@ NOT_MACOS = "this is not macOS"
 
 def no_nvidia_driver(host: Host) -> str | None:
     """Looks for the driver's library; NVIDIA GPUs that the environment hides are absent too."""
-    if follows_environment(host.gpus) and hides_nvidia_gpus(host.environ):
+    if follows_environment(host.wanted_gpus) and hides_nvidia_gpus(host.environ):
         return NO_VISIBLE_NVIDIA_GPU
     return None if host.may_have_nvml() else NO_NVIDIA_DRIVER
 

@@ -51,6 +51,9 @@ class ProcessLinux(Collector):
         """Returns the tree's usage; CPU time since the last reading that was old enough."""
         used = self._tree.look(now)
         members = self._tree.members()
-        samples = self._samples.take(now, used, members, [member.holding for member in members])
+        if not members:  # the processes of the job have ended, and this one is not one of them
+            return ()
+        holdings = [member.holding for member in members]
+        samples = self._samples.take(now, used, members, holdings, self._tree.roots)
         self.gaps = self._samples.gaps
         return samples

@@ -42,7 +42,7 @@ class ProcessPsutil(Collector):
     def __init__(self, host: Host) -> None:
         self._samples = ProcessSamples(_read_uss)
         try:
-            self._tree = PsutilTree()
+            self._tree = PsutilTree(host.job)
         except (psutil.Error, OSError) as error:
             raise Unavailable(why_refused("Process", error)) from error
 

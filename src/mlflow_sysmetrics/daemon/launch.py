@@ -96,6 +96,35 @@ def defer(job: _Job) -> bool:
     return _launch.defer(job)
 
 
+def call_in_loader(call: Callable[[], object]) -> None:
+    """Calls in the thread that loads the daemon, for which a fork waits, if it is not loaded; else here.
+
+    For a thread of ours, which waits for the end of the call.
+
+    Raises:
+        Exception: what the call raises.
+    """
+    if is_loaded() and not is_pending():
+        call()
+        return
+    done = Event()
+    raised: list[Exception] = []
+
+    def job() -> None:
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - raised again below
+            raised.append(error)
+        finally:
+            done.set()
+
+    if not defer(job):
+        job()
+    done.wait()
+    if raised:
+        raise raised[0]
+
+
 def is_pending() -> bool:
     """Returns whether the daemon is being loaded, or a job that waited for it is being done."""
     return _launch.is_pending

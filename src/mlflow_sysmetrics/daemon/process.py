@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import import_module
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlflow_sysmetrics.daemon import launch
 from mlflow_sysmetrics.daemon.arguments import (
@@ -263,15 +262,13 @@ def attach(
     return attachment
 
 
-def tell_engines(attachment: Attachment, settings: Settings) -> None:
+def tell_engines(attachment: Any, settings: Settings) -> None:
     """Has the nodes of a cluster that the program is connected to sample the run of an attachment, too.
 
-    Costs a program that has imported no engine one look.
+    It costs a program that has imported no engine one look.
     """
     if settings.cluster and not _ENGINES.isdisjoint(sys.modules):
-        with contextlib.suppress(ImportError):
-            start = import_module(_STARTS_ENGINES).start
-            start(attachment.run_id, attachment.tracking_uri, lambda: attachment.is_attached)
+        import_module(_STARTS_ENGINES).start(attachment)
 
 
 def prepare(run_id: str, tracking_uri: str | None, settings: Settings) -> Attachment:

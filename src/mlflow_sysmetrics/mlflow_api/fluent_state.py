@@ -320,6 +320,14 @@ def experiment_choice(uri: str) -> ExperimentChoice:
     return ExperimentChoice(None, str(registry.get_experiment_id()))
 
 
+def experiment_of_environment() -> ExperimentChoice:
+    """Returns the experiment that was set, here or in the environment, without a request to the server."""
+    active = active_experiment_id()
+    if active is None and (name := os.environ.get(_EXPERIMENT_NAME)):
+        return ExperimentChoice(name, None)
+    return ExperimentChoice(None, active or os.environ.get(_EXPERIMENT_ID) or None)
+
+
 def run_tags(given: Mapping[str, str], run_name: str | None) -> dict[str, str]:
     """Returns the tags that `mlflow.start_run` would set: user, source, git, `sys.*`, and the given ones."""
     from mlflow.tracking.context import registry

@@ -8,7 +8,7 @@ client) gets what `MlflowClient` does.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -27,6 +27,9 @@ WITHHELD = "credentials of the environment are sent only to the server of MLFLOW
 # A server on another continent completes the handshake within a second, and a busy database takes a few
 # seconds for a batch of a thousand points. Waiting longer is the sender's job.
 _TIMEOUTS = Timeouts(connect=5, read=15, total=30)
+_NEWEST = "attributes.start_time DESC"
+_MOST_EXPERIMENTS = 1000  # a request of a search may name so many
+_NOT_THERE = "RESOURCE_DOES_NOT_EXIST"
 _TIMEOUTS_IN_BETWEEN = Timeouts(connect=1, read=2, total=3)  # the program's own thread waits
 
 
@@ -47,6 +50,14 @@ class RunState(NamedTuple):
     tags: Mapping[str, str] = MappingProxyType({})
 
 
+class FoundRun(NamedTuple):
+    """A run that a search has found; the start is in milliseconds since 1970."""
+
+    run_id: str
+    started_at: int | None
+    tags: Mapping[str, str]
+
+
 class Runs(Protocol):
     """The runs of one tracking server. Each method makes one attempt and raises `Fault` if it fails."""
 
@@ -55,6 +66,12 @@ class Runs(Protocol):
 
     def log_batch(self, run_id: str, metrics: Iterable[Metric], tags: Mapping[str, str]) -> None:
         """Writes metrics and tags of a run. Returns only if MLflow has acknowledged this very request."""
+
+    def search(self, experiment_ids: Sequence[str], wanted: str, most: int) -> list[FoundRun]:
+        """Returns the newest runs that a filter finds."""
+
+    def experiment_ids(self, name: str | None) -> list[str]:
+        """Returns the id of an experiment, none if it does not exist; without a name the ids of all."""
 
     def close(self) -> None:
         """Closes the connection; the next call opens it again."""
@@ -151,6 +168,29 @@ class RestRuns:
         }
         self._ask(nothing, "POST", "runs/log-batch", json=body)
 
+    def search(self, experiment_ids: Sequence[str], wanted: str, most: int) -> list[FoundRun]:
+        """Returns the newest runs that a filter finds."""
+        body = {
+            "experiment_ids": list(experiment_ids),
+            "filter": wanted,
+            "max_results": most,
+            "order_by": [_NEWEST],
+        }
+        return self._ask(_found, "POST", "runs/search", json=body)
+
+    def experiment_ids(self, name: str | None) -> list[str]:
+        """Returns the id of an experiment, none if it does not exist; without a name the ids of all."""
+        if name is None:
+            body = {"max_results": _MOST_EXPERIMENTS}
+            return self._ask(_experiment_ids, "POST", "experiments/search", json=body)
+        try:
+            query = {"experiment_name": name}
+            return self._ask(_experiment_ids, "GET", "experiments/get-by-name", params=query)
+        except Fault as fault:
+            if fault.error_code == _NOT_THERE:
+                return []
+            raise
+
     def close(self) -> None:
         """Closes the connection; the next call opens it again."""
         self._connection.close()
@@ -199,6 +239,21 @@ class ClientRuns:
         pairs = [entities.RunTag(key, value) for key, value in tags.items()]
         self._call(self._client.log_batch, run_id, metrics=points, tags=pairs)
 
+    def search(self, experiment_ids: Sequence[str], wanted: str, most: int) -> list[FoundRun]:
+        """Returns the newest runs that a filter finds."""
+        found = self._call(
+            self._client.search_runs, list(experiment_ids), wanted, max_results=most, order_by=[_NEWEST]
+        )
+        return [FoundRun(run.info.run_id, run.info.start_time, dict(run.data.tags)) for run in found]
+
+    def experiment_ids(self, name: str | None) -> list[str]:
+        """Returns the id of an experiment, none if it does not exist; without a name the ids of all."""
+        if name is None:
+            found = self._call(self._client.search_experiments, max_results=_MOST_EXPERIMENTS)
+        else:
+            found = [self._call(self._client.get_experiment_by_name, name)]
+        return [str(one.experiment_id) for one in found if one is not None]
+
     def close(self) -> None:
         """Does nothing: MLflow keeps its stores, and their connections, for the whole process."""
 
@@ -208,6 +263,26 @@ class ClientRuns:
         except Exception as error:  # noqa: BLE001 - also what the store's database, file system or plugin raises
             fault = fault_of_error(error, self._uri)
         raise fault
+
+
+def _found(answer: Any) -> list[FoundRun]:
+    found = []
+    for run in answer.get("runs", ()):
+        info, tags = run["info"], run.get("data", {}).get("tags", ())
+        started_at = info.get("start_time")
+        found.append(
+            FoundRun(
+                str(info.get("run_id") or info["run_uuid"]),
+                None if started_at is None else int(started_at),
+                {str(tag["key"]): str(tag.get("value", "")) for tag in tags},
+            )
+        )
+    return found
+
+
+def _experiment_ids(answer: Any) -> list[str]:
+    several = [answer["experiment"]] if "experiment" in answer else answer.get("experiments", ())
+    return [str(one["experiment_id"]) for one in several]
 
 
 def _with_note(fault: Fault, note: str) -> Fault:

@@ -36,6 +36,17 @@ _ENDS_SECONDS = 5.0  # the default of MLFLOW_SYSMETRICS_FLUSH_TIMEOUT
 _logger = Log()
 
 
+class Attached(Protocol):
+    """What holds a run attached in this process."""
+
+    run_id: str
+    tracking_uri: str
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether it still does."""
+
+
 class Run(NamedTuple):
     """An attached run."""
 
@@ -92,20 +103,20 @@ class Reconciler:
         self._home = home
         self._clock = clock
         self._lock = RLock()  # re-entrant: a signal handler may call in
-        self._attached: dict[Run, Callable[[], bool]] = {}
+        self._attached: dict[Run, Attached] = {}
         self._told: dict[Engine, _Told] = {}
         self._faults: set[str] = set()
         self._wake = Event()
         self._loop: Loop | None = None
 
-    def add(self, run: Run, is_attached: Callable[[], bool]) -> None:
+    def add(self, attachment: Attached) -> None:
         """Has a run sampled on all nodes as long as it is attached here.
 
         Raises:
             ThreadUnavailable: no thread can be started.
         """
         with self._lock:
-            self._attached[run] = is_attached
+            self._attached[Run(attachment.tracking_uri, attachment.run_id)] = attachment
             loop = self._loop = self._loop or Loop(self._step, THREAD_NAME)
             if not loop.is_alive:
                 loop.start()
@@ -114,7 +125,7 @@ class Reconciler:
     def look(self) -> bool:
         """Reconciles where something has changed; returns whether runs are left."""
         with self._lock:
-            for run in [run for run, is_attached in self._attached.items() if not is_attached()]:
+            for run in [run for run, one in self._attached.items() if not one.is_attached]:
                 del self._attached[run]
             runs = tuple(self._attached)
         connected = [one for one in self._load() if self._is_connected(one)]
@@ -186,15 +197,13 @@ _engines: dict[str, Engine] = {}
 _reconciler: Reconciler | None = None
 
 
-def start(run_id: str, tracking_uri: str, is_attached: Callable[[], bool]) -> None:
+def start(attachment: Attached) -> None:
     """Has the nodes of the clusters that this process is connected to, now or later, sample a run.
 
     Never raises.
 
     Args:
-        run_id: the run, which is attached in this process.
-        tracking_uri: its tracking server, with an absolute path.
-        is_attached: returns whether it still is.
+        attachment: the run, which is sampled as long as it is attached here.
     """
     global _reconciler  # noqa: PLW0603 - one per process
     if _reconciler is None:
@@ -203,7 +212,7 @@ def start(run_id: str, tracking_uri: str, is_attached: Callable[[], bool]) -> No
         _reconciler = Reconciler(_loaded, OwnNode())
         atexit.register(_end)  # before Ray's own, which was registered when the program imported it
     with contextlib.suppress(ThreadUnavailable):
-        _reconciler.add(Run(tracking_uri, run_id), is_attached)
+        _reconciler.add(attachment)
 
 
 def _loaded() -> list[Engine]:

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 from mlflow_sysmetrics.cluster.election import Election, NodeRecord, base_directory, digest, this_member
@@ -43,7 +44,7 @@ class OwnNode:
     the run belongs to a job of a launcher, whose processes have elected one already.
     """
 
-    def __init__(self, base: Callable[[], os.PathLike[str]] = base_directory) -> None:
+    def __init__(self, base: Callable[[], Path] = base_directory) -> None:
         self._base = base
         self._elections: dict[Run, Election] = {}
         self._pids: tuple[int, ...] = ()

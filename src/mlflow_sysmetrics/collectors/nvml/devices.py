@@ -46,7 +46,9 @@ class Devices:
     def __init__(self, host: Host, build: Build, clock: Clock = SYSTEM_CLOCK) -> None:
         self._pid = os.getpid()
         self._clock = clock
-        if follows_environment(host.gpus) and hides_nvidia_gpus(host.environ):
+        self._job, self._gpus = host.job, host.job.gpus
+        wanted = host.wanted_gpus
+        if follows_environment(wanted) and hides_nvidia_gpus(host.environ):
             raise Unavailable(NO_VISIBLE_NVIDIA_GPU)
         nvml = start(host)
         try:
@@ -54,7 +56,7 @@ class Devices:
         except NvmlError as error:
             raise unavailable(error) from error
         selection = select_nvidia(
-            host.environ, host.gpus, found.gpus, same_model=found.same_model, driver=_driver(nvml)
+            host.environ, wanted, found.gpus, same_model=found.same_model, driver=_driver(nvml)
         )
         if not selection.chosen:
             raise Unavailable(_why_none(found, selection))
@@ -77,6 +79,11 @@ class Devices:
         self._chosen_gaps = selection.gaps
         self._state: list[object] = []
         self.gaps: tuple[str, ...] = selection.gaps
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether other processes of the job have come, which may see other devices."""
+        return self._job.gpus != self._gpus
 
     def samples(self, now: float) -> Iterator[Sample]:
         """Yields the readings of each device; a device that fails does not affect the others.

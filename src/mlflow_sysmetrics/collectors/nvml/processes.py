@@ -31,7 +31,7 @@ _MOST_GENERATIONS = 64  # ids that are reused during the walk could form a cycle
 
 
 class Tree:
-    """Knows which process ids belong to this process and its descendants.
+    """Knows which process ids belong to this process or the others of its job, and to their descendants.
 
     Args:
         host: the machine to look at.
@@ -42,6 +42,7 @@ class Tree:
         has_proc = os.path.isdir(proc)
         self._parent: Callable[[int], int] = (lambda pid: _listed_parent(proc, pid)) if has_proc else _parent
         self._own = os.getpid()
+        self._job = host.job
         self._pause = Pause(_TREE_SECONDS, read=False)
         self._known: dict[int, bool | None] = {}
 
@@ -55,7 +56,7 @@ class Tree:
 
     def _ours(self, pid: int, now: float) -> bool | None:
         """Returns whether a process is in the tree; None if there is no such process."""
-        if pid == self._own:
+        if pid in self._roots:
             return True
         if self._pause.renew_if_over(now):
             self._known.clear()
@@ -63,12 +64,16 @@ class Tree:
             self._known[pid] = self._descends(pid)
         return self._known[pid]
 
+    @property
+    def _roots(self) -> tuple[int, ...]:
+        return self._job.roots or (self._own,)
+
     def _descends(self, pid: int) -> bool | None:
         parent = self._parent(pid)
         if parent == _NO_PROCESS:
             return None
         for _ in range(_MOST_GENERATIONS):
-            if parent == self._own:
+            if parent in self._roots:
                 return True
             if parent <= 1:
                 return False

@@ -65,6 +65,12 @@ class Births:
         self._before = set(self._pending)
         return self._look(tree, _STATS_AT_FIRST)
 
+    def look_at_all(self) -> None:
+        """Has every process looked at once more, because the tree has another root."""
+        self._names = set()
+        self._before = set()
+        self._listed_at = -math.inf
+
     def is_impossible(self) -> bool:
         """True if this process has no children, so that nothing can have joined a tree of it alone."""
         return not self._pending and not self._host.may_have_children()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 
 import psutil
 
 from mlflow_sysmetrics.collectors.processes.ledger import Account, CpuLedger
 from mlflow_sysmetrics.collectors.processes.member import NOTHING, Holding
 from mlflow_sysmetrics.collectors.rhythm import Pause, Ration
+from mlflow_sysmetrics.machine.host import JOB_SCOPE, JobScope
 
 _LISTING_SECONDS = 3.0
 _LISTING_REST = 1000.0  # psutil looks up the parent of every process of the host: at most 0.1 % of a core
@@ -32,14 +35,18 @@ class Child:
 
 
 class PsutilTree:
-    """Follows this process and all its descendants.
+    """Follows this process and all its descendants, and the other processes of its job with theirs.
+
+    Args:
+        job: which processes these are.
 
     Raises:
         psutil.Error: this process cannot be read.
         OSError: the same.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, job: JobScope = JOB_SCOPE) -> None:
+        self._job = job
         self._pause = Pause(_LISTING_SECONDS)
         self._ration = Ration(_LISTING_REST)
         self._ledger = CpuLedger()
@@ -102,7 +109,7 @@ class PsutilTree:
             born: True if new children were started since the last listing.
         """
         try:
-            children = {(one.pid, one.create_time()): one for one in self._own.children(recursive=True)}
+            children = {(one.pid, one.create_time()): one for one in self._others()}
         except (psutil.Error, OSError):
             return
         for identity in self._children.keys() - children.keys():
@@ -114,6 +121,14 @@ class PsutilTree:
         for identity, process in children.items():
             if identity not in self._children:
                 self._take_in(identity, process, accounts, born=born)
+
+    def _others(self) -> Iterator[psutil.Process]:
+        yield from self._own.children(recursive=True)
+        for pid in self._job.roots:
+            if pid != self._own.pid:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    root = psutil.Process(pid)
+                    yield from (root, *root.children(recursive=True))
 
     def _take_in(
         self,

@@ -20,13 +20,13 @@ _CLOCK_AGREES_SECONDS = 0.1
 
 
 class ProcessTree:
-    """Follows this process and all its descendants.
+    """Follows this process and all its descendants, or those processes of a job that `Host.job` has.
 
     Args:
         host: the machine to look at.
 
     Attributes:
-        own: this process, the root.
+        own: this process; the root, unless the job has others.
 
     Raises:
         OSError: this process cannot be read.
@@ -45,11 +45,22 @@ class ProcessTree:
         self._members = {stat.pid: self.own}
         self._queue: deque[Member] = deque()
         self._births = Births(host, stat.pid)
+        self._job = host.job
+        self._version = 0  # of the job that is empty
+        self._roots = {stat.pid}
+        self._own_counts = True
         self._admit(self._births.first(self._members))
 
     def members(self) -> list[Member]:
-        """Returns all processes, this one first."""
-        return list(self._members.values())
+        """Returns all processes, this one first if it is one of the job's."""
+        return [one for one in self._members.values() if self._own_counts or one is not self.own]
+
+    @property
+    def roots(self) -> int:
+        """Number of living processes that belong to the tree by themselves, not by their parent."""
+        if len(self._roots) == 1:
+            return 1
+        return sum(1 for pid in self._roots if pid in self._members)
 
     def look(self, now: float) -> float:
         """Reads the tree again and returns the CPU seconds that it has used since the last reading.
@@ -66,14 +77,20 @@ class ProcessTree:
         stat = parsed_stat(self._stat.path, self._stat.read())
         used = self._used(stat)
         self.own.look(stat, self._files)
-        if len(self._members) == 1 and not self._queue and self._births.is_impossible():  # as most processes
+        if self._job.version != self._version:
+            self._take_roots()
+        if (
+            len(self._members) == 1 and self._own_counts and not self._queue and self._births.is_impossible()
+        ):  # as most processes
             seconds = self._ledger.only(self.own.account, now, used, stat.ended)
             if seconds is not None:
                 return seconds
         self._ledger.begin(now)
-        self._ledger.spend(self.own.account, used)
         births = self._births.since(now, self._members)
-        ended = [(self.own.account, stat.ended)]
+        ended = []
+        if self._own_counts:
+            self._ledger.spend(self.own.account, used)
+            ended.append((self.own.account, stat.ended))
         self._admit(births)
         parted = self._read_in_turn(ended, _READ_PER_TICK - len(births))
         if self._clock is not None:
@@ -83,6 +100,23 @@ class ProcessTree:
             if not account.closed:
                 self._ledger.settle(account, seconds)
         return self._ledger.take()
+
+    def _take_roots(self) -> None:
+        """Follows the processes that the job has now; those that it has no more leave when they are read."""
+        self._version = self._job.version
+        self._roots = set(self._job.roots) or {self.own.pid}
+        for pid in self._roots - self._members.keys():
+            directory = f"{self._proc}/{pid}"
+            try:
+                stat = read_process_stat(directory)
+            except (OSError, ValueError):  # it has ended, or is not visible to us
+                continue
+            account = self._ledger.open(None, self._used(stat), stat.ended, born=False)
+            self._members[pid] = member = Member(stat, directory, account)
+            member.look(stat, self._files)
+            self._queue.append(member)
+        self._own_counts = self.own.pid in self._roots or self.own.parent in self._members
+        self._births.look_at_all()
 
     def _used(self, stat: ProcessStat) -> float:
         """Returns a process's own CPU time, exact if the kernel has the clock."""
@@ -146,15 +180,18 @@ class ProcessTree:
             parted.append(Parting(member, vanished=True))
             return None
         parent = self._members.get(stat.parent)
-        if parent is None:
+        if parent is not None:
+            member.parent, member.account.parent = parent.pid, parent.account
+        elif member.pid not in self._roots:
             parted.append(Parting(member, vanished=False))
             return None
-        member.parent, member.account.parent = parent.pid, parent.account
         member.look(stat, self._files)
         return stat
 
     def _admit(self, births: list[Birth]) -> None:
         for stat, watched in births:
+            if stat.pid in self._members:  # it has become a root meanwhile
+                continue
             parent = self._members[stat.parent]
             account = self._ledger.open(parent.account, self._used(stat), stat.ended, born=watched)
             member = Member(stat, f"{self._proc}/{stat.pid}", account)

@@ -45,15 +45,21 @@ class ProcessSamples(Generic[Process]):
         self._read_at = math.inf
 
     def take(
-        self, now: float, used: float, processes: Sequence[Process], holdings: Sequence[Holding]
+        self,
+        now: float,
+        used: float,
+        processes: Sequence[Process],
+        holdings: Sequence[Holding],
+        roots: int = 1,
     ) -> Sequence[Sample]:
         """Returns the samples of one tick.
 
         Args:
             now: seconds of a clock that never goes back.
             used: CPU seconds that the tree has used since the last tick.
-            processes: all living processes, this one first.
+            processes: all living processes, this one first; at least one.
             holdings: what each process holds, this one first.
+            roots: how many of them are no children of others.
         """
         self._used += used
         if now < self._read_at:  # the first tick, or a clock that was set back: a new lap starts
@@ -77,7 +83,7 @@ class ProcessSamples(Generic[Process]):
             samples.append(catalogue.PROCESS_THREADS.sample(threads))
         if own_files is not None and files <= bounds.OPEN_FILES:
             samples.append(catalogue.PROCESS_OPEN_FILES.sample(files))
-        samples.append(catalogue.PROCESS_CHILDREN.sample(alive - 1))
+        samples.append(catalogue.PROCESS_CHILDREN.sample(max(alive - roots, 0)))
         private = self._uss.advance(now, processes, resident)
         if private is not None:
             samples.append(catalogue.PROCESS_USS.sample(private / MEGABYTE))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from mlflow_sysmetrics.errors import ThreadUnavailable
 from mlflow_sysmetrics.runtime.threads import start_thread
@@ -73,3 +74,38 @@ def host_tags_now_or_later(later: Callable[[dict[str, str]], object]) -> dict[st
         return tags
     facts.when_complete(later)
     return {}
+
+
+class _Attachment(Protocol):
+    """As `daemon.process.Attachment`, whose module imports this one."""
+
+    def put_tags(self, tags: dict[str, str]) -> None:
+        """Queues tags for the run."""
+
+    def offer_host_tags(self) -> None:
+        """Has the host tags set if the run has none."""
+
+
+def put_host_tags(attachment: _Attachment, present: Mapping[str, str] | None, *, resumed: bool) -> None:
+    """Has the delivery thread set the host tags that a run lacks.
+
+    A run that this start created gets those that were not known then. One that was made elsewhere gets all
+    of them if it has none; one that has some keeps those of the machine it began on.
+
+    Args:
+        attachment: the run.
+        present: its tags; None if they are not known here.
+        resumed: whether the run existed before.
+    """
+    if present is None or not has_host_tags(present):
+        attachment.offer_host_tags()
+        return
+    if resumed:
+        return
+    from mlflow_sysmetrics.facts import host_facts
+
+    facts = host_facts()
+    if not facts.complete or facts.tags(wait_seconds=0).keys() - present.keys():
+        facts.when_complete(
+            lambda tags: attachment.put_tags({key: tags[key] for key in tags.keys() - present.keys()})
+        )
