@@ -1,4 +1,4 @@
-"""The compatibility matrix, `nox -s compat` and `nox -s tags_only`; `nox -s slow`; and what needs Docker."""
+"""The compatibility matrix, `nox -s compat` and `nox -s tags_only`; `nox -s slow`; what needs an engine or Docker."""
 
 from __future__ import annotations
 
@@ -39,6 +39,17 @@ def slow(session: nox.Session) -> None:
     session.install(".[test]")
     amounts = {"CHAOS_TRAINERS": "200", "CHAOS_FORKS": "1000", "CHAOS_RUNS": "10000"}
     session.run("pytest", "-m", "slow", *session.posargs, env=amounts)
+
+
+@nox.session
+def engines(session: nox.Session) -> None:
+    """Samples the nodes of real Ray and Spark clusters on this machine; needs a Java runtime.
+
+    Not in CI: Ray is 80 MB and starts seven processes a node, Spark is 450 MB and a JVM, which take longer to
+    install and start on two cores than the rest of the suite to run. Stand-ins of their interfaces are tested there.
+    """
+    session.install(".[test,ray,spark]", "ray[train,tune]", "torch")
+    session.run("pytest", "tests/engines", *session.posargs)
 
 
 @nox.session

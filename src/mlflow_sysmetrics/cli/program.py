@@ -268,4 +268,4 @@ def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -
     help="Show the version and exit.",
 )
 def main() -> None:
-    """Check tracking before a job (check, doctor), sample its nodes (node-agent), recover runs (sync, reap)."""
+    """Check tracking (check, doctor), sample a node (node-agent), recover runs (status, sync, reap)."""
