@@ -10,7 +10,14 @@ from typing import NoReturn
 
 import click
 
-from mlflow_sysmetrics.cli.options import DURATION_FORMAT, Name, Whole, duration_or_zero, tracking_uri_option
+from mlflow_sysmetrics.cli.options import (
+    DURATION_FORMAT,
+    Name,
+    Whole,
+    check_tracking_uri,
+    duration_or_zero,
+    tracking_uri_option,
+)
 from mlflow_sysmetrics.cli.output import complain, say_wrapped
 from mlflow_sysmetrics.cli.program import FAILED, Command, Stopped, raising_on_signals
 from mlflow_sysmetrics.cli.tracked_runs import tracking_uri_in_force
@@ -253,6 +260,11 @@ def node_agent(
         raise click.UsageError("no run: pass --run-id or set MLFLOW_RUN_ID")
     if not uri:
         raise click.UsageError("no tracking server: pass --tracking-uri or set MLFLOW_TRACKING_URI")
+    if not tracking_uri:
+        try:
+            check_tracking_uri(uri)
+        except ValueError as error:
+            raise click.UsageError(f"MLFLOW_TRACKING_URI {error}") from error
     pids_run = _named_processes(pids)
 
     if not pids:  # they would be those of this command
@@ -270,8 +282,9 @@ def node_agent(
     except UnknownRun:
         _fail(UNKNOWN_RUN, f"{redacted(uri)} has no run {run_id!r}: check --run-id and --tracking-uri")
     except Fault as fault:
+        what = "refused the credentials" if fault.refuses_credentials else f"was not reached in {wait:g} s"
         remedy = f" {fault.remedy}" if fault.remedy else ""
-        _fail(UNREACHABLE, f"{redacted(uri)} did not answer within {wait:g} s: {fault}.{remedy}")
+        _fail(UNREACHABLE, f"{redacted(uri)} {what}: {fault}.{remedy}")
     except ThreadUnavailable as error:
         raise click.ClickException(str(error)) from error
 

@@ -64,7 +64,7 @@ class Command(click.Command):
 
     def __init__(self, *args: Any, exits: Mapping[int, str], **attributes: Any) -> None:
         super().__init__(*args, **attributes)
-        self.exits = {**exits, **EXITS}
+        self.exits = dict(sorted({**exits, **EXITS}.items()))
         self.allow_extra_args = True  # refused below, in our words
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

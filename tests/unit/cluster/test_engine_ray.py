@@ -78,7 +78,9 @@ class Cluster:
         found = None if self.group is None else SimpleNamespace(id=SimpleNamespace(hex=lambda: self.group))
         util.get_current_placement_group = lambda: found  # type: ignore[attr-defined]
         util.placement_group_table = lambda: {self.group: {"bundles_to_node_id": dict(self.bundles)}}  # type: ignore[attr-defined]
-        strategies.NodeAffinitySchedulingStrategy = lambda node, soft: SimpleNamespace(node_id=node, soft=soft)  # type: ignore[attr-defined]
+        strategies.NodeAffinitySchedulingStrategy = lambda node, soft: SimpleNamespace(
+            node_id=node, soft=soft
+        )  # type: ignore[attr-defined]
         patch.setitem(sys.modules, "ray", ray)
         patch.setitem(sys.modules, "ray.util", util)
         patch.setitem(sys.modules, "ray.util.scheduling_strategies", strategies)
@@ -181,7 +183,9 @@ def test_settings_and_credentials_are_given_as_arguments(
 def worker(pid: int, job: str = "01000000", **used: Any) -> SimpleNamespace:
     """Returns a worker as the raylet reports it; resources are lists of (slot, share)."""
     resources = {
-        name: SimpleNamespace(resource_slots=[SimpleNamespace(slot=slot, allocation=part) for slot, part in held])
+        name: SimpleNamespace(
+            resource_slots=[SimpleNamespace(slot=slot, allocation=part) for slot, part in held]
+        )
         for name, held in used.items()
     }
     return SimpleNamespace(pid=pid, job_id=bytes.fromhex(job), used_resources=resources)
@@ -197,7 +201,11 @@ def test_gpus_and_processes_of_other_jobs_are_not_seen() -> None:
 
 
 def test_a_run_of_a_placement_group_sees_only_that() -> None:
-    mine = {f"GPU_group_{GROUP}": [(2, 0.5)], f"GPU_group_0_{GROUP}": [(2, 0.5)], f"CPU_group_{GROUP}": [(0, 1)]}
+    mine = {
+        f"GPU_group_{GROUP}": [(2, 0.5)],
+        f"GPU_group_0_{GROUP}": [(2, 0.5)],
+        f"CPU_group_{GROUP}": [(0, 1)],
+    }
     workers = [worker(11, GPU=[(1, 1.0)]), worker(12, **mine), worker(13, **mine)]
     assert engine.held(workers, "01000000", GROUP, "") == ((12, 13), ("2",))
 

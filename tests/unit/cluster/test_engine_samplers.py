@@ -82,7 +82,9 @@ def election(base: Path, run: Run) -> Election:
     return Election(base, digest(*run, node_identity()))
 
 
-def test_the_process_that_has_a_run_keeps_others_from_sampling_its_node(node: OwnNode, tmp_path: Path) -> None:
+def test_the_process_that_has_a_run_keeps_others_from_sampling_its_node(
+    node: OwnNode, tmp_path: Path
+) -> None:
     node.hold([ONE])
     other = election(tmp_path, ONE)
     assert not other.lead()
