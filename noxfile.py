@@ -1,4 +1,4 @@
-"""The compatibility matrix, `nox -s compat` and `nox -s tags_only`; `nox -s slow`; what needs an engine or Docker."""
+"""The compatibility matrix (compat, tags_only), long tests (slow), and what needs an engine or Docker."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def slow(session: nox.Session) -> None:
 def engines(session: nox.Session) -> None:
     """Samples the nodes of real Ray and Spark clusters on this machine; needs a Java runtime.
 
-    Not in CI: Ray is 80 MB and starts seven processes a node, Spark is 450 MB and a JVM, which take longer to
-    install and start on two cores than the rest of the suite to run. Stand-ins of their interfaces are tested there.
+    Not in CI, which has ten minutes and two cores: Ray starts seven processes a node, Spark is 450 MB with
+    a JVM, and either may take minutes to start there. CI tests stand-ins of their interfaces.
     """
     session.install(".[test,ray,spark]", "ray[train,tune]", "torch")
     session.run("pytest", "tests/engines", *session.posargs)

@@ -191,6 +191,17 @@ def _named_processes(pids: Iterable[int]) -> Callable[[], bool]:
     return lambda: not watched or any(is_running(pid, began_before=now) for pid in watched)
 
 
+def _uri_in_force() -> str:
+    uri = tracking_uri_in_force()
+    if not uri:
+        raise click.UsageError("no tracking server: pass --tracking-uri or set MLFLOW_TRACKING_URI")
+    try:
+        check_tracking_uri(uri)
+    except ValueError as error:
+        raise click.UsageError(f"MLFLOW_TRACKING_URI {error}") from error
+    return uri
+
+
 def _check_name(ctx: click.Context, option: click.Parameter, value: str | None) -> str | None:
     if value is not None:
         try:
@@ -255,16 +266,9 @@ def node_agent(
     processes of --pid have, or with SIGTERM and Ctrl-C. Without --pid it samples the node without the metrics
     of processes.
     """
-    uri = tracking_uri or tracking_uri_in_force()
     if not run_id:
         raise click.UsageError("no run: pass --run-id or set MLFLOW_RUN_ID")
-    if not uri:
-        raise click.UsageError("no tracking server: pass --tracking-uri or set MLFLOW_TRACKING_URI")
-    if not tracking_uri:
-        try:
-            check_tracking_uri(uri)
-        except ValueError as error:
-            raise click.UsageError(f"MLFLOW_TRACKING_URI {error}") from error
+    uri = tracking_uri or _uri_in_force()
     pids_run = _named_processes(pids)
 
     if not pids:  # they would be those of this command

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -42,7 +43,7 @@ class World:
         self.sampler = Sampler()
         self.started_at: float | None = None
         self.each_second: Callable[[], None] = lambda: None
-        self.pids_run = lambda: True
+        self.pids_end = math.inf
         run: Any = SimpleNamespace(run_id=RUN, uri=URI, state=self.state)
         self.agent = Agent(
             run,
@@ -50,7 +51,7 @@ class World:
             wait=wait,
             clock=lambda: self.now,
             pause=self.pause,
-            pids_run=lambda: self.pids_run(),
+            pids_run=self.do_pids_run,
         )
 
     def state(self) -> State:
@@ -59,6 +60,9 @@ class World:
         if isinstance(answer, Fault):
             raise answer
         return answer
+
+    def do_pids_run(self) -> bool:
+        return self.now < self.pids_end
 
     def start(self) -> Any:
         self.started_at = self.now
@@ -125,11 +129,7 @@ def test_an_outage_of_a_server_that_was_reached_does_not_end_it() -> None:
 
 def test_it_ends_with_the_processes_that_it_was_given() -> None:
     world = World(State.ALIVE)
-
-    def end() -> None:
-        world.pids_run = lambda: world.now < 5
-
-    world.each_second = end
+    world.pids_end = 5
     assert world.agent.run() == "the processes to sample have ended"
     assert world.sampler.closed
 

@@ -8,8 +8,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from mlflow_sysmetrics.cluster import engines
 from mlflow_sysmetrics.cluster.engines import reconciler
 from mlflow_sysmetrics.cluster.engines.reconciler import Reconciler, Run
+from mlflow_sysmetrics.daemon import process
+from mlflow_sysmetrics.daemon.process import tell_engines
+from mlflow_sysmetrics.settings import Settings
 
 pytestmark = pytest.mark.unit
 URI = "http://tracking:5000"
@@ -173,3 +177,37 @@ def test_only_engines_that_the_program_has_imported_are_loaded(monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "ray", type(sys)("ray"))
     [engine] = reconciler._loaded()
     assert not engine.is_connected()  # of a module that is not Ray's, or that is only half imported
+
+
+class Attachment:
+    """A run that is attached in this process."""
+
+    run_id, tracking_uri, is_attached = "a" * 32, URI, True
+
+
+@pytest.mark.parametrize(
+    ("imported", "cluster", "asked"),
+    [
+        ("ray", True, True),
+        ("distributed", True, True),
+        ("pyspark", True, True),
+        (None, True, False),
+        ("ray", False, False),
+    ],
+)
+def test_engines_are_asked_only_where_one_is_imported_and_they_are_not_off(
+    imported: str | None, cluster: bool, asked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[object] = []
+    for library in reconciler.HOMES:
+        monkeypatch.delitem(sys.modules, library, raising=False)
+    if imported is not None:
+        monkeypatch.setitem(sys.modules, imported, type(sys)(imported))
+    monkeypatch.setattr(engines, "start", started.append)
+    attachment = Attachment()
+    tell_engines(attachment, Settings(cluster=cluster))
+    assert started == [attachment] * asked
+
+
+def test_all_engines_are_known_where_a_run_is_attached() -> None:
+    assert reconciler.HOMES.keys() == process._ENGINES
