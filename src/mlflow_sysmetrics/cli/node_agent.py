@@ -36,8 +36,8 @@ from mlflow_sysmetrics.settings import COLLECTORS, NODE_ID, Settings
 
 UNKNOWN_RUN, UNREACHABLE = 3, 4
 _LOOK_SECONDS = 1.0
-_ASK_SECONDS = 30.0  # whether the run has ended
 _FIRST_RETRY_SECONDS = 1.0
+_LONGEST_RETRY_SECONDS = 30.0
 _ALIVE = frozenset({"RUNNING", "SCHEDULED"})
 
 
@@ -142,26 +142,30 @@ class Agent:
                 _say_place(sampler, self._run)
             if not self._pids_run():
                 return "the processes to sample have ended"
-            if sampler.is_over or (self._clock() >= self._ask_at and self._ask() is State.ENDED):
+            if sampler.is_over:
+                return sampler.reason or "the run has ended"
+            # Later the sampler hears of the end, with what it sends anyway.
+            if not self._answered and self._clock() >= self._ask_at and self._ask() is State.ENDED:
                 return "the run has ended"
             self._pause(_LOOK_SECONDS)
 
     def _ask(self) -> State:
-        """Asks whether the run has ended; a server that was reached once may be away as long as it likes."""
+        """Asks whether there is the run, and whether it has ended."""
         try:
             state = self._run.state()
         except Fault as fault:
             late = self._clock() - self._began >= self._wait
-            if not self._answered and (late or fault.refuses_credentials):
+            if late or fault.refuses_credentials:
                 raise
-            pause = doubled(self._failures, first_seconds=_FIRST_RETRY_SECONDS, longest_seconds=_ASK_SECONDS)
+            pause = doubled(
+                self._failures, first_seconds=_FIRST_RETRY_SECONDS, longest_seconds=_LONGEST_RETRY_SECONDS
+            )
             self._failures += 1
             self._ask_at = self._clock() + pause
             return State.ALIVE
         if state is State.UNKNOWN:
             raise UnknownRun
-        self._answered, self._failures = True, 0
-        self._ask_at = self._clock() + _ASK_SECONDS
+        self._answered = True
         return state
 
 

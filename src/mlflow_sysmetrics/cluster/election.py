@@ -58,12 +58,13 @@ class NodeRecord:
     Attributes:
         name: the name of the node in the keys; None for plain keys.
         started_at: when the run started, in milliseconds since 1970; None if unknown.
-        ended: whether the owner of the run has ended it.
+        ended: when the owner of the run has ended it, in seconds since 1970; 0 if it has not. Processes that
+            take part from then on do so in another attempt, or in a run that was resumed.
     """
 
     name: str | None = None
     started_at: int | None = None
-    ended: bool = False
+    ended: float = 0.0
 
 
 def base_directory() -> Path:
@@ -150,11 +151,11 @@ class Election:
         found = read(self._node)
         if found is None:
             return None
-        name, started_at = found.get("name"), found.get("started_at")
+        name, started_at, ended = (found.get(field) for field in ("name", "started_at", "ended"))
         return NodeRecord(
             name=name if isinstance(name, str) else None,
             started_at=started_at if isinstance(started_at, int) else None,
-            ended=found.get("ended") is True,
+            ended=ended if isinstance(ended, (int, float)) else 0.0,
         )
 
     def agree(self, record: NodeRecord) -> None:

@@ -22,10 +22,9 @@ from mlflow_sysmetrics.cluster.gpus import gpus_need_union
 from mlflow_sysmetrics.cluster.job import Job
 from mlflow_sysmetrics.cluster.node import node_identity, node_name
 from mlflow_sysmetrics.cluster.rendezvous import Location, TorchStore
-from mlflow_sysmetrics.cluster.tags import job_tag, node_tags
+from mlflow_sysmetrics.cluster.tags import RunTags, has_owner, job_tag
 from mlflow_sysmetrics.daemon import launch
 from mlflow_sysmetrics.daemon.arguments import check_timeout
-from mlflow_sysmetrics.daemon.delivery.host_tags import put_host_tags
 from mlflow_sysmetrics.daemon.process import Attachment, prepare
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.log import Log
@@ -44,6 +43,8 @@ FOLLOWER = "follower"  #: the holder of a program that does not know the run
 _PAUSE_SECONDS = 0.5
 _RESCAN_SECONDS = 10.0  # a member that was killed changes nothing in the directory
 _MILLISECONDS = 1000
+
+_ENDED = "the run has ended"
 
 _logger = Log()
 
@@ -73,6 +74,7 @@ class NodeSampler:
         self.run_id = run_id
         self.tracking_uri = tracking_uri
         self.node_name = settings.node_id or given_name
+        self.reason: str | None = None
         self._settings = settings
         self._job = job
         self._given_name = given_name
@@ -83,7 +85,6 @@ class NodeSampler:
         self._holders: list[object] = []
         self._owner = False
         self._is_told = False
-        self._tags_of_owner: tuple[Mapping[str, str] | None, bool] | None = None
         self._pid, self._parent = os.getpid(), os.getppid()
         self._member = this_member(node_rank=None if job is None else job.node_rank, pids=(os.getpid(),))
         self._election: Election | None = None
@@ -91,8 +92,9 @@ class NodeSampler:
         self._over = False
         self._wake = Event()
         self._rescan_at = 0.0
+        self._created = time.time()
         self._store = TorchStore(os.environ) if TorchStore.is_promised(os.environ) else None
-        self._tagged = self._host_tagged = False
+        self._tags = RunTags(job)
         self._loop = Loop(self._step, THREAD_NAME)
 
     @property
@@ -145,7 +147,7 @@ class NodeSampler:
             tags: what the run has; None if unknown.
             resumed: whether it existed before.
         """
-        self._tags_of_owner = tags, resumed
+        self._tags.describe(tags, resumed=resumed)
 
     def follow(self) -> None:
         """Holds the sampler for a program that does not know the run."""
@@ -180,16 +182,11 @@ class NodeSampler:
         if not self._over:
             self._loop.start()
 
-    def update(self, *, pids: Sequence[int] | None = None, gpus: Sequence[str] | None = None) -> None:
-        """Replaces what this process has told the leader about the job on this node; None keeps it.
-
-        From then on the end of all these processes is not that of the job: others may follow.
-        """
+    def update(self, *, pids: Sequence[int], gpus: Sequence[str]) -> None:
+        """Replaces what the leader knows of the job here, which from then on may be without processes."""
         with self._lock:
             self._is_told = True
-            known = self._member.pids if pids is None else tuple(pids)
-            seen = self._member.gpus if gpus is None else tuple(gpus)
-            self._member = replace(self._member, pids=known, gpus=seen)
+            self._member = replace(self._member, pids=tuple(pids), gpus=tuple(gpus))
             if self._election is not None and not self._over:
                 self._election.join(self._member)
 
@@ -234,7 +231,8 @@ class NodeSampler:
         if self._over:
             return False
         if self._is_orphan():
-            self._leave(0)
+            self.reason = "the processes of the job are gone"
+            self._leave(None)
             return False
         self._publish()
         if self._attachment is None:
@@ -255,10 +253,9 @@ class NodeSampler:
         """Returns whether the launcher of this process is gone, or all processes that it was to sample."""
         if self._holders == [FOLLOWER] and os.getppid() != self._parent:
             return True
-        if self._is_told:
-            return False
         pids = [pid for pid in self._member.pids if pid != self._pid]
-        return len(pids) == len(self._member.pids) > 0 and not any(map(_exists, pids))
+        gone = len(pids) == len(self._member.pids) > 0 and not any(map(_exists, pids))
+        return gone and not self._is_told
 
     def _try_to_lead(self, *, wait: bool = True) -> None:
         """Attaches the run if no other process of this node samples it."""
@@ -269,7 +266,8 @@ class NodeSampler:
                 self.node_name = self.node_name or getattr(election.record(), "name", None)
                 return
             record = election.record()
-            if record is not None and record.ended:
+            if record is not None and record.ended >= self._created:
+                self.reason = _ENDED
                 self._leave(0)
                 return
         elif self._job is not None and self._job.local_rank:
@@ -280,13 +278,18 @@ class NodeSampler:
             self._wait_for_next_step(record)
         settings = replace(self._settings, node_id=name)
         self._share(members)
+        attachment = prepare(self.run_id, self.tracking_uri, settings)
         with self._lock:
             if self._over:
                 return
             self.node_name = name
-            attachment = prepare(self.run_id, self.tracking_uri, settings)
-            attachment.begin(settings, self._started_at)
-            self._attachment = attachment
+            self._attachment = attachment  # before it begins, so that whoever leaves now ends it
+        attachment.begin(settings, self._started_at)
+        if self._over:
+            attachment.release()
+            return
+        if not self._owner:
+            attachment.watch_end(self._hear_of_end)
         if election is not None:
             election.agree(NodeRecord(name=name, started_at=self._started_at))
             election.has_changed()
@@ -308,8 +311,20 @@ class NodeSampler:
         began = record.started_at or 0
         self._wake.wait(1 - (time.time() - began / _MILLISECONDS) % 1)
 
+    def _hear_of_end(self, tags: Mapping[str, str]) -> None:
+        # A secondary process that calls `mlflow.end_run` ends the run on the server, not for its owner.
+        if not self._owner and not has_owner(tags):
+            self.reason = _ENDED
+            self._wake.set()
+
     def _lead_on(self) -> None:
         """Follows the members of this node, and hears of the end of the run."""
+        attachment = self._attachment
+        if attachment is not None and attachment.refusal is not None:
+            self.reason = attachment.refusal
+        if self.reason is not None:
+            self._leave(0)
+            return
         election = self._election
         if election is None:
             return
@@ -321,7 +336,8 @@ class NodeSampler:
             return
         self._rescan_at = now + _RESCAN_SECONDS
         record = election.record()
-        if record is not None and record.ended:
+        if record is not None and record.ended >= self._created:
+            self.reason = _ENDED
             self._leave(None)
             return
         members = election.members()
@@ -342,29 +358,15 @@ class NodeSampler:
         JOB_SCOPE.update(() if roots == [self._pid] else roots, union)
 
     def _put_tags(self, members: Sequence[Member]) -> None:
-        attachment = self._attachment
-        if attachment is None or not self._settings.tags:
-            return
-        owned = next((member.owns for member in members if member.owns), None) or self._owns()
-        if owned is not None and not self._tagged:
-            self._tagged = True
-            attachment.put_tags(job_tag(owned))
-        if self._host_tagged:
-            return
-        self._host_tagged = True
-        if self._tags_of_owner is not None:
-            tags, resumed = self._tags_of_owner
-            put_host_tags(attachment, tags, resumed=resumed)
-        elif owned is not None or self.node_name is None:
-            attachment.offer_host_tags()
-        else:
-            node_tags(self.node_name, self._job, attachment.put_tags)
+        if self._attachment is not None and self._settings.tags:
+            owned = next((member.owns for member in members if member.owns), None) or self._owns()
+            self._tags.put(self._attachment, self.node_name, owned)
 
     def _record_end(self) -> None:
         election, attachment = self._election, self._attachment
         if election is not None:
             record = election.record() or NodeRecord(name=self.node_name)
-            election.agree(replace(record, ended=True))
+            election.agree(replace(record, ended=time.time()))
         key = self._owns()
         if attachment is not None and key is not None and self._settings.tags:
             attachment.put_tags(job_tag(key, ended=True))

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mlflow_sysmetrics.cluster.job import Job
+from mlflow_sysmetrics.daemon.delivery.host_tags import put_host_tags
+from mlflow_sysmetrics.daemon.process import Attachment
 from mlflow_sysmetrics.runtime.process_identity import this_process
 
 JOB_TAG = "sysmetrics.job"
@@ -29,6 +31,50 @@ def has_owner(tags: Mapping[str, str]) -> bool:
     """Returns whether the owner of a run has not ended it yet."""
     value = tags.get(JOB_TAG, "")
     return bool(value) and not value.endswith(_ENDED)
+
+
+class RunTags:
+    """What the leader of a node has told the run about the job and the node.
+
+    Args:
+        job: the job.
+    """
+
+    def __init__(self, job: Job | None) -> None:
+        self._job = job
+        self._of_owner: tuple[Mapping[str, str] | None, bool] | None = None
+        self._job_is_put = self._node_is_put = False
+
+    def describe(self, tags: Mapping[str, str] | None, *, resumed: bool) -> None:
+        """Says that this process owns the run.
+
+        Args:
+            tags: what the run has; None if unknown.
+            resumed: whether it existed before.
+        """
+        self._of_owner = tags, resumed
+
+    def put(self, attachment: Attachment, name: str | None, owned: str | None) -> None:
+        """Puts what is missing on the run.
+
+        Args:
+            attachment: the run.
+            name: name of the node in the keys; None for plain keys.
+            owned: the key of the job if the owner of the run is on this node.
+        """
+        if owned is not None and not self._job_is_put:
+            self._job_is_put = True
+            attachment.put_tags(job_tag(owned))
+        if self._node_is_put:
+            return
+        self._node_is_put = True
+        if self._of_owner is not None:
+            tags, resumed = self._of_owner
+            put_host_tags(attachment, tags, resumed=resumed)
+        elif owned is not None or name is None:
+            attachment.offer_host_tags()
+        else:
+            node_tags(name, self._job, attachment.put_tags)
 
 
 def node_tags(name: str, job: Job | None, put: Callable[[dict[str, str]], Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from types import TracebackType
@@ -116,6 +116,20 @@ class Attachment:
         """Queues tags for the run; the delivery thread sets them."""
         if os.getpid() == self._pid and self._series is not None:
             self._series.channel.sender.append(self._series.channel.queue, tags=tags)
+
+    def watch_end(self, ended: Callable[[Mapping[str, str]], object]) -> None:
+        """Has a function called when the server says that the run, of another program, is over.
+
+        Args:
+            ended: takes the tags of the run; called in the sender's thread, once a minute from then on.
+        """
+        if os.getpid() == self._pid and self._series is not None:
+            self._series.channel.sender.watch_end(self._series.channel.queue, ended)
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the server rejects the run for good, as one that was deleted; None if it does not."""
+        return None if self._series is None else self._series.channel.queue.refused
 
     def __getstate__(self) -> dict[str, object]:
         """A copy by pickle or `copy.deepcopy` is detached, like one in a forked child."""
@@ -263,10 +277,7 @@ def attach(
 
 
 def tell_engines(attachment: Any, settings: Settings) -> None:
-    """Has the nodes of a cluster that the program is connected to sample the run of an attachment, too.
-
-    It costs a program that has imported no engine one look.
-    """
+    """Has the nodes of a cluster that the program is connected to sample the run of an attachment, too."""
     if settings.cluster and not _ENGINES.isdisjoint(sys.modules):
         import_module(_STARTS_ENGINES).start(attachment)
 

@@ -27,6 +27,7 @@ class Sampler:
     node_name = "gpu-a01"
     is_leader = True
     is_over = False
+    reason: str | None = None
     closed = False
 
     def close(self) -> None:
@@ -43,7 +44,7 @@ class World:
         self.sampler = Sampler()
         self.started_at: float | None = None
         self.each_second: Callable[[], None] = lambda: None
-        self.pids_end = math.inf
+        self.pids_end = self.ends_at = math.inf
         run: Any = SimpleNamespace(run_id=RUN, uri=URI, state=self.state)
         self.agent = Agent(
             run,
@@ -70,13 +71,15 @@ class World:
 
     def pause(self, seconds: float) -> None:
         self.now += seconds
+        self.sampler.is_over = self.now >= self.ends_at
         self.each_second()
 
 
-def test_it_ends_with_the_run_and_asks_the_server_every_30_seconds() -> None:
-    world = World(State.ALIVE, State.ALIVE, State.ENDED)
+def test_a_run_that_is_known_is_not_asked_for_again() -> None:
+    world = World(State.ALIVE, State.ENDED)
+    world.ends_at = 3600
     assert world.agent.run() == "the run has ended"
-    assert (world.asked, world.sampler.closed) == ([0, 30, 60], True)
+    assert (world.asked, world.sampler.closed) == ([0], True)
 
 
 def test_nothing_is_started_for_a_run_that_has_ended() -> None:
@@ -93,10 +96,10 @@ def test_nothing_is_started_for_a_run_that_the_server_does_not_have() -> None:
 
 
 def test_points_are_taken_while_the_server_cannot_be_reached() -> None:
-    world = World(DOWN, DOWN, DOWN, State.ALIVE, State.ENDED)
+    world = World(DOWN, DOWN, DOWN, State.ENDED)
     assert world.agent.run() == "the run has ended"
     assert world.started_at == 0
-    assert world.asked == [0, 1, 3, 7, 37]
+    assert world.asked == [0, 1, 3, 7]
 
 
 def test_a_server_that_is_never_reached_ends_it_after_the_wait() -> None:
@@ -121,12 +124,6 @@ def test_credentials_that_are_refused_end_it_at_once() -> None:
     assert world.started_at is None
 
 
-def test_an_outage_of_a_server_that_was_reached_does_not_end_it() -> None:
-    world = World(State.ALIVE, *[DOWN] * 200, State.ALIVE, State.ENDED, wait=5)
-    assert world.agent.run() == "the run has ended"
-    assert world.now > 3600
-
-
 def test_it_ends_with_the_processes_that_it_was_given() -> None:
     world = World(State.ALIVE)
     world.pids_end = 5
@@ -134,19 +131,15 @@ def test_it_ends_with_the_processes_that_it_was_given() -> None:
     assert world.sampler.closed
 
 
-def test_it_ends_with_the_sampler_which_hears_of_the_end_from_its_node() -> None:
+def test_it_says_why_the_sampler_has_ended() -> None:
     world = World(State.ALIVE)
-
-    def end() -> None:
-        world.sampler.is_over = world.now > 3
-
-    world.each_second = end
-    assert world.agent.run() == "the run has ended"
+    world.ends_at, world.sampler.reason = 3, "the run is deleted"
+    assert world.agent.run() == "the run is deleted"
 
 
 def test_a_second_agent_says_that_it_waits_and_when_it_takes_over(capsys: pytest.CaptureFixture[str]) -> None:
-    world = World(State.ALIVE, State.ENDED)
-    world.sampler.is_leader = False
+    world = World(State.ALIVE)
+    world.sampler.is_leader, world.ends_at = False, 5
 
     def lead() -> None:
         world.sampler.is_leader = world.now > 3

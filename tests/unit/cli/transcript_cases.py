@@ -276,6 +276,7 @@ def node_with(*answers: State | BaseException, leads: bool = True) -> Callable[[
         agent = import_module("mlflow_sysmetrics.cli.node_agent")
         left = list(answers)
         now = [0.0]
+        sampler = SimpleNamespace(is_leader=leads, is_over=False, reason=None, close=lambda: None)
 
         def state(_: object) -> State:
             answer = left.pop(0) if len(left) > 1 else left[0]
@@ -284,12 +285,15 @@ def node_with(*answers: State | BaseException, leads: bool = True) -> Callable[[
             return answer
 
         def start(*_: object, node_name: str | None = None, **__: object) -> object:
-            return SimpleNamespace(
-                is_leader=leads, is_over=False, node_name=node_name or "trainer", close=lambda: None
-            )
+            sampler.node_name = node_name or "trainer"
+            return sampler
 
         def pause(_: float) -> None:
             now[0] += 60
+            ending = left[-1]
+            if isinstance(ending, BaseException):
+                raise ending
+            sampler.is_over = True
 
         patch.setattr(agent.TrackedRun, "state", state)
         patch.setattr(agent, "start_node_sampler", start)

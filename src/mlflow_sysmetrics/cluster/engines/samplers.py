@@ -78,7 +78,7 @@ class OwnNode:
     @staticmethod
     def _release(election: Election) -> None:
         if election.lead():
-            election.agree(replace(election.record() or NodeRecord(), ended=True))
+            election.agree(replace(election.record() or NodeRecord(), ended=time.time()))
         election.leave()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from mlflow_sysmetrics.daemon.delivery.flush import Backlog, Deadline, Flusher
 from mlflow_sysmetrics.daemon.delivery.limits import MemoryBudget
@@ -24,6 +24,8 @@ from mlflow_sysmetrics.runtime.native import Condition
 
 # How long the thread outlives its last run: runs that follow each other on one server share it.
 _LINGER_SECONDS = 2.0
+
+_END_SECONDS = 60.0  # six of the usual sends cost one request more
 
 _logger = Log()
 
@@ -75,6 +77,7 @@ class Sender:
         self._untidy = self._runs = False
         self._sources = 0
         self.loop: Loop | None = None
+        self._end_watches: dict[RunQueue, EndWatch] = {}
 
     @property
     def is_finished(self) -> bool:
@@ -145,6 +148,16 @@ class Sender:
             self._ensure_thread()
             return True
 
+    def watch_end(self, queue: RunQueue, ended: Callable[[Mapping[str, str]], object]) -> None:
+        """Has the server asked, once a minute after a send, whether a run is over that is not this program's.
+
+        Args:
+            queue: the queue of the run.
+            ended: called in the sender's thread with the tags of the run each time the answer is yes.
+        """
+        with self._changed:
+            self._end_watches[queue] = EndWatch(ended, self._now())
+
     def count_lost(self, queue: RunQueue, count: int) -> None:
         """Counts points that never reached the queue as dropped, in a tag of the run as well."""
         with self._changed:
@@ -168,6 +181,7 @@ class Sender:
         """Marks the end of a queue's points, so that the queue is removed when it is empty."""
         with self._changed:
             queue.close()
+            self._end_watches.pop(queue, None)
             if queue.empty:
                 self._schedule.remove(queue)
             if self._is_unused:
@@ -236,6 +250,9 @@ class Sender:
                 self._policy.delivered(queue, batch, tags, self._now())
                 self._flusher.reset()
                 self._changed.notify_all()
+                watch = self._end_watches.get(queue)
+            if watch is not None and watch.is_due(self._now()):
+                watch.ask(self._connection, queue)
         if queue.run_journal is not None:
             queue.run_journal.acknowledge(queue.acknowledged)
         return True
@@ -339,6 +356,33 @@ class Sender:
             return read_back(queue.run_journal, spilled, queue.most_at_once(self._policy.size.most))
         except OSError as error:  # for example an unmounted disk; it may come back
             raise JournalUnavailable(f"the journal cannot be read: {error.strerror or error}") from error
+
+
+class EndWatch:
+    """Asks whether a run is over.
+
+    Args:
+        ended: called with the tags of the run when it is.
+        now: monotonic time.
+    """
+
+    def __init__(self, ended: Callable[[Mapping[str, str]], object], now: float) -> None:
+        self._ended = ended
+        self._due_at = now
+
+    def is_due(self, now: float) -> bool:
+        """Returns whether it is time to ask; then the next time is a minute later."""
+        if now < self._due_at:
+            return False
+        self._due_at = now + _END_SECONDS
+        return True
+
+    def ask(self, connection: Connection, queue: RunQueue) -> None:
+        """Asks the server; a failure only delays the answer."""
+        with contextlib.suppress(Fault):
+            tags = connection.tags_at_end(queue)
+            if tags is not None:
+                self._ended(tags)
 
 
 def _as_exception(error: BaseException) -> Exception:

@@ -114,6 +114,16 @@ class Connection:
         with greenlets_may_wait():
             return self._opened().tags(queue.run_id)
 
+    def tags_at_end(self, queue: RunQueue) -> Mapping[str, str] | None:
+        """Returns the tags of a run that is over; None while it is not.
+
+        Raises:
+            Fault: the server did not answer, or its client could not be created.
+        """
+        with greenlets_may_wait():
+            sink = self._opened()
+            return sink.tags(queue.run_id) if sink.has_ended(queue.run_id) else None
+
     def release(self) -> Sink | None:
         """Returns the sink, which the caller closes; the next request opens another one."""
         sink, self._sink = self._sink, None
