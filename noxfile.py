@@ -49,7 +49,7 @@ def engines(session: nox.Session) -> None:
     a JVM, and either may take minutes to start there. CI tests stand-ins of their interfaces.
     """
     session.install(".[test,ray,spark]", "ray[train,tune]", "torch")
-    session.run("pytest", "tests/engines", *session.posargs)
+    session.run("pytest", "-m", "engines", *session.posargs)
 
 
 @nox.session
