@@ -24,6 +24,7 @@ from mlflow_sysmetrics import (
     preflight,
     promote,
     register_model,
+    start_node_sampler,
     status,
     tracked_run,
 )
@@ -67,6 +68,7 @@ TOP_LEVEL = (
     preflight,
     promote,
     register_model,
+    start_node_sampler,
     status,
     tracked_run,
 )

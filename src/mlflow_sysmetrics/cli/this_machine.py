@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 
 from mlflow_sysmetrics.cli.findings import Finding, Mark
 from mlflow_sysmetrics.cli.output import counted
+from mlflow_sysmetrics.cluster.job import Job
+from mlflow_sysmetrics.cluster.node import CHOICES, node_name
 from mlflow_sysmetrics.collectors import COLLECTORS, AnyCollector
 from mlflow_sysmetrics.collectors.registry import name_of, resolve_all
 from mlflow_sysmetrics.daemon.sampling.probe import HANGS_SECONDS, OK, Probe
@@ -56,7 +58,7 @@ def findings(
     if not settings.metrics:
         off = Finding("metrics", Mark.ABSENT, f"off: {METRICS}=false; below is what could be read")
         found.insert(0, off)
-    return [_tags(settings, facts or host_facts()), *found]
+    return [_tags(settings, facts or host_facts()), *_job(settings, inspected), *found]
 
 
 _ORDER = (Mark.WRONG, Mark.NOTE, Mark.GOOD, Mark.ABSENT)
@@ -115,6 +117,22 @@ def _excluded(kind: AnyCollector) -> Finding:
     # Without the sign, the name would replace the default families instead of adding to them.
     text = f"only with {VARIABLE}=+{family}" if kind.family in OPT_IN else f"excluded by {VARIABLE}"
     return Finding(name_of(kind), Mark.ABSENT, text, None, more)
+
+
+def _job(settings: Settings, host: Host) -> Iterator[Finding]:
+    """Yields the job that this process is part of, and variables about it that are not understood."""
+    for variable, allowed in CHOICES.items():
+        given = host.environ.get(variable, "").strip().lower()
+        if given and given not in allowed:
+            text = f"{given!r} is ignored: it must be {' or '.join(allowed)}"
+            yield Finding(variable, Mark.WRONG, text, f"correct or unset {variable}")
+    job = Job.from_environ(host.environ)
+    if job is None:
+        return
+    name = settings.node_id or node_name(job, job.node_rank, host)
+    more = {**asdict(job), "node_name": name}
+    keys = f"keys begin with system/{name}/" if name else "keys begin with system/"
+    yield Finding("job", Mark.GOOD, f"{job}; {keys}", None, more)
 
 
 def _tags(settings: Settings, facts: HostFacts) -> Finding:

@@ -14,8 +14,9 @@ import json
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +59,13 @@ class NodeRecord:
     Attributes:
         name: the name of the node in the keys; None for plain keys.
         started_at: when the run started, in milliseconds since 1970; None if unknown.
-        ended: when the owner of the run has ended it, in seconds since 1970; 0 if it has not. Processes that
-            take part from then on do so in another attempt, or in a run that was resumed.
+        ended_at: when the owner of the run has ended it, in seconds since 1970; 0 if it has not. Processes
+            that take part from then on do so in another attempt, or in a run that was resumed.
     """
 
     name: str | None = None
     started_at: int | None = None
-    ended: float = 0.0
+    ended_at: float = 0.0
 
 
 def base_directory() -> Path:
@@ -151,16 +152,20 @@ class Election:
         found = read(self._node)
         if found is None:
             return None
-        name, started_at, ended = (found.get(field) for field in ("name", "started_at", "ended"))
+        name, started_at, ended = (found.get(field) for field in ("name", "started_at", "ended_at"))
         return NodeRecord(
             name=name if isinstance(name, str) else None,
             started_at=started_at if isinstance(started_at, int) else None,
-            ended=ended if isinstance(ended, (int, float)) else 0.0,
+            ended_at=ended if isinstance(ended, (int, float)) else 0.0,
         )
 
     def agree(self, record: NodeRecord) -> None:
         """Records what was agreed on."""
         write(self._node, asdict(record))
+
+    def end(self) -> None:
+        """Records that the owner of the run has ended it."""
+        self.agree(replace(self.record() or NodeRecord(), ended_at=time.time()))
 
     def has_changed(self) -> bool:
         """Returns whether a file has come, gone or been replaced since the last call: one system call."""

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from mlflow_sysmetrics.cluster.rendezvous import Location
 
 THREAD_NAME = "sysmetrics-follow"
-ATTACH = "MLFLOW_SYSMETRICS_ATTACH"  #: env: to the run of MLFLOW_RUN_ID when MLflow is imported
 
 _RUN_ID = "MLFLOW_RUN_ID"
 _LOOK_SECONDS = 1.0

@@ -42,6 +42,16 @@ class Job:
     nodes: int | None = None
     node_rank: int | None = None
 
+    def __str__(self) -> str:
+        """Returns one line about it, for people."""
+        parts = [
+            _counted("rank", self.rank, self.size),
+            _counted("local rank", self.local_rank, self.local_size),
+            _counted("node", self.node_rank, self.nodes),
+            None if not self.attempt else f"attempt {self.attempt}",
+        ]
+        return f"{self.scheduler} {self.job_id or 'without an id'}: {', '.join(filter(None, parts))}"
+
     @property
     def is_several(self) -> bool:
         """Whether there may be other processes: the pods of an Indexed Job do not know their number."""
@@ -78,6 +88,12 @@ class Job:
             nodes=_nodes(_number(environ, launcher.nodes), size, local_size),
             node_rank=_node_rank(_number(environ, launcher.node_rank), rank, local_size),
         )
+
+
+def _counted(name: str, number: int | None, of: int | None) -> str | None:
+    if number is None:
+        return None
+    return f"{name} {number}" if of is None else f"{name} {number} of {of}"
 
 
 def _numbers(environ: Mapping[str, str], launcher: Launcher) -> bool:

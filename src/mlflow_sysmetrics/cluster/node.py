@@ -14,9 +14,11 @@ import socket
 
 from mlflow_sysmetrics.cluster.job import Job
 from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.settings import CLUSTER
 
 HOST_ID = "MLFLOW_SYSMETRICS_HOST_ID"  #: replaces what is read here, where several nodes look like one
 NODE_NAMES = "MLFLOW_SYSMETRICS_NODE_NAMES"  #: rank or host
+ATTACH = "MLFLOW_SYSMETRICS_ATTACH"  #: env: to the run of MLFLOW_RUN_ID when MLflow is imported
 _HOST = "host"
 _RANK = "rank"
 
@@ -24,6 +26,7 @@ _CONTAINER = re.compile(
     r"kubepods[^\n]*?pod([0-9a-f_-]{32,36})|(?:docker|libpod|nerdctl)[-/]([0-9a-f]{12,64})"
 )
 _UNNAMED = "node"
+CHOICES = {CLUSTER: ("auto", "off"), ATTACH: ("env",), NODE_NAMES: (_RANK, _HOST)}  #: by variable
 
 
 def node_identity(host: Host | None = None) -> str:

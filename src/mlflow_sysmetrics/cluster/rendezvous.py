@@ -221,7 +221,7 @@ class TaggedRuns:
             self._looks += 1
             if self._looks > _LOOKS_IN_ONE:  # the owner may have set another one
                 chosen = ExperimentChoice(None, None)
-            ids = [chosen.experiment_id] if chosen.experiment_id else self._known
+            ids = [chosen.experiment_id] if chosen.experiment_id else self._known if chosen.name else []
             if not ids:
                 ids = runs.experiment_ids(chosen.name)
                 self._known = ids if chosen.name else []  # the owner may create another one

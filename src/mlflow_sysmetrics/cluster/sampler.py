@@ -266,7 +266,7 @@ class NodeSampler:
                 self.node_name = self.node_name or getattr(election.record(), "name", None)
                 return
             record = election.record()
-            if record is not None and record.ended >= self._created:
+            if record is not None and record.ended_at >= self._created:
                 self.reason = _ENDED
                 self._leave(0)
                 return
@@ -336,7 +336,7 @@ class NodeSampler:
             return
         self._rescan_at = now + _RESCAN_SECONDS
         record = election.record()
-        if record is not None and record.ended >= self._created:
+        if record is not None and record.ended_at >= self._created:
             self.reason = _ENDED
             self._leave(None)
             return
@@ -354,7 +354,7 @@ class NodeSampler:
         own = set(self._member.gpus or ())
         local_size = (self._job.local_size if self._job is not None else None) or len(here)
         are_held = any(member.are_held for member in here)
-        union = list(gpus) if are_held or gpus_need_union(own, set(gpus), local_size) else []
+        union = sorted(gpus) if are_held or gpus_need_union(own, set(gpus), local_size) else []
         JOB_SCOPE.update(() if roots == [self._pid] else roots, union)
 
     def _put_tags(self, members: Sequence[Member]) -> None:
@@ -365,8 +365,7 @@ class NodeSampler:
     def _record_end(self) -> None:
         election, attachment = self._election, self._attachment
         if election is not None:
-            record = election.record() or NodeRecord(name=self.node_name)
-            election.agree(replace(record, ended=time.time()))
+            election.end()
         key = self._owns()
         if attachment is not None and key is not None and self._settings.tags:
             attachment.put_tags(job_tag(key, ended=True))

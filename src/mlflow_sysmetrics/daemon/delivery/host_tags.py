@@ -16,8 +16,11 @@ _WAIT_SECONDS = 1.0  # once per process, in the sender's thread
 
 
 def has_host_tags(tags: Mapping[str, str]) -> bool:
-    """Returns whether a run says what machine it is on. `METRICS_TAG` alone does not."""
-    return any(key.startswith("sys.") and key != METRICS_TAG for key in tags)
+    """Returns whether a run says what machine it is on.
+
+    `METRICS_TAG` alone does not, and neither do the tags of a job's other nodes, ``sys.<node>.<fact>``.
+    """
+    return any(key.startswith("sys.") and key.count(".") == 1 and key != METRICS_TAG for key in tags)
 
 
 def look_for_host_tags() -> None:

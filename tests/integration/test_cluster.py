@@ -1,0 +1,301 @@
+"""The processes of a job on real nodes, or what stands for them: interpreters with a launcher's environment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from programs import OUR_THREADS, QUIET, Program
+
+from mlflow_sysmetrics import LocalServer
+from watching import eventually
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="nodes are told apart by what Linux has")
+
+RHYTHM = {
+    "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.5",
+    "MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING": "2",
+    "MLFLOW_SYSMETRICS_SEND_INTERVAL": "0.5",
+}
+RANK = """
+    import sys, threading
+    import mlflow
+    run = mlflow.start_run() if {starts} else None
+    print(run.info.run_id if run else "ready", flush=True)
+    for question in sys.stdin:
+        print("sysmetrics-sampler" in {{thread.name for thread in threading.enumerate()}}, flush=True)
+    if run:
+        mlflow.end_run()
+"""
+
+
+@pytest.fixture
+def server(forked: None, tmp_path: Path) -> Iterator[LocalServer]:
+    with LocalServer(directory=tmp_path / "server") as running:
+        yield running
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts a process of a job of two nodes with two ranks each, and ends it after the test."""
+    (tmp_path / "tmp").mkdir()
+    with ExitStack() as stack:
+
+        def start(uri: str, rank: int, code: str, **environ: str) -> subprocess.Popen[str]:
+            process = subprocess.Popen(
+                [sys.executable, "-c", textwrap.dedent(code)],
+                env={
+                    **os.environ,
+                    **QUIET,
+                    **RHYTHM,
+                    **job(rank, tmp_path),
+                    "MLFLOW_TRACKING_URI": uri,
+                    **environ,
+                },
+                cwd=tmp_path,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            stack.enter_context(process)  # closes its streams, and waits for it
+            stack.callback(process.kill)
+            return process
+
+        yield start
+
+
+def job(rank: int, directory: Path) -> dict[str, str]:
+    """Returns what tells a process its place, and its node from the others."""
+    return {
+        "SLURM_JOB_ID": "7",
+        "SLURM_STEP_NUM_TASKS": "4",
+        "SLURM_STEP_NUM_NODES": "2",
+        "SLURM_PROCID": str(rank),
+        "SLURM_LOCALID": str(rank % 2),
+        "SLURM_NODEID": str(rank // 2),
+        "MLFLOW_SYSMETRICS_HOST_ID": f"machine {rank // 2}",
+        "MLFLOW_SYSMETRICS_SPOOL_DIR": str(directory / "spool"),
+        "TMPDIR": str(directory / "tmp"),
+    }
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def end(*processes: subprocess.Popen[str]) -> None:
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.close()
+    for process in processes:
+        process.wait(timeout=60)
+
+
+def steps(client: MlflowClient, run_id: str, key: str) -> list[int]:
+    return [one.step for one in client.get_metric_history(run_id, key)]
+
+
+def nodes(client: MlflowClient, run_id: str) -> set[str]:
+    return {key.rpartition("/")[0] for key in client.get_run(run_id).data.metrics}
+
+
+def test_nodes_join_the_run_of_the_first_rank_and_a_killed_sampler_is_replaced(
+    server: LocalServer, started: Callable[..., subprocess.Popen[str]]
+) -> None:
+    client = MlflowClient(server.url)
+    owner = started(server.url, 0, RANK.format(starts=True))
+    run_id = said(owner)
+    others = [started(server.url, rank, RANK.format(starts=False)) for rank in (2, 3)]
+    assert {said(one) for one in others} == {"ready"}
+    threads = "system/node_1/process_threads"
+    eventually(lambda: "system/node_1" in nodes(client, run_id))
+    tags = client.get_run(run_id).data.tags
+    assert {"sys.hostname", "sys.node_1.hostname", "sysmetrics.job"} <= tags.keys()
+    assert sum(key.startswith("sys.node_1.") for key in tags) <= 8
+    assert not any(key.startswith("sys.node_0.") for key in tags)
+
+    leader = next(one for one in others if samples(one))
+    others.remove(leader)
+    killed_at = time.time()
+    leader.send_signal(signal.SIGKILL)
+    (heir,) = others
+    eventually(lambda: samples(heir))
+    began = client.get_run(run_id).info.start_time / 1000
+    eventually(lambda: any(step > killed_at - began for step in steps(client, run_id, threads)))
+    end(owner)
+    end(heir)
+    assert nodes(client, run_id) == {"system/node_0", "system/node_1"}
+    assert client.get_run(run_id).info.status == "FINISHED"
+    assert client.get_run(run_id).data.tags["sysmetrics.job"].endswith(" ended")
+
+
+def samples(process: subprocess.Popen[str]) -> bool:
+    """Returns whether a process samples its node."""
+    assert process.stdin is not None
+    process.stdin.write("?\n")
+    process.stdin.flush()
+    return said(process) == "True"
+
+
+def test_processes_that_all_start_the_run_are_one_series_per_node(
+    server: LocalServer, started: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """The run is made elsewhere and named by the environment, as a launcher of pods does."""
+    client = MlflowClient(server.url)
+    run_id = client.create_run("0").info.run_id
+    ranks = [started(server.url, rank, RANK.format(starts=True), MLFLOW_RUN_ID=run_id) for rank in range(4)]
+    assert {said(one) for one in ranks} == {run_id}
+    eventually(lambda: sum(map(samples, ranks)) == 2)
+    eventually(lambda: len(nodes(client, run_id)) == 2)
+    first, *others = ranks
+    end(*others)
+    assert client.get_run(run_id).info.status == "FINISHED"  # as MLflow has it, for whoever ends it first
+    end(first)
+    assert nodes(client, run_id) == {"system/node_0", "system/node_1"}
+    for node in ("node_0", "node_1"):
+        found = steps(client, run_id, f"system/{node}/process_threads")
+        assert found == sorted(found)
+    assert "sys.hostname" in client.get_run(run_id).data.tags
+
+
+def test_a_server_that_comes_late_is_waited_for(
+    tmp_path: Path, started: Callable[..., subprocess.Popen[str]], forked: None
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    follower = started(f"http://127.0.0.1:{port}", 2, RANK.format(starts=False))
+    assert said(follower) == "ready"  # imported, and waits for nothing
+    with LocalServer(directory=tmp_path / "server", port=port) as server:
+        client = MlflowClient(server.url)
+        tag = {"sysmetrics.job": "slurm:7 1"}
+        run_id = client.create_run("0", tags=tag).info.run_id
+        eventually(lambda: "system/node_1" in nodes(client, run_id))
+        client.set_tag(run_id, "sysmetrics.job", "slurm:7 1 ended")
+        client.set_terminated(run_id)
+        end(follower)
+    assert follower.returncode == 0
+
+
+def test_a_training_of_one_process_is_as_before(
+    program: Program, server: LocalServer, tmp_path: Path
+) -> None:
+    """No module, thread, file or variable."""
+    code = """
+        before = dict(os.environ)
+        with mlflow.start_run():
+            ticked(2)
+            names = sorted(thread.name for thread in threading.enumerate() if "sysmetrics" in thread.name)
+        print(*names)
+        print([name for name in sys.modules if name.startswith("mlflow_sysmetrics.cluster")])
+        print({key for key in os.environ if key.startswith("MLFLOW_SYSMETRICS") and key not in before})
+        print(os.listdir(os.environ["TMPDIR"]))
+    """
+    (tmp_path / "tmp").mkdir()
+    finished = program(
+        server.url, "import os, sys, threading\n" + textwrap.dedent(code), TMPDIR=str(tmp_path / "tmp")
+    )
+    names, modules, variables, files = finished.stdout.splitlines()
+    assert set(names.split()) <= {*OUR_THREADS, "sysmetrics-recovery"}
+    assert (modules, variables, files) == ("[]", "set()", "[]")
+
+
+TRAINING = """
+    import os, signal, sys, time
+    import mlflow, torch.distributed as dist
+    from pathlib import Path
+    mode, out = sys.argv[1], Path(sys.argv[2])
+    dist.init_process_group("gloo")
+    rank, run_id = dist.get_rank(), [None]
+    if rank == 0:
+        run_id = [mlflow.start_run().info.run_id]
+        out.write_text(run_id[0])
+    if mode == "all ranks":
+        dist.broadcast_object_list(run_id)
+        if rank:
+            mlflow.start_run(run_id=run_id[0])
+    time.sleep(float(os.environ["SECONDS"]))
+    dist.barrier()
+    if rank == 0 or mode == "all ranks":
+        mlflow.end_run()
+"""
+RESTARTED = """
+    import os, signal, sys, time
+    import mlflow, torch.distributed
+    from pathlib import Path
+    out, rank, again = Path(sys.argv[2]), os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"] != "0"
+    if rank == "0":
+        run = mlflow.start_run(run_id=out.read_text() if again else None)
+        out.write_text(run.info.run_id)
+    time.sleep(float(os.environ["SECONDS"]))
+    if rank == "1" and not again:
+        os.kill(os.getpid(), signal.SIGKILL)
+    mlflow.end_run()
+"""
+
+
+def torchrun(
+    directory: Path, uri: str, code: str, mode: str, *arguments: str, node: int
+) -> subprocess.Popen[str]:
+    script = directory / "training.py"
+    script.write_text(textwrap.dedent(code))
+    own = {name: value for name, value in job(0, directory).items() if "SLURM" not in name}
+    own["MLFLOW_SYSMETRICS_HOST_ID"] = f"machine {node}"
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *arguments),
+            *(str(script), mode, str(directory / "run")),
+        ],
+        env={**os.environ, **QUIET, **RHYTHM, **own, "MLFLOW_TRACKING_URI": uri, "SECONDS": "12"},
+        cwd=directory,
+        text=True,
+    )
+
+
+def one_point_per_step(client: MlflowClient, run_id: str, node: str) -> bool:
+    # The last window ends with the run, which may be in the second of the point before.
+    found = steps(client, run_id, f"{node}/process_threads")[:-1]
+    return len(found) == len(set(found)) and found == sorted(found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["first rank", "all ranks"])
+def test_torchrun_on_two_nodes(server: LocalServer, tmp_path: Path, mode: str) -> None:
+    """Twenty seconds of CPU time, for four times torch."""
+    pytest.importorskip("torch", reason="needs the extra [train]")
+    (tmp_path / "tmp").mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    meeting = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}"]
+    meeting += ["--local-addr", "127.0.0.1"]
+    started = [torchrun(tmp_path, server.url, TRAINING, mode, *meeting, node=node) for node in range(2)]
+    assert [one.wait(timeout=180) for one in started] == [0, 0]
+    client = MlflowClient(server.url)
+    run_id = (tmp_path / "run").read_text()
+    assert nodes(client, run_id) == {"system/node_0", "system/node_1"}
+    assert all(one_point_per_step(client, run_id, f"system/node_{number}") for number in range(2))
+    assert {"sys.hostname", "sys.node_1.hostname"} <= client.get_run(run_id).data.tags.keys()
+
+
+@pytest.mark.slow
+def test_a_rank_that_torchrun_restarts_continues_the_series(server: LocalServer, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="needs the extra [train]")
+    (tmp_path / "tmp").mkdir()
+    one = torchrun(tmp_path, server.url, RESTARTED, "", "--standalone", "--max-restarts", "1", node=0)
+    assert one.wait(timeout=180) == 0
+    client = MlflowClient(server.url)
+    run_id = (tmp_path / "run").read_text()
+    assert nodes(client, run_id) == {"system"}
+    assert one_point_per_step(client, run_id, "system")
