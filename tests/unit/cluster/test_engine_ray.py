@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from mlflow_sysmetrics.cluster.engines import ray as engine
-from mlflow_sysmetrics.cluster.engines.reconciler import Run
-from mlflow_sysmetrics.cluster.engines.samplers import Share
+from mlflow_sysmetrics.cluster.engines.samplers import Run, Share
 
 pytestmark = pytest.mark.unit
 RUN = Run("http://tracking:5000", "a" * 32)

@@ -12,8 +12,7 @@ import pytest
 
 from mlflow_sysmetrics.cluster.election import Election, digest, this_member
 from mlflow_sysmetrics.cluster.engines import samplers
-from mlflow_sysmetrics.cluster.engines.reconciler import Run
-from mlflow_sysmetrics.cluster.engines.samplers import OwnNode, Samplers, Share
+from mlflow_sysmetrics.cluster.engines.samplers import OwnNode, Run, Samplers, Share
 from mlflow_sysmetrics.cluster.node import node_identity
 from mlflow_sysmetrics.machine.host import JOB_SCOPE
 
@@ -94,7 +93,7 @@ def test_the_process_that_has_a_run_keeps_others_from_sampling_its_node(
     assert other.lead()
     record = other.record()
     assert record is not None
-    assert record.ended >= before  # so that the others leave instead of taking over
+    assert record.ended_at >= before  # so that the others leave instead of taking over
 
 
 def test_it_leads_as_soon_as_another_one_lets_go(node: OwnNode, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from mlflow_sysmetrics.cluster import engines
 from mlflow_sysmetrics.cluster.engines import reconciler
-from mlflow_sysmetrics.cluster.engines.reconciler import Reconciler, Run
+from mlflow_sysmetrics.cluster.engines.reconciler import Reconciler
+from mlflow_sysmetrics.cluster.engines.samplers import Run
 from mlflow_sysmetrics.daemon import process
 from mlflow_sysmetrics.daemon.process import tell_engines
 from mlflow_sysmetrics.settings import Settings

@@ -12,7 +12,7 @@ from typing import Any
 
 from distributed import WorkerPlugin, client, worker
 
-from mlflow_sysmetrics.cluster.engines.reconciler import Run
+from mlflow_sysmetrics.cluster.engines.samplers import Run
 
 _ANSWERS_SECONDS = 30.0  # a scheduler may be busy
 

@@ -17,8 +17,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mlflow_sysmetrics.cluster.engines.reconciler import Run
-from mlflow_sysmetrics.cluster.engines.samplers import Samplers, Share
+from mlflow_sysmetrics.cluster.engines.samplers import Run, Samplers, Share
 from mlflow_sysmetrics.cluster.gpus import gpus_shown_by
 from mlflow_sysmetrics.machine.visible_gpus.environment import CUDA
 

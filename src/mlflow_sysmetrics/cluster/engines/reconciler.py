@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import NamedTuple, Protocol
 
+from mlflow_sysmetrics.cluster.engines.samplers import OwnNode, Run
 from mlflow_sysmetrics.errors import ThreadUnavailable
 from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
@@ -45,13 +46,6 @@ class Attached(Protocol):
     @property
     def is_attached(self) -> bool:
         """Whether it still does."""
-
-
-class Run(NamedTuple):
-    """An attached run."""
-
-    tracking_uri: str
-    run_id: str
 
 
 class Engine(Protocol):
@@ -207,8 +201,6 @@ def start(attachment: Attached) -> None:
     """
     global _reconciler  # noqa: PLW0603 - one per process
     if _reconciler is None:
-        from mlflow_sysmetrics.cluster.engines.samplers import OwnNode
-
         _reconciler = Reconciler(_loaded, OwnNode())
         atexit.register(_end)  # before Ray's own, which was registered when the program imported it
     with contextlib.suppress(ThreadUnavailable):

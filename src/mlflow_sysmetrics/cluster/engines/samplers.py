@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mlflow_sysmetrics.cluster.election import Election, NodeRecord, base_directory, digest, this_member
-from mlflow_sysmetrics.cluster.engines.reconciler import Run
 from mlflow_sysmetrics.cluster.node import node_identity
 from mlflow_sysmetrics.cluster.sampler import NodeSampler
 from mlflow_sysmetrics.cluster.start import known_sampler, start_node_sampler
@@ -23,6 +22,13 @@ from mlflow_sysmetrics.runtime.native import RLock
 from mlflow_sysmetrics.runtime.threads import start_thread
 
 _NO_PROCESS = 2**31 - 1  # no id of a process anywhere; an empty list would stand for this one
+
+
+class Run(NamedTuple):
+    """An attached run."""
+
+    tracking_uri: str
+    run_id: str
 
 
 class Share(NamedTuple):
@@ -78,7 +84,7 @@ class OwnNode:
     @staticmethod
     def _release(election: Election) -> None:
         if election.lead():
-            election.agree(replace(election.record() or NodeRecord(), ended=time.time()))
+            election.agree(replace(election.record() or NodeRecord(), ended_at=time.time()))
         election.leave()
 
 

@@ -15,8 +15,7 @@ import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
-from mlflow_sysmetrics.cluster.engines.reconciler import Run
-from mlflow_sysmetrics.cluster.engines.samplers import quietly_started
+from mlflow_sysmetrics.cluster.engines.samplers import Run, quietly_started
 from mlflow_sysmetrics.cluster.sampler import NodeSampler
 from mlflow_sysmetrics.errors import NoActiveRunError
 from mlflow_sysmetrics.mlflow_api import fluent_state
