@@ -29,8 +29,12 @@ def agents():
             found += [process.pid] * with_cluster
     return found
 
+def sampled(run, *nodes):
+    keys = mlflow.MlflowClient().get_run(run.info.run_id).data.metrics
+    return {f"system/{node}" for node in nodes} <= {key.rpartition("/")[0] for key in keys}
+
 def eventually(found):
-    ends = time.monotonic() + 120
+    ends = time.monotonic() + 240
     while not found():
         assert time.monotonic() < ends, found
         time.sleep(0.2)
@@ -57,9 +61,10 @@ with mlflow.start_run() as run:
     eventually(lambda: len(agents()) == 1)
     third = cluster.add_node(**NODE, env_vars={"MLFLOW_SYSMETRICS_HOST_ID": "third"})
     eventually(lambda: len(agents()) == 2)
-    os.kill(agents()[0], 9)
-    time.sleep(8)
-    assert len(agents()) == 2  # Ray has restarted it
+    eventually(lambda: sampled(run, "node_1", "node_2"))
+    killed = agents()[0]
+    os.kill(killed, 9)
+    eventually(lambda: killed not in agents() and len(agents()) == 2)  # Ray has restarted it
 eventually(lambda: not agents())
 """
 
@@ -98,10 +103,14 @@ def train(config):
     rank = ray.train.get_context().get_world_rank()
     if rank == 0:
         run = mlflow.start_run()
-    time.sleep(15)
+    ends = time.monotonic() + 240
+    while rank == 0 and time.monotonic() < ends:
+        keys = mlflow.MlflowClient().get_run(run.info.run_id).data.metrics
+        if len({key.rpartition("/")[0] for key in keys}) == 2:
+            break
+        time.sleep(1)
     if rank == 0:
         mlflow.end_run()
-    time.sleep(3)
 
 TorchTrainer(train, scaling_config=ScalingConfig(num_workers=2, placement_strategy="STRICT_SPREAD"),
              run_config=RunConfig(storage_path=os.environ["RESULTS"])).fit()
