@@ -1,4 +1,4 @@
-"""The compatibility matrix, `nox -s compat` and `nox -s tags_only`; `nox -s slow`; and what needs Docker."""
+"""The compatibility matrix (compat, tags_only), long tests (slow), and what needs an engine or Docker."""
 
 from __future__ import annotations
 
@@ -41,6 +41,17 @@ def slow(session: nox.Session) -> None:
     session.install(".[test]")
     amounts = {"CHAOS_TRAINERS": "200", "CHAOS_FORKS": "1000", "CHAOS_RUNS": "10000", "CHAOS_FULL": "1"}
     session.run("pytest", "-m", "slow", *session.posargs, env=amounts)
+
+
+@nox.session
+def engines(session: nox.Session) -> None:
+    """Samples the nodes of real Ray and Spark clusters on this machine; needs a Java runtime.
+
+    Not in CI, which has ten minutes and two cores: Ray starts seven processes a node, Spark is 450 MB with
+    a JVM, and either may take minutes to start there. CI tests stand-ins of their interfaces.
+    """
+    session.install(".[test,ray,spark]", "ray[train,tune]", "torch")
+    session.run("pytest", "-m", "engines", *session.posargs)
 
 
 @nox.session

@@ -23,6 +23,7 @@ LONG_MODULE = re.compile(rf"^pytestmark = pytest\.mark\.({'|'.join(LONG)})$", re
 MEMORY = Path("/dev/shm")
 ROOM_BYTES = 4_000_000_000
 GARBAGE_OBJECTS = 20_000
+APART = (TESTS / "containers", TESTS / "engines")  # these need Docker, and Ray or Spark
 FOREIGN = ("MLFLOW_", "_MLFLOW_", "CUDA_", "NVIDIA_")
 
 _UNIT = pytest.StashKey[Path]()
@@ -42,8 +43,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Imports nothing that `-m unit` or `-m integration` would deselect as a whole: it takes seconds."""
     asked = config.option.markexpr
-    if collection_path == TESTS / "containers":  # needs Docker: only `-m containers`, or the folder itself
-        return None if asked == "containers" else True
+    if collection_path in APART:  # only with its own mark, or the folder itself
+        return None if asked == collection_path.name else True
     other = {"unit": "integration", "integration": "unit"}.get(asked)
     if other is not None and collection_path == TESTS / other:
         return True

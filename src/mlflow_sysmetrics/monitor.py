@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import mlflow_sysmetrics.runtime.clock  # noqa: F401 - binds its functions before a test can freeze time
 from mlflow_sysmetrics.errors import ThreadUnavailable, Unavailable
-from mlflow_sysmetrics.settings import METRICS, METRICS_TAG, Settings, variables
+from mlflow_sysmetrics.settings import CLUSTER, METRICS, METRICS_TAG, Settings, variables
 
 if TYPE_CHECKING:
     from mlflow_sysmetrics.cluster.membership import Membership
@@ -38,7 +38,6 @@ _JOB_SIZES = frozenset(
     | {"JSM_NAMESPACE_SIZE", "SUBMITIT_LOCAL_NTASKS"}
 )
 _INDEX_OF_POD = "JOB_COMPLETION_INDEX"
-_CLUSTER = "MLFLOW_SYSMETRICS_CLUSTER"
 _held_back: dict[int, tuple[FrameType, BaseException]] = {}  # by thread
 
 
@@ -166,7 +165,7 @@ class SystemMetricsMonitor:
                 self._attachment = membership
                 membership.begin(resumed=self._resumed)
                 return
-        from mlflow_sysmetrics.daemon.process import prepare
+        from mlflow_sysmetrics.daemon.process import prepare, tell_engines
 
         # Known here before it begins: a signal handler that raises must not leave a run attached for ever.
         self._attachment = attachment = prepare(self._run_id, self._tracking_uri, self._settings)
@@ -176,6 +175,7 @@ class SystemMetricsMonitor:
             from mlflow_sysmetrics.daemon.delivery.host_tags import put_host_tags
 
             put_host_tags(attachment, tags, resumed=self._resumed)
+        tell_engines(attachment, self._settings)
 
     def _detach(self) -> None:
         from mlflow_sysmetrics.daemon import launch
@@ -280,7 +280,7 @@ def may_have_other_processes() -> bool:
     """Returns whether this process may be one of several of a job, and their part is not switched off."""
     environ = os.environ
     several = any(environ.get(size, "1") not in {"", "1"} for size in _JOB_SIZES)
-    return (several or _INDEX_OF_POD in environ) and environ.get(_CLUSTER, "").strip().lower() not in {
+    return (several or _INDEX_OF_POD in environ) and environ.get(CLUSTER, "").strip().lower() not in {
         "off",
         "false",
         "0",

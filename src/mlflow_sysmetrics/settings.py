@@ -22,6 +22,7 @@ SAMPLES_BEFORE_LOGGING = "MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING"
 NODE_ID = "MLFLOW_SYSTEM_METRICS_NODE_ID"
 TAGS = "MLFLOW_SYSMETRICS_TAGS"
 COLLECTORS = "MLFLOW_SYSMETRICS_COLLECTORS"
+CLUSTER = "MLFLOW_SYSMETRICS_CLUSTER"
 DISKS = "MLFLOW_SYSMETRICS_DISKS"
 GPUS = "MLFLOW_SYSMETRICS_GPUS"
 RESOLUTION = "MLFLOW_SYSMETRICS_RESOLUTION"
@@ -97,6 +98,7 @@ class Settings:
         resolution: "adaptive" (fewer points as a run ages, and two for a straight line), or "constant" (one
             point per series and window). Other values of the two above than their defaults make it constant.
         node_id: name of this node in the keys (``system/<node id>/...``), or None.
+        cluster: whether the nodes of an engine such as Ray are sampled for the runs of this process.
         collectors: families to read; the others are not even opened.
         disks: directories whose filesystems are watched in addition to the working directory's.
         gpus: "visible" (to the job), "all", "process" (where the job holds memory), or a comma-separated
@@ -118,6 +120,7 @@ class Settings:
     samples_before_logging: int = DEFAULT_SAMPLES_BEFORE_LOGGING
     resolution: str = ADAPTIVE
     node_id: str | None = None
+    cluster: bool = True
     collectors: frozenset[Family] = DEFAULT_FAMILIES
     disks: tuple[str, ...] = ()
     gpus: str = DEFAULT_GPUS
@@ -203,6 +206,7 @@ class Settings:
             samples_before_logging=samples,
             resolution=read.resolution(is_rhythm_chosen=chosen),
             node_id=read.node_id() or node_id,
+            cluster=read.switch(CLUSTER, "auto", "off"),
             collectors=read.families(),
             disks=read.disks(),
             gpus=read.gpus(),
@@ -229,11 +233,11 @@ class Variables:
         names = [name.strip() for name in self.text(PROVIDERS).split(",") if name.strip()]
         return not names or ENTRY_POINT in names
 
-    def switch(self, variable: str) -> bool:
-        """Reads an on/off switch that is on by default."""
+    def switch(self, variable: str, on: str = "true", off: str = "false") -> bool:
+        """Reads an on/off switch that is on by default; a message calls its values as given."""
         text = self.text(variable).lower()
-        if text and text not in _TRUE | _FALSE:
-            self.report(variable, self.environ[variable], "is ignored, using true: it must be true or false")
+        if text and text not in _TRUE | _FALSE | {on}:
+            self.report(variable, self.environ[variable], f"is ignored, using {on}: it must be {on} or {off}")
         return text not in _FALSE
 
     def rhythm(self, interval: float | None, samples: int | None) -> tuple[float, int, bool]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
+from types import FrameType
 from typing import Any
 
 import click
@@ -61,7 +64,7 @@ class Command(click.Command):
 
     def __init__(self, *args: Any, exits: Mapping[int, str], **attributes: Any) -> None:
         super().__init__(*args, **attributes)
-        self.exits = {**exits, **EXITS}
+        self.exits = dict(sorted({**exits, **EXITS}.items()))
         self.allow_extra_args = True  # refused below, in our words
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -216,6 +219,32 @@ def _guess(given: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
+class Stopped(BaseException):
+    """A signal asked this command to stop; not an Exception, which the running code might catch."""
+
+
+@contextmanager
+def raising_on_signals() -> Iterator[None]:
+    """Makes Ctrl-C and SIGTERM raise in the block; further signals are ignored, so that cleanup completes.
+
+    A signal that is already ignored stays ignored: ``nohup`` ignores the one that a closed terminal sends.
+    """
+    known = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    handled = [one for one in known if signal.getsignal(one) != signal.SIG_IGN]
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        for one in handled:
+            signal.signal(one, signal.SIG_IGN)
+        raise Stopped
+
+    before = [(one, signal.signal(one, stop)) for one in handled]
+    try:
+        yield
+    finally:
+        for one, handler in before:
+            signal.signal(one, handler)
+
+
 def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's
     if wanted and not ctx.resilient_parsing:
         say(f"mlflow-sysmetrics {installed_version() or '(not installed, only importable)'}")
@@ -226,8 +255,8 @@ def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -
     cls=Group,
     context_settings={"help_option_names": ["-h", "--help"]},
     homes={
-        name: f"mlflow_sysmetrics.cli.{name}"
-        for name in ("check", "doctor", "reap", "server", "status", "sync")
+        name: f"mlflow_sysmetrics.cli.{name.replace('-', '_')}"
+        for name in ("check", "doctor", "node-agent", "reap", "server", "status", "sync")
     },
 )
 @click.option(
@@ -239,4 +268,4 @@ def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -
     help="Show the version and exit.",
 )
 def main() -> None:
-    """Check tracking before a job (check, doctor) and recover runs after a crash (status, sync, reap)."""
+    """Check tracking (check, doctor), sample a node (node-agent), recover runs (status, sync, reap)."""

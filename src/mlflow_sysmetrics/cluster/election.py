@@ -40,6 +40,7 @@ class Member:
         node_rank: number of the node, as its launcher sees it; None if unknown.
         pids: processes that are the job's with their descendants.
         gpus: UUIDs of the GPUs that it may see; None if unknown.
+        are_held: whether these were given as the GPUs of the job, whatever the environment shows.
         owns: the key of the job if it owns the run, else None.
     """
 
@@ -47,6 +48,7 @@ class Member:
     node_rank: int | None = None
     pids: tuple[int, ...] = ()
     gpus: tuple[str, ...] | None = None
+    are_held: bool = False
     owns: str | None = None
 
 
@@ -204,6 +206,7 @@ def _member(found: Mapping[str, Any] | None) -> Member | None:
         node_rank=rank if isinstance(rank, int) else None,
         pids=tuple(pid for pid in found.get("pids", ()) if isinstance(pid, int) and pid > 0),
         gpus=None if not isinstance(gpus, list) else tuple(uuid for uuid in gpus if isinstance(uuid, str)),
+        are_held=found.get("are_held") is True,
         owns=owns if isinstance(owns, str) else None,
     )
 

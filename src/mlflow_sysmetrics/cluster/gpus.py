@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 from mlflow_sysmetrics.cluster.job import Job
 from mlflow_sysmetrics.errors import ThreadUnavailable
@@ -26,6 +27,17 @@ def visible_gpus(job: Job | None, host: Host | None = None) -> tuple[str, ...] |
     with contextlib.suppress(CallTimeout, ThreadUnavailable):
         return bounded(lambda: _ask_nvml(host), _NVML_SECONDS, name="sysmetrics-gpus")
     return None
+
+
+def gpus_shown_by(visible: str, host: Host | None = None) -> tuple[str, ...]:
+    """Returns the UUIDs of the GPUs that a value of `CUDA_VISIBLE_DEVICES` shows; none if unknown."""
+    host = host or Host()
+    if not host.may_have_nvml():
+        return ()
+    seen = replace(host, environ={**host.environ, CUDA: visible})
+    with contextlib.suppress(CallTimeout, ThreadUnavailable):
+        return bounded(lambda: _ask_nvml(seen), _NVML_SECONDS, name="sysmetrics-gpus") or ()
+    return ()
 
 
 def _ask_nvml(host: Host) -> tuple[str, ...] | None:

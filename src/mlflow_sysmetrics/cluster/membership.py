@@ -12,6 +12,7 @@ from mlflow_sysmetrics.cluster.job import Job
 from mlflow_sysmetrics.cluster.rendezvous import RUN, Location
 from mlflow_sysmetrics.cluster.sampler import NodeSampler
 from mlflow_sysmetrics.cluster.start import sampler_of
+from mlflow_sysmetrics.daemon.process import tell_engines
 from mlflow_sysmetrics.settings import Settings
 
 _PARENT = "mlflow.parentRunId"
@@ -24,13 +25,17 @@ class Membership:
         sampler: this process's sampler for the run.
         job: the job.
         run: the run, as `mlflow.start_run` has it; None if it is not known.
+        settings: of the run.
     """
 
-    def __init__(self, sampler: NodeSampler, job: Job, run: Any) -> None:
+    def __init__(self, sampler: NodeSampler, job: Job, run: Any, settings: Settings) -> None:
+        self.run_id, self.tracking_uri = sampler.run_id, sampler.tracking_uri
         self._sampler = sampler
         self._job = job
         self._run = run
+        self._settings = settings
         self._exported: str | None = None
+        self._is_detached = False
 
     @classmethod
     def of(cls, run_id: str, tracking_uri: str | None, settings: Settings, run: Any) -> Membership | None:
@@ -39,7 +44,8 @@ class Membership:
         if job is None or not job.is_several:
             return None
         started_at = None if run is None else run.info.start_time
-        return cls(sampler_of(run_id, tracking_uri, settings, job=job, started_at=started_at), job, run)
+        sampler = sampler_of(run_id, tracking_uri, settings, job=job, started_at=started_at)
+        return cls(sampler, job, run, settings)
 
     def begin(self, *, resumed: bool) -> None:
         """Joins the election of this node.
@@ -68,6 +74,13 @@ class Membership:
         except BaseException:  # of a signal handler, or no thread can be started: another process may lead
             self.release()
             raise
+        if owner:
+            tell_engines(self, self._settings)
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether the run has not been detached, and has not ended."""
+        return not (self._is_detached or self._sampler.is_over)
 
     def detach(self, timeout: float | None = None) -> bool:
         """Ends the part of this process; the owner of the run ends the sampling of all nodes.
@@ -78,6 +91,7 @@ class Membership:
         Returns:
             As `Attachment.detach`.
         """
+        self._is_detached = True
         self._unexport()
         self._sampler.unfollow()
         return self._sampler.drop(self, timeout, ended=True)

@@ -14,10 +14,10 @@ import socket
 
 from mlflow_sysmetrics.cluster.job import Job
 from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.settings import CLUSTER
 
 HOST_ID = "MLFLOW_SYSMETRICS_HOST_ID"  #: replaces what is read here, where several nodes look like one
 NODE_NAMES = "MLFLOW_SYSMETRICS_NODE_NAMES"  #: rank or host
-CLUSTER = "MLFLOW_SYSMETRICS_CLUSTER"  #: auto or off
 ATTACH = "MLFLOW_SYSMETRICS_ATTACH"  #: env: to the run of MLFLOW_RUN_ID when MLflow is imported
 _HOST = "host"
 _RANK = "rank"

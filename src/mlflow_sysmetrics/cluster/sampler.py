@@ -86,6 +86,7 @@ class NodeSampler:
         self._lock = RLock()  # re-entrant: a signal handler may call in
         self._holders: list[object] = []
         self._owner, self._announced = False, True
+        self._is_told = False
         self._pid, self._parent = os.getpid(), os.getppid()
         self._member = this_member(node_rank=None if job is None else job.node_rank, pids=(os.getpid(),))
         self._election: Election | None = None
@@ -190,6 +191,14 @@ class NodeSampler:
         if not self._over:
             self._loop.start()
 
+    def update(self, *, pids: Sequence[int], gpus: Sequence[str]) -> None:
+        """Replaces what the leader knows of the job here, which from then on may be without processes."""
+        with self._lock:
+            self._is_told = True
+            self._member = replace(self._member, pids=tuple(pids), gpus=tuple(gpus))
+            if self._election is not None and not self._over:
+                self._election.join(self._member)
+
     def drop(self, holder: object, timeout: float | None = None, *, ended: bool = False) -> bool:
         """Removes a holder; the last one leaves the election.
 
@@ -254,7 +263,8 @@ class NodeSampler:
         if self._holders == [FOLLOWER] and os.getppid() != self._parent:
             return True
         pids = [pid for pid in self._member.pids if pid != self._pid]
-        return len(pids) == len(self._member.pids) > 0 and not any(map(exists, pids))
+        gone = len(pids) == len(self._member.pids) > 0 and not any(map(exists, pids))
+        return gone and not self._is_told
 
     def _try_to_lead(self, *, wait: bool = True) -> None:
         """Attaches the run if no other process of this node samples it."""
@@ -363,7 +373,8 @@ class NodeSampler:
         gpus = {uuid: None for member in here for uuid in member.gpus or ()}
         own = set(self._member.gpus or ())
         local_size = (self._job.local_size if self._job is not None else None) or len(here)
-        union = sorted(gpus) if gpus_need_union(own, set(gpus), local_size) else []
+        are_held = any(member.are_held for member in here)
+        union = sorted(gpus) if are_held or gpus_need_union(own, set(gpus), local_size) else []
         JOB_SCOPE.update(() if roots == [self._pid] else roots, union)
 
     def _put_tags(self, members: Sequence[Member]) -> None:

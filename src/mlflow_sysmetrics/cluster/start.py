@@ -66,7 +66,8 @@ def start_node_sampler(
         replace(settings, node_id=node_name)  # raises
     roots = None if pids is None else tuple(_check_number("pids", pid, 1) for pid in pids)
     uuids = None if gpus is None else _check_gpus(gpus)
-    import_mlflow()
+    if given_uri is None:  # else only the process that is elected needs MLflow
+        import_mlflow()
     job = Job.from_environ(os.environ)
     if rank is not None:
         job = replace(job or Job(scheduler="agent"), node_rank=rank)
@@ -79,12 +80,18 @@ def start_node_sampler(
                 node_rank=None if job is None else job.node_rank,
                 pids=(os.getpid(),) if roots is None else roots,
                 gpus=visible_gpus(job) if uuids is None else uuids,
+                are_held=uuids is not None,
             )
         )
     except BaseException:  # of a signal handler, or no thread can be started
         sampler.drop(EXPLICIT, 0)
         raise
     return sampler
+
+
+def known_sampler(tracking_uri: str, run_id: str) -> NodeSampler | None:
+    """Returns this process's sampler for a run, if it has one."""
+    return _samplers.get((tracking_uri, run_id))
 
 
 def sampler_of(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlflow_sysmetrics.daemon import launch
 from mlflow_sysmetrics.daemon.arguments import (
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 _lock = RLock()  # re-entrant: a signal handler may call in
 _daemon: Daemon | None = None
+_ENGINES = frozenset({"ray", "distributed", "pyspark"})  # what a program imports that is connected to one
+_STARTS_ENGINES = "mlflow_sysmetrics.cluster.engines"  # by name, because that is on a floor above
 _NO_PROCESS = -1  # of a copy by pickle, which belongs to no process
 
 
@@ -98,6 +102,12 @@ class Attachment:
         series = self._known_series() if os.getpid() == self._pid else None
         if series is not None:
             self._daemon.release(series, self)
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether this attachment still holds its run."""
+        key = self.tracking_uri, self.run_id
+        return os.getpid() == self._pid and self._daemon.attachments.held(key, self) is not None
 
     def _known_series(self) -> RunSeries | None:
         """Returns the series of the run, also if `begin` was interrupted; None if it was never attached."""
@@ -260,10 +270,17 @@ def attach(
         attachment.begin(chosen, started_at)
         if chosen.tags:
             attachment.offer_host_tags()
+        tell_engines(attachment, chosen)
     except BaseException:  # of a signal handler, or no thread can be started
         attachment.detach(timeout=0)
         raise
     return attachment
+
+
+def tell_engines(attachment: Any, settings: Settings) -> None:
+    """Has the nodes of a cluster that the program is connected to sample the run of an attachment, too."""
+    if settings.cluster and not _ENGINES.isdisjoint(sys.modules):
+        import_module(_STARTS_ENGINES).start(attachment)
 
 
 def prepare(run_id: str, tracking_uri: str | None, settings: Settings) -> Attachment:

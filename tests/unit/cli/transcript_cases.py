@@ -21,8 +21,9 @@ from fake_tracking_server import FakeServer as CheckedServer
 from orphaned import MEMORY, SERVER, FakeServer, FakeSink, living, now_ms, orphan, running
 from test_doctor_sections import BOTH, ENTRY_POINTS, mlflow
 
+from mlflow_sysmetrics.cli.node_agent import State
 from mlflow_sysmetrics.cli.orphan_delivery import OrphanDelivery
-from mlflow_sysmetrics.cli.program import main
+from mlflow_sysmetrics.cli.program import Stopped, main
 from mlflow_sysmetrics.daemon.journal.lines import DroppedLine, dump
 from mlflow_sysmetrics.errors import ServerStartError
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
@@ -257,10 +258,48 @@ def server_process(patch: Patch, error: BaseException | None = None) -> None:
             pass
 
     def stop(_: object) -> None:
-        raise run._Stopped
+        raise run.Stopped
 
     patch.setattr(run, "LocalServer", Server)
     patch.setattr(run, "_wait_for_exit", stop)
+
+
+ON_NODE = f"--run-id {RUNS[0]} --tracking-uri {SERVER}"
+REFUSED = Fault("HTTP 401: unauthorized", Cause.UNAUTHENTICATED, status_code=401)
+
+
+def node_with(*answers: State | BaseException, leads: bool = True) -> Callable[[Patch], None]:
+    """A node, a clock that goes a minute with every pause, and a server that answers so."""
+
+    def world(patch: Patch) -> None:
+        agent = import_module("mlflow_sysmetrics.cli.node_agent")
+        left = list(answers)
+        now = [0.0]
+        sampler = SimpleNamespace(is_leader=leads, is_over=False, reason=None, close=lambda: None)
+
+        def state(_: object) -> State:
+            answer = left.pop(0) if len(left) > 1 else left[0]
+            if isinstance(answer, BaseException):
+                raise answer
+            return answer
+
+        def start(*_: object, node_name: str | None = None, **__: object) -> object:
+            sampler.node_name = node_name or "trainer"
+            return sampler
+
+        def pause(_: float) -> None:
+            now[0] += 60
+            ending = left[-1]
+            if isinstance(ending, BaseException):
+                raise ending
+            sampler.is_over = True
+
+        patch.setattr(agent.TrackedRun, "state", state)
+        patch.setattr(agent, "start_node_sampler", start)
+        patch.setattr(agent, "Agent", partial(agent.Agent, clock=lambda: now[0], pause=pause))
+        patch.setenv("MLFLOW_SYSMETRICS_COLLECTORS", "default")
+
+    return world
 
 
 FAILED_START = ServerStartError(
@@ -317,6 +356,36 @@ CASES: dict[str, Sequence[Case]] = {
         ),
         Case(f"check --tracking-uri {SERVER} --json", "", checked),
         Case(f"check --tracking-uri {SERVER}", "Ctrl-C", partial(checked, log=KeyboardInterrupt())),
+    ),
+    "node-agent": (
+        Case("node-agent", "without a run"),
+        Case(f"node-agent --run-id {RUNS[0]}", "without a server"),
+        Case(f"node-agent {ON_NODE}", "the run ends", node_with(State.ALIVE, State.ENDED)),
+        Case(
+            f"node-agent {ON_NODE} --node-name gpu-a01",
+            "another process of the node samples it",
+            node_with(State.ALIVE, State.ENDED, leads=False),
+        ),
+        Case(
+            "node-agent",
+            "from the environment of a job; SIGTERM",
+            node_with(State.ALIVE, Stopped()),
+            {"MLFLOW_RUN_ID": RUNS[0], "MLFLOW_TRACKING_URI": SERVER},
+        ),
+        Case(f"node-agent {ON_NODE}", "the run has ended before", node_with(State.ENDED)),
+        Case(f"node-agent {ON_NODE}", "the server has no such run", node_with(State.UNKNOWN)),
+        Case(f"node-agent {ON_NODE} --wait 0", "the server is down", node_with(DOWN)),
+        Case(f"node-agent {ON_NODE}", "the credentials are refused", node_with(REFUSED)),
+        Case(
+            f"node-agent --run-id {RUNS[0]}",
+            "a wrong variable",
+            environ={"MLFLOW_TRACKING_URI": "localhost:5000"},
+        ),
+        Case(
+            f"node-agent {ON_NODE}",
+            "a name that MLflow refuses, from the environment",
+            environ={"MLFLOW_SYSTEM_METRICS_NODE_ID": "gpu:1"},
+        ),
     ),
     "doctor": (
         Case("doctor", "", machine),
@@ -379,6 +448,13 @@ WRONG: dict[str, Mapping[str, Sequence[str]]] = {
         "--experiment": (),
         "--dir": ("missing",),
         "--tracking-uri": ("nonsense",),
+    },
+    "node-agent": {
+        "--run-id": (),
+        "--tracking-uri": ("nonsense",),
+        "--node-name": ("gpu:1", "../etc", "a//b"),
+        "--pid": ("self", "0", "5000001"),
+        "--wait": ("soon", "-1"),
     },
     "check": {"--tracking-uri": ("nonsense",), "--experiment": (), "--timeout": ("soon", "0")},
     "server run": {
@@ -444,6 +520,8 @@ def a_file(patch: Patch) -> None:
     """A file where a directory is wanted, and no server that could start."""
     Path("file").write_text("")
     server_machine(patch)
+    patch.setenv("MLFLOW_RUN_ID", RUNS[0])
+    patch.setenv("MLFLOW_TRACKING_URI", SERVER)
 
     def started(_: object) -> None:
         raise ServerStartError("This value was accepted")

@@ -420,7 +420,7 @@ def test_a_process_that_was_stopped_proves_nothing() -> None:
 
 @pytest.mark.parametrize(("samples", "longest"), [(1, 3), (5, 6), (10, 11), (600, 11)])
 def test_the_watchdog_looks_more_rarely_while_it_finds_nothing(samples: int, longest: float) -> None:
-    """Normally a window ends first, with a look; without one, a source is named after eleven seconds."""
+    """Normally a window ends first, with a look; without one, a source is named after nine seconds."""
     bench = Bench(scripted(level=5))
     settings = Settings(sampling_interval=1, samples_before_logging=samples)
     bench.sampler.add(

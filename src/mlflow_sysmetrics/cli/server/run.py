@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
 import click
 
 from mlflow_sysmetrics.cli.options import DURATION_FORMAT, LocalDirectory, Name, Whole, duration
 from mlflow_sysmetrics.cli.output import say, say_wrapped
-from mlflow_sysmetrics.cli.program import FAILED, Command
+from mlflow_sysmetrics.cli.program import FAILED, Command, Stopped, raising_on_signals
 from mlflow_sysmetrics.errors import ServerStartError, SettingsError
 from mlflow_sysmetrics.server.launch import log_tail
 from mlflow_sysmetrics.server.local_server import LocalServer
@@ -146,14 +142,14 @@ def run(
             f"Starting MLflow's tracking server in {directory} and waiting until a run can be made on it, at"
             f" most {start_timeout:g} s ..."
         )
-        with _raising_on_signals(), server:
+        with raising_on_signals(), server:
             _print_address(server)
             _wait_for_exit(server)
     except SettingsError as error:
         raise _of_the_option(error) from error
     except (ServerStartError, OSError) as error:
         raise click.ClickException(str(error)) from error
-    except _Stopped:
+    except Stopped:
         say("Stopped.")
 
 
@@ -164,32 +160,6 @@ def _of_the_option(error: SettingsError) -> click.UsageError:
         if option.name == argument:
             return click.BadParameter(rest, param_hint=max(option.opts, key=len))
     return click.UsageError(str(error))
-
-
-class _Stopped(BaseException):
-    """A signal asked this command to stop; not an Exception, which the running code might catch."""
-
-
-@contextmanager
-def _raising_on_signals() -> Iterator[None]:
-    """Makes Ctrl-C and SIGTERM raise in the block; further signals are ignored, so that cleanup completes.
-
-    A signal that is already ignored stays ignored: ``nohup`` ignores the one that a closed terminal sends.
-    """
-    known = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    handled = [one for one in known if signal.getsignal(one) != signal.SIG_IGN]
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        for one in handled:
-            signal.signal(one, signal.SIG_IGN)
-        raise _Stopped
-
-    before = [(one, signal.signal(one, stop)) for one in handled]
-    try:
-        yield
-    finally:
-        for one, handler in before:
-            signal.signal(one, handler)
 
 
 def _print_address(server: LocalServer) -> None:

@@ -30,10 +30,10 @@ _PAUSE_SECONDS = 1.0
 # A new watch needs two readings before it has rates. The second is not read on schedule, but as soon as the
 # span is long enough for a rate (collectors/rhythm.py).
 _SECOND_READING_SECONDS = 0.2
-# If a window of points does not end in time, or after eleven seconds, the threads are looked at: normally the
-# end of a window of ten seconds comes first, and the thread that looks is not woken for nothing.
+# If a window of points does not end in time, or after nine seconds, the threads are looked at: a source that
+# hangs must be named within ten.
 _LATE_WINDOW_SECONDS = 1.0
-_LONGEST_CALM_SECONDS = 11.0
+_LONGEST_CALM_SECONDS = 9.0
 # A source that hangs delays a tick by less.
 _LATE_SECONDS = 10.0
 
