@@ -27,13 +27,14 @@ FLOORS = (
     ("settings",),
     ("machine", "runtime"),
     ("collectors", "facts", "mlflow_api"),
+    ("summary",),
     ("daemon", "preflight"),
-    ("monitor", "server", "training"),
+    ("monitor", "report", "server", "training"),
     ("providers",),
     ("cli", "examples", "host"),
 )
 RANK = {name: rank for rank, floor in enumerate(FLOORS) for name in floor}
-MOST_FILES = 330
+MOST_FILES = 345
 MOST_LINES = 400
 MOST_LOOSE_MODULES = 10
 
