@@ -227,7 +227,7 @@ def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -
     context_settings={"help_option_names": ["-h", "--help"]},
     homes={
         name: f"mlflow_sysmetrics.cli.{name}"
-        for name in ("check", "doctor", "reap", "server", "status", "sync")
+        for name in ("check", "doctor", "reap", "report", "server", "status", "sync")
     },
 )
 @click.option(
@@ -239,4 +239,4 @@ def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -
     help="Show the version and exit.",
 )
 def main() -> None:
-    """Check tracking before a job (check, doctor) and recover runs after a crash (status, sync, reap)."""
+    """Check tracking before a job, recover runs after a crash, and report what runs did."""
