@@ -49,7 +49,9 @@ def host(cpu: float, memory: float, **more: float) -> dict[str, float]:
     }
 
 
-def gpu(used: float, *, own: bool = True, filled: float = 61.0, number: int = 0, **more: float) -> dict[str, float]:
+def gpu(
+    used: float, *, own: bool = True, filled: float = 61.0, number: int = 0, **more: float
+) -> dict[str, float]:
     """Returns the readings of one GPU."""
     found = {
         "utilization_percentage": used,
@@ -121,17 +123,19 @@ def points(tick: Tick, began: int, seconds: int, seed: int) -> Iterator[Metric]:
     draw = random.Random(seed)  # noqa: S311 - a simulation
     energy = 0.0
     for at in range(0, seconds, SECONDS):
-        warm = at > 90  # noqa: PLR2004 - until the model is loaded
+        warm = at > 90
         values = tick(draw, at, at / seconds)
         if not warm:
-            values |= {name: 0.0 for name in values if name.endswith("_utilization_percentage") and "gpu" in name}
+            values |= {
+                name: 0.0 for name in values if name.endswith("_utilization_percentage") and "gpu" in name
+            }
         energy += sum(value for name, value in values.items() if name.endswith("_watts")) * SECONDS / 3600
         values["gpu_0_energy_watt_hours"] = energy
         for name, value in values.items():
             yield Metric(f"system/{name}", max(value, 0.0), began + at * 1000, at)
 
 
-def log(client: MlflowClient, experiment: str, name: str, tick: Tick, hours: float, user: str) -> str:
+def log(client: MlflowClient, experiment: str, name: str, *, tick: Tick, hours: float, user: str) -> str:
     """Logs a run and returns its id."""
     seconds = int(hours * 3600)
     began = int(time.time() * 1000) - seconds * 1000
@@ -156,7 +160,8 @@ def main() -> None:
     experiment = client.create_experiment(options.experiment)
     for index, (name, tick) in enumerate(KINDS.items()):
         user = ("ada", "grace", "edsger")[index % 3]
-        run_id = log(client, experiment, name, tick, options.hours * (1 + index % 3 / 2), user)
+        hours = options.hours * (1 + index % 3 / 2)
+        run_id = log(client, experiment, name, tick=tick, hours=hours, user=user)
         print(run_id, name)
 
 

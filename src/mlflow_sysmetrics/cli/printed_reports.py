@@ -13,6 +13,7 @@ from mlflow_sysmetrics.report.one_run import RunReport
 
 _ROWS = 40  # of a table in a terminal; files have all of them
 _NAME, _USER, _GROUP = 18, 10, 30  # columns
+_BESIDE = 2  # runs in a table of 80 columns
 _HOUR = 3600
 
 
@@ -39,13 +40,14 @@ def print_run(one: RunReport) -> None:
 def print_runs(reports: Sequence[RunReport]) -> None:
     """Prints the figures of several runs side by side."""
     names = [name for name in LABELS if any(name in one.summary.figures for one in reports)]
-    heads = ("", *(_cut(one.run.name or one.run.run_id, _NAME) for one in reports))
-    rows = [
-        (LABELS[name], *(amount(name, one.summary.figures.get(name)) for one in reports)) for name in names
-    ]
-    rows.append(("Verdict", *(", ".join(v.name for v in one.verdicts) or ABSENT for one in reports)))
-    print_table(heads, rows)
-    say("")
+    for start in range(0, len(reports), _BESIDE):
+        some = reports[start : start + _BESIDE]
+        rows = [
+            (LABELS[name], *(amount(name, one.summary.figures.get(name)) for one in some)) for name in names
+        ]
+        rows.append(("Verdict", *(", ".join(v.name for v in one.verdicts) or ABSENT for one in some)))
+        print_table(("", *(_cut(one.run.name or one.run.run_id, _NAME) for one in some)), rows)
+        say("")
     for one in reports:
         for verdict in one.verdicts:
             say(wrapped(f"{one.run.name or one.run.run_id}: {verdict.name}: ", verdict.text, indent="  "))

@@ -24,6 +24,7 @@ from mlflow_sysmetrics.cli.output import (
     print_json,
     say,
     say_progress,
+    say_wrapped,
 )
 from mlflow_sysmetrics.cli.printed_reports import print_experiment, print_run, print_runs
 from mlflow_sysmetrics.cli.program import FAILED, Command
@@ -122,7 +123,7 @@ def report(
         check_tracking_uri(uri)
     except ValueError as error:
         raise click.UsageError(f"MLFLOW_TRACKING_URI {error}") from error
-    costs = Costs.from_environ(report=lambda name, value, what: complain(f"{name}={value!r} {what}"))
+    costs = Costs.from_environ(report=_warn)
     try:
         server = TrackingServer(uri)
         if experiment is not None:
@@ -140,6 +141,10 @@ def report(
         complain(one)
     if missing or (experiment is not None and not table.rows and table.unmeasured):
         raise SystemExit(FAILED)
+
+
+def _warn(name: str, value: str, what: str) -> None:
+    say_wrapped(f"{name}={value!r} {what}", err=True)
 
 
 def _check_use(

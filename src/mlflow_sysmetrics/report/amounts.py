@@ -56,12 +56,14 @@ def amount(name: str, value: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Returns a length of time in its two largest units: "45 s", "12 min 5 s", "2 h 5 min", "3 d 4 h"."""
+    """Returns a length of time, rounded: "45 s", "2 min 5 s", "45 min", "2 h 5 min", "3 d 4 h"."""
     whole = round(seconds)
     if whole < _MINUTE:
         return f"{whole} s"
+    if whole < _SHORT * _MINUTE:
+        return f"{whole // _MINUTE} min {whole % _MINUTE} s"
     if whole < _HOUR:
-        return f"{whole // 60} min {whole % 60} s"
+        return f"{round(seconds / _MINUTE)} min"
     if whole < _DAYS * _HOUR:
         return f"{whole // _HOUR} h {whole % _HOUR // 60} min"
     return f"{whole // (24 * _HOUR)} d {whole % (24 * _HOUR) // _HOUR} h"

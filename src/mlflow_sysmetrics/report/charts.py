@@ -133,7 +133,7 @@ def draw(runs: Sequence[Curves], evidence: Mapping[str, Sequence[str]], warm_up:
         found = [
             (index, run, key) for index, run in enumerate(runs) for key in _matching(run.histories, names)
         ]
-        if found:
+        if any(value for _, run, key in found for _, value in run.histories[key]):
             about = tuple(
                 verdict
                 for verdict, series in evidence.items()

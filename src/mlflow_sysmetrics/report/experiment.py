@@ -34,6 +34,7 @@ UNKNOWN = "-"
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _HOUR = 3600
+_DECIMALS = 6  # in files
 _GPU_NAME = "gpu_"
 
 
@@ -164,7 +165,7 @@ def row_of(one: RunReport) -> Row:
 
 def documents(experiment: Experiment, costs: Costs) -> list[dict[str, Any]]:
     """Returns the rows for JSON, CSV and Parquet: same names in each, None for what is not known."""
-    return [
+    found: list[dict[str, Any]] = [
         {
             "run_id": row.run.run_id,
             "name": row.run.name,
@@ -172,7 +173,7 @@ def documents(experiment: Experiment, costs: Costs) -> list[dict[str, Any]]:
             "host": row.run.host,
             "status": row.run.status,
             "started_at": row.run.started_at,
-            "hours": round(row.run.seconds / _HOUR, 4),
+            "hours": row.run.seconds / _HOUR,
             "nodes": row.nodes,
             "gpus": row.gpus,
             "idle_gpu_hours": row.idle_gpu_hours,
@@ -183,6 +184,11 @@ def documents(experiment: Experiment, costs: Costs) -> list[dict[str, Any]]:
         }
         for row in experiment.rows
     ]
+    return [{name: _rounded(value) for name, value in row.items()} for row in found]
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, _DECIMALS) if isinstance(value, float) else value
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -169,5 +169,8 @@ def healthy(summary: Summary, limits: Mapping[str, float]) -> Numbers | None:
         what = f"the CPUs of the job were used {summary.cpu.mean:.0f} %"
         return {"found": what} if summary.cpu.mean >= limits["cpu"] else NOTHING
     low = min(used.p50 for _, used in judged)
-    what = f"the GPU that was used least was above {low:.0f} % for half of the time"
+    what = (
+        f"the GPU that was used least was above {low:.0f} % for half of the time, which says that kernels "
+        "ran, not that they filled it"
+    )
     return {"found": what} if low >= limits["p50"] else NOTHING

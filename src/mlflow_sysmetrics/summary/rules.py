@@ -253,7 +253,7 @@ RULES = (
         {"p50": 50.0, "cpu": 50.0},
         _JOBSTATS,
         evidence.healthy,
-        "No rule applies, and {found}. (Utilization says that a kernel ran, not that it filled the GPU.)",
+        "No rule applies, and {found}.",
         series=(),
     ),
 )
