@@ -141,6 +141,6 @@ def fleet() -> FakeServer:
     server = FakeServer()
     server.add("1" * 32, "resnet", histories(busy))
     server.add("2" * 32, "segmentation", histories(starved, 120), minutes=120, **{"mlflow.user": "grace"})
-    server.add("3" * 32, "trees", histories(on_cpu), **{"sys.gpu_count": "", "sys.gpu": ""})
+    server.add("3" * 32, "trees", histories(on_cpu), **{"sys.gpu_count": "0", "sys.gpu": "None"})
     server.add("4" * 32, "no metrics", {})
     return server

@@ -32,6 +32,7 @@ _MACHINE = (
     ("Cloud", "sys.cloud"),
 )
 _GIGABYTES = "_gb"
+_NOTHING = frozenset({"", "None", "0"})  # what the tags of a machine without GPUs say
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,8 @@ class RunReport:
         """What it ran on, as its tags say."""
         found = []
         for label, tag in _MACHINE:
-            value = self.run.tags.get(tag)
-            if value:
+            value = self.run.tags.get(tag, "")
+            if value not in _NOTHING:
                 found.append(
                     (label, f"{value} GB" if tag.endswith(_GIGABYTES) and value.isascii() else value)
                 )

@@ -91,7 +91,9 @@ class Surroundings:
         """Returns what the tags of a run say."""
         cores, allowed = _number(tags.get("sys.cpu_cores")), _number(tags.get("sys.cpu_cores_effective"))
         source = tags.get("mlflow.source.name", "")
-        gpus = _number(tags.get("sys.gpu_count")) or (1 if tags.get("sys.gpu") else None)
+        gpus = _number(tags.get("sys.gpu_count"))
+        if gpus is None and tags.get("sys.gpu", "None") != "None":
+            gpus = 1
         return cls(
             interactive=tags.get("mlflow.source.type") == "NOTEBOOK"
             or any(word in source for word in ("ipykernel", "colab_kernel")),

@@ -121,6 +121,8 @@ def test_other_metrics_are_no_figures() -> None:
         ({"mlflow.source.type": "NOTEBOOK"}, Surroundings(interactive=True)),
         ({"sys.gpu": "NVIDIA A100 MIG 1g.5gb"}, Surroundings(gpus=1, mig=True)),
         ({"sys.gpu": "NVIDIA A100", "sys.gpu_count": "4"}, Surroundings(gpus=4)),
+        ({"sys.gpu": "None", "sys.gpu_count": "0"}, Surroundings(gpus=0)),
+        ({"sys.gpu": "None"}, Surroundings()),
         ({"sys.gpu_uuid": "MIG-5a2"}, Surroundings(mig=True)),
         ({"sys.cpu_cores": "many", "sys.gpu_count": ""}, Surroundings()),
     ],
