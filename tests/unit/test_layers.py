@@ -34,7 +34,7 @@ FLOORS = (
     ("cli", "examples", "host"),
 )
 RANK = {name: rank for rank, floor in enumerate(FLOORS) for name in floor}
-MOST_FILES = 345
+MOST_FILES = 346
 MOST_LINES = 400
 MOST_LOOSE_MODULES = 10
 

@@ -95,6 +95,7 @@ def _print_columns(rows: Sequence[Row], costs: Costs) -> None:
         ("mean", lambda row: _percent(row, "gpu_utilization_mean_percentage")),
         ("p95", lambda row: _percent(row, "gpu_utilization_p95_percentage")),
         ("idle", lambda row: number(row.idle_gpu_hours)),
+        *(() if any(row.gpus for row in rows) else _OF_CPUS),
         ("kWh", lambda row: number(costs.kwh(row.figures))),
         ("mem", lambda row: _percent(row, "memory_max_percentage")),
         ("verdict", lambda row: row.verdict),
@@ -106,6 +107,10 @@ def _print_columns(rows: Sequence[Row], costs: Costs) -> None:
         if set(cells) != {ABSENT} and (head != "user" or len(set(cells)) > 1)
     ]
     print_table([head for head, _ in kept], list(zip(*(cells for _, cells in kept), strict=True)))
+
+
+def _core_hours(row: Row) -> str:
+    return number(row.figures.get("cpu_core_hours"))
 
 
 def _percent(row: Row, name: str) -> str:
@@ -137,3 +142,10 @@ def _sums(table: Experiment, costs: Costs) -> str:
 
 def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+#: Columns of a table without GPUs.
+_OF_CPUS: tuple[tuple[str, Callable[[Row], str]], ...] = (
+    ("core-h", _core_hours),
+    ("CPU mean", lambda row: _percent(row, "cpu_utilization_mean_percentage")),
+)

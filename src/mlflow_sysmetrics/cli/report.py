@@ -44,6 +44,7 @@ from mlflow_sysmetrics.report.experiment import (
 )
 from mlflow_sysmetrics.report.measured_runs import read_run, read_runs
 from mlflow_sysmetrics.report.one_run import RunReport, report_on
+from mlflow_sysmetrics.runtime.distribution import install_command
 
 _MILLISECONDS = 1000
 
@@ -94,6 +95,11 @@ class _File(click.Path):
     help="With --experiment: sums by user, verdict or host.",
 )
 @click.option("--html", metavar="FILE", type=_File(), help="Write a page in one file, with curves of a run.")
+@click.option(
+    "--interactive",
+    is_flag=True,
+    help="With --html: curves to zoom into, 5 MB of JavaScript in the page; needs the extra hpo.",
+)
 @json_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV, a line per run.")
 @click.option("--parquet", metavar="FILE", type=_File(), help="Write a Parquet file, a row per run.")
@@ -105,6 +111,7 @@ def report(
     since: int | None,
     by: str | None,
     html: Path | None,
+    interactive: bool,
     as_json: bool,
     as_csv: bool,
     parquet: Path | None,
@@ -116,6 +123,8 @@ def report(
     side by side. For an experiment: which runs left GPUs idle. docs/report.md describes rules and figures.
     """
     _check_use(run_ids, experiment, since, by, as_json=as_json, as_csv=as_csv)
+    if interactive and (html is None or experiment is not None):
+        raise click.UsageError("--interactive needs --html and the ids of runs")
     uri = tracking_uri or tracking_uri_in_force()
     if not uri:
         raise click.UsageError("no tracking server: pass --tracking-uri or set MLFLOW_TRACKING_URI")
@@ -135,7 +144,7 @@ def report(
             table = Experiment("", tuple(row_of(one) for one in reports), 0)
     except Fault as fault:
         raise click.ClickException(_down(uri, fault)) from fault
-    _write(table, reports, costs, html=html, parquet=parquet)
+    _write(table, reports, costs, html=html, interactive=interactive, parquet=parquet)
     _print(table, reports, costs, by=by, as_json=as_json, as_csv=as_csv)
     for one in missing:
         complain(one)
@@ -206,6 +215,7 @@ def _write(
     costs: Costs,
     *,
     html: Path | None,
+    interactive: bool,
     parquet: Path | None,
 ) -> None:
     """Writes the files that were asked for."""
@@ -215,16 +225,20 @@ def _write(
 
             if table.name:
                 page = experiment_page(table, costs)
+            elif len(reports) == 1:
+                page = run_page(reports[0], interactive=interactive)
             else:
-                page = run_page(reports[0]) if len(reports) == 1 else runs_page(reports)
+                page = runs_page(reports, interactive=interactive)
             html.write_text(page, encoding="utf-8")
         if parquet is not None and table.rows:
             write_parquet(documents(table, costs), str(parquet))
     except ImportError as error:
-        raise click.ClickException(
-            f"{error.name or error} is not installed: it comes with mlflow, but not with mlflow-skinny: "
-            "pip install mlflow"
-        ) from error
+        remedy_ = (
+            f"--interactive needs it: {install_command('hpo')}"
+            if error.name == "plotly"
+            else "it comes with mlflow, but not with mlflow-skinny: pip install mlflow"
+        )
+        raise click.ClickException(f"{error.name or error} is not installed: {remedy_}") from error
     except OSError as error:
         raise click.ClickException(
             f"{error.filename or html or parquet} cannot be written: {error.strerror}"

@@ -131,13 +131,13 @@ def draw(runs: Sequence[Curves], evidence: Mapping[str, Sequence[str]], warm_up:
     panels = []
     for title, unit, names in PANELS:
         found = [
-            (index, run, key) for index, run in enumerate(runs) for key in _matching(run.histories, names)
+            (index, run, key) for index, run in enumerate(runs) for key in matching(run.histories, names)
         ]
         if any(value for _, run, key in found for _, value in run.histories[key]):
             about = tuple(
                 verdict
                 for verdict, series in evidence.items()
-                if _is_about(series, [key for *_, key in found])
+                if is_about(series, [key for *_, key in found])
             )
             panels.append(_panel((title, unit), found, end, buckets, about, is_one=len(runs) == 1))
     quarters = (end / _MILLISECONDS * part / 4 for part in range(5))
@@ -145,7 +145,8 @@ def draw(runs: Sequence[Curves], evidence: Mapping[str, Sequence[str]], warm_up:
     return Charts(tuple(panels), tuple(map(duration, quarters)), min(share, WIDTH))
 
 
-def _matching(histories: Mapping[str, Sequence[Point]], names: str) -> Iterator[str]:
+def matching(histories: Mapping[str, Sequence[Point]], names: str) -> Iterator[str]:
+    """Yields the keys of the series of a panel, GPU 10 after GPU 9."""
     pattern = re.compile(names)
     keys = (key for key, points in histories.items() if points and pattern.fullmatch(split_key(key)[1]))
     yield from sorted(keys, key=lambda key: [int(part) if part.isdigit() else part for part in _parts(key)])
@@ -156,7 +157,8 @@ def _parts(key: str) -> list[str]:
     return re.split(r"(\d+)", key)
 
 
-def _is_about(series: Sequence[str], keys: Sequence[str]) -> bool:
+def is_about(series: Sequence[str], keys: Sequence[str]) -> bool:
+    """Returns whether a verdict is about one of some keys."""
     return any(re.fullmatch(one, split_key(key)[1]) for one in series for key in keys)
 
 
@@ -179,7 +181,7 @@ def _panel(
         values = [value for _, value in points]
         lines.append(
             Line(
-                label=" ".join(filter(None, (run.name, _label(key)))),
+                label=" ".join(filter(None, (run.name, label(key)))),
                 path=_path(points, run.began, end, top, buckets),
                 color=color % _COLORS,
                 dashed=bool(color // _COLORS % 2),
@@ -190,7 +192,7 @@ def _panel(
     return Panel(title, unit, number(top), tuple(lines), max(len(found) - _MOST_LINES, 0), evidence)
 
 
-def _label(key: str) -> str:
+def label(key: str) -> str:
     """Returns what a curve is called in its panel: "node 0 GPU 3", "io pressure"."""
     node, name = split_key(key)
     gpu = re.match(r"gpu_(\d+)_", name)
@@ -217,12 +219,23 @@ def _round_up(value: float) -> float:
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= value * 0.999999)
 
 
-def _path(points: Sequence[Point], began: int, end: int, top: float, buckets: int) -> str:
-    """Returns the path of a curve, which is broken where nothing was measured."""
+def longest_step(points: Sequence[Point], length: float, buckets: int) -> float:
+    """Returns how far points of a thinned curve may be apart without a gap, in milliseconds.
+
+    Args:
+        points: all of them.
+        length: of the axis, in milliseconds.
+        buckets: that the points are thinned to.
+    """
     distances = [later[0] - earlier[0] for earlier, later in pairwise(points)]
     usual = median(distances) if distances else 0
+    return max(GAP_SECONDS * _MILLISECONDS, _USUAL_DISTANCES * usual, _USUAL_DISTANCES * length / buckets)
+
+
+def _path(points: Sequence[Point], began: int, end: int, top: float, buckets: int) -> str:
+    """Returns the path of a curve, which is broken where nothing was measured."""
     shown = thinned(points, began, began + end, buckets)
-    gap = max(GAP_SECONDS * _MILLISECONDS, _USUAL_DISTANCES * usual, _USUAL_DISTANCES * end / buckets)
+    gap = longest_step(points, end, buckets)
     parts, last = [], None
     for at, value in shown:
         x = (at - began) / end * WIDTH if end else 0

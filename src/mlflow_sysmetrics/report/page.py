@@ -14,6 +14,7 @@ from mlflow_sysmetrics.report import amounts
 from mlflow_sysmetrics.report.charts import Curves, draw
 from mlflow_sysmetrics.report.costs import Costs
 from mlflow_sysmetrics.report.experiment import Experiment, visible
+from mlflow_sysmetrics.report.interactive import drawn
 from mlflow_sysmetrics.report.one_run import RunReport
 from mlflow_sysmetrics.runtime.distribution import installed_version
 from mlflow_sysmetrics.summary.rules import HEALTHY, WARM_UP_SECONDS, WARM_UP_SHARE
@@ -23,18 +24,35 @@ _MILLISECONDS = 1000
 _HOUR = 3600
 
 
-def run_page(one: RunReport) -> str:
-    """Returns the page of one run."""
+def run_page(one: RunReport, *, interactive: bool = False) -> str:
+    """Returns the page of one run.
+
+    Args:
+        one: the run.
+        interactive: draw the curves with plotly, whose JavaScript is then part of the page.
+
+    Raises:
+        ModuleNotFoundError: plotly is needed and not installed.
+    """
     seconds = max((node.whole.seconds for node in one.summary.nodes), default=0.0)
     evidence: dict[str, Sequence[str]] = {verdict.name: verdict.series for verdict in one.verdicts}
     curves = Curves("", _begin(one), one.histories)
     charts = draw([curves], evidence, max(WARM_UP_SECONDS, WARM_UP_SHARE * seconds))
     title = one.run.name or one.run.run_id
-    return _render("run.html", title=f"Run {title}", one=one, charts=charts)
+    figure = drawn([curves], evidence) if interactive else None
+    return _render("run.html", title=f"Run {title}", one=one, charts=charts, figure=figure)
 
 
-def runs_page(reports: Sequence[RunReport]) -> str:
-    """Returns the page of several runs side by side, aligned by the time since their start."""
+def runs_page(reports: Sequence[RunReport], *, interactive: bool = False) -> str:
+    """Returns the page of several runs side by side, aligned by the time since their start.
+
+    Args:
+        reports: the runs.
+        interactive: as in `run_page`.
+
+    Raises:
+        ModuleNotFoundError: plotly is needed and not installed.
+    """
     names = _distinct([one.run.name or one.run.run_id for one in reports])
     curves = [Curves(name, _begin(one), one.histories) for name, one in zip(names, reports, strict=True)]
     rows = [
@@ -48,6 +66,7 @@ def runs_page(reports: Sequence[RunReport]) -> str:
         reports=list(zip(names, reports, strict=True)),
         rows=rows,
         charts=draw(curves, {}, 0),
+        figure=drawn(curves, {}) if interactive else None,
     )
 
 
@@ -71,6 +90,7 @@ def experiment_page(table: Experiment, costs: Costs) -> str:
         sums=sums,
         verdicts=[(name, count, 100 * count / len(table.rows)) for name, count in verdicts],
         shown=table.rows[:_MOST_ROWS],
+        figure=None,
     )
 
 

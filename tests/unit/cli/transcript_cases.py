@@ -338,6 +338,12 @@ CASES: dict[str, Sequence[Case]] = {
         Case(f"report {RUNS[4]} --tracking-uri {SERVER}", "an unknown run", measured),
         Case(f"report {RUNS[0]} --tracking-uri {SERVER}", "the server is down", partial(measured, down=True)),
         Case(f"report {RUNS[0]} --parquet runs.parquet --tracking-uri {SERVER}", "without pandas", measured),
+        Case(f"report {RUNS[0]} --interactive --tracking-uri {SERVER}", "no page to put it into"),
+        Case(
+            f"report {RUNS[0]} --html page.html --interactive --tracking-uri {SERVER}",
+            "without plotly",
+            measured,
+        ),
         Case(
             f"report {RUNS[2]} --tracking-uri {SERVER}",
             "a wrong variable",

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("jinja2", reason="mlflow-skinny does not bring it")
 
 from made_runs import FakeServer, busy, fleet, histories, starved
+from mlflow_sysmetrics.report import interactive
 from mlflow_sysmetrics.report.charts import Curves, draw
 from mlflow_sysmetrics.report.costs import Costs
 from mlflow_sysmetrics.report.experiment import tabulate
@@ -176,6 +177,7 @@ def test_energy_that_is_not_measured_is_named() -> None:
     assert "Energy not measured" in Parsed(run_page(report(fleet(), "1" * 32))).text
 
 
+@pytest.mark.heavy
 def test_a_page_of_a_week_on_eight_gpus_is_below_500_kilobytes() -> None:
     def tick(second: int) -> dict[str, float]:
         one = busy(second)
@@ -235,3 +237,26 @@ def test_two_runs_of_the_same_name_are_told_apart() -> None:
     text = Parsed(runs_page([report(server, run_id) for run_id in server.runs])).text
     assert "resnet (1)" in text
     assert "resnet (2)" in text
+
+
+@pytest.mark.heavy
+def test_the_interactive_page_asks_for_nothing_and_is_below_six_megabytes() -> None:
+    pytest.importorskip("plotly")
+    server = hostile()
+    both = FakeServer(dict(list(server.runs.items())[:2]), server.points)
+    reports = [report(both, run_id) for run_id in both.runs]
+    for page in (run_page(reports[0], interactive=True), runs_page(reports, interactive=True)):
+        assert len(page.encode()) < 6_000_000
+        assert not re.search(r"<script[^>]* src=|<link", page)
+        assert "script-src 'unsafe-inline'" in page
+        ours = page.rpartition("Plotly.newPlot(")[2]
+        assert "alert(1)" in ours
+        assert "<" not in ours.partition("</script>")[0]
+        assert "\u202e" not in page
+
+
+def test_interactive_curves_are_broken_where_nothing_was_measured() -> None:
+    pytest.importorskip("plotly")
+    points = [(second * 1000, 50.0) for second in (*range(0, 600, 10), *range(7200, 7800, 10))]
+    _, values = interactive._coordinates(points, 0, 1500)
+    assert values.count(None) == 1
