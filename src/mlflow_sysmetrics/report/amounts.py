@@ -71,7 +71,11 @@ def duration(seconds: float) -> str:
 
 def moment(milliseconds: int) -> str:
     """Returns a time in UTC, to the minute; of milliseconds since 1970."""
-    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    try:
+        found = datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
+    except (ValueError, OverflowError, OSError):  # a program may create a run with any start
+        return "an unknown time"
+    return found.strftime("%Y-%m-%d %H:%M UTC")
 
 
 def carbon(grams: float) -> str:

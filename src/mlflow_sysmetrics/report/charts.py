@@ -24,6 +24,7 @@ _COLORS = 6
 _MILLISECONDS = 1000
 _USUAL_DISTANCES = 3
 _PERCENT = "%"
+_SMALLEST = 1e-6  # upper end of an axis
 
 #: Title, unit and names of the series of each panel, from what matters most.
 PANELS = (
@@ -209,7 +210,7 @@ def _mean_over_time(points: Sequence[Point]) -> float:
 
 def _round_up(value: float) -> float:
     """Returns the next of 1, 2, 5, 10, ... above a value."""
-    if value <= 0:
+    if value < _SMALLEST:
         return 1.0
     power = 1.0
     while power * 10 < value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -114,7 +115,7 @@ def read_runs(server: Server, experiment_ids: Sequence[str], since: int | None) 
 def read_history(server: Server, run_id: str, key: str) -> list[Point]:
     """Returns all points of a series, oldest first."""
     found = server.ask(server.client.get_metric_history, run_id, key)
-    return sorted((int(one.timestamp), float(one.value)) for one in found)
+    return _in_order((int(one.timestamp), float(one.value)) for one in found)
 
 
 def read_histories(server: Server, run_ids: Sequence[str], key: str) -> dict[str, list[Point]]:
@@ -146,7 +147,12 @@ def _bulk(server: Server, run_ids: Sequence[str], key: str) -> dict[str, list[Po
     found: dict[str, list[Point]] = {}
     for run_id, timestamp, value in rows:
         found.setdefault(run_id, []).append((timestamp, value))
-    return {run_id: sorted(points) for run_id, points in found.items()}
+    return {run_id: _in_order(points) for run_id, points in found.items()}
+
+
+def _in_order(points: Iterable[Point]) -> list[Point]:
+    """Returns the points, oldest first, without those that a program has logged as NaN or infinite."""
+    return sorted(point for point in points if math.isfinite(point[1]))
 
 
 def _rows(document: Any) -> list[tuple[str, int, float]]:

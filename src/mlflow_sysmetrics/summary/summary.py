@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -307,7 +308,7 @@ def figures_of_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
     nodes: dict[str, dict[str, float]] = {}
     known = {figure.name for figure in FIGURES}
     for key, value in metrics.items():
-        if key.startswith(PREFIX):
+        if key.startswith(PREFIX) and math.isfinite(value):
             node, _, name = key.removeprefix(PREFIX).rpartition("/")
             if name in known:
                 nodes.setdefault(node, {})[name] = value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlflow_sysmetrics.report.amounts import amount, carbon, duration, number
+from mlflow_sysmetrics.report.amounts import amount, carbon, duration, moment, number
 from mlflow_sysmetrics.report.costs import Costs
 
 FIGURES = {"gpu_hours": 10.0, "energy_watt_hours": 5000.0}
@@ -110,3 +110,10 @@ def test_a_length_of_time_is_rounded(seconds: float, shown: str) -> None:
 
 def test_carbon_has_its_unit() -> None:
     assert (carbon(900), carbon(3500)) == ("900 g CO2e", "3.5 kg CO2e")
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "shown"), [(0, "1970-01-01 00:00 UTC"), (10**18, "an unknown time")]
+)
+def test_a_moment_is_in_utc(milliseconds: int, shown: str) -> None:
+    assert moment(milliseconds) == shown

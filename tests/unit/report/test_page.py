@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("jinja2", reason="mlflow-skinny does not bring it")
 
-from made_runs import FakeServer, busy, fleet, histories, starved
+from made_runs import BEGAN, FakeServer, busy, fleet, histories, starved
 from mlflow_sysmetrics.report import interactive
 from mlflow_sysmetrics.report.charts import Curves, draw
 from mlflow_sysmetrics.report.costs import Costs
@@ -222,7 +222,8 @@ def test_gpus_are_in_the_order_of_their_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("high", "top"), [(0.03, "0.05"), (7, "10"), (130, "200"), (1000, "1,000"), (51_742, "100,000")]
+    ("high", "top"),
+    [(1e-320, "1"), (0.03, "0.05"), (7, "10"), (130, "200"), (1000, "1,000"), (51_742, "100,000")],
 )
 def test_the_axis_ends_at_a_round_number(high: float, top: str) -> None:
     points = {"system/cpu_power_watts": [(0, 0.0), (9000, high)]}
@@ -260,3 +261,16 @@ def test_interactive_curves_are_broken_where_nothing_was_measured() -> None:
     points = [(second * 1000, 50.0) for second in (*range(0, 600, 10), *range(7200, 7800, 10))]
     _, values = interactive._coordinates(points, 0, 1500)
     assert values.count(None) == 1
+
+
+def test_values_that_a_program_has_logged_as_nan_or_huge_do_no_harm() -> None:
+    server = FakeServer()
+    points = histories(starved, 20)
+    points["system/gpu_0_utilization_percentage"][5] = (BEGAN + 50_000, float("nan"))
+    points["system/cpu_utilization_percentage"][7] = (BEGAN + 70_000, float("inf"))
+    points["system/process_memory_rss_megabytes"] = [(BEGAN, 1e308), (BEGAN, -1e308), (BEGAN + 1, 0.0)]
+    points["system/cpu_power_watts"] = [(BEGAN, float("nan"))]
+    server.add("1" * 32, "odd", points)
+    one = report(server, "1" * 32)
+    assert [verdict.name for verdict in one.verdicts] == ["gpu-starved"]
+    assert "nan" not in run_page(one).partition("Over time")[2]
