@@ -233,12 +233,13 @@ def _write(
         if parquet is not None and table.rows:
             write_parquet(documents(table, costs), str(parquet))
     except ImportError as error:
+        library = (error.name or str(error)).partition(".")[0]
         remedy_ = (
             f"--interactive needs it: {install_command('hpo')}"
-            if error.name == "plotly"
+            if library == "plotly"
             else "it comes with mlflow, but not with mlflow-skinny: pip install mlflow"
         )
-        raise click.ClickException(f"{error.name or error} is not installed: {remedy_}") from error
+        raise click.ClickException(f"{library} is not installed: {remedy_}") from error
     except OSError as error:
         raise click.ClickException(
             f"{error.filename or html or parquet} cannot be written: {error.strerror}"

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+from json import dumps
 
 import pytest
-from made_runs import FakeServer, busy, fleet, histories
 
+from made_runs import FakeServer, busy, fleet, histories
+from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
+from mlflow_sysmetrics.mlflow_api.transport import ServerAnswer
 from mlflow_sysmetrics.report import measured_runs
 from mlflow_sysmetrics.report.costs import Costs
 from mlflow_sysmetrics.report.experiment import documents, tabulate, to_csv, visible
@@ -122,3 +125,62 @@ def test_fifty_runs_are_asked_for_at_once(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(measured_runs, "_bulk", rows)
     assert len(read_histories(fleet(), [str(index) for index in range(120)], "system/x")) == 120
     assert asked == [50, 50, 20]
+
+
+JSON_RUN = {
+    "info": {
+        "run_id": "1",
+        "experiment_id": "1",
+        "status": "RUNNING",
+        "start_time": "1790000000000",
+        "user_id": "ada",
+    },
+    "data": {
+        "tags": [{"key": "mlflow.runName", "value": "resnet"}, {"key": "empty"}],
+        "metrics": [
+            {"key": "system/x", "value": "NaN"},
+            {"key": "system/y", "value": 2},
+            {"key": "loss", "value": 1},
+        ],
+    },
+}
+
+
+def test_runs_of_a_server_are_read_from_its_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = [{"runs": [JSON_RUN], "next_page_token": "next"}, {"runs": [{"info": JSON_RUN["info"]}]}, {}]
+    asked = []
+
+    def request(uri: str, method: str, path: str, timeout: float, *, json: dict[str, object]) -> ServerAnswer:
+        asked.append(dict(json))
+        return ServerAnswer(200, dumps(pages[len(asked) - 1]), {}, 0.1)
+
+    monkeypatch.setattr(measured_runs, "request", request)
+    monkeypatch.setattr(measured_runs, "_speaks_rest", lambda _: True)
+    first, second = read_runs(FakeServer(uri="http://tracking:5000"), ["1"], 5)
+    assert (first.name, first.user, first.started_at, first.ended_at) == (
+        "resnet",
+        "ada",
+        1_790_000_000_000,
+        None,
+    )
+    assert set(first.metrics) == {"system/x", "system/y"}
+    assert second.metrics == {}
+    assert [one.get("page_token") for one in asked] == [None, "next"]
+    assert asked[0]["filter"] == "attributes.start_time >= 5"
+
+
+@pytest.mark.parametrize(("cause", "falls_back"), [(Cause.NOT_MLFLOW, True), (Cause.FORBIDDEN, False)])
+def test_a_server_that_answers_otherwise_is_asked_by_mlflow(
+    cause: Cause, falls_back: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> ServerAnswer:
+        raise Fault("no", cause)
+
+    monkeypatch.setattr(measured_runs, "request", refuse)
+    monkeypatch.setattr(measured_runs, "_speaks_rest", lambda _: True)
+    server = fleet()
+    if falls_back:
+        assert len(read_runs(server, ["1"], None)) == 4
+    else:
+        with pytest.raises(Fault):
+            read_runs(server, ["1"], None)
