@@ -125,13 +125,7 @@ def report(
     _check_use(run_ids, experiment, since, by, as_json=as_json, as_csv=as_csv)
     if interactive and (html is None or experiment is not None):
         raise click.UsageError("--interactive needs --html and the ids of runs")
-    uri = tracking_uri or tracking_uri_in_force()
-    if not uri:
-        raise click.UsageError("no tracking server: pass --tracking-uri or set MLFLOW_TRACKING_URI")
-    try:
-        check_tracking_uri(uri)
-    except ValueError as error:
-        raise click.UsageError(f"MLFLOW_TRACKING_URI {error}") from error
+    uri = _usable_uri(tracking_uri)
     costs = Costs.from_environ(report=_warn)
     try:
         server = TrackingServer(uri)
@@ -150,6 +144,18 @@ def report(
         complain(one)
     if missing or (experiment is not None and not table.rows and table.unmeasured):
         raise SystemExit(FAILED)
+
+
+def _usable_uri(given: str | None) -> str:
+    """Returns the tracking URI that was given, or that of the environment."""
+    uri = given or tracking_uri_in_force()
+    if not uri:
+        raise click.UsageError("no tracking server: pass --tracking-uri or set MLFLOW_TRACKING_URI")
+    try:
+        check_tracking_uri(uri)
+    except ValueError as error:
+        raise click.UsageError(f"MLFLOW_TRACKING_URI {error}") from error
+    return uri
 
 
 def _warn(name: str, value: str, what: str) -> None:

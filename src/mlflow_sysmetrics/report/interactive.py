@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlflow_sysmetrics.report.charts import PANELS, Curves, is_about, label, longest_step, matching
 from mlflow_sysmetrics.report.experiment import visible
@@ -44,13 +44,7 @@ def drawn(runs: Sequence[Curves], evidence: Mapping[str, Sequence[str]]) -> Mark
     from plotly.graph_objects import Figure, Scatter
     from plotly.subplots import make_subplots
 
-    found = []
-    for title, unit, names in PANELS:
-        series = [(number, key) for number, run in enumerate(runs) for key in matching(run.histories, names)]
-        if any(value for number, key in series for _, value in runs[number].histories[key]):
-            about = [one for one, keys in evidence.items() if is_about(keys, [key for _, key in series])]
-            head = f"{title} ({unit})" if unit else title
-            found.append((f"{head}, evidence for {', '.join(about)}" if about else head, series))
+    found = _panels(runs, evidence)
     count = sum(len(run.histories) for run in runs)
     buckets = min(max(_MOST_POINTS // (2 * max(count, 1)), _FEWEST_BUCKETS), _BUCKETS)
     rows = max(len(found), 1)
@@ -69,6 +63,14 @@ def drawn(runs: Sequence[Curves], evidence: Mapping[str, Sequence[str]]) -> Mark
             x, y = _coordinates(run.histories[key], run.began, buckets)
             line = Scatter(x=x, y=y, name=name, mode="lines", line={"color": color, "width": 1.3})
             figure.add_trace(line, row=row, col=1)
+    _style(figure, rows)
+    options = {"displaylogo": False, "responsive": True, "modeBarButtons": [list(_BUTTONS)]}
+    # What a user names is escaped twice: here for plotly, whose labels are markup, by plotly for the page.
+    return Markup(figure.to_html(full_html=False, include_plotlyjs=True, config=options))  # noqa: S704
+
+
+def _style(figure: Any, rows: int) -> None:
+    """Sets sizes and colours, which are readable on a light and on a dark page."""
     figure.update_layout(
         height=_PANEL * rows + 2 * _MARGIN,
         margin={"l": 50, "r": 10, "t": 30, "b": _MARGIN},
@@ -81,9 +83,20 @@ def drawn(runs: Sequence[Curves], evidence: Mapping[str, Sequence[str]]) -> Mark
     figure.update_xaxes(gridcolor=_GRID, zerolinecolor=_GRID)
     figure.update_yaxes(gridcolor=_GRID, zerolinecolor=_GRID, rangemode="tozero")
     figure.update_xaxes(title_text="minutes since the start", row=rows, col=1)
-    options = {"displaylogo": False, "responsive": True, "modeBarButtons": [list(_BUTTONS)]}
-    # What a user names is escaped twice: here for plotly, whose labels are markup, by plotly for the page.
-    return Markup(figure.to_html(full_html=False, include_plotlyjs=True, config=options))  # noqa: S704
+
+
+def _panels(
+    runs: Sequence[Curves], evidence: Mapping[str, Sequence[str]]
+) -> list[tuple[str, list[tuple[int, str]]]]:
+    """Returns the title of each panel, and its series: the number of the run, and the key."""
+    found = []
+    for title, unit, names in PANELS:
+        series = [(number, key) for number, run in enumerate(runs) for key in matching(run.histories, names)]
+        if any(value for number, key in series for _, value in runs[number].histories[key]):
+            about = [one for one, keys in evidence.items() if is_about(keys, [key for _, key in series])]
+            head = f"{title} ({unit})" if unit else title
+            found.append((f"{head}, evidence for {', '.join(about)}" if about else head, series))
+    return found
 
 
 def _coordinates(points: Sequence[Point], began: int, buckets: int) -> tuple[list[float], list[float | None]]:
