@@ -256,7 +256,7 @@ def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -
     context_settings={"help_option_names": ["-h", "--help"]},
     homes={
         name: f"mlflow_sysmetrics.cli.{name.replace('-', '_')}"
-        for name in ("check", "doctor", "node-agent", "reap", "server", "status", "sync")
+        for name in ("check", "doctor", "node-agent", "reap", "report", "server", "status", "sync")
     },
 )
 @click.option(
@@ -268,4 +268,4 @@ def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -
     help="Show the version and exit.",
 )
 def main() -> None:
-    """Check tracking (check, doctor), sample a node (node-agent), recover runs (status, sync, reap)."""
+    """Check tracking before a job, sample a node, recover runs after a crash, and report what runs did."""

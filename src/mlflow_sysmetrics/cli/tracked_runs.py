@@ -58,6 +58,10 @@ class TrackingServer:
         uri: its tracking URI, with the credentials that it needs.
         trusted: whether it may see the credentials of the environment.
 
+    Attributes:
+        uri: its tracking URI.
+        client: MLflow's client of it.
+
     Raises:
         Fault: no client can be created for this URI, or it is a file that does not exist.
     """
@@ -65,7 +69,7 @@ class TrackingServer:
     def __init__(self, uri: str, *, trusted: bool = True) -> None:
         self.uri = uri
         check_store(uri)
-        self._client = self._ask(open_client if trusted else open_anonymous_client, uri)
+        self.client = self.ask(open_client if trusted else open_anonymous_client, uri)
 
     @property
     def name(self) -> str:
@@ -75,7 +79,7 @@ class TrackingServer:
     def run(self, run_id: str) -> TrackedRun | None:
         """Returns a run; None if the server does not have it."""
         try:
-            return _read(self._ask(self._client.get_run, run_id))
+            return _read(self.ask(self.client.get_run, run_id))
         except Fault as fault:
             if fault.cause is Cause.MISSING:
                 return None
@@ -96,8 +100,8 @@ class TrackingServer:
         wanted = f"attributes.status = '{_RUNNING}' and tags.`sys.platform` LIKE '%'"
         for start in range(0, len(ids), _EXPERIMENTS):
             some_ids = ids[start : start + _EXPERIMENTS]
-            for run in self._pages(
-                self._client.search_runs, experiment_ids=some_ids, filter_string=wanted, max_results=_PAGE
+            for run in self.pages(
+                self.client.search_runs, experiment_ids=some_ids, filter_string=wanted, max_results=_PAGE
             ):
                 yield _read(run)
 
@@ -110,8 +114,8 @@ class TrackingServer:
             reason: why it ended, as far as is known.
         """
         # The tag first: if the second request fails, the run is still RUNNING and is found again.
-        self._ask(self._client.set_tag, run_id, REAPED, reason)
-        self._ask(self._client.set_terminated, run_id, status="KILLED", end_time=end_time)
+        self.ask(self.client.set_tag, run_id, REAPED, reason)
+        self.ask(self.client.set_terminated, run_id, status="KILLED", end_time=end_time)
 
     def experiment_ids(self, names: Sequence[str]) -> list[str]:
         """Returns the ids of experiments.
@@ -122,7 +126,7 @@ class TrackingServer:
         Raises:
             LookupError: an experiment does not exist.
         """
-        known = {one.name: one.experiment_id for one in self._pages(self._client.search_experiments)}
+        known = {one.name: one.experiment_id for one in self.pages(self.client.search_experiments)}
         missing = [name for name in names if name not in known]
         if missing:
             raise LookupError(
@@ -130,16 +134,23 @@ class TrackingServer:
             )
         return [known[name] for name in dict.fromkeys(names or known)]
 
-    def _pages(self, search: Any, **wanted: object) -> Iterator[Any]:
+    def pages(self, search: Any, **wanted: object) -> Iterator[Any]:
+        """Yields what all pages of a search have.
+
+        Args:
+            search: a method of the client with the argument ``page_token``.
+            **wanted: its other arguments.
+        """
         token = None
         while True:
-            page = self._ask(search, **wanted, page_token=token)
+            page = self.ask(search, **wanted, page_token=token)
             yield from page
             token = page.token
             if not token:
                 return
 
-    def _ask(self, method: Any, *arguments: object, **named: object) -> Any:
+    def ask(self, method: Any, *arguments: object, **named: object) -> Any:
+        """Returns what a method of the client returns."""
         try:
             # MLflow prints the addresses of runs ("View run ..."), which would end up in our output.
             with contextlib.redirect_stdout(io.StringIO()):

@@ -52,7 +52,7 @@ def server(client: FakeClient) -> TrackingServer:
     """Returns a server with that client; the constructor would import MLflow."""
     made = object.__new__(TrackingServer)
     made.uri = "http://me:secret@tracking:5000"
-    made._client = client
+    made.client = client
     return made
 
 

@@ -21,6 +21,8 @@ from fake_tracking_server import FakeServer as CheckedServer
 from orphaned import MEMORY, SERVER, FakeServer, FakeSink, living, now_ms, orphan, running
 from test_doctor_sections import BOTH, ENTRY_POINTS, mlflow
 
+from made_runs import FakeServer as MeasuredServer
+from made_runs import fleet
 from mlflow_sysmetrics.cli.node_agent import State
 from mlflow_sysmetrics.cli.orphan_delivery import OrphanDelivery
 from mlflow_sysmetrics.cli.program import Stopped, main
@@ -178,6 +180,17 @@ def checked(patch: Patch, **fails: BaseException) -> None:
     patch.setattr("mlflow_sysmetrics.preflight.verification.credentials_sent", lambda _: "no credentials")
 
 
+def measured(patch: Patch, server: Callable[[], MeasuredServer] = fleet, *, down: bool = False) -> None:
+    """A tracking server with runs of a GPU that works, one that waits, and no GPU."""
+
+    def open_server(uri: str) -> MeasuredServer:
+        found = server()
+        found.uri, found.down = uri, down
+        return found
+
+    patch.setattr("mlflow_sysmetrics.cli.report.TrackingServer", open_server)
+
+
 def machine(patch: Patch, **uris: str) -> None:
     """A recorded machine with a GPU, a working installation, and a server that is down."""
     del uris
@@ -308,6 +321,8 @@ FAILED_START = ServerStartError(
     "INFO: started\nERROR: Detected out-of-date database schema (found 0a8213491aaa)",
 )
 
+COSTS = {"MLFLOW_SYSMETRICS_PRICE_PER_GPU_HOUR": "2", "MLFLOW_SYSMETRICS_CARBON_G_PER_KWH": "400"}
+
 CASES: dict[str, Sequence[Case]] = {
     "": (Case("--version"), Case("snyc"), Case("server", "a group of commands without one of them")),
     "status": (
@@ -343,6 +358,39 @@ CASES: dict[str, Sequence[Case]] = {
         Case("reap --experiment ships", "without a server"),
         Case(f"reap --tracking-uri {SERVER} --experiment sihps", "", dead_runs),
         Case("reap", "a wrong variable", environ={"MLFLOW_TRACKING_URI": "localhost:5000"}),
+    ),
+    "report": (
+        Case("report", "neither runs nor an experiment"),
+        Case(f"report --experiment ships {RUNS[0]}"),
+        Case("report --experiment ships", "no server is known"),
+        Case(f"report --experiment ships --tracking-uri {SERVER}", "", measured),
+        Case(f"report --experiment ships --by user --tracking-uri {SERVER}", "", measured),
+        Case(f"report --experiment ships --csv --tracking-uri {SERVER}", "", measured),
+        Case(f"report --experiment sihps --tracking-uri {SERVER}", "", measured),
+        Case(f"report {RUNS[1]} --tracking-uri {SERVER}", "", measured, COSTS),
+        Case(f"report {RUNS[0]} {RUNS[1]} --tracking-uri {SERVER}", "", measured),
+        Case(f"report {RUNS[2]} --json --tracking-uri {SERVER}", "", measured),
+        Case(f"report {RUNS[2]} --json --csv --tracking-uri {SERVER}"),
+        Case(f"report {RUNS[2]} --by user --tracking-uri {SERVER}"),
+        Case(f"report {RUNS[3]} --tracking-uri {SERVER}", "no system metrics", measured),
+        Case(f"report {RUNS[4]} --tracking-uri {SERVER}", "an unknown run", measured),
+        Case(f"report {RUNS[0]} --tracking-uri {SERVER}", "the server is down", partial(measured, down=True)),
+        Case(f"report {RUNS[0]} --parquet runs.parquet --tracking-uri {SERVER}", "without pandas", measured),
+        Case(f"report {RUNS[0]} --interactive --tracking-uri {SERVER}", "no page to put it into"),
+        Case(
+            f"report {RUNS[0]} --html page.html --interactive --tracking-uri {SERVER}",
+            "without plotly",
+            measured,
+        ),
+        Case(
+            f"report {RUNS[2]} --tracking-uri {SERVER}",
+            "a wrong variable",
+            measured,
+            {"MLFLOW_SYSMETRICS_PUE": "0.5"},
+        ),
+        Case(
+            "report --experiment ships", "a wrong variable", environ={"MLFLOW_TRACKING_URI": "localhost:5000"}
+        ),
     ),
     "check": (
         Case("check", "no server is known"),
@@ -455,6 +503,14 @@ WRONG: dict[str, Mapping[str, Sequence[str]]] = {
         "--node-name": ("gpu:1", "../etc", "a//b"),
         "--pid": ("self", "0", "5000001"),
         "--wait": ("soon", "-1"),
+    },
+    "report": {
+        "--experiment": (),
+        "--since": ("soon", "0"),
+        "--by": ("colour",),
+        "--html": ("missing/page.html",),
+        "--parquet": ("missing/runs.parquet",),
+        "--tracking-uri": ("nonsense",),
     },
     "check": {"--tracking-uri": ("nonsense",), "--experiment": (), "--timeout": ("soon", "0")},
     "server run": {

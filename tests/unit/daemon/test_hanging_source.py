@@ -418,7 +418,7 @@ def test_a_process_that_was_stopped_proves_nothing() -> None:
     assert len(looks) == 1
 
 
-@pytest.mark.parametrize(("samples", "longest"), [(1, 3), (5, 6), (10, 11), (600, 11)])
+@pytest.mark.parametrize(("samples", "longest"), [(1, 3), (5, 6), (10, 9), (600, 9)])
 def test_the_watchdog_looks_more_rarely_while_it_finds_nothing(samples: int, longest: float) -> None:
     """Normally a window ends first, with a look; without one, a source is named after nine seconds."""
     bench = Bench(scripted(level=5))

@@ -1,0 +1,295 @@
+"""Verdicts of simulated runs: each kind has its own and only that, and what users complain of stays silent."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from mlflow_sysmetrics.summary.rules import (
+    HEALTHY,
+    RULES,
+    WARM_UP_SECONDS,
+    WARM_UP_SHARE,
+    verdicts,
+    verdicts_of_nodes,
+)
+from mlflow_sysmetrics.summary.run_statistics import RunStatistics
+from mlflow_sysmetrics.summary.summary import Summary, Surroundings
+
+Tick = Callable[[int], Mapping[str, float]]
+GPU_NODE = Surroundings(cores=16, gpus=1)
+CPU = "cpu_utilization_percentage"
+MEMORY = "system_memory_usage_percentage"
+
+
+def gpu(
+    name: int = 0, used: float = 92.0, *, filled: float = 60.0, own: float | None = 50_000, **more: float
+) -> dict[str, float]:
+    """Returns the readings of a GPU of 100 GB at one tick."""
+    found = {
+        f"gpu_{name}_utilization_percentage": used,
+        f"gpu_{name}_memory_usage_percentage": filled,
+        f"gpu_{name}_memory_usage_megabytes": filled * 1000,
+        f"gpu_{name}_throttled_percentage": 0.0,
+        **{f"gpu_{name}_{key}": value for key, value in more.items()},
+    }
+    return found if own is None else {**found, f"gpu_{name}_process_memory_megabytes": own}
+
+
+def host(cpu: float = 40.0, memory: float = 50.0, **more: float) -> dict[str, float]:
+    return {CPU: cpu, MEMORY: memory, "process_cpu_percentage": cpu * 16, **more}
+
+
+def measured(
+    tick: Tick, minutes: float = 60, around: Surroundings = GPU_NODE, node: str = "", every: int = 5
+) -> tuple[Summary, Summary]:
+    """Returns the summaries of a run, whole and without its beginning."""
+    warm_up = max(WARM_UP_SECONDS, WARM_UP_SHARE * minutes * 60)
+    part = whole = RunStatistics()
+    settled = None
+    for second in range(0, int(minutes * 60), every):
+        if settled is None and second >= warm_up:
+            part = settled = whole.continued()
+        part.add(tick(second), every)
+    settled = settled or RunStatistics()
+    rest = settled.summary(node, around)
+    whole.merge(settled)
+    return whole.summary(node, around), rest
+
+
+def names(tick: Tick, minutes: float = 60, around: Surroundings = GPU_NODE, every: int = 5) -> list[str]:
+    return [one.name for one in verdicts(*measured(tick, minutes, around, every=every))]
+
+
+def steady(second: int) -> dict[str, float]:
+    return {**host(), **gpu(used=90 + second % 7)}
+
+
+KINDS: dict[str, tuple[Tick, Surroundings]] = {
+    "healthy": (steady, GPU_NODE),
+    # one slow worker that sleeps: the GPU is busy and idle in turns, and nothing else is
+    "gpu-starved": (lambda second: {**host(8), **gpu(used=95 if second % 40 < 20 else 0)}, GPU_NODE),
+    "input-bound": (lambda second: {**host(97), **gpu(used=95 if second % 50 < 15 else 5)}, GPU_NODE),
+    "cpu-throttled": (
+        lambda second: {**host(99, cpu_throttled_percentage=80.0), **gpu(used=95 if second % 50 < 15 else 5)},
+        GPU_NODE,
+    ),
+    "near-out-of-memory": (lambda second: {**steady(second), MEMORY: min(50 + second / 60, 97.5)}, GPU_NODE),
+    "gpu-unused": (lambda _: {**host(60), **gpu(used=0, filled=0.6, own=None)}, GPU_NODE),
+    "straggler": (
+        lambda second: {
+            **host(),
+            **{k: v for i in range(4) for k, v in gpu(i, used=91 if i != 2 else 70 + second % 3).items()},
+        },
+        Surroundings(cores=64, gpus=4),
+    ),
+    "gpu-throttled": (lambda second: {**steady(second), "gpu_0_throttled_percentage": 30.0}, GPU_NODE),
+    "faults": (
+        lambda second: {**steady(second), **({"gpu_0_xid_errors": 1.0} if second > 900 else {})},
+        GPU_NODE,
+    ),
+    "over-requested": (
+        lambda _: {CPU: 12.0, MEMORY: 9.0},
+        Surroundings(cores=32, allocated=True, gpus=0),
+    ),
+}
+CASES = list(KINDS)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_kind_of_run_has_its_verdict_and_only_that(name: str) -> None:
+    tick, around = KINDS[name]
+    assert names(tick, 75, around) == [name]
+
+
+def test_every_rule_is_shown_by_a_run() -> None:
+    assert {rule.name for rule in RULES} == set(KINDS)
+
+
+def notebook(second: int) -> dict[str, float]:
+    """Cells of a minute, then half an hour of thinking."""
+    busy = second % 1800 < 60
+    return {**host(3, 10), **gpu(used=90 if busy else 0)}
+
+
+def start_up(minutes: float, then: Tick = steady) -> Tick:
+    """A data set that is unpacked before the GPU is first used."""
+
+    def tick(second: int) -> dict[str, float]:
+        if second < minutes * 60:
+            return {**host(30), **gpu(used=0, filled=0.6, own=None)}
+        return dict(then(second))
+
+    return tick
+
+
+SILENT: dict[str, tuple[Tick, float, Surroundings]] = {
+    "full memory at low utilization": (
+        lambda second: {**host(), **gpu(used=15 + second % 20, filled=97, own=97_000)},
+        120,
+        GPU_NODE,
+    ),
+    "full memory at no utilization: a served model that waits": (
+        lambda _: {**host(2), **gpu(used=0, filled=97, own=97_000)},
+        120,
+        GPU_NODE,
+    ),
+    "full memory of an owner that is unknown: in a container": (
+        lambda _: {**host(2), **gpu(used=0, filled=97, own=None)},
+        120,
+        GPU_NODE,
+    ),
+    "TensorFlow takes all memory": (
+        lambda second: {**host(), **gpu(used=40 + second % 20, filled=99, own=99_000)},
+        120,
+        GPU_NODE,
+    ),
+    "MIG without utilization": (
+        lambda _: {**host(), "gpu_0_memory_usage_percentage": 3.0, "gpu_0_memory_usage_megabytes": 300.0},
+        120,
+        Surroundings(cores=16, gpus=1, mig=True),
+    ),
+    "MIG reports 0 all the time": (
+        lambda _: {**host(), **gpu(used=0, filled=3, own=None)},
+        120,
+        Surroundings(cores=16, gpus=1, mig=True),
+    ),
+    "MIG reports 0, and memory in use": (
+        lambda _: {**host(), **gpu(used=0, filled=50, own=50_000)},
+        120,
+        Surroundings(cores=16, gpus=1, mig=True),
+    ),
+    "a start-up of four minutes": (start_up(4), 4.5, GPU_NODE),
+    "a run of four minutes that does nothing": (
+        lambda _: {**host(), **gpu(used=0, filled=0.6, own=None)},
+        4.5,
+        GPU_NODE,
+    ),
+    "a notebook": (notebook, 300, Surroundings(cores=16, gpus=1, interactive=True, allocated=True)),
+    "a notebook that has not used its GPU yet": (
+        lambda _: {**host(3, 10), **gpu(used=0, filled=0.6, own=None)},
+        400,
+        Surroundings(cores=64, gpus=1, interactive=True, allocated=True),
+    ),
+    "another tenant uses the GPU": (
+        lambda second: {**host(), **gpu(used=95 if second % 40 < 20 else 0, filled=80, own=5_000)},
+        120,
+        GPU_NODE,
+    ),
+    "another tenant slows a GPU down": (
+        lambda _: {**host(), **gpu(used=30, filled=80, own=5_000, throttled_percentage=40.0)},
+        120,
+        GPU_NODE,
+    ),
+    "another tenant on one of two GPUs": (
+        lambda _: {**host(), **gpu(0, 92), **gpu(1, 40, filled=90, own=10_000)},
+        120,
+        Surroundings(cores=32, gpus=2),
+    ),
+    "another tenant on a GPU that the job has not used yet": (
+        lambda _: {**host(), **gpu(used=0, filled=30, own=None)},
+        120,
+        GPU_NODE,
+    ),
+    "an evaluation on one GPU now and then": (
+        lambda second: {**host(), **gpu(0, 92), **gpu(1, 92 if second % 1200 > 240 else 20)},
+        120,
+        Surroundings(cores=32, gpus=2),
+    ),
+    "short bursts against the quota": (
+        lambda second: {**host(cpu_throttled_percentage=4.0), **gpu(used=45)},
+        120,
+        GPU_NODE,
+    ),
+    "a workstation of one's own that is idle": (
+        lambda _: {CPU: 3.0, MEMORY: 10.0},
+        120,
+        Surroundings(cores=32),
+    ),
+    "few cores in use beside a GPU, as on every node of a cluster": (
+        lambda _: {**host(10, 20), **gpu(used=45)},
+        120,
+        Surroundings(cores=16, gpus=1, allocated=True),
+    ),
+    "nothing is measured": (lambda _: {}, 120, GPU_NODE),
+    "the utilization is missing": (lambda _: host(), 120, GPU_NODE),
+}
+
+
+FINE = {"an evaluation on one GPU now and then"}  # the others are used too little, or not measured enough
+
+
+@pytest.mark.parametrize("name", SILENT)
+def test_what_users_complain_of_stays_silent(name: str) -> None:
+    tick, minutes, around = SILENT[name]
+    expected = [HEALTHY] if name in FINE else []
+    assert names(tick, minutes, around) == expected
+
+
+def test_a_long_start_up_is_not_taken_for_starving() -> None:
+    assert names(start_up(20), 24 * 60, every=30) == [HEALTHY]
+
+
+def test_a_notebook_that_idles_for_a_working_day_is_named() -> None:
+    around = Surroundings(cores=16, gpus=1, interactive=True)
+    tick = lambda _: {**host(3), **gpu(used=0, filled=0.6, own=None)}  # noqa: E731
+    assert names(tick, 500, around) == ["gpu-unused"]
+
+
+@pytest.mark.parametrize(
+    "absent", [CPU, MEMORY, "gpu_0_utilization_percentage", "gpu_0_throttled_percentage"]
+)
+def test_an_absent_input_is_never_healthy(absent: str) -> None:
+    assert names(lambda second: {k: v for k, v in steady(second).items() if k != absent}) == []
+
+
+def test_a_gpu_of_the_tags_that_is_not_measured_is_not_healthy() -> None:
+    assert names(steady, 60, Surroundings(cores=16, gpus=2)) == []
+
+
+def test_an_oom_kill_is_named_at_once() -> None:
+    (found,) = verdicts(*measured(lambda _: {**host(), "memory_oom_kills": 1.0}, 1))
+    assert found.name == "near-out-of-memory"
+    assert "killed 1 of its processes" in found.text
+
+
+def test_kills_of_a_resumed_run_are_added() -> None:
+    counts = itertools.chain([0, 0, 2, 2, 0, 1], itertools.repeat(1))
+    whole, _ = measured(lambda _: {"memory_oom_kills": float(next(counts))}, 2)
+    assert whole.oom_kills == 3
+
+
+def test_a_healthy_run_on_noisy_gpus_is_healthy() -> None:
+    draw = random.Random(5)
+    tick = lambda _: {**host(), **gpu(0, draw.gauss(88, 6)), **gpu(1, draw.gauss(88, 6))}  # noqa: E731
+    assert names(tick, 60, Surroundings(cores=32, gpus=2)) == [HEALTHY]
+
+
+def test_a_verdict_is_number_usual_cause_and_step() -> None:
+    for name in CASES:
+        tick, around = KINDS[name]
+        (found,) = verdicts(*measured(tick, 75, around))
+        assert any(map(str.isdigit, found.text)), name
+        assert found.source.startswith("https://")
+        assert "{" not in found.text
+        assert len(found.text) < 400
+        assert found.text[0] != "0"
+
+
+def test_a_node_that_lags_behind_the_others_is_named() -> None:
+    nodes = [
+        measured(lambda _, used=used: {**host(), **gpu(0, used)}, node=str(node))  # type: ignore[misc]
+        for node, used in enumerate((90, 91, 55))
+    ]
+    (found,) = verdicts_of_nodes(nodes)
+    assert (found.name, found.node) == ("straggler", "2")
+
+
+def test_a_run_is_healthy_if_all_its_nodes_are() -> None:
+    good = measured(steady, node="0")
+    unknown = measured(lambda _: host(), node="1")
+    assert [one.name for one in verdicts_of_nodes([good, good])] == [HEALTHY]
+    assert verdicts_of_nodes([good, unknown]) == ()
