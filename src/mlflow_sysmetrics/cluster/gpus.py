@@ -1,15 +1,18 @@
-"""The GPUs that the processes of a job see, which may be a different one for each of them."""
+"""The GPUs and processes of a job on this node: each process may see a GPU of its own."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import replace
 
+from mlflow_sysmetrics.cluster.election import Member
 from mlflow_sysmetrics.cluster.job import Job
 from mlflow_sysmetrics.errors import ThreadUnavailable
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.machine.visible_gpus.environment import CUDA, hides_nvidia_gpus
 from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, bounded
+from mlflow_sysmetrics.runtime.process_identity import is_gone
 
 _NVML_SECONDS = 2.0  # starting it takes a tenth of a second per GPU without the persistence daemon
 
@@ -55,6 +58,27 @@ def _ask_nvml(host: Host) -> tuple[str, ...] | None:
     return tuple(
         uuid for one in selection.chosen if (uuid := one.slice.uuid if one.slice else uuids[one.index])
     )
+
+
+def scope_of(own: Member, members: Sequence[Member], job: Job | None) -> tuple[list[int], list[str]]:
+    """Returns the processes whose trees are the job's on this node, and the UUIDs of its GPUs.
+
+    Args:
+        own: this process.
+        members: all that have joined; if none are known, this one is alone.
+        job: the job.
+
+    Returns:
+        Process ids, and the GPUs that all of them see; no GPUs if those of this process's environment are
+        right.
+    """
+    here = [member for member in members or [own] if not is_gone(member.process)]
+    pids = sorted({pid for member in here for pid in member.pids})
+    uuids = {uuid: None for member in here for uuid in member.gpus or ()}
+    local_size = (job.local_size if job is not None else None) or len(here)
+    are_held = any(member.are_held for member in here)
+    need_union = are_held or gpus_need_union(set(own.gpus or ()), set(uuids), local_size)
+    return pids, sorted(uuids) if need_union else []
 
 
 def gpus_need_union(own: set[str], everybody: set[str], local_size: int) -> bool:

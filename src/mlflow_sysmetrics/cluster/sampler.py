@@ -19,7 +19,7 @@ from mlflow_sysmetrics.cluster.election import (
     exists,
     this_member,
 )
-from mlflow_sysmetrics.cluster.gpus import gpus_need_union
+from mlflow_sysmetrics.cluster.gpus import scope_of
 from mlflow_sysmetrics.cluster.job import Job
 from mlflow_sysmetrics.cluster.node import node_identity, node_name
 from mlflow_sysmetrics.cluster.rendezvous import Location, TorchStore
@@ -32,7 +32,6 @@ from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.machine.host import JOB_SCOPE, Host
 from mlflow_sysmetrics.runtime.loops import Loop
 from mlflow_sysmetrics.runtime.native import Event, RLock
-from mlflow_sysmetrics.runtime.process_identity import is_gone
 from mlflow_sysmetrics.settings import Settings
 
 THREAD_NAME = "sysmetrics-node"
@@ -367,15 +366,8 @@ class NodeSampler:
 
     def _share(self, members: Sequence[Member]) -> None:
         """Has the collectors read the processes and GPUs of all members."""
-        everybody = members or [self._member]
-        here = [member for member in everybody if not is_gone(member.process)]
-        roots = sorted({pid for member in here for pid in member.pids})
-        gpus = {uuid: None for member in here for uuid in member.gpus or ()}
-        own = set(self._member.gpus or ())
-        local_size = (self._job.local_size if self._job is not None else None) or len(here)
-        are_held = any(member.are_held for member in here)
-        union = sorted(gpus) if are_held or gpus_need_union(own, set(gpus), local_size) else []
-        JOB_SCOPE.update(() if roots == [self._pid] else roots, union)
+        roots, gpus = scope_of(self._member, members, self._job)
+        JOB_SCOPE.update(() if roots == [self._pid] else roots, gpus)
 
     def _put_tags(self, members: Sequence[Member]) -> None:
         if self._attachment is not None:

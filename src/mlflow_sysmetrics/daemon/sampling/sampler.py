@@ -30,8 +30,7 @@ _PAUSE_SECONDS = 1.0
 # A new watch needs two readings before it has rates. The second is not read on schedule, but as soon as the
 # span is long enough for a rate (collectors/rhythm.py).
 _SECOND_READING_SECONDS = 0.2
-# If a window of points does not end in time, or after nine seconds, the threads are looked at: a source that
-# hangs must be named within ten.
+# The threads are looked at if a window does not end in time, and after 9 s: what hangs is named within 10 s.
 _LATE_WINDOW_SECONDS = 1.0
 _LONGEST_CALM_SECONDS = 9.0
 # A source that hangs delays a tick by less.
