@@ -84,8 +84,8 @@ class NodeSampler:
         self._forget = forget
         self._lock = RLock()  # re-entrant: a signal handler may call in
         self._holders: list[object] = []
-        self._owner, self._announced = False, True
-        self._is_told = False
+        self._owner = self._is_told = False
+        self._announced = True
         self._pid, self._parent = os.getpid(), os.getppid()
         self._member = this_member(node_rank=None if job is None else job.node_rank, pids=(os.getpid(),))
         self._election: Election | None = None
@@ -327,8 +327,7 @@ class NodeSampler:
 
     def _wait_for_next_step(self, record: NodeRecord) -> None:
         """Waits until the second is over in which the leader before may have sent its last point."""
-        began = record.started_at or 0
-        self._wake.wait(1 - (time.time() - began / _MILLISECONDS) % 1)
+        self._wake.wait(1 - (time.time() - (record.started_at or 0) / _MILLISECONDS) % 1)
 
     def _hear_of_end(self, tags: Mapping[str, str]) -> None:
         # A secondary process that calls `mlflow.end_run` ends the run on the server, not for its owner.
