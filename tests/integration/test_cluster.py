@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from cluster_jobs import RHYTHM, job, nodes, steps
 from mlflow import MlflowClient
 from programs import OUR_THREADS, QUIET, Program
 
@@ -22,11 +23,6 @@ from watching import eventually
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="nodes are told apart by what Linux has")
 
-RHYTHM = {
-    "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.5",
-    "MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING": "2",
-    "MLFLOW_SYSMETRICS_SEND_INTERVAL": "0.5",
-}
 RANK = """
     import sys, threading
     import mlflow
@@ -74,21 +70,6 @@ def started(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         yield start
 
 
-def job(rank: int, directory: Path) -> dict[str, str]:
-    """Returns what tells a process its place, and its node from the others."""
-    return {
-        "SLURM_JOB_ID": "7",
-        "SLURM_STEP_NUM_TASKS": "4",
-        "SLURM_STEP_NUM_NODES": "2",
-        "SLURM_PROCID": str(rank),
-        "SLURM_LOCALID": str(rank % 2),
-        "SLURM_NODEID": str(rank // 2),
-        "MLFLOW_SYSMETRICS_HOST_ID": f"machine {rank // 2}",
-        "MLFLOW_SYSMETRICS_SPOOL_DIR": str(directory / "spool"),
-        "TMPDIR": str(directory / "tmp"),
-    }
-
-
 def said(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
@@ -100,14 +81,6 @@ def end(*processes: subprocess.Popen[str]) -> None:
         process.stdin.close()
     for process in processes:
         process.wait(timeout=60)
-
-
-def steps(client: MlflowClient, run_id: str, key: str) -> list[int]:
-    return [one.step for one in client.get_metric_history(run_id, key)]
-
-
-def nodes(client: MlflowClient, run_id: str) -> set[str]:
-    return {key.rpartition("/")[0] for key in client.get_run(run_id).data.metrics}
 
 
 def test_nodes_join_the_run_of_the_first_rank_and_a_killed_sampler_is_replaced(
@@ -207,102 +180,5 @@ def test_a_training_of_one_process_is_as_before(
         server.url, "import os, sys, threading\n" + textwrap.dedent(code), TMPDIR=str(tmp_path / "tmp")
     )
     names, modules, variables, files = finished.stdout.splitlines()
-    assert set(names.split()) <= {*OUR_THREADS, "sysmetrics-recovery"}
+    assert set(names.split()) <= {*OUR_THREADS, "sysmetrics-readings", "sysmetrics-recovery"}
     assert (modules, variables, files) == ("[]", "set()", "[]")
-
-
-# In CI the tests above do the same with one interpreter per rank.
-torch_on_nodes = pytest.mark.skipif(
-    "CHAOS_TRAINERS" not in os.environ, reason="takes a minute; in `nox -s slow`"
-)
-
-TRAINING = """
-    import os, signal, sys, time
-    import mlflow, torch.distributed as dist
-    from pathlib import Path
-    mode, out = sys.argv[1], Path(sys.argv[2])
-    dist.init_process_group("gloo")
-    rank, run_id = dist.get_rank(), [None]
-    if rank == 0:
-        run_id = [mlflow.start_run().info.run_id]
-        out.write_text(run_id[0])
-    if mode == "all ranks":
-        dist.broadcast_object_list(run_id)
-        if rank:
-            mlflow.start_run(run_id=run_id[0])
-    time.sleep(float(os.environ["SECONDS"]))
-    dist.barrier()
-    if rank == 0 or mode == "all ranks":
-        mlflow.end_run()
-"""
-RESTARTED = """
-    import os, signal, sys, time
-    import mlflow, torch.distributed
-    from pathlib import Path
-    out, rank, again = Path(sys.argv[2]), os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"] != "0"
-    if rank == "0":
-        run = mlflow.start_run(run_id=out.read_text() if again else None)
-        out.write_text(run.info.run_id)
-    time.sleep(float(os.environ["SECONDS"]))
-    if rank == "1" and not again:
-        os.kill(os.getpid(), signal.SIGKILL)
-    mlflow.end_run()
-"""
-
-
-def torchrun(
-    directory: Path, uri: str, code: str, mode: str, *arguments: str, node: int
-) -> subprocess.Popen[str]:
-    script = directory / "training.py"
-    script.write_text(textwrap.dedent(code))
-    own = {name: value for name, value in job(0, directory).items() if "SLURM" not in name}
-    own["MLFLOW_SYSMETRICS_HOST_ID"] = f"machine {node}"
-    return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *arguments),
-            *(str(script), mode, str(directory / "run")),
-        ],
-        env={**os.environ, **QUIET, **RHYTHM, **own, "MLFLOW_TRACKING_URI": uri, "SECONDS": "12"},
-        cwd=directory,
-        text=True,
-    )
-
-
-def one_point_per_step(client: MlflowClient, run_id: str, node: str) -> bool:
-    # The last window ends with the run, which may be in the second of the point before.
-    found = steps(client, run_id, f"{node}/process_threads")[:-1]
-    return len(found) == len(set(found)) and found == sorted(found)
-
-
-@pytest.mark.slow
-@torch_on_nodes
-@pytest.mark.parametrize("mode", ["first rank", "all ranks"])
-def test_torchrun_on_two_nodes(server: LocalServer, tmp_path: Path, mode: str) -> None:
-    """Twenty seconds of CPU time, for four times torch."""
-    pytest.importorskip("torch", reason="needs the extra [train]")
-    (tmp_path / "tmp").mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    meeting = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}"]
-    meeting += ["--local-addr", "127.0.0.1"]
-    started = [torchrun(tmp_path, server.url, TRAINING, mode, *meeting, node=node) for node in range(2)]
-    assert [one.wait(timeout=180) for one in started] == [0, 0]
-    client = MlflowClient(server.url)
-    run_id = (tmp_path / "run").read_text()
-    assert nodes(client, run_id) == {"system/node_0", "system/node_1"}
-    assert all(one_point_per_step(client, run_id, f"system/node_{number}") for number in range(2))
-    assert {"sys.hostname", "sys.node_1.hostname"} <= client.get_run(run_id).data.tags.keys()
-
-
-@pytest.mark.slow
-@torch_on_nodes
-def test_a_rank_that_torchrun_restarts_continues_the_series(server: LocalServer, tmp_path: Path) -> None:
-    pytest.importorskip("torch", reason="needs the extra [train]")
-    (tmp_path / "tmp").mkdir()
-    one = torchrun(tmp_path, server.url, RESTARTED, "", "--standalone", "--max-restarts", "1", node=0)
-    assert one.wait(timeout=180) == 0
-    client = MlflowClient(server.url)
-    run_id = (tmp_path / "run").read_text()
-    assert nodes(client, run_id) == {"system"}
-    assert one_point_per_step(client, run_id, "system")

@@ -64,6 +64,7 @@ class _Job:
         try:
             self._read()
         finally:
+            del self._read  # who asked may go, with its open files
             self.done.set()
 
 

@@ -19,6 +19,7 @@ from mlflow_sysmetrics.cli.program import WRONG_USE
 pytestmark = pytest.mark.unit
 FOLDER = Path(__file__).parents[3] / "deploy" / "node_agent"
 RUN = "a" * 32
+AS_IN_THE_PROGRAM: Mapping[str, Any] = {"help_option_names": ["-h", "--help"]}  # the command keeps it
 # What systemd, Kubernetes and a shell put in place of a name, with letters that are valid in each.
 SPECIFIERS = {"%i": RUN, "%H": "gpu-a01.example.org", "%S": "/var/lib"}
 
@@ -63,13 +64,13 @@ def of_slurm() -> list[str]:
 def test_the_command_accepts_the_command_line(of: Any) -> None:
     program, command, *arguments = of()
     assert (Path(program).name, command) == ("mlflow-sysmetrics", "node-agent")
-    given = node_agent.make_context("node-agent", arguments).params
+    given = node_agent.make_context("node-agent", arguments, **AS_IN_THE_PROGRAM).params
     assert given["run_id"] in {RUN, "mlflow_run_id"}
 
 
 def test_a_command_line_with_an_unknown_option_is_not_accepted() -> None:
     with pytest.raises(Exception, match="No such option"):
-        node_agent.make_context("node-agent", ["--run-id", RUN, "--rank", "1"])
+        node_agent.make_context("node-agent", ["--run-id", RUN, "--rank", "1"], **AS_IN_THE_PROGRAM)
 
 
 def test_systemd_does_not_restart_what_stays_wrong() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -186,3 +187,23 @@ def test_there_is_a_thread_for_it_only_without_a_journal(
     assert ("sysmetrics-journal" in names()) != watchdog
     daemon.detach(series, LONG_SECONDS)
     daemon.end()
+
+
+def test_runs_that_begin_at_once_start_one_thread_for_the_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of them would write into one file."""
+    thread = JournalThread(FakeClock())
+    starts: list[object] = []
+    both = threading.Barrier(2)
+
+    def start(loop: object) -> None:
+        starts.append(loop)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.2)  # another caller that gets here would be let in
+
+    monkeypatch.setattr("mlflow_sysmetrics.daemon.journal.thread.Loop.start", start)
+    callers = [threading.Thread(target=thread.look_within, args=(1.0,)) for _ in range(2)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert len(starts) == 1

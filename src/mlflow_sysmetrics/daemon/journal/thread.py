@@ -17,7 +17,7 @@ from mlflow_sysmetrics.errors import ThreadUnavailable
 from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.runtime.clock import Clock
 from mlflow_sysmetrics.runtime.loops import Loop
-from mlflow_sysmetrics.runtime.native import Condition, Event
+from mlflow_sysmetrics.runtime.native import Condition, Event, RLock
 
 THREAD_NAME = "sysmetrics-journal"
 
@@ -131,6 +131,7 @@ class JournalThread:
         self._threaded = threaded
         self._budget = DiskBudget(clock, wait_seconds)
         self._changed = Condition()
+        self._starting = RLock()  # re-entrant: a signal handler may call in
         self.loop: Loop | None = None
         self.look: Callable[[], float] = lambda: math.inf
         self.stuck: Callable[[], None] = lambda: None
@@ -247,12 +248,13 @@ class JournalThread:
 
     def _is_started(self) -> bool:
         if self._threaded and self.loop is None:
-            loop = Loop(self._step, THREAD_NAME)
-            try:
-                loop.start()
-            except ThreadUnavailable:
-                return False
-            self.loop = loop
+            with self._starting:
+                if self.loop is None:
+                    self.loop = Loop(self._step, THREAD_NAME)  # first: a signal handler may call in
+                    try:
+                        self.loop.start()
+                    except ThreadUnavailable:
+                        self.loop = None
         return self.loop is not None
 
     def _step(self) -> bool:
