@@ -374,7 +374,7 @@ def test_the_body_of_a_redirection_is_not_read_to_its_end(
     text = gzip.compress(bytes(size)) if compressed else b""
 
     def respond(handler: BaseHTTPRequestHandler) -> None:
-        handler.close_connection = True
+        handler.close_connection = not compressed
         encoding = b"Content-Encoding: gzip\r\n" if compressed else b""
         length = len(text) or size * 1000
         handler.wfile.write(
