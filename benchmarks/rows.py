@@ -162,7 +162,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Counts the rows of a run.")
     parser.add_argument("--hours", type=float, default=24, help="length of the run")
     parser.add_argument("--record", type=int, default=60, help="seconds recorded of this machine; 0: none")
-    parser.add_argument("--pictures", type=Path, help="draw the pictures of docs/scaling.md into a directory")
+    parser.add_argument(
+        "--pictures", type=Path, help="draw the pictures of docs/explanation/scaling.md into a directory"
+    )
     options = parser.parse_args()
     if options.pictures:
         draw(options.pictures)

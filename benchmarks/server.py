@@ -31,7 +31,7 @@ DAY_SECONDS = 86400
 # Share of the points that are due: the built-in monitor waits a whole interval after each of its requests, so
 # a few percent of its points are never read, however fast the server is.
 _ENOUGH = 0.9
-# With MLflow's defaults of 5 and 10, many concurrent requests block each other (docs/scaling.md).
+# With MLflow's defaults of 5 and 10, many concurrent requests block each other (docs/explanation/scaling.md).
 _POOL = {"MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "20", "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": "20"}
 _LATE = 1.0  # share of the interval between two requests: a slower sender accumulates points
 _MOST_NODES = 4096

@@ -1,4 +1,4 @@
-"""Generates docs/metrics.md: every metric and every source, from the descriptions in the code.
+"""Generates docs/reference/metrics.md: every metric and every source, from the descriptions in the code.
 
     python scripts/make_metrics_page.py [--output FILE]
 
@@ -20,7 +20,7 @@ from mlflow_sysmetrics.collectors.catalogue.cpu_and_memory import PROCESS_CPU
 from mlflow_sysmetrics.daemon.sampling.window import DECIMALS
 from mlflow_sysmetrics.samples import OPT_IN, Family, Kind, Metric
 
-PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "metrics.md"
 TEXT = Path(__file__).with_name("metrics_template.md")
 
 LINUX, PORTABLE = load_classes(registry.LINUX), load_classes(registry.PORTABLE)
@@ -189,8 +189,10 @@ def _listed(names: Iterable[str]) -> str:
 
 def main() -> None:
     """Writes the page."""
-    parser = argparse.ArgumentParser(description="Makes docs/metrics.md from the code.")
-    parser.add_argument("--output", type=Path, default=PAGE, metavar="FILE", help="default: docs/metrics.md")
+    parser = argparse.ArgumentParser(description="Makes docs/reference/metrics.md from the code.")
+    parser.add_argument(
+        "--output", type=Path, default=PAGE, metavar="FILE", help="default: docs/reference/metrics.md"
+    )
     output: Path = parser.parse_args().output
     output.parent.mkdir(exist_ok=True)
     output.write_text(page(), encoding="utf-8", newline="\n")

@@ -1,4 +1,4 @@
-"""Makes the pictures of docs/report.md: the pages of simulated runs.
+"""Makes the pictures of docs/how_to/report.md: the pages of simulated runs.
 
     python scripts/make_report_pictures.py [--output DIRECTORY] [--chromium PATH]
 

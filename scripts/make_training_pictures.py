@@ -1,4 +1,4 @@
-"""Makes the pictures of docs/training.md: the three examples in MLflow's UI.
+"""Makes the pictures of docs/how_to/training.md: the three examples in MLflow's UI.
 
     python scripts/make_training_pictures.py [--output DIRECTORY] [--chromium PATH]
 

@@ -22,7 +22,7 @@ from programs import MLFLOW, PATIENT, QUIET, Databases, Store
 ROOT = Path(__file__).parents[2]
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "deploy/README.md", "benchmarks/README.md")),
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "examples").glob("*/README.md")),
 ]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
@@ -61,19 +61,23 @@ train_loader = val_loader = torch.utils.data.DataLoader(data, batch_size=8)
 optimizer, criterion, device = torch.optim.SGD(model.parameters(), 0.1), torch.nn.CrossEntropyLoss(), "cpu"
 """
 GIVEN = {
-    "docs/hpo.md": "build = dict\ntrain = lambda model: {'val_f1_macro': 1 / (1 + model['layers'])}\n",
-    "docs/preflight.md": "import mlflow\ntrain = lambda: mlflow.log_metric('loss', 0.5)\n",
-    "docs/registry.md": GIVEN_MODEL
+    "docs/how_to/hpo.md": "build = dict\ntrain = lambda model: {'val_f1_macro': 1 / (1 + model['layers'])}\n",
+    "docs/how_to/preflight.md": "import mlflow\ntrain = lambda: mlflow.log_metric('loss', 0.5)\n",
+    "docs/how_to/registry.md": GIVEN_MODEL
     + "batch = torch.ones(8, 4)\nrows = batch.numpy()\ntrain = lambda model: None\n",
-    "docs/trainer.md": GIVEN_MODEL,
+    "docs/how_to/trainer.md": GIVEN_MODEL,
 }
-NEEDED = {"docs/hpo.md": "optuna", "docs/registry.md": "torch", "docs/trainer.md": "ignite"}
+NEEDED = {
+    "docs/how_to/hpo.md": "optuna",
+    "docs/how_to/registry.md": "torch",
+    "docs/how_to/trainer.md": "ignite",
+}
 # MLflow finds out requirements by loading the model in another process, which takes ten seconds and more.
 SHORTER = {
-    "docs/hpo.md": ("n_trials=50", "n_trials=4"),
-    "docs/registry.md": ("tags={", 'pip_requirements=["torch"], tags={'),
+    "docs/how_to/hpo.md": ("n_trials=50", "n_trials=4"),
+    "docs/how_to/registry.md": ("tags={", 'pip_requirements=["torch"], tags={'),
 }
-PYTHON_PAGES = {"README.md", "docs/training.md", *GIVEN}
+PYTHON_PAGES = {"README.md", "docs/how_to/training.md", *GIVEN}
 
 # Blocks that run in a test of their own: page, beginning of the block, that test.
 PREFLIGHT, SERVER, TRAINING = (
@@ -84,8 +88,8 @@ ELSEWHERE = [
     ("deploy/README.md", "docker compose exec mlflow mlflow gc", f"{SERVER}deploy_readme.py"),
     ("deploy/README.md", "from mlflow.server", f"{SERVER}deploy_readme.py"),
     ("deploy/README.md", "from mlflow_sysmetrics", f"{SERVER}deploy_readme.py"),
-    ("docs/adapters.md", "import", f"{TRAINING}adapter_examples.py"),
-    ("docs/training.md", "python -m mlflow_sysmetrics.examples", f"{TRAINING}migrating.py"),
+    ("docs/how_to/adapters.md", "import", f"{TRAINING}adapter_examples.py"),
+    ("docs/how_to/training.md", "python -m mlflow_sysmetrics.examples", f"{TRAINING}migrating.py"),
     ("examples/cluster/README.md", "export MASTER", "tests/integration/cluster/test_cluster_examples.py"),
     (
         "examples/cluster/README.md",
@@ -124,18 +128,38 @@ NOT_RUN = [
     ("deploy/README.md", "docker compose up", "needs Docker: nox -s docker"),
     ("deploy/README.md", 'pip install ".[server]"', "installs; test_server_run_command.py runs the commands"),
     ("benchmarks/README.md", "", "takes minutes to hours, and an idle machine"),
-    ("docs/cluster.md", "import mlflow\nimport torch", "needs ranks; test_cluster_examples.py runs the same"),
-    ("docs/cluster.md", "import mlflow\nimport ray", "needs a cluster: nox -s engines runs the same"),
-    ("docs/cluster.md", "import mlflow\nfrom distributed", "needs a cluster; test_dask.py runs the same"),
-    ("docs/cluster.md", "import mlflow\nfrom mlflow_sysmetrics", "needs a JVM: nox -s engines runs the same"),
-    ("docs/cluster.md", "mlflow-sysmetrics node-agent", "needs a run; test_node_agent_process.py runs it"),
-    ("docs/report.md", "mlflow-sysmetrics report", "needs runs; test_report.py runs the command"),
-    ("docs/doctor.md", "mlflow-sysmetrics check [", "a synopsis, which test_check.py follows"),
-    ("docs/preflight.md", "gcloud run services", "needs a service on Cloud Run"),
-    ("docs/reliability.md", "Journals in ", "what a command prints"),
-    ("docs/command_line.md", "mlflow-sysmetrics check", "needs a server; test_check_command.py runs it"),
     (
-        "docs/command_line.md",
+        "docs/how_to/cluster.md",
+        "import mlflow\nimport torch",
+        "needs ranks; test_cluster_examples.py runs the same",
+    ),
+    ("docs/how_to/cluster.md", "import mlflow\nimport ray", "needs a cluster: nox -s engines runs the same"),
+    (
+        "docs/how_to/cluster.md",
+        "import mlflow\nfrom distributed",
+        "needs a cluster; test_dask.py runs the same",
+    ),
+    (
+        "docs/how_to/cluster.md",
+        "import mlflow\nfrom mlflow_sysmetrics",
+        "needs a JVM: nox -s engines runs the same",
+    ),
+    (
+        "docs/how_to/cluster.md",
+        "mlflow-sysmetrics node-agent",
+        "needs a run; test_node_agent_process.py runs it",
+    ),
+    ("docs/how_to/report.md", "mlflow-sysmetrics report", "needs runs; test_report.py runs the command"),
+    ("docs/reference/doctor.md", "mlflow-sysmetrics check [", "a synopsis, which test_check.py follows"),
+    ("docs/how_to/preflight.md", "gcloud run services", "needs a service on Cloud Run"),
+    ("docs/explanation/reliability.md", "Journals in ", "what a command prints"),
+    (
+        "docs/reference/command_line.md",
+        "mlflow-sysmetrics check",
+        "needs a server; test_check_command.py runs it",
+    ),
+    (
+        "docs/reference/command_line.md",
         "mlflow-sysmetrics sync\nrm -r",
         "removes all journals; test_cli.py runs the commands",
     ),
@@ -144,12 +168,12 @@ NOT_RUN = [
 # Blocks for a shell that run here, in Bash.
 SHELL = [
     ("README.md", ".venv/bin/mlflow-sysmetrics sync"),
-    ("docs/preflight.md", "mlflow-sysmetrics check"),
-    ("docs/reliability.md", "mlflow-sysmetrics sync --any-host"),
-    ("docs/command_line.md", "mlflow-sysmetrics status --print-dir"),
+    ("docs/how_to/preflight.md", "mlflow-sysmetrics check"),
+    ("docs/explanation/reliability.md", "mlflow-sysmetrics sync --any-host"),
+    ("docs/reference/command_line.md", "mlflow-sysmetrics status --print-dir"),
 ]
 
-# Programs that the checks of docs/metrics.md name and that no test runs, and why.
+# Programs that the checks of docs/reference/metrics.md name and that no test runs, and why.
 NO_CHECKS = {
     "dcgmi": "needs a data-centre GPU",
     "sudo": "needs root",
@@ -180,7 +204,7 @@ HERE = {
     "shell": [one for one in BLOCKS if is_one_of(one, SHELL)],
     "yaml": [one for one in BLOCKS if one.language == "yaml"],
     "sql": [one for one in BLOCKS if one.language == "sql"],
-    "checks": [one for one in BLOCKS if one.page == "docs/metrics.md"],
+    "checks": [one for one in BLOCKS if one.page == "docs/reference/metrics.md"],
 }
 
 
@@ -211,7 +235,7 @@ def test_a_python_block_runs_as_it_stands(block: Block, store: Store, tmp_path: 
     environ = {**os.environ, **QUIET, **PATIENT}
     (tmp_path / "mlflow.db").symlink_to(tmp_path / "runs.db")  # MLflow's default, with its tables
     if (
-        MLFLOW < DEFAULT_IS_SQLITE or block.page == "docs/preflight.md"
+        MLFLOW < DEFAULT_IS_SQLITE or block.page == "docs/how_to/preflight.md"
     ):  # a preflight needs a server's address
         environ["MLFLOW_TRACKING_URI"] = store.uri
     done = forks.run(

@@ -13,7 +13,7 @@ from mlflow_sysmetrics.samples import OPT_IN, Family
 from recorded import LINUX, PORTABLE
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "metrics.md"
+PAGE = ROOT / "docs" / "reference" / "metrics.md"
 SCRIPT = ROOT / "scripts" / "make_metrics_page.py"
 
 COLLECTORS = dict.fromkeys((*LINUX, *PORTABLE))
@@ -32,7 +32,7 @@ def page() -> str:
 
 def test_the_page_is_up_to_date(generator: dict[str, Any], page: str) -> None:
     same = generator["page"]() == page
-    assert same, "docs/metrics.md is out of date; run: python scripts/make_metrics_page.py"
+    assert same, "docs/reference/metrics.md is out of date; run: python scripts/make_metrics_page.py"
 
 
 def test_every_metric_has_one_row(generator: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Each promise of docs/reliability.md names the tests that hold it, and they exist."""
+"""Each promise of docs/explanation/reliability.md names the tests that hold it, and they exist."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 
 def promises() -> dict[str, list[tuple[str, str]]]:
     """Returns the tests of each promise."""
-    rows = (ROOT / "docs" / "reliability.md").read_text("utf-8").split(f"{HEAD}\n")[1].splitlines()[1:]
+    rows = (
+        (ROOT / "docs" / "explanation" / "reliability.md")
+        .read_text("utf-8")
+        .split(f"{HEAD}\n")[1]
+        .splitlines()[1:]
+    )
     cells = [row.strip("| ").split(" | ") for row in rows if row.startswith("|")]
     return {promise: TEST.findall(tests) for promise, tests in cells}
 

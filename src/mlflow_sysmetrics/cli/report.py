@@ -120,7 +120,7 @@ def report(
     """Say what runs did, what held them back, and what they cost.
 
     For one run: the machine, its figures, and the verdict by published rules. For several runs: their figures
-    side by side. For an experiment: which runs left GPUs idle. docs/report.md describes rules and figures.
+    side by side. For an experiment: which runs left GPUs idle. docs/how_to/report.md has rules and figures.
     """
     _check_use(run_ids, experiment, since, by, as_json=as_json, as_csv=as_csv)
     if interactive and (html is None or experiment is not None):

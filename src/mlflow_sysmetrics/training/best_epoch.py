@@ -1,7 +1,7 @@
 """The best epoch of a training, and early stopping.
 
 `Trainer` and the adapters share these rules, so the same metrics give the same best epoch with either. The
-section "The best epoch" of docs/training.md lists them.
+section "The best epoch" of docs/how_to/training.md lists them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every example of docs/adapters.md runs and records what the page says."""
+"""Every example of docs/how_to/adapters.md runs and records what the page says."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from adapter_program import Trained, run_program
 
-PAGE = Path(__file__).parents[3] / "docs" / "adapters.md"
+PAGE = Path(__file__).parents[3] / "docs" / "how_to" / "adapters.md"
 EXAMPLES = dict(
     re.findall(
         r"^## ([^\n]+)\n\n```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL

@@ -1,4 +1,4 @@
-"""docs/migrating.md keeps what it promises: a test for each row of its tables."""
+"""docs/coming_from/what_you_have.md keeps what it promises: a test for each row of its tables."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytest.importorskip("optuna")
 pytest.importorskip("mlflow_sysmetrics.training.trainer.engines")
 
 ROOT = Path(__file__).parents[3]
-PAGE = (ROOT / "docs" / "migrating.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "coming_from" / "what_you_have.md").read_text(encoding="utf-8")
 
 
 class Row(NamedTuple):
@@ -385,13 +385,13 @@ def _tokens(row: Row, logged: Logged) -> None:
 
 @about("`stage`, `tracking_uri`")
 def _keys(row: Row, logged: Logged) -> None:
-    schema = json.loads(text_of("docs/mlflow_status.schema.json"))
+    schema = json.loads(text_of("docs/reference/mlflow_status.schema.json"))
     assert set(row.names) < set(schema["properties"])
 
 
 @about("the stages `initializing`")
 def _stages(row: Row, logged: Logged) -> None:
-    schema = json.loads(text_of("docs/mlflow_status.schema.json"))
+    schema = json.loads(text_of("docs/reference/mlflow_status.schema.json"))
     assert {*row.names, *row.ours} == set(schema["properties"]["stage"]["enum"])
 
 
@@ -410,7 +410,7 @@ def _info(row: Row, logged: Logged) -> None:
 
 @about("`gcloud run services update")
 def _warm(row: Row, logged: Logged) -> None:
-    page = text_of("docs/preflight.md")
+    page = text_of("docs/how_to/preflight.md")
     assert "\n## Keep the server warm\n" in page
     assert "--min-instances=1" in page
 

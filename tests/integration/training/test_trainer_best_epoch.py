@@ -1,4 +1,4 @@
-"""Trainer and the adapters agree on the best epoch: the table of docs/training.md, run through both."""
+"""Trainer and the adapters agree on the best epoch: the table of docs/how_to/training.md, run through both."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from mlflow_sysmetrics.cli.program import EXITS, Command
 from mlflow_sysmetrics.examples.__main__ import main as example
 
 TRANSCRIPTS = Path(__file__).parents[2] / "transcripts"
-DOCUMENT = Path(__file__).parents[3] / "docs" / "command_line.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "reference" / "command_line.md"
 COMMANDS = dict(commands())
 EXTRAS = ("ignite", "optuna", "pandas", "plotly", "rich", "torch", "tqdm")
 BLESS = "differs from its transcript: read the difference, then rewrite it with --bless"

@@ -2,7 +2,7 @@
 
 Nothing of theirs is part of this repository: the folders are read where they lie, beside the project. Each has the form
 of a folder of `tests/hosts`, and `expected.json` with the other reader's values; one of nvidia-smi's answers has no tree.
-What we say is kept in `tests/elsewhere/`, and `docs/other_readers.md` explains every difference.
+What we say is kept in `tests/elsewhere/`, and `docs/explanation/other_readers.md` explains every difference.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from watching import eventually
 ROOT = Path(__file__).parents[3]
 ELSEWHERE = ROOT.parent / "shared" / "hosts"
 GOLDEN = ROOT / "tests" / "elsewhere"
-PAGE = ROOT / "docs" / "other_readers.md"
+PAGE = ROOT / "docs" / "explanation" / "other_readers.md"
 BLESS = "if this is intended: pytest --bless tests/unit/collectors/test_hosts_elsewhere.py"
 
 FOLDERS = {path.parent.name: path.parent for path in ELSEWHERE.glob("*/expected.json")}

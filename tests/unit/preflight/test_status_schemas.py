@@ -13,7 +13,7 @@ from mlflow_sysmetrics.errors import Attempt
 from mlflow_sysmetrics.preflight.status_files.documents import STAGES, JobStatus, RunInfo
 from mlflow_sysmetrics.preflight.status_files.files import INFO_FILE, STATUS_FILE, StatusFiles
 
-DOCS = Path(__file__).parents[3] / "docs"
+DOCS = Path(__file__).parents[3] / "docs" / "reference"
 RUN = RunInfo(run_id="0" * 32, experiment_id="7", experiment_name="mnist", tracking_uri="sqlite:///runs.db")
 
 

@@ -1,4 +1,4 @@
-"""docs/report.md has the figures and the rules of the code; ``--bless`` rewrites them."""
+"""docs/how_to/report.md has the figures and the rules of the code; ``--bless`` rewrites them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlflow_sysmetrics.report.amounts import LABELS
 from mlflow_sysmetrics.summary.rules import RULES
 from mlflow_sysmetrics.summary.summary import FIGURES, PREFIX
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "report.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "how_to" / "report.md"
 FIGURE_ROWS = (
     f"| metric `{PREFIX}...` | label | meaning |",
     "|---|---|---|",
@@ -38,7 +38,7 @@ def test_the_document_has_what_the_code_has(
     expected = "".join([before, begin, comment, "\n", "\n".join(rows), "\n", end, after])
     if request.config.getoption("--bless"):
         DOCUMENT.write_text(page := expected, encoding="utf-8")
-    assert page == expected, "docs/report.md differs from the code: rewrite it with --bless"
+    assert page == expected, "docs/how_to/report.md differs from the code: rewrite it with --bless"
 
 
 def test_every_figure_has_a_label() -> None:

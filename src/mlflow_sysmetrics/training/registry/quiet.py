@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 # By logger: the beginnings of lines that mean nothing to the caller.
 _NOISE = {
-    # This package chooses pickle, for the reasons in docs/registry.md; MLflow 3 warns about it each time.
+    # This package chooses pickle, see docs/how_to/registry.md; MLflow 3 warns about it each time.
     "mlflow.pytorch": ("Saving pytorch model by Pickle",),
     "mlflow.sklearn": ("Saving scikit-learn models in the pickle",),
     # "Waiting up to 300 seconds", logged also for a version that is ready.
