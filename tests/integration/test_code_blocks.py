@@ -19,6 +19,8 @@ import forks
 import pytest
 from programs import MLFLOW, PATIENT, QUIET, Databases, Store
 
+from mlflow_sysmetrics.settings import SPOOL_DIR
+
 ROOT = Path(__file__).parents[2]
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "deploy/README.md", "benchmarks/README.md")),
@@ -74,10 +76,24 @@ NEEDED = {
 }
 # MLflow finds out requirements by loading the model in another process, which takes ten seconds and more.
 SHORTER = {
+    "docs/tutorial/first_run.md": ("MINUTES = 6", "MINUTES = 0.01"),
     "docs/how_to/hpo.md": ("n_trials=50", "n_trials=4"),
     "docs/how_to/registry.md": ("tags={", 'pip_requirements=["torch"], tags={'),
 }
-PYTHON_PAGES = {"README.md", "docs/how_to/training.md", *GIVEN}
+PYTHON_PAGES = {
+    "README.md",
+    "docs/index.md",
+    "docs/about/mlflow-plugin-page.md",
+    "docs/tutorial/first_run.md",
+    "docs/how_to/around_a_training.md",
+    "docs/how_to/attach.md",
+    "docs/how_to/before_a_training.md",
+    "docs/how_to/notebooks.md",
+    "docs/how_to/switch_off.md",
+    "docs/how_to/tracking_server.md",
+    "docs/how_to/training.md",
+    *GIVEN,
+}
 
 # Blocks that run in a test of their own: page, beginning of the block, that test.
 PREFLIGHT, SERVER, TRAINING = (
@@ -112,6 +128,21 @@ NOT_RUN = [
         "is this suite; .ci/run takes the command from README",
     ),
     ("README.md", "pip install .", "would replace the installation under test; .ci/run installs the package"),
+    ("docs/tutorial/first_run.md", "python3 -m venv", "installs; .ci/run installs the package"),
+    ("docs/tutorial/first_run.md", "python train.py", "the program above it, for six minutes"),
+    ("docs/tutorial/first_run.md", "mlflow ui", "serves until it is stopped"),
+    ("docs/tutorial/first_run.md", "mlflow-sysmetrics report", "needs a run of six minutes; test_report.py"),
+    ("docs/how_to/install.md", "pip install", "would replace the installation under test"),
+    ("docs/how_to/containers.md", "COPY", "needs Docker; nox -s containers builds such an image"),
+    ("docs/how_to/containers.md", "ENV", "needs Docker"),
+    ("docs/how_to/slurm.md", "#!/bin/bash", "needs SLURM"),
+    ("docs/how_to/ray.md", "import mlflow", "needs a cluster: nox -s engines runs the same"),
+    ("docs/how_to/multi_gpu.md", "export CUDA", "needs eight GPUs"),
+    ("docs/how_to/lightning.md", "", "half of a program; test_adapter_examples.py runs a whole one"),
+    ("docs/how_to/hugging_face.md", "", "half of a program; test_adapter_examples.py runs a whole one"),
+    ("docs/how_to/ci.md", "mlflow-sysmetrics check", "needs a server; test_check_command.py runs it"),
+    ("docs/how_to/cloud_run.md", "export", "needs a server on Cloud Run"),
+    ("docs/how_to/cloud_run.md", "mlflow-sysmetrics check", "needs a server on Cloud Run"),
     ("CONTRIBUTING.md", "src/mlflow_sysmetrics/", "a list of directories, which test_documents.py checks"),
     ("CONTRIBUTING.md", "cli ", "a table of floors, which test_layers.py checks"),
     ("CONTRIBUTING.md", "python3 -m venv", "is this suite, and its long sessions"),
@@ -167,7 +198,15 @@ NOT_RUN = [
 
 # Blocks for a shell that run here, in Bash.
 SHELL = [
-    ("README.md", ".venv/bin/mlflow-sysmetrics sync"),
+    ("docs/tutorial/first_run.md", "mlflow-sysmetrics doctor"),
+    ("docs/tutorial/first_run.md", "mlflow-sysmetrics status"),
+    ("docs/how_to/ci.md", "export MLFLOW_RUN_CONTEXT_PROVIDER"),
+    ("docs/how_to/ci.md", "export MLFLOW_SYSMETRICS_FLUSH"),
+    ("docs/how_to/containers.md", "mlflow-sysmetrics sync --any-host"),
+    ("docs/how_to/databricks.md", "export MLFLOW_TRACKING_URI"),
+    ("docs/how_to/install.md", "mlflow-sysmetrics doctor"),
+    ("docs/how_to/outages.md", "mlflow-sysmetrics sync"),
+    ("docs/how_to/slurm.md", "mlflow-sysmetrics sync --any-host"),
     ("docs/how_to/preflight.md", "mlflow-sysmetrics check"),
     ("docs/explanation/reliability.md", "mlflow-sysmetrics sync --any-host"),
     ("docs/reference/command_line.md", "mlflow-sysmetrics status --print-dir"),
@@ -270,6 +309,11 @@ def test_a_shell_block_runs_as_it_stands(block: Block, store: Store, tmp_path: P
 def test_a_yaml_block_fits_the_server_and_its_compose_file(block: Block) -> None:
     yaml = pytest.importorskip("yaml")
     given = yaml.safe_load(block.text)
+    if given.get("kind") == "Job":
+        [container] = given["spec"]["template"]["spec"]["containers"]
+        assert {one["name"] for one in container["env"]} <= {"MLFLOW_TRACKING_URI", SPOOL_DIR}
+        assert "sync --any-host" in container["command"][-1]
+        return
     if "services" not in given:  # probes of a pod
         server = find_spec("mlflow.server")
         assert server is not None

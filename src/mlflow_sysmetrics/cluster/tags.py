@@ -17,7 +17,6 @@ _MILLISECONDS = 1000
 _MOST_NODES = 64
 # At most eight per node.
 _FACTS = ("hostname", "cpu", "cpu_cores", "memory_gb", "gpu", "gpu_count", "node", "cloud")
-_NODES_TAG = "sys.nodes"
 _NODE_NUMBER = re.compile(r"node_(\d+)")
 
 

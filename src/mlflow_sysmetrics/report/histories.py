@@ -1,7 +1,8 @@
 """From the points of a run to its summary and its curves.
 
 The points of a run are not evenly spaced (docs/explanation/scaling.md), so a value counts for the time since
-the point before. Where points are far apart nothing was measured, and the value counts for one usual distance.
+the point before. Where points are far apart nothing was measured, and the value counts for one usual
+distance.
 """
 
 from __future__ import annotations
