@@ -42,7 +42,7 @@ class Page(HTMLParser):
                 self.anchors.add(value)
             if (tag, name) in FOLLOWED:
                 self.links.append(value)
-            elif (tag, name) in LOADED and not ("rel", "canonical") in attrs:
+            elif (tag, name) in LOADED and ("rel", "canonical") not in attrs:
                 self.loads.append(value)
 
 
