@@ -14,12 +14,15 @@ import mlflow, mlflow_sysmetrics
 with mlflow.start_run() as run:
     with mlflow_sysmetrics.attach(run.info.run_id):
         time.sleep(0.3)
-with mlflow.start_run():
+with mlflow.start_run() as other:
     pass
-found = mlflow.get_run(run.info.run_id).data
-assert "sys.cpu" in found.tags, found.tags
-assert found.tags["sys.metrics"] == f"unavailable: MLflow {mlflow.__version__}", found.tags
-assert "system/cpu_utilization_percentage" in found.metrics, found.metrics
+attached, left_alone = (mlflow.get_run(one.info.run_id).data for one in (run, other))
+assert "sys.cpu" in attached.tags, attached.tags
+assert attached.tags["sys.metrics"] == "on", attached.tags
+assert "system/cpu_utilization_percentage" in attached.metrics, attached.metrics
+assert "sys.cpu" in left_alone.tags, left_alone.tags
+assert left_alone.tags["sys.metrics"] == f"unavailable: MLflow {mlflow.__version__}", left_alone.tags
+assert not left_alone.metrics, left_alone.metrics
 print(mlflow.__version__)
 """
 

@@ -22,8 +22,10 @@ LONG_MODULE = re.compile(rf"^pytestmark = pytest\.mark\.({'|'.join(LONG)})$", re
 
 MEMORY = Path("/dev/shm")
 ROOM_BYTES = 4_000_000_000
-GARBAGE_OBJECTS = 20_000
+GARBAGE_OBJECTS = 50_000
 APART = (TESTS / "containers", TESTS / "engines")  # these need Docker, and Ray or Spark
+# Thousands of folders without tests, which pytest would look through one by one.
+RECORDED = frozenset(TESTS / name for name in ("elsewhere", "hosts", "tool_output", "transcripts"))
 FOREIGN = ("MLFLOW_", "_MLFLOW_", "CUDA_", "NVIDIA_")
 
 _UNIT = pytest.StashKey[Path]()
@@ -41,8 +43,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Imports nothing that `-m unit` or `-m integration` would deselect as a whole: it takes seconds."""
+    """Skips recorded machines, and what `-m unit` or `-m integration` would deselect as a whole: it takes seconds."""
     asked = config.option.markexpr
+    if collection_path in RECORDED:
+        return True
     if collection_path in APART:  # only with its own mark, or the folder itself
         return None if asked == collection_path.name else True
     other = {"unit": "integration", "integration": "unit"}.get(asked)
@@ -56,7 +60,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks every test with the suite whose folder it lies in, except for long unit tests."""
     for item in items:
-        suite = item.path.relative_to(TESTS).parts[0]
+        suite = item.path.parts[len(TESTS.parts)]
         if suite != "unit" or not any(item.get_closest_marker(name) for name in LONG):
             item.add_marker(getattr(pytest.mark, suite))
 
@@ -116,9 +120,8 @@ def pytest_collection() -> None:
 
 def pytest_collection_finish() -> None:
     """Excludes the modules and the tests from every later garbage collection, and makes those rarer."""
-    gc.collect()
     gc.freeze()
-    gc.set_threshold(GARBAGE_OBJECTS, 10, 10)
+    gc.set_threshold(GARBAGE_OBJECTS, 10, 50)
     gc.enable()
 
 

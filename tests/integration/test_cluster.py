@@ -93,8 +93,9 @@ def test_nodes_join_the_run_of_the_first_rank_and_a_killed_sampler_is_replaced(
     assert {said(one) for one in others} == {"ready"}
     threads = "system/node_1/process_threads"
     eventually(lambda: "system/node_1" in nodes(client, run_id))
+    expected = {"sys.hostname", "sys.node_1.hostname", "sysmetrics.job"}
+    eventually(lambda: expected <= client.get_run(run_id).data.tags.keys())  # written after the metrics
     tags = client.get_run(run_id).data.tags
-    assert {"sys.hostname", "sys.node_1.hostname", "sysmetrics.job"} <= tags.keys()
     assert sum(key.startswith("sys.node_1.") for key in tags) <= 8
     assert not any(key.startswith("sys.node_0.") for key in tags)
 
@@ -179,6 +180,8 @@ def test_a_training_of_one_process_is_as_before(
     finished = program(
         server.url, "import os, sys, threading\n" + textwrap.dedent(code), TMPDIR=str(tmp_path / "tmp")
     )
-    names, modules, variables, files = finished.stdout.splitlines()
+    names, modules, variables, files = finished.stdout.splitlines()[
+        -4:
+    ]  # MLflow 2.22 prints where the run is
     assert set(names.split()) <= {*OUR_THREADS, "sysmetrics-readings", "sysmetrics-recovery"}
     assert (modules, variables, files) == ("[]", "set()", "[]")

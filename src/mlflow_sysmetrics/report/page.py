@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Sequence
 from importlib.resources import files
@@ -108,6 +109,13 @@ def _distinct(names: Sequence[str]) -> list[str]:
 
 def _render(name: str, **content: Any) -> str:
     """Returns a page; everything in it is escaped, and control characters are written out."""
+    made = amounts.moment(int(time.time() * _MILLISECONDS))
+    return _environment().get_template(name).render(made=made, **content)
+
+
+@functools.cache
+def _environment() -> Environment:
+    """Returns what keeps the templates, which take longer to compile than to fill in."""
     environment = Environment(
         loader=_Templates(),
         autoescape=True,
@@ -116,13 +124,8 @@ def _render(name: str, **content: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {
-        "amounts": amounts,
-        "healthy": HEALTHY,
-        "version": installed_version() or "",
-        "made": amounts.moment(int(time.time() * _MILLISECONDS)),
-    }
-    return environment.get_template(name).render(**content)
+    environment.globals |= {"amounts": amounts, "healthy": HEALTHY, "version": installed_version() or ""}
+    return environment
 
 
 def _shown(value: object) -> object:

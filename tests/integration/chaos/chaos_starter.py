@@ -18,10 +18,11 @@ FAST = {
     "MLFLOW_SYSMETRICS_COLLECTORS": COLLECTORS,
 }
 
-# The command as typed, in a process that has already imported MLflow.
+# The command as typed, in a process that has already imported MLflow. On a busy machine a server may need longer
+# than the ten seconds of the default until the requests of killed programs are off its hands.
 SYNC = """
     import runpy
-    sys.argv = ["mlflow-sysmetrics", "sync", "--dir", os.environ["SPOOL"]]
+    sys.argv = ["mlflow-sysmetrics", "sync", "--wait", "60s", "--dir", os.environ["SPOOL"]]
     runpy.run_module("mlflow_sysmetrics.cli", run_name="__main__")
 """
 

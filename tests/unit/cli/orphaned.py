@@ -13,6 +13,7 @@ from fakes import run_deleted, run_refused, unreachable
 from mlflow_sysmetrics.cli.tracked_runs import TrackedRun
 from mlflow_sysmetrics.daemon.delivery.points import Point
 from mlflow_sysmetrics.daemon.journal.journal import Journal
+from mlflow_sysmetrics.daemon.journal.lines import NewPoints, dump_points
 from mlflow_sysmetrics.daemon.journal.ownership import hostname
 
 CPU = "system/cpu_utilization_percentage"
@@ -31,8 +32,11 @@ def living(
     journal = Journal.create(directory, 1_000_000)
     began = now_ms() - (points + silent_s) * 1000
     number = journal.register(run_id, uri, began, **about)
-    for index in range(points):
-        journal.append(number, index, began + (index + 1) * 1000, {CPU: float(index)})
+    moments = [began + (index + 1) * 1000 for index in range(points)]
+    texts = [dump_points(number, index, at, {CPU: float(index)}) for index, at in enumerate(moments)]
+    journal.append_lines(
+        [NewPoints(number, index, 1, moments[index], text) for index, text in enumerate(texts)]
+    )
     return journal
 
 

@@ -13,6 +13,7 @@ from fake_nvml import FakeNvml
 from mlflow_sysmetrics.collectors.nvidia import Nvidia
 from mlflow_sysmetrics.collectors.nvml.processes import Tree
 from mlflow_sysmetrics.collectors.process_linux import ProcessLinux
+from mlflow_sysmetrics.collectors.processes import births
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host, JobScope
 from mlflow_sysmetrics.machine.visible_gpus.selection import GpuOrdinals
@@ -25,10 +26,11 @@ class Sampled:
 
     Args:
         proc: the machine. This process is one of its processes.
+        job: which processes are the job's; this one alone by default.
     """
 
-    def __init__(self, proc: Proc) -> None:
-        self.job = JobScope()
+    def __init__(self, proc: Proc, job: JobScope | None = None) -> None:
+        self.job = job or JobScope()
         self._one = ProcessLinux(replace(proc.host(), job=self.job))
         self._now = 0.0
 
@@ -83,6 +85,22 @@ def test_a_member_that_left_the_job_leaves(proc: Proc) -> None:
     one.job.update([OWN])
     one.tick()
     assert one.tick()["threads"] == 1
+
+
+def test_what_children_used_before_is_not_counted_after_an_earlier_job(
+    proc: Proc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(births, "_STATS_AT_FIRST", 1)  # as on a node with thousands of processes
+    monkeypatch.setattr(births.Births, "_most", lambda _, __: 1)
+    for pid in range(101, 104):
+        proc.put(pid, OWN, own=5000)
+    job = JobScope()
+    job.update([RANK])
+    job.update()
+    one = Sampled(proc, job)
+    one.tick()
+    found = one.tick()
+    assert (found["children"], found["used"]) == (3, 0)
 
 
 def test_a_member_below_another_one_counts_once(proc: Proc) -> None:

@@ -167,14 +167,28 @@ def test_points_wait_while_no_thread_can_be_started(bench: Bench, monkeypatch: p
     def refuse(*_: object) -> None:
         raise ThreadUnavailable("no thread can be started")
 
-    channel = bench.channel("uri")
     with monkeypatch.context() as limited:
         limited.setattr(loops, "start_thread", refuse)
+        channel = bench.channel("uri")
         channel.put([POINT])
         assert bench.senders.counts().last_error == "no thread can be started"
     channel.put([POINT])
     eventually(lambda: bench.senders.counts().delivered == 2)
     assert bench.senders.counts().last_error is None
+
+
+def test_points_are_delivered_that_come_when_no_thread_can_be_started_any_more(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Since Python 3.12 an interpreter that ends starts no thread, and a program may end at once."""
+
+    def refuse(*_: object) -> None:
+        raise ThreadUnavailable("can't start new thread at interpreter shutdown")
+
+    channel = bench.channel("uri")
+    monkeypatch.setattr(loops, "start_thread", refuse)
+    channel.put([POINT])
+    eventually(lambda: bench.senders.counts().delivered == 1)
 
 
 def test_a_server_of_the_program_keeps_its_credentials_after_many_others(bench: Bench) -> None:

@@ -51,6 +51,7 @@ class Handler(BaseHTTPRequestHandler):
 
     server: Server
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each body waits 40 ms for the acknowledgement of its headers
 
     def do_GET(self) -> None:
         """Answers any method."""

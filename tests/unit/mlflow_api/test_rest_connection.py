@@ -24,7 +24,7 @@ from mlflow_sysmetrics.mlflow_api.secrets import cleaned, remember_credentials
 from mlflow_sysmetrics.mlflow_api.transport import ServerAnswer, Timeouts
 
 BOUNDS = Timeouts(connect=5, read=15, total=30)
-SHORT = Timeouts(connect=5, read=5, total=0.3)
+SHORT = Timeouts(connect=5, read=5, total=0.1)
 PATH = "/api/2.0/mlflow/runs/log-batch"
 TOKENS = [f"token-{number:08}" for number in range(100)]
 SOON = 30.0  # longest wait of a test for what comes at once on an idle machine
@@ -371,7 +371,7 @@ def test_the_body_of_a_redirection_is_not_read_to_its_end(
     *, server: Server, client: Client, compressed: bool
 ) -> None:
     size = 30_000_000
-    text = gzip.compress(bytes(size)) if compressed else b""
+    text = gzip.compress(bytes(size), 1) if compressed else b""
 
     def respond(handler: BaseHTTPRequestHandler) -> None:
         handler.close_connection = not compressed

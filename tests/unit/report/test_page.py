@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 
 import pytest
@@ -93,18 +95,26 @@ def report(server: FakeServer, run_id: str, costs: Costs | None = None) -> RunRe
     return report_on(server, run, costs or Costs())
 
 
-def pages(server: FakeServer) -> dict[str, str]:
-    first, second = (report(server, run_id) for run_id in list(server.runs)[:2])
-    table = tabulate(server, "ships", read_runs(server, ["1"], None))
-    return {
-        "run": run_page(first),
-        "runs": runs_page([first, second]),
-        "experiment": experiment_page(table, Costs()),
-    }
+def of_run(server: FakeServer) -> str:
+    return run_page(report(server, next(iter(server.runs))))
 
 
+def of_runs(server: FakeServer) -> str:
+    return runs_page([report(server, run_id) for run_id in list(server.runs)[:2]])
+
+
+def of_experiment(server: FakeServer) -> str:
+    return experiment_page(tabulate(server, "ships", read_runs(server, ["1"], None)), Costs())
+
+
+every_page = pytest.mark.parametrize(
+    "page_of", [of_run, of_runs, of_experiment], ids=["run", "runs", "experiment"]
+)
+
+
+@functools.cache
 def hostile() -> FakeServer:
-    """A server on which everything that a user names is hostile."""
+    """A server on which everything that a user names is hostile. Tests only read it."""
     server = FakeServer()
     for index, text in enumerate(HOSTILE):
         tags = dict.fromkeys(
@@ -123,9 +133,9 @@ def hostile() -> FakeServer:
     return server
 
 
-@pytest.mark.parametrize("name", ["run", "runs", "experiment"])
-def test_a_page_has_no_script_and_asks_for_nothing(name: str) -> None:
-    page = pages(fleet())[name]
+@every_page
+def test_a_page_has_no_script_and_asks_for_nothing(page_of: Callable[[FakeServer], str]) -> None:
+    page = page_of(fleet())
     parsed = Parsed(page)
     assert parsed.elements <= KNOWN
     assert not [one for one in parsed.attributes if one.startswith("on")]
@@ -134,19 +144,19 @@ def test_a_page_has_no_script_and_asks_for_nothing(name: str) -> None:
     assert not re.search(r"url\(|@import", page)
 
 
-@pytest.mark.parametrize("name", ["run", "runs", "experiment"])
-def test_what_users_name_is_text(name: str) -> None:
+@every_page
+def test_what_users_name_is_text(page_of: Callable[[FakeServer], str]) -> None:
     server = hostile()
     for index in range(0, len(HOSTILE), 2):
         both = FakeServer(dict(list(server.runs.items())[index : index + 2]), server.points)
-        page = pages(both)[name]
+        page = page_of(both)
         parsed = Parsed(page)
         assert parsed.elements <= KNOWN
         assert not [one for one in parsed.attributes if one.startswith("on")]
         assert "\u202e" not in page
         assert "\x1b" not in page
         assert "49" not in re.findall(r"<h1>(.*?)</h1>", page)
-    assert "<script>alert(1)</script>" in Parsed(pages(server)[name]).text
+    assert "<script>alert(1)</script>" in Parsed(page_of(server)).text
 
 
 def test_the_page_of_a_run_says_what_was_found_and_shows_where() -> None:

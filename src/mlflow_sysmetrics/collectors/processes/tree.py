@@ -61,7 +61,7 @@ class ProcessTree:
         self._queue: deque[Member] = deque()
         self._births = Births(host, stat.pid)
         self._job = host.job
-        self._version = 0  # of the job that is empty
+        self._version = 0 if host.job.roots else host.job.version  # of the job that is this process
         self._roots = {stat.pid}
         self._own_counts = True
         self._admit(self._births.first(self._members))

@@ -34,8 +34,8 @@ class Sender:
     """Delivers the queues of one tracking server, each at its own interval.
 
     The lock is held for bookkeeping only, never over a request or a disk access, so a request or a disk that
-    hangs blocks this thread and no caller. The thread starts with the first point or tag, ends when all runs
-    have ended and are delivered, and starts again when it is needed.
+    hangs blocks this thread and no caller. The thread starts with the first source of points, ends when all
+    runs have ended and are delivered, and starts again when it is needed.
 
     Args:
         tracking_uri: the server.
@@ -86,9 +86,14 @@ class Sender:
             return self._is_unused and not self._runs
 
     def open(self) -> None:
-        """Records a source of points, so that the sender stays in use until as many have ended."""
+        """Records a source of points, so that the sender stays in use until as many have ended.
+
+        Starts the thread: since Python 3.12, an interpreter that is ending starts none, and a program may end
+        before its first point is here.
+        """
         with self._changed:
             self._sources += 1
+            self._ensure_thread()
 
     def end(self, queue: RunQueue) -> None:
         """Records the end of a source, and makes its points due at once: a caller waits for them."""
