@@ -7,7 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from mlflow_sysmetrics.cli.output import can_show, columns, counted, say, say_wrapped, wrapped
+from mlflow_sysmetrics.cli.output import (
+    can_show,
+    columns,
+    columns_of,
+    counted,
+    left_aligned,
+    say,
+    say_wrapped,
+    wrapped,
+)
 
 _MARGIN = "  "
 _UNMARKED = " "
@@ -79,7 +88,7 @@ class Section:
 def print_section(section: Section) -> None:
     """Prints a heading, and under it one marked line per finding with name, text and remedy."""
     say(section.title)
-    width = max((len(finding.name) for finding in section.findings), default=0)
+    width = max((columns_of(finding.name) for finding in section.findings), default=0)
     for finding in section.findings:
         print_finding(finding, width)
 
@@ -91,14 +100,14 @@ def print_finding(finding: Finding, width: int) -> None:
         finding: the finding.
         width: columns reserved for its name.
     """
-    head = f"{_MARGIN}{sign(finding.mark)} {finding.name.ljust(width)}{_MARGIN}"
+    head = f"{_MARGIN}{sign(finding.mark)} {left_aligned(finding.name, width)}{_MARGIN}"
     say(wrapped(head, finding.text))
     if finding.remedy is not None:
         remedy = f"-> {finding.remedy}"
-        beside = wrapped(" " * len(head), remedy)
+        beside = wrapped(" " * columns_of(head), remedy)
         # A command is easier to copy from one line, which may have to begin further left.
         alone = f"{_MARGIN}{_MARGIN}{remedy}"
-        say(alone if "\n" in beside and len(alone) <= columns() else beside)
+        say(alone if "\n" in beside and columns_of(alone) <= columns() else beside)
 
 
 def print_summary(sections: Iterable[Section], otherwise: str | None = None) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
+from unicodedata import category, east_asian_width
 
 import click
 
@@ -24,6 +25,9 @@ _GAP = "  "
 _MILLISECONDS = 1000
 # The next unit starts at two of it: "90 s" is more precise than "2 min", "2 h" shorter than "120 min".
 _UNITS = ((172_800, 86_400, "d"), (7200, 3600, "h"), (120, 60, "min"), (0, 1, "s"))
+_WIDE = frozenset("WF")  # wide and full width, of Unicode's East Asian widths
+_WITHOUT_COLUMN = frozenset(("Mn", "Me", "Cf"))  # accents, enclosing marks, invisible characters
+_FILLER = "\ue000"  # of private use: for the second column of a wide character
 _NUMBER = re.compile(rf"-|[\d,]+( ({'|'.join(name for _, _, name in _UNITS)}))?")
 
 
@@ -68,14 +72,41 @@ def wrapped(head: str, text: str, *, indent: str | None = None) -> str:
         indent: the beginning of the other lines; by default as wide as the head.
     """
     filled = textwrap.fill(
-        text,
+        _filled_up(text),
         width=columns(),
-        initial_indent=head,
-        subsequent_indent=" " * len(head) if indent is None else indent,
+        initial_indent=_filled_up(head),
+        subsequent_indent=" " * columns_of(head) if indent is None else indent,
         break_long_words=False,
         break_on_hyphens=False,
     )
-    return filled or head.rstrip()
+    return filled.replace(_FILLER, "") or head.rstrip()
+
+
+def columns_of(text: str) -> int:
+    """Returns how many columns of a terminal a line takes: a Chinese character two, an accent none."""
+    if text.isascii():
+        return len(text)
+    return sum(1 + (east_asian_width(one) in _WIDE) for one in text if category(one) not in _WITHOUT_COLUMN)
+
+
+def left_aligned(text: str, width: int) -> str:
+    """Returns a line filled up with spaces to a number of columns."""
+    return text + " " * (width - columns_of(text))
+
+
+def cut(text: str, most: int) -> str:
+    """Returns a text of at most a number of columns; "..." takes the place of what is left out."""
+    if columns_of(text) <= most:
+        return text
+    kept = _filled_up(text)[: most - len("...")].replace(_FILLER, "")
+    return f"{kept if columns_of(kept) <= most - len('...') else kept[:-1]}..."
+
+
+def _filled_up(text: str) -> str:
+    """Returns a text as long as the columns it takes, for functions that count characters."""
+    if text.isascii():
+        return text
+    return "".join(one + _FILLER * (east_asian_width(one) in _WIDE) for one in text)
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, indent: str = "") -> None:
@@ -90,7 +121,7 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, indent: 
         tuple(heads),
         *(tuple(_safe(cell, err=False).replace("\n", "\\n") for cell in row) for row in rows),
     ]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    widths = [max(map(columns_of, column)) for column in zip(*table, strict=True)]
     right = [all(map(_NUMBER.fullmatch, column)) for column in zip(*table[1:], strict=True)] or [False] * len(
         heads
     )
@@ -98,11 +129,11 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, indent: 
     left = indent + _GAP.join(" " * width for width in (*widths[:-1], 0))
     for row in table:
         cells = [
-            cell.rjust(width) if numbers else cell.ljust(width)
+            cell.rjust(width) if numbers else left_aligned(cell, width)
             for cell, width, numbers in zip(row, widths, right, strict=True)
         ]
         line = (indent + _GAP.join(cells)).rstrip()
-        if len(line) > columns() - _FEWEST_LAST >= len(left):
+        if columns_of(line) > columns() - _FEWEST_LAST >= len(left):
             line = wrapped(indent + _GAP.join((*cells[:-1], "")), row[-1], indent=left)
         _echo(line)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from mlflow_sysmetrics.cli.output import counted, print_table, say, say_wrapped, wrapped
+from mlflow_sysmetrics.cli.output import counted, cut, print_table, say, say_wrapped, wrapped
 from mlflow_sysmetrics.report.amounts import ABSENT, LABELS, amount, carbon, moment, number
 from mlflow_sysmetrics.report.amounts import duration as length
 from mlflow_sysmetrics.report.costs import Costs
@@ -46,7 +46,7 @@ def print_runs(reports: Sequence[RunReport]) -> None:
             (LABELS[name], *(amount(name, one.summary.figures.get(name)) for one in some)) for name in names
         ]
         rows.append(("Verdict", *(", ".join(v.name for v in one.verdicts) or ABSENT for one in some)))
-        print_table(("", *(_cut(one.run.name or one.run.run_id, _NAME) for one in some)), rows)
+        print_table(("", *(cut(one.run.name or one.run.run_id, _NAME) for one in some)), rows)
         say("")
     for one in reports:
         for verdict in one.verdicts:
@@ -66,7 +66,7 @@ def print_experiment(table: Experiment, costs: Costs, by: str | None) -> None:
             (by, "runs", "GPU-h", "idle GPU-h", "kWh", "verdicts"),
             [
                 (
-                    _cut(name, _GROUP),
+                    cut(name, _GROUP),
                     f"{len(rows):,}",
                     number(total(rows, lambda row: row.figures.get("gpu_hours"))),
                     number(total(rows, lambda row: row.idle_gpu_hours)),
@@ -87,8 +87,8 @@ def print_experiment(table: Experiment, costs: Costs, by: str | None) -> None:
 def _print_columns(rows: Sequence[Row], costs: Costs) -> None:
     """Prints a line per run; a column that would be empty, or all the same user, is left out."""
     columns: list[tuple[str, Callable[[Row], str]]] = [
-        ("run", lambda row: _cut(row.run.name or row.run.run_id, _NAME)),
-        ("user", lambda row: _cut(row.run.user or ABSENT, _USER)),
+        ("run", lambda row: cut(row.run.name or row.run.run_id, _NAME)),
+        ("user", lambda row: cut(row.run.user or ABSENT, _USER)),
         ("hours", lambda row: number(row.run.seconds / _HOUR)),
         ("GPUs", lambda row: f"{row.nodes}x{row.gpus // row.nodes}" if row.gpus else ABSENT),
         ("GPU-h", lambda row: number(row.figures.get("gpu_hours"))),
@@ -138,10 +138,6 @@ def _sums(table: Experiment, costs: Costs) -> str:
     if price is not None:
         parts.append(f"cost {number(price)}")
     return f"Sum: {', '.join(parts)}."
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 #: Columns of a table without GPUs.

@@ -11,7 +11,7 @@ from mlflow_sysmetrics.mlflow_api.outcomes import nothing
 from mlflow_sysmetrics.mlflow_api.runs import Metric, json_of
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.mlflow_api.stores import StoredExperiment, StoredRun
-from mlflow_sysmetrics.mlflow_api.transport import API, ServerAnswer, request
+from mlflow_sysmetrics.mlflow_api.transport import API, Preparation, ServerAnswer, request
 
 T = TypeVar("T")
 
@@ -27,10 +27,12 @@ class RestStore:
 
     Args:
         tracking_uri: the server.
+        preparation: a time of its own for credentials, which the seconds of each call then leave out.
     """
 
-    def __init__(self, tracking_uri: str) -> None:
+    def __init__(self, tracking_uri: str, preparation: Preparation | None = None) -> None:
         self.status_code: int | None = None
+        self._preparation = preparation
         self._uri = tracking_uri
         self._has_health = tracking_uri.partition(":")[0] in {"http", "https"}
 
@@ -162,7 +164,7 @@ class RestStore:
 
     def _ask(self, method: str, path: str, seconds: float, **body: Any) -> ServerAnswer:
         self.status_code = None
-        answer = request(self._uri, method, path, seconds, **body)
+        answer = request(self._uri, method, path, seconds, preparation=self._preparation, **body)
         self.status_code = answer.status_code
         return answer
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
@@ -18,16 +18,18 @@ from urllib.parse import urlencode, urlsplit
 
 from mlflow_sysmetrics.mlflow_api.bounded_answers import begin_answer, bounded_session, read_body
 from mlflow_sysmetrics.mlflow_api.clients import host_creds
-from mlflow_sysmetrics.mlflow_api.faults import Fault
+from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_answer, fault_of_error, read_answer
 from mlflow_sysmetrics.mlflow_api.secrets import remember_credentials, remember_headers
-from mlflow_sysmetrics.runtime.bounded_calls import bounded
-from mlflow_sysmetrics.runtime.native import get_ident, patched
+from mlflow_sysmetrics.runtime.bounded_calls import PendingCall
+from mlflow_sysmetrics.runtime.native import Event, get_ident, patched
 
 T = TypeVar("T")
 
 API = "/api/2.0/mlflow/"
 
+#: begins the reason of a fault of credentials that were not ready in time
+NOT_SENT = "no request was sent, because the credentials were not ready"
 _OK = 200
 # A run with thousands of tags and metrics, some of 8,000 characters, is a few megabytes. Only a success can
 # be so large: of an error the first line is shown.
@@ -77,6 +79,51 @@ class Timeouts:
     connect: float
     read: float
     total: float
+
+
+class _Sending(tuple[float, float]):  # noqa: SLOT001 - a tuple can have no slots with names
+    """Timeouts of requests, which reads them when all else is prepared: notes when a request is sent.
+
+    Nothing else tells: auth plugins run within requests, and some sign the request that it has prepared.
+
+    Args:
+        timeouts: bounds.
+        reached: set when the request is sent.
+
+    Attributes:
+        began: monotonic time when the request was sent.
+    """
+
+    def __new__(cls, timeouts: Timeouts, reached: Event | None) -> _Sending:
+        self = super().__new__(cls, (timeouts.connect, timeouts.read))
+        self.began, self._reached = time.monotonic(), reached
+        return self
+
+    began: float
+    _reached: Event | None
+
+    def __iter__(self) -> Iterator[float]:
+        self.now()
+        return super().__iter__()
+
+    def now(self) -> None:
+        """The request is sent; of a redirection, the first one counts."""
+        if self._reached is not None and not self._reached.is_set():
+            self.began = time.monotonic()
+            self._reached.set()
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """How long the credentials of a request may take, apart from the server.
+
+    Attributes:
+        seconds: longest wait for them, and for headers of plugins.
+        took: called with the seconds that they took, once the request is sent.
+    """
+
+    seconds: float
+    took: Callable[[float], object]
 
 
 @dataclass(frozen=True)
@@ -145,6 +192,7 @@ def request(
     json: Mapping[str, object] | None = None,
     params: Mapping[str, object] | None = None,
     anonymous: bool = False,
+    preparation: Preparation | None = None,
 ) -> ServerAnswer:
     """Sends one request, in a thread, and waits for it no longer than the timeout.
 
@@ -156,26 +204,46 @@ def request(
         json: the body.
         params: the query.
         anonymous: sends no credentials and no headers of plugins.
+        preparation: a time of its own for the tokens, which the timeout then leaves out.
 
     Raises:
         Fault: no answer came in that time; says why, without secrets.
     """
     body = {key: value for key, value in (("json", json), ("params", params)) if value is not None}
     timeouts = Timeouts(min(timeout, _CONNECT_SECONDS), timeout, timeout)
+    sending = Event()
     began = time.monotonic()
 
     def ask() -> ServerAnswer:
-        return send(host_creds(tracking_uri), method, path, timeouts, anonymous=anonymous, **body)
+        try:
+            creds = host_creds(tracking_uri)
+            return send(creds, method, path, timeouts, anonymous=anonymous, sending=sending, **body)
+        finally:
+            sending.set()
 
     try:
-        return bounded(ask, timeout)
+        call = PendingCall(ask, "sysmetrics-preflight")
+        is_sent = sending.wait(timeout if preparation is None else preparation.seconds)
+        prepared = time.monotonic() - began
+        if is_sent:
+            if preparation is not None:
+                preparation.took(prepared)
+            return call.result(timeout if preparation is not None else timeout - prepared)
+        fault = Fault(f"{NOT_SENT} within {float(f'{prepared:.3g}'):g} s", Cause.DOWN)
     except Exception as error:  # noqa: BLE001 - credential providers and auth plugins run in there too
-        fault = fault_of_error(error, tracking_uri, seconds=time.monotonic() - began)
+        fault = fault_of_error(error, tracking_uri, seconds=timeout)
     raise fault  # outside the handler, so that it does not carry MLflow's exception, which quotes the URI
 
 
 def send(
-    creds: Any, method: str, path: str, timeouts: Timeouts, *, anonymous: bool = False, **body: Any
+    creds: Any,
+    method: str,
+    path: str,
+    timeouts: Timeouts,
+    *,
+    anonymous: bool = False,
+    sending: Event | None = None,
+    **body: Any,
 ) -> ServerAnswer:
     """Sends one request in this thread.
 
@@ -185,18 +253,19 @@ def send(
         path: below the tracking URI.
         timeouts: bounds.
         anonymous: sends no credentials and no headers of plugins.
+        sending: set when the credentials are ready; then the bounds begin.
         **body: ``json`` or ``params``, as requests takes them.
 
     Raises:
         Fault: the answer was not complete in time.
         Exception: what MLflow, requests, or a plugin of either raises; `fault_of_error` reads it.
     """
-    began = time.monotonic()
+    when = _Sending(timeouts, sending)
     if anonymous:
-        response = _anonymous_request(creds, path, method, timeouts, **body)
+        response = _anonymous_request(creds, path, method, timeouts.total, when, **body)
     else:
-        response = request_of_mlflow(creds, path, method, **_timeouts(creds, timeouts), **body)
-    return answer_of(response, method, path, began, timeouts)
+        response = request_of_mlflow(creds, path, method, **_timeouts(creds, timeouts, when), **body)
+    return answer_of(response, method, path, when.began, timeouts)
 
 
 def answer_of(response: Any, method: str, path: str, began: float, timeouts: Timeouts) -> ServerAnswer:
@@ -287,25 +356,27 @@ def request_of_mlflow(creds: Any, path: str, method: str, **options: Any) -> Any
     return http_request(creds, path, method, **options)
 
 
-def _anonymous_request(creds: Any, path: str, method: str, timeouts: Timeouts, **body: Any) -> Any:
+def _anonymous_request(
+    creds: Any, path: str, method: str, total: float, timeout: _Sending, **body: Any
+) -> Any:
     """Sends a request without credentials.
 
     MLflow's own function has plugins add headers to each request, and those may be tokens. Proxies and
     ~/.netrc apply: they name the hosts that they are for.
     """
     url = f"{creds.host.rstrip('/')}{path}"
-    timeout = (timeouts.connect, timeouts.read)
-    begin_answer(timeouts.total)
+    begin_answer(total)
     with bounded_session() as session:
         return session.request(method, url, verify=creds.verify, stream=True, timeout=timeout, **body)
 
 
-def _timeouts(creds: Any, timeouts: Timeouts) -> dict[str, Any]:
+def _timeouts(creds: Any, timeouts: Timeouts, when: _Sending) -> dict[str, Any]:
     """Returns the timeouts in the form that the sender of the request takes."""
     if getattr(creds, "use_databricks_sdk", False):  # it takes one whole number, and retries on its own
+        when.now()  # it does not tell when it has its token
         seconds = max(int(timeouts.read), 1)
         return {"timeout": seconds, "retry_timeout_seconds": seconds}
-    return {"timeout": (timeouts.connect, timeouts.read)}
+    return {"timeout": when}
 
 
 def _is_same_request(response: Any, method: str, path: str) -> bool:

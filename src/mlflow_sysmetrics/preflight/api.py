@@ -53,8 +53,8 @@ def preflight(
         timeout: timeout of each attempt, in seconds.
         backoff: seconds to wait after the first attempt, the second, and so on; the last one repeats. A
             Retry-After header of the server takes precedence.
-        deadline: longest time for everything, in seconds, from the first request; importing MLflow does not
-            count.
+        deadline: longest time for everything, in seconds, from the first request; importing MLflow and
+            obtaining credentials from a plugin do not count.
         check_artifacts: also writes a small artifact and reads it back.
         status_path: a directory, or the URI of an object store, for `mlflow_status.json` and
             `mlflow_info.json`.

@@ -23,6 +23,7 @@ from mlflow_sysmetrics.mlflow_api.clients import is_databricks
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 from mlflow_sysmetrics.mlflow_api.secrets import cleaned
 from mlflow_sysmetrics.mlflow_api.tracking_uris import redacted
+from mlflow_sysmetrics.mlflow_api.transport import NOT_SENT
 from mlflow_sysmetrics.preflight.retries import Retries
 
 _NO_CREDENTIALS = "no credentials"
@@ -118,7 +119,9 @@ def remedy(fault: Fault, tracking_uri: str, sent: str = _NO_CREDENTIALS) -> str:
     if fault.cause in _REMEDIES:
         return _REMEDIES[fault.cause]
     by_cause: dict[Cause, Callable[[], str]] = {
-        Cause.DOWN: lambda: _when_down(redacted(tracking_uri)) + _about_slow_plugin(fault, sent),
+        Cause.DOWN: lambda: (
+            _when_down(redacted(tracking_uri)) if _is_of_server(fault) else _about_late_credentials(sent)
+        ),
         Cause.UNAUTHENTICATED: lambda: _when_unauthenticated(tracking_uri, sent),
         Cause.FORBIDDEN: lambda: (
             _when_no_tunnel(tracking_uri) if opens_no_tunnel(fault) else _when_forbidden(tracking_uri, sent)
@@ -214,11 +217,18 @@ def _when_down(shown: str) -> str:
     return f"Check that the server is up, and that this machine can reach it (curl {shown}/health)."
 
 
-def _about_slow_plugin(fault: Fault, sent: str) -> str:
-    """Returns what else took its time; "" if it was the server alone."""
-    if "no answer within" not in fault.reason or not sent.startswith(_FROM_PLUGIN):
-        return ""
-    return " That time includes the plugin's for its credentials, before a request is sent."
+def _is_of_server(fault: Fault) -> bool:
+    """Returns whether the server is down, and not what gives the credentials for it."""
+    return fault.cause is Cause.DOWN and not fault.reason.startswith(NOT_SENT)
+
+
+def _about_late_credentials(sent: str) -> str:
+    """Returns what to do about credentials that were not ready in time."""
+    plugin = sent.removeprefix("what ").replace(" gave", "") if sent.startswith(_FROM_PLUGIN) else ""
+    return (
+        f"Check {plugin or 'what gives the credentials, or a plugin that adds headers'}: "
+        "it may take as long as an attempt (timeout), and the server was not asked."
+    )
 
 
 def _about_tls(fault: Fault, shown: str) -> str:
@@ -306,7 +316,9 @@ def failure(fault: Fault, retries: Retries, tracking_uri: str, left_behind: str 
         f"{headline}: {shown}, step {step} of 4, {_tried(retries)}: {fault.reason.rstrip('.')}.",
         f"It was not tried again: {retries.gave_up}." if retries.gave_up else "",
         remedy(fault, tracking_uri, credentials_sent(tracking_uri)),
-        _MORE_TIME if fault.cause is Cause.DOWN and shown.startswith("http") else "",
+        _MORE_TIME
+        if fault.cause is Cause.DOWN and NOT_SENT not in fault.reason and shown.startswith("http")
+        else "",
         left_behind,
         CLOSING_SENTENCE,
     ]

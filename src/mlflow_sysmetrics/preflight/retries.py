@@ -94,12 +94,16 @@ class Retries:
         self._began = schedule.monotonic()
 
     def begin(self) -> None:
-        """Starts the clock of the deadline: everything that is not the server's time is done."""
+        """Starts the clock of the deadline: what is imported is imported."""
         self._began = self.schedule.monotonic()
+
+    def leave_out(self, seconds: float) -> None:
+        """Stops the clock of the deadline for a time that was not the server's and has just passed."""
+        self._began += seconds
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the clock was started."""
+        """Seconds since the clock was started, without those left out."""
         return self.schedule.monotonic() - self._began
 
     @property

@@ -22,6 +22,7 @@ from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 from mlflow_sysmetrics.mlflow_api.outcomes import fault_of_error
 from mlflow_sysmetrics.mlflow_api.rest_store import RestStore
 from mlflow_sysmetrics.mlflow_api.stores import ACTIVE, RUNNING, Store, StoredExperiment, StoredRun
+from mlflow_sysmetrics.mlflow_api.transport import Preparation
 from mlflow_sysmetrics.preflight.request import PreflightRequest
 from mlflow_sysmetrics.preflight.retries import Retries
 from mlflow_sysmetrics.runtime.bounded_calls import bounded
@@ -117,7 +118,8 @@ class Steps:
         load(uri)
         # Asking whether a database or a directory speaks REST would open it.
         rest = fluent_state.scheme_of(uri) not in _OPENED_BY_MLFLOW and speaks_rest(uri)
-        self.store = store = RestStore(uri) if rest else ClientStore(uri)
+        preparation = Preparation(retries.schedule.timeout, retries.leave_out)
+        self.store = store = RestStore(uri, preparation) if rest else ClientStore(uri)
         retries.begin()
         retries.call(store.reach)
         if not rest:

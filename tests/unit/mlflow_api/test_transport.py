@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import threading
 import time
 import tracemalloc
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from answering_server import Respond, Server, plain
 from mlflow_sysmetrics.mlflow_api import transport
 from mlflow_sysmetrics.mlflow_api.faults import Cause, Fault
 from mlflow_sysmetrics.mlflow_api.transport import Timeouts, send
+from mlflow_sysmetrics.runtime.native import Event
 
 BOUNDS = Timeouts(connect=5, read=15, total=30)
 PATH = "/api/2.0/mlflow/runs/log-batch"
@@ -94,12 +96,69 @@ def test_without_read1_an_answer_is_read_to_its_end() -> None:
 
 
 def test_connecting_and_reading_have_separate_timeouts() -> None:
-    assert transport._timeouts(object(), BOUNDS) == {"timeout": (5, 15)}
+    when = transport._Sending(BOUNDS, None)
+    assert transport._timeouts(object(), BOUNDS, when) == {"timeout": (5, 15)}
 
 
 def test_the_databricks_sdk_takes_one_number() -> None:
     of_databricks = SimpleNamespace(use_databricks_sdk=True)
-    assert transport._timeouts(of_databricks, BOUNDS) == {"timeout": 15, "retry_timeout_seconds": 15}
+    ready = Event()
+    when = transport._Sending(BOUNDS, ready)
+    assert transport._timeouts(of_databricks, BOUNDS, when) == {"timeout": 15, "retry_timeout_seconds": 15}
+    assert ready.is_set()
+
+
+PLUGINS = ["get_auth", "sign", "headers"]
+
+
+@pytest.fixture(params=PLUGINS)
+def slow_plugin(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """A plugin that answers when the event is set: one for credentials, early or late, or for headers."""
+    from mlflow.tracking.request_auth import registry as auths
+    from mlflow.tracking.request_header import registry as headers
+
+    may_answer = threading.Event()
+
+    def slow(at: str, result: Any) -> Any:
+        return (at != request.param or may_answer.wait(30)) and result
+
+    auth = SimpleNamespace(
+        get_name=lambda: "slow", get_auth=lambda: slow("get_auth", lambda sent: slow("sign", sent))
+    )
+    header = SimpleNamespace(in_context=lambda: True, request_headers=lambda: slow("headers", {"X-A": "1"}))
+    for registry, plugin in (
+        (auths._request_auth_provider_registry, auth),
+        (headers._request_header_provider_registry, header),
+    ):
+        monkeypatch.setattr(registry, "_registry", [*registry._registry, plugin])
+    monkeypatch.setenv("MLFLOW_TRACKING_AUTH", "slow")
+    yield may_answer
+    may_answer.set()
+
+
+def test_the_time_of_a_plugin_is_not_the_servers(server: Server, slow_plugin: threading.Event) -> None:
+    server.answers[PATH] = plain(200, b"{}")
+    took: list[float] = []
+    threading.Timer(0.15, slow_plugin.set).start()
+    preparation = transport.Preparation(30, took.append)
+    # Well over what a server on loopback needs, and less than the plugin takes where it is charged to it.
+    answer = transport.request(server.url, "POST", PATH, 0.1, json={}, preparation=preparation)
+    assert answer.status_code == 200
+    assert took[0] > 0.1
+
+
+def test_a_plugin_that_hangs_is_blamed_and_the_server_is_not(
+    server: Server, slow_plugin: threading.Event
+) -> None:
+    del slow_plugin
+    preparation = transport.Preparation(0.05, lambda _: pytest.fail("nothing was sent"))
+    with pytest.raises(
+        Fault, match=r"^no request was sent, because the credentials were not ready within 0\.0"
+    ):
+        transport.request(server.url, "POST", PATH, 20, json={}, preparation=preparation)
+    with pytest.raises(Fault, match=r"^no request was sent"):
+        transport.request(server.url, "POST", PATH, 0.05, json={})
+    assert not server.requests
 
 
 @pytest.mark.parametrize("status", [500, 503, 429])

@@ -129,3 +129,13 @@ def test_the_deadline_counts_from_the_first_possible_request() -> None:
     retries.begin()
     assert retries.call(lambda seconds: seconds) == 10
     assert retries.elapsed == 0
+
+
+def test_what_is_left_out_does_not_count_against_the_deadline() -> None:
+    """A plugin for credentials may take a while."""
+    time = Time()
+    retries = retries_on(time, deadline=10, timeout=30)
+    retries.begin()
+    time.now += 25
+    retries.leave_out(24)
+    assert retries.remaining == 9
