@@ -45,10 +45,10 @@ class TimedProbe:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._probe, name)
 
-    def read(self, now: float) -> Sequence[Sample]:
+    def read(self, now: float, *, whole: bool = True) -> Sequence[Sample]:
         """Returns the samples of the probe."""
         before = time.thread_time()
-        samples = self._probe.read(now)
+        samples = self._probe.read(now, whole=whole)
         self.cpu_seconds.append(time.thread_time() - before)
         return samples
 

@@ -86,8 +86,8 @@ MACHINE = """
     process._daemon = Daemon(Settings.from_environ(), host=host, collectors=COLLECTORS)
     keys = {}
     read = probe.Probe.read
-    def noted(self, now):
-        samples = read(self, now)
+    def noted(self, now, **named):
+        samples = read(self, now, **named)
         keys.setdefault(self.name, set()).update(sample.key for sample in samples)
         return samples
     probe.Probe.read = noted

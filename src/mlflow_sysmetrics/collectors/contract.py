@@ -27,13 +27,15 @@ class Collector(Protocol):
         metrics: the metrics that it may yield.
         cumulative: True if it reads only counters, of 64 bits. What they grow by between two points is the
             same however often they are read in between, so it is read when a point is due, and at each tick
-            only while someone watches.
+            only while someone watches. Also True of one that has nothing to read at the moment.
+        levels: called instead of `collect` at ticks at which no point is due and nobody watches, by a
+            collector that has both: may leave out counters, and levels that rarely change.
         gaps: what this host lacks of the source and why, one short clause each, for `status()`.
     """
 
     family: ClassVar[Family]
     metrics: ClassVar[tuple[Metric, ...]]
-    cumulative: ClassVar[bool] = False
+    cumulative: bool = False
     gaps: Sequence[str] = ()
 
     def __init__(self, host: Host) -> None:

@@ -90,6 +90,10 @@ class Disk(Collector):
         if not self._series:
             raise Unavailable("; ".join(self.gaps) or "no path to watch")
 
+    def levels(self, now: float) -> Sequence[Sample]:
+        """Returns nothing while the last reading is less than 5 s old."""
+        return () if now < self._rest.over_at and now < self._pause.over_at else self.collect(now)
+
     def collect(self, now: float) -> Sequence[Sample]:
         """Returns used and available space of each filesystem that responds, as of the last 5 s."""
         if now < self._rest.over_at and now < self._pause.over_at:

@@ -62,11 +62,8 @@ class LimitWatch:
         return True
 
     def _watch(self) -> None:
-        files = [limit_files(self._host, controller) for controller in self._controllers]
-        own = [
-            paths[0] for paths in files if paths
-        ]  # the job's own limit changes more often than one above it
-        self._host.files.watch([str(self._host.root / _GROUPS), *chain.from_iterable(files)], own)
+        files = chain.from_iterable(limit_files(self._host, controller) for controller in self._controllers)
+        self._host.files.watch([str(self._host.root / _GROUPS), *files])
 
 
 class OwnGroup(LimitWatch):

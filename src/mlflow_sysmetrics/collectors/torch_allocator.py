@@ -60,7 +60,8 @@ class TorchAllocator(Collector):
         """Yields the memory of each device that torch uses; nothing if it does not run on GPUs."""
         # Not `torch.cuda`: accessing an attribute of a lazily loaded module would load it.
         cuda: Any = sys.modules.get("torch.cuda")
-        if cuda is None or not _is_initialized(cuda):
+        self.cumulative = cuda is None or not _is_initialized(cuda)
+        if self.cumulative:  # nothing to read; the next look is when a point is due
             return
         if self._look.renew_if_over(now):
             self._find_devices(cuda)

@@ -24,6 +24,11 @@ THREAD_NAME = "sysmetrics-watchdog"
 # A look that happens this much later than planned proves nothing: the process was stopped, or starved.
 _OVERSLEPT_SECONDS = 0.5
 _GRACE_SECONDS = 1.0
+# The threads are looked at if a window does not end in time, and 9.6 s after a source can begin to hang: what
+# hangs is named within 10 s. A window of 10 s that ends in time costs no look of its own.
+_LATE_WINDOW_SECONDS = 0.5
+_LONGEST_CALM_SECONDS = 9.6
+_LONGEST_READS_IN_SECONDS = 1.0
 # A change of the tag `sys.metrics` is sent at once, but not more often than this.
 _METRICS_SECONDS = 5.0
 # After the last run there is one more look: in a series of short runs, none then has to wake a thread.
@@ -156,8 +161,11 @@ class Watchdog:
         if self._sampler.thread.left_behind:
             self._calm_seconds = 0.0
         elif not self._sampler.is_ticking:
-            self._calm_seconds = min(max(2 * self._calm_seconds, left), self._sampler.calm_seconds)
-        return max(left, self._calm_seconds)
+            self._calm_seconds = min(max(2 * self._calm_seconds, left), 2 * _LONGEST_CALM_SECONDS)
+        # What answers now may hang when it is read next.
+        most = _LONGEST_CALM_SECONDS + min(self._sampler.reads_in, _LONGEST_READS_IN_SECONDS)
+        most = min(most, self._sampler.window_seconds + _LATE_WINDOW_SECONDS)
+        return max(left, min(self._calm_seconds, most))
 
     def look_now_or_later(self) -> float:
         """Looks, for a guard; returns the seconds until the next look."""

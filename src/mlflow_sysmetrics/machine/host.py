@@ -177,7 +177,8 @@ class Host:
 
     def may_have_children(self) -> bool:
         """Returns False if this process certainly has no child processes."""
-        return self.root != _ROOT or sys.platform != "linux" or _has_children()
+        # Asked at every other tick: comparing two paths would take longer than asking the kernel.
+        return self.root is not _ROOT or sys.platform != "linux" or _has_children()
 
     def may_have_nvml(self) -> bool:
         """Returns False if NVIDIA's driver is certainly not installed."""

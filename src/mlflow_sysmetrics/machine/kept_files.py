@@ -41,8 +41,8 @@ _LOOK_UP_SECONDS = 60.0
 _MOST_WATCHED = 40  # a job seven groups deep has 30; what lies above is looked up from time to time only
 # A tick takes less, and ticks are at least twice as far apart.
 SAME_TICK_SECONDS = 0.05
-# If more files are watched, those that are not urgent are read at every other tick, by halves: on a processor
-# that was asleep each takes 7 us, as much as some sources.
+# If more files are watched, each is read at every other tick, by halves: on a processor that was asleep each
+# takes 7 us, as much as some sources.
 _READ_AT_EACH_TICK = 3
 
 _Content: TypeAlias = tuple[int, int, bytes]
@@ -237,7 +237,6 @@ class KeptFiles:
     def __init__(self) -> None:
         self.version = 0
         self._watched: dict[str, _Watched] = {}
-        self._urgent: set[str] = set()
         # Those that are open: what is read at this tick, and at the next.
         self._open: tuple[list[_Content], list[_Content]] | None = None  # None: to be made
         self._by_path: list[_Watched] = []
@@ -252,16 +251,14 @@ class KeptFiles:
         self._kept.add(file)
         return file
 
-    def watch(self, paths: Iterable[str], urgent: Iterable[str] = ()) -> None:
+    def watch(self, paths: Iterable[str]) -> None:
         """Adds files, which may be missing.
 
         To miss no change, call this before reading what the files contain.
 
         Args:
             paths: the files.
-            urgent: those of them that are read at each tick, however many there are.
         """
-        self._urgent.update(urgent)
         for path in paths:
             if path not in self._watched and len(self._watched) < _MOST_WATCHED:
                 self._watched[path] = _Watched(path)
@@ -312,13 +309,11 @@ class KeptFiles:
         if len(found) <= _READ_AT_EACH_TICK:
             both = [file.as_open for file in found]
             return both, both
-        urgent = [file.as_open for file in found if file.path in self._urgent]
-        others = [file.as_open for file in found if file.path not in self._urgent]
-        return urgent + others[::2], urgent + others[1::2]
+        contents = [file.as_open for file in found]
+        return contents[::2], contents[1::2]
 
     def _forget(self) -> None:
         self._watched, self._open, self._by_path = {}, None, []
-        self._urgent.clear()
         self.version += 1
 
     def _look_up(self, now: float) -> None:

@@ -311,3 +311,11 @@ def test_network_filesystems_are_read_less_often_than_every_tick(make: Make, dis
     disks.usage = DiskUsage(total=9_000_000, used=6_000_000, free=2_000_000)
     assert values(disk, 0) == PLAIN
     assert values(disk, 60) == PLAIN | {"disk_usage_megabytes": 6, "disk_available_megabytes": 2}
+
+
+def test_between_points_the_space_is_read_every_five_seconds(make: Make) -> None:
+    disk = Disk(make())
+    assert disk.collect(0)
+    assert not disk.levels(4)
+    assert disk.levels(5)
+    assert disk.collect(6), "a point has a value"

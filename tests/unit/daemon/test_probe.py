@@ -13,6 +13,7 @@ from fakes import LEVEL, Scripted, scripted
 from mlflow_sysmetrics.daemon.sampling.probe import OK, Probe, ProbeSchedule
 from mlflow_sysmetrics.errors import Unavailable
 from mlflow_sysmetrics.machine.host import Host
+from mlflow_sysmetrics.samples import Sample
 
 
 def test_a_collector_is_built_at_its_first_reading_and_only_once() -> None:
@@ -283,3 +284,15 @@ def test_probes_that_are_paused_are_not_asked_until_their_pause_is_over() -> Non
     tries = absent.built
     assert tries == 4, "at 0, 1, 5 and 21 seconds"
     assert sum(one for one, _ in asked) < 40
+
+
+def test_between_points_it_reads_only_levels_of_a_collector_that_tells_them_apart() -> None:
+    class Process(Scripted):
+        def levels(self, now: float) -> tuple[Sample, ...]:
+            return (LEVEL.sample(now),)
+
+    Process.values = {LEVEL: 1}
+    for collector, between in ((Process, [3]), (scripted(level=1), [1])):
+        probe = Probe(collector, Host())
+        assert [sample.value for sample in probe.read(0)] == [1]
+        assert [sample.value for sample in probe.read(3, whole=False)] == between

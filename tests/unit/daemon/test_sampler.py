@@ -168,7 +168,7 @@ def test_a_stalling_source_does_not_distort_the_rates_of_the_next(bench: Bench) 
     """Each collector gets the time at which it reads, not that of the tick."""
     moments = []
 
-    def read(now: float) -> tuple[Sample, ...]:
+    def read(now: float, **_: bool) -> tuple[Sample, ...]:
         moments.append(now)
         bench.clock.move(5)
         return ()

@@ -55,6 +55,7 @@ class ProcessTree:
         self._looks_for_children = False
         self._rest = Pause(SLOW_SECONDS, read=False)  # of this process's open files
         self._stat = host.files.keep(directory + "/stat")
+        self._sizes = host.files.keep(directory + "/statm")
         self._ledger = CpuLedger()
         self.own = Member(stat, directory, self._ledger.open(None, self._used(stat), stat.ended, born=False))
         self._members = {stat.pid: self.own}
@@ -76,6 +77,21 @@ class ProcessTree:
         if len(self._roots) == 1:
             return 1
         return sum(1 for pid in self._roots if pid in self._members)
+
+    def resident_alone(self, now: float) -> int | None:
+        """Returns the resident bytes of this process if it is alone, and nothing else is due; else None.
+
+        Its children are looked for at every other reading.
+        """
+        if self._alone is None or now >= self._rest.over_at or self._job.version != self._version:
+            return None
+        self._looks_for_children = not self._looks_for_children
+        if self._looks_for_children and not self._births.is_impossible():
+            return None
+        try:
+            return int(self._sizes.read().split(None, 2)[1]) * PAGE_BYTES
+        except (OSError, ValueError, IndexError):  # the stat has it, too
+            return None
 
     def look_at_own(self, now: float) -> float | None:
         """Does the same as `look` for this process, if it is alone, as most are; else returns None.

@@ -137,6 +137,7 @@ class JournalThread:
         self.stuck: Callable[[], None] = lambda: None
         self._look_at = math.inf
         self._request: _Request | None = None
+        self._answered: _Request | None = None
         self._later: dict[Hashable, Callable[[], object]] = {}
         self._began_at: float | None = None
         #: Why the last job that appends failed, other than by the disk; None if it did not.
@@ -263,8 +264,10 @@ class JournalThread:
             self._began_at = None  # also where the thread that ran the last job has died
             left = self._look_at - self._clock.monotonic()
             while self._request is None and not self._later and left > 0:
+                self._release_caller()
                 self._changed.wait(None if math.isinf(left) else left)
                 left = self._look_at - self._clock.monotonic()
+            self._release_caller()
             request = self._request
             is_look = request is None and left <= 0  # first: after it, the disk may not answer
             job = None if is_look else self._take(request)
@@ -281,12 +284,15 @@ class JournalThread:
                     request.ended_at = self._free_at
                     self._request = None  # first, since the waiting thread may call again at once
         if request is not None:
-            request.result = result
-            try:
-                self._look_now()  # first: the waiting thread would have to wait for Python's lock, too
-            finally:
-                request.done.set()
+            request.result, self._answered = result, request
+            self._look_now()
         return True
+
+    def _release_caller(self) -> None:
+        """Lets the caller of the last job go on: last, since it needs Python's lock, which is free then."""
+        request, self._answered = self._answered, None
+        if request is not None:
+            request.done.set()
 
     def _take(self, request: _Request | None) -> Callable[[], object]:
         """Returns the next job, which begins now. The caller holds the lock."""

@@ -83,11 +83,12 @@ class Probe:
         self.paused_until = -math.inf
         self._limits_version = 0
 
-    def read(self, now: float) -> Sequence[Sample]:
+    def read(self, now: float, *, whole: bool = True) -> Sequence[Sample]:
         """Returns the samples of one tick; none while the collector is unavailable, failing or paused.
 
         Args:
             now: seconds of a clock that never goes back.
+            whole: False if the collector may leave out what can wait until a point is due.
         """
         # A source that a change of the job's limits brings (throttling, by a quota) is not waited for.
         if now < self.paused_until and self.rests(now):
@@ -97,7 +98,8 @@ class Probe:
             collector = None if self._is_stale else self._collector
             if collector is None:
                 collector = self._built()
-            for sample in collector.collect(now):
+            collect = collector.collect if whole else getattr(collector, "levels", collector.collect)
+            for sample in collect(now):
                 if _LEAST < sample[2] < _MOST:  # neither infinite nor NaN
                     samples.append(sample)  # noqa: PERF401 - keeps what was read before a failure
         except Unavailable as reason:

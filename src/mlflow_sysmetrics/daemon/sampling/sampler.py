@@ -30,9 +30,6 @@ _PAUSE_SECONDS = 1.0
 # A new watch needs two readings before it has rates. The second is not read on schedule, but as soon as the
 # span is long enough for a rate (collectors/rhythm.py).
 _SECOND_READING_SECONDS = 0.2
-# The threads are looked at if a window does not end in time, and after 9 s: what hangs is named within 10 s.
-_LATE_WINDOW_SECONDS = 1.0
-_LONGEST_CALM_SECONDS = 9.0
 # A source that hangs delays a tick by less.
 _LATE_SECONDS = 10.0
 
@@ -58,7 +55,7 @@ class Sampler:
         stirred: called at the first tick after a pause.
         together: entered around what gives points to many runs.
         delayed: called when something is requested while a tick is under way.
-        calm_seconds: how long it may be left alone while its ticks come on time.
+        window_seconds: length of the shortest window; 0 if there is none.
         state: value of the tag `METRICS_TAG` that runs get with their first points.
     """
 
@@ -80,13 +77,12 @@ class Sampler:
         self._series: dict[RunSeries, None] = {}
         self._windows: dict[Window, dict[RunSeries, None]] = {}
         self._without_window: list[RunSeries] = []
-        self._epoch = self._ticked_at = 0.0
+        self._epoch = self._ticked_at = self.window_seconds = 0.0
         self._due_at = self._interval = self._closes_at = math.inf
         self.state = SAMPLED
         self.stirred: Callable[[], None] = lambda: None
         self.together: AbstractContextManager[None] = nullcontext()
         self.delayed: Callable[[], None] = lambda: None
-        self.calm_seconds = 0.0
         self.thread = SamplerThread(self._step, clock)
         self._pass: Tick | None = None
         self._schedule = ProbeSchedule(probes)
@@ -108,14 +104,20 @@ class Sampler:
 
     def replace_if_stuck(self) -> float:
         """Lets another thread go on if this one is stuck; see `SamplerThread.replace_if_stuck`."""
-        due_in = 0.0 if self._pass is not None else self._due_at - self._clock.monotonic()
-        return self.thread.replace_if_stuck(due_in)
+        return self.thread.replace_if_stuck(0.0 if self.is_ticking else self.reads_in)
 
     @property
     def delay(self) -> str | None:
         """How late a tick is; None if that is not worth a message."""
         late = self._clock.monotonic() - self._due_at
         return f"the sampling is {late:.0f} s late" if late > _LATE_SECONDS else None
+
+    @property
+    def reads_in(self) -> float:
+        """Seconds until sources are read; 0 while they are."""
+        if self._pass is not None:
+            return self._interval if self._pass.is_counted else 0.0
+        return max(self._due_at - self._clock.monotonic(), 0.0)
 
     def silent_sources(self) -> list[str]:
         """Returns the sources that do not answer, and those of whose paths one does not."""
@@ -205,9 +207,8 @@ class Sampler:
                 whole = bool(self._watches) or self._closes_at <= now + _EARLY_SECONDS
                 tick = self._pass = Tick(self._schedule.awake(now, whole=whole), now)
                 tick.is_whole = whole
-        if self.inbox.due_at != math.inf:
-            self.inbox.collect()  # afterwards: who asked for a flush has left its points before
-        if not self.thread.read(tick.left, tick.samples, charge):
+        self.inbox.collect()  # afterwards: who asked for a flush has left its points before
+        if not self.thread.read(tick, charge):
             return False
         if not tick.is_counted:
             self._count(tick)
@@ -386,8 +387,7 @@ class Sampler:
         settings = [series.settings for series in self._series]
         watches = [watch.interval for watch in self._watches]
         self._interval = min([*(one.sampling_interval for one in settings), *watches], default=math.inf)
-        longest = min([*(one.window_seconds for one in settings), *watches], default=0.0)
-        self.calm_seconds = min(longest + _LATE_WINDOW_SECONDS, _LONGEST_CALM_SECONDS)
+        self.window_seconds = min([*(one.window_seconds for one in settings), *watches], default=0.0)
         if not math.isinf(self._interval):
             self.thread.follow_interval(self._interval)
 

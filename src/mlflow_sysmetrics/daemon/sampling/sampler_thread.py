@@ -98,31 +98,30 @@ class SamplerThread:
         """Sets how long a reading may take for ticks of an interval in seconds."""
         self.patience = min(max(_STUCK_INTERVALS * interval, _SHORTEST_PATIENCE_SECONDS), HANGS_SECONDS)
 
-    def read(self, left: Iterator[Probe], samples: list[Sample], charge: object) -> bool:
+    def read(self, tick: Tick, charge: object) -> bool:
         """Reads probes in place, each at a time of its own: a stall must not distort the rates of the next.
 
         Args:
-            left: the probes; another thread that takes over goes on with the next one.
-            samples: what was read is added to them.
+            tick: whose probes are read; another thread that takes over goes on with the next one.
             charge: identifies the calling thread.
 
         Returns:
             False if another thread has taken over meanwhile.
         """
-        monotonic, lock = self._clock.monotonic, self._lock
+        monotonic, lock, whole = self._clock.monotonic, self._lock, tick.is_whole
         probe: Probe | None = None
         try:
-            for probe in left:
+            for probe in tick.left:
                 if probe.began_at is not None:
                     continue
                 now = self._read_at = monotonic()
                 self._probe = probe
-                found = probe.read(now)
+                found = probe.read(now, whole=whole)
                 with lock:
                     if self.charge is not charge:
                         break
                     self._probe = None
-                samples.extend(found)
+                tick.samples.extend(found)
             else:
                 return True
         except BaseException:
