@@ -8,6 +8,7 @@ often.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import sys
@@ -195,6 +196,23 @@ class TorchStore:
                     host, int(port), is_master=False, timeout=_CONNECT, wait_for_workers=False
                 )
         return self._store
+
+
+class Announcement:
+    """Tells the other nodes where the run is, if torchrun has a store for that.
+
+    Args:
+        environ: environment variables.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._store = TorchStore(environ) if TorchStore.is_promised(environ) else None
+
+    def make(self, location: Location) -> None:
+        """Makes it once torch is loaded; to be called again and again."""
+        with contextlib.suppress(Exception):  # of torch's
+            if self._store is not None and self._store.publish(location):
+                self._store = None
 
 
 @dataclass
