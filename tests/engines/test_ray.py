@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from cluster_examples import block, run
 from programs import Store
+from ray_settings import RAY
 from series import sections
 
 pytest.importorskip("ray")
@@ -153,3 +156,8 @@ def test_each_trial_of_ray_tune_samples_its_node_for_its_own_run(
     run_ids = on_engine(CLUSTER + TUNE + DOWN)
     assert len(run_ids) == 4
     assert [sections(store, run_id) for run_id in run_ids] == [{"system"}] * 4
+
+
+def test_the_example_prints_the_sections_of_its_run(store: Store, tmp_path: Path) -> None:
+    commands, shown = block("train_ray.py")
+    assert run(commands, store, tmp_path, **RAY, PYTHONWARNINGS="ignore") == shown
