@@ -45,13 +45,13 @@ def slow(session: nox.Session) -> None:
 
 @nox.session
 def engines(session: nox.Session) -> None:
-    """Samples the nodes of real torchrun, Ray and Spark jobs on this machine; needs a Java runtime.
+    """Samples the nodes of real torchrun, submitit, Ray and Spark jobs on this machine; needs a Java runtime.
 
     Not in CI, which has ten minutes and two cores: Ray starts seven processes a node, Spark is 450 MB with
     a JVM, and either may take minutes to start there. CI tests stand-ins of their interfaces.
     """
-    session.install(".[test,ray,spark]", "ray[train,tune]", "torch")
-    session.run("pytest", "-m", "engines", *session.posargs)
+    session.install(".[test,ray,spark]", "ray[train,tune]", "submitit", "torch")
+    session.run("pytest", "-m", "engines", "tests/engines", *session.posargs)
 
 
 @nox.session

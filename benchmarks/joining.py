@@ -1,10 +1,11 @@
 """Simulated nodes that look for the run of their job at the same time: what the tracking server is asked.
 
     python benchmarks/joining.py --nodes 1000
+    python benchmarks/joining.py --nodes 1000 --monitor built-in
 
 Nodes begin to look within a minute; the owner tags its run some seconds after the first of them. Each uses
 the rendezvous, the sender and the run queue of the package, over a minimal connection instead of MLflow's
-client.
+client. The nodes of the built-in monitor are told the run, since they cannot find it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from contextlib import suppress
 from http.client import HTTPConnection
 from typing import Any
 
+import psutil
 from mlflow import MlflowClient
 
 from mlflow_sysmetrics import LocalServer
@@ -37,6 +39,8 @@ _KEY = "slurm:7"
 _LOOK_SECONDS = 1.0
 _TIMEOUT_SECONDS = 60
 _OK = 200
+_SERIES = 23
+_BUILT_IN_SERIES = 8
 
 
 class Line:
@@ -154,7 +158,7 @@ class Node:
         sender = Sender("http://simulated", lambda _: self, SystemClock())
         queue = RunQueue(location.run_id, location.started_at, self._send_interval)
         sender.watch_end(queue, lambda _: None)
-        names = [f"system/node_{self._number}/series_{one}" for one in range(23)]
+        names = [f"system/node_{self._number}/series_{one}" for one in range(_SERIES)]
         while not self.stop.is_set():
             now = time.time_ns() // 1_000_000
             sender.append(queue, [Point(name, 1.5, now) for name in names])
@@ -163,12 +167,38 @@ class Node:
             self.stop.wait(min(max(sender.due_in(), 0.1), self._send_interval))
 
 
+class BuiltInNode(Node):
+    """A node with MLflow's own monitor, which asks for its run before it sends each reading.
+
+    Its program enters the run with `start_run(run_id=...)`.
+    """
+
+    run_id = ""  #: told to all of them once it is there
+
+    def _live(self) -> None:
+        self.stop.wait(self._delay)
+        while not self.run_id and not self.stop.is_set():
+            self.stop.wait(_LOOK_SECONDS)
+        with suppress(Fault):
+            self.line.ask("GET", f"runs/get?run_id={self.run_id}")
+        self.asked_to_join = len(self.line.seconds)
+        names = [f"system/node_{self._number}/series_{one}" for one in range(_BUILT_IN_SERIES)]
+        step = 0
+        while not self.stop.wait(self._send_interval):
+            now = time.time_ns() // 1_000_000
+            with suppress(Fault):
+                self.line.ask("GET", f"runs/get?run_id={self.run_id}")
+                self.send(self.run_id, [Point(name, 1.5, now) for name in names], [step] * len(names), {})
+            step += 1
+
+
 def measure(
-    count: int, *, within: float, owner_after: float, seconds: float, known: bool
+    kind: type[Node], count: int, *, within: float, owner_after: float, seconds: float, known: bool
 ) -> dict[str, float]:
     """Returns what the nodes have asked.
 
     Args:
+        kind: of the nodes.
         count: number of nodes.
         within: seconds within which they begin to look.
         owner_after: seconds after the first node at which the run is tagged.
@@ -179,16 +209,17 @@ def measure(
     send_interval = 10.0
     with LocalServer(workers=2) as server:
         port = int(server.url.rpartition(":")[2])
-        nodes = [Node(port, place, within * place / count, send_interval) for place in range(count)]
+        nodes = [kind(port, place, within * place / count, send_interval) for place in range(count)]
         for node in nodes:
             node.thread.start()
         time.sleep(owner_after)
         client = MlflowClient(server.url)
-        client.create_run("0", tags={"sysmetrics.job": f"{_KEY} {time.time_ns() // 1_000_000}"})
+        run = client.create_run("0", tags={"sysmetrics.job": f"{_KEY} {time.time_ns() // 1_000_000}"})
+        BuiltInNode.run_id = run.info.run_id
         time.sleep(within - owner_after + seconds / 2)
-        before = sum(len(node.line.seconds) for node in nodes)
+        before, cpu_before = sum(len(node.line.seconds) for node in nodes), cpu_of_children()
         time.sleep(seconds)
-        after = sum(len(node.line.seconds) for node in nodes)
+        after, cpu_after = sum(len(node.line.seconds) for node in nodes), cpu_of_children()
         for node in nodes:
             node.stop.set()
         for node in nodes:
@@ -201,10 +232,17 @@ def measure(
         "requests to join, mean": statistics.mean(joined),
         "requests to join, most": max(joined),
         "requests per node and send interval": (after - before) / count / seconds * send_interval,
+        "server's CPU seconds per second": (cpu_after - cpu_before) / seconds,
         "failures": sum(node.line.failures for node in nodes),
         "median seconds of a request": statistics.median(durations),
         "99th percentile of seconds": durations[int(len(durations) * 0.99)],
     }
+
+
+def cpu_of_children() -> float:
+    """Returns the CPU seconds of the server's processes."""
+    times = [one.cpu_times() for one in psutil.Process().children(recursive=True)]
+    return sum(one.user + one.system for one in times)
 
 
 def main() -> None:
@@ -215,8 +253,10 @@ def main() -> None:
     parser.add_argument("--owner-after", type=float, default=5.0, help="seconds until the run is there")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long they send")
     parser.add_argument("--all-experiments", action="store_true", help="no experiment is set on the nodes")
+    parser.add_argument("--monitor", choices=["ours", "built-in"], default="ours", help="what samples")
     options = parser.parse_args()
     found = measure(
+        BuiltInNode if options.monitor == "built-in" else Node,
         options.nodes,
         within=options.within,
         owner_after=options.owner_after,

@@ -11,14 +11,9 @@ from pathlib import Path
 import pytest
 from databases import make_tables
 from programs import PATIENT, QUIET, Store
+from ray_settings import RAY
 
 PATIENCE = 600  # two raylets, or a JVM with its workers, on two busy cores
-# Ray waits half a minute for its own processes; its clusters here are too small to wait for longer.
-RAY = {
-    "RAY_raylet_start_wait_time_s": "300",
-    "RAY_ENABLE_METRICS_COLLECTION": "0",
-    "RAY_TRAIN_V2_ENABLED": "1",
-}
 
 
 @pytest.fixture

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from cluster_examples import block, run
 from programs import Store
+from ray_settings import RAY
 from series import sections
 
 pytest.importorskip("ray")
@@ -153,3 +157,10 @@ def test_each_trial_of_ray_tune_samples_its_node_for_its_own_run(
     run_ids = on_engine(CLUSTER + TUNE + DOWN)
     assert len(run_ids) == 4
     assert [sections(store, run_id) for run_id in run_ids] == [{"system"}] * 4
+
+
+def test_the_example_prints_the_sections_of_its_run(store: Store, tmp_path: Path) -> None:
+    commands, shown = block("train_ray.py")
+    # The paths of its sockets have to be short, and an agent takes its time to start on two busy cores.
+    own = {**RAY, "RAY_TMPDIR": tempfile.gettempdir(), "SECONDS_TO_TRAIN": "40"}
+    assert run(commands, store, tmp_path, **own, PYTHONWARNINGS="ignore") == shown

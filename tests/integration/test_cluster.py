@@ -11,6 +11,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from watching import eventually
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="nodes are told apart by what Linux has")
 
+WINDOW = 4  # seconds
 RANK = """
     import sys, threading
     import mlflow
@@ -87,9 +89,10 @@ def test_nodes_join_the_run_of_the_first_rank_and_a_killed_sampler_is_replaced(
     server: LocalServer, started: Callable[..., subprocess.Popen[str]]
 ) -> None:
     client = MlflowClient(server.url)
-    owner = started(server.url, 0, RANK.format(starts=True))
+    rhythm = {"MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING": str(2 * WINDOW)}
+    owner = started(server.url, 0, RANK.format(starts=True), **rhythm)
     run_id = said(owner)
-    others = [started(server.url, rank, RANK.format(starts=False)) for rank in (2, 3)]
+    others = [started(server.url, rank, RANK.format(starts=False), **rhythm) for rank in (2, 3)]
     assert {said(one) for one in others} == {"ready"}
     threads = "system/node_1/process_threads"
     eventually(lambda: "system/node_1" in nodes(client, run_id))
@@ -101,14 +104,28 @@ def test_nodes_join_the_run_of_the_first_rank_and_a_killed_sampler_is_replaced(
 
     leader = next(one for one in others if samples(one))
     others.remove(leader)
-    killed_at = time.time()
+    eventually(lambda: len(steps(client, run_id, threads)) > 1)
+    killed_at = time.time() * 1000
     leader.send_signal(signal.SIGKILL)
     (heir,) = others
     eventually(lambda: samples(heir))
-    began = client.get_run(run_id).info.start_time / 1000
-    eventually(lambda: any(step > killed_at - began for step in steps(client, run_id, threads)))
+    eventually(
+        lambda: any(point.timestamp > killed_at for point in client.get_metric_history(run_id, threads))
+    )
     end(owner)
     end(heir)
+    series = [
+        client.get_metric_history(run_id, key)
+        for key in client.get_run(run_id).data.metrics
+        if key.startswith("system/node_1/")
+    ]
+    assert len(series) > 10
+    for points in series:  # the same keys, with at most one window between the last point and the next
+        times = [point.timestamp for point in points]
+        assert times[0] < killed_at < times[-1], points[0].key
+        assert max(after - before for before, after in pairwise(times)) < 2000 * WINDOW, points[0].key
+        found = [point.step for point in points]
+        assert found == sorted(set(found)), points[0].key
     assert nodes(client, run_id) == {"system/node_0", "system/node_1"}
     assert client.get_run(run_id).info.status == "FINISHED"
     assert client.get_run(run_id).data.tags["sysmetrics.job"].endswith(" ended")
@@ -139,7 +156,7 @@ def test_processes_that_all_start_the_run_are_one_series_per_node(
     assert nodes(client, run_id) == {"system/node_0", "system/node_1"}
     for node in ("node_0", "node_1"):
         found = steps(client, run_id, f"system/{node}/process_threads")
-        assert found == sorted(found)
+        assert found == sorted(set(found))
     assert "sys.hostname" in client.get_run(run_id).data.tags
 
 

@@ -75,6 +75,7 @@ PLAIN = {
         "state",
         "statistics",
         "status",
+        "steps",
         "store",
         "thread",
         "tick",

@@ -1,8 +1,9 @@
 """Which process samples a node for a run: the one that holds a lock, which the kernel releases at its death.
 
 Each run has a directory per node, among the temporary files of this user on this machine. In it are the lock;
-`node.json`, in which the leader records the node's name, so that its successor continues the same keys; and a
-file per member, with its processes and the GPUs that it sees. Others may be able to write where the directory
+`node.json`, in which the leader records the node's name, so that its successor continues the same keys;
+`steps.json`, where its steps are ahead of the clock; and a file per member, with its processes and the GPUs
+that it sees. Others may be able to write where the directory
 is made: it must be this user's alone, and no link is followed in it.
 """
 
@@ -15,7 +16,7 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from mlflow_sysmetrics.errors import JournalUnavailable, Unavailable
 from mlflow_sysmetrics.runtime.process_identity import is_gone, this_process
 
 _NODE = "node.json"
+_STEPS = "steps.json"
 _MEMBER = ".member"
 _MOST_BYTES = 65536
 _MOST_MEMBERS = 4096
@@ -50,6 +52,11 @@ class Member:
     gpus: tuple[str, ...] | None = None
     are_held: bool = False
     owns: str | None = None
+
+    @property
+    def is_for_processes_that_are_gone(self) -> bool:
+        """Whether it was to have other processes sampled, and all of them have ended."""
+        return bool(self.pids) and not any(pid == os.getpid() or exists(pid) for pid in self.pids)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +121,7 @@ class Election:
         self.directory = base / key
         _make(self.directory)
         self._node = self.directory / _NODE
+        self._steps = self.directory / _STEPS
         self._own = self.directory / f"{os.getpid()}-{os.urandom(3).hex()}{_MEMBER}"
         self._ownership: Ownership | None = None
         self._seen: int | None = None
@@ -167,6 +175,15 @@ class Election:
         """Records that the owner of the run has ended it."""
         self.agree(replace(self.record() or NodeRecord(), ended_at=time.time()))
 
+    def steps_ahead(self) -> int:
+        """Returns by how many milliseconds the steps of the leader before are ahead of the clock."""
+        ahead = (read(self._steps) or {}).get("ahead")
+        return ahead if isinstance(ahead, int) else 0
+
+    def note_steps_ahead(self, ahead: int) -> None:
+        """Records by how many milliseconds the steps of this leader are ahead of the clock."""
+        write(self._steps, {"ahead": ahead})
+
     def has_changed(self) -> bool:
         """Returns whether a file has come, gone or been replaced since the last call: one system call."""
         try:
@@ -190,6 +207,11 @@ class Election:
                     with contextlib.suppress(OSError):
                         path.unlink()
         return found
+
+
+def smallest_rank(members: Sequence[Member]) -> int | None:
+    """Returns the smallest number of the node that its processes have from their launcher, if they do."""
+    return min((one.node_rank for one in members if one.node_rank is not None), default=None)
 
 
 def this_member(**named: Any) -> Member:

@@ -10,7 +10,7 @@ from mlflow_sysmetrics.cluster.election import Member
 from mlflow_sysmetrics.cluster.job import Job
 from mlflow_sysmetrics.errors import ThreadUnavailable
 from mlflow_sysmetrics.machine.host import Host
-from mlflow_sysmetrics.machine.visible_gpus.environment import CUDA, hides_nvidia_gpus
+from mlflow_sysmetrics.machine.visible_gpus.environment import CUDA, HIP, ROCR, hides_nvidia_gpus
 from mlflow_sysmetrics.runtime.bounded_calls import CallTimeout, bounded
 from mlflow_sysmetrics.runtime.process_identity import is_gone
 
@@ -18,18 +18,42 @@ _NVML_SECONDS = 2.0  # starting it takes a tenth of a second per GPU without the
 
 
 def visible_gpus(job: Job | None, host: Host | None = None) -> tuple[str, ...] | None:
-    """Returns the UUIDs of the NVIDIA GPUs and slices that CUDA shows to this process; None if unknown.
+    """Returns the UUIDs of the GPUs and slices that CUDA and HIP show to this process; None if unknown.
 
-    NVML is started only where the processes of a job may see different ones.
+    NVML is started, and AMD's driver read, only where the processes of a job may see different ones.
     """
     host = host or Host()
-    if job is None or not job.is_several or CUDA not in host.environ:
+    if job is None or not job.is_several or host.environ.keys().isdisjoint((CUDA, ROCR, HIP)):
         return None
+    nvidia, amd = _nvidia(host), _amd(host)
+    return None if nvidia is None or amd is None else (*nvidia, *amd)
+
+
+def _nvidia(host: Host) -> tuple[str, ...] | None:
     if hides_nvidia_gpus(host.environ) or not host.may_have_nvml():
         return ()
+    if CUDA not in host.environ:
+        return None
     with contextlib.suppress(CallTimeout, ThreadUnavailable):
         return bounded(lambda: _ask_nvml(host), _NVML_SECONDS, name="sysmetrics-gpus")
     return None
+
+
+def _amd(host: Host) -> tuple[str, ...] | None:
+    """Returns the UUIDs of AMD's GPUs; cards before Vega have none."""
+    from mlflow_sysmetrics.collectors.drm.watched_gpus import amd_devices
+    from mlflow_sysmetrics.collectors.presence import no_amd_gpu
+    from mlflow_sysmetrics.errors import Unavailable
+    from mlflow_sysmetrics.machine.visible_gpus.amd import select_amd
+
+    if no_amd_gpu(host):
+        return ()
+    try:
+        uuids = [device.uuid for device in amd_devices(host)]
+    except Unavailable:
+        return None
+    found = tuple(uuids[one.index] for one in select_amd(host.environ, "visible", uuids).chosen)
+    return found if all(found) else None
 
 
 def gpus_shown_by(visible: str, host: Host | None = None) -> tuple[str, ...]:
@@ -75,7 +99,7 @@ def scope_of(own: Member, members: Sequence[Member], job: Job | None) -> tuple[l
     here = [member for member in members or [own] if not is_gone(member.process)]
     pids = sorted({pid for member in here for pid in member.pids})
     uuids = {uuid: None for member in here for uuid in member.gpus or ()}
-    local_size = (job.local_size if job is not None else None) or len(here)
+    local_size = (None if job is None else job.likely_local_size) or len(here)
     are_held = any(member.are_held for member in here)
     need_union = are_held or gpus_need_union(set(own.gpus or ()), set(uuids), local_size)
     return pids, sorted(uuids) if need_union else []

@@ -63,6 +63,13 @@ class Job:
         return self.is_several and self.nodes != 1
 
     @property
+    def likely_local_size(self) -> int | None:
+        """The number of processes on this node; if the launcher does not say, as many as on the others."""
+        if self.local_size or not self.size or not self.nodes:
+            return self.local_size
+        return -(-self.size // self.nodes)
+
+    @property
     def key(self) -> str | None:
         """What the run of this job is tagged with; None if the job has no id."""
         return None if self.job_id is None else f"{self.scheduler}:{self.job_id}"

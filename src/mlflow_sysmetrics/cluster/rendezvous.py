@@ -8,6 +8,7 @@ often.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import sys
@@ -21,16 +22,20 @@ from mlflow_sysmetrics.cluster.job import Job
 from mlflow_sysmetrics.cluster.tags import JOB_TAG, is_open
 from mlflow_sysmetrics.mlflow_api.fluent_state import ExperimentChoice, experiment_of_environment
 from mlflow_sysmetrics.mlflow_api.runs import FoundRun, open_runs
-from mlflow_sysmetrics.runtime.backoff import doubled
 from mlflow_sysmetrics.runtime.process_identity import is_gone, this_process
 
 RUN = "MLFLOW_SYSMETRICS_RUN"  #: the run of the job, <tracking URI>#<run id>
 _SEPARATOR = "#"
 GIVE_UP_SECONDS = 600.0
+# A node asks 1, 4, 13 and 40 s after its start, and then every 30 s: four times where the owner starts its
+# run while the other nodes start.
 _FIRST_SECONDS = 1.0
+_LONGER_BY = 3.0
 _LONGEST_SECONDS = 30.0
 _MOST_RUNS = 5
-_LOOKS_IN_ONE = 3
+_MOST_LOOKS_COUNTED = 10
+_LOOKS_IN_ONE = 4
+_LOOKS_IN_LISTED = 3  # then experiments are listed anew
 _FILE = "run.json"
 _RUN_ID = "MLFLOW_RUN_ID"
 # All processes of an attempt are started within this time, by clocks that differ by less.
@@ -197,6 +202,23 @@ class TorchStore:
         return self._store
 
 
+class Announcement:
+    """Tells the other nodes where the run is, if torchrun has a store for that.
+
+    Args:
+        environ: environment variables.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._store = TorchStore(environ) if TorchStore.is_promised(environ) else None
+
+    def make(self, location: Location) -> None:
+        """Makes it once torch is loaded; to be called again and again."""
+        with contextlib.suppress(Exception):  # of torch's
+            if self._store is not None and self._store.publish(location):
+                self._store = None
+
+
 @dataclass
 class TaggedRuns:
     """The runs of the tracking server that are tagged with the id of the job.
@@ -214,8 +236,9 @@ class TaggedRuns:
     after: int | None = None
     environ: Mapping[str, str] = field(default_factory=dict)
     open_search: Callable[[str], Any] = open_runs
-    _known: list[str] = field(default_factory=list)
     _looks: int = 0
+    _listed: tuple[str | None, list[str]] = (None, [])
+    _listed_at: int = 0
 
     def find(self) -> Location | None:
         """Asks the server, with one request, or two if the experiment is not known."""
@@ -226,10 +249,7 @@ class TaggedRuns:
             self._looks += 1
             if self._looks > _LOOKS_IN_ONE:  # the owner may have set another one
                 chosen = ExperimentChoice(None, None)
-            ids = [chosen.experiment_id] if chosen.experiment_id else self._known if chosen.name else []
-            if not ids:
-                ids = runs.experiment_ids(chosen.name)
-                self._known = ids if chosen.name else []  # the owner may create another one
+            ids = [chosen.experiment_id] if chosen.experiment_id else self._experiments(runs, chosen.name)
             if not ids:
                 return None
             wanted = f"attributes.status = 'RUNNING' AND tags.`{JOB_TAG}` LIKE '{self.key} %'"
@@ -238,6 +258,15 @@ class TaggedRuns:
             runs.close()
         good = [run for run in found if is_open(run.tags.get(JOB_TAG, ""), self.key, self.after)]
         return Location(uri, good[0].run_id, good[0].started_at) if good else None
+
+    def _experiments(self, runs: Any, name: str | None) -> list[str]:
+        """Returns the experiment of a name, or all, which are listed again now and then: one may be new."""
+        known_name, ids = self._listed
+        is_old = name is None and self._looks >= self._listed_at + _LOOKS_IN_LISTED
+        if not ids or known_name != name or is_old:
+            ids = runs.experiment_ids(name)
+            self._listed, self._listed_at = (name, ids), self._looks
+        return ids
 
 
 class Rendezvous:
@@ -284,8 +313,8 @@ class Rendezvous:
                 return found
         if self._server is None or now < self._ask_at or not self._may_ask():
             return None
-        self._looks += 1
-        pause = doubled(self._looks, first_seconds=_FIRST_SECONDS, longest_seconds=_LONGEST_SECONDS)
+        self._looks = min(self._looks + 1, _MOST_LOOKS_COUNTED)
+        pause = min(_FIRST_SECONDS * _LONGER_BY**self._looks, _LONGEST_SECONDS)
         self._ask_at = now + pause * self._jitter()
         found = _answer(self._server)
         return None if found is None or found[:2] in self.over else found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,13 +15,14 @@ from mlflow_sysmetrics.cluster.election import (
     NodeRecord,
     base_directory,
     digest,
-    exists,
+    smallest_rank,
     this_member,
 )
 from mlflow_sysmetrics.cluster.gpus import scope_of
+from mlflow_sysmetrics.cluster.handover import has_made_last_point, refusal, seconds_to_next_step, take_over
 from mlflow_sysmetrics.cluster.job import Job
 from mlflow_sysmetrics.cluster.node import node_identity, node_name
-from mlflow_sysmetrics.cluster.rendezvous import Location, TorchStore
+from mlflow_sysmetrics.cluster.rendezvous import Announcement, Location
 from mlflow_sysmetrics.cluster.tags import RunTags, has_owner, job_tag
 from mlflow_sysmetrics.daemon import launch
 from mlflow_sysmetrics.daemon.arguments import check_timeout
@@ -42,7 +42,7 @@ FOLLOWER = "follower"  #: the holder of a program that does not know the run
 # point may belong to.
 _PAUSE_SECONDS = 0.5
 _RESCAN_SECONDS = 10.0  # a member that was killed changes nothing in the directory
-_MILLISECONDS = 1000
+_LAST_POINT_SECONDS = 5.0  # a source may hang
 
 _ENDED = "the run has ended"
 _NO_ELECTION = "mlflow-sysmetrics: No election of one process per node: %s."
@@ -90,11 +90,11 @@ class NodeSampler:
         self._member = this_member(node_rank=None if job is None else job.node_rank, pids=(os.getpid(),))
         self._election: Election | None = None
         self._attachment: Attachment | None = None
-        self._over = False
+        self._over = self._begins = False
         self._wake = Event()
         self._rescan_at = 0.0
         self._created = time.time()
-        self._store = TorchStore(os.environ) if TorchStore.is_promised(os.environ) else None
+        self._announcement = Announcement(os.environ)
         self._tags = RunTags(job)
         self._loop = Loop(self._step, THREAD_NAME)
 
@@ -187,7 +187,7 @@ class NodeSampler:
             self._member = replace(member or self._member, owns=self._owns())
             self._election = self._enter()
         self._try_to_lead(wait=False)
-        if not self._over:
+        if not self._over or self._attachment is not None:
             self._loop.start()
 
     def update(self, *, pids: Sequence[int], gpus: Sequence[str]) -> None:
@@ -236,40 +236,35 @@ class NodeSampler:
     def _step(self) -> bool:
         """Leads, or waits to lead; returns whether the thread goes on."""
         self._wake.wait(_PAUSE_SECONDS)
+        if not self._over:
+            self._go_on()
         if self._over:
-            return False
+            self._let_others_lead(_LAST_POINT_SECONDS)
+        return not self._over
+
+    def _go_on(self) -> None:
         if self._is_orphan():
             self.reason = "the processes of the job are gone"
             self._leave(None)
-            return False
-        self._publish()
+            return
+        if self._owner and self._announced:
+            self._announcement.make(Location(self.tracking_uri, self.run_id, self._started_at))
         if self._attachment is None:
             launch.call_in_loader(self._try_to_lead)
         else:
             self._lead_on()
-        return not self._over
-
-    def _publish(self) -> None:
-        """Tells the other nodes where the run is, once torch is loaded, if torchrun has a store for that."""
-        if not self._owner or not self._announced or self._store is None:
-            return
-        with contextlib.suppress(Exception):  # of torch's
-            if self._store.publish(Location(self.tracking_uri, self.run_id, self._started_at)):
-                self._store = None
 
     def _is_orphan(self) -> bool:
         """Returns whether the launcher of this process is gone, or all processes that it was to sample."""
         if self._holders == [FOLLOWER] and os.getppid() != self._parent:
             return True
-        pids = [pid for pid in self._member.pids if pid != self._pid]
-        gone = len(pids) == len(self._member.pids) > 0 and not any(map(exists, pids))
-        return gone and not self._is_told
+        return not self._is_told and self._member.is_for_processes_that_are_gone
 
     def _try_to_lead(self, *, wait: bool = True) -> None:
         """Attaches the run if no other process of this node samples it."""
         if not self._is_elected():
             return
-        election = self._election
+        election, free_at = self._election, time.time_ns() // 1_000_000
         record = None if election is None else election.record()
         if record is not None and record.ended_at >= self._created:
             self.reason = _ENDED
@@ -278,7 +273,7 @@ class NodeSampler:
         members = [] if election is None else election.members()
         name = self._choose_name(record, members)
         if record is not None and wait:
-            self._wait_for_next_step(record)
+            self._wake.wait(seconds_to_next_step(self._started_at))
         settings = replace(self._settings, node_id=name)
         self._share(members)
         attachment = prepare(self.run_id, self.tracking_uri, settings)
@@ -287,7 +282,11 @@ class NodeSampler:
                 return
             self.node_name = name
             self._attachment = attachment  # before it begins, so that whoever leaves now ends it
+            self._begins = True
+        if election is not None:
+            take_over(attachment, election, record, free_at)
         attachment.begin(settings, self._started_at)
+        self._begins = False
         if self._over:
             attachment.release()
             return
@@ -322,12 +321,7 @@ class NodeSampler:
             return record.name
         if self._given_name is not None:
             return self._given_name
-        ranks = [member.node_rank for member in [self._member, *members] if member.node_rank is not None]
-        return node_name(self._job, min(ranks, default=None), self._host)
-
-    def _wait_for_next_step(self, record: NodeRecord) -> None:
-        """Waits until the second is over in which the leader before may have sent its last point."""
-        self._wake.wait(1 - (time.time() - (record.started_at or 0) / _MILLISECONDS) % 1)
+        return node_name(self._job, smallest_rank([self._member, *members]), self._host)
 
     def _hear_of_end(self, tags: Mapping[str, str]) -> None:
         # A secondary process that calls `mlflow.end_run` ends the run on the server, not for its owner.
@@ -338,8 +332,8 @@ class NodeSampler:
     def _lead_on(self) -> None:
         """Follows the members of this node, and hears of the end of the run."""
         attachment = self._attachment
-        if attachment is not None and attachment.refusal is not None:
-            self.reason = attachment.refusal
+        if attachment is not None:
+            self.reason = self.reason or refusal(attachment)
         if self.reason is not None:
             self._leave(0)
             return
@@ -384,14 +378,19 @@ class NodeSampler:
     def _leave(self, timeout: float | None) -> bool:
         with self._lock:
             self._over = True
-            attachment, election = self._attachment, self._election
+            attachment = self._attachment
         self._wake.set()
         self._forget(self)
         try:
             return attachment is None or attachment.detach(timeout)
         finally:
-            if election is not None:
-                election.leave()
+            self._let_others_lead(0)
+
+    def _let_others_lead(self, wait: float) -> None:
+        """Leaves the election after the last point of this process; if there is no wait, the thread does."""
+        may = has_made_last_point(self._attachment, wait) and not self._begins
+        if self._election is not None and (may or wait):
+            self._election.leave()
 
     def end_with_process(self) -> None:
         """Says what the others on this node need to know, at the end of this process."""

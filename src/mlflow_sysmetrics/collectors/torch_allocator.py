@@ -101,7 +101,8 @@ class TorchAllocator(Collector):
         """Returns the ordinal of one of torch's devices; None if it is not watched."""
         ordinals = self._host.gpu_ordinals
         known = None if uuid is None else ordinals.of(uuid)
-        if not follows_environment(self._host.wanted_gpus):
+        host = self._host
+        if not follows_environment(host.wanted_amd_gpus if _is_rocm() else host.wanted_gpus):
             return known
         # CUDA's device k is the visible device k. For a MIG slice it may report the UUID of the whole GPU.
         ordinal = ordinals.first("amd" if _is_rocm() else "nvidia", count) + index

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mlflow_sysmetrics.daemon.delivery.inbox import RunKey
-from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
+from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries, Steps
 from mlflow_sysmetrics.daemon.sampling.sampler import Sampler
 from mlflow_sysmetrics.runtime.native import RLock
+
+_MOST_ENDED = 256  # runs that may be resumed within the second of their last point
 
 
 class Attachments:
@@ -26,6 +28,7 @@ class Attachments:
         self._sampler = sampler
         self._lock = lock
         self._series: dict[RunKey, RunSeries] = {}
+        self._steps: dict[RunKey, Steps] = {}
 
     def held(self, key: RunKey, holder: object) -> RunSeries | None:
         """Returns the series of a run if it has that holder."""
@@ -39,6 +42,16 @@ class Attachments:
     def run_ids(self) -> tuple[str, ...]:
         """Returns the attached runs."""
         return tuple(run_id for _, run_id in self._series)
+
+    def steps_of(self, key: RunKey) -> Steps:
+        """Returns the steps of a run, which go on when it is attached again."""
+        with self._lock:
+            series = self._series.get(key)
+            steps = self._steps.pop(key, None) if series is None else series.steps
+            self._steps[key] = steps = steps or Steps()
+            while len(self._steps) > _MOST_ENDED:
+                del self._steps[next(iter(self._steps))]
+            return steps
 
     def hold(self, key: RunKey, holder: object, create: Callable[[], RunSeries]) -> RunSeries:
         """Adds a holder to a run and returns its series.
@@ -54,6 +67,7 @@ class Attachments:
                 series.holders.add(holder)
                 return series
             series = create()
+            series.steps = self.steps_of(key)
             try:
                 series.holders.add(holder)
                 self._series[key] = series
@@ -75,6 +89,7 @@ class Attachments:
             if not series.ended.is_set():
                 self._sampler.remove(series)
             if self._series.get(series.key) is series:
+                self.steps_of(series.key)  # kept: the run may be resumed at once
                 del self._series[series.key]
         return True
 

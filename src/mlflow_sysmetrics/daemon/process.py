@@ -20,7 +20,7 @@ from mlflow_sysmetrics.daemon.arguments import (
 from mlflow_sysmetrics.daemon.daemon import Daemon
 from mlflow_sysmetrics.daemon.delivery.inbox import Channel
 from mlflow_sysmetrics.daemon.delivery.points import Point
-from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
+from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries, Steps
 from mlflow_sysmetrics.daemon.state import Status
 from mlflow_sysmetrics.mlflow_api.clients import import_mlflow
 from mlflow_sysmetrics.mlflow_api.fluent_state import current_tracking_uri
@@ -47,13 +47,14 @@ class Attachment:
     Attributes:
         run_id: the run.
         tracking_uri: its tracking server.
+        series: its series; None if it was never attached. For this package.
     """
 
     def __init__(self, daemon: Daemon, run_id: str, tracking_uri: str) -> None:
         self.run_id = run_id
         self.tracking_uri = anchored(tracking_uri)
         self._daemon = daemon
-        self._series: RunSeries | None = None
+        self.series: RunSeries | None = None
         self._pid = os.getpid()
 
     def begin(self, settings: Settings, started_at: int | None, told: str | None = None) -> None:
@@ -69,7 +70,7 @@ class Attachment:
         Raises:
             ThreadUnavailable: no thread can be started, a RuntimeError.
         """
-        self._series = self._daemon.attach(
+        self.series = self._daemon.attach(
             self.run_id, self.tracking_uri, settings, started_at=started_at, holder=self, told=told
         )
 
@@ -111,12 +112,12 @@ class Attachment:
 
     def _known_series(self) -> RunSeries | None:
         """Returns the series of the run, also if `begin` was interrupted; None if it was never attached."""
-        return self._series or self._daemon.attachments.held((self.tracking_uri, self.run_id), self)
+        return self.series or self._daemon.attachments.held((self.tracking_uri, self.run_id), self)
 
     def put_tags(self, tags: dict[str, str]) -> None:
         """Queues tags for the run; the delivery thread sets them."""
-        if os.getpid() == self._pid and self._series is not None:
-            self._series.channel.sender.append(self._series.channel.queue, tags=tags)
+        if os.getpid() == self._pid and self.series is not None:
+            self.series.channel.sender.append(self.series.channel.queue, tags=tags)
 
     def watch_end(self, ended: Callable[[Mapping[str, str]], object]) -> None:
         """Has a function called when the server says that the run, of another program, is over.
@@ -124,13 +125,13 @@ class Attachment:
         Args:
             ended: takes the tags of the run; called in the sender's thread, once a minute from then on.
         """
-        if os.getpid() == self._pid and self._series is not None:
-            self._series.channel.sender.watch_end(self._series.channel.queue, ended)
+        if os.getpid() == self._pid and self.series is not None:
+            self.series.channel.sender.watch_end(self.series.channel.queue, ended)
 
     @property
-    def refusal(self) -> str | None:
-        """Why the server rejects the run for good, as one that was deleted; None if it does not."""
-        return None if self._series is None else self._series.channel.queue.refused
+    def steps(self) -> Steps:
+        """The steps of the run's points, also before it is attached."""
+        return self._daemon.attachments.steps_of((self.tracking_uri, self.run_id))
 
     def __getstate__(self) -> dict[str, object]:
         """A copy by pickle or `copy.deepcopy` is detached, like one in a forked child."""
@@ -138,11 +139,11 @@ class Attachment:
 
     def offer_host_tags(self) -> None:
         """Has the delivery thread set the host tags if the run, made elsewhere, has none."""
-        if os.getpid() == self._pid and self._series is not None:
+        if os.getpid() == self._pid and self.series is not None:
             from mlflow_sysmetrics.daemon.delivery.host_tags import look_for_host_tags
 
             look_for_host_tags()
-            self._series.channel.sender.append(self._series.channel.queue, host_tags=True)
+            self.series.channel.sender.append(self.series.channel.queue, host_tags=True)
 
     def __enter__(self) -> Attachment:
         return self

@@ -7,6 +7,7 @@ root, a different environment and canned answers, so no test patches anything.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import time
@@ -124,6 +125,7 @@ class JobScope:
             self.version += 1
 
 
+_AMD_UUID = re.compile(r"GPU-[0-9a-f]{16}", re.IGNORECASE)  # NVIDIA's have 32 digits in five groups
 JOB_SCOPE = JobScope()  #: of this process
 
 if hasattr(os, "register_at_fork"):  # not on Windows
@@ -172,8 +174,16 @@ class Host:
 
     @property
     def wanted_gpus(self) -> str:
-        """Which GPUs are watched, as `gpus`: those of the job's other processes are in its list of UUIDs."""
-        return ",".join(self.job.gpus) if self.job.gpus and follows_environment(self.gpus) else self.gpus
+        """Which NVIDIA GPUs are watched, as `gpus`: those of all processes of the job as a list of UUIDs."""
+        return self._wanted([uuid for uuid in self.job.gpus if not _AMD_UUID.fullmatch(uuid)])
+
+    @property
+    def wanted_amd_gpus(self) -> str:
+        """Which AMD GPUs are watched, as `wanted_gpus`."""
+        return self._wanted([uuid for uuid in self.job.gpus if _AMD_UUID.fullmatch(uuid)])
+
+    def _wanted(self, of_job: Sequence[str]) -> str:
+        return ",".join(of_job) if of_job and follows_environment(self.gpus) else self.gpus
 
     def may_have_children(self) -> bool:
         """Returns False if this process certainly has no child processes."""

@@ -220,3 +220,19 @@ def test_the_quick_check_knows_every_launcher() -> None:
 def test_the_quick_check(environ: dict[str, str], expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(monitor.os, "environ", environ)
     assert monitor.may_have_other_processes() is expected
+
+
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [
+        ({"local_size": 3, "size": 8, "nodes": 2}, 3),
+        ({"size": 8, "nodes": 1}, 8),
+        ({"size": 7, "nodes": 2}, 4),
+        ({"size": 8}, None),
+        ({}, None),
+    ],
+)
+def test_processes_that_are_not_counted_are_taken_to_be_spread_evenly(
+    known: dict[str, int], expected: int | None
+) -> None:
+    assert Job(scheduler="slurm", **known).likely_local_size == expected

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,10 +12,12 @@ from typing import Any
 
 import pytest
 
-from mlflow_sysmetrics.cluster import election, sampler, start
+from mlflow_sysmetrics.cluster import election, handover, sampler, start
 from mlflow_sysmetrics.cluster.election import this_member
 from mlflow_sysmetrics.cluster.job import Job
 from mlflow_sysmetrics.cluster.sampler import NodeSampler
+from mlflow_sysmetrics.daemon.delivery.points import Point
+from mlflow_sysmetrics.daemon.sampling.run_series import Steps
 from mlflow_sysmetrics.errors import JournalUnavailable, SettingsError
 from mlflow_sysmetrics.machine.host import JOB_SCOPE
 from mlflow_sysmetrics.settings import Settings
@@ -30,7 +34,11 @@ class Attached:
         self.began = False
         self.ended = False
         self.tags: dict[str, str] = {}
-        self.refusal: str | None = None
+        self.steps = Steps()
+        self.queue = SimpleNamespace(refused=None)
+        self.is_late = False
+        self.made_last_point = threading.Event()
+        self.series = SimpleNamespace(channel=SimpleNamespace(queue=self.queue), ended=self.made_last_point)
         self.hear_of_end: Callable[[Mapping[str, str]], object] | None = None
 
     def begin(self, _settings: Settings, _started_at: int | None) -> None:
@@ -38,6 +46,8 @@ class Attached:
 
     def detach(self, _timeout: float | None = None) -> bool:
         self.ended = True
+        if not self.is_late:
+            self.made_last_point.set()
         return True
 
     def release(self) -> None:
@@ -66,7 +76,7 @@ def attached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[A
     monkeypatch.setattr(sampler, "prepare", prepare)
     monkeypatch.setattr(sampler, "_PAUSE_SECONDS", 0)
     monkeypatch.setattr(sampler.Loop, "start", lambda _: None)
-    monkeypatch.setattr(sampler.NodeSampler, "_wait_for_next_step", lambda *_: None)
+    monkeypatch.setattr(sampler, "seconds_to_next_step", lambda _: 0)
     monkeypatch.setattr(sampler.launch, "call_in_loader", lambda call: call())
     yield made
     JOB_SCOPE.update()
@@ -132,6 +142,61 @@ def test_the_next_one_takes_over_with_the_same_keys(attached: list[Attached]) ->
     second.drop(SECOND)
 
 
+def test_who_takes_over_uses_no_step_of_the_one_before(attached: list[Attached]) -> None:
+    first, second = member(rank=2), member(rank=3)
+    now = time.time_ns() // 1_000_000
+    began = now - 10_900
+    before = attached[0].steps
+    for passed in (500, 100, 0):  # all in one second of the run
+        before.place(now - passed, began)
+    last = before.put_on([Point("key", 1.0, now)])[0].step
+    assert last is not None
+    first.drop(SECOND)
+    step(second)
+    now = time.time_ns() // 1_000_000
+    attached[1].steps.place(now, began)
+    (point,) = attached[1].steps.put_on([Point("key", 1.0, now)])
+    assert point.step is not None
+    assert point.step > last
+    second.drop(SECOND)
+
+
+def test_nobody_takes_over_before_the_last_point_is_made(
+    attached: list[Attached], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampler, "_LAST_POINT_SECONDS", 0.001)
+    first, second = member(rank=2), member(rank=3)
+    attached[0].is_late = True
+    first.drop(SECOND, 0)
+    step(second)
+    assert not second.is_leader
+    attached[0].made_last_point.set()
+    step(first, second)
+    assert second.is_leader
+    second.drop(SECOND)
+
+
+def test_a_source_that_hangs_does_not_keep_the_others_from_sampling(
+    attached: list[Attached], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampler, "_LAST_POINT_SECONDS", 0.001)
+    first, second = member(rank=2), member(rank=3)
+    attached[0].is_late = True
+    first.drop(SECOND, 0)
+    step(first, second)
+    assert second.is_leader
+    assert not attached[0].made_last_point.is_set()
+    second.drop(SECOND)
+
+
+def test_the_next_step_is_that_of_the_next_second_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handover.time, "time", lambda: 1000.75)
+    assert handover.seconds_to_next_step(999_500) == pytest.approx(0.75)
+    assert (
+        handover.seconds_to_next_step(None) == 1
+    )  # a second later it is another one, whenever the run began
+
+
 def test_the_end_of_the_owner_ends_the_others_of_its_node(attached: list[Attached]) -> None:
     second, owner = member(rank=1), member(OWNER, rank=0)
     assert second.is_leader
@@ -191,7 +256,7 @@ def test_a_run_without_an_owner_in_the_job_is_over_when_it_has_ended(attached: l
 
 def test_a_run_that_the_server_rejects_is_over(attached: list[Attached]) -> None:
     first = member(rank=2)
-    attached[0].refusal = "Run 'run' not found"
+    attached[0].queue.refused = "Run 'run' not found"
     step(first)
     assert (first.is_over, first.reason) == (True, "Run 'run' not found")
 

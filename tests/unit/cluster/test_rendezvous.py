@@ -84,7 +84,7 @@ def test_a_location_survives_its_text() -> None:
 def test_the_server_is_asked_less_and_less_often() -> None:
     server = Source()
     assert look_every_second(rendezvous([], server), 60.0) is None
-    assert server.asked == 5  # at 1, 3, 7, 15 and 31 s
+    assert server.asked == 4  # at 1, 4, 13 and 40 s
 
 
 def test_a_run_that_is_there_costs_one_question() -> None:
@@ -109,7 +109,7 @@ def test_one_process_of_a_node_asks() -> None:
 def test_a_server_that_is_down_is_asked_again() -> None:
     server = Down()
     assert look_every_second(rendezvous([Down()], server), 60.0) is None
-    assert server.asked == 5
+    assert server.asked == 4
 
 
 def test_after_a_run_has_ended_the_next_one_is_looked_for() -> None:
@@ -205,11 +205,24 @@ def test_a_named_experiment_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(module, "experiment_of_environment", lambda: ExperimentChoice("demo", None))
     server = Server()
     searched = search(server)
-    for _ in range(3):
+    for _ in range(4):
         searched.find()
-    assert ([ids for ids, _ in server.searches], server.lists) == ([["7"]] * 3, 1)
+    assert ([ids for ids, _ in server.searches], server.lists) == ([["7"]] * 4, 1)
     searched.find()  # the owner may have set another one
     assert server.searches[-1][0] == ["1", "2"]
+
+
+def test_without_an_experiment_all_are_listed_at_each_third_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thirteen seconds cost four requests."""
+    monkeypatch.setattr(module, "experiment_of_environment", lambda: ExperimentChoice(None, None))
+    server = Server()
+    searched = search(server)
+    counts = []
+    for _ in range(7):
+        searched.find()
+        counts.append(server.lists + len(server.searches))
+    assert counts == [2, 3, 4, 6, 7, 8, 10]
+    assert [ids for ids, _ in server.searches] == [["1", "2"]] * 7
 
 
 # The store of torchrun's agent.

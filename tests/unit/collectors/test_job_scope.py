@@ -6,10 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from drm_machine import card, machine
 from nvidia_machines import ampere, host, tick
+from small_machines import values
 from test_process_linux import OWN, Proc
 
 from fake_nvml import FakeNvml
+from mlflow_sysmetrics.cluster.election import Member, this_member
+from mlflow_sysmetrics.cluster.gpus import scope_of, visible_gpus
+from mlflow_sysmetrics.cluster.job import Job
+from mlflow_sysmetrics.collectors.amd_linux import AmdLinux
 from mlflow_sysmetrics.collectors.nvidia import Nvidia
 from mlflow_sysmetrics.collectors.nvml.processes import Tree
 from mlflow_sysmetrics.collectors.process_linux import ProcessLinux
@@ -201,3 +207,80 @@ def test_a_rank_without_gpus_reads_those_of_the_others() -> None:
     job.update()
     with pytest.raises(Unavailable):
         Nvidia(hidden)
+
+
+# From what each rank sees to the series of the one that samples.
+
+SERIALS = [f"{0xA0 + number:x}" for number in range(8)]
+
+
+def amd_node(root: Path) -> Host:
+    """Returns a node of eight AMD GPUs, each with as many gigabytes in use as its number."""
+    parts = []
+    for number, serial in enumerate(SERIALS):
+        name = f"card{number}"
+        device = f"sys/class/drm/{name}/device"
+        parts.append(card(f"0000:0{number}:00.0", "0x1002\n", "amdgpu", name=name, minor=128 + number))
+        parts.append(
+            {f"{device}/unique_id": f"{serial}\n", f"{device}/mem_info_vram_used": f"{number}000000000\n"}
+        )
+        parts.append({f"{device}/mem_info_vram_total": "64000000000\n"})
+    return machine(root, *parts)
+
+
+def members_of(ranks: list[Host]) -> list[Member]:
+    eight = Job(scheduler="torchrun", job_id="7", size=8, local_size=8, nodes=1)
+    return [this_member(pids=(100 + rank,), gpus=visible_gpus(eight, one)) for rank, one in enumerate(ranks)]
+
+
+def memory(found: dict[str, float]) -> dict[str, float]:
+    return {key: value for key, value in found.items() if key.endswith("memory_usage_megabytes")}
+
+
+@pytest.mark.parametrize("variable", ["ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"])
+def test_eight_ranks_with_an_amd_gpu_each_are_sampled_as_gpu_0_to_7(tmp_path: Path, variable: str) -> None:
+    node = amd_node(tmp_path)
+    ranks = [
+        replace(node, environ={variable: str(number)}, gpu_ordinals=GpuOrdinals()) for number in range(8)
+    ]
+    members = members_of(ranks)
+    assert [one.gpus for one in members] == [(f"GPU-{'0' * 14}{serial}",) for serial in SERIALS]
+    job = JobScope()
+    leader = AmdLinux(replace(ranks[5], job=job))
+    assert memory(values(leader, 0)) == {
+        "gpu_0_memory_usage_megabytes": 5000
+    }  # before the others have joined
+    job.update(*scope_of(members[5], members, None))
+    with pytest.raises(Unavailable, match="have changed"):  # upon which it is built anew
+        values(leader, 1)
+    found = memory(values(AmdLinux(replace(ranks[5], job=job)), 2))
+    assert found == {f"gpu_{number}_memory_usage_megabytes": 1000 * number for number in range(8)}
+
+
+def test_eight_ranks_with_an_nvidia_gpu_each_are_sampled_as_gpu_0_to_7() -> None:
+    nvml = FakeNvml(*(ampere(uuid) for uuid in UUIDS))
+    ranks = [host(nvml, environ={"CUDA_VISIBLE_DEVICES": str(number)}) for number in range(8)]
+    members = members_of(ranks)
+    assert [one.gpus for one in members] == [(uuid,) for uuid in UUIDS]
+    job = JobScope()
+    job.update(*scope_of(members[5], members, None))
+    machine_of_leader = replace(ranks[5], job=job, gpu_ordinals=GpuOrdinals())
+    assert numbers(tick(Nvidia(machine_of_leader))) == set(range(8))
+    assert [machine_of_leader.gpu_ordinals.of(uuid) for uuid in UUIDS] == list(range(8))
+
+
+def test_gpus_of_one_vendor_are_not_looked_for_among_those_of_the_other(tmp_path: Path) -> None:
+    job = JobScope()
+    job.update(gpus=["GPU-00000000000000a3", "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"])
+    both = Host(job=job)
+    assert both.wanted_gpus == "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"
+    assert both.wanted_amd_gpus == "GPU-00000000000000a3"
+    one = AmdLinux(replace(amd_node(tmp_path), job=job))
+    assert memory(values(one, 0)) == {"gpu_3_memory_usage_megabytes": 3000}
+    assert not any("matches none" in gap for gap in one.gaps)
+
+
+def test_cards_without_a_unique_id_are_unknown_to_other_processes(tmp_path: Path) -> None:
+    old = machine(tmp_path, card("0000:03:00.0", "0x1002\n", "amdgpu"))
+    (member,) = members_of([replace(old, environ={"ROCR_VISIBLE_DEVICES": "0"})])
+    assert member.gpus is None

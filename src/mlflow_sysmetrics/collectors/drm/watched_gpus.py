@@ -58,7 +58,8 @@ def watched_amd_devices(host: Host) -> tuple[dict[int, AmdDevice], tuple[str, ..
     devices = amd_devices(host)
     if not devices:
         raise Unavailable(NO_AMD_GPU)
-    wanted = without_indices(host.gpus) if host.gpu_ordinals.first("amd", 0) else host.gpus
+    given = host.wanted_amd_gpus
+    wanted = without_indices(given) if host.gpu_ordinals.first("amd", 0) else given
     selection = select_amd(host.environ, wanted, [device.uuid for device in devices])
     if not selection.chosen:
         raise Unavailable("; ".join(("no AMD GPU that this job may see", *selection.gaps)))
@@ -120,10 +121,11 @@ class RepeatedSearch(Generic[Found]):
         host = replace(host, environ=dict(host.environ))
         self._find = partial(find, host)
         self._pause = Pause(DEVICES_SECONDS)
+        self._job, self._gpus = host.job, host.job.gpus
         self.found = self._find()
 
     def check(self, now: float) -> None:
-        """Repeats the search if it is due.
+        """Repeats the search if it is due, or if other processes of the job have come.
 
         Args:
             now: seconds of a clock that never goes back.
@@ -131,7 +133,9 @@ class RepeatedSearch(Generic[Found]):
         Raises:
             Unavailable: the GPUs have changed; a new collector finds them.
         """
-        if self._pause.renew_if_over(now) and self._find() != self.found:
+        before, self._gpus = self._gpus, self._job.gpus
+        is_due = self._pause.renew_if_over(now) or before != self._gpus
+        if is_due and self._find() != self.found:
             raise Unavailable("the GPUs have changed")
 
 

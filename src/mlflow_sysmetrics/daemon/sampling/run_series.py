@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from mlflow_sysmetrics.daemon.delivery.inbox import Channel
 from mlflow_sysmetrics.daemon.delivery.points import Point
@@ -13,6 +13,84 @@ from mlflow_sysmetrics.samples import TOTALS, Kind
 from mlflow_sysmetrics.settings import METRICS_TAG, Settings
 
 _make = tuple.__new__  # a third of the cost of calling the class
+_MILLISECONDS = 1000
+_SHORTEST_SECONDS = 1.0  # shorter windows have several points in one second, as their user wants
+_SET_BACK_MILLISECONDS = 60_000  # a clock that was set back by more is believed
+_MOST_KEPT = 64  # placed windows: more than are held back at a time
+
+
+class Steps:
+    """The steps of a run's sampled points: whole seconds since it started, and none of them twice.
+
+    A window may end in the second of the one before: at the end of the run, at a flush, or if a run is
+    resumed at once. It then has the next step, at its true time. While the start of the run is not known, its
+    time is moved instead, to a second after the window before. Either way a point stays the same when sent
+    again.
+
+    Attributes:
+        moved: called with the milliseconds by which steps are ahead of the clock, when these change.
+    """
+
+    __slots__ = ("_ahead", "_asked", "_given", "_placed", "_reached", "moved")
+
+    def __init__(self) -> None:
+        self.moved: Callable[[int], object] = lambda _: None
+        self._asked = self._given = 0
+        self._reached: int | None = None  # milliseconds since 1970: the newest step is not after its second
+        self._ahead = 0
+        self._placed: dict[int, int] = {}  # timestamp -> step, where that is not the second of the timestamp
+
+    def continue_from(self, reached: int, ahead: int) -> None:
+        """Makes all steps later than that of a time: another process has used those until then.
+
+        Args:
+            reached: milliseconds since 1970.
+            ahead: what `moved` was told last.
+        """
+        self._reached = max(reached + ahead, self._reached or 0)
+        self._ahead = ahead
+
+    def place(self, timestamp: int, started_at: int | None) -> int:
+        """Chooses the step of a window, and returns its timestamp. Safe to call again for the newest one.
+
+        Args:
+            timestamp: when it ends, in milliseconds since 1970.
+            started_at: when the run started; None if that is not known yet.
+        """
+        if timestamp == self._asked:
+            return self._given
+        if timestamp < self._asked - _SET_BACK_MILLISECONDS:
+            self._reached = None
+        given, reached = timestamp, self._reached
+        if started_at is None:
+            given = timestamp if reached is None else max(timestamp, reached + _MILLISECONDS)
+            self._reached = given
+        else:
+            step = _seconds(timestamp, started_at)
+            if reached is not None and step <= _seconds(reached, started_at):
+                step = _seconds(reached, started_at) + 1
+                self._placed[timestamp] = step
+                for old in list(self._placed)[:-_MOST_KEPT]:
+                    del self._placed[old]
+                self._reached = started_at + step * _MILLISECONDS
+            else:
+                self._reached = timestamp
+        self._asked, self._given = timestamp, given
+        ahead = max(self._reached - timestamp, 0)
+        if ahead > self._ahead or (self._ahead and not ahead):
+            self._ahead = ahead
+            self.moved(ahead)
+        return given
+
+    def put_on(self, points: list[Point]) -> list[Point]:
+        """Returns the points with those steps that their timestamps do not tell."""
+        if not self._placed:
+            return points
+        return [_make(Point, (*point[:3], self._placed.get(point.timestamp))) for point in points]
+
+
+def _seconds(timestamp: int, started_at: int) -> int:
+    return max(timestamp - started_at, 0) // _MILLISECONDS
 
 
 class RunSeries:
@@ -27,6 +105,7 @@ class RunSeries:
         holders: who holds the run attached.
         failed: whether the last attempt to give it points failed. Used by the sampler only.
         told: the value of the tag `METRICS_TAG` that the run has, or will have; None if none.
+        steps: those of the run, also of a series before this one.
     """
 
     def __init__(
@@ -40,13 +119,14 @@ class RunSeries:
         self.holders: set[object] = set()
         self.failed = False
         self.told = told
+        self.steps = Steps()
         self._prefix = f"system/{settings.node_id}/" if settings.node_id else "system/"
         self._names: dict[str, str] = {}
         self._totals: dict[str, _Total] = {}
         self._resolution = Resolution() if settings.adaptive else None
         self._ready: list[Point] = []  # to be queued; not empty if that has failed
 
-    def emit(self, values: Iterable[Value], timestamp: int) -> None:
+    def emit(self, values: Sequence[Value], timestamp: int) -> None:
         """Queues the points of a window, one per value; totals count from the run's first point.
 
         With an adaptive resolution some are held back.
@@ -54,7 +134,7 @@ class RunSeries:
         self._add(values, timestamp)
         self._put()
 
-    def emit_all(self, values: Iterable[Value], timestamp: int) -> None:
+    def emit_all(self, values: Sequence[Value], timestamp: int) -> None:
         """Queues the points of a window, and those that were held back."""
         self._add(values, timestamp)
         self._release()
@@ -88,20 +168,23 @@ class RunSeries:
         finally:
             self.ended.set()
 
-    def _add(self, values: Iterable[Value], timestamp: int) -> None:
-        if self.channel.queue.refused is not None:
+    def _add(self, values: Sequence[Value], timestamp: int) -> None:
+        queue = self.channel.queue
+        if queue.refused is not None:
             return
+        if values and self.settings.window_seconds >= _SHORTEST_SECONDS:
+            timestamp = self.steps.place(timestamp, queue.started_at)
         points = self._points(values, timestamp)
         if self._resolution is None:
             self._ready = [point for _, point in points]
         else:
-            self._resolution.add(points, timestamp, self.channel.queue.started_at, self._ready)
+            self._resolution.add(points, timestamp, queue.started_at, self._ready)
 
     def _release(self) -> None:
         if self._resolution is not None and self.channel.queue.refused is None:
             self._resolution.release(self._ready)
 
-    def _points(self, values: Iterable[Value], timestamp: int) -> list[tuple[Kind, Point]]:
+    def _points(self, values: Sequence[Value], timestamp: int) -> list[tuple[Kind, Point]]:
         points = []
         for key, kind, value in values:
             if kind in TOTALS:
@@ -120,7 +203,7 @@ class RunSeries:
 
     def _put(self) -> None:
         if self._ready:
-            self.channel.put(self._ready)
+            self.channel.put(self.steps.put_on(self._ready))
             self._ready = []
 
 
