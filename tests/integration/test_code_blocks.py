@@ -73,7 +73,7 @@ SHORTER = {
     "docs/hpo.md": ("n_trials=50", "n_trials=4"),
     "docs/registry.md": ("tags={", 'pip_requirements=["torch"], tags={'),
 }
-PYTHON_PAGES = {"README.md", "docs/training.md", *GIVEN}
+PYTHON_PAGES = {"README.md", "docs/exports.md", "docs/training.md", *GIVEN}
 
 # Blocks that run in a test of their own: page, beginning of the block, that test.
 PREFLIGHT, SERVER, TRAINING = (

@@ -38,7 +38,7 @@ class Attachments:
 
     def run_ids(self) -> tuple[str, ...]:
         """Returns the attached runs."""
-        return tuple(run_id for _, run_id in self._series)
+        return tuple(run_id for _, run_id in list(self._series))  # a copy: others attach meanwhile
 
     def hold(self, key: RunKey, holder: object, create: Callable[[], RunSeries]) -> RunSeries:
         """Adds a holder to a run and returns its series.
