@@ -41,7 +41,7 @@ from mlflow_sysmetrics.settings import Settings
 
 if TYPE_CHECKING:
     from mlflow_sysmetrics.daemon.journal.recovery import Recovery
-    from mlflow_sysmetrics.daemon.sampling.watch import Watch
+    from mlflow_sysmetrics.exports.watch import Watch
 
 RECOVERY_THREAD_NAME = "sysmetrics-recovery"
 
@@ -230,7 +230,7 @@ class Daemon:
         Raises:
             ThreadUnavailable: no thread can be started.
         """
-        from mlflow_sysmetrics.daemon.sampling.watch import Watch  # rarely needed
+        from mlflow_sysmetrics.exports.watch import Watch  # rarely needed
 
         with self._lock:
             self._start()

@@ -19,7 +19,7 @@ from mlflow_sysmetrics.runtime.native import Event, RLock
 from mlflow_sysmetrics.samples import Sample
 
 if TYPE_CHECKING:
-    from mlflow_sysmetrics.daemon.sampling.watch import Watch
+    from mlflow_sysmetrics.exports.watch import Watch
 
 # A wait may end this early, and multiples of a tenth of a second are not exact in binary: a tick that comes
 # too soon by less than this is the scheduled one.
