@@ -104,7 +104,14 @@ class FakeServer:
                 user_id="",
             ),
             data=SimpleNamespace(
-                tags={**TAGS, "mlflow.runName": name, **tags}, metrics={"loss": 0.1, **latest}
+                tags={**TAGS, "mlflow.runName": name, **tags},
+                metrics={"loss": 0.1, **latest},
+                to_proto=lambda: SimpleNamespace(
+                    metrics=[
+                        SimpleNamespace(key=key, timestamp=series[-1][0], value=series[-1][1])
+                        for key, series in points.items()
+                    ]
+                ),
             ),
         )
         self.points[run_id] = {key: list(series) for key, series in points.items()}

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mlflow_sysmetrics.cluster import start_node_sampler
     from mlflow_sysmetrics.daemon import attach, flush, status
     from mlflow_sysmetrics.errors import SysMetricsError
+    from mlflow_sysmetrics.exports import snapshot
     from mlflow_sysmetrics.preflight import preflight, tracked_run
     from mlflow_sysmetrics.providers import (
         SysMetricsDaemonRunContextProvider,
@@ -43,6 +44,7 @@ _HOME = {
     "flush": "daemon",
     "promote": "training",
     "register_model": "training",
+    "snapshot": "exports",
     "start_node_sampler": "cluster",
     "status": "daemon",
     "tracked_run": "preflight",
@@ -63,6 +65,7 @@ __all__ = [
     "preflight",
     "promote",
     "register_model",
+    "snapshot",
     "start_node_sampler",
     "status",
     "tracked_run",

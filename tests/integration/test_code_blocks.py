@@ -84,6 +84,7 @@ PYTHON_PAGES = {
     "README.md",
     "docs/index.md",
     "docs/about/mlflow-plugin-page.md",
+    "docs/how_to/exports.md",
     "docs/tutorial/first_run.md",
     "docs/how_to/around_a_training.md",
     "docs/how_to/attach.md",
@@ -159,6 +160,7 @@ NOT_RUN = [
     ("deploy/README.md", "docker compose up", "needs Docker: nox -s docker"),
     ("deploy/README.md", 'pip install ".[server]"', "installs; test_server_run_command.py runs the commands"),
     ("benchmarks/README.md", "", "takes minutes to hours, and an idle machine"),
+    ("docs/how_to/watch.md", "mlflow-sysmetrics watch", "needs runs; test_watch_runs.py runs the command"),
     (
         "docs/how_to/cluster.md",
         "import mlflow\nimport torch",

@@ -24,6 +24,7 @@ from mlflow_sysmetrics import (
     preflight,
     promote,
     register_model,
+    snapshot,
     start_node_sampler,
     status,
     tracked_run,
@@ -43,6 +44,7 @@ from mlflow_sysmetrics.errors import (
     SettingsError,
     TrackingURIError,
 )
+from mlflow_sysmetrics.exports import Reading, Snapshot
 from mlflow_sysmetrics.preflight import Attempt, JobStatus, PreflightResult, read_status
 from mlflow_sysmetrics.server import ServerConfig, server_command
 from mlflow_sysmetrics.training import (
@@ -68,6 +70,7 @@ TOP_LEVEL = (
     preflight,
     promote,
     register_model,
+    snapshot,
     start_node_sampler,
     status,
     tracked_run,
@@ -75,6 +78,7 @@ TOP_LEVEL = (
 IN_MODULES = (
     *(Attachment, Point, PointWriter, Status, Watch, open_writer, watch),
     *(Attempt, JobStatus, PreflightResult, read_status),
+    *(Reading, Snapshot),
     *(ServerConfig, server_command),
     *(HPOResult, find_version, load_model, run_to_resume, save_model_to_mlflow),
 )
@@ -101,6 +105,8 @@ if TYPE_CHECKING:
     job: JobStatus = read_status("jobs/1")
     attachment: Attachment = attach("run")
     daemon: Status = status()
+    readings: Snapshot = snapshot()
+    watts: float = readings["gpu_0_power_usage_watts"].value
     url: str = LocalServer().url
     named: str = ServerStartError("It ended.").log_tail
     failed: tuple[Attempt, ...] = PreflightError("It failed.", step=1).attempts

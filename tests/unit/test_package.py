@@ -24,7 +24,7 @@ import mlflow_sysmetrics
 from mlflow_sysmetrics import errors
 from syntax_trees import SOURCE, nodes, syntax_trees
 
-PUBLIC_MODULES = ("daemon", "preflight", "server", "training")
+PUBLIC_MODULES = ("daemon", "exports", "preflight", "server", "training")
 TOP_LEVEL = {
     "LocalServer",
     "MetricRecorder",
@@ -40,6 +40,7 @@ TOP_LEVEL = {
     "preflight",
     "promote",
     "register_model",
+    "snapshot",
     "start_node_sampler",
     "status",
     "tracked_run",

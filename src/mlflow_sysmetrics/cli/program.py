@@ -256,7 +256,10 @@ def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -
     context_settings={"help_option_names": ["-h", "--help"]},
     homes={
         name: f"mlflow_sysmetrics.cli.{name.replace('-', '_')}"
-        for name in ("check", "doctor", "node-agent", "reap", "report", "server", "status", "sync")
+        for name in (
+            *("check", "doctor", "node-agent", "reap", "report", "server", "status", "sync"),
+            "watch",
+        )
     },
 )
 @click.option(
@@ -268,4 +271,4 @@ def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -
     help="Show the version and exit.",
 )
 def main() -> None:
-    """Check tracking before a job, sample a node, recover runs after a crash, and report what runs did."""
+    """Check tracking before a job, sample a node, watch and recover runs, and report what they did."""

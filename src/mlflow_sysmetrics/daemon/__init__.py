@@ -16,15 +16,15 @@ if TYPE_CHECKING:
         status,
         watch,
     )
-    from mlflow_sysmetrics.daemon.sampling.watch import Watch
     from mlflow_sysmetrics.daemon.state import Status
+    from mlflow_sysmetrics.exports.watch import Watch
 
 _HOME = {
     "Attachment": "process",
     "Point": "delivery.points",
     "PointWriter": "process",
     "Status": "state",
-    "Watch": "sampling.watch",
+    "Watch": ".exports.watch",
     "attach": "process",
     "flush": "process",
     "open_writer": "process",
@@ -50,4 +50,4 @@ def __getattr__(name: str) -> object:
     """Imports a name when it is first read: `launch` is needed at once, the rest in another thread."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)

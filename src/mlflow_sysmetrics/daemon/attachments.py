@@ -41,7 +41,7 @@ class Attachments:
 
     def run_ids(self) -> tuple[str, ...]:
         """Returns the attached runs."""
-        return tuple(run_id for _, run_id in self._series)
+        return tuple(run_id for _, run_id in list(self._series))  # a copy: others attach meanwhile
 
     def steps_of(self, key: RunKey) -> Steps:
         """Returns the steps of a run, which go on when it is attached again."""

@@ -30,6 +30,7 @@ from mlflow_sysmetrics.daemon.sampling.sampler import SAMPLED, Sampler
 from mlflow_sysmetrics.daemon.state import Status, log_start, log_summary
 from mlflow_sysmetrics.daemon.watchdog import Watchdog
 from mlflow_sysmetrics.errors import ThreadUnavailable
+from mlflow_sysmetrics.exports import last_tick
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.mlflow_api.fluent_state import current_tracking_uri
 from mlflow_sysmetrics.mlflow_api.tracking_uris import anchored, lasting, with_secrets
@@ -40,7 +41,7 @@ from mlflow_sysmetrics.settings import Settings
 
 if TYPE_CHECKING:
     from mlflow_sysmetrics.daemon.journal.recovery import Recovery
-    from mlflow_sysmetrics.daemon.sampling.watch import Watch
+    from mlflow_sysmetrics.exports.watch import Watch
 
 RECOVERY_THREAD_NAME = "sysmetrics-recovery"
 
@@ -229,7 +230,7 @@ class Daemon:
         Raises:
             ThreadUnavailable: no thread can be started.
         """
-        from mlflow_sysmetrics.daemon.sampling.watch import Watch  # rarely needed
+        from mlflow_sysmetrics.exports.watch import Watch  # rarely needed
 
         with self._lock:
             self._start()
@@ -335,6 +336,7 @@ class Daemon:
             return False
         self.sampler.start()
         self._running = True
+        last_tick.show(last_tick.Source(self.sampler, self._clock, self.attachments.run_ids))
         if self._settings.journalled:
             with contextlib.suppress(ThreadUnavailable):
                 self._recovery_loop.start()

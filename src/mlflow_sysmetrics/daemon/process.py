@@ -30,7 +30,7 @@ from mlflow_sysmetrics.runtime.threads import run_beside
 from mlflow_sysmetrics.settings import Settings
 
 if TYPE_CHECKING:
-    from mlflow_sysmetrics.daemon.sampling.watch import Watch
+    from mlflow_sysmetrics.exports.watch import Watch
 
 _lock = RLock()  # re-entrant: a signal handler may call in
 _daemon: Daemon | None = None

@@ -9,7 +9,7 @@ from types import TracebackType
 
 from mlflow_sysmetrics.daemon import Point, PointWriter, open_writer, watch
 from mlflow_sysmetrics.daemon.arguments import check_run_id, check_tracking_uri
-from mlflow_sysmetrics.daemon.sampling.watch import Watch
+from mlflow_sysmetrics.exports.watch import Watch
 from mlflow_sysmetrics.mlflow_api.active_runs import active_run_id
 from mlflow_sysmetrics.mlflow_api.metric_names import refusal
 from mlflow_sysmetrics.training.detached import DetachedWatch

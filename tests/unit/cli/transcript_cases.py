@@ -21,8 +21,8 @@ from fake_tracking_server import FakeServer as CheckedServer
 from orphaned import MEMORY, SERVER, FakeServer, FakeSink, living, now_ms, orphan, running
 from test_doctor_sections import BOTH, ENTRY_POINTS, mlflow
 
+from made_runs import BEGAN, fleet
 from made_runs import FakeServer as MeasuredServer
-from made_runs import fleet
 from mlflow_sysmetrics.cli.node_agent import State
 from mlflow_sysmetrics.cli.orphan_delivery import OrphanDelivery
 from mlflow_sysmetrics.cli.program import Stopped, main
@@ -189,6 +189,36 @@ def measured(patch: Patch, server: Callable[[], MeasuredServer] = fleet, *, down
         return found
 
     patch.setattr("mlflow_sysmetrics.cli.report.TrackingServer", open_server)
+
+
+def watched(patch: Patch, *, down: bool = False) -> None:
+    """The same server, looked at ten minutes after the runs began, and a clock that costs nothing."""
+
+    def open_server(uri: str) -> MeasuredServer:
+        found = fleet()
+        found.uri, found.down = uri, down
+        return found
+
+    patch.setattr("mlflow_sysmetrics.cli.watch.TrackingServer", open_server)
+    stand_in = SimpleNamespace(monotonic=lambda: 0.0, time=lambda: BEGAN / 1000 + 600, sleep=lambda _: None)
+    patch.setattr(import_module("mlflow_sysmetrics.cli.watch"), "time", stand_in)
+
+
+def followed(patch: Patch) -> None:
+    """A living process with one run, seen at one moment."""
+    patch.setattr(socket, "gethostname", lambda: "trainer")
+    patch.setattr(platform, "node", lambda: "trainer")
+    now = now_ms() / 1000
+    stand_in = SimpleNamespace(monotonic=lambda: 0.0, time=lambda: now)
+    patch.setattr(import_module("mlflow_sysmetrics.cli.watch"), "time", stand_in)
+    patch.setattr(import_module("mlflow_sysmetrics.live.local"), "is_owned", lambda _: True)
+    with written_by(5_000_004):
+        alive.append(living(Path("spool"), RUNS[3], 300, silent_s=1))
+
+
+def in_terminal(patch: Patch) -> None:
+    """A terminal."""
+    patch.setattr(import_module("mlflow_sysmetrics.cli.watch"), "_is_terminal", lambda: True)
 
 
 def machine(patch: Patch, **uris: str) -> None:
@@ -392,6 +422,26 @@ CASES: dict[str, Sequence[Case]] = {
             "report --experiment ships", "a wrong variable", environ={"MLFLOW_TRACKING_URI": "localhost:5000"}
         ),
     ),
+    "watch": (
+        Case("watch", "no process of this machine has a journal"),
+        Case("watch --local --once --dir spool", "one process", followed),
+        Case(f"watch {RUNS[0]} --local"),
+        Case(f"watch {RUNS[0]} --once", "no server is known"),
+        Case(f"watch {RUNS[0]} --dir spool --once", "", outage),
+        Case(f"watch --tracking-uri {SERVER}", "a server without a run"),
+        Case(f"watch {RUNS[1]} --tracking-uri {SERVER}", "no terminal, so as with --once", watched),
+        Case(f"watch --experiment ships --tracking-uri {SERVER} --once", "", watched),
+        Case(f"watch --experiment sihps --tracking-uri {SERVER}", "", watched),
+        Case(f"watch {RUNS[3]} --tracking-uri {SERVER}", "no system metrics", watched),
+        Case(f"watch {RUNS[4]} --tracking-uri {SERVER}", "an unknown run", watched),
+        Case(f"watch {RUNS[0]} --tracking-uri {SERVER}", "the server is down", partial(watched, down=True)),
+        Case("watch --local", "in a terminal, without rich", in_terminal),
+        Case(
+            f"watch {RUNS[0]}",
+            "a wrong variable",
+            environ={"MLFLOW_TRACKING_URI": "localhost:5000"},
+        ),
+    ),
     "check": (
         Case("check", "no server is known"),
         Case(f"check --tracking-uri {SERVER}", "", checked),
@@ -512,6 +562,7 @@ WRONG: dict[str, Mapping[str, Sequence[str]]] = {
         "--parquet": ("missing/runs.parquet",),
         "--tracking-uri": ("nonsense",),
     },
+    "watch": {"--experiment": (), "--dir": ("missing",), "--tracking-uri": ("nonsense",)},
     "check": {"--tracking-uri": ("nonsense",), "--experiment": (), "--timeout": ("soon", "0")},
     "server run": {
         "--backend-store-uri": ("nonsense",),

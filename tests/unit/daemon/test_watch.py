@@ -11,7 +11,7 @@ from mlflow_sysmetrics.daemon.delivery.sender import Sender
 from mlflow_sysmetrics.daemon.sampling.probe import Probe
 from mlflow_sysmetrics.daemon.sampling.run_series import RunSeries
 from mlflow_sysmetrics.daemon.sampling.sampler import Sampler
-from mlflow_sysmetrics.daemon.sampling.watch import Watch
+from mlflow_sysmetrics.exports.watch import Watch
 from mlflow_sysmetrics.machine.host import Host
 from mlflow_sysmetrics.settings import Settings
 

@@ -19,7 +19,7 @@ from mlflow_sysmetrics.runtime.native import Event, RLock
 from mlflow_sysmetrics.samples import Sample
 
 if TYPE_CHECKING:
-    from mlflow_sysmetrics.daemon.sampling.watch import Watch
+    from mlflow_sysmetrics.exports.watch import Watch
 
 # A wait may end this early, and multiples of a tenth of a second are not exact in binary: a tick that comes
 # too soon by less than this is the scheduled one.
@@ -50,6 +50,7 @@ class Sampler:
 
     Attributes:
         ticks: number of ticks so far.
+        last: monotonic time and samples of the last tick, and of the one that what it did not read is from.
         inbox: points of the program itself, collected by this thread.
         thread: the thread, or the one that took its place.
         stirred: called at the first tick after a pause.
@@ -61,8 +62,8 @@ class Sampler:
 
     def __init__(self, probes: Sequence[Probe], clock: Clock) -> None:
         self.ticks = self._readings = 0
-        self._shown: Sequence[Sample] = ()  # of the last tick that read everything
-        self._latest: tuple[float, Sequence[Sample], Sequence[Sample]] = (-math.inf, (), ())
+        self._shown: tuple[float, Sequence[Sample]] = (-math.inf, ())  # of the last tick that read everything
+        self.last: tuple[tuple[float, Sequence[Sample]], tuple[float, Sequence[Sample]]] = (self._shown,) * 2
         self._probes = probes
         self._clock = clock
         self._stamper = Stamper(clock)
@@ -90,7 +91,7 @@ class Sampler:
     @property
     def latest(self) -> tuple[float, Sequence[Sample]]:
         """Monotonic time and samples of the last tick, and what it did not read, as rates, from before."""
-        now, samples, before = self._latest
+        (now, samples), (_, before) = self.last
         fresh = {sample.key for sample in samples} if before else ()
         return now, [*samples, *(sample for sample in before if sample.key not in fresh)]
 
@@ -183,8 +184,7 @@ class Sampler:
         return self._run_due(charge)
 
     def _run_due(self, charge: object) -> bool:
-        is_due = self._clock.monotonic() >= self._due_at - _EARLY_SECONDS
-        if is_due or self._pass is not None or self._requested():
+        if self._clock.monotonic() >= self._due_at - _EARLY_SECONDS or self._pass or self._requested():
             return self._tick(charge)
         if self._new_watches:
             self._update_watches(self._clock.monotonic())
@@ -225,10 +225,10 @@ class Sampler:
             tick.timestamp, tick.makes_points = self._stamper.next(), True
         tick.is_counted = True
         passed, samples = now - self._ticked_at, tick.samples
-        before = () if tick.is_whole and passed >= _SECOND_READING_SECONDS else self._shown
-        self._latest = (now, samples, before)
+        before = (now, ()) if tick.is_whole and passed >= _SECOND_READING_SECONDS else self._shown
+        self.last = ((now, samples), before)
         if tick.is_whole:
-            self._shown = self.latest[1] if before else samples
+            self._shown = (before[0], self.latest[1]) if before[1] else (now, samples)
         self.ticks += 1
         self._readings += 1
         for window in self._windows:
@@ -277,7 +277,7 @@ class Sampler:
         if self._arriving or self._departing or self._flushes:
             return True
         # While everything is read for the runs, a new watch shows that and needs no tick.
-        return bool(self._new_watches and (self._idle or self._latest[2]))
+        return bool(self._new_watches and (self._idle or self.last[1][1]))
 
     def _take_requests(self, tick: Tick) -> None:
         tick.departing, self._departing = self._departing, []
