@@ -57,6 +57,7 @@ PLAIN = {
     ),
     *(
         "outage",
+        "late",
         "ownership",
         "process",
         "refused",
@@ -77,6 +78,7 @@ PLAIN = {
         "status",
         "store",
         "thread",
+        "tags",
         "tick",
         "total",
         "value",

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from mlflow_sysmetrics.daemon import launch
@@ -127,6 +126,11 @@ class Attachment:
         if os.getpid() == self._pid and self._series is not None:
             self._series.channel.sender.watch_end(self._series.channel.queue, ended)
 
+    def speak_for_run(self, *, speaks: bool) -> None:
+        """Sets whether this process writes the run's verdict, as one of several nodes does."""
+        if (announcer := getattr(self._series, "announcer", None)) is not None:
+            announcer.speaks = speaks
+
     @property
     def refusal(self) -> str | None:
         """Why the server rejects the run for good, as one that was deleted; None if it does not."""
@@ -147,9 +151,7 @@ class Attachment:
     def __enter__(self) -> Attachment:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.detach()
 
 
@@ -302,9 +304,6 @@ def open_writer(run_id: str, *, tracking_uri: str | None = None) -> PointWriter:
     Args:
         run_id: the run.
         tracking_uri: its tracking server; by default the current one.
-
-    Returns:
-        The writer.
 
     Raises:
         TypeError: as for `attach`.

@@ -17,6 +17,7 @@ from mlflow_sysmetrics.log import Log
 from mlflow_sysmetrics.runtime.clock import Clock, Stamper
 from mlflow_sysmetrics.runtime.native import Event, RLock
 from mlflow_sysmetrics.samples import Sample
+from mlflow_sysmetrics.summary.tick_history import TickHistory
 
 if TYPE_CHECKING:
     from mlflow_sysmetrics.daemon.sampling.watch import Watch
@@ -33,8 +34,7 @@ _SECOND_READING_SECONDS = 0.2
 # The threads are looked at if a window does not end in time, and after 9 s: what hangs is named within 10 s.
 _LATE_WINDOW_SECONDS = 1.0
 _LONGEST_CALM_SECONDS = 9.0
-# A source that hangs delays a tick by less.
-_LATE_SECONDS = 10.0
+_LATE_SECONDS = 10.0  # a source that hangs delays a tick by less
 
 SAMPLED = "on"  #: what the tag `METRICS_TAG` of a run says while nothing is missing
 
@@ -54,6 +54,7 @@ class Sampler:
     Attributes:
         ticks: number of ticks so far.
         inbox: points of the program itself, collected by this thread.
+        history: what was measured, for the summaries of runs.
         thread: the thread, or the one that took its place.
         stirred: called at the first tick after a pause.
         together: entered around what gives points to many runs.
@@ -72,6 +73,7 @@ class Sampler:
         self._lock = RLock()  # re-entrant: a signal handler may call in
         self._wake = Event()
         self.inbox = Inbox(clock, self._wake.set)
+        self.history = TickHistory()
         self._watches: dict[Watch, None] = {}
         self._new_watches: list[Watch] = []
         self._arriving: list[RunSeries] = []
@@ -80,13 +82,12 @@ class Sampler:
         self._series: dict[RunSeries, None] = {}
         self._windows: dict[Window, dict[RunSeries, None]] = {}
         self._without_window: list[RunSeries] = []
-        self._epoch = self._ticked_at = 0.0
+        self._epoch = self._ticked_at = self.calm_seconds = 0.0
         self._due_at = self._interval = self._closes_at = math.inf
         self.state = SAMPLED
         self.stirred: Callable[[], None] = lambda: None
         self.together: AbstractContextManager[None] = nullcontext()
         self.delayed: Callable[[], None] = lambda: None
-        self.calm_seconds = 0.0
         self.thread = SamplerThread(self._step, clock)
         self._pass: Tick | None = None
         self._schedule = ProbeSchedule(probes)
@@ -232,6 +233,7 @@ class Sampler:
         self._readings += 1
         for window in self._windows:
             window.add(samples, passed)
+        self.history.add(samples, passed)
         self._ticked_at = now
 
     def _make_points(self, tick: Tick) -> None:
@@ -298,8 +300,7 @@ class Sampler:
         if self._arriving:
             self._wake.set()
 
-    # What follows takes its work off a list only once it is done: if something fails, the rest is done by the
-    # next step of the loop.
+    # Work leaves its list only once it is done: if something fails, the next step of the loop does the rest.
 
     def _close_windows(self, now: float, timestamp: int, *, everything: bool) -> None:
         closing = [
@@ -344,8 +345,7 @@ class Sampler:
         try:
             act(*arguments)
         except BaseException as error:
-            # Not enough memory, or an exception set in this thread: no run may hold up the others.
-            if not series.failed:
+            if not series.failed:  # not enough memory, or an exception set in this thread
                 series.failed = True
                 raise
             _logger.warning(
